@@ -1,0 +1,303 @@
+//! Names and identifiers. Each is parsed once at the border and cannot be wrong afterwards.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use super::time::Timestamp;
+
+/// What was wrong with a name or an identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A name outside `[a-z0-9][a-z0-9-]{0,62}`.
+    #[error("`{given}` is not a {what}: use 1 to 63 of a-z, 0-9 and '-', starting with a letter or digit")]
+    Name {
+        /// Which kind of name was expected.
+        what: &'static str,
+        /// What was given, cut to 80 characters.
+        given: String,
+    },
+    /// An identifier without its prefix or with a body that is not 26 characters of Crockford base32.
+    #[error("`{given}` is not a {what}: expected `{prefix}` followed by 26 characters of 0-9 and A-Z")]
+    Id {
+        /// Which kind of identifier was expected.
+        what: &'static str,
+        /// The prefix of that kind.
+        prefix: &'static str,
+        /// What was given, cut to 80 characters.
+        given: String,
+    },
+}
+
+fn cut(given: &str) -> String {
+    given.chars().take(80).collect()
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $type(std::sync::Arc<str>);
+
+        impl $type {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = Error;
+
+            fn from_str(given: &str) -> Result<Self, Error> {
+                let bytes = given.as_bytes();
+                let ok = (1..=63).contains(&bytes.len())
+                    && bytes[0] != b'-'
+                    && bytes.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+                if ok { Ok(Self(given.into())) } else { Err(Error::Name { what: $what, given: cut(given) }) }
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = Error;
+
+            fn try_from(given: String) -> Result<Self, Error> {
+                given.parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> String {
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+macro_rules! ulid {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $type(Ulid);
+
+        impl $type {
+            /// What the textual form starts with.
+            pub const PREFIX: &'static str = $prefix;
+
+            /// Time-ordered: the first 48 bits are `at`, the other 80 are taken from `random`.
+            pub fn new(at: Timestamp, random: u128) -> Self {
+                Self(Ulid::from_parts(at.as_millis().max(0).unsigned_abs(), random))
+            }
+
+            /// The 16 bytes, most significant first: the stored form.
+            pub fn to_bytes(self) -> [u8; 16] {
+                self.0.to_bytes()
+            }
+
+            /// From the stored form.
+            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(Ulid::from_bytes(bytes))
+            }
+
+            fn parse_body(body: &str) -> Option<Self> {
+                // `Ulid` reads lower case and look-alike letters too; one id has one spelling here.
+                let ulid = Ulid::from_string(body).ok()?;
+                (ulid.to_string() == body).then_some(Self(ulid))
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = Error;
+
+            fn from_str(given: &str) -> Result<Self, Error> {
+                given
+                    .strip_prefix($prefix)
+                    .and_then(Self::parse_body)
+                    .ok_or_else(|| Error::Id { what: $what, prefix: $prefix, given: cut(given) })
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = Error;
+
+            fn try_from(given: String) -> Result<Self, Error> {
+                given.parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(id: $type) -> String {
+                id.to_string()
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}{}", $prefix, self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// A tenant's name, unique at a host.
+    TenantId, "tenant name"
+);
+name!(
+    /// A source's name, unique within its tenant.
+    SourceName, "source name"
+);
+name!(
+    /// A filter's name, unique within its tenant.
+    FilterName, "filter name"
+);
+name!(
+    /// A look-up table's name, unique within its tenant.
+    TableName, "table name"
+);
+ulid!(
+    /// An accepted event.
+    EventId, "event id", "evt_"
+);
+ulid!(
+    /// A subscription.
+    SubscriptionId, "subscription id", "sub_"
+);
+ulid!(
+    /// An API key (the public half).
+    KeyId, "key id", "key_"
+);
+ulid!(
+    /// A signing key of a subscription's key ring.
+    SigningKeyId, "signing key id", "sig_"
+);
+
+/// Event x subscription x run: `dlv_<event>_<subscription>_<run>`. It is `webhook-id` and the idempotency key
+/// towards the receiver in every scheme, so it holds no dots and no control characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DeliveryId {
+    /// The event delivered.
+    pub event: EventId,
+    /// The subscription it is delivered to.
+    pub subscription: SubscriptionId,
+    /// 0 for the first, then one more for each replay.
+    pub run: u32,
+}
+
+impl FromStr for DeliveryId {
+    type Err = Error;
+
+    fn from_str(given: &str) -> Result<Self, Error> {
+        let parse = || {
+            let mut parts = given.strip_prefix("dlv_")?.split('_');
+            let id = DeliveryId {
+                event: EventId::parse_body(parts.next()?)?,
+                subscription: SubscriptionId::parse_body(parts.next()?)?,
+                run: parts.next()?.parse().ok()?,
+            };
+            (parts.next().is_none() && id.to_string() == given).then_some(id)
+        };
+        parse().ok_or_else(|| Error::Id { what: "delivery id", prefix: "dlv_", given: cut(given) })
+    }
+}
+
+impl TryFrom<String> for DeliveryId {
+    type Error = Error;
+
+    fn try_from(given: String) -> Result<Self, Error> {
+        given.parse()
+    }
+}
+
+impl From<DeliveryId> for String {
+    fn from(id: DeliveryId) -> String {
+        id.to_string()
+    }
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "dlv_{}_{}_{}", self.event.0, self.subscription.0, self.run)
+    }
+}
+
+/// SHA-256 of some bytes: names a filter version, a plan, a table version.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(pub [u8; 32]);
+
+impl FromStr for Digest {
+    type Err = Error;
+
+    fn from_str(given: &str) -> Result<Self, Error> {
+        let mut bytes = [0; 32];
+        given
+            .strip_prefix("sha256:")
+            .filter(|hex| !hex.bytes().any(|b| b.is_ascii_uppercase()))
+            .and_then(|hex| hex::decode_to_slice(hex, &mut bytes).ok())
+            .ok_or_else(|| Error::Id { what: "digest", prefix: "sha256:", given: cut(given) })?;
+        Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = Error;
+
+    fn try_from(given: String) -> Result<Self, Error> {
+        given.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.to_string()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_refuse_what_could_leave_a_path_or_a_header() {
+        for bad in ["", "-a", "A", "a/b", "a.b", "a b", "a\n", &"a".repeat(64)] {
+            assert!(bad.parse::<TenantId>().is_err(), "{bad:?}");
+        }
+        assert_eq!("acme-eu-1".parse::<TenantId>().unwrap().as_str(), "acme-eu-1");
+    }
+
+    #[test]
+    fn a_delivery_id_reads_back_and_has_one_spelling() {
+        let at = Timestamp::from_millis(1_751_705_149_662);
+        let id = DeliveryId { event: EventId::new(at, 7), subscription: SubscriptionId::new(at, 9), run: 3 };
+        let text = id.to_string();
+        assert_eq!(text.parse::<DeliveryId>().unwrap(), id);
+        assert!(!text.contains('.'));
+        for bad in [text.to_lowercase(), format!("{text}_1"), text.replace("_3", "_03"), "dlv_".into()] {
+            assert!(bad.parse::<DeliveryId>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Setgate: an edge worker for identity events.
+
+pub mod domain;

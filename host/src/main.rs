@@ -1,0 +1,2 @@
+//! The `setgate` program.
+fn main() {}
