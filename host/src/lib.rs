@@ -1,3 +1,13 @@
 //! Setgate: an edge worker for identity events.
 
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod crypto;
 pub mod domain;
+pub mod egress;
+pub mod http;
+pub mod ledger;
+pub mod pipeline;
+pub mod sandbox;
+pub mod signing;

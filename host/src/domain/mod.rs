@@ -1,4 +1,16 @@
 //! What Setgate speaks of, as plain values: no runtime, no network, no files, no clock, no randomness.
 
+pub mod attempt;
+pub mod delivery;
+pub mod endpoint;
+pub mod event;
+pub mod filter;
 pub mod id;
+pub mod retry;
+pub mod secret;
+pub mod set;
+pub mod source;
+pub mod subscription;
+pub mod tenant;
 pub mod time;
+pub mod verdict;

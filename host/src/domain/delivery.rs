@@ -1,0 +1,196 @@
+//! Deliveries: one event on its way to one subscription.
+
+use serde::{Deserialize, Serialize};
+
+use super::attempt::Attempt;
+use super::event::EventSeq;
+use super::id::{DeliveryId, Digest, SourceName, TenantId};
+use super::time::Timestamp;
+use super::verdict::FilterRun;
+
+/// A delivery's row in the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DeliverySeq(pub i64);
+
+/// Where a delivery stands. `filtering` and `sending` are phases of a lease, which lives in memory: on disk such a
+/// delivery is due, so that a crash voids the lease and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Waiting for its time.
+    Due,
+    /// A receiver answered 2xx.
+    Delivered,
+    /// A filter (or a fault policy) ended it.
+    Dropped,
+    /// Kept back by a fault until a person decides.
+    Held,
+    /// Given up; kept until redriven, discarded or past retention.
+    Dead,
+}
+
+impl State {
+    /// Every state, in the order of their stored numbers.
+    pub const ALL: [State; 5] = [Self::Due, Self::Delivered, Self::Dropped, Self::Held, Self::Dead];
+
+    /// The word in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Due => "due",
+            Self::Delivered => "delivered",
+            Self::Dropped => "dropped",
+            Self::Held => "held",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// A delivery to be created by `fan_out`.
+#[derive(Debug, Clone)]
+pub struct NewDelivery {
+    /// Its id.
+    pub id: DeliveryId,
+    /// The event's place in the journal.
+    pub event: EventSeq,
+    /// Whose.
+    pub tenant: TenantId,
+    /// The chain it will run, pinned now; stored before by `intern_plan`.
+    pub plan: Digest,
+    /// When it is first due.
+    pub due_at: Timestamp,
+}
+
+/// A delivery that is due, with what the pipeline needs to go on with it.
+#[derive(Debug, Clone)]
+pub struct DueDelivery {
+    /// Its row.
+    pub seq: DeliverySeq,
+    /// Its id.
+    pub id: DeliveryId,
+    /// The event's place in the journal.
+    pub event: EventSeq,
+    /// Whose.
+    pub tenant: TenantId,
+    /// The chain it runs.
+    pub plan: Digest,
+    /// Since when it is due.
+    pub due_at: Timestamp,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// How often a filter asked for another try.
+    pub filter_tries: u32,
+    /// Whether the chain has run and its bytes are stored.
+    pub filtered: bool,
+}
+
+/// How a delivery goes on: the one way its row changes, by `settle`. Applying the same settlement twice is the same
+/// as once.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// Which delivery.
+    pub delivery: DeliverySeq,
+    /// When this was decided.
+    pub at: Timestamp,
+    /// What was decided.
+    pub step: Step,
+}
+
+/// What was decided about a delivery.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// The chain ran: its bytes are kept before the first send. Stays due.
+    Filtered {
+        /// The claims after the chain; none: the SET as normalized.
+        claims: Option<String>,
+        /// What each filter did.
+        runs: Vec<FilterRun>,
+    },
+    /// A filter asked for another try.
+    FilterAgain {
+        /// What each filter did.
+        runs: Vec<FilterRun>,
+        /// When to try again.
+        due_at: Timestamp,
+    },
+    /// Ended by a filter or a fault policy.
+    Dropped {
+        /// What each filter did.
+        runs: Vec<FilterRun>,
+        /// In words.
+        reason: String,
+    },
+    /// Kept back by a fault.
+    Held {
+        /// What each filter did.
+        runs: Vec<FilterRun>,
+        /// In words.
+        reason: String,
+    },
+    /// The receiver took it.
+    Delivered {
+        /// The attempt.
+        attempt: Attempt,
+    },
+    /// The attempt failed and another will follow.
+    Retry {
+        /// The attempt.
+        attempt: Attempt,
+        /// When to try again.
+        due_at: Timestamp,
+    },
+    /// Given up.
+    Dead {
+        /// The attempt, where one was made.
+        attempt: Option<Attempt>,
+        /// In words.
+        reason: String,
+    },
+}
+
+/// What a person may do with a delivery that is at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Redrive {
+    /// Send the kept bytes again under the same id (dead); run the kept plan again (held).
+    Again,
+    /// A held delivery: go on with the bytes as they were before the chain. Its filters are not applied.
+    Release,
+    /// End it as dropped.
+    Discard,
+}
+
+/// A delivery as its history shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeliveryRecord {
+    /// Its row.
+    #[serde(skip)]
+    pub seq: DeliverySeq,
+    /// Its id.
+    pub id: DeliveryId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// The source of its event.
+    pub source: SourceName,
+    /// The event's types.
+    pub types: Vec<String>,
+    /// Whom the event is about.
+    pub subject: Option<String>,
+    /// The event's `jti`.
+    pub jti: String,
+    /// Where it stands.
+    pub state: State,
+    /// When it is next due, while it is.
+    pub due_at: Option<Timestamp>,
+    /// Why it was dropped, held or given up.
+    pub reason: Option<String>,
+    /// The chain it runs.
+    pub plan: Digest,
+    /// What each filter did.
+    pub runs: Vec<FilterRun>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}

@@ -1,0 +1,142 @@
+//! Endpoints: where deliveries go.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// What was wrong with an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not an absolute http or https URL with a host.
+    #[error("`{0}` is not an endpoint: use an absolute https:// (or http://) URL with a host")]
+    Url(String),
+    /// A user name or password in the URL.
+    #[error("the endpoint carries a user name or password: use a custom `authorization` header instead")]
+    Credentials,
+    /// A header that Setgate sets itself, or that is malformed.
+    #[error("the header `{0}` cannot be set: it is malformed or Setgate sets it itself")]
+    Header(String),
+}
+
+/// A receiver's URL and the headers it wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Raw", into = "Raw")]
+pub struct Endpoint {
+    url: Url,
+    headers: BTreeMap<String, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    url: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<String, String>,
+}
+
+impl Endpoint {
+    /// Checks URL and headers. Whether the address may be connected to is egress's question, at connect time.
+    pub fn new(url: &str, headers: BTreeMap<String, String>) -> Result<Self, Error> {
+        let parsed = Url::parse(url).map_err(|_| Error::Url(url.to_owned()))?;
+        if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none_or(str::is_empty) {
+            return Err(Error::Url(url.to_owned()));
+        }
+        if !parsed.username().is_empty() || parsed.password().is_some() {
+            return Err(Error::Credentials);
+        }
+        for (name, value) in &headers {
+            let lower = name.to_ascii_lowercase();
+            let ours = lower.starts_with("webhook-")
+                || matches!(
+                    lower.as_str(),
+                    "host"
+                        | "content-length"
+                        | "content-type"
+                        | "transfer-encoding"
+                        | "connection"
+                        | "te"
+                        | "trailer"
+                        | "upgrade"
+                        | "expect"
+                        | "user-agent"
+                        | "x-hub-signature"
+                        | "x-wso2-event-signature"
+                        | "logto-signature-sha-256"
+                );
+            let formed =
+                http::HeaderName::from_bytes(lower.as_bytes()).is_ok() && http::HeaderValue::from_str(value).is_ok();
+            if ours || !formed {
+                return Err(Error::Header(name.clone()));
+            }
+        }
+        Ok(Self { url: parsed, headers })
+    }
+
+    /// The URL.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Headers to send besides Setgate's own.
+    pub fn headers(&self) -> &BTreeMap<String, String> {
+        &self.headers
+    }
+
+    /// Scheme, host and port: what a breaker, a rate and a concurrency limit belong to, within a tenant.
+    pub fn origin(&self) -> Origin {
+        Origin {
+            https: self.url.scheme() == "https",
+            host: self.url.host_str().unwrap_or_default().to_owned(),
+            port: self.url.port_or_known_default().unwrap_or(443),
+        }
+    }
+}
+
+impl TryFrom<Raw> for Endpoint {
+    type Error = Error;
+
+    fn try_from(raw: Raw) -> Result<Self, Error> {
+        Self::new(&raw.url, raw.headers)
+    }
+}
+
+impl From<Endpoint> for Raw {
+    fn from(endpoint: Endpoint) -> Raw {
+        Raw { url: endpoint.url.into(), headers: endpoint.headers }
+    }
+}
+
+/// Scheme, host and port of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Origin {
+    /// https rather than http.
+    pub https: bool,
+    /// Host name or address, lower case.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}:{}", if self.https { "https" } else { "http" }, self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_is_not_a_receiver() {
+        for bad in ["ftp://x/", "/path", "https://", "mailto:a@b", "https://u:p@host/"] {
+            assert!(Endpoint::new(bad, BTreeMap::new()).is_err(), "{bad}");
+        }
+        let ours = BTreeMap::from([("Webhook-Id".to_owned(), "x".to_owned())]);
+        assert_eq!(Endpoint::new("https://h/", ours), Err(Error::Header("Webhook-Id".into())));
+        let split = BTreeMap::from([("x-a".to_owned(), "b\r\nc: d".to_owned())]);
+        assert!(Endpoint::new("https://h/", split).is_err());
+    }
+}

@@ -1,0 +1,79 @@
+//! When a failed attempt is tried again: pure functions of the attempt count, the receiver's wish and a given jitter.
+
+use serde::{Deserialize, Serialize};
+
+use super::time::Timestamp;
+
+/// The waits before the second, third, ... attempt, in seconds. The default is the one Standard Webhooks recommends
+/// ("Retry schedule"): 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<u32>", into = "Vec<u32>")]
+pub struct RetrySchedule(Vec<u32>);
+
+/// Waits in a schedule at the most.
+pub const RETRY_WAITS_MAX: usize = 30;
+/// Longest wait in a schedule, and longest `Retry-After` followed, in seconds.
+pub const RETRY_WAIT_SECONDS_MAX: u32 = 7 * 24 * 3600;
+
+impl Default for RetrySchedule {
+    fn default() -> Self {
+        const H: u32 = 3600;
+        Self(vec![5, 300, 1800, 2 * H, 5 * H, 10 * H, 14 * H, 20 * H, 24 * H])
+    }
+}
+
+impl TryFrom<Vec<u32>> for RetrySchedule {
+    type Error = String;
+
+    fn try_from(waits: Vec<u32>) -> Result<Self, String> {
+        if waits.len() > RETRY_WAITS_MAX || waits.iter().any(|w| *w > RETRY_WAIT_SECONDS_MAX) {
+            return Err(format!(
+                "a retry schedule has at most {RETRY_WAITS_MAX} waits of at most {RETRY_WAIT_SECONDS_MAX} seconds"
+            ));
+        }
+        Ok(Self(waits))
+    }
+}
+
+impl From<RetrySchedule> for Vec<u32> {
+    fn from(schedule: RetrySchedule) -> Vec<u32> {
+        schedule.0
+    }
+}
+
+impl RetrySchedule {
+    /// When to try again after `failed` attempts have failed, the last one ending at `now`; none: give up.
+    ///
+    /// `jitter` in 0.0..=1.0 spreads the wait over +-20%. `retry_after_s` is the receiver's wish: the wait is at
+    /// least that (up to [`RETRY_WAIT_SECONDS_MAX`]) and is then spread only upwards, never earlier than asked.
+    pub fn next(&self, failed: u32, now: Timestamp, retry_after_s: Option<u32>, jitter: f64) -> Option<Timestamp> {
+        let index = usize::try_from(failed.checked_sub(1)?).ok()?;
+        let wait_ms = f64::from(*self.0.get(index)?) * 1000.0 * (0.8 + 0.4 * jitter.clamp(0.0, 1.0));
+        let asked_ms = retry_after_s
+            .map_or(0.0, |s| f64::from(s.min(RETRY_WAIT_SECONDS_MAX)) * 1000.0 * (1.0 + 0.2 * jitter.clamp(0.0, 1.0)));
+        #[expect(clippy::cast_possible_truncation, reason = "at most 1.2 weeks in milliseconds")]
+        Some(now.plus_millis(wait_ms.max(asked_ms) as i64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    #[test]
+    fn follows_the_schedule_then_gives_up() {
+        let schedule = RetrySchedule::default();
+        assert_eq!(schedule.next(1, NOW, None, 0.5), Some(NOW.plus_millis(5_000)));
+        assert_eq!(schedule.next(2, NOW, None, 0.0), Some(NOW.plus_millis(240_000)));
+        assert_eq!(schedule.next(9, NOW, None, 1.0), Some(NOW.plus_millis(103_680_000)));
+        assert_eq!(schedule.next(10, NOW, None, 0.5), None);
+    }
+
+    #[test]
+    fn is_never_earlier_than_the_receiver_asked() {
+        let at = RetrySchedule::default().next(1, NOW, Some(120), 0.0).unwrap();
+        assert_eq!(at.since(NOW), 120_000);
+    }
+}

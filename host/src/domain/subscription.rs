@@ -1,0 +1,201 @@
+//! Subscriptions: who gets which events, through which filters, signed how.
+
+use serde::{Deserialize, Serialize};
+
+use super::endpoint::Endpoint;
+use super::filter::Binding;
+use super::id::{SigningKeyId, SourceName, SubscriptionId, TenantId};
+use super::retry::RetrySchedule;
+use super::secret::Sealed;
+use super::time::Timestamp;
+
+/// A subscription of a tenant.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Its id.
+    pub id: SubscriptionId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// What people call it.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// Where its deliveries go.
+    pub endpoint: Endpoint,
+    /// Which event types; an event matches where one of its types matches one of these.
+    pub events: Vec<Pattern>,
+    /// Which sources; empty: all of the tenant's.
+    #[serde(default)]
+    pub sources: Vec<SourceName>,
+    /// The filters, in order.
+    #[serde(default)]
+    pub chain: Vec<Binding>,
+    /// What the body is.
+    #[serde(default)]
+    pub format: Format,
+    /// How deliveries are signed.
+    pub signing: Signing,
+    /// When a failed attempt is tried again.
+    #[serde(default)]
+    pub retry: RetrySchedule,
+    /// Why and since when nothing is sent; none: it runs. What is pending stays pending.
+    #[serde(default)]
+    pub paused: Option<Pause>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// Why a subscription sends nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// In words.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// What a delivery's body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// The SET as JSON.
+    #[default]
+    Set,
+    /// What the product itself would have sent, after filters: the value of the event's member, or for WSO2 the SET
+    /// with `iat` in milliseconds.
+    Original,
+}
+
+/// How deliveries of a subscription are signed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Signing {
+    /// Which headers.
+    pub scheme: SigningScheme,
+    /// The key ring, newest first; the first signs, the others sign beside it until they expire, where the scheme
+    /// can carry several signatures.
+    pub keys: Vec<SigningKey>,
+}
+
+/// Which headers carry the signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SigningScheme {
+    /// Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature` with `v1` for symmetric and
+    /// `v1a` for ed25519 keys.
+    Standard,
+    /// `X-Hub-Signature: sha256=<hex>` (WebSub).
+    Hub,
+    /// `x-wso2-event-signature: sha256=<hex>`.
+    Wso2,
+    /// `logto-signature-sha-256: <hex>`.
+    Logto,
+}
+
+/// One key of a key ring.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SigningKey {
+    /// Its id.
+    pub id: SigningKeyId,
+    /// The secret as its scheme writes it, encrypted: `whsec_...`, `whsk_...`, or any text for the others.
+    pub secret: Sealed,
+    /// `whpk_...` where the key is ed25519.
+    #[serde(default)]
+    pub public: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Until when it signs; none: until it is replaced.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A pattern over event types: `*` stands for any run of characters, all else for itself. A pattern without `:` is
+/// held against the catalogue's short name (`wso2/login/loginSuccess`), any other against the event type URI.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Pattern(String);
+
+/// Characters of a pattern at the most.
+pub const PATTERN_CHARS_MAX: usize = 512;
+
+impl Pattern {
+    /// The pattern as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it matches an event type, given with its short name in the catalogue.
+    pub fn matches(&self, uri: &str, short_name: Option<&str>) -> bool {
+        if self.0 == "*" {
+            return true;
+        }
+        if self.0.contains(':') { glob(&self.0, uri) } else { short_name.is_some_and(|name| glob(&self.0, name)) }
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = String;
+
+    fn try_from(given: String) -> Result<Self, String> {
+        if given.is_empty() || given.chars().count() > PATTERN_CHARS_MAX || given.contains(char::is_whitespace) {
+            return Err(format!("an event pattern is 1 to {PATTERN_CHARS_MAX} characters without white space"));
+        }
+        Ok(Self(given))
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> String {
+        pattern.0
+    }
+}
+
+/// Whether `text` matches `pattern`, where `*` stands for any run of characters. Linear in practice, never
+/// exponential: only the last `*` is ever gone back to.
+pub fn glob(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    let mut back: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if p < pattern.len() && pattern[p] == b'*' {
+            back = Some((p + 1, t));
+            p += 1;
+        } else if p < pattern.len() && pattern[p] == text[t] {
+            p += 1;
+            t += 1;
+        } else if let Some((after_star, matched)) = back {
+            back = Some((after_star, matched + 1));
+            p = after_star;
+            t = matched + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|b| *b == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs() {
+        for (pattern, text, matches) in [
+            ("*", "", true),
+            ("a*c", "abbc", true),
+            ("a*c", "abcb", false),
+            ("*/login/*", "wso2/login/loginSuccess", true),
+            ("a*b*c", "aXbYbZc", true),
+            ("", "a", false),
+        ] {
+            assert_eq!(glob(pattern, text), matches, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_without_a_colon_reads_the_short_name() {
+        let pattern = Pattern::try_from("*/login/*".to_owned()).unwrap();
+        assert!(pattern.matches("https://x/y", Some("wso2/login/loginFailed")));
+        assert!(!pattern.matches("https://x/login/y", None));
+    }
+}

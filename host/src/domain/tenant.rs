@@ -1,0 +1,96 @@
+//! Tenants, their quotas and their keys.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::{Digest, KeyId, TenantId};
+use super::time::Timestamp;
+
+/// A tenant of this host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Tenant {
+    /// Its name.
+    pub id: TenantId,
+    /// What people call it.
+    #[serde(default)]
+    pub display_name: Option<String>,
+    /// Where it differs from the host's own quota; absent: the host's.
+    #[serde(default)]
+    pub quota: Option<Quota>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// What a tenant may use. Every field is a configuration key under `[quota]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quota {
+    /// Fuel for one call of one filter; about one unit an instruction.
+    pub fuel_per_call: u64,
+    /// Bytes of all linear memories of one call together.
+    pub memory_bytes_max: u64,
+    /// Elements of all tables of one call together.
+    pub table_elements_max: u64,
+    /// Milliseconds one call may take, waiting for its turns included.
+    pub wall_ms_max: u64,
+    /// Bytes of a verdict, and of the claims after it.
+    pub output_bytes_max: u64,
+    /// Host calls of one call.
+    pub host_calls_max: u64,
+    /// Bytes of log lines of one call; what is over is cut.
+    pub log_bytes_max: u64,
+    /// Bytes of an uploaded filter.
+    pub filter_bytes_max: u64,
+    /// Deliveries of the tenant that may be due or held before its ingest is answered 429.
+    pub backlog_deliveries_max: u64,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self {
+            fuel_per_call: 50_000_000,
+            memory_bytes_max: 32 << 20,
+            table_elements_max: 10_000,
+            wall_ms_max: 1_000,
+            output_bytes_max: 1 << 20,
+            host_calls_max: 1_000,
+            log_bytes_max: 16 << 10,
+            filter_bytes_max: 24 << 20,
+            backlog_deliveries_max: 1_000_000,
+        }
+    }
+}
+
+/// An API key: the secret half is kept as SHA-256 only (it has 256 random bits, so no slow hash is needed).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// The public half.
+    pub id: KeyId,
+    /// The tenant it acts for; none: the operator.
+    pub tenant: Option<TenantId>,
+    /// What people call it.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// What it may do.
+    pub scopes: BTreeSet<Scope>,
+    /// SHA-256 of the secret half.
+    pub secret: Digest,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends; none: never.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Look at everything of the tenant.
+    Read,
+    /// Change everything of the tenant.
+    Write,
+    /// Make and remove tenants; everything of every tenant.
+    Operator,
+}
