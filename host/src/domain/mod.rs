@@ -11,6 +11,7 @@ pub mod secret;
 pub mod set;
 pub mod source;
 pub mod subscription;
+pub mod table;
 pub mod tenant;
 pub mod time;
 pub mod verdict;
