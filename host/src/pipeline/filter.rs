@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::domain::delivery::{DueDelivery, Step};
 use crate::domain::event::Event;
 use crate::domain::filter::{Grant, Plan, PlanStep};
-use crate::domain::id::{SubscriptionId, TenantId};
+use crate::domain::secret::binding_context;
 use crate::domain::set::{self, Applied, SetToken};
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::{Fault, FaultPolicy, FilterRun, Verdict};
@@ -204,11 +204,6 @@ impl Pipeline {
         }
         Ok(Arc::new(PinnedTables(pinned)))
     }
-}
-
-/// The associated data under which a binding's secrets are encrypted.
-pub fn binding_context(tenant: &TenantId, subscription: &SubscriptionId) -> String {
-    format!("binding/{tenant}/{subscription}")
 }
 
 fn not_run(step: &PlanStep) -> FilterRun {

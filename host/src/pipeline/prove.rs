@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use crate::crypto;
 use crate::domain::id::{Digest, SourceName, TenantId};
+use crate::domain::secret::source_context;
 use crate::domain::source::{Proof, Source};
 use crate::signing::{MacError, verify_mac};
 
@@ -98,11 +99,6 @@ impl Pipeline {
             }
         }
     }
-}
-
-/// The associated data under which a source's secrets are encrypted.
-pub fn source_context(tenant: &TenantId, source: &SourceName) -> String {
-    format!("source/{tenant}/{source}")
 }
 
 /// The token of an `Authorization: Bearer` value (RFC 6750 section 2.1; the scheme's case does not matter).

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::domain::delivery::DueDelivery;
-use crate::domain::id::{SigningKeyId, SubscriptionId, TenantId};
+use crate::domain::id::SigningKeyId;
+use crate::domain::secret::signing_context;
 use crate::domain::subscription::{Format, Subscription};
 use crate::signing;
 
@@ -64,9 +65,4 @@ impl Pipeline {
             keys: signed.keys,
         })
     }
-}
-
-/// The associated data under which a subscription's signing keys are encrypted.
-pub fn signing_context(tenant: &TenantId, subscription: &SubscriptionId) -> String {
-    format!("signing/{tenant}/{subscription}")
 }

@@ -1,0 +1,94 @@
+//! Deliveries: their history, and what a person may do with those at rest.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Control, Error};
+use crate::domain::attempt::Attempt;
+use crate::domain::delivery::{DeliveryRecord, Redrive, State};
+use crate::domain::id::{DeliveryId, TenantId};
+use crate::ledger::{Cursor, DeliveryQuery, Page};
+
+/// Items of one page at the most.
+pub const PAGE_MAX: usize = 200;
+
+/// One delivery with its attempts.
+#[derive(Debug, Serialize)]
+pub struct DeliveryView {
+    /// The record.
+    #[serde(flatten)]
+    pub record: DeliveryRecord,
+    /// Its attempts, oldest first.
+    pub exchanges: Vec<Attempt>,
+}
+
+/// What is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedriveInput {
+    /// What to do; `again` where absent.
+    #[serde(default = "again")]
+    pub action: Redrive,
+}
+
+fn again() -> Redrive {
+    Redrive::Again
+}
+
+impl Control {
+    /// A tenant's deliveries, newest first.
+    pub async fn list_deliveries(
+        &self,
+        tenant: &TenantId,
+        query: DeliveryQuery,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<DeliveryRecord>, Error> {
+        self.tenant(tenant)?;
+        Ok(self.ledger.deliveries(tenant, query, cursor, limit.clamp(1, PAGE_MAX)).await?)
+    }
+
+    /// One delivery with its attempts.
+    pub async fn show_delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<DeliveryView, Error> {
+        let record = self.delivery(tenant, id).await?;
+        let exchanges = self.ledger.attempts(record.seq).await?;
+        Ok(DeliveryView { record, exchanges })
+    }
+
+    /// The claims that a delivery sends, after its filters: JSON text.
+    pub async fn show_delivery_claims(&self, tenant: &TenantId, id: DeliveryId) -> Result<String, Error> {
+        self.tenant(tenant)?;
+        self.ledger.delivery_claims(tenant, id).await?.ok_or_else(|| not_found(id))
+    }
+
+    /// Sends again, releases or discards a delivery at rest.
+    pub async fn redrive(&self, tenant: &TenantId, id: DeliveryId, action: Redrive) -> Result<DeliveryView, Error> {
+        let record = self.delivery(tenant, id).await?;
+        let fits = match action {
+            Redrive::Again => matches!(record.state, State::Dead | State::Held),
+            Redrive::Release => record.state == State::Held,
+            Redrive::Discard => matches!(record.state, State::Dead | State::Held),
+        };
+        if !fits {
+            let why = format!(
+                "the delivery is {}: `again` and `discard` are for held and dead ones, `release` for held ones",
+                record.state.as_str()
+            );
+            return Err(Error::Conflict(why));
+        }
+        match self.ledger.redrive(id, action, self.clock.now()).await? {
+            Some(due) => (self.tell_due)(vec![due]).await,
+            None if action == Redrive::Discard => {}
+            None => return Err(Error::Conflict("the delivery changed meanwhile: look at it again".into())),
+        }
+        self.show_delivery(tenant, id).await
+    }
+
+    async fn delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<DeliveryRecord, Error> {
+        self.tenant(tenant)?;
+        self.ledger.delivery(tenant, id).await?.ok_or_else(|| not_found(id))
+    }
+}
+
+fn not_found(id: DeliveryId) -> Error {
+    Error::NotFound(format!("delivery `{id}`"))
+}
