@@ -61,6 +61,8 @@ pub struct Listen {
     pub tls_certificate: Option<PathBuf>,
     /// PEM file with the private key.
     pub tls_key: Option<PathBuf>,
+    /// Whether `/metrics` is answered without the operator's key; where not set: on a loopback address only.
+    pub metrics_open: Option<bool>,
     /// Connections open at once.
     pub connections_max: usize,
     /// Milliseconds a client may take to send its request's head, and to finish its TLS handshake.
@@ -75,6 +77,7 @@ impl Default for Listen {
             address: SocketAddr::from(([127, 0, 0, 1], 8080)),
             tls_certificate: None,
             tls_key: None,
+            metrics_open: None,
             connections_max: 4096,
             head_ms_max: 10_000,
             request_ms_max: 60_000,

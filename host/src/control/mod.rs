@@ -18,6 +18,7 @@ use crate::crypto::MasterKey;
 use crate::domain::id::TenantId;
 use crate::domain::tenant::Quota;
 use crate::ledger::{self, Ledger, TenantView};
+pub use crate::ledger::{Cursor, DeliveryQuery, EventQuery, Page};
 use crate::sandbox::{Rejected, Sandbox};
 
 /// Tells the data plane of deliveries that became due again; handed in by `app`.
@@ -92,12 +93,25 @@ pub enum Error {
     /// An upload is not a filter.
     #[error(transparent)]
     Rejected(#[from] Rejected),
+    /// The cursor is not one that this list gave.
+    #[error("the cursor is not one that this list gave")]
+    BadCursor,
     /// The ledger could not do it.
     #[error(transparent)]
-    Ledger(#[from] ledger::Error),
+    Ledger(ledger::Error),
     /// The master key does not open what is stored.
     #[error("a stored secret cannot be opened with the host's master key")]
     SecretUnreadable,
+}
+
+impl From<ledger::Error> for Error {
+    fn from(error: ledger::Error) -> Self {
+        match error {
+            ledger::Error::Version { actual, .. } => Self::Version { actual },
+            ledger::Error::BadCursor => Self::BadCursor,
+            other => Self::Ledger(other),
+        }
+    }
 }
 
 impl Error {

@@ -6,7 +6,6 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use crate::control;
-use crate::ledger;
 use crate::pipeline::accept::Refused;
 use crate::pipeline::prove::Unproven;
 
@@ -41,6 +40,13 @@ impl Problem {
 
     fn busy(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self { retry_after_s: Some(RETRY_AFTER_S), ..Self::new(status, code, detail) }
+    }
+
+    /// The words of the storage engine are for the operator's log, not for a tenant.
+    fn not_stored(error: impl std::fmt::Display) -> Self {
+        tracing::error!(%error, "the ledger failed");
+        let detail = "the host cannot reach its ledger just now; nothing was stored: send it again later";
+        Self::busy(StatusCode::SERVICE_UNAVAILABLE, "not_stored", detail)
     }
 }
 
@@ -82,17 +88,8 @@ impl From<Refused> for Problem {
             Refused::NotAnEvent(_) => Self::new(StatusCode::BAD_REQUEST, code, detail),
             Refused::Conflict(_) => Self::new(StatusCode::CONFLICT, code, detail),
             Refused::Backlog { .. } => Self::busy(StatusCode::TOO_MANY_REQUESTS, code, detail),
-            Refused::Ledger(error) => error.into(),
+            Refused::Ledger(error) => Self::not_stored(error),
         }
-    }
-}
-
-impl From<&ledger::Error> for Problem {
-    fn from(error: &ledger::Error) -> Self {
-        // The words of the storage engine are for the operator's log, not for a tenant.
-        tracing::error!(%error, "the ledger failed");
-        let detail = "the host cannot reach its ledger just now; nothing was stored: send it again later";
-        Self::busy(StatusCode::SERVICE_UNAVAILABLE, "not_stored", detail)
     }
 }
 
@@ -112,13 +109,8 @@ impl From<control::Error> for Problem {
                 };
                 Self::new(status, code, detail)
             }
-            control::Error::Ledger(ledger::Error::Version { actual, .. }) => {
-                control::Error::Version { actual: *actual }.into()
-            }
-            control::Error::Ledger(ledger::Error::BadCursor) => {
-                Self::new(StatusCode::BAD_REQUEST, "bad_cursor", "the cursor is not one that this list gave")
-            }
-            control::Error::Ledger(error) => error.into(),
+            control::Error::BadCursor => Self::new(StatusCode::BAD_REQUEST, "bad_cursor", detail),
+            control::Error::Ledger(error) => Self::not_stored(error),
             control::Error::SecretUnreadable => {
                 tracing::error!(%detail, "management");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "secret_unreadable", detail)

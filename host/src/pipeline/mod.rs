@@ -66,10 +66,40 @@ pub struct Parts {
     pub limits: crate::config::Ingest,
 }
 
+/// Rows of look-up tables kept parsed, in bytes of their text.
+const TABLES_BYTES_MAX: u64 = 64 << 20;
+
+impl Parts {
+    /// From what `app` built.
+    #[expect(clippy::too_many_arguments, reason = "the parts of the data plane, named by their types")]
+    pub fn new(
+        ledger: Ledger,
+        sandbox: Sandbox,
+        signer: Signer,
+        master: Arc<crate::crypto::MasterKey>,
+        egress: Egress,
+        clock: Clock,
+        quota: Quota,
+        limits: crate::config::Ingest,
+    ) -> Self {
+        let weight = |_: &_, rows: &Arc<crate::domain::table::Rows>| {
+            let bytes: usize = rows.iter().map(|(key, value)| key.len() + value.len() + 64).sum();
+            u32::try_from(bytes).unwrap_or(u32::MAX)
+        };
+        let tables = tables::Cache::builder().max_capacity(TABLES_BYTES_MAX).weigher(weight).build();
+        Self { ledger, sandbox, signer, master, egress, clock, quota, tables, limits }
+    }
+}
+
 impl Pipeline {
     /// From its parts.
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// Whether the ledger can be read and written.
+    pub async fn ledger_answers(&self) -> bool {
+        self.ledger.answers().await
     }
 }
 

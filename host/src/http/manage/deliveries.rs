@@ -4,6 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::header;
 use serde::Deserialize;
 
+use crate::control::{Cursor, DeliveryQuery, Page};
 use crate::control::deliveries::{DeliveryView, RedriveInput};
 use crate::domain::delivery::{DeliveryRecord, State as DeliveryState};
 use crate::domain::id::{DeliveryId, EventId, SourceName, SubscriptionId};
@@ -12,7 +13,6 @@ use crate::http::Site;
 use crate::http::auth::Tenant;
 use crate::http::extract::{JsonBody, Named, Query};
 use crate::http::problem::Problem;
-use crate::ledger::{Cursor, DeliveryQuery, Page};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

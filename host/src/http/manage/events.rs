@@ -3,6 +3,7 @@ use axum::extract::State;
 use serde::Deserialize;
 
 use super::deliveries::PAGE_DEFAULT;
+use crate::control::{Cursor, EventQuery, Page};
 use crate::control::events::EventView;
 use crate::domain::id::{EventId, SourceName};
 use crate::domain::time::Timestamp;
@@ -10,7 +11,6 @@ use crate::http::Site;
 use crate::http::auth::Tenant;
 use crate::http::extract::{Named, Query};
 use crate::http::problem::Problem;
-use crate::ledger::{Cursor, EventQuery, Page};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
