@@ -136,4 +136,90 @@ impl Event {
         let body = Map::from_iter([(self.event_type().to_owned(), serde_json::to_value(patch)?)]);
         Verdict::patch(json!({ "events": body }))
     }
+
+    /// The verdict that makes the claims what `change` makes of them: [`Pass`](Verdict::Pass) where nothing changed, a
+    /// patch of what did, or, for the rare change that no merge patch can say (a new `null`), all of it.
+    ///
+    /// ```
+    /// # use setgate_sdk::{Verdict, json, testing};
+    /// let event = testing::event_of("https://example.com/created", json!({"users": [{"name": "Jane"}], "by": null}));
+    /// let verdict = event.edit(|claims| claims["events"]["https://example.com/created"]["users"][0]["name"] = json!("J."));
+    /// let patch = r#"{"events":{"https://example.com/created":{"users":[{"name":"J."}]}}}"#;
+    /// assert_eq!(verdict, Ok(Verdict::Patch(patch.to_owned())));
+    /// ```
+    pub fn edit(&self, change: impl FnOnce(&mut Value)) -> Result<Verdict> {
+        let before = self.claims();
+        let mut after = before.clone();
+        change(&mut after);
+        if after == *before {
+            return Ok(Verdict::Pass);
+        }
+        match patch_between(before, &after) {
+            Some(patch) => Verdict::patch(patch),
+            None => Verdict::replace(after),
+        }
+    }
+}
+
+/// The RFC 7396 patch that makes `after` of `before`; none where there is no such patch. Both have to be objects.
+fn patch_between(before: &Value, after: &Value) -> Option<Value> {
+    let (before, after) = (before.as_object()?, after.as_object()?);
+    let mut patch = Map::new();
+    for name in before.keys().filter(|name| !after.contains_key(*name)) {
+        patch.insert(name.clone(), Value::Null);
+    }
+    for (name, value) in after {
+        match before.get(name) {
+            Some(same) if same == value => continue,
+            Some(other) if other.is_object() && value.is_object() => {
+                patch.insert(name.clone(), patch_between(other, value)?);
+            }
+            _ if has_null(value) => return None,
+            _ => {
+                patch.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    Some(Value::Object(patch))
+}
+
+/// Whether a patch with this value would remove a member where it should set it. Arrays are taken as they are.
+fn has_null(value: &Value) -> bool {
+    value.is_null() || value.as_object().is_some_and(|members| members.values().any(has_null))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn check(after: Value, expected: Result<Verdict>) {
+        let event = testing::event_of("urn:e", json!({"a": {"b": 1, "n": null}, "list": [1]}));
+        let verdict = event.edit(|claims| claims["events"]["urn:e"] = after.clone());
+        assert_eq!(verdict, expected);
+        let claims = testing::apply(&event, &verdict.expect("it is as expected")).expect("it is not dropped");
+        assert_eq!(claims["events"]["urn:e"], after);
+    }
+
+    #[test]
+    fn an_edit_is_the_least_verdict() {
+        check(json!({"a": {"b": 1, "n": null}, "list": [1]}), Ok(Verdict::Pass));
+        check(json!({"a": {"b": 2, "n": null}, "list": [1]}), patch(json!({"a": {"b": 2}})));
+        check(json!({"a": {"b": 1}, "list": [1]}), patch(json!({"a": {"n": null}})));
+        check(json!({"a": {"b": 1, "n": null}, "list": [null]}), patch(json!({"list": [null]})));
+        check(json!({"a": 1, "list": {"c": {}}}), patch(json!({"a": 1, "list": {"c": {}}})));
+    }
+
+    #[test]
+    fn what_no_patch_can_say_replaces() {
+        for after in [json!({"a": null, "list": [1]}), json!({"a": {}, "list": {"new": {"n": null}}})] {
+            let event = testing::event_of("urn:e", json!({"a": {}, "list": [1]}));
+            let verdict = event.edit(|claims| claims["events"]["urn:e"] = after.clone());
+            assert!(matches!(verdict, Ok(Verdict::Replace(_))), "{verdict:?}");
+        }
+    }
+
+    fn patch(body: Value) -> Result<Verdict> {
+        Verdict::patch(json!({"events": {"urn:e": body}}))
+    }
 }

@@ -96,8 +96,8 @@
 //! # Changing an event
 //!
 //! A patch is an RFC 7396 merge patch: what it does not name keeps its exact bytes. [`Event::patch_body`] patches the
-//! event's own member, [`Verdict::patch`] the whole claims set, and [`Verdict::replace`] is for a filter that writes
-//! another event altogether. `iss`, `iat`, `jti`, `aud` and `txn` cannot be changed.
+//! event's own member, [`Verdict::patch`] the whole claims set; [`Event::edit`] finds the patch for a change made in
+//! place, and [`Verdict::replace`] is for a filter that writes another event altogether. `iss`, `iat`, `jti`, `aud` and `txn` cannot be changed.
 //!
 //! ```
 //! use setgate_sdk::{Event, Result, Verdict, json};

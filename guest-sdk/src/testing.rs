@@ -15,6 +15,8 @@
 //! assert!(run.failure().contains("config: invalid type"));
 //! ```
 
+mod cases;
+
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 
@@ -23,6 +25,8 @@ use serde_json::{Value, json};
 use crate::log::Level;
 use crate::lookup::Refusal;
 use crate::{Event, Failure, Result, Verdict};
+
+pub use cases::cases;
 
 /// What a filter cannot change.
 const SEALED: [&str; 5] = ["iss", "iat", "jti", "aud", "txn"];
