@@ -11,7 +11,7 @@ setgate_sdk::export!(filter);
 
 /// Names of members that are personal, in lower case without `_` and `-`; so is all that lies below them.
 const PERSONAL: &str = " email emailaddress emailaddresses primaryemail phone phonenumber primaryphone mobile username \
-    preferredusername givenname familyname firstname lastname fullname displayname nickname avatar picture birthdate \
+    preferredusername givenname familyname firstname lastname fullname displayname friendlyname nickname avatar picture birthdate \
     address ip userip ipaddress initiatoripaddress recipient subjectid identities profile customdata newvalue ";
 /// Objects that describe a person: there, and beside a personal member, `name` is personal too.
 const PERSONS: [&str; 6] = ["user", "users", "addedusers", "removedusers", "member", "actor"];

@@ -18,7 +18,7 @@ const EVENTS: [(&str, &str, &str); 15] = [
     ("*passkey_registered", "caep/credential-change", "credential_type=fido2-platform change_type=create"),
     ("PostSignInAdaptiveMfaTriggered", "caep/risk-level-change", "principal=USER current_level=MEDIUM"),
     ("*suspicious_login", "caep/risk-level-change", "principal=USER current_level=HIGH"),
-    ("userAccountLocked userDisabled User.SuspensionStatus.Updated *lockout *locked", "risc/account-disabled", ""),
+    ("userAccountLocked userDisabled User.SuspensionStatus.Updated *lockout *_locked", "risc/account-disabled", ""),
     ("userAccountUnlocked userEnabled", "risc/account-enabled", ""),
     ("userDeleted User.Deleted user.deleted", "risc/account-purged", ""),
     ("user.email_changed", "risc/identifier-changed", ""),

@@ -31,8 +31,14 @@ pub(super) fn provide(target: &str) -> Result<Toolchain> {
     if wasi {
         packages.push(WASI_PACKAGE);
     }
-    if !installed(&packages)? {
-        install(&packages)?;
+    let mut missing = Vec::new();
+    for package in packages {
+        if !installed(package)? {
+            missing.push(package);
+        }
+    }
+    if !missing.is_empty() {
+        install(&missing)?;
     }
 
     let library = libdir(Path::new(RUSTC), target)?;
@@ -52,23 +58,21 @@ pub(super) fn provide(target: &str) -> Result<Toolchain> {
     Toolchain::new(Some(RUSTC.into()), "guest-debian", target)
 }
 
-fn installed(packages: &[&str]) -> Result<bool> {
+fn installed(package: &str) -> Result<bool> {
     let mut query = Command::new("dpkg-query");
-    let output = query.args(["-W", "-f", "${Status}\n"]).args(packages).output().context("cannot start dpkg-query")?;
-    let status = String::from_utf8_lossy(&output.stdout);
-    Ok(status.lines().filter(|line| *line == "install ok installed").count() == packages.len())
+    let output = query.args(["-W", "-f", "${Status}", package]).output().context("cannot start dpkg-query")?;
+    Ok(output.stdout == b"install ok installed")
 }
 
 fn install(packages: &[&str]) -> Result<()> {
-    let packages = packages.join(" ");
-    let by_hand = format!("apt-get update && apt-get install -y --no-install-recommends {packages}");
+    let list = packages.join(" ");
+    let by_hand = format!("apt-get update && apt-get install -y --no-install-recommends {list}");
     ensure!(is_root()?, "run as root: {by_hand}");
-    println!("guests: installing {packages}: about 200 MB to download, one to five minutes");
+    println!("guests: installing {list}: one to five minutes");
     // Old lists name packages that are gone. Where this fails the lists may still do, so `install` decides.
     let _ = apt(&["update"]);
-    let words: Vec<&str> = packages.split(' ').collect();
     let install = ["install", "-y", "--no-install-recommends"];
-    apt(&[&install[..], &words].concat()).with_context(|| format!("run by hand to see more: {by_hand}"))
+    apt(&[&install[..], packages].concat()).with_context(|| format!("run by hand to see more: {by_hand}"))
 }
 
 fn apt(arguments: &[&str]) -> Result<()> {
@@ -87,7 +91,7 @@ fn compile(target: &str) -> Result<PathBuf> {
     let source = Path::new(&rustc(&["--print", "sysroot"])?).join("lib/rustlib/src/rust/library");
     let source = source.canonicalize().with_context(|| format!("no source at {}", source.display()))?;
     let folder = target_dir().join(format!("guest-std-{}", process::id()));
-    println!("guests: compiling the standard library for {target}: about two minutes, once");
+    println!("guests: compiling the standard library for {target}: about a minute, once");
     let mut build = cargo();
     for (variable, _) in env::vars_os() {
         let name = variable.to_string_lossy();
