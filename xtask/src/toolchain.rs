@@ -2,7 +2,8 @@
 //!
 //! In this order: the active toolchain, where it has the target; `rustup target add`, where rustup may install
 //! (`RUSTUP_AUTO_INSTALL` is not 0); Debian's own packages; else an error that says what to do.
-//! `SETGATE_GUEST_TOOLCHAIN=active|rustup|debian` forces one of them.
+//! `SETGATE_GUEST_TOOLCHAIN=active|rustup|debian` forces one of them;
+//! `rustup` still installs nothing where `RUSTUP_AUTO_INSTALL` is 0.
 
 mod debian;
 
@@ -11,7 +12,7 @@ use std::process::Command;
 use std::time::SystemTime;
 use std::{env, fs};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::run::{cargo, read, run, target_dir, which};
 
@@ -88,13 +89,9 @@ fn choose(target: &str) -> Result<Toolchain> {
         return active(target);
     }
     let mut reasons = format!("no toolchain here has {target}\n  active: it is not installed");
-    if env::var("RUSTUP_AUTO_INSTALL").is_ok_and(|value| value == "0") {
-        reasons += "\n  rustup: RUSTUP_AUTO_INSTALL=0 forbids it to install";
-    } else {
-        match rustup_target_add(target) {
-            Ok(()) => return active(target),
-            Err(error) => reasons += &format!("\n  rustup: {error:#}"),
-        }
+    match rustup_target_add(target) {
+        Ok(()) => return active(target),
+        Err(error) => reasons += &format!("\n  rustup: {error:#}"),
     }
     match debian::provide(target) {
         Ok(toolchain) => return Ok(toolchain),
@@ -115,6 +112,9 @@ fn active_has(target: &str) -> Result<bool> {
 }
 
 fn rustup_target_add(target: &str) -> Result<()> {
+    // Holds for a forced `rustup` too: who fixed a machine's toolchain meant it.
+    let forbidden = env::var("RUSTUP_AUTO_INSTALL").is_ok_and(|value| value == "0");
+    ensure!(!forbidden, "RUSTUP_AUTO_INSTALL=0 forbids it to install");
     which("rustup").context("rustup is not installed")?;
     if !active_has(target)? {
         println!("guests: rustup target add {target}: downloads about 20 MB");

@@ -28,11 +28,7 @@ impl Default for Config {
 /// What an event's type alone says, whoever sent it.
 const BY_TYPE: [(&[&str], u64, &str); 4] = [
     (&["loginFailed", "*login_failed", "*challenge_failed"], 20, "login failed"),
-    (
-        &["userAccountLocked", "Identifier.Lockout", "Message.RateLimited", "*lockout", "*_locked"],
-        60,
-        "locked out or slowed down",
-    ),
+    (&["userAccountLocked", "Identifier.Lockout", "Message.RateLimited", "*lockout", "*_locked"], 60, "shut out"),
     (&["PostSignInAdaptiveMfaTriggered"], 40, "the product asked for another factor"),
     (&["*suspicious_login", "*breach*"], 80, "the product calls it suspicious"),
 ];

@@ -1,7 +1,5 @@
-//! Takes personal data out of an event, wherever a product puts it.
-//!
-//! Each personal value becomes `hmac:` and a hash (HMAC-SHA256) under the binding's secret `salt`, so that the same
-//! person can still be told from another. Config: `{"keep": ["country"], "also": ["employeeNumber"]}`, both by name.
+//! Replaces personal data, wherever a product puts it, by `hmac:` and a hash (HMAC-SHA256) under the secret `salt`, so
+//! that one person can still be told from another. Config, by name: `{"keep": ["country"], "also": ["badge"]}`.
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
@@ -11,8 +9,9 @@ setgate_sdk::export!(filter);
 
 /// Names of members that are personal, in lower case without `_` and `-`; so is all that lies below them.
 const PERSONAL: &str = " email emailaddress emailaddresses primaryemail phone phonenumber primaryphone mobile username \
-    preferredusername givenname familyname firstname lastname fullname displayname friendlyname nickname avatar picture birthdate \
-    address ip userip ipaddress initiatoripaddress recipient subjectid identities profile customdata newvalue ";
+    preferredusername givenname familyname firstname lastname fullname displayname friendlyname nickname avatar \
+    picture birthdate address ip userip ipaddress initiatoripaddress recipient subjectid identities profile \
+    customdata newvalue ";
 /// Objects that describe a person: there, and beside a personal member, `name` is personal too.
 const PERSONS: [&str; 6] = ["user", "users", "addedusers", "removedusers", "member", "actor"];
 
