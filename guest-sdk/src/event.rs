@@ -57,7 +57,7 @@ impl Event {
         self.types.first().map_or("", String::as_str)
     }
 
-    /// Whether one of the event's types matches a pattern, as [`matches`] says.
+    /// Whether one of the event's types matches a pattern, as [`matches()`] says.
     pub fn is(&self, pattern: &str) -> bool {
         self.types.iter().any(|uri| matches(pattern, uri))
     }

@@ -163,6 +163,8 @@
 //! assert_eq!(run.failure(), "the binding has no secret `salt`");
 //! ```
 //!
+//! Many events and few rules are better kept as data: see [`testing::cases`].
+//!
 //! # Building and uploading
 //!
 //! Any of these writes a component:
