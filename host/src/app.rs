@@ -68,7 +68,7 @@ pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<
     let components = ledger.clone();
     let sandbox = Sandbox::new(sandbox::Options {
         cache_dir: dir.join("compiled"),
-        cache_key: master.derive(ARTEFACT_KEY),
+        cache_key: *master.derive(ARTEFACT_KEY),
         instances_max: config.sandbox.instances_max,
         guest_threads: config.sandbox.guest_threads,
         memory_bytes_max: config.quota.memory_bytes_max,
@@ -96,10 +96,11 @@ pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<
     })
     .context("egress cannot be started")?;
 
+    let signer = Arc::new(Signer::new(master.clone()));
     let pipeline = Pipeline::new(pipeline::Parts::new(
         ledger.clone(),
         sandbox.clone(),
-        Signer::new(master.clone()),
+        signer.clone(),
         master.clone(),
         egress,
         clock.clone(),
@@ -112,6 +113,7 @@ pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<
         ledger: ledger.clone(),
         sandbox: sandbox.clone(),
         master,
+        signer,
         clock: clock.clone(),
         quota: config.quota.clone(),
         allow_http: config.egress.allow_http,

@@ -141,7 +141,7 @@ impl Control {
         let id: KeyId = format!("{}{id}", KeyId::PREFIX).parse().ok()?;
         let snapshot = self.ledger.snapshot();
         let key = snapshot.key(&id)?;
-        let same = crypto::equal(&crypto::sha256(secret.as_bytes()), &key.secret.0);
+        let same = crypto::constant_time_eq(&crypto::sha256(secret.as_bytes()), &key.secret.0);
         let live = key.expires_at.is_none_or(|at| at > self.clock.now());
         (same && live).then(|| Principal { tenant: key.tenant.clone(), scopes: key.scopes.clone() })
     }

@@ -38,6 +38,8 @@ pub struct Parts {
     pub sandbox: Sandbox,
     /// Encrypts secrets.
     pub master: Arc<MasterKey>,
+    /// Encrypts signing keys.
+    pub signer: Arc<crate::signing::Signer>,
     /// Tells the time.
     pub clock: Clock,
     /// The host's quota, for tenants without one of their own.

@@ -9,6 +9,7 @@ use crate::domain::secret::{Secret, source_context};
 use crate::domain::source::{Form, MacHeader, Proof, Source};
 use crate::domain::subscription::glob;
 use crate::domain::time::Timestamp;
+use crate::signing;
 
 /// Proofs of one source, and secrets of one proof, at the most.
 pub const PROOFS_MAX: usize = 8;
@@ -128,6 +129,10 @@ impl Control {
                 }
                 ProofInput::Hmac { header, secrets } => {
                     check_secrets("proofs/secrets", &secrets)?;
+                    for secret in &secrets {
+                        signing::check_source_secret(header, secret)
+                            .map_err(|why| Error::invalid("proofs/secrets", why))?;
+                    }
                     let secrets = secrets.iter().map(|secret| self.master.seal(&context, secret)).collect();
                     Proof::Hmac { header, secrets }
                 }

@@ -403,13 +403,21 @@ impl Control {
         ed25519: bool,
     ) -> Result<(SigningKey, Option<String>), Error> {
         let made = match given {
-            Some(secret) => signing::take_key(scheme, secret).map_err(|e| Error::invalid("signing/secret", e))?,
-            None => signing::make_key(scheme, ed25519).map_err(|e| Error::invalid("signing/ed25519", e))?,
+            Some(secret) => {
+                let public =
+                    signing::public_of(scheme, secret).map_err(|e| Error::invalid("signing/secret", e))?;
+                signing::NewKey { secret: secret.clone(), public }
+            }
+            None => {
+                let kind = if ed25519 { signing::Kind::Ed25519 } else { signing::Kind::Symmetric };
+                signing::generate(scheme, kind).map_err(|e| Error::invalid("signing/ed25519", e))?
+            }
         };
         let now = self.clock.now();
+        let key_id = SigningKeyId::new(now, crypto::random_u128());
         let key = SigningKey {
-            id: SigningKeyId::new(now, crypto::random_u128()),
-            secret: self.master.seal(&signing_context(tenant, id), &made.secret),
+            id: key_id,
+            secret: self.signer.seal_key(&signing_context(tenant, id), key_id, &made.secret),
             public: made.public,
             created_at: now,
             expires_at: None,
