@@ -49,7 +49,7 @@ pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<
     let metrics = metrics_handle();
     let clock = Clock::system();
     let dir = config.data.dir.clone();
-    crate::ledger::make_private_folder(&dir).with_context(|| format!("the data folder {}", dir.display()))?;
+    ledger::make_private_folder(&dir).with_context(|| format!("the data folder {}", dir.display()))?;
     let key_file = config.data.master_key_file.clone().unwrap_or_else(|| dir.join("master.key"));
     let master = Arc::new(MasterKey::load_or_create(&key_file)?);
 

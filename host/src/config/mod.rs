@@ -17,7 +17,9 @@ use crate::domain::tenant::Quota;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The named file cannot be read.
-    #[error("cannot read the configuration file {path}: {source}; give another with --config, or none to use the defaults")]
+    #[error(
+        "cannot read the configuration file {path}: {source}; give another with --config, or none to use the defaults"
+    )]
     File {
         /// Its path.
         path: PathBuf,
@@ -257,8 +259,7 @@ impl Config {
         let file = file.or_else(|| implied.exists().then_some(implied));
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         if let Some(path) = file {
-            let text =
-                std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+            let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
             figment = figment.merge(NamedToml { name: path.display().to_string(), text });
         }
         // The master key is not a setting: it is read where it is used and kept out of everything that can be shown.

@@ -138,7 +138,8 @@ impl Control {
         }
         let bound = view.subscriptions.values().find(|s| s.value.chain.iter().any(|b| b.filter == *name));
         if let Some(subscription) = bound {
-            let why = format!("the subscription `{}` binds the filter `{name}`: change it first", subscription.value.id);
+            let why =
+                format!("the subscription `{}` binds the filter `{name}`: change it first", subscription.value.id);
             return Err(Error::Conflict(why));
         }
         Ok(self.ledger.remove_filter(tenant, name).await?)

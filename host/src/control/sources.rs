@@ -105,12 +105,7 @@ impl Control {
         Ok((show(&source), existing.is_none()))
     }
 
-    fn take_proofs(
-        &self,
-        tenant: &TenantId,
-        name: &SourceName,
-        given: Vec<ProofInput>,
-    ) -> Result<Vec<Proof>, Error> {
+    fn take_proofs(&self, tenant: &TenantId, name: &SourceName, given: Vec<ProofInput>) -> Result<Vec<Proof>, Error> {
         if given.is_empty() || given.len() > PROOFS_MAX {
             let why = format!(
                 "give 1 to {PROOFS_MAX} proofs; a source without any proof has to be opened with {{\"kind\": \"open\"}}"

@@ -12,9 +12,7 @@ use crate::domain::filter::{Binding, Grant, empty_object};
 use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId, TenantId};
 use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::{Secret, binding_context, signing_context};
-use crate::domain::subscription::{
-    Format, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription,
-};
+use crate::domain::subscription::{Format, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
 use crate::domain::time::Timestamp;
 use crate::ledger::TenantView;
 use crate::signing;
@@ -279,9 +277,8 @@ impl Control {
         let mut subscription = stored.value.as_ref().clone();
         let now = self.clock.now();
         let ends = now.plus_millis(i64::from(input.overlap_hours.unwrap_or(OVERLAP_HOURS)) * 3_600_000);
-        let ed25519 = input
-            .ed25519
-            .unwrap_or_else(|| subscription.signing.keys.first().is_some_and(|key| key.public.is_some()));
+        let ed25519 =
+            input.ed25519.unwrap_or_else(|| subscription.signing.keys.first().is_some_and(|key| key.public.is_some()));
         let scheme = subscription.signing.scheme;
         let (key, shown) = self.make_signing_key(tenant, id, scheme, input.secret.as_ref(), ed25519)?;
         let keys = &mut subscription.signing.keys;
@@ -352,7 +349,7 @@ impl Control {
         if given.len() > CHAIN_MAX {
             return Err(Error::invalid("chain", format!("a chain has at most {CHAIN_MAX} filters")));
         }
-        let context = binding_context(tenant, id);
+        let context = binding_context(tenant, &id);
         let mut chain = Vec::with_capacity(given.len());
         for (place, binding) in given.into_iter().enumerate() {
             let filter = view.filters.get(&binding.filter).map(|stored| &stored.value);
@@ -404,8 +401,7 @@ impl Control {
     ) -> Result<(SigningKey, Option<String>), Error> {
         let made = match given {
             Some(secret) => {
-                let public =
-                    signing::public_of(scheme, secret).map_err(|e| Error::invalid("signing/secret", e))?;
+                let public = signing::public_of(scheme, secret).map_err(|e| Error::invalid("signing/secret", e))?;
                 signing::NewKey { secret: secret.clone(), public }
             }
             None => {
@@ -417,7 +413,7 @@ impl Control {
         let key_id = SigningKeyId::new(now, crypto::random_u128());
         let key = SigningKey {
             id: key_id,
-            secret: self.signer.seal_key(&signing_context(tenant, id), key_id, &made.secret),
+            secret: self.signer.seal_key(&signing_context(tenant, &id), key_id, &made.secret),
             public: made.public,
             created_at: now,
             expires_at: None,

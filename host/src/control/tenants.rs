@@ -26,12 +26,8 @@ impl Control {
         if self.ledger.snapshot().tenant(&new.id).is_some() {
             return Err(Error::Conflict(format!("there is a tenant `{}` already", new.id)));
         }
-        let tenant = Tenant {
-            id: new.id,
-            display_name: new.display_name,
-            quota: new.quota,
-            created_at: self.clock.now(),
-        };
+        let tenant =
+            Tenant { id: new.id, display_name: new.display_name, quota: new.quota, created_at: self.clock.now() };
         self.ledger.put_tenant(&tenant, Some(0)).await?;
         Ok(tenant)
     }

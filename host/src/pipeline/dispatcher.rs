@@ -191,12 +191,13 @@ impl Dispatcher {
         if in_flight > 0 {
             info!(in_flight, "letting deliveries in flight finish");
         }
+        let limit = Duration::from_millis(self.settings.drain_ms_max);
         let finish = async {
             while let Some(ended) = work.join_next().await {
                 self.end(ended);
             }
         };
-        if tokio::time::timeout(Duration::from_millis(self.settings.drain_ms_max), finish).await.is_err() {
+        if tokio::time::timeout(limit, finish).await.is_err() {
             warn!(released = self.lanes.in_flight(), "`drain_ms_max` is over: the rest is released and due again");
             work.shutdown().await;
         }

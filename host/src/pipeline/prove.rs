@@ -55,10 +55,8 @@ pub enum Unproven {
 impl Pipeline {
     /// Finds the source and checks its proofs; one that holds is enough.
     pub fn prove(&self, inbound: Inbound) -> Result<Proven, Unproven> {
-        let unknown = || Unproven::UnknownSource {
-            tenant: inbound.tenant.clone(),
-            source_name: inbound.source.clone(),
-        };
+        let unknown =
+            || Unproven::UnknownSource { tenant: inbound.tenant.clone(), source_name: inbound.source.clone() };
         let snapshot = self.ledger.snapshot();
         let tenant = snapshot.tenant(&inbound.tenant).ok_or_else(unknown)?;
         let source = tenant.sources.get(&inbound.source).ok_or_else(unknown)?.value.clone();

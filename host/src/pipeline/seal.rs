@@ -21,7 +21,7 @@ pub struct Sealed {
     pub(super) subscription: Arc<Subscription>,
     pub(super) accepted_at: crate::domain::time::Timestamp,
     pub(super) body: Bytes,
-    pub(super) headers: Vec<(String, String)>,
+    pub(super) headers: Vec<(&'static str, String)>,
     pub(super) keys: Vec<SigningKeyId>,
 }
 

@@ -144,7 +144,8 @@ mod tests {
     #[test]
     fn only_2xx_is_success_and_410_ends() {
         let schedule = RetrySchedule::default();
-        for (status, expected) in [(200, "delivered"), (204, "delivered"), (302, "retry"), (500, "retry"), (410, "dead")]
+        for (status, expected) in
+            [(200, "delivered"), (204, "delivered"), (302, "retry"), (500, "retry"), (410, "dead")]
         {
             let step = match decide(&schedule, 0, answered(status, None), NOW, 0.5) {
                 Step::Delivered { .. } => "delivered",
