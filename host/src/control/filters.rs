@@ -10,7 +10,6 @@ use crate::domain::filter::{Filter, FilterVersion, Grant};
 use crate::domain::id::{Digest, FilterName, TenantId};
 use crate::domain::time::Timestamp;
 use crate::ledger::TenantView;
-use crate::sandbox::UploadLimits;
 
 /// Versions of one filter kept at the most.
 pub const VERSIONS_MAX: usize = 100;
@@ -50,7 +49,7 @@ impl Control {
     ) -> Result<(FilterView, bool), Error> {
         let view = self.tenant(tenant)?;
         let quota = view.tenant.value.quota.clone().unwrap_or_else(|| self.quota.clone());
-        let compiled = self.sandbox.compile(wasm.clone(), &UploadLimits::of(&quota)).await?;
+        let compiled = self.sandbox.compile(wasm.clone(), &quota).await?;
         self.ledger.put_blob(&compiled.digest, wasm).await?;
 
         // Read again: the compile took its time, and others may have uploaded meanwhile.

@@ -12,7 +12,6 @@ pub mod set;
 pub mod source;
 pub mod subscription;
 pub mod table;
-pub mod table;
 pub mod tenant;
 pub mod time;
 pub mod verdict;

@@ -23,7 +23,7 @@ impl Pipeline {
     pub(super) async fn deliver(&self, sealed: Sealed) -> Attempted {
         let Sealed { delivery, subscription, accepted_at, body, headers, keys } = sealed;
         let at = self.clock.now();
-        let exchange = self.egress.post(&subscription.endpoint, headers, "application/json", body, at).await;
+        let exchange = self.egress.post(&subscription.endpoint, &headers, "application/json", body, None).await;
 
         let label = match &exchange.outcome {
             Outcome::Answered { status, .. } => format!("{}xx", status / 100),
