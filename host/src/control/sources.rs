@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error};
+use super::{Control, Error, Expected, over};
 use crate::crypto;
 use crate::domain::id::{Digest, SourceName, TenantId};
 use crate::domain::secret::{Secret, source_context};
@@ -101,7 +101,7 @@ impl Control {
             websub_topics: input.websub_topics,
             created_at: existing.map_or_else(|| self.clock.now(), |source| source.value.created_at),
         };
-        self.ledger.put_source(&source, existing.map(|source| source.version)).await?;
+        self.ledger.put_source(source.clone(), over(existing)).await?;
         Ok((show(&source), existing.is_none()))
     }
 
@@ -152,7 +152,8 @@ impl Control {
         if !self.tenant(tenant)?.sources.contains_key(name) {
             return Err(not_found(name));
         }
-        Ok(self.ledger.remove_source(tenant, name).await?)
+        self.ledger.remove_source(tenant, name, Expected::Any).await?;
+        Ok(())
     }
 
     /// Whether a WebSub verification of this topic is expected by this source (W3C WebSub section 5.3).

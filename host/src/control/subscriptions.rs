@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Control, Error};
+use super::{Control, Error, Expected, over};
 use crate::crypto;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::filter::{Binding, Grant, empty_object};
@@ -217,7 +217,7 @@ impl Control {
             created_at: now,
             updated_at: now,
         };
-        let version = self.ledger.put_subscription(&subscription, Some(0)).await?;
+        let version = self.ledger.put_subscription(subscription.clone(), Expected::Absent).await?;
         Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: shown })
     }
 
@@ -261,7 +261,7 @@ impl Control {
             created_at: before.created_at,
             updated_at: self.clock.now(),
         };
-        let version = self.ledger.put_subscription(&after, Some(expected.unwrap_or(stored.version))).await?;
+        let version = self.ledger.put_subscription(after.clone(), Expected::Version(expected.unwrap_or(stored.version))).await?;
         Ok(SubscriptionOnce { version, view: show(&after), signing_secret: shown })
     }
 
@@ -274,7 +274,7 @@ impl Control {
     ) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
-        let mut subscription = stored.value.as_ref().clone();
+        let mut subscription = stored.value.clone();
         let now = self.clock.now();
         let ends = now.plus_millis(i64::from(input.overlap_hours.unwrap_or(OVERLAP_HOURS)) * 3_600_000);
         let ed25519 =
@@ -289,7 +289,7 @@ impl Control {
         keys.retain(|key| key.expires_at.is_none_or(|at| at > now));
         keys.truncate(KEYS_MAX);
         subscription.updated_at = now;
-        let version = self.ledger.put_subscription(&subscription, Some(stored.version)).await?;
+        let version = self.ledger.put_subscription(subscription.clone(), over(Some(stored))).await?;
         Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: shown })
     }
 
@@ -302,11 +302,11 @@ impl Control {
     ) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
-        let mut subscription = stored.value.as_ref().clone();
+        let mut subscription = stored.value.clone();
         let now = self.clock.now();
         subscription.paused = pause.map(|reason| Pause { reason, since: now });
         subscription.updated_at = now;
-        let version = self.ledger.put_subscription(&subscription, Some(stored.version)).await?;
+        let version = self.ledger.put_subscription(subscription.clone(), over(Some(stored))).await?;
         Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: None })
     }
 
@@ -327,7 +327,8 @@ impl Control {
         if !self.tenant(tenant)?.subscriptions.contains_key(&id) {
             return Err(not_found(id));
         }
-        Ok(self.ledger.remove_subscription(tenant, id).await?)
+        self.ledger.remove_subscription(tenant, id, Expected::Any).await?;
+        Ok(())
     }
 
     fn take_endpoint(&self, endpoint: Endpoint) -> Result<Endpoint, Error> {
