@@ -49,7 +49,7 @@ pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<
     let metrics = metrics_handle();
     let clock = Clock::system();
     let dir = config.data.dir.clone();
-    crate::ledger::make_private_folder(&dir).with_context(|| format!("the data folder {}", dir.display()))?;
+    ledger::make_private_folder(&dir).with_context(|| format!("the data folder {}", dir.display()))?;
     let key_file = config.data.master_key_file.clone().unwrap_or_else(|| dir.join("master.key"));
     let master = Arc::new(MasterKey::load_or_create(&key_file)?);
 
@@ -65,41 +65,57 @@ pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<
     )
     .context("the ledger cannot be opened")?;
 
-    let components = ledger.clone();
+    let wasm = ledger.clone();
+    let components: sandbox::Components = Arc::new(move |digest| {
+        let ledger = wasm.clone();
+        async move { ledger.blob(&digest).await.ok().flatten() }.boxed()
+    });
+    let defaults = sandbox::Options::new(dir.join("compiled"), *master.derive(ARTEFACT_KEY), components);
+    let settings = &config.sandbox;
     let sandbox = Sandbox::new(sandbox::Options {
-        cache_dir: dir.join("compiled"),
-        cache_key: master.derive(ARTEFACT_KEY),
-        instances_max: config.sandbox.instances_max,
-        guest_threads: config.sandbox.guest_threads,
-        memory_bytes_max: config.quota.memory_bytes_max,
-        compiled_bytes_max: config.sandbox.compiled_bytes_max,
-        compile_ms_max: config.sandbox.compile_ms_max,
-        compile_memory_bytes_max: config.sandbox.compile_memory_bytes_max,
         compiler,
-        components: Arc::new(move |digest| {
-            let ledger = components.clone();
-            async move { ledger.blob(&digest).await.ok().flatten() }.boxed()
-        }),
-        ..sandbox::Options::default()
+        instances_max: settings.instances_max,
+        instances_per_tenant_max: settings.instances_per_tenant_max,
+        guest_threads: if settings.guest_threads == 0 { defaults.guest_threads } else { settings.guest_threads },
+        fuel_slice: settings.fuel_slice,
+        memory_bytes_max: settings.memory_bytes_max,
+        table_elements_max: settings.table_elements_max,
+        keep_resident_bytes: settings.keep_resident_bytes,
+        loaded_bytes_max: settings.loaded_bytes_max,
+        cache_bytes_max: settings.cache_bytes_max,
+        compiles_max: settings.compiles_max,
+        compile_wall_ms_max: settings.compile_wall_ms_max,
+        compile_cpu_seconds_max: settings.compile_cpu_seconds_max,
+        compile_memory_bytes_max: settings.compile_memory_bytes_max,
+        ..defaults
     })
     .context("the sandbox cannot be started")?;
 
-    let egress = Egress::new(egress::Options {
-        allow: config.egress.allow.clone(),
-        allow_http: config.egress.allow_http,
-        ca_files: config.egress.ca_files.clone(),
-        connect_ms_max: config.egress.connect_ms_max,
-        response_ms_max: config.egress.response_ms_max,
-        response_bytes_max: config.egress.response_bytes_max,
-        response_bytes_kept: config.egress.response_bytes_kept,
-        ..egress::Options::default()
-    })
+    let server = http::server::Server::bind(config.listen.clone()).await?;
+    let (address, tls) = (server.address()?, server.is_tls());
+    let settings = &config.egress;
+    let egress = Egress::new(
+        egress::Options {
+            allow: settings.allow.clone(),
+            allow_http: settings.allow_http,
+            ca_files: settings.ca_files.clone(),
+            connect_ms_max: settings.connect_ms_max,
+            response_ms_max: settings.response_ms_max,
+            response_bytes_max: settings.response_bytes_max,
+            response_bytes_kept: settings.response_bytes_kept,
+            idle_per_host_max: settings.idle_per_host_max,
+            idle_ms_max: settings.idle_ms_max,
+        },
+        clock.clone(),
+        vec![address],
+    )
     .context("egress cannot be started")?;
 
+    let signer = Arc::new(Signer::new(master.clone()));
     let pipeline = Pipeline::new(pipeline::Parts::new(
         ledger.clone(),
         sandbox.clone(),
-        Signer::new(master.clone()),
+        signer.clone(),
         master.clone(),
         egress,
         clock.clone(),
@@ -112,6 +128,7 @@ pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<
         ledger: ledger.clone(),
         sandbox: sandbox.clone(),
         master,
+        signer,
         clock: clock.clone(),
         quota: config.quota.clone(),
         allow_http: config.egress.allow_http,
@@ -122,8 +139,6 @@ pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<
     });
     let first_operator_key = control.first_operator_key().await?.map(|key| key.key);
 
-    let server = http::server::Server::bind(config.listen.clone()).await?;
-    let (address, tls) = (server.address()?, server.is_tls());
     let stop = CancellationToken::new();
     let site = Site::new(http::Parts {
         pipeline: pipeline.clone(),

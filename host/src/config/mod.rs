@@ -17,7 +17,9 @@ use crate::domain::tenant::Quota;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The named file cannot be read.
-    #[error("cannot read the configuration file {path}: {source}; give another with --config, or none to use the defaults")]
+    #[error(
+        "cannot read the configuration file {path}: {source}; give another with --config, or none to use the defaults"
+    )]
     File {
         /// Its path.
         path: PathBuf,
@@ -135,12 +137,28 @@ impl Default for Ingest {
 pub struct Sandbox {
     /// Filter calls at once; more wait their turn.
     pub instances_max: u32,
-    /// Threads that run guests; 0: one per core.
+    /// Of them, one tenant's.
+    pub instances_per_tenant_max: u32,
+    /// Threads that run guests and nothing else; 0: one per core.
     pub guest_threads: usize,
+    /// Fuel after which a call lets others go on; about a millisecond's.
+    pub fuel_slice: u64,
+    /// Bytes of linear memory that any tenant's quota can give: the size of a slot of the pool.
+    pub memory_bytes_max: u64,
+    /// Table elements that any tenant's quota can give.
+    pub table_elements_max: u64,
+    /// Bytes of a slot kept in memory between two calls, where the machine has no swap.
+    pub keep_resident_bytes: usize,
     /// Bytes of compiled filters kept in memory.
-    pub compiled_bytes_max: u64,
+    pub loaded_bytes_max: u64,
+    /// Bytes of compiled filters kept on disk.
+    pub cache_bytes_max: u64,
+    /// Compiles at once.
+    pub compiles_max: usize,
     /// Milliseconds one compile may take.
-    pub compile_ms_max: u64,
+    pub compile_wall_ms_max: u64,
+    /// CPU seconds one compile may take, over all its threads.
+    pub compile_cpu_seconds_max: u64,
     /// Bytes of memory one compile may take.
     pub compile_memory_bytes_max: u64,
 }
@@ -149,10 +167,18 @@ impl Default for Sandbox {
     fn default() -> Self {
         Self {
             instances_max: 64,
+            instances_per_tenant_max: 32,
             guest_threads: 0,
-            compiled_bytes_max: 512 << 20,
-            compile_ms_max: 60_000,
-            compile_memory_bytes_max: 2 << 30,
+            fuel_slice: 1_000_000,
+            memory_bytes_max: 128 << 20,
+            table_elements_max: 20_000,
+            keep_resident_bytes: 512 << 10,
+            loaded_bytes_max: 256 << 20,
+            cache_bytes_max: 2 << 30,
+            compiles_max: 1,
+            compile_wall_ms_max: 60_000,
+            compile_cpu_seconds_max: 60,
+            compile_memory_bytes_max: 1 << 30,
         }
     }
 }
@@ -200,13 +226,17 @@ pub struct Egress {
     /// PEM files of certificate authorities to trust besides the system's.
     pub ca_files: Vec<PathBuf>,
     /// Milliseconds to connect, TLS included.
-    pub connect_ms_max: u64,
+    pub connect_ms_max: u32,
     /// Milliseconds for one attempt as a whole.
-    pub response_ms_max: u64,
+    pub response_ms_max: u32,
     /// Bytes of an answer read at the most; the connection is closed beyond.
     pub response_bytes_max: usize,
     /// Bytes of an answer kept in the history.
     pub response_bytes_kept: usize,
+    /// Unused connections kept for each receiver.
+    pub idle_per_host_max: usize,
+    /// Milliseconds an unused connection is kept.
+    pub idle_ms_max: u32,
 }
 
 impl Default for Egress {
@@ -219,6 +249,8 @@ impl Default for Egress {
             response_ms_max: 15_000,
             response_bytes_max: 64 << 10,
             response_bytes_kept: 2 << 10,
+            idle_per_host_max: 8,
+            idle_ms_max: 30_000,
         }
     }
 }
@@ -257,8 +289,7 @@ impl Config {
         let file = file.or_else(|| implied.exists().then_some(implied));
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         if let Some(path) = file {
-            let text =
-                std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+            let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
             figment = figment.merge(NamedToml { name: path.display().to_string(), text });
         }
         // The master key is not a setting: it is read where it is used and kept out of everything that can be shown.

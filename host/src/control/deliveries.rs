@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, Error};
 use crate::domain::attempt::Attempt;
-use crate::domain::delivery::{DeliveryRecord, Redrive, State};
+use crate::domain::delivery::{DeliveryRecord, Redrive};
 use crate::domain::id::{DeliveryId, TenantId};
-use crate::ledger::{Cursor, DeliveryQuery, Page};
+use crate::ledger::{Cursor, DeliveryQuery, Page, Redriven};
 
 /// Items of one page at the most.
 pub const PAGE_MAX: usize = 200;
@@ -62,23 +62,17 @@ impl Control {
 
     /// Sends again, releases or discards a delivery at rest.
     pub async fn redrive(&self, tenant: &TenantId, id: DeliveryId, action: Redrive) -> Result<DeliveryView, Error> {
-        let record = self.delivery(tenant, id).await?;
-        let fits = match action {
-            Redrive::Again => matches!(record.state, State::Dead | State::Held),
-            Redrive::Release => record.state == State::Held,
-            Redrive::Discard => matches!(record.state, State::Dead | State::Held),
-        };
-        if !fits {
-            let why = format!(
-                "the delivery is {}: `again` and `discard` are for held and dead ones, `release` for held ones",
-                record.state.as_str()
-            );
-            return Err(Error::Conflict(why));
-        }
-        match self.ledger.redrive(id, action, self.clock.now()).await? {
-            Some(due) => (self.tell_due)(vec![due]).await,
-            None if action == Redrive::Discard => {}
-            None => return Err(Error::Conflict("the delivery changed meanwhile: look at it again".into())),
+        self.tenant(tenant)?;
+        match self.ledger.redrive(tenant, id, action, self.clock.now()).await? {
+            None => return Err(not_found(id)),
+            Some(Redriven::Due(due)) => (self.tell_due)(vec![due]).await,
+            Some(Redriven::Discarded) => {}
+            Some(Redriven::NotApplicable(state)) => {
+                return Err(Error::Conflict(format!(
+                    "the delivery is {}: `again` and `discard` are for held and dead ones, `release` for held ones",
+                    state.as_str()
+                )));
+            }
         }
         self.show_delivery(tenant, id).await
     }

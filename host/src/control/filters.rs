@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Control, Error};
+use super::{Control, Error, Expected, over};
 use crate::domain::filter::{Filter, FilterVersion, Grant};
 use crate::domain::id::{Digest, FilterName, TenantId};
 use crate::domain::time::Timestamp;
 use crate::ledger::TenantView;
-use crate::sandbox::UploadLimits;
 
 /// Versions of one filter kept at the most.
 pub const VERSIONS_MAX: usize = 100;
@@ -50,8 +49,8 @@ impl Control {
     ) -> Result<(FilterView, bool), Error> {
         let view = self.tenant(tenant)?;
         let quota = view.tenant.value.quota.clone().unwrap_or_else(|| self.quota.clone());
-        let compiled = self.sandbox.compile(wasm.clone(), &UploadLimits::of(&quota)).await?;
-        self.ledger.put_blob(&compiled.digest, wasm).await?;
+        let compiled = self.sandbox.compile(wasm.clone(), &quota).await?;
+        self.ledger.put_blob(wasm).await?;
 
         // Read again: the compile took its time, and others may have uploaded meanwhile.
         let view = self.tenant(tenant)?;
@@ -64,7 +63,7 @@ impl Control {
                 previous: Vec::new(),
                 versions: Vec::new(),
             },
-            |stored| stored.value.as_ref().clone(),
+            |stored| stored.value.clone(),
         );
         let new = filter.version(&compiled.digest).is_none();
         if new {
@@ -83,7 +82,7 @@ impl Control {
         if activate {
             set_active(&mut filter, compiled.digest, &view)?;
         }
-        self.ledger.put_filter(&filter, stored.map(|stored| stored.version)).await?;
+        self.ledger.put_filter(filter.clone(), over(stored)).await?;
         Ok((show(&filter), new))
     }
 
@@ -96,12 +95,12 @@ impl Control {
     ) -> Result<FilterView, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
-        let mut filter = stored.value.as_ref().clone();
+        let mut filter = stored.value.clone();
         if filter.version(&digest).is_none() {
             return Err(Error::NotFound(format!("version {digest} of filter `{name}`")));
         }
         set_active(&mut filter, digest, &view)?;
-        self.ledger.put_filter(&filter, Some(stored.version)).await?;
+        self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
         Ok(show(&filter))
     }
 
@@ -109,13 +108,13 @@ impl Control {
     pub async fn roll_back_filter(&self, tenant: &TenantId, name: &FilterName) -> Result<FilterView, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
-        let mut filter = stored.value.as_ref().clone();
+        let mut filter = stored.value.clone();
         let Some(previous) = filter.previous.pop() else {
             return Err(Error::Conflict(format!("no version of filter `{name}` was active before this one")));
         };
         check_needs(&filter, previous, &view)?;
         filter.active = Some(previous);
-        self.ledger.put_filter(&filter, Some(stored.version)).await?;
+        self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
         Ok(show(&filter))
     }
 
@@ -138,10 +137,12 @@ impl Control {
         }
         let bound = view.subscriptions.values().find(|s| s.value.chain.iter().any(|b| b.filter == *name));
         if let Some(subscription) = bound {
-            let why = format!("the subscription `{}` binds the filter `{name}`: change it first", subscription.value.id);
+            let why =
+                format!("the subscription `{}` binds the filter `{name}`: change it first", subscription.value.id);
             return Err(Error::Conflict(why));
         }
-        Ok(self.ledger.remove_filter(tenant, name).await?)
+        self.ledger.remove_filter(tenant, name, Expected::Any).await?;
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error};
+use super::{Control, Error, Expected};
 use crate::crypto;
 use crate::domain::id::{Digest, KeyId, TenantId};
 use crate::domain::tenant::{ApiKey, Scope};
@@ -84,7 +84,7 @@ impl Control {
     /// Makes the operator's key at first start; none where there is one.
     pub async fn first_operator_key(&self) -> Result<Option<KeyOnce>, Error> {
         let snapshot = self.ledger.snapshot();
-        if snapshot.keys().any(|key| key.tenant.is_none() && key.scopes.contains(&Scope::Operator)) {
+        if snapshot.keys.values().any(|key| key.value.tenant.is_none() && key.value.scopes.contains(&Scope::Operator)) {
             return Ok(None);
         }
         let scopes = BTreeSet::from([Scope::Operator]);
@@ -110,7 +110,7 @@ impl Control {
             created_at: now,
             expires_at,
         };
-        self.ledger.put_key(&key).await?;
+        self.ledger.put_key(key.clone(), Expected::Absent).await?;
         let body = id.to_string();
         let body = body.strip_prefix(KeyId::PREFIX).unwrap_or(&body);
         Ok(KeyOnce { key: format!("{PREFIX}{body}_{secret}"), view: view(&key) })
@@ -119,20 +119,21 @@ impl Control {
     /// A tenant's keys, oldest first.
     pub fn list_keys(&self, tenant: &TenantId) -> Result<Vec<KeyView>, Error> {
         self.tenant(tenant)?;
-        let mut keys: Vec<_> =
-            self.ledger.snapshot().keys().filter(|key| key.tenant.as_ref() == Some(tenant)).map(|k| view(k)).collect();
-        keys.sort_by_key(|key| key.id);
-        Ok(keys)
+        let snapshot = self.ledger.snapshot();
+        // By id, and so by age.
+        let keys = snapshot.keys.values().map(|key| &key.value).filter(|key| key.tenant.as_ref() == Some(tenant));
+        Ok(keys.map(view).collect())
     }
 
     /// Ends a key at once.
     pub async fn remove_key(&self, tenant: &TenantId, id: KeyId) -> Result<(), Error> {
         let snapshot = self.ledger.snapshot();
-        let known = snapshot.key(&id).is_some_and(|key| key.tenant.as_ref() == Some(tenant));
+        let known = snapshot.keys.get(&id).is_some_and(|key| key.value.tenant.as_ref() == Some(tenant));
         if !known {
             return Err(Error::NotFound(format!("key `{id}`")));
         }
-        Ok(self.ledger.remove_key(id).await?)
+        self.ledger.remove_key(id, Expected::Any).await?;
+        Ok(())
     }
 
     /// Whose key this is; none where it is unknown, wrong or has ended.
@@ -140,8 +141,8 @@ impl Control {
         let (id, secret) = given.strip_prefix(PREFIX)?.split_once('_')?;
         let id: KeyId = format!("{}{id}", KeyId::PREFIX).parse().ok()?;
         let snapshot = self.ledger.snapshot();
-        let key = snapshot.key(&id)?;
-        let same = crypto::equal(&crypto::sha256(secret.as_bytes()), &key.secret.0);
+        let key = &snapshot.keys.get(&id)?.value;
+        let same = crypto::constant_time_eq(&crypto::sha256(secret.as_bytes()), &key.secret.0);
         let live = key.expires_at.is_none_or(|at| at > self.clock.now());
         (same && live).then(|| Principal { tenant: key.tenant.clone(), scopes: key.scopes.clone() })
     }

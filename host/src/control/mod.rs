@@ -19,6 +19,7 @@ use crate::domain::id::TenantId;
 use crate::domain::tenant::Quota;
 use crate::ledger::{self, Ledger, TenantView};
 pub use crate::ledger::{Cursor, DeliveryQuery, EventQuery, Page};
+use crate::ledger::Expected;
 use crate::sandbox::{Rejected, Sandbox};
 
 /// Tells the data plane of deliveries that became due again; handed in by `app`.
@@ -38,6 +39,8 @@ pub struct Parts {
     pub sandbox: Sandbox,
     /// Encrypts secrets.
     pub master: Arc<MasterKey>,
+    /// Encrypts signing keys.
+    pub signer: Arc<crate::signing::Signer>,
     /// Tells the time.
     pub clock: Clock,
     /// The host's quota, for tenants without one of their own.
@@ -77,10 +80,10 @@ pub enum Error {
     #[error("{0}")]
     Conflict(String),
     /// The version given is not the one that is stored.
-    #[error("it was changed meanwhile: read it again (its ETag is now \"{actual}\") and repeat the change")]
+    #[error("it was changed meanwhile: read it again and repeat the change")]
     Version {
-        /// The version that is stored.
-        actual: u64,
+        /// The version that is stored; none: it is gone.
+        actual: Option<u64>,
     },
     /// A field does not fit.
     #[error("`{field}`: {why}")]
@@ -107,11 +110,18 @@ pub enum Error {
 impl From<ledger::Error> for Error {
     fn from(error: ledger::Error) -> Self {
         match error {
-            ledger::Error::Version { actual, .. } => Self::Version { actual },
-            ledger::Error::BadCursor => Self::BadCursor,
+            ledger::Error::VersionMismatch { current } => Self::Version { actual: current },
+            ledger::Error::Cursor => Self::BadCursor,
+            ledger::Error::NoTenant(tenant) => Self::NotFound(format!("tenant `{tenant}`")),
+            ledger::Error::Purging(_) => Self::Conflict(error.to_string()),
             other => Self::Ledger(other),
         }
     }
+}
+
+/// A change over a document that was read before: of that version, or new where there was none.
+fn over<T>(read: Option<&Arc<crate::ledger::Versioned<T>>>) -> Expected {
+    read.map_or(Expected::Absent, |document| Expected::Version(document.version))
 }
 
 impl Error {

@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error};
+use super::{Control, Error, Expected, over};
 use crate::crypto;
 use crate::domain::id::{Digest, SourceName, TenantId};
 use crate::domain::secret::{Secret, source_context};
 use crate::domain::source::{Form, MacHeader, Proof, Source};
 use crate::domain::subscription::glob;
 use crate::domain::time::Timestamp;
+use crate::signing;
 
 /// Proofs of one source, and secrets of one proof, at the most.
 pub const PROOFS_MAX: usize = 8;
@@ -100,16 +101,11 @@ impl Control {
             websub_topics: input.websub_topics,
             created_at: existing.map_or_else(|| self.clock.now(), |source| source.value.created_at),
         };
-        self.ledger.put_source(&source, existing.map(|source| source.version)).await?;
+        self.ledger.put_source(source.clone(), over(existing)).await?;
         Ok((show(&source), existing.is_none()))
     }
 
-    fn take_proofs(
-        &self,
-        tenant: &TenantId,
-        name: &SourceName,
-        given: Vec<ProofInput>,
-    ) -> Result<Vec<Proof>, Error> {
+    fn take_proofs(&self, tenant: &TenantId, name: &SourceName, given: Vec<ProofInput>) -> Result<Vec<Proof>, Error> {
         if given.is_empty() || given.len() > PROOFS_MAX {
             let why = format!(
                 "give 1 to {PROOFS_MAX} proofs; a source without any proof has to be opened with {{\"kind\": \"open\"}}"
@@ -128,6 +124,10 @@ impl Control {
                 }
                 ProofInput::Hmac { header, secrets } => {
                     check_secrets("proofs/secrets", &secrets)?;
+                    for secret in &secrets {
+                        signing::check_source_secret(header, secret)
+                            .map_err(|why| Error::invalid("proofs/secrets", why))?;
+                    }
                     let secrets = secrets.iter().map(|secret| self.master.seal(&context, secret)).collect();
                     Proof::Hmac { header, secrets }
                 }
@@ -152,7 +152,8 @@ impl Control {
         if !self.tenant(tenant)?.sources.contains_key(name) {
             return Err(not_found(name));
         }
-        Ok(self.ledger.remove_source(tenant, name).await?)
+        self.ledger.remove_source(tenant, name, Expected::Any).await?;
+        Ok(())
     }
 
     /// Whether a WebSub verification of this topic is expected by this source (W3C WebSub section 5.3).

@@ -5,16 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Control, Error};
+use super::{Control, Error, Expected, over};
 use crate::crypto;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::filter::{Binding, Grant, empty_object};
 use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId, TenantId};
 use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::{Secret, binding_context, signing_context};
-use crate::domain::subscription::{
-    Format, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription,
-};
+use crate::domain::subscription::{Format, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
 use crate::domain::time::Timestamp;
 use crate::ledger::TenantView;
 use crate::signing;
@@ -219,7 +217,7 @@ impl Control {
             created_at: now,
             updated_at: now,
         };
-        let version = self.ledger.put_subscription(&subscription, Some(0)).await?;
+        let version = self.ledger.put_subscription(subscription.clone(), Expected::Absent).await?;
         Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: shown })
     }
 
@@ -263,7 +261,7 @@ impl Control {
             created_at: before.created_at,
             updated_at: self.clock.now(),
         };
-        let version = self.ledger.put_subscription(&after, Some(expected.unwrap_or(stored.version))).await?;
+        let version = self.ledger.put_subscription(after.clone(), Expected::Version(expected.unwrap_or(stored.version))).await?;
         Ok(SubscriptionOnce { version, view: show(&after), signing_secret: shown })
     }
 
@@ -276,12 +274,11 @@ impl Control {
     ) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
-        let mut subscription = stored.value.as_ref().clone();
+        let mut subscription = stored.value.clone();
         let now = self.clock.now();
         let ends = now.plus_millis(i64::from(input.overlap_hours.unwrap_or(OVERLAP_HOURS)) * 3_600_000);
-        let ed25519 = input
-            .ed25519
-            .unwrap_or_else(|| subscription.signing.keys.first().is_some_and(|key| key.public.is_some()));
+        let ed25519 =
+            input.ed25519.unwrap_or_else(|| subscription.signing.keys.first().is_some_and(|key| key.public.is_some()));
         let scheme = subscription.signing.scheme;
         let (key, shown) = self.make_signing_key(tenant, id, scheme, input.secret.as_ref(), ed25519)?;
         let keys = &mut subscription.signing.keys;
@@ -292,7 +289,7 @@ impl Control {
         keys.retain(|key| key.expires_at.is_none_or(|at| at > now));
         keys.truncate(KEYS_MAX);
         subscription.updated_at = now;
-        let version = self.ledger.put_subscription(&subscription, Some(stored.version)).await?;
+        let version = self.ledger.put_subscription(subscription.clone(), over(Some(stored))).await?;
         Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: shown })
     }
 
@@ -305,11 +302,11 @@ impl Control {
     ) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
-        let mut subscription = stored.value.as_ref().clone();
+        let mut subscription = stored.value.clone();
         let now = self.clock.now();
         subscription.paused = pause.map(|reason| Pause { reason, since: now });
         subscription.updated_at = now;
-        let version = self.ledger.put_subscription(&subscription, Some(stored.version)).await?;
+        let version = self.ledger.put_subscription(subscription.clone(), over(Some(stored))).await?;
         Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: None })
     }
 
@@ -330,7 +327,8 @@ impl Control {
         if !self.tenant(tenant)?.subscriptions.contains_key(&id) {
             return Err(not_found(id));
         }
-        Ok(self.ledger.remove_subscription(tenant, id).await?)
+        self.ledger.remove_subscription(tenant, id, Expected::Any).await?;
+        Ok(())
     }
 
     fn take_endpoint(&self, endpoint: Endpoint) -> Result<Endpoint, Error> {
@@ -352,7 +350,7 @@ impl Control {
         if given.len() > CHAIN_MAX {
             return Err(Error::invalid("chain", format!("a chain has at most {CHAIN_MAX} filters")));
         }
-        let context = binding_context(tenant, id);
+        let context = binding_context(tenant, &id);
         let mut chain = Vec::with_capacity(given.len());
         for (place, binding) in given.into_iter().enumerate() {
             let filter = view.filters.get(&binding.filter).map(|stored| &stored.value);
@@ -403,13 +401,20 @@ impl Control {
         ed25519: bool,
     ) -> Result<(SigningKey, Option<String>), Error> {
         let made = match given {
-            Some(secret) => signing::take_key(scheme, secret).map_err(|e| Error::invalid("signing/secret", e))?,
-            None => signing::make_key(scheme, ed25519).map_err(|e| Error::invalid("signing/ed25519", e))?,
+            Some(secret) => {
+                let public = signing::public_of(scheme, secret).map_err(|e| Error::invalid("signing/secret", e))?;
+                signing::NewKey { secret: secret.clone(), public }
+            }
+            None => {
+                let kind = if ed25519 { signing::Kind::Ed25519 } else { signing::Kind::Symmetric };
+                signing::generate(scheme, kind).map_err(|e| Error::invalid("signing/ed25519", e))?
+            }
         };
         let now = self.clock.now();
+        let key_id = SigningKeyId::new(now, crypto::random_u128());
         let key = SigningKey {
-            id: SigningKeyId::new(now, crypto::random_u128()),
-            secret: self.master.seal(&signing_context(tenant, id), &made.secret),
+            id: key_id,
+            secret: self.signer.seal_key(&signing_context(tenant, &id), key_id, &made.secret),
             public: made.public,
             created_at: now,
             expires_at: None,

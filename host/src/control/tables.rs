@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Control, Error};
+use super::{Control, Error, Expected, over};
 use crate::crypto;
 use crate::domain::id::{Digest, TableName, TenantId};
 use crate::domain::table;
@@ -28,9 +28,8 @@ impl Control {
         let view = self.tenant(tenant)?;
         let parsed = table::parse(&rows).map_err(|why| Error::invalid("body", why))?;
         let table = table_entry(tenant, name, &rows, parsed.len(), self.clock.now());
-        self.ledger.put_blob(&table.digest, rows).await?;
-        let expected = view.tables.get(&table.name).map(|stored| stored.version);
-        self.ledger.put_table(&table, expected).await?;
+        self.ledger.put_blob(rows).await?;
+        self.ledger.put_table(table.clone(), over(view.tables.get(&table.name))).await?;
         Ok(show(&table))
     }
 
@@ -44,7 +43,8 @@ impl Control {
         if !self.tenant(tenant)?.tables.contains_key(name) {
             return Err(Error::NotFound(format!("table `{name}`")));
         }
-        Ok(self.ledger.remove_table(tenant, name).await?)
+        self.ledger.remove_table(tenant, name, Expected::Any).await?;
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Control, Error};
+use super::{Control, Error, Expected};
 use crate::domain::id::TenantId;
 use crate::domain::tenant::{Quota, Tenant};
 
@@ -26,29 +26,26 @@ impl Control {
         if self.ledger.snapshot().tenant(&new.id).is_some() {
             return Err(Error::Conflict(format!("there is a tenant `{}` already", new.id)));
         }
-        let tenant = Tenant {
-            id: new.id,
-            display_name: new.display_name,
-            quota: new.quota,
-            created_at: self.clock.now(),
-        };
-        self.ledger.put_tenant(&tenant, Some(0)).await?;
+        let tenant =
+            Tenant { id: new.id, display_name: new.display_name, quota: new.quota, created_at: self.clock.now() };
+        self.ledger.put_tenant(tenant.clone(), Expected::Absent).await?;
         Ok(tenant)
     }
 
     /// All tenants, by name.
     pub fn list_tenants(&self) -> Vec<Tenant> {
-        self.ledger.snapshot().tenants().map(|view| view.tenant.value.as_ref().clone()).collect()
+        self.ledger.snapshot().tenants.values().map(|view| view.tenant.value.clone()).collect()
     }
 
     /// One tenant.
     pub fn show_tenant(&self, tenant: &TenantId) -> Result<Tenant, Error> {
-        Ok(self.tenant(tenant)?.tenant.value.as_ref().clone())
+        Ok(self.tenant(tenant)?.tenant.value.clone())
     }
 
     /// Removes a tenant with everything that is its own: events and history too.
     pub async fn remove_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
         self.tenant(tenant)?;
-        Ok(self.ledger.remove_tenant(tenant).await?)
+        self.ledger.remove_tenant(tenant, Expected::Any).await?;
+        Ok(())
     }
 }

@@ -1,1 +1,15 @@
-//! crypto
+//! Digests, MACs, randomness and secrets at rest. Crypto libraries are used here and in `signing`, nowhere else
+//! (TLS aside).
+//!
+//! One [`MasterKey`] per installation; every other key at rest follows from it by label, or is sealed under it.
+
+mod digest;
+mod error;
+mod master_key;
+mod random;
+mod sealing;
+
+pub use digest::{constant_time_eq, hmac_sha256, hmac_sha384, hmac_sha512, sha256};
+pub use error::Error;
+pub use master_key::{MASTER_KEY_BYTES, MasterKey};
+pub use random::{random_bytes, random_u128, random_unit};

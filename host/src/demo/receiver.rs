@@ -55,11 +55,7 @@ struct Known {
 impl Receiver {
     pub(super) async fn start() -> anyhow::Result<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let receiver = Self {
-            address: listener.local_addr()?,
-            state: Arc::default(),
-            stop: CancellationToken::new(),
-        };
+        let receiver = Self { address: listener.local_addr()?, state: Arc::default(), stop: CancellationToken::new() };
         let app = Router::new().route("/{who}", post(take)).with_state(receiver.clone());
         let stop = receiver.stop.clone();
         tokio::spawn(async move {

@@ -96,18 +96,14 @@ impl Report {
     }
 
     fn expect(&mut self, stage: &Stage) {
-        let known: BTreeSet<usize> =
-            self.open.iter().map(|e| e.sent).chain(self.done.iter().map(|d| d.sent)).collect();
+        let known: BTreeSet<usize> = self.open.iter().map(|e| e.sent).chain(self.done.iter().map(|d| d.sent)).collect();
         for (number, sent) in self.sent.iter().enumerate().filter(|(number, _)| !known.contains(number)) {
             let Some(event) = &sent.event else { continue };
             let tenant = stage.source_of(sent.seed).map(|source| source.tenant);
             for (subscription, of) in stage.subscriptions.iter().enumerate() {
                 if Some(of.tenant) == tenant && of.seeds.contains(&sent.seed) {
-                    let delivery = format!(
-                        "dlv_{}_{}_0",
-                        event.trim_start_matches("evt_"),
-                        of.id.trim_start_matches("sub_")
-                    );
+                    let delivery =
+                        format!("dlv_{}_{}_0", event.trim_start_matches("evt_"), of.id.trim_start_matches("sub_"));
                     self.open.push(Expected { sent: number, subscription, delivery });
                 }
             }
@@ -134,9 +130,8 @@ impl Report {
             (None, _) => End::Lost,
         };
         let sent = &self.sent[expected.sent];
-        let end_to_end_ms = arrival.map(|arrival: Arrival| {
-            arrival.at.saturating_duration_since(sent.at).as_secs_f64() * 1000.0
-        });
+        let end_to_end_ms =
+            arrival.map(|arrival: Arrival| arrival.at.saturating_duration_since(sent.at).as_secs_f64() * 1000.0);
         let runs = record["runs"].as_array().cloned().unwrap_or_default();
         Ok(Some(Done { sent: expected.sent, end, runs, end_to_end_ms }))
     }
@@ -176,7 +171,12 @@ impl Report {
         );
         self.done.push(done);
         if self.done.len().is_multiple_of(25) {
-            println!("... {} events sent, {} deliveries done, {} open", self.sent.len(), self.done.len(), self.open.len());
+            println!(
+                "... {} events sent, {} deliveries done, {} open",
+                self.sent.len(),
+                self.done.len(),
+                self.open.len()
+            );
         }
         let _closed_pipe = std::io::stdout().flush();
     }
@@ -194,7 +194,10 @@ impl Report {
         for (seed, counts) in summary["by_seed"].as_object().into_iter().flatten() {
             println!("{seed:>20}: {} accepted, {} delivered", counts["accepted"], counts["delivered"]);
         }
-        println!("{:>20}: {} ok, {} failed", "signatures", summary["signatures_verified"], summary["signatures_failed"]);
+        println!(
+            "{:>20}: {} ok, {} failed",
+            "signatures", summary["signatures_verified"], summary["signatures_failed"]
+        );
         println!("{:>20}: p50 {}, max {}", "fuel", summary["fuel_p50"], summary["fuel_max"]);
         println!("{:>20}: p50 {}, p99 {}", "filter us", summary["filter_us_p50"], summary["filter_us_p99"]);
         println!("{:>20}: p50 {}, p99 {}", "end to end ms", summary["end_to_end_ms_p50"], summary["end_to_end_ms_p99"]);

@@ -79,12 +79,7 @@ struct Plan {
     drops: bool,
 }
 
-pub(super) async fn set(
-    operator: &Client,
-    base: &str,
-    receiver: &Receiver,
-    filters: &Path,
-) -> anyhow::Result<Stage> {
+pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filters: &Path) -> anyhow::Result<Stage> {
     let salt = hex::encode(crypto::random_bytes::<16>());
     let redact = json!({"filter": "redact-claims", "secrets": {"salt": salt}});
     let plans = [

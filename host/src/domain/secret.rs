@@ -62,5 +62,5 @@ pub fn binding_context(tenant: &TenantId, subscription: &SubscriptionId) -> Stri
 
 /// What a subscription's signing keys are bound to.
 pub fn signing_context(tenant: &TenantId, subscription: &SubscriptionId) -> String {
-    format!("signing/{tenant}/{subscription}")
+    format!("{tenant}/{subscription}")
 }

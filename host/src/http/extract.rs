@@ -35,8 +35,7 @@ where
     S: Send + Sync,
 {
     let unknown = |detail: String| Problem::new(StatusCode::NOT_FOUND, "not_found", detail);
-    let params =
-        RawPathParams::from_request_parts(parts, state).await.map_err(|error| unknown(error.body_text()))?;
+    let params = RawPathParams::from_request_parts(parts, state).await.map_err(|error| unknown(error.body_text()))?;
     let given = params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
     given.parse().map_err(|error: crate::domain::id::Error| unknown(error.to_string()))
 }
@@ -61,9 +60,9 @@ where
             ));
         }
         let body = read(request, JSON_BYTES_MAX, "the JSON body").await?;
-        serde_json::from_slice(&body)
-            .map(Self)
-            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid_body", format!("in the JSON body: {error}")))
+        serde_json::from_slice(&body).map(Self).map_err(|error| {
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_body", format!("in the JSON body: {error}"))
+        })
     }
 }
 

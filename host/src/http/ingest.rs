@@ -69,7 +69,8 @@ pub(super) async fn verification(
     match (asked.mode.as_deref(), asked.challenge) {
         (Some("subscribe"), Some(challenge)) if expected => {
             info!(%tenant, %source, topic, "answered a WebSub verification");
-            let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+            let plain =
+                [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
             Ok((StatusCode::OK, plain, challenge).into_response())
         }
         // Leaving a topic that is still listed is not what this source's owner asked for: the hub is told so.

@@ -66,12 +66,7 @@ async fn no_method(method: Method) -> Problem {
 }
 
 /// Bounds each request in time and counts its answer.
-async fn bounded(
-    State(site): State<Site>,
-    route: Option<MatchedPath>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn bounded(State(site): State<Site>, route: Option<MatchedPath>, request: Request, next: Next) -> Response {
     let limit = Duration::from_millis(site.request_ms_max);
     let response = match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,

@@ -151,8 +151,8 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, Error> {
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| in_file(certificate, format!("no certificate chain in PEM: {error}")))?;
-    let private = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| in_file(key, format!("no private key in PEM: {error}")))?;
+    let private =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| in_file(key, format!("no private key in PEM: {error}")))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -88,6 +88,7 @@ impl Pipeline {
     }
 
     async fn accept(&self, Proven { source, inbound }: Proven) -> Result<Receipt, Refused> {
+        let source = &source.value;
         let limit = self.quota_of(&source.tenant).backlog_deliveries_max;
         let backlog = self.ledger.backlog(&source.tenant);
         if backlog >= limit {
@@ -101,7 +102,7 @@ impl Pipeline {
             content_type: text("content-type"),
             delivery_id: ["webhook-id", "x-delivery-id", "idempotency-key"].into_iter().find_map(text),
         };
-        let event = normalize::normalize(&source, request, now, id, &self.limits)?;
+        let event = normalize::normalize(source, request, now, id, &self.limits)?;
         match self.ledger.append(event).await? {
             Appended::New(_) => Ok(Receipt { event: id, duplicate: false }),
             Appended::Duplicate { id } => Ok(Receipt { event: id, duplicate: true }),

@@ -6,6 +6,7 @@ use crate::domain::attempt::{Attempt, Outcome};
 use crate::domain::delivery::DueDelivery;
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Timestamp;
+use crate::ledger::Versioned;
 use crate::telemetry::metric;
 
 use super::Pipeline;
@@ -14,7 +15,7 @@ use super::seal::Sealed;
 /// A delivery after an attempt: what `settle` takes.
 pub struct Attempted {
     pub(super) delivery: DueDelivery,
-    pub(super) subscription: std::sync::Arc<Subscription>,
+    pub(super) subscription: std::sync::Arc<Versioned<Subscription>>,
     pub(super) accepted_at: Timestamp,
     pub(super) attempt: Attempt,
 }
@@ -23,7 +24,7 @@ impl Pipeline {
     pub(super) async fn deliver(&self, sealed: Sealed) -> Attempted {
         let Sealed { delivery, subscription, accepted_at, body, headers, keys } = sealed;
         let at = self.clock.now();
-        let exchange = self.egress.post(&subscription.endpoint, headers, "application/json", body, at).await;
+        let exchange = self.egress.post(&subscription.value.endpoint, &headers, "application/json", body, None).await;
 
         let label = match &exchange.outcome {
             Outcome::Answered { status, .. } => format!("{}xx", status / 100),

@@ -3,7 +3,6 @@
 //! A lease is a place in [`Lanes`]: it lives in memory, and a crash voids it. The loop alone owns the lanes; all else
 //! speaks to it through its channel.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::gauge;
@@ -15,6 +14,7 @@ use tracing::{error, info, warn};
 use crate::config;
 use crate::domain::delivery::{DeliverySeq, DueDelivery, Step};
 use crate::domain::id::{SubscriptionId, TenantId};
+use crate::domain::time::Timestamp;
 use crate::ledger;
 use crate::telemetry::metric;
 
@@ -98,8 +98,8 @@ impl Dispatcher {
     }
 
     async fn find_what_is_due(&mut self) -> Result<(), ledger::Error> {
-        for (tenant, subscription) in self.pipeline.ledger.lanes().await? {
-            self.lanes.on_disk(&tenant, subscription);
+        for lane in self.pipeline.ledger.lanes().await? {
+            self.lanes.on_disk(&lane.tenant, lane.subscription);
         }
         self.open_lanes();
         Ok(())
@@ -116,8 +116,8 @@ impl Dispatcher {
 
     fn open_lane(&mut self, tenant: &TenantId, subscription: SubscriptionId) {
         let origin = match self.pipeline.ledger.snapshot().subscription(tenant, &subscription) {
-            Some(subscription) if subscription.paused.is_some() => None,
-            Some(subscription) => Some(subscription.endpoint.origin()),
+            Some(subscription) if subscription.value.paused.is_some() => None,
+            Some(subscription) => Some(subscription.value.endpoint.origin()),
             // Removed: its deliveries are worked off as dead letters, which needs no endpoint.
             None => Some(crate::domain::endpoint::Origin { https: true, host: String::new(), port: 0 }),
         };
@@ -136,7 +136,9 @@ impl Dispatcher {
         for (tenant, subscription, asked) in self.lanes.short() {
             let ledger = self.pipeline.ledger.clone();
             work.spawn(async move {
-                let rows = match ledger.due(subscription, asked).await {
+                // Whenever due: the lane knows its next time from what waits in it.
+                let ever = Timestamp::from_millis(i64::MAX);
+                let rows = match ledger.due(subscription, ever, None, asked).await {
                     Ok(rows) => Some(rows),
                     Err(error) => {
                         error!(%subscription, %error, "the outbox cannot be read; it is tried again");
@@ -191,12 +193,13 @@ impl Dispatcher {
         if in_flight > 0 {
             info!(in_flight, "letting deliveries in flight finish");
         }
+        let limit = Duration::from_millis(self.settings.drain_ms_max);
         let finish = async {
             while let Some(ended) = work.join_next().await {
                 self.end(ended);
             }
         };
-        if tokio::time::timeout(Duration::from_millis(self.settings.drain_ms_max), finish).await.is_err() {
+        if tokio::time::timeout(limit, finish).await.is_err() {
             warn!(released = self.lanes.in_flight(), "`drain_ms_max` is over: the rest is released and due again");
             work.shutdown().await;
         }
@@ -212,29 +215,29 @@ impl Pipeline {
             self.settle(&delivery, Step::Dead { attempt: None, reason }).await?;
             return Ok(None);
         }
-        let seq = delivery.seq;
         let filtered = match self.filter(delivery.clone()).await? {
             Progress::On(filtered) => filtered,
-            // Where it is due again, the ledger knows when.
-            Progress::Rests => return self.ledger.due_row(seq).await,
+            Progress::Again(due_at) => {
+                return Ok(Some(DueDelivery { due_at, filter_tries: delivery.filter_tries + 1, ..delivery }));
+            }
+            Progress::Rests => return Ok(None),
         };
         // Taken anew: the filters may have run for a while.
         let snapshot = self.ledger.snapshot();
-        let Some(subscription) = snapshot.subscription(&delivery.tenant, &delivery.id.subscription) else {
-            return self.ledger.due_row(seq).await;
+        let kept = DueDelivery { filtered: true, ..delivery };
+        let Some(subscription) = snapshot.subscription(&kept.tenant, &kept.id.subscription) else {
+            return Ok(Some(kept));
         };
-        let subscription: Arc<_> = subscription.clone();
+        let subscription = subscription.clone();
         let accepted_at = filtered.accepted_at();
         let attempted = match self.seal(*filtered, subscription.clone()) {
             Ok(sealed) => self.deliver(sealed).await,
             Err(error) => {
-                let attempt = self.unsendable(&delivery, error.to_string());
-                Attempted { delivery, subscription, accepted_at, attempt }
+                let attempt = self.unsendable(&kept, error.to_string());
+                Attempted { delivery: kept.clone(), subscription, accepted_at, attempt }
             }
         };
-        match self.settle_attempt(attempted).await? {
-            Some(_) => self.ledger.due_row(seq).await,
-            None => Ok(None),
-        }
+        let due_at = self.settle_attempt(attempted).await?;
+        Ok(due_at.map(|due_at| DueDelivery { due_at, attempts: kept.attempts + 1, ..kept }))
     }
 }

@@ -11,7 +11,7 @@ use crate::domain::delivery::NewDelivery;
 use crate::domain::event::Event;
 use crate::domain::id::DeliveryId;
 use crate::domain::subscription::Subscription;
-use crate::ledger::FanOut;
+use crate::ledger::{self, FanOut};
 
 use super::Pipeline;
 use super::dispatcher;
@@ -56,6 +56,7 @@ async fn one_batch(
     let through = last.seq;
 
     let snapshot = ledger.snapshot();
+    pinned.at(snapshot.revision);
     let now = pipeline.clock.now();
     let mut deliveries = Vec::new();
     for event in &events {
@@ -84,8 +85,14 @@ async fn one_batch(
             });
         }
     }
-    pinned.keep(|id| snapshot.has_subscription(id));
-    let due = ledger.fan_out(FanOut { through: Some(through), deliveries }).await?;
+    let due = match ledger.fan_out(FanOut { through, deliveries }).await {
+        Err(error @ ledger::Error::UnknownPlan(_)) => {
+            // Retention swept it between pinning and now: pinned anew at the next try.
+            pinned.forget();
+            return Err(error.into());
+        }
+        other => other?,
+    };
     dispatcher.due(due).await;
     Ok(events.len())
 }

@@ -57,6 +57,7 @@ impl Filtered {
 /// Whether a delivery goes on or came to rest.
 pub(super) enum Progress {
     On(Box<Filtered>),
+    Again(Timestamp),
     Rests,
 }
 
@@ -79,15 +80,22 @@ impl Pipeline {
         let Chained { end, runs } = self.run_chain(&plan, &event, &delivery).await;
         let step = match end {
             ChainEnd::Through(claims) => {
-                self.settle(&delivery, Step::Filtered { claims: claims.clone(), runs }).await?;
+                // Without filters there is nothing to keep: the SET is in the journal.
+                if !plan.steps.is_empty() {
+                    self.settle(&delivery, Step::Filtered { claims: claims.clone(), runs }).await?;
+                }
                 return Ok(Progress::On(Box::new(Filtered { delivery, event, claims })));
             }
             ChainEnd::Dropped(reason) => Step::Dropped { runs, reason },
             ChainEnd::Held(reason) => Step::Held { runs, reason },
             ChainEnd::Again(reason) => self.again(&delivery, runs, reason),
         };
+        let again = match &step {
+            Step::FilterAgain { due_at, .. } => Some(*due_at),
+            _ => None,
+        };
         self.settle(&delivery, step).await?;
-        Ok(Progress::Rests)
+        Ok(again.map_or(Progress::Rests, Progress::Again))
     }
 
     /// Runs a plan over an event. Decides nothing about the delivery and stores nothing.
@@ -166,16 +174,16 @@ impl Pipeline {
                 digest: step.digest,
                 filter: binding.filter.clone(),
                 event: EventView {
-                    id: event.id.to_string(),
+                    id: event.id,
                     issuer: before.issuer.clone(),
-                    issued_at: before.issued_at.max(0).unsigned_abs(),
+                    issued_at: before.issued_at,
                     accepted_at: event.accepted_at,
                     types: before.types.clone(),
                     subject: event.subject.clone(),
-                    tenant: event.tenant.to_string(),
-                    source: event.source.to_string(),
-                    subscription: delivery.id.subscription.to_string(),
-                    delivery: delivery.id.to_string(),
+                    tenant: event.tenant.clone(),
+                    source: event.source.clone(),
+                    subscription: delivery.id.subscription,
+                    delivery: delivery.id,
                     claims: before.text.clone(),
                 },
                 config: binding.config.get().into(),

@@ -51,7 +51,7 @@ pub struct Parts {
     /// Where filters run.
     pub sandbox: Sandbox,
     /// Signs what is sent.
-    pub signer: Signer,
+    pub signer: Arc<Signer>,
     /// Opens sources' secrets and those of bindings.
     pub master: Arc<crate::crypto::MasterKey>,
     /// Reaches receivers.
@@ -75,7 +75,7 @@ impl Parts {
     pub fn new(
         ledger: Ledger,
         sandbox: Sandbox,
-        signer: Signer,
+        signer: Arc<Signer>,
         master: Arc<crate::crypto::MasterKey>,
         egress: Egress,
         clock: Clock,

@@ -2,7 +2,6 @@
 //! runs just that.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use crate::domain::filter::{Grant, Plan, PlanStep};
 use crate::domain::id::{Digest, FilterName, SubscriptionId};
@@ -41,27 +40,36 @@ pub(super) fn pin(subscription: &Subscription, view: &TenantView) -> Result<Plan
 
 /// Plans in force, by subscription, so that a plan is pinned once per change and not once per event.
 #[derive(Default)]
-pub(super) struct Pinned(HashMap<SubscriptionId, (Arc<TenantView>, Digest)>);
+pub(super) struct Pinned {
+    /// The registry's revision that the plans are of.
+    revision: Option<u64>,
+    plans: HashMap<SubscriptionId, Digest>,
+}
 
 impl Pinned {
+    /// Forgets all plans where the registry has changed.
+    pub(super) fn at(&mut self, revision: u64) {
+        if self.revision.replace(revision) != Some(revision) {
+            self.plans.clear();
+        }
+    }
+
     pub(super) async fn plan_of(
         &mut self,
         ledger: &Ledger,
         subscription: &Subscription,
-        view: &Arc<TenantView>,
+        view: &TenantView,
     ) -> Result<Digest, Error> {
-        if let Some((seen, digest)) = self.0.get(&subscription.id)
-            && Arc::ptr_eq(seen, view)
-        {
+        if let Some(digest) = self.plans.get(&subscription.id) {
             return Ok(*digest);
         }
         let digest = ledger.intern_plan(&pin(subscription, view)?).await?;
-        self.0.insert(subscription.id, (view.clone(), digest));
+        self.plans.insert(subscription.id, digest);
         Ok(digest)
     }
 
-    /// Forgets subscriptions that are gone.
-    pub(super) fn keep(&mut self, exists: impl Fn(&SubscriptionId) -> bool) {
-        self.0.retain(|id, _| exists(id));
+    /// Forgets all plans: one of them is not stored any more.
+    pub(super) fn forget(&mut self) {
+        self.plans.clear();
     }
 }

@@ -7,6 +7,7 @@ use crate::crypto;
 use crate::domain::id::{Digest, SourceName, TenantId};
 use crate::domain::secret::source_context;
 use crate::domain::source::{Proof, Source};
+use crate::ledger::Versioned;
 use crate::signing::{MacError, verify_mac};
 
 use super::Pipeline;
@@ -26,7 +27,7 @@ pub struct Inbound {
 
 /// A request of a known source that has proven itself.
 pub struct Proven {
-    pub(super) source: std::sync::Arc<Source>,
+    pub(super) source: std::sync::Arc<Versioned<Source>>,
     pub(super) inbound: Inbound,
 }
 
@@ -55,17 +56,15 @@ pub enum Unproven {
 impl Pipeline {
     /// Finds the source and checks its proofs; one that holds is enough.
     pub fn prove(&self, inbound: Inbound) -> Result<Proven, Unproven> {
-        let unknown = || Unproven::UnknownSource {
-            tenant: inbound.tenant.clone(),
-            source_name: inbound.source.clone(),
-        };
+        let unknown =
+            || Unproven::UnknownSource { tenant: inbound.tenant.clone(), source_name: inbound.source.clone() };
         let snapshot = self.ledger.snapshot();
         let tenant = snapshot.tenant(&inbound.tenant).ok_or_else(unknown)?;
-        let source = tenant.sources.get(&inbound.source).ok_or_else(unknown)?.value.clone();
+        let source = tenant.sources.get(&inbound.source).ok_or_else(unknown)?.clone();
 
         let mut first_failure = None;
-        for proof in &source.proofs {
-            match self.check(&source, proof, &inbound) {
+        for proof in &source.value.proofs {
+            match self.check(&source.value, proof, &inbound) {
                 Ok(()) => return Ok(Proven { source, inbound }),
                 // The first proof is the one the source's owner thinks of: its failure is the one to tell.
                 Err(failure) => first_failure = first_failure.or(Some(failure)),

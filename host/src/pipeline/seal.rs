@@ -9,6 +9,7 @@ use crate::domain::delivery::DueDelivery;
 use crate::domain::id::SigningKeyId;
 use crate::domain::secret::signing_context;
 use crate::domain::subscription::{Format, Subscription};
+use crate::ledger::Versioned;
 use crate::signing;
 
 use super::Pipeline;
@@ -18,10 +19,10 @@ use super::normalize;
 /// A delivery ready to be sent: what `deliver` takes.
 pub struct Sealed {
     pub(super) delivery: DueDelivery,
-    pub(super) subscription: Arc<Subscription>,
+    pub(super) subscription: Arc<Versioned<Subscription>>,
     pub(super) accepted_at: crate::domain::time::Timestamp,
     pub(super) body: Bytes,
-    pub(super) headers: Vec<(String, String)>,
+    pub(super) headers: Vec<(&'static str, String)>,
     pub(super) keys: Vec<SigningKeyId>,
 }
 
@@ -37,10 +38,14 @@ pub enum Error {
 }
 
 impl Pipeline {
-    pub(super) fn seal(&self, filtered: Filtered, subscription: Arc<Subscription>) -> Result<Sealed, Error> {
+    pub(super) fn seal(
+        &self,
+        filtered: Filtered,
+        subscription: Arc<Versioned<Subscription>>,
+    ) -> Result<Sealed, Error> {
         let Filtered { delivery, event, claims } = filtered;
         let claims = claims.unwrap_or_else(|| event.set.text.clone());
-        let body = match subscription.format {
+        let body = match subscription.value.format {
             Format::Set => claims,
             Format::Original => {
                 let snapshot = self.ledger.snapshot();
@@ -53,9 +58,9 @@ impl Pipeline {
             }
         };
         let body = Bytes::from(body);
-        let context = signing_context(&subscription.tenant, &subscription.id);
+        let context = signing_context(&subscription.value.tenant, &subscription.value.id);
         let id = delivery.id.to_string();
-        let signed = self.signer.sign(&subscription.signing, &context, &id, self.clock.now(), &body)?;
+        let signed = self.signer.sign(&subscription.value.signing, &context, &id, self.clock.now(), &body)?;
         Ok(Sealed {
             delivery,
             subscription,

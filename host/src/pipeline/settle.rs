@@ -11,7 +11,8 @@ use crate::domain::delivery::{DueDelivery, Settlement, State, Step};
 use crate::domain::retry::RetrySchedule;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::FilterRun;
-use crate::ledger;
+use crate::domain::subscription::Pause;
+use crate::ledger::{self, Expected};
 use crate::telemetry::metric;
 
 use super::Pipeline;
@@ -46,7 +47,7 @@ impl Pipeline {
         let now = self.clock.now();
         let gone = matches!(attempt.outcome, Outcome::Answered { status: 410, .. });
         let step = decide(
-            &subscription.retry,
+            &subscription.value.retry,
             delivery.attempts.saturating_sub(delivery.attempts_before),
             attempt,
             now,
@@ -62,9 +63,9 @@ impl Pipeline {
         }
         self.settle(&delivery, step).await?;
         if gone {
-            // Standard Webhooks: 410 means that the receiver wants no more. What is pending stays pending.
+            // Standard Webhooks, "Responses": 410 means that the receiver wants no more. What is pending stays pending.
             let reason = "the receiver answered 410 Gone".to_owned();
-            self.ledger.pause_subscription(&delivery.tenant, delivery.id.subscription, reason, now).await?;
+            self.pause(&delivery, reason).await?;
             info!(tenant = %delivery.tenant, subscription = %delivery.id.subscription, "paused after 410 Gone");
         }
         Ok(due_again)
@@ -85,7 +86,7 @@ impl Pipeline {
         loop {
             match self.ledger.settle(settlement.clone()).await {
                 Ok(()) => break,
-                Err(error) if error.is_lasting() => return Err(error),
+                Err(error) if !error.is_temporary() => return Err(error),
                 Err(error) => {
                     warn!(delivery = %delivery.id, %error, "a settlement is not durable yet; it is tried again");
                     tokio::time::sleep(Duration::from_millis(wait_ms)).await;
@@ -107,13 +108,32 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Pauses the subscription of a delivery, unless it is paused or gone. A person's change in between comes first.
+    async fn pause(&self, delivery: &DueDelivery, reason: String) -> Result<(), ledger::Error> {
+        loop {
+            let snapshot = self.ledger.snapshot();
+            let Some(stored) = snapshot.subscription(&delivery.tenant, &delivery.id.subscription) else { return Ok(()) };
+            if stored.value.paused.is_some() {
+                return Ok(());
+            }
+            let now = self.clock.now();
+            let mut subscription = stored.value.clone();
+            subscription.paused = Some(Pause { reason: reason.clone(), since: now });
+            subscription.updated_at = now;
+            match self.ledger.put_subscription(subscription, Expected::Version(stored.version)).await {
+                Err(ledger::Error::VersionMismatch { .. }) => {}
+                done => return done.map(drop),
+            }
+        }
+    }
+
     /// A filter asked for another try: by the schedule of the delivery's subscription, else given up as a dead letter.
     pub(super) fn again(&self, delivery: &DueDelivery, runs: Vec<FilterRun>, reason: String) -> Step {
         let schedule = self
             .ledger
             .snapshot()
             .subscription(&delivery.tenant, &delivery.id.subscription)
-            .map(|subscription| subscription.retry.clone())
+            .map(|subscription| subscription.value.retry.clone())
             .unwrap_or_default();
         match schedule.next(delivery.filter_tries + 1, self.clock.now(), None, crypto::random_unit()) {
             Some(due_at) => Step::FilterAgain { runs, due_at },
@@ -144,7 +164,8 @@ mod tests {
     #[test]
     fn only_2xx_is_success_and_410_ends() {
         let schedule = RetrySchedule::default();
-        for (status, expected) in [(200, "delivered"), (204, "delivered"), (302, "retry"), (500, "retry"), (410, "dead")]
+        for (status, expected) in
+            [(200, "delivered"), (204, "delivered"), (302, "retry"), (500, "retry"), (410, "dead")]
         {
             let step = match decide(&schedule, 0, answered(status, None), NOW, 0.5) {
                 Step::Delivered { .. } => "delivered",

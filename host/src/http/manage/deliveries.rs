@@ -4,8 +4,8 @@ use axum::response::{IntoResponse, Response};
 use http::header;
 use serde::Deserialize;
 
-use crate::control::{Cursor, DeliveryQuery, Page};
 use crate::control::deliveries::{DeliveryView, RedriveInput};
+use crate::control::{Cursor, DeliveryQuery, Page};
 use crate::domain::delivery::{DeliveryRecord, State as DeliveryState};
 use crate::domain::id::{DeliveryId, EventId, SourceName, SubscriptionId};
 use crate::domain::time::Timestamp;

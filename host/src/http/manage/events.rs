@@ -3,8 +3,8 @@ use axum::extract::State;
 use serde::Deserialize;
 
 use super::deliveries::PAGE_DEFAULT;
-use crate::control::{Cursor, EventQuery, Page};
 use crate::control::events::EventView;
+use crate::control::{Cursor, EventQuery, Page};
 use crate::domain::id::{EventId, SourceName};
 use crate::domain::time::Timestamp;
 use crate::http::Site;
