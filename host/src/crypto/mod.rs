@@ -1,1 +1,8 @@
-//! crypto
+//! Digests.
+
+use sha2::Digest;
+
+/// SHA-256 of `bytes`.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    sha2::Sha256::digest(bytes).into()
+}
