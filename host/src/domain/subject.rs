@@ -98,7 +98,7 @@ pub fn set(claims: &Object<'_>) -> Option<Subject> {
 /// 3.2.8 forbids more).
 const IDENTIFIER_DEPTH_MAX: usize = 2;
 
-/// Members of a complex subject, best first (SSF 1.0 section 3.2).
+/// Members of a complex subject, best first (SSF 1.0, complex subjects).
 const COMPLEX: [&str; 7] = ["user", "device", "session", "application", "tenant", "org_unit", "group"];
 
 fn identifier(id: &Object<'_>, depth: usize) -> Option<Subject> {
