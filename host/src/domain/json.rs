@@ -13,6 +13,6 @@ pub use merge::merge_patch;
 pub use object::{Object, quote, write_object};
 
 /// What RFC 8259 calls white space.
-pub(super) fn is_space(c: char) -> bool {
+pub(crate) fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
