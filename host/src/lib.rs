@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod crypto;
+pub mod demo;
 pub mod domain;
 pub mod egress;
 pub mod http;

@@ -1,0 +1,3 @@
+//! What `setgate demo` shows.
+
+pub mod samples;
