@@ -2,7 +2,7 @@
 //! file that knows all; nothing imports it but the program.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Control};
 use crate::crypto::MasterKey;
+use crate::domain::json::JsonLimits;
 use crate::egress::{self, Egress};
 use crate::http::{self, Site};
 use crate::ledger::{self, Ledger};
@@ -49,7 +50,7 @@ pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<
     let metrics = metrics_handle();
     let clock = Clock::system();
     let dir = config.data.dir.clone();
-    ledger::make_private_folder(&dir).with_context(|| format!("the data folder {}", dir.display()))?;
+    private_folder(&dir).with_context(|| format!("the data folder {}", dir.display()))?;
     let key_file = config.data.master_key_file.clone().unwrap_or_else(|| dir.join("master.key"));
     let master = Arc::new(MasterKey::load_or_create(&key_file)?);
 
@@ -64,6 +65,8 @@ pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<
         clock.clone(),
     )
     .context("the ledger cannot be opened")?;
+
+    check_master_key(&ledger, &master, &key_file).await?;
 
     let wasm = ledger.clone();
     let components: sandbox::Components = Arc::new(move |digest| {
@@ -120,7 +123,7 @@ pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<
         egress,
         clock.clone(),
         config.quota.clone(),
-        config.ingest.clone(),
+        JsonLimits { depth_max: config.ingest.json_depth_max, bytes_max: config.ingest.body_bytes_max },
     ));
     let (dispatcher, tell_due) = Dispatcher::new(pipeline.clone(), config.delivery.clone());
     let told = tell_due.clone();
@@ -174,6 +177,26 @@ impl Running {
         self.sandbox.shutdown();
         self.ledger.shutdown().await;
         info!("stopped");
+    }
+}
+
+/// Makes a folder for this user alone, where it is not there.
+pub fn private_folder(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// A ledger belongs to one master key. Another one, from a lost file most likely, would leave every secret shut.
+async fn check_master_key(ledger: &Ledger, master: &MasterKey, file: &Path) -> anyhow::Result<()> {
+    let here = master.fingerprint();
+    match ledger.meta_get("master key").await? {
+        None => Ok(ledger.meta_put("master key", here.as_bytes()).await?),
+        Some(known) if known == here.as_bytes() => Ok(()),
+        Some(known) => anyhow::bail!(
+            "{} holds the master key {here}, and this ledger was made with {}: put the right file back",
+            file.display(),
+            String::from_utf8_lossy(&known)
+        ),
     }
 }
 

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error};
+use super::{Control, DeliveryQuery, Error, Page, place};
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{DeliveryRecord, Redrive};
 use crate::domain::id::{DeliveryId, TenantId};
-use crate::ledger::{Cursor, DeliveryQuery, Page, Redriven};
+use crate::ledger::Redriven;
 
 /// Items of one page at the most.
 pub const PAGE_MAX: usize = 200;
@@ -40,11 +40,12 @@ impl Control {
         &self,
         tenant: &TenantId,
         query: DeliveryQuery,
-        cursor: Option<Cursor>,
+        cursor: Option<String>,
         limit: usize,
     ) -> Result<Page<DeliveryRecord>, Error> {
         self.tenant(tenant)?;
-        Ok(self.ledger.deliveries(tenant, query, cursor, limit.clamp(1, PAGE_MAX)).await?)
+        let page = self.ledger.deliveries(tenant, query, place(cursor.as_deref())?, limit.clamp(1, PAGE_MAX)).await?;
+        Ok(Page { items: page.items, next: page.next.map(|cursor| cursor.to_string()) })
     }
 
     /// One delivery with its attempts.

@@ -4,13 +4,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::deliveries::PAGE_MAX;
-use super::{Control, Error};
-use crate::domain::event::Event;
+use super::{Control, Error, EventQuery, Page, place};
+use crate::domain::event::EventRecord;
 use crate::domain::id::{EventId, SourceName, TenantId};
 use crate::domain::time::Timestamp;
-use crate::ledger::{Cursor, EventQuery, Page};
+use crate::ledger;
 
-/// An event as it is shown.
+/// An event with its SET.
 #[derive(Debug, Serialize)]
 #[expect(missing_docs, reason = "as in `Event`")]
 pub struct EventView {
@@ -20,9 +20,8 @@ pub struct EventView {
     pub jti: String,
     pub subject: Option<String>,
     pub accepted_at: Timestamp,
-    /// The SET; only where one event is asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub set: Option<Box<RawValue>>,
+    /// As normalized, before filters.
+    pub set: Box<RawValue>,
 }
 
 impl Control {
@@ -31,30 +30,30 @@ impl Control {
         &self,
         tenant: &TenantId,
         query: EventQuery,
-        cursor: Option<Cursor>,
+        cursor: Option<String>,
         limit: usize,
-    ) -> Result<Page<EventView>, Error> {
+    ) -> Result<Page<EventRecord>, Error> {
         self.tenant(tenant)?;
-        let page = self.ledger.events(tenant, query, cursor, limit.clamp(1, PAGE_MAX)).await?;
-        Ok(Page { items: page.items.into_iter().map(|event| show(event, false)).collect(), next: page.next })
+        let page = self.ledger.events(tenant, query, place(cursor.as_deref())?, limit.clamp(1, PAGE_MAX)).await?;
+        Ok(Page { items: page.items, next: page.next.map(|cursor| cursor.to_string()) })
     }
 
     /// One event with its SET.
     pub async fn show_event(&self, tenant: &TenantId, id: EventId) -> Result<EventView, Error> {
         self.tenant(tenant)?;
         let event = self.ledger.event(tenant, id).await?;
-        event.map(|event| show(event, true)).ok_or_else(|| Error::NotFound(format!("event `{id}`")))
-    }
-}
-
-fn show(event: Event, whole: bool) -> EventView {
-    EventView {
-        id: event.id,
-        source: event.source,
-        types: event.set.types,
-        jti: event.set.jti,
-        subject: event.subject,
-        accepted_at: event.accepted_at,
-        set: if whole { RawValue::from_string(event.set.text).ok() } else { None },
+        let event = event.ok_or_else(|| Error::NotFound(format!("event `{id}`")))?;
+        let set = RawValue::from_string(event.set.text).map_err(|error| {
+            Error::Ledger(ledger::Error::Corrupt { what: format!("the SET of event {id}: {error}") })
+        })?;
+        Ok(EventView {
+            id: event.id,
+            source: event.source,
+            types: event.set.types,
+            jti: event.set.jti,
+            subject: event.subject,
+            accepted_at: event.accepted_at,
+            set,
+        })
     }
 }

@@ -13,13 +13,15 @@ pub mod tenants;
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::clock::Clock;
 use crate::crypto::MasterKey;
 use crate::domain::id::TenantId;
 use crate::domain::tenant::Quota;
-use crate::ledger::{self, Ledger, TenantView};
-pub use crate::ledger::{Cursor, DeliveryQuery, EventQuery, Page};
 use crate::ledger::Expected;
+use crate::ledger::{self, Ledger, TenantView};
+pub use crate::ledger::{DeliveryQuery, EventQuery};
 use crate::sandbox::{Rejected, Sandbox};
 
 /// Tells the data plane of deliveries that became due again; handed in by `app`.
@@ -119,8 +121,22 @@ impl From<ledger::Error> for Error {
     }
 }
 
+/// Some entries of a list, newest first.
+#[derive(Debug, Serialize)]
+pub struct Page<T> {
+    /// The entries; fewer than asked for, or none, does not mean that there are no more.
+    pub items: Vec<T>,
+    /// Where to go on, as `cursor`; none: that was all.
+    pub next: Option<String>,
+}
+
+/// The place to go on from, as a list gave it.
+fn place(cursor: Option<&str>) -> Result<Option<ledger::Cursor>, Error> {
+    cursor.map(|text| text.parse().map_err(|_| Error::BadCursor)).transpose()
+}
+
 /// A change over a document that was read before: of that version, or new where there was none.
-fn over<T>(read: Option<&Arc<crate::ledger::Versioned<T>>>) -> Expected {
+fn over<T>(read: Option<&Arc<ledger::Versioned<T>>>) -> Expected {
     read.map_or(Expected::Absent, |document| Expected::Version(document.version))
 }
 

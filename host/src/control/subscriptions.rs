@@ -261,7 +261,8 @@ impl Control {
             created_at: before.created_at,
             updated_at: self.clock.now(),
         };
-        let version = self.ledger.put_subscription(after.clone(), Expected::Version(expected.unwrap_or(stored.version))).await?;
+        let version =
+            self.ledger.put_subscription(after.clone(), Expected::Version(expected.unwrap_or(stored.version))).await?;
         Ok(SubscriptionOnce { version, view: show(&after), signing_secret: shown })
     }
 

@@ -8,6 +8,7 @@ mod receiver;
 mod report;
 pub mod samples;
 mod stage;
+mod tables;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -102,7 +103,7 @@ struct PrivateFolder(PathBuf);
 impl PrivateFolder {
     fn new() -> anyhow::Result<Self> {
         let path = std::env::temp_dir().join(format!("setgate-demo-{:016x}", crate::crypto::random_u128() as u64));
-        crate::ledger::make_private_folder(&path)?;
+        app::private_folder(&path)?;
         Ok(Self(path))
     }
 }

@@ -35,7 +35,6 @@ pub(super) struct Arrival {
     pub(super) at: Instant,
     pub(super) verified: bool,
     pub(super) copies: u32,
-    pub(super) body: Bytes,
 }
 
 #[derive(Clone)]
@@ -104,7 +103,7 @@ async fn take(
         return StatusCode::BAD_REQUEST;
     };
     let verified = verify(trust, &headers, &body).is_some();
-    let arrival = known.arrivals.entry(id).or_insert(Arrival { at, verified, copies: 0, body });
+    let arrival = known.arrivals.entry(id).or_insert(Arrival { at, verified, copies: 0 });
     arrival.copies += 1;
     arrival.verified &= verified;
     if verified { StatusCode::NO_CONTENT } else { StatusCode::UNAUTHORIZED }

@@ -192,7 +192,7 @@ async fn sources(client: &Client, api: &str, tenant: &'static str, stage: &mut S
 }
 
 async fn tables(client: &Client, api: &str) -> anyhow::Result<()> {
-    for (name, rows) in super::samples::tables() {
+    for (name, rows) in super::tables::tables() {
         client.upload(&format!("{api}/tables/{name}"), "application/jsonl", rows.into()).await?;
     }
     Ok(())

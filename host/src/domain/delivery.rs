@@ -189,6 +189,8 @@ pub struct DeliveryRecord {
     pub plan: Digest,
     /// What each filter did.
     pub runs: Vec<FilterRun>,
+    /// Whether a person let it go on without its filters ([`Redrive::Release`]).
+    pub released: bool,
     /// Attempts made.
     pub attempts: u32,
     /// When it was created.

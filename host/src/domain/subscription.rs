@@ -200,9 +200,8 @@ mod tests {
     #[test]
     fn a_pattern_reads_uri_and_short_name_from_any_segment() {
         let uri = "https://schemas.identity.wso2.org/events/login/event-type/loginFailed";
-        let matches = |pattern: &str| {
-            Pattern::try_from(pattern.to_owned()).unwrap().matches(uri, Some("wso2/login/loginFailed"))
-        };
+        let matches =
+            |pattern: &str| Pattern::try_from(pattern.to_owned()).unwrap().matches(uri, Some("wso2/login/loginFailed"));
         for pattern in ["*", "loginFailed", "login/*", "wso2/login/*", "*Failed", uri, "https://*/login/*"] {
             assert!(matches(pattern), "{pattern}");
         }

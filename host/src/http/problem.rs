@@ -102,12 +102,23 @@ impl From<control::Error> for Problem {
             control::Error::Version { .. } => Self::new(StatusCode::PRECONDITION_FAILED, "version_changed", detail),
             control::Error::Invalid { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", detail),
             control::Error::Rejected(rejected) => {
-                let code = rejected.code();
-                let status = match code {
-                    "filter_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
-                    _ => StatusCode::UNPROCESSABLE_ENTITY,
+                let code = match rejected.kind() {
+                    "too_large" => return Self::new(StatusCode::PAYLOAD_TOO_LARGE, "filter_too_large", detail),
+                    "precompiled" => "filter_precompiled",
+                    "core_module" => "filter_core_module",
+                    "not_wasm" => "filter_not_wasm",
+                    "no_transform" => "filter_no_transform",
+                    "wrong_version" => "filter_wrong_version",
+                    "wrong_types" => "filter_wrong_types",
+                    "import" => "filter_import",
+                    "compile_limit" => "filter_compile_limit",
+                    "start" => "filter_start",
+                    _ => "filter_invalid",
                 };
-                Self::new(status, code, detail)
+                if rejected.is_hosts_fault() {
+                    return Self::busy(StatusCode::SERVICE_UNAVAILABLE, "filter_not_compiled", detail);
+                }
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
             }
             control::Error::BadCursor => Self::new(StatusCode::BAD_REQUEST, "bad_cursor", detail),
             control::Error::Ledger(error) => Self::not_stored(error),

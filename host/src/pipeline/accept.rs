@@ -8,7 +8,7 @@ use crate::ledger::{self, Appended};
 use crate::telemetry::metric;
 
 use super::Pipeline;
-use super::normalize::{self, Refusal, Request};
+use super::normalize::{self, Refusal};
 use super::prove::{Inbound, Proven, Unproven};
 
 /// What a sender is told about an event that is on disk.
@@ -97,12 +97,12 @@ impl Pipeline {
         let now = self.clock.now();
         let id = EventId::new(now, crypto::random_u128());
         let text = |name: &str| inbound.headers.get(name).and_then(|value| value.to_str().ok());
-        let request = Request {
+        let request = normalize::Inbound {
             body: &inbound.body,
             content_type: text("content-type"),
             delivery_id: ["webhook-id", "x-delivery-id", "idempotency-key"].into_iter().find_map(text),
         };
-        let event = normalize::normalize(source, request, now, id, &self.limits)?;
+        let event = normalize::normalize(source, request, now, id, self.limits)?;
         match self.ledger.append(event).await? {
             Appended::New(_) => Ok(Receipt { event: id, duplicate: false }),
             Appended::Duplicate { id } => Ok(Receipt { event: id, duplicate: true }),

@@ -107,15 +107,15 @@ impl Dispatcher {
 
     /// Brings the lanes in line with the subscriptions as they are now.
     fn open_lanes(&mut self) {
-        let snapshot = self.pipeline.ledger.snapshot();
-        self.lanes.keep(|tenant, subscription| snapshot.subscription(tenant, subscription).is_some());
+        let pipeline = self.pipeline.clone();
+        self.lanes.keep(|tenant, subscription| pipeline.subscription(tenant, *subscription).is_some());
         for (tenant, subscription) in self.lanes.all() {
             self.open_lane(&tenant, subscription);
         }
     }
 
     fn open_lane(&mut self, tenant: &TenantId, subscription: SubscriptionId) {
-        let origin = match self.pipeline.ledger.snapshot().subscription(tenant, &subscription) {
+        let origin = match self.pipeline.subscription(tenant, subscription) {
             Some(subscription) if subscription.value.paused.is_some() => None,
             Some(subscription) => Some(subscription.value.endpoint.origin()),
             // Removed: its deliveries are worked off as dead letters, which needs no endpoint.
@@ -209,8 +209,7 @@ impl Dispatcher {
 impl Pipeline {
     /// One delivery as far as it goes. Gives its row where it is due again.
     async fn see_through(&self, delivery: DueDelivery) -> Result<Option<DueDelivery>, ledger::Error> {
-        let snapshot = self.ledger.snapshot();
-        if snapshot.subscription(&delivery.tenant, &delivery.id.subscription).is_none() {
+        if self.subscription(&delivery.tenant, delivery.id.subscription).is_none() {
             let reason = "its subscription was removed".to_owned();
             self.settle(&delivery, Step::Dead { attempt: None, reason }).await?;
             return Ok(None);
@@ -223,12 +222,10 @@ impl Pipeline {
             Progress::Rests => return Ok(None),
         };
         // Taken anew: the filters may have run for a while.
-        let snapshot = self.ledger.snapshot();
         let kept = DueDelivery { filtered: true, ..delivery };
-        let Some(subscription) = snapshot.subscription(&kept.tenant, &kept.id.subscription) else {
+        let Some(subscription) = self.subscription(&kept.tenant, kept.id.subscription) else {
             return Ok(Some(kept));
         };
-        let subscription = subscription.clone();
         let accepted_at = filtered.accepted_at();
         let attempted = match self.seal(*filtered, subscription.clone()) {
             Ok(sealed) => self.deliver(sealed).await,

@@ -109,25 +109,21 @@ impl Pipeline {
         for step in &plan.steps {
             let before = claims.as_ref().unwrap_or(&event.set);
             let (decided, mut run) = self.run_step(step, before, event, delivery, &tables).await;
-            let fault = match decided {
-                Ok(Verdict::Drop(reason)) => {
+            let quota = self.quota_of(&event.tenant);
+            let fault = match decided.and_then(|verdict| set::apply(before, verdict, quota.output_bytes_max)) {
+                Ok(Applied::Dropped(reason)) => {
                     run.reason = Some(reason.clone());
                     runs.push(run);
                     let end = ChainEnd::Dropped(format!("filter `{}`: {reason}", step.binding.filter));
                     return Chained { end, runs };
                 }
-                Ok(verdict) => match set::apply(before, &verdict, self.quota_of(&event.tenant).output_bytes_max) {
-                    Ok(Applied::Unchanged) => {
-                        runs.push(run);
-                        continue;
-                    }
-                    Ok(Applied::Changed(after)) => {
+                Ok(applied) => {
+                    if let Applied::Changed(after) = applied {
                         claims = Some(after);
-                        runs.push(run);
-                        continue;
                     }
-                    Err(fault) => fault,
-                },
+                    runs.push(run);
+                    continue;
+                }
                 Err(fault) => fault,
             };
             run.verdict = None;

@@ -34,9 +34,12 @@ mod tables;
 use std::sync::Arc;
 
 use crate::clock::Clock;
+use crate::domain::id::{SubscriptionId, TenantId};
+use crate::domain::json::JsonLimits;
+use crate::domain::subscription::Subscription;
 use crate::domain::tenant::Quota;
 use crate::egress::Egress;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Versioned};
 use crate::sandbox::Sandbox;
 use crate::signing::Signer;
 
@@ -63,7 +66,7 @@ pub struct Parts {
     /// Tables of plans in force, parsed.
     pub(crate) tables: tables::Cache,
     /// Bounds of what is taken in.
-    pub limits: crate::config::Ingest,
+    pub limits: JsonLimits,
 }
 
 /// Rows of look-up tables kept parsed, in bytes of their text.
@@ -80,7 +83,7 @@ impl Parts {
         egress: Egress,
         clock: Clock,
         quota: Quota,
-        limits: crate::config::Ingest,
+        limits: JsonLimits,
     ) -> Self {
         let weight = |_: &_, rows: &Arc<crate::domain::table::Rows>| {
             let bytes: usize = rows.iter().map(|(key, value)| key.len() + value.len() + 64).sum();
@@ -97,9 +100,14 @@ impl Pipeline {
         Self(Arc::new(parts))
     }
 
-    /// Whether the ledger can be read and written.
+    /// Whether the ledger takes writes and can be read.
     pub async fn ledger_answers(&self) -> bool {
-        self.ledger.answers().await
+        self.ledger.stats().open && self.ledger.meta_get("ready").await.is_ok()
+    }
+
+    /// A subscription as it is now; none where it was removed.
+    fn subscription(&self, tenant: &TenantId, id: SubscriptionId) -> Option<Arc<Versioned<Subscription>>> {
+        self.ledger.snapshot().tenant(tenant)?.subscriptions.get(&id).cloned()
     }
 }
 

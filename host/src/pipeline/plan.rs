@@ -10,7 +10,7 @@ use crate::ledger::{self, Ledger, TenantView};
 
 /// Why a chain cannot be pinned.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     /// A filter of the chain is gone, or none of its versions is active.
     #[error("the filter `{0}` has no active version")]
     NoActiveVersion(FilterName),

@@ -38,23 +38,13 @@ pub enum Error {
 }
 
 impl Pipeline {
-    pub(super) fn seal(
-        &self,
-        filtered: Filtered,
-        subscription: Arc<Versioned<Subscription>>,
-    ) -> Result<Sealed, Error> {
+    pub(super) fn seal(&self, filtered: Filtered, subscription: Arc<Versioned<Subscription>>) -> Result<Sealed, Error> {
         let Filtered { delivery, event, claims } = filtered;
         let claims = claims.unwrap_or_else(|| event.set.text.clone());
         let body = match subscription.value.format {
             Format::Set => claims,
             Format::Original => {
-                let snapshot = self.ledger.snapshot();
-                let form = snapshot
-                    .tenant(&event.tenant)
-                    .and_then(|view| view.sources.get(&event.source))
-                    .map(|source| source.value.form);
-                let form = form.ok_or_else(|| Error::Original(format!("the source `{}` is gone", event.source)))?;
-                normalize::original_body(form, &event, &claims).map_err(Error::Original)?
+                normalize::original_body(&event, &claims).map_err(|error| Error::Original(error.to_string()))?
             }
         };
         let body = Bytes::from(body);

@@ -9,9 +9,9 @@ use crate::crypto;
 use crate::domain::attempt::{Attempt, ErrorClass, Outcome};
 use crate::domain::delivery::{DueDelivery, Settlement, State, Step};
 use crate::domain::retry::RetrySchedule;
+use crate::domain::subscription::Pause;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::FilterRun;
-use crate::domain::subscription::Pause;
 use crate::ledger::{self, Expected};
 use crate::telemetry::metric;
 
@@ -22,7 +22,13 @@ use super::deliver::Attempted;
 const SETTLE_RETRY_MS_MAX: u64 = 5_000;
 
 /// What is done after an attempt. `jitter` is in 0.0..=1.0.
-pub fn decide(schedule: &RetrySchedule, failed_before: u32, attempt: Attempt, now: Timestamp, jitter: f64) -> Step {
+pub(super) fn decide(
+    schedule: &RetrySchedule,
+    failed_before: u32,
+    attempt: Attempt,
+    now: Timestamp,
+    jitter: f64,
+) -> Step {
     let retry_after_s = match &attempt.outcome {
         outcome if outcome.is_success() => return Step::Delivered { attempt },
         Outcome::Answered { status: 410, .. } => {
@@ -111,8 +117,7 @@ impl Pipeline {
     /// Pauses the subscription of a delivery, unless it is paused or gone. A person's change in between comes first.
     async fn pause(&self, delivery: &DueDelivery, reason: String) -> Result<(), ledger::Error> {
         loop {
-            let snapshot = self.ledger.snapshot();
-            let Some(stored) = snapshot.subscription(&delivery.tenant, &delivery.id.subscription) else { return Ok(()) };
+            let Some(stored) = self.subscription(&delivery.tenant, delivery.id.subscription) else { return Ok(()) };
             if stored.value.paused.is_some() {
                 return Ok(());
             }
@@ -130,9 +135,7 @@ impl Pipeline {
     /// A filter asked for another try: by the schedule of the delivery's subscription, else given up as a dead letter.
     pub(super) fn again(&self, delivery: &DueDelivery, runs: Vec<FilterRun>, reason: String) -> Step {
         let schedule = self
-            .ledger
-            .snapshot()
-            .subscription(&delivery.tenant, &delivery.id.subscription)
+            .subscription(&delivery.tenant, delivery.id.subscription)
             .map(|subscription| subscription.value.retry.clone())
             .unwrap_or_default();
         match schedule.next(delivery.filter_tries + 1, self.clock.now(), None, crypto::random_unit()) {

@@ -1,1 +1,545 @@
-//! sandbox
+//! Runs tenants' filters. The only place with the engine in it.
+//!
+//! A filter is a WebAssembly component that strangers wrote. It is taken in once ([`Sandbox::compile`]) and then called
+//! once for each delivery ([`Sandbox::run`]), each time in a fresh instance. What stands between it and the rest:
+//!
+//! | against | stands | file |
+//! |---|---|---|
+//! | an upload that is no filter | a look at its bytes, imports and exports | `validate`, `imports` |
+//! | a compile without end | a child process with memory, CPU and wall limits | `compile` |
+//! | machine code of somebody else | a MAC over the bytes that are loaded | `artefact`, `cache` |
+//! | loops | fuel, for instructions and for host calls alike | `state`, `call` |
+//! | memory | one limit over all memories of a call | `limits` |
+//! | a busy tenant | slots per tenant, threads of their own, turns of about a millisecond | `slots`, here |
+//! | looking around | grants; an empty WASI whose clock stands still | `linker`, `host/`, `wasi/` |
+//!
+//! The same event through the same filter gives the same verdict and the same fuel, on any host of the same engine
+//! version and target: nothing that a filter can see changes between two runs.
+
+mod artefact;
+mod cache;
+mod call;
+mod compile;
+mod engine;
+mod fault;
+mod host;
+mod imports;
+mod limits;
+mod linker;
+mod log;
+mod rejected;
+mod slots;
+mod state;
+mod validate;
+mod wasi;
+mod wit_v0_1;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use moka::future::Cache as MemoryCache;
+use tokio::runtime::{Handle, Runtime};
+
+use crate::crypto::sha256;
+use crate::domain::filter::Grant;
+use crate::domain::id::{DeliveryId, Digest, EventId, FilterName, SourceName, SubscriptionId, TenantId};
+use crate::domain::secret::Secret;
+use crate::domain::tenant::Quota;
+use crate::domain::time::Timestamp;
+use crate::domain::verdict::{Fault, FilterRun, Verdict};
+
+pub use compile::{COMPILER_ARGUMENT, compiler_main};
+pub use rejected::Rejected;
+
+use artefact::Artefact;
+
+/// Every metric of this module, with its kind and what it says.
+pub const METRICS: &[(&str, &str, &str)] = &[
+    (
+        CALLS,
+        "counter",
+        "calls of filters, by `verdict` (pass, patch, replace, drop, fault) and `fault` (its kind, or none)",
+    ),
+    (FUEL, "counter", "fuel used by all calls"),
+    (SECONDS, "histogram", "seconds from asking for an instance slot to the verdict"),
+    (MEMORY, "histogram", "most linear memory of a call, in bytes"),
+    (RUNNING, "gauge", "calls that hold an instance slot"),
+    (LOADS, "counter", "filters brought into memory, by `from` (disk, compiler)"),
+    (UPLOADS, "counter", "uploads, by `result` (taken, or why not)"),
+];
+const CALLS: &str = "setgate_filter_calls_total";
+const FUEL: &str = "setgate_filter_fuel_total";
+const SECONDS: &str = "setgate_filter_seconds";
+const MEMORY: &str = "setgate_filter_memory_bytes";
+const RUNNING: &str = "setgate_filter_calls_running";
+const LOADS: &str = "setgate_filter_loads_total";
+const UPLOADS: &str = "setgate_filter_uploads_total";
+
+/// Where the wasm of a filter is found again, by digest, when neither memory nor disk has its machine code.
+pub type Components = Arc<dyn Fn(Digest) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
+
+/// How a [`Sandbox`] is set up.
+#[derive(Clone)]
+pub struct Options {
+    /// Folder of compiled filters; made with mode 0700.
+    pub cache_dir: PathBuf,
+    /// Key of the MAC over compiled filters. Whoever has it can run machine code in this process.
+    pub cache_key: [u8; 32],
+    /// Where wasm is found again.
+    pub components: Components,
+    /// The program that compiles when called with [`COMPILER_ARGUMENT`]: the host's own. None: compile in this process,
+    /// without limits, for tests and for the author's own filter on the author's own machine.
+    pub compiler: Option<PathBuf>,
+    /// Calls at once. Each takes a slot of the pool: address space, and up to [`Self::keep_resident_bytes`] of memory.
+    pub instances_max: u32,
+    /// Calls at once of one tenant.
+    pub instances_per_tenant_max: u32,
+    /// Threads that run guests, and nothing else.
+    pub guest_threads: usize,
+    /// Fuel after which a call lets others go on; about a millisecond's.
+    pub fuel_slice: u64,
+    /// Size of a slot for linear memory, in bytes: the most that any tenant's quota can give.
+    pub memory_bytes_max: u64,
+    /// Size of a slot for a table, in elements: the most that any tenant's quota can give.
+    pub table_elements_max: u64,
+    /// Bytes of a slot that stay in memory between two calls. Only used where the machine has no swap, see `engine`.
+    pub keep_resident_bytes: usize,
+    /// Machine code kept in memory, in bytes.
+    pub loaded_bytes_max: u64,
+    /// Machine code kept on disk, in bytes.
+    pub cache_bytes_max: u64,
+    /// Compiles at once.
+    pub compiles_max: usize,
+    /// Milliseconds one compile may take.
+    pub compile_wall_ms_max: u64,
+    /// CPU seconds one compile may take, over all its threads.
+    pub compile_cpu_seconds_max: u64,
+    /// Bytes of memory one compile may take. SpiderMonkey takes 440 MB.
+    pub compile_memory_bytes_max: u64,
+}
+
+impl Options {
+    /// The defaults, for a node of a few cores.
+    pub fn new(cache_dir: PathBuf, cache_key: [u8; 32], components: Components) -> Self {
+        Self {
+            cache_dir,
+            cache_key,
+            components,
+            compiler: None,
+            instances_max: 64,
+            instances_per_tenant_max: 32,
+            guest_threads: std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get),
+            fuel_slice: 1_000_000,
+            memory_bytes_max: 128 << 20,
+            table_elements_max: 20_000,
+            keep_resident_bytes: 512 << 10,
+            loaded_bytes_max: 256 << 20,
+            cache_bytes_max: 2 << 30,
+            compiles_max: 1,
+            compile_wall_ms_max: 60_000,
+            compile_cpu_seconds_max: 60,
+            compile_memory_bytes_max: 1 << 30,
+        }
+    }
+}
+
+/// Why a [`Sandbox`] could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The engine refused its configuration, or the machine the pool's address space.
+    #[error("the filter engine cannot be set up: {0}")]
+    Engine(String),
+    /// The folder of compiled filters cannot be used.
+    #[error("the folder of compiled filters `{path}` cannot be used")]
+    CacheDir {
+        /// Which folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The threads for guests could not be started.
+    #[error("the threads for filters cannot be started")]
+    Threads(#[source] std::io::Error),
+}
+
+/// A filter that was taken in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// SHA-256 of its wasm.
+    pub digest: Digest,
+    /// What it imports, and so needs from each binding.
+    pub needs: BTreeSet<Grant>,
+    /// Bytes of its wasm.
+    pub size_bytes: u64,
+    /// How long it took to compile, in milliseconds; waiting for a compiler included.
+    pub compile_ms: u64,
+}
+
+/// The event as a filter sees it. Every field is one of `record event` in `wit/world.wit`.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields are the WIT's own and explained there")]
+pub struct EventView {
+    pub id: EventId,
+    pub issuer: String,
+    pub issued_at: i64,
+    pub accepted_at: Timestamp,
+    pub types: Vec<String>,
+    pub subject: Option<String>,
+    pub tenant: TenantId,
+    pub source: SourceName,
+    pub subscription: SubscriptionId,
+    pub delivery: DeliveryId,
+    pub claims: String,
+}
+
+/// The tables that `lookup` sees: those of the delivery's plan, in memory.
+pub trait Tables: Send + Sync {
+    /// The row under `key` as JSON text; none where the table is not there, some none where the row is not.
+    ///
+    /// Called on a guest's thread: may not wait.
+    fn get(&self, table: &str, key: &str) -> Option<Option<Arc<str>>>;
+}
+
+/// Tables as maps: for tests, for the CLI, and for deliveries without any.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryTables(pub BTreeMap<String, BTreeMap<String, Arc<str>>>);
+
+impl Tables for MemoryTables {
+    fn get(&self, table: &str, key: &str) -> Option<Option<Arc<str>>> {
+        self.0.get(table).map(|rows| rows.get(key).cloned())
+    }
+}
+
+/// One call of one filter.
+pub struct Call {
+    /// The filter's version.
+    pub digest: Digest,
+    /// The filter's name, for the record.
+    pub filter: FilterName,
+    /// The event.
+    pub event: EventView,
+    /// The binding's `config` object, as JSON text.
+    pub config: Arc<str>,
+    /// The binding's secrets, opened.
+    pub secrets: BTreeMap<String, Secret>,
+    /// What the binding grants.
+    pub grants: BTreeSet<Grant>,
+    /// What `lookup` sees.
+    pub tables: Arc<dyn Tables>,
+    /// The tenant's quota.
+    pub quota: Quota,
+}
+
+/// What came of a [`Call`].
+#[derive(Debug)]
+pub struct Ran {
+    /// The decision, or what went wrong. The text of a patch or a replacement is within `output_bytes_max`, and nothing
+    /// more is known of it.
+    pub verdict: Result<Verdict, Fault>,
+    /// What it cost, for the delivery's record.
+    pub run: FilterRun,
+}
+
+impl Ran {
+    /// A fault before the guest's first instruction.
+    fn without_call(filter: FilterName, digest: Digest, fault: Fault, asked_at: Instant) -> Self {
+        let run = FilterRun {
+            filter,
+            digest,
+            verdict: None,
+            reason: None,
+            fault: Some(fault.clone()),
+            fuel: 0,
+            memory_bytes: 0,
+            elapsed_us: u64::try_from(asked_at.elapsed().as_micros()).unwrap_or(u64::MAX),
+            log: Vec::new(),
+        };
+        Self { verdict: Err(fault), run }
+    }
+}
+
+/// Compiles and runs filters. Clones share everything.
+#[derive(Clone)]
+pub struct Sandbox(Arc<Shared>);
+
+struct Shared {
+    host: Arc<call::Host>,
+    components: Components,
+    compiler: compile::Compiler,
+    disk: Arc<cache::Cache>,
+    loaded: MemoryCache<Digest, Arc<Loaded>>,
+    slots: slots::Slots,
+    guests: Handle,
+    /// The runtime behind `guests`; taken when it is shut down.
+    runtime: Mutex<Option<Runtime>>,
+}
+
+/// A filter in memory, ready to be instantiated.
+struct Loaded {
+    pre: wit_v0_1::FilterPre<state::State>,
+    needs: BTreeSet<Grant>,
+    code_bytes: u32,
+}
+
+impl Sandbox {
+    /// Sets up the engine, its pool, the cache folder and the guests' threads.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn new(options: Options) -> Result<Self, Error> {
+        let engine = engine::pooled(&options).map_err(|error| Error::Engine(format!("{error:#}")))?;
+        let compatibility = engine::compatibility(&engine);
+        let disk =
+            cache::Cache::open(options.cache_dir.clone(), options.cache_key, compatibility, options.cache_bytes_max)
+                .map_err(|source| Error::CacheDir { path: options.cache_dir.clone(), source })?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(options.guest_threads.max(1))
+            .thread_name("setgate-guest")
+            // New calls are looked for between any two slices, and so are timers: with the defaults a short call could wait
+            // for dozens of slices of others.
+            .global_queue_interval(2)
+            .event_interval(2)
+            .enable_time()
+            .build()
+            .map_err(Error::Threads)?;
+        Ok(Self(Arc::new(Shared {
+            compiler: compile::Compiler::new(&options),
+            host: Arc::new(call::Host {
+                engine,
+                fuel_slice: options.fuel_slice,
+                memory_bytes_max: options.memory_bytes_max,
+                table_elements_max: options.table_elements_max,
+            }),
+            components: options.components,
+            disk: Arc::new(disk),
+            loaded: MemoryCache::builder()
+                .weigher(|_, loaded: &Arc<Loaded>| loaded.code_bytes)
+                .max_capacity(options.loaded_bytes_max)
+                .build(),
+            slots: slots::Slots::new(
+                usize::try_from(options.instances_max).unwrap_or(usize::MAX),
+                usize::try_from(options.instances_per_tenant_max).unwrap_or(usize::MAX),
+            ),
+            guests: runtime.handle().clone(),
+            runtime: Mutex::new(Some(runtime)),
+        })))
+    }
+
+    /// Takes in an upload: looks at it, compiles it, keeps the machine code, and starts it once within `quota`.
+    ///
+    /// Called for every upload, also of bytes that are known already: those are not compiled again, but looked at by the
+    /// quota of this tenant. May take as long as a compile may.
+    ///
+    /// # Errors
+    /// See [`Rejected`]; the words are for the filter's author.
+    pub async fn compile(&self, wasm: Bytes, quota: &Quota) -> Result<Compiled, Rejected> {
+        let result = self.0.take_in(wasm, quota).await;
+        metrics::counter!(UPLOADS, "result" => result.as_ref().map_or_else(Rejected::kind, |_| "taken")).increment(1);
+        result
+    }
+
+    /// Calls a filter once. Never fails: what went wrong is a [`Fault`].
+    ///
+    /// Waits for a free slot as long as it takes; `wall_ms_max` begins with the slot, so that a busy host makes a call
+    /// late, not faulty. Where the returned future is dropped, the call is ended at its next turn.
+    pub async fn run(&self, call: Call) -> Ran {
+        let ran = self.0.run(call).await;
+        let run = &ran.run;
+        let verdict = run.verdict.map_or("fault", |verdict| verdict.as_str());
+        let fault = run.fault.as_ref().map_or("none", Fault::kind);
+        metrics::counter!(CALLS, "verdict" => verdict, "fault" => fault).increment(1);
+        metrics::counter!(FUEL).increment(run.fuel);
+        metrics::histogram!(SECONDS).record(Duration::from_micros(run.elapsed_us));
+        #[expect(clippy::cast_precision_loss, reason = "bytes of memory are far below 2^52")]
+        metrics::histogram!(MEMORY).record(run.memory_bytes as f64);
+        ran
+    }
+
+    /// Ends all calls and the guests' threads. Calls that were running, and later ones, give [`Fault::Unavailable`].
+    pub fn shutdown(&self) {
+        self.0.shutdown();
+    }
+}
+
+impl Shared {
+    async fn take_in(&self, wasm: Bytes, quota: &Quota) -> Result<Compiled, Rejected> {
+        validate::bytes(&wasm, quota.filter_bytes_max)?;
+        let began = Instant::now();
+        let digest = Digest(sha256(&wasm));
+        let size_bytes = wasm.len() as u64;
+        let loaded = match self.from_memory_or_disk(digest).await {
+            Some(loaded) => loaded,
+            None => self.compiled(digest, wasm).await?,
+        };
+        let compile_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.start(&loaded, quota).await?;
+        Ok(Compiled { digest, needs: loaded.needs.clone(), size_bytes, compile_ms })
+    }
+
+    /// Instantiates once and throws away.
+    async fn start(&self, loaded: &Arc<Loaded>, quota: &Quota) -> Result<(), Rejected> {
+        let stopping = || Rejected::Start(stopping());
+        let _slot = self.slots.take(None).await.map_err(|_| stopping())?;
+        let (host, loaded, quota) = (self.host.clone(), loaded.clone(), quota.clone());
+        let started = self.guests.spawn(async move { call::start(&host, &loaded.pre, &quota).await });
+        AbortOnDrop(started).await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    async fn run(&self, call: Call) -> Ran {
+        let asked_at = Instant::now();
+        let (filter, digest) = (call.filter.clone(), call.digest);
+        let faulted = |fault| Ran::without_call(filter, digest, fault, asked_at);
+        let loaded = match self.load(digest).await {
+            Ok(loaded) => loaded,
+            Err(fault) => return faulted(fault),
+        };
+        if let Some(missing) = loaded.needs.difference(&call.grants).next() {
+            let detail = format!("it imports `{}`, which its binding does not grant", missing.as_str());
+            return faulted(Fault::Unavailable { detail });
+        }
+        let Ok(slot) = self.slots.take(Some(&call.event.tenant)).await else {
+            return faulted(stopping());
+        };
+        let running = Running::begin();
+        let host = self.host.clone();
+        let ran = self.guests.spawn(async move {
+            let ran = call::run(&host, &loaded.pre, call, asked_at).await;
+            // Given back here and not by the caller, who may be gone while the instance still is in its slot.
+            drop((slot, running));
+            ran
+        });
+        match AbortOnDrop(ran).await {
+            Ok(ran) => ran,
+            Err(error) if error.is_panic() => {
+                tracing::error!(%error, "a filter's call made the host panic");
+                faulted(Fault::Unavailable { detail: "the host failed while it ran the filter".into() })
+            }
+            Err(_) => faulted(stopping()),
+        }
+    }
+
+    /// The filter, from memory, disk or the compiler, whichever has it first. Callers of one filter wait for one load.
+    async fn load(&self, digest: Digest) -> Result<Arc<Loaded>, Fault> {
+        let unavailable = |detail: String| Fault::Unavailable { detail };
+        let loading = async {
+            if let Some(loaded) = self.from_disk(digest).await {
+                return Ok(Arc::new(loaded));
+            }
+            let Some(wasm) = (self.components)(digest).await else {
+                return Err(unavailable(format!("its version {digest} is not stored here")));
+            };
+            if Digest(sha256(&wasm)) != digest {
+                return Err(unavailable(format!("what is stored as {digest} has another digest")));
+            }
+            self.from_compiler(digest, wasm).await.map(Arc::new).map_err(|why| unavailable(why.to_string()))
+        };
+        self.loaded.try_get_with(digest, loading).await.map_err(|fault: Arc<Fault>| fault.as_ref().clone())
+    }
+
+    async fn from_memory_or_disk(&self, digest: Digest) -> Option<Arc<Loaded>> {
+        let loading = async { self.from_disk(digest).await.map(Arc::new) };
+        self.loaded.optionally_get_with(digest, loading).await
+    }
+
+    async fn compiled(&self, digest: Digest, wasm: Bytes) -> Result<Arc<Loaded>, Rejected> {
+        let compiling = async { self.from_compiler(digest, wasm).await.map(Arc::new) };
+        self.loaded.try_get_with(digest, compiling).await.map_err(|why: Arc<Rejected>| why.as_ref().clone())
+    }
+
+    async fn from_disk(&self, digest: Digest) -> Option<Loaded> {
+        let (disk, engine) = (self.disk.clone(), self.host.engine.clone());
+        let reading = tokio::task::spawn_blocking(move || Loaded::new(&engine, &disk.load(&digest)?).ok());
+        let loaded = reading.await.ok().flatten()?;
+        metrics::counter!(LOADS, "from" => "disk").increment(1);
+        Some(loaded)
+    }
+
+    async fn from_compiler(&self, digest: Digest, wasm: Bytes) -> Result<Loaded, Rejected> {
+        let artefact = self.compiler.compile(wasm).await?;
+        let (disk, engine) = (self.disk.clone(), self.host.engine.clone());
+        let loading = tokio::task::spawn_blocking(move || {
+            let loaded = Loaded::new(&engine, &artefact)?;
+            if let Err(error) = disk.store(&digest, &artefact) {
+                tracing::warn!(%digest, %error, "compiled filter is not kept on disk: it will be compiled again");
+            }
+            Ok(loaded)
+        });
+        let loaded = loading.await.map_err(|error| Rejected::Host { detail: error.to_string() })??;
+        metrics::counter!(LOADS, "from" => "compiler").increment(1);
+        Ok(loaded)
+    }
+
+    fn shutdown(&self) {
+        self.slots.close();
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(runtime) = runtime {
+            // Not waited for: a guest may be in the middle of its slice, and the caller on a runtime's thread.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl Loaded {
+    /// Loads, looks at and links machine code. Blocks for as long as copying it takes.
+    fn new(engine: &wasmtime::Engine, artefact: &Artefact) -> Result<Self, Rejected> {
+        let words = |error: wasmtime::Error| fault::bounded(&format!("{error:#}"));
+        // What the pool has no room for is refused here: too many memories, tables or core instances, a memory whose
+        // first size is over a slot's.
+        let component = artefact.load(engine).map_err(|error| Rejected::Invalid { detail: words(error) })?;
+        let needs = validate::component(engine, &component)?;
+        let pre = linker::link(engine, &component).map_err(|error| Rejected::WrongTypes { detail: words(error) })?;
+        // Else the first call pays for it.
+        component.initialize_copy_on_write_image().map_err(|error| Rejected::Host { detail: words(error) })?;
+        Ok(Self { pre, needs, code_bytes: u32::try_from(artefact.code().len()).unwrap_or(u32::MAX) })
+    }
+}
+
+fn stopping() -> Fault {
+    Fault::Unavailable { detail: "the host is stopping".into() }
+}
+
+/// Counts a call that holds a slot.
+struct Running;
+
+impl Running {
+    fn begin() -> Self {
+        metrics::gauge!(RUNNING).increment(1.0);
+        Self
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        metrics::gauge!(RUNNING).decrement(1.0);
+    }
+}
+
+/// A spawned future that ends when nobody waits for it any more.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Future for AbortOnDrop<T> {
+    type Output = Result<T, tokio::task::JoinError>;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+        std::pin::Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -5,7 +5,7 @@ use http::header;
 use serde::Deserialize;
 
 use crate::control::deliveries::{DeliveryView, RedriveInput};
-use crate::control::{Cursor, DeliveryQuery, Page};
+use crate::control::{DeliveryQuery, Page};
 use crate::domain::delivery::{DeliveryRecord, State as DeliveryState};
 use crate::domain::id::{DeliveryId, EventId, SourceName, SubscriptionId};
 use crate::domain::time::Timestamp;
@@ -25,7 +25,7 @@ pub(in crate::http) struct ListQuery {
     source: Option<SourceName>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
-    cursor: Option<Cursor>,
+    cursor: Option<String>,
     limit: Option<usize>,
 }
 

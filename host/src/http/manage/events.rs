@@ -4,7 +4,8 @@ use serde::Deserialize;
 
 use super::deliveries::PAGE_DEFAULT;
 use crate::control::events::EventView;
-use crate::control::{Cursor, EventQuery, Page};
+use crate::control::{EventQuery, Page};
+use crate::domain::event::EventRecord;
 use crate::domain::id::{EventId, SourceName};
 use crate::domain::time::Timestamp;
 use crate::http::Site;
@@ -17,10 +18,11 @@ use crate::http::problem::Problem;
 pub(in crate::http) struct ListQuery {
     r#type: Option<String>,
     subject: Option<String>,
+    jti: Option<String>,
     source: Option<SourceName>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
-    cursor: Option<Cursor>,
+    cursor: Option<String>,
     limit: Option<usize>,
 }
 
@@ -28,10 +30,11 @@ pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
     Query(asked): Query<ListQuery>,
     State(site): State<Site>,
-) -> Result<Json<Page<EventView>>, Problem> {
+) -> Result<Json<Page<EventRecord>>, Problem> {
     let query = EventQuery {
         event_type: asked.r#type,
         subject: asked.subject,
+        jti: asked.jti,
         source: asked.source,
         since: asked.since,
         until: asked.until,

@@ -1,0 +1,210 @@
+//! Compilation, in a child process of the same binary.
+//!
+//! What a compiler does with hostile input is not covered by the engine's own promises: it may take very long, very much
+//! memory, or crash. The child bounds its own memory and CPU time, the parent its wall time, and how many run at once.
+//!
+//! The wire: the parent writes [`Orders`] and then the component to the child's standard input; the child answers with the
+//! artefact on standard output and exit code 0, or with words on standard error and exit code [`INVALID`].
+
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+use tokio::sync::Semaphore;
+
+use super::artefact::Artefact;
+use super::{Options, Rejected, engine};
+
+/// The argument with which the program is a compiler: `setgate compile-filter`.
+pub const COMPILER_ARGUMENT: &str = "compile-filter";
+
+/// The child's exit code where the component is at fault.
+const INVALID: u8 = 3;
+/// Bytes of an artefact. SpiderMonkey compiles to 43 MB.
+const ARTEFACT_BYTES_MAX: u64 = 512 << 20;
+/// Bytes kept of what a compiler has to say.
+const WORDS_BYTES_MAX: u64 = 4 << 10;
+/// How much the child lets others go first: a compile is never as urgent as a delivery.
+const NICENESS: i32 = 10;
+
+/// Compiles components, each for itself.
+pub(super) struct Compiler {
+    program: Option<PathBuf>,
+    slots: Semaphore,
+    wall_ms_max: u64,
+    orders: Orders,
+}
+
+/// What the parent tells the child before the component: the limits it is to put on itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Orders {
+    memory_bytes_max: u64,
+    cpu_seconds_max: u64,
+}
+
+impl Compiler {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            program: options.compiler.clone(),
+            slots: Semaphore::new(options.compiles_max),
+            wall_ms_max: options.compile_wall_ms_max,
+            orders: Orders {
+                memory_bytes_max: options.compile_memory_bytes_max,
+                cpu_seconds_max: options.compile_cpu_seconds_max,
+            },
+        }
+    }
+
+    /// Compiles `wasm`. Waits its turn; the time limit begins with it.
+    pub(super) async fn compile(&self, wasm: Bytes) -> Result<Artefact, Rejected> {
+        let _slot = self.slots.acquire().await.map_err(host_failed)?;
+        let Some(program) = &self.program else {
+            let compile = move || engine::compile_only()?.precompile_component(&wasm);
+            let compiled = tokio::task::spawn_blocking(compile).await.map_err(host_failed)?;
+            return compiled.map(Artefact::compiled).map_err(|error| invalid(&format!("{error:#}")));
+        };
+        let mut command = Command::new(program);
+        command
+            .arg(COMPILER_ARGUMENT)
+            .env_clear() // what the host was told, keys included, is not the compiler's business
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let limit = Duration::from_millis(self.wall_ms_max);
+        match tokio::time::timeout(limit, exchange(command, self.orders, wasm)).await {
+            Ok(exchanged) => self.answer(exchanged.map_err(host_failed)?),
+            // The child dies with the exchange's future.
+            Err(_) => Err(over("compile_wall_ms_max", self.wall_ms_max)),
+        }
+    }
+
+    fn answer(&self, (status, artefact, words): (ExitStatus, Vec<u8>, Vec<u8>)) -> Result<Artefact, Rejected> {
+        let words = String::from_utf8_lossy(&words);
+        match (status.code(), status.signal()) {
+            (Some(0), _) if artefact.len() as u64 > ARTEFACT_BYTES_MAX => {
+                Err(invalid("its machine code is larger than 512 MiB"))
+            }
+            (Some(0), _) => Ok(Artefact::compiled(artefact)),
+            (Some(code), _) if code == i32::from(INVALID) => Err(invalid(&words)),
+            (_, Some(SIGXCPU | SIGKILL)) => Err(over("compile_cpu_seconds_max", self.orders.cpu_seconds_max)),
+            // Rust ends itself this way where an allocation fails.
+            (_, Some(SIGABRT)) => Err(over("compile_memory_bytes_max", self.orders.memory_bytes_max)),
+            _ => Err(Rejected::Host { detail: format!("the compiler ended with {status}: {}", bounded(&words)) }),
+        }
+    }
+}
+
+const SIGABRT: i32 = 6;
+const SIGKILL: i32 = 9;
+const SIGXCPU: i32 = 24;
+
+async fn exchange(
+    mut command: Command,
+    orders: Orders,
+    wasm: Bytes,
+) -> std::io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+    let mut child = command.spawn()?;
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        return Err(std::io::Error::other("the compiler has no pipes"));
+    };
+    let (mut artefact, mut words) = (Vec::new(), Vec::new());
+    let say = async move {
+        // A child that stops listening says why on its other pipes.
+        let _ = stdin.write_all(&orders.to_bytes()).await;
+        let _ = stdin.write_all(&wasm).await;
+    };
+    let mut stdout = stdout.take(ARTEFACT_BYTES_MAX + 1);
+    let mut stderr = stderr.take(WORDS_BYTES_MAX);
+    let ((), heard, warned) = tokio::join!(say, stdout.read_to_end(&mut artefact), stderr.read_to_end(&mut words));
+    heard?;
+    warned?;
+    // What is past a bound is not read: close the pipes, or the child would wait for us.
+    drop((stdout, stderr));
+    Ok((child.wait().await?, artefact, words))
+}
+
+/// The child's side: reads [`Orders`] and a component, writes an artefact. The CLI calls this for
+/// `setgate compile-filter`, before anything else is set up.
+pub fn compiler_main() -> ExitCode {
+    let (code, words) = match compile_stdin() {
+        Ok(artefact) => match std::io::stdout().write_all(&artefact).and_then(|()| std::io::stdout().flush()) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => (ExitCode::FAILURE, error.to_string()),
+        },
+        Err(Rejected::Invalid { detail }) => (ExitCode::from(INVALID), detail),
+        Err(other) => (ExitCode::FAILURE, other.to_string()),
+    };
+    let _ = std::io::stderr().write_all(words.as_bytes());
+    code
+}
+
+fn compile_stdin() -> Result<Vec<u8>, Rejected> {
+    let mut stdin = std::io::stdin().lock();
+    let mut orders = [0; Orders::BYTES];
+    stdin.read_exact(&mut orders).map_err(host_failed)?;
+    Orders::from_bytes(orders).obey().map_err(host_failed)?;
+    let mut wasm = Vec::new();
+    stdin.read_to_end(&mut wasm).map_err(host_failed)?;
+    let engine = engine::compile_only().map_err(host_failed)?;
+    engine.precompile_component(&wasm).map_err(|error| invalid(&format!("{error:#}")))
+}
+
+impl Orders {
+    const BYTES: usize = 16;
+
+    fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.memory_bytes_max.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.cpu_seconds_max.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        Self {
+            memory_bytes_max: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            cpu_seconds_max: u64::from_le_bytes([i, j, k, l, m, n, o, p]),
+        }
+    }
+
+    /// Puts the limits on this process.
+    fn obey(self) -> rustix::io::Result<()> {
+        let limit = |resource, current: u64, maximum: u64| {
+            setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })
+        };
+        // What is written to counts against `Data`, what is only reserved (allocator arenas, stacks) against `As`.
+        limit(Resource::Data, self.memory_bytes_max, self.memory_bytes_max)?;
+        let reserved = self.memory_bytes_max.saturating_mul(2).saturating_add(2 << 30);
+        limit(Resource::As, reserved, reserved)?;
+        // The soft limit's signal names the limit, the hard one's could be anybody's.
+        limit(Resource::Cpu, self.cpu_seconds_max, self.cpu_seconds_max.saturating_add(1))?;
+        limit(Resource::Core, 0, 0)?;
+        limit(Resource::Fsize, 0, 0)?;
+        rustix::process::nice(NICENESS)?;
+        Ok(())
+    }
+}
+
+fn over(limit_name: &str, limit: u64) -> Rejected {
+    Rejected::CompileLimit { limit_name: limit_name.to_owned(), limit }
+}
+
+fn invalid(words: &str) -> Rejected {
+    Rejected::Invalid { detail: bounded(words) }
+}
+
+fn bounded(words: &str) -> String {
+    super::log::printable(super::log::cut_to(words.trim(), 500))
+}
+
+fn host_failed(error: impl std::fmt::Display) -> Rejected {
+    Rejected::Host { detail: error.to_string() }
+}

@@ -1,0 +1,117 @@
+//! The engine: one per process, with everything off that a filter does not need.
+//!
+//! Two things are decided here. [`compile_config`] is what decides the machine code, and is the same in the compiler's
+//! process and in the one that runs filters, else an artefact of the one would not load in the other. [`pooled`] adds
+//! where instances live: a pool of slots reserved once, so that a fresh instance per call costs microseconds.
+
+use std::num::NonZeroUsize;
+
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
+};
+
+use super::Options;
+
+/// Core instances of one component. Rust makes 1 to 4; componentize-py links a few dozen libraries.
+const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 64;
+/// Linear memories of one component; each costs 4 GiB of address space a slot, but no memory.
+const MEMORIES_PER_COMPONENT_MAX: u32 = 2;
+/// Tables of one component. An adapted wasip1 component has two.
+const TABLES_PER_COMPONENT_MAX: u32 = 8;
+/// Stack for WebAssembly frames, in bytes: what a guest's recursion may use before it traps.
+const WASM_STACK_BYTES_MAX: usize = 512 << 10;
+/// Stack of one call, in bytes. The difference to [`WASM_STACK_BYTES_MAX`] is all that host functions have, and
+/// overflowing it aborts the process, so it is far more than they need.
+const CALL_STACK_BYTES: usize = WASM_STACK_BYTES_MAX + (1 << 20);
+/// Frames named in a trap's record.
+const BACKTRACE_FRAMES_MAX: usize = 8;
+
+/// What decides the machine code.
+pub(super) fn compile_config() -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .concurrency_support(false)
+        .consume_fuel(true)
+        // Determinism: one bit pattern for every NaN, and no instruction whose result is the machine's choice.
+        .cranelift_nan_canonicalization(true)
+        .wasm_relaxed_simd(false)
+        .relaxed_simd_deterministic(true)
+        // Each of these is code that a hostile guest could reach and that no filter needs.
+        .wasm_memory64(false)
+        .wasm_custom_page_sizes(false)
+        .wasm_wide_arithmetic(false)
+        .wasm_stack_switching(false)
+        .shared_memory(false)
+        .cranelift_opt_level(OptLevel::Speed)
+        // Traps name functions; offsets, line tables and unwind tables for debuggers would double the artefact.
+        .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES_MAX))
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .generate_address_map(false)
+        .native_unwind_info(false)
+        .max_wasm_stack(WASM_STACK_BYTES_MAX)
+        .async_stack_size(CALL_STACK_BYTES);
+    config
+}
+
+/// The engine that compiles only.
+pub(super) fn compile_only() -> wasmtime::Result<Engine> {
+    Engine::new(&compile_config())
+}
+
+/// The engine that runs filters, with its pool.
+pub(super) fn pooled(options: &Options) -> wasmtime::Result<Engine> {
+    let slots = options.instances_max;
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_core_instances(slots.saturating_mul(CORE_INSTANCES_PER_COMPONENT_MAX))
+        .total_memories(slots.saturating_mul(MEMORIES_PER_COMPONENT_MAX))
+        .total_tables(slots.saturating_mul(TABLES_PER_COMPONENT_MAX))
+        .total_stacks(slots)
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT_MAX)
+        .max_tables_per_component(TABLES_PER_COMPONENT_MAX)
+        .max_tables_per_module(TABLES_PER_COMPONENT_MAX)
+        .max_memories_per_module(MEMORIES_PER_COMPONENT_MAX)
+        .table_elements(usize::try_from(options.table_elements_max).unwrap_or(usize::MAX))
+        .max_memory_size(usize::try_from(options.memory_bytes_max).unwrap_or(usize::MAX))
+        .max_unused_warm_slots(slots);
+    if swap_is_off() && PoolingAllocationConfig::is_pagemap_scan_available() {
+        // A slot is reset by writing back only the pages that were touched. With swap on, a touched page that was
+        // swapped out would be missed, and the next guest of the slot would see it: then slots are decommitted whole.
+        pool.pagemap_scan(Enabled::Yes)
+            .linear_memory_keep_resident(options.keep_resident_bytes)
+            .table_keep_resident(options.keep_resident_bytes.min(64 << 10))
+            .async_stack_keep_resident(options.keep_resident_bytes.min(64 << 10));
+    }
+    let mut config = compile_config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Engine::new(&config)
+}
+
+/// Whether this machine has no swap at all. Unknown counts as swap.
+fn swap_is_off() -> bool {
+    // The first line is the heading; each further line is a swap device or file.
+    std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().skip(1).all(|line| line.trim().is_empty()))
+}
+
+/// SHA-256 over everything that decides whether an artefact of this engine loads in another one.
+pub(super) fn compatibility(engine: &Engine) -> [u8; 32] {
+    let mut parts = HashedBytes::default();
+    std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut parts);
+    crate::crypto::sha256(&parts.0)
+}
+
+/// Keeps what is hashed, since `std`'s hash would be 64 bits and could differ between two builds.
+#[derive(Default)]
+struct HashedBytes(Vec<u8>);
+
+impl std::hash::Hasher for HashedBytes {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        0
+    }
+}

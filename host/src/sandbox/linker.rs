@@ -1,0 +1,40 @@
+//! Gives a component exactly what it imports, and nothing that is not on the list in `imports`.
+
+use wasmtime::Engine;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, Linker};
+
+use super::host;
+use super::imports::{self, Import};
+use super::state::State;
+use super::wasi;
+use super::wit_v0_1::FilterPre;
+use crate::domain::filter::Grant;
+
+/// Links a component that `validate` has let through.
+///
+/// A linker is made per component and under the very names that it imports: so one list serves every version of WASI, and
+/// a trap stands only where this component has an import that can never be called.
+///
+/// # Errors
+/// Where an import or the export has another type than the world says.
+pub(super) fn link(engine: &Engine, component: &Component) -> wasmtime::Result<FilterPre<State>> {
+    let mut linker = Linker::<State>::new(engine);
+    linker.allow_shadowing(true);
+    for (name, item) in component.component_type().imports(engine) {
+        let (Some(import), ComponentItem::ComponentInstance(imported)) = (imports::read(name), item.ty) else {
+            continue; // left undefined: instantiation refuses it
+        };
+        let mut instance = linker.instance(name)?;
+        match import {
+            Import::Types => {}
+            Import::Log => host::log::define(&mut instance)?,
+            Import::Granted(Grant::Config) => host::config::define(&mut instance)?,
+            Import::Granted(Grant::Lookup) => host::lookup::define(&mut instance)?,
+            Import::Wasi(interface) | Import::Sockets(interface) => {
+                wasi::define(&mut instance, interface, &imported, engine)?;
+            }
+        }
+    }
+    FilterPre::new(linker.instantiate_pre(component)?)
+}

@@ -1,0 +1,122 @@
+//! What one call carries with it: its store's data.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use wasmtime::{StoreContextMut, Trap};
+
+use crate::domain::secret::Secret;
+use crate::domain::time::Timestamp;
+
+use super::Tables;
+use super::limits::Limits;
+use super::log::Log;
+
+/// Fuel of one host call. About what its way in and out costs, so that a loop of cheap calls is metered like any other.
+const HOST_CALL_FUEL: u64 = 1_000;
+
+/// The data of one call's store. Lives as long as the call.
+pub(super) struct State {
+    pub(super) limits: Limits,
+    pub(super) meter: Meter,
+    pub(super) log: Log,
+    pub(super) accepted_at: Timestamp,
+    pub(super) random: super::wasi::random::Random,
+    pub(super) config: Config,
+    pub(super) tables: Arc<dyn Tables>,
+}
+
+/// The binding's settings and secrets.
+pub(super) struct Config {
+    /// A JSON object.
+    pub(super) text: Arc<str>,
+    pub(super) secrets: BTreeMap<String, Secret>,
+    /// The object's members, read when a filter first asks for one.
+    members: Option<BTreeMap<String, Box<RawValue>>>,
+}
+
+impl Config {
+    pub(super) fn new(text: Arc<str>, secrets: BTreeMap<String, Secret>) -> Self {
+        Self { text, secrets, members: None }
+    }
+
+    pub(super) fn member(&mut self, key: &str) -> Option<String> {
+        let members = self.members.get_or_insert_with(|| serde_json::from_str(&self.text).unwrap_or_default());
+        members.get(key).map(|value| value.get().to_owned())
+    }
+}
+
+/// Host calls and their bytes, counted.
+pub(super) struct Meter {
+    calls: u64,
+    calls_max: u64,
+    bytes: u64,
+    bytes_max: u64,
+    /// Fuel between two turns given to others.
+    slice: u64,
+    /// The fuel left when the last turn began.
+    turn_began_at: u64,
+}
+
+/// Why a host call ended the guest's call. Carried through the engine as an error, read again in `fault`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Stop {
+    #[error("went over `{limit_name}`")]
+    HostCalls { limit_name: &'static str, limit: u64 },
+    #[error("called wasi:cli/exit")]
+    Exit,
+}
+
+impl Meter {
+    pub(super) fn new(calls_max: u64, bytes_max: u64, slice: u64, fuel: u64) -> Self {
+        Self { calls: 0, calls_max, bytes: 0, bytes_max, slice, turn_began_at: fuel }
+    }
+
+    /// Counts one host call.
+    ///
+    /// # Errors
+    /// [`Stop::HostCalls`] where there were `host_calls_max` before it.
+    pub(super) fn count_call(&mut self) -> Result<(), Stop> {
+        self.calls += 1;
+        if self.calls > self.calls_max {
+            return Err(Stop::HostCalls { limit_name: "host_calls_max", limit: self.calls_max });
+        }
+        Ok(())
+    }
+
+    /// Counts bytes on their way to the guest.
+    ///
+    /// # Errors
+    /// [`Stop::HostCalls`] where they come to more than the guest could hold at once.
+    pub(super) fn count_bytes(&mut self, bytes: usize) -> Result<(), Stop> {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        if self.bytes > self.bytes_max {
+            return Err(Stop::HostCalls { limit_name: "memory_bytes_max", limit: self.bytes_max });
+        }
+        Ok(())
+    }
+}
+
+/// Takes the fuel of one host call that moves `bytes` bytes, and gives others their turn where a slice is used up.
+///
+/// Instructions alone would not do: a guest could spend hours in the host for the fuel of the calls' own few
+/// instructions, and since the engine only yields between instructions, nobody else would get the thread.
+///
+/// # Errors
+/// [`Trap::OutOfFuel`] where there is not enough fuel left.
+pub(super) async fn charge(store: &mut StoreContextMut<'_, State>, bytes: usize) -> wasmtime::Result<()> {
+    let cost = HOST_CALL_FUEL.saturating_add(bytes as u64);
+    let Some(left) = store.get_fuel()?.checked_sub(cost) else {
+        store.set_fuel(0)?;
+        return Err(Trap::OutOfFuel.into());
+    };
+    // This also begins a new slice in the engine, so the turns are counted here as well.
+    store.set_fuel(left)?;
+    let meter = &mut store.data_mut().meter;
+    if meter.turn_began_at.saturating_sub(left) >= meter.slice {
+        meter.turn_began_at = left;
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! Machine code between calls and restarts.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+
+/// Sandboxes one after the other over the same folder, that count how often the wasm was fetched again.
+struct Restarts {
+    dir: tempfile::TempDir,
+    wasm: Bytes,
+    fetched: Arc<AtomicUsize>,
+}
+
+impl Restarts {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), wasm: guests::pass(), fetched: Arc::default() }
+    }
+
+    fn start(&self) -> Fixture {
+        let (wasm, fetched) = (self.wasm.clone(), self.fetched.clone());
+        let cache = self.dir.path().to_owned();
+        Fixture::with(|options| {
+            options.cache_dir = cache;
+            options.components = Arc::new(move |_| {
+                fetched.fetch_add(1, Ordering::SeqCst);
+                Box::pin(std::future::ready(Some(wasm.clone())))
+            });
+        })
+    }
+
+    async fn run(&self) -> Result<Verdict, Fault> {
+        let fixture = self.start();
+        fixture.sandbox.run(fixture.call(Digest(sha256(&self.wasm)))).await.verdict
+    }
+
+    fn fetched(&self) -> usize {
+        self.fetched.load(Ordering::SeqCst)
+    }
+
+    fn file(&self) -> PathBuf {
+        let files: Vec<_> = std::fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        files.into_iter().next().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_restart_finds_the_machine_code_on_disk() {
+    let restarts = Restarts::new();
+    assert_eq!(restarts.run().await, Ok(Verdict::Pass));
+    assert_eq!(restarts.fetched(), 1);
+    assert_eq!(restarts.run().await, Ok(Verdict::Pass));
+    assert_eq!(restarts.fetched(), 1, "read from disk");
+}
+
+#[tokio::test]
+async fn changed_or_cut_machine_code_is_compiled_again_and_never_loaded() {
+    let restarts = Restarts::new();
+    assert_eq!(restarts.run().await, Ok(Verdict::Pass));
+    let good = std::fs::read(restarts.file()).unwrap();
+    let mut changed = good.clone();
+    changed[good.len() / 2] ^= 0x40;
+    for (nth, bad) in [&changed[..], &good[..good.len() / 2], b""].into_iter().enumerate() {
+        std::fs::write(restarts.file(), bad).unwrap();
+        assert_eq!(restarts.run().await, Ok(Verdict::Pass));
+        assert_eq!(restarts.fetched(), nth + 2, "compiled again");
+        assert_eq!(std::fs::read(restarts.file()).unwrap().len(), good.len(), "and kept");
+    }
+}
+
+#[tokio::test]
+async fn the_folder_is_private() {
+    let fixture = Fixture::new();
+    let mode = std::fs::metadata(fixture.dir.path().join("cache")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn many_first_calls_are_one_compile() {
+    let restarts = Restarts::new();
+    let fixture = restarts.start();
+    let digest = Digest(sha256(&restarts.wasm));
+    let calls = (0..20).map(|_| fixture.sandbox.run(fixture.call(digest)));
+    for ran in futures_util::future::join_all(calls).await {
+        assert_eq!(ran.verdict, Ok(Verdict::Pass));
+    }
+    assert_eq!(restarts.fetched(), 1);
+}
+
+#[tokio::test]
+async fn what_is_nowhere_to_be_found_is_unavailable_and_so_tried_again() {
+    let fixture = Fixture::new();
+    let fault = fixture.sandbox.run(fixture.call(Digest([1; 32]))).await.verdict.unwrap_err();
+    assert!(fault.is_transient(), "{fault}");
+    let wrong = Fixture::with(|options| {
+        options.components = Arc::new(|_| Box::pin(std::future::ready(Some(guests::pass()))));
+    });
+    let fault = wrong.sandbox.run(wrong.call(Digest([1; 32]))).await.verdict.unwrap_err();
+    assert_eq!(fault.kind(), "unavailable");
+}
+
+#[test]
+fn the_compilers_process_makes_what_the_pool_loads() {
+    let options = Options::new(PathBuf::new(), [0; 32], Arc::new(|_| Box::pin(std::future::ready(None))));
+    let (alone, pooled) = (engine::compile_only().unwrap(), engine::pooled(&options).unwrap());
+    assert_eq!(engine::compatibility(&alone), engine::compatibility(&pooled));
+}

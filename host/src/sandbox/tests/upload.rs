@@ -1,0 +1,115 @@
+//! What is not taken in, and in which words.
+
+use super::guests::{self, CONFIG, Guest, LOOKUP};
+use super::*;
+
+async fn rejected(wasm: Bytes) -> Rejected {
+    Fixture::new().upload(wasm).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_filter_is_taken_with_what_it_needs() {
+    let fixture = Fixture::new();
+    let pass = guests::pass();
+    let compiled = fixture.upload(pass.clone()).await.unwrap();
+    assert_eq!(compiled.digest, Digest(sha256(&pass)));
+    assert_eq!(compiled.size_bytes, pass.len() as u64);
+    assert_eq!(compiled.needs, BTreeSet::new());
+    let lookup = fixture.upload(LOOKUP.doing("", guests::PASS)).await.unwrap();
+    assert_eq!(lookup.needs, [Grant::Lookup].into());
+    let config = fixture.upload(CONFIG.doing("", guests::PASS)).await.unwrap();
+    assert_eq!(config.needs, [Grant::Config].into());
+}
+
+#[tokio::test]
+async fn other_things_than_components_are_named() {
+    assert_eq!(rejected(wat::parse_str("(module)").unwrap().into()).await, Rejected::CoreModule);
+    assert_eq!(rejected(Bytes::from_static(b"\x7fELF....")).await.kind(), "not_wasm");
+    assert_eq!(rejected(Bytes::new()).await.kind(), "not_wasm");
+    let engine = engine::compile_only().unwrap();
+    let machine_code = engine.precompile_component(&guests::pass()).unwrap();
+    assert_eq!(rejected(machine_code.into()).await, Rejected::Precompiled);
+    let cut = guests::pass().slice(..100);
+    assert_eq!(rejected(cut).await.kind(), "invalid");
+}
+
+#[tokio::test]
+async fn a_filter_over_its_bytes_is_not_even_looked_at() {
+    let mut fixture = Fixture::new();
+    fixture.quota.filter_bytes_max = 10;
+    let bytes = guests::pass().len() as u64;
+    assert_eq!(fixture.upload(guests::pass()).await.unwrap_err(), Rejected::TooLarge { bytes, limit: 10 });
+}
+
+#[tokio::test]
+async fn a_component_of_another_world_is_told_what_is_missing() {
+    let empty = wat::parse_str("(component)").unwrap();
+    assert_eq!(rejected(empty.into()).await, Rejected::NoTransform { exports: "nothing".into() });
+    let newer = Guest { export: "setgate:filter/transform@0.2.0", ..Guest::default() }.wasm();
+    assert_eq!(rejected(newer).await, Rejected::WrongVersion { export: "setgate:filter/transform@0.2.0".into() });
+    let patched = Guest { export: "setgate:filter/transform@0.1.9", ..Guest::default() }.wasm();
+    assert!(Fixture::new().run(patched).await.verdict.is_ok());
+    let other_types = wat::parse_str(
+        r#"(component
+             (core module $m (func (export "process")))
+             (core instance $i (instantiate $m))
+             (func $process (canon lift (core func $i "process")))
+             (instance $transform (export "process" (func $process)))
+             (export "setgate:filter/transform@0.1.0" (instance $transform)))"#,
+    );
+    assert_eq!(rejected(other_types.unwrap().into()).await.kind(), "wrong_types");
+}
+
+#[tokio::test]
+async fn what_nobody_is_given_cannot_be_imported() {
+    for import in [
+        r#"(import "wasi:http/types@0.2.3" (instance $h (export "f" (func))))"#,
+        r#"(import "wasi:sockets/tcp-create-socket@0.2.3" (instance $s (export "create-tcp-socket" (func))))"#,
+        r#"(import "setgate:filter/http@0.1.0" (instance $h (export "f" (func))))"#,
+        r#"(import "bare" (func))"#,
+    ] {
+        let why = rejected(Guest { imports: import, ..Guest::default() }.wasm()).await;
+        assert_eq!(why.kind(), "import", "{import}: {why}");
+    }
+    let newer = r#"(import "setgate:filter/log@0.1.4" (instance $l (export "flush" (func))))"#;
+    assert_eq!(rejected(Guest { imports: newer, ..Guest::default() }.wasm()).await.kind(), "wrong_types");
+}
+
+#[tokio::test]
+async fn a_filter_that_cannot_start_within_its_quota_is_not_taken() {
+    let mut fixture = Fixture::new();
+    fixture.quota.fuel_per_call = 100_000;
+    let endless = guests::doing_with("(func $start (loop $again (br $again))) (start $start)", guests::PASS);
+    assert_eq!(fixture.upload(endless).await.unwrap_err(), Rejected::Start(Fault::Fuel { limit: 100_000 }));
+    let traps = guests::doing_with("(func $start unreachable) (start $start)", guests::PASS);
+    assert_eq!(fixture.upload(traps).await.unwrap_err().kind(), "start");
+
+    let (wanted, limit) = (1_000 << 16, 32 << 20);
+    let large = Guest { memory: r#"(memory (export "memory") 1000)"#, ..Guest::default() }.wasm();
+    assert_eq!(fixture.upload(large).await.unwrap_err(), Rejected::Start(Fault::Memory { wanted, limit }));
+    let table = guests::doing_with("(table 15000 funcref)", guests::PASS);
+    assert_eq!(
+        fixture.upload(table).await.unwrap_err(),
+        Rejected::Start(Fault::Table { wanted: 15_000, limit: 10_000 })
+    );
+}
+
+#[tokio::test]
+async fn what_no_quota_could_hold_does_not_fit_the_pool() {
+    let huge = Guest { memory: r#"(memory (export "memory") 20000)"#, ..Guest::default() }.wasm();
+    assert_eq!(rejected(huge).await.kind(), "invalid");
+    let memories = guests::doing_with("(memory 1) (memory 1)", guests::PASS);
+    assert_eq!(rejected(memories).await.kind(), "invalid");
+}
+
+#[tokio::test]
+async fn proposals_that_are_off_are_refused() {
+    for off in [
+        "(memory i64 1)",
+        "(func (result v128) (f32x4.relaxed_madd (v128.const i64x2 0 0) (v128.const i64x2 0 0) (v128.const i64x2 0 0)))",
+        "(memory 1 1 shared)",
+        "(tag $t)",
+    ] {
+        assert_eq!(rejected(guests::doing_with(off, guests::PASS)).await.kind(), "invalid", "{off}");
+    }
+}

@@ -1,0 +1,80 @@
+//! What an upload must be.
+
+use std::collections::BTreeSet;
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+
+use crate::domain::filter::Grant;
+
+use super::Rejected;
+use super::imports::{self, Import};
+
+/// The export that makes a component a filter, without its version.
+const TRANSFORM: &str = "setgate:filter/transform";
+
+/// Looks at the bytes alone, before any time is spent on them.
+pub(super) fn bytes(wasm: &[u8], bytes_max: u64) -> Result<(), Rejected> {
+    if wasm.len() as u64 > bytes_max {
+        return Err(Rejected::TooLarge { bytes: wasm.len() as u64, limit: bytes_max });
+    }
+    if Engine::detect_precompiled(wasm).is_some() {
+        return Err(Rejected::Precompiled);
+    }
+    // Magic, then version and layer: 1 and 0 for a module, 13 and 1 for a component.
+    match wasm.first_chunk::<8>() {
+        Some(b"\0asm\x0d\0\x01\0") => Ok(()),
+        Some(b"\0asm\x01\0\0\0") => Err(Rejected::CoreModule),
+        Some([0, b'a', b's', b'm', rest @ ..]) => {
+            Err(Rejected::NotWasm { detail: format!("version and layer are {rest:02x?}, expected [0d, 00, 01, 00]") })
+        }
+        Some(start) => Err(Rejected::NotWasm { detail: format!("it starts with {start:02x?}") }),
+        None => Err(Rejected::NotWasm { detail: format!("it has {} bytes", wasm.len()) }),
+    }
+}
+
+/// Looks at what a compiled component imports and exports; gives the grants that it needs.
+pub(super) fn component(engine: &Engine, component: &Component) -> Result<BTreeSet<Grant>, Rejected> {
+    exports_transform(engine, component)?;
+    let mut needs = BTreeSet::new();
+    for (name, item) in component.component_type().imports(engine) {
+        let refused = || Rejected::Import { import: super::log::printable(super::log::cut_to(name, 200)) };
+        let ComponentItem::ComponentInstance(interface) = item.ty else {
+            return Err(refused());
+        };
+        match imports::read(name).ok_or_else(refused)? {
+            Import::Granted(grant) => {
+                needs.insert(grant);
+            }
+            // Types of sockets come along with a standard library; a function would be a use of them.
+            Import::Sockets(_)
+                if interface.exports(engine).any(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_))) =>
+            {
+                return Err(refused());
+            }
+            Import::Types | Import::Log | Import::Wasi(_) | Import::Sockets(_) => {}
+        }
+    }
+    Ok(needs)
+}
+
+fn exports_transform(engine: &Engine, component: &Component) -> Result<(), Rejected> {
+    let mut others = Vec::new();
+    for (name, _) in component.component_type().exports(engine) {
+        match name.split_once('@') {
+            Some((TRANSFORM, version)) if imports::is_ours(version) => return Ok(()),
+            Some((TRANSFORM, _)) => return Err(Rejected::WrongVersion { export: super::log::printable(name) }),
+            _ if name == TRANSFORM => return Err(Rejected::WrongVersion { export: name.to_owned() }),
+            _ => others.push(format!("`{}`", super::log::printable(super::log::cut_to(name, 80)))),
+        }
+    }
+    let count = others.len();
+    others.truncate(5);
+    let exports = match count {
+        0 => "nothing".to_owned(),
+        1..=5 => others.join(", "),
+        _ => format!("{} and {} more", others.join(", "), count - 5),
+    };
+    Err(Rejected::NoTransform { exports })
+}
