@@ -75,8 +75,10 @@ pub struct DueDelivery {
     pub plan: Digest,
     /// Since when it is due.
     pub due_at: Timestamp,
-    /// Attempts made so far.
+    /// Attempts made so far, over all redrives: the next one is numbered one more.
     pub attempts: u32,
+    /// Those of them made before the last redrive: the retry schedule starts anew behind them.
+    pub attempts_before: u32,
     /// How often a filter asked for another try.
     pub filter_tries: u32,
     /// Whether the chain has run and its bytes are stored.
@@ -187,6 +189,8 @@ pub struct DeliveryRecord {
     pub plan: Digest,
     /// What each filter did.
     pub runs: Vec<FilterRun>,
+    /// Whether a person let it go on without its filters ([`Redrive::Release`]).
+    pub released: bool,
     /// Attempts made.
     pub attempts: u32,
     /// When it was created.
