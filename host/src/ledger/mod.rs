@@ -42,6 +42,8 @@ mod effects;
 mod error;
 mod history;
 mod journal;
+#[cfg(test)]
+mod model;
 mod outbox;
 mod plans;
 mod readers;
