@@ -1,2 +1,7 @@
-//! The `setgate` program.
-fn main() {}
+//! The `setgate` program: see `setgate --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    setgate::cli::main()
+}

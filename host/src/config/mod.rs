@@ -1,1 +1,389 @@
-//! config
+//! Settings: a usable default for each, a TOML file over that, environment variables over both.
+//!
+//! `SETGATE_<SECTION>__<KEY>` sets `<key>` in `[<section>]`, for example `SETGATE_LISTEN__ADDRESS=0.0.0.0:8080`.
+//! Every limit ends in its unit and is listed in `docs/config.md`, which a test keeps equal to the types below.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::tenant::Quota;
+
+/// What was wrong with the settings: file, key and value, in words.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The named file cannot be read.
+    #[error(
+        "cannot read the configuration file {path}: {source}; give another with --config, or none to use the defaults"
+    )]
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// A key is unknown, or a value does not fit.
+    #[error("the configuration is not valid:{0}")]
+    Invalid(String),
+}
+
+/// All settings of a host.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the host listens.
+    pub listen: Listen,
+    /// What is kept on disk.
+    pub data: Data,
+    /// What is taken in.
+    pub ingest: Ingest,
+    /// What a tenant may use where it has no quota of its own.
+    pub quota: Quota,
+    /// How filters run.
+    pub sandbox: Sandbox,
+    /// How deliveries are driven.
+    pub delivery: Delivery,
+    /// How receivers are reached.
+    pub egress: Egress,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// `[listen]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// Address and port; port 0 takes a free one, which the log tells.
+    pub address: SocketAddr,
+    /// PEM file with the certificate chain; with `tls_key`, the listener speaks TLS.
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file with the private key.
+    pub tls_key: Option<PathBuf>,
+    /// Whether `/metrics` is answered without the operator's key; where not set: on a loopback address only.
+    pub metrics_open: Option<bool>,
+    /// Connections open at once.
+    pub connections_max: usize,
+    /// Milliseconds a client may take to send its request's head, and to finish its TLS handshake.
+    pub head_ms_max: u64,
+    /// Milliseconds a request may take as a whole, its body included.
+    pub request_ms_max: u64,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls_certificate: None,
+            tls_key: None,
+            metrics_open: None,
+            connections_max: 4096,
+            head_ms_max: 10_000,
+            request_ms_max: 60_000,
+        }
+    }
+}
+
+/// `[data]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Data {
+    /// Folder of the ledger, the compiled filters and, unless given otherwise, the master key. Made with mode 0700.
+    pub dir: PathBuf,
+    /// File of the master key that encrypts secrets at rest; `<dir>/master.key` where absent, made at first start.
+    pub master_key_file: Option<PathBuf>,
+    /// Hours that events with all their deliveries at rest are kept.
+    pub retention_hours: u64,
+    /// Events or settlements that share one commit at the most.
+    pub batch_max: usize,
+    /// Writes that wait for a commit at the most; beyond, ingest is answered 503.
+    pub queue_max: usize,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("setgate-data"),
+            master_key_file: None,
+            retention_hours: 24 * 30,
+            batch_max: 512,
+            queue_max: 8192,
+        }
+    }
+}
+
+/// `[ingest]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ingest {
+    /// Bytes of one event's body.
+    pub body_bytes_max: usize,
+    /// Levels of arrays and objects in one event.
+    pub json_depth_max: usize,
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self { body_bytes_max: 256 << 10, json_depth_max: 64 }
+    }
+}
+
+/// `[sandbox]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sandbox {
+    /// Filter calls at once; more wait their turn.
+    pub instances_max: u32,
+    /// Of them, one tenant's.
+    pub instances_per_tenant_max: u32,
+    /// Threads that run guests and nothing else; 0: one per core.
+    pub guest_threads: usize,
+    /// Fuel after which a call lets others go on; about a millisecond's.
+    pub fuel_slice: u64,
+    /// Bytes of linear memory that any tenant's quota can give: the size of a slot of the pool.
+    pub memory_bytes_max: u64,
+    /// Table elements that any tenant's quota can give.
+    pub table_elements_max: u64,
+    /// Bytes of a slot kept in memory between two calls, where the machine has no swap.
+    pub keep_resident_bytes: usize,
+    /// Bytes of compiled filters kept in memory.
+    pub loaded_bytes_max: u64,
+    /// Bytes of compiled filters kept on disk.
+    pub cache_bytes_max: u64,
+    /// Compiles at once.
+    pub compiles_max: usize,
+    /// Milliseconds one compile may take.
+    pub compile_wall_ms_max: u64,
+    /// CPU seconds one compile may take, over all its threads.
+    pub compile_cpu_seconds_max: u64,
+    /// Bytes of memory one compile may take.
+    pub compile_memory_bytes_max: u64,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            instances_max: 64,
+            instances_per_tenant_max: 32,
+            guest_threads: 0,
+            fuel_slice: 1_000_000,
+            memory_bytes_max: 128 << 20,
+            table_elements_max: 20_000,
+            keep_resident_bytes: 512 << 10,
+            loaded_bytes_max: 256 << 20,
+            cache_bytes_max: 2 << 30,
+            compiles_max: 1,
+            compile_wall_ms_max: 60_000,
+            compile_cpu_seconds_max: 60,
+            compile_memory_bytes_max: 1 << 30,
+        }
+    }
+}
+
+/// `[delivery]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delivery {
+    /// Deliveries worked on at once.
+    pub in_flight_max: usize,
+    /// Of them, one tenant's.
+    pub in_flight_per_tenant_max: usize,
+    /// Of them, to one endpoint (scheme, host and port) of one tenant.
+    pub in_flight_per_endpoint_max: usize,
+    /// Deliveries of one subscription held ready in memory; the others wait on disk.
+    pub window_max: usize,
+    /// Milliseconds that deliveries in flight may take to finish when the host stops; then they are released.
+    pub drain_ms_max: u64,
+    /// Hours a held delivery waits for a person before it becomes a dead letter.
+    pub held_hours_max: u64,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            in_flight_max: 256,
+            in_flight_per_tenant_max: 64,
+            in_flight_per_endpoint_max: 16,
+            window_max: 512,
+            drain_ms_max: 20_000,
+            held_hours_max: 24 * 14,
+        }
+    }
+}
+
+/// `[egress]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Egress {
+    /// Networks that deliveries may go to although they are private, such as `["10.0.0.0/8"]`. Everything that is
+    /// not on the public internet is refused otherwise.
+    pub allow: Vec<IpNet>,
+    /// Whether `http://` endpoints may be used.
+    pub allow_http: bool,
+    /// PEM files of certificate authorities to trust besides the system's.
+    pub ca_files: Vec<PathBuf>,
+    /// Milliseconds to connect, TLS included.
+    pub connect_ms_max: u32,
+    /// Milliseconds for one attempt as a whole.
+    pub response_ms_max: u32,
+    /// Bytes of an answer read at the most; the connection is closed beyond.
+    pub response_bytes_max: usize,
+    /// Bytes of an answer kept in the history.
+    pub response_bytes_kept: usize,
+    /// Unused connections kept for each receiver.
+    pub idle_per_host_max: usize,
+    /// Milliseconds an unused connection is kept.
+    pub idle_ms_max: u32,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            allow_http: false,
+            ca_files: Vec::new(),
+            connect_ms_max: 5_000,
+            response_ms_max: 15_000,
+            response_bytes_max: 64 << 10,
+            response_bytes_kept: 2 << 10,
+            idle_per_host_max: 8,
+            idle_ms_max: 30_000,
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `text` or `json`, to standard error.
+    pub format: LogFormat,
+    /// Level, or directives such as `info,setgate::pipeline=debug`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".into() }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Config {
+    /// Defaults, then the file, then the environment. Without `file`, `setgate.toml` of the current folder is taken
+    /// where there is one.
+    pub fn load(file: Option<&Path>) -> Result<Self, Error> {
+        let implied = Path::new("setgate.toml");
+        let file = file.or_else(|| implied.exists().then_some(implied));
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+            figment = figment.merge(NamedToml { name: path.display().to_string(), text });
+        }
+        // The master key is not a setting: it is read where it is used and kept out of everything that can be shown.
+        let env = Env::prefixed("SETGATE_").filter(|key| key.as_str().contains("__")).split("__");
+        let config: Self = figment.merge(env).extract().map_err(|error| Error::Invalid(in_words(error)))?;
+        config.check().map_err(Error::Invalid)?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let not_zero = [
+            ("listen.connections_max", self.listen.connections_max),
+            ("data.batch_max", self.data.batch_max),
+            ("data.queue_max", self.data.queue_max),
+            ("ingest.body_bytes_max", self.ingest.body_bytes_max),
+            ("ingest.json_depth_max", self.ingest.json_depth_max),
+            ("sandbox.instances_max", self.sandbox.instances_max as usize),
+            ("delivery.in_flight_max", self.delivery.in_flight_max),
+            ("delivery.in_flight_per_tenant_max", self.delivery.in_flight_per_tenant_max),
+            ("delivery.in_flight_per_endpoint_max", self.delivery.in_flight_per_endpoint_max),
+            ("delivery.window_max", self.delivery.window_max),
+        ];
+        if let Some((key, _)) = not_zero.iter().find(|(_, value)| *value == 0) {
+            return Err(format!(" `{key}` is 0; it has to be at least 1"));
+        }
+        if self.listen.tls_certificate.is_some() != self.listen.tls_key.is_some() {
+            return Err(" `listen.tls_certificate` and `listen.tls_key` go together: give both or none".into());
+        }
+        Ok(())
+    }
+}
+
+/// A TOML file that keeps its name in what figment says about it.
+struct NamedToml {
+    name: String,
+    text: String,
+}
+
+impl figment::Provider for NamedToml {
+    fn metadata(&self) -> figment::Metadata {
+        figment::Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> Result<figment::value::Map<figment::Profile, figment::value::Dict>, figment::Error> {
+        Toml::string(&self.text).data()
+    }
+}
+
+fn in_words(errors: figment::Error) -> String {
+    let mut text = String::new();
+    for error in errors {
+        text.push_str("\n  ");
+        if !error.path.is_empty() {
+            text.push_str(&format!("`{}`: ", error.path.join(".")));
+        }
+        text.push_str(&error.kind.to_string());
+        if let Some(metadata) = &error.metadata {
+            text.push_str(&format!(" (in {})", metadata.name));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, Error> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load(Some(file.path()))
+    }
+
+    #[test]
+    fn a_file_changes_what_it_names_and_nothing_else() {
+        let config = load("[listen]\naddress = \"0.0.0.0:9000\"\n[quota]\nfuel_per_call = 7\n").unwrap();
+        assert_eq!(config.listen.address.port(), 9000);
+        assert_eq!(config.quota.fuel_per_call, 7);
+        assert_eq!(config.ingest.body_bytes_max, 256 << 10);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, expected) in [
+            ("[listen]\nadress = \"x\"\n", "adress"),
+            ("[listen]\naddress = 7\n", "listen.address"),
+            ("[delivery]\nwindow_max = 0\n", "delivery.window_max"),
+            ("[listen]\ntls_key = \"k.pem\"\n", "listen.tls_certificate"),
+            ("[listen\n", "TOML parse error"),
+        ] {
+            let said = load(text).unwrap_err().to_string();
+            assert!(said.contains(expected), "{text}: {said}");
+        }
+        let missing = Config::load(Some(Path::new("/nowhere/setgate.toml"))).unwrap_err();
+        assert!(missing.to_string().contains("/nowhere/setgate.toml"));
+    }
+}

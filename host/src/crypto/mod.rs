@@ -1,19 +1,15 @@
-//! Digests and MACs.
+//! Digests, MACs, randomness and secrets at rest. Crypto libraries are used here and in `signing`, nowhere else
+//! (TLS aside).
+//!
+//! One [`MasterKey`] per installation; every other key at rest follows from it by label, or is sealed under it.
 
-use hmac::{Hmac, Mac};
-use sha2::{Digest, Sha256};
+mod digest;
+mod error;
+mod master_key;
+mod random;
+mod sealing;
 
-/// SHA-256 of `bytes`.
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
-}
-
-/// HMAC-SHA256 under `key` over `parts`, one after the other. The parts are not told apart: where their lengths vary,
-/// the caller puts a length before each.
-pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
-    for part in parts {
-        mac.update(part);
-    }
-    mac.finalize().into_bytes().into()
-}
+pub use digest::{constant_time_eq, hmac_sha256, hmac_sha384, hmac_sha512, sha256};
+pub use error::Error;
+pub use master_key::{MASTER_KEY_BYTES, MasterKey};
+pub use random::{random_bytes, random_u128, random_unit};

@@ -77,6 +77,8 @@ pub struct DueDelivery {
     pub due_at: Timestamp,
     /// Attempts made so far.
     pub attempts: u32,
+    /// Of them, those before the last redrive: the retry schedule starts anew after one.
+    pub attempts_before: u32,
     /// How often a filter asked for another try.
     pub filter_tries: u32,
     /// Whether the chain has run and its bytes are stored.
@@ -187,6 +189,8 @@ pub struct DeliveryRecord {
     pub plan: Digest,
     /// What each filter did.
     pub runs: Vec<FilterRun>,
+    /// Whether a person let it go on without its filters ([`Redrive::Release`]).
+    pub released: bool,
     /// Attempts made.
     pub attempts: u32,
     /// When it was created.

@@ -1,6 +1,7 @@
 //! Events: what a source sent and was accepted, once in the source's bytes and once as a SET.
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use super::id::{EventId, SourceName, TenantId};
 use super::set::SetToken;
@@ -63,6 +64,30 @@ pub struct Event {
     /// The accepted bytes as they came.
     pub original: Bytes,
     /// The media type they came with, without parameters.
+    pub content_type: String,
+    /// When the host took it in.
+    pub accepted_at: Timestamp,
+}
+
+/// An event as its history shows it: without its bytes.
+#[derive(Debug, Clone, Serialize)]
+pub struct EventRecord {
+    /// Its place in the journal.
+    #[serde(skip)]
+    pub seq: EventSeq,
+    /// See [`NewEvent::id`].
+    pub id: EventId,
+    /// Whose event it is.
+    pub tenant: TenantId,
+    /// Who sent it.
+    pub source: SourceName,
+    /// The event's types.
+    pub types: Vec<String>,
+    /// Whom the event is about.
+    pub subject: Option<String>,
+    /// The event's `jti`.
+    pub jti: String,
+    /// The media type it came with, without parameters.
     pub content_type: String,
     /// When the host took it in.
     pub accepted_at: Timestamp,

@@ -1,16 +1,20 @@
 //! What Setgate speaks of, as plain values: no runtime, no network, no files, no clock, no randomness.
 
 pub mod attempt;
+pub mod catalogue;
 pub mod delivery;
 pub mod endpoint;
 pub mod event;
 pub mod filter;
 pub mod id;
+pub mod json;
 pub mod retry;
 pub mod secret;
 pub mod set;
 pub mod source;
+pub mod subject;
 pub mod subscription;
+pub mod table;
 pub mod tenant;
 pub mod time;
 pub mod verdict;

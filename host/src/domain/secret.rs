@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::id::{SourceName, SubscriptionId, TenantId};
+
 /// An encrypted secret, as `v1.<base64url nonce and ciphertext>`. Opened by `crypto` alone.
 /// Safe to store; still not shown, since its length tells something.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,4 +48,19 @@ impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self)
     }
+}
+
+/// What a source's secrets are bound to when they are encrypted: moved elsewhere, they do not open.
+pub fn source_context(tenant: &TenantId, source: &SourceName) -> String {
+    format!("source/{tenant}/{source}")
+}
+
+/// What the secrets of a subscription's bindings are bound to.
+pub fn binding_context(tenant: &TenantId, subscription: &SubscriptionId) -> String {
+    format!("binding/{tenant}/{subscription}")
+}
+
+/// What a subscription's signing keys are bound to.
+pub fn signing_context(tenant: &TenantId, subscription: &SubscriptionId) -> String {
+    format!("{tenant}/{subscription}")
 }

@@ -2,7 +2,23 @@
 //!
 //! The text is kept, not a tree: member order and number text survive everything that nobody touches.
 
+mod apply;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::json::{JsonFault, JsonLimits, Object, check};
+
+pub use apply::{Applied, SEALED, apply, sealed_change};
+
+/// Characters of a `jti` at the most. Ours to choose: RFC 7519 names no limit, but it is a key of the ledger.
+pub const JTI_CHARS_MAX: usize = 255;
+
+/// Bytes of an event type URI at the most.
+pub const EVENT_URI_BYTES_MAX: usize = 1024;
+
+/// Where a number stops being plausible seconds (the year 5138) and is milliseconds (since March 1973).
+pub const MILLIS_FROM: i64 = 100_000_000_000;
 
 /// A valid SET: claims as JSON text, with the few facts that every stage asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,4 +33,288 @@ pub struct SetToken {
     pub issued_at: i64,
     /// The member names of `events`, in their order; at least one.
     pub types: Vec<String>,
+}
+
+/// Why claims are not a valid SET. Each says which claim and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetFault {
+    /// The text is not sound JSON, or not an object.
+    #[error(transparent)]
+    Json(#[from] JsonFault),
+    /// A required claim is missing.
+    #[error("`{claim}` is missing: a SET has iss, iat, jti and events (RFC 8417 section 2.2)")]
+    Missing {
+        /// The claim.
+        claim: &'static str,
+    },
+    /// A claim that is text is something else.
+    #[error(
+        "`{claim}` has to be a string (RFC 7519 section 4.1, RFC 8417 section 2.2); leave it out where there is none"
+    )]
+    NotAString {
+        /// The claim.
+        claim: &'static str,
+    },
+    /// A claim that names something is empty.
+    #[error("`{claim}` is an empty string: it has to name something")]
+    Empty {
+        /// The claim.
+        claim: &'static str,
+    },
+    /// `jti` is too long.
+    #[error("`jti` has {chars} characters: {JTI_CHARS_MAX} are allowed")]
+    JtiTooLong {
+        /// Characters of it.
+        chars: usize,
+    },
+    /// `jti` holds control characters.
+    #[error("`jti` holds control characters: use printable ones")]
+    JtiControl,
+    /// `iat` is not a number.
+    #[error("`iat` has to be a number: seconds since 1970-01-01T00:00:00Z (NumericDate, RFC 7519 section 2)")]
+    IatNotANumber,
+    /// `iat` is negative or too large.
+    #[error(
+        "`iat` is {given}, which is no time in seconds since 1970-01-01T00:00:00Z: it has to be from 0 to below {MILLIS_FROM}"
+    )]
+    IatOutOfRange {
+        /// The number as it was written, cut to 40 characters.
+        given: String,
+    },
+    /// `events` is not an object.
+    #[error("`events` has to be an object with one member per event type (RFC 8417 section 2.2)")]
+    EventsNotAnObject,
+    /// `events` has no member.
+    #[error("`events` is empty: it has to have at least one member (RFC 8417 section 2.2)")]
+    EventsEmpty,
+    /// A member of `events` is not named by an absolute URI.
+    #[error(
+        "the member `{name}` of `events` is not named by an absolute URI of at most {EVENT_URI_BYTES_MAX} bytes (RFC 8417 section 2.2)"
+    )]
+    EventNotAUri {
+        /// Its name, cut to 80 characters.
+        name: String,
+    },
+    /// A member of `events` is not an object.
+    #[error(
+        "the member `{name}` of `events` has to be an object, `{{}}` where there is nothing to say (RFC 8417 section 2.2)"
+    )]
+    EventNotAnObject {
+        /// Its name, cut to 80 characters.
+        name: String,
+    },
+    /// `aud` is neither a string nor an array of strings.
+    #[error("`aud` has to be a string or an array of strings (RFC 7519 section 4.1.3)")]
+    AudNotStrings,
+    /// `sub_id` is not an object with a `format`.
+    #[error("`sub_id` has to be an object with a string `format` (RFC 9493 section 3)")]
+    SubIdNoFormat,
+    /// `toe` is not a number.
+    #[error("`toe` has to be a number: seconds since 1970-01-01T00:00:00Z (RFC 8417 section 2.2)")]
+    ToeNotANumber,
+}
+
+impl SetFault {
+    /// The claim at fault; none where the text is no JSON object.
+    pub fn claim(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Json(_) => return None,
+            Self::Missing { claim } | Self::NotAString { claim } | Self::Empty { claim } => claim,
+            Self::JtiTooLong { .. } | Self::JtiControl => "jti",
+            Self::IatNotANumber | Self::IatOutOfRange { .. } => "iat",
+            Self::EventsNotAnObject | Self::EventsEmpty | Self::EventNotAUri { .. } | Self::EventNotAnObject { .. } => {
+                "events"
+            }
+            Self::AudNotStrings => "aud",
+            Self::SubIdNoFormat => "sub_id",
+            Self::ToeNotANumber => "toe",
+        })
+    }
+}
+
+impl SetToken {
+    /// Reads claims as a SET (RFC 8417 section 2.2). The text is kept without the white space around it. A
+    /// fractional `iat` is rounded down in [`issued_at`](Self::issued_at); claims that the RFC does not speak of may
+    /// be anything.
+    ///
+    /// # Errors
+    /// The first [`SetFault`]: soundness of the JSON, then the required claims, then the optional ones.
+    pub fn parse(mut text: String, limits: JsonLimits) -> Result<Self, SetFault> {
+        let sound = check(text.as_bytes(), limits)?;
+        let (from, len) = (sound.as_ptr().addr() - text.as_ptr().addr(), sound.len());
+        let claims = Object::parse(sound)?;
+        let issuer = required_text(&claims, "iss")?;
+        let issued_at = issued_at(&claims)?;
+        let jti = required_text(&claims, "jti")?;
+        check_jti(&jti)?;
+        let types = event_types(&claims)?;
+        check_optional(&claims)?;
+        text.truncate(from + len);
+        text.drain(..from);
+        Ok(Self { text, issuer, jti, issued_at, types })
+    }
+}
+
+/// Whether a `jti` may stand as one: 1 to [`JTI_CHARS_MAX`] characters, none of them a control character.
+///
+/// # Errors
+/// Which of these does not hold.
+pub fn check_jti(jti: &str) -> Result<(), SetFault> {
+    let chars = jti.chars().count();
+    if chars == 0 {
+        Err(SetFault::Empty { claim: "jti" })
+    } else if chars > JTI_CHARS_MAX {
+        Err(SetFault::JtiTooLong { chars })
+    } else if jti.contains(char::is_control) {
+        Err(SetFault::JtiControl)
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether a text has the shape of an absolute URI (RFC 3986 section 3): a scheme, a colon, and something behind it
+/// without spaces, controls, or characters that a URI has to escape.
+pub fn is_absolute_uri(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else { return false };
+    scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+        && !rest.is_empty()
+        && rest.bytes().all(|b| b.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&b))
+}
+
+/// The number that a JSON text is, rounded down; none where it is none.
+pub(crate) fn whole_number(text: &str) -> Option<i64> {
+    if let Ok(whole) = text.parse() {
+        return Some(whole);
+    }
+    let number: f64 = text.parse().ok().filter(|n: &f64| n.is_finite())?;
+    // The cast saturates, which is as good as any number outside of every range asked for here.
+    Some(number.floor() as i64)
+}
+
+fn required_text(claims: &Object<'_>, claim: &'static str) -> Result<String, SetFault> {
+    if claims.get(claim).is_none() {
+        return Err(SetFault::Missing { claim });
+    }
+    match claims.string(claim) {
+        None => Err(SetFault::NotAString { claim }),
+        Some(text) if text.is_empty() => Err(SetFault::Empty { claim }),
+        Some(text) => Ok(text),
+    }
+}
+
+fn issued_at(claims: &Object<'_>) -> Result<i64, SetFault> {
+    let text = claims.get("iat").ok_or(SetFault::Missing { claim: "iat" })?.get();
+    let seconds = whole_number(text).ok_or(SetFault::IatNotANumber)?;
+    if (0..MILLIS_FROM).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err(SetFault::IatOutOfRange { given: text.chars().take(40).collect() })
+    }
+}
+
+fn event_types(claims: &Object<'_>) -> Result<Vec<String>, SetFault> {
+    let events = claims.get("events").ok_or(SetFault::Missing { claim: "events" })?;
+    let events = Object::parse(events.get()).map_err(|_| SetFault::EventsNotAnObject)?;
+    if events.is_empty() {
+        return Err(SetFault::EventsEmpty);
+    }
+    let mut types = Vec::with_capacity(events.len());
+    for (name, event) in events.iter() {
+        let cut = || name.chars().take(80).collect();
+        if name.len() > EVENT_URI_BYTES_MAX || !is_absolute_uri(name) {
+            return Err(SetFault::EventNotAUri { name: cut() });
+        }
+        if !event.get().starts_with('{') {
+            return Err(SetFault::EventNotAnObject { name: cut() });
+        }
+        types.push(name.to_owned());
+    }
+    Ok(types)
+}
+
+fn check_optional(claims: &Object<'_>) -> Result<(), SetFault> {
+    for claim in ["txn", "sub"] {
+        if claims.get(claim).is_some() {
+            required_text(claims, claim)?;
+        }
+    }
+    if let Some(aud) = claims.get("aud") {
+        let read = serde_json::from_str(aud.get()).unwrap_or(Value::Null);
+        let ok = read.is_string() || read.as_array().is_some_and(|all| all.iter().all(Value::is_string));
+        if !ok {
+            return Err(SetFault::AudNotStrings);
+        }
+    }
+    if claims.get("sub_id").is_some() && claims.object("sub_id").and_then(|id| id.string("format")).is_none() {
+        return Err(SetFault::SubIdNoFormat);
+    }
+    if claims.get("toe").is_some_and(|toe| whole_number(toe.get()).is_none()) {
+        return Err(SetFault::ToeNotANumber);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOUND: &str = r#"{"iss":"https://idp.example","iat":1520364019.75,"jti":"a.b","aud":["x"],"txn":"8","sub":"u",
+        "sub_id":{"format":"opaque","id":"u"},"toe":1,"events":{"urn:x:y":{},"https://e.example/t":{"n":1.10}}}"#;
+
+    fn parse(text: &str) -> Result<SetToken, SetFault> {
+        SetToken::parse(text.to_owned(), JsonLimits::default())
+    }
+
+    #[test]
+    fn a_set_keeps_its_text_and_tells_its_facts() {
+        let set = parse(&format!("\n {SOUND} \n")).unwrap();
+        assert_eq!(set.text, SOUND);
+        assert_eq!(
+            (set.issuer.as_str(), set.jti.as_str(), set.issued_at),
+            ("https://idp.example", "a.b", 1_520_364_019)
+        );
+        assert_eq!(set.types, ["urn:x:y", "https://e.example/t"]);
+    }
+
+    #[test]
+    fn each_violation_names_its_claim() {
+        let claims = Object::parse(SOUND).unwrap();
+        let long = format!("\"{}\"", "j".repeat(256));
+        for (claim, text, expected) in [
+            ("iss", None, SetFault::Missing { claim: "iss" }),
+            ("iss", Some("7"), SetFault::NotAString { claim: "iss" }),
+            ("iss", Some("\"\""), SetFault::Empty { claim: "iss" }),
+            ("jti", None, SetFault::Missing { claim: "jti" }),
+            ("jti", Some("\"a\\u0007\""), SetFault::JtiControl),
+            ("jti", Some(long.as_str()), SetFault::JtiTooLong { chars: 256 }),
+            ("iat", None, SetFault::Missing { claim: "iat" }),
+            ("iat", Some("\"1520364019\""), SetFault::IatNotANumber),
+            ("iat", Some("1520364019750"), SetFault::IatOutOfRange { given: "1520364019750".into() }),
+            ("iat", Some("-1"), SetFault::IatOutOfRange { given: "-1".into() }),
+            ("iat", Some("1e300"), SetFault::IatOutOfRange { given: "1e300".into() }),
+            ("events", None, SetFault::Missing { claim: "events" }),
+            ("events", Some("[]"), SetFault::EventsNotAnObject),
+            ("events", Some("{}"), SetFault::EventsEmpty),
+            ("events", Some(r#"{"login":{}}"#), SetFault::EventNotAUri { name: "login".into() }),
+            ("events", Some(r#"{"urn:a b":{}}"#), SetFault::EventNotAUri { name: "urn:a b".into() }),
+            ("events", Some(r#"{"urn:a":1}"#), SetFault::EventNotAnObject { name: "urn:a".into() }),
+            ("aud", Some("[1]"), SetFault::AudNotStrings),
+            ("aud", Some("null"), SetFault::AudNotStrings),
+            ("txn", Some("8"), SetFault::NotAString { claim: "txn" }),
+            ("sub", Some("null"), SetFault::NotAString { claim: "sub" }),
+            ("sub_id", Some("{}"), SetFault::SubIdNoFormat),
+            ("toe", Some("\"1\""), SetFault::ToeNotANumber),
+        ] {
+            let broken = claims.with(&[(claim, text.map(str::to_owned))]);
+            assert_eq!(parse(&broken), Err(expected.clone()), "{broken}");
+            assert_eq!(expected.claim(), Some(claim));
+        }
+        assert_eq!(parse("[]"), Err(SetFault::Json(JsonFault::NotAnObject)));
+    }
+
+    #[test]
+    fn what_is_optional_may_be_missing() {
+        assert!(parse(r#"{"jti":"1","iss":"x","iat":0,"events":{"urn:x":{}}}"#).is_ok());
+    }
 }

@@ -109,8 +109,11 @@ pub struct SigningKey {
     pub expires_at: Option<Timestamp>,
 }
 
-/// A pattern over event types: `*` stands for any run of characters, all else for itself. A pattern without `:` is
-/// held against the catalogue's short name (`wso2/login/loginSuccess`), any other against the event type URI.
+/// A pattern over event types: `*` stands for any run of characters, all else for itself.
+///
+/// It is held against the event type URI and against the catalogue's short name (`wso2/login/loginSuccess`), from the
+/// beginning or from after any `/` or `:`, and has to reach the end: `loginSuccess`, `login/*` and the whole URI all
+/// find that event. The filter SDK's `Event::is` reads patterns the same way.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern(String);
@@ -126,11 +129,13 @@ impl Pattern {
 
     /// Whether it matches an event type, given with its short name in the catalogue.
     pub fn matches(&self, uri: &str, short_name: Option<&str>) -> bool {
-        if self.0 == "*" {
-            return true;
-        }
-        if self.0.contains(':') { glob(&self.0, uri) } else { short_name.is_some_and(|name| glob(&self.0, name)) }
+        glob_tail(&self.0, uri) || short_name.is_some_and(|name| glob_tail(&self.0, name))
     }
+}
+
+/// Whether the pattern matches all of `text`, or what follows one of its `/` or `:`.
+fn glob_tail(pattern: &str, text: &str) -> bool {
+    glob(pattern, text) || text.match_indices(['/', ':']).any(|(at, _)| glob(pattern, &text[at + 1..]))
 }
 
 impl TryFrom<String> for Pattern {
@@ -193,9 +198,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_without_a_colon_reads_the_short_name() {
-        let pattern = Pattern::try_from("*/login/*".to_owned()).unwrap();
-        assert!(pattern.matches("https://x/y", Some("wso2/login/loginFailed")));
-        assert!(!pattern.matches("https://x/login/y", None));
+    fn a_pattern_reads_uri_and_short_name_from_any_segment() {
+        let uri = "https://schemas.identity.wso2.org/events/login/event-type/loginFailed";
+        let matches =
+            |pattern: &str| Pattern::try_from(pattern.to_owned()).unwrap().matches(uri, Some("wso2/login/loginFailed"));
+        for pattern in ["*", "loginFailed", "login/*", "wso2/login/*", "*Failed", uri, "https://*/login/*"] {
+            assert!(matches(pattern), "{pattern}");
+        }
+        for pattern in ["login", "Failed", "wso2", "loginSuccess", "https://schemas.identity.wso2.org/events"] {
+            assert!(!matches(pattern), "{pattern}");
+        }
     }
 }

@@ -1,1 +1,350 @@
-//! ledger
+//! The ledger: all durable state of a host, in one folder that one process holds.
+//!
+//! # Format
+//!
+//! `ledger.lock` is locked while a process has the ledger open. `ledger.db` (with `-wal` and `-shm`) is SQLite in WAL
+//! mode with `synchronous=FULL`; `user_version` is the schema ([`schema`](self)). The tables:
+//!
+//! | table | a row is | named by |
+//! |---|---|---|
+//! | `event` | an accepted event: the SET, and the original bytes where they differ | `seq`, rising, never used twice |
+//! | `delivery` | event x subscription x run, with its state | `seq`; unique (event, subscription, run) |
+//! | `filtered` | claims after the chain, and what each filter did | the delivery |
+//! | `attempt` | one exchange with a receiver | delivery, number |
+//! | `plan` | a chain as it was, JSON | SHA-256; `refs` deliveries run it |
+//! | `tally` | deliveries by state | tenant, subscription |
+//! | `entry` | a document of the control plane, JSON, with its version | kind, tenant, id |
+//! | `blob` | a filter's component or a table's rows | SHA-256 |
+//! | `mark` | `cursor` (fanned out up to there), `revision` (last version given to a document) | name |
+//! | `purge` | a tenant whose rows are still being deleted | tenant |
+//! | `meta` | what the host remembers about itself | name |
+//!
+//! Ids are 16 bytes, digests 32, instants milliseconds since the epoch, states the order of `State::ALL`.
+//!
+//! # Invariants
+//!
+//! 1. What a call acknowledged is durable: rows, counts and cursor of a batch are one transaction, and answers go out
+//!    after its commit. A commit that fails is an error for everyone in it, and none of it counts.
+//! 2. An event is in the journal once per dedupe key and window.
+//! 3. Every event at or before the cursor has all its deliveries; none behind it has any, save replays.
+//! 4. A delivery is made once, by `fan_out` or `replay`; only `settle` moves it out of due, only `redrive` (and
+//!    `expire_held`, from held to dead) out of rest, only retention and a tenant's removal delete it, and retention
+//!    only at rest and never while held.
+//! 5. `tally` and `plan.refs` are the counts of the rows, at every commit. The backlog in memory is that of `tally`.
+//! 6. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
+//!
+//! `append`, `fan_out` and `settle` are the three transactions of an event's life. Each is idempotent, so recovery is
+//! opening the file and going on.
+
+mod checkpoint;
+mod columns;
+mod effects;
+mod error;
+mod history;
+mod journal;
+mod outbox;
+mod plans;
+mod readers;
+mod registry;
+mod retention;
+mod schema;
+mod settle;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension, params};
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::domain::event::EventSeq;
+use crate::domain::filter::Plan;
+use crate::domain::id::Digest;
+
+pub use error::Error;
+pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
+pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX};
+pub use outbox::{Content, DUE_LIMIT_MAX, FanOut, Lane};
+pub use registry::{Expected, Snapshot, TenantView, Versioned};
+pub use retention::Retained;
+pub use schema::SQLITE_VERSION_MIN;
+pub use settle::Redriven;
+
+/// How long a plan or a blob that nothing refers to is kept after it was last put, in milliseconds: one day, so that
+/// what is put is still there when the document or the delivery that needs it follows.
+pub const UNUSED_KEPT_MS: i64 = 24 * 3600 * 1000;
+/// Plans held in memory.
+pub const PLANS_CACHED_MAX: u64 = 1_000;
+
+/// Histogram: seconds a batch took, from its begin to the end of its commit.
+pub const COMMIT_SECONDS: &str = "setgate_ledger_commit_seconds";
+/// Histogram: requests of a batch.
+pub const BATCH_SIZE: &str = "setgate_ledger_batch_size";
+/// Counter: batches that could not be committed.
+pub const COMMIT_FAILURES: &str = "setgate_ledger_commit_failures_total";
+
+/// Where the ledger is and what it may use.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The folder; made with mode 0700 where it is not there.
+    pub path: PathBuf,
+    /// How long an event is kept after its acceptance, in milliseconds. Default: 30 days.
+    pub retention_ms: i64,
+    /// Requests of one commit. Default: 256.
+    pub batch_max: usize,
+    /// Requests that may wait for the writer; an append beyond is refused, all else waits. Default: 4096.
+    pub queue_max: usize,
+    /// Bytes of events that may wait for the writer; an append beyond is refused. Default: 64 MiB.
+    pub queue_bytes_max: usize,
+    /// Connections that read for the data plane. Default: 3.
+    pub readers_max: u32,
+    /// Connections that read history. Default: 2.
+    pub history_readers_max: u32,
+    /// Bytes of the writer's page cache. Default: 64 MiB.
+    pub cache_bytes: u64,
+    /// How often to see whether a checkpoint is due, in milliseconds. Default: 200.
+    pub checkpoint_poll_ms: u64,
+    /// Pages of 4 KiB in the WAL, not yet in the file, from which a checkpoint is run. Default: 4096 (16 MiB).
+    pub checkpoint_pages_min: u32,
+    /// Pages of the WAL from which the writer helps to finish a checkpoint. Default: 16384 (64 MiB).
+    pub wal_pages_max: u32,
+}
+
+impl Options {
+    /// The defaults, in the given folder.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            retention_ms: 30 * 24 * 3600 * 1000,
+            batch_max: 256,
+            queue_max: 4096,
+            queue_bytes_max: 64 << 20,
+            readers_max: 3,
+            history_readers_max: 2,
+            cache_bytes: 64 << 20,
+            checkpoint_poll_ms: 200,
+            checkpoint_pages_min: 4096,
+            wal_pages_max: 16_384,
+        }
+    }
+}
+
+/// What the ledger looks like from outside, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Whether it takes requests.
+    pub open: bool,
+    /// Requests that wait for the writer.
+    pub queue_depth: usize,
+    /// Bytes of events that wait for the writer.
+    pub queue_bytes: usize,
+    /// Size of the file, in bytes.
+    pub file_bytes: u64,
+    /// Size of the WAL, in bytes.
+    pub wal_bytes: u64,
+    /// The last event of the journal.
+    pub last: EventSeq,
+    /// The last event fanned out.
+    pub cursor: EventSeq,
+}
+
+/// A handle on the ledger; all clones are the same one. When the last is dropped, what waits is written and the
+/// threads are joined; [`Ledger::shutdown`] does so without blocking a runtime thread.
+#[derive(Clone)]
+pub struct Ledger(Arc<Inner>);
+
+struct Inner {
+    options: Options,
+    clock: Clock,
+    shared: Arc<effects::Shared>,
+    /// None only while dropping: the writer ends when its queue does.
+    queue: Option<writer::Queue>,
+    readers: readers::Readers,
+    history_readers: readers::Readers,
+    plans: moka::future::Cache<Digest, Arc<Plan>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Ledger {
+    /// Opens the ledger of a folder, or makes one. Blocks; a crash before costs the replay of the WAL, milliseconds.
+    ///
+    /// [`Error::Locked`] where another process has it open, [`Error::Schema`] where a later Setgate wrote it,
+    /// [`Error::Corrupt`] where a document of the registry cannot be read.
+    pub fn open(options: Options, clock: Clock) -> Result<Self, Error> {
+        let lock = hold(&options.path)?;
+        let conn = schema::open_writer(&options)?;
+        // The file's own name has to be as durable as what is written into it.
+        sync_folder(&options.path)?;
+        let shared = Arc::new(effects::Shared::load(&conn)?);
+        let readers = readers::Readers::open(&options.path, options.readers_max)?;
+        let history_readers = readers::Readers::open(&options.path, options.history_readers_max)?;
+        let (sender, receiver) = mpsc::channel(options.queue_max.max(1));
+        let (alive, ended) = std::sync::mpsc::channel();
+        let queue = writer::Queue::new(sender, Arc::clone(&shared), options.queue_bytes_max);
+        let checkpointer = checkpoint::Checkpointer {
+            conn: schema::open_checkpointer(&options.path)?,
+            shared: Arc::clone(&shared),
+            writer: queue.downgrade(),
+            alive: ended,
+            poll: Duration::from_millis(options.checkpoint_poll_ms.max(1)),
+            pages_min: options.checkpoint_pages_min,
+            wal_pages_max: options.wal_pages_max,
+        };
+        let batch_max = options.batch_max.max(1);
+        let writer = writer::Writer { conn, shared: Arc::clone(&shared), queue: receiver, batch_max, lock, alive };
+        let threads = vec![
+            spawn(&options.path, "ledger-writer", move || writer.run())?,
+            spawn(&options.path, "ledger-checkpointer", move || checkpointer.run())?,
+        ];
+        Ok(Self(Arc::new(Inner {
+            options,
+            clock,
+            shared,
+            queue: Some(queue),
+            readers,
+            history_readers,
+            plans: moka::future::Cache::new(PLANS_CACHED_MAX),
+            threads: Mutex::new(threads),
+        })))
+    }
+
+    /// Writes what waits, moves the WAL into the file, ends the threads and frees the folder. Every later call, on any
+    /// clone, is [`Error::Closed`].
+    pub async fn shutdown(&self) {
+        self.queue().stop().await;
+        self.0.readers.close().await;
+        self.0.history_readers.close().await;
+        let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let joined = tokio::task::spawn_blocking(move || join(threads)).await;
+        if let Err(error) = joined {
+            tracing::error!(%error, "the ledger's threads could not be joined");
+        }
+    }
+
+    /// What the host remembers under a name.
+    pub async fn meta_get(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let name = name.to_owned();
+        self.readers()
+            .read(move |conn| {
+                Ok(conn
+                    .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
+                    .query_row([name], |row| row.get(0))
+                    .optional()?)
+            })
+            .await
+    }
+
+    /// Remembers a value under a name, in place of the one before.
+    pub async fn meta_put(&self, name: &str, value: &[u8]) -> Result<(), Error> {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.queue()
+            .write(move |batch| {
+                batch
+                    .conn
+                    .execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)", params![name, value])?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Sizes and depths as of now. Asks the file system for two sizes; never waits for the writer.
+    pub fn stats(&self) -> Stats {
+        let size = |name: &str| fs::metadata(self.0.options.path.join(name)).map_or(0, |meta| meta.len());
+        Stats {
+            open: self.queue().is_open(),
+            queue_depth: self.queue().depth(),
+            queue_bytes: self.0.shared.queue_bytes.load(Ordering::Relaxed),
+            file_bytes: size(schema::FILE),
+            wal_bytes: size(&format!("{}-wal", schema::FILE)),
+            last: *self.0.shared.appended.borrow(),
+            cursor: self.cursor(),
+        }
+    }
+
+    fn queue(&self) -> &writer::Queue {
+        self.0.queue.as_ref().expect("only `drop` takes the queue, and a handle is alive")
+    }
+
+    fn readers(&self) -> &readers::Readers {
+        &self.0.readers
+    }
+
+    fn history_readers(&self) -> &readers::Readers {
+        &self.0.history_readers
+    }
+
+    fn shared(&self) -> &effects::Shared {
+        &self.0.shared
+    }
+
+    fn plans(&self) -> &moka::future::Cache<Digest, Arc<Plan>> {
+        &self.0.plans
+    }
+
+    fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        join(threads);
+    }
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the ledger panicked");
+        }
+    }
+}
+
+fn spawn(path: &Path, name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|source| Error::Folder { path: path.to_owned(), source })
+}
+
+/// Makes the folder where needed and takes its lock, which lasts as long as the returned file is open.
+fn hold(path: &Path) -> Result<fs::File, Error> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Folder { path, source }
+    };
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(failed(path))?;
+    let name = path.join("ledger.lock");
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&name).map_err(failed(&name))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::Locked(path.to_owned())),
+        Err(fs::TryLockError::Error(source)) => Err(failed(&name)(source)),
+    }
+}
+
+fn sync_folder(path: &Path) -> Result<(), Error> {
+    for folder in [Some(path), path.parent().filter(|p| !p.as_os_str().is_empty())].into_iter().flatten() {
+        fs::File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
+    }
+    Ok(())
+}

@@ -1,1 +1,120 @@
-//! pipeline
+//! The data plane: the whole path of an event, one file a stage, each taking the type that the last one made.
+//!
+//! ```text
+//! ingest    prove      the source shows that the request is its own             -> Proven
+//!           normalize  any accepted form becomes a SET                          -> NewEvent
+//!           accept     ==append: durable, then 202==                            -> Receipt
+//!
+//! loop A    fanout     journal -> matching subscriptions, chain pinned (plan)   -> DueDelivery
+//!                      ==fan_out: outbox rows and cursor, one batch==
+//!
+//! loop B    dispatcher due deliveries, fair between tenants and endpoints (lane)-> DueDelivery
+//!           filter     the chain in the sandbox, once per delivery              -> Filtered
+//!                      ==settle: the bytes are kept before the first send==
+//!           seal       body and signature, anew for each attempt                -> Sealed
+//!           deliver    one exchange with the receiver                           -> Attempt
+//!           settle     what the attempt means; ==settle==                       -> delivered | due again | dead
+//! ```
+//!
+//! No transaction and no lock is held while a guest or a receiver is at work. Every transaction may be run again.
+
+pub mod accept;
+pub mod deliver;
+pub mod dispatcher;
+pub mod fanout;
+pub mod filter;
+mod lane;
+pub mod normalize;
+mod plan;
+pub mod prove;
+pub mod seal;
+mod settle;
+mod tables;
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::domain::id::{SubscriptionId, TenantId};
+use crate::domain::json::JsonLimits;
+use crate::domain::subscription::Subscription;
+use crate::domain::tenant::Quota;
+use crate::egress::Egress;
+use crate::ledger::{Ledger, Versioned};
+use crate::sandbox::Sandbox;
+use crate::signing::Signer;
+
+/// What every stage works with. Cheap to clone.
+#[derive(Clone)]
+pub struct Pipeline(Arc<Parts>);
+
+/// The parts a pipeline is made of.
+pub struct Parts {
+    /// All durable state.
+    pub ledger: Ledger,
+    /// Where filters run.
+    pub sandbox: Sandbox,
+    /// Signs what is sent.
+    pub signer: Arc<Signer>,
+    /// Opens sources' secrets and those of bindings.
+    pub master: Arc<crate::crypto::MasterKey>,
+    /// Reaches receivers.
+    pub egress: Egress,
+    /// Tells the time.
+    pub clock: Clock,
+    /// The host's quota, for tenants without one of their own.
+    pub quota: Quota,
+    /// Tables of plans in force, parsed.
+    pub(crate) tables: tables::Cache,
+    /// Bounds of what is taken in.
+    pub limits: JsonLimits,
+}
+
+/// Rows of look-up tables kept parsed, in bytes of their text.
+const TABLES_BYTES_MAX: u64 = 64 << 20;
+
+impl Parts {
+    /// From what `app` built.
+    #[expect(clippy::too_many_arguments, reason = "the parts of the data plane, named by their types")]
+    pub fn new(
+        ledger: Ledger,
+        sandbox: Sandbox,
+        signer: Arc<Signer>,
+        master: Arc<crate::crypto::MasterKey>,
+        egress: Egress,
+        clock: Clock,
+        quota: Quota,
+        limits: JsonLimits,
+    ) -> Self {
+        let weight = |_: &_, rows: &Arc<crate::domain::table::Rows>| {
+            let bytes: usize = rows.iter().map(|(key, value)| key.len() + value.len() + 64).sum();
+            u32::try_from(bytes).unwrap_or(u32::MAX)
+        };
+        let tables = tables::Cache::builder().max_capacity(TABLES_BYTES_MAX).weigher(weight).build();
+        Self { ledger, sandbox, signer, master, egress, clock, quota, tables, limits }
+    }
+}
+
+impl Pipeline {
+    /// From its parts.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Whether the ledger takes writes and can be read.
+    pub async fn ledger_answers(&self) -> bool {
+        self.ledger.stats().open && self.ledger.meta_get("ready").await.is_ok()
+    }
+
+    /// A subscription as it is now; none where it was removed.
+    fn subscription(&self, tenant: &TenantId, id: SubscriptionId) -> Option<Arc<Versioned<Subscription>>> {
+        self.ledger.snapshot().tenant(tenant)?.subscriptions.get(&id).cloned()
+    }
+}
+
+impl std::ops::Deref for Pipeline {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

@@ -1,0 +1,230 @@
+//! The composition root: builds every part from the settings, starts them in order and stops them in order. The only
+//! file that knows all; nothing imports it but the program.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures_util::FutureExt;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::control::{self, Control};
+use crate::crypto::MasterKey;
+use crate::domain::json::JsonLimits;
+use crate::egress::{self, Egress};
+use crate::http::{self, Site};
+use crate::ledger::{self, Ledger};
+use crate::pipeline::dispatcher::Dispatcher;
+use crate::pipeline::{self, Pipeline, fanout};
+use crate::sandbox::{self, Sandbox};
+use crate::signing::Signer;
+
+/// Seconds between two rounds of retention.
+const RETENTION_EVERY_S: u64 = 60;
+/// Label under which the key that authenticates compiled filters is derived from the master key.
+const ARTEFACT_KEY: &str = "compiled filters";
+
+/// A host that runs.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether it speaks TLS there.
+    pub tls: bool,
+    /// The operator's key, where this was the first start: shown once and kept nowhere.
+    pub first_operator_key: Option<String>,
+    stop: CancellationToken,
+    parts: Vec<JoinHandle<()>>,
+    ledger: Ledger,
+    sandbox: Sandbox,
+}
+
+/// Builds and starts a host.
+pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<Running> {
+    // First come, first kept: a second host in one process (tests) shares the recorder.
+    let metrics = metrics_handle();
+    let clock = Clock::system();
+    let dir = config.data.dir.clone();
+    private_folder(&dir).with_context(|| format!("the data folder {}", dir.display()))?;
+    let key_file = config.data.master_key_file.clone().unwrap_or_else(|| dir.join("master.key"));
+    let master = Arc::new(MasterKey::load_or_create(&key_file)?);
+
+    let retention_ms = i64::try_from(config.data.retention_hours).unwrap_or(i64::MAX).saturating_mul(3_600_000);
+    let ledger = Ledger::open(
+        ledger::Options {
+            retention_ms,
+            batch_max: config.data.batch_max,
+            queue_max: config.data.queue_max,
+            ..ledger::Options::new(dir.join("ledger"))
+        },
+        clock.clone(),
+    )
+    .context("the ledger cannot be opened")?;
+
+    check_master_key(&ledger, &master, &key_file).await?;
+
+    let wasm = ledger.clone();
+    let components: sandbox::Components = Arc::new(move |digest| {
+        let ledger = wasm.clone();
+        async move { ledger.blob(&digest).await.ok().flatten() }.boxed()
+    });
+    let defaults = sandbox::Options::new(dir.join("compiled"), *master.derive(ARTEFACT_KEY), components);
+    let settings = &config.sandbox;
+    let sandbox = Sandbox::new(sandbox::Options {
+        compiler,
+        instances_max: settings.instances_max,
+        instances_per_tenant_max: settings.instances_per_tenant_max,
+        guest_threads: if settings.guest_threads == 0 { defaults.guest_threads } else { settings.guest_threads },
+        fuel_slice: settings.fuel_slice,
+        memory_bytes_max: settings.memory_bytes_max,
+        table_elements_max: settings.table_elements_max,
+        keep_resident_bytes: settings.keep_resident_bytes,
+        loaded_bytes_max: settings.loaded_bytes_max,
+        cache_bytes_max: settings.cache_bytes_max,
+        compiles_max: settings.compiles_max,
+        compile_wall_ms_max: settings.compile_wall_ms_max,
+        compile_cpu_seconds_max: settings.compile_cpu_seconds_max,
+        compile_memory_bytes_max: settings.compile_memory_bytes_max,
+        ..defaults
+    })
+    .context("the sandbox cannot be started")?;
+
+    let server = http::server::Server::bind(config.listen.clone()).await?;
+    let (address, tls) = (server.address()?, server.is_tls());
+    let settings = &config.egress;
+    let egress = Egress::new(
+        egress::Options {
+            allow: settings.allow.clone(),
+            allow_http: settings.allow_http,
+            ca_files: settings.ca_files.clone(),
+            connect_ms_max: settings.connect_ms_max,
+            response_ms_max: settings.response_ms_max,
+            response_bytes_max: settings.response_bytes_max,
+            response_bytes_kept: settings.response_bytes_kept,
+            idle_per_host_max: settings.idle_per_host_max,
+            idle_ms_max: settings.idle_ms_max,
+        },
+        clock.clone(),
+        vec![address],
+    )
+    .context("egress cannot be started")?;
+
+    let signer = Arc::new(Signer::new(master.clone()));
+    let pipeline = Pipeline::new(pipeline::Parts::new(
+        ledger.clone(),
+        sandbox.clone(),
+        signer.clone(),
+        master.clone(),
+        egress,
+        clock.clone(),
+        config.quota.clone(),
+        JsonLimits { depth_max: config.ingest.json_depth_max, bytes_max: config.ingest.body_bytes_max },
+    ));
+    let (dispatcher, tell_due) = Dispatcher::new(pipeline.clone(), config.delivery.clone());
+    let told = tell_due.clone();
+    let control = Control::new(control::Parts {
+        ledger: ledger.clone(),
+        sandbox: sandbox.clone(),
+        master,
+        signer,
+        clock: clock.clone(),
+        quota: config.quota.clone(),
+        allow_http: config.egress.allow_http,
+        tell_due: Arc::new(move |deliveries| {
+            let told = told.clone();
+            async move { told.due(deliveries).await }.boxed()
+        }),
+    });
+    let first_operator_key = control.first_operator_key().await?.map(|key| key.key);
+
+    let stop = CancellationToken::new();
+    let site = Site::new(http::Parts {
+        pipeline: pipeline.clone(),
+        control,
+        ingest_body_bytes_max: config.ingest.body_bytes_max,
+        filter_bytes_max: usize::try_from(config.quota.filter_bytes_max).unwrap_or(usize::MAX),
+        request_ms_max: config.listen.request_ms_max,
+        metrics_open: config.listen.metrics_open.unwrap_or(address.ip().is_loopback()),
+        metrics,
+        stopping: stop.clone(),
+    });
+    let held_ms_max = i64::try_from(config.delivery.held_hours_max).unwrap_or(i64::MAX).saturating_mul(3_600_000);
+    let parts = vec![
+        tokio::spawn(server.run(site, stop.clone())),
+        tokio::spawn(fanout::run(pipeline, tell_due, stop.clone())),
+        tokio::spawn(dispatcher.run(stop.clone())),
+        tokio::spawn(retain(ledger.clone(), clock, held_ms_max, stop.clone())),
+    ];
+    info!(%address, tls, data = %dir.display(), "setgate listens");
+    Ok(Running { address, tls, first_operator_key, stop, parts, ledger, sandbox })
+}
+
+impl Running {
+    /// Stops in order: no new requests, work in flight finishes or is released, then the ledger is closed.
+    pub async fn stop(self) {
+        info!("stopping");
+        self.stop.cancel();
+        for part in self.parts {
+            if let Err(error) = part.await {
+                error!(%error, "a part ended badly");
+            }
+        }
+        self.sandbox.shutdown();
+        self.ledger.shutdown().await;
+        info!("stopped");
+    }
+}
+
+/// Makes a folder for this user alone, where it is not there.
+pub fn private_folder(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// A ledger belongs to one master key. Another one, from a lost file most likely, would leave every secret shut.
+async fn check_master_key(ledger: &Ledger, master: &MasterKey, file: &Path) -> anyhow::Result<()> {
+    let here = master.fingerprint();
+    match ledger.meta_get("master key").await? {
+        None => Ok(ledger.meta_put("master key", here.as_bytes()).await?),
+        Some(known) if known == here.as_bytes() => Ok(()),
+        Some(known) => anyhow::bail!(
+            "{} holds the master key {here}, and this ledger was made with {}: put the right file back",
+            file.display(),
+            String::from_utf8_lossy(&known)
+        ),
+    }
+}
+
+async fn retain(ledger: Ledger, clock: Clock, held_ms_max: i64, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(RETENTION_EVERY_S)) => {}
+        }
+        let now = clock.now();
+        if let Err(error) = ledger.expire_held(now.plus_millis(-held_ms_max), now).await {
+            error!(%error, "held deliveries could not be expired; it is tried again");
+        }
+        match ledger.retain(now).await {
+            Ok(removed) => tracing::debug!(?removed, "retention"),
+            Err(error) => error!(%error, "retention failed; it is tried again"),
+        }
+    }
+}
+
+fn metrics_handle() -> Arc<dyn Fn() -> String + Send + Sync> {
+    use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+    static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
+    let handle = HANDLE.get_or_init(|| {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let _another_is_installed = metrics::set_global_recorder(recorder);
+        handle
+    });
+    Arc::new(|| handle.render())
+}

@@ -1,0 +1,100 @@
+//! `setgate emit`: signs events as a product would and sends them to a host.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use clap::{Parser, ValueEnum};
+use http::Method;
+
+use super::client::{Answer, Client};
+use crate::clock::Clock;
+use crate::crypto;
+
+/// Options of `emit`.
+#[derive(Debug, Parser)]
+pub struct Args {
+    /// Where to: the host with the source's ingest path, such as http://127.0.0.1:8080/ingest/acme/logto
+    #[arg(long)]
+    to: url::Url,
+    /// How the source proves itself.
+    #[arg(long, value_enum, default_value = "open")]
+    proof: Proof,
+    /// The shared secret or token of the proof.
+    #[arg(long, env = "SETGATE_EMIT_SECRET", hide_env_values = true)]
+    secret: Option<String>,
+    /// JSON files, one event each.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+}
+
+/// The proofs that a source may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Proof {
+    /// `x-wso2-event-signature`
+    Wso2,
+    /// `X-Hub-Signature`
+    Hub,
+    /// `logto-signature-sha-256`
+    Logto,
+    /// Standard Webhooks
+    Standard,
+    /// `Authorization: Bearer`
+    Bearer,
+    /// None
+    Open,
+}
+
+/// Sends each file as one event.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut base = args.to.clone();
+    base.set_path("");
+    let client = Client::new(base.as_str(), None)?;
+    let mut refused = 0;
+    for file in &args.files {
+        let body = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let secret = args.secret.as_deref();
+        let answer = event(&client, args.to.path(), args.proof, secret, body.into()).await?;
+        refused += u32::from(!answer.status.is_success());
+        println!("{}: {} {}", file.display(), answer.status, String::from_utf8_lossy(&answer.body));
+    }
+    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Signs and sends one event.
+pub async fn event(
+    client: &Client,
+    path: &str,
+    proof: Proof,
+    secret: Option<&str>,
+    body: Bytes,
+) -> anyhow::Result<Answer> {
+    let mut headers = vec![("content-type", "application/json".to_owned())];
+    match (proof, secret) {
+        (Proof::Open, _) => {}
+        (_, None) => bail!("this proof needs --secret"),
+        (Proof::Bearer, Some(token)) => headers.push(("authorization", format!("Bearer {token}"))),
+        (Proof::Wso2, Some(key)) => headers.push(("x-wso2-event-signature", format!("sha256={}", mac_hex(key, &body)))),
+        (Proof::Hub, Some(key)) => headers.push(("x-hub-signature", format!("sha256={}", mac_hex(key, &body)))),
+        (Proof::Logto, Some(key)) => headers.push(("logto-signature-sha-256", mac_hex(key, &body))),
+        (Proof::Standard, Some(key)) => {
+            let key = key.strip_prefix("whsec_").context("a Standard Webhooks secret starts with whsec_")?;
+            let key = STANDARD.decode(key).context("after whsec_ comes base64")?;
+            let id = format!("emit-{:032x}", crypto::random_u128());
+            let at = Clock::system().now().as_seconds().to_string();
+            let mac = crypto::hmac_sha256(&key, &[id.as_bytes(), b".", at.as_bytes(), b".", &body]);
+            headers.push(("webhook-id", id));
+            headers.push(("webhook-timestamp", at));
+            headers.push(("webhook-signature", format!("v1,{}", STANDARD.encode(mac))));
+        }
+    }
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    client.send(Method::POST, path, &headers, body).await
+}
+
+fn mac_hex(key: &str, body: &[u8]) -> String {
+    hex::encode(crypto::hmac_sha256(key.as_bytes(), &[body]))
+}

@@ -1,0 +1,75 @@
+//! The command line. Every option of `serve` is also a configuration key and an environment variable.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to a person")]
+
+pub mod client;
+pub mod emit;
+pub mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// An edge worker for identity events: takes in SETs, runs tenants' WebAssembly filters over them, signs and delivers.
+#[derive(Debug, Parser)]
+#[command(name = "setgate", version, about, long_about = None)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a host.
+    Serve(serve::Args),
+    /// Run a host with two tenants, an identity provider and receivers, and watch events go through.
+    Demo(crate::demo::Args),
+    /// Check a filter, or run it over an event.
+    #[command(subcommand)]
+    Filter(FilterCommand),
+    /// Sign events as a product would and send them to a host.
+    Emit(emit::Args),
+    /// Compile a component from standard input: the sandbox starts this by itself.
+    #[command(hide = true)]
+    CompileFilter,
+}
+
+#[derive(Debug, Subcommand)]
+enum FilterCommand {
+    /// Say whether a host would take this component, and what it imports.
+    Check {
+        /// The component, a .wasm file.
+        file: PathBuf,
+    },
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::CompileFilter = cli.command {
+        return crate::sandbox::compiler_main();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("setgate: the runtime cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Demo(args) => crate::demo::run(args).await,
+            Command::Filter(FilterCommand::Check { .. }) => Ok(ExitCode::SUCCESS),
+            Command::Emit(args) => emit::run(args).await,
+            Command::CompileFilter => unreachable!("returned above"),
+        }
+    });
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("setgate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

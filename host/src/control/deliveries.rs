@@ -1,0 +1,89 @@
+//! Deliveries: their history, and what a person may do with those at rest.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Control, DeliveryQuery, Error, Page, place};
+use crate::domain::attempt::Attempt;
+use crate::domain::delivery::{DeliveryRecord, Redrive};
+use crate::domain::id::{DeliveryId, TenantId};
+use crate::ledger::Redriven;
+
+/// Items of one page at the most.
+pub const PAGE_MAX: usize = 200;
+
+/// One delivery with its attempts.
+#[derive(Debug, Serialize)]
+pub struct DeliveryView {
+    /// The record.
+    #[serde(flatten)]
+    pub record: DeliveryRecord,
+    /// Its attempts, oldest first.
+    pub exchanges: Vec<Attempt>,
+}
+
+/// What is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedriveInput {
+    /// What to do; `again` where absent.
+    #[serde(default = "again")]
+    pub action: Redrive,
+}
+
+fn again() -> Redrive {
+    Redrive::Again
+}
+
+impl Control {
+    /// A tenant's deliveries, newest first.
+    pub async fn list_deliveries(
+        &self,
+        tenant: &TenantId,
+        query: DeliveryQuery,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Result<Page<DeliveryRecord>, Error> {
+        self.tenant(tenant)?;
+        let page = self.ledger.deliveries(tenant, query, place(cursor.as_deref())?, limit.clamp(1, PAGE_MAX)).await?;
+        Ok(Page { items: page.items, next: page.next.map(|cursor| cursor.to_string()) })
+    }
+
+    /// One delivery with its attempts.
+    pub async fn show_delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<DeliveryView, Error> {
+        let record = self.delivery(tenant, id).await?;
+        let exchanges = self.ledger.attempts(record.seq).await?;
+        Ok(DeliveryView { record, exchanges })
+    }
+
+    /// The claims that a delivery sends, after its filters: JSON text.
+    pub async fn show_delivery_claims(&self, tenant: &TenantId, id: DeliveryId) -> Result<String, Error> {
+        self.tenant(tenant)?;
+        self.ledger.delivery_claims(tenant, id).await?.ok_or_else(|| not_found(id))
+    }
+
+    /// Sends again, releases or discards a delivery at rest.
+    pub async fn redrive(&self, tenant: &TenantId, id: DeliveryId, action: Redrive) -> Result<DeliveryView, Error> {
+        self.tenant(tenant)?;
+        match self.ledger.redrive(tenant, id, action, self.clock.now()).await? {
+            None => return Err(not_found(id)),
+            Some(Redriven::Due(due)) => (self.tell_due)(vec![due]).await,
+            Some(Redriven::Discarded) => {}
+            Some(Redriven::NotApplicable(state)) => {
+                return Err(Error::Conflict(format!(
+                    "the delivery is {}: `again` and `discard` are for held and dead ones, `release` for held ones",
+                    state.as_str()
+                )));
+            }
+        }
+        self.show_delivery(tenant, id).await
+    }
+
+    async fn delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<DeliveryRecord, Error> {
+        self.tenant(tenant)?;
+        self.ledger.delivery(tenant, id).await?.ok_or_else(|| not_found(id))
+    }
+}
+
+fn not_found(id: DeliveryId) -> Error {
+    Error::NotFound(format!("delivery `{id}`"))
+}

@@ -1,0 +1,59 @@
+//! Events as they were accepted.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::deliveries::PAGE_MAX;
+use super::{Control, Error, EventQuery, Page, place};
+use crate::domain::event::EventRecord;
+use crate::domain::id::{EventId, SourceName, TenantId};
+use crate::domain::time::Timestamp;
+use crate::ledger;
+
+/// An event with its SET.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "as in `Event`")]
+pub struct EventView {
+    pub id: EventId,
+    pub source: SourceName,
+    pub types: Vec<String>,
+    pub jti: String,
+    pub subject: Option<String>,
+    pub accepted_at: Timestamp,
+    /// As normalized, before filters.
+    pub set: Box<RawValue>,
+}
+
+impl Control {
+    /// A tenant's events, newest first, without their SETs.
+    pub async fn list_events(
+        &self,
+        tenant: &TenantId,
+        query: EventQuery,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Result<Page<EventRecord>, Error> {
+        self.tenant(tenant)?;
+        let page = self.ledger.events(tenant, query, place(cursor.as_deref())?, limit.clamp(1, PAGE_MAX)).await?;
+        Ok(Page { items: page.items, next: page.next.map(|cursor| cursor.to_string()) })
+    }
+
+    /// One event with its SET.
+    pub async fn show_event(&self, tenant: &TenantId, id: EventId) -> Result<EventView, Error> {
+        self.tenant(tenant)?;
+        let event = self.ledger.event(tenant, id).await?;
+        let event = event.ok_or_else(|| Error::NotFound(format!("event `{id}`")))?;
+        let set = RawValue::from_string(event.set.text).map_err(|error| {
+            Error::Ledger(ledger::Error::Corrupt { what: format!("the SET of event {id}: {error}") })
+        })?;
+        Ok(EventView {
+            id: event.id,
+            source: event.source,
+            types: event.set.types,
+            jti: event.set.jti,
+            subject: event.subject,
+            accepted_at: event.accepted_at,
+            set,
+        })
+    }
+}

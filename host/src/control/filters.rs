@@ -1,0 +1,204 @@
+//! Filters: upload, activate, roll back. A version is named by the digest of its bytes and never changes.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{Control, Error, Expected, over};
+use crate::domain::filter::{Filter, FilterVersion, Grant};
+use crate::domain::id::{Digest, FilterName, TenantId};
+use crate::domain::time::Timestamp;
+use crate::ledger::TenantView;
+
+/// Versions of one filter kept at the most.
+pub const VERSIONS_MAX: usize = 100;
+
+/// A filter as it is shown.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "as in `Filter`")]
+pub struct FilterView {
+    pub name: FilterName,
+    pub active: Option<Digest>,
+    /// What a roll-back would activate.
+    pub previous: Option<Digest>,
+    pub versions: Vec<VersionView>,
+}
+
+/// A version as it is shown.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "as in `FilterVersion`")]
+pub struct VersionView {
+    pub digest: Digest,
+    pub size_bytes: u64,
+    pub uploaded_at: Timestamp,
+    pub needs: BTreeSet<Grant>,
+    pub compile_ms: u64,
+    pub active: bool,
+}
+
+impl Control {
+    /// Takes in a component as the newest version, and activates it unless `activate` is false. The same bytes again
+    /// are the same version. Tells whether the version is new.
+    pub async fn upload_filter(
+        &self,
+        tenant: &TenantId,
+        name: FilterName,
+        wasm: Bytes,
+        activate: bool,
+    ) -> Result<(FilterView, bool), Error> {
+        let view = self.tenant(tenant)?;
+        let quota = view.tenant.value.quota.clone().unwrap_or_else(|| self.quota.clone());
+        let compiled = self.sandbox.compile(wasm.clone(), &quota).await?;
+        self.ledger.put_blob(wasm).await?;
+
+        // Read again: the compile took its time, and others may have uploaded meanwhile.
+        let view = self.tenant(tenant)?;
+        let stored = view.filters.get(&name);
+        let mut filter = stored.map_or_else(
+            || Filter {
+                tenant: tenant.clone(),
+                name: name.clone(),
+                active: None,
+                previous: Vec::new(),
+                versions: Vec::new(),
+            },
+            |stored| stored.value.clone(),
+        );
+        let new = filter.version(&compiled.digest).is_none();
+        if new {
+            if filter.versions.len() >= VERSIONS_MAX {
+                let why = format!("the filter `{name}` has {VERSIONS_MAX} versions: remove it or use another name");
+                return Err(Error::Conflict(why));
+            }
+            filter.versions.push(FilterVersion {
+                digest: compiled.digest,
+                size_bytes: compiled.size_bytes,
+                uploaded_at: self.clock.now(),
+                needs: compiled.needs,
+                compile_ms: compiled.compile_ms,
+            });
+        }
+        if activate {
+            set_active(&mut filter, compiled.digest, &view)?;
+        }
+        self.ledger.put_filter(filter.clone(), over(stored)).await?;
+        Ok((show(&filter), new))
+    }
+
+    /// Makes a version the one that new deliveries run.
+    pub async fn activate_filter(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        digest: Digest,
+    ) -> Result<FilterView, Error> {
+        let view = self.tenant(tenant)?;
+        let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
+        let mut filter = stored.value.clone();
+        if filter.version(&digest).is_none() {
+            return Err(Error::NotFound(format!("version {digest} of filter `{name}`")));
+        }
+        set_active(&mut filter, digest, &view)?;
+        self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
+        Ok(show(&filter))
+    }
+
+    /// Makes the version that was active before the active one again.
+    pub async fn roll_back_filter(&self, tenant: &TenantId, name: &FilterName) -> Result<FilterView, Error> {
+        let view = self.tenant(tenant)?;
+        let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
+        let mut filter = stored.value.clone();
+        let Some(previous) = filter.previous.pop() else {
+            return Err(Error::Conflict(format!("no version of filter `{name}` was active before this one")));
+        };
+        check_needs(&filter, previous, &view)?;
+        filter.active = Some(previous);
+        self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
+        Ok(show(&filter))
+    }
+
+    /// A tenant's filters, by name.
+    pub fn list_filters(&self, tenant: &TenantId) -> Result<Vec<FilterView>, Error> {
+        Ok(self.tenant(tenant)?.filters.values().map(|filter| show(&filter.value)).collect())
+    }
+
+    /// One filter.
+    pub fn show_filter(&self, tenant: &TenantId, name: &FilterName) -> Result<FilterView, Error> {
+        let view = self.tenant(tenant)?;
+        view.filters.get(name).map(|filter| show(&filter.value)).ok_or_else(|| not_found(name))
+    }
+
+    /// Removes a filter that no subscription binds. Its components stay as long as a delivery may run them.
+    pub async fn remove_filter(&self, tenant: &TenantId, name: &FilterName) -> Result<(), Error> {
+        let view = self.tenant(tenant)?;
+        if !view.filters.contains_key(name) {
+            return Err(not_found(name));
+        }
+        let bound = view.subscriptions.values().find(|s| s.value.chain.iter().any(|b| b.filter == *name));
+        if let Some(subscription) = bound {
+            let why =
+                format!("the subscription `{}` binds the filter `{name}`: change it first", subscription.value.id);
+            return Err(Error::Conflict(why));
+        }
+        self.ledger.remove_filter(tenant, name, Expected::Any).await?;
+        Ok(())
+    }
+}
+
+fn set_active(filter: &mut Filter, digest: Digest, view: &TenantView) -> Result<(), Error> {
+    if filter.active == Some(digest) {
+        return Ok(());
+    }
+    check_needs(filter, digest, view)?;
+    if let Some(before) = filter.active.replace(digest) {
+        filter.previous.push(before);
+        if filter.previous.len() > VERSIONS_MAX {
+            filter.previous.remove(0);
+        }
+    }
+    Ok(())
+}
+
+/// A version that needs more than a binding grants would fault on each of its deliveries.
+fn check_needs(filter: &Filter, digest: Digest, view: &TenantView) -> Result<(), Error> {
+    let Some(version) = filter.version(&digest) else { return Ok(()) };
+    for subscription in view.subscriptions.values() {
+        for binding in subscription.value.chain.iter().filter(|binding| binding.filter == filter.name) {
+            if let Some(missing) = version.needs.difference(&binding.grants).next() {
+                return Err(Error::Conflict(format!(
+                    "this version imports `{}`, which the binding of filter `{}` in subscription `{}` does not grant: \
+                     add it to the binding's `grants` first",
+                    missing.as_str(),
+                    filter.name,
+                    subscription.value.id
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn not_found(name: &FilterName) -> Error {
+    Error::NotFound(format!("filter `{name}`"))
+}
+
+fn show(filter: &Filter) -> FilterView {
+    FilterView {
+        name: filter.name.clone(),
+        active: filter.active,
+        previous: filter.previous.last().copied(),
+        versions: filter
+            .versions
+            .iter()
+            .map(|version| VersionView {
+                digest: version.digest,
+                size_bytes: version.size_bytes,
+                uploaded_at: version.uploaded_at,
+                needs: version.needs.clone(),
+                compile_ms: version.compile_ms,
+                active: filter.active == Some(version.digest),
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,159 @@
+//! API keys: `sgk_<id>_<secret>`. The secret half has 256 random bits and is kept as SHA-256 only.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use super::{Control, Error, Expected};
+use crate::crypto;
+use crate::domain::id::{Digest, KeyId, TenantId};
+use crate::domain::tenant::{ApiKey, Scope};
+use crate::domain::time::Timestamp;
+
+/// What every key starts with, so that scanners can find leaked ones.
+const PREFIX: &str = "sgk_";
+
+/// What is asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewKey {
+    /// What people call it.
+    pub label: Option<String>,
+    /// What it may do; `read` and `write` where absent.
+    pub scopes: Option<BTreeSet<Scope>>,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A key as it is shown: without its secret.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "as in `ApiKey`")]
+pub struct KeyView {
+    pub id: KeyId,
+    pub label: Option<String>,
+    pub scopes: BTreeSet<Scope>,
+    pub created_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A key just made: the one time that it is shown whole.
+#[derive(Serialize)]
+pub struct KeyOnce {
+    /// The whole key.
+    pub key: String,
+    /// What is shown of it later.
+    #[serde(flatten)]
+    pub view: KeyView,
+}
+
+/// Who is asking.
+#[derive(Debug, Clone)]
+pub struct Principal {
+    /// The tenant it acts for; none: the operator.
+    pub tenant: Option<TenantId>,
+    /// What it may do.
+    pub scopes: BTreeSet<Scope>,
+}
+
+impl Principal {
+    /// Whether it may do this with things of `tenant`. The operator may do everything.
+    pub fn may(&self, scope: Scope, tenant: Option<&TenantId>) -> bool {
+        if self.scopes.contains(&Scope::Operator) && self.tenant.is_none() {
+            return true;
+        }
+        scope != Scope::Operator && tenant.is_some() && self.tenant.as_ref() == tenant && self.scopes.contains(&scope)
+    }
+}
+
+impl Control {
+    /// Makes a key for a tenant.
+    pub async fn create_key(&self, tenant: &TenantId, new: NewKey) -> Result<KeyOnce, Error> {
+        self.tenant(tenant)?;
+        let scopes = new.scopes.unwrap_or_else(|| BTreeSet::from([Scope::Read, Scope::Write]));
+        if scopes.is_empty() || scopes.contains(&Scope::Operator) {
+            return Err(Error::invalid("scopes", "a tenant's key has `read`, `write` or both"));
+        }
+        if new.expires_at.is_some_and(|at| at <= self.clock.now()) {
+            return Err(Error::invalid("expires_at", "lies in the past"));
+        }
+        self.make_key(Some(tenant.clone()), new.label, scopes, new.expires_at).await
+    }
+
+    /// Makes the operator's key at first start; none where there is one.
+    pub async fn first_operator_key(&self) -> Result<Option<KeyOnce>, Error> {
+        let snapshot = self.ledger.snapshot();
+        if snapshot.keys.values().any(|key| key.value.tenant.is_none() && key.value.scopes.contains(&Scope::Operator)) {
+            return Ok(None);
+        }
+        let scopes = BTreeSet::from([Scope::Operator]);
+        self.make_key(None, Some("operator, made at first start".into()), scopes, None).await.map(Some)
+    }
+
+    async fn make_key(
+        &self,
+        tenant: Option<TenantId>,
+        label: Option<String>,
+        scopes: BTreeSet<Scope>,
+        expires_at: Option<Timestamp>,
+    ) -> Result<KeyOnce, Error> {
+        let now = self.clock.now();
+        let id = KeyId::new(now, crypto::random_u128());
+        let secret = URL_SAFE_NO_PAD.encode(crypto::random_bytes::<32>());
+        let key = ApiKey {
+            id,
+            tenant,
+            label,
+            scopes,
+            secret: Digest(crypto::sha256(secret.as_bytes())),
+            created_at: now,
+            expires_at,
+        };
+        self.ledger.put_key(key.clone(), Expected::Absent).await?;
+        let body = id.to_string();
+        let body = body.strip_prefix(KeyId::PREFIX).unwrap_or(&body);
+        Ok(KeyOnce { key: format!("{PREFIX}{body}_{secret}"), view: view(&key) })
+    }
+
+    /// A tenant's keys, oldest first.
+    pub fn list_keys(&self, tenant: &TenantId) -> Result<Vec<KeyView>, Error> {
+        self.tenant(tenant)?;
+        let snapshot = self.ledger.snapshot();
+        // By id, and so by age.
+        let keys = snapshot.keys.values().map(|key| &key.value).filter(|key| key.tenant.as_ref() == Some(tenant));
+        Ok(keys.map(view).collect())
+    }
+
+    /// Ends a key at once.
+    pub async fn remove_key(&self, tenant: &TenantId, id: KeyId) -> Result<(), Error> {
+        let snapshot = self.ledger.snapshot();
+        let known = snapshot.keys.get(&id).is_some_and(|key| key.value.tenant.as_ref() == Some(tenant));
+        if !known {
+            return Err(Error::NotFound(format!("key `{id}`")));
+        }
+        self.ledger.remove_key(id, Expected::Any).await?;
+        Ok(())
+    }
+
+    /// Whose key this is; none where it is unknown, wrong or has ended.
+    pub fn authenticate(&self, given: &str) -> Option<Principal> {
+        let (id, secret) = given.strip_prefix(PREFIX)?.split_once('_')?;
+        let id: KeyId = format!("{}{id}", KeyId::PREFIX).parse().ok()?;
+        let snapshot = self.ledger.snapshot();
+        let key = &snapshot.keys.get(&id)?.value;
+        let same = crypto::constant_time_eq(&crypto::sha256(secret.as_bytes()), &key.secret.0);
+        let live = key.expires_at.is_none_or(|at| at > self.clock.now());
+        (same && live).then(|| Principal { tenant: key.tenant.clone(), scopes: key.scopes.clone() })
+    }
+}
+
+fn view(key: &ApiKey) -> KeyView {
+    KeyView {
+        id: key.id,
+        label: key.label.clone(),
+        scopes: key.scopes.clone(),
+        created_at: key.created_at,
+        expires_at: key.expires_at,
+    }
+}

@@ -1,0 +1,477 @@
+//! Subscriptions: who gets which events, through which filters, signed how.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Control, Error, Expected, over};
+use crate::crypto;
+use crate::domain::endpoint::Endpoint;
+use crate::domain::filter::{Binding, Grant, empty_object};
+use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId, TenantId};
+use crate::domain::retry::RetrySchedule;
+use crate::domain::secret::{Secret, binding_context, signing_context};
+use crate::domain::subscription::{Format, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
+use crate::domain::time::Timestamp;
+use crate::ledger::TenantView;
+use crate::signing;
+
+/// Filters in one chain at the most.
+pub const CHAIN_MAX: usize = 16;
+/// Event patterns of one subscription at the most.
+pub const PATTERNS_MAX: usize = 64;
+/// Bytes of one binding's config at the most.
+pub const CONFIG_BYTES_MAX: usize = 64 << 10;
+/// Secrets of one binding at the most.
+pub const SECRETS_MAX: usize = 32;
+/// Keys of one key ring at the most.
+pub const KEYS_MAX: usize = 8;
+/// Hours that a rotated key goes on signing beside the new one, where the request does not say.
+const OVERLAP_HOURS: u32 = 24;
+
+/// What is asked for: the whole subscription, also when it is replaced.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubscriptionInput {
+    /// What people call it.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// Where its deliveries go.
+    pub endpoint: Endpoint,
+    /// Which event types.
+    #[serde(default = "everything")]
+    pub events: Vec<Pattern>,
+    /// Which sources; empty: all.
+    #[serde(default)]
+    pub sources: Vec<SourceName>,
+    /// The filters, in order.
+    #[serde(default)]
+    pub chain: Vec<BindingInput>,
+    /// What the body is.
+    #[serde(default)]
+    pub format: Format,
+    /// How it is signed; when replacing, the keys stay unless the scheme changes.
+    #[serde(default)]
+    pub signing: SigningInput,
+    /// When a failed attempt is tried again, in seconds after the one before.
+    #[serde(default)]
+    pub retry: RetrySchedule,
+}
+
+fn everything() -> Vec<Pattern> {
+    vec![Pattern::try_from("*".to_owned()).expect("a literal pattern")]
+}
+
+/// A binding as it is sent in.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BindingInput {
+    /// Which filter.
+    pub filter: FilterName,
+    /// Settings: a JSON object.
+    #[serde(default = "empty_object")]
+    pub config: Box<RawValue>,
+    /// Secrets by name. Absent when replacing: those of the binding at the same place, if it is of the same filter.
+    #[serde(default)]
+    pub secrets: Option<BTreeMap<String, Secret>>,
+    /// What it is granted; absent: what the filter's active version needs.
+    #[serde(default)]
+    pub grants: Option<BTreeSet<Grant>>,
+    /// What happens when it faults.
+    #[serde(default)]
+    pub on_fault: crate::domain::verdict::FaultPolicy,
+}
+
+/// How deliveries are to be signed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SigningInput {
+    /// Which headers.
+    #[serde(default = "standard")]
+    pub scheme: SigningScheme,
+    /// A secret of the receiver's; absent: one is made.
+    #[serde(default)]
+    pub secret: Option<Secret>,
+    /// For `standard` without a secret: make an ed25519 key (`v1a`) instead of a symmetric one.
+    #[serde(default)]
+    pub ed25519: bool,
+}
+
+fn standard() -> SigningScheme {
+    SigningScheme::Standard
+}
+
+impl Default for SigningInput {
+    fn default() -> Self {
+        Self { scheme: standard(), secret: None, ed25519: false }
+    }
+}
+
+/// What is asked for when a key is rotated.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RotateInput {
+    /// A secret of the receiver's; absent: one is made, of the kind of the newest key.
+    pub secret: Option<Secret>,
+    /// Make an ed25519 key; absent: of the kind of the newest key.
+    pub ed25519: Option<bool>,
+    /// Hours that the keys so far go on signing beside the new one; 24 where absent.
+    pub overlap_hours: Option<u32>,
+}
+
+/// A subscription as it is shown: without its secrets.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "as in `Subscription`")]
+pub struct SubscriptionView {
+    pub id: SubscriptionId,
+    pub description: Option<String>,
+    pub endpoint: Endpoint,
+    pub events: Vec<Pattern>,
+    pub sources: Vec<SourceName>,
+    pub chain: Vec<BindingView>,
+    pub format: Format,
+    pub signing: SigningView,
+    pub retry: RetrySchedule,
+    pub paused: Option<Pause>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// A binding without its secrets.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "as in `Binding`")]
+pub struct BindingView {
+    pub filter: FilterName,
+    pub config: Box<RawValue>,
+    /// Their names.
+    pub secrets: Vec<String>,
+    pub grants: BTreeSet<Grant>,
+    pub on_fault: crate::domain::verdict::FaultPolicy,
+}
+
+/// A key ring without its secrets.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "as in `Signing`")]
+pub struct SigningView {
+    pub scheme: SigningScheme,
+    pub keys: Vec<SigningKeyView>,
+}
+
+/// A signing key without its secret.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "as in `SigningKey`")]
+pub struct SigningKeyView {
+    pub id: SigningKeyId,
+    /// For the receiver, where the key is ed25519.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public: Option<String>,
+    pub created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A subscription with its version and, where a signing key was just made, that key: shown this once.
+#[derive(Debug, Serialize)]
+pub struct SubscriptionOnce {
+    /// The version, for `If-Match`.
+    #[serde(skip)]
+    pub version: u64,
+    /// What is shown later too.
+    #[serde(flatten)]
+    pub view: SubscriptionView,
+    /// The new signing secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signing_secret: Option<String>,
+}
+
+impl Control {
+    /// Makes a subscription.
+    pub async fn create_subscription(
+        &self,
+        tenant: &TenantId,
+        input: SubscriptionInput,
+    ) -> Result<SubscriptionOnce, Error> {
+        let view = self.tenant(tenant)?;
+        let now = self.clock.now();
+        let id = SubscriptionId::new(now, crypto::random_u128());
+        let (key, shown) = self.make_signing_key(
+            tenant,
+            id,
+            input.signing.scheme,
+            input.signing.secret.as_ref(),
+            input.signing.ed25519,
+        )?;
+        let subscription = Subscription {
+            id,
+            tenant: tenant.clone(),
+            chain: self.take_chain(tenant, id, input.chain, &[], &view)?,
+            endpoint: self.take_endpoint(input.endpoint)?,
+            events: take_patterns(input.events)?,
+            sources: take_sources(input.sources, &view)?,
+            description: input.description,
+            format: input.format,
+            signing: Signing { scheme: input.signing.scheme, keys: vec![key] },
+            retry: input.retry,
+            paused: None,
+            created_at: now,
+            updated_at: now,
+        };
+        let version = self.ledger.put_subscription(subscription.clone(), Expected::Absent).await?;
+        Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: shown })
+    }
+
+    /// Replaces a subscription whole; its keys stay unless the scheme changes. What is already on its way keeps the
+    /// chain that it was created with.
+    pub async fn replace_subscription(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        input: SubscriptionInput,
+        expected: Option<u64>,
+    ) -> Result<SubscriptionOnce, Error> {
+        let view = self.tenant(tenant)?;
+        let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
+        let before = &stored.value;
+        let new_key = input.signing.scheme != before.signing.scheme || input.signing.secret.is_some();
+        let (signing, shown) = if new_key {
+            let (key, shown) = self.make_signing_key(
+                tenant,
+                id,
+                input.signing.scheme,
+                input.signing.secret.as_ref(),
+                input.signing.ed25519,
+            )?;
+            (Signing { scheme: input.signing.scheme, keys: vec![key] }, shown)
+        } else {
+            (before.signing.clone(), None)
+        };
+        let after = Subscription {
+            id,
+            tenant: tenant.clone(),
+            chain: self.take_chain(tenant, id, input.chain, &before.chain, &view)?,
+            endpoint: self.take_endpoint(input.endpoint)?,
+            events: take_patterns(input.events)?,
+            sources: take_sources(input.sources, &view)?,
+            description: input.description,
+            format: input.format,
+            signing,
+            retry: input.retry,
+            paused: before.paused.clone(),
+            created_at: before.created_at,
+            updated_at: self.clock.now(),
+        };
+        let version =
+            self.ledger.put_subscription(after.clone(), Expected::Version(expected.unwrap_or(stored.version))).await?;
+        Ok(SubscriptionOnce { version, view: show(&after), signing_secret: shown })
+    }
+
+    /// Adds a signing key in front of the ring; those so far go on beside it for the overlap.
+    pub async fn rotate_signing_key(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        input: RotateInput,
+    ) -> Result<SubscriptionOnce, Error> {
+        let view = self.tenant(tenant)?;
+        let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
+        let mut subscription = stored.value.clone();
+        let now = self.clock.now();
+        let ends = now.plus_millis(i64::from(input.overlap_hours.unwrap_or(OVERLAP_HOURS)) * 3_600_000);
+        let ed25519 =
+            input.ed25519.unwrap_or_else(|| subscription.signing.keys.first().is_some_and(|key| key.public.is_some()));
+        let scheme = subscription.signing.scheme;
+        let (key, shown) = self.make_signing_key(tenant, id, scheme, input.secret.as_ref(), ed25519)?;
+        let keys = &mut subscription.signing.keys;
+        for old in keys.iter_mut() {
+            old.expires_at = Some(old.expires_at.map_or(ends, |at| at.min(ends)));
+        }
+        keys.insert(0, key);
+        keys.retain(|key| key.expires_at.is_none_or(|at| at > now));
+        keys.truncate(KEYS_MAX);
+        subscription.updated_at = now;
+        let version = self.ledger.put_subscription(subscription.clone(), over(Some(stored))).await?;
+        Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: shown })
+    }
+
+    /// Stops or starts sending. Nothing is lost and nothing is skipped: what is pending waits.
+    pub async fn pause_subscription(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        pause: Option<String>,
+    ) -> Result<SubscriptionOnce, Error> {
+        let view = self.tenant(tenant)?;
+        let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
+        let mut subscription = stored.value.clone();
+        let now = self.clock.now();
+        subscription.paused = pause.map(|reason| Pause { reason, since: now });
+        subscription.updated_at = now;
+        let version = self.ledger.put_subscription(subscription.clone(), over(Some(stored))).await?;
+        Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: None })
+    }
+
+    /// A tenant's subscriptions, oldest first.
+    pub fn list_subscriptions(&self, tenant: &TenantId) -> Result<Vec<SubscriptionView>, Error> {
+        Ok(self.tenant(tenant)?.subscriptions.values().map(|stored| show(&stored.value)).collect())
+    }
+
+    /// One subscription.
+    pub fn show_subscription(&self, tenant: &TenantId, id: SubscriptionId) -> Result<SubscriptionOnce, Error> {
+        let view = self.tenant(tenant)?;
+        let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
+        Ok(SubscriptionOnce { version: stored.version, view: show(&stored.value), signing_secret: None })
+    }
+
+    /// Removes a subscription. What was pending becomes dead letters, with the reason.
+    pub async fn remove_subscription(&self, tenant: &TenantId, id: SubscriptionId) -> Result<(), Error> {
+        if !self.tenant(tenant)?.subscriptions.contains_key(&id) {
+            return Err(not_found(id));
+        }
+        self.ledger.remove_subscription(tenant, id, Expected::Any).await?;
+        Ok(())
+    }
+
+    fn take_endpoint(&self, endpoint: Endpoint) -> Result<Endpoint, Error> {
+        if endpoint.url().scheme() == "http" && !self.allow_http {
+            let why = "this host sends to https:// only; the operator can open http:// with `egress.allow_http`";
+            return Err(Error::invalid("endpoint/url", why));
+        }
+        Ok(endpoint)
+    }
+
+    fn take_chain(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        given: Vec<BindingInput>,
+        before: &[Binding],
+        view: &TenantView,
+    ) -> Result<Vec<Binding>, Error> {
+        if given.len() > CHAIN_MAX {
+            return Err(Error::invalid("chain", format!("a chain has at most {CHAIN_MAX} filters")));
+        }
+        let context = binding_context(tenant, &id);
+        let mut chain = Vec::with_capacity(given.len());
+        for (place, binding) in given.into_iter().enumerate() {
+            let filter = view.filters.get(&binding.filter).map(|stored| &stored.value);
+            let version = filter.and_then(|filter| filter.version(&filter.active?)).ok_or_else(|| {
+                let why = format!("there is no active filter `{}`: upload it first", binding.filter);
+                Error::invalid("chain/filter", why)
+            })?;
+            let grants = binding.grants.unwrap_or_else(|| version.needs.clone());
+            if let Some(missing) = version.needs.difference(&grants).next() {
+                let why = format!("the filter `{}` imports `{}`: grant it", binding.filter, missing.as_str());
+                return Err(Error::invalid("chain/grants", why));
+            }
+            if !binding.config.get().trim_start().starts_with('{') || binding.config.get().len() > CONFIG_BYTES_MAX {
+                let why = format!("give a JSON object of at most {CONFIG_BYTES_MAX} bytes");
+                return Err(Error::invalid("chain/config", why));
+            }
+            let secrets = match binding.secrets {
+                Some(given) if given.len() > SECRETS_MAX => {
+                    return Err(Error::invalid("chain/secrets", format!("at most {SECRETS_MAX}")));
+                }
+                Some(given) => {
+                    given.iter().map(|(name, secret)| (name.clone(), self.master.seal(&context, secret))).collect()
+                }
+                None => before
+                    .get(place)
+                    .filter(|old| old.filter == binding.filter)
+                    .map(|old| old.secrets.clone())
+                    .unwrap_or_default(),
+            };
+            chain.push(Binding {
+                filter: binding.filter,
+                config: binding.config,
+                secrets,
+                grants,
+                on_fault: binding.on_fault,
+            });
+        }
+        Ok(chain)
+    }
+
+    /// A key for the ring; its text is given back only where it was made here.
+    fn make_signing_key(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        scheme: SigningScheme,
+        given: Option<&Secret>,
+        ed25519: bool,
+    ) -> Result<(SigningKey, Option<String>), Error> {
+        let made = match given {
+            Some(secret) => {
+                let public = signing::public_of(scheme, secret).map_err(|e| Error::invalid("signing/secret", e))?;
+                signing::NewKey { secret: secret.clone(), public }
+            }
+            None => {
+                let kind = if ed25519 { signing::Kind::Ed25519 } else { signing::Kind::Symmetric };
+                signing::generate(scheme, kind).map_err(|e| Error::invalid("signing/ed25519", e))?
+            }
+        };
+        let now = self.clock.now();
+        let key_id = SigningKeyId::new(now, crypto::random_u128());
+        let key = SigningKey {
+            id: key_id,
+            secret: self.signer.seal_key(&signing_context(tenant, &id), key_id, &made.secret),
+            public: made.public,
+            created_at: now,
+            expires_at: None,
+        };
+        let shown = given.is_none().then(|| made.secret.expose().to_owned());
+        Ok((key, shown))
+    }
+}
+
+fn take_patterns(given: Vec<Pattern>) -> Result<Vec<Pattern>, Error> {
+    if given.is_empty() || given.len() > PATTERNS_MAX {
+        return Err(Error::invalid("events", format!("give 1 to {PATTERNS_MAX} patterns; [\"*\"] is everything")));
+    }
+    Ok(given)
+}
+
+fn take_sources(given: Vec<SourceName>, view: &TenantView) -> Result<Vec<SourceName>, Error> {
+    if let Some(unknown) = given.iter().find(|name| !view.sources.contains_key(name)) {
+        return Err(Error::invalid("sources", format!("there is no source `{unknown}`")));
+    }
+    Ok(given)
+}
+
+fn not_found(id: SubscriptionId) -> Error {
+    Error::NotFound(format!("subscription `{id}`"))
+}
+
+fn show(subscription: &Subscription) -> SubscriptionView {
+    let key = |key: &SigningKey| SigningKeyView {
+        id: key.id,
+        public: key.public.clone(),
+        created_at: key.created_at,
+        expires_at: key.expires_at,
+    };
+    let binding = |binding: &Binding| BindingView {
+        filter: binding.filter.clone(),
+        config: binding.config.clone(),
+        secrets: binding.secrets.keys().cloned().collect(),
+        grants: binding.grants.clone(),
+        on_fault: binding.on_fault,
+    };
+    SubscriptionView {
+        id: subscription.id,
+        description: subscription.description.clone(),
+        endpoint: subscription.endpoint.clone(),
+        events: subscription.events.clone(),
+        sources: subscription.sources.clone(),
+        chain: subscription.chain.iter().map(binding).collect(),
+        format: subscription.format,
+        signing: SigningView {
+            scheme: subscription.signing.scheme,
+            keys: subscription.signing.keys.iter().map(key).collect(),
+        },
+        retry: subscription.retry.clone(),
+        paused: subscription.paused.clone(),
+        created_at: subscription.created_at,
+        updated_at: subscription.updated_at,
+    }
+}

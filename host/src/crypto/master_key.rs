@@ -1,0 +1,167 @@
+//! The master key: where it comes from and what follows from it.
+//!
+//! Written as base64 of 32 random bytes, in a file that only its owner may read or in a setting taken from the
+//! environment; both have the same text, so that one can be moved to the other.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use zeroize::Zeroizing;
+
+use super::{Error, hmac_sha256, random_bytes};
+
+/// Length of the master key.
+pub const MASTER_KEY_BYTES: usize = 32;
+
+/// A key file is read this far; base64 of the key and some white space are far shorter.
+const KEY_FILE_BYTES_MAX: u64 = 1024;
+
+/// The one key of an installation. Whoever has it and the data folder has every secret.
+/// Wiped when dropped, never printed.
+pub struct MasterKey(Zeroizing<[u8; MASTER_KEY_BYTES]>);
+
+impl MasterKey {
+    /// A new one.
+    pub fn generate() -> Self {
+        Self(Zeroizing::new(random_bytes()))
+    }
+
+    /// Reads base64, with white space around it.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let bytes = Zeroizing::new(BASE64_STANDARD.decode(text.trim()).map_err(|_| Error::KeyText)?);
+        let key = <[u8; MASTER_KEY_BYTES]>::try_from(bytes.as_slice());
+        key.map(|key| Self(Zeroizing::new(key))).map_err(|_| Error::KeySize { found: bytes.len() })
+    }
+
+    /// Reads a key file. Refuses one that its group or others may read or change.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::KeyFile { action: "read", path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        // Asked of the open file, not of the path: what is checked is what is read.
+        let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(Error::KeyMode { path: path.to_owned(), mode });
+        }
+        let mut text = Zeroizing::new(String::new());
+        match file.take(KEY_FILE_BYTES_MAX).read_to_string(&mut text) {
+            Ok(_) => Self::parse(&text),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Error::KeyText),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Reads the key file, or makes it, readable by its owner alone, where there is none. The file is on disk
+    /// before this returns; where two processes start at once, both use the one that was there first.
+    pub fn load_or_create(path: &Path) -> Result<Self, Error> {
+        if path.exists() {
+            return Self::load(path);
+        }
+        match Self::generate().store(path) {
+            Ok(()) => Self::load(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::load(path),
+            Err(source) => Err(Error::KeyFile { action: "create", path: path.to_owned(), source }),
+        }
+    }
+
+    /// A key for one purpose: HKDF-Expand (RFC 5869 section 2.3) with SHA-256, one block, `info` being
+    /// `setgate/v1/` and the label. Extract is left out: the master key is uniformly random already (section 3.3).
+    /// The label says what the key is for and, where it matters, for whom.
+    pub fn derive(&self, label: &str) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(hmac_sha256(&*self.0, &[b"setgate/v1/", label.as_bytes(), &[1]]))
+    }
+
+    /// Names the key without telling anything about it: 16 hex digits. Kept beside the data, it shows at start that
+    /// the data belongs to another key.
+    pub fn fingerprint(&self) -> String {
+        hex::encode(&self.derive("fingerprint")[..8])
+    }
+
+    // Written beside its place and linked into it: no reader ever sees half a key, and `hard_link`, unlike `rename`,
+    // never replaces a key that secrets may already be sealed under.
+    fn store(&self, path: &Path) -> io::Result<()> {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let draft = folder.join(format!(".master-key-{}", hex::encode(random_bytes::<8>())));
+        let text = Zeroizing::new(BASE64_STANDARD.encode(*self.0) + "\n");
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        let linked =
+            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&draft, path));
+        fs::remove_file(&draft)?;
+        linked?;
+        File::open(folder)?.sync_all()
+    }
+}
+
+impl std::fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MasterKey(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_made_once_and_read_ever_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("master.key");
+        let first = MasterKey::load_or_create(&path).unwrap();
+        let again = MasterKey::load_or_create(&path).unwrap();
+        assert_eq!(first.fingerprint(), again.fingerprint());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left behind");
+        assert_eq!(MasterKey::parse(&fs::read_to_string(&path).unwrap()).unwrap().fingerprint(), first.fingerprint());
+    }
+
+    #[test]
+    fn never_replaces_a_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("master.key");
+        let first = MasterKey::load_or_create(&path).unwrap();
+        let refused = MasterKey::generate().store(&path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(MasterKey::load(&path).unwrap().fingerprint(), first.fingerprint());
+    }
+
+    #[test]
+    fn refuses_what_others_may_read_and_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("master.key");
+        MasterKey::load_or_create(&path).unwrap();
+        for mode in [0o640, 0o604, 0o620] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = MasterKey::load_or_create(&path).unwrap_err();
+            assert!(matches!(error, Error::KeyMode { .. }));
+            assert!(error.to_string().contains(&format!("chmod 600 {}", path.display())), "{error}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        MasterKey::load_or_create(&path).unwrap();
+    }
+
+    #[test]
+    fn refuses_other_sizes_and_other_text() {
+        let long = BASE64_STANDARD.encode([0; 33]);
+        assert!(matches!(MasterKey::parse(&long), Err(Error::KeySize { found: 33 })));
+        assert!(matches!(MasterKey::parse(""), Err(Error::KeySize { found: 0 })));
+        assert!(matches!(MasterKey::parse("not base64!"), Err(Error::KeyText)));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("master.key");
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
+        file.write_all(&[0xff; 40]).unwrap();
+        assert!(matches!(MasterKey::load(&path), Err(Error::KeyText)));
+        let nowhere = folder.path().join("none/master.key");
+        assert!(matches!(MasterKey::load_or_create(&nowhere), Err(Error::KeyFile { action: "create", .. })));
+    }
+
+    #[test]
+    fn derives_by_label_and_prints_nothing() {
+        let key = MasterKey::parse(&BASE64_STANDARD.encode([7; 32])).unwrap();
+        assert_eq!(key.derive("a"), key.derive("a"));
+        assert_ne!(key.derive("a"), key.derive("b"));
+        assert_ne!(key.derive("a"), MasterKey::generate().derive("a"));
+        assert_eq!(format!("{key:?}"), "MasterKey(..)");
+    }
+}

@@ -1,0 +1,117 @@
+//! `setgate demo`: a host with two tenants, an identity provider that sends events of five seeds, and a receiver that
+//! checks every signature by a code path of its own. What counts as lost, delivered or verified comes from the
+//! sender's and the receiver's records, never from the host's counters.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the demo speaks to a person")]
+
+mod provider;
+mod receiver;
+mod report;
+pub mod samples;
+mod stage;
+mod tables;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Parser;
+
+use crate::app;
+use crate::cli::client::Client;
+use crate::config::{Config, LogFormat};
+use crate::telemetry;
+
+use receiver::Receiver;
+use report::Report;
+
+/// Seconds that deliveries may take to arrive after the last event was sent.
+const ARRIVE_S_MAX: u64 = 60;
+
+/// Options of `demo`.
+#[derive(Debug, Parser)]
+pub struct Args {
+    /// Exit when all events have arrived; not 0 if one was lost or a signature did not verify.
+    #[arg(long)]
+    once: bool,
+    /// Print the summary as one JSON object on the last line.
+    #[arg(long)]
+    json: bool,
+    /// Folder with the example filters as components; `cargo xtask demo` builds them.
+    #[arg(long, default_value = "target/filters")]
+    filters: PathBuf,
+    /// Address of the host; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: std::net::SocketAddr,
+}
+
+/// Runs the demo.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let folder = PrivateFolder::new()?;
+    let mut config = Config::default();
+    config.listen.address = args.listen;
+    config.data.dir = folder.0.join("data");
+    // The demo's receiver is on this machine.
+    config.egress.allow = vec!["127.0.0.0/8".parse().context("a literal network")?];
+    config.egress.allow_http = true;
+    config.log.format = LogFormat::Text;
+    config.log.level = "warn".into();
+    telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
+
+    let running = app::start(config, std::env::current_exe().ok()).await?;
+    let base = format!("http://{}", running.address);
+    let key = running.first_operator_key.clone().context("a new ledger makes an operator key")?;
+    let operator = Client::new(&base, Some(key))?;
+    let receiver = Receiver::start().await?;
+    println!("setgate demo: host {base}, receiver http://{}, data {}", receiver.address, folder.0.display());
+
+    let stage = stage::set(&operator, &base, &receiver, &args.filters).await?;
+    let mut report = Report::new(&stage, receiver.clone());
+    let events = samples::samples();
+    println!(
+        "sending {} events of {} types from {} products\n",
+        events.len(),
+        report::kinds(&events),
+        report::seeds(&events)
+    );
+    report.heading();
+    for sample in &events {
+        let sent = provider::send(&stage, sample).await?;
+        report.sent(sent);
+        report.print_arrived(&stage).await?;
+    }
+    let deadline = Instant::now() + Duration::from_secs(ARRIVE_S_MAX);
+    while report.outstanding() > 0 && Instant::now() < deadline {
+        report.print_arrived(&stage).await?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    report.finish(&stage).await?;
+    let good = report.print_summary(args.json);
+
+    if !args.once {
+        stage.print_things_to_try(&base);
+        tokio::signal::ctrl_c().await?;
+    }
+    running.stop().await;
+    receiver.stop();
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A folder of this run alone, removed at its end.
+struct PrivateFolder(PathBuf);
+
+impl PrivateFolder {
+    fn new() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("setgate-demo-{:016x}", crate::crypto::random_u128() as u64));
+        app::private_folder(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("the folder {} could not be removed: {error}", self.0.display());
+        }
+    }
+}

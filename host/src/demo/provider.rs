@@ -1,0 +1,36 @@
+//! The identity provider's side: each seed's events, signed as that product signs them.
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use super::samples::Sample;
+use super::stage::Stage;
+use crate::cli::emit;
+
+/// An event that was sent, as the sender knows it.
+pub(super) struct Sent {
+    pub(super) seed: &'static str,
+    pub(super) name: String,
+    /// The host's id for it; none where it was refused.
+    pub(super) event: Option<String>,
+    pub(super) at: Instant,
+    /// What the host said, where it refused.
+    pub(super) refusal: Option<String>,
+}
+
+/// Sends one sample to the source of its seed.
+pub(super) async fn send(stage: &Stage, sample: &Sample) -> anyhow::Result<Sent> {
+    let source = stage.source_of(sample.seed).with_context(|| format!("no source for the seed {}", sample.seed))?;
+    let at = Instant::now();
+    let body = sample.body.clone().into();
+    let answer = emit::event(&stage.sender, &source.path, source.proof, Some(&source.secret), body).await?;
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    let (event, refusal) = if answer.status == http::StatusCode::ACCEPTED {
+        let receipt: serde_json::Value = serde_json::from_str(&text)?;
+        (receipt["event"].as_str().map(str::to_owned), None)
+    } else {
+        (None, Some(format!("{} {text}", answer.status)))
+    };
+    Ok(Sent { seed: sample.seed, name: sample.name.clone(), event, at, refusal })
+}

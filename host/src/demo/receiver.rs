@@ -1,0 +1,153 @@
+//! The receiver's side: takes deliveries and checks each signature from the specifications alone. It shares no code
+//! with `signing`, so that a mistake there cannot hide here.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::routing::post;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{Signature, VerifyingKey};
+use hmac::{Hmac, Mac};
+use http::{HeaderMap, StatusCode};
+use sha2::Sha256;
+use tokio_util::sync::CancellationToken;
+
+/// What a receiver knows of the sender: one per subscription, by the path it listens on.
+#[derive(Debug, Clone)]
+pub(super) enum Trust {
+    /// `webhook-signature` with `v1`, under this `whsec_` secret.
+    Standard(String),
+    /// `webhook-signature` with `v1a`, under this `whpk_` key.
+    StandardEd25519(String),
+    /// A header with the hex HMAC-SHA256 of the body after a prefix, under this secret.
+    HexMac { header: &'static str, prefix: &'static str, secret: String },
+}
+
+/// One delivery as it arrived.
+#[derive(Debug, Clone)]
+pub(super) struct Arrival {
+    pub(super) at: Instant,
+    pub(super) verified: bool,
+    pub(super) copies: u32,
+}
+
+#[derive(Clone)]
+pub(super) struct Receiver {
+    pub(super) address: SocketAddr,
+    state: Arc<Mutex<Known>>,
+    stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct Known {
+    trust: HashMap<String, Trust>,
+    arrivals: HashMap<String, Arrival>,
+    refused: u64,
+}
+
+impl Receiver {
+    pub(super) async fn start() -> anyhow::Result<Self> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let receiver = Self { address: listener.local_addr()?, state: Arc::default(), stop: CancellationToken::new() };
+        let app = Router::new().route("/{who}", post(take)).with_state(receiver.clone());
+        let stop = receiver.stop.clone();
+        tokio::spawn(async move {
+            let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the demo's receiver ended");
+            }
+        });
+        Ok(receiver)
+    }
+
+    pub(super) fn trust(&self, who: &str, trust: Trust) {
+        self.lock().trust.insert(who.to_owned(), trust);
+    }
+
+    pub(super) fn arrival(&self, delivery: &str) -> Option<Arrival> {
+        self.lock().arrivals.get(delivery).cloned()
+    }
+
+    /// Deliveries that arrived, and requests that were none.
+    pub(super) fn totals(&self) -> (Vec<Arrival>, u64) {
+        let known = self.lock();
+        (known.arrivals.values().cloned().collect(), known.refused)
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+async fn take(
+    State(receiver): State<Receiver>,
+    Path(who): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
+    let at = Instant::now();
+    let mut known = receiver.lock();
+    let id = headers.get("webhook-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+    let (Some(trust), Some(id)) = (known.trust.get(&who), id) else {
+        known.refused += 1;
+        return StatusCode::BAD_REQUEST;
+    };
+    let verified = verify(trust, &headers, &body).is_some();
+    let arrival = known.arrivals.entry(id).or_insert(Arrival { at, verified, copies: 0 });
+    arrival.copies += 1;
+    arrival.verified &= verified;
+    if verified { StatusCode::NO_CONTENT } else { StatusCode::UNAUTHORIZED }
+}
+
+/// `Some` where the signature holds.
+fn verify(trust: &Trust, headers: &HeaderMap, body: &[u8]) -> Option<()> {
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    match trust {
+        Trust::HexMac { header, prefix, secret } => {
+            let given = hex::decode(text(header)?.strip_prefix(prefix)?).ok()?;
+            let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok()?;
+            mac.update(body);
+            mac.verify_slice(&given).ok()
+        }
+        Trust::Standard(secret) => {
+            let key = STANDARD.decode(secret.strip_prefix("whsec_")?).ok()?;
+            let signed = signed_bytes(headers, body)?;
+            entries(text("webhook-signature")?, "v1").find_map(|given| {
+                let mut mac = Hmac::<Sha256>::new_from_slice(&key).ok()?;
+                mac.update(&signed);
+                mac.verify_slice(&given).ok()
+            })
+        }
+        Trust::StandardEd25519(public) => {
+            let key: [u8; 32] = STANDARD.decode(public.strip_prefix("whpk_")?).ok()?.try_into().ok()?;
+            let key = VerifyingKey::from_bytes(&key).ok()?;
+            let signed = signed_bytes(headers, body)?;
+            entries(text("webhook-signature")?, "v1a")
+                .find_map(|given| key.verify_strict(&signed, &Signature::from_slice(&given).ok()?).ok())
+        }
+    }
+}
+
+/// Standard Webhooks: `{id}.{timestamp}.{body}`.
+fn signed_bytes(headers: &HeaderMap, body: &[u8]) -> Option<Vec<u8>> {
+    let id = headers.get("webhook-id")?.to_str().ok()?;
+    let at = headers.get("webhook-timestamp")?.to_str().ok()?;
+    Some([id.as_bytes(), b".", at.as_bytes(), b".", body].concat())
+}
+
+fn entries<'a>(list: &'a str, version: &'a str) -> impl Iterator<Item = Vec<u8>> + 'a {
+    list.split(' ').filter_map(move |entry| {
+        let (given, signature) = entry.split_once(',')?;
+        (given == version).then(|| STANDARD.decode(signature).ok())?
+    })
+}

@@ -1,0 +1,287 @@
+//! What the demo tells: a line per delivery as it comes to rest, a progress count, a summary.
+//!
+//! An expected delivery is a pair of an event that was answered 202 and a subscription that wants its seed. It is
+//! accounted for when it arrived, when the stage set its filter up to drop its type, or when the host shows it as
+//! dropped by a filter's own words or held; all else is lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::provider::Sent;
+use super::receiver::{Arrival, Receiver};
+use super::samples::Sample;
+use super::stage::{Stage, SubscriptionOf};
+
+/// Width of the event column.
+const NAME_WIDTH: usize = 36;
+
+pub(super) struct Report {
+    receiver: Receiver,
+    sent: Vec<Sent>,
+    /// Expected deliveries that are not accounted for yet.
+    open: Vec<Expected>,
+    done: Vec<Done>,
+}
+
+struct Expected {
+    sent: usize,
+    subscription: usize,
+    delivery: String,
+}
+
+struct Done {
+    sent: usize,
+    end: End,
+    runs: Vec<Value>,
+    end_to_end_ms: Option<f64>,
+}
+
+#[derive(PartialEq, Clone, Copy)]
+enum End {
+    Arrived { verified: bool },
+    Dropped,
+    Held,
+    Dead,
+    Lost,
+}
+
+impl Report {
+    pub(super) fn new(_stage: &Stage, receiver: Receiver) -> Self {
+        Self { receiver, sent: Vec::new(), open: Vec::new(), done: Vec::new() }
+    }
+
+    pub(super) fn heading(&self) {
+        println!(
+            "{:<NAME_WIDTH$} {:<7} {:<24} {:<44} {:>8} {:>7}  RESULT",
+            "EVENT", "TENANT", "SUBSCRIPTION", "FILTERS", "FUEL", "FILT_US"
+        );
+    }
+
+    pub(super) fn sent(&mut self, sent: Sent) {
+        if let Some(refusal) = &sent.refusal {
+            println!("{:<NAME_WIDTH$} REFUSED {refusal}", short(&sent.name));
+        }
+        self.sent.push(sent);
+    }
+
+    pub(super) fn outstanding(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Prints what has come to rest since the last call.
+    pub(super) async fn print_arrived(&mut self, stage: &Stage) -> anyhow::Result<()> {
+        self.expect(stage);
+        let mut still_open = Vec::new();
+        for expected in std::mem::take(&mut self.open) {
+            match self.look(stage, &expected).await? {
+                Some(done) => self.print(stage, &expected, done),
+                None => still_open.push(expected),
+            }
+        }
+        self.open = still_open;
+        Ok(())
+    }
+
+    /// Whatever is still open is lost, unless the host can say otherwise.
+    pub(super) async fn finish(&mut self, stage: &Stage) -> anyhow::Result<()> {
+        self.print_arrived(stage).await?;
+        for expected in std::mem::take(&mut self.open) {
+            let done = Done { sent: expected.sent, end: End::Lost, runs: Vec::new(), end_to_end_ms: None };
+            self.print(stage, &expected, done);
+        }
+        Ok(())
+    }
+
+    fn expect(&mut self, stage: &Stage) {
+        let known: BTreeSet<usize> = self.open.iter().map(|e| e.sent).chain(self.done.iter().map(|d| d.sent)).collect();
+        for (number, sent) in self.sent.iter().enumerate().filter(|(number, _)| !known.contains(number)) {
+            let Some(event) = &sent.event else { continue };
+            let tenant = stage.source_of(sent.seed).map(|source| source.tenant);
+            for (subscription, of) in stage.subscriptions.iter().enumerate() {
+                if Some(of.tenant) == tenant && of.seeds.contains(&sent.seed) {
+                    let delivery =
+                        format!("dlv_{}_{}_0", event.trim_start_matches("evt_"), of.id.trim_start_matches("sub_"));
+                    self.open.push(Expected { sent: number, subscription, delivery });
+                }
+            }
+        }
+    }
+
+    /// The receiver's word comes first; the host's history only adds what the filters did.
+    async fn look(&self, stage: &Stage, expected: &Expected) -> anyhow::Result<Option<Done>> {
+        let of = &stage.subscriptions[expected.subscription];
+        let path = format!("/api/v1/tenants/{}/deliveries/{}", of.tenant, expected.delivery);
+        let arrival = self.receiver.arrival(&expected.delivery);
+        let answer = of.client.send(Method::GET, &path, &[], "").await?;
+        let record: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let state = record["state"].as_str().unwrap_or_default();
+        if state.is_empty() || state == "due" {
+            return Ok(None);
+        }
+        let end = match (&arrival, state) {
+            (Some(arrival), _) => End::Arrived { verified: arrival.verified },
+            (None, "dropped") if self.may_drop(of, &record) => End::Dropped,
+            (None, "held") => End::Held,
+            (None, "dead") => End::Dead,
+            // The host says delivered or dropped, the receiver and the stage know nothing of it.
+            (None, _) => End::Lost,
+        };
+        let sent = &self.sent[expected.sent];
+        let end_to_end_ms =
+            arrival.map(|arrival: Arrival| arrival.at.saturating_duration_since(sent.at).as_secs_f64() * 1000.0);
+        let runs = record["runs"].as_array().cloned().unwrap_or_default();
+        Ok(Some(Done { sent: expected.sent, end, runs, end_to_end_ms }))
+    }
+
+    fn may_drop(&self, of: &SubscriptionOf, record: &Value) -> bool {
+        record["types"].as_array().into_iter().flatten().filter_map(Value::as_str).any(|uri| of.drops(uri))
+    }
+
+    fn print(&mut self, stage: &Stage, expected: &Expected, done: Done) {
+        let of = &stage.subscriptions[expected.subscription];
+        let verdicts: Vec<_> = done
+            .runs
+            .iter()
+            .map(|run| {
+                let name = run["filter"].as_str().unwrap_or_default();
+                format!("{}:{}", name, run["verdict"].as_str().unwrap_or("fault"))
+            })
+            .collect();
+        let result = match done.end {
+            End::Arrived { verified: true } => {
+                format!("delivered {:.1} ms, signature ok", done.end_to_end_ms.unwrap_or_default())
+            }
+            End::Arrived { verified: false } => "delivered, SIGNATURE WRONG".to_owned(),
+            End::Dropped => "dropped by filter".to_owned(),
+            End::Held => "HELD".to_owned(),
+            End::Dead => "DEAD".to_owned(),
+            End::Lost => "LOST".to_owned(),
+        };
+        println!(
+            "{:<NAME_WIDTH$} {:<7} {:<24} {:<44} {:>8} {:>7}  {result}",
+            short(&self.sent[expected.sent].name),
+            of.tenant,
+            of.title,
+            if verdicts.is_empty() { "-".to_owned() } else { verdicts.join(" ") },
+            sum(&done.runs, "fuel"),
+            sum(&done.runs, "elapsed_us"),
+        );
+        self.done.push(done);
+        if self.done.len().is_multiple_of(25) {
+            println!(
+                "... {} events sent, {} deliveries done, {} open",
+                self.sent.len(),
+                self.done.len(),
+                self.open.len()
+            );
+        }
+        let _closed_pipe = std::io::stdout().flush();
+    }
+
+    /// Prints the summary. Whether nothing was lost, failed or unverified.
+    pub(super) fn print_summary(&self, as_json: bool) -> bool {
+        let summary = self.summary();
+        let good = ["lost", "signatures_failed", "failed", "held"].iter().all(|name| summary[*name] == 0)
+            && self.sent.iter().all(|sent| sent.event.is_some());
+        println!();
+        for name in ["events_accepted", "deliveries", "delivered", "dropped_by_filter", "held", "failed", "transformed"]
+        {
+            println!("{name:>20}: {}", summary[name]);
+        }
+        for (seed, counts) in summary["by_seed"].as_object().into_iter().flatten() {
+            println!("{seed:>20}: {} accepted, {} delivered", counts["accepted"], counts["delivered"]);
+        }
+        println!(
+            "{:>20}: {} ok, {} failed",
+            "signatures", summary["signatures_verified"], summary["signatures_failed"]
+        );
+        println!("{:>20}: p50 {}, max {}", "fuel", summary["fuel_p50"], summary["fuel_max"]);
+        println!("{:>20}: p50 {}, p99 {}", "filter us", summary["filter_us_p50"], summary["filter_us_p99"]);
+        println!("{:>20}: p50 {}, p99 {}", "end to end ms", summary["end_to_end_ms_p50"], summary["end_to_end_ms_p99"]);
+        println!("{:>20}: {}", "lost", summary["lost"]);
+        println!("\n{}", if good { "every event arrived, every signature verified" } else { "NOT GOOD: see above" });
+        if as_json {
+            println!("{summary}");
+        }
+        good
+    }
+
+    fn summary(&self) -> Value {
+        let count = |wanted: fn(&End) -> bool| self.done.iter().filter(|done| wanted(&done.end)).count();
+        let mut by_seed = BTreeMap::new();
+        for seed in ["wso2", "asgardeo", "logto", "platform", "set"] {
+            let accepted = self.sent.iter().filter(|s| s.seed == seed && s.event.is_some()).count();
+            let arrived: BTreeSet<_> = self
+                .done
+                .iter()
+                .filter(|done| self.sent[done.sent].seed == seed && matches!(done.end, End::Arrived { .. }))
+                .map(|done| done.sent)
+                .collect();
+            by_seed.insert(seed, json!({"accepted": accepted, "delivered": arrived.len()}));
+        }
+        let transformed = self
+            .done
+            .iter()
+            .filter(|done| done.runs.iter().any(|run| matches!(run["verdict"].as_str(), Some("patch" | "replace"))))
+            .count();
+        let runs: Vec<&Value> = self.done.iter().flat_map(|done| &done.runs).collect();
+        let fuel = sorted(runs.iter().filter_map(|run| run["fuel"].as_f64()));
+        let filter_us = sorted(runs.iter().filter_map(|run| run["elapsed_us"].as_f64()));
+        let end_to_end = sorted(self.done.iter().filter_map(|done| done.end_to_end_ms));
+        let (arrivals, strangers) = self.receiver.totals();
+        let failed_signatures = arrivals.iter().filter(|arrival| !arrival.verified).count() as u64 + strangers;
+        json!({
+            "events_accepted": self.sent.iter().filter(|sent| sent.event.is_some()).count(),
+            "by_seed": by_seed,
+            "deliveries": self.done.len(),
+            "delivered": count(|end| matches!(end, End::Arrived { .. })),
+            "dropped_by_filter": count(|end| *end == End::Dropped),
+            "held": count(|end| *end == End::Held),
+            "failed": count(|end| *end == End::Dead),
+            "transformed": transformed,
+            "signatures_verified": arrivals.iter().filter(|arrival| arrival.verified).count(),
+            "signatures_failed": failed_signatures,
+            "lost": count(|end| *end == End::Lost),
+            "fuel_p50": quantile(&fuel, 0.5) as u64,
+            "fuel_max": quantile(&fuel, 1.0) as u64,
+            "filter_us_p50": quantile(&filter_us, 0.5) as u64,
+            "filter_us_p99": quantile(&filter_us, 0.99) as u64,
+            "end_to_end_ms_p50": (quantile(&end_to_end, 0.5) * 10.0).round() / 10.0,
+            "end_to_end_ms_p99": (quantile(&end_to_end, 0.99) * 10.0).round() / 10.0,
+        })
+    }
+}
+
+/// How many event types the samples have.
+pub(super) fn kinds(events: &[Sample]) -> usize {
+    events.iter().map(|sample| sample.name.as_str()).collect::<BTreeSet<_>>().len()
+}
+
+/// How many products they come from.
+pub(super) fn seeds(events: &[Sample]) -> usize {
+    events.iter().map(|sample| sample.seed).collect::<BTreeSet<_>>().len()
+}
+
+fn short(name: &str) -> String {
+    let name = name.rsplit("/event-type/").next().unwrap_or(name);
+    name.chars().take(NAME_WIDTH).collect()
+}
+
+fn sum(runs: &[Value], member: &str) -> u64 {
+    runs.iter().filter_map(|run| run[member].as_u64()).sum()
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+/// Nearest rank.
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let rank = (q * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+}

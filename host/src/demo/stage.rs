@@ -1,0 +1,262 @@
+//! What the demo sets up: two tenants, their sources, tables, filters and subscriptions, all through the API.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::Method;
+use serde_json::{Value, json};
+
+use super::receiver::{Receiver, Trust};
+use crate::cli::client::Client;
+use crate::cli::emit::Proof;
+use crate::crypto;
+
+/// Event types that acme's first subscription drops: the sender's own knowledge of what must not arrive there.
+const DROPPED_TYPES: [&str; 3] = ["*/accessTokenIssued", "*/sessionPresented", "*/session-presented"];
+
+pub(super) struct Stage {
+    pub(super) sender: Client,
+    pub(super) sources: Vec<SourceOf>,
+    pub(super) subscriptions: Vec<SubscriptionOf>,
+    tenants: Vec<(&'static str, String)>,
+}
+
+/// Where a seed's events go.
+pub(super) struct SourceOf {
+    pub(super) seed: &'static str,
+    pub(super) tenant: &'static str,
+    pub(super) path: String,
+    pub(super) proof: Proof,
+    pub(super) secret: String,
+}
+
+/// A subscription as the demo set it up.
+pub(super) struct SubscriptionOf {
+    pub(super) id: String,
+    pub(super) tenant: &'static str,
+    pub(super) title: &'static str,
+    /// Whose events it wants.
+    pub(super) seeds: &'static [&'static str],
+    pub(super) drops: bool,
+    pub(super) client: Client,
+}
+
+impl SubscriptionOf {
+    /// Whether its filter is set up to drop this type.
+    pub(super) fn drops(&self, uri: &str) -> bool {
+        self.drops && DROPPED_TYPES.iter().any(|pattern| crate::domain::subscription::glob(pattern, uri))
+    }
+}
+
+impl Stage {
+    pub(super) fn source_of(&self, seed: &str) -> Option<&SourceOf> {
+        self.sources.iter().find(|source| source.seed == seed)
+    }
+
+    pub(super) fn print_things_to_try(&self, base: &str) {
+        println!("\nThe host goes on; stop it with Ctrl-C. Things to try in another shell:");
+        for (tenant, key) in &self.tenants {
+            println!("  curl -H 'Authorization: Bearer {key}' '{base}/api/v1/tenants/{tenant}/deliveries?limit=3'");
+        }
+        if let Some((tenant, key)) = self.tenants.first() {
+            println!("  curl -H 'Authorization: Bearer {key}' {base}/api/v1/tenants/{tenant}/filters");
+        }
+        println!("  curl {base}/metrics");
+    }
+}
+
+struct Plan {
+    tenant: &'static str,
+    title: &'static str,
+    seeds: &'static [&'static str],
+    sources: &'static [&'static str],
+    scheme: &'static str,
+    ed25519: bool,
+    format: &'static str,
+    chain: Value,
+    drops: bool,
+}
+
+pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filters: &Path) -> anyhow::Result<Stage> {
+    let salt = hex::encode(crypto::random_bytes::<16>());
+    let redact = json!({"filter": "redact-claims", "secrets": {"salt": salt}});
+    let plans = [
+        Plan {
+            tenant: "acme",
+            title: "drop+redact+enrich",
+            seeds: &["wso2", "asgardeo", "set"],
+            sources: &[],
+            scheme: "standard",
+            ed25519: false,
+            format: "set",
+            chain: json!([
+                {"filter": "drop-by-type", "config": {"drop": DROPPED_TYPES}},
+                redact,
+                {"filter": "enrich-from-table"},
+            ]),
+            drops: true,
+        },
+        Plan {
+            tenant: "acme",
+            title: "flag, product's form",
+            seeds: &["wso2", "asgardeo"],
+            sources: &["wso2", "asgardeo"],
+            scheme: "wso2",
+            ed25519: false,
+            format: "original",
+            chain: json!([{"filter": "flag-suspicious-login", "on_fault": "open"}]),
+            drops: false,
+        },
+        Plan {
+            tenant: "acme",
+            title: "as it came",
+            seeds: &["set"],
+            sources: &["ssf"],
+            scheme: "hub",
+            ed25519: false,
+            format: "set",
+            chain: json!([]),
+            drops: false,
+        },
+        Plan {
+            tenant: "globex",
+            title: "flag+translate to CAEP",
+            seeds: &["logto", "platform"],
+            sources: &[],
+            scheme: "standard",
+            ed25519: true,
+            format: "set",
+            chain: json!([{"filter": "flag-suspicious-login"}, {"filter": "translate-to-caep"}]),
+            drops: false,
+        },
+        Plan {
+            tenant: "globex",
+            title: "redact, product's form",
+            seeds: &["logto"],
+            sources: &["logto"],
+            scheme: "logto",
+            ed25519: false,
+            format: "original",
+            chain: json!([redact]),
+            drops: false,
+        },
+    ];
+
+    let mut stage =
+        Stage { sender: Client::new(base, None)?, sources: Vec::new(), subscriptions: Vec::new(), tenants: Vec::new() };
+    for tenant in ["acme", "globex"] {
+        operator.json(Method::POST, "/api/v1/tenants", Some(&json!({"id": tenant}))).await?;
+        let key = operator
+            .json(Method::POST, &format!("/api/v1/tenants/{tenant}/keys"), Some(&json!({"label": "demo"})))
+            .await?;
+        let key = key["key"].as_str().context("a key")?.to_owned();
+        let client = Client::new(base, Some(key.clone()))?;
+        let api = format!("/api/v1/tenants/{tenant}");
+        stage.tenants.push((tenant, key));
+        sources(&client, &api, tenant, &mut stage).await?;
+        tables(&client, &api).await?;
+        upload_filters(&client, &api, filters, plans.iter().filter(|plan| plan.tenant == tenant)).await?;
+        for (number, plan) in plans.iter().enumerate().filter(|(_, plan)| plan.tenant == tenant) {
+            let subscription = subscribe(&client, &api, receiver, number, plan).await?;
+            stage.subscriptions.push(subscription);
+        }
+    }
+    Ok(stage)
+}
+
+async fn sources(client: &Client, api: &str, tenant: &'static str, stage: &mut Stage) -> anyhow::Result<()> {
+    let all = [
+        ("acme", "wso2", "wso2", "wso2", "wso2", Proof::Wso2),
+        ("acme", "asgardeo", "asgardeo", "wso2", "hub", Proof::Hub),
+        ("acme", "set", "ssf", "set", "bearer", Proof::Bearer),
+        ("globex", "logto", "logto", "logto", "logto", Proof::Logto),
+        ("globex", "platform", "platform", "platform", "standard", Proof::Standard),
+    ];
+    for (_, seed, name, form, header, proof) in all.into_iter().filter(|source| source.0 == tenant) {
+        let secret = match proof {
+            Proof::Standard => format!("whsec_{}", STANDARD.encode(crypto::random_bytes::<32>())),
+            _ => hex::encode(crypto::random_bytes::<32>()),
+        };
+        let proofs = match proof {
+            Proof::Bearer => json!([{"kind": "bearer", "tokens": [secret]}]),
+            _ => json!([{"kind": "hmac", "header": header, "secrets": [secret]}]),
+        };
+        let source = json!({"form": form, "proofs": proofs});
+        let shown = client.json(Method::PUT, &format!("{api}/sources/{name}"), Some(&source)).await?;
+        let path = shown["ingest_path"].as_str().context("an ingest path")?.to_owned();
+        stage.sources.push(SourceOf { seed, tenant, path, proof, secret });
+    }
+    Ok(())
+}
+
+async fn tables(client: &Client, api: &str) -> anyhow::Result<()> {
+    for (name, rows) in super::tables::tables() {
+        client.upload(&format!("{api}/tables/{name}"), "application/jsonl", rows.into()).await?;
+    }
+    Ok(())
+}
+
+async fn upload_filters<'a>(
+    client: &Client,
+    api: &str,
+    folder: &Path,
+    plans: impl Iterator<Item = &'a Plan>,
+) -> anyhow::Result<()> {
+    let mut names: Vec<_> = plans
+        .flat_map(|plan| plan.chain.as_array().into_iter().flatten())
+        .filter_map(|binding| binding["filter"].as_str())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let file = folder.join(format!("{name}.wasm"));
+        if !file.exists() {
+            bail!("there is no {}: build the example filters with `cargo xtask guests`", file.display());
+        }
+        let wasm = std::fs::read(&file).with_context(|| file.display().to_string())?;
+        client.upload(&format!("{api}/filters/{name}"), "application/wasm", wasm.into()).await?;
+    }
+    Ok(())
+}
+
+async fn subscribe(
+    client: &Client,
+    api: &str,
+    receiver: &Receiver,
+    number: usize,
+    plan: &Plan,
+) -> anyhow::Result<SubscriptionOf> {
+    let who = format!("receiver-{number}");
+    let asked = json!({
+        "description": plan.title,
+        "endpoint": {"url": format!("http://{}/{who}", receiver.address)},
+        "sources": plan.sources,
+        "chain": plan.chain,
+        "format": plan.format,
+        "signing": {"scheme": plan.scheme, "ed25519": plan.ed25519},
+        "retry": [1, 1, 2, 5],
+    });
+    let made = client.json(Method::POST, &format!("{api}/subscriptions"), Some(&asked)).await?;
+    let secret = made["signing_secret"].as_str().context("a signing secret")?.to_owned();
+    let trust = match (plan.scheme, plan.ed25519) {
+        ("standard", false) => Trust::Standard(secret),
+        ("standard", true) => {
+            let public = made["signing"]["keys"][0]["public"].as_str().context("a public key")?;
+            Trust::StandardEd25519(public.to_owned())
+        }
+        ("hub", _) => Trust::HexMac { header: "x-hub-signature", prefix: "sha256=", secret },
+        ("wso2", _) => Trust::HexMac { header: "x-wso2-event-signature", prefix: "sha256=", secret },
+        _ => Trust::HexMac { header: "logto-signature-sha-256", prefix: "", secret },
+    };
+    receiver.trust(&who, trust);
+    Ok(SubscriptionOf {
+        id: made["id"].as_str().context("an id")?.to_owned(),
+        tenant: plan.tenant,
+        title: plan.title,
+        seeds: plan.seeds,
+        drops: plan.drops,
+        client: client.clone(),
+    })
+}

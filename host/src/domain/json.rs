@@ -1,0 +1,18 @@
+//! JSON as text.
+//!
+//! Claims are kept as the text they came in: a tree would lose number text, and with it the promise that nobody's bytes
+//! change unless a filter changes them. [`check`] says once, at the border, that a text is sound; [`Object`] then looks
+//! at one level of it, and edits leave every byte alone that they do not name.
+
+mod check;
+mod merge;
+mod object;
+
+pub use check::{JsonFault, JsonLimits, check};
+pub use merge::merge_patch;
+pub use object::{Object, quote, write_object};
+
+/// What RFC 8259 calls white space.
+pub(crate) fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r')
+}

@@ -1,0 +1,332 @@
+//! One pass over a text that says whether it is sound; no tree is built.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::is_space;
+
+/// How large a text may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JsonLimits {
+    /// Levels of objects and arrays inside one another; `{}` has one. More than 126 is read as 126.
+    pub depth_max: usize,
+    /// Bytes, white space included.
+    pub bytes_max: usize,
+}
+
+impl Default for JsonLimits {
+    /// 64 levels and 1 MiB.
+    fn default() -> Self {
+        Self { depth_max: 64, bytes_max: 1 << 20 }
+    }
+}
+
+/// Past this serde_json's own guard against deep nesting would answer, in words of its own.
+const DEPTH_CEILING: usize = 126;
+
+/// Characters of a path that are shown.
+const PATH_CHARS_MAX: usize = 200;
+
+/// Why a text is not taken. Lines and columns start at 1; a column counts bytes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JsonFault {
+    /// Some bytes are not UTF-8.
+    #[error("not UTF-8 from byte {at} on: send JSON encoded as UTF-8 (RFC 8259 section 8.1)")]
+    NotUtf8 {
+        /// How many bytes before it are.
+        at: usize,
+    },
+    /// Not JSON; a number that no double can hold and half a surrogate pair are refused too, since most readers
+    /// would.
+    #[error("not valid JSON at line {line}, column {column}: {detail}")]
+    Malformed {
+        /// Line.
+        line: usize,
+        /// Column.
+        column: usize,
+        /// The reader's words.
+        detail: String,
+    },
+    /// One object has one key twice. Readers differ in which they take, so a filter could see another value than the
+    /// receiver.
+    #[error(
+        "the key `{path}` stands twice in its object, the second time before line {line}, column {column}: send it once"
+    )]
+    DuplicateKey {
+        /// JSON Pointer (RFC 6901) to the key, cut to 200 characters.
+        path: String,
+        /// Line.
+        line: usize,
+        /// Column, just after the second key.
+        column: usize,
+    },
+    /// Objects and arrays are nested too deeply.
+    #[error("nested more than {limit} levels deep at line {line}, column {column}: send a flatter body")]
+    TooDeep {
+        /// Levels allowed.
+        limit: usize,
+        /// Line.
+        line: usize,
+        /// Column, give or take one.
+        column: usize,
+    },
+    /// The text is too long.
+    #[error("{bytes} bytes long: {limit} are allowed")]
+    TooLarge {
+        /// Bytes of the text.
+        bytes: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// The text is JSON, but an array or a single value.
+    #[error("not a JSON object: send one event as one object, `{{...}}`")]
+    NotAnObject,
+}
+
+impl JsonFault {
+    pub(super) fn malformed(error: &serde_json::Error) -> Self {
+        // serde_json writes the position behind its words; here it has fields of its own.
+        let text = error.to_string();
+        let detail = text.rsplit_once(" at line ").map_or(text.as_str(), |(detail, _)| detail).to_owned();
+        Self::Malformed { line: error.line(), column: error.column(), detail }
+    }
+}
+
+/// Checks that `bytes` are one JSON value in UTF-8, within the limits and with no key twice in any object, and gives
+/// the text without the white space around it.
+///
+/// # Errors
+/// The first [`JsonFault`] from the left; never [`JsonFault::NotAnObject`].
+pub fn check(bytes: &[u8], limits: JsonLimits) -> Result<&str, JsonFault> {
+    if bytes.len() > limits.bytes_max {
+        return Err(JsonFault::TooLarge { bytes: bytes.len(), limit: limits.bytes_max });
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| JsonFault::NotUtf8 { at: error.valid_up_to() })?;
+    let depth_max = limits.depth_max.min(DEPTH_CEILING);
+    let mut found = None;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let root = Place { parent: None, step: Step::Root, depth: 0 };
+    let walked = Walk { place: &root, depth_max, found: &mut found }.deserialize(&mut reader);
+    match walked.and_then(|()| reader.end()) {
+        Ok(()) => Ok(text.trim_matches(is_space)),
+        Err(error) => Err(match found {
+            Some(Found::Duplicate(path)) => {
+                JsonFault::DuplicateKey { path, line: error.line(), column: error.column() }
+            }
+            Some(Found::TooDeep) => JsonFault::TooDeep { limit: depth_max, line: error.line(), column: error.column() },
+            None => JsonFault::malformed(&error),
+        }),
+    }
+}
+
+/// What the walk found that serde has no word for.
+enum Found {
+    Duplicate(String),
+    TooDeep,
+}
+
+/// Where the walk is: a list on the stack, so that a sound text costs no allocation for its paths.
+struct Place<'p> {
+    parent: Option<&'p Place<'p>>,
+    step: Step<'p>,
+    depth: usize,
+}
+
+enum Step<'p> {
+    Root,
+    Key(&'p str),
+    Index(usize),
+}
+
+impl Place<'_> {
+    fn pointer(&self) -> String {
+        let mut steps = Vec::new();
+        let mut place = Some(self);
+        while let Some(at) = place {
+            match at.step {
+                Step::Root => {}
+                Step::Key(key) => steps.push(key.replace('~', "~0").replace('/', "~1")),
+                Step::Index(index) => steps.push(index.to_string()),
+            }
+            place = at.parent;
+        }
+        let pointer: String = steps.iter().rev().flat_map(|step| ["/", step]).collect();
+        pointer.chars().take(PATH_CHARS_MAX).collect()
+    }
+}
+
+struct Walk<'p, 'f> {
+    place: &'p Place<'p>,
+    depth_max: usize,
+    found: &'f mut Option<Found>,
+}
+
+impl Walk<'_, '_> {
+    /// The depth inside the value that starts here.
+    fn enter<E: serde::de::Error>(&mut self) -> Result<usize, E> {
+        let depth = self.place.depth + 1;
+        if depth > self.depth_max {
+            *self.found = Some(Found::TooDeep);
+            return Err(E::custom("too deep"));
+        }
+        Ok(depth)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        let depth = self.enter()?;
+        for index in 0.. {
+            let place = Place { parent: Some(self.place), step: Step::Index(index), depth };
+            let walk = Walk { place: &place, depth_max: self.depth_max, found: &mut *self.found };
+            if items.next_element_seed(walk)?.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
+        let depth = self.enter()?;
+        let mut keys = BTreeSet::new();
+        while let Some(Key(key)) = members.next_key()? {
+            let place = Place { parent: Some(self.place), step: Step::Key(&key), depth };
+            if keys.contains(&key) {
+                *self.found = Some(Found::Duplicate(place.pointer()));
+                return Err(A::Error::custom("duplicate key"));
+            }
+            members.next_value_seed(Walk { place: &place, depth_max: self.depth_max, found: &mut *self.found })?;
+            keys.insert(key);
+        }
+        Ok(())
+    }
+}
+
+/// A key, borrowed from the text where it has no escapes.
+pub(super) struct Key<'de>(pub(super) Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+
+        impl<'de> Visitor<'de> for KeyVisitor {
+            type Value = Key<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(key)))
+            }
+
+            fn visit_str<E>(self, key: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(key.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(KeyVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fault(text: &str) -> JsonFault {
+        check(text.as_bytes(), JsonLimits::default()).unwrap_err()
+    }
+
+    #[test]
+    fn a_sound_text_comes_back_without_the_space_around_it() {
+        let text = " \r\n{\"a\": [1.10, 12345678901234567890, \"\\u00e9\", null, true]}\t";
+        assert_eq!(check(text.as_bytes(), JsonLimits::default()).unwrap(), text.trim());
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_named_with_its_place() {
+        assert_eq!(
+            fault("{\"a\":1,\n \"b\":[{\"x/y\":1,\"x\\/y\":2}]}"),
+            JsonFault::DuplicateKey { path: "/b/0/x~1y".to_owned(), line: 2, column: 21 },
+        );
+        assert!(matches!(fault(r#"{"a":1,"\u0061":2}"#), JsonFault::DuplicateKey { path, .. } if path == "/a"));
+        assert!(check(br#"{"a":{"a":1},"b":{"a":1}}"#, JsonLimits::default()).is_ok(), "siblings share keys");
+    }
+
+    #[test]
+    fn depth_is_counted_over_objects_and_arrays() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(check(nested(64).as_bytes(), JsonLimits::default()).is_ok());
+        assert!(matches!(fault(&nested(65)), JsonFault::TooDeep { limit: 64, line: 1, column: 65 | 66 }));
+        assert!(matches!(fault(&nested(100_000)), JsonFault::TooDeep { .. }));
+        let lax = JsonLimits { depth_max: usize::MAX, ..JsonLimits::default() };
+        assert!(check(nested(126).as_bytes(), lax).is_ok());
+        assert!(matches!(check(nested(127).as_bytes(), lax), Err(JsonFault::TooDeep { limit: 126, .. })));
+    }
+
+    #[test]
+    fn what_is_not_json_is_told_with_line_and_column() {
+        assert_eq!(
+            fault("{\"a\":1,\n}"),
+            JsonFault::Malformed { line: 2, column: 1, detail: "trailing comma".to_owned() }
+        );
+        for bad in ["", "{} {}", "nul", "{\"a\":01}", "[1e999]", "\"\\ud800\"", "{'a':1}", "\u{feff}{}"] {
+            assert!(matches!(fault(bad), JsonFault::Malformed { .. }), "{bad}");
+        }
+        assert_eq!(check(b"{\"a\":\"\xff\"}", JsonLimits::default()), Err(JsonFault::NotUtf8 { at: 6 }));
+        let small = JsonLimits { bytes_max: 2, ..JsonLimits::default() };
+        assert_eq!(check(b"{ }", small), Err(JsonFault::TooLarge { bytes: 3, limit: 2 }));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_and_never_takes_what_serde_refuses(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(text) = check(&bytes, JsonLimits::default()) {
+                prop_assert!(serde_json::from_str::<serde_json::Value>(text).is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! One level of an object, and edits that leave alone what they do not name.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::check::Key;
+use super::{JsonFault, is_space};
+
+/// One level of a JSON object: its members in their order, each value as the slice of text it is.
+#[derive(Debug, Clone)]
+pub struct Object<'a> {
+    text: &'a str,
+    members: Vec<(Cow<'a, str>, &'a RawValue)>,
+}
+
+impl<'a> Object<'a> {
+    /// Reads one level. The text is expected to have gone through [`check`](super::check) before; where a key stands
+    /// twice all the same, [`get`](Self::get) finds the first.
+    ///
+    /// # Errors
+    /// [`JsonFault::NotAnObject`] and [`JsonFault::Malformed`].
+    pub fn parse(text: &'a str) -> Result<Self, JsonFault> {
+        let text = text.trim_matches(is_space);
+        if !text.starts_with('{') {
+            return Err(JsonFault::NotAnObject);
+        }
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let members = reader
+            .deserialize_map(MembersVisitor)
+            .and_then(|members| reader.end().map(|()| members))
+            .map_err(|error| JsonFault::malformed(&error))?;
+        Ok(Self { text, members })
+    }
+
+    /// The value of a member.
+    pub fn get(&self, key: &str) -> Option<&'a RawValue> {
+        self.members.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
+    }
+
+    /// The value of a member that is a string, unescaped; none where it is anything else.
+    pub fn string(&self, key: &str) -> Option<String> {
+        serde_json::from_str(self.get(key)?.get()).ok()
+    }
+
+    /// A member that is an object itself.
+    pub fn object(&self, key: &str) -> Option<Object<'a>> {
+        Object::parse(self.get(key)?.get()).ok()
+    }
+
+    /// The members in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.members.iter().map(|(key, value)| (key.as_ref(), *value))
+    }
+
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The object with some members changed: a text takes the place of the member's value, or is appended where
+    /// there is no such member; none takes the member out. All other bytes stay, white space and the escapes of keys
+    /// among them. The texts have to be JSON.
+    pub fn with(&self, edits: &[(&str, Option<String>)]) -> String {
+        let mut open: BTreeMap<&str, Option<&str>> = edits.iter().map(|(key, text)| (*key, text.as_deref())).collect();
+        let mut out = String::with_capacity(self.text.len() + 64);
+        out.push('{');
+        let mut first = true;
+        for (index, (key, value)) in self.members.iter().enumerate() {
+            let text = match open.remove(key.as_ref()) {
+                None => value.get(),
+                Some(Some(text)) => text,
+                Some(None) => continue,
+            };
+            out.push_str(self.lead(index, first));
+            out.push_str(text);
+            first = false;
+        }
+        for (key, _) in edits {
+            let Some(Some(text)) = open.remove(key) else { continue };
+            if !first {
+                out.push(',');
+            }
+            out.push_str(&quote(key));
+            out.push(':');
+            out.push_str(text);
+            first = false;
+        }
+        out.push_str(&self.text[self.members.last().map_or(1, |(_, value)| self.end_of(value))..]);
+        out
+    }
+
+    /// What stands before a value since the value before it: comma, space, key, colon. Without the comma where the
+    /// member has become the first.
+    fn lead(&self, index: usize, first: bool) -> &'a str {
+        let from = if index == 0 { 1 } else { self.end_of(self.members[index - 1].1) };
+        let lead = &self.text[from..self.start_of(self.members[index].1)];
+        if first && index > 0 { lead.trim_start_matches(is_space).trim_start_matches(',') } else { lead }
+    }
+
+    /// A value is a slice of the text, so its place is the distance between the two.
+    fn start_of(&self, value: &RawValue) -> usize {
+        value.get().as_ptr().addr() - self.text.as_ptr().addr()
+    }
+
+    fn end_of(&self, value: &RawValue) -> usize {
+        self.start_of(value) + value.get().len()
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some((Key(key), value)) = map.next_entry()? {
+            members.push((key, value));
+        }
+        Ok(members)
+    }
+}
+
+/// Writes an object of the pairs in their order; the values are JSON text and stand as they are.
+pub fn write_object<'p>(pairs: impl IntoIterator<Item = (&'p str, &'p str)>) -> String {
+    let mut out = String::from("{");
+    for (key, value) in pairs {
+        if out.len() > 1 {
+            out.push(',');
+        }
+        out.push_str(&quote(key));
+        out.push(':');
+        out.push_str(value);
+    }
+    out.push('}');
+    out
+}
+
+/// A string as JSON text.
+pub fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_keep_their_order_and_their_text() {
+        let object = Object::parse(" {\"b\" : 1.10, \"\\u0061\":[ 1 ], \"c\":\"x\\/y\"} ").unwrap();
+        let members: Vec<_> = object.iter().map(|(key, value)| (key, value.get())).collect();
+        assert_eq!(members, [("b", "1.10"), ("a", "[ 1 ]"), ("c", "\"x\\/y\"")]);
+        assert_eq!(object.string("c").as_deref(), Some("x/y"));
+        assert_eq!(object.string("b"), None);
+        assert_eq!(Object::parse("[]").unwrap_err(), JsonFault::NotAnObject);
+        assert!(matches!(Object::parse("{} x").unwrap_err(), JsonFault::Malformed { .. }));
+    }
+
+    #[test]
+    fn edits_leave_all_other_bytes_alone() {
+        let text = "{ \"a\" : 1.10 ,\n  \"\\u0062\":2,\n  \"c\" : 3e0\n}";
+        let object = Object::parse(text).unwrap();
+        let set = |key, value: Option<&str>| object.with(&[(key, value.map(str::to_owned))]);
+        assert_eq!(object.with(&[]), text);
+        assert_eq!(set("b", Some("true")), text.replace(":2,", ":true,"));
+        assert_eq!(set("a", None), "{\n  \"\\u0062\":2,\n  \"c\" : 3e0\n}");
+        assert_eq!(set("b", None), "{ \"a\" : 1.10,\n  \"c\" : 3e0\n}");
+        assert_eq!(set("c", None), "{ \"a\" : 1.10 ,\n  \"\\u0062\":2\n}");
+        assert_eq!(set("d", None), text);
+        assert_eq!(set("d\"", Some("{}")), text.replace("3e0", "3e0,\"d\\\"\":{}"));
+        assert_eq!(Object::parse("{ }").unwrap().with(&[("a", Some("1".into()))]), "{\"a\":1 }");
+        assert_eq!(Object::parse("{\"a\":1}").unwrap().with(&[("a", None), ("b", Some("2".into()))]), "{\"b\":2}");
+    }
+
+    #[test]
+    fn writes_what_it_reads() {
+        let text = write_object([("iss", "\"x\""), ("iat", "1.0"), ("é\n", "{}")]);
+        assert_eq!(text, "{\"iss\":\"x\",\"iat\":1.0,\"é\\n\":{}}");
+        assert_eq!(Object::parse(&text).unwrap().len(), 3);
+    }
+}

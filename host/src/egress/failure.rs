@@ -1,0 +1,77 @@
+//! What went wrong on the way, as classes that can be counted and details that people can read.
+
+use std::error::Error;
+use std::io;
+
+use crate::domain::attempt::{ErrorClass, Outcome};
+
+/// A detail is cut to this many characters.
+const DETAIL_CHARS_MAX: usize = 200;
+
+/// Why there is no answer. Details come from the network libraries and from here; none names URL, header or body.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{detail}")]
+pub(super) struct Failure {
+    class: ErrorClass,
+    detail: String,
+}
+
+impl Failure {
+    pub(super) fn new(class: ErrorClass, detail: &str) -> Self {
+        Self { class, detail: detail.chars().take(DETAIL_CHARS_MAX).collect() }
+    }
+
+    /// TLS failed, for a reason somewhere in `error`.
+    pub(super) fn tls(error: &(dyn Error + 'static)) -> Self {
+        match find_in::<rustls::Error>(error) {
+            Some(cause) => Self::new(ErrorClass::Tls, &cause.to_string()),
+            None => Self::new(ErrorClass::Tls, &format!("TLS: {}", root(error))),
+        }
+    }
+
+    /// Reads an error of the HTTP client or of an answer's body.
+    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+        if let Some(failure) = find_in::<Self>(error) {
+            return failure.clone();
+        }
+        // With TLS 1.3 a receiver refuses our (missing) certificate only after the handshake.
+        if find_in::<rustls::Error>(error).is_some() {
+            return Self::tls(error);
+        }
+        Self::new(ErrorClass::Broken, &root(error).to_string())
+    }
+}
+
+impl From<Failure> for Outcome {
+    fn from(failure: Failure) -> Outcome {
+        Outcome::Failed { class: failure.class, detail: failure.detail }
+    }
+}
+
+/// The first error of type `T` in a chain of causes.
+pub(super) fn find_in<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = cause(error);
+    }
+    None
+}
+
+fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut last = error;
+    while let Some(next) = cause(last) {
+        last = next;
+    }
+    last
+}
+
+// `io::Error::source` skips the error it wraps and gives that one's own source.
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    }
+}

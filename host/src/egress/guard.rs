@@ -1,0 +1,277 @@
+//! Which addresses may be connected to.
+//!
+//! A tenant's endpoint must not lead into the operator's own networks (server-side request forgery). What is checked
+//! is the address about to be connected to, after the name was resolved, so that neither a name that points inside
+//! nor one that changes between check and use gets past. Of IPv6, global unicast alone is open (`2000::/3`), less
+//! the ranges that carry an IPv4 address or have a special purpose (IANA special-purpose address registries,
+//! RFC 6890).
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+/// Refused ranges, each with what is said of it. The first that holds an address names it.
+const REFUSED: [(&str, &str); 34] = [
+    ("0.0.0.0/8", "an unspecified address"),
+    ("10.0.0.0/8", "a private address"),
+    ("100.64.0.0/10", "a carrier-grade NAT address"),
+    ("127.0.0.0/8", "a loopback address"),
+    ("169.254.0.0/16", "a link-local or metadata address"),
+    // Azure's metadata and DNS, reachable from inside alone although the range is public.
+    ("168.63.129.16/32", "a metadata address"),
+    ("172.16.0.0/12", "a private address"),
+    ("192.0.0.0/24", "a protocol assignment address"),
+    ("192.0.2.0/24", "a documentation address"),
+    ("192.88.99.0/24", "a 6to4 relay address"),
+    ("192.168.0.0/16", "a private address"),
+    ("198.18.0.0/15", "a benchmark address"),
+    ("198.51.100.0/24", "a documentation address"),
+    ("203.0.113.0/24", "a documentation address"),
+    ("224.0.0.0/4", "a multicast address"),
+    ("255.255.255.255/32", "a broadcast address"),
+    ("240.0.0.0/4", "a reserved address"),
+    ("::/128", "an unspecified address"),
+    ("::1/128", "a loopback address"),
+    ("::ffff:0:0/96", "an IPv4-mapped address"),
+    ("64:ff9b::/96", "a NAT64 address"),
+    ("64:ff9b:1::/48", "a NAT64 address"),
+    ("::/8", "a reserved address"),
+    ("fc00::/7", "a private address"),
+    ("fe80::/10", "a link-local address"),
+    ("ff00::/8", "a multicast address"),
+    ("2001::/32", "a Teredo address"),
+    ("2001:2::/48", "a benchmark address"),
+    ("2001::/23", "a protocol assignment address"),
+    ("2001:db8::/32", "a documentation address"),
+    ("2002::/16", "a 6to4 address"),
+    ("3fff::/20", "a documentation address"),
+    ("::/3", "a reserved address"),
+    ("4000::/2", "a reserved address"),
+];
+
+/// The upper half of IPv6, unless [`REFUSED`] has a better name for it.
+const REFUSED_LAST: (&str, &str) = ("8000::/1", "a reserved address");
+
+/// Why an address is not connected to. Tells its kind and not the address: what a name inside the operator's
+/// network resolves to is nothing for tenants to learn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// In a range that is refused.
+    #[error("the endpoint leads to {0}, which `egress.allow` does not open")]
+    Range(&'static str),
+    /// Setgate's own listener.
+    #[error("the endpoint leads back to Setgate's own listener")]
+    OwnListener,
+}
+
+/// Decides on addresses.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    refused: Vec<(IpNet, &'static str)>,
+    allow: Vec<IpNet>,
+    own: Vec<SocketAddr>,
+}
+
+impl Guard {
+    /// `allow` opens exceptions to the refused ranges; `own_listeners` stay refused whatever it says, since
+    /// behind them is the management interface.
+    pub fn new(allow: Vec<IpNet>, own_listeners: Vec<SocketAddr>) -> Self {
+        let parse =
+            |(net, kind): &(&str, &'static str)| (net.parse().expect("the ranges above are well-formed"), *kind);
+        let refused = REFUSED.iter().chain([&REFUSED_LAST]).map(parse).collect();
+        Self { refused, allow, own: own_listeners }
+    }
+
+    /// Whether an address may be connected to.
+    pub fn check(&self, address: SocketAddr) -> Result<(), Refusal> {
+        let ip = address.ip();
+        if self.own.iter().any(|own| is_own(*own, ip.to_canonical(), address.port())) {
+            return Err(Refusal::OwnListener);
+        }
+        if self.allow.iter().any(|net| net.contains(&ip)) {
+            return Ok(());
+        }
+        match self.refused.iter().find(|(net, _)| net.contains(&ip)) {
+            Some((_, kind)) => Err(Refusal::Range(kind)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a connection may be used: one from an address to itself ends at this machine, under whatever name,
+    /// and then its port must not be one of ours. Finds listeners bound to the unspecified address.
+    pub fn check_connected(&self, local: SocketAddr, peer: SocketAddr) -> Result<(), Refusal> {
+        let here = local.ip().to_canonical() == peer.ip().to_canonical();
+        if here && self.own.iter().any(|own| own.port() == peer.port()) {
+            return Err(Refusal::OwnListener);
+        }
+        Ok(())
+    }
+
+    /// The addresses of a name that may be connected to, in their order; the first refusal where none may. Those
+    /// that may not are left out rather than ending it all: a resolver in a NAT64 network adds a synthetic address
+    /// to each real one (RFC 6147).
+    pub fn permitted(&self, addresses: &[SocketAddr]) -> Result<Vec<SocketAddr>, Refusal> {
+        let mut permitted = Vec::new();
+        let mut refusal = None;
+        for address in addresses {
+            match self.check(*address) {
+                Ok(()) => permitted.push(*address),
+                Err(refused) => refusal = refusal.or(Some(refused)),
+            }
+        }
+        match refusal {
+            Some(refused) if permitted.is_empty() => Err(refused),
+            _ => Ok(permitted),
+        }
+    }
+}
+
+fn is_own(own: SocketAddr, ip: IpAddr, port: u16) -> bool {
+    let same = own.ip().to_canonical() == ip;
+    own.port() == port && (same || (own.ip().is_unspecified() && (ip.is_loopback() || ip.is_unspecified())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(allow: &[&str], own: &[&str]) -> Guard {
+        Guard::new(
+            allow.iter().map(|net| net.parse().unwrap()).collect(),
+            own.iter().map(|address| address.parse().unwrap()).collect(),
+        )
+    }
+
+    fn at(ip: &str) -> SocketAddr {
+        SocketAddr::new(ip.parse().unwrap(), 443)
+    }
+
+    #[test]
+    fn refuses_what_is_not_the_public_internet() {
+        let guard = guard(&[], &[]);
+        for (ip, kind) in [
+            ("0.0.0.0", "unspecified"),
+            ("0.1.2.3", "unspecified"),
+            ("10.255.0.1", "private"),
+            ("100.64.0.1", "carrier-grade NAT"),
+            ("100.127.255.255", "carrier-grade NAT"),
+            ("100.100.100.200", "carrier-grade NAT"),
+            ("127.0.0.1", "loopback"),
+            ("127.8.8.8", "loopback"),
+            ("168.63.129.16", "metadata"),
+            ("169.254.169.254", "metadata"),
+            ("172.16.0.1", "private"),
+            ("172.31.255.255", "private"),
+            ("192.0.0.192", "protocol assignment"),
+            ("192.0.2.1", "documentation"),
+            ("192.88.99.1", "6to4 relay"),
+            ("192.168.1.1", "private"),
+            ("198.18.0.1", "benchmark"),
+            ("198.19.255.255", "benchmark"),
+            ("198.51.100.1", "documentation"),
+            ("203.0.113.1", "documentation"),
+            ("224.0.0.1", "multicast"),
+            ("239.255.255.255", "multicast"),
+            ("240.0.0.1", "reserved"),
+            ("255.255.255.255", "broadcast"),
+            ("::", "unspecified"),
+            ("::1", "loopback"),
+            ("::2", "reserved"),
+            ("::127.0.0.1", "reserved"),
+            ("::ffff:127.0.0.1", "IPv4-mapped"),
+            ("::ffff:8.8.8.8", "IPv4-mapped"),
+            ("64:ff9b::a00:1", "NAT64"),
+            ("64:ff9b::808:808", "NAT64"),
+            ("64:ff9b:1::1", "NAT64"),
+            ("100::1", "reserved"),
+            ("2001::1", "Teredo"),
+            ("2001:2::1", "benchmark"),
+            ("2001:10::1", "protocol assignment"),
+            ("2001:20::1", "protocol assignment"),
+            ("2001:db8::1", "documentation"),
+            ("2002:7f00:1::", "6to4"),
+            ("3fff::1", "documentation"),
+            ("4000::1", "reserved"),
+            ("5f00::1", "reserved"),
+            ("8000::1", "reserved"),
+            ("fc00::1", "private"),
+            ("fd00:ec2::254", "private"),
+            ("fe80::1", "link-local"),
+            ("febf::1", "link-local"),
+            ("fec0::1", "reserved"),
+            ("ff02::1", "multicast"),
+        ] {
+            match guard.check(at(ip)) {
+                Err(Refusal::Range(said)) => assert!(said.contains(kind), "{ip}: {said}"),
+                other => panic!("{ip}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn opens_the_public_internet() {
+        let guard = guard(&[], &[]);
+        for ip in [
+            "1.1.1.1",
+            "9.255.255.255",
+            "11.0.0.1",
+            "100.63.255.255",
+            "100.128.0.1",
+            "126.255.255.255",
+            "128.0.0.1",
+            "168.63.129.17",
+            "172.15.255.255",
+            "172.32.0.1",
+            "192.0.1.1",
+            "198.17.255.255",
+            "198.20.0.1",
+            "223.255.255.255",
+            "2001:4860:4860::8888",
+            "2001:200::1",
+            "2003::1",
+            "2606:4700::1111",
+            "2a00:1450::1",
+        ] {
+            assert_eq!(guard.check(at(ip)), Ok(()), "{ip}");
+        }
+    }
+
+    #[test]
+    fn exceptions_open_what_they_name_and_no_more() {
+        let guard = guard(&["10.1.0.0/16", "::1/128"], &[]);
+        assert_eq!(guard.check(at("10.1.2.3")), Ok(()));
+        assert_eq!(guard.check(at("::1")), Ok(()));
+        for still in ["10.2.0.1", "127.0.0.1", "::ffff:10.1.2.3", "64:ff9b::a01:203"] {
+            assert!(guard.check(at(still)).is_err(), "{still}");
+        }
+    }
+
+    #[test]
+    fn own_listeners_stay_shut_whatever_is_allowed() {
+        let exact = guard(&["127.0.0.0/8", "::ffff:0:0/96"], &["127.0.0.1:443"]);
+        assert_eq!(exact.check(at("127.0.0.1")), Err(Refusal::OwnListener));
+        assert_eq!(exact.check(at("::ffff:127.0.0.1")), Err(Refusal::OwnListener));
+        assert_eq!(exact.check("127.0.0.1:444".parse().unwrap()), Ok(()));
+        assert_eq!(exact.check(at("127.0.0.2")), Ok(()));
+        for unspecified in ["0.0.0.0:443", "[::]:443"] {
+            let guard = guard(&["0.0.0.0/0", "::/0"], &[unspecified]);
+            for here in ["127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::"] {
+                assert_eq!(guard.check(at(here)), Err(Refusal::OwnListener), "{unspecified} {here}");
+            }
+            // An address of this machine that no list knows: seen once connected.
+            assert_eq!(guard.check(at("8.8.4.4")), Ok(()));
+            let connected = guard.check_connected("8.8.4.4:50000".parse().unwrap(), at("8.8.4.4"));
+            assert_eq!(connected, Err(Refusal::OwnListener));
+            assert_eq!(guard.check_connected("8.8.4.4:50000".parse().unwrap(), at("8.8.8.8")), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_name_leads_to_its_permitted_addresses_alone() {
+        let guard = guard(&[], &[]);
+        let (inside, outside) = (at("10.0.0.1"), at("1.1.1.1"));
+        assert_eq!(guard.permitted(&[inside, outside]), Ok(vec![outside]));
+        assert_eq!(guard.permitted(&[at("127.0.0.1"), inside]), Err(Refusal::Range("a loopback address")));
+        assert_eq!(guard.permitted(&[]), Ok(Vec::new()));
+    }
+}

@@ -1,0 +1,99 @@
+//! Whom to trust, and how to speak TLS.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::{self, PemObject};
+
+/// Why egress could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A limit of zero, with which nothing could ever be sent.
+    #[error("`egress.{0}` is 0: nothing could ever be sent; leave it out for the default")]
+    Zero(&'static str),
+    /// A file of `ca_files` cannot be read or is not PEM.
+    #[error("cannot read certificates from {path}: expected a PEM file")]
+    CaFile {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: pem::Error,
+    },
+    /// A file of `ca_files` holds no certificate.
+    #[error("there is no certificate in {path}")]
+    CaFileEmpty {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A certificate of `ca_files` cannot be a trust anchor.
+    #[error("a certificate in {path} cannot be trusted as an authority")]
+    CaCertificate {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: rustls::Error,
+    },
+    /// The TLS library refused its own defaults.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+}
+
+/// TLS 1.2 and 1.3, the machine's authorities (or those of `SSL_CERT_FILE`) and `ca_files`; offers HTTP/2, then
+/// HTTP/1.1 (ALPN).
+pub(super) fn client_config(ca_files: &[PathBuf]) -> Result<ClientConfig, Error> {
+    let mut roots = RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    for error in &native.errors {
+        tracing::warn!(%error, "some of the machine's certificate authorities cannot be read");
+    }
+    // Machines carry odd certificates; those that cannot be anchors are passed over, as browsers do.
+    roots.add_parsable_certificates(native.certs);
+    for path in ca_files {
+        let failed = |source| Error::CaFile { path: path.clone(), source };
+        let mut found = false;
+        for certificate in CertificateDer::pem_file_iter(path).map_err(failed)? {
+            let refused = |source| Error::CaCertificate { path: path.clone(), source };
+            roots.add(certificate.map_err(failed)?).map_err(refused)?;
+            found = true;
+        }
+        if !found {
+            return Err(Error::CaFileEmpty { path: path.clone() });
+        }
+    }
+    if roots.is_empty() {
+        // Not an error: a node may send to plain receivers alone. Every https attempt will fail and say so.
+        tracing::warn!(
+            "no certificate authority is trusted: install the package ca-certificates or set egress.ca_files"
+        );
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_that_cannot_be_read_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            [path]
+        };
+        let missing = [folder.path().join("none.pem")];
+        assert!(matches!(client_config(&missing), Err(Error::CaFile { .. })));
+        assert!(matches!(client_config(&file("empty.pem", "")), Err(Error::CaFileEmpty { .. })));
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(matches!(client_config(&file("broken.pem", broken)), Err(Error::CaCertificate { .. })));
+        assert!(client_config(&[]).is_ok());
+    }
+}

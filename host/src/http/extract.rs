@@ -1,0 +1,107 @@
+//! Parsing at the border: names in paths, queries and JSON bodies, each with a problem that says what was wrong.
+
+use std::str::FromStr;
+
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+
+/// Bytes of a management request's JSON body at the most.
+pub(super) const JSON_BYTES_MAX: usize = 1 << 20;
+
+/// The path's `{name}` or `{id}`, parsed.
+pub(super) struct Named<T>(pub(super) T);
+
+impl<T, S> FromRequestParts<S> for Named<T>
+where
+    T: FromStr<Err = crate::domain::id::Error>,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path_param(parts, state, "name").await.map(Self)
+    }
+}
+
+pub(super) async fn path_param<T, S>(parts: &mut Parts, state: &S, name: &str) -> Result<T, Problem>
+where
+    T: FromStr<Err = crate::domain::id::Error>,
+    S: Send + Sync,
+{
+    let unknown = |detail: String| Problem::new(StatusCode::NOT_FOUND, "not_found", detail);
+    let params = RawPathParams::from_request_parts(parts, state).await.map_err(|error| unknown(error.body_text()))?;
+    let given = params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
+    given.parse().map_err(|error: crate::domain::id::Error| unknown(error.to_string()))
+}
+
+/// A JSON body.
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<T, S> FromRequest<S> for JsonBody<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if !media_type.is_some_and(is_json) {
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "send the body as `content-type: application/json`",
+            ));
+        }
+        let body = read(request, JSON_BYTES_MAX, "the JSON body").await?;
+        serde_json::from_slice(&body).map(Self).map_err(|error| {
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_body", format!("in the JSON body: {error}"))
+        })
+    }
+}
+
+fn is_json(media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || essence.ends_with("+json")
+}
+
+/// Reads a body of at most `bytes_max`.
+pub(super) async fn read(request: Request, bytes_max: usize, what: &str) -> Result<Bytes, Problem> {
+    let too_large = || {
+        let detail = format!("{what} is larger than {bytes_max} bytes, the limit of this host");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    };
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
+        return Err(too_large());
+    }
+    match Limited::new(request.into_body(), bytes_max).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "body_broken", format!("{what} broke off"))),
+    }
+}
+
+/// The query string, parsed.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<T, S> FromRequestParts<S> for Query<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match axum::extract::Query::from_request_parts(parts, state).await {
+            Ok(axum::extract::Query(query)) => Ok(Self(query)),
+            Err(error) => Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_query", error.body_text())),
+        }
+    }
+}

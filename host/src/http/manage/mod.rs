@@ -1,0 +1,23 @@
+//! Management: one file a kind of thing, as in `control`. Each route parses, calls and shows; it decides nothing.
+
+pub(super) mod deliveries;
+pub(super) mod events;
+pub(super) mod filters;
+pub(super) mod keys;
+pub(super) mod sources;
+pub(super) mod subscriptions;
+pub(super) mod tables;
+pub(super) mod tenants;
+
+use axum::Json;
+use serde::Serialize;
+
+/// A whole list.
+#[derive(Serialize)]
+pub(super) struct Items<T> {
+    items: Vec<T>,
+}
+
+pub(super) fn items<T>(items: Vec<T>) -> Json<Items<T>> {
+    Json(Items { items })
+}

@@ -1,0 +1,131 @@
+//! The one map from errors to answers: RFC 9457 problem details with a stable `code`.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use crate::control;
+use crate::pipeline::accept::Refused;
+use crate::pipeline::prove::Unproven;
+
+/// What the `type` of each problem starts with; the code follows.
+pub const TYPE_BASE: &str = "https://schemas.setgate.dev/errors/";
+/// Seconds after which a busy host may be asked again.
+const RETRY_AFTER_S: u32 = 2;
+
+/// An answer that is not a success.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    retry_after_s: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    code: &'a str,
+    detail: &'a str,
+}
+
+impl Problem {
+    /// A problem with its code and what was wrong, where and what to do.
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), retry_after_s: None }
+    }
+
+    fn busy(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { retry_after_s: Some(RETRY_AFTER_S), ..Self::new(status, code, detail) }
+    }
+
+    /// The words of the storage engine are for the operator's log, not for a tenant.
+    fn not_stored(error: impl std::fmt::Display) -> Self {
+        tracing::error!(%error, "the ledger failed");
+        let detail = "the host cannot reach its ledger just now; nothing was stored: send it again later";
+        Self::busy(StatusCode::SERVICE_UNAVAILABLE, "not_stored", detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = Body {
+            r#type: format!("{TYPE_BASE}{}", self.code),
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: &self.detail,
+        };
+        let mut response = (self.status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"setgate\""));
+        }
+        response
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let (code, detail) = (refused.code(), refused.to_string());
+        match &refused {
+            Refused::Unproven(Unproven::UnknownSource { .. }) => Self::new(StatusCode::NOT_FOUND, code, detail),
+            Refused::Unproven(Unproven::SecretUnreadable) => {
+                tracing::error!(%detail, "ingest");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail)
+            }
+            Refused::Unproven(_) => Self::new(StatusCode::UNAUTHORIZED, code, detail),
+            Refused::NotAnEvent(refusal) if refusal.code() == "unsupported_media_type" => {
+                Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, detail)
+            }
+            Refused::NotAnEvent(_) => Self::new(StatusCode::BAD_REQUEST, code, detail),
+            Refused::Conflict(_) => Self::new(StatusCode::CONFLICT, code, detail),
+            Refused::Backlog { .. } => Self::busy(StatusCode::TOO_MANY_REQUESTS, code, detail),
+            Refused::Ledger(error) => Self::not_stored(error),
+        }
+    }
+}
+
+impl From<control::Error> for Problem {
+    fn from(error: control::Error) -> Self {
+        let detail = error.to_string();
+        match &error {
+            control::Error::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
+            control::Error::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", detail),
+            control::Error::Version { .. } => Self::new(StatusCode::PRECONDITION_FAILED, "version_changed", detail),
+            control::Error::Invalid { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", detail),
+            control::Error::Rejected(rejected) => {
+                let code = match rejected.kind() {
+                    "too_large" => return Self::new(StatusCode::PAYLOAD_TOO_LARGE, "filter_too_large", detail),
+                    "precompiled" => "filter_precompiled",
+                    "core_module" => "filter_core_module",
+                    "not_wasm" => "filter_not_wasm",
+                    "no_transform" => "filter_no_transform",
+                    "wrong_version" => "filter_wrong_version",
+                    "wrong_types" => "filter_wrong_types",
+                    "import" => "filter_import",
+                    "compile_limit" => "filter_compile_limit",
+                    "start" => "filter_start",
+                    _ => "filter_invalid",
+                };
+                if rejected.is_hosts_fault() {
+                    return Self::busy(StatusCode::SERVICE_UNAVAILABLE, "filter_not_compiled", detail);
+                }
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
+            }
+            control::Error::BadCursor => Self::new(StatusCode::BAD_REQUEST, "bad_cursor", detail),
+            control::Error::Ledger(error) => Self::not_stored(error),
+            control::Error::SecretUnreadable => {
+                tracing::error!(%detail, "management");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "secret_unreadable", detail)
+            }
+        }
+    }
+}

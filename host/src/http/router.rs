@@ -1,0 +1,81 @@
+//! All routes on one screen.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use http::{Method, StatusCode};
+use metrics::counter;
+
+use super::manage::{deliveries, events, filters, keys, sources, subscriptions, tables, tenants};
+use super::problem::Problem;
+use super::{Site, health, ingest};
+use crate::telemetry::metric;
+
+pub(super) fn router(site: Site) -> Router {
+    let tenant = Router::new()
+        .route("/", get(tenants::show).delete(tenants::remove))
+        .route("/keys", get(keys::list).post(keys::create))
+        .route("/keys/{name}", axum::routing::delete(keys::remove))
+        .route("/sources", get(sources::list))
+        .route("/sources/{name}", get(sources::show).put(sources::put).delete(sources::remove))
+        .route("/filters", get(filters::list))
+        .route("/filters/{name}", get(filters::show).put(filters::upload).delete(filters::remove))
+        .route("/filters/{name}/activate", post(filters::activate))
+        .route("/filters/{name}/rollback", post(filters::roll_back))
+        .route("/tables", get(tables::list))
+        .route("/tables/{name}", put(tables::put).delete(tables::remove))
+        .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))
+        .route(
+            "/subscriptions/{name}",
+            get(subscriptions::show).put(subscriptions::replace).delete(subscriptions::remove),
+        )
+        .route("/subscriptions/{name}/pause", post(subscriptions::pause))
+        .route("/subscriptions/{name}/resume", post(subscriptions::resume))
+        .route("/subscriptions/{name}/rotate-key", post(subscriptions::rotate))
+        .route("/events", get(events::list))
+        .route("/events/{name}", get(events::show))
+        .route("/deliveries", get(deliveries::list))
+        .route("/deliveries/{name}", get(deliveries::show))
+        .route("/deliveries/{name}/claims", get(deliveries::claims))
+        .route("/deliveries/{name}/redrive", post(deliveries::redrive));
+
+    Router::new()
+        .route("/ingest/{tenant}/{source}", post(ingest::event).get(ingest::verification))
+        .route("/api/v1/tenants", get(tenants::list).post(tenants::create))
+        .nest("/api/v1/tenants/{tenant}", tenant)
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn_with_state(site.clone(), bounded))
+        .with_state(site)
+}
+
+async fn no_route() -> Problem {
+    let detail = "there is no such route: events go to /ingest/{tenant}/{source}, management to /api/v1/tenants/...";
+    Problem::new(StatusCode::NOT_FOUND, "no_route", detail)
+}
+
+async fn no_method(method: Method) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no_method", format!("this route does not take {method}"))
+}
+
+/// Bounds each request in time and counts its answer.
+async fn bounded(State(site): State<Site>, route: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let limit = Duration::from_millis(site.request_ms_max);
+    let response = match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail = format!("the request took longer than {} ms", site.request_ms_max);
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail).into_response()
+        }
+    };
+    let route = route.map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
+    counter!(metric::HTTP_REQUESTS, "route" => route, "status" => response.status().as_str().to_owned()).increment(1);
+    response
+}

@@ -1,0 +1,174 @@
+//! What a batch changes besides its rows: counts kept next to the rows, and what lives in memory. Collected while the
+//! requests run, so that the counts are written once per batch and memory changes only after the commit.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use arc_swap::ArcSwap;
+use rusqlite::{Connection, params};
+use tokio::sync::watch;
+
+use super::Error;
+use super::columns::state_number;
+use super::registry::{Change, Snapshot};
+use crate::domain::delivery::State;
+use crate::domain::event::EventSeq;
+use crate::domain::id::{SubscriptionId, TenantId};
+
+/// Deliveries by state, in the order of [`State::ALL`].
+type Deltas = [i64; State::ALL.len()];
+
+/// The effects of one request, or of all requests of a batch that went well.
+#[derive(Default)]
+pub(super) struct Effects {
+    tally: HashMap<(TenantId, SubscriptionId), Deltas>,
+    plan_refs: HashMap<i64, i64>,
+    appended: Option<EventSeq>,
+    cursor: Option<EventSeq>,
+    changes: Vec<Change>,
+}
+
+impl Effects {
+    /// A delivery enters (`by` = 1) or leaves (`by` = -1) a state.
+    pub(super) fn count(&mut self, tenant: &TenantId, subscription: SubscriptionId, state: State, by: i64) {
+        let deltas = self.tally.entry((tenant.clone(), subscription)).or_default();
+        deltas[state_number(state) as usize] += by;
+    }
+
+    /// A delivery begins (1) or ceases (-1) to refer to a plan.
+    pub(super) fn refer(&mut self, plan: i64, by: i64) {
+        *self.plan_refs.entry(plan).or_default() += by;
+    }
+
+    pub(super) fn appended(&mut self, seq: EventSeq) {
+        self.appended = self.appended.max(Some(seq));
+    }
+
+    pub(super) fn cursor(&mut self, seq: EventSeq) {
+        self.cursor = self.cursor.max(Some(seq));
+    }
+
+    pub(super) fn change(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// Takes over what another request did.
+    pub(super) fn absorb(&mut self, other: Effects) {
+        for (key, deltas) in other.tally {
+            let sum = self.tally.entry(key).or_default();
+            for (sum, delta) in sum.iter_mut().zip(deltas) {
+                *sum += delta;
+            }
+        }
+        for (plan, by) in other.plan_refs {
+            self.refer(plan, by);
+        }
+        self.appended = self.appended.max(other.appended);
+        self.cursor = self.cursor.max(other.cursor);
+        self.changes.extend(other.changes);
+    }
+
+    /// Writes the counts; the last thing before the commit.
+    pub(super) fn store(&self, conn: &Connection) -> Result<(), Error> {
+        for ((tenant, subscription), [due, delivered, dropped, held, dead]) in &self.tally {
+            conn.prepare_cached(
+                "INSERT INTO tally VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT DO UPDATE SET due = due + ?3, delivered = delivered + ?4, dropped = dropped + ?5,
+                     held = held + ?6, dead = dead + ?7",
+            )?
+            .execute(params![tenant, subscription, due, delivered, dropped, held, dead])?;
+        }
+        for (plan, by) in &self.plan_refs {
+            conn.prepare_cached("UPDATE plan SET refs = refs + ?2 WHERE id = ?1")?.execute([plan, by])?;
+        }
+        if let Some(cursor) = self.cursor {
+            conn.prepare_cached("UPDATE mark SET value = ?1 WHERE name = 'cursor' AND value < ?1")?
+                .execute([cursor])?;
+        }
+        Ok(())
+    }
+}
+
+/// What of the ledger lives in memory. Written by the writer after each commit, read by everyone.
+pub(super) struct Shared {
+    pub(super) snapshot: ArcSwap<Snapshot>,
+    pub(super) revision: watch::Sender<u64>,
+    pub(super) appended: watch::Sender<EventSeq>,
+    pub(super) cursor: AtomicI64,
+    /// Deliveries due or held, by tenant; tenants without any are absent.
+    backlog: RwLock<HashMap<TenantId, i64>>,
+    /// Bytes of requests that wait for the writer.
+    pub(super) queue_bytes: AtomicUsize,
+    /// Commits so far: tells the checkpointer whether there is anything to look at.
+    pub(super) commits: AtomicUsize,
+}
+
+impl Shared {
+    /// Reads the marks, the counts and the registry.
+    pub(super) fn load(conn: &Connection) -> Result<Self, Error> {
+        let mark = |name: &str| -> Result<i64, Error> {
+            Ok(conn.query_row("SELECT value FROM mark WHERE name = ?1", [name], |row| row.get(0))?)
+        };
+        let cursor = mark("cursor")?;
+        let revision = mark("revision")?;
+        let revision = u64::try_from(revision).map_err(|_| Error::corrupt(format!("the revision is {revision}")))?;
+        let last = conn.query_row("SELECT max(seq) FROM event", [], |row| row.get::<_, Option<EventSeq>>(0))?;
+        let mut backlog = HashMap::new();
+        let mut statement = conn.prepare("SELECT tenant, sum(due + held) FROM tally GROUP BY tenant")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            backlog.insert(row.get::<_, TenantId>(0)?, row.get::<_, i64>(1)?);
+        }
+        backlog.retain(|_, count| *count != 0);
+        Ok(Self {
+            snapshot: ArcSwap::from_pointee(Snapshot::load(conn, revision)?),
+            revision: watch::Sender::new(revision),
+            appended: watch::Sender::new(last.unwrap_or_default().max(EventSeq(cursor))),
+            cursor: AtomicI64::new(cursor),
+            backlog: RwLock::new(backlog),
+            queue_bytes: AtomicUsize::new(0),
+            commits: AtomicUsize::new(0),
+        })
+    }
+
+    /// Makes a committed batch visible in memory.
+    pub(super) fn publish(&self, effects: Effects) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        if !effects.tally.is_empty() {
+            // A counter cannot be left half changed, so a poisoned lock is as good as any.
+            let mut backlog = self.backlog.write().unwrap_or_else(PoisonError::into_inner);
+            for ((tenant, _), deltas) in effects.tally {
+                let by = deltas[state_number(State::Due) as usize] + deltas[state_number(State::Held) as usize];
+                if by == 0 {
+                    continue;
+                }
+                let count = backlog.entry(tenant.clone()).or_default();
+                *count += by;
+                if *count == 0 {
+                    backlog.remove(&tenant);
+                }
+            }
+        }
+        if !effects.changes.is_empty() {
+            let mut next = Snapshot::clone(&self.snapshot.load());
+            for change in effects.changes {
+                next.apply(change);
+            }
+            let revision = next.revision;
+            self.snapshot.store(Arc::new(next));
+            self.revision.send_replace(revision);
+        }
+        if let Some(cursor) = effects.cursor {
+            self.cursor.fetch_max(cursor.0, Ordering::AcqRel);
+        }
+        if let Some(seq) = effects.appended {
+            self.appended.send_replace(seq);
+        }
+    }
+
+    pub(super) fn backlog(&self, tenant: &TenantId) -> u64 {
+        let backlog = self.backlog.read().unwrap_or_else(PoisonError::into_inner);
+        backlog.get(tenant).copied().and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
+    }
+}

@@ -1,0 +1,110 @@
+//! What can go wrong with the ledger.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::domain::id::{Digest, TenantId};
+
+/// What went wrong with the ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process has the ledger open. One process writes a ledger, ever.
+    #[error("another process holds the ledger at {}", .0.display())]
+    Locked(PathBuf),
+    /// The folder or a file in it cannot be made or opened.
+    #[error("cannot use {}: {source}", path.display())]
+    Folder {
+        /// Which path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The linked SQLite is older than [`super::SQLITE_VERSION_MIN`]; older ones can lose commits (WAL-reset race).
+    #[error("SQLite {found} is linked, but the ledger needs 3.51.3 or later")]
+    EngineVersion {
+        /// The version found.
+        found: &'static str,
+    },
+    /// SQLite did not take a setting that durability depends on.
+    #[error("SQLite did not take `{name}`: it answers `{found}`")]
+    Setting {
+        /// The PRAGMA.
+        name: &'static str,
+        /// Its value afterwards.
+        found: String,
+    },
+    /// The ledger was written by a later Setgate.
+    #[error("the ledger has schema {found}; this Setgate knows up to {known}")]
+    Schema {
+        /// The schema of the file.
+        found: i64,
+        /// The newest schema known here.
+        known: i64,
+    },
+    /// SQLite refused one request; the others of its batch are not touched by it.
+    #[error("the ledger's engine failed: {0}")]
+    Engine(#[source] rusqlite::Error),
+    /// The batch could not be made durable: nothing of it counts. The ledger goes on by itself once the cause (a full
+    /// disk, mostly) is gone.
+    #[error("the ledger could not commit: {0}")]
+    Commit(#[source] Arc<rusqlite::Error>),
+    /// The queue before the writer is full.
+    #[error("the ledger's queue is full")]
+    Busy,
+    /// The ledger was shut down.
+    #[error("the ledger is closed")]
+    Closed,
+    /// What stands on disk cannot be read as what it should be.
+    #[error("the ledger holds something unreadable: {what}")]
+    Corrupt {
+        /// What and where.
+        what: String,
+    },
+    /// A document is not at the version the caller expected.
+    #[error("the document has changed meanwhile")]
+    VersionMismatch {
+        /// Its version now; none: there is none by that name.
+        current: Option<u64>,
+    },
+    /// There is no such tenant.
+    #[error("there is no tenant `{0}`")]
+    NoTenant(TenantId),
+    /// The tenant was removed and its rows are still being deleted: its name is not free yet.
+    #[error("the tenant `{0}` is still being removed")]
+    Purging(TenantId),
+    /// The plan is not stored (any more): intern it again.
+    #[error("the plan {0} is not stored")]
+    UnknownPlan(Digest),
+    /// A page cursor that this ledger did not make.
+    #[error("the cursor is malformed")]
+    Cursor,
+}
+
+impl Error {
+    /// Whether the same request may succeed later without anybody changing it.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Busy | Self::Commit(_) | Self::Engine(_) | Self::Purging(_))
+    }
+
+    pub(super) fn corrupt(what: impl Into<String>) -> Self {
+        Self::Corrupt { what: what.into() }
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::{Error as E, ErrorCode};
+        match &error {
+            E::FromSqlConversionFailure(..)
+            | E::IntegralValueOutOfRange(..)
+            | E::Utf8Error(..)
+            | E::InvalidColumnType(..) => Self::corrupt(error.to_string()),
+            E::SqliteFailure(cause, _)
+                if matches!(cause.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) =>
+            {
+                Self::corrupt(error.to_string())
+            }
+            _ => Self::Engine(error),
+        }
+    }
+}

@@ -1,0 +1,497 @@
+//! What happened: deliveries and events of a tenant, newest first, page by page.
+//!
+//! Tenant, time and the states at rest are found by index. Every other filter looks at row after row, so a page stops
+//! after [`HISTORY_SCAN_ROWS_MAX`] rows and says where to go on: it may be short, or empty, and still have a next one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::columns::Json;
+use super::settle::RELEASED;
+use super::{Error, Ledger};
+use crate::domain::attempt::Attempt;
+use crate::domain::delivery::{DeliveryRecord, DeliverySeq, State};
+use crate::domain::event::EventRecord;
+use crate::domain::id::{DeliveryId, EventId, SourceName, SubscriptionId, TenantId};
+use crate::domain::time::Timestamp;
+
+/// Entries of a page at the most.
+pub const HISTORY_LIMIT_MAX: usize = 200;
+/// Rows a page looks at, at the most.
+pub const HISTORY_SCAN_ROWS_MAX: usize = 10_000;
+
+/// Which deliveries; an absent field asks for nothing.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryQuery {
+    /// Of this subscription.
+    pub subscription: Option<SubscriptionId>,
+    /// In this state.
+    pub state: Option<State>,
+    /// Of this event.
+    pub event: Option<EventId>,
+    /// Of an event that has this type (the whole URI).
+    pub event_type: Option<String>,
+    /// Of an event about exactly this subject.
+    pub subject: Option<String>,
+    /// Of an event of this source.
+    pub source: Option<SourceName>,
+    /// Created at or after.
+    pub since: Option<Timestamp>,
+    /// Created before.
+    pub until: Option<Timestamp>,
+}
+
+/// Which events; an absent field asks for nothing.
+#[derive(Debug, Clone, Default)]
+pub struct EventQuery {
+    /// Of this source.
+    pub source: Option<SourceName>,
+    /// With this type among theirs (the whole URI).
+    pub event_type: Option<String>,
+    /// About exactly this subject.
+    pub subject: Option<String>,
+    /// With this `jti`.
+    pub jti: Option<String>,
+    /// Accepted at or after.
+    pub since: Option<Timestamp>,
+    /// Accepted before.
+    pub until: Option<Timestamp>,
+}
+
+/// Some entries, newest first.
+#[derive(Debug, Clone)]
+pub struct Page<T> {
+    /// The entries; fewer than asked for, or none, does not mean that there are no more.
+    pub items: Vec<T>,
+    /// Where to go on; none: that was all.
+    pub next: Option<Cursor>,
+}
+
+/// A place in a history. Opaque in its textual form; what comes or goes meanwhile moves no other entry across it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    at: Timestamp,
+    seq: i64,
+}
+
+impl Cursor {
+    /// Before the newest entry there can be.
+    const START: Cursor = Cursor { at: Timestamp::from_millis(i64::MAX), seq: i64::MAX };
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:016x}", self.at.as_millis(), self.seq)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = Error;
+
+    fn from_str(given: &str) -> Result<Self, Error> {
+        let half =
+            |range| given.get(range).and_then(|hex: &str| u64::from_str_radix(hex, 16).ok()).ok_or(Error::Cursor);
+        let cursor = Self { at: Timestamp::from_millis(half(0..16)?.cast_signed()), seq: half(16..32)?.cast_signed() };
+        if cursor.to_string() == given { Ok(cursor) } else { Err(Error::Cursor) }
+    }
+}
+
+/// Deliveries by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Counts {
+    /// See [`State::Due`].
+    pub due: u64,
+    /// See [`State::Delivered`].
+    pub delivered: u64,
+    /// See [`State::Dropped`].
+    pub dropped: u64,
+    /// See [`State::Held`].
+    pub held: u64,
+    /// See [`State::Dead`].
+    pub dead: u64,
+}
+
+macro_rules! delivery_columns {
+    () => {
+        "SELECT d.created_at, d.seq, d.subscription, d.state, d.event_id, e.source, e.types, e.subject, d.run, d.tenant,
+             e.jti, d.due_at, d.reason, p.digest, d.filtered, d.attempts, d.updated_at
+         FROM delivery d CROSS JOIN event e ON e.seq = d.event_seq LEFT JOIN plan p ON p.id = d.plan "
+    };
+}
+macro_rules! delivery_by_id {
+    () => {
+        " WHERE d.tenant = ?1 AND d.event_seq = (SELECT seq FROM event WHERE id = ?2) AND d.subscription = ?3 \
+            AND d.run = ?4"
+    };
+}
+macro_rules! delivery_page {
+    () => {
+        " AND (d.created_at, d.seq) < (?2, ?3) AND d.created_at >= ?4 ORDER BY d.created_at DESC, d.seq DESC"
+    };
+}
+
+impl Ledger {
+    /// A page of the tenant's deliveries, newest first. `limit` is at most [`HISTORY_LIMIT_MAX`].
+    pub async fn deliveries(
+        &self,
+        tenant: &TenantId,
+        query: DeliveryQuery,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<DeliveryRecord>, Error> {
+        let tenant = tenant.clone();
+        self.history_readers().read(move |conn| deliveries(conn, &tenant, &query, cursor, limit)).await
+    }
+
+    /// A delivery of the tenant.
+    pub async fn delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<DeliveryRecord>, Error> {
+        let tenant = tenant.clone();
+        self.history_readers()
+            .read(move |conn| {
+                let mut statement = conn.prepare_cached(concat!(delivery_columns!(), delivery_by_id!()))?;
+                let mut rows = statement.query(params![tenant, id.event, id.subscription, id.run])?;
+                rows.next()?.map(|row| read_delivery(conn, row)).transpose()
+            })
+            .await
+    }
+
+    /// The attempts of a delivery, in order.
+    pub async fn attempts(&self, delivery: DeliverySeq) -> Result<Vec<Attempt>, Error> {
+        self.history_readers()
+            .read(move |conn| {
+                let mut statement = conn.prepare_cached(
+                    "SELECT number, at, latency_us, outcome, signed_with FROM attempt WHERE delivery = ?1
+                     ORDER BY number",
+                )?;
+                let attempts = statement.query_map([delivery], |row| {
+                    Ok(Attempt {
+                        number: row.get(0)?,
+                        at: row.get(1)?,
+                        latency_us: row.get::<_, i64>(2)?.cast_unsigned(),
+                        outcome: row.get::<_, Json<_>>(3)?.0,
+                        signed_with: row.get::<_, Json<_>>(4)?.0,
+                    })
+                })?;
+                Ok(attempts.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    /// The claims of a delivery as JSON text: as the chain made them, else the SET as normalized.
+    pub async fn delivery_claims(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<String>, Error> {
+        let tenant = tenant.clone();
+        self.history_readers()
+            .read(move |conn| {
+                Ok(conn
+                    .prepare_cached(concat!(
+                        "SELECT coalesce(f.claims, e.set_text) FROM delivery d JOIN event e ON e.seq = d.event_seq
+                         LEFT JOIN filtered f ON f.delivery = d.seq ",
+                        delivery_by_id!()
+                    ))?
+                    .query_row(params![tenant, id.event, id.subscription, id.run], |row| row.get(0))
+                    .optional()?)
+            })
+            .await
+    }
+
+    /// A page of the tenant's events, newest first. `limit` is at most [`HISTORY_LIMIT_MAX`].
+    pub async fn events(
+        &self,
+        tenant: &TenantId,
+        query: EventQuery,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<EventRecord>, Error> {
+        let tenant = tenant.clone();
+        self.history_readers().read(move |conn| events(conn, &tenant, &query, cursor, limit)).await
+    }
+
+    /// How many deliveries of the tenant, or of one of its subscriptions, are in which state.
+    pub async fn counts(&self, tenant: &TenantId, subscription: Option<SubscriptionId>) -> Result<Counts, Error> {
+        let tenant = tenant.clone();
+        self.history_readers()
+            .read(move |conn| {
+                let counts = conn
+                    .prepare_cached(
+                        "SELECT sum(due), sum(delivered), sum(dropped), sum(held), sum(dead) FROM tally
+                         WHERE tenant = ?1 AND (?2 IS NULL OR subscription = ?2)",
+                    )?
+                    .query_row(params![tenant, subscription], |row| {
+                        let count = |column: usize| -> rusqlite::Result<u64> {
+                            Ok(row.get::<_, Option<i64>>(column)?.unwrap_or(0).cast_unsigned())
+                        };
+                        Ok(Counts {
+                            due: count(0)?,
+                            delivered: count(1)?,
+                            dropped: count(2)?,
+                            held: count(3)?,
+                            dead: count(4)?,
+                        })
+                    })?;
+                Ok(counts)
+            })
+            .await
+    }
+}
+
+pub(super) const DELIVERIES: &str = concat!(delivery_columns!(), "WHERE d.tenant = ?1", delivery_page!());
+/// The index is partial, and SQLite uses it only where its condition is said in the same words.
+pub(super) const DELIVERIES_AT_REST: &str =
+    concat!(delivery_columns!(), "WHERE d.tenant = ?1 AND d.state IN (3, 4) AND d.state = ?5", delivery_page!());
+const DELIVERIES_OF_EVENT: &str = concat!(
+    delivery_columns!(),
+    "WHERE +d.tenant = ?1 AND d.event_seq = (SELECT seq FROM event WHERE id = ?5)",
+    delivery_page!()
+);
+
+fn deliveries(
+    conn: &Connection,
+    tenant: &TenantId,
+    query: &DeliveryQuery,
+    cursor: Option<Cursor>,
+    limit: usize,
+) -> Result<Page<DeliveryRecord>, Error> {
+    let from = start(cursor, query.until);
+    let since = query.since.unwrap_or(Timestamp::from_millis(i64::MIN));
+    let mut statement;
+    let mut rows = match (query.event, query.state) {
+        (Some(event), _) => {
+            statement = conn.prepare_cached(DELIVERIES_OF_EVENT)?;
+            statement.query(params![tenant, from.at, from.seq, since, event])?
+        }
+        (None, Some(state @ (State::Held | State::Dead))) => {
+            statement = conn.prepare_cached(DELIVERIES_AT_REST)?;
+            statement.query(params![tenant, from.at, from.seq, since, state])?
+        }
+        (None, _) => {
+            statement = conn.prepare_cached(DELIVERIES)?;
+            statement.query(params![tenant, from.at, from.seq, since])?
+        }
+    };
+    let mut page = Pages::new(limit);
+    while let Some(row) = rows.next()? {
+        if page.is_full() {
+            return Ok(page.cut());
+        }
+        page.look_at(row)?;
+        if is(&query.subscription, row, 2)?
+            && is(&query.state, row, 3)?
+            && is(&query.source, row, 5)?
+            && is(&query.subject, row, 7)?
+            && has_type(&query.event_type, row, 6)?
+        {
+            page.items.push(read_delivery(conn, row)?);
+        }
+    }
+    Ok(page.end())
+}
+
+fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Error> {
+    let seq: DeliverySeq = row.get(1)?;
+    let state: State = row.get(3)?;
+    // Read apart: a page looks at many rows and keeps few.
+    let runs = conn
+        .prepare_cached("SELECT runs FROM filtered WHERE delivery = ?1")?
+        .query_row([seq], |row| row.get::<_, Json<_>>(0))
+        .optional()?;
+    Ok(DeliveryRecord {
+        seq,
+        id: DeliveryId { event: row.get(4)?, subscription: row.get(2)?, run: row.get(8)? },
+        tenant: row.get(9)?,
+        source: row.get(5)?,
+        types: row.get::<_, Json<_>>(6)?.0,
+        subject: row.get(7)?,
+        jti: row.get(10)?,
+        state,
+        due_at: if state == State::Due { Some(row.get(11)?) } else { None },
+        reason: row.get(12)?,
+        plan: row.get(13)?,
+        runs: runs.map(|Json(runs)| runs).unwrap_or_default(),
+        released: row.get::<_, i64>(14)? == RELEASED,
+        attempts: row.get(15)?,
+        created_at: row.get(0)?,
+        updated_at: row.get(16)?,
+    })
+}
+
+pub(super) const EVENTS: &str = "SELECT e.accepted_at, e.seq, e.id, e.source, e.types, e.subject, e.jti, e.content_type
+     FROM event e WHERE e.tenant = ?1 AND (e.accepted_at, e.seq) < (?2, ?3) AND e.accepted_at >= ?4
+     ORDER BY e.accepted_at DESC, e.seq DESC";
+
+fn events(
+    conn: &Connection,
+    tenant: &TenantId,
+    query: &EventQuery,
+    cursor: Option<Cursor>,
+    limit: usize,
+) -> Result<Page<EventRecord>, Error> {
+    let from = start(cursor, query.until);
+    let since = query.since.unwrap_or(Timestamp::from_millis(i64::MIN));
+    let mut statement = conn.prepare_cached(EVENTS)?;
+    let mut rows = statement.query(params![tenant, from.at, from.seq, since])?;
+    let mut page = Pages::new(limit);
+    while let Some(row) = rows.next()? {
+        if page.is_full() {
+            return Ok(page.cut());
+        }
+        page.look_at(row)?;
+        if is(&query.source, row, 3)?
+            && is(&query.subject, row, 5)?
+            && is(&query.jti, row, 6)?
+            && has_type(&query.event_type, row, 4)?
+        {
+            page.items.push(EventRecord {
+                accepted_at: row.get(0)?,
+                seq: row.get(1)?,
+                id: row.get(2)?,
+                tenant: tenant.clone(),
+                source: row.get(3)?,
+                types: row.get::<_, Json<_>>(4)?.0,
+                subject: row.get(5)?,
+                jti: row.get(6)?,
+                content_type: row.get(7)?,
+            });
+        }
+    }
+    Ok(page.end())
+}
+
+/// Both bounds are exclusive; the earlier one counts.
+fn start(cursor: Option<Cursor>, until: Option<Timestamp>) -> Cursor {
+    let cursor = cursor.unwrap_or(Cursor::START);
+    match until {
+        Some(until) if until <= cursor.at => Cursor { at: until, seq: i64::MIN },
+        _ => cursor,
+    }
+}
+
+/// A page while it fills.
+struct Pages<T> {
+    items: Vec<T>,
+    limit: usize,
+    scanned: usize,
+    last: Option<Cursor>,
+}
+
+impl<T> Pages<T> {
+    fn new(limit: usize) -> Self {
+        Self { items: Vec::new(), limit: limit.clamp(1, HISTORY_LIMIT_MAX), scanned: 0, last: None }
+    }
+
+    fn is_full(&self) -> bool {
+        self.items.len() >= self.limit || self.scanned >= HISTORY_SCAN_ROWS_MAX
+    }
+
+    fn look_at(&mut self, row: &Row<'_>) -> Result<(), Error> {
+        self.scanned += 1;
+        self.last = Some(Cursor { at: row.get(0)?, seq: row.get(1)? });
+        Ok(())
+    }
+
+    fn cut(self) -> Page<T> {
+        Page { items: self.items, next: self.last }
+    }
+
+    fn end(self) -> Page<T> {
+        Page { items: self.items, next: None }
+    }
+}
+
+fn is<T: PartialEq + rusqlite::types::FromSql>(
+    wanted: &Option<T>,
+    row: &Row<'_>,
+    column: usize,
+) -> Result<bool, Error> {
+    Ok(wanted.is_none() || row.get::<_, Option<T>>(column)? == *wanted)
+}
+
+fn has_type(wanted: &Option<String>, row: &Row<'_>, column: usize) -> Result<bool, Error> {
+    let Some(wanted) = wanted else { return Ok(true) };
+    Ok(row.get::<_, Json<Vec<String>>>(column)?.0.contains(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NOW, TENANT, attempt, block_on, event, new_delivery, open, subscription, with_events};
+    use super::super::{FanOut, Ledger};
+    use super::*;
+    use crate::domain::delivery::{Settlement, Step};
+    use crate::domain::event::EventSeq;
+
+    fn tenant() -> TenantId {
+        TENANT.parse().unwrap()
+    }
+
+    async fn fan_out(ledger: &Ledger, events: std::ops::RangeInclusive<u64>, plan: crate::domain::id::Digest) {
+        let through = EventSeq(events.end().cast_signed());
+        let deliveries = events.flat_map(|n| [new_delivery(n, 1, plan), new_delivery(n, 2, plan)]).collect();
+        ledger.fan_out(FanOut { through, deliveries }).await.unwrap();
+    }
+
+    #[test]
+    fn pages_are_stable_while_rows_come() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 5).await;
+            fan_out(&ledger, 1..=4, plan).await;
+            let query = DeliveryQuery { subscription: Some(subscription(1)), ..Default::default() };
+            let mut seen = Vec::new();
+            let mut cursor = None;
+            loop {
+                let page = ledger.deliveries(&tenant(), query.clone(), cursor, 3).await.unwrap();
+                seen.extend(page.items.iter().map(|d| d.id.event));
+                // What comes meanwhile is newer than every page that follows.
+                fan_out(&ledger, 5..=5, plan).await;
+                cursor = page.next.map(|next| next.to_string().parse().unwrap());
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(seen, [4, 3, 2, 1].map(|n| event(n).id));
+            assert!("".parse::<Cursor>().is_err() && "é".repeat(16).parse::<Cursor>().is_err());
+        });
+    }
+
+    #[test]
+    fn filters_say_which() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 3).await;
+            fan_out(&ledger, 1..=3, plan).await;
+            let due = ledger.due(subscription(2), NOW, None, 9).await.unwrap();
+            let step = Step::Held { runs: vec![], reason: "trapped".into() };
+            ledger.settle(Settlement { delivery: due[1].seq, at: NOW, step }).await.unwrap();
+            let step = Step::Delivered { attempt: attempt(1, 204) };
+            ledger.settle(Settlement { delivery: due[2].seq, at: NOW, step }).await.unwrap();
+
+            let count =
+                async |query: DeliveryQuery| ledger.deliveries(&tenant(), query, None, 100).await.unwrap().items.len();
+            let any = DeliveryQuery::default;
+            assert_eq!(count(any()).await, 6);
+            assert_eq!(count(DeliveryQuery { state: Some(State::Held), ..any() }).await, 1);
+            assert_eq!(count(DeliveryQuery { state: Some(State::Delivered), ..any() }).await, 1);
+            assert_eq!(count(DeliveryQuery { state: Some(State::Due), ..any() }).await, 4);
+            assert_eq!(count(DeliveryQuery { event: Some(event(2).id), ..any() }).await, 2);
+            assert_eq!(count(DeliveryQuery { subject: Some("user-3".into()), ..any() }).await, 2);
+            assert_eq!(count(DeliveryQuery { event_type: Some("https://e/2".into()), ..any() }).await, 2);
+            assert_eq!(count(DeliveryQuery { source: Some("other".parse().unwrap()), ..any() }).await, 0);
+            assert_eq!(count(DeliveryQuery { since: Some(NOW.plus_millis(1)), ..any() }).await, 0);
+            assert_eq!(count(DeliveryQuery { until: Some(NOW), ..any() }).await, 0);
+            assert_eq!(count(DeliveryQuery { until: Some(NOW.plus_millis(1)), ..any() }).await, 6);
+
+            let query = EventQuery { jti: Some(event(2).set.jti), ..Default::default() };
+            let page = ledger.events(&tenant(), query, None, 1).await.unwrap();
+            assert_eq!(page.items[0].id, event(2).id);
+            let other = "another".parse().unwrap();
+            assert!(ledger.events(&other, EventQuery::default(), None, 1).await.unwrap().items.is_empty());
+            assert!(ledger.delivery(&other, due[0].id).await.unwrap().is_none());
+            assert_eq!(ledger.delivery_claims(&tenant(), due[0].id).await.unwrap(), Some(event(1).set.text));
+
+            let counts = ledger.counts(&tenant(), Some(subscription(2))).await.unwrap();
+            assert_eq!(counts, Counts { due: 1, held: 1, delivered: 1, ..Default::default() });
+            assert_eq!(ledger.counts(&tenant(), None).await.unwrap().due, 4);
+        });
+    }
+}

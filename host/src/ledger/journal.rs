@@ -1,0 +1,278 @@
+//! The journal: accepted events, in the order they were taken.
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::columns::Json;
+use super::writer::Batch;
+use super::{Error, Ledger};
+use crate::domain::event::{Event, EventSeq, NewEvent};
+use crate::domain::id::{EventId, TenantId};
+use crate::domain::set::SetToken;
+use crate::domain::time::Timestamp;
+
+/// What came of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// It is in the journal, at this place.
+    New(EventSeq),
+    /// It was there already, with the same body.
+    Duplicate {
+        /// The event that was there.
+        id: EventId,
+    },
+    /// Another body is there under the same key. Nothing was written.
+    Conflict {
+        /// The event that was there.
+        id: EventId,
+    },
+}
+
+/// Events in one answer of [`Ledger::journal_after`] at the most.
+pub const JOURNAL_LIMIT_MAX: usize = 1_000;
+/// Bytes of SETs and originals after which [`Ledger::journal_after`] answers with fewer events than asked for.
+pub const JOURNAL_BYTES_MAX: usize = 8 << 20;
+
+impl Ledger {
+    /// Appends an event. It is durable when this returns [`Appended::New`]; on any error the caller has to refuse it.
+    ///
+    /// [`Error::Busy`] at once where the queue is full; [`Error::NoTenant`] where its tenant is not (any more) there.
+    pub async fn append(&self, event: NewEvent) -> Result<Appended, Error> {
+        let bytes = event.set.text.len() + event.original.len();
+        self.queue().write_unless_full(bytes, move |batch| append(batch, &event)).await
+    }
+
+    /// Wakes after each batch that appended, with the last place taken. For the fan-out loop.
+    pub fn appended(&self) -> tokio::sync::watch::Receiver<EventSeq> {
+        self.shared().appended.subscribe()
+    }
+
+    /// Up to where events are fanned out. Never waits.
+    pub fn cursor(&self) -> EventSeq {
+        EventSeq(self.shared().cursor.load(std::sync::atomic::Ordering::Acquire))
+    }
+
+    /// The events behind `after`, in order; at most `limit` and [`JOURNAL_LIMIT_MAX`], and no more once they come to
+    /// [`JOURNAL_BYTES_MAX`]. Empty only where there are none.
+    pub async fn journal_after(&self, after: EventSeq, limit: usize) -> Result<Vec<Event>, Error> {
+        let limit = limit.min(JOURNAL_LIMIT_MAX);
+        self.readers()
+            .read(move |conn| {
+                let mut statement = conn.prepare_cached(&format!(
+                    "SELECT {EVENT_COLUMNS} FROM event e WHERE e.seq > ?1 ORDER BY e.seq LIMIT ?2"
+                ))?;
+                let mut rows = statement.query(params![after, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+                let mut events = Vec::new();
+                let mut bytes = 0;
+                while let Some(row) = rows.next()? {
+                    let event = read_event(row)?;
+                    bytes += event.set.text.len() + event.original.len();
+                    events.push(event);
+                    if bytes >= JOURNAL_BYTES_MAX {
+                        break;
+                    }
+                }
+                Ok(events)
+            })
+            .await
+    }
+
+    /// An event of the tenant, with its bytes.
+    pub async fn event(&self, tenant: &TenantId, id: EventId) -> Result<Option<Event>, Error> {
+        let tenant = tenant.clone();
+        self.history_readers()
+            .read(move |conn| {
+                let mut statement = conn.prepare_cached(&format!(
+                    "SELECT {EVENT_COLUMNS} FROM event e WHERE e.id = ?1 AND e.tenant = ?2"
+                ))?;
+                let mut rows = statement.query(params![id, tenant])?;
+                rows.next()?.map(read_event).transpose()
+            })
+            .await
+    }
+}
+
+/// Finds earlier copies, newest first.
+pub(super) const SEEN: &str =
+    "SELECT id, dedupe_key, dedupe_body, accepted_at FROM event WHERE dedupe_hash = ?1 ORDER BY seq DESC";
+
+fn append(batch: &mut Batch<'_>, event: &NewEvent) -> Result<Appended, Error> {
+    let conn = batch.conn;
+    if !batch.snapshot.tenants.contains_key(&event.tenant) {
+        return Err(Error::NoTenant(event.tenant.clone()));
+    }
+    if let Some(seen) = seen(conn, event)? {
+        return Ok(seen);
+    }
+    // Bytes that came as a plain SET are not kept twice.
+    let original = (event.original.as_ref() != event.set.text.as_bytes()).then(|| event.original.as_ref());
+    conn.prepare_cached(
+        "INSERT INTO event (id, tenant, source, accepted_at, dedupe_hash, dedupe_key, dedupe_body, issued_at, issuer,
+             jti, types, subject, content_type, set_text, original)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+    )?
+    .execute(params![
+        event.id,
+        event.tenant,
+        event.source,
+        event.accepted_at,
+        hash(&event.dedupe.key),
+        event.dedupe.key,
+        event.dedupe.body,
+        event.set.issued_at,
+        event.set.issuer,
+        event.set.jti,
+        Json(&event.set.types),
+        event.subject,
+        event.content_type,
+        event.set.text,
+        original,
+    ])?;
+    let seq = EventSeq(conn.last_insert_rowid());
+    batch.effects.appended(seq);
+    Ok(Appended::New(seq))
+}
+
+fn seen(conn: &Connection, event: &NewEvent) -> Result<Option<Appended>, Error> {
+    let mut statement = conn.prepare_cached(SEEN)?;
+    let mut rows = statement.query([hash(&event.dedupe.key)])?;
+    while let Some(row) = rows.next()? {
+        if row.get::<_, [u8; 32]>(1)? != event.dedupe.key {
+            continue;
+        }
+        let age_ms = event.accepted_at.since(row.get::<_, Timestamp>(3)?);
+        if event.dedupe.window_ms.is_some_and(|window| age_ms > window) {
+            // The newest copy is too old, and the others are older.
+            return Ok(None);
+        }
+        let id = row.get(0)?;
+        let same = row.get::<_, [u8; 32]>(2)? == event.dedupe.body;
+        return Ok(Some(if same { Appended::Duplicate { id } } else { Appended::Conflict { id } }));
+    }
+    Ok(None)
+}
+
+/// What the index holds of a key: short entries keep it small, the row tells keys apart.
+fn hash(key: &[u8; 32]) -> i64 {
+    let [a, b, c, d, e, f, g, h, ..] = *key;
+    i64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+pub(super) const EVENT_COLUMNS: &str = "e.seq, e.id, e.tenant, e.source, e.accepted_at, e.issued_at, e.issuer, e.jti, \
+     e.types, e.subject, e.content_type, e.set_text, e.original";
+
+/// Reads [`EVENT_COLUMNS`], standing first in the row.
+pub(super) fn read_event(row: &Row<'_>) -> Result<Event, Error> {
+    let text: String = row.get(11)?;
+    let original = match row.get::<_, Option<Vec<u8>>>(12)? {
+        Some(bytes) => Bytes::from(bytes),
+        None => Bytes::copy_from_slice(text.as_bytes()),
+    };
+    Ok(Event {
+        seq: row.get(0)?,
+        id: row.get(1)?,
+        tenant: row.get(2)?,
+        source: row.get(3)?,
+        accepted_at: row.get(4)?,
+        set: SetToken {
+            issued_at: row.get(5)?,
+            issuer: row.get(6)?,
+            jti: row.get(7)?,
+            types: row.get::<_, Json<Vec<String>>>(8)?.0,
+            text,
+        },
+        subject: row.get(9)?,
+        content_type: row.get(10)?,
+        original,
+    })
+}
+
+pub(super) fn event_exists(conn: &Connection, seq: EventSeq, id: EventId) -> Result<bool, Error> {
+    let found = conn
+        .prepare_cached("SELECT id FROM event WHERE seq = ?1")?
+        .query_row([seq], |row| row.get::<_, EventId>(0))
+        .optional()?;
+    Ok(found == Some(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NOW, block_on, copy, event, open, open_at, reopen, with_tenant};
+    use super::*;
+
+    #[test]
+    fn the_same_key_is_taken_once() {
+        block_on(async {
+            let (folder, ledger) = open();
+            with_tenant(&ledger).await;
+            let first = event(1);
+            assert_eq!(ledger.append(first.clone()).await.unwrap(), Appended::New(EventSeq(1)));
+            let mut again = event(2);
+            again.dedupe = first.dedupe;
+            assert_eq!(ledger.append(again.clone()).await.unwrap(), Appended::Duplicate { id: first.id });
+            let ledger = reopen(&folder, ledger).await;
+            assert_eq!(ledger.append(again.clone()).await.unwrap(), Appended::Duplicate { id: first.id });
+            again.dedupe.body = [9; 32];
+            assert_eq!(ledger.append(again).await.unwrap(), Appended::Conflict { id: first.id });
+            // Two copies that come at the same time meet in one batch.
+            let mut twin = event(4);
+            twin.dedupe = event(3).dedupe;
+            let (a, b) = tokio::join!(ledger.append(event(3)), ledger.append(twin));
+            assert!(matches!((a.unwrap(), b.unwrap()), (Appended::New(_), Appended::Duplicate { .. })));
+        });
+    }
+
+    #[test]
+    fn a_window_ends() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            with_tenant(&ledger).await;
+            let mut first = event(1);
+            first.dedupe.window_ms = Some(1_000);
+            ledger.append(first.clone()).await.unwrap();
+            let mut second = event(2);
+            second.dedupe = first.dedupe;
+            second.accepted_at = NOW.plus_millis(1_000);
+            assert_eq!(ledger.append(second.clone()).await.unwrap(), Appended::Duplicate { id: first.id });
+            second.accepted_at = NOW.plus_millis(1_001);
+            assert!(matches!(ledger.append(second.clone()).await.unwrap(), Appended::New(_)));
+            // From now on the newest copy counts.
+            let mut third = event(3);
+            third.dedupe = first.dedupe;
+            third.accepted_at = NOW.plus_millis(1_500);
+            assert_eq!(ledger.append(third).await.unwrap(), Appended::Duplicate { id: second.id });
+        });
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_there_after_a_crash() {
+        block_on(async {
+            let (folder, ledger) = open();
+            with_tenant(&ledger).await;
+            for n in 1..=20 {
+                ledger.append(event(n)).await.unwrap();
+            }
+            // The files as a crash at this instant would leave them, while the first ledger still runs.
+            let crashed = open_at(&copy(&folder));
+            let events = crashed.journal_after(EventSeq(0), 100).await.unwrap();
+            assert_eq!(events.len(), 20);
+            assert_eq!(*crashed.appended().borrow(), EventSeq(20));
+            assert_eq!(events[4].id, event(5).id);
+            assert_eq!(events[4].original, event(5).original);
+            assert_eq!(events[4].set, event(5).set);
+        });
+    }
+
+    #[test]
+    fn bytes_that_are_the_set_itself_come_back() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            with_tenant(&ledger).await;
+            let mut plain = event(1);
+            plain.original = Bytes::from(plain.set.text.clone());
+            ledger.append(plain.clone()).await.unwrap();
+            let kept = ledger.event(&plain.tenant, plain.id).await.unwrap().unwrap();
+            assert_eq!(kept.original, plain.original);
+        });
+    }
+}

@@ -1,0 +1,331 @@
+//! The outbox: one row per delivery, made by `fan_out` and `replay`, read by the dispatcher.
+
+use rusqlite::{Connection, Row, params};
+
+use super::journal::{EVENT_COLUMNS, event_exists, read_event};
+use super::plans::plan_row;
+use super::writer::Batch;
+use super::{Error, Ledger};
+use crate::domain::delivery::{DeliverySeq, DueDelivery, NewDelivery, State};
+use crate::domain::event::{Event, EventSeq};
+use crate::domain::id::{DeliveryId, SubscriptionId, TenantId};
+use crate::domain::time::Timestamp;
+
+/// The deliveries of the next events of the journal, and how far that is.
+#[derive(Debug, Clone)]
+pub struct FanOut {
+    /// The last event that was looked at, whether or not a subscription matched it.
+    pub through: EventSeq,
+    /// The deliveries of the events from the cursor to `through`; `run` is 0.
+    pub deliveries: Vec<NewDelivery>,
+}
+
+/// Due deliveries of one subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lane {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which.
+    pub subscription: SubscriptionId,
+    /// When the first is due.
+    pub due_at: Timestamp,
+    /// How many there are.
+    pub deliveries: u64,
+}
+
+/// What is needed to run a delivery's chain, or to send it.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// The event.
+    pub event: Event,
+    /// The claims after the chain, where it ran and changed them. With `filtered` set and none here, what is sent is
+    /// the SET as normalized.
+    pub claims: Option<String>,
+    /// Whether the chain ran.
+    pub filtered: bool,
+}
+
+/// Due deliveries in one answer of [`Ledger::due`] at the most.
+pub const DUE_LIMIT_MAX: usize = 10_000;
+
+impl Ledger {
+    /// Puts deliveries into the outbox and moves the cursor, both or neither. Returns the deliveries it made.
+    ///
+    /// Doing it again makes nothing: events at or before the cursor are passed over, and so is a delivery that is
+    /// there or whose event is not. [`Error::UnknownPlan`] where a plan has to be interned again; nothing is written
+    /// then.
+    pub async fn fan_out(&self, fan_out: FanOut) -> Result<Vec<DueDelivery>, Error> {
+        let now = self.clock().now();
+        self.queue().write(move |batch| apply(batch, &fan_out, now)).await
+    }
+
+    /// Puts further runs of deliveries into the outbox. The ledger numbers the runs: `id.run` is not looked at.
+    /// Returns the deliveries it made; an event that is gone makes none.
+    pub async fn replay(&self, deliveries: Vec<NewDelivery>) -> Result<Vec<DueDelivery>, Error> {
+        let now = self.clock().now();
+        self.queue()
+            .write(move |batch| {
+                let mut made = Vec::with_capacity(deliveries.len());
+                for mut delivery in deliveries {
+                    let last: Option<u32> = batch
+                        .conn
+                        .prepare_cached("SELECT max(run) FROM delivery WHERE event_seq = ?1 AND subscription = ?2")?
+                        .query_row(params![delivery.event, delivery.id.subscription], |row| row.get(0))?;
+                    // 0 is the fan-out's own, whether or not it made one.
+                    delivery.id.run = last.map_or(1, |run| run.saturating_add(1));
+                    made.extend(insert(batch, &delivery, now)?);
+                }
+                Ok(made)
+            })
+            .await
+    }
+
+    /// The subscription's deliveries due at `now`, in the order they fall due, behind `after`; at most `limit` and
+    /// [`DUE_LIMIT_MAX`].
+    pub async fn due(
+        &self,
+        subscription: SubscriptionId,
+        now: Timestamp,
+        after: Option<(Timestamp, DeliverySeq)>,
+        limit: usize,
+    ) -> Result<Vec<DueDelivery>, Error> {
+        let (after_at, after_seq) = after.unwrap_or((Timestamp::from_millis(i64::MIN), DeliverySeq(i64::MIN)));
+        let limit = i64::try_from(limit.min(DUE_LIMIT_MAX)).unwrap_or(i64::MAX);
+        self.readers()
+            .read(move |conn| {
+                let mut statement = conn.prepare_cached(DUE)?;
+                let mut rows = statement.query(params![subscription, now, after_at, after_seq, limit])?;
+                let mut due = Vec::new();
+                while let Some(row) = rows.next()? {
+                    due.push(read_due(row)?);
+                }
+                Ok(due)
+            })
+            .await
+    }
+
+    /// Every subscription that has deliveries due, now or later. For the start; it walks all due rows.
+    pub async fn lanes(&self) -> Result<Vec<Lane>, Error> {
+        self.readers()
+            .read(|conn| {
+                let mut statement = conn.prepare_cached(LANES)?;
+                let mut rows = statement.query([])?;
+                let mut lanes = Vec::new();
+                while let Some(row) = rows.next()? {
+                    lanes.push(Lane {
+                        tenant: row.get(0)?,
+                        subscription: row.get(1)?,
+                        due_at: row.get(2)?,
+                        deliveries: row.get::<_, i64>(3)?.cast_unsigned(),
+                    });
+                }
+                Ok(lanes)
+            })
+            .await
+    }
+
+    /// What is needed to go on with a delivery; none where it is gone.
+    pub async fn load(&self, delivery: DeliverySeq) -> Result<Option<Content>, Error> {
+        self.readers()
+            .read(move |conn| {
+                let mut statement = conn.prepare_cached(&format!(
+                    "SELECT {EVENT_COLUMNS}, d.filtered, f.claims
+                     FROM delivery d JOIN event e ON e.seq = d.event_seq LEFT JOIN filtered f ON f.delivery = d.seq
+                     WHERE d.seq = ?1"
+                ))?;
+                let mut rows = statement.query([delivery])?;
+                let Some(row) = rows.next()? else { return Ok(None) };
+                Ok(Some(Content { event: read_event(row)?, filtered: row.get(13)?, claims: row.get(14)? }))
+            })
+            .await
+    }
+
+    /// Deliveries of the tenant that are due or held. Exact, from memory; never waits.
+    pub fn backlog(&self, tenant: &TenantId) -> u64 {
+        self.shared().backlog(tenant)
+    }
+}
+
+/// A missing plan is an unreadable column rather than a missing row: a delivery never vanishes silently.
+macro_rules! due_columns {
+    () => {
+        "SELECT d.seq, d.event_id, d.subscription, d.run, d.event_seq, d.tenant, p.digest, d.due_at, d.attempts,
+             d.attempts_before, d.filter_tries, d.filtered
+         FROM delivery d LEFT JOIN plan p ON p.id = d.plan"
+    };
+}
+
+pub(super) const DUE: &str = concat!(
+    due_columns!(),
+    " WHERE d.subscription = ?1 AND d.state = 0 AND d.due_at <= ?2 AND (d.due_at, d.seq) > (?3, ?4)
+     ORDER BY d.due_at, d.seq LIMIT ?5"
+);
+
+/// The inner part runs on the index alone; the tenant is read once per lane.
+pub(super) const LANES: &str = "SELECT d.tenant, l.subscription, l.due_at, l.deliveries
+     FROM (SELECT subscription, min(due_at) AS due_at, count(*) AS deliveries, seq
+           FROM delivery INDEXED BY delivery_due WHERE state = 0 GROUP BY subscription) l
+     CROSS JOIN delivery d ON d.seq = l.seq";
+
+fn read_due(row: &Row<'_>) -> Result<DueDelivery, Error> {
+    Ok(DueDelivery {
+        seq: row.get(0)?,
+        id: DeliveryId { event: row.get(1)?, subscription: row.get(2)?, run: row.get(3)? },
+        event: row.get(4)?,
+        tenant: row.get(5)?,
+        plan: row.get(6)?,
+        due_at: row.get(7)?,
+        attempts: row.get(8)?,
+        attempts_before: row.get(9)?,
+        filter_tries: row.get(10)?,
+        filtered: row.get(11)?,
+    })
+}
+
+/// A delivery that is due, by its row.
+pub(super) fn due_by_seq(conn: &Connection, seq: DeliverySeq) -> Result<Option<DueDelivery>, Error> {
+    let mut statement = conn.prepare_cached(concat!(due_columns!(), " WHERE d.seq = ?1 AND d.state = 0"))?;
+    let mut rows = statement.query([seq])?;
+    rows.next()?.map(read_due).transpose()
+}
+
+fn apply(batch: &mut Batch<'_>, fan_out: &FanOut, now: Timestamp) -> Result<Vec<DueDelivery>, Error> {
+    // Not the one in memory: an earlier request of the same batch may have moved it.
+    let cursor: EventSeq =
+        batch.conn.prepare_cached("SELECT value FROM mark WHERE name = 'cursor'")?.query_row([], |row| row.get(0))?;
+    if fan_out.through <= cursor {
+        return Ok(Vec::new());
+    }
+    let mut made = Vec::with_capacity(fan_out.deliveries.len());
+    for delivery in &fan_out.deliveries {
+        if delivery.event > cursor && delivery.event <= fan_out.through {
+            made.extend(insert(batch, delivery, now)?);
+        }
+    }
+    batch.conn.prepare_cached("UPDATE mark SET value = ?1 WHERE name = 'cursor'")?.execute([fan_out.through])?;
+    batch.effects.cursor(fan_out.through);
+    Ok(made)
+}
+
+fn insert(batch: &mut Batch<'_>, new: &NewDelivery, now: Timestamp) -> Result<Option<DueDelivery>, Error> {
+    let conn = batch.conn;
+    if !event_exists(conn, new.event, new.id.event)? {
+        return Ok(None);
+    }
+    let plan = plan_row(conn, &new.plan)?;
+    let inserted = conn
+        .prepare_cached(
+            "INSERT INTO delivery (event_seq, event_id, subscription, run, tenant, state, due_at, plan, attempts,
+                 attempts_before, filter_tries, filtered, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, 0, 0, 0, 0, ?8, ?8)
+             ON CONFLICT (event_seq, subscription, run) DO NOTHING",
+        )?
+        .execute(params![
+            new.event,
+            new.id.event,
+            new.id.subscription,
+            new.id.run,
+            new.tenant,
+            new.due_at,
+            plan,
+            now
+        ])?;
+    if inserted == 0 {
+        return Ok(None);
+    }
+    batch.effects.count(&new.tenant, new.id.subscription, State::Due, 1);
+    batch.effects.refer(plan, 1);
+    Ok(Some(DueDelivery {
+        seq: DeliverySeq(conn.last_insert_rowid()),
+        id: new.id,
+        event: new.event,
+        tenant: new.tenant.clone(),
+        plan: new.plan,
+        due_at: new.due_at,
+        attempts: 0,
+        attempts_before: 0,
+        filter_tries: 0,
+        filtered: false,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NOW, block_on, event, new_delivery, open, reopen, subscription, with_events};
+    use super::*;
+    use crate::domain::id::Digest;
+
+    #[test]
+    fn fan_out_twice_is_fan_out_once() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let plan = with_events(&ledger, 2).await;
+            let fan_out = FanOut {
+                through: EventSeq(2),
+                deliveries: vec![new_delivery(1, 1, plan), new_delivery(1, 2, plan), new_delivery(2, 1, plan)],
+            };
+            assert_eq!(ledger.fan_out(fan_out.clone()).await.unwrap().len(), 3);
+            assert_eq!(ledger.cursor(), EventSeq(2));
+            assert_eq!(ledger.fan_out(fan_out.clone()).await.unwrap().len(), 0);
+            let ledger = reopen(&folder, ledger).await;
+            assert_eq!(ledger.cursor(), EventSeq(2));
+            assert_eq!(ledger.fan_out(fan_out.clone()).await.unwrap().len(), 0);
+            assert_eq!(ledger.backlog(&event(1).tenant), 3);
+            let lanes = ledger.lanes().await.unwrap();
+            assert_eq!(lanes.iter().map(|l| l.deliveries).collect::<Vec<_>>(), [2, 1]);
+            assert_eq!(lanes[0].tenant, event(1).tenant);
+        });
+    }
+
+    #[test]
+    fn an_unknown_plan_leaves_the_cursor_where_it_was() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let unknown = Digest([7; 32]);
+            let deliveries = vec![new_delivery(1, 1, plan), new_delivery(1, 2, unknown)];
+            let refused = ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await;
+            assert!(matches!(refused, Err(Error::UnknownPlan(digest)) if digest == unknown));
+            assert_eq!((ledger.cursor(), ledger.backlog(&event(1).tenant)), (EventSeq(0), 0));
+            assert!(ledger.lanes().await.unwrap().is_empty());
+        });
+    }
+
+    #[test]
+    fn each_replay_is_a_run_of_its_own() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let deliveries = vec![new_delivery(1, 1, plan)];
+            ledger.fan_out(FanOut { through: EventSeq(1), deliveries: deliveries.clone() }).await.unwrap();
+            let (a, b) = tokio::join!(ledger.replay(deliveries.clone()), ledger.replay(deliveries));
+            assert_eq!((a.unwrap()[0].id.run, b.unwrap()[0].id.run), (1, 2));
+            assert_eq!(ledger.cursor(), EventSeq(1));
+            // An event that no subscription matched at the time starts at run 1 too: 0 is the fan-out's.
+            assert_eq!(ledger.replay(vec![new_delivery(1, 9, plan)]).await.unwrap()[0].id.run, 1);
+            // An event that is not there makes none.
+            assert!(ledger.replay(vec![new_delivery(5, 1, plan)]).await.unwrap().is_empty());
+        });
+    }
+
+    #[test]
+    fn due_comes_in_order_and_goes_on_behind_a_row() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 4).await;
+            let mut deliveries: Vec<_> = (1..=4).map(|n| new_delivery(n, 1, plan)).collect();
+            for (delivery, wait_ms) in deliveries.iter_mut().zip([5, 0, 5, 50]) {
+                delivery.due_at = NOW.plus_millis(wait_ms);
+            }
+            ledger.fan_out(FanOut { through: EventSeq(4), deliveries }).await.unwrap();
+            let at = NOW.plus_millis(10);
+            let due = ledger.due(subscription(1), at, None, 10).await.unwrap();
+            assert_eq!(due.iter().map(|d| d.event.0).collect::<Vec<_>>(), [2, 1, 3]);
+            let after = Some((due[1].due_at, due[1].seq));
+            let rest = ledger.due(subscription(1), at, after, 10).await.unwrap();
+            assert_eq!(rest.iter().map(|d| d.event.0).collect::<Vec<_>>(), [3]);
+            let content = ledger.load(due[0].seq).await.unwrap().unwrap();
+            assert_eq!((content.event.id, content.claims, content.filtered), (event(2).id, None, false));
+        });
+    }
+}

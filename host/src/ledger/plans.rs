@@ -1,0 +1,162 @@
+//! Chains as they were when deliveries were created, and blobs: both stored once per content, named by its digest,
+//! kept as long as anything refers to them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Error, Ledger};
+use crate::crypto::sha256;
+use crate::domain::filter::Plan;
+use crate::domain::id::Digest;
+use crate::domain::time::Timestamp;
+
+impl Ledger {
+    /// Stores a plan, if it is not there yet, and returns its name. Kept while a delivery runs it, and for
+    /// [`super::UNUSED_KEPT_MS`] after this call.
+    pub async fn intern_plan(&self, plan: &Plan) -> Result<Digest, Error> {
+        let doc = serde_json::to_string(plan)
+            .map_err(|e| Error::Engine(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
+        let digest = Digest(sha256(doc.as_bytes()));
+        let now = self.clock().now();
+        self.queue()
+            .write(move |batch| {
+                batch
+                    .conn
+                    .prepare_cached(
+                        "INSERT INTO plan (digest, refs, interned_at, doc) VALUES (?1, 0, ?2, ?3)
+                         ON CONFLICT (digest) DO UPDATE SET interned_at = max(interned_at, ?2)",
+                    )?
+                    .execute(params![digest, now, doc])?;
+                Ok(digest)
+            })
+            .await
+    }
+
+    /// The plan by that name. The last [`super::PLANS_CACHED_MAX`] are answered from memory.
+    pub async fn plan(&self, digest: &Digest) -> Result<Option<Arc<Plan>>, Error> {
+        let digest = *digest;
+        if let Some(plan) = self.plans().get(&digest).await {
+            return Ok(Some(plan));
+        }
+        let doc = self
+            .readers()
+            .read(move |conn| {
+                Ok(conn
+                    .prepare_cached("SELECT doc FROM plan WHERE digest = ?1")?
+                    .query_row([digest], |row| row.get::<_, String>(0))
+                    .optional()?)
+            })
+            .await?;
+        let Some(doc) = doc else { return Ok(None) };
+        let plan = Arc::new(parse(&digest, &doc)?);
+        self.plans().insert(digest, Arc::clone(&plan)).await;
+        Ok(Some(plan))
+    }
+
+    /// Stores some bytes, if they are not there yet, and returns their name: a filter's component, a table's rows.
+    /// Kept while a filter, a table or a plan refers to them, and for [`super::UNUSED_KEPT_MS`] after this call.
+    pub async fn put_blob(&self, body: Bytes) -> Result<Digest, Error> {
+        let digest = Digest(sha256(&body));
+        let now = self.clock().now();
+        self.queue()
+            .write(move |batch| {
+                batch
+                    .conn
+                    .prepare_cached(
+                        "INSERT INTO blob (digest, put_at, body) VALUES (?1, ?2, ?3)
+                         ON CONFLICT (digest) DO UPDATE SET put_at = max(put_at, ?2)",
+                    )?
+                    .execute(params![digest, now, body.as_ref()])?;
+                Ok(digest)
+            })
+            .await
+    }
+
+    /// The bytes by that name. [`Error::Corrupt`] where they no longer have their digest.
+    pub async fn blob(&self, digest: &Digest) -> Result<Option<Bytes>, Error> {
+        let digest = *digest;
+        let body = self
+            .readers()
+            .read(move |conn| {
+                Ok(conn
+                    .prepare_cached("SELECT body FROM blob WHERE digest = ?1")?
+                    .query_row([digest], |row| row.get::<_, Vec<u8>>(0))
+                    .optional()?)
+            })
+            .await?;
+        match body {
+            Some(body) if sha256(&body) != digest.0 => Err(Error::corrupt(format!("blob {digest}"))),
+            body => Ok(body.map(Bytes::from)),
+        }
+    }
+}
+
+/// The row of a plan.
+pub(super) fn plan_row(conn: &Connection, digest: &Digest) -> Result<i64, Error> {
+    conn.prepare_cached("SELECT id FROM plan WHERE digest = ?1")?
+        .query_row([digest], |row| row.get(0))
+        .optional()?
+        .ok_or(Error::UnknownPlan(*digest))
+}
+
+/// Deletes plans and blobs that nothing refers to and that were not put since `before`. Returns how many of each.
+pub(super) fn sweep(conn: &Connection, snapshot: &super::Snapshot, before: Timestamp) -> Result<(u64, u64), Error> {
+    let plans = conn.execute("DELETE FROM plan WHERE refs = 0 AND interned_at < ?1", [before])?;
+    let mut unused: Vec<Digest> = conn
+        .prepare_cached("SELECT digest FROM blob WHERE put_at < ?1")?
+        .query_map([before], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut used: std::collections::BTreeSet<Digest> = snapshot
+        .tenants
+        .values()
+        .flat_map(|view| {
+            let versions = view.filters.values().flat_map(|filter| filter.value.versions.iter().map(|v| v.digest));
+            versions.chain(view.tables.values().map(|table| table.value.digest))
+        })
+        .collect();
+    unused.retain(|digest| !used.contains(digest));
+    if !unused.is_empty() {
+        let mut statement = conn.prepare_cached("SELECT digest, doc FROM plan")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let plan = parse(&row.get(0)?, &row.get::<_, String>(1)?)?;
+            used.extend(plan.steps.iter().map(|step| step.digest));
+            used.extend(plan.tables.values());
+        }
+        unused.retain(|digest| !used.contains(digest));
+    }
+    for digest in &unused {
+        conn.execute("DELETE FROM blob WHERE digest = ?1", [digest])?;
+    }
+    Ok((plans as u64, unused.len() as u64))
+}
+
+fn parse(digest: &Digest, doc: &str) -> Result<Plan, Error> {
+    serde_json::from_str(doc).map_err(|e| Error::corrupt(format!("plan {digest}: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{block_on, open};
+    use super::*;
+
+    #[test]
+    fn plans_and_blobs_are_named_by_their_content() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = Plan::default();
+            let digest = ledger.intern_plan(&plan).await.unwrap();
+            assert_eq!(ledger.intern_plan(&plan).await.unwrap(), digest);
+            assert!(ledger.plan(&digest).await.unwrap().unwrap().steps.is_empty());
+            assert!(ledger.plan(&Digest([0; 32])).await.unwrap().is_none());
+
+            let body = Bytes::from_static(b"\0asm");
+            let name = ledger.put_blob(body.clone()).await.unwrap();
+            assert_eq!(ledger.put_blob(body.clone()).await.unwrap(), name);
+            assert_eq!(ledger.blob(&name).await.unwrap(), Some(body));
+            assert_eq!(ledger.blob(&digest).await.unwrap(), None);
+        });
+    }
+}

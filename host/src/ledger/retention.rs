@@ -1,0 +1,343 @@
+//! Giving space back: events past their time with everything that hangs on them, tenants that were removed, plans and
+//! blobs that nothing refers to. Always in chunks, each a request of its own, so that nobody waits long.
+
+use rusqlite::{Connection, params};
+
+use super::writer::Batch;
+use super::{Error, Ledger, UNUSED_KEPT_MS, plans};
+use crate::domain::delivery::{DeliverySeq, State};
+use crate::domain::event::EventSeq;
+use crate::domain::id::{SubscriptionId, TenantId};
+use crate::domain::time::Timestamp;
+
+/// Events and deliveries deleted between two commits; a delivery's attempts, a few at the most, come on top.
+const CHUNK_ROWS: usize = 500;
+/// Events one read looks at.
+const LOOK_EVENTS: i64 = 2_000;
+/// Pages given back to the file system between two commits.
+const VACUUM_PAGES: u32 = 500;
+/// Free pages the file keeps, so that it does not shrink and grow all the time.
+const FREE_PAGES_KEPT: i64 = 1_024;
+
+/// What retention removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Retained {
+    /// Events deleted.
+    pub events: u64,
+    /// Deliveries deleted.
+    pub deliveries: u64,
+    /// Plans deleted.
+    pub plans: u64,
+    /// Blobs deleted.
+    pub blobs: u64,
+}
+
+#[derive(Default)]
+struct Deleted {
+    events: u64,
+    deliveries: u64,
+    /// There is more to delete.
+    more: bool,
+}
+
+impl Ledger {
+    /// Deletes, with their deliveries and attempts, the events accepted more than `retention_ms` before `now` whose
+    /// deliveries are all delivered, dropped or dead. An event with a delivery due or held stays, and so does one not
+    /// yet fanned out. Then finishes tenants being removed, sweeps what nothing refers to, and gives free pages back.
+    ///
+    /// To be called every few minutes, by one caller at a time.
+    pub async fn retain(&self, now: Timestamp) -> Result<Retained, Error> {
+        let mut retained = Retained::default();
+        let before = now.plus_millis(-self.options().retention_ms.max(0));
+        let mut after = EventSeq::default();
+        loop {
+            let (past, last) = self.past(after, before).await?;
+            for chunk in past.chunks(CHUNK_ROWS) {
+                let mut rest = chunk.to_vec();
+                while !rest.is_empty() {
+                    let (deleted, left) = self.queue().write(move |batch| delete_past(batch, rest)).await?;
+                    retained.events += deleted.events;
+                    retained.deliveries += deleted.deliveries;
+                    rest = left;
+                }
+            }
+            match last {
+                Some(last) => after = last,
+                None => break,
+            }
+        }
+        let purging = self
+            .readers()
+            .read(|conn| {
+                let mut statement = conn.prepare("SELECT tenant FROM purge")?;
+                let tenants = statement.query_map([], |row| row.get::<_, TenantId>(0))?;
+                Ok(tenants.collect::<Result<Vec<_>, _>>()?)
+            })
+            .await?;
+        for tenant in purging {
+            self.purge(&tenant).await?;
+        }
+        let unused = now.plus_millis(-UNUSED_KEPT_MS);
+        (retained.plans, retained.blobs) = self
+            .queue()
+            .write(move |batch| {
+                batch.conn.execute(
+                    "DELETE FROM tally WHERE due = 0 AND delivered = 0 AND dropped = 0 AND held = 0 AND dead = 0",
+                    [],
+                )?;
+                plans::sweep(batch.conn, batch.snapshot, unused)
+            })
+            .await?;
+        while self.queue().write(|batch| vacuum(batch.conn)).await? {}
+        Ok(retained)
+    }
+
+    /// Deletes what a removed tenant has left behind.
+    pub(super) async fn purge(&self, tenant: &TenantId) -> Result<(), Error> {
+        loop {
+            let tenant = tenant.clone();
+            if !self.queue().write(move |batch| purge(batch, &tenant)).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Events behind `after` that may go, and where to look on; none: the rest is too young.
+    async fn past(&self, after: EventSeq, before: Timestamp) -> Result<(Vec<EventSeq>, Option<EventSeq>), Error> {
+        let cursor = self.cursor();
+        self.readers()
+            .read(move |conn| {
+                let mut statement = conn.prepare_cached(
+                    "SELECT seq, accepted_at FROM event WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
+                )?;
+                let mut rows = statement.query(params![after, cursor, LOOK_EVENTS])?;
+                let mut past = Vec::new();
+                let mut last = None;
+                while let Some(row) = rows.next()? {
+                    let seq = row.get(0)?;
+                    // The journal is in the order of acceptance, give or take a clock set back: what stands behind
+                    // the first event that is too young can wait for its turn.
+                    if row.get::<_, Timestamp>(1)? >= before {
+                        return Ok((past, None));
+                    }
+                    if !is_pending(conn, seq)? {
+                        past.push(seq);
+                    }
+                    last = Some(seq);
+                }
+                Ok((past, last))
+            })
+            .await
+    }
+}
+
+fn is_pending(conn: &Connection, event: EventSeq) -> Result<bool, Error> {
+    Ok(conn
+        .prepare_cached("SELECT 1 FROM delivery WHERE event_seq = ?1 AND state IN (0, 3) LIMIT 1")?
+        .exists([event])?)
+}
+
+/// Deletes the events as far as a chunk goes; returns the rest.
+fn delete_past(batch: &mut Batch<'_>, events: Vec<EventSeq>) -> Result<(Deleted, Vec<EventSeq>), Error> {
+    let mut sum = Deleted::default();
+    let mut rows = 0;
+    for (index, event) in events.iter().enumerate() {
+        if rows >= CHUNK_ROWS {
+            return Ok((sum, events[index..].to_vec()));
+        }
+        // A redrive or a replay may have come in between.
+        if is_pending(batch.conn, *event)? {
+            continue;
+        }
+        let deleted = delete_event(batch, *event, CHUNK_ROWS - rows)?;
+        rows += (deleted.events + deleted.deliveries) as usize;
+        sum.events += deleted.events;
+        sum.deliveries += deleted.deliveries;
+        if deleted.more {
+            return Ok((sum, events[index..].to_vec()));
+        }
+    }
+    Ok((sum, Vec::new()))
+}
+
+/// Deletes up to `rows_max` deliveries of an event and, where none is left, the event.
+fn delete_event(batch: &mut Batch<'_>, event: EventSeq, rows_max: usize) -> Result<Deleted, Error> {
+    let conn = batch.conn;
+    let mut deliveries: Vec<(DeliverySeq, TenantId, SubscriptionId, State, i64)> = conn
+        .prepare_cached("SELECT seq, tenant, subscription, state, plan FROM delivery WHERE event_seq = ?1 LIMIT ?2")?
+        .query_map(params![event, i64::try_from(rows_max + 1).unwrap_or(i64::MAX)], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+        })?
+        .collect::<Result<_, _>>()?;
+    let more = deliveries.len() > rows_max;
+    deliveries.truncate(rows_max);
+    for (seq, tenant, subscription, state, plan) in &deliveries {
+        conn.prepare_cached("DELETE FROM attempt WHERE delivery = ?1")?.execute([seq])?;
+        conn.prepare_cached("DELETE FROM filtered WHERE delivery = ?1")?.execute([seq])?;
+        conn.prepare_cached("DELETE FROM delivery WHERE seq = ?1")?.execute([seq])?;
+        batch.effects.count(tenant, *subscription, *state, -1);
+        batch.effects.refer(*plan, -1);
+    }
+    let events = if more { 0 } else { conn.prepare_cached("DELETE FROM event WHERE seq = ?1")?.execute([event])? };
+    Ok(Deleted { events: events as u64, deliveries: deliveries.len() as u64, more })
+}
+
+/// Deletes a chunk of a removed tenant; false where nothing is left, and then its name is free again.
+fn purge(batch: &mut Batch<'_>, tenant: &TenantId) -> Result<bool, Error> {
+    let conn = batch.conn;
+    if !conn.prepare_cached("SELECT 1 FROM purge WHERE tenant = ?1")?.exists([tenant])? {
+        return Ok(false);
+    }
+    let events: Vec<EventSeq> = conn
+        .prepare_cached("SELECT seq FROM event WHERE tenant = ?1 LIMIT ?2")?
+        .query_map(params![tenant, CHUNK_ROWS as i64], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut rows = 0;
+    for event in &events {
+        if rows >= CHUNK_ROWS {
+            break;
+        }
+        let deleted = delete_event(batch, *event, CHUNK_ROWS - rows)?;
+        rows += (deleted.events + deleted.deliveries) as usize;
+    }
+    if events.is_empty() {
+        conn.execute("DELETE FROM purge WHERE tenant = ?1", [tenant])?;
+    }
+    Ok(!events.is_empty())
+}
+
+/// Gives a chunk of free pages back to the file system; false where few enough are left.
+fn vacuum(conn: &Connection) -> Result<bool, Error> {
+    let free = |conn: &Connection| conn.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0));
+    if free(conn)? <= FREE_PAGES_KEPT {
+        return Ok(false);
+    }
+    conn.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+    Ok(free(conn)? > FREE_PAGES_KEPT)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::registry::Expected;
+    use super::super::tests::{
+        NOW, TENANT, attempt, block_on, event, new_delivery, open, reopen, subscription, tenant, with_events,
+    };
+    use super::super::{FanOut, Ledger};
+    use super::*;
+    use crate::domain::delivery::{Settlement, Step};
+
+    const LATER: Timestamp = NOW.plus_millis(31 * 24 * 3600 * 1000);
+
+    async fn journal(ledger: &Ledger) -> Vec<i64> {
+        ledger.journal_after(EventSeq(0), 1_000).await.unwrap().iter().map(|e| e.seq.0).collect()
+    }
+
+    #[test]
+    fn only_what_is_at_an_end_is_deleted() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 5).await;
+            let deliveries = (1..=4).map(|n| new_delivery(n, 1, plan)).collect();
+            ledger.fan_out(FanOut { through: EventSeq(4), deliveries }).await.unwrap();
+            let due = ledger.due(subscription(1), NOW, None, 9).await.unwrap();
+            let settle = async |index: usize, step: Step| {
+                ledger.settle(Settlement { delivery: due[index].seq, at: NOW, step }).await.unwrap();
+            };
+            settle(0, Step::Delivered { attempt: attempt(1, 200) }).await;
+            settle(1, Step::Held { runs: vec![], reason: "trapped".into() }).await;
+            settle(2, Step::Dead { attempt: Some(attempt(1, 500)), reason: "gave up".into() }).await;
+            assert_eq!(ledger.retain(NOW).await.unwrap(), Retained::default());
+            let retained = ledger.retain(LATER).await.unwrap();
+            assert_eq!((retained.events, retained.deliveries, retained.plans), (2, 2, 0));
+            // Held, due, and not yet fanned out.
+            assert_eq!(journal(&ledger).await, [2, 4, 5]);
+            assert!(ledger.attempts(due[0].seq).await.unwrap().is_empty());
+            let counts = ledger.counts(&TENANT.parse().unwrap(), None).await.unwrap();
+            assert_eq!((counts.due, counts.held, counts.delivered, counts.dead), (1, 1, 0, 0));
+            assert_eq!(ledger.retain(LATER).await.unwrap(), Retained::default());
+        });
+    }
+
+    #[test]
+    fn an_event_with_more_deliveries_than_a_chunk_goes_in_pieces() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let plan = with_events(&ledger, 2).await;
+            let count = CHUNK_ROWS as u64 + 100;
+            let deliveries = (1..=count).map(|s| new_delivery(1, u128::from(s), plan)).collect();
+            let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            for due in made {
+                let step = Step::Dropped { runs: vec![], reason: "not wanted".into() };
+                ledger.settle(Settlement { delivery: due.seq, at: NOW, step }).await.unwrap();
+            }
+            let retained = ledger.retain(LATER).await.unwrap();
+            // Nothing refers to the plan any more and nobody asked for it for a day.
+            assert_eq!((retained.events, retained.deliveries, retained.plans), (2, count, 1));
+            assert!(journal(&ledger).await.is_empty());
+            // Places are never taken twice, and fan-out does not start over.
+            let ledger = reopen(&folder, ledger).await;
+            assert_eq!(*ledger.appended().borrow(), EventSeq(2));
+            ledger.append(event(3)).await.unwrap();
+            assert_eq!(journal(&ledger).await, [3]);
+        });
+    }
+
+    #[test]
+    fn a_removed_tenant_leaves_nothing() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 3).await;
+            let deliveries = (1..=2).map(|n| new_delivery(n, 1, plan)).collect();
+            let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            let id = tenant().id;
+            assert_eq!(ledger.backlog(&id), 2);
+            assert!(ledger.remove_tenant(&id, Expected::Any).await.unwrap());
+            assert_eq!((ledger.backlog(&id), journal(&ledger).await.len()), (0, 0));
+            assert!(matches!(ledger.append(event(9)).await, Err(Error::NoTenant(_))));
+            // A settlement that was under way finds nothing and is no error.
+            let step = Step::Delivered { attempt: attempt(1, 200) };
+            ledger.settle(Settlement { delivery: made[0].seq, at: NOW, step }).await.unwrap();
+            ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
+            assert_eq!(ledger.backlog(&id), 0);
+        });
+    }
+
+    #[test]
+    fn a_removal_that_was_broken_off_is_finished() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            with_events(&ledger, 3).await;
+            let id = tenant().id;
+            let mark = id.clone();
+            ledger
+                .queue()
+                .write(move |batch| {
+                    batch.conn.execute("DELETE FROM entry", [])?;
+                    Ok(batch.conn.execute("INSERT INTO purge VALUES (?1)", [mark])?)
+                })
+                .await
+                .unwrap();
+            assert!(matches!(ledger.put_tenant(tenant(), Expected::Any).await, Err(Error::Purging(_))));
+            ledger.retain(NOW).await.unwrap();
+            assert!(journal(&ledger).await.is_empty());
+            ledger.put_tenant(tenant(), Expected::Any).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn space_is_given_back() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let old = ledger.put_blob(Bytes::from(vec![1; 24 << 20])).await.unwrap();
+            ledger.clock().set(LATER);
+            let new = ledger.put_blob(Bytes::from_static(b"new")).await.unwrap();
+            assert_eq!(ledger.retain(LATER).await.unwrap().blobs, 1);
+            assert_eq!(ledger.blob(&old).await.unwrap(), None);
+            assert!(ledger.blob(&new).await.unwrap().is_some());
+            let ledger = reopen(&folder, ledger).await;
+            assert!(ledger.stats().file_bytes < 8 << 20, "{:?}", ledger.stats());
+        });
+    }
+}

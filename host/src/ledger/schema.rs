@@ -1,0 +1,244 @@
+//! The tables, the settings of every connection, and how an older file is brought up to date.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{Error, Options};
+
+/// Oldest SQLite the ledger runs on, as `sqlite3_libversion_number` writes it: through 3.51.2 a race at the reset of
+/// the WAL could lose commits.
+pub const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// The file within the ledger's folder.
+pub(super) const FILE: &str = "ledger.db";
+
+/// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
+const MIGRATIONS: [&str; 1] = [V1];
+
+/// Small columns stand before large ones, so that a scan never walks overflow pages.
+///
+/// `delivery` and `event` are written for every event, so each index has to earn its place:
+/// `event_dedupe` is eight bytes of the key (the row settles a collision), `event_id` and `delivery_event` grow at
+/// their end, the two `_history` indexes end at the page of each tenant that is hot anyway, `delivery_due` and
+/// `delivery_rest` hold only rows in the states they ask for. A filter by type, subject or subscription is a bounded
+/// scan instead of an index.
+const V1: &str = "
+CREATE TABLE event (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL,
+    tenant TEXT NOT NULL,
+    source TEXT NOT NULL,
+    accepted_at INTEGER NOT NULL,
+    dedupe_hash INTEGER NOT NULL,
+    dedupe_key BLOB NOT NULL,
+    dedupe_body BLOB NOT NULL,
+    issued_at INTEGER NOT NULL,
+    issuer TEXT NOT NULL,
+    jti TEXT NOT NULL,
+    types TEXT NOT NULL,
+    subject TEXT,
+    content_type TEXT NOT NULL,
+    set_text TEXT NOT NULL,
+    original BLOB
+);
+CREATE UNIQUE INDEX event_id ON event (id);
+CREATE INDEX event_dedupe ON event (dedupe_hash);
+CREATE INDEX event_history ON event (tenant, accepted_at);
+
+CREATE TABLE plan (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest BLOB NOT NULL UNIQUE,
+    refs INTEGER NOT NULL,
+    interned_at INTEGER NOT NULL,
+    doc TEXT NOT NULL
+);
+
+CREATE TABLE delivery (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    event_seq INTEGER NOT NULL,
+    event_id BLOB NOT NULL,
+    subscription BLOB NOT NULL,
+    run INTEGER NOT NULL,
+    tenant TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    plan INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    attempts_before INTEGER NOT NULL,
+    filter_tries INTEGER NOT NULL,
+    filtered INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    reason TEXT
+);
+CREATE UNIQUE INDEX delivery_event ON delivery (event_seq, subscription, run);
+CREATE INDEX delivery_due ON delivery (subscription, due_at) WHERE state = 0;
+CREATE INDEX delivery_rest ON delivery (tenant, state, created_at) WHERE state IN (3, 4);
+CREATE INDEX delivery_history ON delivery (tenant, created_at);
+
+CREATE TABLE filtered (
+    delivery INTEGER PRIMARY KEY,
+    claims TEXT,
+    runs TEXT NOT NULL
+);
+
+CREATE TABLE attempt (
+    delivery INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    latency_us INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    signed_with TEXT NOT NULL,
+    PRIMARY KEY (delivery, number)
+) WITHOUT ROWID;
+
+CREATE TABLE tally (
+    tenant TEXT NOT NULL,
+    subscription BLOB NOT NULL,
+    due INTEGER NOT NULL,
+    delivered INTEGER NOT NULL,
+    dropped INTEGER NOT NULL,
+    held INTEGER NOT NULL,
+    dead INTEGER NOT NULL,
+    PRIMARY KEY (tenant, subscription)
+) WITHOUT ROWID;
+
+CREATE TABLE entry (
+    kind TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    id TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    doc TEXT NOT NULL,
+    PRIMARY KEY (kind, tenant, id)
+) WITHOUT ROWID;
+
+CREATE TABLE blob (
+    id INTEGER PRIMARY KEY,
+    digest BLOB NOT NULL UNIQUE,
+    put_at INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+
+CREATE TABLE mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO mark VALUES ('cursor', 0), ('revision', 0);
+
+CREATE TABLE purge (tenant TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+";
+
+/// Opens the one connection that writes, makes or updates the tables, and checks what durability depends on.
+pub(super) fn open_writer(options: &Options) -> Result<Connection, Error> {
+    if rusqlite::version_number() < SQLITE_VERSION_MIN {
+        return Err(Error::EngineVersion { found: rusqlite::version() });
+    }
+    let conn = Connection::open(options.path.join(FILE))?;
+    conn.set_prepared_statement_cache_capacity(128);
+    // Waits only for a checkpoint or a recovery of our own connections: no other process has the lock file.
+    conn.busy_timeout(std::time::Duration::from_secs(5))?;
+    // Takes effect on an empty file only, so it stands before the first table.
+    conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
+    expect(&conn, "journal_mode = WAL", "journal_mode", "wal")?;
+    conn.execute_batch(&format!(
+        "PRAGMA synchronous = FULL;
+         PRAGMA fullfsync = ON;
+         PRAGMA wal_autocheckpoint = 0;
+         PRAGMA journal_size_limit = {};
+         PRAGMA cache_size = -{};
+         PRAGMA temp_store = MEMORY;
+         PRAGMA secure_delete = FAST;
+         PRAGMA trusted_schema = OFF;
+         PRAGMA cell_size_check = ON;",
+        u64::from(options.wal_pages_max) * 4096,
+        options.cache_bytes / 1024,
+    ))?;
+    expect(&conn, "synchronous", "synchronous", "2")?;
+    migrate(&conn)?;
+    expect(&conn, "auto_vacuum", "auto_vacuum", "2")?;
+    Ok(conn)
+}
+
+/// Opens a connection that can only read.
+pub(super) fn open_reader(folder: &Path) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(folder.join(FILE), flags)?;
+    conn.set_prepared_statement_cache_capacity(64);
+    conn.busy_timeout(std::time::Duration::from_secs(5))?;
+    conn.execute_batch(
+        "PRAGMA query_only = ON; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;",
+    )?;
+    Ok(conn)
+}
+
+/// Opens the connection that moves the WAL into the file. Its size in the cache is what a checkpoint reads, not rows.
+pub(super) fn open_checkpointer(folder: &Path) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(folder.join(FILE), flags)?;
+    conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA wal_autocheckpoint = 0;")?;
+    Ok(conn)
+}
+
+fn expect(conn: &Connection, pragma: &str, name: &'static str, wanted: &str) -> Result<(), Error> {
+    let found = conn.query_row(&format!("PRAGMA {pragma}"), [], |row| {
+        Ok(match row.get_ref(0)? {
+            rusqlite::types::ValueRef::Integer(number) => number.to_string(),
+            other => other.as_str().unwrap_or_default().to_owned(),
+        })
+    })?;
+    if found == wanted { Ok(()) } else { Err(Error::Setting { name, found }) }
+}
+
+fn migrate(conn: &Connection) -> Result<(), Error> {
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let known = MIGRATIONS.len() as i64;
+    let Some(steps) = usize::try_from(found).ok().and_then(|from| MIGRATIONS.get(from..)) else {
+        return Err(Error::Schema { found, known });
+    };
+    for (step, to) in steps.iter().zip(found + 1..) {
+        let transaction = conn.unchecked_transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.execute_batch(&format!("PRAGMA user_version = {to}"))?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_a_ledger_of_a_later_schema() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options::new(folder.path());
+        open_writer(&options).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+        assert!(matches!(open_writer(&options), Err(Error::Schema { found: 99, known: 1 })));
+    }
+
+    /// The hot queries run on their indexes: a scan would grow with the history.
+    #[test]
+    fn hot_queries_use_their_indexes() {
+        let folder = tempfile::tempdir().unwrap();
+        let conn = open_writer(&Options::new(folder.path())).unwrap();
+        for (sql, index) in [
+            (super::super::outbox::DUE, "delivery_due"),
+            (super::super::outbox::LANES, "delivery_due"),
+            (super::super::journal::SEEN, "event_dedupe"),
+            (super::super::history::DELIVERIES, "delivery_history"),
+            (super::super::history::DELIVERIES_AT_REST, "delivery_rest"),
+            (super::super::history::EVENTS, "event_history"),
+        ] {
+            let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let count = statement.parameter_count();
+            let nothing = vec![rusqlite::types::Null; count];
+            let steps: Vec<String> = statement
+                .query_map(rusqlite::params_from_iter(nothing), |row| row.get(3))
+                .unwrap()
+                .collect::<Result<_, _>>()
+                .unwrap();
+            let plan = steps.join("; ");
+            assert!(plan.contains(index), "{sql}\n{plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! How a delivery's row changes: `settle` by the pipeline, `redrive` by a person. Nothing else writes a state, save
+//! [`Ledger::expire_held`].
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::columns::Json;
+use super::outbox::due_by_seq;
+use super::writer::Batch;
+use super::{Error, Ledger};
+use crate::domain::attempt::Attempt;
+use crate::domain::delivery::{DeliverySeq, DueDelivery, Redrive, Settlement, State, Step};
+use crate::domain::id::{DeliveryId, SubscriptionId, TenantId};
+use crate::domain::time::Timestamp;
+use crate::domain::verdict::FilterRun;
+
+/// What came of a redrive.
+#[derive(Debug, Clone)]
+pub enum Redriven {
+    /// It is due again.
+    Due(DueDelivery),
+    /// It was discarded.
+    Discarded,
+    /// It is in a state that this redrive does not apply to; nothing was changed.
+    NotApplicable(State),
+}
+
+/// Rows that [`Ledger::expire_held`] changes between two commits.
+const EXPIRE_CHUNK_ROWS: i64 = 500;
+
+impl Ledger {
+    /// Applies a settlement; durable when this returns. Applying it again changes nothing.
+    ///
+    /// Only a row that is due is touched: a settlement that comes late, for a row that is at rest or gone, is passed
+    /// over. A [`Step::Retry`] whose attempt is recorded already is passed over as well, and so are
+    /// [`Step::Filtered`] and [`Step::FilterAgain`] where the chain has run. A delivery whose plan has no steps need
+    /// not be settled as filtered before it is sent.
+    pub async fn settle(&self, settlement: Settlement) -> Result<(), Error> {
+        self.queue().write(move |batch| settle(batch, &settlement)).await
+    }
+
+    /// Applies what a person decided about a delivery of the tenant that is at rest; none where there is no such
+    /// delivery. See [`Redrive`] for what applies to which state: `Again` to dead and held, `Release` to held,
+    /// `Discard` to both.
+    ///
+    /// A dead delivery keeps its bytes and its attempts; the next attempt is numbered on, and the retry schedule
+    /// starts anew ([`DueDelivery::attempts_before`]).
+    pub async fn redrive(
+        &self,
+        tenant: &TenantId,
+        id: DeliveryId,
+        redrive: Redrive,
+        at: Timestamp,
+    ) -> Result<Option<Redriven>, Error> {
+        let tenant = tenant.clone();
+        self.queue().write(move |batch| apply(batch, &tenant, id, redrive, at)).await
+    }
+
+    /// Makes dead letters of deliveries held since before `before`, in chunks. Returns how many.
+    pub async fn expire_held(&self, before: Timestamp, at: Timestamp) -> Result<u64, Error> {
+        let mut expired = 0;
+        loop {
+            let chunk = self.queue().write(move |batch| expire(batch, before, at)).await?;
+            if chunk == 0 {
+                return Ok(expired);
+            }
+            expired += chunk;
+        }
+    }
+}
+
+/// `delivery.filtered`: the chain has not run.
+const UNFILTERED: i64 = 0;
+/// `delivery.filtered`: a person let the delivery go on without its chain. 1 in between: the chain ran.
+pub(super) const RELEASED: i64 = 2;
+
+/// What a step looks at.
+struct Found {
+    seq: DeliverySeq,
+    tenant: TenantId,
+    subscription: SubscriptionId,
+    state: State,
+    filtered: i64,
+    due_at: Timestamp,
+    updated_at: Timestamp,
+    filter_tries: u32,
+    reason: Option<String>,
+}
+
+const FOUND: &str = "SELECT d.seq, d.tenant, d.subscription, d.state, d.filtered, d.due_at, d.updated_at, \
+     d.filter_tries, d.reason FROM delivery d";
+
+fn read_found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
+    Ok(Found {
+        seq: row.get(0)?,
+        tenant: row.get(1)?,
+        subscription: row.get(2)?,
+        state: row.get(3)?,
+        filtered: row.get(4)?,
+        due_at: row.get(5)?,
+        updated_at: row.get(6)?,
+        filter_tries: row.get(7)?,
+        reason: row.get(8)?,
+    })
+}
+
+fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<(), Error> {
+    let conn = batch.conn;
+    let at = settlement.at;
+    let found = conn
+        .prepare_cached(&format!("{FOUND} WHERE d.seq = ?1"))?
+        .query_row([settlement.delivery], read_found)
+        .optional()?;
+    let Some(found) = found.filter(|found| found.state == State::Due) else { return Ok(()) };
+    match &settlement.step {
+        Step::Filtered { claims, runs } => {
+            if found.filtered == UNFILTERED {
+                keep(conn, found.seq, claims.as_deref(), runs)?;
+                conn.prepare_cached("UPDATE delivery SET filtered = 1, updated_at = ?2 WHERE seq = ?1")?
+                    .execute(params![found.seq, at])?;
+            }
+        }
+        Step::FilterAgain { runs, due_at } => {
+            // The same decision, taken at the same instant for the same instant, is the same settlement.
+            let again = found.filter_tries > 0 && found.updated_at == at && found.due_at == *due_at;
+            if found.filtered == UNFILTERED && !again {
+                keep(conn, found.seq, None, runs)?;
+                conn.prepare_cached(
+                    "UPDATE delivery SET filter_tries = filter_tries + 1, due_at = ?2, updated_at = ?3 WHERE seq = ?1",
+                )?
+                .execute(params![found.seq, due_at, at])?;
+            }
+        }
+        Step::Dropped { runs, reason } => {
+            keep_runs(conn, &found, runs)?;
+            rest(batch, &found, State::Dropped, Some(reason), at)?;
+        }
+        Step::Held { runs, reason } => {
+            keep_runs(conn, &found, runs)?;
+            rest(batch, &found, State::Held, Some(reason), at)?;
+        }
+        Step::Delivered { attempt } => {
+            record(conn, found.seq, attempt)?;
+            rest(batch, &found, State::Delivered, None, at)?;
+        }
+        Step::Retry { attempt, due_at } => {
+            if record(conn, found.seq, attempt)? {
+                conn.prepare_cached("UPDATE delivery SET due_at = ?2, updated_at = ?3 WHERE seq = ?1")?
+                    .execute(params![found.seq, due_at, at])?;
+            }
+        }
+        Step::Dead { attempt, reason } => {
+            if let Some(attempt) = attempt {
+                record(conn, found.seq, attempt)?;
+            }
+            rest(batch, &found, State::Dead, Some(reason), at)?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps what the chain made. A pass over everything leaves no row.
+fn keep(conn: &Connection, seq: DeliverySeq, claims: Option<&str>, runs: &[FilterRun]) -> Result<(), Error> {
+    if claims.is_some() || !runs.is_empty() {
+        conn.prepare_cached("INSERT OR REPLACE INTO filtered (delivery, claims, runs) VALUES (?1, ?2, ?3)")?
+            .execute(params![seq, claims, Json(runs)])?;
+    }
+    Ok(())
+}
+
+/// Keeps what filters did in an end without bytes. Bytes that are there already stay, and so do their runs.
+fn keep_runs(conn: &Connection, found: &Found, runs: &[FilterRun]) -> Result<(), Error> {
+    if found.filtered == UNFILTERED { keep(conn, found.seq, None, runs) } else { Ok(()) }
+}
+
+/// Records an attempt; false where it was recorded before.
+fn record(conn: &Connection, seq: DeliverySeq, attempt: &Attempt) -> Result<bool, Error> {
+    let latency_us = i64::try_from(attempt.latency_us).unwrap_or(i64::MAX);
+    let new =
+        conn.prepare_cached("INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
+            seq,
+            attempt.number,
+            attempt.at,
+            latency_us,
+            Json(&attempt.outcome),
+            Json(&attempt.signed_with)
+        ])?;
+    if new > 0 {
+        conn.prepare_cached("UPDATE delivery SET attempts = max(attempts, ?2) WHERE seq = ?1")?
+            .execute(params![seq, attempt.number])?;
+    }
+    Ok(new > 0)
+}
+
+/// Moves a row to another state than due.
+fn rest(
+    batch: &mut Batch<'_>,
+    found: &Found,
+    state: State,
+    reason: Option<&String>,
+    at: Timestamp,
+) -> Result<(), Error> {
+    batch
+        .conn
+        .prepare_cached("UPDATE delivery SET state = ?2, reason = ?3, updated_at = ?4 WHERE seq = ?1")?
+        .execute(params![found.seq, state, reason, at])?;
+    batch.effects.count(&found.tenant, found.subscription, found.state, -1);
+    batch.effects.count(&found.tenant, found.subscription, state, 1);
+    Ok(())
+}
+
+fn apply(
+    batch: &mut Batch<'_>,
+    tenant: &TenantId,
+    id: DeliveryId,
+    redrive: Redrive,
+    at: Timestamp,
+) -> Result<Option<Redriven>, Error> {
+    let conn = batch.conn;
+    let found = conn
+        .prepare_cached(&format!(
+            "{FOUND} WHERE d.event_seq = (SELECT seq FROM event WHERE id = ?1) AND d.subscription = ?2 AND d.run = ?3
+                 AND d.tenant = ?4"
+        ))?
+        .query_row(params![id.event, id.subscription, id.run, tenant], read_found)
+        .optional()?;
+    let Some(found) = found else { return Ok(None) };
+    let before = found.reason.as_deref().unwrap_or("no reason kept");
+    match (redrive, found.state) {
+        (Redrive::Again, State::Dead | State::Held) => revive(batch, &found, found.filtered, at)?,
+        (Redrive::Release, State::Held) => {
+            // What the filters did stays in the record; their bytes, if any, do not.
+            conn.prepare_cached("UPDATE filtered SET claims = NULL WHERE delivery = ?1")?.execute([found.seq])?;
+            revive(batch, &found, RELEASED, at)?;
+        }
+        (Redrive::Discard, State::Dead | State::Held) => {
+            rest(
+                batch,
+                &found,
+                State::Dropped,
+                Some(&format!("discarded; was {}: {before}", found.state.as_str())),
+                at,
+            )?;
+            return Ok(Some(Redriven::Discarded));
+        }
+        (_, state) => return Ok(Some(Redriven::NotApplicable(state))),
+    }
+    Ok(due_by_seq(conn, found.seq)?.map(Redriven::Due))
+}
+
+fn revive(batch: &mut Batch<'_>, found: &Found, filtered: i64, at: Timestamp) -> Result<(), Error> {
+    batch
+        .conn
+        .prepare_cached(
+            "UPDATE delivery SET state = 0, due_at = ?2, updated_at = ?2, filtered = ?3, reason = NULL, filter_tries = 0,
+                 attempts_before = attempts
+             WHERE seq = ?1",
+        )?
+        .execute(params![found.seq, at, filtered])?;
+    batch.effects.count(&found.tenant, found.subscription, found.state, -1);
+    batch.effects.count(&found.tenant, found.subscription, State::Due, 1);
+    Ok(())
+}
+
+fn expire(batch: &mut Batch<'_>, before: Timestamp, at: Timestamp) -> Result<u64, Error> {
+    let held: Vec<Found> = batch
+        .conn
+        .prepare_cached(&format!(
+            "{FOUND} INDEXED BY delivery_rest
+             WHERE d.state IN (3, 4) AND d.state = 3 AND d.updated_at < ?1 LIMIT ?2"
+        ))?
+        .query_map(params![before, EXPIRE_CHUNK_ROWS], read_found)?
+        .collect::<Result<_, _>>()?;
+    for found in &held {
+        let reason = format!("held for too long: {}", found.reason.as_deref().unwrap_or("no reason kept"));
+        rest(batch, found, State::Dead, Some(&reason), at)?;
+    }
+    Ok(held.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NOW, TENANT, attempt, block_on, due_one, open, reopen, run};
+    use super::*;
+
+    fn settlement(delivery: DeliverySeq, step: Step) -> Settlement {
+        Settlement { delivery, at: NOW.plus_millis(7), step }
+    }
+
+    fn tenant() -> TenantId {
+        TENANT.parse().unwrap()
+    }
+
+    #[test]
+    fn settling_twice_is_settling_once() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let due = due_one(&ledger).await;
+            let twice = async |ledger: &Ledger, step: Step| {
+                for _ in 0..2 {
+                    ledger.settle(settlement(due.seq, step.clone())).await.unwrap();
+                }
+            };
+            twice(&ledger, Step::FilterAgain { runs: vec![run()], due_at: NOW.plus_millis(100) }).await;
+            twice(&ledger, Step::Filtered { claims: Some("{}".into()), runs: vec![run()] }).await;
+            twice(&ledger, Step::Retry { attempt: attempt(1, 500), due_at: NOW.plus_millis(900) }).await;
+            // A late copy of an earlier step changes nothing either.
+            twice(&ledger, Step::Filtered { claims: Some("{\"late\":1}".into()), runs: vec![] }).await;
+            let again = ledger.due(due.id.subscription, NOW.plus_millis(1_000), None, 9).await.unwrap();
+            assert_eq!((again[0].attempts, again[0].filter_tries, again[0].filtered), (1, 1, true));
+            assert_eq!(again[0].due_at, NOW.plus_millis(900));
+            let ledger = reopen(&folder, ledger).await;
+            assert_eq!(ledger.load(due.seq).await.unwrap().unwrap().claims.as_deref(), Some("{}"));
+            twice(&ledger, Step::Delivered { attempt: attempt(2, 200) }).await;
+            // A row at rest is not moved by whatever still comes.
+            twice(&ledger, Step::Dead { attempt: Some(attempt(3, 500)), reason: "late".into() }).await;
+            let record = ledger.delivery(&tenant(), due.id).await.unwrap().unwrap();
+            assert_eq!((record.state, record.attempts, record.due_at), (State::Delivered, 2, None));
+            assert_eq!(record.runs, [run()]);
+            let attempts = ledger.attempts(due.seq).await.unwrap();
+            assert_eq!(attempts, [attempt(1, 500), attempt(2, 200)]);
+            assert_eq!(ledger.backlog(&tenant()), 0);
+        });
+    }
+
+    #[test]
+    fn a_dead_letter_is_sent_again_with_its_bytes_and_a_new_schedule() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let due = due_one(&ledger).await;
+            let step = Step::Filtered { claims: Some("{\"a\":1}".into()), runs: vec![run()] };
+            ledger.settle(settlement(due.seq, step)).await.unwrap();
+            let dead = Step::Dead { attempt: Some(attempt(1, 410)), reason: "gone".into() };
+            ledger.settle(settlement(due.seq, dead)).await.unwrap();
+            assert_eq!(ledger.backlog(&tenant()), 0);
+            let at = NOW.plus_millis(50);
+            let released = ledger.redrive(&tenant(), due.id, Redrive::Release, at).await.unwrap();
+            assert!(matches!(released, Some(Redriven::NotApplicable(State::Dead))));
+            let Some(Redriven::Due(again)) = ledger.redrive(&tenant(), due.id, Redrive::Again, at).await.unwrap()
+            else {
+                panic!("a dead delivery is redriven")
+            };
+            assert_eq!((again.id, again.attempts, again.attempts_before, again.filtered), (due.id, 1, 1, true));
+            assert_eq!(ledger.load(due.seq).await.unwrap().unwrap().claims.as_deref(), Some("{\"a\":1}"));
+            let twice = ledger.redrive(&tenant(), due.id, Redrive::Again, at).await.unwrap();
+            assert!(matches!(twice, Some(Redriven::NotApplicable(State::Due))));
+            ledger.settle(settlement(due.seq, Step::Delivered { attempt: attempt(2, 200) })).await.unwrap();
+            assert_eq!(ledger.attempts(due.seq).await.unwrap().len(), 2);
+            let other = "another".parse().unwrap();
+            assert!(ledger.redrive(&other, due.id, Redrive::Again, at).await.unwrap().is_none());
+        });
+    }
+
+    #[test]
+    fn what_is_held_waits_for_a_person() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let due = due_one(&ledger).await;
+            let hold = || settlement(due.seq, Step::Held { runs: vec![run()], reason: "trapped".into() });
+            ledger.settle(hold()).await.unwrap();
+            assert_eq!(ledger.backlog(&tenant()), 1);
+            assert!(ledger.lanes().await.unwrap().is_empty());
+
+            // Run the chain again; it faults again.
+            let again = ledger.redrive(&tenant(), due.id, Redrive::Again, NOW).await.unwrap();
+            assert!(matches!(again, Some(Redriven::Due(d)) if !d.filtered));
+            ledger.settle(hold()).await.unwrap();
+
+            // Go on without the chain.
+            let released = ledger.redrive(&tenant(), due.id, Redrive::Release, NOW).await.unwrap();
+            assert!(matches!(released, Some(Redriven::Due(d)) if d.filtered));
+            let content = ledger.load(due.seq).await.unwrap().unwrap();
+            assert_eq!((content.filtered, content.claims), (true, None));
+            let record = ledger.delivery(&tenant(), due.id).await.unwrap().unwrap();
+            assert!(record.released && record.reason.is_none());
+            assert_eq!(record.runs, [run()]);
+            ledger.settle(settlement(due.seq, Step::Held { runs: vec![], reason: "again".into() })).await.unwrap();
+
+            // Give it up after a time, then end it.
+            let (before, at) = (NOW.plus_millis(8), NOW.plus_millis(9));
+            assert_eq!(ledger.expire_held(NOW, at).await.unwrap(), 0);
+            assert_eq!(ledger.expire_held(before, at).await.unwrap(), 1);
+            assert_eq!(ledger.backlog(&tenant()), 0);
+            let ended = ledger.redrive(&tenant(), due.id, Redrive::Discard, at).await.unwrap();
+            assert!(matches!(ended, Some(Redriven::Discarded)));
+            let record = ledger.delivery(&tenant(), due.id).await.unwrap().unwrap();
+            assert_eq!(record.state, State::Dropped);
+            assert_eq!(record.reason.as_deref(), Some("discarded; was dead: held for too long: again"));
+        });
+    }
+}

@@ -1,0 +1,195 @@
+//! What the tests of the ledger start from, and the tests of the handle itself.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::{Error, Expected, FanOut, Ledger, Options, SQLITE_VERSION_MIN};
+use crate::clock::Clock;
+use crate::domain::attempt::{Attempt, Outcome};
+use crate::domain::delivery::{DueDelivery, NewDelivery};
+use crate::domain::event::{Dedupe, EventSeq, NewEvent};
+use crate::domain::filter::Plan;
+use crate::domain::id::{DeliveryId, Digest, EventId, SubscriptionId};
+use crate::domain::set::SetToken;
+use crate::domain::tenant::Tenant;
+use crate::domain::time::Timestamp;
+use crate::domain::verdict::{FilterRun, VerdictKind};
+
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_751_705_149_662);
+pub(super) const TENANT: &str = "acme";
+
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap().block_on(future)
+}
+
+pub(super) fn open() -> (TempDir, Ledger) {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open_at(&folder);
+    (folder, ledger)
+}
+
+pub(super) fn open_at(folder: &TempDir) -> Ledger {
+    Ledger::open(Options::new(folder.path()), Clock::manual(NOW)).unwrap()
+}
+
+pub(super) async fn reopen(folder: &TempDir, ledger: Ledger) -> Ledger {
+    ledger.shutdown().await;
+    open_at(folder)
+}
+
+/// The files as a crash at this instant would leave them. The lock and the shared memory die with the process.
+pub(super) fn copy(folder: &TempDir) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["ledger.db", "ledger.db-wal"] {
+        let _ = std::fs::copy(folder.path().join(name), copy.path().join(name));
+    }
+    copy
+}
+
+pub(super) fn tenant() -> Tenant {
+    Tenant { id: TENANT.parse().unwrap(), display_name: None, quota: None, created_at: NOW }
+}
+
+pub(super) async fn with_tenant(ledger: &Ledger) {
+    ledger.put_tenant(tenant(), Expected::Any).await.unwrap();
+}
+
+pub(super) fn event(n: u64) -> NewEvent {
+    let mut key = [0; 32];
+    // All keys share the indexed part, so that the row has to tell them apart.
+    key[24..].copy_from_slice(&n.to_be_bytes());
+    NewEvent {
+        id: EventId::new(NOW, u128::from(n)),
+        tenant: TENANT.parse().unwrap(),
+        source: "idp".parse().unwrap(),
+        set: SetToken {
+            text: format!("{{\"jti\":\"{n}\"}}"),
+            issuer: "https://idp.example".into(),
+            jti: n.to_string(),
+            issued_at: 1_751_705_149,
+            types: vec![format!("https://e/{n}")],
+        },
+        subject: Some(format!("user-{n}")),
+        original: Bytes::from(format!("original {n}")),
+        content_type: "application/json".into(),
+        accepted_at: NOW,
+        dedupe: Dedupe { key, body: [1; 32], window_ms: None },
+    }
+}
+
+/// A tenant, `count` events and a plan.
+pub(super) async fn with_events(ledger: &Ledger, count: u64) -> Digest {
+    with_tenant(ledger).await;
+    for n in 1..=count {
+        ledger.append(event(n)).await.unwrap();
+    }
+    ledger.intern_plan(&Plan::default()).await.unwrap()
+}
+
+pub(super) fn subscription(n: u128) -> SubscriptionId {
+    SubscriptionId::new(NOW, n)
+}
+
+pub(super) fn new_delivery(event_seq: u64, subscription_number: u128, plan: Digest) -> NewDelivery {
+    NewDelivery {
+        id: DeliveryId { event: event(event_seq).id, subscription: subscription(subscription_number), run: 0 },
+        event: EventSeq(event_seq.cast_signed()),
+        tenant: TENANT.parse().unwrap(),
+        plan,
+        due_at: NOW,
+    }
+}
+
+/// A ledger with one event and its one delivery, due.
+pub(super) async fn due_one(ledger: &Ledger) -> DueDelivery {
+    let plan = with_events(ledger, 1).await;
+    let fan_out = FanOut { through: EventSeq(1), deliveries: vec![new_delivery(1, 1, plan)] };
+    ledger.fan_out(fan_out).await.unwrap().remove(0)
+}
+
+pub(super) fn attempt(number: u32, status: u16) -> Attempt {
+    let outcome = Outcome::Answered { status, body_head: "said".into(), retry_after_s: None };
+    Attempt { number, at: NOW, latency_us: 1_500, outcome, signed_with: vec![] }
+}
+
+pub(super) fn run() -> FilterRun {
+    FilterRun {
+        filter: "redact".parse().unwrap(),
+        digest: Digest([3; 32]),
+        verdict: Some(VerdictKind::Patch),
+        reason: None,
+        fault: None,
+        fuel: 1_000,
+        memory_bytes: 65_536,
+        elapsed_us: 90,
+        log: vec![],
+    }
+}
+
+#[test]
+fn the_linked_sqlite_is_new_enough() {
+    assert!(rusqlite::version_number() >= SQLITE_VERSION_MIN);
+}
+
+#[test]
+fn one_process_holds_a_ledger() {
+    block_on(async {
+        let (folder, ledger) = open();
+        let second = Ledger::open(Options::new(folder.path()), Clock::manual(NOW));
+        assert!(matches!(second, Err(Error::Locked(_))));
+        ledger.meta_put("host", b"one").await.unwrap();
+        drop(ledger);
+        let third = open_at(&folder);
+        assert_eq!(third.meta_get("host").await.unwrap().as_deref(), Some(b"one".as_slice()));
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn the_folder_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deep/ledger");
+    drop(Ledger::open(Options::new(&path), Clock::manual(NOW)).unwrap());
+    assert_eq!(std::fs::metadata(Path::new(&path)).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn after_shutdown_every_call_says_so_and_what_was_sent_before_is_kept() {
+    block_on(async {
+        let (folder, ledger) = open();
+        with_tenant(&ledger).await;
+        let (appended, ()) = tokio::join!(ledger.append(event(1)), ledger.shutdown());
+        appended.unwrap();
+        assert!(matches!(ledger.append(event(2)).await, Err(Error::Closed)));
+        assert!(matches!(ledger.meta_get("x").await, Err(Error::Closed)));
+        assert!(!ledger.stats().open);
+        assert_eq!(open_at(&folder).journal_after(EventSeq(0), 9).await.unwrap().len(), 1);
+    });
+}
+
+/// The WAL does not grow without bound under a writer that never pauses.
+#[test]
+fn the_wal_starts_anew_while_writing_goes_on() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            checkpoint_poll_ms: 1,
+            checkpoint_pages_min: 8,
+            wal_pages_max: 64,
+            ..Options::new(folder.path())
+        };
+        let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
+        with_tenant(&ledger).await;
+        let mut written = 0_u64;
+        for n in 1..=2_000 {
+            let mut event = event(n);
+            event.original = Bytes::from(vec![b'x'; 8 << 10]);
+            written += 8 << 10;
+            ledger.append(event).await.unwrap();
+        }
+        assert!(ledger.stats().wal_bytes < written / 2, "{:?}", ledger.stats());
+    });
+}

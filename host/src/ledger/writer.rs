@@ -1,0 +1,323 @@
+//! The one thread that writes. It takes everything that waits, runs each request in a savepoint of one transaction,
+//! commits once and only then answers: one fsync for many requests, and no answer before it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::effects::{Effects, Shared};
+use super::registry::Snapshot;
+use super::{Error, checkpoint};
+
+/// What waits for the writer.
+pub(super) enum Item {
+    /// A request to run within the next batch, and its size in bytes.
+    Write(Box<dyn Pending>, usize),
+    /// Finish what the checkpointer could not: it never catches up with a writer that goes on writing.
+    Checkpoint,
+    /// Take no more, finish what waits, end.
+    Stop,
+}
+
+/// What a request sees while it runs.
+pub(super) struct Batch<'a> {
+    /// Inside the batch's transaction.
+    pub(super) conn: &'a Connection,
+    /// What this request changes besides rows.
+    pub(super) effects: Effects,
+    /// The registry as last committed; changes of the same batch are not in it yet.
+    pub(super) snapshot: &'a Snapshot,
+}
+
+/// A request of any type, from the queue to its answer.
+pub(super) trait Pending: Send {
+    /// Runs it; false where it failed and its rows have to be undone.
+    fn run(&mut self, batch: &mut Batch<'_>) -> bool;
+    /// Hands out the result, or the commit's failure in its place.
+    fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>);
+}
+
+struct Request<T, F> {
+    write: Option<F>,
+    result: Option<Result<T, Error>>,
+    reply: oneshot::Sender<Result<T, Error>>,
+}
+
+impl<T, F> Pending for Request<T, F>
+where
+    T: Send,
+    F: FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send,
+{
+    fn run(&mut self, batch: &mut Batch<'_>) -> bool {
+        let Some(write) = self.write.take() else { return false };
+        let result = write(batch);
+        let ok = result.is_ok();
+        self.result = Some(result);
+        ok
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>) {
+        let answer = match (committed, self.result) {
+            // A refusal stands however the batch ended.
+            (_, Some(Err(refusal))) => Err(refusal),
+            (Err(error), _) => Err(Error::Commit(error)),
+            (Ok(()), Some(done)) => done,
+            (Ok(()), None) => Err(Error::Closed),
+        };
+        // The caller may be gone; what was written stays.
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// Where requests enter.
+pub(super) struct Queue {
+    sender: mpsc::Sender<Item>,
+    shared: Arc<Shared>,
+    bytes_max: usize,
+}
+
+impl Queue {
+    pub(super) fn new(sender: mpsc::Sender<Item>, shared: Arc<Shared>, bytes_max: usize) -> Self {
+        Self { sender, shared, bytes_max }
+    }
+
+    /// Runs `write` in a batch and returns once it is durable. Waits where the queue is full.
+    /// Dropping the future does not take the request back.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { write: Some(write), result: None, reply };
+        self.sender.send(Item::Write(Box::new(request), 0)).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// As [`Queue::write`], but refused with [`Error::Busy`] where the queue is full, in requests or in `bytes`.
+    pub(super) async fn write_unless_full<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        write: impl FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { write: Some(write), result: None, reply };
+        let waiting = self.shared.queue_bytes.fetch_add(bytes, Ordering::AcqRel);
+        // A single request larger than the limit is let in alone, or it could never be.
+        let sent = if waiting > 0 && waiting.saturating_add(bytes) > self.bytes_max {
+            Err(Error::Busy)
+        } else {
+            self.sender.try_send(Item::Write(Box::new(request), bytes)).map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => Error::Busy,
+                mpsc::error::TrySendError::Closed(_) => Error::Closed,
+            })
+        };
+        if let Err(error) = sent {
+            self.shared.queue_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            return Err(error);
+        }
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Requests that wait.
+    pub(super) fn depth(&self) -> usize {
+        self.sender.max_capacity() - self.sender.capacity()
+    }
+
+    /// Asks the writer to end; returns once the queue has taken that in.
+    pub(super) async fn stop(&self) {
+        // A closed queue is what was asked for.
+        let _ = self.sender.send(Item::Stop).await;
+    }
+
+    /// Whether the writer takes requests.
+    pub(super) fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    pub(super) fn downgrade(&self) -> mpsc::WeakSender<Item> {
+        self.sender.downgrade()
+    }
+}
+
+/// The writer's own state, moved onto its thread.
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: mpsc::Receiver<Item>,
+    pub(super) batch_max: usize,
+    /// Held until the thread ends: nobody else opens the ledger while it may still write.
+    pub(super) lock: std::fs::File,
+    /// Dropped with the writer, which ends the checkpointer.
+    pub(super) alive: std::sync::mpsc::Sender<()>,
+}
+
+impl Writer {
+    /// Runs until the queue is closed or told to stop, and empty.
+    pub(super) fn run(mut self) {
+        let mut batch: Vec<Box<dyn Pending>> = Vec::with_capacity(self.batch_max);
+        while let Some(item) = self.queue.blocking_recv() {
+            let mut bytes = 0;
+            let mut checkpoint = false;
+            let mut next = Some(item);
+            while let Some(item) = next.take() {
+                match item {
+                    Item::Write(request, size) => {
+                        bytes += size;
+                        batch.push(request);
+                    }
+                    Item::Checkpoint => checkpoint = true,
+                    // What was sent before stays in the queue and is still received.
+                    Item::Stop => self.queue.close(),
+                }
+                if batch.len() < self.batch_max {
+                    next = self.queue.try_recv().ok();
+                }
+            }
+            if !batch.is_empty() {
+                self.commit(&mut batch);
+                self.shared.queue_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            }
+            if checkpoint {
+                checkpoint::run(&self.conn, "PASSIVE");
+            }
+        }
+        checkpoint::run(&self.conn, "TRUNCATE");
+        drop(self.alive);
+        drop(self.conn);
+        drop(self.lock);
+    }
+
+    fn commit(&mut self, batch: &mut Vec<Box<dyn Pending>>) {
+        let began = Instant::now();
+        let size = batch.len();
+        let outcome = self.attempt(batch);
+        let committed = match outcome {
+            Ok(effects) => {
+                self.shared.publish(effects);
+                Ok(())
+            }
+            Err(error) => {
+                if !self.conn.is_autocommit()
+                    && let Err(error) = self.conn.execute_batch("ROLLBACK")
+                {
+                    tracing::error!(%error, "the ledger could not roll back");
+                }
+                tracing::error!(%error, requests = size, "the ledger could not commit; nothing of the batch counts");
+                metrics::counter!(super::COMMIT_FAILURES).increment(1);
+                Err(Arc::new(error))
+            }
+        };
+        metrics::histogram!(super::COMMIT_SECONDS).record(began.elapsed().as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^52 requests")]
+        metrics::histogram!(super::BATCH_SIZE).record(size as f64);
+        for request in batch.drain(..) {
+            request.answer(committed.clone());
+        }
+    }
+
+    /// One transaction over the batch. An error means that nothing of it is durable.
+    fn attempt(&mut self, batch: &mut [Box<dyn Pending>]) -> Result<Effects, rusqlite::Error> {
+        let conn = &self.conn;
+        let step = |sql: &str| conn.prepare_cached(sql)?.execute([]).map(drop);
+        step("BEGIN IMMEDIATE")?;
+        let snapshot = self.shared.snapshot.load_full();
+        let mut effects = Effects::default();
+        for request in batch {
+            step("SAVEPOINT request")?;
+            let mut scope = Batch { conn, effects: Effects::default(), snapshot: &snapshot };
+            if request.run(&mut scope) {
+                effects.absorb(scope.effects);
+            } else {
+                // On a full disk or an I/O error SQLite may have rolled everything back by itself; going on would
+                // run the rest outside of any transaction.
+                if conn.is_autocommit() {
+                    return Err(rusqlite::Error::SqliteFailure(
+                        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT_ROLLBACK),
+                        Some("a request's error ended the transaction".to_owned()),
+                    ));
+                }
+                step("ROLLBACK TO request")?;
+            }
+            step("RELEASE request")?;
+        }
+        effects.store(conn).map_err(|error| match error {
+            Error::Engine(error) => error,
+            other => rusqlite::Error::ToSqlConversionFailure(Box::new(other)),
+        })?;
+        step("COMMIT")?;
+        Ok(effects)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::params;
+
+    use super::super::tests::{TENANT, block_on, event, open, with_tenant};
+    use super::*;
+
+    #[test]
+    fn a_failing_request_fails_alone() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            with_tenant(&ledger).await;
+            let queue = ledger.queue();
+            let (before, failing, after) = tokio::join!(
+                ledger.append(event(1)),
+                queue.write(|batch| -> Result<(), Error> {
+                    batch.conn.execute("INSERT INTO meta VALUES ('half', ?1)", params![vec![1_u8]])?;
+                    Err(Error::Cursor)
+                }),
+                ledger.append(event(2)),
+            );
+            assert!(before.is_ok() && after.is_ok());
+            assert!(matches!(failing, Err(Error::Cursor)));
+            assert_eq!(ledger.meta_get("half").await.unwrap(), None);
+            assert_eq!(ledger.journal_after(Default::default(), 10).await.unwrap().len(), 2);
+        });
+    }
+
+    /// A full disk is an error for those who wrote, and nothing to repair afterwards.
+    #[test]
+    fn goes_on_after_the_disk_was_full() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            with_tenant(&ledger).await;
+            let pages_max = |pages: i64| {
+                ledger.queue().write(move |batch| {
+                    batch
+                        .conn
+                        .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get::<_, i64>(0))?;
+                    Ok(())
+                })
+            };
+            pages_max(1).await.unwrap();
+            let mut large = event(1);
+            large.original = vec![b'x'; 1 << 20].into();
+            let error = ledger.append(large.clone()).await.unwrap_err();
+            assert!(error.is_temporary(), "{error}");
+            assert_eq!(ledger.journal_after(Default::default(), 10).await.unwrap().len(), 0);
+            pages_max(1 << 30).await.unwrap();
+            ledger.append(large).await.unwrap();
+            assert_eq!(
+                ledger.event(&TENANT.parse().unwrap(), event(1).id).await.unwrap().unwrap().original.len(),
+                1 << 20
+            );
+        });
+    }
+
+    #[test]
+    fn refuses_when_the_queue_is_full_in_bytes() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            with_tenant(&ledger).await;
+            // Something large waits: the next one is refused at once rather than held in memory.
+            ledger.shared().queue_bytes.store(usize::MAX / 2, Ordering::SeqCst);
+            assert!(matches!(ledger.append(event(1)).await, Err(Error::Busy)));
+            assert_eq!(ledger.shared().queue_bytes.load(Ordering::SeqCst), usize::MAX / 2);
+        });
+    }
+}

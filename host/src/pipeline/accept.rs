@@ -1,0 +1,121 @@
+//! Accepting: from a request to a durable event. Only after [`Pipeline::ingest`] returns may a 202 be sent.
+
+use metrics::counter;
+
+use crate::crypto;
+use crate::domain::id::{EventId, TenantId};
+use crate::ledger::{self, Appended};
+use crate::telemetry::metric;
+
+use super::Pipeline;
+use super::normalize::{self, Refusal};
+use super::prove::{Inbound, Proven, Unproven};
+
+/// What a sender is told about an event that is on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The event's id at this host: of the first copy, where this was a second one.
+    pub event: EventId,
+    /// Whether the event had been accepted before; it is delivered once.
+    pub duplicate: bool,
+}
+
+/// Why an event was not accepted. Nothing of it is stored.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// Not the source's own.
+    #[error(transparent)]
+    Unproven(#[from] Unproven),
+    /// Not an event of the source's form.
+    #[error(transparent)]
+    NotAnEvent(#[from] Refusal),
+    /// Another body came before under the same `jti`.
+    #[error("an event with this `jti` and another body was accepted before, as {0}: a `jti` names one event only")]
+    Conflict(EventId),
+    /// The tenant has used up its share of the backlog.
+    #[error("tenant `{tenant}` has {backlog} deliveries waiting: `backlog_deliveries_max` is {limit}")]
+    Backlog {
+        /// Whose.
+        tenant: TenantId,
+        /// Deliveries due or held.
+        backlog: u64,
+        /// The quota.
+        limit: u64,
+    },
+    /// Not durable: busy, or the disk failed. The sender is to try again.
+    #[error("the event could not be stored: {0}")]
+    Ledger(#[from] ledger::Error),
+}
+
+impl Refused {
+    /// A stable code, for metrics and problem details.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unproven(Unproven::UnknownSource { .. }) => "unknown_source",
+            Self::Unproven(Unproven::Mac(_)) => "bad_signature",
+            Self::Unproven(Unproven::Bearer) => "bad_token",
+            Self::Unproven(Unproven::SecretUnreadable) => "secret_unreadable",
+            Self::NotAnEvent(refusal) => refusal.code(),
+            Self::Conflict(_) => "jti_conflict",
+            Self::Backlog { .. } => "backlog_full",
+            Self::Ledger(_) => "not_stored",
+        }
+    }
+}
+
+impl Pipeline {
+    /// Proves, normalizes and appends one request. The event is durable when this returns `Ok`.
+    pub async fn ingest(&self, inbound: Inbound) -> Result<Receipt, Refused> {
+        let (tenant, source) = (inbound.tenant.clone(), inbound.source.clone());
+        let result = match self.prove(inbound) {
+            Ok(proven) => self.accept(proven).await,
+            Err(unproven) => Err(unproven.into()),
+        };
+        let outcome = match &result {
+            Ok(Receipt { duplicate: false, .. }) => "accepted",
+            Ok(_) => "duplicate",
+            Err(refused) => refused.code(),
+        };
+        // Labels come from configured names only: what a stranger puts into the path must not become a series.
+        if outcome == "unknown_source" {
+            counter!(metric::INGEST, "tenant" => "", "source" => "", "outcome" => outcome).increment(1);
+        } else {
+            counter!(metric::INGEST, "tenant" => tenant.to_string(), "source" => source.to_string(),
+                "outcome" => outcome)
+            .increment(1);
+        }
+        result
+    }
+
+    async fn accept(&self, Proven { source, inbound }: Proven) -> Result<Receipt, Refused> {
+        let source = &source.value;
+        let limit = self.quota_of(&source.tenant).backlog_deliveries_max;
+        let backlog = self.ledger.backlog(&source.tenant);
+        if backlog >= limit {
+            return Err(Refused::Backlog { tenant: source.tenant.clone(), backlog, limit });
+        }
+        let now = self.clock.now();
+        let id = EventId::new(now, crypto::random_u128());
+        let text = |name: &str| inbound.headers.get(name).and_then(|value| value.to_str().ok());
+        let request = normalize::Inbound {
+            body: &inbound.body,
+            content_type: text("content-type"),
+            delivery_id: ["webhook-id", "x-delivery-id", "idempotency-key"].into_iter().find_map(text),
+        };
+        let event = normalize::normalize(source, request, now, id, self.limits)?;
+        match self.ledger.append(event).await? {
+            Appended::New(_) => Ok(Receipt { event: id, duplicate: false }),
+            Appended::Duplicate { id } => Ok(Receipt { event: id, duplicate: true }),
+            Appended::Conflict { id } => Err(Refused::Conflict(id)),
+        }
+    }
+
+    /// The tenant's own quota, else the host's.
+    pub fn quota_of(&self, tenant: &TenantId) -> crate::domain::tenant::Quota {
+        self.ledger
+            .snapshot()
+            .tenant(tenant)
+            .and_then(|view| view.tenant.value.quota.clone())
+            .unwrap_or_else(|| self.quota.clone())
+    }
+}

@@ -1,0 +1,240 @@
+//! Loop B: leases due deliveries and sees each through filter, seal, deliver and settle.
+//!
+//! A lease is a place in [`Lanes`]: it lives in memory, and a crash voids it. The loop alone owns the lanes; all else
+//! speaks to it through its channel.
+
+use std::time::Duration;
+
+use metrics::gauge;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config;
+use crate::domain::delivery::{DeliverySeq, DueDelivery, Step};
+use crate::domain::id::{SubscriptionId, TenantId};
+use crate::domain::time::Timestamp;
+use crate::ledger;
+use crate::telemetry::metric;
+
+use super::Pipeline;
+use super::deliver::Attempted;
+use super::filter::Progress;
+use super::lane::{Bounds, Lanes};
+
+/// Batches of due deliveries that may wait for the loop; beyond, whoever tells waits.
+const TOLD_MAX: usize = 256;
+/// Longest sleep of the loop, in milliseconds: an upper bound on how late a clock set forward is noticed.
+const SLEEP_MS_MAX: u64 = 1_000;
+
+/// Tells the dispatcher of deliveries that became due.
+#[derive(Clone)]
+pub struct Handle(mpsc::Sender<Vec<DueDelivery>>);
+
+impl Handle {
+    /// Where the dispatcher has stopped, the deliveries are found in the ledger at the next start.
+    pub async fn due(&self, deliveries: Vec<DueDelivery>) {
+        if !deliveries.is_empty() {
+            let _stopped = self.0.send(deliveries).await;
+        }
+    }
+}
+
+/// The loop, not yet running.
+pub struct Dispatcher {
+    pipeline: Pipeline,
+    settings: config::Delivery,
+    told: mpsc::Receiver<Vec<DueDelivery>>,
+    lanes: Lanes,
+}
+
+/// What ended.
+enum Ended {
+    /// Work on a delivery: where it is due again, with its row.
+    Delivery(DeliverySeq, Option<DueDelivery>),
+    /// A question to the ledger.
+    Asked { tenant: TenantId, subscription: SubscriptionId, asked: usize, rows: Option<Vec<DueDelivery>> },
+}
+
+impl Dispatcher {
+    /// A dispatcher and the way to tell it things.
+    pub fn new(pipeline: Pipeline, settings: config::Delivery) -> (Self, Handle) {
+        let (tell, told) = mpsc::channel(TOLD_MAX);
+        let lanes = Lanes::new(Bounds {
+            in_flight_max: settings.in_flight_max,
+            per_tenant_max: settings.in_flight_per_tenant_max,
+            per_endpoint_max: settings.in_flight_per_endpoint_max,
+            window_max: settings.window_max,
+        });
+        (Self { pipeline, settings, told, lanes }, Handle(tell))
+    }
+
+    /// Runs until `stop`, then lets what is in flight finish for `drain_ms_max` and releases the rest.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while let Err(error) = self.find_what_is_due().await {
+            error!(%error, "the outbox cannot be read; it is tried again");
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(SLEEP_MS_MAX)) => {}
+            }
+        }
+        let mut registry = self.pipeline.ledger.changed();
+        let mut work = JoinSet::new();
+        loop {
+            self.ask(&mut work);
+            self.start(&mut work);
+            gauge!(metric::IN_FLIGHT).set(u32::try_from(self.lanes.in_flight()).unwrap_or(u32::MAX));
+            let sleep = self.sleep();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(deliveries) = self.told.recv() => self.take_in(deliveries),
+                Some(ended) = work.join_next() => self.end(ended),
+                _ = registry.changed() => self.open_lanes(),
+                () = tokio::time::sleep(sleep) => {}
+            }
+        }
+        self.drain(work).await;
+    }
+
+    async fn find_what_is_due(&mut self) -> Result<(), ledger::Error> {
+        for lane in self.pipeline.ledger.lanes().await? {
+            self.lanes.on_disk(&lane.tenant, lane.subscription);
+        }
+        self.open_lanes();
+        Ok(())
+    }
+
+    /// Brings the lanes in line with the subscriptions as they are now.
+    fn open_lanes(&mut self) {
+        let pipeline = self.pipeline.clone();
+        self.lanes.keep(|tenant, subscription| pipeline.subscription(tenant, *subscription).is_some());
+        for (tenant, subscription) in self.lanes.all() {
+            self.open_lane(&tenant, subscription);
+        }
+    }
+
+    fn open_lane(&mut self, tenant: &TenantId, subscription: SubscriptionId) {
+        let origin = match self.pipeline.subscription(tenant, subscription) {
+            Some(subscription) if subscription.value.paused.is_some() => None,
+            Some(subscription) => Some(subscription.value.endpoint.origin()),
+            // Removed: its deliveries are worked off as dead letters, which needs no endpoint.
+            None => Some(crate::domain::endpoint::Origin { https: true, host: String::new(), port: 0 }),
+        };
+        self.lanes.open(tenant, subscription, origin);
+    }
+
+    fn take_in(&mut self, deliveries: Vec<DueDelivery>) {
+        for delivery in deliveries {
+            let (tenant, subscription) = (delivery.tenant.clone(), delivery.id.subscription);
+            self.lanes.add(delivery);
+            self.open_lane(&tenant, subscription);
+        }
+    }
+
+    fn ask(&mut self, work: &mut JoinSet<Ended>) {
+        for (tenant, subscription, asked) in self.lanes.short() {
+            let ledger = self.pipeline.ledger.clone();
+            work.spawn(async move {
+                // Whenever due: the lane knows its next time from what waits in it.
+                let ever = Timestamp::from_millis(i64::MAX);
+                let rows = match ledger.due(subscription, ever, None, asked).await {
+                    Ok(rows) => Some(rows),
+                    Err(error) => {
+                        error!(%subscription, %error, "the outbox cannot be read; it is tried again");
+                        tokio::time::sleep(Duration::from_millis(SLEEP_MS_MAX)).await;
+                        None
+                    }
+                };
+                Ended::Asked { tenant, subscription, asked, rows }
+            });
+        }
+    }
+
+    fn start(&mut self, work: &mut JoinSet<Ended>) {
+        let now = self.pipeline.clock.now();
+        while let Some(delivery) = self.lanes.take(now) {
+            let pipeline = self.pipeline.clone();
+            work.spawn(async move {
+                let seq = delivery.seq;
+                let again = match Box::pin(pipeline.see_through(delivery.clone())).await {
+                    Ok(again) => again,
+                    Err(error) => {
+                        error!(delivery = %delivery.id, %error, "a delivery could not be worked on; it stays due");
+                        let due_at = pipeline.clock.now().plus_millis(1_000);
+                        Some(DueDelivery { due_at, ..delivery })
+                    }
+                };
+                Ended::Delivery(seq, again)
+            });
+        }
+    }
+
+    fn end(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
+        match ended {
+            Ok(Ended::Delivery(seq, again)) => self.lanes.done(seq, again),
+            Ok(Ended::Asked { tenant, subscription, asked, rows }) => {
+                self.lanes.answered(&tenant, subscription, asked, rows);
+            }
+            // A panic is a defect of ours. Its delivery stays leased, and so untouched, until the next start.
+            Err(error) => error!(%error, "work on a delivery ended badly; it is due again at the next start"),
+        }
+    }
+
+    fn sleep(&self) -> Duration {
+        let until_due = self.lanes.next_due().map_or(i64::MAX, |at| at.since(self.pipeline.clock.now()));
+        // What is due but out of bounds is started when something ends, not by waking early.
+        let wait_ms = if until_due <= 0 { SLEEP_MS_MAX } else { until_due.unsigned_abs().min(SLEEP_MS_MAX) };
+        Duration::from_millis(wait_ms)
+    }
+
+    async fn drain(mut self, mut work: JoinSet<Ended>) {
+        let in_flight = self.lanes.in_flight();
+        if in_flight > 0 {
+            info!(in_flight, "letting deliveries in flight finish");
+        }
+        let limit = Duration::from_millis(self.settings.drain_ms_max);
+        let finish = async {
+            while let Some(ended) = work.join_next().await {
+                self.end(ended);
+            }
+        };
+        if tokio::time::timeout(limit, finish).await.is_err() {
+            warn!(released = self.lanes.in_flight(), "`drain_ms_max` is over: the rest is released and due again");
+            work.shutdown().await;
+        }
+    }
+}
+
+impl Pipeline {
+    /// One delivery as far as it goes. Gives its row where it is due again.
+    async fn see_through(&self, delivery: DueDelivery) -> Result<Option<DueDelivery>, ledger::Error> {
+        if self.subscription(&delivery.tenant, delivery.id.subscription).is_none() {
+            let reason = "its subscription was removed".to_owned();
+            self.settle(&delivery, Step::Dead { attempt: None, reason }).await?;
+            return Ok(None);
+        }
+        let filtered = match self.filter(delivery.clone()).await? {
+            Progress::On(filtered) => filtered,
+            Progress::Again(due_at) => {
+                return Ok(Some(DueDelivery { due_at, filter_tries: delivery.filter_tries + 1, ..delivery }));
+            }
+            Progress::Rests => return Ok(None),
+        };
+        // Taken anew: the filters may have run for a while.
+        let kept = DueDelivery { filtered: true, ..delivery };
+        let Some(subscription) = self.subscription(&kept.tenant, kept.id.subscription) else {
+            return Ok(Some(kept));
+        };
+        let accepted_at = filtered.accepted_at();
+        let attempted = match self.seal(*filtered, subscription.clone()) {
+            Ok(sealed) => self.deliver(sealed).await,
+            Err(error) => {
+                let attempt = self.unsendable(&kept, error.to_string());
+                Attempted { delivery: kept.clone(), subscription, accepted_at, attempt }
+            }
+        };
+        let due_at = self.settle_attempt(attempted).await?;
+        Ok(due_at.map(|due_at| DueDelivery { due_at, attempts: kept.attempts + 1, ..kept }))
+    }
+}

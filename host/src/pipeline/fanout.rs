@@ -1,0 +1,108 @@
+//! Loop A: from the journal to the outbox. One batch writes the deliveries of up to [`EVENTS_PER_BATCH`] events and
+//! moves the cursor; a crash in between makes it run again, which changes nothing.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::domain::catalogue;
+use crate::domain::delivery::NewDelivery;
+use crate::domain::event::Event;
+use crate::domain::id::DeliveryId;
+use crate::domain::subscription::Subscription;
+use crate::ledger::{self, FanOut};
+
+use super::Pipeline;
+use super::dispatcher;
+use super::plan::Pinned;
+
+/// Events read from the journal at a time.
+pub const EVENTS_PER_BATCH: usize = 256;
+/// Wait before trying again after the ledger failed, in milliseconds.
+const RETRY_MS: u64 = 500;
+
+/// Runs until `stop`. What it leaves behind is found again by its cursor.
+pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: CancellationToken) {
+    let mut appended = pipeline.ledger.appended();
+    let mut pinned = Pinned::default();
+    loop {
+        match one_batch(&pipeline, &dispatcher, &mut pinned).await {
+            Ok(0) => tokio::select! {
+                () = stop.cancelled() => return,
+                _ = appended.changed() => {}
+            },
+            Ok(_) if stop.is_cancelled() => return,
+            Ok(_) => {}
+            Err(error) => {
+                error!(%error, "fan-out failed; accepted events wait in the journal and it is tried again");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(Duration::from_millis(RETRY_MS)) => {}
+                }
+            }
+        }
+    }
+}
+
+async fn one_batch(
+    pipeline: &Pipeline,
+    dispatcher: &dispatcher::Handle,
+    pinned: &mut Pinned,
+) -> Result<usize, super::plan::Error> {
+    let ledger = &pipeline.ledger;
+    let events = ledger.journal_after(ledger.cursor(), EVENTS_PER_BATCH).await?;
+    let Some(last) = events.last() else { return Ok(0) };
+    let through = last.seq;
+
+    let snapshot = ledger.snapshot();
+    pinned.at(snapshot.revision);
+    let now = pipeline.clock.now();
+    let mut deliveries = Vec::new();
+    for event in &events {
+        // A tenant removed after acceptance: its events go with it.
+        let Some(view) = snapshot.tenant(&event.tenant) else { continue };
+        for subscription in view.subscriptions.values().map(|entry| &entry.value) {
+            if !matches(subscription, event) {
+                continue;
+            }
+            let plan = match pinned.plan_of(ledger, subscription, view).await {
+                Ok(plan) => plan,
+                Err(super::plan::Error::NoActiveVersion(filter)) => {
+                    // Control refuses to remove or deactivate a bound filter, so this is a race that the next
+                    // snapshot settles. Waiting is right: skipping would lose the event for this subscription.
+                    warn!(tenant = %event.tenant, subscription = %subscription.id, %filter, "filter not active");
+                    return Err(super::plan::Error::NoActiveVersion(filter));
+                }
+                Err(error) => return Err(error),
+            };
+            deliveries.push(NewDelivery {
+                id: DeliveryId { event: event.id, subscription: subscription.id, run: 0 },
+                event: event.seq,
+                tenant: event.tenant.clone(),
+                plan,
+                due_at: now,
+            });
+        }
+    }
+    let due = match ledger.fan_out(FanOut { through, deliveries }).await {
+        Err(error @ ledger::Error::UnknownPlan(_)) => {
+            // Retention swept it between pinning and now: pinned anew at the next try.
+            pinned.forget();
+            return Err(error.into());
+        }
+        other => other?,
+    };
+    dispatcher.due(due).await;
+    Ok(events.len())
+}
+
+/// Whether the subscription wants the event: its source, and at least one of its types.
+pub fn matches(subscription: &Subscription, event: &Event) -> bool {
+    let source = subscription.sources.is_empty() || subscription.sources.contains(&event.source);
+    source
+        && event.set.types.iter().any(|uri| {
+            let short_name = catalogue::short_name(uri);
+            subscription.events.iter().any(|pattern| pattern.matches(uri, short_name.as_deref()))
+        })
+}

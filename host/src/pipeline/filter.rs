@@ -1,0 +1,225 @@
+//! The chain: each filter over what the one before left, once per delivery. The bytes it makes are kept before the
+//! first send, so that every retry and every restart sends the same.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::domain::delivery::{DueDelivery, Step};
+use crate::domain::event::Event;
+use crate::domain::filter::{Grant, Plan, PlanStep};
+use crate::domain::secret::binding_context;
+use crate::domain::set::{self, Applied, SetToken};
+use crate::domain::time::Timestamp;
+use crate::domain::verdict::{Fault, FaultPolicy, FilterRun, Verdict};
+use crate::ledger;
+use crate::sandbox::{Call, EventView};
+
+use super::Pipeline;
+use super::tables::PinnedTables;
+
+/// What a chain came to.
+#[derive(Debug, Clone)]
+pub struct Chained {
+    /// How it ended.
+    pub end: ChainEnd,
+    /// What each filter did.
+    pub runs: Vec<FilterRun>,
+}
+
+/// How a chain ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChainEnd {
+    /// These claims go on; none: the SET as normalized.
+    Through(Option<String>),
+    /// Ended by a filter's drop or a fault policy, and why.
+    Dropped(String),
+    /// Kept back by a fault, and why.
+    Held(String),
+    /// To be tried again, and why.
+    Again(String),
+}
+
+/// A delivery whose chain has run: what `seal` takes.
+#[derive(Debug)]
+pub struct Filtered {
+    pub(super) delivery: DueDelivery,
+    pub(super) event: Event,
+    /// None: the SET as normalized.
+    pub(super) claims: Option<String>,
+}
+
+impl Filtered {
+    pub(super) fn accepted_at(&self) -> Timestamp {
+        self.event.accepted_at
+    }
+}
+
+/// Whether a delivery goes on or came to rest.
+pub(super) enum Progress {
+    On(Box<Filtered>),
+    Again(Timestamp),
+    Rests,
+}
+
+impl Pipeline {
+    /// Runs the chain of a due delivery, unless it has run, and settles what came of it.
+    pub(super) async fn filter(&self, delivery: DueDelivery) -> Result<Progress, ledger::Error> {
+        let Some(content) = self.ledger.load(delivery.seq).await? else {
+            // Removed with its tenant meanwhile.
+            return Ok(Progress::Rests);
+        };
+        let event = content.event;
+        if delivery.filtered {
+            return Ok(Progress::On(Box::new(Filtered { delivery, event, claims: content.claims })));
+        }
+        let Some(plan) = self.ledger.plan(&delivery.plan).await? else {
+            let reason = format!("the plan {} is not in the ledger", delivery.plan);
+            self.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
+            return Ok(Progress::Rests);
+        };
+        let Chained { end, runs } = self.run_chain(&plan, &event, &delivery).await;
+        let step = match end {
+            ChainEnd::Through(claims) => {
+                // Without filters there is nothing to keep: the SET is in the journal.
+                if !plan.steps.is_empty() {
+                    self.settle(&delivery, Step::Filtered { claims: claims.clone(), runs }).await?;
+                }
+                return Ok(Progress::On(Box::new(Filtered { delivery, event, claims })));
+            }
+            ChainEnd::Dropped(reason) => Step::Dropped { runs, reason },
+            ChainEnd::Held(reason) => Step::Held { runs, reason },
+            ChainEnd::Again(reason) => self.again(&delivery, runs, reason),
+        };
+        let again = match &step {
+            Step::FilterAgain { due_at, .. } => Some(*due_at),
+            _ => None,
+        };
+        self.settle(&delivery, step).await?;
+        Ok(again.map_or(Progress::Rests, Progress::Again))
+    }
+
+    /// Runs a plan over an event. Decides nothing about the delivery and stores nothing.
+    pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: &DueDelivery) -> Chained {
+        let mut claims: Option<SetToken> = None;
+        let mut runs = Vec::with_capacity(plan.steps.len());
+        let tables = match self.tables_of(plan).await {
+            Ok(tables) => tables,
+            Err(detail) => return Chained { end: ChainEnd::Again(detail), runs },
+        };
+        for step in &plan.steps {
+            let before = claims.as_ref().unwrap_or(&event.set);
+            let (decided, mut run) = self.run_step(step, before, event, delivery, &tables).await;
+            let quota = self.quota_of(&event.tenant);
+            let fault = match decided.and_then(|verdict| set::apply(before, verdict, quota.output_bytes_max)) {
+                Ok(Applied::Dropped(reason)) => {
+                    run.reason = Some(reason.clone());
+                    runs.push(run);
+                    let end = ChainEnd::Dropped(format!("filter `{}`: {reason}", step.binding.filter));
+                    return Chained { end, runs };
+                }
+                Ok(applied) => {
+                    if let Applied::Changed(after) = applied {
+                        claims = Some(after);
+                    }
+                    runs.push(run);
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            run.verdict = None;
+            run.fault = Some(fault.clone());
+            runs.push(run);
+            let reason = format!("filter `{}` {fault}", step.binding.filter);
+            if fault.is_transient() {
+                return Chained { end: ChainEnd::Again(reason), runs };
+            }
+            match step.binding.on_fault {
+                FaultPolicy::Hold => return Chained { end: ChainEnd::Held(reason), runs },
+                FaultPolicy::Drop => return Chained { end: ChainEnd::Dropped(reason), runs },
+                FaultPolicy::Open => {}
+            }
+        }
+        Chained { end: ChainEnd::Through(claims.map(|set| set.text)), runs }
+    }
+
+    async fn run_step(
+        &self,
+        step: &PlanStep,
+        before: &SetToken,
+        event: &Event,
+        delivery: &DueDelivery,
+        tables: &Arc<PinnedTables>,
+    ) -> (Result<Verdict, Fault>, FilterRun) {
+        let binding = &step.binding;
+        let context = binding_context(&event.tenant, &delivery.id.subscription);
+        let mut secrets = BTreeMap::new();
+        if binding.grants.contains(&Grant::Config) {
+            for (name, sealed) in &binding.secrets {
+                match self.master.open(&context, sealed) {
+                    Ok(secret) => drop(secrets.insert(name.clone(), secret)),
+                    Err(_) => {
+                        let detail = format!("its secret `{name}` cannot be opened with the host's master key");
+                        return (Err(Fault::Unavailable { detail }), not_run(step));
+                    }
+                }
+            }
+        }
+        let ran = self
+            .sandbox
+            .run(Call {
+                digest: step.digest,
+                filter: binding.filter.clone(),
+                event: EventView {
+                    id: event.id,
+                    issuer: before.issuer.clone(),
+                    issued_at: before.issued_at,
+                    accepted_at: event.accepted_at,
+                    types: before.types.clone(),
+                    subject: event.subject.clone(),
+                    tenant: event.tenant.clone(),
+                    source: event.source.clone(),
+                    subscription: delivery.id.subscription,
+                    delivery: delivery.id,
+                    claims: before.text.clone(),
+                },
+                config: binding.config.get().into(),
+                secrets,
+                grants: binding.grants.clone(),
+                tables: tables.clone(),
+                quota: self.quota_of(&event.tenant),
+            })
+            .await;
+        (ran.verdict, ran.run)
+    }
+
+    async fn tables_of(&self, plan: &Plan) -> Result<Arc<PinnedTables>, String> {
+        let mut pinned = BTreeMap::new();
+        for (name, digest) in &plan.tables {
+            let rows = self
+                .tables
+                .try_get_with(*digest, async {
+                    let bytes = self.ledger.blob(digest).await.map_err(|e| e.to_string())?;
+                    let bytes = bytes.ok_or_else(|| format!("the table `{name}` ({digest}) is not in the ledger"))?;
+                    crate::domain::table::parse(&bytes).map(Arc::new)
+                })
+                .await
+                .map_err(|error: Arc<String>| error.as_ref().clone())?;
+            pinned.insert(name.clone(), rows);
+        }
+        Ok(Arc::new(PinnedTables(pinned)))
+    }
+}
+
+fn not_run(step: &PlanStep) -> FilterRun {
+    FilterRun {
+        filter: step.binding.filter.clone(),
+        digest: step.digest,
+        verdict: None,
+        reason: None,
+        fault: None,
+        fuel: 0,
+        memory_bytes: 0,
+        elapsed_us: 0,
+        log: Vec::new(),
+    }
+}

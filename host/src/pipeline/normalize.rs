@@ -1,0 +1,263 @@
+//! Any accepted form becomes a SET.
+//!
+//! Called once per request, after the source has proved itself and before anything is stored. Pure: the clock and
+//! the random half of the id are arguments. What comes out carries the accepted bytes beside the SET made of them, and
+//! what makes a second copy the same event.
+//!
+//! Forms that are SETs keep their own text but for the least edits that make them valid; forms that are none stand
+//! untouched as the value of their event's member. `host/docs/identities.md` says for every form where `iss`, `jti`,
+//! `iat`, `sub_id`, `txn` and the event type come from.
+
+mod form;
+mod media;
+mod original;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+use crate::crypto::sha256;
+use crate::domain::catalogue::{self, Product};
+use crate::domain::event::{Dedupe, NewEvent};
+use crate::domain::id::{EventId, SourceName, TenantId};
+use crate::domain::json::{JsonLimits, Object, check, quote, write_object};
+use crate::domain::set::{MILLIS_FROM, SetToken, check_jti, whole_number};
+use crate::domain::source::{Form, Source};
+use crate::domain::subject::{self, Subject};
+use crate::domain::time::Timestamp;
+
+pub use original::original_body;
+pub use refusal::Refusal;
+
+/// How long a body without any id of its own or its sender's counts as the same event, in milliseconds. Long enough
+/// for a sender's retries (Logto: up to 3), short enough that the same thing may happen to the same user again.
+pub const BODY_DIGEST_WINDOW_MS: i64 = 10 * 60 * 1000;
+
+/// Characters of a product's event name at the most.
+pub const EVENT_NAME_CHARS_MAX: usize = 255;
+
+/// Levels that the SET adds around a body that is none: the claims and `events`.
+const WRAPPING_DEPTH: usize = 2;
+
+/// What a source sent, proven.
+#[derive(Debug, Clone, Copy)]
+pub struct Inbound<'a> {
+    /// The body.
+    pub body: &'a Bytes,
+    /// `Content-Type`; where there is none, JSON is assumed.
+    pub content_type: Option<&'a str>,
+    /// The sender's own id for this delivery, the same for each of its retries: `webhook-id`, `x-delivery-id` or
+    /// `idempotency-key`.
+    pub delivery_id: Option<&'a str>,
+}
+
+/// Makes an event of what a source sent.
+///
+/// # Errors
+/// A [`Refusal`] with what is wrong, where, and what to do; nothing is stored then.
+pub fn normalize(
+    source: &Source,
+    request: Inbound<'_>,
+    now: Timestamp,
+    id: EventId,
+    limits: JsonLimits,
+) -> Result<NewEvent, Refusal> {
+    let content_type = media::json(request.content_type)?;
+    let made = match source.form {
+        Form::Wso2 | Form::Set => own_set(source, request.body, limits)?,
+        Form::Logto => logto(source, request, now, limits)?,
+        Form::Platform => platform(source, request, limits)?,
+    };
+    Ok(NewEvent {
+        id,
+        tenant: source.tenant.clone(),
+        source: source.name.clone(),
+        subject: made.subject.map(|subject| subject.as_str().to_owned()),
+        original: request.body.clone(),
+        content_type,
+        accepted_at: now,
+        dedupe: Dedupe {
+            key: dedupe_key(&source.tenant, &source.name, &made.set.jti),
+            body: sha256(request.body),
+            window_ms: made.window_ms,
+        },
+        set: made.set,
+    })
+}
+
+/// What makes a second copy the same event: SHA-256 over tenant, source and `jti`, each after its length in bytes as
+/// eight bytes, most significant first.
+pub fn dedupe_key(tenant: &TenantId, source: &SourceName, jti: &str) -> [u8; 32] {
+    digest_of([tenant.as_str(), source.as_str(), jti])
+}
+
+struct Made {
+    set: SetToken,
+    subject: Option<Subject>,
+    window_ms: Option<i64>,
+}
+
+/// WSO2's SETs and everybody else's: their own text, with the least edits.
+fn own_set(source: &Source, body: &[u8], limits: JsonLimits) -> Result<Made, Refusal> {
+    let text = check(body, limits)?;
+    let claims = Object::parse(text)?;
+    form::expect(source, &claims)?;
+    let mut edits: Vec<(&str, Option<String>)> = Vec::new();
+    if let Some(iat) = claims.get("iat").and_then(|iat| whole_number(iat.get())).filter(|iat| *iat >= MILLIS_FROM) {
+        edits.push(("iat", Some((iat / 1000).to_string())));
+    }
+    let mut subject = subject::set(&claims);
+    if source.form == Form::Wso2 {
+        if let Some(rci) = claims.string("rci").filter(|rci| !rci.is_empty() && claims.get("txn").is_none()) {
+            edits.push(("txn", Some(quote(&rci))));
+        }
+        let event = claims.object("events").and_then(|events| Object::parse(events.iter().next()?.1.get()).ok());
+        if let Some(derived) = event.as_ref().and_then(subject::wso2) {
+            let named = claims.get("sub_id").is_some() || claims.get("sub").is_some();
+            if let (false, Some(iss), Some(user)) = (named, claims.get("iss"), derived.user()) {
+                edits.push(("sub_id", Some(iss_sub(iss.get(), user))));
+            }
+            subject = subject.or(Some(derived));
+        }
+    }
+    // The edits add a member or two, no level; the length was checked as it came.
+    let set = SetToken::parse(claims.with(&edits), JsonLimits { bytes_max: usize::MAX, ..limits })?;
+    if !source.issuers_allowed.is_empty() && !source.issuers_allowed.contains(&set.issuer) {
+        return Err(Refusal::IssuerNotAllowed {
+            issuer: refusal::cut(&set.issuer),
+            source_name: source.name.to_string(),
+        });
+    }
+    Ok(Made { set, subject, window_ms: None })
+}
+
+fn logto(source: &Source, request: Inbound<'_>, now: Timestamp, limits: JsonLimits) -> Result<Made, Refusal> {
+    let (text, body) = wrapped_body(source, request.body, limits)?;
+    let event = event_name(&body, "event")?;
+    let issued_at = match body.get("createdAt") {
+        Some(at) => seconds("createdAt", at.get())?,
+        None => now.as_seconds(),
+    };
+    let subject = subject::logto(&event, &body);
+    let (jti, window_ms) = derived_jti(source, request);
+    wrap(source, &catalogue::uri_for(Product::Logto, &event), text, Wrapping { jti, window_ms, issued_at, subject })
+}
+
+fn platform(source: &Source, request: Inbound<'_>, limits: JsonLimits) -> Result<Made, Refusal> {
+    let (text, body) = wrapped_body(source, request.body, limits)?;
+    let event = event_name(&body, "type")?;
+    let at = body.get("timestamp").ok_or(Refusal::MissingClaim {
+        claim: "timestamp".to_owned(),
+        hint: "the instant of the event, as RFC 3339 text or as a number of seconds or milliseconds since 1970",
+    })?;
+    let issued_at = seconds("timestamp", at.get())?;
+    let entry = catalogue::by_name(Product::Platform, &event);
+    let subject = subject::platform(entry.map_or("other", |entry| entry.category), &body);
+    let (jti, window_ms) = match body.string("id") {
+        Some(id) => {
+            check_jti(&id).map_err(|fault| Refusal::BadClaim {
+                claim: "id".to_owned(),
+                why: format!("`id` becomes the `jti`, but as such {fault}"),
+            })?;
+            (id, None)
+        }
+        None => derived_jti(source, request),
+    };
+    wrap(source, &catalogue::uri_for(Product::Platform, &event), text, Wrapping { jti, window_ms, issued_at, subject })
+}
+
+/// Checks a body that is going to stand inside a SET, so that the SET stays within the limits too.
+fn wrapped_body<'b>(source: &Source, body: &'b [u8], limits: JsonLimits) -> Result<(&'b str, Object<'b>), Refusal> {
+    let limits = JsonLimits { depth_max: limits.depth_max.saturating_sub(WRAPPING_DEPTH), ..limits };
+    let text = check(body, limits)?;
+    let body = Object::parse(text)?;
+    form::expect(source, &body)?;
+    Ok((text, body))
+}
+
+struct Wrapping {
+    jti: String,
+    window_ms: Option<i64>,
+    issued_at: i64,
+    subject: Option<Subject>,
+}
+
+/// A SET around a body that is none: iss, jti, iat, sub_id where a user is known, events.
+fn wrap(source: &Source, uri: &str, body: &str, wrapping: Wrapping) -> Result<Made, Refusal> {
+    let Wrapping { jti, window_ms, issued_at, subject } = wrapping;
+    let issuer = quote(&issuer_of(source));
+    let (jti, issued_at) = (quote(&jti), issued_at.to_string());
+    let sub_id = subject.as_ref().and_then(Subject::user).map(|user| iss_sub(&issuer, user));
+    let events = write_object([(uri, body)]);
+    let mut claims = vec![("iss", issuer.as_str()), ("jti", &jti), ("iat", &issued_at)];
+    claims.extend(sub_id.as_deref().map(|sub_id| ("sub_id", sub_id)));
+    claims.push(("events", &events));
+    let limits = JsonLimits { depth_max: usize::MAX, bytes_max: usize::MAX };
+    Ok(Made { set: SetToken::parse(write_object(claims), limits)?, subject, window_ms })
+}
+
+/// `iss` where the form carries none.
+fn issuer_of(source: &Source) -> String {
+    source
+        .issuer
+        .clone()
+        .unwrap_or_else(|| format!("https://schemas.setgate.dev/sources/{}/{}", source.tenant, source.name))
+}
+
+/// RFC 9493 section 3.2.3; `issuer` is JSON text already.
+fn iss_sub(issuer: &str, user: &str) -> String {
+    write_object([("format", "\"iss_sub\""), ("iss", issuer), ("sub", &quote(user))])
+}
+
+/// A `jti` for a body that has none: from the sender's delivery id, else from the body itself, then with a window.
+fn derived_jti(source: &Source, request: Inbound<'_>) -> (String, Option<i64>) {
+    let short = |digest: [u8; 32]| hex::encode(&digest[..16]);
+    match request.delivery_id.map(str::trim).filter(|id| !id.is_empty()) {
+        Some(id) => {
+            let digest = digest_of([source.tenant.as_str(), source.name.as_str(), id]);
+            (format!("d-{}", short(digest)), None)
+        }
+        None => (format!("b-{}", short(sha256(request.body))), Some(BODY_DIGEST_WINDOW_MS)),
+    }
+}
+
+fn digest_of(parts: [&str; 3]) -> [u8; 32] {
+    let mut bytes = Vec::new();
+    for part in parts {
+        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    sha256(&bytes)
+}
+
+fn event_name(body: &Object<'_>, claim: &str) -> Result<String, Refusal> {
+    let bad = |why: &str| Refusal::BadClaim { claim: claim.to_owned(), why: format!("`{claim}` {why}") };
+    if body.get(claim).is_none() {
+        return Err(Refusal::MissingClaim { claim: claim.to_owned(), hint: "the name of the event, as a string" });
+    }
+    let name = body.string(claim).ok_or_else(|| bad("has to be a string: the name of the event"))?;
+    if name.is_empty() || name.chars().count() > EVENT_NAME_CHARS_MAX || name.contains(char::is_control) {
+        return Err(bad(&format!("has to be 1 to {EVENT_NAME_CHARS_MAX} characters without control characters")));
+    }
+    Ok(name)
+}
+
+/// An instant as products write it, RFC 3339 text or a number in seconds or milliseconds, in whole seconds.
+fn seconds(claim: &str, text: &str) -> Result<i64, Refusal> {
+    let read = match whole_number(text) {
+        Some(number) if number >= MILLIS_FROM => Some(number / 1000),
+        Some(number) => Some(number),
+        None => {
+            serde_json::from_str::<String>(text).ok().and_then(|at| Timestamp::parse(&at)).map(Timestamp::as_seconds)
+        }
+    };
+    read.filter(|at| (0..MILLIS_FROM).contains(at)).ok_or_else(|| Refusal::BadClaim {
+        claim: claim.to_owned(),
+        why: format!(
+            "`{claim}` is {}: write RFC 3339 text with an offset (2026-08-21T12:16:09Z), or a number of seconds or \
+             milliseconds since 1970",
+            refusal::cut(text)
+        ),
+    })
+}

@@ -1,0 +1,43 @@
+//! The way back: the body that the product itself would have sent, after filters.
+
+use crate::domain::event::Event;
+use crate::domain::json::{JsonFault, Object, is_space};
+
+/// The body of a delivery with `format = "original"`, given the claims after the filters.
+///
+/// For bodies that stand inside their SET (Logto, platform) it is the value of the event's member; where filters took
+/// that member out, of the first that is left. For SETs it is the SET with `iat` as the source wrote it and without
+/// what normalizing added; a `sub_id` that a filter changed stays. Which of both an event is can be read off the event
+/// itself, so a source may change its form while deliveries are pending.
+///
+/// # Errors
+/// Where the claims are not sound; what came through [`apply`](crate::domain::set::apply) is.
+pub fn original_body(event: &Event, claims: &str) -> Result<String, JsonFault> {
+    let claims = Object::parse(claims)?;
+    let made = Object::parse(&event.set.text)?;
+    let sent = std::str::from_utf8(&event.original).map_err(|error| JsonFault::NotUtf8 { at: error.valid_up_to() })?;
+    let sent = sent.trim_matches(is_space);
+    let (made_name, made_value) = first_event(&made)?;
+    if made_value == sent {
+        let events = claims.object("events").ok_or(JsonFault::NotAnObject)?;
+        return match events.get(&made_name) {
+            Some(value) => Ok(value.get().to_owned()),
+            None => Ok(first_event(&claims)?.1.to_owned()),
+        };
+    }
+    let sent = Object::parse(sent)?;
+    let mut edits = vec![("iat", sent.get("iat").map(|iat| iat.get().to_owned()))];
+    for added in ["txn", "sub_id"] {
+        let same = claims.get(added).map(|value| value.get()) == made.get(added).map(|value| value.get());
+        if sent.get(added).is_none() && same {
+            edits.push((added, None));
+        }
+    }
+    Ok(claims.with(&edits))
+}
+
+fn first_event<'a>(claims: &Object<'a>) -> Result<(String, &'a str), JsonFault> {
+    let events = claims.object("events").ok_or(JsonFault::NotAnObject)?;
+    let (name, value) = events.iter().next().ok_or(JsonFault::NotAnObject)?;
+    Ok((name.to_owned(), value.get()))
+}

@@ -1,0 +1,346 @@
+//! Stories of each form, of what is refused, and of the way back.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::event::{Event, EventSeq};
+use crate::domain::source::Proof;
+
+const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_123);
+
+const WSO2: &str = r#"{
+  "iss": "https://is.example.com/t/acme", "jti": "w-1", "iat": 1751705149662, "rci": "rci-1",
+  "events": { "https://schemas.identity.wso2.org/events/login/event-type/loginSuccess": {
+    "user": { "id": "u-1", "ref": "https:\/\/is.example.com\/u-1" }, "score": 1.10 } }
+}"#;
+const LOGTO: &str = r#"{ "event": "PostSignIn", "createdAt": "2026-08-21T12:16:09.750Z", "userId": "u-1", "n": 1.10 }"#;
+const PLATFORM: &str =
+    r#"{"id":"evt-1","type":"user.signup","timestamp":1787314569750,"data":{"id":"u-1"},"organization":{"id":"o-1"}}"#;
+const SET: &str = r#"{"iss":"https://idp.example.com/","jti":"s-1","iat":1508184845,
+    "sub_id":{"format":"email","email":"m@example.com"},"events":{"urn:example:a":{},"urn:example:b":{"n":1.10}}}"#;
+
+fn source(form: Form) -> Source {
+    Source {
+        tenant: "acme".parse().unwrap(),
+        name: "idp".parse().unwrap(),
+        form,
+        proofs: vec![Proof::Open],
+        issuer: None,
+        issuers_allowed: Vec::new(),
+        websub_topics: Vec::new(),
+        created_at: NOW,
+    }
+}
+
+fn take_with(source: &Source, body: impl Into<Bytes>, delivery_id: Option<&str>) -> Result<NewEvent, Refusal> {
+    let body = body.into();
+    let request = Inbound { body: &body, content_type: None, delivery_id };
+    normalize(source, request, NOW, EventId::new(NOW, 1), JsonLimits::default())
+}
+
+fn take(form: Form, body: &str) -> Result<NewEvent, Refusal> {
+    take_with(&source(form), body.to_owned(), None)
+}
+
+fn refused(form: Form, body: &str) -> (&'static str, String) {
+    let refusal = take(form, body).unwrap_err();
+    (refusal.code(), refusal.to_string())
+}
+
+fn original(taken: NewEvent, claims: &str) -> String {
+    let NewEvent { id, tenant, source, set, subject, original, content_type, accepted_at, .. } = taken;
+    let seq = EventSeq(1);
+    let event = Event { seq, id, tenant, source, set, subject, original, content_type, accepted_at };
+    original_body(&event, claims).unwrap()
+}
+
+#[test]
+fn a_wso2_event_keeps_its_text_but_for_the_least_edits() {
+    let event = take(Form::Wso2, WSO2).unwrap();
+    let expected = WSO2.replace("1751705149662", "1751705149").replace(
+        "\n}",
+        ",\"txn\":\"rci-1\",\"sub_id\":{\"format\":\"iss_sub\",\"iss\":\"https://is.example.com/t/acme\",\"sub\":\"u-1\"}\n}",
+    );
+    assert_eq!(event.set.text, expected);
+    assert_eq!((event.set.jti.as_str(), event.set.issued_at), ("w-1", 1_751_705_149));
+    assert_eq!((event.subject.as_deref(), event.dedupe.window_ms), (Some("u-1"), None));
+    assert_eq!((&event.original[..], event.content_type.as_str()), (WSO2.as_bytes(), "application/json"));
+}
+
+#[test]
+fn a_wso2_event_that_says_it_all_is_left_alone() {
+    for (has, lacks) in [
+        (r#""sub":"x""#, "sub_id"),
+        (r#""txn":"t""#, "rci-1\",\"sub"),
+        (r#""sub_id":{"format":"opaque","id":"x"}"#, "iss_sub"),
+    ] {
+        let body = WSO2.replacen('{', &format!("{{{has},"), 1);
+        let event = take(Form::Wso2, &body).unwrap();
+        assert!(event.set.text.contains(has) && !event.set.text.contains(lacks), "{}", event.set.text);
+    }
+}
+
+#[test]
+fn a_plain_set_gets_seconds_and_nothing_else() {
+    let event = take(Form::Set, &format!(" {SET}\n")).unwrap();
+    assert_eq!(event.set.text, SET);
+    assert_eq!(event.subject.as_deref(), Some("m@example.com"));
+    assert_eq!(event.set.types, ["urn:example:a", "urn:example:b"]);
+    assert_eq!(take(Form::Set, WSO2).unwrap().set.text, WSO2.replace("1751705149662", "1751705149"));
+}
+
+#[test]
+fn a_logto_body_stands_untouched_inside_its_set() {
+    let event = take(Form::Logto, &format!("\n{LOGTO} ")).unwrap();
+    let head = r#"{"iss":"https://schemas.setgate.dev/sources/acme/idp","jti":"b-"#;
+    let uri = "https://schemas.setgate.dev/events/logto/interaction/event-type/PostSignIn";
+    assert!(event.set.text.starts_with(head), "{}", event.set.text);
+    assert!(event.set.text.ends_with(&format!(
+        r#","iat":1787314569,"sub_id":{{"format":"iss_sub","iss":"https://schemas.setgate.dev/sources/acme/idp","sub":"u-1"}},"events":{{"{uri}":{LOGTO}}}}}"#
+    )));
+    assert_eq!((event.subject.as_deref(), event.dedupe.window_ms), (Some("u-1"), Some(BODY_DIGEST_WINDOW_MS)));
+}
+
+#[test]
+fn a_platform_body_brings_its_id_and_a_name_read_with_tolerance() {
+    let mut source = source(Form::Platform);
+    source.issuer = Some("https://auth.example.com".to_owned());
+    let event = take_with(&source, PLATFORM, Some("ignored")).unwrap();
+    let uri = "https://schemas.setgate.dev/events/platform/user/event-type/user.created";
+    let sub_id = r#"{"format":"iss_sub","iss":"https://auth.example.com","sub":"u-1"}"#;
+    assert_eq!(
+        event.set.text,
+        format!(
+            r#"{{"iss":"https://auth.example.com","jti":"evt-1","iat":1787314569,"sub_id":{sub_id},"events":{{"{uri}":{PLATFORM}}}}}"#
+        )
+    );
+    assert_eq!(event.dedupe.window_ms, None);
+}
+
+#[test]
+fn a_missing_jti_comes_from_the_delivery_id_else_from_the_body() {
+    let no_id = PLATFORM.replace(r#""id":"evt-1","#, "");
+    let jti = |source: &Source, body: &str, id| take_with(source, body.to_owned(), id).unwrap().set.jti;
+    let source = source(Form::Platform);
+    let first = jti(&source, &no_id, Some("dlv 1"));
+    assert!(first.starts_with("d-") && first.len() == 34, "{first}");
+    assert_eq!(first, jti(&source, &no_id.replace("u-1", "u-2"), Some("dlv 1")), "the body does not count");
+    assert_ne!(first, jti(&source, &no_id, Some("dlv 2")));
+    let other = Source { name: "other".parse().unwrap(), ..source.clone() };
+    assert_ne!(first, jti(&other, &no_id, Some("dlv 1")));
+    let digest = jti(&source, &no_id, Some(" "));
+    assert!(digest.starts_with("b-") && digest.len() == 34, "{digest}");
+    assert_ne!(digest, jti(&source, &no_id.replace("u-1", "u-2"), None));
+}
+
+#[test]
+fn times_are_read_as_products_write_them() {
+    for (at, seconds) in [
+        ("\"2026-08-21T14:16:09.999+02:00\"", Some(1_787_314_569)),
+        ("1787314569", Some(1_787_314_569)),
+        ("1787314569999", Some(1_787_314_569)),
+        ("1787314569.5", Some(1_787_314_569)),
+        ("\"2026-08-21T12:16:09\"", None),
+        ("\"\"", None),
+        ("-1", None),
+        ("1e30", None),
+        ("null", None),
+    ] {
+        let body = PLATFORM.replace("1787314569750", at);
+        match (take(Form::Platform, &body), seconds) {
+            (Ok(event), Some(seconds)) => assert_eq!(event.set.issued_at, seconds, "{at}"),
+            (Err(Refusal::BadClaim { claim, .. }), None) => assert_eq!(claim, "timestamp", "{at}"),
+            (other, _) => panic!("{at}: {other:?}"),
+        }
+    }
+    let undated = LOGTO.replace("\"createdAt\": \"2026-08-21T12:16:09.750Z\", ", "");
+    assert_eq!(take(Form::Logto, &undated).unwrap().set.issued_at, NOW.as_seconds());
+}
+
+#[test]
+fn events_a_product_does_not_document_are_taken_too() {
+    let event = take(Form::Logto, &LOGTO.replace("PostSignIn", "Brand New")).unwrap();
+    assert_eq!(event.set.types, ["https://schemas.setgate.dev/events/logto/other/event-type/Brand%20New"]);
+}
+
+#[test]
+fn a_refusal_says_what_where_and_what_to_do() {
+    for (form, body, code, part) in [
+        (Form::Logto, "", "malformed_json", "line 1, column 0"),
+        (Form::Logto, "[1]", "not_an_object", "send one event as one object"),
+        (Form::Logto, r#"{"event":"A","event":"B"}"#, "duplicate_key", "`/event` stands twice"),
+        (Form::Logto, "{}", "missing_claim", "`event` is missing"),
+        (Form::Logto, r#"{"event":1}"#, "bad_claim", "`event` has to be a string"),
+        (Form::Logto, r#"{"event":""}"#, "bad_claim", "1 to 255 characters"),
+        (Form::Logto, r#"{"event":"A","createdAt":"today"}"#, "bad_claim", "`createdAt` is \"today\""),
+        (
+            Form::Logto,
+            PLATFORM,
+            "wrong_form",
+            "looks like an event of the platform form; the source `idp` is configured as logto",
+        ),
+        (Form::Logto, WSO2, "wrong_form", "looks like a WSO2 or Asgardeo event"),
+        (Form::Logto, SET, "wrong_form", "looks like a SET"),
+        (Form::Platform, LOGTO, "wrong_form", "looks like a Logto event; the source `idp` is configured as platform"),
+        (Form::Platform, r#"{"type":"user.created","data":{}}"#, "missing_claim", "`timestamp` is missing"),
+        (Form::Platform, r#"{"id":"","type":"a","timestamp":1}"#, "bad_claim", "`id` becomes the `jti`"),
+        (Form::Set, LOGTO, "wrong_form", "looks like a Logto event"),
+        (Form::Wso2, PLATFORM, "wrong_form", "configured as wso2"),
+        (Form::Set, "{}", "missing_claim", "`iss` is missing"),
+        (Form::Set, r#"{"iss":"x","iat":1,"jti":"1","events":{}}"#, "bad_claim", "`events` is empty"),
+    ] {
+        let (got, text) = refused(form, body);
+        assert_eq!(got, code, "{text}");
+        assert!(text.contains(part), "{text}\nshould say: {part}");
+    }
+    assert_eq!(take_with(&source(Form::Set), &b"{\"\xff\":1}"[..], None).unwrap_err().code(), "not_utf8");
+}
+
+#[test]
+fn depth_is_counted_in_the_set() {
+    let nested = |levels: usize| format!(r#"{{"event":"A","x":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1));
+    let deepest = take(Form::Logto, &nested(62)).unwrap();
+    assert!(SetToken::parse(deepest.set.text, JsonLimits::default()).is_ok());
+    assert_eq!(refused(Form::Logto, &nested(63)).0, "too_deep");
+}
+
+#[test]
+fn only_listed_issuers_are_taken_where_some_are_listed() {
+    let mut source = source(Form::Set);
+    source.issuers_allowed = vec!["https://idp.example.com/".to_owned()];
+    assert!(take_with(&source, SET, None).is_ok());
+    source.issuers_allowed = vec!["https://idp.example.com".to_owned()];
+    let refusal = take_with(&source, SET, None).unwrap_err();
+    assert_eq!(refusal.code(), "issuer_not_allowed");
+}
+
+#[test]
+fn the_original_body_comes_back_after_filters() {
+    let passed = |form, body| {
+        let event = take(form, body).unwrap();
+        let claims = event.set.text.clone();
+        original(event, &claims)
+    };
+    assert_eq!(passed(Form::Wso2, WSO2), WSO2);
+    assert_eq!(passed(Form::Logto, LOGTO), LOGTO);
+    assert_eq!(passed(Form::Platform, PLATFORM), PLATFORM);
+    assert_eq!(passed(Form::Set, SET), SET);
+
+    let redacted = take(Form::Wso2, WSO2).unwrap();
+    let claims = redacted.set.text.replace("\"id\": \"u-1\", ", "");
+    assert_eq!(original(redacted, &claims), WSO2.replace("\"id\": \"u-1\", ", ""));
+    let pairwise = take(Form::Wso2, WSO2).unwrap();
+    let claims = pairwise.set.text.replace("\"sub\":\"u-1\"", "\"sub\":\"p-9\"");
+    assert!(original(pairwise, &claims).contains("\"sub\":\"p-9\""), "a filter's own sub_id stays");
+    let translated = take(Form::Logto, LOGTO).unwrap();
+    assert_eq!(original(translated, r#"{"events":{"urn:x":{"a":1.0}}}"#), r#"{"a":1.0}"#);
+}
+
+/// Samples as products and specifications document them, where their folder is at hand.
+fn documented_samples() -> Option<std::path::PathBuf> {
+    let beside = || concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/events").into();
+    Some(std::env::var_os("SETGATE_EVENT_SAMPLES").unwrap_or_else(beside).into())
+        .filter(|p: &std::path::PathBuf| p.is_dir())
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that did not run has to say so")]
+fn documented_samples_become_valid_sets() {
+    let Some(folder) = documented_samples() else {
+        eprintln!("skipped: set SETGATE_EVENT_SAMPLES to a folder of sample events");
+        return;
+    };
+    // About a role, a purpose, or (a test payload of Logto's) about nobody by name.
+    let nobody =
+        |name: &str| name.contains(".role") || name.contains("purposeVersion") || name.contains("test-payload.User");
+    let mut taken = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let body = std::fs::read_to_string(&path).unwrap();
+        let form = match name.split('.').next().unwrap() {
+            "wso2-is" => Form::Wso2,
+            "logto" => Form::Logto,
+            "caep" | "risc" | "ssf" | "rfc8417" => Form::Set,
+            _ => {
+                for form in [Form::Wso2, Form::Logto, Form::Platform, Form::Set] {
+                    let (code, text) = refused(form, &body);
+                    assert_eq!(code, "wrong_form", "{name}: {text}");
+                    assert!(text.contains("only events are taken here"), "{name}: {text}");
+                }
+                continue;
+            }
+        };
+        let event = take(form, &body).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
+        assert_eq!(event.subject.is_none(), nobody(&name), "{name}: {:?}", event.subject);
+        if form != Form::Set {
+            assert!(event.set.types.iter().all(|uri| catalogue::by_uri(uri).is_some()), "{name}");
+        }
+        let claims = event.set.text.clone();
+        assert_eq!(original(event, &claims), body.trim(), "{name}: the way back");
+        taken += 1;
+    }
+    assert!(taken > 0);
+}
+
+#[test]
+fn every_sample_of_the_demo_becomes_a_valid_set() {
+    let mut types = std::collections::BTreeSet::new();
+    let mut jtis = std::collections::BTreeSet::new();
+    for sample in crate::demo::samples::samples() {
+        let event = take(sample.form, &sample.body).unwrap_or_else(|refusal| panic!("{}: {refusal}", sample.name));
+        for uri in &event.set.types {
+            assert!(catalogue::by_uri(uri).is_some(), "{}: {uri} is not in the catalogue", sample.name);
+            types.insert(uri.clone());
+        }
+        assert!(jtis.insert(event.set.jti.clone()), "{}: {} is there twice", sample.name, event.set.jti);
+        let claims = event.set.text.clone();
+        assert_eq!(original(event, &claims), sample.body, "{}", sample.name);
+    }
+    assert!(types.len() >= 45 && jtis.len() >= 70, "{} types, {} events", types.len(), jtis.len());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for form in [Form::Wso2, Form::Logto, Form::Platform, Form::Set] {
+            let _ = take_with(&source(form), bytes.clone(), None);
+        }
+    }
+
+    #[test]
+    fn no_json_makes_it_panic(
+        base in prop_oneof![Just(WSO2), Just(LOGTO), Just(PLATFORM), Just(SET)],
+        member in prop_oneof![
+            Just("iss"), Just("jti"), Just("iat"), Just("rci"), Just("events"), Just("event"), Just("type"),
+            Just("createdAt"), Just("timestamp"), Just("data"), Just("id"), Just("sub_id"), Just("user"), Just("userId"),
+        ],
+        value in prop_oneof![
+            Just("null"), Just("{}"), Just("[]"), Just("\"\""), Just("-0.0"), Just("1e308"), Just("9223372036854775808"),
+            Just("{\"user\":{}}"), Just("{\"format\":\"complex\"}"), Just("{\"a\":{\"user\":{\"claims\":[1,{\"uri\":2}]}}}"),
+            Just("\"\\u0000\""), Just("{\"urn:x\":{\"user\":{\"id\":\"\\\"\"}}}"),
+        ],
+    ) {
+        let body = Object::parse(base).unwrap().with(&[(member, Some(value.to_owned()))]);
+        for form in [Form::Wso2, Form::Logto, Form::Platform, Form::Set] {
+            if let Ok(event) = take(form, &body) {
+                prop_assert!(SetToken::parse(event.set.text, JsonLimits::default()).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn order_and_number_text_survive(
+        members in proptest::collection::btree_map("[a-z]{1,6}_", "-?(0|[1-9][0-9]{0,25})(\\.[0-9]{1,20})?", 0..6),
+        space in "[ \n\t]{0,3}",
+    ) {
+        let extra: String = members.iter().rev().map(|(key, number)| format!(",{space}\"{key}\":{space}{number}")).collect();
+        let body = |text: &str| format!("{}{extra}}}", text.trim_end().strip_suffix('}').unwrap().trim_end());
+        for (form, text) in [(Form::Logto, LOGTO), (Form::Platform, PLATFORM), (Form::Wso2, WSO2), (Form::Set, SET)] {
+            let event = take(form, &body(text)).unwrap();
+            prop_assert!(event.set.text.contains(&extra));
+            let claims = event.set.text.clone();
+            prop_assert_eq!(original(event, &claims), body(text));
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Pinning: the chain of a subscription as it is now, down to the digests, so that every retry, restart and replay
+//! runs just that.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::domain::filter::{Grant, Plan, PlanStep};
+use crate::domain::id::{Digest, FilterName, SubscriptionId};
+use crate::domain::subscription::Subscription;
+use crate::ledger::{self, Ledger, TenantView};
+
+/// Why a chain cannot be pinned.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// A filter of the chain is gone, or none of its versions is active.
+    #[error("the filter `{0}` has no active version")]
+    NoActiveVersion(FilterName),
+    /// The plan could not be stored.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+}
+
+/// The chain as it is in `view`.
+pub(super) fn pin(subscription: &Subscription, view: &TenantView) -> Result<Plan, Error> {
+    let mut steps = Vec::with_capacity(subscription.chain.len());
+    let mut looks_up = false;
+    for binding in &subscription.chain {
+        let active = view.filters.get(&binding.filter).and_then(|filter| filter.value.active);
+        let digest = active.ok_or_else(|| Error::NoActiveVersion(binding.filter.clone()))?;
+        looks_up |= binding.grants.contains(&Grant::Lookup);
+        steps.push(PlanStep { binding: binding.clone(), digest });
+    }
+    // A chain that looks nothing up does not change when a table does.
+    let tables = if looks_up {
+        view.tables.iter().map(|(name, table)| (name.clone(), table.value.digest)).collect()
+    } else {
+        BTreeMap::new()
+    };
+    Ok(Plan { steps, tables })
+}
+
+/// Plans in force, by subscription, so that a plan is pinned once per change and not once per event.
+#[derive(Default)]
+pub(super) struct Pinned {
+    /// The registry's revision that the plans are of.
+    revision: Option<u64>,
+    plans: HashMap<SubscriptionId, Digest>,
+}
+
+impl Pinned {
+    /// Forgets all plans where the registry has changed.
+    pub(super) fn at(&mut self, revision: u64) {
+        if self.revision.replace(revision) != Some(revision) {
+            self.plans.clear();
+        }
+    }
+
+    pub(super) async fn plan_of(
+        &mut self,
+        ledger: &Ledger,
+        subscription: &Subscription,
+        view: &TenantView,
+    ) -> Result<Digest, Error> {
+        if let Some(digest) = self.plans.get(&subscription.id) {
+            return Ok(*digest);
+        }
+        let digest = ledger.intern_plan(&pin(subscription, view)?).await?;
+        self.plans.insert(subscription.id, digest);
+        Ok(digest)
+    }
+
+    /// Forgets all plans: one of them is not stored any more.
+    pub(super) fn forget(&mut self) {
+        self.plans.clear();
+    }
+}

@@ -1,0 +1,190 @@
+//! What an attempt means for its delivery: a pure decision, then the transaction `settle`.
+
+use std::time::Duration;
+
+use metrics::{counter, histogram};
+use tracing::{debug, info, warn};
+
+use crate::crypto;
+use crate::domain::attempt::{Attempt, ErrorClass, Outcome};
+use crate::domain::delivery::{DueDelivery, Settlement, State, Step};
+use crate::domain::retry::RetrySchedule;
+use crate::domain::subscription::Pause;
+use crate::domain::time::Timestamp;
+use crate::domain::verdict::FilterRun;
+use crate::ledger::{self, Expected};
+use crate::telemetry::metric;
+
+use super::Pipeline;
+use super::deliver::Attempted;
+
+/// Longest wait between two tries to write a settlement, in milliseconds.
+const SETTLE_RETRY_MS_MAX: u64 = 5_000;
+
+/// What is done after an attempt. `jitter` is in 0.0..=1.0.
+pub(super) fn decide(
+    schedule: &RetrySchedule,
+    failed_before: u32,
+    attempt: Attempt,
+    now: Timestamp,
+    jitter: f64,
+) -> Step {
+    let retry_after_s = match &attempt.outcome {
+        outcome if outcome.is_success() => return Step::Delivered { attempt },
+        Outcome::Answered { status: 410, .. } => {
+            return Step::Dead { attempt: Some(attempt), reason: "the receiver answered 410 Gone".into() };
+        }
+        Outcome::Answered { retry_after_s, .. } => *retry_after_s,
+        Outcome::Failed { .. } => None,
+    };
+    match schedule.next(failed_before + 1, now, retry_after_s, jitter) {
+        Some(due_at) => Step::Retry { attempt, due_at },
+        None => {
+            let reason = format!("given up after {} attempts", failed_before + 1);
+            Step::Dead { attempt: Some(attempt), reason }
+        }
+    }
+}
+
+impl Pipeline {
+    /// Decides and settles an attempt. Gives when the delivery is due again, where it is.
+    pub(super) async fn settle_attempt(&self, attempted: Attempted) -> Result<Option<Timestamp>, ledger::Error> {
+        let Attempted { delivery, subscription, accepted_at, attempt } = attempted;
+        let now = self.clock.now();
+        let gone = matches!(attempt.outcome, Outcome::Answered { status: 410, .. });
+        let step = decide(
+            &subscription.value.retry,
+            delivery.attempts.saturating_sub(delivery.attempts_before),
+            attempt,
+            now,
+            crypto::random_unit(),
+        );
+        let due_again = match &step {
+            Step::Retry { due_at, .. } => Some(*due_at),
+            _ => None,
+        };
+        if matches!(step, Step::Delivered { .. }) {
+            #[expect(clippy::cast_precision_loss, reason = "milliseconds of one delivery")]
+            histogram!(metric::END_TO_END_SECONDS).record(now.since(accepted_at) as f64 / 1e3);
+        }
+        self.settle(&delivery, step).await?;
+        if gone {
+            // Standard Webhooks, "Responses": 410 means that the receiver wants no more. What is pending stays pending.
+            let reason = "the receiver answered 410 Gone".to_owned();
+            self.pause(&delivery, reason).await?;
+            info!(tenant = %delivery.tenant, subscription = %delivery.id.subscription, "paused after 410 Gone");
+        }
+        Ok(due_again)
+    }
+
+    /// The transaction, tried until it holds: what was exchanged with a receiver has happened and must be kept.
+    /// A stop of the host ends the wait; the delivery is then due again.
+    pub(super) async fn settle(&self, delivery: &DueDelivery, step: Step) -> Result<(), ledger::Error> {
+        let rest = match &step {
+            Step::Filtered { .. } | Step::FilterAgain { .. } | Step::Retry { .. } => None,
+            Step::Dropped { reason, .. } => Some((State::Dropped, Some(reason.clone()))),
+            Step::Held { reason, .. } => Some((State::Held, Some(reason.clone()))),
+            Step::Delivered { .. } => Some((State::Delivered, None)),
+            Step::Dead { reason, .. } => Some((State::Dead, Some(reason.clone()))),
+        };
+        let settlement = Settlement { delivery: delivery.seq, at: self.clock.now(), step };
+        let mut wait_ms = 50;
+        loop {
+            match self.ledger.settle(settlement.clone()).await {
+                Ok(()) => break,
+                Err(error) if !error.is_temporary() => return Err(error),
+                Err(error) => {
+                    warn!(delivery = %delivery.id, %error, "a settlement is not durable yet; it is tried again");
+                    tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+                    wait_ms = (wait_ms * 2).min(SETTLE_RETRY_MS_MAX);
+                }
+            }
+        }
+        if let Some((state, reason)) = rest {
+            counter!(metric::DELIVERIES, "tenant" => delivery.tenant.to_string(), "state" => state.as_str())
+                .increment(1);
+            match (state, reason) {
+                (State::Held | State::Dead, Some(reason)) => {
+                    warn!(tenant = %delivery.tenant, delivery = %delivery.id, state = state.as_str(), %reason,
+                        "a delivery needs a person");
+                }
+                _ => debug!(tenant = %delivery.tenant, delivery = %delivery.id, state = state.as_str(), "settled"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Pauses the subscription of a delivery, unless it is paused or gone. A person's change in between comes first.
+    async fn pause(&self, delivery: &DueDelivery, reason: String) -> Result<(), ledger::Error> {
+        loop {
+            let Some(stored) = self.subscription(&delivery.tenant, delivery.id.subscription) else { return Ok(()) };
+            if stored.value.paused.is_some() {
+                return Ok(());
+            }
+            let now = self.clock.now();
+            let mut subscription = stored.value.clone();
+            subscription.paused = Some(Pause { reason: reason.clone(), since: now });
+            subscription.updated_at = now;
+            match self.ledger.put_subscription(subscription, Expected::Version(stored.version)).await {
+                Err(ledger::Error::VersionMismatch { .. }) => {}
+                done => return done.map(drop),
+            }
+        }
+    }
+
+    /// A filter asked for another try: by the schedule of the delivery's subscription, else given up as a dead letter.
+    pub(super) fn again(&self, delivery: &DueDelivery, runs: Vec<FilterRun>, reason: String) -> Step {
+        let schedule = self
+            .subscription(&delivery.tenant, delivery.id.subscription)
+            .map(|subscription| subscription.value.retry.clone())
+            .unwrap_or_default();
+        match schedule.next(delivery.filter_tries + 1, self.clock.now(), None, crypto::random_unit()) {
+            Some(due_at) => Step::FilterAgain { runs, due_at },
+            None => Step::Held { runs, reason: format!("{reason} (after {} tries)", delivery.filter_tries + 1) },
+        }
+    }
+
+    /// An attempt that could not even be built or signed: recorded and retried like any other, since its cause is a
+    /// setting that a person can mend.
+    pub(super) fn unsendable(&self, delivery: &DueDelivery, detail: String) -> Attempt {
+        let outcome = Outcome::Failed { class: ErrorClass::Unsendable, detail };
+        let number = delivery.attempts + 1;
+        Attempt { number, at: self.clock.now(), latency_us: 0, outcome, signed_with: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    fn answered(status: u16, retry_after_s: Option<u32>) -> Attempt {
+        let outcome = Outcome::Answered { status, body_head: String::new(), retry_after_s };
+        Attempt { number: 1, at: NOW, latency_us: 1, outcome, signed_with: Vec::new() }
+    }
+
+    #[test]
+    fn only_2xx_is_success_and_410_ends() {
+        let schedule = RetrySchedule::default();
+        for (status, expected) in
+            [(200, "delivered"), (204, "delivered"), (302, "retry"), (500, "retry"), (410, "dead")]
+        {
+            let step = match decide(&schedule, 0, answered(status, None), NOW, 0.5) {
+                Step::Delivered { .. } => "delivered",
+                Step::Retry { .. } => "retry",
+                Step::Dead { .. } => "dead",
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(step, expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn gives_up_when_the_schedule_is_spent_and_waits_as_asked() {
+        let schedule = RetrySchedule::try_from(vec![1]).unwrap();
+        assert!(matches!(decide(&schedule, 1, answered(500, None), NOW, 0.5), Step::Dead { .. }));
+        let Step::Retry { due_at, .. } = decide(&schedule, 0, answered(503, Some(60)), NOW, 0.0) else { panic!() };
+        assert_eq!(due_at.since(NOW), 60_000);
+    }
+}

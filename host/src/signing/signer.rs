@@ -1,0 +1,218 @@
+//! Signs attempts with the sealed keys of a subscription.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::key::Key;
+use super::{Error, active_keys, webhook};
+use crate::crypto::{self, MasterKey};
+use crate::domain::id::SigningKeyId;
+use crate::domain::secret::{Sealed, Secret};
+use crate::domain::subscription::{Signing, SigningKey, SigningScheme};
+use crate::domain::time::Timestamp;
+
+/// Opened keys held in memory at the most; past it all are forgotten and opened again as they are needed.
+const OPENED_KEYS_MAX: usize = 4096;
+
+/// Signs attempts; seals and opens signing keys. One for the whole program.
+///
+/// `context` names the owner of a ring, the tenant and the subscription: a key sealed for one owner does not open
+/// for another.
+#[derive(Debug)]
+pub struct Signer {
+    master: Arc<MasterKey>,
+    opened: Mutex<HashMap<SigningKeyId, Opened>>,
+}
+
+/// What a signed attempt carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// Headers, with names in lower case.
+    pub headers: Vec<(&'static str, String)>,
+    /// The keys that signed, current first.
+    pub keys: Vec<SigningKeyId>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    // All that the key was opened from: an entry is good for exactly that and nothing else.
+    sealed: Sealed,
+    context: String,
+    scheme: SigningScheme,
+    key: Arc<Key>,
+}
+
+impl Signer {
+    /// Over an installation's master key.
+    pub fn new(master: Arc<MasterKey>) -> Self {
+        Self { master, opened: Mutex::default() }
+    }
+
+    /// Signs one attempt at `now` over the exact bytes of `body`. Every key that is active signs, where the scheme
+    /// carries several; one that does not open fails the whole, since its receivers would refuse the attempt.
+    /// `webhook-id` is the delivery's in every scheme.
+    pub fn sign(
+        &self,
+        signing: &Signing,
+        context: &str,
+        delivery_id: &str,
+        now: Timestamp,
+        body: &[u8],
+    ) -> Result<Signed, Error> {
+        let active = active_keys(signing, now);
+        if active.is_empty() {
+            return Err(Error::NoKey);
+        }
+        let keys: Vec<Arc<Key>> =
+            active.iter().map(|key| self.opened(signing.scheme, context, key)).collect::<Result<_, _>>()?;
+        let headers = webhook::headers(signing.scheme, &keys, delivery_id, now, body)?;
+        Ok(Signed { headers, keys: active.iter().map(|key| key.id).collect() })
+    }
+
+    /// Encrypts a key's secret for its place in the ring of `context`.
+    pub fn seal_key(&self, context: &str, id: SigningKeyId, secret: &Secret) -> Sealed {
+        self.master.seal(&place(context, id), secret)
+    }
+
+    /// Decrypts what [`Signer::seal_key`] made, for the person who sets up the receiver.
+    pub fn open_key(&self, context: &str, id: SigningKeyId, sealed: &Sealed) -> Result<Secret, Error> {
+        self.master.open(&place(context, id), sealed).map_err(|source: crypto::Error| Error::Sealed { id, source })
+    }
+
+    fn opened(&self, scheme: SigningScheme, context: &str, key: &SigningKey) -> Result<Arc<Key>, Error> {
+        // Entries are whole or absent, so a lock that was poisoned elsewhere is as good as any.
+        let known = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&key.id).and_then(|known| {
+            let same = known.sealed == key.secret && known.context == context && known.scheme == scheme;
+            same.then(|| Arc::clone(&known.key))
+        });
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let opened = Arc::new(Key::parse(scheme, &self.open_key(context, key.id, &key.secret)?)?);
+        let entry =
+            Opened { sealed: key.secret.clone(), context: context.to_owned(), scheme, key: Arc::clone(&opened) };
+        let mut all = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= OPENED_KEYS_MAX {
+            all.clear();
+        }
+        all.insert(key.id, entry);
+        Ok(opened)
+    }
+}
+
+fn place(context: &str, id: SigningKeyId) -> String {
+    format!("signing/{context}/{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::random_u128;
+    use crate::signing::{Kind, generate};
+
+    const CONTEXT: &str = "acme/sub_1";
+    const BODY: &[u8] = br#"{"test": 2432232314}"#;
+    const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_500);
+
+    struct Ring {
+        signer: Signer,
+        signing: Signing,
+        secrets: Vec<Secret>,
+    }
+
+    /// A ring with a key per given kind and expiry, newest first.
+    fn ring(scheme: SigningScheme, keys: &[(Kind, Option<Timestamp>)]) -> Ring {
+        let signer = Signer::new(Arc::new(MasterKey::generate()));
+        let mut signing = Signing { scheme, keys: Vec::new() };
+        let mut secrets = Vec::new();
+        for (kind, expires_at) in keys {
+            let made = generate(scheme, *kind).unwrap();
+            let id = SigningKeyId::new(NOW, random_u128());
+            signing.keys.push(SigningKey {
+                id,
+                secret: signer.seal_key(CONTEXT, id, &made.secret),
+                public: made.public,
+                created_at: NOW,
+                expires_at: *expires_at,
+            });
+            secrets.push(made.secret);
+        }
+        Ring { signer, signing, secrets }
+    }
+
+    fn header_map(signed: &Signed) -> http::HeaderMap {
+        let pair =
+            |(name, value): &(&'static str, String)| (http::HeaderName::from_static(name), value.parse().unwrap());
+        signed.headers.iter().map(pair).collect()
+    }
+
+    /// Interoperability: the `standardwebhooks` crate verifies against the wall clock.
+    #[test]
+    fn the_official_library_takes_it_with_the_new_key_and_the_old() {
+        let now = crate::clock::Clock::system().now();
+        let later = Some(now.plus_millis(1000));
+        let ring =
+            ring(SigningScheme::Standard, &[(Kind::Symmetric, None), (Kind::Ed25519, later), (Kind::Symmetric, later)]);
+        let signed = ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", now, BODY).unwrap();
+        assert_eq!(signed.keys, ring.signing.keys.iter().map(|k| k.id).collect::<Vec<_>>());
+        for at in [0, 2] {
+            let library = standardwebhooks::Webhook::new(ring.secrets[at].expose()).unwrap();
+            library.verify(BODY, &header_map(&signed)).unwrap();
+            library.verify(b"{}", &header_map(&signed)).unwrap_err();
+        }
+        let other = generate(SigningScheme::Standard, Kind::Symmetric).unwrap();
+        let library = standardwebhooks::Webhook::new(other.secret.expose()).unwrap();
+        library.verify(BODY, &header_map(&signed)).unwrap_err();
+    }
+
+    #[test]
+    fn a_public_key_verifies_v1a() {
+        use ed25519_dalek::{Signature, VerifyingKey};
+        let ring = ring(SigningScheme::Standard, &[(Kind::Ed25519, None)]);
+        let signed = ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW, BODY).unwrap();
+        let public = ring.signing.keys[0].public.as_deref().unwrap().strip_prefix("whpk_").unwrap();
+        let public: [u8; 32] = super::super::key::decode(public).unwrap().as_slice().try_into().unwrap();
+        let entry = signed.headers[2].1.strip_prefix("v1a,").unwrap();
+        let entry: [u8; 64] = super::super::key::decode(entry).unwrap().as_slice().try_into().unwrap();
+        let bytes = [b"dlv_1.1790000000.", BODY].concat();
+        VerifyingKey::from_bytes(&public).unwrap().verify_strict(&bytes, &Signature::from_bytes(&entry)).unwrap();
+    }
+
+    #[test]
+    fn an_expired_key_signs_no_more() {
+        let soon = Some(NOW.plus_millis(1));
+        let ring = ring(SigningScheme::Standard, &[(Kind::Symmetric, None), (Kind::Symmetric, soon)]);
+        let during = ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW, BODY).unwrap();
+        let after = ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW.plus_millis(1), BODY).unwrap();
+        assert_eq!((during.keys.len(), after.keys.len()), (2, 1));
+        assert_eq!(during.headers[2].1.split(' ').next(), Some(after.headers[2].1.as_str()));
+        let none = Signing { scheme: SigningScheme::Standard, keys: Vec::new() };
+        assert!(matches!(ring.signer.sign(&none, CONTEXT, "dlv_1", NOW, BODY), Err(Error::NoKey)));
+    }
+
+    #[test]
+    fn a_key_known_to_one_owner_stays_shut_for_another() {
+        let ring = ring(SigningScheme::Logto, &[(Kind::Symmetric, None)]);
+        ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW, BODY).unwrap();
+        let stolen = ring.signer.sign(&ring.signing, "evil/sub_2", "dlv_1", NOW, BODY);
+        assert!(matches!(stolen, Err(Error::Sealed { .. })));
+        // And a replaced secret under the same id is read anew.
+        let mut changed = ring.signing.clone();
+        let id = changed.keys[0].id;
+        let other = Secret::new("another secret".to_owned());
+        changed.keys[0].secret = ring.signer.seal_key(CONTEXT, id, &other);
+        let first = ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW, BODY).unwrap();
+        let second = ring.signer.sign(&changed, CONTEXT, "dlv_1", NOW, BODY).unwrap();
+        assert_ne!(first.headers, second.headers);
+        assert_eq!(ring.signer.open_key(CONTEXT, id, &changed.keys[0].secret).unwrap().expose(), "another secret");
+    }
+
+    #[test]
+    fn nothing_is_printed() {
+        let ring = ring(SigningScheme::Wso2, &[(Kind::Symmetric, None)]);
+        ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW, BODY).unwrap();
+        let printed = format!("{:?} {:?}", ring.signer, ring.signing);
+        assert!(!printed.contains(ring.secrets[0].expose()), "{printed}");
+        assert!(!printed.contains(&ring.signing.keys[0].secret.0), "{printed}");
+    }
+}

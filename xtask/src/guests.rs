@@ -1,0 +1,187 @@
+//! `cargo xtask guests`: builds the example filters.
+
+mod component;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::run::{read, root, run, target_dir, which};
+use crate::toolchain::{self, Toolchain};
+
+const HELP: &str = "\
+cargo xtask guests [--target TARGET] [--all-toolchains] [--check-with SETGATE]
+
+Builds each of example-filters/ into target/filters/NAME.wasm.
+  --target TARGET       another target than wasm32-unknown-unknown; into target/filters/TARGET/
+  --all-toolchains      build each filter in every way a filter author may, and print a table
+  --check-with SETGATE  have this binary check each component: `SETGATE filter check FILE`
+SETGATE_GUEST_TOOLCHAIN=active|rustup|debian forces where the compiler comes from.";
+
+/// Imports nothing but our own interfaces, so it is what the example filters are built for.
+const DEFAULT_TARGET: &str = "wasm32-unknown-unknown";
+
+/// What `cargo component` builds for unless told otherwise.
+const COMPONENT_TARGET: &str = "wasm32-wasip1";
+
+/// `cargo xtask guests` with these arguments.
+pub(crate) fn command(arguments: &[String]) -> Result<()> {
+    let mut target = None;
+    let mut all_toolchains = false;
+    let mut check_with = None;
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--target" => target = Some(arguments.next().context("--target needs a target")?.clone()),
+            "--all-toolchains" => all_toolchains = true,
+            "--check-with" => check_with = Some(PathBuf::from(arguments.next().context("--check-with needs a file")?)),
+            "--help" | "-h" => {
+                println!("{HELP}");
+                return Ok(());
+            }
+            other => bail!("there is no option `{other}`\n\n{HELP}"),
+        }
+    }
+    if all_toolchains {
+        ensure!(target.is_none(), "--all-toolchains builds for every target: leave --target out");
+        return build_every_way(check_with.as_deref());
+    }
+    let filters = match target {
+        None => build_all()?,
+        Some(target) => build(&target, &filters_dir().join(&target))?,
+    };
+    for filter in &filters {
+        check(check_with.as_deref(), filter)?;
+    }
+    Ok(())
+}
+
+/// Builds every example filter for the default target, and gives their files, `target/filters/NAME.wasm`, by name.
+/// Does nothing where nothing changed.
+pub(crate) fn build_all() -> Result<Vec<PathBuf>> {
+    build(DEFAULT_TARGET, &filters_dir())
+}
+
+/// The folder of the built filters.
+pub(crate) fn filters_dir() -> PathBuf {
+    target_dir().join("filters")
+}
+
+fn build(target: &str, into: &Path) -> Result<Vec<PathBuf>> {
+    let toolchain = toolchain::provide(target)?;
+    let mut built = 0;
+    let mut files = Vec::new();
+    for (name, component) in compile(&toolchain, target)? {
+        let file = into.join(format!("{name}.wasm"));
+        let bytes = fs::read(&component).with_context(|| format!("no component at {}", component.display()))?;
+        if fs::read(&file).ok().as_ref() != Some(&bytes) {
+            fs::create_dir_all(into)?;
+            fs::write(&file, bytes)?;
+            built += 1;
+        }
+        files.push(file);
+    }
+    match built {
+        0 => println!("guests: {} filters are up to date in {}", files.len(), into.display()),
+        _ => println!("guests: built {built} of {} filters into {}", files.len(), into.display()),
+    }
+    Ok(files)
+}
+
+/// Has cargo compile all filters with the `guest` profile: names, and where each component is.
+fn compile(toolchain: &Toolchain, target: &str) -> Result<Vec<(String, PathBuf)>> {
+    let names = names()?;
+    let folder = toolchain.target_dir.join(target).join("guest");
+    if !folder.exists() {
+        println!("guests: compiling {} filters for {target}: about a minute the first time", names.len());
+    }
+    let mut cargo = toolchain.cargo();
+    cargo.current_dir(root()).args(["build", "--quiet", "--lib", "--profile", "guest", "--target", target]);
+    for name in &names {
+        cargo.args(["--package", name]);
+    }
+    run(&mut cargo)?;
+    Ok(names.into_iter().map(|name| (name.clone(), folder.join(file_name(&name)))).collect())
+}
+
+/// The example filters, by name. A folder's name is its crate's name.
+fn names() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for folder in fs::read_dir(root().join("example-filters"))? {
+        let folder = folder?.path();
+        if folder.join("Cargo.toml").is_file() {
+            names.extend(folder.file_name().and_then(OsStr::to_str).map(str::to_owned));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn file_name(name: &str) -> String {
+    format!("{}.wasm", name.replace('-', "_"))
+}
+
+fn check(with: Option<&Path>, component: &Path) -> Result<()> {
+    let Some(setgate) = with else { return Ok(()) };
+    read(Command::new(setgate).args(["filter", "check"]).arg(component)).map(|_| ())
+}
+
+/// Builds each filter in every way a filter author may, has each component checked, and prints a table.
+fn build_every_way(check_with: Option<&Path>) -> Result<()> {
+    let mut rows = Vec::new();
+    for target in [DEFAULT_TARGET, "wasm32-wasip2"] {
+        let toolchain = toolchain::provide(target)?;
+        rows.extend(compile(&toolchain, target)?.into_iter().map(|(name, file)| (name, target, file)));
+    }
+    match which("cargo-component") {
+        Some(program) => {
+            let toolchain = toolchain::provide(COMPONENT_TARGET)?;
+            for name in names()? {
+                let file = cargo_component(&program, &toolchain, &name)?;
+                rows.push((name, "cargo component", file));
+            }
+        }
+        None => println!("guests: cargo component is not installed (`cargo install cargo-component --locked`)"),
+    }
+
+    rows.sort();
+    println!("{:<24} {:<24} {:>8}  imports", "filter", "way", "bytes");
+    for (name, way, file) in rows {
+        let bytes = fs::read(&file).with_context(|| format!("no component at {}", file.display()))?;
+        let imports = component::imports(&bytes).with_context(|| format!("{} is no component", file.display()))?;
+        println!("{name:<24} {way:<24} {:>8}  {}", bytes.len(), component::summary(&imports));
+        if way == DEFAULT_TARGET {
+            let foreign = imports.iter().find(|import| !import.starts_with("setgate:filter/"));
+            ensure!(foreign.is_none(), "{name} imports {}, which no host need offer", foreign.unwrap_or(&name));
+        }
+        check(check_with, &file)?;
+    }
+    Ok(())
+}
+
+/// `cargo component build --release` in a filter's folder, as its author would run it.
+///
+/// It asks the `rustc` on the `PATH` for the target, whatever `RUSTC` says, and would have rustup download what is
+/// missing: so the `PATH` begins with our compiler, and rustup's server is out of reach.
+fn cargo_component(program: &Path, toolchain: &Toolchain, name: &str) -> Result<PathBuf> {
+    let mut command = Command::new(program);
+    command.args(["component", "build", "--quiet", "--release"]).current_dir(root().join("example-filters").join(name));
+    let cargo = toolchain.cargo();
+    for (variable, value) in cargo.get_envs() {
+        match value {
+            Some(value) => command.env(variable, value),
+            None => command.env_remove(variable),
+        };
+    }
+    command.env("CARGO", cargo.get_program()).env("RUSTUP_DIST_SERVER", "http://127.0.0.1:9");
+    if let Some(rustc) = &toolchain.rustc {
+        let folder = rustc.parent().context("a compiler lies in a folder")?.to_owned();
+        let path = env::var_os("PATH").unwrap_or_default();
+        command.env("PATH", env::join_paths(std::iter::once(folder).chain(env::split_paths(&path)))?);
+    }
+    run(&mut command)?;
+    Ok(toolchain.target_dir.join(COMPONENT_TARGET).join("release").join(file_name(name)))
+}
