@@ -68,12 +68,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stage = stage::set(&operator, &base, &receiver, &args.filters).await?;
     let mut report = Report::new(&stage, receiver.clone());
     let events = samples::samples();
-    println!(
-        "sending {} events of {} types from {} products\n",
-        events.len(),
-        report::kinds(&events),
-        report::seeds(&events)
-    );
+    println!("sending {} events as {} products would\n", events.len(), report::seeds(&events));
     report.heading();
     for sample in &events {
         let sent = provider::send(&stage, sample).await?;

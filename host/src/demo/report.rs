@@ -14,9 +14,10 @@ use super::provider::Sent;
 use super::receiver::{Arrival, Receiver};
 use super::samples::Sample;
 use super::stage::{Stage, SubscriptionOf};
+use crate::domain::catalogue;
 
 /// Width of the event column.
-const NAME_WIDTH: usize = 36;
+const NAME_WIDTH: usize = 44;
 
 pub(super) struct Report {
     receiver: Receiver,
@@ -34,6 +35,7 @@ struct Expected {
 
 struct Done {
     sent: usize,
+    types: Vec<String>,
     end: End,
     runs: Vec<Value>,
     end_to_end_ms: Option<f64>,
@@ -55,14 +57,14 @@ impl Report {
 
     pub(super) fn heading(&self) {
         println!(
-            "{:<NAME_WIDTH$} {:<7} {:<24} {:<44} {:>8} {:>7}  RESULT",
-            "EVENT", "TENANT", "SUBSCRIPTION", "FILTERS", "FUEL", "FILT_US"
+            "{:<NAME_WIDTH$} {:<7} {:<22} {:<72} {:>8} {:>8}  RESULT",
+            "EVENT", "TENANT", "SUBSCRIPTION", "FILTERS AND THEIR VERDICTS", "FUEL", "MICROS"
         );
     }
 
     pub(super) fn sent(&mut self, sent: Sent) {
         if let Some(refusal) = &sent.refusal {
-            println!("{:<NAME_WIDTH$} REFUSED {refusal}", short(&sent.name));
+            println!("{} event `{}`: REFUSED {refusal}", sent.seed, sent.name);
         }
         self.sent.push(sent);
     }
@@ -89,7 +91,8 @@ impl Report {
     pub(super) async fn finish(&mut self, stage: &Stage) -> anyhow::Result<()> {
         self.print_arrived(stage).await?;
         for expected in std::mem::take(&mut self.open) {
-            let done = Done { sent: expected.sent, end: End::Lost, runs: Vec::new(), end_to_end_ms: None };
+            let (types, runs) = (Vec::new(), Vec::new());
+            let done = Done { sent: expected.sent, types, end: End::Lost, runs, end_to_end_ms: None };
             self.print(stage, &expected, done);
         }
         Ok(())
@@ -133,7 +136,9 @@ impl Report {
         let end_to_end_ms =
             arrival.map(|arrival: Arrival| arrival.at.saturating_duration_since(sent.at).as_secs_f64() * 1000.0);
         let runs = record["runs"].as_array().cloned().unwrap_or_default();
-        Ok(Some(Done { sent: expected.sent, end, runs, end_to_end_ms }))
+        let types = record["types"].as_array().into_iter().flatten();
+        let types = types.filter_map(|uri| Some(short_name(uri.as_str()?))).collect();
+        Ok(Some(Done { sent: expected.sent, types, end, runs, end_to_end_ms }))
     }
 
     fn may_drop(&self, of: &SubscriptionOf, record: &Value) -> bool {
@@ -147,7 +152,7 @@ impl Report {
             .iter()
             .map(|run| {
                 let name = run["filter"].as_str().unwrap_or_default();
-                format!("{}:{}", name, run["verdict"].as_str().unwrap_or("fault"))
+                format!("{name} {}", run["verdict"].as_str().unwrap_or("FAULT"))
             })
             .collect();
         let result = match done.end {
@@ -160,12 +165,12 @@ impl Report {
             End::Dead => "DEAD".to_owned(),
             End::Lost => "LOST".to_owned(),
         };
+        let event = if done.types.is_empty() { self.sent[expected.sent].name.clone() } else { done.types.join(" ") };
         println!(
-            "{:<NAME_WIDTH$} {:<7} {:<24} {:<44} {:>8} {:>7}  {result}",
-            short(&self.sent[expected.sent].name),
+            "{event:<NAME_WIDTH$} {:<7} {:<22} {:<72} {:>8} {:>8}  {result}",
             of.tenant,
             of.title,
-            if verdicts.is_empty() { "-".to_owned() } else { verdicts.join(" ") },
+            if verdicts.is_empty() { "-".to_owned() } else { verdicts.join(", ") },
             sum(&done.runs, "fuel"),
             sum(&done.runs, "elapsed_us"),
         );
@@ -187,8 +192,16 @@ impl Report {
         let good = ["lost", "signatures_failed", "failed", "held"].iter().all(|name| summary[*name] == 0)
             && self.sent.iter().all(|sent| sent.event.is_some());
         println!();
-        for name in ["events_accepted", "deliveries", "delivered", "dropped_by_filter", "held", "failed", "transformed"]
-        {
+        for name in [
+            "events_accepted",
+            "event_types",
+            "deliveries",
+            "delivered",
+            "dropped_by_filter",
+            "held",
+            "failed",
+            "transformed",
+        ] {
             println!("{name:>20}: {}", summary[name]);
         }
         for (seed, counts) in summary["by_seed"].as_object().into_iter().flatten() {
@@ -231,10 +244,12 @@ impl Report {
         let fuel = sorted(runs.iter().filter_map(|run| run["fuel"].as_f64()));
         let filter_us = sorted(runs.iter().filter_map(|run| run["elapsed_us"].as_f64()));
         let end_to_end = sorted(self.done.iter().filter_map(|done| done.end_to_end_ms));
+        let types: BTreeSet<_> = self.done.iter().flat_map(|done| &done.types).collect();
         let (arrivals, strangers) = self.receiver.totals();
         let failed_signatures = arrivals.iter().filter(|arrival| !arrival.verified).count() as u64 + strangers;
         json!({
             "events_accepted": self.sent.iter().filter(|sent| sent.event.is_some()).count(),
+            "event_types": types.len(),
             "by_seed": by_seed,
             "deliveries": self.done.len(),
             "delivered": count(|end| matches!(end, End::Arrived { .. })),
@@ -255,19 +270,13 @@ impl Report {
     }
 }
 
-/// How many event types the samples have.
-pub(super) fn kinds(events: &[Sample]) -> usize {
-    events.iter().map(|sample| sample.name.as_str()).collect::<BTreeSet<_>>().len()
-}
-
 /// How many products they come from.
 pub(super) fn seeds(events: &[Sample]) -> usize {
     events.iter().map(|sample| sample.seed).collect::<BTreeSet<_>>().len()
 }
 
-fn short(name: &str) -> String {
-    let name = name.rsplit("/event-type/").next().unwrap_or(name);
-    name.chars().take(NAME_WIDTH).collect()
+fn short_name(uri: &str) -> String {
+    catalogue::short_name(uri).map_or_else(|| uri.to_owned(), |name| name.into_owned())
 }
 
 fn sum(runs: &[Value], member: &str) -> u64 {

@@ -85,7 +85,7 @@ pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filt
     let plans = [
         Plan {
             tenant: "acme",
-            title: "drop+redact+enrich",
+            title: "drop, redact, enrich",
             seeds: &["wso2", "asgardeo", "set"],
             sources: &[],
             scheme: "standard",
@@ -100,7 +100,7 @@ pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filt
         },
         Plan {
             tenant: "acme",
-            title: "flag, product's form",
+            title: "flag, own form",
             seeds: &["wso2", "asgardeo"],
             sources: &["wso2", "asgardeo"],
             scheme: "wso2",
@@ -122,7 +122,7 @@ pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filt
         },
         Plan {
             tenant: "globex",
-            title: "flag+translate to CAEP",
+            title: "flag, translate",
             seeds: &["logto", "platform"],
             sources: &[],
             scheme: "standard",
@@ -133,7 +133,7 @@ pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filt
         },
         Plan {
             tenant: "globex",
-            title: "redact, product's form",
+            title: "redact, own form",
             seeds: &["logto"],
             sources: &["logto"],
             scheme: "logto",

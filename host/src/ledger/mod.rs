@@ -3,7 +3,7 @@
 //! # Format
 //!
 //! `ledger.lock` is locked while a process has the ledger open. `ledger.db` (with `-wal` and `-shm`) is SQLite in WAL
-//! mode with `synchronous=FULL`; `user_version` is the schema ([`schema`](self)). The tables:
+//! mode with `synchronous=FULL`; `user_version` is the schema (`schema.rs`). The tables:
 //!
 //! | table | a row is | named by |
 //! |---|---|---|
@@ -42,6 +42,8 @@ mod effects;
 mod error;
 mod history;
 mod journal;
+#[cfg(test)]
+mod model;
 mod outbox;
 mod plans;
 mod readers;

@@ -177,8 +177,7 @@ impl Writer {
                 }
             }
             if !batch.is_empty() {
-                self.commit(&mut batch);
-                self.shared.queue_bytes.fetch_sub(bytes, Ordering::AcqRel);
+                self.commit(&mut batch, bytes);
             }
             if checkpoint {
                 checkpoint::run(&self.conn, "PASSIVE");
@@ -190,7 +189,7 @@ impl Writer {
         drop(self.lock);
     }
 
-    fn commit(&mut self, batch: &mut Vec<Box<dyn Pending>>) {
+    fn commit(&mut self, batch: &mut Vec<Box<dyn Pending>>, bytes: usize) {
         let began = Instant::now();
         let size = batch.len();
         let outcome = self.attempt(batch);
@@ -213,6 +212,8 @@ impl Writer {
         metrics::histogram!(super::COMMIT_SECONDS).record(began.elapsed().as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^52 requests")]
         metrics::histogram!(super::BATCH_SIZE).record(size as f64);
+        // Before the answers, so that who was answered finds the room that it left.
+        self.shared.queue_bytes.fetch_sub(bytes, Ordering::AcqRel);
         for request in batch.drain(..) {
             request.answer(committed.clone());
         }

@@ -1,0 +1,462 @@
+//! The ledger against a model of it in plain maps: any sequence of requests, restarts and crashes in between gives the
+//! same answers and the same rows, and the counts beside the rows stay true.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::tests::{
+    NOW, TENANT, attempt, block_on, copy, event, new_delivery, open, open_at, reopen, run, with_tenant,
+};
+use super::{Appended, Counts, DeliveryQuery, Error, FanOut, Ledger, Redriven};
+use crate::domain::delivery::{DeliverySeq, Redrive, Settlement, State, Step};
+use crate::domain::event::{EventSeq, NewEvent};
+use crate::domain::filter::Plan;
+use crate::domain::id::{DeliveryId, Digest, TenantId};
+use crate::domain::time::Timestamp;
+
+/// One step of a story. Numbers choose among what there is.
+#[derive(Debug, Clone)]
+enum Op {
+    Append { key: u64, body: u8 },
+    FanOut { subscriptions: u8 },
+    FanOutAgain,
+    Replay { pick: usize },
+    Settle { pick: usize, kind: Kind, twice: bool },
+    Redrive { pick: usize, redrive: Redrive },
+    Wait { days: i64 },
+    Retain,
+    Restart,
+    Crash,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Filtered,
+    FilterAgain,
+    Dropped,
+    Held,
+    Delivered,
+    Retry,
+    Dead,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let kind = prop::sample::select(vec![
+        Kind::Filtered,
+        Kind::FilterAgain,
+        Kind::Dropped,
+        Kind::Held,
+        Kind::Delivered,
+        Kind::Retry,
+        Kind::Dead,
+    ]);
+    let redrive = prop::sample::select(vec![Redrive::Again, Redrive::Release, Redrive::Discard]);
+    prop_oneof![
+        6 => (0..8_u64, 0..2_u8).prop_map(|(key, body)| Op::Append { key, body }),
+        4 => (0..8_u8).prop_map(|subscriptions| Op::FanOut { subscriptions }),
+        1 => Just(Op::FanOutAgain),
+        1 => any::<usize>().prop_map(|pick| Op::Replay { pick }),
+        10 => (any::<usize>(), kind, any::<bool>()).prop_map(|(pick, kind, twice)| Op::Settle { pick, kind, twice }),
+        4 => (any::<usize>(), redrive).prop_map(|(pick, redrive)| Op::Redrive { pick, redrive }),
+        1 => (1..40_i64).prop_map(|days| Op::Wait { days }),
+        1 => Just(Op::Retain),
+        1 => Just(Op::Restart),
+        1 => Just(Op::Crash),
+    ]
+}
+
+#[derive(Debug, Clone)]
+struct Delivery {
+    id: DeliveryId,
+    event: i64,
+    state: State,
+    due_at: Timestamp,
+    filtered: bool,
+    released: bool,
+    claims: Option<String>,
+    filter_tries: u32,
+    attempts: u32,
+    attempts_before: u32,
+}
+
+/// What the ledger should hold.
+struct Model {
+    now: Timestamp,
+    plan: Digest,
+    /// By place; the number makes the event's id.
+    events: BTreeMap<i64, (u64, NewEvent)>,
+    last: i64,
+    cursor: i64,
+    deliveries: BTreeMap<i64, Delivery>,
+    last_delivery: i64,
+    last_fan_out: Option<FanOut>,
+}
+
+impl Model {
+    fn made(&mut self, id: DeliveryId, event: i64) -> DeliverySeq {
+        self.last_delivery += 1;
+        let delivery = Delivery {
+            id,
+            event,
+            state: State::Due,
+            due_at: self.now,
+            filtered: false,
+            released: false,
+            claims: None,
+            filter_tries: 0,
+            attempts: 0,
+            attempts_before: 0,
+        };
+        self.deliveries.insert(self.last_delivery, delivery);
+        DeliverySeq(self.last_delivery)
+    }
+
+    fn pick(&self, pick: usize) -> Option<(i64, Delivery)> {
+        let count = self.deliveries.len().max(1);
+        self.deliveries.iter().nth(pick % count).map(|(seq, delivery)| (*seq, delivery.clone()))
+    }
+
+    /// The step as the pipeline would make it, for the delivery as it is.
+    fn step(&self, delivery: &Delivery, kind: Kind) -> Step {
+        let again = self.now.plus_millis(5_000);
+        let number = delivery.attempts + 1;
+        match kind {
+            Kind::Filtered => {
+                let claims = (delivery.event % 2 == 0).then(|| format!("{{\"after\":{}}}", delivery.event));
+                Step::Filtered { claims, runs: vec![run()] }
+            }
+            Kind::FilterAgain => Step::FilterAgain { runs: vec![run()], due_at: again },
+            Kind::Dropped => Step::Dropped { runs: vec![run()], reason: "dropped".into() },
+            Kind::Held => Step::Held { runs: vec![run()], reason: "held".into() },
+            Kind::Delivered => Step::Delivered { attempt: attempt(number, 200) },
+            Kind::Retry => Step::Retry { attempt: attempt(number, 500), due_at: again },
+            Kind::Dead => Step::Dead { attempt: Some(attempt(number, 500)), reason: "dead".into() },
+        }
+    }
+
+    fn settle(&mut self, seq: i64, step: &Step) {
+        let Some(delivery) = self.deliveries.get_mut(&seq).filter(|d| d.state == State::Due) else { return };
+        match step {
+            Step::Filtered { claims, .. } if !delivery.filtered => {
+                delivery.filtered = true;
+                delivery.claims = claims.clone();
+            }
+            Step::FilterAgain { due_at, .. } if !delivery.filtered => {
+                delivery.filter_tries += 1;
+                delivery.due_at = *due_at;
+            }
+            Step::Filtered { .. } | Step::FilterAgain { .. } => {}
+            Step::Dropped { .. } => delivery.state = State::Dropped,
+            Step::Held { .. } => delivery.state = State::Held,
+            Step::Delivered { attempt } => {
+                delivery.attempts = attempt.number;
+                delivery.state = State::Delivered;
+            }
+            Step::Retry { attempt, due_at } => {
+                delivery.attempts = attempt.number;
+                delivery.due_at = *due_at;
+            }
+            Step::Dead { .. } => {
+                delivery.attempts += 1;
+                delivery.state = State::Dead;
+            }
+        }
+    }
+
+    fn redrive(&mut self, seq: i64, redrive: Redrive) -> &'static str {
+        let now = self.now;
+        let Some(delivery) = self.deliveries.get_mut(&seq) else { return "none" };
+        match (redrive, delivery.state) {
+            (Redrive::Discard, State::Held | State::Dead) => {
+                delivery.state = State::Dropped;
+                return "discarded";
+            }
+            (Redrive::Release, State::Held) => {
+                delivery.filtered = true;
+                delivery.released = true;
+                delivery.claims = None;
+            }
+            (Redrive::Again, State::Held | State::Dead) => {}
+            _ => return "not applicable",
+        }
+        delivery.state = State::Due;
+        delivery.due_at = now;
+        delivery.filter_tries = 0;
+        delivery.attempts_before = delivery.attempts;
+        "due"
+    }
+
+    fn retain(&mut self) {
+        let before = self.now.plus_millis(-30 * 24 * 3600 * 1000);
+        let pending = |deliveries: &BTreeMap<i64, Delivery>, event: i64| {
+            deliveries.values().any(|d| d.event == event && matches!(d.state, State::Due | State::Held))
+        };
+        let gone: Vec<i64> = self
+            .events
+            .iter()
+            .filter(|(seq, (_, event))| {
+                **seq <= self.cursor && event.accepted_at < before && !pending(&self.deliveries, **seq)
+            })
+            .map(|(seq, _)| *seq)
+            .collect();
+        self.events.retain(|seq, _| !gone.contains(seq));
+        self.deliveries.retain(|_, delivery| !gone.contains(&delivery.event));
+    }
+
+    fn count(&self, state: State) -> u64 {
+        self.deliveries.values().filter(|d| d.state == state).count() as u64
+    }
+}
+
+async fn apply(
+    model: &mut Model,
+    folder: &mut TempDir,
+    ledger: Ledger,
+    op: Op,
+    number: u64,
+) -> Result<Ledger, TestCaseError> {
+    let tenant: TenantId = TENANT.parse().unwrap();
+    match op {
+        Op::Append { key, body } => {
+            let mut new = event(number);
+            new.dedupe.key = event(key).dedupe.key;
+            new.dedupe.body = [body; 32];
+            new.accepted_at = model.now;
+            let seen = model.events.values().find(|(_, e)| e.dedupe.key == new.dedupe.key);
+            let expected = match seen {
+                Some((_, seen)) if seen.dedupe.body == new.dedupe.body => Appended::Duplicate { id: seen.id },
+                Some((_, seen)) => Appended::Conflict { id: seen.id },
+                None => {
+                    model.last += 1;
+                    Appended::New(EventSeq(model.last))
+                }
+            };
+            prop_assert_eq!(ledger.append(new.clone()).await.unwrap(), expected);
+            if let Appended::New(seq) = expected {
+                model.events.insert(seq.0, (number, new));
+            }
+        }
+        Op::FanOut { subscriptions } => {
+            let news = ledger.journal_after(EventSeq(model.cursor), 3).await.unwrap();
+            let Some(through) = news.last().map(|event| event.seq) else { return Ok(ledger) };
+            let mut deliveries = Vec::new();
+            for event in &news {
+                for subscription in (0..3_u8).filter(|bit| subscriptions & (1 << bit) != 0) {
+                    let mut new = new_delivery(1, u128::from(subscription), model.plan);
+                    new.event = event.seq;
+                    new.id.event = event.id;
+                    new.due_at = model.now;
+                    deliveries.push(new);
+                }
+            }
+            let fan_out = FanOut { through, deliveries };
+            let made = ledger.fan_out(fan_out.clone()).await.unwrap();
+            prop_assert_eq!(made.len(), fan_out.deliveries.len());
+            for (made, new) in made.iter().zip(&fan_out.deliveries) {
+                prop_assert_eq!(made.seq, model.made(new.id, new.event.0));
+                prop_assert_eq!(made.id, new.id);
+            }
+            model.cursor = through.0;
+            model.last_fan_out = Some(fan_out);
+        }
+        Op::FanOutAgain => {
+            if let Some(fan_out) = model.last_fan_out.clone() {
+                // Whatever became of its deliveries meanwhile, retention included.
+                prop_assert!(ledger.fan_out(fan_out).await.unwrap().is_empty());
+            }
+        }
+        Op::Replay { pick } => {
+            let Some((_, delivery)) = model.pick(pick) else { return Ok(ledger) };
+            let runs = model
+                .deliveries
+                .values()
+                .filter(|d| d.event == delivery.event && d.id.subscription == delivery.id.subscription);
+            let run = runs.map(|d| d.id.run).max().unwrap_or(0) + 1;
+            let mut new = new_delivery(1, 1, model.plan);
+            new.event = EventSeq(delivery.event);
+            new.id = delivery.id;
+            new.due_at = model.now;
+            let made = ledger.replay(vec![new]).await.unwrap();
+            let id = DeliveryId { run, ..delivery.id };
+            prop_assert_eq!((made[0].id, made[0].seq), (id, model.made(id, delivery.event)));
+        }
+        Op::Settle { pick, kind, twice } => {
+            let Some((seq, delivery)) = model.pick(pick) else { return Ok(ledger) };
+            let step = model.step(&delivery, kind);
+            model.settle(seq, &step);
+            let settlement = Settlement { delivery: DeliverySeq(seq), at: model.now, step };
+            ledger.settle(settlement.clone()).await.unwrap();
+            if twice {
+                ledger.settle(settlement).await.unwrap();
+            }
+            // So that the next settlement is not the same one again.
+            model.now = model.now.plus_millis(1);
+        }
+        Op::Redrive { pick, redrive } => {
+            let Some((seq, delivery)) = model.pick(pick) else { return Ok(ledger) };
+            let expected = model.redrive(seq, redrive);
+            let got = match ledger.redrive(&tenant, delivery.id, redrive, model.now).await.unwrap() {
+                None => "none",
+                Some(Redriven::Discarded) => "discarded",
+                Some(Redriven::NotApplicable(state)) => {
+                    prop_assert_eq!(state, delivery.state);
+                    "not applicable"
+                }
+                Some(Redriven::Due(due)) => {
+                    prop_assert_eq!(due.attempts_before, delivery.attempts);
+                    "due"
+                }
+            };
+            prop_assert_eq!(got, expected);
+        }
+        Op::Wait { days } => model.now = model.now.plus_millis(days * 24 * 3600 * 1000),
+        Op::Retain => {
+            model.retain();
+            ledger.retain(model.now).await.unwrap();
+            // Interned again, as fan-out does when it is told that a plan is gone.
+            ledger.intern_plan(&Plan::default()).await.unwrap();
+        }
+        Op::Restart => {
+            let ledger = reopen(folder, ledger).await;
+            ledger.clock().set(model.now);
+            return Ok(ledger);
+        }
+        Op::Crash => {
+            let left = copy(folder);
+            drop(ledger);
+            *folder = left;
+            let ledger = open_at(folder);
+            ledger.clock().set(model.now);
+            return Ok(ledger);
+        }
+    }
+    ledger.clock().set(model.now);
+    Ok(ledger)
+}
+
+/// Everything that can be asked, against the model.
+async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCaseError> {
+    let tenant: TenantId = TENANT.parse().unwrap();
+    let journal = ledger.journal_after(EventSeq(0), 1_000).await.unwrap();
+    let journal: Vec<_> = journal.iter().map(|e| (e.seq.0, e.id)).collect();
+    let expected: Vec<_> = model.events.iter().map(|(seq, (_, e))| (*seq, e.id)).collect();
+    prop_assert_eq!(journal, expected);
+    prop_assert_eq!(ledger.cursor().0, model.cursor);
+    prop_assert_eq!(ledger.backlog(&tenant), model.count(State::Due) + model.count(State::Held));
+    let counts = Counts {
+        due: model.count(State::Due),
+        delivered: model.count(State::Delivered),
+        dropped: model.count(State::Dropped),
+        held: model.count(State::Held),
+        dead: model.count(State::Dead),
+    };
+    prop_assert_eq!(ledger.counts(&tenant, None).await.unwrap(), counts);
+    let lanes = ledger.lanes().await.unwrap();
+    prop_assert_eq!(lanes.iter().map(|lane| lane.deliveries).sum::<u64>(), counts.due);
+    let mut due = BTreeMap::new();
+    for lane in &lanes {
+        for row in ledger.due(lane.subscription, model.now.plus_millis(10_000), None, 1_000).await.unwrap() {
+            due.insert(row.seq.0, row);
+        }
+    }
+    let listed = ledger.deliveries(&tenant, DeliveryQuery::default(), None, 200).await.unwrap();
+    prop_assert_eq!(listed.items.len(), model.deliveries.len());
+    for record in &listed.items {
+        let Some(expected) = model.deliveries.get(&record.seq.0) else {
+            return Err(TestCaseError::fail(format!("{} is not in the model", record.id)));
+        };
+        prop_assert_eq!((record.id, record.state), (expected.id, expected.state));
+        prop_assert_eq!((record.attempts, record.released), (expected.attempts, expected.released));
+        let numbers: Vec<u32> = ledger.attempts(record.seq).await.unwrap().iter().map(|a| a.number).collect();
+        prop_assert_eq!(numbers, (1..=expected.attempts).collect::<Vec<_>>());
+        let content = ledger.load(record.seq).await.unwrap().unwrap();
+        prop_assert_eq!((content.filtered, &content.claims), (expected.filtered, &expected.claims));
+        match due.get(&record.seq.0) {
+            Some(row) => {
+                prop_assert_eq!(expected.state, State::Due);
+                prop_assert_eq!((row.due_at, row.filter_tries), (expected.due_at, expected.filter_tries));
+                prop_assert_eq!((row.attempts, row.attempts_before), (expected.attempts, expected.attempts_before));
+                prop_assert_eq!((row.filtered, row.plan), (expected.filtered, model.plan));
+            }
+            None => prop_assert!(expected.state != State::Due, "{} is due and not listed as due", record.id),
+        }
+    }
+    prop_assert_eq!(violations(ledger).await.unwrap(), Vec::<String>::new());
+    Ok(())
+}
+
+/// What of the invariants in the module's documentation can be asked of the rows alone.
+async fn violations(ledger: &Ledger) -> Result<Vec<String>, Error> {
+    const NONE: [(&str, &str); 6] = [
+        (
+            "tally is not the count of the rows",
+            "SELECT count(*) FROM tally t WHERE due <> (SELECT count(*) FROM delivery d WHERE d.tenant = t.tenant
+                 AND d.subscription = t.subscription AND state = 0)
+              OR delivered + dropped + held + dead <> (SELECT count(*) FROM delivery d WHERE d.tenant = t.tenant
+                 AND d.subscription = t.subscription AND state > 0)",
+        ),
+        (
+            "refs is not the count of the rows",
+            "SELECT count(*) FROM plan p WHERE refs <> (SELECT count(*) FROM delivery d WHERE d.plan = p.id)",
+        ),
+        (
+            "a delivery without event or plan",
+            "SELECT count(*) FROM delivery d WHERE d.event_seq NOT IN (SELECT seq FROM event)
+                 OR d.plan NOT IN (SELECT id FROM plan)",
+        ),
+        (
+            "an attempt or bytes without a delivery",
+            "SELECT (SELECT count(*) FROM attempt WHERE delivery NOT IN (SELECT seq FROM delivery))
+                 + (SELECT count(*) FROM filtered WHERE delivery NOT IN (SELECT seq FROM delivery))",
+        ),
+        (
+            "a first run behind the cursor",
+            "SELECT count(*) FROM delivery WHERE event_seq > (SELECT value FROM mark WHERE name = 'cursor')",
+        ),
+        ("the file is damaged", "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'"),
+    ];
+    ledger
+        .readers()
+        .read(|conn| {
+            let mut found = Vec::new();
+            for (what, sql) in NONE {
+                let count: i64 = conn.query_row(sql, [], |row| row.get(0))?;
+                if count > 0 {
+                    found.push(format!("{what}: {count}"));
+                }
+            }
+            Ok(found)
+        })
+        .await
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_ledger_is_its_model(ops in prop::collection::vec(op(), 1..60)) {
+        block_on(async {
+            let (mut folder, mut ledger) = open();
+            with_tenant(&ledger).await;
+            let plan = ledger.intern_plan(&Plan::default()).await.unwrap();
+            let mut model = Model {
+                now: NOW,
+                plan,
+                events: BTreeMap::new(),
+                last: 0,
+                cursor: 0,
+                deliveries: BTreeMap::new(),
+                last_delivery: 0,
+                last_fan_out: None,
+            };
+            for (number, op) in (100..).zip(ops) {
+                ledger = apply(&mut model, &mut folder, ledger, op, number).await?;
+            }
+            compare(&model, &ledger).await?;
+            let ledger = reopen(&folder, ledger).await;
+            compare(&model, &ledger).await
+        })?;
+    }
+}
