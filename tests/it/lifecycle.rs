@@ -90,8 +90,11 @@ async fn sigterm_lets_deliveries_in_flight_finish() {
     assert_eq!(status.code(), Some(0), "it ends with 0:\n{}", host.log());
 
     host.start_again().await;
-    acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
-    assert_eq!(receiver.count(), 1, "what was in flight was finished, and is not sent again");
+    let id = subscription.delivery_of(&accepted);
+    acme.delivery_in("delivered", &id).await;
+    // The second event may have come just before the door was closed.
+    let copies = receiver.all().iter().filter(|received| received.id() == id).count();
+    assert_eq!(copies, 1, "what was in flight was finished, and is not sent again");
 }
 
 #[tokio::test]
@@ -239,16 +242,26 @@ async fn the_data_folder_is_the_owners_alone() {
 }
 
 #[tokio::test]
-async fn another_master_key_opens_nothing_and_says_so() {
+async fn another_master_key_is_refused_at_the_start() {
     let mut host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Wso2).await;
     host.terminate().await;
-    std::fs::remove_file(host.data().join("master.key")).unwrap();
+    let (key, kept) = (host.data().join("master.key"), host.path("kept.key"));
+    std::fs::rename(&key, &kept).unwrap();
+
+    let ended = Host::command(&host.path(""))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data", "data"])
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(!ended.status.success(), "what it cannot read, it must not go on with");
+    assert!(said.contains("master.key") && said.contains("put the right file back"), "it says what to do: {said}");
+
+    std::fs::rename(&kept, &key).unwrap();
     host.start_again().await;
-    let answer = source.send(event::wso2("one")).await;
-    assert_eq!(answer.not_the_problem(500, "secret_unreadable"), None, "the host's own fault, told as such");
-    assert_eq!(acme.get("/events").await["items"], json!([]), "nothing is stored");
+    source.accept(event::wso2("one")).await;
 }
 
 #[tokio::test]
@@ -258,6 +271,7 @@ async fn everything_that_was_set_up_is_there_after_a_restart() {
     let source = acme.source("idp", Seed::Wso2).await;
     acme.filter("enrich-from-table").await;
     acme.table("apps", &[("a1", json!({"owner": "team-shop"}))]).await;
+    acme.table("organizations", &[]).await;
     let receiver = Receiver::start().await;
     let subscription = acme.subscribe(&receiver).chain(json!([{"filter": "enrich-from-table"}])).create().await;
     let first = source.accept(event::wso2("one")).await;

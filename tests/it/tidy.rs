@@ -100,14 +100,13 @@ impl File {
     /// Its lines with their numbers, without comments and without its tests.
     fn code(&self) -> Vec<(usize, &str)> {
         let mut lines = Vec::new();
-        let mut numbered = self.text.lines().enumerate().peekable();
+        let mut numbered = self.text.lines().enumerate();
         while let Some((number, line)) = numbered.next() {
             if line == "#[cfg(test)]" {
-                // What it belongs to: to the end of its block, or of its line.
-                for (_, line) in numbered.by_ref() {
-                    if line == "}" || line.ends_with(';') {
-                        break;
-                    }
+                // What it belongs to: one line, or a block to its end.
+                let item = numbered.by_ref().map(|(_, line)| line).find(|line| !line.starts_with("#["));
+                if item.is_some_and(|item| !item.ends_with(';')) {
+                    numbered.by_ref().map(|(_, line)| line).find(|line| *line == "}");
                 }
             } else if !line.trim_start().starts_with("//") {
                 lines.push((number + 1, line));
@@ -274,7 +273,8 @@ fn the_rules_find_what_they_forbid() {
         ("ledger/writer.rs", "use super::super::sandbox::Sandbox;", 1),
         ("ledger/mod.rs", "use super::sandbox::Sandbox;", 1),
         ("ledger/writer.rs", "//! See [`x`](crate::sandbox::x).", 0),
-        ("ledger/writer.rs", "#[cfg(test)]\nmod tests {\n    use crate::sandbox;\n}", 1),
+        ("ledger/writer.rs", "#[cfg(test)]\nmod tests {\n    use crate::sandbox;\n    use super::super::x;\n}", 1),
+        ("ledger/writer.rs", "#[cfg(test)]\nmod tests;\nuse crate::sandbox;", 1),
         ("http/ingest.rs", "use crate::ledger::Ledger;", 1),
         ("http/ingest.rs", "use axum::Router;\nuse crate::pipeline::Pipeline;", 0),
         ("pipeline/accept.rs", "use crate::control::Control;", 1),
