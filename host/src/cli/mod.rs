@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod emit;
+pub mod filter;
 pub mod serve;
 
 use std::path::PathBuf;
@@ -41,6 +42,8 @@ enum FilterCommand {
         /// The component, a .wasm file.
         file: PathBuf,
     },
+    /// Run this component over an event and show the verdict, the difference and the cost.
+    Run(filter::RunArgs),
 }
 
 /// Runs the program.
@@ -60,7 +63,8 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Serve(args) => serve::run(args).await,
             Command::Demo(args) => crate::demo::run(args).await,
-            Command::Filter(FilterCommand::Check { .. }) => Ok(ExitCode::SUCCESS),
+            Command::Filter(FilterCommand::Check { file }) => filter::check(&file).await,
+            Command::Filter(FilterCommand::Run(args)) => filter::run(args).await,
             Command::Emit(args) => emit::run(args).await,
             Command::CompileFilter => unreachable!("returned above"),
         }

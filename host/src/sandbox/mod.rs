@@ -22,11 +22,13 @@ mod call;
 mod compile;
 mod engine;
 mod fault;
+mod filters;
 mod host;
 mod imports;
 mod limits;
 mod linker;
 mod log;
+mod options;
 mod rejected;
 mod slots;
 mod state;
@@ -37,14 +39,11 @@ mod wit_v0_1;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use moka::future::Cache as MemoryCache;
 use tokio::runtime::{Handle, Runtime};
 
 use crate::crypto::sha256;
@@ -56,9 +55,10 @@ use crate::domain::time::Timestamp;
 use crate::domain::verdict::{Fault, FilterRun, Verdict};
 
 pub use compile::{COMPILER_ARGUMENT, compiler_main};
+pub use options::{Components, Error, Options};
 pub use rejected::Rejected;
 
-use artefact::Artefact;
+use filters::{Filters, Loaded};
 
 /// Every metric of this module, with its kind and what it says.
 pub const METRICS: &[(&str, &str, &str)] = &[
@@ -81,93 +81,6 @@ const MEMORY: &str = "setgate_filter_memory_bytes";
 const RUNNING: &str = "setgate_filter_calls_running";
 const LOADS: &str = "setgate_filter_loads_total";
 const UPLOADS: &str = "setgate_filter_uploads_total";
-
-/// Where the wasm of a filter is found again, by digest, when neither memory nor disk has its machine code.
-pub type Components = Arc<dyn Fn(Digest) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
-
-/// How a [`Sandbox`] is set up.
-#[derive(Clone)]
-pub struct Options {
-    /// Folder of compiled filters; made with mode 0700.
-    pub cache_dir: PathBuf,
-    /// Key of the MAC over compiled filters. Whoever has it can run machine code in this process.
-    pub cache_key: [u8; 32],
-    /// Where wasm is found again.
-    pub components: Components,
-    /// The program that compiles when called with [`COMPILER_ARGUMENT`]: the host's own. None: compile in this process,
-    /// without limits, for tests and for the author's own filter on the author's own machine.
-    pub compiler: Option<PathBuf>,
-    /// Calls at once. Each takes a slot of the pool: address space, and up to [`Self::keep_resident_bytes`] of memory.
-    pub instances_max: u32,
-    /// Calls at once of one tenant.
-    pub instances_per_tenant_max: u32,
-    /// Threads that run guests, and nothing else.
-    pub guest_threads: usize,
-    /// Fuel after which a call lets others go on; about a millisecond's.
-    pub fuel_slice: u64,
-    /// Size of a slot for linear memory, in bytes: the most that any tenant's quota can give.
-    pub memory_bytes_max: u64,
-    /// Size of a slot for a table, in elements: the most that any tenant's quota can give.
-    pub table_elements_max: u64,
-    /// Bytes of a slot that stay in memory between two calls. Only used where the machine has no swap, see `engine`.
-    pub keep_resident_bytes: usize,
-    /// Machine code kept in memory, in bytes.
-    pub loaded_bytes_max: u64,
-    /// Machine code kept on disk, in bytes.
-    pub cache_bytes_max: u64,
-    /// Compiles at once.
-    pub compiles_max: usize,
-    /// Milliseconds one compile may take.
-    pub compile_wall_ms_max: u64,
-    /// CPU seconds one compile may take, over all its threads.
-    pub compile_cpu_seconds_max: u64,
-    /// Bytes of memory one compile may take. SpiderMonkey takes 440 MB.
-    pub compile_memory_bytes_max: u64,
-}
-
-impl Options {
-    /// The defaults, for a node of a few cores.
-    pub fn new(cache_dir: PathBuf, cache_key: [u8; 32], components: Components) -> Self {
-        Self {
-            cache_dir,
-            cache_key,
-            components,
-            compiler: None,
-            instances_max: 64,
-            instances_per_tenant_max: 32,
-            guest_threads: std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get),
-            fuel_slice: 1_000_000,
-            memory_bytes_max: 128 << 20,
-            table_elements_max: 20_000,
-            keep_resident_bytes: 512 << 10,
-            loaded_bytes_max: 256 << 20,
-            cache_bytes_max: 2 << 30,
-            compiles_max: 1,
-            compile_wall_ms_max: 60_000,
-            compile_cpu_seconds_max: 60,
-            compile_memory_bytes_max: 1 << 30,
-        }
-    }
-}
-
-/// Why a [`Sandbox`] could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The engine refused its configuration, or the machine the pool's address space.
-    #[error("the filter engine cannot be set up: {0}")]
-    Engine(String),
-    /// The folder of compiled filters cannot be used.
-    #[error("the folder of compiled filters `{path}` cannot be used")]
-    CacheDir {
-        /// Which folder.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// The threads for guests could not be started.
-    #[error("the threads for filters cannot be started")]
-    Threads(#[source] std::io::Error),
-}
 
 /// A filter that was taken in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,7 +122,7 @@ pub trait Tables: Send + Sync {
 
 /// Tables as maps: for tests, for the CLI, and for deliveries without any.
 #[derive(Debug, Clone, Default)]
-pub struct MemoryTables(pub BTreeMap<String, BTreeMap<String, Arc<str>>>);
+pub struct MemoryTables(pub BTreeMap<String, HashMap<String, Arc<str>>>);
 
 impl Tables for MemoryTables {
     fn get(&self, table: &str, key: &str) -> Option<Option<Arc<str>>> {
@@ -271,21 +184,11 @@ pub struct Sandbox(Arc<Shared>);
 
 struct Shared {
     host: Arc<call::Host>,
-    components: Components,
-    compiler: compile::Compiler,
-    disk: Arc<cache::Cache>,
-    loaded: MemoryCache<Digest, Arc<Loaded>>,
+    filters: Filters,
     slots: slots::Slots,
     guests: Handle,
     /// The runtime behind `guests`; taken when it is shut down.
     runtime: Mutex<Option<Runtime>>,
-}
-
-/// A filter in memory, ready to be instantiated.
-struct Loaded {
-    pre: wit_v0_1::FilterPre<state::State>,
-    needs: BTreeSet<Grant>,
-    code_bytes: u32,
 }
 
 impl Sandbox {
@@ -295,10 +198,7 @@ impl Sandbox {
     /// See [`Error`].
     pub fn new(options: Options) -> Result<Self, Error> {
         let engine = engine::pooled(&options).map_err(|error| Error::Engine(format!("{error:#}")))?;
-        let compatibility = engine::compatibility(&engine);
-        let disk =
-            cache::Cache::open(options.cache_dir.clone(), options.cache_key, compatibility, options.cache_bytes_max)
-                .map_err(|source| Error::CacheDir { path: options.cache_dir.clone(), source })?;
+        let filters = Filters::new(engine.clone(), &options)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.guest_threads.max(1))
             .thread_name("setgate-guest")
@@ -310,19 +210,13 @@ impl Sandbox {
             .build()
             .map_err(Error::Threads)?;
         Ok(Self(Arc::new(Shared {
-            compiler: compile::Compiler::new(&options),
             host: Arc::new(call::Host {
                 engine,
                 fuel_slice: options.fuel_slice,
                 memory_bytes_max: options.memory_bytes_max,
                 table_elements_max: options.table_elements_max,
             }),
-            components: options.components,
-            disk: Arc::new(disk),
-            loaded: MemoryCache::builder()
-                .weigher(|_, loaded: &Arc<Loaded>| loaded.code_bytes)
-                .max_capacity(options.loaded_bytes_max)
-                .build(),
+            filters,
             slots: slots::Slots::new(
                 usize::try_from(options.instances_max).unwrap_or(usize::MAX),
                 usize::try_from(options.instances_per_tenant_max).unwrap_or(usize::MAX),
@@ -374,9 +268,9 @@ impl Shared {
         let began = Instant::now();
         let digest = Digest(sha256(&wasm));
         let size_bytes = wasm.len() as u64;
-        let loaded = match self.from_memory_or_disk(digest).await {
+        let loaded = match self.filters.known(digest).await {
             Some(loaded) => loaded,
-            None => self.compiled(digest, wasm).await?,
+            None => self.filters.compiled(digest, wasm).await?,
         };
         let compile_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.start(&loaded, quota).await?;
@@ -396,7 +290,7 @@ impl Shared {
         let asked_at = Instant::now();
         let (filter, digest) = (call.filter.clone(), call.digest);
         let faulted = |fault| Ran::without_call(filter, digest, fault, asked_at);
-        let loaded = match self.load(digest).await {
+        let loaded = match self.filters.get(digest).await {
             Ok(loaded) => loaded,
             Err(fault) => return faulted(fault),
         };
@@ -425,57 +319,6 @@ impl Shared {
         }
     }
 
-    /// The filter, from memory, disk or the compiler, whichever has it first. Callers of one filter wait for one load.
-    async fn load(&self, digest: Digest) -> Result<Arc<Loaded>, Fault> {
-        let unavailable = |detail: String| Fault::Unavailable { detail };
-        let loading = async {
-            if let Some(loaded) = self.from_disk(digest).await {
-                return Ok(Arc::new(loaded));
-            }
-            let Some(wasm) = (self.components)(digest).await else {
-                return Err(unavailable(format!("its version {digest} is not stored here")));
-            };
-            if Digest(sha256(&wasm)) != digest {
-                return Err(unavailable(format!("what is stored as {digest} has another digest")));
-            }
-            self.from_compiler(digest, wasm).await.map(Arc::new).map_err(|why| unavailable(why.to_string()))
-        };
-        self.loaded.try_get_with(digest, loading).await.map_err(|fault: Arc<Fault>| fault.as_ref().clone())
-    }
-
-    async fn from_memory_or_disk(&self, digest: Digest) -> Option<Arc<Loaded>> {
-        let loading = async { self.from_disk(digest).await.map(Arc::new) };
-        self.loaded.optionally_get_with(digest, loading).await
-    }
-
-    async fn compiled(&self, digest: Digest, wasm: Bytes) -> Result<Arc<Loaded>, Rejected> {
-        let compiling = async { self.from_compiler(digest, wasm).await.map(Arc::new) };
-        self.loaded.try_get_with(digest, compiling).await.map_err(|why: Arc<Rejected>| why.as_ref().clone())
-    }
-
-    async fn from_disk(&self, digest: Digest) -> Option<Loaded> {
-        let (disk, engine) = (self.disk.clone(), self.host.engine.clone());
-        let reading = tokio::task::spawn_blocking(move || Loaded::new(&engine, &disk.load(&digest)?).ok());
-        let loaded = reading.await.ok().flatten()?;
-        metrics::counter!(LOADS, "from" => "disk").increment(1);
-        Some(loaded)
-    }
-
-    async fn from_compiler(&self, digest: Digest, wasm: Bytes) -> Result<Loaded, Rejected> {
-        let artefact = self.compiler.compile(wasm).await?;
-        let (disk, engine) = (self.disk.clone(), self.host.engine.clone());
-        let loading = tokio::task::spawn_blocking(move || {
-            let loaded = Loaded::new(&engine, &artefact)?;
-            if let Err(error) = disk.store(&digest, &artefact) {
-                tracing::warn!(%digest, %error, "compiled filter is not kept on disk: it will be compiled again");
-            }
-            Ok(loaded)
-        });
-        let loaded = loading.await.map_err(|error| Rejected::Host { detail: error.to_string() })??;
-        metrics::counter!(LOADS, "from" => "compiler").increment(1);
-        Ok(loaded)
-    }
-
     fn shutdown(&self) {
         self.slots.close();
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -489,21 +332,6 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.shutdown();
-    }
-}
-
-impl Loaded {
-    /// Loads, looks at and links machine code. Blocks for as long as copying it takes.
-    fn new(engine: &wasmtime::Engine, artefact: &Artefact) -> Result<Self, Rejected> {
-        let words = |error: wasmtime::Error| fault::bounded(&format!("{error:#}"));
-        // What the pool has no room for is refused here: too many memories, tables or core instances, a memory whose
-        // first size is over a slot's.
-        let component = artefact.load(engine).map_err(|error| Rejected::Invalid { detail: words(error) })?;
-        let needs = validate::component(engine, &component)?;
-        let pre = linker::link(engine, &component).map_err(|error| Rejected::WrongTypes { detail: words(error) })?;
-        // Else the first call pays for it.
-        component.initialize_copy_on_write_image().map_err(|error| Rejected::Host { detail: words(error) })?;
-        Ok(Self { pre, needs, code_bytes: u32::try_from(artefact.code().len()).unwrap_or(u32::MAX) })
     }
 }
 

@@ -1,9 +1,12 @@
 //! What the sandbox promises, each promise with a guest that tries to break it.
 
+mod compiling;
 mod guests;
 mod keeping;
 mod running;
 mod upload;
+
+use std::path::PathBuf;
 
 use super::*;
 

@@ -191,7 +191,7 @@ async fn a_spent_lookup_budget_is_an_answer() {
       (call $answer (i32.const 0) (i32.const 3) (i32.const 1024) (local.get $n))"#;
     let digest = fixture.upload(LOOKUP.doing(TEXT, process)).await.unwrap().digest;
     let mut call = fixture.call(digest);
-    let rows = BTreeMap::from([("\"".to_owned(), Arc::from("1"))]);
+    let rows = HashMap::from([("\"".to_owned(), Arc::from("1"))]);
     call.tables = Arc::new(MemoryTables(BTreeMap::from([("{".to_owned(), rows)])));
     assert_eq!(fixture.sandbox.run(call).await.verdict, Ok(Verdict::Drop(r#"{"a""#.into())));
 }

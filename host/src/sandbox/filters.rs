@@ -1,0 +1,124 @@
+//! Filters in memory: from disk where their machine code is there, else from the compiler.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use moka::future::Cache as MemoryCache;
+use wasmtime::Engine;
+
+use crate::crypto::sha256;
+use crate::domain::filter::Grant;
+use crate::domain::id::Digest;
+use crate::domain::verdict::Fault;
+
+use super::artefact::Artefact;
+use super::cache::Cache;
+use super::compile::Compiler;
+use super::state::State;
+use super::wit_v0_1::FilterPre;
+use super::{Components, Error, LOADS, Options, Rejected, engine, fault, linker, validate};
+
+/// Every filter that was asked for and still has a place.
+pub(super) struct Filters {
+    engine: Engine,
+    components: Components,
+    compiler: Compiler,
+    disk: Arc<Cache>,
+    loaded: MemoryCache<Digest, Arc<Loaded>>,
+}
+
+/// A filter in memory, ready to be instantiated.
+pub(super) struct Loaded {
+    pub(super) pre: FilterPre<State>,
+    pub(super) needs: BTreeSet<Grant>,
+    code_bytes: u32,
+}
+
+impl Filters {
+    /// No filters yet, over the folder of compiled ones.
+    pub(super) fn new(engine: Engine, options: &Options) -> Result<Self, Error> {
+        let dir = options.cache_dir.clone();
+        let compatibility = engine::compatibility(&engine);
+        let disk = Cache::open(dir.clone(), options.cache_key, compatibility, options.cache_bytes_max)
+            .map_err(|source| Error::CacheDir { path: dir, source })?;
+        Ok(Self {
+            engine,
+            components: options.components.clone(),
+            compiler: Compiler::new(options),
+            disk: Arc::new(disk),
+            loaded: MemoryCache::builder()
+                .weigher(|_, loaded: &Arc<Loaded>| loaded.code_bytes)
+                .max_capacity(options.loaded_bytes_max)
+                .build(),
+        })
+    }
+
+    /// The filter, from memory, disk or the compiler, whichever has it first. Callers of one filter wait for one load.
+    pub(super) async fn get(&self, digest: Digest) -> Result<Arc<Loaded>, Fault> {
+        let unavailable = |detail: String| Fault::Unavailable { detail };
+        let loading = async {
+            if let Some(loaded) = self.read(digest).await {
+                return Ok(Arc::new(loaded));
+            }
+            let Some(wasm) = (self.components)(digest).await else {
+                return Err(unavailable(format!("its version {digest} is not stored here")));
+            };
+            if Digest(sha256(&wasm)) != digest {
+                return Err(unavailable(format!("what is stored as {digest} has another digest")));
+            }
+            self.compile(digest, wasm).await.map(Arc::new).map_err(|why| unavailable(why.to_string()))
+        };
+        self.loaded.try_get_with(digest, loading).await.map_err(|fault: Arc<Fault>| fault.as_ref().clone())
+    }
+
+    /// The filter, where its machine code is known already.
+    pub(super) async fn known(&self, digest: Digest) -> Option<Arc<Loaded>> {
+        let loading = async { self.read(digest).await.map(Arc::new) };
+        self.loaded.optionally_get_with(digest, loading).await
+    }
+
+    /// The filter, compiled from `wasm` where no other caller does so already.
+    pub(super) async fn compiled(&self, digest: Digest, wasm: Bytes) -> Result<Arc<Loaded>, Rejected> {
+        let compiling = async { self.compile(digest, wasm).await.map(Arc::new) };
+        self.loaded.try_get_with(digest, compiling).await.map_err(|why: Arc<Rejected>| why.as_ref().clone())
+    }
+
+    async fn read(&self, digest: Digest) -> Option<Loaded> {
+        let (disk, engine) = (self.disk.clone(), self.engine.clone());
+        let reading = tokio::task::spawn_blocking(move || Loaded::new(&engine, &disk.load(&digest)?).ok());
+        let loaded = reading.await.ok().flatten()?;
+        metrics::counter!(LOADS, "from" => "disk").increment(1);
+        Some(loaded)
+    }
+
+    async fn compile(&self, digest: Digest, wasm: Bytes) -> Result<Loaded, Rejected> {
+        let artefact = self.compiler.compile(wasm).await?;
+        let (disk, engine) = (self.disk.clone(), self.engine.clone());
+        let loading = tokio::task::spawn_blocking(move || {
+            let loaded = Loaded::new(&engine, &artefact)?;
+            if let Err(error) = disk.store(&digest, &artefact) {
+                tracing::warn!(%digest, %error, "compiled filter is not kept on disk: it will be compiled again");
+            }
+            Ok(loaded)
+        });
+        let loaded = loading.await.map_err(|error| Rejected::Host { detail: error.to_string() })??;
+        metrics::counter!(LOADS, "from" => "compiler").increment(1);
+        Ok(loaded)
+    }
+}
+
+impl Loaded {
+    /// Loads, looks at and links machine code. Blocks for as long as copying it takes.
+    fn new(engine: &Engine, artefact: &Artefact) -> Result<Self, Rejected> {
+        let words = |error: wasmtime::Error| fault::bounded(&format!("{error:#}"));
+        // What the pool has no room for is refused here: too many memories, tables or core instances, a memory whose
+        // first size is over a slot's.
+        let component = artefact.load(engine).map_err(|error| Rejected::Invalid { detail: words(error) })?;
+        let needs = validate::component(engine, &component)?;
+        let pre = linker::link(engine, &component).map_err(|error| Rejected::WrongTypes { detail: words(error) })?;
+        // Else the first call pays for it.
+        component.initialize_copy_on_write_image().map_err(|error| Rejected::Host { detail: words(error) })?;
+        Ok(Self { pre, needs, code_bytes: u32::try_from(artefact.code().len()).unwrap_or(u32::MAX) })
+    }
+}

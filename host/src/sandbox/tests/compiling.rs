@@ -1,0 +1,83 @@
+//! The compiler's process, as its parent sees it. Small scripts stand for the compiler; the real one is run from outside,
+//! where there is a binary.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::*;
+
+/// One at a time: a process started by another test could hold a script open for writing while this one starts it.
+static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A fixture whose compiler is a shell script.
+async fn compiler(script: &str) -> (Fixture, tempfile::TempDir, tokio::sync::MutexGuard<'static, ()>) {
+    let one = ONE.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("compiler");
+    write_program(&program, script);
+    let fixture = Fixture::with(|options| {
+        options.compiler = Some(program);
+        options.compile_wall_ms_max = 300;
+        options.compile_cpu_seconds_max = 7;
+        options.compile_memory_bytes_max = 9;
+    });
+    (fixture, dir, one)
+}
+
+fn write_program(path: &Path, script: &str) {
+    std::fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+async fn rejected(script: &str) -> Rejected {
+    let (fixture, _dir, _one) = compiler(script).await;
+    fixture.upload(guests::pass()).await.unwrap_err()
+}
+
+fn limit(limit_name: &str, limit: u64) -> Rejected {
+    Rejected::CompileLimit { limit_name: limit_name.into(), limit }
+}
+
+#[tokio::test]
+async fn a_compiler_that_does_not_end_is_killed() {
+    let began = Instant::now();
+    assert_eq!(rejected("exec sleep 60").await, limit("compile_wall_ms_max", 300));
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn each_limit_the_compiler_dies_of_is_named() {
+    assert_eq!(rejected("cat >/dev/null; kill -XCPU $$").await, limit("compile_cpu_seconds_max", 7));
+    assert_eq!(rejected("cat >/dev/null; kill -KILL $$").await, limit("compile_cpu_seconds_max", 7));
+    assert_eq!(rejected("cat >/dev/null; kill -ABRT $$").await, limit("compile_memory_bytes_max", 9));
+}
+
+#[tokio::test]
+async fn words_about_the_component_are_the_authors_and_all_else_is_the_hosts() {
+    let why = rejected("cat >/dev/null; echo 'bad section' >&2; exit 3").await;
+    assert_eq!(why, Rejected::Invalid { detail: "bad section".into() });
+    let why = rejected("exit 1").await;
+    assert!(why.is_hosts_fault(), "{why}");
+    let (fixture, dir, _one) = compiler("").await;
+    drop(dir);
+    assert!(fixture.upload(guests::pass()).await.unwrap_err().is_hosts_fault(), "no compiler");
+}
+
+#[tokio::test]
+async fn the_compiler_is_told_its_limits_and_nothing_of_our_environment() {
+    let script = r#"d=$(dirname "$0"); cat >"$d/in"; env >"$d/env"; echo "$1" >"$d/arg"; exit 3"#;
+    let (fixture, dir, _one) = compiler(script).await;
+    assert!(fixture.upload(guests::pass()).await.is_err());
+    let read = |name| std::fs::read(dir.path().join(name)).unwrap();
+    let expected = [&9u64.to_le_bytes()[..], &7u64.to_le_bytes(), &guests::pass()].concat();
+    assert_eq!(read("in"), expected);
+    assert_eq!(read("arg"), b"compile-filter\n");
+    let env = String::from_utf8(read("env")).unwrap();
+    assert!(!env.contains("CARGO"), "{env}");
+}
+
+#[tokio::test]
+async fn a_flood_of_words_is_cut_and_ends() {
+    let why = rejected("cat >/dev/null; yes 'no' | head -c 100000 >&2; exit 3").await;
+    assert!(why.to_string().len() < 700, "{why}");
+}
