@@ -90,9 +90,8 @@ async fn a_newcomer_gets_from_the_readme_to_a_filter_at_work() {
     let script = script(&blocks, staged.path());
     let setgate = place::setgate();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(
-        std::iter::once(setgate.parent().unwrap().to_owned()).chain(std::env::split_paths(&path)),
-    );
+    let path =
+        std::env::join_paths(std::iter::once(setgate.parent().unwrap().to_owned()).chain(std::env::split_paths(&path)));
     // In a process group of its own, so that a host which the README starts ends with the story.
     let output = staged.path().join("output");
     let log = std::fs::File::create(&output).unwrap();
@@ -105,7 +104,7 @@ async fn a_newcomer_gets_from_the_readme_to_a_filter_at_work() {
         }
     }
     shell.args(["-c", &script]).current_dir(folder.path()).process_group(0).kill_on_drop(true);
-    shell.env("SETGATE_REPO", place::root()).env("PATH", path.unwrap()).envs(guest_toolchain().await);
+    shell.env("SETGATE_REPO", place::root()).env("PATH", path.unwrap());
     shell.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     let mut shell = shell.spawn().expect("bash is there");
     let group = shell.id().expect("it runs");
@@ -115,22 +114,6 @@ async fn a_newcomer_gets_from_the_readme_to_a_filter_at_work() {
     let said = String::from_utf8_lossy(&std::fs::read(&output).unwrap()).into_owned();
     let status = ended.unwrap_or_else(|_| panic!("the README's blocks do not come to an end:\n{said}")).unwrap();
     assert!(status.success(), "a block of the README fails ({status}), the last one named here:\n{said}");
-}
-
-/// Variables under which `cargo build` finds a toolchain that can compile filters, as `cargo xtask guests --env`
-/// prints them: `export NAME='value'` lines. Where rustup has the targets there are none.
-async fn guest_toolchain() -> Vec<(String, String)> {
-    let mut command = Command::new("cargo");
-    command.args(["xtask", "guests", "--env"]).current_dir(place::root()).stdin(Stdio::null());
-    let printed = command.output().await.expect("cargo is there");
-    let said = String::from_utf8_lossy(&printed.stderr).into_owned();
-    assert!(printed.status.success(), "`cargo xtask guests --env` finds no toolchain for filters: {said}");
-    let exports = String::from_utf8_lossy(&printed.stdout).into_owned();
-    let export = |line: &str| {
-        let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
-        Some((name.to_owned(), value.trim_matches(['\'', '"']).to_owned()))
-    };
-    exports.lines().filter_map(export).collect()
 }
 
 #[tokio::test]
