@@ -12,8 +12,7 @@ async fn the_signed_result_arrives_under_every_scheme() {
     let source = acme.source("idp", Seed::Set).await;
     acme.filter("drop-by-type").await;
     let mut subscriptions = Vec::new();
-    for (scheme, ed25519) in
-        [("standard", false), ("standard", true), ("hub", false), ("wso2", false), ("logto", false)]
+    for (scheme, ed25519) in [("standard", false), ("standard", true), ("hub", false), ("wso2", false), ("logto", false)]
     {
         let receiver = Receiver::start().await;
         let chain = json!([{"filter": "drop-by-type", "config": {"drop": ["sessionPresented"]}}]);
@@ -241,10 +240,8 @@ async fn a_receiver_that_hangs_delays_nobody_else() {
         events.push(source.accept(event::set(&format!("e{number}"))).await);
     }
     let expected = events.iter().map(|event| to_quick.delivery_of(event)).collect();
-    until("the quick receiver has everything while the slow one hangs", async || {
-        (quick.ids() == expected).then_some(())
-    })
-    .await;
+    until("the quick receiver has everything while the slow one hangs", async || (quick.ids() == expected).then_some(()))
+        .await;
     let answered = acme.deliveries("state=delivered").await;
     assert_eq!(answered.len(), 40, "the slow receiver has answered nothing so far");
 

@@ -58,11 +58,8 @@ async fn a_wrong_configuration_ends_the_start_and_names_the_key() {
         ("half of TLS", "[listen]\ntls_key = \"k.pem\"\n", "listen.tls_certificate"),
         ("a network that is none", "[egress]\nallow = [\"everywhere\"]\n", "egress.allow"),
         ("a log level that is none", "[log]\nlevel = \"a=b=c\"\n", "log.level"),
-        (
-            "a certificate that is not there",
-            "[listen]\naddress = \"127.0.0.1:0\"\ntls_certificate = \"c.pem\"\ntls_key = \"k.pem\"\n",
-            "c.pem",
-        ),
+        ("a certificate that is not there",
+            "[listen]\naddress = \"127.0.0.1:0\"\ntls_certificate = \"c.pem\"\ntls_key = \"k.pem\"\n", "c.pem"),
     ] {
         std::fs::write(folder.path().join("bad.toml"), text).unwrap();
         let ended = Host::command(folder.path()).args(["serve", "--config", "bad.toml"]).output().await.unwrap();
@@ -299,7 +296,11 @@ async fn the_listener_speaks_tls_where_it_has_a_certificate() {
     let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
     std::fs::write(&certificate, pem("CERTIFICATE", certified.cert.der())).unwrap();
     std::fs::write(&key, pem("PRIVATE KEY", &certified.signing_key.serialize_der())).unwrap();
-    let config = format!("[listen]\ntls_certificate = \"{}\"\ntls_key = \"{}\"", certificate.display(), key.display());
+    let config = format!(
+        "[listen]\ntls_certificate = \"{}\"\ntls_key = \"{}\"",
+        certificate.display(),
+        key.display()
+    );
     let host = Host::with().config(&config).trust(certified.cert.der().clone()).start().await;
     assert!(host.base().starts_with("https://"), "it says so: {}", host.base());
     let acme = host.tenant("acme").await;

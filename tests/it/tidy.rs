@@ -41,40 +41,14 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// What the domain, which is pure, may not name.
 const NOT_PURE: &[&str] = &[
-    "tokio",
-    "hyper",
-    "hyper_util",
-    "getrandom",
-    "rand",
-    "std::fs",
-    "std::net",
-    "std::env",
-    "std::thread",
-    "std::time::SystemTime",
-    "std::time::Instant",
+    "tokio", "hyper", "hyper_util", "getrandom", "rand", "std::fs", "std::net", "std::env", "std::thread",
+    "std::time::SystemTime", "std::time::Instant",
 ];
 
 /// Words that say nothing (DESIGN.md, "Vocabulary").
 const EMPTY_WORDS: &[&str] = &[
-    "message",
-    "messages",
-    "job",
-    "jobs",
-    "task",
-    "tasks",
-    "hook",
-    "hooks",
-    "handler",
-    "handlers",
-    "manager",
-    "processor",
-    "service",
-    "services",
-    "util",
-    "utils",
-    "common",
-    "helper",
-    "helpers",
+    "message", "messages", "job", "jobs", "task", "tasks", "hook", "hooks", "handler", "handlers", "manager",
+    "processor", "service", "services", "util", "utils", "common", "helper", "helpers",
 ];
 
 const LINES_MAX: usize = 600;
@@ -207,10 +181,7 @@ fn forbidden_imports(file: &File) -> Vec<String> {
             }
         }
         if line.contains("crate::{") && !line.contains('}') {
-            faults.push(format!(
-                "host/src/{}:{number}: a group over several lines: import each module by itself",
-                file.path
-            ));
+            faults.push(format!("host/src/{}:{number}: a group over several lines: import each module by itself", file.path));
         }
         let supers = line.match_indices("super::").map(|(at, _)| line[at..].matches("super::").count()).max();
         if supers.is_some_and(|supers| supers >= file.depth()) && !line.contains("pub(in") {

@@ -70,7 +70,11 @@ pub(crate) fn command(arguments: &[String]) -> Result<()> {
 fn print_environment(target: &str) -> Result<()> {
     let toolchain = toolchain::provide(target)?;
     match (&toolchain.rustc, env::var("RUSTUP_TOOLCHAIN")) {
-        (Some(rustc), _) => println!("export RUSTC='{}'", rustc.display()),
+        (Some(rustc), _) => {
+            println!("export RUSTC='{}'", rustc.display());
+            // Documentation tests link what the compiler made, so both have to be of one version.
+            println!("export RUSTDOC='{}'", rustc.with_file_name("rustdoc").display());
+        }
         // Outside this workspace, rustup would choose another toolchain than its `rust-toolchain.toml` names.
         (None, Ok(name)) => println!("export RUSTUP_TOOLCHAIN='{name}'"),
         (None, Err(_)) => println!("# the active toolchain has {target}"),
