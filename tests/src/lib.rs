@@ -1,1 +1,39 @@
-//! Stories.
+//! The harness of the stories in `tests/it`: a host in a process of its own, tenants set up through its API, senders
+//! that sign as the products do, and receivers that record what arrives and check signatures with code that is not
+//! Setgate's.
+//!
+//! A story reads like this:
+//!
+//! ```no_run
+//! # async fn story() {
+//! use setgate_tests::{Host, Receiver, Seed, event};
+//!
+//! let host = Host::start().await;
+//! let acme = host.tenant("acme").await;
+//! let source = acme.source("idp", Seed::Set).await;
+//! let receiver = Receiver::start().await;
+//! let subscription = acme.subscribe(&receiver).create().await;
+//! source.accept(event::set("one")).await;
+//! subscription.verify(&receiver.received(1).await[0]).unwrap();
+//! # }
+//! ```
+//!
+//! Stories wait by asking again until a deadline that is far away; none of them sleeps for a while and hopes, and
+//! none asserts how fast something was.
+
+pub mod client;
+pub mod event;
+pub mod host;
+pub mod place;
+pub mod receiver;
+pub mod signature;
+pub mod source;
+pub mod tenant;
+pub mod wait;
+
+pub use client::{Answer, Client};
+pub use host::Host;
+pub use receiver::{Received, Receiver, Reply};
+pub use source::{Accepted, Seed, Source};
+pub use tenant::{Subscription, Tenant};
+pub use wait::until;

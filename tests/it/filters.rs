@@ -1,0 +1,320 @@
+//! Each example filter end to end, and the life of a filter: upload, activation, faults.
+
+use serde_json::{Value, json};
+use setgate_tests::{Accepted, Host, Received, Receiver, Seed, Source, Subscription, Tenant, event};
+
+/// A tenant with one source, one filter and one subscription that binds it.
+struct Story {
+    _host: Host,
+    acme: Tenant,
+    source: Source,
+    receiver: Receiver,
+    subscription: Subscription,
+    digest: String,
+}
+
+impl Story {
+    async fn of(seed: Seed, filter: &str, binding: Value) -> Self {
+        let host = Host::start().await;
+        let acme = host.tenant("acme").await;
+        let source = acme.source("idp", seed).await;
+        let digest = acme.filter(filter).await;
+        acme.table("apps", &[("a1", json!({"owner": "team-shop"}))]).await;
+        acme.table("organizations", &[("o1", json!({"region": "eu"}))]).await;
+        let receiver = Receiver::start().await;
+        let mut chain = json!([binding]);
+        chain[0]["filter"] = json!(filter);
+        let subscription = acme.subscribe(&receiver).chain(chain).create().await;
+        Self { _host: host, acme, source, receiver, subscription, digest }
+    }
+
+    /// Waits until the delivery of an event is in a state, and checks the run in its history.
+    async fn ran(&self, event: &Accepted, state: &str, verdict: Value) -> Value {
+        let delivery = self.acme.delivery_in(state, &self.subscription.delivery_of(event)).await;
+        let run = &delivery["runs"][0];
+        assert_eq!(run["verdict"], verdict, "the verdict is in the history: {delivery}");
+        assert_eq!(run["digest"], json!(self.digest), "the version that ran is in the history: {delivery}");
+        assert!(run["fuel"].as_u64().is_some_and(|fuel| fuel > 0), "the fuel is in the history: {delivery}");
+        assert!(run["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "so is the memory: {delivery}");
+        delivery
+    }
+
+    /// The one delivery that arrived, its signature checked.
+    async fn arrived(&self) -> Received {
+        let received = self.receiver.received(1).await.remove(0);
+        assert_eq!(self.subscription.verify(&received), Ok(()), "the filtered bytes are the signed bytes");
+        received
+    }
+}
+
+fn body_of(received: &Received, kind: &str) -> Value {
+    received.json()["events"][kind].clone()
+}
+
+#[tokio::test]
+async fn drop_by_type_ends_a_delivery_with_its_reason() {
+    let story = Story::of(Seed::Wso2, "drop-by-type", json!({"config": {"drop": ["loginFailed"]}})).await;
+    let accepted = story.source.accept(event::wso2("one")).await;
+    let dropped = story.ran(&accepted, "dropped", json!("drop")).await;
+    let reason = dropped["reason"].as_str().unwrap();
+    assert!(reason.contains("loginFailed") && reason.contains("drop-by-type"), "who dropped it and why: {reason}");
+    assert_eq!(dropped["attempts"], 0, "nothing was sent");
+
+    let other = event::wso2("two").replace("loginFailed", "loginSuccess");
+    let accepted = story.source.accept(other).await;
+    story.ran(&accepted, "delivered", json!("pass")).await;
+    assert_eq!(story.arrived().await.json()["jti"], "two", "only what the filter passes arrives");
+    assert_eq!(story.receiver.count(), 1, "what was dropped does not arrive");
+}
+
+#[tokio::test]
+async fn redact_claims_keeps_nothing_personal_but_a_hash() {
+    let story = Story::of(Seed::Logto, "redact-claims", json!({"secrets": {"salt": "pepper-4711"}})).await;
+    let accepted = story.source.accept(event::logto("s1")).await;
+    story.ran(&accepted, "delivered", json!("patch")).await;
+    let received = story.arrived().await;
+    for personal in ["jane@example.com", "Jane Doe", "203.0.113.10", "\"jane\""] {
+        assert!(!received.text().contains(personal), "{personal} must not leave: {}", received.text());
+    }
+    assert!(received.text().contains("hmac:"), "a hash stands in its place: {}", received.text());
+    assert!(received.text().contains("u-17"), "the user's id stays, to correlate by: {}", received.text());
+    let shown = story.subscription.show().await.to_string();
+    assert!(!shown.contains("pepper-4711"), "a binding's secret is never shown again: {shown}");
+}
+
+#[tokio::test]
+async fn enrich_from_table_adds_what_the_tables_know() {
+    let story = Story::of(Seed::Wso2, "enrich-from-table", json!({})).await;
+    let accepted = story.source.accept(event::wso2("one")).await;
+    story.ran(&accepted, "delivered", json!("patch")).await;
+    let body = body_of(&story.arrived().await, event::WSO2_TYPE);
+    assert_eq!(body["context"], json!({"owner": "team-shop", "region": "eu"}), "both rows are there");
+    assert_eq!(body["application"]["name"], "Shop", "the rest stays");
+}
+
+#[tokio::test]
+async fn flag_suspicious_login_says_how_risky_it_looks() {
+    let story = Story::of(Seed::Wso2, "flag-suspicious-login", json!({"config": {"failed_attempts": 4}})).await;
+    let accepted = story.source.accept(event::wso2("one")).await;
+    story.ran(&accepted, "delivered", json!("patch")).await;
+    let risk = body_of(&story.arrived().await, event::WSO2_TYPE)["risk"].clone();
+    assert_eq!(risk["level"], "high", "a failed login, four times, by curl: {risk}");
+    let reasons = risk["reasons"].to_string();
+    assert!(reasons.contains("4 failed attempts"), "the reasons are told: {reasons}");
+}
+
+#[tokio::test]
+async fn translate_to_caep_speaks_the_receivers_language() {
+    let story = Story::of(Seed::Logto, "translate-to-caep", json!({})).await;
+    let accepted = story.source.accept(event::logto("s1")).await;
+    story.ran(&accepted, "delivered", json!("replace")).await;
+    let set = story.arrived().await.json();
+    let kind = "https://schemas.openid.net/secevent/caep/event-type/session-established";
+    assert!(set["events"][kind].is_object(), "a sign-in is a session established: {set}");
+    assert_eq!(set["sub_id"]["sub"], "u-17", "and about the same user: {set}");
+    let shown = story.acme.get(&format!("/events/{}", accepted.event)).await;
+    for sealed in ["iss", "iat", "jti"] {
+        assert_eq!(set[sealed], shown["set"][sealed], "`{sealed}` is sealed");
+    }
+    assert!(shown["set"]["events"].to_string().contains("PostSignIn"), "the journal keeps it as it came: {shown}");
+}
+
+#[tokio::test]
+async fn a_patch_leaves_the_bytes_that_it_does_not_name() {
+    let story = Story::of(Seed::Set, "flag-suspicious-login", json!({})).await;
+    let sent = r#"{"zone": "b","iss":"https://idp.example.com/","txn":"t-1","jti":"one","iat":1615305159,"events":{"https://example.com/login_failed":{"z":1.10,"amount":  1e-7,"big":12345678901234567890123,"a":[1.0,{"y":-0.0,"b":"\u00e9"}],"useragent":"curl/8"}},"after":{"c":3.00,"a":1}}"#;
+    let accepted = story.source.accept(sent).await;
+    story.ran(&accepted, "delivered", json!("patch")).await;
+    let text = story.arrived().await.text();
+    let (before, rest) = text.split_once(r#","risk":{"#).expect("the filter's member comes after the others");
+    let (_, after) = rest.split_once('}').expect("it is an object without objects");
+    assert_eq!(format!("{before}{after}"), sent, "member order, number text and white space are as they came");
+}
+
+#[tokio::test]
+async fn a_chain_hands_each_filter_what_the_one_before_left() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Logto).await;
+    for filter in ["translate-to-caep", "drop-by-type"] {
+        acme.filter(filter).await;
+    }
+    let receiver = Receiver::start().await;
+    let chain = json!([
+        {"filter": "translate-to-caep"},
+        {"filter": "drop-by-type", "config": {"drop": ["session-established"]}},
+    ]);
+    let subscription = acme.subscribe(&receiver).chain(chain).create().await;
+    let accepted = source.accept(event::logto("s1")).await;
+    let dropped = acme.delivery_in("dropped", &subscription.delivery_of(&accepted)).await;
+    let verdicts: Vec<_> = dropped["runs"].as_array().unwrap().iter().map(|run| &run["verdict"]).collect();
+    assert_eq!(verdicts, ["replace", "drop"], "the second filter saw the type that the first one made: {dropped}");
+}
+
+#[tokio::test]
+async fn an_upload_that_is_no_filter_is_refused_and_says_why() {
+    let host = Host::start().await;
+    let acme = host.tenant_with("acme", json!({"quota": {"filter_bytes_max": 200_000}})).await;
+    let component = |text: &str| wat::parse_str(text).expect("a component's text");
+    let outside = imports_instead(setgate_tests::place::filter("drop-by-type"), "setgate:filter/log", "malicious:net/tcp4");
+    for (what, wasm, status, code) in [
+        ("garbage", b"not wasm at all".to_vec(), 422, "filter_not_wasm"),
+        ("nothing", Vec::new(), 422, "filter_not_wasm"),
+        ("a core module", b"\0asm\x01\0\0\0".to_vec(), 422, "filter_core_module"),
+        ("a component of another world", component("(component)"), 422, "filter_no_transform"),
+        ("a component that asks for more than there is", outside, 422, "filter_import"),
+        ("machine code", precompiled(), 422, "filter_precompiled"),
+        ("more bytes than the quota", vec![0; 200_001], 413, "filter_too_large"),
+    ] {
+        let answer = acme.upload("gate", wasm).await;
+        assert_eq!(answer.not_the_problem(status, code), None, "{what}");
+    }
+    let filters = acme.get("/filters").await;
+    assert_eq!(filters["items"], json!([]), "nothing of a refused upload is stored");
+}
+
+#[tokio::test]
+async fn a_binding_has_to_grant_what_its_filter_imports() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let receiver = Receiver::start().await;
+    acme.filter("enrich-from-table").await;
+    let with_grants = |grants: Value| acme.subscribe(&receiver).chain(json!([{"filter": "enrich-from-table", "grants": grants}]));
+    for short in [json!([]), json!(["config"])] {
+        let refused = with_grants(short.clone()).ask().await;
+        assert_eq!(refused.not_the_problem(422, "invalid_field"), None, "grants {short}");
+        assert!(refused.text().contains("lookup") || refused.text().contains("config"), "{}", refused.text());
+    }
+    with_grants(json!(["config", "lookup"])).create().await;
+
+    // A version that imports more than a binding grants would fault on each delivery: it is not activated.
+    acme.filter("drop-by-type").await;
+    let narrow = json!([{"filter": "drop-by-type", "grants": ["config"]}]);
+    acme.subscribe(&receiver).chain(narrow).create().await;
+    let refused = acme.upload("drop-by-type", setgate_tests::place::filter("enrich-from-table")).await;
+    assert_eq!(refused.not_the_problem(409, "conflict"), None);
+}
+
+#[tokio::test]
+async fn a_delivery_runs_the_version_that_was_active_when_it_was_created() {
+    let story = Story::of(Seed::Wso2, "drop-by-type", json!({})).await;
+    let (acme, subscription) = (&story.acme, &story.subscription);
+    subscription.pause().await;
+    let before = story.source.accept(event::wso2("before")).await;
+    acme.delivery_in("due", &subscription.delivery_of(&before)).await;
+
+    // Another filter's component, as the next version under the same name.
+    let shown = acme.upload("drop-by-type", setgate_tests::place::filter("flag-suspicious-login")).await.expect(201);
+    let (second, shown) = (shown.json()["active"].clone(), shown.json());
+    assert_eq!(shown["previous"], json!(story.digest), "the version before is what a roll-back returns to: {shown}");
+    let after = story.source.accept(event::wso2("after")).await;
+    acme.delivery_in("due", &subscription.delivery_of(&after)).await;
+    let rolled = acme.client.post(&acme.path("/filters/drop-by-type/rollback"), &json!({})).await.expect(200).json();
+    assert_eq!(rolled["active"], json!(story.digest), "a roll-back returns to the version before: {rolled}");
+    let last = story.source.accept(event::wso2("last")).await;
+    acme.delivery_in("due", &subscription.delivery_of(&last)).await;
+
+    subscription.resume().await;
+    for (accepted, digest) in [(&before, &json!(story.digest)), (&after, &second), (&last, &json!(story.digest))] {
+        let delivery = acme.delivery_in("delivered", &subscription.delivery_of(accepted)).await;
+        assert_eq!(&delivery["runs"][0]["digest"], digest, "the digest is pinned at creation: {delivery}");
+    }
+    let again = acme.client.post(&acme.path("/filters/drop-by-type/rollback"), &json!({})).await;
+    assert_eq!(again.not_the_problem(409, "conflict"), None, "there is nothing before the first version");
+    let activate = acme.path("/filters/drop-by-type/activate");
+    let shown = acme.client.post(&activate, &json!({"digest": second})).await.expect(200).json();
+    assert_eq!(shown["active"], second, "a version can be activated by its digest");
+}
+
+#[tokio::test]
+async fn the_same_bytes_are_the_same_version() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let wasm = setgate_tests::place::filter("drop-by-type");
+    let first = acme.upload("gate", wasm.clone()).await.expect(201).json();
+    let second = acme.upload("gate", wasm).await.expect(200).json();
+    assert_eq!(first["active"], second["active"]);
+    assert_eq!(second["versions"].as_array().map(Vec::len), Some(1), "one version: {second}");
+}
+
+/// Without its salt, `redact-claims` fails on every event.
+async fn faulting(on_fault: Value) -> Story {
+    Story::of(Seed::Set, "redact-claims", on_fault).await
+}
+
+#[tokio::test]
+async fn by_default_a_fault_holds_the_delivery_until_a_person_decides() {
+    let story = faulting(json!({})).await;
+    let (acme, subscription) = (&story.acme, &story.subscription);
+    let sent = event::set("released");
+    let released = subscription.delivery_of(&story.source.accept(sent.clone()).await);
+    let discarded = subscription.delivery_of(&story.source.accept(event::set("discarded")).await);
+    for id in [&released, &discarded] {
+        let held = acme.delivery_in("held", id).await;
+        assert_eq!(held["runs"][0]["fault"]["kind"], "permanent", "the fault is in the history: {held}");
+        assert_eq!(held["runs"][0]["verdict"], Value::Null, "a fault is no verdict: {held}");
+        assert!(held["reason"].as_str().unwrap().contains("salt"), "the reason names what is missing: {held}");
+    }
+    assert_eq!(receiver_count(&story), 0, "a redaction that failed does not leak");
+
+    // The plan is pinned, so the same filter fails again.
+    let before = acme.delivery(&released).await;
+    acme.redrive(&released, "again").await.expect(200);
+    let again = acme.delivery_in_after("held", &released, &before["updated_at"]).await;
+    assert_eq!(again["runs"][0]["fault"]["kind"], "permanent", "it ran again: {again}");
+
+    acme.redrive(&discarded, "discard").await.expect(200);
+    acme.delivery_in("dropped", &discarded).await;
+    acme.redrive(&released, "release").await.expect(200);
+    acme.delivery_in("delivered", &released).await;
+    let received = story.arrived().await;
+    assert_eq!(received.id(), released);
+    assert_eq!(received.text(), sent, "a release goes on with the bytes as they were before the chain");
+    assert_eq!(receiver_count(&story), 1, "what was discarded does not arrive");
+}
+
+#[tokio::test]
+async fn a_fault_that_is_open_goes_on_without_the_filter() {
+    let story = faulting(json!({"on_fault": "open"})).await;
+    let sent = event::set("one");
+    let id = story.subscription.delivery_of(&story.source.accept(sent.clone()).await);
+    let delivered = story.acme.delivery_in("delivered", &id).await;
+    assert_eq!(delivered["runs"][0]["fault"]["kind"], "permanent", "the fault is in the history: {delivered}");
+    assert_eq!(story.arrived().await.text(), sent, "as if the filter were not in the chain");
+}
+
+#[tokio::test]
+async fn a_fault_that_drops_ends_the_delivery() {
+    let story = faulting(json!({"on_fault": "drop"})).await;
+    let id = story.subscription.delivery_of(&story.source.accept(event::set("one")).await);
+    let dropped = story.acme.delivery_in("dropped", &id).await;
+    assert_eq!(dropped["runs"][0]["fault"]["kind"], "permanent", "the fault is in the history: {dropped}");
+    assert_eq!(receiver_count(&story), 0, "nothing is sent");
+}
+
+fn receiver_count(story: &Story) -> usize {
+    story.receiver.count()
+}
+
+/// The component with another import; the names are of one length, so nothing else moves.
+fn imports_instead(mut component: Vec<u8>, name: &str, other: &str) -> Vec<u8> {
+    assert_eq!(name.len(), other.len());
+    let places: Vec<_> =
+        component.windows(name.len()).enumerate().filter(|(_, bytes)| *bytes == name.as_bytes()).map(|(at, _)| at).collect();
+    assert!(!places.is_empty(), "it imports `{name}`");
+    for at in places {
+        component[at..at + other.len()].copy_from_slice(other.as_bytes());
+    }
+    component
+}
+
+/// The head of machine code as wasmtime writes it: an ELF file with its own OS ABI.
+fn precompiled() -> Vec<u8> {
+    let mut elf = b"\x7fELF\x02\x01\x01\xc8\0\0\0\0\0\0\0\0".to_vec();
+    // Type, machine (x86-64), version; entry, program headers, section headers.
+    elf.extend([1, 0, 62, 0, 1, 0, 0, 0]);
+    elf.extend([0; 24]);
+    // Flags: a component; sizes and counts of the tables that are not there.
+    elf.extend([2, 0, 0, 0, 64, 0, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0]);
+    elf
+}

@@ -1,0 +1,377 @@
+//! Starting, stopping and being killed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+use setgate_tests::{Host, Receiver, Reply, Seed, event, until};
+
+#[tokio::test]
+async fn the_operators_key_is_shown_at_the_first_start_and_never_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let serve = async |arguments: &[&str]| {
+        let mut command = Host::command(folder.path());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data", "data"]).args(arguments);
+        let mut process = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(process.stdout.take().unwrap()));
+        let mut said = String::new();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            said = said + &line + "\n";
+            if line.starts_with("listening on ") {
+                break;
+            }
+        }
+        process.kill().await.unwrap();
+        said
+    };
+    let first = serve(&[]).await;
+    assert_eq!(first.matches("sgk_").count(), 1, "the first start shows the key once: {first}");
+    assert!(first.find("sgk_") < first.find("listening on"), "before it listens: {first}");
+    let second = serve(&[]).await;
+    assert!(!second.contains("sgk_"), "the second start shows none: {second}");
+}
+
+#[tokio::test]
+async fn the_operators_key_is_written_to_a_file_of_the_owner_alone() {
+    let mut host = Host::start().await;
+    let file = host.path("operator.key");
+    assert_eq!(mode(&file), 0o600, "the key file is the owner's alone");
+    assert!(!host.said().contains("sgk_"), "then it is not shown: {}", host.said());
+    host.operator().get("/api/v1/tenants").await.expect(200);
+    let key = std::fs::read(&file).unwrap();
+    host.restart().await;
+    assert_eq!(std::fs::read(&file).unwrap(), key, "a restart makes no other key");
+    host.operator().get("/api/v1/tenants").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_ends_the_start_and_names_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    for (what, text, named) in [
+        ("no TOML", "[listen\n", "TOML"),
+        ("an unknown key", "[listen]\nadress = \"127.0.0.1:0\"\n", "adress"),
+        ("a wrong type", "[data]\nbatch_max = \"many\"\n", "data.batch_max"),
+        ("a limit of 0", "[delivery]\nwindow_max = 0\n", "delivery.window_max"),
+        ("half of TLS", "[listen]\ntls_key = \"k.pem\"\n", "listen.tls_certificate"),
+        ("a network that is none", "[egress]\nallow = [\"everywhere\"]\n", "egress.allow"),
+        ("a log level that is none", "[log]\nlevel = \"a=b=c\"\n", "log.level"),
+        ("a certificate that is not there",
+            "[listen]\naddress = \"127.0.0.1:0\"\ntls_certificate = \"c.pem\"\ntls_key = \"k.pem\"\n", "c.pem"),
+    ] {
+        std::fs::write(folder.path().join("bad.toml"), text).unwrap();
+        let ended = Host::command(folder.path()).args(["serve", "--config", "bad.toml"]).output().await.unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(!ended.status.success(), "{what}: it must not start");
+        assert!(said.contains(named), "{what}: the error names `{named}`: {said}");
+    }
+    let missing = Host::command(folder.path()).args(["serve", "--config", "nowhere.toml"]).output().await.unwrap();
+    let said = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(!missing.status.success() && said.contains("nowhere.toml"), "a file that is not there: {said}");
+}
+
+#[tokio::test]
+async fn sigterm_lets_deliveries_in_flight_finish() {
+    let mut host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    receiver.answer([Reply::hang()]);
+    let subscription = acme.subscribe(&receiver).create().await;
+    let accepted = source.accept(event::set("one")).await;
+    receiver.received(1).await;
+
+    host.tell_to_stop().await;
+    until("the host takes no more events", async || source.try_send(event::set("two")).await.err()).await;
+    receiver.release();
+    let status = host.ended().await;
+    assert_eq!(status.code(), Some(0), "it ends with 0:\n{}", host.log());
+
+    host.start_again().await;
+    let id = subscription.delivery_of(&accepted);
+    acme.delivery_in("delivered", &id).await;
+    // The second event may have come just before the door was closed.
+    let copies = receiver.all().iter().filter(|received| received.id() == id).count();
+    assert_eq!(copies, 1, "what was in flight was finished, and is not sent again");
+}
+
+#[tokio::test]
+async fn what_does_not_finish_in_time_is_released_and_sent_again_later() {
+    let mut host = Host::with().config("[delivery]\ndrain_ms_max = 100").start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    receiver.answer([Reply::hang()]);
+    let subscription = acme.subscribe(&receiver).create().await;
+    let accepted = source.accept(event::set("one")).await;
+    receiver.received(1).await;
+
+    assert_eq!(host.terminate().await.code(), Some(0), "it ends although a receiver hangs:\n{}", host.log());
+    host.start_again().await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
+    let received = receiver.all();
+    assert_eq!(received.len(), 2, "the receiver did not answer, so it is sent again");
+    assert_eq!(received[0].id(), received[1].id(), "under the same id");
+    assert_eq!(received[0].body, received[1].body, "with the same bytes");
+}
+
+#[tokio::test]
+async fn what_was_accepted_before_a_kill_arrives_after_it() {
+    const EVENTS: usize = 100;
+    // Printed where the story fails, to be told again.
+    let killed_after = usize::try_from(RandomState::new().hash_one("kill") % EVENTS as u64).unwrap();
+    let mut host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    acme.filter("drop-by-type").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    // Some are in flight, some wait for another attempt, some are done when the kill comes.
+    receiver.answer((0..EVENTS / 2).map(|number| match number % 3 {
+        0 => Reply::status(204),
+        1 => Reply::status(500),
+        _ => Reply::status(204).after(Duration::from_millis(50)),
+    }));
+    let chain = json!([{"filter": "drop-by-type"}]);
+    let subscription = acme.subscribe(&receiver).chain(chain).retry(&[1; 20]).create().await;
+
+    let (told, mut accepted_so_far) = tokio::sync::mpsc::unbounded_channel();
+    let mut senders = tokio::task::JoinSet::new();
+    for sender in 0..4 {
+        let (source, told) = (source.clone(), told.clone());
+        senders.spawn(async move {
+            for number in (sender..EVENTS).step_by(4) {
+                // No answer: the host is dead, and the event is the sender's own to send again.
+                let Ok(answer) = source.try_send(event::set(&format!("e{number}"))).await else { return };
+                if answer.status == 202 {
+                    told.send(answer.json()["event"].as_str().unwrap().to_owned()).unwrap();
+                }
+            }
+        });
+    }
+    drop(told);
+    let mut accepted = BTreeSet::new();
+    while accepted.len() <= killed_after {
+        let Some(event) = accepted_so_far.recv().await else { break };
+        accepted.insert(event);
+    }
+    host.kill9().await;
+    while let Some(event) = accepted_so_far.recv().await {
+        accepted.insert(event);
+    }
+    assert!(accepted.len() > killed_after, "the host took {} events before it was killed", accepted.len());
+
+    host.start_again().await;
+    let expected: BTreeSet<_> = accepted
+        .into_iter()
+        .map(|event| subscription.delivery_of(&setgate_tests::Accepted { event, duplicate: false }))
+        .collect();
+    until(&format!("each of {} accepted events arrives (killed after {killed_after})", expected.len()), async || {
+        receiver.ids().is_superset(&expected).then_some(())
+    })
+    .await;
+    for id in &expected {
+        acme.delivery_in("delivered", id).await;
+    }
+    let mut bodies = BTreeMap::new();
+    for received in receiver.all() {
+        assert_eq!(subscription.verify(&received), Ok(()), "signed before and after");
+        let first = bodies.entry(received.id().to_owned()).or_insert_with(|| received.body.clone());
+        assert_eq!(*first, received.body, "a copy has the same bytes (killed after {killed_after})");
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_in_no_file_and_in_no_log() {
+    let mut host = Host::with().config("[log]\nlevel = \"trace\"").start().await;
+    let acme = host.tenant("acme").await;
+    acme.filter("redact-claims").await;
+    let receiver = Receiver::start().await;
+    let chain = json!([{"filter": "redact-claims", "secrets": {"salt": "binding-secret-77aa01"}}]);
+    let mut secrets = vec![
+        ("a tenant's key", acme.key.clone()),
+        ("the operator's key", std::fs::read_to_string(host.path("operator.key")).unwrap().trim().to_owned()),
+        ("a binding's secret", "binding-secret-77aa01".to_owned()),
+    ];
+    for (number, seed) in [Seed::Wso2, Seed::Platform, Seed::Set].into_iter().enumerate() {
+        let source = acme.source(&format!("s{number}"), seed).await;
+        let body = match seed {
+            Seed::Wso2 => event::wso2("one"),
+            Seed::Platform => event::platform("u-17"),
+            _ => event::set("one"),
+        };
+        source.accept(body).await;
+        secrets.push(("a source's secret", seed.secret().trim_start_matches("whsec_").to_owned()));
+    }
+    let standard = acme.subscribe(&receiver).chain(chain).create().await;
+    let hub = acme.subscribe(&receiver).signing("hub", false).create().await;
+    secrets.push(("a whsec_ secret", standard.secret.trim_start_matches("whsec_").to_owned()));
+    secrets.push(("a hub's secret", hub.secret.clone()));
+    let source = acme.source("last", Seed::Set).await;
+    source.accept(event::set("two")).await;
+    receiver.received(2).await;
+
+    // Once with the write-ahead log as it is, once after everything was written back.
+    for state in ["running", "stopped"] {
+        if state == "stopped" {
+            host.terminate().await;
+        }
+        let mut looked_at = 0;
+        for file in files(&host.data()) {
+            let bytes = std::fs::read(&file).unwrap();
+            looked_at += bytes.len();
+            for (what, secret) in &secrets {
+                // The secret half of a key is enough to use it.
+                let half = secret.rsplit_once('_').map_or(secret.as_str(), |(_, half)| half);
+                assert!(!contains(&bytes, half), "{what} is in {} ({state})", file.display());
+            }
+        }
+        assert!(looked_at > 0, "there are files with something in them");
+    }
+    for (what, secret) in &secrets {
+        assert!(!host.log().contains(secret.as_str()), "{what} is in the log");
+    }
+}
+
+#[tokio::test]
+async fn the_data_folder_is_the_owners_alone() {
+    let host = Host::start().await;
+    assert_eq!(mode(&host.data()), 0o700, "the data folder");
+    assert_eq!(mode(&host.data().join("master.key")), 0o600, "the master key");
+}
+
+#[tokio::test]
+async fn another_master_key_is_refused_at_the_start() {
+    let mut host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Wso2).await;
+    host.terminate().await;
+    let (key, kept) = (host.data().join("master.key"), host.path("kept.key"));
+    std::fs::rename(&key, &kept).unwrap();
+
+    let ended = Host::command(&host.path(""))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data", "data"])
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(!ended.status.success(), "what it cannot read, it must not go on with");
+    assert!(said.contains("master.key") && said.contains("put the right file back"), "it says what to do: {said}");
+
+    std::fs::rename(&kept, &key).unwrap();
+    host.start_again().await;
+    source.accept(event::wso2("one")).await;
+}
+
+#[tokio::test]
+async fn everything_that_was_set_up_is_there_after_a_restart() {
+    let mut host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Wso2).await;
+    acme.filter("enrich-from-table").await;
+    acme.table("apps", &[("a1", json!({"owner": "team-shop"}))]).await;
+    acme.table("organizations", &[]).await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).chain(json!([{"filter": "enrich-from-table"}])).create().await;
+    let first = source.accept(event::wso2("one")).await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&first)).await;
+    let before = [acme.get("/sources").await, acme.get("/filters").await, subscription.show().await];
+
+    host.restart().await;
+    let after = [acme.get("/sources").await, acme.get("/filters").await, subscription.show().await];
+    assert_eq!(before, after, "what was set up is as it was");
+    assert!(source.accept(event::wso2("one")).await.duplicate, "what was accepted is remembered");
+    let second = source.accept(event::wso2("two")).await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&second)).await;
+    let received = receiver.received(2).await;
+    assert!(received[1].text().contains("team-shop"), "filter and table work as before: {}", received[1].text());
+    assert_eq!(subscription.verify(&received[1]), Ok(()), "signed with the same key");
+}
+
+#[tokio::test]
+async fn the_listener_speaks_tls_where_it_has_a_certificate() {
+    let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+    std::fs::write(&certificate, pem("CERTIFICATE", certified.cert.der())).unwrap();
+    std::fs::write(&key, pem("PRIVATE KEY", &certified.signing_key.serialize_der())).unwrap();
+    let config = format!(
+        "[listen]\ntls_certificate = \"{}\"\ntls_key = \"{}\"",
+        certificate.display(),
+        key.display()
+    );
+    let host = Host::with().config(&config).trust(certified.cert.der().clone()).start().await;
+    assert!(host.base().starts_with("https://"), "it says so: {}", host.base());
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    source.accept(event::set("one")).await;
+    assert_eq!(subscription.verify(&receiver.received(1).await[0]), Ok(()));
+
+    let mut plain = setgate_tests::client::Base::default();
+    plain.set(&host.base().replace("https://", "http://"));
+    let plain = setgate_tests::Client::new(std::mem::take(&mut plain), &[]);
+    assert!(plain.try_send(http::Method::GET, "/healthz", &[], "").await.is_err(), "it speaks nothing else there");
+}
+
+#[tokio::test]
+async fn health_readiness_and_metrics_need_no_key_on_loopback() {
+    let host = Host::start().await;
+    let nobody = host.stranger();
+    assert_eq!(nobody.get("/healthz").await.expect(200).text(), "ok\n");
+    assert_eq!(nobody.get("/readyz").await.expect(200).text(), "ready\n");
+    nobody.get("/metrics").await.expect(200);
+
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    let accepted = source.accept(event::set("one")).await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
+    for (name, labels) in [
+        ("setgate_ingest_total", ["tenant=\"acme\"", "outcome=\"accepted\""]),
+        ("setgate_deliveries_total", ["tenant=\"acme\"", "state=\"delivered\""]),
+        ("setgate_attempts_total", ["tenant=\"acme\"", "outcome=\"2xx\""]),
+    ] {
+        until(&format!("{name} counts one"), async || (host.metric(name, &labels).await == 1.0).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn metrics_that_are_not_open_need_the_operators_key() {
+    let host = Host::with().config("[listen]\nmetrics_open = false").start().await;
+    let acme = host.tenant("acme").await;
+    assert_eq!(host.stranger().get("/metrics").await.not_the_problem(401, "bad_key"), None);
+    assert_eq!(acme.client.get("/metrics").await.not_the_problem(403, "forbidden"), None);
+    host.operator().get("/metrics").await.expect(200);
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    use base64::Engine as _;
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<_> = body.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}

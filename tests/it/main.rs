@@ -1,0 +1,10 @@
+//! The stories: what a host does, seen from outside.
+
+mod delivery;
+mod filters;
+mod ingest;
+mod lifecycle;
+mod readme;
+mod refusals;
+mod signatures;
+mod tidy;

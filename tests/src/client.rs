@@ -1,0 +1,189 @@
+//! An HTTP client that looks at everything and takes nothing for granted.
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::CertificateDer;
+use serde_json::Value;
+
+/// One exchange at the most; an upload compiles a filter meanwhile.
+const EXCHANGE: Duration = Duration::from_secs(120);
+
+/// Where a host listens; changes when it is started again.
+#[derive(Debug, Clone, Default)]
+pub struct Base(Arc<RwLock<String>>);
+
+impl Base {
+    /// The address now.
+    pub fn get(&self) -> String {
+        self.0.read().expect("nobody panics while holding it").clone()
+    }
+
+    /// The address from now on.
+    pub fn set(&self, base: &str) {
+        base.clone_into(&mut self.0.write().expect("nobody panics while holding it"));
+    }
+}
+
+/// Speaks to one host, with one key or none.
+#[derive(Clone)]
+pub struct Client {
+    pool: Pool<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    base: Base,
+    key: Option<String>,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    asked: String,
+}
+
+impl Client {
+    /// For the host at `base`. Trusts the given certificates and no others.
+    pub fn new(base: Base, trusted: &[CertificateDer<'static>]) -> Self {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in trusted {
+            roots.add(certificate.clone()).expect("a certificate that can be a root");
+        }
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider's own versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        // No connection is kept: the host may have been killed since the last request.
+        let pool = Pool::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Self { pool, base, key: None }
+    }
+
+    /// The same with a key.
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self.clone() }
+    }
+
+    /// The same without a key.
+    pub fn without_key(&self) -> Self {
+        Self { key: None, ..self.clone() }
+    }
+
+    /// One exchange, whatever its status; an error in words where there was no answer.
+    pub async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, String> {
+        let asked = format!("{method} {path}");
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base.get()));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).map_err(|error| format!("{asked}: {error}"))?;
+        let exchange = async {
+            let response = self.pool.request(request).await.map_err(|error| format!("{asked}: {error:?}"))?;
+            let (head, body) = response.into_parts();
+            let body = body.collect().await.map_err(|error| format!("{asked}: {error:?}"))?.to_bytes();
+            Ok(Answer { status: head.status.as_u16(), headers: head.headers, body, asked: asked.clone() })
+        };
+        tokio::time::timeout(EXCHANGE, exchange).await.unwrap_or_else(|_| Err(format!("{asked}: no answer in time")))
+    }
+
+    /// One exchange that has to bring an answer, whatever its status.
+    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+        self.try_send(method, path, headers, body).await.expect("the host answers")
+    }
+
+    /// `GET`
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], "").await
+    }
+
+    /// `POST` of JSON.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, &[JSON], body.to_string()).await
+    }
+
+    /// `PUT` of JSON.
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::PUT, path, &[JSON], body.to_string()).await
+    }
+
+    /// `DELETE`
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, &[], "").await
+    }
+}
+
+/// The header of a JSON body.
+pub const JSON: (&str, &str) = ("content-type", "application/json");
+
+impl Answer {
+    /// This answer, where it has the status.
+    ///
+    /// # Panics
+    /// With what was asked and said, where it has another.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}: {}", self.asked, self.text());
+        self
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{}: {} is not JSON: {error}", self.asked, self.text()))
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// What is wrong with this answer as problem details (RFC 9457) of that status and code; none: nothing.
+    pub fn not_the_problem(&self, status: u16, code: &str) -> Option<String> {
+        let said = format!("{} {}", self.status, self.text());
+        if self.status != status {
+            return Some(format!("expected status {status}: {said}"));
+        }
+        if self.header("content-type") != Some("application/problem+json") {
+            return Some(format!("content type {:?}: {said}", self.header("content-type")));
+        }
+        let Ok(body) = serde_json::from_slice::<Value>(&self.body) else { return Some(format!("not JSON: {said}")) };
+        if body["code"] != code {
+            return Some(format!("expected code {code}: {said}"));
+        }
+        if body["status"] != status {
+            return Some(format!("another status in the body: {said}"));
+        }
+        for member in ["type", "title", "detail"] {
+            if body[member].as_str().is_none_or(str::is_empty) {
+                return Some(format!("no `{member}`: {said}"));
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,252 @@
+//! A host in a process of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rustls::pki_types::CertificateDer;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::client::{Base, Client};
+use crate::place;
+use crate::tenant::Tenant;
+use crate::wait::{DEADLINE, until};
+
+/// What a story wants of its host.
+pub struct Options {
+    config: String,
+    env: Vec<(String, String)>,
+    trusted: Vec<CertificateDer<'static>>,
+}
+
+impl Options {
+    /// Adds to the configuration file.
+    pub fn config(mut self, toml: &str) -> Self {
+        self.config.push_str(toml);
+        self.config.push('\n');
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Has the client trust a certificate, for a host that speaks TLS.
+    pub fn trust(mut self, certificate: CertificateDer<'static>) -> Self {
+        self.trusted.push(certificate);
+        self
+    }
+
+    /// Starts the host and waits until it listens.
+    pub async fn start(self) -> Host {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("setgate.toml"), &self.config).expect("a writable folder");
+        let base = Base::default();
+        let client = Client::new(base.clone(), &self.trusted);
+        let output = Output::default();
+        let mut host = Host { folder, env: self.env, base, client, output, process: None };
+        host.start_again().await;
+        let key = std::fs::read_to_string(host.path("operator.key")).expect("the operator's key of the first start");
+        host.client = host.client.with_key(key.trim());
+        host
+    }
+}
+
+/// A host; killed when dropped. Its folder goes with it.
+pub struct Host {
+    folder: TempDir,
+    env: Vec<(String, String)>,
+    base: Base,
+    client: Client,
+    output: Output,
+    process: Option<Child>,
+}
+
+/// What a process wrote, line by line.
+#[derive(Debug, Clone, Default)]
+struct Output {
+    stdout: Arc<Mutex<Vec<String>>>,
+    stderr: Arc<Mutex<Vec<String>>>,
+}
+
+impl Host {
+    /// Options with nothing in them.
+    pub fn with() -> Options {
+        Options { config: String::new(), env: Vec::new(), trusted: Vec::new() }
+    }
+
+    /// A host that may deliver to this machine, over http.
+    pub async fn start() -> Host {
+        Self::with().start().await
+    }
+
+    /// A command that runs the program in `folder`, without what this process has set for it.
+    pub fn command(folder: &Path) -> Command {
+        let mut command = Command::new(place::setgate());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("SETGATE_") {
+                command.env_remove(name);
+            }
+        }
+        command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// Starts it again, over the same data, and waits until it listens.
+    ///
+    /// # Panics
+    /// With what it said, where it does not start.
+    pub async fn start_again(&mut self) {
+        assert!(self.process.is_none(), "it runs: stop it first");
+        let folder = self.folder.path();
+        self.output.stdout.lock().expect("nobody panics while holding it").clear();
+        let mut process = Self::command(folder)
+            .args(["serve", "--config", "setgate.toml", "--operator-key-file", "operator.key"])
+            .env("SETGATE_LISTEN__ADDRESS", "127.0.0.1:0")
+            .env("SETGATE_DATA__DIR", self.data())
+            .env("SETGATE_EGRESS__ALLOW", r#"["127.0.0.0/8"]"#)
+            .env("SETGATE_EGRESS__ALLOW_HTTP", "true")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program can be started");
+        collect(process.stdout.take().expect("piped"), self.output.stdout.clone());
+        collect(process.stderr.take().expect("piped"), self.output.stderr.clone());
+        let output = self.output.clone();
+        let address = until("the host says `listening on`", async || {
+            let lines = output.stdout.lock().expect("nobody panics while holding it").clone();
+            if let Some(address) = lines.iter().find_map(|line| line.strip_prefix("listening on ")) {
+                return Some(address.to_owned());
+            }
+            if let Ok(Some(status)) = process.try_wait() {
+                panic!("the host ended with {status} instead of listening:\n{}", output.text());
+            }
+            None
+        })
+        .await;
+        self.base.set(&address);
+        self.process = Some(process);
+    }
+
+    /// Stops it as an operator would, and starts it again.
+    pub async fn restart(&mut self) {
+        let status = self.terminate().await;
+        assert!(status.success(), "a host that is told to stop ends with 0, not {status}:\n{}", self.log());
+        self.start_again().await;
+    }
+
+    /// SIGTERM, then waits for its end.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.tell_to_stop().await;
+        self.ended().await
+    }
+
+    /// SIGTERM.
+    pub async fn tell_to_stop(&mut self) {
+        let id = self.process.as_ref().and_then(Child::id).expect("it runs").to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().await.expect("`kill` is there");
+        assert!(sent.success(), "SIGTERM could not be sent");
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("it runs");
+        match tokio::time::timeout(DEADLINE, process.wait()).await {
+            Ok(status) => status.expect("a child can be waited for"),
+            Err(_) => panic!("the host does not end:\n{}", self.log()),
+        }
+    }
+
+    /// SIGKILL: nothing is finished, nothing is said.
+    pub async fn kill9(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        process.kill().await.expect("a child can be killed");
+    }
+
+    /// The operator's client.
+    pub fn operator(&self) -> &Client {
+        &self.client
+    }
+
+    /// A client without a key, as senders are.
+    pub fn stranger(&self) -> Client {
+        self.client.without_key()
+    }
+
+    /// Where it listens, such as `http://127.0.0.1:40001`.
+    pub fn base(&self) -> String {
+        self.base.get()
+    }
+
+    /// The file or folder of that name in the host's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    /// What it wrote to standard output since its last start.
+    pub fn said(&self) -> String {
+        self.output.stdout.lock().expect("nobody panics while holding it").join("\n")
+    }
+
+    /// What it wrote to standard error, over all its starts.
+    pub fn log(&self) -> String {
+        self.output.text()
+    }
+
+    /// A new tenant, with a key of its own.
+    pub async fn tenant(&self, name: &str) -> Tenant {
+        self.tenant_with(name, json!({})).await
+    }
+
+    /// A new tenant with more members in the request, such as a quota.
+    pub async fn tenant_with(&self, name: &str, mut more: serde_json::Value) -> Tenant {
+        more["id"] = name.into();
+        self.client.post("/api/v1/tenants", &more).await.expect(201);
+        let key = self.client.post(&format!("/api/v1/tenants/{name}/keys"), &json!({})).await.expect(201).json();
+        Tenant::new(name, key["key"].as_str().expect("a key is shown once"), &self.client)
+    }
+
+    /// The value of a metric: the sum of its series that have all of these labels, written `name="value"`.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = self.client.get("/metrics").await.expect(200).text();
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let lines = text.lines().filter(of_name).filter(|line| labels.iter().all(|label| line.contains(label)));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+impl Drop for Host {
+    #[expect(clippy::print_stderr, reason = "who reads a failed test wants to know what the host said")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the host's log ---\n{}---", self.log());
+        }
+    }
+}
+
+impl Output {
+    fn text(&self) -> String {
+        let lines = self.stderr.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        lines.iter().fold(String::new(), |text, line| text + line + "\n")
+    }
+}
+
+fn collect(from: impl AsyncRead + Unpin + Send + 'static, into: Arc<Mutex<Vec<String>>>) {
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(from).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            into.lock().expect("nobody panics while holding it").push(line);
+        }
+    });
+}
