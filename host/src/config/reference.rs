@@ -1,4 +1,4 @@
-//! `docs/config.md`, made of the types: a test keeps the two equal. `UPDATE=1 cargo test -p setgate config` rewrites it.
+//! `docs/config.md`, made of the types: a test keeps the two equal. `UPDATE=1 cargo test --workspace --lib config::` rewrites it.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::Config;
 const HEAD: &str = "\
 # Configuration
 
-Made of the types in `host/src/config` by a test; `UPDATE=1 cargo test -p setgate config` writes it anew.
+Made of the types in `host/src/config` by a test; `UPDATE=1 cargo test --workspace --lib config::` writes it anew.
 
 Every setting has a default. `setgate serve` reads `setgate.toml` of the current folder where there is one, or the file that
 `--config` (`SETGATE_CONFIG`) names. Environment variables go over the file. An unknown key is an error.
@@ -79,7 +79,7 @@ fn the_reference_is_that_of_the_types() {
         std::fs::write(&file, &rendered).unwrap();
     }
     let written = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(written == rendered, "docs/config.md is old: `UPDATE=1 cargo test -p setgate config` writes it anew");
+    assert!(written == rendered, "docs/config.md is old: `UPDATE=1 cargo test --workspace --lib config::` writes it anew");
 }
 
 #[test]
