@@ -1,4 +1,5 @@
-//! `docs/config.md`, made of the types: a test keeps the two equal. `UPDATE=1 cargo test --workspace --lib config::` rewrites it.
+//! `docs/config.md`, made of the types: a test keeps the two equal.
+//! `UPDATE=1 cargo test --workspace --lib config::` rewrites it.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -79,7 +80,10 @@ fn the_reference_is_that_of_the_types() {
         std::fs::write(&file, &rendered).unwrap();
     }
     let written = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(written == rendered, "docs/config.md is old: `UPDATE=1 cargo test --workspace --lib config::` writes it anew");
+    assert!(
+        written == rendered,
+        "docs/config.md is old: `UPDATE=1 cargo test --workspace --lib config::` writes it anew"
+    );
 }
 
 #[test]
