@@ -90,9 +90,8 @@ async fn a_newcomer_gets_from_the_readme_to_a_filter_at_work() {
     let script = script(&blocks, staged.path());
     let setgate = place::setgate();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(
-        std::iter::once(setgate.parent().unwrap().to_owned()).chain(std::env::split_paths(&path)),
-    );
+    let path =
+        std::env::join_paths(std::iter::once(setgate.parent().unwrap().to_owned()).chain(std::env::split_paths(&path)));
     // In a process group of its own, so that a host which the README starts ends with the story.
     let output = staged.path().join("output");
     let log = std::fs::File::create(&output).unwrap();
