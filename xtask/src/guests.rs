@@ -14,11 +14,13 @@ use crate::toolchain::{self, Toolchain};
 
 const HELP: &str = "\
 cargo xtask guests [--target TARGET] [--all-toolchains] [--check-with SETGATE]
+cargo xtask guests --env [--target TARGET]
 
 Builds each of example-filters/ into target/filters/NAME.wasm.
   --target TARGET       another target than wasm32-unknown-unknown; into target/filters/TARGET/
   --all-toolchains      build each filter in every way a filter author may, and print a table
   --check-with SETGATE  have this binary check each component: `SETGATE filter check FILE`
+  --env                 build nothing; print what a shell has to export so that plain cargo finds the same compiler
 SETGATE_GUEST_TOOLCHAIN=active|rustup|debian forces where the compiler comes from.";
 
 /// Imports nothing but our own interfaces, so it is what the example filters are built for.
@@ -32,11 +34,13 @@ pub(crate) fn command(arguments: &[String]) -> Result<()> {
     let mut target = None;
     let mut all_toolchains = false;
     let mut check_with = None;
+    let mut env = false;
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--target" => target = Some(arguments.next().context("--target needs a target")?.clone()),
             "--all-toolchains" => all_toolchains = true,
+            "--env" => env = true,
             "--check-with" => check_with = Some(PathBuf::from(arguments.next().context("--check-with needs a file")?)),
             "--help" | "-h" => {
                 println!("{HELP}");
@@ -44,6 +48,9 @@ pub(crate) fn command(arguments: &[String]) -> Result<()> {
             }
             other => bail!("there is no option `{other}`\n\n{HELP}"),
         }
+    }
+    if env {
+        return print_environment(target.as_deref().unwrap_or(DEFAULT_TARGET));
     }
     if all_toolchains {
         ensure!(target.is_none(), "--all-toolchains builds for every target: leave --target out");
@@ -55,6 +62,18 @@ pub(crate) fn command(arguments: &[String]) -> Result<()> {
     };
     for filter in &filters {
         check(check_with.as_deref(), filter)?;
+    }
+    Ok(())
+}
+
+/// For `eval "$(cargo xtask guests --env)"` in a shell: filters outside this workspace are then compiled as those in it.
+fn print_environment(target: &str) -> Result<()> {
+    let toolchain = toolchain::provide(target)?;
+    match (&toolchain.rustc, env::var("RUSTUP_TOOLCHAIN")) {
+        (Some(rustc), _) => println!("export RUSTC='{}'", rustc.display()),
+        // Outside this workspace, rustup would choose another toolchain than its `rust-toolchain.toml` names.
+        (None, Ok(name)) => println!("export RUSTUP_TOOLCHAIN='{name}'"),
+        (None, Err(_)) => println!("# the active toolchain has {target}"),
     }
     Ok(())
 }
@@ -85,8 +104,8 @@ fn build(target: &str, into: &Path) -> Result<Vec<PathBuf>> {
         files.push(file);
     }
     match built {
-        0 => println!("guests: {} filters are up to date in {}", files.len(), into.display()),
-        _ => println!("guests: built {built} of {} filters into {}", files.len(), into.display()),
+        0 => eprintln!("guests: {} filters are up to date in {}", files.len(), into.display()),
+        _ => eprintln!("guests: built {built} of {} filters into {}", files.len(), into.display()),
     }
     Ok(files)
 }
@@ -96,7 +115,7 @@ fn compile(toolchain: &Toolchain, target: &str) -> Result<Vec<(String, PathBuf)>
     let names = names()?;
     let folder = toolchain.target_dir.join(target).join("guest");
     if !folder.exists() {
-        println!("guests: compiling {} filters for {target}: about a minute the first time", names.len());
+        eprintln!("guests: compiling {} filters for {target}: about a minute the first time", names.len());
     }
     let mut cargo = toolchain.cargo();
     cargo.current_dir(root()).args(["build", "--quiet", "--lib", "--profile", "guest", "--target", target]);
@@ -144,7 +163,7 @@ fn build_every_way(check_with: Option<&Path>) -> Result<()> {
                 rows.push((name, "cargo component", file));
             }
         }
-        None => println!("guests: cargo component is not installed (`cargo install cargo-component --locked`)"),
+        None => eprintln!("guests: cargo component is not installed (`cargo install cargo-component --locked`)"),
     }
 
     rows.sort();

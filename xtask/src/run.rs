@@ -21,9 +21,17 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
 }
 
-/// The cargo that runs this.
+/// The cargo that runs this, without what `cargo run` set for xtask: build scripts that ask for such a variable would
+/// run again, and their crates be compiled again, each time somebody calls cargo directly.
 pub(crate) fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (variable, _) in env::vars_os() {
+        let name = variable.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&variable);
+        }
+    }
+    cargo
 }
 
 /// Where a program is, if it is on the `PATH`.
@@ -44,7 +52,10 @@ pub(crate) fn target_dir() -> PathBuf {
 }
 
 /// A command as a person would type it, for errors.
-fn line(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
+pub(crate) fn line(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    // Whichever cargo it is, `cargo` is what a person types.
+    let program = if program.ends_with("cargo") { Path::new("cargo") } else { program };
+    let words = std::iter::once(program.as_os_str()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

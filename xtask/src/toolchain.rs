@@ -59,7 +59,7 @@ impl Toolchain {
         }
         let guests = self.target_dir.join(&self.target);
         if guests.exists() {
-            println!("guests: the standard library changed, cleaning {}", guests.display());
+            eprintln!("guests: the standard library changed, cleaning {}", guests.display());
             fs::remove_dir_all(guests)?;
         }
         fs::create_dir_all(&self.target_dir)?;
@@ -117,7 +117,7 @@ fn rustup_target_add(target: &str) -> Result<()> {
     ensure!(!forbidden, "RUSTUP_AUTO_INSTALL=0 forbids it to install");
     which("rustup").context("rustup is not installed")?;
     if !active_has(target)? {
-        println!("guests: rustup target add {target}: downloads about 20 MB");
+        eprintln!("guests: rustup target add {target}: downloads about 20 MB");
         run(Command::new("rustup").args(["target", "add", target]))?;
     }
     Ok(())

@@ -3,6 +3,9 @@
 //! `SETGATE_<SECTION>__<KEY>` sets `<key>` in `[<section>]`, for example `SETGATE_LISTEN__ADDRESS=0.0.0.0:8080`.
 //! Every limit ends in its unit and is listed in `docs/config.md`, which a test keeps equal to the types below.
 
+#[cfg(test)]
+mod reference;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 

@@ -14,6 +14,56 @@ pub const TYPE_BASE: &str = "https://schemas.setgate.dev/errors/";
 /// Seconds after which a busy host may be asked again.
 const RETRY_AFTER_S: u32 = 2;
 
+/// Every code there is, in alphabetical order. Each has a page in `docs/errors`.
+pub const CODES: [&str; 46] = [
+    "backlog_full",
+    "bad_claim",
+    "bad_cursor",
+    "bad_key",
+    "bad_signature",
+    "bad_token",
+    "body_broken",
+    "body_too_large",
+    "conflict",
+    "duplicate_key",
+    "filter_compile_limit",
+    "filter_core_module",
+    "filter_import",
+    "filter_invalid",
+    "filter_no_transform",
+    "filter_not_compiled",
+    "filter_not_wasm",
+    "filter_precompiled",
+    "filter_start",
+    "filter_too_large",
+    "filter_wrong_types",
+    "filter_wrong_version",
+    "forbidden",
+    "invalid_body",
+    "invalid_field",
+    "invalid_query",
+    "issuer_not_allowed",
+    "jti_conflict",
+    "malformed_json",
+    "missing_claim",
+    "no_method",
+    "no_route",
+    "not_an_object",
+    "not_found",
+    "not_ready",
+    "not_stored",
+    "not_utf8",
+    "request_timeout",
+    "secret_unreadable",
+    "too_deep",
+    "too_large",
+    "unexpected_verification",
+    "unknown_source",
+    "unsupported_media_type",
+    "version_changed",
+    "wrong_form",
+];
+
 /// An answer that is not a success.
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -35,6 +85,7 @@ struct Body<'a> {
 impl Problem {
     /// A problem with its code and what was wrong, where and what to do.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        debug_assert!(CODES.contains(&code), "`{code}` is not in CODES");
         Self { status, code, detail: detail.into(), retry_after_s: None }
     }
 
@@ -125,6 +176,55 @@ impl From<control::Error> for Problem {
             control::Error::SecretUnreadable => {
                 tracing::error!(%detail, "management");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "secret_unreadable", detail)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn each_code_has_a_page_and_each_page_a_code() {
+        assert!(CODES.is_sorted());
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors");
+        let index = std::fs::read_to_string(folder.join("README.md")).unwrap();
+        for code in CODES {
+            let page = std::fs::read_to_string(folder.join(format!("{code}.md"))).unwrap_or_default();
+            assert!(page.starts_with(&format!("# {code}\n")), "docs/errors/{code}.md says what `{code}` means");
+            assert!(index.contains(&format!("[`{code}`]({code}.md)")), "docs/errors/README.md lists `{code}`");
+        }
+        // And one page is the index.
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), CODES.len() + 1, "a page of a code that is gone");
+    }
+
+    /// Codes are literals, so reading the sources finds those that no test brings about.
+    #[test]
+    fn each_code_in_the_sources_is_listed() {
+        let sources = [
+            include_str!("auth.rs"),
+            include_str!("extract.rs"),
+            include_str!("health.rs"),
+            include_str!("ingest.rs"),
+            include_str!("problem.rs"),
+            include_str!("router.rs"),
+            include_str!("manage/filters.rs"),
+            include_str!("manage/subscriptions.rs"),
+            include_str!("../pipeline/accept.rs"),
+            include_str!("../pipeline/normalize/refusal.rs"),
+        ];
+        let is_code = |text: &str| text.contains('_') && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        for source in sources {
+            let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+            // What stands between quotes, in a line that makes a problem or maps to a code.
+            for line in code.lines().filter(|line| line.contains("Problem::new(") || line.contains("=> \"")) {
+                for text in line.split('"').skip(1).step_by(2).filter(|text| is_code(text)) {
+                    let kind = line.trim_start().starts_with(&format!("\"{text}\" =>"));
+                    assert!(kind || CODES.contains(&text), "`{text}` is missing in CODES: {}", line.trim());
+                }
             }
         }
     }

@@ -182,9 +182,9 @@ impl Dispatcher {
     }
 
     fn sleep(&self) -> Duration {
-        let until_due = self.lanes.next_due().map_or(i64::MAX, |at| at.since(self.pipeline.clock.now()));
         // What is due but out of bounds is started when something ends, not by waking early.
-        let wait_ms = if until_due <= 0 { SLEEP_MS_MAX } else { until_due.unsigned_abs().min(SLEEP_MS_MAX) };
+        let until_due = self.lanes.next_due().map_or(i64::MAX, |at| at.since(self.pipeline.clock.now()).max(1));
+        let wait_ms = until_due.unsigned_abs().min(SLEEP_MS_MAX);
         Duration::from_millis(wait_ms)
     }
 

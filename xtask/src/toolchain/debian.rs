@@ -68,7 +68,7 @@ fn install(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     let by_hand = format!("apt-get update && apt-get install -y --no-install-recommends {list}");
     ensure!(is_root()?, "run as root: {by_hand}");
-    println!("guests: installing {list}: one to five minutes");
+    eprintln!("guests: installing {list}: one to five minutes");
     // Old lists name packages that are gone. Where this fails the lists may still do, so `install` decides.
     let _ = apt(&["update"]);
     let install = ["install", "-y", "--no-install-recommends"];
@@ -91,7 +91,7 @@ fn compile(target: &str) -> Result<PathBuf> {
     let source = Path::new(&rustc(&["--print", "sysroot"])?).join("lib/rustlib/src/rust/library");
     let source = source.canonicalize().with_context(|| format!("no source at {}", source.display()))?;
     let folder = target_dir().join(format!("guest-std-{}", process::id()));
-    println!("guests: compiling the standard library for {target}: about a minute, once");
+    eprintln!("guests: compiling the standard library for {target}: about a minute, once");
     let mut build = cargo();
     for (variable, _) in env::vars_os() {
         let name = variable.to_string_lossy();

@@ -1,0 +1,96 @@
+//! `docs/config.md`, made of the types: a test keeps the two equal. `UPDATE=1 cargo test -p setgate config` rewrites it.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Config;
+
+const HEAD: &str = "\
+# Configuration
+
+Made of the types in `host/src/config` by a test; `UPDATE=1 cargo test -p setgate config` writes it anew.
+
+Every setting has a default. `setgate serve` reads `setgate.toml` of the current folder where there is one, or the file that
+`--config` (`SETGATE_CONFIG`) names. Environment variables go over the file. An unknown key is an error.
+
+```toml
+[listen]
+address = \"0.0.0.0:8443\"
+tls_certificate = \"/etc/setgate/chain.pem\"
+tls_key = \"/etc/setgate/key.pem\"
+
+[data]
+dir = \"/var/lib/setgate\"
+```
+";
+
+/// A field of a struct as the source has it.
+struct Field {
+    name: String,
+    of_type: String,
+    meaning: String,
+}
+
+/// The fields of a struct with their documentation.
+fn fields(source: &str, name: &str) -> Vec<Field> {
+    let begin = source.find(&format!("pub struct {name} {{")).unwrap_or_else(|| panic!("no struct {name}"));
+    let mut fields = Vec::new();
+    let mut meaning = Vec::new();
+    for line in source[begin..].lines().skip(1).map(str::trim).take_while(|line| *line != "}") {
+        if let Some(text) = line.strip_prefix("///") {
+            meaning.push(text.trim());
+        } else if let Some((name, of_type)) = line.strip_prefix("pub ").and_then(|rest| rest.split_once(": ")) {
+            let (name, of_type) = (name.to_owned(), of_type.trim_end_matches(',').to_owned());
+            fields.push(Field { name, of_type, meaning: std::mem::take(&mut meaning).join(" ") });
+        }
+    }
+    fields
+}
+
+fn render() -> String {
+    let settings = include_str!("mod.rs");
+    let quota = include_str!("../domain/tenant.rs");
+    let defaults = serde_json::to_value(Config::default()).expect("settings are JSON");
+    let mut text = HEAD.to_owned();
+    for section in fields(settings, "Config") {
+        write!(text, "\n## [{}]\n\n{}\n\n", section.name, section.meaning).expect("a string can be written to");
+        text += "| key | environment variable | default | meaning |\n|---|---|---|---|\n";
+        let source = if section.of_type == "Quota" { quota } else { settings };
+        for field in fields(source, &section.of_type) {
+            let variable = format!("SETGATE_{}__{}", section.name, field.name).to_uppercase();
+            let default = match &defaults[&section.name][&field.name] {
+                Value::Null => "not set".to_owned(),
+                value => format!("`{value}`"),
+            };
+            writeln!(text, "| `{}` | `{variable}` | {default} | {} |", field.name, field.meaning)
+                .expect("a string can be written to");
+        }
+    }
+    text
+}
+
+#[test]
+fn the_reference_is_that_of_the_types() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config.md");
+    let rendered = render();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&file, &rendered).unwrap();
+    }
+    let written = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(written == rendered, "docs/config.md is old: `UPDATE=1 cargo test -p setgate config` writes it anew");
+}
+
+#[test]
+fn every_default_has_a_meaning() {
+    let defaults = serde_json::to_value(Config::default()).unwrap();
+    let rendered = render();
+    for (section, keys) in defaults.as_object().unwrap() {
+        for key in keys.as_object().unwrap().keys() {
+            let variable = format!("`SETGATE_{}__{}`", section.to_uppercase(), key.to_uppercase());
+            let row = rendered.lines().find(|line| line.contains(&variable)).unwrap_or_else(|| panic!("{variable}"));
+            assert!(!row.ends_with("|  |"), "{row}");
+        }
+    }
+}
