@@ -87,6 +87,8 @@ async fn asgardeo_through_its_hub() {
     let hub = story.host.stranger();
     let answer = hub.get(&asked("subscribe", topic)).await.expect(200);
     assert_eq!(answer.text(), "c+1-x", "the challenge is the whole answer");
+    let kind = answer.header("content-type").unwrap_or_default();
+    assert!(kind.starts_with("text/plain"), "and nothing that a browser would run: {kind}");
     let other = hub.get(&asked("subscribe", "shop.example.o1.schema.wso2.v1.event.token")).await;
     assert_eq!(other.not_the_problem(404, "unexpected_verification"), None, "a topic that nobody asked for");
     let leave = hub.get(&asked("unsubscribe", topic)).await;
