@@ -156,7 +156,8 @@ async fn an_upload_that_is_no_filter_is_refused_and_says_why() {
     let host = Host::start().await;
     let acme = host.tenant_with("acme", json!({"quota": {"filter_bytes_max": 200_000}})).await;
     let component = |text: &str| wat::parse_str(text).expect("a component's text");
-    let outside = imports_instead(setgate_tests::place::filter("drop-by-type"), "setgate:filter/log", "malicious:net/tcp4");
+    let outside =
+        imports_instead(setgate_tests::place::filter("drop-by-type"), "setgate:filter/log", "malicious:net/tcp4");
     for (what, wasm, status, code) in [
         ("garbage", b"not wasm at all".to_vec(), 422, "filter_not_wasm"),
         ("nothing", Vec::new(), 422, "filter_not_wasm"),
@@ -179,7 +180,8 @@ async fn a_binding_has_to_grant_what_its_filter_imports() {
     let acme = host.tenant("acme").await;
     let receiver = Receiver::start().await;
     acme.filter("enrich-from-table").await;
-    let with_grants = |grants: Value| acme.subscribe(&receiver).chain(json!([{"filter": "enrich-from-table", "grants": grants}]));
+    let with_grants =
+        |grants: Value| acme.subscribe(&receiver).chain(json!([{"filter": "enrich-from-table", "grants": grants}]));
     for short in [json!([]), json!(["config"])] {
         let refused = with_grants(short.clone()).ask().await;
         assert_eq!(refused.not_the_problem(422, "invalid_field"), None, "grants {short}");
@@ -299,8 +301,12 @@ fn receiver_count(story: &Story) -> usize {
 /// The component with another import; the names are of one length, so nothing else moves.
 fn imports_instead(mut component: Vec<u8>, name: &str, other: &str) -> Vec<u8> {
     assert_eq!(name.len(), other.len());
-    let places: Vec<_> =
-        component.windows(name.len()).enumerate().filter(|(_, bytes)| *bytes == name.as_bytes()).map(|(at, _)| at).collect();
+    let places: Vec<_> = component
+        .windows(name.len())
+        .enumerate()
+        .filter(|(_, bytes)| *bytes == name.as_bytes())
+        .map(|(at, _)| at)
+        .collect();
     assert!(!places.is_empty(), "it imports `{name}`");
     for at in places {
         component[at..at + other.len()].copy_from_slice(other.as_bytes());

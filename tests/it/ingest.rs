@@ -79,11 +79,16 @@ async fn asgardeo_through_its_hub() {
     // The hub asks first whether the subscription is wanted (W3C WebSub section 5.3).
     let topic = "shop.example.o1.schema.wso2.v1.event.login";
     let asked = |mode: &str, topic: &str| {
-        format!("{}?hub.mode={mode}&hub.topic={topic}&hub.challenge=c%2B1-x&hub.lease_seconds=864000", story.source.path)
+        format!(
+            "{}?hub.mode={mode}&hub.topic={topic}&hub.challenge=c%2B1-x&hub.lease_seconds=864000",
+            story.source.path
+        )
     };
     let hub = story.host.stranger();
     let answer = hub.get(&asked("subscribe", topic)).await.expect(200);
     assert_eq!(answer.text(), "c+1-x", "the challenge is the whole answer");
+    let kind = answer.header("content-type").unwrap_or_default();
+    assert!(kind.starts_with("text/plain"), "and nothing that a browser would run: {kind}");
     let other = hub.get(&asked("subscribe", "shop.example.o1.schema.wso2.v1.event.token")).await;
     assert_eq!(other.not_the_problem(404, "unexpected_verification"), None, "a topic that nobody asked for");
     let leave = hub.get(&asked("unsubscribe", topic)).await;
@@ -181,7 +186,11 @@ async fn every_sample_of_every_product_is_taken_and_becomes_a_set() {
         assert_eq!(subscription.verify(&received), Ok(()), "{name} as {seed:?}");
         let body: Value = serde_json::from_str(body).unwrap();
         let inside = if *seed == Seed::Logto { &body } else { &body["events"] };
-        let arrived = if *seed == Seed::Logto { set["events"].as_object().unwrap().values().next().unwrap() } else { &set["events"] };
+        let arrived = if *seed == Seed::Logto {
+            set["events"].as_object().unwrap().values().next().unwrap()
+        } else {
+            &set["events"]
+        };
         assert_eq!(arrived, inside, "{name} as {seed:?}: the product's own body stands untouched");
     }
 }

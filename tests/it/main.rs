@@ -4,6 +4,7 @@ mod delivery;
 mod filters;
 mod ingest;
 mod lifecycle;
+mod manage;
 mod readme;
 mod refusals;
 mod signatures;

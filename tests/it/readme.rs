@@ -16,6 +16,19 @@ const SECTION: &str = "Your first filter";
 /// The first filter is compiled with its dependencies, and perhaps a toolchain has to be found.
 const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
+/// What cargo sets for a test, or for this project alone, and is not there in a reader's terminal. The compiler's own
+/// libraries would get in the way of another compiler; the toolchain stays the pinned one.
+const OF_A_TEST: &[&str] = &[
+    "SETGATE_",
+    "LD_LIBRARY_PATH",
+    "CARGO_BIN_EXE_",
+    "CARGO_CRATE_NAME",
+    "CARGO_MANIFEST_",
+    "CARGO_PKG_",
+    "CARGO_PRIMARY_PACKAGE",
+    "CARGO_TARGET_",
+];
+
 /// A block that is tested.
 #[derive(Debug, PartialEq, Eq)]
 struct Block {
@@ -97,9 +110,8 @@ async fn a_newcomer_gets_from_the_readme_to_a_filter_at_work() {
     let log = std::fs::File::create(&output).unwrap();
     let mut shell = Command::new("bash");
     for (name, _) in std::env::vars_os() {
-        // What cargo sets for a test is not there in a reader's terminal.
         let name = name.to_string_lossy().into_owned();
-        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name.starts_with("SETGATE_") {
+        if OF_A_TEST.iter().any(|prefix| name.starts_with(prefix)) {
             shell.env_remove(name);
         }
     }

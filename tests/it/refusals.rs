@@ -13,7 +13,8 @@ impl Story {
     async fn new() -> Self {
         let host = Host::with().config("[ingest]\nbody_bytes_max = 4096\njson_depth_max = 8").start().await;
         let acme = host.tenant("acme").await;
-        for (name, seed) in [("open", Seed::Open), ("wso2", Seed::Wso2), ("token", Seed::Set), ("hook", Seed::Platform)] {
+        for (name, seed) in [("open", Seed::Open), ("wso2", Seed::Wso2), ("token", Seed::Set), ("hook", Seed::Platform)]
+        {
             acme.source(name, seed).await;
         }
         let strict = json!({"issuers_allowed": ["https://idp.example.com/"]});
@@ -74,9 +75,21 @@ fn bad_events() -> Vec<Bad> {
         bad("no events", "open", without("events"), 400, "missing_claim"),
         bad("events without a member", "open", r#"{"iss":"i","jti":"j","iat":1,"events":{}}"#, 400, "bad_claim"),
         bad("an event that is no URI", "open", r#"{"iss":"i","jti":"j","iat":1,"events":{"e":{}}}"#, 400, "bad_claim"),
-        bad("an event that is no object", "open", r#"{"iss":"i","jti":"j","iat":1,"events":{"a:b":1}}"#, 400, "bad_claim"),
+        bad(
+            "an event that is no object",
+            "open",
+            r#"{"iss":"i","jti":"j","iat":1,"events":{"a:b":1}}"#,
+            400,
+            "bad_claim",
+        ),
         bad("iat as text", "open", set.replace("1615305159", "\"1615305159\""), 400, "bad_claim"),
-        bad("an issuer that the source does not take", "strict", set.replace("idp.", "evil."), 400, "issuer_not_allowed"),
+        bad(
+            "an issuer that the source does not take",
+            "strict",
+            set.replace("idp.", "evil."),
+            400,
+            "issuer_not_allowed",
+        ),
         bad("an event of another form", "open", event::logto("s1"), 400, "wrong_form"),
         bad("a SET where Logto's events are expected", "logto", set.clone(), 400, "wrong_form"),
         bad("no signature", "wso2", wso2.clone(), 401, "bad_signature"),
@@ -110,7 +123,8 @@ async fn a_bad_event_is_answered_precisely_counted_and_not_stored() {
         let headers: Vec<_> = request.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let path = format!("/ingest/acme/{}", request.source);
         let answer = sender.send(Method::POST, &path, &headers, request.body).await;
-        faults.extend(answer.not_the_problem(request.status, request.code).map(|why| format!("{}: {why}", request.what)));
+        faults
+            .extend(answer.not_the_problem(request.status, request.code).map(|why| format!("{}: {why}", request.what)));
         let after = story.host.metric("setgate_ingest_total", &[&labels]).await;
         if after - before < 1.0 {
             faults.push(format!("{}: not counted under {labels}", request.what));
@@ -150,13 +164,40 @@ async fn a_key_opens_its_own_tenant_and_nothing_else() {
         ("an unknown key", &unknown, Method::GET, story.acme.path("/sources"), 401, "bad_key"),
         ("a wrong secret", &wrong, Method::GET, story.acme.path("/sources"), 401, "bad_key"),
         ("another tenant's key", &globex.client, Method::GET, story.acme.path("/sources"), 403, "forbidden"),
-        ("another tenant's key, to write", &globex.client, Method::DELETE, story.acme.path("/sources/open"), 403, "forbidden"),
-        ("a tenant that is not there", &globex.client, Method::GET, "/api/v1/tenants/nobody/sources".into(), 403, "forbidden"),
-        ("a tenant's key for the operator's list", &globex.client, Method::GET, "/api/v1/tenants".into(), 403, "forbidden"),
+        (
+            "another tenant's key, to write",
+            &globex.client,
+            Method::DELETE,
+            story.acme.path("/sources/open"),
+            403,
+            "forbidden",
+        ),
+        (
+            "a tenant that is not there",
+            &globex.client,
+            Method::GET,
+            "/api/v1/tenants/nobody/sources".into(),
+            403,
+            "forbidden",
+        ),
+        (
+            "a tenant's key for the operator's list",
+            &globex.client,
+            Method::GET,
+            "/api/v1/tenants".into(),
+            403,
+            "forbidden",
+        ),
         ("a tenant's key to remove its tenant", &globex.client, Method::DELETE, globex.path("/"), 403, "forbidden"),
         ("a reader who writes", &reader, Method::DELETE, story.acme.path("/sources/open"), 403, "forbidden"),
-        ("the operator, for a tenant that is not there", story.host.operator(), Method::GET,
-            "/api/v1/tenants/nobody/sources".into(), 404, "not_found"),
+        (
+            "the operator, for a tenant that is not there",
+            story.host.operator(),
+            Method::GET,
+            "/api/v1/tenants/nobody/sources".into(),
+            404,
+            "not_found",
+        ),
     ];
     for (what, client, method, path, status, code) in checks {
         let path = path.trim_end_matches('/');
@@ -193,7 +234,14 @@ async fn a_bad_management_request_is_answered_precisely() {
         ("a wrong method", &Method::DELETE, acme("/sources"), Value::Null, 405, "no_method"),
         ("a wrong method at ingest", &put, "/ingest/acme/open".into(), json!({}), 405, "no_method"),
         ("an id that is none", &get, acme("/deliveries/17"), Value::Null, 404, "not_found"),
-        ("an id of something else", &get, acme("/events/sub_01ARZ3NDEKTSV4RRFFQ69G5FAV"), Value::Null, 404, "not_found"),
+        (
+            "an id of something else",
+            &get,
+            acme("/events/sub_01ARZ3NDEKTSV4RRFFQ69G5FAV"),
+            Value::Null,
+            404,
+            "not_found",
+        ),
         ("a delivery that is not there", &get, acme(&format!("/deliveries/{delivery}")), Value::Null, 404, "not_found"),
         ("a name that is none", &put, acme("/sources/A_B"), source(json!([{"kind": "open"}])), 404, "not_found"),
         ("a query that is none", &get, acme("/deliveries?state=lost"), Value::Null, 400, "invalid_query"),
@@ -202,21 +250,65 @@ async fn a_bad_management_request_is_answered_precisely() {
         ("an unknown member", &put, acme("/sources/x"), json!({"form": "set", "proof": []}), 400, "invalid_body"),
         ("an unknown form", &put, acme("/sources/x"), json!({"form": "xml", "proofs": []}), 400, "invalid_body"),
         ("no proof", &put, acme("/sources/x"), source(json!([])), 422, "invalid_field"),
-        ("a secret that can be guessed", &put, acme("/sources/x"), source(json!([{"kind": "bearer", "tokens": ["1234"]}])), 422, "invalid_field"),
+        (
+            "a secret that can be guessed",
+            &put,
+            acme("/sources/x"),
+            source(json!([{"kind": "bearer", "tokens": ["1234"]}])),
+            422,
+            "invalid_field",
+        ),
         ("a key for the operator", &post, acme("/keys"), key, 422, "invalid_field"),
-        ("an endpoint that is none", &post, acme("/subscriptions"), json!({"endpoint": {"url": "ftp://x"}}), 400, "invalid_body"),
+        (
+            "an endpoint that is none",
+            &post,
+            acme("/subscriptions"),
+            json!({"endpoint": {"url": "ftp://x"}}),
+            400,
+            "invalid_body",
+        ),
         ("no event patterns", &post, acme("/subscriptions"), to(json!({"events": []})), 422, "invalid_field"),
         ("an unknown source", &post, acme("/subscriptions"), to(json!({"sources": ["nobody"]})), 422, "invalid_field"),
-        ("an unknown filter", &post, acme("/subscriptions"), to(json!({"chain": [{"filter": "nobody"}]})), 422, "invalid_field"),
-        ("a short secret", &post, acme("/subscriptions"), to(json!({"signing": {"secret": "whsec_c2hvcnQ="}})), 422, "invalid_field"),
-        ("ed25519 for a hub", &post, acme("/subscriptions"), to(json!({"signing": {"scheme": "hub", "ed25519": true}})), 422, "invalid_field"),
-        ("a schedule without end", &post, acme("/subscriptions"), to(json!({"retry": vec![1; 31]})), 400, "invalid_body"),
+        (
+            "an unknown filter",
+            &post,
+            acme("/subscriptions"),
+            to(json!({"chain": [{"filter": "nobody"}]})),
+            422,
+            "invalid_field",
+        ),
+        (
+            "a short secret",
+            &post,
+            acme("/subscriptions"),
+            to(json!({"signing": {"secret": "whsec_c2hvcnQ="}})),
+            422,
+            "invalid_field",
+        ),
+        (
+            "ed25519 for a hub",
+            &post,
+            acme("/subscriptions"),
+            to(json!({"signing": {"scheme": "hub", "ed25519": true}})),
+            422,
+            "invalid_field",
+        ),
+        (
+            "a schedule without end",
+            &post,
+            acme("/subscriptions"),
+            to(json!({"retry": vec![1; 31]})),
+            400,
+            "invalid_body",
+        ),
     ];
     let mut faults = Vec::new();
     for (what, method, path, body, status, code) in checks {
         let answer = match body {
             Value::Null => story.acme.client.send(method.clone(), &path, &[], "").await,
-            body => story.acme.client.send(method.clone(), &path, &[setgate_tests::client::JSON], body.to_string()).await,
+            body => {
+                story.acme.client.send(method.clone(), &path, &[setgate_tests::client::JSON], body.to_string()).await
+            }
         };
         faults.extend(answer.not_the_problem(status, code).map(|why| format!("{what}: {why}")));
     }

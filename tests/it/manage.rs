@@ -1,0 +1,193 @@
+//! What a tenant and the operator change and look at.
+
+use std::collections::BTreeSet;
+
+use http::Method;
+use serde_json::{Value, json};
+use setgate_tests::{Host, Receiver, Seed, event, until};
+
+#[tokio::test]
+async fn lists_are_paged_without_gaps_and_without_repeats() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    acme.subscribe(&receiver).create().await;
+    for number in 0..5 {
+        source.accept(event::set(&format!("e{number}"))).await;
+    }
+    receiver.received(5).await;
+
+    for list in ["/events", "/deliveries"] {
+        let (mut seen, mut pages, mut cursor) = (Vec::new(), 0, String::new());
+        loop {
+            let page = acme.get(&format!("{list}?limit=2{cursor}")).await;
+            let jtis = page["items"].as_array().unwrap().iter().map(|item| item["jti"].as_str().unwrap().to_owned());
+            seen.extend(jtis);
+            pages += 1;
+            // What comes in between does not shift the pages.
+            source.accept(event::set(&format!("{}-{pages}", list.trim_start_matches('/')))).await;
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+            assert!(pages < 10, "{list}: the pages come to an end");
+        }
+        let first_five: Vec<_> = seen.iter().filter(|jti| jti.starts_with('e') && jti.len() == 2).cloned().collect();
+        assert_eq!(first_five, ["e4", "e3", "e2", "e1", "e0"], "{list}: newest first, each once");
+    }
+}
+
+#[tokio::test]
+async fn deliveries_are_found_by_what_is_known_of_them() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let (sets, logins) = (acme.source("ssf", Seed::Set).await, acme.source("wso2", Seed::Wso2).await);
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    let revoked = sets.accept(event::set("one")).await;
+    let login = logins.accept(event::wso2("two")).await;
+    for event in [&revoked, &login] {
+        acme.delivery_in("delivered", &subscription.delivery_of(event)).await;
+    }
+    for (query, found) in [
+        (format!("event={}", revoked.event), vec!["one"]),
+        ("source=wso2".to_owned(), vec!["two"]),
+        (format!("type={}", event::SET_TYPE), vec!["one"]),
+        ("subject=u-17".to_owned(), vec!["two"]),
+        (format!("subscription={}&state=delivered", subscription.id), vec!["two", "one"]),
+        ("state=dead".to_owned(), vec![]),
+        ("since=2100-01-01T00:00:00Z".to_owned(), vec![]),
+        ("until=2100-01-01T00:00:00Z".to_owned(), vec!["two", "one"]),
+    ] {
+        let deliveries = acme.deliveries(&query).await;
+        let jtis: Vec<_> = deliveries.iter().map(|delivery| delivery["jti"].as_str().unwrap()).collect();
+        assert_eq!(jtis, found, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn the_claims_that_were_sent_can_be_looked_at() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Logto).await;
+    acme.filter("translate-to-caep").await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).chain(json!([{"filter": "translate-to-caep"}])).create().await;
+    let id = subscription.delivery_of(&source.accept(event::logto("s1")).await);
+    let received = receiver.received(1).await.remove(0);
+    let shown = acme.client.get(&acme.path(&format!("/deliveries/{id}/claims"))).await.expect(200);
+    assert_eq!(shown.body, received.body, "the bytes after the filters, as they were sent");
+}
+
+#[tokio::test]
+async fn what_was_pending_of_a_removed_subscription_is_kept_with_the_reason() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    subscription.pause().await;
+    let id = subscription.delivery_of(&source.accept(event::set("one")).await);
+    acme.delivery_in("due", &id).await;
+    acme.client.delete(&subscription.path("")).await.expect(204);
+    let dead = acme.delivery_in("dead", &id).await;
+    assert!(dead["reason"].as_str().unwrap().contains("removed"), "the reason is told: {dead}");
+    assert_eq!(receiver.count(), 0, "nothing is sent for a subscription that is gone");
+}
+
+#[tokio::test]
+async fn a_removed_tenant_is_gone_with_everything_and_nobody_else_is() {
+    let host = Host::start().await;
+    let (acme, globex) = (host.tenant("acme").await, host.tenant("globex").await);
+    let (gone, stays) = (acme.source("idp", Seed::Set).await, globex.source("idp", Seed::Set).await);
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    subscription.pause().await;
+    gone.accept(event::set("one")).await;
+    stays.accept(event::set("one")).await;
+
+    host.operator().delete("/api/v1/tenants/acme").await.expect(204);
+    assert_eq!(gone.send(event::set("two")).await.not_the_problem(404, "unknown_source"), None);
+    let key = acme.client.get(&acme.path("/sources")).await;
+    assert_eq!(key.not_the_problem(401, "bad_key"), None, "its keys end with it");
+    assert_eq!(globex.get("/events").await["items"].as_array().map(Vec::len), Some(1), "the neighbour's events stay");
+
+    // A namesake begins with nothing: neither events nor what makes a second copy a duplicate.
+    let namesake = host.tenant("acme").await;
+    for list in ["/events", "/deliveries", "/sources", "/filters", "/subscriptions", "/tables"] {
+        assert_eq!(namesake.get(list).await["items"], json!([]), "{list}");
+    }
+    let source = namesake.source("idp", Seed::Set).await;
+    assert!(!source.accept(event::set("one")).await.duplicate, "what the other had accepted is not this one's");
+}
+
+#[tokio::test]
+async fn a_replaced_subscription_keeps_its_keys_and_secrets() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Logto).await;
+    acme.filter("redact-claims").await;
+    let (before, after) = (Receiver::start().await, Receiver::start().await);
+    let chain = json!([{"filter": "redact-claims", "secrets": {"salt": "pepper-4711"}}]);
+    let subscription = acme.subscribe(&before).chain(chain).create().await;
+    source.accept(event::logto("s1")).await;
+    let first = before.received(1).await.remove(0);
+
+    let asked = json!({"endpoint": {"url": after.url()}, "chain": [{"filter": "redact-claims"}]});
+    let shown = acme.client.put(&subscription.path(""), &asked).await.expect(200).json();
+    assert_eq!(shown["signing_secret"], Value::Null, "no key was made: {shown}");
+    assert_eq!(shown["chain"][0]["secrets"], json!(["salt"]), "the binding's secrets stay: {shown}");
+    source.accept(event::logto("s2")).await;
+    let second = after.received(1).await.remove(0);
+    assert_eq!(subscription.verify(&second), Ok(()), "the receiver's secret is still good");
+    assert_eq!(second.text().replace("s2", "s1").len(), first.text().len(), "and the salt is the same");
+    assert_eq!(before.count(), 1, "the old endpoint gets nothing more");
+}
+
+#[tokio::test]
+async fn a_new_subscription_gets_what_comes_after_it() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let (early, late) = (Receiver::start().await, Receiver::start().await);
+    acme.subscribe(&early).create().await;
+    source.accept(event::set("one")).await;
+    early.received(1).await;
+    acme.subscribe(&late).create().await;
+    source.accept(event::set("two")).await;
+    let received = late.received(1).await;
+    assert_eq!(received[0].json()["jti"], "two", "what was fanned out before is not its own");
+    early.received(2).await;
+}
+
+#[tokio::test]
+async fn a_head_request_is_answered_like_a_get_without_its_body() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let answer = acme.client.send(Method::HEAD, &acme.path("/sources"), &[], "").await.expect(200);
+    assert!(answer.body.is_empty(), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn copies_that_come_at_once_are_one_event() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    let mut senders = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let source = source.clone();
+        senders.spawn(async move { source.accept(event::set("one")).await });
+    }
+    let receipts = senders.join_all().await;
+    let events: BTreeSet<_> = receipts.iter().map(|receipt| &receipt.event).collect();
+    assert_eq!(events.len(), 1, "all are told the same event: {events:?}");
+    assert_eq!(receipts.iter().filter(|receipt| !receipt.duplicate).count(), 1, "one of them is the first");
+
+    let last = source.accept(event::set("two")).await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&last)).await;
+    until("both are delivered", async || (acme.deliveries("state=delivered").await.len() == 2).then_some(())).await;
+    assert_eq!(receiver.count(), 2, "each once");
+}
