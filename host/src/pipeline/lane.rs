@@ -40,6 +40,9 @@ pub(super) struct Lanes {
     per_endpoint: HashMap<EndpointKey, usize>,
 }
 
+/// Before everything that can be due.
+const LONG_AGO: Timestamp = Timestamp::from_millis(i64::MIN);
+
 type LaneKey = (TenantId, SubscriptionId);
 type EndpointKey = (TenantId, Origin);
 
@@ -74,10 +77,12 @@ struct Lane {
     /// Where they go; none: paused, or not known yet.
     origin: Option<Origin>,
     in_flight: HashSet<DeliverySeq>,
-    /// Whether the ledger may hold due deliveries that are not in memory.
-    more_on_disk: bool,
-    /// Whether the ledger is being asked.
-    asking: bool,
+    /// When each waiting delivery is due: a delivery waits once, at its latest word.
+    due: HashMap<DeliverySeq, Timestamp>,
+    /// From when on the ledger may hold due deliveries that are not in memory; none: it holds no others.
+    on_disk: Option<Timestamp>,
+    /// While the ledger is being asked: what ended or changed since, of which its answer may tell an older state.
+    asking: Option<HashSet<DeliverySeq>>,
 }
 
 impl Lanes {
@@ -117,7 +122,7 @@ impl Lanes {
     /// Marks a lane as having deliveries on disk.
     pub(super) fn on_disk(&mut self, tenant: &TenantId, subscription: SubscriptionId) {
         let key = (tenant.clone(), subscription);
-        self.lanes.entry(key.clone()).or_default().more_on_disk = true;
+        self.lanes.entry(key.clone()).or_default().on_disk = Some(LONG_AGO);
         self.place(&key);
     }
 
@@ -128,11 +133,16 @@ impl Lanes {
         if lane.in_flight.contains(&delivery.seq) {
             return;
         }
+        if let Some(before) = lane.due.insert(delivery.seq, delivery.due_at) {
+            lane.waiting.remove(&(before, delivery.seq));
+        }
         lane.waiting.insert((delivery.due_at, delivery.seq), delivery);
-        if lane.waiting.len() > self.bounds.window_max {
+        if lane.waiting.len() > self.bounds.window_max
+            && let Some(((at, seq), _)) = lane.waiting.pop_last()
+        {
             // The one due last goes back to disk, so that retries far ahead never keep out what is due now.
-            lane.waiting.pop_last();
-            lane.more_on_disk = true;
+            lane.due.remove(&seq);
+            lane.on_disk = Some(lane.on_disk.map_or(at, |from| from.min(at)));
         }
         self.place(&key);
     }
@@ -142,7 +152,7 @@ impl Lanes {
         let mut short = Vec::new();
         for key in self.low.drain() {
             let Some(lane) = self.lanes.get_mut(&key) else { continue };
-            lane.asking = true;
+            lane.asking = Some(HashSet::new());
             // Rows in flight are still due on disk and come back in the answer.
             short.push((key.0, key.1, self.bounds.window_max + lane.in_flight.len()));
         }
@@ -159,12 +169,15 @@ impl Lanes {
     ) {
         let key = (tenant.clone(), subscription);
         let lane = self.lanes.entry(key.clone()).or_default();
-        lane.asking = false;
+        let changed = lane.asking.take().unwrap_or_default();
         if let Some(rows) = rows {
-            // Rows beyond the window are put back on disk by `add`, which sets the mark again.
-            lane.more_on_disk = rows.len() >= asked;
+            // Behind the last row of a full answer there may be more. Rows beyond the window are put back by `add`.
+            lane.on_disk = rows.last().filter(|_| rows.len() >= asked).map(|row| row.due_at);
             for row in rows {
-                self.add(row);
+                // Read before it ended or changed: what is known here is newer.
+                if !changed.contains(&row.seq) {
+                    self.add(row);
+                }
             }
         }
         self.place(&key);
@@ -216,6 +229,7 @@ impl Lanes {
         }
         *busy += 1;
         let delivery = first.remove();
+        lane.due.remove(&delivery.seq);
         lane.in_flight.insert(delivery.seq);
         self.tenants.entry(key.0.clone()).or_default().in_flight += 1;
         self.in_flight.insert(delivery.seq, (key.clone(), endpoint));
@@ -241,6 +255,9 @@ impl Lanes {
         }
         if let Some(lane) = self.lanes.get_mut(&key) {
             lane.in_flight.remove(&seq);
+            if let Some(changed) = &mut lane.asking {
+                changed.insert(seq);
+            }
         }
         for parked in self.parked.remove(&endpoint).unwrap_or_default() {
             if self.lanes.get(&parked).is_some_and(|lane| lane.place == Place::Parked) {
@@ -265,8 +282,8 @@ impl Lanes {
             exists(tenant, subscription)
                 || !lane.waiting.is_empty()
                 || !lane.in_flight.is_empty()
-                || lane.more_on_disk
-                || lane.asking
+                || lane.on_disk.is_some()
+                || lane.asking.is_some()
         });
         let tenants: HashSet<&TenantId> = self.lanes.keys().map(|(tenant, _)| tenant).collect();
         self.tenants.retain(|tenant, _| tenants.contains(tenant));
@@ -276,7 +293,12 @@ impl Lanes {
     /// Puts a lane where it belongs by what it holds. What waits for its turn or its endpoint stays there.
     fn place(&mut self, key: &LaneKey) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        if lane.more_on_disk && !lane.asking && lane.waiting.len() <= self.bounds.window_max / 4 {
+        // Low: little is left, or what is on disk may be due before what waits here.
+        let next = lane.waiting.first_key_value().map(|((at, _), _)| *at);
+        let low = lane.on_disk.is_some_and(|from| {
+            lane.waiting.len() <= self.bounds.window_max / 4 || next.is_some_and(|next| from < next)
+        });
+        if low && lane.asking.is_none() {
             self.low.insert(key.clone());
         }
         let place = match (lane.waiting.first_key_value(), &lane.origin) {
@@ -442,6 +464,48 @@ mod tests {
         assert!(taken(&mut lanes).is_empty());
         lanes.open(&"a".parse().unwrap(), subscription(1), origin("live"));
         assert_eq!(taken(&mut lanes), [3]);
+    }
+
+    #[test]
+    fn an_answer_that_is_older_than_an_end_is_not_believed() {
+        let tenant: TenantId = "a".parse().unwrap();
+        let mut lanes = Lanes::new(BOUNDS);
+        lanes.open(&tenant, subscription(1), origin("x"));
+        lanes.add(delivery("a", 1, 1, NOW));
+        lanes.add(delivery("a", 1, 2, NOW));
+        lanes.on_disk(&tenant, subscription(1));
+        assert_eq!(taken(&mut lanes), [1, 2]);
+        assert_eq!(lanes.short().len(), 1);
+        // Both end while the ledger is being asked, one for good and one to be due again later.
+        let later = NOW.plus_millis(300_000);
+        lanes.done(DeliverySeq(1), None);
+        lanes.done(DeliverySeq(2), Some(delivery("a", 1, 2, later)));
+        let read_before = (1..4).map(|seq| delivery("a", 1, seq, NOW)).collect();
+        lanes.answered(&tenant, subscription(1), 6, Some(read_before));
+        assert_eq!(taken(&mut lanes), [3]);
+        assert_eq!(lanes.take(later).unwrap().seq.0, 2);
+        assert!(lanes.take(later).is_none(), "it waits once");
+    }
+
+    #[test]
+    fn what_is_due_on_disk_does_not_wait_behind_retries_in_memory() {
+        let tenant: TenantId = "a".parse().unwrap();
+        let mut lanes = Lanes::new(BOUNDS);
+        lanes.open(&tenant, subscription(1), origin("x"));
+        for seq in 0..6 {
+            lanes.add(delivery("a", 1, seq, NOW.plus_millis(seq)));
+        }
+        // 4 and 5 are on disk. Those in memory fail and are put off for an hour.
+        let now = NOW.plus_millis(10);
+        for _ in 0..4 {
+            let failed = lanes.take(now).unwrap();
+            lanes.done(failed.seq, Some(DueDelivery { due_at: NOW.plus_millis(3_600_000), ..failed }));
+        }
+        let [(_, _, asked)] = lanes.short()[..] else { panic!("the ledger is to be asked") };
+        let rows = (4..6).map(|seq| delivery("a", 1, seq, NOW.plus_millis(seq))).collect();
+        lanes.answered(&tenant, subscription(1), asked, Some(rows));
+        assert_eq!(lanes.take(now).unwrap().seq.0, 4);
+        assert_eq!(lanes.take(now).unwrap().seq.0, 5);
     }
 
     /// Whatever happens in whatever order: each delivery is taken once, none is forgotten, no bound is passed.
