@@ -135,6 +135,24 @@ async fn a_bad_event_is_answered_precisely_counted_and_not_stored() {
 }
 
 #[tokio::test]
+async fn a_body_that_breaks_off_is_no_event() {
+    let story = Story::new().await;
+    let address = story.host.base().trim_start_matches("http://").to_owned();
+    let mut connection = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let head =
+        "POST /ingest/acme/open HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n";
+    let half = format!("{head}{}", &event::set("one")[..50]);
+    tokio::io::AsyncWriteExt::write_all(&mut connection, half.as_bytes()).await.unwrap();
+    tokio::io::AsyncWriteExt::shutdown(&mut connection).await.unwrap();
+    setgate_tests::until("it is counted as what it is", async || {
+        let count = story.host.metric("setgate_ingest_total", &["outcome=\"body_broken\""]).await;
+        (count == 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(story.acme.get("/events").await["items"], json!([]), "nothing of it is stored");
+}
+
+#[tokio::test]
 async fn an_unknown_tenant_is_answered_like_an_unknown_source() {
     let story = Story::new().await;
     let sender = story.host.stranger();

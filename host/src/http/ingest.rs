@@ -32,7 +32,7 @@ pub(super) async fn event(
     let body = match extract::read(request, site.ingest_body_bytes_max, "the event").await {
         Ok(body) => body,
         Err(problem) => {
-            counter!(metric::INGEST, "tenant" => "", "source" => "", "outcome" => "body_too_large").increment(1);
+            counter!(metric::INGEST, "tenant" => "", "source" => "", "outcome" => problem.code()).increment(1);
             return Err(problem);
         }
     };

@@ -89,6 +89,11 @@ impl Problem {
         Self { status, code, detail: detail.into(), retry_after_s: None }
     }
 
+    /// Its stable code.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
     fn busy(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self { retry_after_s: Some(RETRY_AFTER_S), ..Self::new(status, code, detail) }
     }
