@@ -1,6 +1,6 @@
 //! Loop B: leases due deliveries and sees each through filter, seal, deliver and settle.
 //!
-//! A lease is a place in [`Lanes`]: it lives in memory, and a crash voids it. The loop alone owns the lanes; all else
+//! A lease is a place in `Lanes`: it lives in memory, and a crash voids it. The loop alone owns the lanes; all else
 //! speaks to it through its channel.
 
 use std::time::Duration;

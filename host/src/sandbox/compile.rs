@@ -131,7 +131,7 @@ async fn exchange(
     Ok((child.wait().await?, artefact, words))
 }
 
-/// The child's side: reads [`Orders`] and a component, writes an artefact. The CLI calls this for
+/// The child's side: reads `Orders` and a component, writes an artefact. The CLI calls this for
 /// `setgate compile-filter`, before anything else is set up.
 pub fn compiler_main() -> ExitCode {
     let (code, words) = match compile_stdin() {

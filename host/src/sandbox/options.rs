@@ -11,7 +11,7 @@ use crate::domain::id::Digest;
 /// Where the wasm of a filter is found again, by digest, when neither memory nor disk has its machine code.
 pub type Components = Arc<dyn Fn(Digest) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
 
-/// How a [`Sandbox`] is set up.
+/// How a [`Sandbox`](super::Sandbox) is set up.
 #[derive(Clone)]
 pub struct Options {
     /// Folder of compiled filters; made with mode 0700.
@@ -20,8 +20,8 @@ pub struct Options {
     pub cache_key: [u8; 32],
     /// Where wasm is found again.
     pub components: Components,
-    /// The program that compiles when called with [`COMPILER_ARGUMENT`]: the host's own. None: compile in this process,
-    /// without limits, for tests and for the author's own filter on the author's own machine.
+    /// The program that compiles when called with [`COMPILER_ARGUMENT`](super::COMPILER_ARGUMENT): the host's own. None:
+    /// compile in this process, without limits, for tests and for the author's own filter on the author's own machine.
     pub compiler: Option<PathBuf>,
     /// Calls at once. Each takes a slot of the pool: address space, and up to [`Self::keep_resident_bytes`] of memory.
     pub instances_max: u32,
@@ -76,7 +76,7 @@ impl Options {
     }
 }
 
-/// Why a [`Sandbox`] could not be set up.
+/// Why a [`Sandbox`](super::Sandbox) could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The engine refused its configuration, or the machine the pool's address space.
