@@ -43,6 +43,14 @@ pub struct Content {
     pub claims: Option<String>,
     /// Whether the chain ran.
     pub filtered: bool,
+    /// The delivery's state as of the read: what was due when it was listed may be at rest by now.
+    pub state: State,
+    /// Attempts recorded, as of the read.
+    pub attempts: u32,
+    /// When it is due, as of the read; means something only where it is due.
+    pub due_at: Timestamp,
+    /// Runs of the chain that are to be repeated, as of the read.
+    pub filter_tries: u32,
 }
 
 /// Due deliveries in one answer of [`Ledger::due`] at the most.
@@ -129,13 +137,21 @@ impl Ledger {
         self.readers()
             .read(move |conn| {
                 let mut statement = conn.prepare_cached(&format!(
-                    "SELECT {EVENT_COLUMNS}, d.filtered, f.claims
+                    "SELECT {EVENT_COLUMNS}, d.filtered, f.claims, d.state, d.attempts, d.due_at, d.filter_tries
                      FROM delivery d JOIN event e ON e.seq = d.event_seq LEFT JOIN filtered f ON f.delivery = d.seq
                      WHERE d.seq = ?1"
                 ))?;
                 let mut rows = statement.query([delivery])?;
                 let Some(row) = rows.next()? else { return Ok(None) };
-                Ok(Some(Content { event: read_event(row)?, filtered: row.get(13)?, claims: row.get(14)? }))
+                Ok(Some(Content {
+                    event: read_event(row)?,
+                    filtered: row.get(13)?,
+                    claims: row.get(14)?,
+                    state: row.get(15)?,
+                    attempts: row.get(16)?,
+                    due_at: row.get(17)?,
+                    filter_tries: row.get(18)?,
+                }))
             })
             .await
     }
@@ -251,8 +267,11 @@ fn insert(batch: &mut Batch<'_>, new: &NewDelivery, now: Timestamp) -> Result<Op
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{NOW, block_on, event, new_delivery, open, reopen, subscription, with_events};
+    use super::super::tests::{
+        NOW, attempt, block_on, due_one, event, new_delivery, open, reopen, run, subscription, with_events,
+    };
     use super::*;
+    use crate::domain::delivery::{Settlement, Step};
     use crate::domain::id::Digest;
 
     #[test]
@@ -326,6 +345,26 @@ mod tests {
             assert_eq!(rest.iter().map(|d| d.event.0).collect::<Vec<_>>(), [3]);
             let content = ledger.load(due[0].seq).await.unwrap().unwrap();
             assert_eq!((content.event.id, content.claims, content.filtered), (event(2).id, None, false));
+        });
+    }
+
+    #[test]
+    fn load_says_how_the_delivery_stands_now() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let due = due_one(&ledger).await;
+            let settle = async |step: Step| {
+                ledger.settle(Settlement { delivery: due.seq, at: NOW, step }).await.unwrap();
+                let now = ledger.load(due.seq).await.unwrap().unwrap();
+                (now.state, now.attempts, now.due_at, now.filter_tries)
+            };
+            let (soon, later) = (NOW.plus_millis(10), NOW.plus_millis(20));
+            let again = settle(Step::FilterAgain { runs: vec![run()], due_at: soon }).await;
+            assert_eq!(again, (State::Due, 0, soon, 1));
+            let retry = settle(Step::Retry { attempt: attempt(1, 500), due_at: later }).await;
+            assert_eq!(retry, (State::Due, 1, later, 1));
+            let (state, attempts, ..) = settle(Step::Delivered { attempt: attempt(2, 200) }).await;
+            assert_eq!((state, attempts), (State::Delivered, 2));
         });
     }
 }
