@@ -104,6 +104,9 @@ pub struct Plan {
     /// The tables that `lookup` sees, by name, as they were.
     #[serde(default)]
     pub tables: BTreeMap<TableName, Digest>,
+    /// Why the chain could not be pinned, where it could not: its deliveries are held with this reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
 }
 
 /// One step of a [`Plan`]: a binding with its filter's version pinned.

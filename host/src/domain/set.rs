@@ -16,6 +16,8 @@ pub const JTI_CHARS_MAX: usize = 255;
 
 /// Bytes of an event type URI at the most.
 pub const EVENT_URI_BYTES_MAX: usize = 1024;
+/// Event types of one SET at the most: each is held against every pattern of every subscription.
+pub const TYPES_MAX: usize = 16;
 
 /// Where a number stops being plausible seconds (the year 5138) and is milliseconds (since March 1973).
 pub const MILLIS_FROM: i64 = 100_000_000_000;
@@ -87,6 +89,14 @@ pub enum SetFault {
     /// `events` has no member.
     #[error("`events` is empty: it has to have at least one member (RFC 8417 section 2.2)")]
     EventsEmpty,
+    /// `events` has too many members.
+    #[error(
+        "`events` has {members} members: {TYPES_MAX} are allowed, all of one state transition (RFC 8417 section 2.2)"
+    )]
+    EventsTooMany {
+        /// How many it has.
+        members: usize,
+    },
     /// A member of `events` is not named by an absolute URI.
     #[error(
         "the member `{name}` of `events` is not named by an absolute URI of at most {EVENT_URI_BYTES_MAX} bytes (RFC 8417 section 2.2)"
@@ -122,9 +132,11 @@ impl SetFault {
             Self::Missing { claim } | Self::NotAString { claim } | Self::Empty { claim } => claim,
             Self::JtiTooLong { .. } | Self::JtiControl => "jti",
             Self::IatNotANumber | Self::IatOutOfRange { .. } => "iat",
-            Self::EventsNotAnObject | Self::EventsEmpty | Self::EventNotAUri { .. } | Self::EventNotAnObject { .. } => {
-                "events"
-            }
+            Self::EventsNotAnObject
+            | Self::EventsEmpty
+            | Self::EventsTooMany { .. }
+            | Self::EventNotAUri { .. }
+            | Self::EventNotAnObject { .. } => "events",
             Self::AudNotStrings => "aud",
             Self::SubIdNoFormat => "sub_id",
             Self::ToeNotANumber => "toe",
@@ -218,6 +230,9 @@ fn event_types(claims: &Object<'_>) -> Result<Vec<String>, SetFault> {
     let events = Object::parse(events.get()).map_err(|_| SetFault::EventsNotAnObject)?;
     if events.is_empty() {
         return Err(SetFault::EventsEmpty);
+    }
+    if events.len() > TYPES_MAX {
+        return Err(SetFault::EventsTooMany { members: events.len() });
     }
     let mut types = Vec::with_capacity(events.len());
     for (name, event) in events.iter() {
@@ -316,5 +331,16 @@ mod tests {
     #[test]
     fn what_is_optional_may_be_missing() {
         assert!(parse(r#"{"jti":"1","iss":"x","iat":0,"events":{"urn:x":{}}}"#).is_ok());
+    }
+
+    #[test]
+    fn a_set_of_too_many_types_is_refused() {
+        let of = |count: usize| {
+            let members: Vec<_> = (0..count).map(|n| format!("\"urn:x:{n}\":{{}}")).collect();
+            let text = format!("{{\"iss\":\"i\",\"iat\":1,\"jti\":\"j\",\"events\":{{{}}}}}", members.join(","));
+            SetToken::parse(text, JsonLimits::default())
+        };
+        assert_eq!(of(TYPES_MAX).unwrap().types.len(), TYPES_MAX);
+        assert_eq!(of(TYPES_MAX + 1), Err(SetFault::EventsTooMany { members: TYPES_MAX + 1 }));
     }
 }

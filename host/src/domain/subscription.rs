@@ -119,7 +119,10 @@ pub struct SigningKey {
 pub struct Pattern(String);
 
 /// Characters of a pattern at the most.
-pub const PATTERN_CHARS_MAX: usize = 512;
+pub const PATTERN_CHARS_MAX: usize = 256;
+
+/// `*` in a pattern at the most.
+pub const PATTERN_STARS_MAX: usize = 4;
 
 impl Pattern {
     /// The pattern as text.
@@ -133,9 +136,17 @@ impl Pattern {
     }
 }
 
-/// Whether the pattern matches all of `text`, or what follows one of its `/` or `:`.
+/// Separators behind which a pattern is tried: type URIs have about ten, and a hostile one must not cost more.
+const SEGMENTS_MAX: usize = 32;
+
+/// Whether the pattern matches all of `text`, or what follows one of its first [`SEGMENTS_MAX`] `/` or `:`.
 fn glob_tail(pattern: &str, text: &str) -> bool {
-    glob(pattern, text) || text.match_indices(['/', ':']).any(|(at, _)| glob(pattern, &text[at + 1..]))
+    // With a `*` in front, all that a later segment could find is found from the beginning.
+    if pattern.starts_with('*') {
+        return glob(pattern, text);
+    }
+    glob(pattern, text)
+        || text.match_indices(['/', ':']).take(SEGMENTS_MAX).any(|(at, _)| glob(pattern, &text[at + 1..]))
 }
 
 impl TryFrom<String> for Pattern {
@@ -144,6 +155,9 @@ impl TryFrom<String> for Pattern {
     fn try_from(given: String) -> Result<Self, String> {
         if given.is_empty() || given.chars().count() > PATTERN_CHARS_MAX || given.contains(char::is_whitespace) {
             return Err(format!("an event pattern is 1 to {PATTERN_CHARS_MAX} characters without white space"));
+        }
+        if given.matches('*').count() > PATTERN_STARS_MAX {
+            return Err(format!("an event pattern has at most {PATTERN_STARS_MAX} `*`"));
         }
         Ok(Self(given))
     }

@@ -3,7 +3,10 @@
 //! A lease is a place in `Lanes`: it lives in memory, and a crash voids it. The loop alone owns the lanes; all else
 //! speaks to it through its channel.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
+
+use futures_util::FutureExt as _;
 
 use metrics::gauge;
 use tokio::sync::mpsc;
@@ -25,6 +28,8 @@ use super::lane::{Bounds, Lanes};
 
 /// Batches of due deliveries that may wait for the loop; beyond, whoever tells waits.
 const TOLD_MAX: usize = 256;
+/// Wait before a delivery is taken up again after the host itself failed over it, in milliseconds.
+const AFTER_FAILURE_MS: i64 = 10_000;
 /// Longest sleep of the loop, in milliseconds: an upper bound on how late a clock set forward is noticed.
 const SLEEP_MS_MAX: u64 = 1_000;
 
@@ -157,15 +162,16 @@ impl Dispatcher {
             let pipeline = self.pipeline.clone();
             work.spawn(async move {
                 let seq = delivery.seq;
-                let again = match Box::pin(pipeline.see_through(delivery.clone())).await {
-                    Ok(again) => again,
-                    Err(error) => {
-                        error!(delivery = %delivery.id, %error, "a delivery could not be worked on; it stays due");
-                        let due_at = pipeline.clock.now().plus_millis(1_000);
-                        Some(DueDelivery { due_at, ..delivery })
-                    }
+                // A panic is a defect of ours; it must not keep the place of its delivery for ever.
+                let seen = AssertUnwindSafe(Box::pin(pipeline.see_through(delivery.clone()))).catch_unwind().await;
+                let why = match seen {
+                    Ok(Ok(again)) => return Ended::Delivery(seq, again),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "a defect of this program, see its output".to_owned(),
                 };
-                Ended::Delivery(seq, again)
+                error!(delivery = %delivery.id, why, "a delivery could not be worked on; it stays due");
+                let due_at = pipeline.clock.now().plus_millis(AFTER_FAILURE_MS);
+                Ended::Delivery(seq, Some(DueDelivery { due_at, ..delivery }))
             });
         }
     }
@@ -176,8 +182,7 @@ impl Dispatcher {
             Ok(Ended::Asked { tenant, subscription, asked, rows }) => {
                 self.lanes.answered(&tenant, subscription, asked, rows);
             }
-            // A panic is a defect of ours. Its delivery stays leased, and so untouched, until the next start.
-            Err(error) => error!(%error, "work on a delivery ended badly; it is due again at the next start"),
+            Err(error) => error!(%error, "work on a delivery was ended; it is due again at the next start"),
         }
     }
 
@@ -226,6 +231,10 @@ impl Pipeline {
         let Some(subscription) = self.subscription(&kept.tenant, kept.id.subscription) else {
             return Ok(Some(kept));
         };
+        if subscription.value.paused.is_some() {
+            // Paused while its filters ran: it stays due, and its lane waits.
+            return Ok(Some(kept));
+        }
         let accepted_at = filtered.accepted_at();
         let attempted = match self.seal(*filtered, subscription.clone()) {
             Ok(sealed) => self.deliver(sealed).await,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::error;
 
 use crate::domain::catalogue;
 use crate::domain::delivery::NewDelivery;
@@ -19,6 +19,8 @@ use super::plan::Pinned;
 
 /// Events read from the journal at a time.
 pub const EVENTS_PER_BATCH: usize = 256;
+/// Deliveries after which a batch takes in no further event.
+pub const DELIVERIES_PER_BATCH: usize = 5_000;
 /// Wait before trying again after the ledger failed, in milliseconds.
 const RETRY_MS: u64 = 500;
 
@@ -49,33 +51,30 @@ async fn one_batch(
     pipeline: &Pipeline,
     dispatcher: &dispatcher::Handle,
     pinned: &mut Pinned,
-) -> Result<usize, super::plan::Error> {
+) -> Result<usize, ledger::Error> {
     let ledger = &pipeline.ledger;
     let events = ledger.journal_after(ledger.cursor(), EVENTS_PER_BATCH).await?;
-    let Some(last) = events.last() else { return Ok(0) };
-    let through = last.seq;
+    let Some(first) = events.first() else { return Ok(0) };
+    let mut through = first.seq;
 
     let snapshot = ledger.snapshot();
     pinned.at(snapshot.revision);
     let now = pipeline.clock.now();
     let mut deliveries = Vec::new();
     for event in &events {
+        // One transaction stays of a bearable size, however many subscriptions there are; matching lets others go on.
+        if deliveries.len() >= DELIVERIES_PER_BATCH {
+            break;
+        }
+        tokio::task::yield_now().await;
+        through = event.seq;
         // A tenant removed after acceptance: its events go with it.
         let Some(view) = snapshot.tenant(&event.tenant) else { continue };
         for subscription in view.subscriptions.values().map(|entry| &entry.value) {
             if !matches(subscription, event) {
                 continue;
             }
-            let plan = match pinned.plan_of(ledger, subscription, view).await {
-                Ok(plan) => plan,
-                Err(super::plan::Error::NoActiveVersion(filter)) => {
-                    // Control refuses to remove or deactivate a bound filter, so this is a race that the next
-                    // snapshot settles. Waiting is right: skipping would lose the event for this subscription.
-                    warn!(tenant = %event.tenant, subscription = %subscription.id, %filter, "filter not active");
-                    return Err(super::plan::Error::NoActiveVersion(filter));
-                }
-                Err(error) => return Err(error),
-            };
+            let plan = pinned.plan_of(ledger, subscription, view).await?;
             deliveries.push(NewDelivery {
                 id: DeliveryId { event: event.id, subscription: subscription.id, run: 0 },
                 event: event.seq,
@@ -89,7 +88,7 @@ async fn one_batch(
         Err(error @ ledger::Error::UnknownPlan(_)) => {
             // Retention swept it between pinning and now: pinned anew at the next try.
             pinned.forget();
-            return Err(error.into());
+            return Err(error);
         }
         other => other?,
     };

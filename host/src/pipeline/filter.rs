@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::domain::delivery::{DueDelivery, Step};
+use crate::domain::delivery::{DueDelivery, State, Step};
 use crate::domain::event::Event;
 use crate::domain::filter::{Grant, Plan, PlanStep};
 use crate::domain::secret::binding_context;
@@ -68,6 +68,11 @@ impl Pipeline {
             // Removed with its tenant meanwhile.
             return Ok(Progress::Rests);
         };
+        // A lease may be older than the row: what was due when it was listed may have ended since.
+        if content.state != State::Due || content.attempts != delivery.attempts {
+            return Ok(Progress::Rests);
+        }
+        let delivery = DueDelivery { filtered: content.filtered, filter_tries: content.filter_tries, ..delivery };
         let event = content.event;
         if delivery.filtered {
             return Ok(Progress::On(Box::new(Filtered { delivery, event, claims: content.claims })));
@@ -77,6 +82,10 @@ impl Pipeline {
             self.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
             return Ok(Progress::Rests);
         };
+        if let Some(reason) = plan.broken.clone() {
+            self.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
+            return Ok(Progress::Rests);
+        }
         let Chained { end, runs } = self.run_chain(&plan, &event, &delivery).await;
         let step = match end {
             ChainEnd::Through(claims) => {

@@ -4,28 +4,20 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::domain::filter::{Grant, Plan, PlanStep};
-use crate::domain::id::{Digest, FilterName, SubscriptionId};
+use crate::domain::id::{Digest, SubscriptionId};
 use crate::domain::subscription::Subscription;
 use crate::ledger::{self, Ledger, TenantView};
 
-/// Why a chain cannot be pinned.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    /// A filter of the chain is gone, or none of its versions is active.
-    #[error("the filter `{0}` has no active version")]
-    NoActiveVersion(FilterName),
-    /// The plan could not be stored.
-    #[error(transparent)]
-    Ledger(#[from] ledger::Error),
-}
-
-/// The chain as it is in `view`.
-pub(super) fn pin(subscription: &Subscription, view: &TenantView) -> Result<Plan, Error> {
+/// The chain as it is in `view`. Never fails: one bad chain must not stop the journal for all others.
+fn pin(subscription: &Subscription, view: &TenantView) -> Plan {
     let mut steps = Vec::with_capacity(subscription.chain.len());
     let mut looks_up = false;
     for binding in &subscription.chain {
         let active = view.filters.get(&binding.filter).and_then(|filter| filter.value.active);
-        let digest = active.ok_or_else(|| Error::NoActiveVersion(binding.filter.clone()))?;
+        let Some(digest) = active else {
+            let broken = Some(format!("the filter `{}` has no active version", binding.filter));
+            return Plan { broken, ..Plan::default() };
+        };
         looks_up |= binding.grants.contains(&Grant::Lookup);
         steps.push(PlanStep { binding: binding.clone(), digest });
     }
@@ -35,7 +27,7 @@ pub(super) fn pin(subscription: &Subscription, view: &TenantView) -> Result<Plan
     } else {
         BTreeMap::new()
     };
-    Ok(Plan { steps, tables })
+    Plan { steps, tables, broken: None }
 }
 
 /// Plans in force, by subscription, so that a plan is pinned once per change and not once per event.
@@ -59,11 +51,11 @@ impl Pinned {
         ledger: &Ledger,
         subscription: &Subscription,
         view: &TenantView,
-    ) -> Result<Digest, Error> {
+    ) -> Result<Digest, ledger::Error> {
         if let Some(digest) = self.plans.get(&subscription.id) {
             return Ok(*digest);
         }
-        let digest = ledger.intern_plan(&pin(subscription, view)?).await?;
+        let digest = ledger.intern_plan(&pin(subscription, view)).await?;
         self.plans.insert(subscription.id, digest);
         Ok(digest)
     }

@@ -11,7 +11,7 @@ use crate::domain::delivery::{DueDelivery, Settlement, State, Step};
 use crate::domain::retry::RetrySchedule;
 use crate::domain::subscription::Pause;
 use crate::domain::time::Timestamp;
-use crate::domain::verdict::FilterRun;
+use crate::domain::verdict::{Fault, FilterRun};
 use crate::ledger::{self, Expected};
 use crate::telemetry::metric;
 
@@ -71,7 +71,11 @@ impl Pipeline {
         if gone {
             // Standard Webhooks, "Responses": 410 means that the receiver wants no more. What is pending stays pending.
             let reason = "the receiver answered 410 Gone".to_owned();
-            self.pause(&delivery, reason).await?;
+            if let Err(error) = self.pause(&delivery, reason).await {
+                // The delivery itself is settled; the next one will be answered 410 again.
+                warn!(delivery = %delivery.id, %error, "the subscription could not be paused after 410 Gone");
+                return Ok(due_again);
+            }
             info!(tenant = %delivery.tenant, subscription = %delivery.id.subscription, "paused after 410 Gone");
         }
         Ok(due_again)
@@ -80,12 +84,16 @@ impl Pipeline {
     /// The transaction, tried until it holds: what was exchanged with a receiver has happened and must be kept.
     /// A stop of the host ends the wait; the delivery is then due again.
     pub(super) async fn settle(&self, delivery: &DueDelivery, step: Step) -> Result<(), ledger::Error> {
+        let fault = match &step {
+            Step::Held { runs, .. } => runs.iter().filter_map(|run| run.fault.as_ref()).next_back().map(Fault::kind),
+            _ => None,
+        };
         let rest = match &step {
             Step::Filtered { .. } | Step::FilterAgain { .. } | Step::Retry { .. } => None,
-            Step::Dropped { reason, .. } => Some((State::Dropped, Some(reason.clone()))),
-            Step::Held { reason, .. } => Some((State::Held, Some(reason.clone()))),
-            Step::Delivered { .. } => Some((State::Delivered, None)),
-            Step::Dead { reason, .. } => Some((State::Dead, Some(reason.clone()))),
+            Step::Dropped { .. } => Some(State::Dropped),
+            Step::Held { .. } => Some(State::Held),
+            Step::Delivered { .. } => Some(State::Delivered),
+            Step::Dead { .. } => Some(State::Dead),
         };
         let settlement = Settlement { delivery: delivery.seq, at: self.clock.now(), step };
         let mut wait_ms = 50;
@@ -100,12 +108,13 @@ impl Pipeline {
                 }
             }
         }
-        if let Some((state, reason)) = rest {
+        if let Some(state) = rest {
             counter!(metric::DELIVERIES, "tenant" => delivery.tenant.to_string(), "state" => state.as_str())
                 .increment(1);
-            match (state, reason) {
-                (State::Held | State::Dead, Some(reason)) => {
-                    warn!(tenant = %delivery.tenant, delivery = %delivery.id, state = state.as_str(), %reason,
+            match state {
+                State::Held | State::Dead => {
+                    // The reason may hold words of the guest's, which are the tenant's own: they stay in the history.
+                    warn!(tenant = %delivery.tenant, delivery = %delivery.id, state = state.as_str(), fault,
                         "a delivery needs a person");
                 }
                 _ => debug!(tenant = %delivery.tenant, delivery = %delivery.id, state = state.as_str(), "settled"),
