@@ -148,6 +148,7 @@ pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<
         control,
         ingest_body_bytes_max: config.ingest.body_bytes_max,
         filter_bytes_max: usize::try_from(config.quota.filter_bytes_max).unwrap_or(usize::MAX),
+        bodies: Arc::new(tokio::sync::Semaphore::new(config.listen.bodies_bytes_max as usize)),
         request_ms_max: config.listen.request_ms_max,
         metrics_open: config.listen.metrics_open.unwrap_or(address.ip().is_loopback()),
         metrics,

@@ -156,6 +156,11 @@ impl Control {
         Ok(())
     }
 
+    /// Whether there is such a source.
+    pub fn has_source(&self, tenant: &TenantId, name: &SourceName) -> bool {
+        self.tenant(tenant).is_ok_and(|view| view.sources.contains_key(name))
+    }
+
     /// Whether a WebSub verification of this topic is expected by this source (W3C WebSub section 5.3).
     pub fn expects_topic(&self, tenant: &TenantId, name: &SourceName, topic: &str) -> bool {
         self.tenant(tenant).is_ok_and(|view| {
