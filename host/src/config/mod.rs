@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::tenant::Quota;
 
+/// Levels that `ingest.json_depth_max` can allow: what comes out of a filter is checked with as many.
+const JSON_DEPTH_MAX: usize = 64;
+
 /// What was wrong with the settings: file, key and value, in words.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -333,6 +336,11 @@ impl Config {
                 ));
             }
         }
+        if self.ingest.json_depth_max > JSON_DEPTH_MAX {
+            return Err(format!(
+                " `ingest.json_depth_max` is more than {JSON_DEPTH_MAX}, which is what filters' outputs are held to"
+            ));
+        }
         if self.listen.tls_certificate.is_some() != self.listen.tls_key.is_some() {
             return Err(" `listen.tls_certificate` and `listen.tls_key` go together: give both or none".into());
         }
@@ -397,6 +405,7 @@ mod tests {
             ("[delivery]\nwindow_max = 0\n", "delivery.window_max"),
             ("[listen]\ntls_key = \"k.pem\"\n", "listen.tls_certificate"),
             ("[listen]\nbodies_bytes_max = 1000\n", "ingest.body_bytes_max"),
+            ("[ingest]\njson_depth_max = 65\n", "ingest.json_depth_max"),
             ("[listen\n", "TOML parse error"),
         ] {
             let said = load(text).unwrap_err().to_string();
