@@ -146,6 +146,31 @@ async fn a_replaced_subscription_keeps_its_keys_and_secrets() {
 }
 
 #[tokio::test]
+async fn headers_of_an_endpoint_are_sent_and_never_shown() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    let endpoint = json!({"url": receiver.url(), "headers": {"Authorization": "Bearer hush-4711"}});
+    let subscription = acme.subscribe(&receiver).with("endpoint", endpoint).create().await;
+    let shown = acme.client.get(&subscription.path("")).await.expect(200);
+    assert_eq!(shown.json()["endpoint"]["headers"], json!(["authorization"]));
+    assert!(!shown.text().contains("hush-4711"), "{}", shown.text());
+
+    for (asked, status) in [
+        (json!({"url": receiver.url()}), 200),
+        (json!({"url": receiver.url(), "headers": {"authorization": null}}), 200),
+        (json!({"url": receiver.url(), "headers": {"x-other": null}}), 422),
+        (json!({"url": "http://127.0.0.1:1/"}), 422),
+    ] {
+        acme.client.put(&subscription.path(""), &json!({"endpoint": asked})).await.expect(status);
+    }
+    source.accept(event::set("one")).await;
+    let received = receiver.received(1).await.remove(0);
+    assert_eq!(received.headers["authorization"], "Bearer hush-4711");
+}
+
+#[tokio::test]
 async fn a_new_subscription_gets_what_comes_after_it() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
