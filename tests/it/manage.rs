@@ -171,6 +171,22 @@ async fn headers_of_an_endpoint_are_sent_and_never_shown() {
 }
 
 #[tokio::test]
+async fn a_key_gives_no_more_than_it_has() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let path = acme.path("/keys");
+    let asked = json!({"scopes": ["write"], "expires_at": "2099-01-01T00:00:00Z"});
+    let made = host.operator().post(&path, &asked).await.expect(201).json();
+    let narrow = acme.client.with_key(made["key"].as_str().unwrap());
+    for asked in [json!({"scopes": ["read", "write"]}), json!({"expires_at": "2099-01-02T00:00:00Z"})] {
+        assert_eq!(narrow.post(&path, &asked).await.not_the_problem(422, "invalid_field"), None, "{asked}");
+    }
+    let child = narrow.post(&path, &json!({})).await.expect(201).json();
+    assert_eq!(child["scopes"], json!(["write"]));
+    assert_eq!(child["expires_at"], made["expires_at"]);
+}
+
+#[tokio::test]
 async fn a_new_subscription_gets_what_comes_after_it() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;

@@ -55,6 +55,8 @@ pub struct Principal {
     pub tenant: Option<TenantId>,
     /// What it may do.
     pub scopes: BTreeSet<Scope>,
+    /// When its key ends.
+    pub expires_at: Option<Timestamp>,
 }
 
 impl Principal {
@@ -68,17 +70,26 @@ impl Principal {
 }
 
 impl Control {
-    /// Makes a key for a tenant.
-    pub async fn create_key(&self, tenant: &TenantId, new: NewKey) -> Result<KeyOnce, Error> {
+    /// Makes a key for a tenant. A tenant's own key gives at most what it may do itself, and for no longer.
+    pub async fn create_key(&self, by: &Principal, tenant: &TenantId, new: NewKey) -> Result<KeyOnce, Error> {
         self.tenant(tenant)?;
-        let scopes = new.scopes.unwrap_or_else(|| BTreeSet::from([Scope::Read, Scope::Write]));
+        let all = BTreeSet::from([Scope::Read, Scope::Write]);
+        let most = if by.tenant.is_none() { all } else { by.scopes.clone() };
+        let scopes = new.scopes.unwrap_or_else(|| most.clone());
         if scopes.is_empty() || scopes.contains(&Scope::Operator) {
             return Err(Error::invalid("scopes", "a tenant's key has `read`, `write` or both"));
         }
         if new.expires_at.is_some_and(|at| at <= self.clock.now()) {
             return Err(Error::invalid("expires_at", "lies in the past"));
         }
-        self.make_key(Some(tenant.clone()), new.label, scopes, new.expires_at).await
+        if !scopes.is_subset(&most) {
+            return Err(Error::invalid("scopes", "a key gives no scope that it does not have itself"));
+        }
+        let expires_at = new.expires_at.or(by.expires_at);
+        if by.expires_at.is_some_and(|ends| expires_at.is_none_or(|at| at > ends)) {
+            return Err(Error::invalid("expires_at", "a key gives none that ends later than itself"));
+        }
+        self.make_key(Some(tenant.clone()), new.label, scopes, expires_at).await
     }
 
     /// Makes the operator's key at first start; none where there is one.
@@ -144,7 +155,11 @@ impl Control {
         let key = &snapshot.keys.get(&id)?.value;
         let same = crypto::constant_time_eq(&crypto::sha256(secret.as_bytes()), &key.secret.0);
         let live = key.expires_at.is_none_or(|at| at > self.clock.now());
-        (same && live).then(|| Principal { tenant: key.tenant.clone(), scopes: key.scopes.clone() })
+        (same && live).then(|| Principal {
+            tenant: key.tenant.clone(),
+            scopes: key.scopes.clone(),
+            expires_at: key.expires_at,
+        })
     }
 }
 
