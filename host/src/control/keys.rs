@@ -92,14 +92,60 @@ impl Control {
         self.make_key(Some(tenant.clone()), new.label, scopes, expires_at).await
     }
 
-    /// Makes the operator's key at first start; none where there is one.
-    pub async fn first_operator_key(&self) -> Result<Option<KeyOnce>, Error> {
-        let snapshot = self.ledger.snapshot();
-        if snapshot.keys.values().any(|key| key.value.tenant.is_none() && key.value.scopes.contains(&Scope::Operator)) {
+    /// Makes the operator's key at first start, or `another` one; none where there is one. `keep` is given the key
+    /// before it is durable: where that fails, there is no key that nobody knows.
+    pub async fn operator_key(
+        &self,
+        another: bool,
+        keep: impl FnOnce(&str) -> anyhow::Result<()> + Send,
+    ) -> anyhow::Result<Option<KeyOnce>> {
+        if !another && self.operator_keys().next().is_some() {
             return Ok(None);
         }
         let scopes = BTreeSet::from([Scope::Operator]);
-        self.make_key(None, Some("operator, made at first start".into()), scopes, None).await.map(Some)
+        let (key, once) = self.new_key(None, Some("operator, made at start".into()), scopes, None);
+        keep(&once.key)?;
+        self.ledger.put_key(key, Expected::Absent).await?;
+        Ok(Some(once))
+    }
+
+    fn operator_keys(&self) -> impl Iterator<Item = KeyView> {
+        let keys = self.ledger.snapshot().keys.values().map(|key| key.value.clone()).collect::<Vec<_>>();
+        keys.into_iter()
+            .filter(|key| key.tenant.is_none() && key.scopes.contains(&Scope::Operator))
+            .map(|key| view(&key))
+    }
+
+    /// The operator's keys, oldest first.
+    pub fn list_operator_keys(&self) -> Vec<KeyView> {
+        self.operator_keys().collect()
+    }
+
+    /// Makes one more key of the operator's.
+    pub async fn create_operator_key(&self, new: NewKey) -> Result<KeyOnce, Error> {
+        let scopes = BTreeSet::from([Scope::Operator]);
+        if new.scopes.is_some_and(|given| given != scopes) {
+            return Err(Error::invalid("scopes", "a key of the operator's has `operator` alone"));
+        }
+        if new.expires_at.is_some_and(|at| at <= self.clock.now()) {
+            return Err(Error::invalid("expires_at", "lies in the past"));
+        }
+        self.make_key(None, new.label, scopes, new.expires_at).await
+    }
+
+    /// Ends a key of the operator's at once. One without an end has to remain.
+    pub async fn remove_operator_key(&self, id: KeyId) -> Result<(), Error> {
+        let keys = self.list_operator_keys();
+        if !keys.iter().any(|key| key.id == id) {
+            return Err(Error::NotFound(format!("key `{id}`")));
+        }
+        if !keys.iter().any(|key| key.id != id && key.expires_at.is_none()) {
+            return Err(Error::Conflict(
+                "no other key of the operator's without an end would be left: make one".into(),
+            ));
+        }
+        self.ledger.remove_key(id, Expected::Any).await?;
+        Ok(())
     }
 
     async fn make_key(
@@ -109,6 +155,18 @@ impl Control {
         scopes: BTreeSet<Scope>,
         expires_at: Option<Timestamp>,
     ) -> Result<KeyOnce, Error> {
+        let (key, once) = self.new_key(tenant, label, scopes, expires_at);
+        self.ledger.put_key(key, Expected::Absent).await?;
+        Ok(once)
+    }
+
+    fn new_key(
+        &self,
+        tenant: Option<TenantId>,
+        label: Option<String>,
+        scopes: BTreeSet<Scope>,
+        expires_at: Option<Timestamp>,
+    ) -> (ApiKey, KeyOnce) {
         let now = self.clock.now();
         let id = KeyId::new(now, crypto::random_u128());
         let secret = URL_SAFE_NO_PAD.encode(crypto::random_bytes::<32>());
@@ -121,10 +179,10 @@ impl Control {
             created_at: now,
             expires_at,
         };
-        self.ledger.put_key(key.clone(), Expected::Absent).await?;
         let body = id.to_string();
         let body = body.strip_prefix(KeyId::PREFIX).unwrap_or(&body);
-        Ok(KeyOnce { key: format!("{PREFIX}{body}_{secret}"), view: view(&key) })
+        let once = KeyOnce { key: format!("{PREFIX}{body}_{secret}"), view: view(&key) };
+        (key, once)
     }
 
     /// A tenant's keys, oldest first.
