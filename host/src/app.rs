@@ -46,6 +46,17 @@ pub struct Running {
 
 /// Builds and starts a host.
 pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<Running> {
+    start_with(config, compiler, false, |_| Ok(())).await
+}
+
+/// The same. `keep` is given the operator's key, where one is made, before it is durable: at first start, and where
+/// `another_key` asks for one.
+pub async fn start_with(
+    config: Config,
+    compiler: Option<PathBuf>,
+    another_key: bool,
+    keep: impl FnOnce(&str) -> anyhow::Result<()> + Send,
+) -> anyhow::Result<Running> {
     // First come, first kept: a second host in one process (tests) shares the recorder.
     let metrics = metrics_handle();
     let clock = Clock::system();
@@ -140,7 +151,7 @@ pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<
             async move { told.due(deliveries).await }.boxed()
         }),
     });
-    let first_operator_key = control.first_operator_key().await?.map(|key| key.key);
+    let first_operator_key = control.operator_key(another_key, keep).await?.map(|key| key.key);
 
     let stop = CancellationToken::new();
     let site = Site::new(http::Parts {
@@ -148,6 +159,7 @@ pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<
         control,
         ingest_body_bytes_max: config.ingest.body_bytes_max,
         filter_bytes_max: usize::try_from(config.quota.filter_bytes_max).unwrap_or(usize::MAX),
+        bodies: Arc::new(tokio::sync::Semaphore::new(config.listen.bodies_bytes_max as usize)),
         request_ms_max: config.listen.request_ms_max,
         metrics_open: config.listen.metrics_open.unwrap_or(address.ip().is_loopback()),
         metrics,

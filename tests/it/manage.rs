@@ -146,6 +146,66 @@ async fn a_replaced_subscription_keeps_its_keys_and_secrets() {
 }
 
 #[tokio::test]
+async fn headers_of_an_endpoint_are_sent_and_never_shown() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    let endpoint = json!({"url": receiver.url(), "headers": {"Authorization": "Bearer hush-4711"}});
+    let subscription = acme.subscribe(&receiver).with("endpoint", endpoint).create().await;
+    let shown = acme.client.get(&subscription.path("")).await.expect(200);
+    assert_eq!(shown.json()["endpoint"]["headers"], json!(["authorization"]));
+    assert!(!shown.text().contains("hush-4711"), "{}", shown.text());
+
+    for (asked, status) in [
+        (json!({"url": receiver.url()}), 200),
+        (json!({"url": receiver.url(), "headers": {"authorization": null}}), 200),
+        (json!({"url": receiver.url(), "headers": {"x-other": null}}), 422),
+        (json!({"url": "http://127.0.0.1:1/"}), 422),
+    ] {
+        acme.client.put(&subscription.path(""), &json!({"endpoint": asked})).await.expect(status);
+    }
+    source.accept(event::set("one")).await;
+    let received = receiver.received(1).await.remove(0);
+    assert_eq!(received.headers["authorization"], "Bearer hush-4711");
+}
+
+#[tokio::test]
+async fn a_key_gives_no_more_than_it_has() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let path = acme.path("/keys");
+    let asked = json!({"scopes": ["write"], "expires_at": "2099-01-01T00:00:00Z"});
+    let made = host.operator().post(&path, &asked).await.expect(201).json();
+    let narrow = acme.client.with_key(made["key"].as_str().unwrap());
+    for asked in [json!({"scopes": ["read", "write"]}), json!({"expires_at": "2099-01-02T00:00:00Z"})] {
+        assert_eq!(narrow.post(&path, &asked).await.not_the_problem(422, "invalid_field"), None, "{asked}");
+    }
+    let child = narrow.post(&path, &json!({})).await.expect(201).json();
+    assert_eq!(child["scopes"], json!(["write"]));
+    assert_eq!(child["expires_at"], made["expires_at"]);
+}
+
+#[tokio::test]
+async fn a_tenant_stores_no_more_than_its_quota_says() {
+    let host = Host::start().await;
+    let quota = json!({"sources_max": 1, "subscriptions_max": 1, "tables_max": 0, "filters_max": 0, "keys_max": 1});
+    let acme = host.tenant_with("acme", json!({"quota": quota})).await;
+    acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    acme.subscribe(&receiver).create().await;
+    let source = json!({"form": "set", "proofs": [{"kind": "open"}]});
+    let second = acme.client.put(&acme.path("/sources/other"), &source).await;
+    assert_eq!(second.not_the_problem(409, "conflict"), None);
+    acme.client.put(&acme.path("/sources/idp"), &source).await.expect(200);
+    let endpoint = json!({"endpoint": {"url": receiver.url()}});
+    acme.client.post(&acme.path("/subscriptions"), &endpoint).await.expect(409);
+    acme.client.post(&acme.path("/keys"), &json!({})).await.expect(409);
+    acme.client.put(&acme.path("/tables/t"), &json!({"key": "a", "value": 1})).await.expect(409);
+    assert_eq!(acme.upload("f", b"no".to_vec()).await.status, 409);
+}
+
+#[tokio::test]
 async fn a_new_subscription_gets_what_comes_after_it() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;

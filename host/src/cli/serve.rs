@@ -25,9 +25,13 @@ pub struct Args {
     /// `data.dir`
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Write the operator's key, made at first start, to this new file (mode 0600) instead of standard output.
+    /// Write the operator's key, where one is made, to this new file (mode 0600) instead of standard output.
     #[arg(long, env = "SETGATE_OPERATOR_KEY_FILE")]
     operator_key_file: Option<PathBuf>,
+    /// Make another operator's key at this start, where the one so far was lost. Those so far stay until they are
+    /// removed.
+    #[arg(long)]
+    new_operator_key: bool,
 }
 
 /// Runs a host until SIGTERM or SIGINT.
@@ -44,17 +48,20 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let compiler = std::env::current_exe().ok();
-    let running = app::start(config, compiler).await?;
-    let scheme = if running.tls { "https" } else { "http" };
-    if let Some(key) = &running.first_operator_key {
-        match &args.operator_key_file {
-            Some(path) => {
-                write_private(path, key).with_context(|| format!("the operator key file {}", path.display()))?;
-                println!("the operator key is in {}", path.display());
-            }
-            None => println!("operator key (shown this once, keep it safe): {key}"),
+    let keep = |key: &str| match &args.operator_key_file {
+        Some(path) => {
+            write_private(path, key).with_context(|| format!("the operator key file {}", path.display()))?;
+            println!("the operator key is in {}", path.display());
+            Ok(())
         }
-    }
+        None => {
+            let mut out = std::io::stdout();
+            writeln!(out, "operator key (shown this once, keep it safe): {key}").and_then(|()| out.flush())?;
+            Ok(())
+        }
+    };
+    let running = app::start_with(config, compiler, args.new_operator_key, keep).await?;
+    let scheme = if running.tls { "https" } else { "http" };
     println!("listening on {scheme}://{}", running.address);
     std::io::stdout().flush()?;
     tokio::select! {

@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::tenant::Quota;
 
+/// Levels that `ingest.json_depth_max` can allow: what comes out of a filter is checked with as many.
+const JSON_DEPTH_MAX: usize = 64;
+
 /// What was wrong with the settings: file, key and value, in words.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -74,6 +77,8 @@ pub struct Listen {
     pub head_ms_max: u64,
     /// Milliseconds a request may take as a whole, its body included.
     pub request_ms_max: u64,
+    /// Bytes of request bodies in memory at once; a request whose body does not fit is answered 503.
+    pub bodies_bytes_max: u32,
 }
 
 impl Default for Listen {
@@ -86,6 +91,7 @@ impl Default for Listen {
             connections_max: 4096,
             head_ms_max: 10_000,
             request_ms_max: 60_000,
+            bodies_bytes_max: 64 << 20,
         }
     }
 }
@@ -305,6 +311,7 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         let not_zero = [
             ("listen.connections_max", self.listen.connections_max),
+            ("listen.bodies_bytes_max", self.listen.bodies_bytes_max as usize),
             ("data.batch_max", self.data.batch_max),
             ("data.queue_max", self.data.queue_max),
             ("ingest.body_bytes_max", self.ingest.body_bytes_max),
@@ -317,6 +324,22 @@ impl Config {
         ];
         if let Some((key, _)) = not_zero.iter().find(|(_, value)| *value == 0) {
             return Err(format!(" `{key}` is 0; it has to be at least 1"));
+        }
+        let largest = u64::from(self.listen.bodies_bytes_max);
+        for (key, bytes) in [
+            ("ingest.body_bytes_max", self.ingest.body_bytes_max as u64),
+            ("quota.filter_bytes_max", self.quota.filter_bytes_max),
+        ] {
+            if bytes > largest {
+                return Err(format!(
+                    " `{key}` is more than `listen.bodies_bytes_max`: such a body would never be taken"
+                ));
+            }
+        }
+        if self.ingest.json_depth_max > JSON_DEPTH_MAX {
+            return Err(format!(
+                " `ingest.json_depth_max` is more than {JSON_DEPTH_MAX}, which is what filters' outputs are held to"
+            ));
         }
         if self.listen.tls_certificate.is_some() != self.listen.tls_key.is_some() {
             return Err(" `listen.tls_certificate` and `listen.tls_key` go together: give both or none".into());
@@ -381,6 +404,8 @@ mod tests {
             ("[listen]\naddress = 7\n", "listen.address"),
             ("[delivery]\nwindow_max = 0\n", "delivery.window_max"),
             ("[listen]\ntls_key = \"k.pem\"\n", "listen.tls_certificate"),
+            ("[listen]\nbodies_bytes_max = 1000\n", "ingest.body_bytes_max"),
+            ("[ingest]\njson_depth_max = 65\n", "ingest.json_depth_max"),
             ("[listen\n", "TOML parse error"),
         ] {
             let said = load(text).unwrap_err().to_string();

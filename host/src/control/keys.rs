@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error, Expected};
+use super::{Control, Error, Expected, room, short};
 use crate::crypto;
 use crate::domain::id::{Digest, KeyId, TenantId};
 use crate::domain::tenant::{ApiKey, Scope};
@@ -55,6 +55,8 @@ pub struct Principal {
     pub tenant: Option<TenantId>,
     /// What it may do.
     pub scopes: BTreeSet<Scope>,
+    /// When its key ends.
+    pub expires_at: Option<Timestamp>,
 }
 
 impl Principal {
@@ -68,27 +70,84 @@ impl Principal {
 }
 
 impl Control {
-    /// Makes a key for a tenant.
-    pub async fn create_key(&self, tenant: &TenantId, new: NewKey) -> Result<KeyOnce, Error> {
-        self.tenant(tenant)?;
-        let scopes = new.scopes.unwrap_or_else(|| BTreeSet::from([Scope::Read, Scope::Write]));
+    /// Makes a key for a tenant. A tenant's own key gives at most what it may do itself, and for no longer.
+    pub async fn create_key(&self, by: &Principal, tenant: &TenantId, new: NewKey) -> Result<KeyOnce, Error> {
+        let view = self.tenant(tenant)?;
+        room(self.list_keys(tenant)?.len(), self.quota_of(&view).keys_max, "keys_max")?;
+        short("label", &new.label)?;
+        let all = BTreeSet::from([Scope::Read, Scope::Write]);
+        let most = if by.tenant.is_none() { all } else { by.scopes.clone() };
+        let scopes = new.scopes.unwrap_or_else(|| most.clone());
         if scopes.is_empty() || scopes.contains(&Scope::Operator) {
             return Err(Error::invalid("scopes", "a tenant's key has `read`, `write` or both"));
         }
         if new.expires_at.is_some_and(|at| at <= self.clock.now()) {
             return Err(Error::invalid("expires_at", "lies in the past"));
         }
-        self.make_key(Some(tenant.clone()), new.label, scopes, new.expires_at).await
+        if !scopes.is_subset(&most) {
+            return Err(Error::invalid("scopes", "a key gives no scope that it does not have itself"));
+        }
+        let expires_at = new.expires_at.or(by.expires_at);
+        if by.expires_at.is_some_and(|ends| expires_at.is_none_or(|at| at > ends)) {
+            return Err(Error::invalid("expires_at", "a key gives none that ends later than itself"));
+        }
+        self.make_key(Some(tenant.clone()), new.label, scopes, expires_at).await
     }
 
-    /// Makes the operator's key at first start; none where there is one.
-    pub async fn first_operator_key(&self) -> Result<Option<KeyOnce>, Error> {
-        let snapshot = self.ledger.snapshot();
-        if snapshot.keys.values().any(|key| key.value.tenant.is_none() && key.value.scopes.contains(&Scope::Operator)) {
+    /// Makes the operator's key at first start, or `another` one; none where there is one. `keep` is given the key
+    /// before it is durable: where that fails, there is no key that nobody knows.
+    pub async fn operator_key(
+        &self,
+        another: bool,
+        keep: impl FnOnce(&str) -> anyhow::Result<()> + Send,
+    ) -> anyhow::Result<Option<KeyOnce>> {
+        if !another && self.operator_keys().next().is_some() {
             return Ok(None);
         }
         let scopes = BTreeSet::from([Scope::Operator]);
-        self.make_key(None, Some("operator, made at first start".into()), scopes, None).await.map(Some)
+        let (key, once) = self.new_key(None, Some("operator, made at start".into()), scopes, None);
+        keep(&once.key)?;
+        self.ledger.put_key(key, Expected::Absent).await?;
+        Ok(Some(once))
+    }
+
+    fn operator_keys(&self) -> impl Iterator<Item = KeyView> {
+        let keys = self.ledger.snapshot().keys.values().map(|key| key.value.clone()).collect::<Vec<_>>();
+        keys.into_iter()
+            .filter(|key| key.tenant.is_none() && key.scopes.contains(&Scope::Operator))
+            .map(|key| view(&key))
+    }
+
+    /// The operator's keys, oldest first.
+    pub fn list_operator_keys(&self) -> Vec<KeyView> {
+        self.operator_keys().collect()
+    }
+
+    /// Makes one more key of the operator's.
+    pub async fn create_operator_key(&self, new: NewKey) -> Result<KeyOnce, Error> {
+        let scopes = BTreeSet::from([Scope::Operator]);
+        if new.scopes.is_some_and(|given| given != scopes) {
+            return Err(Error::invalid("scopes", "a key of the operator's has `operator` alone"));
+        }
+        if new.expires_at.is_some_and(|at| at <= self.clock.now()) {
+            return Err(Error::invalid("expires_at", "lies in the past"));
+        }
+        self.make_key(None, new.label, scopes, new.expires_at).await
+    }
+
+    /// Ends a key of the operator's at once. One without an end has to remain.
+    pub async fn remove_operator_key(&self, id: KeyId) -> Result<(), Error> {
+        let keys = self.list_operator_keys();
+        if !keys.iter().any(|key| key.id == id) {
+            return Err(Error::NotFound(format!("key `{id}`")));
+        }
+        if !keys.iter().any(|key| key.id != id && key.expires_at.is_none()) {
+            return Err(Error::Conflict(
+                "no other key of the operator's without an end would be left: make one".into(),
+            ));
+        }
+        self.ledger.remove_key(id, Expected::Any).await?;
+        Ok(())
     }
 
     async fn make_key(
@@ -98,6 +157,18 @@ impl Control {
         scopes: BTreeSet<Scope>,
         expires_at: Option<Timestamp>,
     ) -> Result<KeyOnce, Error> {
+        let (key, once) = self.new_key(tenant, label, scopes, expires_at);
+        self.ledger.put_key(key, Expected::Absent).await?;
+        Ok(once)
+    }
+
+    fn new_key(
+        &self,
+        tenant: Option<TenantId>,
+        label: Option<String>,
+        scopes: BTreeSet<Scope>,
+        expires_at: Option<Timestamp>,
+    ) -> (ApiKey, KeyOnce) {
         let now = self.clock.now();
         let id = KeyId::new(now, crypto::random_u128());
         let secret = URL_SAFE_NO_PAD.encode(crypto::random_bytes::<32>());
@@ -110,10 +181,10 @@ impl Control {
             created_at: now,
             expires_at,
         };
-        self.ledger.put_key(key.clone(), Expected::Absent).await?;
         let body = id.to_string();
         let body = body.strip_prefix(KeyId::PREFIX).unwrap_or(&body);
-        Ok(KeyOnce { key: format!("{PREFIX}{body}_{secret}"), view: view(&key) })
+        let once = KeyOnce { key: format!("{PREFIX}{body}_{secret}"), view: view(&key) };
+        (key, once)
     }
 
     /// A tenant's keys, oldest first.
@@ -144,7 +215,11 @@ impl Control {
         let key = &snapshot.keys.get(&id)?.value;
         let same = crypto::constant_time_eq(&crypto::sha256(secret.as_bytes()), &key.secret.0);
         let live = key.expires_at.is_none_or(|at| at > self.clock.now());
-        (same && live).then(|| Principal { tenant: key.tenant.clone(), scopes: key.scopes.clone() })
+        (same && live).then(|| Principal {
+            tenant: key.tenant.clone(),
+            scopes: key.scopes.clone(),
+            expires_at: key.expires_at,
+        })
     }
 }
 

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Control, Error, Expected, over};
+use super::{Control, Error, Expected, over, room, short};
 use crate::crypto;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::filter::{Binding, Grant, empty_object};
 use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId, TenantId};
 use crate::domain::retry::RetrySchedule;
-use crate::domain::secret::{Secret, binding_context, signing_context};
+use crate::domain::secret::{Sealed, Secret, binding_context, endpoint_context, signing_context};
 use crate::domain::subscription::{Format, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
 use crate::domain::time::Timestamp;
 use crate::ledger::TenantView;
@@ -29,6 +29,10 @@ pub const SECRETS_MAX: usize = 32;
 pub const KEYS_MAX: usize = 8;
 /// Hours that a rotated key goes on signing beside the new one, where the request does not say.
 const OVERLAP_HOURS: u32 = 24;
+/// Headers of one endpoint at the most.
+pub const HEADERS_MAX: usize = 32;
+/// Bytes of one header's value at the most.
+pub const HEADER_BYTES_MAX: usize = 4 << 10;
 
 /// What is asked for: the whole subscription, also when it is replaced.
 #[derive(Debug, Deserialize)]
@@ -38,7 +42,7 @@ pub struct SubscriptionInput {
     #[serde(default)]
     pub description: Option<String>,
     /// Where its deliveries go.
-    pub endpoint: Endpoint,
+    pub endpoint: EndpointInput,
     /// Which event types.
     #[serde(default = "everything")]
     pub events: Vec<Pattern>,
@@ -57,6 +61,28 @@ pub struct SubscriptionInput {
     /// When a failed attempt is tried again, in seconds after the one before.
     #[serde(default)]
     pub retry: RetrySchedule,
+}
+
+/// An endpoint as it is sent in.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointInput {
+    /// Its URL.
+    pub url: String,
+    /// Headers to send besides Setgate's own. When replacing, absent keeps all that are stored, and `null` as a value
+    /// keeps that one.
+    #[serde(default)]
+    pub headers: Option<BTreeMap<String, Option<Secret>>>,
+}
+
+/// An endpoint without the values of its headers.
+#[derive(Debug, Serialize)]
+pub struct EndpointView {
+    /// Its URL.
+    pub url: String,
+    /// Their names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
 }
 
 fn everything() -> Vec<Pattern> {
@@ -126,7 +152,7 @@ pub struct RotateInput {
 pub struct SubscriptionView {
     pub id: SubscriptionId,
     pub description: Option<String>,
-    pub endpoint: Endpoint,
+    pub endpoint: EndpointView,
     pub events: Vec<Pattern>,
     pub sources: Vec<SourceName>,
     pub chain: Vec<BindingView>,
@@ -193,6 +219,8 @@ impl Control {
         input: SubscriptionInput,
     ) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
+        room(view.subscriptions.len(), self.quota_of(&view).subscriptions_max, "subscriptions_max")?;
+        short("description", &input.description)?;
         let now = self.clock.now();
         let id = SubscriptionId::new(now, crypto::random_u128());
         let (key, shown) = self.make_signing_key(
@@ -202,11 +230,13 @@ impl Control {
             input.signing.secret.as_ref(),
             input.signing.ed25519,
         )?;
+        let (endpoint, headers) = self.take_endpoint(tenant, id, input.endpoint, None)?;
         let subscription = Subscription {
             id,
             tenant: tenant.clone(),
             chain: self.take_chain(tenant, id, input.chain, &[], &view)?,
-            endpoint: self.take_endpoint(input.endpoint)?,
+            endpoint,
+            headers,
             events: take_patterns(input.events)?,
             sources: take_sources(input.sources, &view)?,
             description: input.description,
@@ -233,6 +263,7 @@ impl Control {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
         let before = &stored.value;
+        short("description", &input.description)?;
         let new_key = input.signing.scheme != before.signing.scheme || input.signing.secret.is_some();
         let (signing, shown) = if new_key {
             let (key, shown) = self.make_signing_key(
@@ -246,11 +277,13 @@ impl Control {
         } else {
             (before.signing.clone(), None)
         };
+        let (endpoint, headers) = self.take_endpoint(tenant, id, input.endpoint, Some(before))?;
         let after = Subscription {
             id,
             tenant: tenant.clone(),
             chain: self.take_chain(tenant, id, input.chain, &before.chain, &view)?,
-            endpoint: self.take_endpoint(input.endpoint)?,
+            endpoint,
+            headers,
             events: take_patterns(input.events)?,
             sources: take_sources(input.sources, &view)?,
             description: input.description,
@@ -332,12 +365,55 @@ impl Control {
         Ok(())
     }
 
-    fn take_endpoint(&self, endpoint: Endpoint) -> Result<Endpoint, Error> {
+    fn take_endpoint(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        given: EndpointInput,
+        before: Option<&Subscription>,
+    ) -> Result<(Endpoint, BTreeMap<String, Sealed>), Error> {
+        let endpoint = Endpoint::new(&given.url, BTreeMap::new()).map_err(|why| Error::invalid("endpoint/url", why))?;
         if endpoint.url().scheme() == "http" && !self.allow_http {
             let why = "this host sends to https:// only; the operator can open http:// with `egress.allow_http`";
             return Err(Error::invalid("endpoint/url", why));
         }
-        Ok(endpoint)
+        let context = endpoint_context(tenant, &id);
+        let mut stored = BTreeMap::new();
+        if let Some(before) = before {
+            // Values from before they were sealed are sealed now.
+            let seal = |value: &String| self.master.seal(&context, &Secret::new(value.clone()));
+            stored.extend(before.endpoint.headers().iter().map(|(name, value)| (name.to_lowercase(), seal(value))));
+            stored.extend(before.headers.clone());
+        }
+        let elsewhere = before.is_some_and(|before| before.endpoint.origin() != endpoint.origin());
+        let given = given.headers.unwrap_or_else(|| stored.keys().map(|name| (name.clone(), None)).collect());
+        if given.len() > HEADERS_MAX {
+            return Err(Error::invalid("endpoint/headers", format!("at most {HEADERS_MAX}")));
+        }
+        let mut headers = BTreeMap::new();
+        for (name, value) in given {
+            let lower = name.to_lowercase();
+            let sealed = match value {
+                Some(value) if value.expose().len() > HEADER_BYTES_MAX => {
+                    let why = format!("the value of `{name}` is longer than {HEADER_BYTES_MAX} bytes");
+                    return Err(Error::invalid("endpoint/headers", why));
+                }
+                Some(value) => {
+                    Endpoint::new(endpoint.url().as_str(), BTreeMap::from([(name, value.expose().to_owned())]))
+                        .map_err(|why| Error::invalid("endpoint/headers", why))?;
+                    self.master.seal(&context, &value)
+                }
+                None if elsewhere => {
+                    let why = format!("the endpoint is another one: give the value of `{name}` again, or leave it out");
+                    return Err(Error::invalid("endpoint/headers", why));
+                }
+                None => stored.remove(&lower).ok_or_else(|| {
+                    Error::invalid("endpoint/headers", format!("no value of `{name}` is stored: give one"))
+                })?,
+            };
+            headers.insert(lower, sealed);
+        }
+        Ok((endpoint, headers))
     }
 
     fn take_chain(
@@ -460,7 +536,10 @@ fn show(subscription: &Subscription) -> SubscriptionView {
     SubscriptionView {
         id: subscription.id,
         description: subscription.description.clone(),
-        endpoint: subscription.endpoint.clone(),
+        endpoint: EndpointView {
+            url: subscription.endpoint.url().to_string(),
+            headers: subscription.endpoint.headers().keys().chain(subscription.headers.keys()).cloned().collect(),
+        },
         events: subscription.events.clone(),
         sources: subscription.sources.clone(),
         chain: subscription.chain.iter().map(binding).collect(),

@@ -20,8 +20,9 @@ pub enum Error {
     Header(String),
 }
 
-/// A receiver's URL and the headers it wants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A receiver's URL and the headers it wants. Header values are secrets: they are stored apart, sealed, and stand in
+/// here only while a request is made.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Raw", into = "Raw")]
 pub struct Endpoint {
     url: Url,
@@ -84,6 +85,13 @@ impl Endpoint {
         &self.headers
     }
 
+    /// The same with these headers besides those it has.
+    pub fn with_headers(&self, more: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut endpoint = self.clone();
+        endpoint.headers.extend(more);
+        endpoint
+    }
+
     /// Scheme, host and port: what a breaker, a rate and a concurrency limit belong to, within a tenant.
     pub fn origin(&self) -> Origin {
         Origin {
@@ -91,6 +99,13 @@ impl Endpoint {
             host: self.url.host_str().unwrap_or_default().to_owned(),
             port: self.url.port_or_known_default().unwrap_or(443),
         }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.headers.keys().collect();
+        f.debug_struct("Endpoint").field("url", &self.url.as_str()).field("headers", &names).finish()
     }
 }
 
@@ -138,5 +153,12 @@ mod tests {
         assert_eq!(Endpoint::new("https://h/", ours), Err(Error::Header("Webhook-Id".into())));
         let split = BTreeMap::from([("x-a".to_owned(), "b\r\nc: d".to_owned())]);
         assert!(Endpoint::new("https://h/", split).is_err());
+    }
+
+    #[test]
+    fn is_printed_without_the_values_of_its_headers() {
+        let headers = BTreeMap::from([("authorization".to_owned(), "Bearer hush".to_owned())]);
+        let text = format!("{:?}", Endpoint::new("https://h/", headers).unwrap());
+        assert!(text.contains("authorization") && !text.contains("hush"), "{text}");
     }
 }

@@ -60,6 +60,11 @@ pub fn binding_context(tenant: &TenantId, subscription: &SubscriptionId) -> Stri
     format!("binding/{tenant}/{subscription}")
 }
 
+/// What the values of an endpoint's headers are bound to.
+pub fn endpoint_context(tenant: &TenantId, subscription: &SubscriptionId) -> String {
+    format!("endpoint/{tenant}/{subscription}")
+}
+
 /// What a subscription's signing keys are bound to.
 pub fn signing_context(tenant: &TenantId, subscription: &SubscriptionId) -> String {
     format!("{tenant}/{subscription}")

@@ -1,5 +1,7 @@
 //! Subscriptions: who gets which events, through which filters, signed how.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::Endpoint;
@@ -21,6 +23,9 @@ pub struct Subscription {
     pub description: Option<String>,
     /// Where its deliveries go.
     pub endpoint: Endpoint,
+    /// The values of the headers that its receiver wants, by name in lower case.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Sealed>,
     /// Which event types; an event matches where one of its types matches one of these.
     pub events: Vec<Pattern>,
     /// Which sources; empty: all of the tenant's.

@@ -26,6 +26,17 @@ impl FromRequestParts<Site> for Tenant {
     }
 }
 
+/// Who is asking; what it may do is for another extractor beside this one.
+pub(super) struct Caller(pub(super) Principal);
+
+impl FromRequestParts<Site> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
+        principal(parts, site).map(Self)
+    }
+}
+
 /// Shown to be the operator.
 pub(super) struct Operator;
 

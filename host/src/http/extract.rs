@@ -8,7 +8,9 @@ use http::request::Parts;
 use http::{StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::Site;
 use super::problem::Problem;
 
 /// Bytes of a management request's JSON body at the most.
@@ -43,14 +45,13 @@ where
 /// A JSON body.
 pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<T, S> FromRequest<S> for JsonBody<T>
+impl<T> FromRequest<Site> for JsonBody<T>
 where
     T: DeserializeOwned,
-    S: Send + Sync,
 {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, site: &Site) -> Result<Self, Problem> {
         let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         if !media_type.is_some_and(is_json) {
             return Err(Problem::new(
@@ -59,7 +60,7 @@ where
                 "send the body as `content-type: application/json`",
             ));
         }
-        let body = read(request, JSON_BYTES_MAX, "the JSON body").await?;
+        let (body, _room) = read(site, request, JSON_BYTES_MAX, "the JSON body").await?;
         serde_json::from_slice(&body).map(Self).map_err(|error| {
             Problem::new(StatusCode::BAD_REQUEST, "invalid_body", format!("in the JSON body: {error}"))
         })
@@ -71,8 +72,13 @@ fn is_json(media_type: &str) -> bool {
     essence == "application/json" || essence.ends_with("+json")
 }
 
-/// Reads a body of at most `bytes_max`.
-pub(super) async fn read(request: Request, bytes_max: usize, what: &str) -> Result<Bytes, Problem> {
+/// Reads a body of at most `bytes_max`, with the room in memory that it takes: to be held as long as the body is.
+pub(super) async fn read(
+    site: &Site,
+    request: Request,
+    bytes_max: usize,
+    what: &str,
+) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
     let too_large = || {
         let detail = format!("{what} is larger than {bytes_max} bytes, the limit of this host");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
@@ -81,8 +87,15 @@ pub(super) async fn read(request: Request, bytes_max: usize, what: &str) -> Resu
     if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
         return Err(too_large());
     }
+    // What is announced cannot be exceeded; without an announcement it can be anything up to the limit.
+    let weight = announced.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(bytes_max);
+    let weight = u32::try_from(weight).unwrap_or(u32::MAX);
+    let Ok(room) = site.bodies.clone().try_acquire_many_owned(weight) else {
+        let detail = "the host reads as many bodies as it has room for: send it again later";
+        return Err(Problem::busy(StatusCode::SERVICE_UNAVAILABLE, "busy", detail));
+    };
     match Limited::new(request.into_body(), bytes_max).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
+        Ok(collected) => Ok((collected.to_bytes(), room)),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "body_broken", format!("{what} broke off"))),
     }

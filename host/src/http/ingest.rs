@@ -12,7 +12,8 @@ use super::Site;
 use super::extract::{self, Query};
 use super::problem::Problem;
 use crate::domain::id::{EventId, SourceName, TenantId};
-use crate::pipeline::prove::Inbound;
+use crate::pipeline::accept::Refused;
+use crate::pipeline::prove::{Inbound, Unproven};
 use crate::telemetry::metric;
 
 #[derive(Serialize)]
@@ -29,10 +30,18 @@ pub(super) async fn event(
 ) -> Result<Response, Problem> {
     let (tenant, source) = parse(&tenant, &source)?;
     let headers = request.headers().clone();
-    let body = match extract::read(request, site.ingest_body_bytes_max, "the event").await {
-        Ok(body) => body,
+    // Nothing is read for a source that is not there.
+    if !site.control.has_source(&tenant, &source) {
+        let refused = Refused::from(Unproven::UnknownSource { tenant, source_name: source });
+        counter!(metric::INGEST, "tenant" => "", "source" => "", "outcome" => refused.code()).increment(1);
+        return Err(refused.into());
+    }
+    let (body, _room) = match extract::read(&site, request, site.ingest_body_bytes_max, "the event").await {
+        Ok(read) => read,
         Err(problem) => {
-            counter!(metric::INGEST, "tenant" => "", "source" => "", "outcome" => problem.code()).increment(1);
+            counter!(metric::INGEST, "tenant" => tenant.to_string(), "source" => source.to_string(),
+                "outcome" => problem.code())
+            .increment(1);
             return Err(problem);
         }
     };

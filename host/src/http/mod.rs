@@ -12,6 +12,7 @@ pub mod server;
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::Control;
@@ -31,6 +32,8 @@ pub struct Parts {
     pub ingest_body_bytes_max: usize,
     /// Bytes of an uploaded filter at the most, for any tenant; its own quota may be smaller.
     pub filter_bytes_max: usize,
+    /// Room for request bodies: one permit a byte.
+    pub bodies: Arc<Semaphore>,
     /// Milliseconds a request may take as a whole.
     pub request_ms_max: u64,
     /// Whether `/metrics` is answered without the operator's key.

@@ -15,7 +15,7 @@ pub const TYPE_BASE: &str = "https://schemas.setgate.dev/errors/";
 const RETRY_AFTER_S: u32 = 2;
 
 /// Every code there is, in alphabetical order. Each has a page in `docs/errors`.
-pub const CODES: [&str; 46] = [
+pub const CODES: [&str; 47] = [
     "backlog_full",
     "bad_claim",
     "bad_cursor",
@@ -24,6 +24,7 @@ pub const CODES: [&str; 46] = [
     "bad_token",
     "body_broken",
     "body_too_large",
+    "busy",
     "conflict",
     "duplicate_key",
     "filter_compile_limit",
@@ -89,12 +90,7 @@ impl Problem {
         Self { status, code, detail: detail.into(), retry_after_s: None }
     }
 
-    /// Its stable code.
-    pub fn code(&self) -> &'static str {
-        self.code
-    }
-
-    fn busy(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn busy(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self { retry_after_s: Some(RETRY_AFTER_S), ..Self::new(status, code, detail) }
     }
 
@@ -103,6 +99,13 @@ impl Problem {
         tracing::error!(%error, "the ledger failed");
         let detail = "the host cannot reach its ledger just now; nothing was stored: send it again later";
         Self::busy(StatusCode::SERVICE_UNAVAILABLE, "not_stored", detail)
+    }
+}
+
+impl Problem {
+    /// Its code, for metrics.
+    pub fn code(&self) -> &'static str {
+        self.code
     }
 }
 

@@ -46,6 +46,8 @@ pub(super) fn router(site: Site) -> Router {
     Router::new()
         .route("/ingest/{tenant}/{source}", post(ingest::event).get(ingest::verification))
         .route("/api/v1/tenants", get(tenants::list).post(tenants::create))
+        .route("/api/v1/keys", get(keys::list_operator).post(keys::create_operator))
+        .route("/api/v1/keys/{name}", axum::routing::delete(keys::remove_operator))
         .nest("/api/v1/tenants/{tenant}", tenant)
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

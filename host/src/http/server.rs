@@ -12,6 +12,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -26,6 +27,13 @@ use crate::config;
 const FINISH_MS_MAX: u64 = 10_000;
 /// Streams of one HTTP/2 connection at once.
 const STREAMS_MAX: u32 = 128;
+
+/// How often an HTTP/2 connection is asked whether its client is still there.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// How long the answer to that may take.
+const PING_WAIT_MAX: Duration = Duration::from_secs(10);
+/// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Why the listener could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +87,10 @@ impl Server {
 
     /// Accepts until `stop`, then lets requests in progress finish.
     pub async fn run(self, site: Site, stop: CancellationToken) {
-        let app = router(site);
+        self.serve(router(site), stop).await;
+    }
+
+    async fn serve(self, app: axum::Router, stop: CancellationToken) {
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(self.settings.connections_max));
         let head_limit = Duration::from_millis(self.settings.head_ms_max);
@@ -103,15 +114,33 @@ impl Server {
             let service = TowerToHyperService::new(app.clone());
             let mut builder = auto::Builder::new(TokioExecutor::new());
             builder.http1().timer(TokioTimer::new()).header_read_timeout(head_limit);
-            builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
+            builder
+                .http2()
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS_MAX)
+                .keep_alive_interval(Some(PING_EVERY))
+                .keep_alive_timeout(PING_WAIT_MAX);
             let watcher = graceful.watcher();
             let tls = self.tls.clone();
+            let stop = stop.clone();
             tokio::spawn(async move {
                 let _slot = slot;
                 let served = match tls {
-                    None => watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()).await,
+                    None => {
+                        let opened = tokio::select! {
+                            () = stop.cancelled() => None,
+                            opened = opening(stream, head_limit) => opened,
+                        };
+                        let Some(stream) = opened else { return };
+                        watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()).await
+                    }
                     Some(tls) => {
-                        let Some(stream) = handshake(&tls, stream, head_limit).await else { return };
+                        let opened = async { opening(handshake(&tls, stream, head_limit).await?, head_limit).await };
+                        let opened = tokio::select! {
+                            () = stop.cancelled() => None,
+                            opened = Box::pin(opened) => opened,
+                        };
+                        let Some(stream) = opened else { return };
                         watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()).await
                     }
                 };
@@ -124,6 +153,35 @@ impl Server {
         let limit = Duration::from_millis(FINISH_MS_MAX);
         if tokio::time::timeout(limit, graceful.shutdown()).await.is_err() {
             warn!(limit_ms = FINISH_MS_MAX, "some requests did not finish in time");
+        }
+    }
+}
+
+/// Waits until the first bytes tell HTTP/2 from HTTP/1: hyper has no timer for that, so a connection that stays silent
+/// would keep its slot for ever. What was read is given back in front of the rest.
+async fn opening<S>(mut stream: S, limit: Duration) -> Option<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut read = Vec::with_capacity(H2_PREFACE.len());
+    let decided = async {
+        while H2_PREFACE.starts_with(&read) && read.len() < H2_PREFACE.len() {
+            let mut rest = (&mut stream).take((H2_PREFACE.len() - read.len()) as u64);
+            if rest.read_buf(&mut read).await? == 0 {
+                break;
+            }
+        }
+        Ok::<(), io::Error>(())
+    };
+    match tokio::time::timeout(limit, decided).await {
+        Ok(Ok(())) if !read.is_empty() => {
+            let (reader, writer) = tokio::io::split(stream);
+            Some(tokio::io::join(io::Cursor::new(read).chain(reader), writer))
+        }
+        Ok(_) => None,
+        Err(_) => {
+            debug!("a connection sent no request in time");
+            None
         }
     }
 }
@@ -162,4 +220,58 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, Error> {
         .map_err(|error| in_file(certificate, error.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    async fn start(head_ms_max: u64) -> SocketAddr {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let settings = config::Listen { address, connections_max: 1, head_ms_max, ..config::Listen::default() };
+        let server = Server::bind(settings).await.unwrap();
+        let address = server.address().unwrap();
+        let app = axum::Router::new().route("/", axum::routing::get(async || "hello"));
+        tokio::spawn(server.serve(app, CancellationToken::new()));
+        address
+    }
+
+    async fn answer(address: SocketAddr) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_request_gives_its_slot_back() {
+        let address = start(200).await;
+        // Silence, and what could still become either protocol.
+        for begin in [b"".as_slice(), b"P", b"PRI * HTTP/2.0\r\n"] {
+            let mut idle = TcpStream::connect(address).await.unwrap();
+            idle.write_all(begin).await.unwrap();
+            let ended = tokio::time::timeout(Duration::from_secs(10), idle.read(&mut [0; 8])).await;
+            // What was sent and not read makes it a reset rather than an end.
+            assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{begin:?}: {ended:?}");
+            let text = tokio::time::timeout(Duration::from_secs(10), answer(address)).await.expect("the slot is free");
+            assert!(text.ends_with("hello"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_in_pieces_is_answered() {
+        let address = start(10_000).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        for piece in ["P", "UT / HTTP/1.1\r\nhost: h\r\nconnec", "tion: close\r\n\r\n"] {
+            stream.write_all(piece.as_bytes()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 405"), "{text}");
+    }
 }

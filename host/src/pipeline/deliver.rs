@@ -2,10 +2,15 @@
 
 use metrics::{counter, histogram};
 
-use crate::domain::attempt::{Attempt, Outcome};
+use crate::crypto;
+use crate::domain;
+use crate::domain::attempt::{Attempt, ErrorClass, Outcome};
 use crate::domain::delivery::DueDelivery;
+use crate::domain::endpoint::Endpoint;
+use crate::domain::secret::endpoint_context;
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Timestamp;
+use crate::egress::Exchange;
 use crate::ledger::Versioned;
 use crate::telemetry::metric;
 
@@ -24,7 +29,13 @@ impl Pipeline {
     pub(super) async fn deliver(&self, sealed: Sealed) -> Attempted {
         let Sealed { delivery, subscription, accepted_at, body, headers, keys } = sealed;
         let at = self.clock.now();
-        let exchange = self.egress.post(&subscription.value.endpoint, &headers, "application/json", body, None).await;
+        let exchange = match self.endpoint(&subscription.value) {
+            Ok(endpoint) => self.egress.post(&endpoint, &headers, "application/json", body, None).await,
+            Err(error) => {
+                let detail = format!("a header of the endpoint: {error}");
+                Exchange { outcome: Outcome::Failed { class: ErrorClass::Unsendable, detail }, latency_us: 0 }
+            }
+        };
 
         let label = match &exchange.outcome {
             Outcome::Answered { status, .. } => format!("{}xx", status / 100),
@@ -43,5 +54,15 @@ impl Pipeline {
             signed_with: keys,
         };
         Attempted { delivery, subscription, accepted_at, attempt }
+    }
+
+    /// The endpoint with its headers opened.
+    fn endpoint(&self, subscription: &Subscription) -> Result<Endpoint, crypto::Error> {
+        let context = endpoint_context(&subscription.tenant, &subscription.id);
+        let open = |(name, sealed): (&String, &domain::secret::Sealed)| {
+            Ok((name.clone(), self.master.open(&context, sealed)?.expose().to_owned()))
+        };
+        let opened = subscription.headers.iter().map(open).collect::<Result<Vec<_>, crypto::Error>>()?;
+        Ok(subscription.endpoint.with_headers(opened))
     }
 }

@@ -23,7 +23,7 @@ pub(in crate::http) async fn put(
     State(site): State<Site>,
     request: Request,
 ) -> Result<Json<TableView>, Problem> {
-    let rows = read(request, TABLE_BYTES_MAX, "the table").await?;
+    let (rows, _room) = read(&site, request, TABLE_BYTES_MAX, "the table").await?;
     Ok(Json(site.control.put_table(&tenant, name, rows).await?))
 }
 
