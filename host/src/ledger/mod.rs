@@ -29,7 +29,7 @@
 //! 3. Every event at or before the cursor has all its deliveries; none behind it has any, save replays.
 //! 4. A delivery is made once, by `fan_out` or `replay`; only `settle` moves it out of due, only `redrive` (and
 //!    `expire_held`, from held to dead) out of rest, only retention and a tenant's removal delete it, and retention
-//!    only at rest and never while held.
+//!    only what has been at rest for the retention time and never while held.
 //! 5. `tally` and `plan.refs` are the counts of the rows, at every commit. The backlog in memory is that of `tally`.
 //! 6. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
 //!
@@ -97,7 +97,8 @@ pub const COMMIT_FAILURES: &str = "setgate_ledger_commit_failures_total";
 pub struct Options {
     /// The folder; made with mode 0700 where it is not there.
     pub path: PathBuf,
-    /// How long an event is kept after its acceptance, in milliseconds. Default: 30 days.
+    /// How long an event is kept after its acceptance, and after the end of the last of its deliveries, in
+    /// milliseconds. Default: 30 days.
     pub retention_ms: i64,
     /// Requests of one commit. Default: 256.
     pub batch_max: usize,
