@@ -73,7 +73,7 @@ use crate::domain::id::Digest;
 pub use error::Error;
 pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
 pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX};
-pub use outbox::{Content, DUE_LIMIT_MAX, FanOut, Lane};
+pub use outbox::{Content, DUE_LIMIT_MAX, FAN_OUT_DELIVERIES_MAX, FanOut, Lane};
 pub use registry::{Expected, Snapshot, TenantView, Versioned};
 pub use retention::Retained;
 pub use schema::SQLITE_VERSION_MIN;

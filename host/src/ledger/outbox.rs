@@ -55,6 +55,9 @@ pub struct Content {
 
 /// Due deliveries in one answer of [`Ledger::due`] at the most.
 pub const DUE_LIMIT_MAX: usize = 10_000;
+/// Deliveries from which a caller should end a [`FanOut`] at its current event: everyone else's requests wait while it
+/// is written. The ledger does not refuse more, since all deliveries of one event have to be in one.
+pub const FAN_OUT_DELIVERIES_MAX: usize = 5_000;
 
 impl Ledger {
     /// Puts deliveries into the outbox and moves the cursor, both or neither. Returns the deliveries it made.
@@ -388,6 +391,18 @@ mod tests {
             assert_eq!(swept.unwrap(), (0, 0));
             assert!(ledger.plan(&plan).await.unwrap().is_some());
             assert_eq!(ledger.due(subscription(1), now, None, 9).await.unwrap()[0].plan, plan);
+        });
+    }
+
+    #[test]
+    fn one_event_may_have_more_deliveries_than_a_fan_out_should() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let count = FAN_OUT_DELIVERIES_MAX + 1;
+            let deliveries = (0..count).map(|n| new_delivery(1, n as u128, plan)).collect();
+            let made = ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
+            assert_eq!((made.len(), ledger.backlog(&event(1).tenant)), (count, count as u64));
         });
     }
 }
