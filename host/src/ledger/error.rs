@@ -92,6 +92,13 @@ impl Error {
         matches!(self, Self::Busy | Self::Commit(_) | Self::Engine(_) | Self::Purging(_))
     }
 
+    /// Whether the disk failed one request, as it would have failed the commit.
+    pub(super) fn is_of_disk(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};
+        let Self::Engine(error) = self else { return false };
+        matches!(error.sqlite_error_code(), Some(CannotOpen | DiskFull | ReadOnly | SystemIoFailure))
+    }
+
     pub(super) fn corrupt(what: impl Into<String>) -> Self {
         Self::Corrupt { what: what.into() }
     }

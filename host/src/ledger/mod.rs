@@ -144,6 +144,8 @@ impl Options {
 pub struct Stats {
     /// Whether it takes requests.
     pub open: bool,
+    /// The last batch could not be written: the disk is full, mostly. Over with the next batch that can.
+    pub commit_failing: bool,
     /// Requests that wait for the writer.
     pub queue_depth: usize,
     /// Bytes of events that wait for the writer.
@@ -262,6 +264,7 @@ impl Ledger {
         let size = |name: &str| fs::metadata(self.0.options.path.join(name)).map_or(0, |meta| meta.len());
         Stats {
             open: self.queue().is_open(),
+            commit_failing: self.0.shared.commit_failing.load(Ordering::Relaxed),
             queue_depth: self.queue().depth(),
             queue_bytes: self.0.shared.queue_bytes.load(Ordering::Relaxed),
             file_bytes: size(schema::FILE),
