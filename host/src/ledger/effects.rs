@@ -2,7 +2,7 @@
 //! requests run, so that the counts are written once per batch and memory changes only after the commit.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -102,6 +102,8 @@ pub(super) struct Shared {
     pub(super) queue_bytes: AtomicUsize,
     /// Commits so far: tells the checkpointer whether there is anything to look at.
     pub(super) commits: AtomicUsize,
+    /// The last batch could not be written.
+    pub(super) commit_failing: AtomicBool,
 }
 
 impl Shared {
@@ -129,6 +131,7 @@ impl Shared {
             backlog: RwLock::new(backlog),
             queue_bytes: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
+            commit_failing: AtomicBool::new(false),
         })
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::domain::id::{Digest, TenantId};
+use crate::domain::id::{Digest, FilterName, TenantId};
 
 /// What went wrong with the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,12 @@ pub enum Error {
     /// The tenant was removed and its rows are still being deleted: its name is not free yet.
     #[error("the tenant `{0}` is still being removed")]
     Purging(TenantId),
+    /// The document cannot be removed: another one names it. In words.
+    #[error("{0}")]
+    InUse(String),
+    /// A subscription's chain names a filter that is not there or has no active version.
+    #[error("there is no active filter `{0}`: upload it first")]
+    Unbound(FilterName),
     /// The plan is not stored (any more): intern it again.
     #[error("the plan {0} is not stored")]
     UnknownPlan(Digest),
@@ -84,6 +90,13 @@ impl Error {
     /// Whether the same request may succeed later without anybody changing it.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Busy | Self::Commit(_) | Self::Engine(_) | Self::Purging(_))
+    }
+
+    /// Whether the disk failed one request, as it would have failed the commit.
+    pub(super) fn is_of_disk(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};
+        let Self::Engine(error) = self else { return false };
+        matches!(error.sqlite_error_code(), Some(CannotOpen | DiskFull | ReadOnly | SystemIoFailure))
     }
 
     pub(super) fn corrupt(what: impl Into<String>) -> Self {

@@ -29,7 +29,7 @@
 //! 3. Every event at or before the cursor has all its deliveries; none behind it has any, save replays.
 //! 4. A delivery is made once, by `fan_out` or `replay`; only `settle` moves it out of due, only `redrive` (and
 //!    `expire_held`, from held to dead) out of rest, only retention and a tenant's removal delete it, and retention
-//!    only at rest and never while held.
+//!    only what has been at rest for the retention time and never while held.
 //! 5. `tally` and `plan.refs` are the counts of the rows, at every commit. The backlog in memory is that of `tally`.
 //! 6. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
 //!
@@ -73,7 +73,7 @@ use crate::domain::id::Digest;
 pub use error::Error;
 pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
 pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX};
-pub use outbox::{Content, DUE_LIMIT_MAX, FanOut, Lane};
+pub use outbox::{Content, DUE_LIMIT_MAX, FAN_OUT_DELIVERIES_MAX, FanOut, Lane};
 pub use registry::{Expected, Snapshot, TenantView, Versioned};
 pub use retention::Retained;
 pub use schema::SQLITE_VERSION_MIN;
@@ -97,7 +97,8 @@ pub const COMMIT_FAILURES: &str = "setgate_ledger_commit_failures_total";
 pub struct Options {
     /// The folder; made with mode 0700 where it is not there.
     pub path: PathBuf,
-    /// How long an event is kept after its acceptance, in milliseconds. Default: 30 days.
+    /// How long an event is kept after its acceptance, and after the end of the last of its deliveries, in
+    /// milliseconds. Default: 30 days.
     pub retention_ms: i64,
     /// Requests of one commit. Default: 256.
     pub batch_max: usize,
@@ -143,6 +144,8 @@ impl Options {
 pub struct Stats {
     /// Whether it takes requests.
     pub open: bool,
+    /// The last batch could not be written: the disk is full, mostly. Over with the next batch that can.
+    pub commit_failing: bool,
     /// Requests that wait for the writer.
     pub queue_depth: usize,
     /// Bytes of events that wait for the writer.
@@ -261,6 +264,7 @@ impl Ledger {
         let size = |name: &str| fs::metadata(self.0.options.path.join(name)).map_or(0, |meta| meta.len());
         Stats {
             open: self.queue().is_open(),
+            commit_failing: self.0.shared.commit_failing.load(Ordering::Relaxed),
             queue_depth: self.queue().depth(),
             queue_bytes: self.0.shared.queue_bytes.load(Ordering::Relaxed),
             file_bytes: size(schema::FILE),

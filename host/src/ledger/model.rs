@@ -79,6 +79,8 @@ struct Delivery {
     filter_tries: u32,
     attempts: u32,
     attempts_before: u32,
+    /// When it was last changed; looked at only where it is at rest.
+    updated_at: Timestamp,
 }
 
 /// What the ledger should hold.
@@ -108,6 +110,7 @@ impl Model {
             filter_tries: 0,
             attempts: 0,
             attempts_before: 0,
+            updated_at: self.now,
         };
         self.deliveries.insert(self.last_delivery, delivery);
         DeliverySeq(self.last_delivery)
@@ -138,6 +141,7 @@ impl Model {
 
     fn settle(&mut self, seq: i64, step: &Step) {
         let Some(delivery) = self.deliveries.get_mut(&seq).filter(|d| d.state == State::Due) else { return };
+        delivery.updated_at = self.now;
         match step {
             Step::Filtered { claims, .. } if !delivery.filtered => {
                 delivery.filtered = true;
@@ -171,6 +175,7 @@ impl Model {
         match (redrive, delivery.state) {
             (Redrive::Discard, State::Held | State::Dead) => {
                 delivery.state = State::Dropped;
+                delivery.updated_at = now;
                 return "discarded";
             }
             (Redrive::Release, State::Held) => {
@@ -190,14 +195,15 @@ impl Model {
 
     fn retain(&mut self) {
         let before = self.now.plus_millis(-30 * 24 * 3600 * 1000);
-        let pending = |deliveries: &BTreeMap<i64, Delivery>, event: i64| {
-            deliveries.values().any(|d| d.event == event && matches!(d.state, State::Due | State::Held))
+        let kept = |deliveries: &BTreeMap<i64, Delivery>, event: i64| {
+            let keeps = |d: &Delivery| matches!(d.state, State::Due | State::Held) || d.updated_at >= before;
+            deliveries.values().any(|d| d.event == event && keeps(d))
         };
         let gone: Vec<i64> = self
             .events
             .iter()
             .filter(|(seq, (_, event))| {
-                **seq <= self.cursor && event.accepted_at < before && !pending(&self.deliveries, **seq)
+                **seq <= self.cursor && event.accepted_at < before && !kept(&self.deliveries, **seq)
             })
             .map(|(seq, _)| *seq)
             .collect();

@@ -55,6 +55,9 @@ pub struct Content {
 
 /// Due deliveries in one answer of [`Ledger::due`] at the most.
 pub const DUE_LIMIT_MAX: usize = 10_000;
+/// Deliveries from which a caller should end a [`FanOut`] at its current event: everyone else's requests wait while it
+/// is written. The ledger does not refuse more, since all deliveries of one event have to be in one.
+pub const FAN_OUT_DELIVERIES_MAX: usize = 5_000;
 
 impl Ledger {
     /// Puts deliveries into the outbox and moves the cursor, both or neither. Returns the deliveries it made.
@@ -228,7 +231,7 @@ fn insert(batch: &mut Batch<'_>, new: &NewDelivery, now: Timestamp) -> Result<Op
     if !event_exists(conn, new.event, new.id.event)? {
         return Ok(None);
     }
-    let plan = plan_row(conn, &new.plan)?;
+    let plan = plan_row(conn, &new.plan, now)?;
     let inserted = conn
         .prepare_cached(
             "INSERT INTO delivery (event_seq, event_id, subscription, run, tenant, state, due_at, plan, attempts,
@@ -267,6 +270,8 @@ fn insert(batch: &mut Batch<'_>, new: &NewDelivery, now: Timestamp) -> Result<Op
 
 #[cfg(test)]
 mod tests {
+    use super::super::UNUSED_KEPT_MS;
+    use super::super::plans::sweep;
     use super::super::tests::{
         NOW, attempt, block_on, due_one, event, new_delivery, open, reopen, run, subscription, with_events,
     };
@@ -365,6 +370,39 @@ mod tests {
             assert_eq!(retry, (State::Due, 1, later, 1));
             let (state, attempts, ..) = settle(Step::Delivered { attempt: attempt(2, 200) }).await;
             assert_eq!((state, attempts), (State::Delivered, 2));
+        });
+    }
+
+    #[test]
+    fn a_sweep_in_the_same_batch_leaves_the_plan_just_used() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let now = NOW.plus_millis(2 * UNUSED_KEPT_MS);
+            let before = now.plus_millis(-UNUSED_KEPT_MS);
+            let fan_out = FanOut { through: EventSeq(1), deliveries: vec![new_delivery(1, 1, plan)] };
+            let swept = ledger
+                .queue()
+                .write(move |batch| {
+                    apply(batch, &fan_out, now)?;
+                    sweep(batch.conn, batch.snapshot, before)
+                })
+                .await;
+            assert_eq!(swept.unwrap(), (0, 0));
+            assert!(ledger.plan(&plan).await.unwrap().is_some());
+            assert_eq!(ledger.due(subscription(1), now, None, 9).await.unwrap()[0].plan, plan);
+        });
+    }
+
+    #[test]
+    fn one_event_may_have_more_deliveries_than_a_fan_out_should() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let count = FAN_OUT_DELIVERIES_MAX + 1;
+            let deliveries = (0..count).map(|n| new_delivery(1, n as u128, plan)).collect();
+            let made = ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
+            assert_eq!((made.len(), ledger.backlog(&event(1).tenant)), (count, count as u64));
         });
     }
 }

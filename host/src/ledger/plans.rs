@@ -14,7 +14,7 @@ use crate::domain::time::Timestamp;
 
 impl Ledger {
     /// Stores a plan, if it is not there yet, and returns its name. Kept while a delivery runs it, and for
-    /// [`super::UNUSED_KEPT_MS`] after this call.
+    /// [`super::UNUSED_KEPT_MS`] after this call and after a first delivery was made with it.
     pub async fn intern_plan(&self, plan: &Plan) -> Result<Digest, Error> {
         let doc = serde_json::to_string(plan)
             .map_err(|e| Error::Engine(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
@@ -93,12 +93,19 @@ impl Ledger {
     }
 }
 
-/// The row of a plan.
-pub(super) fn plan_row(conn: &Connection, digest: &Digest) -> Result<i64, Error> {
-    conn.prepare_cached("SELECT id FROM plan WHERE digest = ?1")?
-        .query_row([digest], |row| row.get(0))
+/// The row of a plan that a delivery is about to run. `refs` rises at the end of the batch only: until then the instant
+/// keeps an unused plan from a sweep in the same batch.
+pub(super) fn plan_row(conn: &Connection, digest: &Digest, now: Timestamp) -> Result<i64, Error> {
+    let (id, refs, interned_at): (i64, i64, Timestamp) = conn
+        .prepare_cached("SELECT id, refs, interned_at FROM plan WHERE digest = ?1")?
+        .query_row([digest], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?
-        .ok_or(Error::UnknownPlan(*digest))
+        .ok_or(Error::UnknownPlan(*digest))?;
+    // Once per plan and batch, not per delivery: the row carries the whole chain.
+    if refs == 0 && interned_at < now {
+        conn.prepare_cached("UPDATE plan SET interned_at = ?2 WHERE id = ?1")?.execute(params![id, now])?;
+    }
+    Ok(id)
 }
 
 /// Deletes plans and blobs that nothing refers to and that were not put since `before`. Returns how many of each.

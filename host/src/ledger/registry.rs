@@ -279,6 +279,9 @@ fn put(batch: &mut Batch<'_>, doc: Doc, expected: Expected) -> Result<u64, Error
     }
     let name = doc.name();
     expected.check(current(conn, &name)?)?;
+    if let Doc::Subscription(subscription) = &doc {
+        check_chain(conn, subscription)?;
+    }
     let version = next_revision(conn)?;
     let (kind, tenant, id) = name.columns();
     let text = doc.text().map_err(|e| Error::Engine(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
@@ -295,6 +298,9 @@ fn remove(batch: &mut Batch<'_>, name: Name, expected: Expected) -> Result<bool,
     if found.is_none() {
         return Ok(false);
     }
+    if let Name::Filter(tenant, filter) = &name {
+        check_unbound(conn, tenant, filter)?;
+    }
     let version = next_revision(conn)?;
     if let Name::Tenant(tenant) = &name {
         conn.execute("DELETE FROM entry WHERE tenant = ?1", [tenant])?;
@@ -307,6 +313,39 @@ fn remove(batch: &mut Batch<'_>, name: Name, expected: Expected) -> Result<bool,
     }
     batch.effects.change(Change::Remove(name, version));
     Ok(true)
+}
+
+/// Every filter of the chain has an active version. Asked of the rows, since the snapshot lacks the changes of the
+/// same batch.
+fn check_chain(conn: &Connection, subscription: &Subscription) -> Result<(), Error> {
+    for binding in &subscription.chain {
+        let name = Name::Filter(subscription.tenant.clone(), binding.filter.clone());
+        let (kind, tenant, id) = name.columns();
+        let active = conn
+            .prepare_cached(
+                "SELECT 1 FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3 AND doc ->> 'active' IS NOT NULL",
+            )?
+            .exists(params![kind, tenant, id])?;
+        if !active {
+            return Err(Error::Unbound(binding.filter.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// No subscription of the tenant binds the filter; asked of the rows, as in [`check_chain`].
+fn check_unbound(conn: &Connection, tenant: &TenantId, filter: &FilterName) -> Result<(), Error> {
+    let subscription = conn
+        .prepare_cached(
+            "SELECT id FROM entry WHERE kind = 'subscription' AND tenant = ?1
+                 AND EXISTS (SELECT 1 FROM json_each(doc, '$.chain') b WHERE b.value ->> 'filter' = ?2) LIMIT 1",
+        )?
+        .query_row(params![tenant, filter.as_str()], |row| row.get::<_, String>(0))
+        .optional()?;
+    match subscription {
+        Some(id) => Err(Error::InUse(format!("the subscription `{id}` binds the filter `{filter}`: change it first"))),
+        None => Ok(()),
+    }
 }
 
 fn current(conn: &Connection, name: &Name) -> Result<Option<u64>, Error> {
@@ -354,7 +393,8 @@ impl Ledger {
         self.put(Doc::Filter(filter), expected).await
     }
 
-    /// Makes or replaces a subscription.
+    /// Makes or replaces a subscription. [`Error::Unbound`] where its chain names a filter that is not there or has no
+    /// active version.
     pub async fn put_subscription(&self, subscription: Subscription, expected: Expected) -> Result<u64, Error> {
         self.put(Doc::Subscription(Box::new(subscription)), expected).await
     }
@@ -384,7 +424,8 @@ impl Ledger {
         self.remove(Name::Source(tenant.clone(), name.clone()), expected).await
     }
 
-    /// Removes a filter. Deliveries that pinned a version of it keep that version.
+    /// Removes a filter; [`Error::InUse`] where a subscription binds it. Deliveries that pinned a version of it keep
+    /// that version.
     pub async fn remove_filter(&self, tenant: &TenantId, name: &FilterName, expected: Expected) -> Result<bool, Error> {
         self.remove(Name::Filter(tenant.clone(), name.clone()), expected).await
     }
@@ -422,8 +463,12 @@ impl Ledger {
 mod tests {
     use super::super::tests::{NOW, TENANT, block_on, open, reopen, tenant};
     use super::*;
+    use crate::domain::endpoint::Endpoint;
+    use crate::domain::filter::{Binding, empty_object};
     use crate::domain::id::Digest;
     use crate::domain::source::{Form, Proof};
+    use crate::domain::subscription::{Format, Signing, SigningScheme};
+    use crate::domain::verdict::FaultPolicy;
 
     fn source(name: &str) -> Source {
         Source {
@@ -501,6 +546,74 @@ mod tests {
             assert_eq!(ledger.snapshot().keys.len(), 1);
             ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
             assert!(ledger.snapshot().tenants[&TENANT.parse().unwrap()].sources.is_empty());
+        });
+    }
+
+    fn filter(active: bool) -> Filter {
+        let active = active.then_some(Digest([1; 32]));
+        let (tenant, name) = (TENANT.parse().unwrap(), "redact".parse().unwrap());
+        Filter { tenant, name, active, previous: vec![], versions: vec![] }
+    }
+
+    fn bound() -> Subscription {
+        let binding = Binding {
+            filter: "redact".parse().unwrap(),
+            config: empty_object(),
+            secrets: BTreeMap::new(),
+            grants: [].into(),
+            on_fault: FaultPolicy::default(),
+        };
+        Subscription {
+            id: SubscriptionId::new(NOW, 1),
+            tenant: TENANT.parse().unwrap(),
+            description: None,
+            endpoint: Endpoint::new("https://h/", BTreeMap::new()).unwrap(),
+            events: vec![],
+            sources: vec![],
+            chain: vec![binding],
+            format: Format::Set,
+            signing: Signing { scheme: SigningScheme::Standard, keys: vec![] },
+            retry: Default::default(),
+            paused: None,
+            created_at: NOW,
+            updated_at: NOW,
+        }
+    }
+
+    #[test]
+    fn a_chain_names_active_filters_and_keeps_them() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            ledger.put_tenant(tenant(), Expected::Any).await.unwrap();
+            let (id, name): (TenantId, FilterName) = (TENANT.parse().unwrap(), "redact".parse().unwrap());
+            let put = || ledger.put_subscription(bound(), Expected::Any);
+            let removed = || ledger.remove_filter(&id, &name, Expected::Any);
+            assert!(matches!(put().await, Err(Error::Unbound(filter)) if filter == name));
+            ledger.put_filter(filter(false), Expected::Any).await.unwrap();
+            assert!(matches!(put().await, Err(Error::Unbound(_))));
+            ledger.put_filter(filter(true), Expected::Any).await.unwrap();
+            put().await.unwrap();
+            assert!(matches!(removed().await, Err(Error::InUse(_))));
+            assert!(ledger.remove_subscription(&id, bound().id, Expected::Any).await.unwrap());
+            assert!(removed().await.unwrap());
+
+            // Both at once, in one batch: whoever comes first decides, though the snapshot does not know it yet.
+            ledger.put_filter(filter(true), Expected::Any).await.unwrap();
+            let filter = Name::Filter(id.clone(), name.clone());
+            let both = ledger.queue().write(move |batch| {
+                super::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any)?;
+                remove(batch, filter, Expected::Any)
+            });
+            assert!(matches!(both.await, Err(Error::InUse(_))));
+            let filter = Name::Filter(id.clone(), name.clone());
+            let both = ledger.queue().write(move |batch| {
+                remove(batch, filter, Expected::Any)?;
+                super::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any)
+            });
+            assert!(matches!(both.await, Err(Error::Unbound(_))));
+            // A tenant goes with all it has, bound or not.
+            put().await.unwrap();
+            assert!(ledger.remove_tenant(&id, Expected::Any).await.unwrap());
         });
     }
 }

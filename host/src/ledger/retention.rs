@@ -42,8 +42,8 @@ struct Deleted {
 
 impl Ledger {
     /// Deletes, with their deliveries and attempts, the events accepted more than `retention_ms` before `now` whose
-    /// deliveries are all delivered, dropped or dead. An event with a delivery due or held stays, and so does one not
-    /// yet fanned out. Then finishes tenants being removed, sweeps what nothing refers to, and gives free pages back.
+    /// deliveries have all been delivered, dropped or dead for as long. An event with a delivery due or held stays, and
+    /// so does one not yet fanned out. Then finishes tenants being removed, sweeps what nothing refers to, and gives free pages back.
     ///
     /// To be called every few minutes, by one caller at a time.
     pub async fn retain(&self, now: Timestamp) -> Result<Retained, Error> {
@@ -55,7 +55,7 @@ impl Ledger {
             for chunk in past.chunks(CHUNK_ROWS) {
                 let mut rest = chunk.to_vec();
                 while !rest.is_empty() {
-                    let (deleted, left) = self.queue().write(move |batch| delete_past(batch, rest)).await?;
+                    let (deleted, left) = self.queue().write(move |batch| delete_past(batch, rest, before)).await?;
                     retained.events += deleted.events;
                     retained.deliveries += deleted.deliveries;
                     rest = left;
@@ -120,7 +120,7 @@ impl Ledger {
                     if row.get::<_, Timestamp>(1)? >= before {
                         return Ok((past, None));
                     }
-                    if !is_pending(conn, seq)? {
+                    if !is_kept(conn, seq, before)? {
                         past.push(seq);
                     }
                     last = Some(seq);
@@ -131,14 +131,22 @@ impl Ledger {
     }
 }
 
-fn is_pending(conn: &Connection, event: EventSeq) -> Result<bool, Error> {
+/// Whether a delivery keeps the event: it waits, or its end is younger than `before`. A dead letter whose last attempt
+/// comes when the event is old already is there for a person as long as any other.
+fn is_kept(conn: &Connection, event: EventSeq, before: Timestamp) -> Result<bool, Error> {
     Ok(conn
-        .prepare_cached("SELECT 1 FROM delivery WHERE event_seq = ?1 AND state IN (0, 3) LIMIT 1")?
-        .exists([event])?)
+        .prepare_cached(
+            "SELECT 1 FROM delivery WHERE event_seq = ?1 AND (state IN (0, 3) OR updated_at >= ?2) LIMIT 1",
+        )?
+        .exists(params![event, before])?)
 }
 
 /// Deletes the events as far as a chunk goes; returns the rest.
-fn delete_past(batch: &mut Batch<'_>, events: Vec<EventSeq>) -> Result<(Deleted, Vec<EventSeq>), Error> {
+fn delete_past(
+    batch: &mut Batch<'_>,
+    events: Vec<EventSeq>,
+    before: Timestamp,
+) -> Result<(Deleted, Vec<EventSeq>), Error> {
     let mut sum = Deleted::default();
     let mut rows = 0;
     for (index, event) in events.iter().enumerate() {
@@ -146,7 +154,7 @@ fn delete_past(batch: &mut Batch<'_>, events: Vec<EventSeq>) -> Result<(Deleted,
             return Ok((sum, events[index..].to_vec()));
         }
         // A redrive or a replay may have come in between.
-        if is_pending(batch.conn, *event)? {
+        if is_kept(batch.conn, *event, before)? {
             continue;
         }
         let deleted = delete_event(batch, *event, CHUNK_ROWS - rows)?;
@@ -338,6 +346,32 @@ mod tests {
             assert!(ledger.blob(&new).await.unwrap().is_some());
             let ledger = reopen(&folder, ledger).await;
             assert!(ledger.stats().file_bytes < 8 << 20, "{:?}", ledger.stats());
+        });
+    }
+
+    #[test]
+    fn a_delivery_at_rest_keeps_its_event_for_the_retention_time() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 2).await;
+            let deliveries = vec![new_delivery(1, 1, plan), new_delivery(1, 2, plan), new_delivery(2, 1, plan)];
+            let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            let settle = async |index: usize, at: Timestamp, step: Step| {
+                ledger.settle(Settlement { delivery: made[index].seq, at, step }).await.unwrap();
+            };
+            settle(0, NOW, Step::Delivered { attempt: attempt(1, 200) }).await;
+            settle(2, NOW, Step::Delivered { attempt: attempt(1, 200) }).await;
+            // Given up when the event is past its time already.
+            settle(1, LATER, Step::Dead { attempt: Some(attempt(1, 500)), reason: "gave up".into() }).await;
+            let minute = LATER.plus_millis(60_000);
+            let retained = ledger.retain(minute).await.unwrap();
+            assert_eq!((retained.events, retained.deliveries), (1, 1));
+            assert_eq!(journal(&ledger).await, [1]);
+            assert_eq!(ledger.attempts(made[1].seq).await.unwrap().len(), 1);
+            let end = LATER.plus_millis(ledger.options().retention_ms);
+            assert_eq!(ledger.retain(end).await.unwrap().events, 0);
+            let retained = ledger.retain(end.plus_millis(1)).await.unwrap();
+            assert_eq!((retained.events, retained.deliveries), (1, 2));
         });
     }
 }

@@ -32,10 +32,20 @@ pub(super) struct Batch<'a> {
     pub(super) snapshot: &'a Snapshot,
 }
 
+/// How a request ended.
+pub(super) enum Ran {
+    /// Well.
+    Done,
+    /// It failed, and its rows have to be undone.
+    Refused,
+    /// As refused, because the disk is full or broken.
+    OutOfDisk,
+}
+
 /// A request of any type, from the queue to its answer.
 pub(super) trait Pending: Send {
-    /// Runs it; false where it failed and its rows have to be undone.
-    fn run(&mut self, batch: &mut Batch<'_>) -> bool;
+    /// Runs it.
+    fn run(&mut self, batch: &mut Batch<'_>) -> Ran;
     /// Hands out the result, or the commit's failure in its place.
     fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>);
 }
@@ -51,12 +61,16 @@ where
     T: Send,
     F: FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send,
 {
-    fn run(&mut self, batch: &mut Batch<'_>) -> bool {
-        let Some(write) = self.write.take() else { return false };
+    fn run(&mut self, batch: &mut Batch<'_>) -> Ran {
+        let Some(write) = self.write.take() else { return Ran::Refused };
         let result = write(batch);
-        let ok = result.is_ok();
+        let ran = match &result {
+            Ok(_) => Ran::Done,
+            Err(error) if error.is_of_disk() => Ran::OutOfDisk,
+            Err(_) => Ran::Refused,
+        };
         self.result = Some(result);
-        ok
+        ran
     }
 
     fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>) {
@@ -194,8 +208,9 @@ impl Writer {
         let size = batch.len();
         let outcome = self.attempt(batch);
         let committed = match outcome {
-            Ok(effects) => {
+            Ok((effects, out_of_disk)) => {
                 self.shared.publish(effects);
+                self.shared.commit_failing.store(out_of_disk, Ordering::Relaxed);
                 Ok(())
             }
             Err(error) => {
@@ -206,6 +221,7 @@ impl Writer {
                 }
                 tracing::error!(%error, requests = size, "the ledger could not commit; nothing of the batch counts");
                 metrics::counter!(super::COMMIT_FAILURES).increment(1);
+                self.shared.commit_failing.store(true, Ordering::Relaxed);
                 Err(Arc::new(error))
             }
         };
@@ -219,19 +235,23 @@ impl Writer {
         }
     }
 
-    /// One transaction over the batch. An error means that nothing of it is durable.
-    fn attempt(&mut self, batch: &mut [Box<dyn Pending>]) -> Result<Effects, rusqlite::Error> {
+    /// One transaction over the batch, and whether the disk failed a request of it. An error means that nothing of it
+    /// is durable.
+    fn attempt(&mut self, batch: &mut [Box<dyn Pending>]) -> Result<(Effects, bool), rusqlite::Error> {
         let conn = &self.conn;
         let step = |sql: &str| conn.prepare_cached(sql)?.execute([]).map(drop);
         step("BEGIN IMMEDIATE")?;
         let snapshot = self.shared.snapshot.load_full();
         let mut effects = Effects::default();
+        let mut out_of_disk = false;
         for request in batch {
             step("SAVEPOINT request")?;
             let mut scope = Batch { conn, effects: Effects::default(), snapshot: &snapshot };
-            if request.run(&mut scope) {
+            let ran = request.run(&mut scope);
+            if matches!(ran, Ran::Done) {
                 effects.absorb(scope.effects);
             } else {
+                out_of_disk |= matches!(ran, Ran::OutOfDisk);
                 // On a full disk or an I/O error SQLite may have rolled everything back by itself; going on would
                 // run the rest outside of any transaction.
                 if conn.is_autocommit() {
@@ -249,7 +269,7 @@ impl Writer {
             other => rusqlite::Error::ToSqlConversionFailure(Box::new(other)),
         })?;
         step("COMMIT")?;
-        Ok(effects)
+        Ok((effects, out_of_disk))
     }
 }
 
@@ -300,9 +320,11 @@ mod tests {
             large.original = vec![b'x'; 1 << 20].into();
             let error = ledger.append(large.clone()).await.unwrap_err();
             assert!(error.is_temporary(), "{error}");
+            assert!(ledger.stats().commit_failing);
             assert_eq!(ledger.journal_after(Default::default(), 10).await.unwrap().len(), 0);
             pages_max(1 << 30).await.unwrap();
             ledger.append(large).await.unwrap();
+            assert!(!ledger.stats().commit_failing);
             assert_eq!(
                 ledger.event(&TENANT.parse().unwrap(), event(1).id).await.unwrap().unwrap().original.len(),
                 1 << 20
