@@ -568,6 +568,7 @@ mod tests {
             tenant: TENANT.parse().unwrap(),
             description: None,
             endpoint: Endpoint::new("https://h/", BTreeMap::new()).unwrap(),
+            headers: BTreeMap::new(),
             events: vec![],
             sources: vec![],
             chain: vec![binding],

@@ -11,7 +11,7 @@ use crate::domain::delivery::NewDelivery;
 use crate::domain::event::Event;
 use crate::domain::id::DeliveryId;
 use crate::domain::subscription::Subscription;
-use crate::ledger::{self, FanOut};
+use crate::ledger::{self, FAN_OUT_DELIVERIES_MAX, FanOut};
 
 use super::Pipeline;
 use super::dispatcher;
@@ -19,8 +19,6 @@ use super::plan::Pinned;
 
 /// Events read from the journal at a time.
 pub const EVENTS_PER_BATCH: usize = 256;
-/// Deliveries after which a batch takes in no further event.
-pub const DELIVERIES_PER_BATCH: usize = 5_000;
 /// Wait before trying again after the ledger failed, in milliseconds.
 const RETRY_MS: u64 = 500;
 
@@ -63,7 +61,7 @@ async fn one_batch(
     let mut deliveries = Vec::new();
     for event in &events {
         // One transaction stays of a bearable size, however many subscriptions there are; matching lets others go on.
-        if deliveries.len() >= DELIVERIES_PER_BATCH {
+        if deliveries.len() >= FAN_OUT_DELIVERIES_MAX {
             break;
         }
         tokio::task::yield_now().await;

@@ -100,9 +100,10 @@ impl Pipeline {
         Self(Arc::new(parts))
     }
 
-    /// Whether the ledger takes writes and can be read.
+    /// Whether the ledger takes writes, as far as its last commit tells, and can be read.
     pub async fn ledger_answers(&self) -> bool {
-        self.ledger.stats().open && self.ledger.meta_get("ready").await.is_ok()
+        let stats = self.ledger.stats();
+        stats.open && !stats.commit_failing && self.ledger.meta_get("ready").await.is_ok()
     }
 
     /// A subscription as it is now; none where it was removed.
