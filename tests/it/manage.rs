@@ -187,6 +187,25 @@ async fn a_key_gives_no_more_than_it_has() {
 }
 
 #[tokio::test]
+async fn a_tenant_stores_no_more_than_its_quota_says() {
+    let host = Host::start().await;
+    let quota = json!({"sources_max": 1, "subscriptions_max": 1, "tables_max": 0, "filters_max": 0, "keys_max": 1});
+    let acme = host.tenant_with("acme", json!({"quota": quota})).await;
+    acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    acme.subscribe(&receiver).create().await;
+    let source = json!({"form": "set", "proofs": [{"kind": "open"}]});
+    let second = acme.client.put(&acme.path("/sources/other"), &source).await;
+    assert_eq!(second.not_the_problem(409, "conflict"), None);
+    acme.client.put(&acme.path("/sources/idp"), &source).await.expect(200);
+    let endpoint = json!({"endpoint": {"url": receiver.url()}});
+    acme.client.post(&acme.path("/subscriptions"), &endpoint).await.expect(409);
+    acme.client.post(&acme.path("/keys"), &json!({})).await.expect(409);
+    acme.client.put(&acme.path("/tables/t"), &json!({"key": "a", "value": 1})).await.expect(409);
+    assert_eq!(acme.upload("f", b"no".to_vec()).await.status, 409);
+}
+
+#[tokio::test]
 async fn a_new_subscription_gets_what_comes_after_it() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Control, Error, Expected, over};
+use super::{Control, Error, Expected, over, room};
+use crate::crypto;
 use crate::domain::filter::{Filter, FilterVersion, Grant};
 use crate::domain::id::{Digest, FilterName, TenantId};
 use crate::domain::time::Timestamp;
@@ -48,9 +49,10 @@ impl Control {
         activate: bool,
     ) -> Result<(FilterView, bool), Error> {
         let view = self.tenant(tenant)?;
-        let quota = view.tenant.value.quota.clone().unwrap_or_else(|| self.quota.clone());
+        let quota = self.quota_of(&view).clone();
+        self.check_room(&view, &name, &wasm)?;
         let compiled = self.sandbox.compile(wasm.clone(), &quota).await?;
-        self.ledger.put_blob(wasm).await?;
+        self.ledger.put_blob(wasm.clone()).await?;
 
         // Read again: the compile took its time, and others may have uploaded meanwhile.
         let view = self.tenant(tenant)?;
@@ -65,6 +67,7 @@ impl Control {
             },
             |stored| stored.value.clone(),
         );
+        self.check_room(&view, &name, &wasm)?;
         let new = filter.version(&compiled.digest).is_none();
         if new {
             if filter.versions.len() >= VERSIONS_MAX {
@@ -84,6 +87,27 @@ impl Control {
         }
         self.ledger.put_filter(filter.clone(), over(stored)).await?;
         Ok((show(&filter), new))
+    }
+
+    /// The same bytes again take no room.
+    fn check_room(&self, view: &TenantView, name: &FilterName, wasm: &[u8]) -> Result<(), Error> {
+        let digest = Digest(crypto::sha256(wasm));
+        if view.filters.get(name).is_some_and(|filter| filter.value.version(&digest).is_some()) {
+            return Ok(());
+        }
+        let quota = self.quota_of(view);
+        if !view.filters.contains_key(name) {
+            room(view.filters.len(), quota.filters_max, "filters_max")?;
+        }
+        let versions = view.filters.values().flat_map(|filter| &filter.value.versions);
+        let stored: u64 = versions.map(|version| version.size_bytes).sum();
+        let max = quota.filters_bytes_max;
+        if stored.saturating_add(wasm.len() as u64) > max {
+            let why =
+                format!("the filters have {stored} bytes already: the tenant's quota `filters_bytes_max` is {max}");
+            return Err(Error::Conflict(why));
+        }
+        Ok(())
     }
 
     /// Makes a version the one that new deliveries run.

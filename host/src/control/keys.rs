@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error, Expected};
+use super::{Control, Error, Expected, room, short};
 use crate::crypto;
 use crate::domain::id::{Digest, KeyId, TenantId};
 use crate::domain::tenant::{ApiKey, Scope};
@@ -72,7 +72,9 @@ impl Principal {
 impl Control {
     /// Makes a key for a tenant. A tenant's own key gives at most what it may do itself, and for no longer.
     pub async fn create_key(&self, by: &Principal, tenant: &TenantId, new: NewKey) -> Result<KeyOnce, Error> {
-        self.tenant(tenant)?;
+        let view = self.tenant(tenant)?;
+        room(self.list_keys(tenant)?.len(), self.quota_of(&view).keys_max, "keys_max")?;
+        short("label", &new.label)?;
         let all = BTreeSet::from([Scope::Read, Scope::Write]);
         let most = if by.tenant.is_none() { all } else { by.scopes.clone() };
         let scopes = new.scopes.unwrap_or_else(|| most.clone());

@@ -59,6 +59,11 @@ impl Control {
         Self(Arc::new(parts))
     }
 
+    /// The tenant's own quota, else the host's.
+    fn quota_of<'a>(&'a self, view: &'a TenantView) -> &'a Quota {
+        view.tenant.value.quota.as_ref().unwrap_or(&self.quota)
+    }
+
     fn tenant(&self, tenant: &TenantId) -> Result<Arc<TenantView>, Error> {
         self.ledger.snapshot().tenant(tenant).cloned().ok_or_else(|| Error::NotFound(format!("tenant `{tenant}`")))
     }
@@ -119,6 +124,24 @@ impl From<ledger::Error> for Error {
             other => Self::Ledger(other),
         }
     }
+}
+
+/// Whether one more fits beside the `count` there are.
+fn room(count: usize, max: u64, name: &str) -> Result<(), Error> {
+    if count as u64 >= max {
+        return Err(Error::Conflict(format!("there are {count} already: the tenant's quota `{name}` is {max}")));
+    }
+    Ok(())
+}
+
+/// Characters of a free text at the most.
+const TEXT_CHARS_MAX: usize = 1_000;
+
+fn short<'a>(field: &'static str, texts: impl IntoIterator<Item = &'a String>) -> Result<(), Error> {
+    if texts.into_iter().any(|text| text.chars().count() > TEXT_CHARS_MAX) {
+        return Err(Error::invalid(field, format!("at most {TEXT_CHARS_MAX} characters")));
+    }
+    Ok(())
 }
 
 /// Some entries of a list, newest first.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error, Expected, over};
+use super::{Control, Error, Expected, over, room, short};
 use crate::crypto;
 use crate::domain::id::{Digest, SourceName, TenantId};
 use crate::domain::secret::{Secret, source_context};
@@ -13,6 +13,8 @@ use crate::signing;
 
 /// Proofs of one source, and secrets of one proof, at the most.
 pub const PROOFS_MAX: usize = 8;
+/// Issuers, and topics, of one source at the most.
+const TEXTS_MAX: usize = 100;
 /// Bytes of a shared secret or token; less is refused as guessable.
 const SECRET_BYTES_MIN: usize = 8;
 
@@ -90,6 +92,16 @@ impl Control {
     ) -> Result<(SourceView, bool), Error> {
         let view = self.tenant(tenant)?;
         let existing = view.sources.get(&name);
+        if existing.is_none() {
+            room(view.sources.len(), self.quota_of(&view).sources_max, "sources_max")?;
+        }
+        if input.issuers_allowed.len() > TEXTS_MAX || input.websub_topics.len() > TEXTS_MAX {
+            let why = format!("`issuers_allowed` and `websub_topics` have at most {TEXTS_MAX} entries each");
+            return Err(Error::invalid("issuers_allowed", why));
+        }
+        short("issuer", &input.issuer)?;
+        short("issuers_allowed", &input.issuers_allowed)?;
+        short("websub_topics", &input.websub_topics)?;
         let proofs = self.take_proofs(tenant, &name, input.proofs)?;
         let source = Source {
             tenant: tenant.clone(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Control, Error, Expected, over};
+use super::{Control, Error, Expected, over, room, short};
 use crate::crypto;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::filter::{Binding, Grant, empty_object};
@@ -219,6 +219,8 @@ impl Control {
         input: SubscriptionInput,
     ) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
+        room(view.subscriptions.len(), self.quota_of(&view).subscriptions_max, "subscriptions_max")?;
+        short("description", &input.description)?;
         let now = self.clock.now();
         let id = SubscriptionId::new(now, crypto::random_u128());
         let (key, shown) = self.make_signing_key(
@@ -261,6 +263,7 @@ impl Control {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
         let before = &stored.value;
+        short("description", &input.description)?;
         let new_key = input.signing.scheme != before.signing.scheme || input.signing.secret.is_some();
         let (signing, shown) = if new_key {
             let (key, shown) = self.make_signing_key(

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Control, Error, Expected, over};
+use super::{Control, Error, Expected, over, room};
 use crate::crypto;
 use crate::domain::id::{Digest, TableName, TenantId};
 use crate::domain::table;
@@ -26,6 +26,9 @@ impl Control {
     /// Takes in a table; new deliveries see it, those on their way keep the one they were created with.
     pub async fn put_table(&self, tenant: &TenantId, name: TableName, rows: Bytes) -> Result<TableView, Error> {
         let view = self.tenant(tenant)?;
+        if !view.tables.contains_key(&name) {
+            room(view.tables.len(), self.quota_of(&view).tables_max, "tables_max")?;
+        }
         let parsed = table::parse(&rows).map_err(|why| Error::invalid("body", why))?;
         let table = table_entry(tenant, name, &rows, parsed.len(), self.clock.now());
         self.ledger.put_blob(rows).await?;

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Control, Error, Expected};
+use super::{Control, Error, Expected, short};
 use crate::domain::id::TenantId;
 use crate::domain::tenant::{Quota, Tenant};
 
@@ -26,6 +26,7 @@ impl Control {
         if self.ledger.snapshot().tenant(&new.id).is_some() {
             return Err(Error::Conflict(format!("there is a tenant `{}` already", new.id)));
         }
+        short("display_name", &new.display_name)?;
         let tenant =
             Tenant { id: new.id, display_name: new.display_name, quota: new.quota, created_at: self.clock.now() };
         self.ledger.put_tenant(tenant.clone(), Expected::Absent).await?;

@@ -44,6 +44,18 @@ pub struct Quota {
     pub filter_bytes_max: u64,
     /// Deliveries of the tenant that may be due or held before its ingest is answered 429.
     pub backlog_deliveries_max: u64,
+    /// Sources of the tenant.
+    pub sources_max: u64,
+    /// Subscriptions of the tenant.
+    pub subscriptions_max: u64,
+    /// Filters of the tenant.
+    pub filters_max: u64,
+    /// Bytes of all versions of all filters of the tenant together.
+    pub filters_bytes_max: u64,
+    /// Look-up tables of the tenant.
+    pub tables_max: u64,
+    /// Keys of the tenant.
+    pub keys_max: u64,
 }
 
 impl Default for Quota {
@@ -58,6 +70,12 @@ impl Default for Quota {
             log_bytes_max: 16 << 10,
             filter_bytes_max: 24 << 20,
             backlog_deliveries_max: 1_000_000,
+            sources_max: 100,
+            subscriptions_max: 1_000,
+            filters_max: 100,
+            filters_bytes_max: 256 << 20,
+            tables_max: 50,
+            keys_max: 50,
         }
     }
 }
