@@ -29,13 +29,15 @@ pub const SECRETS_MAX: usize = 32;
 pub const KEYS_MAX: usize = 8;
 /// Hours that a rotated key goes on signing beside the new one, where the request does not say.
 const OVERLAP_HOURS: u32 = 24;
+/// Times that a replacement without a version is tried while others change the same subscription.
+const TRIES: usize = 5;
 /// Headers of one endpoint at the most.
 pub const HEADERS_MAX: usize = 32;
 /// Bytes of one header's value at the most.
 pub const HEADER_BYTES_MAX: usize = 4 << 10;
 
 /// What is asked for: the whole subscription, also when it is replaced.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SubscriptionInput {
     /// What people call it.
@@ -64,7 +66,7 @@ pub struct SubscriptionInput {
 }
 
 /// An endpoint as it is sent in.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointInput {
     /// Its URL.
@@ -90,7 +92,7 @@ fn everything() -> Vec<Pattern> {
 }
 
 /// A binding as it is sent in.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BindingInput {
     /// Which filter.
@@ -110,7 +112,7 @@ pub struct BindingInput {
 }
 
 /// How deliveries are to be signed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SigningInput {
     /// Which headers.
@@ -254,6 +256,23 @@ impl Control {
     /// Replaces a subscription whole; its keys stay unless the scheme changes. What is already on its way keeps the
     /// chain that it was created with.
     pub async fn replace_subscription(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        input: SubscriptionInput,
+        expected: Option<u64>,
+    ) -> Result<SubscriptionOnce, Error> {
+        for _ in 0..TRIES {
+            match self.replace_once(tenant, id, input.clone(), expected).await {
+                // Changed between reading and writing, by a request that this one knows nothing of.
+                Err(Error::Version { .. }) if expected.is_none() => {}
+                result => return result,
+            }
+        }
+        Err(Error::Conflict(format!("the subscription `{id}` is being changed by others: send it again")))
+    }
+
+    async fn replace_once(
         &self,
         tenant: &TenantId,
         id: SubscriptionId,
