@@ -100,7 +100,8 @@ pub struct BindingInput {
     /// Settings: a JSON object.
     #[serde(default = "empty_object")]
     pub config: Box<RawValue>,
-    /// Secrets by name. Absent when replacing: those of the binding at the same place, if it is of the same filter.
+    /// Secrets by name. Absent when replacing: those of the same filter's binding: of the first, where this
+    /// is its first, and so on.
     #[serde(default)]
     pub secrets: Option<BTreeMap<String, Secret>>,
     /// What it is granted; absent: what the filter's active version needs.
@@ -283,7 +284,23 @@ impl Control {
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
         let before = &stored.value;
         short("description", &input.description)?;
-        let new_key = input.signing.scheme != before.signing.scheme || input.signing.secret.is_some();
+        let context = signing_context(tenant, &id);
+        let known = |secret: &Secret| {
+            let opened = before.signing.keys.iter().map(|key| self.signer.open_key(&context, key.id, &key.secret));
+            opened.flatten().any(|key| {
+                crypto::constant_time_eq(
+                    &crypto::sha256(key.expose().as_bytes()),
+                    &crypto::sha256(secret.expose().as_bytes()),
+                )
+            })
+        };
+        let given = input.signing.secret.as_ref();
+        let new_key = input.signing.scheme != before.signing.scheme || given.is_some_and(|secret| !known(secret));
+        let symmetric = before.signing.keys.first().is_some_and(|key| key.public.is_none());
+        if !new_key && input.signing.ed25519 && symmetric {
+            let why = "the keys here are symmetric, and replacing keeps them: make an ed25519 key by `rotate-key`";
+            return Err(Error::invalid("signing/ed25519", why));
+        }
         let (signing, shown) = if new_key {
             let (key, shown) = self.make_signing_key(
                 tenant,
@@ -448,7 +465,11 @@ impl Control {
         }
         let context = binding_context(tenant, &id);
         let mut chain = Vec::with_capacity(given.len());
-        for (place, binding) in given.into_iter().enumerate() {
+        let mut seen: BTreeMap<FilterName, usize> = BTreeMap::new();
+        for binding in given {
+            let earlier = seen.entry(binding.filter.clone()).or_default();
+            let nth = *earlier;
+            *earlier += 1;
             let filter = view.filters.get(&binding.filter).map(|stored| &stored.value);
             let version = filter.and_then(|filter| filter.version(&filter.active?)).ok_or_else(|| {
                 let why = format!("there is no active filter `{}`: upload it first", binding.filter);
@@ -471,8 +492,9 @@ impl Control {
                     given.iter().map(|(name, secret)| (name.clone(), self.master.seal(&context, secret))).collect()
                 }
                 None => before
-                    .get(place)
+                    .iter()
                     .filter(|old| old.filter == binding.filter)
+                    .nth(nth)
                     .map(|old| old.secrets.clone())
                     .unwrap_or_default(),
             };
