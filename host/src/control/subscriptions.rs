@@ -29,13 +29,15 @@ pub const SECRETS_MAX: usize = 32;
 pub const KEYS_MAX: usize = 8;
 /// Hours that a rotated key goes on signing beside the new one, where the request does not say.
 const OVERLAP_HOURS: u32 = 24;
+/// Times that a replacement without a version is tried while others change the same subscription.
+const TRIES: usize = 5;
 /// Headers of one endpoint at the most.
 pub const HEADERS_MAX: usize = 32;
 /// Bytes of one header's value at the most.
 pub const HEADER_BYTES_MAX: usize = 4 << 10;
 
 /// What is asked for: the whole subscription, also when it is replaced.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SubscriptionInput {
     /// What people call it.
@@ -64,7 +66,7 @@ pub struct SubscriptionInput {
 }
 
 /// An endpoint as it is sent in.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointInput {
     /// Its URL.
@@ -90,7 +92,7 @@ fn everything() -> Vec<Pattern> {
 }
 
 /// A binding as it is sent in.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BindingInput {
     /// Which filter.
@@ -98,7 +100,8 @@ pub struct BindingInput {
     /// Settings: a JSON object.
     #[serde(default = "empty_object")]
     pub config: Box<RawValue>,
-    /// Secrets by name. Absent when replacing: those of the binding at the same place, if it is of the same filter.
+    /// Secrets by name. Absent when replacing: those of the same filter's binding: of the first, where this
+    /// is its first, and so on.
     #[serde(default)]
     pub secrets: Option<BTreeMap<String, Secret>>,
     /// What it is granted; absent: what the filter's active version needs.
@@ -110,7 +113,7 @@ pub struct BindingInput {
 }
 
 /// How deliveries are to be signed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SigningInput {
     /// Which headers.
@@ -260,11 +263,44 @@ impl Control {
         input: SubscriptionInput,
         expected: Option<u64>,
     ) -> Result<SubscriptionOnce, Error> {
+        for _ in 0..TRIES {
+            match self.replace_once(tenant, id, input.clone(), expected).await {
+                // Changed between reading and writing, by a request that this one knows nothing of.
+                Err(Error::Version { .. }) if expected.is_none() => {}
+                result => return result,
+            }
+        }
+        Err(Error::Conflict(format!("the subscription `{id}` is being changed by others: send it again")))
+    }
+
+    async fn replace_once(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        input: SubscriptionInput,
+        expected: Option<u64>,
+    ) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
         let before = &stored.value;
         short("description", &input.description)?;
-        let new_key = input.signing.scheme != before.signing.scheme || input.signing.secret.is_some();
+        let context = signing_context(tenant, &id);
+        let known = |secret: &Secret| {
+            let opened = before.signing.keys.iter().map(|key| self.signer.open_key(&context, key.id, &key.secret));
+            opened.flatten().any(|key| {
+                crypto::constant_time_eq(
+                    &crypto::sha256(key.expose().as_bytes()),
+                    &crypto::sha256(secret.expose().as_bytes()),
+                )
+            })
+        };
+        let given = input.signing.secret.as_ref();
+        let new_key = input.signing.scheme != before.signing.scheme || given.is_some_and(|secret| !known(secret));
+        let symmetric = before.signing.keys.first().is_some_and(|key| key.public.is_none());
+        if !new_key && input.signing.ed25519 && symmetric {
+            let why = "the keys here are symmetric, and replacing keeps them: make an ed25519 key by `rotate-key`";
+            return Err(Error::invalid("signing/ed25519", why));
+        }
         let (signing, shown) = if new_key {
             let (key, shown) = self.make_signing_key(
                 tenant,
@@ -429,7 +465,11 @@ impl Control {
         }
         let context = binding_context(tenant, &id);
         let mut chain = Vec::with_capacity(given.len());
-        for (place, binding) in given.into_iter().enumerate() {
+        let mut seen: BTreeMap<FilterName, usize> = BTreeMap::new();
+        for binding in given {
+            let earlier = seen.entry(binding.filter.clone()).or_default();
+            let nth = *earlier;
+            *earlier += 1;
             let filter = view.filters.get(&binding.filter).map(|stored| &stored.value);
             let version = filter.and_then(|filter| filter.version(&filter.active?)).ok_or_else(|| {
                 let why = format!("there is no active filter `{}`: upload it first", binding.filter);
@@ -452,8 +492,9 @@ impl Control {
                     given.iter().map(|(name, secret)| (name.clone(), self.master.seal(&context, secret))).collect()
                 }
                 None => before
-                    .get(place)
+                    .iter()
                     .filter(|old| old.filter == binding.filter)
+                    .nth(nth)
                     .map(|old| old.secrets.clone())
                     .unwrap_or_default(),
             };

@@ -1,0 +1,156 @@
+use super::super::tests::{NOW, TENANT, block_on, open, reopen, tenant};
+use super::*;
+use crate::domain::endpoint::Endpoint;
+use crate::domain::filter::{Binding, empty_object};
+use crate::domain::id::Digest;
+use crate::domain::source::{Form, Proof};
+use crate::domain::subscription::{Format, Signing, SigningScheme};
+use crate::domain::verdict::FaultPolicy;
+
+fn source(name: &str) -> Source {
+    Source {
+        tenant: TENANT.parse().unwrap(),
+        name: name.parse().unwrap(),
+        form: Form::Wso2,
+        proofs: vec![Proof::Open],
+        issuer: None,
+        issuers_allowed: vec![],
+        websub_topics: vec![],
+        created_at: NOW,
+    }
+}
+
+fn key(tenant: Option<TenantId>, random: u128) -> ApiKey {
+    ApiKey {
+        id: KeyId::new(NOW, random),
+        tenant,
+        label: None,
+        scopes: [].into(),
+        secret: Digest([0; 32]),
+        created_at: NOW,
+        expires_at: None,
+    }
+}
+
+#[test]
+fn a_change_to_another_version_is_refused() {
+    block_on(async {
+        let (_folder, ledger) = open();
+        ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
+        let first = ledger.put_source(source("idp"), Expected::Absent).await.unwrap();
+        let again = ledger.put_source(source("idp"), Expected::Absent).await;
+        assert!(matches!(again, Err(Error::VersionMismatch { current: Some(v) }) if v == first));
+        let second = ledger.put_source(source("idp"), Expected::Version(first)).await.unwrap();
+        assert!(ledger.put_source(source("idp"), Expected::Version(first)).await.is_err());
+        let (tenant, name) = (TENANT.parse().unwrap(), "idp".parse().unwrap());
+        assert!(ledger.remove_source(&tenant, &name, Expected::Version(first)).await.is_err());
+        assert!(ledger.remove_source(&tenant, &name, Expected::Version(second)).await.unwrap());
+        assert!(!ledger.remove_source(&tenant, &name, Expected::Any).await.unwrap());
+        // Made anew, it does not answer to the versions of its predecessor.
+        let third = ledger.put_source(source("idp"), Expected::Absent).await.unwrap();
+        assert!(third > second);
+    });
+}
+
+#[test]
+fn the_snapshot_follows_each_change_and_survives_a_restart() {
+    block_on(async {
+        let (folder, ledger) = open();
+        let changed = ledger.changed();
+        let early = ledger.put_source(source("idp"), Expected::Any).await;
+        assert!(matches!(early, Err(Error::NoTenant(_))));
+        ledger.put_tenant(tenant(), Expected::Any).await.unwrap();
+        let version = ledger.put_source(source("idp"), Expected::Any).await.unwrap();
+        let mine = key(Some(TENANT.parse().unwrap()), 1);
+        let operator = key(None, 2);
+        ledger.put_key(mine.clone(), Expected::Any).await.unwrap();
+        ledger.put_key(operator.clone(), Expected::Any).await.unwrap();
+        assert!(changed.has_changed().unwrap());
+
+        let ledger = reopen(&folder, ledger).await;
+        let snapshot = ledger.snapshot();
+        let view = snapshot.tenant(&TENANT.parse().unwrap()).unwrap();
+        assert_eq!(view.sources[&"idp".parse().unwrap()].version, version);
+        assert_eq!(snapshot.keys.len(), 2);
+
+        ledger.remove_tenant(&TENANT.parse().unwrap(), Expected::Any).await.unwrap();
+        let after = ledger.snapshot();
+        assert!(after.tenants.is_empty() && after.revision > snapshot.revision);
+        assert_eq!(after.keys.keys().copied().collect::<Vec<_>>(), [operator.id]);
+        // Whoever held the old snapshot still reads it whole.
+        assert_eq!(view.sources.len(), 1);
+        let ledger = reopen(&folder, ledger).await;
+        assert_eq!(ledger.snapshot().keys.len(), 1);
+        ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
+        assert!(ledger.snapshot().tenants[&TENANT.parse().unwrap()].sources.is_empty());
+    });
+}
+
+fn filter(active: bool) -> Filter {
+    let active = active.then_some(Digest([1; 32]));
+    let (tenant, name) = (TENANT.parse().unwrap(), "redact".parse().unwrap());
+    Filter { tenant, name, active, previous: vec![], versions: vec![] }
+}
+
+fn bound() -> Subscription {
+    let binding = Binding {
+        filter: "redact".parse().unwrap(),
+        config: empty_object(),
+        secrets: BTreeMap::new(),
+        grants: [].into(),
+        on_fault: FaultPolicy::default(),
+    };
+    Subscription {
+        id: SubscriptionId::new(NOW, 1),
+        tenant: TENANT.parse().unwrap(),
+        description: None,
+        endpoint: Endpoint::new("https://h/", BTreeMap::new()).unwrap(),
+        headers: BTreeMap::new(),
+        events: vec![],
+        sources: vec![],
+        chain: vec![binding],
+        format: Format::Set,
+        signing: Signing { scheme: SigningScheme::Standard, keys: vec![] },
+        retry: Default::default(),
+        paused: None,
+        created_at: NOW,
+        updated_at: NOW,
+    }
+}
+
+#[test]
+fn a_chain_names_active_filters_and_keeps_them() {
+    block_on(async {
+        let (_folder, ledger) = open();
+        ledger.put_tenant(tenant(), Expected::Any).await.unwrap();
+        let (id, name): (TenantId, FilterName) = (TENANT.parse().unwrap(), "redact".parse().unwrap());
+        let put = || ledger.put_subscription(bound(), Expected::Any);
+        let removed = || ledger.remove_filter(&id, &name, Expected::Any);
+        assert!(matches!(put().await, Err(Error::Unbound(filter)) if filter == name));
+        ledger.put_filter(filter(false), Expected::Any).await.unwrap();
+        assert!(matches!(put().await, Err(Error::Unbound(_))));
+        ledger.put_filter(filter(true), Expected::Any).await.unwrap();
+        put().await.unwrap();
+        assert!(matches!(removed().await, Err(Error::InUse(_))));
+        assert!(ledger.remove_subscription(&id, bound().id, Expected::Any).await.unwrap());
+        assert!(removed().await.unwrap());
+
+        // Both at once, in one batch: whoever comes first decides, though the snapshot does not know it yet.
+        ledger.put_filter(filter(true), Expected::Any).await.unwrap();
+        let filter = Name::Filter(id.clone(), name.clone());
+        let both = ledger.queue().write(move |batch| {
+            super::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any)?;
+            remove(batch, filter, Expected::Any)
+        });
+        assert!(matches!(both.await, Err(Error::InUse(_))));
+        let filter = Name::Filter(id.clone(), name.clone());
+        let both = ledger.queue().write(move |batch| {
+            remove(batch, filter, Expected::Any)?;
+            super::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any)
+        });
+        assert!(matches!(both.await, Err(Error::Unbound(_))));
+        // A tenant goes with all it has, bound or not.
+        put().await.unwrap();
+        assert!(ledger.remove_tenant(&id, Expected::Any).await.unwrap());
+    });
+}
