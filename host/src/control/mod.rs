@@ -109,9 +109,6 @@ pub enum Error {
     /// The ledger could not do it.
     #[error(transparent)]
     Ledger(ledger::Error),
-    /// The master key does not open what is stored.
-    #[error("a stored secret cannot be opened with the host's master key")]
-    SecretUnreadable,
 }
 
 impl From<ledger::Error> for Error {

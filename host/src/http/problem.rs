@@ -181,10 +181,6 @@ impl From<control::Error> for Problem {
             }
             control::Error::BadCursor => Self::new(StatusCode::BAD_REQUEST, "bad_cursor", detail),
             control::Error::Ledger(error) => Self::not_stored(error),
-            control::Error::SecretUnreadable => {
-                tracing::error!(%detail, "management");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "secret_unreadable", detail)
-            }
         }
     }
 }
