@@ -221,9 +221,7 @@ impl Pipeline {
         }
         let filtered = match self.filter(delivery.clone()).await? {
             Progress::On(filtered) => filtered,
-            Progress::Again(due_at) => {
-                return Ok(Some(DueDelivery { due_at, filter_tries: delivery.filter_tries + 1, ..delivery }));
-            }
+            Progress::Again(row) => return Ok(Some(*row)),
             Progress::Rests => return Ok(None),
         };
         // Taken anew: the filters may have run for a while.

@@ -57,7 +57,8 @@ impl Filtered {
 /// Whether a delivery goes on or came to rest.
 pub(super) enum Progress {
     On(Box<Filtered>),
-    Again(Timestamp),
+    /// Due again, as this row.
+    Again(Box<DueDelivery>),
     Rests,
 }
 
@@ -68,11 +69,17 @@ impl Pipeline {
             // Removed with its tenant meanwhile.
             return Ok(Progress::Rests);
         };
-        // A lease may be older than the row: what was due when it was listed may have ended since.
-        if content.state != State::Due || content.attempts != delivery.attempts {
+        // A lease may be older than the row: what was due when it was listed may have ended or been put off since.
+        if content.state != State::Due {
             return Ok(Progress::Rests);
         }
+        let stale = content.attempts != delivery.attempts || content.due_at > delivery.due_at;
         let delivery = DueDelivery { filtered: content.filtered, filter_tries: content.filter_tries, ..delivery };
+        if stale {
+            // Nobody else may hold the row, so it goes back to its lane as it is now.
+            let row = DueDelivery { due_at: content.due_at, attempts: content.attempts, ..delivery };
+            return Ok(Progress::Again(Box::new(row)));
+        }
         let event = content.event;
         if delivery.filtered {
             return Ok(Progress::On(Box::new(Filtered { delivery, event, claims: content.claims })));
@@ -104,7 +111,10 @@ impl Pipeline {
             _ => None,
         };
         self.settle(&delivery, step).await?;
-        Ok(again.map_or(Progress::Rests, Progress::Again))
+        Ok(again.map_or(Progress::Rests, |due_at| {
+            let filter_tries = delivery.filter_tries + 1;
+            Progress::Again(Box::new(DueDelivery { due_at, filter_tries, ..delivery }))
+        }))
     }
 
     /// Runs a plan over an event. Decides nothing about the delivery and stores nothing.
