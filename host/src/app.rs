@@ -21,7 +21,7 @@ use crate::egress::{self, Egress};
 use crate::http::{self, Site};
 use crate::ledger::{self, Ledger};
 use crate::pipeline::dispatcher::Dispatcher;
-use crate::pipeline::{self, Pipeline, fanout};
+use crate::pipeline::{self, Pipeline, fanout, release};
 use crate::sandbox::{self, Sandbox};
 use crate::signing::Signer;
 
@@ -138,6 +138,7 @@ pub async fn start_with(
     ));
     let (dispatcher, tell_due) = Dispatcher::new(pipeline.clone(), config.delivery.clone());
     let told = tell_due.clone();
+    let (again, ear) = (pipeline.clone(), tell_due.clone());
     let control = Control::new(control::Parts {
         ledger: ledger.clone(),
         sandbox: sandbox.clone(),
@@ -149,6 +150,16 @@ pub async fn start_with(
         tell_due: Arc::new(move |deliveries| {
             let told = told.clone();
             async move { told.due(deliveries).await }.boxed()
+        }),
+        run_again: Arc::new(move |tenant, id| {
+            let (again, ear) = (again.clone(), ear.clone());
+            async move {
+                let due = again.run_again(&tenant, id).await?;
+                let held = due.is_some();
+                ear.due(due.into_iter().collect()).await;
+                Ok(held)
+            }
+            .boxed()
         }),
     });
     let first_operator_key = control.operator_key(another_key, keep).await?.map(|key| key.key);
@@ -168,7 +179,8 @@ pub async fn start_with(
     let held_ms_max = i64::try_from(config.delivery.held_hours_max).unwrap_or(i64::MAX).saturating_mul(3_600_000);
     let parts = vec![
         tokio::spawn(server.run(site, stop.clone())),
-        tokio::spawn(fanout::run(pipeline, tell_due, stop.clone())),
+        tokio::spawn(fanout::run(pipeline.clone(), tell_due.clone(), stop.clone())),
+        tokio::spawn(release::run(pipeline, tell_due, stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),
         tokio::spawn(retain(ledger.clone(), clock, held_ms_max, stop.clone())),
     ];

@@ -19,6 +19,8 @@ pub mod metric {
     pub const END_TO_END_SECONDS: &str = "setgate_end_to_end_seconds";
     /// Deliveries in flight.
     pub const IN_FLIGHT: &str = "setgate_deliveries_in_flight";
+    /// Filters suspended because they kept faulting, by `tenant` and `filter`.
+    pub const SUSPENSIONS: &str = "setgate_filter_suspensions_total";
     /// Management and ingest requests answered, by `route` and `status`.
     pub const HTTP_REQUESTS: &str = "setgate_http_requests_total";
 }

@@ -8,4 +8,5 @@ mod manage;
 mod readme;
 mod refusals;
 mod signatures;
+mod suspension;
 mod tidy;

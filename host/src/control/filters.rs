@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Control, Error, Expected, over, room};
 use crate::crypto;
-use crate::domain::filter::{Filter, FilterVersion, Grant};
+use crate::domain::filter::{Filter, FilterVersion, Grant, Suspension};
 use crate::domain::id::{Digest, FilterName, TenantId};
 use crate::domain::time::Timestamp;
 use crate::ledger::TenantView;
@@ -23,6 +23,10 @@ pub struct FilterView {
     pub active: Option<Digest>,
     /// What a roll-back would activate.
     pub previous: Option<Digest>,
+    /// Set while the active version is not called, because it faulted too often.
+    pub suspended: Option<Suspension>,
+    /// Whether deliveries held by faults of this filter are being run anew.
+    pub releasing: bool,
     pub versions: Vec<VersionView>,
 }
 
@@ -36,6 +40,8 @@ pub struct VersionView {
     pub needs: BTreeSet<Grant>,
     pub compile_ms: u64,
     pub active: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Suspension>,
 }
 
 impl Control {
@@ -64,6 +70,7 @@ impl Control {
                 active: None,
                 previous: Vec::new(),
                 versions: Vec::new(),
+                releasing: BTreeSet::new(),
             },
             |stored| stored.value.clone(),
         );
@@ -80,6 +87,7 @@ impl Control {
                 uploaded_at: self.clock.now(),
                 needs: compiled.needs,
                 compile_ms: compiled.compile_ms,
+                suspended: None,
             });
         }
         if activate {
@@ -137,7 +145,35 @@ impl Control {
             return Err(Error::Conflict(format!("no version of filter `{name}` was active before this one")));
         };
         check_needs(&filter, previous, &view)?;
-        filter.active = Some(previous);
+        let before = filter.active.replace(previous);
+        release(&mut filter, before);
+        self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
+        Ok(show(&filter))
+    }
+
+    /// Lets suspended versions be called again, all or the one given; what they hold is run anew.
+    pub async fn resume_filter(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        digest: Option<Digest>,
+    ) -> Result<FilterView, Error> {
+        let view = self.tenant(tenant)?;
+        let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
+        let mut filter = stored.value.clone();
+        let asked: Vec<Digest> = match digest {
+            Some(digest) => vec![digest],
+            None => filter.versions.iter().map(|version| version.digest).collect(),
+        };
+        let mut resumed = false;
+        for digest in asked {
+            resumed |= resume(&mut filter, digest);
+        }
+        if !resumed {
+            let which = digest.map_or_else(|| "no version".to_owned(), |digest| format!("no version {digest}"));
+            let why = format!("{which} of filter `{name}` is suspended: there is nothing to resume");
+            return Err(Error::Conflict(why));
+        }
         self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
         Ok(show(&filter))
     }
@@ -180,8 +216,29 @@ fn set_active(filter: &mut Filter, digest: Digest, view: &TenantView) -> Result<
         if filter.previous.len() > VERSIONS_MAX {
             filter.previous.remove(0);
         }
+        release(filter, Some(before));
     }
     Ok(())
+}
+
+/// The active version is another one than `before`, by a person's decision: what a suspended version holds runs anew,
+/// and whatever the active one was suspended for is forgiven.
+fn release(filter: &mut Filter, before: Option<Digest>) {
+    if let Some(before) = before.filter(|before| filter.suspension(before).is_some()) {
+        filter.releasing.insert(before);
+    }
+    if let Some(active) = filter.active {
+        resume(filter, active);
+    }
+}
+
+/// Lets a version be called again. Tells whether it was suspended.
+fn resume(filter: &mut Filter, digest: Digest) -> bool {
+    let suspended = filter.version_mut(&digest).and_then(|version| version.suspended.take());
+    if suspended.is_some() {
+        filter.releasing.insert(digest);
+    }
+    suspended.is_some()
 }
 
 /// A version that needs more than a binding grants would fault on each of its deliveries.
@@ -212,6 +269,8 @@ fn show(filter: &Filter) -> FilterView {
         name: filter.name.clone(),
         active: filter.active,
         previous: filter.previous.last().copied(),
+        suspended: filter.active.and_then(|active| filter.suspension(&active).cloned()),
+        releasing: !filter.releasing.is_empty(),
         versions: filter
             .versions
             .iter()
@@ -222,6 +281,7 @@ fn show(filter: &Filter) -> FilterView {
                 needs: version.needs.clone(),
                 compile_ms: version.compile_ms,
                 active: filter.active == Some(version.digest),
+                suspended: version.suspended.clone(),
             })
             .collect(),
     }

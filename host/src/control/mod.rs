@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::crypto::MasterKey;
-use crate::domain::id::TenantId;
+use crate::domain::id::{DeliveryId, TenantId};
 use crate::domain::tenant::Quota;
 use crate::ledger::Expected;
 use crate::ledger::{self, Ledger, TenantView};
@@ -27,6 +27,12 @@ use crate::sandbox::{Rejected, Sandbox};
 /// Tells the data plane of deliveries that became due again; handed in by `app`.
 pub type TellDue = Arc<
     dyn Fn(Vec<crate::domain::delivery::DueDelivery>) -> futures_util::future::BoxFuture<'static, ()> + Send + Sync,
+>;
+
+/// Makes a delivery that never got through its chain due again with the chain pinned anew, and gives whether it was one;
+/// handed in by `app`, since pinning is the data plane's.
+pub type RunAgain = Arc<
+    dyn Fn(TenantId, DeliveryId) -> futures_util::future::BoxFuture<'static, Result<bool, ledger::Error>> + Send + Sync,
 >;
 
 /// What every part works with. Cheap to clone.
@@ -51,6 +57,8 @@ pub struct Parts {
     pub allow_http: bool,
     /// The data plane's ear.
     pub tell_due: TellDue,
+    /// The data plane's second try.
+    pub run_again: RunAgain,
 }
 
 impl Control {

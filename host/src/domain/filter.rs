@@ -47,12 +47,26 @@ pub struct Filter {
     pub previous: Vec<Digest>,
     /// All versions, oldest first.
     pub versions: Vec<FilterVersion>,
+    /// Versions that a person (or a roll-back) has decided about: what their faults hold is on its way to be run anew,
+    /// with the chain as it is now. Written with the decision, so that a crash in between loses none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub releasing: BTreeSet<Digest>,
 }
 
 impl Filter {
     /// The version with that digest.
     pub fn version(&self, digest: &Digest) -> Option<&FilterVersion> {
         self.versions.iter().find(|v| v.digest == *digest)
+    }
+
+    /// The same, to be changed.
+    pub fn version_mut(&mut self, digest: &Digest) -> Option<&mut FilterVersion> {
+        self.versions.iter_mut().find(|v| v.digest == *digest)
+    }
+
+    /// Why a version is suspended, where it is.
+    pub fn suspension(&self, digest: &Digest) -> Option<&Suspension> {
+        self.version(digest)?.suspended.as_ref()
     }
 }
 
@@ -69,7 +83,26 @@ pub struct FilterVersion {
     pub needs: BTreeSet<Grant>,
     /// How long the compile took, in milliseconds.
     pub compile_ms: u64,
+    /// Set while it is not called because it faulted too often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Suspension>,
 }
+
+/// Why and since when a version is not called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// Since when.
+    pub since: Timestamp,
+    /// In words, with its last fault.
+    pub reason: String,
+    /// Calls that were looked at: the last [`FAULT_WINDOW_CALLS`], or fewer.
+    pub calls: u32,
+    /// Of them, those that ended in a fault of the filter's own.
+    pub faults: u32,
+}
+
+/// Calls of a version over which its faults are counted.
+pub const FAULT_WINDOW_CALLS: u32 = 100;
 
 /// One filter's place in one subscription's chain.
 #[derive(Debug, Clone, Serialize, Deserialize)]

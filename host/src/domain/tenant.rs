@@ -42,6 +42,8 @@ pub struct Quota {
     pub log_bytes_max: u64,
     /// Bytes of an uploaded filter.
     pub filter_bytes_max: u64,
+    /// Faults among the last 100 calls of one version of a filter at which it is suspended; 0: never.
+    pub filter_faults_max: u32,
     /// Deliveries of the tenant that may be due or held before its ingest is answered 429.
     pub backlog_deliveries_max: u64,
     /// Sources of the tenant.
@@ -69,6 +71,7 @@ impl Default for Quota {
             host_calls_max: 1_000,
             log_bytes_max: 16 << 10,
             filter_bytes_max: 24 << 20,
+            filter_faults_max: 50,
             backlog_deliveries_max: 1_000_000,
             sources_max: 100,
             subscriptions_max: 1_000,

@@ -26,6 +26,7 @@ pub(super) fn router(site: Site) -> Router {
         .route("/filters/{name}", get(filters::show).put(filters::upload).delete(filters::remove))
         .route("/filters/{name}/activate", post(filters::activate))
         .route("/filters/{name}/rollback", post(filters::roll_back))
+        .route("/filters/{name}/resume", post(filters::resume))
         .route("/tables", get(tables::list))
         .route("/tables/{name}", put(tables::put).delete(tables::remove))
         .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))

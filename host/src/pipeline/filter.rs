@@ -15,6 +15,7 @@ use crate::ledger;
 use crate::sandbox::{Call, EventView};
 
 use super::Pipeline;
+use super::health::Suspensions;
 use super::tables::PinnedTables;
 
 /// What a chain came to.
@@ -93,7 +94,8 @@ impl Pipeline {
             self.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
             return Ok(Progress::Rests);
         }
-        let Chained { end, runs } = self.run_chain(&plan, &event, &delivery).await;
+        let Chained { end, runs } = self.chain(&plan, &event, &delivery, &self.suspensions(&event.tenant)).await;
+        self.judge(&event.tenant, &runs).await;
         let step = match end {
             ChainEnd::Through(claims) => {
                 // Without filters there is nothing to keep: the SET is in the journal.
@@ -110,15 +112,41 @@ impl Pipeline {
             Step::FilterAgain { due_at, .. } => Some(*due_at),
             _ => None,
         };
+        let suspended = matches!(&step, Step::Held { runs, .. } if runs.last().is_some_and(is_suspended));
         self.settle(&delivery, step).await?;
+        if suspended && let Some(row) = self.chain_is_free_again(&plan, &delivery).await? {
+            return Ok(Progress::Again(Box::new(row)));
+        }
         Ok(again.map_or(Progress::Rests, |due_at| {
             let filter_tries = delivery.filter_tries + 1;
             Progress::Again(Box::new(DueDelivery { due_at, filter_tries, ..delivery }))
         }))
     }
 
-    /// Runs a plan over an event. Decides nothing about the delivery and stores nothing.
+    /// A delivery was held because a version is suspended. Where that is over meanwhile, or its subscription's chain has
+    /// another version by now, whoever ended it may have looked before the delivery was held: it is run again here.
+    async fn chain_is_free_again(
+        &self,
+        plan: &Plan,
+        delivery: &DueDelivery,
+    ) -> Result<Option<DueDelivery>, ledger::Error> {
+        let suspensions = self.suspensions(&delivery.tenant);
+        let now = match self.subscription(&delivery.tenant, delivery.id.subscription) {
+            Some(subscription) => self.pinned_now(&subscription.value),
+            None => None,
+        };
+        if suspensions.concern(now.as_ref().unwrap_or(plan)) {
+            return Ok(None);
+        }
+        self.run_again(&delivery.tenant, delivery.id).await
+    }
+
+    /// Runs a plan over an event, suspended versions and all. Decides nothing about the delivery and stores nothing.
     pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: &DueDelivery) -> Chained {
+        self.chain(plan, event, delivery, &Suspensions::ignored()).await
+    }
+
+    async fn chain(&self, plan: &Plan, event: &Event, delivery: &DueDelivery, suspensions: &Suspensions) -> Chained {
         let mut claims: Option<SetToken> = None;
         let mut runs = Vec::with_capacity(plan.steps.len());
         let tables = match self.tables_of(plan).await {
@@ -127,7 +155,10 @@ impl Pipeline {
         };
         for step in &plan.steps {
             let before = claims.as_ref().unwrap_or(&event.set);
-            let (decided, mut run) = self.run_step(step, before, event, delivery, &tables).await;
+            let (decided, mut run) = match suspensions.fault(step) {
+                Some(fault) => (Err(fault), not_run(step)),
+                None => self.run_step(step, before, event, delivery, &tables).await,
+            };
             let quota = self.quota_of(&event.tenant);
             let fault = match decided.and_then(|verdict| set::apply(before, verdict, quota.output_bytes_max)) {
                 Ok(Applied::Dropped(reason)) => {
@@ -154,6 +185,10 @@ impl Pipeline {
             }
             match step.binding.on_fault {
                 FaultPolicy::Hold => return Chained { end: ChainEnd::Held(reason), runs },
+                // The filter has not seen it: a suspension is to lose nothing.
+                FaultPolicy::Drop if matches!(fault, Fault::Suspended { .. }) => {
+                    return Chained { end: ChainEnd::Held(reason), runs };
+                }
                 FaultPolicy::Drop => return Chained { end: ChainEnd::Dropped(reason), runs },
                 FaultPolicy::Open => {}
             }
@@ -227,6 +262,10 @@ impl Pipeline {
         }
         Ok(Arc::new(PinnedTables(pinned)))
     }
+}
+
+fn is_suspended(run: &FilterRun) -> bool {
+    matches!(run.fault, Some(Fault::Suspended { .. }))
 }
 
 fn not_run(step: &PlanStep) -> FilterRun {

@@ -16,6 +16,9 @@
 //!           settle     what the attempt means; ==settle==                       -> delivered | due again | dead
 //! ```
 //!
+//! loop C    release    what a filter's faults held, once its tenant has decided about that filter
+//!                      ==rerun: due again, the chain pinned anew==              -> DueDelivery
+//!
 //! No transaction and no lock is held while a guest or a receiver is at work. Every transaction may be run again.
 
 pub mod accept;
@@ -23,10 +26,12 @@ pub mod deliver;
 pub mod dispatcher;
 pub mod fanout;
 pub mod filter;
+mod health;
 mod lane;
 pub mod normalize;
 mod plan;
 pub mod prove;
+pub mod release;
 pub mod seal;
 mod settle;
 mod tables;
@@ -65,6 +70,8 @@ pub struct Parts {
     pub quota: Quota,
     /// Tables of plans in force, parsed.
     pub(crate) tables: tables::Cache,
+    /// Faults of filters, counted.
+    pub(crate) health: health::Health,
     /// Bounds of what is taken in.
     pub limits: JsonLimits,
 }
@@ -90,7 +97,18 @@ impl Parts {
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
         let tables = tables::Cache::builder().max_capacity(TABLES_BYTES_MAX).weigher(weight).build();
-        Self { ledger, sandbox, signer, master, egress, clock, quota, tables, limits }
+        Self {
+            ledger,
+            sandbox,
+            signer,
+            master,
+            egress,
+            clock,
+            quota,
+            tables,
+            health: health::Health::default(),
+            limits,
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use crate::domain::id::{Digest, SubscriptionId};
 use crate::domain::subscription::Subscription;
 use crate::ledger::{self, Ledger, TenantView};
 
+use super::Pipeline;
+
 /// The chain as it is in `view`. Never fails: one bad chain must not stop the journal for all others.
 fn pin(subscription: &Subscription, view: &TenantView) -> Plan {
     let mut steps = Vec::with_capacity(subscription.chain.len());
@@ -28,6 +30,13 @@ fn pin(subscription: &Subscription, view: &TenantView) -> Plan {
         BTreeMap::new()
     };
     Plan { steps, tables, broken: None }
+}
+
+impl Pipeline {
+    /// The chain as it is now; none where the tenant is gone.
+    pub(super) fn pinned_now(&self, subscription: &Subscription) -> Option<Plan> {
+        self.ledger.snapshot().tenant(&subscription.tenant).map(|view| pin(subscription, view))
+    }
 }
 
 /// Plans in force, by subscription, so that a plan is pinned once per change and not once per event.
