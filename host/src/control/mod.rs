@@ -6,6 +6,7 @@ pub mod deliveries;
 pub mod events;
 pub mod filters;
 pub mod keys;
+pub mod reproduction;
 pub mod sources;
 pub mod subscriptions;
 pub mod tables;
@@ -13,11 +14,15 @@ pub mod tenants;
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::crypto::MasterKey;
-use crate::domain::id::TenantId;
+use crate::domain::chain::Chained;
+use crate::domain::event::Event;
+use crate::domain::filter::Plan;
+use crate::domain::id::{DeliveryId, TenantId};
 use crate::domain::tenant::Quota;
 use crate::ledger::Expected;
 use crate::ledger::{self, Ledger, TenantView};
@@ -25,9 +30,10 @@ pub use crate::ledger::{DeliveryQuery, EventQuery};
 use crate::sandbox::{Rejected, Sandbox};
 
 /// Tells the data plane of deliveries that became due again; handed in by `app`.
-pub type TellDue = Arc<
-    dyn Fn(Vec<crate::domain::delivery::DueDelivery>) -> futures_util::future::BoxFuture<'static, ()> + Send + Sync,
->;
+pub type TellDue = Arc<dyn Fn(Vec<crate::domain::delivery::DueDelivery>) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Runs a chain over an event once more, deciding and storing nothing; handed in by `app`.
+pub type RunAgain = Arc<dyn Fn(Arc<Plan>, Event, DeliveryId) -> BoxFuture<'static, Chained> + Send + Sync>;
 
 /// What every part works with. Cheap to clone.
 #[derive(Clone)]
@@ -51,6 +57,8 @@ pub struct Parts {
     pub allow_http: bool,
     /// The data plane's ear.
     pub tell_due: TellDue,
+    /// The data plane's chains.
+    pub run_again: RunAgain,
 }
 
 impl Control {
