@@ -137,8 +137,8 @@ pub async fn start_with(
         JsonLimits { depth_max: config.ingest.json_depth_max, bytes_max: config.ingest.body_bytes_max },
     ));
     let (dispatcher, tell_due) = Dispatcher::new(pipeline.clone(), config.delivery.clone());
-    let told = tell_due.clone();
-    let (again, ear) = (pipeline.clone(), tell_due.clone());
+    let (told, chains) = (tell_due.clone(), pipeline.clone());
+    let (pinning, ear) = (pipeline.clone(), tell_due.clone());
     let control = Control::new(control::Parts {
         ledger: ledger.clone(),
         sandbox: sandbox.clone(),
@@ -151,13 +151,17 @@ pub async fn start_with(
             let told = told.clone();
             async move { told.due(deliveries).await }.boxed()
         }),
-        run_again: Arc::new(move |tenant, id| {
-            let (again, ear) = (again.clone(), ear.clone());
+        run_again: Arc::new(move |plan, event, delivery| {
+            let chains = chains.clone();
+            async move { chains.run_chain(&plan, &event, delivery).await }.boxed()
+        }),
+        pin_anew: Arc::new(move |tenant, id| {
+            let (pinning, ear) = (pinning.clone(), ear.clone());
             async move {
-                let due = again.run_again(&tenant, id).await?;
-                let held = due.is_some();
+                let due = pinning.pin_anew(&tenant, id).await?;
+                let found = due.is_some();
                 ear.due(due.into_iter().collect()).await;
-                Ok(held)
+                Ok(found)
             }
             .boxed()
         }),
@@ -170,6 +174,7 @@ pub async fn start_with(
         control,
         ingest_body_bytes_max: config.ingest.body_bytes_max,
         filter_bytes_max: usize::try_from(config.quota.filter_bytes_max).unwrap_or(usize::MAX),
+        table_bytes_max: usize::try_from(config.quota.table_bytes_max).unwrap_or(usize::MAX),
         bodies: Arc::new(tokio::sync::Semaphore::new(config.listen.bodies_bytes_max as usize)),
         request_ms_max: config.listen.request_ms_max,
         metrics_open: config.listen.metrics_open.unwrap_or(address.ip().is_loopback()),

@@ -65,7 +65,7 @@ impl Control {
     pub async fn redrive(&self, tenant: &TenantId, id: DeliveryId, action: Redrive) -> Result<DeliveryView, Error> {
         self.tenant(tenant)?;
         // Without bytes it runs its chain as it is now: the chain as it was would hold it once more.
-        if action == Redrive::Again && (self.run_again)(tenant.clone(), id).await? {
+        if action == Redrive::Again && (self.pin_anew)(tenant.clone(), id).await? {
             return self.show_delivery(tenant, id).await;
         }
         match self.ledger.redrive(tenant, id, action, self.clock.now()).await? {

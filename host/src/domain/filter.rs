@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::id::{Digest, FilterName, TableName, TenantId};
+use super::limits::CallLimits;
 use super::secret::Sealed;
 use super::time::Timestamp;
 use super::verdict::FaultPolicy;
@@ -132,8 +133,14 @@ pub fn empty_object() -> Box<RawValue> {
 /// Stored once per distinct content and named by its own digest.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Plan {
+    /// Whose it is, so that only the owner finds components and tables by it; none in rows older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantId>,
     /// The steps, in order. Empty: the SET goes on as it is.
     pub steps: Vec<PlanStep>,
+    /// What each call may use, as it was; none in rows older than this field: the tenant's present quota.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<CallLimits>,
     /// The tables that `lookup` sees, by name, as they were.
     #[serde(default)]
     pub tables: BTreeMap<TableName, Digest>,
@@ -151,17 +158,64 @@ pub struct PlanStep {
     pub digest: Digest,
 }
 
-/// A table of a tenant for `lookup`; the rows are kept apart, by digest.
+/// A table of a tenant for `lookup` with its versions; the rows are kept apart, by digest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Table {
     /// Whose.
     pub tenant: TenantId,
     /// Its name.
     pub name: TableName,
-    /// SHA-256 of the rows as uploaded.
+    /// The version that new deliveries see.
+    pub digest: Digest,
+    /// Rows of that version.
+    pub rows: u64,
+    /// When that version was uploaded.
+    pub uploaded_at: Timestamp,
+    /// What was active before, newest last: what a roll-back returns to.
+    #[serde(default)]
+    pub previous: Vec<Digest>,
+    /// All versions that are kept, oldest first; none in rows older than this field: see [`Table::kept`].
+    #[serde(default)]
+    pub versions: Vec<TableVersion>,
+}
+
+impl Table {
+    /// The versions that are kept, the active one among them.
+    pub fn kept(&self) -> Vec<TableVersion> {
+        if !self.versions.is_empty() {
+            return self.versions.clone();
+        }
+        let Self { digest, rows, uploaded_at, .. } = *self;
+        vec![TableVersion { digest, rows, bytes: 0, format: TableFormat::JsonLines, uploaded_at }]
+    }
+
+    /// The digests of the versions that are kept.
+    pub fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.versions.iter().map(|version| version.digest).chain([self.digest])
+    }
+}
+
+/// One upload of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableVersion {
+    /// SHA-256 of the rows as they are kept: JSON lines.
     pub digest: Digest,
     /// How many rows.
     pub rows: u64,
+    /// Bytes of the rows as they are kept; 0 where it was not counted yet.
+    pub bytes: u64,
+    /// What it was uploaded as.
+    pub format: TableFormat,
     /// When it was uploaded.
     pub uploaded_at: Timestamp,
+}
+
+/// What a table is uploaded as. It is kept as JSON lines in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TableFormat {
+    /// Lines of `{"key": "...", "value": ...}`.
+    JsonLines,
+    /// RFC 4180 with a header.
+    Csv,
 }

@@ -56,6 +56,10 @@ pub struct Quota {
     pub filters_bytes_max: u64,
     /// Look-up tables of the tenant.
     pub tables_max: u64,
+    /// Bytes of one version of a look-up table.
+    pub table_bytes_max: u64,
+    /// Bytes of all versions of all look-up tables of the tenant together.
+    pub tables_bytes_max: u64,
     /// Keys of the tenant.
     pub keys_max: u64,
 }
@@ -78,6 +82,8 @@ impl Default for Quota {
             filters_max: 100,
             filters_bytes_max: 256 << 20,
             tables_max: 50,
+            table_bytes_max: 16 << 20,
+            tables_bytes_max: 256 << 20,
             keys_max: 50,
         }
     }

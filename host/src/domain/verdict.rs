@@ -215,6 +215,10 @@ pub struct FilterRun {
     /// What it logged, bounded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<LogLine>,
+    /// The engine that ran it; none in records older than this field. The verdict does not depend on it, the fuel and the
+    /// words of a trap may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
 }
 
 /// A line a filter wrote.

@@ -72,7 +72,7 @@ async fn one_batch(
             if !matches(subscription, event) {
                 continue;
             }
-            let plan = pinned.plan_of(ledger, subscription, view).await?;
+            let plan = pinned.plan_of(pipeline, subscription, view).await?;
             deliveries.push(NewDelivery {
                 id: DeliveryId { event: event.id, subscription: subscription.id, run: 0 },
                 event: event.seq,

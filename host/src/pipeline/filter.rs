@@ -1,44 +1,26 @@
 //! The chain: each filter over what the one before left, once per delivery. The bytes it makes are kept before the
 //! first send, so that every retry and every restart sends the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::domain::chain::{self, Chain, ChainEnd, Chained};
 use crate::domain::delivery::{DueDelivery, State, Step};
 use crate::domain::event::Event;
 use crate::domain::filter::{Grant, Plan, PlanStep};
+use crate::domain::id::DeliveryId;
 use crate::domain::secret::binding_context;
-use crate::domain::set::{self, Applied, SetToken};
+use crate::domain::set::SetToken;
+use crate::domain::table;
+use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
-use crate::domain::verdict::{Fault, FaultPolicy, FilterRun, Verdict};
+use crate::domain::verdict::{Fault, FilterRun, Verdict};
 use crate::ledger;
 use crate::sandbox::{Call, EventView};
 
 use super::Pipeline;
 use super::health::Suspensions;
 use super::tables::PinnedTables;
-
-/// What a chain came to.
-#[derive(Debug, Clone)]
-pub struct Chained {
-    /// How it ended.
-    pub end: ChainEnd,
-    /// What each filter did.
-    pub runs: Vec<FilterRun>,
-}
-
-/// How a chain ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChainEnd {
-    /// These claims go on; none: the SET as normalized.
-    Through(Option<String>),
-    /// Ended by a filter's drop or a fault policy, and why.
-    Dropped(String),
-    /// Kept back by a fault, and why.
-    Held(String),
-    /// To be tried again, and why.
-    Again(String),
-}
 
 /// A delivery whose chain has run: what `seal` takes.
 #[derive(Debug)]
@@ -94,7 +76,8 @@ impl Pipeline {
             self.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
             return Ok(Progress::Rests);
         }
-        let Chained { end, runs } = self.chain(&plan, &event, &delivery, &self.suspensions(&event.tenant)).await;
+        let suspensions = self.suspensions(&event.tenant);
+        let Chained { end, runs } = self.chain(&plan, &event, delivery.id, &suspensions).await;
         self.judge(&event.tenant, &runs).await;
         let step = match end {
             ChainEnd::Through(claims) => {
@@ -138,62 +121,34 @@ impl Pipeline {
         if suspensions.concern(now.as_ref().unwrap_or(plan)) {
             return Ok(None);
         }
-        self.run_again(&delivery.tenant, delivery.id).await
+        self.pin_anew(&delivery.tenant, delivery.id).await
     }
 
-    /// Runs a plan over an event, suspended versions and all. Decides nothing about the delivery and stores nothing.
-    pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: &DueDelivery) -> Chained {
+    /// Runs a plan over an event, within the limits that were pinned with it, suspended versions and all. Decides nothing
+    /// about the delivery and stores nothing, so that a chain can be run again at any time.
+    pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> Chained {
         self.chain(plan, event, delivery, &Suspensions::ignored()).await
     }
 
-    async fn chain(&self, plan: &Plan, event: &Event, delivery: &DueDelivery, suspensions: &Suspensions) -> Chained {
-        let mut claims: Option<SetToken> = None;
-        let mut runs = Vec::with_capacity(plan.steps.len());
+    async fn chain(&self, plan: &Plan, event: &Event, delivery: DeliveryId, suspensions: &Suspensions) -> Chained {
+        let mut chain = Chain::over(&event.set);
         let tables = match self.tables_of(plan).await {
             Ok(tables) => tables,
-            Err(detail) => return Chained { end: ChainEnd::Again(detail), runs },
+            Err(detail) => return chain.ended(ChainEnd::Again(detail)),
         };
+        let quota = self.quota_of(&event.tenant);
+        let quota = plan.limits.as_ref().map_or(quota.clone(), |limits| quota.with(limits));
         for step in &plan.steps {
-            let before = claims.as_ref().unwrap_or(&event.set);
-            let (decided, mut run) = match suspensions.fault(step) {
+            let (decided, run) = match suspensions.fault(step) {
                 Some(fault) => (Err(fault), not_run(step)),
-                None => self.run_step(step, before, event, delivery, &tables).await,
+                None => self.run_step(step, chain.claims(), event, delivery, &tables, &quota).await,
             };
-            let quota = self.quota_of(&event.tenant);
-            let fault = match decided.and_then(|verdict| set::apply(before, verdict, quota.output_bytes_max)) {
-                Ok(Applied::Dropped(reason)) => {
-                    run.reason = Some(reason.clone());
-                    runs.push(run);
-                    let end = ChainEnd::Dropped(format!("filter `{}`: {reason}", step.binding.filter));
-                    return Chained { end, runs };
-                }
-                Ok(applied) => {
-                    if let Applied::Changed(after) = applied {
-                        claims = Some(after);
-                    }
-                    runs.push(run);
-                    continue;
-                }
-                Err(fault) => fault,
-            };
-            run.verdict = None;
-            run.fault = Some(fault.clone());
-            runs.push(run);
-            let reason = format!("filter `{}` {fault}", step.binding.filter);
-            if fault.is_transient() {
-                return Chained { end: ChainEnd::Again(reason), runs };
-            }
-            match step.binding.on_fault {
-                FaultPolicy::Hold => return Chained { end: ChainEnd::Held(reason), runs },
-                // The filter has not seen it: a suspension is to lose nothing.
-                FaultPolicy::Drop if matches!(fault, Fault::Suspended { .. }) => {
-                    return Chained { end: ChainEnd::Held(reason), runs };
-                }
-                FaultPolicy::Drop => return Chained { end: ChainEnd::Dropped(reason), runs },
-                FaultPolicy::Open => {}
+            let of = chain::Step::from(&step.binding);
+            if let Some(end) = chain.step(of, decided, run, quota.output_bytes_max) {
+                return chain.ended(end);
             }
         }
-        Chained { end: ChainEnd::Through(claims.map(|set| set.text)), runs }
+        chain.through()
     }
 
     async fn run_step(
@@ -201,11 +156,12 @@ impl Pipeline {
         step: &PlanStep,
         before: &SetToken,
         event: &Event,
-        delivery: &DueDelivery,
+        delivery: DeliveryId,
         tables: &Arc<PinnedTables>,
+        quota: &Quota,
     ) -> (Result<Verdict, Fault>, FilterRun) {
         let binding = &step.binding;
-        let context = binding_context(&event.tenant, &delivery.id.subscription);
+        let context = binding_context(&event.tenant, &delivery.subscription);
         let mut secrets = BTreeMap::new();
         if binding.grants.contains(&Grant::Config) {
             for (name, sealed) in &binding.secrets {
@@ -232,33 +188,35 @@ impl Pipeline {
                     subject: event.subject.clone(),
                     tenant: event.tenant.clone(),
                     source: event.source.clone(),
-                    subscription: delivery.id.subscription,
-                    delivery: delivery.id,
+                    subscription: delivery.subscription,
+                    delivery,
                     claims: before.text.clone(),
                 },
                 config: binding.config.get().into(),
                 secrets,
                 grants: binding.grants.clone(),
                 tables: tables.clone(),
-                quota: self.quota_of(&event.tenant),
+                quota: quota.clone(),
             })
             .await;
         (ran.verdict, ran.run)
     }
 
     async fn tables_of(&self, plan: &Plan) -> Result<Arc<PinnedTables>, String> {
-        let mut pinned = BTreeMap::new();
+        let mut pinned = HashMap::with_capacity(plan.tables.len());
         for (name, digest) in &plan.tables {
             let rows = self
                 .tables
                 .try_get_with(*digest, async {
                     let bytes = self.ledger.blob(digest).await.map_err(|e| e.to_string())?;
                     let bytes = bytes.ok_or_else(|| format!("the table `{name}` ({digest}) is not in the ledger"))?;
-                    crate::domain::table::parse(&bytes).map(Arc::new)
+                    // Megabytes of JSON: not on a thread that others wait for.
+                    let rows = tokio::task::spawn_blocking(move || table::parse(&bytes)).await;
+                    rows.map_err(|e| e.to_string())?.map(Arc::new)
                 })
                 .await
                 .map_err(|error: Arc<String>| error.as_ref().clone())?;
-            pinned.insert(name.clone(), rows);
+            pinned.insert(name.as_str().into(), rows);
         }
         Ok(Arc::new(PinnedTables(pinned)))
     }
@@ -279,5 +237,6 @@ fn not_run(step: &PlanStep) -> FilterRun {
         memory_bytes: 0,
         elapsed_us: 0,
         log: Vec::new(),
+        engine: None,
     }
 }

@@ -5,20 +5,22 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::domain::filter::{Grant, Plan, PlanStep};
 use crate::domain::id::{Digest, SubscriptionId};
+use crate::domain::limits::CallLimits;
 use crate::domain::subscription::Subscription;
-use crate::ledger::{self, Ledger, TenantView};
+use crate::ledger::{self, TenantView};
 
 use super::Pipeline;
 
 /// The chain as it is in `view`. Never fails: one bad chain must not stop the journal for all others.
-fn pin(subscription: &Subscription, view: &TenantView) -> Plan {
+fn pin(subscription: &Subscription, view: &TenantView, limits: CallLimits) -> Plan {
+    let tenant = Some(view.tenant.value.id.clone());
     let mut steps = Vec::with_capacity(subscription.chain.len());
     let mut looks_up = false;
     for binding in &subscription.chain {
         let active = view.filters.get(&binding.filter).and_then(|filter| filter.value.active);
         let Some(digest) = active else {
             let broken = Some(format!("the filter `{}` has no active version", binding.filter));
-            return Plan { broken, ..Plan::default() };
+            return Plan { tenant, broken, ..Plan::default() };
         };
         looks_up |= binding.grants.contains(&Grant::Lookup);
         steps.push(PlanStep { binding: binding.clone(), digest });
@@ -29,13 +31,20 @@ fn pin(subscription: &Subscription, view: &TenantView) -> Plan {
     } else {
         BTreeMap::new()
     };
-    Plan { steps, tables, broken: None }
+    Plan { tenant, steps, limits: Some(limits), tables, broken: None }
 }
 
 impl Pipeline {
+    /// What a call of the tenant's filters may use at this host now.
+    fn limits_of(&self, view: &TenantView) -> CallLimits {
+        let quota = view.tenant.value.quota.as_ref().unwrap_or(&self.quota);
+        self.sandbox.within_pool(CallLimits::from(quota))
+    }
+
     /// The chain as it is now; none where the tenant is gone.
     pub(super) fn pinned_now(&self, subscription: &Subscription) -> Option<Plan> {
-        self.ledger.snapshot().tenant(&subscription.tenant).map(|view| pin(subscription, view))
+        let snapshot = self.ledger.snapshot();
+        snapshot.tenant(&subscription.tenant).map(|view| pin(subscription, view, self.limits_of(view)))
     }
 }
 
@@ -57,14 +66,15 @@ impl Pinned {
 
     pub(super) async fn plan_of(
         &mut self,
-        ledger: &Ledger,
+        pipeline: &Pipeline,
         subscription: &Subscription,
         view: &TenantView,
     ) -> Result<Digest, ledger::Error> {
         if let Some(digest) = self.plans.get(&subscription.id) {
             return Ok(*digest);
         }
-        let digest = ledger.intern_plan(&pin(subscription, view)).await?;
+        let limits = pipeline.limits_of(view);
+        let digest = pipeline.ledger.intern_plan(&pin(subscription, view, limits)).await?;
         self.plans.insert(subscription.id, digest);
         Ok(digest)
     }

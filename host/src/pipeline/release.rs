@@ -43,7 +43,7 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
 impl Pipeline {
     /// Makes a delivery that rests without having got through its chain (held, or dead since) due again, with the chain
     /// as it is now; where its subscription is gone, it keeps its plan. None where the tenant has no such delivery.
-    pub async fn run_again(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<DueDelivery>, ledger::Error> {
+    pub async fn pin_anew(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<DueDelivery>, ledger::Error> {
         let Some(record) = self.ledger.delivery(tenant, id).await? else { return Ok(None) };
         let due = self.rerun(tenant, vec![record], &mut Pinned::default()).await?;
         Ok(due.into_iter().next())
@@ -103,7 +103,7 @@ impl Pipeline {
         let mut reruns = Vec::with_capacity(held.len());
         for record in held {
             let plan = match view.subscriptions.get(&record.id.subscription) {
-                Some(subscription) => pinned.plan_of(&self.ledger, &subscription.value, view).await?,
+                Some(subscription) => pinned.plan_of(self, &subscription.value, view).await?,
                 None => record.plan,
             };
             reruns.push(Rerun { id: record.id, plan });
