@@ -18,6 +18,7 @@ use crate::control::{self, Control};
 use crate::crypto::MasterKey;
 use crate::domain::json::JsonLimits;
 use crate::egress::{self, Egress};
+use crate::http::room::Room;
 use crate::http::{self, Site};
 use crate::ledger::{self, Ledger};
 use crate::pipeline::dispatcher::Dispatcher;
@@ -175,7 +176,16 @@ pub async fn start_with(
         ingest_body_bytes_max: config.ingest.body_bytes_max,
         filter_bytes_max: usize::try_from(config.quota.filter_bytes_max).unwrap_or(usize::MAX),
         table_bytes_max: usize::try_from(config.quota.table_bytes_max).unwrap_or(usize::MAX),
-        bodies: Arc::new(tokio::sync::Semaphore::new(config.listen.bodies_bytes_max as usize)),
+        events: Room::new(
+            config.listen.bodies_bytes_max,
+            config.listen.bodies_bytes_per_tenant_max,
+            "listen.bodies_bytes_per_tenant_max",
+        ),
+        uploads: Room::new(
+            config.listen.uploads_bytes_max,
+            config.listen.uploads_bytes_per_tenant_max,
+            "listen.uploads_bytes_per_tenant_max",
+        ),
         request_ms_max: config.listen.request_ms_max,
         metrics_open: config.listen.metrics_open.unwrap_or(address.ip().is_loopback()),
         metrics,

@@ -7,6 +7,7 @@ mod lifecycle;
 mod manage;
 mod readme;
 mod refusals;
+mod shares;
 mod signatures;
 mod suspension;
 mod tidy;

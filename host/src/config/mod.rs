@@ -77,8 +77,14 @@ pub struct Listen {
     pub head_ms_max: u64,
     /// Milliseconds a request may take as a whole, its body included.
     pub request_ms_max: u64,
-    /// Bytes of request bodies in memory at once; a request whose body does not fit is answered 503.
+    /// Bytes of events' bodies in memory at once; an event that does not fit is answered 503.
     pub bodies_bytes_max: u32,
+    /// Of them, one tenant's; an event beyond is answered 429.
+    pub bodies_bytes_per_tenant_max: u32,
+    /// Bytes of management requests' bodies in memory at once, of uploads above all; beyond, the answer is 503.
+    pub uploads_bytes_max: u32,
+    /// Of them, one tenant's; beyond, the answer is 429.
+    pub uploads_bytes_per_tenant_max: u32,
 }
 
 impl Default for Listen {
@@ -92,6 +98,9 @@ impl Default for Listen {
             head_ms_max: 10_000,
             request_ms_max: 60_000,
             bodies_bytes_max: 64 << 20,
+            bodies_bytes_per_tenant_max: 16 << 20,
+            uploads_bytes_max: 96 << 20,
+            uploads_bytes_per_tenant_max: 32 << 20,
         }
     }
 }
@@ -325,15 +334,31 @@ impl Config {
         if let Some((key, _)) = not_zero.iter().find(|(_, value)| *value == 0) {
             return Err(format!(" `{key}` is 0; it has to be at least 1"));
         }
-        let largest = u64::from(self.listen.bodies_bytes_max);
-        for (key, bytes) in [
-            ("ingest.body_bytes_max", self.ingest.body_bytes_max as u64),
-            ("quota.filter_bytes_max", self.quota.filter_bytes_max),
-            ("quota.table_bytes_max", self.quota.table_bytes_max),
+        let Listen {
+            bodies_bytes_max,
+            bodies_bytes_per_tenant_max,
+            uploads_bytes_max,
+            uploads_bytes_per_tenant_max,
+            ..
+        } = self.listen;
+        for (key, bytes, room, limit) in [
+            ("ingest.body_bytes_max", self.ingest.body_bytes_max as u64, "bodies", bodies_bytes_per_tenant_max),
+            ("quota.filter_bytes_max", self.quota.filter_bytes_max, "uploads", uploads_bytes_per_tenant_max),
+            ("quota.table_bytes_max", self.quota.table_bytes_max, "uploads", uploads_bytes_per_tenant_max),
         ] {
-            if bytes > largest {
+            if bytes > u64::from(limit) {
                 return Err(format!(
-                    " `{key}` is more than `listen.bodies_bytes_max`: such a body would never be taken"
+                    " `{key}` is more than `listen.{room}_bytes_per_tenant_max`: such a body would never be taken"
+                ));
+            }
+        }
+        for (room, share, all) in [
+            ("bodies", bodies_bytes_per_tenant_max, bodies_bytes_max),
+            ("uploads", uploads_bytes_per_tenant_max, uploads_bytes_max),
+        ] {
+            if share > all {
+                return Err(format!(
+                    " `listen.{room}_bytes_per_tenant_max` is more than `listen.{room}_bytes_max`, which it is a share of"
                 ));
             }
         }
@@ -405,7 +430,9 @@ mod tests {
             ("[listen]\naddress = 7\n", "listen.address"),
             ("[delivery]\nwindow_max = 0\n", "delivery.window_max"),
             ("[listen]\ntls_key = \"k.pem\"\n", "listen.tls_certificate"),
-            ("[listen]\nbodies_bytes_max = 1000\n", "ingest.body_bytes_max"),
+            ("[listen]\nbodies_bytes_max = 1000\n", "listen.bodies_bytes_per_tenant_max"),
+            ("[listen]\nbodies_bytes_per_tenant_max = 1000\n", "ingest.body_bytes_max"),
+            ("[listen]\nuploads_bytes_per_tenant_max = 1000\n", "quota.filter_bytes_max"),
             ("[ingest]\njson_depth_max = 65\n", "ingest.json_depth_max"),
             ("[listen\n", "TOML parse error"),
         ] {

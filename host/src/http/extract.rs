@@ -8,10 +8,11 @@ use http::request::Parts;
 use http::{StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::Site;
 use super::problem::Problem;
+use super::room::{Room, Taken};
+use crate::domain::id::TenantId;
 
 /// Bytes of a management request's JSON body at the most.
 pub(super) const JSON_BYTES_MAX: usize = 1 << 20;
@@ -60,7 +61,11 @@ where
                 "send the body as `content-type: application/json`",
             ));
         }
-        let (body, _room) = read(site, request, JSON_BYTES_MAX, "the JSON body").await?;
+        // Operators' routes have no tenant; whose it is was shown before its body is read.
+        let (mut parts, body) = request.into_parts();
+        let tenant: Option<TenantId> = path_param(&mut parts, site, "tenant").await.ok();
+        let request = Request::from_parts(parts, body);
+        let (body, _room) = read(&site.uploads, tenant.as_ref(), request, JSON_BYTES_MAX, "the JSON body").await?;
         serde_json::from_slice(&body).map(Self).map_err(|error| {
             Problem::new(StatusCode::BAD_REQUEST, "invalid_body", format!("in the JSON body: {error}"))
         })
@@ -74,11 +79,12 @@ fn is_json(media_type: &str) -> bool {
 
 /// Reads a body of at most `bytes_max`, with the room in memory that it takes: to be held as long as the body is.
 pub(super) async fn read(
-    site: &Site,
+    room: &Room,
+    tenant: Option<&TenantId>,
     request: Request,
     bytes_max: usize,
     what: &str,
-) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
+) -> Result<(Bytes, Taken), Problem> {
     let too_large = || {
         let detail = format!("{what} is larger than {bytes_max} bytes, the limit of this host");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
@@ -90,12 +96,9 @@ pub(super) async fn read(
     // What is announced cannot be exceeded; without an announcement it can be anything up to the limit.
     let weight = announced.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(bytes_max);
     let weight = u32::try_from(weight).unwrap_or(u32::MAX);
-    let Ok(room) = site.bodies.clone().try_acquire_many_owned(weight) else {
-        let detail = "the host reads as many bodies as it has room for: send it again later";
-        return Err(Problem::busy(StatusCode::SERVICE_UNAVAILABLE, "busy", detail));
-    };
+    let taken = room.take(tenant, weight)?;
     match Limited::new(request.into_body(), bytes_max).collect().await {
-        Ok(collected) => Ok((collected.to_bytes(), room)),
+        Ok(collected) => Ok((collected.to_bytes(), taken)),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "body_broken", format!("{what} broke off"))),
     }

@@ -36,7 +36,8 @@ pub(super) async fn event(
         counter!(metric::INGEST, "tenant" => "", "source" => "", "outcome" => refused.code()).increment(1);
         return Err(refused.into());
     }
-    let (body, _room) = match extract::read(&site, request, site.ingest_body_bytes_max, "the event").await {
+    let read = extract::read(&site.events, Some(&tenant), request, site.ingest_body_bytes_max, "the event");
+    let (body, _room) = match read.await {
         Ok(read) => read,
         Err(problem) => {
             counter!(metric::INGEST, "tenant" => tenant.to_string(), "source" => source.to_string(),

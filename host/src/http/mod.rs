@@ -7,12 +7,12 @@ mod health;
 mod ingest;
 mod manage;
 pub mod problem;
+pub mod room;
 mod router;
 pub mod server;
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::Control;
@@ -34,8 +34,10 @@ pub struct Parts {
     pub filter_bytes_max: usize,
     /// Bytes of an uploaded table at the most, for any tenant; its own quota may be smaller.
     pub table_bytes_max: usize,
-    /// Room for request bodies: one permit a byte.
-    pub bodies: Arc<Semaphore>,
+    /// Room for events on their way in.
+    pub events: room::Room,
+    /// Room for what management requests bring and take.
+    pub uploads: room::Room,
     /// Milliseconds a request may take as a whole.
     pub request_ms_max: u64,
     /// Whether `/metrics` is answered without the operator's key.

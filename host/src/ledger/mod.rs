@@ -14,7 +14,7 @@
 //! | `plan` | a chain as it was, JSON | SHA-256; `refs` deliveries run it |
 //! | `tally` | deliveries by state | tenant, subscription |
 //! | `entry` | a document of the control plane, JSON, with its version | kind, tenant, id |
-//! | `blob` | a filter's component or a table's rows | SHA-256 |
+//! | `blob`, `blob_part` | a filter's component or a table's rows, and its parts | SHA-256 |
 //! | `mark` | `cursor` (fanned out up to there), `revision` (last version given to a document) | name |
 //! | `purge` | a tenant whose rows are still being deleted | tenant |
 //! | `meta` | what the host remembers about itself | name |
@@ -36,6 +36,7 @@
 //! `append`, `fan_out` and `settle` are the three transactions of an event's life. Each is idempotent, so recovery is
 //! opening the file and going on.
 
+mod blobs;
 mod checkpoint;
 mod columns;
 mod effects;
@@ -71,6 +72,7 @@ use crate::domain::event::EventSeq;
 use crate::domain::filter::Plan;
 use crate::domain::id::Digest;
 
+pub use blobs::BLOB_PART_BYTES;
 pub use error::Error;
 pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
 pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX};

@@ -1,12 +1,11 @@
-//! Chains as they were when deliveries were created, and blobs: both stored once per content, named by its digest,
-//! kept as long as anything refers to them.
+//! Chains as they were when deliveries were created: stored once per content, named by its digest, kept as long as
+//! anything refers to them.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Error, Ledger};
+use super::{Error, Ledger, blobs};
 use crate::crypto::sha256;
 use crate::domain::filter::Plan;
 use crate::domain::id::{Digest, FilterName, TableName, TenantId};
@@ -55,39 +54,6 @@ impl Ledger {
         Ok(Some(plan))
     }
 
-    /// Stores some bytes, if they are not there yet, and returns their name: a filter's component, a table's rows.
-    /// Kept while a filter, a table or a plan refers to them, and for [`super::UNUSED_KEPT_MS`] after this call.
-    pub async fn put_blob(&self, body: Bytes) -> Result<Digest, Error> {
-        let digest = Digest(sha256(&body));
-        let now = self.clock().now();
-        self.queue()
-            .write(move |batch| {
-                batch
-                    .conn
-                    .prepare_cached(
-                        "INSERT INTO blob (digest, put_at, body) VALUES (?1, ?2, ?3)
-                         ON CONFLICT (digest) DO UPDATE SET put_at = max(put_at, ?2)",
-                    )?
-                    .execute(params![digest, now, body.as_ref()])?;
-                Ok(digest)
-            })
-            .await
-    }
-
-    /// How many bytes there are by that name, without reading them.
-    pub async fn blob_bytes(&self, digest: &Digest) -> Result<Option<u64>, Error> {
-        let digest = *digest;
-        self.readers()
-            .read(move |conn| {
-                Ok(conn
-                    .prepare_cached("SELECT length(body) FROM blob WHERE digest = ?1")?
-                    .query_row([digest], |row| row.get::<_, i64>(0))
-                    .optional()?
-                    .map(i64::cast_unsigned))
-            })
-            .await
-    }
-
     /// Whether a delivery of the tenant that is kept was made with that version of that filter. Looks through all plans:
     /// for what is no version of the filter any more.
     pub async fn ran_filter(&self, tenant: &TenantId, filter: &FilterName, digest: Digest) -> Result<bool, Error> {
@@ -118,24 +84,6 @@ impl Ledger {
                     .exists(params![tenant, table.as_str(), digest.to_string()])?)
             })
             .await
-    }
-
-    /// The bytes by that name. [`Error::Corrupt`] where they no longer have their digest.
-    pub async fn blob(&self, digest: &Digest) -> Result<Option<Bytes>, Error> {
-        let digest = *digest;
-        let body = self
-            .readers()
-            .read(move |conn| {
-                Ok(conn
-                    .prepare_cached("SELECT body FROM blob WHERE digest = ?1")?
-                    .query_row([digest], |row| row.get::<_, Vec<u8>>(0))
-                    .optional()?)
-            })
-            .await?;
-        match body {
-            Some(body) if sha256(&body) != digest.0 => Err(Error::corrupt(format!("blob {digest}"))),
-            body => Ok(body.map(Bytes::from)),
-        }
     }
 }
 
@@ -181,8 +129,9 @@ pub(super) fn sweep(conn: &Connection, snapshot: &super::Snapshot, before: Times
         unused.retain(|digest| !used.contains(digest));
     }
     for digest in &unused {
-        conn.execute("DELETE FROM blob WHERE digest = ?1", [digest])?;
+        blobs::delete(conn, digest)?;
     }
+    blobs::sweep_unfinished(conn, before)?;
     Ok((plans as u64, unused.len() as u64))
 }
 
@@ -196,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plans_and_blobs_are_named_by_their_content() {
+    fn plans_are_named_by_their_content() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = Plan::default();
@@ -204,12 +153,6 @@ mod tests {
             assert_eq!(ledger.intern_plan(&plan).await.unwrap(), digest);
             assert!(ledger.plan(&digest).await.unwrap().unwrap().steps.is_empty());
             assert!(ledger.plan(&Digest([0; 32])).await.unwrap().is_none());
-
-            let body = Bytes::from_static(b"\0asm");
-            let name = ledger.put_blob(body.clone()).await.unwrap();
-            assert_eq!(ledger.put_blob(body.clone()).await.unwrap(), name);
-            assert_eq!(ledger.blob(&name).await.unwrap(), Some(body));
-            assert_eq!(ledger.blob(&digest).await.unwrap(), None);
         });
     }
 }

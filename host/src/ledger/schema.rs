@@ -14,7 +14,7 @@ pub const SQLITE_VERSION_MIN: i32 = 3_051_003;
 pub(super) const FILE: &str = "ledger.db";
 
 /// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
-const MIGRATIONS: [&str; 1] = [V1];
+const MIGRATIONS: [&str; 2] = [V1, V2];
 
 /// Small columns stand before large ones, so that a scan never walks overflow pages.
 ///
@@ -127,6 +127,18 @@ CREATE TABLE purge (tenant TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 ";
 
+/// Blobs in parts. Those that are there stay as they are, whole in their row.
+const V2: &str = "
+CREATE TABLE blob_part (
+    id INTEGER PRIMARY KEY,
+    digest BLOB NOT NULL,
+    number INTEGER NOT NULL,
+    put_at INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE UNIQUE INDEX blob_part_of ON blob_part (digest, number);
+";
+
 /// Opens the one connection that writes, makes or updates the tables, and checks what durability depends on.
 pub(super) fn open_writer(options: &Options) -> Result<Connection, Error> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
@@ -212,7 +224,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let options = Options::new(folder.path());
         open_writer(&options).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
-        assert!(matches!(open_writer(&options), Err(Error::Schema { found: 99, known: 1 })));
+        assert!(matches!(open_writer(&options), Err(Error::Schema { found: 99, known: 2 })));
+    }
+
+    #[test]
+    fn a_ledger_of_the_first_schema_is_brought_up_to_date() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options::new(folder.path());
+        let old = Connection::open(folder.path().join(FILE)).unwrap();
+        old.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").unwrap();
+        old.execute_batch(V1).unwrap();
+        old.execute_batch("INSERT INTO meta VALUES ('kept', x'01'); PRAGMA user_version = 1").unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let conn = open_writer(&options).unwrap();
+            let kept: Vec<u8> = conn.query_row("SELECT value FROM meta", [], |row| row.get(0)).unwrap();
+            let parts: i64 = conn.query_row("SELECT count(*) FROM blob_part", [], |row| row.get(0)).unwrap();
+            assert_eq!((kept, parts), (vec![1], 0));
+        }
     }
 
     /// The hot queries run on their indexes: a scan would grow with the history.

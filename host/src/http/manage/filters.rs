@@ -52,7 +52,7 @@ pub(in crate::http) async fn upload(
             "send the component itself as `content-type: application/wasm`",
         ));
     }
-    let (wasm, _room) = read(&site, request, site.filter_bytes_max, "the filter").await?;
+    let (wasm, _room) = read(&site.uploads, Some(&tenant), request, site.filter_bytes_max, "the filter").await?;
     let (view, new) = site.control.upload_filter(&tenant, name, wasm, query.activate).await?;
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(view)))
 }

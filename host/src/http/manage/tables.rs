@@ -34,7 +34,7 @@ pub(in crate::http) async fn put(
     request: Request,
 ) -> Result<Json<TableView>, Problem> {
     let format = format(&request)?;
-    let (rows, _room) = read(&site, request, site.table_bytes_max, "the table").await?;
+    let (rows, _room) = read(&site.uploads, Some(&tenant), request, site.table_bytes_max, "the table").await?;
     Ok(Json(site.control.put_table(&tenant, name, rows, format).await?))
 }
 

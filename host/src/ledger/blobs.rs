@@ -1,0 +1,170 @@
+//! Blobs: components of filters and rows of tables, stored once per content, named by its digest, kept as long as anything
+//! refers to them.
+//!
+//! A blob is written in parts, each in a batch of its own, so that an upload of many megabytes keeps nobody's event
+//! waiting for longer than a part takes. The row in `blob` comes last: without it the parts are nothing, and are swept.
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Error, Ledger};
+use crate::crypto::sha256;
+use crate::domain::id::Digest;
+use crate::domain::time::Timestamp;
+
+/// Bytes of a part.
+pub const BLOB_PART_BYTES: usize = 256 << 10;
+
+impl Ledger {
+    /// Stores some bytes, if they are not there yet, and returns their name: a filter's component, a table's rows.
+    /// Kept while a filter, a table or a plan refers to them, and for [`super::UNUSED_KEPT_MS`] after this call.
+    pub async fn put_blob(&self, body: Bytes) -> Result<Digest, Error> {
+        let digest = Digest(sha256(&body));
+        let now = self.clock().now();
+        if self.queue().write(move |batch| put_again(batch.conn, &digest, now)).await? {
+            return Ok(digest);
+        }
+        for (number, at) in (0..body.len()).step_by(BLOB_PART_BYTES).enumerate() {
+            let part = body.slice(at..body.len().min(at + BLOB_PART_BYTES));
+            self.queue().write(move |batch| put_part(batch.conn, &digest, number as i64, now, &part)).await?;
+        }
+        self.queue()
+            .write(move |batch| {
+                batch
+                    .conn
+                    .prepare_cached(
+                        "INSERT INTO blob (digest, put_at, body) VALUES (?1, ?2, x'')
+                         ON CONFLICT (digest) DO UPDATE SET put_at = max(put_at, ?2)",
+                    )?
+                    .execute(params![digest, now])?;
+                Ok(digest)
+            })
+            .await
+    }
+
+    /// How many bytes there are by that name, without reading them.
+    pub async fn blob_bytes(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        let digest = *digest;
+        self.readers()
+            .read(move |conn| {
+                Ok(conn
+                    .prepare_cached(
+                        "SELECT length(body) + (SELECT coalesce(sum(length(p.body)), 0) FROM blob_part p WHERE p.digest = ?1)
+                         FROM blob WHERE digest = ?1",
+                    )?
+                    .query_row([digest], |row| row.get::<_, i64>(0))
+                    .optional()?
+                    .map(i64::cast_unsigned))
+            })
+            .await
+    }
+
+    /// The bytes by that name. [`Error::Corrupt`] where they no longer have their digest.
+    pub async fn blob(&self, digest: &Digest) -> Result<Option<Bytes>, Error> {
+        let digest = *digest;
+        let body = self.readers().read(move |conn| read(conn, &digest)).await?;
+        match body {
+            Some(body) if sha256(&body) != digest.0 => Err(Error::corrupt(format!("blob {digest}"))),
+            body => Ok(body.map(Bytes::from)),
+        }
+    }
+}
+
+/// Whether the blob is there; then it counts as put now.
+fn put_again(conn: &Connection, digest: &Digest, now: Timestamp) -> Result<bool, Error> {
+    let rows = conn
+        .prepare_cached("UPDATE blob SET put_at = max(put_at, ?2) WHERE digest = ?1")?
+        .execute(params![digest, now])?;
+    Ok(rows > 0)
+}
+
+fn put_part(conn: &Connection, digest: &Digest, number: i64, now: Timestamp, part: &[u8]) -> Result<(), Error> {
+    // A part may be left of an upload that never came to its end, long ago: it is not to be swept now.
+    conn.prepare_cached(
+        "INSERT INTO blob_part (digest, number, put_at, body) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (digest, number) DO UPDATE SET put_at = max(put_at, ?3)",
+    )?
+    .execute(params![digest, number, now, part])?;
+    Ok(())
+}
+
+/// One row where it was written before there were parts, else all parts in order.
+fn read(conn: &Connection, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
+    let whole = conn
+        .prepare_cached("SELECT body FROM blob WHERE digest = ?1")?
+        .query_row([digest], |row| row.get::<_, Vec<u8>>(0))
+        .optional()?;
+    let Some(mut body) = whole else { return Ok(None) };
+    let mut statement = conn.prepare_cached("SELECT body FROM blob_part WHERE digest = ?1 ORDER BY number")?;
+    let mut rows = statement.query([digest])?;
+    while let Some(row) = rows.next()? {
+        body.extend_from_slice(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?);
+    }
+    Ok(Some(body))
+}
+
+pub(super) fn delete(conn: &Connection, digest: &Digest) -> Result<(), Error> {
+    conn.execute("DELETE FROM blob WHERE digest = ?1", [digest])?;
+    conn.execute("DELETE FROM blob_part WHERE digest = ?1", [digest])?;
+    Ok(())
+}
+
+/// Deletes what is left of uploads that were broken off before `before`.
+pub(super) fn sweep_unfinished(conn: &Connection, before: Timestamp) -> Result<(), Error> {
+    conn.execute("DELETE FROM blob_part WHERE put_at < ?1 AND digest NOT IN (SELECT digest FROM blob)", [before])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::UNUSED_KEPT_MS;
+    use super::super::tests::{NOW, block_on, open};
+    use super::*;
+
+    #[test]
+    fn a_blob_is_named_by_its_content_whatever_its_size() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            for bytes in [0, 4, BLOB_PART_BYTES - 1, BLOB_PART_BYTES, BLOB_PART_BYTES * 2 + 5] {
+                let body: Bytes = (0..bytes).map(|at| (at % 251) as u8).collect::<Vec<_>>().into();
+                let name = ledger.put_blob(body.clone()).await.unwrap();
+                assert_eq!(ledger.put_blob(body.clone()).await.unwrap(), name);
+                assert_eq!(ledger.blob_bytes(&name).await.unwrap(), Some(bytes as u64));
+                assert_eq!(ledger.blob(&name).await.unwrap(), Some(body));
+            }
+            assert_eq!(ledger.blob(&Digest([7; 32])).await.unwrap(), None);
+            assert_eq!(ledger.blob_bytes(&Digest([7; 32])).await.unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn what_was_written_whole_before_there_were_parts_is_read() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let body = Bytes::from_static(b"from a ledger of the first schema");
+            let (digest, row) = (Digest(sha256(&body)), body.clone());
+            let sql = "INSERT INTO blob (digest, put_at, body) VALUES (?1, 0, ?2)";
+            let insert = move |conn: &Connection| Ok(conn.execute(sql, params![digest, row.as_ref()])?);
+            ledger.queue().write(move |batch| insert(batch.conn)).await.unwrap();
+            assert_eq!(ledger.put_blob(body.clone()).await.unwrap(), digest);
+            assert_eq!(ledger.blob(&digest).await.unwrap(), Some(body));
+        });
+    }
+
+    #[test]
+    fn parts_of_an_upload_that_was_broken_off_are_swept() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let digest = Digest([5; 32]);
+            ledger.queue().write(move |batch| put_part(batch.conn, &digest, 0, NOW, b"half")).await.unwrap();
+            let parts = async || {
+                let count = |conn: &Connection| Ok(conn.query_row("SELECT count(*) FROM blob_part", [], |r| r.get(0))?);
+                ledger.readers().read::<i64>(count).await.unwrap()
+            };
+            ledger.retain(NOW.plus_millis(UNUSED_KEPT_MS - 1)).await.unwrap();
+            assert_eq!(parts().await, 1, "it may still go on");
+            ledger.retain(NOW.plus_millis(UNUSED_KEPT_MS + 1)).await.unwrap();
+            assert_eq!(parts().await, 0);
+        });
+    }
+}

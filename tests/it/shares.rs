@@ -1,0 +1,74 @@
+//! What all tenants use at once: each has a share, and whoever takes all of its own keeps nobody else waiting.
+
+use http::Method;
+use setgate_tests::{Host, Seed, event};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+/// Begins a request that announces a body and never sends it.
+async fn begin(host: &Host, head: &str, bytes: usize) -> TcpStream {
+    let address = host.base().trim_start_matches("http://").to_owned();
+    let mut connection = TcpStream::connect(&address).await.unwrap();
+    let head = format!("{head} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {bytes}\r\n\r\n");
+    connection.write_all(head.as_bytes()).await.unwrap();
+    connection
+}
+
+#[tokio::test]
+async fn bodies_of_one_tenant_cannot_take_the_room_of_others() {
+    let settings =
+        "[ingest]\nbody_bytes_max = 4000\n[listen]\nbodies_bytes_max = 10000\nbodies_bytes_per_tenant_max = 8000";
+    let host = Host::with().config(settings).start().await;
+    let (acme, zeta) = (host.tenant("acme").await, host.tenant("zeta").await);
+    let (ours, theirs) = (acme.source("open", Seed::Open).await, zeta.source("open", Seed::Open).await);
+    let head = format!("POST {}", ours.path);
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        slow.push(begin(&host, &head, 4000).await);
+    }
+    // The host reads both by and by; from then on the share is taken.
+    let refused = setgate_tests::until("the share is taken", async || {
+        let answer = ours.send(event::set("one")).await;
+        (answer.status == 429).then_some(answer)
+    })
+    .await;
+    assert_eq!(refused.not_the_problem(429, "busy"), None);
+    assert!(refused.text().contains("listen.bodies_bytes_per_tenant_max"), "the limit is named: {}", refused.text());
+    assert!(refused.headers.contains_key("retry-after"), "and when to try again");
+    theirs.accept(event::set("two")).await;
+    assert!(host.metric("setgate_ingest_total", &["tenant=\"acme\"", "outcome=\"busy\""]).await > 0.0, "it is counted");
+
+    drop(slow);
+    setgate_tests::until("the share is free again", async || {
+        (ours.send(event::set("three")).await.status == 202).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn uploads_of_one_tenant_cannot_take_the_room_of_others() {
+    let settings = "[quota]\nfilter_bytes_max = 400000\ntable_bytes_max = 400000\n\
+        [listen]\nuploads_bytes_max = 1000000\nuploads_bytes_per_tenant_max = 500000";
+    let host = Host::with().config(settings).start().await;
+    let (acme, zeta) = (host.tenant("acme").await, host.tenant("zeta").await);
+    let upload = format!("PUT {}", acme.path("/filters/slow"));
+    let key = format!("\r\nauthorization: Bearer {}\r\ncontent-type: application/wasm", acme.key);
+    let address = host.base().trim_start_matches("http://").to_owned();
+    let mut slow = TcpStream::connect(&address).await.unwrap();
+    let head = format!("{upload} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 400000{key}\r\n\r\n");
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let rows = "{\"key\": \"a\", \"value\": 1}\n".to_owned() + &" ".repeat(200_000);
+    let headers = [("content-type", "application/jsonl")];
+    let put = async |tenant: &setgate_tests::Tenant| {
+        tenant.client.send(Method::PUT, &tenant.path("/tables/apps"), &headers, rows.clone()).await
+    };
+    let refused = setgate_tests::until("the share is taken", async || {
+        let answer = put(&acme).await;
+        (answer.status == 429).then_some(answer)
+    })
+    .await;
+    assert!(refused.text().contains("listen.uploads_bytes_per_tenant_max"), "the limit is named: {}", refused.text());
+    let others = put(&zeta).await;
+    assert_ne!(others.status, 429, "another tenant has its own share: {}", others.text());
+    assert_ne!(others.status, 503, "and the host has room for it: {}", others.text());
+}
