@@ -6,7 +6,7 @@
 //!
 //! What a tenant has had is counted like in start-time fair queueing. Each grant adds a cost to its tenant's account; where the
 //! cost is known afterwards only (time), an estimate is added and corrected when the place is given back. A tenant that comes
-//! back from being idle starts from where the ones being served are: it neither saves up a right to flood, nor pays for having
+//! back from being idle starts from where the least served of the others is: it neither saves up a right to flood, nor pays for having
 //! used places that nobody else wanted. A tenant that has had more than the others keeps its debt while it is idle, so that
 //! leaving and coming back gains nothing. With equal costs this is round robin; with unequal ones, a deficit round robin
 //! without rounds.
@@ -81,9 +81,10 @@ impl Line {
             self.forget_idle();
             self.tenants.insert(tenant.clone(), Account::default());
         }
+        let others_are_at = self.level(|other| other != tenant);
         let Some(account) = self.tenants.get_mut(tenant) else { return Asked::Full };
         if account.waiting.is_empty() {
-            account.used = account.used.max(self.served_at);
+            account.used = account.used.max(others_are_at);
         }
         // Nobody who could be served waits while a place is free: each place is handed on as it is given back.
         if self.held < self.bounds.places && account.holds < self.bounds.per_tenant_max {
@@ -116,9 +117,9 @@ impl Line {
     pub(super) fn exchange(&mut self, tenant: &TenantId, cost: u64) -> Ticket {
         self.give_back(tenant, Some(cost));
         self.tickets += 1;
-        let behind_max = self.bounds.cost.saturating_mul(BEHIND_COSTS_MAX);
+        let least = self.least();
         if let Some(account) = self.tenants.get_mut(tenant) {
-            account.used = account.used.max(self.served_at.saturating_sub(behind_max));
+            account.used = account.used.max(least);
             account.waiting.push_back(self.tickets);
         }
         self.tickets
@@ -166,14 +167,33 @@ impl Line {
         }
         // Where nobody is served, nobody is owed.
         let nobody = self.held == 0 && !self.anybody_waits();
-        let served_at = self.served_at;
-        self.tenants.retain(|_, account| {
-            !nobody && (account.holds > 0 || !account.waiting.is_empty() || account.used > served_at)
-        });
+        let level = self.level(|_| true);
+        self.tenants.retain(|_, account| !nobody && (account.is_active() || account.used > level));
+    }
+
+    /// Where the least served of these tenants is, of those that hold or wait: where one starts that comes new.
+    ///
+    /// Not at [`Self::served_at`]: with several places that may be far ahead of a tenant that is still being served, and
+    /// whoever came new would wait until that one has caught up.
+    fn level(&self, of: impl Fn(&TenantId) -> bool) -> u64 {
+        let cost = self.bounds.cost;
+        let active = self.tenants.iter().filter(|(tenant, account)| account.is_active() && of(tenant));
+        // Without the estimates for what is being used just now.
+        let paid = active.map(|(_, account)| account.used.saturating_sub(cost.saturating_mul(account.holds as u64)));
+        paid.min().unwrap_or(self.served_at).clamp(self.least(), self.served_at)
+    }
+
+    /// The least that anybody's account says.
+    fn least(&self) -> u64 {
+        self.served_at.saturating_sub(self.bounds.cost.saturating_mul(BEHIND_COSTS_MAX))
     }
 }
 
 impl Account {
+    fn is_active(&self) -> bool {
+        self.holds > 0 || !self.waiting.is_empty()
+    }
+
     fn grant(&mut self, cost: u64) {
         self.used = self.used.saturating_add(cost);
         self.holds += 1;

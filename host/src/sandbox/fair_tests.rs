@@ -123,6 +123,25 @@ fn idle_time_is_not_saved_up_and_lone_use_is_not_held_against_anybody() {
 }
 
 #[test]
+fn one_who_comes_new_does_not_wait_until_a_third_has_caught_up() {
+    let mut story = Story::new(Bounds { places: 2, per_tenant_max: 2, cost: 10, ..ONE_EACH });
+    // `a` had one very long turn, and the next of its turns begins far ahead of `b`.
+    story.asks("a");
+    story.asks("b");
+    story.asks("a");
+    assert_eq!(story.ends("a", 1_000), ["a"]);
+    for _ in 0..10 {
+        story.asks("b");
+    }
+    story.asks("new");
+    let mut before_new = 0;
+    while story.ends("b", 10) != ["new"] {
+        before_new += 1;
+        assert!(before_new <= 1, "`b` is at a hundredth of `a`, and `new` waits for it");
+    }
+}
+
+#[test]
 fn one_who_always_wanted_little_cannot_stop_everybody_at_once() {
     let mut story = Story::new(Bounds { places: 2, per_tenant_max: 2, cost: 10, ..ONE_EACH });
     // `a` takes what there is; `b` has one place all the time and uses little of it.
