@@ -3,6 +3,7 @@
 
 use super::filter::Binding;
 use super::id::FilterName;
+use super::redact::Redactor;
 use super::set::{self, Applied, SetToken};
 use super::verdict::{Fault, FaultPolicy, FilterRun, Verdict};
 
@@ -54,8 +55,9 @@ impl<'a> Chain<'a> {
         decided: Result<Verdict, Fault>,
         mut run: FilterRun,
         output_bytes_max: u64,
+        redactor: &Redactor,
     ) -> Option<ChainEnd> {
-        let fault = match decided.and_then(|verdict| set::apply(self.claims(), verdict, output_bytes_max)) {
+        let fault = match decided.and_then(|verdict| apply(self.claims(), verdict, output_bytes_max, redactor)) {
             Ok(Applied::Dropped(reason)) => {
                 run.reason = Some(reason.clone());
                 self.runs.push(run);
@@ -112,11 +114,37 @@ impl<'a> From<&'a Binding> for Step<'a> {
     }
 }
 
+/// Applies a verdict. Where it makes no SET, the fault quotes what the filter returned: without its secrets, then.
+fn apply(before: &SetToken, verdict: Verdict, bytes_max: u64, redactor: &Redactor) -> Result<Applied, Fault> {
+    if redactor.is_empty() {
+        return set::apply(before, verdict, bytes_max);
+    }
+    let given = verdict.clone();
+    match set::apply(before, verdict, bytes_max) {
+        Err(Fault::NotASet { .. }) => {
+            // Asked again with the secrets taken out before anything is quoted or cut.
+            let without_secrets = match given {
+                Verdict::Patch(text) => Verdict::Patch(redactor.redact(&text)),
+                Verdict::Replace(text) => Verdict::Replace(redactor.redact(&text)),
+                verdict => verdict,
+            };
+            match set::apply(before, without_secrets, u64::MAX) {
+                Err(fault @ Fault::NotASet { .. }) => Err(fault),
+                _ => Err(Fault::NotASet { detail: "what is wrong with it cannot be told without its secrets".into() }),
+            }
+        }
+        applied => applied,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::domain::id::Digest;
     use crate::domain::json::JsonLimits;
+    use crate::domain::secret::Secret;
 
     fn run() -> FilterRun {
         FilterRun {
@@ -139,7 +167,9 @@ mod tests {
         let set = SetToken::parse(text.to_owned(), JsonLimits::default()).unwrap();
         let filter = "one".parse().unwrap();
         let trap = || Fault::Trap { detail: "x".into() };
-        let end = |decided, on_fault| Chain::over(&set).step(Step { filter: &filter, on_fault }, decided, run(), 999);
+        let end = |decided, on_fault| {
+            Chain::over(&set).step(Step { filter: &filter, on_fault }, decided, run(), 999, &Redactor::default())
+        };
         assert!(
             matches!(end(Err(trap()), FaultPolicy::Hold), Some(ChainEnd::Held(why)) if why.contains("`one` trapped"))
         );
@@ -159,11 +189,36 @@ mod tests {
         let filter = "one".parse().unwrap();
         let of = Step { filter: &filter, on_fault: FaultPolicy::Hold };
         let mut chain = Chain::over(&set);
-        assert_eq!(chain.step(of, Ok(Verdict::Patch(r#"{"a":1}"#.into())), run(), 999), None);
+        assert_eq!(chain.step(of, Ok(Verdict::Patch(r#"{"a":1}"#.into())), run(), 999, &Redactor::default()), None);
         assert!(chain.claims().text.contains(r#""a":1"#));
-        assert_eq!(chain.step(of, Ok(Verdict::Patch(r#"{"a":null,"b":2}"#.into())), run(), 999), None);
+        assert_eq!(
+            chain.step(of, Ok(Verdict::Patch(r#"{"a":null,"b":2}"#.into())), run(), 999, &Redactor::default()),
+            None
+        );
         let Chained { end, runs } = chain.through();
         let expected = r#"{"iss":"i","iat":1,"jti":"j","events":{"urn:x:y":{}},"b":2}"#;
         assert_eq!((end, runs.len()), (ChainEnd::Through(Some(expected.into())), 2));
+    }
+
+    #[test]
+    fn a_fault_does_not_quote_a_secret() {
+        let before = r#"{"iss":"i","jti":"1","iat":1,"events":{"urn:x:y":{}}}"#;
+        let before = SetToken::parse(before.to_owned(), JsonLimits::default()).unwrap();
+        let key = "0123456789".repeat(10);
+        let redactor = Redactor::new(&BTreeMap::from([("key".to_owned(), Secret::new(key.clone()))]));
+        for patch in [
+            format!(r#"{{"{key}":1,"{key}":2}}"#),
+            // Longer than what is quoted of a name.
+            format!(r#"{{"events":{{"not a URI {key}":{{}}}}}}"#),
+            format!(r#"{{"{key}":{{"a":1,"a":1}}}}"#),
+        ] {
+            let fault = apply(&before, Verdict::Patch(patch.clone()), 1 << 20, &redactor).unwrap_err().to_string();
+            assert!(!fault.contains("0123") && fault.contains("[secret key]"), "{patch}: {fault}");
+        }
+        let claims = format!(r#"{{"note":"{key}"}}"#);
+        let Ok(Applied::Changed(after)) = apply(&before, Verdict::Patch(claims), 1 << 20, &redactor) else {
+            panic!("a change")
+        };
+        assert!(after.text.contains(&key), "claims are the tenant's own");
     }
 }

@@ -10,6 +10,7 @@ pub mod filter;
 pub mod id;
 pub mod json;
 pub mod limits;
+pub mod redact;
 pub mod reproduction;
 pub mod retry;
 pub mod secret;

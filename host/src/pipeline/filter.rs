@@ -9,6 +9,7 @@ use crate::domain::delivery::{DueDelivery, State, Step};
 use crate::domain::event::Event;
 use crate::domain::filter::{Grant, Plan, PlanStep};
 use crate::domain::id::DeliveryId;
+use crate::domain::redact::Redactor;
 use crate::domain::secret::binding_context;
 use crate::domain::set::SetToken;
 use crate::domain::table;
@@ -139,12 +140,12 @@ impl Pipeline {
         let quota = self.quota_of(&event.tenant);
         let quota = plan.limits.as_ref().map_or(quota.clone(), |limits| quota.with(limits));
         for step in &plan.steps {
-            let (decided, run) = match suspensions.fault(step) {
-                Some(fault) => (Err(fault), not_run(step)),
+            let (decided, run, redactor) = match suspensions.fault(step) {
+                Some(fault) => (Err(fault), not_run(step), Redactor::default()),
                 None => self.run_step(step, chain.claims(), event, delivery, &tables, &quota).await,
             };
             let of = chain::Step::from(&step.binding);
-            if let Some(end) = chain.step(of, decided, run, quota.output_bytes_max) {
+            if let Some(end) = chain.step(of, decided, run, quota.output_bytes_max, &redactor) {
                 return chain.ended(end);
             }
         }
@@ -159,7 +160,7 @@ impl Pipeline {
         delivery: DeliveryId,
         tables: &Arc<PinnedTables>,
         quota: &Quota,
-    ) -> (Result<Verdict, Fault>, FilterRun) {
+    ) -> (Result<Verdict, Fault>, FilterRun, Redactor) {
         let binding = &step.binding;
         let context = binding_context(&event.tenant, &delivery.subscription);
         let mut secrets = BTreeMap::new();
@@ -169,11 +170,12 @@ impl Pipeline {
                     Ok(secret) => drop(secrets.insert(name.clone(), secret)),
                     Err(_) => {
                         let detail = format!("its secret `{name}` cannot be opened with the host's master key");
-                        return (Err(Fault::Unavailable { detail }), not_run(step));
+                        return (Err(Fault::Unavailable { detail }), not_run(step), Redactor::default());
                     }
                 }
             }
         }
+        let redactor = Redactor::new(&secrets);
         let ran = self
             .sandbox
             .run(Call {
@@ -199,7 +201,7 @@ impl Pipeline {
                 quota: quota.clone(),
             })
             .await;
-        (ran.verdict, ran.run)
+        (ran.verdict, ran.run, redactor)
     }
 
     async fn tables_of(&self, plan: &Plan) -> Result<Arc<PinnedTables>, String> {

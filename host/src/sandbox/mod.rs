@@ -6,6 +6,7 @@
 //! | against | stands | file |
 //! |---|---|---|
 //! | an upload that is no filter | a look at its bytes, imports and exports | `validate`, `imports` |
+//! | an upload of a million parts | caps on its structure, before any compile | `structure` |
 //! | a compile without end | a child process with memory, CPU and wall limits | `compile` |
 //! | a flood of compiles | a bounded line for each tenant, served in turns | `filters`, `fair` |
 //! | machine code of somebody else | a MAC over the bytes that are loaded | `artefact`, `cache` |
@@ -39,6 +40,7 @@ mod options;
 mod rejected;
 mod series;
 mod state;
+mod structure;
 mod turns;
 mod validate;
 mod wasi;
@@ -67,6 +69,7 @@ pub use compile::{COMPILER_ARGUMENT, compiler_main};
 pub use options::{Components, Error, GUEST_THREADS_PER_TURN, Options};
 pub use rejected::Rejected;
 pub use series::METRICS;
+pub use structure::Caps;
 
 use budget::{Budgets, Charges};
 use fair::{Bounds, Gate, Place, Refused};
@@ -184,6 +187,7 @@ struct Shared {
     engine_id: String,
     host: Arc<call::Host>,
     filters: Filters,
+    caps: Caps,
     budgets: Budgets,
     /// The pool answers an error where it is full; here a call waits instead.
     slots: Gate,
@@ -228,6 +232,7 @@ impl Sandbox {
                 table_elements_max: options.table_elements_max,
             }),
             filters,
+            caps: options.caps,
             budgets: Budgets::new(),
             slots: Gate::new(Bounds {
                 places: usize::try_from(options.instances_max).unwrap_or(usize::MAX),
@@ -293,6 +298,7 @@ impl Shared {
     async fn take_in(&self, tenant: &TenantId, wasm: Bytes, quota: &Quota) -> Result<Compiled, Rejected> {
         validate::bytes(&wasm, quota.filter_bytes_max)?;
         let began = Instant::now();
+        self.look_at_structure(wasm.clone(), quota).await?;
         let digest = Digest(sha256(&wasm));
         let size_bytes = wasm.len() as u64;
         let loaded = match self.filters.known(digest).await {
@@ -302,6 +308,17 @@ impl Shared {
         let compile_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.start(tenant, &loaded, quota).await?;
         Ok(Compiled { digest, needs: loaded.needs.clone(), size_bytes, compile_ms })
+    }
+
+    /// On a thread that may block, since it reads every byte.
+    async fn look_at_structure(&self, wasm: Bytes, quota: &Quota) -> Result<(), Rejected> {
+        let caps = self.caps;
+        let room = structure::Room {
+            memory_bytes_max: quota.memory_bytes_max.min(self.host.memory_bytes_max),
+            table_elements_max: quota.table_elements_max.min(self.host.table_elements_max),
+        };
+        let looking = tokio::task::spawn_blocking(move || structure::check(&wasm, &caps, room));
+        looking.await.unwrap_or_else(|error| Err(Rejected::Host { detail: error.to_string() }))
     }
 
     /// Instantiates once and throws away.

@@ -195,6 +195,7 @@ mod tests {
             memory_bytes: 65_536,
             elapsed_us: 5,
             log: Vec::new(),
+            engine: None,
         }
     }
 
