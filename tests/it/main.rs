@@ -7,5 +7,7 @@ mod lifecycle;
 mod manage;
 mod readme;
 mod refusals;
+mod reproduce;
 mod signatures;
+mod tables;
 mod tidy;
