@@ -80,7 +80,7 @@ async fn deliveries_come_out_the_same_after_all_that_made_them_has_changed() {
     acme.client.delete(&acme.path("/filters/enrich-from-table")).await.expect(204);
     acme.table("apps", &[("a1", json!({"owner": "somebody else"}))]).await;
     acme.client.delete(&acme.path("/tables/organizations")).await.expect(204);
-    configure(&host.path("setgate.toml"), "[quota]\nfuel_per_call = 20000\n");
+    configure(&host.path("setgate.toml"), "[quota]\nfuel_per_call = 5000\n");
     host.restart().await;
 
     for id in delivered.iter().chain([&dropped]) {
@@ -106,7 +106,7 @@ async fn deliveries_come_out_the_same_after_all_that_made_them_has_changed() {
     // What is made from now on has the limits of now.
     let tight = redact.delivery_of(&source.accept(event::wso2("three")).await);
     let held = acme.delivery_in("held", &tight).await;
-    assert_eq!(held["runs"][0]["fault"], json!({"kind": "fuel", "limit": 20_000}), "{held}");
+    assert_eq!(held["runs"][0]["fault"], json!({"kind": "fuel", "limit": 5_000}), "{held}");
     assert_eq!(reproduce(&acme, &tight).await["reproduced"], true, "a fault comes out the same too");
 }
 
@@ -200,6 +200,7 @@ async fn a_digest_opens_nothing_for_another_tenant() {
     let wasm = place::filter("enrich-from-table");
     let digest = acme.filter("enrich-from-table").await;
     acme.table("apps", &[("a1", json!({"owner": "team-shop"}))]).await;
+    acme.table("organizations", &[]).await;
     let rows = acme.get("/tables/apps").await["digest"].as_str().unwrap().to_owned();
     let receiver = Receiver::start().await;
     let subscription = acme.subscribe(&receiver).chain(json!([{"filter": "enrich-from-table"}])).create().await;
