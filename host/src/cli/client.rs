@@ -1,4 +1,4 @@
-//! A small HTTP client for `emit` and `demo`, which speak to a host as anyone would. Deliveries go through `egress`.
+//! A small HTTP client for `emit`, `filter run --delivery` and `demo`, which speak to a host as anyone would. Deliveries go through `egress`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use hyper_util::rt::TokioExecutor;
 
 /// Milliseconds for one exchange.
 const EXCHANGE_MS_MAX: u64 = 120_000;
-/// Bytes of an answer.
-const ANSWER_BYTES_MAX: usize = 8 << 20;
+/// Bytes of an answer: as many as a host holds of bodies, components and tables among them.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Speaks to one host over http or https (system certificates).
 #[derive(Clone)]

@@ -42,8 +42,9 @@ enum FilterCommand {
         /// The component, a .wasm file.
         file: PathBuf,
     },
-    /// Run this component over an event and show the verdict, the difference and the cost.
-    Run(filter::RunArgs),
+    /// Run this component over an event and show the verdict, the difference and the cost; or run the chain of a host's
+    /// delivery again (--delivery) and say whether it comes to the same.
+    Run(Box<filter::RunArgs>),
 }
 
 /// Runs the program.
@@ -64,7 +65,7 @@ pub fn main() -> ExitCode {
             Command::Serve(args) => serve::run(args).await,
             Command::Demo(args) => crate::demo::run(args).await,
             Command::Filter(FilterCommand::Check { file }) => filter::check(&file).await,
-            Command::Filter(FilterCommand::Run(args)) => filter::run(args).await,
+            Command::Filter(FilterCommand::Run(args)) => filter::run(*args).await,
             Command::Emit(args) => emit::run(args).await,
             Command::CompileFilter => unreachable!("returned above"),
         }

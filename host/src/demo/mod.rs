@@ -1,11 +1,12 @@
 //! `setgate demo`: a host with two tenants, an identity provider that sends events of five seeds, and a receiver that
 //! checks every signature by a code path of its own. What counts as lost, delivered or verified comes from the
-//! sender's and the receiver's records, never from the host's counters.
+//! sender's and the receiver's records, never from the host's counters. In the end every delivery is reproduced.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the demo speaks to a person")]
 
 mod provider;
 mod receiver;
 mod report;
+mod reproduce;
 pub mod samples;
 mod stage;
 mod tables;
@@ -31,7 +32,8 @@ const ARRIVE_S_MAX: u64 = 60;
 /// Options of `demo`.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// Exit when all events have arrived; not 0 if one was lost or a signature did not verify.
+    /// Exit when all events have arrived; not 0 if one was lost, a signature did not verify or a delivery cannot be
+    /// reproduced.
     #[arg(long)]
     once: bool,
     /// Print the summary as one JSON object on the last line.
@@ -58,7 +60,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     config.log.level = "warn".into();
     telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
 
-    let running = app::start(config, std::env::current_exe().ok()).await?;
+    let running = app::start(config.clone(), std::env::current_exe().ok()).await?;
     let base = format!("http://{}", running.address);
     let key = running.first_operator_key.clone().context("a new ledger makes an operator key")?;
     let operator = Client::new(&base, Some(key))?;
@@ -81,6 +83,15 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     report.finish(&stage).await?;
+
+    println!(
+        "\nreplacing filters, swapping tables, starting the host again; then every delivery's chain is run once more"
+    );
+    reproduce::change_everything(&stage, &args.filters).await?;
+    config.listen.address = running.address;
+    running.stop().await;
+    let running = app::start(config, std::env::current_exe().ok()).await?;
+    report.reproduced(reproduce::every_delivery(&stage).await?);
     let good = report.print_summary(args.json);
 
     if !args.once {

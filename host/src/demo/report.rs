@@ -25,6 +25,8 @@ pub(super) struct Report {
     /// Expected deliveries that are not accounted for yet.
     open: Vec<Expected>,
     done: Vec<Done>,
+    /// Deliveries that were run again, and of them those that came to the same.
+    reproduced: (usize, usize),
 }
 
 struct Expected {
@@ -52,7 +54,7 @@ enum End {
 
 impl Report {
     pub(super) fn new(_stage: &Stage, receiver: Receiver) -> Self {
-        Self { receiver, sent: Vec::new(), open: Vec::new(), done: Vec::new() }
+        Self { receiver, sent: Vec::new(), open: Vec::new(), done: Vec::new(), reproduced: (0, 0) }
     }
 
     pub(super) fn heading(&self) {
@@ -187,11 +189,17 @@ impl Report {
         let _closed_pipe = std::io::stdout().flush();
     }
 
-    /// Prints the summary. Whether nothing was lost, failed or unverified.
+    /// Notes how many deliveries were run again, and how many of them came to the same.
+    pub(super) fn reproduced(&mut self, reproduced: (usize, usize)) {
+        self.reproduced = reproduced;
+    }
+
+    /// Prints the summary. Whether nothing was lost, failed, unverified or came out differently when it was run again.
     pub(super) fn print_summary(&self, as_json: bool) -> bool {
         let summary = self.summary();
         let good = ["lost", "signatures_failed", "failed", "held"].iter().all(|name| summary[*name] == 0)
-            && self.sent.iter().all(|sent| sent.event.is_some());
+            && self.sent.iter().all(|sent| sent.event.is_some())
+            && self.reproduced == (self.done.len(), self.done.len());
         println!();
         for name in [
             "events_accepted",
@@ -216,7 +224,9 @@ impl Report {
         println!("{:>20}: p50 {}, p99 {}", "filter us", summary["filter_us_p50"], summary["filter_us_p99"]);
         println!("{:>20}: p50 {}, p99 {}", "end to end ms", summary["end_to_end_ms_p50"], summary["end_to_end_ms_p99"]);
         println!("{:>20}: {}", "lost", summary["lost"]);
-        println!("\n{}", if good { "every event arrived, every signature verified" } else { "NOT GOOD: see above" });
+        println!("{:>20}: {} of {}", "reproduced", summary["reproduced"], summary["deliveries"]);
+        let praise = "every event arrived, every signature verified, every delivery reproduced byte for byte";
+        println!("\n{}", if good { praise } else { "NOT GOOD: see above" });
         if as_json {
             println!("{summary}");
         }
@@ -261,6 +271,7 @@ impl Report {
             "signatures_verified": arrivals.iter().filter(|arrival| arrival.verified).count(),
             "signatures_failed": failed_signatures,
             "lost": count(|end| *end == End::Lost),
+            "reproduced": self.reproduced.1,
             "fuel_p50": quantile(&fuel, 0.5) as u64,
             "fuel_max": quantile(&fuel, 1.0) as u64,
             "filter_us_p50": quantile(&filter_us, 0.5) as u64,

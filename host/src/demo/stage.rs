@@ -20,7 +20,14 @@ pub(super) struct Stage {
     pub(super) sender: Client,
     pub(super) sources: Vec<SourceOf>,
     pub(super) subscriptions: Vec<SubscriptionOf>,
-    tenants: Vec<(&'static str, String)>,
+    tenants: Vec<TenantOf>,
+}
+
+/// A tenant, its key, and who speaks with it.
+struct TenantOf {
+    name: &'static str,
+    key: String,
+    client: Client,
 }
 
 /// Where a seed's events go.
@@ -55,12 +62,17 @@ impl Stage {
         self.sources.iter().find(|source| source.seed == seed)
     }
 
+    /// The tenants with their clients.
+    pub(super) fn tenants(&self) -> impl Iterator<Item = (&'static str, &Client)> {
+        self.tenants.iter().map(|tenant| (tenant.name, &tenant.client))
+    }
+
     pub(super) fn print_things_to_try(&self, base: &str) {
         println!("\nThe host goes on; stop it with Ctrl-C. Things to try in another shell:");
-        for (tenant, key) in &self.tenants {
+        for TenantOf { name: tenant, key, .. } in &self.tenants {
             println!("  curl -H 'Authorization: Bearer {key}' '{base}/api/v1/tenants/{tenant}/deliveries?limit=3'");
         }
-        if let Some((tenant, key)) = self.tenants.first() {
+        if let Some(TenantOf { name: tenant, key, .. }) = self.tenants.first() {
             println!("  curl -H 'Authorization: Bearer {key}' {base}/api/v1/tenants/{tenant}/filters");
         }
         println!("  curl {base}/metrics");
@@ -154,7 +166,7 @@ pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filt
         let key = key["key"].as_str().context("a key")?.to_owned();
         let client = Client::new(base, Some(key.clone()))?;
         let api = format!("/api/v1/tenants/{tenant}");
-        stage.tenants.push((tenant, key));
+        stage.tenants.push(TenantOf { name: tenant, key, client: client.clone() });
         sources(&client, &api, tenant, &mut stage).await?;
         tables(&client, &api).await?;
         upload_filters(&client, &api, filters, plans.iter().filter(|plan| plan.tenant == tenant)).await?;

@@ -48,6 +48,11 @@ impl<'a> Chain<'a> {
         self.changed.as_ref().unwrap_or(self.set)
     }
 
+    /// What the last filter did, as it will stand in the record.
+    pub fn last(&self) -> Option<&FilterRun> {
+        self.runs.last()
+    }
+
     /// Takes what a step came to. None: the next one follows; else the chain is at its end.
     pub fn step(
         &mut self,

@@ -219,3 +219,22 @@ pub enum TableFormat {
     /// RFC 4180 with a header.
     Csv,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_are_older_than_a_field_are_read() {
+        let digest = Digest([7; 32]);
+        let plan: Plan = serde_json::from_str(r#"{"steps":[]}"#).unwrap();
+        assert_eq!((plan.tenant, plan.limits), (None, None));
+        let table = format!(
+            r#"{{"tenant":"acme","name":"apps","digest":"{digest}","rows":2,"uploaded_at":"2026-01-01T00:00:00.000Z"}}"#
+        );
+        let table: Table = serde_json::from_str(&table).unwrap();
+        let kept = table.kept();
+        assert_eq!((kept.len(), kept[0].digest, kept[0].rows), (1, digest, 2), "its one version is the active one");
+        assert_eq!(table.digests().collect::<Vec<_>>(), [digest]);
+    }
+}

@@ -161,9 +161,9 @@ impl Ledger {
         let tenant = tenant.clone();
         self.history_readers()
             .read(move |conn| {
-                let reading = conn.unchecked_transaction()?;
-                let Some(record) = delivery(&reading, &tenant, id)? else { return Ok(None) };
-                let content = content(&reading, record.seq)?;
+                // A read is one transaction as it is.
+                let Some(record) = delivery(conn, &tenant, id)? else { return Ok(None) };
+                let content = content(conn, record.seq)?;
                 Ok(content.map(|content| (record, content)))
             })
             .await

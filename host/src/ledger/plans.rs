@@ -155,4 +155,46 @@ mod tests {
             assert!(ledger.plan(&Digest([0; 32])).await.unwrap().is_none());
         });
     }
+
+    #[test]
+    fn what_a_kept_delivery_was_made_with_is_its_owners_alone() {
+        use super::super::FanOut;
+        use super::super::tests::{TENANT, event, new_delivery, with_events};
+        use crate::domain::event::EventSeq;
+        use crate::domain::filter::{Binding, PlanStep, empty_object};
+
+        block_on(async {
+            let (_folder, ledger) = open();
+            with_events(&ledger, 1).await;
+            let (component, rows) = (Digest([4; 32]), Digest([5; 32]));
+            let binding = Binding {
+                filter: "redact".parse().unwrap(),
+                config: empty_object(),
+                secrets: Default::default(),
+                grants: Default::default(),
+                on_fault: Default::default(),
+            };
+            let plan = Plan {
+                tenant: Some(TENANT.parse().unwrap()),
+                steps: vec![PlanStep { binding, digest: component }],
+                tables: [("apps".parse().unwrap(), rows)].into(),
+                ..Plan::default()
+            };
+            let plan = ledger.intern_plan(&plan).await.unwrap();
+            let ran = async |tenant: &str, filter: &str, digest| {
+                ledger.ran_filter(&tenant.parse().unwrap(), &filter.parse().unwrap(), digest).await.unwrap()
+            };
+            let saw = async |tenant: &str, table: &str, digest| {
+                ledger.saw_table(&tenant.parse().unwrap(), &table.parse().unwrap(), digest).await.unwrap()
+            };
+            assert!(!ran(TENANT, "redact", component).await, "a plan that no delivery runs opens nothing");
+            let deliveries = vec![new_delivery(1, 1, plan)];
+            ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
+            assert_eq!(event(1).tenant.as_str(), TENANT);
+            assert!(ran(TENANT, "redact", component).await && saw(TENANT, "apps", rows).await);
+            assert!(!ran("another", "redact", component).await && !saw("another", "apps", rows).await);
+            assert!(!ran(TENANT, "other", component).await && !saw(TENANT, "other", rows).await);
+            assert!(!ran(TENANT, "redact", rows).await && !saw(TENANT, "apps", component).await);
+        });
+    }
 }

@@ -1,6 +1,7 @@
 //! What the sandbox promises, each promise with a guest that tries to break it.
 
 mod compiling;
+mod determinism;
 mod guests;
 mod keeping;
 mod neighbour;

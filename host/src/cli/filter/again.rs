@@ -1,0 +1,291 @@
+//! `setgate filter run --delivery`: a delivery's chain from a host's record, run again here. Components, tables and
+//! settings come from the host; secrets have to be given, since a host never gives them out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::Method;
+
+use super::bench::Bench;
+use super::show::{difference, grouped};
+use crate::cli::client::Client;
+use crate::crypto::sha256;
+use crate::domain::chain::{Chain, ChainEnd, Chained, Step};
+use crate::domain::filter::Grant;
+use crate::domain::id::{DeliveryId, Digest, FilterName, TenantId};
+use crate::domain::redact::Redactor;
+use crate::domain::reproduction::{Reproduction, StepFacts, differences, why_not};
+use crate::domain::secret::Secret;
+use crate::domain::set::SetToken;
+use crate::domain::table;
+use crate::domain::time::Timestamp;
+use crate::domain::verdict::FilterRun;
+use crate::sandbox::{Call, EventView, MemoryTables};
+
+/// Milliseconds a call may take here, where its limit was less: how fast this machine is, is not asked.
+const WALL_MS_MIN: u64 = 60_000;
+
+/// Where a delivery's record is.
+#[derive(Debug, clap::Args)]
+#[group(id = "again", conflicts_with_all = ["file", "event"])]
+pub(super) struct Args {
+    /// Run the chain of this delivery again, as its host has it on record, and compare.
+    #[arg(long, value_name = "ID", requires_all = ["url", "tenant", "key_file"])]
+    delivery: Option<DeliveryId>,
+    /// With --delivery: the host, such as http://127.0.0.1:8080
+    #[arg(long, requires = "delivery")]
+    url: Option<url::Url>,
+    /// With --delivery: whose it is.
+    #[arg(long, requires = "delivery")]
+    tenant: Option<TenantId>,
+    /// With --delivery: a file with a key of the tenant that may read.
+    #[arg(long, value_name = "FILE", requires = "delivery")]
+    key_file: Option<PathBuf>,
+    /// With --delivery: run this component in place of the chain's filter of that name.
+    #[arg(long, value_name = "FILTER=FILE", requires = "delivery")]
+    replace: Vec<String>,
+}
+
+/// Runs a delivery's chain again. Success: it came to the same, byte for byte.
+pub(super) async fn run(args: Args, secrets: &[String]) -> anyhow::Result<ExitCode> {
+    let (Some(delivery), Some(url), Some(tenant), Some(key)) = (args.delivery, args.url, args.tenant, args.key_file)
+    else {
+        bail!("--delivery needs --url, --tenant and --key-file");
+    };
+    let key = std::fs::read_to_string(&key).with_context(|| format!("cannot read {}", key.display()))?;
+    let host = Host {
+        client: Client::new(url.as_str(), Some(key.trim().to_owned()))?,
+        api: format!("/api/v1/tenants/{tenant}"),
+    };
+    let asked = host.get(&format!("/deliveries/{delivery}/reproduction")).await?;
+    let mut kept: Reproduction = serde_json::from_slice(&asked).context("the host's record of the delivery")?;
+    show_head(&kept);
+    let secrets = Secrets::new(secrets, &kept.steps)?;
+
+    let mut components = HashMap::new();
+    for step in &kept.steps {
+        let path = format!("/filters/{}/versions/{}", step.filter, step.digest);
+        components.insert(step.digest, host.named(&path, step.digest).await?);
+    }
+    for (name, wasm) in replacements(&args.replace, &kept.steps)? {
+        let digest = Digest(sha256(&wasm));
+        println!("replaced  {name} by {digest}");
+        kept.steps.iter_mut().filter(|step| step.filter == name).for_each(|step| step.digest = digest);
+        components.insert(digest, wasm);
+    }
+    let mut tables = BTreeMap::new();
+    for (name, digest) in &kept.tables {
+        let rows = host.named(&format!("/tables/{name}/versions/{digest}"), *digest).await?;
+        let rows = table::parse(&rows).map_err(|why| anyhow::anyhow!("the table `{name}`: {why}"))?;
+        tables.insert(name.to_string(), rows);
+    }
+
+    let mut limits = kept.limits;
+    limits.wall_ms_max = limits.wall_ms_max.max(WALL_MS_MIN);
+    let bench = Bench::over(components, &limits)?;
+    let Chained { end, runs } = chain(&bench, &kept, &secrets, Arc::new(MemoryTables(tables))).await;
+    let here = bench.sandbox.engine_id();
+    let engines: BTreeSet<_> = kept.runs.iter().filter_map(|run| run.engine.as_deref()).collect();
+    for other in engines.into_iter().filter(|engine| *engine != here) {
+        println!("engine    {here} here, {other} on record: fuel and the words of a trap may differ");
+    }
+    let claims = match &end {
+        ChainEnd::Through(claims) => Some(claims.as_ref().unwrap_or(&kept.event.set.text)),
+        ChainEnd::Dropped(why) | ChainEnd::Held(why) | ChainEnd::Again(why) => {
+            println!("end       {why}");
+            None
+        }
+    };
+    let digest = claims.map(|text| Digest(sha256(text.as_bytes())));
+    if let Some(digest) = digest {
+        println!("claims    {digest}");
+    }
+    if let Some(reason) = kept.reason.or_else(|| why_not(kept.steps.len(), None, &runs)) {
+        println!("not reproducible: {reason}");
+        return Ok(ExitCode::FAILURE);
+    }
+    let found = differences(&kept.runs, kept.claims, &runs, digest);
+    if found.is_empty() {
+        println!("reproduced byte for byte");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("different from the record:");
+    found.iter().for_each(|difference| println!("  {difference}"));
+    if let (Some(claims), true) = (claims, found.iter().any(|difference| difference.what == "claims")) {
+        let recorded = host.get(&format!("/deliveries/{delivery}/claims")).await?;
+        for line in difference(&serde_json::from_slice(&recorded)?, &serde_json::from_str(claims)?) {
+            println!("  {line}");
+        }
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+/// The host with the record.
+struct Host {
+    client: Client,
+    api: String,
+}
+
+impl Host {
+    async fn get(&self, below: &str) -> anyhow::Result<Bytes> {
+        let path = format!("{}{below}", self.api);
+        let answer = self.client.send(Method::GET, &path, &[], "").await?;
+        if !answer.status.is_success() {
+            bail!("GET {path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        }
+        Ok(answer.body)
+    }
+
+    /// Bytes that have to have this digest.
+    async fn named(&self, below: &str, digest: Digest) -> anyhow::Result<Bytes> {
+        let bytes = self.get(below).await?;
+        if Digest(sha256(&bytes)) != digest {
+            bail!("GET {}{below}: what came has another digest", self.api);
+        }
+        Ok(bytes)
+    }
+}
+
+/// The secrets that were given, by step.
+#[derive(Debug)]
+struct Secrets(Vec<BTreeMap<String, Secret>>);
+
+impl Secrets {
+    /// For each step those that its binding has. One that is missing is an error: without it the outcome means nothing.
+    fn new(given: &[String], steps: &[StepFacts]) -> anyhow::Result<Self> {
+        let mut by_name = BTreeMap::new();
+        for pair in given {
+            let (name, value) = pair.split_once('=').context("--secret is NAME=VALUE")?;
+            by_name.insert(name, value);
+        }
+        let of_step = |step: &StepFacts| {
+            // A host opens them for a filter that may see them, and for no other.
+            let wanted = step.secrets.iter().filter(|_| step.grants.contains(&Grant::Config));
+            let find = |name: &String| {
+                let own = format!("{}/{name}", step.filter);
+                let value = by_name.get(own.as_str()).or_else(|| by_name.get(name.as_str()));
+                let value = value.with_context(|| {
+                    format!("the filter `{}` has a secret `{name}`: give it as --secret {own}=VALUE", step.filter)
+                })?;
+                Ok((name.clone(), Secret::new((*value).to_owned())))
+            };
+            wanted.map(find).collect::<anyhow::Result<_>>()
+        };
+        steps.iter().map(of_step).collect::<anyhow::Result<_>>().map(Self)
+    }
+}
+
+fn replacements(given: &[String], steps: &[StepFacts]) -> anyhow::Result<Vec<(FilterName, Bytes)>> {
+    let read = |pair: &String| {
+        let (name, file) = pair.split_once('=').context("--replace is FILTER=FILE")?;
+        let name: FilterName = name.parse()?;
+        if !steps.iter().any(|step| step.filter == name) {
+            bail!("--replace {pair}: the chain has no filter `{name}`");
+        }
+        let wasm = std::fs::read(file).with_context(|| format!("cannot read {file}"))?;
+        Ok((name, wasm.into()))
+    };
+    given.iter().map(read).collect()
+}
+
+async fn chain(bench: &Bench, kept: &Reproduction, secrets: &Secrets, tables: Arc<MemoryTables>) -> Chained {
+    let mut chain = Chain::over(&kept.event.set);
+    for ((at, step), secrets) in (1..).zip(&kept.steps).zip(&secrets.0) {
+        let call = Call {
+            digest: step.digest,
+            filter: step.filter.clone(),
+            event: view(kept, chain.claims()),
+            config: step.config.as_str().into(),
+            secrets: secrets.clone(),
+            grants: step.grants.clone(),
+            tables: tables.clone(),
+            quota: bench.quota.clone(),
+        };
+        let ran = bench.sandbox.run(call).await;
+        let of = Step { filter: &step.filter, on_fault: step.on_fault };
+        let redactor = Redactor::new(secrets);
+        let end = chain.step(of, ran.verdict, ran.run, kept.limits.output_bytes_max, &redactor);
+        if let Some(run) = chain.last() {
+            show_step(at, run);
+        }
+        if let Some(end) = end {
+            return chain.ended(end);
+        }
+    }
+    chain.through()
+}
+
+/// The event as the host's filters saw it.
+fn view(kept: &Reproduction, claims: &SetToken) -> EventView {
+    let event = &kept.event;
+    EventView {
+        id: event.id,
+        issuer: claims.issuer.clone(),
+        issued_at: claims.issued_at,
+        accepted_at: Timestamp::from_millis(event.accepted_at_ms),
+        types: claims.types.clone(),
+        subject: event.subject.clone(),
+        tenant: event.tenant.clone(),
+        source: event.source.clone(),
+        subscription: event.delivery.subscription,
+        delivery: event.delivery,
+        claims: claims.text.clone(),
+    }
+}
+
+fn show_head(kept: &Reproduction) {
+    println!("delivery  {}", kept.event.delivery);
+    println!("event     {} accepted {}", kept.event.id, Timestamp::from_millis(kept.event.accepted_at_ms));
+    if !kept.limits_pinned {
+        println!("limits    the tenant's present ones: the delivery is older than their record");
+    }
+}
+
+fn show_step(at: usize, run: &FilterRun) {
+    let verdict = match (&run.verdict, &run.fault) {
+        (Some(verdict), _) => verdict.as_str().to_owned(),
+        (None, Some(fault)) => format!("fault {}", fault.kind()),
+        (None, None) => "nothing".to_owned(),
+    };
+    let (fuel, memory) = (grouped(run.fuel), grouped(run.memory_bytes >> 10));
+    println!("step {at:<4} {} {verdict}, fuel {fuel}, memory {memory} KiB, {}", run.filter, run.digest);
+    for line in &run.log {
+        println!("  log     {:5?} {}", line.level, line.text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::verdict::FaultPolicy;
+
+    fn step(filter: &str, secrets: &[&str], grants: &[Grant]) -> StepFacts {
+        StepFacts {
+            filter: filter.parse().unwrap(),
+            digest: Digest([1; 32]),
+            config: "{}".into(),
+            secrets: secrets.iter().map(ToString::to_string).collect(),
+            grants: grants.iter().copied().collect(),
+            on_fault: FaultPolicy::Hold,
+        }
+    }
+
+    #[test]
+    fn each_step_gets_its_own_secrets_and_a_missing_one_is_named() {
+        let steps = [
+            step("one", &["salt"], &[Grant::Config]),
+            step("two", &["salt"], &[Grant::Config]),
+            step("three", &["x"], &[]),
+        ];
+        let given = ["salt=a=b".to_owned(), "two/salt=c".to_owned()];
+        let secrets = Secrets::new(&given, &steps).unwrap().0;
+        let value = |step: usize| secrets[step].get("salt").map(|secret| secret.expose().to_owned());
+        assert_eq!((value(0), value(1), secrets[2].len()), (Some("a=b".into()), Some("c".into()), 0));
+        let error = Secrets::new(&given[1..], &steps).unwrap_err().to_string();
+        assert!(error.contains("`one`") && error.contains("--secret one/salt="), "{error}");
+    }
+}

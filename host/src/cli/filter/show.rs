@@ -1,0 +1,98 @@
+//! What a person is shown of a filter's run.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::domain::set::{Applied, SetToken, apply};
+use crate::domain::tenant::Quota;
+use crate::domain::verdict::{FilterRun, Verdict};
+use crate::sandbox::Compiled;
+
+pub(super) fn show_cost(run: &FilterRun, compiled: &Compiled, quota: &Quota) {
+    println!("fuel      {} of {}", grouped(run.fuel), grouped(quota.fuel_per_call));
+    println!("memory    {} KiB of {}", grouped(run.memory_bytes >> 10), grouped(quota.memory_bytes_max >> 10));
+    println!("time      {} us", grouped(run.elapsed_us));
+    println!("needs     {}", needs(compiled));
+    for line in &run.log {
+        println!("log       {:5?} {}", line.level, line.text);
+    }
+}
+
+/// Does to the SET what a host would, and shows what is different then.
+pub(super) fn show_effect(before: &SetToken, verdict: Verdict, quota: &Quota) -> anyhow::Result<ExitCode> {
+    match apply(before, verdict, quota.output_bytes_max) {
+        Ok(Applied::Unchanged) => println!("claims    unchanged"),
+        Ok(Applied::Dropped(reason)) => println!("reason    {reason}"),
+        Ok(Applied::Changed(after)) => {
+            println!("claims");
+            for line in difference(&serde_json::from_str(&before.text)?, &serde_json::from_str(&after.text)?) {
+                println!("  {line}");
+            }
+        }
+        Err(fault) => {
+            println!("fault     {}: it {fault}", fault.kind());
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Members that are gone (`-`), new (`+`) or both, each with its JSON pointer (RFC 6901).
+pub(super) fn difference(before: &Value, after: &Value) -> Vec<String> {
+    fn walk(at: &str, before: Option<&Value>, after: Option<&Value>, lines: &mut Vec<String>) {
+        match (before, after) {
+            (before, after) if before == after => {}
+            (Some(Value::Object(old)), Some(Value::Object(new))) => {
+                let added = new.keys().filter(|key| !old.contains_key(*key));
+                for key in old.keys().chain(added) {
+                    let at = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
+                    walk(&at, old.get(key), new.get(key), lines);
+                }
+            }
+            (before, after) => {
+                lines.extend(before.map(|value| format!("- {at} {value}")));
+                lines.extend(after.map(|value| format!("+ {at} {value}")));
+            }
+        }
+    }
+    let mut lines = Vec::new();
+    walk("", Some(before), Some(after), &mut lines);
+    lines
+}
+
+pub(super) fn needs(compiled: &Compiled) -> String {
+    let names: Vec<_> = compiled.needs.iter().map(|grant| grant.as_str()).collect();
+    if names.is_empty() { "no grants".to_owned() } else { names.join(", ") }
+}
+
+/// `1234567` as `1,234,567`.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (nth, digit) in digits.chars().enumerate() {
+        if nth > 0 && (digits.len() - nth).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_difference_names_each_member_by_its_pointer() {
+        let before = json!({"a": 1, "b": {"x/y": 1, "z": [1]}, "c": 1});
+        let after = json!({"a": 1, "b": {"x/y": 2, "z": [1]}, "d": null});
+        assert_eq!(difference(&before, &after), ["- /b/x~1y 1", "+ /b/x~1y 2", "- /c 1", "+ /d null"]);
+    }
+
+    #[test]
+    fn large_numbers_are_grouped() {
+        assert_eq!([0, 999, 1_000, 50_000_000].map(grouped), ["0", "999", "1,000", "50,000,000"]);
+    }
+}

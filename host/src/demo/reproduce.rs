@@ -1,0 +1,62 @@
+//! The demo's last act: filters are replaced and rolled back, a table is swapped, the host is started again, and each
+//! delivery's chain is run once more and held against its record.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use http::Method;
+use serde_json::Value;
+
+use super::stage::Stage;
+use crate::cli::client::Client;
+
+/// Changes what deliveries were made with, under the same names.
+pub(super) async fn change_everything(stage: &Stage, filters: &Path) -> anyhow::Result<()> {
+    let other = std::fs::read(filters.join("drop-by-type.wasm")).context("the example filter drop-by-type")?;
+    for (tenant, client) in stage.tenants() {
+        let api = format!("/api/v1/tenants/{tenant}");
+        // One filter is another from now on, one was for a moment.
+        for name in ["redact-claims", "flag-suspicious-login"] {
+            client.upload(&format!("{api}/filters/{name}"), "application/wasm", other.clone().into()).await?;
+        }
+        let back = format!("{api}/filters/flag-suspicious-login/rollback");
+        client.json(Method::POST, &back, None).await?;
+        for (name, rows) in super::tables::tables() {
+            let rows = rows.replace("team-", "crew-") + "{\"key\": \"new\", \"value\": {}}\n";
+            client.upload(&format!("{api}/tables/{name}"), "application/jsonl", rows.into()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// How many deliveries there are, and how many of them came to the same again. Prints those that did not.
+pub(super) async fn every_delivery(stage: &Stage) -> anyhow::Result<(usize, usize)> {
+    let (mut all, mut same) = (0, 0);
+    for (tenant, client) in stage.tenants() {
+        let api = format!("/api/v1/tenants/{tenant}/deliveries");
+        for delivery in ids(client, &api).await? {
+            let answer = client.json(Method::POST, &format!("{api}/{delivery}/reproduce"), None).await?;
+            all += 1;
+            if answer["reproduced"] == true {
+                same += 1;
+            } else {
+                println!("NOT REPRODUCED {delivery}: {} {}", answer["reason"], answer["differences"]);
+            }
+        }
+    }
+    Ok((all, same))
+}
+
+async fn ids(client: &Client, api: &str) -> anyhow::Result<Vec<String>> {
+    let mut ids = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = client.json(Method::GET, &format!("{api}?limit=200{cursor}"), None).await?;
+        let items = page["items"].as_array().context("a list of deliveries")?;
+        ids.extend(items.iter().filter_map(|item| item["id"].as_str().map(str::to_owned)));
+        match &page["next"] {
+            Value::String(next) => cursor = format!("&cursor={next}"),
+            _ => return Ok(ids),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Every delivered byte can be explained: a delivery's chain is run again from its record, at the host and at home, after
+//! all that made it has changed.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use setgate_tests::{Host, Receiver, Seed, Tenant, event, place};
+use sha2::{Digest, Sha256};
+
+const SALT: &str = "pepper-4711";
+
+/// What `setgate filter run` said and how it ended.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// `setgate filter run --delivery`, as a process of its own.
+async fn run_again(host: &Host, tenant: &Tenant, delivery: &str, more: &[&str]) -> Said {
+    let key = host.path("tenant.key");
+    std::fs::write(&key, format!("{}\n", tenant.key)).unwrap();
+    let mut command = Host::command(key.parent().unwrap());
+    command.args(["filter", "run", "--delivery", delivery, "--url", &host.base(), "--tenant", &tenant.name]);
+    command.args(["--key-file", "tenant.key"]).args(more);
+    let ended = command.output().await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Said { code: ended.status.code(), out: text(&ended.stdout), err: text(&ended.stderr) }
+}
+
+async fn reproduction(tenant: &Tenant, delivery: &str) -> Value {
+    tenant.get(&format!("/deliveries/{delivery}/reproduction")).await
+}
+
+async fn reproduce(tenant: &Tenant, delivery: &str) -> Value {
+    let path = tenant.path(&format!("/deliveries/{delivery}/reproduce"));
+    tenant.client.post(&path, &json!({})).await.expect(200).json()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+fn configure(folder: &Path, toml: &str) {
+    std::fs::write(folder, toml).unwrap();
+}
+
+#[tokio::test]
+async fn deliveries_come_out_the_same_after_all_that_made_them_has_changed() {
+    let mut host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Wso2).await;
+    for filter in ["drop-by-type", "redact-claims", "enrich-from-table"] {
+        acme.filter(filter).await;
+    }
+    acme.table("apps", &[("a1", json!({"owner": "team-shop"}))]).await;
+    acme.table("organizations", &[("o1", json!({"region": "eu"}))]).await;
+    let (enriched, redacted) = (Receiver::start().await, Receiver::start().await);
+    let enrich = acme.subscribe(&enriched).chain(json!([{"filter": "enrich-from-table"}])).create().await;
+    let chain = json!([
+        {"filter": "drop-by-type", "config": {"drop": ["loginSuccess"]}},
+        {"filter": "redact-claims", "secrets": {"salt": SALT}},
+    ]);
+    let redact = acme.subscribe(&redacted).chain(chain).create().await;
+    let failed = source.accept(event::wso2("one")).await;
+    let succeeded = source.accept(event::wso2("two").replace("loginFailed", "loginSuccess")).await;
+    let delivered = [enrich.delivery_of(&failed), enrich.delivery_of(&succeeded), redact.delivery_of(&failed)];
+    let dropped = redact.delivery_of(&succeeded);
+    for id in &delivered {
+        acme.delivery_in("delivered", id).await;
+    }
+    acme.delivery_in("dropped", &dropped).await;
+    let received = [enriched.all(), redacted.all()].concat();
+
+    // A filter is another, one was for a while, one is gone with its subscription; the tables too; the limits are tight.
+    acme.upload("redact-claims", place::filter("drop-by-type")).await.expect(201);
+    acme.upload("drop-by-type", place::filter("flag-suspicious-login")).await.expect(201);
+    acme.client.post(&acme.path("/filters/drop-by-type/rollback"), &json!({})).await.expect(200);
+    acme.client.delete(&enrich.path("")).await.expect(204);
+    acme.client.delete(&acme.path("/filters/enrich-from-table")).await.expect(204);
+    acme.table("apps", &[("a1", json!({"owner": "somebody else"}))]).await;
+    acme.client.delete(&acme.path("/tables/organizations")).await.expect(204);
+    configure(&host.path("setgate.toml"), "[quota]\nfuel_per_call = 5000\n");
+    host.restart().await;
+
+    for id in delivered.iter().chain([&dropped]) {
+        let bundle = reproduction(&acme, id).await;
+        assert_eq!(bundle["limits"]["fuel_per_call"], 50_000_000, "the limits are those of then: {bundle}");
+        assert_eq!(bundle["limits_pinned"], true);
+        assert!(!bundle.to_string().contains(SALT), "a secret's value is not given out: {bundle}");
+        let sent = received.iter().find(|received| received.id() == id);
+        let claims = sent.map_or(Value::Null, |received| sha256(&received.body).into());
+        assert_eq!(bundle["claims"], claims, "the digest is that of the bytes that arrived: {bundle}");
+
+        let again = reproduce(&acme, id).await;
+        assert_eq!((&again["reproduced"], &again["differences"]), (&json!(true), &json!([])), "at the host: {again}");
+        assert_eq!(again["claims"], bundle["claims"], "at the host: {again}");
+        let said = run_again(&host, &acme, id, &["--secret", &format!("salt={SALT}")]).await;
+        assert_eq!(said.code, Some(0), "at home: {}{}", said.out, said.err);
+        assert!(said.out.ends_with("reproduced byte for byte\n"), "{}", said.out);
+    }
+    let record = acme.delivery(&delivered[0]).await;
+    let engine = record["runs"][0]["engine"].as_str().unwrap();
+    assert!(engine.starts_with("wasmtime "), "the record names the engine: {record}");
+
+    // What is made from now on has the limits of now.
+    let tight = redact.delivery_of(&source.accept(event::wso2("three")).await);
+    let held = acme.delivery_in("held", &tight).await;
+    assert_eq!(held["runs"][0]["fault"], json!({"kind": "fuel", "limit": 5_000}), "{held}");
+    assert_eq!(reproduce(&acme, &tight).await["reproduced"], true, "a fault comes out the same too");
+}
+
+#[tokio::test]
+async fn what_is_not_the_same_is_told() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Wso2).await;
+    acme.filter("redact-claims").await;
+    let receiver = Receiver::start().await;
+    let chain = json!([{"filter": "redact-claims", "secrets": {"salt": SALT}}]);
+    let subscription = acme.subscribe(&receiver).chain(chain).create().await;
+    let id = subscription.delivery_of(&source.accept(event::wso2("one")).await);
+    acme.delivery_in("delivered", &id).await;
+
+    let wrong = run_again(&host, &acme, &id, &["--secret", "salt=another"]).await;
+    assert_eq!(wrong.code, Some(1), "{}", wrong.out);
+    assert!(wrong.out.contains("different from the record") && wrong.out.contains("claims was"), "{}", wrong.out);
+    assert!(wrong.out.contains("+ /events/") && wrong.out.contains("hmac:"), "the members that differ: {}", wrong.out);
+
+    let missing = run_again(&host, &acme, &id, &[]).await;
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.err.contains("--secret redact-claims/salt="), "which secret is missing: {}", missing.err);
+
+    std::fs::write(host.path("other.wasm"), place::filter("drop-by-type")).unwrap();
+    let salt = format!("redact-claims/salt={SALT}");
+    let replaced = run_again(&host, &acme, &id, &["--secret", &salt, "--replace", "redact-claims=other.wasm"]).await;
+    assert_eq!(replaced.code, Some(1), "{}", replaced.out);
+    for says in ["digest was", "verdict was \"patch\", is \"pass\"", "fuel was", "claims was"] {
+        assert!(replaced.out.contains(says), "{says}: {}", replaced.out);
+    }
+    // The same file under the same name is no replacement.
+    std::fs::write(host.path("same.wasm"), place::filter("redact-claims")).unwrap();
+    let same = run_again(&host, &acme, &id, &["--secret", &salt, "--replace", "redact-claims=same.wasm"]).await;
+    assert_eq!(same.code, Some(0), "{}{}", same.out, same.err);
+
+    let both = run_again(&host, &acme, &id, &["same.wasm"]).await;
+    assert_eq!(both.code, Some(2), "a file and a delivery at once: {}{}", both.out, both.err);
+}
+
+#[tokio::test]
+async fn what_cannot_be_reproduced_says_why() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    acme.filter("drop-by-type").await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).chain(json!([{"filter": "drop-by-type"}])).create().await;
+    subscription.pause().await;
+    let waits = subscription.delivery_of(&source.accept(event::set("one")).await);
+    acme.delivery_in("due", &waits).await;
+    let bundle = reproduction(&acme, &waits).await;
+    assert_eq!(bundle["reproducible"], false, "{bundle}");
+    assert!(bundle["reason"].as_str().unwrap().contains("has not been run"), "{bundle}");
+    let again = reproduce(&acme, &waits).await;
+    assert_eq!((&again["reproducible"], &again["reproduced"]), (&json!(false), &json!(false)), "{again}");
+    let said = run_again(&host, &acme, &waits, &[]).await;
+    assert_eq!(said.code, Some(1), "{}", said.out);
+    assert!(said.out.contains("not reproducible: the chain has not been run"), "{}", said.out);
+    let unknown = waits.replace("_0", "_7");
+    for path in [format!("/deliveries/{unknown}/reproduction"), format!("/deliveries/{unknown}/claims")] {
+        assert_eq!(acme.client.get(&acme.path(&path)).await.not_the_problem(404, "not_found"), None);
+    }
+}
+
+#[tokio::test]
+async fn a_person_who_releases_a_delivery_does_not_change_what_its_chain_did() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    acme.filter("redact-claims").await;
+    let receiver = Receiver::start().await;
+    // Without its salt it fails on every event.
+    let subscription = acme.subscribe(&receiver).chain(json!([{"filter": "redact-claims"}])).create().await;
+    let id = subscription.delivery_of(&source.accept(event::set("one")).await);
+    acme.delivery_in("held", &id).await;
+    assert_eq!(reproduce(&acme, &id).await["reproduced"], true, "a fault comes out the same");
+    acme.redrive(&id, "release").await.expect(200);
+    acme.delivery_in("delivered", &id).await;
+    assert_eq!(reproduction(&acme, &id).await["claims"], Value::Null, "what was sent did not come through the chain");
+    assert_eq!(reproduce(&acme, &id).await["reproduced"], true, "and the fault still comes out the same");
+    let said = run_again(&host, &acme, &id, &[]).await;
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+}
+
+#[tokio::test]
+async fn a_digest_opens_nothing_for_another_tenant() {
+    let host = Host::start().await;
+    let (acme, globex) = (host.tenant("acme").await, host.tenant("globex").await);
+    let source = acme.source("idp", Seed::Wso2).await;
+    let wasm = place::filter("enrich-from-table");
+    let digest = acme.filter("enrich-from-table").await;
+    acme.table("apps", &[("a1", json!({"owner": "team-shop"}))]).await;
+    acme.table("organizations", &[]).await;
+    let rows = acme.get("/tables/apps").await["digest"].as_str().unwrap().to_owned();
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).chain(json!([{"filter": "enrich-from-table"}])).create().await;
+    let id = subscription.delivery_of(&source.accept(event::wso2("one")).await);
+    acme.delivery_in("delivered", &id).await;
+
+    let component = format!("/filters/enrich-from-table/versions/{digest}");
+    let table = format!("/tables/apps/versions/{rows}");
+    let check_open = async |when: &str| {
+        let answer = acme.client.get(&acme.path(&component)).await.expect(200);
+        assert_eq!(answer.body, wasm, "{when}");
+        assert_eq!(answer.header("content-type"), Some("application/wasm"));
+        let tag = answer.header("etag").unwrap().to_owned();
+        assert_eq!(tag, format!("\"{digest}\""));
+        let headers = [("if-none-match", tag.as_str())];
+        let known = acme.client.send(http::Method::GET, &acme.path(&component), &headers, "").await;
+        assert_eq!((known.status, known.body.len()), (304, 0), "what one has is not sent again");
+        let answer = acme.client.get(&acme.path(&table)).await.expect(200);
+        assert_eq!(sha256(&answer.body), rows, "{when}");
+    };
+    check_open("while they are versions").await;
+    // Names of its own do not help, nor does a table or filter of the same name.
+    globex.upload("enrich-from-table", place::filter("drop-by-type")).await.expect(201);
+    globex.table("apps", &[("a1", json!({"owner": "globex"}))]).await;
+    for path in [&component, &table, &format!("/filters/enrich-from-table/versions/{rows}")] {
+        let refused = globex.client.get(&globex.path(path)).await;
+        assert_eq!(refused.not_the_problem(404, "not_found"), None, "{path}");
+        let refused = globex.client.get(&acme.path(path)).await;
+        assert_eq!(refused.not_the_problem(403, "forbidden"), None, "{path}");
+    }
+    for (of, name) in [("filters", "other"), ("tables", "other"), ("tables", "enrich-from-table")] {
+        let refused = acme.client.get(&acme.path(&format!("/{of}/{name}/versions/{digest}"))).await;
+        assert_eq!(refused.not_the_problem(404, "not_found"), None, "{of}/{name}");
+    }
+    for path in [format!("/deliveries/{id}/reproduction"), format!("/deliveries/{id}")] {
+        assert_eq!(globex.client.get(&globex.path(&path)).await.not_the_problem(404, "not_found"), None, "{path}");
+    }
+    let refused = globex.client.post(&globex.path(&format!("/deliveries/{id}/reproduce")), &json!({})).await;
+    assert_eq!(refused.not_the_problem(404, "not_found"), None);
+
+    // Nothing but the delivery speaks of them any more.
+    acme.client.delete(&subscription.path("")).await.expect(204);
+    acme.client.delete(&acme.path("/filters/enrich-from-table")).await.expect(204);
+    acme.client.delete(&acme.path("/tables/apps")).await.expect(204);
+    check_open("while a delivery is kept that was made with them").await;
+    for path in [&component, &table] {
+        assert_eq!(globex.client.get(&globex.path(path)).await.not_the_problem(404, "not_found"), None, "{path}");
+    }
+}
