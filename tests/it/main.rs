@@ -7,5 +7,6 @@ mod lifecycle;
 mod manage;
 mod readme;
 mod refusals;
+mod rollout;
 mod signatures;
 mod tidy;

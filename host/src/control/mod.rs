@@ -6,6 +6,7 @@ pub mod deliveries;
 pub mod events;
 pub mod filters;
 pub mod keys;
+pub mod rollouts;
 pub mod sources;
 pub mod subscriptions;
 pub mod tables;
@@ -51,6 +52,8 @@ pub struct Parts {
     pub allow_http: bool,
     /// The data plane's ear.
     pub tell_due: TellDue,
+    /// What the data plane does for rollouts.
+    pub on_trial: rollouts::OnTrial,
 }
 
 impl Control {
@@ -103,6 +106,9 @@ pub enum Error {
     /// An upload is not a filter.
     #[error(transparent)]
     Rejected(#[from] Rejected),
+    /// A backtest of the tenant is under way.
+    #[error("a backtest of this tenant is under way: ask again when it has ended")]
+    BacktestRunning,
     /// The cursor is not one that this list gave.
     #[error("the cursor is not one that this list gave")]
     BadCursor,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::id::{Digest, FilterName, TableName, TenantId};
+use super::rollout::{Ended, Rollout};
 use super::secret::Sealed;
 use super::time::Timestamp;
 use super::verdict::FaultPolicy;
@@ -47,6 +48,12 @@ pub struct Filter {
     pub previous: Vec<Digest>,
     /// All versions, oldest first.
     pub versions: Vec<FilterVersion>,
+    /// A version on trial beside the active one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// How the last trial ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rollout: Option<Ended>,
 }
 
 impl Filter {
@@ -69,6 +76,10 @@ pub struct FilterVersion {
     pub needs: BTreeSet<Grant>,
     /// How long the compile took, in milliseconds.
     pub compile_ms: u64,
+    /// Since when it is withdrawn: it was on trial, and the trial ended without its promotion. Deliveries that have it
+    /// pinned and have not run it yet run the active version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<Timestamp>,
 }
 
 /// One filter's place in one subscription's chain.

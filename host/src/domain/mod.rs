@@ -1,6 +1,7 @@
 //! What Setgate speaks of, as plain values: no runtime, no network, no files, no clock, no randomness.
 
 pub mod attempt;
+pub mod backtest;
 pub mod catalogue;
 pub mod delivery;
 pub mod endpoint;
@@ -9,6 +10,7 @@ pub mod filter;
 pub mod id;
 pub mod json;
 pub mod retry;
+pub mod rollout;
 pub mod secret;
 pub mod set;
 pub mod source;

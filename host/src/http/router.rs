@@ -10,7 +10,7 @@ use axum::routing::{get, post, put};
 use http::{Method, StatusCode};
 use metrics::counter;
 
-use super::manage::{deliveries, events, filters, keys, sources, subscriptions, tables, tenants};
+use super::manage::{deliveries, events, filters, keys, rollouts, sources, subscriptions, tables, tenants};
 use super::problem::Problem;
 use super::{Site, health, ingest};
 use crate::telemetry::metric;
@@ -26,6 +26,9 @@ pub(super) fn router(site: Site) -> Router {
         .route("/filters/{name}", get(filters::show).put(filters::upload).delete(filters::remove))
         .route("/filters/{name}/activate", post(filters::activate))
         .route("/filters/{name}/rollback", post(filters::roll_back))
+        .route("/filters/{name}/backtest", post(rollouts::backtest))
+        .route("/filters/{name}/rollout", get(rollouts::show).put(rollouts::put).delete(rollouts::end))
+        .route("/filters/{name}/rollout/promote", post(rollouts::promote))
         .route("/tables", get(tables::list))
         .route("/tables/{name}", put(tables::put).delete(tables::remove))
         .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))

@@ -27,7 +27,8 @@
 //!    after its commit. A commit that fails is an error for everyone in it, and none of it counts.
 //! 2. An event is in the journal once per dedupe key and window.
 //! 3. Every event at or before the cursor has all its deliveries; none behind it has any, save replays.
-//! 4. A delivery is made once, by `fan_out` or `replay`; only `settle` moves it out of due, only `redrive` (and
+//! 4. A delivery is made once, by `fan_out` or `replay`; only `repin` changes its plan, and only while its chain has not run;
+//!    only `settle` moves it out of due, only `redrive` (and
 //!    `expire_held`, from held to dead) out of rest, only retention and a tenant's removal delete it, and retention
 //!    only what has been at rest for the retention time and never while held.
 //! 5. `tally` and `plan.refs` are the counts of the rows, at every commit. The backlog in memory is that of `tally`.
@@ -48,6 +49,7 @@ mod outbox;
 mod plans;
 mod readers;
 mod registry;
+mod repin;
 mod retention;
 mod schema;
 mod settle;

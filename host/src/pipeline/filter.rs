@@ -15,6 +15,7 @@ use crate::ledger;
 use crate::sandbox::{Call, EventView};
 
 use super::Pipeline;
+use super::shadow::Witness;
 use super::tables::PinnedTables;
 
 /// What a chain came to.
@@ -93,7 +94,12 @@ impl Pipeline {
             self.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
             return Ok(Progress::Rests);
         }
-        let Chained { end, runs } = self.run_chain(&plan, &event, &delivery).await;
+        let (plan, delivery) = self.without_withdrawn(plan, delivery).await?;
+        let mut witness = self.witness(&plan, &event.tenant);
+        let Chained { end, runs } = self.chain(&plan, &event, &delivery, &mut witness).await;
+        self.count_candidates(&event.tenant, &runs);
+        self.shadow(witness, &plan, &event, &delivery);
+        let holds = runs.last().filter(|run| run.fault.is_some()).cloned();
         let step = match end {
             ChainEnd::Through(claims) => {
                 // Without filters there is nothing to keep: the SET is in the journal.
@@ -110,7 +116,11 @@ impl Pipeline {
             Step::FilterAgain { due_at, .. } => Some(*due_at),
             _ => None,
         };
+        let held = matches!(step, Step::Held { .. });
         self.settle(&delivery, step).await?;
+        if let Some(run) = holds.filter(|_| held) {
+            self.held_by_withdrawn(&delivery.tenant, &run);
+        }
         Ok(again.map_or(Progress::Rests, |due_at| {
             let filter_tries = delivery.filter_tries + 1;
             Progress::Again(Box::new(DueDelivery { due_at, filter_tries, ..delivery }))
@@ -119,17 +129,23 @@ impl Pipeline {
 
     /// Runs a plan over an event. Decides nothing about the delivery and stores nothing.
     pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: &DueDelivery) -> Chained {
+        self.chain(plan, event, delivery, &mut Witness::default()).await
+    }
+
+    async fn chain(&self, plan: &Plan, event: &Event, delivery: &DueDelivery, witness: &mut Witness) -> Chained {
         let mut claims: Option<SetToken> = None;
         let mut runs = Vec::with_capacity(plan.steps.len());
         let tables = match self.tables_of(plan).await {
             Ok(tables) => tables,
             Err(detail) => return Chained { end: ChainEnd::Again(detail), runs },
         };
-        for step in &plan.steps {
+        for (place, step) in plan.steps.iter().enumerate() {
             let before = claims.as_ref().unwrap_or(&event.set);
             let (decided, mut run) = self.run_step(step, before, event, delivery, &tables).await;
             let quota = self.quota_of(&event.tenant);
-            let fault = match decided.and_then(|verdict| set::apply(before, verdict, quota.output_bytes_max)) {
+            let applied = decided.and_then(|verdict| set::apply(before, verdict, quota.output_bytes_max));
+            witness.see(place, before, &applied, &run);
+            let fault = match applied {
                 Ok(Applied::Dropped(reason)) => {
                     run.reason = Some(reason.clone());
                     runs.push(run);
@@ -161,7 +177,7 @@ impl Pipeline {
         Chained { end: ChainEnd::Through(claims.map(|set| set.text)), runs }
     }
 
-    async fn run_step(
+    pub(super) async fn run_step(
         &self,
         step: &PlanStep,
         before: &SetToken,
@@ -211,7 +227,7 @@ impl Pipeline {
         (ran.verdict, ran.run)
     }
 
-    async fn tables_of(&self, plan: &Plan) -> Result<Arc<PinnedTables>, String> {
+    pub(super) async fn tables_of(&self, plan: &Plan) -> Result<Arc<PinnedTables>, String> {
         let mut pinned = BTreeMap::new();
         for (name, digest) in &plan.tables {
             let rows = self

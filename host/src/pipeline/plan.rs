@@ -8,8 +8,10 @@ use crate::domain::id::{Digest, SubscriptionId};
 use crate::domain::subscription::Subscription;
 use crate::ledger::{self, Ledger, TenantView};
 
+use super::canary::{Choice, put_in};
+
 /// The chain as it is in `view`. Never fails: one bad chain must not stop the journal for all others.
-fn pin(subscription: &Subscription, view: &TenantView) -> Plan {
+pub(super) fn pin(subscription: &Subscription, view: &TenantView) -> Plan {
     let mut steps = Vec::with_capacity(subscription.chain.len());
     let mut looks_up = false;
     for binding in &subscription.chain {
@@ -30,12 +32,13 @@ fn pin(subscription: &Subscription, view: &TenantView) -> Plan {
     Plan { steps, tables, broken: None }
 }
 
-/// Plans in force, by subscription, so that a plan is pinned once per change and not once per event.
+/// Plans in force, by subscription and by what of its chain runs a candidate, so that a plan is pinned once per change
+/// and not once per event.
 #[derive(Default)]
 pub(super) struct Pinned {
     /// The registry's revision that the plans are of.
     revision: Option<u64>,
-    plans: HashMap<SubscriptionId, Digest>,
+    plans: HashMap<(SubscriptionId, Vec<Choice>), Digest>,
 }
 
 impl Pinned {
@@ -51,12 +54,16 @@ impl Pinned {
         ledger: &Ledger,
         subscription: &Subscription,
         view: &TenantView,
+        choices: Vec<Choice>,
     ) -> Result<Digest, ledger::Error> {
-        if let Some(digest) = self.plans.get(&subscription.id) {
+        let key = (subscription.id, choices);
+        if let Some(digest) = self.plans.get(&key) {
             return Ok(*digest);
         }
-        let digest = ledger.intern_plan(&pin(subscription, view)).await?;
-        self.plans.insert(subscription.id, digest);
+        let mut plan = pin(subscription, view);
+        put_in(&mut plan, &key.1);
+        let digest = ledger.intern_plan(&plan).await?;
+        self.plans.insert(key, digest);
         Ok(digest)
     }
 
