@@ -21,7 +21,7 @@ use crate::egress::{self, Egress};
 use crate::http::{self, Site};
 use crate::ledger::{self, Ledger};
 use crate::pipeline::dispatcher::Dispatcher;
-use crate::pipeline::{self, Pipeline, canary, fanout};
+use crate::pipeline::{self, Pipeline, canary, fanout, release};
 use crate::sandbox::{self, Sandbox};
 use crate::signing::Signer;
 
@@ -142,7 +142,8 @@ pub async fn start_with(
         },
     ));
     let (dispatcher, tell_due) = Dispatcher::new(pipeline.clone(), config.delivery.clone());
-    let told = tell_due.clone();
+    let (told, chains) = (tell_due.clone(), pipeline.clone());
+    let (pinning, ear) = (pipeline.clone(), tell_due.clone());
     let control = Control::new(control::Parts {
         ledger: ledger.clone(),
         sandbox: sandbox.clone(),
@@ -156,6 +157,20 @@ pub async fn start_with(
             async move { told.due(deliveries).await }.boxed()
         }),
         on_trial: on_trial(&pipeline),
+        run_again: Arc::new(move |plan, event, delivery| {
+            let chains = chains.clone();
+            async move { chains.run_chain(&plan, &event, delivery).await }.boxed()
+        }),
+        pin_anew: Arc::new(move |tenant, id| {
+            let (pinning, ear) = (pinning.clone(), ear.clone());
+            async move {
+                let due = pinning.pin_anew(&tenant, id).await?;
+                let found = due.is_some();
+                ear.due(due.into_iter().collect()).await;
+                Ok(found)
+            }
+            .boxed()
+        }),
     });
     let first_operator_key = control.operator_key(another_key, keep).await?.map(|key| key.key);
 
@@ -165,6 +180,7 @@ pub async fn start_with(
         control,
         ingest_body_bytes_max: config.ingest.body_bytes_max,
         filter_bytes_max: usize::try_from(config.quota.filter_bytes_max).unwrap_or(usize::MAX),
+        table_bytes_max: usize::try_from(config.quota.table_bytes_max).unwrap_or(usize::MAX),
         bodies: Arc::new(tokio::sync::Semaphore::new(config.listen.bodies_bytes_max as usize)),
         request_ms_max: config.listen.request_ms_max,
         metrics_open: config.listen.metrics_open.unwrap_or(address.ip().is_loopback()),
@@ -175,7 +191,8 @@ pub async fn start_with(
     let parts = vec![
         tokio::spawn(server.run(site, stop.clone())),
         tokio::spawn(fanout::run(pipeline.clone(), tell_due.clone(), stop.clone())),
-        tokio::spawn(canary::run(pipeline, tell_due, stop.clone())),
+        tokio::spawn(canary::run(pipeline.clone(), stop.clone())),
+        tokio::spawn(release::run(pipeline, tell_due, stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),
         tokio::spawn(retain(ledger.clone(), clock, held_ms_max, stop.clone())),
     ];
@@ -207,7 +224,7 @@ fn on_trial(pipeline: &Pipeline) -> control::rollouts::OnTrial {
             async move { pipeline.backtest(ask).await }.boxed()
         }),
         report: Arc::new(move |tenant, filter| shows.trial(tenant, filter)),
-        ended: Arc::new(move |tenant, filter, candidate| told.rollout_ended(tenant, filter, candidate)),
+        ended: Arc::new(move |tenant, filter| told.rollout_ended(tenant, filter)),
     }
 }
 

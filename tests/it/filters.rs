@@ -259,7 +259,7 @@ async fn by_default_a_fault_holds_the_delivery_until_a_person_decides() {
     }
     assert_eq!(receiver_count(&story), 0, "a redaction that failed does not leak");
 
-    // The plan is pinned, so the same filter fails again.
+    // The chain as it is now is the same, so it fails again.
     let before = acme.delivery(&released).await;
     acme.redrive(&released, "again").await.expect(200);
     let again = acme.delivery_in_after("held", &released, &before["updated_at"]).await;

@@ -9,4 +9,5 @@ mod readme;
 mod refusals;
 mod rollout;
 mod signatures;
+mod suspension;
 mod tidy;

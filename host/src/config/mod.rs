@@ -348,6 +348,7 @@ impl Config {
         for (key, bytes) in [
             ("ingest.body_bytes_max", self.ingest.body_bytes_max as u64),
             ("quota.filter_bytes_max", self.quota.filter_bytes_max),
+            ("quota.table_bytes_max", self.quota.table_bytes_max),
         ] {
             if bytes > largest {
                 return Err(format!(

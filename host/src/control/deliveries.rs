@@ -64,6 +64,10 @@ impl Control {
     /// Sends again, releases or discards a delivery at rest.
     pub async fn redrive(&self, tenant: &TenantId, id: DeliveryId, action: Redrive) -> Result<DeliveryView, Error> {
         self.tenant(tenant)?;
+        // Without bytes it runs its chain as it is now: the chain as it was would hold it once more.
+        if action == Redrive::Again && (self.pin_anew)(tenant.clone(), id).await? {
+            return self.show_delivery(tenant, id).await;
+        }
         match self.ledger.redrive(tenant, id, action, self.clock.now()).await? {
             None => return Err(not_found(id)),
             Some(Redriven::Due(due)) => (self.tell_due)(vec![due]).await,

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Control, Error, Expected, over, room};
 use crate::crypto;
-use crate::domain::filter::{Filter, FilterVersion, Grant};
+use crate::domain::filter::{Filter, FilterVersion, Grant, Suspension};
 use crate::domain::id::{Digest, FilterName, TenantId};
 use crate::domain::rollout::{EndReason, Ended, Rollout};
 use crate::domain::time::Timestamp;
@@ -28,6 +28,10 @@ pub struct FilterView {
     pub rollout: Option<Rollout>,
     /// How the last trial ended.
     pub last_rollout: Option<Ended>,
+    /// Set while the active version is not called, because it faulted too often.
+    pub suspended: Option<Suspension>,
+    /// Whether deliveries held by faults of this filter are being run anew.
+    pub releasing: bool,
     pub versions: Vec<VersionView>,
 }
 
@@ -43,6 +47,8 @@ pub struct VersionView {
     pub active: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Suspension>,
 }
 
 impl Control {
@@ -73,6 +79,7 @@ impl Control {
                 versions: Vec::new(),
                 rollout: None,
                 last_rollout: None,
+                releasing: BTreeSet::new(),
             },
             |stored| stored.value.clone(),
         );
@@ -90,6 +97,7 @@ impl Control {
                 needs: compiled.needs,
                 compile_ms: compiled.compile_ms,
                 withdrawn: None,
+                suspended: None,
             });
         }
         if activate {
@@ -151,12 +159,40 @@ impl Control {
         };
         check_needs(&filter, previous, &view)?;
         let ended = filter.end_rollout(self.clock.now(), EndReason::RolledBack, self.counted(tenant, name));
-        filter.active = Some(previous);
+        let before = filter.active.replace(previous);
         filter.withdraw(&previous, None);
+        release(&mut filter, before);
         self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
-        if let Some(candidate) = ended {
-            self.rollout_ended(tenant, name, candidate, EndReason::RolledBack);
+        if ended.is_some() {
+            self.rollout_ended(tenant, name, EndReason::RolledBack);
         }
+        Ok(show(&filter))
+    }
+
+    /// Lets suspended versions be called again, all or the one given; what they hold is run anew.
+    pub async fn resume_filter(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        digest: Option<Digest>,
+    ) -> Result<FilterView, Error> {
+        let view = self.tenant(tenant)?;
+        let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
+        let mut filter = stored.value.clone();
+        let asked: Vec<Digest> = match digest {
+            Some(digest) => vec![digest],
+            None => filter.versions.iter().map(|version| version.digest).collect(),
+        };
+        let mut resumed = false;
+        for digest in asked {
+            resumed |= resume(&mut filter, digest);
+        }
+        if !resumed {
+            let which = digest.map_or_else(|| "no version".to_owned(), |digest| format!("no version {digest}"));
+            let why = format!("{which} of filter `{name}` is suspended: there is nothing to resume");
+            return Err(Error::Conflict(why));
+        }
+        self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
         Ok(show(&filter))
     }
 
@@ -206,8 +242,29 @@ pub(super) fn set_active(filter: &mut Filter, digest: Digest, view: &TenantView)
         if filter.previous.len() > VERSIONS_MAX {
             filter.previous.remove(0);
         }
+        release(filter, Some(before));
     }
     Ok(())
+}
+
+/// The active version is another one than `before`, by a person's decision: what a suspended version holds runs anew,
+/// and whatever the active one was suspended for is forgiven.
+fn release(filter: &mut Filter, before: Option<Digest>) {
+    if let Some(before) = before.filter(|before| filter.suspension(before).is_some()) {
+        filter.releasing.insert(before);
+    }
+    if let Some(active) = filter.active {
+        resume(filter, active);
+    }
+}
+
+/// Lets a version be called again. Tells whether it was suspended.
+pub(super) fn resume(filter: &mut Filter, digest: Digest) -> bool {
+    let suspended = filter.version_mut(&digest).and_then(|version| version.suspended.take());
+    if suspended.is_some() {
+        filter.releasing.insert(digest);
+    }
+    suspended.is_some()
 }
 
 /// A version that needs more than a binding grants would fault on each of its deliveries.
@@ -240,6 +297,8 @@ fn show(filter: &Filter) -> FilterView {
         previous: filter.previous.last().copied(),
         rollout: filter.rollout.clone(),
         last_rollout: filter.last_rollout.clone(),
+        suspended: filter.active.and_then(|active| filter.suspension(&active).cloned()),
+        releasing: !filter.releasing.is_empty(),
         versions: filter
             .versions
             .iter()
@@ -251,6 +310,7 @@ fn show(filter: &Filter) -> FilterView {
                 compile_ms: version.compile_ms,
                 active: filter.active == Some(version.digest),
                 withdrawn: version.withdrawn,
+                suspended: version.suspended.clone(),
             })
             .collect(),
     }

@@ -6,6 +6,7 @@ pub mod deliveries;
 pub mod events;
 pub mod filters;
 pub mod keys;
+pub mod reproduction;
 pub mod rollouts;
 pub mod sources;
 pub mod subscriptions;
@@ -14,11 +15,15 @@ pub mod tenants;
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::crypto::MasterKey;
-use crate::domain::id::TenantId;
+use crate::domain::chain::Chained;
+use crate::domain::event::Event;
+use crate::domain::filter::Plan;
+use crate::domain::id::{DeliveryId, TenantId};
 use crate::domain::tenant::Quota;
 use crate::ledger::Expected;
 use crate::ledger::{self, Ledger, TenantView};
@@ -26,9 +31,14 @@ pub use crate::ledger::{DeliveryQuery, EventQuery};
 use crate::sandbox::{Rejected, Sandbox};
 
 /// Tells the data plane of deliveries that became due again; handed in by `app`.
-pub type TellDue = Arc<
-    dyn Fn(Vec<crate::domain::delivery::DueDelivery>) -> futures_util::future::BoxFuture<'static, ()> + Send + Sync,
->;
+pub type TellDue = Arc<dyn Fn(Vec<crate::domain::delivery::DueDelivery>) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Runs a chain over an event once more, deciding and storing nothing; handed in by `app`.
+pub type RunAgain = Arc<dyn Fn(Arc<Plan>, Event, DeliveryId) -> BoxFuture<'static, Chained> + Send + Sync>;
+
+/// Makes a delivery that never got through its chain due again with the chain pinned anew, and gives whether it was one;
+/// handed in by `app`, since pinning is the data plane's.
+pub type PinAnew = Arc<dyn Fn(TenantId, DeliveryId) -> BoxFuture<'static, Result<bool, ledger::Error>> + Send + Sync>;
 
 /// What every part works with. Cheap to clone.
 #[derive(Clone)]
@@ -54,6 +64,10 @@ pub struct Parts {
     pub tell_due: TellDue,
     /// What the data plane does for rollouts.
     pub on_trial: rollouts::OnTrial,
+    /// The data plane's chains.
+    pub run_again: RunAgain,
+    /// The data plane's pins.
+    pub pin_anew: PinAnew,
 }
 
 impl Control {

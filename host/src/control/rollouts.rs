@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use metrics::counter;
 use serde::{Deserialize, Serialize};
 
-use super::filters::{check_needs, not_found, set_active};
+use super::filters::{check_needs, not_found, resume, set_active};
 use super::{Control, Error, over};
 use crate::domain::backtest::{Ask, EVENTS_DEFAULT, EVENTS_MAX, Report};
 use crate::domain::filter::Filter;
@@ -25,8 +25,8 @@ pub const ROLLOUTS_MAX: usize = 4;
 pub type RunBacktest = dyn Fn(Ask) -> BoxFuture<'static, Result<Option<Report>, ledger::Error>> + Send + Sync;
 /// Gives what the rollout of a filter has shown so far.
 pub type ShowTrial = dyn Fn(&TenantId, &FilterName) -> Option<TrialReport> + Send + Sync;
-/// Is told that the rollout of a candidate has ended.
-pub type TellEnded = dyn Fn(&TenantId, &FilterName, Digest) + Send + Sync;
+/// Is told that the rollout of a filter has ended.
+pub type TellEnded = dyn Fn(&TenantId, &FilterName) + Send + Sync;
 
 /// What the data plane does for rollouts; handed in by `app`.
 pub struct OnTrial {
@@ -151,6 +151,8 @@ impl Control {
         let new = goes_on.is_none();
         let started_at = goes_on.map_or_else(|| self.clock.now(), |rollout| rollout.started_at);
         filter.withdraw(&digest, None);
+        // Whoever tries it once more wants it called.
+        resume(&mut filter, digest);
         filter.rollout = Some(Rollout { digest, mode, started_at });
         self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
         Ok((self.view(tenant, &filter), new))
@@ -185,7 +187,7 @@ impl Control {
             set_active(&mut filter, candidate, &view)?;
         }
         self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
-        self.rollout_ended(tenant, name, candidate, reason);
+        self.rollout_ended(tenant, name, reason);
         Ok(self.view(tenant, &filter))
     }
 
@@ -195,9 +197,9 @@ impl Control {
     }
 
     /// To be called once the end of a rollout is durable.
-    pub(super) fn rollout_ended(&self, tenant: &TenantId, name: &FilterName, candidate: Digest, reason: EndReason) {
+    pub(super) fn rollout_ended(&self, tenant: &TenantId, name: &FilterName, reason: EndReason) {
         counter!(metric::ROLLOUTS_ENDED, "tenant" => tenant.to_string(), "reason" => reason.as_str()).increment(1);
-        (self.on_trial.ended)(tenant, name, candidate);
+        (self.on_trial.ended)(tenant, name);
     }
 
     /// Tries a version over stored events. Changes nothing and sends nothing.

@@ -1,36 +1,72 @@
-//! Look-up tables of a tenant: uploaded whole as JSON lines, swapped at once.
+//! Look-up tables of a tenant: uploaded whole as JSON lines or CSV, kept in versions, swapped at once.
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::{Control, Error, Expected, over, room};
 use crate::crypto;
+use crate::domain::filter::{Table, TableFormat, TableVersion};
 use crate::domain::id::{Digest, TableName, TenantId};
 use crate::domain::table;
 use crate::domain::time::Timestamp;
+use crate::ledger::TenantView;
 
-/// Bytes of one uploaded table at the most.
-pub const TABLE_BYTES_MAX: usize = 16 << 20;
+/// Versions of one table kept at the most; the oldest goes first. Deliveries on their way keep theirs.
+pub const TABLE_VERSIONS_MAX: usize = 20;
 
 /// A table as it is shown.
 #[derive(Debug, Serialize)]
 #[expect(missing_docs, reason = "as in `Table`")]
 pub struct TableView {
     pub name: TableName,
+    /// The active version.
     pub digest: Digest,
     pub rows: u64,
     pub uploaded_at: Timestamp,
+    /// What a roll-back would activate.
+    pub previous: Option<Digest>,
+    pub versions: Vec<TableVersionView>,
+}
+
+/// A version as it is shown.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "as in `TableVersion`")]
+pub struct TableVersionView {
+    #[serde(flatten)]
+    pub version: TableVersion,
+    pub active: bool,
 }
 
 impl Control {
-    /// Takes in a table; new deliveries see it, those on their way keep the one they were created with.
-    pub async fn put_table(&self, tenant: &TenantId, name: TableName, rows: Bytes) -> Result<TableView, Error> {
+    /// Takes in a table and activates it: new deliveries see it, those on their way keep the one they were created
+    /// with. The same rows again are the same version.
+    pub async fn put_table(
+        &self,
+        tenant: &TenantId,
+        name: TableName,
+        upload: Bytes,
+        format: TableFormat,
+    ) -> Result<TableView, Error> {
         let view = self.tenant(tenant)?;
         if !view.tables.contains_key(&name) {
             room(view.tables.len(), self.quota_of(&view).tables_max, "tables_max")?;
         }
-        let parsed = table::parse(&rows).map_err(|why| Error::invalid("body", why))?;
-        let table = table_entry(tenant, name, &rows, parsed.len(), self.clock.now());
+        let bytes_max = self.quota_of(&view).table_bytes_max;
+        if upload.len() as u64 > bytes_max {
+            let why =
+                format!("the table has {} bytes: the tenant's quota `table_bytes_max` is {bytes_max}", upload.len());
+            return Err(Error::Conflict(why));
+        }
+        let (rows, count) = self.read_table(upload, format, bytes_max).await?;
+        let new = TableVersion {
+            digest: Digest(crypto::sha256(&rows)),
+            rows: count,
+            bytes: rows.len() as u64,
+            format,
+            uploaded_at: self.clock.now(),
+        };
+        let table = with_version(&view, tenant, name, new);
+        self.check_tables_room(&view, &table)?;
         self.ledger.put_blob(rows).await?;
         self.ledger.put_table(table.clone(), over(view.tables.get(&table.name))).await?;
         Ok(show(&table))
@@ -41,32 +77,137 @@ impl Control {
         Ok(self.tenant(tenant)?.tables.values().map(|table| show(&table.value)).collect())
     }
 
+    /// One table.
+    pub fn show_table(&self, tenant: &TenantId, name: &TableName) -> Result<TableView, Error> {
+        let view = self.tenant(tenant)?;
+        view.tables.get(name).map(|table| show(&table.value)).ok_or_else(|| not_found(name))
+    }
+
+    /// Makes a version that is kept the one that new deliveries see.
+    pub async fn activate_table(
+        &self,
+        tenant: &TenantId,
+        name: &TableName,
+        digest: Digest,
+    ) -> Result<TableView, Error> {
+        let view = self.tenant(tenant)?;
+        let stored = view.tables.get(name).ok_or_else(|| not_found(name))?;
+        let mut table = stored.value.clone();
+        table.versions = table.kept();
+        if !set_active(&mut table, digest) {
+            return Err(Error::NotFound(format!("version {digest} of table `{name}`")));
+        }
+        self.ledger.put_table(table.clone(), over(Some(stored))).await?;
+        Ok(show(&table))
+    }
+
+    /// Makes the version that was active before the active one again.
+    pub async fn roll_back_table(&self, tenant: &TenantId, name: &TableName) -> Result<TableView, Error> {
+        let view = self.tenant(tenant)?;
+        let stored = view.tables.get(name).ok_or_else(|| not_found(name))?;
+        let mut table = stored.value.clone();
+        table.versions = table.kept();
+        let previous = table.previous.pop();
+        // What was active is not where a later roll-back leads.
+        let before = table.previous.clone();
+        if !previous.is_some_and(|digest| set_active(&mut table, digest)) {
+            return Err(Error::Conflict(format!(
+                "no version of table `{name}` that is kept was active before this one"
+            )));
+        }
+        table.previous = before;
+        self.ledger.put_table(table.clone(), over(Some(stored))).await?;
+        Ok(show(&table))
+    }
+
     /// Removes a table. Deliveries on their way keep it.
     pub async fn remove_table(&self, tenant: &TenantId, name: &TableName) -> Result<(), Error> {
         if !self.tenant(tenant)?.tables.contains_key(name) {
-            return Err(Error::NotFound(format!("table `{name}`")));
+            return Err(not_found(name));
         }
         self.ledger.remove_table(tenant, name, Expected::Any).await?;
         Ok(())
     }
-}
 
-fn table_entry(
-    tenant: &TenantId,
-    name: TableName,
-    rows: &[u8],
-    count: usize,
-    now: Timestamp,
-) -> crate::domain::filter::Table {
-    crate::domain::filter::Table {
-        tenant: tenant.clone(),
-        name,
-        digest: Digest(crypto::sha256(rows)),
-        rows: count as u64,
-        uploaded_at: now,
+    /// The rows as they are kept, and how many. Not on a thread that others wait for: it may be megabytes.
+    async fn read_table(&self, upload: Bytes, format: TableFormat, bytes_max: u64) -> Result<(Bytes, u64), Error> {
+        let reading = tokio::task::spawn_blocking(move || {
+            let rows = match format {
+                TableFormat::JsonLines => upload,
+                TableFormat::Csv => table::from_csv(&upload, bytes_max)?.into(),
+            };
+            let count = table::parse(&rows)?.len() as u64;
+            Ok((rows, count))
+        });
+        let read = reading.await.map_err(|error| Error::Conflict(format!("the table could not be read: {error}")))?;
+        read.map_err(|why: String| Error::invalid("body", why))
+    }
+
+    /// All versions of all tables share one limit.
+    fn check_tables_room(&self, view: &TenantView, table: &Table) -> Result<(), Error> {
+        let bytes = |table: &Table| table.versions.iter().map(|version| version.bytes).sum::<u64>();
+        let others = view.tables.values().filter(|other| other.value.name != table.name);
+        let stored = others.map(|other| bytes(&other.value)).sum::<u64>().saturating_add(bytes(table));
+        let max = self.quota_of(view).tables_bytes_max;
+        if stored > max {
+            return Err(Error::Conflict(format!(
+                "all versions of the tables would come to {stored} bytes: the tenant's quota `tables_bytes_max` is {max}; \
+                 remove a table that is not needed"
+            )));
+        }
+        Ok(())
     }
 }
 
-fn show(table: &crate::domain::filter::Table) -> TableView {
-    TableView { name: table.name.clone(), digest: table.digest, rows: table.rows, uploaded_at: table.uploaded_at }
+/// The table with a version added and active, and without what is too old to be kept.
+fn with_version(view: &TenantView, tenant: &TenantId, name: TableName, new: TableVersion) -> Table {
+    let digest = new.digest;
+    let Some(stored) = view.tables.get(&name) else {
+        let TableVersion { rows, uploaded_at, .. } = new;
+        let (tenant, previous, versions) = (tenant.clone(), Vec::new(), vec![new]);
+        return Table { tenant, name, digest, rows, uploaded_at, previous, versions };
+    };
+    let mut table = stored.value.clone();
+    table.versions = table.kept();
+    if !table.versions.iter().any(|version| version.digest == digest) {
+        table.versions.push(new);
+    }
+    set_active(&mut table, digest);
+    while table.versions.len() > TABLE_VERSIONS_MAX {
+        // The active one may be old, after a roll-back; here it is the newest, or one that was there before.
+        let oldest = table.versions.iter().position(|version| version.digest != digest).unwrap_or(0);
+        let gone = table.versions.remove(oldest).digest;
+        table.previous.retain(|previous| *previous != gone);
+    }
+    table
+}
+
+/// Whether there was such a version to activate.
+fn set_active(table: &mut Table, digest: Digest) -> bool {
+    let Some(version) = table.versions.iter().find(|version| version.digest == digest) else { return false };
+    if table.digest != digest {
+        table.previous.push(table.digest);
+        if table.previous.len() > TABLE_VERSIONS_MAX {
+            table.previous.remove(0);
+        }
+    }
+    (table.digest, table.rows, table.uploaded_at) = (digest, version.rows, version.uploaded_at);
+    true
+}
+
+fn not_found(name: &TableName) -> Error {
+    Error::NotFound(format!("table `{name}`"))
+}
+
+fn show(table: &Table) -> TableView {
+    let views =
+        table.kept().into_iter().map(|version| TableVersionView { active: version.digest == table.digest, version });
+    TableView {
+        name: table.name.clone(),
+        digest: table.digest,
+        rows: table.rows,
+        uploaded_at: table.uploaded_at,
+        previous: table.previous.last().copied(),
+        versions: views.collect(),
+    }
 }

@@ -153,7 +153,7 @@ pub enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Redrive {
-    /// Send the kept bytes again under the same id (dead); run the kept plan again (held).
+    /// Send the kept bytes again under the same id (dead); where there are none yet, run the chain as it is now (held).
     Again,
     /// A held delivery: go on with the bytes as they were before the chain. Its filters are not applied.
     Release,

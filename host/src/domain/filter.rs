@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::id::{Digest, FilterName, TableName, TenantId};
+use super::limits::CallLimits;
 use super::rollout::{Ended, Rollout};
 use super::secret::Sealed;
 use super::time::Timestamp;
@@ -54,12 +55,26 @@ pub struct Filter {
     /// How the last trial ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_rollout: Option<Ended>,
+    /// Versions that a person (or a roll-back) has decided about: what their faults hold is on its way to be run anew,
+    /// with the chain as it is now. Written with the decision, so that a crash in between loses none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub releasing: BTreeSet<Digest>,
 }
 
 impl Filter {
     /// The version with that digest.
     pub fn version(&self, digest: &Digest) -> Option<&FilterVersion> {
         self.versions.iter().find(|v| v.digest == *digest)
+    }
+
+    /// The same, to be changed.
+    pub fn version_mut(&mut self, digest: &Digest) -> Option<&mut FilterVersion> {
+        self.versions.iter_mut().find(|v| v.digest == *digest)
+    }
+
+    /// Why a version is suspended, where it is.
+    pub fn suspension(&self, digest: &Digest) -> Option<&Suspension> {
+        self.version(digest)?.suspended.as_ref()
     }
 }
 
@@ -80,7 +95,26 @@ pub struct FilterVersion {
     /// pinned and have not run it yet run the active version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<Timestamp>,
+    /// Set while it is not called because it faulted too often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Suspension>,
 }
+
+/// Why and since when a version is not called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// Since when.
+    pub since: Timestamp,
+    /// In words, with its last fault.
+    pub reason: String,
+    /// Calls that were looked at: the last [`FAULT_WINDOW_CALLS`], or fewer.
+    pub calls: u32,
+    /// Of them, those that ended in a fault of the filter's own.
+    pub faults: u32,
+}
+
+/// Calls of a version over which its faults are counted.
+pub const FAULT_WINDOW_CALLS: u32 = 100;
 
 /// One filter's place in one subscription's chain.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -110,8 +144,14 @@ pub fn empty_object() -> Box<RawValue> {
 /// Stored once per distinct content and named by its own digest.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Plan {
+    /// Whose it is, so that only the owner finds components and tables by it; none in rows older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantId>,
     /// The steps, in order. Empty: the SET goes on as it is.
     pub steps: Vec<PlanStep>,
+    /// What each call may use, as it was; none in rows older than this field: the tenant's present quota.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<CallLimits>,
     /// The tables that `lookup` sees, by name, as they were.
     #[serde(default)]
     pub tables: BTreeMap<TableName, Digest>,
@@ -129,17 +169,64 @@ pub struct PlanStep {
     pub digest: Digest,
 }
 
-/// A table of a tenant for `lookup`; the rows are kept apart, by digest.
+/// A table of a tenant for `lookup` with its versions; the rows are kept apart, by digest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Table {
     /// Whose.
     pub tenant: TenantId,
     /// Its name.
     pub name: TableName,
-    /// SHA-256 of the rows as uploaded.
+    /// The version that new deliveries see.
+    pub digest: Digest,
+    /// Rows of that version.
+    pub rows: u64,
+    /// When that version was uploaded.
+    pub uploaded_at: Timestamp,
+    /// What was active before, newest last: what a roll-back returns to.
+    #[serde(default)]
+    pub previous: Vec<Digest>,
+    /// All versions that are kept, oldest first; none in rows older than this field: see [`Table::kept`].
+    #[serde(default)]
+    pub versions: Vec<TableVersion>,
+}
+
+impl Table {
+    /// The versions that are kept, the active one among them.
+    pub fn kept(&self) -> Vec<TableVersion> {
+        if !self.versions.is_empty() {
+            return self.versions.clone();
+        }
+        let Self { digest, rows, uploaded_at, .. } = *self;
+        vec![TableVersion { digest, rows, bytes: 0, format: TableFormat::JsonLines, uploaded_at }]
+    }
+
+    /// The digests of the versions that are kept.
+    pub fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.versions.iter().map(|version| version.digest).chain([self.digest])
+    }
+}
+
+/// One upload of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableVersion {
+    /// SHA-256 of the rows as they are kept: JSON lines.
     pub digest: Digest,
     /// How many rows.
     pub rows: u64,
+    /// Bytes of the rows as they are kept; 0 where it was not counted yet.
+    pub bytes: u64,
+    /// What it was uploaded as.
+    pub format: TableFormat,
     /// When it was uploaded.
     pub uploaded_at: Timestamp,
+}
+
+/// What a table is uploaded as. It is kept as JSON lines in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TableFormat {
+    /// Lines of `{"key": "...", "value": ...}`.
+    JsonLines,
+    /// RFC 4180 with a header.
+    Csv,
 }

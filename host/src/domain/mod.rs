@@ -3,12 +3,15 @@
 pub mod attempt;
 pub mod backtest;
 pub mod catalogue;
+pub mod chain;
 pub mod delivery;
 pub mod endpoint;
 pub mod event;
 pub mod filter;
 pub mod id;
 pub mod json;
+pub mod limits;
+pub mod reproduction;
 pub mod retry;
 pub mod rollout;
 pub mod secret;

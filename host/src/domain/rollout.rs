@@ -157,12 +157,13 @@ pub struct Ended {
 
 impl Filter {
     /// Ends the rollout, where there is one. A candidate that is not promoted is withdrawn: deliveries that have it
-    /// pinned and have not run it yet run the active version.
+    /// pinned and have not run it yet run the active version, and what its faults hold is run anew.
     pub fn end_rollout(&mut self, at: Timestamp, reason: EndReason, counted: Counted) -> Option<Digest> {
         let rollout = self.rollout.take()?;
         let candidate = rollout.digest;
         if reason != EndReason::Promoted {
             self.withdraw(&candidate, Some(at));
+            self.releasing.insert(candidate);
         }
         self.last_rollout = Some(Ended { rollout, at, reason, calls: counted.calls, faults: counted.faults });
         Some(candidate)

@@ -1,10 +1,14 @@
-//! Look-up tables: rows by key, uploaded as JSON lines.
+//! Look-up tables: rows by key, uploaded as JSON lines or CSV, kept as JSON lines.
+
+mod csv;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+pub use self::csv::from_csv;
 
 /// A table's rows by key; the values are JSON text.
 pub type Rows = HashMap<String, Arc<str>>;
@@ -19,18 +23,43 @@ struct Line<'a> {
     value: &'a RawValue,
 }
 
-/// Reads JSON lines. The error names the line.
+/// Reads JSON lines.
+///
+/// # Errors
+/// What was wrong, with its line, counted from 1; of a key that stands twice, both lines.
 pub fn parse(text: &[u8]) -> Result<Rows, String> {
     let text = std::str::from_utf8(text).map_err(|e| format!("not UTF-8 at byte {}", e.valid_up_to()))?;
     let mut rows = Rows::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let Line { key, value } = serde_json::from_str(line)
-            .map_err(|e| format!("line {}: {e}; each line is {{\"key\": \"...\", \"value\": ...}}", number + 1))?;
-        if rows.insert(key.clone().into_owned(), value.get().into()).is_some() {
-            return Err(format!("line {}: the key `{key}` stands there twice", number + 1));
+    for (number, line) in lines(text) {
+        let Line { key, value } = read(number, line)?;
+        if rows.contains_key(key.as_ref()) {
+            // Looked for now and not noted before: tables are read far oftener than they are wrong.
+            let is_first = |(number, line): &(usize, &str)| read(*number, line).is_ok_and(|first| first.key == key);
+            let first = lines(text).find(is_first).map_or(0, |(number, _)| number);
+            return Err(twice(number, &key, first));
         }
+        rows.insert(key.into_owned(), value.get().into());
     }
     Ok(rows)
+}
+
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty())
+}
+
+fn read(number: usize, line: &str) -> Result<Line<'_>, String> {
+    serde_json::from_str(line).map_err(|error| {
+        let words = error.to_string();
+        // The parser counts from this line on, so its own line is always the first.
+        let words = words.split(" at line ").next().unwrap_or_default();
+        let column = error.column();
+        format!("line {number}, column {column}: {words}; each line is {{\"key\": \"...\", \"value\": ...}}")
+    })
+}
+
+fn twice(number: usize, key: &str, first: usize) -> String {
+    let key: String = key.chars().take(80).collect();
+    format!("line {number}: the key `{key}` stands in line {first} already; a key has one row")
 }
 
 #[cfg(test)]
@@ -42,7 +71,10 @@ mod tests {
         let rows = parse(b"{\"key\":\"a\",\"value\":{\"n\": 1.10}}\n\n{\"key\":\"b\",\"value\":null}\n").unwrap();
         assert_eq!(rows["a"].as_ref(), "{\"n\": 1.10}");
         assert_eq!(rows.len(), 2);
-        assert!(parse(b"{\"key\":\"a\",\"value\":1}\n{\"key\":\"a\"}\n").unwrap_err().starts_with("line 2"));
-        assert!(parse(b"{\"key\":\"a\",\"value\":1}\n{\"key\":\"a\",\"value\":2}").unwrap_err().contains("twice"));
+        let error = parse(b"{\"key\":\"a\",\"value\":1}\n{\"key\":\"a\"}\n").unwrap_err();
+        assert!(error.starts_with("line 2, column 11: missing field `value`; each line"), "{error}");
+        let error = parse(b"{\"key\":\"b\",\"value\":1}\n{\"key\":\"a\",\"value\":1}\n\n{\"key\":\"a\",\"value\":2}")
+            .unwrap_err();
+        assert_eq!(error, "line 4: the key `a` stands in line 2 already; a key has one row");
     }
 }

@@ -42,6 +42,8 @@ pub struct Quota {
     pub log_bytes_max: u64,
     /// Bytes of an uploaded filter.
     pub filter_bytes_max: u64,
+    /// Faults among the last 100 calls of one version of a filter at which it is suspended; 0: never.
+    pub filter_faults_max: u32,
     /// Deliveries of the tenant that may be due or held before its ingest is answered 429.
     pub backlog_deliveries_max: u64,
     /// Sources of the tenant.
@@ -54,6 +56,10 @@ pub struct Quota {
     pub filters_bytes_max: u64,
     /// Look-up tables of the tenant.
     pub tables_max: u64,
+    /// Bytes of one version of a look-up table.
+    pub table_bytes_max: u64,
+    /// Bytes of all versions of all look-up tables of the tenant together.
+    pub tables_bytes_max: u64,
     /// Keys of the tenant.
     pub keys_max: u64,
 }
@@ -69,12 +75,15 @@ impl Default for Quota {
             host_calls_max: 1_000,
             log_bytes_max: 16 << 10,
             filter_bytes_max: 24 << 20,
+            filter_faults_max: 50,
             backlog_deliveries_max: 1_000_000,
             sources_max: 100,
             subscriptions_max: 1_000,
             filters_max: 100,
             filters_bytes_max: 256 << 20,
             tables_max: 50,
+            table_bytes_max: 16 << 20,
+            tables_bytes_max: 256 << 20,
             keys_max: 50,
         }
     }

@@ -133,6 +133,12 @@ pub enum Fault {
         /// The filter's words, bounded.
         reason: String,
     },
+    /// Its version is suspended: it faulted too often. It was not called.
+    #[error("is suspended: {reason}")]
+    Suspended {
+        /// Why it was suspended, in words.
+        reason: String,
+    },
     /// The pinned version, or what it needs, is not at hand at this host.
     #[error("could not be started: {detail}")]
     Unavailable {
@@ -156,8 +162,14 @@ impl Fault {
             Self::Sealed { .. } => "sealed",
             Self::Permanent { .. } => "permanent",
             Self::Transient { .. } => "transient",
+            Self::Suspended { .. } => "suspended",
             Self::Unavailable { .. } => "unavailable",
         }
+    }
+
+    /// Whether the filter's own code is to blame, so that it counts towards its suspension.
+    pub fn is_filters_own(&self) -> bool {
+        !self.is_transient() && !matches!(self, Self::Suspended { .. })
     }
 
     /// Whether trying again later can help. All else follows the binding's fault policy.
@@ -203,6 +215,10 @@ pub struct FilterRun {
     /// What it logged, bounded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<LogLine>,
+    /// The engine that ran it; none in records older than this field. The verdict does not depend on it, the fuel and the
+    /// words of a trap may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
 }
 
 /// A line a filter wrote.

@@ -32,6 +32,8 @@ pub struct Parts {
     pub ingest_body_bytes_max: usize,
     /// Bytes of an uploaded filter at the most, for any tenant; its own quota may be smaller.
     pub filter_bytes_max: usize,
+    /// Bytes of an uploaded table at the most, for any tenant; its own quota may be smaller.
+    pub table_bytes_max: usize,
     /// Room for request bodies: one permit a byte.
     pub bodies: Arc<Semaphore>,
     /// Milliseconds a request may take as a whole.

@@ -6,11 +6,13 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{get, post};
 use http::{Method, StatusCode};
 use metrics::counter;
 
-use super::manage::{deliveries, events, filters, keys, rollouts, sources, subscriptions, tables, tenants};
+use super::manage::{
+    deliveries, events, filters, keys, reproduction, rollouts, sources, subscriptions, tables, tenants,
+};
 use super::problem::Problem;
 use super::{Site, health, ingest};
 use crate::telemetry::metric;
@@ -29,8 +31,13 @@ pub(super) fn router(site: Site) -> Router {
         .route("/filters/{name}/backtest", post(rollouts::backtest))
         .route("/filters/{name}/rollout", get(rollouts::show).put(rollouts::put).delete(rollouts::end))
         .route("/filters/{name}/rollout/promote", post(rollouts::promote))
+        .route("/filters/{name}/resume", post(filters::resume))
+        .route("/filters/{name}/versions/{digest}", get(reproduction::component))
         .route("/tables", get(tables::list))
-        .route("/tables/{name}", put(tables::put).delete(tables::remove))
+        .route("/tables/{name}", get(tables::show).put(tables::put).delete(tables::remove))
+        .route("/tables/{name}/activate", post(tables::activate))
+        .route("/tables/{name}/rollback", post(tables::roll_back))
+        .route("/tables/{name}/versions/{digest}", get(reproduction::rows))
         .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))
         .route(
             "/subscriptions/{name}",
@@ -44,7 +51,9 @@ pub(super) fn router(site: Site) -> Router {
         .route("/deliveries", get(deliveries::list))
         .route("/deliveries/{name}", get(deliveries::show))
         .route("/deliveries/{name}/claims", get(deliveries::claims))
-        .route("/deliveries/{name}/redrive", post(deliveries::redrive));
+        .route("/deliveries/{name}/redrive", post(deliveries::redrive))
+        .route("/deliveries/{name}/reproduction", get(reproduction::bundle))
+        .route("/deliveries/{name}/reproduce", post(reproduction::reproduce));
 
     Router::new()
         .route("/ingest/{tenant}/{source}", post(ingest::event).get(ingest::verification))

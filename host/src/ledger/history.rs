@@ -9,6 +9,7 @@ use std::str::FromStr;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::columns::Json;
+use super::outbox::{Content, content};
 use super::settle::RELEASED;
 use super::{Error, Ledger};
 use crate::domain::attempt::Attempt;
@@ -148,11 +149,22 @@ impl Ledger {
     /// A delivery of the tenant.
     pub async fn delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<DeliveryRecord>, Error> {
         let tenant = tenant.clone();
+        self.history_readers().read(move |conn| delivery(conn, &tenant, id)).await
+    }
+
+    /// The same with its event and what its chain made of it, both as of one moment.
+    pub async fn delivery_with_content(
+        &self,
+        tenant: &TenantId,
+        id: DeliveryId,
+    ) -> Result<Option<(DeliveryRecord, Content)>, Error> {
+        let tenant = tenant.clone();
         self.history_readers()
             .read(move |conn| {
-                let mut statement = conn.prepare_cached(concat!(delivery_columns!(), delivery_by_id!()))?;
-                let mut rows = statement.query(params![tenant, id.event, id.subscription, id.run])?;
-                rows.next()?.map(|row| read_delivery(conn, row)).transpose()
+                let reading = conn.unchecked_transaction()?;
+                let Some(record) = delivery(&reading, &tenant, id)? else { return Ok(None) };
+                let content = content(&reading, record.seq)?;
+                Ok(content.map(|content| (record, content)))
             })
             .await
     }
@@ -286,6 +298,12 @@ fn deliveries(
         }
     }
     Ok(page.end())
+}
+
+fn delivery(conn: &Connection, tenant: &TenantId, id: DeliveryId) -> Result<Option<DeliveryRecord>, Error> {
+    let mut statement = conn.prepare_cached(concat!(delivery_columns!(), delivery_by_id!()))?;
+    let mut rows = statement.query(params![tenant, id.event, id.subscription, id.run])?;
+    rows.next()?.map(|row| read_delivery(conn, row)).transpose()
 }
 
 fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Error> {

@@ -27,10 +27,10 @@
 //!    after its commit. A commit that fails is an error for everyone in it, and none of it counts.
 //! 2. An event is in the journal once per dedupe key and window.
 //! 3. Every event at or before the cursor has all its deliveries; none behind it has any, save replays.
-//! 4. A delivery is made once, by `fan_out` or `replay`; only `repin` changes its plan, and only while its chain has not run;
-//!    only `settle` moves it out of due, only `redrive` (and
-//!    `expire_held`, from held to dead) out of rest, only retention and a tenant's removal delete it, and retention
-//!    only what has been at rest for the retention time and never while held.
+//! 4. A delivery is made once, by `fan_out` or `replay`; only `settle` moves it out of due, only `redrive` and `rerun`
+//!    (and `expire_held`, from held to dead) out of rest, only retention and a tenant's removal delete it, and
+//!    retention only what has been at rest for the retention time and never while held. Only `rerun` and `repin`
+//!    change its plan, and only while it has not got through its chain.
 //! 5. `tally` and `plan.refs` are the counts of the rows, at every commit. The backlog in memory is that of `tally`.
 //! 6. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
 //!
@@ -50,6 +50,7 @@ mod plans;
 mod readers;
 mod registry;
 mod repin;
+mod rerun;
 mod retention;
 mod schema;
 mod settle;
@@ -77,6 +78,7 @@ pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, 
 pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX};
 pub use outbox::{Content, DUE_LIMIT_MAX, FAN_OUT_DELIVERIES_MAX, FanOut, Lane};
 pub use registry::{Expected, Snapshot, TenantView, Versioned};
+pub use rerun::Rerun;
 pub use retention::Retained;
 pub use schema::SQLITE_VERSION_MIN;
 pub use settle::Redriven;

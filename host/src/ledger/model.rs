@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::tests::{
     NOW, TENANT, attempt, block_on, copy, event, new_delivery, open, open_at, reopen, run, with_tenant,
 };
-use super::{Appended, Counts, DeliveryQuery, Error, FanOut, Ledger, Redriven};
+use super::{Appended, Counts, DeliveryQuery, Error, FanOut, Ledger, Redriven, Rerun};
 use crate::domain::delivery::{DeliverySeq, Redrive, Settlement, State, Step};
 use crate::domain::event::{EventSeq, NewEvent};
 use crate::domain::filter::Plan;
@@ -25,6 +25,7 @@ enum Op {
     Replay { pick: usize },
     Settle { pick: usize, kind: Kind, twice: bool },
     Redrive { pick: usize, redrive: Redrive },
+    Rerun { pick: usize },
     Wait { days: i64 },
     Retain,
     Restart,
@@ -60,6 +61,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<usize>().prop_map(|pick| Op::Replay { pick }),
         10 => (any::<usize>(), kind, any::<bool>()).prop_map(|(pick, kind, twice)| Op::Settle { pick, kind, twice }),
         4 => (any::<usize>(), redrive).prop_map(|(pick, redrive)| Op::Redrive { pick, redrive }),
+        2 => any::<usize>().prop_map(|pick| Op::Rerun { pick }),
         1 => (1..40_i64).prop_map(|days| Op::Wait { days }),
         1 => Just(Op::Retain),
         1 => Just(Op::Restart),
@@ -316,6 +318,14 @@ async fn apply(
                 }
             };
             prop_assert_eq!(got, expected);
+        }
+        Op::Rerun { pick } => {
+            let Some((seq, delivery)) = model.pick(pick) else { return Ok(ledger) };
+            let applies = matches!(delivery.state, State::Held | State::Dead) && !delivery.filtered;
+            let expected = if applies { model.redrive(seq, Redrive::Again) } else { "not applicable" };
+            let rerun = Rerun { id: delivery.id, plan: model.plan };
+            let due = ledger.rerun(&tenant, vec![rerun, rerun], model.now).await.unwrap();
+            prop_assert_eq!(due.len(), usize::from(expected == "due"));
         }
         Op::Wait { days } => model.now = model.now.plus_millis(days * 24 * 3600 * 1000),
         Op::Retain => {

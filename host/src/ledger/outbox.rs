@@ -137,32 +137,33 @@ impl Ledger {
 
     /// What is needed to go on with a delivery; none where it is gone.
     pub async fn load(&self, delivery: DeliverySeq) -> Result<Option<Content>, Error> {
-        self.readers()
-            .read(move |conn| {
-                let mut statement = conn.prepare_cached(&format!(
-                    "SELECT {EVENT_COLUMNS}, d.filtered, f.claims, d.state, d.attempts, d.due_at, d.filter_tries
-                     FROM delivery d JOIN event e ON e.seq = d.event_seq LEFT JOIN filtered f ON f.delivery = d.seq
-                     WHERE d.seq = ?1"
-                ))?;
-                let mut rows = statement.query([delivery])?;
-                let Some(row) = rows.next()? else { return Ok(None) };
-                Ok(Some(Content {
-                    event: read_event(row)?,
-                    filtered: row.get(13)?,
-                    claims: row.get(14)?,
-                    state: row.get(15)?,
-                    attempts: row.get(16)?,
-                    due_at: row.get(17)?,
-                    filter_tries: row.get(18)?,
-                }))
-            })
-            .await
+        self.readers().read(move |conn| content(conn, delivery)).await
     }
 
     /// Deliveries of the tenant that are due or held. Exact, from memory; never waits.
     pub fn backlog(&self, tenant: &TenantId) -> u64 {
         self.shared().backlog(tenant)
     }
+}
+
+/// See [`Ledger::load`].
+pub(super) fn content(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Content>, Error> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {EVENT_COLUMNS}, d.filtered, f.claims, d.state, d.attempts, d.due_at, d.filter_tries
+         FROM delivery d JOIN event e ON e.seq = d.event_seq LEFT JOIN filtered f ON f.delivery = d.seq
+         WHERE d.seq = ?1"
+    ))?;
+    let mut rows = statement.query([delivery])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    Ok(Some(Content {
+        event: read_event(row)?,
+        filtered: row.get(13)?,
+        claims: row.get(14)?,
+        state: row.get(15)?,
+        attempts: row.get(16)?,
+        due_at: row.get(17)?,
+        filter_tries: row.get(18)?,
+    }))
 }
 
 /// A missing plan is an unreadable column rather than a missing row: a delivery never vanishes silently.

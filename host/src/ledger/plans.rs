@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{Error, Ledger};
 use crate::crypto::sha256;
 use crate::domain::filter::Plan;
-use crate::domain::id::Digest;
+use crate::domain::id::{Digest, FilterName, TableName, TenantId};
 use crate::domain::time::Timestamp;
 
 impl Ledger {
@@ -74,6 +74,52 @@ impl Ledger {
             .await
     }
 
+    /// How many bytes there are by that name, without reading them.
+    pub async fn blob_bytes(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        let digest = *digest;
+        self.readers()
+            .read(move |conn| {
+                Ok(conn
+                    .prepare_cached("SELECT length(body) FROM blob WHERE digest = ?1")?
+                    .query_row([digest], |row| row.get::<_, i64>(0))
+                    .optional()?
+                    .map(i64::cast_unsigned))
+            })
+            .await
+    }
+
+    /// Whether a delivery of the tenant that is kept was made with that version of that filter. Looks through all plans:
+    /// for what is no version of the filter any more.
+    pub async fn ran_filter(&self, tenant: &TenantId, filter: &FilterName, digest: Digest) -> Result<bool, Error> {
+        let (tenant, filter) = (tenant.clone(), filter.clone());
+        self.history_readers()
+            .read(move |conn| {
+                Ok(conn
+                    .prepare_cached(
+                        "SELECT 1 FROM plan p WHERE p.refs > 0 AND p.doc ->> '$.tenant' = ?1
+                             AND EXISTS (SELECT 1 FROM json_each(p.doc, '$.steps') s
+                                 WHERE s.value ->> '$.digest' = ?3 AND s.value ->> '$.binding.filter' = ?2)",
+                    )?
+                    .exists(params![tenant, filter.as_str(), digest.to_string()])?)
+            })
+            .await
+    }
+
+    /// The same for a version of a table.
+    pub async fn saw_table(&self, tenant: &TenantId, table: &TableName, digest: Digest) -> Result<bool, Error> {
+        let (tenant, table) = (tenant.clone(), table.clone());
+        self.history_readers()
+            .read(move |conn| {
+                Ok(conn
+                    .prepare_cached(
+                        "SELECT 1 FROM plan p WHERE p.refs > 0 AND p.doc ->> '$.tenant' = ?1
+                             AND EXISTS (SELECT 1 FROM json_each(p.doc, '$.tables') t WHERE t.key = ?2 AND t.value = ?3)",
+                    )?
+                    .exists(params![tenant, table.as_str(), digest.to_string()])?)
+            })
+            .await
+    }
+
     /// The bytes by that name. [`Error::Corrupt`] where they no longer have their digest.
     pub async fn blob(&self, digest: &Digest) -> Result<Option<Bytes>, Error> {
         let digest = *digest;
@@ -120,7 +166,7 @@ pub(super) fn sweep(conn: &Connection, snapshot: &super::Snapshot, before: Times
         .values()
         .flat_map(|view| {
             let versions = view.filters.values().flat_map(|filter| filter.value.versions.iter().map(|v| v.digest));
-            versions.chain(view.tables.values().map(|table| table.value.digest))
+            versions.chain(view.tables.values().flat_map(|table| table.value.digests()))
         })
         .collect();
     unused.retain(|digest| !used.contains(digest));

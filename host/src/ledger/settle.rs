@@ -1,5 +1,5 @@
 //! How a delivery's row changes: `settle` by the pipeline, `redrive` by a person. Nothing else writes a state, save
-//! [`Ledger::expire_held`].
+//! [`Ledger::rerun`] and [`Ledger::expire_held`].
 
 use rusqlite::{Connection, OptionalExtension, params};
 

@@ -125,6 +125,7 @@ pub(super) fn run() -> FilterRun {
         memory_bytes: 65_536,
         elapsed_us: 90,
         log: vec![],
+        engine: Some("wasmtime 1.2.3 00000000".into()),
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::domain::backtest::{Ask, CHANGES_MAX, Calls, Report, Spread};
-use crate::domain::delivery::{DeliverySeq, DueDelivery};
+use crate::domain::chain::{ChainEnd, Chained};
 use crate::domain::event::Event;
 use crate::domain::filter::Plan;
 use crate::domain::id::{DeliveryId, Digest, FilterName, SourceName, SubscriptionId, TenantId};
@@ -22,8 +22,6 @@ use crate::ledger::{self, EventQuery, HISTORY_LIMIT_MAX};
 
 use super::Pipeline;
 use super::fanout::wants;
-use super::filter::{ChainEnd, Chained};
-use super::plan::pin;
 use super::shadow::said;
 
 /// Tenants whose backtest runs.
@@ -118,7 +116,7 @@ impl Pipeline {
         let Some(view) = snapshot.tenant(&ask.tenant) else { return BTreeMap::new() };
         let part = |id: &SubscriptionId| {
             let subscription = &view.subscriptions.get(id)?.value;
-            let before = pin(subscription, view);
+            let before = self.pinned_now(subscription)?;
             let mut after = before.clone();
             for step in after.steps.iter_mut().filter(|step| step.binding.filter == ask.filter) {
                 step.digest = ask.candidate;
@@ -145,20 +143,9 @@ impl Pipeline {
     }
 
     async fn both(&self, [before, after]: &[Plan; 2], event: &Event, subscription: SubscriptionId) -> [Chained; 2] {
-        // As its first delivery would be, which is what filters see of it.
-        let delivery = DueDelivery {
-            seq: DeliverySeq(0),
-            id: DeliveryId { event: event.id, subscription, run: 0 },
-            event: event.seq,
-            tenant: event.tenant.clone(),
-            plan: Digest([0; 32]),
-            due_at: event.accepted_at,
-            attempts: 0,
-            attempts_before: 0,
-            filter_tries: 0,
-            filtered: false,
-        };
-        [self.run_chain(before, event, &delivery).await, self.run_chain(after, event, &delivery).await]
+        // As of its first delivery, which is what filters see of it.
+        let delivery = DeliveryId { event: event.id, subscription, run: 0 };
+        [self.run_chain(before, event, delivery).await, self.run_chain(after, event, delivery).await]
     }
 }
 

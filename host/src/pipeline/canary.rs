@@ -2,8 +2,8 @@
 //!
 //! The choice is made when a chain is pinned, so a retry or a restart runs what was chosen. A rollout that ends without
 //! its candidate's promotion leaves deliveries behind that have the candidate pinned. Those that have not run it run the
-//! active version instead ([`Pipeline::without_withdrawn`]); those that its faults hold are run again
-//! ([`Pipeline::release_held_by`]). So nobody's event is lost to a trial.
+//! active version instead ([`Pipeline::without_withdrawn`]); those that its faults hold are run anew (`release`, by the
+//! filter's `releasing`). So nobody's event is lost to a trial.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,20 +12,19 @@ use std::time::Duration;
 use metrics::counter;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::crypto::sha256;
-use crate::domain::delivery::{DueDelivery, Redrive, State};
+use crate::domain::delivery::DueDelivery;
 use crate::domain::filter::{Binding, Filter, Plan, PlanStep};
 use crate::domain::id::{Digest, EventId, FilterName, TenantId};
 use crate::domain::rollout::{EndReason, Mode, Rollout};
 use crate::domain::subscription::Subscription;
-use crate::domain::verdict::FilterRun;
-use crate::ledger::{self, DeliveryQuery, Expected, HISTORY_LIMIT_MAX, Redriven, TenantView};
+use crate::domain::verdict::{Fault, FilterRun};
+use crate::ledger::{self, Expected, TenantView};
 use crate::telemetry::metric;
 
 use super::Pipeline;
-use super::dispatcher;
 
 /// Wait before trying again after the ledger failed, in milliseconds.
 const RETRY_MS: u64 = 1_000;
@@ -100,21 +99,13 @@ impl Pending {
     }
 }
 
-/// Ends canaries that fault too often, and releases what they hold. Runs until `stop`.
-pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: CancellationToken) {
-    // A crash may have come between the end of a rollout and the release.
-    for (tenant, view) in &pipeline.ledger.snapshot().tenants {
-        for filter in view.filters.values().map(|filter| &filter.value) {
-            for version in filter.versions.iter().filter(|version| filter.is_withdrawn(&version.digest)) {
-                pipeline.pending.add((tenant.clone(), filter.name.clone(), version.digest));
-            }
-        }
-    }
+/// Ends canaries that fault too often. Runs until `stop`.
+pub async fn run(pipeline: Pipeline, stop: CancellationToken) {
     loop {
         pipeline.trials.keep(&pipeline.ledger.snapshot());
         for (tenant, filter, digest) in pipeline.pending.take() {
-            if let Err(error) = pipeline.look_after(&tenant, &filter, digest, &dispatcher).await {
-                error!(%tenant, %filter, %error, "a rollout could not be ended, or what it holds not be released; it is tried again");
+            if let Err(error) = pipeline.end_canary(&tenant, &filter, digest).await {
+                error!(%tenant, %filter, %error, "a canary that faults too often could not be ended; it is tried again");
                 pipeline.pending.add((tenant, filter, digest));
                 tokio::select! {
                     () = stop.cancelled() => return,
@@ -130,17 +121,16 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
 }
 
 impl Pipeline {
-    /// To be called when a person has ended the rollout of a candidate: what its faults hold is run again.
-    pub fn rollout_ended(&self, tenant: &TenantId, filter: &FilterName, candidate: Digest) {
+    /// To be called when a person has ended the rollout of a filter.
+    pub fn rollout_ended(&self, tenant: &TenantId, filter: &FilterName) {
         self.trials.forget(tenant, filter);
-        self.pending.add((tenant.clone(), filter.clone(), candidate));
     }
 
     /// Counts what candidates did in a delivery's chain. Calls that could not decide now are no evidence either way.
     pub(super) fn count_candidates(&self, tenant: &TenantId, runs: &[FilterRun]) {
         let snapshot = self.ledger.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return };
-        for run in runs.iter().filter(|run| !run.fault.as_ref().is_some_and(|fault| fault.is_transient())) {
+        for run in runs.iter().filter(|run| run.fault.as_ref().is_none_or(Fault::is_filters_own)) {
             let Some(rollout) = canary_of(view, &run.filter, run.digest) else { continue };
             let now = self.clock.now();
             let counted = self.trials.count((tenant, &run.filter), rollout, run.fault.is_some(), now);
@@ -171,29 +161,11 @@ impl Pipeline {
         Ok((Arc::new(plan), DueDelivery { plan: digest, ..delivery }))
     }
 
-    /// To be called after a delivery was settled as held: whoever withdrew the version that holds it may have looked
-    /// before.
-    pub(super) fn held_by_withdrawn(&self, tenant: &TenantId, run: &FilterRun) {
+    /// Whether a version was on trial, and the trial ended without its promotion.
+    pub(super) fn is_withdrawn(&self, tenant: &TenantId, filter: &FilterName, digest: Digest) -> bool {
         let snapshot = self.ledger.snapshot();
-        let filter = snapshot.tenant(tenant).and_then(|view| view.filters.get(&run.filter));
-        if filter.is_some_and(|filter| filter.value.is_withdrawn(&run.digest)) {
-            self.pending.add((tenant.clone(), run.filter.clone(), run.digest));
-        }
-    }
-
-    async fn look_after(
-        &self,
-        tenant: &TenantId,
-        filter: &FilterName,
-        digest: Digest,
-        dispatcher: &dispatcher::Handle,
-    ) -> Result<(), ledger::Error> {
-        self.end_canary(tenant, filter, digest).await?;
-        let stored = self.ledger.snapshot().tenant(tenant).and_then(|view| view.filters.get(filter).cloned());
-        if stored.is_some_and(|stored| stored.value.is_withdrawn(&digest)) {
-            self.release_held_by(tenant, filter, digest, dispatcher).await?;
-        }
-        Ok(())
+        let filter = snapshot.tenant(tenant).and_then(|view| view.filters.get(filter));
+        filter.is_some_and(|filter| filter.value.is_withdrawn(&digest))
     }
 
     /// Ends the canary of this candidate where it faults too often. A person's change in between comes first.
@@ -224,41 +196,6 @@ impl Pipeline {
                 }
             }
         }
-    }
-
-    /// Makes due again what faults of a withdrawn version hold. The filter stage then runs the active version.
-    async fn release_held_by(
-        &self,
-        tenant: &TenantId,
-        filter: &FilterName,
-        digest: Digest,
-        dispatcher: &dispatcher::Handle,
-    ) -> Result<(), ledger::Error> {
-        let (mut count, mut cursor) = (0_usize, None);
-        loop {
-            let query = DeliveryQuery { state: Some(State::Held), ..DeliveryQuery::default() };
-            let page = self.ledger.deliveries(tenant, query, cursor, HISTORY_LIMIT_MAX).await?;
-            for record in page.items {
-                // A chain that is held ends with the run that holds it.
-                let by = record.runs.last().filter(|run| run.fault.is_some());
-                if !by.is_some_and(|run| run.filter == *filter && run.digest == digest) {
-                    continue;
-                }
-                let now = self.clock.now();
-                if let Some(Redriven::Due(due)) = self.ledger.redrive(tenant, record.id, Redrive::Again, now).await? {
-                    dispatcher.due(vec![due]).await;
-                    count += 1;
-                }
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
-        }
-        if count > 0 {
-            info!(%tenant, %filter, %digest, count, "what a withdrawn version held is run again with the active one");
-        }
-        Ok(())
     }
 }
 

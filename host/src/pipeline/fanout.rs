@@ -74,7 +74,7 @@ async fn one_batch(
                 continue;
             }
             let choices = choices(subscription, view, event.subject.as_deref(), event.id);
-            let plan = pinned.plan_of(ledger, subscription, view, choices).await?;
+            let plan = pinned.plan_of(pipeline, subscription, view, choices).await?;
             deliveries.push(NewDelivery {
                 id: DeliveryId { event: event.id, subscription: subscription.id, run: 0 },
                 event: event.seq,

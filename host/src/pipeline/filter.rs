@@ -1,44 +1,27 @@
 //! The chain: each filter over what the one before left, once per delivery. The bytes it makes are kept before the
 //! first send, so that every retry and every restart sends the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::domain::chain::{self, Chain, ChainEnd, Chained};
 use crate::domain::delivery::{DueDelivery, State, Step};
 use crate::domain::event::Event;
 use crate::domain::filter::{Grant, Plan, PlanStep};
+use crate::domain::id::{DeliveryId, TenantId};
 use crate::domain::secret::binding_context;
-use crate::domain::set::{self, Applied, SetToken};
+use crate::domain::set::SetToken;
+use crate::domain::table;
+use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
-use crate::domain::verdict::{Fault, FaultPolicy, FilterRun, Verdict};
+use crate::domain::verdict::{Fault, FilterRun, Verdict};
 use crate::ledger;
 use crate::sandbox::{Call, EventView};
 
 use super::Pipeline;
+use super::health::Suspensions;
 use super::shadow::Witness;
 use super::tables::PinnedTables;
-
-/// What a chain came to.
-#[derive(Debug, Clone)]
-pub struct Chained {
-    /// How it ended.
-    pub end: ChainEnd,
-    /// What each filter did.
-    pub runs: Vec<FilterRun>,
-}
-
-/// How a chain ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChainEnd {
-    /// These claims go on; none: the SET as normalized.
-    Through(Option<String>),
-    /// Ended by a filter's drop or a fault policy, and why.
-    Dropped(String),
-    /// Kept back by a fault, and why.
-    Held(String),
-    /// To be tried again, and why.
-    Again(String),
-}
 
 /// A delivery whose chain has run: what `seal` takes.
 #[derive(Debug)]
@@ -95,11 +78,12 @@ impl Pipeline {
             return Ok(Progress::Rests);
         }
         let (plan, delivery) = self.without_withdrawn(plan, delivery).await?;
+        let suspensions = self.suspensions(&event.tenant);
         let mut witness = self.witness(&plan, &event.tenant);
-        let Chained { end, runs } = self.chain(&plan, &event, &delivery, &mut witness).await;
+        let Chained { end, runs } = self.chain(&plan, &event, delivery.id, &suspensions, &mut witness).await;
         self.count_candidates(&event.tenant, &runs);
-        self.shadow(witness, &plan, &event, &delivery);
-        let holds = runs.last().filter(|run| run.fault.is_some()).cloned();
+        self.judge(&event.tenant, &runs).await;
+        self.shadow(witness, &plan, &event, delivery.id);
         let step = match end {
             ChainEnd::Through(claims) => {
                 // Without filters there is nothing to keep: the SET is in the journal.
@@ -116,10 +100,21 @@ impl Pipeline {
             Step::FilterAgain { due_at, .. } => Some(*due_at),
             _ => None,
         };
-        let held = matches!(step, Step::Held { .. });
+        let suspended = matches!(&step, Step::Held { runs, .. } if runs.last().is_some_and(is_suspended));
+        let holding = match &step {
+            Step::Held { runs, .. } => runs.last().map(|run| (run.filter.clone(), run.digest)),
+            _ => None,
+        };
         self.settle(&delivery, step).await?;
-        if let Some(run) = holds.filter(|_| held) {
-            self.held_by_withdrawn(&delivery.tenant, &run);
+        // Whoever withdrew the version may have looked before the delivery was held.
+        if let Some((filter, digest)) = holding
+            && self.is_withdrawn(&delivery.tenant, &filter, digest)
+            && let Some(row) = self.pin_anew(&delivery.tenant, delivery.id).await?
+        {
+            return Ok(Progress::Again(Box::new(row)));
+        }
+        if suspended && let Some(row) = self.chain_is_free_again(&plan, &delivery).await? {
+            return Ok(Progress::Again(Box::new(row)));
         }
         Ok(again.map_or(Progress::Rests, |due_at| {
             let filter_tries = delivery.filter_tries + 1;
@@ -127,54 +122,62 @@ impl Pipeline {
         }))
     }
 
-    /// Runs a plan over an event. Decides nothing about the delivery and stores nothing.
-    pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: &DueDelivery) -> Chained {
-        self.chain(plan, event, delivery, &mut Witness::default()).await
+    /// A delivery was held because a version is suspended. Where that is over meanwhile, or its subscription's chain has
+    /// another version by now, whoever ended it may have looked before the delivery was held: it is run again here.
+    async fn chain_is_free_again(
+        &self,
+        plan: &Plan,
+        delivery: &DueDelivery,
+    ) -> Result<Option<DueDelivery>, ledger::Error> {
+        let suspensions = self.suspensions(&delivery.tenant);
+        let now = match self.subscription(&delivery.tenant, delivery.id.subscription) {
+            Some(subscription) => self.pinned_now(&subscription.value),
+            None => None,
+        };
+        if suspensions.concern(now.as_ref().unwrap_or(plan)) {
+            return Ok(None);
+        }
+        self.pin_anew(&delivery.tenant, delivery.id).await
     }
 
-    async fn chain(&self, plan: &Plan, event: &Event, delivery: &DueDelivery, witness: &mut Witness) -> Chained {
-        let mut claims: Option<SetToken> = None;
-        let mut runs = Vec::with_capacity(plan.steps.len());
+    /// Runs a plan over an event, within the limits that were pinned with it, suspended versions and all. Decides nothing
+    /// about the delivery and stores nothing, so that a chain can be run again at any time.
+    pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> Chained {
+        self.chain(plan, event, delivery, &Suspensions::ignored(), &mut Witness::default()).await
+    }
+
+    async fn chain(
+        &self,
+        plan: &Plan,
+        event: &Event,
+        delivery: DeliveryId,
+        suspensions: &Suspensions,
+        witness: &mut Witness,
+    ) -> Chained {
+        let mut chain = Chain::over(&event.set);
         let tables = match self.tables_of(plan).await {
             Ok(tables) => tables,
-            Err(detail) => return Chained { end: ChainEnd::Again(detail), runs },
+            Err(detail) => return chain.ended(ChainEnd::Again(detail)),
         };
+        let quota = self.quota_for(plan, &event.tenant);
         for (place, step) in plan.steps.iter().enumerate() {
-            let before = claims.as_ref().unwrap_or(&event.set);
-            let (decided, mut run) = self.run_step(step, before, event, delivery, &tables).await;
-            let quota = self.quota_of(&event.tenant);
-            let applied = decided.and_then(|verdict| set::apply(before, verdict, quota.output_bytes_max));
-            witness.see(place, before, &applied, &run);
-            let fault = match applied {
-                Ok(Applied::Dropped(reason)) => {
-                    run.reason = Some(reason.clone());
-                    runs.push(run);
-                    let end = ChainEnd::Dropped(format!("filter `{}`: {reason}", step.binding.filter));
-                    return Chained { end, runs };
-                }
-                Ok(applied) => {
-                    if let Applied::Changed(after) = applied {
-                        claims = Some(after);
-                    }
-                    runs.push(run);
-                    continue;
-                }
-                Err(fault) => fault,
+            let (decided, run) = match suspensions.fault(step) {
+                Some(fault) => (Err(fault), not_run(step)),
+                None => self.run_step(step, chain.claims(), event, delivery, &tables, &quota).await,
             };
-            run.verdict = None;
-            run.fault = Some(fault.clone());
-            runs.push(run);
-            let reason = format!("filter `{}` {fault}", step.binding.filter);
-            if fault.is_transient() {
-                return Chained { end: ChainEnd::Again(reason), runs };
-            }
-            match step.binding.on_fault {
-                FaultPolicy::Hold => return Chained { end: ChainEnd::Held(reason), runs },
-                FaultPolicy::Drop => return Chained { end: ChainEnd::Dropped(reason), runs },
-                FaultPolicy::Open => {}
+            witness.see(place, chain.claims(), &decided, &run);
+            let of = chain::Step::from(&step.binding);
+            if let Some(end) = chain.step(of, decided, run, quota.output_bytes_max) {
+                return chain.ended(end);
             }
         }
-        Chained { end: ChainEnd::Through(claims.map(|set| set.text)), runs }
+        chain.through()
+    }
+
+    /// The tenant's quota, with the limits that were pinned with a plan.
+    pub(super) fn quota_for(&self, plan: &Plan, tenant: &TenantId) -> Quota {
+        let quota = self.quota_of(tenant);
+        plan.limits.as_ref().map_or(quota.clone(), |limits| quota.with(limits))
     }
 
     pub(super) async fn run_step(
@@ -182,11 +185,12 @@ impl Pipeline {
         step: &PlanStep,
         before: &SetToken,
         event: &Event,
-        delivery: &DueDelivery,
+        delivery: DeliveryId,
         tables: &Arc<PinnedTables>,
+        quota: &Quota,
     ) -> (Result<Verdict, Fault>, FilterRun) {
         let binding = &step.binding;
-        let context = binding_context(&event.tenant, &delivery.id.subscription);
+        let context = binding_context(&event.tenant, &delivery.subscription);
         let mut secrets = BTreeMap::new();
         if binding.grants.contains(&Grant::Config) {
             for (name, sealed) in &binding.secrets {
@@ -213,36 +217,42 @@ impl Pipeline {
                     subject: event.subject.clone(),
                     tenant: event.tenant.clone(),
                     source: event.source.clone(),
-                    subscription: delivery.id.subscription,
-                    delivery: delivery.id,
+                    subscription: delivery.subscription,
+                    delivery,
                     claims: before.text.clone(),
                 },
                 config: binding.config.get().into(),
                 secrets,
                 grants: binding.grants.clone(),
                 tables: tables.clone(),
-                quota: self.quota_of(&event.tenant),
+                quota: quota.clone(),
             })
             .await;
         (ran.verdict, ran.run)
     }
 
     pub(super) async fn tables_of(&self, plan: &Plan) -> Result<Arc<PinnedTables>, String> {
-        let mut pinned = BTreeMap::new();
+        let mut pinned = HashMap::with_capacity(plan.tables.len());
         for (name, digest) in &plan.tables {
             let rows = self
                 .tables
                 .try_get_with(*digest, async {
                     let bytes = self.ledger.blob(digest).await.map_err(|e| e.to_string())?;
                     let bytes = bytes.ok_or_else(|| format!("the table `{name}` ({digest}) is not in the ledger"))?;
-                    crate::domain::table::parse(&bytes).map(Arc::new)
+                    // Megabytes of JSON: not on a thread that others wait for.
+                    let rows = tokio::task::spawn_blocking(move || table::parse(&bytes)).await;
+                    rows.map_err(|e| e.to_string())?.map(Arc::new)
                 })
                 .await
                 .map_err(|error: Arc<String>| error.as_ref().clone())?;
-            pinned.insert(name.clone(), rows);
+            pinned.insert(name.as_str().into(), rows);
         }
         Ok(Arc::new(PinnedTables(pinned)))
     }
+}
+
+fn is_suspended(run: &FilterRun) -> bool {
+    matches!(run.fault, Some(Fault::Suspended { .. }))
 }
 
 fn not_run(step: &PlanStep) -> FilterRun {
@@ -256,5 +266,6 @@ fn not_run(step: &PlanStep) -> FilterRun {
         memory_bytes: 0,
         elapsed_us: 0,
         log: Vec::new(),
+        engine: None,
     }
 }

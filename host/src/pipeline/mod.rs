@@ -15,9 +15,12 @@
 //!           deliver    one exchange with the receiver                           -> Attempt
 //!           settle     what the attempt means; ==settle==                       -> delivered | due again | dead
 //!
-//! canary    ends rollouts that fault too often; what they hold is run again       -> DueDelivery
-//! shadow    a candidate beside the active version, after a chain has run: counted, never sent
-//! backtest  stored events once more, with two versions: answered, never stored
+//! loop C    release    what a filter's faults held, once its tenant has decided about that filter
+//!                      ==rerun: due again, the chain pinned anew==              -> DueDelivery
+//!
+//! beside    canary     some subjects run a candidate (plan); ended where it faults too often
+//!           shadow     a candidate runs after the chain has: counted, never sent
+//!           backtest   stored events once more, with two versions: answered, never stored
 //! ```
 //!
 //! No transaction and no lock is held while a guest or a receiver is at work. Every transaction may be run again.
@@ -29,10 +32,12 @@ pub mod deliver;
 pub mod dispatcher;
 pub mod fanout;
 pub mod filter;
+mod health;
 mod lane;
 pub mod normalize;
 mod plan;
 pub mod prove;
+pub mod release;
 pub mod seal;
 mod settle;
 mod shadow;
@@ -85,6 +90,8 @@ pub struct Parts {
     backtests: backtest::Running,
     /// Milliseconds of one backtest.
     backtest_ms_max: u64,
+    /// Faults of filters, counted.
+    pub(crate) health: health::Health,
     /// Bounds of what is taken in.
     pub limits: JsonLimits,
 }
@@ -125,6 +132,7 @@ impl Parts {
             shadows: shadow::InFlight::new(rollout.shadow_in_flight_per_tenant_max),
             backtests: backtest::Running::default(),
             backtest_ms_max: rollout.backtest_ms_max,
+            health: health::Health::default(),
             limits,
         }
     }

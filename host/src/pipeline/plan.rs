@@ -5,20 +5,23 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::domain::filter::{Grant, Plan, PlanStep};
 use crate::domain::id::{Digest, SubscriptionId};
+use crate::domain::limits::CallLimits;
 use crate::domain::subscription::Subscription;
-use crate::ledger::{self, Ledger, TenantView};
+use crate::ledger::{self, TenantView};
 
+use super::Pipeline;
 use super::canary::{Choice, put_in};
 
 /// The chain as it is in `view`. Never fails: one bad chain must not stop the journal for all others.
-pub(super) fn pin(subscription: &Subscription, view: &TenantView) -> Plan {
+fn pin(subscription: &Subscription, view: &TenantView, limits: CallLimits) -> Plan {
+    let tenant = Some(view.tenant.value.id.clone());
     let mut steps = Vec::with_capacity(subscription.chain.len());
     let mut looks_up = false;
     for binding in &subscription.chain {
         let active = view.filters.get(&binding.filter).and_then(|filter| filter.value.active);
         let Some(digest) = active else {
             let broken = Some(format!("the filter `{}` has no active version", binding.filter));
-            return Plan { broken, ..Plan::default() };
+            return Plan { tenant, broken, ..Plan::default() };
         };
         looks_up |= binding.grants.contains(&Grant::Lookup);
         steps.push(PlanStep { binding: binding.clone(), digest });
@@ -29,7 +32,21 @@ pub(super) fn pin(subscription: &Subscription, view: &TenantView) -> Plan {
     } else {
         BTreeMap::new()
     };
-    Plan { steps, tables, broken: None }
+    Plan { tenant, steps, limits: Some(limits), tables, broken: None }
+}
+
+impl Pipeline {
+    /// What a call of the tenant's filters may use at this host now.
+    fn limits_of(&self, view: &TenantView) -> CallLimits {
+        let quota = view.tenant.value.quota.as_ref().unwrap_or(&self.quota);
+        self.sandbox.within_pool(CallLimits::from(quota))
+    }
+
+    /// The chain as it is now; none where the tenant is gone.
+    pub(super) fn pinned_now(&self, subscription: &Subscription) -> Option<Plan> {
+        let snapshot = self.ledger.snapshot();
+        snapshot.tenant(&subscription.tenant).map(|view| pin(subscription, view, self.limits_of(view)))
+    }
 }
 
 /// Plans in force, by subscription and by what of its chain runs a candidate, so that a plan is pinned once per change
@@ -51,7 +68,7 @@ impl Pinned {
 
     pub(super) async fn plan_of(
         &mut self,
-        ledger: &Ledger,
+        pipeline: &Pipeline,
         subscription: &Subscription,
         view: &TenantView,
         choices: Vec<Choice>,
@@ -60,9 +77,9 @@ impl Pinned {
         if let Some(digest) = self.plans.get(&key) {
             return Ok(*digest);
         }
-        let mut plan = pin(subscription, view);
+        let mut plan = pin(subscription, view, pipeline.limits_of(view));
         put_in(&mut plan, &key.1);
-        let digest = ledger.intern_plan(&plan).await?;
+        let digest = pipeline.ledger.intern_plan(&plan).await?;
         self.plans.insert(key, digest);
         Ok(digest)
     }

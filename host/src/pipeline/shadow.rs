@@ -9,14 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::counter;
 
-use crate::domain::delivery::DueDelivery;
 use crate::domain::event::Event;
 use crate::domain::filter::{Plan, PlanStep};
-use crate::domain::id::TenantId;
+use crate::domain::id::{DeliveryId, TenantId};
 use crate::domain::json::differences;
 use crate::domain::rollout::{DIFFERENCE_BYTES_MAX, Difference, Mode, Rollout, Said};
 use crate::domain::set::{self, Applied, SetToken};
-use crate::domain::verdict::{Fault, FilterRun};
+use crate::domain::verdict::{Fault, FilterRun, Verdict};
 use crate::telemetry::metric;
 
 use super::Pipeline;
@@ -35,16 +34,16 @@ struct Seen {
     place: usize,
     rollout: Rollout,
     before: SetToken,
-    applied: Result<Applied, Fault>,
+    decided: Result<Verdict, Fault>,
     run: FilterRun,
 }
 
 impl Witness {
-    /// Called for each step, with what it got and what came of it.
-    pub(super) fn see(&mut self, place: usize, before: &SetToken, applied: &Result<Applied, Fault>, run: &FilterRun) {
+    /// Called for each step, with what it got and what it decided.
+    pub(super) fn see(&mut self, place: usize, before: &SetToken, decided: &Result<Verdict, Fault>, run: &FilterRun) {
         if let Some((_, rollout)) = self.watched.iter().find(|(watched, _)| *watched == place) {
             let (rollout, before) = (rollout.clone(), before.clone());
-            self.seen.push(Seen { place, rollout, before, applied: applied.clone(), run: run.clone() });
+            self.seen.push(Seen { place, rollout, before, decided: decided.clone(), run: run.clone() });
         }
     }
 }
@@ -103,7 +102,7 @@ impl Pipeline {
     }
 
     /// Starts the shadow runs of what was seen, as far as there is room, and goes on at once.
-    pub(super) fn shadow(&self, witness: Witness, plan: &Arc<Plan>, event: &Event, delivery: &DueDelivery) {
+    pub(super) fn shadow(&self, witness: Witness, plan: &Arc<Plan>, event: &Event, delivery: DeliveryId) {
         for seen in witness.seen {
             let name = seen.run.filter.clone();
             let Some(place) = self.shadows.take(&event.tenant) else {
@@ -112,34 +111,26 @@ impl Pipeline {
                 self.count_shadow(&event.tenant, "skipped");
                 continue;
             };
-            let (pipeline, plan, event, delivery) = (self.clone(), plan.clone(), event.clone(), delivery.clone());
+            let (pipeline, plan, event) = (self.clone(), plan.clone(), event.clone());
             // Not waited for when the host stops: the sandbox ends the call, and what was not compared is not counted.
             tokio::spawn(async move {
-                pipeline.run_shadow(&seen, &plan, &event, &delivery).await;
+                pipeline.run_shadow(seen, &plan, &event, delivery).await;
                 drop(place);
             });
         }
     }
 
-    async fn run_shadow(&self, seen: &Seen, plan: &Plan, event: &Event, delivery: &DueDelivery) {
+    async fn run_shadow(&self, seen: Seen, plan: &Plan, event: &Event, delivery: DeliveryId) {
+        let Seen { place, rollout, before, decided, run: mut active } = seen;
         // Of a chain whose tables could not be read, no step was seen.
         let Ok(tables) = self.tables_of(plan).await else { return };
-        let step = PlanStep { digest: seen.rollout.digest, ..plan.steps[seen.place].clone() };
-        let (decided, mut run) = self.run_step(&step, &seen.before, event, delivery, &tables).await;
-        let output_bytes_max = self.quota_of(&event.tenant).output_bytes_max;
-        let applied = decided.and_then(|verdict| set::apply(&seen.before, verdict, output_bytes_max));
-        // A verdict that makes no valid SET is a fault, as it is in a chain.
-        if let Err(fault) = &applied {
-            run.verdict = None;
-            run.fault = Some(fault.clone());
-        }
-        let mut active = seen.run.clone();
-        if let Err(fault) = &seen.applied {
-            active.verdict = None;
-            active.fault = Some(fault.clone());
-        }
-        let undecided = [&active, &run].iter().any(|run| run.fault.as_ref().is_some_and(Fault::is_transient));
-        let same = is_same(&active, &seen.applied, &run, &applied);
+        let quota = self.quota_for(plan, &event.tenant);
+        let step = PlanStep { digest: rollout.digest, ..plan.steps[place].clone() };
+        let (candidate_decided, mut candidate) = self.run_step(&step, &before, event, delivery, &tables, &quota).await;
+        let active_applied = applied(&before, decided, &mut active, quota.output_bytes_max);
+        let candidate_applied = applied(&before, candidate_decided, &mut candidate, quota.output_bytes_max);
+        let undecided = [&active, &candidate].iter().any(|run| run.fault.as_ref().is_some_and(|f| !f.is_filters_own()));
+        let same = is_same(&active, &active_applied, &candidate, &candidate_applied);
         let result = match (undecided, same) {
             (true, _) => "undecided",
             (_, true) => "same",
@@ -148,21 +139,21 @@ impl Pipeline {
         // Large texts are compared before the numbers are locked.
         let claims = |applied: &Result<Applied, Fault>| match applied {
             Ok(Applied::Changed(after)) => Some(after.text.clone()),
-            Ok(Applied::Unchanged) => Some(seen.before.text.clone()),
+            Ok(Applied::Unchanged) => Some(before.text.clone()),
             Ok(Applied::Dropped(_)) | Err(_) => None,
         };
         let sample = (result == "different").then(|| Difference {
             event: event.id,
-            subscription: delivery.id.subscription,
+            subscription: delivery.subscription,
             active: said(&active),
-            candidate: said(&run),
-            claims: match (claims(&seen.applied), claims(&applied)) {
+            candidate: said(&candidate),
+            claims: match (claims(&active_applied), claims(&candidate_applied)) {
                 (Some(active), Some(candidate)) => differences(&active, &candidate, DIFFERENCE_BYTES_MAX),
                 _ => Vec::new(),
             },
         });
         let now = self.clock.now();
-        self.trials.compare((&event.tenant, &run.filter), &seen.rollout, now, |report| {
+        self.trials.compare((&event.tenant, &candidate.filter), &rollout, now, |report| {
             if undecided {
                 report.undecided += 1;
                 return;
@@ -171,7 +162,7 @@ impl Pipeline {
             report.same += u64::from(same);
             report.different += u64::from(!same);
             report.active.add(active.fuel, active.elapsed_us, active.fault.is_some());
-            report.candidate.add(run.fuel, run.elapsed_us, run.fault.is_some());
+            report.candidate.add(candidate.fuel, candidate.elapsed_us, candidate.fault.is_some());
             report.samples.extend(sample);
         });
         self.count_shadow(&event.tenant, result);
@@ -180,6 +171,21 @@ impl Pipeline {
     fn count_shadow(&self, tenant: &TenantId, result: &'static str) {
         counter!(metric::SHADOW_RUNS, "tenant" => tenant.to_string(), "result" => result).increment(1);
     }
+}
+
+/// What a decision makes of the claims. A verdict that makes no valid SET is a fault, as it is in a chain.
+fn applied(
+    before: &SetToken,
+    decided: Result<Verdict, Fault>,
+    run: &mut FilterRun,
+    output_bytes_max: u64,
+) -> Result<Applied, Fault> {
+    let applied = decided.and_then(|verdict| set::apply(before, verdict, output_bytes_max));
+    if let Err(fault) = &applied {
+        run.verdict = None;
+        run.fault = Some(fault.clone());
+    }
+    applied
 }
 
 /// Whether two versions agree: the same verdict, and the same bytes after it; or the same kind of fault.

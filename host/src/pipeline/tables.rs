@@ -1,19 +1,18 @@
 //! The tables a plan pinned, read once and shared.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::domain::id::{Digest, TableName};
+use crate::domain::id::Digest;
 use crate::domain::table::Rows;
 use crate::sandbox::Tables;
 
 /// The tables of one plan, as the sandbox asks for them.
-pub(super) struct PinnedTables(pub(super) BTreeMap<TableName, Arc<Rows>>);
+pub(super) struct PinnedTables(pub(super) HashMap<Box<str>, Arc<Rows>>);
 
 impl Tables for PinnedTables {
     fn get(&self, table: &str, key: &str) -> Option<Option<Arc<str>>> {
-        let rows = self.0.iter().find(|(name, _)| name.as_str() == table)?.1;
-        Some(rows.get(key).cloned())
+        Some(self.0.get(table)?.get(key).cloned())
     }
 }
 

@@ -82,6 +82,7 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
         memory_bytes: state.limits.memory_bytes_peak(),
         elapsed_us: u64::try_from(asked_at.elapsed().as_micros()).unwrap_or(u64::MAX),
         log: state.log.finish(),
+        engine: None,
     };
     Ran { verdict, run }
 }

@@ -102,6 +102,14 @@ pub(super) fn compatibility(engine: &Engine) -> [u8; 32] {
     crate::crypto::sha256(&parts.0)
 }
 
+/// The engine's version, as a test finds it in `Cargo.lock`.
+const VERSION: &str = "48.0.8";
+
+/// The engine in a few characters: two that are the same make the same machine code of a filter.
+pub(super) fn id(engine: &Engine) -> String {
+    format!("wasmtime {VERSION} {}", hex::encode(&compatibility(engine)[..4]))
+}
+
 /// Keeps what is hashed, since `std`'s hash would be 64 bits and could differ between two builds.
 #[derive(Default)]
 struct HashedBytes(Vec<u8>);
@@ -113,5 +121,29 @@ impl std::hash::Hasher for HashedBytes {
 
     fn finish(&self) -> u64 {
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_one_that_is_linked() {
+        let lock = include_str!("../../../Cargo.lock");
+        assert!(lock.contains(&format!("name = \"wasmtime\"\nversion = \"{VERSION}\"")), "{VERSION} is another one");
+    }
+
+    #[test]
+    fn the_pool_does_not_decide_the_machine_code() {
+        let components: super::super::Components = std::sync::Arc::new(|_| Box::pin(std::future::ready(None)));
+        let options = |memory_bytes_max| Options {
+            memory_bytes_max,
+            instances_max: 1,
+            ..Options::new("nowhere".into(), [0; 32], components.clone())
+        };
+        let small = pooled(&options(16 << 20)).unwrap();
+        assert_eq!(id(&small), id(&pooled(&options(64 << 20)).unwrap()));
+        assert_eq!(id(&small), id(&compile_only().unwrap()));
     }
 }

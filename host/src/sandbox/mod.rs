@@ -49,6 +49,7 @@ use tokio::runtime::{Handle, Runtime};
 use crate::crypto::sha256;
 use crate::domain::filter::Grant;
 use crate::domain::id::{DeliveryId, Digest, EventId, FilterName, SourceName, SubscriptionId, TenantId};
+use crate::domain::limits::CallLimits;
 use crate::domain::secret::Secret;
 use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
@@ -173,6 +174,7 @@ impl Ran {
             memory_bytes: 0,
             elapsed_us: u64::try_from(asked_at.elapsed().as_micros()).unwrap_or(u64::MAX),
             log: Vec::new(),
+            engine: None,
         };
         Self { verdict: Err(fault), run }
     }
@@ -183,6 +185,7 @@ impl Ran {
 pub struct Sandbox(Arc<Shared>);
 
 struct Shared {
+    engine_id: String,
     host: Arc<call::Host>,
     filters: Filters,
     slots: slots::Slots,
@@ -198,6 +201,7 @@ impl Sandbox {
     /// See [`Error`].
     pub fn new(options: Options) -> Result<Self, Error> {
         let engine = engine::pooled(&options).map_err(|error| Error::Engine(format!("{error:#}")))?;
+        let engine_id = engine::id(&engine);
         let filters = Filters::new(engine.clone(), &options)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.guest_threads.max(1))
@@ -210,6 +214,7 @@ impl Sandbox {
             .build()
             .map_err(Error::Threads)?;
         Ok(Self(Arc::new(Shared {
+            engine_id,
             host: Arc::new(call::Host {
                 engine,
                 fuel_slice: options.fuel_slice,
@@ -244,7 +249,8 @@ impl Sandbox {
     /// Waits for a free slot as long as it takes; `wall_ms_max` begins with the slot, so that a busy host makes a call
     /// late, not faulty. Where the returned future is dropped, the call is ended at its next turn.
     pub async fn run(&self, call: Call) -> Ran {
-        let ran = self.0.run(call).await;
+        let mut ran = self.0.run(call).await;
+        ran.run.engine = Some(self.0.engine_id.clone());
         let run = &ran.run;
         let verdict = run.verdict.map_or("fault", |verdict| verdict.as_str());
         let fault = run.fault.as_ref().map_or("none", Fault::kind);
@@ -254,6 +260,20 @@ impl Sandbox {
         #[expect(clippy::cast_precision_loss, reason = "bytes of memory are far below 2^52")]
         metrics::histogram!(MEMORY).record(run.memory_bytes as f64);
         ran
+    }
+
+    /// The engine in a few characters, for the record of a run: its version, and what decides its machine code.
+    pub fn engine_id(&self) -> &str {
+        &self.0.engine_id
+    }
+
+    /// `limits` as a call at this host would meet them: a slot of the pool may be smaller than a quota.
+    pub fn within_pool(&self, limits: CallLimits) -> CallLimits {
+        CallLimits {
+            memory_bytes_max: limits.memory_bytes_max.min(self.0.host.memory_bytes_max),
+            table_elements_max: limits.table_elements_max.min(self.0.host.table_elements_max),
+            ..limits
+        }
     }
 
     /// Ends all calls and the guests' threads. Calls that were running, and later ones, give [`Fault::Unavailable`].

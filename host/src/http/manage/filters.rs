@@ -80,6 +80,22 @@ pub(in crate::http) async fn roll_back(
     Ok(Json(site.control.roll_back_filter(&tenant, &name).await?))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct ResumeInput {
+    #[serde(default)]
+    digest: Option<Digest>,
+}
+
+pub(in crate::http) async fn resume(
+    Tenant(tenant): Tenant,
+    Named(name): Named<FilterName>,
+    State(site): State<Site>,
+    JsonBody(input): JsonBody<ResumeInput>,
+) -> Result<Json<FilterView>, Problem> {
+    Ok(Json(site.control.resume_filter(&tenant, &name, input.digest).await?))
+}
+
 pub(in crate::http) async fn remove(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,

@@ -4,6 +4,7 @@ pub(super) mod deliveries;
 pub(super) mod events;
 pub(super) mod filters;
 pub(super) mod keys;
+pub(super) mod reproduction;
 pub(super) mod rollouts;
 pub(super) mod sources;
 pub(super) mod subscriptions;

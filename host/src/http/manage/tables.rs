@@ -1,13 +1,15 @@
 use axum::Json;
 use axum::extract::{Request, State};
-use http::StatusCode;
+use http::{StatusCode, header};
+use serde::Deserialize;
 
 use super::{Items, items};
-use crate::control::tables::{TABLE_BYTES_MAX, TableView};
-use crate::domain::id::TableName;
+use crate::control::tables::TableView;
+use crate::domain::filter::TableFormat;
+use crate::domain::id::{Digest, TableName};
 use crate::http::Site;
 use crate::http::auth::Tenant;
-use crate::http::extract::{Named, read};
+use crate::http::extract::{JsonBody, Named, read};
 use crate::http::problem::Problem;
 
 pub(in crate::http) async fn list(
@@ -17,14 +19,46 @@ pub(in crate::http) async fn list(
     Ok(items(site.control.list_tables(&tenant)?))
 }
 
+pub(in crate::http) async fn show(
+    Tenant(tenant): Tenant,
+    Named(name): Named<TableName>,
+    State(site): State<Site>,
+) -> Result<Json<TableView>, Problem> {
+    Ok(Json(site.control.show_table(&tenant, &name)?))
+}
+
 pub(in crate::http) async fn put(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
     State(site): State<Site>,
     request: Request,
 ) -> Result<Json<TableView>, Problem> {
-    let (rows, _room) = read(&site, request, TABLE_BYTES_MAX, "the table").await?;
-    Ok(Json(site.control.put_table(&tenant, name, rows).await?))
+    let format = format(&request)?;
+    let (rows, _room) = read(&site, request, site.table_bytes_max, "the table").await?;
+    Ok(Json(site.control.put_table(&tenant, name, rows, format).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct ActivateInput {
+    digest: Digest,
+}
+
+pub(in crate::http) async fn activate(
+    Tenant(tenant): Tenant,
+    Named(name): Named<TableName>,
+    State(site): State<Site>,
+    JsonBody(input): JsonBody<ActivateInput>,
+) -> Result<Json<TableView>, Problem> {
+    Ok(Json(site.control.activate_table(&tenant, &name, input.digest).await?))
+}
+
+pub(in crate::http) async fn roll_back(
+    Tenant(tenant): Tenant,
+    Named(name): Named<TableName>,
+    State(site): State<Site>,
+) -> Result<Json<TableView>, Problem> {
+    Ok(Json(site.control.roll_back_table(&tenant, &name).await?))
 }
 
 pub(in crate::http) async fn remove(
@@ -34,4 +68,24 @@ pub(in crate::http) async fn remove(
 ) -> Result<StatusCode, Problem> {
     site.control.remove_table(&tenant, &name).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What the body is, by its media type; JSON lines where it names none that says otherwise.
+fn format(request: &Request) -> Result<TableFormat, Problem> {
+    let Some(given) = request.headers().get(header::CONTENT_TYPE) else { return Ok(TableFormat::JsonLines) };
+    let essence = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "text/csv" => Ok(TableFormat::Csv),
+        "application/jsonl"
+        | "application/x-ndjson"
+        | "application/ndjson"
+        | "application/json"
+        | "application/octet-stream"
+        | "text/plain" => Ok(TableFormat::JsonLines),
+        _ => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "send the rows as `content-type: application/jsonl` or `text/csv`",
+        )),
+    }
 }

@@ -1,0 +1,78 @@
+//! The limits of one call of a filter that can decide what comes of it.
+
+use serde::{Deserialize, Serialize};
+
+use super::tenant::Quota;
+
+/// What one call may use: the part of a [`Quota`] that a delivery keeps as it was when it was created, since a call that
+/// meets a limit ends differently from one that does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallLimits {
+    /// See [`Quota::fuel_per_call`].
+    pub fuel_per_call: u64,
+    /// See [`Quota::memory_bytes_max`].
+    pub memory_bytes_max: u64,
+    /// See [`Quota::table_elements_max`].
+    pub table_elements_max: u64,
+    /// See [`Quota::wall_ms_max`]. The one limit that a run can meet at one time and not at another.
+    pub wall_ms_max: u64,
+    /// See [`Quota::output_bytes_max`].
+    pub output_bytes_max: u64,
+    /// See [`Quota::host_calls_max`].
+    pub host_calls_max: u64,
+    /// See [`Quota::log_bytes_max`].
+    pub log_bytes_max: u64,
+}
+
+impl From<&Quota> for CallLimits {
+    fn from(quota: &Quota) -> Self {
+        Self {
+            fuel_per_call: quota.fuel_per_call,
+            memory_bytes_max: quota.memory_bytes_max,
+            table_elements_max: quota.table_elements_max,
+            wall_ms_max: quota.wall_ms_max,
+            output_bytes_max: quota.output_bytes_max,
+            host_calls_max: quota.host_calls_max,
+            log_bytes_max: quota.log_bytes_max,
+        }
+    }
+}
+
+impl Quota {
+    /// This quota with the limits of a call as they were pinned.
+    pub fn with(self, limits: &CallLimits) -> Self {
+        Self {
+            fuel_per_call: limits.fuel_per_call,
+            memory_bytes_max: limits.memory_bytes_max,
+            table_elements_max: limits.table_elements_max,
+            wall_ms_max: limits.wall_ms_max,
+            output_bytes_max: limits.output_bytes_max,
+            host_calls_max: limits.host_calls_max,
+            log_bytes_max: limits.log_bytes_max,
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pinned_limits_stand_over_the_quota_of_today() {
+        let then = Quota {
+            fuel_per_call: 1,
+            memory_bytes_max: 2,
+            table_elements_max: 3,
+            wall_ms_max: 4,
+            output_bytes_max: 5,
+            host_calls_max: 6,
+            log_bytes_max: 7,
+            ..Quota::default()
+        };
+        let today = Quota { sources_max: 9, ..Quota::default() };
+        let limits = CallLimits::from(&then);
+        assert_eq!(today.clone().with(&limits), Quota { sources_max: 9, ..then });
+        assert_eq!(today.clone().with(&CallLimits::from(&today)), today);
+    }
+}

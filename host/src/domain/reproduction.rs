@@ -1,0 +1,249 @@
+//! What it takes to run a delivery's chain again somewhere else, and what is different where it came out differently.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::filter::{Grant, Plan};
+use super::id::{DeliveryId, Digest, EventId, FilterName, SourceName, TableName, TenantId};
+use super::limits::CallLimits;
+use super::set::SetToken;
+use super::verdict::{Fault, FaultPolicy, FilterRun};
+
+/// Everything that decided a delivery's bytes, and what was recorded of its chain. Components and tables are named by
+/// digest, secrets by name alone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reproduction {
+    /// Whether running it again must give the same.
+    pub reproducible: bool,
+    /// Why not, where not.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// What the filters were given.
+    pub event: EventFacts,
+    /// The chain's own digest.
+    pub plan: Digest,
+    /// The chain.
+    pub steps: Vec<StepFacts>,
+    /// What each call may use.
+    pub limits: CallLimits,
+    /// Whether the limits are those of the delivery; else it is older than their record, and they are the tenant's
+    /// present ones.
+    pub limits_pinned: bool,
+    /// The tables that `lookup` sees.
+    pub tables: BTreeMap<TableName, Digest>,
+    /// What each filter did.
+    pub runs: Vec<FilterRun>,
+    /// SHA-256 of the claims after the chain, as JSON text; none where nothing came through it.
+    pub claims: Option<Digest>,
+}
+
+/// The event as filters see it; what is not here stands in the SET.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of `Event`")]
+pub struct EventFacts {
+    pub id: EventId,
+    /// Milliseconds since the epoch: the filters' clock.
+    pub accepted_at_ms: i64,
+    pub tenant: TenantId,
+    pub source: SourceName,
+    pub delivery: DeliveryId,
+    pub subject: Option<String>,
+    /// The SET as normalized.
+    pub set: SetToken,
+}
+
+/// One step of the chain.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StepFacts {
+    /// The filter's name.
+    pub filter: FilterName,
+    /// The version it runs.
+    pub digest: Digest,
+    /// The binding's settings: a JSON object, as text, since a filter may see its bytes.
+    pub config: String,
+    /// Names of the binding's secrets.
+    pub secrets: BTreeSet<String>,
+    /// What it is granted.
+    pub grants: BTreeSet<Grant>,
+    /// What happens when it faults.
+    pub on_fault: FaultPolicy,
+}
+
+impl StepFacts {
+    /// The steps of a plan.
+    pub fn of(plan: &Plan) -> Vec<Self> {
+        let facts = |step: &super::filter::PlanStep| Self {
+            filter: step.binding.filter.clone(),
+            digest: step.digest,
+            config: step.binding.config.get().to_owned(),
+            secrets: step.binding.secrets.keys().cloned().collect(),
+            grants: step.binding.grants.clone(),
+            on_fault: step.binding.on_fault,
+        };
+        plan.steps.iter().map(facts).collect()
+    }
+}
+
+/// Why the runs of a chain of `steps` steps need not come out the same when they are run again; none: they must.
+pub fn why_not(steps: usize, broken: Option<&str>, runs: &[FilterRun]) -> Option<String> {
+    if let Some(broken) = broken {
+        return Some(format!("the chain was never run: {broken}"));
+    }
+    if steps > 0 && runs.is_empty() {
+        return Some("the chain has not been run".to_owned());
+    }
+    runs.iter().find_map(by_chance)
+}
+
+/// Why a run need not come out the same again.
+fn by_chance(run: &FilterRun) -> Option<String> {
+    match run.fault.as_ref()? {
+        fault @ Fault::Wall { .. } => Some(format!("filter `{}` {fault}: how long it takes is chance", run.filter)),
+        fault @ Fault::Suspended { .. } => Some(format!("filter `{}` {fault}: it was not called", run.filter)),
+        fault if fault.is_transient() => {
+            Some(format!("filter `{}` {fault}: what was missing then may be there now", run.filter))
+        }
+        _ => None,
+    }
+}
+
+/// Something that came out differently.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// Which step, counted from 1; none: what came of the whole chain.
+    pub step: Option<usize>,
+    /// The step's filter.
+    pub filter: Option<FilterName>,
+    /// What is different: a member of a run, or `claims`.
+    pub what: &'static str,
+    /// As it was recorded.
+    pub recorded: Value,
+    /// As it came out now.
+    pub now: Value,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Some(step), Some(filter)) = (self.step, &self.filter) {
+            write!(f, "step {step} ({filter}): ")?;
+        }
+        write!(f, "{} was {}, is {}", self.what, self.recorded, self.now)
+    }
+}
+
+/// All that is different between what was recorded and what came out now. `elapsed_us` and `engine` are not looked at:
+/// they do not decide the bytes.
+pub fn differences(
+    recorded: &[FilterRun],
+    recorded_claims: Option<Digest>,
+    now: &[FilterRun],
+    now_claims: Option<Digest>,
+) -> Vec<Difference> {
+    let mut found = Vec::new();
+    for at in 0..recorded.len().max(now.len()) {
+        let (was, is) = (recorded.get(at).map(members), now.get(at).map(members));
+        let filter = recorded.get(at).or(now.get(at)).map(|run| run.filter.clone());
+        let mut differs = |what, recorded: Value, now: Value| {
+            if recorded != now {
+                found.push(Difference { step: Some(at + 1), filter: filter.clone(), what, recorded, now });
+            }
+        };
+        match (was, is) {
+            (Some(was), Some(is)) => {
+                for ((what, was), (_, is)) in was.into_iter().zip(is) {
+                    differs(what, was, is);
+                }
+            }
+            (was, is) => differs("run", was.is_some().into(), is.is_some().into()),
+        }
+    }
+    // Where nothing was kept there is nothing to hold it against: the runs have told how the chain ended.
+    if let Some(recorded) = recorded_claims.filter(|_| recorded_claims != now_claims) {
+        let now = now_claims.map_or(Value::Null, |digest| digest.to_string().into());
+        found.push(Difference { step: None, filter: None, what: "claims", recorded: recorded.to_string().into(), now });
+    }
+    found
+}
+
+fn members(run: &FilterRun) -> [(&'static str, Value); 8] {
+    fn json<T: Serialize>(value: &T) -> Value {
+        serde_json::to_value(value).unwrap_or_default()
+    }
+    [
+        ("filter", json(&run.filter)),
+        ("digest", json(&run.digest)),
+        ("verdict", json(&run.verdict)),
+        ("reason", json(&run.reason)),
+        ("fault", json(&run.fault)),
+        ("fuel", json(&run.fuel)),
+        ("memory_bytes", json(&run.memory_bytes)),
+        ("log", json(&run.log)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::verdict::{LogLevel, LogLine, VerdictKind};
+
+    fn run() -> FilterRun {
+        FilterRun {
+            filter: "redact".parse().unwrap(),
+            digest: Digest([1; 32]),
+            verdict: Some(VerdictKind::Patch),
+            reason: None,
+            fault: None,
+            fuel: 1_000,
+            memory_bytes: 65_536,
+            elapsed_us: 90,
+            log: Vec::new(),
+            engine: Some("a".into()),
+        }
+    }
+
+    fn faulted(fault: Fault) -> FilterRun {
+        FilterRun { verdict: None, fault: Some(fault), ..run() }
+    }
+
+    #[test]
+    fn every_member_that_decides_is_compared() {
+        let claims = Some(Digest([2; 32]));
+        let same = FilterRun { elapsed_us: 7, engine: None, ..run() };
+        assert_eq!(differences(&[run()], claims, &[same], claims), []);
+        for (what, other) in [
+            ("filter", FilterRun { filter: "other".parse().unwrap(), ..run() }),
+            ("digest", FilterRun { digest: Digest([9; 32]), ..run() }),
+            ("verdict", FilterRun { verdict: Some(VerdictKind::Replace), ..run() }),
+            ("reason", FilterRun { reason: Some("so".into()), ..run() }),
+            ("fault", FilterRun { fault: Some(Fault::Trap { detail: "x".into() }), ..run() }),
+            ("fuel", FilterRun { fuel: 1_001, ..run() }),
+            ("memory_bytes", FilterRun { memory_bytes: 1, ..run() }),
+            ("log", FilterRun { log: vec![LogLine { level: LogLevel::Info, text: "x".into() }], ..run() }),
+        ] {
+            let found = differences(&[run()], claims, &[other], claims);
+            assert_eq!(found.iter().map(|d| d.what).collect::<Vec<_>>(), [what]);
+            assert!(found[0].to_string().starts_with("step 1 (redact): "), "{}", found[0]);
+        }
+        let found = differences(&[run(), run()], claims, &[run()], Some(Digest([3; 32])));
+        assert_eq!(found.iter().map(|d| (d.step, d.what)).collect::<Vec<_>>(), [(Some(2), "run"), (None, "claims")]);
+        assert_eq!(differences(&[], claims, &[], None).len(), 1, "claims that are missing are different");
+        assert_eq!(differences(&[], None, &[], claims), [], "nothing was kept to compare with");
+    }
+
+    #[test]
+    fn what_time_or_another_decided_need_not_come_again() {
+        let unavailable = Fault::Unavailable { detail: "no slot".into() };
+        for fault in [Fault::Wall { limit_ms: 5 }, Fault::Transient { reason: "later".into() }, unavailable] {
+            assert!(why_not(2, None, &[run(), faulted(fault.clone())]).unwrap().contains("`redact`"), "{fault}");
+        }
+        for fault in [Fault::Fuel { limit: 5 }, Fault::Permanent { reason: "no".into() }] {
+            assert_eq!(why_not(1, None, &[faulted(fault)]), None);
+        }
+        assert!(why_not(1, None, &[]).unwrap().contains("has not been run"));
+        assert_eq!(why_not(0, None, &[]), None, "a chain without filters runs as often as one likes");
+        assert!(why_not(0, Some("no active version"), &[]).unwrap().contains("no active version"));
+    }
+}

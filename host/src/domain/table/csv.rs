@@ -1,0 +1,134 @@
+//! Tables as spreadsheets and directories export them: RFC 4180, with a header.
+
+use std::collections::{HashMap, HashSet};
+
+use csv::{ErrorKind, ReaderBuilder, StringRecord};
+use serde_json::{Map, Value};
+
+use super::twice;
+
+/// The column that names the rows; without one, it is the first.
+const KEY: &str = "key";
+
+/// Makes JSON lines of a CSV: each row's value is an object of its other columns, as strings. At most `bytes_max` bytes
+/// come out of it, which can be more than went in, since each row names its columns.
+///
+/// # Errors
+/// What was wrong, with its line and column, both counted from 1; of a key that stands twice, both lines.
+pub fn from_csv(text: &[u8], bytes_max: u64) -> Result<Vec<u8>, String> {
+    let mut reader = ReaderBuilder::new().from_reader(text);
+    let header = reader.headers().map_err(|error| in_words(&error))?.clone();
+    let key_at = check(&header)?;
+    let mut first_lines = HashMap::new();
+    let mut rows = Vec::with_capacity(text.len());
+    let mut row = StringRecord::new();
+    let mut line = 1;
+    while reader.read_record(&mut row).map_err(|error| in_words(&error))? {
+        line = row.position().map_or(0, csv::Position::line);
+        let key = row.get(key_at).unwrap_or_default();
+        if key.is_empty() {
+            return Err(format!("line {line}, column {}: the key is empty", key_at + 1));
+        }
+        if let Some(first) = first_lines.insert(key.to_owned(), line) {
+            return Err(twice(number(line), key, number(first)));
+        }
+        let others = header.iter().zip(&row).enumerate().filter(|(at, _)| *at != key_at);
+        let value: Map<String, Value> = others.map(|(_, (name, text))| (name.to_owned(), text.into())).collect();
+        rows.extend_from_slice(serde_json::json!({"key": key, "value": value}).to_string().as_bytes());
+        rows.push(b'\n');
+        if rows.len() as u64 > bytes_max {
+            return Err(format!(
+                "line {line}: the rows so far are more than {bytes_max} bytes as JSON lines, as which they are kept; the \
+                 tenant's quota `table_bytes_max` says so"
+            ));
+        }
+    }
+    // The reader takes what is left for a field then, however many rows that swallows.
+    if !text.iter().filter(|byte| **byte == b'"').count().is_multiple_of(2) {
+        return Err(format!("the row of line {line}, or one before it: a quotation mark is opened and not closed"));
+    }
+    Ok(rows)
+}
+
+/// The place of the key, where the header is one.
+fn check(header: &StringRecord) -> Result<usize, String> {
+    if header.is_empty() {
+        return Err("line 1: there is no header; the first line names the columns".to_owned());
+    }
+    let mut seen = HashSet::new();
+    for (at, name) in header.iter().enumerate() {
+        if name.is_empty() {
+            return Err(format!("line 1, column {}: the column has no name", at + 1));
+        }
+        if !seen.insert(name) {
+            return Err(format!("line 1, column {}: the column `{name}` stands there twice", at + 1));
+        }
+    }
+    Ok(header.iter().position(|name| name == KEY).unwrap_or(0))
+}
+
+fn in_words(error: &csv::Error) -> String {
+    let line = error.position().map_or(0, csv::Position::line);
+    match error.kind() {
+        ErrorKind::Utf8 { err, .. } => format!("line {line}, column {}: not UTF-8", err.field() + 1),
+        ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!(
+                "line {line}, column {}: the row has {len} columns, the header {expected_len}",
+                len.min(expected_len) + 1
+            )
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn number(line: u64) -> usize {
+    usize::try_from(line).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(text: &str) -> Result<String, String> {
+        from_csv(text.as_bytes(), 1_000).map(|rows| String::from_utf8(rows).unwrap())
+    }
+
+    #[test]
+    fn the_first_column_or_the_one_named_key_is_the_key() {
+        let rows = made("app,owner,note\na1,team-shop,\"one, \"\"two\"\"\nthree\"\na2,,x\n").unwrap();
+        let expected = "{\"key\":\"a1\",\"value\":{\"owner\":\"team-shop\",\"note\":\"one, \\\"two\\\"\\nthree\"}}\n\
+            {\"key\":\"a2\",\"value\":{\"owner\":\"\",\"note\":\"x\"}}\n";
+        assert_eq!(rows, expected);
+        assert_eq!(super::super::parse(rows.as_bytes()).unwrap().len(), 2);
+        assert_eq!(made("\u{feff}owner,key\r\nx,a1\r\n").unwrap(), "{\"key\":\"a1\",\"value\":{\"owner\":\"x\"}}\n");
+        assert_eq!(made("key\na1\n").unwrap(), "{\"key\":\"a1\",\"value\":{}}\n");
+        assert_eq!(made("key,owner\n").unwrap(), "", "a table without rows");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line_and_column() {
+        for (text, says) in [
+            ("", "line 1: there is no header"),
+            ("key,\n", "line 1, column 2: the column has no name"),
+            ("key,a,a\n", "line 1, column 3: the column `a` stands there twice"),
+            ("key,a\nx,1\ny\n", "line 3, column 2: the row has 1 columns, the header 2"),
+            ("key,a\nx,1,2\n", "line 2, column 3: the row has 3 columns, the header 2"),
+            ("a,key\nx,\n", "line 2, column 2: the key is empty"),
+            ("key,a\nx,1\n\"y\n\",2\nx,3\n", "line 5: the key `x` stands in line 2 already"),
+            ("key,a\nx,\"1\ny,2\n", "line 2, or one before it: a quotation mark is opened and not closed"),
+        ] {
+            let error = made(text).unwrap_err();
+            assert!(error.contains(says), "{text:?}: {error}");
+        }
+        let error = from_csv(b"key,a\nx,\xff\n", 1_000).unwrap_err();
+        assert_eq!(error, "line 2, column 2: not UTF-8");
+    }
+
+    #[test]
+    fn what_comes_out_is_bounded() {
+        let text =
+            format!("key,a-rather-long-name-of-a-column\n{}", (0..20).map(|n| format!("{n},\n")).collect::<String>());
+        let error = from_csv(text.as_bytes(), 500).unwrap_err();
+        assert!(error.contains("`table_bytes_max`") && error.contains("500 bytes"), "{error}");
+    }
+}

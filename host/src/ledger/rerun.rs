@@ -1,0 +1,104 @@
+//! `rerun`: deliveries that rest without having got through their chain are due again, under a plan pinned anew. The
+//! chain as it was would only hold them once more.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::outbox::due_by_seq;
+use super::plans::plan_row;
+use super::writer::Batch;
+use super::{Error, Ledger};
+use crate::domain::delivery::{DeliverySeq, DueDelivery, State};
+use crate::domain::id::{DeliveryId, Digest, TenantId};
+use crate::domain::time::Timestamp;
+
+/// A delivery at rest, held or dead, and the plan it is to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Rerun {
+    /// Which delivery.
+    pub id: DeliveryId,
+    /// Its plan from now on; stored before by `intern_plan`.
+    pub plan: Digest,
+}
+
+impl Ledger {
+    /// Makes deliveries of the tenant due again under another plan, in one transaction: held ones, and dead ones whose
+    /// chain never ran through. Returns those it did; any other is passed over, so that doing it twice is doing it once.
+    ///
+    /// The record of the runs that held it stays until the new ones replace it.
+    pub async fn rerun(&self, tenant: &TenantId, reruns: Vec<Rerun>, at: Timestamp) -> Result<Vec<DueDelivery>, Error> {
+        let tenant = tenant.clone();
+        self.queue()
+            .write(move |batch| {
+                let mut due = Vec::with_capacity(reruns.len());
+                for rerun in &reruns {
+                    due.extend(apply(batch, &tenant, rerun, at)?);
+                }
+                Ok(due)
+            })
+            .await
+    }
+}
+
+fn apply(batch: &mut Batch<'_>, tenant: &TenantId, rerun: &Rerun, at: Timestamp) -> Result<Option<DueDelivery>, Error> {
+    let conn = batch.conn;
+    let id = rerun.id;
+    let found = conn
+        .prepare_cached(
+            "SELECT seq, plan, state FROM delivery
+             WHERE event_seq = (SELECT seq FROM event WHERE id = ?1) AND subscription = ?2 AND run = ?3
+                 AND tenant = ?4 AND state IN (?5, ?6) AND filtered = 0",
+        )?
+        .query_row(params![id.event, id.subscription, id.run, tenant, State::Held, State::Dead], |row| {
+            Ok((row.get::<_, DeliverySeq>(0)?, row.get::<_, i64>(1)?, row.get::<_, State>(2)?))
+        })
+        .optional()?;
+    let Some((seq, before, state)) = found else { return Ok(None) };
+    let plan = plan_row(conn, &rerun.plan, at)?;
+    conn.prepare_cached(
+        "UPDATE delivery SET state = 0, plan = ?3, due_at = ?2, updated_at = ?2, reason = NULL, filter_tries = 0,
+             attempts_before = attempts
+         WHERE seq = ?1",
+    )?
+    .execute(params![seq, at, plan])?;
+    batch.effects.refer(before, -1);
+    batch.effects.refer(plan, 1);
+    batch.effects.count(tenant, id.subscription, state, -1);
+    batch.effects.count(tenant, id.subscription, State::Due, 1);
+    due_by_seq(conn, seq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NOW, TENANT, block_on, due_one, open, run};
+    use super::*;
+    use crate::domain::delivery::{Settlement, Step};
+    use crate::domain::filter::Plan;
+
+    #[test]
+    fn a_held_delivery_runs_another_plan_and_only_once() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let tenant: TenantId = TENANT.parse().unwrap();
+            let due = due_one(&ledger).await;
+            let other = Plan { broken: Some("another".into()), ..Plan::default() };
+            let plan = ledger.intern_plan(&other).await.unwrap();
+            let rerun = Rerun { id: due.id, plan };
+            let at = NOW.plus_millis(20);
+            assert!(ledger.rerun(&tenant, vec![rerun], at).await.unwrap().is_empty(), "it is not held");
+
+            let held = Step::Held { runs: vec![run()], reason: "a fault".into() };
+            ledger.settle(Settlement { delivery: due.seq, at: NOW, step: held }).await.unwrap();
+            let stranger: TenantId = "stranger".parse().unwrap();
+            assert!(ledger.rerun(&stranger, vec![rerun], at).await.unwrap().is_empty(), "it is not theirs");
+            let again = ledger.rerun(&tenant, vec![rerun, rerun], at).await.unwrap();
+            assert_eq!(again.len(), 1);
+            assert_eq!((again[0].plan, again[0].due_at, again[0].filtered), (plan, at, false));
+            assert_eq!(ledger.backlog(&tenant), 1);
+            let unknown = Rerun { plan: Digest([9; 32]), ..rerun };
+            let held = Step::Held { runs: vec![run()], reason: "again".into() };
+            ledger.settle(Settlement { delivery: due.seq, at, step: held }).await.unwrap();
+            let refused = ledger.rerun(&tenant, vec![unknown], at).await;
+            assert!(matches!(refused, Err(Error::UnknownPlan(_))), "{refused:?}");
+        });
+    }
+}

@@ -1,0 +1,183 @@
+//! How each version of a filter fares: its faults among its last calls, and its suspension where they are too many.
+//!
+//! A version that keeps faulting spends its tenant's fuel and fills its history, and nobody gains. So it is suspended:
+//! not called any more, its events held (under `open` they go on without it, as that policy says), until the tenant
+//! resumes it or makes another version active. The counts live in memory: after a restart they begin anew.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use metrics::counter;
+use tracing::{info, warn};
+
+use crate::domain::filter::{FAULT_WINDOW_CALLS, Plan, PlanStep, Suspension};
+use crate::domain::id::{Digest, FilterName, TenantId};
+use crate::domain::verdict::{Fault, FilterRun};
+use crate::ledger::{self, Expected, TenantView};
+use crate::telemetry::metric;
+
+use super::Pipeline;
+
+/// Faults of every version that was called since the host started.
+#[derive(Default)]
+pub(crate) struct Health(Mutex<HashMap<TenantId, HashMap<Version, Window>>>);
+
+type Version = (FilterName, Digest);
+
+/// What became of a version's last calls.
+#[derive(Debug, Clone, Copy, Default)]
+struct Window {
+    /// One bit a call, the latest lowest; set where it ended in a fault of the filter's own.
+    faulted: u128,
+    calls: u32,
+}
+
+/// Calls looked at, and the faults among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tally {
+    calls: u32,
+    faults: u32,
+}
+
+impl Window {
+    fn count(&mut self, faulted: bool) -> Tally {
+        const KEPT: u128 = (1 << FAULT_WINDOW_CALLS) - 1;
+        self.faulted = (self.faulted << 1 | u128::from(faulted)) & KEPT;
+        self.calls = (self.calls + 1).min(FAULT_WINDOW_CALLS);
+        Tally { calls: self.calls, faults: self.faulted.count_ones() }
+    }
+}
+
+impl Health {
+    fn count(&self, tenant: &TenantId, run: &FilterRun, faulted: bool) -> Tally {
+        let mut tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !tenants.contains_key(tenant) {
+            tenants.insert(tenant.clone(), HashMap::new());
+        }
+        let versions = tenants.get_mut(tenant).expect("inserted above");
+        versions.entry((run.filter.clone(), run.digest)).or_default().count(faulted)
+    }
+
+    fn forget(&self, tenant: &TenantId, filter: &FilterName, digest: Digest) {
+        let mut tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(versions) = tenants.get_mut(tenant) {
+            versions.remove(&(filter.clone(), digest));
+        }
+    }
+
+    /// Forgets versions that are no more.
+    pub(super) fn keep(&self, snapshot: &ledger::Snapshot) {
+        let mut tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tenants.retain(|tenant, versions| {
+            let Some(view) = snapshot.tenant(tenant) else { return false };
+            versions.retain(|(name, digest), _| {
+                view.filters.get(name).is_some_and(|filter| filter.value.version(digest).is_some())
+            });
+            !versions.is_empty()
+        });
+    }
+}
+
+/// The versions of a tenant's filters that must not be called now.
+pub(super) struct Suspensions(Option<std::sync::Arc<TenantView>>);
+
+impl Suspensions {
+    /// None are: for runs that decide nothing about a delivery.
+    pub(super) fn ignored() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn fault(&self, step: &PlanStep) -> Option<Fault> {
+        let filter = self.0.as_ref()?.filters.get(&step.binding.filter)?;
+        let suspended = filter.value.suspension(&step.digest)?;
+        Some(Fault::Suspended { reason: suspended.reason.clone() })
+    }
+
+    /// Whether a plan has a version among its own that is suspended.
+    pub(super) fn concern(&self, plan: &Plan) -> bool {
+        plan.steps.iter().any(|step| self.fault(step).is_some())
+    }
+}
+
+impl Pipeline {
+    pub(super) fn suspensions(&self, tenant: &TenantId) -> Suspensions {
+        Suspensions(self.ledger.snapshot().tenant(tenant).cloned())
+    }
+
+    /// Counts what a delivery's chain did, and suspends a version that has faulted too often.
+    pub(super) async fn judge(&self, tenant: &TenantId, runs: &[FilterRun]) {
+        for run in runs {
+            let fault = run.fault.as_ref();
+            if fault.is_some_and(|fault| !fault.is_filters_own()) {
+                continue;
+            }
+            let tally = self.health.count(tenant, run, fault.is_some());
+            let Some(fault) = fault else { continue };
+            let max = self.quota_of(tenant).filter_faults_max;
+            if max > 0
+                && tally.faults >= max.min(FAULT_WINDOW_CALLS)
+                && let Err(error) = self.suspend(tenant, run, fault, tally).await
+            {
+                // Its next fault tries again.
+                warn!(%tenant, filter = %run.filter, %error, "a filter that keeps faulting could not be suspended");
+            }
+        }
+    }
+
+    async fn suspend(
+        &self,
+        tenant: &TenantId,
+        run: &FilterRun,
+        fault: &Fault,
+        tally: Tally,
+    ) -> Result<(), ledger::Error> {
+        let Tally { calls, faults } = tally;
+        let reason = format!("{faults} of its last {calls} calls faulted, the last one: {fault}");
+        loop {
+            let view = self.ledger.snapshot().tenant(tenant).cloned();
+            let Some(stored) = view.and_then(|view| view.filters.get(&run.filter).cloned()) else { return Ok(()) };
+            let mut filter = stored.value.clone();
+            match filter.version_mut(&run.digest) {
+                Some(version) if version.suspended.is_none() => {
+                    let since = self.clock.now();
+                    version.suspended = Some(Suspension { since, reason: reason.clone(), calls, faults });
+                }
+                _ => return Ok(()),
+            }
+            match self.ledger.put_filter(filter, Expected::Version(stored.version)).await {
+                Err(ledger::Error::VersionMismatch { .. }) => {}
+                done => {
+                    done?;
+                    break;
+                }
+            }
+        }
+        // A version that is resumed begins with a clean slate.
+        self.health.forget(tenant, &run.filter, run.digest);
+        counter!(metric::SUSPENSIONS, "tenant" => tenant.to_string(), "filter" => run.filter.to_string()).increment(1);
+        info!(%tenant, filter = %run.filter, digest = %run.digest, calls, faults, "a filter is suspended: it keeps faulting");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_last_calls_count() {
+        let mut window = Window::default();
+        for _ in 0..30 {
+            window.count(true);
+        }
+        assert_eq!(window.count(false), Tally { calls: 31, faults: 30 });
+        for _ in 0..69 {
+            window.count(false);
+        }
+        assert_eq!(window.count(true), Tally { calls: 100, faults: 30 }, "one came in and one went out");
+        for _ in 0..99 {
+            window.count(false);
+        }
+        assert_eq!(window.count(false), Tally { calls: 100, faults: 0 });
+    }
+}
