@@ -24,7 +24,7 @@ use crate::http::room::Room;
 use crate::http::{self, Site};
 use crate::ledger::{self, Ledger};
 use crate::pipeline::dispatcher::Dispatcher;
-use crate::pipeline::{self, Pipeline, fanout, release};
+use crate::pipeline::{self, Pipeline, canary, fanout, release};
 use crate::sandbox::{self, Sandbox};
 use crate::signing::Signer;
 
@@ -169,6 +169,11 @@ pub async fn start_with(
         clock.clone(),
         config.quota.clone(),
         JsonLimits { depth_max: config.ingest.json_depth_max, bytes_max: config.ingest.body_bytes_max },
+        &crate::config::Rollout {
+            // Its answer has to come before the request is given up.
+            backtest_ms_max: config.rollout.backtest_ms_max.min(config.listen.request_ms_max / 2),
+            ..config.rollout.clone()
+        },
     ));
     let (dispatcher, tell_due) = Dispatcher::new(pipeline.clone(), config.delivery.clone());
     let (told, chains) = (tell_due.clone(), pipeline.clone());
@@ -185,6 +190,7 @@ pub async fn start_with(
             let told = told.clone();
             async move { told.due(deliveries).await }.boxed()
         }),
+        on_trial: on_trial(&pipeline),
         run_again: Arc::new(move |plan, event, delivery| {
             let chains = chains.clone();
             async move { chains.run_chain(&plan, &event, delivery).await }.boxed()
@@ -228,6 +234,7 @@ pub async fn start_with(
     let parts = vec![
         tokio::spawn(server.run(site, stop.clone())),
         tokio::spawn(fanout::run(pipeline.clone(), tell_due.clone(), stop.clone())),
+        tokio::spawn(canary::run(pipeline.clone(), stop.clone())),
         tokio::spawn(release::run(pipeline, tell_due, stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),
         tokio::spawn(retain(ledger.clone(), clock, held_ms_max, stop.clone())),
@@ -250,6 +257,18 @@ impl Running {
         self.sandbox.shutdown();
         self.ledger.shutdown().await;
         info!("stopped");
+    }
+}
+
+fn on_trial(pipeline: &Pipeline) -> control::rollouts::OnTrial {
+    let (runs, shows, told) = (pipeline.clone(), pipeline.clone(), pipeline.clone());
+    control::rollouts::OnTrial {
+        backtest: Arc::new(move |ask| {
+            let pipeline = runs.clone();
+            async move { pipeline.backtest(ask).await }.boxed()
+        }),
+        report: Arc::new(move |tenant, filter| shows.trial(tenant, filter)),
+        ended: Arc::new(move |tenant, filter| told.rollout_ended(tenant, filter)),
     }
 }
 

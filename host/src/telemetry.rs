@@ -19,6 +19,10 @@ pub mod metric {
     pub const END_TO_END_SECONDS: &str = "setgate_end_to_end_seconds";
     /// Deliveries in flight.
     pub const IN_FLIGHT: &str = "setgate_deliveries_in_flight";
+    /// Rollouts that ended, by `tenant` and `reason` (`promoted`, `ended`, `rolled_back`, or `faults`: the host's own).
+    pub const ROLLOUTS_ENDED: &str = "setgate_rollouts_ended_total";
+    /// Events that a shadow looked at, by `tenant` and `result` (`same`, `different`, `undecided`, `skipped`).
+    pub const SHADOW_RUNS: &str = "setgate_shadow_runs_total";
     /// Filters suspended because they kept faulting, by `tenant` and `filter`.
     pub const SUSPENSIONS: &str = "setgate_filter_suspensions_total";
     /// Management and ingest requests answered, by `route` and `status`.

@@ -8,6 +8,7 @@ mod manage;
 mod readme;
 mod refusals;
 mod reproduce;
+mod rollout;
 mod shares;
 mod signatures;
 mod suspension;

@@ -4,6 +4,7 @@
 pub mod client;
 pub mod emit;
 pub mod filter;
+mod rollout;
 pub mod serve;
 
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ enum Command {
     Serve(serve::Args),
     /// Run a host with two tenants, an identity provider and receivers, and watch events go through.
     Demo(crate::demo::Args),
-    /// Check a filter, or run it over an event.
+    /// Check a filter, run it over an event, or roll it out at a host.
     #[command(subcommand)]
     Filter(FilterCommand),
     /// Sign events as a product would and send them to a host.
@@ -45,6 +46,8 @@ enum FilterCommand {
     /// Run this component over an event and show the verdict, the difference and the cost; or run the chain of a host's
     /// delivery again (--delivery) and say whether it comes to the same.
     Run(Box<filter::RunArgs>),
+    #[command(flatten)]
+    Hosted(rollout::Command),
 }
 
 /// Runs the program.
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => crate::demo::run(args).await,
             Command::Filter(FilterCommand::Check { file }) => filter::check(&file).await,
             Command::Filter(FilterCommand::Run(args)) => filter::run(*args).await,
+            Command::Filter(FilterCommand::Hosted(command)) => rollout::run(command).await,
             Command::Emit(args) => emit::run(args).await,
             Command::CompileFilter => unreachable!("returned above"),
         }

@@ -51,6 +51,8 @@ pub struct Config {
     pub quota: Quota,
     /// How filters run.
     pub sandbox: Sandbox,
+    /// How versions of filters are tried.
+    pub rollout: Rollout,
     /// How deliveries are driven.
     pub delivery: Delivery,
     /// How receivers are reached.
@@ -250,6 +252,23 @@ impl Default for Sandbox {
             filter_tables_max: 64,
             filter_segments_max: 100_000,
         }
+    }
+}
+
+/// `[rollout]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rollout {
+    /// Milliseconds of one backtest; it answers with what it has then. Never more than half of
+    /// `listen.request_ms_max`.
+    pub backtest_ms_max: u64,
+    /// Shadow runs of one tenant at once; an event that comes while there are as many is left out. 0: none is run.
+    pub shadow_in_flight_per_tenant_max: usize,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self { backtest_ms_max: 20_000, shadow_in_flight_per_tenant_max: 2 }
     }
 }
 

@@ -9,6 +9,7 @@ use super::{Control, Error, Expected, over, room};
 use crate::crypto;
 use crate::domain::filter::{Filter, FilterVersion, Grant, Suspension};
 use crate::domain::id::{Digest, FilterName, TenantId};
+use crate::domain::rollout::{EndReason, Ended, Rollout};
 use crate::domain::time::Timestamp;
 use crate::ledger::TenantView;
 
@@ -23,6 +24,10 @@ pub struct FilterView {
     pub active: Option<Digest>,
     /// What a roll-back would activate.
     pub previous: Option<Digest>,
+    /// The version on trial.
+    pub rollout: Option<Rollout>,
+    /// How the last trial ended.
+    pub last_rollout: Option<Ended>,
     /// Set while the active version is not called, because it faulted too often.
     pub suspended: Option<Suspension>,
     /// Whether deliveries held by faults of this filter are being run anew.
@@ -40,6 +45,8 @@ pub struct VersionView {
     pub needs: BTreeSet<Grant>,
     pub compile_ms: u64,
     pub active: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspended: Option<Suspension>,
 }
@@ -70,6 +77,8 @@ impl Control {
                 active: None,
                 previous: Vec::new(),
                 versions: Vec::new(),
+                rollout: None,
+                last_rollout: None,
                 releasing: BTreeSet::new(),
             },
             |stored| stored.value.clone(),
@@ -87,6 +96,7 @@ impl Control {
                 uploaded_at: self.clock.now(),
                 needs: compiled.needs,
                 compile_ms: compiled.compile_ms,
+                withdrawn: None,
                 suspended: None,
             });
         }
@@ -136,18 +146,26 @@ impl Control {
         Ok(show(&filter))
     }
 
-    /// Makes the version that was active before the active one again.
+    /// Makes the version that was active before the active one again. A rollout ends with that: whoever rolls back wants
+    /// a version that is known, for everybody.
     pub async fn roll_back_filter(&self, tenant: &TenantId, name: &FilterName) -> Result<FilterView, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
         let mut filter = stored.value.clone();
         let Some(previous) = filter.previous.pop() else {
-            return Err(Error::Conflict(format!("no version of filter `{name}` was active before this one")));
+            let instead = if filter.rollout.is_some() { ": to be rid of its rollout, end that" } else { "" };
+            let why = format!("no version of filter `{name}` was active before this one{instead}");
+            return Err(Error::Conflict(why));
         };
         check_needs(&filter, previous, &view)?;
+        let ended = filter.end_rollout(self.clock.now(), EndReason::RolledBack, self.counted(tenant, name));
         let before = filter.active.replace(previous);
+        filter.withdraw(&previous, None);
         release(&mut filter, before);
         self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
+        if ended.is_some() {
+            self.rollout_ended(tenant, name, EndReason::RolledBack);
+        }
         Ok(show(&filter))
     }
 
@@ -206,11 +224,19 @@ impl Control {
     }
 }
 
-fn set_active(filter: &mut Filter, digest: Digest, view: &TenantView) -> Result<(), Error> {
+pub(super) fn set_active(filter: &mut Filter, digest: Digest, view: &TenantView) -> Result<(), Error> {
     if filter.active == Some(digest) {
         return Ok(());
     }
+    if let Some(rollout) = &filter.rollout {
+        // What it has shown was shown beside the active version.
+        return Err(Error::Conflict(format!(
+            "the filter `{}` has a rollout of {}: promote or end it first, or upload with `?activate=false`",
+            filter.name, rollout.digest
+        )));
+    }
     check_needs(filter, digest, view)?;
+    filter.withdraw(&digest, None);
     if let Some(before) = filter.active.replace(digest) {
         filter.previous.push(before);
         if filter.previous.len() > VERSIONS_MAX {
@@ -233,7 +259,7 @@ fn release(filter: &mut Filter, before: Option<Digest>) {
 }
 
 /// Lets a version be called again. Tells whether it was suspended.
-fn resume(filter: &mut Filter, digest: Digest) -> bool {
+pub(super) fn resume(filter: &mut Filter, digest: Digest) -> bool {
     let suspended = filter.version_mut(&digest).and_then(|version| version.suspended.take());
     if suspended.is_some() {
         filter.releasing.insert(digest);
@@ -242,7 +268,7 @@ fn resume(filter: &mut Filter, digest: Digest) -> bool {
 }
 
 /// A version that needs more than a binding grants would fault on each of its deliveries.
-fn check_needs(filter: &Filter, digest: Digest, view: &TenantView) -> Result<(), Error> {
+pub(super) fn check_needs(filter: &Filter, digest: Digest, view: &TenantView) -> Result<(), Error> {
     let Some(version) = filter.version(&digest) else { return Ok(()) };
     for subscription in view.subscriptions.values() {
         for binding in subscription.value.chain.iter().filter(|binding| binding.filter == filter.name) {
@@ -260,7 +286,7 @@ fn check_needs(filter: &Filter, digest: Digest, view: &TenantView) -> Result<(),
     Ok(())
 }
 
-fn not_found(name: &FilterName) -> Error {
+pub(super) fn not_found(name: &FilterName) -> Error {
     Error::NotFound(format!("filter `{name}`"))
 }
 
@@ -269,6 +295,8 @@ fn show(filter: &Filter) -> FilterView {
         name: filter.name.clone(),
         active: filter.active,
         previous: filter.previous.last().copied(),
+        rollout: filter.rollout.clone(),
+        last_rollout: filter.last_rollout.clone(),
         suspended: filter.active.and_then(|active| filter.suspension(&active).cloned()),
         releasing: !filter.releasing.is_empty(),
         versions: filter
@@ -281,6 +309,7 @@ fn show(filter: &Filter) -> FilterView {
                 needs: version.needs.clone(),
                 compile_ms: version.compile_ms,
                 active: filter.active == Some(version.digest),
+                withdrawn: version.withdrawn,
                 suspended: version.suspended.clone(),
             })
             .collect(),

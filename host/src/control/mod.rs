@@ -7,6 +7,7 @@ pub mod events;
 pub mod filters;
 pub mod keys;
 pub mod reproduction;
+pub mod rollouts;
 pub mod sources;
 pub mod subscriptions;
 pub mod tables;
@@ -61,6 +62,8 @@ pub struct Parts {
     pub allow_http: bool,
     /// The data plane's ear.
     pub tell_due: TellDue,
+    /// What the data plane does for rollouts.
+    pub on_trial: rollouts::OnTrial,
     /// The data plane's chains.
     pub run_again: RunAgain,
     /// The data plane's pins.
@@ -117,6 +120,9 @@ pub enum Error {
     /// An upload is not a filter.
     #[error(transparent)]
     Rejected(#[from] Rejected),
+    /// A backtest of the tenant is under way.
+    #[error("a backtest of this tenant is under way: ask again when it has ended")]
+    BacktestRunning,
     /// The cursor is not one that this list gave.
     #[error("the cursor is not one that this list gave")]
     BadCursor,

@@ -120,7 +120,7 @@ impl<'a> From<&'a Binding> for Step<'a> {
 }
 
 /// Applies a verdict. Where it makes no SET, the fault quotes what the filter returned: without its secrets, then.
-fn apply(before: &SetToken, verdict: Verdict, bytes_max: u64, redactor: &Redactor) -> Result<Applied, Fault> {
+pub fn apply(before: &SetToken, verdict: Verdict, bytes_max: u64, redactor: &Redactor) -> Result<Applied, Fault> {
     if redactor.is_empty() {
         return set::apply(before, verdict, bytes_max);
     }

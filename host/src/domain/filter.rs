@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::id::{Digest, FilterName, TableName, TenantId};
 use super::limits::CallLimits;
+use super::rollout::{Ended, Rollout};
 use super::secret::Sealed;
 use super::time::Timestamp;
 use super::verdict::FaultPolicy;
@@ -48,6 +49,12 @@ pub struct Filter {
     pub previous: Vec<Digest>,
     /// All versions, oldest first.
     pub versions: Vec<FilterVersion>,
+    /// A version on trial beside the active one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// How the last trial ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rollout: Option<Ended>,
     /// Versions that a person (or a roll-back) has decided about: what their faults hold is on its way to be run anew,
     /// with the chain as it is now. Written with the decision, so that a crash in between loses none.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -84,6 +91,10 @@ pub struct FilterVersion {
     pub needs: BTreeSet<Grant>,
     /// How long the compile took, in milliseconds.
     pub compile_ms: u64,
+    /// Since when it is withdrawn: it was on trial, and the trial ended without its promotion. Deliveries that have it
+    /// pinned and have not run it yet run the active version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<Timestamp>,
     /// Set while it is not called because it faulted too often.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended: Option<Suspension>,

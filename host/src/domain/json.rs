@@ -5,10 +5,12 @@
 //! at one level of it, and edits leave every byte alone that they do not name.
 
 mod check;
+mod differ;
 mod merge;
 mod object;
 
 pub use check::{JsonFault, JsonLimits, check};
+pub use differ::differences;
 pub use merge::merge_patch;
 pub use object::{Object, quote, write_object};
 

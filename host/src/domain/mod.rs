@@ -1,6 +1,7 @@
 //! What Setgate speaks of, as plain values: no runtime, no network, no files, no clock, no randomness.
 
 pub mod attempt;
+pub mod backtest;
 pub mod catalogue;
 pub mod chain;
 pub mod delivery;
@@ -13,6 +14,7 @@ pub mod limits;
 pub mod redact;
 pub mod reproduction;
 pub mod retry;
+pub mod rollout;
 pub mod secret;
 pub mod set;
 pub mod source;

@@ -15,8 +15,9 @@ pub const TYPE_BASE: &str = "https://schemas.setgate.dev/errors/";
 const RETRY_AFTER_S: u32 = 2;
 
 /// Every code there is, in alphabetical order. Each has a page in `docs/errors`.
-pub const CODES: [&str; 49] = [
+pub const CODES: [&str; 50] = [
     "backlog_full",
+    "backtest_running",
     "bad_claim",
     "bad_cursor",
     "bad_key",
@@ -185,6 +186,7 @@ impl From<control::Error> for Problem {
                 }
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
             }
+            control::Error::BacktestRunning => Self::busy(StatusCode::TOO_MANY_REQUESTS, "backtest_running", detail),
             control::Error::BadCursor => Self::new(StatusCode::BAD_REQUEST, "bad_cursor", detail),
             control::Error::Ledger(error) => Self::not_stored(error),
         }

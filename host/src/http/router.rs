@@ -10,7 +10,9 @@ use axum::routing::{get, post};
 use http::{Method, StatusCode};
 use metrics::counter;
 
-use super::manage::{deliveries, events, filters, keys, reproduction, sources, subscriptions, tables, tenants};
+use super::manage::{
+    deliveries, events, filters, keys, reproduction, rollouts, sources, subscriptions, tables, tenants,
+};
 use super::problem::Problem;
 use super::{Site, health, ingest};
 use crate::telemetry::metric;
@@ -26,6 +28,9 @@ pub(super) fn router(site: Site) -> Router {
         .route("/filters/{name}", get(filters::show).put(filters::upload).delete(filters::remove))
         .route("/filters/{name}/activate", post(filters::activate))
         .route("/filters/{name}/rollback", post(filters::roll_back))
+        .route("/filters/{name}/backtest", post(rollouts::backtest))
+        .route("/filters/{name}/rollout", get(rollouts::show).put(rollouts::put).delete(rollouts::end))
+        .route("/filters/{name}/rollout/promote", post(rollouts::promote))
         .route("/filters/{name}/resume", post(filters::resume))
         .route("/filters/{name}/versions/{digest}", get(reproduction::component))
         .route("/tables", get(tables::list))

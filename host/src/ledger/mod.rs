@@ -29,7 +29,8 @@
 //! 3. Every event at or before the cursor has all its deliveries; none behind it has any, save replays.
 //! 4. A delivery is made once, by `fan_out` or `replay`; only `settle` moves it out of due, only `redrive` and `rerun`
 //!    (and `expire_held`, from held to dead) out of rest, only retention and a tenant's removal delete it, and
-//!    retention only what has been at rest for the retention time and never while held.
+//!    retention only what has been at rest for the retention time and never while held. Only `rerun` and `repin`
+//!    change its plan, and only while it has not got through its chain.
 //! 5. `tally` and `plan.refs` are the counts of the rows, at every commit. The backlog in memory is that of `tally`.
 //! 6. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
 //!
@@ -49,6 +50,7 @@ mod outbox;
 mod plans;
 mod readers;
 mod registry;
+mod repin;
 mod rerun;
 mod retention;
 mod schema;

@@ -9,11 +9,12 @@ use tracing::error;
 use crate::domain::catalogue;
 use crate::domain::delivery::NewDelivery;
 use crate::domain::event::Event;
-use crate::domain::id::DeliveryId;
+use crate::domain::id::{DeliveryId, SourceName};
 use crate::domain::subscription::Subscription;
 use crate::ledger::{self, FAN_OUT_DELIVERIES_MAX, FanOut};
 
 use super::Pipeline;
+use super::canary::choices;
 use super::dispatcher;
 use super::plan::Pinned;
 
@@ -72,7 +73,8 @@ async fn one_batch(
             if !matches(subscription, event) {
                 continue;
             }
-            let plan = pinned.plan_of(pipeline, subscription, view).await?;
+            let choices = choices(subscription, view, event.subject.as_deref(), event.id);
+            let plan = pinned.plan_of(pipeline, subscription, view, choices).await?;
             deliveries.push(NewDelivery {
                 id: DeliveryId { event: event.id, subscription: subscription.id, run: 0 },
                 event: event.seq,
@@ -96,9 +98,13 @@ async fn one_batch(
 
 /// Whether the subscription wants the event: its source, and at least one of its types.
 pub fn matches(subscription: &Subscription, event: &Event) -> bool {
-    let source = subscription.sources.is_empty() || subscription.sources.contains(&event.source);
-    source
-        && event.set.types.iter().any(|uri| {
+    wants(subscription, &event.source, &event.set.types)
+}
+
+/// The same of an event's source and types.
+pub(super) fn wants(subscription: &Subscription, source: &SourceName, types: &[String]) -> bool {
+    (subscription.sources.is_empty() || subscription.sources.contains(source))
+        && types.iter().any(|uri| {
             let short_name = catalogue::short_name(uri);
             subscription.events.iter().any(|pattern| pattern.matches(uri, short_name.as_deref()))
         })

@@ -8,7 +8,7 @@ use crate::domain::chain::{self, Chain, ChainEnd, Chained};
 use crate::domain::delivery::{DueDelivery, State, Step};
 use crate::domain::event::Event;
 use crate::domain::filter::{Grant, Plan, PlanStep};
-use crate::domain::id::DeliveryId;
+use crate::domain::id::{DeliveryId, TenantId};
 use crate::domain::redact::Redactor;
 use crate::domain::secret::binding_context;
 use crate::domain::set::SetToken;
@@ -21,6 +21,7 @@ use crate::sandbox::{Call, EventView};
 
 use super::Pipeline;
 use super::health::Suspensions;
+use super::shadow::Witness;
 use super::tables::PinnedTables;
 
 /// A delivery whose chain has run: what `seal` takes.
@@ -77,9 +78,13 @@ impl Pipeline {
             self.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
             return Ok(Progress::Rests);
         }
+        let (plan, delivery) = self.without_withdrawn(plan, delivery).await?;
         let suspensions = self.suspensions(&event.tenant);
-        let Chained { end, runs } = self.chain(&plan, &event, delivery.id, &suspensions).await;
+        let mut witness = self.witness(&plan, &event.tenant);
+        let Chained { end, runs } = self.chain(&plan, &event, delivery.id, &suspensions, &mut witness).await;
+        self.count_candidates(&event.tenant, &runs);
         self.judge(&event.tenant, &runs).await;
+        self.shadow(witness, &plan, &event, delivery.id);
         let step = match end {
             ChainEnd::Through(claims) => {
                 // Without filters there is nothing to keep: the SET is in the journal.
@@ -97,7 +102,18 @@ impl Pipeline {
             _ => None,
         };
         let suspended = matches!(&step, Step::Held { runs, .. } if runs.last().is_some_and(is_suspended));
+        let holding = match &step {
+            Step::Held { runs, .. } => runs.last().map(|run| (run.filter.clone(), run.digest)),
+            _ => None,
+        };
         self.settle(&delivery, step).await?;
+        // Whoever withdrew the version may have looked before the delivery was held.
+        if let Some((filter, digest)) = holding
+            && self.is_withdrawn(&delivery.tenant, &filter, digest)
+            && let Some(row) = self.pin_anew(&delivery.tenant, delivery.id).await?
+        {
+            return Ok(Progress::Again(Box::new(row)));
+        }
         if suspended && let Some(row) = self.chain_is_free_again(&plan, &delivery).await? {
             return Ok(Progress::Again(Box::new(row)));
         }
@@ -128,22 +144,29 @@ impl Pipeline {
     /// Runs a plan over an event, within the limits that were pinned with it, suspended versions and all. Decides nothing
     /// about the delivery and stores nothing, so that a chain can be run again at any time.
     pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> Chained {
-        self.chain(plan, event, delivery, &Suspensions::ignored()).await
+        self.chain(plan, event, delivery, &Suspensions::ignored(), &mut Witness::default()).await
     }
 
-    async fn chain(&self, plan: &Plan, event: &Event, delivery: DeliveryId, suspensions: &Suspensions) -> Chained {
+    async fn chain(
+        &self,
+        plan: &Plan,
+        event: &Event,
+        delivery: DeliveryId,
+        suspensions: &Suspensions,
+        witness: &mut Witness,
+    ) -> Chained {
         let mut chain = Chain::over(&event.set);
         let tables = match self.tables_of(plan).await {
             Ok(tables) => tables,
             Err(detail) => return chain.ended(ChainEnd::Again(detail)),
         };
-        let quota = self.quota_of(&event.tenant);
-        let quota = plan.limits.as_ref().map_or(quota.clone(), |limits| quota.with(limits));
-        for step in &plan.steps {
+        let quota = self.quota_for(plan, &event.tenant);
+        for (place, step) in plan.steps.iter().enumerate() {
             let (decided, run, redactor) = match suspensions.fault(step) {
                 Some(fault) => (Err(fault), not_run(step), Redactor::default()),
                 None => self.run_step(step, chain.claims(), event, delivery, &tables, &quota).await,
             };
+            witness.see(place, chain.claims(), &decided, &run);
             let of = chain::Step::from(&step.binding);
             if let Some(end) = chain.step(of, decided, run, quota.output_bytes_max, &redactor) {
                 return chain.ended(end);
@@ -152,7 +175,13 @@ impl Pipeline {
         chain.through()
     }
 
-    async fn run_step(
+    /// The tenant's quota, with the limits that were pinned with a plan.
+    pub(super) fn quota_for(&self, plan: &Plan, tenant: &TenantId) -> Quota {
+        let quota = self.quota_of(tenant);
+        plan.limits.as_ref().map_or(quota.clone(), |limits| quota.with(limits))
+    }
+
+    pub(super) async fn run_step(
         &self,
         step: &PlanStep,
         before: &SetToken,
@@ -204,7 +233,7 @@ impl Pipeline {
         (ran.verdict, ran.run, redactor)
     }
 
-    async fn tables_of(&self, plan: &Plan) -> Result<Arc<PinnedTables>, String> {
+    pub(super) async fn tables_of(&self, plan: &Plan) -> Result<Arc<PinnedTables>, String> {
         let mut pinned = HashMap::with_capacity(plan.tables.len());
         for (name, digest) in &plan.tables {
             let rows = self

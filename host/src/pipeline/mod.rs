@@ -14,14 +14,20 @@
 //!           seal       body and signature, anew for each attempt                -> Sealed
 //!           deliver    one exchange with the receiver                           -> Attempt
 //!           settle     what the attempt means; ==settle==                       -> delivered | due again | dead
-//! ```
 //!
 //! loop C    release    what a filter's faults held, once its tenant has decided about that filter
 //!                      ==rerun: due again, the chain pinned anew==              -> DueDelivery
 //!
+//! beside    canary     some subjects run a candidate (plan); ended where it faults too often
+//!           shadow     a candidate runs after the chain has: counted, never sent
+//!           backtest   stored events once more, with two versions: answered, never stored
+//! ```
+//!
 //! No transaction and no lock is held while a guest or a receiver is at work. Every transaction may be run again.
 
 pub mod accept;
+pub mod backtest;
+pub mod canary;
 pub mod deliver;
 pub mod dispatcher;
 pub mod fanout;
@@ -34,13 +40,17 @@ pub mod prove;
 pub mod release;
 pub mod seal;
 mod settle;
+mod shadow;
 mod tables;
+mod trial;
 
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::domain::id::{SubscriptionId, TenantId};
+use crate::config;
+use crate::domain::id::{FilterName, SubscriptionId, TenantId};
 use crate::domain::json::JsonLimits;
+use crate::domain::rollout::TrialReport;
 use crate::domain::subscription::Subscription;
 use crate::domain::tenant::Quota;
 use crate::egress::Egress;
@@ -70,6 +80,16 @@ pub struct Parts {
     pub quota: Quota,
     /// Tables of plans in force, parsed.
     pub(crate) tables: tables::Cache,
+    /// What rollouts have shown.
+    trials: trial::Trials,
+    /// Versions whose trial may have to be ended, or has.
+    pending: canary::Pending,
+    /// Shadow runs under way.
+    shadows: Arc<shadow::InFlight>,
+    /// Backtests under way.
+    backtests: backtest::Running,
+    /// Milliseconds of one backtest.
+    backtest_ms_max: u64,
     /// Faults of filters, counted.
     pub(crate) health: health::Health,
     /// Bounds of what is taken in.
@@ -91,6 +111,7 @@ impl Parts {
         clock: Clock,
         quota: Quota,
         limits: JsonLimits,
+        rollout: &config::Rollout,
     ) -> Self {
         let weight = |_: &_, rows: &Arc<crate::domain::table::Rows>| {
             let bytes: usize = rows.iter().map(|(key, value)| key.len() + value.len() + 64).sum();
@@ -106,6 +127,11 @@ impl Parts {
             clock,
             quota,
             tables,
+            trials: trial::Trials::default(),
+            pending: canary::Pending::default(),
+            shadows: shadow::InFlight::new(rollout.shadow_in_flight_per_tenant_max),
+            backtests: backtest::Running::default(),
+            backtest_ms_max: rollout.backtest_ms_max,
             health: health::Health::default(),
             limits,
         }
@@ -122,6 +148,13 @@ impl Pipeline {
     pub async fn ledger_answers(&self) -> bool {
         let stats = self.ledger.stats();
         stats.open && !stats.commit_failing && self.ledger.meta_get("ready").await.is_ok()
+    }
+
+    /// What the rollout of a filter has shown so far; none where there is none.
+    pub fn trial(&self, tenant: &TenantId, filter: &FilterName) -> Option<TrialReport> {
+        let snapshot = self.ledger.snapshot();
+        let rollout = snapshot.tenant(tenant)?.filters.get(filter)?.value.rollout.as_ref()?;
+        Some(self.trials.report(tenant, filter, rollout, self.clock.now()))
     }
 
     /// A subscription as it is now; none where it was removed.

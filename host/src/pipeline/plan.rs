@@ -10,6 +10,7 @@ use crate::domain::subscription::Subscription;
 use crate::ledger::{self, TenantView};
 
 use super::Pipeline;
+use super::canary::{Choice, put_in};
 
 /// The chain as it is in `view`. Never fails: one bad chain must not stop the journal for all others.
 fn pin(subscription: &Subscription, view: &TenantView, limits: CallLimits) -> Plan {
@@ -48,12 +49,13 @@ impl Pipeline {
     }
 }
 
-/// Plans in force, by subscription, so that a plan is pinned once per change and not once per event.
+/// Plans in force, by subscription and by what of its chain runs a candidate, so that a plan is pinned once per change
+/// and not once per event.
 #[derive(Default)]
 pub(super) struct Pinned {
     /// The registry's revision that the plans are of.
     revision: Option<u64>,
-    plans: HashMap<SubscriptionId, Digest>,
+    plans: HashMap<(SubscriptionId, Vec<Choice>), Digest>,
 }
 
 impl Pinned {
@@ -69,13 +71,16 @@ impl Pinned {
         pipeline: &Pipeline,
         subscription: &Subscription,
         view: &TenantView,
+        choices: Vec<Choice>,
     ) -> Result<Digest, ledger::Error> {
-        if let Some(digest) = self.plans.get(&subscription.id) {
+        let key = (subscription.id, choices);
+        if let Some(digest) = self.plans.get(&key) {
             return Ok(*digest);
         }
-        let limits = pipeline.limits_of(view);
-        let digest = pipeline.ledger.intern_plan(&pin(subscription, view, limits)).await?;
-        self.plans.insert(subscription.id, digest);
+        let mut plan = pin(subscription, view, pipeline.limits_of(view));
+        put_in(&mut plan, &key.1);
+        let digest = pipeline.ledger.intern_plan(&plan).await?;
+        self.plans.insert(key, digest);
         Ok(digest)
     }
 

@@ -14,6 +14,7 @@ use crate::domain::id::{DeliveryId, Digest, FilterName, TenantId};
 use crate::ledger::{self, DeliveryQuery, Expected, HISTORY_LIMIT_MAX, Rerun};
 
 use super::Pipeline;
+use super::canary::choices;
 use super::dispatcher;
 use super::plan::Pinned;
 
@@ -103,7 +104,11 @@ impl Pipeline {
         let mut reruns = Vec::with_capacity(held.len());
         for record in held {
             let plan = match view.subscriptions.get(&record.id.subscription) {
-                Some(subscription) => pinned.plan_of(self, &subscription.value, view).await?,
+                Some(subscription) => {
+                    let subscription = &subscription.value;
+                    let choices = choices(subscription, view, record.subject.as_deref(), record.id.event);
+                    pinned.plan_of(self, subscription, view, choices).await?
+                }
                 None => record.plan,
             };
             reruns.push(Rerun { id: record.id, plan });

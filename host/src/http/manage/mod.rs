@@ -5,6 +5,7 @@ pub(super) mod events;
 pub(super) mod filters;
 pub(super) mod keys;
 pub(super) mod reproduction;
+pub(super) mod rollouts;
 pub(super) mod sources;
 pub(super) mod subscriptions;
 pub(super) mod tables;

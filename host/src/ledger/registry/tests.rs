@@ -89,7 +89,8 @@ fn the_snapshot_follows_each_change_and_survives_a_restart() {
 fn filter(active: bool) -> Filter {
     let active = active.then_some(Digest([1; 32]));
     let (tenant, name) = (TENANT.parse().unwrap(), "redact".parse().unwrap());
-    Filter { tenant, name, active, previous: vec![], versions: vec![], releasing: [].into() }
+    let (previous, versions, releasing) = (vec![], vec![], [].into());
+    Filter { tenant, name, active, previous, versions, rollout: None, last_rollout: None, releasing }
 }
 
 fn bound() -> Subscription {

@@ -1,0 +1,341 @@
+//! `setgate filter upload | list | activate | rollback | backtest | shadow | canary | rollout | promote | end`: a tenant's
+//! filters at a host that runs, through its API.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::client::Client;
+use crate::domain::id::{Digest, FilterName, SourceName, SubscriptionId, TenantId};
+
+/// What can be done with filters at a host.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Upload a component as the newest version of a filter, and activate it.
+    Upload {
+        /// The filter; made where there is none of that name.
+        name: FilterName,
+        /// The component, a .wasm file.
+        file: PathBuf,
+        /// Keep it waiting: for a backtest, a shadow or a canary.
+        #[arg(long)]
+        no_activate: bool,
+        #[command(flatten)]
+        at: At,
+    },
+    /// List the tenant's filters with their versions.
+    List {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Make a version the one that new deliveries run.
+    Activate {
+        /// The filter.
+        name: FilterName,
+        /// The version, `sha256:...`.
+        digest: Digest,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Make the version that was active before the active one again. A rollout ends with that.
+    Rollback {
+        /// The filter.
+        name: FilterName,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Run stored events through the active version and through another one, and show what would change. Nothing is
+    /// stored and nothing is sent.
+    Backtest {
+        /// The filter.
+        name: FilterName,
+        /// The version to try, `sha256:...`.
+        digest: Digest,
+        /// Events of each subscription, newest first.
+        #[arg(long, default_value_t = 100)]
+        events: usize,
+        /// Only this subscription.
+        #[arg(long)]
+        subscription: Option<SubscriptionId>,
+        /// Only events of this source.
+        #[arg(long)]
+        source: Option<SourceName>,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Run a version beside the active one on live events; what it says is counted and goes nowhere.
+    Shadow {
+        /// The filter.
+        name: FilterName,
+        /// The candidate, `sha256:...`.
+        digest: Digest,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Run a version for a share of the subjects; it is rolled back where it faults too often.
+    Canary {
+        /// The filter.
+        name: FilterName,
+        /// The candidate, `sha256:...`.
+        digest: Digest,
+        /// The share of subjects, 0 to 100.
+        #[arg(long)]
+        percent: f64,
+        /// Percent of its calls that may fault. The host's default: 5.
+        #[arg(long)]
+        faults_percent_max: Option<f64>,
+        /// Calls before that counts. The host's default: 20.
+        #[arg(long)]
+        calls_min: Option<u64>,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Show a filter's rollout and what it has shown so far.
+    Rollout {
+        /// The filter.
+        name: FilterName,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Make the candidate of a rollout the active version.
+    Promote {
+        /// The filter.
+        name: FilterName,
+        #[command(flatten)]
+        at: At,
+    },
+    /// End a rollout: the active version stays.
+    End {
+        /// The filter.
+        name: FilterName,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+// Which host, whose filters, and how to show them. Not a doc comment: clap would take it for the command's own words.
+#[derive(Debug, Args)]
+pub(super) struct At {
+    /// The host.
+    #[arg(long, env = "SETGATE_HOST", default_value = "http://127.0.0.1:8080")]
+    host: url::Url,
+    /// The tenant.
+    #[arg(long, env = "SETGATE_TENANT")]
+    tenant: TenantId,
+    /// A key of the tenant, or the operator's.
+    #[arg(long, env = "SETGATE_KEY", hide_env_values = true)]
+    key: String,
+    /// Print the host's answer as it is.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks the host, and prints what it says.
+pub(super) async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let post = |below: &str, body: Value| (Method::POST, below.to_owned(), Some(body));
+    let (at, name, (method, below, body), show): (_, _, _, fn(&Value)) = match command {
+        Command::Upload { name, file, no_activate, at } => {
+            let wasm = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let query = if no_activate { "?activate=false" } else { "" };
+            let path = format!("{}/{name}{query}", at.filters());
+            let answer = at.client()?.upload(&path, "application/wasm", wasm.into()).await?;
+            at.print(&answer, show_filter);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::List { at } => (at, None, (Method::GET, String::new(), None), show_list),
+        Command::Activate { name, digest, at } => {
+            (at, Some(name), post("/activate", json!({"digest": digest})), show_filter)
+        }
+        Command::Rollback { name, at } => (at, Some(name), post("/rollback", json!({})), show_filter),
+        Command::Backtest { name, digest, events, subscription, source, at } => {
+            let mut body = json!({"digest": digest, "events": events});
+            insert(&mut body, "subscription", json!(subscription));
+            insert(&mut body, "source", json!(source));
+            (at, Some(name), post("/backtest", body), show_backtest)
+        }
+        Command::Shadow { name, digest, at } => {
+            let body = json!({"digest": digest, "mode": "shadow"});
+            (at, Some(name), (Method::PUT, "/rollout".to_owned(), Some(body)), show_rollout)
+        }
+        Command::Canary { name, digest, percent, faults_percent_max, calls_min, at } => {
+            let mut body = json!({"digest": digest, "mode": "canary", "percent": percent});
+            insert(&mut body, "faults_percent_max", json!(faults_percent_max));
+            insert(&mut body, "calls_min", json!(calls_min));
+            (at, Some(name), (Method::PUT, "/rollout".to_owned(), Some(body)), show_rollout)
+        }
+        Command::Rollout { name, at } => (at, Some(name), (Method::GET, "/rollout".to_owned(), None), show_rollout),
+        Command::Promote { name, at } => (at, Some(name), post("/rollout/promote", json!({})), show_rollout),
+        Command::End { name, at } => (at, Some(name), (Method::DELETE, "/rollout".to_owned(), None), show_rollout),
+    };
+    let name = name.map(|name| format!("/{name}")).unwrap_or_default();
+    let answer = at.client()?.json(method, &format!("{}{name}{below}", at.filters()), body.as_ref()).await?;
+    at.print(&answer, show);
+    Ok(ExitCode::SUCCESS)
+}
+
+impl At {
+    fn client(&self) -> anyhow::Result<Client> {
+        Client::new(self.host.as_str(), Some(self.key.clone()))
+    }
+
+    fn filters(&self) -> String {
+        format!("/api/v1/tenants/{}/filters", self.tenant)
+    }
+
+    fn print(&self, answer: &Value, show: fn(&Value)) {
+        if self.json { println!("{answer:#}") } else { show(answer) }
+    }
+}
+
+/// Puts a member in that was given.
+fn insert(body: &mut Value, member: &str, value: Value) {
+    if !value.is_null() {
+        body[member] = value;
+    }
+}
+
+/// A value of the answer as text, without the quotes of a string.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn show_list(answer: &Value) {
+    for filter in items(&answer["items"]) {
+        show_filter(filter);
+    }
+}
+
+fn show_filter(filter: &Value) {
+    println!("{}", text(&filter["name"]));
+    for version in items(&filter["versions"]) {
+        let state = if version["active"] == true {
+            "active".to_owned()
+        } else if filter["rollout"]["digest"] == version["digest"] {
+            mode(&filter["rollout"])
+        } else if version["withdrawn"].is_string() {
+            "withdrawn".to_owned()
+        } else {
+            "-".to_owned()
+        };
+        let (digest, uploaded_at) = (text(&version["digest"]), text(&version["uploaded_at"]));
+        println!("  {digest}  {state:<12}  {:>9} bytes  {uploaded_at}", text(&version["size_bytes"]));
+    }
+}
+
+fn mode(rollout: &Value) -> String {
+    match &rollout["percent"] {
+        Value::Null => text(&rollout["mode"]),
+        percent => format!("{} {percent}%", text(&rollout["mode"])),
+    }
+}
+
+fn show_rollout(answer: &Value) {
+    println!("filter     {}", text(&answer["filter"]));
+    println!("active     {}", text(&answer["active"]));
+    let rollout = &answer["rollout"];
+    if rollout.is_null() {
+        println!("rollout    none");
+    } else {
+        println!("candidate  {}", text(&rollout["digest"]));
+        println!("rollout    {} since {}", mode(rollout), text(&rollout["started_at"]));
+    }
+    let report = &answer["report"];
+    if let Some(canary) = report.get("canary") {
+        let limit = format!("{}% may fault, from {} calls", rollout["faults_percent_max"], rollout["calls_min"]);
+        println!("calls      {}, of them {} faulted; {limit}", canary["calls"], canary["faults"]);
+    }
+    if let Some(shadow) = report.get("shadow") {
+        let count = |name: &str| text(&shadow[name]);
+        println!("compared   {}: {} same, {} different", count("runs"), count("same"), count("different"));
+        println!("left out   {} without room, {} undecided", count("skipped"), count("undecided"));
+        for version in ["active", "candidate"] {
+            let cost = &shadow[version];
+            println!(
+                "{version:<9}  {} faults, {} fuel, {} us",
+                text(&cost["faults"]),
+                text(&cost["fuel"]),
+                text(&cost["time_us"])
+            );
+        }
+        items(&shadow["samples"]).for_each(show_difference);
+    }
+    if let Some(since) = report["counted_since"].as_str() {
+        println!("counted    since {since}");
+    }
+    let last = &answer["last_rollout"];
+    if !last.is_null() {
+        let (digest, at) = (text(&last["digest"]), text(&last["at"]));
+        println!("last       {} of {digest} ended at {at}: {}", mode(last), text(&last["reason"]));
+        println!("           {} calls, {} faults", last["calls"], last["faults"]);
+    }
+}
+
+fn show_backtest(report: &Value) {
+    let count = |name: &str| text(&report[name]);
+    println!("filter     {}", count("filter"));
+    println!(
+        "events     {} over {} subscriptions: {} unchanged, {} changed",
+        count("events"),
+        count("subscriptions"),
+        count("unchanged"),
+        count("changed")
+    );
+    if report["complete"] != true {
+        println!("           the time was over before all of them were run");
+    }
+    for version in ["active", "candidate"] {
+        let calls = &report[version];
+        println!("{version:<9}  {}", text(&calls["digest"]));
+        println!("           {} calls, {} faults", calls["calls"], calls["faults"]);
+        for (member, unit) in [("fuel", "fuel"), ("time_us", "us")] {
+            let spread = &calls[member];
+            println!(
+                "           {unit:<4} {} in all, {} in the middle, {} at most",
+                spread["sum"], spread["p50"], spread["max"]
+            );
+        }
+    }
+    items(&report["changes"]).for_each(show_difference);
+    let listed = items(&report["changes"]).count() as u64;
+    let more = report["changed"].as_u64().unwrap_or(0).saturating_sub(listed);
+    if more > 0 {
+        println!("and {more} more that change");
+    }
+}
+
+fn show_difference(difference: &Value) {
+    println!("{} {}", text(&difference["event"]), text(&difference["subscription"]));
+    for version in ["active", "candidate"] {
+        println!("  {version:<9} {}", said(&difference[version]));
+    }
+    for line in items(&difference["claims"]) {
+        println!("    {}", text(line));
+    }
+}
+
+fn said(said: &Value) -> String {
+    let mut words = vec![match &said["verdict"] {
+        Value::String(verdict) => verdict.clone(),
+        _ if said["fault"].is_object() => format!("fault {}", said["fault"]),
+        _ => "not reached".to_owned(),
+    }];
+    if let Some(reason) = said["reason"].as_str() {
+        words.push(format!("({reason})"));
+    }
+    if let Some(end) = said["end"].as_str() {
+        words.push(format!("-> {end}"));
+    }
+    words.join(" ")
+}

@@ -1,0 +1,298 @@
+//! Rollouts: a version of a filter is tried over stored events, in the active version's shadow, or for a share of the
+//! subjects, before it takes the active version's place.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use metrics::counter;
+use serde::{Deserialize, Serialize};
+
+use super::filters::{check_needs, not_found, resume, set_active};
+use super::{Control, Error, over};
+use crate::domain::backtest::{Ask, EVENTS_DEFAULT, EVENTS_MAX, Report};
+use crate::domain::filter::Filter;
+use crate::domain::id::{Digest, FilterName, SourceName, SubscriptionId, TenantId};
+use crate::domain::rollout::{
+    CALLS_MIN_DEFAULT, Counted, EndReason, Ended, FAULTS_PERCENT_MAX_DEFAULT, Mode, Percent, Rollout, TrialReport,
+};
+use crate::ledger::{self, TenantView};
+use crate::telemetry::metric;
+
+/// Filters of one tenant that may be rolled out at once. Each canary doubles the chains that a subscription may have.
+pub const ROLLOUTS_MAX: usize = 4;
+
+/// Runs a backtest; gives none where one of the tenant is under way.
+pub type RunBacktest = dyn Fn(Ask) -> BoxFuture<'static, Result<Option<Report>, ledger::Error>> + Send + Sync;
+/// Gives what the rollout of a filter has shown so far.
+pub type ShowTrial = dyn Fn(&TenantId, &FilterName) -> Option<TrialReport> + Send + Sync;
+/// Is told that the rollout of a filter has ended.
+pub type TellEnded = dyn Fn(&TenantId, &FilterName) + Send + Sync;
+
+/// What the data plane does for rollouts; handed in by `app`.
+pub struct OnTrial {
+    /// See [`RunBacktest`].
+    pub backtest: Arc<RunBacktest>,
+    /// See [`ShowTrial`].
+    pub report: Arc<ShowTrial>,
+    /// See [`TellEnded`].
+    pub ended: Arc<TellEnded>,
+}
+
+/// How a rollout is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutInput {
+    /// The candidate.
+    pub digest: Digest,
+    /// `shadow` or `canary`.
+    pub mode: ModeInput,
+    /// The share of subjects, for a canary.
+    pub percent: Option<f64>,
+    /// Share of the candidate's calls that may fault, for a canary; 5 where absent.
+    pub faults_percent_max: Option<f64>,
+    /// Calls before that share counts, for a canary; 20 where absent.
+    pub calls_min: Option<u64>,
+}
+
+/// The modes there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "as in `Mode`")]
+pub enum ModeInput {
+    Shadow,
+    Canary,
+}
+
+/// A filter's rollout as it is shown.
+#[derive(Debug, Serialize)]
+pub struct RolloutView {
+    /// The filter.
+    pub filter: FilterName,
+    /// Its active version.
+    pub active: Option<Digest>,
+    /// The rollout that is under way.
+    pub rollout: Option<Rollout>,
+    /// What it has shown so far.
+    pub report: Option<TrialReport>,
+    /// How the one before ended.
+    pub last_rollout: Option<Ended>,
+}
+
+/// What is to be tried over stored events.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BacktestInput {
+    /// The version that would take the active one's place.
+    pub digest: Digest,
+    /// Events of each subscription, newest first; 100 where absent, 1,000 at the most.
+    pub events: Option<usize>,
+    /// Only this subscription; else each one that binds the filter.
+    pub subscription: Option<SubscriptionId>,
+    /// Only events of this source.
+    pub source: Option<SourceName>,
+}
+
+impl RolloutInput {
+    fn mode(&self) -> Result<Mode, Error> {
+        let percent = |field, given: f64| Percent::try_from(given).map_err(|why| Error::invalid(field, why));
+        match self.mode {
+            ModeInput::Shadow => {
+                if self.percent.is_some() || self.faults_percent_max.is_some() || self.calls_min.is_some() {
+                    return Err(Error::invalid(
+                        "mode",
+                        "a shadow has no `percent`, `faults_percent_max` or `calls_min`: it decides nothing",
+                    ));
+                }
+                Ok(Mode::Shadow)
+            }
+            ModeInput::Canary => {
+                let share = self.percent.ok_or_else(|| Error::invalid("percent", "a canary needs its share"))?;
+                let faults = self.faults_percent_max.map(|given| percent("faults_percent_max", given)).transpose()?;
+                Ok(Mode::Canary {
+                    percent: percent("percent", share)?,
+                    faults_percent_max: faults.unwrap_or(FAULTS_PERCENT_MAX_DEFAULT),
+                    calls_min: self.calls_min.unwrap_or(CALLS_MIN_DEFAULT),
+                })
+            }
+        }
+    }
+}
+
+impl Control {
+    /// Begins a rollout, or changes the one of the same candidate. Tells whether it began.
+    pub async fn put_rollout(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        input: RolloutInput,
+    ) -> Result<(RolloutView, bool), Error> {
+        let mode = input.mode()?;
+        let view = self.tenant(tenant)?;
+        let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
+        let mut filter = stored.value.clone();
+        let digest = input.digest;
+        check_candidate(&filter, digest, &view)?;
+        if filter.active == Some(digest) {
+            return Err(Error::Conflict(format!("the version {digest} is active already: there is nothing to try")));
+        }
+        if let Some(other) = filter.rollout.as_ref().filter(|rollout| rollout.digest != digest) {
+            return Err(Error::Conflict(format!(
+                "the filter `{name}` has a rollout of {} already: promote or end it first",
+                other.digest
+            )));
+        }
+        let others = view.filters.values().filter(|other| other.value.rollout.is_some() && other.value.name != *name);
+        if others.count() >= ROLLOUTS_MAX {
+            return Err(Error::Conflict(format!(
+                "{ROLLOUTS_MAX} filters are rolled out already: end one of them first"
+            )));
+        }
+        let goes_on = filter.rollout.as_ref().filter(|rollout| rollout.mode.as_str() == mode.as_str());
+        let new = goes_on.is_none();
+        let started_at = goes_on.map_or_else(|| self.clock.now(), |rollout| rollout.started_at);
+        filter.withdraw(&digest, None);
+        // Whoever tries it once more wants it called.
+        resume(&mut filter, digest);
+        filter.rollout = Some(Rollout { digest, mode, started_at });
+        self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
+        Ok((self.view(tenant, &filter), new))
+    }
+
+    /// The rollout of a filter, and what it has shown.
+    pub fn show_rollout(&self, tenant: &TenantId, name: &FilterName) -> Result<RolloutView, Error> {
+        let view = self.tenant(tenant)?;
+        let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
+        Ok(self.view(tenant, &stored.value))
+    }
+
+    /// Makes the candidate the active version. The rollout is over with that.
+    pub async fn promote(&self, tenant: &TenantId, name: &FilterName) -> Result<RolloutView, Error> {
+        self.end(tenant, name, EndReason::Promoted).await
+    }
+
+    /// Ends a rollout: the active version stays, and what the candidate's faults hold is run again with it.
+    pub async fn end_rollout(&self, tenant: &TenantId, name: &FilterName) -> Result<RolloutView, Error> {
+        self.end(tenant, name, EndReason::Ended).await
+    }
+
+    async fn end(&self, tenant: &TenantId, name: &FilterName, reason: EndReason) -> Result<RolloutView, Error> {
+        let view = self.tenant(tenant)?;
+        let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
+        let mut filter = stored.value.clone();
+        let counted = self.counted(tenant, name);
+        let Some(candidate) = filter.end_rollout(self.clock.now(), reason, counted) else {
+            return Err(Error::NotFound(format!("rollout of filter `{name}`")));
+        };
+        if reason == EndReason::Promoted {
+            set_active(&mut filter, candidate, &view)?;
+        }
+        self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
+        self.rollout_ended(tenant, name, reason);
+        Ok(self.view(tenant, &filter))
+    }
+
+    /// What a rollout's candidate did so far.
+    pub(super) fn counted(&self, tenant: &TenantId, name: &FilterName) -> Counted {
+        (self.on_trial.report)(tenant, name).and_then(|report| report.canary).unwrap_or_default()
+    }
+
+    /// To be called once the end of a rollout is durable.
+    pub(super) fn rollout_ended(&self, tenant: &TenantId, name: &FilterName, reason: EndReason) {
+        counter!(metric::ROLLOUTS_ENDED, "tenant" => tenant.to_string(), "reason" => reason.as_str()).increment(1);
+        (self.on_trial.ended)(tenant, name);
+    }
+
+    /// Tries a version over stored events. Changes nothing and sends nothing.
+    pub async fn backtest(&self, tenant: &TenantId, name: &FilterName, input: BacktestInput) -> Result<Report, Error> {
+        let view = self.tenant(tenant)?;
+        let filter = &view.filters.get(name).ok_or_else(|| not_found(name))?.value;
+        check_candidate(filter, input.digest, &view)?;
+        let events = input.events.unwrap_or(EVENTS_DEFAULT);
+        if !(1..=EVENTS_MAX).contains(&events) {
+            return Err(Error::invalid("events", format!("from 1 to {EVENTS_MAX}")));
+        }
+        let subscriptions = binding(&view, name, input.subscription)?;
+        let (tenant, filter) = (tenant.clone(), name.clone());
+        let ask = Ask { tenant, filter, candidate: input.digest, events, subscriptions, source: input.source };
+        (self.on_trial.backtest)(ask).await?.ok_or(Error::BacktestRunning)
+    }
+
+    fn view(&self, tenant: &TenantId, filter: &Filter) -> RolloutView {
+        RolloutView {
+            filter: filter.name.clone(),
+            active: filter.active,
+            rollout: filter.rollout.clone(),
+            report: (self.on_trial.report)(tenant, &filter.name),
+            last_rollout: filter.last_rollout.clone(),
+        }
+    }
+}
+
+/// A candidate is a version of the filter that all bindings grant what it needs, beside an active one.
+fn check_candidate(filter: &Filter, digest: Digest, view: &TenantView) -> Result<(), Error> {
+    if filter.version(&digest).is_none() {
+        return Err(Error::NotFound(format!(
+            "version {digest} of filter `{}`: upload it with `?activate=false` first",
+            filter.name
+        )));
+    }
+    if filter.active.is_none() {
+        let why = format!("the filter `{}` has no active version to compare with: activate one first", filter.name);
+        return Err(Error::Conflict(why));
+    }
+    check_needs(filter, digest, view)
+}
+
+/// The subscriptions that bind a filter, or the one that was asked for.
+fn binding(view: &TenantView, name: &FilterName, only: Option<SubscriptionId>) -> Result<Vec<SubscriptionId>, Error> {
+    let binds = |id: &SubscriptionId| {
+        view.subscriptions.get(id).is_some_and(|stored| stored.value.chain.iter().any(|step| step.filter == *name))
+    };
+    if let Some(id) = only {
+        if !view.subscriptions.contains_key(&id) {
+            return Err(Error::NotFound(format!("subscription `{id}`")));
+        }
+        if !binds(&id) {
+            return Err(Error::invalid("subscription", format!("`{id}` does not bind the filter `{name}`")));
+        }
+        return Ok(vec![id]);
+    }
+    let found: Vec<_> = view.subscriptions.keys().filter(|id| binds(id)).copied().collect();
+    if found.is_empty() {
+        let why = format!("no subscription binds the filter `{name}`: there is no chain to run");
+        return Err(Error::Conflict(why));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(text: &str) -> Result<Mode, String> {
+        let digest = Digest([1; 32]);
+        let text = format!("{{\"digest\":\"{digest}\",{text}}}");
+        serde_json::from_str::<RolloutInput>(&text).map_err(|e| e.to_string())?.mode().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_mode_is_asked_for_with_what_belongs_to_it() {
+        assert_eq!(mode(r#""mode":"shadow""#), Ok(Mode::Shadow));
+        let Ok(Mode::Canary { percent, faults_percent_max, calls_min }) = mode(r#""mode":"canary","percent":2.5"#)
+        else {
+            panic!("a canary")
+        };
+        assert_eq!((percent.hundredths(), faults_percent_max.hundredths(), calls_min), (250, 500, 20));
+        for (text, part) in [
+            (r#""mode":"shadow","percent":5"#, "a shadow has no `percent`"),
+            (r#""mode":"canary""#, "needs its share"),
+            (r#""mode":"canary","percent":101"#, "`percent`: 101 is no percentage"),
+            (r#""mode":"canary","percent":1,"faults_percent_max":0.001"#, "`faults_percent_max`"),
+            (r#""mode":"blue""#, "unknown variant"),
+            (r#""mode":"shadow","share":5"#, "unknown field"),
+        ] {
+            let said = mode(text).unwrap_err();
+            assert!(said.contains(part), "{text}: {said}");
+        }
+    }
+}

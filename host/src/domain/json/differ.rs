@@ -1,0 +1,108 @@
+//! How two texts of JSON differ, in few words.
+
+use std::collections::BTreeMap;
+
+use super::Object;
+
+/// What stands where the rest did not fit.
+const CUT: &str = "...";
+/// Bytes of one value that are shown.
+const VALUE_BYTES_MAX: usize = 300;
+
+/// Members of objects that one text has and the other has not, or has with another text: one line each, `-` for the
+/// first and `+` for the second, with the member's JSON pointer (RFC 6901) and its value. All lines together have at
+/// most `bytes_max` bytes or a few more, and the last is `...` where that was not enough. Empty where both texts are
+/// the same to the byte. Both are expected to have gone through [`check`](super::check).
+pub fn differences(before: &str, after: &str, bytes_max: usize) -> Vec<String> {
+    let mut found = Lines { lines: Vec::new(), room: bytes_max, full: false };
+    if before != after {
+        found.walk("", Some(before), Some(after));
+        if found.lines.is_empty() {
+            found.lines.push("the same members in another order or with other white space".to_owned());
+        }
+    }
+    found.lines
+}
+
+struct Lines {
+    lines: Vec<String>,
+    room: usize,
+    full: bool,
+}
+
+impl Lines {
+    fn walk(&mut self, at: &str, before: Option<&str>, after: Option<&str>) {
+        if self.full || before == after {
+            return;
+        }
+        if let (Some(Ok(old)), Some(Ok(new))) = (before.map(Object::parse), after.map(Object::parse)) {
+            // Indexes rather than `get`: both may have a hundred thousand members.
+            let before: BTreeMap<&str, &str> = old.iter().map(|(key, value)| (key, value.get())).collect();
+            let after: BTreeMap<&str, &str> = new.iter().map(|(key, value)| (key, value.get())).collect();
+            let added = new.iter().filter(|(key, _)| !before.contains_key(key));
+            for (key, _) in old.iter().chain(added) {
+                let at = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
+                self.walk(&at, before.get(key).copied(), after.get(key).copied());
+            }
+            return;
+        }
+        for (sign, value) in [('-', before), ('+', after)] {
+            if let Some(value) = value {
+                self.push(format!("{sign} {at} {}", cut(value)));
+            }
+        }
+    }
+
+    fn push(&mut self, line: String) {
+        match self.room.checked_sub(line.len()) {
+            _ if self.full => {}
+            Some(room) => {
+                self.room = room;
+                self.lines.push(line);
+            }
+            None => {
+                self.full = true;
+                self.lines.push(CUT.to_owned());
+            }
+        }
+    }
+}
+
+fn cut(value: &str) -> String {
+    if value.len() <= VALUE_BYTES_MAX {
+        return value.to_owned();
+    }
+    let end = (0..=VALUE_BYTES_MAX).rev().find(|at| value.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}{CUT}", &value[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_member_is_named_by_its_pointer() {
+        let before = r#"{"a": 1, "b": {"x/y": 1.0, "z": [1]}, "c": 1}"#;
+        let after = r#"{"a": 1, "b": {"x/y": 1.00, "z": [1]}, "d": null}"#;
+        assert_eq!(differences(before, after, 1_000), ["- /b/x~1y 1.0", "+ /b/x~1y 1.00", "- /c 1", "+ /d null"]);
+        assert!(differences(before, before, 1_000).is_empty());
+        assert_eq!(
+            differences(r#"{"a":1,"b":2}"#, r#"{"b":2, "a":1}"#, 1_000).len(),
+            1,
+            "said, though no value differs"
+        );
+    }
+
+    #[test]
+    fn it_stays_short_whatever_comes() {
+        let (long, other) = ("\u{e9}".repeat(1_000), "x".repeat(1_000));
+        let lines = differences(&format!("{{\"a\":\"{long}\"}}"), &format!("{{\"a\":\"{other}\"}}"), 10_000);
+        assert_eq!(lines.len(), 2);
+        assert!(lines.iter().all(|line| line.len() < 320 && line.ends_with(CUT)), "{lines:?}");
+
+        let many: Vec<String> = (0..1_000).map(|n| format!("\"m{n}\":{n}")).collect();
+        let lines = differences("{}", &format!("{{{}}}", many.join(",")), 100);
+        assert_eq!(lines.last().map(String::as_str), Some(CUT));
+        assert!(lines.iter().map(String::len).sum::<usize>() <= 100 + CUT.len(), "{lines:?}");
+    }
+}

@@ -1,0 +1,265 @@
+//! Backtests: stored events once more, with the active version of a filter and with another one. Nothing is stored and
+//! nothing is sent.
+//!
+//! One call at a time, in the tenant's own slots and with its own fuel; one backtest at a time for each tenant; and an
+//! end in time.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::domain::backtest::{Ask, CHANGES_MAX, Calls, Report, Spread};
+use crate::domain::chain::{ChainEnd, Chained};
+use crate::domain::event::Event;
+use crate::domain::filter::Plan;
+use crate::domain::id::{DeliveryId, Digest, FilterName, SourceName, SubscriptionId, TenantId};
+use crate::domain::json::differences;
+use crate::domain::rollout::{DIFFERENCE_BYTES_MAX, Difference, Said};
+use crate::domain::verdict::{Fault, FilterRun};
+use crate::ledger::{self, EventQuery, HISTORY_LIMIT_MAX};
+
+use super::Pipeline;
+use super::fanout::wants;
+use super::shadow::said;
+
+/// Tenants whose backtest runs.
+#[derive(Default)]
+pub(super) struct Running(Arc<Mutex<HashSet<TenantId>>>);
+
+/// The right to a tenant's one backtest, until dropped.
+struct Turn(Arc<Mutex<HashSet<TenantId>>>, TenantId);
+
+impl Running {
+    fn begin(&self, tenant: &TenantId) -> Option<Turn> {
+        let new = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone());
+        new.then(|| Turn(self.0.clone(), tenant.clone()))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+/// One subscription's part.
+struct Part {
+    /// The chain as it is, and with the candidate in the filter's places.
+    plans: [Plan; 2],
+    /// Events still to be run.
+    left: usize,
+}
+
+/// What the calls of one version cost.
+#[derive(Default)]
+struct Costs {
+    fuel: Vec<u64>,
+    time_us: Vec<u64>,
+    faults: u64,
+}
+
+impl Pipeline {
+    /// Runs a backtest. None where one of the tenant is under way.
+    ///
+    /// # Errors
+    /// Where the ledger cannot be read.
+    pub async fn backtest(&self, ask: Ask) -> Result<Option<Report>, ledger::Error> {
+        let Some(_turn) = self.backtests.begin(&ask.tenant) else { return Ok(None) };
+        let deadline = Instant::now() + Duration::from_millis(self.backtest_ms_max);
+        let mut parts = self.parts_of(&ask);
+        let active = self.active_of(&ask).unwrap_or(ask.candidate);
+        let mut found = Found::new(&ask, parts.len(), active);
+        let (mut cursor, mut complete) = (None, true);
+        'pages: while parts.values().any(|part| part.left > 0) {
+            if Instant::now() >= deadline {
+                complete = false;
+                break;
+            }
+            let query = EventQuery { source: ask.source.clone(), ..EventQuery::default() };
+            let page = self.ledger.events(&ask.tenant, query, cursor, HISTORY_LIMIT_MAX).await?;
+            for record in page.items {
+                let wanting = self.wanting(&ask.tenant, &parts, &record.source, &record.types);
+                if wanting.is_empty() {
+                    continue;
+                }
+                // Past retention in between.
+                let Some(event) = self.ledger.event(&ask.tenant, record.id).await? else { continue };
+                for id in wanting {
+                    let Some(part) = parts.get_mut(&id) else { continue };
+                    match timeout_at(deadline, self.both(&part.plans, &event, id)).await {
+                        Ok(both) => found.add(&ask.filter, &event, id, both),
+                        Err(_) => {
+                            complete = false;
+                            break 'pages;
+                        }
+                    }
+                    part.left -= 1;
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        Ok(Some(found.report(complete)))
+    }
+
+    fn active_of(&self, ask: &Ask) -> Option<Digest> {
+        self.ledger.snapshot().tenant(&ask.tenant)?.filters.get(&ask.filter)?.value.active
+    }
+
+    /// The chains as they are now. A canary that runs counts as not there: its candidate is not the active version.
+    fn parts_of(&self, ask: &Ask) -> BTreeMap<SubscriptionId, Part> {
+        let snapshot = self.ledger.snapshot();
+        let Some(view) = snapshot.tenant(&ask.tenant) else { return BTreeMap::new() };
+        let part = |id: &SubscriptionId| {
+            let subscription = &view.subscriptions.get(id)?.value;
+            let before = self.pinned_now(subscription)?;
+            let mut after = before.clone();
+            for step in after.steps.iter_mut().filter(|step| step.binding.filter == ask.filter) {
+                step.digest = ask.candidate;
+            }
+            Some((*id, Part { plans: [before, after], left: ask.events }))
+        };
+        ask.subscriptions.iter().filter_map(part).collect()
+    }
+
+    /// The subscriptions that want an event and have not had all of theirs.
+    fn wanting(
+        &self,
+        tenant: &TenantId,
+        parts: &BTreeMap<SubscriptionId, Part>,
+        source: &SourceName,
+        types: &[String],
+    ) -> Vec<SubscriptionId> {
+        let snapshot = self.ledger.snapshot();
+        let Some(view) = snapshot.tenant(tenant) else { return Vec::new() };
+        let wants_it = |id: &SubscriptionId| {
+            view.subscriptions.get(id).is_some_and(|subscription| wants(&subscription.value, source, types))
+        };
+        parts.iter().filter(|(id, part)| part.left > 0 && wants_it(id)).map(|(id, _)| *id).collect()
+    }
+
+    async fn both(&self, [before, after]: &[Plan; 2], event: &Event, subscription: SubscriptionId) -> [Chained; 2] {
+        // As of its first delivery, which is what filters see of it.
+        let delivery = DeliveryId { event: event.id, subscription, run: 0 };
+        [self.run_chain(before, event, delivery).await, self.run_chain(after, event, delivery).await]
+    }
+}
+
+/// What was found so far.
+struct Found {
+    report: Report,
+    costs: [Costs; 2],
+}
+
+impl Found {
+    fn new(ask: &Ask, subscriptions: usize, active: Digest) -> Self {
+        let calls = |digest| {
+            let none = Spread::default();
+            Calls { digest, calls: 0, faults: 0, fuel: none, time_us: none }
+        };
+        let report = Report {
+            filter: ask.filter.clone(),
+            complete: false,
+            subscriptions,
+            events: 0,
+            unchanged: 0,
+            changed: 0,
+            changes: Vec::new(),
+            active: calls(active),
+            candidate: calls(ask.candidate),
+        };
+        Self { report, costs: Default::default() }
+    }
+
+    fn add(&mut self, filter: &FilterName, event: &Event, subscription: SubscriptionId, both: [Chained; 2]) {
+        for (costs, chained) in self.costs.iter_mut().zip(&both) {
+            for run in chained.runs.iter().filter(|run| run.filter == *filter) {
+                costs.fuel.push(run.fuel);
+                costs.time_us.push(run.elapsed_us);
+                costs.faults += u64::from(run.fault.is_some());
+            }
+        }
+        self.report.events += 1;
+        let claims = both.each_ref().map(|chained| match &chained.end {
+            ChainEnd::Through(claims) => Some(claims.as_deref().unwrap_or(&event.set.text)),
+            _ => None,
+        });
+        if claims[0] == claims[1] && is_same(filter, &both) {
+            self.report.unchanged += 1;
+            return;
+        }
+        self.report.changed += 1;
+        if self.report.changes.len() >= CHANGES_MAX {
+            return;
+        }
+        let [active, candidate] = &both;
+        self.report.changes.push(Difference {
+            event: event.id,
+            subscription,
+            active: last_said(filter, active),
+            candidate: last_said(filter, candidate),
+            claims: match claims {
+                [Some(active), Some(candidate)] => differences(active, candidate, DIFFERENCE_BYTES_MAX),
+                _ => Vec::new(),
+            },
+        });
+    }
+
+    fn report(mut self, complete: bool) -> Report {
+        self.report.complete = complete;
+        let [active, candidate] = self.costs;
+        for (calls, costs) in [(&mut self.report.active, active), (&mut self.report.candidate, candidate)] {
+            calls.calls = costs.fuel.len() as u64;
+            calls.faults = costs.faults;
+            calls.fuel = Spread::of(costs.fuel);
+            calls.time_us = Spread::of(costs.time_us);
+        }
+        self.report
+    }
+}
+
+fn runs_of<'a>(filter: &'a FilterName, chained: &'a Chained) -> impl Iterator<Item = &'a FilterRun> {
+    chained.runs.iter().filter(move |run| run.filter == *filter)
+}
+
+/// Whether both ended the same way, with the same verdicts of the filter. The words of a reason may differ: they reach
+/// nobody but the tenant.
+fn is_same(filter: &FilterName, [active, candidate]: &[Chained; 2]) -> bool {
+    let key = |run: &FilterRun| (run.verdict, run.fault.as_ref().map(Fault::kind));
+    end(&active.end) == end(&candidate.end) && runs_of(filter, active).map(key).eq(runs_of(filter, candidate).map(key))
+}
+
+/// What the filter said, the last time where it stands in the chain more than once.
+fn last_said(filter: &FilterName, chained: &Chained) -> Said {
+    let none = Said { verdict: None, reason: None, fault: None, end: None };
+    Said { end: Some(end(&chained.end)), ..runs_of(filter, chained).last().map_or(none, said) }
+}
+
+fn end(end: &ChainEnd) -> &'static str {
+    match end {
+        ChainEnd::Through(_) => "through",
+        ChainEnd::Dropped(_) => "dropped",
+        ChainEnd::Held(_) => "held",
+        ChainEnd::Again(_) => "again",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_has_one_at_a_time() {
+        let running = Running::default();
+        let (acme, other): (TenantId, TenantId) = ("acme".parse().unwrap(), "other".parse().unwrap());
+        let turn = running.begin(&acme).unwrap();
+        assert!(running.begin(&acme).is_none());
+        assert!(running.begin(&other).is_some());
+        drop(turn);
+        assert!(running.begin(&acme).is_some());
+    }
+}

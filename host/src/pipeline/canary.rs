@@ -1,0 +1,254 @@
+//! Canaries: which subjects run a candidate, how it fares, and its way out where it faults too often.
+//!
+//! The choice is made when a chain is pinned, so a retry or a restart runs what was chosen. A rollout that ends without
+//! its candidate's promotion leaves deliveries behind that have the candidate pinned. Those that have not run it run the
+//! active version instead ([`Pipeline::without_withdrawn`]); those that its faults hold are run anew (`release`, by the
+//! filter's `releasing`). So nobody's event is lost to a trial.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use metrics::counter;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::crypto::sha256;
+use crate::domain::delivery::DueDelivery;
+use crate::domain::filter::{Binding, Filter, Plan, PlanStep};
+use crate::domain::id::{Digest, EventId, FilterName, TenantId};
+use crate::domain::rollout::{EndReason, Mode, Rollout};
+use crate::domain::subscription::Subscription;
+use crate::domain::verdict::{Fault, FilterRun};
+use crate::ledger::{self, Expected, TenantView};
+use crate::telemetry::metric;
+
+use super::Pipeline;
+
+/// Wait before trying again after the ledger failed, in milliseconds.
+const RETRY_MS: u64 = 1_000;
+
+/// A step of a chain, by its place, and the version it runs instead of the active one.
+pub(super) type Choice = (usize, Digest);
+
+/// The steps of a subscription's chain that run a candidate for this event. The same subject always gets the same
+/// choice; an event about nobody is chosen for by itself.
+pub(super) fn choices(
+    subscription: &Subscription,
+    view: &TenantView,
+    subject: Option<&str>,
+    event: EventId,
+) -> Vec<Choice> {
+    let mut choices = Vec::new();
+    for (place, binding) in subscription.chain.iter().enumerate() {
+        let Some(filter) = view.filters.get(&binding.filter).map(|filter| &filter.value) else { continue };
+        let Some(rollout) = &filter.rollout else { continue };
+        if !matches!(rollout.mode, Mode::Canary { .. }) || !is_granted(filter, &rollout.digest, binding) {
+            continue;
+        }
+        let hash = match subject {
+            Some(subject) => spread(&filter.name, &rollout.digest, subject),
+            None => spread(&filter.name, &rollout.digest, &event.to_string()),
+        };
+        if rollout.mode.picks(hash) {
+            choices.push((place, rollout.digest));
+        }
+    }
+    choices
+}
+
+/// Puts the chosen versions in their places.
+pub(super) fn put_in(plan: &mut Plan, choices: &[Choice]) {
+    for (place, digest) in choices {
+        // A chain that could not be pinned has no steps.
+        if let Some(step) = plan.steps.get_mut(*place) {
+            step.digest = *digest;
+        }
+    }
+}
+
+/// Whether a binding grants what a version needs: a binding made after the rollout began may not.
+pub(super) fn is_granted(filter: &Filter, digest: &Digest, binding: &Binding) -> bool {
+    filter.version(digest).is_some_and(|version| version.needs.is_subset(&binding.grants))
+}
+
+/// A number that is evenly spread over subjects, another for each filter and candidate.
+fn spread(filter: &FilterName, candidate: &Digest, subject: &str) -> u64 {
+    // A filter's name holds no zero byte and a digest is of fixed length, so the parts cannot run into each other.
+    let text = [filter.as_str().as_bytes(), &[0], &candidate.0, subject.as_bytes()].concat();
+    let [a, b, c, d, e, f, g, h, ..] = sha256(&text);
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// What the loop below has to look at. A set, so that it stays as small as the number of versions on trial.
+#[derive(Default)]
+pub(super) struct Pending {
+    versions: Mutex<BTreeSet<(TenantId, FilterName, Digest)>>,
+    woken: Notify,
+}
+
+impl Pending {
+    fn add(&self, version: (TenantId, FilterName, Digest)) {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner).insert(version);
+        self.woken.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<(TenantId, FilterName, Digest)> {
+        std::mem::take(&mut *self.versions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Ends canaries that fault too often. Runs until `stop`.
+pub async fn run(pipeline: Pipeline, stop: CancellationToken) {
+    loop {
+        pipeline.trials.keep(&pipeline.ledger.snapshot());
+        for (tenant, filter, digest) in pipeline.pending.take() {
+            if let Err(error) = pipeline.end_canary(&tenant, &filter, digest).await {
+                error!(%tenant, %filter, %error, "a canary that faults too often could not be ended; it is tried again");
+                pipeline.pending.add((tenant, filter, digest));
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(Duration::from_millis(RETRY_MS)) => {}
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = pipeline.pending.woken.notified() => {}
+        }
+    }
+}
+
+impl Pipeline {
+    /// To be called when a person has ended the rollout of a filter.
+    pub fn rollout_ended(&self, tenant: &TenantId, filter: &FilterName) {
+        self.trials.forget(tenant, filter);
+    }
+
+    /// Counts what candidates did in a delivery's chain. Calls that could not decide now are no evidence either way.
+    pub(super) fn count_candidates(&self, tenant: &TenantId, runs: &[FilterRun]) {
+        let snapshot = self.ledger.snapshot();
+        let Some(view) = snapshot.tenant(tenant) else { return };
+        for run in runs.iter().filter(|run| run.fault.as_ref().is_none_or(Fault::is_filters_own)) {
+            let Some(rollout) = canary_of(view, &run.filter, run.digest) else { continue };
+            let now = self.clock.now();
+            let counted = self.trials.count((tenant, &run.filter), rollout, run.fault.is_some(), now);
+            if rollout.mode.is_over(counted.calls, counted.faults) {
+                self.pending.add((tenant.clone(), run.filter.clone(), run.digest));
+            }
+        }
+    }
+
+    /// The plan without versions that were withdrawn after it was pinned: the active ones stand in their places, and
+    /// the delivery's row says so.
+    pub(super) async fn without_withdrawn(
+        &self,
+        plan: Arc<Plan>,
+        delivery: DueDelivery,
+    ) -> Result<(Arc<Plan>, DueDelivery), ledger::Error> {
+        let snapshot = self.ledger.snapshot();
+        let Some(view) = snapshot.tenant(&delivery.tenant) else { return Ok((plan, delivery)) };
+        let instead: Vec<Choice> =
+            plan.steps.iter().enumerate().filter_map(|(place, step)| Some((place, instead_of(view, step)?))).collect();
+        if instead.is_empty() {
+            return Ok((plan, delivery));
+        }
+        let mut plan = Plan::clone(&plan);
+        put_in(&mut plan, &instead);
+        let digest = self.ledger.intern_plan(&plan).await?;
+        self.ledger.repin(delivery.seq, digest).await?;
+        Ok((Arc::new(plan), DueDelivery { plan: digest, ..delivery }))
+    }
+
+    /// Whether a version was on trial, and the trial ended without its promotion.
+    pub(super) fn is_withdrawn(&self, tenant: &TenantId, filter: &FilterName, digest: Digest) -> bool {
+        let snapshot = self.ledger.snapshot();
+        let filter = snapshot.tenant(tenant).and_then(|view| view.filters.get(filter));
+        filter.is_some_and(|filter| filter.value.is_withdrawn(&digest))
+    }
+
+    /// Ends the canary of this candidate where it faults too often. A person's change in between comes first.
+    async fn end_canary(&self, tenant: &TenantId, name: &FilterName, digest: Digest) -> Result<(), ledger::Error> {
+        loop {
+            let snapshot = self.ledger.snapshot();
+            let Some(stored) = snapshot.tenant(tenant).and_then(|view| view.filters.get(name)) else { return Ok(()) };
+            let Some(rollout) = stored.value.rollout.as_ref().filter(|rollout| rollout.digest == digest) else {
+                return Ok(());
+            };
+            let now = self.clock.now();
+            let counted = self.trials.report(tenant, name, rollout, now).canary.unwrap_or_default();
+            if !rollout.mode.is_over(counted.calls, counted.faults) {
+                return Ok(());
+            }
+            let mut filter = stored.value.clone();
+            filter.end_rollout(now, EndReason::Faults, counted);
+            match self.ledger.put_filter(filter, Expected::Version(stored.version)).await {
+                Err(ledger::Error::VersionMismatch { .. }) => {}
+                done => {
+                    done?;
+                    self.trials.forget(tenant, name);
+                    let reason = EndReason::Faults.as_str();
+                    counter!(metric::ROLLOUTS_ENDED, "tenant" => tenant.to_string(), "reason" => reason).increment(1);
+                    let (calls, faults) = (counted.calls, counted.faults);
+                    warn!(%tenant, filter = %name, %digest, calls, faults, "a canary faulted too often and is rolled back");
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// The canary of a filter, where this version is its candidate.
+fn canary_of<'a>(view: &'a TenantView, filter: &FilterName, digest: Digest) -> Option<&'a Rollout> {
+    let rollout = view.filters.get(filter)?.value.rollout.as_ref()?;
+    (rollout.digest == digest && matches!(rollout.mode, Mode::Canary { .. })).then_some(rollout)
+}
+
+/// What a step runs in place of a version that was withdrawn.
+fn instead_of(view: &TenantView, step: &PlanStep) -> Option<Digest> {
+    let filter = &view.filters.get(&step.binding.filter)?.value;
+    filter.active.filter(|_| filter.is_withdrawn(&step.digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::rollout::Percent;
+
+    fn picked(percent: f64, filter: &str, candidate: u8) -> BTreeSet<usize> {
+        let percent = Percent::try_from(percent).unwrap();
+        let mode = Mode::Canary { percent, faults_percent_max: percent, calls_min: 20 };
+        let name: FilterName = filter.parse().unwrap();
+        let hash = |n: usize| spread(&name, &Digest([candidate; 32]), &format!("user-{n}"));
+        (0..20_000).filter(|n| mode.picks(hash(*n))).collect()
+    }
+
+    #[test]
+    fn the_share_is_what_was_asked_for_and_stays() {
+        for (percent, expected) in [(0.0, 0), (0.5, 100), (5.0, 1_000), (50.0, 10_000), (100.0, 20_000)] {
+            let found = picked(percent, "gate", 1).len();
+            // Five standard deviations of 20,000 throws, and more.
+            assert!(found.abs_diff(expected) <= expected.min(350), "{percent}%: {found} of 20000");
+        }
+        assert_eq!(picked(12.34, "gate", 1), picked(12.34, "gate", 1), "nothing but the names decides");
+    }
+
+    #[test]
+    fn a_greater_share_takes_more_in_and_lets_none_out() {
+        let shares = [0.01, 1.0, 5.0, 5.01, 33.3, 80.0, 99.99, 100.0];
+        for pair in shares.windows(2) {
+            let (small, great) = (picked(pair[0], "gate", 1), picked(pair[1], "gate", 1));
+            assert!(small.is_subset(&great), "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn filters_and_candidates_choose_by_themselves() {
+        let half = picked(50.0, "gate", 1);
+        for other in [picked(50.0, "redact", 1), picked(50.0, "gate", 2)] {
+            let both = half.intersection(&other).count();
+            assert!(both.abs_diff(5_000) <= 350, "a quarter is in both: {both}");
+        }
+    }
+}

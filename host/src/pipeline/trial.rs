@@ -1,0 +1,144 @@
+//! What rollouts have shown so far, counted in memory: a host that is started again begins anew.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::domain::id::{Digest, FilterName, TenantId};
+use crate::domain::rollout::{Counted, Mode, Rollout, SAMPLES_MAX, ShadowReport, TrialReport};
+use crate::domain::time::Timestamp;
+use crate::ledger::Snapshot;
+
+/// The trials of every filter that has been rolled out since the host started.
+#[derive(Default)]
+pub(super) struct Trials(Mutex<HashMap<TenantId, HashMap<FilterName, Trial>>>);
+
+/// One rollout's numbers.
+struct Trial {
+    /// Which rollout: the same version may be tried again.
+    digest: Digest,
+    started_at: Timestamp,
+    counted_since: Timestamp,
+    canary: Counted,
+    shadow: ShadowReport,
+}
+
+impl Trials {
+    /// Counts a candidate's call by a live delivery, and gives what there is by now.
+    pub(super) fn count(
+        &self,
+        (tenant, filter): (&TenantId, &FilterName),
+        rollout: &Rollout,
+        faulted: bool,
+        now: Timestamp,
+    ) -> Counted {
+        self.with(tenant, filter, rollout, now, |trial| {
+            trial.canary.calls += 1;
+            trial.canary.faults += u64::from(faulted);
+            trial.canary
+        })
+    }
+
+    /// Writes down what a shadow found.
+    pub(super) fn compare(
+        &self,
+        (tenant, filter): (&TenantId, &FilterName),
+        rollout: &Rollout,
+        now: Timestamp,
+        write: impl FnOnce(&mut ShadowReport),
+    ) {
+        self.with(tenant, filter, rollout, now, |trial| {
+            write(&mut trial.shadow);
+            let over = trial.shadow.samples.len().saturating_sub(SAMPLES_MAX);
+            trial.shadow.samples.drain(..over);
+        });
+    }
+
+    /// What a rollout has shown so far.
+    pub(super) fn report(
+        &self,
+        tenant: &TenantId,
+        filter: &FilterName,
+        rollout: &Rollout,
+        now: Timestamp,
+    ) -> TrialReport {
+        self.with(tenant, filter, rollout, now, |trial| {
+            let counted_since = trial.counted_since;
+            match rollout.mode {
+                Mode::Shadow => TrialReport { counted_since, canary: None, shadow: Some(trial.shadow.clone()) },
+                Mode::Canary { .. } => TrialReport { counted_since, canary: Some(trial.canary), shadow: None },
+            }
+        })
+    }
+
+    /// Forgets the numbers of a filter whose rollout has ended.
+    pub(super) fn forget(&self, tenant: &TenantId, filter: &FilterName) {
+        let mut tenants = self.lock();
+        if let Some(trials) = tenants.get_mut(tenant) {
+            trials.remove(filter);
+            if trials.is_empty() {
+                tenants.remove(tenant);
+            }
+        }
+    }
+
+    /// Forgets filters that are on trial no more.
+    pub(super) fn keep(&self, snapshot: &Snapshot) {
+        self.lock().retain(|tenant, trials| {
+            let Some(view) = snapshot.tenant(tenant) else { return false };
+            trials.retain(|name, _| view.filters.get(name).is_some_and(|filter| filter.value.rollout.is_some()));
+            !trials.is_empty()
+        });
+    }
+
+    fn with<T>(
+        &self,
+        tenant: &TenantId,
+        filter: &FilterName,
+        rollout: &Rollout,
+        now: Timestamp,
+        look: impl FnOnce(&mut Trial) -> T,
+    ) -> T {
+        let anew = || Trial {
+            digest: rollout.digest,
+            started_at: rollout.started_at,
+            counted_since: now,
+            canary: Counted::default(),
+            shadow: ShadowReport::default(),
+        };
+        let mut tenants = self.lock();
+        let trial = tenants.entry(tenant.clone()).or_default().entry(filter.clone()).or_insert_with(anew);
+        if (trial.digest, trial.started_at) != (rollout.digest, rollout.started_at) {
+            *trial = anew();
+        }
+        look(trial)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, HashMap<FilterName, Trial>>> {
+        // Numbers cannot be left half changed, so a poisoned lock is as good as any.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(5_000);
+
+    #[test]
+    fn each_rollout_counts_from_its_own_start() {
+        let (acme, gate): (TenantId, FilterName) = ("acme".parse().unwrap(), "gate".parse().unwrap());
+        let percent = 50.0.try_into().unwrap();
+        let mode = Mode::Canary { percent, faults_percent_max: percent, calls_min: 2 };
+        let first = Rollout { digest: Digest([1; 32]), mode, started_at: Timestamp::from_millis(1_000) };
+        let trials = Trials::default();
+        trials.count((&acme, &gate), &first, false, NOW);
+        assert_eq!(trials.count((&acme, &gate), &first, true, NOW), Counted { calls: 2, faults: 1 });
+        let other = Rollout { started_at: Timestamp::from_millis(2_000), ..first.clone() };
+        assert_eq!(trials.count((&acme, &gate), &other, true, NOW), Counted { calls: 1, faults: 1 });
+        let report = trials.report(&acme, &gate, &other, NOW.plus_millis(9));
+        assert_eq!((report.counted_since, report.canary), (NOW, Some(Counted { calls: 1, faults: 1 })));
+        trials.forget(&acme, &gate);
+        assert_eq!(trials.report(&acme, &gate, &other, NOW).canary, Some(Counted::default()));
+    }
+}
