@@ -213,6 +213,17 @@ mod tests {
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), CODES.len() + 1, "a page of a code that is gone");
     }
 
+    #[test]
+    fn a_full_line_for_the_compiler_is_to_be_tried_again() {
+        let full = control::Error::Rejected(crate::sandbox::Rejected::CompileQueue { limit: 4 });
+        let problem = Problem::from(full);
+        assert_eq!(problem.code(), "compile_queue_full");
+        assert!(problem.detail.contains("4 uploads"), "{}", problem.detail);
+        let response = problem.into_response();
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert!(response.headers().contains_key(header::RETRY_AFTER));
+    }
+
     /// Codes are literals, so reading the sources finds those that no test brings about.
     #[test]
     fn each_code_in_the_sources_is_listed() {

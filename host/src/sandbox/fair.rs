@@ -4,12 +4,12 @@
 //! a line of its own for each tenant that waits. A place that becomes free goes to the tenant that has had the least, so
 //! that a tenant with a thousand waiting and one with a single one take turns.
 //!
-//! What a tenant has had is counted like in start-time fair queueing. Each grant adds a cost to its tenant's account; where the
-//! cost is known afterwards only (time), an estimate is added and corrected when the place is given back. A tenant that comes
-//! back from being idle starts from where the least served of the others is: it neither saves up a right to flood, nor pays for having
-//! used places that nobody else wanted. A tenant that has had more than the others keeps its debt while it is idle, so that
-//! leaving and coming back gains nothing. With equal costs this is round robin; with unequal ones, a deficit round robin
-//! without rounds.
+//! What a tenant has had is counted like in start-time fair queueing. Each grant adds a cost to its tenant's account; where
+//! the cost is known afterwards only (time), an estimate is added and corrected when the place is given back. A tenant that
+//! comes back from being idle starts from where the least served of the others is: it neither saves up a right to flood, nor
+//! pays for having used places that nobody else wanted. A tenant that has had more than the others keeps its debt while it is
+//! idle, so that leaving and coming back gains nothing. With equal costs this is round robin; with unequal ones, a deficit
+//! round robin without rounds.
 //!
 //! [`Line`] decides and knows no threads; [`Gate`] lets futures wait for it.
 
