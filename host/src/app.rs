@@ -18,7 +18,6 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Control};
 use crate::crypto::MasterKey;
-use crate::domain::json::JsonLimits;
 use crate::egress::{self, Egress};
 use crate::http::room::Room;
 use crate::http::{self, Site};
@@ -167,13 +166,7 @@ pub async fn start_with(
         master.clone(),
         egress,
         clock.clone(),
-        config.quota.clone(),
-        JsonLimits { depth_max: config.ingest.json_depth_max, bytes_max: config.ingest.body_bytes_max },
-        &crate::config::Rollout {
-            // Its answer has to come before the request is given up.
-            backtest_ms_max: config.rollout.backtest_ms_max.min(config.listen.request_ms_max / 2),
-            ..config.rollout.clone()
-        },
+        &config,
     ));
     let (dispatcher, tell_due) = Dispatcher::new(pipeline.clone(), config.delivery.clone());
     let (told, chains) = (tell_due.clone(), pipeline.clone());

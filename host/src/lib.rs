@@ -41,6 +41,7 @@ pub mod crypto;
 pub mod demo;
 pub mod domain;
 pub mod egress;
+pub(crate) mod fair;
 pub mod http;
 pub mod ledger;
 pub mod pipeline;

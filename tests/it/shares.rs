@@ -1,7 +1,8 @@
 //! What all tenants use at once: each has a share, and whoever takes all of its own keeps nobody else waiting.
 
 use http::Method;
-use setgate_tests::{Host, Seed, event};
+use serde_json::json;
+use setgate_tests::{Host, Receiver, Seed, event};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -71,4 +72,57 @@ async fn uploads_of_one_tenant_cannot_take_the_room_of_others() {
     let others = put(&zeta).await;
     assert_ne!(others.status, 429, "another tenant has its own share: {}", others.text());
     assert_ne!(others.status, 503, "and the host has room for it: {}", others.text());
+}
+
+#[tokio::test]
+async fn a_flood_of_one_tenant_is_refused_first_and_only_there() {
+    let settings = "[ingest]\nappends_max = 2\nappends_per_tenant_max = 1\nwaiting_per_tenant_max = 1";
+    let host = Host::with().config(settings).start().await;
+    let (acme, zeta) = (host.tenant("acme").await, host.tenant("zeta").await);
+    let (ours, theirs) = (acme.source("open", Seed::Open).await, zeta.source("open", Seed::Open).await);
+    let (mut accepted, mut refused, mut round) = (0, Vec::new(), 0);
+    // One event is at the ledger and one waits; of a hundred at once some find both places taken.
+    while refused.is_empty() {
+        let flood = (0..100).map(|number| {
+            let (source, body) = (ours.clone(), event::set(&format!("flood-{round}-{number}")));
+            tokio::spawn(async move { source.send(body).await })
+        });
+        let flood: Vec<_> = flood.collect();
+        theirs.accept(event::set(&format!("calm-{round}"))).await;
+        for sent in flood {
+            let answer = sent.await.unwrap();
+            match answer.status {
+                202 => accepted += 1,
+                _ => refused.push(answer),
+            }
+        }
+        round += 1;
+        assert!(round < 50, "a hundred events at once never found both places taken");
+    }
+    for answer in &refused {
+        assert_eq!(answer.not_the_problem(429, "busy"), None);
+        assert!(answer.text().contains("ingest.waiting_per_tenant_max"), "the limit is named: {}", answer.text());
+    }
+    let kept = host.metric("setgate_ingest_total", &["tenant=\"acme\"", "outcome=\"accepted\""]).await;
+    assert_eq!(kept, f64::from(accepted), "what was refused is not stored, what was accepted is");
+}
+
+#[tokio::test]
+async fn fuel_of_a_second_that_is_spent_makes_deliveries_late_and_not_faulty() {
+    let host = Host::start().await;
+    let poor = host.tenant_with("poor", json!({"quota": {"fuel_per_second": 200_000}})).await;
+    let source = poor.source("open", Seed::Open).await;
+    poor.filter("drop-by-type").await;
+    let receiver = Receiver::start().await;
+    let subscription = poor.subscribe(&receiver).chain(json!([{"filter": "drop-by-type"}])).create().await;
+    let mut sent = Vec::new();
+    for number in 0..12 {
+        sent.push(subscription.delivery_of(&source.accept(event::set(&format!("e{number}"))).await));
+    }
+    for id in &sent {
+        let delivery = poor.delivery_in("delivered", id).await;
+        assert_eq!(delivery["runs"][0]["verdict"], "pass", "it is no fault: {delivery}");
+    }
+    let put_off = host.metric("setgate_deliveries_put_off_total", &["tenant=\"poor\""]).await;
+    assert!(put_off > 0.0, "some had to wait for the next second's fuel");
 }

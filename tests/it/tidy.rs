@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use setgate_tests::place;
 
-/// Foundations: values, settings, time, log and metric names, digests and secrets.
-const L0: &[&str] = &["domain", "config", "clock", "telemetry", "crypto"];
+/// Foundations: values, settings, time, log and metric names, digests and secrets, turns between tenants.
+const L0: &[&str] = &["domain", "config", "clock", "telemetry", "crypto", "fair"];
 /// The parts at the edges of the process. They know the foundations and not each other.
 const L1: &[&str] = &["ledger", "sandbox", "signing", "egress"];
 
@@ -14,7 +14,7 @@ const L1: &[&str] = &["ledger", "sandbox", "signing", "egress"];
 fn may_import(module: &str) -> Option<Vec<&'static str>> {
     Some(match module {
         "domain" => vec![],
-        "config" | "clock" | "crypto" => vec!["domain"],
+        "config" | "clock" | "crypto" | "fair" => vec!["domain"],
         "telemetry" => vec!["domain", "config"],
         "ledger" | "sandbox" | "signing" | "egress" => L0.to_vec(),
         "pipeline" | "control" => [L0, L1].concat(),

@@ -143,11 +143,23 @@ pub struct Ingest {
     pub body_bytes_max: usize,
     /// Levels of arrays and objects in one event.
     pub json_depth_max: usize,
+    /// Events handed to the ledger at once; more wait, and tenants take turns.
+    pub appends_max: usize,
+    /// Of them, one tenant's.
+    pub appends_per_tenant_max: usize,
+    /// Events of one tenant that wait for that; one more is answered 429.
+    pub waiting_per_tenant_max: usize,
 }
 
 impl Default for Ingest {
     fn default() -> Self {
-        Self { body_bytes_max: 256 << 10, json_depth_max: 64 }
+        Self {
+            body_bytes_max: 256 << 10,
+            json_depth_max: 64,
+            appends_max: 512,
+            appends_per_tenant_max: 256,
+            waiting_per_tenant_max: 1024,
+        }
     }
 }
 
@@ -172,6 +184,10 @@ pub struct Sandbox {
     pub table_elements_max: u64,
     /// Bytes of a slot kept in memory between two calls, where the machine has no swap.
     pub keep_resident_bytes: usize,
+    /// Bytes of look-up tables kept parsed in memory.
+    pub tables_bytes_max: u64,
+    /// Bytes of look-up tables that the chains of one tenant hold at once; further chains of it wait.
+    pub tables_in_use_bytes_max: u64,
     /// Bytes of compiled filters kept in memory.
     pub loaded_bytes_max: u64,
     /// Bytes of compiled filters kept on disk.
@@ -229,6 +245,8 @@ impl Default for Sandbox {
             memory_bytes_max: 128 << 20,
             table_elements_max: 20_000,
             keep_resident_bytes: 512 << 10,
+            tables_bytes_max: 64 << 20,
+            tables_in_use_bytes_max: 64 << 20,
             loaded_bytes_max: 256 << 20,
             cache_bytes_max: 2 << 30,
             compiles_max: 2,
@@ -396,6 +414,8 @@ impl Config {
             ("data.queue_max", self.data.queue_max),
             ("ingest.body_bytes_max", self.ingest.body_bytes_max),
             ("ingest.json_depth_max", self.ingest.json_depth_max),
+            ("ingest.appends_max", self.ingest.appends_max),
+            ("ingest.appends_per_tenant_max", self.ingest.appends_per_tenant_max),
             ("sandbox.instances_max", self.sandbox.instances_max as usize),
             ("delivery.in_flight_max", self.delivery.in_flight_max),
             ("delivery.in_flight_per_tenant_max", self.delivery.in_flight_per_tenant_max),

@@ -97,6 +97,7 @@ impl Control {
         if !set_active(&mut table, digest) {
             return Err(Error::NotFound(format!("version {digest} of table `{name}`")));
         }
+        self.check_tables_room(&view, &table)?;
         self.ledger.put_table(table.clone(), over(Some(stored))).await?;
         Ok(show(&table))
     }
@@ -116,6 +117,7 @@ impl Control {
             )));
         }
         table.previous = before;
+        self.check_tables_room(&view, &table)?;
         self.ledger.put_table(table.clone(), over(Some(stored))).await?;
         Ok(show(&table))
     }
@@ -143,7 +145,7 @@ impl Control {
         read.map_err(|why: String| Error::invalid("body", why))
     }
 
-    /// All versions of all tables share one limit.
+    /// All versions of all tables share one limit, and the active ones another.
     fn check_tables_room(&self, view: &TenantView, table: &Table) -> Result<(), Error> {
         let bytes = |table: &Table| table.versions.iter().map(|version| version.bytes).sum::<u64>();
         let others = view.tables.values().filter(|other| other.value.name != table.name);
@@ -153,6 +155,17 @@ impl Control {
             return Err(Error::Conflict(format!(
                 "all versions of the tables would come to {stored} bytes: the tenant's quota `tables_bytes_max` is {max}; \
                  remove a table that is not needed"
+            )));
+        }
+        // A version from before its bytes were counted has none: it is small, the limit on an upload was.
+        let active = |table: &Table| table.versions.iter().find(|v| v.digest == table.digest).map_or(0, |v| v.bytes);
+        let others = view.tables.values().filter(|other| other.value.name != table.name);
+        let in_use = others.map(|other| active(&other.value)).sum::<u64>().saturating_add(active(table));
+        let max = self.quota_of(view).tables_active_bytes_max;
+        if in_use > max {
+            return Err(Error::Conflict(format!(
+                "the active versions of the tables would come to {in_use} bytes: the tenant's quota \
+                 `tables_active_bytes_max` is {max}"
             )));
         }
         Ok(())

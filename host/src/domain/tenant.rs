@@ -63,6 +63,8 @@ pub struct Quota {
     pub table_bytes_max: u64,
     /// Bytes of all versions of all look-up tables of the tenant together.
     pub tables_bytes_max: u64,
+    /// Bytes of the active versions of all its look-up tables together: what a chain that looks up has in memory.
+    pub tables_active_bytes_max: u64,
     /// Keys of the tenant.
     pub keys_max: u64,
 }
@@ -88,6 +90,7 @@ impl Default for Quota {
             tables_max: 50,
             table_bytes_max: 16 << 20,
             tables_bytes_max: 256 << 20,
+            tables_active_bytes_max: 64 << 20,
             keys_max: 50,
         }
     }

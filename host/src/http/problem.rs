@@ -149,7 +149,7 @@ impl From<Refused> for Problem {
             }
             Refused::NotAnEvent(_) => Self::new(StatusCode::BAD_REQUEST, code, detail),
             Refused::Conflict(_) => Self::new(StatusCode::CONFLICT, code, detail),
-            Refused::Backlog { .. } => Self::busy(StatusCode::TOO_MANY_REQUESTS, code, detail),
+            Refused::Backlog { .. } | Refused::Flood { .. } => Self::busy(StatusCode::TOO_MANY_REQUESTS, code, detail),
             Refused::Ledger(error) => Self::not_stored(error),
         }
     }

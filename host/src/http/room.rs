@@ -2,23 +2,21 @@
 //!
 //! Without the share, whoever opens a few hundred slow requests for one tenant would have every other tenant's answered 503.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
 use crate::domain::id::TenantId;
+use crate::fair::Shares;
 
 /// Bytes of bodies, one permit each.
 pub struct Room {
     all: Arc<Semaphore>,
-    per_tenant_max: u32,
+    shares: Shares,
     /// The key of the share in the configuration.
     share_name: &'static str,
-    /// Tenants with a body under way.
-    tenants: Mutex<HashMap<TenantId, Weak<Semaphore>>>,
 }
 
 /// Bytes taken, until dropped.
@@ -31,7 +29,7 @@ impl Room {
     /// Room for `bytes_max` bytes, of them `per_tenant_max` for one tenant, which is the setting `share_name`.
     pub fn new(bytes_max: u32, per_tenant_max: u32, share_name: &'static str) -> Self {
         let all = Arc::new(Semaphore::new(bytes_max as usize));
-        Self { all, per_tenant_max, share_name, tenants: Mutex::default() }
+        Self { all, shares: Shares::new(per_tenant_max as usize), share_name }
     }
 
     /// Takes room for `bytes`, at once or not at all; for no tenant: of the host's alone.
@@ -39,10 +37,10 @@ impl Room {
     /// # Errors
     /// 429 where the tenant's share is taken, 503 where the host's room is; code `busy`, nothing was read.
     pub(super) fn take(&self, tenant: Option<&TenantId>, bytes: u32) -> Result<Taken, Problem> {
-        let share = match tenant.map(|tenant| (tenant, self.share_of(tenant))) {
+        let share = match tenant.map(|tenant| (tenant, self.shares.of(tenant))) {
             None => None,
             Some((tenant, share)) => Some(share.try_acquire_many_owned(bytes).map_err(|_| {
-                let (name, limit) = (self.share_name, self.per_tenant_max);
+                let (name, limit) = (self.share_name, self.shares.permits());
                 let detail =
                     format!("what is under way for `{tenant}` takes its share, `{name}` ({limit}): try again later");
                 Problem::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
@@ -53,17 +51,6 @@ impl Room {
             Problem::busy(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
         })?;
         Ok(Taken { _share: share, _all: all })
-    }
-
-    fn share_of(&self, tenant: &TenantId) -> Arc<Semaphore> {
-        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = tenants.get(tenant).and_then(Weak::upgrade) {
-            return share;
-        }
-        tenants.retain(|_, share| share.strong_count() > 0);
-        let share = Arc::new(Semaphore::new(self.per_tenant_max as usize));
-        tenants.insert(tenant.clone(), Arc::downgrade(&share));
-        share
     }
 }
 

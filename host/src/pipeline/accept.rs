@@ -42,6 +42,14 @@ pub enum Refused {
         /// The quota.
         limit: u64,
     },
+    /// Too many of the tenant's events wait for the ledger.
+    #[error("{limit} events of tenant `{tenant}` wait for the ledger already: `ingest.waiting_per_tenant_max`")]
+    Flood {
+        /// Whose.
+        tenant: TenantId,
+        /// The setting.
+        limit: usize,
+    },
     /// Not durable: busy, or the disk failed. The sender is to try again.
     #[error("the event could not be stored: {0}")]
     Ledger(#[from] ledger::Error),
@@ -58,6 +66,7 @@ impl Refused {
             Self::NotAnEvent(refusal) => refusal.code(),
             Self::Conflict(_) => "jti_conflict",
             Self::Backlog { .. } => "backlog_full",
+            Self::Flood { .. } => "busy",
             Self::Ledger(_) => "not_stored",
         }
     }
@@ -103,6 +112,9 @@ impl Pipeline {
             delivery_id: ["webhook-id", "x-delivery-id", "idempotency-key"].into_iter().find_map(text),
         };
         let event = normalize::normalize(source, request, now, id, self.limits)?;
+        let limit = self.appends_waiting_max;
+        let busy = |_| Refused::Flood { tenant: source.tenant.clone(), limit };
+        let _turn = self.appends.enter_bounded(&source.tenant).await.map_err(busy)?;
         match self.ledger.append(event).await? {
             Appended::New(_) => Ok(Receipt { event: id, duplicate: false }),
             Appended::Duplicate { id } => Ok(Receipt { event: id, duplicate: true }),

@@ -1,8 +1,10 @@
 //! The chain: each filter over what the one before left, once per delivery. The bytes it makes are kept before the
 //! first send, so that every retry and every restart sends the same.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use metrics::counter;
 
 use crate::domain::chain::{self, Chain, ChainEnd, Chained};
 use crate::domain::delivery::{DueDelivery, State, Step};
@@ -12,17 +14,20 @@ use crate::domain::id::{DeliveryId, TenantId};
 use crate::domain::redact::Redactor;
 use crate::domain::secret::binding_context;
 use crate::domain::set::SetToken;
-use crate::domain::table;
 use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::{Fault, FilterRun, Verdict};
 use crate::ledger;
 use crate::sandbox::{Call, EventView};
+use crate::telemetry::metric;
 
 use super::Pipeline;
 use super::health::Suspensions;
 use super::shadow::Witness;
 use super::tables::PinnedTables;
+
+/// Longest wait for fuel before it is looked at again, in milliseconds: the quota may have been raised.
+const SPENT_MS_MAX: i64 = 1_000;
 
 /// A delivery whose chain has run: what `seal` takes.
 #[derive(Debug)]
@@ -77,6 +82,15 @@ impl Pipeline {
         if let Some(reason) = plan.broken.clone() {
             self.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
             return Ok(Progress::Rests);
+        }
+        if !plan.steps.is_empty()
+            && let Some(wait) = self.sandbox.spent(&event.tenant, &self.quota_of(&event.tenant))
+        {
+            // Waiting here would take a place from other tenants' deliveries. Only the lease knows: on disk it is due.
+            let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).clamp(1, SPENT_MS_MAX);
+            let due_at = self.clock.now().plus_millis(wait_ms);
+            counter!(metric::PUT_OFF, "tenant" => event.tenant.to_string()).increment(1);
+            return Ok(Progress::Again(Box::new(DueDelivery { due_at, ..delivery })));
         }
         let (plan, delivery) = self.without_withdrawn(plan, delivery).await?;
         let suspensions = self.suspensions(&event.tenant);
@@ -156,7 +170,7 @@ impl Pipeline {
         witness: &mut Witness,
     ) -> Chained {
         let mut chain = Chain::over(&event.set);
-        let tables = match self.tables_of(plan).await {
+        let tables = match self.tables_of(plan, &event.tenant).await {
             Ok(tables) => tables,
             Err(detail) => return chain.ended(ChainEnd::Again(detail)),
         };
@@ -231,25 +245,6 @@ impl Pipeline {
             })
             .await;
         (ran.verdict, ran.run, redactor)
-    }
-
-    pub(super) async fn tables_of(&self, plan: &Plan) -> Result<Arc<PinnedTables>, String> {
-        let mut pinned = HashMap::with_capacity(plan.tables.len());
-        for (name, digest) in &plan.tables {
-            let rows = self
-                .tables
-                .try_get_with(*digest, async {
-                    let bytes = self.ledger.blob(digest).await.map_err(|e| e.to_string())?;
-                    let bytes = bytes.ok_or_else(|| format!("the table `{name}` ({digest}) is not in the ledger"))?;
-                    // Megabytes of JSON: not on a thread that others wait for.
-                    let rows = tokio::task::spawn_blocking(move || table::parse(&bytes)).await;
-                    rows.map_err(|e| e.to_string())?.map(Arc::new)
-                })
-                .await
-                .map_err(|error: Arc<String>| error.as_ref().clone())?;
-            pinned.insert(name.as_str().into(), rows);
-        }
-        Ok(Arc::new(PinnedTables(pinned)))
     }
 }
 

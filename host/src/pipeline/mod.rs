@@ -54,6 +54,7 @@ use crate::domain::rollout::TrialReport;
 use crate::domain::subscription::Subscription;
 use crate::domain::tenant::Quota;
 use crate::egress::Egress;
+use crate::fair::{Bounds, Gate};
 use crate::ledger::{Ledger, Versioned};
 use crate::sandbox::Sandbox;
 use crate::signing::Signer;
@@ -79,7 +80,11 @@ pub struct Parts {
     /// The host's quota, for tenants without one of their own.
     pub quota: Quota,
     /// Tables of plans in force, parsed.
-    pub(crate) tables: tables::Cache,
+    pub(crate) tables: tables::Store,
+    /// Turns at the ledger, so that one tenant's flood does not stand before everybody's next event.
+    pub(crate) appends: Gate,
+    /// Events of one tenant that wait for such a turn.
+    pub(crate) appends_waiting_max: usize,
     /// What rollouts have shown.
     trials: trial::Trials,
     /// Versions whose trial may have to be ended, or has.
@@ -96,9 +101,6 @@ pub struct Parts {
     pub limits: JsonLimits,
 }
 
-/// Rows of look-up tables kept parsed, in bytes of their text.
-const TABLES_BYTES_MAX: u64 = 64 << 20;
-
 impl Parts {
     /// From what `app` built.
     #[expect(clippy::too_many_arguments, reason = "the parts of the data plane, named by their types")]
@@ -109,15 +111,15 @@ impl Parts {
         master: Arc<crate::crypto::MasterKey>,
         egress: Egress,
         clock: Clock,
-        quota: Quota,
-        limits: JsonLimits,
-        rollout: &config::Rollout,
+        config: &config::Config,
     ) -> Self {
-        let weight = |_: &_, rows: &Arc<crate::domain::table::Rows>| {
-            let bytes: usize = rows.iter().map(|(key, value)| key.len() + value.len() + 64).sum();
-            u32::try_from(bytes).unwrap_or(u32::MAX)
-        };
-        let tables = tables::Cache::builder().max_capacity(TABLES_BYTES_MAX).weigher(weight).build();
+        let config::Config { ingest, sandbox: settings, rollout, .. } = config;
+        let appends = Gate::new(Bounds {
+            places: ingest.appends_max,
+            per_tenant_max: ingest.appends_per_tenant_max,
+            waiting_per_tenant_max: ingest.waiting_per_tenant_max,
+            cost: 1,
+        });
         Self {
             ledger,
             sandbox,
@@ -125,15 +127,18 @@ impl Parts {
             master,
             egress,
             clock,
-            quota,
-            tables,
+            quota: config.quota.clone(),
+            tables: tables::Store::new(settings.tables_bytes_max, settings.tables_in_use_bytes_max),
+            appends,
+            appends_waiting_max: ingest.waiting_per_tenant_max,
             trials: trial::Trials::default(),
             pending: canary::Pending::default(),
             shadows: shadow::InFlight::new(rollout.shadow_in_flight_per_tenant_max),
             backtests: backtest::Running::default(),
-            backtest_ms_max: rollout.backtest_ms_max,
+            // Its answer has to come before the request is given up.
+            backtest_ms_max: rollout.backtest_ms_max.min(config.listen.request_ms_max / 2),
             health: health::Health::default(),
-            limits,
+            limits: JsonLimits { depth_max: ingest.json_depth_max, bytes_max: ingest.body_bytes_max },
         }
     }
 }

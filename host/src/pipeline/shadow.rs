@@ -125,7 +125,7 @@ impl Pipeline {
     async fn run_shadow(&self, seen: Seen, plan: &Plan, event: &Event, delivery: DeliveryId) {
         let Seen { place, rollout, before, decided, run: mut active } = seen;
         // Of a chain whose tables could not be read, no step was seen.
-        let Ok(tables) = self.tables_of(plan).await else { return };
+        let Ok(tables) = self.tables_of(plan, &event.tenant).await else { return };
         let quota = self.quota_for(plan, &event.tenant);
         let step = PlanStep { digest: rollout.digest, ..plan.steps[place].clone() };
         let (candidate_decided, mut candidate, redactor) =

@@ -1,20 +1,103 @@
-//! The tables a plan pinned, read once and shared.
+//! The tables a plan pinned: read once, shared, and bounded in memory.
+//!
+//! A tenant may upload one large version after the other, and each delivery needs the ones it was created with. So what
+//! the chains of one tenant hold at once is bounded; further chains of that tenant wait, and nobody else does.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::domain::id::Digest;
-use crate::domain::table::Rows;
-use crate::sandbox::Tables;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::domain::filter::Plan;
+use crate::domain::id::{Digest, TableName, TenantId};
+use crate::domain::table::{self, Rows};
+use crate::fair::Shares;
+use crate::sandbox;
+
+use super::Pipeline;
+
+/// Tables of which the size is remembered.
+const SIZES_MAX: u64 = 10_000;
+/// Bytes one permit stands for.
+const PERMIT_BYTES: u64 = 1 << 10;
 
 /// The tables of one plan, as the sandbox asks for them.
-pub(super) struct PinnedTables(pub(super) HashMap<Box<str>, Arc<Rows>>);
+pub(super) struct PinnedTables {
+    rows: HashMap<Box<str>, Arc<Rows>>,
+    _in_use: Option<OwnedSemaphorePermit>,
+}
 
-impl Tables for PinnedTables {
+impl sandbox::Tables for PinnedTables {
     fn get(&self, table: &str, key: &str) -> Option<Option<Arc<str>>> {
-        Some(self.0.get(table)?.get(key).cloned())
+        Some(self.rows.get(table)?.get(key).cloned())
     }
 }
 
 /// Parsed tables by digest, so that a table is read once and not once per event.
-pub(super) type Cache = moka::future::Cache<Digest, Arc<Rows>>;
+pub(crate) struct Store {
+    parsed: moka::future::Cache<Digest, Arc<Rows>>,
+    sizes: moka::future::Cache<Digest, u64>,
+    in_use: Shares,
+}
+
+impl Store {
+    /// Keeps tables of `bytes_max` bytes parsed, and lets the chains of one tenant hold `in_use_bytes_max` at once.
+    pub(super) fn new(bytes_max: u64, in_use_bytes_max: u64) -> Self {
+        let weight = |_: &_, rows: &Arc<Rows>| {
+            let bytes: usize = rows.iter().map(|(key, value)| key.len() + value.len() + 64).sum();
+            u32::try_from(bytes).unwrap_or(u32::MAX)
+        };
+        let permits = usize::try_from(in_use_bytes_max / PERMIT_BYTES).unwrap_or(usize::MAX);
+        Self {
+            parsed: moka::future::Cache::builder().max_capacity(bytes_max).weigher(weight).build(),
+            sizes: moka::future::Cache::new(SIZES_MAX),
+            in_use: Shares::new(permits.clamp(1, tokio::sync::Semaphore::MAX_PERMITS)),
+        }
+    }
+}
+
+impl Pipeline {
+    /// The tables that a plan pinned, in memory. Waits while the tenant's other chains hold as much as they may.
+    pub(super) async fn tables_of(&self, plan: &Plan, tenant: &TenantId) -> Result<Arc<PinnedTables>, String> {
+        if plan.tables.is_empty() {
+            return Ok(Arc::new(PinnedTables { rows: HashMap::new(), _in_use: None }));
+        }
+        let mut bytes = 0_u64;
+        for (name, digest) in &plan.tables {
+            bytes = bytes.saturating_add(self.table_bytes(name, digest).await?);
+        }
+        // Where the tables alone are more than the bound, they are held by one chain at a time.
+        let Store { in_use, .. } = &self.tables;
+        let permits = bytes.div_ceil(PERMIT_BYTES).min(in_use.permits() as u64);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+        let held = in_use.of(tenant).acquire_many_owned(permits).await.map_err(|e| e.to_string())?;
+        let mut rows = HashMap::with_capacity(plan.tables.len());
+        for (name, digest) in &plan.tables {
+            rows.insert(name.as_str().into(), self.table(name, digest).await?);
+        }
+        Ok(Arc::new(PinnedTables { rows, _in_use: Some(held) }))
+    }
+
+    async fn table_bytes(&self, name: &TableName, digest: &Digest) -> Result<u64, String> {
+        let reading = async {
+            let bytes = self.ledger.blob_bytes(digest).await.map_err(|e| e.to_string())?;
+            bytes.ok_or_else(|| not_there(name, digest))
+        };
+        self.tables.sizes.try_get_with(*digest, reading).await.map_err(|error: Arc<String>| error.as_ref().clone())
+    }
+
+    async fn table(&self, name: &TableName, digest: &Digest) -> Result<Arc<Rows>, String> {
+        let reading = async {
+            let bytes = self.ledger.blob(digest).await.map_err(|e| e.to_string())?;
+            let bytes = bytes.ok_or_else(|| not_there(name, digest))?;
+            // Megabytes of JSON: not on a thread that others wait for.
+            let rows = tokio::task::spawn_blocking(move || table::parse(&bytes)).await;
+            rows.map_err(|e| e.to_string())?.map(Arc::new)
+        };
+        self.tables.parsed.try_get_with(*digest, reading).await.map_err(|error: Arc<String>| error.as_ref().clone())
+    }
+}
+
+fn not_there(name: &TableName, digest: &Digest) -> String {
+    format!("the table `{name}` ({digest}) is not in the ledger")
+}

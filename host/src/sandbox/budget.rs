@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::id::TenantId;
 
-use super::fair::Refused;
+use crate::fair::Refused;
 
 /// Buckets in memory, above which full ones that nobody uses are dropped.
 const IDLE_BUCKETS_MAX: usize = 64;
@@ -112,6 +112,11 @@ impl Bucket {
     /// Whether there is nothing to begin a call with.
     pub(super) fn is_spent(&self) -> bool {
         self.wait(Instant::now()).is_some()
+    }
+
+    /// How long there will be nothing to begin a call with; none: there is something now.
+    pub(super) fn spent(&self) -> Option<Duration> {
+        self.wait(Instant::now())
     }
 
     fn wait(&self, now: Instant) -> Option<Duration> {

@@ -15,11 +15,11 @@ use crate::domain::verdict::Fault;
 use super::artefact::Artefact;
 use super::cache::Cache;
 use super::compile::Compiler;
-use super::fair::{Bounds, Gate, Refused};
 use super::series::{Counted, LOADS};
 use super::state::State;
 use super::wit_v0_1::FilterPre;
 use super::{Components, Error, Options, Rejected, engine, fault, linker, validate};
+use crate::fair::{Bounds, Gate, Refused};
 
 /// Every filter that was asked for and still has a place.
 pub(super) struct Filters {

@@ -28,7 +28,6 @@ mod cache;
 mod call;
 mod compile;
 mod engine;
-mod fair;
 mod fault;
 mod filters;
 mod host;
@@ -64,6 +63,7 @@ use crate::domain::secret::Secret;
 use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::{Fault, FilterRun, Verdict};
+use crate::fair::{Bounds, Gate, Place, Refused};
 
 pub use compile::{COMPILER_ARGUMENT, compiler_main};
 pub use options::{Components, Error, GUEST_THREADS_PER_TURN, Options};
@@ -72,7 +72,6 @@ pub use series::METRICS;
 pub use structure::Caps;
 
 use budget::{Budgets, Charges};
-use fair::{Bounds, Gate, Place, Refused};
 use filters::{Filters, Loaded};
 use series::{Series, UPLOADS, Waited};
 use turns::Turns;
@@ -286,6 +285,12 @@ impl Sandbox {
             table_elements_max: limits.table_elements_max.min(self.0.host.table_elements_max),
             ..limits
         }
+    }
+
+    /// How long until a call of the tenant may begin, where its fuel of this second is spent: what would have to wait for it
+    /// need not hold a place meanwhile.
+    pub fn spent(&self, tenant: &TenantId, quota: &Quota) -> Option<std::time::Duration> {
+        self.0.budgets.of(tenant, quota.fuel_per_second).spent()
     }
 
     /// Ends all calls and the guests' threads. Calls that were running, and later ones, give [`Fault::Unavailable`].

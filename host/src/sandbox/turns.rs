@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::domain::id::TenantId;
 
-use super::fair::{Answer, Bounds, Gate, Place, Refused, Wait};
+use crate::fair::{Answer, Bounds, Gate, Place, Refused, Wait};
 
 /// A slice that takes longer is overdue. Some times what a slice of fuel takes.
 const OVERDUE: Duration = Duration::from_millis(1);

@@ -1,6 +1,6 @@
 //! A bounded number of places, shared between tenants.
 //!
-//! Instance slots, turns at the processor and compiles are all this: some places, of them at most some for one tenant, and
+//! Appends to the ledger, instance slots, turns at the processor and compiles are all this: some places, of them at most some for one tenant, and
 //! a line of its own for each tenant that waits. A place that becomes free goes to the tenant that has had the least, so
 //! that a tenant with a thousand waiting and one with a single one take turns.
 //!
@@ -13,12 +13,16 @@
 //!
 //! [`Line`] decides and knows no threads; [`Gate`] lets futures wait for it.
 
+mod shares;
+
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::domain::id::TenantId;
+
+pub(crate) use shares::Shares;
 
 /// Tenants whose account is kept although they neither hold nor wait; beyond, those without debt are forgotten.
 const IDLE_TENANTS_MAX: usize = 64;
@@ -28,19 +32,19 @@ const BEHIND_COSTS_MAX: u64 = 256;
 
 /// How many places there are, and for whom.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(crate) struct Bounds {
     /// Places.
-    pub(super) places: usize,
+    pub(crate) places: usize,
     /// Of them, one tenant's at the most.
-    pub(super) per_tenant_max: usize,
+    pub(crate) per_tenant_max: usize,
     /// Waiting of one tenant at the most, where the asker wants to be refused beyond.
-    pub(super) waiting_per_tenant_max: usize,
+    pub(crate) waiting_per_tenant_max: usize,
     /// What a grant costs until its true cost is known.
-    pub(super) cost: u64,
+    pub(crate) cost: u64,
 }
 
 /// Who holds, who waits and who is next. Pure.
-pub(super) struct Line {
+pub(crate) struct Line {
     bounds: Bounds,
     held: usize,
     tenants: HashMap<TenantId, Account>,
@@ -52,7 +56,7 @@ pub(super) struct Line {
 }
 
 /// One who waits.
-pub(super) type Ticket = u64;
+pub(crate) type Ticket = u64;
 
 #[derive(Default)]
 struct Account {
@@ -63,7 +67,7 @@ struct Account {
 
 /// The answer to [`Line::ask`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(crate) enum Asked {
     Granted,
     Waits(Ticket),
     /// As many of the tenant's wait as may.
@@ -71,12 +75,12 @@ pub(super) enum Asked {
 }
 
 impl Line {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         Self { bounds, held: 0, tenants: HashMap::new(), served_at: 0, grants: 0, tickets: 0 }
     }
 
     /// Asks for a place. `bounded`: rather refused than one more than `waiting_per_tenant_max` in line.
-    pub(super) fn ask(&mut self, tenant: &TenantId, bounded: bool) -> Asked {
+    pub(crate) fn ask(&mut self, tenant: &TenantId, bounded: bool) -> Asked {
         if !self.tenants.contains_key(tenant) {
             self.forget_idle();
             self.tenants.insert(tenant.clone(), Account::default());
@@ -103,7 +107,7 @@ impl Line {
     }
 
     /// Takes a place back; none: its use came to what a grant costs. To be followed by [`Self::next`] until there is none.
-    pub(super) fn give_back(&mut self, tenant: &TenantId, cost: Option<u64>) {
+    pub(crate) fn give_back(&mut self, tenant: &TenantId, cost: Option<u64>) {
         self.held = self.held.saturating_sub(1);
         if let Some(account) = self.tenants.get_mut(tenant) {
             account.holds = account.holds.saturating_sub(1);
@@ -114,7 +118,7 @@ impl Line {
 
     /// Takes a place back from one who goes to the end of its tenant's line for the next. In one step, so that its tenant
     /// is not taken for idle between the two. To be followed by [`Self::next`] until there is none.
-    pub(super) fn exchange(&mut self, tenant: &TenantId, cost: u64) -> Ticket {
+    pub(crate) fn exchange(&mut self, tenant: &TenantId, cost: u64) -> Ticket {
         self.give_back(tenant, Some(cost));
         self.tickets += 1;
         let least = self.least();
@@ -126,14 +130,14 @@ impl Line {
     }
 
     /// Takes somebody out of the line.
-    pub(super) fn leave(&mut self, tenant: &TenantId, ticket: Ticket) {
+    pub(crate) fn leave(&mut self, tenant: &TenantId, ticket: Ticket) {
         if let Some(account) = self.tenants.get_mut(tenant) {
             account.waiting.retain(|waiting| *waiting != ticket);
         }
     }
 
     /// Grants a free place to the next in turn, if there is one of each.
-    pub(super) fn next(&mut self) -> Option<Ticket> {
+    pub(crate) fn next(&mut self) -> Option<Ticket> {
         if self.held >= self.bounds.places {
             return None;
         }
@@ -153,11 +157,11 @@ impl Line {
     }
 
     /// Sets how many places there are. Those held beyond are not taken away. To be followed by [`Self::next`].
-    pub(super) fn set_places(&mut self, places: usize) {
+    pub(crate) fn set_places(&mut self, places: usize) {
         self.bounds.places = places;
     }
 
-    pub(super) fn anybody_waits(&self) -> bool {
+    pub(crate) fn anybody_waits(&self) -> bool {
         self.tenants.values().any(|account| !account.waiting.is_empty())
     }
 
@@ -202,7 +206,7 @@ impl Account {
 
 /// A [`Line`] that futures can wait in. Clones share it.
 #[derive(Clone)]
-pub(super) struct Gate(Arc<Mutex<State>>);
+pub(crate) struct Gate(Arc<Mutex<State>>);
 
 struct State {
     line: Line,
@@ -223,7 +227,7 @@ enum Seat {
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     /// The host is stopping.
     Closed,
     /// As many of the tenant's wait as may.
@@ -231,7 +235,7 @@ pub(super) enum Refused {
 }
 
 /// A place, until dropped.
-pub(super) struct Place {
+pub(crate) struct Place {
     gate: Gate,
     tenant: TenantId,
     after: u64,
@@ -240,7 +244,7 @@ pub(super) struct Place {
 }
 
 /// A place that is waited for. Dropping it leaves the line.
-pub(super) struct Wait {
+pub(crate) struct Wait {
     gate: Gate,
     tenant: TenantId,
     /// None: granted and given out.
@@ -248,18 +252,18 @@ pub(super) struct Wait {
 }
 
 /// What [`Gate::ask`] says at once.
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Granted(Place),
     Waits(Wait),
 }
 
 impl Gate {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         Self(Arc::new(Mutex::new(State { line: Line::new(bounds), seats: HashMap::new(), closed: false })))
     }
 
     /// Waits for a place, however long the tenant's line is.
-    pub(super) async fn enter(&self, tenant: &TenantId) -> Result<Place, Refused> {
+    pub(crate) async fn enter(&self, tenant: &TenantId) -> Result<Place, Refused> {
         match self.ask(tenant, false)? {
             Answer::Granted(place) => Ok(place),
             Answer::Waits(wait) => wait.await,
@@ -267,7 +271,7 @@ impl Gate {
     }
 
     /// Waits for a place, unless as many of the tenant's wait as may.
-    pub(super) async fn enter_bounded(&self, tenant: &TenantId) -> Result<Place, Refused> {
+    pub(crate) async fn enter_bounded(&self, tenant: &TenantId) -> Result<Place, Refused> {
         match self.ask(tenant, true)? {
             Answer::Granted(place) => Ok(place),
             Answer::Waits(wait) => wait.await,
@@ -275,7 +279,7 @@ impl Gate {
     }
 
     /// A place, or a place in line.
-    pub(super) fn ask(&self, tenant: &TenantId, bounded: bool) -> Result<Answer, Refused> {
+    pub(crate) fn ask(&self, tenant: &TenantId, bounded: bool) -> Result<Answer, Refused> {
         let mut state = self.lock();
         if state.closed {
             return Err(Refused::Closed);
@@ -291,16 +295,16 @@ impl Gate {
         }
     }
 
-    pub(super) fn set_places(&self, places: usize) {
+    pub(crate) fn set_places(&self, places: usize) {
         self.change(|state| state.line.set_places(places));
     }
 
-    pub(super) fn anybody_waits(&self) -> bool {
+    pub(crate) fn anybody_waits(&self) -> bool {
         self.lock().line.anybody_waits()
     }
 
     /// Ends all waiting, now and later.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
         let wakers: Vec<_> = state.seats.values_mut().filter_map(Seat::waker).collect();
@@ -353,18 +357,18 @@ impl Seat {
 
 impl Place {
     /// How many grants others were given while it was waited for.
-    pub(super) fn after(&self) -> u64 {
+    pub(crate) fn after(&self) -> u64 {
         self.after
     }
 
     /// Gives the place back and says what its use came to.
-    pub(super) fn give_back(mut self, cost: u64) {
+    pub(crate) fn give_back(mut self, cost: u64) {
         self.over = true;
         self.gate.change(|state| state.line.give_back(&self.tenant, Some(cost)));
     }
 
     /// Gives the place back, says what its use came to, and waits for the next.
-    pub(super) fn exchange(mut self, cost: u64) -> Wait {
+    pub(crate) fn exchange(mut self, cost: u64) -> Wait {
         self.over = true;
         let (gate, tenant) = (self.gate.clone(), self.tenant.clone());
         let ticket = gate.change(|state| {
@@ -429,5 +433,4 @@ impl Drop for Wait {
 }
 
 #[cfg(test)]
-#[path = "fair_tests.rs"]
 mod tests;
