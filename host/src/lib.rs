@@ -41,6 +41,9 @@ pub mod crypto;
 pub mod demo;
 pub mod domain;
 pub mod egress;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod ledger;
 pub mod pipeline;
