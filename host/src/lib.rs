@@ -42,6 +42,9 @@ pub mod demo;
 pub mod domain;
 pub mod egress;
 pub(crate) mod fair;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod ledger;
 pub mod pipeline;

@@ -21,7 +21,9 @@ fn may_import(module: &str) -> Option<Vec<&'static str>> {
         "http" => [L0, &["pipeline", "control"]].concat(),
         "app" => [L0, L1, &["pipeline", "control", "http"]].concat(),
         // The program's faces, and what names the modules.
-        "cli" | "demo" | "main" | "lib" => [L0, L1, &["pipeline", "control", "http", "app", "cli", "demo"]].concat(),
+        "cli" | "demo" | "main" | "lib" | "fuzzing" => {
+            [L0, L1, &["pipeline", "control", "http", "app", "cli", "demo"]].concat()
+        }
         _ => return None,
     })
 }
@@ -30,6 +32,7 @@ fn may_import(module: &str) -> Option<Vec<&'static str>> {
 const CRATES: &[(&str, &[&str])] = &[
     ("wasmtime", &["sandbox/"]),
     ("wasmtime_wasi", &["sandbox/"]),
+    ("wasmparser", &["sandbox/", "fuzzing/"]),
     ("rusqlite", &["ledger/"]),
     ("hyper_util::client", &["egress/", "cli/client.rs"]),
     ("axum", &["http/", "demo/receiver.rs"]),

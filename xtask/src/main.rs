@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "what is kept to few places is what the host reads, not what builds it")]
 
 mod demo;
+mod fuzz;
 mod guests;
 mod host;
 mod run;
@@ -20,6 +21,7 @@ const COMMANDS: &[Command] = &[
     ("demo", "build everything, then watch events of five products go through filters to receivers", demo::command),
     ("test", "every check there is; --quick leaves out what seldom breaks", test::command),
     ("ci", "test, then `demo --once --json`", test::ci),
+    ("fuzz", "run the fuzz targets, or one, for some seconds; --help says more", fuzz::command),
     ("guests", "build the example filters into target/filters; --help says more", guests::command),
 ];
 

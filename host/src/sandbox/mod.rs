@@ -430,6 +430,14 @@ fn stopping() -> Fault {
     Fault::Unavailable { detail: "the host is stopping".into() }
 }
 
+/// What an upload is looked at for before it is compiled: for the fuzz targets.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn before_compile(wasm: &[u8], caps: &Caps, quota: &Quota) -> Result<(), Rejected> {
+    validate::bytes(wasm, quota.filter_bytes_max)?;
+    let Quota { memory_bytes_max, table_elements_max, .. } = *quota;
+    structure::check(wasm, caps, structure::Room { memory_bytes_max, table_elements_max })
+}
+
 /// What a call needs to begin.
 struct Admitted {
     place: Place,

@@ -1,0 +1,77 @@
+//! Uploads, up to the compiler's door.
+
+use wasmparser::Validator;
+
+use crate::domain::tenant::Quota;
+use crate::sandbox::{Caps, Rejected, before_compile};
+
+/// Above this the validator is not asked: it reads types by recursion, which is what the caps keep from it.
+const VALIDATED_BYTES_MAX: usize = 16 << 10;
+
+/// One look at an upload, for the target to count the memory of.
+pub fn look(bytes: &[u8]) -> bool {
+    before_compile(bytes, &Caps::default(), &Quota::default()).is_ok()
+}
+
+/// An upload is taken or refused in words, whatever it is, and each refusal names a limit that is passed.
+pub fn upload(bytes: &[u8]) {
+    let quota = Quota::default();
+    let checked = before_compile(bytes, &Caps::default(), &quota);
+    assert_eq!(checked, before_compile(bytes, &Caps::default(), &quota), "the same twice");
+    match &checked {
+        Ok(()) => {
+            assert_eq!(before_compile(bytes, &unlimited(), &limitless()), Ok(()), "taken with more room");
+            let mut tighter = quota.clone();
+            tighter.filter_bytes_max = bytes.len() as u64 - 1;
+            assert!(matches!(before_compile(bytes, &unlimited(), &tighter), Err(Rejected::TooLarge { .. })));
+            // What goes on to the compiler does not overflow the stack of its validator.
+            if bytes.len() <= VALIDATED_BYTES_MAX {
+                let _either = Validator::new().validate_all(bytes);
+            }
+        }
+        Err(Rejected::Structure { what, found, limit_name, limit }) => {
+            assert!(found > limit, "{what}: {found} is within {limit_name}, {limit}");
+            let again = before_compile(bytes, &unlimited(), &limitless());
+            if let Err(Rejected::Structure { limit_name, .. }) = again {
+                assert_eq!(limit_name, "filter_nesting_max", "the one that has a ceiling of its own");
+            }
+        }
+        Err(Rejected::Invalid { detail }) => {
+            assert!(detail.len() <= 500, "{detail}");
+            // Whatever is refused as broken is broken, but for what no filter may do.
+            if bytes.len() <= VALIDATED_BYTES_MAX && !detail.contains("which no filter may") {
+                assert!(Validator::new().validate_all(bytes).is_err(), "refused, but valid: {detail}");
+            }
+        }
+        Err(Rejected::NotWasm { .. } | Rejected::CoreModule | Rejected::Precompiled) => {}
+        Err(other) => panic!("not before a compile: {other}"),
+    }
+    if let Err(refused) = checked {
+        let said = refused.to_string();
+        assert!(said.len() < 1_000 && !said.contains(char::is_control), "{said}");
+    }
+}
+
+fn limitless() -> Quota {
+    Quota { memory_bytes_max: u64::MAX, table_elements_max: u64::MAX, filter_bytes_max: u64::MAX, ..Quota::default() }
+}
+
+fn unlimited() -> Caps {
+    Caps {
+        modules_max: u64::MAX,
+        instances_max: u64::MAX,
+        functions_max: u64::MAX,
+        function_bytes_max: u64::MAX,
+        locals_max: u64::MAX,
+        blocks_max: u64::MAX,
+        types_max: u64::MAX,
+        nesting_max: u64::MAX,
+        imports_max: u64::MAX,
+        exports_max: u64::MAX,
+        links_max: u64::MAX,
+        globals_max: u64::MAX,
+        memories_max: u64::MAX,
+        tables_max: u64::MAX,
+        segments_max: u64::MAX,
+    }
+}

@@ -1,0 +1,110 @@
+//! `cargo xtask fuzz`: the fuzz targets of `host/fuzz`, where there is what it takes to run them.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::run;
+
+const HELP: &str = "\
+cargo xtask fuzz [TARGET] [--seconds N]
+
+  TARGET         one of upload, set, ingest, verdict; all of them, one after the other, where none is named
+  --seconds N    seconds for each target, 60 where not given
+
+Needs a nightly toolchain and cargo-fuzz. The first run compiles everything anew, the engine among it: 10 minutes and more.
+What is found is written to host/fuzz/artifacts/TARGET, and shown with the command that runs it again.";
+
+/// The targets, as `host/fuzz/Cargo.toml` has them.
+const TARGETS: [&str; 4] = ["upload", "set", "ingest", "verdict"];
+/// Seconds after which a single input counts as one that does not end.
+const INPUT_SECONDS_MAX: u32 = 10;
+/// Megabytes that a target may take in all.
+const MEMORY_MB_MAX: u32 = 2_048;
+
+pub(crate) fn command(arguments: &[String]) -> Result<()> {
+    if arguments.iter().any(|argument| matches!(argument.as_str(), "--help" | "-h")) {
+        println!("{HELP}");
+        return Ok(());
+    }
+    let (targets, seconds) = read(arguments)?;
+    tools()?;
+    for target in targets {
+        println!("fuzzing `{target}` for {seconds} s");
+        run::run(cargo_fuzz().args(["run", "--fuzz-dir", "host/fuzz", "--sanitizer", "none", target, "--"]).args([
+            format!("-max_total_time={seconds}"),
+            format!("-timeout={INPUT_SECONDS_MAX}"),
+            format!("-rss_limit_mb={MEMORY_MB_MAX}"),
+            "-print_final_stats=1".to_owned(),
+        ]))
+        .with_context(|| format!("`{target}` broke a promise, or could not be built"))?;
+    }
+    Ok(())
+}
+
+/// Which targets, and for how many seconds each.
+fn read(arguments: &[String]) -> Result<(Vec<&'static str>, u32)> {
+    let (mut targets, mut seconds) = (Vec::new(), 60);
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        if argument == "--seconds" {
+            let given = rest.next().context("`--seconds` wants a number behind it")?;
+            seconds = given.parse().with_context(|| format!("`--seconds {given}` is not a number of seconds"))?;
+            // libFuzzer takes 0 for "without end".
+            ensure!(seconds > 0, "`--seconds` has to be at least 1");
+        } else if let Some(target) = TARGETS.iter().find(|target| *target == argument) {
+            targets.push(*target);
+        } else {
+            bail!("there is no target `{argument}`; there are {}", TARGETS.join(", "));
+        }
+    }
+    Ok((if targets.is_empty() { TARGETS.to_vec() } else { targets }, seconds))
+}
+
+/// Says what is missing and how to get it.
+fn tools() -> Result<()> {
+    let works = |command: &mut Command| {
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    let mut missing = Vec::new();
+    if !works(Command::new("rustup").args(["run", "nightly", "cargo", "--version"])) {
+        missing.push("a nightly toolchain: `rustup toolchain install nightly --profile minimal`");
+    }
+    if run::which("cargo-fuzz").is_none() {
+        missing.push("cargo-fuzz: `cargo install cargo-fuzz --locked`");
+    }
+    ensure!(missing.is_empty(), "fuzzing needs what is not here:\n  {}", missing.join("\n  "));
+    Ok(())
+}
+
+/// By `rustup run`: the cargo that runs this is the pinned one, which takes no `+nightly`.
+fn cargo_fuzz() -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", "nightly", "cargo", "fuzz"]).current_dir(run::root());
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(line: &str) -> Result<(Vec<&'static str>, u32)> {
+        read(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn targets_and_seconds_are_read() {
+        assert_eq!(given("").unwrap(), (TARGETS.to_vec(), 60));
+        assert_eq!(given("set --seconds 7 verdict").unwrap(), (vec!["set", "verdict"], 7));
+        for wrong in ["nothing", "--seconds", "--seconds x", "--seconds 0"] {
+            assert!(given(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_targets_are_those_of_the_manifest() {
+        let manifest = std::fs::read_to_string(run::root().join("host/fuzz/Cargo.toml")).unwrap();
+        let named: Vec<_> = manifest.lines().filter_map(|line| line.strip_prefix("path = \"fuzz_targets/")).collect();
+        assert_eq!(named, TARGETS.map(|target| format!("{target}.rs\"")));
+    }
+}
