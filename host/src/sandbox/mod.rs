@@ -9,6 +9,7 @@
 //! | a compile without end | a child process with memory, CPU and wall limits | `compile` |
 //! | machine code of somebody else | a MAC over the bytes that are loaded | `artefact`, `cache` |
 //! | loops | fuel, for instructions and for host calls alike | `state`, `call` |
+//! | steps that cost no fuel | turns that end by time as well | `ticks` |
 //! | memory | one limit over all memories of a call | `limits` |
 //! | a busy tenant | slots per tenant, threads of their own, turns of about a millisecond | `slots`, here |
 //! | looking around | grants; an empty WASI whose clock stands still | `linker`, `host/`, `wasi/` |
@@ -32,6 +33,7 @@ mod options;
 mod rejected;
 mod slots;
 mod state;
+mod ticks;
 mod validate;
 mod wasi;
 mod wit_v0_1;
@@ -211,6 +213,7 @@ impl Sandbox {
             .map_err(Error::Threads)?;
         Ok(Self(Arc::new(Shared {
             host: Arc::new(call::Host {
+                ticks: ticks::Ticks::new(engine.clone()).map_err(Error::Threads)?,
                 engine,
                 fuel_slice: options.fuel_slice,
                 memory_bytes_max: options.memory_bytes_max,
