@@ -3,6 +3,8 @@
 
 /// Section of a component: a core module.
 const COMPONENT_MODULE: u8 = 1;
+/// Section of a component: another one inside it.
+const COMPONENT_COMPONENT: u8 = 4;
 /// Section of either: custom.
 const CUSTOM: u8 = 0;
 /// Sections of a module.
@@ -18,6 +20,19 @@ const END: u8 = 0x0b;
 /// The component with a core module behind it that nothing instantiates: it is looked at and compiled all the same.
 pub fn with_module(mut component: Vec<u8>, module: &[u8]) -> Vec<u8> {
     section(&mut component, COMPONENT_MODULE, module);
+    component
+}
+
+/// The component with empty components behind it, so many levels inside one another.
+pub fn with_components(mut component: Vec<u8>, levels: usize) -> Vec<u8> {
+    const EMPTY: [u8; 8] = *b"\0asm\x0d\0\x01\0";
+    let mut nested = EMPTY.to_vec();
+    for _ in 1..levels {
+        let mut outer = EMPTY.to_vec();
+        section(&mut outer, COMPONENT_COMPONENT, &nested);
+        nested = outer;
+    }
+    section(&mut component, COMPONENT_COMPONENT, &nested);
     component
 }
 

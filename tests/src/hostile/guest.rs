@@ -35,8 +35,12 @@ pub struct Guest {
     realloc: String,
     /// The body of `process`: local 0 is the event's address, what it leaves is the answer's.
     process: String,
+    /// Options of the lift of `process`, besides memory and `realloc`.
+    lift: String,
     /// What `process` is exported in.
     export: String,
+    /// Whether it is one of two components that make up the filter.
+    has_sibling: bool,
 }
 
 /// Host functions that a guest can call.
@@ -123,6 +127,15 @@ pub const STDERR: Calls = Calls {
 (import "host" "print" (func $print (param i32 i32 i32 i32)))"#,
 };
 
+/// `(call $take (address) (length))` gives a text to another component of the same filter, see [`Guest::beside_taker`].
+const TAKER: Calls = Calls {
+    outer: r#"
+(import "take" (func $take (param "text" string)))
+(core func $taken (canon lower (func $take) (memory (core memory $store "memory"))))"#,
+    given: r#"(export "take" (func $taken))"#,
+    core: r#"(import "host" "take" (func $take (param i32 i32)))"#,
+};
+
 /// `setgate:filter/types`, as a component imports it.
 const TYPES: &str = r#"
 (import "setgate:filter/types@0.1.0" (instance $types
@@ -177,7 +190,9 @@ impl Guest {
                 (local.get $at)"
                 .to_owned(),
             process: process.into(),
+            lift: String::new(),
             export: "setgate:filter/transform@0.1.0".to_owned(),
+            has_sibling: false,
         }
     }
 
@@ -228,9 +243,22 @@ impl Guest {
         self
     }
 
+    /// As one of two components of a filter: `(call $take (address) (length))` gives a text to the other, which has a
+    /// memory of 10 MiB for it.
+    pub fn beside_taker(mut self) -> Self {
+        self.has_sibling = true;
+        self.calls(TAKER)
+    }
+
     /// With another `realloc`.
     pub fn realloc(mut self, body: &str) -> Self {
         body.clone_into(&mut self.realloc);
+        self
+    }
+
+    /// With more options in the lift of `process`.
+    pub fn lift(mut self, options: &str) -> Self {
+        options.clone_into(&mut self.lift);
         self
     }
 
@@ -245,10 +273,16 @@ impl Guest {
     /// # Panics
     /// With the text, where it is not one.
     pub fn wasm(&self) -> Vec<u8> {
-        let Self { outer, pages, calls, core, realloc, process, export } = self;
+        let own = self.text_of();
+        let text = if self.has_sibling { beside_taker(&own, &self.export) } else { own };
+        wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    }
+
+    fn text_of(&self) -> String {
+        let Self { outer, pages, calls, core, realloc, process, lift, export, has_sibling: _ } = self;
         let all = |part: fn(&Calls) -> &'static str| calls.iter().map(part).collect::<Vec<_>>().join("\n");
         let (lowered, given, imported) = (all(|c| c.outer), all(|c| c.given), all(|c| c.core));
-        let text = format!(
+        format!(
             r#"(component {TYPES} {outer}
   (core module $store
     (memory (export "memory") {pages})
@@ -272,10 +306,30 @@ impl Guest {
   (core instance $guest (instantiate $guest (with "host" (instance $host))))
   (func $process (param "event" $event) (result (result $verdict (error $failure)))
     (canon lift (core func $guest "process")
-      (memory (core memory $store "memory")) (realloc (core func $guest "realloc"))))
+      (memory (core memory $store "memory")) (realloc (core func $guest "realloc")) {lift}))
   (instance $transform (export "process" (func $process)))
   (export "{export}" (instance $transform)))"#
-        );
-        wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+        )
     }
+}
+
+/// A component of two: what takes a text, and the guest, which is given that.
+fn beside_taker(guest: &str, export: &str) -> String {
+    let guest = guest.strip_prefix("(component").expect("it is a component");
+    format!(
+        r#"(component {TYPES}
+  (component $taker
+    (core module $m
+      (memory (export "memory") 160)
+      (func (export "take") (param i32 i32))
+      (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))
+    (core instance $i (instantiate $m))
+    (func (export "take") (param "text" string)
+      (canon lift (core func $i "take") (memory (core memory $i "memory")) (realloc (core func $i "realloc")))))
+  (instance $taker (instantiate $taker))
+  (component $giver {guest}
+  (instance $giver (instantiate $giver
+    (with "setgate:filter/types@0.1.0" (instance $types)) (with "take" (func $taker "take"))))
+  (export "{export}" (instance $giver "{export}")))"#
+    )
 }

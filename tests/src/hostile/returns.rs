@@ -33,6 +33,10 @@ pub(super) const CLASSES: &[Class] = &[
             Trial::of(&Guest::pass().realloc(body))
         },
     ),
+    class("post-return-loop", "a clean-up after the answer that never ends", limit("fuel", "fuel_per_call"), || {
+        let after = "(func (export \"after\") (param i32) (loop $again (br $again)))";
+        Trial::of(&Guest::pass().core(after).lift("(post-return (core func $guest \"after\"))"))
+    }),
     class("answer-outside", "an answer outside of memory", rule("trap"), || Trial::of(&Guest::new("(i32.const -16)"))),
     class("no-such-verdict", "a verdict that there is not", rule("trap"), || {
         Trial::of(&Guest::new("(call $answer (i32.const 200) (i32.const 0) (i32.const 0))"))

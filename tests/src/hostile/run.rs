@@ -40,6 +40,29 @@ pub(super) const CLASSES: &[Class] = &[
         let quota = json!({"fuel_per_call": u64::MAX >> 1, "wall_ms_max": 200});
         Trial::of(&Guest::new("(loop $again (br $again)) unreachable")).quota(quota)
     }),
+    class(
+        "text-between-components",
+        "texts of 8 MiB from one component of the filter to another, over and over",
+        limit("wall", "wall_ms_max"),
+        || {
+            // The engine copies and checks such a text in one step, whatever the guest has for fuel.
+            let length = 8 << 20;
+            let take = format!("(call $take (i32.const {GIVEN}) (i32.const {length}))");
+            let process = format!(
+                "(memory.fill (i32.const {GIVEN}) (i32.const 120) (i32.const {length}))
+                 (loop $again {take} (br $again)) unreachable"
+            );
+            Trial::of(&Guest::new(process).beside_taker().pages("160")).quota(json!({"wall_ms_max": 300})).also(
+                |delivery| {
+                    let took_us = delivery["runs"][0]["elapsed_us"].as_u64();
+                    let in_time = took_us.is_some_and(|us| us < 10_000_000);
+                    in_time
+                        .then_some(())
+                        .ok_or_else(|| format!("it was cut off after {took_us:?} us, not after 300 ms"))
+                },
+            )
+        },
+    ),
     class("deep-recursion", "a function that calls itself", rule("trap"), || {
         Trial::of(&Guest::new("(call $deep) unreachable").core("(func $deep (call $deep))"))
     }),
