@@ -5,6 +5,7 @@
 mod demo;
 mod guests;
 mod host;
+mod hostile;
 mod run;
 mod test;
 mod toolchain;
@@ -20,6 +21,7 @@ const COMMANDS: &[Command] = &[
     ("demo", "build everything, then watch events of five products go through filters to receivers", demo::command),
     ("test", "every check there is; --quick leaves out what seldom breaks", test::command),
     ("ci", "test, then `demo --once --json`", test::ci),
+    ("hostile", "hostile filters against a live host with a quiet neighbour; --help says more", hostile::command),
     ("guests", "build the example filters into target/filters; --help says more", guests::command),
 ];
 
