@@ -101,6 +101,23 @@ pub async fn start_with(
         compile_wall_ms_max: settings.compile_wall_ms_max,
         compile_cpu_seconds_max: settings.compile_cpu_seconds_max,
         compile_memory_bytes_max: settings.compile_memory_bytes_max,
+        caps: sandbox::Caps {
+            modules_max: settings.filter_modules_max,
+            instances_max: settings.filter_instances_max,
+            functions_max: settings.filter_functions_max,
+            function_bytes_max: settings.filter_function_bytes_max,
+            locals_max: settings.filter_locals_max,
+            blocks_max: settings.filter_blocks_max,
+            types_max: settings.filter_types_max,
+            nesting_max: settings.filter_nesting_max,
+            imports_max: settings.filter_imports_max,
+            exports_max: settings.filter_exports_max,
+            links_max: settings.filter_links_max,
+            globals_max: settings.filter_globals_max,
+            memories_max: settings.filter_memories_max,
+            tables_max: settings.filter_tables_max,
+            segments_max: settings.filter_segments_max,
+        },
         ..defaults
     })
     .context("the sandbox cannot be started")?;

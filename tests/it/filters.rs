@@ -164,6 +164,7 @@ async fn an_upload_that_is_no_filter_is_refused_and_says_why() {
         ("a core module", b"\0asm\x01\0\0\0".to_vec(), 422, "filter_core_module"),
         ("a component of another world", component("(component)"), 422, "filter_no_transform"),
         ("a component that asks for more than there is", outside, 422, "filter_import"),
+        ("a component too complex to compile", component(&fan_out(10)), 422, "filter_too_complex"),
         ("machine code", precompiled(), 422, "filter_precompiled"),
         ("more bytes than the quota", vec![0; 200_001], 413, "filter_too_large"),
     ] {
@@ -239,6 +240,96 @@ async fn the_same_bytes_are_the_same_version() {
     assert_eq!(second["versions"].as_array().map(Vec::len), Some(1), "one version: {second}");
 }
 
+/// A filter that gives its secret `token` away wherever it can: it logs it, then drops with it, or fails with it.
+fn telling(verdict_or_failure: u32, case: u32) -> Vec<u8> {
+    let text = format!(
+        r#"(component
+          (import "setgate:filter/types@0.1.0" (instance $types
+            (type $e (record
+              (field "id" string) (field "issuer" string) (field "issued-at" u64) (field "accepted-at" u64)
+              (field "types" (list string)) (field "subject" (option string)) (field "tenant" string)
+              (field "source" string) (field "subscription" string) (field "delivery" string)
+              (field "claims" string)))
+            (export "event" (type (eq $e)))
+            (type $v (variant (case "pass") (case "patch" string) (case "replace" string) (case "drop" string)))
+            (export "verdict" (type (eq $v)))
+            (type $f (variant (case "transient" string) (case "permanent" string)))
+            (export "failure" (type (eq $f)))))
+          (alias export $types "event" (type $event))
+          (alias export $types "verdict" (type $verdict))
+          (alias export $types "failure" (type $failure))
+          (import "setgate:filter/log@0.1.0" (instance $log
+            (type $l (enum "debug" "info" "warn" "error")) (export "level" (type $level (eq $l)))
+            (export "write" (func (param "level" $level) (param "message" string)))))
+          (import "setgate:filter/config@0.1.0" (instance $config
+            (export "secret" (func (param "name" string) (result (option string))))))
+          (core module $mem
+            (memory (export "memory") 1)
+            (global $top (mut i32) (i32.const 1024))
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+              (local $at i32)
+              (local.set $at (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
+              (global.set $top (i32.add (local.get $at) (local.get 3)))
+              (local.get $at)))
+          (core instance $mem (instantiate $mem))
+          (core func $write (canon lower (func $log "write") (memory (core memory $mem "memory"))))
+          (core func $secret (canon lower (func $config "secret")
+            (memory (core memory $mem "memory")) (realloc (core func $mem "realloc"))))
+          (core instance $host
+            (export "write" (func $write)) (export "secret" (func $secret)) (export "memory" (memory $mem "memory")))
+          (core module $m
+            (import "host" "write" (func $write (param i32 i32 i32)))
+            (import "host" "secret" (func $secret (param i32 i32 i32)))
+            (import "host" "memory" (memory 1))
+            (data (i32.const 64) "token")
+            ;; The secret comes as its presence, address and length at 128.
+            (func (export "process") (param i32) (result i32)
+              (call $secret (i32.const 64) (i32.const 5) (i32.const 128))
+              (call $write (i32.const 2) (i32.load (i32.const 132)) (i32.load (i32.const 136)))
+              (i32.store8 (i32.const 0) (i32.const {verdict_or_failure}))
+              (i32.store8 (i32.const 4) (i32.const {case}))
+              (i32.store (i32.const 8) (i32.load (i32.const 132)))
+              (i32.store (i32.const 12) (i32.load (i32.const 136)))
+              (i32.const 0)))
+          (core instance $i (instantiate $m (with "host" (instance $host))))
+          (func $process (param "event" $event) (result (result $verdict (error $failure)))
+            (canon lift (core func $i "process")
+              (memory (core memory $mem "memory")) (realloc (core func $mem "realloc"))))
+          (instance $transform (export "process" (func $process)))
+          (export "setgate:filter/transform@0.1.0" (instance $transform)))"#
+    );
+    wat::parse_str(text).expect("a component's text")
+}
+
+#[tokio::test]
+async fn a_filter_cannot_tell_its_secrets_to_the_history() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    // (verdict or failure, case): a drop, a permanent failure, a replacement by what is no SET.
+    for (name, wasm, state) in
+        [("drops", telling(0, 3), "dropped"), ("fails", telling(1, 1), "held"), ("replaces", telling(0, 2), "held")]
+    {
+        acme.upload(name, wasm).await.expect(201);
+        let binding = json!({"filter": name, "secrets": {"token": "hunter2-4711-and-more"}});
+        let subscription = acme.subscribe(&receiver).chain(json!([binding])).create().await;
+        let accepted = source.accept(event::set(name)).await;
+        let id = subscription.delivery_of(&accepted);
+        let delivery = acme.delivery_in(state, &id).await;
+        assert_eq!(delivery["runs"][0]["log"][0]["text"], "[secret token]", "what it logged: {delivery}");
+        if name != "replaces" {
+            let reason = delivery["reason"].as_str().unwrap();
+            assert!(reason.ends_with("[secret token]"), "the reason says which secret it was: {reason}");
+        }
+        for shown in [delivery.to_string(), acme.get("/deliveries").await.to_string()] {
+            assert!(!shown.contains("hunter2"), "{name}: nobody is shown the secret: {shown}");
+        }
+        subscription.pause().await;
+    }
+    assert_eq!(receiver.count(), 0, "none of the three lets an event through");
+}
+
 /// Without its salt, `redact-claims` fails on every event.
 async fn faulting(on_fault: Value) -> Story {
     Story::of(Seed::Set, "redact-claims", on_fault).await
@@ -296,6 +387,15 @@ async fn a_fault_that_drops_ends_the_delivery() {
 
 fn receiver_count(story: &Story) -> usize {
     story.receiver.count()
+}
+
+/// Components in components that come to ten instances on each level: 10^levels in all, in a few hundred bytes.
+fn fan_out(levels: u32) -> String {
+    let mut text = "(component $c)".to_owned();
+    for _ in 0..levels {
+        text = format!("(component $c {text} {})", "(instance (instantiate $c))".repeat(10));
+    }
+    text
 }
 
 /// The component with another import; the names are of one length, so nothing else moves.

@@ -170,6 +170,36 @@ pub struct Sandbox {
     pub compile_cpu_seconds_max: u64,
     /// Bytes of memory one compile may take.
     pub compile_memory_bytes_max: u64,
+    /// Core modules and components nested in the upload, and components that are named again by an alias or export.
+    pub filter_modules_max: u64,
+    /// Instances, of modules and components, that instantiating the upload comes to.
+    pub filter_instances_max: u64,
+    /// Functions of all core modules; and likewise functions that are lifted, lowered or built in, for each instance.
+    pub filter_functions_max: u64,
+    /// Bytes of one function's body.
+    pub filter_function_bytes_max: u64,
+    /// Locals of one function, without its parameters.
+    pub filter_locals_max: u64,
+    /// Levels of blocks in one function.
+    pub filter_blocks_max: u64,
+    /// Types of all modules and components, with what instance and component types declare.
+    pub filter_types_max: u64,
+    /// Levels of components in components, and of types in types. Never more than 100.
+    pub filter_nesting_max: u64,
+    /// Imports of all modules and components.
+    pub filter_imports_max: u64,
+    /// Exports of all modules and components.
+    pub filter_exports_max: u64,
+    /// Aliases, exports, arguments and canonical functions, for each instance.
+    pub filter_links_max: u64,
+    /// Globals of all modules.
+    pub filter_globals_max: u64,
+    /// Linear memories of all modules.
+    pub filter_memories_max: u64,
+    /// Tables of all modules.
+    pub filter_tables_max: u64,
+    /// Element and data segments of all modules.
+    pub filter_segments_max: u64,
 }
 
 impl Default for Sandbox {
@@ -188,6 +218,21 @@ impl Default for Sandbox {
             compile_wall_ms_max: 60_000,
             compile_cpu_seconds_max: 60,
             compile_memory_bytes_max: 1 << 30,
+            filter_modules_max: 500,
+            filter_instances_max: 1_000,
+            filter_functions_max: 200_000,
+            filter_function_bytes_max: 4 << 20,
+            filter_locals_max: 20_000,
+            filter_blocks_max: 5_000,
+            filter_types_max: 50_000,
+            filter_nesting_max: 20,
+            filter_imports_max: 100_000,
+            filter_exports_max: 100_000,
+            filter_links_max: 1_000_000,
+            filter_globals_max: 100_000,
+            filter_memories_max: 16,
+            filter_tables_max: 64,
+            filter_segments_max: 100_000,
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod event;
 pub mod filter;
 pub mod id;
 pub mod json;
+pub mod redact;
 pub mod retry;
 pub mod secret;
 pub mod set;

@@ -15,7 +15,7 @@ pub const TYPE_BASE: &str = "https://schemas.setgate.dev/errors/";
 const RETRY_AFTER_S: u32 = 2;
 
 /// Every code there is, in alphabetical order. Each has a page in `docs/errors`.
-pub const CODES: [&str; 47] = [
+pub const CODES: [&str; 48] = [
     "backlog_full",
     "bad_claim",
     "bad_cursor",
@@ -36,6 +36,7 @@ pub const CODES: [&str; 47] = [
     "filter_not_wasm",
     "filter_precompiled",
     "filter_start",
+    "filter_too_complex",
     "filter_too_large",
     "filter_wrong_types",
     "filter_wrong_version",
@@ -166,6 +167,7 @@ impl From<control::Error> for Problem {
                     "precompiled" => "filter_precompiled",
                     "core_module" => "filter_core_module",
                     "not_wasm" => "filter_not_wasm",
+                    "structure" => "filter_too_complex",
                     "no_transform" => "filter_no_transform",
                     "wrong_version" => "filter_wrong_version",
                     "wrong_types" => "filter_wrong_types",

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::domain::delivery::{DueDelivery, State, Step};
 use crate::domain::event::Event;
 use crate::domain::filter::{Grant, Plan, PlanStep};
+use crate::domain::redact::Redactor;
 use crate::domain::secret::binding_context;
 use crate::domain::set::{self, Applied, SetToken};
 use crate::domain::time::Timestamp;
@@ -127,9 +128,9 @@ impl Pipeline {
         };
         for step in &plan.steps {
             let before = claims.as_ref().unwrap_or(&event.set);
-            let (decided, mut run) = self.run_step(step, before, event, delivery, &tables).await;
+            let (decided, mut run, redactor) = self.run_step(step, before, event, delivery, &tables).await;
             let quota = self.quota_of(&event.tenant);
-            let fault = match decided.and_then(|verdict| set::apply(before, verdict, quota.output_bytes_max)) {
+            let fault = match decided.and_then(|verdict| apply(before, verdict, quota.output_bytes_max, &redactor)) {
                 Ok(Applied::Dropped(reason)) => {
                     run.reason = Some(reason.clone());
                     runs.push(run);
@@ -168,7 +169,7 @@ impl Pipeline {
         event: &Event,
         delivery: &DueDelivery,
         tables: &Arc<PinnedTables>,
-    ) -> (Result<Verdict, Fault>, FilterRun) {
+    ) -> (Result<Verdict, Fault>, FilterRun, Redactor) {
         let binding = &step.binding;
         let context = binding_context(&event.tenant, &delivery.id.subscription);
         let mut secrets = BTreeMap::new();
@@ -178,11 +179,12 @@ impl Pipeline {
                     Ok(secret) => drop(secrets.insert(name.clone(), secret)),
                     Err(_) => {
                         let detail = format!("its secret `{name}` cannot be opened with the host's master key");
-                        return (Err(Fault::Unavailable { detail }), not_run(step));
+                        return (Err(Fault::Unavailable { detail }), not_run(step), Redactor::default());
                     }
                 }
             }
         }
+        let redactor = Redactor::new(&secrets);
         let ran = self
             .sandbox
             .run(Call {
@@ -208,7 +210,7 @@ impl Pipeline {
                 quota: self.quota_of(&event.tenant),
             })
             .await;
-        (ran.verdict, ran.run)
+        (ran.verdict, ran.run, redactor)
     }
 
     async fn tables_of(&self, plan: &Plan) -> Result<Arc<PinnedTables>, String> {
@@ -229,6 +231,29 @@ impl Pipeline {
     }
 }
 
+/// Applies a verdict. Where it makes no SET, the fault quotes what the filter returned: without its secrets, then.
+fn apply(before: &SetToken, verdict: Verdict, bytes_max: u64, redactor: &Redactor) -> Result<Applied, Fault> {
+    if redactor.is_empty() {
+        return set::apply(before, verdict, bytes_max);
+    }
+    let given = verdict.clone();
+    match set::apply(before, verdict, bytes_max) {
+        Err(Fault::NotASet { .. }) => {
+            // Asked again with the secrets taken out before anything is quoted or cut.
+            let without_secrets = match given {
+                Verdict::Patch(text) => Verdict::Patch(redactor.redact(&text)),
+                Verdict::Replace(text) => Verdict::Replace(redactor.redact(&text)),
+                verdict => verdict,
+            };
+            match set::apply(before, without_secrets, u64::MAX) {
+                Err(fault @ Fault::NotASet { .. }) => Err(fault),
+                _ => Err(Fault::NotASet { detail: "what is wrong with it cannot be told without its secrets".into() }),
+            }
+        }
+        applied => applied,
+    }
+}
+
 fn not_run(step: &PlanStep) -> FilterRun {
     FilterRun {
         filter: step.binding.filter.clone(),
@@ -240,5 +265,34 @@ fn not_run(step: &PlanStep) -> FilterRun {
         memory_bytes: 0,
         elapsed_us: 0,
         log: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::json::JsonLimits;
+    use crate::domain::secret::Secret;
+
+    #[test]
+    fn a_fault_does_not_quote_a_secret() {
+        let before = r#"{"iss":"i","jti":"1","iat":1,"events":{"urn:x:y":{}}}"#;
+        let before = SetToken::parse(before.to_owned(), JsonLimits::default()).unwrap();
+        let key = "0123456789".repeat(10);
+        let redactor = Redactor::new(&BTreeMap::from([("key".to_owned(), Secret::new(key.clone()))]));
+        for patch in [
+            format!(r#"{{"{key}":1,"{key}":2}}"#),
+            // Longer than what is quoted of a name.
+            format!(r#"{{"events":{{"not a URI {key}":{{}}}}}}"#),
+            format!(r#"{{"{key}":{{"a":1,"a":1}}}}"#),
+        ] {
+            let fault = apply(&before, Verdict::Patch(patch.clone()), 1 << 20, &redactor).unwrap_err().to_string();
+            assert!(!fault.contains("0123") && fault.contains("[secret key]"), "{patch}: {fault}");
+        }
+        let claims = format!(r#"{{"note":"{key}"}}"#);
+        let Ok(Applied::Changed(after)) = apply(&before, Verdict::Patch(claims), 1 << 20, &redactor) else {
+            panic!("a change")
+        };
+        assert!(after.text.contains(&key), "claims are the tenant's own");
     }
 }

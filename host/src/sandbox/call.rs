@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use wasmtime::{Engine, Store};
 
 use crate::domain::id::{Digest, EventId};
+use crate::domain::redact::Redactor;
 use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::{Fault, FilterRun, Verdict};
@@ -41,10 +42,12 @@ pub(super) struct Host {
 pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_at: Instant) -> Ran {
     let _ticking = host.ticks.begin();
     let Call { digest, filter, event, config, secrets, tables, quota, grants: _ } = call;
+    // Everything the guest says passes by this on its way into the record.
+    let redactor = Arc::new(Redactor::new(&secrets));
     let state = State {
         limits: limits(host, &quota),
         meter: meter(host, &quota),
-        log: Log::new(quota.log_bytes_max),
+        log: Log::new(quota.log_bytes_max, redactor.clone()),
         accepted_at: event.accepted_at,
         random: Random::new(event.id, digest),
         config: Config::new(config, secrets),
@@ -65,10 +68,10 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
     })
     .await;
     let verdict = match called {
-        Some(Ok(Ok(verdict))) => within_output(verdict.into(), &quota),
-        Some(Ok(Err(Failure::Transient(reason)))) => Err(Fault::Transient { reason: fault::bounded(&reason) }),
-        Some(Ok(Err(Failure::Permanent(reason)))) => Err(Fault::Permanent { reason: fault::bounded(&reason) }),
-        Some(Err(error)) => Err(fault::from_engine(&error, &store.data().limits, &quota)),
+        Some(Ok(Ok(verdict))) => within_output(verdict.into(), &quota, &redactor),
+        Some(Ok(Err(Failure::Transient(reason)))) => Err(Fault::Transient { reason: fault::said(&reason, &redactor) }),
+        Some(Ok(Err(Failure::Permanent(reason)))) => Err(Fault::Permanent { reason: fault::said(&reason, &redactor) }),
+        Some(Err(error)) => Err(fault::from_engine(&error, &store.data().limits, &quota, &redactor)),
         None => Err(Fault::Wall { limit_ms: quota.wall_ms_max }),
     };
     let fuel = quota.fuel_per_call.saturating_sub(store.get_fuel().unwrap_or(0));
@@ -96,7 +99,7 @@ pub(super) async fn start(host: &Host, pre: &FilterPre<State>, quota: &Quota) ->
     let state = State {
         limits: limits(host, quota),
         meter: meter(host, quota),
-        log: Log::new(0),
+        log: Log::new(0, Arc::default()),
         accepted_at: Timestamp::from_millis(0),
         random: Random::new(EventId::from_bytes([0; 16]), Digest([0; 32])),
         config: Config::new("{}".into(), BTreeMap::new()),
@@ -109,7 +112,10 @@ pub(super) async fn start(host: &Host, pre: &FilterPre<State>, quota: &Quota) ->
             .and_then(|indices| indices.load(&mut store, &instance))
             .map(drop)
             .map_err(|error| Rejected::WrongTypes { detail: words(error) }),
-        Some(Err(error)) => Err(Rejected::Start(fault::from_engine(&error, &store.data().limits, quota))),
+        Some(Err(error)) => {
+            let fault = fault::from_engine(&error, &store.data().limits, quota, &Redactor::default());
+            Err(Rejected::Start(fault))
+        }
         None => Err(Rejected::Start(Fault::Wall { limit_ms: quota.wall_ms_max })),
     }
 }
@@ -142,12 +148,12 @@ async fn within<T>(quota: &Quota, call: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(Duration::from_millis(quota.wall_ms_max), call).await.ok()
 }
 
-fn within_output(verdict: Verdict, quota: &Quota) -> Result<Verdict, Fault> {
+fn within_output(verdict: Verdict, quota: &Quota, redactor: &Redactor) -> Result<Verdict, Fault> {
     match verdict {
         Verdict::Patch(text) | Verdict::Replace(text) if text.len() as u64 > quota.output_bytes_max => {
             Err(Fault::Output { bytes: text.len() as u64, limit: quota.output_bytes_max })
         }
-        Verdict::Drop(reason) => Ok(Verdict::Drop(fault::bounded(&reason))),
+        Verdict::Drop(reason) => Ok(Verdict::Drop(fault::said(&reason, redactor))),
         verdict => Ok(verdict),
     }
 }

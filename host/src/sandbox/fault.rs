@@ -2,6 +2,7 @@
 
 use wasmtime::{Trap, WasmBacktrace};
 
+use crate::domain::redact::Redactor;
 use crate::domain::tenant::Quota;
 use crate::domain::verdict::Fault;
 
@@ -15,8 +16,8 @@ pub(super) const DETAIL_BYTES_MAX: usize = 500;
 /// that could be asked for.
 const HOSTCALL_FUEL: &str = "fuel allocated for hostcalls has been exhausted";
 
-/// What an error from a call means. `limits` are those of the call's store.
-pub(super) fn from_engine(error: &wasmtime::Error, limits: &Limits, quota: &Quota) -> Fault {
+/// What an error from a call means. `limits` are those of the call's store, `redactor` knows the call's secrets.
+pub(super) fn from_engine(error: &wasmtime::Error, limits: &Limits, quota: &Quota, redactor: &Redactor) -> Fault {
     if let Some(stop) = error.downcast_ref::<Stop>() {
         return match stop {
             Stop::HostCalls { limit_name, limit } => {
@@ -51,13 +52,18 @@ pub(super) fn from_engine(error: &wasmtime::Error, limits: &Limits, quota: &Quot
     let cause = cause.lines().next().unwrap_or_default();
     let cause = cause.strip_prefix("wasm trap: ").unwrap_or(cause);
     let detail = if frames.is_empty() { cause.to_owned() } else { format!("{cause}, in {frames}") };
-    Fault::Trap { detail: bounded(&detail) }
+    Fault::Trap { detail: said(&detail, redactor) }
 }
 
 /// `words` within [`DETAIL_BYTES_MAX`] bytes, without control characters.
 pub(super) fn bounded(words: &str) -> String {
     let replaced = printable(cut_to(words, DETAIL_BYTES_MAX));
     cut_to(&replaced, DETAIL_BYTES_MAX).to_owned()
+}
+
+/// What a guest said, bounded and without its secrets.
+pub(super) fn said(words: &str, redactor: &Redactor) -> String {
+    bounded(&redactor.redact_start(words, DETAIL_BYTES_MAX))
 }
 
 /// The functions the guest was in, innermost first.

@@ -1,5 +1,8 @@
-//! What a filter logs: kept for the delivery's record, within a bound.
+//! What a filter logs: kept for the delivery's record, within a bound and without its binding's secrets.
 
+use std::sync::Arc;
+
+use crate::domain::redact::Redactor;
 use crate::domain::verdict::{LogLevel, LogLine};
 
 /// What a line costs beside its text, so that empty lines are bounded too.
@@ -11,6 +14,7 @@ pub(super) struct Log {
     bytes: u64,
     bytes_max: u64,
     cut: bool,
+    redactor: Arc<Redactor>,
     /// What came through stdout and stderr without its line's end yet.
     stdout: Vec<u8>,
     stderr: Vec<u8>,
@@ -33,9 +37,9 @@ impl Stdio {
 }
 
 impl Log {
-    /// An empty log that takes `bytes_max` bytes.
-    pub(super) fn new(bytes_max: u64) -> Self {
-        Self { lines: Vec::new(), bytes: 0, bytes_max, cut: false, stdout: Vec::new(), stderr: Vec::new() }
+    /// An empty log that takes `bytes_max` bytes, and takes out what `redactor` knows.
+    pub(super) fn new(bytes_max: u64, redactor: Arc<Redactor>) -> Self {
+        Self { lines: Vec::new(), bytes: 0, bytes_max, cut: false, redactor, stdout: Vec::new(), stderr: Vec::new() }
     }
 
     /// Takes a line. What is over the bound is cut, and noted in [`Log::finish`].
@@ -46,8 +50,9 @@ impl Log {
             return;
         }
         let left = usize::try_from(left).unwrap_or(usize::MAX);
-        // Cut before and after: a replaced character may be longer than what it replaces.
-        let replaced = printable(cut_to(text, left));
+        // Secrets first, while they are whole and spelled as they are. Cut before and after: a replaced character, or a
+        // secret's name, may be longer than what it replaces.
+        let replaced = printable(&self.redactor.redact_start(text, left));
         let kept = cut_to(&replaced, left).to_owned();
         self.cut |= text.len() > left || kept.len() < replaced.len();
         let text = kept;
@@ -62,7 +67,8 @@ impl Log {
             self.flush_line(stream);
             bytes = &bytes[end + 1..];
         }
-        let room = usize::try_from(self.bytes_max).unwrap_or(usize::MAX);
+        // A secret that begins within the bound is taken in whole, else its beginning would not be known for what it is.
+        let room = usize::try_from(self.bytes_max).unwrap_or(usize::MAX).saturating_add(self.redactor.longest_bytes());
         let pending = self.pending(stream);
         let room = room.saturating_sub(pending.len());
         pending.extend_from_slice(&bytes[..bytes.len().min(room)]);
@@ -113,11 +119,24 @@ fn is_bidi_control(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::domain::secret::Secret;
+
+    fn log(bytes_max: u64) -> Log {
+        Log::new(bytes_max, Arc::default())
+    }
+
+    /// A log that knows one secret.
+    fn log_with(bytes_max: u64, secret: &str) -> Log {
+        let secrets = BTreeMap::from([("key".to_owned(), Secret::new(secret.to_owned()))]);
+        Log::new(bytes_max, Arc::new(Redactor::new(&secrets)))
+    }
 
     #[test]
     fn a_flood_is_cut_and_says_so() {
-        let mut log = Log::new(100);
+        let mut log = log(100);
         for _ in 0..1_000 {
             log.write(LogLevel::Info, "");
         }
@@ -129,21 +148,21 @@ mod tests {
 
     #[test]
     fn a_cut_falls_between_two_characters() {
-        let mut log = Log::new(LINE_OVERHEAD_BYTES + 3);
+        let mut log = log(LINE_OVERHEAD_BYTES + 3);
         log.write(LogLevel::Info, "äöü");
         assert_eq!(log.finish()[0].text, "ä");
     }
 
     #[test]
     fn a_line_cannot_steer_a_terminal() {
-        let mut log = Log::new(100);
+        let mut log = log(100);
         log.write(LogLevel::Warn, "a\u{1b}[2J\r\nb\u{202e}");
         assert_eq!(log.finish()[0].text, "a\u{fffd}[2J\u{fffd}\u{fffd}b\u{fffd}");
     }
 
     #[test]
     fn streams_become_lines() {
-        let mut log = Log::new(1_000);
+        let mut log = log(1_000);
         log.write_stdio(Stdio::Out, b"one\ntw");
         log.write_stdio(Stdio::Err, b"panicked\n");
         log.write_stdio(Stdio::Out, b"o\r\nthree");
@@ -157,5 +176,43 @@ mod tests {
                 (LogLevel::Info, "three".into())
             ]
         );
+    }
+
+    #[test]
+    fn a_secret_does_not_get_into_the_log() {
+        let mut log = log_with(1_000, "se\u{1b}cret");
+        log.write(LogLevel::Info, "it is se\u{1b}cret, see");
+        log.write_stdio(Stdio::Err, b"panicked at se\x1bc");
+        log.write_stdio(Stdio::Err, b"ret\n");
+        let texts: Vec<_> = log.finish().into_iter().map(|line| line.text).collect();
+        assert_eq!(texts, ["it is [secret key], see", "panicked at [secret key]"]);
+    }
+
+    #[test]
+    fn a_secret_over_the_logs_cut_leaves_no_beginning() {
+        for bytes_max in LINE_OVERHEAD_BYTES + 1..LINE_OVERHEAD_BYTES + 60 {
+            for through_stdio in [false, true] {
+                let mut log = log_with(bytes_max, "hunter2-and-more");
+                let text = "a line of 20 bytes: hunter2-and-more, hunter2-and-more";
+                if through_stdio {
+                    log.write_stdio(Stdio::Out, text.as_bytes());
+                } else {
+                    log.write(LogLevel::Info, text);
+                }
+                let lines = log.finish();
+                let kept = usize::try_from(bytes_max - LINE_OVERHEAD_BYTES).unwrap();
+                assert!(lines.iter().all(|line| !line.text.contains("hu")), "{bytes_max}: {lines:?}");
+                assert!(lines[0].text.len() <= kept, "{bytes_max}: {lines:?}");
+                assert_eq!(lines.len(), 1 + usize::from(kept < text.len()), "{bytes_max}: {lines:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_of_several_lines_is_taken_out_line_by_line() {
+        let mut log = log_with(1_000, "BEGIN KEY\nabcdef\nEND KEY\n");
+        log.write_stdio(Stdio::Out, b"key: BEGIN KEY\nabcdef\nEND KEY\n");
+        let texts: Vec<_> = log.finish().into_iter().map(|line| line.text).collect();
+        assert_eq!(texts, ["key: [secret key]", "[secret key]", "[secret key]"]);
     }
 }

@@ -6,6 +6,7 @@
 //! | against | stands | file |
 //! |---|---|---|
 //! | an upload that is no filter | a look at its bytes, imports and exports | `validate`, `imports` |
+//! | an upload of a million parts | caps on its structure, before any compile | `structure` |
 //! | a compile without end | a child process with memory, CPU and wall limits | `compile` |
 //! | machine code of somebody else | a MAC over the bytes that are loaded | `artefact`, `cache` |
 //! | loops | fuel, for instructions and for host calls alike | `state`, `call` |
@@ -33,6 +34,7 @@ mod options;
 mod rejected;
 mod slots;
 mod state;
+mod structure;
 mod ticks;
 mod validate;
 mod wasi;
@@ -59,6 +61,7 @@ use crate::domain::verdict::{Fault, FilterRun, Verdict};
 pub use compile::{COMPILER_ARGUMENT, compiler_main};
 pub use options::{Components, Error, Options};
 pub use rejected::Rejected;
+pub use structure::Caps;
 
 use filters::{Filters, Loaded};
 
@@ -187,6 +190,7 @@ pub struct Sandbox(Arc<Shared>);
 struct Shared {
     host: Arc<call::Host>,
     filters: Filters,
+    caps: Caps,
     slots: slots::Slots,
     guests: Handle,
     /// The runtime behind `guests`; taken when it is shut down.
@@ -220,6 +224,7 @@ impl Sandbox {
                 table_elements_max: options.table_elements_max,
             }),
             filters,
+            caps: options.caps,
             slots: slots::Slots::new(
                 usize::try_from(options.instances_max).unwrap_or(usize::MAX),
                 usize::try_from(options.instances_per_tenant_max).unwrap_or(usize::MAX),
@@ -269,6 +274,7 @@ impl Shared {
     async fn take_in(&self, wasm: Bytes, quota: &Quota) -> Result<Compiled, Rejected> {
         validate::bytes(&wasm, quota.filter_bytes_max)?;
         let began = Instant::now();
+        self.look_at_structure(wasm.clone(), quota).await?;
         let digest = Digest(sha256(&wasm));
         let size_bytes = wasm.len() as u64;
         let loaded = match self.filters.known(digest).await {
@@ -278,6 +284,17 @@ impl Shared {
         let compile_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.start(&loaded, quota).await?;
         Ok(Compiled { digest, needs: loaded.needs.clone(), size_bytes, compile_ms })
+    }
+
+    /// On a thread that may block, since it reads every byte.
+    async fn look_at_structure(&self, wasm: Bytes, quota: &Quota) -> Result<(), Rejected> {
+        let caps = self.caps;
+        let room = structure::Room {
+            memory_bytes_max: quota.memory_bytes_max.min(self.host.memory_bytes_max),
+            table_elements_max: quota.table_elements_max.min(self.host.table_elements_max),
+        };
+        let looking = tokio::task::spawn_blocking(move || structure::check(&wasm, &caps, room));
+        looking.await.unwrap_or_else(|error| Err(Rejected::Host { detail: error.to_string() }))
     }
 
     /// Instantiates once and throws away.

@@ -8,6 +8,8 @@ use futures_util::future::BoxFuture;
 
 use crate::domain::id::Digest;
 
+use super::Caps;
+
 /// Where the wasm of a filter is found again, by digest, when neither memory nor disk has its machine code.
 pub type Components = Arc<dyn Fn(Digest) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
 
@@ -49,6 +51,8 @@ pub struct Options {
     pub compile_cpu_seconds_max: u64,
     /// Bytes of memory one compile may take. SpiderMonkey takes 440 MB.
     pub compile_memory_bytes_max: u64,
+    /// How large an upload may be in structure.
+    pub caps: Caps,
 }
 
 impl Options {
@@ -72,6 +76,7 @@ impl Options {
             compile_wall_ms_max: 60_000,
             compile_cpu_seconds_max: 60,
             compile_memory_bytes_max: 1 << 30,
+            caps: Caps::default(),
         }
     }
 }

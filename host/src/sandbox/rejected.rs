@@ -28,6 +28,18 @@ pub enum Rejected {
         /// What it starts with.
         detail: String,
     },
+    /// Its structure is larger than what is compiled here.
+    #[error("the component is too complex: {what} is {found}, and `{limit_name}` is {limit}")]
+    Structure {
+        /// What is too large, and where in the upload.
+        what: String,
+        /// How large it is, as far as it was counted.
+        found: u64,
+        /// The configuration key of the limit that answered.
+        limit_name: String,
+        /// Its value.
+        limit: u64,
+    },
     /// The engine does not take it: invalid, or it uses a proposal or a size that is off here.
     #[error("the component is not valid here: {detail}")]
     Invalid {
@@ -90,6 +102,7 @@ impl Rejected {
             Self::Precompiled => "precompiled",
             Self::CoreModule => "core_module",
             Self::NotWasm { .. } => "not_wasm",
+            Self::Structure { .. } => "structure",
             Self::Invalid { .. } => "invalid",
             Self::NoTransform { .. } => "no_transform",
             Self::WrongVersion { .. } => "wrong_version",

@@ -37,6 +37,31 @@ async fn the_event_arrives_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_secret_does_not_get_into_the_record() {
+    let fixture = Fixture::new();
+    let text = r#"(data (i32.const 1024) "it is hunter2-4711, you know")"#;
+    let answering = |result: u32, case: u32| {
+        let answer = format!("(call $answer (i32.const {result}) (i32.const {case}) (i32.const 1024) (i32.const 28))");
+        let process = format!("(call $log (i32.const 1) (i32.const 1024) (i32.const 28)) {answer}");
+        LOG.doing(text, process.leak())
+    };
+    let said = || "it is [secret salt], you know".to_owned();
+    for (result, case, expected) in [
+        (0, 3, Ok(Verdict::Drop(said()))),
+        (1, 0, Err(Fault::Transient { reason: said() })),
+        (1, 1, Err(Fault::Permanent { reason: said() })),
+        (0, 2, Ok(Verdict::Replace("it is hunter2-4711, you know".into()))),
+    ] {
+        let mut call = fixture.call(fixture.upload(answering(result, case)).await.unwrap().digest);
+        call.secrets = BTreeMap::from([("salt".to_owned(), Secret::new("hunter2-4711".to_owned()))]);
+        let ran = fixture.sandbox.run(call).await;
+        assert_eq!(ran.verdict, expected);
+        assert_eq!(ran.run.log[0].text, said());
+        assert!(!format!("{:?}", ran.run).contains("hunter2"), "{:?}", ran.run);
+    }
+}
+
+#[tokio::test]
 async fn an_endless_loop_ends_with_its_fuel() {
     let mut fixture = Fixture::new();
     fixture.quota.fuel_per_call = 3_000_000;

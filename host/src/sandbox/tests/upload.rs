@@ -85,19 +85,52 @@ async fn a_filter_that_cannot_start_within_its_quota_is_not_taken() {
     assert_eq!(fixture.upload(traps).await.unwrap_err().kind(), "start");
 
     let (wanted, limit) = (1_000 << 16, 32 << 20);
-    let large = Guest { memory: r#"(memory (export "memory") 1000)"#, ..Guest::default() }.wasm();
-    assert_eq!(fixture.upload(large).await.unwrap_err(), Rejected::Start(Fault::Memory { wanted, limit }));
-    let table = guests::doing_with("(table 15000 funcref)", guests::PASS);
+    // Each for itself would fit.
+    let two = Guest { memory: r#"(memory (export "memory") 501)"#, core: "(memory 499)", ..Guest::default() }.wasm();
+    assert_eq!(fixture.upload(two).await.unwrap_err(), Rejected::Start(Fault::Memory { wanted, limit }));
+    let tables = guests::doing_with("(table 7000 funcref) (table 8000 funcref)", guests::PASS);
     assert_eq!(
-        fixture.upload(table).await.unwrap_err(),
+        fixture.upload(tables).await.unwrap_err(),
         Rejected::Start(Fault::Table { wanted: 15_000, limit: 10_000 })
     );
 }
 
 #[tokio::test]
-async fn what_no_quota_could_hold_does_not_fit_the_pool() {
+async fn a_filter_that_is_too_complex_does_not_reach_the_compiler() {
+    let fixture = Fixture::with(|options| {
+        options.compiler = Some("/nowhere/compiler".into());
+        options.caps.functions_max = 2;
+    });
+    let expected = Rejected::Structure {
+        what: "the number of functions up to core module 0".into(),
+        found: 3,
+        limit_name: "filter_functions_max".into(),
+        limit: 2,
+    };
+    assert_eq!(fixture.upload(guests::pass()).await.unwrap_err(), expected);
+}
+
+#[tokio::test]
+async fn what_no_quota_could_hold_is_refused_by_the_limit_it_passes() {
+    let mut fixture = Fixture::new();
+    let limited = |what: &str, found, limit_name: &str, limit| Rejected::Structure {
+        what: format!("the {what} that core module 0 begins with"),
+        found,
+        limit_name: limit_name.into(),
+        limit,
+    };
+    let large = Guest { memory: r#"(memory (export "memory") 1000)"#, ..Guest::default() }.wasm();
+    let refused = limited("bytes of a memory", 1_000 << 16, "memory_bytes_max", 32 << 20);
+    assert_eq!(fixture.upload(large).await.unwrap_err(), refused);
+    let table = guests::doing_with("(table 15000 funcref)", guests::PASS);
+    let refused = limited("elements of a table", 15_000, "table_elements_max", 10_000);
+    assert_eq!(fixture.upload(table).await.unwrap_err(), refused);
+
+    // A quota over the pool's slot gives no more than the slot.
+    fixture.quota.memory_bytes_max = 1 << 40;
     let huge = Guest { memory: r#"(memory (export "memory") 20000)"#, ..Guest::default() }.wasm();
-    assert_eq!(rejected(huge).await.kind(), "invalid");
+    let refused = limited("bytes of a memory", 20_000 << 16, "memory_bytes_max", 128 << 20);
+    assert_eq!(fixture.upload(huge).await.unwrap_err(), refused);
     let memories = guests::doing_with("(memory 1) (memory 1)", guests::PASS);
     assert_eq!(rejected(memories).await.kind(), "invalid");
 }

@@ -1,0 +1,120 @@
+//! How large an upload may be in structure.
+
+/// How large an upload may be in structure, each part for itself. Each is a setting of `[sandbox]`, with `filter_` in
+/// front.
+///
+/// The defaults are far above what guests come to that carry a whole language with them (SpiderMonkey: some 30 000
+/// functions in one module, single bodies of more than a megabyte; Python: dozens of modules that export and import
+/// thousands of symbols of each other) and far below what the format can say in the bytes that a quota allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caps {
+    /// Core modules and components nested in the upload, and components that are named again by an alias or export.
+    pub modules_max: u64,
+    /// Instances, of modules and components, that instantiating the upload comes to.
+    pub instances_max: u64,
+    /// Functions of all core modules; and likewise functions that are lifted, lowered or built in, for each instance.
+    pub functions_max: u64,
+    /// Bytes of one function's body.
+    pub function_bytes_max: u64,
+    /// Locals of one function, without its parameters.
+    pub locals_max: u64,
+    /// Levels of blocks in one function.
+    pub blocks_max: u64,
+    /// Types of all modules and components, with what instance and component types declare.
+    pub types_max: u64,
+    /// Levels of components in components, and of types in types. Never more than 100.
+    pub nesting_max: u64,
+    /// Imports of all modules and components.
+    pub imports_max: u64,
+    /// Exports of all modules and components.
+    pub exports_max: u64,
+    /// Aliases, exports, arguments and canonical functions, for each instance.
+    pub links_max: u64,
+    /// Globals of all modules.
+    pub globals_max: u64,
+    /// Linear memories of all modules.
+    pub memories_max: u64,
+    /// Tables of all modules.
+    pub tables_max: u64,
+    /// Element and data segments of all modules.
+    pub segments_max: u64,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self {
+            modules_max: 500,
+            instances_max: 1_000,
+            functions_max: 200_000,
+            function_bytes_max: 4 << 20,
+            locals_max: 20_000,
+            blocks_max: 5_000,
+            types_max: 50_000,
+            nesting_max: 20,
+            imports_max: 100_000,
+            exports_max: 100_000,
+            links_max: 1_000_000,
+            globals_max: 100_000,
+            memories_max: 16,
+            tables_max: 64,
+            segments_max: 100_000,
+        }
+    }
+}
+
+/// What is counted over a whole upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Total {
+    Modules,
+    Functions,
+    Types,
+    Imports,
+    Exports,
+    Globals,
+    Memories,
+    Tables,
+    Segments,
+}
+
+impl Total {
+    pub(super) const ALL: [Self; 9] = [
+        Self::Modules,
+        Self::Functions,
+        Self::Types,
+        Self::Imports,
+        Self::Exports,
+        Self::Globals,
+        Self::Memories,
+        Self::Tables,
+        Self::Segments,
+    ];
+
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Modules => "modules and components",
+            Self::Functions => "functions",
+            Self::Types => "types",
+            Self::Imports => "imports",
+            Self::Exports => "exports",
+            Self::Globals => "globals",
+            Self::Memories => "memories",
+            Self::Tables => "tables",
+            Self::Segments => "segments",
+        }
+    }
+
+    /// The key of its limit, and the limit.
+    pub(super) fn limit(self, caps: &Caps) -> (&'static str, u64) {
+        match self {
+            Self::Modules => ("filter_modules_max", caps.modules_max),
+            Self::Functions => ("filter_functions_max", caps.functions_max),
+            Self::Types => ("filter_types_max", caps.types_max),
+            Self::Imports => ("filter_imports_max", caps.imports_max),
+            Self::Exports => ("filter_exports_max", caps.exports_max),
+            Self::Globals => ("filter_globals_max", caps.globals_max),
+            Self::Memories => ("filter_memories_max", caps.memories_max),
+            Self::Tables => ("filter_tables_max", caps.tables_max),
+            Self::Segments => ("filter_segments_max", caps.segments_max),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Components: their types, and what instantiating them comes to.
+
+use std::ops::Range;
+
+use wasmparser::{
+    BinaryReader, ComponentAlias, ComponentExternName, ComponentExternalKind, ComponentImport, ComponentInstance,
+    ComponentOuterAliasKind, ComponentType, ComponentTypeRef, CoreType, Instance, ModuleTypeDeclaration, Payload,
+};
+
+use super::caps::Total;
+use super::module::types_of;
+use super::{NESTING_LIMIT, Open, Rejected, Scan, over, unreadable};
+
+/// A component that is being read.
+pub(super) struct Component {
+    pub(super) number: u64,
+    /// Its index space of components: what one instance of each comes to.
+    pub(super) components: Vec<Cost>,
+    /// What one instance of itself comes to, itself not counted.
+    pub(super) cost: Cost,
+}
+
+/// What one instance of a component comes to, its inner instances included.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cost {
+    instances: u64,
+    functions: u64,
+    links: u64,
+}
+
+impl Component {
+    pub(super) fn new(number: u64) -> Self {
+        Self { number, components: Vec::new(), cost: Cost::default() }
+    }
+}
+
+impl Scan<'_> {
+    pub(super) fn component_payload(&mut self, payload: Payload<'_>) -> Result<(), Rejected> {
+        match payload {
+            Payload::CoreTypeSection(types) => {
+                for of_type in types {
+                    let declared = core_types(&of_type.map_err(unreadable)?);
+                    self.count(Total::Types, declared)?;
+                }
+            }
+            Payload::ComponentTypeSection(types) => self.types(types.range())?,
+            Payload::InstanceSection(instances) => {
+                for instance in instances {
+                    let links = match instance.map_err(unreadable)? {
+                        Instance::Instantiate { args, .. } => args.len(),
+                        Instance::FromExports(exports) => exports.len(),
+                    };
+                    self.spend(Cost { instances: 1, functions: 0, links: links as u64 })?;
+                }
+            }
+            Payload::ComponentInstanceSection(instances) => {
+                for instance in instances {
+                    self.component_instance(&instance.map_err(unreadable)?)?;
+                }
+            }
+            Payload::ComponentAliasSection(aliases) => {
+                for (offset, alias) in aliases.into_iter_with_offsets().map(flat) {
+                    self.alias(offset, &alias?)?;
+                }
+            }
+            Payload::ComponentCanonicalSection(functions) => {
+                let functions = u64::from(functions.count());
+                self.spend(Cost { instances: 0, functions, links: functions })?;
+            }
+            Payload::ComponentImportSection(imports) => {
+                for (offset, import) in imports.into_iter_with_offsets().map(flat) {
+                    self.count(Total::Imports, 1)?;
+                    if matches!(import?.ty, ComponentTypeRef::Component(_)) {
+                        return Err(self.second_order(offset, "imports a component"));
+                    }
+                }
+            }
+            Payload::ComponentExportSection(exports) => {
+                for (offset, export) in exports.into_iter_with_offsets().map(flat) {
+                    let export = export?;
+                    self.count(Total::Exports, 1)?;
+                    self.spend(Cost { links: 1, ..Cost::default() })?;
+                    if export.kind == ComponentExternalKind::Component {
+                        self.again(offset, 0, export.index)?;
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn component_instance(&mut self, instance: &ComponentInstance<'_>) -> Result<(), Rejected> {
+        match instance {
+            ComponentInstance::Instantiate { component_index, args } => {
+                let links = args.len() as u64;
+                let inner = self.component_at(0, *component_index).ok_or_else(|| {
+                    let detail =
+                        format!("{} instantiates component {component_index}, which is not there", self.place());
+                    Rejected::Invalid { detail }
+                })?;
+                self.spend(Cost { instances: 1, functions: 0, links })?;
+                self.spend(inner)
+            }
+            ComponentInstance::FromExports(exports) => {
+                self.spend(Cost { instances: 1, functions: 0, links: exports.len() as u64 })
+            }
+        }
+    }
+
+    fn alias(&mut self, offset: usize, alias: &ComponentAlias<'_>) -> Result<(), Rejected> {
+        self.spend(Cost { links: 1, ..Cost::default() })?;
+        match alias {
+            ComponentAlias::InstanceExport { kind: ComponentExternalKind::Component, .. } => {
+                Err(self.second_order(offset, "takes a component out of an instance"))
+            }
+            ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
+                self.again(offset, *count, *index)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where components are handed around as values, what instantiating them comes to can no longer be read off. No
+    /// tool makes such a filter.
+    fn second_order(&self, offset: usize, what: &str) -> Rejected {
+        let detail = format!("{} {what}, which no filter may (at offset {offset:#x})", self.place());
+        Rejected::Invalid { detail }
+    }
+
+    /// Another index for a component that has one, here or `outer` components further out.
+    fn again(&mut self, offset: usize, outer: u32, index: u32) -> Result<(), Rejected> {
+        self.count(Total::Modules, 1)?;
+        let Some(cost) = self.component_at(outer, index) else {
+            let detail = format!("{} names a component that is not there (at offset {offset:#x})", self.place());
+            return Err(Rejected::Invalid { detail });
+        };
+        if let Some(Open::Component(component)) = self.open.last_mut() {
+            component.components.push(cost);
+        }
+        Ok(())
+    }
+
+    fn component_at(&self, outer: u32, index: u32) -> Option<Cost> {
+        let component = self.open.iter().rev().nth(usize::try_from(outer).ok()?)?;
+        let Open::Component(component) = component else { return None };
+        component.components.get(usize::try_from(index).ok()?).copied()
+    }
+
+    /// Adds to what one instance of the open component comes to.
+    fn spend(&mut self, more: Cost) -> Result<(), Rejected> {
+        let Some(Open::Component(component)) = self.open.last_mut() else { return Ok(()) };
+        let cost = &mut component.cost;
+        cost.instances = cost.instances.saturating_add(more.instances);
+        cost.functions = cost.functions.saturating_add(more.functions);
+        cost.links = cost.links.saturating_add(more.links);
+        let (cost, caps) = (*cost, self.caps);
+        for (words, found, limit_name, limit) in [
+            ("instances", cost.instances, "filter_instances_max", caps.instances_max),
+            ("lifted and lowered functions", cost.functions, "filter_functions_max", caps.functions_max),
+            ("links", cost.links, "filter_links_max", caps.links_max),
+        ] {
+            if found > limit {
+                let what = format!("the number of {words} that one instance of {} comes to", self.place());
+                return Err(over(what, found, limit_name, limit));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a section of types. Not by `wasmparser`'s own reader of a whole type: that goes down as deep as the type does,
+    /// and a few megabytes of types in types overflow its stack.
+    fn types(&mut self, range: Range<usize>) -> Result<(), Rejected> {
+        let section = self.wasm.get(range.clone()).unwrap_or_default();
+        let mut reader = BinaryReader::new(section, range.start);
+        for _ in 0..reader.read_var_u32().map_err(unreadable)? {
+            self.component_type(&mut reader, 1)?;
+        }
+        Ok(())
+    }
+
+    fn component_type(&mut self, reader: &mut BinaryReader<'_>, level: u64) -> Result<(), Rejected> {
+        self.count(Total::Types, 1)?;
+        let nesting_max = self.caps.nesting_max.min(NESTING_LIMIT);
+        if level > nesting_max {
+            let what =
+                format!("the nesting of types in {}, at offset {:#x},", self.place(), reader.original_position());
+            return Err(over(what, level, "filter_nesting_max", nesting_max));
+        }
+        if !matches!(reader.clone().read_u8(), Ok(COMPONENT_TYPE | INSTANCE_TYPE)) {
+            return reader.read::<ComponentType<'_>>().map(drop).map_err(unreadable);
+        }
+        reader.read_u8().map_err(unreadable)?;
+        for _ in 0..reader.read_var_u32().map_err(unreadable)? {
+            self.declaration(reader, level)?;
+        }
+        Ok(())
+    }
+
+    /// What a component or instance type declares.
+    fn declaration(&mut self, reader: &mut BinaryReader<'_>, level: u64) -> Result<(), Rejected> {
+        let declares = reader.clone().read_u8().map_err(unreadable)?;
+        if declares == DECLARES_TYPE {
+            reader.read_u8().map_err(unreadable)?;
+            return self.component_type(reader, level + 1);
+        }
+        let mut declared = 1;
+        let read = match declares {
+            DECLARES_CORE_TYPE => reader.read_u8().and_then(|_| {
+                declared = core_types(&reader.read::<CoreType<'_>>()?);
+                Ok(())
+            }),
+            DECLARES_ALIAS => reader.read_u8().and_then(|_| reader.read::<ComponentAlias<'_>>().map(drop)),
+            DECLARES_IMPORT => reader.read_u8().and_then(|_| reader.read::<ComponentImport<'_>>().map(drop)),
+            DECLARES_EXPORT => reader.read_u8().and_then(|_| {
+                reader.read::<ComponentExternName<'_>>()?;
+                reader.read::<ComponentTypeRef>().map(drop)
+            }),
+            unknown => {
+                let offset = reader.original_position();
+                let detail =
+                    format!("a type declares something of an unknown kind {unknown:#x} (at offset {offset:#x})");
+                return Err(Rejected::Invalid { detail });
+            }
+        };
+        read.map_err(unreadable)?;
+        self.count(Total::Types, declared)
+    }
+}
+
+// The first bytes of types and declarations, as the component model's `Binary.md` gives them.
+const COMPONENT_TYPE: u8 = 0x41;
+const INSTANCE_TYPE: u8 = 0x42;
+const DECLARES_CORE_TYPE: u8 = 0x00;
+const DECLARES_TYPE: u8 = 0x01;
+const DECLARES_ALIAS: u8 = 0x02;
+const DECLARES_IMPORT: u8 = 0x03;
+const DECLARES_EXPORT: u8 = 0x04;
+
+/// How many types a core type is: a module type is one, and one for each of its declarations.
+fn core_types(of_type: &CoreType<'_>) -> u64 {
+    match of_type {
+        CoreType::Rec(group) => types_of(group),
+        CoreType::Module(declarations) => {
+            let declared = declarations.iter().map(|declaration| match declaration {
+                ModuleTypeDeclaration::Type(group) => types_of(group),
+                _ => 1,
+            });
+            declared.fold(1, u64::saturating_add)
+        }
+    }
+}
+
+/// An item with its offset, and what went wrong with it.
+fn flat<T>(item: wasmparser::Result<(usize, T)>) -> (usize, Result<T, Rejected>) {
+    match item {
+        Ok((offset, item)) => (offset, Ok(item)),
+        Err(error) => (error.offset(), Err(unreadable(error))),
+    }
+}

@@ -1,0 +1,122 @@
+//! Core modules: what they define, and each function's body.
+
+use wasmparser::{FunctionBody, Operator, Payload, RecGroup, TypeRef};
+
+use super::caps::Total;
+use super::{Open, Rejected, Scan, over, unreadable};
+
+/// Bytes of a page of linear memory, as a power of two, where a memory does not say its own.
+const PAGE_BYTES_LOG2: u32 = 16;
+
+/// A core module that is being read.
+pub(super) struct Module {
+    pub(super) number: u64,
+    /// Functions imported, and bodies read: the next body's number.
+    functions: u64,
+}
+
+impl Module {
+    pub(super) fn new(number: u64) -> Self {
+        Self { number, functions: 0 }
+    }
+}
+
+impl Scan<'_> {
+    pub(super) fn module_payload(&mut self, payload: Payload<'_>) -> Result<(), Rejected> {
+        match payload {
+            Payload::TypeSection(types) => {
+                for group in types {
+                    self.count(Total::Types, types_of(&group.map_err(unreadable)?))?;
+                }
+            }
+            Payload::ImportSection(imports) => {
+                for import in imports.into_imports() {
+                    let import = import.map_err(unreadable)?;
+                    self.count(Total::Imports, 1)?;
+                    if let (TypeRef::Func(_), Some(Open::Module(module))) = (import.ty, self.open.last_mut()) {
+                        module.functions += 1;
+                    }
+                }
+            }
+            Payload::FunctionSection(functions) => self.count(Total::Functions, u64::from(functions.count()))?,
+            Payload::TableSection(tables) => {
+                for table in tables {
+                    let elements = table.map_err(unreadable)?.ty.initial;
+                    self.count(Total::Tables, 1)?;
+                    self.fits("elements of a table", elements, "table_elements_max", self.room.table_elements_max)?;
+                }
+            }
+            Payload::MemorySection(memories) => {
+                for memory in memories {
+                    let memory = memory.map_err(unreadable)?;
+                    self.count(Total::Memories, 1)?;
+                    let page = 1_u64.checked_shl(memory.page_size_log2.unwrap_or(PAGE_BYTES_LOG2)).unwrap_or(u64::MAX);
+                    let bytes = memory.initial.saturating_mul(page);
+                    self.fits("bytes of a memory", bytes, "memory_bytes_max", self.room.memory_bytes_max)?;
+                }
+            }
+            Payload::GlobalSection(globals) => self.count(Total::Globals, u64::from(globals.count()))?,
+            Payload::ExportSection(exports) => self.count(Total::Exports, u64::from(exports.count()))?,
+            Payload::ElementSection(elements) => self.count(Total::Segments, u64::from(elements.count()))?,
+            Payload::DataSection(data) => self.count(Total::Segments, u64::from(data.count()))?,
+            Payload::CodeSectionEntry(body) => self.body(&body)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What a memory or table begins with has to fit what a call may hold.
+    fn fits(&self, what: &str, found: u64, limit_name: &'static str, limit: u64) -> Result<(), Rejected> {
+        if found > limit {
+            return Err(over(format!("the {what} that {} begins with", self.place()), found, limit_name, limit));
+        }
+        Ok(())
+    }
+
+    fn body(&mut self, body: &FunctionBody<'_>) -> Result<(), Rejected> {
+        let place = self.place();
+        let Some(Open::Module(module)) = self.open.last_mut() else { return Ok(()) };
+        let number = module.functions;
+        module.functions += 1;
+        let named = |what: &str| format!("the {what} {place}, function {number}");
+
+        let bytes = body.as_bytes().len() as u64;
+        if bytes > self.caps.function_bytes_max {
+            let what = named("number of bytes of");
+            return Err(over(what, bytes, "filter_function_bytes_max", self.caps.function_bytes_max));
+        }
+        // Groups of a count and a type: six bytes can say four thousand million locals.
+        let mut locals = 0_u64;
+        for group in body.get_locals_reader().map_err(unreadable)? {
+            locals = locals.saturating_add(u64::from(group.map_err(unreadable)?.0));
+            if locals > self.caps.locals_max {
+                return Err(over(named("number of locals of"), locals, "filter_locals_max", self.caps.locals_max));
+            }
+        }
+        let mut operators = body.get_operators_reader().map_err(unreadable)?;
+        let mut blocks = 0_u64;
+        while !operators.eof() {
+            match operators.read().map_err(unreadable)? {
+                Operator::Block { .. }
+                | Operator::Loop { .. }
+                | Operator::If { .. }
+                | Operator::Try { .. }
+                | Operator::TryTable { .. } => {
+                    blocks += 1;
+                    if blocks > self.caps.blocks_max {
+                        let what = named("nesting of blocks in");
+                        return Err(over(what, blocks, "filter_blocks_max", self.caps.blocks_max));
+                    }
+                }
+                Operator::End => blocks = blocks.saturating_sub(1),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many types a group has: one, unless they refer to each other.
+pub(super) fn types_of(group: &RecGroup) -> u64 {
+    group.types().len() as u64
+}

@@ -1,0 +1,218 @@
+use super::*;
+
+const ROOM: Room = Room { memory_bytes_max: 1 << 20, table_elements_max: 100 };
+
+fn looked_at(text: &str, set: impl FnOnce(&mut Caps)) -> Result<(), Rejected> {
+    let wasm = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let mut caps = Caps::default();
+    set(&mut caps);
+    check(&wasm, &caps, ROOM)
+}
+
+fn structure(what: &str, found: u64, limit_name: &str, limit: u64) -> Result<(), Rejected> {
+    Err(Rejected::Structure { what: what.into(), found, limit_name: limit_name.into(), limit })
+}
+
+/// One core module in a component, with another one before it.
+fn module(text: &str) -> String {
+    format!("(component (core module) (core module {text}))")
+}
+
+#[test]
+fn each_total_has_its_cap() {
+    let two = |part: &str| module(&part.repeat(2));
+    for (text, words, limit_name, set) in [
+        (two("(func)"), "functions", "filter_functions_max", (|caps| caps.functions_max = 1) as fn(&mut Caps)),
+        (two("(type (func))"), "types", "filter_types_max", |caps| caps.types_max = 1),
+        (two("(import \"a\" \"b\" (func))"), "imports", "filter_imports_max", |caps| caps.imports_max = 1),
+        (module("(func (export \"a\")) (func (export \"b\"))"), "exports", "filter_exports_max", |caps| {
+            caps.exports_max = 1
+        }),
+        (two("(global i32 (i32.const 0))"), "globals", "filter_globals_max", |caps| caps.globals_max = 1),
+        (two("(memory 1)"), "memories", "filter_memories_max", |caps| caps.memories_max = 1),
+        (two("(table 1 funcref)"), "tables", "filter_tables_max", |caps| caps.tables_max = 1),
+        (two("(data \"x\")"), "segments", "filter_segments_max", |caps| caps.segments_max = 1),
+        (module("(data \"x\") (elem func)"), "segments", "filter_segments_max", |caps| caps.segments_max = 1),
+    ] {
+        let what = format!("the number of {words} up to core module 1");
+        assert_eq!(looked_at(&text, set), structure(&what, 2, limit_name, 1), "{text}");
+        assert_eq!(looked_at(&text, |_| {}), Ok(()), "{text}");
+    }
+    let nested = "(component (core module) (component) (component))";
+    let what = "the number of modules and components up to component 2";
+    assert_eq!(looked_at(nested, |caps| caps.modules_max = 2), structure(what, 3, "filter_modules_max", 2));
+}
+
+#[test]
+fn a_function_is_named_by_its_index() {
+    let text = module("(import \"a\" \"b\" (func)) (func) (func (local i32 i32 i64) (block (loop (nop))) (block))");
+    let of = |what: &str| format!("the {what} core module 1, function 2");
+    assert_eq!(
+        looked_at(&text, |caps| caps.locals_max = 2),
+        structure(&of("number of locals of"), 3, "filter_locals_max", 2)
+    );
+    assert_eq!(
+        looked_at(&text, |caps| caps.blocks_max = 1),
+        structure(&of("nesting of blocks in"), 2, "filter_blocks_max", 1)
+    );
+    assert_eq!(looked_at(&text, |caps| caps.blocks_max = 2), Ok(()), "a block that has ended is none");
+    let Err(Rejected::Structure { what, limit_name, .. }) = looked_at(&text, |caps| caps.function_bytes_max = 10)
+    else {
+        panic!("a cap")
+    };
+    assert_eq!((what, limit_name.as_str()), (of("number of bytes of"), "filter_function_bytes_max"));
+}
+
+#[test]
+fn locals_are_summed_without_overflow() {
+    // Two groups of 2^32-1 locals each. The text format would write them out.
+    let mut wasm =
+        b"\0asm\x0d\0\x01\0\x01\x24\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a\x10\x01\x0e\x02".to_vec();
+    for _ in 0..2 {
+        wasm.extend(b"\xff\xff\xff\xff\x0f\x7f");
+    }
+    wasm.push(0x0b);
+    let at = "the number of locals of core module 0, function 0";
+    let refused = check(&wasm, &Caps::default(), ROOM);
+    assert_eq!(refused, structure(at, u64::from(u32::MAX), "filter_locals_max", 20_000));
+    // What the sum of a function could come to is past what the parser itself goes along with.
+    let all = Caps { locals_max: u64::MAX, ..Caps::default() };
+    let Err(Rejected::Invalid { detail }) = check(&wasm, &all, ROOM) else { panic!("too many") };
+    assert!(detail.contains("locals"), "{detail}");
+}
+
+#[test]
+fn what_a_call_could_never_hold_is_named_by_the_quota() {
+    let begins = |what: &str| format!("the {what} that core module 1 begins with");
+    assert_eq!(
+        looked_at(&module("(memory 17)"), |_| {}),
+        structure(&begins("bytes of a memory"), 17 << 16, "memory_bytes_max", 1 << 20)
+    );
+    assert_eq!(
+        looked_at(&module("(table 101 funcref)"), |_| {}),
+        structure(&begins("elements of a table"), 101, "table_elements_max", 100)
+    );
+    assert_eq!(looked_at(&module("(memory 16) (table 100 funcref)"), |_| {}), Ok(()));
+    assert!(looked_at(&module("(memory i64 0xffffffffffff)"), |_| {}).is_err(), "no overflow");
+}
+
+/// Ten instances of the level below, `levels` times over.
+fn fan_out(levels: u32, innermost: &str) -> String {
+    let mut text = format!("(component $c {innermost})");
+    for _ in 0..levels {
+        text = format!("(component $c {text} {})", "(instance (instantiate $c))".repeat(10));
+    }
+    text
+}
+
+#[test]
+fn nested_components_are_multiplied_out() {
+    let began = std::time::Instant::now();
+    let refused = looked_at(&fan_out(10, ""), |_| {});
+    assert!(began.elapsed() < std::time::Duration::from_secs(1), "{:?}", began.elapsed());
+    let Err(Rejected::Structure { what, limit_name, limit: 1_000, found }) = refused else { panic!("{refused:?}") };
+    assert_eq!(limit_name, "filter_instances_max");
+    assert!(found > 1_000, "{found}");
+    assert!(what.starts_with("the number of instances that one instance of component "), "{what}");
+
+    assert_eq!(looked_at(&fan_out(2, ""), |caps| caps.instances_max = 110), Ok(()), "10, and 10 in each");
+    assert!(looked_at(&fan_out(2, ""), |caps| caps.instances_max = 109).is_err());
+    // Saturates: each level is the same component under another name, a hundred levels would be 10^100.
+    assert!(looked_at(&fan_out(18, ""), |caps| caps.instances_max = u64::MAX).is_ok());
+}
+
+#[test]
+fn functions_and_links_are_multiplied_out_too() {
+    let lifts = r#"(core module $m (func (export "f"))) (core instance $i (instantiate $m))
+        (func (export "f") (canon lift (core func $i "f")))"#;
+    assert_eq!(looked_at(&fan_out(2, lifts), |_| {}), Ok(()));
+    for (limit_name, refused) in [
+        ("filter_functions_max", looked_at(&fan_out(2, lifts), |caps| caps.functions_max = 99)),
+        ("filter_links_max", looked_at(&fan_out(2, lifts), |caps| caps.links_max = 199)),
+    ] {
+        let Err(Rejected::Structure { limit_name: named, .. }) = refused else { panic!("{limit_name}: {refused:?}") };
+        assert_eq!(named, limit_name);
+    }
+    assert_eq!(looked_at(&fan_out(2, lifts), |caps| caps.functions_max = 100), Ok(()));
+}
+
+#[test]
+fn a_component_under_another_name_costs_the_same() {
+    let outer = r#"(component
+      (component $big (core module $m) (core instance (instantiate $m)) (core instance (instantiate $m)))
+      (component $user (alias outer 1 $big (component $again)) (instance (instantiate $again)))
+      (instance (instantiate $user)))"#;
+    assert_eq!(looked_at(outer, |caps| caps.instances_max = 4), Ok(()), "the user, the big one, and its two");
+    assert!(looked_at(outer, |caps| caps.instances_max = 3).is_err());
+}
+
+#[test]
+fn components_are_no_values() {
+    for text in [
+        r#"(component (component (import "c" (component))))"#,
+        r#"(component (component $a (component $b) (export "b" (component $b)))
+             (instance $i (instantiate $a)) (alias export $i "b" (component)))"#,
+    ] {
+        let refused = looked_at(text, |_| {});
+        assert!(
+            matches!(&refused, Err(Rejected::Invalid { detail }) if detail.contains("which no filter may")),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
+fn nesting_has_a_cap() {
+    let mut deep = "(component)".to_owned();
+    for _ in 0..19 {
+        deep = format!("(component {deep})");
+    }
+    assert_eq!(looked_at(&deep, |_| {}), Ok(()));
+    let deeper = format!("(component {deep})");
+    let what = "the nesting of component 20";
+    assert_eq!(looked_at(&deeper, |_| {}), structure(what, 21, "filter_nesting_max", 20));
+}
+
+#[test]
+fn types_in_types_do_not_overflow_the_stack() {
+    // A million instance types in each other, in three bytes each: a reader that recurses dies of them.
+    let types = b"\x42\x01\x01".repeat(1_000_000);
+    let mut section = vec![1];
+    section.extend(types);
+    let mut wasm = b"\0asm\x0d\0\x01\0\x07".to_vec();
+    let mut length = section.len();
+    while length >= 0x80 {
+        wasm.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
+        length >>= 7;
+    }
+    wasm.push(u8::try_from(length).unwrap());
+    wasm.extend(section);
+    for nesting_max in [20, u64::MAX] {
+        let caps = Caps { nesting_max, ..Caps::default() };
+        let refused = check(&wasm, &caps, ROOM);
+        let limit = nesting_max.min(100);
+        let Err(Rejected::Structure { found, limit_name, limit: named, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!((found, limit_name.as_str(), named), (limit + 1, "filter_nesting_max", limit));
+    }
+}
+
+#[test]
+fn what_types_declare_is_counted() {
+    let text = r#"(component (type (component
+        (core type (func)) (type string) (import "i" (func)) (export "e" (func)) (alias outer 1 0 (type)))))"#;
+    let text = text.replacen("(type (component", "(type string) (type (component", 1);
+    // Each of the two outer types, each declaration, and the types of the two functions.
+    assert_eq!(looked_at(&text, |caps| caps.types_max = 9), Ok(()));
+    let refused = looked_at(&text, |caps| caps.types_max = 8);
+    assert_eq!(refused, structure("the number of types up to the outermost component", 9, "filter_types_max", 8));
+}
+
+#[test]
+fn what_cannot_be_read_is_told_with_its_offset() {
+    let whole = wat::parse_str(module("(func)")).unwrap();
+    for cut in [9, 12, whole.len() - 1] {
+        let refused = check(&whole[..cut], &Caps::default(), ROOM);
+        let Err(Rejected::Invalid { detail }) = refused else { panic!("{cut}: {refused:?}") };
+        assert!(detail.contains("at offset 0x"), "{detail}");
+    }
+}
