@@ -9,7 +9,10 @@ use serde_json::Value;
 use super::arena::{Arena, Attacker};
 use super::guest::Guest;
 use super::trial::{Observed, Trial};
-use super::{Class, How, Stage, encode, limit};
+use super::{Class, How, Stage, encode, limit, rule};
+
+/// How often a good filter is tried on a host that has hardly any time to compile it.
+const TRIES: usize = 30;
 
 const fn class(name: &'static str, tried: &'static str, answer: super::Answer, how: How) -> Class {
     Class { name, stage: Stage::Compile, tried, answer, how }
@@ -47,16 +50,28 @@ pub(super) const CLASSES: &[Class] = &[
         How::Upload(nesting),
     ),
     class(
-        "exponential-types",
+        "deep-types",
         "types that each hold the one before twice, sixty deep",
+        limit("filter_too_complex", "filter_nesting_max"),
+        How::Upload(|| tuples(60, 2)),
+    ),
+    class(
+        "many-types",
+        "sixty thousand types",
         limit("filter_too_complex", "filter_types_max"),
-        How::Upload(exponential_types),
+        How::Upload(|| beside(&encode::types(60_000))),
+    ),
+    class(
+        "exponential-types",
+        "types that each hold the one before a hundred times, ten deep: 10^20 fields",
+        rule("filter_invalid"),
+        How::Upload(|| tuples(10, 100)),
     ),
     class(
         "compile-time",
-        "12,000 functions that take the compiler seconds, where 200 ms are allowed",
+        "24,000 functions that take the compiler seconds, where half of one is allowed",
         limit("filter_compile_limit", "compile_wall_ms_max"),
-        How::Other(|arena, _| Box::pin(compile_over(arena, "compile_wall_ms_max", 200))),
+        How::Other(|arena, _| Box::pin(compile_over(arena, "compile_wall_ms_max", 500))),
     ),
     class(
         "compile-cpu",
@@ -98,23 +113,32 @@ fn nesting() -> Trial {
     Trial::bytes(encode::with_components(Guest::pass().wasm(), 200))
 }
 
-fn exponential_types() -> Trial {
+/// Tuples of tuples, so many levels of so many fields.
+fn tuples(levels: usize, fields: usize) -> Trial {
     let mut text = "(type $t0 (tuple u8 u8))".to_owned();
-    for level in 1..=60 {
-        let before = level - 1;
-        let _ = write!(text, "(type $t{level} (tuple $t{before} $t{before}))");
+    for level in 1..=levels {
+        let before = format!(" $t{}", level - 1).repeat(fields);
+        let _ = write!(text, "(type $t{level} (tuple{before}))");
     }
     Trial::of(&Guest::pass().outer(&text))
 }
 
 /// Uploads what takes long to compile to a host that has this limit.
 async fn compile_over(arena: Arc<Arena>, limit: &'static str, value: u64) -> Observed {
-    let build = || encode::with_module(Guest::pass().wasm(), &encode::long_functions(12_000, 600));
+    let build = || encode::with_module(Guest::pass().wasm(), &encode::long_functions(24_000, 600));
     let wasm = tokio::task::spawn_blocking(build).await.expect("a guest can be built");
     let host = arena.another_host(&format!("{limit} = {value}")).await;
     let attacker = Attacker::new(&host, "hostile", &arena.quota(&Value::Null)).await;
     let seen = Observed::of_upload(&attacker.tenant.upload("hostile", wasm).await);
-    seen.wrong(attacker.works(&arena).await.err().map(|why| format!("afterwards this host does not work: {why}")))
+    // On a busy machine even a good filter may take longer than such a limit: it is tried again, as one would.
+    let mut works = attacker.works(&arena).await;
+    for _ in 0..TRIES {
+        if works.is_ok() {
+            break;
+        }
+        works = attacker.works(&arena).await;
+    }
+    seen.wrong(works.err().map(|why| format!("afterwards this host does not work: {why}")))
 }
 
 /// Uploads different filters at once. Some may be taken; the flood has to be answered before it is a queue.

@@ -51,6 +51,18 @@ pub fn functions(count: u32) -> Vec<u8> {
     module(count, &[0, END])
 }
 
+/// A module with so many types, all without parameters or results.
+pub fn types(count: u32) -> Vec<u8> {
+    let mut declared = Vec::new();
+    unsigned(&mut declared, count);
+    for _ in 0..count {
+        declared.extend([0x60, 0, 0]);
+    }
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    section(&mut module, TYPES, &declared);
+    module
+}
+
 /// A module with one function of so many instructions.
 pub fn long_function(instructions: u32) -> Vec<u8> {
     module(1, &arithmetic(instructions))

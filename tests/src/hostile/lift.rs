@@ -46,6 +46,11 @@ pub const LIFTS: &[Lift] = &[
     quota("log_bytes_max", "log-flood", 16 << 20),
     quota("filter_bytes_max", "oversize", 24 << 20),
     sandbox("instances_per_tenant_max", "pool-exhaustion", super::arena::INSTANCES_MAX as u64),
+    sandbox("filter_function_bytes_max", "huge-function", 8 << 20),
+    sandbox("filter_locals_max", "many-locals", 50_000),
+    sandbox("filter_instances_max", "fan-out", 1 << 40),
+    // Compiling them goes over another limit then.
+    sandbox("filter_functions_max", "million-functions", 2_000_000),
     sandbox("compile_wall_ms_max", "compile-time", 120_000),
 ];
 

@@ -62,6 +62,19 @@ pub(super) const CLASSES: &[Class] = &[
             Trial::of(&Guest::new(fill + &patch(GIVEN, length)).pages("128"))
         },
     ),
+    class(
+        "nested-patch",
+        "sixty objects inside one another, a megabyte of members in the innermost",
+        rule("patch"),
+        || {
+            // As much as a patch may be, and as much work as there can be in merging it: at each level all of the rest.
+            let members: Vec<_> = (0..80_000).map(|n| format!("\"{n}\":0")).collect();
+            let text = format!("{}{{{}}}{}", "{\"a\":".repeat(60), members.join(","), "}".repeat(60));
+            let length = u32::try_from(text.len()).expect("a megabyte");
+            let data = format!("(data (i32.const {GIVEN}) \"{}\")", text.replace('"', "\\22"));
+            Trial::of(&Guest::new(patch(GIVEN, length)).pages("64").core(&data))
+        },
+    ),
     class("huge-reason", "a reason of 500 kB for dropping an event", rule("drop"), || {
         let fill = format!("(memory.fill (i32.const {GIVEN}) (i32.const 120) (i32.const 500000))");
         Trial::of(&Guest::new(fill + &drop_because(GIVEN, 500_000))).also(|delivery| {

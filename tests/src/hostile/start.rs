@@ -21,18 +21,27 @@ pub(super) const CLASSES: &[Class] = &[
     class(
         "initial-memory",
         "64 MiB of memory from the first moment",
-        limit("filter_start", "memory_bytes_max"),
+        limit("filter_too_complex", "memory_bytes_max"),
         || Trial::of(&Guest::pass().pages("1024")),
+    ),
+    class(
+        "initial-memories",
+        "two memories of 24 MiB from the first moment",
+        limit("filter_start", "memory_bytes_max"),
+        || Trial::of(&Guest::pass().pages("384").core("(memory 384)")),
     ),
     class(
         "initial-table",
         "15,000 table elements from the first moment",
-        limit("filter_start", "table_elements_max"),
+        limit("filter_too_complex", "table_elements_max"),
         || Trial::of(&Guest::pass().core("(table 15000 funcref)")),
     ),
-    class("memory-over-slot", "more memory than any slot of the pool has", rule("filter_invalid"), || {
-        Trial::of(&Guest::pass().pages("65536"))
-    }),
+    class(
+        "initial-tables",
+        "two tables of 8,000 elements from the first moment",
+        limit("filter_start", "table_elements_max"),
+        || Trial::of(&Guest::pass().core("(table 8000 funcref) (table 8000 funcref)")),
+    ),
     class("many-memories", "more memories than a slot of the pool has", rule("filter_invalid"), || {
         Trial::of(&Guest::pass().core("(memory 1) (memory 1) (memory 1)"))
     }),
