@@ -51,9 +51,12 @@ pub(super) const CLASSES: &[Class] = &[
     ),
     class(
         "deep-types",
-        "types that each hold the one before twice, sixty deep",
+        "types of instances inside one another, forty deep",
         limit("filter_too_complex", "filter_nesting_max"),
-        How::Upload(|| tuples(60, 2)),
+        How::Upload(|| {
+            let types = format!("{}{}", "(type (instance ".repeat(40), "))".repeat(40));
+            Trial::of(&Guest::pass().outer(&types))
+        }),
     ),
     class(
         "many-types",
@@ -63,9 +66,9 @@ pub(super) const CLASSES: &[Class] = &[
     ),
     class(
         "exponential-types",
-        "types that each hold the one before a hundred times, ten deep: 10^20 fields",
+        "types that each hold the one before twice, sixty deep: 10^18 fields",
         rule("filter_invalid"),
-        How::Upload(|| tuples(10, 100)),
+        How::Upload(|| tuples(60, 2)),
     ),
     class(
         "compile-time",
