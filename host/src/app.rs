@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::FutureExt;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -27,6 +29,13 @@ use crate::signing::Signer;
 
 /// Seconds between two rounds of retention.
 const RETENTION_EVERY_S: u64 = 60;
+/// Seconds after which a series that does not move is no longer exported: those of tenants and filters that are gone. Far
+/// above the minute for which the sandbox keeps handles.
+const SERIES_IDLE_S: u64 = 3_600;
+/// Seconds between two rounds of taking up what was recorded: what is recorded waits in memory until then.
+const SERIES_UPKEEP_EVERY_S: u64 = 5;
+/// Rounds of upkeep after which idle series are let go of, also where nobody asks for `/metrics`.
+const SERIES_UPKEEPS_PER_SWEEP: u32 = 120;
 /// Label under which the key that authenticates compiled filters is derived from the master key.
 const ARTEFACT_KEY: &str = "compiled filters";
 
@@ -58,7 +67,8 @@ pub async fn start_with(
     keep: impl FnOnce(&str) -> anyhow::Result<()> + Send,
 ) -> anyhow::Result<Running> {
     // First come, first kept: a second host in one process (tests) shares the recorder.
-    let metrics = metrics_handle();
+    let recorded = metrics_handle();
+    let metrics = Arc::new(move || recorded.render());
     let clock = Clock::system();
     let dir = config.data.dir.clone();
     private_folder(&dir).with_context(|| format!("the data folder {}", dir.display()))?;
@@ -86,11 +96,16 @@ pub async fn start_with(
     });
     let defaults = sandbox::Options::new(dir.join("compiled"), *master.derive(ARTEFACT_KEY), components);
     let settings = &config.sandbox;
+    let turns_max = if settings.turns_max == 0 { defaults.turns_max } else { settings.turns_max };
     let sandbox = Sandbox::new(sandbox::Options {
         compiler,
         instances_max: settings.instances_max,
         instances_per_tenant_max: settings.instances_per_tenant_max,
-        guest_threads: if settings.guest_threads == 0 { defaults.guest_threads } else { settings.guest_threads },
+        turns_max,
+        guest_threads: match settings.guest_threads {
+            0 => turns_max.saturating_mul(sandbox::GUEST_THREADS_PER_TURN),
+            threads => threads,
+        },
         fuel_slice: settings.fuel_slice,
         memory_bytes_max: settings.memory_bytes_max,
         table_elements_max: settings.table_elements_max,
@@ -98,6 +113,7 @@ pub async fn start_with(
         loaded_bytes_max: settings.loaded_bytes_max,
         cache_bytes_max: settings.cache_bytes_max,
         compiles_max: settings.compiles_max,
+        compiles_waiting_per_tenant_max: settings.compiles_waiting_per_tenant_max,
         compile_wall_ms_max: settings.compile_wall_ms_max,
         compile_cpu_seconds_max: settings.compile_cpu_seconds_max,
         compile_memory_bytes_max: settings.compile_memory_bytes_max,
@@ -188,6 +204,7 @@ pub async fn start_with(
         tokio::spawn(fanout::run(pipeline, tell_due, stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),
         tokio::spawn(retain(ledger.clone(), clock, held_ms_max, stop.clone())),
+        tokio::spawn(keep_series(recorded, stop.clone())),
     ];
     info!(%address, tls, data = %dir.display(), "setgate listens");
     Ok(Running { address, tls, first_operator_key, stop, parts, ledger, sandbox })
@@ -246,14 +263,29 @@ async fn retain(ledger: Ledger, clock: Clock, held_ms_max: i64, stop: Cancellati
     }
 }
 
-fn metrics_handle() -> Arc<dyn Fn() -> String + Send + Sync> {
-    use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+/// Takes up what was recorded, and lets go of series that do not move.
+async fn keep_series(recorded: &'static PrometheusHandle, stop: CancellationToken) {
+    loop {
+        for _ in 0..SERIES_UPKEEPS_PER_SWEEP {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_secs(SERIES_UPKEEP_EVERY_S)) => recorded.run_upkeep(),
+            }
+        }
+        // The exporter looks for idle series where it renders, and only there.
+        drop(recorded.render());
+    }
+}
+
+fn metrics_handle() -> &'static PrometheusHandle {
     static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
-    let handle = HANDLE.get_or_init(|| {
-        let recorder = PrometheusBuilder::new().build_recorder();
+    HANDLE.get_or_init(|| {
+        // Gauges stand still where all is well, and have no labels of tenants.
+        let mask = MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM;
+        let recorder =
+            PrometheusBuilder::new().idle_timeout(mask, Some(Duration::from_secs(SERIES_IDLE_S))).build_recorder();
         let handle = recorder.handle();
         let _another_is_installed = metrics::set_global_recorder(recorder);
         handle
-    });
-    Arc::new(|| handle.render())
+    })
 }

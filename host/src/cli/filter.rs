@@ -116,7 +116,7 @@ impl Bench {
     /// Takes the filter in as a host would; says why where it would not.
     async fn take_in(&self, file: &Path) -> anyhow::Result<Option<Compiled>> {
         let wasm = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        match self.sandbox.compile(wasm.into(), &self.quota).await {
+        match self.sandbox.compile(&"local".parse()?, wasm.into(), &self.quota).await {
             Ok(compiled) => Ok(Some(compiled)),
             Err(why) => {
                 println!("{}: a host would not take this filter: {}", file.display(), why.kind());

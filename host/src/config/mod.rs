@@ -148,9 +148,12 @@ pub struct Sandbox {
     pub instances_max: u32,
     /// Of them, one tenant's.
     pub instances_per_tenant_max: u32,
-    /// Threads that run guests and nothing else; 0: one per core.
+    /// Filter calls that compute at once, in turns between tenants; 0: one per core.
+    pub turns_max: usize,
+    /// Threads that run guests and nothing else; 0: four per turn. Those above `turns_max` take over where one step of a guest
+    /// takes far longer than its turn.
     pub guest_threads: usize,
-    /// Fuel after which a call lets others go on; about a millisecond's.
+    /// Fuel after which a call lets others go on; about a tenth of a millisecond's.
     pub fuel_slice: u64,
     /// Bytes of linear memory that any tenant's quota can give: the size of a slot of the pool.
     pub memory_bytes_max: u64,
@@ -162,8 +165,10 @@ pub struct Sandbox {
     pub loaded_bytes_max: u64,
     /// Bytes of compiled filters kept on disk.
     pub cache_bytes_max: u64,
-    /// Compiles at once.
+    /// Compiles at once. Where it is more than one, no tenant has all of them.
     pub compiles_max: usize,
+    /// Uploads of one tenant that wait for a compile; one more is answered 429.
+    pub compiles_waiting_per_tenant_max: usize,
     /// Milliseconds one compile may take.
     pub compile_wall_ms_max: u64,
     /// CPU seconds one compile may take, over all its threads.
@@ -207,14 +212,16 @@ impl Default for Sandbox {
         Self {
             instances_max: 64,
             instances_per_tenant_max: 32,
+            turns_max: 0,
             guest_threads: 0,
-            fuel_slice: 1_000_000,
+            fuel_slice: 200_000,
             memory_bytes_max: 128 << 20,
             table_elements_max: 20_000,
             keep_resident_bytes: 512 << 10,
             loaded_bytes_max: 256 << 20,
             cache_bytes_max: 2 << 30,
-            compiles_max: 1,
+            compiles_max: 2,
+            compiles_waiting_per_tenant_max: 4,
             compile_wall_ms_max: 60_000,
             compile_cpu_seconds_max: 60,
             compile_memory_bytes_max: 1 << 30,

@@ -51,7 +51,7 @@ impl Control {
         let view = self.tenant(tenant)?;
         let quota = self.quota_of(&view).clone();
         self.check_room(&view, &name, &wasm)?;
-        let compiled = self.sandbox.compile(wasm.clone(), &quota).await?;
+        let compiled = self.sandbox.compile(tenant, wasm.clone(), &quota).await?;
         self.ledger.put_blob(wasm.clone()).await?;
 
         // Read again: the compile took its time, and others may have uploaded meanwhile.

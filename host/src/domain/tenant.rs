@@ -28,11 +28,14 @@ pub struct Tenant {
 pub struct Quota {
     /// Fuel for one call of one filter; about one unit an instruction.
     pub fuel_per_call: u64,
+    /// Fuel of all calls of the tenant in one second; calls wait while it is spent. The default is about what one core
+    /// computes in a second or two.
+    pub fuel_per_second: u64,
     /// Bytes of all linear memories of one call together.
     pub memory_bytes_max: u64,
     /// Elements of all tables of one call together.
     pub table_elements_max: u64,
-    /// Milliseconds one call may take, waiting for its turns included.
+    /// Milliseconds one call may compute; waiting for its turns is not counted.
     pub wall_ms_max: u64,
     /// Bytes of a verdict, and of the claims after it.
     pub output_bytes_max: u64,
@@ -62,6 +65,7 @@ impl Default for Quota {
     fn default() -> Self {
         Self {
             fuel_per_call: 50_000_000,
+            fuel_per_second: 2_000_000_000,
             memory_bytes_max: 32 << 20,
             table_elements_max: 10_000,
             wall_ms_max: 1_000,

@@ -15,7 +15,7 @@ pub const TYPE_BASE: &str = "https://schemas.setgate.dev/errors/";
 const RETRY_AFTER_S: u32 = 2;
 
 /// Every code there is, in alphabetical order. Each has a page in `docs/errors`.
-pub const CODES: [&str; 48] = [
+pub const CODES: [&str; 49] = [
     "backlog_full",
     "bad_claim",
     "bad_cursor",
@@ -25,6 +25,7 @@ pub const CODES: [&str; 48] = [
     "body_broken",
     "body_too_large",
     "busy",
+    "compile_queue_full",
     "conflict",
     "duplicate_key",
     "filter_compile_limit",
@@ -163,6 +164,9 @@ impl From<control::Error> for Problem {
             control::Error::Invalid { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", detail),
             control::Error::Rejected(rejected) => {
                 let code = match rejected.kind() {
+                    "compile_queue" => {
+                        return Self::busy(StatusCode::TOO_MANY_REQUESTS, "compile_queue_full", detail);
+                    }
                     "too_large" => return Self::new(StatusCode::PAYLOAD_TOO_LARGE, "filter_too_large", detail),
                     "precompiled" => "filter_precompiled",
                     "core_module" => "filter_core_module",

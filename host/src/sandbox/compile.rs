@@ -1,7 +1,8 @@
 //! Compilation, in a child process of the same binary.
 //!
 //! What a compiler does with hostile input is not covered by the engine's own promises: it may take very long, very much
-//! memory, or crash. The child bounds its own memory and CPU time, the parent its wall time, and how many run at once.
+//! memory, or crash. The child bounds its own memory and CPU time, the parent its wall time; `filters` bounds how many run at
+//! once.
 //!
 //! The wire: the parent writes [`Orders`] and then the component to the child's standard input; the child answers with the
 //! artefact on standard output and exit code 0, or with words on standard error and exit code [`INVALID`].
@@ -16,7 +17,6 @@ use bytes::Bytes;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
-use tokio::sync::Semaphore;
 
 use super::artefact::Artefact;
 use super::{Options, Rejected, engine};
@@ -30,13 +30,13 @@ const INVALID: u8 = 3;
 const ARTEFACT_BYTES_MAX: u64 = 512 << 20;
 /// Bytes kept of what a compiler has to say.
 const WORDS_BYTES_MAX: u64 = 4 << 10;
-/// How much the child lets others go first: a compile is never as urgent as a delivery.
+/// How much the child lets others go first: a compile is never as urgent as a delivery, so it yields to guests, which yield
+/// to the host (`super::GUEST_NICENESS`).
 const NICENESS: i32 = 10;
 
 /// Compiles components, each for itself.
 pub(super) struct Compiler {
     program: Option<PathBuf>,
-    slots: Semaphore,
     wall_ms_max: u64,
     orders: Orders,
 }
@@ -52,7 +52,6 @@ impl Compiler {
     pub(super) fn new(options: &Options) -> Self {
         Self {
             program: options.compiler.clone(),
-            slots: Semaphore::new(options.compiles_max),
             wall_ms_max: options.compile_wall_ms_max,
             orders: Orders {
                 memory_bytes_max: options.compile_memory_bytes_max,
@@ -61,9 +60,8 @@ impl Compiler {
         }
     }
 
-    /// Compiles `wasm`. Waits its turn; the time limit begins with it.
+    /// Compiles `wasm`, at once.
     pub(super) async fn compile(&self, wasm: Bytes) -> Result<Artefact, Rejected> {
-        let _slot = self.slots.acquire().await.map_err(host_failed)?;
         let Some(program) = &self.program else {
             let compile = move || engine::compile_only()?.precompile_component(&wasm);
             let compiled = tokio::task::spawn_blocking(compile).await.map_err(host_failed)?;

@@ -9,21 +9,26 @@ use wasmtime::Engine;
 
 use crate::crypto::sha256;
 use crate::domain::filter::Grant;
-use crate::domain::id::Digest;
+use crate::domain::id::{Digest, TenantId};
 use crate::domain::verdict::Fault;
 
 use super::artefact::Artefact;
 use super::cache::Cache;
 use super::compile::Compiler;
+use super::fair::{Bounds, Gate, Refused};
+use super::series::{Counted, LOADS};
 use super::state::State;
 use super::wit_v0_1::FilterPre;
-use super::{Components, Error, LOADS, Options, Rejected, engine, fault, linker, validate};
+use super::{Components, Error, Options, Rejected, engine, fault, linker, validate};
 
 /// Every filter that was asked for and still has a place.
 pub(super) struct Filters {
     engine: Engine,
     components: Components,
     compiler: Compiler,
+    /// Compiles at once, in turns between tenants.
+    pub(super) compiles: Gate,
+    waiting_per_tenant_max: usize,
     disk: Arc<Cache>,
     loaded: MemoryCache<Digest, Arc<Loaded>>,
 }
@@ -46,6 +51,14 @@ impl Filters {
             engine,
             components: options.components.clone(),
             compiler: Compiler::new(options),
+            compiles: Gate::new(Bounds {
+                places: options.compiles_max.max(1),
+                // Where there are several, one is left for the others: a compile may take a minute.
+                per_tenant_max: options.compiles_max.saturating_sub(1).max(1),
+                waiting_per_tenant_max: options.compiles_waiting_per_tenant_max,
+                cost: 1,
+            }),
+            waiting_per_tenant_max: options.compiles_waiting_per_tenant_max,
             disk: Arc::new(disk),
             loaded: MemoryCache::builder()
                 .weigher(|_, loaded: &Arc<Loaded>| loaded.code_bytes)
@@ -54,10 +67,18 @@ impl Filters {
         })
     }
 
-    /// The filter, from memory, disk or the compiler, whichever has it first. Callers of one filter wait for one load.
-    pub(super) async fn get(&self, digest: Digest) -> Result<Arc<Loaded>, Fault> {
+    /// The filter, from memory, disk or the compiler, whichever has it first. Callers of one filter wait for one load; where
+    /// it has to be compiled, that is in `tenant`'s line, however long it is: an event is delivered late and not refused.
+    pub(super) async fn get(&self, tenant: &TenantId, digest: Digest) -> Result<Arc<Loaded>, Fault> {
         let unavailable = |detail: String| Fault::Unavailable { detail };
         let loading = async {
+            if let Some(loaded) = self.read(digest).await {
+                return Ok(Arc::new(loaded));
+            }
+            let waits = Counted::waiting_for_compile();
+            let _place = self.compiles.enter(tenant).await.map_err(|_| super::stopping())?;
+            drop(waits);
+            // An upload of the same bytes may have been ahead in the line.
             if let Some(loaded) = self.read(digest).await {
                 return Ok(Arc::new(loaded));
             }
@@ -78,10 +99,36 @@ impl Filters {
         self.loaded.optionally_get_with(digest, loading).await
     }
 
-    /// The filter, compiled from `wasm` where no other caller does so already.
-    pub(super) async fn compiled(&self, digest: Digest, wasm: Bytes) -> Result<Arc<Loaded>, Rejected> {
+    /// The filter, compiled from `wasm`, in `tenant`'s line.
+    ///
+    /// Each caller waits in its own tenant's line, also where others upload the same bytes, and only then looks whether there
+    /// is anything left to do: so a line that is full refuses nobody else's upload.
+    ///
+    /// # Errors
+    /// [`Rejected::CompileQueue`] where the line is full; else what the compiler says.
+    pub(super) async fn compiled(
+        &self,
+        tenant: &TenantId,
+        digest: Digest,
+        wasm: Bytes,
+    ) -> Result<Arc<Loaded>, Rejected> {
+        let waits = Counted::waiting_for_compile();
+        let _place = self.compiles.enter_bounded(tenant).await.map_err(|refused| match refused {
+            Refused::Full => Rejected::CompileQueue { limit: self.waiting_per_tenant_max },
+            Refused::Closed => Rejected::Start(super::stopping()),
+        })?;
+        drop(waits);
+        if let Some(loaded) = self.known(digest).await {
+            return Ok(loaded);
+        }
+        // Whoever is waited for here has a place as well, so this cannot wait for itself.
         let compiling = async { self.compile(digest, wasm).await.map(Arc::new) };
         self.loaded.try_get_with(digest, compiling).await.map_err(|why: Arc<Rejected>| why.as_ref().clone())
+    }
+
+    /// Ends all waiting for compiles, now and later.
+    pub(super) fn close(&self) {
+        self.compiles.close();
     }
 
     async fn read(&self, digest: Digest) -> Option<Loaded> {

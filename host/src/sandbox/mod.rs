@@ -8,21 +8,28 @@
 //! | an upload that is no filter | a look at its bytes, imports and exports | `validate`, `imports` |
 //! | an upload of a million parts | caps on its structure, before any compile | `structure` |
 //! | a compile without end | a child process with memory, CPU and wall limits | `compile` |
+//! | a flood of compiles | a bounded line for each tenant, served in turns | `filters`, `fair` |
 //! | machine code of somebody else | a MAC over the bytes that are loaded | `artefact`, `cache` |
 //! | loops | fuel, for instructions and for host calls alike | `state`, `call` |
 //! | steps that cost no fuel | turns that end by time as well | `ticks` |
 //! | memory | one limit over all memories of a call | `limits` |
-//! | a busy tenant | slots per tenant, threads of their own, turns of about a millisecond | `slots`, here |
+//! | a busy tenant | fuel per second; then slots and slices of a tenth of a millisecond, in turns between tenants | `budget`, `fair`, `turns` |
+//! | guests before the host | threads of their own, less urgent than the host's | here |
 //! | looking around | grants; an empty WASI whose clock stands still | `linker`, `host/`, `wasi/` |
 //!
 //! The same event through the same filter gives the same verdict and the same fuel, on any host of the same engine
 //! version and target: nothing that a filter can see changes between two runs.
+//!
+//! A call waits in this order: for its filter to be in memory, for its tenant's budget, for a slot, and then between any two
+//! slices for its turn. No wait is a fault, and none counts towards `wall_ms_max`.
 
 mod artefact;
+mod budget;
 mod cache;
 mod call;
 mod compile;
 mod engine;
+mod fair;
 mod fault;
 mod filters;
 mod host;
@@ -32,10 +39,11 @@ mod linker;
 mod log;
 mod options;
 mod rejected;
-mod slots;
+mod series;
 mod state;
 mod structure;
 mod ticks;
+mod turns;
 mod validate;
 mod wasi;
 mod wit_v0_1;
@@ -45,7 +53,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::runtime::{Handle, Runtime};
@@ -59,33 +67,21 @@ use crate::domain::time::Timestamp;
 use crate::domain::verdict::{Fault, FilterRun, Verdict};
 
 pub use compile::{COMPILER_ARGUMENT, compiler_main};
-pub use options::{Components, Error, Options};
+pub use options::{Components, Error, GUEST_THREADS_PER_TURN, Options};
 pub use rejected::Rejected;
+pub use series::METRICS;
 pub use structure::Caps;
 
+use budget::{Budgets, Charges};
+use fair::{Bounds, Gate, Place, Refused};
 use filters::{Filters, Loaded};
+use series::{Series, UPLOADS, Waited};
+use turns::Turns;
 
-/// Every metric of this module, with its kind and what it says.
-pub const METRICS: &[(&str, &str, &str)] = &[
-    (
-        CALLS,
-        "counter",
-        "calls of filters, by `verdict` (pass, patch, replace, drop, fault) and `fault` (its kind, or none)",
-    ),
-    (FUEL, "counter", "fuel used by all calls"),
-    (SECONDS, "histogram", "seconds from asking for an instance slot to the verdict"),
-    (MEMORY, "histogram", "most linear memory of a call, in bytes"),
-    (RUNNING, "gauge", "calls that hold an instance slot"),
-    (LOADS, "counter", "filters brought into memory, by `from` (disk, compiler)"),
-    (UPLOADS, "counter", "uploads, by `result` (taken, or why not)"),
-];
-const CALLS: &str = "setgate_filter_calls_total";
-const FUEL: &str = "setgate_filter_fuel_total";
-const SECONDS: &str = "setgate_filter_seconds";
-const MEMORY: &str = "setgate_filter_memory_bytes";
-const RUNNING: &str = "setgate_filter_calls_running";
-const LOADS: &str = "setgate_filter_loads_total";
-const UPLOADS: &str = "setgate_filter_uploads_total";
+/// How much guests let the host's own threads go first, as `nice` has it: at 5 a thread of the host gets three times the time
+/// of a guest's that competes with it. Taking events in and delivering them costs little, and waiting behind guests would
+/// delay every tenant. Less than a compiler's, so that compiles do not slow down calls.
+const GUEST_NICENESS: i32 = 5;
 
 /// A filter that was taken in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,7 +187,11 @@ struct Shared {
     host: Arc<call::Host>,
     filters: Filters,
     caps: Caps,
-    slots: slots::Slots,
+    budgets: Budgets,
+    /// The pool answers an error where it is full; here a call waits instead.
+    slots: Gate,
+    turns: Arc<Turns>,
+    series: Series,
     guests: Handle,
     /// The runtime behind `guests`; taken when it is shut down.
     runtime: Mutex<Option<Runtime>>,
@@ -208,6 +208,10 @@ impl Sandbox {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.guest_threads.max(1))
             .thread_name("setgate-guest")
+            .on_thread_start(|| {
+                // Acts on this thread alone. Where it is refused, guests compete as equals: slower, not wrong.
+                let _ = rustix::process::nice(GUEST_NICENESS);
+            })
             // New calls are looked for between any two slices, and so are timers: with the defaults a short call could wait
             // for dozens of slices of others.
             .global_queue_interval(2)
@@ -215,6 +219,8 @@ impl Sandbox {
             .enable_time()
             .build()
             .map_err(Error::Threads)?;
+        let turns = Turns::new(options.turns_max, options.guest_threads);
+        runtime.spawn(turns.clone().lend());
         Ok(Self(Arc::new(Shared {
             host: Arc::new(call::Host {
                 ticks: ticks::Ticks::new(engine.clone()).map_err(Error::Threads)?,
@@ -225,10 +231,16 @@ impl Sandbox {
             }),
             filters,
             caps: options.caps,
-            slots: slots::Slots::new(
-                usize::try_from(options.instances_max).unwrap_or(usize::MAX),
-                usize::try_from(options.instances_per_tenant_max).unwrap_or(usize::MAX),
-            ),
+            budgets: Budgets::new(),
+            slots: Gate::new(Bounds {
+                places: usize::try_from(options.instances_max).unwrap_or(usize::MAX),
+                per_tenant_max: usize::try_from(options.instances_per_tenant_max).unwrap_or(usize::MAX),
+                // Who delivers bounds what it has in flight.
+                waiting_per_tenant_max: usize::MAX,
+                cost: 1,
+            }),
+            turns,
+            series: Series::new(),
             guests: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
         })))
@@ -237,30 +249,25 @@ impl Sandbox {
     /// Takes in an upload: looks at it, compiles it, keeps the machine code, and starts it once within `quota`.
     ///
     /// Called for every upload, also of bytes that are known already: those are not compiled again, but looked at by the
-    /// quota of this tenant. May take as long as a compile may.
+    /// quota of this tenant. May take as long as a compile may, and the compiles before it in the tenant's line, which is
+    /// bounded by [`Options::compiles_waiting_per_tenant_max`].
     ///
     /// # Errors
     /// See [`Rejected`]; the words are for the filter's author.
-    pub async fn compile(&self, wasm: Bytes, quota: &Quota) -> Result<Compiled, Rejected> {
-        let result = self.0.take_in(wasm, quota).await;
+    pub async fn compile(&self, tenant: &TenantId, wasm: Bytes, quota: &Quota) -> Result<Compiled, Rejected> {
+        let result = self.0.take_in(tenant, wasm, quota).await;
         metrics::counter!(UPLOADS, "result" => result.as_ref().map_or_else(Rejected::kind, |_| "taken")).increment(1);
         result
     }
 
     /// Calls a filter once. Never fails: what went wrong is a [`Fault`].
     ///
-    /// Waits for a free slot as long as it takes; `wall_ms_max` begins with the slot, so that a busy host makes a call
-    /// late, not faulty. Where the returned future is dropped, the call is ended at its next turn.
+    /// Waits for fuel and for a free slot as long as it takes; `wall_ms_max` counts what is computed, so that a busy host
+    /// makes a call late, not faulty. Where the returned future is dropped, the call is ended after its slice.
     pub async fn run(&self, call: Call) -> Ran {
-        let ran = self.0.run(call).await;
-        let run = &ran.run;
-        let verdict = run.verdict.map_or("fault", |verdict| verdict.as_str());
-        let fault = run.fault.as_ref().map_or("none", Fault::kind);
-        metrics::counter!(CALLS, "verdict" => verdict, "fault" => fault).increment(1);
-        metrics::counter!(FUEL).increment(run.fuel);
-        metrics::histogram!(SECONDS).record(Duration::from_micros(run.elapsed_us));
-        #[expect(clippy::cast_precision_loss, reason = "bytes of memory are far below 2^52")]
-        metrics::histogram!(MEMORY).record(run.memory_bytes as f64);
+        let tenant = call.event.tenant.clone();
+        let (ran, waited) = self.0.run(call).await;
+        self.0.series.record(&tenant, &ran.run, &waited);
         ran
     }
 
@@ -271,7 +278,7 @@ impl Sandbox {
 }
 
 impl Shared {
-    async fn take_in(&self, wasm: Bytes, quota: &Quota) -> Result<Compiled, Rejected> {
+    async fn take_in(&self, tenant: &TenantId, wasm: Bytes, quota: &Quota) -> Result<Compiled, Rejected> {
         validate::bytes(&wasm, quota.filter_bytes_max)?;
         let began = Instant::now();
         self.look_at_structure(wasm.clone(), quota).await?;
@@ -279,10 +286,10 @@ impl Shared {
         let size_bytes = wasm.len() as u64;
         let loaded = match self.filters.known(digest).await {
             Some(loaded) => loaded,
-            None => self.filters.compiled(digest, wasm).await?,
+            None => self.filters.compiled(tenant, digest, wasm).await?,
         };
         let compile_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.start(&loaded, quota).await?;
+        self.start(tenant, &loaded, quota).await?;
         Ok(Compiled { digest, needs: loaded.needs.clone(), size_bytes, compile_ms })
     }
 
@@ -298,49 +305,91 @@ impl Shared {
     }
 
     /// Instantiates once and throws away.
-    async fn start(&self, loaded: &Arc<Loaded>, quota: &Quota) -> Result<(), Rejected> {
+    async fn start(&self, tenant: &TenantId, loaded: &Arc<Loaded>, quota: &Quota) -> Result<(), Rejected> {
         let stopping = || Rejected::Start(stopping());
-        let _slot = self.slots.take(None).await.map_err(|_| stopping())?;
-        let (host, loaded, quota) = (self.host.clone(), loaded.clone(), quota.clone());
-        let started = self.guests.spawn(async move { call::start(&host, &loaded.pre, &quota).await });
+        let Admitted { place, mut charges } =
+            self.admit(tenant, quota, &mut Waited::default()).await.map_err(|_| stopping())?;
+        let (host, turns) = (self.host.clone(), self.turns.clone());
+        let (tenant, loaded, quota) = (tenant.clone(), loaded.clone(), quota.clone());
+        let started = self.guests.spawn(async move {
+            let slice = host.fuel_slice;
+            let starting = call::start(&host, &loaded.pre, &quota);
+            let (started, _) = turns.taking(&tenant, starting, || charges.burnt(slice)).await;
+            drop(place);
+            let (started, fuel) = started.map_err(|_| stopping())?;
+            charges.settle(fuel);
+            started
+        });
         AbortOnDrop(started).await.unwrap_or_else(|_| Err(stopping()))
     }
 
-    async fn run(&self, call: Call) -> Ran {
+    async fn run(&self, call: Call) -> (Ran, Waited) {
         let asked_at = Instant::now();
-        let (filter, digest) = (call.filter.clone(), call.digest);
-        let faulted = |fault| Ran::without_call(filter, digest, fault, asked_at);
-        let loaded = match self.filters.get(digest).await {
+        let mut waited = Waited::default();
+        let (filter, digest, tenant) = (call.filter.clone(), call.digest, call.event.tenant.clone());
+        let faulted = |fault| Ran::without_call(filter.clone(), digest, fault, asked_at);
+        let loaded = match self.filters.get(&tenant, digest).await {
             Ok(loaded) => loaded,
-            Err(fault) => return faulted(fault),
+            Err(fault) => return (faulted(fault), waited),
         };
         if let Some(missing) = loaded.needs.difference(&call.grants).next() {
             let detail = format!("it imports `{}`, which its binding does not grant", missing.as_str());
-            return faulted(Fault::Unavailable { detail });
+            return (faulted(Fault::Unavailable { detail }), waited);
         }
-        let Ok(slot) = self.slots.take(Some(&call.event.tenant)).await else {
-            return faulted(stopping());
+        let Ok(Admitted { place, mut charges }) = self.admit(&tenant, &call.quota, &mut waited).await else {
+            return (faulted(stopping()), waited);
         };
-        let running = Running::begin();
-        let host = self.host.clone();
+        let running = self.series.running();
+        let (host, turns) = (self.host.clone(), self.turns.clone());
         let ran = self.guests.spawn(async move {
-            let ran = call::run(&host, &loaded.pre, call, asked_at).await;
+            let slice = host.fuel_slice;
+            let running_call = call::run(&host, &loaded.pre, call, asked_at);
+            let (ran, taken) = turns.taking(&tenant, running_call, || charges.burnt(slice)).await;
+            if let Ok(ran) = &ran {
+                charges.settle(ran.run.fuel);
+            }
             // Given back here and not by the caller, who may be gone while the instance still is in its slot.
-            drop((slot, running));
-            ran
+            drop((place, running));
+            (ran, taken)
         });
-        match AbortOnDrop(ran).await {
-            Ok(ran) => ran,
+        let ran = match AbortOnDrop(ran).await {
+            Ok((ran, taken)) => {
+                waited.turns = taken;
+                ran.unwrap_or_else(|_| faulted(stopping()))
+            }
             Err(error) if error.is_panic() => {
                 tracing::error!(%error, "a filter's call made the host panic");
                 faulted(Fault::Unavailable { detail: "the host failed while it ran the filter".into() })
             }
             Err(_) => faulted(stopping()),
-        }
+        };
+        (ran, waited)
+    }
+
+    /// Waits until a call of `tenant` may begin: for its budget, then for a slot.
+    async fn admit(&self, tenant: &TenantId, quota: &Quota, waited: &mut Waited) -> Result<Admitted, Refused> {
+        let bucket = self.budgets.of(tenant, quota.fuel_per_second);
+        let asked_at = Instant::now();
+        // Behind calls of the tenant that wait for a slot, it is a slot that this one waits for.
+        let spent = bucket.is_spent();
+        let waiting = if spent { self.series.waiting_for_budget() } else { self.series.waiting_for_slot() };
+        let first = self.budgets.wait(&bucket).await?;
+        drop(waiting);
+        let first_at = Instant::now();
+        let waiting = self.series.waiting_for_slot();
+        let place = self.slots.enter(tenant).await?;
+        drop((waiting, first));
+        let in_line = first_at.saturating_duration_since(asked_at);
+        waited.slot = first_at.elapsed();
+        *(if spent { &mut waited.budget } else { &mut waited.slot }) += in_line;
+        Ok(Admitted { place, charges: Charges::to(bucket) })
     }
 
     fn shutdown(&self) {
+        self.filters.close();
+        self.budgets.close();
         self.slots.close();
+        self.turns.close();
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(runtime) = runtime {
             // Not waited for: a guest may be in the middle of its slice, and the caller on a runtime's thread.
@@ -359,20 +408,10 @@ fn stopping() -> Fault {
     Fault::Unavailable { detail: "the host is stopping".into() }
 }
 
-/// Counts a call that holds a slot.
-struct Running;
-
-impl Running {
-    fn begin() -> Self {
-        metrics::gauge!(RUNNING).increment(1.0);
-        Self
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        metrics::gauge!(RUNNING).decrement(1.0);
-    }
+/// What a call needs to begin.
+struct Admitted {
+    place: Place,
+    charges: Charges,
 }
 
 /// A spawned future that ends when nobody waits for it any more.

@@ -29,9 +29,11 @@ pub struct Options {
     pub instances_max: u32,
     /// Calls at once of one tenant.
     pub instances_per_tenant_max: u32,
-    /// Threads that run guests, and nothing else.
+    /// Calls that compute at once. As many as cores: with more, the operating system decides who goes first and not the host.
+    pub turns_max: usize,
+    /// Threads that run guests, and nothing else. Those above [`Self::turns_max`] are for when a slice takes far too long.
     pub guest_threads: usize,
-    /// Fuel after which a call lets others go on; about a millisecond's.
+    /// Fuel after which a call lets others go on; about a tenth of a millisecond's.
     pub fuel_slice: u64,
     /// Size of a slot for linear memory, in bytes: the most that any tenant's quota can give.
     pub memory_bytes_max: u64,
@@ -43,8 +45,10 @@ pub struct Options {
     pub loaded_bytes_max: u64,
     /// Machine code kept on disk, in bytes.
     pub cache_bytes_max: u64,
-    /// Compiles at once.
+    /// Compiles at once. Of several, one is never the tenant's that has all others.
     pub compiles_max: usize,
+    /// Uploads of one tenant that wait for a compile, each with its bytes in memory.
+    pub compiles_waiting_per_tenant_max: usize,
     /// Milliseconds one compile may take.
     pub compile_wall_ms_max: u64,
     /// CPU seconds one compile may take, over all its threads.
@@ -55,9 +59,14 @@ pub struct Options {
     pub caps: Caps,
 }
 
+/// Guest threads for each turn, where nothing else is configured. Threads without a turn sleep; each tenant whose guests take
+/// far longer than their slices can block as many as there are turns, so this is for three of them and one more.
+pub const GUEST_THREADS_PER_TURN: usize = 4;
+
 impl Options {
     /// The defaults, for a node of a few cores.
     pub fn new(cache_dir: PathBuf, cache_key: [u8; 32], components: Components) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
         Self {
             cache_dir,
             cache_key,
@@ -65,14 +74,16 @@ impl Options {
             compiler: None,
             instances_max: 64,
             instances_per_tenant_max: 32,
-            guest_threads: std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get),
-            fuel_slice: 1_000_000,
+            turns_max: cores,
+            guest_threads: GUEST_THREADS_PER_TURN * cores,
+            fuel_slice: 200_000,
             memory_bytes_max: 128 << 20,
             table_elements_max: 20_000,
             keep_resident_bytes: 512 << 10,
             loaded_bytes_max: 256 << 20,
             cache_bytes_max: 2 << 30,
-            compiles_max: 1,
+            compiles_max: 2,
+            compiles_waiting_per_tenant_max: 4,
             compile_wall_ms_max: 60_000,
             compile_cpu_seconds_max: 60,
             compile_memory_bytes_max: 1 << 30,

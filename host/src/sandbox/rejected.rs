@@ -83,6 +83,15 @@ pub enum Rejected {
         /// Its value.
         limit: u64,
     },
+    /// As many uploads of the tenant wait for the compiler as may.
+    #[error(
+        "{limit} uploads of this tenant wait for the compiler already, which is \
+         `sandbox.compiles_waiting_per_tenant_max`: wait for their answers, then send it again"
+    )]
+    CompileQueue {
+        /// The host's `sandbox.compiles_waiting_per_tenant_max`.
+        limit: usize,
+    },
     /// It could not be instantiated within the tenant's quota.
     #[error("the filter cannot be started: {0}")]
     Start(Fault),
@@ -109,6 +118,7 @@ impl Rejected {
             Self::WrongTypes { .. } => "wrong_types",
             Self::Import { .. } => "import",
             Self::CompileLimit { .. } => "compile_limit",
+            Self::CompileQueue { .. } => "compile_queue",
             Self::Start(_) => "start",
             Self::Host { .. } => "host",
         }

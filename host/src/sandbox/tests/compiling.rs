@@ -7,7 +7,7 @@ use std::path::Path;
 use super::*;
 
 /// One at a time: a process started by another test could hold a script open for writing while this one starts it.
-static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+pub(super) static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A fixture whose compiler is a shell script.
 async fn compiler(script: &str) -> (Fixture, tempfile::TempDir, tokio::sync::MutexGuard<'static, ()>) {

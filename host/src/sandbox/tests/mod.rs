@@ -3,10 +3,13 @@
 mod compiling;
 mod guests;
 mod keeping;
+mod neighbour;
 mod running;
+mod sharing;
 mod upload;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::*;
 
@@ -30,13 +33,14 @@ impl Fixture {
             Options::new(dir.path().join("cache"), [7; 32], Arc::new(|_| Box::pin(std::future::ready(None))));
         options.instances_max = 8;
         options.instances_per_tenant_max = 8;
+        options.turns_max = 2;
         options.guest_threads = 2;
         set(&mut options);
         Self { sandbox: Sandbox::new(options).unwrap(), quota: Quota::default(), dir }
     }
 
     async fn upload(&self, wasm: Bytes) -> Result<Compiled, Rejected> {
-        self.sandbox.compile(wasm, &self.quota).await
+        self.sandbox.compile(&"acme".parse().unwrap(), wasm, &self.quota).await
     }
 
     /// Uploads and calls once.

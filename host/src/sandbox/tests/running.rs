@@ -307,30 +307,6 @@ async fn nothing_is_left_from_call_to_call() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_endless_loops_do_not_stop_a_short_call() {
-    let mut fixture = Fixture::new();
-    let pass = fixture.upload(guests::pass()).await.unwrap().digest;
-    let endless = fixture.upload(guests::endless()).await.unwrap().digest;
-    fixture.quota.fuel_per_call = u64::MAX / 2;
-    fixture.quota.wall_ms_max = 3_000;
-    let loops: Vec<_> = (0..4)
-        .map(|_| {
-            let (sandbox, call) = (fixture.sandbox.clone(), fixture.call(endless));
-            tokio::spawn(async move { sandbox.run(call).await })
-        })
-        .collect();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let began = Instant::now();
-    for _ in 0..10 {
-        assert_eq!(fixture.sandbox.run(fixture.call(pass)).await.verdict, Ok(Verdict::Pass));
-    }
-    assert!(began.elapsed() < Duration::from_millis(1_500), "{:?}", began.elapsed());
-    for endless in loops {
-        assert_eq!(endless.await.unwrap().verdict, Err(Fault::Wall { limit_ms: 3_000 }));
-    }
-}
-
 #[tokio::test]
 async fn a_full_pool_is_waited_for() {
     let fixture = Fixture::with(|options| options.instances_max = 1);

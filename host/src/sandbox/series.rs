@@ -1,0 +1,249 @@
+//! What is counted, by tenant and filter where there can be many.
+//!
+//! A metric with three labels costs a microsecond to look up by name, so the handles of each filter are kept for a minute.
+//! Not longer: a recorder forgets series that do not move (`app` sets how long), and a handle to a forgotten one counts into
+//! nothing. A minute is far below that, so every handle in use is one to a living series.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use crate::domain::id::{FilterName, TenantId};
+use crate::domain::verdict::{Fault, FilterRun};
+
+use super::turns::Taken;
+
+/// Every metric of this module, with its kind and what it says.
+pub const METRICS: &[(&str, &str, &str)] = &[
+    (
+        CALLS,
+        "counter",
+        "calls of filters, by `tenant`, `filter`, `verdict` (pass, patch, replace, drop, fault) and `fault` (its kind, or none)",
+    ),
+    (FUEL, "counter", "fuel used by calls, by `tenant` and `filter`"),
+    (SECONDS, "histogram", "seconds from asking for a call to its verdict, waiting included, by `tenant` and `filter`"),
+    (MEMORY, "histogram", "most linear memory of a call, in bytes, by `tenant` and `filter`"),
+    (WAITED, "histogram", "seconds a call waited, by `tenant` and `for` (budget, slot, turns)"),
+    (WAITING, "gauge", "what waits just now, by `for` (budget, slot, compile)"),
+    (RUNNING, "gauge", "calls that hold an instance slot"),
+    (LOADS, "counter", "filters brought into memory, by `from` (disk, compiler)"),
+    (UPLOADS, "counter", "uploads, by `result` (taken, or why not)"),
+];
+const CALLS: &str = "setgate_filter_calls_total";
+const FUEL: &str = "setgate_filter_fuel_total";
+const SECONDS: &str = "setgate_filter_seconds";
+const MEMORY: &str = "setgate_filter_memory_bytes";
+const WAITED: &str = "setgate_filter_waited_seconds";
+const WAITING: &str = "setgate_filter_waiting";
+const RUNNING: &str = "setgate_filter_calls_running";
+pub(super) const LOADS: &str = "setgate_filter_loads_total";
+pub(super) const UPLOADS: &str = "setgate_filter_uploads_total";
+
+/// How long handles are kept, in use or not.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// What a call waited for before and between its slices.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Waited {
+    /// For the tenant's fuel, or behind its own calls that wait for it.
+    pub(super) budget: Duration,
+    /// For a slot of the pool.
+    pub(super) slot: Duration,
+    /// At the processor.
+    pub(super) turns: Taken,
+}
+
+/// The handles of all filters that were called within the last minute, and of the gauges.
+pub(super) struct Series {
+    filters: Mutex<HashMap<TenantId, HashMap<FilterName, Arc<Handles>>>>,
+    running: Gauge,
+    waiting_budget: Gauge,
+    waiting_slot: Gauge,
+}
+
+struct Handles {
+    made_at: Instant,
+    /// By verdict and fault, as they come up.
+    calls: Mutex<Vec<((&'static str, &'static str), Counter)>>,
+    fuel: Counter,
+    seconds: Histogram,
+    memory: Histogram,
+    waited_budget: Histogram,
+    waited_slot: Histogram,
+    waited_turns: Histogram,
+}
+
+/// Counted in a gauge until dropped.
+pub(super) struct Counted(Gauge);
+
+impl Series {
+    /// To be made after the recorder was set.
+    pub(super) fn new() -> Self {
+        Self {
+            filters: Mutex::default(),
+            running: gauge!(RUNNING),
+            waiting_budget: gauge!(WAITING, "for" => "budget"),
+            waiting_slot: gauge!(WAITING, "for" => "slot"),
+        }
+    }
+
+    /// Counts a call that ended.
+    pub(super) fn record(&self, tenant: &TenantId, run: &FilterRun, waited: &Waited) {
+        let handles = self.of(tenant, &run.filter, Instant::now());
+        let verdict = run.verdict.map_or("fault", |verdict| verdict.as_str());
+        let fault = run.fault.as_ref().map_or("none", Fault::kind);
+        handles.count(tenant, &run.filter, (verdict, fault));
+        handles.fuel.increment(run.fuel);
+        handles.seconds.record(Duration::from_micros(run.elapsed_us));
+        #[expect(clippy::cast_precision_loss, reason = "bytes of memory are far below 2^52")]
+        handles.memory.record(run.memory_bytes as f64);
+        handles.waited_budget.record(waited.budget);
+        handles.waited_slot.record(waited.slot);
+        handles.waited_turns.record(waited.turns.waited);
+    }
+
+    pub(super) fn running(&self) -> Counted {
+        Counted::in_gauge(self.running.clone())
+    }
+
+    pub(super) fn waiting_for_budget(&self) -> Counted {
+        Counted::in_gauge(self.waiting_budget.clone())
+    }
+
+    pub(super) fn waiting_for_slot(&self) -> Counted {
+        Counted::in_gauge(self.waiting_slot.clone())
+    }
+
+    fn of(&self, tenant: &TenantId, filter: &FilterName, now: Instant) -> Arc<Handles> {
+        let fresh = |handles: &Arc<Handles>| now.saturating_duration_since(handles.made_at) < KEPT;
+        let mut filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handles) = filters.get(tenant).and_then(|filters| filters.get(filter)).filter(|old| fresh(old)) {
+            return handles.clone();
+        }
+        // Once a minute and filter at the most: the place to let go of those that are old.
+        filters.retain(|_, filters| {
+            filters.retain(|_, handles| fresh(handles));
+            !filters.is_empty()
+        });
+        let handles = Arc::new(Handles::new(tenant, filter, now));
+        filters.entry(tenant.clone()).or_default().insert(filter.clone(), handles.clone());
+        handles
+    }
+}
+
+impl Handles {
+    fn new(tenant: &TenantId, filter: &FilterName, made_at: Instant) -> Self {
+        let (tenant, filter) = (|| tenant.to_string(), || filter.to_string());
+        Self {
+            made_at,
+            calls: Mutex::default(),
+            fuel: counter!(FUEL, "tenant" => tenant(), "filter" => filter()),
+            seconds: histogram!(SECONDS, "tenant" => tenant(), "filter" => filter()),
+            memory: histogram!(MEMORY, "tenant" => tenant(), "filter" => filter()),
+            waited_budget: histogram!(WAITED, "tenant" => tenant(), "for" => "budget"),
+            waited_slot: histogram!(WAITED, "tenant" => tenant(), "for" => "slot"),
+            waited_turns: histogram!(WAITED, "tenant" => tenant(), "for" => "turns"),
+        }
+    }
+
+    fn count(&self, tenant: &TenantId, filter: &FilterName, (verdict, fault): (&'static str, &'static str)) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = calls.iter().find(|(kind, _)| *kind == (verdict, fault)) {
+            return known.increment(1);
+        }
+        let (tenant, filter) = (tenant.to_string(), filter.to_string());
+        let new = counter!(CALLS, "tenant" => tenant, "filter" => filter, "verdict" => verdict, "fault" => fault);
+        new.increment(1);
+        calls.push(((verdict, fault), new));
+    }
+}
+
+impl Counted {
+    fn in_gauge(gauge: Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+
+    /// One more that waits for a compile.
+    pub(super) fn waiting_for_compile() -> Self {
+        Self::in_gauge(gauge!(WAITING, "for" => "compile"))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::id::Digest;
+    use crate::domain::verdict::VerdictKind;
+
+    fn ran(filter: &str, verdict: Option<VerdictKind>, fault: Option<Fault>) -> FilterRun {
+        FilterRun {
+            filter: filter.parse().unwrap(),
+            digest: Digest([0; 32]),
+            verdict,
+            reason: None,
+            fault,
+            fuel: 7,
+            memory_bytes: 65_536,
+            elapsed_us: 5,
+            log: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn calls_are_counted_by_tenant_and_filter() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let text = metrics::with_local_recorder(&recorder, || {
+            let series = Series::new();
+            let waited = Waited { budget: Duration::from_secs(3), ..Waited::default() };
+            let (acme, other) = ("acme".parse().unwrap(), "other".parse().unwrap());
+            series.record(&acme, &ran("redact", Some(VerdictKind::Pass), None), &waited);
+            series.record(&acme, &ran("redact", Some(VerdictKind::Pass), None), &waited);
+            series.record(&acme, &ran("redact", None, Some(Fault::Fuel { limit: 1 })), &waited);
+            series.record(&other, &ran("redact", None, Some(Fault::Fuel { limit: 1 })), &waited);
+            drop(series.waiting_for_slot());
+            let _waits = (series.waiting_for_budget(), series.running());
+            recorder.handle().render()
+        });
+        for line in [
+            r#"setgate_filter_calls_total{tenant="acme",filter="redact",verdict="pass",fault="none"} 2"#,
+            r#"setgate_filter_calls_total{tenant="acme",filter="redact",verdict="fault",fault="fuel"} 1"#,
+            r#"setgate_filter_calls_total{tenant="other",filter="redact",verdict="fault",fault="fuel"} 1"#,
+            r#"setgate_filter_fuel_total{tenant="acme",filter="redact"} 21"#,
+            r#"setgate_filter_memory_bytes_count{tenant="acme",filter="redact"} 3"#,
+            r#"setgate_filter_seconds_count{tenant="other",filter="redact"} 1"#,
+            r#"setgate_filter_waited_seconds_sum{tenant="acme",for="budget"} 9"#,
+            r#"setgate_filter_waiting{for="budget"} 1"#,
+            r#"setgate_filter_waiting{for="slot"} 0"#,
+            "setgate_filter_calls_running 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let name = line.split(' ').next().unwrap();
+            assert!(METRICS.iter().any(|(known, ..)| *known == name), "`{name}` is missing in METRICS");
+        }
+    }
+
+    #[test]
+    fn handles_are_kept_for_a_minute_and_no_longer() {
+        let series = Series::new();
+        let (acme, filter) = ("acme".parse().unwrap(), "redact".parse().unwrap());
+        let begin = Instant::now();
+        let first = series.of(&acme, &filter, begin);
+        assert!(Arc::ptr_eq(&first, &series.of(&acme, &filter, begin + KEPT / 2)));
+        for n in 0..100 {
+            series.of(&format!("t-{n}").parse().unwrap(), &filter, begin);
+        }
+        assert!(!Arc::ptr_eq(&first, &series.of(&acme, &filter, begin + KEPT)), "also where it is in use");
+        assert_eq!(series.filters.lock().unwrap().len(), 1, "the others were old");
+    }
+}

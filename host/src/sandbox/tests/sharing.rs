@@ -1,0 +1,195 @@
+//! Tenants that want everything, and what the others get.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+
+fn call_of(fixture: &Fixture, tenant: &str, digest: Digest) -> Call {
+    let mut call = fixture.call(digest);
+    call.event.tenant = tenant.parse().unwrap();
+    call
+}
+
+#[tokio::test]
+async fn a_short_call_has_its_turn_after_one_of_each_tenant_with_endless_loops() {
+    let mut fixture = Fixture::with(|options| options.turns_max = 1);
+    let pass = fixture.upload(guests::pass()).await.unwrap().digest;
+    let endless = fixture.upload(guests::endless()).await.unwrap().digest;
+    fixture.quota.fuel_per_call = u64::MAX / 2;
+    fixture.quota.wall_ms_max = 3_600_000;
+    let loops: Vec<_> = ["first", "second", "first", "second", "first", "second"]
+        .into_iter()
+        .map(|tenant| {
+            let (sandbox, call) = (fixture.sandbox.clone(), call_of(&fixture, tenant, endless));
+            tokio::spawn(async move { sandbox.run(call).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut waits = 0;
+    for _ in 0..20 {
+        let (ran, waited) = fixture.sandbox.0.run(call_of(&fixture, "third", pass)).await;
+        assert_eq!(ran.verdict, Ok(Verdict::Pass));
+        assert_eq!(waited.turns.slices, 1);
+        assert!(waited.turns.behind <= 2, "{waited:?}");
+        waits += u32::from(!waited.turns.waited.is_zero());
+    }
+    assert!(waits > 0, "six loops on one turn leave none free");
+    for endless in &loops {
+        assert!(!endless.is_finished());
+        endless.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_computed_in_slices_of_its_fuel() {
+    let mut fixture = Fixture::with(|options| options.fuel_slice = 10_000);
+    let endless = fixture.upload(guests::endless()).await.unwrap().digest;
+    fixture.quota.fuel_per_call = 1_000_000;
+    let (ran, waited) = fixture.sandbox.0.run(fixture.call(endless)).await;
+    assert_eq!(ran.verdict, Err(Fault::Fuel { limit: 1_000_000 }));
+    assert!((95..=105).contains(&waited.turns.slices), "{waited:?}");
+}
+
+#[tokio::test]
+async fn a_spent_budget_is_waited_for_and_is_no_fault() {
+    let mut fixture = Fixture::new();
+    let pass = fixture.upload(guests::pass()).await.unwrap().digest;
+    let endless = fixture.upload(guests::endless()).await.unwrap().digest;
+    // Three million fuel on one a second: more than a month.
+    fixture.quota.fuel_per_call = 3_000_000;
+    fixture.quota.fuel_per_second = 1;
+    let (ran, waited) = fixture.sandbox.0.run(fixture.call(endless)).await;
+    assert_eq!(ran.verdict, Err(Fault::Fuel { limit: 3_000_000 }));
+    assert_eq!(waited.budget, Duration::ZERO);
+
+    let mut late = Box::pin(fixture.sandbox.0.run(fixture.call(pass)));
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut late).await.is_err());
+    let (other, waited) = fixture.sandbox.0.run(call_of(&fixture, "other", pass)).await;
+    assert_eq!(other.verdict, Ok(Verdict::Pass), "another tenant's budget is its own");
+    assert_eq!(waited.budget, Duration::ZERO);
+
+    // The operator raises the quota: what waits goes on.
+    fixture.quota.fuel_per_second = 1_000_000_000;
+    let raised = fixture.sandbox.0.run(fixture.call(pass));
+    let ((late, waited), (raised, _)) = tokio::join!(late, raised);
+    assert_eq!((late.verdict, raised.verdict), (Ok(Verdict::Pass), Ok(Verdict::Pass)));
+    assert!(waited.budget >= Duration::from_millis(50), "{waited:?}");
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_has_burnt_what_it_burnt() {
+    let mut fixture = Fixture::new();
+    let endless = fixture.upload(guests::endless()).await.unwrap().digest;
+    fixture.quota.fuel_per_call = u64::MAX / 2;
+    fixture.quota.fuel_per_second = 1;
+    fixture.quota.wall_ms_max = 3_600_000;
+    let left = tokio::time::timeout(Duration::from_millis(200), fixture.sandbox.run(fixture.call(endless))).await;
+    assert!(left.is_err());
+    assert!(fixture.sandbox.0.budgets.of(&"acme".parse().unwrap(), 1).is_spent());
+}
+
+#[tokio::test]
+async fn a_full_pool_is_given_out_in_turns_between_tenants() {
+    let fixture = Fixture::with(|options| options.instances_max = 1);
+    let digest = fixture.upload(guests::pass()).await.unwrap().digest;
+    let order = Mutex::new(Vec::new());
+    let (call, order_of) = (|tenant| fixture.sandbox.run(call_of(&fixture, tenant, digest)), &order);
+    let mut calls: Vec<_> = std::iter::repeat_n("flood", 20)
+        .chain(["second", "third"])
+        .map(|tenant| {
+            let call = call(tenant);
+            Box::pin(async move {
+                assert_eq!(call.await.verdict, Ok(Verdict::Pass));
+                order_of.lock().unwrap().push(tenant);
+            })
+        })
+        .collect();
+    // The pool is taken while they line up.
+    let held = fixture.sandbox.0.slots.enter(&"flood".parse().unwrap()).await.unwrap();
+    for call in &mut calls {
+        assert!(futures_util::poll!(call).is_pending());
+    }
+    drop(held);
+    futures_util::future::join_all(calls).await;
+    let order = order.into_inner().unwrap();
+    assert_eq!(order.len(), 22);
+    assert_eq!(order[..3], ["second", "third", "flood"], "{order:?}");
+}
+
+/// A sandbox whose compiler takes one component at a time and finds each invalid, but not before `let_go`.
+struct SlowCompiler {
+    fixture: Fixture,
+    dir: tempfile::TempDir,
+    fetched: Arc<AtomicBool>,
+}
+
+impl SlowCompiler {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("compiler");
+        let script = r#"#!/bin/sh
+            cat >/dev/null; d=$(dirname "$0"); : >"$d/began"
+            while [ ! -e "$d/go" ]; do sleep 0.02; done
+            echo no >&2; exit 3"#;
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let fetched = Arc::new(AtomicBool::new(false));
+        let told = fetched.clone();
+        let fixture = Fixture::with(|options| {
+            options.compiler = Some(program);
+            options.compiles_max = 1;
+            options.compiles_waiting_per_tenant_max = 1;
+            options.components = Arc::new(move |_| {
+                told.store(true, Ordering::SeqCst);
+                Box::pin(std::future::ready(Some(guests::pass())))
+            });
+        });
+        Self { fixture, dir, fetched }
+    }
+
+    fn uploads(&self, tenant: &str, wasm: Bytes) -> tokio::task::JoinHandle<Result<Compiled, Rejected>> {
+        let (sandbox, tenant, quota) =
+            (self.fixture.sandbox.clone(), tenant.parse().unwrap(), self.fixture.quota.clone());
+        tokio::spawn(async move { sandbox.compile(&tenant, wasm, &quota).await })
+    }
+
+    fn let_go(&self) {
+        std::fs::write(self.dir.path().join("go"), "").unwrap();
+    }
+}
+
+async fn until(mut so: impl FnMut() -> bool) {
+    while !so() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_uploads_is_refused_and_neither_other_tenants_nor_events_are() {
+    let _one = compiling::ONE.lock().await;
+    let slow = SlowCompiler::new();
+    let compiles = &slow.fixture.sandbox.0.filters.compiles;
+    let compiled = slow.uploads("flood", guests::doing("(i32.const 1)"));
+    until(|| slow.dir.path().join("began").exists()).await;
+    let waits = slow.uploads("flood", guests::doing("(i32.const 2)"));
+    until(|| compiles.anybody_waits()).await;
+
+    let third = guests::doing("(i32.const 3)");
+    let refused = slow.uploads("flood", third.clone()).await.unwrap();
+    assert_eq!(refused, Err(Rejected::CompileQueue { limit: 1 }));
+    let others = slow.uploads("other", third);
+    // Nothing of this one is compiled yet.
+    let event = slow.fixture.call(Digest(sha256(&guests::pass())));
+    let sandbox = slow.fixture.sandbox.clone();
+    let event = tokio::spawn(async move { sandbox.run(Call { filter: "cold".parse().unwrap(), ..event }).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!others.is_finished() && !event.is_finished() && !slow.fetched.load(Ordering::SeqCst));
+
+    slow.let_go();
+    for upload in [compiled, waits, others] {
+        assert_eq!(upload.await.unwrap(), Err(Rejected::Invalid { detail: "no".into() }));
+    }
+    let Fault::Unavailable { detail } = event.await.unwrap().verdict.unwrap_err() else { panic!("not unavailable") };
+    assert!(detail.ends_with("not valid here: no"), "{detail}");
+}

@@ -1,0 +1,337 @@
+//! Turns at the processor.
+//!
+//! A guest gives way after each slice of fuel, by returning from its poll. [`Turns::taking`] lets each such poll happen only
+//! with a place of a [`Gate`], so that it is not the runtime's queue that decides who computes next, but what each tenant has
+//! had, in nanoseconds. There are as many turns as cores and more threads than turns: a slice that takes much longer than
+//! slices do (one instruction that fills 30 MB cannot be interrupted) is overdue, and its turn is lent to somebody else
+//! meanwhile, on a spare thread. The operating system then shares the core.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::domain::id::TenantId;
+
+use super::fair::{Answer, Bounds, Gate, Place, Refused, Wait};
+
+/// A slice that takes longer is overdue. Some times what a slice of fuel takes.
+const OVERDUE: Duration = Duration::from_millis(1);
+/// What a turn counts until its slice ends.
+const SLICE: Duration = Duration::from_micros(100);
+
+/// The turns of one host.
+pub(super) struct Turns {
+    gate: Gate,
+    /// Turns without those lent.
+    turns_max: usize,
+    running: Mutex<Running>,
+    /// Told when somebody waits.
+    contended: Notify,
+}
+
+/// Slices that are being computed. Pure.
+#[derive(Debug, Default)]
+struct Running {
+    slices: Vec<Option<Slice>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slice {
+    began_at: Instant,
+    overdue: bool,
+}
+
+/// What a call's turns came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// Slices computed.
+    pub(super) slices: u64,
+    /// Time waited for turns.
+    pub(super) waited: Duration,
+    /// The most turns that others were given during one wait.
+    pub(super) behind: u64,
+}
+
+impl Turns {
+    /// `turns_max` guests compute at once on `threads` threads.
+    pub(super) fn new(turns_max: usize, threads: usize) -> Arc<Self> {
+        let turns_max = turns_max.clamp(1, threads.max(1));
+        let bounds = Bounds {
+            places: turns_max,
+            per_tenant_max: turns_max,
+            waiting_per_tenant_max: usize::MAX,
+            cost: nanoseconds(SLICE),
+        };
+        // One lent turn for each thread to spare.
+        let running = Running { slices: Vec::with_capacity(threads) };
+        Arc::new(Self { gate: Gate::new(bounds), turns_max, running: Mutex::new(running), contended: Notify::new() })
+    }
+
+    /// Runs `call` for `tenant`, each poll in a turn of its own. `sliced` is told of each poll that did not end the call.
+    ///
+    /// A call is expected to be pending only because its slice is over: it is put in line for the next at once. Where it waits
+    /// for something else, it waits with its place in line.
+    ///
+    /// # Errors
+    /// [`Refused::Closed`] where the host is stopping; the call is dropped.
+    pub(super) async fn taking<T>(
+        &self,
+        tenant: &TenantId,
+        call: impl Future<Output = T>,
+        mut sliced: impl FnMut(),
+    ) -> (Result<T, Refused>, Taken) {
+        let mut call = pin!(call);
+        let mut next = Next::Ask;
+        let mut taken = Taken::default();
+        let mut waiting_since: Option<Instant> = None;
+        let ended = std::future::poll_fn(|cx| {
+            let place = match std::mem::replace(&mut next, Next::Ask) {
+                Next::Has(place) => place,
+                Next::Ask => match self.gate.ask(tenant, false) {
+                    Ok(Answer::Granted(place)) => place,
+                    Ok(Answer::Waits(wait)) => {
+                        next = Next::Waits(wait);
+                        match self.settled(&mut next, cx) {
+                            Poll::Ready(Ok(place)) => place,
+                            Poll::Ready(Err(refused)) => return Poll::Ready(Err(refused)),
+                            Poll::Pending => {
+                                waiting_since = Some(Instant::now());
+                                return Poll::Pending;
+                            }
+                        }
+                    }
+                    Err(refused) => return Poll::Ready(Err(refused)),
+                },
+                waits @ Next::Waits(_) => {
+                    next = waits;
+                    match self.settled(&mut next, cx) {
+                        Poll::Ready(Ok(place)) => place,
+                        Poll::Ready(Err(refused)) => return Poll::Ready(Err(refused)),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+            };
+            let began_at = Instant::now();
+            if let Some(since) = waiting_since.take() {
+                taken.waited += began_at.saturating_duration_since(since);
+            }
+            taken.slices += 1;
+            taken.behind = taken.behind.max(place.after());
+            let slice = Computing { turns: self, slot: self.lock().begin(began_at) };
+            let polled = call.as_mut().poll(cx);
+            drop(slice);
+            let now = Instant::now();
+            let cost = nanoseconds(now.saturating_duration_since(began_at));
+            match polled {
+                Poll::Ready(ended) => {
+                    place.give_back(cost);
+                    Poll::Ready(Ok(ended))
+                }
+                Poll::Pending => {
+                    sliced();
+                    next = Next::Waits(place.exchange(cost));
+                    match self.settled(&mut next, cx) {
+                        Poll::Ready(Ok(place)) => next = Next::Has(place),
+                        Poll::Ready(Err(refused)) => return Poll::Ready(Err(refused)),
+                        Poll::Pending => waiting_since = Some(now),
+                    }
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+        (ended, taken)
+    }
+
+    /// Lends turns that are overdue, for as long as somebody waits. Runs beside the guests, on their threads.
+    pub(super) async fn lend(self: Arc<Self>) {
+        loop {
+            self.contended.notified().await;
+            while self.gate.anybody_waits() {
+                tokio::time::sleep(OVERDUE).await;
+                let mut running = self.lock();
+                let overdue = running.find_overdue(Instant::now());
+                self.gate.set_places(self.turns_max + overdue);
+            }
+        }
+    }
+
+    /// Ends all waiting, now and later.
+    pub(super) fn close(&self) {
+        self.gate.close();
+    }
+
+    /// Looks whether the wait in `next` is over, and takes it out where it is.
+    fn settled(&self, next: &mut Next, cx: &mut std::task::Context<'_>) -> Poll<Result<Place, Refused>> {
+        let Next::Waits(wait) = next else { return Poll::Ready(Err(Refused::Closed)) };
+        let polled = pin!(wait).poll(cx);
+        match polled {
+            Poll::Ready(_) => *next = Next::Ask,
+            Poll::Pending => self.contended.notify_one(),
+        }
+        polled
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a call stands between two slices.
+enum Next {
+    Ask,
+    Waits(Wait),
+    Has(Place),
+}
+
+/// One slice in the making; also ends where the guest's poll panics.
+struct Computing<'a> {
+    turns: &'a Turns,
+    slot: usize,
+}
+
+impl Drop for Computing<'_> {
+    fn drop(&mut self) {
+        let mut running = self.turns.lock();
+        if running.end(self.slot) {
+            // What was lent is owed back: the place that is given back next goes to nobody.
+            self.turns.gate.set_places(self.turns.turns_max + running.overdue());
+        }
+    }
+}
+
+impl Running {
+    /// Notes a slice, and tells where.
+    fn begin(&mut self, began_at: Instant) -> usize {
+        let slice = Some(Slice { began_at, overdue: false });
+        match self.slices.iter().position(Option::is_none) {
+            Some(free) => {
+                self.slices[free] = slice;
+                free
+            }
+            None => {
+                self.slices.push(slice);
+                self.slices.len() - 1
+            }
+        }
+    }
+
+    /// Ends a slice, and tells whether it was overdue.
+    fn end(&mut self, slot: usize) -> bool {
+        self.slices.get_mut(slot).and_then(Option::take).is_some_and(|slice| slice.overdue)
+    }
+
+    /// Marks what takes too long, and tells how many do.
+    fn find_overdue(&mut self, now: Instant) -> usize {
+        for slice in self.slices.iter_mut().flatten() {
+            slice.overdue |= now.saturating_duration_since(slice.began_at) >= OVERDUE;
+        }
+        self.overdue()
+    }
+
+    fn overdue(&self) -> usize {
+        self.slices.iter().flatten().filter(|slice| slice.overdue).count()
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_that_takes_too_long_is_overdue_until_it_ends() {
+        let mut running = Running::default();
+        let now = Instant::now();
+        let (long, short) = (running.begin(now), running.begin(now + OVERDUE));
+        assert_eq!(running.find_overdue(now + OVERDUE), 1);
+        assert!(!running.end(short));
+        assert_eq!(running.begin(now + OVERDUE), short, "its place is used again");
+        assert_eq!(running.overdue(), 1);
+        assert!(running.end(long));
+        assert_eq!(running.overdue(), 0);
+    }
+
+    /// A call of `slices` polls that writes its name at each.
+    fn call<'a>(name: char, slices: usize, log: &'a Mutex<String>) -> impl Future<Output = ()> + 'a {
+        let mut left = slices;
+        std::future::poll_fn(move |cx| {
+            log.lock().unwrap().push(name);
+            left -= 1;
+            if left == 0 {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }
+
+    #[tokio::test]
+    async fn a_short_call_is_through_after_one_slice_of_each_other_tenant() {
+        let turns = Turns::new(1, 1);
+        let log = Mutex::new(String::new());
+        let [a, b, c] = ["a", "b", "c"].map(|name| name.parse::<TenantId>().unwrap());
+        let mut loops = [&a, &a, &a, &b, &b, &b]
+            .into_iter()
+            .map(|tenant| {
+                Box::pin(turns.taking(tenant, call(tenant.as_str().chars().next().unwrap(), 100, &log), || {}))
+            })
+            .collect::<Vec<_>>();
+        for _ in 0..10 {
+            for call in &mut loops {
+                assert!(futures_util::poll!(call).is_pending());
+            }
+        }
+        let before = log.lock().unwrap().len();
+        let mut short = pin!(turns.taking(&c, call('c', 1, &log), || {}));
+        let mut rounds = 0;
+        while futures_util::poll!(short.as_mut()).is_pending() {
+            rounds += 1;
+            assert!(rounds < 10, "{}", log.lock().unwrap());
+            for call in &mut loops {
+                let _ = futures_util::poll!(call);
+                // As in a runtime: whoever was woken is polled next.
+                if futures_util::poll!(short.as_mut()).is_ready() {
+                    let others = log.lock().unwrap()[before..].matches(['a', 'b']).count();
+                    assert!(others <= 4, "{}", log.lock().unwrap());
+                    return;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_between_slices_leaves_its_turn_to_others() {
+        let turns = Turns::new(1, 1);
+        let log = Mutex::new(String::new());
+        let [a, b] = ["a", "b"].map(|name| name.parse::<TenantId>().unwrap());
+        let mut left = Box::pin(turns.taking(&a, call('a', 100, &log), || {}));
+        assert!(futures_util::poll!(left.as_mut()).is_pending(), "it has the next turn as well");
+        let mut waits = pin!(turns.taking(&b, call('b', 1, &log), || {}));
+        assert!(futures_util::poll!(waits.as_mut()).is_pending());
+        drop(left);
+        let (ended, taken) = waits.await;
+        assert!(ended.is_ok());
+        assert_eq!(taken.slices, 1);
+    }
+
+    #[tokio::test]
+    async fn an_overdue_turn_is_lent() {
+        let turns = Turns::new(1, 2);
+        let [a, b] = ["a", "b"].map(|name| name.parse::<TenantId>().unwrap());
+        let Ok(Answer::Granted(_held)) = turns.gate.ask(&a, false) else { panic!("a free turn") };
+        let slot = turns.lock().begin(Instant::now());
+        let lending = tokio::spawn(turns.clone().lend());
+        let (ended, _) = turns.taking(&b, std::future::ready(()), || {}).await;
+        assert!(ended.is_ok());
+        drop(Computing { turns: &turns, slot });
+        assert!(matches!(turns.gate.ask(&b, false), Ok(Answer::Waits(_))), "what was lent is owed back");
+        lending.abort();
+    }
+}
