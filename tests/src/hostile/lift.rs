@@ -45,6 +45,8 @@ pub const LIFTS: &[Lift] = &[
     quota("host_calls_max", "host-call-flood", 1_000_000),
     quota("log_bytes_max", "log-flood", 16 << 20),
     quota("filter_bytes_max", "oversize", 24 << 20),
+    quota("fuel_per_second", "fuel-budget", 100_000_000_000),
+    sandbox("compiles_waiting_per_tenant_max", "compile-flood", 1_000),
     sandbox("instances_per_tenant_max", "pool-exhaustion", super::arena::INSTANCES_MAX as u64),
     sandbox("filter_function_bytes_max", "huge-function", 8 << 20),
     sandbox("filter_locals_max", "many-locals", 50_000),

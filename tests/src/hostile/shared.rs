@@ -1,12 +1,12 @@
 //! What two calls could share: memory, tables, globals, the pool's slots.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::arena::{Arena, Attacker, INSTANCES_MAX, INSTANCES_PER_TENANT_MAX};
-use super::guest::{EVENT, GIVEN, Guest, PASS, TEXT, drop_because};
+use super::guest::{EVENT, GIVEN, Guest, PASS, TEXT, drop_because, times};
 use super::trial::{self, Observed, Trial};
 use super::{Answer, Class, How, Stage, limit, rule};
 use crate::tenant::Subscription;
@@ -53,6 +53,12 @@ pub(super) const CLASSES: &[Class] = &[
         "more long calls at once than there are slots",
         limit("waits", "instances_per_tenant_max"),
         How::Other(|arena, attacker| Box::pin(pool_exhaustion(arena, attacker))),
+    ),
+    class(
+        "fuel-budget",
+        "eight calls at once, each with a second's fuel of the tenant",
+        limit("waits", "fuel_per_second"),
+        How::Other(|arena, _| Box::pin(fuel_budget(arena))),
     ),
 ];
 
@@ -152,8 +158,8 @@ async fn one(who: &Attacker, subscription: &Subscription, jti: &str) -> Result<V
 
 /// Long calls, as many as the tenant may have in flight; looks at how many of them run at once.
 async fn pool_exhaustion(arena: Arc<Arena>, attacker: Attacker) -> Observed {
-    // Long by its fuel: each call takes part of a second.
-    let guest = Guest::new("(loop $again (br $again)) unreachable");
+    // As long as its fuel lets it: each call takes part of a second, and goes well.
+    let guest = Guest::new(times(9_000_000, "") + PASS);
     attacker.tenant.upload("hostile", guest.wasm()).await.expect(201);
     let subscription = trial::subscribe(&arena, &attacker, "hostile", &Value::Null).await;
     let events = super::arena::IN_FLIGHT_MAX as usize * if arena.short { 1 } else { 4 };
@@ -170,8 +176,8 @@ async fn pool_exhaustion(arena: Arc<Arena>, attacker: Attacker) -> Observed {
         Ok(met) => met,
         Err(why) => return Observed::nothing().wrong([why]),
     };
-    let other = met.iter().map(|met| Observed::of_delivery(&met.delivery)).find(|one| one.by != "fuel");
-    let told = format!("{events} calls waited their turn, at most {most} ran at once: {}", met[0].delivery["reason"]);
+    let other = met.iter().map(|met| Observed::of_delivery(&met.delivery)).find(|one| one.by != "pass");
+    let told = format!("{events} calls waited their turn, at most {most} ran at once");
     let seen =
         Observed::of("waits", told).wrong(other.map(|one| format!("a call was answered {}: {}", one.by, one.told)));
     // The neighbour has its own calls among those that run, one or two at its pace.
@@ -182,6 +188,35 @@ async fn pool_exhaustion(arena: Arc<Arena>, attacker: Attacker) -> Observed {
     } else {
         seen.limit("instances_per_tenant_max")
     }
+}
+
+/// More fuel than the tenant has in a second: the calls are late, not faulty. Of a limit on a rate, the time that must
+/// have passed is all that can be seen.
+async fn fuel_budget(arena: Arc<Arena>) -> Observed {
+    const FUEL: u64 = 30_000_000;
+    const CALLS: usize = 8;
+    let quota = arena.quota(&json!({"fuel_per_call": FUEL, "fuel_per_second": FUEL}));
+    let attacker = Attacker::new(&arena.host, "spender", &quota).await;
+    attacker.tenant.upload("hostile", Guest::new("(loop $again (br $again)) unreachable").wasm()).await.expect(201);
+    // The upload started it once, which costs next to nothing.
+    let subscription = trial::subscribe(&arena, &attacker, "hostile", &Value::Null).await;
+    let began = Instant::now();
+    let met = match trial::meet(&attacker, &subscription, CALLS).await {
+        Ok(met) => met,
+        Err(why) => return Observed::nothing().wrong([why]),
+    };
+    let took = began.elapsed();
+    let other = met.iter().map(|met| Observed::of_delivery(&met.delivery)).find(|one| one.by != "fuel");
+    let told = format!(
+        "{CALLS} calls of a second's fuel each took {:.1} s: {}",
+        took.as_secs_f64(),
+        met[0].delivery["reason"]
+    );
+    let wrong = other.map(|one| format!("a call was answered {}: {}", one.by, one.told));
+    let seen = Observed::of("waits", told).wrong(wrong);
+    // One is paid for by what was saved, and as many as run at once may begin before they are charged.
+    let least = Duration::from_secs(CALLS as u64 - u64::from(INSTANCES_PER_TENANT_MAX) - 1);
+    if took >= least.mul_f64(0.8) { seen.limit("fuel_per_second") } else { seen }
 }
 
 async fn running(host: &Host) -> f64 {

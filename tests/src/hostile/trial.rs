@@ -136,10 +136,13 @@ impl Observed {
     }
 }
 
-/// The configuration key between backticks, the last where there are several.
+/// The configuration key between backticks, the last where there are several, without its section.
 fn named_limit(text: &str) -> Option<String> {
-    let is_key = |word: &str| word.contains('_') && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    text.split('`').skip(1).step_by(2).filter(|word| is_key(word)).last().map(str::to_owned)
+    let is_key = |word: &&str| {
+        word.contains('_') && word.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'.'))
+    };
+    let keys = text.split('`').skip(1).step_by(2).filter(is_key);
+    keys.last().and_then(|key| key.rsplit('.').next()).map(str::to_owned)
 }
 
 /// Uploads only.
