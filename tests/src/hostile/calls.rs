@@ -53,7 +53,7 @@ pub(super) const CLASSES: &[Class] = &[
     }),
     class("cancel-in-host-call", "host calls without end, and the time runs out", limit("wall", "wall_ms_max"), || {
         // Half of its time it is in the host; there is fuel and there are calls for longer than it may take.
-        let quota = json!({"fuel_per_call": 20_000_000_000_u64, "host_calls_max": 1_000_000_000, "wall_ms_max": 200});
+        let quota = json!({"fuel_per_call": 2_000_000_000_u64, "host_calls_max": 1_000_000_000, "wall_ms_max": 200});
         Trial::of(&Guest::new("(loop $again (call $block (call $once)) (br $again)) unreachable").calls(SLEEP).core(
             "(global $handle (mut i32) (i32.const 0))
              (func $once (result i32)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::arena::{Arena, Attacker, INSTANCES_MAX, INSTANCES_PER_TENANT_MAX};
+use super::arena::{Arena, Attacker, INSTANCES_PER_TENANT_MAX};
 use super::guest::{EVENT, GIVEN, Guest, PASS, TEXT, drop_because, times};
 use super::trial::{self, Observed, Trial};
 use super::{Answer, Class, How, Stage, limit, rule};
@@ -180,11 +180,11 @@ async fn pool_exhaustion(arena: Arc<Arena>, attacker: Attacker) -> Observed {
     let told = format!("{events} calls waited their turn, at most {most} ran at once");
     let seen =
         Observed::of("waits", told).wrong(other.map(|one| format!("a call was answered {}: {}", one.by, one.told)));
-    // The neighbour has its own calls among those that run, one or two at its pace.
+    // The neighbour has its own calls among those that run, one or two at its pace; as many as the attacker has, never.
     if most < f64::from(INSTANCES_PER_TENANT_MAX) {
         seen.wrong([format!("at most {most} calls ran at once: the attack did not come to its limit")])
-    } else if most >= f64::from(INSTANCES_MAX) {
-        Observed { by: "pool full".to_owned(), ..seen }
+    } else if most >= f64::from(2 * INSTANCES_PER_TENANT_MAX) {
+        Observed { by: "more than its share".to_owned(), ..seen }
     } else {
         seen.limit("instances_per_tenant_max")
     }
