@@ -2,6 +2,7 @@
 
 mod delivery;
 mod filters;
+mod hostile;
 mod ingest;
 mod lifecycle;
 mod manage;

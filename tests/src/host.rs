@@ -169,6 +169,11 @@ impl Host {
         process.kill().await.expect("a child can be killed");
     }
 
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().and_then(Child::id).expect("it runs")
+    }
+
     /// The operator's client.
     pub fn operator(&self) -> &Client {
         &self.client

@@ -24,6 +24,7 @@
 pub mod client;
 pub mod event;
 pub mod host;
+pub mod hostile;
 pub mod place;
 pub mod receiver;
 pub mod signature;

@@ -195,8 +195,14 @@ impl Subscription {
 
     /// The id of the first delivery of an event to this subscription, made up from both.
     pub fn delivery_of(&self, event: &Accepted) -> String {
+        self.delivery_of_any()(&event.event)
+    }
+
+    /// The same for an event's id, without holding on to the subscription.
+    pub fn delivery_of_any(&self) -> impl Fn(&str) -> String + Clone + Send + 'static {
         let body = |id: &str| id.split_once('_').expect("an id has a prefix").1.to_owned();
-        format!("dlv_{}_{}_0", body(&event.event), body(&self.id))
+        let subscription = body(&self.id);
+        move |event| format!("dlv_{}_{subscription}_0", body(event))
     }
 
     /// The subscription as it is now.

@@ -25,6 +25,12 @@ pub(crate) fn build(with: With) -> Result<PathBuf> {
     Ok(program())
 }
 
+/// The same, and one more program of the workspace's.
+pub(crate) fn build_with_program(name: &str) -> Result<PathBuf> {
+    run(cargo_build(With::Nothing).args(["--bin", name]))?;
+    Ok(program())
+}
+
 /// The host's program.
 pub(crate) fn program() -> PathBuf {
     target_dir().join("debug").join(format!("setgate{}", std::env::consts::EXE_SUFFIX))

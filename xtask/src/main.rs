@@ -6,6 +6,7 @@ mod demo;
 mod fuzz;
 mod guests;
 mod host;
+mod hostile;
 mod run;
 mod test;
 mod toolchain;
@@ -22,6 +23,7 @@ const COMMANDS: &[Command] = &[
     ("test", "every check there is; --quick leaves out what seldom breaks", test::command),
     ("ci", "test, then `demo --once --json`", test::ci),
     ("fuzz", "run the fuzz targets, or one, for some seconds; --help says more", fuzz::command),
+    ("hostile", "hostile filters against a live host with a quiet neighbour; --help says more", hostile::command),
     ("guests", "build the example filters into target/filters; --help says more", guests::command),
 ];
 

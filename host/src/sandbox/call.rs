@@ -17,6 +17,7 @@ use crate::domain::verdict::{Fault, FilterRun, Verdict};
 use super::limits::Limits;
 use super::log::Log;
 use super::state::{Config, Meter, State};
+use super::ticks::{TICKS_PER_TURN, Ticks};
 use super::wasi::random::Random;
 use super::wit_v0_1::{Event, Failure, FilterIndices, FilterPre};
 use super::{Call, MemoryTables, Ran, Rejected, fault};
@@ -29,6 +30,8 @@ const OUTPUT_SLACK_BYTES: u64 = 64 << 10;
 /// What a call needs of its host.
 pub(super) struct Host {
     pub(super) engine: Engine,
+    /// Ends turns by time.
+    pub(super) ticks: Ticks,
     /// Fuel between two turns given to others.
     pub(super) fuel_slice: u64,
     /// The pool's own limit of a linear memory, in bytes.
@@ -39,6 +42,7 @@ pub(super) struct Host {
 
 /// Runs `call`. `asked_at` is when its caller asked for a slot.
 pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_at: Instant) -> Ran {
+    let _ticking = host.ticks.begin();
     let Call { digest, filter, event, config, secrets, tables, quota, grants: _ } = call;
     // Everything the guest says passes by this on its way into the record.
     let redactor = Arc::new(Redactor::new(&secrets));
@@ -94,6 +98,7 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
 
 /// Instantiates once, without a call: what an upload must stand before it is taken. Tells the fuel it took as well.
 pub(super) async fn start(host: &Host, pre: &FilterPre<State>, quota: &Quota) -> (Result<(), Rejected>, u64) {
+    let _ticking = host.ticks.begin();
     let state = State {
         limits: limits(host, quota),
         meter: meter(host, quota),
@@ -131,6 +136,8 @@ fn store(host: &Host, state: State, quota: &Quota) -> wasmtime::Result<Store<Sta
     store.limiter(|state| &mut state.limits);
     store.set_fuel(quota.fuel_per_call)?;
     store.fuel_async_yield_interval(Some(host.fuel_slice.max(1)))?;
+    store.set_epoch_deadline(TICKS_PER_TURN);
+    store.epoch_deadline_async_yield_and_update(TICKS_PER_TURN);
     let lifted = quota.output_bytes_max.saturating_add(OUTPUT_SLACK_BYTES);
     store.set_hostcall_fuel(usize::try_from(lifted).unwrap_or(usize::MAX));
     store.set_max_component_handles(HANDLES_MAX);

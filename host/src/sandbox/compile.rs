@@ -5,7 +5,8 @@
 //! once.
 //!
 //! The wire: the parent writes [`Orders`] and then the component to the child's standard input; the child answers with the
-//! artefact on standard output and exit code 0, or with words on standard error and exit code [`INVALID`].
+//! artefact on standard output and exit code 0, or with words on standard error and exit code [`INVALID`]
+//! or [`OUT_OF_MEMORY`].
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -26,6 +27,8 @@ pub const COMPILER_ARGUMENT: &str = "compile-filter";
 
 /// The child's exit code where the component is at fault.
 const INVALID: u8 = 3;
+/// The child's exit code where it was told that there is no more memory. Mostly it is not told, and aborts.
+const OUT_OF_MEMORY: u8 = 4;
 /// Bytes of an artefact. SpiderMonkey compiles to 43 MB.
 const ARTEFACT_BYTES_MAX: u64 = 512 << 20;
 /// Bytes kept of what a compiler has to say.
@@ -91,6 +94,9 @@ impl Compiler {
             }
             (Some(0), _) => Ok(Artefact::compiled(artefact)),
             (Some(code), _) if code == i32::from(INVALID) => Err(invalid(&words)),
+            (Some(code), _) if code == i32::from(OUT_OF_MEMORY) => {
+                Err(over("compile_memory_bytes_max", self.orders.memory_bytes_max))
+            }
             (_, Some(SIGXCPU | SIGKILL)) => Err(over("compile_cpu_seconds_max", self.orders.cpu_seconds_max)),
             // Rust ends itself this way where an allocation fails.
             (_, Some(SIGABRT)) => Err(over("compile_memory_bytes_max", self.orders.memory_bytes_max)),
@@ -138,6 +144,7 @@ pub fn compiler_main() -> ExitCode {
             Err(error) => (ExitCode::FAILURE, error.to_string()),
         },
         Err(Rejected::Invalid { detail }) => (ExitCode::from(INVALID), detail),
+        Err(why @ Rejected::CompileLimit { .. }) => (ExitCode::from(OUT_OF_MEMORY), why.to_string()),
         Err(other) => (ExitCode::FAILURE, other.to_string()),
     };
     let _ = std::io::stderr().write_all(words.as_bytes());
@@ -148,11 +155,20 @@ fn compile_stdin() -> Result<Vec<u8>, Rejected> {
     let mut stdin = std::io::stdin().lock();
     let mut orders = [0; Orders::BYTES];
     stdin.read_exact(&mut orders).map_err(host_failed)?;
-    Orders::from_bytes(orders).obey().map_err(host_failed)?;
+    let orders = Orders::from_bytes(orders);
+    orders.obey().map_err(host_failed)?;
+    let no_memory = || over("compile_memory_bytes_max", orders.memory_bytes_max);
     let mut wasm = Vec::new();
-    stdin.read_to_end(&mut wasm).map_err(host_failed)?;
+    match stdin.read_to_end(&mut wasm) {
+        Ok(_) => {}
+        // Room for a large component may already be more than there is.
+        Err(error) if error.kind() == std::io::ErrorKind::OutOfMemory => return Err(no_memory()),
+        Err(error) => return Err(host_failed(error)),
+    }
     let engine = engine::compile_only().map_err(host_failed)?;
-    engine.precompile_component(&wasm).map_err(|error| invalid(&format!("{error:#}")))
+    engine
+        .precompile_component(&wasm)
+        .map_err(|error| if error.is::<wasmtime::OutOfMemory>() { no_memory() } else { invalid(&format!("{error:#}")) })
 }
 
 impl Orders {

@@ -7,7 +7,8 @@
 use std::num::NonZeroUsize;
 
 use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
+    Config, Enabled, Engine, InstanceAllocationStrategy, OperatorCost, OptLevel, PoolingAllocationConfig,
+    WasmBacktraceDetails,
 };
 
 use super::Options;
@@ -33,6 +34,9 @@ pub(super) fn compile_config() -> Config {
         .wasm_component_model(true)
         .concurrency_support(false)
         .consume_fuel(true)
+        .operator_cost(operator_cost())
+        // Not all work costs fuel: see `ticks`.
+        .epoch_interruption(true)
         // Determinism: one bit pattern for every NaN, and no instruction whose result is the machine's choice.
         .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false)
@@ -52,6 +56,16 @@ pub(super) fn compile_config() -> Config {
         .max_wasm_stack(WASM_STACK_BYTES_MAX)
         .async_stack_size(CALL_STACK_BYTES);
     config
+}
+
+/// What instructions cost in fuel: one each, and one for each byte or element that a bulk instruction works on. Asking for
+/// memory or table elements is a call into the engine, a hundred times as long as an addition, also where it is refused:
+/// at the price of one, a guest that asks in a loop would get a hundred times the time that its fuel stands for.
+fn operator_cost() -> OperatorCost {
+    let mut cost = OperatorCost::new();
+    cost.MemoryGrow = u8::MAX;
+    cost.TableGrow = u8::MAX;
+    cost
 }
 
 /// The engine that compiles only.

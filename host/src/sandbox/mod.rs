@@ -11,6 +11,7 @@
 //! | a flood of compiles | a bounded line for each tenant, served in turns | `filters`, `fair` |
 //! | machine code of somebody else | a MAC over the bytes that are loaded | `artefact`, `cache` |
 //! | loops | fuel, for instructions and for host calls alike | `state`, `call` |
+//! | steps that cost no fuel | turns that end by time as well | `ticks` |
 //! | memory | one limit over all memories of a call | `limits` |
 //! | a busy tenant | fuel per second; then slots and slices of a tenth of a millisecond, in turns between tenants | `budget`, `fair`, `turns` |
 //! | guests before the host | threads of their own, less urgent than the host's | here |
@@ -40,6 +41,7 @@ mod rejected;
 mod series;
 mod state;
 mod structure;
+mod ticks;
 mod turns;
 mod validate;
 mod wasi;
@@ -225,6 +227,7 @@ impl Sandbox {
         Ok(Self(Arc::new(Shared {
             engine_id,
             host: Arc::new(call::Host {
+                ticks: ticks::Ticks::new(engine.clone()).map_err(Error::Threads)?,
                 engine,
                 fuel_slice: options.fuel_slice,
                 memory_bytes_max: options.memory_bytes_max,

@@ -50,6 +50,7 @@ async fn each_limit_the_compiler_dies_of_is_named() {
     assert_eq!(rejected("cat >/dev/null; kill -XCPU $$").await, limit("compile_cpu_seconds_max", 7));
     assert_eq!(rejected("cat >/dev/null; kill -KILL $$").await, limit("compile_cpu_seconds_max", 7));
     assert_eq!(rejected("cat >/dev/null; kill -ABRT $$").await, limit("compile_memory_bytes_max", 9));
+    assert_eq!(rejected("cat >/dev/null; exit 4").await, limit("compile_memory_bytes_max", 9));
 }
 
 #[tokio::test]

@@ -73,8 +73,12 @@ pub(super) const PASS: &str = "(call $answer (i32.const 0) (i32.const 0) (i32.co
 
 impl Guest {
     pub(super) fn wasm(&self) -> Bytes {
+        parse(&self.text())
+    }
+
+    fn text(&self) -> String {
         let Self { imports, with, core_imports, memory, core, process, export } = self;
-        let text = format!(
+        format!(
             r#"(component {TYPES} {imports}
               (core module $m {core_imports} {memory} {CORE} {core}
                 (func $process (export "process") (param i32) (result i32) {process}))
@@ -83,9 +87,48 @@ impl Guest {
                 (canon lift (core func $i "process") (memory (core memory $i "memory")) (realloc (core func $i "realloc"))))
               (instance $transform (export "process" (func $process)))
               (export "{export}" (instance $transform)))"#
-        );
-        wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}")).into()
+        )
     }
+}
+
+fn parse(text: &str) -> Bytes {
+    wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}")).into()
+}
+
+/// A filter of two components: one gives texts of 4 MiB to the other without end. The engine copies each in one step.
+pub(super) fn texts() -> Bytes {
+    let giver = Guest {
+        imports: r#"
+(import "take" (func $take (param "text" string)))
+(core module $mem (memory (export "memory") 80))
+(core instance $mem (instantiate $mem))
+(core func $take (canon lower (func $take) (memory (core memory $mem "memory"))))
+(core instance $host (export "take" (func $take)) (export "memory" (memory $mem "memory")))"#,
+        with: r#"(with "host" (instance $host))"#,
+        core_imports: r#"
+(import "host" "take" (func $take (param i32 i32)))
+(import "host" "memory" (memory $memory 16))
+(export "memory" (memory $memory))"#,
+        memory: "",
+        process: "(loop $again (call $take (i32.const 65536) (i32.const 4194304)) (br $again)) unreachable",
+        ..Guest::default()
+    };
+    let (export, giver) = (giver.export, giver.text().replacen("(component", "(component $giver", 1));
+    parse(&format!(
+        r#"(component {TYPES}
+          (component $taker
+            (core module $m (memory (export "memory") 80)
+              (func (export "take") (param i32 i32))
+              (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 8)))
+            (core instance $i (instantiate $m))
+            (func (export "take") (param "text" string)
+              (canon lift (core func $i "take") (memory (core memory $i "memory")) (realloc (core func $i "realloc")))))
+          (instance $taker (instantiate $taker))
+          {giver}
+          (instance $giver (instantiate $giver
+            (with "setgate:filter/types@0.1.0" (instance $types)) (with "take" (func $taker "take"))))
+          (export "{export}" (instance $giver "{export}")))"#
+    ))
 }
 
 /// A filter that only does `process`.

@@ -83,6 +83,30 @@ async fn an_endless_loop_ends_with_its_time() {
 }
 
 #[tokio::test]
+async fn work_that_costs_no_fuel_ends_with_its_time() {
+    let mut fixture = Fixture::new();
+    fixture.quota.wall_ms_max = 50;
+    let ran = fixture.run(guests::texts()).await;
+    assert_eq!(ran.verdict, Err(Fault::Wall { limit_ms: 50 }));
+    // By fuel alone its first turn would take minutes.
+    assert!(ran.run.elapsed_us < 20_000_000, "{}", ran.run.elapsed_us);
+}
+
+#[tokio::test]
+async fn asking_for_memory_costs_fuel_also_where_it_is_refused() {
+    let mut fixture = Fixture::new();
+    fixture.quota.fuel_per_call = 1_000_000;
+    fixture.quota.wall_ms_max = 60_000;
+    // 10,000 times.
+    let process = "(local $n i32)
+      (loop $again
+        (drop (memory.grow (i32.const 60000)))
+        (br_if $again (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 10000))))
+      (call $answer (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))";
+    assert_eq!(fixture.fault(guests::doing(process)).await, Fault::Fuel { limit: 1_000_000 });
+}
+
+#[tokio::test]
 async fn memory_that_was_refused_is_named_when_the_guest_gives_up() {
     let grow = "(if (i32.eq (memory.grow (i32.const 1000)) (i32.const -1)) (then unreachable)) (i32.const 0)";
     let fault = Fixture::new().fault(guests::doing(grow)).await;

@@ -1,0 +1,58 @@
+//! The hostile suite, shortened: every class, with few events. How fast anything was is not looked at here;
+//! `cargo xtask hostile` measures.
+
+use setgate_tests::hostile::{self, Options, Stage, artefact, lift};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_class_of_attack_is_contained_and_the_neighbour_loses_nothing() {
+    let options = Options { short: true, ..Options::default() };
+    let report = Box::pin(hostile::run(&options)).await;
+    assert!(report.is_good(), "{}\n{}", report.summary(), report.complaints());
+    assert!(report.neighbour.sent > 0, "the neighbour was there");
+}
+
+/// Limits of each kind: fuel, memory, tables, host calls, log, output, upload. `cargo xtask hostile --bite` lifts all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_one_limit_lifted_its_class_is_reported_as_escaped() {
+    let few = [
+        "fuel_per_call",
+        "memory_bytes_max",
+        "table_elements_max",
+        "host_calls_max",
+        "log_bytes_max",
+        "output_bytes_max",
+        "filter_bytes_max",
+        "wall_ms_max",
+    ];
+    for limit in few {
+        let lift = lift::named(limit).expect("a limit that can be lifted");
+        let report = Box::pin(hostile::run(&lift.options())).await;
+        assert!(report.same_process, "with `{limit}` lifted, the machine and the host stay up");
+        let escaped: Vec<_> = report.escaped().iter().map(|shown| shown.class.name).collect();
+        assert_eq!(escaped, [lift.class], "with `{limit}` lifted, the suite says which class escapes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_with_many_filters_compiles_none_of_them() {
+    let seen = artefact::restart_with(100).await;
+    assert_eq!(seen, artefact::Restarted { filters: 100, ran: 100, compiled: 0, loaded: 100 });
+}
+
+#[test]
+fn the_suite_has_every_stage_and_each_class_once() {
+    let classes = hostile::classes();
+    let mut names: Vec<_> = classes.iter().map(|class| class.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), classes.len(), "a class by each name");
+    for stage in [Stage::Upload, Stage::Compile, Stage::Artefact, Stage::Start, Stage::Run, Stage::Return, Stage::Share]
+    {
+        assert!(classes.iter().any(|class| class.stage == stage), "{}", stage.as_str());
+    }
+    for lift in lift::LIFTS {
+        let class = classes.iter().find(|class| class.name == lift.class);
+        let limit = class.unwrap_or_else(|| panic!("there is no class `{}`", lift.class)).answer.limit;
+        assert_eq!(limit, Some(lift.limit), "what is lifted is what has to answer");
+    }
+}

@@ -1,0 +1,190 @@
+//! Compiled filters on disk: what somebody changed there is compiled again and never loaded, and what nobody changed is
+//! not compiled again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::arena::{Arena, Attacker};
+use super::encode;
+use super::guest::Guest;
+use super::trial::{self, Observed};
+use super::{Attack, Class, How, Stage, rule};
+use crate::{Host, Receiver, Seed, event};
+
+const fn class(name: &'static str, tried: &'static str, attack: Attack) -> Class {
+    Class { name, stage: Stage::Artefact, tried, answer: rule("compiled again"), how: How::Other(attack) }
+}
+
+pub(super) const CLASSES: &[Class] = &[
+    class("tampered-artefact", "single bits of compiled filters turned on disk", |arena, _| {
+        Box::pin(tampered(arena, TAMPERED))
+    }),
+    class("truncated-artefact", "compiled filters cut short on disk", |arena, _| Box::pin(tampered(arena, TRUNCATED))),
+    class("swapped-artefact", "one compiled filter in the place of another", |arena, _| {
+        Box::pin(tampered(arena, SWAPPED))
+    }),
+];
+
+/// What is done to a compiled filter's file: its bytes, and those of another filter's.
+type Change = fn(&mut Vec<u8>, &[u8]);
+
+const TAMPERED: &[Change] = &[
+    |file, _| file[0] ^= 1,
+    |file, _| file[20] ^= 0x80,
+    // In the machine code, where it would matter most, and in what vouches for it.
+    |file, _| flip(file, 1, 2),
+    |file, _| flip(file, 3, 4),
+    |file, _| flip(file, 1, 1),
+];
+const TRUNCATED: &[Change] = &[
+    |file, _| file.clear(),
+    |file, _| file.truncate(40),
+    |file, _| file.truncate(file.len() / 2),
+    |file, _| file.truncate(file.len() - 1),
+    |file, _| file.push(0),
+];
+const SWAPPED: &[Change] = &[
+    |file, other| other.clone_into(file),
+    |file, other| {
+        // With the head that names the right filter on another's code.
+        let head = file[..80].to_vec();
+        other.clone_into(file);
+        file[..80].copy_from_slice(&head);
+    },
+];
+
+fn flip(file: &mut [u8], part: usize, of: usize) {
+    let at = (file.len() - 1) * part / of;
+    file[at] ^= 0x10;
+}
+
+/// Uploads a filter for each change and one more, changes their files while the host is down, and runs them all.
+async fn tampered(arena: Arc<Arena>, changes: &'static [Change]) -> Observed {
+    let mut host = arena.another_host("").await;
+    let attacker = Attacker::new(&host, "hostile", &arena.quota(&Value::Null)).await;
+    let mut bound = Vec::new();
+    for number in 0..=changes.len() {
+        let name = format!("filter-{number}");
+        let wasm = Guest::patches(&format!("{{\"mark\":{number}}}")).wasm();
+        let shown = attacker.tenant.upload(&name, wasm).await.expect(201).json();
+        let digest = shown["active"].as_str().expect("an uploaded filter is active").to_owned();
+        bound.push((digest, trial::subscribe(&arena, &attacker, &name, &Value::Null).await));
+    }
+    let status = host.terminate().await;
+    let folder = host.data().join("compiled");
+    let other = std::fs::read(file_of(&folder, &bound[changes.len()].0)).expect("a compiled filter can be read");
+    for (change, (digest, _)) in changes.iter().zip(&bound) {
+        let path = file_of(&folder, digest);
+        let mut bytes = std::fs::read(&path).expect("a compiled filter can be read");
+        change(&mut bytes, &other);
+        std::fs::write(&path, bytes).expect("a compiled filter can be written");
+    }
+    host.start_again().await;
+
+    let accepted = attacker.source.accept(event::set("after")).await;
+    let mut wrong = Vec::new();
+    if !status.success() {
+        wrong.push(format!("the host ended with {status}"));
+    }
+    for (number, (_, subscription)) in bound.iter().enumerate() {
+        let id = subscription.delivery_of(&accepted);
+        match trial::at_rest(&attacker.tenant, &id).await {
+            Ok(delivery) if delivery["state"] == "delivered" => {
+                let arrived = arena.receiver.all().into_iter().find(|received| received.id() == id);
+                if arrived.as_ref().is_none_or(|received| received.json()["mark"] != number) {
+                    wrong.push(format!("filter {number} did something else: {:?}", arrived.map(|a| a.text())));
+                }
+            }
+            Ok(delivery) => wrong.push(format!("filter {number} did not run: {delivery}")),
+            Err(why) => wrong.push(why),
+        }
+    }
+    let (compiled, loaded) = loads(&host).await;
+    let told =
+        format!("{} of {} gave the right verdict; {compiled} compiled again", bound.len() - wrong.len(), bound.len());
+    // The one that nobody touched is loaded.
+    let by = if (compiled, loaded) == (changes.len(), 1) {
+        "compiled again".to_owned()
+    } else {
+        format!("{compiled} compiled, {loaded} loaded")
+    };
+    Observed { by, told, ..Observed::nothing() }.wrong(wrong)
+}
+
+/// Filters that were compiled and that were loaded from disk since the host's start.
+async fn loads(host: &Host) -> (usize, usize) {
+    let loads = async |from: &str| {
+        let value = host.metric("setgate_filter_loads_total", &[&format!("from=\"{from}\"")]).await;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
+        let count = value as usize;
+        count
+    };
+    (loads("compiler").await, loads("disk").await)
+}
+
+/// The file of a filter's machine code.
+fn file_of(folder: &Path, digest: &str) -> PathBuf {
+    let digest = digest.rsplit(':').next().expect("a split has a last part");
+    let files = std::fs::read_dir(folder).expect("the folder of compiled filters is there");
+    let named = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(digest));
+    let found = files.filter_map(|entry| Some(entry.ok()?.path())).find(named);
+    found.unwrap_or_else(|| panic!("there is no compiled filter {digest} in {}", folder.display()))
+}
+
+/// What a restart with many filters came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restarted {
+    /// Filters that there were.
+    pub filters: usize,
+    /// How many ran after the restart and did their work.
+    pub ran: usize,
+    /// How many were compiled for that.
+    pub compiled: usize,
+    /// How many were loaded from disk for that.
+    pub loaded: usize,
+}
+
+/// Filters in one chain.
+const CHAIN: usize = 16;
+/// Uploads at once.
+const AT_ONCE: usize = 4;
+
+/// Uploads so many different filters, starts the host again, and runs each of them once.
+///
+/// # Panics
+/// Where an upload is refused.
+pub async fn restart_with(filters: usize) -> Restarted {
+    let mut host = Host::with().config("[sandbox]\ncompiles_max = 2").start().await;
+    let quota = json!({"filters_max": filters, "wall_ms_max": 60_000});
+    let tenant = host.tenant_with("many", json!({"quota": quota})).await;
+    let source = tenant.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    let wasm = Guest::pass().wasm();
+    let mut uploads = tokio::task::JoinSet::new();
+    for number in 0..filters {
+        let wasm = encode::with_note(wasm.clone(), &number.to_le_bytes());
+        let tenant = tenant.clone();
+        if uploads.len() >= AT_ONCE {
+            uploads.join_next().await.expect("there are some").expect("an upload does not panic");
+        }
+        uploads.spawn(async move { tenant.upload(&format!("filter-{number}"), wasm).await.expect(201) });
+    }
+    uploads.join_all().await;
+    let names: Vec<_> = (0..filters).map(|number| json!({"filter": format!("filter-{number}")})).collect();
+    let mut subscriptions = Vec::new();
+    for chain in names.chunks(CHAIN) {
+        subscriptions.push(tenant.subscribe(&receiver).chain(json!(chain)).create().await);
+    }
+    host.restart().await;
+
+    let accepted = source.accept(event::set("after")).await;
+    let mut ran = 0;
+    for subscription in &subscriptions {
+        let delivery = trial::at_rest(&tenant, &subscription.delivery_of(&accepted)).await.expect("it comes to rest");
+        ran += delivery["runs"].as_array().into_iter().flatten().filter(|run| run["verdict"] == "pass").count();
+    }
+    let (compiled, loaded) = loads(&host).await;
+    Restarted { filters, ran, compiled, loaded }
+}

@@ -1,0 +1,90 @@
+//! Lifting one limit at a time, to see that the suite bites: the class that this limit is there against has to come
+//! back as escaped. Other bounds stay, so that the machine survives it.
+
+use serde_json::Value;
+
+use super::Options;
+
+/// A limit that can be lifted.
+#[derive(Debug, Clone, Copy)]
+pub struct Lift {
+    /// Its configuration key.
+    pub limit: &'static str,
+    /// The class that escapes then.
+    pub class: &'static str,
+    /// What it is set to.
+    value: u64,
+    /// Where it is set.
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// The quota of the attacker's tenant.
+    Quota,
+    /// `[sandbox]` of the host.
+    Sandbox,
+}
+
+const fn quota(limit: &'static str, class: &'static str, value: u64) -> Lift {
+    Lift { limit, class, value, place: Place::Quota }
+}
+
+const fn sandbox(limit: &'static str, class: &'static str, value: u64) -> Lift {
+    Lift { limit, class, value, place: Place::Sandbox }
+}
+
+/// Every limit that can be lifted, raised far enough that its class gets what it wants, and no further.
+pub const LIFTS: &[Lift] = &[
+    // The wall clock then ends the loop, after a second: another answer than the one that is expected.
+    quota("fuel_per_call", "endless-loop", u64::MAX >> 1),
+    quota("memory_bytes_max", "memory-growth", 64 << 20),
+    quota("table_elements_max", "table-growth", 20_000),
+    quota("wall_ms_max", "cancel-in-host-call", 3_600_000),
+    quota("output_bytes_max", "output-amplification", 8 << 20),
+    quota("host_calls_max", "host-call-flood", 1_000_000),
+    quota("log_bytes_max", "log-flood", 16 << 20),
+    quota("filter_bytes_max", "oversize", 24 << 20),
+    quota("fuel_per_second", "fuel-budget", 100_000_000_000),
+    sandbox("compiles_waiting_per_tenant_max", "compile-flood", 1_000),
+    sandbox("instances_per_tenant_max", "pool-exhaustion", super::arena::INSTANCES_MAX as u64),
+    sandbox("filter_function_bytes_max", "huge-function", 8 << 20),
+    sandbox("filter_locals_max", "many-locals", 50_000),
+    sandbox("filter_instances_max", "fan-out", 1 << 40),
+    // Compiling them goes over another limit then.
+    sandbox("filter_functions_max", "million-functions", 2_000_000),
+    sandbox("compile_wall_ms_max", "compile-time", 120_000),
+];
+
+/// The lift of that limit.
+pub fn named(limit: &str) -> Option<&'static Lift> {
+    LIFTS.iter().find(|lift| lift.limit == limit)
+}
+
+impl Lift {
+    /// A run of the class that escapes, with this limit lifted.
+    pub fn options(&'static self) -> Options {
+        Options { classes: vec![self.class.to_owned()], short: true, lift: Some(self), progress: None }
+    }
+
+    /// Members of the attacker's quota.
+    pub(super) fn quota(&self) -> Value {
+        match self.place {
+            Place::Quota if self.limit == "fuel_per_call" => {
+                serde_json::json!({"fuel_per_call": self.value, "wall_ms_max": 1_000})
+            }
+            Place::Quota => serde_json::json!({self.limit: self.value}),
+            Place::Sandbox => Value::Null,
+        }
+    }
+
+    /// Lines of `[sandbox]`, with this limit's replaced.
+    pub(super) fn sandbox_over(&self, lines: &str) -> String {
+        let own = format!("{} = ", self.limit);
+        let mut lines: Vec<_> = lines.lines().filter(|line| !line.starts_with(&own)).map(str::to_owned).collect();
+        if self.place == Place::Sandbox {
+            lines.push(format!("{own}{}", self.value));
+        }
+        lines.join("\n")
+    }
+}

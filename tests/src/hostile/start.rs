@@ -1,0 +1,51 @@
+//! Starting an instance is the guest's code already: start functions, and what it declares that it needs.
+
+use serde_json::json;
+
+use super::guest::Guest;
+use super::trial::Trial;
+use super::{Class, How, Stage, limit, rule};
+
+const fn class(name: &'static str, tried: &'static str, answer: super::Answer, how: fn() -> Trial) -> Class {
+    Class { name, stage: Stage::Start, tried, answer, how: How::Upload(how) }
+}
+
+pub(super) const CLASSES: &[Class] = &[
+    class("start-loop", "a start function that never ends", limit("filter_start", "fuel_per_call"), || {
+        let start = "(func $begin (loop $again (br $again))) (start $begin)";
+        Trial::of(&Guest::pass().core(start)).quota(json!({"fuel_per_call": 20_000_000}))
+    }),
+    class("start-trap", "a start function that traps", rule("filter_start"), || {
+        Trial::of(&Guest::pass().core("(func $begin unreachable) (start $begin)"))
+    }),
+    class(
+        "initial-memory",
+        "64 MiB of memory from the first moment",
+        limit("filter_too_complex", "memory_bytes_max"),
+        || Trial::of(&Guest::pass().pages("1024")),
+    ),
+    class(
+        "initial-memories",
+        "two memories of 24 MiB from the first moment",
+        limit("filter_start", "memory_bytes_max"),
+        || Trial::of(&Guest::pass().pages("384").core("(memory 384)")),
+    ),
+    class(
+        "initial-table",
+        "15,000 table elements from the first moment",
+        limit("filter_too_complex", "table_elements_max"),
+        || Trial::of(&Guest::pass().core("(table 15000 funcref)")),
+    ),
+    class(
+        "initial-tables",
+        "two tables of 8,000 elements from the first moment",
+        limit("filter_start", "table_elements_max"),
+        || Trial::of(&Guest::pass().core("(table 8000 funcref) (table 8000 funcref)")),
+    ),
+    class("many-memories", "more memories than a slot of the pool has", rule("filter_invalid"), || {
+        Trial::of(&Guest::pass().core("(memory 1) (memory 1) (memory 1)"))
+    }),
+    class("many-tables", "more tables than a slot of the pool has", rule("filter_invalid"), || {
+        Trial::of(&Guest::pass().core(&"(table 1 funcref)".repeat(50)))
+    }),
+];
