@@ -132,7 +132,7 @@ impl Dispatcher {
     fn take_in(&mut self, deliveries: Vec<DueDelivery>) {
         for delivery in deliveries {
             let (tenant, subscription) = (delivery.tenant.clone(), delivery.id.subscription);
-            self.lanes.add(delivery);
+            self.lanes.told(delivery);
             self.open_lane(&tenant, subscription);
         }
     }

@@ -38,6 +38,8 @@ pub(super) struct Lanes {
     low: HashSet<LaneKey>,
     in_flight: HashMap<DeliverySeq, (LaneKey, EndpointKey)>,
     per_endpoint: HashMap<EndpointKey, usize>,
+    /// Rows that were made due while in flight.
+    told: HashMap<DeliverySeq, DueDelivery>,
 }
 
 /// Before everything that can be due.
@@ -95,6 +97,7 @@ impl Lanes {
             timers: BTreeSet::new(),
             parked: HashMap::new(),
             low: HashSet::new(),
+            told: HashMap::new(),
             in_flight: HashMap::new(),
             per_endpoint: HashMap::new(),
         }
@@ -124,6 +127,15 @@ impl Lanes {
         let key = (tenant.clone(), subscription);
         self.lanes.entry(key.clone()).or_default().on_disk = Some(LONG_AGO);
         self.place(&key);
+    }
+
+    /// Takes in a delivery that somebody made due; where its lease is not back yet, after that.
+    pub(super) fn told(&mut self, delivery: DueDelivery) {
+        if self.in_flight.contains_key(&delivery.seq) {
+            self.told.insert(delivery.seq, delivery);
+        } else {
+            self.add(delivery);
+        }
     }
 
     /// Takes in a delivery that is due now or later. What does not fit into the window stays on disk.
@@ -244,6 +256,7 @@ impl Lanes {
     /// A delivery is no longer worked on. Where it is due again, its row comes with it.
     pub(super) fn done(&mut self, seq: DeliverySeq, again: Option<DueDelivery>) {
         let Some((key, endpoint)) = self.in_flight.remove(&seq) else { return };
+        let again = again.or(self.told.remove(&seq));
         if let Some(busy) = self.per_endpoint.get_mut(&endpoint) {
             *busy -= 1;
             if *busy == 0 {
@@ -506,6 +519,19 @@ mod tests {
         lanes.answered(&tenant, subscription(1), asked, Some(rows));
         assert_eq!(lanes.take(now).unwrap().seq.0, 4);
         assert_eq!(lanes.take(now).unwrap().seq.0, 5);
+    }
+
+    #[test]
+    fn what_is_made_due_again_before_its_lease_is_back_is_not_forgotten() {
+        let mut lanes = Lanes::new(BOUNDS);
+        let row = delivery("a", 0, 1, NOW);
+        lanes.add(row.clone());
+        lanes.open(&row.tenant, row.id.subscription, origin("x"));
+        assert!(lanes.take(NOW).is_some());
+        lanes.told(row.clone());
+        assert!(lanes.take(NOW).is_none(), "it is in flight");
+        lanes.done(row.seq, None);
+        assert_eq!(lanes.take(NOW).map(|taken| taken.seq), Some(row.seq));
     }
 
     /// Whatever happens in whatever order: each delivery is taken once, none is forgotten, no bound is passed.
