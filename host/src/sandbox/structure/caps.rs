@@ -3,9 +3,20 @@
 /// How large an upload may be in structure, each part for itself. Each is a setting of `[sandbox]`, with `filter_` in
 /// front.
 ///
-/// The defaults are far above what guests come to that carry a whole language with them (SpiderMonkey: some 30 000
-/// functions in one module, single bodies of more than a megabyte; Python: dozens of modules that export and import
-/// thousands of symbols of each other) and far below what the format can say in the bytes that a quota allows.
+/// The defaults are several times, mostly more than ten times, what guests come to that carry a whole language with
+/// them, and far below what the format can say in the bytes that a quota allows. Measured, the largest of each column:
+///
+/// | | Rust (the example filters) | JavaScript (StarlingMonkey, its 3 builds) | Python (componentize-py) |
+/// |---|---|---|---|
+/// | bytes of the whole | 158 034 | 13 013 590 | 18 336 955 |
+/// | functions | 422 | 19 852 | 13 361 |
+/// | bytes of the largest body | 8 268 | 171 628 | 426 843 |
+/// | locals, levels of blocks | 131, 42 | 483, 497 | 271, 781 |
+/// | modules and components | 5 | 1 | 17 |
+/// | instances, aliases | 8, 17 | as a module none | 69, 1 351 |
+/// | types, globals | 54, 3 | 174, 7 | 1 230, 874 |
+/// | imports, exports | 7, 11 | 97, 23 | 2 261, 4 192 |
+/// | memories, tables, segments | 1, 2, 3 | 1, 1, 6 715 | 1, 2, 1 809 |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caps {
     /// Core modules and components nested in the upload, and components that are named again by an alias or export.

@@ -35,8 +35,8 @@ pub(super) struct Room {
     pub(super) table_elements_max: u64,
 }
 
-/// Reads the structure of `wasm`, which has to begin as a component does. Takes time in proportion to its bytes, about
-/// ten milliseconds a megabyte.
+/// Reads the structure of `wasm`, which has to begin as a component does. Takes time in proportion to its bytes, since
+/// each instruction is read once: tens of milliseconds for the 18 MB of a filter in Python, in a release build.
 ///
 /// # Errors
 /// [`Rejected::Structure`] at the first cap that is passed, [`Rejected::Invalid`] where it cannot be read.
