@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use crate::domain::delivery::{DueDelivery, State, Step};
 use crate::domain::event::Event;
 use crate::domain::filter::{Grant, Plan, PlanStep};
@@ -130,7 +132,11 @@ impl Pipeline {
             let before = claims.as_ref().unwrap_or(&event.set);
             let (decided, mut run, redactor) = self.run_step(step, before, event, delivery, &tables).await;
             let quota = self.quota_of(&event.tenant);
-            let fault = match decided.and_then(|verdict| apply(before, verdict, quota.output_bytes_max, &redactor)) {
+            let decided = match decided {
+                Ok(verdict) => apply_aside(before, verdict, quota.output_bytes_max, redactor).await,
+                Err(fault) => Err(fault),
+            };
+            let fault = match decided {
                 Ok(Applied::Dropped(reason)) => {
                     run.reason = Some(reason.clone());
                     runs.push(run);
@@ -231,6 +237,33 @@ impl Pipeline {
     }
 }
 
+/// Bytes of claims and verdict together up to which a verdict is applied on the spot: fractions of a millisecond.
+const APPLIED_ON_THE_SPOT_BYTES_MAX: usize = 32 << 10;
+/// Large verdicts that are applied at once. A megabyte of claims can take part of a second, and its filter has paid for no
+/// more than writing it: neither the host's own threads nor all of its cores are for that.
+static LARGE: Semaphore = Semaphore::const_new(1);
+
+/// Applies a verdict, a large one on a thread that may be kept.
+async fn apply_aside(
+    before: &SetToken,
+    verdict: Verdict,
+    bytes_max: u64,
+    redactor: Redactor,
+) -> Result<Applied, Fault> {
+    let given = match &verdict {
+        Verdict::Patch(text) | Verdict::Replace(text) => text.len(),
+        Verdict::Pass | Verdict::Drop(_) => 0,
+    };
+    if given == 0 || before.text.len() + given <= APPLIED_ON_THE_SPOT_BYTES_MAX {
+        return apply(before, verdict, bytes_max, &redactor);
+    }
+    let failed = |detail: String| Fault::Unavailable { detail };
+    let _turn = LARGE.acquire().await.map_err(|error| failed(error.to_string()))?;
+    let before = before.clone();
+    let applying = tokio::task::spawn_blocking(move || apply(&before, verdict, bytes_max, &redactor));
+    applying.await.unwrap_or_else(|error| Err(failed(error.to_string())))
+}
+
 /// Applies a verdict. Where it makes no SET, the fault quotes what the filter returned: without its secrets, then.
 fn apply(before: &SetToken, verdict: Verdict, bytes_max: u64, redactor: &Redactor) -> Result<Applied, Fault> {
     if redactor.is_empty() {
@@ -273,6 +306,22 @@ mod tests {
     use super::*;
     use crate::domain::json::JsonLimits;
     use crate::domain::secret::Secret;
+
+    #[tokio::test]
+    async fn a_large_verdict_is_applied_like_a_small_one() {
+        let text = r#"{"iss":"https://idp.example","jti":"1","iat":1520364019,"events":{"urn:x:login":{}}}"#;
+        let before = SetToken::parse(text.to_owned(), JsonLimits::default()).unwrap();
+        let long = "x".repeat(2 * APPLIED_ON_THE_SPOT_BYTES_MAX);
+        let verdict = Verdict::Patch(format!(r#"{{"a":"{long}"}}"#));
+        let aside = apply_aside(&before, verdict.clone(), 1 << 20, Redactor::default()).await;
+        assert!(matches!(&aside, Ok(Applied::Changed(after)) if after.text.contains(&long)));
+        assert_eq!(aside, apply(&before, verdict, 1 << 20, &Redactor::default()));
+        let changed = Verdict::Patch(format!(r#"{{"iss":"{long}"}}"#));
+        assert_eq!(
+            apply_aside(&before, changed, 1 << 20, Redactor::default()).await,
+            Err(Fault::Sealed { claim: "iss".into() })
+        );
+    }
 
     #[test]
     fn a_fault_does_not_quote_a_secret() {
