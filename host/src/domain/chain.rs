@@ -53,16 +53,10 @@ impl<'a> Chain<'a> {
         self.runs.last()
     }
 
-    /// Takes what a step came to. None: the next one follows; else the chain is at its end.
-    pub fn step(
-        &mut self,
-        of: Step<'_>,
-        decided: Result<Verdict, Fault>,
-        mut run: FilterRun,
-        output_bytes_max: u64,
-        redactor: &Redactor,
-    ) -> Option<ChainEnd> {
-        let fault = match decided.and_then(|verdict| apply(self.claims(), verdict, output_bytes_max, redactor)) {
+    /// Takes what a step came to: its verdict, applied to [`Self::claims`] by [`apply`]. None: the next one follows; else
+    /// the chain is at its end.
+    pub fn step(&mut self, of: Step<'_>, applied: Result<Applied, Fault>, mut run: FilterRun) -> Option<ChainEnd> {
+        let fault = match applied {
             Ok(Applied::Dropped(reason)) => {
                 run.reason = Some(reason.clone());
                 self.runs.push(run);
@@ -172,8 +166,9 @@ mod tests {
         let set = SetToken::parse(text.to_owned(), JsonLimits::default()).unwrap();
         let filter = "one".parse().unwrap();
         let trap = || Fault::Trap { detail: "x".into() };
-        let end = |decided, on_fault| {
-            Chain::over(&set).step(Step { filter: &filter, on_fault }, decided, run(), 999, &Redactor::default())
+        let end = |decided: Result<Verdict, Fault>, on_fault| {
+            let applied = decided.and_then(|verdict| apply(&set, verdict, 999, &Redactor::default()));
+            Chain::over(&set).step(Step { filter: &filter, on_fault }, applied, run())
         };
         assert!(
             matches!(end(Err(trap()), FaultPolicy::Hold), Some(ChainEnd::Held(why)) if why.contains("`one` trapped"))
@@ -194,12 +189,14 @@ mod tests {
         let filter = "one".parse().unwrap();
         let of = Step { filter: &filter, on_fault: FaultPolicy::Hold };
         let mut chain = Chain::over(&set);
-        assert_eq!(chain.step(of, Ok(Verdict::Patch(r#"{"a":1}"#.into())), run(), 999, &Redactor::default()), None);
+        let patch = |chain: &Chain<'_>, text: &str| {
+            apply(chain.claims(), Verdict::Patch(text.into()), 999, &Redactor::default())
+        };
+        let applied = patch(&chain, r#"{"a":1}"#);
+        assert_eq!(chain.step(of, applied, run()), None);
         assert!(chain.claims().text.contains(r#""a":1"#));
-        assert_eq!(
-            chain.step(of, Ok(Verdict::Patch(r#"{"a":null,"b":2}"#.into())), run(), 999, &Redactor::default()),
-            None
-        );
+        let applied = patch(&chain, r#"{"a":null,"b":2}"#);
+        assert_eq!(chain.step(of, applied, run()), None);
         let Chained { end, runs } = chain.through();
         let expected = r#"{"iss":"i","iat":1,"jti":"j","events":{"urn:x:y":{}},"b":2}"#;
         assert_eq!((end, runs.len()), (ChainEnd::Through(Some(expected.into())), 2));

@@ -182,7 +182,13 @@ impl Pipeline {
             };
             witness.see(place, chain.claims(), &decided, &run);
             let of = chain::Step::from(&step.binding);
-            if let Some(end) = chain.step(of, decided, run, quota.output_bytes_max, &redactor) {
+            let applied = match decided {
+                Ok(verdict) => {
+                    self.apply(&event.tenant, chain.claims(), verdict, quota.output_bytes_max, redactor).await
+                }
+                Err(fault) => Err(fault),
+            };
+            if let Some(end) = chain.step(of, applied, run) {
                 return chain.ended(end);
             }
         }

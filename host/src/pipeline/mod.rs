@@ -26,6 +26,7 @@
 //! No transaction and no lock is held while a guest or a receiver is at work. Every transaction may be run again.
 
 pub mod accept;
+mod apply;
 pub mod backtest;
 pub mod canary;
 pub mod deliver;
@@ -85,6 +86,8 @@ pub struct Parts {
     pub(crate) appends: Gate,
     /// Events of one tenant that wait for such a turn.
     pub(crate) appends_waiting_max: usize,
+    /// Turns at applying large verdicts.
+    large: Gate,
     /// What rollouts have shown.
     trials: trial::Trials,
     /// Versions whose trial may have to be ended, or has.
@@ -130,6 +133,13 @@ impl Parts {
             quota: config.quota.clone(),
             tables: tables::Store::new(settings.tables_bytes_max, settings.tables_in_use_bytes_max),
             appends,
+            large: Gate::new(Bounds {
+                places: apply::LARGE_MAX,
+                per_tenant_max: apply::LARGE_MAX,
+                // Who delivers bounds what it has in flight.
+                waiting_per_tenant_max: usize::MAX,
+                cost: 1,
+            }),
             appends_waiting_max: ingest.waiting_per_tenant_max,
             trials: trial::Trials::default(),
             pending: canary::Pending::default(),

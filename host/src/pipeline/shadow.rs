@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::counter;
 
-use crate::domain::chain;
 use crate::domain::event::Event;
 use crate::domain::filter::{Plan, PlanStep};
 use crate::domain::id::{DeliveryId, TenantId};
@@ -131,8 +130,10 @@ impl Pipeline {
         let (candidate_decided, mut candidate, redactor) =
             self.run_step(&step, &before, event, delivery, &tables, &quota).await;
         // Both run with the binding's secrets.
-        let active_applied = applied(&before, decided, &mut active, quota.output_bytes_max, &redactor);
-        let candidate_applied = applied(&before, candidate_decided, &mut candidate, quota.output_bytes_max, &redactor);
+        let (tenant, bytes_max) = (&event.tenant, quota.output_bytes_max);
+        let active_applied = self.applied(tenant, &before, decided, &mut active, bytes_max, redactor.clone()).await;
+        let candidate_applied =
+            self.applied(tenant, &before, candidate_decided, &mut candidate, bytes_max, redactor).await;
         let undecided = [&active, &candidate].iter().any(|run| run.fault.as_ref().is_some_and(|f| !f.is_filters_own()));
         let same = is_same(&active, &active_applied, &candidate, &candidate_applied);
         let result = match (undecided, same) {
@@ -172,25 +173,30 @@ impl Pipeline {
         self.count_shadow(&event.tenant, result);
     }
 
+    /// What a decision makes of the claims. A verdict that makes no valid SET is a fault, as it is in a chain.
+    async fn applied(
+        &self,
+        tenant: &TenantId,
+        before: &SetToken,
+        decided: Result<Verdict, Fault>,
+        run: &mut FilterRun,
+        bytes_max: u64,
+        redactor: Redactor,
+    ) -> Result<Applied, Fault> {
+        let applied = match decided {
+            Ok(verdict) => self.apply(tenant, before, verdict, bytes_max, redactor).await,
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = &applied {
+            run.verdict = None;
+            run.fault = Some(fault.clone());
+        }
+        applied
+    }
+
     fn count_shadow(&self, tenant: &TenantId, result: &'static str) {
         counter!(metric::SHADOW_RUNS, "tenant" => tenant.to_string(), "result" => result).increment(1);
     }
-}
-
-/// What a decision makes of the claims. A verdict that makes no valid SET is a fault, as it is in a chain.
-fn applied(
-    before: &SetToken,
-    decided: Result<Verdict, Fault>,
-    run: &mut FilterRun,
-    output_bytes_max: u64,
-    redactor: &Redactor,
-) -> Result<Applied, Fault> {
-    let applied = decided.and_then(|verdict| chain::apply(before, verdict, output_bytes_max, redactor));
-    if let Err(fault) = &applied {
-        run.verdict = None;
-        run.fault = Some(fault.clone());
-    }
-    applied
 }
 
 /// Whether two versions agree: the same verdict, and the same bytes after it; or the same kind of fault.

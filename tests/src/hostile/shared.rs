@@ -52,7 +52,7 @@ pub(super) const CLASSES: &[Class] = &[
         "pool-exhaustion",
         "more long calls at once than there are slots",
         limit("waits", "instances_per_tenant_max"),
-        How::Other(|arena, attacker| Box::pin(pool_exhaustion(arena, attacker))),
+        How::Other(|arena, _| Box::pin(pool_exhaustion(arena))),
     ),
     class(
         "fuel-budget",
@@ -157,12 +157,14 @@ async fn one(who: &Attacker, subscription: &Subscription, jti: &str) -> Result<V
 }
 
 /// Long calls, as many as the tenant may have in flight; looks at how many of them run at once.
-async fn pool_exhaustion(arena: Arc<Arena>, attacker: Attacker) -> Observed {
-    // As long as its fuel lets it: each call takes part of a second, and goes well.
-    let guest = Guest::new(times(9_000_000, "") + PASS);
+async fn pool_exhaustion(arena: Arc<Arena>) -> Observed {
+    // Far longer than it takes to look, and it goes well.
+    let guest = Guest::new(times(60_000_000, "") + PASS);
+    let quota = json!({"fuel_per_call": 1_000_000_000, "fuel_per_second": 1_000_000_000_000_u64});
+    let attacker = Attacker::new(&arena.host, "crowd", &arena.quota(&quota)).await;
     attacker.tenant.upload("hostile", guest.wasm()).await.expect(201);
     let subscription = trial::subscribe(&arena, &attacker, "hostile", &Value::Null).await;
-    let events = super::arena::IN_FLIGHT_MAX as usize * if arena.short { 1 } else { 4 };
+    let events = if arena.short { 12 } else { 64 };
     let met = trial::meet(&attacker, &subscription, events);
     tokio::pin!(met);
     let mut most = 0.0_f64;

@@ -14,7 +14,7 @@ use super::bench::Bench;
 use super::show::{difference, grouped};
 use crate::cli::client::Client;
 use crate::crypto::sha256;
-use crate::domain::chain::{Chain, ChainEnd, Chained, Step};
+use crate::domain::chain::{Chain, ChainEnd, Chained, Step, apply};
 use crate::domain::filter::Grant;
 use crate::domain::id::{DeliveryId, Digest, FilterName, TenantId};
 use crate::domain::redact::Redactor;
@@ -208,7 +208,9 @@ async fn chain(bench: &Bench, kept: &Reproduction, secrets: &Secrets, tables: Ar
         let ran = bench.sandbox.run(call).await;
         let of = Step { filter: &step.filter, on_fault: step.on_fault };
         let redactor = Redactor::new(secrets);
-        let end = chain.step(of, ran.verdict, ran.run, kept.limits.output_bytes_max, &redactor);
+        let bytes_max = kept.limits.output_bytes_max;
+        let applied = ran.verdict.and_then(|verdict| apply(chain.claims(), verdict, bytes_max, &redactor));
+        let end = chain.step(of, applied, ran.run);
         if let Some(run) = chain.last() {
             show_step(at, run);
         }

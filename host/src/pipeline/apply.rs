@@ -1,0 +1,60 @@
+//! Applying a verdict to the claims, away from the host's own threads where it may take long.
+
+use crate::domain::chain::apply;
+use crate::domain::id::TenantId;
+use crate::domain::redact::Redactor;
+use crate::domain::set::{Applied, SetToken};
+use crate::domain::verdict::{Fault, Verdict};
+
+use super::Pipeline;
+
+/// Bytes of claims and verdict together up to which a verdict is applied on the spot: fractions of a millisecond.
+const APPLIED_ON_THE_SPOT_BYTES_MAX: usize = 32 << 10;
+/// Large verdicts that are applied at once. A megabyte of claims can take part of a second, and its filter has paid for no
+/// more than writing it: neither the host's own threads nor all of its cores are for that.
+pub(super) const LARGE_MAX: usize = 1;
+
+impl Pipeline {
+    /// Applies a verdict; a large one on a thread that may be kept, tenants in turns.
+    pub(super) async fn apply(
+        &self,
+        tenant: &TenantId,
+        before: &SetToken,
+        verdict: Verdict,
+        bytes_max: u64,
+        redactor: Redactor,
+    ) -> Result<Applied, Fault> {
+        if !is_large(before, &verdict) {
+            return apply(before, verdict, bytes_max, &redactor);
+        }
+        let failed = |detail: String| Fault::Unavailable { detail };
+        let _turn = self.large.enter(tenant).await.map_err(|_| failed("the host is stopping".into()))?;
+        let before = before.clone();
+        let applying = tokio::task::spawn_blocking(move || apply(&before, verdict, bytes_max, &redactor));
+        applying.await.unwrap_or_else(|error| Err(failed(error.to_string())))
+    }
+}
+
+fn is_large(before: &SetToken, verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Patch(text) | Verdict::Replace(text) => before.text.len() + text.len() > APPLIED_ON_THE_SPOT_BYTES_MAX,
+        Verdict::Pass | Verdict::Drop(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::json::JsonLimits;
+
+    #[test]
+    fn only_what_is_large_is_set_aside() {
+        let text = r#"{"iss":"https://idp.example","jti":"1","iat":1520364019,"events":{"urn:x:login":{}}}"#;
+        let before = SetToken::parse(text.to_owned(), JsonLimits::default()).unwrap();
+        let room = APPLIED_ON_THE_SPOT_BYTES_MAX - text.len();
+        assert!(!is_large(&before, &Verdict::Patch(" ".repeat(room))));
+        assert!(is_large(&before, &Verdict::Patch(" ".repeat(room + 1))));
+        assert!(is_large(&before, &Verdict::Replace(" ".repeat(room + 1))));
+        assert!(!is_large(&before, &Verdict::Pass));
+    }
+}
