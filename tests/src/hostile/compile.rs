@@ -146,8 +146,8 @@ async fn compile_over(arena: Arc<Arena>, limit: &'static str, value: u64) -> Obs
 
 /// Uploads different filters at once. Some may be taken; the flood has to be answered before it is a queue.
 async fn flood(arena: Arc<Arena>, attacker: Attacker) -> Observed {
-    let count = if arena.short { 16 } else { 64 };
-    let build = || encode::with_module(Guest::pass().wasm(), &encode::long_functions(100, 60));
+    let count = if arena.short { 32 } else { 64 };
+    let build = || encode::with_module(Guest::pass().wasm(), &encode::long_functions(300, 60));
     let wasm = tokio::task::spawn_blocking(build).await.expect("a guest can be built");
     let mut uploads = tokio::task::JoinSet::new();
     for number in 0_u32..count {
