@@ -25,8 +25,6 @@ use crate::pipeline::{self, Pipeline, fanout, release};
 use crate::sandbox::{self, Sandbox};
 use crate::signing::Signer;
 
-/// Seconds between two rounds of retention.
-const RETENTION_EVERY_S: u64 = 60;
 /// Label under which the key that authenticates compiled filters is derived from the master key.
 const ARTEFACT_KEY: &str = "compiled filters";
 
@@ -65,7 +63,8 @@ pub async fn start_with(
     let key_file = config.data.master_key_file.clone().unwrap_or_else(|| dir.join("master.key"));
     let master = Arc::new(MasterKey::load_or_create(&key_file)?);
 
-    let retention_ms = i64::try_from(config.data.retention_hours).unwrap_or(i64::MAX).saturating_mul(3_600_000);
+    let retention_ms = i64::try_from(config.data.retention_s).unwrap_or(i64::MAX).saturating_mul(1_000);
+    let retention_every = Duration::from_secs(config.data.retention_every_s);
     let ledger = Ledger::open(
         ledger::Options {
             retention_ms,
@@ -187,7 +186,7 @@ pub async fn start_with(
         tokio::spawn(fanout::run(pipeline.clone(), tell_due.clone(), stop.clone())),
         tokio::spawn(release::run(pipeline, tell_due, stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),
-        tokio::spawn(retain(ledger.clone(), clock, held_ms_max, stop.clone())),
+        tokio::spawn(retain(ledger.clone(), clock, retention_every, held_ms_max, stop.clone())),
     ];
     info!(%address, tls, data = %dir.display(), "setgate listens");
     Ok(Running { address, tls, first_operator_key, stop, parts, ledger, sandbox })
@@ -229,18 +228,19 @@ async fn check_master_key(ledger: &Ledger, master: &MasterKey, file: &Path) -> a
     }
 }
 
-async fn retain(ledger: Ledger, clock: Clock, held_ms_max: i64, stop: CancellationToken) {
+async fn retain(ledger: Ledger, clock: Clock, every: Duration, held_ms_max: i64, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(RETENTION_EVERY_S)) => {}
+            () = tokio::time::sleep(every) => {}
         }
+        tracing::debug!("retention begins");
         let now = clock.now();
         if let Err(error) = ledger.expire_held(now.plus_millis(-held_ms_max), now).await {
             error!(%error, "held deliveries could not be expired; it is tried again");
         }
         match ledger.retain(now).await {
-            Ok(removed) => tracing::debug!(?removed, "retention"),
+            Ok(removed) => tracing::debug!(?removed, "retention ends"),
             Err(error) => error!(%error, "retention failed; it is tried again"),
         }
     }
