@@ -44,9 +44,11 @@ pub fn target_dir() -> PathBuf {
 
 /// The profile's folder in the target folder, such as `target/debug`.
 pub fn profile_dir() -> PathBuf {
-    let test = env::current_exe().expect("a test knows where it is");
-    let deps = test.parent().expect("a file lies in a folder");
-    deps.parent().expect("`deps` lies in the profile's folder").to_owned()
+    let program = env::current_exe().expect("a program knows where it is");
+    let folder = program.parent().expect("a file lies in a folder");
+    // Tests lie in `deps`, programs beside it.
+    let deps = folder.ends_with("deps").then(|| folder.parent()).flatten();
+    deps.unwrap_or(folder).to_owned()
 }
 
 /// Whether a switch such as `SETGATE_REQUIRE_INTEROP=1` is on.

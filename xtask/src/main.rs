@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to a terminal")]
 #![allow(clippy::disallowed_methods, reason = "what is kept to few places is what the host reads, not what builds it")]
 
+mod crash;
 mod demo;
 mod guests;
 mod host;
@@ -20,6 +21,11 @@ const COMMANDS: &[Command] = &[
     ("demo", "build everything, then watch events of five products go through filters to receivers", demo::command),
     ("test", "every check there is; --quick leaves out what seldom breaks", test::command),
     ("ci", "test, then `demo --once --json`", test::ci),
+    (
+        "crash",
+        "kill the host again and again under load: nothing accepted may be lost; --help says more",
+        crash::command,
+    ),
     ("guests", "build the example filters into target/filters; --help says more", guests::command),
 ];
 
