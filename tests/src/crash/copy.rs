@@ -118,12 +118,17 @@ fn text_of(bytes: [u8; 16]) -> String {
     (0..26).rev().map(letter).collect()
 }
 
-/// Whether a checkpoint is under way, from the WAL's index in `folder`: it set out for more than it has moved.
-pub fn is_checkpointing(folder: &Path) -> bool {
-    let Ok(index) = std::fs::read(folder.join("ledger.db-shm")) else { return false };
-    let number = |at: usize| {
-        let bytes = index.get(at..at + 4)?.try_into().ok()?;
-        Some(u32::from_ne_bytes(bytes))
-    };
-    matches!((number(BACKFILL_ATTEMPTED), number(BACKFILLED)), (Some(attempted), Some(done)) if attempted > done)
+/// The WAL's index in `folder`, as it stands there for all connections: (frames moved into the file, frames that the
+/// last checkpoint set out for). None where there is none.
+pub fn checkpoint(folder: &Path) -> Option<(u32, u32)> {
+    let index = std::fs::read(folder.join("ledger.db-shm")).ok()?;
+    let number = |at: usize| Some(u32::from_ne_bytes(index.get(at..at + 4)?.try_into().ok()?));
+    Some((number(BACKFILLED)?, number(BACKFILL_ATTEMPTED)?))
+}
+
+/// Whether a checkpoint is under way: it set out for more than it has moved. The index of a recovered WAL says the same
+/// of a checkpoint that never was; what it said when the host had started is `recovered`.
+pub fn is_checkpointing(folder: &Path, recovered: Option<(u32, u32)>) -> bool {
+    checkpoint(folder)
+        .is_some_and(|(moved, attempted)| attempted > moved && recovered.is_some_and(|(_, before)| before != attempted))
 }

@@ -57,14 +57,23 @@ impl Plan {
     }
 }
 
-/// Waits until the process is to be killed. Gives whether it listened by then; an error where it ended by itself.
+/// What is known of a process that is to be killed now.
+#[derive(Debug, Clone, Copy)]
+pub struct Life {
+    /// Whether it listened.
+    pub listened: bool,
+    /// What the WAL's index said when it began to.
+    pub recovered: Option<(u32, u32)>,
+}
+
+/// Waits until the process is to be killed; an error where it ended by itself.
 pub async fn wait(
     plan: &Plan,
     host: &mut Host,
     senders: &Senders,
     record: &Record,
     log_from: usize,
-) -> Result<bool, String> {
+) -> Result<Life, String> {
     let began = Instant::now();
     let early = match plan {
         Plan::Early(ms) => Some(Duration::from_millis(*ms)),
@@ -72,7 +81,7 @@ pub async fn wait(
     };
     while !host.is_listening()? {
         if early.is_some_and(|early| began.elapsed() >= early) {
-            return Ok(false);
+            return Ok(Life { listened: false, recovered: None });
         }
         if began.elapsed() > Duration::from_secs(START_S_MAX) {
             return Err(format!("the host does not listen after {START_S_MAX} s:\n{}", host.log()));
@@ -82,13 +91,15 @@ pub async fn wait(
     let life = Duration::from_millis(LIFE_MS_MAX);
     let began = Instant::now();
     let ledger = host.data().join("ledger");
+    let recovered = copy::checkpoint(&ledger);
+    let ends = Ok(Life { listened: true, recovered });
     let taken = record.taken();
     let (pause, then_us) = match plan {
         Plan::After(ms) => {
             sleep(Duration::from_millis(*ms)).await;
-            return Ok(true);
+            return ends;
         }
-        Plan::Early(_) => return Ok(true),
+        Plan::Early(_) => return ends,
         Plan::Append(us) | Plan::Send(us) | Plan::Settle(us) => (Duration::from_millis(1), *us),
         Plan::Checkpoint => (Duration::from_millis(1), 0),
         Plan::Retention(us) => (Duration::from_millis(1), *us),
@@ -98,7 +109,7 @@ pub async fn wait(
         Plan::Append(_) => senders.unanswered() > 0,
         Plan::Send(_) => record.receiving() > 0,
         Plan::Settle(_) => record.taken() > taken,
-        Plan::Checkpoint => copy::is_checkpointing(&ledger),
+        Plan::Checkpoint => copy::is_checkpointing(&ledger, recovered),
         Plan::Retention(_) => {
             began.elapsed() > Duration::from_millis(900)
                 && host.last_logged(log_from, &["retention "]).is_some_and(|line| line.contains("retention begins"))
@@ -109,5 +120,5 @@ pub async fn wait(
         sleep(pause).await;
     }
     sleep(Duration::from_micros(then_us)).await;
-    Ok(true)
+    ends
 }

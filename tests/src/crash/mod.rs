@@ -157,13 +157,13 @@ impl Run {
         let plan = Plan::draw(&mut self.random, self.options.aimed);
         let from = self.host.logged();
         self.host.launch();
-        let listened = kill::wait(&plan, &mut self.host, senders, &self.record, from).await?;
+        let life = kill::wait(&plan, &mut self.host, senders, &self.record, from).await?;
         let (unanswered, receiving) = (senders.unanswered(), self.record.receiving());
         let undone = self.kill().await?;
         let round = self.host.last_logged(from, &["retention begins", "retention ends"]);
         let in_retention = round.is_some_and(|line| line.contains("retention begins"));
-        let checkpointing =
-            undone.map_or_else(|| copy::is_checkpointing(&self.ledger()), |undone| undone.checkpointing);
+        let checkpointing = undone
+            .map_or_else(|| copy::is_checkpointing(&self.ledger(), life.recovered), |undone| undone.checkpointing);
         if !self.receivers.are_left_alone().await {
             self.record.fault("a receiver's connection stayed open after the host was killed".to_owned());
         }
@@ -177,14 +177,14 @@ impl Run {
         }
         let shown = self.record.compare(&copy, number);
         let hit = [
-            listened && unanswered > 0,
+            life.listened && unanswered > 0,
             copy.behind_cursor > 0,
             shown.unfiltered > 0,
-            listened && receiving > 0,
+            life.listened && receiving > 0,
             shown.taken_unsettled > 0,
             checkpointing,
             in_retention && copy.past > 0,
-            !listened,
+            !life.listened,
         ];
         for (phase, hit) in PHASES.into_iter().zip(hit) {
             *self.summary.phases.entry(phase).or_default() += usize::from(hit);
