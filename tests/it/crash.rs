@@ -2,6 +2,10 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use setgate_tests::crash::copy::Copy;
+use setgate_tests::crash::first::first_starts;
+use setgate_tests::crash::load::{End, Sent, TARGETS};
+use setgate_tests::crash::record::Record;
 use setgate_tests::crash::{Options, run};
 use setgate_tests::place;
 
@@ -42,4 +46,62 @@ async fn nothing_accepted_is_lost_to_power_cuts_unless_the_disk_lies() {
     let seed = options.seed;
     let summary = run(options, |_| {}).await.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
     assert!(summary.totals.lost > 0, "seed {seed}: without fsync, {CONTROL_CUTS_MAX} cuts lose something: {summary}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_start_that_was_broken_off_is_made_good_by_the_next() {
+    let seed = seed();
+    first_starts(4, seed, false).await.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    if cfg!(target_os = "linux") {
+        first_starts(6, seed, true).await.unwrap_or_else(|why| panic!("seed {seed}, power cut: {why}"));
+    }
+}
+
+/// The record of a run is what judges it: here it is shown what it has to find.
+#[test]
+fn the_record_finds_what_it_is_there_for() {
+    let (event, all) = ("evt_E", ["P", "R", "S", "X", "F", "N"]);
+    // An event of the first source: one plain delivery, one redacted.
+    let sent = (0..).map(|number| Sent::new(1, number)).find(|sent| sent.source == 0).unwrap();
+    let (plain, redacted) = ("dlv_E_P_0", "dlv_E_R_0");
+    assert_eq!(TARGETS[0].end_of(&sent), End::Delivered);
+    let record = || {
+        let record = Record::default();
+        record.subscribed(&all.map(|id| format!("sub_{id}")));
+        record.accepted(event, &sent);
+        record
+    };
+    let arrive = |record: &Record, id: &str, body: &str, status: Option<u16>| {
+        record.arrived(id, body.as_bytes());
+        record.ended(id, status);
+    };
+    let mut copy = Copy::default();
+    copy.events.insert(event.to_owned());
+    let due = setgate_tests::crash::copy::Due { filtered: true };
+
+    let one = record();
+    arrive(&one, plain, "a", Some(204));
+    assert_eq!((one.totals().delivered, one.totals().lost), (1, 1), "what did not arrive is lost");
+    arrive(&one, plain, "a", Some(204));
+    assert_eq!((one.totals().duplicates, one.totals().misplaced), (1, 1), "no kill came between the two");
+
+    let two = record();
+    arrive(&two, plain, "a", Some(204));
+    copy.due.insert(plain.to_owned(), due);
+    assert_eq!(two.compare(&copy, 1).taken_unsettled, 1, "the kill came between answer and settlement");
+    arrive(&two, plain, "a", Some(204));
+    assert_eq!((two.totals().duplicates, two.totals().misplaced), (1, 0), "that kill explains the second copy");
+    arrive(&two, plain, "b", Some(204));
+    assert_eq!((two.totals().duplicates, two.totals().misplaced), (2, 1), "and no third one");
+    assert!(two.totals().said.iter().any(|line| line.contains("different bytes")), "{:?}", two.totals().said);
+
+    let three = record();
+    arrive(&three, redacted, "a", None);
+    assert_eq!(three.totals().lost, 2, "a request that was broken off has not arrived");
+    copy.due.clear();
+    copy.at_rest.insert(redacted.to_owned(), Some(End::Dropped));
+    three.compare(&copy, 1);
+    assert_eq!(three.totals().faults, 1, "it was not to be dropped");
+    assert_eq!(three.compare(&Copy::default(), 2).lost, 2, "the event is gone before its deliveries came to an end");
+    assert_eq!(three.lost(), 2);
 }

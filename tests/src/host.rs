@@ -45,16 +45,19 @@ impl Options {
 
     /// Starts the host and waits until it listens.
     pub async fn start(self) -> Host {
+        let mut host = self.prepare();
+        host.start_again().await;
+        host.take_operator_key();
+        host
+    }
+
+    /// A host that was never started, for stories about the first start.
+    pub fn prepare(self) -> Host {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join("setgate.toml"), &self.config).expect("a writable folder");
         let base = Base::default();
         let client = Client::new(base.clone(), &self.trusted);
-        let output = Output::default();
-        let mut host = Host { folder, env: self.env, base, client, output, process: None };
-        host.start_again().await;
-        let key = std::fs::read_to_string(host.path("operator.key")).expect("the operator's key of the first start");
-        host.client = host.client.with_key(key.trim());
-        host
+        Host { folder, env: self.env, base, client, output: Output::default(), process: None }
     }
 }
 
@@ -115,6 +118,12 @@ impl Host {
         })
         .await;
         assert!(ended.is_none(), "{}", ended.unwrap_or_default());
+    }
+
+    /// Has [`Host::operator`] speak with the key of the first start.
+    pub fn take_operator_key(&mut self) {
+        let key = std::fs::read_to_string(self.path("operator.key")).expect("the operator's key of the first start");
+        self.client = self.client.with_key(key.trim());
     }
 
     /// Starts it again, over the same data, and does not wait. Nothing reaches it before [`Host::is_listening`] said so.

@@ -3,11 +3,14 @@
 
 use std::process::ExitCode;
 
+use setgate_tests::crash::first::first_starts;
 use setgate_tests::crash::report::Summary;
 use setgate_tests::crash::{Options, run};
 
 /// Kills from which a run without a power cut has to hit every phase.
 const FULL_RUN_KILLS: usize = 100;
+/// Kills for which one first start is broken off, before the run.
+const FIRST_START_EVERY: usize = 10;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -19,6 +22,14 @@ async fn main() -> ExitCode {
         }
     };
     println!("seed={} kills={} (a run can be told again with --seed)", options.seed, options.kills);
+    if !options.no_fsync {
+        let count = options.kills / FIRST_START_EVERY;
+        if let Err(why) = first_starts(count, options.seed, options.power_cut).await {
+            eprintln!("error: {why}");
+            return ExitCode::FAILURE;
+        }
+        println!("{count} first starts were broken off and made good");
+    }
     match run(options.clone(), |line| println!("{line}")).await {
         Ok(summary) => report(&options, &summary, json),
         Err(why) => {

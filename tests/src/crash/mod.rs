@@ -2,6 +2,7 @@
 //! what arrived. `host/docs/crash.md` says what a run does and how its last line is read.
 
 pub mod copy;
+pub mod first;
 pub mod kill;
 pub mod load;
 pub mod powercut;
