@@ -44,16 +44,16 @@ pub struct Running {
 
 /// Builds and starts a host.
 pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<Running> {
-    start_with(config, compiler, false, |_| Ok(())).await
+    start_with(config, compiler, false, |key| Ok(key.to_owned())).await
 }
 
 /// The same. `keep` is given the operator's key, where one is made, before it is durable: at first start, and where
-/// `another_key` asks for one.
+/// `another_key` asks for one. It gives back the key that it keeps, which may be one of a first start that was broken off.
 pub async fn start_with(
     config: Config,
     compiler: Option<PathBuf>,
     another_key: bool,
-    keep: impl FnOnce(&str) -> anyhow::Result<()> + Send,
+    keep: impl FnOnce(&str) -> anyhow::Result<String> + Send,
 ) -> anyhow::Result<Running> {
     // First come, first kept: a second host in one process (tests) shares the recorder.
     let metrics = metrics_handle();

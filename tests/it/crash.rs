@@ -1,13 +1,14 @@
 //! The crash suite, shortened: `cargo xtask crash` is the whole of it.
 
 use std::hash::{BuildHasher, RandomState};
+use std::os::unix::fs::PermissionsExt;
 
 use setgate_tests::crash::copy::Copy;
 use setgate_tests::crash::first::first_starts;
 use setgate_tests::crash::load::{End, Sent, TARGETS};
 use setgate_tests::crash::record::Record;
 use setgate_tests::crash::{Options, run};
-use setgate_tests::place;
+use setgate_tests::{Host, place};
 
 /// Cuts at which the control has to have lost something, at the latest.
 const CONTROL_CUTS_MAX: usize = 12;
@@ -54,6 +55,27 @@ async fn a_first_start_that_was_broken_off_is_made_good_by_the_next() {
     first_starts(4, seed, false).await.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
     if cfg!(target_os = "linux") {
         first_starts(6, seed, true).await.unwrap_or_else(|why| panic!("seed {seed}, power cut: {why}"));
+    }
+}
+
+/// The key file is written before the key is durable, so a kill between the two leaves the one without the other.
+#[tokio::test]
+async fn the_key_of_a_first_start_that_was_broken_off_becomes_the_operators() {
+    let other = Host::start().await;
+    let mut host = Host::with().prepare();
+    std::fs::copy(other.path("operator.key"), host.path("operator.key")).unwrap();
+    host.start_again().await;
+    host.take_operator_key();
+    host.operator().get("/api/v1/tenants").await.expect(200);
+
+    for (what, mode, said) in [("not a key", 0o600, "is not a key"), ("sgk_short", 0o644, "others")] {
+        let mut host = Host::with().prepare();
+        std::fs::write(host.path("operator.key"), what).unwrap();
+        std::fs::set_permissions(host.path("operator.key"), std::fs::Permissions::from_mode(mode)).unwrap();
+        host.launch();
+        assert!(!host.ended().await.success(), "{what}: it must not start");
+        host.read_to_the_end().await;
+        assert!(host.log().contains(said), "{what}: {}", host.log());
     }
 }
 
