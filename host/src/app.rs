@@ -27,8 +27,6 @@ use crate::pipeline::{self, Pipeline, canary, fanout, release};
 use crate::sandbox::{self, Sandbox};
 use crate::signing::Signer;
 
-/// Seconds between two rounds of retention.
-const RETENTION_EVERY_S: u64 = 60;
 /// Seconds after which a series that does not move is no longer exported: those of tenants and filters that are gone. Far
 /// above the minute for which the sandbox keeps handles.
 const SERIES_IDLE_S: u64 = 3_600;
@@ -55,16 +53,16 @@ pub struct Running {
 
 /// Builds and starts a host.
 pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<Running> {
-    start_with(config, compiler, false, |_| Ok(())).await
+    start_with(config, compiler, false, |key| Ok(key.to_owned())).await
 }
 
 /// The same. `keep` is given the operator's key, where one is made, before it is durable: at first start, and where
-/// `another_key` asks for one.
+/// `another_key` asks for one. It gives back the key that it keeps, which may be one of a first start that was broken off.
 pub async fn start_with(
     config: Config,
     compiler: Option<PathBuf>,
     another_key: bool,
-    keep: impl FnOnce(&str) -> anyhow::Result<()> + Send,
+    keep: impl FnOnce(&str) -> anyhow::Result<String> + Send,
 ) -> anyhow::Result<Running> {
     // First come, first kept: a second host in one process (tests) shares the recorder.
     let recorded = metrics_handle();
@@ -75,7 +73,8 @@ pub async fn start_with(
     let key_file = config.data.master_key_file.clone().unwrap_or_else(|| dir.join("master.key"));
     let master = Arc::new(MasterKey::load_or_create(&key_file)?);
 
-    let retention_ms = i64::try_from(config.data.retention_hours).unwrap_or(i64::MAX).saturating_mul(3_600_000);
+    let retention_ms = i64::try_from(config.data.retention_s).unwrap_or(i64::MAX).saturating_mul(1_000);
+    let retention_every = Duration::from_secs(config.data.retention_every_s);
     let ledger = Ledger::open(
         ledger::Options {
             retention_ms,
@@ -230,7 +229,7 @@ pub async fn start_with(
         tokio::spawn(canary::run(pipeline.clone(), stop.clone())),
         tokio::spawn(release::run(pipeline, tell_due, stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),
-        tokio::spawn(retain(ledger.clone(), clock, held_ms_max, stop.clone())),
+        tokio::spawn(retain(ledger.clone(), clock, retention_every, held_ms_max, stop.clone())),
         tokio::spawn(keep_series(recorded, stop.clone())),
     ];
     info!(%address, tls, data = %dir.display(), "setgate listens");
@@ -285,18 +284,19 @@ async fn check_master_key(ledger: &Ledger, master: &MasterKey, file: &Path) -> a
     }
 }
 
-async fn retain(ledger: Ledger, clock: Clock, held_ms_max: i64, stop: CancellationToken) {
+async fn retain(ledger: Ledger, clock: Clock, every: Duration, held_ms_max: i64, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(RETENTION_EVERY_S)) => {}
+            () = tokio::time::sleep(every) => {}
         }
+        tracing::debug!("retention begins");
         let now = clock.now();
         if let Err(error) = ledger.expire_held(now.plus_millis(-held_ms_max), now).await {
             error!(%error, "held deliveries could not be expired; it is tried again");
         }
         match ledger.retain(now).await {
-            Ok(removed) => tracing::debug!(?removed, "retention"),
+            Ok(removed) => tracing::debug!(?removed, "retention ends"),
             Err(error) => error!(%error, "retention failed; it is tried again"),
         }
     }

@@ -1,5 +1,6 @@
 //! The stories: what a host does, seen from outside.
 
+mod crash;
 mod delivery;
 mod filters;
 mod hostile;

@@ -57,7 +57,7 @@ async fn uploads_of_one_tenant_cannot_take_the_room_of_others() {
     let mut slow = Vec::new();
     let rows = "{\"key\": \"a\", \"value\": 1}\n".to_owned() + &" ".repeat(200_000);
     let headers = [("content-type", "application/jsonl")];
-    let put = async |tenant: &setgate_tests::Tenant| {
+    let put = async |tenant: &Tenant| {
         tenant.client.send(Method::PUT, &tenant.path("/tables/apps"), &headers, rows.clone()).await
     };
     let refused = setgate_tests::until("the share is taken", async || {

@@ -9,6 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use crate::client::{Base, Client};
 use crate::place;
@@ -44,16 +45,19 @@ impl Options {
 
     /// Starts the host and waits until it listens.
     pub async fn start(self) -> Host {
+        let mut host = self.prepare();
+        host.start_again().await;
+        host.take_operator_key();
+        host
+    }
+
+    /// A host that was never started, for stories about the first start.
+    pub fn prepare(self) -> Host {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join("setgate.toml"), &self.config).expect("a writable folder");
         let base = Base::default();
         let client = Client::new(base.clone(), &self.trusted);
-        let output = Output::default();
-        let mut host = Host { folder, env: self.env, base, client, output, process: None };
-        host.start_again().await;
-        let key = std::fs::read_to_string(host.path("operator.key")).expect("the operator's key of the first start");
-        host.client = host.client.with_key(key.trim());
-        host
+        Host { folder, env: self.env, base, client, output: Output::default(), process: None }
     }
 }
 
@@ -68,8 +72,9 @@ pub struct Host {
 }
 
 /// What a process wrote, line by line.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 struct Output {
+    reading: Vec<JoinHandle<()>>,
     stdout: Arc<Mutex<Vec<String>>>,
     stderr: Arc<Mutex<Vec<String>>>,
 }
@@ -102,6 +107,27 @@ impl Host {
     /// # Panics
     /// With what it said, where it does not start.
     pub async fn start_again(&mut self) {
+        self.launch();
+        let mut ended = None;
+        until("the host says `listening on`", async || match self.is_listening() {
+            Ok(listens) => listens.then_some(()),
+            Err(why) => {
+                ended = Some(why);
+                Some(())
+            }
+        })
+        .await;
+        assert!(ended.is_none(), "{}", ended.unwrap_or_default());
+    }
+
+    /// Has [`Host::operator`] speak with the key of the first start.
+    pub fn take_operator_key(&mut self) {
+        let key = std::fs::read_to_string(self.path("operator.key")).expect("the operator's key of the first start");
+        self.client = self.client.with_key(key.trim());
+    }
+
+    /// Starts it again, over the same data, and does not wait. Nothing reaches it before [`Host::is_listening`] said so.
+    pub fn launch(&mut self) {
         assert!(self.process.is_none(), "it runs: stop it first");
         let folder = self.folder.path();
         self.output.stdout.lock().expect("nobody panics while holding it").clear();
@@ -116,22 +142,51 @@ impl Host {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program can be started");
-        collect(process.stdout.take().expect("piped"), self.output.stdout.clone());
-        collect(process.stderr.take().expect("piped"), self.output.stderr.clone());
-        let output = self.output.clone();
-        let address = until("the host says `listening on`", async || {
-            let lines = output.stdout.lock().expect("nobody panics while holding it").clone();
-            if let Some(address) = lines.iter().find_map(|line| line.strip_prefix("listening on ")) {
-                return Some(address.to_owned());
-            }
-            if let Ok(Some(status)) = process.try_wait() {
-                panic!("the host ended with {status} instead of listening:\n{}", output.text());
-            }
-            None
-        })
-        .await;
-        self.base.set(&address);
+        self.output.reading = vec![
+            collect(process.stdout.take().expect("piped"), self.output.stdout.clone()),
+            collect(process.stderr.take().expect("piped"), self.output.stderr.clone()),
+        ];
         self.process = Some(process);
+    }
+
+    /// Whether it listens by now; in words, where it has ended instead.
+    pub fn is_listening(&mut self) -> Result<bool, String> {
+        let lines = self.output.stdout.lock().expect("nobody panics while holding it").clone();
+        if let Some(address) = lines.iter().find_map(|line| line.strip_prefix("listening on ")) {
+            self.base.set(address);
+            return Ok(true);
+        }
+        match self.process.as_mut().expect("it was launched").try_wait() {
+            Ok(Some(status)) => {
+                Err(format!("the host ended with {status} instead of listening:\n{}", self.output.text()))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Sets an environment variable from the next start on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.env.retain(|(known, _)| known != name);
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Waits until all is read that the last process wrote; it has to have ended.
+    pub async fn read_to_the_end(&mut self) {
+        for reading in std::mem::take(&mut self.output.reading) {
+            // A child of its own may hold the pipe a little longer.
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(2), reading).await;
+        }
+    }
+
+    /// How many lines it wrote to standard error so far.
+    pub fn logged(&self) -> usize {
+        self.output.stderr.lock().expect("nobody panics while holding it").len()
+    }
+
+    /// The last line of its log, from line `from` on, that has one of the words in it.
+    pub fn last_logged(&self, from: usize, words: &[&str]) -> Option<String> {
+        let lines = self.output.stderr.lock().expect("nobody panics while holding it");
+        lines.iter().skip(from).rev().find(|line| words.iter().any(|word| line.contains(word))).cloned()
     }
 
     /// Stops it as an operator would, and starts it again.
@@ -247,11 +302,11 @@ impl Output {
     }
 }
 
-fn collect(from: impl AsyncRead + Unpin + Send + 'static, into: Arc<Mutex<Vec<String>>>) {
+fn collect(from: impl AsyncRead + Unpin + Send + 'static, into: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut lines = BufReader::new(from).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             into.lock().expect("nobody panics while holding it").push(line);
         }
-    });
+    })
 }

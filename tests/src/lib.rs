@@ -22,6 +22,7 @@
 //! none asserts how fast something was.
 
 pub mod client;
+pub mod crash;
 pub mod event;
 pub mod host;
 pub mod hostile;

@@ -46,9 +46,9 @@ pub fn target_dir() -> PathBuf {
 pub fn profile_dir() -> PathBuf {
     let program = env::current_exe().expect("a program knows where it is");
     let folder = program.parent().expect("a file lies in a folder");
-    // Programs lie in the profile's folder itself, tests in a folder below.
-    let below = folder.ends_with("deps").then(|| folder.parent().expect("`deps` lies in the profile's folder"));
-    below.unwrap_or(folder).to_owned()
+    // Tests lie in `deps`, programs beside it.
+    let deps = folder.ends_with("deps").then(|| folder.parent()).flatten();
+    deps.unwrap_or(folder).to_owned()
 }
 
 /// Whether a switch such as `SETGATE_REQUIRE_INTEROP=1` is on.

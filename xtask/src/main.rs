@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to a terminal")]
 #![allow(clippy::disallowed_methods, reason = "what is kept to few places is what the host reads, not what builds it")]
 
+mod crash;
 mod demo;
 mod fuzz;
 mod guests;
@@ -24,6 +25,11 @@ const COMMANDS: &[Command] = &[
     ("ci", "test, then `demo --once --json`", test::ci),
     ("fuzz", "run the fuzz targets, or one, for some seconds; --help says more", fuzz::command),
     ("hostile", "hostile filters against a live host with a quiet neighbour; --help says more", hostile::command),
+    (
+        "crash",
+        "kill the host again and again under load: nothing accepted may be lost; --help says more",
+        crash::command,
+    ),
     ("guests", "build the example filters into target/filters; --help says more", guests::command),
 ];
 

@@ -1,17 +1,23 @@
 //! `setgate serve`
 
-use std::io::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app;
 use crate::config::Config;
+use crate::crypto;
 use crate::telemetry;
+
+/// An operator's key file is read this far; a key is far shorter.
+const KEY_FILE_BYTES_MAX: u64 = 1024;
 
 /// Options of `serve`; each overrides its configuration key.
 #[derive(Debug, Parser)]
@@ -50,20 +56,21 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let compiler = std::env::current_exe().ok();
     let keep = |key: &str| match &args.operator_key_file {
         Some(path) => {
-            write_private(path, key).with_context(|| format!("the operator key file {}", path.display()))?;
+            let kept = keep_in(path, key, !args.new_operator_key)
+                .with_context(|| format!("the operator key file {}", path.display()))?;
             println!("the operator key is in {}", path.display());
-            Ok(())
+            Ok(kept)
         }
         None => {
-            let mut out = std::io::stdout();
+            let mut out = io::stdout();
             writeln!(out, "operator key (shown this once, keep it safe): {key}").and_then(|()| out.flush())?;
-            Ok(())
+            Ok(key.to_owned())
         }
     };
     let running = app::start_with(config, compiler, args.new_operator_key, keep).await?;
     let scheme = if running.tls { "https" } else { "http" };
     println!("listening on {scheme}://{}", running.address);
-    std::io::stdout().flush()?;
+    io::stdout().flush()?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -72,9 +79,36 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+/// Keeps the key in a new file, and gives it back. At a `first` start a file that is there already is what a start left
+/// that was broken off before its key was durable: that key is given back, and becomes the operator's.
+fn keep_in(path: &Path, key: &str, first: bool) -> anyhow::Result<String> {
+    match write_private(path, key) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && first => {
+            Ok(read_private(path)?.trim().to_owned())
+        }
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(key.to_owned()),
+    }
+}
+
+// Written beside its place and linked into it: whoever finds it finds it whole, also after a power cut.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let draft = folder.join(format!(".operator-key-{}", hex::encode(crypto::random_bytes::<8>())));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let linked =
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&draft, path));
+    fs::remove_file(&draft)?;
+    linked?;
+    File::open(folder)?.sync_all()
+}
+
+fn read_private(path: &Path) -> anyhow::Result<String> {
+    let file = File::open(path)?;
+    // Asked of the open file, not of the path: what is checked is what is read.
+    let mode = file.metadata()?.permissions().mode() & 0o777;
+    ensure!(mode & 0o077 == 0, "is there, and may be used by others than its owner (mode {mode:o}): remove it");
+    let mut text = String::new();
+    file.take(KEY_FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
 }

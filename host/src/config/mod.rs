@@ -115,8 +115,11 @@ pub struct Data {
     pub dir: PathBuf,
     /// File of the master key that encrypts secrets at rest; `<dir>/master.key` where absent, made at first start.
     pub master_key_file: Option<PathBuf>,
-    /// Hours that events with all their deliveries at rest are kept.
-    pub retention_hours: u64,
+    /// Seconds that events with all their deliveries at rest are kept, and within which a second copy of an event is
+    /// known as one.
+    pub retention_s: u64,
+    /// Seconds between two rounds that delete what is past its time.
+    pub retention_every_s: u64,
     /// Events or settlements that share one commit at the most.
     pub batch_max: usize,
     /// Writes that wait for a commit at the most; beyond, ingest is answered 503.
@@ -128,7 +131,8 @@ impl Default for Data {
         Self {
             dir: PathBuf::from("setgate-data"),
             master_key_file: None,
-            retention_hours: 24 * 30,
+            retention_s: 30 * 24 * 3600,
+            retention_every_s: 60,
             batch_max: 512,
             queue_max: 8192,
         }
@@ -410,6 +414,8 @@ impl Config {
         let not_zero = [
             ("listen.connections_max", self.listen.connections_max),
             ("listen.bodies_bytes_max", self.listen.bodies_bytes_max as usize),
+            ("data.retention_s", usize::try_from(self.data.retention_s).unwrap_or(usize::MAX)),
+            ("data.retention_every_s", usize::try_from(self.data.retention_every_s).unwrap_or(usize::MAX)),
             ("data.batch_max", self.data.batch_max),
             ("data.queue_max", self.data.queue_max),
             ("ingest.body_bytes_max", self.ingest.body_bytes_max),
@@ -520,6 +526,8 @@ mod tests {
             ("[listen]\nadress = \"x\"\n", "adress"),
             ("[listen]\naddress = 7\n", "listen.address"),
             ("[delivery]\nwindow_max = 0\n", "delivery.window_max"),
+            ("[data]\nretention_s = 0\n", "data.retention_s"),
+            ("[data]\nretention_every_s = 0\n", "data.retention_every_s"),
             ("[listen]\ntls_key = \"k.pem\"\n", "listen.tls_certificate"),
             ("[listen]\nbodies_bytes_max = 1000\n", "listen.bodies_bytes_per_tenant_max"),
             ("[listen]\nbodies_bytes_per_tenant_max = 1000\n", "ingest.body_bytes_max"),

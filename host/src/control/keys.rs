@@ -14,6 +14,8 @@ use crate::domain::time::Timestamp;
 
 /// What every key starts with, so that scanners can find leaked ones.
 const PREFIX: &str = "sgk_";
+/// Characters of the secret half: 32 bytes in base64.
+const SECRET_CHARS: usize = 43;
 
 /// What is asked for.
 #[derive(Debug, Default, Deserialize)]
@@ -95,18 +97,28 @@ impl Control {
     }
 
     /// Makes the operator's key at first start, or `another` one; none where there is one. `keep` is given the key
-    /// before it is durable: where that fails, there is no key that nobody knows.
+    /// before it is durable: where that fails, there is no key that nobody knows. It gives back the key that it keeps,
+    /// which is an earlier one where a start was broken off between its keeping and here.
     pub async fn operator_key(
         &self,
         another: bool,
-        keep: impl FnOnce(&str) -> anyhow::Result<()> + Send,
+        keep: impl FnOnce(&str) -> anyhow::Result<String> + Send,
     ) -> anyhow::Result<Option<KeyOnce>> {
         if !another && self.operator_keys().next().is_some() {
             return Ok(None);
         }
         let scopes = BTreeSet::from([Scope::Operator]);
-        let (key, once) = self.new_key(None, Some("operator, made at start".into()), scopes, None);
-        keep(&once.key)?;
+        let (mut key, mut once) = self.new_key(None, Some("operator, made at start".into()), scopes, None);
+        let kept = keep(&once.key)?;
+        if kept != once.key {
+            let Some((id, secret)) = parts(&kept).filter(|(_, secret)| secret.len() >= SECRET_CHARS) else {
+                anyhow::bail!(
+                    "what is kept in the operator key's place is not a key: remove it, or name another place"
+                );
+            };
+            (key.id, key.secret) = (id, Digest(crypto::sha256(secret.as_bytes())));
+            once = KeyOnce { view: view(&key), key: kept };
+        }
         self.ledger.put_key(key, Expected::Absent).await?;
         Ok(Some(once))
     }
@@ -209,8 +221,7 @@ impl Control {
 
     /// Whose key this is; none where it is unknown, wrong or has ended.
     pub fn authenticate(&self, given: &str) -> Option<Principal> {
-        let (id, secret) = given.strip_prefix(PREFIX)?.split_once('_')?;
-        let id: KeyId = format!("{}{id}", KeyId::PREFIX).parse().ok()?;
+        let (id, secret) = parts(given)?;
         let snapshot = self.ledger.snapshot();
         let key = &snapshot.keys.get(&id)?.value;
         let same = crypto::constant_time_eq(&crypto::sha256(secret.as_bytes()), &key.secret.0);
@@ -221,6 +232,12 @@ impl Control {
             expires_at: key.expires_at,
         })
     }
+}
+
+/// The public and the secret half of a whole key.
+fn parts(given: &str) -> Option<(KeyId, &str)> {
+    let (id, secret) = given.strip_prefix(PREFIX)?.split_once('_')?;
+    Some((format!("{}{id}", KeyId::PREFIX).parse().ok()?, secret))
 }
 
 fn view(key: &ApiKey) -> KeyView {

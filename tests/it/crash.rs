@@ -1,0 +1,129 @@
+//! The crash suite, shortened: `cargo xtask crash` is the whole of it.
+
+use std::hash::{BuildHasher, RandomState};
+use std::os::unix::fs::PermissionsExt;
+
+use setgate_tests::crash::copy::Copy;
+use setgate_tests::crash::first::first_starts;
+use setgate_tests::crash::load::{End, Sent, TARGETS};
+use setgate_tests::crash::record::Record;
+use setgate_tests::crash::{Options, run};
+use setgate_tests::{Host, place};
+
+/// Cuts at which the control has to have lost something, at the latest.
+const CONTROL_CUTS_MAX: usize = 12;
+
+/// Another one each time; a failure prints it.
+fn seed() -> u64 {
+    RandomState::new().hash_one("crash") >> 32
+}
+
+fn short(kills: usize) -> Options {
+    Options { aimed: false, senders: 4, pause_ms: 30, ..Options::new(kills, seed()) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_accepted_is_lost_to_kills() {
+    let options = short(8);
+    let seed = options.seed;
+    let summary = run(options, |_| {}).await.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    assert!(summary.totals.accepted > 0, "there was a load: {summary}");
+    assert!(summary.totals.lost == 0 && summary.is_sound(), "seed {seed}: {summary}\n{:#?}", summary.totals.said);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_accepted_is_lost_to_power_cuts_unless_the_disk_lies() {
+    if !cfg!(target_os = "linux") {
+        return place::skip("power cuts", "the library that cuts the power is for Linux");
+    }
+    let options = Options { power_cut: true, ..short(4) };
+    let seed = options.seed;
+    let summary = run(options, |_| {}).await.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    assert!(summary.totals.accepted > 0, "there was a load: {summary}");
+    assert!(summary.totals.lost == 0 && summary.is_sound(), "seed {seed}: {summary}\n{:#?}", summary.totals.said);
+
+    // The control: a suite that finds nothing here would find nothing anywhere.
+    let options = Options { no_fsync: true, pause_ms: 5, ..short(CONTROL_CUTS_MAX) };
+    let seed = options.seed;
+    let summary = run(options, |_| {}).await.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    assert!(summary.totals.lost > 0, "seed {seed}: without fsync, {CONTROL_CUTS_MAX} cuts lose something: {summary}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_start_that_was_broken_off_is_made_good_by_the_next() {
+    let seed = seed();
+    first_starts(4, seed, false).await.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    if cfg!(target_os = "linux") {
+        first_starts(6, seed, true).await.unwrap_or_else(|why| panic!("seed {seed}, power cut: {why}"));
+    }
+}
+
+/// The key file is written before the key is durable, so a kill between the two leaves the one without the other.
+#[tokio::test]
+async fn the_key_of_a_first_start_that_was_broken_off_becomes_the_operators() {
+    let other = Host::start().await;
+    let mut host = Host::with().prepare();
+    std::fs::copy(other.path("operator.key"), host.path("operator.key")).unwrap();
+    host.start_again().await;
+    host.take_operator_key();
+    host.operator().get("/api/v1/tenants").await.expect(200);
+
+    for (what, mode, said) in [("not a key", 0o600, "is not a key"), ("sgk_short", 0o644, "others")] {
+        let mut host = Host::with().prepare();
+        std::fs::write(host.path("operator.key"), what).unwrap();
+        std::fs::set_permissions(host.path("operator.key"), std::fs::Permissions::from_mode(mode)).unwrap();
+        host.launch();
+        assert!(!host.ended().await.success(), "{what}: it must not start");
+        host.read_to_the_end().await;
+        assert!(host.log().contains(said), "{what}: {}", host.log());
+    }
+}
+
+/// The record of a run is what judges it: here it is shown what it has to find.
+#[test]
+fn the_record_finds_what_it_is_there_for() {
+    let (event, all) = ("evt_E", ["P", "R", "S", "X", "F", "N"]);
+    // An event of the first source: one plain delivery, one redacted.
+    let sent = (0..).map(|number| Sent::new(1, number)).find(|sent| sent.source == 0).unwrap();
+    let (plain, redacted) = ("dlv_E_P_0", "dlv_E_R_0");
+    assert_eq!(TARGETS[0].end_of(&sent), End::Delivered);
+    let record = || {
+        let record = Record::default();
+        record.subscribed(&all.map(|id| format!("sub_{id}")));
+        record.accepted(event, &sent);
+        record
+    };
+    let arrive = |record: &Record, id: &str, body: &str, status: Option<u16>| {
+        record.arrived(id, body.as_bytes());
+        record.ended(id, status);
+    };
+    let mut copy = Copy::default();
+    copy.events.insert(event.to_owned());
+    let due = setgate_tests::crash::copy::Due { filtered: true };
+
+    let one = record();
+    arrive(&one, plain, "a", Some(204));
+    assert_eq!((one.totals().delivered, one.totals().lost), (1, 1), "what did not arrive is lost");
+    arrive(&one, plain, "a", Some(204));
+    assert_eq!((one.totals().duplicates, one.totals().misplaced), (1, 1), "no kill came between the two");
+
+    let two = record();
+    arrive(&two, plain, "a", Some(204));
+    copy.due.insert(plain.to_owned(), due);
+    assert_eq!(two.compare(&copy, 1).taken_unsettled, 1, "the kill came between answer and settlement");
+    arrive(&two, plain, "a", Some(204));
+    assert_eq!((two.totals().duplicates, two.totals().misplaced), (1, 0), "that kill explains the second copy");
+    arrive(&two, plain, "b", Some(204));
+    assert_eq!((two.totals().duplicates, two.totals().misplaced), (2, 1), "and no third one");
+    assert!(two.totals().said.iter().any(|line| line.contains("different bytes")), "{:?}", two.totals().said);
+
+    let three = record();
+    arrive(&three, redacted, "a", None);
+    assert_eq!(three.totals().lost, 2, "a request that was broken off has not arrived");
+    copy.due.clear();
+    copy.at_rest.insert(redacted.to_owned(), Some(End::Dropped));
+    three.compare(&copy, 1);
+    assert_eq!(three.totals().faults, 1, "it was not to be dropped");
+    assert_eq!(three.compare(&Copy::default(), 2).lost, 2, "the event is gone before its deliveries came to an end");
+    assert_eq!(three.lost(), 2);
+}

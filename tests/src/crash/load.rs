@@ -1,0 +1,186 @@
+//! What is sent, and what has to come of it: a function of the seed and the event's number, so that whoever receives
+//! something can tell what it should have been.
+
+use serde_json::{Value, json};
+
+use super::random::Random;
+use crate::signature::hmac_hex;
+
+/// The secret of the redacting filter.
+pub const SALT: &str = "salt-of-the-crash-suite";
+/// The types that are sent, each with the same share.
+pub const TYPES: [&str; 3] = ["session-revoked", "credential-change", "assurance-level-change"];
+/// The one that the selecting filter drops.
+pub const DROPPED_TYPE: usize = 1;
+
+/// Where events come in: tenant and source.
+pub const SOURCES: [(&str, &str); 4] = [("acme", "idp"), ("acme", "bulk"), ("globex", "idp"), ("globex", "rare")];
+
+/// How a receiver behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Takes everything at once.
+    Prompt,
+    /// Takes everything after a while.
+    Slow,
+    /// Takes a delivery at the first, second or third attempt.
+    Flaky,
+    /// Takes nothing.
+    Refusing,
+}
+
+/// What becomes of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// It arrives.
+    Delivered,
+    /// A filter drops it.
+    Dropped,
+    /// Its receiver never takes it.
+    Dead,
+}
+
+/// A subscription of the run.
+#[derive(Debug)]
+pub struct Target {
+    /// Its name in what is printed.
+    pub name: &'static str,
+    /// Whose.
+    pub tenant: &'static str,
+    /// Of which sources, as places in [`SOURCES`].
+    pub sources: &'static [usize],
+    /// How its receiver behaves.
+    pub behaviour: Behaviour,
+    /// Its filter.
+    pub filter: Option<&'static str>,
+    /// The waits between attempts, in seconds.
+    pub retry: &'static [u32],
+}
+
+/// Long enough that no flaky receiver, and none that a kill cut off, ends as a dead letter.
+const PATIENT: &[u32] = &[1; 25];
+
+/// All subscriptions.
+pub const TARGETS: [Target; 6] = [
+    Target {
+        name: "plain",
+        tenant: "acme",
+        sources: &[0, 1],
+        behaviour: Behaviour::Prompt,
+        filter: None,
+        retry: PATIENT,
+    },
+    Target {
+        name: "redacted",
+        tenant: "acme",
+        sources: &[0],
+        behaviour: Behaviour::Prompt,
+        filter: Some("redact-claims"),
+        retry: PATIENT,
+    },
+    Target { name: "slow", tenant: "acme", sources: &[1], behaviour: Behaviour::Slow, filter: None, retry: PATIENT },
+    Target {
+        name: "selected",
+        tenant: "globex",
+        sources: &[2, 3],
+        behaviour: Behaviour::Prompt,
+        filter: Some("drop-by-type"),
+        retry: PATIENT,
+    },
+    Target {
+        name: "flaky",
+        tenant: "globex",
+        sources: &[2],
+        behaviour: Behaviour::Flaky,
+        filter: None,
+        retry: PATIENT,
+    },
+    Target {
+        name: "refusing",
+        tenant: "globex",
+        sources: &[3],
+        behaviour: Behaviour::Refusing,
+        filter: None,
+        retry: &[1],
+    },
+];
+
+impl Target {
+    /// The chain as the API takes it.
+    pub fn chain(&self) -> Value {
+        match self.filter {
+            Some("redact-claims") => json!([{"filter": "redact-claims", "secrets": {"salt": SALT}}]),
+            Some(name) => json!([{"filter": name, "config": {"drop": [uri(DROPPED_TYPE)]}}]),
+            None => json!([]),
+        }
+    }
+
+    /// What becomes of an event here.
+    pub fn end_of(&self, event: &Sent) -> End {
+        match (self.filter, self.behaviour) {
+            (Some("drop-by-type"), _) if event.kind == DROPPED_TYPE => End::Dropped,
+            (_, Behaviour::Refusing) => End::Dead,
+            _ => End::Delivered,
+        }
+    }
+
+    /// The claims that have to arrive here.
+    pub fn claims_of(&self, event: &Sent) -> Value {
+        let mut claims = event.claims();
+        if self.filter == Some("redact-claims") {
+            let hash = &hmac_hex(SALT, event.email().as_bytes())[..32];
+            claims["sub_id"] = json!({"format": "opaque", "id": format!("hmac:{hash}")});
+        }
+        claims
+    }
+}
+
+/// An event as it is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent {
+    /// Its number, which is in its `jti`.
+    pub number: u64,
+    /// Its source, as a place in [`SOURCES`].
+    pub source: usize,
+    /// Its type, as a place in [`TYPES`].
+    pub kind: usize,
+    padding: usize,
+}
+
+impl Sent {
+    /// The event of that number in the run of that seed.
+    pub fn new(seed: u64, number: u64) -> Self {
+        let mut random = Random::new(seed, number.wrapping_add(1 << 32));
+        let source = [0, 0, 0, 1, 1, 2, 2, 2, 2, 3][random.below(10) as usize];
+        let kind = random.below(TYPES.len() as u64) as usize;
+        // Small ones mostly, as events are; some large, so that the log grows and checkpoints come.
+        let padding = if random.below(8) == 0 { random.below(24_000) } else { random.below(1_500) } as usize;
+        Self { number, source, kind, padding }
+    }
+
+    /// The number in a `jti`.
+    pub fn number_of(jti: &str) -> Option<u64> {
+        jti.strip_prefix("crash-")?.parse().ok()
+    }
+
+    fn email(&self) -> String {
+        format!("user{}@example.com", self.number % 97)
+    }
+
+    /// Its claims.
+    pub fn claims(&self) -> Value {
+        let words = "lorem ".repeat(self.padding / 6);
+        json!({
+            "iss": "https://idp.example.com/",
+            "jti": format!("crash-{}", self.number),
+            "iat": 1_615_305_159,
+            "aud": "https://sp.example.com/caep",
+            "sub_id": {"format": "email", "email": self.email()},
+            "events": {uri(self.kind): {"event_timestamp": 1_615_304_991, "reason_admin": {"en": words}}},
+        })
+    }
+}
+
+fn uri(kind: usize) -> String {
+    format!("https://schemas.openid.net/secevent/caep/event-type/{}", TYPES[kind])
+}

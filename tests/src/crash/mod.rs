@@ -1,0 +1,271 @@
+//! The crash suite: a real host under load, killed again and again, and a record outside it of what it accepted and
+//! what arrived. `host/docs/crash.md` says what a run does and how its last line is read.
+
+pub mod copy;
+pub mod first;
+pub mod kill;
+pub mod load;
+pub mod powercut;
+pub mod random;
+pub mod receivers;
+pub mod record;
+pub mod report;
+pub mod senders;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use copy::Copy;
+use kill::Plan;
+use load::{SOURCES, TARGETS};
+use powercut::PowerCut;
+use random::Random;
+use receivers::Receivers;
+use record::Record;
+use report::{PHASES, Summary};
+use senders::Senders;
+
+use crate::host::Host;
+use crate::source::Seed;
+
+/// Seconds that the host keeps events at rest while it is killed. No process of a run lives as long, so that what
+/// retention takes was at rest in a copy before.
+const RETENTION_S: i64 = 10;
+/// Seconds for the last deliveries to come to rest.
+const DRAIN_S: u64 = 300;
+/// Starts that the last deliveries may take.
+const DRAIN_STARTS: usize = 5;
+
+/// What a run is asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Kills.
+    pub kills: usize,
+    /// Draws the load, the kills and what a cut undoes. Instants are not repeated exactly, all else is.
+    pub seed: u64,
+    /// Cut the power instead of killing the process.
+    pub power_cut: bool,
+    /// A disk that answers a sync and does not do it. Ends with the first loss. Cuts the power.
+    pub no_fsync: bool,
+    /// Senders at once.
+    pub senders: u64,
+    /// Longest pause of a sender between two events, in milliseconds.
+    pub pause_ms: u64,
+    /// Whether kills wait for a phase for up to seconds, or come soon.
+    pub aimed: bool,
+}
+
+impl Options {
+    /// A run of so many kills.
+    pub fn new(kills: usize, seed: u64) -> Self {
+        Self { kills, seed, power_cut: false, no_fsync: false, senders: 6, pause_ms: 25, aimed: true }
+    }
+}
+
+/// Runs it; `tell` is told a line now and then. An error is what kept the run from its end, in words.
+pub async fn run(options: Options, mut tell: impl FnMut(String)) -> Result<Summary, String> {
+    let record = Arc::new(Record::default());
+    let receivers = Receivers::start(options.seed, &record).await;
+    let mut host = Host::with()
+        .config(&format!(
+            "[data]\nretention_s = {RETENTION_S}\nretention_every_s = 1\n\
+             [quota]\nwall_ms_max = 30000\nfilter_faults_max = 0\n\
+             [log]\nlevel = \"info,setgate::app=debug\""
+        ))
+        .start()
+        .await;
+    let sources = set_up(&host, &receivers, &record).await;
+    let stopped = host.terminate().await;
+    if !stopped.success() {
+        return Err(format!("the host was told to stop and ended with {stopped}:\n{}", host.log()));
+    }
+    let cut = options.power_cut || options.no_fsync;
+    let cut = cut.then(|| PowerCut::build(&host.path(""), options.no_fsync)).transpose()?;
+    let senders = Senders::start(options.senders, options.pause_ms, options.seed, sources, &record);
+    let mut run = Run {
+        random: Random::new(options.seed, 1),
+        summary: Summary { seed: options.seed, undone: cut.is_some().then_some((0, 0)), ..Summary::default() },
+        cut,
+        record,
+        receivers,
+        host,
+        options,
+    };
+    while run.summary.kills < run.options.kills {
+        run.live_and_die(&senders).await?;
+        if run.summary.kills.is_multiple_of(10) {
+            tell(run.line());
+        }
+        if run.options.no_fsync && run.record.lost() > 0 {
+            // What is lost will never come to rest; that it was lost is the end of this run.
+            drop(senders);
+            run.summary.totals = run.record.totals();
+            run.summary.totals.lost = run.record.lost();
+            return Ok(run.summary);
+        }
+    }
+    run.drain(senders).await?;
+    run.summary.totals = run.record.totals();
+    Ok(run.summary)
+}
+
+async fn set_up(host: &Host, receivers: &Receivers, record: &Record) -> Vec<crate::source::Source> {
+    let mut tenants = std::collections::BTreeMap::new();
+    for (name, _) in SOURCES {
+        if !tenants.contains_key(name) {
+            tenants.insert(name, host.tenant(name).await);
+        }
+    }
+    let mut sources = Vec::new();
+    for (tenant, source) in SOURCES {
+        sources.push(tenants[tenant].source(source, Seed::Open).await);
+    }
+    let mut ids = Vec::new();
+    for (place, target) in TARGETS.iter().enumerate() {
+        let tenant = &tenants[target.tenant];
+        if let Some(filter) = target.filter {
+            tenant.filter(filter).await;
+        }
+        let names: Vec<_> = target.sources.iter().map(|source| SOURCES[*source].1).collect();
+        let asked = tenant.subscribe_url(&receivers.urls[place]).chain(target.chain()).retry(target.retry);
+        // One of them signs with a key pair.
+        let asked = asked.with("sources", names.into()).signing("standard", target.name == "plain");
+        let subscription = asked.create().await;
+        receivers.trust(place, subscription.trust);
+        ids.push(subscription.id);
+    }
+    record.subscribed(&ids);
+    sources
+}
+
+struct Run {
+    options: Options,
+    random: Random,
+    host: Host,
+    receivers: Receivers,
+    record: Arc<Record>,
+    cut: Option<PowerCut>,
+    summary: Summary,
+}
+
+impl Run {
+    /// One process: started, killed, and its ledger looked at.
+    async fn live_and_die(&mut self, senders: &Senders) -> Result<(), String> {
+        if let Some(cut) = &self.cut {
+            cut.prepare(&mut self.host, self.random.draw())?;
+        }
+        let plan = Plan::draw(&mut self.random, self.options.aimed);
+        let from = self.host.logged();
+        self.host.launch();
+        let life = kill::wait(&plan, &mut self.host, senders, &self.record, from).await?;
+        let (unanswered, receiving) = (senders.unanswered(), self.record.receiving());
+        let undone = self.kill().await?;
+        let round = self.host.last_logged(from, &["retention begins", "retention ends"]);
+        let in_retention = round.is_some_and(|line| line.contains("retention begins"));
+        let checkpointing = undone
+            .map_or_else(|| copy::is_checkpointing(&self.ledger(), life.recovered), |undone| undone.checkpointing);
+        if !self.receivers.are_left_alone().await {
+            self.record.fault("a receiver's connection stayed open after the host was killed".to_owned());
+        }
+        self.summary.kills += 1;
+        let number = self.summary.kills;
+        let folder = self.ledger();
+        let copy = tokio::task::spawn_blocking(move || Copy::read(&folder, RETENTION_S * 1_000)).await;
+        let copy = copy.map_err(|error| error.to_string())?.map_err(|error| format!("kill {number}: {error}"))?;
+        for damage in &copy.damage {
+            self.record.fault(format!("kill {number}: {damage}"));
+        }
+        let shown = self.record.compare(&copy, number);
+        let hit = [
+            life.listened && unanswered > 0,
+            copy.behind_cursor > 0,
+            shown.unfiltered > 0,
+            life.listened && receiving > 0,
+            shown.taken_unsettled > 0,
+            checkpointing,
+            in_retention && copy.past > 0,
+            !life.listened,
+        ];
+        for (phase, hit) in PHASES.into_iter().zip(hit) {
+            *self.summary.phases.entry(phase).or_default() += usize::from(hit);
+        }
+        if let (Some(undone), Some(sum)) = (undone, &mut self.summary.undone) {
+            *sum = (sum.0 + undone.undone, sum.1 + undone.pending);
+        }
+        Ok(())
+    }
+
+    async fn kill(&mut self) -> Result<Option<powercut::Undone>, String> {
+        let undone = match &self.cut {
+            None => {
+                self.host.kill9().await;
+                None
+            }
+            Some(cut) => {
+                let pipe = cut.cut().map_err(|error| format!("the power cannot be cut: {error}"))?;
+                let status = self.host.ended().await;
+                drop(pipe);
+                if std::os::unix::process::ExitStatusExt::signal(&status) != Some(9) {
+                    return Err(format!("the power was cut, and the host ended with {status}:\n{}", self.host.log()));
+                }
+                Some(cut.report()?)
+            }
+        };
+        self.host.read_to_the_end().await;
+        Ok(undone)
+    }
+
+    /// Lets everything come to rest, in a host that forgets nothing any more, and compares.
+    async fn drain(&mut self, senders: Senders) -> Result<(), String> {
+        self.host.set_env("SETGATE_DATA__RETENTION_S", "864000");
+        if self.cut.take().is_some() {
+            self.host.set_env("LD_PRELOAD", "");
+        }
+        self.host.start_again().await;
+        senders.stop().await;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(DRAIN_S);
+        for _ in 0..DRAIN_STARTS {
+            // Dropped and dead deliveries are seen in the ledger only; what is left of the rest is soon gone.
+            let mut unchanged = 0;
+            let mut before = usize::MAX;
+            while unchanged < 15 && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                let open = self.record.open();
+                unchanged = if open == before && self.record.receiving() == 0 { unchanged + 1 } else { 0 };
+                before = open;
+            }
+            let stopped = self.host.terminate().await;
+            if !stopped.success() {
+                return Err(format!("the host was told to stop and ended with {stopped}:\n{}", self.host.log()));
+            }
+            let copy = Copy::read(&self.ledger(), RETENTION_S * 1_000)?;
+            for damage in &copy.damage {
+                self.record.fault(format!("at the end: {damage}"));
+            }
+            self.record.compare(&copy, self.summary.kills);
+            if copy.behind_cursor == 0 && copy.due.is_empty() {
+                return Ok(());
+            }
+            self.host.start_again().await;
+        }
+        Err("deliveries are due for ever".to_owned())
+    }
+
+    fn ledger(&self) -> PathBuf {
+        self.host.data().join("ledger")
+    }
+
+    fn line(&self) -> String {
+        let totals = self.record.totals();
+        format!(
+            "{:>4} kills: {} accepted, {} delivered, {} under way, {} copies; {}",
+            self.summary.kills,
+            totals.accepted,
+            totals.delivered,
+            self.record.open(),
+            totals.duplicates,
+            self.summary.phases()
+        )
+    }
+}

@@ -1,0 +1,86 @@
+//! The power cut: the library of `tests/powercut`, preloaded into the host, and the pipe that sets it off.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::host::Host;
+use crate::place;
+
+/// The library and where it is told.
+pub struct PowerCut {
+    library: PathBuf,
+    pipe: PathBuf,
+    report: PathBuf,
+    no_fsync: bool,
+}
+
+/// What a cut undid.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Undone {
+    /// Writes that were not synced.
+    pub pending: u64,
+    /// Of them, those undone in whole or in part.
+    pub undone: u64,
+    /// The ledger's file itself had writes that were not synced: a checkpoint was under way.
+    pub checkpointing: bool,
+}
+
+impl PowerCut {
+    /// Builds the library with `cc` into `folder`. In words, where that fails.
+    pub fn build(folder: &Path, no_fsync: bool) -> Result<Self, String> {
+        let library = folder.join("powercut.so");
+        let source = place::root().join("tests/powercut/powercut.c");
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
+            .arg(&library)
+            .arg(&source);
+        let built = cc.output().map_err(|error| format!("`cc` cannot be started: {error}"))?;
+        if !built.status.success() {
+            return Err(format!("{}: {}", source.display(), String::from_utf8_lossy(&built.stderr)));
+        }
+        Ok(Self { library, pipe: folder.join("cut"), report: folder.join("cut.report"), no_fsync })
+    }
+
+    /// Sets the next start of the host up for a cut drawn from `seed`.
+    pub fn prepare(&self, host: &mut Host, seed: u64) -> Result<(), String> {
+        for file in [&self.pipe, &self.report] {
+            let _was_not_there = std::fs::remove_file(file);
+        }
+        let made = Command::new("mkfifo").arg(&self.pipe).status().map_err(|error| format!("mkfifo: {error}"))?;
+        if !made.success() {
+            return Err(format!("mkfifo {}: {made}", self.pipe.display()));
+        }
+        let text = |path: &Path| path.to_str().expect("a temporary folder's name is text").to_owned();
+        host.set_env("LD_PRELOAD", &text(&self.library));
+        host.set_env("SETGATE_POWERCUT_DIR", &text(&host.data()));
+        host.set_env("SETGATE_POWERCUT_PIPE", &text(&self.pipe));
+        host.set_env("SETGATE_POWERCUT_REPORT", &text(&self.report));
+        host.set_env("SETGATE_POWERCUT_SEED", &seed.to_string());
+        host.set_env("SETGATE_POWERCUT_NO_FSYNC", if self.no_fsync { "1" } else { "0" });
+        Ok(())
+    }
+
+    /// Cuts the power. The pipe is to be held until the process has ended: the byte waits in it.
+    pub fn cut(&self) -> std::io::Result<File> {
+        // For reading too, so that it opens although nobody reads yet.
+        let mut pipe = OpenOptions::new().read(true).write(true).open(&self.pipe)?;
+        pipe.write_all(b"x")?;
+        Ok(pipe)
+    }
+
+    /// What the last cut undid.
+    pub fn report(&self) -> Result<Undone, String> {
+        let text = std::fs::read_to_string(&self.report).map_err(|error| format!("no report of the cut: {error}"))?;
+        let number = |name: &str| {
+            let last = text.lines().last()?;
+            last.split(' ').find_map(|word| word.strip_prefix(name)?.parse().ok())
+        };
+        Ok(Undone {
+            pending: number("pending=").ok_or_else(|| text.clone())?,
+            undone: number("undone=").ok_or_else(|| text.clone())?,
+            checkpointing: text.lines().any(|line| line.starts_with("file=ledger.db ")),
+        })
+    }
+}

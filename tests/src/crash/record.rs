@@ -1,0 +1,283 @@
+//! The record outside the host: what it accepted, what arrived, and what follows from both. Nothing in it is asked of
+//! the host's own memory; what the ledger says is read from a copy that a kill left.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::copy::Copy;
+use super::load::{End, Sent, TARGETS};
+
+/// Faults that are kept in words; the rest is counted.
+const FAULTS_KEPT: usize = 20;
+
+/// The record of a run, shared by senders, receivers and who kills.
+#[derive(Debug, Default)]
+pub struct Record(Mutex<Book>);
+
+/// How the last request for a delivery ended, seen from its receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Last {
+    /// Not answered: it is at work, or its sender went away.
+    #[default]
+    Unanswered,
+    /// With a 2xx.
+    Taken,
+    /// With an error.
+    Refused,
+}
+
+/// What arrived under one `webhook-id`.
+#[derive(Debug, Default)]
+struct Arrivals {
+    count: u64,
+    taken: u64,
+    refused: u64,
+    last: Last,
+    body: u64,
+    /// It was in flight at a kill since the last arrival: another copy is to be expected.
+    excused: bool,
+}
+
+/// A delivery that an acceptance promised.
+#[derive(Debug)]
+struct Promise {
+    end: End,
+    /// It is where it has to be.
+    kept: bool,
+    lost: bool,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    /// The parts of subscriptions' ids behind the prefix, in the order of [`TARGETS`].
+    subscriptions: Vec<String>,
+    accepted: BTreeSet<String>,
+    /// Accepted events with a promise that is not kept yet.
+    open: BTreeMap<String, Vec<String>>,
+    promises: HashMap<String, Promise>,
+    arrivals: HashMap<String, Arrivals>,
+    duplicates: u64,
+    misplaced: u64,
+    faults: u64,
+    said: Vec<String>,
+    receiving: u64,
+    taken: u64,
+}
+
+/// What a copy showed beside the record.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shown {
+    /// Deliveries that a receiver took and the ledger has as due.
+    pub taken_unsettled: usize,
+    /// Deliveries whose filter has not run.
+    pub unfiltered: usize,
+    /// Deliveries that this copy shows to be lost.
+    pub lost: usize,
+}
+
+/// The record in numbers.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    /// Events answered 202.
+    pub accepted: usize,
+    /// Deliveries that arrived as they had to.
+    pub delivered: usize,
+    /// Deliveries dropped by a filter, as they had to be.
+    pub dropped: usize,
+    /// Deliveries that ended as dead letters, as they had to.
+    pub dead: usize,
+    /// Deliveries that an acceptance promised and that are nowhere.
+    pub lost: usize,
+    /// Copies that came after a 2xx.
+    pub duplicates: u64,
+    /// Of them, those that no kill explains.
+    pub misplaced: u64,
+    /// Everything else that was wrong.
+    pub faults: u64,
+    /// The first faults, in words.
+    pub said: Vec<String>,
+}
+
+impl Record {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says which subscriptions there are, by their ids.
+    pub fn subscribed(&self, ids: &[String]) {
+        self.book().subscriptions = ids.iter().map(|id| body_of(id).to_owned()).collect();
+    }
+
+    /// An event was answered 202.
+    pub fn accepted(&self, event: &str, sent: &Sent) {
+        let mut book = self.book();
+        if !book.accepted.insert(event.to_owned()) {
+            return;
+        }
+        let matching = TARGETS.iter().enumerate().filter(|(_, target)| target.sources.contains(&sent.source));
+        let promised: Vec<_> = matching
+            .map(|(place, target)| {
+                (format!("dlv_{}_{}_0", body_of(event), book.subscriptions[place]), target.end_of(sent))
+            })
+            .collect();
+        for (id, end) in &promised {
+            let kept = *end == End::Delivered && book.arrivals.get(id).is_some_and(|arrivals| arrivals.taken > 0);
+            book.promises.insert(id.clone(), Promise { end: *end, kept, lost: false });
+        }
+        book.open.insert(event.to_owned(), promised.into_iter().map(|(id, _)| id).collect());
+    }
+
+    /// A request arrived whole. Gives how many of the same id were refused before.
+    pub fn arrived(&self, id: &str, body: &[u8]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        body.hash(&mut hasher);
+        let digest = hasher.finish();
+        let mut book = self.book();
+        book.receiving += 1;
+        let arrivals = book.arrivals.entry(id.to_owned()).or_default();
+        let (first, same) = (arrivals.count == 0, arrivals.body == digest);
+        let (again, excused) = (arrivals.taken > 0, arrivals.excused);
+        arrivals.body = digest;
+        arrivals.count += 1;
+        arrivals.last = Last::Unanswered;
+        arrivals.excused = false;
+        let refused = arrivals.refused;
+        if !first && !same {
+            book.fault(format!("{id}: two copies with different bytes"));
+        }
+        if again {
+            book.duplicates += 1;
+            if !excused {
+                book.misplaced += 1;
+                book.fault(format!("{id}: a second copy after a 2xx, and no kill in between explains it"));
+            }
+        }
+        refused
+    }
+
+    /// A request ended: with a status, or its sender went away first.
+    pub fn ended(&self, id: &str, status: Option<u16>) {
+        let mut book = self.book();
+        book.receiving -= 1;
+        let Some(arrivals) = book.arrivals.get_mut(id) else { return };
+        match status {
+            Some(200..300) => {
+                arrivals.last = Last::Taken;
+                arrivals.taken += 1;
+                book.taken += 1;
+                if let Some(promise) = book.promises.get_mut(id) {
+                    promise.kept |= promise.end == End::Delivered;
+                }
+            }
+            Some(_) => {
+                arrivals.last = Last::Refused;
+                arrivals.refused += 1;
+            }
+            None => {}
+        }
+    }
+
+    /// Something was wrong.
+    pub fn fault(&self, what: String) {
+        self.book().fault(what);
+    }
+
+    /// Requests that receivers are at work on.
+    pub fn receiving(&self) -> u64 {
+        self.book().receiving
+    }
+
+    /// Requests that receivers have taken.
+    pub fn taken(&self) -> u64 {
+        self.book().taken
+    }
+
+    /// Accepted events that are not where they have to be. Forgets those that are.
+    pub fn open(&self) -> usize {
+        let mut book = self.book();
+        let Book { open, promises, .. } = &mut *book;
+        open.retain(|_, ids| ids.iter().any(|id| !promises[id].kept));
+        open.len()
+    }
+
+    /// Reads what a kill, or an end, left. `number` is said with what is lost.
+    pub fn compare(&self, copy: &Copy, number: usize) -> Shown {
+        let mut shown = Shown::default();
+        let mut book = self.book();
+        for (id, due) in &copy.due {
+            let filters = book.subscriptions.iter().position(|subscription| id.contains(subscription.as_str()));
+            let filters = filters.is_some_and(|place| TARGETS[place].filter.is_some());
+            shown.unfiltered += usize::from(filters && !due.filtered);
+            if let Some(arrivals) = book.arrivals.get_mut(id) {
+                arrivals.excused |= arrivals.last != Last::Refused;
+                shown.taken_unsettled += usize::from(arrivals.last == Last::Taken);
+            }
+        }
+        for (id, end) in &copy.at_rest {
+            let Some(promise) = book.promises.get_mut(id) else { continue };
+            match end {
+                Some(end) if *end == promise.end => promise.kept |= promise.end != End::Delivered,
+                other => {
+                    let wanted = promise.end;
+                    book.fault(format!("{id} ended as {other:?}, and was to end as {wanted:?}"));
+                }
+            }
+        }
+        let Book { open, promises, .. } = &mut *book;
+        open.retain(|event, ids| {
+            ids.retain(|id| !promises[id].kept);
+            if ids.is_empty() {
+                return false;
+            }
+            // A round of retention takes only what is at rest, and then the promise was kept before.
+            if !copy.events.contains(event) {
+                for id in ids.drain(..) {
+                    promises.get_mut(&id).expect("it was promised").lost = true;
+                    shown.lost += 1;
+                }
+            }
+            !ids.is_empty()
+        });
+        if shown.lost > 0 {
+            book.said.push(format!("kill {number}: {} accepted deliveries are gone", shown.lost));
+        }
+        shown
+    }
+
+    /// The record at the end, where everything has come to rest: what is not where it has to be is lost.
+    pub fn totals(&self) -> Totals {
+        let book = self.book();
+        let kept = |end: End| book.promises.values().filter(|promise| promise.end == end && promise.kept).count();
+        Totals {
+            accepted: book.accepted.len(),
+            delivered: kept(End::Delivered),
+            dropped: kept(End::Dropped),
+            dead: kept(End::Dead),
+            lost: book.promises.values().filter(|promise| !promise.kept).count(),
+            duplicates: book.duplicates,
+            misplaced: book.misplaced,
+            faults: book.faults,
+            said: book.said.clone(),
+        }
+    }
+
+    /// Deliveries known to be lost before the end.
+    pub fn lost(&self) -> usize {
+        self.book().promises.values().filter(|promise| promise.lost).count()
+    }
+}
+
+impl Book {
+    fn fault(&mut self, what: String) {
+        self.faults += 1;
+        if self.said.len() < FAULTS_KEPT {
+            self.said.push(what);
+        }
+    }
+}
+
+/// An id without its prefix.
+fn body_of(id: &str) -> &str {
+    id.split_once('_').map_or(id, |(_, body)| body)
+}
