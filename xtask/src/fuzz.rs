@@ -1,5 +1,6 @@
 //! `cargo xtask fuzz`: the fuzz targets of `host/fuzz`, where there is what it takes to run them.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -31,7 +32,9 @@ pub(crate) fn command(arguments: &[String]) -> Result<()> {
     tools()?;
     for target in targets {
         println!("fuzzing `{target}` for {seconds} s");
-        run::run(cargo_fuzz().args(["run", "--fuzz-dir", "host/fuzz", "--sanitizer", "none", target, "--"]).args([
+        let corpus = unpack(target)?;
+        let run = ["run", "--fuzz-dir", "host/fuzz", "--sanitizer", "none", target];
+        run::run(cargo_fuzz().args(run).arg(corpus).arg("--").args([
             format!("-max_total_time={seconds}"),
             format!("-timeout={INPUT_SECONDS_MAX}"),
             format!("-rss_limit_mb={MEMORY_MB_MAX}"),
@@ -40,6 +43,25 @@ pub(crate) fn command(arguments: &[String]) -> Result<()> {
         .with_context(|| format!("`{target}` broke a promise, or could not be built"))?;
     }
     Ok(())
+}
+
+/// The committed corpus of a target as the fuzzer wants it, a file an input. It adds what it finds on its way.
+fn unpack(target: &str) -> Result<PathBuf> {
+    let fuzz = run::root().join("host/fuzz");
+    let packed = fuzz.join("corpus").join(format!("{target}.hex"));
+    let folder = fuzz.join("target/corpus").join(target);
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let inputs = std::fs::read_to_string(&packed).with_context(|| packed.display().to_string())?;
+    for (line, input) in (1..).zip(inputs.lines()) {
+        let bytes = bytes(input).with_context(|| format!("{}, line {line}: not hexadecimal", packed.display()))?;
+        std::fs::write(folder.join(format!("line-{line:04}")), bytes)?;
+    }
+    Ok(folder)
+}
+
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    let pairs = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2));
+    pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
 }
 
 /// Which targets, and for how many seconds each.
@@ -90,6 +112,16 @@ mod tests {
 
     fn given(line: &str) -> Result<(Vec<&'static str>, u32)> {
         read(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_corpus_is_hexadecimal() {
+        assert_eq!(bytes("00ff10"), Some(vec![0, 255, 16]));
+        assert_eq!((bytes("0"), bytes("0g"), bytes("")), (None, None, Some(Vec::new())));
+        for target in TARGETS {
+            let folder = unpack(target).unwrap();
+            assert!(std::fs::read_dir(folder).unwrap().count() > 10, "{target}");
+        }
     }
 
     #[test]

@@ -21,14 +21,13 @@ mod tests {
         let targets: [(&str, Target); 4] =
             [("upload", super::upload), ("set", super::set), ("ingest", super::ingest), ("verdict", super::verdict)];
         for (name, target) in targets {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
-            let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
-            files.sort();
-            assert!(files.len() > 10, "{} is a corpus", folder.display());
-            for file in files {
-                let bytes = std::fs::read(&file).unwrap();
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(format!("{name}.hex"));
+            let corpus = std::fs::read_to_string(&file).unwrap();
+            assert!(corpus.lines().count() > 10, "{} is a corpus", file.display());
+            for (line, input) in (1..).zip(corpus.lines()) {
+                let bytes = hex::decode(input).unwrap_or_else(|error| panic!("{name}.hex, line {line}: {error}"));
                 let kept = std::panic::catch_unwind(|| target(&bytes)).is_ok();
-                assert!(kept, "{} breaks what the panic before this one says", file.display());
+                assert!(kept, "{name}.hex, line {line}, breaks what the panic before this one says");
             }
         }
     }
