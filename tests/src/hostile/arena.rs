@@ -35,8 +35,9 @@ impl Arena {
     pub async fn start(options: &Options) -> Self {
         let config = format!(
             "[sandbox]\ninstances_max = {INSTANCES_MAX}\n{}\n\
-             [delivery]\nin_flight_per_endpoint_max = {IN_FLIGHT_MAX}\n",
+             [delivery]\nin_flight_per_endpoint_max = {IN_FLIGHT_MAX}\n{}",
             options.lift.map_or_else(own_share, |lift| lift.sandbox_over(&own_share())),
+            super::flood::SETTINGS,
         );
         Self {
             host: Host::with().config(&config).start().await,

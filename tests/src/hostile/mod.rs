@@ -26,6 +26,7 @@ mod calls;
 mod compile;
 mod crash;
 pub mod encode;
+mod flood;
 pub mod guest;
 pub mod lift;
 pub mod neighbour;
@@ -59,6 +60,7 @@ pub fn classes() -> Vec<Class> {
         calls::CLASSES,
         returns::CLASSES,
         shared::CLASSES,
+        flood::CLASSES,
         crash::CLASSES,
     ]
     .concat()
