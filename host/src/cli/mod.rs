@@ -47,7 +47,7 @@ enum FilterCommand {
     /// delivery again (--delivery) and say whether it comes to the same.
     Run(Box<filter::RunArgs>),
     #[command(flatten)]
-    Hosted(rollout::Command),
+    Hosted(Box<rollout::Command>),
 }
 
 /// Runs the program.
@@ -69,7 +69,7 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => crate::demo::run(args).await,
             Command::Filter(FilterCommand::Check { file }) => filter::check(&file).await,
             Command::Filter(FilterCommand::Run(args)) => filter::run(*args).await,
-            Command::Filter(FilterCommand::Hosted(command)) => rollout::run(command).await,
+            Command::Filter(FilterCommand::Hosted(command)) => rollout::run(*command).await,
             Command::Emit(args) => emit::run(args).await,
             Command::CompileFilter => unreachable!("returned above"),
         }

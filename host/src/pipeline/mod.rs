@@ -106,7 +106,6 @@ pub struct Parts {
 
 impl Parts {
     /// From what `app` built.
-    #[expect(clippy::too_many_arguments, reason = "the parts of the data plane, named by their types")]
     pub fn new(
         ledger: Ledger,
         sandbox: Sandbox,
