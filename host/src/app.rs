@@ -107,6 +107,7 @@ pub async fn start_with(
         },
         fuel_slice: settings.fuel_slice,
         memory_bytes_max: settings.memory_bytes_max,
+        stack_bytes_max: settings.stack_bytes_max,
         table_elements_max: settings.table_elements_max,
         keep_resident_bytes: settings.keep_resident_bytes,
         loaded_bytes_max: settings.loaded_bytes_max,

@@ -184,6 +184,8 @@ pub struct Sandbox {
     pub fuel_slice: u64,
     /// Bytes of linear memory that any tenant's quota can give: the size of a slot of the pool.
     pub memory_bytes_max: u64,
+    /// Bytes of stack for the WebAssembly frames of one call: what a guest's recursion may use before it traps.
+    pub stack_bytes_max: usize,
     /// Table elements that any tenant's quota can give.
     pub table_elements_max: u64,
     /// Bytes of a slot kept in memory between two calls, where the machine has no swap.
@@ -247,6 +249,7 @@ impl Default for Sandbox {
             guest_threads: 0,
             fuel_slice: 200_000,
             memory_bytes_max: 128 << 20,
+            stack_bytes_max: 512 << 10,
             table_elements_max: 20_000,
             keep_resident_bytes: 512 << 10,
             tables_bytes_max: 64 << 20,
@@ -423,6 +426,7 @@ impl Config {
             ("ingest.appends_max", self.ingest.appends_max),
             ("ingest.appends_per_tenant_max", self.ingest.appends_per_tenant_max),
             ("sandbox.instances_max", self.sandbox.instances_max as usize),
+            ("sandbox.stack_bytes_max", self.sandbox.stack_bytes_max),
             ("delivery.in_flight_max", self.delivery.in_flight_max),
             ("delivery.in_flight_per_tenant_max", self.delivery.in_flight_per_tenant_max),
             ("delivery.in_flight_per_endpoint_max", self.delivery.in_flight_per_endpoint_max),

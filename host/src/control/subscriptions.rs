@@ -1,21 +1,25 @@
 //! Subscriptions: who gets which events, through which filters, signed how.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod shapes;
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 
 use super::{Control, Error, Expected, over, room, short};
 use crate::crypto;
 use crate::domain::endpoint::Endpoint;
-use crate::domain::filter::{Binding, Grant, empty_object};
+use crate::domain::filter::Binding;
 use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId, TenantId};
-use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::{Sealed, Secret, binding_context, endpoint_context, signing_context};
-use crate::domain::subscription::{Format, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
-use crate::domain::time::Timestamp;
+use crate::domain::subscription::{Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
 use crate::ledger::TenantView;
 use crate::signing;
+
+pub use shapes::{
+    BindingInput, BindingView, EndpointInput, EndpointView, RotateInput, SigningInput, SigningKeyView, SigningView,
+    SubscriptionInput, SubscriptionOnce, SubscriptionView,
+};
+
+use shapes::show;
 
 /// Filters in one chain at the most.
 pub const CHAIN_MAX: usize = 16;
@@ -35,184 +39,6 @@ const TRIES: usize = 5;
 pub const HEADERS_MAX: usize = 32;
 /// Bytes of one header's value at the most.
 pub const HEADER_BYTES_MAX: usize = 4 << 10;
-
-/// What is asked for: the whole subscription, also when it is replaced.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SubscriptionInput {
-    /// What people call it.
-    #[serde(default)]
-    pub description: Option<String>,
-    /// Where its deliveries go.
-    pub endpoint: EndpointInput,
-    /// Which event types.
-    #[serde(default = "everything")]
-    pub events: Vec<Pattern>,
-    /// Which sources; empty: all.
-    #[serde(default)]
-    pub sources: Vec<SourceName>,
-    /// The filters, in order.
-    #[serde(default)]
-    pub chain: Vec<BindingInput>,
-    /// What the body is.
-    #[serde(default)]
-    pub format: Format,
-    /// How it is signed; when replacing, the keys stay unless the scheme changes.
-    #[serde(default)]
-    pub signing: SigningInput,
-    /// When a failed attempt is tried again, in seconds after the one before.
-    #[serde(default)]
-    pub retry: RetrySchedule,
-}
-
-/// An endpoint as it is sent in.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EndpointInput {
-    /// Its URL.
-    pub url: String,
-    /// Headers to send besides Setgate's own. When replacing, absent keeps all that are stored, and `null` as a value
-    /// keeps that one.
-    #[serde(default)]
-    pub headers: Option<BTreeMap<String, Option<Secret>>>,
-}
-
-/// An endpoint without the values of its headers.
-#[derive(Debug, Serialize)]
-pub struct EndpointView {
-    /// Its URL.
-    pub url: String,
-    /// Their names.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<String>,
-}
-
-fn everything() -> Vec<Pattern> {
-    vec![Pattern::try_from("*".to_owned()).expect("a literal pattern")]
-}
-
-/// A binding as it is sent in.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BindingInput {
-    /// Which filter.
-    pub filter: FilterName,
-    /// Settings: a JSON object.
-    #[serde(default = "empty_object")]
-    pub config: Box<RawValue>,
-    /// Secrets by name. Absent when replacing: those of the same filter's binding: of the first, where this
-    /// is its first, and so on.
-    #[serde(default)]
-    pub secrets: Option<BTreeMap<String, Secret>>,
-    /// What it is granted; absent: what the filter's active version needs.
-    #[serde(default)]
-    pub grants: Option<BTreeSet<Grant>>,
-    /// What happens when it faults.
-    #[serde(default)]
-    pub on_fault: crate::domain::verdict::FaultPolicy,
-}
-
-/// How deliveries are to be signed.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SigningInput {
-    /// Which headers.
-    #[serde(default = "standard")]
-    pub scheme: SigningScheme,
-    /// A secret of the receiver's; absent: one is made.
-    #[serde(default)]
-    pub secret: Option<Secret>,
-    /// For `standard` without a secret: make an ed25519 key (`v1a`) instead of a symmetric one.
-    #[serde(default)]
-    pub ed25519: bool,
-}
-
-fn standard() -> SigningScheme {
-    SigningScheme::Standard
-}
-
-impl Default for SigningInput {
-    fn default() -> Self {
-        Self { scheme: standard(), secret: None, ed25519: false }
-    }
-}
-
-/// What is asked for when a key is rotated.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RotateInput {
-    /// A secret of the receiver's; absent: one is made, of the kind of the newest key.
-    pub secret: Option<Secret>,
-    /// Make an ed25519 key; absent: of the kind of the newest key.
-    pub ed25519: Option<bool>,
-    /// Hours that the keys so far go on signing beside the new one; 24 where absent.
-    pub overlap_hours: Option<u32>,
-}
-
-/// A subscription as it is shown: without its secrets.
-#[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "as in `Subscription`")]
-pub struct SubscriptionView {
-    pub id: SubscriptionId,
-    pub description: Option<String>,
-    pub endpoint: EndpointView,
-    pub events: Vec<Pattern>,
-    pub sources: Vec<SourceName>,
-    pub chain: Vec<BindingView>,
-    pub format: Format,
-    pub signing: SigningView,
-    pub retry: RetrySchedule,
-    pub paused: Option<Pause>,
-    pub created_at: Timestamp,
-    pub updated_at: Timestamp,
-}
-
-/// A binding without its secrets.
-#[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "as in `Binding`")]
-pub struct BindingView {
-    pub filter: FilterName,
-    pub config: Box<RawValue>,
-    /// Their names.
-    pub secrets: Vec<String>,
-    pub grants: BTreeSet<Grant>,
-    pub on_fault: crate::domain::verdict::FaultPolicy,
-}
-
-/// A key ring without its secrets.
-#[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "as in `Signing`")]
-pub struct SigningView {
-    pub scheme: SigningScheme,
-    pub keys: Vec<SigningKeyView>,
-}
-
-/// A signing key without its secret.
-#[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "as in `SigningKey`")]
-pub struct SigningKeyView {
-    pub id: SigningKeyId,
-    /// For the receiver, where the key is ed25519.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub public: Option<String>,
-    pub created_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
-}
-
-/// A subscription with its version and, where a signing key was just made, that key: shown this once.
-#[derive(Debug, Serialize)]
-pub struct SubscriptionOnce {
-    /// The version, for `If-Match`.
-    #[serde(skip)]
-    pub version: u64,
-    /// What is shown later too.
-    #[serde(flatten)]
-    pub view: SubscriptionView,
-    /// The new signing secret.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub signing_secret: Option<String>,
-}
 
 impl Control {
     /// Makes a subscription.
@@ -558,40 +384,4 @@ fn take_sources(given: Vec<SourceName>, view: &TenantView) -> Result<Vec<SourceN
 
 fn not_found(id: SubscriptionId) -> Error {
     Error::NotFound(format!("subscription `{id}`"))
-}
-
-fn show(subscription: &Subscription) -> SubscriptionView {
-    let key = |key: &SigningKey| SigningKeyView {
-        id: key.id,
-        public: key.public.clone(),
-        created_at: key.created_at,
-        expires_at: key.expires_at,
-    };
-    let binding = |binding: &Binding| BindingView {
-        filter: binding.filter.clone(),
-        config: binding.config.clone(),
-        secrets: binding.secrets.keys().cloned().collect(),
-        grants: binding.grants.clone(),
-        on_fault: binding.on_fault,
-    };
-    SubscriptionView {
-        id: subscription.id,
-        description: subscription.description.clone(),
-        endpoint: EndpointView {
-            url: subscription.endpoint.url().to_string(),
-            headers: subscription.endpoint.headers().keys().chain(subscription.headers.keys()).cloned().collect(),
-        },
-        events: subscription.events.clone(),
-        sources: subscription.sources.clone(),
-        chain: subscription.chain.iter().map(binding).collect(),
-        format: subscription.format,
-        signing: SigningView {
-            scheme: subscription.signing.scheme,
-            keys: subscription.signing.keys.iter().map(key).collect(),
-        },
-        retry: subscription.retry.clone(),
-        paused: subscription.paused.clone(),
-        created_at: subscription.created_at,
-        updated_at: subscription.updated_at,
-    }
 }

@@ -19,11 +19,9 @@ const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 64;
 const MEMORIES_PER_COMPONENT_MAX: u32 = 2;
 /// Tables of one component. An adapted wasip1 component has two.
 const TABLES_PER_COMPONENT_MAX: u32 = 8;
-/// Stack for WebAssembly frames, in bytes: what a guest's recursion may use before it traps.
-const WASM_STACK_BYTES_MAX: usize = 512 << 10;
-/// Stack of one call, in bytes. The difference to [`WASM_STACK_BYTES_MAX`] is all that host functions have, and
-/// overflowing it aborts the process, so it is far more than they need.
-const CALL_STACK_BYTES: usize = WASM_STACK_BYTES_MAX + (1 << 20);
+/// Stack of one call beside that of its WebAssembly frames, in bytes: all that host functions have. Overflowing it aborts
+/// the process, so it is far more than they need.
+const HOST_STACK_BYTES: usize = 1 << 20;
 /// Frames named in a trap's record.
 const BACKTRACE_FRAMES_MAX: usize = 8;
 
@@ -52,9 +50,7 @@ pub(super) fn compile_config() -> Config {
         .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES_MAX))
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .generate_address_map(false)
-        .native_unwind_info(false)
-        .max_wasm_stack(WASM_STACK_BYTES_MAX)
-        .async_stack_size(CALL_STACK_BYTES);
+        .native_unwind_info(false);
     config
 }
 
@@ -99,7 +95,11 @@ pub(super) fn pooled(options: &Options) -> wasmtime::Result<Engine> {
             .async_stack_keep_resident(options.keep_resident_bytes.min(64 << 10));
     }
     let mut config = compile_config();
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    // Not what decides the machine code: an artefact loads whatever the stack.
+    config
+        .max_wasm_stack(options.stack_bytes_max)
+        .async_stack_size(options.stack_bytes_max.saturating_add(HOST_STACK_BYTES))
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&config)
 }
 

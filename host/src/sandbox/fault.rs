@@ -50,7 +50,10 @@ pub(super) fn from_engine(error: &wasmtime::Error, limits: &Limits, quota: &Quot
     }
     let cause = error.root_cause().to_string();
     let cause = cause.lines().next().unwrap_or_default();
-    let cause = cause.strip_prefix("wasm trap: ").unwrap_or(cause);
+    let cause = match error.downcast_ref::<Trap>() {
+        Some(Trap::StackOverflow) => "call stack exhausted (`stack_bytes_max`)",
+        _ => cause.strip_prefix("wasm trap: ").unwrap_or(cause),
+    };
     let detail = if frames.is_empty() { cause.to_owned() } else { format!("{cause}, in {frames}") };
     Fault::Trap { detail: said(&detail, redactor) }
 }

@@ -37,6 +37,8 @@ pub struct Options {
     pub fuel_slice: u64,
     /// Size of a slot for linear memory, in bytes: the most that any tenant's quota can give.
     pub memory_bytes_max: u64,
+    /// Bytes of stack for the WebAssembly frames of one call: what a guest's recursion may use before it traps.
+    pub stack_bytes_max: usize,
     /// Size of a slot for a table, in elements: the most that any tenant's quota can give.
     pub table_elements_max: u64,
     /// Bytes of a slot that stay in memory between two calls. Only used where the machine has no swap, see `engine`.
@@ -78,6 +80,7 @@ impl Options {
             guest_threads: GUEST_THREADS_PER_TURN * cores,
             fuel_slice: 200_000,
             memory_bytes_max: 128 << 20,
+            stack_bytes_max: 512 << 10,
             table_elements_max: 20_000,
             keep_resident_bytes: 512 << 10,
             loaded_bytes_max: 256 << 20,

@@ -56,14 +56,19 @@ pub(super) const CLASSES: &[Class] = &[
             Trial::of(&Guest::new(process).beside_taker().pages("160")).quota(quota).also(few_texts)
         },
     ),
-    class("deep-recursion", "a function that calls itself", rule("trap"), || {
+    class("deep-recursion", "a function that calls itself", limit("trap", "stack_bytes_max"), || {
         Trial::of(&Guest::new("(call $deep) unreachable").core("(func $deep (call $deep))"))
     }),
-    class("indirect-recursion", "a function that calls itself through a table", rule("trap"), || {
-        let core = "(type $f (func)) (table $t 1 funcref) (elem $t (i32.const 0) $deep)
+    class(
+        "indirect-recursion",
+        "a function that calls itself through a table",
+        limit("trap", "stack_bytes_max"),
+        || {
+            let core = "(type $f (func)) (table $t 1 funcref) (elem $t (i32.const 0) $deep)
             (func $deep (type $f) (call_indirect $t (type $f) (i32.const 0)))";
-        Trial::of(&Guest::new("(call $deep) unreachable").core(core))
-    }),
+            Trial::of(&Guest::new("(call $deep) unreachable").core(core))
+        },
+    ),
     class("stack-overflow", "a stack in linear memory that runs over its end", rule("trap"), || {
         let core = "(global $stack (mut i32) (i32.const 65536))
             (func $frame

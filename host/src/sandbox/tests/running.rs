@@ -155,7 +155,7 @@ async fn a_trap_says_what_and_where() {
     else {
         panic!("not a trap");
     };
-    assert!(detail.starts_with("call stack exhausted, in deep < deep"), "{detail}");
+    assert!(detail.starts_with("call stack exhausted (`stack_bytes_max`), in deep < deep"), "{detail}");
     for (process, says) in [
         ("(i32.load (i32.const -4))", "out of bounds"),
         ("(i32.div_u (i32.const 1) (i32.const 0))", "divide by zero"),

@@ -1,0 +1,235 @@
+use super::*;
+use crate::domain::event::EventSeq;
+use crate::domain::id::{DeliveryId, Digest, EventId};
+
+const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+const BOUNDS: Bounds = Bounds { in_flight_max: 8, per_tenant_max: 6, per_endpoint_max: 3, window_max: 4 };
+
+fn subscription(number: u128) -> SubscriptionId {
+    SubscriptionId::new(NOW, number)
+}
+
+fn delivery(tenant: &str, sub: u128, seq: i64, due_at: Timestamp) -> DueDelivery {
+    let id =
+        DeliveryId { event: EventId::new(NOW, seq.unsigned_abs().into()), subscription: subscription(sub), run: 0 };
+    DueDelivery {
+        seq: DeliverySeq(seq),
+        id,
+        event: EventSeq(seq),
+        tenant: tenant.parse().unwrap(),
+        plan: Digest([0; 32]),
+        due_at,
+        attempts: 0,
+        attempts_before: 0,
+        filter_tries: 0,
+        filtered: false,
+    }
+}
+
+fn origin(host: &str) -> Option<Origin> {
+    Some(Origin { https: true, host: host.into(), port: 443 })
+}
+
+fn taken(lanes: &mut Lanes) -> Vec<i64> {
+    std::iter::from_fn(|| lanes.take(NOW)).map(|d| d.seq.0).collect()
+}
+
+#[test]
+fn turns_go_round_tenants_then_lanes() {
+    let mut lanes = Lanes::new(BOUNDS);
+    for seq in 0..3 {
+        lanes.add(delivery("a", 1, seq, NOW));
+    }
+    lanes.add(delivery("b", 2, 10, NOW));
+    lanes.open(&"a".parse().unwrap(), subscription(1), origin("x"));
+    lanes.open(&"b".parse().unwrap(), subscription(2), origin("x"));
+    assert_eq!(taken(&mut lanes), [0, 10, 1, 2]);
+}
+
+#[test]
+fn one_endpoint_cannot_take_the_turns_of_another() {
+    let mut lanes = Lanes::new(BOUNDS);
+    for seq in 0..4 {
+        lanes.add(delivery("a", 1, seq, NOW));
+        lanes.add(delivery("a", 2, 10 + seq, NOW));
+    }
+    lanes.open(&"a".parse().unwrap(), subscription(1), origin("dead"));
+    lanes.open(&"a".parse().unwrap(), subscription(2), origin("live"));
+    assert_eq!(taken(&mut lanes), [0, 10, 1, 11, 2, 12]);
+    lanes.done(DeliverySeq(10), None);
+    assert_eq!(taken(&mut lanes), [13]);
+}
+
+#[test]
+fn a_paused_lane_waits_and_what_is_not_due_waits() {
+    let mut lanes = Lanes::new(BOUNDS);
+    let later = NOW.plus_millis(5);
+    lanes.add(delivery("a", 1, 1, NOW));
+    lanes.add(delivery("a", 2, 2, later));
+    lanes.open(&"a".parse().unwrap(), subscription(2), origin("x"));
+    assert!(lanes.take(NOW).is_none());
+    assert_eq!(lanes.next_due(), Some(later));
+    assert_eq!(lanes.take(later).unwrap().seq.0, 2);
+}
+
+#[test]
+fn what_is_due_now_is_never_kept_out_by_retries_far_ahead() {
+    let mut lanes = Lanes::new(BOUNDS);
+    for seq in 0..6 {
+        lanes.add(delivery("a", 1, seq, NOW.plus_millis(1000 + seq)));
+    }
+    lanes.add(delivery("a", 1, 9, NOW));
+    lanes.open(&"a".parse().unwrap(), subscription(1), origin("x"));
+    assert_eq!(taken(&mut lanes), [9]);
+    lanes.done(DeliverySeq(9), None);
+    // Three far retries are in memory, the rest on disk: more is asked for once the window has run low.
+    assert!(lanes.short().is_empty());
+    let later = NOW.plus_millis(5000);
+    assert_eq!(lanes.take(later).unwrap().seq.0, 0);
+    assert_eq!(lanes.take(later).unwrap().seq.0, 1);
+    assert_eq!(lanes.short(), [("a".parse().unwrap(), subscription(1), 4 + 2)]);
+    assert!(lanes.short().is_empty(), "asked once");
+    // The answer holds what is in flight too: it is not taken twice.
+    let rows = (0..6).map(|seq| delivery("a", 1, seq, NOW.plus_millis(1000 + seq))).collect();
+    lanes.answered(&"a".parse().unwrap(), subscription(1), 6, Some(rows));
+    assert_eq!(lanes.take(later).unwrap().seq.0, 2);
+    lanes.done(DeliverySeq(0), None);
+    lanes.done(DeliverySeq(1), None);
+    lanes.done(DeliverySeq(2), None);
+    let mut rest: Vec<_> = std::iter::from_fn(|| lanes.take(later)).map(|d| d.seq.0).collect();
+    rest.sort_unstable();
+    assert_eq!(rest, [3, 4, 5]);
+}
+
+#[test]
+fn a_lane_that_moves_to_another_endpoint_is_served_there() {
+    let mut lanes = Lanes::new(BOUNDS);
+    for seq in 0..5 {
+        lanes.add(delivery("a", 1, seq, NOW));
+    }
+    lanes.open(&"a".parse().unwrap(), subscription(1), origin("dead"));
+    assert_eq!(taken(&mut lanes), [0, 1, 2]);
+    lanes.open(&"a".parse().unwrap(), subscription(1), None);
+    assert!(taken(&mut lanes).is_empty());
+    lanes.open(&"a".parse().unwrap(), subscription(1), origin("live"));
+    assert_eq!(taken(&mut lanes), [3]);
+}
+
+#[test]
+fn an_answer_that_is_older_than_an_end_is_not_believed() {
+    let tenant: TenantId = "a".parse().unwrap();
+    let mut lanes = Lanes::new(BOUNDS);
+    lanes.open(&tenant, subscription(1), origin("x"));
+    lanes.add(delivery("a", 1, 1, NOW));
+    lanes.add(delivery("a", 1, 2, NOW));
+    lanes.on_disk(&tenant, subscription(1));
+    assert_eq!(taken(&mut lanes), [1, 2]);
+    assert_eq!(lanes.short().len(), 1);
+    // Both end while the ledger is being asked, one for good and one to be due again later.
+    let later = NOW.plus_millis(300_000);
+    lanes.done(DeliverySeq(1), None);
+    lanes.done(DeliverySeq(2), Some(delivery("a", 1, 2, later)));
+    let read_before = (1..4).map(|seq| delivery("a", 1, seq, NOW)).collect();
+    lanes.answered(&tenant, subscription(1), 6, Some(read_before));
+    assert_eq!(taken(&mut lanes), [3]);
+    assert_eq!(lanes.take(later).unwrap().seq.0, 2);
+    assert!(lanes.take(later).is_none(), "it waits once");
+}
+
+#[test]
+fn what_is_due_on_disk_does_not_wait_behind_retries_in_memory() {
+    let tenant: TenantId = "a".parse().unwrap();
+    let mut lanes = Lanes::new(BOUNDS);
+    lanes.open(&tenant, subscription(1), origin("x"));
+    for seq in 0..6 {
+        lanes.add(delivery("a", 1, seq, NOW.plus_millis(seq)));
+    }
+    // 4 and 5 are on disk. Those in memory fail and are put off for an hour.
+    let now = NOW.plus_millis(10);
+    for _ in 0..4 {
+        let failed = lanes.take(now).unwrap();
+        lanes.done(failed.seq, Some(DueDelivery { due_at: NOW.plus_millis(3_600_000), ..failed }));
+    }
+    let [(_, _, asked)] = lanes.short()[..] else { panic!("the ledger is to be asked") };
+    let rows = (4..6).map(|seq| delivery("a", 1, seq, NOW.plus_millis(seq))).collect();
+    lanes.answered(&tenant, subscription(1), asked, Some(rows));
+    assert_eq!(lanes.take(now).unwrap().seq.0, 4);
+    assert_eq!(lanes.take(now).unwrap().seq.0, 5);
+}
+
+#[test]
+fn what_is_made_due_again_before_its_lease_is_back_is_not_forgotten() {
+    let mut lanes = Lanes::new(BOUNDS);
+    let row = delivery("a", 0, 1, NOW);
+    lanes.add(row.clone());
+    lanes.open(&row.tenant, row.id.subscription, origin("x"));
+    assert!(lanes.take(NOW).is_some());
+    lanes.told(row.clone());
+    assert!(lanes.take(NOW).is_none(), "it is in flight");
+    lanes.done(row.seq, None);
+    assert_eq!(lanes.take(NOW).map(|taken| taken.seq), Some(row.seq));
+}
+
+/// Whatever happens in whatever order: each delivery is taken once, none is forgotten, no bound is passed.
+#[test]
+fn nothing_is_taken_twice_or_forgotten() {
+    use proptest::prelude::*;
+    proptest!(|(steps in prop::collection::vec((0u8..5, 0u128..4, 0i64..3), 1..200))| {
+        let mut lanes = Lanes::new(BOUNDS);
+        let tenants = ["a", "b"];
+        // The outbox: what is due on disk, by subscription.
+        let mut disk: BTreeMap<(u128, i64), DueDelivery> = BTreeMap::new();
+        let mut flying: Vec<DueDelivery> = Vec::new();
+        let mut settled = HashSet::new();
+        let mut next = 0;
+        for (step, sub, number) in steps {
+            let tenant = tenants[usize::from(sub % 2 == 1)];
+            match step {
+                0 | 1 => {
+                    let row = delivery(tenant, sub, next, NOW.plus_millis(number - 1));
+                    next += 1;
+                    disk.insert((sub, row.seq.0), row.clone());
+                    lanes.add(row);
+                }
+                2 => lanes.open(&tenant.parse().unwrap(), subscription(sub), (number > 0).then(|| {
+                    Origin { https: true, host: number.to_string(), port: 1 }
+                })),
+                3 => {
+                    if let Some(row) = lanes.take(NOW) {
+                        prop_assert!(row.due_at <= NOW && !settled.contains(&row.seq), "{row:?}");
+                        prop_assert!(flying.iter().all(|other| other.seq != row.seq), "taken twice");
+                        flying.push(row);
+                        prop_assert!(flying.len() <= BOUNDS.in_flight_max);
+                    }
+                }
+                _ => if let Some(row) = flying.pop() {
+                    disk.retain(|_, other| other.seq != row.seq);
+                    settled.insert(row.seq);
+                    lanes.done(row.seq, None);
+                },
+            }
+        }
+        // Everything is opened, and worked off until nothing is left.
+        for sub in 0..4 {
+            let tenant = tenants[usize::from(sub % 2 == 1)].parse().unwrap();
+            lanes.open(&tenant, subscription(sub), origin("x"));
+        }
+        for _ in 0..2000 {
+            for (tenant, subscription, asked) in lanes.short() {
+                let mut rows: Vec<_> =
+                    disk.values().filter(|row| row.id.subscription == subscription).cloned().collect();
+                rows.sort_by_key(|row| (row.due_at, row.seq));
+                rows.truncate(asked);
+                lanes.answered(&tenant, subscription, asked, Some(rows));
+            }
+            flying.extend(std::iter::from_fn(|| lanes.take(NOW.plus_millis(10))));
+            for row in flying.drain(..) {
+                disk.retain(|_, other| other.seq != row.seq);
+                prop_assert!(settled.insert(row.seq), "{row:?} was taken twice");
+                lanes.done(row.seq, None);
+            }
+        }
+        prop_assert_eq!(settled.len(), usize::try_from(next).unwrap());
+        prop_assert_eq!(lanes.in_flight(), 0);
+    });
+}
