@@ -190,13 +190,14 @@ pub async fn start_with(
         }),
         pin_anew: Arc::new(move |tenant, id| {
             let (pinning, ear) = (pinning.clone(), ear.clone());
-            async move {
+            // By itself: whoever asked may hang up, and then the row would be due without anybody who knows.
+            let doing = tokio::spawn(async move {
                 let due = pinning.pin_anew(&tenant, id).await?;
                 let found = due.is_some();
                 ear.due(due.into_iter().collect()).await;
                 Ok(found)
-            }
-            .boxed()
+            });
+            async move { doing.await.unwrap_or(Err(ledger::Error::Closed)) }.boxed()
         }),
     });
     let first_operator_key = control.operator_key(another_key, keep).await?.map(|key| key.key);

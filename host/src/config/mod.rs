@@ -426,6 +426,7 @@ impl Config {
             ("ingest.appends_max", self.ingest.appends_max),
             ("ingest.appends_per_tenant_max", self.ingest.appends_per_tenant_max),
             ("sandbox.instances_max", self.sandbox.instances_max as usize),
+            ("sandbox.instances_per_tenant_max", self.sandbox.instances_per_tenant_max as usize),
             ("sandbox.stack_bytes_max", self.sandbox.stack_bytes_max),
             ("delivery.in_flight_max", self.delivery.in_flight_max),
             ("delivery.in_flight_per_tenant_max", self.delivery.in_flight_per_tenant_max),

@@ -6,7 +6,7 @@ use super::{Control, DeliveryQuery, Error, Page, place};
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{DeliveryRecord, Redrive};
 use crate::domain::id::{DeliveryId, TenantId};
-use crate::ledger::Redriven;
+use crate::ledger::{self, Redriven};
 
 /// Items of one page at the most.
 pub const PAGE_MAX: usize = 200;
@@ -68,10 +68,18 @@ impl Control {
         if action == Redrive::Again && (self.pin_anew)(tenant.clone(), id).await? {
             return self.show_delivery(tenant, id).await;
         }
-        match self.ledger.redrive(tenant, id, action, self.clock.now()).await? {
+        // By itself: whoever asked may hang up, and then the row would be due without anybody who knows.
+        let (control, whose) = (self.clone(), tenant.clone());
+        let doing = tokio::spawn(async move {
+            let redriven = control.ledger.redrive(&whose, id, action, control.clock.now()).await?;
+            if let Some(Redriven::Due(due)) = &redriven {
+                (control.tell_due)(vec![due.clone()]).await;
+            }
+            Ok(redriven)
+        });
+        match doing.await.unwrap_or(Err(ledger::Error::Closed))? {
             None => return Err(not_found(id)),
-            Some(Redriven::Due(due)) => (self.tell_due)(vec![due]).await,
-            Some(Redriven::Discarded) => {}
+            Some(Redriven::Due(_) | Redriven::Discarded) => {}
             Some(Redriven::NotApplicable(state)) => {
                 return Err(Error::Conflict(format!(
                     "the delivery is {}: `again` and `discard` are for held and dead ones, `release` for held ones",

@@ -321,7 +321,8 @@ async fn apply(
         }
         Op::Rerun { pick } => {
             let Some((seq, delivery)) = model.pick(pick) else { return Ok(ledger) };
-            let applies = matches!(delivery.state, State::Held | State::Dead) && !delivery.filtered;
+            let applies =
+                matches!(delivery.state, State::Held | State::Dead) && !delivery.filtered && delivery.attempts == 0;
             let expected = if applies { model.redrive(seq, Redrive::Again) } else { "not applicable" };
             let rerun = Rerun { id: delivery.id, plan: model.plan };
             let due = ledger.rerun(&tenant, vec![rerun, rerun], model.now).await.unwrap();

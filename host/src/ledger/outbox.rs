@@ -8,7 +8,7 @@ use super::writer::Batch;
 use super::{Error, Ledger};
 use crate::domain::delivery::{DeliverySeq, DueDelivery, NewDelivery, State};
 use crate::domain::event::{Event, EventSeq};
-use crate::domain::id::{DeliveryId, SubscriptionId, TenantId};
+use crate::domain::id::{DeliveryId, Digest, SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
 
 /// The deliveries of the next events of the journal, and how far that is.
@@ -51,6 +51,10 @@ pub struct Content {
     pub due_at: Timestamp,
     /// Runs of the chain that are to be repeated, as of the read.
     pub filter_tries: u32,
+    /// The chain it runs, as of the read.
+    pub plan: Digest,
+    /// See [`DueDelivery::attempts_before`], as of the read.
+    pub attempts_before: u32,
 }
 
 /// Due deliveries in one answer of [`Ledger::due`] at the most.
@@ -149,8 +153,10 @@ impl Ledger {
 /// See [`Ledger::load`].
 pub(super) fn content(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Content>, Error> {
     let mut statement = conn.prepare_cached(&format!(
-        "SELECT {EVENT_COLUMNS}, d.filtered, f.claims, d.state, d.attempts, d.due_at, d.filter_tries
+        "SELECT {EVENT_COLUMNS}, d.filtered, f.claims, d.state, d.attempts, d.due_at, d.filter_tries, p.digest,
+             d.attempts_before
          FROM delivery d JOIN event e ON e.seq = d.event_seq LEFT JOIN filtered f ON f.delivery = d.seq
+         LEFT JOIN plan p ON p.id = d.plan
          WHERE d.seq = ?1"
     ))?;
     let mut rows = statement.query([delivery])?;
@@ -163,6 +169,8 @@ pub(super) fn content(conn: &Connection, delivery: DeliverySeq) -> Result<Option
         attempts: row.get(16)?,
         due_at: row.get(17)?,
         filter_tries: row.get(18)?,
+        plan: row.get(19)?,
+        attempts_before: row.get(20)?,
     }))
 }
 

@@ -23,8 +23,9 @@ pub struct Rerun {
 impl Ledger {
     /// Makes deliveries of the tenant due again under another plan, in one transaction: held ones, and dead ones whose
     /// chain never ran through. Returns those it did; any other is passed over, so that doing it twice is doing it once.
+    /// One that was sent before keeps its plan: where that has no steps, its bytes are those of the event.
     ///
-    /// The record of the runs that held it stays until the new ones replace it.
+    /// The record of the runs that held it goes: they were another plan's.
     pub async fn rerun(&self, tenant: &TenantId, reruns: Vec<Rerun>, at: Timestamp) -> Result<Vec<DueDelivery>, Error> {
         let tenant = tenant.clone();
         self.queue()
@@ -46,7 +47,7 @@ fn apply(batch: &mut Batch<'_>, tenant: &TenantId, rerun: &Rerun, at: Timestamp)
         .prepare_cached(
             "SELECT seq, plan, state FROM delivery
              WHERE event_seq = (SELECT seq FROM event WHERE id = ?1) AND subscription = ?2 AND run = ?3
-                 AND tenant = ?4 AND state IN (?5, ?6) AND filtered = 0",
+                 AND tenant = ?4 AND state IN (?5, ?6) AND filtered = 0 AND attempts = 0",
         )?
         .query_row(params![id.event, id.subscription, id.run, tenant, State::Held, State::Dead], |row| {
             Ok((row.get::<_, DeliverySeq>(0)?, row.get::<_, i64>(1)?, row.get::<_, State>(2)?))
@@ -54,6 +55,7 @@ fn apply(batch: &mut Batch<'_>, tenant: &TenantId, rerun: &Rerun, at: Timestamp)
         .optional()?;
     let Some((seq, before, state)) = found else { return Ok(None) };
     let plan = plan_row(conn, &rerun.plan, at)?;
+    conn.prepare_cached("DELETE FROM filtered WHERE delivery = ?1")?.execute([seq])?;
     conn.prepare_cached(
         "UPDATE delivery SET state = 0, plan = ?3, due_at = ?2, updated_at = ?2, reason = NULL, filter_tries = 0,
              attempts_before = attempts

@@ -2,7 +2,9 @@
 
 use crate::domain::chain::apply;
 use crate::domain::id::TenantId;
+use crate::domain::json::differences;
 use crate::domain::redact::Redactor;
+use crate::domain::rollout::DIFFERENCE_BYTES_MAX;
 use crate::domain::set::{Applied, SetToken};
 use crate::domain::verdict::{Fault, Verdict};
 
@@ -32,6 +34,16 @@ impl Pipeline {
         let before = before.clone();
         let applying = tokio::task::spawn_blocking(move || apply(&before, verdict, bytes_max, &redactor));
         applying.await.unwrap_or_else(|error| Err(failed(error.to_string())))
+    }
+}
+
+/// How two claims differ, in short. Large ones are compared where no other task waits for the thread.
+pub(super) fn compare(before: &str, after: &str) -> Vec<String> {
+    let comparing = || differences(before, after, DIFFERENCE_BYTES_MAX);
+    if before.len() + after.len() > APPLIED_ON_THE_SPOT_BYTES_MAX {
+        tokio::task::block_in_place(comparing)
+    } else {
+        comparing()
     }
 }
 

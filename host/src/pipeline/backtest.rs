@@ -15,12 +15,12 @@ use crate::domain::chain::{ChainEnd, Chained};
 use crate::domain::event::Event;
 use crate::domain::filter::Plan;
 use crate::domain::id::{DeliveryId, Digest, FilterName, SourceName, SubscriptionId, TenantId};
-use crate::domain::json::differences;
-use crate::domain::rollout::{DIFFERENCE_BYTES_MAX, Difference, Said};
+use crate::domain::rollout::{Difference, Said};
 use crate::domain::verdict::{Fault, FilterRun};
 use crate::ledger::{self, EventQuery, HISTORY_LIMIT_MAX};
 
 use super::Pipeline;
+use super::apply::compare;
 use super::fanout::wants;
 use super::shadow::said;
 
@@ -203,7 +203,7 @@ impl Found {
             active: last_said(filter, active),
             candidate: last_said(filter, candidate),
             claims: match claims {
-                [Some(active), Some(candidate)] => differences(active, candidate, DIFFERENCE_BYTES_MAX),
+                [Some(active), Some(candidate)] => compare(active, candidate),
                 _ => Vec::new(),
             },
         });

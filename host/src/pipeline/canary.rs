@@ -2,7 +2,7 @@
 //!
 //! The choice is made when a chain is pinned, so a retry or a restart runs what was chosen. A rollout that ends without
 //! its candidate's promotion leaves deliveries behind that have the candidate pinned. Those that have not run it run the
-//! active version instead ([`Pipeline::without_withdrawn`]); those that its faults hold are run anew (`release`, by the
+//! active version instead (`without_withdrawn`); those that its faults hold are run anew (`release`, by the
 //! filter's `releasing`). So nobody's event is lost to a trial.
 
 use std::collections::BTreeSet;
@@ -45,6 +45,10 @@ pub(super) fn choices(
         let Some(filter) = view.filters.get(&binding.filter).map(|filter| &filter.value) else { continue };
         let Some(rollout) = &filter.rollout else { continue };
         if !matches!(rollout.mode, Mode::Canary { .. }) || !is_granted(filter, &rollout.digest, binding) {
+            continue;
+        }
+        // A suspended one would only be held, and pinned anew, and held: its subjects run the active version.
+        if filter.suspension(&rollout.digest).is_some() {
             continue;
         }
         let hash = match subject {

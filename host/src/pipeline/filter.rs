@@ -64,7 +64,13 @@ impl Pipeline {
             return Ok(Progress::Rests);
         }
         let stale = content.attempts != delivery.attempts || content.due_at > delivery.due_at;
-        let delivery = DueDelivery { filtered: content.filtered, filter_tries: content.filter_tries, ..delivery };
+        let delivery = DueDelivery {
+            filtered: content.filtered,
+            filter_tries: content.filter_tries,
+            plan: content.plan,
+            attempts_before: content.attempts_before,
+            ..delivery
+        };
         if stale {
             // Nobody else may hold the row, so it goes back to its lane as it is now.
             let row = DueDelivery { due_at: content.due_at, attempts: content.attempts, ..delivery };

@@ -256,7 +256,8 @@ impl Lanes {
     /// A delivery is no longer worked on. Where it is due again, its row comes with it.
     pub(super) fn done(&mut self, seq: DeliverySeq, again: Option<DueDelivery>) {
         let Some((key, endpoint)) = self.in_flight.remove(&seq) else { return };
-        let again = again.or(self.told.remove(&seq));
+        // What was told meanwhile is the newer word: the row came to rest and was made due again since this lease read it.
+        let again = self.told.remove(&seq).or(again);
         if let Some(busy) = self.per_endpoint.get_mut(&endpoint) {
             *busy -= 1;
             if *busy == 0 {

@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::domain::delivery::{DeliveryRecord, DueDelivery, State};
+use crate::domain::filter::Filter;
 use crate::domain::id::{DeliveryId, Digest, FilterName, TenantId};
-use crate::ledger::{self, DeliveryQuery, Expected, HISTORY_LIMIT_MAX, Rerun};
+use crate::domain::verdict::Fault;
+use crate::ledger::{self, DeliveryQuery, Expected, HISTORY_LIMIT_MAX, Rerun, Versioned};
 
 use super::Pipeline;
 use super::canary::choices;
@@ -24,15 +26,11 @@ const RETRY_MS: u64 = 1_000;
 /// Runs until `stop`.
 pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: CancellationToken) {
     let mut changed = pipeline.ledger.changed();
+    pipeline.release_forgotten(&dispatcher).await;
     loop {
         pipeline.health.keep(&pipeline.ledger.snapshot());
-        let wait = match pipeline.release_all(&dispatcher).await {
-            Ok(()) => Duration::MAX,
-            Err(error) => {
-                error!(%error, "held deliveries could not be released; it is tried again");
-                Duration::from_millis(RETRY_MS)
-            }
-        };
+        let well = pipeline.release_all(&dispatcher).await;
+        let wait = if well { Duration::MAX } else { Duration::from_millis(RETRY_MS) };
         tokio::select! {
             () = stop.cancelled() => return,
             _ = changed.changed() => {}
@@ -50,27 +48,69 @@ impl Pipeline {
         Ok(due.into_iter().next())
     }
 
-    async fn release_all(&self, dispatcher: &dispatcher::Handle) -> Result<(), ledger::Error> {
+    /// Tells whether all went well. What failed for one filter keeps no other one waiting.
+    async fn release_all(&self, dispatcher: &dispatcher::Handle) -> bool {
         let snapshot = self.ledger.snapshot();
+        let mut well = true;
         for (tenant, view) in &snapshot.tenants {
-            for (name, filter) in &view.filters {
-                let releasing = &filter.value.releasing;
-                if !releasing.is_empty() {
-                    let count = self.release(tenant, name, releasing, dispatcher).await?;
-                    self.released(tenant, name, releasing).await?;
-                    info!(%tenant, filter = %name, count, "what a filter's faults held is run anew");
+            for (name, filter) in view.filters.iter().filter(|(_, filter)| !filter.value.releasing.is_empty()) {
+                match self.release_one(tenant, name, filter, dispatcher).await {
+                    Ok(count) => info!(%tenant, filter = %name, count, "what a filter's faults held is run anew"),
+                    Err(error) => {
+                        well = false;
+                        error!(%tenant, filter = %name, %error, "held deliveries could not be released; it is tried again");
+                    }
                 }
             }
         }
-        Ok(())
+        well
     }
 
-    /// Makes due again what faults of these versions hold. Gives how many.
+    async fn release_one(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        filter: &Versioned<Filter>,
+        dispatcher: &dispatcher::Handle,
+    ) -> Result<u64, ledger::Error> {
+        let count = self.release(tenant, |held| held_by(held, name, &filter.value.releasing), dispatcher).await?;
+        let mut after = filter.value.clone();
+        after.releasing.clear();
+        match self.ledger.put_filter(after, Expected::Version(filter.version)).await {
+            // Somebody has decided anew meanwhile, maybe about the same versions: all is looked at once more.
+            Err(ledger::Error::VersionMismatch { .. }) => Ok(count),
+            done => done.map(|_| count),
+        }
+    }
+
+    /// What was held by a version whose suspension or trial has ended: whoever held it was to look again, and the host may have
+    /// been killed before. Once, at the start.
+    async fn release_forgotten(&self, dispatcher: &dispatcher::Handle) {
+        let snapshot = self.ledger.snapshot();
+        for (tenant, view) in &snapshot.tenants {
+            let forgotten = |held: &DeliveryRecord| {
+                held.runs.last().is_some_and(|run| {
+                    let filter = view.filters.get(&run.filter).map(|filter| &filter.value);
+                    let suspended = matches!(run.fault, Some(Fault::Suspended { .. }));
+                    filter.is_some_and(|filter| {
+                        (suspended && filter.suspension(&run.digest).is_none())
+                            || (run.fault.is_some() && filter.is_withdrawn(&run.digest))
+                    })
+                })
+            };
+            match self.release(tenant, forgotten, dispatcher).await {
+                Ok(0) => {}
+                Ok(count) => info!(%tenant, count, "deliveries that nothing holds any more are run anew"),
+                Err(error) => error!(%tenant, %error, "held deliveries could not be looked through"),
+            }
+        }
+    }
+
+    /// Makes due again what is held and picked. Gives how many.
     async fn release(
         &self,
         tenant: &TenantId,
-        filter: &FilterName,
-        versions: &BTreeSet<Digest>,
+        picked: impl Fn(&DeliveryRecord) -> bool,
         dispatcher: &dispatcher::Handle,
     ) -> Result<u64, ledger::Error> {
         let mut pinned = Pinned::default();
@@ -78,7 +118,7 @@ impl Pipeline {
         loop {
             let query = DeliveryQuery { state: Some(State::Held), ..DeliveryQuery::default() };
             let page = self.ledger.deliveries(tenant, query, cursor, HISTORY_LIMIT_MAX).await?;
-            let held = page.items.into_iter().filter(|record| held_by(record, filter, versions)).collect();
+            let held = page.items.into_iter().filter(|record| picked(record)).collect();
             let due = self.rerun(tenant, held, &mut pinned).await?;
             count += due.len() as u64;
             dispatcher.due(due).await;
@@ -114,25 +154,6 @@ impl Pipeline {
             reruns.push(Rerun { id: record.id, plan });
         }
         self.ledger.rerun(tenant, reruns, self.clock.now()).await
-    }
-
-    /// Takes versions out of a filter's `releasing`.
-    async fn released(
-        &self,
-        tenant: &TenantId,
-        name: &FilterName,
-        versions: &BTreeSet<Digest>,
-    ) -> Result<(), ledger::Error> {
-        loop {
-            let view = self.ledger.snapshot().tenant(tenant).cloned();
-            let Some(stored) = view.and_then(|view| view.filters.get(name).cloned()) else { return Ok(()) };
-            let mut filter = stored.value.clone();
-            filter.releasing.retain(|digest| !versions.contains(digest));
-            match self.ledger.put_filter(filter, Expected::Version(stored.version)).await {
-                Err(ledger::Error::VersionMismatch { .. }) => {}
-                done => return done.map(drop),
-            }
-        }
     }
 }
 

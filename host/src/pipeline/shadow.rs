@@ -12,14 +12,14 @@ use metrics::counter;
 use crate::domain::event::Event;
 use crate::domain::filter::{Plan, PlanStep};
 use crate::domain::id::{DeliveryId, TenantId};
-use crate::domain::json::differences;
 use crate::domain::redact::Redactor;
-use crate::domain::rollout::{DIFFERENCE_BYTES_MAX, Difference, Mode, Rollout, Said};
+use crate::domain::rollout::{Difference, Mode, Rollout, Said};
 use crate::domain::set::{Applied, SetToken};
 use crate::domain::verdict::{Fault, FilterRun, Verdict};
 use crate::telemetry::metric;
 
 use super::Pipeline;
+use super::apply::compare;
 use super::canary::is_granted;
 
 /// Looks at the steps of one run of a chain whose filters have a shadow.
@@ -153,7 +153,7 @@ impl Pipeline {
             active: said(&active),
             candidate: said(&candidate),
             claims: match (claims(&active_applied), claims(&candidate_applied)) {
-                (Some(active), Some(candidate)) => differences(&active, &candidate, DIFFERENCE_BYTES_MAX),
+                (Some(active), Some(candidate)) => compare(&active, &candidate),
                 _ => Vec::new(),
             },
         });

@@ -97,7 +97,8 @@ impl Compiler {
             (Some(code), _) if code == i32::from(OUT_OF_MEMORY) => {
                 Err(over("compile_memory_bytes_max", self.orders.memory_bytes_max))
             }
-            (_, Some(SIGXCPU | SIGKILL)) => Err(over("compile_cpu_seconds_max", self.orders.cpu_seconds_max)),
+            // SIGKILL could be anybody's: the system's, where the machine is out of memory.
+            (_, Some(SIGXCPU)) => Err(over("compile_cpu_seconds_max", self.orders.cpu_seconds_max)),
             // Rust ends itself this way where an allocation fails.
             (_, Some(SIGABRT)) => Err(over("compile_memory_bytes_max", self.orders.memory_bytes_max)),
             _ => Err(Rejected::Host { detail: format!("the compiler ended with {status}: {}", bounded(&words)) }),
@@ -106,7 +107,6 @@ impl Compiler {
 }
 
 const SIGABRT: i32 = 6;
-const SIGKILL: i32 = 9;
 const SIGXCPU: i32 = 24;
 
 async fn exchange(

@@ -22,6 +22,9 @@ const TABLES_PER_COMPONENT_MAX: u32 = 8;
 /// Stack of one call beside that of its WebAssembly frames, in bytes: all that host functions have. Overflowing it aborts
 /// the process, so it is far more than they need.
 const HOST_STACK_BYTES: usize = 1 << 20;
+/// Bytes up to which a memory's first content is laid out as an image, however much of it is empty; beyond, at least half
+/// has to be data.
+const DENSE_IMAGE_BYTES_MAX: u64 = 256 << 10;
 /// Frames named in a trap's record.
 const BACKTRACE_FRAMES_MAX: usize = 8;
 
@@ -45,6 +48,8 @@ pub(super) fn compile_config() -> Config {
         .wasm_wide_arithmetic(false)
         .wasm_stack_switching(false)
         .shared_memory(false)
+        // A memory whose data lies far apart would else become an image of up to 16 MiB, out of an upload of some bytes.
+        .memory_guaranteed_dense_image_size(DENSE_IMAGE_BYTES_MAX)
         .cranelift_opt_level(OptLevel::Speed)
         // Traps name functions; offsets, line tables and unwind tables for debuggers would double the artefact.
         .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES_MAX))

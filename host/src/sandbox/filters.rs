@@ -21,6 +21,11 @@ use super::wit_v0_1::FilterPre;
 use super::{Components, Error, Options, Rejected, engine, fault, linker, validate};
 use crate::fair::{Bounds, Gate, Refused};
 
+/// Filters read from disk at once: each takes its machine code several times over while it is authenticated and mapped.
+const LOADS_MAX: usize = 4;
+/// Of them, one tenant's.
+const LOADS_PER_TENANT_MAX: usize = 2;
+
 /// Every filter that was asked for and still has a place.
 pub(super) struct Filters {
     engine: Engine,
@@ -29,6 +34,8 @@ pub(super) struct Filters {
     /// Compiles at once, in turns between tenants.
     pub(super) compiles: Gate,
     waiting_per_tenant_max: usize,
+    /// Turns at reading from disk.
+    loads: Gate,
     disk: Arc<Cache>,
     loaded: MemoryCache<Digest, Arc<Loaded>>,
 }
@@ -59,6 +66,13 @@ impl Filters {
                 cost: 1,
             }),
             waiting_per_tenant_max: options.compiles_waiting_per_tenant_max,
+            loads: Gate::new(Bounds {
+                places: LOADS_MAX,
+                per_tenant_max: LOADS_PER_TENANT_MAX,
+                // Who delivers bounds what it has in flight.
+                waiting_per_tenant_max: usize::MAX,
+                cost: 1,
+            }),
             disk: Arc::new(disk),
             loaded: MemoryCache::builder()
                 .weigher(|_, loaded: &Arc<Loaded>| loaded.code_bytes)
@@ -71,17 +85,18 @@ impl Filters {
     /// it has to be compiled, that is in `tenant`'s line, however long it is: an event is delivered late and not refused.
     pub(super) async fn get(&self, tenant: &TenantId, digest: Digest) -> Result<Arc<Loaded>, Fault> {
         let unavailable = |detail: String| Fault::Unavailable { detail };
+        if let Some(loaded) = self.known(tenant, digest).await {
+            return Ok(loaded);
+        }
+        // Each in its own tenant's line, as uploads are: where two tenants have the same filter, neither waits in the
+        // other's.
+        let waits = Counted::waiting_for_compile();
+        let _place = self.compiles.enter(tenant).await.map_err(|_| super::stopping())?;
+        drop(waits);
+        if let Some(loaded) = self.known(tenant, digest).await {
+            return Ok(loaded);
+        }
         let loading = async {
-            if let Some(loaded) = self.read(digest).await {
-                return Ok(Arc::new(loaded));
-            }
-            let waits = Counted::waiting_for_compile();
-            let _place = self.compiles.enter(tenant).await.map_err(|_| super::stopping())?;
-            drop(waits);
-            // An upload of the same bytes may have been ahead in the line.
-            if let Some(loaded) = self.read(digest).await {
-                return Ok(Arc::new(loaded));
-            }
             let Some(wasm) = (self.components)(digest).await else {
                 return Err(unavailable(format!("its version {digest} is not stored here")));
             };
@@ -93,8 +108,13 @@ impl Filters {
         self.loaded.try_get_with(digest, loading).await.map_err(|fault: Arc<Fault>| fault.as_ref().clone())
     }
 
-    /// The filter, where its machine code is known already.
-    pub(super) async fn known(&self, digest: Digest) -> Option<Arc<Loaded>> {
+    /// The filter, where its machine code is known already: in memory, or on disk. Reading it costs time and memory that no
+    /// fuel pays for, so a few are read at once, and tenants take turns at that.
+    pub(super) async fn known(&self, tenant: &TenantId, digest: Digest) -> Option<Arc<Loaded>> {
+        if let Some(loaded) = self.loaded.get(&digest).await {
+            return Some(loaded);
+        }
+        let _place = self.loads.enter(tenant).await.ok()?;
         let loading = async { self.read(digest).await.map(Arc::new) };
         self.loaded.optionally_get_with(digest, loading).await
     }
@@ -118,7 +138,7 @@ impl Filters {
             Refused::Closed => Rejected::Start(super::stopping()),
         })?;
         drop(waits);
-        if let Some(loaded) = self.known(digest).await {
+        if let Some(loaded) = self.known(tenant, digest).await {
             return Ok(loaded);
         }
         // Whoever is waited for here has a place as well, so this cannot wait for itself.
@@ -129,6 +149,7 @@ impl Filters {
     /// Ends all waiting for compiles, now and later.
     pub(super) fn close(&self) {
         self.compiles.close();
+        self.loads.close();
     }
 
     async fn read(&self, digest: Digest) -> Option<Loaded> {

@@ -309,7 +309,7 @@ impl Shared {
         self.look_at_structure(wasm.clone(), quota).await?;
         let digest = Digest(sha256(&wasm));
         let size_bytes = wasm.len() as u64;
-        let loaded = match self.filters.known(digest).await {
+        let loaded = match self.filters.known(tenant, digest).await {
             Some(loaded) => loaded,
             None => self.filters.compiled(tenant, digest, wasm).await?,
         };
