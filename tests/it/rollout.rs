@@ -366,6 +366,31 @@ async fn a_canary_that_traps_is_rolled_back_by_itself_and_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn a_canary_that_is_suspended_before_it_is_over_holds_nobody_up() {
+    let host = Host::with().config("[quota]\nfilter_faults_max = 3").start().await;
+    let story = Story::on(host, json!({"filter": "gate"})).await;
+    let digest = story.candidate(trapping()).await;
+    story.roll_out(json!({"digest": digest, "mode": "canary", "percent": 100, "calls_min": 1000})).await.expect(201);
+    let mut deliveries = Vec::new();
+    for number in 0..8 {
+        let accepted = story.source.accept(suspicious(&format!("e{number}"), &format!("user-{number}"))).await;
+        let id = story.subscription.delivery_of(&accepted);
+        // Its faults suspend it at the third; from then on its subjects run the active version.
+        story.acme.delivery_in(if number < 3 { "held" } else { "delivered" }, &id).await;
+        deliveries.push(id);
+    }
+    story.acme.client.delete(&story.acme.path("/filters/gate/rollout")).await.expect(200);
+    for id in &deliveries {
+        let delivery = until("what it held is delivered too", async || {
+            let delivery = story.acme.delivery(id).await;
+            (delivery["state"] == "delivered").then_some(delivery)
+        })
+        .await;
+        assert_eq!(delivery["runs"][0]["digest"], json!(story.active), "by the active version: {delivery}");
+    }
+}
+
+#[tokio::test]
 async fn what_waits_for_a_candidate_runs_the_active_version_once_the_rollout_has_ended() {
     // Under this policy, a fault of the candidate would let the event through unfiltered.
     let story = Story::on(Host::start().await, json!({"filter": "gate", "on_fault": "open"})).await;
