@@ -48,7 +48,6 @@ async fn a_compiler_that_does_not_end_is_killed() {
 #[tokio::test]
 async fn each_limit_the_compiler_dies_of_is_named() {
     assert_eq!(rejected("cat >/dev/null; kill -XCPU $$").await, limit("compile_cpu_seconds_max", 7));
-    assert_eq!(rejected("cat >/dev/null; kill -KILL $$").await, limit("compile_cpu_seconds_max", 7));
     assert_eq!(rejected("cat >/dev/null; kill -ABRT $$").await, limit("compile_memory_bytes_max", 9));
     assert_eq!(rejected("cat >/dev/null; exit 4").await, limit("compile_memory_bytes_max", 9));
 }
@@ -57,8 +56,11 @@ async fn each_limit_the_compiler_dies_of_is_named() {
 async fn words_about_the_component_are_the_authors_and_all_else_is_the_hosts() {
     let why = rejected("cat >/dev/null; echo 'bad section' >&2; exit 3").await;
     assert_eq!(why, Rejected::Invalid { detail: "bad section".into() });
-    let why = rejected("exit 1").await;
-    assert!(why.is_hosts_fault(), "{why}");
+    // Killed by whom is not known: by the system, where the machine is out of memory.
+    for script in ["exit 1", "cat >/dev/null; kill -KILL $$"] {
+        let why = rejected(script).await;
+        assert!(why.is_hosts_fault(), "{why}");
+    }
     let (fixture, dir, _one) = compiler("").await;
     drop(dir);
     assert!(fixture.upload(guests::pass()).await.unwrap_err().is_hosts_fault(), "no compiler");
