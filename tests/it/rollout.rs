@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
+use setgate_tests::hostile::guest::Guest;
 use setgate_tests::{Accepted, Host, Receiver, Seed, Source, Subscription, Tenant, event, place, until};
 
 /// A tenant whose one subscription binds the filter `gate`, the active version of which lets everything pass.
@@ -78,43 +79,8 @@ fn flagging() -> Vec<u8> {
     place::filter("flag-suspicious-login")
 }
 
-/// A filter that does no more than these instructions.
-fn doing(process: &str) -> Vec<u8> {
-    let text = format!(
-        r#"(component
-          (import "setgate:filter/types@0.1.0" (instance $types
-            (type $e (record
-              (field "id" string) (field "issuer" string) (field "issued-at" u64) (field "accepted-at" u64)
-              (field "types" (list string)) (field "subject" (option string)) (field "tenant" string)
-              (field "source" string) (field "subscription" string) (field "delivery" string) (field "claims" string)))
-            (export "event" (type (eq $e)))
-            (type $v (variant (case "pass") (case "patch" string) (case "replace" string) (case "drop" string)))
-            (export "verdict" (type (eq $v)))
-            (type $f (variant (case "transient" string) (case "permanent" string)))
-            (export "failure" (type (eq $f)))))
-          (alias export $types "event" (type $event))
-          (alias export $types "verdict" (type $verdict))
-          (alias export $types "failure" (type $failure))
-          (core module $m
-            (memory (export "memory") 4)
-            (global $top (mut i32) (i32.const 4096))
-            (func (export "realloc") (param i32 i32 i32 i32) (result i32)
-              (local $at i32)
-              (local.set $at (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
-              (global.set $top (i32.add (local.get $at) (local.get 3)))
-              (local.get $at))
-            (func (export "process") (param i32) (result i32) {process}))
-          (core instance $i (instantiate $m))
-          (func $process (param "event" $event) (result (result $verdict (error $failure)))
-            (canon lift (core func $i "process") (memory (core memory $i "memory")) (realloc (core func $i "realloc"))))
-          (instance $transform (export "process" (func $process)))
-          (export "setgate:filter/transform@0.1.0" (instance $transform)))"#
-    );
-    wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
-}
-
 fn trapping() -> Vec<u8> {
-    doing("unreachable")
+    Guest::new("unreachable").wasm()
 }
 
 #[tokio::test]
@@ -194,7 +160,7 @@ async fn a_backtest_ends_in_time_and_says_so() {
 #[tokio::test]
 async fn a_tenant_has_one_backtest_at_a_time_and_can_break_it_off() {
     let story = Story::begin().await;
-    let endless = story.candidate(doing("(loop $again (br $again)) unreachable")).await;
+    let endless = story.candidate(Guest::new("(loop $again (br $again)) unreachable").wasm()).await;
     for number in 0..50 {
         story.source.accept(suspicious(&format!("e{number}"), "u-1")).await;
     }
@@ -450,7 +416,7 @@ async fn a_rollout_stands_between_a_filter_and_another_active_version() {
     assert_eq!(story.roll_out(shadow(&other)).await.not_the_problem(409, "conflict"), None, "one at a time");
     let activate = acme.client.post(&path("/activate"), &json!({"digest": other})).await;
     assert_eq!(activate.not_the_problem(409, "conflict"), None);
-    let upload = acme.upload("gate", doing("unreachable unreachable")).await;
+    let upload = acme.upload("gate", Guest::new("unreachable unreachable").wasm()).await;
     assert_eq!(upload.not_the_problem(409, "conflict"), None);
 
     // A roll-back is never in the way.

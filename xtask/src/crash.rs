@@ -1,11 +1,9 @@
 //! `cargo xtask crash`: the host killed again and again under load, and nothing accepted may be lost.
 
-use std::process::Command;
-
 use anyhow::Result;
 
-use crate::run::{cargo, run, target_dir};
-use crate::{guests, host};
+use crate::host;
+use crate::run::run;
 
 const HELP: &str = "\
 cargo xtask crash [--kills N] [--seed S] [--power-cut] [--no-fsync] [--json]
@@ -23,9 +21,5 @@ pub(crate) fn command(arguments: &[String]) -> Result<()> {
         println!("{HELP}");
         return Ok(());
     }
-    guests::build_all()?;
-    // Together with the host: with fewer packages some features would differ, and be compiled a second time.
-    run(cargo().args(["build", "--workspace", "--bin", "setgate", "--bin", "crash"]))?;
-    let program = target_dir().join("debug").join(format!("crash{}", std::env::consts::EXE_SUFFIX));
-    run(Command::new(program).env("SETGATE_BIN", host::program()).args(arguments))
+    run(host::suite("crash")?.args(arguments))
 }

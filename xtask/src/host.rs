@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::guests;
 use crate::run::{cargo, run, target_dir};
 
 /// What is built besides the program itself.
@@ -25,15 +26,22 @@ pub(crate) fn build(with: With) -> Result<PathBuf> {
     Ok(program())
 }
 
-/// The same, and one more program of the workspace's.
-pub(crate) fn build_with_program(name: &str) -> Result<PathBuf> {
+/// Builds the host, the filters and one more program of the workspace's, and gives a command that runs that one over them.
+pub(crate) fn suite(name: &str) -> Result<Command> {
+    guests::build_all()?;
     run(cargo_build(With::Nothing).args(["--bin", name]))?;
-    Ok(program())
+    let mut suite = Command::new(built(name));
+    suite.env("SETGATE_BIN", program()).env("SETGATE_FILTERS", guests::filters_dir());
+    Ok(suite)
 }
 
 /// The host's program.
 pub(crate) fn program() -> PathBuf {
-    target_dir().join("debug").join(format!("setgate{}", std::env::consts::EXE_SUFFIX))
+    built("setgate")
+}
+
+fn built(name: &str) -> PathBuf {
+    target_dir().join("debug").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
 /// `--workspace` although one program is wanted: with fewer packages some features of wasmtime's dependencies would be

@@ -1,12 +1,9 @@
 //! `cargo xtask hostile`: hostile guests against a live host.
 
-use std::process::Command;
-
 use anyhow::Result;
 
-use crate::guests;
 use crate::host;
-use crate::run::{run, target_dir};
+use crate::run::run;
 
 const HELP: &str = "\
 cargo xtask hostile [--class NAME]... [--short] [--lift LIMIT] [--bite] [--restart FILTERS] [--list] [--json]
@@ -29,10 +26,5 @@ pub(crate) fn command(arguments: &[String]) -> Result<()> {
         println!("{HELP}");
         return Ok(());
     }
-    guests::build_all()?;
-    let setgate = host::build_with_program("hostile")?;
-    let program = target_dir().join("debug").join(format!("hostile{}", std::env::consts::EXE_SUFFIX));
-    let mut suite = Command::new(program);
-    suite.args(arguments).env("SETGATE_BIN", setgate).env("SETGATE_FILTERS", guests::filters_dir());
-    run(&mut suite)
+    run(host::suite("hostile")?.args(arguments))
 }

@@ -1,9 +1,9 @@
 //! `setgate serve`
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -82,25 +82,13 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// Keeps the key in a new file, and gives it back. At a `first` start a file that is there already is what a start left
 /// that was broken off before its key was durable: that key is given back, and becomes the operator's.
 fn keep_in(path: &Path, key: &str, first: bool) -> anyhow::Result<String> {
-    match write_private(path, key) {
+    match crypto::write_private(path, ".operator-key", key.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && first => {
             Ok(read_private(path)?.trim().to_owned())
         }
         Err(error) => Err(error.into()),
         Ok(()) => Ok(key.to_owned()),
     }
-}
-
-// Written beside its place and linked into it: whoever finds it finds it whole, also after a power cut.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let draft = folder.join(format!(".operator-key-{}", hex::encode(crypto::random_bytes::<8>())));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    let linked =
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&draft, path));
-    fs::remove_file(&draft)?;
-    linked?;
-    File::open(folder)?.sync_all()
 }
 
 fn read_private(path: &Path) -> anyhow::Result<String> {

@@ -3,15 +3,15 @@
 //! Written as base64 of 32 random bytes, in a file that only its owner may read or in a setting taken from the
 //! environment; both have the same text, so that one can be moved to the other.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use zeroize::Zeroizing;
 
-use super::{Error, hmac_sha256, random_bytes};
+use super::{Error, hmac_sha256, random_bytes, write_private};
 
 /// Length of the master key.
 pub const MASTER_KEY_BYTES: usize = 32;
@@ -79,18 +79,9 @@ impl MasterKey {
         hex::encode(&self.derive("fingerprint")[..8])
     }
 
-    // Written beside its place and linked into it: no reader ever sees half a key, and `hard_link`, unlike `rename`,
-    // never replaces a key that secrets may already be sealed under.
     fn store(&self, path: &Path) -> io::Result<()> {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let draft = folder.join(format!(".master-key-{}", hex::encode(random_bytes::<8>())));
         let text = Zeroizing::new(BASE64_STANDARD.encode(*self.0) + "\n");
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        let linked =
-            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&draft, path));
-        fs::remove_file(&draft)?;
-        linked?;
-        File::open(folder)?.sync_all()
+        write_private(path, ".master-key", text.as_bytes())
     }
 }
 
@@ -102,6 +93,11 @@ impl std::fmt::Debug for MasterKey {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::fs::OpenOptions;
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+
     use super::*;
 
     #[test]

@@ -146,18 +146,8 @@ mod tests {
     use crate::domain::secret::Secret;
 
     fn run() -> FilterRun {
-        FilterRun {
-            filter: "one".parse().unwrap(),
-            digest: Digest([1; 32]),
-            verdict: None,
-            reason: None,
-            fault: None,
-            fuel: 1,
-            memory_bytes: 1,
-            elapsed_us: 1,
-            log: Vec::new(),
-            engine: None,
-        }
+        let not_called = FilterRun::not_called("one".parse().unwrap(), Digest([1; 32]));
+        FilterRun { fuel: 1, memory_bytes: 1, elapsed_us: 1, ..not_called }
     }
 
     #[test]

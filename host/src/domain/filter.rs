@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::id::{Digest, FilterName, TableName, TenantId};
 use super::limits::CallLimits;
-use super::rollout::{Ended, Rollout};
+use super::rollout::{Counted, EndReason, Ended, Rollout};
 use super::secret::Sealed;
 use super::time::Timestamp;
 use super::verdict::FaultPolicy;
@@ -75,6 +75,31 @@ impl Filter {
     /// Why a version is suspended, where it is.
     pub fn suspension(&self, digest: &Digest) -> Option<&Suspension> {
         self.version(digest)?.suspended.as_ref()
+    }
+
+    /// Ends the rollout, where there is one. A candidate that is not promoted is withdrawn: deliveries that have it
+    /// pinned and have not run it yet run the active version, and what its faults hold is run anew.
+    pub fn end_rollout(&mut self, at: Timestamp, reason: EndReason, counted: Counted) -> Option<Digest> {
+        let rollout = self.rollout.take()?;
+        let candidate = rollout.digest;
+        if reason != EndReason::Promoted {
+            self.withdraw(&candidate, Some(at));
+            self.releasing.insert(candidate);
+        }
+        self.last_rollout = Some(Ended { rollout, at, reason, calls: counted.calls, faults: counted.faults });
+        Some(candidate)
+    }
+
+    /// Withdraws a version, or takes that back.
+    pub fn withdraw(&mut self, digest: &Digest, since: Option<Timestamp>) {
+        if let Some(version) = self.version_mut(digest) {
+            version.withdrawn = since;
+        }
+    }
+
+    /// Whether the version was tried, and the trial ended without its promotion.
+    pub fn is_withdrawn(&self, digest: &Digest) -> bool {
+        self.active != Some(*digest) && self.version(digest).is_some_and(|version| version.withdrawn.is_some())
     }
 }
 

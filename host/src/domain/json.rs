@@ -12,6 +12,8 @@ mod object;
 pub use check::{JsonFault, JsonLimits, check};
 pub use differ::differences;
 pub use merge::merge_patch;
+#[cfg(any(fuzzing, test))]
+pub(crate) use merge::reference;
 pub use object::{Object, quote, write_object};
 
 /// What RFC 8259 calls white space.

@@ -3,7 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::filter::Filter;
 use super::id::{Digest, EventId, SubscriptionId};
 use super::time::Timestamp;
 use super::verdict::{Fault, VerdictKind};
@@ -153,33 +152,6 @@ pub struct Ended {
     pub calls: u64,
     /// Of them, those that ended in a fault of the candidate's own.
     pub faults: u64,
-}
-
-impl Filter {
-    /// Ends the rollout, where there is one. A candidate that is not promoted is withdrawn: deliveries that have it
-    /// pinned and have not run it yet run the active version, and what its faults hold is run anew.
-    pub fn end_rollout(&mut self, at: Timestamp, reason: EndReason, counted: Counted) -> Option<Digest> {
-        let rollout = self.rollout.take()?;
-        let candidate = rollout.digest;
-        if reason != EndReason::Promoted {
-            self.withdraw(&candidate, Some(at));
-            self.releasing.insert(candidate);
-        }
-        self.last_rollout = Some(Ended { rollout, at, reason, calls: counted.calls, faults: counted.faults });
-        Some(candidate)
-    }
-
-    /// Withdraws a version, or takes that back.
-    pub fn withdraw(&mut self, digest: &Digest, since: Option<Timestamp>) {
-        if let Some(version) = self.versions.iter_mut().find(|version| version.digest == *digest) {
-            version.withdrawn = since;
-        }
-    }
-
-    /// Whether the version was tried, and the trial ended without its promotion.
-    pub fn is_withdrawn(&self, digest: &Digest) -> bool {
-        self.active != Some(*digest) && self.version(digest).is_some_and(|version| version.withdrawn.is_some())
-    }
 }
 
 /// What live deliveries did with a candidate, since the rollout or the host was started.

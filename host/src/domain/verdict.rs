@@ -221,6 +221,24 @@ pub struct FilterRun {
     pub engine: Option<String>,
 }
 
+impl FilterRun {
+    /// The record of a filter that was not called: nothing decided, nothing used.
+    pub fn not_called(filter: FilterName, digest: Digest) -> Self {
+        Self {
+            filter,
+            digest,
+            verdict: None,
+            reason: None,
+            fault: None,
+            fuel: 0,
+            memory_bytes: 0,
+            elapsed_us: 0,
+            log: Vec::new(),
+            engine: None,
+        }
+    }
+}
+
 /// A line a filter wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {

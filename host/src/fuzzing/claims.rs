@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::domain::event::{Event, EventSeq, NewEvent};
 use crate::domain::id::EventId;
-use crate::domain::json::{JsonFault, JsonLimits, Object, check};
+use crate::domain::json::{JsonFault, JsonLimits, Object, check, reference};
 use crate::domain::redact::Redactor;
 use crate::domain::secret::Secret;
 use crate::domain::set::{Applied, SEALED, SetToken, apply};
@@ -187,7 +187,7 @@ pub fn verdict(bytes: &[u8]) {
             members.map(|(key, value)| (key.to_owned(), value.get().to_owned())).collect()
         };
         assert_eq!(kept(&was), kept(&is), "what the patch does not name keeps its bytes and its order");
-        assert_eq!(is_value, merged(value(&before.text), &text_value), "as RFC 7396 says");
+        assert_eq!(is_value, reference(value(&before.text), &text_value), "as RFC 7396 says");
     } else {
         assert_eq!(is_value, text_value, "what the filter gave");
     }
@@ -207,21 +207,6 @@ fn redacted(text: &str) {
     let cut = text.floor_char_boundary(text.len() / 2);
     // Of a text cut in the middle, the beginning of the whole one is kept, but for the secret over the cut.
     assert!(whole.starts_with(&redactor.redact_start(text, cut)), "{whole}");
-}
-
-/// The pseudocode of RFC 7396 section 2.
-fn merged(target: Value, patch: &Value) -> Value {
-    let Value::Object(patch) = patch else { return patch.clone() };
-    let mut target = if let Value::Object(target) = target { target } else { Map::new() };
-    for (name, value) in patch {
-        if value.is_null() {
-            target.shift_remove(name);
-        } else {
-            let merged = merged(target.get(name).cloned().unwrap_or(Value::Null), value);
-            target.insert(name.clone(), merged);
-        }
-    }
-    Value::Object(target)
 }
 
 fn object(text: &str) -> Object<'_> {

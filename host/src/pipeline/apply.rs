@@ -1,4 +1,6 @@
-//! Applying a verdict to the claims, away from the host's own threads where it may take long.
+//! Applying a verdict to the claims, and comparing two, away from what others wait for where it may take long.
+
+use std::sync::Arc;
 
 use crate::domain::chain::apply;
 use crate::domain::id::TenantId;
@@ -24,7 +26,7 @@ impl Pipeline {
         before: &SetToken,
         verdict: Verdict,
         bytes_max: u64,
-        redactor: Redactor,
+        redactor: Arc<Redactor>,
     ) -> Result<Applied, Fault> {
         if !is_large(before, &verdict) {
             return apply(before, verdict, bytes_max, &redactor);

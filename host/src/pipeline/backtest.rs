@@ -177,7 +177,7 @@ impl Found {
 
     fn add(&mut self, filter: &FilterName, event: &Event, subscription: SubscriptionId, both: [Chained; 2]) {
         for (costs, chained) in self.costs.iter_mut().zip(&both) {
-            for run in chained.runs.iter().filter(|run| run.filter == *filter) {
+            for run in runs_of(filter, chained) {
                 costs.fuel.push(run.fuel);
                 costs.time_us.push(run.elapsed_us);
                 costs.faults += u64::from(run.fault.is_some());

@@ -11,14 +11,13 @@ use crate::domain::delivery::{DueDelivery, State, Step};
 use crate::domain::event::Event;
 use crate::domain::filter::{Grant, Plan, PlanStep};
 use crate::domain::id::{DeliveryId, TenantId};
-use crate::domain::redact::Redactor;
 use crate::domain::secret::binding_context;
 use crate::domain::set::SetToken;
 use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
-use crate::domain::verdict::{Fault, FilterRun, Verdict};
+use crate::domain::verdict::{Fault, FilterRun};
 use crate::ledger;
-use crate::sandbox::{Call, EventView};
+use crate::sandbox::{Call, EventView, Ran};
 use crate::telemetry::metric;
 
 use super::Pipeline;
@@ -182,8 +181,8 @@ impl Pipeline {
         };
         let quota = self.quota_for(plan, &event.tenant);
         for (place, step) in plan.steps.iter().enumerate() {
-            let (decided, run, redactor) = match suspensions.fault(step) {
-                Some(fault) => (Err(fault), not_run(step), Redactor::default()),
+            let Ran { verdict: decided, run, redactor } = match suspensions.fault(step) {
+                Some(fault) => not_run(step, fault),
                 None => self.run_step(step, chain.claims(), event, delivery, &tables, &quota).await,
             };
             witness.see(place, chain.claims(), &decided, &run);
@@ -215,7 +214,7 @@ impl Pipeline {
         delivery: DeliveryId,
         tables: &Arc<PinnedTables>,
         quota: &Quota,
-    ) -> (Result<Verdict, Fault>, FilterRun, Redactor) {
+    ) -> Ran {
         let binding = &step.binding;
         let context = binding_context(&event.tenant, &delivery.subscription);
         let mut secrets = BTreeMap::new();
@@ -225,14 +224,12 @@ impl Pipeline {
                     Ok(secret) => drop(secrets.insert(name.clone(), secret)),
                     Err(_) => {
                         let detail = format!("its secret `{name}` cannot be opened with the host's master key");
-                        return (Err(Fault::Unavailable { detail }), not_run(step), Redactor::default());
+                        return not_run(step, Fault::Unavailable { detail });
                     }
                 }
             }
         }
-        let redactor = Redactor::new(&secrets);
-        let ran = self
-            .sandbox
+        self.sandbox
             .run(Call {
                 digest: step.digest,
                 filter: binding.filter.clone(),
@@ -255,8 +252,7 @@ impl Pipeline {
                 tables: tables.clone(),
                 quota: quota.clone(),
             })
-            .await;
-        (ran.verdict, ran.run, redactor)
+            .await
     }
 }
 
@@ -264,17 +260,7 @@ fn is_suspended(run: &FilterRun) -> bool {
     matches!(run.fault, Some(Fault::Suspended { .. }))
 }
 
-fn not_run(step: &PlanStep) -> FilterRun {
-    FilterRun {
-        filter: step.binding.filter.clone(),
-        digest: step.digest,
-        verdict: None,
-        reason: None,
-        fault: None,
-        fuel: 0,
-        memory_bytes: 0,
-        elapsed_us: 0,
-        log: Vec::new(),
-        engine: None,
-    }
+fn not_run(step: &PlanStep, fault: Fault) -> Ran {
+    let run = FilterRun::not_called(step.binding.filter.clone(), step.digest);
+    Ran { verdict: Err(fault), run, redactor: Arc::default() }
 }

@@ -16,6 +16,7 @@ use crate::domain::redact::Redactor;
 use crate::domain::rollout::{Difference, Mode, Rollout, Said};
 use crate::domain::set::{Applied, SetToken};
 use crate::domain::verdict::{Fault, FilterRun, Verdict};
+use crate::sandbox::Ran;
 use crate::telemetry::metric;
 
 use super::Pipeline;
@@ -127,7 +128,7 @@ impl Pipeline {
         let Ok(tables) = self.tables_of(plan, &event.tenant).await else { return };
         let quota = self.quota_for(plan, &event.tenant);
         let step = PlanStep { digest: rollout.digest, ..plan.steps[place].clone() };
-        let (candidate_decided, mut candidate, redactor) =
+        let Ran { verdict: candidate_decided, run: mut candidate, redactor } =
             self.run_step(&step, &before, event, delivery, &tables, &quota).await;
         // Both run with the binding's secrets.
         let (tenant, bytes_max) = (&event.tenant, quota.output_bytes_max);
@@ -181,7 +182,7 @@ impl Pipeline {
         decided: Result<Verdict, Fault>,
         run: &mut FilterRun,
         bytes_max: u64,
-        redactor: Redactor,
+        redactor: Arc<Redactor>,
     ) -> Result<Applied, Fault> {
         let applied = match decided {
             Ok(verdict) => self.apply(tenant, before, verdict, bytes_max, redactor).await,

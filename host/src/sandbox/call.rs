@@ -93,7 +93,7 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
         log: state.log.finish(),
         engine: None,
     };
-    Ran { verdict, run }
+    Ran { verdict, run, redactor }
 }
 
 /// Instantiates once, without a call: what an upload must stand before it is taken. Tells the fuel it took as well.

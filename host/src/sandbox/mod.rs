@@ -61,6 +61,7 @@ use crate::crypto::sha256;
 use crate::domain::filter::Grant;
 use crate::domain::id::{DeliveryId, Digest, EventId, FilterName, SourceName, SubscriptionId, TenantId};
 use crate::domain::limits::CallLimits;
+use crate::domain::redact::Redactor;
 use crate::domain::secret::Secret;
 use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
@@ -159,24 +160,16 @@ pub struct Ran {
     pub verdict: Result<Verdict, Fault>,
     /// What it cost, for the delivery's record.
     pub run: FilterRun,
+    /// Knows the call's secrets: for whoever quotes the verdict.
+    pub redactor: Arc<Redactor>,
 }
 
 impl Ran {
     /// A fault before the guest's first instruction.
     fn without_call(filter: FilterName, digest: Digest, fault: Fault, asked_at: Instant) -> Self {
-        let run = FilterRun {
-            filter,
-            digest,
-            verdict: None,
-            reason: None,
-            fault: Some(fault.clone()),
-            fuel: 0,
-            memory_bytes: 0,
-            elapsed_us: u64::try_from(asked_at.elapsed().as_micros()).unwrap_or(u64::MAX),
-            log: Vec::new(),
-            engine: None,
-        };
-        Self { verdict: Err(fault), run }
+        let elapsed_us = u64::try_from(asked_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let run = FilterRun { fault: Some(fault.clone()), elapsed_us, ..FilterRun::not_called(filter, digest) };
+        Self { verdict: Err(fault), run, redactor: Arc::default() }
     }
 }
 

@@ -185,18 +185,9 @@ mod tests {
     use crate::domain::verdict::VerdictKind;
 
     fn ran(filter: &str, verdict: Option<VerdictKind>, fault: Option<Fault>) -> FilterRun {
-        FilterRun {
-            filter: filter.parse().unwrap(),
-            digest: Digest([0; 32]),
-            verdict,
-            reason: None,
-            fault,
-            fuel: 7,
-            memory_bytes: 65_536,
-            elapsed_us: 5,
-            log: Vec::new(),
-            engine: None,
-        }
+        let (fuel, memory_bytes, elapsed_us) = (7, 65_536, 5);
+        let not_called = FilterRun::not_called(filter.parse().unwrap(), Digest([0; 32]));
+        FilterRun { verdict, fault, fuel, memory_bytes, elapsed_us, ..not_called }
     }
 
     #[test]

@@ -17,7 +17,6 @@ use crate::crypto::sha256;
 use crate::domain::chain::{Chain, ChainEnd, Chained, Step, apply};
 use crate::domain::filter::Grant;
 use crate::domain::id::{DeliveryId, Digest, FilterName, TenantId};
-use crate::domain::redact::Redactor;
 use crate::domain::reproduction::{Reproduction, StepFacts, differences, why_not};
 use crate::domain::secret::Secret;
 use crate::domain::set::SetToken;
@@ -207,9 +206,8 @@ async fn chain(bench: &Bench, kept: &Reproduction, secrets: &Secrets, tables: Ar
         };
         let ran = bench.sandbox.run(call).await;
         let of = Step { filter: &step.filter, on_fault: step.on_fault };
-        let redactor = Redactor::new(secrets);
         let bytes_max = kept.limits.output_bytes_max;
-        let applied = ran.verdict.and_then(|verdict| apply(chain.claims(), verdict, bytes_max, &redactor));
+        let applied = ran.verdict.and_then(|verdict| apply(chain.claims(), verdict, bytes_max, &ran.redactor));
         let end = chain.step(of, applied, ran.run);
         if let Some(run) = chain.last() {
             show_step(at, run);

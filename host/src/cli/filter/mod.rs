@@ -81,7 +81,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         tables: Arc::new(tables),
         quota: bench.quota.clone(),
     };
-    let Ran { verdict, run } = bench.sandbox.run(call).await;
+    let Ran { verdict, run, .. } = bench.sandbox.run(call).await;
     let quota = &bench.quota;
     match verdict {
         Ok(verdict) => {

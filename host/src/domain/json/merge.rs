@@ -43,10 +43,27 @@ fn merge(target: Option<&str>, patch: &str) -> Result<String, JsonFault> {
     Ok(target.with(&edits))
 }
 
+/// The pseudocode of RFC 7396 section 2, over values: what the above is held against.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn reference(target: serde_json::Value, patch: &serde_json::Value) -> serde_json::Value {
+    use serde_json::{Map, Value};
+    let Value::Object(patch) = patch else { return patch.clone() };
+    let mut target = if let Value::Object(target) = target { target } else { Map::new() };
+    for (name, value) in patch {
+        if value.is_null() {
+            target.shift_remove(name);
+        } else {
+            let merged = reference(target.get(name).cloned().unwrap_or(Value::Null), value);
+            target.insert(name.clone(), merged);
+        }
+    }
+    Value::Object(target)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::{Map, Value};
+    use serde_json::Value;
 
     use super::*;
 
@@ -87,21 +104,6 @@ mod tests {
         let deep = format!("{}1{}", "{\"a\":".repeat(5000), "}".repeat(5000));
         assert!(matches!(merge_patch("{}", &deep), Err(JsonFault::TooDeep { .. })));
         assert!(matches!(merge_patch("{", "{}"), Err(JsonFault::Malformed { .. })));
-    }
-
-    /// The pseudocode of RFC 7396 section 2.
-    fn reference(target: Value, patch: &Value) -> Value {
-        let Value::Object(patch) = patch else { return patch.clone() };
-        let mut target = if let Value::Object(target) = target { target } else { Map::new() };
-        for (name, value) in patch {
-            if value.is_null() {
-                target.shift_remove(name);
-            } else {
-                let merged = reference(target.get(name).cloned().unwrap_or(Value::Null), value);
-                target.insert(name.clone(), merged);
-            }
-        }
-        Value::Object(target)
     }
 
     fn json() -> impl Strategy<Value = Value> {

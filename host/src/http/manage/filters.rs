@@ -3,7 +3,7 @@ use axum::extract::{Request, State};
 use http::{StatusCode, header};
 use serde::Deserialize;
 
-use super::{Items, items};
+use super::{ActivateInput, Items, items};
 use crate::control::filters::FilterView;
 use crate::domain::id::{Digest, FilterName};
 use crate::http::Site;
@@ -55,12 +55,6 @@ pub(in crate::http) async fn upload(
     let (wasm, _room) = read(&site.uploads, Some(&tenant), request, site.filter_bytes_max, "the filter").await?;
     let (view, new) = site.control.upload_filter(&tenant, name, wasm, query.activate).await?;
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(view)))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(in crate::http) struct ActivateInput {
-    digest: Digest,
 }
 
 pub(in crate::http) async fn activate(

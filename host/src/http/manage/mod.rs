@@ -12,7 +12,9 @@ pub(super) mod tables;
 pub(super) mod tenants;
 
 use axum::Json;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::id::Digest;
 
 /// A whole list.
 #[derive(Serialize)]
@@ -22,4 +24,11 @@ pub(super) struct Items<T> {
 
 pub(super) fn items<T>(items: Vec<T>) -> Json<Items<T>> {
     Json(Items { items })
+}
+
+/// Which version of a filter or a table is to be active.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ActivateInput {
+    digest: Digest,
 }

@@ -1,12 +1,11 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use http::{StatusCode, header};
-use serde::Deserialize;
 
-use super::{Items, items};
+use super::{ActivateInput, Items, items};
 use crate::control::tables::TableView;
 use crate::domain::filter::TableFormat;
-use crate::domain::id::{Digest, TableName};
+use crate::domain::id::TableName;
 use crate::http::Site;
 use crate::http::auth::Tenant;
 use crate::http::extract::{JsonBody, Named, read};
@@ -36,12 +35,6 @@ pub(in crate::http) async fn put(
     let format = format(&request)?;
     let (rows, _room) = read(&site.uploads, Some(&tenant), request, site.table_bytes_max, "the table").await?;
     Ok(Json(site.control.put_table(&tenant, name, rows, format).await?))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(in crate::http) struct ActivateInput {
-    digest: Digest,
 }
 
 pub(in crate::http) async fn activate(
