@@ -376,7 +376,7 @@ fn take_patterns(given: Vec<Pattern>) -> Result<Vec<Pattern>, Error> {
 }
 
 fn take_sources(given: Vec<SourceName>, view: &TenantView) -> Result<Vec<SourceName>, Error> {
-    if let Some(unknown) = given.iter().find(|name| !view.sources.contains_key(name)) {
+    if let Some(unknown) = given.iter().find(|name| !view.sources.contains_key(name) && !name.is_setgate()) {
         return Err(Error::invalid("sources", format!("there is no source `{unknown}`")));
     }
     Ok(given)

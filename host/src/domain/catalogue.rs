@@ -17,6 +17,9 @@ use entries::{ALIASES, ENTRIES};
 /// Where our own event type URIs are: `{base}{product}/{category}/event-type/{name}`.
 pub const SETGATE_BASE: &str = "https://schemas.setgate.dev/events/";
 
+/// A test of one subscription, by [`crate::domain::id::SourceName::setgate`]. Delivered where it was asked for and nowhere else.
+pub const PING: &str = "https://schemas.setgate.dev/events/test/event-type/ping";
+
 /// Where WSO2's are: `{base}{channel}/event-type/{name}`.
 pub const WSO2_BASE: &str = "https://schemas.identity.wso2.org/events/";
 

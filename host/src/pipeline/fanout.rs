@@ -101,11 +101,15 @@ pub fn matches(subscription: &Subscription, event: &Event) -> bool {
     wants(subscription, &event.source, &event.set.types)
 }
 
-/// The same of an event's source and types.
+/// The same of an event's source and types. Setgate's own events are for those who name their source; a test has its
+/// delivery from the beginning and gets no other.
 pub(super) fn wants(subscription: &Subscription, source: &SourceName, types: &[String]) -> bool {
-    (subscription.sources.is_empty() || subscription.sources.contains(source))
-        && types.iter().any(|uri| {
-            let short_name = catalogue::short_name(uri);
-            subscription.events.iter().any(|pattern| pattern.matches(uri, short_name.as_deref()))
-        })
+    let named = subscription.sources.contains(source);
+    let all = subscription.sources.is_empty();
+    let from =
+        if source.is_setgate() { named && !types.iter().any(|uri| uri == catalogue::PING) } else { named || all };
+    from && types.iter().any(|uri| {
+        let short_name = catalogue::short_name(uri);
+        subscription.events.iter().any(|pattern| pattern.matches(uri, short_name.as_deref()))
+    })
 }
