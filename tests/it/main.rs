@@ -7,6 +7,7 @@ mod hostile;
 mod ingest;
 mod lifecycle;
 mod manage;
+mod pacing;
 mod readme;
 mod refusals;
 mod reproduce;
