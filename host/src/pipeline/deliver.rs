@@ -4,7 +4,7 @@ use metrics::{counter, histogram};
 
 use crate::crypto;
 use crate::domain;
-use crate::domain::attempt::{Attempt, ErrorClass, Outcome};
+use crate::domain::attempt::{Attempt, Outcome};
 use crate::domain::delivery::DueDelivery;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::secret::endpoint_context;
@@ -31,10 +31,7 @@ impl Pipeline {
         let at = self.clock.now();
         let exchange = match self.endpoint(&subscription.value) {
             Ok(endpoint) => self.egress.post(&endpoint, &headers, "application/json", body, None).await,
-            Err(error) => {
-                let detail = format!("a header of the endpoint: {error}");
-                Exchange { outcome: Outcome::Failed { class: ErrorClass::Unsendable, detail }, latency_us: 0 }
-            }
+            Err(error) => Exchange::unsendable(format!("a header of the endpoint: {error}")),
         };
 
         let label = match &exchange.outcome {
@@ -52,6 +49,8 @@ impl Pipeline {
             latency_us: exchange.latency_us,
             outcome: exchange.outcome,
             signed_with: keys,
+            sent: exchange.sent,
+            connection: exchange.connection,
         };
         Attempted { delivery, subscription, accepted_at, attempt }
     }

@@ -158,7 +158,8 @@ impl Pipeline {
     pub(super) fn unsendable(&self, delivery: &DueDelivery, detail: String) -> Attempt {
         let outcome = Outcome::Failed { class: ErrorClass::Unsendable, detail };
         let number = delivery.attempts + 1;
-        Attempt { number, at: self.clock.now(), latency_us: 0, outcome, signed_with: Vec::new() }
+        let at = self.clock.now();
+        Attempt { number, at, latency_us: 0, outcome, signed_with: Vec::new(), sent: None, connection: None }
     }
 }
 
@@ -169,8 +170,9 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
     fn answered(status: u16, retry_after_s: Option<u32>) -> Attempt {
-        let outcome = Outcome::Answered { status, body_head: String::new(), retry_after_s };
-        Attempt { number: 1, at: NOW, latency_us: 1, outcome, signed_with: Vec::new() }
+        let outcome =
+            Outcome::Answered { status, body_head: String::new(), retry_after_s, headers: Vec::new(), wish: None };
+        Attempt { number: 1, at: NOW, latency_us: 1, outcome, signed_with: Vec::new(), sent: None, connection: None }
     }
 
     #[test]
