@@ -150,6 +150,8 @@ pub async fn start_with(
             response_ms_max: settings.response_ms_max,
             response_bytes_max: settings.response_bytes_max,
             response_bytes_kept: settings.response_bytes_kept,
+            response_headers_kept: settings.response_headers_kept,
+            response_header_bytes_kept: settings.response_header_bytes_kept,
             idle_per_host_max: settings.idle_per_host_max,
             idle_ms_max: settings.idle_ms_max,
         },

@@ -363,6 +363,10 @@ pub struct Egress {
     pub response_bytes_max: usize,
     /// Bytes of an answer kept in the history.
     pub response_bytes_kept: usize,
+    /// Headers of an answer kept in the history.
+    pub response_headers_kept: usize,
+    /// Bytes of their names and values kept in the history.
+    pub response_header_bytes_kept: usize,
     /// Unused connections kept for each receiver.
     pub idle_per_host_max: usize,
     /// Milliseconds an unused connection is kept.
@@ -379,6 +383,8 @@ impl Default for Egress {
             response_ms_max: 15_000,
             response_bytes_max: 64 << 10,
             response_bytes_kept: 2 << 10,
+            response_headers_kept: 32,
+            response_header_bytes_kept: 2 << 10,
             idle_per_host_max: 8,
             idle_ms_max: 30_000,
         }

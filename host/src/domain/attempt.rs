@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::id::SigningKeyId;
+use super::id::{Digest, SigningKeyId};
 use super::time::Timestamp;
+
+/// What stands in a record for the value of a header that is a secret.
+pub const REDACTED: &str = "***";
 
 /// One exchange with a receiver, as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +22,51 @@ pub struct Attempt {
     /// The keys it was signed with.
     #[serde(default)]
     pub signed_with: Vec<SigningKeyId>,
+    /// What was sent, or was to be sent where there was no connection. None where no request could be made up, and in
+    /// records from before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Sent>,
+    /// What it was sent over; none where there was no connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<Connection>,
+}
+
+/// The request of an attempt, as far as it is kept. The body itself can be made again from the delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Where to: the endpoint's URL as it was then, without its query, in which receivers' tokens stand.
+    pub url: String,
+    /// Names in lower case and values, each name once. Values of the headers that the endpoint was given are
+    /// [`REDACTED`].
+    pub headers: Vec<(String, String)>,
+    /// SHA-256 of the body.
+    pub body_digest: Digest,
+    /// Bytes of the body.
+    pub body_bytes: u64,
+}
+
+/// The connection of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// What was spoken on it.
+    pub http: HttpVersion,
+    /// Address and port at its other end; none where that was the operator's proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// Whether it led through the operator's proxy.
+    #[serde(default)]
+    pub proxied: bool,
+}
+
+/// A version of HTTP, by the name it has in ALPN (RFC 7301) where it is in use today.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HttpVersion {
+    /// HTTP/1.0 or HTTP/1.1.
+    #[serde(rename = "http/1.1")]
+    Http1,
+    /// HTTP/2.
+    #[serde(rename = "h2")]
+    Http2,
 }
 
 /// What came of an attempt.
@@ -33,6 +81,13 @@ pub enum Outcome {
         body_head: String,
         /// `Retry-After`, in seconds from the answer, where the receiver sent one that can be read.
         retry_after_s: Option<u32>,
+        /// Its headers in their order, bounded by `egress.response_headers_kept` and `response_header_bytes_kept`:
+        /// names in lower case and values. Values of cookies are [`REDACTED`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        headers: Vec<(String, String)>,
+        /// What the receiver asked for with `webhook-delivery`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wish: Option<ReceiverWish>,
     },
     /// No answer.
     Failed {
@@ -50,6 +105,26 @@ impl Outcome {
     }
 }
 
+/// What a receiver may ask for in the header `webhook-delivery` of its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReceiverWish {
+    /// Nothing more is to be sent here.
+    Disable,
+    /// This delivery is not to be tried again.
+    Abort,
+}
+
+impl ReceiverWish {
+    /// Reads the value of the header, in either case; none where it is another word.
+    pub fn read(value: &str) -> Option<Self> {
+        let value = value.trim();
+        [("disable", Self::Disable), ("abort", Self::Abort)]
+            .into_iter()
+            .find_map(|(word, wish)| value.eq_ignore_ascii_case(word).then_some(wish))
+    }
+}
+
 /// Why there was no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -58,6 +133,8 @@ pub enum ErrorClass {
     Resolve,
     /// The address is not allowed (SSRF guard).
     Forbidden,
+    /// The operator's proxy could not be reached, or did not open a way through.
+    Proxy,
     /// No connection.
     Connect,
     /// TLS failed: certificate or protocol.
@@ -76,11 +153,49 @@ impl ErrorClass {
         match self {
             Self::Resolve => "resolve",
             Self::Forbidden => "forbidden",
+            Self::Proxy => "proxy",
             Self::Connect => "connect",
             Self::Tls => "tls",
             Self::Timeout => "timeout",
             Self::Broken => "broken",
             Self::Unsendable => "unsendable",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_older_ledgers_hold_is_read() {
+        let outcome = r#"{"kind":"answered","status":204,"body_head":"","retry_after_s":null}"#;
+        let expected = Outcome::Answered {
+            status: 204,
+            body_head: String::new(),
+            retry_after_s: None,
+            headers: Vec::new(),
+            wish: None,
+        };
+        assert_eq!(serde_json::from_str::<Outcome>(outcome).unwrap(), expected);
+        let attempt = format!(r#"{{"number":1,"at":"2026-01-02T03:04:05Z","latency_us":1,"outcome":{outcome}}}"#);
+        let attempt: Attempt = serde_json::from_str(&attempt).unwrap();
+        assert_eq!((attempt.outcome, attempt.sent, attempt.connection), (expected, None, None));
+        let failed = r#"{"kind":"failed","class":"tls","detail":"UnknownIssuer"}"#;
+        let failed: Outcome = serde_json::from_str(failed).unwrap();
+        assert_eq!(failed, Outcome::Failed { class: ErrorClass::Tls, detail: "UnknownIssuer".into() });
+    }
+
+    #[test]
+    fn a_wish_is_one_of_two_words() {
+        for (value, expected) in [
+            ("disable", Some(ReceiverWish::Disable)),
+            (" Abort ", Some(ReceiverWish::Abort)),
+            ("DISABLE", Some(ReceiverWish::Disable)),
+            ("disabled", None),
+            ("", None),
+        ] {
+            assert_eq!(ReceiverWish::read(value), expected, "{value:?}");
         }
     }
 }

@@ -249,8 +249,10 @@ mod tests {
 
     #[test]
     fn what_is_no_fault_of_the_endpoint_does_not_count() {
-        let answered =
-            |status, retry_after_s| Heard::of(&Outcome::Answered { status, body_head: String::new(), retry_after_s });
+        let answered = |status, retry_after_s| {
+            let (body_head, headers) = (String::new(), Vec::new());
+            Heard::of(&Outcome::Answered { status, body_head, retry_after_s, headers, wish: None })
+        };
         for (status, heard) in [
             (200, Heard::Alive),
             (404, Heard::Alive),

@@ -8,6 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 use url::Position;
@@ -15,9 +16,9 @@ use url::Position;
 use super::connect::Connector;
 use super::failure::Failure;
 use super::guard::Guard;
-use super::{Error, Options, response, tls};
+use super::{Error, Options, record, response, tls};
 use crate::clock::Clock;
-use crate::domain::attempt::{ErrorClass, Outcome};
+use crate::domain::attempt::{Connection, ErrorClass, Outcome, Sent};
 use crate::domain::endpoint::Endpoint;
 
 /// What Setgate calls itself.
@@ -50,6 +51,18 @@ pub struct Exchange {
     pub outcome: Outcome,
     /// From its begin to the end of the answer or the error, in microseconds.
     pub latency_us: u64,
+    /// See [`Attempt::sent`](crate::domain::attempt::Attempt::sent).
+    pub sent: Option<Sent>,
+    /// See [`Attempt::connection`](crate::domain::attempt::Attempt::connection).
+    pub connection: Option<Connection>,
+}
+
+impl Exchange {
+    /// One that did not begin.
+    pub fn unsendable(detail: String) -> Self {
+        let outcome = Outcome::Failed { class: ErrorClass::Unsendable, detail };
+        Self { outcome, latency_us: 0, sent: None, connection: None }
+    }
 }
 
 impl Egress {
@@ -96,24 +109,31 @@ impl Egress {
         let begin = Instant::now();
         let wait_max = millis(self.options.response_ms_max);
         let wait_max = within.map_or(wait_max, |within| within.min(wait_max));
-        let outcome = match request(endpoint, headers, content_type, body) {
-            // Boxed: hyper's futures are large, and thousands of attempts may be waiting.
-            Ok(request) => match timeout(wait_max, Box::pin(self.exchange(request))).await {
-                Ok(outcome) => outcome.unwrap_or_else(Outcome::from),
-                Err(_) => {
-                    let detail = format!("no complete answer within {} ms", wait_max.as_millis());
-                    Failure::new(ErrorClass::Timeout, &detail).into()
-                }
-            },
-            Err(failure) => failure.into(),
+        let mut request = match request(endpoint, headers, content_type, body.clone()) {
+            Ok(request) => request,
+            Err(failure) => return Exchange::unsendable(failure.to_string()),
         };
-        Exchange { outcome, latency_us: u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX) }
+        let sent = record::sent(endpoint.url(), request.headers(), &body);
+        let connected = capture_connection(&mut request);
+        // Boxed: hyper's futures are large, and thousands of attempts may be waiting.
+        let outcome = match timeout(wait_max, Box::pin(self.exchange(request))).await {
+            Ok(outcome) => outcome.unwrap_or_else(Outcome::from),
+            Err(_) => {
+                let detail = format!("no complete answer within {} ms", wait_max.as_millis());
+                Failure::new(ErrorClass::Timeout, &detail).into()
+            }
+        };
+        Exchange {
+            outcome,
+            latency_us: u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX),
+            sent: Some(sent),
+            connection: record::connection(&connected),
+        }
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Outcome, Failure> {
         let response = self.client.request(request).await.map_err(|error| Failure::of(&error))?;
-        let (bytes_max, bytes_kept) = (self.options.response_bytes_max, self.options.response_bytes_kept);
-        let read = response::read(response, bytes_max, bytes_kept, self.clock.now()).await;
+        let read = response::read(response, &self.options, self.clock.now()).await;
         read.map_err(|error| Failure::of(&error))
     }
 }
@@ -143,6 +163,8 @@ fn request(
         let value = value(name, text)?;
         map.insert(HeaderName::from_static(name), value);
     }
+    // As hyper would set it; here, so that it is in the record.
+    map.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri;

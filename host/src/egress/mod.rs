@@ -14,6 +14,7 @@ mod connect;
 mod failure;
 mod guard;
 mod options;
+mod record;
 mod response;
 mod tls;
 

@@ -18,6 +18,10 @@ pub struct Options {
     pub response_bytes_max: usize,
     /// Bytes of an answer's body that the history keeps.
     pub response_bytes_kept: usize,
+    /// Headers of an answer that the history keeps.
+    pub response_headers_kept: usize,
+    /// Bytes of their names and values that the history keeps.
+    pub response_header_bytes_kept: usize,
     /// Unused connections kept for each receiver.
     pub idle_per_host_max: usize,
     /// How long an unused connection is kept.
@@ -37,6 +41,8 @@ impl Default for Options {
             response_ms_max: 15_000,
             response_bytes_max: 64 * 1024,
             response_bytes_kept: 2048,
+            response_headers_kept: 32,
+            response_header_bytes_kept: 2048,
             idle_per_host_max: 8,
             idle_ms_max: 30_000,
             allow: Vec::new(),

@@ -2,23 +2,28 @@
 
 use std::time::UNIX_EPOCH;
 
-use http::header::RETRY_AFTER;
+use http::HeaderMap;
+use http::header::{HeaderName, RETRY_AFTER, SET_COOKIE};
 use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
 
-use crate::domain::attempt::Outcome;
+use super::Options;
+use crate::domain::attempt::{Outcome, REDACTED, ReceiverWish};
 use crate::domain::time::Timestamp;
 
-/// Reads the body up to `bytes_max`, so that the connection can be used again, and keeps the first `bytes_kept` of
-/// it. A longer body is dropped with its connection (HTTP/1) or stream (HTTP/2); the answer counts all the same.
-/// `now`: when the head of the answer came.
+/// What a receiver may ask for: one of the words of [`ReceiverWish`].
+const WISH: HeaderName = HeaderName::from_static("webhook-delivery");
+
+/// Reads the body up to `response_bytes_max`, so that the connection can be used again, and keeps the first
+/// `response_bytes_kept` of it. A longer body is dropped with its connection (HTTP/1) or stream (HTTP/2); the answer
+/// counts all the same. `now`: when the head of the answer came.
 pub(super) async fn read(
     response: Response<Incoming>,
-    bytes_max: usize,
-    bytes_kept: usize,
+    options: &Options,
     now: Timestamp,
 ) -> Result<Outcome, hyper::Error> {
+    let (bytes_max, bytes_kept) = (options.response_bytes_max, options.response_bytes_kept);
     let (head, mut body) = response.into_parts();
     let (mut kept, mut seen) = (Vec::new(), 0usize);
     while seen <= bytes_max
@@ -29,12 +34,32 @@ pub(super) async fn read(
         kept.extend_from_slice(&data[..data.len().min(bytes_kept.saturating_sub(kept.len()))]);
         seen = seen.saturating_add(data.len());
     }
-    let retry_after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let said = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
     Ok(Outcome::Answered {
         status: head.status.as_u16(),
         body_head: text(&kept, bytes_kept),
-        retry_after_s: retry_after.and_then(|value| retry_after_s(value, now)),
+        retry_after_s: said(RETRY_AFTER).and_then(|value| retry_after_s(value, now)),
+        headers: kept_headers(&head.headers, options.response_headers_kept, options.response_header_bytes_kept),
+        wish: said(WISH).and_then(ReceiverWish::read),
     })
+}
+
+/// The first headers, up to a count and up to so many bytes of names and values together; the last value is cut where
+/// it does not fit. What a cookie holds is nobody's business but the receiver's.
+fn kept_headers(headers: &HeaderMap, count_max: usize, bytes_max: usize) -> Vec<(String, String)> {
+    let mut kept = Vec::new();
+    let mut room = bytes_max;
+    for (name, value) in headers.iter().take(count_max) {
+        let value = if name == SET_COOKIE { REDACTED.as_bytes() } else { value.as_bytes() };
+        let Some(left) = room.checked_sub(name.as_str().len()) else { break };
+        let value = text(&value[..value.len().min(left)], left);
+        room = left - value.len();
+        kept.push((name.as_str().to_owned(), value));
+        if room == 0 {
+            break;
+        }
+    }
+    kept
 }
 
 /// Reads `Retry-After` (RFC 9110 section 10.2.3): seconds, or a date in any of the three forms of section 5.6.7,
@@ -86,6 +111,25 @@ mod tests {
         ] {
             assert_eq!(retry_after_s(value, now), expected, "{value:?}");
         }
+    }
+
+    #[test]
+    fn headers_are_kept_up_to_a_count_and_a_size_and_cookies_by_name() {
+        let pairs = [("server", "x"), ("set-cookie", "session=hush"), ("set-cookie", "b=hush"), ("etag", "12345678")];
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        let kept = |count_max, bytes_max| {
+            let kept = kept_headers(&headers, count_max, bytes_max);
+            kept.into_iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(9, 999), ["server: x", "set-cookie: ***", "set-cookie: ***", "etag: 12345678"]);
+        assert_eq!(kept(2, 999), ["server: x", "set-cookie: ***"]);
+        // 7 bytes, twice 13, and what is left of the last.
+        assert_eq!(kept(9, 40), ["server: x", "set-cookie: ***", "set-cookie: ***", "etag: 123"]);
+        assert_eq!(kept(9, 36).len(), 3);
+        assert_eq!(kept(9, 0), Vec::<String>::new());
     }
 
     #[test]

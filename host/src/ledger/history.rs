@@ -174,8 +174,8 @@ impl Ledger {
         self.history_readers()
             .read(move |conn| {
                 let mut statement = conn.prepare_cached(
-                    "SELECT number, at, latency_us, outcome, signed_with FROM attempt WHERE delivery = ?1
-                     ORDER BY number",
+                    "SELECT number, at, latency_us, outcome, signed_with, sent, connection FROM attempt
+                     WHERE delivery = ?1 ORDER BY number",
                 )?;
                 let attempts = statement.query_map([delivery], |row| {
                     Ok(Attempt {
@@ -184,6 +184,8 @@ impl Ledger {
                         latency_us: row.get::<_, i64>(2)?.cast_unsigned(),
                         outcome: row.get::<_, Json<_>>(3)?.0,
                         signed_with: row.get::<_, Json<_>>(4)?.0,
+                        sent: row.get::<_, Option<Json<_>>>(5)?.map(|json| json.0),
+                        connection: row.get::<_, Option<Json<_>>>(6)?.map(|json| json.0),
                     })
                 })?;
                 Ok(attempts.collect::<Result<_, _>>()?)

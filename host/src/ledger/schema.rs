@@ -14,7 +14,7 @@ pub const SQLITE_VERSION_MIN: i32 = 3_051_003;
 pub(super) const FILE: &str = "ledger.db";
 
 /// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
-const MIGRATIONS: [&str; 3] = [V1, V2, V3];
+const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
 
 /// Small columns stand before large ones, so that a scan never walks overflow pages.
 ///
@@ -147,6 +147,12 @@ CREATE INDEX delivery_order ON delivery (subscription, order_key, seq) WHERE ord
 CREATE TABLE failing (subscription BLOB PRIMARY KEY, tenant TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
+/// What an attempt sent, and over which connection: JSON, and nothing where an older version recorded the attempt.
+const V4: &str = "
+ALTER TABLE attempt ADD COLUMN sent TEXT;
+ALTER TABLE attempt ADD COLUMN connection TEXT;
+";
+
 /// Opens the one connection that writes, makes or updates the tables, and checks what durability depends on.
 pub(super) fn open_writer(options: &Options) -> Result<Connection, Error> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
@@ -232,7 +238,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let options = Options::new(folder.path());
         open_writer(&options).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
-        assert!(matches!(open_writer(&options), Err(Error::Schema { found: 99, known: 3 })));
+        assert!(matches!(open_writer(&options), Err(Error::Schema { found: 99, known: 4 })));
     }
 
     #[test]
@@ -243,12 +249,15 @@ mod tests {
         old.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").unwrap();
         old.execute_batch(V1).unwrap();
         old.execute_batch("INSERT INTO meta VALUES ('kept', x'01'); PRAGMA user_version = 1").unwrap();
+        old.execute_batch("INSERT INTO attempt VALUES (1, 1, 0, 0, '{}', '[]')").unwrap();
         drop(old);
         for _ in 0..2 {
             let conn = open_writer(&options).unwrap();
             let kept: Vec<u8> = conn.query_row("SELECT value FROM meta", [], |row| row.get(0)).unwrap();
             let parts: i64 = conn.query_row("SELECT count(*) FROM blob_part", [], |row| row.get(0)).unwrap();
             assert_eq!((kept, parts), (vec![1], 0));
+            let sent: Option<String> = conn.query_row("SELECT sent FROM attempt", [], |row| row.get(0)).unwrap();
+            assert_eq!(sent, None);
         }
     }
 

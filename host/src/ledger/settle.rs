@@ -201,15 +201,18 @@ fn keep_runs(conn: &Connection, found: &Found, runs: &[FilterRun]) -> Result<(),
 /// Records an attempt; false where it was recorded before.
 fn record(conn: &Connection, seq: DeliverySeq, attempt: &Attempt) -> Result<bool, Error> {
     let latency_us = i64::try_from(attempt.latency_us).unwrap_or(i64::MAX);
-    let new =
-        conn.prepare_cached("INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
+    let new = conn.prepare_cached("INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?.execute(
+        params![
             seq,
             attempt.number,
             attempt.at,
             latency_us,
             Json(&attempt.outcome),
-            Json(&attempt.signed_with)
-        ])?;
+            Json(&attempt.signed_with),
+            attempt.sent.as_ref().map(Json),
+            attempt.connection.as_ref().map(Json),
+        ],
+    )?;
     if new > 0 {
         conn.prepare_cached("UPDATE delivery SET attempts = max(attempts, ?2) WHERE seq = ?1")?
             .execute(params![seq, attempt.number])?;

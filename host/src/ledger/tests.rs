@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::{Error, Expected, FanOut, Ledger, Options, SQLITE_VERSION_MIN};
 use crate::clock::Clock;
-use crate::domain::attempt::{Attempt, Outcome};
+use crate::domain::attempt::{Attempt, Connection, HttpVersion, Outcome, Sent};
 use crate::domain::delivery::{DueDelivery, NewDelivery};
 use crate::domain::event::{Dedupe, EventSeq, NewEvent};
 use crate::domain::filter::Plan;
@@ -111,8 +111,29 @@ pub(super) async fn due_one(ledger: &Ledger) -> DueDelivery {
 }
 
 pub(super) fn attempt(number: u32, status: u16) -> Attempt {
-    let outcome = Outcome::Answered { status, body_head: "said".into(), retry_after_s: None };
-    Attempt { number, at: NOW, latency_us: 1_500, outcome, signed_with: vec![] }
+    let outcome = Outcome::Answered {
+        status,
+        body_head: "said".into(),
+        retry_after_s: None,
+        headers: vec![("server".into(), "a receiver".into())],
+        wish: None,
+    };
+    let sent = Sent {
+        url: "https://receiver.example/in".into(),
+        headers: vec![("webhook-id".into(), "dlv_1".into())],
+        body_digest: Digest([7; 32]),
+        body_bytes: 2,
+    };
+    let connection = Connection { http: HttpVersion::Http2, peer: Some("192.0.2.1:443".into()), proxied: false };
+    Attempt {
+        number,
+        at: NOW,
+        latency_us: 1_500,
+        outcome,
+        signed_with: vec![],
+        sent: Some(sent),
+        connection: Some(connection),
+    }
 }
 
 pub(super) fn run() -> FilterRun {

@@ -1,10 +1,12 @@
 //! One exchange with a receiver.
 
+use std::time::Duration;
+
 use metrics::{counter, histogram};
 
 use crate::crypto;
 use crate::domain;
-use crate::domain::attempt::{Attempt, ErrorClass, Outcome};
+use crate::domain::attempt::{Attempt, Outcome};
 use crate::domain::delivery::DueDelivery;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::secret::endpoint_context;
@@ -29,12 +31,10 @@ impl Pipeline {
     pub(super) async fn deliver(&self, sealed: Sealed) -> Attempted {
         let Sealed { delivery, subscription, accepted_at, body, headers, keys } = sealed;
         let at = self.clock.now();
+        let within = subscription.value.pacing.response_ms_max.map(|ms| Duration::from_millis(ms.get().into()));
         let exchange = match self.endpoint(&subscription.value) {
-            Ok(endpoint) => self.egress.post(&endpoint, &headers, "application/json", body, None).await,
-            Err(error) => {
-                let detail = format!("a header of the endpoint: {error}");
-                Exchange { outcome: Outcome::Failed { class: ErrorClass::Unsendable, detail }, latency_us: 0 }
-            }
+            Ok(endpoint) => self.egress.post(&endpoint, &headers, "application/json", body, within).await,
+            Err(error) => Exchange::unsendable(format!("a header of the endpoint: {error}")),
         };
 
         let label = match &exchange.outcome {
@@ -52,6 +52,8 @@ impl Pipeline {
             latency_us: exchange.latency_us,
             outcome: exchange.outcome,
             signed_with: keys,
+            sent: exchange.sent,
+            connection: exchange.connection,
         };
         Attempted { delivery, subscription, accepted_at, attempt }
     }

@@ -71,7 +71,7 @@ struct Seen {
 /// What ended.
 enum Ended {
     /// Work on a delivery.
-    Delivery(DeliverySeq, Seen),
+    Delivery(DeliverySeq, Box<Seen>),
     /// A question to the ledger.
     Asked { tenant: TenantId, subscription: SubscriptionId, asked: usize, rows: Option<Vec<DueDelivery>> },
 }
@@ -185,20 +185,22 @@ impl Dispatcher {
                 // A panic is a defect of ours; it must not keep the place of its delivery for ever.
                 let seen = AssertUnwindSafe(Box::pin(pipeline.see_through(delivery.clone()))).catch_unwind().await;
                 let why = match seen {
-                    Ok(Ok(seen)) => return Ended::Delivery(seq, seen),
+                    Ok(Ok(seen)) => return Ended::Delivery(seq, Box::new(seen)),
                     Ok(Err(error)) => error.to_string(),
                     Err(_) => "a defect of this program, see its output".to_owned(),
                 };
                 error!(delivery = %delivery.id, why, "a delivery could not be worked on; it stays due");
                 let due_at = pipeline.clock.now().plus_millis(AFTER_FAILURE_MS);
-                Ended::Delivery(seq, Seen { again: Some(DueDelivery { due_at, ..delivery }), ..Seen::default() })
+                let again = Some(DueDelivery { due_at, ..delivery });
+                Ended::Delivery(seq, Box::new(Seen { again, ..Seen::default() }))
             });
         }
     }
 
     fn end(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         match ended {
-            Ok(Ended::Delivery(seq, Seen { again, heard, freed })) => {
+            Ok(Ended::Delivery(seq, seen)) => {
+                let Seen { again, heard, freed } = *seen;
                 let now = self.pipeline.clock.now();
                 if let Some(((tenant, origin), turn)) = self.lanes.done(seq, again, heard, now) {
                     tell_turn(&tenant, &origin, turn, now);
@@ -296,4 +298,4 @@ impl Pipeline {
 }
 
 #[cfg(test)]
-mod simulation;
+mod tests;

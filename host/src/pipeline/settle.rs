@@ -6,7 +6,7 @@ use metrics::{counter, histogram};
 use tracing::{debug, warn};
 
 use crate::crypto;
-use crate::domain::attempt::{Attempt, ErrorClass, Outcome};
+use crate::domain::attempt::{Attempt, ErrorClass, Outcome, ReceiverWish};
 use crate::domain::delivery::{DueDelivery, Settlement, State, Step};
 use crate::domain::retry::RetrySchedule;
 use crate::domain::subscription::{Cause, Pause};
@@ -35,6 +35,10 @@ pub(super) fn decide(
         Outcome::Answered { status: 410, .. } => {
             return Step::Dead { attempt: Some(attempt), reason: "the receiver answered 410 Gone".into() };
         }
+        Outcome::Answered { wish: Some(ReceiverWish::Abort), .. } => {
+            let reason = "the receiver answered `webhook-delivery: abort`".into();
+            return Step::Dead { attempt: Some(attempt), reason };
+        }
         Outcome::Answered { retry_after_s, .. } => *retry_after_s,
         Outcome::Failed { .. } => None,
     };
@@ -55,17 +59,28 @@ pub(super) struct Onward {
     pub(super) freed: Option<DueDelivery>,
 }
 
+/// Why a receiver wants nothing more here, and in words. What is pending stays pending.
+fn unwanted(outcome: &Outcome) -> Option<(Cause, &'static str)> {
+    match outcome {
+        // Standard Webhooks, "Responses": 410 means that the receiver wants no more.
+        Outcome::Answered { status: 410, .. } => Some((Cause::Gone, "the receiver answered 410 Gone")),
+        Outcome::Answered { wish: Some(ReceiverWish::Disable), .. } => {
+            Some((Cause::Receiver, "the receiver answered `webhook-delivery: disable`"))
+        }
+        _ => None,
+    }
+}
+
 /// Why the host pauses a subscription after an attempt, since when that was due, and in words.
 fn disabling(
-    outcome: &Outcome,
+    unwanted: Option<(Cause, &'static str)>,
     at: Timestamp,
     failing_since: Option<Timestamp>,
     now: Timestamp,
     after_s: u64,
 ) -> Option<(Cause, Timestamp, String)> {
-    // Standard Webhooks, "Responses": 410 means that the receiver wants no more. What is pending stays pending.
-    if matches!(outcome, Outcome::Answered { status: 410, .. }) {
-        return Some((Cause::Gone, at, "the receiver answered 410 Gone".into()));
+    if let Some((cause, reason)) = unwanted {
+        return Some((cause, at, reason.to_owned()));
     }
     let since = failing_since?;
     let failing_s = u64::try_from(now.since(since) / 1_000).unwrap_or(0);
@@ -80,7 +95,7 @@ impl Pipeline {
     pub(super) async fn settle_attempt(&self, attempted: Attempted) -> Result<Onward, ledger::Error> {
         let Attempted { delivery, subscription, accepted_at, attempt } = attempted;
         let now = self.clock.now();
-        let (at, outcome) = (attempt.at, attempt.outcome.clone());
+        let (at, unwanted) = (attempt.at, unwanted(&attempt.outcome));
         let step = decide(
             &subscription.value.retry,
             delivery.attempts.saturating_sub(delivery.attempts_before),
@@ -98,7 +113,7 @@ impl Pipeline {
         }
         let settled = self.settle(&delivery, step).await?;
         let after_s = subscription.value.pacing.disable_after_s.map_or(self.disable_after_s, u64::from);
-        if let Some((cause, since, reason)) = disabling(&outcome, at, settled.failing_since, now, after_s)
+        if let Some((cause, since, reason)) = disabling(unwanted, at, settled.failing_since, now, after_s)
             && let Err(error) = self.disable(&delivery, cause, since, reason).await
         {
             // The delivery itself is settled; the next attempt will come to the same.
@@ -198,7 +213,8 @@ impl Pipeline {
     pub(super) fn unsendable(&self, delivery: &DueDelivery, detail: String) -> Attempt {
         let outcome = Outcome::Failed { class: ErrorClass::Unsendable, detail };
         let number = delivery.attempts + 1;
-        Attempt { number, at: self.clock.now(), latency_us: 0, outcome, signed_with: Vec::new() }
+        let at = self.clock.now();
+        Attempt { number, at, latency_us: 0, outcome, signed_with: Vec::new(), sent: None, connection: None }
     }
 }
 
@@ -209,8 +225,9 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
     fn answered(status: u16, retry_after_s: Option<u32>) -> Attempt {
-        let outcome = Outcome::Answered { status, body_head: String::new(), retry_after_s };
-        Attempt { number: 1, at: NOW, latency_us: 1, outcome, signed_with: Vec::new() }
+        let outcome =
+            Outcome::Answered { status, body_head: String::new(), retry_after_s, headers: Vec::new(), wish: None };
+        Attempt { number: 1, at: NOW, latency_us: 1, outcome, signed_with: Vec::new(), sent: None, connection: None }
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub(super) struct World {
     pub(super) subscriptions: Vec<SubscriptionId>,
     pub(super) receivers: Vec<Receiver>,
     pub(super) keys: Vec<Vec<KeyTime>>,
+    /// When the host was started again: breakers are in memory.
+    pub(super) restarts: Vec<Timestamp>,
     /// `jti` and subject of what was accepted, in order.
     pub(super) accepted: Vec<(String, String)>,
     work: JoinSet<Ended>,
@@ -75,6 +77,7 @@ impl World {
             receivers: Vec::new(),
             keys: Vec::new(),
             accepted: Vec::new(),
+            restarts: Vec::new(),
             pinned: Pinned::default(),
             work: JoinSet::new(),
             folder,
@@ -155,6 +158,7 @@ impl World {
     }
 
     pub(super) async fn restart(&mut self) {
+        self.restarts.push(self.clock.now());
         self.dispatcher = None;
         self.ledger.shutdown().await;
         self.ledger = open(&self.folder, &self.clock);

@@ -4,7 +4,7 @@
 //! is asked and answers by the script of its outages; nobody but the script fails. In the end all is well again, and what
 //! was recorded outside is held against what was accepted and against what the ledger says (`checks.rs`).
 //!
-//! `SETGATE_SIMULATION_SEEDS=100 cargo test --workspace --lib simulation` runs more seeds than the few of every test run.
+//! `SETGATE_SIMULATION_SEEDS=100 cargo test --workspace --lib days_of_trouble` runs more seeds than the few of every test run.
 
 mod checks;
 mod receivers;
@@ -142,6 +142,7 @@ async fn simulate(seed: u64, seen: &mut Seen) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "how long a test looks is no setting of the host")]
 async fn days_of_trouble_lose_nothing_and_keep_every_promise() {
     let seeds = std::env::var("SETGATE_SIMULATION_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(SEEDS);
     let mut seen = Seen::default();

@@ -1,5 +1,7 @@
 //! Stories with receivers on loopback, well-behaved and not.
 
+mod record;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,9 +35,18 @@ fn egress(options: Options) -> Egress {
     Egress::new(options, clock, Vec::new()).unwrap()
 }
 
-async fn post(egress: &Egress, url: &str) -> Outcome {
+async fn exchange(egress: &Egress, url: &str) -> Exchange {
     let endpoint = Endpoint::new(url, BTreeMap::new()).unwrap();
-    egress.post(&endpoint, &[], "application/json", Bytes::from_static(BODY.as_bytes()), None).await.outcome
+    egress.post(&endpoint, &[], "application/json", Bytes::from_static(BODY.as_bytes()), None).await
+}
+
+/// What came of an attempt, apart from the answer's headers.
+async fn post(egress: &Egress, url: &str) -> Outcome {
+    let mut outcome = exchange(egress, url).await.outcome;
+    if let Outcome::Answered { headers, .. } = &mut outcome {
+        headers.clear();
+    }
+    outcome
 }
 
 #[track_caller]
@@ -50,7 +61,7 @@ fn assert_failed(outcome: &Outcome, expected: ErrorClass, word: &str) {
 }
 
 fn answered(status: u16, body_head: &str) -> Outcome {
-    Outcome::Answered { status, body_head: body_head.to_owned(), retry_after_s: None }
+    Outcome::Answered { status, body_head: body_head.to_owned(), retry_after_s: None, headers: Vec::new(), wish: None }
 }
 
 /// Listens on loopback and lets `serve` have each connection; gives the port.

@@ -1,0 +1,39 @@
+//! What the history keeps of a request and of the connection it went over.
+
+use http::Extensions;
+use http::header::HeaderMap;
+use hyper_util::client::legacy::connect::{CaptureConnection, HttpInfo};
+use url::{Position, Url};
+
+use crate::crypto;
+use crate::domain::attempt::{Connection, HttpVersion, REDACTED, Sent};
+use crate::domain::id::Digest;
+
+/// What is about to be sent. A header that is marked as sensitive is kept by its name.
+pub(super) fn sent(url: &Url, headers: &HeaderMap, body: &[u8]) -> Sent {
+    // The first line that every receiver sees, as `host` or as `:authority` (RFC 9113 section 8.3.1).
+    let host = ("host".to_owned(), url[Position::BeforeHost..Position::AfterPort].to_owned());
+    let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        let value = if value.is_sensitive() { REDACTED.into() } else { String::from_utf8_lossy(value.as_bytes()) };
+        (name.as_str().to_owned(), value.into_owned())
+    };
+    Sent {
+        url: url[..Position::AfterPath].to_owned(),
+        headers: std::iter::once(host).chain(headers.iter().map(header)).collect(),
+        body_digest: Digest(crypto::sha256(body)),
+        body_bytes: body.len() as u64,
+    }
+}
+
+/// The connection that a request was given, where it was given one.
+pub(super) fn connection(captured: &CaptureConnection) -> Option<Connection> {
+    let connected = captured.connection_metadata();
+    let connected = connected.as_ref()?;
+    let mut extras = Extensions::new();
+    connected.get_extras(&mut extras);
+    Some(Connection {
+        http: if connected.is_negotiated_h2() { HttpVersion::Http2 } else { HttpVersion::Http1 },
+        peer: extras.get::<HttpInfo>().map(|info| info.remote_addr().to_string()),
+        proxied: false,
+    })
+}
