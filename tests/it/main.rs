@@ -8,6 +8,7 @@ mod ingest;
 mod lifecycle;
 mod manage;
 mod readme;
+mod receivers;
 mod refusals;
 mod reproduce;
 mod rollout;

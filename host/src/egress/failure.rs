@@ -40,6 +40,11 @@ impl Failure {
         }
         Self::new(ErrorClass::Broken, &root(error).to_string())
     }
+
+    /// The same for what went wrong after the head of an answer had come.
+    pub(super) fn in_answer(self, status: u16) -> Self {
+        Self::new(self.class, &format!("within the answer (status {status}): {}", self.detail))
+    }
 }
 
 impl From<Failure> for Outcome {
