@@ -1,9 +1,10 @@
 //! Certificates of authorities, receivers and clients, made for a story.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -21,7 +22,11 @@ impl Authority {
     /// A new one, which nobody trusts so far.
     #[expect(clippy::new_without_default, reason = "each is another one")]
     pub fn new() -> Self {
+        // Names of their own: else a certificate of another one would look like a forged one of this.
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("authority {}", MADE.fetch_add(1, Ordering::SeqCst));
         let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))

@@ -17,6 +17,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use serde_json::Value;
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -228,11 +229,13 @@ async fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, app: Router) {
     // Whoever hangs up, or does not like the certificate, may.
     match tls {
         None => drop(server.serve_connection(TokioIo::new(stream), app).await),
-        Some(tls) => {
-            if let Ok(stream) = TlsAcceptor::from(tls).accept(stream).await {
-                drop(server.serve_connection(TokioIo::new(stream), app).await);
+        Some(tls) => match TlsAcceptor::from(tls).accept(stream).into_fallible().await {
+            Ok(stream) => drop(server.serve_connection(TokioIo::new(stream), app).await),
+            Err((_, mut refused)) => {
+                // Closed with bytes unread, it would be reset, and the alert that says why lost.
+                while refused.read_buf(&mut Vec::new()).await.is_ok_and(|read| read > 0) {}
             }
-        }
+        },
     }
 }
 

@@ -21,6 +21,7 @@ async fn keeping() -> (String, Arc<AtomicUsize>) {
 async fn post_of(egress: &Egress, tenant: &str, url: &str) {
     let plain = Plain { tenant: tenant.parse().unwrap(), ..Plain::to(url) };
     assert!(egress.post(plain.post()).await.outcome.is_success(), "{tenant}");
+    put_back().await;
 }
 
 #[tokio::test]

@@ -78,6 +78,7 @@ async fn tls_and_plain_http_run_through_the_tunnel_and_use_it_again() {
         let to = Plain { identity: authority.trusted(), ..Plain::to(url) };
         for _ in 0..2 {
             let exchange = egress.post(to.post()).await;
+            put_back().await;
             assert!(exchange.outcome.is_success(), "{exchange:?}");
             let connection = exchange.connection.clone().unwrap();
             assert_eq!((connection.proxied, connection.peer), (true, None));

@@ -3,7 +3,7 @@
 use base64::prelude::{BASE64_STANDARD, Engine};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -22,7 +22,11 @@ pub(super) struct Issued {
 
 impl Authority {
     pub(super) fn new() -> Self {
+        // Names of their own: else a certificate of another one would look like a forged one of this.
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("authority {}", MADE.fetch_add(1, Ordering::SeqCst));
         let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
@@ -100,7 +104,14 @@ pub(super) async fn tls_receiver(issued: &Issued, alpn: &[&str], asks: Asks<'_>)
         count.fetch_add(1, Ordering::SeqCst);
         let acceptor = acceptor.clone();
         async move {
-            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let stream = match acceptor.accept(stream).into_fallible().await {
+                Ok(stream) => stream,
+                Err((_, mut refused)) => {
+                    // Closed with bytes unread, it would be reset, and the alert that says why lost.
+                    while refused.read_buf(&mut Vec::new()).await.is_ok_and(|read| read > 0) {}
+                    return;
+                }
+            };
             let session = stream.get_ref().1;
             let sni = session.server_name().unwrap_or("none").to_owned();
             let client = session.peer_certificates().and_then(|chain| chain.first());
@@ -226,6 +237,7 @@ async fn connections_of_another_identity_are_not_used() {
                     }
                     other => panic!("{other:?}"),
                 }
+                put_back().await;
             }
             assert_eq!(connections.load(Ordering::SeqCst), 3, "each its own, and used again: round {round}");
         }
