@@ -227,7 +227,7 @@ async fn a_pause_loses_and_repeats_nothing() {
 #[tokio::test]
 async fn a_receiver_that_hangs_delays_nobody_else() {
     // The hanging attempts outlive the story: none of them may end by a timeout.
-    let host = Host::with().config("[egress]\nresponse_ms_max = 300000").start().await;
+    let host = Host::with().config("[egress]\nhead_ms_max = 300000\nresponse_ms_max = 300000").start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
     let (slow, quick) = (Receiver::start().await, Receiver::start().await);

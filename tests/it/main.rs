@@ -9,6 +9,7 @@ mod lifecycle;
 mod manage;
 mod pacing;
 mod readme;
+mod receivers;
 mod refusals;
 mod reproduce;
 mod rollout;

@@ -21,21 +21,27 @@
 //! Stories wait by asking again until a deadline that is far away; none of them sleeps for a while and hopes, and
 //! none asserts how fast something was.
 
+pub mod certificate;
 pub mod client;
 pub mod crash;
 pub mod event;
 pub mod host;
 pub mod hostile;
 pub mod place;
+pub mod proxy;
 pub mod receiver;
+pub mod rude;
 pub mod signature;
 pub mod source;
 pub mod tenant;
 pub mod wait;
 
+pub use certificate::Authority;
 pub use client::{Answer, Client};
 pub use host::Host;
+pub use proxy::Proxy;
 pub use receiver::{Received, Receiver, Reply};
+pub use rude::{Manner, Rude};
 pub use source::{Accepted, Seed, Source};
 pub use tenant::{Subscription, Tenant};
 pub use wait::until;

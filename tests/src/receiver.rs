@@ -1,7 +1,8 @@
-//! A receiver: a real HTTP server that writes down what arrives and answers as a story wants.
+//! A receiver: a real HTTP server, with TLS or without, that writes down what arrives and answers as a story wants.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,10 +12,16 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use crate::wait::until;
 
@@ -106,6 +113,8 @@ struct Book {
     script: Mutex<VecDeque<Reply>>,
     otherwise: Mutex<Reply>,
     released: watch::Sender<bool>,
+    tls: Mutex<Option<Arc<ServerConfig>>>,
+    connections: AtomicUsize,
 }
 
 impl Receiver {
@@ -122,11 +131,38 @@ impl Receiver {
             script: Mutex::default(),
             otherwise: Mutex::new(Reply::status(204)),
             released: watch::Sender::new(false),
+            tls: Mutex::default(),
+            connections: AtomicUsize::new(0),
         });
         let address = listener.local_addr().expect("a bound address");
         let app = Router::new().fallback(take).with_state(book.clone());
-        let serving = tokio::spawn(async move { axum::serve(listener, app).await.expect("it serves until dropped") });
+        let open = Arc::clone(&book);
+        let serving = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                open.connections.fetch_add(1, Ordering::SeqCst);
+                let tls = lock(&open.tls).clone();
+                connections.spawn(serve(stream, tls, app.clone()));
+            }
+        });
         Self { address, book, serving }
+    }
+
+    /// A receiver that speaks TLS, and answers 204.
+    pub async fn start_tls(tls: Arc<ServerConfig>) -> Self {
+        let receiver = Self::start().await;
+        receiver.present(tls);
+        receiver
+    }
+
+    /// Speaks TLS so on connections to come.
+    pub fn present(&self, tls: Arc<ServerConfig>) {
+        *lock(&self.book.tls) = Some(tls);
+    }
+
+    /// How many connections were opened so far.
+    pub fn connections(&self) -> usize {
+        self.book.connections.load(Ordering::SeqCst)
     }
 
     /// An address where nobody listens.
@@ -174,15 +210,32 @@ impl Receiver {
         .await
     }
 
-    /// Its URL.
+    /// Its URL, with its address.
     pub fn url(&self) -> String {
-        format!("http://{}/in", self.address)
+        let scheme = if lock(&self.book.tls).is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/in", self.address)
     }
 }
 
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.serving.abort();
+    }
+}
+
+async fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, app: Router) {
+    let server = auto::Builder::new(TokioExecutor::new());
+    let app = TowerToHyperService::new(app);
+    // Whoever hangs up, or does not like the certificate, may.
+    match tls {
+        None => drop(server.serve_connection(TokioIo::new(stream), app).await),
+        Some(tls) => match TlsAcceptor::from(tls).accept(stream).into_fallible().await {
+            Ok(stream) => drop(server.serve_connection(TokioIo::new(stream), app).await),
+            Err((_, mut refused)) => {
+                // Closed with bytes unread, it would be reset, and the alert that says why lost.
+                while refused.read_buf(&mut Vec::new()).await.is_ok_and(|read| read > 0) {}
+            }
+        },
     }
 }
 

@@ -3,6 +3,7 @@
 //! `SETGATE_<SECTION>__<KEY>` sets `<key>` in `[<section>]`, for example `SETGATE_LISTEN__ADDRESS=0.0.0.0:8080`.
 //! Every limit ends in its unit and is listed in `docs/config.md`, which a test keeps equal to the types below.
 
+mod proxy;
 #[cfg(test)]
 mod reference;
 
@@ -15,6 +16,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::tenant::Quota;
+
+pub use proxy::{Bypass, Error as ProxyError, Proxy};
 
 /// Levels that `ingest.json_depth_max` can allow: what comes out of a filter is checked with as many.
 const JSON_DEPTH_MAX: usize = 64;
@@ -357,7 +360,9 @@ pub struct Egress {
     pub ca_files: Vec<PathBuf>,
     /// Milliseconds to connect, TLS included.
     pub connect_ms_max: u32,
-    /// Milliseconds for one attempt as a whole.
+    /// Milliseconds of an attempt until the head of the answer is there, connecting included.
+    pub head_ms_max: u32,
+    /// Milliseconds for one attempt as a whole, to the end of the answer.
     pub response_ms_max: u32,
     /// Bytes of an answer read at the most; the connection is closed beyond.
     pub response_bytes_max: usize,
@@ -371,6 +376,19 @@ pub struct Egress {
     pub idle_per_host_max: usize,
     /// Milliseconds an unused connection is kept.
     pub idle_ms_max: u32,
+    /// Pools of connections kept: one for each tenant and each `tls` of an endpoint. The one that has rested for longest
+    /// makes room.
+    pub clients_max: u64,
+    /// Milliseconds between two questions to an HTTP/2 connection, whether it lives, while attempts wait on it.
+    pub ping_every_ms: u32,
+    /// Milliseconds the answer to that may take; then the attempts on it have failed, and others get a new one.
+    pub ping_ms_max: u32,
+    /// The site's HTTP proxy, `http://host:port` or `http://user:password@host:port`: every endpoint is reached through it,
+    /// by `CONNECT`, and TLS runs through the tunnel. With a password, set it by the environment variable.
+    pub proxy: Option<Proxy>,
+    /// Hosts that are reached without the proxy, such as `["idp.example", ".internal.example", "10.0.0.0/8"]`: a name,
+    /// all names below one, or endpoints given by an address.
+    pub proxy_bypass: Vec<Bypass>,
 }
 
 impl Default for Egress {
@@ -380,13 +398,19 @@ impl Default for Egress {
             allow_http: false,
             ca_files: Vec::new(),
             connect_ms_max: 5_000,
-            response_ms_max: 15_000,
+            head_ms_max: 15_000,
+            response_ms_max: 20_000,
             response_bytes_max: 64 << 10,
             response_bytes_kept: 2 << 10,
             response_headers_kept: 32,
             response_header_bytes_kept: 2 << 10,
             idle_per_host_max: 8,
             idle_ms_max: 30_000,
+            clients_max: 1_024,
+            ping_every_ms: 5_000,
+            ping_ms_max: 5_000,
+            proxy: None,
+            proxy_bypass: Vec::new(),
         }
     }
 }

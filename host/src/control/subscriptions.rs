@@ -1,23 +1,24 @@
 //! Subscriptions: who gets which events, through which filters, signed how.
 
+mod endpoint;
 mod shapes;
 
 use std::collections::BTreeMap;
 
 use super::{Control, Error, Expected, over, room, short};
 use crate::crypto;
-use crate::domain::endpoint::Endpoint;
 use crate::domain::filter::Binding;
 use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId, TenantId};
 use crate::domain::pacing::Pacing;
-use crate::domain::secret::{Sealed, Secret, binding_context, endpoint_context, signing_context};
 use crate::domain::subscription::{Cause, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
+use crate::domain::secret::{Secret, binding_context, signing_context};
 use crate::ledger::TenantView;
 use crate::signing;
 
+pub use endpoint::{HEADER_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_MAX};
 pub use shapes::{
     BindingInput, BindingView, EndpointInput, EndpointView, RotateInput, SigningInput, SigningKeyView, SigningView,
-    SubscriptionInput, SubscriptionOnce, SubscriptionView,
+    SubscriptionInput, SubscriptionOnce, SubscriptionView, TlsInput, TlsView,
 };
 
 use shapes::show;
@@ -36,10 +37,6 @@ pub const KEYS_MAX: usize = 8;
 const OVERLAP_HOURS: u32 = 24;
 /// Times that a replacement without a version is tried while others change the same subscription.
 const TRIES: usize = 5;
-/// Headers of one endpoint at the most.
-pub const HEADERS_MAX: usize = 32;
-/// Bytes of one header's value at the most.
-pub const HEADER_BYTES_MAX: usize = 4 << 10;
 
 impl Control {
     /// Makes a subscription.
@@ -228,57 +225,6 @@ impl Control {
         }
         self.ledger.remove_subscription(tenant, id, Expected::Any).await?;
         Ok(())
-    }
-
-    fn take_endpoint(
-        &self,
-        tenant: &TenantId,
-        id: SubscriptionId,
-        given: EndpointInput,
-        before: Option<&Subscription>,
-    ) -> Result<(Endpoint, BTreeMap<String, Sealed>), Error> {
-        let endpoint = Endpoint::new(&given.url, BTreeMap::new()).map_err(|why| Error::invalid("endpoint/url", why))?;
-        if endpoint.url().scheme() == "http" && !self.allow_http {
-            let why = "this host sends to https:// only; the operator can open http:// with `egress.allow_http`";
-            return Err(Error::invalid("endpoint/url", why));
-        }
-        let context = endpoint_context(tenant, &id);
-        let mut stored = BTreeMap::new();
-        if let Some(before) = before {
-            // Values from before they were sealed are sealed now.
-            let seal = |value: &String| self.master.seal(&context, &Secret::new(value.clone()));
-            stored.extend(before.endpoint.headers().iter().map(|(name, value)| (name.to_lowercase(), seal(value))));
-            stored.extend(before.headers.clone());
-        }
-        let elsewhere = before.is_some_and(|before| before.endpoint.origin() != endpoint.origin());
-        let given = given.headers.unwrap_or_else(|| stored.keys().map(|name| (name.clone(), None)).collect());
-        if given.len() > HEADERS_MAX {
-            return Err(Error::invalid("endpoint/headers", format!("at most {HEADERS_MAX}")));
-        }
-        let mut headers = BTreeMap::new();
-        for (name, value) in given {
-            let lower = name.to_lowercase();
-            let sealed = match value {
-                Some(value) if value.expose().len() > HEADER_BYTES_MAX => {
-                    let why = format!("the value of `{name}` is longer than {HEADER_BYTES_MAX} bytes");
-                    return Err(Error::invalid("endpoint/headers", why));
-                }
-                Some(value) => {
-                    Endpoint::new(endpoint.url().as_str(), BTreeMap::from([(name, value.expose().to_owned())]))
-                        .map_err(|why| Error::invalid("endpoint/headers", why))?;
-                    self.master.seal(&context, &value)
-                }
-                None if elsewhere => {
-                    let why = format!("the endpoint is another one: give the value of `{name}` again, or leave it out");
-                    return Err(Error::invalid("endpoint/headers", why));
-                }
-                None => stored.remove(&lower).ok_or_else(|| {
-                    Error::invalid("endpoint/headers", format!("no value of `{name}` is stored: give one"))
-                })?,
-            };
-            headers.insert(lower, sealed);
-        }
-        Ok((endpoint, headers))
     }
 
     fn take_chain(

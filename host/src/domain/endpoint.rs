@@ -6,6 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::secret::Sealed;
+
 /// What was wrong with an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -18,15 +20,48 @@ pub enum Error {
     /// A header that Setgate sets itself, or that is malformed.
     #[error("the header `{0}` cannot be set: it is malformed or Setgate sets it itself")]
     Header(String),
+    /// Settings of TLS for a URL without it.
+    #[error("the endpoint is plain http://, where certificates have no effect: use https://, or leave them out")]
+    TlsWithoutHttps,
 }
 
-/// A receiver's URL and the headers it wants. Header values are secrets: they are stored apart, sealed, and stand in
-/// here only while a request is made.
+/// A receiver's URL, the headers it wants, and what is particular to TLS there. Header values are secrets: they are
+/// stored apart, sealed, and stand in here only while a request is made.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Raw", into = "Raw")]
 pub struct Endpoint {
     url: Url,
     headers: BTreeMap<String, String>,
+    tls: EndpointTls,
+}
+
+/// What is particular to TLS at one endpoint. Whether certificates and key can be used is checked by whoever sets them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointTls {
+    /// PEM of the authorities that are trusted there; no others are. None: those that the host trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
+    /// What Setgate shows to the receiver, where it asks for a certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientCertificate>,
+}
+
+/// A certificate that Setgate shows to a receiver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertificate {
+    /// PEM of the certificate, then of those that lead to its authority.
+    pub certificate_pem: String,
+    /// PEM of its key, encrypted as the values of headers are.
+    pub key: Sealed,
+}
+
+impl EndpointTls {
+    /// Whether there is nothing particular.
+    pub fn is_empty(&self) -> bool {
+        self.ca_pem.is_none() && self.client.is_none()
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -35,6 +70,8 @@ struct Raw {
     url: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     headers: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "EndpointTls::is_empty")]
+    tls: EndpointTls,
 }
 
 impl Endpoint {
@@ -72,7 +109,7 @@ impl Endpoint {
                 return Err(Error::Header(name.clone()));
             }
         }
-        Ok(Self { url: parsed, headers })
+        Ok(Self { url: parsed, headers, tls: EndpointTls::default() })
     }
 
     /// The URL.
@@ -83,6 +120,19 @@ impl Endpoint {
     /// Headers to send besides Setgate's own.
     pub fn headers(&self) -> &BTreeMap<String, String> {
         &self.headers
+    }
+
+    /// What is particular to TLS there.
+    pub fn tls(&self) -> &EndpointTls {
+        &self.tls
+    }
+
+    /// The same with that.
+    pub fn with_tls(self, tls: EndpointTls) -> Result<Self, Error> {
+        if self.url.scheme() == "http" && !tls.is_empty() {
+            return Err(Error::TlsWithoutHttps);
+        }
+        Ok(Self { tls, ..self })
     }
 
     /// The same with these headers besides those it has.
@@ -105,7 +155,8 @@ impl Endpoint {
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.headers.keys().collect();
-        f.debug_struct("Endpoint").field("url", &self.url.as_str()).field("headers", &names).finish()
+        let mut shown = f.debug_struct("Endpoint");
+        shown.field("url", &self.url.as_str()).field("headers", &names).field("tls", &self.tls).finish()
     }
 }
 
@@ -113,13 +164,13 @@ impl TryFrom<Raw> for Endpoint {
     type Error = Error;
 
     fn try_from(raw: Raw) -> Result<Self, Error> {
-        Self::new(&raw.url, raw.headers)
+        Self::new(&raw.url, raw.headers)?.with_tls(raw.tls)
     }
 }
 
 impl From<Endpoint> for Raw {
     fn from(endpoint: Endpoint) -> Raw {
-        Raw { url: endpoint.url.into(), headers: endpoint.headers }
+        Raw { url: endpoint.url.into(), headers: endpoint.headers, tls: endpoint.tls }
     }
 }
 
@@ -153,6 +204,20 @@ mod tests {
         assert_eq!(Endpoint::new("https://h/", ours), Err(Error::Header("Webhook-Id".into())));
         let split = BTreeMap::from([("x-a".to_owned(), "b\r\nc: d".to_owned())]);
         assert!(Endpoint::new("https://h/", split).is_err());
+    }
+
+    #[test]
+    fn what_is_stored_is_read_back_also_from_before_there_was_tls() {
+        let before: Endpoint = serde_json::from_str(r#"{"url":"https://h/"}"#).unwrap();
+        assert!(before.tls().is_empty());
+        assert_eq!(serde_json::to_string(&before).unwrap(), r#"{"url":"https://h/"}"#);
+        let client = ClientCertificate { certificate_pem: "PEM".into(), key: Sealed("v1.sealed".into()) };
+        let tls = EndpointTls { ca_pem: Some("PEM".into()), client: Some(client) };
+        let with = before.with_tls(tls.clone()).unwrap();
+        assert_eq!(serde_json::from_value::<Endpoint>(serde_json::to_value(&with).unwrap()).unwrap(), with);
+        assert!(!format!("{with:?}").contains("v1.sealed"));
+        let plain = Endpoint::new("http://h/", BTreeMap::new()).unwrap();
+        assert_eq!(plain.with_tls(tls), Err(Error::TlsWithoutHttps));
     }
 
     #[test]

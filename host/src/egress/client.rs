@@ -1,47 +1,61 @@
 //! Posts deliveries to receivers.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri};
 use http_body_util::Full;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use url::Position;
 
-use super::connect::Connector;
+use super::clients::{Clients, Pooled};
+use super::connect::GuardedTcp;
 use super::failure::Failure;
 use super::guard::Guard;
-use super::{Error, Options, record, response, tls};
+use super::identity::Identity;
+use super::resolve::{Resolve, SystemResolver};
+use super::tls::Trust;
+use super::{Error, Options, record, response};
 use crate::clock::Clock;
 use crate::domain::attempt::{Connection, ErrorClass, Outcome, Sent};
 use crate::domain::endpoint::Endpoint;
+use crate::domain::id::TenantId;
 
 /// What Setgate calls itself.
 pub const USER_AGENT: &str = concat!("Setgate/", env!("CARGO_PKG_VERSION"));
 
 /// Bytes of an answer's head at the most.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// Bytes of one HTTP/2 answer that may be under way unread.
-const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// Bytes of all HTTP/2 answers of a connection that may be under way unread.
-const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// While attempts wait on an HTTP/2 connection, it is asked this often whether it lives: all attempts to a receiver
-/// share it, and without asking a dead one would take every new attempt down with it.
-const H2_PING_EVERY: Duration = Duration::from_secs(5);
-/// How long the answer to that may take.
-const H2_PING_WAIT_MAX: Duration = Duration::from_secs(5);
+pub(super) const HEAD_BYTES_MAX: usize = 32 * 1024;
 
-/// The client, with its pool of connections. One for the whole program.
+/// The way out, with its pools of connections. One for the whole program.
 #[derive(Debug)]
 pub struct Egress {
-    client: Client<Connector, Full<Bytes>>,
+    clients: Clients,
     options: Options,
     clock: Clock,
+}
+
+/// An attempt to be made.
+#[derive(Debug)]
+pub struct Post<'a> {
+    /// Whose: tenants share no connections.
+    pub tenant: &'a TenantId,
+    /// Where to, with the values of its own headers.
+    pub endpoint: &'a Endpoint,
+    /// What is particular to TLS there.
+    pub identity: &'a Identity,
+    /// Headers over the endpoint's own, with names in lower case, as [`HeaderName::from_static`] asks.
+    pub headers: &'a [(&'static str, String)],
+    /// What kind of body it is.
+    pub content_type: &'a str,
+    /// The body.
+    pub body: Bytes,
+    /// For this attempt as a whole, where it is less than `response_ms_max`.
+    pub within: Option<Duration>,
 }
 
 /// One exchange with a receiver.
@@ -57,6 +71,14 @@ pub struct Exchange {
     pub connection: Option<Connection>,
 }
 
+/// Until when the head of an answer, and all of it, are waited for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    begin: Instant,
+    head: Duration,
+    whole: Duration,
+}
+
 impl Exchange {
     /// One that did not begin.
     pub fn unsendable(detail: String) -> Self {
@@ -68,104 +90,121 @@ impl Exchange {
 impl Egress {
     /// `own_listeners` are the addresses Setgate itself listens on: no delivery is ever sent there.
     pub fn new(options: Options, clock: Clock, own_listeners: Vec<SocketAddr>) -> Result<Self, Error> {
-        for (name, limit) in [("connect_ms_max", options.connect_ms_max), ("response_ms_max", options.response_ms_max)]
-        {
+        Self::with_resolver(options, clock, own_listeners, Arc::new(SystemResolver::default()))
+    }
+
+    /// The same with another resolver than the machine's.
+    pub fn with_resolver(
+        options: Options,
+        clock: Clock,
+        own_listeners: Vec<SocketAddr>,
+        resolver: Arc<dyn Resolve>,
+    ) -> Result<Self, Error> {
+        for (name, limit) in [
+            ("connect_ms_max", u64::from(options.connect_ms_max)),
+            ("head_ms_max", u64::from(options.head_ms_max)),
+            ("response_ms_max", u64::from(options.response_ms_max)),
+            ("ping_every_ms", u64::from(options.ping_every_ms)),
+            ("ping_ms_max", u64::from(options.ping_ms_max)),
+            ("clients_max", options.clients_max),
+        ] {
             if limit == 0 {
                 return Err(Error::Zero(name));
             }
         }
-        let guard = Guard::new(options.allow.clone(), own_listeners);
-        let tls = tls::client_config(&options.ca_files)?;
-        let connector = Connector::new(guard, options.allow_http, tls, millis(options.connect_ms_max));
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(options.idle_per_host_max)
-            .pool_idle_timeout(millis(options.idle_ms_max))
-            .http1_max_buf_size(HEAD_BYTES_MAX)
-            .http2_max_header_list_size(HEAD_BYTES_MAX as u32)
-            .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
-            .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
-            .http2_keep_alive_interval(H2_PING_EVERY)
-            .http2_keep_alive_timeout(H2_PING_WAIT_MAX)
-            .build(connector);
-        Ok(Self { client, options, clock })
+        let tcp = GuardedTcp {
+            guard: Arc::new(Guard::new(options.allow.clone(), own_listeners)),
+            allow_http: options.allow_http,
+            resolver,
+            proxy: options.proxy.clone().map(Arc::new),
+            proxy_bypass: options.proxy_bypass.clone().into(),
+            wait_max: millis(options.connect_ms_max),
+        };
+        let clients = Clients::new(&options, Trust::load(&options.ca_files)?, tcp);
+        Ok(Self { clients, options, clock })
     }
 
-    /// Posts `body` to an endpoint, with the endpoint's own headers and `headers` over them, and reads the answer.
-    /// The names in `headers` are in lower case, as [`HeaderName::from_static`] asks.
-    /// Never fails as such: what went wrong is the outcome.
+    /// Posts a body to an endpoint and reads the answer. Never fails as such: what went wrong is the outcome.
     ///
-    /// Takes `response_ms_max` at the most, or `within` where that is less. An answer that has not ended by then is
-    /// a timeout, whatever its status: a receiver that trickles is not one that took the delivery.
-    pub async fn post(
-        &self,
-        endpoint: &Endpoint,
-        headers: &[(&'static str, String)],
-        content_type: &str,
-        body: Bytes,
-        within: Option<Duration>,
-    ) -> Exchange {
+    /// The head of the answer has `head_ms_max`, connecting included; the whole takes `response_ms_max` at the most, or
+    /// [`Post::within`] where that is less. An answer that has not ended by then is a timeout, whatever its status: a
+    /// receiver that trickles is not one that took the delivery.
+    pub async fn post(&self, post: Post<'_>) -> Exchange {
         let begin = Instant::now();
-        let wait_max = millis(self.options.response_ms_max);
-        let wait_max = within.map_or(wait_max, |within| within.min(wait_max));
-        let mut request = match request(endpoint, headers, content_type, body.clone()) {
+        let whole = millis(self.options.response_ms_max);
+        let whole = post.within.map_or(whole, |within| within.min(whole));
+        let patience = Patience { begin, head: millis(self.options.head_ms_max).min(whole), whole };
+        let client = match self.clients.of(post.tenant, post.identity).await {
+            Ok(client) => client,
+            Err(error) => return Exchange::unsendable(format!("the endpoint's `tls`: {error}")),
+        };
+        let mut request = match request(&post) {
             Ok(request) => request,
             Err(failure) => return Exchange::unsendable(failure.to_string()),
         };
-        let sent = record::sent(endpoint.url(), request.headers(), &body);
+        let sent = record::sent(post.endpoint.url(), request.headers(), &post.body);
+        let proxied = request.uri().host().is_some_and(|host| self.clients.tcp.proxy_to(host).is_some());
         let connected = capture_connection(&mut request);
         // Boxed: hyper's futures are large, and thousands of attempts may be waiting.
-        let outcome = match timeout(wait_max, Box::pin(self.exchange(request))).await {
-            Ok(outcome) => outcome.unwrap_or_else(Outcome::from),
-            Err(_) => {
-                let detail = format!("no complete answer within {} ms", wait_max.as_millis());
-                Failure::new(ErrorClass::Timeout, &detail).into()
-            }
-        };
+        let outcome = Box::pin(self.exchange(client, request, patience)).await;
         Exchange {
-            outcome,
+            outcome: outcome.unwrap_or_else(Outcome::from),
             latency_us: u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX),
             sent: Some(sent),
-            connection: record::connection(&connected),
+            connection: record::connection(&connected, proxied),
         }
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Outcome, Failure> {
-        let response = self.client.request(request).await.map_err(|error| Failure::of(&error))?;
-        let read = response::read(response, &self.options, self.clock.now()).await;
-        read.map_err(|error| Failure::of(&error))
+    async fn exchange(
+        &self,
+        client: Pooled,
+        request: Request<Full<Bytes>>,
+        patience: Patience,
+    ) -> Result<Outcome, Failure> {
+        let Patience { begin, head, whole } = patience;
+        let too_slow = |what: &str, wait: Duration| {
+            Failure::new(ErrorClass::Timeout, &format!("{what} within {} ms", wait.as_millis()))
+        };
+        let response = match timeout_at(begin + head, client.request(request)).await {
+            Ok(response) => response.map_err(|error| Failure::of(&error))?,
+            Err(_) => return Err(too_slow("no answer began", head)),
+        };
+        let status = response.status().as_u16();
+        match timeout_at(begin + whole, response::read(response, &self.options, self.clock.now())).await {
+            Ok(read) => read.map_err(|error| Failure::of(&error).in_answer(status)),
+            Err(_) => Err(too_slow(&format!("the answer (status {status}) had not ended"), whole)),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) async fn clients(&self) -> u64 {
+        self.clients.count().await
     }
 }
 
-fn request(
-    endpoint: &Endpoint,
-    headers: &[(&'static str, String)],
-    content_type: &str,
-    body: Bytes,
-) -> Result<Request<Full<Bytes>>, Failure> {
+fn request(post: &Post<'_>) -> Result<Request<Full<Bytes>>, Failure> {
     // The fragment is the browser's own and is never sent.
-    let uri: Uri = endpoint.url()[..Position::AfterQuery]
+    let uri: Uri = post.endpoint.url()[..Position::AfterQuery]
         .parse()
         .map_err(|_| unsendable("the endpoint's URL cannot stand in a request"))?;
     let mut map = HeaderMap::new();
     map.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-    for (name, text) in endpoint.headers() {
+    for (name, text) in post.endpoint.headers() {
         let mut value = value(name, text)?;
-        // Receivers' tokens: kept out of debug output and of HTTP/2's compression tables.
+        // Receivers' tokens: kept out of records, of debug output and of HTTP/2's compression tables.
         value.set_sensitive(true);
         let name = HeaderName::from_bytes(name.as_bytes())
             .map_err(|_| unsendable(&format!("`{name}` is not the name of a header")))?;
         map.insert(name, value);
     }
-    map.insert(header::CONTENT_TYPE, value("content-type", content_type)?);
-    for (name, text) in headers {
+    map.insert(header::CONTENT_TYPE, value("content-type", post.content_type)?);
+    for (name, text) in post.headers {
         let value = value(name, text)?;
         map.insert(HeaderName::from_static(name), value);
     }
     // As hyper would set it; here, so that it is in the record.
-    map.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    let mut request = Request::new(Full::new(body));
+    map.insert(header::CONTENT_LENGTH, HeaderValue::from(post.body.len()));
+    let mut request = Request::new(Full::new(post.body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri;
     *request.headers_mut() = map;

@@ -1,6 +1,7 @@
-//! From a URL to a connection: resolve, check every address, connect to one that was checked, speak TLS.
+//! From a URL to a connection: resolve, check every address, connect to one that was checked, speak TLS. Where the
+//! operator has set a proxy, the connection goes there and a tunnel leads on.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,19 +12,21 @@ use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
 use super::failure::{Failure, find_in};
-use super::guard::Guard;
+use super::guard::{Guard, Refusal};
+use super::resolve::Resolve;
+use super::tunnel;
+use crate::config::{Bypass, Proxy};
 use crate::domain::attempt::ErrorClass;
 
-/// Names being resolved at the same time, each on a thread of the runtime that can take seconds to come back.
-/// More wait, within their `connect_ms_max`.
-const RESOLVING_MAX: usize = 64;
 /// Addresses of a name that are tried at the most.
 const ADDRESSES_MAX: usize = 6;
+/// With a proxy, our own resolver has this part of the time for a connection: in a site that resolves nothing but
+/// its own names it may never answer.
+const PROXIED_RESOLVE_PART: u32 = 4;
 
 type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
@@ -37,17 +40,18 @@ pub(super) struct Connector {
 /// Makes TCP connections to addresses the guard has passed. Knows the host as the URL has it, so that TLS still
 /// asks for that name.
 #[derive(Debug, Clone)]
-struct GuardedTcp {
-    guard: Arc<Guard>,
-    allow_http: bool,
-    resolving: Arc<Semaphore>,
-    wait_max: Duration,
+pub(super) struct GuardedTcp {
+    pub(super) guard: Arc<Guard>,
+    pub(super) allow_http: bool,
+    pub(super) resolver: Arc<dyn Resolve>,
+    pub(super) proxy: Option<Arc<Proxy>>,
+    pub(super) proxy_bypass: Arc<[Bypass]>,
+    pub(super) wait_max: Duration,
 }
 
 impl Connector {
-    pub(super) fn new(guard: Guard, allow_http: bool, tls: ClientConfig, wait_max: Duration) -> Self {
-        let resolving = Arc::new(Semaphore::new(RESOLVING_MAX));
-        let tcp = GuardedTcp { guard: Arc::new(guard), allow_http, resolving, wait_max };
+    pub(super) fn new(tcp: GuardedTcp, tls: ClientConfig) -> Self {
+        let wait_max = tcp.wait_max;
         Self { https: HttpsConnector::from((tcp, tls)), wait_max }
     }
 }
@@ -90,6 +94,11 @@ impl Service<Uri> for GuardedTcp {
 }
 
 impl GuardedTcp {
+    /// The proxy that leads to a host, as a URL has it; none: it is connected to directly.
+    pub(super) fn proxy_to(&self, host: &str) -> Option<&Proxy> {
+        self.proxy.as_deref().filter(|_| !self.proxy_bypass.iter().any(|bypass| bypass.holds(host)))
+    }
+
     async fn open(&self, uri: &Uri) -> Result<TcpStream, Failure> {
         let https = uri.scheme_str() == Some("https");
         if !https && !self.allow_http {
@@ -98,13 +107,20 @@ impl GuardedTcp {
         }
         let host = uri.host().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        // An address in place of a name is checked like any other. `Url` has already read the odd ways to write
-        // one (`0x7f.1`, `2130706433`) into the usual one; a resolver that knows more of them is checked too.
-        let addresses = match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-            Ok(ip) => vec![SocketAddr::new(ip, port)],
-            Err(_) => self.resolve(host.to_owned(), port).await?,
+        match self.proxy_to(host) {
+            None => self.open_directly(host, port).await,
+            Some(proxy) => {
+                self.check_proxied(host, port).await?;
+                self.open_through(proxy, host, port).await
+            }
+        }
+    }
+
+    async fn open_directly(&self, host: &str, port: u16) -> Result<TcpStream, Failure> {
+        let addresses = match literal(host, port) {
+            Some(address) => vec![address],
+            None => self.resolve(host, port).await?,
         };
-        let refused = |refusal: super::Refusal| Failure::new(ErrorClass::Forbidden, &refusal.to_string());
         let permitted = self.guard.permitted(&addresses).map_err(refused)?;
         let stream = self.connect(&permitted).await?;
         let ends = stream.local_addr().and_then(|local| Ok((local, stream.peer_addr()?)));
@@ -113,17 +129,39 @@ impl GuardedTcp {
         Ok(stream)
     }
 
-    async fn resolve(&self, host: String, port: u16) -> Result<Vec<SocketAddr>, Failure> {
-        let permit = Arc::clone(&self.resolving).acquire_owned().await.expect("the semaphore is never closed");
-        // The permit goes with the thread: an attempt that stops waiting does not make room for another thread.
-        let resolved = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>)
-        });
-        let failed = |why: String| Failure::new(ErrorClass::Resolve, &format!("the name does not resolve: {why}"));
-        let addresses = resolved.await.map_err(|error| failed(error.to_string()))?;
-        let addresses = addresses.map_err(|error| failed(error.to_string()))?;
-        if addresses.is_empty() { Err(failed("it has no address".to_owned())) } else { Ok(addresses) }
+    /// What can be known here of where the proxy will connect to. It resolves the name itself and takes whichever
+    /// address it likes, so all of them have to be permitted; a name that does not resolve here is left to it.
+    async fn check_proxied(&self, host: &str, port: u16) -> Result<(), Failure> {
+        let addresses = match literal(host, port) {
+            Some(address) => vec![address],
+            None => {
+                let resolving = self.resolver.resolve(host, port);
+                match timeout(self.wait_max / PROXIED_RESOLVE_PART, resolving).await {
+                    Ok(Ok(addresses)) => addresses,
+                    Ok(Err(_)) | Err(_) => Vec::new(),
+                }
+            }
+        };
+        addresses.into_iter().try_for_each(|address| self.guard.check(address)).map_err(refused)
+    }
+
+    // The operator has named the proxy: the guard is not asked about its address.
+    async fn open_through(&self, proxy: &Proxy, host: &str, port: u16) -> Result<TcpStream, Failure> {
+        let way = async {
+            let addresses = match literal(&proxy.host, proxy.port) {
+                Some(address) => vec![address],
+                None => self.resolve(&proxy.host, proxy.port).await?,
+            };
+            self.connect(&addresses).await
+        };
+        let stream = way.await.map_err(|failure| tunnel::said(&format!("it cannot be reached: {failure}")))?;
+        tunnel::open(stream, host, port, proxy.credentials.as_ref()).await
+    }
+
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+        let failed = |why: &str| Failure::new(ErrorClass::Resolve, &format!("the name does not resolve: {why}"));
+        let addresses = self.resolver.resolve(host, port).await.map_err(|error| failed(&error.to_string()))?;
+        if addresses.is_empty() { Err(failed("it has no address")) } else { Ok(addresses) }
     }
 
     // One address after the other, in the resolver's order (RFC 6724), each with its even share of the time left:
@@ -147,6 +185,17 @@ impl GuardedTcp {
         }
         Err(last)
     }
+}
+
+/// An address in place of a name, which is checked like any other. `Url` has already read the odd ways to write one
+/// (`0x7f.1`, `2130706433`) into the usual one; what a resolver that knows more of them makes of a name is checked too.
+fn literal(host: &str, port: u16) -> Option<SocketAddr> {
+    let ip: IpAddr = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
+    Some(SocketAddr::new(ip, port))
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    Failure::new(ErrorClass::Forbidden, &refusal.to_string())
 }
 
 fn too_slow(wait_max: Duration) -> Failure {

@@ -8,6 +8,9 @@ use crate::domain::attempt::{ErrorClass, Outcome};
 /// A detail is cut to this many characters.
 const DETAIL_CHARS_MAX: usize = 200;
 
+/// How an error of the TLS library begins where the other side has refused the connection.
+const TLS_ALERT: &str = "received fatal alert";
+
 /// Why there is no answer. Details come from the network libraries and from here; none names URL, header or body.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{detail}")]
@@ -38,7 +41,15 @@ impl Failure {
         if find_in::<rustls::Error>(error).is_some() {
             return Self::tls(error);
         }
-        Self::new(ErrorClass::Broken, &root(error).to_string())
+        let last = root(error).to_string();
+        // HTTP/2 keeps of what went wrong below it the words alone.
+        let class = if last.contains(TLS_ALERT) { ErrorClass::Tls } else { ErrorClass::Broken };
+        Self::new(class, &last)
+    }
+
+    /// The same for what went wrong after the head of an answer had come.
+    pub(super) fn in_answer(self, status: u16) -> Self {
+        Self::new(self.class, &format!("within the answer (status {status}): {}", self.detail))
     }
 }
 
@@ -73,5 +84,23 @@ fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(wrapped) => Some(wrapped),
         None => error.source(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_certificate_is_told_from_a_broken_connection_also_by_its_words() {
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired);
+        let with_cause = io::Error::new(io::ErrorKind::InvalidData, alert.clone());
+        let with_words = io::Error::new(io::ErrorKind::InvalidData, alert.to_string());
+        let broken = io::Error::new(io::ErrorKind::ConnectionReset, "reset");
+        for (error, expected) in
+            [(with_cause, ErrorClass::Tls), (with_words, ErrorClass::Tls), (broken, ErrorClass::Broken)]
+        {
+            assert_eq!(Failure::of(&error).class, expected, "{error}");
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! The way out to receivers, and the only place with the hyper client.
 //!
 //! ```text
-//! Egress::post -> pooled connection, or: resolve -> Guard (every address) -> connect to a checked address -> TLS
-//!              -> request -> bounded answer -> Exchange
+//! Egress::post -> the client of tenant and TLS identity -> pooled connection, or a new one:
+//!                   resolve -> Guard (every address) -> connect to a checked address -> TLS
+//!                   resolve -> Guard (every address) -> proxy -> CONNECT -> TLS
+//!              -> request -> bounded answer -> Exchange, with what the history keeps
 //! ```
 //!
 //! Receivers are named by tenants, who are not trusted: the addresses they may lead to, the time they may take and
@@ -10,19 +12,25 @@
 //! (Standard Webhooks, "Operational considerations"). A pooled connection stays with the address that was checked.
 
 mod client;
+mod clients;
 mod connect;
 mod failure;
 mod guard;
+mod identity;
 mod options;
 mod record;
+mod resolve;
 mod response;
 mod tls;
+mod tunnel;
 
 #[cfg(test)]
 mod tests;
 
-pub use client::{Egress, Exchange, USER_AGENT};
+pub use client::{Egress, Exchange, Post, USER_AGENT};
 pub use guard::{Guard, Refusal};
+pub use identity::{CERTIFICATES_MAX, Certificates, Identity, IdentityError, PEM_BYTES_MAX};
 pub use options::Options;
+pub use resolve::{Resolve, SystemResolver};
 pub use response::retry_after_s;
 pub use tls::Error;

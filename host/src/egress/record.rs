@@ -25,15 +25,16 @@ pub(super) fn sent(url: &Url, headers: &HeaderMap, body: &[u8]) -> Sent {
     }
 }
 
-/// The connection that a request was given, where it was given one.
-pub(super) fn connection(captured: &CaptureConnection) -> Option<Connection> {
+/// The connection that a request was given, where it was given one. The other end of a proxied one is the operator's
+/// own business.
+pub(super) fn connection(captured: &CaptureConnection, proxied: bool) -> Option<Connection> {
     let connected = captured.connection_metadata();
     let connected = connected.as_ref()?;
     let mut extras = Extensions::new();
     connected.get_extras(&mut extras);
     Some(Connection {
         http: if connected.is_negotiated_h2() { HttpVersion::Http2 } else { HttpVersion::Http1 },
-        peer: extras.get::<HttpInfo>().map(|info| info.remote_addr().to_string()),
-        proxied: false,
+        peer: extras.get::<HttpInfo>().filter(|_| !proxied).map(|info| info.remote_addr().to_string()),
+        proxied,
     })
 }

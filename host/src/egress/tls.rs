@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::crypto::ring;
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject};
+
+use super::identity::{Certificates, Identity, IdentityError};
 
 /// Why egress could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -36,45 +40,68 @@ pub enum Error {
         /// Why not.
         source: rustls::Error,
     },
-    /// The TLS library refused its own defaults.
-    #[error("TLS cannot be set up")]
-    Tls(#[from] rustls::Error),
 }
 
-/// TLS 1.2 and 1.3, the machine's authorities (or those of `SSL_CERT_FILE`) and `ca_files`; offers HTTP/2, then
-/// HTTP/1.1 (ALPN).
-pub(super) fn client_config(ca_files: &[PathBuf]) -> Result<ClientConfig, Error> {
-    let mut roots = RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    for error in &native.errors {
-        tracing::warn!(%error, "some of the machine's certificate authorities cannot be read");
-    }
-    // Machines carry odd certificates; those that cannot be anchors are passed over, as browsers do.
-    roots.add_parsable_certificates(native.certs);
-    for path in ca_files {
-        let failed = |source| Error::CaFile { path: path.clone(), source };
-        let mut found = false;
-        for certificate in CertificateDer::pem_file_iter(path).map_err(failed)? {
-            let refused = |source| Error::CaCertificate { path: path.clone(), source };
-            roots.add(certificate.map_err(failed)?).map_err(refused)?;
-            found = true;
+/// TLS sessions of one client that are kept to be resumed, for as many receivers.
+const RESUMPTIONS_MAX: usize = 16;
+
+/// Whom the host trusts where an endpoint says nothing else.
+#[derive(Debug)]
+pub(super) struct Trust(Arc<RootCertStore>);
+
+impl Trust {
+    /// The machine's authorities (or those of `SSL_CERT_FILE`) and `ca_files`.
+    pub(super) fn load(ca_files: &[PathBuf]) -> Result<Self, Error> {
+        let mut roots = RootCertStore::empty();
+        let native = rustls_native_certs::load_native_certs();
+        for error in &native.errors {
+            tracing::warn!(%error, "some of the machine's certificate authorities cannot be read");
         }
-        if !found {
-            return Err(Error::CaFileEmpty { path: path.clone() });
+        // Machines carry odd certificates; those that cannot be anchors are passed over, as browsers do.
+        roots.add_parsable_certificates(native.certs);
+        for path in ca_files {
+            let failed = |source| Error::CaFile { path: path.clone(), source };
+            let mut found = false;
+            for certificate in CertificateDer::pem_file_iter(path).map_err(failed)? {
+                let refused = |source| Error::CaCertificate { path: path.clone(), source };
+                roots.add(certificate.map_err(failed)?).map_err(refused)?;
+                found = true;
+            }
+            if !found {
+                return Err(Error::CaFileEmpty { path: path.clone() });
+            }
         }
+        if roots.is_empty() {
+            // Not an error: a node may send to plain receivers alone. Every https attempt will fail and say so.
+            tracing::warn!(
+                "no certificate authority is trusted: install the package ca-certificates or set egress.ca_files"
+            );
+        }
+        Ok(Self(Arc::new(roots)))
     }
-    if roots.is_empty() {
-        // Not an error: a node may send to plain receivers alone. Every https attempt will fail and say so.
-        tracing::warn!(
-            "no certificate authority is trusted: install the package ca-certificates or set egress.ca_files"
-        );
+
+    /// TLS 1.2 and 1.3 for an endpoint with that identity; offers HTTP/2, then HTTP/1.1 (ALPN). Sessions are resumed
+    /// among connections of this configuration alone.
+    pub(super) fn client_config(&self, identity: &Identity) -> Result<ClientConfig, IdentityError> {
+        let roots = match &identity.ca_pem {
+            None => Arc::clone(&self.0),
+            Some(pem) => Arc::new(Certificates::read(pem)?.roots()?),
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider's own versions")
+            .with_root_certificates(roots);
+        let mut config = match &identity.client {
+            None => builder.with_no_client_auth(),
+            Some((certificates, key)) => {
+                let certified = Certificates::read(certificates)?.certified(key)?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
+        };
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.resumption = Resumption::in_memory_sessions(RESUMPTIONS_MAX);
+        Ok(config)
     }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
 }
 
 #[cfg(test)]
@@ -90,10 +117,10 @@ mod tests {
             [path]
         };
         let missing = [folder.path().join("none.pem")];
-        assert!(matches!(client_config(&missing), Err(Error::CaFile { .. })));
-        assert!(matches!(client_config(&file("empty.pem", "")), Err(Error::CaFileEmpty { .. })));
+        assert!(matches!(Trust::load(&missing), Err(Error::CaFile { .. })));
+        assert!(matches!(Trust::load(&file("empty.pem", "")), Err(Error::CaFileEmpty { .. })));
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert!(matches!(client_config(&file("broken.pem", broken)), Err(Error::CaCertificate { .. })));
-        assert!(client_config(&[]).is_ok());
+        assert!(matches!(Trust::load(&file("broken.pem", broken)), Err(Error::CaCertificate { .. })));
+        assert!(Trust::load(&[]).unwrap().client_config(&Identity::default()).is_ok());
     }
 }

@@ -8,11 +8,11 @@ use crate::crypto;
 use crate::domain;
 use crate::domain::attempt::{Attempt, Outcome};
 use crate::domain::delivery::DueDelivery;
-use crate::domain::endpoint::Endpoint;
+use crate::domain::endpoint::{ClientCertificate, Endpoint};
 use crate::domain::secret::endpoint_context;
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Timestamp;
-use crate::egress::Exchange;
+use crate::egress::{Exchange, Identity, Post};
 use crate::ledger::Versioned;
 use crate::telemetry::metric;
 
@@ -32,9 +32,20 @@ impl Pipeline {
         let Sealed { delivery, subscription, accepted_at, body, headers, keys } = sealed;
         let at = self.clock.now();
         let within = subscription.value.pacing.response_ms_max.map(|ms| Duration::from_millis(ms.get().into()));
-        let exchange = match self.endpoint(&subscription.value) {
-            Ok(endpoint) => self.egress.post(&endpoint, &headers, "application/json", body, within).await,
-            Err(error) => Exchange::unsendable(format!("a header of the endpoint: {error}")),
+        let exchange = match self.open_endpoint(&subscription.value) {
+            Ok((endpoint, identity)) => {
+                let post = Post {
+                    tenant: &delivery.tenant,
+                    endpoint: &endpoint,
+                    identity: &identity,
+                    headers: &headers,
+                    content_type: "application/json",
+                    body,
+                    within,
+                };
+                self.egress.post(post).await
+            }
+            Err(error) => Exchange::unsendable(format!("a secret of the endpoint: {error}")),
         };
 
         let label = match &exchange.outcome {
@@ -58,13 +69,18 @@ impl Pipeline {
         Attempted { delivery, subscription, accepted_at, attempt }
     }
 
-    /// The endpoint with its headers opened.
-    fn endpoint(&self, subscription: &Subscription) -> Result<Endpoint, crypto::Error> {
+    /// The endpoint with its headers opened, and what is particular to TLS there.
+    fn open_endpoint(&self, subscription: &Subscription) -> Result<(Endpoint, Identity), crypto::Error> {
         let context = endpoint_context(&subscription.tenant, &subscription.id);
         let open = |(name, sealed): (&String, &domain::secret::Sealed)| {
             Ok((name.clone(), self.master.open(&context, sealed)?.expose().to_owned()))
         };
         let opened = subscription.headers.iter().map(open).collect::<Result<Vec<_>, crypto::Error>>()?;
-        Ok(subscription.endpoint.with_headers(opened))
+        let tls = subscription.endpoint.tls();
+        let shown = |client: &ClientCertificate| {
+            Ok::<_, crypto::Error>((client.certificate_pem.clone(), self.master.open(&context, &client.key)?))
+        };
+        let client = tls.client.as_ref().map(shown).transpose()?;
+        Ok((subscription.endpoint.with_headers(opened), Identity { ca_pem: tls.ca_pem.clone(), client }))
     }
 }

@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::domain::endpoint::EndpointTls;
 use crate::domain::filter::{Binding, Grant, empty_object};
-use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId};
 use crate::domain::pacing::Pacing;
+use crate::domain::id::{Digest, FilterName, SigningKeyId, SourceName, SubscriptionId};
 use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::Secret;
 use crate::domain::subscription::{Format, Pattern, Pause, SigningKey, SigningScheme, Subscription};
 use crate::domain::time::Timestamp;
+use crate::egress::Certificates;
 
 /// What is asked for: the whole subscription, also when it is replaced.
 #[derive(Debug, Clone, Deserialize)]
@@ -55,6 +57,21 @@ pub struct EndpointInput {
     /// keeps that one.
     #[serde(default)]
     pub headers: Option<BTreeMap<String, Option<Secret>>>,
+    /// What is particular to TLS there. When replacing, absent keeps all that is stored; `{}` is nothing.
+    #[serde(default)]
+    pub tls: Option<TlsInput>,
+}
+
+/// What is particular to TLS at an endpoint, as it is sent in.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsInput {
+    /// PEM of the authorities to trust there, and no others; absent: those that the host trusts.
+    pub ca_pem: Option<String>,
+    /// PEM of the certificate to show, then of those that lead to its authority.
+    pub client_certificate_pem: Option<String>,
+    /// PEM of its key, without a passphrase. When replacing, absent keeps the one that is stored.
+    pub client_key_pem: Option<Secret>,
 }
 
 /// An endpoint without the values of its headers.
@@ -65,6 +82,26 @@ pub struct EndpointView {
     /// Their names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
+    /// What is particular to TLS there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsView>,
+}
+
+/// What is particular to TLS at an endpoint, without the key.
+#[derive(Debug, Serialize)]
+pub struct TlsView {
+    /// PEM of the authorities that alone are trusted there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
+    /// SHA-256 of each of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ca_fingerprints: Vec<Digest>,
+    /// PEM of the certificate that is shown, then of those that lead to its authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate_pem: Option<String>,
+    /// SHA-256 of each of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub client_certificate_fingerprints: Vec<Digest>,
 }
 
 fn everything() -> Vec<Pattern> {
@@ -216,6 +253,7 @@ pub(super) fn show(subscription: &Subscription) -> SubscriptionView {
         endpoint: EndpointView {
             url: subscription.endpoint.url().to_string(),
             headers: subscription.endpoint.headers().keys().chain(subscription.headers.keys()).cloned().collect(),
+            tls: show_tls(subscription.endpoint.tls()),
         },
         events: subscription.events.clone(),
         sources: subscription.sources.clone(),
@@ -231,4 +269,17 @@ pub(super) fn show(subscription: &Subscription) -> SubscriptionView {
         created_at: subscription.created_at,
         updated_at: subscription.updated_at,
     }
+}
+
+fn show_tls(tls: &EndpointTls) -> Option<TlsView> {
+    // What is stored was read when it was set.
+    let fingerprints =
+        |pem: &String| Certificates::read(pem).map(|certificates| certificates.fingerprints()).unwrap_or_default();
+    let client = tls.client.as_ref().map(|client| &client.certificate_pem);
+    (!tls.is_empty()).then(|| TlsView {
+        ca_pem: tls.ca_pem.clone(),
+        ca_fingerprints: tls.ca_pem.as_ref().map(fingerprints).unwrap_or_default(),
+        client_certificate_pem: client.cloned(),
+        client_certificate_fingerprints: client.map(fingerprints).unwrap_or_default(),
+    })
 }

@@ -1,0 +1,290 @@
+//! What makes TLS to one endpoint its own: the authority to trust, the certificate to show.
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use rustls::RootCertStore;
+use rustls::crypto::ring;
+use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::{self, PemObject, SectionKind};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::crypto;
+use crate::domain::id::Digest;
+use crate::domain::secret::Secret;
+
+/// Certificates of one authority or of one chain at the most.
+pub const CERTIFICATES_MAX: usize = 16;
+/// Bytes of one PEM text at the most.
+pub const PEM_BYTES_MAX: usize = 64 << 10;
+/// Characters of a line of PEM (RFC 7468 section 2).
+const LINE_CHARS: usize = 64;
+
+/// What is wrong with certificates or a key. Names no part of them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// Longer than [`PEM_BYTES_MAX`].
+    #[error("it is longer than {PEM_BYTES_MAX} bytes")]
+    TooLong,
+    /// No PEM, or broken.
+    #[error("it cannot be read as PEM: {0}")]
+    Pem(String),
+    /// A key where certificates are expected, which are shown to whoever may read the subscription.
+    #[error("it holds a private key: give the certificates alone, and the key as `client_key_pem`")]
+    KeyAmongCertificates,
+    /// Nothing of what is expected.
+    #[error("there is no {0} in it")]
+    Empty(&'static str),
+    /// More than [`CERTIFICATES_MAX`].
+    #[error("it holds {0} certificates; at most {CERTIFICATES_MAX}")]
+    TooMany(usize),
+    /// Not a certificate that the TLS library reads.
+    #[error("certificate {nth} cannot be used: {why}")]
+    Certificate {
+        /// Which, 1 for the first.
+        nth: usize,
+        /// The library's words.
+        why: String,
+    },
+    /// Not a key that the TLS library reads.
+    #[error("the key cannot be used: {0}; give PKCS#8, PKCS#1 or SEC1 without a passphrase")]
+    Key(String),
+    /// The key is that of another certificate.
+    #[error("the key does not fit the first certificate")]
+    Mismatch,
+}
+
+/// Certificates as they were read: PEM of them and of nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificates(Vec<CertificateDer<'static>>);
+
+impl Certificates {
+    /// Reads PEM text. What stands between the certificates is left out.
+    pub fn read(text: &str) -> Result<Self, IdentityError> {
+        if text.len() > PEM_BYTES_MAX {
+            return Err(IdentityError::TooLong);
+        }
+        // Also of a kind that the reader passes over, such as an encrypted one.
+        if text.contains("PRIVATE KEY") {
+            return Err(IdentityError::KeyAmongCertificates);
+        }
+        let mut found = Vec::new();
+        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_bytes()) {
+            if let (SectionKind::Certificate, der) = section.map_err(in_words)? {
+                found.push(CertificateDer::from(der));
+            }
+        }
+        match found.len() {
+            0 => return Err(IdentityError::Empty("certificate")),
+            count if count > CERTIFICATES_MAX => return Err(IdentityError::TooMany(count)),
+            _ => {}
+        }
+        for (at, certificate) in found.iter().enumerate() {
+            ParsedCertificate::try_from(certificate).map_err(|error| bad(at, &error))?;
+        }
+        Ok(Self(found))
+    }
+
+    /// The same for authorities: each has to be one that can be trusted.
+    pub fn read_authorities(text: &str) -> Result<Self, IdentityError> {
+        let read = Self::read(text)?;
+        read.roots()?;
+        Ok(read)
+    }
+
+    /// PEM of the certificates alone.
+    pub fn pem(&self) -> String {
+        let mut text = String::new();
+        for der in &self.0 {
+            text.push_str("-----BEGIN CERTIFICATE-----\n");
+            let body = BASE64_STANDARD.encode(der);
+            for line in body.as_bytes().chunks(LINE_CHARS) {
+                text.push_str(&String::from_utf8_lossy(line));
+                text.push('\n');
+            }
+            text.push_str("-----END CERTIFICATE-----\n");
+        }
+        text
+    }
+
+    /// SHA-256 of each, as other programs show it, in hexadecimal.
+    pub fn fingerprints(&self) -> Vec<Digest> {
+        self.0.iter().map(|der| Digest(crypto::sha256(der))).collect()
+    }
+
+    pub(super) fn roots(&self) -> Result<RootCertStore, IdentityError> {
+        let mut roots = RootCertStore::empty();
+        for (at, der) in self.0.iter().enumerate() {
+            roots.add(der.clone()).map_err(|error| bad(at, &error))?;
+        }
+        Ok(roots)
+    }
+
+    /// With the key of the first of them.
+    pub(super) fn certified(self, key: &Secret) -> Result<CertifiedKey, IdentityError> {
+        if key.expose().len() > PEM_BYTES_MAX {
+            return Err(IdentityError::TooLong);
+        }
+        let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).map_err(|error| match error {
+            pem::Error::NoItemsFound => IdentityError::Empty("private key without a passphrase"),
+            error => in_words(error),
+        })?;
+        let certified = CertifiedKey::from_der(self.0, key, &ring::default_provider());
+        certified.map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => IdentityError::Mismatch,
+            error => IdentityError::Key(error.to_string()),
+        })
+    }
+}
+
+/// What is particular to one endpoint, opened. Without either part, the host's own authorities are trusted and no
+/// certificate is shown.
+#[derive(Debug, Clone, Default)]
+pub struct Identity {
+    /// PEM of the authorities that alone are trusted.
+    pub ca_pem: Option<String>,
+    /// PEM of the certificate that is shown, with those up to its authority, and of its key.
+    pub client: Option<(String, Secret)>,
+}
+
+impl Identity {
+    /// Whether the key is that of the certificate.
+    pub fn check_key(certificates: &Certificates, key: &Secret) -> Result<(), IdentityError> {
+        certificates.clone().certified(key).map(drop)
+    }
+
+    /// What tells it from all others; none where nothing is particular.
+    pub(super) fn digest(&self) -> Option<[u8; 32]> {
+        if self.ca_pem.is_none() && self.client.is_none() {
+            return None;
+        }
+        // Digests of the parts, so that no part can run over into the next.
+        let mut parts = Vec::new();
+        let client = self.client.as_ref();
+        for part in [
+            self.ca_pem.as_deref(),
+            client.map(|(certificates, _)| certificates.as_str()),
+            client.map(|(_, key)| key.expose()),
+        ] {
+            match part {
+                Some(text) => {
+                    parts.push(1);
+                    parts.extend(crypto::sha256(text.as_bytes()));
+                }
+                None => parts.push(0),
+            }
+        }
+        Some(crypto::sha256(&parts))
+    }
+}
+
+fn in_words(error: pem::Error) -> IdentityError {
+    // Its words for sections quote the text, which may be that of a key.
+    IdentityError::Pem(
+        match error {
+            pem::Error::MissingSectionEnd { .. } => "a section has no end",
+            pem::Error::IllegalSectionStart { .. } => "a section begins with a malformed line",
+            pem::Error::Base64Decode(_) => "a section is not base64",
+            pem::Error::SectionTooLarge => "a section is too large",
+            pem::Error::NoItemsFound => "there is nothing in it",
+            _ => "it is malformed",
+        }
+        .to_owned(),
+    )
+}
+
+fn bad(at: usize, error: &rustls::Error) -> IdentityError {
+    IdentityError::Certificate { nth: at + 1, why: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made() -> (String, Secret) {
+        let made = rcgen::generate_simple_self_signed(["receiver.example".to_owned()]).unwrap();
+        (pem("CERTIFICATE", made.cert.der()), Secret::new(pem("PRIVATE KEY", &made.signing_key.serialize_der())))
+    }
+
+    fn pem(kind: &str, der: &[u8]) -> String {
+        format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", BASE64_STANDARD.encode(der))
+    }
+
+    #[test]
+    fn certificates_are_read_and_written_alone() {
+        let (one, _) = made();
+        let (two, _) = made();
+        let read = Certificates::read(&format!("issued by us\n{one}# the next\n{two}")).unwrap();
+        let written = read.pem();
+        assert!(!written.contains("issued") && written.lines().all(|line| line.len() <= LINE_CHARS), "{written}");
+        assert_eq!(Certificates::read_authorities(&written).unwrap(), read);
+        assert_eq!(read.fingerprints().len(), 2);
+    }
+
+    #[test]
+    fn what_is_wrong_with_certificates_is_said() {
+        let (one, key) = made();
+        let many = one.repeat(CERTIFICATES_MAX + 1);
+        let long = format!("{}{one}", " ".repeat(PEM_BYTES_MAX));
+        let broken = pem("CERTIFICATE", b"not DER");
+        let encrypted =
+            format!("{one}-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
+        let combined = format!("{one}{}", key.expose());
+        for (text, expected) in [
+            ("", "there is no certificate in it"),
+            ("hello", "there is no certificate in it"),
+            (many.as_str(), "at most 16"),
+            (&long, "longer than 65536 bytes"),
+            (&broken, "certificate 1 cannot be used"),
+            (&combined, "holds a private key"),
+            (&encrypted, "holds a private key"),
+            (&one[..one.len() - 30], "has no end"),
+        ] {
+            let said = Certificates::read(text).unwrap_err().to_string();
+            assert!(said.contains(expected), "{said}");
+        }
+        assert!(Certificates::read(&one.repeat(CERTIFICATES_MAX)).is_ok());
+    }
+
+    #[test]
+    fn a_key_has_to_fit_and_is_not_quoted() {
+        let (one, key) = made();
+        let (_, other) = made();
+        let certificates = Certificates::read(&one).unwrap();
+        assert_eq!(Identity::check_key(&certificates, &key), Ok(()));
+        assert_eq!(Identity::check_key(&certificates, &other), Err(IdentityError::Mismatch));
+        for text in [
+            "",
+            "hush",
+            &one,
+            &pem("PRIVATE KEY", b"hush"),
+            "-----BEGIN PRIVATE KEY-----\nhu*sh\n-----END PRIVATE KEY-----\n",
+            "-----BEGIN PRIVATE KEY hush\n",
+            &" ".repeat(PEM_BYTES_MAX + 1),
+        ] {
+            let said = Identity::check_key(&certificates, &Secret::new(text.to_owned())).unwrap_err().to_string();
+            assert!(!said.contains("hu"), "{said}");
+        }
+    }
+
+    #[test]
+    fn each_part_makes_another_identity() {
+        let (one, key) = made();
+        let (two, other) = made();
+        let with = |ca: Option<&String>, client: Option<(&String, &Secret)>| {
+            let client = client.map(|(certificate, key)| (certificate.clone(), key.clone()));
+            Identity { ca_pem: ca.cloned(), client }.digest()
+        };
+        assert_eq!(with(None, None), None);
+        let all = [
+            with(Some(&one), None),
+            with(Some(&two), None),
+            with(None, Some((&one, &key))),
+            with(None, Some((&one, &other))),
+            with(Some(&one), Some((&one, &key))),
+        ];
+        for (at, digest) in all.iter().enumerate() {
+            assert!(digest.is_some() && !all[..at].contains(digest), "{at}");
+        }
+        assert_eq!(with(Some(&one), None), all[0]);
+    }
+}

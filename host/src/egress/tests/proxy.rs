@@ -1,0 +1,195 @@
+//! Through a proxy: a real one, in this process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::io::copy_bidirectional;
+
+use super::resolve::{Scripted, egress_with};
+use super::tls::{Asks, Authority, tls_receiver};
+use super::*;
+
+/// What the proxy does when it is asked.
+#[derive(Clone, Copy)]
+enum Does {
+    /// Leads to that port of this machine, whatever name it was asked for.
+    LeadTo(u16),
+    /// Says this and closes.
+    Say(&'static str),
+}
+
+/// A proxy; gives its port and the heads of the requests it got.
+async fn proxy(does: Does) -> (u16, Arc<Mutex<Vec<String>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heads = Arc::clone(&asked);
+    let port = receiver(move |mut near| {
+        let heads = Arc::clone(&heads);
+        async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                if near.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            heads.lock().unwrap().push(String::from_utf8(head).unwrap());
+            match does {
+                Does::Say(text) => {
+                    let _ = near.write_all(text.as_bytes()).await;
+                }
+                Does::LeadTo(port) => {
+                    let mut far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    let _ = near.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await;
+                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                }
+            }
+        }
+    })
+    .await;
+    (port, asked)
+}
+
+/// Nothing but the proxy is open: its own address needs no exception.
+fn through(port: u16, bypass: &[&str]) -> Options {
+    Options {
+        allow: Vec::new(),
+        proxy: Some(format!("http://me:hush@127.0.0.1:{port}").try_into().unwrap()),
+        proxy_bypass: bypass.iter().map(|host| (*host).to_owned().try_into().unwrap()).collect(),
+        ..open()
+    }
+}
+
+#[tokio::test]
+async fn tls_and_plain_http_run_through_the_tunnel_and_use_it_again() {
+    let authority = Authority::new();
+    let (secure, _) = tls_receiver(&authority.issue("receiver.example"), &["h2"], Asks::Nothing).await;
+    let plain = answering("HTTP/1.1 204 No Content\r\n\r\n").await;
+    let plain: u16 = plain.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap();
+    for (url, leads_to, asked_for) in [
+        ("https://receiver.example/in", secure, "receiver.example:443"),
+        ("http://receiver.example:8080/in", plain, "receiver.example:8080"),
+    ] {
+        let (port, asked) = proxy(Does::LeadTo(leads_to)).await;
+        // The name does not resolve here: it is left to the proxy.
+        let egress = egress_with(through(port, &[]), &Scripted::new(&[&[]]));
+        let to = Plain { identity: authority.trusted(), ..Plain::to(url) };
+        for _ in 0..2 {
+            let exchange = egress.post(to.post()).await;
+            put_back().await;
+            assert!(exchange.outcome.is_success(), "{exchange:?}");
+            let connection = exchange.connection.clone().unwrap();
+            assert_eq!((connection.proxied, connection.peer), (true, None));
+            let shown = format!("{exchange:?}");
+            let sent = exchange.sent.unwrap();
+            assert!(
+                !shown.contains("hush") && !sent.headers.iter().any(|(name, _)| name.starts_with("proxy")),
+                "{shown}"
+            );
+        }
+        let asked = asked.lock().unwrap();
+        assert_eq!(asked.len(), 1, "{asked:?}");
+        assert!(asked[0].starts_with(&format!("CONNECT {asked_for} HTTP/1.1\r\n")), "{asked:?}");
+        let credentials = format!("proxy-authorization: Basic {}\r\n", BASE64_STANDARD.encode("me:hush"));
+        assert!(asked[0].contains(&credentials), "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_certificate_is_still_one_behind_the_proxy() {
+    let (secure, _) = tls_receiver(&Authority::new().issue("receiver.example"), &[], Asks::Nothing).await;
+    let (port, _) = proxy(Does::LeadTo(secure)).await;
+    let egress = egress_with(through(port, &[]), &Scripted::new(&[&["1.1.1.1"]]));
+    assert_failed(&post(&egress, "https://receiver.example/").await, ErrorClass::Tls, "UnknownIssuer");
+}
+
+#[tokio::test]
+async fn what_is_forbidden_stays_so_behind_the_proxy() {
+    let (port, asked) = proxy(Does::LeadTo(1)).await;
+    let refused = async |url: &str, addresses: &[&'static str]| {
+        let egress = egress_with(through(port, &[]), &Scripted::new(&[addresses]));
+        assert_failed(&post(&egress, url).await, ErrorClass::Forbidden, "`egress.allow`");
+    };
+    for host in ["127.0.0.1", "10.0.0.1", "169.254.169.254", "[::1]", "0x7f.1", "2130706433"] {
+        refused(&format!("https://{host}/"), &["1.1.1.1"]).await;
+    }
+    refused("https://inside.example/", &["10.0.0.1"]).await;
+    // The proxy would take either.
+    refused("https://both.example/", &["1.1.1.1", "10.0.0.1"]).await;
+    assert_eq!(asked.lock().unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn what_bypasses_the_proxy_is_guarded_as_ever() {
+    let url = answering("HTTP/1.1 204 No Content\r\n\r\n").await;
+    let receiver: u16 = url.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap();
+    let (port, asked) = proxy(Does::LeadTo(1)).await;
+    let bypass = ["127.0.0.0/8", ".internal.example"];
+    let allow = vec!["127.0.0.1/32".parse().unwrap()];
+    let egress =
+        egress_with(Options { allow, ..through(port, &bypass) }, &Scripted::new(&[&["127.0.0.1"], &["10.0.0.1"]]));
+    for host in ["127.0.0.1", "a.internal.example"] {
+        let exchange = exchange(&egress, &format!("http://{host}:{receiver}/")).await;
+        assert!(exchange.outcome.is_success(), "{exchange:?}");
+        assert!(!exchange.connection.unwrap().proxied);
+    }
+    let outcome = post(&egress, &format!("http://b.internal.example:{receiver}/")).await;
+    assert_failed(&outcome, ErrorClass::Forbidden, "a private address");
+    assert_eq!(asked.lock().unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn a_proxy_that_opens_no_way_is_blamed_in_words_of_its_own() {
+    for (said, word) in [
+        ("HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n", "`egress.proxy` has (407)"),
+        ("HTTP/1.1 403 Forbidden\r\ncontent-length: 4\r\n\r\nno!!", "does not allow this endpoint (403)"),
+        ("HTTP/1.1 502 Bad Gateway\r\n\r\n", "could not reach the endpoint (502)"),
+        ("HTTP/1.1 302 Found\r\nlocation: http://10.0.0.1/\r\n\r\n", "opened no way to the endpoint (302)"),
+        ("HTTP/1.1 200 OK\r\n\r\nhello", "spoke before it was asked"),
+        ("SSH-2.0-x\r\n\r\n", "broke off"),
+        ("", "broke off"),
+    ] {
+        let (port, _) = proxy(Does::Say(said)).await;
+        let egress = egress_with(through(port, &[]), &Scripted::new(&[&[]]));
+        let exchange = exchange(&egress, "https://receiver.example/").await;
+        assert_failed(&exchange.outcome, ErrorClass::Proxy, word);
+        assert!(exchange.connection.is_none() && !format!("{exchange:?}").contains("hush"), "{exchange:?}");
+    }
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let egress = egress_with(through(nobody, &[]), &Scripted::new(&[&[]]));
+    assert_failed(&post(&egress, "https://receiver.example/").await, ErrorClass::Proxy, "cannot be reached");
+}
+
+#[tokio::test]
+async fn a_proxy_that_says_nothing_is_too_slow() {
+    let port = receiver(|mut stream| async move {
+        let _ = stream.read_buf(&mut Vec::new()).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let options = Options { connect_ms_max: 300, ..through(port, &[]) };
+    let egress = egress_with(options, &Scripted::new(&[&[]]));
+    assert_failed(&post(&egress, "https://receiver.example/").await, ErrorClass::Timeout, "no connection");
+}
+
+/// A resolver as behind some firewalls: it never answers.
+#[derive(Debug)]
+struct Silent;
+
+impl Resolve for Silent {
+    fn resolve(&self, _: &str, _: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        std::future::pending().boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_resolver_that_never_answers_keeps_nothing_from_the_proxy() {
+    let url = answering("HTTP/1.1 204 No Content\r\n\r\n").await;
+    let (port, asked) =
+        proxy(Does::LeadTo(url.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap())).await;
+    let egress = Egress::with_resolver(through(port, &[]), Clock::system(), Vec::new(), Arc::new(Silent)).unwrap();
+    assert!(post(&egress, "http://receiver.example/").await.is_success());
+    assert_eq!(asked.lock().unwrap().len(), 1);
+}

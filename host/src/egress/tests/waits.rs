@@ -1,0 +1,88 @@
+//! Receivers that take too long, each in its own way.
+
+use super::*;
+
+/// Long enough that it does not fire where another limit has to.
+const NEVER_MS: u32 = 60_000;
+
+/// Sends these bytes after a request, then one byte after another without end.
+async fn trickling(at_once: &'static [u8]) -> String {
+    let port = receiver(move |mut stream| async move {
+        request(&mut stream).await;
+        let _ = stream.write_all(at_once).await;
+        while stream.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    format!("http://127.0.0.1:{port}/")
+}
+
+/// Sends these bytes after a request, and then nothing.
+async fn hanging(at_once: &'static [u8]) -> String {
+    let port = receiver(move |mut stream| async move {
+        request(&mut stream).await;
+        let _ = stream.write_all(at_once).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    format!("http://127.0.0.1:{port}/")
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_is_waited_for_so_long() {
+    let options = Options { head_ms_max: 200, response_ms_max: NEVER_MS, ..open() };
+    for url in
+        [hanging(b"").await, hanging(b"HTTP/1.1 200 OK\r\nx-a: ").await, trickling(b"HTTP/1.1 200 OK\r\nx-a: ").await]
+    {
+        let exchange = exchange(&egress(options.clone()), &url).await;
+        assert_failed(&exchange.outcome, ErrorClass::Timeout, "no answer began within 200 ms");
+        assert!(exchange.connection.is_some() && exchange.latency_us >= 200_000, "{exchange:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_end_is_waited_for_so_long() {
+    let options = Options { head_ms_max: 300, response_ms_max: 400, ..open() };
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n";
+    for url in [hanging(head).await, trickling(head).await, hanging(b"HTTP/1.1 200 OK\r\n\r\n").await] {
+        let outcome = post(&egress(options.clone()), &url).await;
+        assert_failed(&outcome, ErrorClass::Timeout, "the answer (status 200) had not ended within 400 ms");
+    }
+}
+
+#[tokio::test]
+async fn the_head_has_no_longer_than_the_whole() {
+    let options = Options { head_ms_max: NEVER_MS, response_ms_max: 200, ..open() };
+    let outcome = post(&egress(options), &hanging(b"").await).await;
+    assert_failed(&outcome, ErrorClass::Timeout, "no answer began within 200 ms");
+}
+
+#[tokio::test]
+async fn one_attempt_may_have_less_but_not_more() {
+    let options = Options { head_ms_max: NEVER_MS, response_ms_max: 500, ..open() };
+    let url = trickling(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n").await;
+    for (within, fires) in [(300, "within 300 ms"), (u64::from(NEVER_MS), "within 500 ms")] {
+        let plain = Plain::to(&url);
+        let within = Some(Duration::from_millis(within));
+        let exchange = egress(options.clone()).post(Post { within, ..plain.post() }).await;
+        assert_failed(&exchange.outcome, ErrorClass::Timeout, fires);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_says_which_it_was() {
+    let outcome =
+        post(&egress(open()), &answering_once("HTTP/1.1 503 Oh\r\ncontent-length: 9\r\n\r\nhalf").await).await;
+    assert_failed(&outcome, ErrorClass::Broken, "within the answer (status 503)");
+}
+
+/// Answers one request of each connection and closes it.
+async fn answering_once(answer: &'static str) -> String {
+    let port = receiver(move |mut stream| async move {
+        request(&mut stream).await;
+        let _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await;
+    format!("http://127.0.0.1:{port}/")
+}

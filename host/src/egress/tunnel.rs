@@ -1,0 +1,92 @@
+//! A way through the operator's proxy: `CONNECT` (RFC 9110 section 9.3.6), after which the connection is the
+//! receiver's.
+
+use std::future::Future;
+use std::pin::pin;
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use http::header::{HOST, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::failure::Failure;
+use crate::domain::attempt::ErrorClass;
+use crate::domain::secret::Secret;
+
+/// Bytes of the head of the proxy's answer at the most.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Has the proxy at the other end of `stream` open a way to `host` (with brackets, where it is an IPv6 address) and
+/// `port`. Waits for as long as the proxy does; the caller bounds it.
+pub(super) async fn open(
+    stream: TcpStream,
+    host: &str,
+    port: u16,
+    credentials: Option<&Secret>,
+) -> Result<TcpStream, Failure> {
+    let request = connect_request(host, port, credentials)?;
+    let handshake = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.map_err(|error| broken(&error))?;
+    let asking = async move {
+        let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        match answer.status() {
+            status if status.is_success() => hyper::upgrade::on(answer).await.map_err(|error| broken(&error)),
+            status => Err(refused(status)),
+        }
+    };
+    let upgraded = beside(asking, connection.with_upgrades()).await?;
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| said("it did not give the connection back"))?;
+    // A receiver waits to be spoken to, with TLS or without.
+    if parts.read_buf.is_empty() { Ok(parts.io.into_inner()) } else { Err(said("it spoke before it was asked")) }
+}
+
+/// Waits for `first` and drives `second` meanwhile, whose end changes nothing.
+async fn beside<T>(first: impl Future<Output = T>, second: impl Future) -> T {
+    match select(pin!(first), pin!(second)).await {
+        Either::Left((done, _)) => done,
+        Either::Right((_, first)) => first.await,
+    }
+}
+
+fn connect_request(host: &str, port: u16, credentials: Option<&Secret>) -> Result<Request<Empty<Bytes>>, Failure> {
+    let unfit = || Failure::new(ErrorClass::Unsendable, "the endpoint's host cannot stand in a request");
+    let authority = format!("{host}:{port}");
+    let mut request = Request::new(Empty::new());
+    *request.method_mut() = Method::CONNECT;
+    *request.uri_mut() = authority.parse::<Uri>().map_err(|_| unfit())?;
+    let headers = request.headers_mut();
+    headers.insert(HOST, HeaderValue::from_str(&authority).map_err(|_| unfit())?);
+    headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
+    if let Some(credentials) = credentials {
+        // RFC 7617.
+        let value = format!("Basic {}", BASE64_STANDARD.encode(credentials.expose()));
+        let mut value = HeaderValue::from_str(&value).expect("base64 can stand in a header");
+        value.set_sensitive(true);
+        headers.insert(PROXY_AUTHORIZATION, value);
+    }
+    Ok(request)
+}
+
+fn refused(status: StatusCode) -> Failure {
+    let code = status.as_u16();
+    said(&match code {
+        407 => "it asks for a user and a password, or for others than `egress.proxy` has (407)".to_owned(),
+        403 => "it does not allow this endpoint (403)".to_owned(),
+        500..=599 => format!("it could not reach the endpoint ({code})"),
+        _ => format!("it opened no way to the endpoint ({code})"),
+    })
+}
+
+fn broken(error: &hyper::Error) -> Failure {
+    said(&format!("the connection to it broke off: {error}"))
+}
+
+/// A failure that is the proxy's.
+pub(super) fn said(detail: &str) -> Failure {
+    Failure::new(ErrorClass::Proxy, &format!("the operator's proxy: {detail}"))
+}

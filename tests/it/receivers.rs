@@ -1,0 +1,372 @@
+//! Receivers as they are: slow, broken, flooding, behind other authorities and proxies; and what the history says of each.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use setgate_tests::certificate::Issued;
+use setgate_tests::{Authority, Host, Manner, Proxy, Received, Receiver, Reply, Rude, Seed, Source, Tenant, event};
+use sha2::{Digest, Sha256};
+
+/// Waits that are short enough for a story, and far from each other.
+const SHORT_WAITS: &str = "[egress]\nhead_ms_max = 1000\nresponse_ms_max = 2500";
+
+/// A host, a tenant and a source.
+async fn set_up(config: &str) -> (Host, Tenant, Source) {
+    let host = Host::with().config(config).start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    (host, acme, source)
+}
+
+/// Has a rude receiver misbehave once, and gives what the history says of the attempt; the next one is delivered.
+async fn misbehaving_once(manner: Manner) -> (Value, Rude) {
+    let (_host, acme, source) = set_up(SHORT_WAITS).await;
+    let receiver = Rude::start([manner]).await;
+    let subscription = acme.subscribe_url(&receiver.url()).retry(&[1, 1]).create().await;
+    let id = subscription.delivery_of(&source.accept(event::set("one")).await);
+    let delivered = acme.delivery_in("delivered", &id).await;
+    assert_eq!(delivered["attempts"], 2, "the second attempt was taken: {delivered}");
+    assert_eq!(delivered["exchanges"][1]["outcome"]["status"], 204, "{delivered}");
+    let failed = delivered["exchanges"][0].clone();
+    assert_eq!(failed["connection"]["peer"], receiver.address.to_string(), "who it was is in the history: {failed}");
+    assert_eq!(failed["sent"]["url"], receiver.url(), "where it was sent is in the history: {failed}");
+    (failed["outcome"].clone(), receiver)
+}
+
+#[track_caller]
+fn assert_failed(outcome: &Value, class: &str, words: &str) {
+    let detail = outcome["detail"].as_str().unwrap_or_default();
+    assert!(outcome["class"] == class && detail.contains(words), "{class}, {words}: {outcome}");
+}
+
+#[tokio::test]
+async fn a_receiver_that_does_not_answer_is_left_in_time() {
+    for manner in [Manner::Hang, Manner::TrickleHead] {
+        let (outcome, receiver) = misbehaving_once(manner).await;
+        assert_failed(&outcome, "timeout", "no answer began within 1000 ms");
+        receiver.hung_up(1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_does_not_end_its_answer_is_left_in_time() {
+    for manner in [Manner::HangInBody, Manner::TrickleBody] {
+        let (outcome, receiver) = misbehaving_once(manner).await;
+        assert_failed(&outcome, "timeout", "the answer (status 200) had not ended within 2500 ms");
+        receiver.hung_up(1).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_off_does_not_count() {
+    let (outcome, _) = misbehaving_once(Manner::Reset).await;
+    assert_failed(&outcome, "broken", "within the answer (status 200)");
+}
+
+#[tokio::test]
+async fn a_receiver_that_fails_for_a_while_gets_it_in_the_end_and_each_attempt_is_on_record() {
+    let (_host, acme, source) = set_up("").await;
+    let receiver = Receiver::start().await;
+    receiver.answer([500, 500, 503, 500].map(|status| Reply::status(status).header("x-trace", "t1")));
+    let endpoint = json!({"url": receiver.url() + "?token=hush", "headers": {"X-Token": "hush"}});
+    let subscription = acme.subscribe(&receiver).with("endpoint", endpoint).retry(&[1; 6]).create().await;
+    let id = subscription.delivery_of(&source.accept(event::set("one")).await);
+
+    let delivered = acme.delivery_in("delivered", &id).await;
+    let received = receiver.received(5).await;
+    let exchanges = delivered["exchanges"].as_array().unwrap();
+    let statuses: Vec<_> = exchanges.iter().map(|exchange| &exchange["outcome"]["status"]).collect();
+    assert_eq!(statuses, [500, 500, 503, 500, 204], "{delivered}");
+    let trace = json!(["x-trace", "t1"]);
+    assert!(
+        exchanges[0]["outcome"]["headers"].as_array().unwrap().contains(&trace),
+        "the answer's headers: {delivered}"
+    );
+    for (received, exchange) in received.iter().zip(exchanges) {
+        assert_on_record(received, &exchange["sent"]);
+        assert_eq!(exchange["connection"]["http"], "http/1.1", "{exchange}");
+    }
+    assert!(!delivered.to_string().contains("hush"), "no secret of the endpoint is in the history: {delivered}");
+}
+
+/// What the history holds of a request is what its receiver got, but for the secrets.
+#[track_caller]
+fn assert_on_record(received: &Received, sent: &Value) {
+    let kept = sent["headers"].as_array().unwrap();
+    assert_eq!(kept.len(), received.headers.len(), "{sent}");
+    for (name, value) in &received.headers {
+        let value = if name == "x-token" { "***" } else { value.to_str().unwrap() };
+        assert!(kept.contains(&json!([name.as_str(), value])), "{name}: {value}: {sent}");
+    }
+    let digest = format!("sha256:{}", hex::encode(Sha256::digest(&received.body)));
+    assert_eq!((&sent["body_digest"], &sent["body_bytes"]), (&json!(digest), &json!(received.body.len())));
+}
+
+#[tokio::test]
+async fn a_receiver_that_sends_a_gibibyte_is_cut_off_and_costs_no_memory() {
+    const GIBIBYTE: u64 = 1 << 30;
+    const MEBIBYTE: u64 = 1 << 20;
+    let (host, acme, source) = set_up("").await;
+    let receiver = Rude::start([Manner::Well, Manner::Flood(GIBIBYTE)]).await;
+    let subscription = acme.subscribe_url(&receiver.url()).retry(&[]).create().await;
+    // What a delivery takes at all is taken by now.
+    let first = subscription.delivery_of(&source.accept(event::set("one")).await);
+    acme.delivery_in("delivered", &first).await;
+    let before = peak_bytes(host.pid());
+
+    let id = subscription.delivery_of(&source.accept(event::set("two")).await);
+    let delivered = acme.delivery_in("delivered", &id).await;
+    receiver.hung_up(1).await;
+    let outcome = &delivered["exchanges"][0]["outcome"];
+    assert_eq!(outcome["status"], 200, "what the receiver said first counts: {delivered}");
+    assert_eq!(outcome["body_head"].as_str().unwrap().len(), 2048, "and so much of the rest is kept");
+    // Sockets' buffers take some before the host hangs up.
+    assert!(receiver.written() < 64 * MEBIBYTE, "{} bytes were taken", receiver.written());
+    let grown = peak_bytes(host.pid()).saturating_sub(before);
+    assert!(grown < 32 * MEBIBYTE, "the host grew by {grown} bytes");
+}
+
+/// The most memory that a process had so far.
+fn peak_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux tells");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_answer_and_nothing_goes_where_it_leads() {
+    let (_host, acme, source) = set_up("").await;
+    let (receiver, elsewhere) = (Receiver::start().await, Receiver::start().await);
+    let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
+    for status in [301, 302, 303, 307, 308] {
+        receiver.answer([Reply::status(status).header("location", &elsewhere.url())]);
+        let id = subscription.delivery_of(&source.accept(event::set(&format!("e{status}"))).await);
+        let dead = acme.delivery_in("dead", &id).await;
+        let outcome = &dead["exchanges"][0]["outcome"];
+        assert_eq!(outcome["status"], status, "{dead}");
+        let location = json!(["location", elsewhere.url()]);
+        assert!(outcome["headers"].as_array().unwrap().contains(&location), "where it leads is in the history: {dead}");
+    }
+    assert_eq!((receiver.count(), elsewhere.count()), (5, 0), "nothing is followed");
+}
+
+#[tokio::test]
+async fn a_bad_certificate_is_named_and_put_right_the_redrive_arrives() {
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (_host, acme, source) = set_up(&trust(folder.path(), &authority)).await;
+    let bad: [(&str, Issued, &str); 3] = [
+        ("expired", authority.issue_expired("127.0.0.1"), "expired"),
+        ("of another name", authority.issue("receiver.example"), "not valid for name"),
+        ("of an unknown authority", Authority::new().issue("127.0.0.1"), "UnknownIssuer"),
+    ];
+    for (what, issued, words) in bad {
+        let receiver = Receiver::start_tls(issued.server(None)).await;
+        let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
+        let id = subscription.delivery_of(&source.accept(event::set(what)).await);
+        let dead = acme.delivery_in("dead", &id).await;
+        assert_failed(&dead["exchanges"][0]["outcome"], "tls", words);
+        assert_eq!(receiver.count(), 0, "nothing is sent to a receiver that cannot prove who it is");
+
+        receiver.present(authority.issue("127.0.0.1").server(None));
+        acme.redrive(&id, "again").await.expect(200);
+        let delivered = acme.delivery_in("delivered", &id).await;
+        assert_eq!(delivered["attempts"], 2, "{delivered}");
+        assert_eq!(delivered["exchanges"][1]["connection"]["http"], "h2", "HTTP/2 is spoken where it is offered");
+        assert_eq!(subscription.verify(&receiver.received(1).await[0]), Ok(()), "{what}");
+        acme.client.delete(&subscription.path("")).await.expect(204);
+    }
+}
+
+/// Settings of a host that trusts an authority everywhere.
+fn trust(folder: &Path, authority: &Authority) -> String {
+    let file = folder.join("ca.pem");
+    std::fs::write(&file, authority.pem()).unwrap();
+    format!("[egress]\nca_files = ['{}']", file.display())
+}
+
+#[tokio::test]
+async fn an_endpoint_has_an_authority_of_its_own() {
+    let (everywhere, own) = (Authority::new(), Authority::new());
+    let folder = tempfile::tempdir().unwrap();
+    let (_host, acme, source) = set_up(&trust(folder.path(), &everywhere)).await;
+    let receiver = Receiver::start_tls(own.issue("127.0.0.1").server(None)).await;
+    let endpoint = json!({"url": receiver.url(), "tls": {"ca_pem": own.pem()}});
+    let with = acme.subscribe(&receiver).with("endpoint", endpoint).retry(&[]).create().await;
+    let without = acme.subscribe(&receiver).retry(&[]).create().await;
+
+    let accepted = source.accept(event::set("one")).await;
+    acme.delivery_in("delivered", &with.delivery_of(&accepted)).await;
+    let dead = acme.delivery_in("dead", &without.delivery_of(&accepted)).await;
+    assert_failed(&dead["exchanges"][0]["outcome"], "tls", "UnknownIssuer");
+    let shown = &with.show().await["endpoint"]["tls"];
+    assert_eq!(shown["ca_pem"], own.pem(), "an authority is no secret");
+    assert!(shown["ca_fingerprints"][0].as_str().unwrap().starts_with("sha256:"), "{shown}");
+
+    // What the host trusts does not count where an endpoint names its own.
+    receiver.present(everywhere.issue("127.0.0.1").server(None));
+    let moved = Receiver::start_tls(everywhere.issue("127.0.0.1").server(None)).await;
+    let endpoint = json!({"url": moved.url(), "tls": {"ca_pem": own.pem()}});
+    acme.client.put(&with.path(""), &json!({"endpoint": endpoint, "retry": []})).await.expect(200);
+    let dead = acme.delivery_in("dead", &with.delivery_of(&source.accept(event::set("two")).await)).await;
+    assert_failed(&dead["exchanges"][0]["outcome"], "tls", "UnknownIssuer");
+}
+
+#[tokio::test]
+async fn a_receiver_that_asks_for_a_certificate_gets_the_endpoints_and_nobody_sees_its_key() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let (host, acme, source) = set_up("").await;
+    let receiver = Receiver::start_tls(servers.issue("127.0.0.1").server(Some(&clients))).await;
+    let mine = clients.issue("setgate");
+    let (certificate, key) = (mine.certificate_pem(), mine.key_pem());
+    let endpoint = |tls: Value| json!({"endpoint": {"url": receiver.url(), "tls": tls}, "retry": []});
+    let asked = endpoint(json!({"ca_pem": servers.pem()}));
+    let subscription = acme.subscribe(&receiver).with("endpoint", asked["endpoint"].clone()).retry(&[]).create().await;
+
+    let id = subscription.delivery_of(&source.accept(event::set("one")).await);
+    let dead = acme.delivery_in("dead", &id).await;
+    assert_failed(&dead["exchanges"][0]["outcome"], "tls", "");
+
+    let tls = json!({"ca_pem": servers.pem(), "client_certificate_pem": certificate, "client_key_pem": key});
+    let answer = acme.client.put(&subscription.path(""), &endpoint(tls)).await.expect(200);
+    acme.redrive(&id, "again").await.expect(200);
+    acme.delivery_in("delivered", &id).await;
+    assert_eq!(receiver.count(), 1, "only with the certificate is anything sent");
+
+    // The key is kept where it is not given again, and is seen nowhere.
+    let tls = json!({"ca_pem": servers.pem(), "client_certificate_pem": certificate, "client_key_pem": null});
+    acme.client.put(&subscription.path(""), &endpoint(tls)).await.expect(200);
+    acme.client
+        .put(&subscription.path(""), &json!({"endpoint": {"url": receiver.url()}, "retry": []}))
+        .await
+        .expect(200);
+    acme.delivery_in("delivered", &subscription.delivery_of(&source.accept(event::set("two")).await)).await;
+    let shown = subscription.show().await;
+    assert_eq!(shown["endpoint"]["tls"]["client_certificate_pem"], certificate);
+    let line = key.lines().nth(1).unwrap();
+    for text in [shown.to_string(), answer.text(), acme.delivery(&id).await.to_string(), host.log()] {
+        assert!(!text.contains(line) && !text.contains("PRIVATE KEY"), "{text}");
+    }
+    for file in ["ledger.db", "ledger.db-wal"] {
+        let bytes = std::fs::read(host.data().join("ledger").join(file)).unwrap_or_default();
+        assert!(!bytes.windows(line.len()).any(|window| window == line.as_bytes()), "the key is in {file}");
+    }
+}
+
+#[tokio::test]
+async fn certificates_that_cannot_work_are_refused_when_they_are_set() {
+    let (_host, acme, _source) = set_up("").await;
+    let receiver = Receiver::start_tls(Authority::new().issue("127.0.0.1").server(None)).await;
+    let (one, two) = (Authority::new().issue("setgate"), Authority::new().issue("setgate"));
+    let (certificate, key) = (one.certificate_pem(), one.key_pem());
+    for (tls, field) in [
+        (json!({"ca_pem": "nothing"}), "endpoint/tls/ca_pem"),
+        (json!({"ca_pem": certificate.repeat(17)}), "endpoint/tls/ca_pem"),
+        (json!({"ca_pem": " ".repeat(70_000) + &certificate}), "endpoint/tls/ca_pem"),
+        (json!({"ca_pem": key}), "endpoint/tls/ca_pem"),
+        (json!({"client_certificate_pem": certificate}), "endpoint/tls/client_key_pem"),
+        (json!({"client_certificate_pem": certificate, "client_key_pem": "x"}), "endpoint/tls/client_key_pem"),
+        (
+            json!({"client_certificate_pem": certificate, "client_key_pem": two.key_pem()}),
+            "endpoint/tls/client_key_pem",
+        ),
+        (
+            json!({"client_certificate_pem": certificate.clone() + &key, "client_key_pem": key}),
+            "client_certificate_pem",
+        ),
+        (json!({"client_key_pem": key}), "endpoint/tls/client_certificate_pem"),
+    ] {
+        let asked = json!({"url": receiver.url(), "tls": tls});
+        let answer = acme.subscribe(&receiver).with("endpoint", asked).ask().await;
+        assert_eq!(answer.not_the_problem(422, "invalid_field"), None, "{tls}");
+        assert!(
+            answer.text().contains(field) && !answer.text().contains(key.lines().nth(1).unwrap()),
+            "{}",
+            answer.text()
+        );
+    }
+    let plain = json!({"url": "http://127.0.0.1:1/", "tls": {"ca_pem": Authority::new().pem()}});
+    let answer = acme.subscribe(&receiver).with("endpoint", plain).ask().await;
+    assert_eq!(answer.not_the_problem(422, "invalid_field"), None);
+
+    // To another origin, nothing goes along that was not given for it.
+    let tls = json!({"client_certificate_pem": certificate, "client_key_pem": key});
+    let asked = json!({"url": receiver.url(), "tls": tls});
+    let subscription = acme.subscribe(&receiver).with("endpoint", asked).create().await;
+    for tls in [None, Some(json!({"client_certificate_pem": certificate}))] {
+        let mut asked = json!({"endpoint": {"url": "https://127.0.0.1:1/"}});
+        if let Some(tls) = tls {
+            asked["endpoint"]["tls"] = tls;
+        }
+        let answer = acme.client.put(&subscription.path(""), &asked).await;
+        assert_eq!(answer.not_the_problem(422, "invalid_field"), None);
+        assert!(answer.text().contains("the endpoint is another one"), "{}", answer.text());
+    }
+    let asked = json!({"endpoint": {"url": "https://127.0.0.1:1/", "tls": {}}});
+    let shown = acme.client.put(&subscription.path(""), &asked).await.expect(200).json();
+    assert_eq!(shown["endpoint"].get("tls"), None, "`{{}}` is nothing: {shown}");
+}
+
+#[tokio::test]
+async fn attempts_to_one_receiver_share_an_http2_connection_and_tenants_share_none() {
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (host, acme, source) = set_up(&trust(folder.path(), &authority)).await;
+    let receiver = Receiver::start_tls(authority.issue("127.0.0.1").server(None)).await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    // One alone first, so that the connection is there when the others come.
+    for number in 0..20 {
+        let id = subscription.delivery_of(&source.accept(event::set(&format!("e{number}"))).await);
+        if number == 0 {
+            acme.delivery_in("delivered", &id).await;
+        }
+    }
+    receiver.received(20).await;
+    assert_eq!(receiver.connections(), 1, "twenty attempts, one connection");
+
+    let globex = host.tenant("globex").await;
+    let theirs = globex.source("idp", Seed::Set).await;
+    globex.subscribe(&receiver).create().await;
+    theirs.accept(event::set("one")).await;
+    receiver.received(21).await;
+    assert_eq!(receiver.connections(), 2, "another tenant has its own");
+}
+
+#[tokio::test]
+async fn behind_a_proxy_everything_goes_through_it() {
+    let authority = Authority::new();
+    let receiver = Receiver::start_tls(authority.issue("receiver.invalid").server(None)).await;
+    let proxy = Proxy::start("me:hush", &[("receiver.invalid", receiver.address)]).await;
+    let setting = format!("http://me:hush@{}", proxy.address);
+    let mut host = Host::with().env("SETGATE_EGRESS__PROXY", &setting).start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let endpoint = |name: &str| json!({"url": format!("https://{name}/in"), "tls": {"ca_pem": authority.pem()}});
+    let known = acme.subscribe(&receiver).with("endpoint", endpoint("receiver.invalid")).retry(&[]).create().await;
+    let unknown = acme.subscribe(&receiver).with("endpoint", endpoint("nobody.invalid")).retry(&[]).create().await;
+    let inside = acme.subscribe(&receiver).with("endpoint", endpoint("10.0.0.1")).retry(&[]).create().await;
+
+    let accepted = source.accept(event::set("one")).await;
+    let delivered = acme.delivery_in("delivered", &known.delivery_of(&accepted)).await;
+    assert_eq!(delivered["exchanges"][0]["connection"], json!({"http": "h2", "proxied": true}), "{delivered}");
+    assert_eq!(known.verify(&receiver.received(1).await[0]), Ok(()), "TLS and signature are the receiver's own");
+    let dead = acme.delivery_in("dead", &unknown.delivery_of(&accepted)).await;
+    assert_failed(&dead["exchanges"][0]["outcome"], "proxy", "(502)");
+    let dead = acme.delivery_in("dead", &inside.delivery_of(&accepted)).await;
+    assert_failed(&dead["exchanges"][0]["outcome"], "forbidden", "a private address");
+    let mut asked = proxy.asked();
+    asked.sort();
+    assert_eq!(asked, ["nobody.invalid:443", "receiver.invalid:443"], "what is forbidden is not even asked for");
+
+    // With a wrong password, every attempt says so.
+    host.set_env("SETGATE_EGRESS__PROXY", &setting.replace("hush", "hash"));
+    host.restart().await;
+    let id = known.delivery_of(&source.accept(event::set("two")).await);
+    let dead = acme.delivery_in("dead", &id).await;
+    assert_failed(&dead["exchanges"][0]["outcome"], "proxy", "`egress.proxy` has (407)");
+    host.set_env("SETGATE_EGRESS__PROXY", &setting);
+    host.restart().await;
+    acme.redrive(&id, "again").await.expect(200);
+    acme.delivery_in("delivered", &id).await;
+    assert!(!host.log().contains("hush"), "the password is in no log");
+}
