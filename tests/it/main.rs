@@ -3,11 +3,13 @@
 mod crash;
 mod delivery;
 mod filters;
+mod history;
 mod hostile;
 mod ingest;
 mod lifecycle;
 mod manage;
 mod readme;
+mod redrive;
 mod refusals;
 mod reproduce;
 mod rollout;

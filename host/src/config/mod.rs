@@ -55,6 +55,8 @@ pub struct Config {
     pub rollout: Rollout,
     /// How deliveries are driven.
     pub delivery: Delivery,
+    /// What is asked of the history, and how long it is kept.
+    pub history: History,
     /// How receivers are reached.
     pub egress: Egress,
     /// What is logged.
@@ -328,6 +330,32 @@ impl Default for Delivery {
     }
 }
 
+/// `[history]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct History {
+    /// Deliveries that one request redrives at the most; its answer says where to go on.
+    pub redrive_deliveries_max: usize,
+    /// Milliseconds after which such a request answers with what it has done. Never more than half of
+    /// `listen.request_ms_max`.
+    pub redrive_ms_max: u64,
+    /// Seconds that statistics are kept.
+    pub statistics_retention_s: u64,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { redrive_deliveries_max: 10_000, redrive_ms_max: 20_000, statistics_retention_s: 7 * 24 * 3600 }
+    }
+}
+
+impl History {
+    /// The same with answers that come before their requests are given up.
+    pub fn within(&self, request_ms_max: u64) -> Self {
+        Self { redrive_ms_max: self.redrive_ms_max.min(request_ms_max / 2), ..self.clone() }
+    }
+}
+
 /// `[egress]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -432,6 +460,7 @@ impl Config {
             ("delivery.in_flight_per_tenant_max", self.delivery.in_flight_per_tenant_max),
             ("delivery.in_flight_per_endpoint_max", self.delivery.in_flight_per_endpoint_max),
             ("delivery.window_max", self.delivery.window_max),
+            ("history.redrive_deliveries_max", self.history.redrive_deliveries_max),
         ];
         if let Some((key, _)) = not_zero.iter().find(|(_, value)| *value == 0) {
             return Err(format!(" `{key}` is 0; it has to be at least 1"));

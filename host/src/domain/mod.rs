@@ -18,6 +18,7 @@ pub mod rollout;
 pub mod secret;
 pub mod set;
 pub mod source;
+pub mod statistics;
 pub mod subject;
 pub mod subscription;
 pub mod table;

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use metrics::counter;
 
 use super::manage::{
-    deliveries, events, filters, keys, reproduction, rollouts, sources, subscriptions, tables, tenants,
+    deliveries, events, filters, keys, reproduction, rollouts, sources, statistics, subscriptions, tables, tenants,
 };
 use super::problem::Problem;
 use super::{Site, health, ingest};
@@ -46,9 +46,12 @@ pub(super) fn router(site: Site) -> Router {
         .route("/subscriptions/{name}/pause", post(subscriptions::pause))
         .route("/subscriptions/{name}/resume", post(subscriptions::resume))
         .route("/subscriptions/{name}/rotate-key", post(subscriptions::rotate))
+        .route("/subscriptions/{name}/statistics", get(statistics::of_subscription))
+        .route("/statistics", get(statistics::of_tenant))
         .route("/events", get(events::list))
         .route("/events/{name}", get(events::show))
         .route("/deliveries", get(deliveries::list))
+        .route("/deliveries/redrive", post(deliveries::redrive_many))
         .route("/deliveries/{name}", get(deliveries::show))
         .route("/deliveries/{name}/claims", get(deliveries::claims))
         .route("/deliveries/{name}/redrive", post(deliveries::redrive))

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::Error;
 use super::columns::state_number;
 use super::registry::{Change, Snapshot};
+use super::statistics::Gathered;
 use crate::domain::delivery::State;
 use crate::domain::event::EventSeq;
 use crate::domain::id::{SubscriptionId, TenantId};
@@ -27,6 +28,8 @@ pub(super) struct Effects {
     appended: Option<EventSeq>,
     cursor: Option<EventSeq>,
     changes: Vec<Change>,
+    /// What of the batch goes into the statistics.
+    pub(super) statistics: Gathered,
 }
 
 impl Effects {
@@ -67,6 +70,7 @@ impl Effects {
         self.appended = self.appended.max(other.appended);
         self.cursor = self.cursor.max(other.cursor);
         self.changes.extend(other.changes);
+        self.statistics.absorb(other.statistics);
     }
 
     /// Writes the counts; the last thing before the commit.
@@ -82,6 +86,7 @@ impl Effects {
         for (plan, by) in &self.plan_refs {
             conn.prepare_cached("UPDATE plan SET refs = refs + ?2 WHERE id = ?1")?.execute([plan, by])?;
         }
+        self.statistics.store(conn)?;
         if let Some(cursor) = self.cursor {
             conn.prepare_cached("UPDATE mark SET value = ?1 WHERE name = 'cursor' AND value < ?1")?
                 .execute([cursor])?;

@@ -13,6 +13,7 @@
 //! | `attempt` | one exchange with a receiver | delivery, number |
 //! | `plan` | a chain as it was, JSON | SHA-256; `refs` deliveries run it |
 //! | `tally` | deliveries by state | tenant, subscription |
+//! | `statistic` | what a minute or an hour came to, JSON | tenant, subscription, length, begin |
 //! | `entry` | a document of the control plane, JSON, with its version | kind, tenant, id |
 //! | `blob`, `blob_part` | a filter's component or a table's rows, and its parts | SHA-256 |
 //! | `mark` | `cursor` (fanned out up to there), `revision` (last version given to a document) | name |
@@ -32,7 +33,9 @@
 //!    retention only what has been at rest for the retention time and never while held. Only `rerun` and `repin`
 //!    change its plan, and only while it has not got through its chain.
 //! 5. `tally` and `plan.refs` are the counts of the rows, at every commit. The backlog in memory is that of `tally`.
-//! 6. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
+//! 6. `statistic` is the sum of the attempts recorded and the deliveries that came to rest in its time, each counted once,
+//!    by the transaction that wrote it. What is deleted later stays counted until the bucket is past its time.
+//! 7. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
 //!
 //! `append`, `fan_out` and `settle` are the three transactions of an event's life. Each is idempotent, so recovery is
 //! opening the file and going on.
@@ -49,12 +52,14 @@ mod model;
 mod outbox;
 mod plans;
 mod readers;
+mod redrive;
 mod registry;
 mod repin;
 mod rerun;
 mod retention;
 mod schema;
 mod settle;
+mod statistics;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -79,11 +84,13 @@ pub use error::Error;
 pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
 pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX};
 pub use outbox::{Content, DUE_LIMIT_MAX, FAN_OUT_DELIVERIES_MAX, FanOut, Lane};
+pub use redrive::REDRIVE_CHUNK_ROWS;
 pub use registry::{Expected, Snapshot, TenantView, Versioned};
 pub use rerun::Rerun;
 pub use retention::Retained;
 pub use schema::SQLITE_VERSION_MIN;
 pub use settle::Redriven;
+pub use statistics::{Counted, MINUTES_KEPT_MS};
 
 /// How long a plan or a blob that nothing refers to is kept after it was last put, in milliseconds: one day, so that
 /// what is put is still there when the document or the delivery that needs it follows.
@@ -106,6 +113,8 @@ pub struct Options {
     /// How long an event is kept after its acceptance, and after the end of the last of its deliveries, in
     /// milliseconds. Default: 30 days.
     pub retention_ms: i64,
+    /// How long statistics are kept, in milliseconds. Default: 7 days.
+    pub statistics_retention_ms: i64,
     /// Requests of one commit. Default: 256.
     pub batch_max: usize,
     /// Requests that may wait for the writer; an append beyond is refused, all else waits. Default: 4096.
@@ -132,6 +141,7 @@ impl Options {
         Self {
             path: path.into(),
             retention_ms: 30 * 24 * 3600 * 1000,
+            statistics_retention_ms: 7 * 24 * 3600 * 1000,
             batch_max: 256,
             queue_max: 4096,
             queue_bytes_max: 64 << 20,

@@ -48,11 +48,11 @@ impl Ledger {
         &self,
         tenant: &TenantId,
         id: DeliveryId,
-        redrive: Redrive,
+        action: Redrive,
         at: Timestamp,
     ) -> Result<Option<Redriven>, Error> {
         let tenant = tenant.clone();
-        self.queue().write(move |batch| apply(batch, &tenant, id, redrive, at)).await
+        self.queue().write(move |batch| redrive(batch, &tenant, id, action, at)).await
     }
 
     /// Makes dead letters of deliveries held since before `before`, in chunks. Returns how many.
@@ -139,18 +139,19 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<(), Error> {
             rest(batch, &found, State::Held, Some(reason), at)?;
         }
         Step::Delivered { attempt } => {
-            record(conn, found.seq, attempt)?;
+            record(batch, &found, attempt, at)?;
             rest(batch, &found, State::Delivered, None, at)?;
+            count_time(batch, &found, at)?;
         }
         Step::Retry { attempt, due_at } => {
-            if record(conn, found.seq, attempt)? {
+            if record(batch, &found, attempt, at)? {
                 conn.prepare_cached("UPDATE delivery SET due_at = ?2, updated_at = ?3 WHERE seq = ?1")?
                     .execute(params![found.seq, due_at, at])?;
             }
         }
         Step::Dead { attempt, reason } => {
             if let Some(attempt) = attempt {
-                record(conn, found.seq, attempt)?;
+                record(batch, &found, attempt, at)?;
             }
             rest(batch, &found, State::Dead, Some(reason), at)?;
         }
@@ -173,7 +174,8 @@ fn keep_runs(conn: &Connection, found: &Found, runs: &[FilterRun]) -> Result<(),
 }
 
 /// Records an attempt; false where it was recorded before.
-fn record(conn: &Connection, seq: DeliverySeq, attempt: &Attempt) -> Result<bool, Error> {
+fn record(batch: &mut Batch<'_>, found: &Found, attempt: &Attempt, at: Timestamp) -> Result<bool, Error> {
+    let (conn, seq) = (batch.conn, found.seq);
     let latency_us = i64::try_from(attempt.latency_us).unwrap_or(i64::MAX);
     let new =
         conn.prepare_cached("INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
@@ -187,8 +189,27 @@ fn record(conn: &Connection, seq: DeliverySeq, attempt: &Attempt) -> Result<bool
     if new > 0 {
         conn.prepare_cached("UPDATE delivery SET attempts = max(attempts, ?2) WHERE seq = ?1")?
             .execute(params![seq, attempt.number])?;
+        let counts = batch.effects.statistics.of(&found.tenant, found.subscription, at);
+        counts.attempt(&attempt.outcome, attempt.latency_us);
     }
     Ok(new > 0)
+}
+
+/// Counts how long it took from the acceptance of the event. A replay says nothing about that.
+fn count_time(batch: &mut Batch<'_>, found: &Found, at: Timestamp) -> Result<(), Error> {
+    let accepted_at: Option<Timestamp> = batch
+        .conn
+        .prepare_cached(
+            "SELECT e.accepted_at FROM delivery d JOIN event e ON e.seq = d.event_seq WHERE d.seq = ?1 AND d.run = 0",
+        )?
+        .query_row([found.seq], |row| row.get(0))
+        .optional()?;
+    if let Some(accepted_at) = accepted_at {
+        // A clock that was set back makes it no time at all.
+        let ms = at.since(accepted_at).max(0).unsigned_abs();
+        batch.effects.statistics.of(&found.tenant, found.subscription, at).accepted_to_delivered_ms.count(ms);
+    }
+    Ok(())
 }
 
 /// Moves a row to another state than due.
@@ -205,14 +226,16 @@ fn rest(
         .execute(params![found.seq, state, reason, at])?;
     batch.effects.count(&found.tenant, found.subscription, found.state, -1);
     batch.effects.count(&found.tenant, found.subscription, state, 1);
+    batch.effects.statistics.of(&found.tenant, found.subscription, at).rest(state);
     Ok(())
 }
 
-fn apply(
+/// See [`Ledger::redrive`].
+pub(super) fn redrive(
     batch: &mut Batch<'_>,
     tenant: &TenantId,
     id: DeliveryId,
-    redrive: Redrive,
+    action: Redrive,
     at: Timestamp,
 ) -> Result<Option<Redriven>, Error> {
     let conn = batch.conn;
@@ -225,7 +248,7 @@ fn apply(
         .optional()?;
     let Some(found) = found else { return Ok(None) };
     let before = found.reason.as_deref().unwrap_or("no reason kept");
-    match (redrive, found.state) {
+    match (action, found.state) {
         (Redrive::Again, State::Dead | State::Held) => revive(batch, &found, found.filtered, at)?,
         (Redrive::Release, State::Held) => {
             // What the filters did stays in the record; their bytes, if any, do not.

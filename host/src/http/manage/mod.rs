@@ -7,6 +7,7 @@ pub(super) mod keys;
 pub(super) mod reproduction;
 pub(super) mod rollouts;
 pub(super) mod sources;
+pub(super) mod statistics;
 pub(super) mod subscriptions;
 pub(super) mod tables;
 pub(super) mod tenants;
