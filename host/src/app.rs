@@ -24,7 +24,7 @@ use crate::http::room::Room;
 use crate::http::{self, Site};
 use crate::ledger::{self, Ledger};
 use crate::pipeline::dispatcher::Dispatcher;
-use crate::pipeline::{self, Pipeline, canary, fanout, release};
+use crate::pipeline::{self, Pipeline, canary, fanout, release, replay};
 use crate::sandbox::{self, Sandbox};
 use crate::signing::Signer;
 
@@ -80,6 +80,7 @@ pub async fn start_with(
         ledger::Options {
             retention_ms,
             statistics_retention_ms: millis(config.history.statistics_retention_s),
+            tail_retention_ms: millis(config.history.tail_retention_s),
             batch_max: config.data.batch_max,
             queue_max: config.data.queue_max,
             ..ledger::Options::new(dir.join("ledger"))
@@ -223,6 +224,7 @@ pub async fn start_with(
             config.listen.uploads_bytes_per_tenant_max,
             "listen.uploads_bytes_per_tenant_max",
         ),
+        tails: http::Tails::new(config.history.tails_max, config.history.tails_per_tenant_max),
         request_ms_max: config.listen.request_ms_max,
         metrics_open: config.listen.metrics_open.unwrap_or(address.ip().is_loopback()),
         metrics,
@@ -233,7 +235,8 @@ pub async fn start_with(
         tokio::spawn(server.run(site, stop.clone())),
         tokio::spawn(fanout::run(pipeline.clone(), tell_due.clone(), stop.clone())),
         tokio::spawn(canary::run(pipeline.clone(), stop.clone())),
-        tokio::spawn(release::run(pipeline, tell_due, stop.clone())),
+        tokio::spawn(release::run(pipeline.clone(), tell_due.clone(), stop.clone())),
+        tokio::spawn(replay::run(pipeline, tell_due, stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),
         tokio::spawn(retain(ledger.clone(), clock, retention_every, held_ms_max, stop.clone())),
         tokio::spawn(keep_series(recorded, stop.clone())),

@@ -17,4 +17,5 @@ mod shares;
 mod signatures;
 mod suspension;
 mod tables;
+mod tail;
 mod tidy;

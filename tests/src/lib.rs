@@ -30,6 +30,7 @@ pub mod place;
 pub mod receiver;
 pub mod signature;
 pub mod source;
+pub mod tail;
 pub mod tenant;
 pub mod wait;
 
@@ -37,5 +38,6 @@ pub use client::{Answer, Client};
 pub use host::Host;
 pub use receiver::{Received, Receiver, Reply};
 pub use source::{Accepted, Seed, Source};
+pub use tail::Tail;
 pub use tenant::{Subscription, Tenant};
 pub use wait::until;

@@ -341,11 +341,30 @@ pub struct History {
     pub redrive_ms_max: u64,
     /// Seconds that statistics are kept.
     pub statistics_retention_s: u64,
+    /// Replays of one tenant that run at once.
+    pub replays_per_tenant_max: usize,
+    /// Deliveries a second that a replay may be asked to make.
+    pub replay_per_second_max: u32,
+    /// Seconds that a live tail can go back.
+    pub tail_retention_s: u64,
+    /// Live tails open at once; one more is answered 429.
+    pub tails_max: usize,
+    /// Of them, one tenant's; one more is answered 429.
+    pub tails_per_tenant_max: usize,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { redrive_deliveries_max: 10_000, redrive_ms_max: 20_000, statistics_retention_s: 7 * 24 * 3600 }
+        Self {
+            redrive_deliveries_max: 10_000,
+            redrive_ms_max: 20_000,
+            statistics_retention_s: 7 * 24 * 3600,
+            replays_per_tenant_max: 4,
+            replay_per_second_max: 1_000,
+            tail_retention_s: 3_600,
+            tails_max: 256,
+            tails_per_tenant_max: 16,
+        }
     }
 }
 
@@ -461,6 +480,7 @@ impl Config {
             ("delivery.in_flight_per_endpoint_max", self.delivery.in_flight_per_endpoint_max),
             ("delivery.window_max", self.delivery.window_max),
             ("history.redrive_deliveries_max", self.history.redrive_deliveries_max),
+            ("history.replay_per_second_max", self.history.replay_per_second_max as usize),
         ];
         if let Some((key, _)) = not_zero.iter().find(|(_, value)| *value == 0) {
             return Err(format!(" `{key}` is 0; it has to be at least 1"));

@@ -7,12 +7,14 @@ pub mod events;
 pub mod filters;
 pub mod keys;
 pub mod redrive;
+pub mod replays;
 pub mod reproduction;
 pub mod rollouts;
 pub mod sources;
 pub mod statistics;
 pub mod subscriptions;
 pub mod tables;
+pub mod tail;
 pub mod tenants;
 
 use std::sync::Arc;

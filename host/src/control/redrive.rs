@@ -88,10 +88,18 @@ pub struct RedriveCounts {
     pub next: Option<String>,
 }
 
+/// All that a filter finds, checked.
+struct Found {
+    state: State,
+    query: DeliveryQuery,
+    cursor: Option<Cursor>,
+    limit: usize,
+}
+
 /// What is to be redriven, checked.
 enum Chosen {
     Ids(Vec<DeliveryId>),
-    Found { state: State, query: DeliveryQuery, cursor: Option<Cursor>, limit: usize },
+    Found(Box<Found>),
 }
 
 impl Control {
@@ -111,9 +119,7 @@ impl Control {
             let _turn = turn;
             match chosen {
                 Chosen::Ids(ids) => control.redrive_named(&whose, ids, action).await,
-                Chosen::Found { state, query, cursor, limit } => {
-                    control.redrive_found(&whose, state, query, cursor, limit, action).await
-                }
+                Chosen::Found(found) => control.redrive_found(&whose, *found, action).await,
             }
         });
         doing.await.unwrap_or(Err(ledger::Error::Closed.into()))
@@ -162,7 +168,8 @@ impl Control {
                     until: filter.until,
                     ..DeliveryQuery::default()
                 };
-                Ok((action, Chosen::Found { state, query, cursor: place(cursor.as_deref())?, limit }))
+                let cursor = place(cursor.as_deref())?;
+                Ok((action, Chosen::Found(Box::new(Found { state, query, cursor, limit }))))
             }
             _ => Err(Error::invalid("filter", "give `filter` or `ids`, one of them")),
         }
@@ -184,15 +191,8 @@ impl Control {
         Ok(counts)
     }
 
-    async fn redrive_found(
-        &self,
-        tenant: &TenantId,
-        state: State,
-        query: DeliveryQuery,
-        mut cursor: Option<Cursor>,
-        limit: usize,
-        action: Redrive,
-    ) -> Result<RedriveCounts, Error> {
+    async fn redrive_found(&self, tenant: &TenantId, found: Found, action: Redrive) -> Result<RedriveCounts, Error> {
+        let Found { state, query, mut cursor, limit } = found;
         let mut counts = RedriveCounts::default();
         // All of one instant, so that they fall due in the order they are in.
         let at = self.clock.now();

@@ -12,6 +12,7 @@ pub mod id;
 pub mod json;
 pub mod limits;
 pub mod redact;
+pub mod replay;
 pub mod reproduction;
 pub mod retry;
 pub mod rollout;

@@ -173,24 +173,7 @@ impl Ledger {
 
     /// The attempts of a delivery, in order.
     pub async fn attempts(&self, delivery: DeliverySeq) -> Result<Vec<Attempt>, Error> {
-        self.history_readers()
-            .read(move |conn| {
-                let mut statement = conn.prepare_cached(
-                    "SELECT number, at, latency_us, outcome, signed_with FROM attempt WHERE delivery = ?1
-                     ORDER BY number",
-                )?;
-                let attempts = statement.query_map([delivery], |row| {
-                    Ok(Attempt {
-                        number: row.get(0)?,
-                        at: row.get(1)?,
-                        latency_us: row.get::<_, i64>(2)?.cast_unsigned(),
-                        outcome: row.get::<_, Json<_>>(3)?.0,
-                        signed_with: row.get::<_, Json<_>>(4)?.0,
-                    })
-                })?;
-                Ok(attempts.collect::<Result<_, _>>()?)
-            })
-            .await
+        self.history_readers().read(move |conn| attempts(conn, delivery, None)).await
     }
 
     /// The claims of a delivery as JSON text: as the chain made them, else the SET as normalized.
@@ -323,6 +306,25 @@ pub(super) fn delivery(conn: &Connection, tenant: &TenantId, id: DeliveryId) -> 
     rows.next()?.map(|row| read_delivery(conn, row)).transpose()
 }
 
+/// The attempts of a delivery, in order, or just one of them.
+pub(super) fn attempts(conn: &Connection, delivery: DeliverySeq, number: Option<u32>) -> Result<Vec<Attempt>, Error> {
+    let (first, last) = number.map_or((0, u32::MAX), |number| (number, number));
+    let mut statement = conn.prepare_cached(
+        "SELECT number, at, latency_us, outcome, signed_with FROM attempt
+         WHERE delivery = ?1 AND number BETWEEN ?2 AND ?3 ORDER BY number",
+    )?;
+    let attempts = statement.query_map(params![delivery, first, last], |row| {
+        Ok(Attempt {
+            number: row.get(0)?,
+            at: row.get(1)?,
+            latency_us: row.get::<_, i64>(2)?.cast_unsigned(),
+            outcome: row.get::<_, Json<_>>(3)?.0,
+            signed_with: row.get::<_, Json<_>>(4)?.0,
+        })
+    })?;
+    Ok(attempts.collect::<Result<_, _>>()?)
+}
+
 fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Error> {
     let seq: DeliverySeq = row.get(1)?;
     let state: State = row.get(3)?;
@@ -334,6 +336,8 @@ fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Err
     Ok(DeliveryRecord {
         seq,
         id: DeliveryId { event: row.get(4)?, subscription: row.get(2)?, run: row.get(8)? },
+        event: row.get(4)?,
+        subscription: row.get(2)?,
         tenant: row.get(9)?,
         source: row.get(5)?,
         types: row.get::<_, Json<_>>(6)?.0,

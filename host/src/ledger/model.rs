@@ -7,14 +7,16 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::columns::{Json, state_number};
+use super::replays::tests::replay;
 use super::tests::{
     NOW, TENANT, attempt, block_on, copy, event, new_delivery, open, open_at, reopen, run, with_tenant,
 };
-use super::{Appended, Counts, DeliveryQuery, Error, FanOut, Ledger, Redriven, Rerun};
-use crate::domain::delivery::{DeliverySeq, Redrive, Settlement, State, Step};
+use super::{Appended, Counts, DeliveryQuery, Error, FanOut, Ledger, Redriven, ReplayStep, Rerun};
+use crate::domain::delivery::{DeliverySeq, DueDelivery, NewDelivery, Redrive, Settlement, State, Step};
 use crate::domain::event::{EventSeq, NewEvent};
 use crate::domain::filter::Plan;
 use crate::domain::id::{DeliveryId, Digest, TenantId};
+use crate::domain::replay::ReplayPlace;
 use crate::domain::statistics::{HOUR_MS, Statistics};
 use crate::domain::time::Timestamp;
 
@@ -314,7 +316,7 @@ async fn apply(
             new.event = EventSeq(delivery.event);
             new.id = delivery.id;
             new.due_at = model.now;
-            let made = ledger.replay(vec![new]).await.unwrap();
+            let made = replay_one(&ledger, new, number).await.unwrap();
             let id = DeliveryId { run, ..delivery.id };
             prop_assert_eq!((made[0].id, made[0].seq), (id, model.made(id, delivery.event)));
         }
@@ -379,6 +381,23 @@ async fn apply(
     }
     ledger.clock().set(model.now);
     Ok(ledger)
+}
+
+/// One further run of a delivery, made by a replay of its own.
+async fn replay_one(ledger: &Ledger, new: NewDelivery, number: u64) -> Result<Vec<DueDelivery>, Error> {
+    let begun = ledger.begin_replay(replay(u128::from(number)), usize::MAX).await?.expect("not too many run");
+    let step = ReplayStep {
+        id: begun.replay.id,
+        from: begun.position,
+        to: ReplayPlace { event: new.event, ..begun.position },
+        deliveries: vec![new],
+        passed_over: 0,
+        done: false,
+    };
+    let advanced = ledger.advance_replay(step.clone()).await?.expect("it runs and stands there");
+    assert!(ledger.advance_replay(step).await?.is_none(), "a step that is taken twice is taken once");
+    assert_eq!(advanced.made, 1);
+    Ok(advanced.due)
 }
 
 /// Everything that can be asked, against the model.

@@ -78,6 +78,7 @@ impl Ledger {
             self.purge(&tenant).await?;
         }
         self.retain_statistics(now).await?;
+        self.retain_settled(now).await?;
         let unused = now.plus_millis(-UNUSED_KEPT_MS);
         (retained.plans, retained.blobs) = self
             .queue()
@@ -222,6 +223,8 @@ fn purge(batch: &mut Batch<'_>, tenant: &TenantId) -> Result<bool, Error> {
     {
         return Ok(true);
     }
+    // Its rows in the log of settlements refer to nothing any more, and go with their time.
+    conn.execute("DELETE FROM replay WHERE tenant = ?1", [tenant])?;
     conn.execute("DELETE FROM purge WHERE tenant = ?1", [tenant])?;
     Ok(false)
 }

@@ -14,7 +14,7 @@ pub const SQLITE_VERSION_MIN: i32 = 3_051_003;
 pub(super) const FILE: &str = "ledger.db";
 
 /// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
-const MIGRATIONS: [&str; 3] = [V1, V2, STATISTICS];
+const MIGRATIONS: [&str; 5] = [V1, V2, STATISTICS, REPLAYS, SETTLED];
 
 /// Small columns stand before large ones, so that a scan never walks overflow pages.
 ///
@@ -152,6 +152,37 @@ CREATE TABLE statistic (
 CREATE INDEX statistic_age ON statistic (bucket_ms, at);
 ";
 
+/// Replays. `at` and `seq` are the place of the last event looked at.
+const REPLAYS: &str = "
+CREATE TABLE replay (
+    id BLOB PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    made INTEGER NOT NULL,
+    passed_over INTEGER NOT NULL,
+    ended_at INTEGER,
+    reason TEXT,
+    doc TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX replay_of ON replay (tenant, id);
+CREATE INDEX replay_running ON replay (state, id) WHERE state = 0;
+";
+
+/// The log of settlements. It grows at its end and is deleted from its begin.
+const SETTLED: &str = "
+CREATE TABLE settled (
+    batch INTEGER NOT NULL,
+    tenant TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    doc TEXT NOT NULL,
+    PRIMARY KEY (batch, tenant)
+) WITHOUT ROWID;
+INSERT INTO mark VALUES ('settled', 0), ('settled_floor', 0);
+";
+
 /// Opens the one connection that writes, makes or updates the tables, and checks what durability depends on.
 pub(super) fn open_writer(options: &Options) -> Result<Connection, Error> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
@@ -272,6 +303,8 @@ mod tests {
             (super::super::history::DELIVERIES_AT_REST, "delivery_rest"),
             (&super::super::redrive::oldest_at_rest(), "delivery_rest"),
             (super::super::history::EVENTS, "event_history"),
+            (super::super::replays::REPLAY_EVENTS, "event_history"),
+            (super::super::tail::SETTLED, "PRIMARY KEY"),
         ] {
             let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let count = statement.parameter_count();

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns::Json;
 use super::outbox::due_by_seq;
+use super::tail::Entry;
 use super::writer::Batch;
 use super::{Error, Ledger};
 use crate::domain::attempt::Attempt;
@@ -128,32 +129,35 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<(), Error> {
                     "UPDATE delivery SET filter_tries = filter_tries + 1, due_at = ?2, updated_at = ?3 WHERE seq = ?1",
                 )?
                 .execute(params![found.seq, due_at, at])?;
+                note(batch, &found, State::Due, None, at);
             }
         }
         Step::Dropped { runs, reason } => {
             keep_runs(conn, &found, runs)?;
-            rest(batch, &found, State::Dropped, Some(reason), at)?;
+            rest(batch, &found, State::Dropped, Some(reason), None, at)?;
         }
         Step::Held { runs, reason } => {
             keep_runs(conn, &found, runs)?;
-            rest(batch, &found, State::Held, Some(reason), at)?;
+            rest(batch, &found, State::Held, Some(reason), None, at)?;
         }
         Step::Delivered { attempt } => {
             record(batch, &found, attempt, at)?;
-            rest(batch, &found, State::Delivered, None, at)?;
+            rest(batch, &found, State::Delivered, None, Some(attempt.number), at)?;
             count_time(batch, &found, at)?;
         }
         Step::Retry { attempt, due_at } => {
             if record(batch, &found, attempt, at)? {
                 conn.prepare_cached("UPDATE delivery SET due_at = ?2, updated_at = ?3 WHERE seq = ?1")?
                     .execute(params![found.seq, due_at, at])?;
+                note(batch, &found, State::Due, Some(attempt.number), at);
             }
         }
         Step::Dead { attempt, reason } => {
             if let Some(attempt) = attempt {
                 record(batch, &found, attempt, at)?;
             }
-            rest(batch, &found, State::Dead, Some(reason), at)?;
+            let number = attempt.as_ref().map(|attempt| attempt.number);
+            rest(batch, &found, State::Dead, Some(reason), number, at)?;
         }
     }
     Ok(())
@@ -218,6 +222,7 @@ fn rest(
     found: &Found,
     state: State,
     reason: Option<&String>,
+    attempt: Option<u32>,
     at: Timestamp,
 ) -> Result<(), Error> {
     batch
@@ -227,7 +232,14 @@ fn rest(
     batch.effects.count(&found.tenant, found.subscription, found.state, -1);
     batch.effects.count(&found.tenant, found.subscription, state, 1);
     batch.effects.statistics.of(&found.tenant, found.subscription, at).rest(state);
+    note(batch, found, state, attempt, at);
     Ok(())
+}
+
+/// Writes into the log that a delivery is in a state now, and after which attempt.
+fn note(batch: &mut Batch<'_>, found: &Found, state: State, attempt: Option<u32>, at: Timestamp) {
+    let entry = Entry { delivery: found.seq, state, attempt, at_ms: at.as_millis() };
+    batch.effects.settled.note(&found.tenant, entry);
 }
 
 /// See [`Ledger::redrive`].
@@ -261,6 +273,7 @@ pub(super) fn redrive(
                 &found,
                 State::Dropped,
                 Some(&format!("discarded; was {}: {before}", found.state.as_str())),
+                None,
                 at,
             )?;
             return Ok(Some(Redriven::Discarded));
@@ -281,6 +294,7 @@ fn revive(batch: &mut Batch<'_>, found: &Found, filtered: i64, at: Timestamp) ->
         .execute(params![found.seq, at, filtered])?;
     batch.effects.count(&found.tenant, found.subscription, found.state, -1);
     batch.effects.count(&found.tenant, found.subscription, State::Due, 1);
+    note(batch, found, State::Due, None, at);
     Ok(())
 }
 
@@ -295,7 +309,7 @@ fn expire(batch: &mut Batch<'_>, before: Timestamp, at: Timestamp) -> Result<u64
         .collect::<Result<_, _>>()?;
     for found in &held {
         let reason = format!("held for too long: {}", found.reason.as_deref().unwrap_or("no reason kept"));
-        rest(batch, found, State::Dead, Some(&reason), at)?;
+        rest(batch, found, State::Dead, Some(&reason), None, at)?;
     }
     Ok(held.len() as u64)
 }

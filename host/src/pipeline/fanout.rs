@@ -7,14 +7,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::domain::catalogue;
-use crate::domain::delivery::NewDelivery;
 use crate::domain::event::Event;
-use crate::domain::id::{DeliveryId, SourceName};
-use crate::domain::subscription::Subscription;
+use crate::domain::id::SourceName;
+use crate::domain::subscription::{Pattern, Subscription};
 use crate::ledger::{self, FAN_OUT_DELIVERIES_MAX, FanOut};
 
 use super::Pipeline;
-use super::canary::choices;
 use super::dispatcher;
 use super::plan::Pinned;
 
@@ -73,15 +71,7 @@ async fn one_batch(
             if !matches(subscription, event) {
                 continue;
             }
-            let choices = choices(subscription, view, event.subject.as_deref(), event.id);
-            let plan = pinned.plan_of(pipeline, subscription, view, choices).await?;
-            deliveries.push(NewDelivery {
-                id: DeliveryId { event: event.id, subscription: subscription.id, run: 0 },
-                event: event.seq,
-                tenant: event.tenant.clone(),
-                plan,
-                due_at: now,
-            });
+            deliveries.push(pinned.delivery(pipeline, subscription, view, event.into(), now).await?);
         }
     }
     let due = match ledger.fan_out(FanOut { through, deliveries }).await {
@@ -104,8 +94,13 @@ pub fn matches(subscription: &Subscription, event: &Event) -> bool {
 /// The same of an event's source and types.
 pub(super) fn wants(subscription: &Subscription, source: &SourceName, types: &[String]) -> bool {
     (subscription.sources.is_empty() || subscription.sources.contains(source))
-        && types.iter().any(|uri| {
-            let short_name = catalogue::short_name(uri);
-            subscription.events.iter().any(|pattern| pattern.matches(uri, short_name.as_deref()))
-        })
+        && any_of_types(&subscription.events, types)
+}
+
+/// Whether one of the patterns matches one of the types.
+pub(super) fn any_of_types(patterns: &[Pattern], types: &[String]) -> bool {
+    types.iter().any(|uri| {
+        let short_name = catalogue::short_name(uri);
+        patterns.iter().any(|pattern| pattern.matches(uri, short_name.as_deref()))
+    })
 }
