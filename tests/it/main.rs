@@ -8,6 +8,7 @@ mod hostile;
 mod ingest;
 mod lifecycle;
 mod manage;
+mod pacing;
 mod readme;
 mod redrive;
 mod refusals;

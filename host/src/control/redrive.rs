@@ -240,11 +240,12 @@ impl Control {
         for one in done {
             match one {
                 Redriven::Due(delivery) => due.push(delivery),
-                Redriven::Discarded => redriven += 1,
-                Redriven::NotApplicable(_) => {}
+                // What it kept back goes on.
+                Redriven::Discarded(freed) => due.extend(freed),
+                Redriven::NotApplicable(_) => continue,
             }
+            redriven += 1;
         }
-        redriven += due.len() as u64;
         (self.tell_due)(due).await;
         Ok(redriven)
     }

@@ -19,6 +19,7 @@
 //! | `mark` | `cursor` (fanned out up to there), `revision` (last version given to a document), `settled` and `settled_floor` (last batch in the log of settlements, last one deleted from it) | name |
 //! | `settled` | what became of deliveries in a batch, JSON | batch, tenant |
 //! | `replay` | past events made into new runs, JSON, with how far it has come | its id |
+//! | `failing` | since when a subscription has had no success, while it has none | the subscription |
 //! | `purge` | a tenant whose rows are still being deleted | tenant |
 //! | `meta` | what the host remembers about itself | name |
 //!
@@ -35,12 +36,13 @@
 //!    retention only what has been at rest for the retention time and never while held. Only `rerun` and `repin`
 //!    change its plan, and only while it has not got through its chain.
 //! 5. `tally` and `plan.refs` are the counts of the rows, at every commit. The backlog in memory is that of `tally`.
-//! 6. `statistic` is the sum of the attempts recorded and the deliveries that came to rest in its time, each counted once,
+//! 6. A delivery with an order key is not due while an earlier one of its subscription with that key is due or held.
+//! 7. `statistic` is the sum of the attempts recorded and the deliveries that came to rest in its time, each counted once,
 //!    by the transaction that wrote it. What is deleted later stays counted until the bucket is past its time.
-//! 7. A replay's deliveries and its position are one transaction: what stands before it is made, what stands behind it is not.
-//! 8. `settled` has every change of a delivery's state and every attempt, in the order of the commits, save what is older than
+//! 8. A replay's deliveries and its position are one transaction: what stands before it is made, what stands behind it is not.
+//! 9. `settled` has every change of a delivery's state and every attempt, in the order of the commits, save what is older than
 //!    `tail_retention_ms`. A batch's number is never used twice.
-//! 9. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
+//! 10. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
 //!
 //! `append`, `fan_out` and `settle` are the three transactions of an event's life. Each is idempotent, so recovery is
 //! opening the file and going on.
@@ -50,10 +52,12 @@ mod checkpoint;
 mod columns;
 mod effects;
 mod error;
+mod failing;
 mod history;
 mod journal;
 #[cfg(test)]
 mod model;
+mod order;
 mod outbox;
 mod plans;
 mod readers;
@@ -97,7 +101,7 @@ pub use replays::{Advanced, REPLAY_EVENTS_MAX, REPLAYS_KEPT_MAX, ReplayStep};
 pub use rerun::Rerun;
 pub use retention::Retained;
 pub use schema::SQLITE_VERSION_MIN;
-pub use settle::Redriven;
+pub use settle::{Expired, Redriven, Settled};
 pub use statistics::{Counted, MINUTES_KEPT_MS};
 pub use tail::{SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord};
 

@@ -14,7 +14,7 @@ pub const SQLITE_VERSION_MIN: i32 = 3_051_003;
 pub(super) const FILE: &str = "ledger.db";
 
 /// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
-const MIGRATIONS: [&str; 5] = [V1, V2, STATISTICS, REPLAYS, SETTLED];
+const MIGRATIONS: [&str; 6] = [V1, V2, V3, STATISTICS, REPLAYS, SETTLED];
 
 /// Small columns stand before large ones, so that a scan never walks overflow pages.
 ///
@@ -137,6 +137,14 @@ CREATE TABLE blob_part (
     body BLOB NOT NULL
 );
 CREATE UNIQUE INDEX blob_part_of ON blob_part (digest, number);
+";
+
+/// Order within a subject, and since when a subscription fails. The index holds only rows of subscriptions that ask for
+/// order, while they wait.
+const V3: &str = "
+ALTER TABLE delivery ADD COLUMN order_key INTEGER;
+CREATE INDEX delivery_order ON delivery (subscription, order_key, seq) WHERE order_key IS NOT NULL AND state IN (0, 3);
+CREATE TABLE failing (subscription BLOB PRIMARY KEY, tenant TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
 /// Counts of minutes and hours. A bucket enters the index once, with its first row; what is counted later leaves it alone.
@@ -298,6 +306,8 @@ mod tests {
         for (sql, index) in [
             (super::super::outbox::DUE, "delivery_due"),
             (super::super::outbox::LANES, "delivery_due"),
+            (super::super::outbox::DUE, "delivery_order"),
+            (super::super::order::LINE, "delivery_order"),
             (super::super::journal::SEEN, "event_dedupe"),
             (super::super::history::DELIVERIES, "delivery_history"),
             (super::super::history::DELIVERIES_AT_REST, "delivery_rest"),

@@ -4,10 +4,11 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns::Json;
+use super::order::freed_by;
 use super::outbox::due_by_seq;
 use super::tail::Entry;
 use super::writer::Batch;
-use super::{Error, Ledger};
+use super::{Error, Ledger, failing};
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{DeliverySeq, DueDelivery, Redrive, Settlement, State, Step};
 use crate::domain::id::{DeliveryId, SubscriptionId, TenantId};
@@ -19,10 +20,28 @@ use crate::domain::verdict::FilterRun;
 pub enum Redriven {
     /// It is due again.
     Due(DueDelivery),
-    /// It was discarded.
-    Discarded,
+    /// It was discarded, and this one goes on that it kept back.
+    Discarded(Option<DueDelivery>),
     /// It is in a state that this redrive does not apply to; nothing was changed.
     NotApplicable(State),
+}
+
+/// What a settlement brought about besides.
+#[derive(Debug, Clone, Default)]
+pub struct Settled {
+    /// A delivery that was kept back by this one and is due now.
+    pub freed: Option<DueDelivery>,
+    /// Since when the subscription has had no success; none after one, and where no attempt was made.
+    pub failing_since: Option<Timestamp>,
+}
+
+/// What [`Ledger::expire_held`] did.
+#[derive(Debug, Clone, Default)]
+pub struct Expired {
+    /// Held deliveries that are dead letters now.
+    pub deliveries: u64,
+    /// Deliveries that were kept back by them and are due now.
+    pub freed: Vec<DueDelivery>,
 }
 
 /// Rows that [`Ledger::expire_held`] changes between two commits.
@@ -35,7 +54,7 @@ impl Ledger {
     /// over. A [`Step::Retry`] whose attempt is recorded already is passed over as well, and so are
     /// [`Step::Filtered`] and [`Step::FilterAgain`] where the chain has run. A delivery whose plan has no steps need
     /// not be settled as filtered before it is sent.
-    pub async fn settle(&self, settlement: Settlement) -> Result<(), Error> {
+    pub async fn settle(&self, settlement: Settlement) -> Result<Settled, Error> {
         self.queue().write(move |batch| settle(batch, &settlement)).await
     }
 
@@ -56,15 +75,16 @@ impl Ledger {
         self.queue().write(move |batch| redrive(batch, &tenant, id, action, at)).await
     }
 
-    /// Makes dead letters of deliveries held since before `before`, in chunks. Returns how many.
-    pub async fn expire_held(&self, before: Timestamp, at: Timestamp) -> Result<u64, Error> {
-        let mut expired = 0;
+    /// Makes dead letters of deliveries held since before `before`, in chunks.
+    pub async fn expire_held(&self, before: Timestamp, at: Timestamp) -> Result<Expired, Error> {
+        let mut expired = Expired::default();
         loop {
             let chunk = self.queue().write(move |batch| expire(batch, before, at)).await?;
-            if chunk == 0 {
+            if chunk.deliveries == 0 {
                 return Ok(expired);
             }
-            expired += chunk;
+            expired.deliveries += chunk.deliveries;
+            expired.freed.extend(chunk.freed);
         }
     }
 }
@@ -85,10 +105,11 @@ struct Found {
     updated_at: Timestamp,
     filter_tries: u32,
     reason: Option<String>,
+    order_key: Option<i64>,
 }
 
 const FOUND: &str = "SELECT d.seq, d.tenant, d.subscription, d.state, d.filtered, d.due_at, d.updated_at, \
-     d.filter_tries, d.reason FROM delivery d";
+     d.filter_tries, d.reason, d.order_key FROM delivery d";
 
 fn read_found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
     Ok(Found {
@@ -101,17 +122,19 @@ fn read_found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
         updated_at: row.get(6)?,
         filter_tries: row.get(7)?,
         reason: row.get(8)?,
+        order_key: row.get(9)?,
     })
 }
 
-fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<(), Error> {
+fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<Settled, Error> {
     let conn = batch.conn;
     let at = settlement.at;
     let found = conn
         .prepare_cached(&format!("{FOUND} WHERE d.seq = ?1"))?
         .query_row([settlement.delivery], read_found)
         .optional()?;
-    let Some(found) = found.filter(|found| found.state == State::Due) else { return Ok(()) };
+    let mut settled = Settled::default();
+    let Some(found) = found.filter(|found| found.state == State::Due) else { return Ok(settled) };
     match &settlement.step {
         Step::Filtered { claims, runs } => {
             if found.filtered == UNFILTERED {
@@ -134,7 +157,7 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<(), Error> {
         }
         Step::Dropped { runs, reason } => {
             keep_runs(conn, &found, runs)?;
-            rest(batch, &found, State::Dropped, Some(reason), None, at)?;
+            settled.freed = rest(batch, &found, State::Dropped, Some(reason), None, at)?;
         }
         Step::Held { runs, reason } => {
             keep_runs(conn, &found, runs)?;
@@ -142,7 +165,8 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<(), Error> {
         }
         Step::Delivered { attempt } => {
             record(batch, &found, attempt, at)?;
-            rest(batch, &found, State::Delivered, None, Some(attempt.number), at)?;
+            failing::over(conn, found.subscription)?;
+            settled.freed = rest(batch, &found, State::Delivered, None, Some(attempt.number), at)?;
             count_time(batch, &found, at)?;
         }
         Step::Retry { attempt, due_at } => {
@@ -151,16 +175,18 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<(), Error> {
                     .execute(params![found.seq, due_at, at])?;
                 note(batch, &found, State::Due, Some(attempt.number), at);
             }
+            settled.failing_since = Some(failing::failed(conn, &found.tenant, found.subscription, at)?);
         }
         Step::Dead { attempt, reason } => {
             if let Some(attempt) = attempt {
                 record(batch, &found, attempt, at)?;
+                settled.failing_since = Some(failing::failed(conn, &found.tenant, found.subscription, at)?);
             }
             let number = attempt.as_ref().map(|attempt| attempt.number);
-            rest(batch, &found, State::Dead, Some(reason), number, at)?;
+            settled.freed = rest(batch, &found, State::Dead, Some(reason), number, at)?;
         }
     }
-    Ok(())
+    Ok(settled)
 }
 
 /// Keeps what the chain made. A pass over everything leaves no row.
@@ -216,7 +242,7 @@ fn count_time(batch: &mut Batch<'_>, found: &Found, at: Timestamp) -> Result<(),
     Ok(())
 }
 
-/// Moves a row to another state than due.
+/// Moves a row to another state than due. Gives the one that it kept back until now, and does no longer.
 fn rest(
     batch: &mut Batch<'_>,
     found: &Found,
@@ -224,7 +250,7 @@ fn rest(
     reason: Option<&String>,
     attempt: Option<u32>,
     at: Timestamp,
-) -> Result<(), Error> {
+) -> Result<Option<DueDelivery>, Error> {
     batch
         .conn
         .prepare_cached("UPDATE delivery SET state = ?2, reason = ?3, updated_at = ?4 WHERE seq = ?1")?
@@ -233,7 +259,10 @@ fn rest(
     batch.effects.count(&found.tenant, found.subscription, state, 1);
     batch.effects.statistics.of(&found.tenant, found.subscription, at).rest(state);
     note(batch, found, state, attempt, at);
-    Ok(())
+    match found.order_key {
+        Some(key) if state != State::Held => freed_by(batch.conn, found.subscription, key, found.seq),
+        _ => Ok(None),
+    }
 }
 
 /// Writes into the log that a delivery is in a state now, and after which attempt.
@@ -268,15 +297,9 @@ pub(super) fn redrive(
             revive(batch, &found, RELEASED, at)?;
         }
         (Redrive::Discard, State::Dead | State::Held) => {
-            rest(
-                batch,
-                &found,
-                State::Dropped,
-                Some(&format!("discarded; was {}: {before}", found.state.as_str())),
-                None,
-                at,
-            )?;
-            return Ok(Some(Redriven::Discarded));
+            let reason = format!("discarded; was {}: {before}", found.state.as_str());
+            let freed = rest(batch, &found, State::Dropped, Some(&reason), None, at)?;
+            return Ok(Some(Redriven::Discarded(freed)));
         }
         (_, state) => return Ok(Some(Redriven::NotApplicable(state))),
     }
@@ -298,7 +321,7 @@ fn revive(batch: &mut Batch<'_>, found: &Found, filtered: i64, at: Timestamp) ->
     Ok(())
 }
 
-fn expire(batch: &mut Batch<'_>, before: Timestamp, at: Timestamp) -> Result<u64, Error> {
+fn expire(batch: &mut Batch<'_>, before: Timestamp, at: Timestamp) -> Result<Expired, Error> {
     let held: Vec<Found> = batch
         .conn
         .prepare_cached(&format!(
@@ -307,11 +330,12 @@ fn expire(batch: &mut Batch<'_>, before: Timestamp, at: Timestamp) -> Result<u64
         ))?
         .query_map(params![before, EXPIRE_CHUNK_ROWS], read_found)?
         .collect::<Result<_, _>>()?;
+    let mut expired = Expired { deliveries: held.len() as u64, freed: Vec::new() };
     for found in &held {
         let reason = format!("held for too long: {}", found.reason.as_deref().unwrap_or("no reason kept"));
-        rest(batch, found, State::Dead, Some(&reason), None, at)?;
+        expired.freed.extend(rest(batch, found, State::Dead, Some(&reason), None, at)?);
     }
-    Ok(held.len() as u64)
+    Ok(expired)
 }
 
 #[cfg(test)]
@@ -414,11 +438,11 @@ mod tests {
 
             // Give it up after a time, then end it.
             let (before, at) = (NOW.plus_millis(8), NOW.plus_millis(9));
-            assert_eq!(ledger.expire_held(NOW, at).await.unwrap(), 0);
-            assert_eq!(ledger.expire_held(before, at).await.unwrap(), 1);
+            assert_eq!(ledger.expire_held(NOW, at).await.unwrap().deliveries, 0);
+            assert_eq!(ledger.expire_held(before, at).await.unwrap().deliveries, 1);
             assert_eq!(ledger.backlog(&tenant()), 0);
             let ended = ledger.redrive(&tenant(), due.id, Redrive::Discard, at).await.unwrap();
-            assert!(matches!(ended, Some(Redriven::Discarded)));
+            assert!(matches!(ended, Some(Redriven::Discarded(None))));
             let record = ledger.delivery(&tenant(), due.id).await.unwrap().unwrap();
             assert_eq!(record.state, State::Dropped);
             assert_eq!(record.reason.as_deref(), Some("discarded; was dead: held for too long: again"));

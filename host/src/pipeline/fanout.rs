@@ -6,9 +6,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use crate::crypto;
 use crate::domain::catalogue;
 use crate::domain::event::Event;
 use crate::domain::id::SourceName;
+use crate::domain::pacing::Ordering;
 use crate::domain::subscription::{Pattern, Subscription};
 use crate::ledger::{self, FAN_OUT_DELIVERIES_MAX, FanOut};
 
@@ -44,7 +46,7 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
     }
 }
 
-async fn one_batch(
+pub(super) async fn one_batch(
     pipeline: &Pipeline,
     dispatcher: &dispatcher::Handle,
     pinned: &mut Pinned,
@@ -86,15 +88,30 @@ async fn one_batch(
     Ok(events.len())
 }
 
+/// What a delivery must not overtake others with: its subject, where the subscription asks for that. Two subjects that
+/// come to the same key wait for each other, which is harmless.
+pub fn order_key(subscription: &Subscription, subject: Option<&str>) -> Option<i64> {
+    let subject = match subscription.pacing.ordering {
+        Ordering::None => return None,
+        Ordering::Subject => subject?,
+    };
+    let [a, b, c, d, e, f, g, h, ..] = crypto::sha256(subject.as_bytes());
+    Some(i64::from_le_bytes([a, b, c, d, e, f, g, h]))
+}
+
 /// Whether the subscription wants the event: its source, and at least one of its types.
 pub fn matches(subscription: &Subscription, event: &Event) -> bool {
     wants(subscription, &event.source, &event.set.types)
 }
 
-/// The same of an event's source and types.
+/// The same of an event's source and types. Setgate's own events are for those who name their source; a test has its
+/// delivery from the beginning and gets no other.
 pub(super) fn wants(subscription: &Subscription, source: &SourceName, types: &[String]) -> bool {
-    (subscription.sources.is_empty() || subscription.sources.contains(source))
-        && any_of_types(&subscription.events, types)
+    let named = subscription.sources.contains(source);
+    let all = subscription.sources.is_empty();
+    let from =
+        if source.is_setgate() { named && !types.iter().any(|uri| uri == catalogue::PING) } else { named || all };
+    from && any_of_types(&subscription.events, types)
 }
 
 /// Whether one of the patterns matches one of the types.

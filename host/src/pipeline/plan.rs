@@ -14,6 +14,7 @@ use crate::ledger::{self, TenantView};
 
 use super::Pipeline;
 use super::canary::{Choice, choices, put_in};
+use super::fanout::order_key;
 
 /// The chain as it is in `view`. Never fails: one bad chain must not stop the journal for all others.
 fn pin(subscription: &Subscription, view: &TenantView, limits: CallLimits) -> Plan {
@@ -106,6 +107,7 @@ impl Pinned {
             tenant: view.tenant.value.id.clone(),
             plan,
             due_at: now,
+            order_key: order_key(subscription, event.about),
         })
     }
 
