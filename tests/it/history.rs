@@ -12,7 +12,7 @@ async fn statistics_add_up() {
     let (acme, other) = (host.tenant("acme").await, host.tenant("other").await);
     let source = acme.source("idp", Seed::Set).await;
     let (good, bad) = (Receiver::start().await, Receiver::start().await);
-    bad.otherwise(Reply::status(503));
+    bad.otherwise(Reply::status(400));
     let to_good = acme.subscribe(&good).create().await;
     let to_bad = acme.subscribe(&bad).retry(&[1]).create().await;
     let nowhere = acme.subscribe_url(&format!("http://{}/in", Receiver::nowhere().await)).retry(&[]).create().await;
@@ -27,7 +27,7 @@ async fn statistics_add_up() {
     })
     .await;
     assert_eq!(of_bad["attempts"]["count"], 20, "two attempts each: {of_bad}");
-    assert_eq!(of_bad["attempts"]["failures"], json!({"5xx": 20}), "{of_bad}");
+    assert_eq!(of_bad["attempts"]["failures"], json!({"4xx": 20}), "{of_bad}");
     assert_eq!(of_bad["attempts"]["success_rate"], 0.0, "{of_bad}");
     assert_eq!(of_bad["now"]["dead"], 10, "{of_bad}");
     assert!(of_bad["accepted_to_delivered_ms"].is_null(), "nothing was delivered: {of_bad}");
@@ -52,7 +52,7 @@ async fn statistics_add_up() {
     }
     for sum in &sums {
         assert_eq!(sum["attempts"]["count"], 40, "the tenant's are those of its subscriptions: {sum}");
-        assert_eq!(sum["attempts"]["failures"], json!({"5xx": 20, "connect": 10}), "{sum}");
+        assert_eq!(sum["attempts"]["failures"], json!({"4xx": 20, "connect": 10}), "{sum}");
         assert_eq!(sum["deliveries"], json!({"delivered": 10, "dropped": 0, "held": 0, "dead": 20}), "{sum}");
         assert_eq!(sum["now"], json!({"due": 0, "held": 0, "dead": 20, "oldest_due": null}), "{sum}");
     }

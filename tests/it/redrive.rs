@@ -41,7 +41,7 @@ async fn five_hundred_dead_letters_are_sent_again_in_parts() {
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
     let receiver = Receiver::start().await;
-    receiver.otherwise(Reply::status(500));
+    receiver.otherwise(Reply::status(400));
     let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
     let ids = send(&source, &subscription, 500).await;
     counted(&acme, "dead", 500).await;
@@ -113,7 +113,7 @@ async fn deliveries_are_named_and_a_strangers_are_left_alone() {
     let (acme, other) = (host.tenant("acme").await, host.tenant("other").await);
     let source = acme.source("idp", Seed::Set).await;
     let receiver = Receiver::start().await;
-    receiver.otherwise(Reply::status(500));
+    receiver.otherwise(Reply::status(400));
     let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
     let ids = send(&source, &subscription, 3).await;
     counted(&acme, "dead", 3).await;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::attempt::Outcome;
 use super::delivery::State;
 
-/// How long things took, counted in steps that grow with the value: each octave has [`STEPS`] of them, so that what is
+/// How long things took, counted in steps that grow with the value: each octave has eight of them, so that what is
 /// read back is at most 1/16 off. Small and mergeable; as JSON a list of `[step, count]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "Vec<(u16, u64)>", into = "Vec<(u16, u64)>")]
