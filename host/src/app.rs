@@ -19,11 +19,12 @@ use crate::config::Config;
 use crate::control::{self, Control};
 use crate::crypto::MasterKey;
 use crate::egress::{self, Egress};
+use crate::fair::Shares;
 use crate::http::room::Room;
 use crate::http::{self, Site};
 use crate::ledger::{self, Ledger};
 use crate::pipeline::dispatcher::{self, Dispatcher};
-use crate::pipeline::{self, Pipeline, canary, fanout, release};
+use crate::pipeline::{self, Pipeline, canary, fanout, release, replay};
 use crate::sandbox::{self, Sandbox};
 use crate::signing::Signer;
 
@@ -73,11 +74,13 @@ pub async fn start_with(
     let key_file = config.data.master_key_file.clone().unwrap_or_else(|| dir.join("master.key"));
     let master = Arc::new(MasterKey::load_or_create(&key_file)?);
 
-    let retention_ms = i64::try_from(config.data.retention_s).unwrap_or(i64::MAX).saturating_mul(1_000);
+    let retention_ms = millis(config.data.retention_s);
     let retention_every = Duration::from_secs(config.data.retention_every_s);
     let ledger = Ledger::open(
         ledger::Options {
             retention_ms,
+            statistics_retention_ms: millis(config.history.statistics_retention_s),
+            tail_retention_ms: millis(config.history.tail_retention_s),
             batch_max: config.data.batch_max,
             queue_max: config.data.queue_max,
             ..ledger::Options::new(dir.join("ledger"))
@@ -196,17 +199,19 @@ pub async fn start_with(
             let chains = chains.clone();
             async move { chains.run_chain(&plan, &event, delivery).await }.boxed()
         }),
-        pin_anew: Arc::new(move |tenant, id| {
+        pin_anew: Arc::new(move |tenant, records| {
             let (pinning, ear) = (pinning.clone(), ear.clone());
             // By itself: whoever asked may hang up, and then the row would be due without anybody who knows.
             let doing = tokio::spawn(async move {
-                let due = pinning.pin_anew(&tenant, id).await?;
-                let found = due.is_some();
-                ear.due(due.into_iter().collect()).await;
-                Ok(found)
+                let due = pinning.pin_all_anew(&tenant, records).await?;
+                let ids = due.iter().map(|delivery| delivery.id).collect();
+                ear.due(due).await;
+                Ok(ids)
             });
             async move { doing.await.unwrap_or(Err(ledger::Error::Closed)) }.boxed()
         }),
+        history: config.history.within(config.listen.request_ms_max),
+        redriving: Shares::new(control::Parts::REDRIVING_MAX),
     });
     let first_operator_key = control.operator_key(another_key, keep).await?.map(|key| key.key);
 
@@ -227,6 +232,7 @@ pub async fn start_with(
             config.listen.uploads_bytes_per_tenant_max,
             "listen.uploads_bytes_per_tenant_max",
         ),
+        tails: http::Tails::new(config.history.tails_max, config.history.tails_per_tenant_max),
         request_ms_max: config.listen.request_ms_max,
         metrics_open: config.listen.metrics_open.unwrap_or(address.ip().is_loopback()),
         metrics,
@@ -237,7 +243,8 @@ pub async fn start_with(
         tokio::spawn(server.run(site, stop.clone())),
         tokio::spawn(fanout::run(pipeline.clone(), tell_due.clone(), stop.clone())),
         tokio::spawn(canary::run(pipeline.clone(), stop.clone())),
-        tokio::spawn(release::run(pipeline, tell_due.clone(), stop.clone())),
+        tokio::spawn(release::run(pipeline.clone(), tell_due.clone(), stop.clone())),
+        tokio::spawn(replay::run(pipeline, tell_due.clone(), stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),
         tokio::spawn(retain(ledger.clone(), tell_due, clock, retention_every, held_ms_max, stop.clone())),
         tokio::spawn(keep_series(recorded, stop.clone())),
@@ -272,6 +279,11 @@ fn on_trial(pipeline: &Pipeline) -> control::rollouts::OnTrial {
         report: Arc::new(move |tenant, filter| shows.trial(tenant, filter)),
         ended: Arc::new(move |tenant, filter| told.rollout_ended(tenant, filter)),
     }
+}
+
+/// Milliseconds of so many seconds.
+fn millis(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000)
 }
 
 /// Makes a folder for this user alone, where it is not there.

@@ -31,6 +31,8 @@ pub mod metric {
     pub const SHADOW_RUNS: &str = "setgate_shadow_runs_total";
     /// Deliveries put off because their tenant's fuel of the second was spent, by `tenant`.
     pub const PUT_OFF: &str = "setgate_deliveries_put_off_total";
+    /// Deliveries made by replays, by `tenant`.
+    pub const REPLAYED: &str = "setgate_replayed_total";
     /// Filters suspended because they kept faulting, by `tenant` and `filter`.
     pub const SUSPENSIONS: &str = "setgate_filter_suspensions_total";
     /// Management and ingest requests answered, by `route` and `status`.

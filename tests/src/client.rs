@@ -4,7 +4,8 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pool;
@@ -89,14 +90,7 @@ impl Client {
         body: impl Into<Bytes>,
     ) -> Result<Answer, String> {
         let asked = format!("{method} {path}");
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base.get()));
-        if let Some(key) = &self.key {
-            request = request.header("authorization", format!("Bearer {key}"));
-        }
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(Full::new(body.into())).map_err(|error| format!("{asked}: {error}"))?;
+        let request = self.request(method, path, headers, body.into()).map_err(|error| format!("{asked}: {error}"))?;
         let exchange = async {
             let response = self.pool.request(request).await.map_err(|error| format!("{asked}: {error:?}"))?;
             let (head, body) = response.into_parts();
@@ -106,9 +100,33 @@ impl Client {
         tokio::time::timeout(EXCHANGE, exchange).await.unwrap_or_else(|_| Err(format!("{asked}: no answer in time")))
     }
 
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> http::Result<Request<Full<Bytes>>> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base.get()));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(Full::new(body))
+    }
+
     /// One exchange that has to bring an answer, whatever its status.
     pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
         self.try_send(method, path, headers, body).await.expect("the host answers")
+    }
+
+    /// `GET` of a stream: its body is read as it comes.
+    pub async fn open(&self, path: &str, headers: &[(&str, &str)]) -> Response<UnsyncBoxBody<Bytes, String>> {
+        let request = self.request(Method::GET, path, headers, Bytes::new()).expect("a request");
+        let response = self.pool.request(request).await.expect("the host answers");
+        response.map(|body| body.map_err(|error| error.to_string()).boxed_unsync())
     }
 
     /// `GET`

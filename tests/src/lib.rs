@@ -33,6 +33,7 @@ pub mod receiver;
 pub mod rude;
 pub mod signature;
 pub mod source;
+pub mod tail;
 pub mod tenant;
 pub mod wait;
 
@@ -43,5 +44,6 @@ pub use proxy::Proxy;
 pub use receiver::{Received, Receiver, Reply};
 pub use rude::{Manner, Rude};
 pub use source::{Accepted, Seed, Source};
+pub use tail::Tail;
 pub use tenant::{Subscription, Tenant};
 pub use wait::until;

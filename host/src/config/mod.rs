@@ -58,6 +58,8 @@ pub struct Config {
     pub rollout: Rollout,
     /// How deliveries are driven.
     pub delivery: Delivery,
+    /// What is asked of the history, and how long it is kept.
+    pub history: History,
     /// How receivers are reached.
     pub egress: Egress,
     /// What is logged.
@@ -347,6 +349,51 @@ impl Default for Delivery {
     }
 }
 
+/// `[history]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct History {
+    /// Deliveries that one request redrives at the most; its answer says where to go on.
+    pub redrive_deliveries_max: usize,
+    /// Milliseconds after which such a request answers with what it has done. Never more than half of
+    /// `listen.request_ms_max`.
+    pub redrive_ms_max: u64,
+    /// Seconds that statistics are kept.
+    pub statistics_retention_s: u64,
+    /// Replays of one tenant that run at once.
+    pub replays_per_tenant_max: usize,
+    /// Deliveries a second that a replay may be asked to make.
+    pub replay_per_second_max: u32,
+    /// Seconds that a live tail can go back.
+    pub tail_retention_s: u64,
+    /// Live tails open at once; one more is answered 429.
+    pub tails_max: usize,
+    /// Of them, one tenant's; one more is answered 429.
+    pub tails_per_tenant_max: usize,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            redrive_deliveries_max: 10_000,
+            redrive_ms_max: 20_000,
+            statistics_retention_s: 7 * 24 * 3600,
+            replays_per_tenant_max: 4,
+            replay_per_second_max: 1_000,
+            tail_retention_s: 3_600,
+            tails_max: 256,
+            tails_per_tenant_max: 16,
+        }
+    }
+}
+
+impl History {
+    /// The same with answers that come before their requests are given up.
+    pub fn within(&self, request_ms_max: u64) -> Self {
+        Self { redrive_ms_max: self.redrive_ms_max.min(request_ms_max / 2), ..self.clone() }
+    }
+}
+
 /// `[egress]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -478,6 +525,8 @@ impl Config {
             ("delivery.in_flight_per_tenant_max", self.delivery.in_flight_per_tenant_max),
             ("delivery.in_flight_per_endpoint_max", self.delivery.in_flight_per_endpoint_max),
             ("delivery.window_max", self.delivery.window_max),
+            ("history.redrive_deliveries_max", self.history.redrive_deliveries_max),
+            ("history.replay_per_second_max", self.history.replay_per_second_max as usize),
         ];
         if let Some((key, _)) = not_zero.iter().find(|(_, value)| *value == 0) {
             return Err(format!(" `{key}` is 0; it has to be at least 1"));

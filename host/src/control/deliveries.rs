@@ -30,7 +30,7 @@ pub struct RedriveInput {
     pub action: Redrive,
 }
 
-fn again() -> Redrive {
+pub(super) fn again() -> Redrive {
     Redrive::Again
 }
 
@@ -63,9 +63,9 @@ impl Control {
 
     /// Sends again, releases or discards a delivery at rest.
     pub async fn redrive(&self, tenant: &TenantId, id: DeliveryId, action: Redrive) -> Result<DeliveryView, Error> {
-        self.tenant(tenant)?;
+        let record = self.delivery(tenant, id).await?;
         // Without bytes it runs its chain as it is now: the chain as it was would hold it once more.
-        if action == Redrive::Again && (self.pin_anew)(tenant.clone(), id).await? {
+        if action == Redrive::Again && !(self.pin_anew)(tenant.clone(), vec![record]).await?.is_empty() {
             return self.show_delivery(tenant, id).await;
         }
         // By itself: whoever asked may hang up, and then the row would be due without anybody who knows.

@@ -6,11 +6,15 @@ pub mod deliveries;
 pub mod events;
 pub mod filters;
 pub mod keys;
+pub mod redrive;
+pub mod replays;
 pub mod reproduction;
 pub mod rollouts;
 pub mod sources;
+pub mod statistics;
 pub mod subscriptions;
 pub mod tables;
+pub mod tail;
 pub mod tenants;
 
 use std::sync::Arc;
@@ -19,12 +23,15 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 
 use crate::clock::Clock;
+use crate::config;
 use crate::crypto::MasterKey;
 use crate::domain::chain::Chained;
+use crate::domain::delivery::DeliveryRecord;
 use crate::domain::event::Event;
 use crate::domain::filter::Plan;
 use crate::domain::id::{DeliveryId, TenantId};
 use crate::domain::tenant::Quota;
+use crate::fair::Shares;
 use crate::ledger::Expected;
 use crate::ledger::{self, Ledger, TenantView};
 pub use crate::ledger::{DeliveryQuery, EventQuery};
@@ -36,9 +43,11 @@ pub type TellDue = Arc<dyn Fn(Vec<crate::domain::delivery::DueDelivery>) -> BoxF
 /// Runs a chain over an event once more, deciding and storing nothing; handed in by `app`.
 pub type RunAgain = Arc<dyn Fn(Arc<Plan>, Event, DeliveryId) -> BoxFuture<'static, Chained> + Send + Sync>;
 
-/// Makes a delivery that never got through its chain due again with the chain pinned anew, and gives whether it was one;
-/// handed in by `app`, since pinning is the data plane's.
-pub type PinAnew = Arc<dyn Fn(TenantId, DeliveryId) -> BoxFuture<'static, Result<bool, ledger::Error>> + Send + Sync>;
+/// Makes those of the deliveries due again that never got through their chains, with the chains pinned anew, and gives
+/// which they were; handed in by `app`, since pinning is the data plane's.
+pub type PinAnew = Arc<
+    dyn Fn(TenantId, Vec<DeliveryRecord>) -> BoxFuture<'static, Result<Vec<DeliveryId>, ledger::Error>> + Send + Sync,
+>;
 
 /// What every part works with. Cheap to clone.
 #[derive(Clone)]
@@ -68,6 +77,15 @@ pub struct Parts {
     pub run_again: RunAgain,
     /// The data plane's pins.
     pub pin_anew: PinAnew,
+    /// Bounds of what is asked of the history.
+    pub history: config::History,
+    /// One redrive of many at a time for each tenant.
+    pub(crate) redriving: Shares,
+}
+
+impl Parts {
+    /// A tenant's redrives of many that are under way at once.
+    pub(crate) const REDRIVING_MAX: usize = 1;
 }
 
 impl Control {
@@ -120,6 +138,9 @@ pub enum Error {
     /// An upload is not a filter.
     #[error(transparent)]
     Rejected(#[from] Rejected),
+    /// As much of it is under way as there may be. In words.
+    #[error("{0}")]
+    Busy(String),
     /// A backtest of the tenant is under way.
     #[error("a backtest of this tenant is under way: ask again when it has ended")]
     BacktestRunning,

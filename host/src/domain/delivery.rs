@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attempt::Attempt;
 use super::event::EventSeq;
-use super::id::{DeliveryId, Digest, SourceName, TenantId};
+use super::id::{DeliveryId, Digest, EventId, SourceName, SubscriptionId, TenantId};
 use super::time::Timestamp;
 use super::verdict::FilterRun;
 
@@ -171,6 +171,10 @@ pub struct DeliveryRecord {
     pub seq: DeliverySeq,
     /// Its id.
     pub id: DeliveryId,
+    /// Its event.
+    pub event: EventId,
+    /// Its subscription.
+    pub subscription: SubscriptionId,
     /// Whose.
     pub tenant: TenantId,
     /// The source of its event.

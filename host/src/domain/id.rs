@@ -178,6 +178,10 @@ ulid!(
     KeyId, "key id", "key_"
 );
 ulid!(
+    /// A replay.
+    ReplayId, "replay id", "rpl_"
+);
+ulid!(
     /// A signing key of a subscription's key ring.
     SigningKeyId, "signing key id", "sig_"
 );

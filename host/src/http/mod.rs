@@ -11,6 +11,8 @@ pub mod room;
 mod router;
 pub mod server;
 
+pub use manage::tail::Tails;
+
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -38,6 +40,8 @@ pub struct Parts {
     pub events: room::Room,
     /// Room for what management requests bring and take.
     pub uploads: room::Room,
+    /// Tails that are open.
+    pub tails: Tails,
     /// Milliseconds a request may take as a whole.
     pub request_ms_max: u64,
     /// Whether `/metrics` is answered without the operator's key.

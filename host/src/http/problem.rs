@@ -187,6 +187,7 @@ impl From<control::Error> for Problem {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
             }
             control::Error::BacktestRunning => Self::busy(StatusCode::TOO_MANY_REQUESTS, "backtest_running", detail),
+            control::Error::Busy(_) => Self::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail),
             control::Error::BadCursor => Self::new(StatusCode::BAD_REQUEST, "bad_cursor", detail),
             control::Error::Ledger(error) => Self::not_stored(error),
         }

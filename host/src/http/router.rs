@@ -11,7 +11,8 @@ use http::{Method, StatusCode};
 use metrics::counter;
 
 use super::manage::{
-    deliveries, events, filters, keys, reproduction, rollouts, sources, subscriptions, tables, tenants,
+    deliveries, events, filters, keys, replays, reproduction, rollouts, sources, statistics, subscriptions, tables,
+    tail, tenants,
 };
 use super::problem::Problem;
 use super::{Site, health, ingest};
@@ -46,9 +47,15 @@ pub(super) fn router(site: Site) -> Router {
         .route("/subscriptions/{name}/pause", post(subscriptions::pause))
         .route("/subscriptions/{name}/resume", post(subscriptions::resume))
         .route("/subscriptions/{name}/rotate-key", post(subscriptions::rotate))
+        .route("/subscriptions/{name}/statistics", get(statistics::of_subscription))
+        .route("/statistics", get(statistics::of_tenant))
+        .route("/replays", get(replays::list).post(replays::create))
+        .route("/replays/{name}", get(replays::show).delete(replays::cancel))
         .route("/events", get(events::list))
         .route("/events/{name}", get(events::show))
         .route("/deliveries", get(deliveries::list))
+        .route("/deliveries/tail", get(tail::tail))
+        .route("/deliveries/redrive", post(deliveries::redrive_many))
         .route("/deliveries/{name}", get(deliveries::show))
         .route("/deliveries/{name}/claims", get(deliveries::claims))
         .route("/deliveries/{name}/redrive", post(deliveries::redrive))

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::domain::delivery::{DeliverySeq, State};
 use crate::domain::event::EventSeq;
-use crate::domain::id::{Digest, EventId, SourceName, SubscriptionId, TenantId};
+use crate::domain::id::{Digest, EventId, ReplayId, SourceName, SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
 
 macro_rules! as_text {
@@ -59,7 +59,7 @@ macro_rules! as_integer {
 }
 
 as_text!(TenantId, SourceName);
-as_blob!(EventId, SubscriptionId);
+as_blob!(EventId, ReplayId, SubscriptionId);
 as_integer!(EventSeq, DeliverySeq);
 
 impl ToSql for Timestamp {

@@ -12,6 +12,8 @@ use tokio::sync::watch;
 use super::Error;
 use super::columns::state_number;
 use super::registry::{Change, Snapshot};
+use super::statistics::Gathered;
+use super::tail::Log;
 use crate::domain::delivery::State;
 use crate::domain::event::EventSeq;
 use crate::domain::id::{SubscriptionId, TenantId};
@@ -27,6 +29,14 @@ pub(super) struct Effects {
     appended: Option<EventSeq>,
     cursor: Option<EventSeq>,
     changes: Vec<Change>,
+    /// A replay began or was cancelled.
+    replays_changed: bool,
+    /// What of the batch goes into the log of settlements.
+    pub(super) settled: Log,
+    /// The number of the batch in that log, once it is written.
+    settled_batch: Option<i64>,
+    /// What of the batch goes into the statistics.
+    pub(super) statistics: Gathered,
 }
 
 impl Effects {
@@ -34,6 +44,11 @@ impl Effects {
     pub(super) fn count(&mut self, tenant: &TenantId, subscription: SubscriptionId, state: State, by: i64) {
         let deltas = self.tally.entry((tenant.clone(), subscription)).or_default();
         deltas[state_number(state) as usize] += by;
+    }
+
+    /// How many more deliveries are due than before the request.
+    pub(super) fn due(&self) -> i64 {
+        self.tally.values().map(|deltas| deltas[state_number(State::Due) as usize]).sum()
     }
 
     /// A delivery begins (1) or ceases (-1) to refer to a plan.
@@ -47,6 +62,10 @@ impl Effects {
 
     pub(super) fn cursor(&mut self, seq: EventSeq) {
         self.cursor = self.cursor.max(Some(seq));
+    }
+
+    pub(super) fn replays_changed(&mut self) {
+        self.replays_changed = true;
     }
 
     pub(super) fn change(&mut self, change: Change) {
@@ -67,10 +86,13 @@ impl Effects {
         self.appended = self.appended.max(other.appended);
         self.cursor = self.cursor.max(other.cursor);
         self.changes.extend(other.changes);
+        self.replays_changed |= other.replays_changed;
+        self.settled.absorb(other.settled);
+        self.statistics.absorb(other.statistics);
     }
 
     /// Writes the counts; the last thing before the commit.
-    pub(super) fn store(&self, conn: &Connection) -> Result<(), Error> {
+    pub(super) fn store(&mut self, conn: &Connection) -> Result<(), Error> {
         for ((tenant, subscription), [due, delivered, dropped, held, dead]) in &self.tally {
             conn.prepare_cached(
                 "INSERT INTO tally VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -82,6 +104,8 @@ impl Effects {
         for (plan, by) in &self.plan_refs {
             conn.prepare_cached("UPDATE plan SET refs = refs + ?2 WHERE id = ?1")?.execute([plan, by])?;
         }
+        self.statistics.store(conn)?;
+        self.settled_batch = self.settled.store(conn)?;
         if let Some(cursor) = self.cursor {
             conn.prepare_cached("UPDATE mark SET value = ?1 WHERE name = 'cursor' AND value < ?1")?
                 .execute([cursor])?;
@@ -96,6 +120,14 @@ pub(super) struct Shared {
     pub(super) revision: watch::Sender<u64>,
     pub(super) appended: watch::Sender<EventSeq>,
     pub(super) cursor: AtomicI64,
+    /// How often replays began or were cancelled.
+    pub(super) replays: watch::Sender<u64>,
+    /// The last batch in the log of settlements.
+    pub(super) settled: watch::Sender<i64>,
+    /// The same as of the start.
+    settled_at_start: i64,
+    /// The same by tenant, of those that settled anything since.
+    settled_of: RwLock<HashMap<TenantId, i64>>,
     /// Deliveries due or held, by tenant; tenants without any are absent.
     backlog: RwLock<HashMap<TenantId, i64>>,
     /// Bytes of requests that wait for the writer.
@@ -113,6 +145,7 @@ impl Shared {
             Ok(conn.query_row("SELECT value FROM mark WHERE name = ?1", [name], |row| row.get(0))?)
         };
         let cursor = mark("cursor")?;
+        let settled = mark("settled")?;
         let revision = mark("revision")?;
         let revision = u64::try_from(revision).map_err(|_| Error::corrupt(format!("the revision is {revision}")))?;
         let last = conn.query_row("SELECT max(seq) FROM event", [], |row| row.get::<_, Option<EventSeq>>(0))?;
@@ -128,6 +161,10 @@ impl Shared {
             revision: watch::Sender::new(revision),
             appended: watch::Sender::new(last.unwrap_or_default().max(EventSeq(cursor))),
             cursor: AtomicI64::new(cursor),
+            replays: watch::Sender::new(0),
+            settled: watch::Sender::new(settled),
+            settled_at_start: settled,
+            settled_of: RwLock::default(),
             backlog: RwLock::new(backlog),
             queue_bytes: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
@@ -158,12 +195,27 @@ impl Shared {
             for change in effects.changes {
                 next.apply(change);
             }
+            self.settled_of
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|tenant, _| next.tenants.contains_key(tenant));
             let revision = next.revision;
             self.snapshot.store(Arc::new(next));
             self.revision.send_replace(revision);
         }
         if let Some(cursor) = effects.cursor {
             self.cursor.fetch_max(cursor.0, Ordering::AcqRel);
+        }
+        if let Some(batch) = effects.settled_batch {
+            let mut settled_of = self.settled_of.write().unwrap_or_else(PoisonError::into_inner);
+            for tenant in effects.settled.tenants() {
+                settled_of.insert(tenant.clone(), batch);
+            }
+            drop(settled_of);
+            self.settled.send_replace(batch);
+        }
+        if effects.replays_changed {
+            self.replays.send_modify(|times| *times += 1);
         }
         if let Some(seq) = effects.appended {
             self.appended.send_replace(seq);
@@ -173,5 +225,11 @@ impl Shared {
     pub(super) fn backlog(&self, tenant: &TenantId) -> u64 {
         let backlog = self.backlog.read().unwrap_or_else(PoisonError::into_inner);
         backlog.get(tenant).copied().and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
+    }
+
+    /// The last batch that may have settled anything of the tenant.
+    pub(super) fn last_settled(&self, tenant: &TenantId) -> i64 {
+        let settled_of = self.settled_of.read().unwrap_or_else(PoisonError::into_inner);
+        settled_of.get(tenant).copied().unwrap_or(self.settled_at_start)
     }
 }

@@ -15,7 +15,7 @@ use super::{Error, Ledger};
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{DeliveryRecord, DeliverySeq, State};
 use crate::domain::event::EventRecord;
-use crate::domain::id::{DeliveryId, EventId, SourceName, SubscriptionId, TenantId};
+use crate::domain::id::{DeliveryId, EventId, FilterName, SourceName, SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
 
 /// Entries of a page at the most.
@@ -38,6 +38,8 @@ pub struct DeliveryQuery {
     pub subject: Option<String>,
     /// Of an event of this source.
     pub source: Option<SourceName>,
+    /// Whose chain ended at a fault of this filter.
+    pub filter: Option<FilterName>,
     /// Created at or after.
     pub since: Option<Timestamp>,
     /// Created before.
@@ -73,8 +75,8 @@ pub struct Page<T> {
 /// A place in a history. Opaque in its textual form; what comes or goes meanwhile moves no other entry across it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    at: Timestamp,
-    seq: i64,
+    pub(super) at: Timestamp,
+    pub(super) seq: i64,
 }
 
 impl Cursor {
@@ -171,26 +173,7 @@ impl Ledger {
 
     /// The attempts of a delivery, in order.
     pub async fn attempts(&self, delivery: DeliverySeq) -> Result<Vec<Attempt>, Error> {
-        self.history_readers()
-            .read(move |conn| {
-                let mut statement = conn.prepare_cached(
-                    "SELECT number, at, latency_us, outcome, signed_with, sent, connection FROM attempt
-                     WHERE delivery = ?1 ORDER BY number",
-                )?;
-                let attempts = statement.query_map([delivery], |row| {
-                    Ok(Attempt {
-                        number: row.get(0)?,
-                        at: row.get(1)?,
-                        latency_us: row.get::<_, i64>(2)?.cast_unsigned(),
-                        outcome: row.get::<_, Json<_>>(3)?.0,
-                        signed_with: row.get::<_, Json<_>>(4)?.0,
-                        sent: row.get::<_, Option<Json<_>>>(5)?.map(|json| json.0),
-                        connection: row.get::<_, Option<Json<_>>>(6)?.map(|json| json.0),
-                    })
-                })?;
-                Ok(attempts.collect::<Result<_, _>>()?)
-            })
-            .await
+        self.history_readers().read(move |conn| attempts(conn, delivery, None)).await
     }
 
     /// The claims of a delivery as JSON text: as the chain made them, else the SET as normalized.
@@ -250,6 +233,8 @@ impl Ledger {
     }
 }
 
+/// What [`read_delivery`] reads, up to `WHERE`.
+pub(super) const DELIVERY_COLUMNS: &str = delivery_columns!();
 pub(super) const DELIVERIES: &str = concat!(delivery_columns!(), "WHERE d.tenant = ?1", delivery_page!());
 /// The index is partial, and SQLite uses it only where its condition is said in the same words.
 pub(super) const DELIVERIES_AT_REST: &str =
@@ -290,22 +275,56 @@ fn deliveries(
             return Ok(page.cut());
         }
         page.look_at(row)?;
-        if is(&query.subscription, row, 2)?
-            && is(&query.state, row, 3)?
-            && is(&query.source, row, 5)?
-            && is(&query.subject, row, 7)?
-            && has_type(&query.event_type, row, 6)?
-        {
-            page.items.push(read_delivery(conn, row)?);
-        }
+        page.items.extend(read_if_asked_for(conn, query, row)?);
     }
     Ok(page.end())
 }
 
-fn delivery(conn: &Connection, tenant: &TenantId, id: DeliveryId) -> Result<Option<DeliveryRecord>, Error> {
+/// The row's delivery, where the query asks for it. Time, tenant and event are for the SQL to see to.
+pub(super) fn read_if_asked_for(
+    conn: &Connection,
+    query: &DeliveryQuery,
+    row: &Row<'_>,
+) -> Result<Option<DeliveryRecord>, Error> {
+    let asked_for = is(&query.subscription, row, 2)?
+        && is(&query.state, row, 3)?
+        && is(&query.source, row, 5)?
+        && is(&query.subject, row, 7)?
+        && has_type(&query.event_type, row, 6)?;
+    if !asked_for {
+        return Ok(None);
+    }
+    let record = read_delivery(conn, row)?;
+    // A chain ends at the fault that ends its delivery.
+    let ended_by = record.runs.last().filter(|run| run.fault.is_some()).map(|run| &run.filter);
+    Ok((query.filter.is_none() || query.filter.as_ref() == ended_by).then_some(record))
+}
+
+pub(super) fn delivery(conn: &Connection, tenant: &TenantId, id: DeliveryId) -> Result<Option<DeliveryRecord>, Error> {
     let mut statement = conn.prepare_cached(concat!(delivery_columns!(), delivery_by_id!()))?;
     let mut rows = statement.query(params![tenant, id.event, id.subscription, id.run])?;
     rows.next()?.map(|row| read_delivery(conn, row)).transpose()
+}
+
+/// The attempts of a delivery, in order, or just one of them.
+pub(super) fn attempts(conn: &Connection, delivery: DeliverySeq, number: Option<u32>) -> Result<Vec<Attempt>, Error> {
+    let (first, last) = number.map_or((0, u32::MAX), |number| (number, number));
+    let mut statement = conn.prepare_cached(
+        "SELECT number, at, latency_us, outcome, signed_with, sent, connection FROM attempt
+         WHERE delivery = ?1 AND number BETWEEN ?2 AND ?3 ORDER BY number",
+    )?;
+    let attempts = statement.query_map(params![delivery, first, last], |row| {
+        Ok(Attempt {
+            number: row.get(0)?,
+            at: row.get(1)?,
+            latency_us: row.get::<_, i64>(2)?.cast_unsigned(),
+            outcome: row.get::<_, Json<_>>(3)?.0,
+            signed_with: row.get::<_, Json<_>>(4)?.0,
+            sent: row.get::<_, Option<Json<_>>>(5)?.map(|json| json.0),
+            connection: row.get::<_, Option<Json<_>>>(6)?.map(|json| json.0),
+        })
+    })?;
+    Ok(attempts.collect::<Result<_, _>>()?)
 }
 
 fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Error> {
@@ -319,6 +338,8 @@ fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Err
     Ok(DeliveryRecord {
         seq,
         id: DeliveryId { event: row.get(4)?, subscription: row.get(2)?, run: row.get(8)? },
+        event: row.get(4)?,
+        subscription: row.get(2)?,
         tenant: row.get(9)?,
         source: row.get(5)?,
         types: row.get::<_, Json<_>>(6)?.0,
@@ -388,33 +409,33 @@ fn start(cursor: Option<Cursor>, until: Option<Timestamp>) -> Cursor {
 }
 
 /// A page while it fills.
-struct Pages<T> {
-    items: Vec<T>,
+pub(super) struct Pages<T> {
+    pub(super) items: Vec<T>,
     limit: usize,
     scanned: usize,
     last: Option<Cursor>,
 }
 
 impl<T> Pages<T> {
-    fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self { items: Vec::new(), limit: limit.clamp(1, HISTORY_LIMIT_MAX), scanned: 0, last: None }
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.items.len() >= self.limit || self.scanned >= HISTORY_SCAN_ROWS_MAX
     }
 
-    fn look_at(&mut self, row: &Row<'_>) -> Result<(), Error> {
+    pub(super) fn look_at(&mut self, row: &Row<'_>) -> Result<(), Error> {
         self.scanned += 1;
         self.last = Some(Cursor { at: row.get(0)?, seq: row.get(1)? });
         Ok(())
     }
 
-    fn cut(self) -> Page<T> {
+    pub(super) fn cut(self) -> Page<T> {
         Page { items: self.items, next: self.last }
     }
 
-    fn end(self) -> Page<T> {
+    pub(super) fn end(self) -> Page<T> {
         Page { items: self.items, next: None }
     }
 }
@@ -496,6 +517,7 @@ mod tests {
             assert_eq!(count(DeliveryQuery { event: Some(event(2).id), ..any() }).await, 2);
             assert_eq!(count(DeliveryQuery { subject: Some("user-3".into()), ..any() }).await, 2);
             assert_eq!(count(DeliveryQuery { event_type: Some("https://e/2".into()), ..any() }).await, 2);
+            assert_eq!(count(DeliveryQuery { filter: Some("redact".parse().unwrap()), ..any() }).await, 0);
             assert_eq!(count(DeliveryQuery { source: Some("other".parse().unwrap()), ..any() }).await, 0);
             assert_eq!(count(DeliveryQuery { since: Some(NOW.plus_millis(1)), ..any() }).await, 0);
             assert_eq!(count(DeliveryQuery { until: Some(NOW), ..any() }).await, 0);

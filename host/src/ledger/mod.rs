@@ -13,9 +13,12 @@
 //! | `attempt` | one exchange with a receiver | delivery, number |
 //! | `plan` | a chain as it was, JSON | SHA-256; `refs` deliveries run it |
 //! | `tally` | deliveries by state | tenant, subscription |
+//! | `statistic` | what a minute or an hour came to, JSON | tenant, subscription, length, begin |
 //! | `entry` | a document of the control plane, JSON, with its version | kind, tenant, id |
 //! | `blob`, `blob_part` | a filter's component or a table's rows, and its parts | SHA-256 |
-//! | `mark` | `cursor` (fanned out up to there), `revision` (last version given to a document) | name |
+//! | `mark` | `cursor` (fanned out up to there), `revision` (last version given to a document), `settled` and `settled_floor` (last batch in the log of settlements, last one deleted from it) | name |
+//! | `settled` | what became of deliveries in a batch, JSON | batch, tenant |
+//! | `replay` | past events made into new runs, JSON, with how far it has come | its id |
 //! | `failing` | since when a subscription has had no success, while it has none | the subscription |
 //! | `purge` | a tenant whose rows are still being deleted | tenant |
 //! | `meta` | what the host remembers about itself | name |
@@ -28,13 +31,18 @@
 //!    after its commit. A commit that fails is an error for everyone in it, and none of it counts.
 //! 2. An event is in the journal once per dedupe key and window.
 //! 3. Every event at or before the cursor has all its deliveries; none behind it has any, save replays.
-//! 4. A delivery is made once, by `fan_out` or `replay`; only `settle` moves it out of due, only `redrive` and `rerun`
+//! 4. A delivery is made once, by `fan_out` or a step of a replay; only `settle` moves it out of due, only `redrive` and `rerun`
 //!    (and `expire_held`, from held to dead) out of rest, only retention and a tenant's removal delete it, and
 //!    retention only what has been at rest for the retention time and never while held. Only `rerun` and `repin`
 //!    change its plan, and only while it has not got through its chain.
 //! 5. `tally` and `plan.refs` are the counts of the rows, at every commit. The backlog in memory is that of `tally`.
 //! 6. A delivery with an order key is not due while an earlier one of its subscription with that key is due or held.
-//! 7. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
+//! 7. `statistic` is the sum of the attempts recorded and the deliveries that came to rest in its time, each counted once,
+//!    by the transaction that wrote it. What is deleted later stays counted until the bucket is past its time.
+//! 8. A replay's deliveries and its position are one transaction: what stands before it is made, what stands behind it is not.
+//! 9. `settled` has every change of a delivery's state and every attempt, in the order of the commits, save what is older than
+//!    `tail_retention_ms`. A batch's number is never used twice.
+//! 10. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
 //!
 //! `append`, `fan_out` and `settle` are the three transactions of an event's life. Each is idempotent, so recovery is
 //! opening the file and going on.
@@ -53,12 +61,16 @@ mod order;
 mod outbox;
 mod plans;
 mod readers;
+mod redrive;
 mod registry;
 mod repin;
+mod replays;
 mod rerun;
 mod retention;
 mod schema;
 mod settle;
+mod statistics;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -83,11 +95,15 @@ pub use error::Error;
 pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
 pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX};
 pub use outbox::{Content, DUE_LIMIT_MAX, FAN_OUT_DELIVERIES_MAX, FanOut, Lane};
+pub use redrive::REDRIVE_CHUNK_ROWS;
 pub use registry::{Expected, Snapshot, TenantView, Versioned};
+pub use replays::{Advanced, REPLAY_EVENTS_MAX, REPLAYS_KEPT_MAX, ReplayStep};
 pub use rerun::Rerun;
 pub use retention::Retained;
 pub use schema::SQLITE_VERSION_MIN;
 pub use settle::{Expired, Redriven, Settled};
+pub use statistics::{Counted, MINUTES_KEPT_MS};
+pub use tail::{SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord};
 
 /// How long a plan or a blob that nothing refers to is kept after it was last put, in milliseconds: one day, so that
 /// what is put is still there when the document or the delivery that needs it follows.
@@ -110,6 +126,10 @@ pub struct Options {
     /// How long an event is kept after its acceptance, and after the end of the last of its deliveries, in
     /// milliseconds. Default: 30 days.
     pub retention_ms: i64,
+    /// How long statistics are kept, in milliseconds. Default: 7 days.
+    pub statistics_retention_ms: i64,
+    /// How long the log of settlements is kept, in milliseconds. Default: 1 hour.
+    pub tail_retention_ms: i64,
     /// Requests of one commit. Default: 256.
     pub batch_max: usize,
     /// Requests that may wait for the writer; an append beyond is refused, all else waits. Default: 4096.
@@ -136,6 +156,8 @@ impl Options {
         Self {
             path: path.into(),
             retention_ms: 30 * 24 * 3600 * 1000,
+            statistics_retention_ms: 7 * 24 * 3600 * 1000,
+            tail_retention_ms: 3600 * 1000,
             batch_max: 256,
             queue_max: 4096,
             queue_bytes_max: 64 << 20,

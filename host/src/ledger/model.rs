@@ -6,14 +6,18 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::columns::{Json, state_number};
+use super::replays::tests::replay;
 use super::tests::{
     NOW, TENANT, attempt, block_on, copy, event, new_delivery, open, open_at, reopen, run, with_tenant,
 };
-use super::{Appended, Counts, DeliveryQuery, Error, FanOut, Ledger, Redriven, Rerun};
-use crate::domain::delivery::{DeliverySeq, Redrive, Settlement, State, Step};
+use super::{Appended, Counts, DeliveryQuery, Error, FanOut, Ledger, Redriven, ReplayStep, Rerun};
+use crate::domain::delivery::{DeliverySeq, DueDelivery, NewDelivery, Redrive, Settlement, State, Step};
 use crate::domain::event::{EventSeq, NewEvent};
 use crate::domain::filter::Plan;
 use crate::domain::id::{DeliveryId, Digest, TenantId};
+use crate::domain::replay::ReplayPlace;
+use crate::domain::statistics::{HOUR_MS, Statistics};
 use crate::domain::time::Timestamp;
 
 /// One step of a story. Numbers choose among what there is.
@@ -96,6 +100,8 @@ struct Model {
     deliveries: BTreeMap<i64, Delivery>,
     last_delivery: i64,
     last_fan_out: Option<FanOut>,
+    /// Attempts and ends by the begin of the hour they were in.
+    hours: BTreeMap<i64, (u64, [u64; State::ALL.len()])>,
 }
 
 impl Model {
@@ -141,7 +147,28 @@ impl Model {
         }
     }
 
+    /// Counts an attempt, or an end in a state.
+    fn count_now(&mut self, attempt: bool, rested: Option<State>) {
+        let hour = self.now.as_millis() / HOUR_MS * HOUR_MS;
+        let (attempts, rests) = self.hours.entry(hour).or_default();
+        *attempts += u64::from(attempt);
+        if let Some(state) = rested {
+            rests[state_number(state) as usize] += 1;
+        }
+    }
+
     fn settle(&mut self, seq: i64, step: &Step) {
+        if !self.deliveries.get(&seq).is_some_and(|d| d.state == State::Due) {
+            return;
+        }
+        match step {
+            Step::Filtered { .. } | Step::FilterAgain { .. } => {}
+            Step::Dropped { .. } => self.count_now(false, Some(State::Dropped)),
+            Step::Held { .. } => self.count_now(false, Some(State::Held)),
+            Step::Delivered { .. } => self.count_now(true, Some(State::Delivered)),
+            Step::Retry { .. } => self.count_now(true, None),
+            Step::Dead { .. } => self.count_now(true, Some(State::Dead)),
+        }
         let Some(delivery) = self.deliveries.get_mut(&seq).filter(|d| d.state == State::Due) else { return };
         delivery.updated_at = self.now;
         match step {
@@ -178,6 +205,7 @@ impl Model {
             (Redrive::Discard, State::Held | State::Dead) => {
                 delivery.state = State::Dropped;
                 delivery.updated_at = now;
+                self.count_now(false, Some(State::Dropped));
                 return "discarded";
             }
             (Redrive::Release, State::Held) => {
@@ -211,6 +239,8 @@ impl Model {
             .collect();
         self.events.retain(|seq, _| !gone.contains(seq));
         self.deliveries.retain(|_, delivery| !gone.contains(&delivery.event));
+        let oldest = self.now.as_millis() - (7 * 24 + 1) * HOUR_MS;
+        self.hours.retain(|hour, _| *hour >= oldest);
     }
 
     fn count(&self, state: State) -> u64 {
@@ -286,7 +316,7 @@ async fn apply(
             new.event = EventSeq(delivery.event);
             new.id = delivery.id;
             new.due_at = model.now;
-            let made = ledger.replay(vec![new]).await.unwrap();
+            let made = replay_one(&ledger, new, number).await.unwrap();
             let id = DeliveryId { run, ..delivery.id };
             prop_assert_eq!((made[0].id, made[0].seq), (id, model.made(id, delivery.event)));
         }
@@ -353,6 +383,23 @@ async fn apply(
     Ok(ledger)
 }
 
+/// One further run of a delivery, made by a replay of its own.
+async fn replay_one(ledger: &Ledger, new: NewDelivery, number: u64) -> Result<Vec<DueDelivery>, Error> {
+    let begun = ledger.begin_replay(replay(u128::from(number)), usize::MAX).await?.expect("not too many run");
+    let step = ReplayStep {
+        id: begun.replay.id,
+        from: begun.position,
+        to: ReplayPlace { event: new.event, ..begun.position },
+        deliveries: vec![new],
+        passed_over: 0,
+        done: false,
+    };
+    let advanced = ledger.advance_replay(step.clone()).await?.expect("it runs and stands there");
+    assert!(ledger.advance_replay(step).await?.is_none(), "a step that is taken twice is taken once");
+    assert_eq!(advanced.made, 1);
+    Ok(advanced.due)
+}
+
 /// Everything that can be asked, against the model.
 async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCaseError> {
     let tenant: TenantId = TENANT.parse().unwrap();
@@ -370,6 +417,7 @@ async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCaseError> {
         dead: model.count(State::Dead),
     };
     prop_assert_eq!(ledger.counts(&tenant, None).await.unwrap(), counts);
+    prop_assert_eq!(&hours(ledger).await.unwrap(), &model.hours);
     let lanes = ledger.lanes().await.unwrap();
     prop_assert_eq!(lanes.iter().map(|lane| lane.deliveries).sum::<u64>(), counts.due);
     let mut due = BTreeMap::new();
@@ -402,6 +450,25 @@ async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCaseError> {
     }
     prop_assert_eq!(violations(ledger).await.unwrap(), Vec::<String>::new());
     Ok(())
+}
+
+/// The statistics of each hour, over all subscriptions.
+async fn hours(ledger: &Ledger) -> Result<BTreeMap<i64, (u64, [u64; State::ALL.len()])>, Error> {
+    ledger
+        .readers()
+        .read(|conn| {
+            let mut hours: BTreeMap<i64, (u64, [u64; State::ALL.len()])> = BTreeMap::new();
+            let mut statement = conn.prepare("SELECT at, doc FROM statistic WHERE bucket_ms = ?1")?;
+            let mut rows = statement.query([HOUR_MS])?;
+            while let Some(row) = rows.next()? {
+                let Json(counted): Json<Statistics> = row.get(1)?;
+                let (attempts, rests) = hours.entry(row.get(0)?).or_default();
+                *attempts += counted.attempts();
+                rests.iter_mut().zip(counted.rested).for_each(|(sum, count)| *sum += count);
+            }
+            Ok(hours)
+        })
+        .await
 }
 
 /// What of the invariants in the module's documentation can be asked of the rows alone.
@@ -467,6 +534,7 @@ proptest! {
                 deliveries: BTreeMap::new(),
                 last_delivery: 0,
                 last_fan_out: None,
+                hours: BTreeMap::new(),
             };
             for (number, op) in (100..).zip(ops) {
                 ledger = apply(&mut model, &mut folder, ledger, op, number).await?;

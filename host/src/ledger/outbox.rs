@@ -1,4 +1,4 @@
-//! The outbox: one row per delivery, made by `fan_out` and `replay`, read by the dispatcher.
+//! The outbox: one row per delivery, made by `fan_out` and by replays, read by the dispatcher.
 
 use rusqlite::{Connection, Row, params};
 
@@ -76,27 +76,6 @@ impl Ledger {
     pub async fn fan_out(&self, fan_out: FanOut) -> Result<Vec<DueDelivery>, Error> {
         let now = self.clock().now();
         self.queue().write(move |batch| apply(batch, &fan_out, now)).await
-    }
-
-    /// Puts further runs of deliveries into the outbox. The ledger numbers the runs: `id.run` is not looked at.
-    /// Returns the deliveries it made; an event that is gone makes none.
-    pub async fn replay(&self, deliveries: Vec<NewDelivery>) -> Result<Vec<DueDelivery>, Error> {
-        let now = self.clock().now();
-        self.queue()
-            .write(move |batch| {
-                let mut made = Vec::with_capacity(deliveries.len());
-                for mut delivery in deliveries {
-                    let last: Option<u32> = batch
-                        .conn
-                        .prepare_cached("SELECT max(run) FROM delivery WHERE event_seq = ?1 AND subscription = ?2")?
-                        .query_row(params![delivery.event, delivery.id.subscription], |row| row.get(0))?;
-                    // 0 is the fan-out's own, whether or not it made one.
-                    delivery.id.run = last.map_or(1, |run| run.saturating_add(1));
-                    made.extend(insert(batch, &delivery, now)?);
-                }
-                Ok(made)
-            })
-            .await
     }
 
     /// The subscription's deliveries due at `now`, in the order they fall due, behind `after`; at most `limit` and
@@ -242,6 +221,21 @@ fn apply(batch: &mut Batch<'_>, fan_out: &FanOut, now: Timestamp) -> Result<Vec<
     Ok(made)
 }
 
+/// Puts a further run of a delivery into the outbox, numbered here: `id.run` is not looked at. None where its event is gone.
+pub(super) fn insert_next_run(
+    batch: &mut Batch<'_>,
+    mut new: NewDelivery,
+    now: Timestamp,
+) -> Result<Option<DueDelivery>, Error> {
+    let last: Option<u32> = batch
+        .conn
+        .prepare_cached("SELECT max(run) FROM delivery WHERE event_seq = ?1 AND subscription = ?2")?
+        .query_row(params![new.event, new.id.subscription], |row| row.get(0))?;
+    // 0 is the fan-out's own, whether or not it made one.
+    new.id.run = last.map_or(1, |run| run.saturating_add(1));
+    insert(batch, &new, now)
+}
+
 fn insert(batch: &mut Batch<'_>, new: &NewDelivery, now: Timestamp) -> Result<Option<DueDelivery>, Error> {
     let conn = batch.conn;
     if !event_exists(conn, new.event, new.id.event)? {
@@ -333,23 +327,6 @@ mod tests {
             assert!(matches!(refused, Err(Error::UnknownPlan(digest)) if digest == unknown));
             assert_eq!((ledger.cursor(), ledger.backlog(&event(1).tenant)), (EventSeq(0), 0));
             assert!(ledger.lanes().await.unwrap().is_empty());
-        });
-    }
-
-    #[test]
-    fn each_replay_is_a_run_of_its_own() {
-        block_on(async {
-            let (_folder, ledger) = open();
-            let plan = with_events(&ledger, 1).await;
-            let deliveries = vec![new_delivery(1, 1, plan)];
-            ledger.fan_out(FanOut { through: EventSeq(1), deliveries: deliveries.clone() }).await.unwrap();
-            let (a, b) = tokio::join!(ledger.replay(deliveries.clone()), ledger.replay(deliveries));
-            assert_eq!((a.unwrap()[0].id.run, b.unwrap()[0].id.run), (1, 2));
-            assert_eq!(ledger.cursor(), EventSeq(1));
-            // An event that no subscription matched at the time starts at run 1 too: 0 is the fan-out's.
-            assert_eq!(ledger.replay(vec![new_delivery(1, 9, plan)]).await.unwrap()[0].id.run, 1);
-            // An event that is not there makes none.
-            assert!(ledger.replay(vec![new_delivery(5, 1, plan)]).await.unwrap().is_empty());
         });
     }
 

@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::outbox::due_by_seq;
 use super::plans::plan_row;
+use super::tail::Entry;
 use super::writer::Batch;
 use super::{Error, Ledger};
 use crate::domain::delivery::{DeliverySeq, DueDelivery, State};
@@ -66,6 +67,10 @@ fn apply(batch: &mut Batch<'_>, tenant: &TenantId, rerun: &Rerun, at: Timestamp)
     batch.effects.refer(plan, 1);
     batch.effects.count(tenant, id.subscription, state, -1);
     batch.effects.count(tenant, id.subscription, State::Due, 1);
+    batch
+        .effects
+        .settled
+        .note(tenant, Entry { delivery: seq, state: State::Due, attempt: None, at_ms: at.as_millis() });
     due_by_seq(conn, seq)
 }
 

@@ -77,6 +77,8 @@ impl Ledger {
         for tenant in purging {
             self.purge(&tenant).await?;
         }
+        self.retain_statistics(now).await?;
+        self.retain_settled(now).await?;
         let unused = now.plus_millis(-UNUSED_KEPT_MS);
         (retained.plans, retained.blobs) = self
             .queue()
@@ -208,10 +210,23 @@ fn purge(batch: &mut Batch<'_>, tenant: &TenantId) -> Result<bool, Error> {
         let deleted = delete_event(batch, *event, CHUNK_ROWS - rows)?;
         rows += (deleted.events + deleted.deliveries) as usize;
     }
-    if events.is_empty() {
-        conn.execute("DELETE FROM purge WHERE tenant = ?1", [tenant])?;
+    if !events.is_empty() {
+        return Ok(true);
     }
-    Ok(!events.is_empty())
+    if conn
+        .prepare_cached(
+            "DELETE FROM statistic WHERE (tenant, subscription, bucket_ms, at) IN (
+                 SELECT tenant, subscription, bucket_ms, at FROM statistic WHERE tenant = ?1 LIMIT ?2)",
+        )?
+        .execute(params![tenant, CHUNK_ROWS as i64])?
+        > 0
+    {
+        return Ok(true);
+    }
+    // Its rows in the log of settlements refer to nothing any more, and go with their time.
+    conn.execute("DELETE FROM replay WHERE tenant = ?1", [tenant])?;
+    conn.execute("DELETE FROM purge WHERE tenant = ?1", [tenant])?;
+    Ok(false)
 }
 
 /// Gives a chunk of free pages back to the file system; false where few enough are left.

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::columns::Json;
 use super::order::freed_by;
 use super::outbox::due_by_seq;
+use super::tail::Entry;
 use super::writer::Batch;
 use super::{Error, Ledger, failing};
 use crate::domain::attempt::Attempt;
@@ -67,11 +68,11 @@ impl Ledger {
         &self,
         tenant: &TenantId,
         id: DeliveryId,
-        redrive: Redrive,
+        action: Redrive,
         at: Timestamp,
     ) -> Result<Option<Redriven>, Error> {
         let tenant = tenant.clone();
-        self.queue().write(move |batch| apply(batch, &tenant, id, redrive, at)).await
+        self.queue().write(move |batch| redrive(batch, &tenant, id, action, at)).await
     }
 
     /// Makes dead letters of deliveries held since before `before`, in chunks.
@@ -151,34 +152,38 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<Settled, Err
                     "UPDATE delivery SET filter_tries = filter_tries + 1, due_at = ?2, updated_at = ?3 WHERE seq = ?1",
                 )?
                 .execute(params![found.seq, due_at, at])?;
+                note(batch, &found, State::Due, None, at);
             }
         }
         Step::Dropped { runs, reason } => {
             keep_runs(conn, &found, runs)?;
-            settled.freed = rest(batch, &found, State::Dropped, Some(reason), at)?;
+            settled.freed = rest(batch, &found, State::Dropped, Some(reason), None, at)?;
         }
         Step::Held { runs, reason } => {
             keep_runs(conn, &found, runs)?;
-            rest(batch, &found, State::Held, Some(reason), at)?;
+            rest(batch, &found, State::Held, Some(reason), None, at)?;
         }
         Step::Delivered { attempt } => {
-            record(conn, found.seq, attempt)?;
+            record(batch, &found, attempt, at)?;
             failing::over(conn, found.subscription)?;
-            settled.freed = rest(batch, &found, State::Delivered, None, at)?;
+            settled.freed = rest(batch, &found, State::Delivered, None, Some(attempt.number), at)?;
+            count_time(batch, &found, at)?;
         }
         Step::Retry { attempt, due_at } => {
-            if record(conn, found.seq, attempt)? {
+            if record(batch, &found, attempt, at)? {
                 conn.prepare_cached("UPDATE delivery SET due_at = ?2, updated_at = ?3 WHERE seq = ?1")?
                     .execute(params![found.seq, due_at, at])?;
+                note(batch, &found, State::Due, Some(attempt.number), at);
             }
             settled.failing_since = Some(failing::failed(conn, &found.tenant, found.subscription, at)?);
         }
         Step::Dead { attempt, reason } => {
             if let Some(attempt) = attempt {
-                record(conn, found.seq, attempt)?;
+                record(batch, &found, attempt, at)?;
                 settled.failing_since = Some(failing::failed(conn, &found.tenant, found.subscription, at)?);
             }
-            settled.freed = rest(batch, &found, State::Dead, Some(reason), at)?;
+            let number = attempt.as_ref().map(|attempt| attempt.number);
+            settled.freed = rest(batch, &found, State::Dead, Some(reason), number, at)?;
         }
     }
     Ok(settled)
@@ -199,7 +204,8 @@ fn keep_runs(conn: &Connection, found: &Found, runs: &[FilterRun]) -> Result<(),
 }
 
 /// Records an attempt; false where it was recorded before.
-fn record(conn: &Connection, seq: DeliverySeq, attempt: &Attempt) -> Result<bool, Error> {
+fn record(batch: &mut Batch<'_>, found: &Found, attempt: &Attempt, at: Timestamp) -> Result<bool, Error> {
+    let (conn, seq) = (batch.conn, found.seq);
     let latency_us = i64::try_from(attempt.latency_us).unwrap_or(i64::MAX);
     let new = conn.prepare_cached("INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?.execute(
         params![
@@ -216,8 +222,27 @@ fn record(conn: &Connection, seq: DeliverySeq, attempt: &Attempt) -> Result<bool
     if new > 0 {
         conn.prepare_cached("UPDATE delivery SET attempts = max(attempts, ?2) WHERE seq = ?1")?
             .execute(params![seq, attempt.number])?;
+        let counts = batch.effects.statistics.of(&found.tenant, found.subscription, at);
+        counts.attempt(&attempt.outcome, attempt.latency_us);
     }
     Ok(new > 0)
+}
+
+/// Counts how long it took from the acceptance of the event. A replay says nothing about that.
+fn count_time(batch: &mut Batch<'_>, found: &Found, at: Timestamp) -> Result<(), Error> {
+    let accepted_at: Option<Timestamp> = batch
+        .conn
+        .prepare_cached(
+            "SELECT e.accepted_at FROM delivery d JOIN event e ON e.seq = d.event_seq WHERE d.seq = ?1 AND d.run = 0",
+        )?
+        .query_row([found.seq], |row| row.get(0))
+        .optional()?;
+    if let Some(accepted_at) = accepted_at {
+        // A clock that was set back makes it no time at all.
+        let ms = at.since(accepted_at).max(0).unsigned_abs();
+        batch.effects.statistics.of(&found.tenant, found.subscription, at).accepted_to_delivered_ms.count(ms);
+    }
+    Ok(())
 }
 
 /// Moves a row to another state than due. Gives the one that it kept back until now, and does no longer.
@@ -226,6 +251,7 @@ fn rest(
     found: &Found,
     state: State,
     reason: Option<&String>,
+    attempt: Option<u32>,
     at: Timestamp,
 ) -> Result<Option<DueDelivery>, Error> {
     batch
@@ -234,17 +260,26 @@ fn rest(
         .execute(params![found.seq, state, reason, at])?;
     batch.effects.count(&found.tenant, found.subscription, found.state, -1);
     batch.effects.count(&found.tenant, found.subscription, state, 1);
+    batch.effects.statistics.of(&found.tenant, found.subscription, at).rest(state);
+    note(batch, found, state, attempt, at);
     match found.order_key {
         Some(key) if state != State::Held => freed_by(batch.conn, found.subscription, key, found.seq),
         _ => Ok(None),
     }
 }
 
-fn apply(
+/// Writes into the log that a delivery is in a state now, and after which attempt.
+fn note(batch: &mut Batch<'_>, found: &Found, state: State, attempt: Option<u32>, at: Timestamp) {
+    let entry = Entry { delivery: found.seq, state, attempt, at_ms: at.as_millis() };
+    batch.effects.settled.note(&found.tenant, entry);
+}
+
+/// See [`Ledger::redrive`].
+pub(super) fn redrive(
     batch: &mut Batch<'_>,
     tenant: &TenantId,
     id: DeliveryId,
-    redrive: Redrive,
+    action: Redrive,
     at: Timestamp,
 ) -> Result<Option<Redriven>, Error> {
     let conn = batch.conn;
@@ -257,7 +292,7 @@ fn apply(
         .optional()?;
     let Some(found) = found else { return Ok(None) };
     let before = found.reason.as_deref().unwrap_or("no reason kept");
-    match (redrive, found.state) {
+    match (action, found.state) {
         (Redrive::Again, State::Dead | State::Held) => revive(batch, &found, found.filtered, at)?,
         (Redrive::Release, State::Held) => {
             // What the filters did stays in the record; their bytes, if any, do not.
@@ -266,7 +301,7 @@ fn apply(
         }
         (Redrive::Discard, State::Dead | State::Held) => {
             let reason = format!("discarded; was {}: {before}", found.state.as_str());
-            let freed = rest(batch, &found, State::Dropped, Some(&reason), at)?;
+            let freed = rest(batch, &found, State::Dropped, Some(&reason), None, at)?;
             return Ok(Some(Redriven::Discarded(freed)));
         }
         (_, state) => return Ok(Some(Redriven::NotApplicable(state))),
@@ -285,6 +320,7 @@ fn revive(batch: &mut Batch<'_>, found: &Found, filtered: i64, at: Timestamp) ->
         .execute(params![found.seq, at, filtered])?;
     batch.effects.count(&found.tenant, found.subscription, found.state, -1);
     batch.effects.count(&found.tenant, found.subscription, State::Due, 1);
+    note(batch, found, State::Due, None, at);
     Ok(())
 }
 
@@ -300,7 +336,7 @@ fn expire(batch: &mut Batch<'_>, before: Timestamp, at: Timestamp) -> Result<Exp
     let mut expired = Expired { deliveries: held.len() as u64, freed: Vec::new() };
     for found in &held {
         let reason = format!("held for too long: {}", found.reason.as_deref().unwrap_or("no reason kept"));
-        expired.freed.extend(rest(batch, found, State::Dead, Some(&reason), at)?);
+        expired.freed.extend(rest(batch, found, State::Dead, Some(&reason), None, at)?);
     }
     Ok(expired)
 }

@@ -8,15 +8,13 @@ use tracing::error;
 
 use crate::crypto;
 use crate::domain::catalogue;
-use crate::domain::delivery::NewDelivery;
 use crate::domain::event::Event;
-use crate::domain::id::{DeliveryId, SourceName};
+use crate::domain::id::SourceName;
 use crate::domain::pacing::Ordering;
-use crate::domain::subscription::Subscription;
+use crate::domain::subscription::{Pattern, Subscription};
 use crate::ledger::{self, FAN_OUT_DELIVERIES_MAX, FanOut};
 
 use super::Pipeline;
-use super::canary::choices;
 use super::dispatcher;
 use super::plan::Pinned;
 
@@ -75,16 +73,7 @@ pub(super) async fn one_batch(
             if !matches(subscription, event) {
                 continue;
             }
-            let choices = choices(subscription, view, event.subject.as_deref(), event.id);
-            let plan = pinned.plan_of(pipeline, subscription, view, choices).await?;
-            deliveries.push(NewDelivery {
-                id: DeliveryId { event: event.id, subscription: subscription.id, run: 0 },
-                event: event.seq,
-                tenant: event.tenant.clone(),
-                plan,
-                due_at: now,
-                order_key: order_key(subscription, event),
-            });
+            deliveries.push(pinned.delivery(pipeline, subscription, view, event.into(), now).await?);
         }
     }
     let due = match ledger.fan_out(FanOut { through, deliveries }).await {
@@ -101,10 +90,10 @@ pub(super) async fn one_batch(
 
 /// What a delivery must not overtake others with: its subject, where the subscription asks for that. Two subjects that
 /// come to the same key wait for each other, which is harmless.
-pub fn order_key(subscription: &Subscription, event: &Event) -> Option<i64> {
+pub fn order_key(subscription: &Subscription, subject: Option<&str>) -> Option<i64> {
     let subject = match subscription.pacing.ordering {
         Ordering::None => return None,
-        Ordering::Subject => event.subject.as_deref()?,
+        Ordering::Subject => subject?,
     };
     let [a, b, c, d, e, f, g, h, ..] = crypto::sha256(subject.as_bytes());
     Some(i64::from_le_bytes([a, b, c, d, e, f, g, h]))
@@ -122,8 +111,13 @@ pub(super) fn wants(subscription: &Subscription, source: &SourceName, types: &[S
     let all = subscription.sources.is_empty();
     let from =
         if source.is_setgate() { named && !types.iter().any(|uri| uri == catalogue::PING) } else { named || all };
-    from && types.iter().any(|uri| {
+    from && any_of_types(&subscription.events, types)
+}
+
+/// Whether one of the patterns matches one of the types.
+pub(super) fn any_of_types(patterns: &[Pattern], types: &[String]) -> bool {
+    types.iter().any(|uri| {
         let short_name = catalogue::short_name(uri);
-        subscription.events.iter().any(|pattern| pattern.matches(uri, short_name.as_deref()))
+        patterns.iter().any(|pattern| pattern.matches(uri, short_name.as_deref()))
     })
 }

@@ -18,6 +18,8 @@
 //! loop C    release    what a filter's faults held, once its tenant has decided about that filter
 //!                      ==rerun: due again, the chain pinned anew==              -> DueDelivery
 //!
+//! loop D    replay     past events once more for one subscription, at a rate            -> DueDelivery
+//!
 //! beside    canary     some subjects run a candidate (plan); ended where it faults too often
 //!           shadow     a candidate runs after the chain has: counted, never sent
 //!           backtest   stored events once more, with two versions: answered, never stored
@@ -40,6 +42,7 @@ mod notice;
 mod plan;
 pub mod prove;
 pub mod release;
+pub mod replay;
 pub mod seal;
 mod settle;
 mod shadow;

@@ -3,14 +3,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::domain::delivery::NewDelivery;
+use crate::domain::event::{Event, EventRecord, EventSeq};
 use crate::domain::filter::{Grant, Plan, PlanStep};
-use crate::domain::id::{Digest, SubscriptionId};
+use crate::domain::id::{DeliveryId, Digest, EventId, SubscriptionId};
 use crate::domain::limits::CallLimits;
 use crate::domain::subscription::Subscription;
+use crate::domain::time::Timestamp;
 use crate::ledger::{self, TenantView};
 
 use super::Pipeline;
-use super::canary::{Choice, put_in};
+use super::canary::{Choice, choices, put_in};
+use super::fanout::order_key;
 
 /// The chain as it is in `view`. Never fails: one bad chain must not stop the journal for all others.
 fn pin(subscription: &Subscription, view: &TenantView, limits: CallLimits) -> Plan {
@@ -49,6 +53,26 @@ impl Pipeline {
     }
 }
 
+/// What of an event decides which delivery is made of it.
+#[derive(Clone, Copy)]
+pub(super) struct OfEvent<'a> {
+    seq: EventSeq,
+    id: EventId,
+    about: Option<&'a str>,
+}
+
+impl<'a> From<&'a Event> for OfEvent<'a> {
+    fn from(event: &'a Event) -> Self {
+        Self { seq: event.seq, id: event.id, about: event.subject.as_deref() }
+    }
+}
+
+impl<'a> From<&'a EventRecord> for OfEvent<'a> {
+    fn from(event: &'a EventRecord) -> Self {
+        Self { seq: event.seq, id: event.id, about: event.subject.as_deref() }
+    }
+}
+
 /// Plans in force, by subscription and by what of its chain runs a candidate, so that a plan is pinned once per change
 /// and not once per event.
 #[derive(Default)]
@@ -64,6 +88,27 @@ impl Pinned {
         if self.revision.replace(revision) != Some(revision) {
             self.plans.clear();
         }
+    }
+
+    /// The delivery of an event to a subscription, due `now`, with the chain as it is in `view`.
+    pub(super) async fn delivery(
+        &mut self,
+        pipeline: &Pipeline,
+        subscription: &Subscription,
+        view: &TenantView,
+        event: OfEvent<'_>,
+        now: Timestamp,
+    ) -> Result<NewDelivery, ledger::Error> {
+        let choices = choices(subscription, view, event.about, event.id);
+        let plan = self.plan_of(pipeline, subscription, view, choices).await?;
+        Ok(NewDelivery {
+            id: DeliveryId { event: event.id, subscription: subscription.id, run: 0 },
+            event: event.seq,
+            tenant: view.tenant.value.id.clone(),
+            plan,
+            due_at: now,
+            order_key: order_key(subscription, event.about),
+        })
     }
 
     pub(super) async fn plan_of(

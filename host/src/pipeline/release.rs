@@ -44,8 +44,16 @@ impl Pipeline {
     /// as it is now; where its subscription is gone, it keeps its plan. None where the tenant has no such delivery.
     pub async fn pin_anew(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<DueDelivery>, ledger::Error> {
         let Some(record) = self.ledger.delivery(tenant, id).await? else { return Ok(None) };
-        let due = self.rerun(tenant, vec![record], &mut Pinned::default()).await?;
-        Ok(due.into_iter().next())
+        Ok(self.pin_all_anew(tenant, vec![record]).await?.into_iter().next())
+    }
+
+    /// The same of several deliveries, in one transaction. Gives those that are due again.
+    pub async fn pin_all_anew(
+        &self,
+        tenant: &TenantId,
+        records: Vec<DeliveryRecord>,
+    ) -> Result<Vec<DueDelivery>, ledger::Error> {
+        self.rerun(tenant, records, &mut Pinned::default()).await
     }
 
     /// Tells whether all went well. What failed for one filter keeps no other one waiting.

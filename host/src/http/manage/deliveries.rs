@@ -5,9 +5,10 @@ use http::header;
 use serde::Deserialize;
 
 use crate::control::deliveries::{DeliveryView, RedriveInput};
+use crate::control::redrive::{RedriveCounts, RedriveManyInput};
 use crate::control::{DeliveryQuery, Page};
 use crate::domain::delivery::{DeliveryRecord, State as DeliveryState};
-use crate::domain::id::{DeliveryId, EventId, SourceName, SubscriptionId};
+use crate::domain::id::{DeliveryId, EventId, FilterName, SourceName, SubscriptionId};
 use crate::domain::time::Timestamp;
 use crate::http::Site;
 use crate::http::auth::Tenant;
@@ -23,6 +24,7 @@ pub(in crate::http) struct ListQuery {
     r#type: Option<String>,
     subject: Option<String>,
     source: Option<SourceName>,
+    filter: Option<FilterName>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
     cursor: Option<String>,
@@ -44,6 +46,7 @@ pub(in crate::http) async fn list(
         event_type: asked.r#type,
         subject: asked.subject,
         source: asked.source,
+        filter: asked.filter,
         since: asked.since,
         until: asked.until,
     };
@@ -75,4 +78,12 @@ pub(in crate::http) async fn redrive(
     JsonBody(input): JsonBody<RedriveInput>,
 ) -> Result<Json<DeliveryView>, Problem> {
     Ok(Json(site.control.redrive(&tenant, id, input.action).await?))
+}
+
+pub(in crate::http) async fn redrive_many(
+    Tenant(tenant): Tenant,
+    State(site): State<Site>,
+    JsonBody(input): JsonBody<RedriveManyInput>,
+) -> Result<Json<RedriveCounts>, Problem> {
+    Ok(Json(site.control.redrive_many(&tenant, input).await?))
 }

@@ -4,11 +4,14 @@ pub(super) mod deliveries;
 pub(super) mod events;
 pub(super) mod filters;
 pub(super) mod keys;
+pub(super) mod replays;
 pub(super) mod reproduction;
 pub(super) mod rollouts;
 pub(super) mod sources;
+pub(super) mod statistics;
 pub(super) mod subscriptions;
 pub(super) mod tables;
+pub(super) mod tail;
 pub(super) mod tenants;
 
 use axum::Json;

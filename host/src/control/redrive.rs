@@ -1,0 +1,252 @@
+//! Redriving many deliveries that are at rest: those that are named, or all that a filter finds, oldest first.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Control, DeliveryQuery, Error, place};
+use crate::domain::delivery::{DeliveryRecord, Redrive, State};
+use crate::domain::id::{DeliveryId, FilterName, SourceName, SubscriptionId, TenantId};
+use crate::domain::time::Timestamp;
+use crate::ledger::{self, Cursor, REDRIVE_CHUNK_ROWS, Redriven};
+
+/// Deliveries that one request may name.
+pub const IDS_MAX: usize = 1_000;
+/// Deliveries that one request redrives, where it does not say.
+pub const LIMIT_DEFAULT: usize = 1_000;
+
+/// What is asked for: `filter` or `ids`, one of them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedriveManyInput {
+    /// What to do; `again` where absent.
+    #[serde(default = "super::deliveries::again")]
+    pub action: Redrive,
+    /// All that it finds.
+    #[serde(default)]
+    pub filter: Option<RestFilter>,
+    /// Just these; at most [`IDS_MAX`].
+    #[serde(default)]
+    pub ids: Option<Vec<DeliveryId>>,
+    /// With `filter`: where to go on, as `next` of the answer before.
+    #[serde(default)]
+    pub cursor: Option<String>,
+    /// With `filter`: deliveries of this request; [`LIMIT_DEFAULT`] where absent, `history.redrive_deliveries_max` at the
+    /// most.
+    #[serde(default)]
+    pub limit: Option<usize>,
+}
+
+/// Which deliveries at rest; an absent field asks for nothing.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestFilter {
+    /// In this state.
+    pub state: RestState,
+    /// Of this subscription.
+    #[serde(default)]
+    pub subscription: Option<SubscriptionId>,
+    /// Of an event that has this type (the whole URI).
+    #[serde(default)]
+    pub event_type: Option<String>,
+    /// Of an event about exactly this subject.
+    #[serde(default)]
+    pub subject: Option<String>,
+    /// Of an event of this source.
+    #[serde(default)]
+    pub source: Option<SourceName>,
+    /// Created at or after.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// Created before.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+    /// Held by a fault of this filter, or dead since.
+    #[serde(default)]
+    pub filter: Option<FilterName>,
+}
+
+/// The states in which a delivery waits for a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "as in `State`")]
+pub enum RestState {
+    Held,
+    Dead,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RedriveCounts {
+    /// Deliveries that were named or found.
+    pub matched: u64,
+    /// Of them, those that are due again, or discarded.
+    pub redriven: u64,
+    /// Of them, the others: gone, or in a state by now that the action does not apply to.
+    pub skipped: u64,
+    /// Where to go on, as `cursor`; none: that was all.
+    pub next: Option<String>,
+}
+
+/// All that a filter finds, checked.
+struct Found {
+    state: State,
+    query: DeliveryQuery,
+    cursor: Option<Cursor>,
+    limit: usize,
+}
+
+/// What is to be redriven, checked.
+enum Chosen {
+    Ids(Vec<DeliveryId>),
+    Found(Box<Found>),
+}
+
+impl Control {
+    /// Redrives deliveries at rest, a chunk a transaction. Doing it again finds nothing more to do: what was redriven is
+    /// no longer in the state that was asked for.
+    ///
+    /// [`Error::Busy`] where the tenant has one under way.
+    pub async fn redrive_many(&self, tenant: &TenantId, input: RedriveManyInput) -> Result<RedriveCounts, Error> {
+        self.tenant(tenant)?;
+        let (action, chosen) = self.choose(input)?;
+        let turn = self.redriving.of(tenant).try_acquire_owned();
+        let turn =
+            turn.map_err(|_| Error::Busy("a redrive of this tenant is under way: ask again when it has ended".into()))?;
+        // By itself: whoever asked may hang up, and what a chunk made due has to be told to the data plane.
+        let (control, whose) = (self.clone(), tenant.clone());
+        let doing = tokio::spawn(async move {
+            let _turn = turn;
+            match chosen {
+                Chosen::Ids(ids) => control.redrive_named(&whose, ids, action).await,
+                Chosen::Found(found) => control.redrive_found(&whose, *found, action).await,
+            }
+        });
+        doing.await.unwrap_or(Err(ledger::Error::Closed.into()))
+    }
+
+    fn choose(&self, input: RedriveManyInput) -> Result<(Redrive, Chosen), Error> {
+        let RedriveManyInput { action, filter, ids, cursor, limit } = input;
+        match (filter, ids) {
+            (None, Some(ids)) => {
+                if ids.len() > IDS_MAX {
+                    return Err(Error::invalid("ids", format!("at most {IDS_MAX} deliveries; or use `filter`")));
+                }
+                if cursor.is_some() || limit.is_some() {
+                    return Err(Error::invalid(
+                        "cursor",
+                        "`cursor` and `limit` go with `filter`: all `ids` are redriven",
+                    ));
+                }
+                // Named twice is named once.
+                let ids: BTreeSet<DeliveryId> = ids.into_iter().collect();
+                Ok((action, Chosen::Ids(ids.into_iter().collect())))
+            }
+            (Some(filter), None) => {
+                let state = match filter.state {
+                    RestState::Held => State::Held,
+                    RestState::Dead => State::Dead,
+                };
+                if action == Redrive::Release && state == State::Dead {
+                    return Err(Error::invalid(
+                        "action",
+                        "`release` is for held deliveries: use `again` for dead ones",
+                    ));
+                }
+                let max = self.history.redrive_deliveries_max;
+                let limit = limit.unwrap_or(LIMIT_DEFAULT.min(max));
+                if !(1..=max).contains(&limit) {
+                    return Err(Error::invalid("limit", format!("1 to {max} (`history.redrive_deliveries_max`)")));
+                }
+                let query = DeliveryQuery {
+                    subscription: filter.subscription,
+                    event_type: filter.event_type,
+                    subject: filter.subject,
+                    source: filter.source,
+                    filter: filter.filter,
+                    since: filter.since,
+                    until: filter.until,
+                    ..DeliveryQuery::default()
+                };
+                let cursor = place(cursor.as_deref())?;
+                Ok((action, Chosen::Found(Box::new(Found { state, query, cursor, limit }))))
+            }
+            _ => Err(Error::invalid("filter", "give `filter` or `ids`, one of them")),
+        }
+    }
+
+    async fn redrive_named(
+        &self,
+        tenant: &TenantId,
+        ids: Vec<DeliveryId>,
+        action: Redrive,
+    ) -> Result<RedriveCounts, Error> {
+        let mut counts = RedriveCounts { matched: ids.len() as u64, ..RedriveCounts::default() };
+        let at = self.clock.now();
+        for chunk in ids.chunks(REDRIVE_CHUNK_ROWS) {
+            let records = self.ledger.deliveries_by_id(tenant, chunk.to_vec()).await?;
+            counts.redriven += self.redrive_chunk(tenant, records, action, at).await?;
+        }
+        counts.skipped = counts.matched - counts.redriven;
+        Ok(counts)
+    }
+
+    async fn redrive_found(&self, tenant: &TenantId, found: Found, action: Redrive) -> Result<RedriveCounts, Error> {
+        let Found { state, query, mut cursor, limit } = found;
+        let mut counts = RedriveCounts::default();
+        // All of one instant, so that they fall due in the order they are in.
+        let at = self.clock.now();
+        let deadline = at.plus_millis(i64::try_from(self.history.redrive_ms_max).unwrap_or(i64::MAX));
+        loop {
+            let room = limit - usize::try_from(counts.matched).unwrap_or(limit).min(limit);
+            if room == 0 || self.clock.now() >= deadline {
+                break;
+            }
+            let page = self.ledger.at_rest(tenant, state, query.clone(), cursor, room.min(REDRIVE_CHUNK_ROWS)).await?;
+            counts.matched += page.items.len() as u64;
+            counts.redriven += self.redrive_chunk(tenant, page.items, action, at).await?;
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        counts.skipped = counts.matched - counts.redriven;
+        counts.next = cursor.map(|cursor| cursor.to_string());
+        Ok(counts)
+    }
+
+    /// Redrives up to [`REDRIVE_CHUNK_ROWS`] deliveries, and gives how many it did.
+    async fn redrive_chunk(
+        &self,
+        tenant: &TenantId,
+        records: Vec<DeliveryRecord>,
+        action: Redrive,
+        at: Timestamp,
+    ) -> Result<u64, Error> {
+        if records.is_empty() {
+            return Ok(0);
+        }
+        let mut ids: BTreeSet<DeliveryId> = records.iter().map(|record| record.id).collect();
+        let mut redriven = 0;
+        if action == Redrive::Again {
+            // Without bytes they run their chains as they are now.
+            for id in (self.pin_anew)(tenant.clone(), records).await? {
+                ids.remove(&id);
+                redriven += 1;
+            }
+        }
+        let done = self.ledger.redrive_many(tenant, ids.into_iter().collect(), action, at).await?;
+        let mut due = Vec::with_capacity(done.len());
+        for one in done {
+            match one {
+                Redriven::Due(delivery) => due.push(delivery),
+                // What it kept back goes on.
+                Redriven::Discarded(freed) => due.extend(freed),
+                Redriven::NotApplicable(_) => continue,
+            }
+            redriven += 1;
+        }
+        (self.tell_due)(due).await;
+        Ok(redriven)
+    }
+}

@@ -1,0 +1,247 @@
+//! What deliveries came to over a stretch of time: counts, and how long things took.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::attempt::Outcome;
+use super::delivery::State;
+
+/// How long things took, counted in steps that grow with the value: each octave has eight of them, so that what is
+/// read back is at most 1/16 off. Small and mergeable; as JSON a list of `[step, count]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<(u16, u64)>", into = "Vec<(u16, u64)>")]
+pub struct Durations(BTreeMap<u16, u64>);
+
+/// Steps of an octave.
+const STEPS: u64 = 1 << STEPS_LOG2;
+const STEPS_LOG2: u32 = 3;
+
+impl Durations {
+    /// Counts a value, in whichever unit the others are.
+    pub fn count(&mut self, value: u64) {
+        *self.0.entry(step_of(value)).or_default() += 1;
+    }
+
+    /// Takes over what another one counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (step, count) in &other.0 {
+            *self.0.entry(*step).or_default() += count;
+        }
+    }
+
+    /// How many values were counted.
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// The value that `percent` of the values do not exceed, give or take a step; none where nothing was counted.
+    pub fn percentile(&self, percent: u64) -> Option<u64> {
+        // The nearest rank: the smallest value with at least so many at or below it.
+        let rank = (self.total() * percent.min(100)).div_ceil(100).max(1);
+        let mut below = 0;
+        self.0.iter().find_map(|(step, count)| {
+            below += count;
+            (below >= rank).then(|| middle_of(*step))
+        })
+    }
+}
+
+impl From<Vec<(u16, u64)>> for Durations {
+    fn from(counts: Vec<(u16, u64)>) -> Self {
+        Self(counts.into_iter().collect())
+    }
+}
+
+impl From<Durations> for Vec<(u16, u64)> {
+    fn from(durations: Durations) -> Self {
+        durations.0.into_iter().collect()
+    }
+}
+
+/// Values below two octaves' steps have one each; above, the highest bit tells the octave and the next bits the step.
+fn step_of(value: u64) -> u16 {
+    if value < 2 * STEPS {
+        return value as u16;
+    }
+    let shift = value.ilog2() - STEPS_LOG2;
+    (u64::from(shift) * STEPS + (value >> shift)) as u16
+}
+
+/// The value in the middle of a step.
+fn middle_of(step: u16) -> u64 {
+    let step = u64::from(step);
+    if step < 2 * STEPS {
+        return step;
+    }
+    // 60 octaves above the first: what a u64 can hold.
+    let shift = (step / STEPS - 1).min(60);
+    let first = (step - shift * STEPS) << shift;
+    first + ((1 << shift) - 1) / 2
+}
+
+/// Counts of a stretch of time. Of several stretches: their sum.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Statistics {
+    /// Attempts that a receiver answered 2xx.
+    pub succeeded: u64,
+    /// The others, by class: see [`class_of`].
+    pub failed: BTreeMap<String, u64>,
+    /// How long attempts took, in microseconds.
+    pub attempt_us: Durations,
+    /// Deliveries that came to rest, by state, in the order of [`State::ALL`].
+    pub rested: [u64; State::ALL.len()],
+    /// From an event's acceptance to its delivery, in milliseconds; replays are not in it.
+    pub accepted_to_delivered_ms: Durations,
+}
+
+impl Statistics {
+    /// Counts an attempt.
+    pub fn attempt(&mut self, outcome: &Outcome, latency_us: u64) {
+        match class_of(outcome) {
+            None => self.succeeded += 1,
+            Some(class) => *self.failed.entry(class).or_default() += 1,
+        }
+        self.attempt_us.count(latency_us);
+    }
+
+    /// Counts a delivery that came to rest.
+    pub fn rest(&mut self, state: State) {
+        let place = State::ALL.iter().position(|known| *known == state);
+        self.rested[place.expect("every state is one of all")] += 1;
+    }
+
+    /// How many deliveries came to rest in a state.
+    pub fn rested_as(&self, state: State) -> u64 {
+        State::ALL.iter().zip(self.rested).find_map(|(known, count)| (*known == state).then_some(count)).unwrap_or(0)
+    }
+
+    /// All attempts.
+    pub fn attempts(&self) -> u64 {
+        self.succeeded + self.failed.values().sum::<u64>()
+    }
+
+    /// Takes over what another stretch counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.succeeded += other.succeeded;
+        for (class, count) in &other.failed {
+            *self.failed.entry(class.clone()).or_default() += count;
+        }
+        self.attempt_us.merge(&other.attempt_us);
+        for (sum, count) in self.rested.iter_mut().zip(other.rested) {
+            *sum += count;
+        }
+        self.accepted_to_delivered_ms.merge(&other.accepted_to_delivered_ms);
+    }
+}
+
+/// The class of a failure: the hundreds of its status (`3xx`, `5xx`), or an error class; none: it is none.
+pub fn class_of(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        outcome if outcome.is_success() => None,
+        Outcome::Answered { status, .. } => Some(format!("{}xx", status / 100)),
+        Outcome::Failed { class, .. } => Some(class.as_str().to_owned()),
+    }
+}
+
+/// A stretch of time to look back over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Window {
+    /// By minutes.
+    #[serde(rename = "1h")]
+    Hour,
+    /// By hours.
+    #[default]
+    #[serde(rename = "24h")]
+    Day,
+    /// By hours.
+    #[serde(rename = "7d")]
+    Week,
+}
+
+impl Window {
+    /// How long it is, in milliseconds.
+    pub fn ms(self) -> i64 {
+        match self {
+            Self::Hour => HOUR_MS,
+            Self::Day => 24 * HOUR_MS,
+            Self::Week => 7 * 24 * HOUR_MS,
+        }
+    }
+
+    /// How long the buckets are of which it is made, in milliseconds.
+    pub fn bucket_ms(self) -> i64 {
+        match self {
+            Self::Hour => MINUTE_MS,
+            Self::Day | Self::Week => HOUR_MS,
+        }
+    }
+}
+
+/// Milliseconds of a minute.
+pub const MINUTE_MS: i64 = 60_000;
+/// Milliseconds of an hour.
+pub const HOUR_MS: i64 = 60 * MINUTE_MS;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::attempt::ErrorClass;
+
+    proptest! {
+        #[test]
+        fn a_step_is_never_far_from_its_value(value in any::<u64>(), bits in 0..64_u32) {
+            let value = value >> bits;
+            let read = middle_of(step_of(value));
+            prop_assert!(read.abs_diff(value) <= value / 16, "{value} is read back as {read}");
+            prop_assert!(step_of(value) <= step_of(value.saturating_add(1)));
+        }
+
+        #[test]
+        fn percentiles_are_those_of_the_sorted_values(
+            mut values in prop::collection::vec(0..10_000_000_u64, 1..300),
+            percent in 1..100_u64,
+        ) {
+            let mut durations = Durations::default();
+            let (first, second) = values.split_at(values.len() / 2);
+            let mut other = Durations::default();
+            first.iter().for_each(|value| durations.count(*value));
+            second.iter().for_each(|value| other.count(*value));
+            durations.merge(&other);
+            values.sort_unstable();
+            let rank = (values.len() as u64 * percent).div_ceil(100).max(1);
+            let exact = values[usize::try_from(rank - 1).unwrap()];
+            let read = durations.percentile(percent).unwrap();
+            prop_assert!(read.abs_diff(exact) <= exact / 16, "p{percent}: {read} for {exact}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_adds_up_and_reads_back() {
+        let mut one = Statistics::default();
+        assert_eq!(one.attempt_us.percentile(50), None);
+        let answered = |status| {
+            let (body_head, headers) = (String::new(), Vec::new());
+            Outcome::Answered { status, body_head, retry_after_s: None, headers, wish: None }
+        };
+        one.attempt(&answered(204), 1_000);
+        one.attempt(&answered(503), 3_000);
+        one.rest(State::Delivered);
+        let mut other = Statistics::default();
+        other.attempt(&answered(500), 2_000);
+        other.attempt(&Outcome::Failed { class: ErrorClass::Timeout, detail: String::new() }, 9_000);
+        other.rest(State::Dead);
+        other.accepted_to_delivered_ms.count(70);
+        one.merge(&other);
+        assert_eq!((one.attempts(), one.succeeded, one.attempt_us.total()), (4, 1, 4));
+        assert_eq!(one.failed, BTreeMap::from([("5xx".to_owned(), 2), ("timeout".to_owned(), 1)]));
+        assert_eq!((one.rested_as(State::Delivered), one.rested_as(State::Dead)), (1, 1));
+        let text = serde_json::to_string(&one).unwrap();
+        assert_eq!(serde_json::from_str::<Statistics>(&text).unwrap(), one);
+        // What a later version does not know any more, or an earlier one did not know yet, is no error.
+        assert_eq!(serde_json::from_str::<Statistics>("{}").unwrap(), Statistics::default());
+    }
+}

@@ -1,0 +1,198 @@
+//! Redriving many: which deliveries are at rest, oldest first, and what a person decided about a chunk of them.
+
+use rusqlite::{Connection, params};
+
+use super::history::{DELIVERY_COLUMNS, Pages, delivery, read_if_asked_for};
+use super::settle::{Redriven, redrive};
+use super::{Cursor, DeliveryQuery, Error, Ledger, Page};
+use crate::domain::delivery::{DeliveryRecord, Redrive, State};
+use crate::domain::id::{DeliveryId, TenantId};
+use crate::domain::time::Timestamp;
+
+/// Deliveries that one call of [`Ledger::redrive_many`] changes at the most: everyone else's requests wait as long.
+pub const REDRIVE_CHUNK_ROWS: usize = 200;
+
+impl Ledger {
+    /// A page of the tenant's deliveries in one of the states [`State::Held`] and [`State::Dead`], oldest first, so that
+    /// what is redriven page by page goes in the order it came. Of `query`, `event` is not looked at. A row that leaves
+    /// its state meanwhile moves no other one across the cursor. `limit` is at most
+    /// [`super::HISTORY_LIMIT_MAX`].
+    pub async fn at_rest(
+        &self,
+        tenant: &TenantId,
+        state: State,
+        query: DeliveryQuery,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<DeliveryRecord>, Error> {
+        let tenant = tenant.clone();
+        self.history_readers().read(move |conn| at_rest(conn, &tenant, state, &query, cursor, limit)).await
+    }
+
+    /// Those of the deliveries that the tenant has, as they are now.
+    pub async fn deliveries_by_id(
+        &self,
+        tenant: &TenantId,
+        ids: Vec<DeliveryId>,
+    ) -> Result<Vec<DeliveryRecord>, Error> {
+        let tenant = tenant.clone();
+        self.history_readers()
+            .read(move |conn| ids.iter().filter_map(|id| delivery(conn, &tenant, *id).transpose()).collect())
+            .await
+    }
+
+    /// [`Ledger::redrive`] of up to [`REDRIVE_CHUNK_ROWS`] deliveries in one transaction; those beyond are left alone.
+    /// Returns what came of each of which there is a row.
+    pub async fn redrive_many(
+        &self,
+        tenant: &TenantId,
+        ids: Vec<DeliveryId>,
+        action: Redrive,
+        at: Timestamp,
+    ) -> Result<Vec<Redriven>, Error> {
+        let tenant = tenant.clone();
+        self.queue()
+            .write(move |batch| {
+                let chunk = ids.iter().take(REDRIVE_CHUNK_ROWS);
+                chunk.filter_map(|id| redrive(batch, &tenant, *id, action, at).transpose()).collect()
+            })
+            .await
+    }
+}
+
+/// The condition on the state is said twice for the sake of the partial index, and both bounds of the time are of the
+/// index too.
+pub(super) fn oldest_at_rest() -> String {
+    format!(
+        "{DELIVERY_COLUMNS} WHERE d.tenant = ?1 AND d.state IN (3, 4) AND d.state = ?2
+         AND (d.created_at, d.seq) > (?3, ?4) AND d.created_at < ?5 ORDER BY d.created_at, d.seq"
+    )
+}
+
+fn at_rest(
+    conn: &Connection,
+    tenant: &TenantId,
+    state: State,
+    query: &DeliveryQuery,
+    cursor: Option<Cursor>,
+    limit: usize,
+) -> Result<Page<DeliveryRecord>, Error> {
+    let since = Cursor { at: query.since.unwrap_or(Timestamp::from_millis(i64::MIN)), seq: i64::MIN };
+    // The later one counts; a cursor is behind a row, `since` is before any.
+    let from = cursor.filter(|cursor| cursor.at >= since.at).unwrap_or(since);
+    let until = query.until.unwrap_or(Timestamp::from_millis(i64::MAX));
+    let mut statement = conn.prepare_cached(&oldest_at_rest())?;
+    let mut rows = statement.query(params![tenant, state, from.at, from.seq, until])?;
+    let mut page = Pages::new(limit);
+    while let Some(row) = rows.next()? {
+        if page.is_full() {
+            return Ok(page.cut());
+        }
+        page.look_at(row)?;
+        page.items.extend(read_if_asked_for(conn, query, row)?);
+    }
+    Ok(page.end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NOW, TENANT, block_on, event, new_delivery, open, run, subscription, with_events};
+    use super::super::{FanOut, Ledger};
+    use super::*;
+    use crate::domain::delivery::{Settlement, Step};
+    use crate::domain::event::EventSeq;
+    use crate::domain::verdict::Fault;
+
+    fn tenant() -> TenantId {
+        TENANT.parse().unwrap()
+    }
+
+    /// Six events, two subscriptions each; the deliveries to the first are dead, those to the second held by `redact`.
+    async fn at_rest_by_twelve(ledger: &Ledger) {
+        let plan = with_events(ledger, 6).await;
+        for n in 1..=6_u64 {
+            ledger.clock().set(NOW.plus_millis(n.cast_signed()));
+            let deliveries = vec![new_delivery(n, 1, plan), new_delivery(n, 2, plan)];
+            let made = ledger.fan_out(FanOut { through: EventSeq(n.cast_signed()), deliveries }).await.unwrap();
+            let mut faulted = run();
+            faulted.fault = Some(Fault::Wall { limit_ms: 1 });
+            let steps = [
+                Step::Dead { attempt: None, reason: "gave up".into() },
+                Step::Held { runs: vec![faulted], reason: "a fault".into() },
+            ];
+            for (due, step) in made.iter().zip(steps) {
+                ledger.settle(Settlement { delivery: due.seq, at: NOW, step }).await.unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_at_rest_comes_oldest_first_in_pages_that_do_not_slip() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            at_rest_by_twelve(&ledger).await;
+            let (mut seen, mut cursor) = (Vec::new(), None);
+            loop {
+                let page = ledger.at_rest(&tenant(), State::Dead, DeliveryQuery::default(), cursor, 2).await.unwrap();
+                let ids: Vec<_> = page.items.iter().map(|record| record.id).collect();
+                seen.extend(ids.iter().map(|id| id.event));
+                // They leave the state that is asked for.
+                let done = ledger.redrive_many(&tenant(), ids.clone(), Redrive::Again, NOW).await.unwrap();
+                assert!(done.iter().all(|one| matches!(one, Redriven::Due(_))) && done.len() == ids.len());
+                let again = ledger.redrive_many(&tenant(), ids, Redrive::Again, NOW).await.unwrap();
+                assert!(again.iter().all(|one| matches!(one, Redriven::NotApplicable(State::Due))));
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(seen, [1, 2, 3, 4, 5, 6].map(|n| event(n).id));
+            assert_eq!(ledger.counts(&tenant(), Some(subscription(1))).await.unwrap().due, 6);
+        });
+    }
+
+    #[test]
+    fn the_query_picks_by_time_and_by_the_filter_that_faulted() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            at_rest_by_twelve(&ledger).await;
+            let count = async |state: State, query: DeliveryQuery| {
+                ledger.at_rest(&tenant(), state, query, None, 100).await.unwrap().items.len()
+            };
+            let any = DeliveryQuery::default;
+            let time = |since: i64, until: i64| DeliveryQuery {
+                since: Some(NOW.plus_millis(since)),
+                until: Some(NOW.plus_millis(until)),
+                ..any()
+            };
+            assert_eq!(count(State::Held, any()).await, 6);
+            assert_eq!(count(State::Held, time(2, 5)).await, 3);
+            assert_eq!(count(State::Held, time(6, 6)).await, 0);
+            let by = |filter: &str| DeliveryQuery { filter: Some(filter.parse().unwrap()), ..any() };
+            assert_eq!(count(State::Held, by("redact")).await, 6);
+            assert_eq!(count(State::Held, by("other")).await, 0);
+            assert_eq!(count(State::Dead, by("redact")).await, 0);
+            let other = "another".parse().unwrap();
+            assert!(ledger.at_rest(&other, State::Dead, any(), None, 9).await.unwrap().items.is_empty());
+            let dead = ledger.at_rest(&tenant(), State::Dead, any(), None, 9).await.unwrap().items;
+            let ids: Vec<_> = dead.iter().map(|record| record.id).collect();
+            assert_eq!(ledger.deliveries_by_id(&tenant(), ids.clone()).await.unwrap().len(), 6);
+            assert!(ledger.deliveries_by_id(&other, ids.clone()).await.unwrap().is_empty());
+            assert!(ledger.redrive_many(&other, ids, Redrive::Discard, NOW).await.unwrap().is_empty());
+        });
+    }
+
+    #[test]
+    fn one_call_changes_no_more_than_a_chunk() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let count = REDRIVE_CHUNK_ROWS + 1;
+            let deliveries = (0..count).map(|n| new_delivery(1, n as u128, plan)).collect();
+            let made = ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
+            let ids: Vec<_> = made.iter().map(|due| due.id).collect();
+            let done = ledger.redrive_many(&tenant(), ids, Redrive::Discard, NOW).await.unwrap();
+            assert_eq!(done.len(), REDRIVE_CHUNK_ROWS);
+        });
+    }
+}

@@ -1,0 +1,410 @@
+//! Replays: past events made into new runs, a step at a time. What a step makes and where it stands afterwards are one
+//! transaction, so that a replay that was broken off goes on where it was and makes nothing twice.
+
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Row, params};
+
+use super::columns::Json;
+use super::outbox::insert_next_run;
+use super::writer::Batch;
+use super::{Error, Ledger};
+use crate::domain::delivery::{DueDelivery, NewDelivery};
+use crate::domain::event::{EventRecord, EventSeq};
+use crate::domain::id::{ReplayId, TenantId};
+use crate::domain::replay::{Replay, ReplayPlace, ReplayRecord, ReplayState};
+use crate::domain::time::Timestamp;
+
+/// Replays of a tenant that have ended and are still shown; older ones are forgotten.
+pub const REPLAYS_KEPT_MAX: usize = 100;
+/// Events in one answer of [`Ledger::replay_events`] at the most.
+pub const REPLAY_EVENTS_MAX: usize = 1_000;
+
+/// A step of a replay.
+#[derive(Debug, Clone)]
+pub struct ReplayStep {
+    /// Which replay.
+    pub id: ReplayId,
+    /// Where it stood.
+    pub from: ReplayPlace,
+    /// Where it stands then.
+    pub to: ReplayPlace,
+    /// What is made of the events between; `id.run` is not looked at.
+    pub deliveries: Vec<NewDelivery>,
+    /// Events between that nothing is made of.
+    pub passed_over: u64,
+    /// Whether there are no more events.
+    pub done: bool,
+}
+
+/// What a step came to.
+#[derive(Debug, Clone)]
+pub struct Advanced {
+    /// Deliveries that it made. An event that is gone made none.
+    pub made: u64,
+    /// Of them, those that the dispatcher is to be told of.
+    pub due: Vec<DueDelivery>,
+}
+
+impl Ledger {
+    /// Begins a replay of the events that are fanned out by now; none, and nothing is written, where `running_max` of the
+    /// tenant's run already. [`Error::NoTenant`] where its tenant is not there.
+    pub async fn begin_replay(&self, replay: Replay, running_max: usize) -> Result<Option<ReplayRecord>, Error> {
+        self.queue().write(move |batch| begin(batch, replay, running_max)).await
+    }
+
+    /// The tenant's replays, newest first.
+    pub async fn replays(&self, tenant: &TenantId) -> Result<Vec<ReplayRecord>, Error> {
+        let tenant = tenant.clone();
+        self.history_readers().read(move |conn| list(conn, &tenant)).await
+    }
+
+    /// A replay of the tenant.
+    pub async fn replay(&self, tenant: &TenantId, id: ReplayId) -> Result<Option<ReplayRecord>, Error> {
+        let tenant = tenant.clone();
+        self.history_readers().read(move |conn| find(conn, &tenant, id)).await
+    }
+
+    /// Ends a replay of the tenant; one that has ended stays as it is. None where there is none.
+    pub async fn cancel_replay(
+        &self,
+        tenant: &TenantId,
+        id: ReplayId,
+        reason: String,
+        at: Timestamp,
+    ) -> Result<Option<ReplayRecord>, Error> {
+        let tenant = tenant.clone();
+        self.queue()
+            .write(move |batch| {
+                let ended = batch
+                    .conn
+                    .prepare_cached(
+                        "UPDATE replay SET state = ?3, ended_at = ?4, reason = ?5
+                         WHERE id = ?1 AND tenant = ?2 AND state = 0",
+                    )?
+                    .execute(params![id, tenant, ReplayState::Cancelled, at, reason])?;
+                if ended > 0 {
+                    batch.effects.replays_changed();
+                }
+                find(batch.conn, &tenant, id)
+            })
+            .await
+    }
+
+    /// Every replay that runs, of all tenants, oldest first.
+    pub async fn running_replays(&self) -> Result<Vec<ReplayRecord>, Error> {
+        self.readers()
+            .read(|conn| {
+                let mut statement =
+                    conn.prepare_cached(&format!("{REPLAY} INDEXED BY replay_running WHERE state = 0 ORDER BY id"))?;
+                let mut rows = statement.query([])?;
+                let mut running = Vec::new();
+                while let Some(row) = rows.next()? {
+                    running.push(read(row)?);
+                }
+                Ok(running)
+            })
+            .await
+    }
+
+    /// Wakes when a replay began or was cancelled.
+    pub fn replays_changed(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.shared().replays.subscribe()
+    }
+
+    /// The events of a replay behind a place, in order; at most `limit` and [`REPLAY_EVENTS_MAX`].
+    pub async fn replay_events(
+        &self,
+        record: &ReplayRecord,
+        after: ReplayPlace,
+        limit: usize,
+    ) -> Result<Vec<EventRecord>, Error> {
+        let (tenant, until, last) = (record.replay.tenant.clone(), record.replay.until, record.last);
+        let limit = i64::try_from(limit.min(REPLAY_EVENTS_MAX)).unwrap_or(i64::MAX);
+        self.readers()
+            .read(move |conn| {
+                let mut statement = conn.prepare_cached(REPLAY_EVENTS)?;
+                let events =
+                    statement.query_map(params![tenant, after.at, after.event, until, last, limit], |row| {
+                        Ok(EventRecord {
+                            accepted_at: row.get(0)?,
+                            seq: row.get(1)?,
+                            id: row.get(2)?,
+                            tenant: tenant.clone(),
+                            source: row.get(3)?,
+                            types: row.get::<_, Json<_>>(4)?.0,
+                            subject: row.get(5)?,
+                            jti: row.get(6)?,
+                            content_type: row.get(7)?,
+                        })
+                    })?;
+                Ok(events.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    /// Takes a step: the deliveries and the place, both or neither. None, and nothing is written, where the replay does not run any more or does not stand where the step
+    /// begins: so a step that is taken twice is taken once.
+    ///
+    /// [`Error::UnknownPlan`] where a plan has to be interned again.
+    pub async fn advance_replay(&self, step: ReplayStep) -> Result<Option<Advanced>, Error> {
+        let now = self.clock().now();
+        self.queue().write(move |batch| advance(batch, &step, now)).await
+    }
+}
+
+pub(super) const REPLAY_EVENTS: &str =
+    "SELECT e.accepted_at, e.seq, e.id, e.source, e.types, e.subject, e.jti, e.content_type
+     FROM event e INDEXED BY event_history
+     WHERE e.tenant = ?1 AND (e.accepted_at, e.seq) > (?2, ?3) AND e.accepted_at < ?4 AND +e.seq <= ?5
+     ORDER BY e.accepted_at, e.seq LIMIT ?6";
+
+const REPLAY: &str = "SELECT doc, state, made, passed_over, at, seq, last, ended_at, reason FROM replay";
+
+fn read(row: &Row<'_>) -> Result<ReplayRecord, Error> {
+    Ok(ReplayRecord {
+        replay: row.get::<_, Json<Replay>>(0)?.0,
+        state: row.get(1)?,
+        made: row.get::<_, i64>(2)?.cast_unsigned(),
+        passed_over: row.get::<_, i64>(3)?.cast_unsigned(),
+        position: ReplayPlace { at: row.get(4)?, event: row.get(5)? },
+        last: row.get(6)?,
+        ended_at: row.get(7)?,
+        reason: row.get(8)?,
+    })
+}
+
+fn find(conn: &Connection, tenant: &TenantId, id: ReplayId) -> Result<Option<ReplayRecord>, Error> {
+    let mut statement = conn.prepare_cached(&format!("{REPLAY} WHERE id = ?1 AND tenant = ?2"))?;
+    let mut rows = statement.query(params![id, tenant])?;
+    rows.next()?.map(read).transpose()
+}
+
+fn list(conn: &Connection, tenant: &TenantId) -> Result<Vec<ReplayRecord>, Error> {
+    // Ids are in the order of time.
+    let mut statement = conn.prepare_cached(&format!("{REPLAY} WHERE tenant = ?1 ORDER BY id DESC"))?;
+    let mut rows = statement.query([tenant])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    Ok(found)
+}
+
+fn begin(batch: &mut Batch<'_>, replay: Replay, running_max: usize) -> Result<Option<ReplayRecord>, Error> {
+    let conn = batch.conn;
+    if !batch.snapshot.tenants.contains_key(&replay.tenant) {
+        return Err(Error::NoTenant(replay.tenant));
+    }
+    let before = list(conn, &replay.tenant)?;
+    if before.iter().filter(|one| one.state == ReplayState::Running).count() >= running_max {
+        return Ok(None);
+    }
+    let ended = before.iter().filter(|one| one.state != ReplayState::Running);
+    // With the one that begins, which will end too.
+    for old in ended.skip(REPLAYS_KEPT_MAX - 1) {
+        conn.prepare_cached("DELETE FROM replay WHERE id = ?1")?.execute([old.replay.id])?;
+    }
+    let last: EventSeq =
+        conn.prepare_cached("SELECT value FROM mark WHERE name = 'cursor'")?.query_row([], |row| row.get(0))?;
+    // Before the first event of that instant.
+    let position = ReplayPlace { at: replay.since, event: EventSeq::default() };
+    conn.prepare_cached(
+        "INSERT INTO replay (id, tenant, state, last, at, seq, made, passed_over, doc)
+         VALUES (?1, ?2, 0, ?3, ?4, ?5, 0, 0, ?6)",
+    )?
+    .execute(params![replay.id, replay.tenant, last, position.at, position.event, Json(&replay)])?;
+    batch.effects.replays_changed();
+    find(conn, &replay.tenant, replay.id)
+}
+
+fn advance(batch: &mut Batch<'_>, step: &ReplayStep, now: Timestamp) -> Result<Option<Advanced>, Error> {
+    let conn = batch.conn;
+    let stands_there = conn
+        .prepare_cached("SELECT 1 FROM replay WHERE id = ?1 AND state = 0 AND at = ?2 AND seq = ?3")?
+        .exists(params![step.id, step.from.at, step.from.event])?;
+    if !stands_there {
+        return Ok(None);
+    }
+    let mut due = Vec::with_capacity(step.deliveries.len());
+    for delivery in &step.deliveries {
+        due.extend(insert_next_run(batch, delivery.clone(), now)?);
+    }
+    // Nothing else of this request makes any due.
+    let made = batch.effects.due();
+    let (state, ended_at) = if step.done { (ReplayState::Done, Some(now)) } else { (ReplayState::Running, None) };
+    conn.prepare_cached(
+        "UPDATE replay SET at = ?2, seq = ?3, made = made + ?4, passed_over = passed_over + ?5, state = ?6,
+             ended_at = ?7
+         WHERE id = ?1",
+    )?
+    .execute(params![
+        step.id,
+        step.to.at,
+        step.to.event,
+        made,
+        step.passed_over.cast_signed(),
+        state,
+        ended_at
+    ])?;
+    Ok(Some(Advanced { made: made.cast_unsigned(), due }))
+}
+
+/// The stored number of a state. The DDL's partial index spells 0 out.
+fn state_number(state: ReplayState) -> i64 {
+    match state {
+        ReplayState::Running => 0,
+        ReplayState::Done => 1,
+        ReplayState::Cancelled => 2,
+    }
+}
+
+impl ToSql for ReplayState {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(state_number(*self)))
+    }
+}
+
+impl FromSql for ReplayState {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let number = value.as_i64()?;
+        Self::ALL.into_iter().find(|state| state_number(*state) == number).ok_or(FromSqlError::OutOfRange(number))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::tests::{
+        NOW, TENANT, block_on, new_delivery, open, reopen, subscription, with_events, with_tenant,
+    };
+    use super::super::{Expected, FanOut};
+    use super::*;
+    use crate::domain::id::Digest;
+
+    const RUNNING_MAX: usize = 2;
+
+    /// A replay of everything for the first subscription.
+    pub(in super::super) fn replay(number: u128) -> Replay {
+        Replay {
+            id: ReplayId::new(NOW, number),
+            tenant: TENANT.parse().unwrap(),
+            subscription: subscription(1),
+            since: Timestamp::from_millis(0),
+            until: NOW.plus_millis(1_000_000),
+            events: Vec::new(),
+            source: None,
+            subject: None,
+            per_second: 10,
+            created_at: NOW,
+        }
+    }
+
+    async fn begin(ledger: &Ledger, number: u128) -> ReplayRecord {
+        ledger.begin_replay(replay(number), RUNNING_MAX).await.unwrap().expect("not too many run")
+    }
+
+    /// The step that makes a delivery of each of the next `count` events.
+    async fn step(ledger: &Ledger, record: &ReplayRecord, count: usize, plan: Digest) -> ReplayStep {
+        let events = ledger.replay_events(record, record.position, count).await.unwrap();
+        let to = events.last().map(|event| ReplayPlace { at: event.accepted_at, event: event.seq });
+        ReplayStep {
+            id: record.replay.id,
+            from: record.position,
+            to: to.unwrap_or(record.position),
+            deliveries: events.iter().map(|event| new_delivery(event.seq.0.cast_unsigned(), 1, plan)).collect(),
+            passed_over: 0,
+            done: events.len() < count,
+        }
+    }
+
+    #[test]
+    fn a_replay_goes_on_where_it_was_and_makes_nothing_twice() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let plan = with_events(&ledger, 5).await;
+            let deliveries = (1..=4).map(|n| new_delivery(n, 1, plan)).collect();
+            ledger.fan_out(FanOut { through: EventSeq(4), deliveries }).await.unwrap();
+            let record = begin(&ledger, 1).await;
+            let first = step(&ledger, &record, 2, plan).await;
+            let made = ledger.advance_replay(first.clone()).await.unwrap().unwrap();
+            assert_eq!(made.due.iter().map(|due| (due.event.0, due.id.run)).collect::<Vec<_>>(), [(1, 1), (2, 1)]);
+            assert!(ledger.advance_replay(first.clone()).await.unwrap().is_none(), "it was taken");
+
+            let ledger = reopen(&folder, ledger).await;
+            assert!(ledger.advance_replay(first).await.unwrap().is_none(), "it is still taken");
+            let running = ledger.running_replays().await.unwrap();
+            assert_eq!((running.len(), running[0].made, running[0].position.event), (1, 2, EventSeq(2)));
+            let second = step(&ledger, &running[0], 3, plan).await;
+            // The fifth is not fanned out, and so is no past event.
+            assert_eq!(second.deliveries.len(), 2);
+            assert_eq!(ledger.advance_replay(second).await.unwrap().unwrap().made, 2);
+            let tenant: TenantId = TENANT.parse().unwrap();
+            let ended = ledger.replay(&tenant, record.replay.id).await.unwrap().unwrap();
+            assert_eq!((ended.state, ended.made, ended.ended_at), (ReplayState::Done, 4, Some(NOW)));
+            assert!(ledger.running_replays().await.unwrap().is_empty());
+            assert_eq!(ledger.backlog(&tenant), 8);
+
+            let again = begin(&ledger, 2).await;
+            let made = ledger.advance_replay(step(&ledger, &again, 9, plan).await).await.unwrap().unwrap();
+            assert!(made.due.iter().all(|due| due.id.run == 2), "each replay is a run of its own");
+        });
+    }
+
+    #[test]
+    fn an_unknown_plan_leaves_the_replay_where_it_was_and_a_lost_event_makes_none() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            ledger.fan_out(FanOut { through: EventSeq(1), deliveries: vec![] }).await.unwrap();
+            let record = begin(&ledger, 1).await;
+            let unknown = step(&ledger, &record, 1, Digest([7; 32])).await;
+            assert!(matches!(ledger.advance_replay(unknown).await, Err(Error::UnknownPlan(_))));
+            let mut gone = step(&ledger, &record, 2, plan).await;
+            gone.deliveries.push(new_delivery(9, 1, plan));
+            gone.passed_over = 1;
+            // An event that no subscription matched at the time starts at run 1 too: 0 is the fan-out's.
+            let made = ledger.advance_replay(gone).await.unwrap().unwrap();
+            assert_eq!(made.due.iter().map(|due| due.id.run).collect::<Vec<_>>(), [1]);
+            let ended = ledger.replay(&TENANT.parse().unwrap(), record.replay.id).await.unwrap().unwrap();
+            assert_eq!((ended.made, ended.passed_over), (1, 1));
+        });
+    }
+
+    #[test]
+    fn only_so_many_run_and_only_so_many_are_kept() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            with_tenant(&ledger).await;
+            let tenant: TenantId = TENANT.parse().unwrap();
+            let stranger: TenantId = "another".parse().unwrap();
+            begin(&ledger, 1).await;
+            begin(&ledger, 2).await;
+            assert!(ledger.begin_replay(replay(3), RUNNING_MAX).await.unwrap().is_none(), "two run");
+            let cancel = async |whose: &TenantId, number| {
+                let id = replay(number).id;
+                ledger.cancel_replay(whose, id, "enough".into(), NOW.plus_millis(5)).await.unwrap()
+            };
+            assert!(cancel(&stranger, 1).await.is_none(), "it is not theirs");
+            for _ in 0..2 {
+                let cancelled = cancel(&tenant, 1).await.unwrap();
+                let expected = (ReplayState::Cancelled, Some(NOW.plus_millis(5)), Some("enough".to_owned()));
+                assert_eq!((cancelled.state, cancelled.ended_at, cancelled.reason), expected);
+            }
+            let after = ledger.replay(&tenant, replay(1).id).await.unwrap().unwrap();
+            assert!(ledger.advance_replay(step(&ledger, &after, 9, Digest([7; 32])).await).await.unwrap().is_none());
+
+            for number in 3..(REPLAYS_KEPT_MAX as u128 + 20) {
+                begin(&ledger, number).await;
+                cancel(&tenant, number).await;
+            }
+            let listed = ledger.replays(&tenant).await.unwrap();
+            // Those that ended, and the one that runs since before.
+            assert_eq!(listed.len(), REPLAYS_KEPT_MAX + 1);
+            assert!(listed.is_sorted_by(|newer, older| newer.replay.id > older.replay.id));
+            assert!(ledger.replays(&stranger).await.unwrap().is_empty());
+            ledger.remove_tenant(&tenant, Expected::Any).await.unwrap();
+            assert!(ledger.replays(&tenant).await.unwrap().is_empty(), "a removed tenant leaves nothing");
+            let refused = ledger.begin_replay(replay(1), RUNNING_MAX).await;
+            assert!(matches!(refused, Err(Error::NoTenant(_))));
+        });
+    }
+}

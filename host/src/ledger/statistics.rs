@@ -1,0 +1,310 @@
+//! Statistics: what the attempts and settlements of each minute and each hour came to, by subscription. Gathered while a
+//! batch runs and written once at its end: one row for each subscription, minute and hour in it.
+//!
+//! Minutes answer for the last hour and are kept for [`MINUTES_KEPT_MS`]; hours are kept for
+//! [`super::Options::statistics_retention_ms`].
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::columns::Json;
+use super::{Error, Ledger};
+use crate::domain::id::{SubscriptionId, TenantId};
+use crate::domain::statistics::{HOUR_MS, MINUTE_MS, Statistics, Window};
+use crate::domain::time::Timestamp;
+
+/// How long the counts of minutes are kept, in milliseconds.
+pub const MINUTES_KEPT_MS: i64 = 2 * HOUR_MS;
+/// Rows that retention deletes between two commits.
+const CHUNK_ROWS: i64 = 2_000;
+
+/// What a batch counted: by subscription and by the minute it was in.
+#[derive(Default)]
+pub(super) struct Gathered(HashMap<(TenantId, SubscriptionId, Timestamp), Statistics>);
+
+impl Gathered {
+    /// The counts of the minute that `at` is in.
+    pub(super) fn of(&mut self, tenant: &TenantId, subscription: SubscriptionId, at: Timestamp) -> &mut Statistics {
+        self.0.entry((tenant.clone(), subscription, begin_of(at, MINUTE_MS))).or_default()
+    }
+
+    /// Takes over what another request counted.
+    pub(super) fn absorb(&mut self, other: Self) {
+        for (key, counted) in other.0 {
+            self.0.entry(key).or_default().merge(&counted);
+        }
+    }
+
+    /// Adds what was counted to the rows.
+    pub(super) fn store(&self, conn: &Connection) -> Result<(), Error> {
+        let mut hours: HashMap<(&TenantId, SubscriptionId, Timestamp), Statistics> = HashMap::new();
+        for ((tenant, subscription, minute), counted) in &self.0 {
+            add(conn, tenant, *subscription, MINUTE_MS, *minute, counted)?;
+            hours.entry((tenant, *subscription, begin_of(*minute, HOUR_MS))).or_default().merge(counted);
+        }
+        for ((tenant, subscription, hour), counted) in &hours {
+            add(conn, tenant, *subscription, HOUR_MS, *hour, counted)?;
+        }
+        Ok(())
+    }
+}
+
+/// The begin of the bucket that an instant is in.
+fn begin_of(at: Timestamp, bucket_ms: i64) -> Timestamp {
+    Timestamp::from_millis(at.as_millis().div_euclid(bucket_ms).saturating_mul(bucket_ms))
+}
+
+fn add(
+    conn: &Connection,
+    tenant: &TenantId,
+    subscription: SubscriptionId,
+    bucket_ms: i64,
+    at: Timestamp,
+    counted: &Statistics,
+) -> Result<(), Error> {
+    let before = conn
+        .prepare_cached(
+            "SELECT doc FROM statistic WHERE tenant = ?1 AND subscription = ?2 AND bucket_ms = ?3 AND at = ?4",
+        )?
+        .query_row(params![tenant, subscription, bucket_ms, at], |row| row.get::<_, Json<Statistics>>(0))
+        .optional()?;
+    let mut sum = before.map(|Json(before)| before).unwrap_or_default();
+    sum.merge(counted);
+    conn.prepare_cached(
+        "INSERT INTO statistic (tenant, subscription, bucket_ms, at, doc) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET doc = ?5",
+    )?
+    .execute(params![tenant, subscription, bucket_ms, at, Json(sum)])?;
+    Ok(())
+}
+
+/// The counts of some time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// From when on: the begin of a bucket, so that it may be more than was asked for by part of one.
+    pub since: Timestamp,
+    /// What was counted.
+    pub statistics: Statistics,
+}
+
+impl Ledger {
+    /// What the deliveries of the tenant, or of one of its subscriptions, came to in the window that ends `now`.
+    pub async fn statistics(
+        &self,
+        tenant: &TenantId,
+        subscription: Option<SubscriptionId>,
+        window: Window,
+        now: Timestamp,
+    ) -> Result<Counted, Error> {
+        let tenant = tenant.clone();
+        let bucket_ms = window.bucket_ms();
+        let since = begin_of(now.plus_millis(-window.ms()), bucket_ms);
+        self.history_readers()
+            .read(move |conn| {
+                // A tenant's subscriptions are found one by one, so that each is a range of the key.
+                let of = match subscription {
+                    Some(one) => vec![one],
+                    None => subscriptions(conn, &tenant)?,
+                };
+                let mut statistics = Statistics::default();
+                for subscription in of {
+                    let mut statement = conn.prepare_cached(
+                        "SELECT doc FROM statistic
+                         WHERE tenant = ?1 AND subscription = ?2 AND bucket_ms = ?3 AND at >= ?4 AND at <= ?5",
+                    )?;
+                    let mut rows = statement.query(params![tenant, subscription, bucket_ms, since, now])?;
+                    while let Some(row) = rows.next()? {
+                        statistics.merge(&row.get::<_, Json<Statistics>>(0)?.0);
+                    }
+                }
+                Ok(Counted { since, statistics })
+            })
+            .await
+    }
+
+    /// When the first of the due deliveries of the tenant, or of one of its subscriptions, is due or was; none where
+    /// none is.
+    pub async fn oldest_due(
+        &self,
+        tenant: &TenantId,
+        subscription: Option<SubscriptionId>,
+    ) -> Result<Option<Timestamp>, Error> {
+        let tenant = tenant.clone();
+        self.history_readers()
+            .read(move |conn| {
+                Ok(conn
+                    .prepare_cached(
+                        "SELECT min((SELECT min(d.due_at) FROM delivery d
+                             WHERE d.subscription = t.subscription AND d.state = 0))
+                         FROM tally t WHERE t.tenant = ?1 AND (?2 IS NULL OR t.subscription = ?2) AND t.due > 0",
+                    )?
+                    .query_row(params![tenant, subscription], |row| row.get(0))?)
+            })
+            .await
+    }
+
+    /// Deletes the counts that are past their time, in chunks.
+    pub(super) async fn retain_statistics(&self, now: Timestamp) -> Result<(), Error> {
+        let hours_ms = self.options().statistics_retention_ms.max(0);
+        for (bucket_ms, kept_ms) in [(MINUTE_MS, MINUTES_KEPT_MS), (HOUR_MS, hours_ms)] {
+            // A bucket is past its time when all of it is.
+            let before = now.plus_millis(-kept_ms - bucket_ms);
+            while self.queue().write(move |batch| delete_past(batch.conn, bucket_ms, before)).await? {}
+        }
+        Ok(())
+    }
+}
+
+/// Every subscription of the tenant that has counts: from one to the next by the key, whatever lies between.
+fn subscriptions(conn: &Connection, tenant: &TenantId) -> Result<Vec<SubscriptionId>, Error> {
+    let mut found: Vec<SubscriptionId> = Vec::new();
+    let mut statement = conn.prepare_cached(
+        "SELECT subscription FROM statistic WHERE tenant = ?1 AND subscription > ?2 ORDER BY subscription LIMIT 1",
+    )?;
+    loop {
+        let after = found.last().map_or_else(Vec::new, |last| last.to_bytes().to_vec());
+        match statement.query_row(params![tenant, after], |row| row.get(0)).optional()? {
+            Some(next) => found.push(next),
+            None => return Ok(found),
+        }
+    }
+}
+
+/// Deletes a chunk; tells whether there may be more.
+fn delete_past(conn: &Connection, bucket_ms: i64, before: Timestamp) -> Result<bool, Error> {
+    let deleted = conn
+        .prepare_cached(
+            "DELETE FROM statistic WHERE (tenant, subscription, bucket_ms, at) IN (
+                 SELECT tenant, subscription, bucket_ms, at FROM statistic
+                 WHERE bucket_ms = ?1 AND at < ?2 LIMIT ?3)",
+        )?
+        .execute(params![bucket_ms, before, CHUNK_ROWS])?;
+    Ok(deleted as i64 == CHUNK_ROWS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{
+        NOW, TENANT, attempt, block_on, due_one, new_delivery, open, reopen, subscription, with_events,
+    };
+    use super::super::{Expected, FanOut};
+    use super::*;
+    use crate::domain::delivery::{Redrive, Settlement, State, Step};
+    use crate::domain::event::EventSeq;
+
+    fn tenant() -> TenantId {
+        TENANT.parse().unwrap()
+    }
+
+    async fn counted(ledger: &Ledger, window: Window, now: Timestamp) -> Statistics {
+        ledger.statistics(&tenant(), None, window, now).await.unwrap().statistics
+    }
+
+    async fn rows(ledger: &Ledger) -> i64 {
+        ledger
+            .readers()
+            .read(|conn| Ok(conn.query_row("SELECT count(*) FROM statistic", [], |row| row.get(0))?))
+            .await
+            .unwrap()
+    }
+
+    #[test]
+    fn every_attempt_and_every_end_is_counted_once() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let due = due_one(&ledger).await;
+            let settle = async |ledger: &Ledger, step: Step| {
+                for _ in 0..2 {
+                    let at = NOW.plus_millis(90);
+                    ledger.settle(Settlement { delivery: due.seq, at, step: step.clone() }).await.unwrap();
+                }
+            };
+            settle(&ledger, Step::Retry { attempt: attempt(1, 500), due_at: NOW }).await;
+            settle(&ledger, Step::Dead { attempt: Some(attempt(2, 404)), reason: "gave up".into() }).await;
+            ledger.redrive(&tenant(), due.id, Redrive::Again, NOW).await.unwrap();
+            let ledger = reopen(&folder, ledger).await;
+            settle(&ledger, Step::Delivered { attempt: attempt(3, 200) }).await;
+
+            for window in [Window::Hour, Window::Day, Window::Week] {
+                let counted = counted(&ledger, window, NOW.plus_millis(1_000)).await;
+                assert_eq!((counted.attempts(), counted.succeeded), (3, 1), "{window:?}");
+                assert_eq!((counted.failed["5xx"], counted.failed["4xx"]), (1, 1));
+                assert_eq!((counted.rested_as(State::Dead), counted.rested_as(State::Delivered)), (1, 1));
+                assert_eq!((counted.attempt_us.total(), counted.attempt_us.percentile(50)), (3, Some(1_471)));
+                assert_eq!(counted.accepted_to_delivered_ms.percentile(99), Some(91), "90 ms, read back in its step");
+            }
+            let other = ledger.statistics(&"another".parse().unwrap(), None, Window::Week, NOW).await.unwrap();
+            assert_eq!(other.statistics, Statistics::default());
+            let other = ledger.statistics(&tenant(), Some(subscription(2)), Window::Week, NOW).await.unwrap();
+            assert_eq!(other.statistics, Statistics::default());
+        });
+    }
+
+    #[test]
+    fn a_batch_writes_a_row_for_each_subscription_and_bucket() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let deliveries = (0..200_u32).map(|n| {
+                let mut new = new_delivery(1, u128::from(n % 2), plan);
+                new.id.run = n / 2;
+                new
+            });
+            let fan_out = FanOut { through: EventSeq(1), deliveries: deliveries.collect() };
+            let made = ledger.fan_out(fan_out).await.unwrap();
+            // Together, so that they share batches.
+            let settling = made.iter().map(|due| {
+                let step = Step::Delivered { attempt: attempt(1, 200) };
+                ledger.settle(Settlement { delivery: due.seq, at: NOW, step })
+            });
+            futures_util::future::try_join_all(settling).await.unwrap();
+            assert_eq!(rows(&ledger).await, 4, "two subscriptions, a minute and an hour each");
+            let counted = counted(&ledger, Window::Hour, NOW).await;
+            assert_eq!((counted.succeeded, counted.rested_as(State::Delivered)), (200, 200));
+            assert_eq!(counted.accepted_to_delivered_ms.total(), 2, "the others are replays");
+        });
+    }
+
+    #[test]
+    fn windows_look_back_and_retention_forgets() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let deliveries = (1..=3).map(|n| new_delivery(1, n, plan)).collect();
+            let made = ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
+            let now = NOW.plus_millis(8 * 24 * HOUR_MS);
+            for (due, hours) in made.iter().zip([8 * 24 - 3, 20, 0]) {
+                let at = now.plus_millis(-hours * HOUR_MS);
+                let step = Step::Dropped { runs: vec![], reason: "not wanted".into() };
+                ledger.settle(Settlement { delivery: due.seq, at, step }).await.unwrap();
+            }
+            let dropped = async |window: Window| counted(&ledger, window, now).await.rested_as(State::Dropped);
+            assert_eq!((dropped(Window::Hour).await, dropped(Window::Day).await), (1, 2));
+            assert_eq!((dropped(Window::Week).await, rows(&ledger).await), (2, 6));
+            let oldest = ledger.oldest_due(&tenant(), None).await.unwrap();
+            assert_eq!(oldest, None, "nothing is due");
+
+            ledger.retain_statistics(now).await.unwrap();
+            // Two hours, and the minute that is young enough.
+            assert_eq!((dropped(Window::Week).await, rows(&ledger).await), (2, 3));
+            ledger.remove_tenant(&tenant(), Expected::Any).await.unwrap();
+            assert_eq!(rows(&ledger).await, 0, "a removed tenant leaves nothing");
+        });
+    }
+
+    #[test]
+    fn the_oldest_due_is_that_of_the_subscription_or_of_all() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let mut deliveries = vec![new_delivery(1, 1, plan), new_delivery(1, 2, plan)];
+            deliveries[1].due_at = NOW.plus_millis(-5);
+            ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
+            let oldest = async |of| ledger.oldest_due(&tenant(), of).await.unwrap();
+            assert_eq!(oldest(Some(subscription(1))).await, Some(NOW));
+            assert_eq!(oldest(None).await, Some(NOW.plus_millis(-5)));
+            assert_eq!(oldest(Some(subscription(9))).await, None);
+        });
+    }
+}

@@ -1,0 +1,267 @@
+//! Loop D: replays. Makes new runs of past events for one subscription, through its chain as it is now, at the rate that
+//! was asked for. What it has made and how far it has come are one transaction of the ledger, so a crash or a restart
+//! goes on where it was and makes nothing twice.
+
+use std::time::Duration;
+
+use metrics::counter;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::domain::event::EventRecord;
+use crate::domain::id::ReplayId;
+use crate::domain::replay::{Replay, ReplayPlace, ReplayRecord};
+use crate::domain::subscription::Subscription;
+use crate::domain::time::Timestamp;
+use crate::ledger::{self, ReplayStep};
+use crate::telemetry::metric;
+
+use super::Pipeline;
+use super::dispatcher;
+use super::fanout::{any_of_types, wants};
+use super::plan::Pinned;
+
+/// Events that one step looks at, at the most.
+pub const EVENTS_PER_STEP: usize = 500;
+/// Events read beyond those that a step may make something of, where most of them are wanted.
+const EVENTS_BEYOND: usize = 20;
+/// How long a step's deliveries are worth at the replay's rate, in milliseconds: so many come at once.
+const STEP_MS: i64 = 100;
+/// Of a tenant's `backlog_deliveries_max`, what its replays fill; the rest is left to its events, which would be answered 429
+/// otherwise.
+pub const BACKLOG_PERCENT_MAX: u64 = 80;
+/// Wait before looking at a full backlog again, in milliseconds.
+const BACKLOG_WAIT_MS: i64 = 500;
+/// Wait before trying again after the ledger failed, in milliseconds.
+const RETRY_MS: i64 = 1_000;
+/// Longest sleep of the loop while a replay runs, in milliseconds: an upper bound on how late a clock set forward is noticed.
+const SLEEP_MS_MAX: i64 = 1_000;
+
+/// A replay that runs, as this loop knows it.
+struct Running {
+    record: ReplayRecord,
+    pace: Pace,
+    /// When it may go on.
+    next: Timestamp,
+    /// The last step found fewer events than it might have made something of: few are wanted.
+    is_sparse: bool,
+}
+
+/// How a step ended.
+enum Stepped {
+    /// It goes on then.
+    Next(Timestamp),
+    /// It runs no more, or somebody else has moved it.
+    Ended,
+}
+
+/// Runs until `stop`.
+pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: CancellationToken) {
+    let mut changed = pipeline.ledger.replays_changed();
+    let mut pinned = Pinned::default();
+    let mut running: Vec<Running> = Vec::new();
+    let mut known = false;
+    loop {
+        if !known {
+            match pipeline.ledger.running_replays().await {
+                Ok(records) => {
+                    running = take_over(running, records);
+                    known = true;
+                }
+                Err(error) => error!(%error, "the replays cannot be read; it is tried again"),
+            }
+        }
+        for replay in &mut running {
+            if stop.is_cancelled() {
+                return;
+            }
+            let now = pipeline.clock.now();
+            // Further ahead than a step is worth, the clock was set back meanwhile.
+            if replay.next > now && replay.next.since(now) <= SLEEP_MS_MAX.max(RETRY_MS) {
+                continue;
+            }
+            match pipeline.step(replay, &mut pinned, &dispatcher, now).await {
+                Ok(Stepped::Next(at)) => replay.next = at,
+                Ok(Stepped::Ended) => known = false,
+                Err(error) => {
+                    if matches!(error, ledger::Error::UnknownPlan(_)) {
+                        // Retention swept it between pinning and now.
+                        pinned.forget();
+                    }
+                    error!(replay = %replay.record.replay.id, %error, "a replay cannot go on; it is tried again");
+                    replay.next = now.plus_millis(RETRY_MS);
+                    known = false;
+                }
+            }
+        }
+        let now = pipeline.clock.now();
+        let next = running.iter().map(|replay| replay.next.since(now).clamp(0, SLEEP_MS_MAX)).min();
+        let wait = match next {
+            Some(wait_ms) => Duration::from_millis(wait_ms.unsigned_abs()),
+            None if known => Duration::MAX,
+            None => Duration::from_millis(RETRY_MS.unsigned_abs()),
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = changed.changed() => known = false,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// The replays that run by now, with the paces of those that ran before.
+fn take_over(before: Vec<Running>, records: Vec<ReplayRecord>) -> Vec<Running> {
+    let went_on = |id: ReplayId| before.iter().find(|known| known.record.replay.id == id);
+    let begins = Timestamp::from_millis(i64::MIN);
+    records
+        .into_iter()
+        .map(|record| {
+            let next = went_on(record.replay.id).map_or(begins, |known| known.next);
+            Running { pace: Pace { per_second: record.replay.per_second }, record, next, is_sparse: false }
+        })
+        .collect()
+}
+
+impl Pipeline {
+    async fn step(
+        &self,
+        running: &mut Running,
+        pinned: &mut Pinned,
+        dispatcher: &dispatcher::Handle,
+        now: Timestamp,
+    ) -> Result<Stepped, ledger::Error> {
+        let record = &running.record;
+        let replay = &record.replay;
+        let snapshot = self.ledger.snapshot();
+        // Removed with its tenant.
+        let Some(view) = snapshot.tenant(&replay.tenant) else { return Ok(Stepped::Ended) };
+        let Some(subscription) = view.subscriptions.get(&replay.subscription).map(|entry| &entry.value) else {
+            let reason = "its subscription was removed".to_owned();
+            self.ledger.cancel_replay(&replay.tenant, replay.id, reason, now).await?;
+            return Ok(Stepped::Ended);
+        };
+        let room = self.room_for_replays(&replay.tenant);
+        if room == 0 {
+            return Ok(Stepped::Next(now.plus_millis(BACKLOG_WAIT_MS)));
+        }
+        let most = running.pace.at_once().min(usize::try_from(room).unwrap_or(usize::MAX));
+        let wanted = if running.is_sparse { EVENTS_PER_STEP } else { most.saturating_add(EVENTS_BEYOND) };
+        let limit = wanted.min(EVENTS_PER_STEP);
+        let events = self.ledger.replay_events(record, record.position, limit).await?;
+        pinned.at(snapshot.revision);
+        let mut step = ReplayStep {
+            id: replay.id,
+            from: record.position,
+            to: record.position,
+            deliveries: Vec::new(),
+            passed_over: 0,
+            done: events.len() < limit,
+        };
+        for event in &events {
+            if step.deliveries.len() >= most {
+                step.done = false;
+                break;
+            }
+            // Matching lets others go on.
+            tokio::task::yield_now().await;
+            step.to = ReplayPlace { at: event.accepted_at, event: event.seq };
+            if is_wanted(replay, subscription, event) {
+                step.deliveries.push(pinned.delivery(self, subscription, view, event.into(), now).await?);
+            } else {
+                step.passed_over += 1;
+            }
+        }
+        let (to, done, passed_over) = (step.to, step.done, step.passed_over);
+        let Some(advanced) = self.ledger.advance_replay(step).await? else { return Ok(Stepped::Ended) };
+        counter!(metric::REPLAYED, "tenant" => replay.tenant.to_string()).increment(advanced.made);
+        dispatcher.due(advanced.due).await;
+        if done {
+            let made = record.made + advanced.made;
+            info!(tenant = %replay.tenant, replay = %replay.id, made, "a replay is done");
+            return Ok(Stepped::Ended);
+        }
+        let count = usize::try_from(advanced.made).unwrap_or(usize::MAX);
+        running.is_sparse = count < most;
+        running.record.position = to;
+        running.record.made += advanced.made;
+        running.record.passed_over += passed_over;
+        Ok(Stepped::Next(running.pace.next(count, now)))
+    }
+
+    /// Deliveries that replays of the tenant may add to its backlog now.
+    fn room_for_replays(&self, tenant: &crate::domain::id::TenantId) -> u64 {
+        let quota = self.quota_of(tenant).backlog_deliveries_max;
+        // Of a very small quota one is left.
+        let share = (quota.saturating_mul(BACKLOG_PERCENT_MAX) / 100).max(1);
+        share.saturating_sub(self.ledger.backlog(tenant))
+    }
+}
+
+/// Whether a replay makes a delivery of an event: both who asked and the subscription want it.
+fn is_wanted(replay: &Replay, subscription: &Subscription, event: &EventRecord) -> bool {
+    (replay.events.is_empty() || any_of_types(&replay.events, &event.types))
+        && replay.source.as_ref().is_none_or(|source| *source == event.source)
+        && replay.subject.as_ref().is_none_or(|subject| event.subject.as_ref() == Some(subject))
+        && wants(subscription, &event.source, &event.types)
+}
+
+/// The rate of a replay: after a step it waits as long as its deliveries are worth, so that no stretch of time has more than
+/// the rate allows and one step. What is not used is not saved up.
+struct Pace {
+    per_second: u32,
+}
+
+impl Pace {
+    /// Deliveries of one step at the most.
+    fn at_once(&self) -> usize {
+        let worth = i64::from(self.per_second) * STEP_MS / 1_000;
+        usize::try_from(worth.max(1)).unwrap_or(1)
+    }
+
+    /// When the step after one of `count` deliveries may be taken.
+    fn next(&self, count: usize, now: Timestamp) -> Timestamp {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let per_second = i64::from(self.per_second.max(1));
+        let wait_ms = count.saturating_mul(1_000).saturating_add(per_second - 1) / per_second;
+        now.plus_millis(wait_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Steps at every instant that the pace allows, for ten seconds: when how many were made.
+    fn made(per_second: u32) -> Vec<(i64, usize)> {
+        let pace = Pace { per_second };
+        let mut now = Timestamp::from_millis(0);
+        let mut made = Vec::new();
+        while now.as_millis() < 10_000 {
+            let count = pace.at_once();
+            made.push((now.as_millis(), count));
+            now = pace.next(count, now);
+        }
+        made
+    }
+
+    #[test]
+    fn no_time_has_more_than_the_rate_and_one_step() {
+        for per_second in [1, 2, 3, 7, 9, 10, 11, 64, 999, 1_000, 10_000] {
+            let (made, step) = (made(per_second), Pace { per_second }.at_once());
+            for (begin, _) in &made {
+                let second = made.iter().filter(|(at, _)| (*begin..*begin + 1_000).contains(at));
+                let count: usize = second.map(|(_, count)| count).sum();
+                assert!(count <= per_second as usize + step, "{count} in a second of {per_second}");
+            }
+            let all: usize = made.iter().map(|(_, count)| count).sum();
+            let asked = 10 * per_second as usize;
+            assert!((asked * 9 / 10..=asked + step).contains(&all), "{all} in ten seconds of {per_second}");
+        }
+    }
+
+    #[test]
+    fn what_makes_nothing_goes_on_at_once() {
+        let now = Timestamp::from_millis(7);
+        assert_eq!(Pace { per_second: 10 }.next(0, now), now);
+    }
+}

@@ -1,0 +1,159 @@
+//! Many deliveries that wait for a person: redriven together, by what they have in common or by name.
+
+use std::collections::BTreeMap;
+
+use http::Method;
+use serde_json::{Value, json};
+use setgate_tests::{Answer, Host, Receiver, Reply, Seed, Source, Subscription, Tenant, event, until};
+
+async fn redrive(tenant: &Tenant, body: Value) -> Answer {
+    tenant.client.post(&tenant.path("/deliveries/redrive"), &body).await
+}
+
+/// Sends so many events at once, and gives their deliveries' ids.
+async fn send(source: &Source, subscription: &Subscription, count: usize) -> Vec<String> {
+    let sending: Vec<_> = (0..count)
+        .map(|number| {
+            let source = source.clone();
+            tokio::spawn(async move { source.accept(event::set(&format!("e{number}"))).await })
+        })
+        .collect();
+    let mut ids = Vec::with_capacity(count);
+    for accepted in sending {
+        ids.push(subscription.delivery_of(&accepted.await.expect("it is accepted")));
+    }
+    ids
+}
+
+/// Waits until so many of the subscription's deliveries are in a state.
+async fn counted(tenant: &Tenant, state: &str, count: usize) {
+    until(&format!("{count} deliveries are {state}"), async || {
+        let statistics = tenant.get("/statistics").await;
+        let now = if state == "delivered" { &statistics["deliveries"] } else { &statistics["now"] };
+        (now[state] == count).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn five_hundred_dead_letters_are_sent_again_in_parts() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    receiver.otherwise(Reply::status(400));
+    let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
+    let ids = send(&source, &subscription, 500).await;
+    counted(&acme, "dead", 500).await;
+    receiver.otherwise(Reply::status(204));
+
+    let mut asked = json!({"filter": {"state": "dead", "subscription": subscription.id}, "limit": 220});
+    let mut answers = Vec::new();
+    loop {
+        let said = redrive(&acme, asked.clone()).await.expect(200).json();
+        asked["cursor"] = said["next"].clone();
+        answers.push(said);
+        if asked["cursor"].is_null() {
+            break;
+        }
+    }
+    let matched: Vec<_> = answers.iter().map(|said| said["matched"].as_u64().unwrap()).collect();
+    assert_eq!(matched, [220, 220, 60], "each request keeps to its limit and says where to go on: {answers:?}");
+    assert!(answers.iter().all(|said| said["redriven"] == said["matched"]), "each is redriven: {answers:?}");
+
+    counted(&acme, "delivered", 500).await;
+    let mut copies: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for received in receiver.all() {
+        copies.entry(received.id().to_owned()).or_default().push(received.body);
+    }
+    assert_eq!(copies.len(), 500, "under the same ids");
+    for id in &ids {
+        let bodies = &copies[id];
+        assert!(bodies.len() == 2 && bodies[0] == bodies[1], "{id} was sent twice, with the same bytes");
+    }
+    let again = redrive(&acme, json!({"filter": {"state": "dead"}})).await.expect(200).json();
+    assert_eq!(again, json!({"matched": 0, "redriven": 0, "skipped": 0, "next": null}), "there is nothing left to do");
+}
+
+#[tokio::test]
+async fn what_a_filter_holds_runs_the_chain_as_it_is_now() {
+    let host = Host::start().await;
+    let acme = host.tenant_with("acme", json!({"quota": {"filter_faults_max": 0}})).await;
+    let source = acme.source("idp", Seed::Set).await;
+    acme.upload("gate", setgate_tests::place::filter("redact-claims")).await.expect(201);
+    let receiver = Receiver::start().await;
+    // Without its salt it fails on every event.
+    let chain = json!([{"filter": "gate", "grants": ["config"]}]);
+    let subscription = acme.subscribe(&receiver).chain(chain).create().await;
+    let ids = send(&source, &subscription, 30).await;
+    counted(&acme, "held", 30).await;
+
+    let chain = json!([{"filter": "gate", "grants": ["config"], "secrets": {"salt": "pepper"}}]);
+    let mended = json!({"endpoint": {"url": receiver.url()}, "chain": chain}).to_string();
+    let headers = [("content-type", "application/json")];
+    acme.client.send(Method::PUT, &subscription.path(""), &headers, mended).await.expect(200);
+    let other = json!({"filter": {"state": "held", "filter": "another"}});
+    assert_eq!(redrive(&acme, other).await.expect(200).json()["matched"], 0, "no other filter holds any");
+    let listed = acme.deliveries("state=held&filter=gate").await;
+    assert_eq!(listed.len(), 30, "the history is asked the same way");
+    let said = redrive(&acme, json!({"action": "again", "filter": {"state": "held", "filter": "gate"}})).await;
+    assert_eq!(said.expect(200).json(), json!({"matched": 30, "redriven": 30, "skipped": 0, "next": null}));
+
+    counted(&acme, "delivered", 30).await;
+    for id in &ids {
+        let delivery = acme.delivery(id).await;
+        assert_eq!(delivery["runs"][0]["verdict"], "patch", "the chain as it is now ran: {delivery}");
+    }
+    assert!(receiver.all().iter().all(|one| one.text().contains("hmac:")), "what arrives is redacted");
+}
+
+#[tokio::test]
+async fn deliveries_are_named_and_a_strangers_are_left_alone() {
+    let host = Host::start().await;
+    let (acme, other) = (host.tenant("acme").await, host.tenant("other").await);
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    receiver.otherwise(Reply::status(400));
+    let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
+    let ids = send(&source, &subscription, 3).await;
+    counted(&acme, "dead", 3).await;
+
+    let theirs = redrive(&other, json!({"action": "discard", "ids": ids})).await.expect(200).json();
+    assert_eq!(theirs, json!({"matched": 3, "redriven": 0, "skipped": 3, "next": null}), "they are not theirs");
+    // Named twice is named once; `release` is for what is held.
+    let said = redrive(&acme, json!({"action": "release", "ids": [ids[0], ids[0]]})).await.expect(200).json();
+    assert_eq!((&said["matched"], &said["skipped"]), (&json!(1), &json!(1)), "{said}");
+    let said = redrive(&acme, json!({"action": "discard", "ids": ids[..2]})).await.expect(200).json();
+    assert_eq!(said["redriven"], 2, "{said}");
+    for (id, state) in ids.iter().zip(["dropped", "dropped", "dead"]) {
+        assert_eq!(acme.delivery(id).await["state"], state, "just those that were named");
+    }
+    assert_eq!(receiver.count(), 3, "nothing was sent again");
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_meant_is_refused_with_what_to_do() {
+    let host = Host::with().config("[history]\nredrive_deliveries_max = 50").start().await;
+    let acme = host.tenant("acme").await;
+    let id = "dlv_01JZC5ZVFY0000000000000001_01JZC5ZVFY0000000000000002_0";
+    let many: Vec<_> = (0..1_001).map(|run| format!("{}{run}", &id[..id.len() - 1])).collect();
+    let dead = json!({"state": "dead"});
+    for (what, body, code, named) in [
+        ("neither", json!({}), "invalid_field", "filter"),
+        ("both", json!({"filter": dead, "ids": [id]}), "invalid_field", "filter"),
+        ("too many ids", json!({"ids": many}), "invalid_field", "1000"),
+        ("more than the host allows", json!({"filter": dead, "limit": 51}), "invalid_field", "redrive_deliveries_max"),
+        ("none at all", json!({"filter": dead, "limit": 0}), "invalid_field", "limit"),
+        ("a release of the dead", json!({"action": "release", "filter": dead}), "invalid_field", "again"),
+        ("ids in pages", json!({"ids": [id], "limit": 1}), "invalid_field", "ids"),
+        ("a cursor of nobody", json!({"filter": dead, "cursor": "x"}), "bad_cursor", "cursor"),
+        ("a state that does not wait", json!({"filter": {"state": "delivered"}}), "invalid_body", "held"),
+    ] {
+        let answer = redrive(&acme, body).await;
+        let status = if code == "invalid_field" { 422 } else { 400 };
+        assert_eq!(answer.not_the_problem(status, code), None, "{what}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains(named), "{what}: {}", answer.text());
+    }
+    let said = redrive(&acme, json!({"filter": dead})).await.expect(200).json();
+    assert_eq!(said["matched"], 0, "without a limit, the host's own holds: {said}");
+}
