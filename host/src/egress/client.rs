@@ -113,7 +113,7 @@ impl Egress {
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Outcome, Failure> {
         let response = self.client.request(request).await.map_err(|error| Failure::of(&error))?;
         let (bytes_max, bytes_kept) = (self.options.response_bytes_max, self.options.response_bytes_kept);
-        let read = response::read(response, bytes_max, bytes_kept, self.clock.now()).await;
+        let read = response::read(response, bytes_max, bytes_kept, self.clock.wall()).await;
         read.map_err(|error| Failure::of(&error))
     }
 }
