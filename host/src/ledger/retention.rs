@@ -494,9 +494,9 @@ mod tests {
             let step = Step::Delivered { attempt: attempt(1, 200) };
             ledger.settle(Settlement { delivery: due.seq, at: NOW.plus_millis(n.cast_signed()), step }).await.unwrap();
         }
-        // The size is looked at now and then only.
-        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
-        ledger.meta_put("measured", b"now").await.unwrap();
+        // The writer looks at the size now and then only.
+        let used = ledger.queue().write(|batch| used_bytes(batch.conn)).await.unwrap();
+        ledger.shared().space.ledger_has(used);
         (folder, ledger)
     }
 
