@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sound_file_is_found_sound_and_a_look_without_time_says_so() {
+    fn a_sound_file_is_found_sound() {
         block_on(async {
             let (_folder, ledger) = open();
             with_events(&ledger, 3).await;
