@@ -35,6 +35,10 @@ const SERIES_IDLE_S: u64 = 3_600;
 const SERIES_UPKEEP_EVERY_S: u64 = 5;
 /// Rounds of upkeep after which idle series are let go of, also where nobody asks for `/metrics`.
 const SERIES_UPKEEPS_PER_SWEEP: u32 = 120;
+/// Least time between two rounds of retention that counts as one in which the host did not live.
+const GAP_MS_MIN: i64 = 3_600_000;
+/// Time between two rounds of retention while the ledger or the disk fills up.
+const PRESSED_EVERY: Duration = Duration::from_secs(5);
 /// Label under which the key that authenticates compiled filters is derived from the master key.
 const ARTEFACT_KEY: &str = "compiled filters";
 
@@ -68,7 +72,7 @@ pub async fn start_with(
     // First come, first kept: a second host in one process (tests) shares the recorder.
     let recorded = metrics_handle();
     let metrics = Arc::new(move || recorded.render());
-    let clock = Clock::system();
+    let clock = Clock::settling(Duration::from_secs(config.data.clock_settle_s));
     let dir = config.data.dir.clone();
     private_folder(&dir).with_context(|| format!("the data folder {}", dir.display()))?;
     let key_file = config.data.master_key_file.clone().unwrap_or_else(|| dir.join("master.key"));
@@ -83,6 +87,14 @@ pub async fn start_with(
             tail_retention_ms: millis(config.history.tail_retention_s),
             batch_max: config.data.batch_max,
             queue_max: config.data.queue_max,
+            ledger_bytes_max: config.data.ledger_bytes_max,
+            retention_min_ms: i64::try_from(config.data.retention_min_s).unwrap_or(i64::MAX).saturating_mul(1_000),
+            disk_free_bytes_min: config.data.disk_free_bytes_min,
+            check_ms_max: config.data.check_ms_max,
+            gap_ms_min: i64::try_from(retention_every.as_millis())
+                .unwrap_or(i64::MAX)
+                .saturating_mul(3)
+                .max(GAP_MS_MIN),
             ..ledger::Options::new(dir.join("ledger"))
         },
         clock.clone(),
@@ -247,6 +259,7 @@ pub async fn start_with(
         tokio::spawn(replay::run(pipeline, tell_due.clone(), stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),
         tokio::spawn(retain(ledger.clone(), tell_due, clock, retention_every, held_ms_max, stop.clone())),
+        tokio::spawn(look_over(ledger.clone())),
         tokio::spawn(keep_series(recorded, stop.clone())),
     ];
     info!(%address, tls, data = %dir.display(), "setgate listens");
@@ -315,20 +328,44 @@ async fn retain(
     stop: CancellationToken,
 ) {
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(every) => {}
-        }
         tracing::debug!("retention begins");
         let now = clock.now();
-        match ledger.expire_held(now.plus_millis(-held_ms_max), now).await {
+        let expired = match ledger.lived_ago(now, held_ms_max).await {
+            Ok(before) => ledger.expire_held(before, now).await,
+            Err(error) => Err(error),
+        };
+        match expired {
             Ok(expired) => tell_due.due(expired.freed).await,
+            Err(error) if error.is_told() => {}
             Err(error) => error!(%error, "held deliveries could not be expired; it is tried again"),
         }
         match ledger.retain(now).await {
             Ok(removed) => tracing::debug!(?removed, "retention ends"),
+            Err(error) if error.is_told() => {}
             Err(error) => error!(%error, "retention failed; it is tried again"),
         }
+        // Under pressure it begins anew soon, where the last round was of no use.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(every) => {}
+            () = async { tokio::join!(ledger.pressed(), tokio::time::sleep(PRESSED_EVERY)); } => {}
+        }
+    }
+}
+
+/// Looks over the ledger's file once, beside the work.
+async fn look_over(ledger: Ledger) {
+    match ledger.check().await {
+        Ok(ledger::Checked::Sound) => info!("the ledger's file was looked over and is sound"),
+        Ok(ledger::Checked::NotFinished) => {
+            info!("the ledger's file was not looked over to its end: `data.check_ms_max`");
+        }
+        Ok(ledger::Checked::Damaged(faults)) => error!(
+            ?faults,
+            "the ledger's file is damaged: what can be read is worked on, what cannot is answered 500. Nothing was \
+             changed; put a backup back, see docs/storage.md"
+        ),
+        Err(error) => error!(%error, "the ledger's file could not be looked over"),
     }
 }
 

@@ -1,10 +1,31 @@
-//! The one place that reads the wall clock.
+//! The one place that reads the clocks.
+//!
+//! The system's clock is set: by NTP, by a person, by a machine that wakes up. The host keeps a time of its own,
+//! [`Clock::now`], for all that it stores and waits for, by these rules:
+//!
+//! 1. It never goes back, so that ids rise, order is kept and no wait begins anew.
+//! 2. It follows the system's clock as long as that keeps pace with the monotonic one, give or take [`JUMP_MS_MIN`].
+//! 3. Where the system's clock jumps, the time goes on at its own pace, says so, and follows only when the system's
+//!    clock has kept its new pace for a while (`data.clock_settle_s`): a jump that is taken back changes nothing.
+//! 4. Where it is ahead of what it follows, it runs at half speed until they meet.
+//!
+//! What others compare with their own clocks (signatures, answers' dates) takes [`Clock::wall`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::domain::time::Timestamp;
+
+/// Milliseconds by which the system's clock may leave the monotonic one between two readings before that is a jump.
+pub const JUMP_MS_MIN: i64 = 1_000;
+/// How far ahead of the system's clock a host may begin, in milliseconds: one day. Where what was stored is later than
+/// that, the clock was wrong then.
+pub const AHEAD_MS_MAX: i64 = 24 * 3600 * 1000;
+/// Counter: jumps of the system's clock, by `direction` (`ahead`, `back`).
+pub const JUMPS: &str = "setgate_clock_jumps_total";
+/// Gauge: seconds by which the system's clock is ahead of the host's own time.
+pub const OFFSET_SECONDS: &str = "setgate_clock_offset_seconds";
 
 /// Tells the time; can be set by hand in tests.
 #[derive(Debug, Clone)]
@@ -12,14 +33,27 @@ pub struct Clock(Kind);
 
 #[derive(Debug, Clone)]
 enum Kind {
-    System,
+    System(Arc<System>),
     Manual(Arc<AtomicI64>),
 }
 
+#[derive(Debug)]
+struct System {
+    began: Instant,
+    pace: Mutex<Pace>,
+}
+
 impl Clock {
-    /// The machine's own.
+    /// The machine's own, for what does not live long.
     pub fn system() -> Self {
-        Self(Kind::System)
+        Self::settling(Duration::from_secs(600))
+    }
+
+    /// The machine's own; follows a jump when the new pace has been kept for `settle`.
+    pub fn settling(settle: Duration) -> Self {
+        let settle_us = i64::try_from(settle.as_micros()).unwrap_or(i64::MAX);
+        let pace = Mutex::new(Pace::new(wall().as_millis(), settle_us));
+        Self(Kind::System(Arc::new(System { began: Instant::now(), pace })))
     }
 
     /// Stands still until it is set.
@@ -34,15 +68,251 @@ impl Clock {
         }
     }
 
-    /// The present instant.
-    #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
+    /// Begins no earlier than `at`, which was stored by this host before; where that is more than [`AHEAD_MS_MAX`] ahead,
+    /// it is not believed. A manual clock believes everything.
+    pub fn not_before(&self, at: Timestamp) {
+        if let Kind::Manual(millis) = &self.0 {
+            millis.fetch_max(at.as_millis(), Ordering::SeqCst);
+        }
+        if let Kind::System(system) = &self.0 {
+            let ahead_ms = at.since(wall());
+            if ahead_ms > AHEAD_MS_MAX {
+                tracing::error!(ahead_ms, stored = %at, "what is stored is from a time far ahead of the system's clock: \
+                    the clock was wrong then, or is now. The host takes the system's clock");
+            } else if ahead_ms > 0 {
+                if ahead_ms > JUMP_MS_MIN {
+                    tracing::warn!(ahead_ms, stored = %at, "the system's clock is behind what is stored: the host's time \
+                        begins there and runs slowly until they meet");
+                }
+                system.pace.lock().unwrap_or_else(PoisonError::into_inner).begin_at(at.as_millis());
+            }
+        }
+    }
+
+    /// The host's own time: for what is stored, waited for and compared with what was stored.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Kind::System => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+            Kind::System(system) => {
+                // Read while it is held, so that no thread goes by an older reading than the last.
+                let mut pace = system.pace.lock().unwrap_or_else(PoisonError::into_inner);
+                let steady_us = i64::try_from(system.began.elapsed().as_micros()).unwrap_or(i64::MAX);
+                let (at, noticed) = pace.read(steady_us, wall().as_millis());
+                drop(pace);
+                if let Some(noticed) = noticed {
+                    noticed.tell();
+                }
+                Timestamp::from_millis(at)
             }
             Kind::Manual(millis) => Timestamp::from_millis(millis.load(Ordering::SeqCst)),
         }
+    }
+
+    /// What the system's clock says, whatever it did: for what others compare with their own.
+    pub fn wall(&self) -> Timestamp {
+        match &self.0 {
+            Kind::System(_) => wall(),
+            Kind::Manual(_) => self.now(),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
+fn wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The rules at the head of this file, without a clock. Microseconds, so that half of a millisecond is not nothing.
+#[derive(Debug)]
+struct Pace {
+    settle_us: i64,
+    /// The time last given, and the monotonic reading it was given at.
+    time_us: i64,
+    steady_us: i64,
+    /// What is followed: the system's clock less the monotonic one.
+    offset_us: i64,
+    /// Another offset, kept by the system's clock since a monotonic reading.
+    other: Option<(i64, i64)>,
+}
+
+/// Something that the operator is told.
+#[derive(Debug, PartialEq, Eq)]
+enum Noticed {
+    /// The system's clock left the host's time by so many microseconds.
+    Jumped(i64),
+    /// It came back.
+    CameBack,
+    /// It stayed where it jumped to: the host follows.
+    Followed(i64),
+}
+
+impl Pace {
+    fn new(wall_ms: i64, settle_us: i64) -> Self {
+        let time_us = wall_ms.saturating_mul(1_000);
+        Self { settle_us, time_us, steady_us: 0, offset_us: time_us, other: None }
+    }
+
+    fn begin_at(&mut self, at_ms: i64) {
+        self.time_us = self.time_us.max(at_ms.saturating_mul(1_000));
+    }
+
+    /// The time in milliseconds, where the two clocks read so.
+    fn read(&mut self, steady_us: i64, wall_ms: i64) -> (i64, Option<Noticed>) {
+        let elapsed_us = (steady_us - self.steady_us).max(0);
+        self.steady_us = self.steady_us.max(steady_us);
+        let offset_us = wall_ms.saturating_mul(1_000).saturating_sub(self.steady_us);
+        let noticed = self.follow(offset_us);
+        let target_us = self.offset_us.saturating_add(self.steady_us);
+        self.time_us = target_us.max(self.time_us + elapsed_us / 2);
+        (self.time_us.div_euclid(1_000), noticed)
+    }
+
+    fn follow(&mut self, offset_us: i64) -> Option<Noticed> {
+        let near = |one: i64, other: i64| one.abs_diff(other) <= JUMP_MS_MIN.unsigned_abs() * 1_000;
+        if near(offset_us, self.offset_us) {
+            self.offset_us = offset_us;
+            return self.other.take().map(|_| Noticed::CameBack);
+        }
+        match &mut self.other {
+            Some((other, since)) if near(offset_us, *other) => {
+                *other = offset_us;
+                if self.steady_us - *since < self.settle_us {
+                    return None;
+                }
+                let by = offset_us.saturating_sub(self.offset_us);
+                self.offset_us = offset_us;
+                self.other = None;
+                Some(Noticed::Followed(by))
+            }
+            _ => {
+                self.other = Some((offset_us, self.steady_us));
+                Some(Noticed::Jumped(offset_us.saturating_sub(self.offset_us)))
+            }
+        }
+    }
+}
+
+impl Noticed {
+    fn tell(&self) {
+        #[expect(clippy::cast_precision_loss, reason = "seconds of a gauge")]
+        let seconds = |us: i64| us as f64 / 1e6;
+        match self {
+            Self::Jumped(by) => {
+                let by_s = seconds(*by);
+                metrics::counter!(JUMPS, "direction" => if *by > 0 { "ahead" } else { "back" }).increment(1);
+                metrics::gauge!(OFFSET_SECONDS).set(by_s);
+                tracing::warn!(
+                    by_s,
+                    "the system's clock has jumped: the host's own time goes on as before, and follows \
+                    when the clock has kept its new pace for `data.clock_settle_s`"
+                );
+            }
+            Self::CameBack => {
+                metrics::gauge!(OFFSET_SECONDS).set(0.0);
+                tracing::info!("the system's clock agrees with the host's own time again");
+            }
+            Self::Followed(by) => {
+                metrics::gauge!(OFFSET_SECONDS).set(0.0);
+                let by_s = seconds(*by);
+                tracing::warn!(
+                    by_s,
+                    "the system's clock stays where it jumped to: the host's own time follows{}",
+                    if *by > 0 { "" } else { ", at half speed until they meet" }
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: i64 = 1_000_000;
+    const HOUR_MS: i64 = 3_600_000;
+    const START: i64 = 1_751_705_149_000;
+
+    /// A clock that settles in ten seconds, read each second; the wall clock is `ahead_ms` ahead of the monotonic one.
+    struct Story {
+        pace: Pace,
+        at_s: i64,
+    }
+
+    impl Story {
+        fn new() -> Self {
+            Self { pace: Pace::new(START, 10 * S), at_s: 0 }
+        }
+
+        /// Reads for so many seconds; gives the last time, in milliseconds since the start, and what was noticed.
+        fn live(&mut self, seconds: i64, ahead_ms: i64) -> (i64, Vec<Noticed>) {
+            let (mut last, mut noticed) = (i64::MIN, Vec::new());
+            for _ in 0..seconds {
+                self.at_s += 1;
+                let (at, new) = self.pace.read(self.at_s * S, START + self.at_s * 1_000 + ahead_ms);
+                assert!(at >= last, "the time went back");
+                last = at;
+                noticed.extend(new);
+            }
+            (last - START, noticed)
+        }
+    }
+
+    #[test]
+    fn small_steps_are_followed_and_never_back() {
+        let mut story = Story::new();
+        assert_eq!(story.live(5, 400), (5_400, vec![]));
+        assert_eq!(story.live(1, -500), (5_900, vec![]), "half a second of life, no step back");
+        assert_eq!(story.live(5, -500), (10_500, vec![]));
+    }
+
+    #[test]
+    fn a_jump_that_is_taken_back_changes_nothing() {
+        for jump in [365 * 24 * HOUR_MS, -HOUR_MS] {
+            let mut story = Story::new();
+            story.live(5, 0);
+            assert_eq!(story.live(9, jump), (14_000, vec![Noticed::Jumped(jump * 1_000)]));
+            assert_eq!(story.live(9, 0), (23_000, vec![Noticed::CameBack]));
+        }
+    }
+
+    #[test]
+    fn a_jump_ahead_that_stays_is_followed() {
+        let mut story = Story::new();
+        assert_eq!(story.live(10, HOUR_MS).0, 10_000);
+        assert_eq!(story.live(1, HOUR_MS), (11_000 + HOUR_MS, vec![Noticed::Followed(HOUR_MS * 1_000)]));
+    }
+
+    #[test]
+    fn a_jump_back_that_stays_is_met_at_half_speed() {
+        let mut story = Story::new();
+        story.live(11, -60_000);
+        assert_eq!(story.live(60, -60_000).0, 10_000 + 61 * 500, "half speed");
+        assert_eq!(story.live(120, -60_000).0, 191_000 - 60_000, "they have met");
+    }
+
+    #[test]
+    fn a_clock_that_keeps_jumping_is_never_followed() {
+        let mut story = Story::new();
+        for n in 0..20 {
+            story.live(9, (n % 2 + 1) * HOUR_MS);
+        }
+        assert_eq!(story.live(1, 0).0, 181_000);
+    }
+
+    #[test]
+    fn it_begins_where_what_was_stored_ends() {
+        let mut story = Story::new();
+        story.pace.begin_at(START + 60_000);
+        assert_eq!(story.live(60, 0).0, 90_000);
+        assert_eq!(story.live(60, 0).0, 120_000, "they have met");
+    }
+
+    #[test]
+    fn a_host_does_not_begin_where_its_ledger_was_wrong() {
+        let clock = Clock::system();
+        clock.not_before(clock.wall().plus_millis(AHEAD_MS_MAX + 60_000));
+        assert!(clock.now().since(clock.wall()) < 60_000);
+        clock.not_before(clock.wall().plus_millis(HOUR_MS));
+        assert!(clock.now().since(clock.wall()) > HOUR_MS / 2);
     }
 }

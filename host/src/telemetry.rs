@@ -1,5 +1,8 @@
 //! Logs and metric names. Log lines go to standard error, so that standard output stays the program's own.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -49,4 +52,44 @@ pub fn start(log: &Log) -> Result<(), String> {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     Ok(())
+}
+
+/// Keeps a line of the log from becoming a flood: it is due once in a while, and then says how often it was not.
+#[derive(Debug)]
+pub struct Seldom {
+    every: Duration,
+    /// When it was last due, and how often it was not since.
+    last: Mutex<Option<(Instant, u64)>>,
+}
+
+impl Seldom {
+    /// Due at most once in `every`.
+    pub const fn new(every: Duration) -> Self {
+        Self { every, last: Mutex::new(None) }
+    }
+
+    /// How often it was not due since it last was; none: it is not due now.
+    pub fn due(&self) -> Option<u64> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        match &mut *last {
+            Some((at, unsaid)) if now.duration_since(*at) < self.every => {
+                *unsaid += 1;
+                None
+            }
+            _ => Some(last.replace((now, 0)).map_or(0, |(_, unsaid)| unsaid)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_seldom_says_what_was_left_out() {
+        let (seldom, always) = (Seldom::new(Duration::from_secs(3_600)), Seldom::new(Duration::ZERO));
+        assert_eq!((seldom.due(), seldom.due(), seldom.due()), (Some(0), None, None));
+        assert_eq!((always.due(), always.due()), (Some(0), Some(0)));
+    }
 }

@@ -49,6 +49,19 @@ async fn nothing_accepted_is_lost_to_power_cuts_unless_the_disk_lies() {
     assert!(summary.totals.lost > 0, "seed {seed}: without fsync, {CONTROL_CUTS_MAX} cuts lose something: {summary}");
 }
 
+/// A sync that failed is not made good by the next one that holds: what stands on it has to be written anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_accepted_is_lost_to_syncs_that_fail_before_power_cuts() {
+    if !cfg!(target_os = "linux") {
+        return place::skip("failing syncs", "the library that cuts the power is for Linux");
+    }
+    let options = Options { power_cut: true, sync_fails: 60, pause_ms: 5, ..short(6) };
+    let seed = options.seed;
+    let summary = run(options, |_| {}).await.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    assert!(summary.totals.accepted > 0, "there was a load: {summary}");
+    assert!(summary.totals.lost == 0 && summary.is_sound(), "seed {seed}: {summary}\n{:#?}", summary.totals.said);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_first_start_that_was_broken_off_is_made_good_by_the_next() {
     let seed = seed();

@@ -1,5 +1,6 @@
 //! The stories: what a host does, seen from outside.
 
+mod clock;
 mod crash;
 mod delivery;
 mod filters;
@@ -17,6 +18,8 @@ mod reproduce;
 mod rollout;
 mod shares;
 mod signatures;
+mod storage;
+mod storage_damage;
 mod suspension;
 mod tables;
 mod tail;

@@ -10,6 +10,10 @@
  * answered and not done: nothing is ever durable, as on a disk that lies. Files that end in `-shm` are memory that two
  * connections share; they are removed at the cut.
  *
+ * Of a thousand syncs of files, SETGATE_POWERCUT_SYNC_FAILS=N fail with EIO, once the process is under way. As with a
+ * kernel that drops what it could not write: what was to be synced is read as it was written, and no later sync makes it
+ * durable; only writing it anew does. At the cut it is gone.
+ *
  * Calls of the kernel are made directly, so that nothing here meets itself. A file is known by device and inode and
  * held open, so no number is used twice.
  */
@@ -46,8 +50,14 @@ struct file {
     char name[64];
     size_t count, room;
     struct write_op *ops;
+    uint64_t errors; /* syncs that failed: each descriptor is told once */
+    size_t lost_count, lost_room;
+    struct write_op *lost; /* what a failed sync dropped, the first first */
     struct file *next;
 };
+
+/* Syncs of a process before one may fail; descriptors looked after. */
+enum { SYNCS_AT_START = 20, DESCRIPTORS = 4096 };
 
 enum name_kind { CREATED, RENAMED, REMOVED };
 
@@ -65,6 +75,7 @@ static struct file *files;
 static struct name_op *names; /* the last first */
 static uint64_t number, random_state, aside_count;
 static char folder[PATH_MAX], shm_paths[16][PATH_MAX], pipe_path[PATH_MAX], report_path[PATH_MAX];
+static uint64_t syncs, sync_random, sync_fails, told[DESCRIPTORS];
 static int active, no_fsync, shm_count, pipe_fd = -1;
 
 static _Noreturn void give_up(const char *what) {
@@ -190,6 +201,53 @@ static void forget_first(struct file *file, size_t count) {
     memmove(file->ops, file->ops + count, file->count * sizeof *file->ops);
 }
 
+static void lose(struct file *file, struct write_op op) {
+    if (file->lost_count == file->lost_room) {
+        file->lost_room = file->lost_room ? file->lost_room * 2 : 64;
+        file->lost = realloc(file->lost, file->lost_room * sizeof *file->lost);
+        if (!file->lost) give_up("memory");
+    }
+    file->lost[file->lost_count++] = op;
+}
+
+/* A part of a write, with its own copy of the bytes that were there before. */
+static struct write_op part_of(const struct write_op *op, uint64_t from, uint64_t to) {
+    struct write_op part = {.number = op->number, .at = from, .length = to - from, .size = op->size};
+    uint64_t skipped = from - op->at;
+    part.kept = op->kept > skipped ? op->kept - skipped : 0;
+    if (part.kept > part.length) part.kept = part.length;
+    part.old = malloc(part.kept ? part.kept : 1);
+    if (!part.old) give_up("memory");
+    if (part.kept) memcpy(part.old, op->old + skipped, part.kept);
+    return part;
+}
+
+/* The first `count` writes were to be synced, and that failed. */
+static void lose_first(struct file *file, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (!file->ops[i].truncates) lose(file, part_of(&file->ops[i], file->ops[i].at, file->ops[i].at + file->ops[i].length));
+    forget_first(file, count);
+}
+
+/* Bytes were written anew, and that is durable (or is not, and is undone by itself). */
+static void is_written_anew(struct file *file, uint64_t from, uint64_t to) {
+    size_t before = file->lost_count;
+    for (size_t i = 0; i < before; i++) {
+        struct write_op op = file->lost[i];
+        uint64_t end = op.at + op.length;
+        if (to <= op.at || end <= from) continue;
+        if (end > to) lose(file, part_of(&op, to, end));
+        file->lost[i] = part_of(&op, op.at, from > op.at ? from : op.at);
+        free(op.old);
+    }
+    size_t kept = 0;
+    for (size_t i = 0; i < file->lost_count; i++) {
+        if (file->lost[i].length) file->lost[kept++] = file->lost[i];
+        else free(file->lost[i].old);
+    }
+    file->lost_count = kept;
+}
+
 static void put(struct file *file, const void *bytes, uint64_t length, uint64_t at) {
     for (uint64_t done = 0; done < length;) {
         long wrote = syscall(SYS_pwrite64, file->fd, (const char *)bytes + done, length - done, at + done);
@@ -285,6 +343,18 @@ static uint64_t undo(struct file *file, enum way way, uint64_t last) {
     return undone;
 }
 
+/* What failed syncs dropped is gone, as far as nobody wrote there since. */
+static uint64_t undo_lost(struct file *file) {
+    for (size_t i = 0; i < file->count; i++) is_written_anew(file, file->ops[i].at, file->ops[i].at + file->ops[i].length);
+    uint64_t size = size_of(file);
+    for (size_t i = file->lost_count; i-- > 0;) {
+        struct write_op *op = &file->lost[i];
+        put(file, op->old, op->kept, op->at);
+        for (uint64_t at = op->at + op->kept; at < op->at + op->length && at < size; at++) put(file, "", 1, at);
+    }
+    return file->lost_count;
+}
+
 static uint64_t undo_names(enum way way) {
     uint64_t count = 0, undone = 0;
     for (struct name_op *op = names; op; op = op->next) count++;
@@ -318,10 +388,13 @@ static void cut(void) {
             length += snprintf(text + length, sizeof text - (size_t)length, "file=%s pending=%zu\n", file->name, file->count);
         undone += undo(file, way, last);
     }
+    uint64_t dropped = 0;
+    for (struct file *file = files; file; file = file->next) dropped += undo_lost(file);
     uint64_t renamed = undo_names(way);
     for (int i = 0; i < shm_count; i++) syscall(SYS_unlinkat, AT_FDCWD, shm_paths[i], 0);
-    length += snprintf(text + length, sizeof text - (size_t)length, "pending=%llu undone=%llu names=%llu stays=%s\n",
-                       (unsigned long long)pending, (unsigned long long)undone, (unsigned long long)renamed, words[way]);
+    length += snprintf(text + length, sizeof text - (size_t)length, "pending=%llu undone=%llu names=%llu dropped=%llu stays=%s\n",
+                       (unsigned long long)pending, (unsigned long long)undone, (unsigned long long)renamed,
+                       (unsigned long long)dropped, words[way]);
     int out = (int)syscall(SYS_openat, AT_FDCWD, report_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (out < 0 || syscall(SYS_write, out, text, (size_t)length) != length) give_up("the report");
     syscall(SYS_kill, getpid(), SIGKILL);
@@ -347,6 +420,9 @@ __attribute__((constructor)) static void begin(void) {
     snprintf(pipe_path, sizeof pipe_path, "%s", pipe);
     snprintf(report_path, sizeof report_path, "%s", report);
     random_state = seed ? strtoull(seed, NULL, 10) : 0;
+    const char *fails = getenv("SETGATE_POWERCUT_SYNC_FAILS");
+    sync_fails = fails ? strtoull(fails, NULL, 10) : 0;
+    sync_random = random_state ^ 0x5bd1e9955bd1e995u;
     no_fsync = lies && strcmp(lies, "1") == 0;
     pipe_fd = (int)syscall(SYS_openat, AT_FDCWD, pipe_path, O_RDWR | O_CLOEXEC, 0);
     if (pipe_fd < 0) give_up("SETGATE_POWERCUT_PIPE");
@@ -377,6 +453,7 @@ static int opened(int at, const char *path, int flags, mode_t mode) {
             get_to_know(fd, whole);
             if (!was_there) remember_name(CREATED, whole, NULL, NULL);
             struct file *file = known(fd);
+            if (file && fd < DESCRIPTORS) told[fd] = file->errors;
             if ((flags & O_TRUNC) && file && size_of(file) > 0) remember(file, 0, size_of(file), 1);
         }
         if ((flags & O_TRUNC) && syscall(SYS_ftruncate, fd, 0) != 0) give_up("ftruncate");
@@ -477,15 +554,37 @@ static int synced(int fd, long call) {
     struct file *file = known(fd);
     size_t count = file ? file->count : 0;
     uint64_t last = count ? file->ops[count - 1].number : 0;
+    sync_random = mix(sync_random, syncs++);
+    int fails = file && syncs > SYNCS_AT_START && sync_random % 1000 < sync_fails;
+    if (fails) {
+        lose_first(file, count);
+        file->errors++;
+    }
+    /* As Linux has it since 4.13: an error that another descriptor's sync met is an error here too. */
+    if (file && fd < DESCRIPTORS && told[fd] != file->errors) {
+        told[fd] = file->errors;
+        fails = 1;
+    }
     pthread_mutex_unlock(&lock);
+    if (fails) {
+        errno = EIO;
+        return -1;
+    }
     /* A cut may come while it lasts: then nothing of it counts. */
     int result = (int)syscall(call, fd);
     int failed = errno;
     pthread_mutex_lock(&lock);
+    if (result == 0 && file && fd < DESCRIPTORS && told[fd] != file->errors) {
+        /* Another sync failed while this one lasted. */
+        told[fd] = file->errors;
+        result = -1;
+        failed = EIO;
+    }
     if (result == 0 && S_ISDIR(about.st_mode)) names_are_durable(&about);
     if (result == 0 && count) {
         size_t durable = 0;
-        while (durable < file->count && file->ops[durable].number <= last) durable++;
+        for (; durable < file->count && file->ops[durable].number <= last; durable++)
+            is_written_anew(file, file->ops[durable].at, file->ops[durable].at + file->ops[durable].length);
         forget_first(file, durable);
     }
     pthread_mutex_unlock(&lock);

@@ -22,6 +22,9 @@ pub use proxy::{Bypass, Error as ProxyError, Proxy};
 /// Levels that `ingest.json_depth_max` can allow: what comes out of a filter is checked with as many.
 const JSON_DEPTH_MAX: usize = 64;
 
+/// Least bound of the ledger's size: tables, keys and what is under way have to fit.
+const LEDGER_BYTES_MIN: u64 = 8 << 20;
+
 /// What was wrong with the settings: file, key and value, in words.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -125,6 +128,18 @@ pub struct Data {
     pub retention_s: u64,
     /// Seconds between two rounds that delete what is past its time.
     pub retention_every_s: u64,
+    /// Bytes of the ledger's file in use, from nine tenths of which the oldest events at rest are removed before
+    /// `retention_s`; where there are none, ingest is answered 503 from here on. The WAL, some 64 MiB, comes on top. 0: no bound.
+    pub ledger_bytes_max: u64,
+    /// Seconds that events at rest are kept even then. A second copy of an event is known as one for at least as long.
+    pub retention_min_s: u64,
+    /// Bytes free on the disk below which ingest and uploads are answered 503, while deliveries go on. 0: no bound.
+    pub disk_free_bytes_min: u64,
+    /// Milliseconds after the start that the ledger's file is looked over for damage at the most, beside the work; 0: not at
+    /// all.
+    pub check_ms_max: u64,
+    /// Seconds that the system's clock has to keep its new pace after a jump before the host follows it.
+    pub clock_settle_s: u64,
     /// Events or settlements that share one commit at the most.
     pub batch_max: usize,
     /// Writes that wait for a commit at the most; beyond, ingest is answered 503.
@@ -138,6 +153,11 @@ impl Default for Data {
             master_key_file: None,
             retention_s: 30 * 24 * 3600,
             retention_every_s: 60,
+            ledger_bytes_max: 0,
+            retention_min_s: 24 * 3600,
+            disk_free_bytes_min: 256 << 20,
+            check_ms_max: 10_000,
+            clock_settle_s: 600,
             batch_max: 512,
             queue_max: 8192,
         }
@@ -559,6 +579,11 @@ impl Config {
                 ));
             }
         }
+        if self.data.ledger_bytes_max != 0 && self.data.ledger_bytes_max < LEDGER_BYTES_MIN {
+            return Err(format!(
+                " `data.ledger_bytes_max` is less than {LEDGER_BYTES_MIN}: the ledger itself takes some of it; 0 is no bound"
+            ));
+        }
         if self.ingest.json_depth_max > JSON_DEPTH_MAX {
             return Err(format!(
                 " `ingest.json_depth_max` is more than {JSON_DEPTH_MAX}, which is what filters' outputs are held to"
@@ -628,6 +653,7 @@ mod tests {
             ("[delivery]\nwindow_max = 0\n", "delivery.window_max"),
             ("[data]\nretention_s = 0\n", "data.retention_s"),
             ("[data]\nretention_every_s = 0\n", "data.retention_every_s"),
+            ("[data]\nledger_bytes_max = 1000\n", "data.ledger_bytes_max"),
             ("[listen]\ntls_key = \"k.pem\"\n", "listen.tls_certificate"),
             ("[listen]\nbodies_bytes_max = 1000\n", "listen.bodies_bytes_per_tenant_max"),
             ("[listen]\nbodies_bytes_per_tenant_max = 1000\n", "ingest.body_bytes_max"),

@@ -64,6 +64,7 @@ impl Control {
         let view = self.tenant(tenant)?;
         let quota = self.quota_of(&view).clone();
         self.check_room(&view, &name, &wasm)?;
+        self.check_space()?;
         let compiled = self.sandbox.compile(tenant, wasm.clone(), &quota).await?;
         self.ledger.put_blob(wasm.clone()).await?;
 

@@ -99,6 +99,11 @@ impl Control {
         view.tenant.value.quota.as_ref().unwrap_or(&self.quota)
     }
 
+    /// Uploads are large: none where the disk is nearly full.
+    fn check_space(&self) -> Result<(), Error> {
+        self.ledger.shortage().map_or(Ok(()), |shortage| Err(shortage.into()))
+    }
+
     fn tenant(&self, tenant: &TenantId) -> Result<Arc<TenantView>, Error> {
         self.ledger.snapshot().tenant(tenant).cloned().ok_or_else(|| Error::NotFound(format!("tenant `{tenant}`")))
     }
@@ -147,6 +152,9 @@ pub enum Error {
     /// The cursor is not one that this list gave.
     #[error("the cursor is not one that this list gave")]
     BadCursor,
+    /// The disk is nearly full, or the ledger has its size.
+    #[error("{0}: nothing was stored")]
+    Short(#[from] ledger::Shortage),
     /// The ledger could not do it.
     #[error(transparent)]
     Ledger(ledger::Error),

@@ -10,8 +10,8 @@ use crate::crypto;
 use crate::domain::filter::Binding;
 use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId, TenantId};
 use crate::domain::pacing::Pacing;
-use crate::domain::subscription::{Cause, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
 use crate::domain::secret::{Secret, binding_context, signing_context};
+use crate::domain::subscription::{Cause, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
 use crate::ledger::TenantView;
 use crate::signing;
 

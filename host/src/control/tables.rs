@@ -51,6 +51,7 @@ impl Control {
         if !view.tables.contains_key(&name) {
             room(view.tables.len(), self.quota_of(&view).tables_max, "tables_max")?;
         }
+        self.check_space()?;
         let bytes_max = self.quota_of(&view).table_bytes_max;
         if upload.len() as u64 > bytes_max {
             let why =

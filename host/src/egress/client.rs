@@ -170,7 +170,7 @@ impl Egress {
             Err(_) => return Err(too_slow("no answer began", head)),
         };
         let status = response.status().as_u16();
-        match timeout_at(begin + whole, response::read(response, &self.options, self.clock.now())).await {
+        match timeout_at(begin + whole, response::read(response, &self.options, self.clock.wall())).await {
             Ok(read) => read.map_err(|error| Failure::of(&error).in_answer(status)),
             Err(_) => Err(too_slow(&format!("the answer (status {status}) had not ended"), whole)),
         }

@@ -19,10 +19,9 @@ pub(super) async fn ready(State(site): State<Site>) -> Result<&'static str, Prob
     if site.stopping.is_cancelled() {
         return Err(not_ready("the host is stopping"));
     }
-    if site.pipeline.ledger_answers().await {
-        Ok("ready\n")
-    } else {
-        Err(not_ready("the ledger does not answer: see the host's log"))
+    match site.pipeline.why_not_ready().await {
+        None => Ok("ready\n"),
+        Some(why) => Err(not_ready(&why)),
     }
 }
 

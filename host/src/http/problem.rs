@@ -13,9 +13,11 @@ use crate::pipeline::prove::Unproven;
 pub const TYPE_BASE: &str = "https://schemas.setgate.dev/errors/";
 /// Seconds after which a busy host may be asked again.
 const RETRY_AFTER_S: u32 = 2;
+/// The same of a host that is short of space, which takes longer to pass.
+const SPACE_RETRY_AFTER_S: u32 = 30;
 
 /// Every code there is, in alphabetical order. Each has a page in `docs/errors`.
-pub const CODES: [&str; 50] = [
+pub const CODES: [&str; 53] = [
     "backlog_full",
     "backtest_running",
     "bad_claim",
@@ -28,6 +30,7 @@ pub const CODES: [&str; 50] = [
     "busy",
     "compile_queue_full",
     "conflict",
+    "disk_low",
     "duplicate_key",
     "filter_compile_limit",
     "filter_core_module",
@@ -48,6 +51,8 @@ pub const CODES: [&str; 50] = [
     "invalid_query",
     "issuer_not_allowed",
     "jti_conflict",
+    "ledger_damaged",
+    "ledger_full",
     "malformed_json",
     "missing_claim",
     "no_method",
@@ -97,9 +102,25 @@ impl Problem {
         Self { retry_after_s: Some(RETRY_AFTER_S), ..Self::new(status, code, detail) }
     }
 
-    /// The words of the storage engine are for the operator's log, not for a tenant.
-    fn not_stored(error: impl std::fmt::Display) -> Self {
-        tracing::error!(%error, "the ledger failed");
+    fn short_of_space(code: &'static str, detail: String) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self { retry_after_s: Some(SPACE_RETRY_AFTER_S), ..Self::new(status, code, detail) }
+    }
+
+    /// The words of the storage engine are for the operator's log, not for a tenant; where the ledger wrote them there
+    /// itself, once is enough.
+    fn not_stored(error: &impl std::fmt::Display, is_told: bool, is_damage: bool) -> Self {
+        if is_damage {
+            tracing::error!(%error, "a part of the ledger cannot be read");
+            let detail =
+                "what was asked for is damaged on the host's disk: its operator is told, and can put a backup back";
+            return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "ledger_damaged", detail);
+        }
+        if is_told {
+            tracing::debug!(%error, "the ledger failed");
+        } else {
+            tracing::error!(%error, "the ledger failed");
+        }
         let detail = "the host cannot reach its ledger just now; nothing was stored: send it again later";
         Self::busy(StatusCode::SERVICE_UNAVAILABLE, "not_stored", detail)
     }
@@ -150,7 +171,8 @@ impl From<Refused> for Problem {
             Refused::NotAnEvent(_) => Self::new(StatusCode::BAD_REQUEST, code, detail),
             Refused::Conflict(_) => Self::new(StatusCode::CONFLICT, code, detail),
             Refused::Backlog { .. } | Refused::Flood { .. } => Self::busy(StatusCode::TOO_MANY_REQUESTS, code, detail),
-            Refused::Ledger(error) => Self::not_stored(error),
+            Refused::Short(_) => Self::short_of_space(code, detail),
+            Refused::Ledger(error) => Self::not_stored(error, error.is_told(), error.is_damage()),
         }
     }
 }
@@ -189,7 +211,8 @@ impl From<control::Error> for Problem {
             control::Error::BacktestRunning => Self::busy(StatusCode::TOO_MANY_REQUESTS, "backtest_running", detail),
             control::Error::Busy(_) => Self::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail),
             control::Error::BadCursor => Self::new(StatusCode::BAD_REQUEST, "bad_cursor", detail),
-            control::Error::Ledger(error) => Self::not_stored(error),
+            control::Error::Short(shortage) => Self::short_of_space(shortage.code(), detail),
+            control::Error::Ledger(error) => Self::not_stored(error, error.is_told(), error.is_damage()),
         }
     }
 }

@@ -2,18 +2,20 @@
 //! requests run, so that the counts are written once per batch and memory changes only after the commit.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use rusqlite::{Connection, params};
 use tokio::sync::watch;
 
-use super::Error;
 use super::columns::state_number;
+use super::disk::Disk;
 use super::registry::{Change, Snapshot};
+use super::space::Space;
 use super::statistics::Gathered;
 use super::tail::Log;
+use super::{Error, Options};
 use crate::domain::delivery::State;
 use crate::domain::event::EventSeq;
 use crate::domain::id::{SubscriptionId, TenantId};
@@ -134,13 +136,15 @@ pub(super) struct Shared {
     pub(super) queue_bytes: AtomicUsize,
     /// Commits so far: tells the checkpointer whether there is anything to look at.
     pub(super) commits: AtomicUsize,
-    /// The last batch could not be written.
-    pub(super) commit_failing: AtomicBool,
+    /// Whether the disk takes writes.
+    pub(super) disk: Disk,
+    /// Whether there is room.
+    pub(super) space: Space,
 }
 
 impl Shared {
     /// Reads the marks, the counts and the registry.
-    pub(super) fn load(conn: &Connection) -> Result<Self, Error> {
+    pub(super) fn load(conn: &Connection, options: &Options) -> Result<Self, Error> {
         let mark = |name: &str| -> Result<i64, Error> {
             Ok(conn.query_row("SELECT value FROM mark WHERE name = ?1", [name], |row| row.get(0))?)
         };
@@ -168,7 +172,8 @@ impl Shared {
             backlog: RwLock::new(backlog),
             queue_bytes: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
-            commit_failing: AtomicBool::new(false),
+            disk: Disk::new(&options.path),
+            space: Space::new(options),
         })
     }
 

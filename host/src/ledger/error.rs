@@ -55,7 +55,7 @@ pub enum Error {
     #[error("the ledger is closed")]
     Closed,
     /// What stands on disk cannot be read as what it should be.
-    #[error("the ledger holds something unreadable: {what}")]
+    #[error("the ledger is damaged: {what}; nothing was changed, see docs/storage.md for what to do")]
     Corrupt {
         /// What and where.
         what: String,
@@ -90,6 +90,16 @@ impl Error {
     /// Whether the same request may succeed later without anybody changing it.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Busy | Self::Commit(_) | Self::Engine(_) | Self::Purging(_))
+    }
+
+    /// Whether what is asked for is damaged on disk, or the ledger as a whole.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
+    }
+
+    /// Whether the ledger itself has told the operator, and tells again while it lasts: who meets the error need not.
+    pub fn is_told(&self) -> bool {
+        matches!(self, Self::Commit(_)) || self.is_of_disk()
     }
 
     /// Whether the disk failed one request, as it would have failed the commit.

@@ -140,7 +140,8 @@ fn seen(conn: &Connection, event: &NewEvent) -> Result<Option<Appended>, Error> 
         if row.get::<_, [u8; 32]>(1)? != event.dedupe.key {
             continue;
         }
-        let age_ms = event.accepted_at.since(row.get::<_, Timestamp>(3)?);
+        // A copy from a time that is yet to come: the clock was wrong then or is now, and its age is as good as any.
+        let age_ms = event.accepted_at.since(row.get::<_, Timestamp>(3)?).saturating_abs();
         if event.dedupe.window_ms.is_some_and(|window| age_ms > window) {
             // The newest copy is too old, and the others are older.
             return Ok(None);

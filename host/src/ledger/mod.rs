@@ -3,7 +3,8 @@
 //! # Format
 //!
 //! `ledger.lock` is locked while a process has the ledger open. `ledger.db` (with `-wal` and `-shm`) is SQLite in WAL
-//! mode with `synchronous=FULL`; `user_version` is the schema (`schema.rs`). The tables:
+//! mode with `synchronous=FULL`; `user_version` is the schema (`schema.rs`). `ledger.probe` was written to see why a write
+//! failed, `ledger.db-wal.damaged` is a WAL put aside (`tail.rs`). The tables:
 //!
 //! | table | a row is | named by |
 //! |---|---|---|
@@ -33,7 +34,8 @@
 //! 3. Every event at or before the cursor has all its deliveries; none behind it has any, save replays.
 //! 4. A delivery is made once, by `fan_out` or a step of a replay; only `settle` moves it out of due, only `redrive` and `rerun`
 //!    (and `expire_held`, from held to dead) out of rest, only retention and a tenant's removal delete it, and
-//!    retention only what has been at rest for the retention time and never while held. Only `rerun` and `repin`
+//!    retention only what has been at rest for the retention time, or the least of it where the ledger is too large,
+//!    and never while held. Only `rerun` and `repin`
 //!    change its plan, and only while it has not got through its chain.
 //! 5. `tally` and `plan.refs` are the counts of the rows, at every commit. The backlog in memory is that of `tally`.
 //! 6. A delivery with an order key is not due while an earlier one of its subscription with that key is due or held.
@@ -50,11 +52,16 @@
 mod blobs;
 mod checkpoint;
 mod columns;
+mod damage;
+mod disk;
+#[cfg(test)]
+mod earlier;
 mod effects;
 mod error;
 mod failing;
 mod history;
 mod journal;
+mod lived;
 #[cfg(test)]
 mod model;
 mod order;
@@ -69,10 +76,12 @@ mod rerun;
 mod retention;
 mod schema;
 mod settle;
+mod space;
 mod statistics;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod wal_tail;
 mod writer;
 
 use std::fs;
@@ -89,8 +98,11 @@ use crate::clock::Clock;
 use crate::domain::event::EventSeq;
 use crate::domain::filter::Plan;
 use crate::domain::id::Digest;
+use crate::domain::time::Timestamp;
 
 pub use blobs::BLOB_PART_BYTES;
+pub use damage::Checked;
+pub use disk::Cause;
 pub use error::Error;
 pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
 pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX};
@@ -102,6 +114,7 @@ pub use rerun::Rerun;
 pub use retention::Retained;
 pub use schema::SQLITE_VERSION_MIN;
 pub use settle::{Expired, Redriven, Settled};
+pub use space::Shortage;
 pub use statistics::{Counted, MINUTES_KEPT_MS};
 pub use tail::{SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord};
 
@@ -148,6 +161,19 @@ pub struct Options {
     pub checkpoint_pages_min: u32,
     /// Pages of the WAL from which the writer helps to finish a checkpoint. Default: 16384 (64 MiB).
     pub wal_pages_max: u32,
+    /// Bytes of the file in use from which events are removed before their time, and beyond which the ledger is
+    /// [short](Ledger::shortage) of space; 0: none. Default: none.
+    pub ledger_bytes_max: u64,
+    /// How long an event is kept after its acceptance and after the end of its deliveries, whatever its size, in
+    /// milliseconds. Default: 1 day.
+    pub retention_min_ms: i64,
+    /// Time between two rounds of retention from which the host counts as not having lived in between, in
+    /// milliseconds. Default: 1 hour.
+    pub gap_ms_min: i64,
+    /// How long the file is looked over for damage after the start, in milliseconds; 0: not at all. Default: 10 seconds.
+    pub check_ms_max: u64,
+    /// Bytes free on the disk below which the ledger is [short](Ledger::shortage) of space. Default: 256 MiB.
+    pub disk_free_bytes_min: u64,
 }
 
 impl Options {
@@ -167,6 +193,11 @@ impl Options {
             checkpoint_poll_ms: 200,
             checkpoint_pages_min: 4096,
             wal_pages_max: 16_384,
+            ledger_bytes_max: 0,
+            retention_min_ms: 24 * 3600 * 1000,
+            gap_ms_min: 3600 * 1000,
+            check_ms_max: 10_000,
+            disk_free_bytes_min: 256 << 20,
         }
     }
 }
@@ -176,8 +207,8 @@ impl Options {
 pub struct Stats {
     /// Whether it takes requests.
     pub open: bool,
-    /// The last batch could not be written: the disk is full, mostly. Over with the next batch that can.
-    pub commit_failing: bool,
+    /// Why the last batch could not be written; none: it could. It is tried again each second.
+    pub failing: Option<Cause>,
     /// Requests that wait for the writer.
     pub queue_depth: usize,
     /// Bytes of events that wait for the writer.
@@ -216,17 +247,20 @@ impl Ledger {
     /// [`Error::Corrupt`] where a document of the registry cannot be read.
     pub fn open(options: Options, clock: Clock) -> Result<Self, Error> {
         let lock = hold(&options.path)?;
+        wal_tail::look(&options.path)?;
         let conn = schema::open_writer(&options)?;
+        begin_behind(&conn, &clock)?;
         // The file's own name has to be as durable as what is written into it.
         sync_folder(&options.path)?;
-        let shared = Arc::new(effects::Shared::load(&conn)?);
+        let shared = Arc::new(effects::Shared::load(&conn, &options)?);
         let readers = readers::Readers::open(&options.path, options.readers_max)?;
         let history_readers = readers::Readers::open(&options.path, options.history_readers_max)?;
         let (sender, receiver) = mpsc::channel(options.queue_max.max(1));
         let (alive, ended) = std::sync::mpsc::channel();
         let queue = writer::Queue::new(sender, Arc::clone(&shared), options.queue_bytes_max);
+        let shelf = Arc::new(Mutex::new(Some(schema::open_checkpointer(&options.path)?)));
         let checkpointer = checkpoint::Checkpointer {
-            conn: schema::open_checkpointer(&options.path)?,
+            conn: Arc::clone(&shelf),
             shared: Arc::clone(&shared),
             writer: queue.downgrade(),
             alive: ended,
@@ -235,7 +269,19 @@ impl Ledger {
             wal_pages_max: options.wal_pages_max,
         };
         let batch_max = options.batch_max.max(1);
-        let writer = writer::Writer { conn, shared: Arc::clone(&shared), queue: receiver, batch_max, lock, alive };
+        let writer = writer::Writer {
+            conn: Some(conn),
+            options: options.clone(),
+            readers: [readers.clone(), history_readers.clone()],
+            checkpointer: shelf,
+            measured_at: None,
+            reopened_at: None,
+            shared: Arc::clone(&shared),
+            queue: receiver,
+            batch_max,
+            lock,
+            alive,
+        };
         let threads = vec![
             spawn(&options.path, "ledger-writer", move || writer.run())?,
             spawn(&options.path, "ledger-checkpointer", move || checkpointer.run())?,
@@ -296,7 +342,7 @@ impl Ledger {
         let size = |name: &str| fs::metadata(self.0.options.path.join(name)).map_or(0, |meta| meta.len());
         Stats {
             open: self.queue().is_open(),
-            commit_failing: self.0.shared.commit_failing.load(Ordering::Relaxed),
+            failing: self.0.shared.disk.failing(),
             queue_depth: self.queue().depth(),
             queue_bytes: self.0.shared.queue_bytes.load(Ordering::Relaxed),
             file_bytes: size(schema::FILE),
@@ -304,6 +350,22 @@ impl Ledger {
             last: *self.0.shared.appended.borrow(),
             cursor: self.cursor(),
         }
+    }
+
+    /// Whether the last batch could be written. Never waits.
+    pub fn takes_writes(&self) -> bool {
+        self.shared().disk.failing().is_none()
+    }
+
+    /// Why nothing may be added just now, events and uploads above all; none: there is room. Looked at once a second;
+    /// never waits.
+    pub fn shortage(&self) -> Option<Shortage> {
+        self.shared().space.shortage()
+    }
+
+    /// Waits until there is reason to call [`Ledger::retain`] before its time: the disk or the ledger fills up.
+    pub async fn pressed(&self) {
+        self.shared().space.pressed.notified().await;
     }
 
     fn queue(&self) -> &writer::Queue {
@@ -376,6 +438,25 @@ fn hold(path: &Path) -> Result<fs::File, Error> {
         Err(fs::TryLockError::WouldBlock) => Err(Error::Locked(path.to_owned())),
         Err(fs::TryLockError::Error(source)) => Err(failed(&name)(source)),
     }
+}
+
+/// Has the clock begin where what is stored ends. Where what is stored is from a time that the clock does not believe,
+/// what was made to wait then waits as long from now on, and not until that time comes.
+fn begin_behind(conn: &rusqlite::Connection, clock: &Clock) -> Result<(), Error> {
+    let newest: Option<Timestamp> =
+        conn.query_row("SELECT accepted_at FROM event ORDER BY seq DESC LIMIT 1", [], |row| row.get(0)).optional()?;
+    let Some(stored) = newest.max(lived::Lived::last(conn)?) else { return Ok(()) };
+    clock.not_before(stored);
+    let now = clock.now();
+    if stored > now {
+        let rows = conn.execute(
+            "UPDATE delivery SET due_at = ?1 + max(due_at - updated_at, 0), updated_at = ?1
+             WHERE state = 0 AND updated_at > ?1",
+            [now],
+        )?;
+        tracing::warn!(rows, "deliveries that were put off by a clock far ahead are due as if put off now");
+    }
+    Ok(())
 }
 
 fn sync_folder(path: &Path) -> Result<(), Error> {

@@ -1,16 +1,18 @@
 //! Connections that only read: a few for the data plane and a few for history, so that a person's search cannot
 //! hold up deliveries. Each read is one short transaction, since a long one would keep the WAL from starting anew.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Error, schema};
 
-/// A pool of connections; a read waits for a free one.
+/// A pool of connections; a read waits for a free one. Clones are the same pool.
+#[derive(Clone)]
 pub(super) struct Readers {
+    folder: PathBuf,
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
     size: u32,
@@ -20,7 +22,8 @@ impl Readers {
     pub(super) fn open(folder: &Path, size: u32) -> Result<Self, Error> {
         let size = size.max(1);
         let idle = (0..size).map(|_| schema::open_reader(folder)).collect::<Result<_, _>>()?;
-        Ok(Self { idle: Arc::new(Mutex::new(idle)), permits: Arc::new(Semaphore::new(size as usize)), size })
+        let (idle, permits) = (Arc::new(Mutex::new(idle)), Arc::new(Semaphore::new(size as usize)));
+        Ok(Self { folder: folder.to_owned(), idle, permits, size })
     }
 
     /// Runs `read` on a blocking thread, within one transaction: it sees one state of the ledger.
@@ -30,8 +33,14 @@ impl Readers {
     ) -> Result<T, Error> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Error::Closed)?;
         let idle = Arc::clone(&self.idle);
+        let folder = self.folder.clone();
         tokio::task::spawn_blocking(move || {
-            let conn = lock(&idle).pop().ok_or(Error::Closed)?;
+            let waiting = lock(&idle).pop();
+            let conn = match waiting {
+                Some(conn) => conn,
+                // The connections were let go of since.
+                None => schema::open_reader(&folder)?,
+            };
             // Back into the pool even if `read` panics, and before the permit is free again.
             let lease = Lease { conn: Some(conn), idle, _permit: permit };
             let Some(conn) = &lease.conn else { return Err(Error::Closed) };
@@ -42,6 +51,15 @@ impl Readers {
         })
         .await
         .map_err(|_| Error::Closed)?
+    }
+
+    /// Waits for the reads under way and lets go of all connections, on a thread without a runtime. Reads wait until what
+    /// is given back is dropped; then they open connections anew. None where the pool is closed.
+    pub(super) fn let_go(&self) -> Option<OwnedSemaphorePermit> {
+        let all = Arc::clone(&self.permits).acquire_many_owned(self.size);
+        let all = tokio::runtime::Builder::new_current_thread().build().ok()?.block_on(all).ok()?;
+        lock(&self.idle).clear();
+        Some(all)
     }
 
     /// Waits for the reads under way and closes the connections.
@@ -57,7 +75,7 @@ impl Readers {
 struct Lease {
     conn: Option<Connection>,
     idle: Arc<Mutex<Vec<Connection>>>,
-    _permit: tokio::sync::OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Lease {

@@ -3,21 +3,32 @@
 
 use rusqlite::{Connection, params};
 
+use super::lived::Lived;
+use super::schema::used_bytes;
 use super::writer::Batch;
 use super::{Error, Ledger, UNUSED_KEPT_MS, plans};
 use crate::domain::delivery::{DeliverySeq, State};
 use crate::domain::event::EventSeq;
 use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
+use crate::telemetry::Seldom;
 
 /// Events and deliveries deleted between two commits; a delivery's attempts, a few at the most, come on top.
 const CHUNK_ROWS: usize = 500;
+/// Events of such a chunk where the size of the file says when it is enough.
+const CHUNK_EVENTS_BY_SIZE: usize = 100;
 /// Events one read looks at.
 const LOOK_EVENTS: i64 = 2_000;
 /// Pages given back to the file system between two commits.
 const VACUUM_PAGES: u32 = 500;
 /// Free pages the file keeps, so that it does not shrink and grow all the time.
 const FREE_PAGES_KEPT: i64 = 1_024;
+
+/// Counter: events removed before their time, because of `data.ledger_bytes_max`.
+pub(super) const BY_SIZE: &str = "setgate_ledger_retained_by_size_total";
+/// Time between two lines of the log about that.
+const TELL_EVERY: std::time::Duration = std::time::Duration::from_secs(600);
+static TOLD: Seldom = Seldom::new(TELL_EVERY);
 
 /// What retention removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,6 +37,8 @@ pub struct Retained {
     pub events: u64,
     /// Deliveries deleted.
     pub deliveries: u64,
+    /// Of the events, those younger than the retention time: the ledger was too large.
+    pub by_size: u64,
     /// Plans deleted.
     pub plans: u64,
     /// Blobs deleted.
@@ -43,27 +56,35 @@ struct Deleted {
 impl Ledger {
     /// Deletes, with their deliveries and attempts, the events accepted more than `retention_ms` before `now` whose
     /// deliveries have all been delivered, dropped or dead for as long. An event with a delivery due or held stays, and
-    /// so does one not yet fanned out. Then finishes tenants being removed, sweeps what nothing refers to, and gives free pages back.
+    /// so does one not yet fanned out. Where the file is larger than nine tenths of `ledger_bytes_max` then, the oldest of
+    /// them go before that time, down to eight tenths, none before `retention_min_ms`. Then finishes tenants being
+    /// removed, sweeps what nothing refers to, and gives free pages back.
     ///
-    /// To be called every few minutes, by one caller at a time.
+    /// Time during which the host did not live is not counted, see `lived.rs`.
+    ///
+    /// To be called every few minutes, and when [`Ledger::pressed`] says so, by one caller at a time.
     pub async fn retain(&self, now: Timestamp) -> Result<Retained, Error> {
         let mut retained = Retained::default();
-        let before = now.plus_millis(-self.options().retention_ms.max(0));
-        let mut after = EventSeq::default();
-        loop {
-            let (past, last) = self.past(after, before).await?;
-            for chunk in past.chunks(CHUNK_ROWS) {
-                let mut rest = chunk.to_vec();
-                while !rest.is_empty() {
-                    let (deleted, left) = self.queue().write(move |batch| delete_past(batch, rest, before)).await?;
-                    retained.events += deleted.events;
-                    retained.deliveries += deleted.deliveries;
-                    rest = left;
-                }
-            }
-            match last {
-                Some(last) => after = last,
-                None => break,
+        let lived = self.live(now).await?;
+        let before = lived.ago(now, self.options().retention_ms.max(0));
+        self.remove_past(before, None, &mut retained).await?;
+        if let Some(down_to) = self.shared().space.pressure() {
+            let of_age = retained.events;
+            let least = self.options().retention_min_ms.clamp(0, self.options().retention_ms.max(0));
+            self.remove_past(lived.ago(now, least), Some(down_to), &mut retained).await?;
+            retained.by_size = retained.events - of_age;
+            metrics::counter!(BY_SIZE).increment(retained.by_size);
+            if retained.by_size > 0
+                && let Some(unsaid) = TOLD.due()
+            {
+                let (removed, used) = (retained.by_size, self.shared().space.used());
+                tracing::warn!(
+                    removed,
+                    used,
+                    unsaid,
+                    "events were removed before `data.retention_s`: the ledger is near \
+                    `data.ledger_bytes_max`. Their history is gone, and a second copy of one is taken for a new event"
+                );
             }
         }
         let purging = self
@@ -94,6 +115,49 @@ impl Ledger {
         Ok(retained)
     }
 
+    /// Deletes events and deliveries at rest since before `before`, oldest first; with `down_to`, only until no more
+    /// bytes of the file are in use.
+    async fn remove_past(&self, before: Timestamp, down_to: Option<u64>, retained: &mut Retained) -> Result<(), Error> {
+        let space = &self.shared().space;
+        let enough = || down_to.is_some_and(|bytes| space.used() <= bytes);
+        let mut after = EventSeq::default();
+        loop {
+            let (past, last) = self.past(after, before).await?;
+            for chunk in past.chunks(if down_to.is_some() { CHUNK_EVENTS_BY_SIZE } else { CHUNK_ROWS }) {
+                let mut rest = chunk.to_vec();
+                while !rest.is_empty() && !enough() {
+                    let (deleted, left, used) = self
+                        .queue()
+                        .write(move |batch| {
+                            let (deleted, left) = delete_past(batch, rest, before)?;
+                            Ok((deleted, left, used_bytes(batch.conn)?))
+                        })
+                        .await?;
+                    retained.events += deleted.events;
+                    retained.deliveries += deleted.deliveries;
+                    rest = left;
+                    space.ledger_has(used);
+                }
+            }
+            match last {
+                Some(last) if !enough() => after = last,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Notes that the host lives, and gives what is known of when it did.
+    async fn live(&self, now: Timestamp) -> Result<Lived, Error> {
+        let gap_ms_min = self.options().gap_ms_min;
+        self.queue().write(move |batch| Lived::note(batch.conn, now, gap_ms_min)).await
+    }
+
+    /// The instant that was `ms` of the host's life before `now`, see `lived.rs`: for what ends after a time unless
+    /// somebody looks at it.
+    pub async fn lived_ago(&self, now: Timestamp, ms: i64) -> Result<Timestamp, Error> {
+        Ok(self.live(now).await?.ago(now, ms))
+    }
+
     /// Deletes what a removed tenant has left behind.
     pub(super) async fn purge(&self, tenant: &TenantId) -> Result<(), Error> {
         loop {
@@ -108,29 +172,61 @@ impl Ledger {
     async fn past(&self, after: EventSeq, before: Timestamp) -> Result<(Vec<EventSeq>, Option<EventSeq>), Error> {
         let cursor = self.cursor();
         self.readers()
-            .read(move |conn| {
-                let mut statement = conn.prepare_cached(
-                    "SELECT seq, accepted_at FROM event WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
-                )?;
-                let mut rows = statement.query(params![after, cursor, LOOK_EVENTS])?;
-                let mut past = Vec::new();
-                let mut last = None;
-                while let Some(row) = rows.next()? {
-                    let seq = row.get(0)?;
-                    // The journal is in the order of acceptance, give or take a clock set back: what stands behind
-                    // the first event that is too young can wait for its turn.
-                    if row.get::<_, Timestamp>(1)? >= before {
-                        return Ok((past, None));
-                    }
-                    if !is_kept(conn, seq, before)? {
-                        past.push(seq);
-                    }
-                    last = Some(seq);
-                }
-                Ok((past, last))
+            .read(move |conn| match past(conn, after, cursor, before) {
+                Err(error) if error.is_damage() => Ok(past_beside_damage(conn, after, cursor, before)),
+                found => found,
             })
             .await
     }
+}
+
+fn past(
+    conn: &Connection,
+    after: EventSeq,
+    cursor: EventSeq,
+    before: Timestamp,
+) -> Result<(Vec<EventSeq>, Option<EventSeq>), Error> {
+    let mut statement =
+        conn.prepare_cached("SELECT seq, accepted_at FROM event WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3")?;
+    let mut rows = statement.query(params![after, cursor, LOOK_EVENTS])?;
+    let mut past = Vec::new();
+    let mut last = None;
+    while let Some(row) = rows.next()? {
+        let seq = row.get(0)?;
+        // The journal is in the order of acceptance, give or take a clock set back: what stands behind the first event
+        // that is too young can wait for its turn.
+        if row.get::<_, Timestamp>(1)? >= before {
+            return Ok((past, None));
+        }
+        if !is_kept(conn, seq, before)? {
+            past.push(seq);
+        }
+        last = Some(seq);
+    }
+    Ok((past, last))
+}
+
+/// The same, place by place: what cannot be read stays, and does not keep what stands behind it.
+fn past_beside_damage(
+    conn: &Connection,
+    after: EventSeq,
+    cursor: EventSeq,
+    before: Timestamp,
+) -> (Vec<EventSeq>, Option<EventSeq>) {
+    let end = cursor.0.min(after.0.saturating_add(LOOK_EVENTS));
+    let mut past = Vec::new();
+    for seq in (after.0 + 1..=end).map(EventSeq) {
+        let is_past = || -> Result<bool, Error> {
+            let old = conn
+                .prepare_cached("SELECT 1 FROM event WHERE seq = ?1 AND accepted_at < ?2")?
+                .exists(params![seq, before])?;
+            Ok(old && !is_kept(conn, seq, before)?)
+        };
+        if is_past().unwrap_or(false) {
+            past.push(seq);
+        }
+    }
+    (past, (end < cursor.0).then_some(EventSeq(end)))
 }
 
 /// Whether a delivery keeps the event: it waits, or its end is younger than `before`. A dead letter whose last attempt
@@ -387,6 +483,73 @@ mod tests {
             assert_eq!(ledger.retain(end).await.unwrap().events, 0);
             let retained = ledger.retain(end.plus_millis(1)).await.unwrap();
             assert_eq!((retained.events, retained.deliveries), (1, 2));
+        });
+    }
+
+    /// A ledger with a bound of 8 MiB and `count` events of 64 KiB, all delivered but those that `keep` says.
+    async fn filled(count: u64, keep: impl Fn(u64) -> bool) -> (tempfile::TempDir, Ledger) {
+        let folder = tempfile::tempdir().unwrap();
+        let options = super::super::Options {
+            ledger_bytes_max: 8 << 20,
+            retention_min_ms: 60_000,
+            gap_ms_min: i64::MAX,
+            disk_free_bytes_min: 0,
+            ..super::super::Options::new(folder.path())
+        };
+        let ledger = Ledger::open(options, crate::clock::Clock::manual(NOW)).unwrap();
+        let plan = with_events(&ledger, 0).await;
+        for n in 1..=count {
+            let mut large = event(n);
+            large.original = vec![b'x'; 64 << 10].into();
+            ledger.append(large).await.unwrap();
+        }
+        let deliveries = (1..=count).map(|n| new_delivery(n, 1, plan)).collect();
+        let made = ledger.fan_out(FanOut { through: EventSeq(count as i64), deliveries }).await.unwrap();
+        for (n, due) in (1_u64..).zip(made).filter(|(n, _)| !keep(*n)) {
+            let step = Step::Delivered { attempt: attempt(1, 200) };
+            ledger.settle(Settlement { delivery: due.seq, at: NOW.plus_millis(n.cast_signed()), step }).await.unwrap();
+        }
+        // The writer looks at the size now and then only.
+        let used = ledger.queue().write(|batch| used_bytes(batch.conn)).await.unwrap();
+        ledger.shared().space.ledger_has(used);
+        (folder, ledger)
+    }
+
+    #[test]
+    fn a_ledger_that_is_too_large_gives_up_its_oldest_events_at_rest() {
+        block_on(async {
+            let (_folder, ledger) = filled(120, |n| n <= 3).await;
+            assert!(ledger.shared().space.used() > (8 << 20) - (8 << 20) / 10);
+            // None of them is old enough.
+            assert_eq!(ledger.retain(NOW.plus_millis(60_000)).await.unwrap().events, 0);
+            assert_eq!(ledger.retain(NOW.plus_millis(3_600_000)).await.unwrap().by_size, 100);
+            let left = journal(&ledger).await;
+            assert_eq!(left[..4], [1, 2, 3, 104], "what is due stays, then the youngest");
+            assert!(ledger.shared().space.used() <= (8 << 20) - (8 << 20) / 5);
+            assert_eq!(ledger.retain(NOW.plus_millis(3_600_000)).await.unwrap().events, 0, "it is small enough");
+        });
+    }
+
+    #[test]
+    fn a_ledger_full_of_what_is_due_is_short_of_space_and_keeps_all() {
+        block_on(async {
+            let (_folder, ledger) = filled(130, |_| true).await;
+            assert!(matches!(ledger.shortage(), Some(super::super::Shortage::Ledger { max, .. }) if max == 8 << 20));
+            assert_eq!(ledger.retain(LATER).await.unwrap().events, 0);
+            assert_eq!(ledger.counts(&TENANT.parse().unwrap(), None).await.unwrap().due, 130);
+        });
+    }
+
+    #[test]
+    fn what_is_damaged_stays_and_does_not_keep_the_rest() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            with_events(&ledger, 4).await;
+            ledger.fan_out(FanOut { through: EventSeq(4), deliveries: vec![] }).await.unwrap();
+            // As far as reading goes, an instant that is no number is a damaged page.
+            let spoil = "UPDATE event SET accepted_at = 'damaged' WHERE seq = 2";
+            ledger.queue().write(move |batch| Ok(batch.conn.execute(spoil, [])?)).await.unwrap();
+            assert_eq!(ledger.retain(LATER).await.unwrap().events, 3);
         });
     }
 }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::{Error, Expected, FanOut, Ledger, Options, SQLITE_VERSION_MIN};
 use crate::clock::Clock;
 use crate::domain::attempt::{Attempt, Connection, HttpVersion, Outcome, Sent};
-use crate::domain::delivery::{DueDelivery, NewDelivery};
+use crate::domain::delivery::{DueDelivery, NewDelivery, Settlement, Step};
 use crate::domain::event::{Dedupe, EventSeq, NewEvent};
 use crate::domain::filter::Plan;
 use crate::domain::id::{DeliveryId, Digest, EventId, SubscriptionId};
@@ -31,7 +31,9 @@ pub(super) fn open() -> (TempDir, Ledger) {
 }
 
 pub(super) fn open_at(folder: &TempDir) -> Ledger {
-    Ledger::open(Options::new(folder.path()), Clock::manual(NOW)).unwrap()
+    // Its clock jumps by weeks, and it lives all the time.
+    let options = Options { gap_ms_min: i64::MAX, ..Options::new(folder.path()) };
+    Ledger::open(options, Clock::manual(NOW)).unwrap()
 }
 
 pub(super) async fn reopen(folder: &TempDir, ledger: Ledger) -> Ledger {
@@ -214,5 +216,28 @@ fn the_wal_starts_anew_while_writing_goes_on() {
             ledger.append(event).await.unwrap();
         }
         assert!(ledger.stats().wal_bytes < written / 2, "{:?}", ledger.stats());
+    });
+}
+
+/// A clock that was years ahead must not keep what was put off then waiting for years.
+#[test]
+fn what_was_put_off_by_a_clock_that_was_far_ahead_is_due_as_if_put_off_at_the_start() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let real = Clock::system().now();
+        let ahead = real.plus_millis(2 * 365 * 24 * 3_600_000);
+        let ledger = Ledger::open(Options::new(folder.path()), Clock::manual(ahead)).unwrap();
+        with_tenant(&ledger).await;
+        let plan = ledger.intern_plan(&Plan::default()).await.unwrap();
+        ledger.append(NewEvent { accepted_at: ahead, ..event(1) }).await.unwrap();
+        let delivery = NewDelivery { due_at: ahead, ..new_delivery(1, 1, plan) };
+        let made = ledger.fan_out(FanOut { through: EventSeq(1), deliveries: vec![delivery] }).await.unwrap();
+        let step = Step::Retry { attempt: attempt(1, 500), due_at: ahead.plus_millis(60_000) };
+        ledger.settle(Settlement { delivery: made[0].seq, at: ahead, step }).await.unwrap();
+        ledger.shutdown().await;
+        let ledger = Ledger::open(Options::new(folder.path()), Clock::system()).unwrap();
+        let due = ledger.due(subscription(1), ahead, None, 9).await.unwrap();
+        let wait_ms = due[0].due_at.since(real);
+        assert!((60_000..600_000).contains(&wait_ms), "{wait_ms} ms");
     });
 }

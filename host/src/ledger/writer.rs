@@ -1,16 +1,23 @@
 //! The one thread that writes. It takes everything that waits, runs each request in a savepoint of one transaction,
 //! commits once and only then answers: one fsync for many requests, and no answer before it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::checkpoint::Shelf;
 use super::effects::{Effects, Shared};
+use super::readers::Readers;
 use super::registry::Snapshot;
-use super::{Error, checkpoint};
+use super::{Error, Options, checkpoint, schema};
+
+/// Time between two looks at the size of the file.
+const MEASURE_EVERY: Duration = Duration::from_millis(100);
+/// Time between two times that the files are opened anew.
+const REOPEN_EVERY: Duration = Duration::from_secs(5);
 
 /// What waits for the writer.
 pub(super) enum Item {
@@ -18,6 +25,8 @@ pub(super) enum Item {
     Write(Box<dyn Pending>, usize),
     /// Finish what the checkpointer could not: it never catches up with a writer that goes on writing.
     Checkpoint,
+    /// Write something, to see whether the disk takes it.
+    Probe,
     /// Take no more, finish what waits, end.
     Stop,
 }
@@ -158,7 +167,14 @@ impl Queue {
 
 /// The writer's own state, moved onto its thread.
 pub(super) struct Writer {
-    pub(super) conn: Connection,
+    /// None where the files were to be opened anew and could not be.
+    pub(super) conn: Option<Connection>,
+    pub(super) options: Options,
+    /// The other connections, to be closed where the files are opened anew.
+    pub(super) readers: [Readers; 2],
+    pub(super) checkpointer: Shelf,
+    pub(super) measured_at: Option<Instant>,
+    pub(super) reopened_at: Option<Instant>,
     pub(super) shared: Arc<Shared>,
     pub(super) queue: mpsc::Receiver<Item>,
     pub(super) batch_max: usize,
@@ -175,6 +191,7 @@ impl Writer {
         while let Some(item) = self.queue.blocking_recv() {
             let mut bytes = 0;
             let mut checkpoint = false;
+            let mut probe = false;
             let mut next = Some(item);
             while let Some(item) = next.take() {
                 match item {
@@ -183,6 +200,7 @@ impl Writer {
                         batch.push(request);
                     }
                     Item::Checkpoint => checkpoint = true,
+                    Item::Probe => probe = true,
                     // What was sent before stays in the queue and is still received.
                     Item::Stop => self.queue.close(),
                 }
@@ -192,12 +210,19 @@ impl Writer {
             }
             if !batch.is_empty() {
                 self.commit(&mut batch, bytes);
+            } else if probe {
+                self.probe();
             }
-            if checkpoint {
-                checkpoint::run(&self.conn, "PASSIVE");
+            if self.shared.disk.is_suspect() && self.shared.disk.failing().is_none() {
+                self.reopen();
+            }
+            if let Some(conn) = self.conn.as_ref().filter(|_| checkpoint && !self.shared.disk.is_suspect()) {
+                checkpoint::run(conn, "PASSIVE", &self.shared);
             }
         }
-        checkpoint::run(&self.conn, "TRUNCATE");
+        if let Some(conn) = self.conn.as_ref().filter(|_| !self.shared.disk.is_suspect()) {
+            checkpoint::run(conn, "TRUNCATE", &self.shared);
+        }
         drop(self.alive);
         drop(self.conn);
         drop(self.lock);
@@ -208,20 +233,20 @@ impl Writer {
         let size = batch.len();
         let outcome = self.attempt(batch);
         let committed = match outcome {
-            Ok((effects, out_of_disk)) => {
+            Ok(Written { effects, out_of_disk, anything }) => {
                 self.shared.publish(effects);
-                self.shared.commit_failing.store(out_of_disk, Ordering::Relaxed);
+                if out_of_disk {
+                    self.shared.disk.failed("a request", &"the disk has no room for it, or failed");
+                } else if anything {
+                    self.shared.disk.works();
+                }
+                self.measure();
                 Ok(())
             }
             Err(error) => {
-                if !self.conn.is_autocommit()
-                    && let Err(error) = self.conn.execute_batch("ROLLBACK")
-                {
-                    tracing::error!(%error, "the ledger could not roll back");
-                }
-                tracing::error!(%error, requests = size, "the ledger could not commit; nothing of the batch counts");
+                self.roll_back();
                 metrics::counter!(super::COMMIT_FAILURES).increment(1);
-                self.shared.commit_failing.store(true, Ordering::Relaxed);
+                self.shared.disk.failed("a commit", &error);
                 Err(Arc::new(error))
             }
         };
@@ -235,10 +260,71 @@ impl Writer {
         }
     }
 
-    /// One transaction over the batch, and whether the disk failed a request of it. An error means that nothing of it
-    /// is durable.
-    fn attempt(&mut self, batch: &mut [Box<dyn Pending>]) -> Result<(Effects, bool), rusqlite::Error> {
-        let conn = &self.conn;
+    fn roll_back(&self) {
+        if let Some(conn) = self.conn.as_ref().filter(|conn| !conn.is_autocommit())
+            && let Err(error) = conn.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "the ledger could not roll back");
+        }
+    }
+
+    /// Writes something that nobody asked for.
+    fn probe(&mut self) {
+        let written = match &self.conn {
+            Some(conn) => conn.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('probe', randomblob(8))", []),
+            None => Err(not_open()),
+        };
+        match written {
+            Ok(_) => self.shared.disk.works(),
+            Err(error) => {
+                self.roll_back();
+                self.shared.disk.failed("a probe", &error);
+                if self.conn.is_none() {
+                    self.reopen();
+                }
+            }
+        }
+    }
+
+    /// Closes every connection and opens the file anew, as after a crash: the WAL is recovered from its begin. Called
+    /// right after a commit that held, so that all of the WAL is durable.
+    fn reopen(&mut self) {
+        if self.reopened_at.is_some_and(|at| at.elapsed() < REOPEN_EVERY) {
+            return;
+        }
+        self.reopened_at = Some(Instant::now());
+        let mut shelf = self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner);
+        let held: Vec<_> = self.readers.iter().map(Readers::let_go).collect();
+        drop((shelf.take(), self.conn.take()));
+        let opened = schema::open_writer(&self.options)
+            .and_then(|conn| Ok((conn, schema::open_checkpointer(&self.options.path)?)));
+        match opened {
+            Ok((conn, checkpointer)) => {
+                (self.conn, *shelf) = (Some(conn), Some(checkpointer));
+                self.shared.disk.is_trusted_again();
+                tracing::warn!("the ledger's files were opened anew after an I/O error; nothing is lost by it");
+            }
+            Err(error) => self.shared.disk.failed("opening the files anew", &error),
+        }
+        drop(held);
+    }
+
+    /// Tells how many bytes of the file are in use, now and then.
+    fn measure(&mut self) {
+        let Some(conn) = self.conn.as_ref().filter(|_| self.measured_at.is_none_or(|at| at.elapsed() > MEASURE_EVERY))
+        else {
+            return;
+        };
+        if let Ok(used) = schema::used_bytes(conn) {
+            self.shared.space.ledger_has(used);
+        }
+        self.measured_at = Some(Instant::now());
+    }
+
+    /// One transaction over the batch. An error means that nothing of it is durable.
+    fn attempt(&mut self, batch: &mut [Box<dyn Pending>]) -> Result<Written, rusqlite::Error> {
+        let conn = self.conn.as_ref().ok_or_else(not_open)?;
+        let changes = conn.total_changes();
         let step = |sql: &str| conn.prepare_cached(sql)?.execute([]).map(drop);
         step("BEGIN IMMEDIATE")?;
         let snapshot = self.shared.snapshot.load_full();
@@ -269,8 +355,22 @@ impl Writer {
             other => rusqlite::Error::ToSqlConversionFailure(Box::new(other)),
         })?;
         step("COMMIT")?;
-        Ok((effects, out_of_disk))
+        Ok(Written { effects, out_of_disk, anything: conn.total_changes() != changes })
     }
+}
+
+/// A batch that was committed.
+struct Written {
+    effects: Effects,
+    /// The disk failed a request of it.
+    out_of_disk: bool,
+    /// It changed a row: a commit that writes nothing shows nothing of the disk.
+    anything: bool,
+}
+
+fn not_open() -> rusqlite::Error {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+    rusqlite::Error::SqliteFailure(code, Some("the files are yet to be opened anew".to_owned()))
 }
 
 #[cfg(test)]
@@ -320,11 +420,11 @@ mod tests {
             large.original = vec![b'x'; 1 << 20].into();
             let error = ledger.append(large.clone()).await.unwrap_err();
             assert!(error.is_temporary(), "{error}");
-            assert!(ledger.stats().commit_failing);
+            assert!(ledger.stats().failing.is_some());
             assert_eq!(ledger.journal_after(Default::default(), 10).await.unwrap().len(), 0);
             pages_max(1 << 30).await.unwrap();
             ledger.append(large).await.unwrap();
-            assert!(!ledger.stats().commit_failing);
+            assert!(ledger.stats().failing.is_none());
             assert_eq!(
                 ledger.event(&TENANT.parse().unwrap(), event(1).id).await.unwrap().unwrap().original.len(),
                 1 << 20

@@ -50,6 +50,9 @@ pub enum Refused {
         /// The setting.
         limit: usize,
     },
+    /// The disk is nearly full, or the ledger has its size.
+    #[error("{0}: send it again later")]
+    Short(#[from] ledger::Shortage),
     /// Not durable: busy, or the disk failed. The sender is to try again.
     #[error("the event could not be stored: {0}")]
     Ledger(#[from] ledger::Error),
@@ -67,6 +70,8 @@ impl Refused {
             Self::Conflict(_) => "jti_conflict",
             Self::Backlog { .. } => "backlog_full",
             Self::Flood { .. } => "busy",
+            Self::Short(shortage) => shortage.code(),
+            Self::Ledger(error) if error.is_damage() => "ledger_damaged",
             Self::Ledger(_) => "not_stored",
         }
     }
@@ -98,6 +103,9 @@ impl Pipeline {
 
     async fn accept(&self, Proven { source, inbound }: Proven) -> Result<Receipt, Refused> {
         let source = &source.value;
+        if let Some(shortage) = self.ledger.shortage() {
+            return Err(shortage.into());
+        }
         let limit = self.quota_of(&source.tenant).backlog_deliveries_max;
         let backlog = self.ledger.backlog(&source.tenant);
         if backlog >= limit {

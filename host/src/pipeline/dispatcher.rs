@@ -21,7 +21,7 @@ use crate::domain::endpoint::Origin;
 use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::ledger;
-use crate::telemetry::metric;
+use crate::telemetry::{Seldom, metric};
 
 use super::Pipeline;
 use super::deliver::Attempted;
@@ -35,6 +35,9 @@ const TOLD_MAX: usize = 256;
 const AFTER_FAILURE_MS: i64 = 10_000;
 /// Longest sleep of the loop, in milliseconds: an upper bound on how late a clock set forward is noticed.
 const SLEEP_MS_MAX: u64 = 1_000;
+
+/// For an outbox that cannot be read: it is tried again each second, in each lane.
+static TOLD: Seldom = Seldom::new(Duration::from_secs(60));
 
 /// Tells the dispatcher of deliveries that became due.
 #[derive(Clone)]
@@ -119,8 +122,22 @@ impl Dispatcher {
     }
 
     async fn find_what_is_due(&mut self) -> Result<(), ledger::Error> {
-        for lane in self.pipeline.ledger.lanes().await? {
-            self.lanes.on_disk(&lane.tenant, lane.subscription);
+        match self.pipeline.ledger.lanes().await {
+            Ok(lanes) => {
+                for lane in lanes {
+                    self.lanes.on_disk(&lane.tenant, lane.subscription);
+                }
+            }
+            // Each lane asks for itself then, and those that can be read go on.
+            Err(error) if error.is_damage() => {
+                error!(%error, "the outbox cannot be read as a whole");
+                for (tenant, view) in &self.pipeline.ledger.snapshot().tenants {
+                    for subscription in view.subscriptions.keys() {
+                        self.lanes.on_disk(tenant, *subscription);
+                    }
+                }
+            }
+            Err(error) => return Err(error),
         }
         self.open_lanes();
         Ok(())
@@ -166,7 +183,9 @@ impl Dispatcher {
                 let rows = match ledger.due(subscription, ever, None, asked).await {
                     Ok(rows) => Some(rows),
                     Err(error) => {
-                        error!(%subscription, %error, "the outbox cannot be read; it is tried again");
+                        if let Some(unsaid) = TOLD.due() {
+                            error!(%subscription, %error, unsaid, "the outbox cannot be read; it is tried again");
+                        }
                         tokio::time::sleep(Duration::from_millis(SLEEP_MS_MAX)).await;
                         None
                     }
@@ -177,6 +196,10 @@ impl Dispatcher {
     }
 
     fn start(&mut self, work: &mut JoinSet<Ended>) {
+        // What is sent while nothing can be written would be sent once more.
+        if !self.pipeline.ledger.takes_writes() {
+            return;
+        }
         let now = self.pipeline.clock.now();
         while let Some(delivery) = self.lanes.take(now) {
             let pipeline = self.pipeline.clone();
@@ -215,6 +238,10 @@ impl Dispatcher {
     }
 
     fn sleep(&self) -> Duration {
+        if !self.pipeline.ledger.takes_writes() {
+            // What is due meanwhile is no reason to wake.
+            return Duration::from_millis(SLEEP_MS_MAX);
+        }
         // What is due but out of bounds is started when something ends, not by waking early.
         let until_due = self.lanes.next_due().map_or(i64::MAX, |at| at.since(self.pipeline.clock.now()).max(1));
         let wait_ms = until_due.unsigned_abs().min(SLEEP_MS_MAX);

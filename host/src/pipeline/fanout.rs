@@ -36,7 +36,9 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
             Ok(_) if stop.is_cancelled() => return,
             Ok(_) => {}
             Err(error) => {
-                error!(%error, "fan-out failed; accepted events wait in the journal and it is tried again");
+                if !error.is_told() {
+                    error!(%error, "fan-out failed; accepted events wait in the journal and it is tried again");
+                }
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(Duration::from_millis(RETRY_MS)) => {}
@@ -52,7 +54,17 @@ pub(super) async fn one_batch(
     pinned: &mut Pinned,
 ) -> Result<usize, ledger::Error> {
     let ledger = &pipeline.ledger;
-    let events = ledger.journal_after(ledger.cursor(), EVENTS_PER_BATCH).await?;
+    let events = match ledger.journal_after(ledger.cursor(), EVENTS_PER_BATCH).await {
+        // One of them is damaged: those before it go one by one, and it is passed over.
+        Err(error) if error.is_damage() => match ledger.journal_after(ledger.cursor(), 1).await {
+            Err(error) if error.is_damage() => {
+                let passed = ledger.pass_over_damaged().await?;
+                return if passed > 0 { Ok(EVENTS_PER_BATCH) } else { Err(error) };
+            }
+            one => one?,
+        },
+        read => read?,
+    };
     let Some(first) = events.first() else { return Ok(0) };
     let mut through = first.seq;
 

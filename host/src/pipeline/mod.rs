@@ -165,10 +165,21 @@ impl Pipeline {
         Self(Arc::new(parts))
     }
 
-    /// Whether the ledger takes writes, as far as its last commit tells, and can be read.
-    pub async fn ledger_answers(&self) -> bool {
+    /// Why no event can be taken in just now, in words; none: the ledger takes writes, as far as its last commit tells,
+    /// has room, and can be read.
+    pub async fn why_not_ready(&self) -> Option<String> {
         let stats = self.ledger.stats();
-        stats.open && !stats.commit_failing && self.ledger.meta_get("ready").await.is_ok()
+        if !stats.open {
+            return Some("the ledger is closed: see the host's log".to_owned());
+        }
+        if let Some(cause) = stats.failing {
+            return Some(format!("the ledger cannot write, {}: see the host's log", cause.as_str()));
+        }
+        if let Some(shortage) = self.ledger.shortage() {
+            return Some(format!("{}: {shortage}", shortage.code()));
+        }
+        let reads = self.ledger.meta_get("ready").await;
+        reads.err().map(|_| "the ledger cannot be read: see the host's log".to_owned())
     }
 
     /// What the rollout of a filter has shown so far; none where there is none.

@@ -98,7 +98,7 @@ impl Pipeline {
                     .map(|sealed| self.master.open(&context, sealed))
                     .collect::<Result<Vec<_>, _>>()
                     .map_err(|_| Unproven::SecretUnreadable)?;
-                Ok(verify_mac(*header, &inbound.headers, &inbound.body, &secrets, self.clock.now())?)
+                Ok(verify_mac(*header, &inbound.headers, &inbound.body, &secrets, self.clock.wall())?)
             }
         }
     }

@@ -50,7 +50,7 @@ impl Pipeline {
         let body = Bytes::from(body);
         let context = signing_context(&subscription.value.tenant, &subscription.value.id);
         let id = delivery.id.to_string();
-        let signed = self.signer.sign(&subscription.value.signing, &context, &id, self.clock.now(), &body)?;
+        let signed = self.signer.sign(&subscription.value.signing, &context, &id, self.clock.wall(), &body)?;
         Ok(Sealed {
             delivery,
             subscription,

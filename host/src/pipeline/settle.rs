@@ -143,7 +143,9 @@ impl Pipeline {
                 Ok(settled) => break settled,
                 Err(error) if !error.is_temporary() => return Err(error),
                 Err(error) => {
-                    warn!(delivery = %delivery.id, %error, "a settlement is not durable yet; it is tried again");
+                    if !error.is_told() {
+                        warn!(delivery = %delivery.id, %error, "a settlement is not durable yet; it is tried again");
+                    }
                     tokio::time::sleep(Duration::from_millis(wait_ms)).await;
                     wait_ms = (wait_ms * 2).min(SETTLE_RETRY_MS_MAX);
                 }

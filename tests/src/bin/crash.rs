@@ -77,6 +77,7 @@ fn options() -> Result<(Options, bool), String> {
         };
         match word.as_str() {
             "--kills" => options.kills = usize::try_from(number()?).map_err(|error| error.to_string())?,
+            "--sync-fails" => options.sync_fails = u32::try_from(number()?).map_err(|error| error.to_string())?,
             "--seed" => options.seed = number()?,
             "--power-cut" => options.power_cut = true,
             "--no-fsync" => options.no_fsync = true,

@@ -48,6 +48,9 @@ pub struct Options {
     pub power_cut: bool,
     /// A disk that answers a sync and does not do it. Ends with the first loss. Cuts the power.
     pub no_fsync: bool,
+    /// Of a thousand syncs, so many fail, and what they were to sync is lost at the cut unless it is written anew. Cuts
+    /// the power.
+    pub sync_fails: u32,
     /// Senders at once.
     pub senders: u64,
     /// Longest pause of a sender between two events, in milliseconds.
@@ -59,7 +62,7 @@ pub struct Options {
 impl Options {
     /// A run of so many kills.
     pub fn new(kills: usize, seed: u64) -> Self {
-        Self { kills, seed, power_cut: false, no_fsync: false, senders: 6, pause_ms: 25, aimed: true }
+        Self { kills, seed, power_cut: false, no_fsync: false, sync_fails: 0, senders: 6, pause_ms: 25, aimed: true }
     }
 }
 
@@ -80,8 +83,9 @@ pub async fn run(options: Options, mut tell: impl FnMut(String)) -> Result<Summa
     if !stopped.success() {
         return Err(format!("the host was told to stop and ended with {stopped}:\n{}", host.log()));
     }
-    let cut = options.power_cut || options.no_fsync;
+    let cut = options.power_cut || options.no_fsync || options.sync_fails > 0;
     let cut = cut.then(|| PowerCut::build(&host.path(""), options.no_fsync)).transpose()?;
+    let cut = cut.map(|cut| cut.with_failing_syncs(options.sync_fails));
     let senders = Senders::start(options.senders, options.pause_ms, options.seed, sources, &record);
     let mut run = Run {
         random: Random::new(options.seed, 1),

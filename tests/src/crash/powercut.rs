@@ -14,6 +14,8 @@ pub struct PowerCut {
     pipe: PathBuf,
     report: PathBuf,
     no_fsync: bool,
+    /// Of a thousand syncs, so many fail.
+    sync_fails: u32,
 }
 
 /// What a cut undid.
@@ -40,7 +42,12 @@ impl PowerCut {
         if !built.status.success() {
             return Err(format!("{}: {}", source.display(), String::from_utf8_lossy(&built.stderr)));
         }
-        Ok(Self { library, pipe: folder.join("cut"), report: folder.join("cut.report"), no_fsync })
+        Ok(Self { library, pipe: folder.join("cut"), report: folder.join("cut.report"), no_fsync, sync_fails: 0 })
+    }
+
+    /// Has so many of a thousand syncs fail.
+    pub fn with_failing_syncs(self, sync_fails: u32) -> Self {
+        Self { sync_fails, ..self }
     }
 
     /// Sets the next start of the host up for a cut drawn from `seed`.
@@ -58,6 +65,7 @@ impl PowerCut {
         host.set_env("SETGATE_POWERCUT_PIPE", &text(&self.pipe));
         host.set_env("SETGATE_POWERCUT_REPORT", &text(&self.report));
         host.set_env("SETGATE_POWERCUT_SEED", &seed.to_string());
+        host.set_env("SETGATE_POWERCUT_SYNC_FAILS", &self.sync_fails.to_string());
         host.set_env("SETGATE_POWERCUT_NO_FSYNC", if self.no_fsync { "1" } else { "0" });
         Ok(())
     }

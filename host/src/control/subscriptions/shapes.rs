@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 
 use crate::domain::endpoint::EndpointTls;
 use crate::domain::filter::{Binding, Grant, empty_object};
-use crate::domain::pacing::Pacing;
 use crate::domain::id::{Digest, FilterName, SigningKeyId, SourceName, SubscriptionId};
+use crate::domain::pacing::Pacing;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::Secret;
 use crate::domain::subscription::{Format, Pattern, Pause, SigningKey, SigningScheme, Subscription};

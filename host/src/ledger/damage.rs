@@ -1,0 +1,180 @@
+//! Damage in the file: looking for it, and going on beside it. Nothing here repairs, deletes or makes anything anew: what
+//! is damaged comes back from a backup only.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use rusqlite::{ErrorCode, OptionalExtension, params};
+
+use super::journal::{EVENT_COLUMNS, read_event};
+use super::{Error, Ledger};
+use crate::domain::event::EventSeq;
+
+/// Gauge: 1 once damage was found in the ledger's files since the start.
+pub(super) const DAMAGED: &str = "setgate_ledger_damaged";
+/// Counter: accepted events that cannot be read and were passed over; nothing was delivered of them.
+pub(super) const PASSED_OVER: &str = "setgate_events_damaged_total";
+/// Faults that one look names.
+const FAULTS_MAX: usize = 20;
+/// Places of the journal looked at one by one for the end of the damage.
+const SCAN_MAX: i64 = 10_000;
+/// Name in `meta` of what was passed over: JSON, a list of first and last places.
+const NAME: &str = "damaged events";
+/// Runs of events remembered there.
+const RUNS_MAX: usize = 1_000;
+
+/// What a look over the file found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Checked {
+    /// All of it is sound in structure.
+    Sound,
+    /// The time was over before the end; nothing was found so far.
+    NotFinished,
+    /// Faults, in SQLite's words.
+    Damaged(Vec<String>),
+}
+
+impl Ledger {
+    /// Looks over the file's structure for `check_ms_max`, beside the work. Bytes within a row that were changed and still
+    /// read well are not found.
+    pub async fn check(&self) -> Result<Checked, Error> {
+        let limit = Duration::from_millis(self.options().check_ms_max);
+        if limit.is_zero() {
+            return Ok(Checked::NotFinished);
+        }
+        let checked = self
+            .history_readers()
+            .read(move |conn| {
+                let interrupt = conn.get_interrupt_handle();
+                let (running, ended) = mpsc::channel::<()>();
+                let timer = std::thread::Builder::new().name("ledger-check".to_owned()).spawn(move || {
+                    if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                        interrupt.interrupt();
+                    }
+                });
+                let said = conn.prepare(&format!("PRAGMA quick_check({FAULTS_MAX})")).and_then(|mut statement| {
+                    statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
+                });
+                drop(running);
+                if let Ok(timer) = timer {
+                    let _ = timer.join();
+                }
+                match said {
+                    Ok(said) if said == ["ok"] => Ok(Checked::Sound),
+                    Ok(said) => Ok(Checked::Damaged(said)),
+                    Err(error) => match error.sqlite_error_code() {
+                        Some(ErrorCode::OperationInterrupted) => Ok(Checked::NotFinished),
+                        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                            Ok(Checked::Damaged(vec![error.to_string()]))
+                        }
+                        _ => Err(error.into()),
+                    },
+                }
+            })
+            .await?;
+        if matches!(checked, Checked::Damaged(_)) {
+            metrics::gauge!(DAMAGED).set(1.0);
+        }
+        Ok(checked)
+    }
+
+    /// Moves the cursor over the events right behind it that cannot be read, so that those behind them, and other
+    /// tenants', are delivered. They stay where they are, and are remembered. Gives how many there were.
+    pub async fn pass_over_damaged(&self) -> Result<u64, Error> {
+        let (cursor, last) = (self.cursor(), *self.shared().appended.borrow());
+        let end = last.0.min(cursor.0.saturating_add(SCAN_MAX));
+        let (through, count) = self
+            .readers()
+            .read(move |conn| {
+                let mut found = (cursor.0, 0);
+                for place in cursor.0 + 1..=end {
+                    let mut statement =
+                        conn.prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM event e WHERE e.seq = ?1"))?;
+                    let read = statement
+                        .query([place])
+                        .map_err(Error::from)
+                        .and_then(|mut rows| rows.next().map_err(Error::from)?.map(read_event).transpose());
+                    match read {
+                        Ok(Some(_)) => return Ok(found),
+                        // A place that was never taken, or is no more.
+                        Ok(None) => {}
+                        Err(error) if error.is_damage() => found = (place, found.1 + 1),
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(found)
+            })
+            .await?;
+        if count == 0 {
+            return Ok(0);
+        }
+        let through = EventSeq(through);
+        self.queue()
+            .write(move |batch| {
+                let kept: Option<Vec<u8>> = batch
+                    .conn
+                    .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
+                    .query_row([NAME], |row| row.get(0))
+                    .optional()?;
+                let mut runs: Vec<(i64, i64)> =
+                    kept.and_then(|kept| serde_json::from_slice(&kept).ok()).unwrap_or_default();
+                runs.push((cursor.0 + 1, through.0));
+                let over = runs.len().saturating_sub(RUNS_MAX);
+                runs.drain(..over);
+                let kept = serde_json::to_vec(&runs).map_err(|error| Error::corrupt(error.to_string()))?;
+                batch
+                    .conn
+                    .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")?
+                    .execute(params![NAME, kept])?;
+                batch
+                    .conn
+                    .prepare_cached("UPDATE mark SET value = ?1 WHERE name = 'cursor' AND value < ?1")?
+                    .execute([through])?;
+                batch.effects.cursor(through);
+                Ok(())
+            })
+            .await?;
+        metrics::gauge!(DAMAGED).set(1.0);
+        metrics::counter!(PASSED_OVER).increment(count);
+        tracing::error!(
+            count,
+            from = cursor.0 + 1,
+            to = through.0,
+            "accepted events cannot be read: the ledger is damaged. They are passed over and not delivered, and stay where they \
+             are; all others go on. Put a backup back, see docs/storage.md"
+        );
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{block_on, event, open, with_events};
+    use super::*;
+
+    #[test]
+    fn a_sound_file_is_found_sound() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            with_events(&ledger, 3).await;
+            assert_eq!(ledger.check().await.unwrap(), Checked::Sound);
+        });
+    }
+
+    #[test]
+    fn events_that_cannot_be_read_are_passed_over_and_stay() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            with_events(&ledger, 4).await;
+            let spoil = "UPDATE event SET types = 'no JSON' WHERE seq IN (1, 2, 4)";
+            ledger.queue().write(move |batch| Ok(batch.conn.execute(spoil, [])?)).await.unwrap();
+            assert!(ledger.journal_after(EventSeq(0), 10).await.unwrap_err().is_damage());
+            assert_eq!(ledger.pass_over_damaged().await.unwrap(), 2);
+            assert_eq!(ledger.cursor(), EventSeq(2));
+            assert_eq!(ledger.journal_after(EventSeq(2), 1).await.unwrap()[0].id, event(3).id);
+            assert_eq!(ledger.pass_over_damaged().await.unwrap(), 0, "the next one can be read");
+            let kept = ledger.meta_get(NAME).await.unwrap().unwrap();
+            assert_eq!(kept, b"[[1,2]]");
+        });
+    }
+}

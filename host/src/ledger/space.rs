@@ -1,0 +1,222 @@
+//! How much room there is: on the disk, and below `ledger_bytes_max`. Looked at once a second; between two bounds, so that
+//! ingest does not open and shut with every event.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+use super::Options;
+
+/// Gauge: bytes that are free on the ledger's disk, for this user.
+pub(super) const DISK_FREE_BYTES: &str = "setgate_disk_free_bytes";
+/// Gauge: bytes of the ledger's file in use; `data.ledger_bytes_max` bounds it.
+pub(super) const USED_BYTES: &str = "setgate_ledger_used_bytes";
+/// Gauge: 1 while nothing is taken in for want of room.
+pub(super) const SHORT: &str = "setgate_ledger_short_of_space";
+
+/// Why nothing may be added just now. Deliveries, settlements and retention go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Shortage {
+    /// The disk is nearly full.
+    #[error("{free} bytes are free on the host's disk, and `data.disk_free_bytes_min` is {min}")]
+    Disk {
+        /// Bytes free.
+        free: u64,
+        /// The setting.
+        min: u64,
+    },
+    /// The ledger has its size, and nothing in it may be removed yet.
+    #[error("the ledger has {used} bytes, and `data.ledger_bytes_max` is {max}")]
+    Ledger {
+        /// Bytes in use.
+        used: u64,
+        /// The setting.
+        max: u64,
+    },
+}
+
+impl Shortage {
+    /// A stable code, for metrics and problem details.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Disk { .. } => "disk_low",
+            Self::Ledger { .. } => "ledger_full",
+        }
+    }
+}
+
+/// What the ledger's threads know of it.
+pub(super) struct Space {
+    folder: PathBuf,
+    free_min: u64,
+    ledger_max: u64,
+    free: AtomicU64,
+    used: AtomicU64,
+    disk_low: AtomicBool,
+    ledger_full: AtomicBool,
+    /// Wakes who removes what is old.
+    pub(super) pressed: Notify,
+}
+
+impl Space {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            folder: options.path.clone(),
+            free_min: options.disk_free_bytes_min,
+            ledger_max: options.ledger_bytes_max,
+            free: AtomicU64::new(u64::MAX),
+            used: AtomicU64::new(0),
+            disk_low: AtomicBool::new(false),
+            ledger_full: AtomicBool::new(false),
+            pressed: Notify::new(),
+        }
+    }
+
+    /// Asks the file system. A system that does not answer leaves things as they were.
+    pub(super) fn look(&self) {
+        match free_bytes(&self.folder) {
+            Ok(free) => self.disk_has(free),
+            Err(error) => tracing::debug!(%error, "the free space of the disk cannot be learned"),
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a gauge may be off by a byte in 2^52")]
+        {
+            metrics::gauge!(DISK_FREE_BYTES).set(self.free.load(Ordering::Relaxed) as f64);
+            metrics::gauge!(USED_BYTES).set(self.used() as f64);
+        }
+        metrics::gauge!(SHORT).set(if self.shortage().is_some() { 1.0 } else { 0.0 });
+    }
+
+    fn disk_has(&self, free: u64) {
+        self.free.store(free, Ordering::Relaxed);
+        let was = self.disk_low.load(Ordering::Relaxed);
+        let low = is_low(was, free, self.free_min);
+        self.disk_low.store(low, Ordering::Relaxed);
+        let min = self.free_min;
+        if low && !was {
+            tracing::error!(
+                free,
+                min,
+                "the disk is nearly full: no event is taken in before there is space again; \
+                deliveries and retention go on. Make room, or lower `data.disk_free_bytes_min`"
+            );
+            self.pressed.notify_one();
+        }
+        if was && !low {
+            tracing::info!(free, min, "there is space on the disk again: events are taken in");
+        }
+    }
+
+    /// The ledger's file has so many bytes in use.
+    pub(super) fn ledger_has(&self, used: u64) {
+        self.used.store(used, Ordering::Relaxed);
+        let max = self.ledger_max;
+        if max == 0 {
+            return;
+        }
+        if used > pressed_from(max) {
+            self.pressed.notify_one();
+        }
+        let was = self.ledger_full.load(Ordering::Relaxed);
+        let full = is_full(was, used, max);
+        self.ledger_full.store(full, Ordering::Relaxed);
+        if full && !was {
+            tracing::error!(
+                used,
+                max,
+                "the ledger has its size: no event is taken in before something in it is at rest \
+                and older than `data.retention_min_s`. Raise `data.ledger_bytes_max`, or see what is due or held"
+            );
+        }
+        if was && !full {
+            tracing::info!(used, max, "the ledger has room again: events are taken in");
+        }
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes above which what is old is removed, and bytes down to which.
+    pub(super) fn pressure(&self) -> Option<u64> {
+        (self.ledger_max > 0 && self.used() > pressed_from(self.ledger_max)).then(|| pressed_to(self.ledger_max))
+    }
+
+    pub(super) fn shortage(&self) -> Option<Shortage> {
+        if self.disk_low.load(Ordering::Relaxed) {
+            return Some(Shortage::Disk { free: self.free.load(Ordering::Relaxed), min: self.free_min });
+        }
+        let full = self.ledger_full.load(Ordering::Relaxed);
+        full.then(|| Shortage::Ledger { used: self.used(), max: self.ledger_max })
+    }
+}
+
+/// Low below the bound, and until an eighth more is free.
+fn is_low(was: bool, free: u64, min: u64) -> bool {
+    free < min || (was && free < min.saturating_add(min / 8))
+}
+
+/// Full from the bound on, and until a twentieth of it is free.
+fn is_full(was: bool, used: u64, max: u64) -> bool {
+    used >= max || (was && used > max - max / 20)
+}
+
+/// Nine tenths.
+fn pressed_from(max: u64) -> u64 {
+    max - max / 10
+}
+
+/// Eight tenths.
+fn pressed_to(max: u64) -> u64 {
+    max - max / 5
+}
+
+fn free_bytes(folder: &Path) -> std::io::Result<u64> {
+    let about = rustix::fs::statvfs(folder)?;
+    Ok(about.f_bavail.saturating_mul(about.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(free_min: u64, ledger_max: u64) -> Space {
+        Space::new(&Options { disk_free_bytes_min: free_min, ledger_bytes_max: ledger_max, ..Options::new("/") })
+    }
+
+    #[test]
+    fn ingest_is_shut_below_the_bound_and_opened_well_above() {
+        let space = space(800, 0);
+        for (free, short) in [(900, false), (800, false), (799, true), (899, true), (900, false), (899, false)] {
+            space.disk_has(free);
+            let expected = short.then_some(Shortage::Disk { free, min: 800 });
+            assert_eq!(space.shortage(), expected, "{free} bytes free");
+        }
+        space.ledger_has(u64::MAX);
+        assert_eq!(space.shortage(), None, "0 is no bound");
+    }
+
+    #[test]
+    fn a_ledger_of_its_size_is_full_until_some_of_it_is_gone() {
+        let space = space(0, 1_000);
+        for (used, short, down_to) in [
+            (900, false, None),
+            (901, false, Some(800)),
+            (1_000, true, Some(800)),
+            (951, true, Some(800)),
+            (950, false, Some(800)),
+        ] {
+            space.ledger_has(used);
+            let expected = short.then_some(Shortage::Ledger { used, max: 1_000 });
+            assert_eq!((space.shortage(), space.pressure()), (expected, down_to), "{used} bytes used");
+        }
+    }
+
+    #[test]
+    fn the_disk_of_this_test_has_a_size() {
+        assert!(free_bytes(&std::env::temp_dir()).is_ok_and(|free| free > 0));
+        let space = space(u64::MAX, 0);
+        space.look();
+        assert!(matches!(space.shortage(), Some(Shortage::Disk { .. })));
+    }
+}

@@ -1,0 +1,227 @@
+//! A disk that fails, fills up and comes back: nothing accepted is lost, nothing is accepted in vain, and the host goes
+//! on by itself. The disk is `tests/shims/disk.c`, preloaded into the host.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+use setgate_tests::{Answer, Host, Receiver, Reply, Seed, Shim, event, place, until};
+
+fn is_linux(story: &str) -> bool {
+    if !cfg!(target_os = "linux") {
+        place::skip(story, "the library that fails the disk is for Linux");
+    }
+    cfg!(target_os = "linux")
+}
+
+async fn host_with_disk(config: &str) -> (Host, Shim) {
+    let mut host = Host::with().config(config).prepare();
+    let disk = Shim::disk(&mut host);
+    host.start_again().await;
+    host.take_operator_key();
+    (host, disk)
+}
+
+/// A SET of some 60 kB.
+fn large(jti: &str) -> String {
+    let mut set: Value = serde_json::from_str(&event::set(jti)).expect("a SET is JSON");
+    set["padding"] = "x".repeat(60_000).into();
+    set.to_string()
+}
+
+#[track_caller]
+fn assert_refused(answer: &Answer, code: &str) {
+    assert_eq!(answer.not_the_problem(503, code), None);
+    assert!(answer.header("retry-after").is_some_and(|s| s.parse::<u32>().is_ok_and(|s| s > 0)), "{answer:?}");
+}
+
+async fn readiness(host: &Host) -> Answer {
+    host.stranger().get("/readyz").await
+}
+
+/// One disk that takes no writes for a while, and how the host names that.
+async fn an_outage(fault: &str, named: &str) {
+    let (host, disk) = host_with_disk("").await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).retry(&[1, 1, 1]).create().await;
+    let before = source.accept(event::set("before")).await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&before)).await;
+    receiver.otherwise(Reply::hang());
+    let between = source.accept(event::set("between")).await;
+    receiver.received(2).await;
+
+    // The receiver takes it, and that cannot be written down.
+    disk.tell(fault);
+    let from = host.logged();
+    receiver.release();
+    for n in 0..5 {
+        assert_refused(&source.send(event::set(&format!("refused {n}"))).await, "not_stored");
+    }
+    let ready = readiness(&host).await;
+    assert_eq!(ready.not_the_problem(503, "not_ready"), None, "{fault}");
+    assert!(ready.text().contains(named), "{fault}: {}", ready.text());
+    // What is there can be read, and the one under way is still due.
+    let shown = acme.delivery(&subscription.delivery_of(&between)).await;
+    assert_eq!(shown["state"], "due", "{fault}: {shown}");
+    assert_eq!(acme.get("/events").await["items"].as_array().map(Vec::len), Some(2), "{fault}");
+    // Several rounds of everything that is tried again.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let said =
+        host.log().lines().skip(from).filter(|line| line.contains("ERROR")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(said.len(), 1, "{fault}: the operator is told once: {said:#?}");
+    assert!(said[0].contains("the ledger cannot write") && said[0].contains(named), "{fault}: {said:?}");
+
+    // Over, and nobody sends anything.
+    disk.tell("");
+    until("the host is ready by itself", async || (readiness(&host).await.status == 200).then_some(())).await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&between)).await;
+    for n in 0..5 {
+        let again = source.accept(event::set(&format!("refused {n}"))).await;
+        assert!(!again.duplicate, "{fault}: what was refused was not taken");
+        acme.delivery_in("delivered", &subscription.delivery_of(&again)).await;
+    }
+    assert_eq!((receiver.count(), receiver.ids().len()), (7, 7), "{fault}: each of them once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_events_and_loses_none() {
+    if is_linux("a full disk") {
+        an_outage("write=ENOSPC", "the disk is full").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_to_sync_refuses_events_and_loses_none() {
+    if is_linux("a failing sync") {
+        an_outage("sync=EIO", "the disk fails").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_becomes_read_only_refuses_events_and_loses_none() {
+    if is_linux("a read-only disk") {
+        an_outage("write=EROFS open=EROFS", "the disk is read-only").await;
+    }
+}
+
+/// A sync of the file itself fails, not of the WAL: commits hold, and what was moved is not believed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_that_fails_to_sync_has_the_file_opened_anew() {
+    if !is_linux("a failing checkpoint") {
+        return;
+    }
+    let (mut host, disk) = host_with_disk("").await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    disk.tell("sync=EIO only=ledger.db");
+    let from = host.logged();
+    let mut accepted = Vec::new();
+    // Until a checkpoint is due: after 16 MiB of the WAL.
+    while host.last_logged(from, &["opened anew"]).is_none() {
+        accepted.push(source.accept(large(&format!("n-{}", accepted.len()))).await);
+        assert!(accepted.len() < 2_000, "a checkpoint is run, and fails");
+        if host.last_logged(from, &["a checkpoint of the ledger failed"]).is_some() {
+            disk.tell("");
+        }
+    }
+    accepted.push(source.accept(event::set("after")).await);
+    for event in &accepted {
+        acme.delivery_in("delivered", &subscription.delivery_of(event)).await;
+    }
+    host.kill9().await;
+    host.start_again().await;
+    assert_eq!(acme.get(&format!("/events/{}", accepted[0].event)).await["id"], accepted[0].event.as_str());
+    assert_eq!(receiver.ids().len(), accepted.len());
+}
+
+/// No disk has so much free: the bound stands for a disk that is nearly full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_nearly_full_shuts_ingest_and_lets_deliveries_go_on() {
+    let mut host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).retry(&[1, 1, 1]).create().await;
+    receiver.answer([Reply::status(500)]);
+    let under_way = source.accept(event::set("under way")).await;
+    receiver.received(1).await;
+    assert!(host.metric("setgate_disk_free_bytes", &[]).await > 0.0);
+
+    host.set_env("SETGATE_DATA__DISK_FREE_BYTES_MIN", "4000000000000000000");
+    let from = host.logged();
+    host.restart().await;
+    until("ingest is shut", async || (readiness(&host).await.status == 503).then_some(())).await;
+    assert!(readiness(&host).await.text().contains("disk_low"));
+    assert_refused(&source.send(event::set("refused")).await, "disk_low");
+    assert_refused(&acme.upload("redact-claims", place::filter("redact-claims")).await, "disk_low");
+    let row = json!({"key": "a", "value": 1}).to_string();
+    let headers = [("content-type", "application/jsonl")];
+    assert_refused(&acme.client.send(Method::PUT, &acme.path("/tables/apps"), &headers, row).await, "disk_low");
+    assert_eq!(host.metric("setgate_ledger_short_of_space", &[]).await, 1.0);
+    // There is room enough for what is under way to come to its end, and for a subscription to be changed.
+    acme.delivery_in("delivered", &subscription.delivery_of(&under_way)).await;
+    subscription.pause().await;
+    subscription.resume().await;
+    let told = host.log().lines().skip(from).filter(|line| line.contains("the disk is nearly full")).count();
+    assert_eq!(told, 1, "the operator is told once");
+
+    host.set_env("SETGATE_DATA__DISK_FREE_BYTES_MIN", "1");
+    host.restart().await;
+    let accepted = source.accept(event::set("refused")).await;
+    assert!(!accepted.duplicate);
+    acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_that_is_too_large_gives_up_its_oldest_history_and_nothing_that_is_due() {
+    let config =
+        "[data]\nledger_bytes_max = 12000000\nretention_min_s = 1\nretention_every_s = 1\ndisk_free_bytes_min = 0";
+    let host = Host::with().config(config).start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    let mut sent = 0;
+    let mut first = None;
+    until("history is given up", async || {
+        for _ in 0..10 {
+            let answer = source.send(large(&format!("n-{sent}"))).await;
+            if answer.status == 202 {
+                first.get_or_insert(answer.json()["event"].as_str().expect("an id").to_owned());
+                sent += 1;
+            }
+        }
+        (host.metric("setgate_ledger_retained_by_size_total", &[]).await > 0.0).then_some(())
+    })
+    .await;
+    receiver.received(sent).await;
+    assert_eq!(receiver.ids().len(), sent, "what is accepted is delivered, whatever is given up later");
+    let first = first.expect("one was accepted");
+    let gone = acme.client.get(&acme.path(&format!("/events/{first}"))).await;
+    assert_eq!(gone.status, 404, "the oldest goes first");
+
+    // Now nothing comes to rest.
+    subscription.pause().await;
+    until("the ledger is full", async || {
+        for _ in 0..20 {
+            sent += 1;
+            if source.send(large(&format!("n-{sent}"))).await.status == 503 {
+                return Some(());
+            }
+        }
+        None
+    })
+    .await;
+    assert_refused(&source.send(large("one more")).await, "ledger_full");
+    assert!(readiness(&host).await.text().contains("ledger_full"));
+    let due = acme.deliveries("state=due").await.len();
+    assert!(due > 50, "{due} are due");
+    // They are delivered, and then there is room.
+    subscription.resume().await;
+    until("the host is ready by itself", async || (readiness(&host).await.status == 200).then_some(())).await;
+    source.accept(large("one more")).await;
+}

@@ -1,0 +1,133 @@
+//! Damage in the ledger's files: what is lost is told, what can be read goes on, and nothing is deleted or begun anew.
+
+use setgate_tests::{Host, Receiver, Seed, event, until};
+
+const PAGE: usize = 4096;
+const WAL_HEADER: usize = 32;
+
+/// Acknowledged commits that are damaged on disk cannot be got back. They are told, and the file is put aside.
+#[tokio::test]
+async fn damage_in_the_wal_is_told_and_put_aside() {
+    let mut host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    // What was set up is in the file then, and the WAL is empty.
+    host.restart().await;
+    for n in 0..5 {
+        let accepted = source.accept(event::set(&format!("n-{n}"))).await;
+        acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
+    }
+    host.kill9().await;
+    let wal = host.data().join("ledger/ledger.db-wal");
+    let mut bytes = std::fs::read(&wal).unwrap();
+    assert!(bytes.len() > WAL_HEADER + 5 * PAGE);
+    bytes[WAL_HEADER + 24 + 100] ^= 0xff;
+    std::fs::write(&wal, &bytes).unwrap();
+
+    let from = host.logged();
+    host.start_again().await;
+    let told = host.last_logged(from, &["the ledger's WAL is damaged"]).expect("the operator is told");
+    assert!(told.contains("ERROR") && told.contains("storage.md"), "{told}");
+    assert_eq!(std::fs::read(wal.with_extension("db-wal.damaged")).unwrap(), bytes, "for whoever wants to save it");
+    assert_eq!(host.metric("setgate_ledger_damaged", &[]).await, 1.0);
+    let accepted = source.accept(event::set("after")).await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
+
+    // The end of a WAL that was cut off in mid commit is no damage.
+    host.kill9().await;
+    let bytes = std::fs::read(&wal).unwrap();
+    std::fs::write(&wal, &bytes[..bytes.len() - 500]).unwrap();
+    let from = host.logged();
+    host.start_again().await;
+    assert_eq!(host.last_logged(from, &["is damaged"]), None);
+    acme.get(&format!("/events/{}", accepted.event)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_in_one_tenants_rows_is_told_and_the_others_go_on() {
+    let mut host = Host::start().await;
+    let (acme, other) = (host.tenant("acme").await, host.tenant("other").await);
+    let receiver = Receiver::start().await;
+    let of_acme = acme.subscribe(&receiver).create().await;
+    of_acme.pause().await;
+    let idp = acme.source("idp", Seed::Set).await;
+    let mut damaged = Vec::new();
+    for n in 0..60 {
+        damaged.push(idp.accept(event::set(&format!("damaged-{n}"))).await);
+    }
+    let of_other = other.subscribe(&receiver).create().await;
+    of_other.pause().await;
+    let source = other.source("idp", Seed::Set).await;
+    let mut whole = Vec::new();
+    for n in 0..60 {
+        whole.push(source.accept(event::set(&format!("whole-{n}"))).await);
+    }
+    // All deliveries are made, and all is in the file.
+    let all = "all deliveries are made";
+    until(all, async || (acme.deliveries("state=due").await.len() == 60).then_some(())).await;
+    until(all, async || (other.deliveries("state=due").await.len() == 60).then_some(())).await;
+    host.terminate().await;
+    let file = host.data().join("ledger/ledger.db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let marker = br#""jti":"damaged-30""#;
+    let at = bytes.windows(marker.len()).position(|window| window == marker).expect("the SET is in the file");
+    let page = at / PAGE * PAGE;
+    assert!(!bytes[page..page + PAGE].windows(8).any(|window| window == b"\"whole-1"), "a page of acme's alone");
+    bytes[page..page + PAGE].fill(0xff);
+    std::fs::write(&file, &bytes).unwrap();
+
+    let from = host.logged();
+    host.start_again().await;
+    until("the operator is told", async || {
+        host.last_logged(from, &["the ledger's file is damaged"]).filter(|line| line.contains("ERROR"))
+    })
+    .await;
+    assert_eq!(host.metric("setgate_ledger_damaged", &[]).await, 1.0);
+    let lost = acme.client.get(&acme.path(&format!("/events/{}", damaged[30].event))).await;
+    assert_eq!(lost.not_the_problem(500, "ledger_damaged"), None);
+    // The page held a few of them; the first is on another.
+    acme.get(&format!("/events/{}", damaged[0].event)).await;
+
+    of_acme.resume().await;
+    of_other.resume().await;
+    for event in &whole {
+        other.delivery_in("delivered", &of_other.delivery_of(event)).await;
+    }
+    acme.delivery_in("delivered", &of_acme.delivery_of(&damaged[0])).await;
+    source.accept(event::set("after")).await;
+    let path = acme.path(&format!("/deliveries/{}", of_acme.delivery_of(&damaged[30])));
+    assert_eq!(acme.client.get(&path).await.not_the_problem(500, "ledger_damaged"), None);
+}
+
+#[tokio::test]
+async fn a_ledger_that_cannot_be_opened_is_left_as_it_is() {
+    let mut host = Host::start().await;
+    host.tenant("acme").await;
+    host.terminate().await;
+    let file = host.data().join("ledger/ledger.db");
+    let whole = std::fs::read(&file).unwrap();
+    for length in [0, 100] {
+        let mut bytes = whole.clone();
+        match length {
+            0 => bytes.clear(),
+            length => bytes[..length].fill(0xff),
+        }
+        // An empty file is only then no new ledger when its WAL tells.
+        if bytes.is_empty() {
+            std::fs::write(file.with_extension("db-wal"), [1; 100]).unwrap();
+        }
+        std::fs::write(&file, &bytes).unwrap();
+        let from = host.logged();
+        host.launch();
+        assert!(!host.ended().await.success(), "it must not start");
+        host.read_to_the_end().await;
+        assert!(host.last_logged(from, &["damaged"]).is_some_and(|line| line.contains("storage.md")), "{}", host.log());
+        assert_eq!(std::fs::read(&file).unwrap(), bytes, "nothing was made anew");
+        std::fs::write(file.with_extension("db-wal"), []).unwrap();
+    }
+    std::fs::write(&file, &whole).unwrap();
+    host.start_again().await;
+    host.operator().get("/api/v1/tenants/acme").await.expect(200);
+}
