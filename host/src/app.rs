@@ -171,6 +171,8 @@ pub async fn start_with(
     let (dispatcher, tell_due) = Dispatcher::new(pipeline.clone(), config.delivery.clone());
     let (told, chains) = (tell_due.clone(), pipeline.clone());
     let (pinning, ear) = (pipeline.clone(), tell_due.clone());
+    let (pinging, ear_of_tests) = (pipeline.clone(), tell_due.clone());
+    let challenging = pipeline.clone();
     let control = Control::new(control::Parts {
         ledger: ledger.clone(),
         sandbox: sandbox.clone(),
@@ -188,17 +190,35 @@ pub async fn start_with(
             let chains = chains.clone();
             async move { chains.run_chain(&plan, &event, delivery).await }.boxed()
         }),
-        pin_anew: Arc::new(move |tenant, id| {
+        pin_anew: Arc::new(move |tenant, id, deed| {
             let (pinning, ear) = (pinning.clone(), ear.clone());
             // By itself: whoever asked may hang up, and then the row would be due without anybody who knows.
             let doing = tokio::spawn(async move {
-                let due = pinning.pin_anew(&tenant, id).await?;
+                let due = pinning.pin_anew(&tenant, id, Some(deed)).await?;
                 let found = due.is_some();
                 ear.due(due.into_iter().collect()).await;
                 Ok(found)
             });
             async move { doing.await.unwrap_or(Err(ledger::Error::Closed)) }.boxed()
         }),
+        ping: Arc::new(move |tenant, id, deed| {
+            let (pinging, ear) = (pinging.clone(), ear_of_tests.clone());
+            // By itself, for the same reason.
+            let doing = tokio::spawn(async move {
+                let due = pinging.ping(&tenant, id, deed).await?;
+                let delivery = due.as_ref().map(|due| due.id);
+                ear.due(due.into_iter().collect()).await;
+                Ok(delivery)
+            });
+            async move { doing.await.unwrap_or(Err(ledger::Error::Closed)) }.boxed()
+        }),
+        challenge: Arc::new(move |subscription| {
+            let challenging = challenging.clone();
+            async move { challenging.challenge(&subscription).await }.boxed()
+        }),
+        tests: control::rate::PerMinute::default(),
+        tests_per_minute_max: config.delivery.tests_per_minute_max,
+        require_verified_endpoints: config.delivery.require_verified_endpoints,
     });
     let first_operator_key = control.operator_key(another_key, keep).await?.map(|key| key.key);
 
@@ -225,13 +245,15 @@ pub async fn start_with(
         stopping: stop.clone(),
     });
     let held_ms_max = i64::try_from(config.delivery.held_hours_max).unwrap_or(i64::MAX).saturating_mul(3_600_000);
+    let audit_ms = i64::try_from(config.data.audit_retention_days).unwrap_or(i64::MAX).saturating_mul(86_400_000);
+    let kept = Kept { held_ms_max, audit_ms };
     let parts = vec![
         tokio::spawn(server.run(site, stop.clone())),
         tokio::spawn(fanout::run(pipeline.clone(), tell_due.clone(), stop.clone())),
         tokio::spawn(canary::run(pipeline.clone(), stop.clone())),
         tokio::spawn(release::run(pipeline, tell_due, stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),
-        tokio::spawn(retain(ledger.clone(), clock, retention_every, held_ms_max, stop.clone())),
+        tokio::spawn(retain(ledger.clone(), clock, kept, retention_every, stop.clone())),
         tokio::spawn(keep_series(recorded, stop.clone())),
     ];
     info!(%address, tls, data = %dir.display(), "setgate listens");
@@ -286,7 +308,15 @@ async fn check_master_key(ledger: &Ledger, master: &MasterKey, file: &Path) -> a
     }
 }
 
-async fn retain(ledger: Ledger, clock: Clock, every: Duration, held_ms_max: i64, stop: CancellationToken) {
+/// How long things are kept besides events, in milliseconds.
+struct Kept {
+    /// Held deliveries, before they are dead letters.
+    held_ms_max: i64,
+    /// Entries of the audit log.
+    audit_ms: i64,
+}
+
+async fn retain(ledger: Ledger, clock: Clock, kept: Kept, every: Duration, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -294,8 +324,11 @@ async fn retain(ledger: Ledger, clock: Clock, every: Duration, held_ms_max: i64,
         }
         tracing::debug!("retention begins");
         let now = clock.now();
-        if let Err(error) = ledger.expire_held(now.plus_millis(-held_ms_max), now).await {
+        if let Err(error) = ledger.expire_held(now.plus_millis(-kept.held_ms_max), now).await {
             error!(%error, "held deliveries could not be expired; it is tried again");
+        }
+        if let Err(error) = ledger.retain_audit(now.plus_millis(-kept.audit_ms)).await {
+            error!(%error, "old entries of the audit log could not be removed; it is tried again");
         }
         match ledger.retain(now).await {
             Ok(removed) => tracing::debug!(?removed, "retention ends"),

@@ -27,6 +27,8 @@ pub mod metric {
     pub const PUT_OFF: &str = "setgate_deliveries_put_off_total";
     /// Filters suspended because they kept faulting, by `tenant` and `filter`.
     pub const SUSPENSIONS: &str = "setgate_filter_suspensions_total";
+    /// Keys of management requests that were not taken, by `reason` (`missing`, `unknown`, `ended`).
+    pub const KEYS_DENIED: &str = "setgate_keys_denied_total";
     /// Management and ingest requests answered, by `route` and `status`.
     pub const HTTP_REQUESTS: &str = "setgate_http_requests_total";
 }

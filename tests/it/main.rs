@@ -1,10 +1,12 @@
 //! The stories: what a host does, seen from outside.
 
+mod audit;
 mod crash;
 mod delivery;
 mod filters;
 mod hostile;
 mod ingest;
+mod keys;
 mod lifecycle;
 mod manage;
 mod readme;
@@ -16,3 +18,5 @@ mod signatures;
 mod suspension;
 mod tables;
 mod tidy;
+mod verification;
+mod versions;

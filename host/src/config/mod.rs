@@ -120,6 +120,8 @@ pub struct Data {
     pub retention_s: u64,
     /// Seconds between two rounds that delete what is past its time.
     pub retention_every_s: u64,
+    /// Days that entries of the audit log are kept.
+    pub audit_retention_days: u64,
     /// Events or settlements that share one commit at the most.
     pub batch_max: usize,
     /// Writes that wait for a commit at the most; beyond, ingest is answered 503.
@@ -133,6 +135,7 @@ impl Default for Data {
             master_key_file: None,
             retention_s: 30 * 24 * 3600,
             retention_every_s: 60,
+            audit_retention_days: 400,
             batch_max: 512,
             queue_max: 8192,
         }
@@ -313,6 +316,10 @@ pub struct Delivery {
     pub drain_ms_max: u64,
     /// Hours a held delivery waits for a person before it becomes a dead letter.
     pub held_hours_max: u64,
+    /// Whether a subscription sends nothing before its endpoint was verified. Those that are there go on.
+    pub require_verified_endpoints: bool,
+    /// Tests and verifications of one subscription in a minute; one more is answered 429.
+    pub tests_per_minute_max: u32,
 }
 
 impl Default for Delivery {
@@ -324,6 +331,8 @@ impl Default for Delivery {
             window_max: 512,
             drain_ms_max: 20_000,
             held_hours_max: 24 * 14,
+            require_verified_endpoints: false,
+            tests_per_minute_max: 10,
         }
     }
 }
@@ -419,6 +428,7 @@ impl Config {
             ("listen.bodies_bytes_max", self.listen.bodies_bytes_max as usize),
             ("data.retention_s", usize::try_from(self.data.retention_s).unwrap_or(usize::MAX)),
             ("data.retention_every_s", usize::try_from(self.data.retention_every_s).unwrap_or(usize::MAX)),
+            ("data.audit_retention_days", usize::try_from(self.data.audit_retention_days).unwrap_or(usize::MAX)),
             ("data.batch_max", self.data.batch_max),
             ("data.queue_max", self.data.queue_max),
             ("ingest.body_bytes_max", self.ingest.body_bytes_max),
@@ -533,6 +543,7 @@ mod tests {
             ("[delivery]\nwindow_max = 0\n", "delivery.window_max"),
             ("[data]\nretention_s = 0\n", "data.retention_s"),
             ("[data]\nretention_every_s = 0\n", "data.retention_every_s"),
+            ("[data]\naudit_retention_days = 0\n", "data.audit_retention_days"),
             ("[listen]\ntls_key = \"k.pem\"\n", "listen.tls_certificate"),
             ("[listen]\nbodies_bytes_max = 1000\n", "listen.bodies_bytes_per_tenant_max"),
             ("[listen]\nbodies_bytes_per_tenant_max = 1000\n", "ingest.body_bytes_max"),

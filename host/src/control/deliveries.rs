@@ -65,13 +65,18 @@ impl Control {
     pub async fn redrive(&self, tenant: &TenantId, id: DeliveryId, action: Redrive) -> Result<DeliveryView, Error> {
         self.tenant(tenant)?;
         // Without bytes it runs its chain as it is now: the chain as it was would hold it once more.
-        if action == Redrive::Again && (self.pin_anew)(tenant.clone(), id).await? {
+        if action == Redrive::Again && (self.pin_anew)(tenant.clone(), id, self.deed("delivery.again")).await? {
             return self.show_delivery(tenant, id).await;
         }
         // By itself: whoever asked may hang up, and then the row would be due without anybody who knows.
         let (control, whose) = (self.clone(), tenant.clone());
+        let deed = self.deed(match action {
+            Redrive::Again => "delivery.again",
+            Redrive::Release => "delivery.release",
+            Redrive::Discard => "delivery.discard",
+        });
         let doing = tokio::spawn(async move {
-            let redriven = control.ledger.redrive(&whose, id, action, control.clock.now()).await?;
+            let redriven = control.ledger.redrive(&whose, id, (action, deed), control.clock.now()).await?;
             if let Some(Redriven::Due(due)) = &redriven {
                 (control.tell_due)(vec![due.clone()]).await;
             }

@@ -15,7 +15,7 @@ pub const TYPE_BASE: &str = "https://schemas.setgate.dev/errors/";
 const RETRY_AFTER_S: u32 = 2;
 
 /// Every code there is, in alphabetical order. Each has a page in `docs/errors`.
-pub const CODES: [&str; 50] = [
+pub const CODES: [&str; 52] = [
     "backlog_full",
     "backtest_running",
     "bad_claim",
@@ -29,6 +29,7 @@ pub const CODES: [&str; 50] = [
     "compile_queue_full",
     "conflict",
     "duplicate_key",
+    "endpoint_not_verified",
     "filter_compile_limit",
     "filter_core_module",
     "filter_import",
@@ -61,6 +62,7 @@ pub const CODES: [&str; 50] = [
     "secret_unreadable",
     "too_deep",
     "too_large",
+    "too_often",
     "unexpected_verification",
     "unknown_source",
     "unsupported_media_type",
@@ -143,6 +145,7 @@ impl From<Refused> for Problem {
                 tracing::error!(%detail, "ingest");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail)
             }
+            Refused::Unproven(Unproven::KeyScope) => Self::new(StatusCode::FORBIDDEN, code, detail),
             Refused::Unproven(_) => Self::new(StatusCode::UNAUTHORIZED, code, detail),
             Refused::NotAnEvent(refusal) if refusal.code() == "unsupported_media_type" => {
                 Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, detail)
@@ -187,6 +190,10 @@ impl From<control::Error> for Problem {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
             }
             control::Error::BacktestRunning => Self::busy(StatusCode::TOO_MANY_REQUESTS, "backtest_running", detail),
+            control::Error::TooOften { .. } => Self::busy(StatusCode::TOO_MANY_REQUESTS, "too_often", detail),
+            control::Error::NotVerified { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "endpoint_not_verified", detail)
+            }
             control::Error::BadCursor => Self::new(StatusCode::BAD_REQUEST, "bad_cursor", detail),
             control::Error::Ledger(error) => Self::not_stored(error),
         }

@@ -17,6 +17,7 @@
 //! | `blob`, `blob_part` | a filter's component or a table's rows, and its parts | SHA-256 |
 //! | `mark` | `cursor` (fanned out up to there), `revision` (last version given to a document) | name |
 //! | `purge` | a tenant whose rows are still being deleted | tenant |
+//! | `audit` | a change of the control plane, JSON (`audit.rs`) | `seq`, rising without gaps; chained by hash |
 //! | `meta` | what the host remembers about itself | name |
 //!
 //! Ids are 16 bytes, digests 32, instants milliseconds since the epoch, states the order of `State::ALL`.
@@ -26,17 +27,21 @@
 //! 1. What a call acknowledged is durable: rows, counts and cursor of a batch are one transaction, and answers go out
 //!    after its commit. A commit that fails is an error for everyone in it, and none of it counts.
 //! 2. An event is in the journal once per dedupe key and window.
-//! 3. Every event at or before the cursor has all its deliveries; none behind it has any, save replays.
-//! 4. A delivery is made once, by `fan_out` or `replay`; only `settle` moves it out of due, only `redrive` and `rerun`
+//! 3. Every event at or before the cursor has all its deliveries; none behind it has any, save replays
+//!    and the one that it was appended with.
+//! 4. A delivery is made once, by `fan_out`, `append_for` or `replay`; only `settle` moves it out of due, only `redrive` and `rerun`
 //!    (and `expire_held`, from held to dead) out of rest, only retention and a tenant's removal delete it, and
 //!    retention only what has been at rest for the retention time and never while held. Only `rerun` and `repin`
 //!    change its plan, and only while it has not got through its chain.
 //! 5. `tally` and `plan.refs` are the counts of the rows, at every commit. The backlog in memory is that of `tally`.
-//! 6. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
+//! 6. Every change of a document, and every decision of a person about a delivery, is a row of `audit` in the same
+//!    transaction.
+//! 7. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
 //!
 //! `append`, `fan_out` and `settle` are the three transactions of an event's life. Each is idempotent, so recovery is
 //! opening the file and going on.
 
+mod audit;
 mod blobs;
 mod checkpoint;
 mod columns;
@@ -74,16 +79,17 @@ use crate::domain::event::EventSeq;
 use crate::domain::filter::Plan;
 use crate::domain::id::Digest;
 
+pub use audit::AuditCheck;
 pub use blobs::BLOB_PART_BYTES;
 pub use error::Error;
 pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
 pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX};
 pub use outbox::{Content, DUE_LIMIT_MAX, FAN_OUT_DELIVERIES_MAX, FanOut, Lane};
-pub use registry::{Expected, Snapshot, TenantView, Versioned};
+pub use registry::{Expected, Intent, Snapshot, TenantView, Versioned};
 pub use rerun::Rerun;
 pub use retention::Retained;
 pub use schema::SQLITE_VERSION_MIN;
-pub use settle::Redriven;
+pub use settle::{Decision, Redriven};
 
 /// How long a plan or a blob that nothing refers to is kept after it was last put, in milliseconds: one day, so that
 /// what is put is still there when the document or the delivery that needs it follows.

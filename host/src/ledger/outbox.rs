@@ -235,7 +235,7 @@ fn apply(batch: &mut Batch<'_>, fan_out: &FanOut, now: Timestamp) -> Result<Vec<
     Ok(made)
 }
 
-fn insert(batch: &mut Batch<'_>, new: &NewDelivery, now: Timestamp) -> Result<Option<DueDelivery>, Error> {
+pub(super) fn insert(batch: &mut Batch<'_>, new: &NewDelivery, now: Timestamp) -> Result<Option<DueDelivery>, Error> {
     let conn = batch.conn;
     if !event_exists(conn, new.event, new.id.event)? {
         return Ok(None);

@@ -14,7 +14,7 @@ pub const SQLITE_VERSION_MIN: i32 = 3_051_003;
 pub(super) const FILE: &str = "ledger.db";
 
 /// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
-const MIGRATIONS: [&str; 2] = [V1, V2];
+const MIGRATIONS: [&str; 3] = [V1, V2, AUDIT];
 
 /// Small columns stand before large ones, so that a scan never walks overflow pages.
 ///
@@ -139,6 +139,19 @@ CREATE TABLE blob_part (
 CREATE UNIQUE INDEX blob_part_of ON blob_part (digest, number);
 ";
 
+/// The audit log. What it is searched by is computed from the entry, so that the two cannot differ.
+const AUDIT: &str = "
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    hash BLOB NOT NULL,
+    doc TEXT NOT NULL,
+    tenant TEXT AS (doc ->> '$.tenant'),
+    action TEXT AS (doc ->> '$.action')
+);
+CREATE INDEX audit_tenant ON audit (tenant);
+CREATE INDEX audit_made ON audit (tenant) WHERE action = 'tenant.create';
+";
+
 /// Opens the one connection that writes, makes or updates the tables, and checks what durability depends on.
 pub(super) fn open_writer(options: &Options) -> Result<Connection, Error> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
@@ -224,7 +237,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let options = Options::new(folder.path());
         open_writer(&options).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
-        assert!(matches!(open_writer(&options), Err(Error::Schema { found: 99, known: 2 })));
+        assert!(matches!(open_writer(&options), Err(Error::Schema { found: 99, known: 3 })));
     }
 
     #[test]
@@ -256,6 +269,7 @@ mod tests {
             (super::super::history::DELIVERIES, "delivery_history"),
             (super::super::history::DELIVERIES_AT_REST, "delivery_rest"),
             (super::super::history::EVENTS, "event_history"),
+            (super::super::audit::OF_TENANT, "audit_tenant"),
         ] {
             let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let count = statement.parameter_count();

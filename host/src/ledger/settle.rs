@@ -6,8 +6,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::columns::Json;
 use super::outbox::due_by_seq;
 use super::writer::Batch;
-use super::{Error, Ledger};
+use super::{Error, Ledger, audit};
 use crate::domain::attempt::Attempt;
+use crate::domain::audit::{Deed, Entry, Object};
 use crate::domain::delivery::{DeliverySeq, DueDelivery, Redrive, Settlement, State, Step};
 use crate::domain::id::{DeliveryId, SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
@@ -22,6 +23,28 @@ pub enum Redriven {
     Discarded,
     /// It is in a state that this redrive does not apply to; nothing was changed.
     NotApplicable(State),
+}
+
+/// What a person decided about a delivery, and what the audit log says of it.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// What is to be done.
+    pub redrive: Redrive,
+    /// On whose behalf.
+    pub deed: Deed,
+}
+
+/// A decision of the host itself.
+impl From<Redrive> for Decision {
+    fn from(redrive: Redrive) -> Self {
+        Self { redrive, deed: Deed::UNNAMED }
+    }
+}
+
+impl From<(Redrive, Deed)> for Decision {
+    fn from((redrive, deed): (Redrive, Deed)) -> Self {
+        Self { redrive, deed }
+    }
 }
 
 /// Rows that [`Ledger::expire_held`] changes between two commits.
@@ -48,11 +71,19 @@ impl Ledger {
         &self,
         tenant: &TenantId,
         id: DeliveryId,
-        redrive: Redrive,
+        decision: impl Into<Decision>,
         at: Timestamp,
     ) -> Result<Option<Redriven>, Error> {
-        let tenant = tenant.clone();
-        self.queue().write(move |batch| apply(batch, &tenant, id, redrive, at)).await
+        let (tenant, Decision { redrive, deed }) = (tenant.clone(), decision.into());
+        self.queue()
+            .write(move |batch| {
+                let redriven = apply(batch, &tenant, id, redrive, at)?;
+                if let Some(Redriven::Due(_) | Redriven::Discarded) = redriven {
+                    note(batch, deed, &tenant, id, at)?;
+                }
+                Ok(redriven)
+            })
+            .await
     }
 
     /// Makes dead letters of deliveries held since before `before`, in chunks. Returns how many.
@@ -245,6 +276,18 @@ fn apply(
         (_, state) => return Ok(Some(Redriven::NotApplicable(state))),
     }
     Ok(due_by_seq(conn, found.seq)?.map(Redriven::Due))
+}
+
+/// Notes a decision about a delivery in the audit log.
+pub(super) fn note(
+    batch: &mut Batch<'_>,
+    deed: Deed,
+    tenant: &TenantId,
+    id: DeliveryId,
+    at: Timestamp,
+) -> Result<(), Error> {
+    let object = Object { kind: "delivery".to_owned(), id: id.to_string() };
+    audit::record(batch, &Entry::of(deed, at, Some(tenant.clone()), object))
 }
 
 fn revive(batch: &mut Batch<'_>, found: &Found, filtered: i64, at: Timestamp) -> Result<(), Error> {

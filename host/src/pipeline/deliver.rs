@@ -57,7 +57,7 @@ impl Pipeline {
     }
 
     /// The endpoint with its headers opened.
-    fn endpoint(&self, subscription: &Subscription) -> Result<Endpoint, crypto::Error> {
+    pub(super) fn endpoint(&self, subscription: &Subscription) -> Result<Endpoint, crypto::Error> {
         let context = endpoint_context(&subscription.tenant, &subscription.id);
         let open = |(name, sealed): (&String, &domain::secret::Sealed)| {
             Ok((name.clone(), self.master.open(&context, sealed)?.expose().to_owned()))

@@ -129,7 +129,7 @@ impl Pipeline {
         // Whoever withdrew the version may have looked before the delivery was held.
         if let Some((filter, digest)) = holding
             && self.is_withdrawn(&delivery.tenant, &filter, digest)
-            && let Some(row) = self.pin_anew(&delivery.tenant, delivery.id).await?
+            && let Some(row) = self.pin_anew(&delivery.tenant, delivery.id, None).await?
         {
             return Ok(Progress::Again(Box::new(row)));
         }
@@ -157,7 +157,7 @@ impl Pipeline {
         if suspensions.concern(now.as_ref().unwrap_or(plan)) {
             return Ok(None);
         }
-        self.pin_anew(&delivery.tenant, delivery.id).await
+        self.pin_anew(&delivery.tenant, delivery.id, None).await
     }
 
     /// Runs a plan over an event, within the limits that were pinned with it, suspended versions and all. Decides nothing

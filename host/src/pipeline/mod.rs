@@ -18,6 +18,9 @@
 //! loop C    release    what a filter's faults held, once its tenant has decided about that filter
 //!                      ==rerun: due again, the chain pinned anew==              -> DueDelivery
 //!
+//! by hand   ping       a test event and its one delivery                            -> DueDelivery
+//!           challenge  whether an endpoint knows what it is asked; stored by control
+//!
 //! beside    canary     some subjects run a candidate (plan); ended where it faults too often
 //!           shadow     a candidate runs after the chain has: counted, never sent
 //!           backtest   stored events once more, with two versions: answered, never stored
@@ -29,6 +32,7 @@ pub mod accept;
 mod apply;
 pub mod backtest;
 pub mod canary;
+mod challenge;
 pub mod deliver;
 pub mod dispatcher;
 pub mod fanout;
@@ -36,6 +40,7 @@ pub mod filter;
 mod health;
 mod lane;
 pub mod normalize;
+mod ping;
 mod plan;
 pub mod prove;
 pub mod release;

@@ -39,6 +39,9 @@ pub struct SubscriptionInput {
     /// When a failed attempt is tried again, in seconds after the one before.
     #[serde(default)]
     pub retry: RetrySchedule,
+    /// What its owner wants to find here again.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// An endpoint as it is sent in.
@@ -139,6 +142,8 @@ pub struct SubscriptionView {
     pub signing: SigningView,
     pub retry: RetrySchedule,
     pub paused: Option<Pause>,
+    pub metadata: BTreeMap<String, String>,
+    pub verified_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -222,6 +227,8 @@ pub(super) fn show(subscription: &Subscription) -> SubscriptionView {
         },
         retry: subscription.retry.clone(),
         paused: subscription.paused.clone(),
+        metadata: subscription.metadata.clone(),
+        verified_at: subscription.verified_at,
         created_at: subscription.created_at,
         updated_at: subscription.updated_at,
     }

@@ -10,7 +10,7 @@ use crate::domain::delivery::{DeliveryRecord, State as DeliveryState};
 use crate::domain::id::{DeliveryId, EventId, SourceName, SubscriptionId};
 use crate::domain::time::Timestamp;
 use crate::http::Site;
-use crate::http::auth::Tenant;
+use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{JsonBody, Named, Query};
 use crate::http::problem::Problem;
 
@@ -71,8 +71,8 @@ pub(in crate::http) async fn claims(
 pub(in crate::http) async fn redrive(
     Tenant(tenant): Tenant,
     Named(id): Named<DeliveryId>,
-    State(site): State<Site>,
+    Acting(control): Acting,
     JsonBody(input): JsonBody<RedriveInput>,
 ) -> Result<Json<DeliveryView>, Problem> {
-    Ok(Json(site.control.redrive(&tenant, id, input.action).await?))
+    Ok(Json(control.redrive(&tenant, id, input.action).await?))
 }
