@@ -311,7 +311,8 @@ mod tests {
                 ("DELETE FROM audit WHERE seq = 1", "entry 1 of the audit log is missing"),
                 ("UPDATE audit SET hash = zeroblob(32) WHERE seq = 4", "entry 4"),
             ] {
-                let other = open_at(&copy(&folder));
+                let copied = copy(&folder);
+                let other = open_at(&copied);
                 assert_eq!(other.check_audit().await.unwrap().fault, None);
                 other.queue().write(move |batch| Ok(batch.conn.execute(sql, [])?)).await.unwrap();
                 let fault = other.check_audit().await.unwrap().fault.expect(sql);
