@@ -194,6 +194,8 @@ pub async fn start_with(
     let (dispatcher, tell_due) = Dispatcher::new(pipeline.clone(), config.delivery.clone());
     let (told, chains) = (tell_due.clone(), pipeline.clone());
     let (pinning, ear) = (pipeline.clone(), tell_due.clone());
+    let (pinging, ear_of_tests) = (pipeline.clone(), tell_due.clone());
+    let challenging = pipeline.clone();
     let control = Control::new(control::Parts {
         ledger: ledger.clone(),
         sandbox: sandbox.clone(),
@@ -211,17 +213,35 @@ pub async fn start_with(
             let chains = chains.clone();
             async move { chains.run_chain(&plan, &event, delivery).await }.boxed()
         }),
-        pin_anew: Arc::new(move |tenant, records| {
+        pin_anew: Arc::new(move |tenant, records, deed| {
             let (pinning, ear) = (pinning.clone(), ear.clone());
             // By itself: whoever asked may hang up, and then the row would be due without anybody who knows.
             let doing = tokio::spawn(async move {
-                let due = pinning.pin_all_anew(&tenant, records).await?;
+                let due = pinning.pin_all_anew(&tenant, records, Some(deed)).await?;
                 let ids = due.iter().map(|delivery| delivery.id).collect();
                 ear.due(due).await;
                 Ok(ids)
             });
             async move { doing.await.unwrap_or(Err(ledger::Error::Closed)) }.boxed()
         }),
+        ping: Arc::new(move |tenant, id, deed| {
+            let (pinging, ear) = (pinging.clone(), ear_of_tests.clone());
+            // By itself, for the same reason.
+            let doing = tokio::spawn(async move {
+                let due = pinging.ping(&tenant, id, deed).await?;
+                let delivery = due.as_ref().map(|due| due.id);
+                ear.due(due.into_iter().collect()).await;
+                Ok(delivery)
+            });
+            async move { doing.await.unwrap_or(Err(ledger::Error::Closed)) }.boxed()
+        }),
+        challenge: Arc::new(move |subscription| {
+            let challenging = challenging.clone();
+            async move { challenging.challenge(&subscription).await }.boxed()
+        }),
+        tests: control::rate::PerMinute::default(),
+        tests_per_minute_max: config.delivery.tests_per_minute_max,
+        require_verified_endpoints: config.delivery.require_verified_endpoints,
         history: config.history.within(config.listen.request_ms_max),
         redriving: Shares::new(control::Parts::REDRIVING_MAX),
     });
@@ -251,6 +271,8 @@ pub async fn start_with(
         stopping: stop.clone(),
     });
     let held_ms_max = i64::try_from(config.delivery.held_hours_max).unwrap_or(i64::MAX).saturating_mul(3_600_000);
+    let audit_ms = i64::try_from(config.data.audit_retention_days).unwrap_or(i64::MAX).saturating_mul(86_400_000);
+    let kept = Kept { held_ms_max, audit_ms };
     let parts = vec![
         tokio::spawn(server.run(site, stop.clone())),
         tokio::spawn(fanout::run(pipeline.clone(), tell_due.clone(), stop.clone())),
@@ -258,7 +280,7 @@ pub async fn start_with(
         tokio::spawn(release::run(pipeline.clone(), tell_due.clone(), stop.clone())),
         tokio::spawn(replay::run(pipeline, tell_due.clone(), stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),
-        tokio::spawn(retain(ledger.clone(), tell_due, clock, retention_every, held_ms_max, stop.clone())),
+        tokio::spawn(retain(ledger.clone(), tell_due, clock, kept, retention_every, stop.clone())),
         tokio::spawn(look_over(ledger.clone())),
         tokio::spawn(keep_series(recorded, stop.clone())),
     ];
@@ -319,18 +341,26 @@ async fn check_master_key(ledger: &Ledger, master: &MasterKey, file: &Path) -> a
     }
 }
 
+/// How long things are kept besides events, in milliseconds.
+struct Kept {
+    /// Held deliveries, before they are dead letters.
+    held_ms_max: i64,
+    /// Entries of the audit log.
+    audit_ms: i64,
+}
+
 async fn retain(
     ledger: Ledger,
     tell_due: dispatcher::Handle,
     clock: Clock,
+    kept: Kept,
     every: Duration,
-    held_ms_max: i64,
     stop: CancellationToken,
 ) {
     loop {
         tracing::debug!("retention begins");
         let now = clock.now();
-        let expired = match ledger.lived_ago(now, held_ms_max).await {
+        let expired = match ledger.lived_ago(now, kept.held_ms_max).await {
             Ok(before) => ledger.expire_held(before, now).await,
             Err(error) => Err(error),
         };
@@ -338,6 +368,9 @@ async fn retain(
             Ok(expired) => tell_due.due(expired.freed).await,
             Err(error) if error.is_told() => {}
             Err(error) => error!(%error, "held deliveries could not be expired; it is tried again"),
+        }
+        if let Err(error) = ledger.retain_audit(now.plus_millis(-kept.audit_ms)).await {
+            error!(%error, "old entries of the audit log could not be removed; it is tried again");
         }
         match ledger.retain(now).await {
             Ok(removed) => tracing::debug!(?removed, "retention ends"),

@@ -38,6 +38,8 @@ pub mod metric {
     pub const REPLAYED: &str = "setgate_replayed_total";
     /// Filters suspended because they kept faulting, by `tenant` and `filter`.
     pub const SUSPENSIONS: &str = "setgate_filter_suspensions_total";
+    /// Keys of management requests that were not taken, by `reason` (`missing`, `unknown`, `ended`).
+    pub const KEYS_DENIED: &str = "setgate_keys_denied_total";
     /// Management and ingest requests answered, by `route` and `status`.
     pub const HTTP_REQUESTS: &str = "setgate_http_requests_total";
 }

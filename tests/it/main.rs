@@ -1,5 +1,6 @@
 //! The stories: what a host does, seen from outside.
 
+mod audit;
 mod clock;
 mod crash;
 mod delivery;
@@ -7,6 +8,7 @@ mod filters;
 mod history;
 mod hostile;
 mod ingest;
+mod keys;
 mod lifecycle;
 mod manage;
 mod pacing;
@@ -24,3 +26,5 @@ mod suspension;
 mod tables;
 mod tail;
 mod tidy;
+mod verification;
+mod versions;

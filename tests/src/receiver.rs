@@ -74,12 +74,13 @@ pub struct Reply {
     headers: Vec<(&'static str, String)>,
     delay: Duration,
     hangs: bool,
+    body: fn(&Received) -> String,
 }
 
 impl Reply {
     /// This status, at once.
     pub fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), delay: Duration::ZERO, hangs: false }
+        Self { status, headers: Vec::new(), delay: Duration::ZERO, hangs: false, body: |_| String::new() }
     }
 
     /// No answer until [`Receiver::release`].
@@ -90,6 +91,12 @@ impl Reply {
     /// With a header.
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    /// With a body made of the request.
+    pub fn body(mut self, body: fn(&Received) -> String) -> Self {
+        self.body = body;
         self
     }
 
@@ -245,7 +252,7 @@ async fn take(State(book): State<Arc<Book>>, request: Request) -> Response {
     let Ok(body) = body.collect().await else { return StatusCode::BAD_REQUEST.into_response() };
     let received =
         Received { at: Instant::now(), path: head.uri.path().to_owned(), headers: head.headers, body: body.to_bytes() };
-    lock(&book.received).push(received);
+    lock(&book.received).push(received.clone());
     let reply = lock(&book.script).pop_front();
     let reply = reply.unwrap_or_else(|| lock(&book.otherwise).clone());
     if reply.hangs {
@@ -253,7 +260,9 @@ async fn take(State(book): State<Arc<Book>>, request: Request) -> Response {
         let _sender_lives_in_the_book = released.wait_for(|released| *released).await.map(|_| ());
     }
     tokio::time::sleep(reply.delay).await;
-    let mut response = StatusCode::from_u16(reply.status).expect("a status").into_response();
+    let status = StatusCode::from_u16(reply.status).expect("a status");
+    let body = (reply.body)(&received);
+    let mut response = if body.is_empty() { status.into_response() } else { (status, body).into_response() };
     for (name, value) in reply.headers {
         response.headers_mut().insert(name, value.parse().expect("a header's value"));
     }

@@ -140,6 +140,8 @@ pub struct Data {
     pub check_ms_max: u64,
     /// Seconds that the system's clock has to keep its new pace after a jump before the host follows it.
     pub clock_settle_s: u64,
+    /// Days that entries of the audit log are kept.
+    pub audit_retention_days: u64,
     /// Events or settlements that share one commit at the most.
     pub batch_max: usize,
     /// Writes that wait for a commit at the most; beyond, ingest is answered 503.
@@ -158,6 +160,7 @@ impl Default for Data {
             disk_free_bytes_min: 256 << 20,
             check_ms_max: 10_000,
             clock_settle_s: 600,
+            audit_retention_days: 400,
             batch_max: 512,
             queue_max: 8192,
         }
@@ -349,6 +352,10 @@ pub struct Delivery {
     pub throttle_s_max: u64,
     /// Seconds without any success after which a subscription is paused, where it does not say; 0: never.
     pub disable_after_s: u64,
+    /// Whether a subscription sends nothing before its endpoint was verified. Those that are there go on.
+    pub require_verified_endpoints: bool,
+    /// Tests and verifications of one subscription in a minute; one more is answered 429.
+    pub tests_per_minute_max: u32,
 }
 
 impl Default for Delivery {
@@ -365,6 +372,8 @@ impl Default for Delivery {
             breaker_open_ms_max: 60_000,
             throttle_s_max: 3_600,
             disable_after_s: 5 * 24 * 3600,
+            require_verified_endpoints: false,
+            tests_per_minute_max: 10,
         }
     }
 }
@@ -532,6 +541,7 @@ impl Config {
             ("listen.bodies_bytes_max", self.listen.bodies_bytes_max as usize),
             ("data.retention_s", usize::try_from(self.data.retention_s).unwrap_or(usize::MAX)),
             ("data.retention_every_s", usize::try_from(self.data.retention_every_s).unwrap_or(usize::MAX)),
+            ("data.audit_retention_days", usize::try_from(self.data.audit_retention_days).unwrap_or(usize::MAX)),
             ("data.batch_max", self.data.batch_max),
             ("data.queue_max", self.data.queue_max),
             ("ingest.body_bytes_max", self.ingest.body_bytes_max),
@@ -654,6 +664,7 @@ mod tests {
             ("[data]\nretention_s = 0\n", "data.retention_s"),
             ("[data]\nretention_every_s = 0\n", "data.retention_every_s"),
             ("[data]\nledger_bytes_max = 1000\n", "data.ledger_bytes_max"),
+            ("[data]\naudit_retention_days = 0\n", "data.audit_retention_days"),
             ("[listen]\ntls_key = \"k.pem\"\n", "listen.tls_certificate"),
             ("[listen]\nbodies_bytes_max = 1000\n", "listen.bodies_bytes_per_tenant_max"),
             ("[listen]\nbodies_bytes_per_tenant_max = 1000\n", "ingest.body_bytes_max"),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, DeliveryQuery, Error, Page, place};
 use crate::domain::attempt::Attempt;
+use crate::domain::audit::Deed;
 use crate::domain::delivery::{DeliveryRecord, Redrive};
 use crate::domain::id::{DeliveryId, TenantId};
 use crate::ledger::{self, Redriven};
@@ -65,13 +66,16 @@ impl Control {
     pub async fn redrive(&self, tenant: &TenantId, id: DeliveryId, action: Redrive) -> Result<DeliveryView, Error> {
         let record = self.delivery(tenant, id).await?;
         // Without bytes it runs its chain as it is now: the chain as it was would hold it once more.
-        if action == Redrive::Again && !(self.pin_anew)(tenant.clone(), vec![record]).await?.is_empty() {
+        if action == Redrive::Again
+            && !(self.pin_anew)(tenant.clone(), vec![record], self.deed("delivery.again")).await?.is_empty()
+        {
             return self.show_delivery(tenant, id).await;
         }
         // By itself: whoever asked may hang up, and then the row would be due without anybody who knows.
         let (control, whose) = (self.clone(), tenant.clone());
+        let deed = self.redrive_deed(action);
         let doing = tokio::spawn(async move {
-            let redriven = control.ledger.redrive(&whose, id, action, control.clock.now()).await?;
+            let redriven = control.ledger.redrive(&whose, id, (action, deed), control.clock.now()).await?;
             if let Some(Redriven::Due(due) | Redriven::Discarded(Some(due))) = &redriven {
                 (control.tell_due)(vec![due.clone()]).await;
             }
@@ -88,6 +92,15 @@ impl Control {
             }
         }
         self.show_delivery(tenant, id).await
+    }
+
+    /// What the audit log calls it.
+    pub(super) fn redrive_deed(&self, action: Redrive) -> Deed {
+        self.deed(match action {
+            Redrive::Again => "delivery.again",
+            Redrive::Release => "delivery.release",
+            Redrive::Discard => "delivery.discard",
+        })
     }
 
     async fn delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<DeliveryRecord, Error> {

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Control, Error, Expected, over, room};
+use super::{Control, Error, any_or, over_expected, retried, room};
 use crate::crypto;
 use crate::domain::filter::{Filter, FilterVersion, Grant, Suspension};
 use crate::domain::id::{Digest, FilterName, TenantId};
 use crate::domain::rollout::{EndReason, Ended, Rollout};
 use crate::domain::time::Timestamp;
 use crate::ledger::TenantView;
+use crate::sandbox::Compiled;
 
 /// Versions of one filter kept at the most.
 pub const VERSIONS_MAX: usize = 100;
@@ -20,6 +21,9 @@ pub const VERSIONS_MAX: usize = 100;
 #[derive(Debug, Serialize)]
 #[expect(missing_docs, reason = "as in `Filter`")]
 pub struct FilterView {
+    /// The version of the document, for `If-Match`.
+    #[serde(skip)]
+    pub version: u64,
     pub name: FilterName,
     pub active: Option<Digest>,
     /// What a roll-back would activate.
@@ -60,6 +64,7 @@ impl Control {
         name: FilterName,
         wasm: Bytes,
         activate: bool,
+        expected: Option<u64>,
     ) -> Result<(FilterView, bool), Error> {
         let view = self.tenant(tenant)?;
         let quota = self.quota_of(&view).clone();
@@ -67,10 +72,21 @@ impl Control {
         self.check_space()?;
         let compiled = self.sandbox.compile(tenant, wasm.clone(), &quota).await?;
         self.ledger.put_blob(wasm.clone()).await?;
+        retried(expected, || self.add_version(tenant, &name, &wasm, &compiled, activate, expected)).await
+    }
 
+    async fn add_version(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        wasm: &Bytes,
+        compiled: &Compiled,
+        activate: bool,
+        expected: Option<u64>,
+    ) -> Result<(FilterView, bool), Error> {
         // Read again: the compile took its time, and others may have uploaded meanwhile.
         let view = self.tenant(tenant)?;
-        let stored = view.filters.get(&name);
+        let stored = view.filters.get(name);
         let mut filter = stored.map_or_else(
             || Filter {
                 tenant: tenant.clone(),
@@ -84,7 +100,7 @@ impl Control {
             },
             |stored| stored.value.clone(),
         );
-        self.check_room(&view, &name, &wasm)?;
+        self.check_room(&view, name, wasm)?;
         let new = filter.version(&compiled.digest).is_none();
         if new {
             if filter.versions.len() >= VERSIONS_MAX {
@@ -95,7 +111,7 @@ impl Control {
                 digest: compiled.digest,
                 size_bytes: compiled.size_bytes,
                 uploaded_at: self.clock.now(),
-                needs: compiled.needs,
+                needs: compiled.needs.clone(),
                 compile_ms: compiled.compile_ms,
                 withdrawn: None,
                 suspended: None,
@@ -104,8 +120,10 @@ impl Control {
         if activate {
             set_active(&mut filter, compiled.digest, &view)?;
         }
-        self.ledger.put_filter(filter.clone(), over(stored)).await?;
-        Ok((show(&filter), new))
+        let deed = self.deed("filter.upload").note(compiled.digest.to_string());
+        let intent = (over_expected(expected, stored), deed);
+        let version = self.ledger.put_filter(filter.clone(), intent).await?;
+        Ok((show(&filter, version), new))
     }
 
     /// The same bytes again take no room.
@@ -135,39 +153,55 @@ impl Control {
         tenant: &TenantId,
         name: &FilterName,
         digest: Digest,
+        expected: Option<u64>,
     ) -> Result<FilterView, Error> {
-        let view = self.tenant(tenant)?;
-        let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
-        let mut filter = stored.value.clone();
-        if filter.version(&digest).is_none() {
-            return Err(Error::NotFound(format!("version {digest} of filter `{name}`")));
-        }
-        set_active(&mut filter, digest, &view)?;
-        self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
-        Ok(show(&filter))
+        retried(expected, || async {
+            let view = self.tenant(tenant)?;
+            let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
+            let mut filter = stored.value.clone();
+            if filter.version(&digest).is_none() {
+                return Err(Error::NotFound(format!("version {digest} of filter `{name}`")));
+            }
+            set_active(&mut filter, digest, &view)?;
+            let deed = self.deed("filter.activate").note(digest.to_string());
+            let intent = (over_expected(expected, Some(stored)), deed);
+            let version = self.ledger.put_filter(filter.clone(), intent).await?;
+            Ok(show(&filter, version))
+        })
+        .await
     }
 
     /// Makes the version that was active before the active one again. A rollout ends with that: whoever rolls back wants
     /// a version that is known, for everybody.
-    pub async fn roll_back_filter(&self, tenant: &TenantId, name: &FilterName) -> Result<FilterView, Error> {
-        let view = self.tenant(tenant)?;
-        let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
-        let mut filter = stored.value.clone();
-        let Some(previous) = filter.previous.pop() else {
-            let instead = if filter.rollout.is_some() { ": to be rid of its rollout, end that" } else { "" };
-            let why = format!("no version of filter `{name}` was active before this one{instead}");
-            return Err(Error::Conflict(why));
-        };
-        check_needs(&filter, previous, &view)?;
-        let ended = filter.end_rollout(self.clock.now(), EndReason::RolledBack, self.counted(tenant, name));
-        let before = filter.active.replace(previous);
-        filter.withdraw(&previous, None);
-        release(&mut filter, before);
-        self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
-        if ended.is_some() {
-            self.rollout_ended(tenant, name, EndReason::RolledBack);
-        }
-        Ok(show(&filter))
+    pub async fn roll_back_filter(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        expected: Option<u64>,
+    ) -> Result<FilterView, Error> {
+        retried(expected, || async {
+            let view = self.tenant(tenant)?;
+            let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
+            let mut filter = stored.value.clone();
+            let Some(previous) = filter.previous.pop() else {
+                let instead = if filter.rollout.is_some() { ": to be rid of its rollout, end that" } else { "" };
+                let why = format!("no version of filter `{name}` was active before this one{instead}");
+                return Err(Error::Conflict(why));
+            };
+            check_needs(&filter, previous, &view)?;
+            let ended = filter.end_rollout(self.clock.now(), EndReason::RolledBack, self.counted(tenant, name));
+            let before = filter.active.replace(previous);
+            filter.withdraw(&previous, None);
+            release(&mut filter, before);
+            let deed = self.deed("filter.rollback").note(previous.to_string());
+            let intent = (over_expected(expected, Some(stored)), deed);
+            let version = self.ledger.put_filter(filter.clone(), intent).await?;
+            if ended.is_some() {
+                self.rollout_ended(tenant, name, EndReason::RolledBack);
+            }
+            Ok(show(&filter, version))
+        })
+        .await
     }
 
     /// Lets suspended versions be called again, all or the one given; what they hold is run anew.
@@ -176,40 +210,51 @@ impl Control {
         tenant: &TenantId,
         name: &FilterName,
         digest: Option<Digest>,
+        expected: Option<u64>,
     ) -> Result<FilterView, Error> {
-        let view = self.tenant(tenant)?;
-        let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
-        let mut filter = stored.value.clone();
-        let asked: Vec<Digest> = match digest {
-            Some(digest) => vec![digest],
-            None => filter.versions.iter().map(|version| version.digest).collect(),
-        };
-        let mut resumed = false;
-        for digest in asked {
-            resumed |= resume(&mut filter, digest);
-        }
-        if !resumed {
-            let which = digest.map_or_else(|| "no version".to_owned(), |digest| format!("no version {digest}"));
-            let why = format!("{which} of filter `{name}` is suspended: there is nothing to resume");
-            return Err(Error::Conflict(why));
-        }
-        self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
-        Ok(show(&filter))
+        retried(expected, || async {
+            let view = self.tenant(tenant)?;
+            let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
+            let mut filter = stored.value.clone();
+            let asked: Vec<Digest> = match digest {
+                Some(digest) => vec![digest],
+                None => filter.versions.iter().map(|version| version.digest).collect(),
+            };
+            let mut resumed = false;
+            for digest in asked {
+                resumed |= resume(&mut filter, digest);
+            }
+            if !resumed {
+                let which = digest.map_or_else(|| "no version".to_owned(), |digest| format!("no version {digest}"));
+                let why = format!("{which} of filter `{name}` is suspended: there is nothing to resume");
+                return Err(Error::Conflict(why));
+            }
+            let which = digest.map_or_else(|| "all versions".to_owned(), |digest| digest.to_string());
+            let intent = (over_expected(expected, Some(stored)), self.deed("filter.resume").note(which));
+            let version = self.ledger.put_filter(filter.clone(), intent).await?;
+            Ok(show(&filter, version))
+        })
+        .await
     }
 
     /// A tenant's filters, by name.
     pub fn list_filters(&self, tenant: &TenantId) -> Result<Vec<FilterView>, Error> {
-        Ok(self.tenant(tenant)?.filters.values().map(|filter| show(&filter.value)).collect())
+        Ok(self.tenant(tenant)?.filters.values().map(|filter| show(&filter.value, filter.version)).collect())
     }
 
     /// One filter.
     pub fn show_filter(&self, tenant: &TenantId, name: &FilterName) -> Result<FilterView, Error> {
         let view = self.tenant(tenant)?;
-        view.filters.get(name).map(|filter| show(&filter.value)).ok_or_else(|| not_found(name))
+        view.filters.get(name).map(|filter| show(&filter.value, filter.version)).ok_or_else(|| not_found(name))
     }
 
     /// Removes a filter that no subscription binds. Its components stay as long as a delivery may run them.
-    pub async fn remove_filter(&self, tenant: &TenantId, name: &FilterName) -> Result<(), Error> {
+    pub async fn remove_filter(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        expected: Option<u64>,
+    ) -> Result<(), Error> {
         let view = self.tenant(tenant)?;
         if !view.filters.contains_key(name) {
             return Err(not_found(name));
@@ -220,7 +265,7 @@ impl Control {
                 format!("the subscription `{}` binds the filter `{name}`: change it first", subscription.value.id);
             return Err(Error::Conflict(why));
         }
-        self.ledger.remove_filter(tenant, name, Expected::Any).await?;
+        self.ledger.remove_filter(tenant, name, (any_or(expected), self.deed("filter.remove"))).await?;
         Ok(())
     }
 }
@@ -291,8 +336,9 @@ pub(super) fn not_found(name: &FilterName) -> Error {
     Error::NotFound(format!("filter `{name}`"))
 }
 
-fn show(filter: &Filter) -> FilterView {
+fn show(filter: &Filter, version: u64) -> FilterView {
     FilterView {
+        version,
         name: filter.name.clone(),
         active: filter.active,
         previous: filter.previous.last().copied(),

@@ -1,21 +1,32 @@
 //! API keys: `sgk_<id>_<secret>`. The secret half has 256 random bits and is kept as SHA-256 only.
 
+mod principal;
+
 use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error, Expected, room, short};
+use super::{Control, Error, Expected, over, room, short};
 use crate::crypto;
 use crate::domain::id::{Digest, KeyId, TenantId};
 use crate::domain::tenant::{ApiKey, Scope};
 use crate::domain::time::Timestamp;
+use crate::ledger::Versioned;
 
-/// What every key starts with, so that scanners can find leaked ones.
-const PREFIX: &str = "sgk_";
+pub use principal::{Denied, Principal};
+
 /// Characters of the secret half: 32 bytes in base64.
 const SECRET_CHARS: usize = 43;
+/// Hours that a rotated key goes on beside the new one, where the request does not say.
+const OVERLAP_HOURS: u32 = 24;
+/// Hours of such an overlap at the most: 90 days.
+pub const OVERLAP_HOURS_MAX: u32 = 90 * 24;
+/// Keys that a tenant may have together with those that have ended, as a multiple of its quota `keys_max`.
+const WITH_ENDED: u64 = 2;
+/// Keys of the operator's, those that have ended among them.
+pub const OPERATOR_KEYS_MAX: usize = 200;
 
 /// What is asked for.
 #[derive(Debug, Default, Deserialize)]
@@ -23,10 +34,28 @@ const SECRET_CHARS: usize = 43;
 pub struct NewKey {
     /// What people call it.
     pub label: Option<String>,
-    /// What it may do; `read` and `write` where absent.
+    /// What it may do. Where absent: what the key that makes it may do itself; made by the operator, `read` and
+    /// `write`, and for a key of the operator's `operator`.
     pub scopes: Option<BTreeSet<Scope>>,
     /// When it ends.
     pub expires_at: Option<Timestamp>,
+}
+
+/// What is asked for when a key is rotated.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RotateKey {
+    /// Hours that the old key goes on beside the new one; 24 where absent, 0: it ends at once.
+    pub overlap_hours: Option<u32>,
+}
+
+/// What is to be changed of a key.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyChange {
+    /// What people call it; null: nothing.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub label: Option<String>,
 }
 
 /// A key as it is shown: without its secret.
@@ -50,50 +79,92 @@ pub struct KeyOnce {
     pub view: KeyView,
 }
 
-/// Who is asking.
-#[derive(Debug, Clone)]
-pub struct Principal {
-    /// The tenant it acts for; none: the operator.
-    pub tenant: Option<TenantId>,
-    /// What it may do.
-    pub scopes: BTreeSet<Scope>,
-    /// When its key ends.
-    pub expires_at: Option<Timestamp>,
-}
-
-impl Principal {
-    /// Whether it may do this with things of `tenant`. The operator may do everything.
-    pub fn may(&self, scope: Scope, tenant: Option<&TenantId>) -> bool {
-        if self.scopes.contains(&Scope::Operator) && self.tenant.is_none() {
-            return true;
-        }
-        scope != Scope::Operator && tenant.is_some() && self.tenant.as_ref() == tenant && self.scopes.contains(&scope)
-    }
-}
-
 impl Control {
     /// Makes a key for a tenant. A tenant's own key gives at most what it may do itself, and for no longer.
     pub async fn create_key(&self, by: &Principal, tenant: &TenantId, new: NewKey) -> Result<KeyOnce, Error> {
-        let view = self.tenant(tenant)?;
-        room(self.list_keys(tenant)?.len(), self.quota_of(&view).keys_max, "keys_max")?;
+        self.check_keys_room(tenant, None)?;
         short("label", &new.label)?;
-        let all = BTreeSet::from([Scope::Read, Scope::Write]);
-        let most = if by.tenant.is_none() { all } else { by.scopes.clone() };
-        let scopes = new.scopes.unwrap_or_else(|| most.clone());
-        if scopes.is_empty() || scopes.contains(&Scope::Operator) {
-            return Err(Error::invalid("scopes", "a tenant's key has `read`, `write` or both"));
+        let scopes = new.scopes.unwrap_or_else(|| match by.tenant {
+            Some(_) => by.scopes.clone(),
+            None => BTreeSet::from([Scope::Read, Scope::Write]),
+        });
+        if scopes.is_empty() || scopes.iter().any(|scope| scope.is_operators()) {
+            return Err(Error::invalid("scopes", "a tenant's key has at least one of `ingest`, `read` and `write`"));
         }
-        if new.expires_at.is_some_and(|at| at <= self.clock.now()) {
+        check_gives(by, &scopes)?;
+        let expires_at = self.take_end(by, new.expires_at)?;
+        self.make_key(Some(tenant.clone()), new.label, scopes, expires_at).await
+    }
+
+    /// Makes one more key of the operator's.
+    pub async fn create_operator_key(&self, by: &Principal, new: NewKey) -> Result<KeyOnce, Error> {
+        self.check_operator_keys_room()?;
+        short("label", &new.label)?;
+        let scopes = new.scopes.unwrap_or_else(|| BTreeSet::from([Scope::Operator]));
+        if scopes.len() != 1 || !scopes.iter().all(|scope| scope.is_operators()) {
+            return Err(Error::invalid("scopes", "a key of the operator's has either `operator` or `operator_read`"));
+        }
+        let expires_at = self.take_end(by, new.expires_at)?;
+        self.make_key(None, new.label, scopes, expires_at).await
+    }
+
+    /// The end of a key that `by` makes: none later than its own.
+    fn take_end(&self, by: &Principal, given: Option<Timestamp>) -> Result<Option<Timestamp>, Error> {
+        if given.is_some_and(|at| at <= self.clock.now()) {
             return Err(Error::invalid("expires_at", "lies in the past"));
         }
-        if !scopes.is_subset(&most) {
-            return Err(Error::invalid("scopes", "a key gives no scope that it does not have itself"));
+        let end = given.or(by.expires_at);
+        check_end(by, end)?;
+        Ok(end)
+    }
+
+    /// Makes a key in the place of one: the same scopes, label and end under a new id. The old one goes on beside it for
+    /// the overlap, so that senders and callers can be changed over one by one. Whoever rotates a key that is not its
+    /// own gets no more by that than it may give.
+    pub async fn rotate_key(
+        &self,
+        by: &Principal,
+        tenant: Option<&TenantId>,
+        id: KeyId,
+        input: RotateKey,
+    ) -> Result<KeyOnce, Error> {
+        let stored = self.key_of(tenant, id)?;
+        let now = self.clock.now();
+        let hours = input.overlap_hours.unwrap_or(OVERLAP_HOURS);
+        if hours > OVERLAP_HOURS_MAX {
+            return Err(Error::invalid("overlap_hours", format!("at most {OVERLAP_HOURS_MAX}")));
         }
-        let expires_at = new.expires_at.or(by.expires_at);
-        if by.expires_at.is_some_and(|ends| expires_at.is_none_or(|at| at > ends)) {
-            return Err(Error::invalid("expires_at", "a key gives none that ends later than itself"));
+        if let Some(ended) = stored.value.ended(now) {
+            return Err(Error::Conflict(format!("the key `{id}` ended at {ended}: make another")));
         }
-        self.make_key(Some(tenant.clone()), new.label, scopes, expires_at).await
+        match tenant {
+            Some(tenant) => self.check_keys_room(tenant, Some(id))?,
+            None => self.check_operator_keys_room()?,
+        }
+        if by.key != id {
+            if tenant.is_some() {
+                check_gives(by, &stored.value.scopes)?;
+            }
+            check_end(by, stored.value.expires_at)?;
+        }
+        let before = &stored.value;
+        let (key, once) =
+            self.new_key(before.tenant.clone(), before.label.clone(), before.scopes.clone(), before.expires_at);
+        let mut old = before.clone();
+        let ends = now.plus_millis(i64::from(hours) * 3_600_000);
+        old.expires_at = Some(old.expires_at.map_or(ends, |at| at.min(ends)));
+        self.ledger.rotate_key(old, key, (over(Some(&stored)), self.deed("key.rotate"))).await?;
+        Ok(once)
+    }
+
+    /// Changes what people call a key.
+    pub async fn label_key(&self, tenant: Option<&TenantId>, id: KeyId, change: KeyChange) -> Result<KeyView, Error> {
+        short("label", &change.label)?;
+        let stored = self.key_of(tenant, id)?;
+        let mut key = stored.value.clone();
+        key.label = change.label;
+        self.ledger.put_key(key.clone(), (over(Some(&stored)), self.deed("key.label"))).await?;
+        Ok(view(&key))
     }
 
     /// Makes the operator's key at first start, or `another` one; none where there is one. `keep` is given the key
@@ -104,14 +175,15 @@ impl Control {
         another: bool,
         keep: impl FnOnce(&str) -> anyhow::Result<String> + Send,
     ) -> anyhow::Result<Option<KeyOnce>> {
-        if !another && self.operator_keys().next().is_some() {
+        let is_full = |key: &KeyView| key.scopes.contains(&Scope::Operator);
+        if !another && self.list_operator_keys().iter().any(is_full) {
             return Ok(None);
         }
         let scopes = BTreeSet::from([Scope::Operator]);
         let (mut key, mut once) = self.new_key(None, Some("operator, made at start".into()), scopes, None);
         let kept = keep(&once.key)?;
         if kept != once.key {
-            let Some((id, secret)) = parts(&kept).filter(|(_, secret)| secret.len() >= SECRET_CHARS) else {
+            let Some((id, secret)) = ApiKey::parts(&kept).filter(|(_, secret)| secret.len() >= SECRET_CHARS) else {
                 anyhow::bail!(
                     "what is kept in the operator key's place is not a key: remove it, or name another place"
                 );
@@ -119,46 +191,22 @@ impl Control {
             (key.id, key.secret) = (id, Digest(crypto::sha256(secret.as_bytes())));
             once = KeyOnce { view: view(&key), key: kept };
         }
-        self.ledger.put_key(key, Expected::Absent).await?;
+        let deed = self.deed("key.create").note("the operator's, at the start");
+        self.ledger.put_key(key, (Expected::Absent, deed)).await?;
         Ok(Some(once))
     }
 
-    fn operator_keys(&self) -> impl Iterator<Item = KeyView> {
-        let keys = self.ledger.snapshot().keys.values().map(|key| key.value.clone()).collect::<Vec<_>>();
-        keys.into_iter()
-            .filter(|key| key.tenant.is_none() && key.scopes.contains(&Scope::Operator))
-            .map(|key| view(&key))
-    }
-
-    /// The operator's keys, oldest first.
-    pub fn list_operator_keys(&self) -> Vec<KeyView> {
-        self.operator_keys().collect()
-    }
-
-    /// Makes one more key of the operator's.
-    pub async fn create_operator_key(&self, new: NewKey) -> Result<KeyOnce, Error> {
-        let scopes = BTreeSet::from([Scope::Operator]);
-        if new.scopes.is_some_and(|given| given != scopes) {
-            return Err(Error::invalid("scopes", "a key of the operator's has `operator` alone"));
-        }
-        if new.expires_at.is_some_and(|at| at <= self.clock.now()) {
-            return Err(Error::invalid("expires_at", "lies in the past"));
-        }
-        self.make_key(None, new.label, scopes, new.expires_at).await
-    }
-
-    /// Ends a key of the operator's at once. One without an end has to remain.
+    /// Ends a key of the operator's at once. One with `operator` and without an end has to remain.
     pub async fn remove_operator_key(&self, id: KeyId) -> Result<(), Error> {
+        self.key_of(None, id)?;
         let keys = self.list_operator_keys();
-        if !keys.iter().any(|key| key.id == id) {
-            return Err(Error::NotFound(format!("key `{id}`")));
-        }
-        if !keys.iter().any(|key| key.id != id && key.expires_at.is_none()) {
+        let remains = |key: &KeyView| key.id != id && key.expires_at.is_none() && key.scopes.contains(&Scope::Operator);
+        if !keys.iter().any(remains) {
             return Err(Error::Conflict(
                 "no other key of the operator's without an end would be left: make one".into(),
             ));
         }
-        self.ledger.remove_key(id, Expected::Any).await?;
+        self.ledger.remove_key(id, (Expected::Any, self.deed("key.remove"))).await?;
         Ok(())
     }
 
@@ -170,7 +218,7 @@ impl Control {
         expires_at: Option<Timestamp>,
     ) -> Result<KeyOnce, Error> {
         let (key, once) = self.new_key(tenant, label, scopes, expires_at);
-        self.ledger.put_key(key, Expected::Absent).await?;
+        self.ledger.put_key(key, (Expected::Absent, self.deed("key.create"))).await?;
         Ok(once)
     }
 
@@ -193,51 +241,89 @@ impl Control {
             created_at: now,
             expires_at,
         };
-        let body = id.to_string();
-        let body = body.strip_prefix(KeyId::PREFIX).unwrap_or(&body);
-        let once = KeyOnce { key: format!("{PREFIX}{body}_{secret}"), view: view(&key) };
+        let once = KeyOnce { key: ApiKey::whole(id, &secret), view: view(&key) };
         (key, once)
+    }
+
+    /// Whether a tenant may have one more key, beside `rotated`. Those that have ended take little: they count towards
+    /// twice the quota.
+    fn check_keys_room(&self, tenant: &TenantId, rotated: Option<KeyId>) -> Result<(), Error> {
+        let view = self.tenant(tenant)?;
+        let max = self.quota_of(&view).keys_max;
+        let keys = self.list_keys(tenant)?;
+        let now = self.clock.now();
+        let live = keys.iter().filter(|key| Some(key.id) != rotated && key.expires_at.is_none_or(|at| at > now));
+        room(live.count(), max, "keys_max")?;
+        if keys.len() as u64 >= max.saturating_mul(WITH_ENDED) {
+            return Err(Error::Conflict(format!(
+                "there are {} keys with those that have ended, twice the tenant's quota `keys_max`: remove some that have",
+                keys.len()
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_operator_keys_room(&self) -> Result<(), Error> {
+        if self.list_operator_keys().len() >= OPERATOR_KEYS_MAX {
+            let why = format!("the operator has {OPERATOR_KEYS_MAX} keys with those that have ended: remove some");
+            return Err(Error::Conflict(why));
+        }
+        Ok(())
+    }
+
+    /// The operator's keys, oldest first.
+    pub fn list_operator_keys(&self) -> Vec<KeyView> {
+        self.keys_of(None)
     }
 
     /// A tenant's keys, oldest first.
     pub fn list_keys(&self, tenant: &TenantId) -> Result<Vec<KeyView>, Error> {
         self.tenant(tenant)?;
+        Ok(self.keys_of(Some(tenant)))
+    }
+
+    /// By id, and so by age.
+    fn keys_of(&self, tenant: Option<&TenantId>) -> Vec<KeyView> {
         let snapshot = self.ledger.snapshot();
-        // By id, and so by age.
-        let keys = snapshot.keys.values().map(|key| &key.value).filter(|key| key.tenant.as_ref() == Some(tenant));
-        Ok(keys.map(view).collect())
+        let keys = snapshot.keys.values().map(|key| &key.value).filter(|key| key.tenant.as_ref() == tenant);
+        keys.map(view).collect()
+    }
+
+    /// One key of the tenant's, or of the operator's where none is given.
+    pub fn show_key(&self, tenant: Option<&TenantId>, id: KeyId) -> Result<KeyView, Error> {
+        Ok(view(&self.key_of(tenant, id)?.value))
+    }
+
+    fn key_of(&self, tenant: Option<&TenantId>, id: KeyId) -> Result<std::sync::Arc<Versioned<ApiKey>>, Error> {
+        let snapshot = self.ledger.snapshot();
+        let key = snapshot.keys.get(&id).filter(|key| key.value.tenant.as_ref() == tenant);
+        key.cloned().ok_or_else(|| Error::NotFound(format!("key `{id}`")))
     }
 
     /// Ends a key at once.
     pub async fn remove_key(&self, tenant: &TenantId, id: KeyId) -> Result<(), Error> {
-        let snapshot = self.ledger.snapshot();
-        let known = snapshot.keys.get(&id).is_some_and(|key| key.value.tenant.as_ref() == Some(tenant));
-        if !known {
-            return Err(Error::NotFound(format!("key `{id}`")));
-        }
-        self.ledger.remove_key(id, Expected::Any).await?;
+        self.key_of(Some(tenant), id)?;
+        self.ledger.remove_key(id, (Expected::Any, self.deed("key.remove"))).await?;
         Ok(())
-    }
-
-    /// Whose key this is; none where it is unknown, wrong or has ended.
-    pub fn authenticate(&self, given: &str) -> Option<Principal> {
-        let (id, secret) = parts(given)?;
-        let snapshot = self.ledger.snapshot();
-        let key = &snapshot.keys.get(&id)?.value;
-        let same = crypto::constant_time_eq(&crypto::sha256(secret.as_bytes()), &key.secret.0);
-        let live = key.expires_at.is_none_or(|at| at > self.clock.now());
-        (same && live).then(|| Principal {
-            tenant: key.tenant.clone(),
-            scopes: key.scopes.clone(),
-            expires_at: key.expires_at,
-        })
     }
 }
 
-/// The public and the secret half of a whole key.
-fn parts(given: &str) -> Option<(KeyId, &str)> {
-    let (id, secret) = given.strip_prefix(PREFIX)?.split_once('_')?;
-    Some((format!("{}{id}", KeyId::PREFIX).parse().ok()?, secret))
+fn check_gives(by: &Principal, scopes: &BTreeSet<Scope>) -> Result<(), Error> {
+    let most = by.gives();
+    match scopes.difference(&most).next() {
+        None => Ok(()),
+        Some(scope) => {
+            let why = format!("a key gives no scope that it does not have itself: this one lacks `{}`", scope.as_str());
+            Err(Error::invalid("scopes", why))
+        }
+    }
+}
+
+fn check_end(by: &Principal, end: Option<Timestamp>) -> Result<(), Error> {
+    if by.expires_at.is_some_and(|ends| end.is_none_or(|at| at > ends)) {
+        return Err(Error::invalid("expires_at", "a key gives none that ends later than itself"));
+    }
+    Ok(())
 }
 
 fn view(key: &ApiKey) -> KeyView {

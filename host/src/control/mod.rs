@@ -2,10 +2,12 @@
 //! takes what the request said, already parsed, and gives what is shown. Secrets go in and never come out, apart from
 //! the ones made here, which are shown once.
 
+pub mod audit;
 pub mod deliveries;
 pub mod events;
 pub mod filters;
 pub mod keys;
+pub mod rate;
 pub mod redrive;
 pub mod replays;
 pub mod reproduction;
@@ -25,11 +27,13 @@ use serde::Serialize;
 use crate::clock::Clock;
 use crate::config;
 use crate::crypto::MasterKey;
+use crate::domain::audit::{Actor, Deed};
 use crate::domain::chain::Chained;
 use crate::domain::delivery::DeliveryRecord;
 use crate::domain::event::Event;
 use crate::domain::filter::Plan;
-use crate::domain::id::{DeliveryId, TenantId};
+use crate::domain::id::{DeliveryId, SubscriptionId, TenantId};
+use crate::domain::subscription::Subscription;
 use crate::domain::tenant::Quota;
 use crate::fair::Shares;
 use crate::ledger::Expected;
@@ -46,12 +50,29 @@ pub type RunAgain = Arc<dyn Fn(Arc<Plan>, Event, DeliveryId) -> BoxFuture<'stati
 /// Makes those of the deliveries due again that never got through their chains, with the chains pinned anew, and gives
 /// which they were; handed in by `app`, since pinning is the data plane's.
 pub type PinAnew = Arc<
-    dyn Fn(TenantId, Vec<DeliveryRecord>) -> BoxFuture<'static, Result<Vec<DeliveryId>, ledger::Error>> + Send + Sync,
+    dyn Fn(TenantId, Vec<DeliveryRecord>, Deed) -> BoxFuture<'static, Result<Vec<DeliveryId>, ledger::Error>>
+        + Send
+        + Sync,
 >;
 
-/// What every part works with. Cheap to clone.
+/// Sends a test event to one subscription alone, and gives its delivery; none where the subscription is gone. Handed in
+/// by `app`.
+pub type Ping = Arc<
+    dyn Fn(TenantId, SubscriptionId, Deed) -> BoxFuture<'static, Result<Option<DeliveryId>, ledger::Error>>
+        + Send
+        + Sync,
+>;
+
+/// Sends the endpoint of a subscription a challenge; what it did instead of giving it back, in words. Handed in by
+/// `app`.
+pub type Challenge = Arc<dyn Fn(Subscription) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// What every part works with, and on whose behalf. Cheap to clone.
 #[derive(Clone)]
-pub struct Control(Arc<Parts>);
+pub struct Control {
+    parts: Arc<Parts>,
+    actor: Arc<Actor>,
+}
 
 /// The parts of the control plane.
 pub struct Parts {
@@ -81,6 +102,16 @@ pub struct Parts {
     pub history: config::History,
     /// One redrive of many at a time for each tenant.
     pub(crate) redriving: Shares,
+    /// The data plane's tests.
+    pub ping: Ping,
+    /// The data plane's challenges.
+    pub challenge: Challenge,
+    /// Tests and verifications of each subscription.
+    pub tests: rate::PerMinute<SubscriptionId>,
+    /// Of them, in a minute at the most.
+    pub tests_per_minute_max: u32,
+    /// Whether every tenant's endpoints have to be verified before anything is sent to them.
+    pub require_verified_endpoints: bool,
 }
 
 impl Parts {
@@ -89,9 +120,19 @@ impl Parts {
 }
 
 impl Control {
-    /// From its parts.
+    /// From its parts, acting for the host itself.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        Self { parts: Arc::new(parts), actor: Arc::new(Actor::HOST) }
+    }
+
+    /// The same, acting for somebody: whose name stands in the audit log for what is changed through it.
+    pub fn acting(&self, actor: Actor) -> Self {
+        Self { parts: self.parts.clone(), actor: Arc::new(actor) }
+    }
+
+    /// What is about to be done, `kind.verb`.
+    fn deed(&self, action: &'static str) -> Deed {
+        Deed { actor: self.actor.as_ref().clone(), action: Some(action), note: None }
     }
 
     /// The tenant's own quota, else the host's.
@@ -113,7 +154,7 @@ impl std::ops::Deref for Control {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
-        &self.0
+        &self.parts
     }
 }
 
@@ -149,6 +190,21 @@ pub enum Error {
     /// A backtest of the tenant is under way.
     #[error("a backtest of this tenant is under way: ask again when it has ended")]
     BacktestRunning,
+    /// It was asked for too often.
+    #[error("this was asked for {max} times within a minute, which is the limit (`delivery.tests_per_minute_max`)")]
+    TooOften {
+        /// How often it may be.
+        max: u32,
+    },
+    /// An endpoint did not give its challenge back.
+    #[error(
+        "{why}; it has to answer 2xx with the challenge as its body, or with {{\"challenge\": ...}}, and the endpoint is \
+         not verified"
+    )]
+    NotVerified {
+        /// What it did instead.
+        why: String,
+    },
     /// The cursor is not one that this list gave.
     #[error("the cursor is not one that this list gave")]
     BadCursor,
@@ -204,6 +260,42 @@ pub struct Page<T> {
 /// The place to go on from, as a list gave it.
 fn place(cursor: Option<&str>) -> Result<Option<ledger::Cursor>, Error> {
     cursor.map(|text| text.parse().map_err(|_| Error::BadCursor)).transpose()
+}
+
+/// Times that a change without a version is tried while others change the same thing.
+const TRIES: usize = 5;
+
+/// Tries a change again where the document was changed between reading and writing, by a request that this one knows
+/// nothing of. Where a version was asked for, that request was meant to come first or not at all.
+async fn retried<T, F: Future<Output = Result<T, Error>>>(
+    expected: Option<u64>,
+    mut change: impl FnMut() -> F,
+) -> Result<T, Error> {
+    for _ in 0..TRIES {
+        match change().await {
+            Err(Error::Version { .. }) if expected.is_none() => {}
+            result => return result,
+        }
+    }
+    Err(Error::Conflict("this is being changed by others all the time: send it again".into()))
+}
+
+/// A change over a document that was read before: of the version that was asked for, else of the one that was read, or
+/// new where there was none.
+fn over_expected<T>(expected: Option<u64>, read: Option<&Arc<ledger::Versioned<T>>>) -> Expected {
+    expected.map_or_else(|| over(read), Expected::Version)
+}
+
+/// The same for a removal, which takes whatever is there.
+fn any_or(expected: Option<u64>) -> Expected {
+    expected.map_or(Expected::Any, Expected::Version)
+}
+
+/// Reads a member that may be absent (nothing), null (taken away) or given.
+fn changed<'de, T: serde::Deserialize<'de>, D: serde::Deserializer<'de>>(
+    given: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    serde::Deserialize::deserialize(given).map(Some)
 }
 
 /// A change over a document that was read before: of that version, or new where there was none.

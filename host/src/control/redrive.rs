@@ -230,12 +230,15 @@ impl Control {
         let mut redriven = 0;
         if action == Redrive::Again {
             // Without bytes they run their chains as they are now.
-            for id in (self.pin_anew)(tenant.clone(), records).await? {
+            for id in (self.pin_anew)(tenant.clone(), records, self.deed("delivery.again")).await? {
                 ids.remove(&id);
                 redriven += 1;
             }
         }
-        let done = self.ledger.redrive_many(tenant, ids.into_iter().collect(), action, at).await?;
+        let done = self
+            .ledger
+            .redrive_many(tenant, ids.into_iter().collect(), (action, self.redrive_deed(action)), at)
+            .await?;
         let mut due = Vec::with_capacity(done.len());
         for one in done {
             match one {

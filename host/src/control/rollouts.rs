@@ -8,7 +8,7 @@ use metrics::counter;
 use serde::{Deserialize, Serialize};
 
 use super::filters::{check_needs, not_found, resume, set_active};
-use super::{Control, Error, over};
+use super::{Control, Error, over_expected, retried};
 use crate::domain::backtest::{Ask, EVENTS_DEFAULT, EVENTS_MAX, Report};
 use crate::domain::filter::Filter;
 use crate::domain::id::{Digest, FilterName, SourceName, SubscriptionId, TenantId};
@@ -66,6 +66,9 @@ pub enum ModeInput {
 /// A filter's rollout as it is shown.
 #[derive(Debug, Serialize)]
 pub struct RolloutView {
+    /// The version of the filter's document, for `If-Match`.
+    #[serde(skip)]
+    pub version: u64,
     /// The filter.
     pub filter: FilterName,
     /// Its active version.
@@ -125,12 +128,23 @@ impl Control {
         tenant: &TenantId,
         name: &FilterName,
         input: RolloutInput,
+        expected: Option<u64>,
     ) -> Result<(RolloutView, bool), Error> {
         let mode = input.mode()?;
+        retried(expected, || self.put_rollout_once(tenant, name, input.digest, mode, expected)).await
+    }
+
+    async fn put_rollout_once(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        digest: Digest,
+        mode: Mode,
+        expected: Option<u64>,
+    ) -> Result<(RolloutView, bool), Error> {
         let view = self.tenant(tenant)?;
         let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
         let mut filter = stored.value.clone();
-        let digest = input.digest;
         check_candidate(&filter, digest, &view)?;
         if filter.active == Some(digest) {
             return Err(Error::Conflict(format!("the version {digest} is active already: there is nothing to try")));
@@ -154,28 +168,46 @@ impl Control {
         // Whoever tries it once more wants it called.
         resume(&mut filter, digest);
         filter.rollout = Some(Rollout { digest, mode, started_at });
-        self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
-        Ok((self.view(tenant, &filter), new))
+        let action = if new { "rollout.begin" } else { "rollout.change" };
+        let deed = self.deed(action).note(digest.to_string());
+        let version = self.ledger.put_filter(filter.clone(), (over_expected(expected, Some(stored)), deed)).await?;
+        Ok((self.view(tenant, &filter, version), new))
     }
 
     /// The rollout of a filter, and what it has shown.
     pub fn show_rollout(&self, tenant: &TenantId, name: &FilterName) -> Result<RolloutView, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
-        Ok(self.view(tenant, &stored.value))
+        Ok(self.view(tenant, &stored.value, stored.version))
     }
 
     /// Makes the candidate the active version. The rollout is over with that.
-    pub async fn promote(&self, tenant: &TenantId, name: &FilterName) -> Result<RolloutView, Error> {
-        self.end(tenant, name, EndReason::Promoted).await
+    pub async fn promote(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        expected: Option<u64>,
+    ) -> Result<RolloutView, Error> {
+        retried(expected, || self.end(tenant, name, EndReason::Promoted, expected)).await
     }
 
     /// Ends a rollout: the active version stays, and what the candidate's faults hold is run again with it.
-    pub async fn end_rollout(&self, tenant: &TenantId, name: &FilterName) -> Result<RolloutView, Error> {
-        self.end(tenant, name, EndReason::Ended).await
+    pub async fn end_rollout(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        expected: Option<u64>,
+    ) -> Result<RolloutView, Error> {
+        retried(expected, || self.end(tenant, name, EndReason::Ended, expected)).await
     }
 
-    async fn end(&self, tenant: &TenantId, name: &FilterName, reason: EndReason) -> Result<RolloutView, Error> {
+    async fn end(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        reason: EndReason,
+        expected: Option<u64>,
+    ) -> Result<RolloutView, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
         let mut filter = stored.value.clone();
@@ -186,9 +218,11 @@ impl Control {
         if reason == EndReason::Promoted {
             set_active(&mut filter, candidate, &view)?;
         }
-        self.ledger.put_filter(filter.clone(), over(Some(stored))).await?;
+        let action = if reason == EndReason::Promoted { "rollout.promote" } else { "rollout.end" };
+        let deed = self.deed(action).note(candidate.to_string());
+        let version = self.ledger.put_filter(filter.clone(), (over_expected(expected, Some(stored)), deed)).await?;
         self.rollout_ended(tenant, name, reason);
-        Ok(self.view(tenant, &filter))
+        Ok(self.view(tenant, &filter, version))
     }
 
     /// What a rollout's candidate did so far.
@@ -217,8 +251,9 @@ impl Control {
         (self.on_trial.backtest)(ask).await?.ok_or(Error::BacktestRunning)
     }
 
-    fn view(&self, tenant: &TenantId, filter: &Filter) -> RolloutView {
+    fn view(&self, tenant: &TenantId, filter: &Filter, version: u64) -> RolloutView {
         RolloutView {
+            version,
             filter: filter.name.clone(),
             active: filter.active,
             rollout: filter.rollout.clone(),

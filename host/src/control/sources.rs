@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error, Expected, over, room, short};
+use super::{Control, Error, any_or, over_expected, retried, room, short};
 use crate::crypto;
 use crate::domain::id::{Digest, SourceName, TenantId};
 use crate::domain::secret::{Secret, source_context};
@@ -19,7 +19,7 @@ const TEXTS_MAX: usize = 100;
 const SECRET_BYTES_MIN: usize = 8;
 
 /// What is asked for: the whole source, also when it is replaced.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceInput {
     /// How its bodies look.
@@ -38,7 +38,7 @@ pub struct SourceInput {
 }
 
 /// A proof with its secrets in the clear, as it is sent in.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ProofInput {
     /// See [`Proof::Hmac`].
@@ -53,6 +53,8 @@ pub enum ProofInput {
         /// The tokens.
         tokens: Vec<Secret>,
     },
+    /// See [`Proof::Key`].
+    Key {},
     /// See [`Proof::Open`].
     Open {},
 }
@@ -61,6 +63,9 @@ pub enum ProofInput {
 #[derive(Debug, Serialize)]
 #[expect(missing_docs, reason = "as in `Source`")]
 pub struct SourceView {
+    /// The version, for `If-Match`.
+    #[serde(skip)]
+    pub version: u64,
     pub name: SourceName,
     pub form: Form,
     pub proofs: Vec<ProofView>,
@@ -79,6 +84,7 @@ pub struct SourceView {
 pub enum ProofView {
     Hmac { header: MacHeader, secrets: usize },
     Bearer { tokens: usize },
+    Key,
     Open,
 }
 
@@ -87,8 +93,19 @@ impl Control {
     pub async fn put_source(
         &self,
         tenant: &TenantId,
+        name: &SourceName,
+        input: SourceInput,
+        expected: Option<u64>,
+    ) -> Result<(SourceView, bool), Error> {
+        retried(expected, || self.put_source_once(tenant, name.clone(), input.clone(), expected)).await
+    }
+
+    async fn put_source_once(
+        &self,
+        tenant: &TenantId,
         name: SourceName,
         input: SourceInput,
+        expected: Option<u64>,
     ) -> Result<(SourceView, bool), Error> {
         let view = self.tenant(tenant)?;
         if name.is_setgate() {
@@ -119,8 +136,10 @@ impl Control {
             websub_topics: input.websub_topics,
             created_at: existing.map_or_else(|| self.clock.now(), |source| source.value.created_at),
         };
-        self.ledger.put_source(source.clone(), over(existing)).await?;
-        Ok((show(&source), existing.is_none()))
+        let action = if existing.is_some() { "source.replace" } else { "source.create" };
+        let intent = (over_expected(expected, existing), self.deed(action));
+        let version = self.ledger.put_source(source.clone(), intent).await?;
+        Ok((show(&source, version), existing.is_none()))
     }
 
     fn take_proofs(&self, tenant: &TenantId, name: &SourceName, given: Vec<ProofInput>) -> Result<Vec<Proof>, Error> {
@@ -134,6 +153,7 @@ impl Control {
         let mut proofs = Vec::with_capacity(given.len());
         for proof in given {
             proofs.push(match proof {
+                ProofInput::Key {} => Proof::Key,
                 ProofInput::Open {} => Proof::Open,
                 ProofInput::Bearer { tokens } => {
                     check_secrets("proofs/tokens", &tokens)?;
@@ -156,21 +176,26 @@ impl Control {
 
     /// A tenant's sources, by name.
     pub fn list_sources(&self, tenant: &TenantId) -> Result<Vec<SourceView>, Error> {
-        Ok(self.tenant(tenant)?.sources.values().map(|source| show(&source.value)).collect())
+        Ok(self.tenant(tenant)?.sources.values().map(|source| show(&source.value, source.version)).collect())
     }
 
     /// One source.
     pub fn show_source(&self, tenant: &TenantId, name: &SourceName) -> Result<SourceView, Error> {
         let view = self.tenant(tenant)?;
-        view.sources.get(name).map(|source| show(&source.value)).ok_or_else(|| not_found(name))
+        view.sources.get(name).map(|source| show(&source.value, source.version)).ok_or_else(|| not_found(name))
     }
 
     /// Removes a source. What it sent stays.
-    pub async fn remove_source(&self, tenant: &TenantId, name: &SourceName) -> Result<(), Error> {
+    pub async fn remove_source(
+        &self,
+        tenant: &TenantId,
+        name: &SourceName,
+        expected: Option<u64>,
+    ) -> Result<(), Error> {
         if !self.tenant(tenant)?.sources.contains_key(name) {
             return Err(not_found(name));
         }
-        self.ledger.remove_source(tenant, name, Expected::Any).await?;
+        self.ledger.remove_source(tenant, name, (any_or(expected), self.deed("source.remove"))).await?;
         Ok(())
     }
 
@@ -203,8 +228,9 @@ fn not_found(name: &SourceName) -> Error {
     Error::NotFound(format!("source `{name}`"))
 }
 
-fn show(source: &Source) -> SourceView {
+fn show(source: &Source, version: u64) -> SourceView {
     SourceView {
+        version,
         name: source.name.clone(),
         form: source.form,
         proofs: source
@@ -213,6 +239,7 @@ fn show(source: &Source) -> SourceView {
             .map(|proof| match proof {
                 Proof::Hmac { header, secrets } => ProofView::Hmac { header: *header, secrets: secrets.len() },
                 Proof::Bearer { tokens } => ProofView::Bearer { tokens: tokens.len() },
+                Proof::Key => ProofView::Key,
                 Proof::Open => ProofView::Open,
             })
             .collect(),

@@ -2,16 +2,21 @@
 
 mod endpoint;
 mod shapes;
+mod test_event;
+mod verification;
 
 use std::collections::BTreeMap;
 
-use super::{Control, Error, Expected, over, room, short};
+use super::{Control, Error, Expected, any_or, over_expected, retried, room, short};
 use crate::crypto;
 use crate::domain::filter::Binding;
 use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId, TenantId};
 use crate::domain::pacing::Pacing;
 use crate::domain::secret::{Secret, binding_context, signing_context};
-use crate::domain::subscription::{Cause, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
+use crate::domain::subscription::{
+    Cause, METADATA_ENTRIES_MAX, METADATA_KEY_CHARS_MAX, METADATA_VALUE_CHARS_MAX, Pattern, Pause, Signing, SigningKey,
+    SigningScheme, Subscription,
+};
 use crate::ledger::TenantView;
 use crate::signing;
 
@@ -20,6 +25,8 @@ pub use shapes::{
     BindingInput, BindingView, EndpointInput, EndpointView, RotateInput, SigningInput, SigningKeyView, SigningView,
     SubscriptionInput, SubscriptionOnce, SubscriptionView, TlsInput, TlsView,
 };
+
+pub use test_event::TestSent;
 
 use shapes::show;
 
@@ -35,8 +42,6 @@ pub const SECRETS_MAX: usize = 32;
 pub const KEYS_MAX: usize = 8;
 /// Hours that a rotated key goes on signing beside the new one, where the request does not say.
 const OVERLAP_HOURS: u32 = 24;
-/// Times that a replacement without a version is tried while others change the same subscription.
-const TRIES: usize = 5;
 
 impl Control {
     /// Makes a subscription.
@@ -58,7 +63,7 @@ impl Control {
             input.signing.ed25519,
         )?;
         let (endpoint, headers) = self.take_endpoint(tenant, id, input.endpoint, None)?;
-        let subscription = Subscription {
+        let mut subscription = Subscription {
             id,
             tenant: tenant.clone(),
             chain: self.take_chain(tenant, id, input.chain, &[], &view)?,
@@ -72,10 +77,14 @@ impl Control {
             retry: input.retry,
             pacing: take_pacing(input.pacing)?,
             paused: None,
+            metadata: take_metadata(input.metadata)?,
+            verified_at: None,
             created_at: now,
             updated_at: now,
         };
-        let version = self.ledger.put_subscription(subscription.clone(), Expected::Absent).await?;
+        self.pause_unverified(&view, &mut subscription, None, now);
+        let intent = (Expected::Absent, self.deed("subscription.create"));
+        let version = self.ledger.put_subscription(subscription.clone(), intent).await?;
         Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: shown })
     }
 
@@ -88,14 +97,7 @@ impl Control {
         input: SubscriptionInput,
         expected: Option<u64>,
     ) -> Result<SubscriptionOnce, Error> {
-        for _ in 0..TRIES {
-            match self.replace_once(tenant, id, input.clone(), expected).await {
-                // Changed between reading and writing, by a request that this one knows nothing of.
-                Err(Error::Version { .. }) if expected.is_none() => {}
-                result => return result,
-            }
-        }
-        Err(Error::Conflict(format!("the subscription `{id}` is being changed by others: send it again")))
+        retried(expected, || self.replace_once(tenant, id, input.clone(), expected)).await
     }
 
     async fn replace_once(
@@ -139,7 +141,8 @@ impl Control {
             (before.signing.clone(), None)
         };
         let (endpoint, headers) = self.take_endpoint(tenant, id, input.endpoint, Some(before))?;
-        let after = Subscription {
+        let now = self.clock.now();
+        let mut after = Subscription {
             id,
             tenant: tenant.clone(),
             chain: self.take_chain(tenant, id, input.chain, &before.chain, &view)?,
@@ -153,11 +156,14 @@ impl Control {
             retry: input.retry,
             pacing: take_pacing(input.pacing)?,
             paused: before.paused.clone(),
+            metadata: take_metadata(input.metadata)?,
+            verified_at: None,
             created_at: before.created_at,
-            updated_at: self.clock.now(),
+            updated_at: now,
         };
-        let version =
-            self.ledger.put_subscription(after.clone(), Expected::Version(expected.unwrap_or(stored.version))).await?;
+        self.pause_unverified(&view, &mut after, Some(before), now);
+        let intent = (over_expected(expected, Some(stored)), self.deed("subscription.replace"));
+        let version = self.ledger.put_subscription(after.clone(), intent).await?;
         Ok(SubscriptionOnce { version, view: show(&after), signing_secret: shown })
     }
 
@@ -167,6 +173,17 @@ impl Control {
         tenant: &TenantId,
         id: SubscriptionId,
         input: RotateInput,
+        expected: Option<u64>,
+    ) -> Result<SubscriptionOnce, Error> {
+        retried(expected, || self.rotate_once(tenant, id, &input, expected)).await
+    }
+
+    async fn rotate_once(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        input: &RotateInput,
+        expected: Option<u64>,
     ) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
@@ -177,6 +194,7 @@ impl Control {
             input.ed25519.unwrap_or_else(|| subscription.signing.keys.first().is_some_and(|key| key.public.is_some()));
         let scheme = subscription.signing.scheme;
         let (key, shown) = self.make_signing_key(tenant, id, scheme, input.secret.as_ref(), ed25519)?;
+        let made = key.id;
         let keys = &mut subscription.signing.keys;
         for old in keys.iter_mut() {
             old.expires_at = Some(old.expires_at.map_or(ends, |at| at.min(ends)));
@@ -185,7 +203,9 @@ impl Control {
         keys.retain(|key| key.expires_at.is_none_or(|at| at > now));
         keys.truncate(KEYS_MAX);
         subscription.updated_at = now;
-        let version = self.ledger.put_subscription(subscription.clone(), over(Some(stored))).await?;
+        let intent =
+            (over_expected(expected, Some(stored)), self.deed("subscription.rotate_key").note(made.to_string()));
+        let version = self.ledger.put_subscription(subscription.clone(), intent).await?;
         Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: shown })
     }
 
@@ -195,14 +215,34 @@ impl Control {
         tenant: &TenantId,
         id: SubscriptionId,
         pause: Option<String>,
+        expected: Option<u64>,
+    ) -> Result<SubscriptionOnce, Error> {
+        short("reason", &pause)?;
+        retried(expected, || self.pause_once(tenant, id, pause.clone(), expected)).await
+    }
+
+    async fn pause_once(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        pause: Option<String>,
+        expected: Option<u64>,
     ) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
+        if pause.is_none() {
+            self.check_verified(&view, &stored.value)?;
+        }
         let mut subscription = stored.value.clone();
         let now = self.clock.now();
         subscription.paused = pause.map(|reason| Pause { cause: Cause::Request, reason, since: now });
         subscription.updated_at = now;
-        let version = self.ledger.put_subscription(subscription.clone(), over(Some(stored))).await?;
+        let deed = match &subscription.paused {
+            Some(pause) => self.deed("subscription.pause").note(&pause.reason),
+            None => self.deed("subscription.resume"),
+        };
+        let version =
+            self.ledger.put_subscription(subscription.clone(), (over_expected(expected, Some(stored)), deed)).await?;
         Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: None })
     }
 
@@ -219,11 +259,16 @@ impl Control {
     }
 
     /// Removes a subscription. What was pending becomes dead letters, with the reason.
-    pub async fn remove_subscription(&self, tenant: &TenantId, id: SubscriptionId) -> Result<(), Error> {
+    pub async fn remove_subscription(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        expected: Option<u64>,
+    ) -> Result<(), Error> {
         if !self.tenant(tenant)?.subscriptions.contains_key(&id) {
             return Err(not_found(id));
         }
-        self.ledger.remove_subscription(tenant, id, Expected::Any).await?;
+        self.ledger.remove_subscription(tenant, id, (any_or(expected), self.deed("subscription.remove"))).await?;
         Ok(())
     }
 
@@ -329,6 +374,22 @@ fn take_pacing(given: Pacing) -> Result<Pacing, Error> {
         Ok(()) => Ok(given),
         Err((field, why)) => Err(Error::invalid(field, why)),
     }
+}
+
+fn take_metadata(given: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Error> {
+    if given.len() > METADATA_ENTRIES_MAX {
+        return Err(Error::invalid("metadata", format!("at most {METADATA_ENTRIES_MAX} entries")));
+    }
+    for (key, value) in &given {
+        if !(1..=METADATA_KEY_CHARS_MAX).contains(&key.chars().count()) {
+            return Err(Error::invalid("metadata", format!("a key has 1 to {METADATA_KEY_CHARS_MAX} characters")));
+        }
+        if value.chars().count() > METADATA_VALUE_CHARS_MAX {
+            let why = format!("the value of `{key}` has more than {METADATA_VALUE_CHARS_MAX} characters");
+            return Err(Error::invalid("metadata", why));
+        }
+    }
+    Ok(given)
 }
 
 fn take_sources(given: Vec<SourceName>, view: &TenantView) -> Result<Vec<SourceName>, Error> {

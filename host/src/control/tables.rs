@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Control, Error, Expected, over, room};
+use super::{Control, Error, any_or, over_expected, retried, room};
 use crate::crypto;
 use crate::domain::filter::{Table, TableFormat, TableVersion};
 use crate::domain::id::{Digest, TableName, TenantId};
@@ -18,6 +18,9 @@ pub const TABLE_VERSIONS_MAX: usize = 20;
 #[derive(Debug, Serialize)]
 #[expect(missing_docs, reason = "as in `Table`")]
 pub struct TableView {
+    /// The version of the document, for `If-Match`.
+    #[serde(skip)]
+    pub version: u64,
     pub name: TableName,
     /// The active version.
     pub digest: Digest,
@@ -46,6 +49,7 @@ impl Control {
         name: TableName,
         upload: Bytes,
         format: TableFormat,
+        expected: Option<u64>,
     ) -> Result<TableView, Error> {
         let view = self.tenant(tenant)?;
         if !view.tables.contains_key(&name) {
@@ -66,22 +70,30 @@ impl Control {
             format,
             uploaded_at: self.clock.now(),
         };
-        let table = with_version(&view, tenant, name, new);
-        self.check_tables_room(&view, &table)?;
+        self.check_tables_room(&view, &with_version(&view, tenant, name.clone(), new.clone()))?;
         self.ledger.put_blob(rows).await?;
-        self.ledger.put_table(table.clone(), over(view.tables.get(&table.name))).await?;
-        Ok(show(&table))
+        retried(expected, || async {
+            // Read again: the rows took their time.
+            let view = self.tenant(tenant)?;
+            let table = with_version(&view, tenant, name.clone(), new.clone());
+            self.check_tables_room(&view, &table)?;
+            let deed = self.deed("table.upload").note(table.digest.to_string());
+            let intent = (over_expected(expected, view.tables.get(&table.name)), deed);
+            let version = self.ledger.put_table(table.clone(), intent).await?;
+            Ok(show(&table, version))
+        })
+        .await
     }
 
     /// A tenant's tables, by name.
     pub fn list_tables(&self, tenant: &TenantId) -> Result<Vec<TableView>, Error> {
-        Ok(self.tenant(tenant)?.tables.values().map(|table| show(&table.value)).collect())
+        Ok(self.tenant(tenant)?.tables.values().map(|table| show(&table.value, table.version)).collect())
     }
 
     /// One table.
     pub fn show_table(&self, tenant: &TenantId, name: &TableName) -> Result<TableView, Error> {
         let view = self.tenant(tenant)?;
-        view.tables.get(name).map(|table| show(&table.value)).ok_or_else(|| not_found(name))
+        view.tables.get(name).map(|table| show(&table.value, table.version)).ok_or_else(|| not_found(name))
     }
 
     /// Makes a version that is kept the one that new deliveries see.
@@ -90,45 +102,68 @@ impl Control {
         tenant: &TenantId,
         name: &TableName,
         digest: Digest,
+        expected: Option<u64>,
     ) -> Result<TableView, Error> {
-        let view = self.tenant(tenant)?;
-        let stored = view.tables.get(name).ok_or_else(|| not_found(name))?;
-        let mut table = stored.value.clone();
-        table.versions = table.kept();
-        if !set_active(&mut table, digest) {
-            return Err(Error::NotFound(format!("version {digest} of table `{name}`")));
-        }
-        self.check_tables_room(&view, &table)?;
-        self.ledger.put_table(table.clone(), over(Some(stored))).await?;
-        Ok(show(&table))
+        self.change_table(tenant, name, "table.activate", expected, |table| {
+            if set_active(table, digest) {
+                return Ok(());
+            }
+            Err(Error::NotFound(format!("version {digest} of table `{name}`")))
+        })
+        .await
     }
 
     /// Makes the version that was active before the active one again.
-    pub async fn roll_back_table(&self, tenant: &TenantId, name: &TableName) -> Result<TableView, Error> {
-        let view = self.tenant(tenant)?;
-        let stored = view.tables.get(name).ok_or_else(|| not_found(name))?;
-        let mut table = stored.value.clone();
-        table.versions = table.kept();
-        let previous = table.previous.pop();
-        // What was active is not where a later roll-back leads.
-        let before = table.previous.clone();
-        if !previous.is_some_and(|digest| set_active(&mut table, digest)) {
-            return Err(Error::Conflict(format!(
-                "no version of table `{name}` that is kept was active before this one"
-            )));
-        }
-        table.previous = before;
-        self.check_tables_room(&view, &table)?;
-        self.ledger.put_table(table.clone(), over(Some(stored))).await?;
-        Ok(show(&table))
+    pub async fn roll_back_table(
+        &self,
+        tenant: &TenantId,
+        name: &TableName,
+        expected: Option<u64>,
+    ) -> Result<TableView, Error> {
+        self.change_table(tenant, name, "table.rollback", expected, |table| {
+            let previous = table.previous.pop();
+            // What was active is not where a later roll-back leads.
+            let before = table.previous.clone();
+            if !previous.is_some_and(|digest| set_active(table, digest)) {
+                return Err(Error::Conflict(format!(
+                    "no version of table `{name}` that is kept was active before this one"
+                )));
+            }
+            table.previous = before;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn change_table(
+        &self,
+        tenant: &TenantId,
+        name: &TableName,
+        action: &'static str,
+        expected: Option<u64>,
+        change: impl Fn(&mut Table) -> Result<(), Error>,
+    ) -> Result<TableView, Error> {
+        let change = &change;
+        retried(expected, || async move {
+            let view = self.tenant(tenant)?;
+            let stored = view.tables.get(name).ok_or_else(|| not_found(name))?;
+            let mut table = stored.value.clone();
+            table.versions = table.kept();
+            change(&mut table)?;
+            self.check_tables_room(&view, &table)?;
+            let deed = self.deed(action).note(table.digest.to_string());
+            let version = self.ledger.put_table(table.clone(), (over_expected(expected, Some(stored)), deed)).await?;
+            Ok(show(&table, version))
+        })
+        .await
     }
 
     /// Removes a table. Deliveries on their way keep it.
-    pub async fn remove_table(&self, tenant: &TenantId, name: &TableName) -> Result<(), Error> {
+    pub async fn remove_table(&self, tenant: &TenantId, name: &TableName, expected: Option<u64>) -> Result<(), Error> {
         if !self.tenant(tenant)?.tables.contains_key(name) {
             return Err(not_found(name));
         }
-        self.ledger.remove_table(tenant, name, Expected::Any).await?;
+        self.ledger.remove_table(tenant, name, (any_or(expected), self.deed("table.remove"))).await?;
         Ok(())
     }
 
@@ -213,10 +248,11 @@ fn not_found(name: &TableName) -> Error {
     Error::NotFound(format!("table `{name}`"))
 }
 
-fn show(table: &Table) -> TableView {
+fn show(table: &Table, version: u64) -> TableView {
     let views =
         table.kept().into_iter().map(|version| TableVersionView { active: version.digest == table.digest, version });
     TableView {
+        version,
         name: table.name.clone(),
         digest: table.digest,
         rows: table.rows,

@@ -1,10 +1,11 @@
-//! Tenants: the operator makes and removes them.
+//! Tenants: the operator makes, changes and removes them.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Control, Error, Expected, short};
+use super::{Control, Error, Expected, any_or, changed, over_expected, retried, short};
 use crate::domain::id::TenantId;
 use crate::domain::tenant::{Quota, Tenant};
+use crate::ledger::Versioned;
 
 /// What is asked for.
 #[derive(Debug, Deserialize)]
@@ -20,17 +21,74 @@ pub struct NewTenant {
     pub quota: Option<Quota>,
 }
 
+/// What is to be changed of a tenant; what is absent stays.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantChange {
+    /// What people call it; null: nothing.
+    #[serde(default, deserialize_with = "changed")]
+    pub display_name: Option<Option<String>>,
+    /// Its quota, whole; null: the host's.
+    #[serde(default, deserialize_with = "changed")]
+    pub quota: Option<Option<Quota>>,
+}
+
+/// A tenant with its version.
+#[derive(Debug, Serialize)]
+pub struct TenantShown {
+    /// The version, for `If-Match`.
+    #[serde(skip)]
+    pub version: u64,
+    /// The tenant.
+    #[serde(flatten)]
+    pub tenant: Tenant,
+}
+
+impl From<&Versioned<Tenant>> for TenantShown {
+    fn from(stored: &Versioned<Tenant>) -> Self {
+        Self { version: stored.version, tenant: stored.value.clone() }
+    }
+}
+
 impl Control {
     /// Makes a tenant.
-    pub async fn create_tenant(&self, new: NewTenant) -> Result<Tenant, Error> {
+    pub async fn create_tenant(&self, new: NewTenant) -> Result<TenantShown, Error> {
         if self.ledger.snapshot().tenant(&new.id).is_some() {
             return Err(Error::Conflict(format!("there is a tenant `{}` already", new.id)));
         }
         short("display_name", &new.display_name)?;
         let tenant =
             Tenant { id: new.id, display_name: new.display_name, quota: new.quota, created_at: self.clock.now() };
-        self.ledger.put_tenant(tenant.clone(), Expected::Absent).await?;
-        Ok(tenant)
+        let intent = (Expected::Absent, self.deed("tenant.create"));
+        let version = self.ledger.put_tenant(tenant.clone(), intent).await?;
+        Ok(TenantShown { version, tenant })
+    }
+
+    /// Changes a tenant. A smaller quota takes nothing away: it holds for what comes.
+    pub async fn change_tenant(
+        &self,
+        tenant: &TenantId,
+        change: TenantChange,
+        expected: Option<u64>,
+    ) -> Result<TenantShown, Error> {
+        short("display_name", change.display_name.iter().flatten())?;
+        if change.display_name.is_none() && change.quota.is_none() {
+            return Err(Error::invalid("display_name", "nothing is to be changed: give `display_name` or `quota`"));
+        }
+        retried(expected, || async {
+            let view = self.tenant(tenant)?;
+            let mut tenant = view.tenant.value.clone();
+            if let Some(name) = &change.display_name {
+                tenant.display_name.clone_from(name);
+            }
+            if let Some(quota) = &change.quota {
+                tenant.quota.clone_from(quota);
+            }
+            let intent = (over_expected(expected, Some(&view.tenant)), self.deed("tenant.change"));
+            let version = self.ledger.put_tenant(tenant.clone(), intent).await?;
+            Ok(TenantShown { version, tenant })
+        })
+        .await
     }
 
     /// All tenants, by name.
@@ -39,14 +97,15 @@ impl Control {
     }
 
     /// One tenant.
-    pub fn show_tenant(&self, tenant: &TenantId) -> Result<Tenant, Error> {
-        Ok(self.tenant(tenant)?.tenant.value.clone())
+    pub fn show_tenant(&self, tenant: &TenantId) -> Result<TenantShown, Error> {
+        Ok(self.tenant(tenant)?.tenant.as_ref().into())
     }
 
-    /// Removes a tenant with everything that is its own: events and history too.
-    pub async fn remove_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
+    /// Removes a tenant with everything that is its own: events and history too. What the audit log tells of it stays,
+    /// for the operator.
+    pub async fn remove_tenant(&self, tenant: &TenantId, expected: Option<u64>) -> Result<(), Error> {
         self.tenant(tenant)?;
-        self.ledger.remove_tenant(tenant, Expected::Any).await?;
+        self.ledger.remove_tenant(tenant, (any_or(expected), self.deed("tenant.remove"))).await?;
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 
 mod digest;
 mod error;
+mod key;
 mod master_key;
 mod private_file;
 mod random;
@@ -12,6 +13,7 @@ mod sealing;
 
 pub use digest::{constant_time_eq, hmac_sha256, hmac_sha384, hmac_sha512, sha256};
 pub use error::Error;
+pub use key::opened_by;
 pub use master_key::{MASTER_KEY_BYTES, MasterKey};
 pub use private_file::write_private;
 pub use random::{random_bytes, random_u128, random_unit};

@@ -185,6 +185,8 @@ pub struct DeliveryRecord {
     pub subject: Option<String>,
     /// The event's `jti`.
     pub jti: String,
+    /// Whether it is a test that was asked for.
+    pub test: bool,
     /// Where it stands.
     pub state: State,
     /// When it is next due, while it is.

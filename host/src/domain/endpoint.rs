@@ -142,6 +142,11 @@ impl Endpoint {
         endpoint
     }
 
+    /// Whether both lead to the same origin and path: what was verified of one holds for the other.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        self.origin() == other.origin() && self.url.path() == other.url.path()
+    }
+
     /// Scheme, host and port: what a breaker, a rate and a concurrency limit belong to, within a tenant.
     pub fn origin(&self) -> Origin {
         Origin {

@@ -1,6 +1,7 @@
 //! What Setgate speaks of, as plain values: no runtime, no network, no files, no clock, no randomness.
 
 pub mod attempt;
+pub mod audit;
 pub mod backtest;
 pub mod breaker;
 pub mod catalogue;

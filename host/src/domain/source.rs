@@ -75,6 +75,8 @@ pub enum Proof {
         /// Digests of the tokens that are taken.
         tokens: Vec<Digest>,
     },
+    /// `Authorization: Bearer sgk_...` with a key of the tenant that has the scope `ingest`.
+    Key,
     /// Nothing is asked. Has to be chosen explicitly.
     Open,
 }

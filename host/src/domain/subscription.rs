@@ -49,11 +49,27 @@ pub struct Subscription {
     /// Why and since when nothing is sent; none: it runs. What is pending stays pending.
     #[serde(default)]
     pub paused: Option<Pause>,
+    /// What its owner wants to find here again: kept and shown, nothing else.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+    /// When the endpoint last answered a challenge rightly, at the origin and path that it has now; none: not yet.
+    #[serde(default)]
+    pub verified_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
 }
+
+/// Entries of a subscription's metadata at the most.
+pub const METADATA_ENTRIES_MAX: usize = 32;
+/// Characters of a key of it at the most.
+pub const METADATA_KEY_CHARS_MAX: usize = 64;
+/// Characters of a value of it at the most.
+pub const METADATA_VALUE_CHARS_MAX: usize = 500;
+
+/// Why a subscription is paused whose endpoint has to be verified first.
+pub const NOT_VERIFIED: &str = "not verified";
 
 /// Why a subscription sends nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +96,8 @@ pub enum Cause {
     Failing,
     /// The receiver asked for it (`webhook-delivery: disable`).
     Receiver,
+    /// Its endpoint has to be verified first.
+    Unverified,
 }
 
 impl Cause {
@@ -90,6 +108,7 @@ impl Cause {
             Self::Gone => "gone",
             Self::Failing => "failing",
             Self::Receiver => "receiver",
+            Self::Unverified => "unverified",
         }
     }
 }

@@ -67,6 +67,9 @@ pub struct Quota {
     pub tables_active_bytes_max: u64,
     /// Keys of the tenant.
     pub keys_max: u64,
+    /// Whether nothing is sent to an endpoint before it was verified; `delivery.require_verified_endpoints` asks it of
+    /// all tenants.
+    pub require_verified_endpoints: bool,
 }
 
 impl Default for Quota {
@@ -92,6 +95,7 @@ impl Default for Quota {
             tables_bytes_max: 256 << 20,
             tables_active_bytes_max: 64 << 20,
             keys_max: 50,
+            require_verified_endpoints: false,
         }
     }
 }
@@ -117,14 +121,61 @@ pub struct ApiKey {
     pub expires_at: Option<Timestamp>,
 }
 
+impl ApiKey {
+    /// What every key starts with, so that scanners can find leaked ones.
+    pub const PREFIX: &str = "sgk_";
+
+    /// The public and the secret half of a whole key, `sgk_<id>_<secret>`.
+    pub fn parts(given: &str) -> Option<(KeyId, &str)> {
+        let (id, secret) = given.strip_prefix(Self::PREFIX)?.split_once('_')?;
+        Some((format!("{}{id}", KeyId::PREFIX).parse().ok()?, secret))
+    }
+
+    /// The whole key of both halves.
+    pub fn whole(id: KeyId, secret: &str) -> String {
+        let body = id.to_string();
+        format!("{}{}_{secret}", Self::PREFIX, body.trim_start_matches(KeyId::PREFIX))
+    }
+
+    /// When it ended, where it has.
+    pub fn ended(&self, now: Timestamp) -> Option<Timestamp> {
+        self.expires_at.filter(|at| *at <= now)
+    }
+}
+
 /// What a key may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
+    /// Send events to those sources of the tenant that take its keys as a proof.
+    Ingest,
     /// Look at everything of the tenant.
     Read,
     /// Change everything of the tenant.
     Write,
+    /// Look at everything of every tenant, and of the host.
+    OperatorRead,
     /// Make and remove tenants; everything of every tenant.
     Operator,
+}
+
+impl Scope {
+    /// Those that a tenant's key may have.
+    pub const TENANTS: [Scope; 3] = [Self::Ingest, Self::Read, Self::Write];
+
+    /// The word in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::OperatorRead => "operator_read",
+            Self::Operator => "operator",
+        }
+    }
+
+    /// Whether it is for keys of the operator's alone.
+    pub fn is_operators(self) -> bool {
+        matches!(self, Self::OperatorRead | Self::Operator)
+    }
 }

@@ -5,9 +5,12 @@ use http::request::Parts;
 use http::{Method, StatusCode, header};
 
 use super::Site;
+use super::caller::{Remote, RequestId};
 use super::extract::path_param;
 use super::problem::Problem;
+use crate::control::Control;
 use crate::control::keys::Principal;
+use crate::domain::audit::{Actor, By};
 use crate::domain::id::TenantId;
 use crate::domain::tenant::Scope;
 use crate::pipeline::prove::bearer;
@@ -21,8 +24,22 @@ impl FromRequestParts<Site> for Tenant {
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
         let principal = principal(parts, site)?;
         let tenant: TenantId = path_param(parts, site, "tenant").await?;
-        let scope = if matches!(parts.method, Method::GET | Method::HEAD) { Scope::Read } else { Scope::Write };
-        if principal.may(scope, Some(&tenant)) { Ok(Self(tenant)) } else { Err(forbidden()) }
+        let scope = if is_read(&parts.method) { Scope::Read } else { Scope::Write };
+        if principal.may(scope, Some(&tenant)) { Ok(Self(tenant)) } else { Err(forbidden(&principal, &tenant, scope)) }
+    }
+}
+
+/// The control plane, acting for whoever is asking: what is changed through it stands in the audit log under its key.
+pub(super) struct Acting(pub(super) Control);
+
+impl FromRequestParts<Site> for Acting {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
+        let by = By::Key(principal(parts, site)?.key);
+        let request = parts.extensions.get::<RequestId>().map(|id| id.as_str().to_owned());
+        let remote = parts.extensions.get::<Remote>().map(|remote| remote.0.to_string());
+        Ok(Self(site.control.acting(Actor { by, request, remote })))
     }
 }
 
@@ -37,29 +54,49 @@ impl FromRequestParts<Site> for Caller {
     }
 }
 
-/// Shown to be the operator.
+/// Shown to be the operator, or for reading (GET, HEAD) somebody whom the operator lets look.
 pub(super) struct Operator;
 
 impl FromRequestParts<Site> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
-        if principal(parts, site)?.may(Scope::Operator, None) { Ok(Self) } else { Err(forbidden()) }
+        let principal = principal(parts, site)?;
+        let scope = if is_read(&parts.method) { Scope::OperatorRead } else { Scope::Operator };
+        if principal.may(scope, None) {
+            return Ok(Self);
+        }
+        let detail = match principal.tenant {
+            Some(_) => "this is for keys of the operator's, and this key is a tenant's".to_owned(),
+            None => lacks(scope),
+        };
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
     }
 }
 
-fn principal(parts: &Parts, site: &Site) -> Result<Principal, Problem> {
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// Shown once for a request, however many extractors ask.
+fn principal(parts: &mut Parts, site: &Site) -> Result<Principal, Problem> {
+    if let Some(known) = parts.extensions.get::<Principal>() {
+        return Ok(known.clone());
+    }
     let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
-    given.and_then(|key| site.control.authenticate(key)).ok_or_else(|| {
-        Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "bad_key",
-            "send a key of this host as `Authorization: Bearer sgk_...`; this one is missing, unknown or has ended",
-        )
-    })
+    let shown = site.control.authenticate(given);
+    let principal = shown.map_err(|denied| Problem::new(StatusCode::UNAUTHORIZED, "bad_key", denied.to_string()))?;
+    parts.extensions.insert(principal.clone());
+    Ok(principal)
 }
 
 /// The same for a tenant that is another's and for one that is not there: names cannot be probed.
-fn forbidden() -> Problem {
-    Problem::new(StatusCode::FORBIDDEN, "forbidden", "this key may not do this here")
+fn forbidden(principal: &Principal, tenant: &TenantId, scope: Scope) -> Problem {
+    let own = principal.tenant.is_none() || principal.tenant.as_ref() == Some(tenant);
+    let detail = if own { lacks(scope) } else { format!("this key is not one of tenant `{tenant}`") };
+    Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
+}
+
+fn lacks(scope: Scope) -> String {
+    format!("this key lacks the scope `{}`, which this request needs", scope.as_str())
 }

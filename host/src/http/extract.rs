@@ -43,6 +43,26 @@ where
     given.parse().map_err(|error: crate::domain::id::Error| unknown(error.to_string()))
 }
 
+/// The version that a change asks for (RFC 9110 section 13.1.1): one strong tag; none: `*`, or no `if-match` at all.
+pub(super) struct IfMatch(pub(super) Option<u64>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(given) = parts.headers.get(header::IF_MATCH) else { return Ok(Self(None)) };
+        let tag = given.to_str().unwrap_or_default().trim();
+        if tag == "*" {
+            return Ok(Self(None));
+        }
+        let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
+        version.map(|version| Self(Some(version))).ok_or_else(|| {
+            let detail = "`if-match` is not an ETag that this host gave: send the one of your last GET";
+            Problem::new(StatusCode::PRECONDITION_FAILED, "version_changed", detail)
+        })
+    }
+}
+
 /// A JSON body.
 pub(super) struct JsonBody<T>(pub(super) T);
 

@@ -2,6 +2,7 @@
 //! that knows status codes.
 
 mod auth;
+mod caller;
 mod extract;
 mod health;
 mod ingest;

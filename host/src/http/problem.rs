@@ -17,7 +17,7 @@ const RETRY_AFTER_S: u32 = 2;
 const SPACE_RETRY_AFTER_S: u32 = 30;
 
 /// Every code there is, in alphabetical order. Each has a page in `docs/errors`.
-pub const CODES: [&str; 53] = [
+pub const CODES: [&str; 55] = [
     "backlog_full",
     "backtest_running",
     "bad_claim",
@@ -32,6 +32,7 @@ pub const CODES: [&str; 53] = [
     "conflict",
     "disk_low",
     "duplicate_key",
+    "endpoint_not_verified",
     "filter_compile_limit",
     "filter_core_module",
     "filter_import",
@@ -66,6 +67,7 @@ pub const CODES: [&str; 53] = [
     "secret_unreadable",
     "too_deep",
     "too_large",
+    "too_often",
     "unexpected_verification",
     "unknown_source",
     "unsupported_media_type",
@@ -164,6 +166,7 @@ impl From<Refused> for Problem {
                 tracing::error!(%detail, "ingest");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail)
             }
+            Refused::Unproven(Unproven::KeyScope) => Self::new(StatusCode::FORBIDDEN, code, detail),
             Refused::Unproven(_) => Self::new(StatusCode::UNAUTHORIZED, code, detail),
             Refused::NotAnEvent(refusal) if refusal.code() == "unsupported_media_type" => {
                 Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, detail)
@@ -210,6 +213,10 @@ impl From<control::Error> for Problem {
             }
             control::Error::BacktestRunning => Self::busy(StatusCode::TOO_MANY_REQUESTS, "backtest_running", detail),
             control::Error::Busy(_) => Self::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail),
+            control::Error::TooOften { .. } => Self::busy(StatusCode::TOO_MANY_REQUESTS, "too_often", detail),
+            control::Error::NotVerified { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "endpoint_not_verified", detail)
+            }
             control::Error::BadCursor => Self::new(StatusCode::BAD_REQUEST, "bad_cursor", detail),
             control::Error::Short(shortage) => Self::short_of_space(shortage.code(), detail),
             control::Error::Ledger(error) => Self::not_stored(error, error.is_told(), error.is_damage()),

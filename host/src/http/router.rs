@@ -10,9 +10,10 @@ use axum::routing::{get, post};
 use http::{Method, StatusCode};
 use metrics::counter;
 
+use super::caller::{REQUEST_ID, RequestId};
 use super::manage::{
-    deliveries, events, filters, keys, replays, reproduction, rollouts, sources, statistics, subscriptions, tables,
-    tail, tenants,
+    audit, deliveries, events, filters, keys, replays, reproduction, rollouts, sources, statistics, subscriptions,
+    tables, tail, tenants,
 };
 use super::problem::Problem;
 use super::{Site, health, ingest};
@@ -20,9 +21,11 @@ use crate::telemetry::metric;
 
 pub(super) fn router(site: Site) -> Router {
     let tenant = Router::new()
-        .route("/", get(tenants::show).delete(tenants::remove))
+        .route("/", get(tenants::show).patch(tenants::change).delete(tenants::remove))
+        .route("/audit", get(audit::list))
         .route("/keys", get(keys::list).post(keys::create))
-        .route("/keys/{name}", axum::routing::delete(keys::remove))
+        .route("/keys/{name}", get(keys::show).patch(keys::label).delete(keys::remove))
+        .route("/keys/{name}/rotate", post(keys::rotate))
         .route("/sources", get(sources::list))
         .route("/sources/{name}", get(sources::show).put(sources::put).delete(sources::remove))
         .route("/filters", get(filters::list))
@@ -51,6 +54,8 @@ pub(super) fn router(site: Site) -> Router {
         .route("/statistics", get(statistics::of_tenant))
         .route("/replays", get(replays::list).post(replays::create))
         .route("/replays/{name}", get(replays::show).delete(replays::cancel))
+        .route("/subscriptions/{name}/test", post(subscriptions::test))
+        .route("/subscriptions/{name}/verify", post(subscriptions::verify))
         .route("/events", get(events::list))
         .route("/events/{name}", get(events::show))
         .route("/deliveries", get(deliveries::list))
@@ -65,8 +70,13 @@ pub(super) fn router(site: Site) -> Router {
     Router::new()
         .route("/ingest/{tenant}/{source}", post(ingest::event).get(ingest::verification))
         .route("/api/v1/tenants", get(tenants::list).post(tenants::create))
+        .route("/api/v1/audit", get(audit::list_whole))
         .route("/api/v1/keys", get(keys::list_operator).post(keys::create_operator))
-        .route("/api/v1/keys/{name}", axum::routing::delete(keys::remove_operator))
+        .route(
+            "/api/v1/keys/{name}",
+            get(keys::show_operator).patch(keys::label_operator).delete(keys::remove_operator),
+        )
+        .route("/api/v1/keys/{name}/rotate", post(keys::rotate_operator))
         .nest("/api/v1/tenants/{tenant}", tenant)
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
@@ -87,15 +97,20 @@ async fn no_method(method: Method) -> Problem {
 }
 
 /// Bounds each request in time and counts its answer.
-async fn bounded(State(site): State<Site>, route: Option<MatchedPath>, request: Request, next: Next) -> Response {
+async fn bounded(State(site): State<Site>, route: Option<MatchedPath>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers());
+    request.extensions_mut().insert(id.clone());
     let limit = Duration::from_millis(site.request_ms_max);
-    let response = match tokio::time::timeout(limit, next.run(request)).await {
+    let mut response = match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
             let detail = format!("the request took longer than {} ms", site.request_ms_max);
             Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail).into_response()
         }
     };
+    if let Some(id) = id.header() {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
     let route = route.map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
     counter!(metric::HTTP_REQUESTS, "route" => route, "status" => response.status().as_str().to_owned()).increment(1);
     response

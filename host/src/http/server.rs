@@ -6,6 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -20,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Site;
+use super::caller::Remote;
 use super::router::router;
 use crate::config;
 
@@ -99,10 +103,10 @@ impl Server {
                 () = stop.cancelled() => break,
                 slot = slots.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
             };
-            let stream = tokio::select! {
+            let (stream, remote) = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok((stream, address)) => (stream, Remote::from(address)),
                     Err(error) => {
                         // Out of file descriptors, most likely: accepting again at once would spin.
                         warn!(%error, "a connection could not be accepted");
@@ -111,7 +115,12 @@ impl Server {
                     }
                 },
             };
-            let service = TowerToHyperService::new(app.clone());
+            // Of one connection all requests come from the same place.
+            let routes = TowerToHyperService::new(app.clone());
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(remote);
+                routes.call(request)
+            });
             let mut builder = auto::Builder::new(TokioExecutor::new());
             builder.http1().timer(TokioTimer::new()).header_read_timeout(head_limit);
             builder

@@ -13,6 +13,7 @@ use super::outbox::{Content, content};
 use super::settle::RELEASED;
 use super::{Error, Ledger};
 use crate::domain::attempt::Attempt;
+use crate::domain::catalogue;
 use crate::domain::delivery::{DeliveryRecord, DeliverySeq, State};
 use crate::domain::event::EventRecord;
 use crate::domain::id::{DeliveryId, EventId, FilterName, SourceName, SubscriptionId, TenantId};
@@ -335,14 +336,17 @@ fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Err
         .prepare_cached("SELECT runs FROM filtered WHERE delivery = ?1")?
         .query_row([seq], |row| row.get::<_, Json<_>>(0))
         .optional()?;
+    let source: SourceName = row.get(5)?;
+    let types: Vec<String> = row.get::<_, Json<_>>(6)?.0;
     Ok(DeliveryRecord {
         seq,
         id: DeliveryId { event: row.get(4)?, subscription: row.get(2)?, run: row.get(8)? },
         event: row.get(4)?,
         subscription: row.get(2)?,
         tenant: row.get(9)?,
-        source: row.get(5)?,
-        types: row.get::<_, Json<_>>(6)?.0,
+        test: source.is_setgate() && types.iter().any(|uri| uri == catalogue::PING),
+        source,
+        types,
         subject: row.get(7)?,
         jti: row.get(10)?,
         state,

@@ -5,7 +5,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::columns::Json;
 use super::writer::Batch;
-use super::{Error, Ledger};
+use super::{Error, Ledger, audit, outbox};
+use crate::domain::audit::{Deed, Entry, Object};
+use crate::domain::delivery::{DueDelivery, NewDelivery};
 use crate::domain::event::{Event, EventSeq, NewEvent};
 use crate::domain::id::{EventId, TenantId};
 use crate::domain::set::SetToken;
@@ -40,6 +42,29 @@ impl Ledger {
     pub async fn append(&self, event: NewEvent) -> Result<Appended, Error> {
         let bytes = event.set.text.len() + event.original.len();
         self.queue().write_unless_full(bytes, move |batch| append(batch, &event)).await
+    }
+
+    /// Appends an event that is for one subscription alone, with its delivery: both or neither, and a row of the audit
+    /// log. The delivery's place of the event is not looked at. What [`Ledger::fan_out`] makes of the event later is up
+    /// to its caller; this delivery is not made twice.
+    pub async fn append_for(&self, event: NewEvent, delivery: NewDelivery, deed: Deed) -> Result<DueDelivery, Error> {
+        let at = self.clock().now();
+        let bytes = event.set.text.len() + event.original.len();
+        self.queue()
+            .write_unless_full(bytes, move |batch| {
+                let Appended::New(seq) = append(batch, &event)? else {
+                    return Err(Error::corrupt(format!("the event {} is there already", event.id)));
+                };
+                let delivery = NewDelivery { event: seq, ..delivery };
+                let due = outbox::insert(batch, &delivery, at)?;
+                let due =
+                    due.ok_or_else(|| Error::corrupt(format!("the delivery {} is there already", delivery.id)))?;
+                let object = Object { kind: "subscription".to_owned(), id: delivery.id.subscription.to_string() };
+                let deed = deed.note(delivery.id.to_string());
+                audit::record(batch, &Entry::of(deed, at, Some(delivery.tenant), object))?;
+                Ok(due)
+            })
+            .await
     }
 
     /// Wakes after each batch that appended, with the last place taken. For the fan-out loop.

@@ -22,6 +22,7 @@
 //! | `replay` | past events made into new runs, JSON, with how far it has come | its id |
 //! | `failing` | since when a subscription has had no success, while it has none | the subscription |
 //! | `purge` | a tenant whose rows are still being deleted | tenant |
+//! | `audit` | a change of the control plane, JSON (`audit.rs`) | `seq`, rising without gaps; chained by hash |
 //! | `meta` | what the host remembers about itself | name |
 //!
 //! Ids are 16 bytes, digests 32, instants milliseconds since the epoch, states the order of `State::ALL`.
@@ -31,8 +32,9 @@
 //! 1. What a call acknowledged is durable: rows, counts and cursor of a batch are one transaction, and answers go out
 //!    after its commit. A commit that fails is an error for everyone in it, and none of it counts.
 //! 2. An event is in the journal once per dedupe key and window.
-//! 3. Every event at or before the cursor has all its deliveries; none behind it has any, save replays.
-//! 4. A delivery is made once, by `fan_out` or a step of a replay; only `settle` moves it out of due, only `redrive` and `rerun`
+//! 3. Every event at or before the cursor has all its deliveries; none behind it has any, save replays
+//!    and the one that it was appended with.
+//! 4. A delivery is made once, by `fan_out`, `append_for` or a step of a replay; only `settle` moves it out of due, only `redrive` and `rerun`
 //!    (and `expire_held`, from held to dead) out of rest, only retention and a tenant's removal delete it, and
 //!    retention only what has been at rest for the retention time, or the least of it where the ledger is too large,
 //!    and never while held. Only `rerun` and `repin`
@@ -44,11 +46,14 @@
 //! 8. A replay's deliveries and its position are one transaction: what stands before it is made, what stands behind it is not.
 //! 9. `settled` has every change of a delivery's state and every attempt, in the order of the commits, save what is older than
 //!    `tail_retention_ms`. A batch's number is never used twice.
-//! 10. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
+//! 10. Every change of a document, and every decision of a person about a delivery, is a row of `audit` in the same
+//!     transaction.
+//! 11. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
 //!
 //! `append`, `fan_out` and `settle` are the three transactions of an event's life. Each is idempotent, so recovery is
 //! opening the file and going on.
 
+mod audit;
 mod blobs;
 mod checkpoint;
 mod columns;
@@ -100,6 +105,7 @@ use crate::domain::filter::Plan;
 use crate::domain::id::Digest;
 use crate::domain::time::Timestamp;
 
+pub use audit::AuditCheck;
 pub use blobs::BLOB_PART_BYTES;
 pub use damage::Checked;
 pub use disk::Cause;
@@ -108,12 +114,12 @@ pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, 
 pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX};
 pub use outbox::{Content, DUE_LIMIT_MAX, FAN_OUT_DELIVERIES_MAX, FanOut, Lane};
 pub use redrive::REDRIVE_CHUNK_ROWS;
-pub use registry::{Expected, Snapshot, TenantView, Versioned};
+pub use registry::{Expected, Intent, Snapshot, TenantView, Versioned};
 pub use replays::{Advanced, REPLAY_EVENTS_MAX, REPLAYS_KEPT_MAX, ReplayStep};
 pub use rerun::Rerun;
 pub use retention::Retained;
 pub use schema::SQLITE_VERSION_MIN;
-pub use settle::{Expired, Redriven, Settled};
+pub use settle::{Decision, Expired, Redriven, Settled};
 pub use space::Shortage;
 pub use statistics::{Counted, MINUTES_KEPT_MS};
 pub use tail::{SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord};

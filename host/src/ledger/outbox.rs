@@ -236,7 +236,7 @@ pub(super) fn insert_next_run(
     insert(batch, &new, now)
 }
 
-fn insert(batch: &mut Batch<'_>, new: &NewDelivery, now: Timestamp) -> Result<Option<DueDelivery>, Error> {
+pub(super) fn insert(batch: &mut Batch<'_>, new: &NewDelivery, now: Timestamp) -> Result<Option<DueDelivery>, Error> {
     let conn = batch.conn;
     if !event_exists(conn, new.event, new.id.event)? {
         return Ok(None);

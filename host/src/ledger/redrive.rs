@@ -3,9 +3,9 @@
 use rusqlite::{Connection, params};
 
 use super::history::{DELIVERY_COLUMNS, Pages, delivery, read_if_asked_for};
-use super::settle::{Redriven, redrive};
+use super::settle::{Decision, Redriven, decide};
 use super::{Cursor, DeliveryQuery, Error, Ledger, Page};
-use crate::domain::delivery::{DeliveryRecord, Redrive, State};
+use crate::domain::delivery::{DeliveryRecord, State};
 use crate::domain::id::{DeliveryId, TenantId};
 use crate::domain::time::Timestamp;
 
@@ -47,14 +47,14 @@ impl Ledger {
         &self,
         tenant: &TenantId,
         ids: Vec<DeliveryId>,
-        action: Redrive,
+        decision: impl Into<Decision>,
         at: Timestamp,
     ) -> Result<Vec<Redriven>, Error> {
-        let tenant = tenant.clone();
+        let (tenant, decision) = (tenant.clone(), decision.into());
         self.queue()
             .write(move |batch| {
                 let chunk = ids.iter().take(REDRIVE_CHUNK_ROWS);
-                chunk.filter_map(|id| redrive(batch, &tenant, *id, action, at).transpose()).collect()
+                chunk.filter_map(|id| decide(batch, &tenant, *id, &decision, at).transpose()).collect()
             })
             .await
     }
@@ -99,6 +99,7 @@ mod tests {
     use super::super::tests::{NOW, TENANT, block_on, event, new_delivery, open, run, subscription, with_events};
     use super::super::{FanOut, Ledger};
     use super::*;
+    use crate::domain::delivery::Redrive;
     use crate::domain::delivery::{Settlement, Step};
     use crate::domain::event::EventSeq;
     use crate::domain::verdict::Fault;

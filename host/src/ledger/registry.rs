@@ -1,15 +1,17 @@
 //! The control plane's documents: what tenants, sources, filters, subscriptions, keys and tables there are. All of
 //! them are in memory as one immutable [`Snapshot`], replaced after each durable change.
 
+mod write;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::Connection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::writer::Batch;
-use super::{Error, Ledger, failing};
+use super::{Error, Ledger};
+use crate::domain::audit::{Deed, Object};
 use crate::domain::filter::{Filter, Table};
 use crate::domain::id::{FilterName, KeyId, SourceName, SubscriptionId, TableName, TenantId};
 use crate::domain::source::Source;
@@ -45,6 +47,28 @@ impl Expected {
             Self::Version(version) => current == Some(version),
         };
         if met { Ok(()) } else { Err(Error::VersionMismatch { current }) }
+    }
+}
+
+/// What a change expects to find, and what the audit log says of it.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    /// What it expects to find.
+    pub expected: Expected,
+    /// On whose behalf, and how it is called.
+    pub deed: Deed,
+}
+
+/// A change by the host itself.
+impl From<Expected> for Intent {
+    fn from(expected: Expected) -> Self {
+        Self { expected, deed: Deed::UNNAMED }
+    }
+}
+
+impl From<(Expected, Deed)> for Intent {
+    fn from((expected, deed): (Expected, Deed)) -> Self {
+        Self { expected, deed }
     }
 }
 
@@ -212,6 +236,22 @@ impl Doc {
         }
     }
 
+    /// Whose it is; none: the operator's.
+    fn owner(&self) -> Option<TenantId> {
+        match self {
+            Self::Tenant(t) => Some(t.id.clone()),
+            other => other.parent().cloned(),
+        }
+    }
+
+    /// Why it sends nothing, where it is a subscription that is paused.
+    fn paused(&self) -> Option<&str> {
+        match self {
+            Self::Subscription(s) => s.paused.as_ref().map(|pause| pause.reason.as_str()),
+            _ => None,
+        }
+    }
+
     fn text(&self) -> serde_json::Result<String> {
         match self {
             Self::Tenant(t) => serde_json::to_string(t),
@@ -262,116 +302,29 @@ impl Name {
             Self::Key(id) => ("key", "", id.to_string()),
         }
     }
-}
 
-fn put(batch: &mut Batch<'_>, doc: Doc, expected: Expected) -> Result<u64, Error> {
-    let conn = batch.conn;
-    if let Some(tenant) = doc.parent()
-        && current(conn, &Name::Tenant(tenant.clone()))?.is_none()
-    {
-        return Err(Error::NoTenant(tenant.clone()));
+    fn object(&self) -> Object {
+        let (kind, _, id) = self.columns();
+        Object { kind: kind.to_owned(), id }
     }
-    if let Doc::Tenant(tenant) = &doc {
-        let purging = conn.prepare_cached("SELECT 1 FROM purge WHERE tenant = ?1")?.exists([&tenant.id])?;
-        if purging {
-            return Err(Error::Purging(tenant.id.clone()));
+
+    /// Whose the document of this name and text was; none: the operator's.
+    fn owner(&self, text: &str) -> Option<TenantId> {
+        match self {
+            Self::Tenant(t)
+            | Self::Source(t, _)
+            | Self::Filter(t, _)
+            | Self::Subscription(t, _)
+            | Self::Table(t, _) => Some(t.clone()),
+            Self::Key(_) => serde_json::from_str::<ApiKey>(text).ok().and_then(|key| key.tenant),
         }
     }
-    let name = doc.name();
-    expected.check(current(conn, &name)?)?;
-    if let Doc::Subscription(subscription) = &doc {
-        check_chain(conn, subscription)?;
-        failing::over(conn, subscription.id)?;
-    }
-    let version = next_revision(conn)?;
-    let (kind, tenant, id) = name.columns();
-    let text = doc.text().map_err(|e| Error::Engine(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
-    conn.prepare_cached("INSERT OR REPLACE INTO entry (kind, tenant, id, version, doc) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![kind, tenant, id, version.cast_signed(), text])?;
-    batch.effects.change(Change::Put(Box::new(doc), version));
-    Ok(version)
-}
-
-fn remove(batch: &mut Batch<'_>, name: Name, expected: Expected) -> Result<bool, Error> {
-    let conn = batch.conn;
-    let found = current(conn, &name)?;
-    expected.check(found)?;
-    if found.is_none() {
-        return Ok(false);
-    }
-    if let Name::Filter(tenant, filter) = &name {
-        check_unbound(conn, tenant, filter)?;
-    }
-    let version = next_revision(conn)?;
-    if let Name::Subscription(_, subscription) = &name {
-        failing::over(conn, *subscription)?;
-    }
-    if let Name::Tenant(tenant) = &name {
-        failing::forget(conn, tenant)?;
-        conn.execute("DELETE FROM entry WHERE tenant = ?1", [tenant])?;
-        conn.execute("DELETE FROM entry WHERE kind = 'key' AND doc ->> 'tenant' = ?1", [tenant])?;
-        conn.execute("INSERT OR IGNORE INTO purge VALUES (?1)", [tenant])?;
-    } else {
-        let (kind, tenant, id) = name.columns();
-        conn.prepare_cached("DELETE FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?
-            .execute(params![kind, tenant, id])?;
-    }
-    batch.effects.change(Change::Remove(name, version));
-    Ok(true)
-}
-
-/// Every filter of the chain has an active version. Asked of the rows, since the snapshot lacks the changes of the
-/// same batch.
-fn check_chain(conn: &Connection, subscription: &Subscription) -> Result<(), Error> {
-    for binding in &subscription.chain {
-        let name = Name::Filter(subscription.tenant.clone(), binding.filter.clone());
-        let (kind, tenant, id) = name.columns();
-        let active = conn
-            .prepare_cached(
-                "SELECT 1 FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3 AND doc ->> 'active' IS NOT NULL",
-            )?
-            .exists(params![kind, tenant, id])?;
-        if !active {
-            return Err(Error::Unbound(binding.filter.clone()));
-        }
-    }
-    Ok(())
-}
-
-/// No subscription of the tenant binds the filter; asked of the rows, as in [`check_chain`].
-fn check_unbound(conn: &Connection, tenant: &TenantId, filter: &FilterName) -> Result<(), Error> {
-    let subscription = conn
-        .prepare_cached(
-            "SELECT id FROM entry WHERE kind = 'subscription' AND tenant = ?1
-                 AND EXISTS (SELECT 1 FROM json_each(doc, '$.chain') b WHERE b.value ->> 'filter' = ?2) LIMIT 1",
-        )?
-        .query_row(params![tenant, filter.as_str()], |row| row.get::<_, String>(0))
-        .optional()?;
-    match subscription {
-        Some(id) => Err(Error::InUse(format!("the subscription `{id}` binds the filter `{filter}`: change it first"))),
-        None => Ok(()),
-    }
-}
-
-fn current(conn: &Connection, name: &Name) -> Result<Option<u64>, Error> {
-    let (kind, tenant, id) = name.columns();
-    let version = conn
-        .prepare_cached("SELECT version FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?
-        .query_row(params![kind, tenant, id], |row| row.get::<_, i64>(0))
-        .optional()?;
-    Ok(version.map(i64::cast_unsigned))
-}
-
-fn next_revision(conn: &Connection) -> Result<u64, Error> {
-    let revision: i64 = conn
-        .prepare_cached("UPDATE mark SET value = value + 1 WHERE name = 'revision' RETURNING value")?
-        .query_row([], |row| row.get(0))?;
-    Ok(revision.cast_unsigned())
 }
 
 /// The registry. Each `put_` makes or replaces a document and returns its new version; each `remove_` says whether
-/// there was one. Both fail with [`Error::VersionMismatch`] where `expected` does not hold, and with
-/// [`Error::NoTenant`] where the document's tenant is not there. Durable, and in the snapshot, when they return.
+/// there was one. Both fail with [`Error::VersionMismatch`] where what they expect does not hold, and with
+/// [`Error::NoTenant`] where the document's tenant is not there. Durable, in the snapshot and in the audit log, when they
+/// return.
 impl Ledger {
     /// Everything configured. Cheap; never waits.
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -384,40 +337,53 @@ impl Ledger {
     }
 
     /// Makes or replaces a tenant. [`Error::Purging`] while an earlier tenant of that name is still being removed.
-    pub async fn put_tenant(&self, tenant: Tenant, expected: Expected) -> Result<u64, Error> {
-        self.put(Doc::Tenant(tenant), expected).await
+    pub async fn put_tenant(&self, tenant: Tenant, intent: impl Into<Intent>) -> Result<u64, Error> {
+        self.put(Doc::Tenant(tenant), intent).await
     }
 
     /// Makes or replaces a source.
-    pub async fn put_source(&self, source: Source, expected: Expected) -> Result<u64, Error> {
-        self.put(Doc::Source(source), expected).await
+    pub async fn put_source(&self, source: Source, intent: impl Into<Intent>) -> Result<u64, Error> {
+        self.put(Doc::Source(source), intent).await
     }
 
     /// Makes or replaces a filter. Its versions' components are put before, by [`Ledger::put_blob`].
-    pub async fn put_filter(&self, filter: Filter, expected: Expected) -> Result<u64, Error> {
-        self.put(Doc::Filter(filter), expected).await
+    pub async fn put_filter(&self, filter: Filter, intent: impl Into<Intent>) -> Result<u64, Error> {
+        self.put(Doc::Filter(filter), intent).await
     }
 
     /// Makes or replaces a subscription. [`Error::Unbound`] where its chain names a filter that is not there or has no
     /// active version.
-    pub async fn put_subscription(&self, subscription: Subscription, expected: Expected) -> Result<u64, Error> {
-        self.put(Doc::Subscription(Box::new(subscription)), expected).await
+    pub async fn put_subscription(&self, subscription: Subscription, intent: impl Into<Intent>) -> Result<u64, Error> {
+        self.put(Doc::Subscription(Box::new(subscription)), intent).await
     }
 
     /// Makes or replaces a table. Its rows are put before, by [`Ledger::put_blob`].
-    pub async fn put_table(&self, table: Table, expected: Expected) -> Result<u64, Error> {
-        self.put(Doc::Table(table), expected).await
+    pub async fn put_table(&self, table: Table, intent: impl Into<Intent>) -> Result<u64, Error> {
+        self.put(Doc::Table(table), intent).await
     }
 
     /// Makes or replaces an API key.
-    pub async fn put_key(&self, key: ApiKey, expected: Expected) -> Result<u64, Error> {
-        self.put(Doc::Key(key), expected).await
+    pub async fn put_key(&self, key: ApiKey, intent: impl Into<Intent>) -> Result<u64, Error> {
+        self.put(Doc::Key(key), intent).await
+    }
+
+    /// Puts a key beside the one whose place it takes, which is changed at the same time: both or neither, and one row
+    /// of the audit log. `intent` is for the old one; the new one must not be there.
+    pub async fn rotate_key(&self, old: ApiKey, new: ApiKey, intent: impl Into<Intent>) -> Result<(), Error> {
+        let (mut intent, at) = (intent.into(), self.clock().now());
+        intent.deed = intent.deed.note(format!("in its place: {}", new.id));
+        self.queue()
+            .write(move |batch| {
+                write::put_silently(batch, Doc::Key(new), Expected::Absent)?;
+                write::put(batch, Doc::Key(old), intent, at).map(drop)
+            })
+            .await
     }
 
     /// Removes a tenant with everything it has: documents and keys at once, then events and deliveries in chunks.
     /// Returns when all of it is gone; broken off, [`Ledger::retain`] goes on with it.
-    pub async fn remove_tenant(&self, tenant: &TenantId, expected: Expected) -> Result<bool, Error> {
-        let removed = self.remove(Name::Tenant(tenant.clone()), expected).await?;
+    pub async fn remove_tenant(&self, tenant: &TenantId, intent: impl Into<Intent>) -> Result<bool, Error> {
+        let removed = self.remove(Name::Tenant(tenant.clone()), intent).await?;
         if removed {
             self.purge(tenant).await?;
         }
@@ -425,14 +391,24 @@ impl Ledger {
     }
 
     /// Removes a source. Its events stay.
-    pub async fn remove_source(&self, tenant: &TenantId, name: &SourceName, expected: Expected) -> Result<bool, Error> {
-        self.remove(Name::Source(tenant.clone(), name.clone()), expected).await
+    pub async fn remove_source(
+        &self,
+        tenant: &TenantId,
+        name: &SourceName,
+        intent: impl Into<Intent>,
+    ) -> Result<bool, Error> {
+        self.remove(Name::Source(tenant.clone(), name.clone()), intent).await
     }
 
     /// Removes a filter; [`Error::InUse`] where a subscription binds it. Deliveries that pinned a version of it keep
     /// that version.
-    pub async fn remove_filter(&self, tenant: &TenantId, name: &FilterName, expected: Expected) -> Result<bool, Error> {
-        self.remove(Name::Filter(tenant.clone(), name.clone()), expected).await
+    pub async fn remove_filter(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        intent: impl Into<Intent>,
+    ) -> Result<bool, Error> {
+        self.remove(Name::Filter(tenant.clone(), name.clone()), intent).await
     }
 
     /// Removes a subscription. Its deliveries stay as they are: settling those that are due is the caller's.
@@ -440,27 +416,34 @@ impl Ledger {
         &self,
         tenant: &TenantId,
         id: SubscriptionId,
-        expected: Expected,
+        intent: impl Into<Intent>,
     ) -> Result<bool, Error> {
-        self.remove(Name::Subscription(tenant.clone(), id), expected).await
+        self.remove(Name::Subscription(tenant.clone(), id), intent).await
     }
 
     /// Removes a table. Deliveries that pinned its rows keep them.
-    pub async fn remove_table(&self, tenant: &TenantId, name: &TableName, expected: Expected) -> Result<bool, Error> {
-        self.remove(Name::Table(tenant.clone(), name.clone()), expected).await
+    pub async fn remove_table(
+        &self,
+        tenant: &TenantId,
+        name: &TableName,
+        intent: impl Into<Intent>,
+    ) -> Result<bool, Error> {
+        self.remove(Name::Table(tenant.clone(), name.clone()), intent).await
     }
 
     /// Removes an API key.
-    pub async fn remove_key(&self, id: KeyId, expected: Expected) -> Result<bool, Error> {
-        self.remove(Name::Key(id), expected).await
+    pub async fn remove_key(&self, id: KeyId, intent: impl Into<Intent>) -> Result<bool, Error> {
+        self.remove(Name::Key(id), intent).await
     }
 
-    async fn put(&self, doc: Doc, expected: Expected) -> Result<u64, Error> {
-        self.queue().write(move |batch| put(batch, doc, expected)).await
+    async fn put(&self, doc: Doc, intent: impl Into<Intent>) -> Result<u64, Error> {
+        let (intent, at) = (intent.into(), self.clock().now());
+        self.queue().write(move |batch| write::put(batch, doc, intent, at)).await
     }
 
-    async fn remove(&self, name: Name, expected: Expected) -> Result<bool, Error> {
-        self.queue().write(move |batch| remove(batch, name, expected)).await
+    async fn remove(&self, name: Name, intent: impl Into<Intent>) -> Result<bool, Error> {
+        let (intent, at) = (intent.into(), self.clock().now());
+        self.queue().write(move |batch| write::remove(batch, name, intent, at)).await
     }
 }
 

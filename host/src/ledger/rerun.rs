@@ -7,7 +7,8 @@ use super::outbox::due_by_seq;
 use super::plans::plan_row;
 use super::tail::Entry;
 use super::writer::Batch;
-use super::{Error, Ledger};
+use super::{Error, Ledger, settle};
+use crate::domain::audit::Deed;
 use crate::domain::delivery::{DeliverySeq, DueDelivery, State};
 use crate::domain::id::{DeliveryId, Digest, TenantId};
 use crate::domain::time::Timestamp;
@@ -28,12 +29,27 @@ impl Ledger {
     ///
     /// The record of the runs that held it goes: they were another plan's.
     pub async fn rerun(&self, tenant: &TenantId, reruns: Vec<Rerun>, at: Timestamp) -> Result<Vec<DueDelivery>, Error> {
+        self.rerun_for(tenant, reruns, at, None).await
+    }
+
+    /// The same by a person's decision about just these deliveries: each that is due again is a row of the audit log.
+    pub async fn rerun_for(
+        &self,
+        tenant: &TenantId,
+        reruns: Vec<Rerun>,
+        at: Timestamp,
+        deed: Option<Deed>,
+    ) -> Result<Vec<DueDelivery>, Error> {
         let tenant = tenant.clone();
         self.queue()
             .write(move |batch| {
                 let mut due = Vec::with_capacity(reruns.len());
                 for rerun in &reruns {
-                    due.extend(apply(batch, &tenant, rerun, at)?);
+                    let again = apply(batch, &tenant, rerun, at)?;
+                    if let (Some(deed), Some(_)) = (&deed, &again) {
+                        settle::note_decision(batch, deed.clone(), &tenant, rerun.id, at)?;
+                    }
+                    due.extend(again);
                 }
                 Ok(due)
             })

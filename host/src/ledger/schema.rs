@@ -17,7 +17,7 @@ const PAGE_BYTES: u64 = 4096;
 pub(super) const FILE: &str = "ledger.db";
 
 /// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
-pub(super) const MIGRATIONS: [&str; 7] = [V1, V2, ORDER, SENT, STATISTICS, REPLAYS, SETTLED];
+pub(super) const MIGRATIONS: [&str; 8] = [V1, V2, ORDER, SENT, STATISTICS, REPLAYS, SETTLED, AUDIT];
 
 /// Small columns stand before large ones, so that a scan never walks overflow pages.
 ///
@@ -200,6 +200,19 @@ CREATE TABLE settled (
 INSERT INTO mark VALUES ('settled', 0), ('settled_floor', 0);
 ";
 
+/// The audit log. What it is searched by is computed from the entry, so that the two cannot differ.
+const AUDIT: &str = "
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    hash BLOB NOT NULL,
+    doc TEXT NOT NULL,
+    tenant TEXT AS (doc ->> '$.tenant'),
+    action TEXT AS (doc ->> '$.action')
+);
+CREATE INDEX audit_tenant ON audit (tenant);
+CREATE INDEX audit_made ON audit (tenant) WHERE action = 'tenant.create';
+";
+
 /// Opens the one connection that writes, makes or updates the tables, and checks what durability depends on.
 pub(super) fn open_writer(options: &Options) -> Result<Connection, Error> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
@@ -338,6 +351,7 @@ mod tests {
             (super::super::history::EVENTS, "event_history"),
             (super::super::replays::REPLAY_EVENTS, "event_history"),
             (super::super::tail::SETTLED, "PRIMARY KEY"),
+            (super::super::audit::OF_TENANT, "audit_tenant"),
         ] {
             let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let count = statement.parameter_count();

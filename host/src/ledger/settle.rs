@@ -8,8 +8,9 @@ use super::order::freed_by;
 use super::outbox::due_by_seq;
 use super::tail::Entry;
 use super::writer::Batch;
-use super::{Error, Ledger, failing};
+use super::{Error, Ledger, audit, failing};
 use crate::domain::attempt::Attempt;
+use crate::domain::audit::{self as audit_log, Deed, Object};
 use crate::domain::delivery::{DeliverySeq, DueDelivery, Redrive, Settlement, State, Step};
 use crate::domain::id::{DeliveryId, SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
@@ -44,6 +45,28 @@ pub struct Expired {
     pub freed: Vec<DueDelivery>,
 }
 
+/// What a person decided about a delivery, and what the audit log says of it.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// What is to be done.
+    pub redrive: Redrive,
+    /// On whose behalf.
+    pub deed: Deed,
+}
+
+/// A decision of the host itself.
+impl From<Redrive> for Decision {
+    fn from(redrive: Redrive) -> Self {
+        Self { redrive, deed: Deed::UNNAMED }
+    }
+}
+
+impl From<(Redrive, Deed)> for Decision {
+    fn from((redrive, deed): (Redrive, Deed)) -> Self {
+        Self { redrive, deed }
+    }
+}
+
 /// Rows that [`Ledger::expire_held`] changes between two commits.
 const EXPIRE_CHUNK_ROWS: i64 = 500;
 
@@ -68,11 +91,11 @@ impl Ledger {
         &self,
         tenant: &TenantId,
         id: DeliveryId,
-        action: Redrive,
+        decision: impl Into<Decision>,
         at: Timestamp,
     ) -> Result<Option<Redriven>, Error> {
-        let tenant = tenant.clone();
-        self.queue().write(move |batch| redrive(batch, &tenant, id, action, at)).await
+        let (tenant, decision) = (tenant.clone(), decision.into());
+        self.queue().write(move |batch| decide(batch, &tenant, id, &decision, at)).await
     }
 
     /// Makes dead letters of deliveries held since before `before`, in chunks.
@@ -274,8 +297,22 @@ fn note(batch: &mut Batch<'_>, found: &Found, state: State, attempt: Option<u32>
     batch.effects.settled.note(&found.tenant, entry);
 }
 
-/// See [`Ledger::redrive`].
-pub(super) fn redrive(
+/// See [`Ledger::redrive`]: what was decided, and what the audit log says of it.
+pub(super) fn decide(
+    batch: &mut Batch<'_>,
+    tenant: &TenantId,
+    id: DeliveryId,
+    decision: &Decision,
+    at: Timestamp,
+) -> Result<Option<Redriven>, Error> {
+    let redriven = redrive(batch, tenant, id, decision.redrive, at)?;
+    if let Some(Redriven::Due(_) | Redriven::Discarded(_)) = redriven {
+        note_decision(batch, decision.deed.clone(), tenant, id, at)?;
+    }
+    Ok(redriven)
+}
+
+fn redrive(
     batch: &mut Batch<'_>,
     tenant: &TenantId,
     id: DeliveryId,
@@ -307,6 +344,18 @@ pub(super) fn redrive(
         (_, state) => return Ok(Some(Redriven::NotApplicable(state))),
     }
     Ok(due_by_seq(conn, found.seq)?.map(Redriven::Due))
+}
+
+/// Notes a decision about a delivery in the audit log.
+pub(super) fn note_decision(
+    batch: &mut Batch<'_>,
+    deed: Deed,
+    tenant: &TenantId,
+    id: DeliveryId,
+    at: Timestamp,
+) -> Result<(), Error> {
+    let object = Object { kind: "delivery".to_owned(), id: id.to_string() };
+    audit::record(batch, &audit_log::Entry::of(deed, at, Some(tenant.clone()), object))
 }
 
 fn revive(batch: &mut Batch<'_>, found: &Found, filtered: i64, at: Timestamp) -> Result<(), Error> {

@@ -65,6 +65,8 @@ impl Refused {
             Self::Unproven(Unproven::UnknownSource { .. }) => "unknown_source",
             Self::Unproven(Unproven::Mac(_)) => "bad_signature",
             Self::Unproven(Unproven::Bearer) => "bad_token",
+            Self::Unproven(Unproven::Key) => "bad_key",
+            Self::Unproven(Unproven::KeyScope) => "forbidden",
             Self::Unproven(Unproven::SecretUnreadable) => "secret_unreadable",
             Self::NotAnEvent(refusal) => refusal.code(),
             Self::Conflict(_) => "jti_conflict",

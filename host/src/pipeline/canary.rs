@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::crypto::sha256;
+use crate::domain::audit::Deed;
 use crate::domain::delivery::DueDelivery;
 use crate::domain::filter::{Binding, Filter, Plan, PlanStep};
 use crate::domain::id::{Digest, EventId, FilterName, TenantId};
@@ -187,7 +188,8 @@ impl Pipeline {
             }
             let mut filter = stored.value.clone();
             filter.end_rollout(now, EndReason::Faults, counted);
-            match self.ledger.put_filter(filter, Expected::Version(stored.version)).await {
+            let deed = Deed::host("rollout.end").note(format!("{digest} faulted too often"));
+            match self.ledger.put_filter(filter, (Expected::Version(stored.version), deed)).await {
                 Err(ledger::Error::VersionMismatch { .. }) => {}
                 done => {
                     done?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use metrics::{counter, histogram};
 
 use crate::crypto;
@@ -31,22 +32,7 @@ impl Pipeline {
     pub(super) async fn deliver(&self, sealed: Sealed) -> Attempted {
         let Sealed { delivery, subscription, accepted_at, body, headers, keys } = sealed;
         let at = self.clock.now();
-        let within = subscription.value.pacing.response_ms_max.map(|ms| Duration::from_millis(ms.get().into()));
-        let exchange = match self.open_endpoint(&subscription.value) {
-            Ok((endpoint, identity)) => {
-                let post = Post {
-                    tenant: &delivery.tenant,
-                    endpoint: &endpoint,
-                    identity: &identity,
-                    headers: &headers,
-                    content_type: "application/json",
-                    body,
-                    within,
-                };
-                self.egress.post(post).await
-            }
-            Err(error) => Exchange::unsendable(format!("a secret of the endpoint: {error}")),
-        };
+        let exchange = self.post(&subscription.value, &headers, body).await;
 
         let label = match &exchange.outcome {
             Outcome::Answered { status, .. } => format!("{}xx", status / 100),
@@ -67,6 +53,29 @@ impl Pipeline {
             connection: exchange.connection,
         };
         Attempted { delivery, subscription, accepted_at, attempt }
+    }
+
+    /// One exchange with a subscription's endpoint: with its headers and its identity, within its time.
+    pub(super) async fn post(
+        &self,
+        subscription: &Subscription,
+        headers: &[(&'static str, String)],
+        body: Bytes,
+    ) -> Exchange {
+        let (endpoint, identity) = match self.open_endpoint(subscription) {
+            Ok(opened) => opened,
+            Err(error) => return Exchange::unsendable(format!("a secret of the endpoint: {error}")),
+        };
+        let post = Post {
+            tenant: &subscription.tenant,
+            endpoint: &endpoint,
+            identity: &identity,
+            headers,
+            content_type: "application/json",
+            body,
+            within: subscription.pacing.response_ms_max.map(|ms| Duration::from_millis(ms.get().into())),
+        };
+        self.egress.post(post).await
     }
 
     /// The endpoint with its headers opened, and what is particular to TLS there.

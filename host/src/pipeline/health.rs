@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use metrics::counter;
 use tracing::{info, warn};
 
+use crate::domain::audit::Deed;
 use crate::domain::filter::{FAULT_WINDOW_CALLS, Plan, PlanStep, Suspension};
 use crate::domain::id::{Digest, FilterName, TenantId};
 use crate::domain::verdict::{Fault, FilterRun};
@@ -144,7 +145,8 @@ impl Pipeline {
                 }
                 _ => return Ok(()),
             }
-            match self.ledger.put_filter(filter, Expected::Version(stored.version)).await {
+            let deed = Deed::host("filter.suspend").note(format!("{}: {faults} of {calls} calls faulted", run.digest));
+            match self.ledger.put_filter(filter, (Expected::Version(stored.version), deed)).await {
                 Err(ledger::Error::VersionMismatch { .. }) => {}
                 done => {
                     done?;

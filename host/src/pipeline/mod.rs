@@ -19,6 +19,8 @@
 //!                      ==rerun: due again, the chain pinned anew==              -> DueDelivery
 //!
 //! loop D    replay     past events once more for one subscription, at a rate            -> DueDelivery
+//! by hand   ping       a test event and its one delivery                            -> DueDelivery
+//!           challenge  whether an endpoint knows what it is asked; stored by control
 //!
 //! beside    canary     some subjects run a candidate (plan); ended where it faults too often
 //!           shadow     a candidate runs after the chain has: counted, never sent
@@ -31,6 +33,7 @@ pub mod accept;
 mod apply;
 pub mod backtest;
 pub mod canary;
+mod challenge;
 pub mod deliver;
 pub mod dispatcher;
 pub mod fanout;
@@ -39,6 +42,7 @@ mod health;
 mod lane;
 pub mod normalize;
 mod notice;
+mod ping;
 mod plan;
 pub mod prove;
 pub mod release;

@@ -199,10 +199,12 @@ fn wrap(source: &Source, uri: &str, body: &str, wrapping: Wrapping) -> Result<Ma
 
 /// `iss` where the form carries none.
 fn issuer_of(source: &Source) -> String {
-    source
-        .issuer
-        .clone()
-        .unwrap_or_else(|| format!("https://schemas.setgate.dev/sources/{}/{}", source.tenant, source.name))
+    source.issuer.clone().unwrap_or_else(|| default_issuer(&source.tenant, &source.name))
+}
+
+/// `iss` of a source that was given none.
+pub fn default_issuer(tenant: &TenantId, source: &SourceName) -> String {
+    format!("https://schemas.setgate.dev/sources/{tenant}/{source}")
 }
 
 /// RFC 9493 section 3.2.3; `issuer` is JSON text already.

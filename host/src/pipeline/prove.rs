@@ -7,6 +7,7 @@ use crate::crypto;
 use crate::domain::id::{Digest, SourceName, TenantId};
 use crate::domain::secret::source_context;
 use crate::domain::source::{Proof, Source};
+use crate::domain::tenant::{ApiKey, Scope};
 use crate::ledger::Versioned;
 use crate::signing::{MacError, verify_mac};
 
@@ -48,6 +49,15 @@ pub enum Unproven {
     /// A bearer token was expected and is missing or wrong.
     #[error("this source asks for `Authorization: Bearer <token>`, and the request has none that it knows")]
     Bearer,
+    /// A key was expected and is missing, unknown, another tenant's, or has ended.
+    #[error(
+        "this source asks for a key of its tenant with the scope `ingest`, as `Authorization: Bearer sgk_...`, and the \
+         request has none that is good"
+    )]
+    Key,
+    /// The key is the tenant's, but not for this.
+    #[error("this key lacks the scope `ingest`: make one with it for senders")]
+    KeyScope,
     /// A stored secret could not be opened: the host's own fault.
     #[error("a secret of this source cannot be opened with the host's master key")]
     SecretUnreadable,
@@ -81,15 +91,21 @@ impl Pipeline {
         match proof {
             Proof::Open => Ok(()),
             Proof::Bearer { tokens } => {
-                let given = inbound
-                    .headers
-                    .get(::http::header::AUTHORIZATION)
-                    .and_then(|value| value.to_str().ok())
-                    .and_then(bearer)
-                    .ok_or(Unproven::Bearer)?;
+                let given = token(&inbound.headers).ok_or(Unproven::Bearer)?;
                 // Digests of random tokens: comparing them tells nothing about the tokens.
                 let digest = Digest(crypto::sha256(given.as_bytes()));
                 if tokens.contains(&digest) { Ok(()) } else { Err(Unproven::Bearer) }
+            }
+            Proof::Key => {
+                let snapshot = self.ledger.snapshot();
+                let given = token(&inbound.headers).ok_or(Unproven::Key)?;
+                let (id, secret) = ApiKey::parts(given).map_or((None, given), |(id, secret)| (Some(id), secret));
+                let key = id.and_then(|id| snapshot.keys.get(&id)).map(|key| &key.value);
+                let key = crypto::opened_by(key, secret).ok_or(Unproven::Key)?;
+                if key.tenant.as_ref() != Some(&source.tenant) || key.ended(self.clock.now()).is_some() {
+                    return Err(Unproven::Key);
+                }
+                if key.scopes.contains(&Scope::Ingest) { Ok(()) } else { Err(Unproven::KeyScope) }
             }
             Proof::Hmac { header, secrets } => {
                 let context = source_context(&source.tenant, &source.name);
@@ -102,6 +118,10 @@ impl Pipeline {
             }
         }
     }
+}
+
+fn token(headers: &HeaderMap) -> Option<&str> {
+    headers.get(::http::header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer)
 }
 
 /// The token of an `Authorization: Bearer` value (RFC 6750 section 2.1; the scheme's case does not matter).

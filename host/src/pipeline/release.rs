@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::domain::audit::Deed;
 use crate::domain::delivery::{DeliveryRecord, DueDelivery, State};
 use crate::domain::filter::Filter;
 use crate::domain::id::{DeliveryId, Digest, FilterName, TenantId};
@@ -44,16 +45,18 @@ impl Pipeline {
     /// as it is now; where its subscription is gone, it keeps its plan. None where the tenant has no such delivery.
     pub async fn pin_anew(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<DueDelivery>, ledger::Error> {
         let Some(record) = self.ledger.delivery(tenant, id).await? else { return Ok(None) };
-        Ok(self.pin_all_anew(tenant, vec![record]).await?.into_iter().next())
+        Ok(self.pin_all_anew(tenant, vec![record], None).await?.into_iter().next())
     }
 
-    /// The same of several deliveries, in one transaction. Gives those that are due again.
+    /// The same of several deliveries, in one transaction. Gives those that are due again. `deed`: where a person
+    /// decided it.
     pub async fn pin_all_anew(
         &self,
         tenant: &TenantId,
         records: Vec<DeliveryRecord>,
+        deed: Option<Deed>,
     ) -> Result<Vec<DueDelivery>, ledger::Error> {
-        self.rerun(tenant, records, &mut Pinned::default()).await
+        self.rerun(tenant, records, &mut Pinned::default(), deed).await
     }
 
     /// Tells whether all went well. What failed for one filter keeps no other one waiting.
@@ -84,7 +87,8 @@ impl Pipeline {
         let count = self.release(tenant, |held| held_by(held, name, &filter.value.releasing), dispatcher).await?;
         let mut after = filter.value.clone();
         after.releasing.clear();
-        match self.ledger.put_filter(after, Expected::Version(filter.version)).await {
+        let done = Deed::host("filter.release").note(format!("{count} deliveries are run anew"));
+        match self.ledger.put_filter(after, (Expected::Version(filter.version), done)).await {
             // Somebody has decided anew meanwhile, maybe about the same versions: all is looked at once more.
             Err(ledger::Error::VersionMismatch { .. }) => Ok(count),
             done => done.map(|_| count),
@@ -127,7 +131,7 @@ impl Pipeline {
             let query = DeliveryQuery { state: Some(State::Held), ..DeliveryQuery::default() };
             let page = self.ledger.deliveries(tenant, query, cursor, HISTORY_LIMIT_MAX).await?;
             let held = page.items.into_iter().filter(|record| picked(record)).collect();
-            let due = self.rerun(tenant, held, &mut pinned).await?;
+            let due = self.rerun(tenant, held, &mut pinned, None).await?;
             count += due.len() as u64;
             dispatcher.due(due).await;
             cursor = page.next;
@@ -142,6 +146,7 @@ impl Pipeline {
         tenant: &TenantId,
         held: Vec<DeliveryRecord>,
         pinned: &mut Pinned,
+        deed: Option<Deed>,
     ) -> Result<Vec<DueDelivery>, ledger::Error> {
         if held.is_empty() {
             return Ok(Vec::new());
@@ -161,7 +166,7 @@ impl Pipeline {
             };
             reruns.push(Rerun { id: record.id, plan });
         }
-        self.ledger.rerun(tenant, reruns, self.clock.now()).await
+        self.ledger.rerun_for(tenant, reruns, self.clock.now(), deed).await
     }
 }
 

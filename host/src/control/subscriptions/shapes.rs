@@ -45,6 +45,9 @@ pub struct SubscriptionInput {
     /// How fast, in which order and for how long.
     #[serde(default)]
     pub pacing: Pacing,
+    /// What its owner wants to find here again.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// An endpoint as it is sent in.
@@ -181,6 +184,8 @@ pub struct SubscriptionView {
     pub retry: RetrySchedule,
     pub pacing: Pacing,
     pub paused: Option<Pause>,
+    pub metadata: BTreeMap<String, String>,
+    pub verified_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -266,6 +271,8 @@ pub(super) fn show(subscription: &Subscription) -> SubscriptionView {
         retry: subscription.retry.clone(),
         pacing: subscription.pacing.clone(),
         paused: subscription.paused.clone(),
+        metadata: subscription.metadata.clone(),
+        verified_at: subscription.verified_at,
         created_at: subscription.created_at,
         updated_at: subscription.updated_at,
     }

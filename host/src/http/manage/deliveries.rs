@@ -11,7 +11,7 @@ use crate::domain::delivery::{DeliveryRecord, State as DeliveryState};
 use crate::domain::id::{DeliveryId, EventId, FilterName, SourceName, SubscriptionId};
 use crate::domain::time::Timestamp;
 use crate::http::Site;
-use crate::http::auth::Tenant;
+use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{JsonBody, Named, Query};
 use crate::http::problem::Problem;
 
@@ -74,10 +74,10 @@ pub(in crate::http) async fn claims(
 pub(in crate::http) async fn redrive(
     Tenant(tenant): Tenant,
     Named(id): Named<DeliveryId>,
-    State(site): State<Site>,
+    Acting(control): Acting,
     JsonBody(input): JsonBody<RedriveInput>,
 ) -> Result<Json<DeliveryView>, Problem> {
-    Ok(Json(site.control.redrive(&tenant, id, input.action).await?))
+    Ok(Json(control.redrive(&tenant, id, input.action).await?))
 }
 
 pub(in crate::http) async fn redrive_many(

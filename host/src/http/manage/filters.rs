@@ -1,14 +1,15 @@
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::Response;
 use http::{StatusCode, header};
 use serde::Deserialize;
 
-use super::{ActivateInput, Items, items};
+use super::{ActivateInput, Items, items, tagged};
 use crate::control::filters::FilterView;
 use crate::domain::id::{Digest, FilterName};
 use crate::http::Site;
-use crate::http::auth::Tenant;
-use crate::http::extract::{JsonBody, Named, Query, read};
+use crate::http::auth::{Acting, Tenant};
+use crate::http::extract::{IfMatch, JsonBody, Named, Query, read};
 use crate::http::problem::Problem;
 
 pub(in crate::http) async fn list(
@@ -22,8 +23,9 @@ pub(in crate::http) async fn show(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
     State(site): State<Site>,
-) -> Result<Json<FilterView>, Problem> {
-    Ok(Json(site.control.show_filter(&tenant, &name)?))
+) -> Result<Response, Problem> {
+    let view = site.control.show_filter(&tenant, &name)?;
+    Ok(tagged(StatusCode::OK, view.version, view))
 }
 
 #[derive(Deserialize)]
@@ -41,9 +43,11 @@ pub(in crate::http) async fn upload(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
     Query(query): Query<UploadQuery>,
+    Acting(control): Acting,
     State(site): State<Site>,
+    IfMatch(expected): IfMatch,
     request: Request,
-) -> Result<(StatusCode, Json<FilterView>), Problem> {
+) -> Result<Response, Problem> {
     let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if !matches!(media_type, Some("application/wasm" | "application/octet-stream")) {
         return Err(Problem::new(
@@ -53,25 +57,29 @@ pub(in crate::http) async fn upload(
         ));
     }
     let (wasm, _room) = read(&site.uploads, Some(&tenant), request, site.filter_bytes_max, "the filter").await?;
-    let (view, new) = site.control.upload_filter(&tenant, name, wasm, query.activate).await?;
-    Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(view)))
+    let (view, new) = control.upload_filter(&tenant, name, wasm, query.activate, expected).await?;
+    Ok(tagged(if new { StatusCode::CREATED } else { StatusCode::OK }, view.version, view))
 }
 
 pub(in crate::http) async fn activate(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
-    State(site): State<Site>,
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<ActivateInput>,
-) -> Result<Json<FilterView>, Problem> {
-    Ok(Json(site.control.activate_filter(&tenant, &name, input.digest).await?))
+) -> Result<Response, Problem> {
+    let view = control.activate_filter(&tenant, &name, input.digest, expected).await?;
+    Ok(tagged(StatusCode::OK, view.version, view))
 }
 
 pub(in crate::http) async fn roll_back(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
-    State(site): State<Site>,
-) -> Result<Json<FilterView>, Problem> {
-    Ok(Json(site.control.roll_back_filter(&tenant, &name).await?))
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
+) -> Result<Response, Problem> {
+    let view = control.roll_back_filter(&tenant, &name, expected).await?;
+    Ok(tagged(StatusCode::OK, view.version, view))
 }
 
 #[derive(Deserialize)]
@@ -84,17 +92,20 @@ pub(in crate::http) struct ResumeInput {
 pub(in crate::http) async fn resume(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
-    State(site): State<Site>,
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<ResumeInput>,
-) -> Result<Json<FilterView>, Problem> {
-    Ok(Json(site.control.resume_filter(&tenant, &name, input.digest).await?))
+) -> Result<Response, Problem> {
+    let view = control.resume_filter(&tenant, &name, input.digest, expected).await?;
+    Ok(tagged(StatusCode::OK, view.version, view))
 }
 
 pub(in crate::http) async fn remove(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
-    State(site): State<Site>,
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    site.control.remove_filter(&tenant, &name).await?;
+    control.remove_filter(&tenant, &name, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }

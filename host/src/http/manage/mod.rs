@@ -1,5 +1,6 @@
 //! Management: one file a kind of thing, as in `control`. Each route parses, calls and shows; it decides nothing.
 
+pub(super) mod audit;
 pub(super) mod deliveries;
 pub(super) mod events;
 pub(super) mod filters;
@@ -15,6 +16,8 @@ pub(super) mod tail;
 pub(super) mod tenants;
 
 use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::id::Digest;
@@ -27,6 +30,11 @@ pub(super) struct Items<T> {
 
 pub(super) fn items<T>(items: Vec<T>) -> Json<Items<T>> {
     Json(Items { items })
+}
+
+/// A document with the version that it has, for `if-match`.
+pub(super) fn tagged<T: Serialize>(status: StatusCode, version: u64, shown: T) -> Response {
+    (status, [(header::ETAG, format!("\"{version}\""))], Json(shown)).into_response()
 }
 
 /// Which version of a filter or a table is to be active.

@@ -1,15 +1,15 @@
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use http::StatusCode;
 use serde::Deserialize;
 
-use super::{Items, items};
-use crate::control::subscriptions::{RotateInput, SubscriptionInput, SubscriptionOnce, SubscriptionView};
+use super::{Items, items, tagged};
+use crate::control::subscriptions::{RotateInput, SubscriptionInput, SubscriptionOnce, SubscriptionView, TestSent};
 use crate::domain::id::SubscriptionId;
 use crate::http::Site;
-use crate::http::auth::Tenant;
-use crate::http::extract::{JsonBody, Named};
+use crate::http::auth::{Acting, Tenant};
+use crate::http::extract::{IfMatch, JsonBody, Named};
 use crate::http::problem::Problem;
 
 pub(in crate::http) async fn list(
@@ -21,10 +21,10 @@ pub(in crate::http) async fn list(
 
 pub(in crate::http) async fn create(
     Tenant(tenant): Tenant,
-    State(site): State<Site>,
+    Acting(control): Acting,
     JsonBody(input): JsonBody<SubscriptionInput>,
 ) -> Result<Response, Problem> {
-    Ok(shown(StatusCode::CREATED, site.control.create_subscription(&tenant, input).await?))
+    Ok(shown(StatusCode::CREATED, control.create_subscription(&tenant, input).await?))
 }
 
 pub(in crate::http) async fn show(
@@ -38,12 +38,11 @@ pub(in crate::http) async fn show(
 pub(in crate::http) async fn replace(
     Tenant(tenant): Tenant,
     Named(id): Named<SubscriptionId>,
-    State(site): State<Site>,
-    headers: HeaderMap,
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<SubscriptionInput>,
 ) -> Result<Response, Problem> {
-    let expected = expected_version(&headers)?;
-    Ok(shown(StatusCode::OK, site.control.replace_subscription(&tenant, id, input, expected).await?))
+    Ok(shown(StatusCode::OK, control.replace_subscription(&tenant, id, input, expected).await?))
 }
 
 #[derive(Deserialize)]
@@ -60,53 +59,58 @@ fn by_request() -> String {
 pub(in crate::http) async fn pause(
     Tenant(tenant): Tenant,
     Named(id): Named<SubscriptionId>,
-    State(site): State<Site>,
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<PauseInput>,
 ) -> Result<Response, Problem> {
-    Ok(shown(StatusCode::OK, site.control.pause_subscription(&tenant, id, Some(input.reason)).await?))
+    Ok(shown(StatusCode::OK, control.pause_subscription(&tenant, id, Some(input.reason), expected).await?))
 }
 
 pub(in crate::http) async fn resume(
     Tenant(tenant): Tenant,
     Named(id): Named<SubscriptionId>,
-    State(site): State<Site>,
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
 ) -> Result<Response, Problem> {
-    Ok(shown(StatusCode::OK, site.control.pause_subscription(&tenant, id, None).await?))
+    Ok(shown(StatusCode::OK, control.pause_subscription(&tenant, id, None, expected).await?))
 }
 
 pub(in crate::http) async fn rotate(
     Tenant(tenant): Tenant,
     Named(id): Named<SubscriptionId>,
-    State(site): State<Site>,
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<RotateInput>,
 ) -> Result<Response, Problem> {
-    Ok(shown(StatusCode::OK, site.control.rotate_signing_key(&tenant, id, input).await?))
+    Ok(shown(StatusCode::OK, control.rotate_signing_key(&tenant, id, input, expected).await?))
+}
+
+pub(in crate::http) async fn test(
+    Tenant(tenant): Tenant,
+    Named(id): Named<SubscriptionId>,
+    Acting(control): Acting,
+) -> Result<(StatusCode, Json<TestSent>), Problem> {
+    Ok((StatusCode::ACCEPTED, Json(control.test_subscription(&tenant, id).await?)))
+}
+
+pub(in crate::http) async fn verify(
+    Tenant(tenant): Tenant,
+    Named(id): Named<SubscriptionId>,
+    Acting(control): Acting,
+) -> Result<Response, Problem> {
+    Ok(shown(StatusCode::OK, control.verify_endpoint(&tenant, id).await?))
 }
 
 pub(in crate::http) async fn remove(
     Tenant(tenant): Tenant,
     Named(id): Named<SubscriptionId>,
-    State(site): State<Site>,
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    site.control.remove_subscription(&tenant, id).await?;
+    control.remove_subscription(&tenant, id, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 fn shown(status: StatusCode, subscription: SubscriptionOnce) -> Response {
-    let etag = format!("\"{}\"", subscription.version);
-    (status, [(header::ETAG, etag)], Json(subscription)).into_response()
-}
-
-/// RFC 9110 section 13.1.1; one strong tag or `*`.
-fn expected_version(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let Some(given) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    let tag = given.to_str().unwrap_or_default().trim();
-    if tag == "*" {
-        return Ok(None);
-    }
-    let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
-    version.map(Some).ok_or_else(|| {
-        let detail = "`if-match` is not an ETag that this host gave: send the one of your last GET";
-        Problem::new(StatusCode::PRECONDITION_FAILED, "version_changed", detail)
-    })
+    tagged(status, subscription.version, subscription)
 }

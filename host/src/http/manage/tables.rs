@@ -1,14 +1,15 @@
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::Response;
 use http::{StatusCode, header};
 
-use super::{ActivateInput, Items, items};
+use super::{ActivateInput, Items, items, tagged};
 use crate::control::tables::TableView;
 use crate::domain::filter::TableFormat;
 use crate::domain::id::TableName;
 use crate::http::Site;
-use crate::http::auth::Tenant;
-use crate::http::extract::{JsonBody, Named, read};
+use crate::http::auth::{Acting, Tenant};
+use crate::http::extract::{IfMatch, JsonBody, Named, read};
 use crate::http::problem::Problem;
 
 pub(in crate::http) async fn list(
@@ -22,44 +23,53 @@ pub(in crate::http) async fn show(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
     State(site): State<Site>,
-) -> Result<Json<TableView>, Problem> {
-    Ok(Json(site.control.show_table(&tenant, &name)?))
+) -> Result<Response, Problem> {
+    let view = site.control.show_table(&tenant, &name)?;
+    Ok(tagged(StatusCode::OK, view.version, view))
 }
 
 pub(in crate::http) async fn put(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
+    Acting(control): Acting,
     State(site): State<Site>,
+    IfMatch(expected): IfMatch,
     request: Request,
-) -> Result<Json<TableView>, Problem> {
+) -> Result<Response, Problem> {
     let format = format(&request)?;
     let (rows, _room) = read(&site.uploads, Some(&tenant), request, site.table_bytes_max, "the table").await?;
-    Ok(Json(site.control.put_table(&tenant, name, rows, format).await?))
+    let view = control.put_table(&tenant, name, rows, format, expected).await?;
+    Ok(tagged(StatusCode::OK, view.version, view))
 }
 
 pub(in crate::http) async fn activate(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
-    State(site): State<Site>,
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<ActivateInput>,
-) -> Result<Json<TableView>, Problem> {
-    Ok(Json(site.control.activate_table(&tenant, &name, input.digest).await?))
+) -> Result<Response, Problem> {
+    let view = control.activate_table(&tenant, &name, input.digest, expected).await?;
+    Ok(tagged(StatusCode::OK, view.version, view))
 }
 
 pub(in crate::http) async fn roll_back(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
-    State(site): State<Site>,
-) -> Result<Json<TableView>, Problem> {
-    Ok(Json(site.control.roll_back_table(&tenant, &name).await?))
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
+) -> Result<Response, Problem> {
+    let view = control.roll_back_table(&tenant, &name, expected).await?;
+    Ok(tagged(StatusCode::OK, view.version, view))
 }
 
 pub(in crate::http) async fn remove(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
-    State(site): State<Site>,
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    site.control.remove_table(&tenant, &name).await?;
+    control.remove_table(&tenant, &name, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

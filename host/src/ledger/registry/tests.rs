@@ -115,6 +115,8 @@ fn bound() -> Subscription {
         retry: Default::default(),
         pacing: Default::default(),
         paused: None,
+        metadata: Default::default(),
+        verified_at: None,
         created_at: NOW,
         updated_at: NOW,
     }
@@ -141,14 +143,14 @@ fn a_chain_names_active_filters_and_keeps_them() {
         ledger.put_filter(filter(true), Expected::Any).await.unwrap();
         let filter = Name::Filter(id.clone(), name.clone());
         let both = ledger.queue().write(move |batch| {
-            super::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any)?;
-            remove(batch, filter, Expected::Any)
+            write::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any.into(), NOW)?;
+            write::remove(batch, filter, Expected::Any.into(), NOW)
         });
         assert!(matches!(both.await, Err(Error::InUse(_))));
         let filter = Name::Filter(id.clone(), name.clone());
         let both = ledger.queue().write(move |batch| {
-            remove(batch, filter, Expected::Any)?;
-            super::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any)
+            write::remove(batch, filter, Expected::Any.into(), NOW)?;
+            write::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any.into(), NOW)
         });
         assert!(matches!(both.await, Err(Error::Unbound(_))));
         // A tenant goes with all it has, bound or not.

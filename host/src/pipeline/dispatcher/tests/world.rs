@@ -123,6 +123,8 @@ impl World {
             retry: RetrySchedule::default(),
             pacing,
             paused: None,
+            metadata: BTreeMap::new(),
+            verified_at: None,
             created_at: START,
             updated_at: START,
         };

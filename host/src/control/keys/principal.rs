@@ -1,0 +1,128 @@
+//! Who is asking, by the key that came with the request.
+
+use std::collections::BTreeSet;
+
+use metrics::counter;
+
+use crate::control::Control;
+use crate::crypto;
+use crate::domain::id::{KeyId, TenantId};
+use crate::domain::tenant::{ApiKey, Scope};
+use crate::domain::time::Timestamp;
+use crate::telemetry::metric;
+
+/// Who is asking.
+#[derive(Debug, Clone)]
+pub struct Principal {
+    /// Its key.
+    pub key: KeyId,
+    /// The tenant it acts for; none: the operator.
+    pub tenant: Option<TenantId>,
+    /// What it may do.
+    pub scopes: BTreeSet<Scope>,
+    /// When its key ends.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Principal {
+    /// Whether it may do this: with things of `tenant`, or where none is given with those of the host. `operator` may
+    /// read and change everything, `operator_read` read everything.
+    pub fn may(&self, scope: Scope, tenant: Option<&TenantId>) -> bool {
+        let Some(own) = &self.tenant else {
+            let reads =
+                matches!(scope, Scope::Read | Scope::OperatorRead) && self.scopes.contains(&Scope::OperatorRead);
+            return reads || self.scopes.contains(&Scope::Operator);
+        };
+        tenant == Some(own) && !scope.is_operators() && self.scopes.contains(&scope)
+    }
+
+    /// What a key made by this one may have at the most. Who may change everything can open a source to anybody, so
+    /// `write` gives `ingest` too.
+    pub(super) fn gives(&self) -> BTreeSet<Scope> {
+        if self.tenant.is_none() {
+            return Scope::TENANTS.into();
+        }
+        let mut most = self.scopes.clone();
+        if most.contains(&Scope::Write) {
+            most.insert(Scope::Ingest);
+        }
+        most
+    }
+}
+
+/// Why a key was not taken. An unknown one and a wrong one are not told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// There is none in the request.
+    #[error("send a key of this host as `Authorization: Bearer sgk_...`; there is none in this request")]
+    Missing,
+    /// No key of this host.
+    #[error("send a key of this host as `Authorization: Bearer sgk_...`; this one is unknown or was removed")]
+    Unknown,
+    /// It was one.
+    #[error("this key ended at {0}: use the one that it was rotated to, or make another")]
+    Ended(Timestamp),
+}
+
+impl Control {
+    /// Whose key this is. Takes as long for a key that is malformed or unknown as for one whose secret is wrong.
+    pub fn authenticate(&self, given: Option<&str>) -> Result<Principal, Denied> {
+        let denied = |denied: Denied| {
+            let reason = match denied {
+                Denied::Missing => "missing",
+                Denied::Unknown => "unknown",
+                Denied::Ended(_) => "ended",
+            };
+            counter!(metric::KEYS_DENIED, "reason" => reason).increment(1);
+            denied
+        };
+        let given = given.ok_or_else(|| denied(Denied::Missing))?;
+        let snapshot = self.ledger.snapshot();
+        let (id, secret) = ApiKey::parts(given).map_or((None, given), |(id, secret)| (Some(id), secret));
+        let key = id.and_then(|id| snapshot.keys.get(&id)).map(|key| &key.value);
+        let key = crypto::opened_by(key, secret).ok_or_else(|| denied(Denied::Unknown))?;
+        if let Some(ended) = key.ended(self.clock.now()) {
+            return Err(denied(Denied::Ended(ended)));
+        }
+        Ok(Principal {
+            key: key.id,
+            tenant: key.tenant.clone(),
+            scopes: key.scopes.clone(),
+            expires_at: key.expires_at,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_may_what_its_scopes_say_and_nothing_of_others() {
+        let acme: TenantId = "acme".parse().unwrap();
+        let other: TenantId = "other".parse().unwrap();
+        let of = |tenant: Option<&TenantId>, scopes: &[Scope]| Principal {
+            key: KeyId::from_bytes([7; 16]),
+            tenant: tenant.cloned(),
+            scopes: scopes.iter().copied().collect(),
+            expires_at: None,
+        };
+        let all = [Scope::Ingest, Scope::Read, Scope::Write, Scope::OperatorRead, Scope::Operator];
+        // Which of `all` it may with its own tenant, with another and with the host.
+        for (principal, own, others, host) in [
+            (of(Some(&acme), &[Scope::Ingest]), "10000", "00000", "00000"),
+            (of(Some(&acme), &[Scope::Read]), "01000", "00000", "00000"),
+            (of(Some(&acme), &[Scope::Write]), "00100", "00000", "00000"),
+            // Never made, and no way up where it were.
+            (of(Some(&acme), &[Scope::Operator]), "00000", "00000", "00000"),
+            (of(None, &[Scope::OperatorRead]), "01010", "01010", "01010"),
+            (of(None, &[Scope::Operator]), "11111", "11111", "11111"),
+        ] {
+            for (tenant, expected) in [(Some(&acme), own), (Some(&other), others), (None, host)] {
+                let may: String =
+                    all.iter().map(|scope| if principal.may(*scope, tenant) { '1' } else { '0' }).collect();
+                assert_eq!(may, expected, "{principal:?} with {tenant:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! How often something may be asked for.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+
+use crate::domain::time::Timestamp;
+
+/// Milliseconds of a window.
+const WINDOW_MS: i64 = 60_000;
+/// Windows kept before those that are over are let go of.
+const WINDOWS_KEPT: usize = 1_000;
+
+/// Counts by key and minute: a window begins with the first that is asked for and lasts a minute. In memory: a restart
+/// begins anew.
+#[derive(Debug)]
+pub struct PerMinute<K> {
+    windows: Mutex<HashMap<K, Window>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    since: Timestamp,
+    count: u32,
+}
+
+impl<K> Default for PerMinute<K> {
+    fn default() -> Self {
+        Self { windows: Mutex::default() }
+    }
+}
+
+impl<K: Eq + Hash> PerMinute<K> {
+    /// Counts one more; false where there were `max` in its minute already.
+    pub fn take(&self, key: K, max: u32, now: Timestamp) -> bool {
+        // A count cannot be left half changed, so a poisoned lock is as good as any.
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        // A clock that was set back ends a window too: it would last for as long as that.
+        let is_over = |window: &Window| !(0..WINDOW_MS).contains(&now.since(window.since));
+        if windows.len() >= WINDOWS_KEPT {
+            windows.retain(|_, window| !is_over(window));
+        }
+        let window = windows.entry(key).or_insert(Window { since: now, count: 0 });
+        if is_over(window) {
+            *window = Window { since: now, count: 0 };
+        }
+        if window.count >= max {
+            return false;
+        }
+        window.count += 1;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_in_a_minute_for_each_by_itself() {
+        let rate = PerMinute::default();
+        let at = |ms: i64| Timestamp::from_millis(1_000_000 + ms);
+        assert!(rate.take("a", 2, at(0)) && rate.take("a", 2, at(59_999)) && !rate.take("a", 2, at(59_999)));
+        assert!(rate.take("b", 2, at(59_999)));
+        assert!(rate.take("a", 2, at(60_000)));
+        assert!(rate.take("a", 2, at(-1)) && rate.take("a", 2, at(0)) && !rate.take("a", 2, at(0)), "set back");
+        assert!(!rate.take("c", 0, at(0)));
+    }
+
+    #[test]
+    fn what_is_over_is_let_go_of() {
+        let rate = PerMinute::default();
+        for key in 0..3 * WINDOWS_KEPT as i64 {
+            assert!(rate.take(key, 1, Timestamp::from_millis(key * 1_000)));
+        }
+        assert!(rate.windows.lock().unwrap().len() <= WINDOWS_KEPT);
+    }
+}

@@ -1,0 +1,46 @@
+//! A test of a subscription: a real event of the host's own, to that subscription alone.
+
+use serde::Serialize;
+
+use super::not_found;
+use crate::control::{Control, Error};
+use crate::domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
+
+/// A test that is under way.
+#[derive(Debug, Serialize)]
+pub struct TestSent {
+    /// The event.
+    pub event: EventId,
+    /// Its delivery: how it ends is in the history.
+    pub delivery: DeliveryId,
+}
+
+impl Control {
+    /// Sends a test event through the subscription's own chain, signed as its deliveries are, whatever types and sources
+    /// it asks for. It is a delivery like any other, retries included, and marked as a test.
+    pub async fn test_subscription(&self, tenant: &TenantId, id: SubscriptionId) -> Result<TestSent, Error> {
+        let view = self.tenant(tenant)?;
+        let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
+        if let Some(pause) = &stored.value.paused {
+            return Err(Error::Conflict(format!(
+                "the subscription is paused ({}), and a test would wait as all else does: resume it first",
+                pause.reason
+            )));
+        }
+        let (backlog, max) = (self.ledger.backlog(tenant), self.quota_of(&view).backlog_deliveries_max);
+        if backlog >= max {
+            let why = format!("{backlog} deliveries are waiting: the tenant's quota `backlog_deliveries_max` is {max}");
+            return Err(Error::Conflict(why));
+        }
+        self.take_test(id)?;
+        let delivery = (self.ping)(tenant.clone(), id, self.deed("subscription.test")).await?;
+        let delivery = delivery.ok_or_else(|| not_found(id))?;
+        Ok(TestSent { event: delivery.event, delivery })
+    }
+
+    /// Tests and verifications share one limit: both reach the receiver as often as a caller likes.
+    pub(super) fn take_test(&self, id: SubscriptionId) -> Result<(), Error> {
+        let max = self.tests_per_minute_max;
+        if self.tests.take(id, max, self.clock.now()) { Ok(()) } else { Err(Error::TooOften { max }) }
+    }
+}

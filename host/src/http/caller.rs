@@ -1,0 +1,65 @@
+//! What a request says of itself besides its key: an id to find it by, and where it came from.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::crypto;
+
+/// The header that carries [`RequestId`], in requests and in every answer.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Characters of a request's id at the most; a longer one is replaced.
+pub(super) const REQUEST_ID_CHARS_MAX: usize = 64;
+
+/// What a request is found by in the audit log: what the caller gave as `x-request-id`, where that is 1 to
+/// [`REQUEST_ID_CHARS_MAX`] of `A-Z a-z 0-9 . _ -`, else one that is made here.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(String);
+
+impl RequestId {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_plain(id));
+        Self(given.map_or_else(|| format!("req_{:032x}", crypto::random_u128()), str::to_owned))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn header(&self) -> Option<HeaderValue> {
+        HeaderValue::from_str(&self.0).ok()
+    }
+}
+
+fn is_plain(id: &str) -> bool {
+    (1..=REQUEST_ID_CHARS_MAX).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// The other end of the connection that a request came on: the last proxy, where there is one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Remote(pub(super) IpAddr);
+
+impl From<SocketAddr> for Remote {
+    fn from(address: SocketAddr) -> Self {
+        Self(address.ip().to_canonical())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_could_forge_a_line_is_replaced() {
+        let of =
+            |id: &'static str| RequestId::of(&HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_static(id))])).0;
+        assert_eq!(of("build-7.x_Y"), "build-7.x_Y");
+        for bad in ["", "a b", "a\tb", "\"", "a,b"] {
+            assert!(of(bad).starts_with("req_"), "{bad:?}");
+        }
+        let long = "a".repeat(REQUEST_ID_CHARS_MAX + 1).leak();
+        assert!(of(long).starts_with("req_"));
+        assert_ne!(of(""), of(""));
+    }
+}

@@ -1,0 +1,180 @@
+//! How a document is written and removed, with the row of the audit log that tells of it: in one request of the writer.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::super::writer::Batch;
+use super::super::{Error, audit, failing};
+use super::{Change, Doc, Expected, Intent, Name};
+use crate::domain::audit::Entry;
+use crate::domain::id::{FilterName, TenantId};
+use crate::domain::subscription::Subscription;
+use crate::domain::time::Timestamp;
+
+/// Puts a document and notes it in the audit log.
+pub(super) fn put(batch: &mut Batch<'_>, doc: Doc, intent: Intent, at: Timestamp) -> Result<u64, Error> {
+    let Intent { expected, deed } = intent;
+    let (name, tenant) = (doc.name(), doc.owner());
+    let paused = doc.paused().map(str::to_owned);
+    let Put { before, after, version } = put_silently(batch, doc, expected)?;
+    let changed = before.as_ref().map(|(_, text)| differing(text, &after)).unwrap_or_default();
+    let (kind, ..) = name.columns();
+    let named = deed.action.is_some();
+    let mut entry = Entry::of(deed, at, tenant, name.object());
+    if !named {
+        let only_paused = !changed.is_empty() && changed.iter().all(|field| field == "paused");
+        let verb = match (&before, &paused) {
+            (None, _) => "create",
+            (Some(_), Some(_)) if only_paused => "pause",
+            (Some(_), None) if only_paused => "resume",
+            (Some(_), _) => "update",
+        };
+        entry.action = format!("{kind}.{verb}");
+        entry.note = entry.note.or(paused.filter(|_| only_paused));
+    }
+    entry.changed = changed;
+    entry.version_before = before.map(|(version, _)| version);
+    entry.version = Some(version);
+    audit::record(batch, &entry)?;
+    Ok(version)
+}
+
+/// What came of writing a document.
+pub(super) struct Put {
+    /// Version and text of the one that was there.
+    before: Option<(u64, String)>,
+    /// The text that is there now.
+    after: String,
+    version: u64,
+}
+
+pub(super) fn put_silently(batch: &mut Batch<'_>, doc: Doc, expected: Expected) -> Result<Put, Error> {
+    let conn = batch.conn;
+    if let Some(tenant) = doc.parent()
+        && current(conn, &Name::Tenant(tenant.clone()))?.is_none()
+    {
+        return Err(Error::NoTenant(tenant.clone()));
+    }
+    if let Doc::Tenant(tenant) = &doc {
+        let purging = conn.prepare_cached("SELECT 1 FROM purge WHERE tenant = ?1")?.exists([&tenant.id])?;
+        if purging {
+            return Err(Error::Purging(tenant.id.clone()));
+        }
+    }
+    let name = doc.name();
+    let before = stored(conn, &name)?;
+    expected.check(before.as_ref().map(|(version, _)| *version))?;
+    if let Doc::Subscription(subscription) = &doc {
+        check_chain(conn, subscription)?;
+        failing::over(conn, subscription.id)?;
+    }
+    let version = next_revision(conn)?;
+    let (kind, tenant, id) = name.columns();
+    let after = doc.text().map_err(|e| Error::Engine(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
+    conn.prepare_cached("INSERT OR REPLACE INTO entry (kind, tenant, id, version, doc) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![kind, tenant, id, version.cast_signed(), after])?;
+    batch.effects.change(Change::Put(Box::new(doc), version));
+    Ok(Put { before, after, version })
+}
+
+/// Removes a document and notes it in the audit log.
+pub(super) fn remove(batch: &mut Batch<'_>, name: Name, intent: Intent, at: Timestamp) -> Result<bool, Error> {
+    let Intent { expected, deed } = intent;
+    let conn = batch.conn;
+    let found = stored(conn, &name)?;
+    expected.check(found.as_ref().map(|(version, _)| *version))?;
+    let Some((before, text)) = found else { return Ok(false) };
+    if let Name::Filter(tenant, filter) = &name {
+        check_unbound(conn, tenant, filter)?;
+    }
+    let version = next_revision(conn)?;
+    let (kind, tenant, id) = name.columns();
+    if let Name::Subscription(_, subscription) = &name {
+        failing::over(conn, *subscription)?;
+    }
+    if let Name::Tenant(tenant) = &name {
+        failing::forget(conn, tenant)?;
+        conn.execute("DELETE FROM entry WHERE tenant = ?1", [tenant])?;
+        conn.execute("DELETE FROM entry WHERE kind = 'key' AND doc ->> 'tenant' = ?1", [tenant])?;
+        conn.execute("INSERT OR IGNORE INTO purge VALUES (?1)", [tenant])?;
+    } else {
+        conn.prepare_cached("DELETE FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?
+            .execute(params![kind, tenant, id])?;
+    }
+    let named = deed.action.is_some();
+    let mut entry = Entry::of(deed, at, name.owner(&text), name.object());
+    if !named {
+        entry.action = format!("{kind}.remove");
+    }
+    entry.version_before = Some(before);
+    audit::record(batch, &entry)?;
+    batch.effects.change(Change::Remove(name, version));
+    Ok(true)
+}
+
+/// Names of the members in which two documents differ. When it was changed is told by the entry itself.
+fn differing(before: &str, after: &str) -> Vec<String> {
+    let read = |text| serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).unwrap_or_default();
+    let (before, after) = (read(before), read(after));
+    let names: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let differs = |name: &&String| name.as_str() != "updated_at" && before.get(*name) != after.get(*name);
+    names.into_iter().filter(differs).cloned().collect()
+}
+
+/// Every filter of the chain has an active version. Asked of the rows, since the snapshot lacks the changes of the
+/// same batch.
+fn check_chain(conn: &Connection, subscription: &Subscription) -> Result<(), Error> {
+    for binding in &subscription.chain {
+        let name = Name::Filter(subscription.tenant.clone(), binding.filter.clone());
+        let (kind, tenant, id) = name.columns();
+        let active = conn
+            .prepare_cached(
+                "SELECT 1 FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3 AND doc ->> 'active' IS NOT NULL",
+            )?
+            .exists(params![kind, tenant, id])?;
+        if !active {
+            return Err(Error::Unbound(binding.filter.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// No subscription of the tenant binds the filter; asked of the rows, as in [`check_chain`].
+fn check_unbound(conn: &Connection, tenant: &TenantId, filter: &FilterName) -> Result<(), Error> {
+    let subscription = conn
+        .prepare_cached(
+            "SELECT id FROM entry WHERE kind = 'subscription' AND tenant = ?1
+                 AND EXISTS (SELECT 1 FROM json_each(doc, '$.chain') b WHERE b.value ->> 'filter' = ?2) LIMIT 1",
+        )?
+        .query_row(params![tenant, filter.as_str()], |row| row.get::<_, String>(0))
+        .optional()?;
+    match subscription {
+        Some(id) => Err(Error::InUse(format!("the subscription `{id}` binds the filter `{filter}`: change it first"))),
+        None => Ok(()),
+    }
+}
+
+/// Version and text of a document.
+fn stored(conn: &Connection, name: &Name) -> Result<Option<(u64, String)>, Error> {
+    let (kind, tenant, id) = name.columns();
+    let found = conn
+        .prepare_cached("SELECT version, doc FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?
+        .query_row(params![kind, tenant, id], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?)))
+        .optional()?;
+    Ok(found)
+}
+
+fn current(conn: &Connection, name: &Name) -> Result<Option<u64>, Error> {
+    let (kind, tenant, id) = name.columns();
+    let version = conn
+        .prepare_cached("SELECT version FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?
+        .query_row(params![kind, tenant, id], |row| row.get::<_, i64>(0))
+        .optional()?;
+    Ok(version.map(i64::cast_unsigned))
+}
+
+fn next_revision(conn: &Connection) -> Result<u64, Error> {
+    let revision: i64 = conn
+        .prepare_cached("UPDATE mark SET value = value + 1 WHERE name = 'revision' RETURNING value")?
+        .query_row([], |row| row.get(0))?;
+    Ok(revision.cast_unsigned())
+}

@@ -1,0 +1,82 @@
+//! Whether an endpoint is run by somebody who expects this subscription: it is asked something that only the answer to
+//! this request can hold.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::crypto;
+use crate::domain::attempt::Outcome;
+use crate::domain::secret::signing_context;
+use crate::domain::subscription::Subscription;
+
+use super::Pipeline;
+
+/// `type` of the request's body.
+const CHALLENGE_TYPE: &str = "https://schemas.setgate.dev/verification";
+
+impl Pipeline {
+    /// Posts a challenge to the endpoint of a subscription, with its headers and signed as its deliveries are: the body
+    /// is `{"type": ..., "subscription": ..., "challenge": ...}`. The answer has to be 2xx with the challenge as its
+    /// body, or in a JSON object as `challenge`. One exchange, bounded and guarded as a delivery's.
+    ///
+    /// # Errors
+    /// What the endpoint did instead, in words.
+    pub async fn challenge(&self, subscription: &Subscription) -> Result<(), String> {
+        let challenge = URL_SAFE_NO_PAD.encode(crypto::random_bytes::<32>());
+        let body = json!({"type": CHALLENGE_TYPE, "subscription": subscription.id, "challenge": challenge});
+        let body = bytes::Bytes::from(body.to_string());
+        let context = signing_context(&subscription.tenant, &subscription.id);
+        let id = format!("vrf_{:032x}", crypto::random_u128());
+        let signed = match self.signer.sign(&subscription.signing, &context, &id, self.clock.wall(), &body) {
+            Ok(signed) => signed,
+            Err(error) => return Err(format!("the challenge could not be signed: {error}")),
+        };
+        let exchange = self.post(subscription, &signed.headers, body).await;
+        read(&exchange.outcome, &challenge)
+    }
+}
+
+/// What the answer means.
+fn read(outcome: &Outcome, challenge: &str) -> Result<(), String> {
+    match outcome {
+        Outcome::Answered { status: 200..=299, body_head, .. } if gives_back(body_head, challenge) => Ok(()),
+        Outcome::Answered { status: status @ 200..=299, .. } => {
+            Err(format!("the endpoint answered {status} without the challenge in the body"))
+        }
+        Outcome::Answered { status, .. } => Err(format!("the endpoint answered {status}")),
+        Outcome::Failed { class, detail } => Err(format!("there was no answer ({}): {detail}", class.as_str())),
+    }
+}
+
+fn gives_back(body: &str, challenge: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Answer {
+        challenge: String,
+    }
+    let body = body.trim();
+    body == challenge || serde_json::from_str::<Answer>(body).is_ok_and(|answer| answer.challenge == challenge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_challenge_comes_back_as_text_or_as_json_and_as_nothing_else() {
+        for (body, back) in [
+            ("abc", true),
+            (" abc\r\n", true),
+            (r#"{"challenge":"abc"}"#, true),
+            (r#"{"challenge":"abc","more":1}"#, true),
+            ("abcd", false),
+            ("\"abc\"", false),
+            (r#"{"challenge":"ab"}"#, false),
+            (r#"<html>abc</html>"#, false),
+            ("", false),
+        ] {
+            assert_eq!(gives_back(body, "abc"), back, "{body}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A test of one subscription: an event of the host's own and its one delivery, made in one transaction, so that no
+//! loop has to know of it.
+
+use serde_json::json;
+
+use crate::crypto;
+use crate::domain::audit::Deed;
+use crate::domain::catalogue;
+use crate::domain::delivery::{DueDelivery, NewDelivery};
+use crate::domain::event::{Dedupe, EventSeq, NewEvent};
+use crate::domain::id::{DeliveryId, EventId, SourceName, SubscriptionId, TenantId};
+use crate::domain::json::JsonLimits;
+use crate::domain::set::SetToken;
+use crate::domain::time::Timestamp;
+use crate::ledger;
+
+use super::Pipeline;
+use super::canary::choices;
+use super::normalize;
+use super::plan::Pinned;
+
+impl Pipeline {
+    /// Appends a test event with its delivery to this subscription, whatever types and sources it asks for: through its
+    /// chain as it is now, signed as all its deliveries are. None where the subscription is gone.
+    pub async fn ping(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        deed: Deed,
+    ) -> Result<Option<DueDelivery>, ledger::Error> {
+        let snapshot = self.ledger.snapshot();
+        let Some(view) = snapshot.tenant(tenant) else { return Ok(None) };
+        let Some(subscription) = view.subscriptions.get(&id).map(|stored| &stored.value) else { return Ok(None) };
+        let now = self.clock.now();
+        let event = test_event(tenant, id, now)?;
+        let choices = choices(subscription, view, None, event.id);
+        let plan = Pinned::default().plan_of(self, subscription, view, choices).await?;
+        let delivery = NewDelivery {
+            id: DeliveryId { event: event.id, subscription: id, run: 0 },
+            // Its place is known once it is appended.
+            event: EventSeq::default(),
+            tenant: tenant.clone(),
+            plan,
+            due_at: now,
+            order_key: None,
+        };
+        self.ledger.append_for(event, delivery, deed).await.map(Some)
+    }
+}
+
+fn test_event(tenant: &TenantId, subscription: SubscriptionId, now: Timestamp) -> Result<NewEvent, ledger::Error> {
+    let source = SourceName::setgate();
+    let id = EventId::new(now, crypto::random_u128());
+    let text = json!({
+        "iss": normalize::default_issuer(tenant, &source),
+        "jti": id,
+        "iat": now.as_seconds(),
+        "events": {catalogue::PING: {"subscription": subscription}},
+    })
+    .to_string();
+    let set = SetToken::parse(text, JsonLimits::default())
+        .map_err(|fault| ledger::Error::Corrupt { what: format!("the SET of a test: {fault}") })?;
+    Ok(NewEvent {
+        id,
+        tenant: tenant.clone(),
+        original: set.text.clone().into(),
+        content_type: "application/json".into(),
+        dedupe: Dedupe {
+            key: normalize::dedupe_key(tenant, &source, &set.jti),
+            body: crypto::sha256(set.text.as_bytes()),
+            window_ms: None,
+        },
+        source,
+        set,
+        subject: None,
+        accepted_at: now,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_is_a_sound_set_of_our_own() {
+        let now = Timestamp::from_millis(1_790_000_000_500);
+        let event = test_event(&"acme".parse().unwrap(), SubscriptionId::new(now, 7), now).unwrap();
+        assert_eq!(event.set.types, [catalogue::PING]);
+        assert_eq!(event.set.jti, event.id.to_string());
+        assert_eq!(event.set.issued_at, 1_790_000_000);
+        assert_eq!(event.set.issuer, "https://schemas.setgate.dev/sources/acme/setgate");
+        assert_eq!(catalogue::short_name(catalogue::PING).as_deref(), Some("test/ping"));
+    }
+}
