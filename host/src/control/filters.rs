@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Control, Error, Expected, over, room};
@@ -17,7 +18,7 @@ use crate::ledger::TenantView;
 pub const VERSIONS_MAX: usize = 100;
 
 /// A filter as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `Filter`")]
 pub struct FilterView {
     pub name: FilterName,
@@ -36,8 +37,9 @@ pub struct FilterView {
 }
 
 /// A version as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `FilterVersion`")]
+#[schemars(rename = "FilterVersionView")]
 pub struct VersionView {
     pub digest: Digest,
     pub size_bytes: u64,

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error, Expected, room, short};
+use super::{Control, Error, Expected, TEXT_CHARS_MAX, room, short};
 use crate::crypto;
 use crate::domain::id::{Digest, KeyId, TenantId};
 use crate::domain::tenant::{ApiKey, Scope};
@@ -18,10 +19,11 @@ const PREFIX: &str = "sgk_";
 const SECRET_CHARS: usize = 43;
 
 /// What is asked for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewKey {
     /// What people call it.
+    #[schemars(length(max = TEXT_CHARS_MAX))]
     pub label: Option<String>,
     /// What it may do; `read` and `write` where absent.
     pub scopes: Option<BTreeSet<Scope>>,
@@ -30,7 +32,7 @@ pub struct NewKey {
 }
 
 /// A key as it is shown: without its secret.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `ApiKey`")]
 pub struct KeyView {
     pub id: KeyId,
@@ -41,7 +43,7 @@ pub struct KeyView {
 }
 
 /// A key just made: the one time that it is shown whole.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct KeyOnce {
     /// The whole key.
     pub key: String,

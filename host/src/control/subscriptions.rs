@@ -198,6 +198,7 @@ impl Control {
     ) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
+        short("reason", &pause)?;
         let mut subscription = stored.value.clone();
         let now = self.clock.now();
         subscription.paused = pause.map(|reason| Pause { reason, since: now });

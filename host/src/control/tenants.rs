@@ -1,19 +1,21 @@
 //! Tenants: the operator makes and removes them.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Control, Error, Expected, short};
+use super::{Control, Error, Expected, TEXT_CHARS_MAX, short};
 use crate::domain::id::TenantId;
 use crate::domain::tenant::{Quota, Tenant};
 
 /// What is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewTenant {
     /// Its name.
     pub id: TenantId,
     /// What people call it.
     #[serde(default)]
+    #[schemars(length(max = TEXT_CHARS_MAX))]
     pub display_name: Option<String>,
     /// Where it differs from the host's quota.
     #[serde(default)]

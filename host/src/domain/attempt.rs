@@ -1,12 +1,13 @@
 //! Attempts: one exchange with a receiver each.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::id::SigningKeyId;
 use super::time::Timestamp;
 
 /// One exchange with a receiver, as recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attempt {
     /// 1 for the first.
     pub number: u32,
@@ -22,7 +23,7 @@ pub struct Attempt {
 }
 
 /// What came of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Outcome {
     /// The receiver answered; 2xx is success, all else is not.
@@ -51,7 +52,7 @@ impl Outcome {
 }
 
 /// Why there was no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorClass {
     /// The name did not resolve.

@@ -6,6 +6,7 @@ use http::{Method, StatusCode, header};
 
 use super::Site;
 use super::extract::path_param;
+use super::operations::{Described, Sheet};
 use super::problem::Problem;
 use crate::control::keys::Principal;
 use crate::domain::id::TenantId;
@@ -20,10 +21,22 @@ impl FromRequestParts<Site> for Tenant {
 
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
         let principal = principal(parts, site)?;
-        let tenant: TenantId = path_param(parts, site, "tenant").await?;
-        let scope = if matches!(parts.method, Method::GET | Method::HEAD) { Scope::Read } else { Scope::Write };
-        if principal.may(scope, Some(&tenant)) { Ok(Self(tenant)) } else { Err(forbidden()) }
+        let tenant: TenantId = path_param(parts, site).await?;
+        if principal.may(scope_of(&parts.method), Some(&tenant)) { Ok(Self(tenant)) } else { Err(forbidden()) }
     }
+}
+
+impl Described for Tenant {
+    fn describe(sheet: &mut Sheet<'_>) {
+        sheet.in_path::<TenantId>();
+        let scope = scope_of(sheet.method());
+        sheet.needs(scope);
+    }
+}
+
+/// What a request asks for of a tenant.
+fn scope_of(method: &Method) -> Scope {
+    if matches!(*method, Method::GET | Method::HEAD) { Scope::Read } else { Scope::Write }
 }
 
 /// Who is asking; what it may do is for another extractor beside this one.
@@ -37,6 +50,11 @@ impl FromRequestParts<Site> for Caller {
     }
 }
 
+/// Says nothing of its own: another extractor beside it asks for the key.
+impl Described for Caller {
+    fn describe(_: &mut Sheet<'_>) {}
+}
+
 /// Shown to be the operator.
 pub(super) struct Operator;
 
@@ -45,6 +63,12 @@ impl FromRequestParts<Site> for Operator {
 
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
         if principal(parts, site)?.may(Scope::Operator, None) { Ok(Self) } else { Err(forbidden()) }
+    }
+}
+
+impl Described for Operator {
+    fn describe(sheet: &mut Sheet<'_>) {
+        sheet.needs(Scope::Operator);
     }
 }
 

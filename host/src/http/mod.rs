@@ -6,6 +6,7 @@ mod extract;
 mod health;
 mod ingest;
 mod manage;
+mod operations;
 pub mod problem;
 pub mod room;
 mod router;

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::{CHAIN_MAX, HEADERS_MAX, PATTERNS_MAX, SECRETS_MAX};
+use crate::control::TEXT_CHARS_MAX;
 use crate::domain::filter::{Binding, Grant, empty_object};
 use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId};
 use crate::domain::retry::RetrySchedule;
@@ -13,22 +16,25 @@ use crate::domain::subscription::{Format, Pattern, Pause, SigningKey, SigningSch
 use crate::domain::time::Timestamp;
 
 /// What is asked for: the whole subscription, also when it is replaced.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubscriptionInput {
     /// What people call it.
     #[serde(default)]
+    #[schemars(length(max = TEXT_CHARS_MAX))]
     pub description: Option<String>,
     /// Where its deliveries go.
     pub endpoint: EndpointInput,
     /// Which event types.
     #[serde(default = "everything")]
+    #[schemars(length(min = 1, max = PATTERNS_MAX))]
     pub events: Vec<Pattern>,
     /// Which sources; empty: all.
     #[serde(default)]
     pub sources: Vec<SourceName>,
     /// The filters, in order.
     #[serde(default)]
+    #[schemars(length(max = CHAIN_MAX))]
     pub chain: Vec<BindingInput>,
     /// What the body is.
     #[serde(default)]
@@ -42,7 +48,7 @@ pub struct SubscriptionInput {
 }
 
 /// An endpoint as it is sent in.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointInput {
     /// Its URL.
@@ -50,11 +56,12 @@ pub struct EndpointInput {
     /// Headers to send besides Setgate's own. When replacing, absent keeps all that are stored, and `null` as a value
     /// keeps that one.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = HEADERS_MAX))]
     pub headers: Option<BTreeMap<String, Option<Secret>>>,
 }
 
 /// An endpoint without the values of its headers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct EndpointView {
     /// Its URL.
     pub url: String,
@@ -68,17 +75,19 @@ fn everything() -> Vec<Pattern> {
 }
 
 /// A binding as it is sent in.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BindingInput {
     /// Which filter.
     pub filter: FilterName,
     /// Settings: a JSON object.
     #[serde(default = "empty_object")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub config: Box<RawValue>,
     /// Secrets by name. Absent when replacing: those of the same filter's binding: of the first, where this
     /// is its first, and so on.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = SECRETS_MAX))]
     pub secrets: Option<BTreeMap<String, Secret>>,
     /// What it is granted; absent: what the filter's active version needs.
     #[serde(default)]
@@ -89,7 +98,7 @@ pub struct BindingInput {
 }
 
 /// How deliveries are to be signed.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SigningInput {
     /// Which headers.
@@ -114,7 +123,7 @@ impl Default for SigningInput {
 }
 
 /// What is asked for when a key is rotated.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RotateInput {
     /// A secret of the receiver's; absent: one is made, of the kind of the newest key.
@@ -126,7 +135,7 @@ pub struct RotateInput {
 }
 
 /// A subscription as it is shown: without its secrets.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `Subscription`")]
 pub struct SubscriptionView {
     pub id: SubscriptionId,
@@ -144,10 +153,11 @@ pub struct SubscriptionView {
 }
 
 /// A binding without its secrets.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `Binding`")]
 pub struct BindingView {
     pub filter: FilterName,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub config: Box<RawValue>,
     /// Their names.
     pub secrets: Vec<String>,
@@ -156,7 +166,7 @@ pub struct BindingView {
 }
 
 /// A key ring without its secrets.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `Signing`")]
 pub struct SigningView {
     pub scheme: SigningScheme,
@@ -164,7 +174,7 @@ pub struct SigningView {
 }
 
 /// A signing key without its secret.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `SigningKey`")]
 pub struct SigningKeyView {
     pub id: SigningKeyId,
@@ -177,7 +187,7 @@ pub struct SigningKeyView {
 }
 
 /// A subscription with its version and, where a signing key was just made, that key: shown this once.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct SubscriptionOnce {
     /// The version, for `If-Match`.
     #[serde(skip)]

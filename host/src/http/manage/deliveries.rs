@@ -2,7 +2,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header;
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::control::deliveries::{DeliveryView, RedriveInput};
 use crate::control::{DeliveryQuery, Page};
@@ -11,26 +13,55 @@ use crate::domain::id::{DeliveryId, EventId, SourceName, SubscriptionId};
 use crate::domain::time::Timestamp;
 use crate::http::Site;
 use crate::http::auth::Tenant;
-use crate::http::extract::{JsonBody, Named, Query};
+use crate::http::extract::{JsonBody, Limit, Named, Query};
+use crate::http::operations::{Operation, get, post};
 use crate::http::problem::Problem;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(in crate::http) struct ListQuery {
-    subscription: Option<SubscriptionId>,
-    state: Option<DeliveryState>,
-    event: Option<EventId>,
-    r#type: Option<String>,
-    subject: Option<String>,
-    source: Option<SourceName>,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
-    cursor: Option<String>,
-    limit: Option<usize>,
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/deliveries", "listDeliveries", "Deliveries, newest first.", list)
+            .gives::<Page<DeliveryRecord>>(200, "Some of them, and where to go on."),
+        get("/deliveries/{delivery}", "showDelivery", "One delivery with its attempts.", show)
+            .gives::<DeliveryView>(200, "The delivery."),
+        get("/deliveries/{delivery}/claims", "showClaims", "The claims that it sends, after its filters.", claims)
+            .gives::<Map<String, Value>>(200, "A SET."),
+        post(
+            "/deliveries/{delivery}/redrive",
+            "redriveDelivery",
+            "Sends a delivery at rest again, releases or discards it.",
+            redrive,
+        )
+        .gives::<DeliveryView>(200, "The delivery as it is now.")
+        .refuses([409]),
+    ]
 }
 
-/// Items of a page where the request does not say.
-pub(super) const PAGE_DEFAULT: usize = 50;
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct ListQuery {
+    /// To this subscription.
+    subscription: Option<SubscriptionId>,
+    /// In this state.
+    state: Option<DeliveryState>,
+    /// Of this event.
+    event: Option<EventId>,
+    /// Of an event that has this type: the whole URI.
+    r#type: Option<String>,
+    /// Of an event about exactly this subject.
+    subject: Option<String>,
+    /// Of an event of this source.
+    source: Option<SourceName>,
+    /// Created at or after.
+    since: Option<Timestamp>,
+    /// Created before.
+    until: Option<Timestamp>,
+    /// Where to go on: `next` of the page before.
+    cursor: Option<String>,
+    /// Entries of the page.
+    #[serde(default)]
+    limit: Limit,
+}
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
@@ -47,8 +78,7 @@ pub(in crate::http) async fn list(
         since: asked.since,
         until: asked.until,
     };
-    let limit = asked.limit.unwrap_or(PAGE_DEFAULT);
-    Ok(Json(site.control.list_deliveries(&tenant, query, asked.cursor, limit).await?))
+    Ok(Json(site.control.list_deliveries(&tenant, query, asked.cursor, asked.limit.get()).await?))
 }
 
 pub(in crate::http) async fn show(

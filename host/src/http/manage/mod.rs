@@ -12,13 +12,16 @@ pub(super) mod tables;
 pub(super) mod tenants;
 
 use axum::Json;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::id::Digest;
 
 /// A whole list.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "{T}List")]
 pub(super) struct Items<T> {
+    /// The entries.
     items: Vec<T>,
 }
 
@@ -27,8 +30,9 @@ pub(super) fn items<T>(items: Vec<T>) -> Json<Items<T>> {
 }
 
 /// Which version of a filter or a table is to be active.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ActivateInput {
+    /// The version.
     digest: Digest,
 }

@@ -1,16 +1,57 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode, header};
+use http::{StatusCode, header};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Items, items};
+use crate::control::TEXT_CHARS_MAX;
 use crate::control::subscriptions::{RotateInput, SubscriptionInput, SubscriptionOnce, SubscriptionView};
 use crate::domain::id::SubscriptionId;
 use crate::http::Site;
 use crate::http::auth::Tenant;
-use crate::http::extract::{JsonBody, Named};
+use crate::http::extract::{IfMatch, JsonBody, Named};
+use crate::http::operations::{Operation, delete, get, post, put};
 use crate::http::problem::Problem;
+
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/subscriptions", "listSubscriptions", "All subscriptions, oldest first.", list)
+            .gives::<Items<SubscriptionView>>(200, "The subscriptions."),
+        post("/subscriptions", "createSubscription", "Makes a subscription.", create)
+            .says("It gets what is accepted from now on. A signing secret made here is shown this once.")
+            .gives::<SubscriptionOnce>(201, "It is made.")
+            .tagged()
+            .refuses([409, 422]),
+        get("/subscriptions/{subscription}", "showSubscription", "One subscription, without its secrets.", show)
+            .gives::<SubscriptionOnce>(200, "The subscription.")
+            .tagged(),
+        put("/subscriptions/{subscription}", "replaceSubscription", "Replaces a subscription whole.", replace)
+            .says("Its signing keys stay unless the scheme changes. What is on its way keeps the chain that it began with.")
+            .gives::<SubscriptionOnce>(200, "It is replaced.")
+            .tagged()
+            .refuses([409, 422]),
+        post("/subscriptions/{subscription}/pause", "pauseSubscription", "Stops sending; what is pending waits.", pause)
+            .gives::<SubscriptionOnce>(200, "Nothing is sent.")
+            .tagged()
+            .refuses([412, 422]),
+        post("/subscriptions/{subscription}/resume", "resumeSubscription", "Starts sending again.", resume)
+            .gives::<SubscriptionOnce>(200, "It is sent.")
+            .tagged()
+            .refuses([412]),
+        post("/subscriptions/{subscription}/rotate-key", "rotateKey", "Adds a signing key in front of the others.", rotate)
+            .says("Those so far go on signing beside it for the overlap.")
+            .gives::<SubscriptionOnce>(200, "The new key signs.")
+            .tagged()
+            .refuses([412, 422]),
+        delete("/subscriptions/{subscription}", "removeSubscription", "Removes a subscription.", remove)
+            .says("What was pending becomes dead letters, with the reason.")
+            .gives_nothing(204, "It is gone.")
+            .refuses([412]),
+    ]
+}
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
@@ -39,17 +80,18 @@ pub(in crate::http) async fn replace(
     Tenant(tenant): Tenant,
     Named(id): Named<SubscriptionId>,
     State(site): State<Site>,
-    headers: HeaderMap,
+    IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<SubscriptionInput>,
 ) -> Result<Response, Problem> {
-    let expected = expected_version(&headers)?;
     Ok(shown(StatusCode::OK, site.control.replace_subscription(&tenant, id, input, expected).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct PauseInput {
+    /// In words, for whoever looks at the subscription.
     #[serde(default = "by_request")]
+    #[schemars(length(max = TEXT_CHARS_MAX))]
     reason: String,
 }
 
@@ -95,18 +137,4 @@ pub(in crate::http) async fn remove(
 fn shown(status: StatusCode, subscription: SubscriptionOnce) -> Response {
     let etag = format!("\"{}\"", subscription.version);
     (status, [(header::ETAG, etag)], Json(subscription)).into_response()
-}
-
-/// RFC 9110 section 13.1.1; one strong tag or `*`.
-fn expected_version(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let Some(given) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    let tag = given.to_str().unwrap_or_default().trim();
-    if tag == "*" {
-        return Ok(None);
-    }
-    let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
-    version.map(Some).ok_or_else(|| {
-        let detail = "`if-match` is not an ETag that this host gave: send the one of your last GET";
-        Problem::new(StatusCode::PRECONDITION_FAILED, "version_changed", detail)
-    })
 }
