@@ -24,8 +24,10 @@
 pub mod client;
 pub mod crash;
 pub mod event;
+pub mod everything;
 pub mod host;
 pub mod hostile;
+pub mod openapi;
 pub mod place;
 pub mod receiver;
 pub mod signature;
@@ -34,6 +36,7 @@ pub mod tenant;
 pub mod wait;
 
 pub use client::{Answer, Client};
+pub use everything::Everything;
 pub use host::Host;
 pub use receiver::{Received, Receiver, Reply};
 pub use source::{Accepted, Seed, Source};
