@@ -22,7 +22,7 @@ use crate::egress::{self, Egress};
 use crate::http::room::Room;
 use crate::http::{self, Site};
 use crate::ledger::{self, Ledger};
-use crate::pipeline::dispatcher::Dispatcher;
+use crate::pipeline::dispatcher::{self, Dispatcher};
 use crate::pipeline::{self, Pipeline, canary, fanout, release};
 use crate::sandbox::{self, Sandbox};
 use crate::signing::Signer;
@@ -229,9 +229,9 @@ pub async fn start_with(
         tokio::spawn(server.run(site, stop.clone())),
         tokio::spawn(fanout::run(pipeline.clone(), tell_due.clone(), stop.clone())),
         tokio::spawn(canary::run(pipeline.clone(), stop.clone())),
-        tokio::spawn(release::run(pipeline, tell_due, stop.clone())),
+        tokio::spawn(release::run(pipeline, tell_due.clone(), stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),
-        tokio::spawn(retain(ledger.clone(), clock, retention_every, held_ms_max, stop.clone())),
+        tokio::spawn(retain(ledger.clone(), tell_due, clock, retention_every, held_ms_max, stop.clone())),
         tokio::spawn(keep_series(recorded, stop.clone())),
     ];
     info!(%address, tls, data = %dir.display(), "setgate listens");
@@ -286,7 +286,14 @@ async fn check_master_key(ledger: &Ledger, master: &MasterKey, file: &Path) -> a
     }
 }
 
-async fn retain(ledger: Ledger, clock: Clock, every: Duration, held_ms_max: i64, stop: CancellationToken) {
+async fn retain(
+    ledger: Ledger,
+    tell_due: dispatcher::Handle,
+    clock: Clock,
+    every: Duration,
+    held_ms_max: i64,
+    stop: CancellationToken,
+) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -294,8 +301,9 @@ async fn retain(ledger: Ledger, clock: Clock, every: Duration, held_ms_max: i64,
         }
         tracing::debug!("retention begins");
         let now = clock.now();
-        if let Err(error) = ledger.expire_held(now.plus_millis(-held_ms_max), now).await {
-            error!(%error, "held deliveries could not be expired; it is tried again");
+        match ledger.expire_held(now.plus_millis(-held_ms_max), now).await {
+            Ok(expired) => tell_due.due(expired.freed).await,
+            Err(error) => error!(%error, "held deliveries could not be expired; it is tried again"),
         }
         match ledger.retain(now).await {
             Ok(removed) => tracing::debug!(?removed, "retention ends"),

@@ -19,6 +19,12 @@ pub mod metric {
     pub const END_TO_END_SECONDS: &str = "setgate_end_to_end_seconds";
     /// Deliveries in flight.
     pub const IN_FLIGHT: &str = "setgate_deliveries_in_flight";
+    /// Endpoints that are left alone because they fail or asked for time.
+    pub const BREAKERS_OPEN: &str = "setgate_breakers_open";
+    /// Breakers that opened, by `tenant`.
+    pub const BREAKER_OPENED: &str = "setgate_breaker_opened_total";
+    /// Subscriptions that the host itself paused, by `tenant` and `cause` (`gone`, `failing`, `receiver`).
+    pub const DISABLED: &str = "setgate_subscriptions_disabled_total";
     /// Rollouts that ended, by `tenant` and `reason` (`promoted`, `ended`, `rolled_back`, or `faults`: the host's own).
     pub const ROLLOUTS_ENDED: &str = "setgate_rollouts_ended_total";
     /// Events that a shadow looked at, by `tenant` and `result` (`same`, `different`, `undecided`, `skipped`).

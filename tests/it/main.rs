@@ -8,6 +8,7 @@ mod ingest;
 mod lifecycle;
 mod manage;
 mod openapi;
+mod pacing;
 mod readme;
 mod refusals;
 mod reproduce;

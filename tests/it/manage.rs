@@ -206,6 +206,21 @@ async fn a_tenant_stores_no_more_than_its_quota_says() {
 }
 
 #[tokio::test]
+async fn nobody_sends_in_the_name_of_the_host() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let open = json!({"form": "set", "proofs": [{"kind": "open"}]});
+    let made = acme.client.put(&acme.path("/sources/setgate"), &open).await;
+    assert_eq!(made.not_the_problem(422, "invalid_field"), None);
+    let sent = host.stranger().post("/ingest/acme/setgate", &json!({})).await;
+    assert_eq!(sent.not_the_problem(404, "unknown_source"), None);
+    // Its events can be asked for by name all the same.
+    let receiver = Receiver::start().await;
+    let named = acme.subscribe(&receiver).with("sources", json!(["setgate"])).create().await;
+    assert_eq!(named.show().await["sources"], json!(["setgate"]));
+}
+
+#[tokio::test]
 async fn a_new_subscription_gets_what_comes_after_it() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;

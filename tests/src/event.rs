@@ -12,6 +12,13 @@ pub fn set(jti: &str) -> String {
     )
 }
 
+/// A SET with this `jti` about this user.
+pub fn about(jti: &str, user: &str) -> String {
+    format!(
+        r#"{{"iss":"https://idp.example.com/","jti":"{jti}","iat":1615305159,"sub_id":{{"format":"iss_sub","iss":"https://idp.example.com/","sub":"{user}"}},"events":{{"{SET_TYPE}":{{}}}}}}"#
+    )
+}
+
 /// A failed login at WSO2 Identity Server: `iat` in milliseconds.
 pub fn wso2(jti: &str) -> String {
     format!(

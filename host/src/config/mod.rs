@@ -313,6 +313,17 @@ pub struct Delivery {
     pub drain_ms_max: u64,
     /// Hours a held delivery waits for a person before it becomes a dead letter.
     pub held_hours_max: u64,
+    /// Failures of an endpoint in a row after which it is left alone for a while; 0: never.
+    pub breaker_failures_max: u32,
+    /// Milliseconds that it is left alone the first time; each probe that fails doubles them.
+    pub breaker_open_ms: u64,
+    /// Milliseconds that it is left alone at the most.
+    pub breaker_open_ms_max: u64,
+    /// Seconds for which a receiver can ask, by `Retry-After`, that its endpoint be left alone; a longer wish holds for
+    /// the delivery that was answered so, up to a week.
+    pub throttle_s_max: u64,
+    /// Seconds without any success after which a subscription is paused, where it does not say; 0: never.
+    pub disable_after_s: u64,
 }
 
 impl Default for Delivery {
@@ -324,6 +335,11 @@ impl Default for Delivery {
             window_max: 512,
             drain_ms_max: 20_000,
             held_hours_max: 24 * 14,
+            breaker_failures_max: 10,
+            breaker_open_ms: 1_000,
+            breaker_open_ms_max: 60_000,
+            throttle_s_max: 3_600,
+            disable_after_s: 5 * 24 * 3600,
         }
     }
 }

@@ -73,14 +73,14 @@ impl Control {
         let (control, whose) = (self.clone(), tenant.clone());
         let doing = tokio::spawn(async move {
             let redriven = control.ledger.redrive(&whose, id, action, control.clock.now()).await?;
-            if let Some(Redriven::Due(due)) = &redriven {
+            if let Some(Redriven::Due(due) | Redriven::Discarded(Some(due))) = &redriven {
                 (control.tell_due)(vec![due.clone()]).await;
             }
             Ok(redriven)
         });
         match doing.await.unwrap_or(Err(ledger::Error::Closed))? {
             None => return Err(not_found(id)),
-            Some(Redriven::Due(_) | Redriven::Discarded) => {}
+            Some(Redriven::Due(_) | Redriven::Discarded(_)) => {}
             Some(Redriven::NotApplicable(state)) => {
                 return Err(Error::Conflict(format!(
                     "the delivery is {}: `again` and `discard` are for held and dead ones, `release` for held ones",

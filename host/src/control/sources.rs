@@ -98,6 +98,12 @@ impl Control {
         input: SourceInput,
     ) -> Result<(SourceView, bool), Error> {
         let view = self.tenant(tenant)?;
+        if name.is_setgate() {
+            return Err(Error::invalid(
+                "name",
+                format!("`{name}` is the source of Setgate's own events: use another name"),
+            ));
+        }
         let existing = view.sources.get(&name);
         if existing.is_none() {
             room(view.sources.len(), self.quota_of(&view).sources_max, "sources_max")?;

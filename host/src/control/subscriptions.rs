@@ -9,8 +9,9 @@ use crate::crypto;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::filter::Binding;
 use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId, TenantId};
+use crate::domain::pacing::Pacing;
 use crate::domain::secret::{Sealed, Secret, binding_context, endpoint_context, signing_context};
-use crate::domain::subscription::{Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
+use crate::domain::subscription::{Cause, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
 use crate::ledger::TenantView;
 use crate::signing;
 
@@ -72,6 +73,7 @@ impl Control {
             format: input.format,
             signing: Signing { scheme: input.signing.scheme, keys: vec![key] },
             retry: input.retry,
+            pacing: take_pacing(input.pacing)?,
             paused: None,
             created_at: now,
             updated_at: now,
@@ -152,6 +154,7 @@ impl Control {
             format: input.format,
             signing,
             retry: input.retry,
+            pacing: take_pacing(input.pacing)?,
             paused: before.paused.clone(),
             created_at: before.created_at,
             updated_at: self.clock.now(),
@@ -201,7 +204,7 @@ impl Control {
         short("reason", &pause)?;
         let mut subscription = stored.value.clone();
         let now = self.clock.now();
-        subscription.paused = pause.map(|reason| Pause { reason, since: now });
+        subscription.paused = pause.map(|reason| Pause { cause: Cause::Request, reason, since: now });
         subscription.updated_at = now;
         let version = self.ledger.put_subscription(subscription.clone(), over(Some(stored))).await?;
         Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: None })
@@ -376,8 +379,15 @@ fn take_patterns(given: Vec<Pattern>) -> Result<Vec<Pattern>, Error> {
     Ok(given)
 }
 
+fn take_pacing(given: Pacing) -> Result<Pacing, Error> {
+    match given.check() {
+        Ok(()) => Ok(given),
+        Err((field, why)) => Err(Error::invalid(field, why)),
+    }
+}
+
 fn take_sources(given: Vec<SourceName>, view: &TenantView) -> Result<Vec<SourceName>, Error> {
-    if let Some(unknown) = given.iter().find(|name| !view.sources.contains_key(name)) {
+    if let Some(unknown) = given.iter().find(|name| !view.sources.contains_key(name) && !name.is_setgate()) {
         return Err(Error::invalid("sources", format!("there is no source `{unknown}`")));
     }
     Ok(given)

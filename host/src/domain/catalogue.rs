@@ -17,6 +17,13 @@ use entries::{ALIASES, ENTRIES};
 /// Where our own event type URIs are: `{base}{product}/{category}/event-type/{name}`.
 pub const SETGATE_BASE: &str = "https://schemas.setgate.dev/events/";
 
+/// A test of one subscription, by [`crate::domain::id::SourceName::setgate`]. Delivered where it was asked for and nowhere else.
+pub const PING: &str = "https://schemas.setgate.dev/events/test/event-type/ping";
+
+/// The host paused a subscription whose endpoint is gone, keeps failing, or asked for it.
+pub const SUBSCRIPTION_DISABLED: &str =
+    "https://schemas.setgate.dev/events/operations/event-type/subscription-disabled";
+
 /// Where WSO2's are: `{base}{channel}/event-type/{name}`.
 pub const WSO2_BASE: &str = "https://schemas.identity.wso2.org/events/";
 

@@ -60,6 +60,8 @@ pub struct NewDelivery {
     pub plan: Digest,
     /// When it is first due.
     pub due_at: Timestamp,
+    /// What it shares with those that it must not overtake; none: it may overtake any.
+    pub order_key: Option<i64>,
 }
 
 /// A delivery that is due, with what the pipeline needs to go on with it.

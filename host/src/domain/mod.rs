@@ -2,6 +2,7 @@
 
 pub mod attempt;
 pub mod backtest;
+pub mod breaker;
 pub mod catalogue;
 pub mod chain;
 pub mod delivery;
@@ -11,6 +12,7 @@ pub mod filter;
 pub mod id;
 pub mod json;
 pub mod limits;
+pub mod pacing;
 pub mod redact;
 pub mod reproduction;
 pub mod retry;

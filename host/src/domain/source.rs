@@ -31,6 +31,21 @@ pub struct Source {
     pub created_at: Timestamp,
 }
 
+impl SourceName {
+    /// The source of Setgate's own events. No tenant can make a source of this name or send to it, and its events
+    /// reach only what they were made for, and subscriptions that name it in `sources`.
+    pub fn setgate() -> Self {
+        SETGATE.parse().expect("a literal name")
+    }
+
+    /// Whether it is the one of Setgate's own events.
+    pub fn is_setgate(&self) -> bool {
+        self.as_str() == SETGATE
+    }
+}
+
+const SETGATE: &str = "setgate";
+
 /// How a source's bodies look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::endpoint::Endpoint;
 use super::filter::Binding;
 use super::id::{SigningKeyId, SourceName, SubscriptionId, TenantId};
+use super::pacing::Pacing;
 use super::retry::RetrySchedule;
 use super::secret::Sealed;
 use super::time::Timestamp;
@@ -43,6 +44,9 @@ pub struct Subscription {
     /// When a failed attempt is tried again.
     #[serde(default)]
     pub retry: RetrySchedule,
+    /// How fast, in which order and for how long.
+    #[serde(default)]
+    pub pacing: Pacing,
     /// Why and since when nothing is sent; none: it runs. What is pending stays pending.
     #[serde(default)]
     pub paused: Option<Pause>,
@@ -55,10 +59,41 @@ pub struct Subscription {
 /// Why a subscription sends nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pause {
+    /// Who or what paused it.
+    #[serde(default)]
+    pub cause: Cause,
     /// In words.
     pub reason: String,
     /// Since when.
     pub since: Timestamp,
+}
+
+/// Who or what paused a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "PauseCause")]
+pub enum Cause {
+    /// A person.
+    #[default]
+    Request,
+    /// The receiver answered 410 Gone.
+    Gone,
+    /// Nothing has succeeded for as long as the subscription allows.
+    Failing,
+    /// The receiver asked for it (`webhook-delivery: disable`).
+    Receiver,
+}
+
+impl Cause {
+    /// The word in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Gone => "gone",
+            Self::Failing => "failing",
+            Self::Receiver => "receiver",
+        }
+    }
 }
 
 /// What a delivery's body is.

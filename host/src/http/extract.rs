@@ -18,6 +18,7 @@ use super::Site;
 use super::operations::{Described, Sheet};
 use super::problem::Problem;
 use super::room::{Room, Taken};
+use super::strict;
 use crate::control::deliveries::PAGE_MAX;
 use crate::domain::id::{
     DeliveryId, Digest, EventId, FilterName, KeyId, SourceName, SubscriptionId, TableName, TenantId,
@@ -104,7 +105,7 @@ where
         let tenant: Option<TenantId> = path_param(&mut parts, site).await.ok();
         let request = Request::from_parts(parts, body);
         let (body, _room) = read(&site.uploads, tenant.as_ref(), request, JSON_BYTES_MAX, "the JSON body").await?;
-        serde_json::from_slice(&body).map(Self).map_err(|error| {
+        strict::from_slice(&body).map(Self).map_err(|error| {
             Problem::new(StatusCode::BAD_REQUEST, "invalid_body", format!("in the JSON body: {error}"))
         })
     }

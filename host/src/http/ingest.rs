@@ -8,6 +8,7 @@ use http::{Method, StatusCode, header};
 use metrics::counter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tracing::info;
 
 use super::Site;
@@ -25,6 +26,7 @@ pub(super) fn operations() -> Vec<Operation> {
         post("/ingest/{tenant}/{source}", "ingestEvent", "Takes in an event.", event)
             .says("In the form that the source was set up with. 202 is said once the event is on disk, and not before.")
             .takes(&["application/json", "application/secevent+json"], "The event as its product sends it.")
+            .like("application/json", example())
             .gives::<Accepted>(202, "It is on disk.")
             .refuses([400, 401, 409, 413, 415, 429, 500, 503]),
         get(
@@ -35,6 +37,17 @@ pub(super) fn operations() -> Vec<Operation> {
         )
         .gives_text(200, "text/plain", "The challenge; nothing where the hub denied the topic."),
     ]
+}
+
+/// A SET as a source of the form `set` sends it (OpenID CAEP 1.0, section 3.1).
+fn example() -> Value {
+    json!({
+        "iss": "https://idp.example.com/",
+        "jti": "24c63fb56e5a2d77a6b512616ca9fa24",
+        "iat": 1_615_305_159,
+        "sub_id": {"format": "email", "email": "jane@example.com"},
+        "events": {"https://schemas.openid.net/secevent/caep/event-type/session-revoked": {"event_timestamp": 1_615_304_991}},
+    })
 }
 
 /// What is said of an event that is on disk.

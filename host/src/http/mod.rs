@@ -11,6 +11,7 @@ pub mod problem;
 pub mod room;
 mod router;
 pub mod server;
+mod strict;
 
 use std::sync::Arc;
 

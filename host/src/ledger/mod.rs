@@ -16,6 +16,7 @@
 //! | `entry` | a document of the control plane, JSON, with its version | kind, tenant, id |
 //! | `blob`, `blob_part` | a filter's component or a table's rows, and its parts | SHA-256 |
 //! | `mark` | `cursor` (fanned out up to there), `revision` (last version given to a document) | name |
+//! | `failing` | since when a subscription has had no success, while it has none | the subscription |
 //! | `purge` | a tenant whose rows are still being deleted | tenant |
 //! | `meta` | what the host remembers about itself | name |
 //!
@@ -32,7 +33,8 @@
 //!    retention only what has been at rest for the retention time and never while held. Only `rerun` and `repin`
 //!    change its plan, and only while it has not got through its chain.
 //! 5. `tally` and `plan.refs` are the counts of the rows, at every commit. The backlog in memory is that of `tally`.
-//! 6. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
+//! 6. A delivery with an order key is not due while an earlier one of its subscription with that key is due or held.
+//! 7. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
 //!
 //! `append`, `fan_out` and `settle` are the three transactions of an event's life. Each is idempotent, so recovery is
 //! opening the file and going on.
@@ -42,10 +44,12 @@ mod checkpoint;
 mod columns;
 mod effects;
 mod error;
+mod failing;
 mod history;
 mod journal;
 #[cfg(test)]
 mod model;
+mod order;
 mod outbox;
 mod plans;
 mod readers;
@@ -83,7 +87,7 @@ pub use registry::{Expected, Snapshot, TenantView, Versioned};
 pub use rerun::Rerun;
 pub use retention::Retained;
 pub use schema::SQLITE_VERSION_MIN;
-pub use settle::Redriven;
+pub use settle::{Expired, Redriven, Settled};
 
 /// How long a plan or a blob that nothing refers to is kept after it was last put, in milliseconds: one day, so that
 /// what is put is still there when the document or the delivery that needs it follows.

@@ -307,7 +307,7 @@ async fn apply(
             let expected = model.redrive(seq, redrive);
             let got = match ledger.redrive(&tenant, delivery.id, redrive, model.now).await.unwrap() {
                 None => "none",
-                Some(Redriven::Discarded) => "discarded",
+                Some(Redriven::Discarded(_)) => "discarded",
                 Some(Redriven::NotApplicable(state)) => {
                     prop_assert_eq!(state, delivery.state);
                     "not applicable"

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, Row, params};
 
 use super::journal::{EVENT_COLUMNS, event_exists, read_event};
+use super::order::{is_kept_back, kept_back};
 use super::plans::plan_row;
 use super::writer::Batch;
 use super::{Error, Ledger};
@@ -55,6 +56,8 @@ pub struct Content {
     pub plan: Digest,
     /// See [`DueDelivery::attempts_before`], as of the read.
     pub attempts_before: u32,
+    /// Whether an earlier one about the same subject has to come to its end first, as of the read.
+    pub kept_back: bool,
 }
 
 /// Due deliveries in one answer of [`Ledger::due`] at the most.
@@ -64,7 +67,8 @@ pub const DUE_LIMIT_MAX: usize = 10_000;
 pub const FAN_OUT_DELIVERIES_MAX: usize = 5_000;
 
 impl Ledger {
-    /// Puts deliveries into the outbox and moves the cursor, both or neither. Returns the deliveries it made.
+    /// Puts deliveries into the outbox and moves the cursor, both or neither. Returns the deliveries it made, without
+    /// those that an earlier one keeps back: they are given when that has ended.
     ///
     /// Doing it again makes nothing: events at or before the cursor are passed over, and so is a delivery that is
     /// there or whose event is not. [`Error::UnknownPlan`] where a plan has to be interned again; nothing is written
@@ -154,10 +158,11 @@ impl Ledger {
 pub(super) fn content(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Content>, Error> {
     let mut statement = conn.prepare_cached(&format!(
         "SELECT {EVENT_COLUMNS}, d.filtered, f.claims, d.state, d.attempts, d.due_at, d.filter_tries, p.digest,
-             d.attempts_before
+             d.attempts_before, {}
          FROM delivery d JOIN event e ON e.seq = d.event_seq LEFT JOIN filtered f ON f.delivery = d.seq
          LEFT JOIN plan p ON p.id = d.plan
-         WHERE d.seq = ?1"
+         WHERE d.seq = ?1",
+        kept_back!()
     ))?;
     let mut rows = statement.query([delivery])?;
     let Some(row) = rows.next()? else { return Ok(None) };
@@ -171,6 +176,7 @@ pub(super) fn content(conn: &Connection, delivery: DeliverySeq) -> Result<Option
         filter_tries: row.get(18)?,
         plan: row.get(19)?,
         attempts_before: row.get(20)?,
+        kept_back: row.get(21)?,
     }))
 }
 
@@ -185,8 +191,9 @@ macro_rules! due_columns {
 
 pub(super) const DUE: &str = concat!(
     due_columns!(),
-    " WHERE d.subscription = ?1 AND d.state = 0 AND d.due_at <= ?2 AND (d.due_at, d.seq) > (?3, ?4)
-     ORDER BY d.due_at, d.seq LIMIT ?5"
+    " WHERE d.subscription = ?1 AND d.state = 0 AND d.due_at <= ?2 AND (d.due_at, d.seq) > (?3, ?4) AND NOT ",
+    kept_back!(),
+    " ORDER BY d.due_at, d.seq LIMIT ?5"
 );
 
 /// The inner part runs on the index alone; the tenant is read once per lane.
@@ -244,8 +251,8 @@ fn insert(batch: &mut Batch<'_>, new: &NewDelivery, now: Timestamp) -> Result<Op
     let inserted = conn
         .prepare_cached(
             "INSERT INTO delivery (event_seq, event_id, subscription, run, tenant, state, due_at, plan, attempts,
-                 attempts_before, filter_tries, filtered, created_at, updated_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, 0, 0, 0, 0, ?8, ?8)
+                 attempts_before, filter_tries, filtered, created_at, updated_at, order_key)
+             VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, 0, 0, 0, 0, ?8, ?8, ?9)
              ON CONFLICT (event_seq, subscription, run) DO NOTHING",
         )?
         .execute(params![
@@ -256,15 +263,20 @@ fn insert(batch: &mut Batch<'_>, new: &NewDelivery, now: Timestamp) -> Result<Op
             new.tenant,
             new.due_at,
             plan,
-            now
+            now,
+            new.order_key
         ])?;
     if inserted == 0 {
         return Ok(None);
     }
+    let seq = DeliverySeq(conn.last_insert_rowid());
     batch.effects.count(&new.tenant, new.id.subscription, State::Due, 1);
     batch.effects.refer(plan, 1);
+    if new.order_key.is_some() && is_kept_back(conn, seq)? {
+        return Ok(None);
+    }
     Ok(Some(DueDelivery {
-        seq: DeliverySeq(conn.last_insert_rowid()),
+        seq,
         id: new.id,
         event: new.event,
         tenant: new.tenant.clone(),

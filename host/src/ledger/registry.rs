@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::writer::Batch;
-use super::{Error, Ledger};
+use super::{Error, Ledger, failing};
 use crate::domain::filter::{Filter, Table};
 use crate::domain::id::{FilterName, KeyId, SourceName, SubscriptionId, TableName, TenantId};
 use crate::domain::source::Source;
@@ -281,6 +281,7 @@ fn put(batch: &mut Batch<'_>, doc: Doc, expected: Expected) -> Result<u64, Error
     expected.check(current(conn, &name)?)?;
     if let Doc::Subscription(subscription) = &doc {
         check_chain(conn, subscription)?;
+        failing::over(conn, subscription.id)?;
     }
     let version = next_revision(conn)?;
     let (kind, tenant, id) = name.columns();
@@ -302,7 +303,11 @@ fn remove(batch: &mut Batch<'_>, name: Name, expected: Expected) -> Result<bool,
         check_unbound(conn, tenant, filter)?;
     }
     let version = next_revision(conn)?;
+    if let Name::Subscription(_, subscription) = &name {
+        failing::over(conn, *subscription)?;
+    }
     if let Name::Tenant(tenant) = &name {
+        failing::forget(conn, tenant)?;
         conn.execute("DELETE FROM entry WHERE tenant = ?1", [tenant])?;
         conn.execute("DELETE FROM entry WHERE kind = 'key' AND doc ->> 'tenant' = ?1", [tenant])?;
         conn.execute("INSERT OR IGNORE INTO purge VALUES (?1)", [tenant])?;

@@ -14,7 +14,7 @@ pub const SQLITE_VERSION_MIN: i32 = 3_051_003;
 pub(super) const FILE: &str = "ledger.db";
 
 /// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
-const MIGRATIONS: [&str; 2] = [V1, V2];
+const MIGRATIONS: [&str; 3] = [V1, V2, V3];
 
 /// Small columns stand before large ones, so that a scan never walks overflow pages.
 ///
@@ -139,6 +139,14 @@ CREATE TABLE blob_part (
 CREATE UNIQUE INDEX blob_part_of ON blob_part (digest, number);
 ";
 
+/// Order within a subject, and since when a subscription fails. The index holds only rows of subscriptions that ask for
+/// order, while they wait.
+const V3: &str = "
+ALTER TABLE delivery ADD COLUMN order_key INTEGER;
+CREATE INDEX delivery_order ON delivery (subscription, order_key, seq) WHERE order_key IS NOT NULL AND state IN (0, 3);
+CREATE TABLE failing (subscription BLOB PRIMARY KEY, tenant TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
+";
+
 /// Opens the one connection that writes, makes or updates the tables, and checks what durability depends on.
 pub(super) fn open_writer(options: &Options) -> Result<Connection, Error> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
@@ -224,7 +232,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let options = Options::new(folder.path());
         open_writer(&options).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
-        assert!(matches!(open_writer(&options), Err(Error::Schema { found: 99, known: 2 })));
+        assert!(matches!(open_writer(&options), Err(Error::Schema { found: 99, known: 3 })));
     }
 
     #[test]
@@ -252,6 +260,8 @@ mod tests {
         for (sql, index) in [
             (super::super::outbox::DUE, "delivery_due"),
             (super::super::outbox::LANES, "delivery_due"),
+            (super::super::outbox::DUE, "delivery_order"),
+            (super::super::order::LINE, "delivery_order"),
             (super::super::journal::SEEN, "event_dedupe"),
             (super::super::history::DELIVERIES, "delivery_history"),
             (super::super::history::DELIVERIES_AT_REST, "delivery_rest"),

@@ -4,9 +4,10 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns::Json;
+use super::order::freed_by;
 use super::outbox::due_by_seq;
 use super::writer::Batch;
-use super::{Error, Ledger};
+use super::{Error, Ledger, failing};
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{DeliverySeq, DueDelivery, Redrive, Settlement, State, Step};
 use crate::domain::id::{DeliveryId, SubscriptionId, TenantId};
@@ -18,10 +19,28 @@ use crate::domain::verdict::FilterRun;
 pub enum Redriven {
     /// It is due again.
     Due(DueDelivery),
-    /// It was discarded.
-    Discarded,
+    /// It was discarded, and this one goes on that it kept back.
+    Discarded(Option<DueDelivery>),
     /// It is in a state that this redrive does not apply to; nothing was changed.
     NotApplicable(State),
+}
+
+/// What a settlement brought about besides.
+#[derive(Debug, Clone, Default)]
+pub struct Settled {
+    /// A delivery that was kept back by this one and is due now.
+    pub freed: Option<DueDelivery>,
+    /// Since when the subscription has had no success; none after one, and where no attempt was made.
+    pub failing_since: Option<Timestamp>,
+}
+
+/// What [`Ledger::expire_held`] did.
+#[derive(Debug, Clone, Default)]
+pub struct Expired {
+    /// Held deliveries that are dead letters now.
+    pub deliveries: u64,
+    /// Deliveries that were kept back by them and are due now.
+    pub freed: Vec<DueDelivery>,
 }
 
 /// Rows that [`Ledger::expire_held`] changes between two commits.
@@ -34,7 +53,7 @@ impl Ledger {
     /// over. A [`Step::Retry`] whose attempt is recorded already is passed over as well, and so are
     /// [`Step::Filtered`] and [`Step::FilterAgain`] where the chain has run. A delivery whose plan has no steps need
     /// not be settled as filtered before it is sent.
-    pub async fn settle(&self, settlement: Settlement) -> Result<(), Error> {
+    pub async fn settle(&self, settlement: Settlement) -> Result<Settled, Error> {
         self.queue().write(move |batch| settle(batch, &settlement)).await
     }
 
@@ -55,15 +74,16 @@ impl Ledger {
         self.queue().write(move |batch| apply(batch, &tenant, id, redrive, at)).await
     }
 
-    /// Makes dead letters of deliveries held since before `before`, in chunks. Returns how many.
-    pub async fn expire_held(&self, before: Timestamp, at: Timestamp) -> Result<u64, Error> {
-        let mut expired = 0;
+    /// Makes dead letters of deliveries held since before `before`, in chunks.
+    pub async fn expire_held(&self, before: Timestamp, at: Timestamp) -> Result<Expired, Error> {
+        let mut expired = Expired::default();
         loop {
             let chunk = self.queue().write(move |batch| expire(batch, before, at)).await?;
-            if chunk == 0 {
+            if chunk.deliveries == 0 {
                 return Ok(expired);
             }
-            expired += chunk;
+            expired.deliveries += chunk.deliveries;
+            expired.freed.extend(chunk.freed);
         }
     }
 }
@@ -84,10 +104,11 @@ struct Found {
     updated_at: Timestamp,
     filter_tries: u32,
     reason: Option<String>,
+    order_key: Option<i64>,
 }
 
 const FOUND: &str = "SELECT d.seq, d.tenant, d.subscription, d.state, d.filtered, d.due_at, d.updated_at, \
-     d.filter_tries, d.reason FROM delivery d";
+     d.filter_tries, d.reason, d.order_key FROM delivery d";
 
 fn read_found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
     Ok(Found {
@@ -100,17 +121,19 @@ fn read_found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
         updated_at: row.get(6)?,
         filter_tries: row.get(7)?,
         reason: row.get(8)?,
+        order_key: row.get(9)?,
     })
 }
 
-fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<(), Error> {
+fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<Settled, Error> {
     let conn = batch.conn;
     let at = settlement.at;
     let found = conn
         .prepare_cached(&format!("{FOUND} WHERE d.seq = ?1"))?
         .query_row([settlement.delivery], read_found)
         .optional()?;
-    let Some(found) = found.filter(|found| found.state == State::Due) else { return Ok(()) };
+    let mut settled = Settled::default();
+    let Some(found) = found.filter(|found| found.state == State::Due) else { return Ok(settled) };
     match &settlement.step {
         Step::Filtered { claims, runs } => {
             if found.filtered == UNFILTERED {
@@ -132,7 +155,7 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<(), Error> {
         }
         Step::Dropped { runs, reason } => {
             keep_runs(conn, &found, runs)?;
-            rest(batch, &found, State::Dropped, Some(reason), at)?;
+            settled.freed = rest(batch, &found, State::Dropped, Some(reason), at)?;
         }
         Step::Held { runs, reason } => {
             keep_runs(conn, &found, runs)?;
@@ -140,22 +163,25 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<(), Error> {
         }
         Step::Delivered { attempt } => {
             record(conn, found.seq, attempt)?;
-            rest(batch, &found, State::Delivered, None, at)?;
+            failing::over(conn, found.subscription)?;
+            settled.freed = rest(batch, &found, State::Delivered, None, at)?;
         }
         Step::Retry { attempt, due_at } => {
             if record(conn, found.seq, attempt)? {
                 conn.prepare_cached("UPDATE delivery SET due_at = ?2, updated_at = ?3 WHERE seq = ?1")?
                     .execute(params![found.seq, due_at, at])?;
             }
+            settled.failing_since = Some(failing::failed(conn, &found.tenant, found.subscription, at)?);
         }
         Step::Dead { attempt, reason } => {
             if let Some(attempt) = attempt {
                 record(conn, found.seq, attempt)?;
+                settled.failing_since = Some(failing::failed(conn, &found.tenant, found.subscription, at)?);
             }
-            rest(batch, &found, State::Dead, Some(reason), at)?;
+            settled.freed = rest(batch, &found, State::Dead, Some(reason), at)?;
         }
     }
-    Ok(())
+    Ok(settled)
 }
 
 /// Keeps what the chain made. A pass over everything leaves no row.
@@ -191,21 +217,24 @@ fn record(conn: &Connection, seq: DeliverySeq, attempt: &Attempt) -> Result<bool
     Ok(new > 0)
 }
 
-/// Moves a row to another state than due.
+/// Moves a row to another state than due. Gives the one that it kept back until now, and does no longer.
 fn rest(
     batch: &mut Batch<'_>,
     found: &Found,
     state: State,
     reason: Option<&String>,
     at: Timestamp,
-) -> Result<(), Error> {
+) -> Result<Option<DueDelivery>, Error> {
     batch
         .conn
         .prepare_cached("UPDATE delivery SET state = ?2, reason = ?3, updated_at = ?4 WHERE seq = ?1")?
         .execute(params![found.seq, state, reason, at])?;
     batch.effects.count(&found.tenant, found.subscription, found.state, -1);
     batch.effects.count(&found.tenant, found.subscription, state, 1);
-    Ok(())
+    match found.order_key {
+        Some(key) if state != State::Held => freed_by(batch.conn, found.subscription, key, found.seq),
+        _ => Ok(None),
+    }
 }
 
 fn apply(
@@ -233,14 +262,9 @@ fn apply(
             revive(batch, &found, RELEASED, at)?;
         }
         (Redrive::Discard, State::Dead | State::Held) => {
-            rest(
-                batch,
-                &found,
-                State::Dropped,
-                Some(&format!("discarded; was {}: {before}", found.state.as_str())),
-                at,
-            )?;
-            return Ok(Some(Redriven::Discarded));
+            let reason = format!("discarded; was {}: {before}", found.state.as_str());
+            let freed = rest(batch, &found, State::Dropped, Some(&reason), at)?;
+            return Ok(Some(Redriven::Discarded(freed)));
         }
         (_, state) => return Ok(Some(Redriven::NotApplicable(state))),
     }
@@ -261,7 +285,7 @@ fn revive(batch: &mut Batch<'_>, found: &Found, filtered: i64, at: Timestamp) ->
     Ok(())
 }
 
-fn expire(batch: &mut Batch<'_>, before: Timestamp, at: Timestamp) -> Result<u64, Error> {
+fn expire(batch: &mut Batch<'_>, before: Timestamp, at: Timestamp) -> Result<Expired, Error> {
     let held: Vec<Found> = batch
         .conn
         .prepare_cached(&format!(
@@ -270,11 +294,12 @@ fn expire(batch: &mut Batch<'_>, before: Timestamp, at: Timestamp) -> Result<u64
         ))?
         .query_map(params![before, EXPIRE_CHUNK_ROWS], read_found)?
         .collect::<Result<_, _>>()?;
+    let mut expired = Expired { deliveries: held.len() as u64, freed: Vec::new() };
     for found in &held {
         let reason = format!("held for too long: {}", found.reason.as_deref().unwrap_or("no reason kept"));
-        rest(batch, found, State::Dead, Some(&reason), at)?;
+        expired.freed.extend(rest(batch, found, State::Dead, Some(&reason), at)?);
     }
-    Ok(held.len() as u64)
+    Ok(expired)
 }
 
 #[cfg(test)]
@@ -377,11 +402,11 @@ mod tests {
 
             // Give it up after a time, then end it.
             let (before, at) = (NOW.plus_millis(8), NOW.plus_millis(9));
-            assert_eq!(ledger.expire_held(NOW, at).await.unwrap(), 0);
-            assert_eq!(ledger.expire_held(before, at).await.unwrap(), 1);
+            assert_eq!(ledger.expire_held(NOW, at).await.unwrap().deliveries, 0);
+            assert_eq!(ledger.expire_held(before, at).await.unwrap().deliveries, 1);
             assert_eq!(ledger.backlog(&tenant()), 0);
             let ended = ledger.redrive(&tenant(), due.id, Redrive::Discard, at).await.unwrap();
-            assert!(matches!(ended, Some(Redriven::Discarded)));
+            assert!(matches!(ended, Some(Redriven::Discarded(None))));
             let record = ledger.delivery(&tenant(), due.id).await.unwrap().unwrap();
             assert_eq!(record.state, State::Dropped);
             assert_eq!(record.reason.as_deref(), Some("discarded; was dead: held for too long: again"));

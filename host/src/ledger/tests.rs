@@ -99,6 +99,7 @@ pub(super) fn new_delivery(event_seq: u64, subscription_number: u128, plan: Dige
         tenant: TENANT.parse().unwrap(),
         plan,
         due_at: NOW,
+        order_key: None,
     }
 }
 

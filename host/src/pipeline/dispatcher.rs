@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 
-use metrics::gauge;
+use metrics::{counter, gauge};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config;
+use crate::domain::breaker::{BreakerBounds, Heard, Turn};
 use crate::domain::delivery::{DeliverySeq, DueDelivery, Step};
+use crate::domain::endpoint::Origin;
 use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::ledger;
@@ -24,7 +26,8 @@ use crate::telemetry::metric;
 use super::Pipeline;
 use super::deliver::Attempted;
 use super::filter::Progress;
-use super::lane::{Bounds, Lanes};
+use super::lane::{Bounds, Lanes, Route};
+use super::settle::Onward;
 
 /// Batches of due deliveries that may wait for the loop; beyond, whoever tells waits.
 const TOLD_MAX: usize = 256;
@@ -54,10 +57,21 @@ pub struct Dispatcher {
     lanes: Lanes,
 }
 
+/// What came of the work on a delivery.
+#[derive(Default)]
+struct Seen {
+    /// Where it is due again, its row.
+    again: Option<DueDelivery>,
+    /// What its attempt told about the endpoint.
+    heard: Option<Heard>,
+    /// The next one about its subject, where it was kept back by this one.
+    freed: Option<DueDelivery>,
+}
+
 /// What ended.
 enum Ended {
-    /// Work on a delivery: where it is due again, with its row.
-    Delivery(DeliverySeq, Option<DueDelivery>),
+    /// Work on a delivery.
+    Delivery(DeliverySeq, Seen),
     /// A question to the ledger.
     Asked { tenant: TenantId, subscription: SubscriptionId, asked: usize, rows: Option<Vec<DueDelivery>> },
 }
@@ -71,6 +85,7 @@ impl Dispatcher {
             per_tenant_max: settings.in_flight_per_tenant_max,
             per_endpoint_max: settings.in_flight_per_endpoint_max,
             window_max: settings.window_max,
+            breaker: breaker_bounds(&settings),
         });
         (Self { pipeline, settings, told, lanes }, Handle(tell))
     }
@@ -90,6 +105,7 @@ impl Dispatcher {
             self.ask(&mut work);
             self.start(&mut work);
             gauge!(metric::IN_FLIGHT).set(u32::try_from(self.lanes.in_flight()).unwrap_or(u32::MAX));
+            gauge!(metric::BREAKERS_OPEN).set(u32::try_from(self.lanes.breakers_open()).unwrap_or(u32::MAX));
             let sleep = self.sleep();
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -120,13 +136,17 @@ impl Dispatcher {
     }
 
     fn open_lane(&mut self, tenant: &TenantId, subscription: SubscriptionId) {
-        let origin = match self.pipeline.subscription(tenant, subscription) {
+        let route = match self.pipeline.subscription(tenant, subscription) {
             Some(subscription) if subscription.value.paused.is_some() => None,
-            Some(subscription) => Some(subscription.value.endpoint.origin()),
+            Some(subscription) => Some(Route {
+                origin: subscription.value.endpoint.origin(),
+                per_second: subscription.value.pacing.per_second,
+                in_flight_max: subscription.value.pacing.in_flight_max,
+            }),
             // Removed: its deliveries are worked off as dead letters, which needs no endpoint.
-            None => Some(crate::domain::endpoint::Origin { https: true, host: String::new(), port: 0 }),
+            None => Some(Route::to(Origin { https: true, host: String::new(), port: 0 })),
         };
-        self.lanes.open(tenant, subscription, origin);
+        self.lanes.open(tenant, subscription, route);
     }
 
     fn take_in(&mut self, deliveries: Vec<DueDelivery>) {
@@ -165,20 +185,26 @@ impl Dispatcher {
                 // A panic is a defect of ours; it must not keep the place of its delivery for ever.
                 let seen = AssertUnwindSafe(Box::pin(pipeline.see_through(delivery.clone()))).catch_unwind().await;
                 let why = match seen {
-                    Ok(Ok(again)) => return Ended::Delivery(seq, again),
+                    Ok(Ok(seen)) => return Ended::Delivery(seq, seen),
                     Ok(Err(error)) => error.to_string(),
                     Err(_) => "a defect of this program, see its output".to_owned(),
                 };
                 error!(delivery = %delivery.id, why, "a delivery could not be worked on; it stays due");
                 let due_at = pipeline.clock.now().plus_millis(AFTER_FAILURE_MS);
-                Ended::Delivery(seq, Some(DueDelivery { due_at, ..delivery }))
+                Ended::Delivery(seq, Seen { again: Some(DueDelivery { due_at, ..delivery }), ..Seen::default() })
             });
         }
     }
 
     fn end(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         match ended {
-            Ok(Ended::Delivery(seq, again)) => self.lanes.done(seq, again),
+            Ok(Ended::Delivery(seq, Seen { again, heard, freed })) => {
+                let now = self.pipeline.clock.now();
+                if let Some(((tenant, origin), turn)) = self.lanes.done(seq, again, heard, now) {
+                    tell_turn(&tenant, &origin, turn, now);
+                }
+                self.take_in(freed.into_iter().collect());
+            }
             Ok(Ended::Asked { tenant, subscription, asked, rows }) => {
                 self.lanes.answered(&tenant, subscription, asked, rows);
             }
@@ -211,27 +237,48 @@ impl Dispatcher {
     }
 }
 
+fn breaker_bounds(settings: &config::Delivery) -> BreakerBounds {
+    let millis = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    BreakerBounds {
+        failures_max: settings.breaker_failures_max,
+        open_ms: millis(settings.breaker_open_ms),
+        open_ms_max: millis(settings.breaker_open_ms_max),
+        throttle_ms_max: millis(settings.throttle_s_max.saturating_mul(1_000)),
+    }
+}
+
+fn tell_turn(tenant: &TenantId, origin: &Origin, turn: Turn, now: Timestamp) {
+    match turn {
+        Turn::Opened(until) => {
+            counter!(metric::BREAKER_OPENED, "tenant" => tenant.to_string()).increment(1);
+            let for_ms = until.since(now);
+            warn!(%tenant, endpoint = %origin, for_ms, "an endpoint fails or asks for time: what is due waits, then one asks");
+        }
+        Turn::Closed => info!(%tenant, endpoint = %origin, "an endpoint answers again"),
+    }
+}
+
 impl Pipeline {
-    /// One delivery as far as it goes. Gives its row where it is due again.
-    async fn see_through(&self, delivery: DueDelivery) -> Result<Option<DueDelivery>, ledger::Error> {
+    /// One delivery as far as it goes.
+    async fn see_through(&self, delivery: DueDelivery) -> Result<Seen, ledger::Error> {
         if self.subscription(&delivery.tenant, delivery.id.subscription).is_none() {
             let reason = "its subscription was removed".to_owned();
-            self.settle(&delivery, Step::Dead { attempt: None, reason }).await?;
-            return Ok(None);
+            let freed = self.settle(&delivery, Step::Dead { attempt: None, reason }).await?.freed;
+            return Ok(Seen { freed, ..Seen::default() });
         }
         let filtered = match self.filter(delivery.clone()).await? {
             Progress::On(filtered) => filtered,
-            Progress::Again(row) => return Ok(Some(*row)),
-            Progress::Rests => return Ok(None),
+            Progress::Again(row) => return Ok(Seen { again: Some(*row), ..Seen::default() }),
+            Progress::Rests(freed) => return Ok(Seen { freed: freed.map(|row| *row), ..Seen::default() }),
         };
         // Taken anew: the filters may have run for a while.
         let kept = DueDelivery { filtered: true, ..delivery };
         let Some(subscription) = self.subscription(&kept.tenant, kept.id.subscription) else {
-            return Ok(Some(kept));
+            return Ok(Seen { again: Some(kept), ..Seen::default() });
         };
         if subscription.value.paused.is_some() {
             // Paused while its filters ran: it stays due, and its lane waits.
-            return Ok(Some(kept));
+            return Ok(Seen { again: Some(kept), ..Seen::default() });
         }
         let accepted_at = filtered.accepted_at();
         let attempted = match self.seal(*filtered, subscription.clone()) {
@@ -241,7 +288,12 @@ impl Pipeline {
                 Attempted { delivery: kept.clone(), subscription, accepted_at, attempt }
             }
         };
-        let due_at = self.settle_attempt(attempted).await?;
-        Ok(due_at.map(|due_at| DueDelivery { due_at, attempts: kept.attempts + 1, ..kept }))
+        let heard = Heard::of(&attempted.attempt.outcome);
+        let Onward { due_at, freed } = self.settle_attempt(attempted).await?;
+        let again = due_at.map(|due_at| DueDelivery { due_at, attempts: kept.attempts + 1, ..kept });
+        Ok(Seen { again, heard, freed })
     }
 }
+
+#[cfg(test)]
+mod simulation;

@@ -6,10 +6,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use crate::crypto;
 use crate::domain::catalogue;
 use crate::domain::delivery::NewDelivery;
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, SourceName};
+use crate::domain::pacing::Ordering;
 use crate::domain::subscription::Subscription;
 use crate::ledger::{self, FAN_OUT_DELIVERIES_MAX, FanOut};
 
@@ -46,7 +48,7 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
     }
 }
 
-async fn one_batch(
+pub(super) async fn one_batch(
     pipeline: &Pipeline,
     dispatcher: &dispatcher::Handle,
     pinned: &mut Pinned,
@@ -81,6 +83,7 @@ async fn one_batch(
                 tenant: event.tenant.clone(),
                 plan,
                 due_at: now,
+                order_key: order_key(subscription, event),
             });
         }
     }
@@ -96,16 +99,31 @@ async fn one_batch(
     Ok(events.len())
 }
 
+/// What a delivery must not overtake others with: its subject, where the subscription asks for that. Two subjects that
+/// come to the same key wait for each other, which is harmless.
+pub fn order_key(subscription: &Subscription, event: &Event) -> Option<i64> {
+    let subject = match subscription.pacing.ordering {
+        Ordering::None => return None,
+        Ordering::Subject => event.subject.as_deref()?,
+    };
+    let [a, b, c, d, e, f, g, h, ..] = crypto::sha256(subject.as_bytes());
+    Some(i64::from_le_bytes([a, b, c, d, e, f, g, h]))
+}
+
 /// Whether the subscription wants the event: its source, and at least one of its types.
 pub fn matches(subscription: &Subscription, event: &Event) -> bool {
     wants(subscription, &event.source, &event.set.types)
 }
 
-/// The same of an event's source and types.
+/// The same of an event's source and types. Setgate's own events are for those who name their source; a test has its
+/// delivery from the beginning and gets no other.
 pub(super) fn wants(subscription: &Subscription, source: &SourceName, types: &[String]) -> bool {
-    (subscription.sources.is_empty() || subscription.sources.contains(source))
-        && types.iter().any(|uri| {
-            let short_name = catalogue::short_name(uri);
-            subscription.events.iter().any(|pattern| pattern.matches(uri, short_name.as_deref()))
-        })
+    let named = subscription.sources.contains(source);
+    let all = subscription.sources.is_empty();
+    let from =
+        if source.is_setgate() { named && !types.iter().any(|uri| uri == catalogue::PING) } else { named || all };
+    from && types.iter().any(|uri| {
+        let short_name = catalogue::short_name(uri);
+        subscription.events.iter().any(|pattern| pattern.matches(uri, short_name.as_deref()))
+    })
 }

@@ -48,7 +48,8 @@ pub(super) enum Progress {
     On(Box<Filtered>),
     /// Due again, as this row.
     Again(Box<DueDelivery>),
-    Rests,
+    /// At its end, held, or kept back by another: with the one that is due because of that.
+    Rests(Option<Box<DueDelivery>>),
 }
 
 impl Pipeline {
@@ -56,11 +57,15 @@ impl Pipeline {
     pub(super) async fn filter(&self, delivery: DueDelivery) -> Result<Progress, ledger::Error> {
         let Some(content) = self.ledger.load(delivery.seq).await? else {
             // Removed with its tenant meanwhile.
-            return Ok(Progress::Rests);
+            return Ok(Progress::Rests(None));
         };
         // A lease may be older than the row: what was due when it was listed may have ended or been put off since.
         if content.state != State::Due {
-            return Ok(Progress::Rests);
+            return Ok(Progress::Rests(None));
+        }
+        // One before it was revived since it was listed. Whoever ends that one gives this one back.
+        if content.kept_back {
+            return Ok(Progress::Rests(None));
         }
         let stale = content.attempts != delivery.attempts || content.due_at > delivery.due_at;
         let delivery = DueDelivery {
@@ -82,11 +87,11 @@ impl Pipeline {
         let Some(plan) = self.ledger.plan(&delivery.plan).await? else {
             let reason = format!("the plan {} is not in the ledger", delivery.plan);
             self.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
-            return Ok(Progress::Rests);
+            return Ok(Progress::Rests(None));
         };
         if let Some(reason) = plan.broken.clone() {
             self.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
-            return Ok(Progress::Rests);
+            return Ok(Progress::Rests(None));
         }
         if !plan.steps.is_empty()
             && let Some(wait) = self.sandbox.spent(&event.tenant, &self.quota_of(&event.tenant))
@@ -125,7 +130,7 @@ impl Pipeline {
             Step::Held { runs, .. } => runs.last().map(|run| (run.filter.clone(), run.digest)),
             _ => None,
         };
-        self.settle(&delivery, step).await?;
+        let freed = self.settle(&delivery, step).await?.freed;
         // Whoever withdrew the version may have looked before the delivery was held.
         if let Some((filter, digest)) = holding
             && self.is_withdrawn(&delivery.tenant, &filter, digest)
@@ -136,10 +141,13 @@ impl Pipeline {
         if suspended && let Some(row) = self.chain_is_free_again(&plan, &delivery).await? {
             return Ok(Progress::Again(Box::new(row)));
         }
-        Ok(again.map_or(Progress::Rests, |due_at| {
-            let filter_tries = delivery.filter_tries + 1;
-            Progress::Again(Box::new(DueDelivery { due_at, filter_tries, ..delivery }))
-        }))
+        Ok(match again {
+            None => Progress::Rests(freed.map(Box::new)),
+            Some(due_at) => {
+                let filter_tries = delivery.filter_tries + 1;
+                Progress::Again(Box::new(DueDelivery { due_at, filter_tries, ..delivery }))
+            }
+        })
     }
 
     /// A delivery was held because a version is suspended. Where that is over meanwhile, or its subscription's chain has

@@ -7,12 +7,19 @@
 //! A lane stands in exactly one [`Place`], and only lanes that can be served stand in a round: the cost of a turn does
 //! not grow with the number of subscriptions.
 
+mod endpoints;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
+use crate::domain::breaker::{BreakerBounds, Heard, Turn};
 use crate::domain::delivery::{DeliverySeq, DueDelivery};
 use crate::domain::endpoint::Origin;
 use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
+
+pub(super) use endpoints::{EndpointKey, Route};
+
+use endpoints::{Admission, Endpoints};
 
 /// Bounds on what is in flight at once.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +28,7 @@ pub(super) struct Bounds {
     pub(super) per_tenant_max: usize,
     pub(super) per_endpoint_max: usize,
     pub(super) window_max: usize,
+    pub(super) breaker: BreakerBounds,
 }
 
 /// All lanes of a host.
@@ -30,14 +38,14 @@ pub(super) struct Lanes {
     tenants: HashMap<TenantId, Turns>,
     /// Tenants with a lane that is ready, in the order of their turns.
     round: VecDeque<TenantId>,
-    /// Lanes whose first delivery is due later.
+    /// Lanes whose first delivery is due later, or whose endpoint is to be left alone until then.
     timers: BTreeSet<(Timestamp, LaneKey)>,
     /// Lanes that wait for their endpoint to have room.
     parked: HashMap<EndpointKey, Vec<LaneKey>>,
     /// Lanes that ought to ask the ledger for more.
     low: HashSet<LaneKey>,
-    in_flight: HashMap<DeliverySeq, (LaneKey, EndpointKey)>,
-    per_endpoint: HashMap<EndpointKey, usize>,
+    in_flight: HashMap<DeliverySeq, Flight>,
+    endpoints: Endpoints,
     /// Rows that were made due while in flight.
     told: HashMap<DeliverySeq, DueDelivery>,
 }
@@ -46,7 +54,14 @@ pub(super) struct Lanes {
 const LONG_AGO: Timestamp = Timestamp::from_millis(i64::MIN);
 
 type LaneKey = (TenantId, SubscriptionId);
-type EndpointKey = (TenantId, Origin);
+
+/// A delivery that is worked on.
+struct Flight {
+    lane: LaneKey,
+    endpoint: EndpointKey,
+    /// Whether what comes of it decides if its endpoint's breaker closes.
+    probe: bool,
+}
 
 #[derive(Default)]
 struct Turns {
@@ -62,7 +77,7 @@ enum Place {
     /// For something to come, or to be resumed.
     #[default]
     Idle,
-    /// For the time of its first delivery.
+    /// For the time of its first delivery, or of its endpoint.
     Timer(Timestamp),
     /// For its turn.
     Ready,
@@ -77,7 +92,7 @@ struct Lane {
     /// Ordered by when they are due, then by age.
     waiting: BTreeMap<(Timestamp, DeliverySeq), DueDelivery>,
     /// Where they go; none: paused, or not known yet.
-    origin: Option<Origin>,
+    route: Option<Route>,
     in_flight: HashSet<DeliverySeq>,
     /// When each waiting delivery is due: a delivery waits once, at its latest word.
     due: HashMap<DeliverySeq, Timestamp>,
@@ -99,7 +114,7 @@ impl Lanes {
             low: HashSet::new(),
             told: HashMap::new(),
             in_flight: HashMap::new(),
-            per_endpoint: HashMap::new(),
+            endpoints: Endpoints::new(bounds.per_endpoint_max, bounds.breaker),
         }
     }
 
@@ -108,13 +123,22 @@ impl Lanes {
     }
 
     /// Tells where a subscription's deliveries go; none while it is paused.
-    pub(super) fn open(&mut self, tenant: &TenantId, subscription: SubscriptionId, origin: Option<Origin>) {
+    pub(super) fn open(&mut self, tenant: &TenantId, subscription: SubscriptionId, route: Option<Route>) {
         let key = (tenant.clone(), subscription);
         let lane = self.lanes.entry(key.clone()).or_default();
-        if lane.origin != origin {
-            lane.origin = origin;
+        if lane.route != route {
+            lane.route = route;
+            // It waits for the endpoint it went to no longer.
+            if matches!(lane.place, Place::Parked) {
+                lane.place = Place::Idle;
+            }
             self.place(&key);
         }
+    }
+
+    /// Endpoints that are left alone because they fail.
+    pub(super) fn breakers_open(&self) -> usize {
+        self.endpoints.open()
     }
 
     /// Every lane there is.
@@ -228,23 +252,28 @@ impl Lanes {
             return None;
         }
         lane.place = Place::Idle;
-        let (first, origin) = (lane.waiting.first_entry()?, lane.origin.clone()?);
+        let (first, route) = (lane.waiting.first_entry()?, lane.route.clone()?);
         if first.key().0 > now {
             self.place(key);
             return None;
         }
-        let endpoint = (key.0.clone(), origin);
-        let busy = self.per_endpoint.entry(endpoint.clone()).or_default();
-        if *busy >= self.bounds.per_endpoint_max {
-            self.to(key, Place::Parked);
-            return None;
-        }
-        *busy += 1;
+        let endpoint = (key.0.clone(), route.origin.clone());
+        let probe = match self.endpoints.enter(&endpoint, &route, now) {
+            Admission::Goes { probe } => probe,
+            Admission::At(at) => {
+                self.to(key, Place::Timer(at));
+                return None;
+            }
+            Admission::Full => {
+                self.to(key, Place::Parked);
+                return None;
+            }
+        };
         let delivery = first.remove();
         lane.due.remove(&delivery.seq);
         lane.in_flight.insert(delivery.seq);
         self.tenants.entry(key.0.clone()).or_default().in_flight += 1;
-        self.in_flight.insert(delivery.seq, (key.clone(), endpoint));
+        self.in_flight.insert(delivery.seq, Flight { lane: key.clone(), endpoint, probe });
         let next_is_due = lane.waiting.first_key_value().is_some_and(|((at, _), _)| *at <= now);
         self.place(key);
         if next_is_due {
@@ -253,17 +282,19 @@ impl Lanes {
         Some(delivery)
     }
 
-    /// A delivery is no longer worked on. Where it is due again, its row comes with it.
-    pub(super) fn done(&mut self, seq: DeliverySeq, again: Option<DueDelivery>) {
-        let Some((key, endpoint)) = self.in_flight.remove(&seq) else { return };
+    /// A delivery is no longer worked on. Where it is due again, its row comes with it. `heard`: what it told about its
+    /// endpoint, if anything. Gives what that changed.
+    pub(super) fn done(
+        &mut self,
+        seq: DeliverySeq,
+        again: Option<DueDelivery>,
+        heard: Option<Heard>,
+        now: Timestamp,
+    ) -> Option<(EndpointKey, Turn)> {
+        let Flight { lane: key, endpoint, probe } = self.in_flight.remove(&seq)?;
         // What was told meanwhile is the newer word: the row came to rest and was made due again since this lease read it.
         let again = self.told.remove(&seq).or(again);
-        if let Some(busy) = self.per_endpoint.get_mut(&endpoint) {
-            *busy -= 1;
-            if *busy == 0 {
-                self.per_endpoint.remove(&endpoint);
-            }
-        }
+        let turn = self.endpoints.leave(&endpoint, probe, heard, now);
         if let Some(turns) = self.tenants.get_mut(&key.0) {
             turns.in_flight -= 1;
         }
@@ -278,10 +309,27 @@ impl Lanes {
                 self.to(&parked, Place::Ready);
             }
         }
+        if matches!(turn, Some(Turn::Closed)) {
+            self.hurry(&endpoint);
+        }
         self.back_in_round(&key.0);
         match again {
             Some(delivery) => self.add(delivery),
             None => self.place(&key),
+        }
+        turn.map(|turn| (endpoint, turn))
+    }
+
+    /// Lanes that waited for an endpoint's time need not wait any longer.
+    fn hurry(&mut self, endpoint: &EndpointKey) {
+        let (timers, lanes) = (&self.timers, &self.lanes);
+        let goes_there = |key: &LaneKey| {
+            let route = lanes.get(key).and_then(|lane| lane.route.as_ref());
+            key.0 == endpoint.0 && route.is_some_and(|route| route.origin == endpoint.1)
+        };
+        let waiting: Vec<LaneKey> = timers.iter().map(|(_, key)| key).filter(|key| goes_there(key)).cloned().collect();
+        for key in waiting {
+            self.place(&key);
         }
     }
 
@@ -299,6 +347,9 @@ impl Lanes {
                 || lane.on_disk.is_some()
                 || lane.asking.is_some()
         });
+        let routes: HashSet<(&TenantId, &Origin)> =
+            self.lanes.iter().filter_map(|((tenant, _), lane)| Some((tenant, &lane.route.as_ref()?.origin))).collect();
+        self.endpoints.keep(|(tenant, origin)| routes.contains(&(tenant, origin)));
         let tenants: HashSet<&TenantId> = self.lanes.keys().map(|(tenant, _)| tenant).collect();
         self.tenants.retain(|tenant, _| tenants.contains(tenant));
         self.round.retain(|tenant| self.tenants.contains_key(tenant));
@@ -315,7 +366,7 @@ impl Lanes {
         if low && lane.asking.is_none() {
             self.low.insert(key.clone());
         }
-        let place = match (lane.waiting.first_key_value(), &lane.origin) {
+        let place = match (lane.waiting.first_key_value(), &lane.route) {
             (Some(((at, _), _)), Some(_)) => Place::Timer(*at),
             _ => Place::Idle,
         };
@@ -339,8 +390,8 @@ impl Lanes {
             Place::Idle => {}
             Place::Timer(at) => drop(self.timers.insert((at, key.clone()))),
             Place::Parked => {
-                if let Some(origin) = lane.origin.clone() {
-                    self.parked.entry((key.0.clone(), origin)).or_default().push(key.clone());
+                if let Some(route) = &lane.route {
+                    self.parked.entry((key.0.clone(), route.origin.clone())).or_default().push(key.clone());
                 }
             }
             Place::Ready => {

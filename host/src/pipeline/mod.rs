@@ -36,6 +36,7 @@ pub mod filter;
 mod health;
 mod lane;
 pub mod normalize;
+mod notice;
 mod plan;
 pub mod prove;
 pub mod release;
@@ -100,6 +101,8 @@ pub struct Parts {
     backtest_ms_max: u64,
     /// Faults of filters, counted.
     pub(crate) health: health::Health,
+    /// Seconds without any success after which a subscription is paused, where it does not say; 0: never.
+    disable_after_s: u64,
     /// Bounds of what is taken in.
     pub limits: JsonLimits,
 }
@@ -147,6 +150,7 @@ impl Parts {
             // Its answer has to come before the request is given up.
             backtest_ms_max: rollout.backtest_ms_max.min(config.listen.request_ms_max / 2),
             health: health::Health::default(),
+            disable_after_s: config.delivery.disable_after_s,
             limits: JsonLimits { depth_max: ingest.json_depth_max, bytes_max: ingest.body_bytes_max },
         }
     }

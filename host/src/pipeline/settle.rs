@@ -3,20 +3,21 @@
 use std::time::Duration;
 
 use metrics::{counter, histogram};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::crypto;
 use crate::domain::attempt::{Attempt, ErrorClass, Outcome};
 use crate::domain::delivery::{DueDelivery, Settlement, State, Step};
 use crate::domain::retry::RetrySchedule;
-use crate::domain::subscription::Pause;
+use crate::domain::subscription::{Cause, Pause};
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::{Fault, FilterRun};
-use crate::ledger::{self, Expected};
+use crate::ledger::{self, Expected, Settled};
 use crate::telemetry::metric;
 
 use super::Pipeline;
 use super::deliver::Attempted;
+use super::notice::Notice;
 
 /// Longest wait between two tries to write a settlement, in milliseconds.
 const SETTLE_RETRY_MS_MAX: u64 = 5_000;
@@ -46,12 +47,40 @@ pub(super) fn decide(
     }
 }
 
+/// Where a delivery stands after its attempt was settled.
+pub(super) struct Onward {
+    /// When it is due again, where it is.
+    pub(super) due_at: Option<Timestamp>,
+    /// The one that it kept back until now.
+    pub(super) freed: Option<DueDelivery>,
+}
+
+/// Why the host pauses a subscription after an attempt, since when that was due, and in words.
+fn disabling(
+    outcome: &Outcome,
+    at: Timestamp,
+    failing_since: Option<Timestamp>,
+    now: Timestamp,
+    after_s: u64,
+) -> Option<(Cause, Timestamp, String)> {
+    // Standard Webhooks, "Responses": 410 means that the receiver wants no more. What is pending stays pending.
+    if matches!(outcome, Outcome::Answered { status: 410, .. }) {
+        return Some((Cause::Gone, at, "the receiver answered 410 Gone".into()));
+    }
+    let since = failing_since?;
+    let failing_s = u64::try_from(now.since(since) / 1_000).unwrap_or(0);
+    (after_s > 0 && failing_s >= after_s).then(|| {
+        let reason = format!("no attempt has succeeded since {since}: `disable_after_s` is {after_s}");
+        (Cause::Failing, since, reason)
+    })
+}
+
 impl Pipeline {
-    /// Decides and settles an attempt. Gives when the delivery is due again, where it is.
-    pub(super) async fn settle_attempt(&self, attempted: Attempted) -> Result<Option<Timestamp>, ledger::Error> {
+    /// Decides and settles an attempt.
+    pub(super) async fn settle_attempt(&self, attempted: Attempted) -> Result<Onward, ledger::Error> {
         let Attempted { delivery, subscription, accepted_at, attempt } = attempted;
         let now = self.clock.now();
-        let gone = matches!(attempt.outcome, Outcome::Answered { status: 410, .. });
+        let (at, outcome) = (attempt.at, attempt.outcome.clone());
         let step = decide(
             &subscription.value.retry,
             delivery.attempts.saturating_sub(delivery.attempts_before),
@@ -59,7 +88,7 @@ impl Pipeline {
             now,
             crypto::random_unit(),
         );
-        let due_again = match &step {
+        let due_at = match &step {
             Step::Retry { due_at, .. } => Some(*due_at),
             _ => None,
         };
@@ -67,23 +96,20 @@ impl Pipeline {
             #[expect(clippy::cast_precision_loss, reason = "milliseconds of one delivery")]
             histogram!(metric::END_TO_END_SECONDS).record(now.since(accepted_at) as f64 / 1e3);
         }
-        self.settle(&delivery, step).await?;
-        if gone {
-            // Standard Webhooks, "Responses": 410 means that the receiver wants no more. What is pending stays pending.
-            let reason = "the receiver answered 410 Gone".to_owned();
-            if let Err(error) = self.pause(&delivery, reason).await {
-                // The delivery itself is settled; the next one will be answered 410 again.
-                warn!(delivery = %delivery.id, %error, "the subscription could not be paused after 410 Gone");
-                return Ok(due_again);
-            }
-            info!(tenant = %delivery.tenant, subscription = %delivery.id.subscription, "paused after 410 Gone");
+        let settled = self.settle(&delivery, step).await?;
+        let after_s = subscription.value.pacing.disable_after_s.map_or(self.disable_after_s, u64::from);
+        if let Some((cause, since, reason)) = disabling(&outcome, at, settled.failing_since, now, after_s)
+            && let Err(error) = self.disable(&delivery, cause, since, reason).await
+        {
+            // The delivery itself is settled; the next attempt will come to the same.
+            warn!(delivery = %delivery.id, %error, "the subscription could not be paused");
         }
-        Ok(due_again)
+        Ok(Onward { due_at, freed: settled.freed })
     }
 
     /// The transaction, tried until it holds: what was exchanged with a receiver has happened and must be kept.
     /// A stop of the host ends the wait; the delivery is then due again.
-    pub(super) async fn settle(&self, delivery: &DueDelivery, step: Step) -> Result<(), ledger::Error> {
+    pub(super) async fn settle(&self, delivery: &DueDelivery, step: Step) -> Result<Settled, ledger::Error> {
         let fault = match &step {
             Step::Held { runs, .. } => runs.iter().filter_map(|run| run.fault.as_ref()).next_back().map(Fault::kind),
             _ => None,
@@ -97,9 +123,9 @@ impl Pipeline {
         };
         let settlement = Settlement { delivery: delivery.seq, at: self.clock.now(), step };
         let mut wait_ms = 50;
-        loop {
+        let settled = loop {
             match self.ledger.settle(settlement.clone()).await {
-                Ok(()) => break,
+                Ok(settled) => break settled,
                 Err(error) if !error.is_temporary() => return Err(error),
                 Err(error) => {
                     warn!(delivery = %delivery.id, %error, "a settlement is not durable yet; it is tried again");
@@ -107,7 +133,7 @@ impl Pipeline {
                     wait_ms = (wait_ms * 2).min(SETTLE_RETRY_MS_MAX);
                 }
             }
-        }
+        };
         if let Some(state) = rest {
             counter!(metric::DELIVERIES, "tenant" => delivery.tenant.to_string(), "state" => state.as_str())
                 .increment(1);
@@ -120,23 +146,37 @@ impl Pipeline {
                 _ => debug!(tenant = %delivery.tenant, delivery = %delivery.id, state = state.as_str(), "settled"),
             }
         }
-        Ok(())
+        Ok(settled)
     }
 
-    /// Pauses the subscription of a delivery, unless it is paused or gone. A person's change in between comes first.
-    async fn pause(&self, delivery: &DueDelivery, reason: String) -> Result<(), ledger::Error> {
-        loop {
-            let Some(stored) = self.subscription(&delivery.tenant, delivery.id.subscription) else { return Ok(()) };
-            if stored.value.paused.is_some() {
-                return Ok(());
-            }
-            let now = self.clock.now();
-            let mut subscription = stored.value.clone();
-            subscription.paused = Some(Pause { reason: reason.clone(), since: now });
-            subscription.updated_at = now;
-            match self.ledger.put_subscription(subscription, Expected::Version(stored.version)).await {
-                Err(ledger::Error::VersionMismatch { .. }) => {}
-                done => return done.map(drop),
+    /// Pauses the subscription of a delivery, unless it is paused or gone, and tells its tenant. A person's change in
+    /// between comes first: it is looked at again at the next attempt.
+    async fn disable(
+        &self,
+        delivery: &DueDelivery,
+        cause: Cause,
+        since: Timestamp,
+        reason: String,
+    ) -> Result<(), ledger::Error> {
+        let Some(stored) = self.subscription(&delivery.tenant, delivery.id.subscription) else { return Ok(()) };
+        if stored.value.paused.is_some() {
+            return Ok(());
+        }
+        // Before the pause: killed in between, the host comes here again and the notice is the same.
+        let about = Notice::Disabled { subscription: &stored.value, cause, reason: &reason, since };
+        self.give_notice(&delivery.tenant, about).await;
+        let now = self.clock.now();
+        let mut subscription = stored.value.clone();
+        subscription.paused = Some(Pause { cause, reason: reason.clone(), since: now });
+        subscription.updated_at = now;
+        match self.ledger.put_subscription(subscription, Expected::Version(stored.version)).await {
+            Err(ledger::Error::VersionMismatch { .. }) => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => {
+                let (tenant, subscription) = (&delivery.tenant, delivery.id.subscription);
+                counter!(metric::DISABLED, "tenant" => tenant.to_string(), "cause" => cause.as_str()).increment(1);
+                warn!(%tenant, %subscription, cause = cause.as_str(), reason, "a subscription is paused; what is pending waits");
+                Ok(())
             }
         }
     }

@@ -27,7 +27,7 @@ pub const CONTROLS: &[Control] = &[
             let answers = of(document, "/api/v1/tenants/{tenant}/sources/{source}", "responses");
             answers.as_object_mut().expect("answers").shift_remove("404");
         },
-        words: "Undocumented HTTP status code",
+        words: "Undocumented status code",
     },
     Control {
         name: "content-type",

@@ -5,12 +5,19 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::everything::MARK;
 use crate::{Everything, Host, place};
 
 /// How often a value in a path is one that is there; otherwise it is made up.
 const REAL: f64 = 0.85;
 /// Things of each kind that may be removed.
 const SPARES: usize = 4;
+
+/// How bad data may be refused. 412 is beside what schemathesis expects: an `if-match` is looked at before the body.
+const REFUSED: &str = "\
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 429]
+";
 
 /// Writes `schemathesis.toml` into a folder, and makes things that may be removed.
 pub(super) async fn write(host: &Host, all: &Everything, folder: &Path) {
@@ -19,7 +26,7 @@ pub(super) async fn write(host: &Host, all: &Everything, folder: &Path) {
     let subscriptions: Vec<_> = all.subscriptions.iter().map(|(_, id)| id.clone()).collect();
     let digests: Vec<_> = all.gate.iter().chain(&all.users).cloned().collect();
     let spares = spares(host, all, folder).await;
-    let mut text = format!("[auth.openapi.key]\nbearer = {}\n\n[dictionaries]\n", json!(host.key()));
+    let mut text = format!("[auth.openapi.key]\nbearer = {}\n\n{REFUSED}\n[dictionaries]\n", json!(host.key()));
     let mut dictionary = |name: &str, values: &[String]| {
         writeln!(text, "{name} = {{ values = {} }}", json!(values)).expect("a string can be written to");
     };
@@ -34,6 +41,8 @@ pub(super) async fn write(host: &Host, all: &Everything, folder: &Path) {
     dictionary("digests", &digests);
     dictionary("urls", &one(&all.receiver.url()));
     dictionary("keys", &spares.keys);
+    dictionary("topics", &one(MARK));
+    dictionary("modes", &one("subscribe"));
     dictionary("spare-tenants", &spares.named);
     dictionary("spare-named", &spares.named);
     dictionary("spare-subscriptions", &spares.subscriptions);
@@ -49,6 +58,8 @@ pub(super) async fn write(host: &Host, all: &Everything, folder: &Path) {
         ("path.delivery", "deliveries"),
         ("path.digest", "digests"),
         ("path.key", "keys"),
+        ("query.hub.topic", "topics"),
+        ("query.hub.mode", "modes"),
         ("body.digest", "digests"),
         ("body.endpoint.url", "urls"),
         ("body.sources[*]", "sources"),

@@ -10,6 +10,7 @@ use super::{CHAIN_MAX, HEADERS_MAX, PATTERNS_MAX, SECRETS_MAX};
 use crate::control::TEXT_CHARS_MAX;
 use crate::domain::filter::{Binding, Grant, empty_object};
 use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId};
+use crate::domain::pacing::Pacing;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::Secret;
 use crate::domain::subscription::{Format, Pattern, Pause, SigningKey, SigningScheme, Subscription};
@@ -45,6 +46,9 @@ pub struct SubscriptionInput {
     /// When a failed attempt is tried again, in seconds after the one before.
     #[serde(default)]
     pub retry: RetrySchedule,
+    /// How fast, in which order and for how long.
+    #[serde(default)]
+    pub pacing: Pacing,
 }
 
 /// An endpoint as it is sent in.
@@ -147,6 +151,7 @@ pub struct SubscriptionView {
     pub format: Format,
     pub signing: SigningView,
     pub retry: RetrySchedule,
+    pub pacing: Pacing,
     pub paused: Option<Pause>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -231,6 +236,7 @@ pub(super) fn show(subscription: &Subscription) -> SubscriptionView {
             keys: subscription.signing.keys.iter().map(key).collect(),
         },
         retry: subscription.retry.clone(),
+        pacing: subscription.pacing.clone(),
         paused: subscription.paused.clone(),
         created_at: subscription.created_at,
         updated_at: subscription.updated_at,

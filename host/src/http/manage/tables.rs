@@ -1,6 +1,7 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use http::{StatusCode, header};
+use serde_json::json;
 
 use super::{ActivateInput, Items, items};
 use crate::control::tables::TableView;
@@ -21,6 +22,9 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
         put("/tables/{table}", "putTable", "Takes in all rows of a table as its active version.", put_table)
             .says("The same rows again are the same version. Deliveries on their way keep the version that they began with.")
             .takes(MEDIA_TYPES, "JSON lines of `{\"key\": \"...\", \"value\": ...}`, or CSV with a header.")
+            .like("application/jsonl", json!("{\"key\":\"a1\",\"value\":{\"name\":\"Shop\"}}\n"))
+            .like("application/json", json!({"key": "a1", "value": {"name": "Shop"}}))
+            .like("text/csv", json!("key,name\na1,Shop\n"))
             .gives::<TableView>(200, "The version is active.")
             .refuses([409, 412, 422]),
         post("/tables/{table}/activate", "activateTable", "Has new deliveries look up in this version.", activate)

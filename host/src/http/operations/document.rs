@@ -113,7 +113,10 @@ fn described(operation: &Operation, tag: &str, schemas: &mut Schemas) -> Value {
         described["parameters"] = Value::Array(parameters);
     }
     if let Some((media_types, what)) = operation.body {
-        let content: Map<_, _> = media_types.iter().map(|one| ((*one).to_owned(), json!({}))).collect();
+        let mut content: Map<_, _> = media_types.iter().map(|one| ((*one).to_owned(), json!({}))).collect();
+        for (media_type, example) in &operation.examples {
+            content.insert((*media_type).to_owned(), json!({"example": example}));
+        }
         described["requestBody"] = json!({"description": what, "required": true, "content": content});
     } else if let Some(body) = body {
         described["requestBody"] = body;

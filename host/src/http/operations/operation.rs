@@ -22,16 +22,21 @@ pub(in crate::http) struct Operation {
     pub(super) arguments: fn(&mut Sheet<'_>),
     /// Media types of a body that is no JSON, and what it is.
     pub(super) body: Option<(&'static [&'static str], &'static str)>,
+    /// Such a body, with the media types that it may have.
+    pub(super) examples: Vec<(&'static str, Value)>,
     pub(super) answers: Vec<Answer>,
     pub(super) refuses: Vec<u16>,
 }
+
+/// A media type, and what makes its schema.
+type Content = (&'static str, fn(&mut Schemas) -> Value);
 
 /// A success.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) description: &'static str,
     /// Media type, and its schema.
-    pub(super) content: Option<(&'static str, fn(&mut Schemas) -> Value)>,
+    pub(super) content: Option<Content>,
     /// Whether it carries an `ETag`.
     pub(super) tagged: bool,
 }
@@ -89,6 +94,7 @@ impl Operation {
             route: on(filter, route),
             arguments: T::describe,
             body: None,
+            examples: Vec::new(),
             answers: Vec::new(),
             refuses: Vec::new(),
         }
@@ -109,6 +115,12 @@ impl Operation {
     /// A body that is not JSON, in one of these media types.
     pub(in crate::http) fn takes(mut self, media_types: &'static [&'static str], what: &'static str) -> Self {
         self.body = Some((media_types, what));
+        self
+    }
+
+    /// Such a body in one of its media types: JSON for JSON, else text.
+    pub(in crate::http) fn like(mut self, media_type: &'static str, example: Value) -> Self {
+        self.examples.push((media_type, example));
         self
     }
 
@@ -149,7 +161,7 @@ impl Operation {
         mut self,
         status: u16,
         description: &'static str,
-        content: Option<(&'static str, fn(&mut Schemas) -> Value)>,
+        content: Option<Content>,
     ) -> Self {
         self.answers.push(Answer { status, description, content, tagged: false });
         self

@@ -113,6 +113,7 @@ fn bound() -> Subscription {
         format: Format::Set,
         signing: Signing { scheme: SigningScheme::Standard, keys: vec![] },
         retry: Default::default(),
+        pacing: Default::default(),
         paused: None,
         created_at: NOW,
         updated_at: NOW,

@@ -1,9 +1,14 @@
+use std::num::{NonZeroU16, NonZeroU32};
+
 use super::*;
 use crate::domain::event::EventSeq;
 use crate::domain::id::{DeliveryId, Digest, EventId};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
-const BOUNDS: Bounds = Bounds { in_flight_max: 8, per_tenant_max: 6, per_endpoint_max: 3, window_max: 4 };
+const BREAKER: BreakerBounds =
+    BreakerBounds { failures_max: 3, open_ms: 1_000, open_ms_max: 8_000, throttle_ms_max: 60_000 };
+const BOUNDS: Bounds =
+    Bounds { in_flight_max: 8, per_tenant_max: 6, per_endpoint_max: 3, window_max: 4, breaker: BREAKER };
 
 fn subscription(number: u128) -> SubscriptionId {
     SubscriptionId::new(NOW, number)
@@ -26,8 +31,8 @@ fn delivery(tenant: &str, sub: u128, seq: i64, due_at: Timestamp) -> DueDelivery
     }
 }
 
-fn origin(host: &str) -> Option<Origin> {
-    Some(Origin { https: true, host: host.into(), port: 443 })
+fn origin(host: &str) -> Option<Route> {
+    Some(Route::to(Origin { https: true, host: host.into(), port: 443 }))
 }
 
 fn taken(lanes: &mut Lanes) -> Vec<i64> {
@@ -56,7 +61,7 @@ fn one_endpoint_cannot_take_the_turns_of_another() {
     lanes.open(&"a".parse().unwrap(), subscription(1), origin("dead"));
     lanes.open(&"a".parse().unwrap(), subscription(2), origin("live"));
     assert_eq!(taken(&mut lanes), [0, 10, 1, 11, 2, 12]);
-    lanes.done(DeliverySeq(10), None);
+    lanes.done(DeliverySeq(10), None, None, NOW);
     assert_eq!(taken(&mut lanes), [13]);
 }
 
@@ -81,7 +86,7 @@ fn what_is_due_now_is_never_kept_out_by_retries_far_ahead() {
     lanes.add(delivery("a", 1, 9, NOW));
     lanes.open(&"a".parse().unwrap(), subscription(1), origin("x"));
     assert_eq!(taken(&mut lanes), [9]);
-    lanes.done(DeliverySeq(9), None);
+    lanes.done(DeliverySeq(9), None, None, NOW);
     // Three far retries are in memory, the rest on disk: more is asked for once the window has run low.
     assert!(lanes.short().is_empty());
     let later = NOW.plus_millis(5000);
@@ -93,9 +98,9 @@ fn what_is_due_now_is_never_kept_out_by_retries_far_ahead() {
     let rows = (0..6).map(|seq| delivery("a", 1, seq, NOW.plus_millis(1000 + seq))).collect();
     lanes.answered(&"a".parse().unwrap(), subscription(1), 6, Some(rows));
     assert_eq!(lanes.take(later).unwrap().seq.0, 2);
-    lanes.done(DeliverySeq(0), None);
-    lanes.done(DeliverySeq(1), None);
-    lanes.done(DeliverySeq(2), None);
+    lanes.done(DeliverySeq(0), None, None, NOW);
+    lanes.done(DeliverySeq(1), None, None, NOW);
+    lanes.done(DeliverySeq(2), None, None, NOW);
     let mut rest: Vec<_> = std::iter::from_fn(|| lanes.take(later)).map(|d| d.seq.0).collect();
     rest.sort_unstable();
     assert_eq!(rest, [3, 4, 5]);
@@ -127,8 +132,8 @@ fn an_answer_that_is_older_than_an_end_is_not_believed() {
     assert_eq!(lanes.short().len(), 1);
     // Both end while the ledger is being asked, one for good and one to be due again later.
     let later = NOW.plus_millis(300_000);
-    lanes.done(DeliverySeq(1), None);
-    lanes.done(DeliverySeq(2), Some(delivery("a", 1, 2, later)));
+    lanes.done(DeliverySeq(1), None, None, NOW);
+    lanes.done(DeliverySeq(2), Some(delivery("a", 1, 2, later)), None, NOW);
     let read_before = (1..4).map(|seq| delivery("a", 1, seq, NOW)).collect();
     lanes.answered(&tenant, subscription(1), 6, Some(read_before));
     assert_eq!(taken(&mut lanes), [3]);
@@ -148,7 +153,7 @@ fn what_is_due_on_disk_does_not_wait_behind_retries_in_memory() {
     let now = NOW.plus_millis(10);
     for _ in 0..4 {
         let failed = lanes.take(now).unwrap();
-        lanes.done(failed.seq, Some(DueDelivery { due_at: NOW.plus_millis(3_600_000), ..failed }));
+        lanes.done(failed.seq, Some(DueDelivery { due_at: NOW.plus_millis(3_600_000), ..failed }), None, NOW);
     }
     let [(_, _, asked)] = lanes.short()[..] else { panic!("the ledger is to be asked") };
     let rows = (4..6).map(|seq| delivery("a", 1, seq, NOW.plus_millis(seq))).collect();
@@ -166,7 +171,7 @@ fn what_is_made_due_again_before_its_lease_is_back_is_not_forgotten() {
     assert!(lanes.take(NOW).is_some());
     lanes.told(row.clone());
     assert!(lanes.take(NOW).is_none(), "it is in flight");
-    lanes.done(row.seq, None);
+    lanes.done(row.seq, None, None, NOW);
     assert_eq!(lanes.take(NOW).map(|taken| taken.seq), Some(row.seq));
 }
 
@@ -192,7 +197,7 @@ fn nothing_is_taken_twice_or_forgotten() {
                     lanes.add(row);
                 }
                 2 => lanes.open(&tenant.parse().unwrap(), subscription(sub), (number > 0).then(|| {
-                    Origin { https: true, host: number.to_string(), port: 1 }
+                    Route::to(Origin { https: true, host: number.to_string(), port: 1 })
                 })),
                 3 => {
                     if let Some(row) = lanes.take(NOW) {
@@ -205,7 +210,7 @@ fn nothing_is_taken_twice_or_forgotten() {
                 _ => if let Some(row) = flying.pop() {
                     disk.retain(|_, other| other.seq != row.seq);
                     settled.insert(row.seq);
-                    lanes.done(row.seq, None);
+                    lanes.done(row.seq, None, None, NOW);
                 },
             }
         }
@@ -226,10 +231,101 @@ fn nothing_is_taken_twice_or_forgotten() {
             for row in flying.drain(..) {
                 disk.retain(|_, other| other.seq != row.seq);
                 prop_assert!(settled.insert(row.seq), "{row:?} was taken twice");
-                lanes.done(row.seq, None);
+                lanes.done(row.seq, None, None, NOW);
             }
         }
         prop_assert_eq!(settled.len(), usize::try_from(next).unwrap());
         prop_assert_eq!(lanes.in_flight(), 0);
     });
+}
+
+fn open_route(lanes: &mut Lanes, tenant: &str, sub: u128, route: Option<Route>) {
+    lanes.open(&tenant.parse().unwrap(), subscription(sub), route);
+}
+
+fn fails(lanes: &mut Lanes, seq: i64, now: Timestamp) -> Option<Turn> {
+    let again = delivery("a", 1, seq, now.plus_millis(300_000));
+    lanes.done(DeliverySeq(seq), Some(again), Some(Heard::Failing), now).map(|(_, turn)| turn)
+}
+
+#[test]
+fn an_endpoint_that_fails_is_left_alone_and_then_asked_with_one() {
+    let mut lanes = Lanes::new(BOUNDS);
+    for seq in 0..4 {
+        lanes.add(delivery("a", 1, seq, NOW));
+        lanes.add(delivery("a", 2, 10 + seq, NOW));
+    }
+    lanes.add(delivery("a", 3, 20, NOW));
+    open_route(&mut lanes, "a", 1, origin("down"));
+    open_route(&mut lanes, "a", 2, origin("down"));
+    open_route(&mut lanes, "a", 3, origin("up"));
+    assert_eq!(taken(&mut lanes), [0, 10, 20, 1]);
+    assert_eq!(fails(&mut lanes, 0, NOW), None);
+    lanes.done(DeliverySeq(10), None, Some(Heard::Failing), NOW);
+    let until = NOW.plus_millis(1_000);
+    assert_eq!(fails(&mut lanes, 1, NOW), Some(Turn::Opened(until)));
+    assert_eq!(lanes.breakers_open(), 1);
+    // Both subscriptions wait for it, and the other endpoint for nobody.
+    assert!(taken(&mut lanes).is_empty());
+    lanes.done(DeliverySeq(20), None, Some(Heard::Alive), NOW);
+    lanes.add(delivery("a", 3, 21, NOW));
+    assert_eq!(taken(&mut lanes), [21]);
+    assert_eq!(lanes.next_due(), Some(until));
+
+    let probes: Vec<_> = std::iter::from_fn(|| lanes.take(until)).map(|d| d.seq.0).collect();
+    assert_eq!(probes.len(), 1, "one asks: {probes:?}");
+    // What ends for a reason of ours told nothing: another one asks.
+    lanes.done(DeliverySeq(probes[0]), None, None, until);
+    let probes: Vec<_> = std::iter::from_fn(|| lanes.take(until)).map(|d| d.seq.0).collect();
+    assert_eq!(probes.len(), 1, "{probes:?}");
+    let closed = lanes.done(DeliverySeq(probes[0]), None, Some(Heard::Alive), until);
+    assert!(matches!(closed, Some((_, Turn::Closed))));
+    assert_eq!(lanes.breakers_open(), 0);
+    let rest: Vec<_> = std::iter::from_fn(|| lanes.take(until)).map(|d| d.seq.0).collect();
+    assert_eq!(rest.len(), 3, "and then all go, up to the places there are: {rest:?}");
+}
+
+#[test]
+fn a_breaker_that_closes_early_lets_nobody_wait_for_its_time() {
+    let mut lanes = Lanes::new(BOUNDS);
+    for seq in 0..3 {
+        lanes.add(delivery("a", 1, seq, NOW));
+    }
+    open_route(&mut lanes, "a", 1, origin("x"));
+    assert_eq!(taken(&mut lanes), [0, 1, 2]);
+    lanes.add(delivery("a", 1, 3, NOW));
+    lanes.done(DeliverySeq(0), None, Some(Heard::Throttled { retry_after_s: Some(30) }), NOW);
+    assert!(taken(&mut lanes).is_empty());
+    // One that was under way all the while succeeds.
+    lanes.done(DeliverySeq(1), None, Some(Heard::Alive), NOW);
+    assert_eq!(taken(&mut lanes), [3]);
+}
+
+#[test]
+fn a_subscription_takes_no_more_places_and_goes_no_faster_than_it_asks() {
+    let mut lanes = Lanes::new(BOUNDS);
+    for seq in 0..4 {
+        lanes.add(delivery("a", 1, seq, NOW));
+    }
+    let route = Route { in_flight_max: NonZeroU16::new(2), ..origin("x").unwrap() };
+    open_route(&mut lanes, "a", 1, Some(route));
+    assert_eq!(taken(&mut lanes), [0, 1]);
+    lanes.done(DeliverySeq(0), None, Some(Heard::Alive), NOW);
+    assert_eq!(taken(&mut lanes), [2]);
+
+    let mut lanes = Lanes::new(Bounds { window_max: 1_000, ..BOUNDS });
+    for seq in 0..500 {
+        lanes.add(delivery("a", 1, seq, NOW));
+    }
+    let route = Route { per_second: NonZeroU32::new(100), ..origin("x").unwrap() };
+    open_route(&mut lanes, "a", 1, Some(route));
+    let (mut now, mut sent) = (NOW, 0);
+    while now < NOW.plus_millis(2_000) {
+        while let Some(delivery) = lanes.take(now) {
+            lanes.done(delivery.seq, None, Some(Heard::Alive), now);
+            sent += 1;
+        }
+        now = lanes.next_due().map_or(now, |at| at.max(now)).max(now.plus_millis(1));
+    }
+    assert!((200..=204).contains(&sent), "{sent} in two seconds");
 }

@@ -1,0 +1,82 @@
+//! Since when a subscription has had no success: kept over restarts, so that days of failure are days.
+//!
+//! A row is made by the first failed attempt, and goes with the next success and with every change of the subscription:
+//! whoever mends an endpoint or resumes it starts anew.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::Error;
+use crate::domain::id::{SubscriptionId, TenantId};
+use crate::domain::time::Timestamp;
+
+/// Takes in a failed attempt. Gives when the first one was.
+pub(super) fn failed(
+    conn: &Connection,
+    tenant: &TenantId,
+    subscription: SubscriptionId,
+    at: Timestamp,
+) -> Result<Timestamp, Error> {
+    let since: Option<Timestamp> = conn
+        .prepare_cached("SELECT since FROM failing WHERE subscription = ?1")?
+        .query_row([subscription], |row| row.get(0))
+        .optional()?;
+    if let Some(since) = since {
+        return Ok(since);
+    }
+    conn.prepare_cached("INSERT INTO failing (subscription, tenant, since) VALUES (?1, ?2, ?3)")?.execute(params![
+        subscription,
+        tenant,
+        at
+    ])?;
+    Ok(at)
+}
+
+/// Takes in a success, or a change of the subscription.
+pub(super) fn over(conn: &Connection, subscription: SubscriptionId) -> Result<(), Error> {
+    conn.prepare_cached("DELETE FROM failing WHERE subscription = ?1")?.execute([subscription])?;
+    Ok(())
+}
+
+/// Forgets a tenant.
+pub(super) fn forget(conn: &Connection, tenant: &TenantId) -> Result<(), Error> {
+    conn.prepare_cached("DELETE FROM failing WHERE tenant = ?1")?.execute([tenant])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NOW, attempt, block_on, due_one, open, reopen};
+    use crate::domain::delivery::{Settlement, Step};
+
+    #[test]
+    fn failure_is_counted_from_the_first_one_until_a_success() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let due = due_one(&ledger).await;
+            let settle = |number: u32, wait_ms: i64, status: u16| {
+                let at = NOW.plus_millis(wait_ms);
+                let attempt = attempt(number, status);
+                let step = if status == 200 {
+                    Step::Delivered { attempt }
+                } else {
+                    Step::Retry { attempt, due_at: at.plus_millis(1) }
+                };
+                Settlement { delivery: due.seq, at, step }
+            };
+            let since = async |ledger: &super::super::Ledger, settlement| {
+                ledger.settle(settlement).await.unwrap().failing_since
+            };
+            assert_eq!(since(&ledger, settle(1, 10, 500)).await, Some(NOW.plus_millis(10)));
+            assert_eq!(since(&ledger, settle(2, 20, 500)).await, Some(NOW.plus_millis(10)));
+            let ledger = reopen(&folder, ledger).await;
+            assert_eq!(since(&ledger, settle(3, 30, 500)).await, Some(NOW.plus_millis(10)));
+            assert_eq!(since(&ledger, settle(4, 40, 200)).await, None);
+            let rows: i64 = ledger
+                .history_readers()
+                .read(|conn| Ok(conn.query_row("SELECT count(*) FROM failing", [], |row| row.get(0))?))
+                .await
+                .unwrap();
+            assert_eq!(rows, 0);
+        });
+    }
+}

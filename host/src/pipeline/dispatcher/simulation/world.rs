@@ -1,0 +1,272 @@
+//! A host of the simulation: everything from the journal to the wire, driven by hand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::crypto::{MasterKey, sha256};
+use crate::domain::endpoint::Endpoint;
+use crate::domain::event::{Dedupe, NewEvent};
+use crate::domain::id::{EventId, SigningKeyId, SourceName};
+use crate::domain::json::JsonLimits;
+use crate::domain::pacing::{Ordering, Pacing};
+use crate::domain::retry::RetrySchedule;
+use crate::domain::secret::signing_context;
+use crate::domain::set::SetToken;
+use crate::domain::subscription::{Cause, Format, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
+use crate::domain::tenant::Tenant;
+use crate::egress::{self, Egress};
+use crate::ledger::{Expected, Ledger};
+use crate::pipeline::{Parts, fanout, plan::Pinned};
+use crate::sandbox::{self, Sandbox};
+use crate::signing::{self, Signer};
+
+use super::receivers::Receiver;
+use super::*;
+
+/// Which subscription is which.
+pub(super) const ORDERED: usize = 1;
+pub(super) const PACED: usize = 2;
+pub(super) const IMPATIENT: usize = 3;
+pub(super) const NOTICES: usize = 4;
+/// Attempts of one second to [`PACED`].
+pub(super) const PER_SECOND: u32 = 5;
+/// Seconds of failure after which [`IMPATIENT`] is paused.
+pub(super) const DISABLE_AFTER_S: u32 = 3_600;
+
+/// A key and when it signs: from, until.
+pub(super) struct KeyTime {
+    pub(super) secret: String,
+    pub(super) from: Timestamp,
+    pub(super) until: Option<Timestamp>,
+}
+
+pub(super) struct World {
+    folder: tempfile::TempDir,
+    pub(super) clock: Clock,
+    master: Arc<MasterKey>,
+    sandbox: Sandbox,
+    pub(super) ledger: Ledger,
+    dispatcher: Option<(Dispatcher, Handle)>,
+    pinned: Pinned,
+    pub(super) tenant: TenantId,
+    pub(super) subscriptions: Vec<SubscriptionId>,
+    pub(super) receivers: Vec<Receiver>,
+    pub(super) keys: Vec<Vec<KeyTime>>,
+    /// `jti` and subject of what was accepted, in order.
+    pub(super) accepted: Vec<(String, String)>,
+    work: JoinSet<Ended>,
+}
+
+impl World {
+    pub(super) async fn new(random: &mut Random) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(START);
+        let master = Arc::new(MasterKey::generate());
+        let nothing: sandbox::Components = Arc::new(|_| Box::pin(std::future::ready(None)));
+        let mut options = sandbox::Options::new(folder.path().join("compiled"), [7; 32], nothing);
+        (options.instances_max, options.turns_max, options.guest_threads) = (1, 1, 1);
+        let sandbox = Sandbox::new(options).unwrap();
+        let ledger = open(&folder, &clock);
+        let mut world = Self {
+            dispatcher: None,
+            tenant: "acme".parse().unwrap(),
+            subscriptions: Vec::new(),
+            receivers: Vec::new(),
+            keys: Vec::new(),
+            accepted: Vec::new(),
+            pinned: Pinned::default(),
+            work: JoinSet::new(),
+            folder,
+            clock,
+            master,
+            sandbox,
+            ledger,
+        };
+        let tenant = Tenant { id: world.tenant.clone(), display_name: None, quota: None, created_at: START };
+        world.ledger.put_tenant(tenant, Expected::Absent).await.unwrap();
+        for number in 0..=NOTICES {
+            // The one that hears of the others has no trouble of its own.
+            let outages = if number == NOTICES { Vec::new() } else { outages(random) };
+            world.receivers.push(Receiver::start(world.clock.clone(), outages).await);
+            world.subscribe(number).await;
+        }
+        world.start().await;
+        world
+    }
+
+    async fn subscribe(&mut self, number: usize) {
+        let id = SubscriptionId::new(START, number as u128 + 1);
+        let (key, secret) = self.key(id);
+        self.keys.push(vec![KeyTime { secret, from: START, until: None }]);
+        self.subscriptions.push(id);
+        let pacing = match number {
+            ORDERED => Pacing { ordering: Ordering::Subject, ..Pacing::default() },
+            PACED => Pacing { per_second: PER_SECOND.try_into().ok(), ..Pacing::default() },
+            IMPATIENT => Pacing { disable_after_s: Some(DISABLE_AFTER_S), ..Pacing::default() },
+            _ => Pacing::default(),
+        };
+        let subscription = Subscription {
+            id,
+            tenant: self.tenant.clone(),
+            description: None,
+            endpoint: Endpoint::new(&self.receivers[number].url, BTreeMap::new()).unwrap(),
+            headers: BTreeMap::new(),
+            events: vec![Pattern::try_from("*".to_owned()).unwrap()],
+            sources: if number == NOTICES { vec![SourceName::setgate()] } else { vec![] },
+            chain: vec![],
+            format: Format::Set,
+            signing: Signing { scheme: SigningScheme::Standard, keys: vec![key] },
+            retry: RetrySchedule::default(),
+            pacing,
+            paused: None,
+            created_at: START,
+            updated_at: START,
+        };
+        self.ledger.put_subscription(subscription, Expected::Absent).await.unwrap();
+    }
+
+    fn key(&self, subscription: SubscriptionId) -> (SigningKey, String) {
+        let now = self.clock.now();
+        let made = signing::generate(SigningScheme::Standard, signing::Kind::Symmetric).unwrap();
+        let id = SigningKeyId::new(now, crate::crypto::random_u128());
+        let context = signing_context(&self.tenant, &subscription);
+        let sealed = Signer::new(self.master.clone()).seal_key(&context, id, &made.secret);
+        let key = SigningKey { id, secret: sealed, public: None, created_at: now, expires_at: None };
+        (key, made.secret.expose().to_owned())
+    }
+
+    /// Builds the data plane over the ledger as it is.
+    async fn start(&mut self) {
+        let config = config::Config::default();
+        let options = egress::Options {
+            allow: vec!["127.0.0.0/8".parse().unwrap()],
+            allow_http: true,
+            ..egress::Options::default()
+        };
+        let egress = Egress::new(options, self.clock.clone(), vec![]).unwrap();
+        let signer = Arc::new(Signer::new(self.master.clone()));
+        let (ledger, sandbox) = (self.ledger.clone(), self.sandbox.clone());
+        let parts = Parts::new(ledger, sandbox, signer, self.master.clone(), egress, self.clock.clone(), &config);
+        let (mut dispatcher, tell) = Dispatcher::new(Pipeline::new(parts), config.delivery);
+        dispatcher.find_what_is_due().await.unwrap();
+        self.dispatcher = Some((dispatcher, tell));
+        self.pinned = Pinned::default();
+    }
+
+    pub(super) async fn restart(&mut self) {
+        self.dispatcher = None;
+        self.ledger.shutdown().await;
+        self.ledger = open(&self.folder, &self.clock);
+        self.start().await;
+    }
+
+    /// Does all there is to do at this instant.
+    pub(super) async fn settle(&mut self) {
+        let (dispatcher, tell) = self.dispatcher.as_mut().expect("it runs");
+        loop {
+            while fanout::one_batch(&dispatcher.pipeline, tell, &mut self.pinned).await.unwrap() > 0 {}
+            dispatcher.open_lanes();
+            while let Ok(deliveries) = dispatcher.told.try_recv() {
+                dispatcher.take_in(deliveries);
+            }
+            dispatcher.ask(&mut self.work);
+            dispatcher.start(&mut self.work);
+            let Some(ended) = self.work.join_next().await else { break };
+            dispatcher.end(ended);
+        }
+    }
+
+    /// Goes from instant to instant at which something is due, up to `end`.
+    pub(super) async fn until(&mut self, end: Timestamp) {
+        loop {
+            self.settle().await;
+            let (dispatcher, _) = self.dispatcher.as_ref().expect("it runs");
+            // What is due and cannot go yet waits for a time that the lanes know.
+            let next = dispatcher.lanes.next_due().filter(|at| *at < end);
+            match next {
+                Some(at) => self.clock.set(at.max(self.clock.now().plus_millis(1))),
+                None => break,
+            }
+        }
+        self.clock.set(end);
+    }
+
+    pub(super) async fn events(&mut self, random: &mut Random, count: u64) {
+        for _ in 0..count {
+            let now = self.clock.now();
+            let jti = format!("event-{}", self.accepted.len());
+            let subject = format!("user-{}", random.below(4));
+            let claims = serde_json::json!({
+                "iss": "https://idp.example",
+                "jti": jti,
+                "iat": now.as_seconds(),
+                "events": { "https://schemas.openid.net/secevent/caep/event-type/session-revoked": {} },
+            });
+            let set = SetToken::parse(claims.to_string(), JsonLimits { depth_max: 9, bytes_max: 9_999 }).unwrap();
+            let key = sha256(jti.as_bytes());
+            let event = NewEvent {
+                id: EventId::new(now, crate::crypto::random_u128()),
+                tenant: self.tenant.clone(),
+                source: "idp".parse().unwrap(),
+                original: set.text.clone().into_bytes().into(),
+                set,
+                subject: Some(subject.clone()),
+                content_type: "application/json".into(),
+                accepted_at: now,
+                dedupe: Dedupe { key, body: key, window_ms: None },
+            };
+            self.ledger.append(event).await.unwrap();
+            self.accepted.push((jti, subject));
+        }
+    }
+
+    async fn change(&self, number: usize, change: impl FnOnce(&mut Subscription)) {
+        let snapshot = self.ledger.snapshot();
+        let stored = &snapshot.tenant(&self.tenant).unwrap().subscriptions[&self.subscriptions[number]];
+        let mut subscription = stored.value.clone();
+        change(&mut subscription);
+        self.ledger.put_subscription(subscription, Expected::Version(stored.version)).await.unwrap();
+    }
+
+    pub(super) async fn rotate(&mut self, number: usize) {
+        let now = self.clock.now();
+        let ends = now.plus_millis(2 * HOUR);
+        let (key, secret) = self.key(self.subscriptions[number]);
+        for known in &mut self.keys[number] {
+            known.until = Some(known.until.map_or(ends, |at| at.min(ends)));
+        }
+        self.keys[number].push(KeyTime { secret, from: now, until: None });
+        self.change(number, |subscription| {
+            for old in &mut subscription.signing.keys {
+                old.expires_at = Some(old.expires_at.map_or(ends, |at| at.min(ends)));
+            }
+            subscription.signing.keys.insert(0, key);
+            subscription.signing.keys.retain(|key| key.expires_at.is_none_or(|at| at > now));
+        })
+        .await;
+    }
+
+    pub(super) async fn pause(&self, number: usize, paused: bool) {
+        let since = self.clock.now();
+        let pause = paused.then(|| Pause { cause: Cause::Request, reason: "by the script".into(), since });
+        self.change(number, |subscription| subscription.paused = pause).await;
+    }
+
+    pub(super) async fn resume_all(&self) {
+        for number in 0..self.subscriptions.len() {
+            self.pause(number, false).await;
+        }
+    }
+
+    pub(super) async fn retain(&self) {
+        self.ledger.retain(self.clock.now()).await.unwrap();
+    }
+}
+
+fn open(folder: &tempfile::TempDir, clock: &Clock) -> Ledger {
+    // Longer than the simulation, so that its history is there to be checked.
+    let retention_ms = 365 * 24 * HOUR;
+    let options = ledger::Options { retention_ms, ..ledger::Options::new(folder.path().join("ledger")) };
+    Ledger::open(options, clock.clone()).unwrap()
+}

@@ -1,0 +1,217 @@
+//! How fast, in which order and for how long deliveries go to a receiver, and that one receiver's trouble stays its own.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use setgate_tests::{Host, Receiver, Reply, Seed, event, until};
+
+#[tokio::test]
+async fn nobody_waits_behind_a_dead_endpoint() {
+    // Fewer places than the dead endpoint has deliveries: they would be taken, were it not left alone.
+    let host = Host::with().config("[delivery]\nin_flight_max = 12\nin_flight_per_tenant_max = 12\n").start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let dead = Receiver::start().await;
+    dead.otherwise(Reply::hang());
+    let stuck = acme.subscribe(&dead).with("pacing", json!({"in_flight_max": 4})).create().await;
+    let mut others = Vec::new();
+    for _ in 0..9 {
+        let receiver = Receiver::start().await;
+        let subscription = acme.subscribe(&receiver).create().await;
+        others.push((receiver, subscription));
+    }
+    let mut accepted = Vec::new();
+    for n in 0..40 {
+        accepted.push(source.accept(event::set(&format!("e{n}"))).await);
+    }
+    for (receiver, _) in &others {
+        receiver.received(40).await;
+    }
+    // And all that while nobody had an answer of the dead one.
+    let waiting = acme.deliveries(&format!("subscription={}&state=due", stuck.id)).await;
+    assert_eq!(waiting.len(), 40, "the dead endpoint's own wait");
+    assert!(dead.count() <= 4, "it is asked at its own places only: {}", dead.count());
+    dead.release();
+}
+
+#[tokio::test]
+async fn an_endpoint_that_fails_is_left_alone_until_one_delivery_gets_through() {
+    let host = Host::with()
+        .config("[delivery]\nbreaker_failures_max = 3\nbreaker_open_ms = 500\nbreaker_open_ms_max = 1000\nin_flight_per_endpoint_max = 1\n")
+        .start()
+        .await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    receiver.otherwise(Reply::status(500));
+    let subscription = acme.subscribe(&receiver).retry(&[1; 30]).create().await;
+    let mut ids = Vec::new();
+    for n in 0..30 {
+        ids.push(subscription.delivery_of(&source.accept(event::set(&format!("e{n}"))).await));
+    }
+    until("the breaker opens", async || (host.metric("setgate_breakers_open", &[]).await > 0.0).then_some(())).await;
+    // Three failures opened it. From then on one asks, then another: most have not been tried at all.
+    receiver.received(6).await;
+    let untried = acme.deliveries("state=due&limit=200").await.iter().filter(|one| one["attempts"] == 0).count();
+    assert!(untried >= 20, "{untried} of 30 wait without an attempt");
+    receiver.otherwise(Reply::status(204));
+    for id in &ids {
+        let delivered = acme.delivery_in("delivered", id).await;
+        assert!(delivered["attempts"].as_u64() <= Some(12), "no attempts are wasted on an outage: {delivered}");
+    }
+    until("the breaker closes", async || (host.metric("setgate_breakers_open", &[]).await < 1.0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_asks_for_time_gets_it_for_all_its_deliveries() {
+    let host = Host::with().config("[delivery]\nin_flight_per_endpoint_max = 1\n").start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    receiver.answer([Reply::status(429).header("retry-after", "3")]);
+    acme.subscribe(&receiver).create().await;
+    source.accept(event::set("one")).await;
+    let first = receiver.received(1).await.remove(0).at;
+    source.accept(event::set("two")).await;
+    let second = receiver.received(2).await.remove(1).at;
+    let waited = second.duration_since(first);
+    assert!(waited >= Duration::from_secs(3), "another event waits as well: {waited:?}");
+}
+
+#[tokio::test]
+async fn a_subscription_gets_no_more_than_its_rate() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    acme.subscribe(&receiver).with("pacing", json!({"per_second": 20})).create().await;
+    let begin = Instant::now();
+    for n in 0..41 {
+        source.accept(event::set(&format!("e{n}"))).await;
+    }
+    receiver.received(41).await;
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_millis(1_900), "41 deliveries at 20 a second take two seconds: {took:?}");
+}
+
+#[tokio::test]
+async fn events_about_one_subject_never_overtake_each_other() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    // The very first attempt of all fails: whatever is about that subject has to wait for its retry.
+    receiver.answer([Reply::status(500)]);
+    let subscription =
+        acme.subscribe(&receiver).retry(&[2, 2]).with("pacing", json!({"ordering": "subject"})).create().await;
+    let first = source.accept(event::about("lock-1", "ada")).await;
+    receiver.received(1).await;
+    let mut sent = vec!["lock-1".to_owned()];
+    for n in 1..6 {
+        for what in ["unlock", "lock"] {
+            let jti = format!("{what}-{n}b");
+            source.accept(event::about(&jti, "ada")).await;
+            sent.push(jti);
+        }
+        source.accept(event::about(&format!("other-{n}"), "bob")).await;
+    }
+    acme.delivery_in("delivered", &subscription.delivery_of(&first)).await;
+    let received = receiver.received(1 + 1 + 10 + 5).await;
+    let arrived: Vec<String> =
+        received[1..].iter().map(|one| one.json()["jti"].as_str().unwrap_or_default().to_owned()).collect();
+    let ada: Vec<&String> = arrived.iter().filter(|jti| jti.contains("lock")).collect();
+    assert_eq!(ada, sent.iter().collect::<Vec<_>>(), "in the order in which they were accepted");
+    // The others did not wait for her.
+    let place = |jti: &str| arrived.iter().position(|one| one == jti);
+    assert!(place("other-1") < place("lock-1"), "another subject goes on meanwhile: {arrived:?}");
+}
+
+#[tokio::test]
+async fn what_is_held_keeps_back_its_subject_until_a_person_decides() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    acme.filter("drop-by-type").await;
+    // A config that the filter cannot read faults, and a fault holds.
+    let broken = json!([{"filter": "drop-by-type", "config": {"drop": 5}}]);
+    let ordered = json!({"ordering": "subject"});
+    let subscription = acme.subscribe(&receiver).chain(broken).with("pacing", ordered.clone()).create().await;
+    let first = source.accept(event::about("lock", "ada")).await;
+    let held = subscription.delivery_of(&first);
+    acme.delivery_in("held", &held).await;
+    // Mended, and the later one would go through.
+    let mended = json!({
+        "endpoint": {"url": receiver.url()},
+        "chain": [{"filter": "drop-by-type", "config": {"drop": []}}],
+        "pacing": ordered,
+    });
+    acme.client.put(&subscription.path(""), &mended).await.expect(200);
+    let second = subscription.delivery_of(&source.accept(event::about("unlock", "ada")).await);
+    let other = source.accept(event::about("other", "bob")).await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&other)).await;
+    assert_eq!(acme.delivery(&second).await["state"], "due", "the unlock waits for the lock");
+    acme.redrive(&held, "again").await.expect(200);
+    acme.delivery_in("delivered", &second).await;
+    let arrived: Vec<Value> = receiver.received(3).await.iter().map(|one| one.json()["jti"].clone()).collect();
+    assert_eq!(arrived, [json!("other"), json!("lock"), json!("unlock")]);
+}
+
+#[tokio::test]
+async fn a_subscription_that_only_fails_is_paused_and_its_tenant_is_told() {
+    let mut host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let ears = Receiver::start().await;
+    let notices = acme.subscribe(&ears).with("sources", json!(["setgate"])).create().await;
+    let address = Receiver::nowhere().await;
+    let failing = acme
+        .subscribe_url(&format!("http://{address}/in?token=hush"))
+        .retry(&[1; 30])
+        .with("pacing", json!({"disable_after_s": 4}))
+        .create()
+        .await;
+    let id = failing.delivery_of(&source.accept(event::set("one")).await);
+    until("it is tried", async || (acme.delivery(&id).await["attempts"].as_u64() >= Some(1)).then_some(())).await;
+    // Since when it fails is not forgotten over a restart.
+    host.restart().await;
+    let paused = until("it is paused", async || {
+        let shown = failing.show().await;
+        shown["paused"].is_object().then_some(shown)
+    })
+    .await;
+    assert_eq!(paused["paused"]["cause"], "failing");
+    let told = ears.received(1).await.remove(0);
+    assert_eq!(notices.verify(&told), Ok(()), "a notice is signed like any event");
+    let body = &told.json()["events"]["https://schemas.setgate.dev/events/operations/event-type/subscription-disabled"];
+    assert_eq!(body["subscription"], failing.id.as_str());
+    assert!(!told.text().contains("hush"), "what stands in the URL is the receiver's: {}", told.text());
+    // Kept, and sent when a person has mended it.
+    assert_eq!(acme.delivery(&id).await["state"], "due");
+    let later = failing.delivery_of(&source.accept(event::set("two")).await);
+    let receiver = Receiver::start_at(address).await;
+    failing.resume().await;
+    for id in [&id, &later] {
+        acme.delivery_in("delivered", id).await;
+    }
+    receiver.received(2).await;
+    assert_eq!(ears.count(), 1, "told once");
+}
+
+#[tokio::test]
+async fn what_is_asked_of_the_pace_has_bounds() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    for (pacing, word) in [
+        (json!({"per_second": 0}), "invalid_body"),
+        (json!({"per_second": 100_001}), "invalid_field"),
+        (json!({"in_flight_max": 0}), "invalid_body"),
+        (json!({"response_ms_max": 60_001}), "invalid_field"),
+        (json!({"ordering": "sometimes"}), "invalid_body"),
+        (json!({"speed": 1}), "invalid_body"),
+    ] {
+        let answer = acme.subscribe_url("http://127.0.0.1:9/").with("pacing", pacing.clone()).ask().await;
+        let status = if word == "invalid_body" { 400 } else { 422 };
+        assert_eq!(answer.not_the_problem(status, word), None, "{pacing}");
+    }
+}
