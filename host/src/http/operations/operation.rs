@@ -157,12 +157,7 @@ impl Operation {
         self
     }
 
-    fn answer(
-        mut self,
-        status: u16,
-        description: &'static str,
-        content: Option<Content>,
-    ) -> Self {
+    fn answer(mut self, status: u16, description: &'static str, content: Option<Content>) -> Self {
         self.answers.push(Answer { status, description, content, tagged: false });
         self
     }
