@@ -81,6 +81,11 @@ impl Client {
         Self { key: None, ..self.clone() }
     }
 
+    /// Its key.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
     /// One exchange, whatever its status; an error in words where there was no answer.
     pub async fn try_send(
         &self,

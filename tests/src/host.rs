@@ -234,6 +234,11 @@ impl Host {
         &self.client
     }
 
+    /// The operator's key.
+    pub fn key(&self) -> &str {
+        self.client.key().expect("the operator's client has a key")
+    }
+
     /// A client without a key, as senders are.
     pub fn stranger(&self) -> Client {
         self.client.without_key()

@@ -25,8 +25,10 @@ pub mod certificate;
 pub mod client;
 pub mod crash;
 pub mod event;
+pub mod everything;
 pub mod host;
 pub mod hostile;
+pub mod openapi;
 pub mod place;
 pub mod proxy;
 pub mod receiver;
@@ -40,6 +42,7 @@ pub mod wait;
 
 pub use certificate::Authority;
 pub use client::{Answer, Client};
+pub use everything::Everything;
 pub use host::Host;
 pub use proxy::Proxy;
 pub use receiver::{Received, Receiver, Reply};

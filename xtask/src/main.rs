@@ -8,6 +8,7 @@ mod fuzz;
 mod guests;
 mod host;
 mod hostile;
+mod openapi;
 mod run;
 mod test;
 mod toolchain;
@@ -30,6 +31,7 @@ const COMMANDS: &[Command] = &[
         "kill the host again and again under load: nothing accepted may be lost; --help says more",
         crash::command,
     ),
+    ("openapi", "call every operation of a live host as its description says; --help says more", openapi::command),
     ("guests", "build the example filters into target/filters; --help says more", guests::command),
 ];
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::host::{self, With};
 use crate::run::{cargo, line, run, which};
-use crate::{demo, guests};
+use crate::{demo, guests, openapi};
 
 const HELP: &str = "\
 cargo xtask test [--quick]
@@ -59,6 +59,7 @@ fn all(steps: &mut Steps, quick: bool) -> Result<()> {
     steps.cargo("documentation tests", &["test", "--workspace", "--doc"])?;
     // The layering test and the README's own commands are among them.
     steps.cargo("end-to-end tests", &["test", "--workspace", "--test", "it"])?;
+    steps.step("description of the API", "cargo xtask openapi", || openapi::command(&[]))?;
     if quick {
         return Ok(());
     }

@@ -1,5 +1,6 @@
 //! Deliveries: their history, and what a person may do with those at rest.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Control, DeliveryQuery, Error, Page, place};
@@ -13,7 +14,7 @@ use crate::ledger::{self, Redriven};
 pub const PAGE_MAX: usize = 200;
 
 /// One delivery with its attempts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct DeliveryView {
     /// The record.
     #[serde(flatten)]
@@ -23,7 +24,7 @@ pub struct DeliveryView {
 }
 
 /// What is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RedriveInput {
     /// What to do; `again` where absent.

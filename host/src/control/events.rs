@@ -1,5 +1,6 @@
 //! Events as they were accepted.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -11,7 +12,7 @@ use crate::domain::time::Timestamp;
 use crate::ledger;
 
 /// An event with its SET.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `Event`")]
 pub struct EventView {
     pub id: EventId,
@@ -21,6 +22,7 @@ pub struct EventView {
     pub subject: Option<String>,
     pub accepted_at: Timestamp,
     /// As normalized, before filters.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub set: Box<RawValue>,
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Control, Error, any_or, over_expected, retried, room};
@@ -18,7 +19,7 @@ use crate::sandbox::Compiled;
 pub const VERSIONS_MAX: usize = 100;
 
 /// A filter as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `Filter`")]
 pub struct FilterView {
     /// The version of the document, for `If-Match`.
@@ -40,8 +41,9 @@ pub struct FilterView {
 }
 
 /// A version as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `FilterVersion`")]
+#[schemars(rename = "FilterVersionView")]
 pub struct VersionView {
     pub digest: Digest,
     pub size_bytes: u64,

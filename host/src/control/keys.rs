@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error, Expected, over, room, short};
+use super::{Control, Error, Expected, TEXT_CHARS_MAX, over, room, short};
 use crate::crypto;
 use crate::domain::id::{Digest, KeyId, TenantId};
 use crate::domain::tenant::{ApiKey, Scope};
@@ -29,10 +30,11 @@ const WITH_ENDED: u64 = 2;
 pub const OPERATOR_KEYS_MAX: usize = 200;
 
 /// What is asked for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewKey {
     /// What people call it.
+    #[schemars(length(max = TEXT_CHARS_MAX))]
     pub label: Option<String>,
     /// What it may do. Where absent: what the key that makes it may do itself; made by the operator, `read` and
     /// `write`, and for a key of the operator's `operator`.
@@ -42,7 +44,7 @@ pub struct NewKey {
 }
 
 /// What is asked for when a key is rotated.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RotateKey {
     /// Hours that the old key goes on beside the new one; 24 where absent, 0: it ends at once.
@@ -50,7 +52,7 @@ pub struct RotateKey {
 }
 
 /// What is to be changed of a key.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyChange {
     /// What people call it; null: nothing.
@@ -59,7 +61,7 @@ pub struct KeyChange {
 }
 
 /// A key as it is shown: without its secret.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `ApiKey`")]
 pub struct KeyView {
     pub id: KeyId,
@@ -70,7 +72,7 @@ pub struct KeyView {
 }
 
 /// A key just made: the one time that it is shown whole.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct KeyOnce {
     /// The whole key.
     pub key: String,

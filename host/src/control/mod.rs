@@ -22,6 +22,7 @@ pub mod tenants;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::clock::Clock;
@@ -239,7 +240,7 @@ fn room(count: usize, max: u64, name: &str) -> Result<(), Error> {
 }
 
 /// Characters of a free text at the most.
-const TEXT_CHARS_MAX: usize = 1_000;
+pub const TEXT_CHARS_MAX: usize = 1_000;
 
 fn short<'a>(field: &'static str, texts: impl IntoIterator<Item = &'a String>) -> Result<(), Error> {
     if texts.into_iter().any(|text| text.chars().count() > TEXT_CHARS_MAX) {
@@ -249,7 +250,8 @@ fn short<'a>(field: &'static str, texts: impl IntoIterator<Item = &'a String>) -
 }
 
 /// Some entries of a list, newest first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "{T}Page")]
 pub struct Page<T> {
     /// The entries; fewer than asked for, or none, does not mean that there are no more.
     pub items: Vec<T>,

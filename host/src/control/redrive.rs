@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Control, DeliveryQuery, Error, place};
@@ -16,7 +17,7 @@ pub const IDS_MAX: usize = 1_000;
 pub const LIMIT_DEFAULT: usize = 1_000;
 
 /// What is asked for: `filter` or `ids`, one of them.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RedriveManyInput {
     /// What to do; `again` where absent.
@@ -38,7 +39,7 @@ pub struct RedriveManyInput {
 }
 
 /// Which deliveries at rest; an absent field asks for nothing.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestFilter {
     /// In this state.
@@ -67,7 +68,7 @@ pub struct RestFilter {
 }
 
 /// The states in which a delivery waits for a person.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "as in `State`")]
 pub enum RestState {
@@ -76,7 +77,7 @@ pub enum RestState {
 }
 
 /// What came of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RedriveCounts {
     /// Deliveries that were named or found.
     pub matched: u64,

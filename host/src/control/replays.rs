@@ -1,5 +1,6 @@
 //! Replays: past events made into new runs for one subscription. The data plane carries them out.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::subscriptions::PATTERNS_MAX;
@@ -14,7 +15,7 @@ use crate::domain::time::Timestamp;
 pub const PER_SECOND_DEFAULT: u32 = 10;
 
 /// What is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayInput {
     /// The subscription that gets the events, as far as it wants them as it is then.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Control, Error};
@@ -21,7 +22,7 @@ use crate::ledger::{self, Content};
 pub const AGAIN_WALL_MS_MIN: u64 = 10_000;
 
 /// What came of running a delivery's chain again.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Reproduced {
     /// Which delivery.
     pub delivery: DeliveryId,

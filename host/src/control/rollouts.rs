@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use metrics::counter;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::filters::{check_needs, not_found, resume, set_active};
@@ -39,7 +40,7 @@ pub struct OnTrial {
 }
 
 /// How a rollout is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutInput {
     /// The candidate.
@@ -47,15 +48,17 @@ pub struct RolloutInput {
     /// `shadow` or `canary`.
     pub mode: ModeInput,
     /// The share of subjects, for a canary.
+    #[schemars(range(min = 0, max = 100))]
     pub percent: Option<f64>,
     /// Share of the candidate's calls that may fault, for a canary; 5 where absent.
+    #[schemars(range(min = 0, max = 100))]
     pub faults_percent_max: Option<f64>,
     /// Calls before that share counts, for a canary; 20 where absent.
     pub calls_min: Option<u64>,
 }
 
 /// The modes there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "as in `Mode`")]
 pub enum ModeInput {
@@ -64,7 +67,7 @@ pub enum ModeInput {
 }
 
 /// A filter's rollout as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct RolloutView {
     /// The version of the filter's document, for `If-Match`.
     #[serde(skip)]
@@ -82,12 +85,13 @@ pub struct RolloutView {
 }
 
 /// What is to be tried over stored events.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BacktestInput {
     /// The version that would take the active one's place.
     pub digest: Digest,
     /// Events of each subscription, newest first; 100 where absent, 1,000 at the most.
+    #[schemars(range(min = 1, max = EVENTS_MAX))]
     pub events: Option<usize>,
     /// Only this subscription; else each one that binds the filter.
     pub subscription: Option<SubscriptionId>,

@@ -1,8 +1,9 @@
 //! Sources: where a tenant's events come from.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error, any_or, over_expected, retried, room, short};
+use super::{Control, Error, TEXT_CHARS_MAX, any_or, over_expected, retried, room, short};
 use crate::crypto;
 use crate::domain::id::{Digest, SourceName, TenantId};
 use crate::domain::secret::{Secret, source_context};
@@ -19,26 +20,30 @@ const TEXTS_MAX: usize = 100;
 const SECRET_BYTES_MIN: usize = 8;
 
 /// What is asked for: the whole source, also when it is replaced.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceInput {
     /// How its bodies look.
     pub form: Form,
     /// Ways it may prove itself; one has to hold.
+    #[schemars(length(min = 1, max = PROOFS_MAX))]
     pub proofs: Vec<ProofInput>,
     /// `iss` for forms that carry none.
     #[serde(default)]
+    #[schemars(length(max = TEXT_CHARS_MAX))]
     pub issuer: Option<String>,
     /// Issuers taken from forms that carry one; empty: any.
     #[serde(default)]
+    #[schemars(length(max = TEXTS_MAX), inner(length(max = TEXT_CHARS_MAX)))]
     pub issuers_allowed: Vec<String>,
     /// Topics whose WebSub verification is answered.
     #[serde(default)]
+    #[schemars(length(max = TEXTS_MAX), inner(length(max = TEXT_CHARS_MAX)))]
     pub websub_topics: Vec<String>,
 }
 
 /// A proof with its secrets in the clear, as it is sent in.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ProofInput {
     /// See [`Proof::Hmac`].
@@ -46,11 +51,13 @@ pub enum ProofInput {
         /// Which header.
         header: MacHeader,
         /// The shared secrets.
+        #[schemars(length(min = 1, max = PROOFS_MAX), inner(length(min = SECRET_BYTES_MIN)))]
         secrets: Vec<Secret>,
     },
     /// See [`Proof::Bearer`].
     Bearer {
         /// The tokens.
+        #[schemars(length(min = 1, max = PROOFS_MAX), inner(length(min = SECRET_BYTES_MIN)))]
         tokens: Vec<Secret>,
     },
     /// See [`Proof::Key`].
@@ -60,7 +67,7 @@ pub enum ProofInput {
 }
 
 /// A source as it is shown: without its secrets.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `Source`")]
 pub struct SourceView {
     /// The version, for `If-Match`.
@@ -78,7 +85,7 @@ pub struct SourceView {
 }
 
 /// A proof without its secrets.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "as in `Proof`")]
 pub enum ProofView {

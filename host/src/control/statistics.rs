@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Control, Error};
@@ -11,7 +12,7 @@ use crate::domain::statistics::{Durations, Window};
 use crate::domain::time::Timestamp;
 
 /// What is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StatisticsQuery {
     /// How far to look back: `1h`, `24h` or `7d`; `24h` where absent.
@@ -20,7 +21,7 @@ pub struct StatisticsQuery {
 }
 
 /// What the deliveries came to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct StatisticsView {
     /// The subscription; none: all of the tenant's, those that were removed too.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,7 +44,7 @@ pub struct StatisticsView {
 }
 
 /// Attempts in numbers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct AttemptsView {
     /// All of them.
     pub count: u64,
@@ -58,7 +59,7 @@ pub struct AttemptsView {
 }
 
 /// Deliveries by the state in which they came to rest.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `State`")]
 pub struct DeliveriesView {
     pub delivered: u64,
@@ -68,7 +69,7 @@ pub struct DeliveriesView {
 }
 
 /// What half, 9 of 10 and 99 of 100 do not exceed, in milliseconds; at most 1/16 off.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "their names say which share")]
 pub struct Percentiles {
     pub p50: f64,
@@ -77,7 +78,7 @@ pub struct Percentiles {
 }
 
 /// Deliveries that wait, as of now.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct NowView {
     /// For their time, or for their turn.
     pub due: u64,

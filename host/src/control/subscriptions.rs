@@ -230,6 +230,7 @@ impl Control {
     ) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
+        short("reason", &pause)?;
         if pause.is_none() {
             self.check_verified(&view, &stored.value)?;
         }

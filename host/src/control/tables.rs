@@ -1,6 +1,7 @@
 //! Look-up tables of a tenant: uploaded whole as JSON lines or CSV, kept in versions, swapped at once.
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Control, Error, any_or, over_expected, retried, room};
@@ -15,7 +16,7 @@ use crate::ledger::TenantView;
 pub const TABLE_VERSIONS_MAX: usize = 20;
 
 /// A table as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `Table`")]
 pub struct TableView {
     /// The version of the document, for `If-Match`.
@@ -32,7 +33,7 @@ pub struct TableView {
 }
 
 /// A version as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `TableVersion`")]
 pub struct TableVersionView {
     #[serde(flatten)]

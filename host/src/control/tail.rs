@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -19,7 +20,7 @@ pub const PAGE_MAX: usize = 100;
 const GATHER_MS: u64 = 50;
 
 /// What is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TailQuery {
     /// Of this subscription.
@@ -34,7 +35,7 @@ pub struct TailQuery {
 }
 
 /// What became of a delivery.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct SettlementView {
     /// The delivery.
     pub delivery: DeliveryId,

@@ -1,20 +1,22 @@
 //! Tenants: the operator makes, changes and removes them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error, Expected, any_or, changed, over_expected, retried, short};
+use super::{Control, Error, Expected, TEXT_CHARS_MAX, any_or, changed, over_expected, retried, short};
 use crate::domain::id::TenantId;
 use crate::domain::tenant::{Quota, Tenant};
 use crate::ledger::Versioned;
 
 /// What is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewTenant {
     /// Its name.
     pub id: TenantId,
     /// What people call it.
     #[serde(default)]
+    #[schemars(length(max = TEXT_CHARS_MAX))]
     pub display_name: Option<String>,
     /// Where it differs from the host's quota.
     #[serde(default)]
@@ -22,7 +24,7 @@ pub struct NewTenant {
 }
 
 /// What is to be changed of a tenant; what is absent stays.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantChange {
     /// What people call it; null: nothing.
@@ -34,7 +36,7 @@ pub struct TenantChange {
 }
 
 /// A tenant with its version.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct TenantShown {
     /// The version, for `If-Match`.
     #[serde(skip)]

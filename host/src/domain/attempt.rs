@@ -1,5 +1,6 @@
 //! Attempts: one exchange with a receiver each.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::id::{Digest, SigningKeyId};
@@ -9,7 +10,7 @@ use super::time::Timestamp;
 pub const REDACTED: &str = "***";
 
 /// One exchange with a receiver, as recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attempt {
     /// 1 for the first.
     pub number: u32,
@@ -32,7 +33,7 @@ pub struct Attempt {
 }
 
 /// The request of an attempt, as far as it is kept. The body itself can be made again from the delivery.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sent {
     /// Where to: the endpoint's URL as it was then, without its query, in which receivers' tokens stand.
     pub url: String,
@@ -46,7 +47,7 @@ pub struct Sent {
 }
 
 /// The connection of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Connection {
     /// What was spoken on it.
     pub http: HttpVersion,
@@ -59,7 +60,7 @@ pub struct Connection {
 }
 
 /// A version of HTTP, by the name it has in ALPN (RFC 7301) where it is in use today.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum HttpVersion {
     /// HTTP/1.0 or HTTP/1.1.
     #[serde(rename = "http/1.1")]
@@ -70,7 +71,7 @@ pub enum HttpVersion {
 }
 
 /// What came of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Outcome {
     /// The receiver answered; 2xx is success, all else is not.
@@ -106,7 +107,7 @@ impl Outcome {
 }
 
 /// What a receiver may ask for in the header `webhook-delivery` of its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReceiverWish {
     /// Nothing more is to be sent here.
@@ -126,7 +127,7 @@ impl ReceiverWish {
 }
 
 /// Why there was no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorClass {
     /// The name did not resolve.

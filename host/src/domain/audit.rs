@@ -1,6 +1,7 @@
 //! The audit log of the control plane: who changed what, when, from where. Names of changed fields stand in it, never
 //! their values, so that no secret can.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::id::{self, Digest, KeyId, TenantId};
@@ -10,8 +11,9 @@ use super::time::Timestamp;
 pub const NOTE_CHARS_MAX: usize = 500;
 
 /// Who changed something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
 pub enum By {
     /// The host by itself: a pause after 410, a suspension, the end of a canary.
     Host,
@@ -81,7 +83,7 @@ impl Deed {
 }
 
 /// What was changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Object {
     /// `tenant`, `source`, `filter`, `subscription`, `table`, `key` or `delivery`.
     pub kind: String,
@@ -90,7 +92,7 @@ pub struct Object {
 }
 
 /// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It was done.
@@ -101,7 +103,7 @@ pub enum Outcome {
 }
 
 /// One change, as it stands in the log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Entry {
     /// When.
     pub at: Timestamp,
@@ -153,7 +155,7 @@ impl Entry {
 }
 
 /// An entry with its place in the log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Record {
     /// Its place: one more than the entry before, over all tenants.
     pub seq: i64,

@@ -1,5 +1,6 @@
 //! Backtests: what would have become of stored events with another version of a filter.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::id::{Digest, FilterName, SourceName, SubscriptionId, TenantId};
@@ -30,7 +31,8 @@ pub struct Ask {
 }
 
 /// What a backtest found. Each event counts once for each subscription that wants it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "BacktestReport")]
 pub struct Report {
     /// The filter.
     pub filter: FilterName,
@@ -53,7 +55,8 @@ pub struct Report {
 }
 
 /// What the calls of one version came to.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "BacktestCalls")]
 pub struct Calls {
     /// The version.
     pub digest: Digest,
@@ -68,7 +71,7 @@ pub struct Calls {
 }
 
 /// Numbers in short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 pub struct Spread {
     /// All together.
     pub sum: u64,

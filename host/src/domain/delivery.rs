@@ -1,5 +1,6 @@
 //! Deliveries: one event on its way to one subscription.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Attempt;
@@ -14,8 +15,9 @@ pub struct DeliverySeq(pub i64);
 
 /// Where a delivery stands. `filtering` and `sending` are phases of a lease, which lives in memory: on disk such a
 /// delivery is due, so that a crash voids the lease and nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "DeliveryState")]
 pub enum State {
     /// Waiting for its time.
     Due,
@@ -152,8 +154,9 @@ pub enum Step {
 }
 
 /// What a person may do with a delivery that is at rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "RedriveAction")]
 pub enum Redrive {
     /// Send the kept bytes again under the same id (dead); where there are none yet, run the chain as it is now (held).
     Again,
@@ -164,7 +167,7 @@ pub enum Redrive {
 }
 
 /// A delivery as its history shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct DeliveryRecord {
     /// Its row.
     #[serde(skip)]

@@ -1,6 +1,7 @@
 //! Events: what a source sent and was accepted, once in the source's bytes and once as a SET.
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::id::{EventId, SourceName, TenantId};
@@ -70,7 +71,7 @@ pub struct Event {
 }
 
 /// An event as its history shows it: without its bytes.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct EventRecord {
     /// Its place in the journal.
     #[serde(skip)]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -13,7 +14,7 @@ use super::time::Timestamp;
 use super::verdict::FaultPolicy;
 
 /// A capability given to a filter: one WIT interface each. `log` needs no grant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Grant {
     /// `setgate:filter/config`: the binding's own settings and secrets.
@@ -126,7 +127,7 @@ pub struct FilterVersion {
 }
 
 /// Why and since when a version is not called.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Suspension {
     /// Since when.
     pub since: Timestamp,
@@ -232,7 +233,7 @@ impl Table {
 }
 
 /// One upload of a table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TableVersion {
     /// SHA-256 of the rows as they are kept: JSON lines.
     pub digest: Digest,
@@ -247,7 +248,7 @@ pub struct TableVersion {
 }
 
 /// What a table is uploaded as. It is kept as JSON lines in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TableFormat {
     /// Lines of `{"key": "...", "value": ...}`.

@@ -1,12 +1,13 @@
 //! The limits of one call of a filter that can decide what comes of it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::tenant::Quota;
 
 /// What one call may use: the part of a [`Quota`] that a delivery keeps as it was when it was created, since a call that
 /// meets a limit ends differently from one that does not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CallLimits {
     /// See [`Quota::fuel_per_call`].
     pub fuel_per_call: u64,

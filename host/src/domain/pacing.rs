@@ -2,6 +2,7 @@
 
 use std::num::{NonZeroU16, NonZeroU32};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Deliveries of one second that a rate can allow at the most.
@@ -10,8 +11,9 @@ pub const PER_SECOND_MAX: u32 = 100_000;
 pub const RESPONSE_MS_MAX: u32 = 60_000;
 
 /// In which order the deliveries of a subscription arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "DeliveryOrdering")]
 pub enum Ordering {
     /// As they come: one that fails keeps no other one waiting.
     #[default]
@@ -23,16 +25,18 @@ pub enum Ordering {
 
 /// What a subscription asks of the way its deliveries are sent. Rate and places count for its endpoint (scheme, host
 /// and port), which other subscriptions of the tenant may share.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pacing {
     /// In which order.
     pub ordering: Ordering,
     /// Attempts of one second at the most, evenly spread; absent: as many as come.
+    #[schemars(range(min = 1, max = PER_SECOND_MAX))]
     pub per_second: Option<NonZeroU32>,
     /// Attempts at once at the most; absent: the host's `delivery.in_flight_per_endpoint_max`, which is never exceeded.
     pub in_flight_max: Option<NonZeroU16>,
     /// Milliseconds of one attempt; absent: the host's `egress.response_ms_max`, which is never exceeded.
+    #[schemars(range(min = 1, max = RESPONSE_MS_MAX))]
     pub response_ms_max: Option<NonZeroU32>,
     /// Seconds without any success after which the subscription is paused, with a notice; 0: never;
     /// absent: the host's `delivery.disable_after_s`.

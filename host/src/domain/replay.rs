@@ -1,5 +1,6 @@
 //! Replays: past events made into new runs of deliveries, for one subscription, at a rate.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::event::EventSeq;
@@ -8,7 +9,7 @@ use super::subscription::Pattern;
 use super::time::Timestamp;
 
 /// What is to be replayed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Replay {
     /// Its id.
     pub id: ReplayId,
@@ -36,7 +37,7 @@ pub struct Replay {
 }
 
 /// How a replay stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplayState {
     /// It goes on, also after a restart.
@@ -62,7 +63,7 @@ pub struct ReplayPlace {
 }
 
 /// A replay with how far it has come.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ReplayRecord {
     /// What was asked for.
     #[serde(flatten)]
@@ -75,6 +76,7 @@ pub struct ReplayRecord {
     pub passed_over: u64,
     /// How far it has come: when the last event that it looked at was accepted; at first, `since`.
     #[serde(serialize_with = "instant")]
+    #[schemars(with = "Timestamp")]
     pub position: ReplayPlace,
     /// The last event of the journal that it looks at: what was fanned out when it was asked for.
     #[serde(skip)]

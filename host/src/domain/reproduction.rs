@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ use super::verdict::{Fault, FaultPolicy, FilterRun};
 
 /// Everything that decided a delivery's bytes, and what was recorded of its chain. Components and tables are named by
 /// digest, secrets by name alone.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Reproduction {
     /// Whether running it again must give the same.
     pub reproducible: bool,
@@ -41,7 +42,7 @@ pub struct Reproduction {
 }
 
 /// The event as filters see it; what is not here stands in the SET.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "the fields are those of `Event`")]
 pub struct EventFacts {
     pub id: EventId,
@@ -56,7 +57,7 @@ pub struct EventFacts {
 }
 
 /// One step of the chain.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct StepFacts {
     /// The filter's name.
     pub filter: FilterName,
@@ -111,7 +112,8 @@ fn by_chance(run: &FilterRun) -> Option<String> {
 }
 
 /// Something that came out differently.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "ReproductionDifference")]
 pub struct Difference {
     /// Which step, counted from 1; none: what came of the whole chain.
     pub step: Option<usize>,

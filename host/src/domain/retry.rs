@@ -1,13 +1,16 @@
 //! When a failed attempt is tried again: pure functions of the attempt count, the receiver's wish and a given jitter.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::time::Timestamp;
 
 /// The waits before the second, third, ... attempt, in seconds. The default is the one Standard Webhooks recommends
 /// ("Retry schedule"): 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<u32>", into = "Vec<u32>")]
+#[schemars(extend("maxItems" = RETRY_WAITS_MAX,
+    "items" = serde_json::json!({"type": "integer", "minimum": 0, "maximum": RETRY_WAIT_SECONDS_MAX})))]
 pub struct RetrySchedule(Vec<u32>);
 
 /// Waits in a schedule at the most.

@@ -1,6 +1,7 @@
 //! Rolling out a version of a filter: the candidate runs in the shadow of the active version, or for a share of the
 //! subjects, before it takes the active version's place.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::id::{Digest, EventId, SubscriptionId};
@@ -17,8 +18,9 @@ pub const SAMPLES_MAX: usize = 20;
 pub const DIFFERENCE_BYTES_MAX: usize = 2 << 10;
 
 /// A share of 0 to 100 percent with at most two decimals, kept in hundredths of a percent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "f64", into = "f64")]
+#[schemars(extend("minimum" = 0, "maximum" = 100))]
 pub struct Percent(u16);
 
 impl Percent {
@@ -54,8 +56,9 @@ impl std::fmt::Display for Percent {
 }
 
 /// How a candidate is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "mode", rename_all = "snake_case")]
+#[schemars(rename = "RolloutMode")]
 pub enum Mode {
     /// It runs beside the active version over the same input. What it says is counted and goes nowhere.
     Shadow,
@@ -101,7 +104,7 @@ impl Mode {
 }
 
 /// A rollout that is under way; a filter has one at the most.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rollout {
     /// The candidate.
     pub digest: Digest,
@@ -113,7 +116,7 @@ pub struct Rollout {
 }
 
 /// Why a rollout ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// The candidate became the active version.
@@ -139,7 +142,8 @@ impl EndReason {
 }
 
 /// A rollout that is over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "EndedRollout")]
 pub struct Ended {
     /// What it was.
     #[serde(flatten)]
@@ -155,7 +159,8 @@ pub struct Ended {
 }
 
 /// What live deliveries did with a candidate, since the rollout or the host was started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[schemars(rename = "RolloutCounts")]
 pub struct Counted {
     /// Calls that decided or faulted.
     pub calls: u64,
@@ -164,7 +169,8 @@ pub struct Counted {
 }
 
 /// What a version said about one event.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "VersionVerdict")]
 pub struct Said {
     /// Its verdict; none where it faulted or was not reached.
     pub verdict: Option<VerdictKind>,
@@ -180,7 +186,8 @@ pub struct Said {
 }
 
 /// One event over which two versions do not agree.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "VersionDifference")]
 pub struct Difference {
     /// The event.
     pub event: EventId,
@@ -196,7 +203,7 @@ pub struct Difference {
 }
 
 /// What a shadow found.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct ShadowReport {
     /// Events over which both versions were compared.
     pub runs: u64,
@@ -217,7 +224,7 @@ pub struct ShadowReport {
 }
 
 /// What the compared calls of one version cost.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
 pub struct ShadowCost {
     /// Calls that ended in a fault of the filter's own.
     pub faults: u64,
@@ -243,7 +250,7 @@ impl ShadowCost {
 }
 
 /// What a rollout has shown so far. In memory: it begins anew with the host.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct TrialReport {
     /// Since when it counts.
     pub counted_since: Timestamp,

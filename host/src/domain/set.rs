@@ -4,6 +4,7 @@
 
 mod apply;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,7 +24,7 @@ pub const TYPES_MAX: usize = 16;
 pub const MILLIS_FROM: i64 = 100_000_000_000;
 
 /// A valid SET: claims as JSON text, with the few facts that every stage asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SetToken {
     /// The claims as JSON text.
     pub text: String,

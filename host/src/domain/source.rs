@@ -1,5 +1,6 @@
 //! Sources: where a tenant's events come from, which form they have and how they prove themselves.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::id::{Digest, SourceName, TenantId};
@@ -46,8 +47,9 @@ impl SourceName {
 const SETGATE: &str = "setgate";
 
 /// How a source's bodies look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "SourceForm")]
 pub enum Form {
     /// WSO2 Identity Server and Asgardeo: a JSON SET with `iat` in milliseconds and `rci`.
     Wso2,
@@ -82,7 +84,7 @@ pub enum Proof {
 }
 
 /// Where a MAC stands and how it is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MacHeader {
     /// `x-wso2-event-signature: sha256=<hex>`.

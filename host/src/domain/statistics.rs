@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Outcome;
@@ -146,7 +147,7 @@ pub fn class_of(outcome: &Outcome) -> Option<String> {
 }
 
 /// A stretch of time to look back over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Window {
     /// By minutes.
     #[serde(rename = "1h")]

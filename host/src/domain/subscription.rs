@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::Endpoint;
@@ -72,7 +73,7 @@ pub const METADATA_VALUE_CHARS_MAX: usize = 500;
 pub const NOT_VERIFIED: &str = "not verified";
 
 /// Why a subscription sends nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pause {
     /// Who or what paused it.
     #[serde(default)]
@@ -84,8 +85,9 @@ pub struct Pause {
 }
 
 /// Who or what paused a subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "PauseCause")]
 pub enum Cause {
     /// A person.
     #[default]
@@ -114,8 +116,9 @@ impl Cause {
 }
 
 /// What a delivery's body is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "DeliveryFormat")]
 pub enum Format {
     /// The SET as JSON.
     #[default]
@@ -136,7 +139,7 @@ pub struct Signing {
 }
 
 /// Which headers carry the signature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SigningScheme {
     /// Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature` with `v1` for symmetric and
@@ -172,8 +175,10 @@ pub struct SigningKey {
 /// It is held against the event type URI and against the catalogue's short name (`wso2/login/loginSuccess`), from the
 /// beginning or from after any `/` or `:`, and has to reach the end: `loginSuccess`, `login/*` and the whole URI all
 /// find that event. The filter SDK's `Event::is` reads patterns the same way.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("minLength" = 1, "maxLength" = PATTERN_CHARS_MAX, "pattern" = r"^[^\s*]*(\*[^\s*]*){0,4}$"))]
+#[schemars(rename = "EventPattern")]
 pub struct Pattern(String);
 
 /// Characters of a pattern at the most.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds since 1970-01-01T00:00:00Z. In JSON: RFC 3339 with milliseconds, in UTC.
@@ -60,6 +61,20 @@ impl<'de> Deserialize<'de> for Timestamp {
         let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
         Timestamp::parse(&text)
             .ok_or_else(|| serde::de::Error::custom(format_args!("`{text}` is not an RFC 3339 instant")))
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": "date-time",
+            "description": "RFC 3339; given out with milliseconds, in UTC.",
+        })
     }
 }
 

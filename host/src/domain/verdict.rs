@@ -1,5 +1,6 @@
 //! What a filter decides, and what can go wrong with one.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::id::{Digest, FilterName};
@@ -30,7 +31,7 @@ impl Verdict {
 }
 
 /// A verdict without its payload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VerdictKind {
     /// See [`Verdict::Pass`].
@@ -56,7 +57,7 @@ impl VerdictKind {
 }
 
 /// What went wrong with a filter's call. Each names the limit or rule that answered, so that a tenant can act on it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Fault {
     /// The call used all its fuel.
@@ -179,7 +180,7 @@ impl Fault {
 }
 
 /// What happens to a delivery when a filter faults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultPolicy {
     /// Keep it back until a person decides: a redaction that failed must not leak.
@@ -192,7 +193,7 @@ pub enum FaultPolicy {
 }
 
 /// What one call of one filter cost and gave: part of the delivery's record.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FilterRun {
     /// The filter's name.
     pub filter: FilterName,
@@ -240,7 +241,7 @@ impl FilterRun {
 }
 
 /// A line a filter wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogLine {
     /// How much it matters.
     pub level: LogLevel,
@@ -249,7 +250,7 @@ pub struct LogLine {
 }
 
 /// How much a filter's line matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words are the WIT's own and explained there")]
 pub enum LogLevel {

@@ -7,6 +7,7 @@ use http::{Method, StatusCode, header};
 use super::Site;
 use super::caller::{Remote, RequestId};
 use super::extract::path_param;
+use super::operations::{Described, Sheet};
 use super::problem::Problem;
 use crate::control::Control;
 use crate::control::keys::Principal;
@@ -23,8 +24,8 @@ impl FromRequestParts<Site> for Tenant {
 
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
         let principal = principal(parts, site)?;
-        let tenant: TenantId = path_param(parts, site, "tenant").await?;
-        let scope = if is_read(&parts.method) { Scope::Read } else { Scope::Write };
+        let tenant: TenantId = path_param(parts, site).await?;
+        let scope = scope_of(&parts.method);
         if principal.may(scope, Some(&tenant)) { Ok(Self(tenant)) } else { Err(forbidden(&principal, &tenant, scope)) }
     }
 }
@@ -43,6 +44,24 @@ impl FromRequestParts<Site> for Acting {
     }
 }
 
+/// Says nothing of its own: another extractor beside it asks for the key.
+impl Described for Acting {
+    fn describe(_: &mut Sheet<'_>) {}
+}
+
+impl Described for Tenant {
+    fn describe(sheet: &mut Sheet<'_>) {
+        sheet.in_path::<TenantId>();
+        let scope = scope_of(sheet.method());
+        sheet.needs(scope);
+    }
+}
+
+/// What a request asks for of a tenant.
+fn scope_of(method: &Method) -> Scope {
+    if is_read(method) { Scope::Read } else { Scope::Write }
+}
+
 /// Who is asking; what it may do is for another extractor beside this one.
 pub(super) struct Caller(pub(super) Principal);
 
@@ -52,6 +71,11 @@ impl FromRequestParts<Site> for Caller {
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
         principal(parts, site).map(Self)
     }
+}
+
+/// Says nothing of its own: another extractor beside it asks for the key.
+impl Described for Caller {
+    fn describe(_: &mut Sheet<'_>) {}
 }
 
 /// Shown to be the operator, or for reading (GET, HEAD) somebody whom the operator lets look.
@@ -71,6 +95,13 @@ impl FromRequestParts<Site> for Operator {
             None => lacks(scope),
         };
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+    }
+}
+
+impl Described for Operator {
+    fn describe(sheet: &mut Sheet<'_>) {
+        let scope = if is_read(sheet.method()) { Scope::OperatorRead } else { Scope::Operator };
+        sheet.needs(scope);
     }
 }
 

@@ -1,66 +1,86 @@
-//! Parsing at the border: names in paths, queries and JSON bodies, each with a problem that says what was wrong.
+//! Parsing at the border: names in paths, queries, headers and JSON bodies, each with a problem that says what was wrong,
+//! and each with what `/openapi.json` says of it.
 
+use std::convert::Infallible;
 use std::str::FromStr;
 
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use bytes::Bytes;
 use http::request::Parts;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::Site;
+use super::operations::{Described, Sheet};
 use super::problem::Problem;
 use super::room::{Room, Taken};
-use crate::domain::id::TenantId;
+use super::strict;
+use crate::control::deliveries::PAGE_MAX;
+use crate::domain::id::{
+    DeliveryId, Digest, EventId, FilterName, KeyId, ReplayId, SourceName, SubscriptionId, TableName, TenantId,
+};
 
 /// Bytes of a management request's JSON body at the most.
 pub(super) const JSON_BYTES_MAX: usize = 1 << 20;
 
-/// The path's `{name}` or `{id}`, parsed.
+/// What names a thing in a path.
+pub(super) trait InPath: FromStr<Err = crate::domain::id::Error> + JsonSchema {
+    /// The parameter of the path: `{source}`.
+    const PARAM: &'static str;
+}
+
+macro_rules! in_path {
+    ($($type:ident = $param:literal),* $(,)?) => {
+        $(impl InPath for $type {
+            const PARAM: &'static str = $param;
+        })*
+    };
+}
+
+in_path!(
+    TenantId = "tenant",
+    SourceName = "source",
+    FilterName = "filter",
+    TableName = "table",
+    SubscriptionId = "subscription",
+    EventId = "event",
+    DeliveryId = "delivery",
+    KeyId = "key",
+    ReplayId = "replay",
+    Digest = "digest",
+);
+
+/// What the path names, parsed.
 pub(super) struct Named<T>(pub(super) T);
 
-impl<T, S> FromRequestParts<S> for Named<T>
-where
-    T: FromStr<Err = crate::domain::id::Error>,
-    S: Send + Sync,
-{
+impl<T: InPath, S: Send + Sync> FromRequestParts<S> for Named<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        path_param(parts, state, "name").await.map(Self)
+        path_param(parts, state).await.map(Self)
     }
 }
 
-pub(super) async fn path_param<T, S>(parts: &mut Parts, state: &S, name: &str) -> Result<T, Problem>
-where
-    T: FromStr<Err = crate::domain::id::Error>,
-    S: Send + Sync,
-{
-    let unknown = |detail: String| Problem::new(StatusCode::NOT_FOUND, "not_found", detail);
-    let params = RawPathParams::from_request_parts(parts, state).await.map_err(|error| unknown(error.body_text()))?;
-    let given = params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
-    given.parse().map_err(|error: crate::domain::id::Error| unknown(error.to_string()))
+impl<T: InPath> Described for Named<T> {
+    fn describe(sheet: &mut Sheet<'_>) {
+        sheet.in_path::<T>();
+    }
 }
 
-/// The version that a change asks for (RFC 9110 section 13.1.1): one strong tag; none: `*`, or no `if-match` at all.
-pub(super) struct IfMatch(pub(super) Option<u64>);
+pub(super) async fn path_param<T: InPath, S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<T, Problem> {
+    let named = named(parts, state).await;
+    named.map_err(|detail| Problem::new(StatusCode::NOT_FOUND, "not_found", detail))
+}
 
-impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Some(given) = parts.headers.get(header::IF_MATCH) else { return Ok(Self(None)) };
-        let tag = given.to_str().unwrap_or_default().trim();
-        if tag == "*" {
-            return Ok(Self(None));
-        }
-        let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
-        version.map(|version| Self(Some(version))).ok_or_else(|| {
-            let detail = "`if-match` is not an ETag that this host gave: send the one of your last GET";
-            Problem::new(StatusCode::PRECONDITION_FAILED, "version_changed", detail)
-        })
-    }
+/// The same, or what is wrong with it in words.
+pub(super) async fn named<T: InPath, S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<T, String> {
+    let params = RawPathParams::from_request_parts(parts, state).await.map_err(|error| error.body_text())?;
+    let given = params.iter().find(|(key, _)| *key == T::PARAM).map_or("", |(_, value)| value);
+    given.parse().map_err(|error: crate::domain::id::Error| error.to_string())
 }
 
 /// A JSON body.
@@ -83,12 +103,18 @@ where
         }
         // Operators' routes have no tenant; whose it is was shown before its body is read.
         let (mut parts, body) = request.into_parts();
-        let tenant: Option<TenantId> = path_param(&mut parts, site, "tenant").await.ok();
+        let tenant: Option<TenantId> = path_param(&mut parts, site).await.ok();
         let request = Request::from_parts(parts, body);
         let (body, _room) = read(&site.uploads, tenant.as_ref(), request, JSON_BYTES_MAX, "the JSON body").await?;
-        serde_json::from_slice(&body).map(Self).map_err(|error| {
+        strict::from_slice(&body).map(Self).map_err(|error| {
             Problem::new(StatusCode::BAD_REQUEST, "invalid_body", format!("in the JSON body: {error}"))
         })
+    }
+}
+
+impl<T: JsonSchema> Described for JsonBody<T> {
+    fn describe(sheet: &mut Sheet<'_>) {
+        sheet.json_body::<T>();
     }
 }
 
@@ -139,5 +165,99 @@ where
             Ok(axum::extract::Query(query)) => Ok(Self(query)),
             Err(error) => Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_query", error.body_text())),
         }
+    }
+}
+
+impl<T: JsonSchema> Described for Query<T> {
+    fn describe(sheet: &mut Sheet<'_>) {
+        sheet.in_query::<T>();
+    }
+}
+
+/// Entries of one page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "usize")]
+#[schemars(inline, extend("minimum" = 1, "maximum" = PAGE_MAX, "default" = PAGE_DEFAULT))]
+pub(super) struct Limit(usize);
+
+/// Entries of a page where the request does not say.
+const PAGE_DEFAULT: usize = 50;
+
+impl Limit {
+    /// How many.
+    pub(super) fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(PAGE_DEFAULT)
+    }
+}
+
+impl TryFrom<usize> for Limit {
+    type Error = String;
+
+    fn try_from(given: usize) -> Result<Self, String> {
+        if (1..=PAGE_MAX).contains(&given) {
+            Ok(Self(given))
+        } else {
+            Err(format!("from 1 to {PAGE_MAX}, not {given}"))
+        }
+    }
+}
+
+/// The version that a change expects (RFC 9110 section 13.1.1): one strong tag; none: any, which is `*` too.
+pub(super) struct IfMatch(pub(super) Option<u64>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(given) = parts.headers.get(header::IF_MATCH) else { return Ok(Self(None)) };
+        let tag = given.to_str().unwrap_or_default().trim();
+        if tag == "*" {
+            return Ok(Self(None));
+        }
+        let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
+        version.map(|version| Self(Some(version))).ok_or_else(|| {
+            let detail = "`if-match` is not an ETag that this host gave: send the one of your last GET";
+            Problem::new(StatusCode::PRECONDITION_FAILED, "version_changed", detail)
+        })
+    }
+}
+
+impl Described for IfMatch {
+    fn describe(sheet: &mut Sheet<'_>) {
+        let schema = json!({"type": "string", "pattern": "^(\\*|\"[0-9]{1,19}\")$"});
+        sheet.in_header("if-match", &schema, "The `ETag` of the version that is to be changed; `*` or absent: any.");
+        sheet.refuses([412]);
+    }
+}
+
+/// The versions that are known already (RFC 9110 section 13.1.2).
+pub(super) struct IfNoneMatch(HeaderMap);
+
+impl IfNoneMatch {
+    /// Whether a version is known.
+    pub(super) fn has(&self, tag: &str) -> bool {
+        let given = self.0.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
+        given.flat_map(|tags| tags.split(',')).any(|given| given.trim() == tag || given.trim() == "*")
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IfNoneMatch {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(parts.headers.clone()))
+    }
+}
+
+impl Described for IfNoneMatch {
+    fn describe(sheet: &mut Sheet<'_>) {
+        let description = "`ETag`s of what is known already, with commas between them: it is not sent again.";
+        sheet.in_header("if-none-match", &json!({"type": "string"}), description);
     }
 }

@@ -1,12 +1,28 @@
 //! `/healthz`, `/readyz`, `/metrics`.
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
+use http::request::Parts;
 use http::{StatusCode, header};
 
 use super::Site;
 use super::auth::Operator;
+use super::operations::{Described, Operation, Sheet, get};
 use super::problem::Problem;
+use crate::domain::tenant::Scope;
+
+/// See [`super::operations`].
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        get("/healthz", "isAlive", "Whether the process is alive.", alive).gives_text(200, "text/plain", "It is."),
+        get("/readyz", "isReady", "Whether events can be taken in.", ready)
+            .gives_text(200, "text/plain", "They can.")
+            .refuses([503]),
+        get("/metrics", "showMetrics", "What the host counts, in Prometheus' text format.", metrics)
+            .says("Needs the operator's key unless `listen.metrics_open` is set.")
+            .gives_text(200, "text/plain", "The metrics."),
+    ]
+}
 
 /// The process is alive.
 pub(super) async fn alive() -> &'static str {
@@ -25,12 +41,28 @@ pub(super) async fn ready(State(site): State<Site>) -> Result<&'static str, Prob
     }
 }
 
-/// Prometheus text format.
-pub(super) async fn metrics(State(site): State<Site>, request: Request) -> Result<Response, Problem> {
-    if !site.metrics_open {
-        let (mut parts, _) = request.into_parts();
-        Operator::from_request_parts(&mut parts, &site).await?;
+/// Whoever may see the metrics: the operator, or everybody.
+pub(super) struct Reader;
+
+impl FromRequestParts<Site> for Reader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
+        if !site.metrics_open {
+            Operator::from_request_parts(parts, site).await?;
+        }
+        Ok(Self)
     }
+}
+
+impl Described for Reader {
+    fn describe(sheet: &mut Sheet<'_>) {
+        sheet.may_need(Scope::Operator);
+    }
+}
+
+/// Prometheus text format.
+pub(super) async fn metrics(_: Reader, State(site): State<Site>) -> Result<Response, Problem> {
     let text = (site.metrics)();
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }

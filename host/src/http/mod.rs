@@ -7,10 +7,12 @@ mod extract;
 mod health;
 mod ingest;
 mod manage;
+mod operations;
 pub mod problem;
 pub mod room;
 mod router;
 pub mod server;
+mod strict;
 
 pub use manage::tail::Tails;
 

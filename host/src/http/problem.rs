@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::control;
@@ -84,12 +85,22 @@ pub struct Problem {
     retry_after_s: Option<u32>,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// Why a request was not carried out (RFC 9457).
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(super) struct Body<'a> {
+    /// What kind of problem it is: a base that stays the same, and the code.
+    #[schemars(extend("format" = "uri"))]
     r#type: String,
+    /// The status in words.
     title: &'a str,
+    /// The HTTP status.
+    #[schemars(range(min = 400, max = 599))]
     status: u16,
+    /// What kind of problem it is, in a word that stays the same.
+    #[schemars(extend("enum" = CODES.as_slice()))]
     code: &'a str,
+    /// What was wrong, where, and what to do.
     detail: &'a str,
 }
 

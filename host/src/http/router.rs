@@ -1,4 +1,4 @@
-//! All routes on one screen.
+//! What holds for every request: the routes are those of the table of operations.
 
 use std::time::Duration;
 
@@ -6,81 +6,16 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use http::{Method, StatusCode};
 use metrics::counter;
 
 use super::caller::{REQUEST_ID, RequestId};
-use super::manage::{
-    audit, deliveries, events, filters, keys, replays, reproduction, rollouts, sources, statistics, subscriptions,
-    tables, tail, tenants,
-};
 use super::problem::Problem;
-use super::{Site, health, ingest};
+use super::{Site, operations};
 use crate::telemetry::metric;
 
 pub(super) fn router(site: Site) -> Router {
-    let tenant = Router::new()
-        .route("/", get(tenants::show).patch(tenants::change).delete(tenants::remove))
-        .route("/audit", get(audit::list))
-        .route("/keys", get(keys::list).post(keys::create))
-        .route("/keys/{name}", get(keys::show).patch(keys::label).delete(keys::remove))
-        .route("/keys/{name}/rotate", post(keys::rotate))
-        .route("/sources", get(sources::list))
-        .route("/sources/{name}", get(sources::show).put(sources::put).delete(sources::remove))
-        .route("/filters", get(filters::list))
-        .route("/filters/{name}", get(filters::show).put(filters::upload).delete(filters::remove))
-        .route("/filters/{name}/activate", post(filters::activate))
-        .route("/filters/{name}/rollback", post(filters::roll_back))
-        .route("/filters/{name}/backtest", post(rollouts::backtest))
-        .route("/filters/{name}/rollout", get(rollouts::show).put(rollouts::put).delete(rollouts::end))
-        .route("/filters/{name}/rollout/promote", post(rollouts::promote))
-        .route("/filters/{name}/resume", post(filters::resume))
-        .route("/filters/{name}/versions/{digest}", get(reproduction::component))
-        .route("/tables", get(tables::list))
-        .route("/tables/{name}", get(tables::show).put(tables::put).delete(tables::remove))
-        .route("/tables/{name}/activate", post(tables::activate))
-        .route("/tables/{name}/rollback", post(tables::roll_back))
-        .route("/tables/{name}/versions/{digest}", get(reproduction::rows))
-        .route("/subscriptions", get(subscriptions::list).post(subscriptions::create))
-        .route(
-            "/subscriptions/{name}",
-            get(subscriptions::show).put(subscriptions::replace).delete(subscriptions::remove),
-        )
-        .route("/subscriptions/{name}/pause", post(subscriptions::pause))
-        .route("/subscriptions/{name}/resume", post(subscriptions::resume))
-        .route("/subscriptions/{name}/rotate-key", post(subscriptions::rotate))
-        .route("/subscriptions/{name}/statistics", get(statistics::of_subscription))
-        .route("/statistics", get(statistics::of_tenant))
-        .route("/replays", get(replays::list).post(replays::create))
-        .route("/replays/{name}", get(replays::show).delete(replays::cancel))
-        .route("/subscriptions/{name}/test", post(subscriptions::test))
-        .route("/subscriptions/{name}/verify", post(subscriptions::verify))
-        .route("/events", get(events::list))
-        .route("/events/{name}", get(events::show))
-        .route("/deliveries", get(deliveries::list))
-        .route("/deliveries/tail", get(tail::tail))
-        .route("/deliveries/redrive", post(deliveries::redrive_many))
-        .route("/deliveries/{name}", get(deliveries::show))
-        .route("/deliveries/{name}/claims", get(deliveries::claims))
-        .route("/deliveries/{name}/redrive", post(deliveries::redrive))
-        .route("/deliveries/{name}/reproduction", get(reproduction::bundle))
-        .route("/deliveries/{name}/reproduce", post(reproduction::reproduce));
-
-    Router::new()
-        .route("/ingest/{tenant}/{source}", post(ingest::event).get(ingest::verification))
-        .route("/api/v1/tenants", get(tenants::list).post(tenants::create))
-        .route("/api/v1/audit", get(audit::list_whole))
-        .route("/api/v1/keys", get(keys::list_operator).post(keys::create_operator))
-        .route(
-            "/api/v1/keys/{name}",
-            get(keys::show_operator).patch(keys::label_operator).delete(keys::remove_operator),
-        )
-        .route("/api/v1/keys/{name}/rotate", post(keys::rotate_operator))
-        .nest("/api/v1/tenants/{tenant}", tenant)
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
+    operations::routes()
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn_with_state(site.clone(), bounded))

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::{CHAIN_MAX, HEADERS_MAX, PATTERNS_MAX, SECRETS_MAX};
+use crate::control::TEXT_CHARS_MAX;
 use crate::domain::endpoint::EndpointTls;
 use crate::domain::filter::{Binding, Grant, empty_object};
 use crate::domain::id::{Digest, FilterName, SigningKeyId, SourceName, SubscriptionId};
@@ -16,22 +19,25 @@ use crate::domain::time::Timestamp;
 use crate::egress::Certificates;
 
 /// What is asked for: the whole subscription, also when it is replaced.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubscriptionInput {
     /// What people call it.
     #[serde(default)]
+    #[schemars(length(max = TEXT_CHARS_MAX))]
     pub description: Option<String>,
     /// Where its deliveries go.
     pub endpoint: EndpointInput,
     /// Which event types.
     #[serde(default = "everything")]
+    #[schemars(length(min = 1, max = PATTERNS_MAX))]
     pub events: Vec<Pattern>,
     /// Which sources; empty: all.
     #[serde(default)]
     pub sources: Vec<SourceName>,
     /// The filters, in order.
     #[serde(default)]
+    #[schemars(length(max = CHAIN_MAX))]
     pub chain: Vec<BindingInput>,
     /// What the body is.
     #[serde(default)]
@@ -51,7 +57,7 @@ pub struct SubscriptionInput {
 }
 
 /// An endpoint as it is sent in.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointInput {
     /// Its URL.
@@ -59,6 +65,7 @@ pub struct EndpointInput {
     /// Headers to send besides Setgate's own. When replacing, absent keeps all that are stored, and `null` as a value
     /// keeps that one.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = HEADERS_MAX))]
     pub headers: Option<BTreeMap<String, Option<Secret>>>,
     /// What is particular to TLS there. When replacing, absent keeps all that is stored; `{}` is nothing.
     #[serde(default)]
@@ -66,7 +73,7 @@ pub struct EndpointInput {
 }
 
 /// What is particular to TLS at an endpoint, as it is sent in.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsInput {
     /// PEM of the authorities to trust there, and no others; absent: those that the host trusts.
@@ -78,7 +85,7 @@ pub struct TlsInput {
 }
 
 /// An endpoint without the values of its headers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct EndpointView {
     /// Its URL.
     pub url: String,
@@ -91,7 +98,7 @@ pub struct EndpointView {
 }
 
 /// What is particular to TLS at an endpoint, without the key.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct TlsView {
     /// PEM of the authorities that alone are trusted there.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,17 +119,19 @@ fn everything() -> Vec<Pattern> {
 }
 
 /// A binding as it is sent in.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BindingInput {
     /// Which filter.
     pub filter: FilterName,
     /// Settings: a JSON object.
     #[serde(default = "empty_object")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub config: Box<RawValue>,
     /// Secrets by name. Absent when replacing: those of the same filter's binding: of the first, where this
     /// is its first, and so on.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = SECRETS_MAX))]
     pub secrets: Option<BTreeMap<String, Secret>>,
     /// What it is granted; absent: what the filter's active version needs.
     #[serde(default)]
@@ -133,7 +142,7 @@ pub struct BindingInput {
 }
 
 /// How deliveries are to be signed.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SigningInput {
     /// Which headers.
@@ -158,7 +167,7 @@ impl Default for SigningInput {
 }
 
 /// What is asked for when a key is rotated.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RotateInput {
     /// A secret of the receiver's; absent: one is made, of the kind of the newest key.
@@ -170,7 +179,7 @@ pub struct RotateInput {
 }
 
 /// A subscription as it is shown: without its secrets.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `Subscription`")]
 pub struct SubscriptionView {
     pub id: SubscriptionId,
@@ -191,10 +200,11 @@ pub struct SubscriptionView {
 }
 
 /// A binding without its secrets.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `Binding`")]
 pub struct BindingView {
     pub filter: FilterName,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub config: Box<RawValue>,
     /// Their names.
     pub secrets: Vec<String>,
@@ -203,7 +213,7 @@ pub struct BindingView {
 }
 
 /// A key ring without its secrets.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `Signing`")]
 pub struct SigningView {
     pub scheme: SigningScheme,
@@ -211,7 +221,7 @@ pub struct SigningView {
 }
 
 /// A signing key without its secret.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `SigningKey`")]
 pub struct SigningKeyView {
     pub id: SigningKeyId,
@@ -224,7 +234,7 @@ pub struct SigningKeyView {
 }
 
 /// A subscription with its version and, where a signing key was just made, that key: shown this once.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct SubscriptionOnce {
     /// The version, for `If-Match`.
     #[serde(skip)]

@@ -1,5 +1,6 @@
 //! A test of a subscription: a real event of the host's own, to that subscription alone.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::not_found;
@@ -7,7 +8,7 @@ use crate::control::{Control, Error};
 use crate::domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 
 /// A test that is under way.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct TestSent {
     /// The event.
     pub event: EventId,

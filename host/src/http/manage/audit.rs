@@ -1,8 +1,8 @@
 use axum::Json;
 use axum::extract::State;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::deliveries::PAGE_DEFAULT;
 use crate::control::Page;
 use crate::control::audit::{Query as AuditQuery, Record};
 use crate::domain::audit::By;
@@ -10,36 +10,72 @@ use crate::domain::id::TenantId;
 use crate::domain::time::Timestamp;
 use crate::http::Site;
 use crate::http::auth::{Operator, Tenant};
-use crate::http::extract::Query;
+use crate::http::extract::{Limit, Query};
+use crate::http::operations::{Operation, get};
 use crate::http::problem::Problem;
 
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/audit", "listAudit", "What was changed, by whom, newest first.", list)
+            .gives::<Page<Record>>(200, "Some entries, and where to go on."),
+    ]
+}
+
+/// The same over all tenants.
+pub(in crate::http) fn of_operator() -> Vec<Operation> {
+    vec![
+        get("/api/v1/audit", "listWholeAudit", "What was changed, by whom, newest first; of all tenants.", list_whole)
+            .gives::<Page<Record>>(200, "Some entries, and where to go on."),
+    ]
+}
+
 /// Which entries of a tenant's log.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ListQuery {
+    /// About things of this kind.
     kind: Option<String>,
+    /// About the thing of this id or name.
     object: Option<String>,
+    /// Of this action, `kind.verb`.
     action: Option<String>,
+    /// Made with this key, or by the `host`.
     by: Option<By>,
+    /// At or after.
     since: Option<Timestamp>,
+    /// Before.
     until: Option<Timestamp>,
+    /// Where to go on: `next` of the page before.
     cursor: Option<String>,
-    limit: Option<usize>,
+    /// Entries of the page.
+    #[serde(default)]
+    limit: Limit,
 }
 
 /// Which entries of the whole log.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct WholeQuery {
+    /// Of this tenant.
     tenant: Option<TenantId>,
+    /// About things of this kind.
     kind: Option<String>,
+    /// About the thing of this id or name.
     object: Option<String>,
+    /// Of this action, `kind.verb`.
     action: Option<String>,
+    /// Made with this key, or by the `host`.
     by: Option<By>,
+    /// At or after.
     since: Option<Timestamp>,
+    /// Before.
     until: Option<Timestamp>,
+    /// Where to go on: `next` of the page before.
     cursor: Option<String>,
-    limit: Option<usize>,
+    /// Entries of the page.
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(in crate::http) async fn list(
@@ -49,7 +85,7 @@ pub(in crate::http) async fn list(
 ) -> Result<Json<Page<Record>>, Problem> {
     let ListQuery { kind, object, action, by, since, until, cursor, limit } = asked;
     let query = AuditQuery { kind, object, action, by, since, until };
-    Ok(Json(site.control.list_audit(&tenant, query, cursor, limit.unwrap_or(PAGE_DEFAULT)).await?))
+    Ok(Json(site.control.list_audit(&tenant, query, cursor, limit.get()).await?))
 }
 
 pub(in crate::http) async fn list_whole(
@@ -59,6 +95,5 @@ pub(in crate::http) async fn list_whole(
 ) -> Result<Json<Page<Record>>, Problem> {
     let WholeQuery { tenant, kind, object, action, by, since, until, cursor, limit } = asked;
     let query = AuditQuery { kind, object, action, by, since, until };
-    let limit = limit.unwrap_or(PAGE_DEFAULT);
-    Ok(Json(site.control.list_whole_audit(tenant.as_ref(), query, cursor, limit).await?))
+    Ok(Json(site.control.list_whole_audit(tenant.as_ref(), query, cursor, limit.get()).await?))
 }

@@ -2,7 +2,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header;
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::control::deliveries::{DeliveryView, RedriveInput};
 use crate::control::redrive::{RedriveCounts, RedriveManyInput};
@@ -12,27 +14,61 @@ use crate::domain::id::{DeliveryId, EventId, FilterName, SourceName, Subscriptio
 use crate::domain::time::Timestamp;
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
-use crate::http::extract::{JsonBody, Named, Query};
+use crate::http::extract::{JsonBody, Limit, Named, Query};
+use crate::http::operations::{Operation, get, post};
 use crate::http::problem::Problem;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(in crate::http) struct ListQuery {
-    subscription: Option<SubscriptionId>,
-    state: Option<DeliveryState>,
-    event: Option<EventId>,
-    r#type: Option<String>,
-    subject: Option<String>,
-    source: Option<SourceName>,
-    filter: Option<FilterName>,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
-    cursor: Option<String>,
-    limit: Option<usize>,
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/deliveries", "listDeliveries", "Deliveries, newest first.", list)
+            .gives::<Page<DeliveryRecord>>(200, "Some of them, and where to go on."),
+        get("/deliveries/{delivery}", "showDelivery", "One delivery with its attempts.", show)
+            .gives::<DeliveryView>(200, "The delivery."),
+        get("/deliveries/{delivery}/claims", "showClaims", "The claims that it sends, after its filters.", claims)
+            .gives::<Map<String, Value>>(200, "A SET."),
+        post(
+            "/deliveries/{delivery}/redrive",
+            "redriveDelivery",
+            "Sends a delivery at rest again, releases or discards it.",
+            redrive,
+        )
+        .gives::<DeliveryView>(200, "The delivery as it is now.")
+        .refuses([409]),
+        post("/deliveries/redrive", "redriveDeliveries", "Sends many deliveries at rest again, releases or discards them.", redrive_many)
+            .says("Those that a filter finds, oldest first, or those named. `next` goes on where the bounds of a request end.")
+            .gives::<RedriveCounts>(200, "How many.")
+            .refuses([409, 422, 429]),
+    ]
 }
 
-/// Items of a page where the request does not say.
-pub(super) const PAGE_DEFAULT: usize = 50;
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct ListQuery {
+    /// To this subscription.
+    subscription: Option<SubscriptionId>,
+    /// In this state.
+    state: Option<DeliveryState>,
+    /// Of this event.
+    event: Option<EventId>,
+    /// Of an event that has this type: the whole URI.
+    r#type: Option<String>,
+    /// Of an event about exactly this subject.
+    subject: Option<String>,
+    /// Of an event of this source.
+    source: Option<SourceName>,
+    /// Whose chain was ended by this filter's fault.
+    filter: Option<FilterName>,
+    /// Created at or after.
+    since: Option<Timestamp>,
+    /// Created before.
+    until: Option<Timestamp>,
+    /// Where to go on: `next` of the page before.
+    cursor: Option<String>,
+    /// Entries of the page.
+    #[serde(default)]
+    limit: Limit,
+}
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
@@ -50,8 +86,7 @@ pub(in crate::http) async fn list(
         since: asked.since,
         until: asked.until,
     };
-    let limit = asked.limit.unwrap_or(PAGE_DEFAULT);
-    Ok(Json(site.control.list_deliveries(&tenant, query, asked.cursor, limit).await?))
+    Ok(Json(site.control.list_deliveries(&tenant, query, asked.cursor, asked.limit.get()).await?))
 }
 
 pub(in crate::http) async fn show(
@@ -82,8 +117,8 @@ pub(in crate::http) async fn redrive(
 
 pub(in crate::http) async fn redrive_many(
     Tenant(tenant): Tenant,
-    State(site): State<Site>,
+    Acting(control): Acting,
     JsonBody(input): JsonBody<RedriveManyInput>,
 ) -> Result<Json<RedriveCounts>, Problem> {
-    Ok(Json(site.control.redrive_many(&tenant, input).await?))
+    Ok(Json(control.redrive_many(&tenant, input).await?))
 }

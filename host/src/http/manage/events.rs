@@ -1,8 +1,8 @@
 use axum::Json;
 use axum::extract::State;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::deliveries::PAGE_DEFAULT;
 use crate::control::events::EventView;
 use crate::control::{EventQuery, Page};
 use crate::domain::event::EventRecord;
@@ -10,20 +10,40 @@ use crate::domain::id::{EventId, SourceName};
 use crate::domain::time::Timestamp;
 use crate::http::Site;
 use crate::http::auth::Tenant;
-use crate::http::extract::{Named, Query};
+use crate::http::extract::{Limit, Named, Query};
+use crate::http::operations::{Operation, get};
 use crate::http::problem::Problem;
 
-#[derive(Deserialize)]
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/events", "listEvents", "Events, newest first, without their SETs.", list)
+            .gives::<Page<EventRecord>>(200, "Some of them, and where to go on."),
+        get("/events/{event}", "showEvent", "One event with its SET, as it was before filters.", show)
+            .gives::<EventView>(200, "The event."),
+    ]
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ListQuery {
+    /// With this type among theirs: the whole URI.
     r#type: Option<String>,
+    /// About exactly this subject.
     subject: Option<String>,
+    /// With this `jti`.
     jti: Option<String>,
+    /// Of this source.
     source: Option<SourceName>,
+    /// Accepted at or after.
     since: Option<Timestamp>,
+    /// Accepted before.
     until: Option<Timestamp>,
+    /// Where to go on: `next` of the page before.
     cursor: Option<String>,
-    limit: Option<usize>,
+    /// Entries of the page.
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(in crate::http) async fn list(
@@ -39,7 +59,7 @@ pub(in crate::http) async fn list(
         since: asked.since,
         until: asked.until,
     };
-    Ok(Json(site.control.list_events(&tenant, query, asked.cursor, asked.limit.unwrap_or(PAGE_DEFAULT)).await?))
+    Ok(Json(site.control.list_events(&tenant, query, asked.cursor, asked.limit.get()).await?))
 }
 
 pub(in crate::http) async fn show(

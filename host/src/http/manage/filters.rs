@@ -2,6 +2,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{StatusCode, header};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{ActivateInput, Items, items, tagged};
@@ -10,7 +11,43 @@ use crate::domain::id::{Digest, FilterName};
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named, Query, read};
+use crate::http::operations::{Operation, delete, get, post, put};
 use crate::http::problem::Problem;
+
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/filters", "listFilters", "All filters with their versions, by name.", list)
+            .gives::<Items<FilterView>>(200, "The filters."),
+        get("/filters/{filter}", "showFilter", "One filter with its versions.", show)
+            .gives::<FilterView>(200, "The filter."),
+        put("/filters/{filter}", "uploadFilter", "Takes in a component as the newest version of a filter.", upload)
+            .says("It is checked and compiled before it is stored. The same bytes again are the same version.")
+            .takes(&["application/wasm", "application/octet-stream"], "The component itself.")
+            .gives::<FilterView>(200, "The version was there already.")
+            .gives::<FilterView>(201, "The version is new.")
+            .refuses([409, 412, 422]),
+        post("/filters/{filter}/activate", "activateFilter", "Has new deliveries run this version.", activate)
+            .gives::<FilterView>(200, "It is active.")
+            .refuses([409, 412]),
+        post(
+            "/filters/{filter}/rollback",
+            "rollBackFilter",
+            "Makes the version before the active one again.",
+            roll_back,
+        )
+        .says("A rollout ends with it.")
+        .gives::<FilterView>(200, "The version before is active.")
+        .refuses([409, 412]),
+        post("/filters/{filter}/resume", "resumeFilter", "Lets suspended versions be called again.", resume)
+            .says("All of them, or the one given. What their faults hold is run anew.")
+            .gives::<FilterView>(200, "They are called again.")
+            .refuses([409, 412]),
+        delete("/filters/{filter}", "removeFilter", "Removes a filter that no subscription binds.", remove)
+            .gives_nothing(204, "It is gone.")
+            .refuses([409, 412]),
+    ]
+}
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
@@ -28,9 +65,10 @@ pub(in crate::http) async fn show(
     Ok(tagged(StatusCode::OK, view.version, view))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct UploadQuery {
+    /// Whether new deliveries are to run it at once.
     #[serde(default = "yes")]
     activate: bool,
 }
@@ -82,9 +120,10 @@ pub(in crate::http) async fn roll_back(
     Ok(tagged(StatusCode::OK, view.version, view))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ResumeInput {
+    /// The version; all that are suspended where absent.
     #[serde(default)]
     digest: Option<Digest>,
 }

@@ -8,7 +8,60 @@ use crate::domain::id::KeyId;
 use crate::http::Site;
 use crate::http::auth::{Acting, Caller, Operator, Tenant};
 use crate::http::extract::{JsonBody, Named};
+use crate::http::operations::{Operation, delete, get, patch, post};
 use crate::http::problem::Problem;
+
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/keys", "listKeys", "The tenant's keys, oldest first.", list).gives::<Items<KeyView>>(200, "The keys."),
+        post("/keys", "createKey", "Makes a key, which is shown this once.", create)
+            .says("A tenant's own key gives at most what it may do itself, and for no longer.")
+            .gives::<KeyOnce>(201, "The whole key.")
+            .refuses([409, 422]),
+        get("/keys/{key}", "showKey", "One key, without its secret.", show).gives::<KeyView>(200, "The key."),
+        patch("/keys/{key}", "labelKey", "Changes what people call a key.", label)
+            .gives::<KeyView>(200, "The key as it is now.")
+            .refuses([422]),
+        post(
+            "/keys/{key}/rotate",
+            "rotateTenantKey",
+            "Makes a key in place of another, which ends after the overlap.",
+            rotate,
+        )
+        .gives::<KeyOnce>(201, "The whole new key, shown this once.")
+        .refuses([409, 422]),
+        delete("/keys/{key}", "removeKey", "Ends a key at once.", remove).gives_nothing(204, "It is gone."),
+    ]
+}
+
+/// The same for the operator's own.
+pub(in crate::http) fn of_operator() -> Vec<Operation> {
+    vec![
+        get("/api/v1/keys", "listOperatorKeys", "The operator's keys, oldest first.", list_operator)
+            .gives::<Items<KeyView>>(200, "The keys."),
+        post("/api/v1/keys", "createOperatorKey", "Makes a key of the operator's.", create_operator)
+            .gives::<KeyOnce>(201, "The whole key, shown this once.")
+            .refuses([409, 422]),
+        get("/api/v1/keys/{key}", "showOperatorKey", "One key of the operator's, without its secret.", show_operator)
+            .gives::<KeyView>(200, "The key."),
+        patch("/api/v1/keys/{key}", "labelOperatorKey", "Changes what people call a key.", label_operator)
+            .gives::<KeyView>(200, "The key as it is now.")
+            .refuses([422]),
+        post(
+            "/api/v1/keys/{key}/rotate",
+            "rotateOperatorKey",
+            "Makes a key in place of another, which ends after the overlap.",
+            rotate_operator,
+        )
+        .gives::<KeyOnce>(201, "The whole new key, shown this once.")
+        .refuses([409, 422]),
+        delete("/api/v1/keys/{key}", "removeOperatorKey", "Ends a key of the operator's at once.", remove_operator)
+            .says("One without an end has to remain.")
+            .gives_nothing(204, "It is gone.")
+            .refuses([409, 412]),
+    ]
+}
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,

@@ -18,13 +18,16 @@ pub(super) mod tenants;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::id::Digest;
 
 /// A whole list.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "{T}List")]
 pub(super) struct Items<T> {
+    /// The entries.
     items: Vec<T>,
 }
 
@@ -38,8 +41,9 @@ pub(super) fn tagged<T: Serialize>(status: StatusCode, version: u64, shown: T) -
 }
 
 /// Which version of a filter or a table is to be active.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ActivateInput {
+    /// The version.
     digest: Digest,
 }

@@ -7,9 +7,27 @@ use crate::control::replays::ReplayInput;
 use crate::domain::id::ReplayId;
 use crate::domain::replay::ReplayRecord;
 use crate::http::Site;
-use crate::http::auth::Tenant;
+use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{JsonBody, Named};
+use crate::http::operations::{Operation, delete, get, post};
 use crate::http::problem::Problem;
+
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/replays", "listReplays", "All replays, newest first.", list)
+            .gives::<Items<ReplayRecord>>(200, "The replays."),
+        post("/replays", "createReplay", "Sends past events to one subscription once more, at a rate.", create)
+            .says("They go through its filters as they are then, as new deliveries. It goes on over a restart.")
+            .gives::<ReplayRecord>(201, "It has begun.")
+            .refuses([409, 422]),
+        get("/replays/{replay}", "showReplay", "One replay and how far it has come.", show)
+            .gives::<ReplayRecord>(200, "The replay."),
+        delete("/replays/{replay}", "cancelReplay", "Ends a replay; what it has made stays.", cancel)
+            .gives::<ReplayRecord>(200, "The replay as it is now.")
+            .refuses([409]),
+    ]
+}
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
@@ -20,10 +38,10 @@ pub(in crate::http) async fn list(
 
 pub(in crate::http) async fn create(
     Tenant(tenant): Tenant,
-    State(site): State<Site>,
+    Acting(control): Acting,
     JsonBody(input): JsonBody<ReplayInput>,
 ) -> Result<(StatusCode, Json<ReplayRecord>), Problem> {
-    Ok((StatusCode::CREATED, Json(site.control.create_replay(&tenant, input).await?)))
+    Ok((StatusCode::CREATED, Json(control.create_replay(&tenant, input).await?)))
 }
 
 pub(in crate::http) async fn show(
@@ -37,7 +55,7 @@ pub(in crate::http) async fn show(
 pub(in crate::http) async fn cancel(
     Tenant(tenant): Tenant,
     Named(id): Named<ReplayId>,
-    State(site): State<Site>,
+    Acting(control): Acting,
 ) -> Result<Json<ReplayRecord>, Problem> {
-    Ok(Json(site.control.cancel_replay(&tenant, id).await?))
+    Ok(Json(control.cancel_replay(&tenant, id).await?))
 }

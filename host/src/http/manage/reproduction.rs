@@ -1,18 +1,40 @@
 use axum::Json;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderMap, StatusCode, header};
+use http::{StatusCode, header};
 
 use crate::control::reproduction::{Reproduced, Stored};
 use crate::domain::id::{DeliveryId, Digest, FilterName, TableName, TenantId};
 use crate::domain::reproduction::Reproduction;
 use crate::http::Site;
 use crate::http::auth::Tenant;
-use crate::http::extract::{Named, path_param};
+use crate::http::extract::{IfNoneMatch, Named};
+use crate::http::operations::{Operation, get, post};
 use crate::http::problem::Problem;
 use crate::http::room::Taken;
+
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/deliveries/{delivery}/reproduction", "showReproduction", "All that decided a delivery's bytes.", bundle)
+            .says("What it takes to run its chain elsewhere; secrets by name alone.")
+            .gives::<Reproduction>(200, "Event, chain, limits, tables and what was recorded."),
+        post("/deliveries/{delivery}/reproduce", "reproduceDelivery", "Runs its chain again and compares.", reproduce)
+            .says("Stores and sends nothing.")
+            .gives::<Reproduced>(200, "Whether it came to the same."),
+        get("/filters/{filter}/versions/{digest}", "downloadFilter", "A filter's component.", component)
+            .gives_bytes(200, "application/wasm", "The bytes as they were uploaded.")
+            .gives_nothing(304, "They are known already.")
+            .tagged()
+            .refuses([429]),
+        get("/tables/{table}/versions/{digest}", "downloadTable", "A version's rows as JSON lines.", rows)
+            .gives_bytes(200, "application/jsonl", "The rows as they are kept.")
+            .gives_nothing(304, "They are known already.")
+            .tagged()
+            .refuses([429]),
+    ]
+}
 
 pub(in crate::http) async fn bundle(
     Tenant(tenant): Tenant,
@@ -30,37 +52,26 @@ pub(in crate::http) async fn reproduce(
     Ok(Json(site.control.reproduce(&tenant, id).await?))
 }
 
-/// The path's `{digest}`, parsed.
-pub(in crate::http) struct Version(Digest);
-
-impl FromRequestParts<Site> for Version {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
-        path_param(parts, site, "digest").await.map(Self)
-    }
-}
-
 pub(in crate::http) async fn component(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
-    Version(digest): Version,
+    Named(digest): Named<Digest>,
     State(site): State<Site>,
-    headers: HeaderMap,
+    known: IfNoneMatch,
 ) -> Result<Response, Problem> {
     let stored = site.control.component(&tenant, &name, digest).await?;
-    give(&site, &tenant, stored, "application/wasm", &headers).await
+    give(&site, &tenant, stored, "application/wasm", &known).await
 }
 
 pub(in crate::http) async fn rows(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
-    Version(digest): Version,
+    Named(digest): Named<Digest>,
     State(site): State<Site>,
-    headers: HeaderMap,
+    known: IfNoneMatch,
 ) -> Result<Response, Problem> {
     let stored = site.control.table_rows(&tenant, &name, digest).await?;
-    give(&site, &tenant, stored, "application/jsonl", &headers).await
+    give(&site, &tenant, stored, "application/jsonl", &known).await
 }
 
 /// Answers with stored bytes, which never change under their name.
@@ -69,12 +80,10 @@ async fn give(
     tenant: &TenantId,
     stored: Stored,
     media_type: &str,
-    headers: &HeaderMap,
+    known: &IfNoneMatch,
 ) -> Result<Response, Problem> {
     let tag = format!("\"{}\"", stored.digest);
-    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
-    let known = known.flat_map(|tags| tags.split(',')).any(|given| given.trim() == tag || given.trim() == "*");
-    if known {
+    if known.has(&tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
     // They are in memory until they are sent, as the bodies of requests are until they are read.

@@ -4,15 +4,38 @@ use axum::response::Response;
 use http::StatusCode;
 
 use super::tagged;
-use crate::control::rollouts::{BacktestInput, RolloutInput};
+use crate::control::rollouts::{BacktestInput, RolloutInput, RolloutView};
 use crate::domain::backtest::Report;
 use crate::domain::id::FilterName;
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named};
+use crate::http::operations::{Operation, delete, get, post, put};
 use crate::http::problem::Problem;
 
-pub(in crate::http) async fn put(
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        post("/filters/{filter}/backtest", "backtestFilter", "Tries a version over stored events.", backtest)
+            .says("Changes nothing and sends nothing. A tenant has one under way at a time.")
+            .gives::<Report>(200, "What would have come out differently.")
+            .refuses([409, 422, 429]),
+        get("/filters/{filter}/rollout", "showRollout", "The rollout of a filter and what it has shown.", show)
+            .gives::<RolloutView>(200, "The rollout, where there is one."),
+        put("/filters/{filter}/rollout", "putRollout", "Begins a rollout, or changes it.", put_rollout)
+            .gives::<RolloutView>(200, "It is changed.")
+            .gives::<RolloutView>(201, "It has begun.")
+            .refuses([409, 412, 422]),
+        delete("/filters/{filter}/rollout", "endRollout", "Ends a rollout; the active version stays.", end)
+            .gives::<RolloutView>(200, "It is over.")
+            .refuses([412]),
+        post("/filters/{filter}/rollout/promote", "promoteRollout", "Makes the candidate the active version.", promote)
+            .gives::<RolloutView>(200, "It is active, and the rollout is over.")
+            .refuses([409, 412]),
+    ]
+}
+
+pub(in crate::http) async fn put_rollout(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
     Acting(control): Acting,

@@ -9,7 +9,24 @@ use crate::domain::id::SourceName;
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named};
+use crate::http::operations::{Operation, delete, get, put};
 use crate::http::problem::Problem;
+
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/sources", "listSources", "All sources, by name.", list).gives::<Items<SourceView>>(200, "The sources."),
+        get("/sources/{source}", "showSource", "One source, without its secrets.", show)
+            .gives::<SourceView>(200, "The source."),
+        put("/sources/{source}", "putSource", "Makes a source, or replaces it whole.", put_source)
+            .gives::<SourceView>(200, "It is replaced.")
+            .gives::<SourceView>(201, "It is made.")
+            .refuses([409, 412, 422]),
+        delete("/sources/{source}", "removeSource", "Removes a source; what it sent stays.", remove)
+            .gives_nothing(204, "It is gone.")
+            .refuses([412]),
+    ]
+}
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
@@ -27,7 +44,7 @@ pub(in crate::http) async fn show(
     Ok(tagged(StatusCode::OK, view.version, view))
 }
 
-pub(in crate::http) async fn put(
+pub(in crate::http) async fn put_source(
     Tenant(tenant): Tenant,
     Named(name): Named<SourceName>,
     Acting(control): Acting,

@@ -6,7 +6,23 @@ use crate::domain::id::SubscriptionId;
 use crate::http::Site;
 use crate::http::auth::Tenant;
 use crate::http::extract::{Named, Query};
+use crate::http::operations::{Operation, get};
 use crate::http::problem::Problem;
+
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/statistics", "showStatistics", "How all deliveries of the tenant have fared.", of_tenant)
+            .gives::<StatisticsView>(200, "Counts and latencies of the window."),
+        get(
+            "/subscriptions/{subscription}/statistics",
+            "showSubscriptionStatistics",
+            "How the deliveries of a subscription have fared.",
+            of_subscription,
+        )
+        .gives::<StatisticsView>(200, "Counts and latencies of the window."),
+    ]
+}
 
 pub(in crate::http) async fn of_tenant(
     Tenant(tenant): Tenant,

@@ -1,16 +1,64 @@
-use axum::Json;
-use axum::extract::State;
-use axum::response::Response;
-use http::StatusCode;
-use serde::Deserialize;
-
 use super::{Items, items, tagged};
+use crate::control::TEXT_CHARS_MAX;
 use crate::control::subscriptions::{RotateInput, SubscriptionInput, SubscriptionOnce, SubscriptionView, TestSent};
 use crate::domain::id::SubscriptionId;
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named};
+use crate::http::operations::{Operation, delete, get, post, put};
 use crate::http::problem::Problem;
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/subscriptions", "listSubscriptions", "All subscriptions, oldest first.", list)
+            .gives::<Items<SubscriptionView>>(200, "The subscriptions."),
+        post("/subscriptions", "createSubscription", "Makes a subscription.", create)
+            .says("It gets what is accepted from now on. A signing secret made here is shown this once.")
+            .gives::<SubscriptionOnce>(201, "It is made.")
+            .tagged()
+            .refuses([409, 422]),
+        get("/subscriptions/{subscription}", "showSubscription", "One subscription, without its secrets.", show)
+            .gives::<SubscriptionOnce>(200, "The subscription.")
+            .tagged(),
+        put("/subscriptions/{subscription}", "replaceSubscription", "Replaces a subscription whole.", replace)
+            .says("Its signing keys stay unless the scheme changes. What is on its way keeps the chain that it began with.")
+            .gives::<SubscriptionOnce>(200, "It is replaced.")
+            .tagged()
+            .refuses([409, 422]),
+        post("/subscriptions/{subscription}/pause", "pauseSubscription", "Stops sending; what is pending waits.", pause)
+            .gives::<SubscriptionOnce>(200, "Nothing is sent.")
+            .tagged()
+            .refuses([412, 422]),
+        post("/subscriptions/{subscription}/resume", "resumeSubscription", "Starts sending again.", resume)
+            .gives::<SubscriptionOnce>(200, "It is sent.")
+            .tagged()
+            .refuses([412]),
+        post("/subscriptions/{subscription}/rotate-key", "rotateKey", "Adds a signing key in front of the others.", rotate)
+            .says("Those so far go on signing beside it for the overlap.")
+            .gives::<SubscriptionOnce>(200, "The new key signs.")
+            .tagged()
+            .refuses([412, 422]),
+        post("/subscriptions/{subscription}/test", "testSubscription", "Sends a test event to this subscription alone.", test)
+            .says("Through its chain and signed, like any event; a delivery of the history.")
+            .gives::<TestSent>(202, "It is on its way.")
+            .refuses([409, 429]),
+        post("/subscriptions/{subscription}/verify", "verifyEndpoint", "Sends the endpoint a challenge to answer.", verify)
+            .gives::<SubscriptionOnce>(200, "The endpoint is verified.")
+            .tagged()
+            .refuses([409, 412, 422, 429]),
+        delete("/subscriptions/{subscription}", "removeSubscription", "Removes a subscription.", remove)
+            .says("What was pending becomes dead letters, with the reason.")
+            .gives_nothing(204, "It is gone.")
+            .refuses([412]),
+    ]
+}
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
@@ -45,10 +93,12 @@ pub(in crate::http) async fn replace(
     Ok(shown(StatusCode::OK, control.replace_subscription(&tenant, id, input, expected).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct PauseInput {
+    /// In words, for whoever looks at the subscription.
     #[serde(default = "by_request")]
+    #[schemars(length(max = TEXT_CHARS_MAX))]
     reason: String,
 }
 

@@ -2,6 +2,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{StatusCode, header};
+use serde_json::json;
 
 use super::{ActivateInput, Items, items, tagged};
 use crate::control::tables::TableView;
@@ -10,7 +11,34 @@ use crate::domain::id::TableName;
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named, read};
+use crate::http::operations::{Operation, delete, get, post, put};
 use crate::http::problem::Problem;
+
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/tables", "listTables", "All tables with their versions, by name.", list)
+            .gives::<Items<TableView>>(200, "The tables."),
+        get("/tables/{table}", "showTable", "One table with its versions.", show).gives::<TableView>(200, "The table."),
+        put("/tables/{table}", "putTable", "Takes in all rows of a table as its active version.", put_table)
+            .says("The same rows again are the same version. Deliveries on their way keep the version that they began with.")
+            .takes(MEDIA_TYPES, "JSON lines of `{\"key\": \"...\", \"value\": ...}`, or CSV with a header.")
+            .like("application/jsonl", json!("{\"key\":\"a1\",\"value\":{\"name\":\"Shop\"}}\n"))
+            .like("application/json", json!({"key": "a1", "value": {"name": "Shop"}}))
+            .like("text/csv", json!("key,name\na1,Shop\n"))
+            .gives::<TableView>(200, "The version is active.")
+            .refuses([409, 412, 422]),
+        post("/tables/{table}/activate", "activateTable", "Has new deliveries look up in this version.", activate)
+            .gives::<TableView>(200, "It is active.")
+            .refuses([409, 412]),
+        post("/tables/{table}/rollback", "rollBackTable", "Makes the version before the active one again.", roll_back)
+            .gives::<TableView>(200, "The version before is active.")
+            .refuses([409, 412]),
+        delete("/tables/{table}", "removeTable", "Removes a table; deliveries on their way keep it.", remove)
+            .gives_nothing(204, "It is gone.")
+            .refuses([412]),
+    ]
+}
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
@@ -28,7 +56,7 @@ pub(in crate::http) async fn show(
     Ok(tagged(StatusCode::OK, view.version, view))
 }
 
-pub(in crate::http) async fn put(
+pub(in crate::http) async fn put_table(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
     Acting(control): Acting,
@@ -72,6 +100,17 @@ pub(in crate::http) async fn remove(
     control.remove_table(&tenant, &name, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }
+
+/// What [`format`] knows.
+const MEDIA_TYPES: &[&str] = &[
+    "application/jsonl",
+    "text/csv",
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/json",
+    "application/octet-stream",
+    "text/plain",
+];
 
 /// What the body is, by its media type; JSON lines where it names none that says otherwise.
 fn format(request: &Request) -> Result<TableFormat, Problem> {

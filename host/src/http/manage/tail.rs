@@ -21,6 +21,7 @@ use crate::fair::Shares;
 use crate::http::Site;
 use crate::http::auth::Tenant;
 use crate::http::extract::Query;
+use crate::http::operations::{Operation, get};
 use crate::http::problem::Problem;
 
 /// A stream that has nothing to say says so this often: connections in between do not take it for dead, and whether its key
@@ -56,6 +57,16 @@ impl Tails {
         let all = self.all.clone().try_acquire_owned().map_err(|_| full("history.tails_max", self.all_max))?;
         Ok(Open { _share: share, _all: all })
     }
+}
+
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/deliveries/tail", "tailDeliveries", "What becomes of deliveries, as it happens.", tail)
+            .says("Server-Sent Events, until the client leaves. `cursor`, or the header `last-event-id`, goes on behind a place.")
+            .gives_text(200, "text/event-stream", "Events `open`, `settlement`, `missed` and `end`.")
+            .refuses([429]),
+    ]
 }
 
 pub(in crate::http) async fn tail(

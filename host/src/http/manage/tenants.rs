@@ -4,12 +4,40 @@ use axum::response::Response;
 use http::StatusCode;
 
 use super::{Items, items, tagged};
-use crate::control::tenants::{NewTenant, TenantChange};
+use crate::control::tenants::{NewTenant, TenantChange, TenantShown};
 use crate::domain::tenant;
 use crate::http::Site;
 use crate::http::auth::{Acting, Operator, Tenant};
 use crate::http::extract::{IfMatch, JsonBody};
+use crate::http::operations::{Operation, delete, get, patch, post};
 use crate::http::problem::Problem;
+
+/// See [`crate::http::operations`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("", "showTenant", "The tenant and its quota.", show).gives::<TenantShown>(200, "The tenant.").tagged(),
+        patch("", "changeTenant", "Changes what people call a tenant, or its quota; the operator's.", change)
+            .gives::<TenantShown>(200, "The tenant as it is now.")
+            .tagged()
+            .refuses([409, 422]),
+        delete("", "removeTenant", "Removes a tenant with everything that is its own.", remove)
+            .says("Events and history too.")
+            .gives_nothing(204, "It is gone.")
+            .refuses([409, 412]),
+    ]
+}
+
+/// What is the operator's alone.
+pub(in crate::http) fn of_operator() -> Vec<Operation> {
+    vec![
+        get("/api/v1/tenants", "listTenants", "All tenants, by name.", list)
+            .gives::<Items<tenant::Tenant>>(200, "The tenants."),
+        post("/api/v1/tenants", "createTenant", "Makes a tenant.", create)
+            .gives::<TenantShown>(201, "It is made.")
+            .tagged()
+            .refuses([409, 422]),
+    ]
+}
 
 pub(in crate::http) async fn list(_: Operator, State(site): State<Site>) -> Json<Items<tenant::Tenant>> {
     items(site.control.list_tenants())

@@ -1,0 +1,191 @@
+//! The table of operations as OpenAPI 3.1: `/openapi.json`, made once.
+
+use std::sync::LazyLock;
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use super::operation::{Answer, Operation, get};
+use super::schemas::Schemas;
+use super::sheet::{PROOFS, Sheet};
+use crate::crypto;
+use crate::domain::id::Digest;
+use crate::http::extract::IfNoneMatch;
+use crate::http::problem;
+
+/// The document as it is sent, and its `ETag`.
+static TEXT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
+    let text = document(super::all()).to_string();
+    let tag = format!("\"{}\"", Digest(crypto::sha256(text.as_bytes())));
+    (text.into(), tag)
+});
+
+pub(super) fn operation() -> Operation {
+    get("/openapi.json", "showOpenApi", "This document.", serve)
+        .gives_bytes(200, "application/json", "OpenAPI 3.1.")
+        .gives_nothing(304, "It is the one of `if-none-match`.")
+        .tagged()
+}
+
+async fn serve(known: IfNoneMatch) -> Response {
+    let (text, tag) = &*TEXT;
+    if known.has(tag) {
+        return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
+    }
+    ([(header::CONTENT_TYPE, "application/json"), (header::ETAG, tag)], text.clone()).into_response()
+}
+
+/// The whole document.
+pub(super) fn document(groups: Vec<super::Group>) -> Value {
+    let mut schemas = Schemas::new();
+    let (mut paths, mut tags) = (Map::new(), Vec::new());
+    for group in groups {
+        tags.push(json!({"name": group.name, "description": group.about}));
+        for operation in group.operations {
+            let described = described(&operation, group.name, &mut schemas);
+            let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+            path[operation.method.as_str().to_ascii_lowercase()] = described;
+        }
+    }
+    let problem = schemas.given::<problem::Body<'_>>();
+    let mut document = json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Setgate",
+            "version": env!("CARGO_PKG_VERSION"),
+            "summary": "Identity events in; each tenant's filters over them; signed deliveries out.",
+            "description": ABOUT,
+            "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/", "description": "The host that gave out this document."}],
+        "tags": tags,
+        "paths": paths,
+        "components": {
+            "securitySchemes": security_schemes(),
+            "responses": problem_responses(&problem),
+            "headers": {
+                "Retry-After": {
+                    "description": "Seconds after which to come again (RFC 9110 section 10.2.3).",
+                    "schema": {"type": "integer", "minimum": 0},
+                },
+                "ETag": {
+                    "description": "The version that is shown, for `if-match` or `if-none-match`.",
+                    "schema": {"type": "string"},
+                },
+                "WWW-Authenticate": {"schema": {"type": "string"}},
+            },
+        },
+    });
+    schemas.finish(&mut document);
+    document
+}
+
+const ABOUT: &str = "\
+Every refusal is a problem (RFC 9457) with a stable `code`; each code has a page in `host/docs/errors`. Members and query \
+parameters that are not in here are refused, not passed over. Lists that grow are paged by `cursor`. Any request may be \
+answered 408 where it took too long; 429 and 503 say when to come again.";
+
+fn described(operation: &Operation, tag: &str, schemas: &mut Schemas) -> Value {
+    let mut sheet = Sheet::new(&operation.method, schemas);
+    (operation.arguments)(&mut sheet);
+    if operation.body.is_some() {
+        sheet.refuses([400, 413, 415, 429, 503]);
+    }
+    // The time of a request is bounded for all.
+    sheet.refuses([408]);
+    sheet.refuses(operation.refuses.iter().copied());
+    let Sheet { parameters, body, security, refuses, .. } = sheet;
+
+    let mut answers = Map::new();
+    for answer in &operation.answers {
+        answers.insert(answer.status.to_string(), shown(answer, schemas));
+    }
+    for status in refuses {
+        answers.insert(status.to_string(), json!({"$ref": format!("#/components/responses/{}", name(status))}));
+    }
+    let mut described = json!({"operationId": operation.id, "summary": operation.summary, "tags": [tag]});
+    if let Some(description) = operation.description {
+        described["description"] = json!(description);
+    }
+    if !parameters.is_empty() {
+        described["parameters"] = Value::Array(parameters);
+    }
+    if let Some((media_types, what)) = operation.body {
+        let mut content: Map<_, _> = media_types.iter().map(|one| ((*one).to_owned(), json!({}))).collect();
+        for (media_type, example) in &operation.examples {
+            content.insert((*media_type).to_owned(), json!({"example": example}));
+        }
+        described["requestBody"] = json!({"description": what, "required": true, "content": content});
+    } else if let Some(body) = body {
+        described["requestBody"] = body;
+    }
+    described["responses"] = Value::Object(answers);
+    described["security"] = Value::Array(security);
+    described
+}
+
+fn shown(answer: &Answer, schemas: &mut Schemas) -> Value {
+    let mut shown = json!({"description": answer.description});
+    if answer.tagged {
+        shown["headers"] = json!({"ETag": {"$ref": "#/components/headers/ETag"}});
+    }
+    if let Some((media_type, schema)) = answer.content {
+        shown["content"] = json!({media_type: {"schema": schema(schemas)}});
+    }
+    shown
+}
+
+fn security_schemes() -> Value {
+    let mut schemes = json!({
+        "key": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "sgk_<id>_<secret>",
+            "description": "A key of this host. What it may do is its scopes; a tenant's key opens that tenant alone.",
+        },
+    });
+    for (name, header, description) in PROOFS {
+        schemes[name] = json!({"type": "apiKey", "in": "header", "name": header, "description": description});
+    }
+    schemes
+}
+
+/// Every status that a problem may have, with what it means in general.
+const REFUSALS: &[(u16, &str, &str)] = &[
+    (400, "BadRequest", "The request cannot be read: its query, its body or its cursor."),
+    (401, "Unauthorized", "No key or proof, or one that does not hold."),
+    (403, "Forbidden", "The key may not do this here; the same for what is another's and for what is not there."),
+    (404, "NotFound", "There is no such thing, or not for this tenant."),
+    (408, "RequestTimeout", "The request took too long as a whole."),
+    (409, "Conflict", "It does not fit what is stored: it is there already, is in use, or a quota is reached."),
+    (412, "PreconditionFailed", "It was changed meanwhile: it is not the version of `if-match`, or of what was read."),
+    (413, "ContentTooLarge", "The body is larger than the limit that the answer names."),
+    (415, "UnsupportedMediaType", "The body is of another media type than those that are taken."),
+    (422, "UnprocessableContent", "A member says what it cannot say, or the upload is no filter."),
+    (429, "TooManyRequests", "The tenant's share is taken: come again later."),
+    (500, "InternalServerError", "The host cannot open what it keeps: see its log."),
+    (503, "ServiceUnavailable", "The host cannot do it just now: come again later."),
+];
+
+/// Panics where a route refuses with a status that is not in [`REFUSALS`]: the document is made in tests too.
+fn name(status: u16) -> &'static str {
+    let known = REFUSALS.iter().find(|(known, ..)| *known == status);
+    known.unwrap_or_else(|| panic!("no route refuses with {status} so far: say in REFUSALS what it means")).1
+}
+
+fn problem_responses(problem: &Value) -> Value {
+    let response = |(status, name, description): &(u16, &str, &str)| {
+        let mut response = json!({"description": description});
+        let header = |name: &str| json!({name: {"$ref": format!("#/components/headers/{name}")}});
+        match status {
+            401 => response["headers"] = header("WWW-Authenticate"),
+            429 | 503 => response["headers"] = header("Retry-After"),
+            _ => {}
+        }
+        response["content"] = json!({"application/problem+json": {"schema": problem}});
+        ((*name).to_owned(), response)
+    };
+    Value::Object(REFUSALS.iter().map(response).collect())
+}

@@ -1,0 +1,172 @@
+//! The table of operations: every route is described once, and the router as well as `/openapi.json` come from it. So no
+//! route is without its documentation, and the document names none that is not there.
+//!
+//! **How to add one.** Write the route beside its kin in `http/manage/<things>.rs`, and give it a line in that file's
+//! `operations()`:
+//!
+//! ```ignore
+//! post("/subscriptions/{subscription}/pause", "pauseSubscription", "Stops sending; what is pending waits.", pause)
+//!     .gives::<SubscriptionView>(200, "It is paused.")
+//!     .refuses([409]),
+//! ```
+//!
+//! What the route takes is read from its arguments, so it cannot be told wrong: [`Named`](super::extract::Named) is a
+//! parameter of the path, [`Query`](super::extract::Query) those after the `?`,
+//! [`JsonBody`](super::extract::JsonBody) the body, [`Tenant`](super::auth::Tenant) and
+//! [`Operator`](super::auth::Operator) who may. Each brings the refusals that it makes itself (401, 403, 404, 400, 413,
+//! 415, ...) along; an argument of a new type says what it is by [`Described`]. Left to be said are
+//!
+//! - the path, whose parameters have the names of [`InPath`](super::extract::InPath), below the tenant's path for what
+//!   [`of_tenant`] lists;
+//! - the operation's id, unique, in camel case, and what it does in one line; [`Operation::says`] where there is more to tell;
+//! - each success: [`gives`](Operation::gives) with the type that is shown, [`gives_nothing`](Operation::gives_nothing),
+//!   [`gives_text`](Operation::gives_text), [`gives_bytes`](Operation::gives_bytes);
+//! - a body that is not JSON: [`takes`](Operation::takes);
+//! - the refusals that the route's own work brings: [`refuses`](Operation::refuses), mostly 409, 412, 422 and 429.
+//!
+//! Types that are taken or shown derive `schemars::JsonSchema` beside serde; what a field refuses is told by its attributes
+//! (`length`, `range`), so that the document says it too. A new file of routes gets its line in [`of_tenant`] or [`all`].
+//!
+//! `cargo xtask openapi` then tries it: no answer outside of what is written here. And `tests/it/tenants_apart.rs` wants to
+//! know how it is called by its owner, or fails.
+
+mod document;
+mod operation;
+mod schemas;
+mod sheet;
+
+use axum::Router;
+
+pub(super) use operation::{Operation, delete, get, patch, post, put};
+pub(super) use sheet::{Described, Sheet};
+
+use super::manage::{
+    audit, deliveries, events, filters, keys, replays, reproduction, rollouts, sources, statistics, subscriptions,
+    tables, tail, tenants,
+};
+use super::{Site, health, ingest};
+
+/// Where everything of a tenant lies.
+const TENANT: &str = "/api/v1/tenants/{tenant}";
+
+/// What belongs to one tenant: name of the group, what it is about, operations with paths below the tenant's.
+fn of_tenant() -> Vec<(&'static str, &'static str, Vec<Operation>)> {
+    vec![
+        ("sources", "Where events come from.", sources::operations()),
+        ("filters", "The tenant's own code, in versions.", filters::operations()),
+        ("rollouts", "Trying a version of a filter before it takes the active one's place.", rollouts::operations()),
+        ("tables", "Rows that filters look things up in.", tables::operations()),
+        ("subscriptions", "Who gets which events, through which filters, signed how.", subscriptions::operations()),
+        ("events", "What was accepted.", events::operations()),
+        ("deliveries", "What became of it, for each subscription.", deliveries::operations()),
+        ("tail", "What becomes of it, as it happens.", tail::operations()),
+        ("replays", "Past events once more.", replays::operations()),
+        ("statistics", "How it went, in numbers.", statistics::operations()),
+        ("reproduction", "Running a delivery's chain once more.", reproduction::operations()),
+        ("keys", "Who may use this interface.", keys::operations()),
+        ("audit", "What was changed, and by whom.", audit::operations()),
+        ("tenants", "Whose everything is.", tenants::operations()),
+    ]
+}
+
+/// A group of operations.
+struct Group {
+    name: &'static str,
+    about: &'static str,
+    operations: Vec<Operation>,
+}
+
+/// Every operation there is.
+fn all() -> Vec<Group> {
+    let mut groups = vec![Group {
+        name: "ingest",
+        about: "Events in. A source proves itself as it was set up; it has no key of this interface.",
+        operations: ingest::operations(),
+    }];
+    groups.extend(of_tenant().into_iter().map(|(name, about, operations)| Group {
+        name,
+        about,
+        operations: operations.into_iter().map(|operation| operation.below(TENANT)).collect(),
+    }));
+    groups.push(Group {
+        name: "operator",
+        about: "For the operator of this host alone.",
+        operations: [tenants::of_operator(), keys::of_operator(), audit::of_operator()].into_iter().flatten().collect(),
+    });
+    groups.push(Group {
+        name: "host",
+        about: "The host itself.",
+        operations: health::operations().into_iter().chain([document::operation()]).collect(),
+    });
+    groups
+}
+
+/// The routes of all operations.
+pub(super) fn routes() -> Router<Site> {
+    let operations = all().into_iter().flat_map(|group| group.operations);
+    operations.fold(Router::new(), |router, operation| router.route(&operation.path, operation.route))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn each_operation_is_told_once_and_whole() {
+        let (mut ids, mut places) = (BTreeSet::new(), BTreeSet::new());
+        for group in all() {
+            for operation in group.operations {
+                let id = operation.id;
+                assert!(ids.insert(id), "{id}: two operations have this id");
+                assert!(places.insert((operation.method.to_string(), operation.path)), "{id}: another has its place");
+                assert!(operation.summary.ends_with('.'), "{id}: its summary is a sentence");
+                assert!(operation.answers.iter().any(|answer| answer.status < 400), "{id}: it succeeds somehow");
+            }
+        }
+        // Paths that stand in each other's way would panic here.
+        let _ = routes();
+    }
+
+    #[test]
+    fn the_parameters_of_each_path_are_those_of_its_route() {
+        let document = document::document(all());
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            let in_path: BTreeSet<_> = path.split(['{', '}']).skip(1).step_by(2).collect();
+            for (method, operation) in operations.as_object().unwrap() {
+                let parameters = operation["parameters"].as_array().into_iter().flatten();
+                let told = parameters.filter(|one| one["in"] == "path").map(|one| one["name"].as_str().unwrap());
+                assert_eq!(told.collect::<BTreeSet<_>>(), in_path, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_reference_of_the_document_leads_somewhere() {
+        fn references<'a>(value: &'a Value, into: &mut Vec<&'a str>) {
+            match value {
+                Value::Object(members) => members.iter().for_each(|(name, member)| match member {
+                    Value::String(text) if name == "$ref" => into.push(text),
+                    other => references(other, into),
+                }),
+                Value::Array(items) => items.iter().for_each(|item| references(item, into)),
+                _ => {}
+            }
+        }
+        let document = document::document(all());
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 500, "there are references: {}", found.len());
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+        for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+            assert!(!name.ends_with(char::is_numeric), "{name}: two types have one name, say `schemars(rename)`");
+            assert_ne!(*schema, Value::Bool(true), "{name} says nothing");
+        }
+    }
+}

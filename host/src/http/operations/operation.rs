@@ -1,0 +1,172 @@
+//! One operation: its route and what is said of it.
+
+use axum::handler::Handler as Route;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use http::Method;
+use schemars::JsonSchema;
+use serde_json::Value;
+
+use super::schemas::Schemas;
+use super::sheet::{Arguments, Sheet};
+use crate::http::Site;
+
+/// A line of the table of operations.
+pub(in crate::http) struct Operation {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) id: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) description: Option<&'static str>,
+    pub(super) route: MethodRouter<Site>,
+    /// Writes down what the route's arguments say.
+    pub(super) arguments: fn(&mut Sheet<'_>),
+    /// Media types of a body that is no JSON, and what it is.
+    pub(super) body: Option<(&'static [&'static str], &'static str)>,
+    /// Such a body, with the media types that it may have.
+    pub(super) examples: Vec<(&'static str, Value)>,
+    pub(super) answers: Vec<Answer>,
+    pub(super) refuses: Vec<u16>,
+}
+
+/// A media type, and what makes its schema.
+type Content = (&'static str, fn(&mut Schemas) -> Value);
+
+/// A success.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) description: &'static str,
+    /// Media type, and its schema.
+    pub(super) content: Option<Content>,
+    /// Whether it carries an `ETag`.
+    pub(super) tagged: bool,
+}
+
+pub(in crate::http) fn get<R, T>(path: &str, id: &'static str, summary: &'static str, route: R) -> Operation
+where
+    R: Route<T, Site>,
+    T: Arguments + 'static,
+{
+    Operation::new((Method::GET, MethodFilter::GET), path, id, summary, route)
+}
+
+pub(in crate::http) fn post<R, T>(path: &str, id: &'static str, summary: &'static str, route: R) -> Operation
+where
+    R: Route<T, Site>,
+    T: Arguments + 'static,
+{
+    Operation::new((Method::POST, MethodFilter::POST), path, id, summary, route)
+}
+
+pub(in crate::http) fn put<R, T>(path: &str, id: &'static str, summary: &'static str, route: R) -> Operation
+where
+    R: Route<T, Site>,
+    T: Arguments + 'static,
+{
+    Operation::new((Method::PUT, MethodFilter::PUT), path, id, summary, route)
+}
+
+pub(in crate::http) fn patch<R, T>(path: &str, id: &'static str, summary: &'static str, route: R) -> Operation
+where
+    R: Route<T, Site>,
+    T: Arguments + 'static,
+{
+    Operation::new((Method::PATCH, MethodFilter::PATCH), path, id, summary, route)
+}
+
+pub(in crate::http) fn delete<R, T>(path: &str, id: &'static str, summary: &'static str, route: R) -> Operation
+where
+    R: Route<T, Site>,
+    T: Arguments + 'static,
+{
+    Operation::new((Method::DELETE, MethodFilter::DELETE), path, id, summary, route)
+}
+
+impl Operation {
+    fn new<R, T>(
+        (method, filter): (Method, MethodFilter),
+        path: &str,
+        id: &'static str,
+        summary: &'static str,
+        route: R,
+    ) -> Self
+    where
+        R: Route<T, Site>,
+        T: Arguments + 'static,
+    {
+        Self {
+            method,
+            path: path.to_owned(),
+            id,
+            summary,
+            description: None,
+            route: on(filter, route),
+            arguments: T::describe,
+            body: None,
+            examples: Vec::new(),
+            answers: Vec::new(),
+            refuses: Vec::new(),
+        }
+    }
+
+    /// The same below another path.
+    pub(super) fn below(mut self, path: &str) -> Self {
+        self.path.insert_str(0, path);
+        self
+    }
+
+    /// More than the one line: CommonMark.
+    pub(in crate::http) fn says(mut self, description: &'static str) -> Self {
+        self.description = Some(description);
+        self
+    }
+
+    /// A body that is not JSON, in one of these media types.
+    pub(in crate::http) fn takes(mut self, media_types: &'static [&'static str], what: &'static str) -> Self {
+        self.body = Some((media_types, what));
+        self
+    }
+
+    /// Such a body in one of its media types: JSON for JSON, else text.
+    pub(in crate::http) fn like(mut self, media_type: &'static str, example: Value) -> Self {
+        self.examples.push((media_type, example));
+        self
+    }
+
+    /// Answers with a `T` as JSON.
+    pub(in crate::http) fn gives<T: JsonSchema>(self, status: u16, description: &'static str) -> Self {
+        self.answer(status, description, Some(("application/json", Schemas::given::<T>)))
+    }
+
+    /// Answers with a status alone.
+    pub(in crate::http) fn gives_nothing(self, status: u16, description: &'static str) -> Self {
+        self.answer(status, description, None)
+    }
+
+    /// Answers with text.
+    pub(in crate::http) fn gives_text(self, status: u16, media_type: &'static str, description: &'static str) -> Self {
+        self.answer(status, description, Some((media_type, |_| serde_json::json!({"type": "string"}))))
+    }
+
+    /// Answers with bytes.
+    pub(in crate::http) fn gives_bytes(self, status: u16, media_type: &'static str, description: &'static str) -> Self {
+        // OpenAPI 3.1, "Considerations for file uploads": bytes have an empty schema.
+        self.answer(status, description, Some((media_type, |_| serde_json::json!({}))))
+    }
+
+    /// The answers so far carry an `ETag`.
+    pub(in crate::http) fn tagged(mut self) -> Self {
+        self.answers.iter_mut().for_each(|answer| answer.tagged = true);
+        self
+    }
+
+    /// Statuses of the problems that the route's own work brings, besides those of its arguments.
+    pub(in crate::http) fn refuses<const N: usize>(mut self, statuses: [u16; N]) -> Self {
+        self.refuses.extend(statuses);
+        self
+    }
+
+    fn answer(mut self, status: u16, description: &'static str, content: Option<Content>) -> Self {
+        self.answers.push(Answer { status, description, content, tagged: false });
+        self
+    }
+}

@@ -1,0 +1,166 @@
+//! Schemas of what is taken and of what is given. One type may look different in the two: what has a default may be left
+//! out when it is sent in, and is always there when it is shown.
+
+use std::collections::BTreeSet;
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+/// Where schemas are in the document.
+const GIVEN: &str = "#/components/schemas/";
+/// Where those of what is taken are said to be, until both are put together.
+const TAKEN: &str = "#/taken/";
+
+/// The schemas that one document needs.
+pub(super) struct Schemas {
+    taken: SchemaGenerator,
+    given: SchemaGenerator,
+}
+
+impl Schemas {
+    pub(super) fn new() -> Self {
+        let settings = |path: &str| {
+            // JSON Schema 2020-12 is OpenAPI 3.1's own dialect.
+            SchemaSettings::draft2020_12().with(|settings| {
+                settings.definitions_path = path.trim_start_matches('#').trim_end_matches('/').to_owned().into();
+                settings.meta_schema = None;
+            })
+        };
+        Self {
+            taken: settings(TAKEN).for_deserialize().into_generator(),
+            given: settings(GIVEN).for_serialize().into_generator(),
+        }
+    }
+
+    /// Of what is sent in.
+    pub(super) fn taken<T: JsonSchema>(&mut self) -> Value {
+        self.taken.subschema_for::<T>().to_value()
+    }
+
+    /// Of what is shown.
+    pub(super) fn given<T: JsonSchema>(&mut self) -> Value {
+        self.given.subschema_for::<T>().to_value()
+    }
+
+    /// The members of what is sent in, for parameters.
+    pub(super) fn members<T: JsonSchema>(&mut self) -> Value {
+        T::json_schema(&mut self.taken).to_value()
+    }
+
+    /// Adds all schemas to the document, and has its references lead to them.
+    pub(super) fn finish(mut self, document: &mut Value) {
+        let mut taken = self.taken.take_definitions(true);
+        let mut schemas = self.given.take_definitions(true);
+        let apart = different(&taken, &schemas);
+        let rename = |name: &str| if apart.contains(name) { format!("{name}Input") } else { name.to_owned() };
+        let mut lead = |text: &mut String| {
+            if let Some(name) = text.strip_prefix(TAKEN) {
+                *text = format!("{GIVEN}{}", rename(name));
+            }
+        };
+        for schema in taken.values_mut() {
+            each_reference(schema, &mut lead);
+        }
+        each_reference(document, &mut lead);
+        schemas.extend(taken.into_iter().map(|(name, schema)| (rename(&name), schema)));
+        schemas.sort_keys();
+        document["components"]["schemas"] = Value::Object(schemas);
+        tidy(document);
+    }
+}
+
+/// The names of schemas that are not the same when they are sent in and when they are shown, or refer to such.
+fn different(taken: &Map<String, Value>, given: &Map<String, Value>) -> BTreeSet<String> {
+    let mut apart = BTreeSet::new();
+    loop {
+        let before = apart.len();
+        for (name, schema) in taken {
+            let Some(other) = given.get(name) else { continue };
+            let mut schema = schema.clone();
+            let mut refers = false;
+            each_reference(&mut schema, &mut |text| *text = text.replace(TAKEN, GIVEN));
+            each_reference(&mut schema, &mut |text| refers |= apart.contains(text.trim_start_matches(GIVEN)));
+            if refers || schema != *other {
+                apart.insert(name.clone());
+            }
+        }
+        if apart.len() == before {
+            return apart;
+        }
+    }
+}
+
+fn each_reference(value: &mut Value, act: &mut dyn FnMut(&mut String)) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                match member {
+                    Value::String(text) if name == "$ref" => act(text),
+                    other => each_reference(other, act),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| each_reference(item, act)),
+        _ => {}
+    }
+}
+
+/// Says what the types say but their schemas do not, and takes Rust's own links out of the words.
+fn tidy(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            let range = match members.get("format").and_then(Value::as_str) {
+                Some("uint16") => Some((json!(0), json!(u16::MAX))),
+                Some("uint32") => Some((json!(0), json!(u32::MAX))),
+                Some("uint64" | "uint") => Some((json!(0), json!(u64::MAX))),
+                Some("int64") => Some((json!(i64::MIN), json!(i64::MAX))),
+                _ => None,
+            };
+            if let Some((least, most)) = range {
+                members.entry("minimum").or_insert(least);
+                members.entry("maximum").or_insert(most);
+            }
+            for (name, member) in members {
+                match member {
+                    Value::String(text) if name == "description" => *text = without_links(text),
+                    other => tidy(other),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}
+
+/// ``[`Name`](path)`` and ``[`Name`]`` become `` `Name` ``; lines that were broken for the sources are joined.
+fn without_links(text: &str) -> String {
+    let text = text.split("\n\n").map(|part| part.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
+    let (mut clean, mut rest) = (String::new(), text.as_str());
+    while let Some(at) = rest.find("[`") {
+        let Some(end) = rest[at..].find("`]").map(|end| at + end) else { break };
+        clean.push_str(&rest[..at]);
+        clean.push_str(&rest[at + 1..=end]);
+        rest = &rest[end + 2..];
+        if rest.starts_with('(') {
+            rest = rest.split_once(')').map_or("", |(_, after)| after);
+        }
+    }
+    clean + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_without_links() {
+        for (given, clean) in [
+            ("See [`Proof::Open`].", "See `Proof::Open`."),
+            ("As [`A`](crate::a::A) and\n[`b`] are.", "As `A` and `b` are."),
+            ("a [list] of\n\ntwo [`", "a [list] of\n\ntwo [`"),
+        ] {
+            assert_eq!(without_links(given), clean);
+        }
+    }
+}

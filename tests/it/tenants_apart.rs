@@ -1,0 +1,364 @@
+//! Nothing of one tenant is reached from another: every operation of the live `/openapi.json` is shown to work for its
+//! owner, then tried with another tenant's key on the owner's path, and on the other's own path with the owner's ids.
+//!
+//! An operation that is not in [`calls`] fails this: whoever adds a route tells here how its owner calls it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Value, json};
+use setgate_tests::everything::{self, MARK};
+use setgate_tests::{Answer, Client, Everything, Host, Seed, Tenant, place, until};
+
+/// What belongs to one tenant.
+const BELOW: &str = "/api/v1/tenants/{tenant}";
+
+/// Faults at which a filter is suspended.
+const FAULTS_MAX: usize = 3;
+
+/// One way to call an operation.
+#[derive(Clone)]
+struct Call {
+    operation: &'static str,
+    /// The path's parameters besides the tenant.
+    at: Vec<(&'static str, String)>,
+    query: String,
+    media_type: &'static str,
+    body: Bytes,
+    /// What the other tenant asks for instead, where the owner's call uses up what it names.
+    elsewhere: Vec<(&'static str, String)>,
+    /// More queries for the other tenant to try.
+    queries: Vec<String>,
+    /// Whether it makes something under a name of the caller's choice, which everybody may.
+    makes: bool,
+    /// Whether its body names things that have to be the caller's own.
+    names_in_body: bool,
+    /// Whether it is refused too where the other tenant has things of the same names, since it names bytes.
+    names_bytes: bool,
+}
+
+fn call(operation: &'static str) -> Call {
+    Call {
+        operation,
+        at: Vec::new(),
+        query: String::new(),
+        media_type: "",
+        body: Bytes::new(),
+        elsewhere: Vec::new(),
+        queries: Vec::new(),
+        makes: false,
+        names_in_body: false,
+        names_bytes: false,
+    }
+}
+
+impl Call {
+    fn at(mut self, parameter: &'static str, value: &str) -> Self {
+        self.at.push((parameter, value.to_owned()));
+        self
+    }
+
+    fn query(mut self, query: &str) -> Self {
+        query.clone_into(&mut self.query);
+        self
+    }
+
+    fn body(mut self, media_type: &'static str, body: impl Into<Bytes>) -> Self {
+        (self.media_type, self.body) = (media_type, body.into());
+        self
+    }
+
+    fn json(self, body: &Value) -> Self {
+        self.body("application/json", body.to_string())
+    }
+
+    fn elsewhere(mut self, parameter: &'static str, value: &str) -> Self {
+        self.elsewhere.push((parameter, value.to_owned()));
+        self
+    }
+
+    fn or_query(mut self, query: String) -> Self {
+        self.queries.push(query);
+        self
+    }
+
+    fn makes(mut self) -> Self {
+        self.makes = true;
+        self
+    }
+
+    fn names_in_body(mut self) -> Self {
+        self.names_in_body = true;
+        self
+    }
+
+    fn names_bytes(mut self) -> Self {
+        self.names_bytes = true;
+        self
+    }
+
+    /// The path at a tenant, with the parameters that the owner or the other one uses.
+    fn path(&self, template: &str, tenant: &str, by_owner: bool, query: &str) -> String {
+        let mut path = template.replace("{tenant}", tenant);
+        for (parameter, value) in &self.at {
+            let other = self.elsewhere.iter().find(|(name, _)| name == parameter && !by_owner);
+            path = path.replace(&format!("{{{parameter}}}"), other.map_or(value, |(_, value)| value));
+        }
+        assert!(!path.contains('{'), "{}: {path} wants more parameters than it is called with", self.operation);
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("{path}{mark}{query}")
+    }
+
+    async fn send(&self, client: &Client, method: &Method, path: &str) -> Answer {
+        let headers = [("content-type", self.media_type)];
+        let headers = if self.media_type.is_empty() { &headers[..0] } else { &headers };
+        client.send(method.clone(), path, headers, self.body.clone()).await
+    }
+}
+
+/// How the owner calls each operation, in an order in which all of it works. One that stands here twice is tried by the
+/// other tenant as it stands here last.
+async fn calls(all: &Everything) -> Vec<Call> {
+    let acme = &all.tenant;
+    let gate = |operation: &'static str| call(operation).at("filter", "gate");
+    let users = |operation: &'static str| call(operation).at("table", "users");
+    let subscription = |operation: &'static str| call(operation).at("subscription", all.subscription("delivered"));
+    let delivery = |operation: &'static str, state: &str| call(operation).at("delivery", &all.delivery(state));
+    let digest = |digest: &str| json!({"digest": digest});
+    let source = json!({"form": "set", "proofs": [{"kind": "open"}], "websub_topics": [MARK]});
+    let endpoint = json!({"url": format!("{}/{MARK}", all.receiver.url())});
+    let whole = json!({"endpoint": endpoint, "description": MARK, "sources": ["idp"]});
+    let next = async |list: &str| acme.get(&format!("{list}?limit=1")).await["next"].as_str().map(str::to_owned);
+    let (deliveries, events) = (next("/deliveries").await.expect("more than one"), next("/events").await);
+    let spare = spare(acme, &endpoint).await;
+    vec![
+        call("showTenant"),
+        call("listKeys"),
+        call("createKey").json(&json!({"label": MARK})),
+        call("removeKey").at("key", &spare.key).elsewhere("key", &all.key),
+        call("listSources"),
+        call("showSource").at("source", "idp"),
+        call("putSource").at("source", "idp").json(&source).makes(),
+        call("removeSource").at("source", "spare").elsewhere("source", "idp"),
+        call("listFilters"),
+        gate("showFilter"),
+        gate("uploadFilter").query("activate=false").body("application/wasm", place::filter("redact-claims")).makes(),
+        gate("downloadFilter").at("digest", &all.gate[0]).names_bytes(),
+        gate("backtestFilter").json(&digest(&all.gate[1])).names_bytes(),
+        gate("showRollout"),
+        gate("promoteRollout"),
+        gate("rollBackFilter"),
+        gate("activateFilter").json(&digest(&all.gate[0])).names_bytes(),
+        gate("putRollout").json(&json!({"digest": all.gate[1], "mode": "shadow"})),
+        gate("endRollout"),
+        gate("putRollout").json(&json!({"digest": all.gate[1], "mode": "shadow"})).names_bytes(),
+        call("resumeFilter").at("filter", "faulty").json(&json!({})).elsewhere("filter", "gate"),
+        call("removeFilter").at("filter", "spare").elsewhere("filter", "gate"),
+        call("listTables"),
+        users("showTable"),
+        users("putTable").body("application/jsonl", format!("{{\"key\":\"{MARK}\",\"value\":1}}\n")).makes(),
+        users("downloadTable").at("digest", &all.users[0]).names_bytes(),
+        users("activateTable").json(&digest(&all.users[0])).names_bytes(),
+        users("rollBackTable"),
+        call("removeTable").at("table", "spare").elsewhere("table", "users"),
+        call("listSubscriptions"),
+        call("createSubscription").json(&whole).names_in_body(),
+        subscription("showSubscription"),
+        subscription("replaceSubscription").json(&whole),
+        subscription("pauseSubscription").json(&json!({"reason": MARK})),
+        subscription("resumeSubscription"),
+        subscription("rotateKey").json(&json!({})),
+        call("removeSubscription")
+            .at("subscription", &spare.subscription)
+            .elsewhere("subscription", all.subscription("delivered")),
+        call("listEvents")
+            .or_query("subject=".to_owned() + MARK)
+            .or_query(format!("jti={MARK}-first"))
+            .or_query(events.map_or_else(|| "source=idp".to_owned(), |cursor| format!("cursor={cursor}"))),
+        call("showEvent").at("event", &all.event.event),
+        call("listDeliveries")
+            .or_query(format!("cursor={deliveries}"))
+            .or_query(format!("subscription={}", all.subscription("dead")))
+            .or_query(format!("event={}&state=held", all.event.event)),
+        delivery("showDelivery", "delivered"),
+        delivery("showClaims", "delivered"),
+        delivery("showReproduction", "dropped"),
+        delivery("reproduceDelivery", "dropped"),
+        delivery("redriveDelivery", "dead").json(&json!({"action": "again"})),
+        call("removeTenant"),
+    ]
+}
+
+/// What the owner may lose.
+struct Spare {
+    key: String,
+    subscription: String,
+}
+
+async fn spare(acme: &Tenant, endpoint: &Value) -> Spare {
+    let id = |made: Answer| made.expect(201).json()["id"].as_str().expect("an id").to_owned();
+    let open = json!({"form": "set", "proofs": [{"kind": "open"}]});
+    acme.client.put(&acme.path("/sources/spare"), &open).await.expect(201);
+    acme.upload("spare", place::filter("redact-claims")).await.expect(201);
+    acme.table("spare", &[("a", json!(1))]).await;
+    let key = id(acme.client.post(&acme.path("/keys"), &json!({})).await);
+    let subscription = json!({"endpoint": endpoint});
+    let subscription = id(acme.client.post(&acme.path("/subscriptions"), &subscription).await);
+    Spare { key, subscription }
+}
+
+/// A filter that was suspended, for its owner to resume.
+async fn suspended(all: &Everything) {
+    let acme = &all.tenant;
+    acme.upload("faulty", place::filter("redact-claims")).await.expect(201);
+    let source = acme.source("faulty", Seed::Open).await;
+    let chain = json!([{"filter": "faulty", "grants": ["config"]}]);
+    let subscription = acme.subscribe(&all.receiver).chain(chain).with("sources", json!(["faulty"])).create().await;
+    for number in 0..FAULTS_MAX {
+        let event = source.accept(everything::marked(&format!("faulty-{number}"))).await;
+        acme.delivery_in("held", &subscription.delivery_of(&event)).await;
+    }
+    assert!(acme.get("/filters/faulty").await["suspended"].is_object(), "it faulted too often");
+    acme.client.delete(&subscription.path("")).await.expect(204);
+}
+
+/// The operations below a tenant's path: id, method, path.
+async fn operations(host: &Host) -> BTreeMap<String, (Method, String)> {
+    let document = host.stranger().get("/openapi.json").await.expect(200).json();
+    let mut found = BTreeMap::new();
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            let id = operation["operationId"].as_str().expect("an id").to_owned();
+            if path.starts_with(BELOW) {
+                let method = method.to_ascii_uppercase().parse().expect("a method");
+                assert!(found.insert(id, (method, path.clone())).is_none(), "two operations have one id");
+            }
+        }
+    }
+    found
+}
+
+/// Everything that the owner can look at.
+async fn state(all: &Everything, calls: &[Call], operations: &BTreeMap<String, (Method, String)>) -> Vec<String> {
+    let mut shown = Vec::new();
+    for call in calls {
+        let (method, template) = &operations[call.operation];
+        if method == Method::GET {
+            let path = call.path(template, &all.tenant.name, false, &call.query);
+            let answer = all.tenant.client.get(&path).await.expect(200);
+            shown.push(format!("{path}: {:?} {}", answer.header("etag"), answer.text()));
+        }
+    }
+    shown
+}
+
+/// Words that are nobody's but the owner's, apart from those of its words that the other one sent itself.
+fn leaked<'a>(answer: &Answer, secrets: &'a BTreeSet<String>, sent: &str) -> Option<&'a str> {
+    let said = format!("{:?} {}", answer.headers, answer.text());
+    secrets.iter().find(|secret| said.contains(secret.as_str()) && !sent.contains(secret.as_str())).map(String::as_str)
+}
+
+#[tokio::test]
+async fn no_operation_reaches_what_is_another_tenants() {
+    let host = Host::with().config(&format!("[quota]\nfilter_faults_max = {FAULTS_MAX}")).start().await;
+    let all = Everything::at(&host).await;
+    suspended(&all).await;
+    let (operations, calls) = (operations(&host).await, calls(&all).await);
+    let known: BTreeSet<_> = calls.iter().map(|call| call.operation.to_owned()).collect();
+    let documented: BTreeSet<_> = operations.keys().cloned().collect();
+    assert_eq!(known, documented, "each operation of a tenant is told in `calls`, and no other");
+
+    // To its owner each answers with success.
+    let mut secrets = BTreeSet::from([MARK.to_owned(), all.key.clone(), all.event.event.clone()]);
+    secrets.extend(all.gate.iter().chain(&all.users).cloned());
+    secrets.extend(all.subscriptions.iter().flat_map(|(state, id)| [id.clone(), all.delivery(state)]));
+    host.tenant("gone").await;
+    for call in &calls {
+        let (method, template) = &operations[call.operation];
+        // A tenant is the operator's to remove.
+        let by_operator = call.operation == "removeTenant";
+        let (client, tenant) =
+            if by_operator { (host.operator(), "gone") } else { (&all.tenant.client, all.tenant.name.as_str()) };
+        let answer = call.send(client, method, &call.path(template, tenant, true, &call.query)).await;
+        assert!(
+            (200..300).contains(&answer.status),
+            "{} to its owner: {} {}",
+            call.operation,
+            answer.status,
+            answer.text()
+        );
+    }
+
+    // What was begun above ends before it is looked at.
+    let rests = async || state(&all, &calls, &operations).await;
+    let before = until("the owner's things are at rest", async || {
+        all.at_rest().await;
+        let (one, two) = (rests().await, rests().await);
+        (one == two).then_some(one)
+    })
+    .await;
+    for shown in &before {
+        let (path, said) = shown.split_once(": ").expect("path and answer");
+        let told = secrets.iter().find(|secret| said.contains(secret.as_str()));
+        assert!(told.is_some(), "{path} tells its owner nothing that could be looked for: {said}");
+    }
+
+    let last: BTreeMap<_, _> = calls.iter().map(|call| (call.operation, call)).collect();
+    let mut faults = Vec::new();
+    for call in last.values() {
+        faults.extend(tried(&host, &all, call, &operations[call.operation], &secrets).await);
+    }
+    assert!(faults.is_empty(), "{} answers reach too far:\n{}", faults.len(), faults.join("\n"));
+    assert_eq!(rests().await, before, "nothing of the owner's has changed");
+}
+
+/// Answers on the owner's path.
+const ELSEWHERE: &[u16] = &[403, 404];
+/// Answers on the other's own path, where it has no such thing; 403 for what is the operator's alone.
+const NOT_THERE: &[u16] = &[403, 404, 422];
+/// Answers on the other's own path, where what is asked for is its own or can be.
+const ITS_OWN: &[u16] = &[200, 201, 204, 403, 404, 409, 422];
+
+/// Everything that another tenant gets to see by one operation, and should not.
+async fn tried(
+    host: &Host,
+    all: &Everything,
+    call: &Call,
+    (method, template): &(Method, String),
+    secrets: &BTreeSet<String>,
+) -> Vec<String> {
+    let name = call.operation.to_ascii_lowercase();
+    // One with nothing of its own but what the call itself makes, and one with things of the same names.
+    let bare = host.tenant(&format!("{name}-bare")).await;
+    let namesake = host.tenant(&format!("{name}-namesake")).await;
+    if call.names_bytes {
+        namesake.upload("gate", place::filter("enrich-from-table")).await.expect(201);
+        namesake.table("users", &[("other", json!(1))]).await;
+    }
+    let mut faults = Vec::new();
+    let named = call.names_in_body || !call.at.is_empty();
+    for query in std::iter::once(&call.query).chain(&call.queries) {
+        for (by, at, statuses) in [
+            (&bare, &all.tenant, ELSEWHERE),
+            (&bare, &bare, if named && !call.makes { NOT_THERE } else { ITS_OWN }),
+            (&namesake, &namesake, if call.names_bytes { NOT_THERE } else { ITS_OWN }),
+        ] {
+            let path = call.path(template, &at.name, false, query);
+            let answer = call.send(&by.client, method, &path).await;
+            let what = format!("{} by {}, {method} {path}", call.operation, by.name);
+            if !statuses.contains(&answer.status) {
+                faults.push(format!("{what}: {} {}", answer.status, answer.text()));
+            }
+            // What it sent itself it may be told, and the digest of that.
+            let sent = format!("{path} {} {}", String::from_utf8_lossy(&call.body), everything::digest(&call.body));
+            if let Some(word) = leaked(&answer, secrets, &sent) {
+                faults.push(format!("{what}: tells `{word}`: {}", answer.text()));
+            }
+        }
+        let path = call.path(template, &all.tenant.name, false, query);
+        let answer = call.send(&host.stranger(), method, &path).await;
+        faults.extend(answer.not_the_problem(401, "bad_key").map(|why| format!("{} by nobody: {why}", call.operation)));
+    }
+    faults
+}

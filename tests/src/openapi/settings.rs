@@ -1,0 +1,118 @@
+//! What schemathesis is told of the host: its key, and what is there under which names.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::everything::MARK;
+use crate::{Everything, Host, place};
+
+/// How often a value in a path is one that is there; otherwise it is made up.
+const REAL: f64 = 0.85;
+/// Things of each kind that may be removed.
+const SPARES: usize = 4;
+
+/// How bad data may be refused. 412 is beside what schemathesis expects: an `if-match` is looked at before the body.
+const REFUSED: &str = "\
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 429]
+";
+
+/// Writes `schemathesis.toml` into a folder, and makes things that may be removed.
+pub(super) async fn write(host: &Host, all: &Everything, folder: &Path) {
+    let acme = &all.tenant;
+    let deliveries: Vec<_> = all.subscriptions.iter().map(|(state, _)| all.delivery(state)).collect();
+    let subscriptions: Vec<_> = all.subscriptions.iter().map(|(_, id)| id.clone()).collect();
+    let digests: Vec<_> = all.gate.iter().chain(&all.users).cloned().collect();
+    let spares = spares(host, all, folder).await;
+    let mut text = format!("[auth.openapi.key]\nbearer = {}\n\n{REFUSED}\n[dictionaries]\n", json!(host.key()));
+    let mut dictionary = |name: &str, values: &[String]| {
+        writeln!(text, "{name} = {{ values = {} }}", json!(values)).expect("a string can be written to");
+    };
+    let one = |value: &str| vec![value.to_owned()];
+    dictionary("tenants", &one(&acme.name));
+    dictionary("sources", &one("idp"));
+    dictionary("filters", &["gate".to_owned(), "drop-by-type".to_owned()]);
+    dictionary("tables", &one("users"));
+    dictionary("subscriptions", &subscriptions);
+    dictionary("events", &one(&all.event.event));
+    dictionary("deliveries", &deliveries);
+    dictionary("digests", &digests);
+    dictionary("urls", &one(&all.receiver.url()));
+    dictionary("keys", &spares.keys);
+    dictionary("topics", &one(MARK));
+    dictionary("modes", &one("subscribe"));
+    dictionary("spare-tenants", &spares.named);
+    dictionary("spare-named", &spares.named);
+    dictionary("spare-subscriptions", &spares.subscriptions);
+
+    text.push_str("\n[parameters]\n");
+    for (parameter, dictionary) in [
+        ("path.tenant", "tenants"),
+        ("path.source", "sources"),
+        ("path.filter", "filters"),
+        ("path.table", "tables"),
+        ("path.subscription", "subscriptions"),
+        ("path.event", "events"),
+        ("path.delivery", "deliveries"),
+        ("path.digest", "digests"),
+        ("path.key", "keys"),
+        ("query.hub.topic", "topics"),
+        ("query.hub.mode", "modes"),
+        ("body.digest", "digests"),
+        ("body.endpoint.url", "urls"),
+        ("body.sources[*]", "sources"),
+        ("body.chain[*].filter", "filters"),
+    ] {
+        writeln!(text, "{}", binding(parameter, dictionary)).expect("a string can be written to");
+    }
+    // What is removed is not missed by the others.
+    for (operation, parameter, dictionary) in [
+        ("removeTenant", "path.tenant", "spare-tenants"),
+        ("removeSource", "path.source", "spare-named"),
+        ("removeFilter", "path.filter", "spare-named"),
+        ("removeTable", "path.table", "spare-named"),
+        ("removeSubscription", "path.subscription", "spare-subscriptions"),
+    ] {
+        let binding = binding(parameter, dictionary);
+        write!(text, "\n[[operations]]\ninclude-operation-id = \"{operation}\"\n[operations.parameters]\n{binding}\n")
+            .expect("a string can be written to");
+    }
+    std::fs::write(folder.join("schemathesis.toml"), text).expect("a writable folder");
+}
+
+fn binding(parameter: &str, dictionary: &str) -> String {
+    format!("\"{parameter}\" = {{ dictionary = \"{dictionary}\", probability = {REAL} }}")
+}
+
+/// What may be removed.
+struct Spares {
+    keys: Vec<String>,
+    /// Names of sources, filters, tables, and of tenants.
+    named: Vec<String>,
+    subscriptions: Vec<String>,
+}
+
+async fn spares(host: &Host, all: &Everything, folder: &Path) -> Spares {
+    let acme = &all.tenant;
+    let id = |made: &Value| made["id"].as_str().expect("an id").to_owned();
+    let mut spares = Spares { keys: Vec::new(), named: Vec::new(), subscriptions: Vec::new() };
+    // Each run has its own.
+    let run = folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let run: String = run.chars().filter(char::is_ascii_alphanumeric).collect();
+    for number in 0..SPARES {
+        let name = format!("spare-{run}-{number}");
+        host.tenant(&name).await;
+        acme.source(&name, crate::Seed::Open).await;
+        acme.upload(&name, place::filter("redact-claims")).await.expect(201);
+        acme.table(&name, &[("a", json!(1))]).await;
+        spares.named.push(name);
+        let key = acme.client.post(&acme.path("/keys"), &json!({})).await.expect(201).json();
+        spares.keys.push(id(&key));
+        let key = host.operator().post("/api/v1/keys", &json!({})).await.expect(201).json();
+        spares.keys.push(id(&key));
+        spares.subscriptions.push(acme.subscribe(&all.receiver).create().await.id);
+    }
+    spares
+}
