@@ -134,6 +134,14 @@ impl Client {
         response.map(|body| body.map_err(|error| error.to_string()).boxed_unsync())
     }
 
+    /// `GET` of a stream: its head, and what comes first.
+    pub async fn begin(&self, path: &str) -> Answer {
+        let (head, mut body) = self.open(path, &[]).await.into_parts();
+        let first = body.frame().await.and_then(Result::ok).and_then(|frame| frame.into_data().ok());
+        let (body, asked) = (first.unwrap_or_default(), format!("GET {path}"));
+        Answer { status: head.status.as_u16(), headers: head.headers, body, asked }
+    }
+
     /// `GET`
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], "").await

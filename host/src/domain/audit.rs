@@ -84,6 +84,7 @@ impl Deed {
 
 /// What was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AuditObject")]
 pub struct Object {
     /// `tenant`, `source`, `filter`, `subscription`, `table`, `key` or `delivery`.
     pub kind: String,
@@ -93,6 +94,7 @@ pub struct Object {
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AuditOutcome")]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It was done.
@@ -104,6 +106,7 @@ pub enum Outcome {
 
 /// One change, as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AuditEntry")]
 pub struct Entry {
     /// When.
     pub at: Timestamp,
@@ -156,6 +159,7 @@ impl Entry {
 
 /// An entry with its place in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "AuditRecord")]
 pub struct Record {
     /// Its place: one more than the entry before, over all tenants.
     pub seq: i64,
