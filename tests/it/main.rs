@@ -11,6 +11,7 @@ mod ingest;
 mod keys;
 mod lifecycle;
 mod manage;
+mod operations;
 mod pacing;
 mod readme;
 mod receivers;
