@@ -1,4 +1,4 @@
-//! The HTTP surface: one listener, ingest, management, health. The only place with the HTTP server and the only one
+//! The HTTP surface: listeners, ingest, management, health. The only place with the HTTP server and the only one
 //! that knows status codes.
 
 mod auth;
@@ -6,11 +6,13 @@ mod caller;
 mod extract;
 mod health;
 mod ingest;
+pub mod interface;
 mod manage;
 pub mod problem;
 pub mod room;
 mod router;
 pub mod server;
+pub mod tls;
 
 pub use manage::tail::Tails;
 
@@ -49,7 +51,7 @@ pub struct Parts {
     pub metrics_open: bool,
     /// Renders `/metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    /// Set once the host is on its way down.
+    /// Set once the host is on its way down: it may still take requests, and asks for no more of them.
     pub stopping: CancellationToken,
 }
 
