@@ -74,7 +74,7 @@ async fn each_path_takes_the_methods_that_are_described_and_no_other() {
         }
         let answer = host.stranger().send(method.clone(), &made_up(path), &[], "").await;
         let what = format!("{method} {path}: {} {}", answer.status, answer.text());
-        if answer.status == 405 || answer.text().contains("no_route") {
+        if answer.status == 405 || (answer.status == 404 && answer.text().contains("no_route")) {
             faults.push(format!("{what}: it is not there"));
         }
         if operation["security"] == json!([]) || operation["security"].as_array().unwrap().contains(&json!({})) {
@@ -87,7 +87,12 @@ async fn each_path_takes_the_methods_that_are_described_and_no_other() {
     for (path, takes) in &methods {
         for method in METHODS.iter().filter(|method| !takes.contains(method.as_str())) {
             let answer = host.operator().send(method.clone(), path, &[], "").await;
-            faults.extend(answer.not_the_problem(405, "no_method").map(|why| format!("{method} {path}: {why}")));
+            // An answer to HEAD has no body.
+            let wrong = match method {
+                &Method::HEAD => (answer.status != 405).then(|| answer.status.to_string()),
+                _ => answer.not_the_problem(405, "no_method"),
+            };
+            faults.extend(wrong.map(|why| format!("{method} {path}: {why}")));
             let allow: BTreeSet<_> = answer.header("allow").unwrap_or_default().split(',').map(str::to_owned).collect();
             if allow != *takes {
                 faults.push(format!("{method} {path}: `allow` is {allow:?}"));

@@ -3,11 +3,11 @@
 //! `SETGATE_<SECTION>__<KEY>` sets `<key>` in `[<section>]`, for example `SETGATE_LISTEN__ADDRESS=0.0.0.0:8080`.
 //! Every limit ends in its unit and is listed in `docs/config.md`, which a test keeps equal to the types below.
 
+mod listen;
 mod proxy;
 #[cfg(test)]
 mod reference;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use figment::Figment;
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::tenant::Quota;
 
+pub use listen::{Listen, Listener};
 pub use proxy::{Bypass, Error as ProxyError, Proxy};
 
 /// Levels that `ingest.json_depth_max` can allow: what comes out of a filter is checked with as many.
@@ -67,52 +68,6 @@ pub struct Config {
     pub egress: Egress,
     /// What is logged.
     pub log: Log,
-}
-
-/// `[listen]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Listen {
-    /// Address and port; port 0 takes a free one, which the log tells.
-    pub address: SocketAddr,
-    /// PEM file with the certificate chain; with `tls_key`, the listener speaks TLS.
-    pub tls_certificate: Option<PathBuf>,
-    /// PEM file with the private key.
-    pub tls_key: Option<PathBuf>,
-    /// Whether `/metrics` is answered without the operator's key; where not set: on a loopback address only.
-    pub metrics_open: Option<bool>,
-    /// Connections open at once.
-    pub connections_max: usize,
-    /// Milliseconds a client may take to send its request's head, and to finish its TLS handshake.
-    pub head_ms_max: u64,
-    /// Milliseconds a request may take as a whole, its body included.
-    pub request_ms_max: u64,
-    /// Bytes of events' bodies in memory at once; an event that does not fit is answered 503.
-    pub bodies_bytes_max: u32,
-    /// Of them, one tenant's; an event beyond is answered 429.
-    pub bodies_bytes_per_tenant_max: u32,
-    /// Bytes of management requests' bodies in memory at once, of uploads above all; beyond, the answer is 503.
-    pub uploads_bytes_max: u32,
-    /// Of them, one tenant's; beyond, the answer is 429.
-    pub uploads_bytes_per_tenant_max: u32,
-}
-
-impl Default for Listen {
-    fn default() -> Self {
-        Self {
-            address: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            tls_certificate: None,
-            tls_key: None,
-            metrics_open: None,
-            connections_max: 4096,
-            head_ms_max: 10_000,
-            request_ms_max: 60_000,
-            bodies_bytes_max: 64 << 20,
-            bodies_bytes_per_tenant_max: 16 << 20,
-            uploads_bytes_max: 96 << 20,
-            uploads_bytes_per_tenant_max: 32 << 20,
-        }
-    }
 }
 
 /// `[data]`
@@ -599,10 +554,7 @@ impl Config {
                 " `ingest.json_depth_max` is more than {JSON_DEPTH_MAX}, which is what filters' outputs are held to"
             ));
         }
-        if self.listen.tls_certificate.is_some() != self.listen.tls_key.is_some() {
-            return Err(" `listen.tls_certificate` and `listen.tls_key` go together: give both or none".into());
-        }
-        Ok(())
+        self.listen.check()
     }
 }
 
@@ -666,6 +618,10 @@ mod tests {
             ("[data]\nledger_bytes_max = 1000\n", "data.ledger_bytes_max"),
             ("[data]\naudit_retention_days = 0\n", "data.audit_retention_days"),
             ("[listen]\ntls_key = \"k.pem\"\n", "listen.tls_certificate"),
+            ("[listen.tenant]\naddress = \"127.0.0.1:1\"\ntls_key = \"k.pem\"\n", "listen.tenant.tls_certificate"),
+            ("[listen.operator]\naddress = \"127.0.0.1:1\"\nclient_ca = \"ca.pem\"\n", "listen.operator.client_ca"),
+            ("[listen.operator]\ntls_key = \"k.pem\"\n", "address"),
+            ("[listen.operator]\naddress = \"127.0.0.1:8080\"\n", "listen.operator.address"),
             ("[listen]\nbodies_bytes_max = 1000\n", "listen.bodies_bytes_per_tenant_max"),
             ("[listen]\nbodies_bytes_per_tenant_max = 1000\n", "ingest.body_bytes_max"),
             ("[listen]\nuploads_bytes_per_tenant_max = 1000\n", "quota.filter_bytes_max"),

@@ -22,7 +22,7 @@ pub(super) fn router(site: Site) -> Router {
         .with_state(site)
 }
 
-async fn no_route() -> Problem {
+pub(super) async fn no_route() -> Problem {
     let detail = "there is no such route: events go to /ingest/{tenant}/{source}, management to /api/v1/tenants/...";
     Problem::new(StatusCode::NOT_FOUND, "no_route", detail)
 }
