@@ -12,6 +12,7 @@ mod keys;
 mod lifecycle;
 mod manage;
 mod openapi;
+mod operations;
 mod pacing;
 mod readme;
 mod receivers;

@@ -23,7 +23,8 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    pub(crate) fn new(name: &str, key: &str, client: &Client) -> Self {
+    /// A tenant that is there, with a key of it; `client` says where its API is.
+    pub fn new(name: &str, key: &str, client: &Client) -> Self {
         let api = format!("/api/v1/tenants/{name}");
         Self { name: name.to_owned(), key: key.to_owned(), client: client.with_key(key), api }
     }

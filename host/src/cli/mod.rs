@@ -1,6 +1,7 @@
 //! The command line. Every option of `serve` is also a configuration key and an environment variable.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to a person")]
 
+pub mod admin;
 pub mod client;
 pub mod emit;
 pub mod filter;
@@ -31,6 +32,9 @@ enum Command {
     Filter(FilterCommand),
     /// Sign events as a product would and send them to a host.
     Emit(emit::Args),
+    /// Back up a host's data, restore it, or look through it for faults.
+    #[command(subcommand)]
+    Admin(admin::Command),
     /// Compile a component from standard input: the sandbox starts this by itself.
     #[command(hide = true)]
     CompileFilter,
@@ -70,6 +74,7 @@ pub fn main() -> ExitCode {
             Command::Filter(FilterCommand::Check { file }) => filter::check(&file).await,
             Command::Filter(FilterCommand::Run(args)) => filter::run(*args).await,
             Command::Filter(FilterCommand::Hosted(command)) => rollout::run(*command).await,
+            Command::Admin(command) => admin::run(command),
             Command::Emit(args) => emit::run(args).await,
             Command::CompileFilter => unreachable!("returned above"),
         }

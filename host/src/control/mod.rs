@@ -12,6 +12,7 @@ pub mod redrive;
 pub mod replays;
 pub mod reproduction;
 pub mod rollouts;
+pub mod secrets;
 pub mod sources;
 pub mod statistics;
 pub mod subscriptions;

@@ -1,13 +1,32 @@
 //! SHA-2, HMAC (RFC 2104) and comparison in constant time.
 
+use std::io::{self, Read};
+
 use hmac::digest::KeyInit;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use subtle::ConstantTimeEq;
 
+/// Bytes of a file that are digested at a time.
+const READ_BYTES: usize = 256 << 10;
+
 /// SHA-256 of some bytes.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
+}
+
+/// SHA-256 of all that can be read, however long.
+pub fn sha256_of(mut from: impl Read) -> io::Result<[u8; 32]> {
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(digest.finalize().into()),
+            Ok(bytes) => digest.update(&buffer[..bytes]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// HMAC-SHA256 over the parts as if they stood behind each other.

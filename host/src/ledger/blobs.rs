@@ -89,7 +89,7 @@ fn put_part(conn: &Connection, digest: &Digest, number: i64, now: Timestamp, par
 }
 
 /// One row where it was written before there were parts, else all parts in order.
-fn read(conn: &Connection, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
+pub(super) fn read(conn: &Connection, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
     let whole = conn
         .prepare_cached("SELECT body FROM blob WHERE digest = ?1")?
         .query_row([digest], |row| row.get::<_, Vec<u8>>(0))

@@ -54,6 +54,7 @@
 //! opening the file and going on.
 
 mod audit;
+mod backup;
 mod blobs;
 mod checkpoint;
 mod columns;
@@ -65,6 +66,7 @@ mod effects;
 mod error;
 mod failing;
 mod history;
+mod inspect;
 mod journal;
 mod lived;
 #[cfg(test)]
@@ -106,11 +108,13 @@ use crate::domain::id::Digest;
 use crate::domain::time::Timestamp;
 
 pub use audit::AuditCheck;
+pub use backup::{BackupError, Manifest, back_up, is_in_use, manifest, restore};
 pub use blobs::BLOB_PART_BYTES;
 pub use damage::Checked;
 pub use disk::Cause;
 pub use error::Error;
 pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
+pub use inspect::{Check, FAULTS_TOLD_MAX, Inspected, inspect};
 pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX};
 pub use outbox::{Content, DUE_LIMIT_MAX, FAN_OUT_DELIVERIES_MAX, FanOut, Lane};
 pub use redrive::REDRIVE_CHUNK_ROWS;
@@ -124,6 +128,8 @@ pub use space::Shortage;
 pub use statistics::{Counted, MINUTES_KEPT_MS};
 pub use tail::{SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord};
 
+/// The file that a process which has the ledger open holds locked.
+const LOCK: &str = "ledger.lock";
 /// How long a plan or a blob that nothing refers to is kept after it was last put, in milliseconds: one day, so that
 /// what is put is still there when the document or the delivery that needs it follows.
 pub const UNUSED_KEPT_MS: i64 = 24 * 3600 * 1000;
@@ -437,7 +443,7 @@ fn hold(path: &Path) -> Result<fs::File, Error> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path).map_err(failed(path))?;
-    let name = path.join("ledger.lock");
+    let name = path.join(LOCK);
     let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&name).map_err(failed(&name))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

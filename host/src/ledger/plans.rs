@@ -135,7 +135,7 @@ pub(super) fn sweep(conn: &Connection, snapshot: &super::Snapshot, before: Times
     Ok((plans as u64, unused.len() as u64))
 }
 
-fn parse(digest: &Digest, doc: &str) -> Result<Plan, Error> {
+pub(super) fn parse(digest: &Digest, doc: &str) -> Result<Plan, Error> {
     serde_json::from_str(doc).map_err(|e| Error::corrupt(format!("plan {digest}: {e}")))
 }
 

@@ -213,6 +213,11 @@ CREATE INDEX audit_tenant ON audit (tenant);
 CREATE INDEX audit_made ON audit (tenant) WHERE action = 'tenant.create';
 ";
 
+/// The schema that this Setgate writes.
+pub(super) fn known() -> i64 {
+    MIGRATIONS.len() as i64
+}
+
 /// Opens the one connection that writes, makes or updates the tables, and checks what durability depends on.
 pub(super) fn open_writer(options: &Options) -> Result<Connection, Error> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
@@ -283,7 +288,7 @@ pub(super) fn open_checkpointer(folder: &Path) -> Result<Connection, Error> {
 
 /// The last connection that closes runs no checkpoint: after a sync that failed, what it would rely on is not to be
 /// believed (`disk.rs`). The writer runs one where all is well.
-fn leave_the_wal(conn: &Connection) -> Result<(), Error> {
+pub(super) fn leave_the_wal(conn: &Connection) -> Result<(), Error> {
     conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(())
 }
@@ -307,7 +312,7 @@ fn expect(conn: &Connection, pragma: &str, name: &'static str, wanted: &str) -> 
 
 fn migrate(conn: &Connection) -> Result<(), Error> {
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let known = MIGRATIONS.len() as i64;
+    let known = known();
     let Some(steps) = usize::try_from(found).ok().and_then(|from| MIGRATIONS.get(from..)) else {
         return Err(Error::Schema { found, known });
     };

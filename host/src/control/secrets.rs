@@ -1,0 +1,63 @@
+//! Whether every secret of the documents opens with a master key. Nothing of a secret is told, only where it lies.
+
+use crate::crypto::MasterKey;
+use crate::domain::secret::{binding_context, endpoint_context, signing_context, source_context};
+use crate::domain::source::{Proof, Source};
+use crate::domain::subscription::Subscription;
+use crate::ledger::Snapshot;
+use crate::signing::Signer;
+
+/// Where the secrets lie that do not open.
+pub fn shut(snapshot: &Snapshot, master: &MasterKey, signer: &Signer) -> Vec<String> {
+    let mut shut = Vec::new();
+    for view in snapshot.tenants.values() {
+        for source in view.sources.values() {
+            of_source(&source.value, master, &mut shut);
+        }
+        for subscription in view.subscriptions.values() {
+            of_subscription(&subscription.value, master, signer, &mut shut);
+        }
+    }
+    shut
+}
+
+fn of_source(source: &Source, master: &MasterKey, shut: &mut Vec<String>) {
+    let context = source_context(&source.tenant, &source.name);
+    let secrets = source.proofs.iter().flat_map(|proof| match proof {
+        Proof::Hmac { secrets, .. } => secrets.as_slice(),
+        Proof::Bearer { .. } | Proof::Key | Proof::Open => &[],
+    });
+    if secrets.into_iter().any(|sealed| master.open(&context, sealed).is_err()) {
+        shut.push(format!("{}/sources/{}: a secret of its proofs does not open", source.tenant, source.name));
+    }
+}
+
+fn of_subscription(subscription: &Subscription, master: &MasterKey, signer: &Signer, shut: &mut Vec<String>) {
+    let (tenant, id) = (&subscription.tenant, &subscription.id);
+    let mut tell = |what: String| shut.push(format!("{tenant}/subscriptions/{id}: {what} does not open"));
+    let context = signing_context(tenant, id);
+    for key in &subscription.signing.keys {
+        if signer.open_key(&context, key.id, &key.secret).is_err() {
+            tell(format!("its signing key {}", key.id));
+        }
+    }
+    let context = endpoint_context(tenant, id);
+    for (name, sealed) in &subscription.headers {
+        if master.open(&context, sealed).is_err() {
+            tell(format!("its header `{name}`"));
+        }
+    }
+    if let Some(client) = &subscription.endpoint.tls().client
+        && master.open(&context, &client.key).is_err()
+    {
+        tell("the key of its client certificate".to_owned());
+    }
+    let context = binding_context(tenant, id);
+    for binding in &subscription.chain {
+        for (name, sealed) in &binding.secrets {
+            if master.open(&context, sealed).is_err() {
+                tell(format!("the secret `{name}` of its filter `{}`", binding.filter));
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Looking through a ledger for what cannot be: the engine's own structures, then the invariants at the top of `mod.rs`.
+//! Reads only, in one transaction, so that it can be asked of a ledger that a host is writing.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension as _};
+use serde::Serialize;
+
+use super::schema::FILE;
+use super::{BackupError, Error, Snapshot, audit, blobs, plans, schema};
+use crate::crypto::sha256;
+use crate::domain::filter::Plan;
+use crate::domain::id::Digest;
+
+/// Faults of one check that are told in words; the others are counted.
+pub const FAULTS_TOLD_MAX: usize = 20;
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Its name.
+    pub name: &'static str,
+    /// How many faults there are.
+    pub faults: u64,
+    /// The first [`FAULTS_TOLD_MAX`] of them.
+    pub told: Vec<String>,
+}
+
+/// What looking through a ledger found.
+pub struct Inspected {
+    /// Each check, whether it found something or not.
+    pub checks: Vec<Check>,
+    /// The documents, where they can be read.
+    pub snapshot: Option<Snapshot>,
+    /// Chains that deliveries run, where they can be read.
+    pub plans: Vec<Plan>,
+    /// Names the master key that the ledger belongs to.
+    pub master_key: Option<String>,
+}
+
+impl Check {
+    /// A check that found these faults.
+    pub fn new(name: &'static str, faults: Vec<String>) -> Self {
+        let count = faults.len() as u64;
+        Self { name, faults: count, told: faults.into_iter().take(FAULTS_TOLD_MAX).collect() }
+    }
+
+    fn of(name: &'static str, looked: Result<Vec<String>, Error>) -> Self {
+        Self::new(name, looked.unwrap_or_else(|error| vec![format!("it cannot be looked at: {error}")]))
+    }
+}
+
+/// Counts beside rows: what `tally` says of each subscription, and how many deliveries there are.
+const TALLY: &str = "
+SELECT coalesce(t.tenant, d.tenant) || '/' || lower(hex(coalesce(t.subscription, d.subscription))) || ': the counts are '
+    || concat_ws(' ', coalesce(t.due, 0), coalesce(t.delivered, 0), coalesce(t.dropped, 0), coalesce(t.held, 0), coalesce(t.dead, 0))
+    || ', the rows ' || concat_ws(' ', coalesce(s0, 0), coalesce(s1, 0), coalesce(s2, 0), coalesce(s3, 0), coalesce(s4, 0))
+FROM tally t FULL JOIN (
+    SELECT tenant, subscription, sum(state = 0) s0, sum(state = 1) s1, sum(state = 2) s2, sum(state = 3) s3, sum(state = 4) s4
+    FROM delivery GROUP BY tenant, subscription) d ON t.tenant = d.tenant AND t.subscription = d.subscription
+WHERE (coalesce(t.due, 0), coalesce(t.delivered, 0), coalesce(t.dropped, 0), coalesce(t.held, 0), coalesce(t.dead, 0))
+    <> (coalesce(s0, 0), coalesce(s1, 0), coalesce(s2, 0), coalesce(s3, 0), coalesce(s4, 0))";
+
+/// Plans whose count of deliveries is not that of the rows, and deliveries whose plan is gone.
+const REFS: &str = "
+SELECT 'plan ' || lower(hex(p.digest)) || ': refs is ' || p.refs || ', the rows are ' || coalesce(d.n, 0)
+FROM plan p LEFT JOIN (SELECT plan, count(*) n FROM delivery GROUP BY plan) d ON d.plan = p.id WHERE p.refs <> coalesce(d.n, 0)
+UNION ALL
+SELECT 'delivery ' || seq || ': its plan is not there' FROM delivery WHERE plan NOT IN (SELECT id FROM plan)";
+
+/// Rows that hang on nothing.
+const HANGING: &str = "
+SELECT 'delivery ' || d.seq || ': its event is not there' FROM delivery d LEFT JOIN event e ON e.seq = d.event_seq
+WHERE e.seq IS NULL OR e.id <> d.event_id
+UNION ALL
+SELECT 'attempt ' || a.number || ' of delivery ' || a.delivery || ': no such delivery' FROM attempt a
+WHERE a.delivery NOT IN (SELECT seq FROM delivery)
+UNION ALL
+SELECT 'filtered ' || f.delivery || ': no such delivery' FROM filtered f WHERE f.delivery NOT IN (SELECT seq FROM delivery)";
+
+/// The cursor lies within the journal, and nothing behind it was fanned out, save events that the host itself appended
+/// together with their one delivery.
+const CURSOR: &str = "
+SELECT 'the cursor ' || m.value || ' lies behind the last event ' || coalesce(s.seq, 0)
+FROM mark m LEFT JOIN sqlite_sequence s ON s.name = 'event' WHERE m.name = 'cursor' AND m.value > coalesce(s.seq, 0)
+UNION ALL
+SELECT 'delivery ' || d.seq || ' of event ' || d.event_seq || ': the cursor ' || m.value || ' is not there yet'
+FROM mark m JOIN delivery d ON d.event_seq > m.value AND d.run = 0 JOIN event e ON e.seq = d.event_seq
+WHERE m.name = 'cursor' AND e.source <> 'setgate'
+UNION ALL
+SELECT 'there is no cursor' WHERE NOT EXISTS (SELECT 1 FROM mark WHERE name = 'cursor')";
+
+/// Looks through the ledger of a folder, or a backup's. Blocks; takes as long as reading all of it. While it looks, the WAL of
+/// a host that runs cannot start anew.
+pub fn inspect(folder: &Path) -> Result<Inspected, BackupError> {
+    if !folder.join(FILE).is_file() {
+        return Err(BackupError::NoLedger(folder.to_owned()));
+    }
+    let conn = schema::open_reader(folder)?;
+    let transaction = conn.unchecked_transaction()?;
+    let mut found = Inspected { checks: Vec::new(), snapshot: None, plans: Vec::new(), master_key: None };
+    let integrity = lines(&conn, &format!("PRAGMA integrity_check({FAULTS_TOLD_MAX})"))
+        .map(|lines| lines.into_iter().filter(|line| line != "ok").collect());
+    found.checks.push(Check::of("integrity", integrity));
+    let schema = schema_fault(&conn);
+    let is_known = matches!(&schema, Ok(faults) if faults.is_empty());
+    found.checks.push(Check::of("schema", schema));
+    if !is_known {
+        // The questions below are asked of the tables as they are now.
+        return Ok(found);
+    }
+    for (name, sql) in [("tally", TALLY), ("refs", REFS), ("rows", HANGING), ("cursor", CURSOR)] {
+        found.checks.push(Check::of(name, lines(&conn, sql)));
+    }
+    let snapshot = Snapshot::load(&conn, 0);
+    let unreadable = snapshot.as_ref().err().map(ToString::to_string);
+    found.checks.push(Check::new("documents", unreadable.into_iter().collect()));
+    found.snapshot = snapshot.ok();
+    let mut plans = Vec::new();
+    found.checks.push(Check::of("plans", look_at_plans(&conn, &mut plans)));
+    found.checks.push(Check::of("blobs", look_at_blobs(&conn, found.snapshot.as_ref(), &plans)));
+    found.checks.push(Check::of("audit", audit::walk(&conn).map(|log| log.fault.into_iter().collect())));
+    found.plans = plans;
+    found.master_key = conn
+        .query_row("SELECT value FROM meta WHERE name = 'master key'", [], |row| row.get::<_, Vec<u8>>(0))
+        .optional()
+        .ok()
+        .flatten()
+        .map(|key| String::from_utf8_lossy(&key).into_owned());
+    drop(transaction);
+    Ok(found)
+}
+
+fn lines(conn: &Connection, sql: &str) -> Result<Vec<String>, Error> {
+    let mut statement = conn.prepare(sql)?;
+    let lines = statement.query_map([], |row| row.get(0))?;
+    Ok(lines.collect::<Result<_, _>>()?)
+}
+
+fn schema_fault(conn: &Connection) -> Result<Vec<String>, Error> {
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let known = schema::known();
+    let fault =
+        (found != known).then(|| format!("the schema is {found}, this Setgate's is {known}: start a host of it once"));
+    Ok(fault.into_iter().collect())
+}
+
+fn look_at_plans(conn: &Connection, plans: &mut Vec<Plan>) -> Result<Vec<String>, Error> {
+    let mut faults = Vec::new();
+    let mut statement = conn.prepare("SELECT digest, doc FROM plan")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (digest, doc): (Digest, String) = (row.get(0)?, row.get(1)?);
+        if sha256(doc.as_bytes()) != digest.0 {
+            faults.push(format!("plan {digest}: its text has another digest"));
+        }
+        match plans::parse(&digest, &doc) {
+            Ok(plan) => plans.push(plan),
+            Err(error) => faults.push(error.to_string()),
+        }
+    }
+    Ok(faults)
+}
+
+/// Every blob has its digest, and what filters, tables and plans name is there.
+fn look_at_blobs(conn: &Connection, snapshot: Option<&Snapshot>, plans: &[Plan]) -> Result<Vec<String>, Error> {
+    let mut faults = Vec::new();
+    let mut there = BTreeSet::new();
+    let mut statement = conn.prepare("SELECT digest FROM blob")?;
+    let digests = statement.query_map([], |row| row.get::<_, Digest>(0))?.collect::<Result<Vec<_>, _>>()?;
+    for digest in digests {
+        if blobs::read(conn, &digest)?.is_none_or(|body| sha256(&body) != digest.0) {
+            faults.push(format!("blob {digest}: its bytes have another digest"));
+        }
+        there.insert(digest);
+    }
+    let mut named = BTreeSet::new();
+    for view in snapshot.iter().flat_map(|snapshot| snapshot.tenants.values()) {
+        named.extend(view.filters.values().flat_map(|filter| filter.value.versions.iter().map(|v| v.digest)));
+        named.extend(view.tables.values().flat_map(|table| table.value.digests()));
+    }
+    for plan in plans {
+        named.extend(plan.steps.iter().map(|step| step.digest));
+        named.extend(plan.tables.values().copied());
+    }
+    faults.extend(named.difference(&there).map(|digest| format!("blob {digest}: it is named, and not there")));
+    Ok(faults)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::params;
+
+    use super::super::tests::{TENANT, block_on, event, new_delivery, open, tenant, with_events};
+    use super::super::{FanOut, Ledger};
+    use super::*;
+    use crate::domain::event::EventSeq;
+
+    async fn filled() -> (tempfile::TempDir, Ledger) {
+        let (folder, ledger) = open();
+        let plan = with_events(&ledger, 3).await;
+        ledger.put_blob(vec![7; 300 << 10].into()).await.unwrap();
+        let deliveries = (1..=2).map(|n| new_delivery(n, 1, plan)).collect();
+        ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+        assert_eq!((event(1).tenant.as_str(), tenant().id.as_str()), (TENANT, TENANT));
+        (folder, ledger)
+    }
+
+    fn faulty(folder: &Path) -> Vec<&'static str> {
+        let found = inspect(folder).unwrap();
+        found.checks.iter().filter(|check| check.faults > 0).map(|check| check.name).collect()
+    }
+
+    #[test]
+    fn a_ledger_in_use_has_no_faults() {
+        block_on(async {
+            let (folder, _ledger) = filled().await;
+            let found = inspect(folder.path()).unwrap();
+            let names: Vec<_> = found.checks.iter().map(|check| check.name).collect();
+            let all =
+                ["integrity", "schema", "tally", "refs", "rows", "cursor", "documents", "plans", "blobs", "audit"];
+            assert_eq!(names, all);
+            assert!(found.checks.iter().all(|check| check.faults == 0), "{:?}", found.checks);
+            assert_eq!(found.snapshot.unwrap().tenants.len(), 1);
+        });
+    }
+
+    /// Each invariant, broken by hand, is found under its name and no other.
+    #[test]
+    fn what_cannot_be_is_found() {
+        block_on(async {
+            let cases: [(&str, &str, &str); 10] = [
+                ("tally", "UPDATE tally SET due = due + 1", "the rows 2"),
+                ("tally", "DELETE FROM tally", "the counts are 0"),
+                ("refs", "UPDATE plan SET refs = 9", "refs is 9"),
+                ("rows", "DELETE FROM event WHERE seq = 1", "its event is not there"),
+                ("cursor", "UPDATE mark SET value = 1 WHERE name = 'cursor'", "the cursor 1 is not there yet"),
+                ("cursor", "UPDATE mark SET value = 99 WHERE name = 'cursor'", "lies behind the last event 3"),
+                ("documents", "UPDATE entry SET doc = '{}' WHERE kind = 'tenant'", "tenant"),
+                ("plans", "UPDATE plan SET doc = replace(doc, '{', '{ ')", "another digest"),
+                ("blobs", "UPDATE blob_part SET body = zeroblob(length(body)) WHERE number = 1", "another digest"),
+                ("audit", "UPDATE audit SET doc = replace(doc, '{', '{ ')", "is not what was written"),
+            ];
+            for (name, sql, told) in cases {
+                let (folder, ledger) = filled().await;
+                ledger.shutdown().await;
+                let conn = Connection::open(folder.path().join(FILE)).unwrap();
+                assert!(conn.execute(sql, params![]).unwrap() > 0, "{sql}");
+                drop(conn);
+                assert_eq!(faulty(folder.path()), [name], "{sql}");
+                let found = inspect(folder.path()).unwrap();
+                let check = found.checks.iter().find(|check| check.name == name).unwrap();
+                assert!(check.told[0].contains(told), "{sql}: {:?}", check.told);
+            }
+        });
+    }
+
+    #[test]
+    fn a_file_that_is_broken_is_told_and_does_not_stop_the_rest() {
+        block_on(async {
+            let (folder, ledger) = filled().await;
+            ledger.shutdown().await;
+            let file = folder.path().join(FILE);
+            let mut bytes = std::fs::read(&file).unwrap();
+            // Behind the first page, which names the tables.
+            let at = bytes.len() / 2;
+            bytes[at..at + 4096].fill(0xa5);
+            std::fs::write(&file, bytes).unwrap();
+            assert!(faulty(folder.path()).contains(&"integrity"));
+        });
+    }
+}
