@@ -20,7 +20,9 @@ use crate::control::{self, Control};
 use crate::crypto::MasterKey;
 use crate::egress::{self, Egress};
 use crate::fair::Shares;
+use crate::http::interface::Interface;
 use crate::http::room::Room;
+use crate::http::server::Server;
 use crate::http::{self, Site};
 use crate::ledger::{self, Ledger};
 use crate::pipeline::dispatcher::{self, Dispatcher};
@@ -42,14 +44,26 @@ const PRESSED_EVERY: Duration = Duration::from_secs(5);
 /// Label under which the key that authenticates compiled filters is derived from the master key.
 const ARTEFACT_KEY: &str = "compiled filters";
 
-/// A host that runs.
-pub struct Running {
-    /// Where it listens.
+/// Where a host listens.
+#[derive(Debug, Clone)]
+pub struct Listening {
+    /// The table that configures it: `listen`, `listen.operator`, `listen.tenant`.
+    pub table: &'static str,
+    /// Address and port.
     pub address: SocketAddr,
     /// Whether it speaks TLS there.
     pub tls: bool,
+}
+
+/// A host that runs.
+pub struct Running {
+    /// Its main listener's address.
+    pub address: SocketAddr,
+    /// All its listeners, the main one first.
+    pub listeners: Vec<Listening>,
     /// The operator's key, where this was the first start: shown once and kept nowhere.
     pub first_operator_key: Option<String>,
+    leaving: CancellationToken,
     stop: CancellationToken,
     parts: Vec<JoinHandle<()>>,
     ledger: Ledger,
@@ -153,8 +167,16 @@ pub async fn start_with(
     })
     .context("the sandbox cannot be started")?;
 
-    let server = http::server::Server::bind(config.listen.clone()).await?;
-    let (address, tls) = (server.address()?, server.is_tls());
+    let servers = Server::bind_all(&config.listen).await?;
+    let listeners = servers
+        .iter()
+        .map(|server| Ok(Listening { table: server.table(), address: server.address()?, tls: server.is_tls() }))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    let address = listeners.first().context("there is a main listener")?.address;
+    let metrics_on_loopback = servers
+        .iter()
+        .zip(&listeners)
+        .all(|(server, listening)| !server.serves(Interface::Operator) || listening.address.ip().is_loopback());
     let settings = &config.egress;
     let egress = Egress::new(
         egress::Options {
@@ -177,7 +199,7 @@ pub async fn start_with(
             proxy_bypass: settings.proxy_bypass.clone(),
         },
         clock.clone(),
-        vec![address],
+        listeners.iter().map(|listening| listening.address).collect(),
     )
     .context("egress cannot be started")?;
 
@@ -247,7 +269,7 @@ pub async fn start_with(
     });
     let first_operator_key = control.operator_key(another_key, keep).await?.map(|key| key.key);
 
-    let stop = CancellationToken::new();
+    let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
     let site = Site::new(http::Parts {
         pipeline: pipeline.clone(),
         control,
@@ -266,15 +288,14 @@ pub async fn start_with(
         ),
         tails: http::Tails::new(config.history.tails_max, config.history.tails_per_tenant_max),
         request_ms_max: config.listen.request_ms_max,
-        metrics_open: config.listen.metrics_open.unwrap_or(address.ip().is_loopback()),
+        metrics_open: config.listen.metrics_open.unwrap_or(metrics_on_loopback),
         metrics,
-        stopping: stop.clone(),
+        stopping: leaving.clone(),
     });
     let held_ms_max = i64::try_from(config.delivery.held_hours_max).unwrap_or(i64::MAX).saturating_mul(3_600_000);
     let audit_ms = i64::try_from(config.data.audit_retention_days).unwrap_or(i64::MAX).saturating_mul(86_400_000);
     let kept = Kept { held_ms_max, audit_ms };
-    let parts = vec![
-        tokio::spawn(server.run(site, stop.clone())),
+    let mut parts = vec![
         tokio::spawn(fanout::run(pipeline.clone(), tell_due.clone(), stop.clone())),
         tokio::spawn(canary::run(pipeline.clone(), stop.clone())),
         tokio::spawn(release::run(pipeline.clone(), tell_due.clone(), stop.clone())),
@@ -284,14 +305,24 @@ pub async fn start_with(
         tokio::spawn(look_over(ledger.clone())),
         tokio::spawn(keep_series(recorded, stop.clone())),
     ];
-    info!(%address, tls, data = %dir.display(), "setgate listens");
-    Ok(Running { address, tls, first_operator_key, stop, parts, ledger, sandbox })
+    parts.extend(servers.into_iter().map(|server| tokio::spawn(server.run(site.clone(), stop.clone()))));
+    for Listening { table, address, tls } in &listeners {
+        info!(%address, tls, listener = table, data = %dir.display(), "setgate listens");
+    }
+    Ok(Running { address, listeners, first_operator_key, leaving, stop, parts, ledger, sandbox })
 }
 
 impl Running {
+    /// Says on `/readyz` that the host is on its way down. It takes requests as before.
+    pub fn leave(&self) {
+        info!("leaving: not ready any more");
+        self.leaving.cancel();
+    }
+
     /// Stops in order: no new requests, work in flight finishes or is released, then the ledger is closed.
     pub async fn stop(self) {
         info!("stopping");
+        self.leaving.cancel();
         self.stop.cancel();
         for part in self.parts {
             if let Err(error) = part.await {

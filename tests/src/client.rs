@@ -11,7 +11,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
+use rustls::client::WantsClientCert;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ConfigBuilder};
 use serde_json::Value;
 
 /// One exchange at the most; an upload compiles a filter meanwhile.
@@ -56,16 +58,36 @@ pub struct Answer {
 impl Client {
     /// For the host at `base`. Trusts the given certificates and no others.
     pub fn new(base: Base, trusted: &[CertificateDer<'static>]) -> Self {
+        Self::with_tls(base, trusted, |tls| tls.with_no_client_auth())
+    }
+
+    /// The same, showing a certificate of its own where it is asked for one (mTLS).
+    pub fn certified(
+        base: Base,
+        trusted: &[CertificateDer<'static>],
+        certificate: CertificateDer<'static>,
+        key: PrivateKeyDer<'static>,
+    ) -> Self {
+        Self::with_tls(base, trusted, |tls| {
+            tls.with_client_auth_cert(vec![certificate], key).expect("they belong together")
+        })
+    }
+
+    fn with_tls(
+        base: Base,
+        trusted: &[CertificateDer<'static>],
+        finish: impl FnOnce(ConfigBuilder<ClientConfig, WantsClientCert>) -> ClientConfig,
+    ) -> Self {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in trusted {
             roots.add(certificate.clone()).expect("a certificate that can be a root");
         }
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("the provider's own versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+            .with_root_certificates(roots);
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(finish(tls)).https_or_http().enable_http1().build();
         // No connection is kept: the host may have been killed since the last request.
         let pool = Pool::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Self { pool, base, key: None }

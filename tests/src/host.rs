@@ -122,8 +122,7 @@ impl Host {
 
     /// Has [`Host::operator`] speak with the key of the first start.
     pub fn take_operator_key(&mut self) {
-        let key = std::fs::read_to_string(self.path("operator.key")).expect("the operator's key of the first start");
-        self.client = self.client.with_key(key.trim());
+        self.client = self.client.with_key(&self.operator_key());
     }
 
     /// Starts it again, over the same data, and does not wait. Nothing reaches it before [`Host::is_listening`] said so.
@@ -134,6 +133,7 @@ impl Host {
         let mut process = Self::command(folder)
             .args(["serve", "--config", "setgate.toml", "--operator-key-file", "operator.key"])
             .env("SETGATE_LISTEN__ADDRESS", "127.0.0.1:0")
+            .env("SETGATE_LISTEN__LEAVE_MS", "0")
             .env("SETGATE_DATA__DIR", self.data())
             .env("SETGATE_EGRESS__ALLOW", r#"["127.0.0.0/8"]"#)
             .env("SETGATE_EGRESS__ALLOW_HTTP", "true")
@@ -204,9 +204,7 @@ impl Host {
 
     /// SIGTERM.
     pub async fn tell_to_stop(&mut self) {
-        let id = self.process.as_ref().and_then(Child::id).expect("it runs").to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().await.expect("`kill` is there");
-        assert!(sent.success(), "SIGTERM could not be sent");
+        self.signal("TERM").await;
     }
 
     /// Waits for its end.
@@ -247,6 +245,28 @@ impl Host {
     /// Where it listens, such as `http://127.0.0.1:40001`.
     pub fn base(&self) -> String {
         self.base.get()
+    }
+
+    /// Where the listener is that one of its interfaces has of its own, as the host told at its start.
+    pub fn interface(&self, name: &str) -> Base {
+        let said = self.said();
+        let told = said.lines().find_map(|line| line.strip_prefix(&format!("{name} interface on ")));
+        let base = Base::default();
+        base.set(told.unwrap_or_else(|| panic!("the host tells no {name} interface: {said}")));
+        base
+    }
+
+    /// The key of the first start.
+    pub fn operator_key(&self) -> String {
+        let key = std::fs::read_to_string(self.path("operator.key")).expect("the operator's key of the first start");
+        key.trim().to_owned()
+    }
+
+    /// Sends it a signal, such as `HUP`.
+    pub async fn signal(&self, name: &str) {
+        let id = self.pid().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().await.expect("`kill` is there");
+        assert!(sent.success(), "SIG{name} could not be sent");
     }
 
     /// The file or folder of that name in the host's folder.

@@ -100,6 +100,11 @@ impl Source {
         Self { path: path.to_owned(), seed, client: client.without_key() }
     }
 
+    /// The same source, with events sent to where `client` speaks to.
+    pub fn at(&self, client: &Client) -> Self {
+        Self { client: client.without_key(), ..self.clone() }
+    }
+
     /// Sends a body with its proof, and gives the answer, whatever it is; an error where there is none.
     pub async fn try_send(&self, body: impl Into<Bytes>) -> Result<Answer, String> {
         let body = body.into();

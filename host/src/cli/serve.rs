@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app;
+use crate::app::{self, Listening};
 use crate::config::Config;
 use crate::crypto;
 use crate::telemetry;
@@ -53,6 +54,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     // Before anything is started: a signal in between would end the process without a word.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let leave = Duration::from_millis(config.listen.leave_ms);
     let compiler = std::env::current_exe().ok();
     let keep = |key: &str| match &args.operator_key_file {
         Some(path) => {
@@ -68,11 +70,25 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     let running = app::start_with(config, compiler, args.new_operator_key, keep).await?;
-    let scheme = if running.tls { "https" } else { "http" };
-    println!("listening on {scheme}://{}", running.address);
+    // The main one last: once it is told, all are.
+    for Listening { table, address, tls } in running.listeners.iter().rev() {
+        let scheme = if *tls { "https" } else { "http" };
+        match table.strip_prefix("listen.") {
+            Some(interface) => println!("{interface} interface on {scheme}://{address}"),
+            None => println!("listening on {scheme}://{address}"),
+        }
+    }
     io::stdout().flush()?;
     tokio::select! {
-        _ = terminate.recv() => {}
+        _ = terminate.recv() => {
+            running.leave();
+            tokio::select! {
+                () = tokio::time::sleep(leave) => {}
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+        // A person at a terminal: no balancer is to be told.
         _ = interrupt.recv() => {}
     }
     running.stop().await;

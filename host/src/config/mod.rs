@@ -3,11 +3,12 @@
 //! `SETGATE_<SECTION>__<KEY>` sets `<key>` in `[<section>]`, for example `SETGATE_LISTEN__ADDRESS=0.0.0.0:8080`.
 //! Every limit ends in its unit and is listed in `docs/config.md`, which a test keeps equal to the types below.
 
+mod listen;
 mod proxy;
 #[cfg(test)]
 mod reference;
+mod sandbox;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use figment::Figment;
@@ -17,7 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::tenant::Quota;
 
+pub use listen::{Listen, Listener};
 pub use proxy::{Bypass, Error as ProxyError, Proxy};
+pub use sandbox::Sandbox;
 
 /// Levels that `ingest.json_depth_max` can allow: what comes out of a filter is checked with as many.
 const JSON_DEPTH_MAX: usize = 64;
@@ -67,52 +70,6 @@ pub struct Config {
     pub egress: Egress,
     /// What is logged.
     pub log: Log,
-}
-
-/// `[listen]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Listen {
-    /// Address and port; port 0 takes a free one, which the log tells.
-    pub address: SocketAddr,
-    /// PEM file with the certificate chain; with `tls_key`, the listener speaks TLS.
-    pub tls_certificate: Option<PathBuf>,
-    /// PEM file with the private key.
-    pub tls_key: Option<PathBuf>,
-    /// Whether `/metrics` is answered without the operator's key; where not set: on a loopback address only.
-    pub metrics_open: Option<bool>,
-    /// Connections open at once.
-    pub connections_max: usize,
-    /// Milliseconds a client may take to send its request's head, and to finish its TLS handshake.
-    pub head_ms_max: u64,
-    /// Milliseconds a request may take as a whole, its body included.
-    pub request_ms_max: u64,
-    /// Bytes of events' bodies in memory at once; an event that does not fit is answered 503.
-    pub bodies_bytes_max: u32,
-    /// Of them, one tenant's; an event beyond is answered 429.
-    pub bodies_bytes_per_tenant_max: u32,
-    /// Bytes of management requests' bodies in memory at once, of uploads above all; beyond, the answer is 503.
-    pub uploads_bytes_max: u32,
-    /// Of them, one tenant's; beyond, the answer is 429.
-    pub uploads_bytes_per_tenant_max: u32,
-}
-
-impl Default for Listen {
-    fn default() -> Self {
-        Self {
-            address: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            tls_certificate: None,
-            tls_key: None,
-            metrics_open: None,
-            connections_max: 4096,
-            head_ms_max: 10_000,
-            request_ms_max: 60_000,
-            bodies_bytes_max: 64 << 20,
-            bodies_bytes_per_tenant_max: 16 << 20,
-            uploads_bytes_max: 96 << 20,
-            uploads_bytes_per_tenant_max: 32 << 20,
-        }
-    }
 }
 
 /// `[data]`
@@ -191,119 +148,6 @@ impl Default for Ingest {
             appends_max: 512,
             appends_per_tenant_max: 256,
             waiting_per_tenant_max: 1024,
-        }
-    }
-}
-
-/// `[sandbox]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Sandbox {
-    /// Filter calls at once; more wait their turn.
-    pub instances_max: u32,
-    /// Of them, one tenant's.
-    pub instances_per_tenant_max: u32,
-    /// Filter calls that compute at once, in turns between tenants; 0: one per core.
-    pub turns_max: usize,
-    /// Threads that run guests and nothing else; 0: four per turn. Those above `turns_max` take over where one step of a guest
-    /// takes far longer than its turn.
-    pub guest_threads: usize,
-    /// Fuel after which a call lets others go on; about a tenth of a millisecond's.
-    pub fuel_slice: u64,
-    /// Bytes of linear memory that any tenant's quota can give: the size of a slot of the pool.
-    pub memory_bytes_max: u64,
-    /// Bytes of stack for the WebAssembly frames of one call: what a guest's recursion may use before it traps.
-    pub stack_bytes_max: usize,
-    /// Table elements that any tenant's quota can give.
-    pub table_elements_max: u64,
-    /// Bytes of a slot kept in memory between two calls, where the machine has no swap.
-    pub keep_resident_bytes: usize,
-    /// Bytes of look-up tables kept parsed in memory.
-    pub tables_bytes_max: u64,
-    /// Bytes of look-up tables that the chains of one tenant hold at once; further chains of it wait.
-    pub tables_in_use_bytes_max: u64,
-    /// Bytes of compiled filters kept in memory.
-    pub loaded_bytes_max: u64,
-    /// Bytes of compiled filters kept on disk.
-    pub cache_bytes_max: u64,
-    /// Compiles at once. Where it is more than one, no tenant has all of them.
-    pub compiles_max: usize,
-    /// Uploads of one tenant that wait for a compile; one more is answered 429.
-    pub compiles_waiting_per_tenant_max: usize,
-    /// Milliseconds one compile may take.
-    pub compile_wall_ms_max: u64,
-    /// CPU seconds one compile may take, over all its threads.
-    pub compile_cpu_seconds_max: u64,
-    /// Bytes of memory one compile may take.
-    pub compile_memory_bytes_max: u64,
-    /// Core modules and components nested in the upload, and components that are named again by an alias or export.
-    pub filter_modules_max: u64,
-    /// Instances, of modules and components, that instantiating the upload comes to.
-    pub filter_instances_max: u64,
-    /// Functions of all core modules; and likewise functions that are lifted, lowered or built in, for each instance.
-    pub filter_functions_max: u64,
-    /// Bytes of one function's body.
-    pub filter_function_bytes_max: u64,
-    /// Locals of one function, without its parameters.
-    pub filter_locals_max: u64,
-    /// Levels of blocks in one function.
-    pub filter_blocks_max: u64,
-    /// Types of all modules and components, with what instance and component types declare.
-    pub filter_types_max: u64,
-    /// Levels of components in components, and of types in types. Never more than 100.
-    pub filter_nesting_max: u64,
-    /// Imports of all modules and components.
-    pub filter_imports_max: u64,
-    /// Exports of all modules and components.
-    pub filter_exports_max: u64,
-    /// Aliases, exports, arguments and canonical functions, for each instance.
-    pub filter_links_max: u64,
-    /// Globals of all modules.
-    pub filter_globals_max: u64,
-    /// Linear memories of all modules.
-    pub filter_memories_max: u64,
-    /// Tables of all modules.
-    pub filter_tables_max: u64,
-    /// Element and data segments of all modules.
-    pub filter_segments_max: u64,
-}
-
-impl Default for Sandbox {
-    fn default() -> Self {
-        Self {
-            instances_max: 64,
-            instances_per_tenant_max: 32,
-            turns_max: 0,
-            guest_threads: 0,
-            fuel_slice: 200_000,
-            memory_bytes_max: 128 << 20,
-            stack_bytes_max: 512 << 10,
-            table_elements_max: 20_000,
-            keep_resident_bytes: 512 << 10,
-            tables_bytes_max: 64 << 20,
-            tables_in_use_bytes_max: 64 << 20,
-            loaded_bytes_max: 256 << 20,
-            cache_bytes_max: 2 << 30,
-            compiles_max: 2,
-            compiles_waiting_per_tenant_max: 4,
-            compile_wall_ms_max: 60_000,
-            compile_cpu_seconds_max: 60,
-            compile_memory_bytes_max: 1 << 30,
-            filter_modules_max: 500,
-            filter_instances_max: 1_000,
-            filter_functions_max: 200_000,
-            filter_function_bytes_max: 4 << 20,
-            filter_locals_max: 20_000,
-            filter_blocks_max: 5_000,
-            filter_types_max: 50_000,
-            filter_nesting_max: 20,
-            filter_imports_max: 100_000,
-            filter_exports_max: 100_000,
-            filter_links_max: 1_000_000,
-            filter_globals_max: 100_000,
-            filter_memories_max: 16,
-            filter_tables_max: 64,
-            filter_segments_max: 100_000,
         }
     }
 }
@@ -599,10 +443,7 @@ impl Config {
                 " `ingest.json_depth_max` is more than {JSON_DEPTH_MAX}, which is what filters' outputs are held to"
             ));
         }
-        if self.listen.tls_certificate.is_some() != self.listen.tls_key.is_some() {
-            return Err(" `listen.tls_certificate` and `listen.tls_key` go together: give both or none".into());
-        }
-        Ok(())
+        self.listen.check()
     }
 }
 
@@ -666,6 +507,10 @@ mod tests {
             ("[data]\nledger_bytes_max = 1000\n", "data.ledger_bytes_max"),
             ("[data]\naudit_retention_days = 0\n", "data.audit_retention_days"),
             ("[listen]\ntls_key = \"k.pem\"\n", "listen.tls_certificate"),
+            ("[listen.tenant]\naddress = \"127.0.0.1:1\"\ntls_key = \"k.pem\"\n", "listen.tenant.tls_certificate"),
+            ("[listen.operator]\naddress = \"127.0.0.1:1\"\nclient_ca = \"ca.pem\"\n", "listen.operator.client_ca"),
+            ("[listen.operator]\ntls_key = \"k.pem\"\n", "address"),
+            ("[listen.operator]\naddress = \"127.0.0.1:8080\"\n", "listen.operator.address"),
             ("[listen]\nbodies_bytes_max = 1000\n", "listen.bodies_bytes_per_tenant_max"),
             ("[listen]\nbodies_bytes_per_tenant_max = 1000\n", "ingest.body_bytes_max"),
             ("[listen]\nuploads_bytes_per_tenant_max = 1000\n", "quota.filter_bytes_max"),

@@ -50,23 +50,46 @@ fn fields(source: &str, name: &str) -> Vec<Field> {
     fields
 }
 
+/// A table's rows; `defaults` are its values, `None` where the table is absent by default.
+fn rows(text: &mut String, table: &str, source: &str, of_type: &str, defaults: &Value) {
+    writeln!(text, "| key | environment variable | default | meaning |\n|---|---|---|---|").expect("a string");
+    for field in fields(source, of_type) {
+        let mut variable = format!("SETGATE_{}__{}", table.replace('.', "__"), field.name).to_uppercase();
+        if is_table(&field) {
+            variable += "__*";
+        }
+        let default = match &defaults[&field.name] {
+            Value::Null if field.of_type.starts_with("Option<") => "not set".to_owned(),
+            Value::Null => "to be given".to_owned(),
+            value => format!("`{value}`"),
+        };
+        writeln!(text, "| `{}` | `{variable}` | {default} | {} |", field.name, field.meaning).expect("a string");
+    }
+}
+
+/// Whether a setting is a table of its own.
+fn is_table(field: &Field) -> bool {
+    field.of_type == "Option<Listener>"
+}
+
 fn render() -> String {
-    let settings = include_str!("mod.rs");
-    let quota = include_str!("../domain/tenant.rs");
+    let settings = [
+        include_str!("mod.rs"),
+        include_str!("listen.rs"),
+        include_str!("sandbox.rs"),
+        include_str!("../domain/tenant.rs"),
+    ]
+    .concat();
     let defaults = serde_json::to_value(Config::default()).expect("settings are JSON");
     let mut text = HEAD.to_owned();
-    for section in fields(settings, "Config") {
-        write!(text, "\n## [{}]\n\n{}\n\n", section.name, section.meaning).expect("a string can be written to");
-        text += "| key | environment variable | default | meaning |\n|---|---|---|---|\n";
-        let source = if section.of_type == "Quota" { quota } else { settings };
-        for field in fields(source, &section.of_type) {
-            let variable = format!("SETGATE_{}__{}", section.name, field.name).to_uppercase();
-            let default = match &defaults[&section.name][&field.name] {
-                Value::Null => "not set".to_owned(),
-                value => format!("`{value}`"),
-            };
-            writeln!(text, "| `{}` | `{variable}` | {default} | {} |", field.name, field.meaning)
-                .expect("a string can be written to");
+    for section in fields(&settings, "Config") {
+        let name = &section.name;
+        write!(text, "\n## [{name}]\n\n{}\n\n", section.meaning).expect("a string can be written to");
+        rows(&mut text, name, &settings, &section.of_type, &defaults[name]);
+        for field in fields(&settings, &section.of_type).iter().filter(|field| is_table(field)) {
+            let table = format!("{name}.{}", field.name);
+            write!(text, "\n## [{table}]\n\n{}\n\n", field.meaning).expect("a string can be written to");
+            rows(&mut text, &table, &settings, "Listener", &Value::Null);
         }
     }
     text
@@ -92,7 +115,7 @@ fn every_default_has_a_meaning() {
     let rendered = render();
     for (section, keys) in defaults.as_object().unwrap() {
         for key in keys.as_object().unwrap().keys() {
-            let variable = format!("`SETGATE_{}__{}`", section.to_uppercase(), key.to_uppercase());
+            let variable = format!("`SETGATE_{}__{}", section.to_uppercase(), key.to_uppercase());
             let row = rendered.lines().find(|line| line.contains(&variable)).unwrap_or_else(|| panic!("{variable}"));
             assert!(!row.ends_with("|  |"), "{row}");
         }

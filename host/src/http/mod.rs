@@ -1,4 +1,4 @@
-//! The HTTP surface: one listener, ingest, management, health. The only place with the HTTP server and the only one
+//! The HTTP surface: listeners, ingest, management, health. The only place with the HTTP server and the only one
 //! that knows status codes.
 
 mod auth;
@@ -6,6 +6,7 @@ mod caller;
 mod extract;
 mod health;
 mod ingest;
+pub mod interface;
 mod manage;
 mod operations;
 pub mod problem;
@@ -13,6 +14,7 @@ pub mod room;
 mod router;
 pub mod server;
 mod strict;
+pub mod tls;
 
 pub use manage::tail::Tails;
 
@@ -51,7 +53,7 @@ pub struct Parts {
     pub metrics_open: bool,
     /// Renders `/metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    /// Set once the host is on its way down.
+    /// Set once the host is on its way down: it may still take requests, and asks for no more of them.
     pub stopping: CancellationToken,
 }
 

@@ -1,8 +1,7 @@
-//! The listener: accepts connections, speaks TLS where it is configured, and on shutdown lets requests finish.
+//! A listener: accepts connections, speaks TLS where it is configured, and on shutdown lets requests finish.
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +12,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -24,7 +21,9 @@ use tracing::{debug, warn};
 
 use super::Site;
 use super::caller::Remote;
+use super::interface::{self, Interface};
 use super::router::router;
+use super::tls;
 use crate::config;
 
 /// Milliseconds that requests in progress have to finish when the host stops.
@@ -39,49 +38,63 @@ const PING_WAIT_MAX: Duration = Duration::from_secs(10);
 /// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Why the listener could not be started.
+/// Why a listener could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address is taken or not this machine's.
-    #[error("cannot listen on {address}: {source}; choose another with `listen.address`")]
+    #[error("cannot listen on {address}: {source}; choose another with `{table}.address`")]
     Bind {
         /// The configured address.
         address: SocketAddr,
+        /// The table that it stands in.
+        table: &'static str,
         /// The system's words.
         source: io::Error,
     },
-    /// Certificate or key cannot be used.
-    #[error("TLS cannot be started with `{path}`: {why}")]
-    Tls {
-        /// The file.
-        path: String,
-        /// What was wrong with it.
-        why: String,
-    },
+    /// Certificate, key or client authorities cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
 }
 
 /// A bound listener, not yet accepting.
 pub struct Server {
     listener: TcpListener,
+    /// The table that configures it.
+    table: &'static str,
     tls: Option<TlsAcceptor>,
-    settings: config::Listen,
+    serves: Vec<Interface>,
+    connections_max: usize,
+    head_ms_max: u64,
 }
 
 impl Server {
-    /// Binds the address and reads the certificate.
-    pub async fn bind(settings: config::Listen) -> Result<Self, Error> {
-        let tls = match (&settings.tls_certificate, &settings.tls_key) {
-            (Some(certificate), Some(key)) => Some(acceptor(certificate, key)?),
-            _ => None,
-        };
-        let address = settings.address;
-        let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })?;
-        Ok(Self { listener, tls, settings })
+    /// Binds every listener that is configured, the main one first, and reads their certificates.
+    pub async fn bind_all(settings: &config::Listen) -> Result<Vec<Self>, Error> {
+        let mut servers = Vec::new();
+        for (table, listener) in settings.listeners() {
+            let tls = tls::read(&listener)?;
+            let address = listener.address;
+            let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, table, source })?;
+            let serves = interface::served(settings, table);
+            let config::Listen { connections_max, head_ms_max, .. } = *settings;
+            servers.push(Self { listener, table, tls, serves, connections_max, head_ms_max });
+        }
+        Ok(servers)
     }
 
     /// The address it is bound to: with the port taken, where port 0 was asked for.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// The table that configures it, such as `listen.operator`.
+    pub fn table(&self) -> &'static str {
+        self.table
+    }
+
+    /// Whether it answers the routes of that interface.
+    pub fn serves(&self, interface: Interface) -> bool {
+        self.serves.contains(&interface)
     }
 
     /// Whether it speaks TLS.
@@ -91,13 +104,14 @@ impl Server {
 
     /// Accepts until `stop`, then lets requests in progress finish.
     pub async fn run(self, site: Site, stop: CancellationToken) {
-        self.serve(router(site), stop).await;
+        let app = router(site, self.serves.clone());
+        self.serve(app, stop).await;
     }
 
     async fn serve(self, app: axum::Router, stop: CancellationToken) {
         let graceful = GracefulShutdown::new();
-        let slots = Arc::new(Semaphore::new(self.settings.connections_max));
-        let head_limit = Duration::from_millis(self.settings.head_ms_max);
+        let slots = Arc::new(Semaphore::new(self.connections_max));
+        let head_limit = Duration::from_millis(self.head_ms_max);
         loop {
             let slot = tokio::select! {
                 () = stop.cancelled() => break,
@@ -213,24 +227,6 @@ async fn handshake(
     }
 }
 
-fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, Error> {
-    let in_file = |path: &Path, why: String| Error::Tls { path: path.display().to_string(), why };
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| in_file(certificate, format!("no certificate chain in PEM: {error}")))?;
-    let private =
-        PrivateKeyDer::from_pem_file(key).map_err(|error| in_file(key, format!("no private key in PEM: {error}")))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| in_file(certificate, error.to_string()))?
-        .with_no_client_auth()
-        .with_single_cert(chain, private)
-        .map_err(|error| in_file(certificate, error.to_string()))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt as _;
@@ -240,7 +236,7 @@ mod tests {
     async fn start(head_ms_max: u64) -> SocketAddr {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let settings = config::Listen { address, connections_max: 1, head_ms_max, ..config::Listen::default() };
-        let server = Server::bind(settings).await.unwrap();
+        let server = Server::bind_all(&settings).await.unwrap().remove(0);
         let address = server.address().unwrap();
         let app = axum::Router::new().route("/", axum::routing::get(async || "hello"));
         tokio::spawn(server.serve(app, CancellationToken::new()));

@@ -1,0 +1,118 @@
+//! The host's interfaces, and which of them a listener serves. What it does not serve is not there: 404, as any path
+//! that is no route.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{self, Next};
+use axum::response::IntoResponse;
+use http::Method;
+
+use super::Site;
+use super::router::no_route;
+use crate::config::Listen;
+
+/// Whom a route is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interface {
+    /// Senders of events.
+    Ingest,
+    /// Tenants, who manage what is their own.
+    Tenant,
+    /// The operator.
+    Operator,
+}
+
+use Interface::{Ingest, Operator, Tenant};
+
+/// The interfaces of each listener, by the name of its table: whatever has no listener of its own is the main one's.
+pub fn served(listen: &Listen, table: &str) -> Vec<Interface> {
+    match table {
+        "listen.operator" => vec![Operator],
+        "listen.tenant" => vec![Tenant],
+        _ => {
+            let own = [(Tenant, listen.tenant.is_some()), (Operator, listen.operator.is_some())];
+            let rest = own.into_iter().filter(|(_, has_its_own)| !has_its_own).map(|(interface, _)| interface);
+            std::iter::once(Ingest).chain(rest).collect()
+        }
+    }
+}
+
+/// The interfaces that a route belongs to, by its pattern; a route that is not known here is the operator's.
+fn of(route: &str, method: &Method) -> &'static [Interface] {
+    const TENANT: &str = "/api/v1/tenants/{tenant}";
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    match route.strip_prefix(TENANT) {
+        // Only the operator removes a tenant.
+        Some("" | "/") if !reads => &[Operator],
+        // The operator looks at tenants, and makes each its first key.
+        Some("" | "/") => &[Tenant, Operator],
+        Some(below) if below == "/keys" || below.starts_with("/keys/") => &[Tenant, Operator],
+        Some(_) => &[Tenant],
+        None => match route {
+            "/healthz" | "/readyz" => &[Ingest, Tenant, Operator],
+            "/openapi.json" => &[Tenant, Operator],
+            route if route.starts_with("/ingest/") => &[Ingest],
+            route if route.starts_with("/console") => &[Tenant],
+            _ => &[Operator],
+        },
+    }
+}
+
+/// Hides the routes of all other interfaces.
+pub(super) fn only(router: Router<Site>, served: Vec<Interface>) -> Router<Site> {
+    let served: Arc<[Interface]> = served.into();
+    router.layer(middleware::from_fn(move |route: Option<MatchedPath>, request: Request, next: Next| {
+        let served = served.clone();
+        async move {
+            let of_route = route.as_ref().map(|route| of(route.as_str(), request.method()));
+            match of_route {
+                Some(interfaces) if !interfaces.iter().any(|interface| served.contains(interface)) => {
+                    no_route().await.into_response()
+                }
+                // The router itself says what is no route.
+                _ => next.run(request).await,
+            }
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_route_has_its_interface() {
+        for (method, route, expected) in [
+            ("POST", "/ingest/{tenant}/{source}", &[Ingest][..]),
+            ("GET", "/healthz", &[Ingest, Tenant, Operator]),
+            ("GET", "/readyz", &[Ingest, Tenant, Operator]),
+            ("GET", "/metrics", &[Operator]),
+            ("POST", "/api/v1/tenants", &[Operator]),
+            ("GET", "/api/v1/keys", &[Operator]),
+            ("DELETE", "/api/v1/keys/{name}", &[Operator]),
+            ("GET", "/api/v1/tenants/{tenant}", &[Tenant, Operator]),
+            ("DELETE", "/api/v1/tenants/{tenant}", &[Operator]),
+            ("POST", "/api/v1/tenants/{tenant}/keys", &[Tenant, Operator]),
+            ("DELETE", "/api/v1/tenants/{tenant}/keys/{name}", &[Tenant, Operator]),
+            ("GET", "/api/v1/tenants/{tenant}/keysmith", &[Tenant]),
+            ("PUT", "/api/v1/tenants/{tenant}/sources/{name}", &[Tenant]),
+            ("GET", "/api/v1/something/new", &[Operator]),
+        ] {
+            assert_eq!(of(route, &method.parse().unwrap()), expected, "{method} {route}");
+        }
+    }
+
+    #[test]
+    fn the_main_listener_serves_what_has_none_of_its_own() {
+        let mut listen = Listen::default();
+        assert_eq!(served(&listen, "listen"), [Ingest, Tenant, Operator]);
+        listen.operator = Some(listen.main());
+        assert_eq!(served(&listen, "listen"), [Ingest, Tenant]);
+        assert_eq!(served(&listen, "listen.operator"), [Operator]);
+        listen.tenant = Some(listen.main());
+        assert_eq!(served(&listen, "listen"), [Ingest]);
+        assert_eq!(served(&listen, "listen.tenant"), [Tenant]);
+    }
+}

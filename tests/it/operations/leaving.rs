@@ -1,0 +1,28 @@
+//! Going out of service: first a balancer is told, then the door is shut.
+
+use setgate_tests::{Host, Receiver, Seed, event, until};
+
+#[tokio::test]
+async fn a_host_that_is_told_to_stop_is_not_ready_first_and_still_takes_events() {
+    // Long enough for the story; a second signal ends it.
+    let mut host = Host::with().env("SETGATE_LISTEN__LEAVE_MS", "600000").start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    host.operator().get("/readyz").await.expect(200);
+
+    host.tell_to_stop().await;
+    until("the host is not ready any more", async || {
+        let answer = host.operator().get("/readyz").await;
+        (answer.not_the_problem(503, "not_ready").is_none()).then_some(())
+    })
+    .await;
+    host.operator().get("/healthz").await.expect(200);
+    let accepted = source.accept(event::set("one")).await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
+    assert_eq!(receiver.count(), 1);
+
+    host.tell_to_stop().await;
+    assert_eq!(host.ended().await.code(), Some(0), "the second signal ends the wait:\n{}", host.log());
+}

@@ -1,0 +1,109 @@
+//! Interfaces at listeners of their own, each with TLS of its own.
+
+use http::Method;
+use serde_json::json;
+use setgate_tests::{Client, Host, Receiver, Seed, Tenant, event};
+
+use super::{Authority, speaks};
+
+/// An address that is this machine and nobody's port yet.
+const ANY: &str = "address = \"127.0.0.1:0\"\n";
+
+#[tokio::test]
+async fn each_interface_answers_where_it_was_put_and_nowhere_else() {
+    let authority = Authority::new();
+    let [main, operator, tenant] = ["main", "operator", "tenant"].map(|name| authority.certify(name, "127.0.0.1"));
+    let person = authority.certify("person", "operator.example");
+    let config = format!(
+        "[listen]\n{}[listen.operator]\n{ANY}{}client_ca = \"{}\"\n[listen.tenant]\n{ANY}{}",
+        speaks(&main.chain, &main.key),
+        speaks(&operator.chain, &operator.key),
+        authority.file().display(),
+        speaks(&tenant.chain, &tenant.key),
+    );
+    let host = Host::with().config(&config).trust(authority.der()).start().await;
+    let trusted = [authority.der()];
+    let key = host.operator_key();
+    let of_operator =
+        Client::certified(host.interface("operator"), &trusted, person.der, person.private).with_key(&key);
+    let of_tenants = Client::new(host.interface("tenant"), &trusted);
+    let at_main = host.operator();
+
+    // The whole way, each step where it belongs.
+    of_operator.post("/api/v1/tenants", &json!({"id": "acme"})).await.expect(201);
+    let made = of_operator.post("/api/v1/tenants/acme/keys", &json!({})).await.expect(201).json();
+    let acme = Tenant::new("acme", made["key"].as_str().unwrap(), &of_tenants);
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    let source = acme.source("idp", Seed::Set).await;
+    let accepted = source.at(at_main).accept(event::set("one")).await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
+    of_operator.get("/metrics").await.expect(200);
+
+    // No listener answers what another one has, whoever asks with whatever key.
+    let of_tenants = of_tenants.with_key(&key);
+    for (at, method, path) in [
+        ("main", Method::GET, "/api/v1/tenants"),
+        ("main", Method::POST, "/api/v1/keys"),
+        ("main", Method::GET, "/metrics"),
+        ("main", Method::GET, "/api/v1/tenants/acme"),
+        ("main", Method::GET, "/api/v1/tenants/acme/sources"),
+        ("main", Method::POST, "/api/v1/tenants/acme/keys"),
+        ("tenant", Method::GET, "/api/v1/tenants"),
+        ("tenant", Method::GET, "/api/v1/keys"),
+        ("tenant", Method::GET, "/metrics"),
+        ("tenant", Method::DELETE, "/api/v1/tenants/acme"),
+        ("tenant", Method::POST, "/ingest/acme/idp"),
+        ("operator", Method::GET, "/api/v1/tenants/acme/sources"),
+        ("operator", Method::POST, "/ingest/acme/idp"),
+    ] {
+        let client = match at {
+            "main" => at_main,
+            "tenant" => &of_tenants,
+            _ => &of_operator,
+        };
+        let answer = client.send(method.clone(), path, &[], "").await;
+        assert_eq!(answer.not_the_problem(404, "no_route"), None, "{at}: {method} {path}");
+    }
+    for client in [at_main, &of_tenants, &of_operator] {
+        client.get("/healthz").await.expect(200);
+        client.get("/readyz").await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn the_operators_listener_wants_a_certificate_of_its_authority() {
+    let (authority, another) = (Authority::new(), Authority::new());
+    let server = authority.certify("server", "127.0.0.1");
+    let config = format!(
+        "[listen.operator]\n{ANY}{}client_ca = \"{}\"",
+        speaks(&server.chain, &server.key),
+        authority.file().display()
+    );
+    let host = Host::with().config(&config).start().await;
+    let trusted = [authority.der()];
+    let base = host.interface("operator");
+    let reach = async |client: Client| {
+        client.with_key(&host.operator_key()).try_send(Method::GET, "/api/v1/tenants", &[], "").await
+    };
+    assert!(reach(Client::new(base.clone(), &trusted)).await.is_err(), "no certificate, no answer");
+    let stranger = another.certify("stranger", "operator.example");
+    let stranger = Client::certified(base.clone(), &trusted, stranger.der, stranger.private);
+    assert!(reach(stranger).await.is_err(), "a certificate of another authority is none");
+    let person = authority.certify("person", "operator.example");
+    let person = Client::certified(base, &trusted, person.der, person.private);
+    assert_eq!(reach(person.clone()).await.unwrap().status, 200);
+    // The certificate opens the door; the key says who it is.
+    assert_eq!(person.get("/api/v1/tenants").await.not_the_problem(401, "bad_key"), None);
+}
+
+#[tokio::test]
+async fn one_interface_alone_can_be_moved() {
+    let host = Host::with().config(&format!("[listen.tenant]\n{ANY}")).start().await;
+    host.operator().get("/api/v1/tenants").await.expect(200);
+    host.operator().post("/api/v1/tenants", &json!({"id": "acme"})).await.expect(201);
+    let hidden = host.operator().get("/api/v1/tenants/acme/events").await;
+    assert_eq!(hidden.not_the_problem(404, "no_route"), None);
+    let moved = Client::new(host.interface("tenant"), &[]).with_key(&host.operator_key());
+    moved.get("/api/v1/tenants/acme/events").await.expect(200);
+}
