@@ -170,7 +170,7 @@ pub async fn start_with(
     let servers = Server::bind_all(&config.listen).await?;
     let listeners = servers
         .iter()
-        .map(|server| Ok(Listening { table: server.table(), address: server.address()?, tls: server.tls().is_some() }))
+        .map(|server| Ok(Listening { table: server.table(), address: server.address()?, tls: server.is_tls() }))
         .collect::<std::io::Result<Vec<_>>>()?;
     let address = listeners.first().context("there is a main listener")?.address;
     let metrics_on_loopback = servers

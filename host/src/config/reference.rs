@@ -73,7 +73,13 @@ fn is_table(field: &Field) -> bool {
 }
 
 fn render() -> String {
-    let settings = [include_str!("mod.rs"), include_str!("listen.rs"), include_str!("../domain/tenant.rs")].concat();
+    let settings = [
+        include_str!("mod.rs"),
+        include_str!("listen.rs"),
+        include_str!("sandbox.rs"),
+        include_str!("../domain/tenant.rs"),
+    ]
+    .concat();
     let defaults = serde_json::to_value(Config::default()).expect("settings are JSON");
     let mut text = HEAD.to_owned();
     for section in fields(&settings, "Config") {

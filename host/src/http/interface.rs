@@ -6,13 +6,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use http::Method;
-use metrics::counter;
 
+use super::Site;
 use super::router::no_route;
 use crate::config::Listen;
-use crate::telemetry::metric;
 
 /// Whom a route is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,25 +61,21 @@ fn of(route: &str, method: &Method) -> &'static [Interface] {
 }
 
 /// Hides the routes of all other interfaces.
-pub(super) fn only(router: Router, served: Vec<Interface>) -> Router {
+pub(super) fn only(router: Router<Site>, served: Vec<Interface>) -> Router<Site> {
     let served: Arc<[Interface]> = served.into();
     router.layer(middleware::from_fn(move |route: Option<MatchedPath>, request: Request, next: Next| {
         let served = served.clone();
         async move {
             let of_route = route.as_ref().map(|route| of(route.as_str(), request.method()));
             match of_route {
-                Some(interfaces) if !interfaces.iter().any(|interface| served.contains(interface)) => hidden().await,
+                Some(interfaces) if !interfaces.iter().any(|interface| served.contains(interface)) => {
+                    no_route().await.into_response()
+                }
                 // The router itself says what is no route.
                 _ => next.run(request).await,
             }
         }
     }))
-}
-
-async fn hidden() -> Response {
-    let response = no_route().await.into_response();
-    counter!(metric::HTTP_REQUESTS, "route" => "none", "status" => response.status().as_str().to_owned()).increment(1);
-    response
 }
 
 #[cfg(test)]

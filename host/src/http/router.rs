@@ -10,16 +10,15 @@ use http::{Method, StatusCode};
 use metrics::counter;
 
 use super::caller::{REQUEST_ID, RequestId};
+use super::interface::{self, Interface};
 use super::problem::Problem;
 use super::{Site, operations};
 use crate::telemetry::metric;
 
-pub(super) fn router(site: Site) -> Router {
-    operations::routes()
-        .fallback(no_route)
-        .method_not_allowed_fallback(no_method)
-        .layer(middleware::from_fn_with_state(site.clone(), bounded))
-        .with_state(site)
+/// The routes of the interfaces that a listener serves.
+pub(super) fn router(site: Site, served: Vec<Interface>) -> Router {
+    let routes = operations::routes().fallback(no_route).method_not_allowed_fallback(no_method);
+    interface::only(routes, served).layer(middleware::from_fn_with_state(site.clone(), bounded)).with_state(site)
 }
 
 pub(super) async fn no_route() -> Problem {

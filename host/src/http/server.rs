@@ -23,7 +23,7 @@ use super::Site;
 use super::caller::Remote;
 use super::interface::{self, Interface};
 use super::router::router;
-use super::tls::{self, Tls};
+use super::tls;
 use crate::config;
 
 /// Milliseconds that requests in progress have to finish when the host stops.
@@ -61,7 +61,7 @@ pub struct Server {
     listener: TcpListener,
     /// The table that configures it.
     table: &'static str,
-    tls: Option<Tls>,
+    tls: Option<TlsAcceptor>,
     serves: Vec<Interface>,
     connections_max: usize,
     head_ms_max: u64,
@@ -72,7 +72,7 @@ impl Server {
     pub async fn bind_all(settings: &config::Listen) -> Result<Vec<Self>, Error> {
         let mut servers = Vec::new();
         for (table, listener) in settings.listeners() {
-            let tls = tls::read(&listener)?.map(Tls::new);
+            let tls = tls::read(&listener)?;
             let address = listener.address;
             let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, table, source })?;
             let serves = interface::served(settings, table);
@@ -97,14 +97,14 @@ impl Server {
         self.serves.contains(&interface)
     }
 
-    /// What it speaks; none: no TLS.
-    pub fn tls(&self) -> Option<&Tls> {
-        self.tls.as_ref()
+    /// Whether it speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Accepts until `stop`, then lets requests in progress finish.
     pub async fn run(self, site: Site, stop: CancellationToken) {
-        let app = interface::only(router(site), self.serves.clone());
+        let app = router(site, self.serves.clone());
         self.serve(app, stop).await;
     }
 
@@ -144,7 +144,7 @@ impl Server {
                 .keep_alive_interval(Some(PING_EVERY))
                 .keep_alive_timeout(PING_WAIT_MAX);
             let watcher = graceful.watcher();
-            let tls = self.tls.as_ref().map(Tls::acceptor);
+            let tls = self.tls.clone();
             let stop = stop.clone();
             tokio::spawn(async move {
                 let _slot = slot;

@@ -1,10 +1,8 @@
 //! How a listener speaks TLS: certificate, key and, for mTLS, the authorities of its clients. Read at the start.
 
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
@@ -21,28 +19,8 @@ pub struct Error {
     why: String,
 }
 
-/// What a listener speaks, until it is changed. All clones are the same one.
-#[derive(Clone)]
-pub struct Tls(Arc<ArcSwap<ServerConfig>>);
-
-impl Tls {
-    /// From files that were read.
-    pub fn new(read: Arc<ServerConfig>) -> Self {
-        Self(Arc::new(ArcSwap::new(read)))
-    }
-
-    /// From now on, for new connections.
-    pub fn set(&self, read: Arc<ServerConfig>) {
-        self.0.store(read);
-    }
-
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.0.load_full())
-    }
-}
-
 /// Reads and checks a listener's files; none where it speaks no TLS.
-pub fn read(listener: &Listener) -> Result<Option<Arc<ServerConfig>>, Error> {
+pub(super) fn read(listener: &Listener) -> Result<Option<TlsAcceptor>, Error> {
     let (Some(certificate), Some(key)) = (&listener.tls_certificate, &listener.tls_key) else { return Ok(None) };
     let private = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| Error { path: key.clone(), why: format!("no private key in PEM: {error}") })?;
@@ -69,7 +47,7 @@ pub fn read(listener: &Listener) -> Result<Option<Arc<ServerConfig>>, Error> {
     };
     let mut config = builder.with_single_cert(chain(certificate)?, private).map_err(in_file(certificate))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Some(Arc::new(config)))
+    Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
