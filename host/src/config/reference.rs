@@ -51,15 +51,13 @@ fn fields(source: &str, name: &str) -> Vec<Field> {
 }
 
 fn render() -> String {
-    let settings = include_str!("mod.rs");
-    let quota = include_str!("../domain/tenant.rs");
+    let settings = [include_str!("mod.rs"), include_str!("sandbox.rs"), include_str!("../domain/tenant.rs")].concat();
     let defaults = serde_json::to_value(Config::default()).expect("settings are JSON");
     let mut text = HEAD.to_owned();
-    for section in fields(settings, "Config") {
+    for section in fields(&settings, "Config") {
         write!(text, "\n## [{}]\n\n{}\n\n", section.name, section.meaning).expect("a string can be written to");
         text += "| key | environment variable | default | meaning |\n|---|---|---|---|\n";
-        let source = if section.of_type == "Quota" { quota } else { settings };
-        for field in fields(source, &section.of_type) {
+        for field in fields(&settings, &section.of_type) {
             let variable = format!("SETGATE_{}__{}", section.name, field.name).to_uppercase();
             let default = match &defaults[&section.name][&field.name] {
                 Value::Null => "not set".to_owned(),
