@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::FutureExt;
+use metrics::gauge;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use tokio::task::JoinHandle;
@@ -29,6 +30,7 @@ use crate::pipeline::dispatcher::{self, Dispatcher};
 use crate::pipeline::{self, Pipeline, canary, fanout, release, replay};
 use crate::sandbox::{self, Sandbox};
 use crate::signing::Signer;
+use crate::telemetry::metric;
 
 /// Seconds after which a series that does not move is no longer exported: those of tenants and filters that are gone. Far
 /// above the minute for which the sandbox keeps handles.
@@ -85,7 +87,6 @@ pub async fn start_with(
 ) -> anyhow::Result<Running> {
     // First come, first kept: a second host in one process (tests) shares the recorder.
     let recorded = metrics_handle();
-    let metrics = Arc::new(move || recorded.render());
     let clock = Clock::settling(Duration::from_secs(config.data.clock_settle_s));
     let dir = config.data.dir.clone();
     private_folder(&dir).with_context(|| format!("the data folder {}", dir.display()))?;
@@ -116,6 +117,11 @@ pub async fn start_with(
     .context("the ledger cannot be opened")?;
 
     check_master_key(&ledger, &master, &key_file).await?;
+    let seen = ledger.clone();
+    let metrics = Arc::new(move || {
+        record_stats(&seen.stats());
+        recorded.render()
+    });
 
     let wasm = ledger.clone();
     let components: sandbox::Components = Arc::new(move |digest| {
@@ -445,6 +451,15 @@ async fn keep_series(recorded: &'static PrometheusHandle, stop: CancellationToke
         // The exporter looks for idle series where it renders, and only there.
         drop(recorded.render());
     }
+}
+
+/// What the ledger looks like now: gauges, taken where they are asked for.
+#[expect(clippy::cast_precision_loss, reason = "sizes and counts far below 2^52")]
+fn record_stats(stats: &ledger::Stats) {
+    gauge!(metric::LEDGER_FILE_BYTES).set(stats.file_bytes as f64);
+    gauge!(metric::LEDGER_WAL_BYTES).set(stats.wal_bytes as f64);
+    gauge!(metric::LEDGER_WAITING).set(stats.queue_depth as f64);
+    gauge!(metric::LEDGER_BEHIND).set((stats.last.0 - stats.cursor.0) as f64);
 }
 
 fn metrics_handle() -> &'static PrometheusHandle {

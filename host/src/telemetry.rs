@@ -40,6 +40,14 @@ pub mod metric {
     pub const SUSPENSIONS: &str = "setgate_filter_suspensions_total";
     /// Keys of management requests that were not taken, by `reason` (`missing`, `unknown`, `ended`).
     pub const KEYS_DENIED: &str = "setgate_keys_denied_total";
+    /// Bytes of the ledger's file.
+    pub const LEDGER_FILE_BYTES: &str = "setgate_ledger_file_bytes";
+    /// Bytes of its WAL.
+    pub const LEDGER_WAL_BYTES: &str = "setgate_ledger_wal_bytes";
+    /// Writes that wait for a commit.
+    pub const LEDGER_WAITING: &str = "setgate_ledger_waiting";
+    /// Events of the journal that are not fanned out yet.
+    pub const LEDGER_BEHIND: &str = "setgate_ledger_behind_events";
     /// Management and ingest requests answered, by `route` and `status`.
     pub const HTTP_REQUESTS: &str = "setgate_http_requests_total";
 }

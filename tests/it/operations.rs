@@ -1,6 +1,7 @@
 //! What an operator does with a host: where it listens, taking it out of service, backing it up.
 
 mod backup;
+mod deploy;
 mod leaving;
 mod listeners;
 

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod client;
 pub mod emit;
 pub mod filter;
+mod notify;
 mod rollout;
 pub mod serve;
 

@@ -12,6 +12,7 @@ use anyhow::{Context as _, ensure};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::notify;
 use crate::app::{self, Listening};
 use crate::config::Config;
 use crate::crypto;
@@ -79,8 +80,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     io::stdout().flush()?;
+    notify::tell(notify::READY);
     tokio::select! {
         _ = terminate.recv() => {
+            notify::tell(notify::STOPPING);
             running.leave();
             tokio::select! {
                 () = tokio::time::sleep(leave) => {}
@@ -89,7 +92,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             }
         }
         // A person at a terminal: no balancer is to be told.
-        _ = interrupt.recv() => {}
+        _ = interrupt.recv() => notify::tell(notify::STOPPING),
     }
     running.stop().await;
     Ok(ExitCode::SUCCESS)

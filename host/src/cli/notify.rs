@@ -1,0 +1,51 @@
+//! Telling systemd how it stands (sd_notify(3), `Type=notify`): one datagram to the socket that `NOTIFY_SOCKET` names. Where
+//! nobody asked to be told, nothing happens.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+/// All listeners answer.
+pub(super) const READY: &str = "READY=1";
+/// On its way down.
+pub(super) const STOPPING: &str = "STOPPING=1";
+
+/// Tells it; a failure is logged and changes nothing.
+pub(super) fn tell(state: &str) {
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    if let Err(error) = send(&socket, state) {
+        tracing::warn!(%error, state, "systemd could not be told");
+    }
+}
+
+/// `@` in front stands for the abstract namespace.
+fn send(socket: &OsStr, state: &str) -> io::Result<()> {
+    let address = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_kinds_of_socket_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let by_path = UnixDatagram::bind(&path).unwrap();
+        let name = format!("setgate-test-{}", std::process::id());
+        let by_name = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        for (socket, to) in [(&by_path, path.as_os_str()), (&by_name, OsStr::new(&format!("@{name}")))] {
+            send(to, READY).unwrap();
+            let mut told = [0; 32];
+            let bytes = socket.recv(&mut told).unwrap();
+            assert_eq!(&told[..bytes], READY.as_bytes());
+        }
+        assert!(send(OsStr::new("/nowhere/notify"), READY).is_err());
+    }
+}

@@ -1,0 +1,140 @@
+//! What lies in `deploy/`, held against the host: this reads files, and starts programs where they are installed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use setgate_tests::{Host, Receiver, Seed, event, place, until};
+
+/// Every metric that the sources of the host name, with its kind.
+fn exported() -> BTreeMap<String, &'static str> {
+    let mut names = BTreeMap::new();
+    let mut uses = BTreeSet::new();
+    walk(&place::root().join("host/src"), &mut |text| {
+        for (name, value) in text.lines().filter_map(constant) {
+            names.insert(name.to_owned(), value.to_owned());
+        }
+        for kind in ["counter", "gauge", "histogram"] {
+            for (at, found) in text.match_indices(&format!("{kind}!(")) {
+                let path = text[at + found.len()..].split([',', ')']).next().unwrap_or_default().trim();
+                uses.insert((path.rsplit("::").next().unwrap_or_default().to_owned(), kind));
+            }
+        }
+    });
+    uses.into_iter().filter_map(|(name, kind)| Some((names.get(&name)?.clone(), kind))).collect()
+}
+
+/// `const NAME: &str = "setgate_...";`
+fn constant(line: &str) -> Option<(&str, &str)> {
+    let (name, rest) = line.split_once("const ")?.1.split_once(": &str = \"")?;
+    let value = rest.split('"').next()?;
+    value.starts_with("setgate_").then_some((name, value))
+}
+
+fn walk(folder: &Path, look: &mut impl FnMut(&str)) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk(&path, look);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            look(&std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// The metrics that a text asks for.
+fn asked(text: &str) -> BTreeSet<String> {
+    let ends = |letter: char| !(letter.is_ascii_alphanumeric() || letter == '_');
+    let starts = text.match_indices("setgate_").filter(|(at, _)| *at == 0 || text[..*at].ends_with(ends));
+    starts.map(|(at, _)| text[at..].split(ends).next().unwrap_or_default().to_owned()).collect()
+}
+
+/// Whether a name is one of a metric's series.
+fn is_of(name: &str, exported: &BTreeMap<String, &'static str>) -> bool {
+    let whole = ["_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+    exported.contains_key(name) || whole.is_some_and(|whole| exported.get(whole) == Some(&"histogram"))
+}
+
+fn deploy(file: &str) -> String {
+    std::fs::read_to_string(place::root().join("deploy").join(file)).unwrap()
+}
+
+#[test]
+fn dashboards_and_alerts_ask_for_what_there_is() {
+    let exported = exported();
+    assert!(exported.len() > 15, "the sources' metrics are found: {exported:?}");
+    for file in ["prometheus/setgate.rules.yml", "grafana/setgate.json"] {
+        let asked = asked(&deploy(file));
+        assert!(asked.len() > 5, "{file}: {asked:?}");
+        let unknown: Vec<_> = asked.iter().filter(|name| !is_of(name, &exported)).collect();
+        assert!(unknown.is_empty(), "{file} asks for {unknown:?}, which the host does not export");
+    }
+    let dashboard: serde_json::Value = serde_json::from_str(&deploy("grafana/setgate.json")).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 10);
+    assert!(!is_of("setgate_no_such_total", &exported) && !is_of("setgate_ingest_total_sum", &exported));
+}
+
+#[tokio::test]
+async fn what_the_dashboard_asks_for_a_host_at_work_shows() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    acme.filter("drop-by-type").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    let chain = serde_json::json!([{"filter": "drop-by-type"}]);
+    let subscription = acme.subscribe(&receiver).chain(chain).create().await;
+    let accepted = source.accept(event::set("one")).await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
+    // Those that count what went wrong are there once something has.
+    let seldom = ["commit_failures", "suspensions", "rollouts_ended", "put_off", "shadow_runs"];
+    let often = |name: &String| !seldom.iter().any(|seldom| name.contains(seldom));
+    let wanted: BTreeSet<_> = asked(&deploy("grafana/setgate.json")).into_iter().filter(often).collect();
+    until("all series are there", async || {
+        let shown = asked(&host.operator().get("/metrics").await.expect(200).text());
+        wanted.is_subset(&shown).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn systemd_takes_the_unit() {
+    let folder = tempfile::tempdir().unwrap();
+    // The program and its documentation are where they are installed, which is not here.
+    let unit = deploy("systemd/setgate.service").replace("/usr/local/bin/setgate", &place::setgate().to_string_lossy());
+    let file = folder.path().join("setgate.service");
+    std::fs::write(&file, unit).unwrap();
+    let verify = tokio::process::Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file).output().await;
+    let Ok(verified) = verify else {
+        return place::skip("systemd_takes_the_unit", "systemd-analyze is not installed");
+    };
+    let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+    let of_ours: Vec<_> = said.lines().filter(|line| line.contains("setgate.service")).collect();
+    assert!(verified.status.success() && of_ours.is_empty(), "{said}");
+}
+
+#[tokio::test]
+async fn prometheus_takes_the_alerts() {
+    let rules = place::root().join("deploy/prometheus/setgate.rules.yml");
+    let checked = tokio::process::Command::new("promtool").args(["check", "rules"]).arg(&rules).output().await;
+    let Ok(checked) = checked else {
+        return place::skip("prometheus_takes_the_alerts", "promtool is not installed");
+    };
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
+
+#[tokio::test]
+async fn systemd_is_told_when_the_host_is_ready_and_when_it_leaves() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
+    let mut host = Host::with().env("NOTIFY_SOCKET", path.to_str().unwrap()).start().await;
+    let told = async || {
+        let mut bytes = [0; 64];
+        let size = tokio::time::timeout(setgate_tests::wait::DEADLINE, socket.recv(&mut bytes)).await;
+        let size = size.expect("it is told in time").unwrap();
+        String::from_utf8_lossy(&bytes[..size]).into_owned()
+    };
+    assert_eq!(told().await, "READY=1");
+    host.operator().get("/readyz").await.expect(200);
+    host.terminate().await;
+    assert_eq!(told().await, "STOPPING=1");
+}
