@@ -23,11 +23,11 @@ pub fn shut(snapshot: &Snapshot, master: &MasterKey, signer: &Signer) -> Vec<Str
 
 fn of_source(source: &Source, master: &MasterKey, shut: &mut Vec<String>) {
     let context = source_context(&source.tenant, &source.name);
-    let secrets = source.proofs.iter().flat_map(|proof| match proof {
+    let mut secrets = source.proofs.iter().flat_map(|proof| match proof {
         Proof::Hmac { secrets, .. } => secrets.as_slice(),
         Proof::Bearer { .. } | Proof::Key | Proof::Open => &[],
     });
-    if secrets.into_iter().any(|sealed| master.open(&context, sealed).is_err()) {
+    if secrets.any(|sealed| master.open(&context, sealed).is_err()) {
         shut.push(format!("{}/sources/{}: a secret of its proofs does not open", source.tenant, source.name));
     }
 }

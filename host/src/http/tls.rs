@@ -22,6 +22,7 @@ pub struct Error {
 /// Reads and checks a listener's files; none where it speaks no TLS.
 pub(super) fn read(listener: &Listener) -> Result<Option<TlsAcceptor>, Error> {
     let (Some(certificate), Some(key)) = (&listener.tls_certificate, &listener.tls_key) else { return Ok(None) };
+    let shown = chain(certificate)?;
     let private = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| Error { path: key.clone(), why: format!("no private key in PEM: {error}") })?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -45,7 +46,7 @@ pub(super) fn read(listener: &Listener) -> Result<Option<TlsAcceptor>, Error> {
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config = builder.with_single_cert(chain(certificate)?, private).map_err(in_file(certificate))?;
+    let mut config = builder.with_single_cert(shown, private).map_err(in_file(certificate))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
