@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::host::{self, With};
 use crate::run::{cargo, line, run, which};
-use crate::{demo, guests, openapi};
+use crate::{demo, guests};
 
 const HELP: &str = "\
 cargo xtask test [--quick]
@@ -59,7 +59,6 @@ fn all(steps: &mut Steps, quick: bool) -> Result<()> {
     steps.cargo("documentation tests", &["test", "--workspace", "--doc"])?;
     // The layering test and the README's own commands are among them.
     steps.cargo("end-to-end tests", &["test", "--workspace", "--test", "it"])?;
-    steps.step("description of the API", "cargo xtask openapi", || openapi::command(&[]))?;
     if quick {
         return Ok(());
     }
