@@ -38,6 +38,7 @@ pub struct NewKey {
     pub label: Option<String>,
     /// What it may do. Where absent: what the key that makes it may do itself; made by the operator, `read` and
     /// `write`, and for a key of the operator's `operator`.
+    #[schemars(extend("uniqueItems" = false))]
     pub scopes: Option<BTreeSet<Scope>>,
     /// When it ends.
     pub expires_at: Option<Timestamp>,
@@ -48,6 +49,7 @@ pub struct NewKey {
 #[serde(deny_unknown_fields, default)]
 pub struct RotateKey {
     /// Hours that the old key goes on beside the new one; 24 where absent, 0: it ends at once.
+    #[schemars(range(max = OVERLAP_HOURS_MAX))]
     pub overlap_hours: Option<u32>,
 }
 

@@ -42,6 +42,8 @@ pub const SECRETS_MAX: usize = 32;
 pub const KEYS_MAX: usize = 8;
 /// Hours that a rotated key goes on signing beside the new one, where the request does not say.
 const OVERLAP_HOURS: u32 = 24;
+/// Hours of such an overlap at the most: 90 days.
+pub const OVERLAP_HOURS_MAX: u32 = 90 * 24;
 
 impl Control {
     /// Makes a subscription.
@@ -189,7 +191,11 @@ impl Control {
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
         let mut subscription = stored.value.clone();
         let now = self.clock.now();
-        let ends = now.plus_millis(i64::from(input.overlap_hours.unwrap_or(OVERLAP_HOURS)) * 3_600_000);
+        let hours = input.overlap_hours.unwrap_or(OVERLAP_HOURS);
+        if hours > OVERLAP_HOURS_MAX {
+            return Err(Error::invalid("overlap_hours", format!("at most {OVERLAP_HOURS_MAX}")));
+        }
+        let ends = now.plus_millis(i64::from(hours) * 3_600_000);
         let ed25519 =
             input.ed25519.unwrap_or_else(|| subscription.signing.keys.first().is_some_and(|key| key.public.is_some()));
         let scheme = subscription.signing.scheme;

@@ -19,9 +19,20 @@ const REFUSED: &str = "\
 expected-statuses = [400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 429]
 ";
 
-/// Writes `schemathesis.toml` into a folder, and makes things that may be removed.
+/// How media types are written that schemathesis does not know: the text as it is.
+const HOOKS: &str = "\
+import json
+import schemathesis
+
+@schemathesis.serializer('application/jsonl', 'application/x-ndjson', 'application/ndjson', 'text/csv')
+def as_it_is(ctx, value):
+    return (value if isinstance(value, str) else json.dumps(value)).encode('utf-8', 'replace')
+";
+
+/// Writes `schemathesis.toml` and `hooks.py` into a folder, and makes things that may be removed.
 pub(super) async fn write(host: &Host, all: &Everything, folder: &Path) {
     let acme = &all.tenant;
+    std::fs::write(folder.join("hooks.py"), HOOKS).expect("a writable folder");
     let deliveries: Vec<_> = all.subscriptions.iter().map(|(state, _)| all.delivery(state)).collect();
     let subscriptions: Vec<_> = all.subscriptions.iter().map(|(_, id)| id.clone()).collect();
     let digests: Vec<_> = all.gate.iter().chain(&all.users).cloned().collect();

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{CHAIN_MAX, HEADERS_MAX, PATTERNS_MAX, SECRETS_MAX};
+use super::{CHAIN_MAX, HEADERS_MAX, OVERLAP_HOURS_MAX, PATTERNS_MAX, SECRETS_MAX};
 use crate::control::TEXT_CHARS_MAX;
 use crate::domain::endpoint::EndpointTls;
 use crate::domain::filter::{Binding, Grant, empty_object};
@@ -135,6 +135,7 @@ pub struct BindingInput {
     pub secrets: Option<BTreeMap<String, Secret>>,
     /// What it is granted; absent: what the filter's active version needs.
     #[serde(default)]
+    #[schemars(extend("uniqueItems" = false))]
     pub grants: Option<BTreeSet<Grant>>,
     /// What happens when it faults.
     #[serde(default)]
@@ -175,6 +176,7 @@ pub struct RotateInput {
     /// Make an ed25519 key; absent: of the kind of the newest key.
     pub ed25519: Option<bool>,
     /// Hours that the keys so far go on signing beside the new one; 24 where absent.
+    #[schemars(range(max = OVERLAP_HOURS_MAX))]
     pub overlap_hours: Option<u32>,
 }
 
