@@ -225,7 +225,9 @@ async fn a_receiver_that_asks_for_a_certificate_gets_the_endpoints_and_nobody_se
 
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     let dead = acme.delivery_in("dead", &id).await;
-    assert_failed(&dead["exchanges"][0]["outcome"], "tls", "");
+    // In TLS 1.3 the receiver refuses after the handshake: what is seen first, its alert or the end, is a race.
+    let class = dead["exchanges"][0]["outcome"]["class"].as_str().unwrap_or_default();
+    assert!(["tls", "broken"].contains(&class), "{dead}");
 
     let tls = json!({"ca_pem": servers.pem(), "client_certificate_pem": certificate, "client_key_pem": key});
     let answer = acme.client.put(&subscription.path(""), &endpoint(tls)).await.expect(200);

@@ -335,7 +335,8 @@ async fn a_bad_management_request_is_answered_precisely() {
     faults.extend(answer.not_the_problem(415, "unsupported_media_type").map(|why| format!("plain text: {why}")));
     let answer = story.acme.client.send(put, &acme("/filters/x"), &text, "{}").await;
     faults.extend(answer.not_the_problem(415, "unsupported_media_type").map(|why| format!("a filter as text: {why}")));
-    let table = story.acme.client.send(Method::PUT, &acme("/tables/x"), &[], "{\"key\":\"a\"}").await;
+    let lines = [("content-type", "application/jsonl")];
+    let table = story.acme.client.send(Method::PUT, &acme("/tables/x"), &lines, "{\"key\":\"a\"}").await;
     faults.extend(table.not_the_problem(422, "invalid_field").map(|why| format!("a bad row: {why}")));
 
     assert!(faults.is_empty(), "{} of the answers are not as they should be:\n{}", faults.len(), faults.join("\n"));

@@ -150,8 +150,7 @@ async fn calls(all: &Everything) -> Vec<Call> {
     let whole = json!({"endpoint": endpoint, "description": MARK, "sources": ["idp"]});
     let next = async |list: &str| acme.get(&format!("{list}?limit=1")).await["next"].as_str().map(str::to_owned);
     let (deliveries, events) = (next("/deliveries").await.expect("more than one"), next("/events").await);
-    let replay =
-        json!({"subscription": all.subscription("delivered"), "since": "2026-01-01T00:00:00Z", "source": "idp"});
+    let replay = json!({"subscription": all.subscription("delivered"), "since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"});
     let spare = spare(acme, &endpoint, &replay).await;
     // What it is asked is whether it knows the challenge.
     let knows = |received: &Received| json!({"challenge": received.json()["challenge"]}).to_string();
