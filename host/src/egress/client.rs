@@ -28,9 +28,6 @@ use crate::domain::id::TenantId;
 /// What Setgate calls itself.
 pub const USER_AGENT: &str = concat!("Setgate/", env!("CARGO_PKG_VERSION"));
 
-/// Bytes of an answer's head at the most.
-pub(super) const HEAD_BYTES_MAX: usize = 32 * 1024;
-
 /// The way out, with its pools of connections. One for the whole program.
 #[derive(Debug)]
 pub struct Egress {

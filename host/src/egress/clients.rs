@@ -15,12 +15,13 @@ use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 
 use super::Options;
-use super::client::HEAD_BYTES_MAX;
 use super::connect::{Connector, GuardedTcp};
 use super::identity::{Identity, IdentityError};
 use super::tls::Trust;
 use crate::domain::id::TenantId;
 
+/// Bytes of an answer's head at the most.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of one HTTP/2 answer that may be under way unread.
 const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// Bytes of all HTTP/2 answers of a connection that may be under way unread.

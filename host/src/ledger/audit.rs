@@ -24,13 +24,13 @@ const ANCHOR: &str = "audit anchor";
 
 /// What the check of the audit log found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditCheck {
+pub(super) struct AuditCheck {
     /// Rows that are as they were written.
-    pub rows: u64,
+    pub(super) rows: u64,
     /// The hash of the last of them: kept elsewhere, it also shows whether the whole log was written anew.
-    pub head: Digest,
+    pub(super) head: Digest,
     /// The first row that is not, and what is wrong with it, in words.
-    pub fault: Option<String>,
+    pub(super) fault: Option<String>,
 }
 
 /// A place in the chain.
@@ -71,20 +71,6 @@ impl Ledger {
         self.history_readers().read(move |conn| page(conn, tenant.as_ref(), since_made, &query, before, limit)).await
     }
 
-    /// Walks the whole log and computes every hash again.
-    pub async fn check_audit(&self) -> Result<AuditCheck, Error> {
-        let mut at = Link::START;
-        let mut rows = 0;
-        loop {
-            let (link, checked, fault) = self.readers().read(move |conn| check(conn, at)).await?;
-            rows += checked;
-            at = link;
-            if checked == 0 || fault.is_some() {
-                return Ok(AuditCheck { rows, head: Digest(at.hash), fault });
-            }
-        }
-    }
-
     /// Removes the entries before `before`, in chunks, from the beginning up to the first that is younger. Returns how
     /// many.
     pub async fn retain_audit(&self, before: Timestamp) -> Result<u64, Error> {
@@ -99,7 +85,7 @@ impl Ledger {
     }
 }
 
-/// The same for a connection that belongs to nobody else, such as a backup's.
+/// Walks the whole log and computes every hash again. For a connection that belongs to nobody else, such as a backup's.
 pub(super) fn walk(conn: &Connection) -> Result<AuditCheck, Error> {
     let (mut at, mut rows) = (Link::START, 0);
     loop {
@@ -304,9 +290,13 @@ mod tests {
             assert_eq!(changed.changed, ["issuer"]);
             assert_eq!((log[0].entry.version_before, log[0].entry.version), (Some(second), None));
             assert_eq!(log[0].entry.outcome, Outcome::Done);
-            let check = ledger.check_audit().await.unwrap();
+            let check = checked(&ledger).await;
             assert_eq!(check, AuditCheck { rows: 4, head: log[0].hash, fault: None });
         });
+    }
+
+    async fn checked(ledger: &Ledger) -> AuditCheck {
+        ledger.history_readers().read(walk).await.unwrap()
     }
 
     #[test]
@@ -326,9 +316,9 @@ mod tests {
             ] {
                 let copied = copy(&folder);
                 let other = open_at(&copied);
-                assert_eq!(other.check_audit().await.unwrap().fault, None);
+                assert_eq!(checked(&other).await.fault, None);
                 other.queue().write(move |batch| Ok(batch.conn.execute(sql, [])?)).await.unwrap();
-                let fault = other.check_audit().await.unwrap().fault.expect(sql);
+                let fault = checked(&other).await.fault.expect(sql);
                 assert!(fault.contains(words), "{sql}: {fault}");
             }
         });
@@ -345,13 +335,13 @@ mod tests {
             ledger.put_source(source("b"), Expected::Any).await.unwrap();
             assert_eq!(ledger.retain_audit(NOW).await.unwrap(), 0);
             assert_eq!(ledger.retain_audit(later).await.unwrap(), 2);
-            let check = ledger.check_audit().await.unwrap();
+            let check = checked(&ledger).await;
             assert_eq!((check.rows, check.fault), (1, None));
             // All of it goes, and the next row is chained to what was.
             assert_eq!(ledger.retain_audit(later.plus_millis(1)).await.unwrap(), 1);
             let ledger = reopen(&folder, ledger).await;
             ledger.put_source(source("c"), Expected::Any).await.unwrap();
-            let check = ledger.check_audit().await.unwrap();
+            let check = checked(&ledger).await;
             assert_eq!((check.rows, check.fault), (1, None));
             assert_eq!(all(&ledger).await[0].seq, 4);
         });

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, Rows, params};
 
 use super::columns::Json;
 use super::outbox::{Content, content};
@@ -256,7 +256,7 @@ fn deliveries(
     let from = start(cursor, query.until);
     let since = query.since.unwrap_or(Timestamp::from_millis(i64::MIN));
     let mut statement;
-    let mut rows = match (query.event, query.state) {
+    let rows = match (query.event, query.state) {
         (Some(event), _) => {
             statement = conn.prepare_cached(DELIVERIES_OF_EVENT)?;
             statement.query(params![tenant, from.at, from.seq, since, event])?
@@ -270,15 +270,7 @@ fn deliveries(
             statement.query(params![tenant, from.at, from.seq, since])?
         }
     };
-    let mut page = Pages::new(limit);
-    while let Some(row) = rows.next()? {
-        if page.is_full() {
-            return Ok(page.cut());
-        }
-        page.look_at(row)?;
-        page.items.extend(read_if_asked_for(conn, query, row)?);
-    }
-    Ok(page.end())
+    page_of(rows, limit, |row| read_if_asked_for(conn, query, row))
 }
 
 /// The row's delivery, where the query asks for it. Time, tenant and event are for the SQL to see to.
@@ -375,32 +367,27 @@ fn events(
     let from = start(cursor, query.until);
     let since = query.since.unwrap_or(Timestamp::from_millis(i64::MIN));
     let mut statement = conn.prepare_cached(EVENTS)?;
-    let mut rows = statement.query(params![tenant, from.at, from.seq, since])?;
-    let mut page = Pages::new(limit);
-    while let Some(row) = rows.next()? {
-        if page.is_full() {
-            return Ok(page.cut());
-        }
-        page.look_at(row)?;
-        if is(&query.source, row, 3)?
+    let rows = statement.query(params![tenant, from.at, from.seq, since])?;
+    page_of(rows, limit, |row| {
+        let asked_for = is(&query.source, row, 3)?
             && is(&query.subject, row, 5)?
             && is(&query.jti, row, 6)?
-            && has_type(&query.event_type, row, 4)?
-        {
-            page.items.push(EventRecord {
-                accepted_at: row.get(0)?,
-                seq: row.get(1)?,
-                id: row.get(2)?,
-                tenant: tenant.clone(),
-                source: row.get(3)?,
-                types: row.get::<_, Json<_>>(4)?.0,
-                subject: row.get(5)?,
-                jti: row.get(6)?,
-                content_type: row.get(7)?,
-            });
+            && has_type(&query.event_type, row, 4)?;
+        if !asked_for {
+            return Ok(None);
         }
-    }
-    Ok(page.end())
+        Ok(Some(EventRecord {
+            accepted_at: row.get(0)?,
+            seq: row.get(1)?,
+            id: row.get(2)?,
+            tenant: tenant.clone(),
+            source: row.get(3)?,
+            types: row.get::<_, Json<_>>(4)?.0,
+            subject: row.get(5)?,
+            jti: row.get(6)?,
+            content_type: row.get(7)?,
+        }))
+    })
 }
 
 /// Both bounds are exclusive; the earlier one counts.
@@ -412,36 +399,23 @@ fn start(cursor: Option<Cursor>, until: Option<Timestamp>) -> Cursor {
     }
 }
 
-/// A page while it fills.
-pub(super) struct Pages<T> {
-    pub(super) items: Vec<T>,
+/// A page of what `read` takes of the rows, each of which begins with its place: time, then number.
+pub(super) fn page_of<T>(
+    mut rows: Rows<'_>,
     limit: usize,
-    scanned: usize,
-    last: Option<Cursor>,
-}
-
-impl<T> Pages<T> {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { items: Vec::new(), limit: limit.clamp(1, HISTORY_LIMIT_MAX), scanned: 0, last: None }
+    mut read: impl FnMut(&Row<'_>) -> Result<Option<T>, Error>,
+) -> Result<Page<T>, Error> {
+    let limit = limit.clamp(1, HISTORY_LIMIT_MAX);
+    let (mut items, mut scanned, mut last) = (Vec::new(), 0, None);
+    while let Some(row) = rows.next()? {
+        if items.len() >= limit || scanned >= HISTORY_SCAN_ROWS_MAX {
+            return Ok(Page { items, next: last });
+        }
+        scanned += 1;
+        last = Some(Cursor { at: row.get(0)?, seq: row.get(1)? });
+        items.extend(read(row)?);
     }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.items.len() >= self.limit || self.scanned >= HISTORY_SCAN_ROWS_MAX
-    }
-
-    pub(super) fn look_at(&mut self, row: &Row<'_>) -> Result<(), Error> {
-        self.scanned += 1;
-        self.last = Some(Cursor { at: row.get(0)?, seq: row.get(1)? });
-        Ok(())
-    }
-
-    pub(super) fn cut(self) -> Page<T> {
-        Page { items: self.items, next: self.last }
-    }
-
-    pub(super) fn end(self) -> Page<T> {
-        Page { items: self.items, next: None }
-    }
+    Ok(Page { items, next: None })
 }
 
 fn is<T: PartialEq + rusqlite::types::FromSql>(

@@ -107,7 +107,6 @@ use crate::domain::filter::Plan;
 use crate::domain::id::Digest;
 use crate::domain::time::Timestamp;
 
-pub use audit::AuditCheck;
 pub use backup::{BackupError, Manifest, back_up, is_in_use, manifest, restore};
 pub use blobs::BLOB_PART_BYTES;
 pub use damage::Checked;

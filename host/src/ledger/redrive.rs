@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::history::{DELIVERY_COLUMNS, Pages, delivery, read_if_asked_for};
+use super::history::{DELIVERY_COLUMNS, delivery, page_of, read_if_asked_for};
 use super::settle::{Decision, Redriven, decide};
 use super::{Cursor, DeliveryQuery, Error, Ledger, Page};
 use crate::domain::delivery::{DeliveryRecord, State};
@@ -82,16 +82,8 @@ fn at_rest(
     let from = cursor.filter(|cursor| cursor.at >= since.at).unwrap_or(since);
     let until = query.until.unwrap_or(Timestamp::from_millis(i64::MAX));
     let mut statement = conn.prepare_cached(&oldest_at_rest())?;
-    let mut rows = statement.query(params![tenant, state, from.at, from.seq, until])?;
-    let mut page = Pages::new(limit);
-    while let Some(row) = rows.next()? {
-        if page.is_full() {
-            return Ok(page.cut());
-        }
-        page.look_at(row)?;
-        page.items.extend(read_if_asked_for(conn, query, row)?);
-    }
-    Ok(page.end())
+    let rows = statement.query(params![tenant, state, from.at, from.seq, until])?;
+    page_of(rows, limit, |row| read_if_asked_for(conn, query, row))
 }
 
 #[cfg(test)]

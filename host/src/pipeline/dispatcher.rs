@@ -108,7 +108,6 @@ impl Dispatcher {
             self.ask(&mut work);
             self.start(&mut work);
             gauge!(metric::IN_FLIGHT).set(u32::try_from(self.lanes.in_flight()).unwrap_or(u32::MAX));
-            gauge!(metric::BREAKERS_OPEN).set(u32::try_from(self.lanes.breakers_open()).unwrap_or(u32::MAX));
             let sleep = self.sleep();
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -150,6 +149,13 @@ impl Dispatcher {
         for (tenant, subscription) in self.lanes.all() {
             self.open_lane(&tenant, subscription);
         }
+        // What nobody sends to any more was forgotten.
+        self.count_breakers();
+    }
+
+    /// Walks all endpoints that there is something to remember about: for when one of them turned, not for each delivery.
+    fn count_breakers(&self) {
+        gauge!(metric::BREAKERS_OPEN).set(u32::try_from(self.lanes.breakers_open()).unwrap_or(u32::MAX));
     }
 
     fn open_lane(&mut self, tenant: &TenantId, subscription: SubscriptionId) {
@@ -227,6 +233,7 @@ impl Dispatcher {
                 let now = self.pipeline.clock.now();
                 if let Some(((tenant, origin), turn)) = self.lanes.done(seq, again, heard, now) {
                     tell_turn(&tenant, &origin, turn, now);
+                    self.count_breakers();
                 }
                 self.take_in(freed.into_iter().collect());
             }

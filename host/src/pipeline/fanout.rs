@@ -6,11 +6,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::crypto;
 use crate::domain::catalogue;
 use crate::domain::event::Event;
 use crate::domain::id::SourceName;
-use crate::domain::pacing::Ordering;
 use crate::domain::subscription::{Pattern, Subscription};
 use crate::ledger::{self, FAN_OUT_DELIVERIES_MAX, FanOut};
 
@@ -98,17 +96,6 @@ pub(super) async fn one_batch(
     };
     dispatcher.due(due).await;
     Ok(events.len())
-}
-
-/// What a delivery must not overtake others with: its subject, where the subscription asks for that. Two subjects that
-/// come to the same key wait for each other, which is harmless.
-pub fn order_key(subscription: &Subscription, subject: Option<&str>) -> Option<i64> {
-    let subject = match subscription.pacing.ordering {
-        Ordering::None => return None,
-        Ordering::Subject => subject?,
-    };
-    let [a, b, c, d, e, f, g, h, ..] = crypto::sha256(subject.as_bytes());
-    Some(i64::from_le_bytes([a, b, c, d, e, f, g, h]))
 }
 
 /// Whether the subscription wants the event: its source, and at least one of its types.

@@ -3,18 +3,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::crypto;
 use crate::domain::delivery::NewDelivery;
 use crate::domain::event::{Event, EventRecord, EventSeq};
 use crate::domain::filter::{Grant, Plan, PlanStep};
 use crate::domain::id::{DeliveryId, Digest, EventId, SubscriptionId};
 use crate::domain::limits::CallLimits;
+use crate::domain::pacing::Ordering;
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Timestamp;
 use crate::ledger::{self, TenantView};
 
 use super::Pipeline;
 use super::canary::{Choice, choices, put_in};
-use super::fanout::order_key;
 
 /// The chain as it is in `view`. Never fails: one bad chain must not stop the journal for all others.
 fn pin(subscription: &Subscription, view: &TenantView, limits: CallLimits) -> Plan {
@@ -51,6 +52,17 @@ impl Pipeline {
         let snapshot = self.ledger.snapshot();
         snapshot.tenant(&subscription.tenant).map(|view| pin(subscription, view, self.limits_of(view)))
     }
+}
+
+/// What a delivery must not overtake others with: its subject, where the subscription asks for that. Two subjects that
+/// come to the same key wait for each other, which is harmless.
+fn order_key(subscription: &Subscription, subject: Option<&str>) -> Option<i64> {
+    let subject = match subscription.pacing.ordering {
+        Ordering::None => return None,
+        Ordering::Subject => subject?,
+    };
+    let [a, b, c, d, e, f, g, h, ..] = crypto::sha256(subject.as_bytes());
+    Some(i64::from_le_bytes([a, b, c, d, e, f, g, h]))
 }
 
 /// What of an event decides which delivery is made of it.
