@@ -25,6 +25,9 @@ pub struct Listen {
     pub connections_max: usize,
     /// Milliseconds a client may take to send its request's head, and to finish its TLS handshake.
     pub head_ms_max: u64,
+    /// Milliseconds for which what a client still sends is taken and thrown away after the last answer on a connection, so
+    /// that a client whose request was refused half-way gets to read why.
+    pub linger_ms_max: u64,
     /// Milliseconds a request may take as a whole, its body included.
     pub request_ms_max: u64,
     /// Milliseconds for which the host goes on taking requests after SIGTERM, while `/readyz` answers 503: what a balancer
@@ -51,6 +54,7 @@ impl Default for Listen {
             metrics_open: None,
             connections_max: 4096,
             head_ms_max: 10_000,
+            linger_ms_max: 2_000,
             request_ms_max: 60_000,
             leave_ms: 3_000,
             bodies_bytes_max: 64 << 20,

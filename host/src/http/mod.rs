@@ -13,6 +13,7 @@ pub mod problem;
 pub mod room;
 mod router;
 pub mod server;
+mod stream;
 mod strict;
 pub mod tls;
 

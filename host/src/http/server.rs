@@ -12,7 +12,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -23,6 +22,7 @@ use super::Site;
 use super::caller::Remote;
 use super::interface::{self, Interface};
 use super::router::router;
+use super::stream::opening;
 use super::tls;
 use crate::config;
 
@@ -35,9 +35,6 @@ const STREAMS_MAX: u32 = 128;
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// How long the answer to that may take.
 const PING_WAIT_MAX: Duration = Duration::from_secs(10);
-/// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
-const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 /// Why a listener could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -65,6 +62,7 @@ pub struct Server {
     serves: Vec<Interface>,
     connections_max: usize,
     head_ms_max: u64,
+    linger_ms_max: u64,
 }
 
 impl Server {
@@ -76,8 +74,8 @@ impl Server {
             let address = listener.address;
             let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, table, source })?;
             let serves = interface::served(settings, table);
-            let config::Listen { connections_max, head_ms_max, .. } = *settings;
-            servers.push(Self { listener, table, tls, serves, connections_max, head_ms_max });
+            let config::Listen { connections_max, head_ms_max, linger_ms_max, .. } = *settings;
+            servers.push(Self { listener, table, tls, serves, connections_max, head_ms_max, linger_ms_max });
         }
         Ok(servers)
     }
@@ -112,6 +110,7 @@ impl Server {
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(self.connections_max));
         let head_limit = Duration::from_millis(self.head_ms_max);
+        let linger = Duration::from_millis(self.linger_ms_max);
         loop {
             let slot = tokio::select! {
                 () = stop.cancelled() => break,
@@ -152,13 +151,14 @@ impl Server {
                     None => {
                         let opened = tokio::select! {
                             () = stop.cancelled() => None,
-                            opened = opening(stream, head_limit) => opened,
+                            opened = opening(stream, head_limit, linger) => opened,
                         };
                         let Some(stream) = opened else { return };
                         watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()).await
                     }
                     Some(tls) => {
-                        let opened = async { opening(handshake(&tls, stream, head_limit).await?, head_limit).await };
+                        let opened =
+                            async { opening(handshake(&tls, stream, head_limit).await?, head_limit, linger).await };
                         let opened = tokio::select! {
                             () = stop.cancelled() => None,
                             opened = Box::pin(opened) => opened,
@@ -176,35 +176,6 @@ impl Server {
         let limit = Duration::from_millis(FINISH_MS_MAX);
         if tokio::time::timeout(limit, graceful.shutdown()).await.is_err() {
             warn!(limit_ms = FINISH_MS_MAX, "some requests did not finish in time");
-        }
-    }
-}
-
-/// Waits until the first bytes tell HTTP/2 from HTTP/1: hyper has no timer for that, so a connection that stays silent
-/// would keep its slot for ever. What was read is given back in front of the rest.
-async fn opening<S>(mut stream: S, limit: Duration) -> Option<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut read = Vec::with_capacity(H2_PREFACE.len());
-    let decided = async {
-        while H2_PREFACE.starts_with(&read) && read.len() < H2_PREFACE.len() {
-            let mut rest = (&mut stream).take((H2_PREFACE.len() - read.len()) as u64);
-            if rest.read_buf(&mut read).await? == 0 {
-                break;
-            }
-        }
-        Ok::<(), io::Error>(())
-    };
-    match tokio::time::timeout(limit, decided).await {
-        Ok(Ok(())) if !read.is_empty() => {
-            let (reader, writer) = tokio::io::split(stream);
-            Some(tokio::io::join(io::Cursor::new(read).chain(reader), writer))
-        }
-        Ok(_) => None,
-        Err(_) => {
-            debug!("a connection sent no request in time");
-            None
         }
     }
 }
@@ -229,7 +200,7 @@ async fn handshake(
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -274,6 +245,21 @@ mod tests {
         for piece in ["P", "UT / HTTP/1.1\r\nhost: h\r\nconnec", "tion: close\r\n\r\n"] {
             stream.write_all(piece.as_bytes()).await.unwrap();
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 405"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_refused_half_way_reads_why() {
+        let address = start(10_000).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // No route takes a PUT, so nobody reads the body: the answer is there long before its last byte was sent.
+        stream.write_all(b"PUT / HTTP/1.1\r\nhost: h\r\ncontent-length: 8000000\r\n\r\n").await.unwrap();
+        for _ in 0..80 {
+            stream.write_all(&[b'x'; 100_000]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
