@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Where many threads make and drop small things for each event, it costs half of what the C library's does (0020).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     setgate::cli::main()
 }

@@ -47,7 +47,7 @@ use crate::sandbox::{Rejected, Sandbox};
 pub type TellDue = Arc<dyn Fn(Vec<crate::domain::delivery::DueDelivery>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Runs a chain over an event once more, deciding and storing nothing; handed in by `app`.
-pub type RunAgain = Arc<dyn Fn(Arc<Plan>, Event, DeliveryId) -> BoxFuture<'static, Chained> + Send + Sync>;
+pub type RunAgain = Arc<dyn Fn(Arc<Plan>, Arc<Event>, DeliveryId) -> BoxFuture<'static, Chained> + Send + Sync>;
 
 /// Makes those of the deliveries due again that never got through their chains, with the chains pinned anew, and gives
 /// which they were; handed in by `app`, since pinning is the data plane's.

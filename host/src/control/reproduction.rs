@@ -66,17 +66,18 @@ impl Control {
         let limits = self.limits_of(tenant, &kept.plan)?;
         let Kept { record, content, plan } = kept;
         let claims = chain_claims(&record, &content, &plan);
+        let event = content.event.as_ref().clone();
         Ok(Reproduction {
             reproducible: reason.is_none(),
             reason,
             event: EventFacts {
-                id: content.event.id,
-                accepted_at_ms: content.event.accepted_at.as_millis(),
-                tenant: content.event.tenant,
-                source: content.event.source,
+                id: event.id,
+                accepted_at_ms: event.accepted_at.as_millis(),
+                tenant: event.tenant,
+                source: event.source,
                 delivery: id,
-                subject: content.event.subject,
-                set: content.event.set,
+                subject: event.subject,
+                set: event.set,
             },
             plan: record.plan,
             steps: StepFacts::of(&plan),

@@ -99,6 +99,15 @@ pub struct Settlement {
     pub at: Timestamp,
     /// What was decided.
     pub step: Step,
+    /// What each filter did in a chain that left the claims as they were, where that was not settled before the attempt.
+    pub passed: Vec<FilterRun>,
+}
+
+impl Settlement {
+    /// A settlement of a delivery whose chain, if any, is settled by its step or was before.
+    pub fn new(delivery: DeliverySeq, at: Timestamp, step: Step) -> Self {
+        Self { delivery, at, step, passed: Vec::new() }
+    }
 }
 
 /// What was decided about a delivery.

@@ -102,6 +102,11 @@ macro_rules! ulid {
                 Self(Ulid::from_parts(at.as_millis().max(0).unsigned_abs(), random))
             }
 
+            /// The time that it was made with, to the millisecond.
+            pub fn made_at(self) -> Timestamp {
+                Timestamp::from_millis(self.0.timestamp_ms().cast_signed())
+            }
+
             /// The 16 bytes, most significant first: the stored form.
             pub fn to_bytes(self) -> [u8; 16] {
                 self.0.to_bytes()

@@ -128,7 +128,7 @@ async fn go_on(ledger: &Ledger, round: u64, blob: &[u8]) {
     assert_eq!(ledger.load(due[0].seq).await.unwrap().unwrap().claims.as_deref(), Some("{\"after\":2}"));
     assert!(ledger.plan(&due[0].plan).await.unwrap().is_some());
     let step = Step::Delivered { attempt: attempt(2, 200) };
-    ledger.settle(Settlement { delivery: due[0].seq, at: NOW, step }).await.unwrap();
+    ledger.settle(Settlement::new(due[0].seq, NOW, step)).await.unwrap();
     assert_eq!(ledger.cursor(), EventSeq(2));
     let behind = ledger.journal_after(EventSeq(2), 1).await.unwrap();
     assert_eq!(behind[0].id, id(3));

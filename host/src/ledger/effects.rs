@@ -11,13 +11,14 @@ use tokio::sync::watch;
 
 use super::columns::state_number;
 use super::disk::Disk;
+use super::hot::{Hot, Rows};
 use super::registry::{Change, Snapshot};
 use super::space::Space;
 use super::statistics::Gathered;
 use super::tail::Log;
 use super::{Error, Options};
-use crate::domain::delivery::State;
-use crate::domain::event::EventSeq;
+use crate::domain::delivery::{DeliverySeq, DueDelivery, State};
+use crate::domain::event::{Event, EventSeq};
 use crate::domain::id::{SubscriptionId, TenantId};
 
 /// Deliveries by state, in the order of [`State::ALL`].
@@ -28,7 +29,13 @@ type Deltas = [i64; State::ALL.len()];
 pub(super) struct Effects {
     tally: HashMap<(TenantId, SubscriptionId), Deltas>,
     plan_refs: HashMap<i64, i64>,
-    appended: Option<EventSeq>,
+    appended: Vec<Arc<Event>>,
+    /// Deliveries that are as they were made.
+    made: Vec<DueDelivery>,
+    /// Deliveries that are not as they were made any more.
+    touched: Vec<DeliverySeq>,
+    /// Rows of deliveries may have changed that nobody knows of here.
+    rows_changed: bool,
     cursor: Option<EventSeq>,
     changes: Vec<Change>,
     /// A replay began or was cancelled.
@@ -58,8 +65,23 @@ impl Effects {
         *self.plan_refs.entry(plan).or_default() += by;
     }
 
-    pub(super) fn appended(&mut self, seq: EventSeq) {
-        self.appended = self.appended.max(Some(seq));
+    pub(super) fn appended(&mut self, event: Event) {
+        self.appended.push(Arc::new(event));
+    }
+
+    /// A delivery was made and waits for nothing but its turn.
+    pub(super) fn made(&mut self, delivery: &DueDelivery) {
+        self.made.push(delivery.clone());
+    }
+
+    /// A delivery's row was changed.
+    pub(super) fn touched(&mut self, delivery: DeliverySeq) {
+        self.touched.push(delivery);
+    }
+
+    /// See [`Rows`].
+    pub(super) fn may_have_changed(&mut self, rows: Rows) {
+        self.rows_changed |= rows == Rows::Any;
     }
 
     pub(super) fn cursor(&mut self, seq: EventSeq) {
@@ -85,7 +107,10 @@ impl Effects {
         for (plan, by) in other.plan_refs {
             self.refer(plan, by);
         }
-        self.appended = self.appended.max(other.appended);
+        self.appended.extend(other.appended);
+        self.made.extend(other.made);
+        self.touched.extend(other.touched);
+        self.rows_changed |= other.rows_changed;
         self.cursor = self.cursor.max(other.cursor);
         self.changes.extend(other.changes);
         self.replays_changed |= other.replays_changed;
@@ -136,6 +161,8 @@ pub(super) struct Shared {
     pub(super) queue_bytes: AtomicUsize,
     /// Commits so far: tells the checkpointer whether there is anything to look at.
     pub(super) commits: AtomicUsize,
+    /// What was just written.
+    pub(super) hot: Hot,
     /// Whether the disk takes writes.
     pub(super) disk: Disk,
     /// Whether there is room.
@@ -172,6 +199,7 @@ impl Shared {
             backlog: RwLock::new(backlog),
             queue_bytes: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
+            hot: Hot::new(options.hot_bytes_max),
             disk: Disk::new(&options.path),
             space: Space::new(options),
         })
@@ -180,6 +208,9 @@ impl Shared {
     /// Makes a committed batch visible in memory.
     pub(super) fn publish(&self, effects: Effects) {
         self.commits.fetch_add(1, Ordering::Relaxed);
+        let last = effects.appended.last().map(|event| event.seq);
+        let rows = if effects.rows_changed { Rows::Any } else { Rows::Named };
+        self.hot.take_in(effects.appended, effects.made, &effects.touched, effects.cursor, rows);
         if !effects.tally.is_empty() {
             // A counter cannot be left half changed, so a poisoned lock is as good as any.
             let mut backlog = self.backlog.write().unwrap_or_else(PoisonError::into_inner);
@@ -222,8 +253,8 @@ impl Shared {
         if effects.replays_changed {
             self.replays.send_modify(|times| *times += 1);
         }
-        if let Some(seq) = effects.appended {
-            self.appended.send_replace(seq);
+        if let Some(last) = last {
+            self.appended.send_replace(last);
         }
     }
 

@@ -61,7 +61,7 @@ mod tests {
                 } else {
                     Step::Retry { attempt, due_at: at.plus_millis(1) }
                 };
-                Settlement { delivery: due.seq, at, step }
+                Settlement::new(due.seq, at, step)
             };
             let since = async |ledger: &super::super::Ledger, settlement| {
                 ledger.settle(settlement).await.unwrap().failing_since

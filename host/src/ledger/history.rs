@@ -481,9 +481,9 @@ mod tests {
             fan_out(&ledger, 1..=3, plan).await;
             let due = ledger.due(subscription(2), NOW, None, 9).await.unwrap();
             let step = Step::Held { runs: vec![], reason: "trapped".into() };
-            ledger.settle(Settlement { delivery: due[1].seq, at: NOW, step }).await.unwrap();
+            ledger.settle(Settlement::new(due[1].seq, NOW, step)).await.unwrap();
             let step = Step::Delivered { attempt: attempt(1, 204) };
-            ledger.settle(Settlement { delivery: due[2].seq, at: NOW, step }).await.unwrap();
+            ledger.settle(Settlement::new(due[2].seq, NOW, step)).await.unwrap();
 
             let count =
                 async |query: DeliveryQuery| ledger.deliveries(&tenant(), query, None, 100).await.unwrap().items.len();

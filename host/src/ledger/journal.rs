@@ -1,5 +1,7 @@
 //! The journal: accepted events, in the order they were taken.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -41,7 +43,7 @@ impl Ledger {
     /// [`Error::Busy`] at once where the queue is full; [`Error::NoTenant`] where its tenant is not (any more) there.
     pub async fn append(&self, event: NewEvent) -> Result<Appended, Error> {
         let bytes = event.set.text.len() + event.original.len();
-        self.queue().write_unless_full(bytes, move |batch| append(batch, &event)).await
+        self.queue().write_unless_full(bytes, move |batch| append(batch, event)).await
     }
 
     /// Appends an event that is for one subscription alone, with its delivery: both or neither, and a row of the audit
@@ -52,8 +54,9 @@ impl Ledger {
         let bytes = event.set.text.len() + event.original.len();
         self.queue()
             .write_unless_full(bytes, move |batch| {
-                let Appended::New(seq) = append(batch, &event)? else {
-                    return Err(Error::corrupt(format!("the event {} is there already", event.id)));
+                let id = event.id;
+                let Appended::New(seq) = append(batch, event)? else {
+                    return Err(Error::corrupt(format!("the event {id} is there already")));
                 };
                 let delivery = NewDelivery { event: seq, ..delivery };
                 let due = outbox::insert(batch, &delivery, at)?;
@@ -75,6 +78,16 @@ impl Ledger {
     /// Up to where events are fanned out. Never waits.
     pub fn cursor(&self) -> EventSeq {
         EventSeq(self.shared().cursor.load(std::sync::atomic::Ordering::Acquire))
+    }
+
+    /// The next events to fan out, in order; at most `limit`, and as [`Ledger::journal_after`]. Those that were appended
+    /// just now come from memory.
+    pub async fn news(&self, limit: usize) -> Result<Vec<Arc<Event>>, Error> {
+        let cursor = self.cursor();
+        match self.shared().hot.news(cursor, limit.min(JOURNAL_LIMIT_MAX)) {
+            Some(news) => Ok(news),
+            None => Ok(self.journal_after(cursor, limit).await?.into_iter().map(Arc::new).collect()),
+        }
     }
 
     /// The events behind `after`, in order; at most `limit` and [`JOURNAL_LIMIT_MAX`], and no more once they come to
@@ -121,12 +134,12 @@ impl Ledger {
 pub(super) const SEEN: &str =
     "SELECT id, dedupe_key, dedupe_body, accepted_at FROM event WHERE dedupe_hash = ?1 ORDER BY seq DESC";
 
-fn append(batch: &mut Batch<'_>, event: &NewEvent) -> Result<Appended, Error> {
+fn append(batch: &mut Batch<'_>, event: NewEvent) -> Result<Appended, Error> {
     let conn = batch.conn;
     if !batch.snapshot.tenants.contains_key(&event.tenant) {
-        return Err(Error::NoTenant(event.tenant.clone()));
+        return Err(Error::NoTenant(event.tenant));
     }
-    if let Some(seen) = seen(conn, event)? {
+    if let Some(seen) = seen(conn, &event)? {
         return Ok(seen);
     }
     // Bytes that came as a plain SET are not kept twice.
@@ -154,7 +167,17 @@ fn append(batch: &mut Batch<'_>, event: &NewEvent) -> Result<Appended, Error> {
         original,
     ])?;
     let seq = EventSeq(conn.last_insert_rowid());
-    batch.effects.appended(seq);
+    batch.effects.appended(Event {
+        seq,
+        id: event.id,
+        tenant: event.tenant,
+        source: event.source,
+        accepted_at: event.accepted_at,
+        set: event.set,
+        subject: event.subject,
+        content_type: event.content_type,
+        original: event.original,
+    });
     Ok(Appended::New(seq))
 }
 

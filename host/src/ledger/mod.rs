@@ -66,6 +66,7 @@ mod effects;
 mod error;
 mod failing;
 mod history;
+mod hot;
 mod inspect;
 mod journal;
 mod lived;
@@ -158,6 +159,8 @@ pub struct Options {
     pub batch_max: usize,
     /// Requests that may wait for the writer; an append beyond is refused, all else waits. Default: 4096.
     pub queue_max: usize,
+    /// Bytes of events and new deliveries that are handed on in memory; beyond, they are read back from the file. Default: 16 MiB.
+    pub hot_bytes_max: usize,
     /// Bytes of events that may wait for the writer; an append beyond is refused. Default: 64 MiB.
     pub queue_bytes_max: usize,
     /// Connections that read for the data plane. Default: 3.
@@ -197,6 +200,7 @@ impl Options {
             tail_retention_ms: 3600 * 1000,
             batch_max: 256,
             queue_max: 4096,
+            hot_bytes_max: 16 << 20,
             queue_bytes_max: 64 << 20,
             readers_max: 3,
             history_readers_max: 2,

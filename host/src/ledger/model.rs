@@ -324,7 +324,7 @@ async fn apply(
             let Some((seq, delivery)) = model.pick(pick) else { return Ok(ledger) };
             let step = model.step(&delivery, kind);
             model.settle(seq, &step);
-            let settlement = Settlement { delivery: DeliverySeq(seq), at: model.now, step };
+            let settlement = Settlement::new(DeliverySeq(seq), model.now, step);
             ledger.settle(settlement.clone()).await.unwrap();
             if twice {
                 ledger.settle(settlement).await.unwrap();

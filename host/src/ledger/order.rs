@@ -57,7 +57,7 @@ mod tests {
     }
 
     async fn settle(ledger: &Ledger, seq: DeliverySeq, step: Step) -> Option<i64> {
-        ledger.settle(Settlement { delivery: seq, at: NOW, step }).await.unwrap().freed.map(|row| row.event.0)
+        ledger.settle(Settlement::new(seq, NOW, step)).await.unwrap().freed.map(|row| row.event.0)
     }
 
     async fn due(ledger: &Ledger) -> Vec<i64> {

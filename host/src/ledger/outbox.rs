@@ -1,7 +1,10 @@
 //! The outbox: one row per delivery, made by `fan_out` and by replays, read by the dispatcher.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, Row, params};
 
+use super::hot::Rows;
 use super::journal::{EVENT_COLUMNS, event_exists, read_event};
 use super::order::{is_kept_back, kept_back};
 use super::plans::plan_row;
@@ -38,7 +41,7 @@ pub struct Lane {
 #[derive(Debug, Clone)]
 pub struct Content {
     /// The event.
-    pub event: Event,
+    pub event: Arc<Event>,
     /// The claims after the chain, where it ran and changed them. With `filtered` set and none here, what is sent is
     /// the SET as normalized.
     pub claims: Option<String>,
@@ -75,7 +78,7 @@ impl Ledger {
     /// then.
     pub async fn fan_out(&self, fan_out: FanOut) -> Result<Vec<DueDelivery>, Error> {
         let now = self.clock().now();
-        self.queue().write(move |batch| apply(batch, &fan_out, now)).await
+        self.queue().write_rows(Rows::Named, move |batch| apply(batch, &fan_out, now)).await
     }
 
     /// The subscription's deliveries due at `now`, in the order they fall due, behind `after`; at most `limit` and
@@ -122,8 +125,11 @@ impl Ledger {
             .await
     }
 
-    /// What is needed to go on with a delivery; none where it is gone.
+    /// What is needed to go on with a delivery; none where it is gone. Of one that was made just now it comes from memory.
     pub async fn load(&self, delivery: DeliverySeq) -> Result<Option<Content>, Error> {
+        if let Some(content) = self.shared().hot.content(delivery) {
+            return Ok(Some(content));
+        }
         self.readers().read(move |conn| content(conn, delivery)).await
     }
 
@@ -146,7 +152,7 @@ pub(super) fn content(conn: &Connection, delivery: DeliverySeq) -> Result<Option
     let mut rows = statement.query([delivery])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     Ok(Some(Content {
-        event: read_event(row)?,
+        event: Arc::new(read_event(row)?),
         filtered: row.get(13)?,
         claims: row.get(14)?,
         state: row.get(15)?,
@@ -213,7 +219,11 @@ fn apply(batch: &mut Batch<'_>, fan_out: &FanOut, now: Timestamp) -> Result<Vec<
     let mut made = Vec::with_capacity(fan_out.deliveries.len());
     for delivery in &fan_out.deliveries {
         if delivery.event > cursor && delivery.event <= fan_out.through {
-            made.extend(insert(batch, delivery, now)?);
+            let new = insert(batch, delivery, now)?;
+            if let Some(due) = new.as_ref().filter(|_| delivery.order_key.is_none()) {
+                batch.effects.made(due);
+            }
+            made.extend(new);
         }
     }
     batch.conn.prepare_cached("UPDATE mark SET value = ?1 WHERE name = 'cursor'")?.execute([fan_out.through])?;
@@ -357,7 +367,7 @@ mod tests {
             let (_folder, ledger) = open();
             let due = due_one(&ledger).await;
             let settle = async |step: Step| {
-                ledger.settle(Settlement { delivery: due.seq, at: NOW, step }).await.unwrap();
+                ledger.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
                 let now = ledger.load(due.seq).await.unwrap().unwrap();
                 (now.state, now.attempts, now.due_at, now.filter_tries)
             };

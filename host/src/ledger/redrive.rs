@@ -114,7 +114,7 @@ mod tests {
                 Step::Held { runs: vec![faulted], reason: "a fault".into() },
             ];
             for (due, step) in made.iter().zip(steps) {
-                ledger.settle(Settlement { delivery: due.seq, at: NOW, step }).await.unwrap();
+                ledger.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
             }
         }
     }

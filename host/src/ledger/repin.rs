@@ -57,7 +57,7 @@ mod tests {
             assert_eq!((rows.len(), rows[0].plan), (1, plan));
 
             let step = Step::Filtered { claims: None, runs: vec![run()] };
-            ledger.settle(Settlement { delivery: due.seq, at: NOW, step }).await.unwrap();
+            ledger.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
             assert!(!ledger.repin(due.seq, due.plan).await.unwrap(), "what has run is not run another way");
             assert!(!ledger.repin(DeliverySeq(99), plan).await.unwrap(), "there is no such row");
         });

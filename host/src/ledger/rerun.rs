@@ -110,7 +110,7 @@ mod tests {
             assert!(ledger.rerun(&tenant, vec![rerun], at).await.unwrap().is_empty(), "it is not held");
 
             let held = Step::Held { runs: vec![run()], reason: "a fault".into() };
-            ledger.settle(Settlement { delivery: due.seq, at: NOW, step: held }).await.unwrap();
+            ledger.settle(Settlement::new(due.seq, NOW, held)).await.unwrap();
             let stranger: TenantId = "stranger".parse().unwrap();
             assert!(ledger.rerun(&stranger, vec![rerun], at).await.unwrap().is_empty(), "it is not theirs");
             let again = ledger.rerun(&tenant, vec![rerun, rerun], at).await.unwrap();
@@ -119,7 +119,7 @@ mod tests {
             assert_eq!(ledger.backlog(&tenant), 1);
             let unknown = Rerun { plan: Digest([9; 32]), ..rerun };
             let held = Step::Held { runs: vec![run()], reason: "again".into() };
-            ledger.settle(Settlement { delivery: due.seq, at, step: held }).await.unwrap();
+            ledger.settle(Settlement::new(due.seq, at, held)).await.unwrap();
             let refused = ledger.rerun(&tenant, vec![unknown], at).await;
             assert!(matches!(refused, Err(Error::UnknownPlan(_))), "{refused:?}");
         });

@@ -362,7 +362,7 @@ mod tests {
             ledger.fan_out(FanOut { through: EventSeq(4), deliveries }).await.unwrap();
             let due = ledger.due(subscription(1), NOW, None, 9).await.unwrap();
             let settle = async |index: usize, step: Step| {
-                ledger.settle(Settlement { delivery: due[index].seq, at: NOW, step }).await.unwrap();
+                ledger.settle(Settlement::new(due[index].seq, NOW, step)).await.unwrap();
             };
             settle(0, Step::Delivered { attempt: attempt(1, 200) }).await;
             settle(1, Step::Held { runs: vec![], reason: "trapped".into() }).await;
@@ -389,7 +389,7 @@ mod tests {
             let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
             for due in made {
                 let step = Step::Dropped { runs: vec![], reason: "not wanted".into() };
-                ledger.settle(Settlement { delivery: due.seq, at: NOW, step }).await.unwrap();
+                ledger.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
             }
             let retained = ledger.retain(LATER).await.unwrap();
             // Nothing refers to the plan any more and nobody asked for it for a day.
@@ -417,7 +417,7 @@ mod tests {
             assert!(matches!(ledger.append(event(9)).await, Err(Error::NoTenant(_))));
             // A settlement that was under way finds nothing and is no error.
             let step = Step::Delivered { attempt: attempt(1, 200) };
-            ledger.settle(Settlement { delivery: made[0].seq, at: NOW, step }).await.unwrap();
+            ledger.settle(Settlement::new(made[0].seq, NOW, step)).await.unwrap();
             ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
             assert_eq!(ledger.backlog(&id), 0);
         });
@@ -468,7 +468,7 @@ mod tests {
             let deliveries = vec![new_delivery(1, 1, plan), new_delivery(1, 2, plan), new_delivery(2, 1, plan)];
             let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
             let settle = async |index: usize, at: Timestamp, step: Step| {
-                ledger.settle(Settlement { delivery: made[index].seq, at, step }).await.unwrap();
+                ledger.settle(Settlement::new(made[index].seq, at, step)).await.unwrap();
             };
             settle(0, NOW, Step::Delivered { attempt: attempt(1, 200) }).await;
             settle(2, NOW, Step::Delivered { attempt: attempt(1, 200) }).await;
@@ -507,7 +507,7 @@ mod tests {
         let made = ledger.fan_out(FanOut { through: EventSeq(count as i64), deliveries }).await.unwrap();
         for (n, due) in (1_u64..).zip(made).filter(|(n, _)| !keep(*n)) {
             let step = Step::Delivered { attempt: attempt(1, 200) };
-            ledger.settle(Settlement { delivery: due.seq, at: NOW.plus_millis(n.cast_signed()), step }).await.unwrap();
+            ledger.settle(Settlement::new(due.seq, NOW.plus_millis(n.cast_signed()), step)).await.unwrap();
         }
         // The writer looks at the size now and then only.
         let used = ledger.queue().write(|batch| used_bytes(batch.conn)).await.unwrap();

@@ -1,9 +1,12 @@
 //! How a delivery's row changes: `settle` by the pipeline, `redrive` by a person. Nothing else writes a state, save
 //! [`Ledger::rerun`] and [`Ledger::expire_held`].
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns::Json;
+use super::hot::Rows;
 use super::order::freed_by;
 use super::outbox::due_by_seq;
 use super::tail::Entry;
@@ -12,7 +15,7 @@ use super::{Error, Ledger, audit, failing};
 use crate::domain::attempt::Attempt;
 use crate::domain::audit::{self as audit_log, Deed, Object};
 use crate::domain::delivery::{DeliverySeq, DueDelivery, Redrive, Settlement, State, Step};
-use crate::domain::id::{DeliveryId, SubscriptionId, TenantId};
+use crate::domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::FilterRun;
 
@@ -75,10 +78,11 @@ impl Ledger {
     ///
     /// Only a row that is due is touched: a settlement that comes late, for a row that is at rest or gone, is passed
     /// over. A [`Step::Retry`] whose attempt is recorded already is passed over as well, and so are
-    /// [`Step::Filtered`] and [`Step::FilterAgain`] where the chain has run. A delivery whose plan has no steps need
-    /// not be settled as filtered before it is sent.
-    pub async fn settle(&self, settlement: Settlement) -> Result<Settled, Error> {
-        self.queue().write(move |batch| settle(batch, &settlement)).await
+    /// [`Step::Filtered`] and [`Step::FilterAgain`] where the chain has run. A delivery whose chain has no steps, or left
+    /// the claims as they were, need not be settled as filtered before it is sent: its bytes are those of the journal.
+    pub async fn settle(&self, settlement: impl Into<Arc<Settlement>>) -> Result<Settled, Error> {
+        let settlement = settlement.into();
+        self.queue().write_rows(Rows::Named, move |batch| settle(batch, &settlement)).await
     }
 
     /// Applies what a person decided about a delivery of the tenant that is at rest; none where there is no such
@@ -129,10 +133,12 @@ struct Found {
     filter_tries: u32,
     reason: Option<String>,
     order_key: Option<i64>,
+    event: EventId,
+    run: u32,
 }
 
 const FOUND: &str = "SELECT d.seq, d.tenant, d.subscription, d.state, d.filtered, d.due_at, d.updated_at, \
-     d.filter_tries, d.reason, d.order_key FROM delivery d";
+     d.filter_tries, d.reason, d.order_key, d.event_id, d.run FROM delivery d";
 
 fn read_found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
     Ok(Found {
@@ -146,6 +152,8 @@ fn read_found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
         filter_tries: row.get(7)?,
         reason: row.get(8)?,
         order_key: row.get(9)?,
+        event: row.get(10)?,
+        run: row.get(11)?,
     })
 }
 
@@ -158,6 +166,11 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<Settled, Err
         .optional()?;
     let mut settled = Settled::default();
     let Some(found) = found.filter(|found| found.state == State::Due) else { return Ok(settled) };
+    batch.effects.touched(found.seq);
+    if !settlement.passed.is_empty() && found.filtered == UNFILTERED {
+        keep(conn, found.seq, None, &settlement.passed)?;
+        conn.prepare_cached("UPDATE delivery SET filtered = 1 WHERE seq = ?1")?.execute([found.seq])?;
+    }
     match &settlement.step {
         Step::Filtered { claims, runs } => {
             if found.filtered == UNFILTERED {
@@ -190,12 +203,14 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<Settled, Err
             record(batch, &found, attempt, at)?;
             failing::over(conn, found.subscription)?;
             settled.freed = rest(batch, &found, State::Delivered, None, Some(attempt.number), at)?;
-            count_time(batch, &found, at)?;
+            count_time(batch, &found, at);
         }
         Step::Retry { attempt, due_at } => {
             if record(batch, &found, attempt, at)? {
-                conn.prepare_cached("UPDATE delivery SET due_at = ?2, updated_at = ?3 WHERE seq = ?1")?
-                    .execute(params![found.seq, due_at, at])?;
+                conn.prepare_cached(
+                    "UPDATE delivery SET attempts = max(attempts, ?4), due_at = ?2, updated_at = ?3 WHERE seq = ?1",
+                )?
+                .execute(params![found.seq, due_at, at, attempt.number])?;
                 note(batch, &found, State::Due, Some(attempt.number), at);
             }
             settled.failing_since = Some(failing::failed(conn, &found.tenant, found.subscription, at)?);
@@ -226,7 +241,7 @@ fn keep_runs(conn: &Connection, found: &Found, runs: &[FilterRun]) -> Result<(),
     if found.filtered == UNFILTERED { keep(conn, found.seq, None, runs) } else { Ok(()) }
 }
 
-/// Records an attempt; false where it was recorded before.
+/// Records an attempt, but for its number in the row; false where it was recorded before.
 fn record(batch: &mut Batch<'_>, found: &Found, attempt: &Attempt, at: Timestamp) -> Result<bool, Error> {
     let (conn, seq) = (batch.conn, found.seq);
     let latency_us = i64::try_from(attempt.latency_us).unwrap_or(i64::MAX);
@@ -243,29 +258,19 @@ fn record(batch: &mut Batch<'_>, found: &Found, attempt: &Attempt, at: Timestamp
         ],
     )?;
     if new > 0 {
-        conn.prepare_cached("UPDATE delivery SET attempts = max(attempts, ?2) WHERE seq = ?1")?
-            .execute(params![seq, attempt.number])?;
         let counts = batch.effects.statistics.of(&found.tenant, found.subscription, at);
         counts.attempt(&attempt.outcome, attempt.latency_us);
     }
     Ok(new > 0)
 }
 
-/// Counts how long it took from the acceptance of the event. A replay says nothing about that.
-fn count_time(batch: &mut Batch<'_>, found: &Found, at: Timestamp) -> Result<(), Error> {
-    let accepted_at: Option<Timestamp> = batch
-        .conn
-        .prepare_cached(
-            "SELECT e.accepted_at FROM delivery d JOIN event e ON e.seq = d.event_seq WHERE d.seq = ?1 AND d.run = 0",
-        )?
-        .query_row([found.seq], |row| row.get(0))
-        .optional()?;
-    if let Some(accepted_at) = accepted_at {
+/// Counts how long it took from the acceptance of the event, when its id was made. A replay says nothing about that.
+fn count_time(batch: &mut Batch<'_>, found: &Found, at: Timestamp) {
+    if found.run == 0 {
         // A clock that was set back makes it no time at all.
-        let ms = at.since(accepted_at).max(0).unsigned_abs();
+        let ms = at.since(found.event.made_at()).max(0).unsigned_abs();
         batch.effects.statistics.of(&found.tenant, found.subscription, at).accepted_to_delivered_ms.count(ms);
     }
-    Ok(())
 }
 
 /// Moves a row to another state than due. Gives the one that it kept back until now, and does no longer.
@@ -279,8 +284,10 @@ fn rest(
 ) -> Result<Option<DueDelivery>, Error> {
     batch
         .conn
-        .prepare_cached("UPDATE delivery SET state = ?2, reason = ?3, updated_at = ?4 WHERE seq = ?1")?
-        .execute(params![found.seq, state, reason, at])?;
+        .prepare_cached(
+            "UPDATE delivery SET state = ?2, reason = ?3, updated_at = ?4, attempts = max(attempts, ?5) WHERE seq = ?1",
+        )?
+        .execute(params![found.seq, state, reason, at, attempt.unwrap_or(0)])?;
     batch.effects.count(&found.tenant, found.subscription, found.state, -1);
     batch.effects.count(&found.tenant, found.subscription, state, 1);
     batch.effects.statistics.of(&found.tenant, found.subscription, at).rest(state);
@@ -396,7 +403,7 @@ mod tests {
     use super::*;
 
     fn settlement(delivery: DeliverySeq, step: Step) -> Settlement {
-        Settlement { delivery, at: NOW.plus_millis(7), step }
+        Settlement::new(delivery, NOW.plus_millis(7), step)
     }
 
     fn tenant() -> TenantId {

@@ -217,7 +217,7 @@ mod tests {
             let settle = async |ledger: &Ledger, step: Step| {
                 for _ in 0..2 {
                     let at = NOW.plus_millis(90);
-                    ledger.settle(Settlement { delivery: due.seq, at, step: step.clone() }).await.unwrap();
+                    ledger.settle(Settlement::new(due.seq, at, step.clone())).await.unwrap();
                 }
             };
             settle(&ledger, Step::Retry { attempt: attempt(1, 500), due_at: NOW }).await;
@@ -256,7 +256,7 @@ mod tests {
             // Together, so that they share batches.
             let settling = made.iter().map(|due| {
                 let step = Step::Delivered { attempt: attempt(1, 200) };
-                ledger.settle(Settlement { delivery: due.seq, at: NOW, step })
+                ledger.settle(Settlement::new(due.seq, NOW, step))
             });
             futures_util::future::try_join_all(settling).await.unwrap();
             assert_eq!(rows(&ledger).await, 4, "two subscriptions, a minute and an hour each");
@@ -277,7 +277,7 @@ mod tests {
             for (due, hours) in made.iter().zip([8 * 24 - 3, 20, 0]) {
                 let at = now.plus_millis(-hours * HOUR_MS);
                 let step = Step::Dropped { runs: vec![], reason: "not wanted".into() };
-                ledger.settle(Settlement { delivery: due.seq, at, step }).await.unwrap();
+                ledger.settle(Settlement::new(due.seq, at, step)).await.unwrap();
             }
             let dropped = async |window: Window| counted(&ledger, window, now).await.rested_as(State::Dropped);
             assert_eq!((dropped(Window::Hour).await, dropped(Window::Day).await), (1, 2));

@@ -334,7 +334,7 @@ mod tests {
             let settle = async |ledger: &Ledger, step: Step| {
                 for _ in 0..2 {
                     let at = NOW.plus_millis(1);
-                    ledger.settle(Settlement { delivery: due.seq, at, step: step.clone() }).await.unwrap();
+                    ledger.settle(Settlement::new(due.seq, at, step.clone())).await.unwrap();
                 }
             };
             let begin = ledger.settled_end();
@@ -377,7 +377,7 @@ mod tests {
             let made = ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
             let settling = made.iter().map(|due| {
                 let step = Step::Dropped { runs: vec![], reason: "not wanted".into() };
-                ledger.settle(Settlement { delivery: due.seq, at: NOW, step })
+                ledger.settle(Settlement::new(due.seq, NOW, step))
             });
             futures_util::future::try_join_all(settling).await.unwrap();
             let all = all_behind(&ledger, START, SettledQuery::default()).await;
@@ -395,7 +395,7 @@ mod tests {
             let due = due_one(&ledger).await;
             let retry = async |ledger: &Ledger, number: u32, at: Timestamp| {
                 let step = Step::Retry { attempt: attempt(number, 500), due_at: NOW };
-                ledger.settle(Settlement { delivery: due.seq, at, step }).await.unwrap();
+                ledger.settle(Settlement::new(due.seq, at, step)).await.unwrap();
             };
             retry(&ledger, 1, NOW).await;
             let seen = ledger.settled_end();

@@ -233,7 +233,7 @@ fn what_was_put_off_by_a_clock_that_was_far_ahead_is_due_as_if_put_off_at_the_st
         let delivery = NewDelivery { due_at: ahead, ..new_delivery(1, 1, plan) };
         let made = ledger.fan_out(FanOut { through: EventSeq(1), deliveries: vec![delivery] }).await.unwrap();
         let step = Step::Retry { attempt: attempt(1, 500), due_at: ahead.plus_millis(60_000) };
-        ledger.settle(Settlement { delivery: made[0].seq, at: ahead, step }).await.unwrap();
+        ledger.settle(Settlement::new(made[0].seq, ahead, step)).await.unwrap();
         ledger.shutdown().await;
         let ledger = Ledger::open(Options::new(folder.path()), Clock::system()).unwrap();
         let due = ledger.due(subscription(1), ahead, None, 9).await.unwrap();

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::checkpoint::Shelf;
 use super::effects::{Effects, Shared};
+use super::hot::Rows;
 use super::readers::Readers;
 use super::registry::Snapshot;
 use super::{Error, Options, checkpoint, schema};
@@ -60,6 +61,7 @@ pub(super) trait Pending: Send {
 }
 
 struct Request<T, F> {
+    rows: Rows,
     write: Option<F>,
     result: Option<Result<T, Error>>,
     reply: oneshot::Sender<Result<T, Error>>,
@@ -74,7 +76,10 @@ where
         let Some(write) = self.write.take() else { return Ran::Refused };
         let result = write(batch);
         let ran = match &result {
-            Ok(_) => Ran::Done,
+            Ok(_) => {
+                batch.effects.may_have_changed(self.rows);
+                Ran::Done
+            }
             Err(error) if error.is_of_disk() => Ran::OutOfDisk,
             Err(_) => Ran::Refused,
         };
@@ -113,20 +118,29 @@ impl Queue {
         &self,
         write: impl FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        self.write_rows(Rows::Any, write).await
+    }
+
+    /// The same for a request that says what it changes.
+    pub(super) async fn write_rows<T: Send + 'static>(
+        &self,
+        rows: Rows,
+        write: impl FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { write: Some(write), result: None, reply };
+        let request = Request { rows, write: Some(write), result: None, reply };
         self.sender.send(Item::Write(Box::new(request), 0)).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// As [`Queue::write`], but refused with [`Error::Busy`] where the queue is full, in requests or in `bytes`.
+    /// For what only makes rows: refused with [`Error::Busy`] where the queue is full, in requests or in `bytes`.
     pub(super) async fn write_unless_full<T: Send + 'static>(
         &self,
         bytes: usize,
         write: impl FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { write: Some(write), result: None, reply };
+        let request = Request { rows: Rows::Named, write: Some(write), result: None, reply };
         let waiting = self.shared.queue_bytes.fetch_add(bytes, Ordering::AcqRel);
         // A single request larger than the limit is let in alone, or it could never be.
         let sent = if waiting > 0 && waiting.saturating_add(bytes) > self.bytes_max {

@@ -13,6 +13,7 @@ use crate::domain::endpoint::{ClientCertificate, Endpoint};
 use crate::domain::secret::endpoint_context;
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Timestamp;
+use crate::domain::verdict::FilterRun;
 use crate::egress::{Exchange, Identity, Post};
 use crate::ledger::Versioned;
 use crate::telemetry::metric;
@@ -26,11 +27,13 @@ pub struct Attempted {
     pub(super) subscription: std::sync::Arc<Versioned<Subscription>>,
     pub(super) accepted_at: Timestamp,
     pub(super) attempt: Attempt,
+    /// See [`Filtered::passed`](super::filter::Filtered).
+    pub(super) passed: Vec<FilterRun>,
 }
 
 impl Pipeline {
     pub(super) async fn deliver(&self, sealed: Sealed) -> Attempted {
-        let Sealed { delivery, subscription, accepted_at, body, headers, keys } = sealed;
+        let Sealed { delivery, subscription, accepted_at, body, headers, keys, passed } = sealed;
         let at = self.clock.now();
         let exchange = self.post(&subscription.value, &headers, body).await;
 
@@ -52,7 +55,7 @@ impl Pipeline {
             sent: exchange.sent,
             connection: exchange.connection,
         };
-        Attempted { delivery, subscription, accepted_at, attempt }
+        Attempted { delivery, subscription, accepted_at, attempt, passed }
     }
 
     /// One exchange with a subscription's endpoint: with its headers and its identity, within its time.

@@ -26,7 +26,7 @@ use crate::telemetry::{Seldom, metric};
 use super::Pipeline;
 use super::deliver::Attempted;
 use super::filter::Progress;
-use super::lane::{Bounds, Lanes, Route};
+use super::lane::{Bounds, EndpointKey, Lanes, Route};
 use super::settle::Onward;
 
 /// Batches of due deliveries that may wait for the loop; beyond, whoever tells waits.
@@ -65,14 +65,22 @@ pub struct Dispatcher {
 struct Seen {
     /// Where it is due again, its row.
     again: Option<DueDelivery>,
-    /// What its attempt told about the endpoint.
-    heard: Option<Heard>,
     /// The next one about its subject, where it was kept back by this one.
     freed: Option<DueDelivery>,
 }
 
+/// How far a delivery came at once.
+enum Reached {
+    /// Its end for now.
+    End(Seen),
+    /// The end of its attempt, which is to be settled. Its endpoint has room for the next meanwhile.
+    Attempt(Box<Attempted>),
+}
+
 /// What ended.
 enum Ended {
+    /// An attempt.
+    Attempt(DeliverySeq, Box<Attempted>),
     /// Work on a delivery.
     Delivery(DeliverySeq, Box<Seen>),
     /// A question to the ledger.
@@ -112,7 +120,12 @@ impl Dispatcher {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(deliveries) = self.told.recv() => self.take_in(deliveries),
-                Some(ended) = work.join_next() => self.end(ended),
+                Some(ended) = work.join_next() => {
+                    self.end(ended, &mut work);
+                    while let Some(ended) = work.try_join_next() {
+                        self.end(ended, &mut work);
+                    }
+                }
                 _ = registry.changed() => self.open_lanes(),
                 () = tokio::time::sleep(sleep) => {}
             }
@@ -210,37 +223,42 @@ impl Dispatcher {
         while let Some(delivery) = self.lanes.take(now) {
             let pipeline = self.pipeline.clone();
             work.spawn(async move {
-                let seq = delivery.seq;
-                // A panic is a defect of ours; it must not keep the place of its delivery for ever.
-                let seen = AssertUnwindSafe(Box::pin(pipeline.see_through(delivery.clone()))).catch_unwind().await;
-                let why = match seen {
-                    Ok(Ok(seen)) => return Ended::Delivery(seq, Box::new(seen)),
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => "a defect of this program, see its output".to_owned(),
-                };
-                error!(delivery = %delivery.id, why, "a delivery could not be worked on; it stays due");
-                let due_at = pipeline.clock.now().plus_millis(AFTER_FAILURE_MS);
-                let again = Some(DueDelivery { due_at, ..delivery });
-                Ended::Delivery(seq, Box::new(Seen { again, ..Seen::default() }))
+                let worked = Box::pin(pipeline.see_through(delivery.clone()));
+                pipeline.guard(delivery, worked).await
             });
         }
     }
 
-    fn end(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
+    fn end(&mut self, ended: Result<Ended, tokio::task::JoinError>, work: &mut JoinSet<Ended>) {
         match ended {
             Ok(Ended::Delivery(seq, seen)) => {
-                let Seen { again, heard, freed } = *seen;
-                let now = self.pipeline.clock.now();
-                if let Some(((tenant, origin), turn)) = self.lanes.done(seq, again, heard, now) {
-                    tell_turn(&tenant, &origin, turn, now);
-                    self.count_breakers();
-                }
+                let Seen { again, freed } = *seen;
+                let turned = self.lanes.done(seq, again, self.pipeline.clock.now());
+                self.tell(turned);
                 self.take_in(freed.into_iter().collect());
+            }
+            Ok(Ended::Attempt(seq, attempted)) => {
+                let heard = Heard::of(&attempted.attempt.outcome);
+                let turned = self.lanes.left(seq, heard, self.pipeline.clock.now());
+                self.tell(turned);
+                let pipeline = self.pipeline.clone();
+                work.spawn(async move {
+                    let delivery = attempted.delivery.clone();
+                    let worked = Box::pin(pipeline.settle_and_go_on(*attempted));
+                    pipeline.guard(delivery, worked).await
+                });
             }
             Ok(Ended::Asked { tenant, subscription, asked, rows }) => {
                 self.lanes.answered(&tenant, subscription, asked, rows);
             }
             Err(error) => error!(%error, "work on a delivery was ended; it is due again at the next start"),
+        }
+    }
+
+    fn tell(&self, turned: Option<(EndpointKey, Turn)>) {
+        if let Some(((tenant, origin), turn)) = turned {
+            tell_turn(&tenant, &origin, turn, self.pipeline.clock.now());
+            self.count_breakers();
         }
     }
 
@@ -263,7 +281,7 @@ impl Dispatcher {
         let limit = Duration::from_millis(self.settings.drain_ms_max);
         let finish = async {
             while let Some(ended) = work.join_next().await {
-                self.end(ended);
+                self.end(ended, &mut work);
             }
         };
         if tokio::time::timeout(limit, finish).await.is_err() {
@@ -295,39 +313,67 @@ fn tell_turn(tenant: &TenantId, origin: &Origin, turn: Turn, now: Timestamp) {
 }
 
 impl Pipeline {
-    /// One delivery as far as it goes.
-    async fn see_through(&self, delivery: DueDelivery) -> Result<Seen, ledger::Error> {
+    /// Work on a delivery, whatever becomes of it: where it fails, the delivery stays due.
+    async fn guard(&self, delivery: DueDelivery, work: impl Future<Output = Result<Reached, ledger::Error>>) -> Ended {
+        // A panic is a defect of ours; it must not keep the place of its delivery for ever.
+        let why = match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(Ok(Reached::End(seen))) => return Ended::Delivery(delivery.seq, Box::new(seen)),
+            Ok(Ok(Reached::Attempt(attempted))) => return Ended::Attempt(delivery.seq, attempted),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "a defect of this program, see its output".to_owned(),
+        };
+        error!(delivery = %delivery.id, why, "a delivery could not be worked on; it stays due");
+        let due_at = self.clock.now().plus_millis(AFTER_FAILURE_MS);
+        let seq = delivery.seq;
+        let again = Some(DueDelivery { due_at, ..delivery });
+        Ended::Delivery(seq, Box::new(Seen { again, ..Seen::default() }))
+    }
+
+    /// One delivery up to the end of its attempt, or as far as it goes without one.
+    async fn see_through(&self, delivery: DueDelivery) -> Result<Reached, ledger::Error> {
         if self.subscription(&delivery.tenant, delivery.id.subscription).is_none() {
             let reason = "its subscription was removed".to_owned();
             let freed = self.settle(&delivery, Step::Dead { attempt: None, reason }).await?.freed;
-            return Ok(Seen { freed, ..Seen::default() });
+            return Ok(Reached::End(Seen { freed, ..Seen::default() }));
         }
         let filtered = match self.filter(delivery.clone()).await? {
             Progress::On(filtered) => filtered,
-            Progress::Again(row) => return Ok(Seen { again: Some(*row), ..Seen::default() }),
-            Progress::Rests(freed) => return Ok(Seen { freed: freed.map(|row| *row), ..Seen::default() }),
+            Progress::Again(row) => return Ok(Reached::again(*row)),
+            Progress::Rests(freed) => {
+                return Ok(Reached::End(Seen { freed: freed.map(|row| *row), ..Seen::default() }));
+            }
         };
         // Taken anew: the filters may have run for a while.
         let kept = DueDelivery { filtered: true, ..delivery };
         let Some(subscription) = self.subscription(&kept.tenant, kept.id.subscription) else {
-            return Ok(Seen { again: Some(kept), ..Seen::default() });
+            return Ok(Reached::again(kept));
         };
         if subscription.value.paused.is_some() {
             // Paused while its filters ran: it stays due, and its lane waits.
-            return Ok(Seen { again: Some(kept), ..Seen::default() });
+            return Ok(Reached::again(kept));
         }
-        let accepted_at = filtered.accepted_at();
+        let (accepted_at, passed) = (filtered.accepted_at(), filtered.passed.clone());
         let attempted = match self.seal(*filtered, subscription.clone()) {
             Ok(sealed) => self.deliver(sealed).await,
             Err(error) => {
                 let attempt = self.unsendable(&kept, error.to_string());
-                Attempted { delivery: kept.clone(), subscription, accepted_at, attempt }
+                Attempted { delivery: kept, subscription, accepted_at, attempt, passed }
             }
         };
-        let heard = Heard::of(&attempted.attempt.outcome);
+        Ok(Reached::Attempt(Box::new(attempted)))
+    }
+
+    async fn settle_and_go_on(&self, attempted: Attempted) -> Result<Reached, ledger::Error> {
+        let delivery = attempted.delivery.clone();
         let Onward { due_at, freed } = self.settle_attempt(attempted).await?;
-        let again = due_at.map(|due_at| DueDelivery { due_at, attempts: kept.attempts + 1, ..kept });
-        Ok(Seen { again, heard, freed })
+        let again = due_at.map(|due_at| DueDelivery { due_at, attempts: delivery.attempts + 1, ..delivery });
+        Ok(Reached::End(Seen { again, freed }))
+    }
+}
+
+impl Reached {
+    fn again(row: DueDelivery) -> Self {
+        Self::End(Seen { again: Some(row), ..Seen::default() })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Loop A: from the journal to the outbox. One batch writes the deliveries of up to [`EVENTS_PER_BATCH`] events and
 //! moves the cursor; a crash in between makes it run again, which changes nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -52,14 +53,14 @@ pub(super) async fn one_batch(
     pinned: &mut Pinned,
 ) -> Result<usize, ledger::Error> {
     let ledger = &pipeline.ledger;
-    let events = match ledger.journal_after(ledger.cursor(), EVENTS_PER_BATCH).await {
+    let events = match ledger.news(EVENTS_PER_BATCH).await {
         // One of them is damaged: those before it go one by one, and it is passed over.
         Err(error) if error.is_damage() => match ledger.journal_after(ledger.cursor(), 1).await {
             Err(error) if error.is_damage() => {
                 let passed = ledger.pass_over_damaged().await?;
                 return if passed > 0 { Ok(EVENTS_PER_BATCH) } else { Err(error) };
             }
-            one => one?,
+            one => one?.into_iter().map(Arc::new).collect(),
         },
         read => read?,
     };
@@ -83,7 +84,7 @@ pub(super) async fn one_batch(
             if !matches(subscription, event) {
                 continue;
             }
-            deliveries.push(pinned.delivery(pipeline, subscription, view, event.into(), now).await?);
+            deliveries.push(pinned.delivery(pipeline, subscription, view, event.as_ref().into(), now).await?);
         }
     }
     let due = match ledger.fan_out(FanOut { through, deliveries }).await {

@@ -32,9 +32,12 @@ const SPENT_MS_MAX: i64 = 1_000;
 #[derive(Debug)]
 pub struct Filtered {
     pub(super) delivery: DueDelivery,
-    pub(super) event: Event,
+    pub(super) event: Arc<Event>,
     /// None: the SET as normalized.
     pub(super) claims: Option<String>,
+    /// What each filter did, where none of them changed anything: the bytes are those of the journal, and the runs are
+    /// settled with the attempt.
+    pub(super) passed: Vec<FilterRun>,
 }
 
 impl Filtered {
@@ -82,7 +85,8 @@ impl Pipeline {
         }
         let event = content.event;
         if delivery.filtered {
-            return Ok(Progress::On(Box::new(Filtered { delivery, event, claims: content.claims })));
+            let (claims, passed) = (content.claims, Vec::new());
+            return Ok(Progress::On(Box::new(Filtered { delivery, event, claims, passed })));
         }
         let Some(plan) = self.ledger.plan(&delivery.plan).await? else {
             let reason = format!("the plan {} is not in the ledger", delivery.plan);
@@ -111,11 +115,16 @@ impl Pipeline {
         self.shadow(witness, &plan, &event, delivery.id);
         let step = match end {
             ChainEnd::Through(claims) => {
-                // Without filters there is nothing to keep: the SET is in the journal.
-                if !plan.steps.is_empty() {
-                    self.settle(&delivery, Step::Filtered { claims: claims.clone(), runs }).await?;
-                }
-                return Ok(Progress::On(Box::new(Filtered { delivery, event, claims })));
+                // What nobody changed is in the journal. Killed before the attempt is settled, the host runs the chain
+                // again, over the same bytes and with the same filters.
+                let passed = match &claims {
+                    None => runs,
+                    Some(_) => {
+                        self.settle(&delivery, Step::Filtered { claims: claims.clone(), runs }).await?;
+                        Vec::new()
+                    }
+                };
+                return Ok(Progress::On(Box::new(Filtered { delivery, event, claims, passed })));
             }
             ChainEnd::Dropped(reason) => Step::Dropped { runs, reason },
             ChainEnd::Held(reason) => Step::Held { runs, reason },

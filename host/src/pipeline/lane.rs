@@ -58,9 +58,8 @@ type LaneKey = (TenantId, SubscriptionId);
 /// A delivery that is worked on.
 struct Flight {
     lane: LaneKey,
-    endpoint: EndpointKey,
-    /// Whether what comes of it decides if its endpoint's breaker closes.
-    probe: bool,
+    /// Where it goes, and whether what comes of it decides if its endpoint's breaker closes; none: it was there.
+    bound: Option<(EndpointKey, bool)>,
 }
 
 #[derive(Default)]
@@ -273,7 +272,7 @@ impl Lanes {
         lane.due.remove(&delivery.seq);
         lane.in_flight.insert(delivery.seq);
         self.tenants.entry(key.0.clone()).or_default().in_flight += 1;
-        self.in_flight.insert(delivery.seq, Flight { lane: key.clone(), endpoint, probe });
+        self.in_flight.insert(delivery.seq, Flight { lane: key.clone(), bound: Some((endpoint, probe)) });
         let next_is_due = lane.waiting.first_key_value().is_some_and(|((at, _), _)| *at <= now);
         self.place(key);
         if next_is_due {
@@ -282,19 +281,39 @@ impl Lanes {
         Some(delivery)
     }
 
-    /// A delivery is no longer worked on. Where it is due again, its row comes with it. `heard`: what it told about its
-    /// endpoint, if anything. Gives what that changed.
+    /// A delivery's attempt is over, and its endpoint has room for another while what came of it is written. `heard`:
+    /// what it told about its endpoint, if anything. Gives what that changed.
+    pub(super) fn left(
+        &mut self,
+        seq: DeliverySeq,
+        heard: Option<Heard>,
+        now: Timestamp,
+    ) -> Option<(EndpointKey, Turn)> {
+        let (endpoint, probe) = self.in_flight.get_mut(&seq)?.bound.take()?;
+        let turn = self.endpoints.leave(&endpoint, probe, heard, now);
+        for parked in self.parked.remove(&endpoint).unwrap_or_default() {
+            if self.lanes.get(&parked).is_some_and(|lane| lane.place == Place::Parked) {
+                self.to(&parked, Place::Ready);
+            }
+        }
+        if matches!(turn, Some(Turn::Closed)) {
+            self.hurry(&endpoint);
+        }
+        turn.map(|turn| (endpoint, turn))
+    }
+
+    /// A delivery is no longer worked on. Where it is due again, its row comes with it. Gives what that changed at its
+    /// endpoint, where it never got to an attempt.
     pub(super) fn done(
         &mut self,
         seq: DeliverySeq,
         again: Option<DueDelivery>,
-        heard: Option<Heard>,
         now: Timestamp,
     ) -> Option<(EndpointKey, Turn)> {
-        let Flight { lane: key, endpoint, probe } = self.in_flight.remove(&seq)?;
+        let turned = self.left(seq, None, now);
+        let Flight { lane: key, .. } = self.in_flight.remove(&seq)?;
         // What was told meanwhile is the newer word: the row came to rest and was made due again since this lease read it.
         let again = self.told.remove(&seq).or(again);
-        let turn = self.endpoints.leave(&endpoint, probe, heard, now);
         if let Some(turns) = self.tenants.get_mut(&key.0) {
             turns.in_flight -= 1;
         }
@@ -304,20 +323,12 @@ impl Lanes {
                 changed.insert(seq);
             }
         }
-        for parked in self.parked.remove(&endpoint).unwrap_or_default() {
-            if self.lanes.get(&parked).is_some_and(|lane| lane.place == Place::Parked) {
-                self.to(&parked, Place::Ready);
-            }
-        }
-        if matches!(turn, Some(Turn::Closed)) {
-            self.hurry(&endpoint);
-        }
         self.back_in_round(&key.0);
         match again {
             Some(delivery) => self.add(delivery),
             None => self.place(&key),
         }
-        turn.map(|turn| (endpoint, turn))
+        turned
     }
 
     /// Lanes that waited for an endpoint's time need not wait any longer.

@@ -9,6 +9,7 @@ use crate::domain::delivery::DueDelivery;
 use crate::domain::id::SigningKeyId;
 use crate::domain::secret::signing_context;
 use crate::domain::subscription::{Format, Subscription};
+use crate::domain::verdict::FilterRun;
 use crate::ledger::Versioned;
 use crate::signing;
 
@@ -24,6 +25,8 @@ pub struct Sealed {
     pub(super) body: Bytes,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) keys: Vec<SigningKeyId>,
+    /// See [`Filtered::passed`].
+    pub(super) passed: Vec<FilterRun>,
 }
 
 /// Why a delivery could not be sealed: the subscription's own settings, or the host's master key.
@@ -39,7 +42,7 @@ pub enum Error {
 
 impl Pipeline {
     pub(super) fn seal(&self, filtered: Filtered, subscription: Arc<Versioned<Subscription>>) -> Result<Sealed, Error> {
-        let Filtered { delivery, event, claims } = filtered;
+        let Filtered { delivery, event, claims, passed } = filtered;
         let claims = claims.unwrap_or_else(|| event.set.text.clone());
         let body = match subscription.value.format {
             Format::Set => claims,
@@ -58,6 +61,7 @@ impl Pipeline {
             body,
             headers: signed.headers,
             keys: signed.keys,
+            passed,
         })
     }
 }

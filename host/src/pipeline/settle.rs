@@ -1,5 +1,6 @@
 //! What an attempt means for its delivery: a pure decision, then the transaction `settle`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, histogram};
@@ -93,7 +94,7 @@ fn disabling(
 impl Pipeline {
     /// Decides and settles an attempt.
     pub(super) async fn settle_attempt(&self, attempted: Attempted) -> Result<Onward, ledger::Error> {
-        let Attempted { delivery, subscription, accepted_at, attempt } = attempted;
+        let Attempted { delivery, subscription, accepted_at, attempt, passed } = attempted;
         let now = self.clock.now();
         let (at, unwanted) = (attempt.at, unwanted(&attempt.outcome));
         let step = decide(
@@ -111,7 +112,8 @@ impl Pipeline {
             #[expect(clippy::cast_precision_loss, reason = "milliseconds of one delivery")]
             histogram!(metric::END_TO_END_SECONDS).record(now.since(accepted_at) as f64 / 1e3);
         }
-        let settled = self.settle(&delivery, step).await?;
+        let settlement = Settlement { delivery: delivery.seq, at: self.clock.now(), step, passed };
+        let settled = self.settle_as(&delivery, settlement).await?;
         let after_s = subscription.value.pacing.disable_after_s.map_or(self.disable_after_s, u64::from);
         if let Some((cause, since, reason)) = disabling(unwanted, at, settled.failing_since, now, after_s)
             && let Err(error) = self.disable(&delivery, cause, since, reason).await
@@ -125,18 +127,22 @@ impl Pipeline {
     /// The transaction, tried until it holds: what was exchanged with a receiver has happened and must be kept.
     /// A stop of the host ends the wait; the delivery is then due again.
     pub(super) async fn settle(&self, delivery: &DueDelivery, step: Step) -> Result<Settled, ledger::Error> {
-        let fault = match &step {
+        self.settle_as(delivery, Settlement::new(delivery.seq, self.clock.now(), step)).await
+    }
+
+    async fn settle_as(&self, delivery: &DueDelivery, settlement: Settlement) -> Result<Settled, ledger::Error> {
+        let fault = match &settlement.step {
             Step::Held { runs, .. } => runs.iter().filter_map(|run| run.fault.as_ref()).next_back().map(Fault::kind),
             _ => None,
         };
-        let rest = match &step {
+        let rest = match &settlement.step {
             Step::Filtered { .. } | Step::FilterAgain { .. } | Step::Retry { .. } => None,
             Step::Dropped { .. } => Some(State::Dropped),
             Step::Held { .. } => Some(State::Held),
             Step::Delivered { .. } => Some(State::Delivered),
             Step::Dead { .. } => Some(State::Dead),
         };
-        let settlement = Settlement { delivery: delivery.seq, at: self.clock.now(), step };
+        let settlement = Arc::new(settlement);
         let mut wait_ms = 50;
         let settled = loop {
             match self.ledger.settle(settlement.clone()).await {

@@ -36,6 +36,9 @@ const WORDS_BYTES_MAX: u64 = 4 << 10;
 /// How much the child lets others go first: a compile is never as urgent as a delivery, so it yields to guests, which yield
 /// to the host (`super::GUEST_NICENESS`).
 const NICENESS: i32 = 10;
+/// The compiler's allocator asks for memory as it needs it, in MiB rather than in GiB: what it has set aside counts against
+/// its limits.
+const ALLOCATOR: [(&str, &str); 2] = [("MIMALLOC_ARENA_RESERVE", "32MiB"), ("MIMALLOC_ARENA_EAGER_COMMIT", "0")];
 
 /// Compiles components, each for itself.
 pub(super) struct Compiler {
@@ -74,6 +77,7 @@ impl Compiler {
         command
             .arg(COMPILER_ARGUMENT)
             .env_clear() // what the host was told, keys included, is not the compiler's business
+            .envs(ALLOCATOR)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

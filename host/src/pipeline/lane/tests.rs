@@ -61,7 +61,7 @@ fn one_endpoint_cannot_take_the_turns_of_another() {
     lanes.open(&"a".parse().unwrap(), subscription(1), origin("dead"));
     lanes.open(&"a".parse().unwrap(), subscription(2), origin("live"));
     assert_eq!(taken(&mut lanes), [0, 10, 1, 11, 2, 12]);
-    lanes.done(DeliverySeq(10), None, None, NOW);
+    lanes.done(DeliverySeq(10), None, NOW);
     assert_eq!(taken(&mut lanes), [13]);
 }
 
@@ -86,7 +86,7 @@ fn what_is_due_now_is_never_kept_out_by_retries_far_ahead() {
     lanes.add(delivery("a", 1, 9, NOW));
     lanes.open(&"a".parse().unwrap(), subscription(1), origin("x"));
     assert_eq!(taken(&mut lanes), [9]);
-    lanes.done(DeliverySeq(9), None, None, NOW);
+    lanes.done(DeliverySeq(9), None, NOW);
     // Three far retries are in memory, the rest on disk: more is asked for once the window has run low.
     assert!(lanes.short().is_empty());
     let later = NOW.plus_millis(5000);
@@ -98,9 +98,9 @@ fn what_is_due_now_is_never_kept_out_by_retries_far_ahead() {
     let rows = (0..6).map(|seq| delivery("a", 1, seq, NOW.plus_millis(1000 + seq))).collect();
     lanes.answered(&"a".parse().unwrap(), subscription(1), 6, Some(rows));
     assert_eq!(lanes.take(later).unwrap().seq.0, 2);
-    lanes.done(DeliverySeq(0), None, None, NOW);
-    lanes.done(DeliverySeq(1), None, None, NOW);
-    lanes.done(DeliverySeq(2), None, None, NOW);
+    lanes.done(DeliverySeq(0), None, NOW);
+    lanes.done(DeliverySeq(1), None, NOW);
+    lanes.done(DeliverySeq(2), None, NOW);
     let mut rest: Vec<_> = std::iter::from_fn(|| lanes.take(later)).map(|d| d.seq.0).collect();
     rest.sort_unstable();
     assert_eq!(rest, [3, 4, 5]);
@@ -132,8 +132,8 @@ fn an_answer_that_is_older_than_an_end_is_not_believed() {
     assert_eq!(lanes.short().len(), 1);
     // Both end while the ledger is being asked, one for good and one to be due again later.
     let later = NOW.plus_millis(300_000);
-    lanes.done(DeliverySeq(1), None, None, NOW);
-    lanes.done(DeliverySeq(2), Some(delivery("a", 1, 2, later)), None, NOW);
+    lanes.done(DeliverySeq(1), None, NOW);
+    lanes.done(DeliverySeq(2), Some(delivery("a", 1, 2, later)), NOW);
     let read_before = (1..4).map(|seq| delivery("a", 1, seq, NOW)).collect();
     lanes.answered(&tenant, subscription(1), 6, Some(read_before));
     assert_eq!(taken(&mut lanes), [3]);
@@ -153,7 +153,7 @@ fn what_is_due_on_disk_does_not_wait_behind_retries_in_memory() {
     let now = NOW.plus_millis(10);
     for _ in 0..4 {
         let failed = lanes.take(now).unwrap();
-        lanes.done(failed.seq, Some(DueDelivery { due_at: NOW.plus_millis(3_600_000), ..failed }), None, NOW);
+        lanes.done(failed.seq, Some(DueDelivery { due_at: NOW.plus_millis(3_600_000), ..failed }), NOW);
     }
     let [(_, _, asked)] = lanes.short()[..] else { panic!("the ledger is to be asked") };
     let rows = (4..6).map(|seq| delivery("a", 1, seq, NOW.plus_millis(seq))).collect();
@@ -171,7 +171,7 @@ fn what_is_made_due_again_before_its_lease_is_back_is_not_forgotten() {
     assert!(lanes.take(NOW).is_some());
     lanes.told(row.clone());
     assert!(lanes.take(NOW).is_none(), "it is in flight");
-    lanes.done(row.seq, None, None, NOW);
+    lanes.done(row.seq, None, NOW);
     assert_eq!(lanes.take(NOW).map(|taken| taken.seq), Some(row.seq));
 }
 
@@ -210,7 +210,7 @@ fn nothing_is_taken_twice_or_forgotten() {
                 _ => if let Some(row) = flying.pop() {
                     disk.retain(|_, other| other.seq != row.seq);
                     settled.insert(row.seq);
-                    lanes.done(row.seq, None, None, NOW);
+                    lanes.done(row.seq, None, NOW);
                 },
             }
         }
@@ -231,7 +231,7 @@ fn nothing_is_taken_twice_or_forgotten() {
             for row in flying.drain(..) {
                 disk.retain(|_, other| other.seq != row.seq);
                 prop_assert!(settled.insert(row.seq), "{row:?} was taken twice");
-                lanes.done(row.seq, None, None, NOW);
+                lanes.done(row.seq, None, NOW);
             }
         }
         prop_assert_eq!(settled.len(), usize::try_from(next).unwrap());
@@ -243,9 +243,37 @@ fn open_route(lanes: &mut Lanes, tenant: &str, sub: u128, route: Option<Route>) 
     lanes.open(&tenant.parse().unwrap(), subscription(sub), route);
 }
 
+/// The end of an attempt, and of the work on it.
+fn over(
+    lanes: &mut Lanes,
+    seq: DeliverySeq,
+    again: Option<DueDelivery>,
+    heard: Option<Heard>,
+    now: Timestamp,
+) -> Option<(EndpointKey, Turn)> {
+    let turned = lanes.left(seq, heard, now);
+    assert_eq!(lanes.done(seq, again, now), None, "it turned before");
+    turned
+}
+
+#[test]
+fn an_endpoint_has_room_again_while_what_came_of_an_attempt_is_written() {
+    let mut lanes = Lanes::new(Bounds { per_endpoint_max: 1, ..BOUNDS });
+    lanes.open(&"a".parse().unwrap(), subscription(1), origin("x"));
+    lanes.add(delivery("a", 1, 1, NOW));
+    lanes.add(delivery("a", 1, 2, NOW));
+    assert_eq!(lanes.take(NOW).unwrap().seq.0, 1);
+    assert!(lanes.take(NOW).is_none());
+    lanes.left(DeliverySeq(1), Some(Heard::Alive), NOW);
+    assert_eq!(lanes.take(NOW).unwrap().seq.0, 2);
+    assert_eq!(lanes.in_flight(), 2, "the tenant's places are held until it is written");
+    lanes.done(DeliverySeq(1), None, NOW);
+    assert_eq!(lanes.in_flight(), 1);
+}
+
 fn fails(lanes: &mut Lanes, seq: i64, now: Timestamp) -> Option<Turn> {
     let again = delivery("a", 1, seq, now.plus_millis(300_000));
-    lanes.done(DeliverySeq(seq), Some(again), Some(Heard::Failing), now).map(|(_, turn)| turn)
+    over(lanes, DeliverySeq(seq), Some(again), Some(Heard::Failing), now).map(|(_, turn)| turn)
 }
 
 #[test]
@@ -261,13 +289,13 @@ fn an_endpoint_that_fails_is_left_alone_and_then_asked_with_one() {
     open_route(&mut lanes, "a", 3, origin("up"));
     assert_eq!(taken(&mut lanes), [0, 10, 20, 1]);
     assert_eq!(fails(&mut lanes, 0, NOW), None);
-    lanes.done(DeliverySeq(10), None, Some(Heard::Failing), NOW);
+    over(&mut lanes, DeliverySeq(10), None, Some(Heard::Failing), NOW);
     let until = NOW.plus_millis(1_000);
     assert_eq!(fails(&mut lanes, 1, NOW), Some(Turn::Opened(until)));
     assert_eq!(lanes.breakers_open(), 1);
     // Both subscriptions wait for it, and the other endpoint for nobody.
     assert!(taken(&mut lanes).is_empty());
-    lanes.done(DeliverySeq(20), None, Some(Heard::Alive), NOW);
+    over(&mut lanes, DeliverySeq(20), None, Some(Heard::Alive), NOW);
     lanes.add(delivery("a", 3, 21, NOW));
     assert_eq!(taken(&mut lanes), [21]);
     assert_eq!(lanes.next_due(), Some(until));
@@ -275,10 +303,10 @@ fn an_endpoint_that_fails_is_left_alone_and_then_asked_with_one() {
     let probes: Vec<_> = std::iter::from_fn(|| lanes.take(until)).map(|d| d.seq.0).collect();
     assert_eq!(probes.len(), 1, "one asks: {probes:?}");
     // What ends for a reason of ours told nothing: another one asks.
-    lanes.done(DeliverySeq(probes[0]), None, None, until);
+    lanes.done(DeliverySeq(probes[0]), None, until);
     let probes: Vec<_> = std::iter::from_fn(|| lanes.take(until)).map(|d| d.seq.0).collect();
     assert_eq!(probes.len(), 1, "{probes:?}");
-    let closed = lanes.done(DeliverySeq(probes[0]), None, Some(Heard::Alive), until);
+    let closed = over(&mut lanes, DeliverySeq(probes[0]), None, Some(Heard::Alive), until);
     assert!(matches!(closed, Some((_, Turn::Closed))));
     assert_eq!(lanes.breakers_open(), 0);
     let rest: Vec<_> = std::iter::from_fn(|| lanes.take(until)).map(|d| d.seq.0).collect();
@@ -294,10 +322,10 @@ fn a_breaker_that_closes_early_lets_nobody_wait_for_its_time() {
     open_route(&mut lanes, "a", 1, origin("x"));
     assert_eq!(taken(&mut lanes), [0, 1, 2]);
     lanes.add(delivery("a", 1, 3, NOW));
-    lanes.done(DeliverySeq(0), None, Some(Heard::Throttled { retry_after_s: Some(30) }), NOW);
+    over(&mut lanes, DeliverySeq(0), None, Some(Heard::Throttled { retry_after_s: Some(30) }), NOW);
     assert!(taken(&mut lanes).is_empty());
     // One that was under way all the while succeeds.
-    lanes.done(DeliverySeq(1), None, Some(Heard::Alive), NOW);
+    over(&mut lanes, DeliverySeq(1), None, Some(Heard::Alive), NOW);
     assert_eq!(taken(&mut lanes), [3]);
 }
 
@@ -310,7 +338,7 @@ fn a_subscription_takes_no_more_places_and_goes_no_faster_than_it_asks() {
     let route = Route { in_flight_max: NonZeroU16::new(2), ..origin("x").unwrap() };
     open_route(&mut lanes, "a", 1, Some(route));
     assert_eq!(taken(&mut lanes), [0, 1]);
-    lanes.done(DeliverySeq(0), None, Some(Heard::Alive), NOW);
+    over(&mut lanes, DeliverySeq(0), None, Some(Heard::Alive), NOW);
     assert_eq!(taken(&mut lanes), [2]);
 
     let mut lanes = Lanes::new(Bounds { window_max: 1_000, ..BOUNDS });
@@ -322,7 +350,7 @@ fn a_subscription_takes_no_more_places_and_goes_no_faster_than_it_asks() {
     let (mut now, mut sent) = (NOW, 0);
     while now < NOW.plus_millis(2_000) {
         while let Some(delivery) = lanes.take(now) {
-            lanes.done(delivery.seq, None, Some(Heard::Alive), now);
+            over(&mut lanes, delivery.seq, None, Some(Heard::Alive), now);
             sent += 1;
         }
         now = lanes.next_due().map_or(now, |at| at.max(now)).max(now.plus_millis(1));

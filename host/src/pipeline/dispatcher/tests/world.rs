@@ -179,7 +179,7 @@ impl World {
             dispatcher.ask(&mut self.work);
             dispatcher.start(&mut self.work);
             let Some(ended) = self.work.join_next().await else { break };
-            dispatcher.end(ended);
+            dispatcher.end(ended, &mut self.work);
         }
     }
 

@@ -1,0 +1,257 @@
+//! What was just written and is about to be read: events until they are fanned out, and their deliveries until they are
+//! first worked on. It is handed over in memory, so that the way of an event from its 202 to its receiver reads nothing
+//! back from disk.
+//!
+//! A convenience and never the truth: whatever is not here is read from the file. Deliveries are here only while their row
+//! is as `fan_out` wrote it. A request that may change rows in other ways has all of them forgotten ([`Rows::Any`]).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Content;
+use crate::domain::delivery::{DeliverySeq, DueDelivery, State};
+use crate::domain::event::{Event, EventSeq};
+
+/// Bytes that an event or a delivery takes beside its texts, roughly.
+const ENTRY_BYTES: usize = 512;
+/// Rows in the line of age that are there no more, at which they are taken out.
+const AGE_SPARE: usize = 1_024;
+
+/// Which rows of deliveries a request may change besides making new ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rows {
+    /// Those that it names ([`Effects::touched`](super::effects::Effects::touched)).
+    Named,
+    /// Any.
+    Any,
+}
+
+/// Events and deliveries in memory, within a bound in bytes; the oldest go first.
+pub(super) struct Hot {
+    bytes_max: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Events not yet fanned out, in order.
+    news: VecDeque<Arc<Event>>,
+    /// Deliveries nobody has loaded, by their row.
+    made: HashMap<DeliverySeq, (DueDelivery, Arc<Event>)>,
+    /// The rows of `made` and some that are there no more, as they came.
+    age: VecDeque<DeliverySeq>,
+    bytes: usize,
+}
+
+impl Hot {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, held: Mutex::default() }
+    }
+
+    /// The events behind `after`, where they are here; none where the file has to be asked.
+    pub(super) fn news(&self, after: EventSeq, limit: usize) -> Option<Vec<Arc<Event>>> {
+        let held = self.lock();
+        let first = held.news.iter().position(|event| event.seq > after)?;
+        // A number that is missing may be an event that has left.
+        let in_a_row = (after.0 + 1..).zip(held.news.range(first..)).take_while(|(next, event)| event.seq.0 == *next);
+        let found: Vec<_> = in_a_row.take(limit).map(|(_, event)| event.clone()).collect();
+        (!found.is_empty()).then_some(found)
+    }
+
+    /// The content of a delivery, once; none where the file has to be asked.
+    pub(super) fn content(&self, seq: DeliverySeq) -> Option<Content> {
+        let mut held = self.lock();
+        let (due, event) = held.made.remove(&seq)?;
+        held.bytes = held.bytes.saturating_sub(weight(&event));
+        drop(held);
+        Some(Content {
+            event,
+            claims: None,
+            filtered: false,
+            state: State::Due,
+            attempts: 0,
+            due_at: due.due_at,
+            filter_tries: 0,
+            plan: due.plan,
+            attempts_before: 0,
+            kept_back: false,
+        })
+    }
+
+    /// Takes in what a batch wrote, once it is durable: events that it appended, deliveries that it made or changed, and
+    /// how far events are fanned out.
+    pub(super) fn take_in(
+        &self,
+        news: Vec<Arc<Event>>,
+        made: Vec<DueDelivery>,
+        touched: &[DeliverySeq],
+        through: Option<EventSeq>,
+        rows: Rows,
+    ) {
+        let mut held = self.lock();
+        for seq in touched {
+            if let Some((_, event)) = held.made.remove(seq) {
+                held.bytes = held.bytes.saturating_sub(weight(&event));
+            }
+        }
+        for event in news {
+            held.bytes += weight(&event);
+            held.news.push_back(event);
+        }
+        if rows == Rows::Any {
+            let bytes: usize = held.made.values().map(|(_, event)| weight(event)).sum();
+            held.bytes = held.bytes.saturating_sub(bytes);
+            held.made.clear();
+            held.age.clear();
+        } else {
+            for due in made {
+                let place = held.news.binary_search_by_key(&due.event, |event| event.seq);
+                if let Some(event) = place.ok().and_then(|place| held.news.get(place)).cloned() {
+                    held.bytes += weight(&event);
+                    held.age.push_back(due.seq);
+                    held.made.insert(due.seq, (due, event));
+                }
+            }
+        }
+        if let Some(through) = through {
+            while let Some(event) = held.news.pop_front_if(|event| event.seq <= through) {
+                held.bytes = held.bytes.saturating_sub(weight(&event));
+            }
+        }
+        held.keep_within(self.bytes_max);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        // Half changed, it would still be checked against the file or against its own sum: a memory of rows is no more.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn keep_within(&mut self, bytes_max: usize) {
+        while self.bytes > bytes_max {
+            if let Some(seq) = self.age.pop_front() {
+                if let Some((_, event)) = self.made.remove(&seq) {
+                    self.bytes = self.bytes.saturating_sub(weight(&event));
+                }
+            } else if let Some(event) = self.news.pop_front() {
+                self.bytes = self.bytes.saturating_sub(weight(&event));
+            } else {
+                self.bytes = 0;
+            }
+        }
+        // Those that were loaded meanwhile.
+        if self.age.len() > 2 * self.made.len() + AGE_SPARE {
+            self.age.retain(|seq| self.made.contains_key(seq));
+        }
+    }
+}
+
+fn weight(event: &Event) -> usize {
+    event.set.text.len() + event.original.len() + ENTRY_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NOW, attempt, block_on, event, new_delivery, open, open_at, subscription, with_events};
+    use super::super::{FanOut, Ledger, Options, Redriven};
+    use super::*;
+    use crate::clock::Clock;
+    use crate::domain::delivery::{Redrive, Settlement, Step};
+
+    fn is_hot(ledger: &Ledger, seq: DeliverySeq) -> bool {
+        ledger.shared().hot.lock().made.contains_key(&seq)
+    }
+
+    /// Events 1 to `count`, each with a delivery.
+    async fn fanned_out(ledger: &Ledger, count: u64) -> Vec<DueDelivery> {
+        let plan = with_events(ledger, count).await;
+        let deliveries = (1..=count).map(|n| new_delivery(n, 1, plan)).collect();
+        ledger.fan_out(FanOut { through: EventSeq(count.cast_signed()), deliveries }).await.unwrap()
+    }
+
+    #[test]
+    fn what_is_handed_over_is_what_the_file_says() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let due = fanned_out(&ledger, 2).await;
+            assert!(is_hot(&ledger, due[0].seq) && is_hot(&ledger, due[1].seq));
+            let hot = ledger.load(due[0].seq).await.unwrap().unwrap();
+            assert!(!is_hot(&ledger, due[0].seq), "it is handed over once");
+            let read = ledger.load(due[0].seq).await.unwrap().unwrap();
+            assert_eq!(format!("{hot:?}"), format!("{read:?}"));
+            ledger.shutdown().await;
+            let ledger = open_at(&folder);
+            assert_eq!(format!("{hot:?}"), format!("{:?}", ledger.load(due[0].seq).await.unwrap().unwrap()));
+        });
+    }
+
+    #[test]
+    fn events_are_news_until_they_are_fanned_out() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 3).await;
+            let seqs = |events: Vec<Arc<Event>>| events.iter().map(|event| event.seq.0).collect::<Vec<_>>();
+            let hot = |after| ledger.shared().hot.news(EventSeq(after), 10).map(seqs);
+            assert_eq!(hot(0), Some(vec![1, 2, 3]));
+            let read = ledger.journal_after(EventSeq(0), 10).await.unwrap();
+            assert_eq!(format!("{read:?}"), format!("{:?}", ledger.news(10).await.unwrap()));
+            let deliveries = vec![new_delivery(1, 1, plan)];
+            ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            assert_eq!((hot(0), hot(2)), (None, Some(vec![3])), "of what has left, the file knows");
+            assert_eq!(seqs(ledger.news(10).await.unwrap()), [3]);
+        });
+    }
+
+    #[test]
+    fn a_row_that_was_changed_is_read_anew() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let due = fanned_out(&ledger, 2).await;
+            let attempt = attempt(1, 500);
+            let dead = Step::Dead { attempt: Some(attempt), reason: "given up".into() };
+            ledger.settle(Settlement::new(due[0].seq, NOW, dead)).await.unwrap();
+            // A person's decision may be about any row.
+            let again = ledger.redrive(&due[0].tenant, due[0].id, Redrive::Again, NOW).await.unwrap();
+            assert!(matches!(again, Some(Redriven::Due(_))));
+            assert!(!is_hot(&ledger, due[0].seq) && !is_hot(&ledger, due[1].seq));
+            assert_eq!(ledger.load(due[0].seq).await.unwrap().unwrap().attempts, 1);
+        });
+    }
+
+    #[test]
+    fn what_may_have_to_wait_for_another_is_not_handed_over() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let mut ordered = new_delivery(1, 1, plan);
+            ordered.order_key = Some(7);
+            let due = ledger.fan_out(FanOut { through: EventSeq(1), deliveries: vec![ordered] }).await.unwrap();
+            assert!(!is_hot(&ledger, due[0].seq));
+        });
+    }
+
+    #[test]
+    fn it_stays_within_its_bytes_and_the_oldest_go_first() {
+        block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let room = 3 * (event(1).set.text.len() + event(1).original.len() + ENTRY_BYTES);
+            let options = Options { hot_bytes_max: room, ..Options::new(folder.path()) };
+            let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
+            let due = fanned_out(&ledger, 5).await;
+            let hot: Vec<bool> = due.iter().map(|due| is_hot(&ledger, due.seq)).collect();
+            assert!(!hot[0] && ledger.shared().hot.lock().bytes <= room, "{hot:?}");
+            for delivery in &due {
+                assert_eq!(ledger.load(delivery.seq).await.unwrap().unwrap().event.seq, delivery.event);
+            }
+            assert_eq!(ledger.news(10).await.unwrap().len(), 0);
+            // Nothing at all may be kept: all is read.
+            let options = Options { hot_bytes_max: 0, ..Options::new(folder.path().join("none")) };
+            let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
+            let due = fanned_out(&ledger, 2).await;
+            assert!(!is_hot(&ledger, due[1].seq));
+            assert_eq!(ledger.load(due[1].seq).await.unwrap().unwrap().event.id, event(2).id);
+            let _ = subscription(1);
+        });
+    }
+}
