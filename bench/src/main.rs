@@ -1,0 +1,150 @@
+//! What the host costs, as ratios against baselines that are measured in the same run. `cargo xtask bench` builds what it
+//! needs and runs it; `bench/README.md` says how each figure is measured.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to a terminal")]
+
+mod events;
+mod machine;
+mod path;
+mod process;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail, ensure};
+
+use machine::Machine;
+use report::{Report, Sheet};
+
+const HELP: &str = "\
+bench [--quick | --full] [--only SECTION]... [--out FILE] [--compare OLD.json]
+
+Measures the host against baselines of the same run, in turns, and prints a table with each target beside its figure.
+  --quick             a smoke run: seconds, and figures that say nothing
+  --full              the long rows as well: 10,000 tenants, 10 million events of history
+  --only SECTION      only this section (path); may be given again
+  --out FILE          where the JSON goes
+  --compare OLD.json  also print what changed since that run";
+
+/// How long to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Only whether it runs.
+    Quick,
+    /// Minutes.
+    Default,
+    /// Hours, with the long rows.
+    Full,
+}
+
+impl Mode {
+    /// Rounds of a figure.
+    pub(crate) fn rounds(self) -> usize {
+        if self == Self::Quick { 1 } else { 3 }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Default => "default",
+            Self::Full => "full",
+        }
+    }
+}
+
+const SECTIONS: [&str; 1] = ["path"];
+
+struct Asked {
+    mode: Mode,
+    only: Vec<String>,
+    out: Option<PathBuf>,
+    compare: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    let done = match arguments.as_slice() {
+        // Started by a run, in a process of its own.
+        [relay, to] if relay == "relay" => runtime.block_on(path::relay::run(to)),
+        [help] if help == "--help" || help == "-h" => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        arguments => match read(arguments) {
+            Ok(asked) => runtime.block_on(Box::pin(run(asked))),
+            Err(why) => {
+                eprintln!("error: {why}\n\n{HELP}");
+                return ExitCode::from(2);
+            }
+        },
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read(arguments: &[String]) -> anyhow::Result<Asked> {
+    let mut asked = Asked { mode: Mode::Default, only: Vec::new(), out: None, compare: None };
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--quick" => asked.mode = Mode::Quick,
+            "--full" => asked.mode = Mode::Full,
+            "--only" => {
+                let section = value()?.clone();
+                ensure!(SECTIONS.contains(&section.as_str()), "there is no section `{section}`, only {SECTIONS:?}");
+                asked.only.push(section);
+            }
+            "--out" => asked.out = Some(value()?.into()),
+            "--compare" => asked.compare = Some(value()?.into()),
+            other => bail!("there is no option `{other}`"),
+        }
+    }
+    Ok(asked)
+}
+
+async fn run(asked: Asked) -> anyhow::Result<()> {
+    let old: Option<Report> = match &asked.compare {
+        None => None,
+        Some(file) => {
+            let text = std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
+            Some(
+                serde_json::from_str(&text)
+                    .with_context(|| format!("{} is no report of this program", file.display()))?,
+            )
+        }
+    };
+    let begin = Instant::now();
+    let machine = Machine::this();
+    let mut sheet = Sheet::default();
+    for section in SECTIONS {
+        if !asked.only.is_empty() && !asked.only.iter().any(|only| only == section) {
+            continue;
+        }
+        eprintln!("measuring: {section}");
+        match section {
+            "path" => path::measure(&mut sheet, asked.mode).await,
+            other => bail!("{other} is not measured by anything"),
+        }
+        .with_context(|| format!("section `{section}`"))?;
+    }
+    let Sheet { figures, targets } = sheet;
+    let seconds = begin.elapsed().as_secs_f64();
+    let report = Report { machine, mode: asked.mode.as_str().to_owned(), seconds, targets, figures };
+    println!("{}", report.table());
+    if let Some(old) = old {
+        println!("since {}\n{}", asked.compare.unwrap_or_default().display(), report.since(&old));
+    }
+    if let Some(file) = asked.out {
+        std::fs::write(&file, serde_json::to_string_pretty(&report)? + "\n")?;
+        println!("written to {}", file.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! The sender of a run: so many connections, each an exchange at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use setgate_tests::Seed;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+
+use super::receiver::Record;
+use crate::events::Template;
+
+/// Where events go.
+#[derive(Clone)]
+pub(super) struct Target {
+    /// `host:port`.
+    pub(super) authority: String,
+    pub(super) path: String,
+}
+
+/// How events are sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Pace {
+    /// Each connection sends the next as soon as it has its answer.
+    Closed,
+    /// So many a second in all, due at fixed times whether or not a connection is free: what waits counts as waiting.
+    Open { per_second: f64 },
+}
+
+/// What was sent.
+pub(super) struct Sent {
+    pub(super) accepted: usize,
+    /// Microseconds from when each was due to its answer.
+    pub(super) latencies_us: Vec<u64>,
+}
+
+struct Shared {
+    target: Target,
+    template: Template,
+    record: Arc<Record>,
+    begin: Instant,
+    pace: Pace,
+    next: AtomicUsize,
+    stop: AtomicBool,
+}
+
+/// Sends for so long, and waits for the last answers.
+pub(super) async fn send(
+    target: &Target,
+    template: &Template,
+    record: &Arc<Record>,
+    connections: usize,
+    pace: Pace,
+    lasts: Duration,
+) -> anyhow::Result<Sent> {
+    let mut open = Vec::new();
+    for _ in 0..connections {
+        open.push(connect(&target.authority).await?);
+    }
+    let shared = Arc::new(Shared {
+        target: target.clone(),
+        template: template.clone(),
+        record: record.clone(),
+        begin: Instant::now(),
+        pace,
+        next: AtomicUsize::new(0),
+        stop: AtomicBool::new(false),
+    });
+    let mut running = JoinSet::new();
+    for connection in open {
+        running.spawn(shared.clone().sends(connection));
+    }
+    tokio::time::sleep(lasts).await;
+    shared.stop.store(true, Ordering::Relaxed);
+    let mut latencies_us = Vec::new();
+    while let Some(sent) = running.join_next().await {
+        latencies_us.extend(sent??);
+    }
+    Ok(Sent { accepted: latencies_us.len(), latencies_us })
+}
+
+async fn connect(authority: &str) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+    let stream = TcpStream::connect(authority).await.with_context(|| format!("connecting to {authority}"))?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+impl Shared {
+    async fn sends(self: Arc<Self>, mut connection: SendRequest<Full<Bytes>>) -> anyhow::Result<Vec<u64>> {
+        let mut latencies = Vec::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            anyhow::ensure!(number < self.record.events_max(), "more events than the record has room for");
+            let due = match self.pace {
+                Pace::Closed => Instant::now(),
+                Pace::Open { per_second } => {
+                    #[expect(clippy::cast_precision_loss, reason = "numbers of events are small")]
+                    let due = self.begin + Duration::from_secs_f64(number as f64 / per_second);
+                    sleep_until(due.into()).await;
+                    due
+                }
+            };
+            self.send(&mut connection, number).await?;
+            self.record.accept(number);
+            latencies.push(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
+        }
+        Ok(latencies)
+    }
+
+    async fn send(&self, connection: &mut SendRequest<Full<Bytes>>, number: usize) -> anyhow::Result<()> {
+        let body = Bytes::from(self.template.event(self.record.number(number)));
+        loop {
+            let mut request = Request::post(&self.target.path)
+                .header("host", &self.target.authority)
+                .header("content-type", "application/json");
+            for (name, value) in Seed::Wso2.proof(&body) {
+                request = request.header(name, value);
+            }
+            connection.ready().await?;
+            let answer = connection.send_request(request.body(Full::new(body.clone()))?).await?;
+            let status = answer.status().as_u16();
+            let text = answer.into_body().collect().await?.to_bytes();
+            match status {
+                200..=299 => return Ok(()),
+                // Too much at once: sent again, as any sender would, and late.
+                429 | 503 => tokio::time::sleep(Duration::from_millis(5)).await,
+                _ => bail!("event {number} was answered {status}: {}", String::from_utf8_lossy(&text)),
+            }
+        }
+    }
+}

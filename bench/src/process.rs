@@ -1,0 +1,31 @@
+//! What the system says about a process. Linux only: `/proc`.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+/// Ticks of `/proc/PID/stat` in a second: `USER_HZ`, 100 on every Linux.
+const TICKS_PER_S: u64 = 100;
+
+/// CPU time that a process has used so far, its threads included, children not.
+pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("the CPU time of a process")?;
+    // The second field is the program's name and may have anything in it.
+    let (_, fields) = stat.rsplit_once(')').context("a line of /proc/PID/stat")?;
+    let mut times = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    let mut next = || times.next().context("utime and stime")?.context("a number");
+    let ticks: u64 = next()? + next()?;
+    Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_S))
+}
+
+/// Bytes of memory that are resident, and of them those that belong to no file: `VmRSS` and `RssAnon`.
+pub(crate) fn resident(pid: u32) -> anyhow::Result<(u64, u64)> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("the memory of a process")?;
+    let field = |name: &str| {
+        let line =
+            status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("{name} of a process"))?;
+        let kilobytes: u64 = line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse()?;
+        anyhow::Ok(kilobytes << 10)
+    };
+    Ok((field("VmRSS")?, field("RssAnon")?))
+}
