@@ -112,7 +112,8 @@ impl Pipeline {
             histogram!(metric::END_TO_END_SECONDS).record(now.since(accepted_at) as f64 / 1e3);
         }
         let settled = self.settle(&delivery, step).await?;
-        let after_s = subscription.value.pacing.disable_after_s.map_or(self.disable_after_s, u64::from);
+        let of_host = self.settings.now().delivery.disable_after_s;
+        let after_s = subscription.value.pacing.disable_after_s.map_or(of_host, u64::from);
         if let Some((cause, since, reason)) = disabling(unwanted, at, settled.failing_since, now, after_s)
             && let Err(error) = self.disable(&delivery, cause, since, reason).await
         {
