@@ -220,7 +220,10 @@ mod tests {
             let value = read.pointer_mut(&pointer).unwrap();
             *value = match &*value {
                 Value::Bool(on) => (!on).into(),
-                Value::Number(number) => (number.as_u64().unwrap() + 1).into(),
+                Value::Number(number) => match number.as_u64() {
+                    Some(number) => (number + 1).into(),
+                    None => (number.as_f64().unwrap() / 2.0).into(),
+                },
                 _ => continue,
             };
             let key = pointer[1..].replace('/', ".");
