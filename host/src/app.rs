@@ -1,6 +1,8 @@
 //! The composition root: builds every part from the settings, starts them in order and stops them in order. The only
 //! file that knows all; nothing imports it but the program.
 
+mod reload;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Settings};
 use crate::control::{self, Control};
 use crate::crypto::MasterKey;
 use crate::egress::{self, Egress};
@@ -65,6 +67,9 @@ pub struct Running {
     pub listeners: Vec<Listening>,
     /// The operator's key, where this was the first start: shown once and kept nowhere.
     pub first_operator_key: Option<String>,
+    /// What the operator has set, as it is now.
+    pub settings: Settings,
+    live: reload::Live,
     leaving: CancellationToken,
     stop: CancellationToken,
     parts: Vec<JoinHandle<()>>,
@@ -93,28 +98,7 @@ pub async fn start_with(
     let key_file = config.data.master_key_file.clone().unwrap_or_else(|| dir.join("master.key"));
     let master = Arc::new(MasterKey::load_or_create(&key_file)?);
 
-    let retention_ms = millis(config.data.retention_s);
-    let retention_every = Duration::from_secs(config.data.retention_every_s);
-    let ledger = Ledger::open(
-        ledger::Options {
-            retention_ms,
-            statistics_retention_ms: millis(config.history.statistics_retention_s),
-            tail_retention_ms: millis(config.history.tail_retention_s),
-            batch_max: config.data.batch_max,
-            queue_max: config.data.queue_max,
-            ledger_bytes_max: config.data.ledger_bytes_max,
-            retention_min_ms: i64::try_from(config.data.retention_min_s).unwrap_or(i64::MAX).saturating_mul(1_000),
-            disk_free_bytes_min: config.data.disk_free_bytes_min,
-            check_ms_max: config.data.check_ms_max,
-            gap_ms_min: i64::try_from(retention_every.as_millis())
-                .unwrap_or(i64::MAX)
-                .saturating_mul(3)
-                .max(GAP_MS_MIN),
-            ..ledger::Options::new(dir.join("ledger"))
-        },
-        clock.clone(),
-    )
-    .context("the ledger cannot be opened")?;
+    let ledger = Ledger::open(ledger_options(&config), clock.clone()).context("the ledger cannot be opened")?;
 
     check_master_key(&ledger, &master, &key_file).await?;
     let seen = ledger.clone();
@@ -176,50 +160,28 @@ pub async fn start_with(
     let servers = Server::bind_all(&config.listen).await?;
     let listeners = servers
         .iter()
-        .map(|server| Ok(Listening { table: server.table(), address: server.address()?, tls: server.is_tls() }))
+        .map(|server| Ok(Listening { table: server.table(), address: server.address()?, tls: server.tls().is_some() }))
         .collect::<std::io::Result<Vec<_>>>()?;
     let address = listeners.first().context("there is a main listener")?.address;
     let metrics_on_loopback = servers
         .iter()
         .zip(&listeners)
         .all(|(server, listening)| !server.serves(Interface::Operator) || listening.address.ip().is_loopback());
-    let settings = &config.egress;
-    let egress = Egress::new(
-        egress::Options {
-            allow: settings.allow.clone(),
-            allow_http: settings.allow_http,
-            ca_files: settings.ca_files.clone(),
-            connect_ms_max: settings.connect_ms_max,
-            head_ms_max: settings.head_ms_max,
-            response_ms_max: settings.response_ms_max,
-            response_bytes_max: settings.response_bytes_max,
-            response_bytes_kept: settings.response_bytes_kept,
-            response_headers_kept: settings.response_headers_kept,
-            response_header_bytes_kept: settings.response_header_bytes_kept,
-            idle_per_host_max: settings.idle_per_host_max,
-            idle_ms_max: settings.idle_ms_max,
-            clients_max: settings.clients_max,
-            ping_every_ms: settings.ping_every_ms,
-            ping_ms_max: settings.ping_ms_max,
-            proxy: settings.proxy.clone(),
-            proxy_bypass: settings.proxy_bypass.clone(),
-        },
-        clock.clone(),
-        listeners.iter().map(|listening| listening.address).collect(),
-    )
-    .context("egress cannot be started")?;
+    let own = listeners.iter().map(|listening| listening.address).collect();
+    let egress = Egress::new(egress_options(&config), clock.clone(), own).context("egress cannot be started")?;
 
+    let settings = Settings::new(config.clone());
     let signer = Arc::new(Signer::new(master.clone()));
     let pipeline = Pipeline::new(pipeline::Parts::new(
         ledger.clone(),
         sandbox.clone(),
         signer.clone(),
         master.clone(),
-        egress,
+        egress.clone(),
         clock.clone(),
-        &config,
+        settings.clone(),
     ));
-    let (dispatcher, tell_due) = Dispatcher::new(pipeline.clone(), config.delivery.clone());
+    let (dispatcher, tell_due) = Dispatcher::new(pipeline.clone());
     let (told, chains) = (tell_due.clone(), pipeline.clone());
     let (pinning, ear) = (pipeline.clone(), tell_due.clone());
     let (pinging, ear_of_tests) = (pipeline.clone(), tell_due.clone());
@@ -230,8 +192,7 @@ pub async fn start_with(
         master,
         signer,
         clock: clock.clone(),
-        quota: config.quota.clone(),
-        allow_http: config.egress.allow_http,
+        settings: settings.clone(),
         tell_due: Arc::new(move |deliveries| {
             let told = told.clone();
             async move { told.due(deliveries).await }.boxed()
@@ -268,9 +229,6 @@ pub async fn start_with(
             async move { challenging.challenge(&subscription).await }.boxed()
         }),
         tests: control::rate::PerMinute::default(),
-        tests_per_minute_max: config.delivery.tests_per_minute_max,
-        require_verified_endpoints: config.delivery.require_verified_endpoints,
-        history: config.history.within(config.listen.request_ms_max),
         redriving: Shares::new(control::Parts::REDRIVING_MAX),
     });
     let first_operator_key = control.operator_key(another_key, keep).await?.map(|key| key.key);
@@ -279,9 +237,7 @@ pub async fn start_with(
     let site = Site::new(http::Parts {
         pipeline: pipeline.clone(),
         control,
-        ingest_body_bytes_max: config.ingest.body_bytes_max,
-        filter_bytes_max: usize::try_from(config.quota.filter_bytes_max).unwrap_or(usize::MAX),
-        table_bytes_max: usize::try_from(config.quota.table_bytes_max).unwrap_or(usize::MAX),
+        settings: settings.clone(),
         events: Room::new(
             config.listen.bodies_bytes_max,
             config.listen.bodies_bytes_per_tenant_max,
@@ -293,29 +249,27 @@ pub async fn start_with(
             "listen.uploads_bytes_per_tenant_max",
         ),
         tails: http::Tails::new(config.history.tails_max, config.history.tails_per_tenant_max),
-        request_ms_max: config.listen.request_ms_max,
-        metrics_open: config.listen.metrics_open.unwrap_or(metrics_on_loopback),
+        metrics_on_loopback,
         metrics,
         stopping: leaving.clone(),
     });
-    let held_ms_max = i64::try_from(config.delivery.held_hours_max).unwrap_or(i64::MAX).saturating_mul(3_600_000);
-    let audit_ms = i64::try_from(config.data.audit_retention_days).unwrap_or(i64::MAX).saturating_mul(86_400_000);
-    let kept = Kept { held_ms_max, audit_ms };
     let mut parts = vec![
         tokio::spawn(fanout::run(pipeline.clone(), tell_due.clone(), stop.clone())),
         tokio::spawn(canary::run(pipeline.clone(), stop.clone())),
         tokio::spawn(release::run(pipeline.clone(), tell_due.clone(), stop.clone())),
         tokio::spawn(replay::run(pipeline, tell_due.clone(), stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),
-        tokio::spawn(retain(ledger.clone(), tell_due, clock, kept, retention_every, stop.clone())),
+        tokio::spawn(retain(ledger.clone(), tell_due, clock, settings.clone(), stop.clone())),
         tokio::spawn(look_over(ledger.clone())),
         tokio::spawn(keep_series(recorded, stop.clone())),
     ];
+    let listening = servers.iter().filter_map(|server| Some((server.table(), server.tls()?.clone()))).collect();
+    let live = reload::Live { egress, listening };
     parts.extend(servers.into_iter().map(|server| tokio::spawn(server.run(site.clone(), stop.clone()))));
     for Listening { table, address, tls } in &listeners {
         info!(%address, tls, listener = table, data = %dir.display(), "setgate listens");
     }
-    Ok(Running { address, listeners, first_operator_key, leaving, stop, parts, ledger, sandbox })
+    Ok(Running { address, listeners, first_operator_key, settings, live, leaving, stop, parts, ledger, sandbox })
 }
 
 impl Running {
@@ -378,26 +332,62 @@ async fn check_master_key(ledger: &Ledger, master: &MasterKey, file: &Path) -> a
     }
 }
 
-/// How long things are kept besides events, in milliseconds.
-struct Kept {
-    /// Held deliveries, before they are dead letters.
-    held_ms_max: i64,
-    /// Entries of the audit log.
-    audit_ms: i64,
+fn ledger_options(config: &Config) -> ledger::Options {
+    let (data, history) = (&config.data, &config.history);
+    ledger::Options {
+        retention_ms: millis(data.retention_s),
+        statistics_retention_ms: millis(history.statistics_retention_s),
+        tail_retention_ms: millis(history.tail_retention_s),
+        batch_max: data.batch_max,
+        queue_max: data.queue_max,
+        ledger_bytes_max: data.ledger_bytes_max,
+        retention_min_ms: millis(data.retention_min_s),
+        disk_free_bytes_min: data.disk_free_bytes_min,
+        check_ms_max: data.check_ms_max,
+        gap_ms_min: millis(data.retention_every_s).saturating_mul(3).max(GAP_MS_MIN),
+        ..ledger::Options::new(data.dir.join("ledger"))
+    }
+}
+
+fn egress_options(config: &Config) -> egress::Options {
+    let settings = &config.egress;
+    egress::Options {
+        allow: settings.allow.clone(),
+        allow_http: settings.allow_http,
+        ca_files: settings.ca_files.clone(),
+        connect_ms_max: settings.connect_ms_max,
+        head_ms_max: settings.head_ms_max,
+        response_ms_max: settings.response_ms_max,
+        response_bytes_max: settings.response_bytes_max,
+        response_bytes_kept: settings.response_bytes_kept,
+        response_headers_kept: settings.response_headers_kept,
+        response_header_bytes_kept: settings.response_header_bytes_kept,
+        idle_per_host_max: settings.idle_per_host_max,
+        idle_ms_max: settings.idle_ms_max,
+        clients_max: settings.clients_max,
+        ping_every_ms: settings.ping_every_ms,
+        ping_ms_max: settings.ping_ms_max,
+        proxy: settings.proxy.clone(),
+        proxy_bypass: settings.proxy_bypass.clone(),
+    }
 }
 
 async fn retain(
     ledger: Ledger,
     tell_due: dispatcher::Handle,
     clock: Clock,
-    kept: Kept,
-    every: Duration,
+    settings: Settings,
     stop: CancellationToken,
 ) {
+    let mut changes = settings.changes();
     loop {
+        let config = settings.now().clone();
+        let every = Duration::from_secs(config.data.retention_every_s);
+        let held_ms_max = millis(config.delivery.held_hours_max.saturating_mul(3_600));
+        let audit_ms = millis(config.data.audit_retention_days.saturating_mul(86_400));
         tracing::debug!("retention begins");
         let now = clock.now();
-        let expired = match ledger.lived_ago(now, kept.held_ms_max).await {
+        let expired = match ledger.lived_ago(now, held_ms_max).await {
             Ok(before) => ledger.expire_held(before, now).await,
             Err(error) => Err(error),
         };
@@ -406,7 +396,7 @@ async fn retain(
             Err(error) if error.is_told() => {}
             Err(error) => error!(%error, "held deliveries could not be expired; it is tried again"),
         }
-        if let Err(error) = ledger.retain_audit(now.plus_millis(-kept.audit_ms)).await {
+        if let Err(error) = ledger.retain_audit(now.plus_millis(-audit_ms)).await {
             error!(%error, "old entries of the audit log could not be removed; it is tried again");
         }
         match ledger.retain(now).await {
@@ -418,6 +408,7 @@ async fn retain(
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(every) => {}
+            _ = changes.changed() => {}
             () = async { tokio::join!(ledger.pressed(), tokio::time::sleep(PRESSED_EVERY)); } => {}
         }
     }

@@ -3,10 +3,12 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{self, LogFormat};
 
 /// Every metric that Setgate exports, apart from those of the ledger and the sandbox, which name their own.
 pub mod metric {
@@ -50,18 +52,44 @@ pub mod metric {
     pub const LEDGER_BEHIND: &str = "setgate_ledger_behind_events";
     /// Management and ingest requests answered, by `route` and `status`.
     pub const HTTP_REQUESTS: &str = "setgate_http_requests_total";
+    /// Times that the configuration was read again, by `outcome` (`applied`, `refused`).
+    pub const RELOADS: &str = "setgate_reloads_total";
+    /// 1 while what was last read again is not valid and the host runs with what it had.
+    pub const RELOAD_REFUSED: &str = "setgate_reload_refused";
+    /// Keys that were changed in the configuration and wait for a restart.
+    pub const RELOAD_WAITING: &str = "setgate_reload_waiting_keys";
 }
 
-/// Starts logging for the whole process. Does nothing where it was started before.
-pub fn start(log: &Log) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&log.level).map_err(|e| format!("`log.level` = `{}`: {e}", log.level))?;
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_span_events(FmtSpan::NONE).with_writer(std::io::stderr);
+/// The process's log, once it was started: its level can be changed.
+#[derive(Debug, Clone)]
+pub struct Log(reload::Handle<EnvFilter, Registry>);
+
+impl Log {
+    /// Reads a level, or directives, as `log.level` has them.
+    ///
+    /// # Errors
+    /// In words, with the key and what was given.
+    pub fn level(level: &str) -> Result<EnvFilter, String> {
+        EnvFilter::try_new(level).map_err(|error| format!("`log.level` = `{level}`: {error}"))
+    }
+
+    /// Tells that much from now on.
+    pub fn set(&self, level: EnvFilter) {
+        // It fails where the log is gone, which lives as long as the process.
+        let _gone = self.0.reload(level);
+    }
+}
+
+/// Starts logging for the whole process. Where it was started before, what is given back changes nothing.
+pub fn start(log: &config::Log) -> Result<Log, String> {
+    let (filter, handle) = reload::Layer::new(Log::level(&log.level)?);
+    let lines = tracing_subscriber::fmt::layer().with_span_events(FmtSpan::NONE).with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
     let _already_started = match log.format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => registry.with(lines.with_ansi(false)).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
-    Ok(())
+    Ok(Log(handle))
 }
 
 /// Keeps a line of the log from becoming a flood: it is due once in a while, and then says how often it was not.
@@ -95,6 +123,13 @@ impl Seldom {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_level_that_is_none_is_named() {
+        assert!(Log::level("info,setgate::pipeline=debug").is_ok());
+        let said = Log::level("a=b=c").unwrap_err();
+        assert!(said.contains("`log.level` = `a=b=c`"), "{said}");
+    }
 
     #[test]
     fn what_is_said_seldom_says_what_was_left_out() {

@@ -1,9 +1,11 @@
-//! What an operator does with a host: where it listens, taking it out of service, backing it up.
+//! What an operator does with a host: where it listens, changing its settings, taking it out of service,
+//! backing it up.
 
 mod backup;
 mod deploy;
 mod leaving;
 mod listeners;
+mod reload;
 
 use std::path::{Path, PathBuf};
 

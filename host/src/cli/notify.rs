@@ -12,6 +12,11 @@ pub(super) const READY: &str = "READY=1";
 /// On its way down.
 pub(super) const STOPPING: &str = "STOPPING=1";
 
+/// What `systemctl status` shows, on one line.
+pub(super) fn status(text: &str) -> String {
+    format!("STATUS={}", text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
 /// Tells it; a failure is logged and changes nothing.
 pub(super) fn tell(state: &str) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
@@ -47,5 +52,10 @@ mod tests {
             assert_eq!(&told[..bytes], READY.as_bytes());
         }
         assert!(send(OsStr::new("/nowhere/notify"), READY).is_err());
+    }
+
+    #[test]
+    fn a_status_is_one_line() {
+        assert_eq!(status("one\n  two"), "STATUS=one two");
     }
 }

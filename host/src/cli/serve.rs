@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::notify;
 use crate::app::{self, Listening};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::crypto;
 use crate::telemetry;
 
@@ -42,20 +42,18 @@ pub struct Args {
     new_operator_key: bool,
 }
 
-/// Runs a host until SIGTERM or SIGINT.
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut config = Config::load(args.config.as_deref())?;
-    if let Some(address) = args.listen {
-        config.listen.address = address;
+/// Runs a host until SIGTERM or SIGINT. SIGHUP has it read its configuration again.
+pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
+    if args.config.is_none() && Path::new(config::FILE).exists() {
+        // From now on it is meant: where it is gone when it is read again, that is no wish for the defaults.
+        args.config = Some(PathBuf::from(config::FILE));
     }
-    if let Some(dir) = args.data {
-        config.data.dir = dir;
-    }
-    telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
+    let config = read(&args)?;
+    let log = telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
     // Before anything is started: a signal in between would end the process without a word.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let leave = Duration::from_millis(config.listen.leave_ms);
+    let mut hang_up = signal(SignalKind::hangup())?;
     let compiler = std::env::current_exe().ok();
     let keep = |key: &str| match &args.operator_key_file {
         Some(path) => {
@@ -81,21 +79,42 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     io::stdout().flush()?;
     notify::tell(notify::READY);
-    tokio::select! {
-        _ = terminate.recv() => {
-            notify::tell(notify::STOPPING);
-            running.leave();
-            tokio::select! {
-                () = tokio::time::sleep(leave) => {}
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            // Files are read here, on the program's first thread, where nobody waits.
+            _ = hang_up.recv() => notify::tell(&notify::status(&running.reload(read(&args), &log).to_string())),
+            _ = terminate.recv() => {
+                notify::tell(notify::STOPPING);
+                running.leave();
+                let leave = Duration::from_millis(running.settings.now().listen.leave_ms);
+                tokio::select! {
+                    () = tokio::time::sleep(leave) => {}
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                break;
+            }
+            // A person at a terminal: no balancer is to be told.
+            _ = interrupt.recv() => {
+                notify::tell(notify::STOPPING);
+                break;
             }
         }
-        // A person at a terminal: no balancer is to be told.
-        _ = interrupt.recv() => notify::tell(notify::STOPPING),
     }
     running.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The configuration as it stands in its file now, and what the command line says over it.
+fn read(args: &Args) -> Result<Config, config::Error> {
+    let mut config = Config::load(args.config.as_deref())?;
+    if let Some(address) = args.listen {
+        config.listen.address = address;
+    }
+    if let Some(dir) = &args.data {
+        config.data.dir.clone_from(dir);
+    }
+    Ok(config)
 }
 
 /// Keeps the key in a new file, and gives it back. At a `first` start a file that is there already is what a start left

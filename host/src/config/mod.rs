@@ -8,6 +8,7 @@ mod proxy;
 #[cfg(test)]
 mod reference;
 mod sandbox;
+mod settings;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,10 @@ use crate::domain::tenant::Quota;
 pub use listen::{Listen, Listener};
 pub use proxy::{Bypass, Error as ProxyError, Proxy};
 pub use sandbox::Sandbox;
+pub use settings::{Change, Settings};
+
+/// The configuration file of the current folder, where no other is named.
+pub const FILE: &str = "setgate.toml";
 
 /// Levels that `ingest.json_depth_max` can allow: what comes out of a filter is checked with as many.
 const JSON_DEPTH_MAX: usize = 64;
@@ -365,7 +370,7 @@ impl Config {
     /// Defaults, then the file, then the environment. Without `file`, `setgate.toml` of the current folder is taken
     /// where there is one.
     pub fn load(file: Option<&Path>) -> Result<Self, Error> {
-        let implied = Path::new("setgate.toml");
+        let implied = Path::new(FILE);
         let file = file.or_else(|| implied.exists().then_some(implied));
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         if let Some(path) = file {

@@ -72,6 +72,14 @@ impl From<Proxy> for String {
     }
 }
 
+impl PartialEq for Proxy {
+    fn eq(&self, other: &Self) -> bool {
+        self.host == other.host
+            && self.port == other.port
+            && self.credentials.as_ref().map(Secret::expose) == other.credentials.as_ref().map(Secret::expose)
+    }
+}
+
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = if self.credentials.is_some() { "***@" } else { "" };

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::Config;
+use super::settings::is_live;
 
 const HEAD: &str = "\
 # Configuration
@@ -15,6 +16,10 @@ Made of the types in `host/src/config` by a test; `UPDATE=1 cargo test --workspa
 
 Every setting has a default. `setgate serve` reads `setgate.toml` of the current folder where there is one, or the file that
 `--config` (`SETGATE_CONFIG`) names. Environment variables go over the file. An unknown key is an error.
+
+On SIGHUP it is read again and checked whole. Keys with `reload` yes are in force at once, the others from the next start on; the log
+names both. What is not valid changes nothing. Certificates are read again in any case; whether a listener speaks TLS at all is settled at the
+start. What the environment or the command line says stays as it was. See [operations.md](operations.md#changing-settings).
 
 ```toml
 [listen]
@@ -52,7 +57,8 @@ fn fields(source: &str, name: &str) -> Vec<Field> {
 
 /// A table's rows; `defaults` are its values, `None` where the table is absent by default.
 fn rows(text: &mut String, table: &str, source: &str, of_type: &str, defaults: &Value) {
-    writeln!(text, "| key | environment variable | default | meaning |\n|---|---|---|---|").expect("a string");
+    writeln!(text, "| key | environment variable | default | reload | meaning |\n|---|---|---|---|---|")
+        .expect("a string");
     for field in fields(source, of_type) {
         let mut variable = format!("SETGATE_{}__{}", table.replace('.', "__"), field.name).to_uppercase();
         if is_table(&field) {
@@ -63,7 +69,9 @@ fn rows(text: &mut String, table: &str, source: &str, of_type: &str, defaults: &
             Value::Null => "to be given".to_owned(),
             value => format!("`{value}`"),
         };
-        writeln!(text, "| `{}` | `{variable}` | {default} | {} |", field.name, field.meaning).expect("a string");
+        let reload = if is_live(&format!("{table}.{}", field.name)) { "yes" } else { "no" };
+        writeln!(text, "| `{}` | `{variable}` | {default} | {reload} | {} |", field.name, field.meaning)
+            .expect("a string");
     }
 }
 

@@ -69,7 +69,7 @@ impl Control {
         expected: Option<u64>,
     ) -> Result<(FilterView, bool), Error> {
         let view = self.tenant(tenant)?;
-        let quota = self.quota_of(&view).clone();
+        let quota = self.quota_of(&view);
         self.check_room(&view, &name, &wasm)?;
         self.check_space()?;
         let compiled = self.sandbox.compile(tenant, wasm.clone(), &quota).await?;

@@ -27,7 +27,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::config;
+use crate::config::{self, Settings};
 use crate::crypto::MasterKey;
 use crate::domain::audit::{Actor, Deed};
 use crate::domain::chain::Chained;
@@ -88,10 +88,8 @@ pub struct Parts {
     pub signer: Arc<crate::signing::Signer>,
     /// Tells the time.
     pub clock: Clock,
-    /// The host's quota, for tenants without one of their own.
-    pub quota: Quota,
-    /// Whether `http://` endpoints may be used.
-    pub allow_http: bool,
+    /// What the operator has set, as it is now.
+    pub settings: Settings,
     /// The data plane's ear.
     pub tell_due: TellDue,
     /// What the data plane does for rollouts.
@@ -100,8 +98,6 @@ pub struct Parts {
     pub run_again: RunAgain,
     /// The data plane's pins.
     pub pin_anew: PinAnew,
-    /// Bounds of what is asked of the history.
-    pub history: config::History,
     /// One redrive of many at a time for each tenant.
     pub(crate) redriving: Shares,
     /// The data plane's tests.
@@ -110,10 +106,6 @@ pub struct Parts {
     pub challenge: Challenge,
     /// Tests and verifications of each subscription.
     pub tests: rate::PerMinute<SubscriptionId>,
-    /// Of them, in a minute at the most.
-    pub tests_per_minute_max: u32,
-    /// Whether every tenant's endpoints have to be verified before anything is sent to them.
-    pub require_verified_endpoints: bool,
 }
 
 impl Parts {
@@ -138,8 +130,14 @@ impl Control {
     }
 
     /// The tenant's own quota, else the host's.
-    fn quota_of<'a>(&'a self, view: &'a TenantView) -> &'a Quota {
-        view.tenant.value.quota.as_ref().unwrap_or(&self.quota)
+    fn quota_of(&self, view: &TenantView) -> Quota {
+        view.tenant.value.quota.clone().unwrap_or_else(|| self.settings.now().quota.clone())
+    }
+
+    /// Bounds of what is asked of the history; answers come before their requests are given up.
+    fn history(&self) -> config::History {
+        let settings = self.settings.now();
+        settings.history.within(settings.listen.request_ms_max)
     }
 
     /// Uploads are large: none where the disk is nearly full.

@@ -154,7 +154,7 @@ impl Control {
                         "`release` is for held deliveries: use `again` for dead ones",
                     ));
                 }
-                let max = self.history.redrive_deliveries_max;
+                let max = self.history().redrive_deliveries_max;
                 let limit = limit.unwrap_or(LIMIT_DEFAULT.min(max));
                 if !(1..=max).contains(&limit) {
                     return Err(Error::invalid("limit", format!("1 to {max} (`history.redrive_deliveries_max`)")));
@@ -197,7 +197,7 @@ impl Control {
         let mut counts = RedriveCounts::default();
         // All of one instant, so that they fall due in the order they are in.
         let at = self.clock.now();
-        let deadline = at.plus_millis(i64::try_from(self.history.redrive_ms_max).unwrap_or(i64::MAX));
+        let deadline = at.plus_millis(i64::try_from(self.history().redrive_ms_max).unwrap_or(i64::MAX));
         loop {
             let room = limit - usize::try_from(counts.matched).unwrap_or(limit).min(limit);
             if room == 0 || self.clock.now() >= deadline {

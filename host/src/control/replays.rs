@@ -52,7 +52,7 @@ impl Control {
         if input.events.len() > PATTERNS_MAX {
             return Err(Error::invalid("events", format!("at most {PATTERNS_MAX} patterns; none is everything")));
         }
-        let rate_max = self.history.replay_per_second_max;
+        let rate_max = self.history().replay_per_second_max;
         let per_second = input.per_second.unwrap_or(PER_SECOND_DEFAULT.min(rate_max));
         if !(1..=rate_max).contains(&per_second) {
             return Err(Error::invalid("per_second", format!("1 to {rate_max} (`history.replay_per_second_max`)")));
@@ -74,7 +74,7 @@ impl Control {
             per_second,
             created_at: now,
         };
-        let running_max = self.history.replays_per_tenant_max;
+        let running_max = self.history().replays_per_tenant_max;
         let begun = self.ledger.begin_replay(replay, running_max).await?;
         begun.ok_or_else(|| {
             let (key, what) = ("history.replays_per_tenant_max", "replays of this tenant run");

@@ -172,7 +172,7 @@ impl Control {
     /// The limits that a delivery was made with; of one that is older than their record, those of now.
     fn limits_of(&self, tenant: &TenantId, plan: &Plan) -> Result<CallLimits, Error> {
         let view = self.tenant(tenant)?;
-        let now = || self.sandbox.within_pool(CallLimits::from(self.quota_of(&view)));
+        let now = || self.sandbox.within_pool(CallLimits::from(&self.quota_of(&view)));
         Ok(plan.limits.unwrap_or_else(now))
     }
 }

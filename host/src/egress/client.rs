@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri};
@@ -28,12 +29,17 @@ use crate::domain::id::TenantId;
 /// What Setgate calls itself.
 pub const USER_AGENT: &str = concat!("Setgate/", env!("CARGO_PKG_VERSION"));
 
-/// The way out, with its pools of connections. One for the whole program.
+/// The way out. One for the whole program: all clones are the same one, and it can be replaced while attempts are made.
+#[derive(Debug, Clone)]
+pub struct Egress(Arc<ArcSwap<Way>>);
+
+/// The way out as some options have it, with its pools of connections.
 #[derive(Debug)]
-pub struct Egress {
+pub struct Way {
     clients: Clients,
     options: Options,
     clock: Clock,
+    own_listeners: Vec<SocketAddr>,
 }
 
 /// An attempt to be made.
@@ -97,6 +103,48 @@ impl Egress {
         own_listeners: Vec<SocketAddr>,
         resolver: Arc<dyn Resolve>,
     ) -> Result<Self, Error> {
+        Way::new(options, clock, own_listeners, resolver).map(|way| Self(Arc::new(ArcSwap::from_pointee(way))))
+    }
+
+    /// The way that other options make of this one; none where neither they nor the trusted authorities, which are read
+    /// again, are others. Nothing changes before [`Egress::take`].
+    pub fn way(&self, options: Options) -> Result<Option<Way>, Error> {
+        let now = self.0.load();
+        let tcp = &now.clients.tcp;
+        let way = Way::new(options, now.clock.clone(), now.own_listeners.clone(), Arc::clone(&tcp.resolver))?;
+        let is_same = way.options == now.options && way.clients.trusts_as(&now.clients);
+        Ok((!is_same).then_some(way))
+    }
+
+    /// Attempts take this way from now on, over connections of its own. Those under way end with the one they began with,
+    /// and its unused connections are closed.
+    pub fn take(&self, way: Way) {
+        self.0.store(Arc::new(way));
+    }
+
+    /// Posts a body to an endpoint and reads the answer. Never fails as such: what went wrong is the outcome.
+    ///
+    /// The head of the answer has `head_ms_max`, connecting included; the whole takes `response_ms_max` at the most, or
+    /// [`Post::within`] where that is less. An answer that has not ended by then is a timeout, whatever its status: a
+    /// receiver that trickles is not one that took the delivery.
+    pub async fn post(&self, post: Post<'_>) -> Exchange {
+        let way = self.0.load_full();
+        way.post(post).await
+    }
+
+    #[cfg(test)]
+    pub(super) async fn clients(&self) -> u64 {
+        self.0.load_full().clients.count().await
+    }
+}
+
+impl Way {
+    fn new(
+        options: Options,
+        clock: Clock,
+        own_listeners: Vec<SocketAddr>,
+        resolver: Arc<dyn Resolve>,
+    ) -> Result<Self, Error> {
         for (name, limit) in [
             ("connect_ms_max", u64::from(options.connect_ms_max)),
             ("head_ms_max", u64::from(options.head_ms_max)),
@@ -110,7 +158,7 @@ impl Egress {
             }
         }
         let tcp = GuardedTcp {
-            guard: Arc::new(Guard::new(options.allow.clone(), own_listeners)),
+            guard: Arc::new(Guard::new(options.allow.clone(), own_listeners.clone())),
             allow_http: options.allow_http,
             resolver,
             proxy: options.proxy.clone().map(Arc::new),
@@ -118,15 +166,10 @@ impl Egress {
             wait_max: millis(options.connect_ms_max),
         };
         let clients = Clients::new(&options, Trust::load(&options.ca_files)?, tcp);
-        Ok(Self { clients, options, clock })
+        Ok(Self { clients, options, clock, own_listeners })
     }
 
-    /// Posts a body to an endpoint and reads the answer. Never fails as such: what went wrong is the outcome.
-    ///
-    /// The head of the answer has `head_ms_max`, connecting included; the whole takes `response_ms_max` at the most, or
-    /// [`Post::within`] where that is less. An answer that has not ended by then is a timeout, whatever its status: a
-    /// receiver that trickles is not one that took the delivery.
-    pub async fn post(&self, post: Post<'_>) -> Exchange {
+    async fn post(&self, post: Post<'_>) -> Exchange {
         let begin = Instant::now();
         let whole = millis(self.options.response_ms_max);
         let whole = post.within.map_or(whole, |within| within.min(whole));
@@ -171,11 +214,6 @@ impl Egress {
             Ok(read) => read.map_err(|error| Failure::of(&error).in_answer(status)),
             Err(_) => Err(too_slow(&format!("the answer (status {status}) had not ended"), whole)),
         }
-    }
-
-    #[cfg(test)]
-    pub(super) async fn clients(&self) -> u64 {
-        self.clients.count().await
     }
 }
 

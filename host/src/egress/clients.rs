@@ -80,6 +80,11 @@ impl Clients {
         self.known.try_get_with(key, make).await.map_err(Arc::unwrap_or_clone)
     }
 
+    /// Whether both trust the same authorities where an endpoint says nothing else.
+    pub(super) fn trusts_as(&self, other: &Self) -> bool {
+        self.trust == other.trust
+    }
+
     #[cfg(test)]
     pub(super) async fn count(&self) -> u64 {
         self.known.run_pending_tasks().await;

@@ -27,7 +27,7 @@ mod tunnel;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Egress, Exchange, Post, USER_AGENT};
+pub use client::{Egress, Exchange, Post, USER_AGENT, Way};
 pub use guard::{Guard, Refusal};
 pub use identity::{CERTIFICATES_MAX, Certificates, Identity, IdentityError, PEM_BYTES_MAX};
 pub use options::Options;

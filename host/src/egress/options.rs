@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Bypass, Proxy};
 
 /// Limits and exceptions of egress.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Longest wait for a connection: name, TCP and TLS together.

@@ -49,6 +49,12 @@ const RESUMPTIONS_MAX: usize = 16;
 #[derive(Debug)]
 pub(super) struct Trust(Arc<RootCertStore>);
 
+impl PartialEq for Trust {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.roots == other.0.roots
+    }
+}
+
 impl Trust {
     /// The machine's authorities (or those of `SSL_CERT_FILE`) and `ca_files`.
     pub(super) fn load(ca_files: &[PathBuf]) -> Result<Self, Error> {

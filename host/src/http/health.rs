@@ -48,7 +48,7 @@ impl FromRequestParts<Site> for Reader {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
-        if !site.metrics_open {
+        if !site.metrics_open() {
             Operator::from_request_parts(parts, site).await?;
         }
         Ok(Self)

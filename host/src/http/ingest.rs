@@ -104,7 +104,8 @@ pub(super) async fn event(
         counter!(metric::INGEST, "tenant" => "", "source" => "", "outcome" => refused.code()).increment(1);
         return Err(refused.into());
     }
-    let read = extract::read(&site.events, Some(&tenant), request, site.ingest_body_bytes_max, "the event");
+    let bytes_max = site.settings.now().ingest.body_bytes_max;
+    let read = extract::read(&site.events, Some(&tenant), request, bytes_max, "the event");
     let (body, _room) = match read.await {
         Ok(read) => read,
         Err(problem) => {

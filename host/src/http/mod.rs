@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Settings;
 use crate::control::Control;
 use crate::pipeline::Pipeline;
 
@@ -36,22 +37,16 @@ pub struct Parts {
     pub pipeline: Pipeline,
     /// The control plane.
     pub control: Control,
-    /// Bytes of an ingest body at the most.
-    pub ingest_body_bytes_max: usize,
-    /// Bytes of an uploaded filter at the most, for any tenant; its own quota may be smaller.
-    pub filter_bytes_max: usize,
-    /// Bytes of an uploaded table at the most, for any tenant; its own quota may be smaller.
-    pub table_bytes_max: usize,
+    /// What the operator has set, as it is now.
+    pub settings: Settings,
     /// Room for events on their way in.
     pub events: room::Room,
     /// Room for what management requests bring and take.
     pub uploads: room::Room,
     /// Tails that are open.
     pub tails: Tails,
-    /// Milliseconds a request may take as a whole.
-    pub request_ms_max: u64,
-    /// Whether `/metrics` is answered without the operator's key.
-    pub metrics_open: bool,
+    /// Whether who reaches `/metrics` is on this machine.
+    pub metrics_on_loopback: bool,
     /// Renders `/metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Set once the host is on its way down: it may still take requests, and asks for no more of them.
@@ -62,6 +57,21 @@ impl Site {
     /// From its parts.
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// Bytes of an uploaded filter at the most, for any tenant; its own quota may be smaller.
+    fn filter_bytes_max(&self) -> usize {
+        usize::try_from(self.settings.now().quota.filter_bytes_max).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes of an uploaded table at the most, for any tenant; its own quota may be smaller.
+    fn table_bytes_max(&self) -> usize {
+        usize::try_from(self.settings.now().quota.table_bytes_max).unwrap_or(usize::MAX)
+    }
+
+    /// Whether `/metrics` is answered without the operator's key.
+    fn metrics_open(&self) -> bool {
+        self.settings.now().listen.metrics_open.unwrap_or(self.metrics_on_loopback)
     }
 }
 

@@ -34,11 +34,12 @@ async fn no_method(method: Method) -> Problem {
 async fn bounded(State(site): State<Site>, route: Option<MatchedPath>, mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
-    let limit = Duration::from_millis(site.request_ms_max);
+    let limit_ms = site.settings.now().listen.request_ms_max;
+    let limit = Duration::from_millis(limit_ms);
     let mut response = match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            let detail = format!("the request took longer than {} ms", site.request_ms_max);
+            let detail = format!("the request took longer than {limit_ms} ms");
             Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail).into_response()
         }
     };

@@ -23,7 +23,7 @@ use super::caller::Remote;
 use super::interface::{self, Interface};
 use super::router::router;
 use super::stream::opening;
-use super::tls;
+use super::tls::{self, Tls};
 use crate::config;
 
 /// Milliseconds that requests in progress have to finish when the host stops.
@@ -58,7 +58,7 @@ pub struct Server {
     listener: TcpListener,
     /// The table that configures it.
     table: &'static str,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     serves: Vec<Interface>,
     connections_max: usize,
     head_ms_max: u64,
@@ -70,7 +70,7 @@ impl Server {
     pub async fn bind_all(settings: &config::Listen) -> Result<Vec<Self>, Error> {
         let mut servers = Vec::new();
         for (table, listener) in settings.listeners() {
-            let tls = tls::read(&listener)?;
+            let tls = tls::read(&listener)?.map(Tls::new);
             let address = listener.address;
             let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, table, source })?;
             let serves = interface::served(settings, table);
@@ -95,9 +95,9 @@ impl Server {
         self.serves.contains(&interface)
     }
 
-    /// Whether it speaks TLS.
-    pub fn is_tls(&self) -> bool {
-        self.tls.is_some()
+    /// How it speaks TLS, where it does.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// Accepts until `stop`, then lets requests in progress finish.
@@ -143,7 +143,7 @@ impl Server {
                 .keep_alive_interval(Some(PING_EVERY))
                 .keep_alive_timeout(PING_WAIT_MAX);
             let watcher = graceful.watcher();
-            let tls = self.tls.clone();
+            let tls = self.tls.as_ref().map(Tls::acceptor);
             let stop = stop.clone();
             tokio::spawn(async move {
                 let _slot = slot;

@@ -1,8 +1,10 @@
-//! How a listener speaks TLS: certificate, key and, for mTLS, the authorities of its clients. Read at the start.
+//! How a listener speaks TLS: certificate, key and, for mTLS, the authorities of its clients. Read at the start, and again
+//! when the host reads its configuration again.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
@@ -19,8 +21,32 @@ pub struct Error {
     why: String,
 }
 
+/// How a listener speaks TLS to those who connect now; all clones are the same one.
+#[derive(Clone)]
+pub struct Tls(Arc<ArcSwap<ServerConfig>>);
+
+impl Tls {
+    pub(super) fn new(config: Arc<ServerConfig>) -> Self {
+        Self(Arc::new(ArcSwap::new(config)))
+    }
+
+    /// For one more connection.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.0.load_full())
+    }
+
+    /// Connections from now on. Those that are open stay with what they were opened with, and none of their sessions is
+    /// resumed.
+    pub fn put(&self, config: Arc<ServerConfig>) {
+        self.0.store(config);
+    }
+}
+
 /// Reads and checks a listener's files; none where it speaks no TLS.
-pub(super) fn read(listener: &Listener) -> Result<Option<TlsAcceptor>, Error> {
+///
+/// # Errors
+/// With the file that cannot be used: it is not there or not PEM, or certificate and key do not belong together.
+pub fn read(listener: &Listener) -> Result<Option<Arc<ServerConfig>>, Error> {
     let (Some(certificate), Some(key)) = (&listener.tls_certificate, &listener.tls_key) else { return Ok(None) };
     let shown = chain(certificate)?;
     let private = PrivateKeyDer::from_pem_file(key)
@@ -48,7 +74,7 @@ pub(super) fn read(listener: &Listener) -> Result<Option<TlsAcceptor>, Error> {
     };
     let mut config = builder.with_single_cert(shown, private).map_err(in_file(certificate))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Some(TlsAcceptor::from(Arc::new(config))))
+    Ok(Some(Arc::new(config)))
 }
 
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

@@ -99,6 +99,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
 use rusqlite::{OptionalExtension, params};
 use tokio::sync::mpsc;
 
@@ -244,7 +245,7 @@ pub struct Stats {
 pub struct Ledger(Arc<Inner>);
 
 struct Inner {
-    options: Options,
+    options: ArcSwap<Options>,
     clock: Clock,
     shared: Arc<effects::Shared>,
     /// None only while dropping: the writer ends when its queue does.
@@ -302,7 +303,7 @@ impl Ledger {
             spawn(&options.path, "ledger-checkpointer", move || checkpointer.run())?,
         ];
         Ok(Self(Arc::new(Inner {
-            options,
+            options: ArcSwap::from_pointee(options),
             clock,
             shared,
             queue: Some(queue),
@@ -354,7 +355,8 @@ impl Ledger {
 
     /// Sizes and depths as of now. Asks the file system for two sizes; never waits for the writer.
     pub fn stats(&self) -> Stats {
-        let size = |name: &str| fs::metadata(self.0.options.path.join(name)).map_or(0, |meta| meta.len());
+        let options = self.options();
+        let size = |name: &str| fs::metadata(options.path.join(name)).map_or(0, |meta| meta.len());
         Stats {
             open: self.queue().is_open(),
             failing: self.0.shared.disk.failing(),
@@ -376,6 +378,25 @@ impl Ledger {
     /// never waits.
     pub fn shortage(&self) -> Option<Shortage> {
         self.shared().space.shortage()
+    }
+
+    /// Takes over how long things are kept and how much room there is from other options, for the next round of retention
+    /// and the next look at the disk: `retention_ms`, `retention_min_ms`, `statistics_retention_ms`,
+    /// `tail_retention_ms`, `gap_ms_min`, `ledger_bytes_max` and `disk_free_bytes_min`. All else is settled when a ledger is
+    /// opened.
+    pub fn keep(&self, other: &Options) {
+        let kept = Options {
+            retention_ms: other.retention_ms,
+            retention_min_ms: other.retention_min_ms,
+            statistics_retention_ms: other.statistics_retention_ms,
+            tail_retention_ms: other.tail_retention_ms,
+            gap_ms_min: other.gap_ms_min,
+            ledger_bytes_max: other.ledger_bytes_max,
+            disk_free_bytes_min: other.disk_free_bytes_min,
+            ..Options::clone(&self.options())
+        };
+        self.shared().space.bound(&kept);
+        self.0.options.store(Arc::new(kept));
     }
 
     /// Waits until there is reason to call [`Ledger::retain`] before its time: the disk or the ledger fills up.
@@ -403,8 +424,8 @@ impl Ledger {
         &self.0.plans
     }
 
-    fn options(&self) -> &Options {
-        &self.0.options
+    fn options(&self) -> Guard<Arc<Options>> {
+        self.0.options.load()
     }
 
     fn clock(&self) -> &Clock {

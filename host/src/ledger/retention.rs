@@ -481,6 +481,11 @@ mod tests {
             assert_eq!(ledger.attempts(made[1].seq).await.unwrap().len(), 1);
             let end = LATER.plus_millis(ledger.options().retention_ms);
             assert_eq!(ledger.retain(end).await.unwrap().events, 0);
+            // Other times hold from the next round on.
+            let options = ledger.options().as_ref().clone();
+            ledger.keep(&super::super::Options { retention_ms: options.retention_ms + 1, ..options.clone() });
+            assert_eq!(ledger.retain(end.plus_millis(1)).await.unwrap().events, 0);
+            ledger.keep(&options);
             let retained = ledger.retain(end.plus_millis(1)).await.unwrap();
             assert_eq!((retained.events, retained.deliveries), (1, 2));
         });

@@ -49,8 +49,8 @@ impl Shortage {
 /// What the ledger's threads know of it.
 pub(super) struct Space {
     folder: PathBuf,
-    free_min: u64,
-    ledger_max: u64,
+    free_min: AtomicU64,
+    ledger_max: AtomicU64,
     free: AtomicU64,
     used: AtomicU64,
     disk_low: AtomicBool,
@@ -63,14 +63,30 @@ impl Space {
     pub(super) fn new(options: &Options) -> Self {
         Self {
             folder: options.path.clone(),
-            free_min: options.disk_free_bytes_min,
-            ledger_max: options.ledger_bytes_max,
+            free_min: AtomicU64::new(options.disk_free_bytes_min),
+            ledger_max: AtomicU64::new(options.ledger_bytes_max),
             free: AtomicU64::new(u64::MAX),
             used: AtomicU64::new(0),
             disk_low: AtomicBool::new(false),
             ledger_full: AtomicBool::new(false),
             pressed: Notify::new(),
         }
+    }
+
+    /// Other bounds, from now on.
+    pub(super) fn bound(&self, options: &Options) {
+        self.free_min.store(options.disk_free_bytes_min, Ordering::Relaxed);
+        self.ledger_max.store(options.ledger_bytes_max, Ordering::Relaxed);
+        self.disk_has(self.free.load(Ordering::Relaxed));
+        self.ledger_has(self.used());
+    }
+
+    fn free_min(&self) -> u64 {
+        self.free_min.load(Ordering::Relaxed)
+    }
+
+    fn ledger_max(&self) -> u64 {
+        self.ledger_max.load(Ordering::Relaxed)
     }
 
     /// Asks the file system. A system that does not answer leaves things as they were.
@@ -90,9 +106,9 @@ impl Space {
     fn disk_has(&self, free: u64) {
         self.free.store(free, Ordering::Relaxed);
         let was = self.disk_low.load(Ordering::Relaxed);
-        let low = is_low(was, free, self.free_min);
+        let low = is_low(was, free, self.free_min());
         self.disk_low.store(low, Ordering::Relaxed);
-        let min = self.free_min;
+        let min = self.free_min();
         if low && !was {
             tracing::error!(
                 free,
@@ -110,15 +126,12 @@ impl Space {
     /// The ledger's file has so many bytes in use.
     pub(super) fn ledger_has(&self, used: u64) {
         self.used.store(used, Ordering::Relaxed);
-        let max = self.ledger_max;
-        if max == 0 {
-            return;
-        }
-        if used > pressed_from(max) {
+        let max = self.ledger_max();
+        if max > 0 && used > pressed_from(max) {
             self.pressed.notify_one();
         }
         let was = self.ledger_full.load(Ordering::Relaxed);
-        let full = is_full(was, used, max);
+        let full = max > 0 && is_full(was, used, max);
         self.ledger_full.store(full, Ordering::Relaxed);
         if full && !was {
             tracing::error!(
@@ -139,15 +152,16 @@ impl Space {
 
     /// Bytes above which what is old is removed, and bytes down to which.
     pub(super) fn pressure(&self) -> Option<u64> {
-        (self.ledger_max > 0 && self.used() > pressed_from(self.ledger_max)).then(|| pressed_to(self.ledger_max))
+        let max = self.ledger_max();
+        (max > 0 && self.used() > pressed_from(max)).then(|| pressed_to(max))
     }
 
     pub(super) fn shortage(&self) -> Option<Shortage> {
         if self.disk_low.load(Ordering::Relaxed) {
-            return Some(Shortage::Disk { free: self.free.load(Ordering::Relaxed), min: self.free_min });
+            return Some(Shortage::Disk { free: self.free.load(Ordering::Relaxed), min: self.free_min() });
         }
         let full = self.ledger_full.load(Ordering::Relaxed);
-        full.then(|| Shortage::Ledger { used: self.used(), max: self.ledger_max })
+        full.then(|| Shortage::Ledger { used: self.used(), max: self.ledger_max() })
     }
 }
 
@@ -210,6 +224,21 @@ mod tests {
             let expected = short.then_some(Shortage::Ledger { used, max: 1_000 });
             assert_eq!((space.shortage(), space.pressure()), (expected, down_to), "{used} bytes used");
         }
+    }
+
+    #[test]
+    fn other_bounds_hold_at_once() {
+        let space = space(0, 1_000);
+        space.disk_has(500);
+        space.ledger_has(1_000);
+        let bound = |disk_free_bytes_min, ledger_bytes_max| {
+            space.bound(&Options { disk_free_bytes_min, ledger_bytes_max, ..Options::new("/") });
+            (space.shortage(), space.pressure())
+        };
+        assert_eq!(bound(0, 2_000), (None, None), "there is room again");
+        assert_eq!(bound(0, 900), (Some(Shortage::Ledger { used: 1_000, max: 900 }), Some(720)));
+        assert_eq!(bound(0, 0), (None, None), "0 is no bound, not even where it was full");
+        assert_eq!(bound(501, 0), (Some(Shortage::Disk { free: 500, min: 501 }), None));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use metrics::counter;
 
 use crate::crypto;
 use crate::domain::id::{EventId, TenantId};
+use crate::domain::json::JsonLimits;
 use crate::ledger::{self, Appended};
 use crate::telemetry::metric;
 
@@ -121,7 +122,7 @@ impl Pipeline {
             content_type: text("content-type"),
             delivery_id: ["webhook-id", "x-delivery-id", "idempotency-key"].into_iter().find_map(text),
         };
-        let event = normalize::normalize(source, request, now, id, self.limits)?;
+        let event = normalize::normalize(source, request, now, id, self.limits())?;
         let limit = self.appends_waiting_max;
         let busy = |_| Refused::Flood { tenant: source.tenant.clone(), limit };
         let _turn = self.appends.enter_bounded(&source.tenant).await.map_err(busy)?;
@@ -138,6 +139,12 @@ impl Pipeline {
             .snapshot()
             .tenant(tenant)
             .and_then(|view| view.tenant.value.quota.clone())
-            .unwrap_or_else(|| self.quota.clone())
+            .unwrap_or_else(|| self.settings.now().quota.clone())
+    }
+
+    /// Bounds of what is taken in.
+    fn limits(&self) -> JsonLimits {
+        let settings = self.settings.now();
+        JsonLimits { depth_max: settings.ingest.json_depth_max, bytes_max: settings.ingest.body_bytes_max }
     }
 }

@@ -61,13 +61,19 @@ struct Costs {
 }
 
 impl Pipeline {
+    /// Its answer has to come before the request is given up.
+    fn backtest_time(&self) -> Duration {
+        let settings = self.settings.now();
+        Duration::from_millis(settings.rollout.backtest_ms_max.min(settings.listen.request_ms_max / 2))
+    }
+
     /// Runs a backtest. None where one of the tenant is under way.
     ///
     /// # Errors
     /// Where the ledger cannot be read.
     pub async fn backtest(&self, ask: Ask) -> Result<Option<Report>, ledger::Error> {
         let Some(_turn) = self.backtests.begin(&ask.tenant) else { return Ok(None) };
-        let deadline = Instant::now() + Duration::from_millis(self.backtest_ms_max);
+        let deadline = Instant::now() + self.backtest_time();
         let mut parts = self.parts_of(&ask);
         let active = self.active_of(&ask).unwrap_or(ask.candidate);
         let mut found = Found::new(&ask, parts.len(), active);

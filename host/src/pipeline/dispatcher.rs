@@ -55,7 +55,6 @@ impl Handle {
 /// The loop, not yet running.
 pub struct Dispatcher {
     pipeline: Pipeline,
-    settings: config::Delivery,
     told: mpsc::Receiver<Vec<DueDelivery>>,
     lanes: Lanes,
 }
@@ -89,16 +88,10 @@ enum Ended {
 
 impl Dispatcher {
     /// A dispatcher and the way to tell it things.
-    pub fn new(pipeline: Pipeline, settings: config::Delivery) -> (Self, Handle) {
+    pub fn new(pipeline: Pipeline) -> (Self, Handle) {
         let (tell, told) = mpsc::channel(TOLD_MAX);
-        let lanes = Lanes::new(Bounds {
-            in_flight_max: settings.in_flight_max,
-            per_tenant_max: settings.in_flight_per_tenant_max,
-            per_endpoint_max: settings.in_flight_per_endpoint_max,
-            window_max: settings.window_max,
-            breaker: breaker_bounds(&settings),
-        });
-        (Self { pipeline, settings, told, lanes }, Handle(tell))
+        let lanes = Lanes::new(bounds(&pipeline.settings.now().delivery));
+        (Self { pipeline, told, lanes }, Handle(tell))
     }
 
     /// Runs until `stop`, then lets what is in flight finish for `drain_ms_max` and releases the rest.
@@ -111,6 +104,7 @@ impl Dispatcher {
             }
         }
         let mut registry = self.pipeline.ledger.changed();
+        let mut settings = self.pipeline.settings.changes();
         let mut work = JoinSet::new();
         loop {
             self.ask(&mut work);
@@ -127,6 +121,7 @@ impl Dispatcher {
                     }
                 }
                 _ = registry.changed() => self.open_lanes(),
+                _ = settings.changed() => self.lanes.bound(bounds(&self.pipeline.settings.now().delivery)),
                 () = tokio::time::sleep(sleep) => {}
             }
         }
@@ -278,7 +273,7 @@ impl Dispatcher {
         if in_flight > 0 {
             info!(in_flight, "letting deliveries in flight finish");
         }
-        let limit = Duration::from_millis(self.settings.drain_ms_max);
+        let limit = Duration::from_millis(self.pipeline.settings.now().delivery.drain_ms_max);
         let finish = async {
             while let Some(ended) = work.join_next().await {
                 self.end(ended, &mut work);
@@ -288,6 +283,16 @@ impl Dispatcher {
             warn!(released = self.lanes.in_flight(), "`drain_ms_max` is over: the rest is released and due again");
             work.shutdown().await;
         }
+    }
+}
+
+fn bounds(settings: &config::Delivery) -> Bounds {
+    Bounds {
+        in_flight_max: settings.in_flight_max,
+        per_tenant_max: settings.in_flight_per_tenant_max,
+        per_endpoint_max: settings.in_flight_per_endpoint_max,
+        window_max: settings.window_max,
+        breaker: breaker_bounds(settings),
     }
 }
 

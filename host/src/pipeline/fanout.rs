@@ -68,7 +68,7 @@ pub(super) async fn one_batch(
     let mut through = first.seq;
 
     let snapshot = ledger.snapshot();
-    pinned.at(snapshot.revision);
+    pinned.at(snapshot.revision, pipeline.settings.version());
     let now = pipeline.clock.now();
     let mut deliveries = Vec::new();
     for event in &events {

@@ -117,6 +117,20 @@ impl Lanes {
         }
     }
 
+    /// Other bounds, from now on. What is in flight beyond them ends as it would have, and a breaker that is open stays so for
+    /// as long as it was opened for.
+    pub(super) fn bound(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+        self.endpoints.bound(bounds.per_endpoint_max, bounds.breaker);
+        // Who waited for a place looks again.
+        for parked in std::mem::take(&mut self.parked).into_values().flatten() {
+            self.unpark(&parked);
+        }
+        for tenant in self.tenants.keys().cloned().collect::<Vec<_>>() {
+            self.back_in_round(&tenant);
+        }
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
@@ -292,9 +306,7 @@ impl Lanes {
         let (endpoint, probe) = self.in_flight.get_mut(&seq)?.bound.take()?;
         let turn = self.endpoints.leave(&endpoint, probe, heard, now);
         for parked in self.parked.remove(&endpoint).unwrap_or_default() {
-            if self.lanes.get(&parked).is_some_and(|lane| lane.place == Place::Parked) {
-                self.to(&parked, Place::Ready);
-            }
+            self.unpark(&parked);
         }
         if matches!(turn, Some(Turn::Closed)) {
             self.hurry(&endpoint);
@@ -329,6 +341,12 @@ impl Lanes {
             None => self.place(&key),
         }
         turned
+    }
+
+    fn unpark(&mut self, key: &LaneKey) {
+        if self.lanes.get(key).is_some_and(|lane| lane.place == Place::Parked) {
+            self.to(key, Place::Ready);
+        }
     }
 
     /// Lanes that waited for an endpoint's time need not wait any longer.

@@ -56,12 +56,10 @@ mod trial;
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config;
+use crate::config::{self, Settings};
 use crate::domain::id::{FilterName, SubscriptionId, TenantId};
-use crate::domain::json::JsonLimits;
 use crate::domain::rollout::TrialReport;
 use crate::domain::subscription::Subscription;
-use crate::domain::tenant::Quota;
 use crate::egress::Egress;
 use crate::fair::{Bounds, Gate};
 use crate::ledger::{Ledger, Versioned};
@@ -86,8 +84,8 @@ pub struct Parts {
     pub egress: Egress,
     /// Tells the time.
     pub clock: Clock,
-    /// The host's quota, for tenants without one of their own.
-    pub quota: Quota,
+    /// What the operator has set, as it is now.
+    pub settings: Settings,
     /// Tables of plans in force, parsed.
     pub(crate) tables: tables::Store,
     /// Turns at the ledger, so that one tenant's flood does not stand before everybody's next event.
@@ -104,14 +102,8 @@ pub struct Parts {
     shadows: Arc<shadow::InFlight>,
     /// Backtests under way.
     backtests: backtest::Running,
-    /// Milliseconds of one backtest.
-    backtest_ms_max: u64,
     /// Faults of filters, counted.
     pub(crate) health: health::Health,
-    /// Seconds without any success after which a subscription is paused, where it does not say; 0: never.
-    disable_after_s: u64,
-    /// Bounds of what is taken in.
-    pub limits: JsonLimits,
 }
 
 impl Parts {
@@ -123,9 +115,10 @@ impl Parts {
         master: Arc<crate::crypto::MasterKey>,
         egress: Egress,
         clock: Clock,
-        config: &config::Config,
+        settings: Settings,
     ) -> Self {
-        let config::Config { ingest, sandbox: settings, rollout, .. } = config;
+        let config = settings.now();
+        let config::Config { ingest, sandbox: of_sandbox, rollout, .. } = &**config;
         let appends = Gate::new(Bounds {
             places: ingest.appends_max,
             per_tenant_max: ingest.appends_per_tenant_max,
@@ -139,8 +132,7 @@ impl Parts {
             master,
             egress,
             clock,
-            quota: config.quota.clone(),
-            tables: tables::Store::new(settings.tables_bytes_max, settings.tables_in_use_bytes_max),
+            tables: tables::Store::new(of_sandbox.tables_bytes_max, of_sandbox.tables_in_use_bytes_max),
             appends,
             large: Gate::new(Bounds {
                 places: apply::LARGE_MAX,
@@ -154,11 +146,8 @@ impl Parts {
             pending: canary::Pending::default(),
             shadows: shadow::InFlight::new(rollout.shadow_in_flight_per_tenant_max),
             backtests: backtest::Running::default(),
-            // Its answer has to come before the request is given up.
-            backtest_ms_max: rollout.backtest_ms_max.min(config.listen.request_ms_max / 2),
             health: health::Health::default(),
-            disable_after_s: config.delivery.disable_after_s,
-            limits: JsonLimits { depth_max: ingest.json_depth_max, bytes_max: ingest.body_bytes_max },
+            settings: settings.clone(),
         }
     }
 }

@@ -43,7 +43,8 @@ fn pin(subscription: &Subscription, view: &TenantView, limits: CallLimits) -> Pl
 impl Pipeline {
     /// What a call of the tenant's filters may use at this host now.
     fn limits_of(&self, view: &TenantView) -> CallLimits {
-        let quota = view.tenant.value.quota.as_ref().unwrap_or(&self.quota);
+        let settings = self.settings.now();
+        let quota = view.tenant.value.quota.as_ref().unwrap_or(&settings.quota);
         self.sandbox.within_pool(CallLimits::from(quota))
     }
 
@@ -89,15 +90,16 @@ impl<'a> From<&'a EventRecord> for OfEvent<'a> {
 /// and not once per event.
 #[derive(Default)]
 pub(super) struct Pinned {
-    /// The registry's revision that the plans are of.
-    revision: Option<u64>,
+    /// The registry's revision that the plans are of, and the settings' version: plans have the limits of a call in them.
+    of: Option<(u64, u64)>,
     plans: HashMap<(SubscriptionId, Vec<Choice>), Digest>,
 }
 
 impl Pinned {
-    /// Forgets all plans where the registry has changed.
-    pub(super) fn at(&mut self, revision: u64) {
-        if self.revision.replace(revision) != Some(revision) {
+    /// Forgets all plans where the registry or what the operator has set has changed.
+    pub(super) fn at(&mut self, revision: u64, settings: u64) {
+        let of = (revision, settings);
+        if self.of.replace(of) != Some(of) {
             self.plans.clear();
         }
     }

@@ -153,7 +153,7 @@ impl Pipeline {
         }
         let snapshot = self.ledger.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return Ok(Vec::new()) };
-        pinned.at(snapshot.revision);
+        pinned.at(snapshot.revision, self.settings.version());
         let mut reruns = Vec::with_capacity(held.len());
         for record in held {
             let plan = match view.subscriptions.get(&record.id.subscription) {

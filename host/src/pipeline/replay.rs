@@ -148,7 +148,7 @@ impl Pipeline {
         let wanted = if running.is_sparse { EVENTS_PER_STEP } else { most.saturating_add(EVENTS_BEYOND) };
         let limit = wanted.min(EVENTS_PER_STEP);
         let events = self.ledger.replay_events(record, record.position, limit).await?;
-        pinned.at(snapshot.revision);
+        pinned.at(snapshot.revision, self.settings.version());
         let mut step = ReplayStep {
             id: replay.id,
             from: record.position,

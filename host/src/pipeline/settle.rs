@@ -114,7 +114,8 @@ impl Pipeline {
         }
         let settlement = Settlement { delivery: delivery.seq, at: self.clock.now(), step, passed };
         let settled = self.settle_as(&delivery, settlement).await?;
-        let after_s = subscription.value.pacing.disable_after_s.map_or(self.disable_after_s, u64::from);
+        let of_host = self.settings.now().delivery.disable_after_s;
+        let after_s = subscription.value.pacing.disable_after_s.map_or(of_host, u64::from);
         if let Some((cause, since, reason)) = disabling(unwanted, at, settled.failing_since, now, after_s)
             && let Err(error) = self.disable(&delivery, cause, since, reason).await
         {

@@ -27,7 +27,7 @@ impl Control {
         before: Option<&Subscription>,
     ) -> Result<(Endpoint, BTreeMap<String, Sealed>), Error> {
         let endpoint = Endpoint::new(&given.url, BTreeMap::new()).map_err(|why| Error::invalid("endpoint/url", why))?;
-        if endpoint.url().scheme() == "http" && !self.allow_http {
+        if endpoint.url().scheme() == "http" && !self.settings.now().egress.allow_http {
             let why = "this host sends to https:// only; the operator can open http:// with `egress.allow_http`";
             return Err(Error::invalid("endpoint/url", why));
         }

@@ -41,7 +41,7 @@ impl Control {
 
     /// Tests and verifications share one limit: both reach the receiver as often as a caller likes.
     pub(super) fn take_test(&self, id: SubscriptionId) -> Result<(), Error> {
-        let max = self.tests_per_minute_max;
+        let max = self.settings.now().delivery.tests_per_minute_max;
         if self.tests.take(id, max, self.clock.now()) { Ok(()) } else { Err(Error::TooOften { max }) }
     }
 }

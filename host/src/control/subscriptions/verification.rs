@@ -51,7 +51,7 @@ impl Control {
 
     /// Whether nothing may be sent to an endpoint of this tenant before it was verified.
     fn requires_verified(&self, view: &TenantView) -> bool {
-        self.require_verified_endpoints || self.quota_of(view).require_verified_endpoints
+        self.settings.now().delivery.require_verified_endpoints || self.quota_of(view).require_verified_endpoints
     }
 
     /// Pauses what is about to be stored where its endpoint has to be verified first and is another one than before.

@@ -94,7 +94,7 @@ pub(in crate::http) async fn upload(
             "send the component itself as `content-type: application/wasm`",
         ));
     }
-    let (wasm, _room) = read(&site.uploads, Some(&tenant), request, site.filter_bytes_max, "the filter").await?;
+    let (wasm, _room) = read(&site.uploads, Some(&tenant), request, site.filter_bytes_max(), "the filter").await?;
     let (view, new) = control.upload_filter(&tenant, name, wasm, query.activate, expected).await?;
     Ok(tagged(if new { StatusCode::CREATED } else { StatusCode::OK }, view.version, view))
 }

@@ -58,6 +58,11 @@ impl Endpoints {
         Self { per_endpoint_max, breaker, known: HashMap::new() }
     }
 
+    /// Other bounds, from now on.
+    pub(super) fn bound(&mut self, per_endpoint_max: usize, breaker: BreakerBounds) {
+        (self.per_endpoint_max, self.breaker) = (per_endpoint_max, breaker);
+    }
+
     /// Takes a place where there is one.
     pub(super) fn enter(&mut self, key: &EndpointKey, route: &Route, now: Timestamp) -> Admission {
         let endpoint = self.known.entry(key.clone()).or_default();

@@ -52,6 +52,30 @@ fn turns_go_round_tenants_then_lanes() {
 }
 
 #[test]
+fn other_bounds_hold_from_the_next_turn_on() {
+    let mut lanes = Lanes::new(Bounds { per_endpoint_max: 1, ..BOUNDS });
+    for seq in 0..4 {
+        lanes.add(delivery("a", 1, seq, NOW));
+    }
+    lanes.open(&"a".parse().unwrap(), subscription(1), origin("x"));
+    assert_eq!(taken(&mut lanes), [0]);
+    lanes.bound(Bounds { per_endpoint_max: 2, per_tenant_max: 2, ..BOUNDS });
+    assert_eq!(taken(&mut lanes), [1], "who waited for a place at the endpoint looks again");
+    lanes.bound(Bounds { per_endpoint_max: 3, per_tenant_max: 3, ..BOUNDS });
+    assert_eq!(taken(&mut lanes), [2], "and so does a tenant that had all of its own");
+    lanes.bound(Bounds { in_flight_max: 1, ..BOUNDS });
+    for seq in 0..2 {
+        lanes.done(DeliverySeq(seq), None, None, NOW);
+        assert!(taken(&mut lanes).is_empty(), "what is under way beyond the bound ends first");
+    }
+    lanes.done(DeliverySeq(2), None, None, NOW);
+    assert_eq!(taken(&mut lanes), [3]);
+    lanes.bound(Bounds { breaker: BreakerBounds { failures_max: 1, ..BREAKER }, ..BOUNDS });
+    let turn = lanes.done(DeliverySeq(3), None, Some(Heard::Failing), NOW);
+    assert!(turn.is_some(), "one failure opens the breaker now");
+}
+
+#[test]
 fn one_endpoint_cannot_take_the_turns_of_another() {
     let mut lanes = Lanes::new(BOUNDS);
     for seq in 0..4 {

@@ -143,7 +143,7 @@ impl World {
 
     /// Builds the data plane over the ledger as it is.
     async fn start(&mut self) {
-        let config = config::Config::default();
+        let settings = config::Settings::new(config::Config::default());
         let options = egress::Options {
             allow: vec!["127.0.0.0/8".parse().unwrap()],
             allow_http: true,
@@ -152,8 +152,8 @@ impl World {
         let egress = Egress::new(options, self.clock.clone(), vec![]).unwrap();
         let signer = Arc::new(Signer::new(self.master.clone()));
         let (ledger, sandbox) = (self.ledger.clone(), self.sandbox.clone());
-        let parts = Parts::new(ledger, sandbox, signer, self.master.clone(), egress, self.clock.clone(), &config);
-        let (mut dispatcher, tell) = Dispatcher::new(Pipeline::new(parts), config.delivery);
+        let parts = Parts::new(ledger, sandbox, signer, self.master.clone(), egress, self.clock.clone(), settings);
+        let (mut dispatcher, tell) = Dispatcher::new(Pipeline::new(parts));
         dispatcher.find_what_is_due().await.unwrap();
         self.dispatcher = Some((dispatcher, tell));
         self.pinned = Pinned::default();
