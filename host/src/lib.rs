@@ -51,3 +51,4 @@ pub mod pipeline;
 pub mod sandbox;
 pub mod signing;
 pub mod telemetry;
+pub mod traces;

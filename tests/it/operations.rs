@@ -4,6 +4,7 @@ mod backup;
 mod deploy;
 mod leaving;
 mod listeners;
+mod traces;
 
 use std::path::{Path, PathBuf};
 

@@ -8,6 +8,7 @@ mod proxy;
 #[cfg(test)]
 mod reference;
 mod sandbox;
+mod traces;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,7 @@ use crate::domain::tenant::Quota;
 pub use listen::{Listen, Listener};
 pub use proxy::{Bypass, Error as ProxyError, Proxy};
 pub use sandbox::Sandbox;
+pub use traces::Traces;
 
 /// Levels that `ingest.json_depth_max` can allow: what comes out of a filter is checked with as many.
 const JSON_DEPTH_MAX: usize = 64;
@@ -70,6 +72,8 @@ pub struct Config {
     pub egress: Egress,
     /// What is logged.
     pub log: Log,
+    /// Where spans of events' lives are sent (OpenTelemetry).
+    pub traces: Traces,
 }
 
 /// `[data]`
@@ -443,6 +447,7 @@ impl Config {
                 " `ingest.json_depth_max` is more than {JSON_DEPTH_MAX}, which is what filters' outputs are held to"
             ));
         }
+        self.traces.check()?;
         self.listen.check()
     }
 }
@@ -515,6 +520,10 @@ mod tests {
             ("[listen]\nbodies_bytes_per_tenant_max = 1000\n", "ingest.body_bytes_max"),
             ("[listen]\nuploads_bytes_per_tenant_max = 1000\n", "quota.filter_bytes_max"),
             ("[ingest]\njson_depth_max = 65\n", "ingest.json_depth_max"),
+            ("[traces]\nsample_ratio = 1.5\n", "traces.sample_ratio"),
+            ("[traces]\nendpoint = \"collector:4318\"\n", "traces.endpoint"),
+            ("[traces]\nendpoint = \"http://me:hush@collector:4318\"\n", "traces.headers"),
+            ("[traces]\nqueue_spans_max = 0\n", "traces.queue_spans_max"),
             ("[listen\n", "TOML parse error"),
         ] {
             let said = load(text).unwrap_err().to_string();

@@ -12,6 +12,7 @@ use crate::domain::event::{Event, EventSeq, NewEvent};
 use crate::domain::id::{EventId, TenantId};
 use crate::domain::set::SetToken;
 use crate::domain::time::Timestamp;
+use crate::domain::trace::TraceContext;
 
 /// What came of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,8 +134,8 @@ fn append(batch: &mut Batch<'_>, event: &NewEvent) -> Result<Appended, Error> {
     let original = (event.original.as_ref() != event.set.text.as_bytes()).then(|| event.original.as_ref());
     conn.prepare_cached(
         "INSERT INTO event (id, tenant, source, accepted_at, dedupe_hash, dedupe_key, dedupe_body, issued_at, issuer,
-             jti, types, subject, content_type, set_text, original)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+             jti, types, subject, content_type, set_text, original, trace)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?
     .execute(params![
         event.id,
@@ -152,6 +153,7 @@ fn append(batch: &mut Batch<'_>, event: &NewEvent) -> Result<Appended, Error> {
         event.content_type,
         event.set.text,
         original,
+        event.trace.as_ref().map(TraceContext::to_bytes),
     ])?;
     let seq = EventSeq(conn.last_insert_rowid());
     batch.effects.appended(seq);
@@ -185,7 +187,7 @@ fn hash(key: &[u8; 32]) -> i64 {
 }
 
 pub(super) const EVENT_COLUMNS: &str = "e.seq, e.id, e.tenant, e.source, e.accepted_at, e.issued_at, e.issuer, e.jti, \
-     e.types, e.subject, e.content_type, e.set_text, e.original";
+     e.types, e.subject, e.content_type, e.set_text, e.original, e.trace";
 
 /// Reads [`EVENT_COLUMNS`], standing first in the row.
 pub(super) fn read_event(row: &Row<'_>) -> Result<Event, Error> {
@@ -210,6 +212,8 @@ pub(super) fn read_event(row: &Row<'_>) -> Result<Event, Error> {
         subject: row.get(9)?,
         content_type: row.get(10)?,
         original,
+        // What cannot be read is no reason to lose an event.
+        trace: row.get::<_, Option<Vec<u8>>>(13)?.as_deref().and_then(TraceContext::from_bytes),
     })
 }
 

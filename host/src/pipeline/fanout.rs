@@ -11,6 +11,7 @@ use crate::domain::event::Event;
 use crate::domain::id::SourceName;
 use crate::domain::subscription::{Pattern, Subscription};
 use crate::ledger::{self, FAN_OUT_DELIVERIES_MAX, FanOut};
+use crate::traces::attribute;
 
 use super::Pipeline;
 use super::dispatcher;
@@ -70,6 +71,7 @@ pub(super) async fn one_batch(
     pinned.at(snapshot.revision);
     let now = pipeline.clock.now();
     let mut deliveries = Vec::new();
+    let mut spans = Vec::new();
     for event in &events {
         // One transaction stays of a bearable size, however many subscriptions there are; matching lets others go on.
         if deliveries.len() >= FAN_OUT_DELIVERIES_MAX {
@@ -79,11 +81,17 @@ pub(super) async fn one_batch(
         through = event.seq;
         // A tenant removed after acceptance: its events go with it.
         let Some(view) = snapshot.tenant(&event.tenant) else { continue };
+        let (mut span, before) = (pipeline.fanning_out(event), deliveries.len());
         for subscription in view.subscriptions.values().map(|entry| &entry.value) {
             if !matches(subscription, event) {
                 continue;
             }
             deliveries.push(pinned.delivery(pipeline, subscription, view, event.into(), now).await?);
+        }
+        if span.is_recorded() {
+            span.count(attribute::DELIVERIES, (deliveries.len() - before) as u64);
+            // It ends with the transaction.
+            spans.push(span);
         }
     }
     let due = match ledger.fan_out(FanOut { through, deliveries }).await {
@@ -94,6 +102,7 @@ pub(super) async fn one_batch(
         }
         other => other?,
     };
+    drop(spans);
     dispatcher.due(due).await;
     Ok(events.len())
 }

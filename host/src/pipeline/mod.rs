@@ -50,6 +50,7 @@ pub mod replay;
 pub mod seal;
 mod settle;
 mod shadow;
+mod spans;
 mod tables;
 mod trial;
 
@@ -67,6 +68,7 @@ use crate::fair::{Bounds, Gate};
 use crate::ledger::{Ledger, Versioned};
 use crate::sandbox::Sandbox;
 use crate::signing::Signer;
+use crate::traces::Traces;
 
 /// What every stage works with. Cheap to clone.
 #[derive(Clone)]
@@ -112,6 +114,8 @@ pub struct Parts {
     disable_after_s: u64,
     /// Bounds of what is taken in.
     pub limits: JsonLimits,
+    /// Makes spans, where they are wanted.
+    traces: Traces,
 }
 
 impl Parts {
@@ -159,7 +163,13 @@ impl Parts {
             health: health::Health::default(),
             disable_after_s: config.delivery.disable_after_s,
             limits: JsonLimits { depth_max: ingest.json_depth_max, bytes_max: ingest.body_bytes_max },
+            traces: Traces::default(),
         }
+    }
+
+    /// With spans of what it does.
+    pub fn traced(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 }
 
