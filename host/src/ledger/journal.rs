@@ -279,8 +279,10 @@ mod tests {
         block_on(async {
             let (folder, ledger) = open();
             with_tenant(&ledger).await;
+            let trace = TraceContext { trace: [3; 16], span: [5; 8], flags: 1, state: "rojo=1".into() };
             for n in 1..=20 {
-                ledger.append(event(n)).await.unwrap();
+                let trace = (n == 5).then(|| trace.clone());
+                ledger.append(NewEvent { trace, ..event(n) }).await.unwrap();
             }
             // The files as a crash at this instant would leave them, while the first ledger still runs.
             let crashed = open_at(&copy(&folder));
@@ -290,6 +292,7 @@ mod tests {
             assert_eq!(events[4].id, event(5).id);
             assert_eq!(events[4].original, event(5).original);
             assert_eq!(events[4].set, event(5).set);
+            assert_eq!((&events[3].trace, &events[4].trace), (&None, &Some(trace)));
         });
     }
 

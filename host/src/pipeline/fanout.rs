@@ -81,7 +81,7 @@ pub(super) async fn one_batch(
         through = event.seq;
         // A tenant removed after acceptance: its events go with it.
         let Some(view) = snapshot.tenant(&event.tenant) else { continue };
-        let (mut span, before) = (pipeline.fanning_out(event), deliveries.len());
+        let (span, before) = (pipeline.fanning_out(event), deliveries.len());
         for subscription in view.subscriptions.values().map(|entry| &entry.value) {
             if !matches(subscription, event) {
                 continue;
@@ -89,20 +89,24 @@ pub(super) async fn one_batch(
             deliveries.push(pinned.delivery(pipeline, subscription, view, event.into(), now).await?);
         }
         if span.is_recorded() {
-            span.count(attribute::DELIVERIES, (deliveries.len() - before) as u64);
             // It ends with the transaction.
-            spans.push(span);
+            spans.push((span, deliveries.len() - before));
         }
     }
     let due = match ledger.fan_out(FanOut { through, deliveries }).await {
-        Err(error @ ledger::Error::UnknownPlan(_)) => {
-            // Retention swept it between pinning and now: pinned anew at the next try.
-            pinned.forget();
+        Ok(due) => due,
+        Err(error) => {
+            spans.iter_mut().for_each(|(span, _)| span.failed("not_stored"));
+            if matches!(error, ledger::Error::UnknownPlan(_)) {
+                // Retention swept it between pinning and now: pinned anew at the next try.
+                pinned.forget();
+            }
             return Err(error);
         }
-        other => other?,
     };
-    drop(spans);
+    for (mut span, count) in spans {
+        span.count(attribute::DELIVERIES, count as u64);
+    }
     dispatcher.due(due).await;
     Ok(events.len())
 }

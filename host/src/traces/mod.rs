@@ -11,7 +11,8 @@
 //! is in the same trace. Whether a trace is recorded is decided once, at the begin: by the sender's flag, else by
 //! `traces.sample_ratio`.
 //!
-//! Invariants: where tracing is off, a stage pays one branch for its span and nothing is allocated or formatted. A span
+//! Invariants: where tracing is off, a span is a null pointer: to begin it and to say something of it are a branch each, and nothing
+//! is allocated or formatted. A span
 //! that ends is put into a bounded queue or dropped and counted; nothing ever waits for the collector. A span carries names
 //! and ids of the host's own, figures and stable words for outcomes: no claim, subject, header or secret, and of an endpoint
 //! its origin alone.

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use http::Method;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
@@ -106,7 +108,10 @@ async fn one_trace_goes_from_the_sender_over_the_filter_to_the_receiver_and_over
     let headers = [("traceparent", sent.as_str()), ("tracestate", STATE)];
     let accepted = send(&host, &source, Seed::Set, "one", &headers).await;
     let delivery = subscription.delivery_of(&accepted);
-    named(&collector, "attempt", 1).await;
+    // A process that is killed loses the spans that it has not sent.
+    for name in ["accept", "fan-out", "filter", "sign", "attempt"] {
+        named(&collector, name, 1).await;
+    }
     // The place in the trace is kept with the event: the second attempt is another process's.
     host.kill9().await;
     host.start_again().await;
@@ -235,6 +240,35 @@ async fn what_waits_is_sent_before_the_host_ends() {
     for name in ["accept", "fan-out", "sign", "attempt"] {
         assert!(names.iter().any(|known| known == name), "{name}: {names:?}");
     }
+}
+
+#[tokio::test]
+async fn what_a_collector_rejects_or_refuses_is_counted() {
+    let collector = Receiver::start().await;
+    let rejects_one = |_: &Received| {
+        let part = ExportTracePartialSuccess { rejected_spans: 1, error_message: "too odd".into() };
+        let answer = ExportTraceServiceResponse { partial_success: Some(part) };
+        String::from_utf8(answer.encode_to_vec()).expect("small numbers and ASCII")
+    };
+    collector.answer([Reply::status(200).body(rejects_one)]);
+    let host = Host::with().config(&sends_to(&collector, "")).start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Open).await;
+    // Nobody asks for its events: acceptance and fan-out are all there is.
+    source.accept(event::set("one")).await;
+    let count =
+        async |reason: &str| host.metric("setgate_trace_spans_dropped_total", &[&format!("reason=\"{reason}\"")]).await;
+    let sent = async || host.metric("setgate_trace_spans_sent_total", &[]).await;
+    until("one of two is sent", async || (sent().await == 1.0 && count("rejected").await == 1.0).then_some(())).await;
+    let told = host.last_logged(0, &["collector of traces"]).expect("it is told");
+    assert!(told.contains("too odd") && told.contains("rejected 1 of"), "{told}");
+    // What will never be taken is not sent again.
+    collector.otherwise(Reply::status(400));
+    let before = collector.count();
+    source.accept(event::set("two")).await;
+    until("two are dropped", async || (count("collector").await == 2.0).then_some(())).await;
+    assert!(collector.count() <= before + 2, "each once");
+    assert_eq!(sent().await, 1.0);
 }
 
 #[tokio::test]
