@@ -31,7 +31,7 @@ const IDLE: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("cannot read `traces.headers_file` {path}: {source}")]
+    #[error("cannot read `traces.headers_file` {path}")]
     File {
         /// Which file.
         path: PathBuf,
