@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::clock::Clock;
-use crate::config::{Config, Settings};
+use crate::config::{self, Config, Settings};
 use crate::control::{self, Control};
 use crate::crypto::MasterKey;
 use crate::egress::{self, Egress};
@@ -33,6 +33,7 @@ use crate::pipeline::{self, Pipeline, canary, fanout, release, replay};
 use crate::sandbox::{self, Sandbox};
 use crate::signing::Signer;
 use crate::telemetry::metric;
+use crate::traces::{Exporting, Traces};
 
 /// Seconds after which a series that does not move is no longer exported: those of tenants and filters that are gone. Far
 /// above the minute for which the sandbox keeps handles.
@@ -75,6 +76,7 @@ pub struct Running {
     parts: Vec<JoinHandle<()>>,
     ledger: Ledger,
     sandbox: Sandbox,
+    exporting: Exporting,
 }
 
 /// Builds and starts a host.
@@ -172,7 +174,8 @@ pub async fn start_with(
 
     let settings = Settings::new(config.clone());
     let signer = Arc::new(Signer::new(master.clone()));
-    let pipeline = Pipeline::new(pipeline::Parts::new(
+    let (traces, exporting) = traces(&config.traces, &clock)?;
+    let parts = pipeline::Parts::new(
         ledger.clone(),
         sandbox.clone(),
         signer.clone(),
@@ -180,7 +183,8 @@ pub async fn start_with(
         egress.clone(),
         clock.clone(),
         settings.clone(),
-    ));
+    );
+    let pipeline = Pipeline::new(parts.traced(traces));
     let (dispatcher, tell_due) = Dispatcher::new(pipeline.clone());
     let (told, chains) = (tell_due.clone(), pipeline.clone());
     let (pinning, ear) = (pipeline.clone(), tell_due.clone());
@@ -269,7 +273,19 @@ pub async fn start_with(
     for Listening { table, address, tls } in &listeners {
         info!(%address, tls, listener = table, data = %dir.display(), "setgate listens");
     }
-    Ok(Running { address, listeners, first_operator_key, settings, live, leaving, stop, parts, ledger, sandbox })
+    Ok(Running {
+        address,
+        listeners,
+        first_operator_key,
+        settings,
+        live,
+        leaving,
+        stop,
+        parts,
+        ledger,
+        sandbox,
+        exporting,
+    })
 }
 
 impl Running {
@@ -291,6 +307,7 @@ impl Running {
         }
         self.sandbox.shutdown();
         self.ledger.shutdown().await;
+        self.exporting.finish().await;
         info!("stopped");
     }
 }
@@ -305,6 +322,15 @@ fn on_trial(pipeline: &Pipeline) -> control::rollouts::OnTrial {
         report: Arc::new(move |tenant, filter| shows.trial(tenant, filter)),
         ended: Arc::new(move |tenant, filter| told.rollout_ended(tenant, filter)),
     }
+}
+
+/// Spans, and what sends them; neither where no collector is configured.
+fn traces(settings: &config::Traces, clock: &Clock) -> anyhow::Result<(Traces, Exporting)> {
+    if settings.endpoint.is_none() {
+        return Ok(Default::default());
+    }
+    let tls = egress::operators_tls(&settings.ca_files).context("`traces.ca_files`")?;
+    Ok(Traces::start(settings, clock.clone(), tls)?)
 }
 
 /// Milliseconds of so many seconds.

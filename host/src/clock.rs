@@ -114,12 +114,24 @@ impl Clock {
             Kind::Manual(_) => self.now(),
         }
     }
+
+    /// The same in nanoseconds since 1970-01-01T00:00:00Z, as spans have it.
+    pub fn unix_nanos(&self) -> u64 {
+        let nanos = match &self.0 {
+            Kind::System(_) => since_epoch().as_nanos(),
+            Kind::Manual(_) => u128::try_from(self.now().as_millis()).unwrap_or(0) * 1_000_000,
+        };
+        u64::try_from(nanos).unwrap_or(u64::MAX)
+    }
+}
+
+fn wall() -> Timestamp {
+    Timestamp::from_millis(i64::try_from(since_epoch().as_millis()).unwrap_or(i64::MAX))
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
-fn wall() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The rules at the head of this file, without a clock. Microseconds, so that half of a millisecond is not nothing.

@@ -27,7 +27,8 @@
 //!
 //! So each event ends, for each subscription that wants it, as delivered, dropped by the tenant's own filter, or held or
 //! dead with the reason; and its history tells which filter, by digest, decided what, with how much fuel, under which
-//! key it was signed and what the receiver answered.
+//! key it was signed and what the receiver answered. Where an operator wants it, [`traces`] shows the same as spans of one trace,
+//! from sender to receiver.
 //!
 //! `append`, `fan_out` and `settle` are the three transactions; each may be run again. What a person sets up goes through
 //! [`control`], and [`app`] puts the parts together. `ARCHITECTURE.md` draws the layers and says how to add to them.
@@ -51,3 +52,4 @@ pub mod pipeline;
 pub mod sandbox;
 pub mod signing;
 pub mod telemetry;
+pub mod traces;

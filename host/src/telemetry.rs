@@ -50,6 +50,11 @@ pub mod metric {
     pub const LEDGER_WAITING: &str = "setgate_ledger_waiting";
     /// Events of the journal that are not fanned out yet.
     pub const LEDGER_BEHIND: &str = "setgate_ledger_behind_events";
+    /// Spans that a collector took.
+    pub const TRACE_SPANS_SENT: &str = "setgate_trace_spans_sent_total";
+    /// Spans that no collector got, by `reason` (`queue`: too many waited; `collector`: it did not take them; `rejected`: of a
+    /// request that it took; `shutdown`).
+    pub const TRACE_SPANS_DROPPED: &str = "setgate_trace_spans_dropped_total";
     /// Management and ingest requests answered, by `route` and `status`.
     pub const HTTP_REQUESTS: &str = "setgate_http_requests_total";
     /// Times that the configuration was read again, by `outcome` (`applied`, `refused`).

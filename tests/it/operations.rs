@@ -6,6 +6,7 @@ mod deploy;
 mod leaving;
 mod listeners;
 mod reload;
+mod traces;
 
 use std::path::{Path, PathBuf};
 

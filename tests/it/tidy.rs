@@ -8,7 +8,7 @@ use setgate_tests::place;
 /// Foundations: values, settings, time, log and metric names, digests and secrets, turns between tenants.
 const L0: &[&str] = &["domain", "config", "clock", "telemetry", "crypto", "fair"];
 /// The parts at the edges of the process. They know the foundations and not each other.
-const L1: &[&str] = &["ledger", "sandbox", "signing", "egress"];
+const L1: &[&str] = &["ledger", "sandbox", "signing", "egress", "traces"];
 
 /// What each module under `host/src` may import from the others.
 fn may_import(module: &str) -> Option<Vec<&'static str>> {
@@ -16,7 +16,7 @@ fn may_import(module: &str) -> Option<Vec<&'static str>> {
         "domain" => vec![],
         "config" | "clock" | "crypto" | "fair" => vec!["domain"],
         "telemetry" => vec!["domain", "config"],
-        "ledger" | "sandbox" | "signing" | "egress" => L0.to_vec(),
+        "ledger" | "sandbox" | "signing" | "egress" | "traces" => L0.to_vec(),
         "pipeline" | "control" => [L0, L1].concat(),
         "http" => [L0, &["pipeline", "control"]].concat(),
         "app" => [L0, L1, &["pipeline", "control", "http"]].concat(),
@@ -34,7 +34,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("wasmtime_wasi", &["sandbox/"]),
     ("wasmparser", &["sandbox/", "fuzzing/"]),
     ("rusqlite", &["ledger/"]),
-    ("hyper_util::client", &["egress/", "cli/client.rs"]),
+    ("hyper_util::client", &["egress/", "cli/client.rs", "traces/"]),
+    ("prost", &["traces/"]),
     ("axum", &["http/", "demo/receiver.rs"]),
     ("hmac", &["crypto/", "signing/", "demo/receiver.rs"]),
     ("sha2", &["crypto/", "signing/", "demo/receiver.rs"]),

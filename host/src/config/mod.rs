@@ -9,6 +9,7 @@ mod proxy;
 mod reference;
 mod sandbox;
 mod settings;
+mod traces;
 
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,7 @@ pub use settings::{Change, Settings};
 
 /// The configuration file of the current folder, where no other is named.
 pub const FILE: &str = "setgate.toml";
+pub use traces::Traces;
 
 /// Levels that `ingest.json_depth_max` can allow: what comes out of a filter is checked with as many.
 const JSON_DEPTH_MAX: usize = 64;
@@ -75,6 +77,8 @@ pub struct Config {
     pub egress: Egress,
     /// What is logged.
     pub log: Log,
+    /// Where spans of events' lives are sent (OpenTelemetry).
+    pub traces: Traces,
 }
 
 /// `[data]`
@@ -448,6 +452,7 @@ impl Config {
                 " `ingest.json_depth_max` is more than {JSON_DEPTH_MAX}, which is what filters' outputs are held to"
             ));
         }
+        self.traces.check()?;
         self.listen.check()
     }
 }
@@ -520,6 +525,10 @@ mod tests {
             ("[listen]\nbodies_bytes_per_tenant_max = 1000\n", "ingest.body_bytes_max"),
             ("[listen]\nuploads_bytes_per_tenant_max = 1000\n", "quota.filter_bytes_max"),
             ("[ingest]\njson_depth_max = 65\n", "ingest.json_depth_max"),
+            ("[traces]\nsample_ratio = 1.5\n", "traces.sample_ratio"),
+            ("[traces]\nendpoint = \"collector:4318\"\n", "traces.endpoint"),
+            ("[traces]\nendpoint = \"http://me:hush@collector:4318\"\n", "traces.headers"),
+            ("[traces]\nqueue_spans_max = 0\n", "traces.queue_spans_max"),
             ("[listen\n", "TOML parse error"),
         ] {
             let said = load(text).unwrap_err().to_string();

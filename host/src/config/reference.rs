@@ -85,6 +85,7 @@ fn render() -> String {
         include_str!("mod.rs"),
         include_str!("listen.rs"),
         include_str!("sandbox.rs"),
+        include_str!("traces.rs"),
         include_str!("../domain/tenant.rs"),
     ]
     .concat();

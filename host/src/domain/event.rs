@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::id::{EventId, SourceName, TenantId};
 use super::set::SetToken;
 use super::time::Timestamp;
+use super::trace::TraceContext;
 
 /// Position in the journal: 1 for the first event a ledger ever took, then rising, with gaps where retention removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
@@ -33,6 +34,8 @@ pub struct NewEvent {
     pub accepted_at: Timestamp,
     /// What makes a second copy the same event.
     pub dedupe: Dedupe,
+    /// Its place in a trace: below its acceptance, or where its sender was; none: it is in no trace.
+    pub trace: Option<TraceContext>,
 }
 
 /// What makes a second copy the same event.
@@ -68,6 +71,8 @@ pub struct Event {
     pub content_type: String,
     /// When the host took it in.
     pub accepted_at: Timestamp,
+    /// See [`NewEvent::trace`].
+    pub trace: Option<TraceContext>,
 }
 
 /// An event as its history shows it: without its bytes.

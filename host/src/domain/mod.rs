@@ -28,4 +28,5 @@ pub mod subscription;
 pub mod table;
 pub mod tenant;
 pub mod time;
+pub mod trace;
 pub mod verdict;

@@ -153,6 +153,18 @@ pub enum SigningScheme {
     Logto,
 }
 
+impl SigningScheme {
+    /// The word in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Hub => "hub",
+            Self::Wso2 => "wso2",
+            Self::Logto => "logto",
+        }
+    }
+}
+
 /// One key of a key ring.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SigningKey {

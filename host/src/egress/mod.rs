@@ -33,4 +33,4 @@ pub use identity::{CERTIFICATES_MAX, Certificates, Identity, IdentityError, PEM_
 pub use options::Options;
 pub use resolve::{Resolve, SystemResolver};
 pub use response::retry_after_s;
-pub use tls::Error;
+pub use tls::{Error, operators_tls};

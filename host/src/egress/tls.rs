@@ -110,6 +110,15 @@ impl Trust {
     }
 }
 
+/// TLS for a place that the operator has named: the machine's authorities and these are trusted.
+///
+/// # Errors
+/// Files that hold no certificates.
+pub fn operators_tls(ca_files: &[PathBuf]) -> Result<ClientConfig, Error> {
+    let trust = Trust::load(ca_files)?;
+    Ok(trust.client_config(&Identity::default()).expect("nothing particular that could be wrong"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

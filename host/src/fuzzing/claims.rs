@@ -135,8 +135,8 @@ fn source(form: Form, with_issuer: bool) -> Source {
 }
 
 fn stored(event: NewEvent) -> Event {
-    let NewEvent { id, tenant, source, set, subject, original, content_type, accepted_at, .. } = event;
-    Event { seq: EventSeq(1), id, tenant, source, set, subject, original, content_type, accepted_at }
+    let NewEvent { id, tenant, source, set, subject, original, content_type, accepted_at, trace, .. } = event;
+    Event { seq: EventSeq(1), id, tenant, source, set, subject, original, content_type, accepted_at, trace }
 }
 
 /// SETs that verdicts are applied to: plain, with every sealed claim oddly spelled, and with large members.

@@ -112,6 +112,7 @@ async fn go_on(ledger: &Ledger, round: u64, blob: &[u8]) {
     assert_eq!(ledger.meta_get("kept").await.unwrap(), Some(vec![1]));
     let first = ledger.event(&tenant, id(1)).await.unwrap().unwrap();
     assert_eq!((&first.original[..], first.subject.as_deref()), (&b"original 1"[..], Some("user-1")));
+    assert_eq!(first.trace, None);
     // A second copy is known, and a new event is taken.
     assert_eq!(ledger.append(event(1)).await.unwrap(), Appended::Duplicate { id: id(1) });
     let new = ledger.append(event(10 + round)).await.unwrap();

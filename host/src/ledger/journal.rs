@@ -14,6 +14,7 @@ use crate::domain::event::{Event, EventSeq, NewEvent};
 use crate::domain::id::{EventId, TenantId};
 use crate::domain::set::SetToken;
 use crate::domain::time::Timestamp;
+use crate::domain::trace::TraceContext;
 
 /// What came of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,8 +147,8 @@ fn append(batch: &mut Batch<'_>, event: NewEvent) -> Result<Appended, Error> {
     let original = (event.original.as_ref() != event.set.text.as_bytes()).then(|| event.original.as_ref());
     conn.prepare_cached(
         "INSERT INTO event (id, tenant, source, accepted_at, dedupe_hash, dedupe_key, dedupe_body, issued_at, issuer,
-             jti, types, subject, content_type, set_text, original)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+             jti, types, subject, content_type, set_text, original, trace)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?
     .execute(params![
         event.id,
@@ -165,6 +166,7 @@ fn append(batch: &mut Batch<'_>, event: NewEvent) -> Result<Appended, Error> {
         event.content_type,
         event.set.text,
         original,
+        event.trace.as_ref().map(TraceContext::to_bytes),
     ])?;
     let seq = EventSeq(conn.last_insert_rowid());
     batch.effects.appended(Event {
@@ -177,6 +179,7 @@ fn append(batch: &mut Batch<'_>, event: NewEvent) -> Result<Appended, Error> {
         subject: event.subject,
         content_type: event.content_type,
         original: event.original,
+        trace: event.trace,
     });
     Ok(Appended::New(seq))
 }
@@ -208,7 +211,7 @@ fn hash(key: &[u8; 32]) -> i64 {
 }
 
 pub(super) const EVENT_COLUMNS: &str = "e.seq, e.id, e.tenant, e.source, e.accepted_at, e.issued_at, e.issuer, e.jti, \
-     e.types, e.subject, e.content_type, e.set_text, e.original";
+     e.types, e.subject, e.content_type, e.set_text, e.original, e.trace";
 
 /// Reads [`EVENT_COLUMNS`], standing first in the row.
 pub(super) fn read_event(row: &Row<'_>) -> Result<Event, Error> {
@@ -233,6 +236,8 @@ pub(super) fn read_event(row: &Row<'_>) -> Result<Event, Error> {
         subject: row.get(9)?,
         content_type: row.get(10)?,
         original,
+        // What cannot be read is no reason to lose an event.
+        trace: row.get::<_, Option<Vec<u8>>>(13)?.as_deref().and_then(TraceContext::from_bytes),
     })
 }
 
@@ -298,8 +303,10 @@ mod tests {
         block_on(async {
             let (folder, ledger) = open();
             with_tenant(&ledger).await;
+            let trace = TraceContext { trace: [3; 16], span: [5; 8], flags: 1, state: "rojo=1".into() };
             for n in 1..=20 {
-                ledger.append(event(n)).await.unwrap();
+                let trace = (n == 5).then(|| trace.clone());
+                ledger.append(NewEvent { trace, ..event(n) }).await.unwrap();
             }
             // The files as a crash at this instant would leave them, while the first ledger still runs.
             let crashed = open_at(&copy(&folder));
@@ -309,6 +316,7 @@ mod tests {
             assert_eq!(events[4].id, event(5).id);
             assert_eq!(events[4].original, event(5).original);
             assert_eq!(events[4].set, event(5).set);
+            assert_eq!((&events[3].trace, &events[4].trace), (&None, &Some(trace)));
         });
     }
 

@@ -8,7 +8,7 @@
 //!
 //! | table | a row is | named by |
 //! |---|---|---|
-//! | `event` | an accepted event: the SET, and the original bytes where they differ | `seq`, rising, never used twice |
+//! | `event` | an accepted event: the SET, the original bytes where they differ, its place in a trace | `seq`, rising, never used twice |
 //! | `delivery` | event x subscription x run, with its state | `seq`; unique (event, subscription, run) |
 //! | `filtered` | claims after the chain, and what each filter did | the delivery |
 //! | `attempt` | one exchange with a receiver | delivery, number |

@@ -17,7 +17,7 @@ const PAGE_BYTES: u64 = 4096;
 pub(super) const FILE: &str = "ledger.db";
 
 /// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
-pub(super) const MIGRATIONS: [&str; 8] = [V1, V2, ORDER, SENT, STATISTICS, REPLAYS, SETTLED, AUDIT];
+pub(super) const MIGRATIONS: [&str; 9] = [V1, V2, ORDER, SENT, STATISTICS, REPLAYS, SETTLED, AUDIT, TRACE];
 
 /// Small columns stand before large ones, so that a scan never walks overflow pages.
 ///
@@ -212,6 +212,10 @@ CREATE TABLE audit (
 CREATE INDEX audit_tenant ON audit (tenant);
 CREATE INDEX audit_made ON audit (tenant) WHERE action = 'tenant.create';
 ";
+
+/// An event's place in a trace: 25 bytes and a `tracestate`; null where it is in none, which at the end of the row takes a
+/// byte. Whoever reads it reads the bytes before it as well.
+const TRACE: &str = "ALTER TABLE event ADD COLUMN trace BLOB";
 
 /// The schema that this Setgate writes.
 pub(super) fn known() -> i64 {

@@ -78,6 +78,7 @@ pub(super) fn event(n: u64) -> NewEvent {
         content_type: "application/json".into(),
         accepted_at: NOW,
         dedupe: Dedupe { key, body: [1; 32], window_ms: None },
+        trace: None,
     }
 }
 

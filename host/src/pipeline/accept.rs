@@ -3,14 +3,17 @@
 use metrics::counter;
 
 use crate::crypto;
+use crate::domain::event::NewEvent;
 use crate::domain::id::{EventId, TenantId};
 use crate::domain::json::JsonLimits;
+use crate::domain::trace::TraceContext;
 use crate::ledger::{self, Appended};
 use crate::telemetry::metric;
 
 use super::Pipeline;
 use super::normalize::{self, Refusal};
 use super::prove::{Inbound, Proven, Unproven};
+use super::spans;
 
 /// What a sender is told about an event that is on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +88,12 @@ impl Pipeline {
     pub async fn ingest(&self, inbound: Inbound) -> Result<Receipt, Refused> {
         let (tenant, source) = (inbound.tenant.clone(), inbound.source.clone());
         let result = match self.prove(inbound) {
-            Ok(proven) => self.accept(proven).await,
+            Ok(proven) => {
+                let (span, trace) = self.accepting(&proven.inbound);
+                let result = self.accept(proven, trace).await;
+                spans::accepted(span, &result);
+                result
+            }
             Err(unproven) => Err(unproven.into()),
         };
         let outcome = match &result {
@@ -104,7 +112,11 @@ impl Pipeline {
         result
     }
 
-    async fn accept(&self, Proven { source, inbound }: Proven) -> Result<Receipt, Refused> {
+    async fn accept(
+        &self,
+        Proven { source, inbound }: Proven,
+        trace: Option<TraceContext>,
+    ) -> Result<Receipt, Refused> {
         let source = &source.value;
         if let Some(shortage) = self.ledger.shortage() {
             return Err(shortage.into());
@@ -122,7 +134,7 @@ impl Pipeline {
             content_type: text("content-type"),
             delivery_id: ["webhook-id", "x-delivery-id", "idempotency-key"].into_iter().find_map(text),
         };
-        let event = normalize::normalize(source, request, now, id, self.limits())?;
+        let event = NewEvent { trace, ..normalize::normalize(source, request, now, id, self.limits())? };
         let limit = self.appends_waiting_max;
         let busy = |_| Refused::Flood { tenant: source.tenant.clone(), limit };
         let _turn = self.appends.enter_bounded(&source.tenant).await.map_err(busy)?;

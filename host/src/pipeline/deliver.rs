@@ -14,12 +14,14 @@ use crate::domain::secret::endpoint_context;
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::FilterRun;
+use crate::domain::trace::TraceContext;
 use crate::egress::{Exchange, Identity, Post};
 use crate::ledger::Versioned;
 use crate::telemetry::metric;
 
 use super::Pipeline;
 use super::seal::Sealed;
+use super::spans;
 
 /// A delivery after an attempt: what `settle` takes.
 pub struct Attempted {
@@ -33,9 +35,13 @@ pub struct Attempted {
 
 impl Pipeline {
     pub(super) async fn deliver(&self, sealed: Sealed) -> Attempted {
-        let Sealed { delivery, subscription, accepted_at, body, headers, keys, passed } = sealed;
+        let Sealed { delivery, subscription, accepted_at, body, mut headers, keys, passed, trace } = sealed;
         let at = self.clock.now();
+        let span = self.attempting(trace.as_ref(), &subscription.value, &delivery);
+        // Below the attempt; where that is not recorded, below whoever was there before.
+        headers.extend(span.place().or(trace.as_ref()).into_iter().flat_map(TraceContext::headers));
         let exchange = self.post(&subscription.value, &headers, body).await;
+        spans::attempted(span, &exchange.outcome);
 
         let label = match &exchange.outcome {
             Outcome::Answered { status, .. } => format!("{}xx", status / 100),

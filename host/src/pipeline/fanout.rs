@@ -12,6 +12,7 @@ use crate::domain::event::Event;
 use crate::domain::id::SourceName;
 use crate::domain::subscription::{Pattern, Subscription};
 use crate::ledger::{self, FAN_OUT_DELIVERIES_MAX, FanOut};
+use crate::traces::attribute;
 
 use super::Pipeline;
 use super::dispatcher;
@@ -71,6 +72,7 @@ pub(super) async fn one_batch(
     pinned.at(snapshot.revision, pipeline.settings.version());
     let now = pipeline.clock.now();
     let mut deliveries = Vec::new();
+    let mut spans = Vec::new();
     for event in &events {
         // One transaction stays of a bearable size, however many subscriptions there are; matching lets others go on.
         if deliveries.len() >= FAN_OUT_DELIVERIES_MAX {
@@ -80,21 +82,32 @@ pub(super) async fn one_batch(
         through = event.seq;
         // A tenant removed after acceptance: its events go with it.
         let Some(view) = snapshot.tenant(&event.tenant) else { continue };
+        let (span, before) = (pipeline.fanning_out(event), deliveries.len());
         for subscription in view.subscriptions.values().map(|entry| &entry.value) {
             if !matches(subscription, event) {
                 continue;
             }
             deliveries.push(pinned.delivery(pipeline, subscription, view, event.as_ref().into(), now).await?);
         }
+        if span.is_recorded() {
+            // It ends with the transaction.
+            spans.push((span, deliveries.len() - before));
+        }
     }
     let due = match ledger.fan_out(FanOut { through, deliveries }).await {
-        Err(error @ ledger::Error::UnknownPlan(_)) => {
-            // Retention swept it between pinning and now: pinned anew at the next try.
-            pinned.forget();
+        Ok(due) => due,
+        Err(error) => {
+            spans.iter_mut().for_each(|(span, _)| span.failed("not_stored"));
+            if matches!(error, ledger::Error::UnknownPlan(_)) {
+                // Retention swept it between pinning and now: pinned anew at the next try.
+                pinned.forget();
+            }
             return Err(error);
         }
-        other => other?,
     };
+    for (mut span, count) in spans {
+        span.count(attribute::DELIVERIES, count as u64);
+    }
     dispatcher.due(due).await;
     Ok(events.len())
 }

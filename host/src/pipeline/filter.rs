@@ -15,6 +15,7 @@ use crate::domain::secret::binding_context;
 use crate::domain::set::SetToken;
 use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
+use crate::domain::trace::TraceContext;
 use crate::domain::verdict::{Fault, FilterRun};
 use crate::ledger;
 use crate::sandbox::{Call, EventView, Ran};
@@ -23,6 +24,7 @@ use crate::telemetry::metric;
 use super::Pipeline;
 use super::health::Suspensions;
 use super::shadow::Witness;
+use super::spans;
 use super::tables::PinnedTables;
 
 /// Longest wait for fuel before it is looked at again, in milliseconds: the quota may have been raised.
@@ -109,7 +111,8 @@ impl Pipeline {
         let (plan, delivery) = self.without_withdrawn(plan, delivery).await?;
         let suspensions = self.suspensions(&event.tenant);
         let mut witness = self.witness(&plan, &event.tenant);
-        let Chained { end, runs } = self.chain(&plan, &event, delivery.id, &suspensions, &mut witness).await;
+        let under = event.trace.as_ref();
+        let Chained { end, runs } = self.chain(&plan, &event, delivery.id, &suspensions, &mut witness, under).await;
         self.count_candidates(&event.tenant, &runs);
         self.judge(&event.tenant, &runs).await;
         self.shadow(witness, &plan, &event, delivery.id);
@@ -180,7 +183,7 @@ impl Pipeline {
     /// Runs a plan over an event, within the limits that were pinned with it, suspended versions and all. Decides nothing
     /// about the delivery and stores nothing, so that a chain can be run again at any time.
     pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> Chained {
-        self.chain(plan, event, delivery, &Suspensions::ignored(), &mut Witness::default()).await
+        self.chain(plan, event, delivery, &Suspensions::ignored(), &mut Witness::default(), None).await
     }
 
     async fn chain(
@@ -190,6 +193,7 @@ impl Pipeline {
         delivery: DeliveryId,
         suspensions: &Suspensions,
         witness: &mut Witness,
+        under: Option<&TraceContext>,
     ) -> Chained {
         let mut chain = Chain::over(&event.set);
         let tables = match self.tables_of(plan, &event.tenant).await {
@@ -198,6 +202,7 @@ impl Pipeline {
         };
         let quota = self.quota_for(plan, &event.tenant);
         for (place, step) in plan.steps.iter().enumerate() {
+            let span = self.filtering(under, &event.tenant, delivery, step);
             let Ran { verdict: decided, run, redactor } = match suspensions.fault(step) {
                 Some(fault) => not_run(step, fault),
                 None => self.run_step(step, chain.claims(), event, delivery, &tables, &quota).await,
@@ -210,7 +215,9 @@ impl Pipeline {
                 }
                 Err(fault) => Err(fault),
             };
-            if let Some(end) = chain.step(of, applied, run) {
+            let end = chain.step(of, applied, run);
+            spans::filtered(span, chain.last());
+            if let Some(end) = end {
                 return chain.ended(end);
             }
         }

@@ -50,6 +50,7 @@ pub mod replay;
 pub mod seal;
 mod settle;
 mod shadow;
+mod spans;
 mod tables;
 mod trial;
 
@@ -65,6 +66,7 @@ use crate::fair::{Bounds, Gate};
 use crate::ledger::{Ledger, Versioned};
 use crate::sandbox::Sandbox;
 use crate::signing::Signer;
+use crate::traces::Traces;
 
 /// What every stage works with. Cheap to clone.
 #[derive(Clone)]
@@ -104,6 +106,8 @@ pub struct Parts {
     backtests: backtest::Running,
     /// Faults of filters, counted.
     pub(crate) health: health::Health,
+    /// Makes spans, where they are wanted.
+    traces: Traces,
 }
 
 impl Parts {
@@ -148,7 +152,13 @@ impl Parts {
             backtests: backtest::Running::default(),
             health: health::Health::default(),
             settings: settings.clone(),
+            traces: Traces::default(),
         }
+    }
+
+    /// With spans of what it does.
+    pub fn traced(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 }
 

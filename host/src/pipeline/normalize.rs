@@ -83,6 +83,7 @@ pub fn normalize(
             window_ms: made.window_ms,
         },
         set: made.set,
+        trace: None,
     })
 }
 

@@ -84,8 +84,10 @@ impl Pipeline {
         let set = SetToken::parse(claims.to_string(), limits).map_err(|error| error.to_string())?;
         // The name alone: the same notice may say another time or reason when it is made again.
         let key = crypto::sha256(format!("notice {tenant} {name}").as_bytes());
+        let id = EventId::new(now, crypto::random_u128());
+        let (_span, trace) = self.making(tenant, &source, id);
         let event = NewEvent {
-            id: EventId::new(now, crypto::random_u128()),
+            id,
             tenant: tenant.clone(),
             source,
             original: set.text.clone().into_bytes().into(),
@@ -94,6 +96,7 @@ impl Pipeline {
             content_type: "application/json".into(),
             accepted_at: now,
             dedupe: Dedupe { key, body: key, window_ms: None },
+            trace,
         };
         match self.ledger.append(event).await {
             Ok(_) | Err(ledger::Error::NoTenant(_)) => Ok(()),

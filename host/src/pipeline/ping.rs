@@ -33,6 +33,8 @@ impl Pipeline {
         let Some(subscription) = view.subscriptions.get(&id).map(|stored| &stored.value) else { return Ok(None) };
         let now = self.clock.now();
         let event = test_event(tenant, id, now)?;
+        let (_span, trace) = self.making(tenant, &event.source, event.id);
+        let event = NewEvent { trace, ..event };
         let choices = choices(subscription, view, None, event.id);
         let plan = Pinned::default().plan_of(self, subscription, view, choices).await?;
         let delivery = NewDelivery {
@@ -74,6 +76,7 @@ fn test_event(tenant: &TenantId, subscription: SubscriptionId, now: Timestamp) -
         set,
         subject: None,
         accepted_at: now,
+        trace: None,
     })
 }
 

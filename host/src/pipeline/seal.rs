@@ -10,6 +10,7 @@ use crate::domain::id::SigningKeyId;
 use crate::domain::secret::signing_context;
 use crate::domain::subscription::{Format, Subscription};
 use crate::domain::verdict::FilterRun;
+use crate::domain::trace::TraceContext;
 use crate::ledger::Versioned;
 use crate::signing;
 
@@ -27,6 +28,8 @@ pub struct Sealed {
     pub(super) keys: Vec<SigningKeyId>,
     /// See [`Filtered::passed`].
     pub(super) passed: Vec<FilterRun>,
+    /// Its event's place in a trace.
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// Why a delivery could not be sealed: the subscription's own settings, or the host's master key.
@@ -53,7 +56,10 @@ impl Pipeline {
         let body = Bytes::from(body);
         let context = signing_context(&subscription.value.tenant, &subscription.value.id);
         let id = delivery.id.to_string();
-        let signed = self.signer.sign(&subscription.value.signing, &context, &id, self.clock.wall(), &body)?;
+        let mut span = self.signing(event.trace.as_ref(), &subscription.value, &delivery);
+        let signed = self.signer.sign(&subscription.value.signing, &context, &id, self.clock.wall(), &body);
+        let signed = signed.inspect_err(|_| span.failed("unsendable"))?;
+        drop(span);
         Ok(Sealed {
             delivery,
             subscription,
@@ -62,6 +68,7 @@ impl Pipeline {
             headers: signed.headers,
             keys: signed.keys,
             passed,
+            trace: event.trace.clone(),
         })
     }
 }

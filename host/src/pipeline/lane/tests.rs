@@ -65,13 +65,13 @@ fn other_bounds_hold_from_the_next_turn_on() {
     assert_eq!(taken(&mut lanes), [2], "and so does a tenant that had all of its own");
     lanes.bound(Bounds { in_flight_max: 1, ..BOUNDS });
     for seq in 0..2 {
-        lanes.done(DeliverySeq(seq), None, None, NOW);
+        lanes.done(DeliverySeq(seq), None, NOW);
         assert!(taken(&mut lanes).is_empty(), "what is under way beyond the bound ends first");
     }
-    lanes.done(DeliverySeq(2), None, None, NOW);
+    lanes.done(DeliverySeq(2), None, NOW);
     assert_eq!(taken(&mut lanes), [3]);
     lanes.bound(Bounds { breaker: BreakerBounds { failures_max: 1, ..BREAKER }, ..BOUNDS });
-    let turn = lanes.done(DeliverySeq(3), None, Some(Heard::Failing), NOW);
+    let turn = over(&mut lanes, DeliverySeq(3), None, Some(Heard::Failing), NOW);
     assert!(turn.is_some(), "one failure opens the breaker now");
 }
 

@@ -48,9 +48,9 @@ fn refused(form: Form, body: &str) -> (&'static str, String) {
 }
 
 fn original(taken: NewEvent, claims: &str) -> String {
-    let NewEvent { id, tenant, source, set, subject, original, content_type, accepted_at, .. } = taken;
+    let NewEvent { id, tenant, source, set, subject, original, content_type, accepted_at, trace, .. } = taken;
     let seq = EventSeq(1);
-    let event = Event { seq, id, tenant, source, set, subject, original, content_type, accepted_at };
+    let event = Event { seq, id, tenant, source, set, subject, original, content_type, accepted_at, trace };
     original_body(&event, claims).unwrap()
 }
 

@@ -221,6 +221,7 @@ impl World {
                 content_type: "application/json".into(),
                 accepted_at: now,
                 dedupe: Dedupe { key, body: key, window_ms: None },
+                trace: None,
             };
             self.ledger.append(event).await.unwrap();
             self.accepted.push((jti, subject));

@@ -1,0 +1,170 @@
+//! `[traces]`
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use url::Url;
+
+use crate::domain::secret::Secret;
+
+/// `[traces]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Traces {
+    /// URL of a collector that takes OTLP over HTTP in protobuf, such as `http://127.0.0.1:4318/v1/traces`; without a path,
+    /// `/v1/traces` is meant. Not set: no spans are made.
+    pub endpoint: Option<Url>,
+    /// Headers for the collector by name, such as its token. In the environment:
+    /// `SETGATE_TRACES__HEADERS='{authorization="Bearer ..."}'`.
+    #[serde(serialize_with = "names", deserialize_with = "secrets")]
+    pub headers: BTreeMap<String, Secret>,
+    /// File with further headers, a `name: value` in each line; lines that begin with `#` are left out.
+    pub headers_file: Option<PathBuf>,
+    /// PEM files of certificate authorities to trust for the collector besides those of the machine.
+    pub ca_files: Vec<PathBuf>,
+    /// Share of the traces begun here that are recorded, from 0 to 1. Where a sender has sent `traceparent`, its flag
+    /// `sampled` decides instead.
+    pub sample_ratio: f64,
+    /// `service.name` of the spans.
+    pub service_name: String,
+    /// Spans that wait for the collector at the most; beyond, they are dropped and counted.
+    pub queue_spans_max: usize,
+    /// Spans in one request to the collector at the most.
+    pub batch_spans_max: usize,
+    /// Milliseconds for which spans are gathered into a request.
+    pub batch_ms_max: u64,
+    /// Milliseconds that the collector may take for a request.
+    pub send_ms_max: u64,
+    /// Milliseconds at the end of the host for what still waits.
+    pub flush_ms_max: u64,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            headers: BTreeMap::new(),
+            headers_file: None,
+            ca_files: Vec::new(),
+            sample_ratio: 1.0,
+            service_name: "setgate".into(),
+            queue_spans_max: 4_096,
+            batch_spans_max: 512,
+            batch_ms_max: 2_000,
+            send_ms_max: 10_000,
+            flush_ms_max: 5_000,
+        }
+    }
+}
+
+impl Traces {
+    pub(super) fn check(&self) -> Result<(), String> {
+        if let Some(url) = &self.endpoint {
+            let named = matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|host| !host.is_empty());
+            if !named {
+                return Err(" `traces.endpoint` is no http:// or https:// URL, such as http://127.0.0.1:4318".into());
+            }
+            if !url.username().is_empty() || url.password().is_some() {
+                return Err(" `traces.endpoint` carries a user name or password: use `traces.headers`".into());
+            }
+        }
+        if !(0.0..=1.0).contains(&self.sample_ratio) {
+            return Err(" `traces.sample_ratio` is a share, from 0 to 1".into());
+        }
+        for (key, value) in [
+            ("queue_spans_max", self.queue_spans_max),
+            ("batch_spans_max", self.batch_spans_max),
+            ("send_ms_max", usize::try_from(self.send_ms_max).unwrap_or(usize::MAX)),
+        ] {
+            if value == 0 {
+                return Err(format!(" `traces.{key}` is 0; it has to be at least 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is shown of headers.
+fn names<S: Serializer>(headers: &BTreeMap<String, Secret>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(headers.keys().map(|name| (name, "***")))
+}
+
+fn secrets<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Secret>, D::Error> {
+    let texts = BTreeMap::<String, Text>::deserialize(from)?;
+    Ok(texts.into_iter().map(|(name, Text(text))| (name, text)).collect())
+}
+
+/// Text that no error quotes. The environment's own syntax reads `123` and `true` as something else.
+struct Text(Secret);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Unquoted;
+
+        impl Visitor<'_> for Unquoted {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text in quotes")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text, E> {
+                Ok(Text(Secret::new(text.to_owned())))
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<Text, E> {
+                Err(E::custom("the value of a header has to stand in quotes"))
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<Text, E> {
+                self.visit_bool(true)
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<Text, E> {
+                self.visit_bool(true)
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Text, E> {
+                self.visit_bool(true)
+            }
+        }
+
+        deserializer.deserialize_any(Unquoted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use figment::Figment;
+    use figment::providers::{Format as _, Toml};
+
+    use super::*;
+
+    fn read(toml: &str) -> Result<Traces, String> {
+        Figment::from(Toml::string(toml)).extract().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn headers_are_read_and_never_shown() {
+        let traces = read("headers = { x-api-key = \"hush\" }").unwrap();
+        assert_eq!(traces.headers["x-api-key"].expose(), "hush");
+        let shown = format!("{traces:?} {}", serde_json::to_string(&traces).unwrap());
+        assert!(shown.contains("x-api-key") && !shown.contains("hush"), "{shown}");
+        for unquoted in ["4711", "true", "1.5", "-1", "[4711]", "{ a = 4711 }"] {
+            let said = read(&format!("headers = {{ x-api-key = {unquoted} }}")).unwrap_err();
+            assert!(said.contains("quotes") && !said.contains("4711") && !said.contains("1.5"), "{said}");
+        }
+    }
+
+    #[test]
+    fn headers_can_stand_in_one_variable_of_the_environment() {
+        let given = r#"{authorization="Bearer a=b, c", x-api-key="hush"}"#;
+        let value: figment::value::Value = given.parse().unwrap();
+        let traces: Traces = Figment::from(("headers", value)).extract().unwrap();
+        assert_eq!(traces.headers["authorization"].expose(), "Bearer a=b, c");
+        assert_eq!(traces.headers["x-api-key"].expose(), "hush");
+    }
+}

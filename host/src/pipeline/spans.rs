@@ -1,0 +1,137 @@
+//! What the spans of each stage say, in one place, so that what leaves the host by them can be seen at a glance. See
+//! [`traces`](crate::traces).
+
+use crate::domain::attempt::Outcome;
+use crate::domain::delivery::DueDelivery;
+use crate::domain::event::Event;
+use crate::domain::filter::PlanStep;
+use crate::domain::id::{DeliveryId, EventId, SourceName, TenantId};
+use crate::domain::subscription::Subscription;
+use crate::domain::trace::TraceContext;
+use crate::domain::verdict::FilterRun;
+use crate::traces::{Kind, Span, attribute};
+
+use super::Pipeline;
+use super::accept::{Receipt, Refused};
+use super::prove::Inbound;
+
+impl Pipeline {
+    /// A request that has proven itself: strangers make no spans, and no traces of theirs are taken up.
+    pub(super) fn accepting(&self, inbound: &Inbound) -> (Span, Option<TraceContext>) {
+        let (mut span, place) = self.traces.enter("accept", TraceContext::of_headers(&inbound.headers));
+        span.say(attribute::TENANT, &inbound.tenant);
+        span.say(attribute::SOURCE, &inbound.source);
+        (span, place)
+    }
+
+    /// An event of the host's own.
+    pub(super) fn making(
+        &self,
+        tenant: &TenantId,
+        source: &SourceName,
+        event: EventId,
+    ) -> (Span, Option<TraceContext>) {
+        let (mut span, place) = self.traces.enter("accept", None);
+        span.say(attribute::TENANT, tenant);
+        span.say(attribute::SOURCE, source);
+        span.say(attribute::EVENT, event);
+        (span, place)
+    }
+
+    pub(super) fn fanning_out(&self, event: &Event) -> Span {
+        let mut span = self.traces.begin("fan-out", Kind::Internal, event.trace.as_ref());
+        span.say(attribute::TENANT, &event.tenant);
+        span.say(attribute::EVENT, event.id);
+        span
+    }
+
+    /// One call of a chain. Of a chain that is run again for somebody who asks (`under` is none) there is no span.
+    pub(super) fn filtering(
+        &self,
+        under: Option<&TraceContext>,
+        tenant: &TenantId,
+        delivery: DeliveryId,
+        step: &PlanStep,
+    ) -> Span {
+        let mut span = self.traces.begin("filter", Kind::Internal, under);
+        of_delivery(&mut span, tenant, delivery);
+        span.say(attribute::FILTER, &step.binding.filter);
+        span.say(attribute::DIGEST, step.digest);
+        span
+    }
+
+    pub(super) fn signing(
+        &self,
+        under: Option<&TraceContext>,
+        subscription: &Subscription,
+        delivery: &DueDelivery,
+    ) -> Span {
+        let mut span = self.traces.begin("sign", Kind::Internal, under);
+        of_delivery(&mut span, &delivery.tenant, delivery.id);
+        span.count(attribute::ATTEMPT, u64::from(delivery.attempts) + 1);
+        span.say(attribute::SCHEME, subscription.signing.scheme.as_str());
+        span
+    }
+
+    /// With the endpoint's origin alone: what else is in its URL may be a secret.
+    pub(super) fn attempting(
+        &self,
+        under: Option<&TraceContext>,
+        subscription: &Subscription,
+        delivery: &DueDelivery,
+    ) -> Span {
+        let mut span = self.traces.begin("attempt", Kind::Client, under);
+        if span.is_recorded() {
+            of_delivery(&mut span, &delivery.tenant, delivery.id);
+            span.count(attribute::ATTEMPT, u64::from(delivery.attempts) + 1);
+            let origin = subscription.endpoint.origin();
+            span.say(attribute::SERVER_ADDRESS, &origin.host);
+            span.count(attribute::SERVER_PORT, origin.port.into());
+        }
+        span
+    }
+}
+
+fn of_delivery(span: &mut Span, tenant: &TenantId, delivery: DeliveryId) {
+    span.say(attribute::TENANT, tenant);
+    span.say(attribute::EVENT, delivery.event);
+    span.say(attribute::SUBSCRIPTION, delivery.subscription);
+    span.say(attribute::DELIVERY, delivery);
+}
+
+pub(super) fn accepted(mut span: Span, result: &Result<Receipt, Refused>) {
+    match result {
+        Ok(receipt) => {
+            span.say(attribute::EVENT, receipt.event);
+            span.say(attribute::OUTCOME, if receipt.duplicate { "duplicate" } else { "accepted" });
+        }
+        Err(refused) => {
+            span.say(attribute::OUTCOME, refused.code());
+            span.failed(refused.code());
+        }
+    }
+}
+
+/// `run` as it stands in the record. Its reason, its log and what its fault quotes are the guest's own words: they stay there.
+pub(super) fn filtered(mut span: Span, run: Option<&FilterRun>) {
+    let Some(run) = run else { return };
+    span.count(attribute::FUEL, run.fuel);
+    if let Some(verdict) = run.verdict {
+        span.say(attribute::VERDICT, verdict.as_str());
+    }
+    if let Some(fault) = &run.fault {
+        span.failed(fault.kind());
+    }
+}
+
+pub(super) fn attempted(mut span: Span, outcome: &Outcome) {
+    match outcome {
+        Outcome::Answered { status, .. } => {
+            span.count(attribute::STATUS, u64::from(*status));
+            if !outcome.is_success() {
+                span.failed(status);
+            }
+        }
+        Outcome::Failed { class, .. } => span.failed(class.as_str()),
+    }
+}

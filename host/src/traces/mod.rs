@@ -1,0 +1,283 @@
+//! Spans of an event's life, and their way to a collector (OpenTelemetry, OTLP over HTTP).
+//!
+//! ```text
+//! accept                        the request of a sender; in the trace that its `traceparent` names, else in a new one
+//!   fan-out                     once per event
+//!   filter, filter ...          each call of a chain
+//!   sign, attempt               once per attempt; the receiver is told the attempt's place by `traceparent`
+//! ```
+//!
+//! All but the first hang below `accept`, whose place is kept with the event: what happens days later, or after a crash,
+//! is in the same trace. Whether a trace is recorded is decided once, at the begin: by the sender's flag, else by
+//! `traces.sample_ratio`.
+//!
+//! Invariants: where tracing is off, a span is a null pointer: to begin it and to say something of it are a branch each, and nothing
+//! is allocated or formatted. A span
+//! that ends is put into a bounded queue or dropped and counted; nothing ever waits for the collector. A span carries names
+//! and ids of the host's own, figures and stable words for outcomes: no claim, subject, header or secret, and of an endpoint
+//! its origin alone.
+
+mod collector;
+mod exporter;
+mod otlp;
+mod span;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metrics::counter;
+use rustls::ClientConfig;
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::config;
+use crate::crypto;
+use crate::domain::trace::TraceContext;
+use crate::telemetry::metric;
+
+use collector::Collector;
+use exporter::Exporter;
+
+pub use collector::Error;
+pub use exporter::Exporting;
+pub use span::{Kind, Span};
+
+/// What can be said of a span. Without a prefix of our own: OpenTelemetry's semantic conventions.
+pub mod attribute {
+    /// Whose.
+    pub const TENANT: &str = "setgate.tenant";
+    /// The source of the event.
+    pub const SOURCE: &str = "setgate.source";
+    /// The event.
+    pub const EVENT: &str = "setgate.event";
+    /// Whether it had been accepted before: `accepted`, `duplicate`, or the code of a problem.
+    pub const OUTCOME: &str = "setgate.outcome";
+    /// Deliveries made of an event.
+    pub const DELIVERIES: &str = "setgate.deliveries";
+    /// The delivery.
+    pub const DELIVERY: &str = "setgate.delivery";
+    /// Its subscription.
+    pub const SUBSCRIPTION: &str = "setgate.subscription";
+    /// The number of the attempt; 1 for the first.
+    pub const ATTEMPT: &str = "setgate.attempt";
+    /// The filter's name.
+    pub const FILTER: &str = "setgate.filter";
+    /// The digest of the version that ran.
+    pub const DIGEST: &str = "setgate.filter.digest";
+    /// Fuel used.
+    pub const FUEL: &str = "setgate.filter.fuel";
+    /// `pass`, `patch`, `replace` or `drop`; none where it faulted.
+    pub const VERDICT: &str = "setgate.filter.verdict";
+    /// The scheme of the signature.
+    pub const SCHEME: &str = "setgate.signing.scheme";
+    /// What went wrong: a fault's kind, an error's class, or the status of an answer that is no success.
+    pub const ERROR: &str = "error.type";
+    /// The status of the answer.
+    pub const STATUS: &str = "http.response.status_code";
+    /// The host of the endpoint.
+    pub const SERVER_ADDRESS: &str = "server.address";
+    /// The port of the endpoint.
+    pub const SERVER_PORT: &str = "server.port";
+}
+
+/// Makes spans, where a collector is configured. Copies are the same one.
+#[derive(Clone, Default)]
+pub struct Traces(Option<Arc<Recorder>>);
+
+/// Takes spans that have ended.
+struct Recorder {
+    queue: mpsc::Sender<otlp::Span>,
+    clock: Clock,
+    /// Of the 63 bits of a trace's id that are looked at, those below are recorded.
+    sampled_below: u64,
+    /// Spans dropped since the operator was told.
+    dropped: AtomicU64,
+}
+
+impl Traces {
+    /// As the settings say, and the part that sends, which runs from now on; without an endpoint there is neither. `tls` is
+    /// how an https collector is spoken to. Needs a runtime.
+    ///
+    /// # Errors
+    /// Headers that cannot be read or sent.
+    pub fn start(settings: &config::Traces, clock: Clock, tls: ClientConfig) -> Result<(Self, Exporting), Error> {
+        let Some(endpoint) = &settings.endpoint else { return Ok((Self::default(), Exporting::default())) };
+        let collector = Collector::new(endpoint, settings, tls)?;
+        let (recorder, queue) = Recorder::new(settings, clock);
+        let exporting = Exporting::start(Exporter::new(settings, collector, recorder.clone(), queue));
+        Ok((Self(Some(recorder)), exporting))
+    }
+
+    /// Begins the span of a request that takes an event in, and says what place in a trace the event has from now on: below
+    /// that span, or where the sender was, if the trace is not recorded here. None: tracing is off, and the sender
+    /// named no trace.
+    pub fn enter(&self, name: &'static str, sender: Option<TraceContext>) -> (Span, Option<TraceContext>) {
+        let Some(recorder) = &self.0 else { return (Span::default(), sender) };
+        let (place, parent) = match &sender {
+            Some(sender) if sender.is_sampled() => (sender.under(id()), Some(sender.span)),
+            Some(_) => return (Span::default(), sender),
+            None => {
+                let trace = id();
+                (TraceContext::beginning(trace, id(), recorder.samples(&trace)), None)
+            }
+        };
+        if !place.is_sampled() {
+            return (Span::default(), Some(place));
+        }
+        (Span::begin(recorder, name, Kind::Server, place.clone(), parent, parent.is_some()), Some(place))
+    }
+
+    /// Begins a span below an event's place, where that is recorded.
+    pub fn begin(&self, name: &'static str, kind: Kind, under: Option<&TraceContext>) -> Span {
+        let Some(recorder) = &self.0 else { return Span::default() };
+        match under {
+            Some(parent) if parent.is_sampled() => {
+                Span::begin(recorder, name, kind, parent.under(id()), Some(parent.span), false)
+            }
+            _ => Span::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Traces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Traces(on)" } else { "Traces(off)" })
+    }
+}
+
+impl Recorder {
+    fn new(settings: &config::Traces, clock: Clock) -> (Arc<Self>, mpsc::Receiver<otlp::Span>) {
+        let (queue, waiting) = mpsc::channel(settings.queue_spans_max);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            clippy::cast_sign_loss,
+            reason = "a share of 2^63, from 0 to 1, checked where it is read"
+        )]
+        let sampled_below = (settings.sample_ratio * (1_u64 << 63) as f64) as u64;
+        (Arc::new(Self { queue, clock, sampled_below, dropped: AtomicU64::new(0) }), waiting)
+    }
+
+    /// The same answer for the same trace everywhere (OpenTelemetry, "TraceIdRatioBased").
+    fn samples(&self, trace: &[u8; 16]) -> bool {
+        let [.., a, b, c, d, e, f, g, h] = *trace;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1 < self.sampled_below
+    }
+
+    /// Takes a span that has ended; never waits.
+    fn take(&self, span: otlp::Span) {
+        if self.queue.try_send(span).is_err() {
+            self.drop_some(1, "queue");
+        }
+    }
+
+    fn drop_some(&self, count: u64, reason: &'static str) {
+        counter!(metric::TRACE_SPANS_DROPPED, "reason" => reason).increment(count);
+        self.dropped.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// An id of a trace or a span: random, and not zero.
+fn id<const N: usize>() -> [u8; N] {
+    loop {
+        let id = crypto::random_bytes();
+        if id != [0; N] {
+            return id;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::time::Timestamp;
+
+    const SENDER: TraceContext = TraceContext { trace: [7; 16], span: [8; 8], flags: 1, state: String::new() };
+
+    fn on(settings: config::Traces) -> (Traces, mpsc::Receiver<otlp::Span>) {
+        let (recorder, queue) = Recorder::new(&settings, Clock::manual(Timestamp::from_millis(1_000)));
+        (Traces(Some(recorder)), queue)
+    }
+
+    #[test]
+    fn nothing_is_made_where_tracing_is_off() {
+        let traces = Traces::default();
+        let (mut span, place) = traces.enter("accept", Some(SENDER));
+        assert_eq!(place, Some(SENDER), "what the sender said goes on as it came");
+        struct Unsaid;
+        impl fmt::Display for Unsaid {
+            fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+                panic!("nothing is formatted")
+            }
+        }
+        span.say("key", Unsaid);
+        span.failed(Unsaid);
+        assert!(!span.is_recorded() && span.place().is_none());
+        assert!(!traces.begin("attempt", Kind::Client, Some(&SENDER)).is_recorded());
+        assert_eq!(traces.enter("accept", None).1, None);
+        assert_eq!(size_of::<Span>(), size_of::<usize>(), "no more than a null pointer");
+    }
+
+    #[test]
+    fn a_sampled_sender_is_followed() {
+        let (traces, mut queue) = on(config::Traces { sample_ratio: 0.0, ..config::Traces::default() });
+        let sender = TraceContext { state: "rojo=1".into(), ..SENDER };
+        let (mut span, place) = traces.enter("accept", Some(sender.clone()));
+        span.say(attribute::TENANT, "acme");
+        let place = place.unwrap();
+        assert_eq!(span.place(), Some(&place));
+        assert!(place.trace == sender.trace && place.span != sender.span && place.is_sampled());
+        drop(span);
+        let mut attempt = traces.begin("attempt", Kind::Client, Some(&place));
+        attempt.count(attribute::ATTEMPT, u64::MAX);
+        attempt.failed("timeout");
+        drop(attempt);
+        let (accept, attempt) = (queue.try_recv().unwrap(), queue.try_recv().unwrap());
+        assert_eq!((accept.parent_span_id, accept.kind, accept.flags), (sender.span.to_vec(), 2, 0x301));
+        assert_eq!((accept.trace_state.as_str(), accept.status), ("rojo=1", None));
+        assert_eq!(accept.start_time_unix_nano, 1_000_000_000);
+        assert!(accept.end_time_unix_nano >= accept.start_time_unix_nano);
+        assert_eq!((attempt.parent_span_id, attempt.kind, attempt.flags), (accept.span_id, 3, 0x101));
+        assert_eq!((attempt.trace_id, attempt.status.unwrap().code), (accept.trace_id, otlp::ERROR));
+        let number = Some(otlp::AnyValue { value: Some(otlp::Value::Number(i64::MAX)) });
+        assert_eq!(attempt.attributes[0].value, number);
+    }
+
+    #[test]
+    fn a_sender_that_does_not_record_is_passed_on() {
+        let (traces, mut queue) = on(config::Traces::default());
+        let sender = TraceContext { flags: 0, ..SENDER };
+        let (span, place) = traces.enter("accept", Some(sender.clone()));
+        assert!(!span.is_recorded());
+        assert_eq!(place, Some(sender));
+        drop((span, traces.begin("attempt", Kind::Client, place.as_ref())));
+        assert!(queue.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_share_of_the_traces_begun_here_is_recorded() {
+        for (sample_ratio, least, most) in [(0.0, 0, 0), (0.25, 150, 350), (1.0, 1_000, 1_000)] {
+            let settings = config::Traces { sample_ratio, ..config::Traces::default() };
+            let (traces, _queue) = on(settings);
+            let recorded = (0..1_000).filter(|_| {
+                let (span, place) = traces.enter("accept", None);
+                assert_eq!(place.unwrap().is_sampled(), span.is_recorded(), "a trace is begun in any case");
+                span.is_recorded()
+            });
+            let recorded = recorded.count();
+            assert!((least..=most).contains(&recorded), "{sample_ratio}: {recorded} of 1000");
+        }
+    }
+
+    #[test]
+    fn spans_beyond_the_queue_are_dropped_and_counted() {
+        let (traces, mut queue) = on(config::Traces { queue_spans_max: 3, ..config::Traces::default() });
+        for _ in 0..5 {
+            drop(traces.enter("accept", None));
+        }
+        let recorder = traces.0.as_ref().unwrap();
+        assert_eq!(recorder.dropped.load(Ordering::Relaxed), 2);
+        assert_eq!((0..5).filter(|_| queue.try_recv().is_ok()).count(), 3);
+    }
+}

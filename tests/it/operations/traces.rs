@@ -1,0 +1,343 @@
+//! Traces: one from the sender over the host to the receiver, as a collector sees it that reads with the types generated
+//! from OTLP's own files; and a collector that is away.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use http::Method;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use prost::Message as _;
+use serde_json::json;
+use setgate_tests::{Accepted, Authority, Host, Received, Receiver, Reply, Seed, Source, event, until};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const SENDER: &str = "00f067aa0ba902b7";
+const STATE: &str = "rojo=00f067aa0ba902b7, congo=t61rcWkgMzE";
+
+/// What a collector got, each span once, however often it came.
+fn spans(collector: &Receiver) -> Vec<Span> {
+    let mut spans = BTreeMap::new();
+    for received in collector.all() {
+        assert_eq!((received.path.as_str(), received.header("content-type")), ("/v1/traces", "application/x-protobuf"));
+        for span in export(&received).resource_spans.into_iter().flat_map(|of| of.scope_spans).flat_map(|of| of.spans) {
+            spans.insert(span.span_id.clone(), span);
+        }
+    }
+    spans.into_values().collect()
+}
+
+fn export(received: &Received) -> ExportTraceServiceRequest {
+    ExportTraceServiceRequest::decode(received.body.clone()).expect("what is sent is OTLP")
+}
+
+/// Waits for so many spans of a name, and gives them in the order in which they began.
+async fn named(collector: &Receiver, name: &str, count: usize) -> Vec<Span> {
+    until(&format!("the collector has {count} spans `{name}`"), async || {
+        let mut of_name: Vec<_> = spans(collector).into_iter().filter(|span| span.name == name).collect();
+        of_name.sort_by_key(|span| span.start_time_unix_nano);
+        assert!(of_name.len() <= count, "too many: {of_name:?}");
+        (of_name.len() == count).then_some(of_name)
+    })
+    .await
+}
+
+/// What a span says under a key.
+fn said(span: &Span, key: &str) -> Option<String> {
+    let said = span.attributes.iter().find(|attribute| attribute.key == key)?;
+    match said.value.clone()?.value? {
+        Value::StringValue(text) => Some(text),
+        Value::IntValue(number) => Some(number.to_string()),
+        other => panic!("{key}: {other:?}"),
+    }
+}
+
+/// Lines that have a host send spans to a collector soon.
+fn sends_to(collector: &Receiver, more: &str) -> String {
+    let url = collector.url();
+    let origin = url.strip_suffix("/in").unwrap();
+    format!("[traces]\nendpoint = \"{origin}\"\nbatch_ms_max = 20\n{more}\n")
+}
+
+/// Sends an event with headers of a trace.
+async fn send(host: &Host, source: &Source, seed: Seed, jti: &str, more: &[(&str, &str)]) -> Accepted {
+    let body = event::set(jti);
+    let proof = seed.proof(body.as_bytes());
+    let mut headers = vec![("content-type", "application/json")];
+    headers.extend(proof.iter().map(|(name, value)| (*name, value.as_str())));
+    headers.extend(more);
+    let said = host.stranger().send(Method::POST, &source.path, &headers, body).await.expect(202).json();
+    Accepted { event: said["event"].as_str().unwrap().to_owned(), duplicate: said["duplicate"].as_bool().unwrap() }
+}
+
+/// The ids in a receiver's `traceparent`, trace and span, and the flags.
+fn parent(received: &Received) -> [String; 3] {
+    let parts: Vec<_> = received.header("traceparent").split('-').collect();
+    let ["00", trace, span, flags] = parts[..] else { panic!("{parts:?}") };
+    [trace, span, flags].map(str::to_owned)
+}
+
+#[tokio::test]
+async fn one_trace_goes_from_the_sender_over_the_filter_to_the_receiver_and_over_a_crash() {
+    let collector = Receiver::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("headers");
+    std::fs::write(&file, "# of the collector\nauthorization: Bearer collector-token-19c4\n").unwrap();
+    // Of traces begun here none is recorded: it is the sender's flag that has this one recorded.
+    let more = format!("sample_ratio = 0.0\nservice_name = \"edge\"\nheaders_file = \"{}\"", file.display());
+    let mut host = Host::with()
+        .config(&sends_to(&collector, &more))
+        .env("SETGATE_TRACES__HEADERS", "{x-project = \"collector-project-77e0\"}")
+        .start()
+        .await;
+    let acme = host.tenant("acme").await;
+    let digest = acme.filter("redact-claims").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    receiver.answer([Reply::status(500)]);
+    let chain = json!([{"filter": "redact-claims", "secrets": {"salt": "binding-secret-77aa01"}}]);
+    let url = format!("{}?token=endpoint-query-31b7", receiver.url());
+    let subscription = acme.subscribe_url(&url).chain(chain).retry(&[3; 20]).create().await;
+
+    let sent = format!("00-{TRACE}-{SENDER}-01");
+    let headers = [("traceparent", sent.as_str()), ("tracestate", STATE)];
+    let accepted = send(&host, &source, Seed::Set, "one", &headers).await;
+    let delivery = subscription.delivery_of(&accepted);
+    // A process that is killed loses the spans that it has not sent.
+    for name in ["accept", "fan-out", "filter", "sign", "attempt"] {
+        named(&collector, name, 1).await;
+    }
+    // The place in the trace is kept with the event: the second attempt is another process's.
+    host.kill9().await;
+    host.start_again().await;
+    acme.delivery_in("delivered", &delivery).await;
+
+    let attempts = named(&collector, "attempt", 2).await;
+    let accept = named(&collector, "accept", 1).await.remove(0);
+    let fan_out = named(&collector, "fan-out", 1).await.remove(0);
+    let filter = named(&collector, "filter", 1).await.remove(0);
+    let signs = named(&collector, "sign", 2).await;
+    assert_eq!(hex::encode(&accept.trace_id), TRACE, "the sender's trace is taken up");
+    assert_eq!((hex::encode(&accept.parent_span_id).as_str(), accept.kind()), (SENDER, SpanKind::Server));
+    assert_eq!((accept.trace_state.as_str(), accept.flags), (STATE, 0x301));
+    assert_eq!(said(&accept, "setgate.outcome").as_deref(), Some("accepted"));
+    assert_eq!(said(&fan_out, "setgate.deliveries").as_deref(), Some("1"));
+    assert_eq!(said(&filter, "setgate.filter.digest"), Some(digest));
+    assert_eq!(said(&filter, "setgate.filter.verdict").as_deref(), Some("patch"));
+    let runs = acme.delivery(&delivery).await["runs"][0]["fuel"].to_string();
+    assert_eq!(said(&filter, "setgate.filter.fuel"), Some(runs), "as the history has it");
+    assert_eq!(said(&signs[0], "setgate.signing.scheme").as_deref(), Some("standard"));
+    for (span, number, status) in [(&attempts[0], "1", "500"), (&attempts[1], "2", "204")] {
+        assert_eq!(said(span, "setgate.attempt").as_deref(), Some(number));
+        assert_eq!(said(span, "http.response.status_code").as_deref(), Some(status));
+        assert_eq!(span.kind(), SpanKind::Client);
+        let failed = span.status.as_ref().is_some_and(|status| status.code() == StatusCode::Error);
+        assert_eq!(failed, number == "1");
+        assert_eq!(said(span, "error.type").as_deref(), failed.then_some("500"));
+        assert_eq!(said(span, "server.port"), Some(receiver.address.port().to_string()));
+    }
+    for span in [&fan_out, &filter].into_iter().chain(&signs).chain(&attempts) {
+        assert_eq!(span.trace_id, accept.trace_id, "one trace: {}", span.name);
+        assert_eq!(span.parent_span_id, accept.span_id, "below the acceptance: {}", span.name);
+        assert!(span.end_time_unix_nano >= span.start_time_unix_nano);
+        assert!(span.start_time_unix_nano >= accept.start_time_unix_nano, "{}", span.name);
+        let is_delivery = !matches!(span.name.as_str(), "fan-out");
+        assert_eq!(said(span, "setgate.delivery").as_ref(), is_delivery.then_some(&delivery), "{}", span.name);
+        assert_eq!(said(span, "setgate.event").as_ref(), Some(&accepted.event), "{}", span.name);
+    }
+
+    let expected: Vec<_> =
+        attempts.iter().map(|span| [TRACE.to_owned(), hex::encode(&span.span_id), "01".to_owned()]).collect();
+    let passed_on: Vec<_> = receiver.all().iter().map(parent).collect();
+    assert_eq!(passed_on, expected, "each attempt passes its own place on");
+    for received in receiver.all() {
+        assert_eq!(received.header("tracestate"), STATE);
+        assert_eq!(subscription.verify(&received), Ok(()));
+    }
+    let record = acme.delivery(&delivery).await.to_string();
+    assert!(record.contains(receiver.all()[0].header("traceparent")), "the record has it too: {record}");
+
+    for received in collector.all() {
+        assert_eq!(received.header("authorization"), "Bearer collector-token-19c4");
+        assert_eq!(received.header("x-project"), "collector-project-77e0");
+        let text = format!("{:?}", export(&received));
+        assert!(text.contains("\"edge\"") && text.contains("service.instance.id"), "{text}");
+        let kept = ["jane@example.com", "binding-secret-77aa01", "endpoint-query-31b7", "idp.example.com"];
+        for kept in kept.into_iter().chain([subscription.secret.as_str(), &acme.key, Seed::Set.secret()]) {
+            assert!(!text.contains(kept), "`{kept}` is nobody else's business: {text}");
+        }
+    }
+    let log = host.log();
+    assert!(!log.contains("collector-token") && !log.contains("collector-project"), "{log}");
+}
+
+#[tokio::test]
+async fn a_trace_is_begun_where_the_sender_gives_none_that_is_valid() {
+    let authority = Authority::new();
+    let collector = Receiver::start_tls(authority.issue("127.0.0.1").server(None)).await;
+    // Taken at the second time: what may be sent again is.
+    collector.answer([Reply::status(503)]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, authority.pem()).unwrap();
+    let more = format!("ca_files = [\"{}\"]", file.display());
+    let mut host = Host::with().config(&sends_to(&collector, &more)).start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Open).await;
+    let receiver = Receiver::start().await;
+    acme.subscribe(&receiver).create().await;
+
+    let none = format!("00-{}-{SENDER}-01", "0".repeat(32));
+    for (jti, headers) in [("one", vec![]), ("two", vec![("traceparent", none.as_str()), ("tracestate", STATE)])] {
+        send(&host, &source, Seed::Open, jti, &headers).await;
+    }
+    // A sender that does not record is followed in that, and its trace passed on as it came.
+    let unsampled = format!("00-{TRACE}-{SENDER}-00");
+    send(&host, &source, Seed::Open, "three", &[("traceparent", unsampled.as_str()), ("tracestate", STATE)]).await;
+    let received = receiver.received(3).await;
+    let attempts = named(&collector, "attempt", 2).await;
+    let accepts = named(&collector, "accept", 2).await;
+    for accept in &accepts {
+        assert!(accept.parent_span_id.is_empty() && accept.trace_state.is_empty(), "it begins its trace: {accept:?}");
+        assert_eq!((accept.trace_id.len(), accept.span_id.len()), (16, 8));
+    }
+    assert_ne!(accepts[0].trace_id, accepts[1].trace_id);
+    for received in received {
+        let [trace, span, flags] = parent(&received);
+        if trace == TRACE {
+            assert_eq!((span.as_str(), flags.as_str(), received.header("tracestate")), (SENDER, "00", STATE));
+        } else {
+            let attempt = attempts.iter().find(|attempt| hex::encode(&attempt.span_id) == span).expect("its attempt");
+            assert_eq!((hex::encode(&attempt.trace_id), flags.as_str()), (trace, "01"));
+            assert!(!received.headers.contains_key("tracestate"), "it came without a parent");
+        }
+    }
+    let asked = collector.received(2).await;
+    assert_eq!(asked[0].body, asked[1].body, "503, and then the same again");
+    assert_eq!(host.metric("setgate_trace_spans_dropped_total", &[]).await, 0.0);
+    host.terminate().await;
+    assert!(spans(&collector).iter().all(|span| hex::encode(&span.trace_id) != TRACE));
+}
+
+#[tokio::test]
+async fn what_waits_is_sent_before_the_host_ends() {
+    let collector = Receiver::start().await;
+    let config = sends_to(&collector, "").replace("batch_ms_max = 20", "batch_ms_max = 3600000");
+    let mut host = Host::with().config(&config).start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Open).await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    let accepted = source.accept(event::set("one")).await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
+    assert_eq!(collector.count(), 0, "an hour is not over");
+    assert!(host.terminate().await.success());
+    let names: Vec<_> = spans(&collector).into_iter().map(|span| span.name).collect();
+    for name in ["accept", "fan-out", "sign", "attempt"] {
+        assert!(names.iter().any(|known| known == name), "{name}: {names:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_collector_rejects_or_refuses_is_counted() {
+    let collector = Receiver::start().await;
+    let rejects_one = |_: &Received| {
+        let part = ExportTracePartialSuccess { rejected_spans: 1, error_message: "too odd".into() };
+        let answer = ExportTraceServiceResponse { partial_success: Some(part) };
+        String::from_utf8(answer.encode_to_vec()).expect("small numbers and ASCII")
+    };
+    collector.answer([Reply::status(200).body(rejects_one)]);
+    let host = Host::with().config(&sends_to(&collector, "")).start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Open).await;
+    // Nobody asks for its events: acceptance and fan-out are all there is.
+    source.accept(event::set("one")).await;
+    let count =
+        async |reason: &str| host.metric("setgate_trace_spans_dropped_total", &[&format!("reason=\"{reason}\"")]).await;
+    let sent = async || host.metric("setgate_trace_spans_sent_total", &[]).await;
+    until("one of two is sent", async || (sent().await == 1.0 && count("rejected").await == 1.0).then_some(())).await;
+    let told = host.last_logged(0, &["collector of traces"]).expect("it is told");
+    assert!(told.contains("too odd") && told.contains("rejected 1 of"), "{told}");
+    // What will never be taken is not sent again.
+    collector.otherwise(Reply::status(400));
+    let before = collector.count();
+    source.accept(event::set("two")).await;
+    until("two are dropped", async || (count("collector").await == 2.0).then_some(())).await;
+    assert!(collector.count() <= before + 2, "each once");
+    assert_eq!(sent().await, 1.0);
+}
+
+#[tokio::test]
+async fn without_a_collector_the_senders_trace_is_passed_on_as_it_came() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Open).await;
+    let receiver = Receiver::start().await;
+    acme.subscribe(&receiver).create().await;
+    let sent = format!("00-{TRACE}-{SENDER}-01");
+    send(&host, &source, Seed::Open, "one", &[("traceparent", &sent), ("tracestate", STATE)]).await;
+    let first = receiver.received(1).await.remove(0);
+    assert_eq!((first.header("traceparent"), first.header("tracestate")), (sent.as_str(), STATE));
+    for (count, jti, headers) in [
+        (2, "two", vec![]),
+        (3, "three", vec![("traceparent", "00-no-trace-01"), ("tracestate", STATE)]),
+        (4, "four", vec![("traceparent", sent.as_str()), ("traceparent", sent.as_str())]),
+    ] {
+        send(&host, &source, Seed::Open, jti, &headers).await;
+        let headers = receiver.received(count).await.remove(count - 1).headers;
+        assert!(!headers.contains_key("traceparent") && !headers.contains_key("tracestate"), "{jti}: {headers:?}");
+    }
+    assert_eq!(host.metric("setgate_trace_spans_sent_total", &[]).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_collector_that_is_gone_holds_nothing_up_and_is_told_once_a_minute() {
+    // Nobody listens at port 1, and no other story can come to do so.
+    let config =
+        "[traces]\nendpoint = \"http://127.0.0.1:1\"\nbatch_ms_max = 20\nqueue_spans_max = 5\nbatch_spans_max = 2";
+    let mut host = Host::with().config(config).start().await;
+    let began = Instant::now();
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Open).await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    for number in 0..8 {
+        let accepted = source.accept(event::set(&number.to_string())).await;
+        acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
+    }
+    // Four spans each; two are under way at the most, five wait.
+    let dropped = async |labels: &[&str]| host.metric("setgate_trace_spans_dropped_total", labels).await;
+    assert!(dropped(&[]).await >= 32.0 - 7.0, "{} of 32", dropped(&[]).await);
+    assert!(dropped(&["reason=\"queue\""]).await > 0.0);
+    assert_eq!(host.metric("setgate_trace_spans_sent_total", &[]).await, 0.0);
+    until("it is told", async || host.last_logged(0, &["collector of traces does not take spans"])).await;
+    assert!(host.terminate().await.success(), "{}", host.log());
+    host.read_to_the_end().await;
+    let log = host.log();
+    let told = log.lines().filter(|line| line.contains("does not take spans")).count() as u64;
+    assert!(told <= 1 + began.elapsed().as_secs() / 60, "{told} times: {log}");
+}
+
+#[tokio::test]
+async fn a_collector_that_never_answers_delays_neither_deliveries_nor_the_end() {
+    let collector = Receiver::start().await;
+    collector.otherwise(Reply::hang());
+    let mut host = Host::with().config(&sends_to(&collector, "send_ms_max = 600000\nflush_ms_max = 50")).start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Open).await;
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    source.accept(event::set("one")).await;
+    collector.received(1).await;
+    let accepted = source.accept(event::set("two")).await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
+    assert!(host.terminate().await.success(), "{}", host.log());
+    host.read_to_the_end().await;
+    let told = host.last_logged(0, &["the last spans were not sent"]).expect("it is told");
+    assert!(told.contains("traces.flush_ms_max"), "{told}");
+}
