@@ -4,6 +4,7 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::catalogue;
 use super::id::{EventId, SourceName, TenantId};
 use super::set::SetToken;
 use super::time::Timestamp;
@@ -68,6 +69,13 @@ pub struct Event {
     pub content_type: String,
     /// When the host took it in.
     pub accepted_at: Timestamp,
+}
+
+impl Event {
+    /// Whether it is a test that somebody asked for.
+    pub fn is_test(&self) -> bool {
+        catalogue::is_test(&self.source, &self.set.types)
+    }
 }
 
 /// An event as its history shows it: without its bytes.

@@ -17,11 +17,12 @@ use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::{Fault, FilterRun};
 use crate::ledger;
-use crate::sandbox::{Call, EventView, Ran};
+use crate::sandbox::{Call, EventView, Keep, Ran};
 use crate::telemetry::metric;
 
 use super::Pipeline;
 use super::health::Suspensions;
+use super::reuse::Reusing;
 use super::shadow::Witness;
 use super::tables::PinnedTables;
 
@@ -50,6 +51,15 @@ pub(super) enum Progress {
     Again(Box<DueDelivery>),
     /// At its end, held, or kept back by another: with the one that is due because of that.
     Rests(Option<Box<DueDelivery>>),
+}
+
+/// What every call of one chain is given.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub(super) event: &'a Event,
+    pub(super) delivery: DeliveryId,
+    pub(super) tables: &'a Arc<PinnedTables>,
+    pub(super) quota: &'a Quota,
 }
 
 impl Pipeline {
@@ -105,7 +115,8 @@ impl Pipeline {
         let (plan, delivery) = self.without_withdrawn(plan, delivery).await?;
         let suspensions = self.suspensions(&event.tenant);
         let mut witness = self.witness(&plan, &event.tenant);
-        let Chained { end, runs } = self.chain(&plan, &event, delivery.id, &suspensions, &mut witness).await;
+        let reusing = self.reusing(&delivery, &event);
+        let Chained { end, runs } = self.chain(&plan, &event, delivery.id, &suspensions, &reusing, &mut witness).await;
         self.count_candidates(&event.tenant, &runs);
         self.judge(&event.tenant, &runs).await;
         self.shadow(witness, &plan, &event, delivery.id);
@@ -168,10 +179,11 @@ impl Pipeline {
         self.pin_anew(&delivery.tenant, delivery.id).await
     }
 
-    /// Runs a plan over an event, within the limits that were pinned with it, suspended versions and all. Decides nothing
+    /// Runs a plan over an event, within the limits that were pinned with it, suspended versions and all, each filter in a
+    /// fresh instance. Decides nothing
     /// about the delivery and stores nothing, so that a chain can be run again at any time.
     pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> Chained {
-        self.chain(plan, event, delivery, &Suspensions::ignored(), &mut Witness::default()).await
+        self.chain(plan, event, delivery, &Suspensions::ignored(), &Reusing::never(), &mut Witness::default()).await
     }
 
     async fn chain(
@@ -180,6 +192,7 @@ impl Pipeline {
         event: &Event,
         delivery: DeliveryId,
         suspensions: &Suspensions,
+        reusing: &Reusing,
         witness: &mut Witness,
     ) -> Chained {
         let mut chain = Chain::over(&event.set);
@@ -188,19 +201,32 @@ impl Pipeline {
             Err(detail) => return chain.ended(ChainEnd::Again(detail)),
         };
         let quota = self.quota_for(plan, &event.tenant);
+        let given = Given { event, delivery, tables: &tables, quota: &quota };
         for (place, step) in plan.steps.iter().enumerate() {
-            let Ran { verdict: decided, run, redactor } = match suspensions.fault(step) {
-                Some(fault) => not_run(step, fault),
-                None => self.run_step(step, chain.claims(), event, delivery, &tables, &quota).await,
-            };
-            witness.see(place, chain.claims(), &decided, &run);
-            let of = chain::Step::from(&step.binding);
-            let applied = match decided {
-                Ok(verdict) => {
-                    self.apply(&event.tenant, chain.claims(), verdict, quota.output_bytes_max, redactor).await
+            let mut keep = reusing.keep(place, step);
+            let (applied, run) = loop {
+                let Ran { verdict: decided, run, redactor, used } = match suspensions.fault(step) {
+                    Some(fault) => not_run(step, fault),
+                    None => self.run_step(step, chain.claims(), given, keep).await,
+                };
+                witness.see(place, chain.claims(), &decided, &run);
+                let applied = match decided {
+                    Ok(verdict) => {
+                        self.apply(&event.tenant, chain.claims(), verdict, quota.output_bytes_max, redactor).await
+                    }
+                    Err(fault) => Err(fault),
+                };
+                // Dropped without this, and its instance with it.
+                if let (Some(used), Ok(_)) = (used, &applied) {
+                    used.keep();
                 }
-                Err(fault) => Err(fault),
+                // It may be what earlier events left there that went wrong: the event is asked about by itself.
+                if applied.is_err() && run.is_reused() && keep.take().is_some() {
+                    continue;
+                }
+                break (applied, run);
             };
+            let of = chain::Step::from(&step.binding);
             if let Some(end) = chain.step(of, applied, run) {
                 return chain.ended(end);
             }
@@ -218,11 +244,10 @@ impl Pipeline {
         &self,
         step: &PlanStep,
         before: &SetToken,
-        event: &Event,
-        delivery: DeliveryId,
-        tables: &Arc<PinnedTables>,
-        quota: &Quota,
+        given: Given<'_>,
+        keep: Option<Keep>,
     ) -> Ran {
+        let Given { event, delivery, tables, quota } = given;
         let binding = &step.binding;
         let context = binding_context(&event.tenant, &delivery.subscription);
         let mut secrets = BTreeMap::new();
@@ -259,6 +284,7 @@ impl Pipeline {
                 grants: binding.grants.clone(),
                 tables: tables.clone(),
                 quota: quota.clone(),
+                keep,
             })
             .await
     }
@@ -270,5 +296,5 @@ fn is_suspended(run: &FilterRun) -> bool {
 
 fn not_run(step: &PlanStep, fault: Fault) -> Ran {
     let run = FilterRun::not_called(step.binding.filter.clone(), step.digest);
-    Ran { verdict: Err(fault), run, redactor: Arc::default() }
+    Ran { verdict: Err(fault), run, redactor: Arc::default(), used: None }
 }

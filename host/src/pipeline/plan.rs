@@ -83,11 +83,13 @@ pub(super) struct Pinned {
 }
 
 impl Pinned {
-    /// Forgets all plans where the registry has changed.
-    pub(super) fn at(&mut self, revision: u64) {
-        if self.revision.replace(revision) != Some(revision) {
+    /// Forgets all plans where the registry has changed, and tells whether it has.
+    pub(super) fn at(&mut self, revision: u64) -> bool {
+        let changed = self.revision.replace(revision) != Some(revision);
+        if changed {
             self.plans.clear();
         }
+        changed
     }
 
     /// The delivery of an event to a subscription, due `now`, with the chain as it is in `view`.

@@ -78,6 +78,7 @@ impl Fixture {
             grants: Grant::ALL.into(),
             tables: Arc::new(MemoryTables::default()),
             quota: self.quota.clone(),
+            keep: None,
         }
     }
 }
