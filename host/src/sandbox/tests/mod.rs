@@ -5,6 +5,7 @@ mod determinism;
 mod guests;
 mod keeping;
 mod neighbour;
+mod reuse;
 mod running;
 mod sharing;
 mod upload;
