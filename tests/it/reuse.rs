@@ -97,6 +97,9 @@ async fn an_instance_is_one_bindings_and_the_record_says_that_a_run_cannot_be_re
         let bundle = story.acme.get(&format!("/deliveries/{id}/reproduction")).await;
         assert_eq!(bundle["steps"][0]["reuse"], json!({"events_max": 3}), "what was in force: {bundle}");
         assert_eq!((&bundle["reproducible"], &bundle["reason"]), (&again["reproducible"], &again["reason"]));
+        let said = super::reproduce::run_again(&story.host, &story.acme, id, &[]).await;
+        assert_eq!(said.code, Some(i32::from(nth > 1)), "{}", said.out);
+        assert!(nth == 1 || said.out.contains(&format!("not reproducible: {why}")), "{}", said.out);
         reproducible.push(nth == 1);
     }
     assert_eq!(reproducible, [false, true, false, false, true], "newest first");

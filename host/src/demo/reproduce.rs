@@ -67,3 +67,18 @@ async fn ids(client: &Client, api: &str) -> anyhow::Result<Vec<String>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_ran_after_other_events_need_not_come_again() {
+        let runs =
+            |events: &[Value]| is_reused(&events.iter().map(|n| json!({"instance_events": n})).collect::<Vec<_>>());
+        assert!(runs(&[Value::Null, json!(2)]));
+        assert!(!runs(&[Value::Null, json!(1)]) && !runs(&[]), "the first event of an instance has it fresh");
+    }
+}
