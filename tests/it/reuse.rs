@@ -6,9 +6,10 @@ use setgate_tests::hostile::guest::{Guest, TEXT, patch};
 use setgate_tests::{Host, Receiver, Seed, Source, Subscription, Tenant, event, until};
 
 /// A filter that patches `{"seen":N}` into the claims, where N is how many events its instance has had. At the fourth it
-/// traps. `more` makes it another version.
+/// traps. `more` is done before it answers, and makes it another version.
 fn counting(more: &str) -> Vec<u8> {
-    let text = r#"{"seen":0}"#;
+    // Of what comes after the first object see `sealing`.
+    let text = r#"{"seen":0}{"iss":"other"}"#;
     let digit = TEXT + 8;
     let process = format!(
         "(global.set $seen (i32.add (global.get $seen) (i32.const 1)))
@@ -18,6 +19,11 @@ fn counting(more: &str) -> Vec<u8> {
         patch(TEXT, 10)
     );
     Guest::new(process).text(text).core("(global $seen (mut i32) (i32.const 0))").wasm()
+}
+
+/// The same; at its second event it changes what no filter may change.
+fn sealing() -> Vec<u8> {
+    counting(&format!("(if (i32.eq (global.get $seen) (i32.const 2)) (then (return {})))", patch(TEXT + 10, 15)))
 }
 
 struct Story {
@@ -144,6 +150,21 @@ async fn what_goes_wrong_in_a_kept_instance_is_asked_of_a_fresh_one() {
     assert_eq!(seen, [nth(1), nth(2), nth(3), (json!(1), Value::Null), nth(1), nth(2)]);
     assert_eq!(story.metric("setgate_filter_calls_total", &["fault=\"trap\""]).await, 1.0);
     assert_eq!(story.metric("setgate_filter_instances_kept_ended_total", &["why=\"fault\""]).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_verdict_that_makes_no_set_ends_its_instance() {
+    let story = Story::begin().await;
+    story.acme.upload("count", sealing()).await.expect(201);
+    let subscription = story.bind(reusing(9)).await;
+    let mut seen = Vec::new();
+    for number in 0..4 {
+        seen.extend(story.one(&format!("e{number}"), &[&subscription]).await);
+    }
+    let (kept, again) = ((json!(1), json!(1)), (json!(1), Value::Null));
+    assert_eq!(seen, [kept.clone(), again.clone(), kept, again]);
+    assert_eq!(story.metric("setgate_filter_instances_kept_ended_total", &["why=\"fault\""]).await, 2.0);
+    assert_eq!(story.metric("setgate_filter_instances_kept", &[]).await, 0.0);
 }
 
 #[tokio::test]

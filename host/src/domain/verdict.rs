@@ -220,8 +220,8 @@ pub struct FilterRun {
     /// words of a trap may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
-    /// Events that its instance has seen, this one included; none where the binding reuses no instances. From the second
-    /// on, what came of it may depend on those before.
+    /// Events that its instance has seen, this one included; none where the instance was for this event alone. From the
+    /// second on, what came of it may depend on those before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_events: Option<u32>,
 }

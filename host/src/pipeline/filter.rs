@@ -180,8 +180,7 @@ impl Pipeline {
     }
 
     /// Runs a plan over an event, within the limits that were pinned with it, suspended versions and all, each filter in a
-    /// fresh instance. Decides nothing
-    /// about the delivery and stores nothing, so that a chain can be run again at any time.
+    /// fresh instance. Decides nothing about the delivery and stores nothing, so that a chain can be run again at any time.
     pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> Chained {
         self.chain(plan, event, delivery, &Suspensions::ignored(), &Reusing::never(), &mut Witness::default()).await
     }

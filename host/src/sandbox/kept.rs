@@ -254,7 +254,7 @@ impl Kept {
 
     /// Since when the one waits that has waited longest.
     fn oldest(&self) -> Option<Instant> {
-        self.lock().instances.iter().map(|idle| idle.since).min()
+        self.lock().instances.first().map(|idle| idle.since)
     }
 
     fn end(&self, why: Ended, which: impl Fn(&Idle) -> bool) {
