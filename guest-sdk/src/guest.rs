@@ -30,7 +30,8 @@ pub mod bindings {
 
 pub use transform::Guest;
 
-/// Calls a filter with what came over the edge. Each call finds a fresh instance, so there is no state to reset.
+/// Calls a filter with what came over the edge. Nothing here is kept between calls, so it does not
+/// matter whether the instance is a fresh one.
 pub fn process(
     event: transform::Event,
     filter: fn(&Event) -> Result<Verdict>,

@@ -141,8 +141,8 @@
 //! holds the delivery, lets it through, or drops it. [`Failure::transient`] asks to be tried again later. A panic is a
 //! fault as well; its text is written to the delivery's history first.
 //!
-//! Each call finds a fresh instance. Nothing is kept between calls, and there is no clock but
-//! [`Event::accepted_at`], so that a run can be repeated byte for byte.
+//! Each call finds a fresh instance, unless its binding says otherwise (`reuse`, for guests that start slowly). Nothing is
+//! kept between calls, and there is no clock but [`Event::accepted_at`], so that a run can be repeated byte for byte.
 //!
 //! # Testing
 //!

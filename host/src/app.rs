@@ -138,6 +138,13 @@ pub async fn start_with(
         compile_wall_ms_max: settings.compile_wall_ms_max,
         compile_cpu_seconds_max: settings.compile_cpu_seconds_max,
         compile_memory_bytes_max: settings.compile_memory_bytes_max,
+        kept: sandbox::KeptLimits {
+            events_max: settings.reuse_events_max,
+            instances_max: settings.reuse_instances_max,
+            instances_per_tenant_max: settings.reuse_instances_per_tenant_max,
+            memory_bytes_max: settings.reuse_memory_bytes_max,
+            idle_ms_max: settings.reuse_idle_ms_max,
+        },
         caps: sandbox::Caps {
             modules_max: settings.filter_modules_max,
             instances_max: settings.filter_instances_max,

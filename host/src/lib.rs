@@ -15,7 +15,7 @@
 //! between makes it run again, which changes nothing.
 //!
 //! Loop B (`dispatcher`) takes deliveries that are due, in turns, so that neither a tenant's flood nor a slow endpoint
-//! takes the turns of others. The chain runs once (`filter`): each filter is called in a fresh instance in the [`sandbox`],
+//! takes the turns of others. The chain runs once (`filter`): each filter is called in an instance of its own in the [`sandbox`],
 //! under the tenant's limits, and decides to pass, patch, replace or drop. What it returns has to be a valid SET with
 //! the same `iss`, `iat`, `jti`, `aud` and `txn`. A filter that faults follows its binding's policy, which is to hold the delivery
 //! unless somebody chose otherwise. The bytes that come out are on disk before the first send: every retry and

@@ -19,6 +19,7 @@ mod receivers;
 mod redrive;
 mod refusals;
 mod reproduce;
+mod reuse;
 mod rollout;
 mod shares;
 mod signatures;

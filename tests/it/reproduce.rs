@@ -10,14 +10,14 @@ use sha2::{Digest, Sha256};
 const SALT: &str = "pepper-4711";
 
 /// What `setgate filter run` said and how it ended.
-struct Said {
-    code: Option<i32>,
-    out: String,
+pub(super) struct Said {
+    pub(super) code: Option<i32>,
+    pub(super) out: String,
     err: String,
 }
 
 /// `setgate filter run --delivery`, as a process of its own.
-async fn run_again(host: &Host, tenant: &Tenant, delivery: &str, more: &[&str]) -> Said {
+pub(super) async fn run_again(host: &Host, tenant: &Tenant, delivery: &str, more: &[&str]) -> Said {
     let key = host.path("tenant.key");
     std::fs::write(&key, format!("{}\n", tenant.key)).unwrap();
     let mut command = Host::command(key.parent().unwrap());

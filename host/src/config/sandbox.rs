@@ -43,6 +43,18 @@ pub struct Sandbox {
     pub compile_cpu_seconds_max: u64,
     /// Bytes of memory one compile may take.
     pub compile_memory_bytes_max: u64,
+    /// Events that a binding may let one instance see (`reuse`); 0 and 1: every event has a fresh instance, and no binding can
+    /// ask for more. Lowered, it also holds for bindings that asked for more before.
+    pub reuse_events_max: u32,
+    /// Instances kept for the next events of their bindings; 0: none. They stand in slots of `instances_max`, and a call that
+    /// needs one takes it.
+    pub reuse_instances_max: usize,
+    /// Of them, one tenant's; 0: none.
+    pub reuse_instances_per_tenant_max: usize,
+    /// Bytes of linear memory of all instances that are kept.
+    pub reuse_memory_bytes_max: u64,
+    /// Milliseconds for which an instance is kept without an event.
+    pub reuse_idle_ms_max: u64,
     /// Core modules and components nested in the upload, and components that are named again by an alias or export.
     pub filter_modules_max: u64,
     /// Instances, of modules and components, that instantiating the upload comes to.
@@ -96,6 +108,11 @@ impl Default for Sandbox {
             compile_wall_ms_max: 60_000,
             compile_cpu_seconds_max: 60,
             compile_memory_bytes_max: 1 << 30,
+            reuse_events_max: 1_000,
+            reuse_instances_max: 16,
+            reuse_instances_per_tenant_max: 4,
+            reuse_memory_bytes_max: 256 << 20,
+            reuse_idle_ms_max: 60_000,
             filter_modules_max: 500,
             filter_instances_max: 1_000,
             filter_functions_max: 200_000,

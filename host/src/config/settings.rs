@@ -160,7 +160,13 @@ fn differing(one: &Config, other: &Config) -> Result<Vec<String>, Error> {
     let in_json = |config| serde_json::to_value(config).map_err(|error| Error::Invalid(format!(" {error}")));
     let mut keys = BTreeSet::new();
     compare(&in_json(one)?, &in_json(other)?, "", &mut keys);
-    // In JSON it is shown without its password.
+    // In JSON only their names are shown, and it is shown without its password.
+    let exposed = |config: &Config| -> Vec<(String, String)> {
+        config.traces.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect()
+    };
+    if exposed(one) != exposed(other) {
+        keys.insert("traces.headers".to_owned());
+    }
     if one.egress.proxy != other.egress.proxy {
         keys.insert("egress.proxy".to_owned());
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::{Control, Error, Expected, any_or, over_expected, retried, room, short};
 use crate::crypto;
-use crate::domain::filter::Binding;
+use crate::domain::filter::{Binding, REUSE_EVENTS_MIN, Reuse};
 use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId, TenantId};
 use crate::domain::pacing::Pacing;
 use crate::domain::secret::{Secret, binding_context, signing_context};
@@ -331,9 +331,24 @@ impl Control {
                 secrets,
                 grants,
                 on_fault: binding.on_fault,
+                reuse: binding.reuse.map(|reuse| self.take_reuse(reuse)).transpose()?,
             });
         }
         Ok(chain)
+    }
+
+    fn take_reuse(&self, given: Reuse) -> Result<Reuse, Error> {
+        let most = self.sandbox.reuse_events_max();
+        let why = if most < REUSE_EVENTS_MIN {
+            format!("this host keeps no instances (`sandbox.reuse_events_max` is {most}): leave `reuse` out")
+        } else if given.events_max < REUSE_EVENTS_MIN {
+            format!("give {REUSE_EVENTS_MIN} or more; without `reuse` each event has a fresh instance")
+        } else if given.events_max > most {
+            format!("at most {most}, which is this host's `sandbox.reuse_events_max`")
+        } else {
+            return Ok(given);
+        };
+        Err(Error::invalid("chain/reuse/events_max", why))
     }
 
     /// A key for the ring; its text is given back only where it was made here.

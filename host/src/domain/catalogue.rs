@@ -12,6 +12,8 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
+use super::id::SourceName;
+
 use entries::{ALIASES, ENTRIES};
 
 /// Where our own event type URIs are: `{base}{product}/{category}/event-type/{name}`.
@@ -19,6 +21,11 @@ pub const SETGATE_BASE: &str = "https://schemas.setgate.dev/events/";
 
 /// A test of one subscription, by [`crate::domain::id::SourceName::setgate`]. Delivered where it was asked for and nowhere else.
 pub const PING: &str = "https://schemas.setgate.dev/events/test/event-type/ping";
+
+/// Whether an event of this source and these types is a test that somebody asked for.
+pub fn is_test(source: &SourceName, types: &[String]) -> bool {
+    source.is_setgate() && types.iter().any(|uri| uri == PING)
+}
 
 /// The host paused a subscription whose endpoint is gone, keeps failing, or asked for it.
 pub const SUBSCRIPTION_DISABLED: &str =

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::catalogue;
 use super::id::{EventId, SourceName, TenantId};
 use super::set::SetToken;
 use super::time::Timestamp;
@@ -73,6 +74,13 @@ pub struct Event {
     pub accepted_at: Timestamp,
     /// See [`NewEvent::trace`].
     pub trace: Option<TraceContext>,
+}
+
+impl Event {
+    /// Whether it is a test that somebody asked for.
+    pub fn is_test(&self) -> bool {
+        catalogue::is_test(&self.source, &self.set.types)
+    }
 }
 
 /// An event as its history shows it: without its bytes.

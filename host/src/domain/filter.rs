@@ -159,6 +159,23 @@ pub struct Binding {
     /// What happens when it faults.
     #[serde(default)]
     pub on_fault: FaultPolicy,
+    /// Whether one instance of it may see several events, and how many; none: each has a fresh one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<Reuse>,
+}
+
+/// The least events for which it makes sense to keep an instance: with one, each has a fresh one.
+pub const REUSE_EVENTS_MIN: u32 = 2;
+
+/// Leave to keep an instance of a filter for the next events of the same binding. What one event leaves in it the next
+/// ones can see, so that a run in such an instance cannot be reproduced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "InstanceReuse")]
+pub struct Reuse {
+    /// Events that one instance sees at the most; not more than the host's `sandbox.reuse_events_max`.
+    #[schemars(range(min = REUSE_EVENTS_MIN))]
+    pub events_max: u32,
 }
 
 /// The empty JSON object.

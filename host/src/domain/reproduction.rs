@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::filter::{Grant, Plan};
+use super::filter::{Grant, Plan, Reuse};
 use super::id::{DeliveryId, Digest, EventId, FilterName, SourceName, TableName, TenantId};
 use super::limits::CallLimits;
 use super::set::SetToken;
@@ -71,6 +71,9 @@ pub struct StepFacts {
     pub grants: BTreeSet<Grant>,
     /// What happens when it faults.
     pub on_fault: FaultPolicy,
+    /// Whether its instances might see several events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<Reuse>,
 }
 
 impl StepFacts {
@@ -83,6 +86,7 @@ impl StepFacts {
             secrets: step.binding.secrets.keys().cloned().collect(),
             grants: step.binding.grants.clone(),
             on_fault: step.binding.on_fault,
+            reuse: step.binding.reuse,
         };
         plan.steps.iter().map(facts).collect()
     }
@@ -101,6 +105,13 @@ pub fn why_not(steps: usize, broken: Option<&str>, runs: &[FilterRun]) -> Option
 
 /// Why a run need not come out the same again.
 fn by_chance(run: &FilterRun) -> Option<String> {
+    if let Some(before) = run.instance_events.and_then(|events| events.checked_sub(1)).filter(|before| *before > 0) {
+        let (filter, events) = (&run.filter, if before == 1 { "event" } else { "events" });
+        return Some(format!(
+            "filter `{filter}` ran in an instance that had seen {before} {events} before (`reuse`): what they left there is \
+             not on record"
+        ));
+    }
     match run.fault.as_ref()? {
         fault @ Fault::Wall { .. } => Some(format!("filter `{}` {fault}: how long it takes is chance", run.filter)),
         fault @ Fault::Suspended { .. } => Some(format!("filter `{}` {fault}: it was not called", run.filter)),
@@ -136,8 +147,8 @@ impl fmt::Display for Difference {
     }
 }
 
-/// All that is different between what was recorded and what came out now. `elapsed_us` and `engine` are not looked at:
-/// they do not decide the bytes.
+/// All that is different between what was recorded and what came out now. `elapsed_us`, `engine` and `instance_events` are
+/// not looked at: the first two do not decide the bytes, and where the third does, [`why_not`] says so.
 pub fn differences(
     recorded: &[FilterRun],
     recorded_claims: Option<Digest>,
@@ -203,6 +214,7 @@ mod tests {
             elapsed_us: 90,
             log: Vec::new(),
             engine: Some("a".into()),
+            instance_events: None,
         }
     }
 
@@ -245,6 +257,10 @@ mod tests {
             assert_eq!(why_not(1, None, &[faulted(fault)]), None);
         }
         assert!(why_not(1, None, &[]).unwrap().contains("has not been run"));
+        let nth = |events| FilterRun { instance_events: Some(events), ..run() };
+        assert_eq!(why_not(2, None, &[nth(1), run()]), None, "the first event of an instance meets a fresh one");
+        let reason = why_not(2, None, &[run(), nth(7)]).unwrap();
+        assert!(reason.contains("`redact`") && reason.contains("6 events before"), "{reason}");
         assert_eq!(why_not(0, None, &[]), None, "a chain without filters runs as often as one likes");
         assert!(why_not(0, Some("no active version"), &[]).unwrap().contains("no active version"));
     }

@@ -220,6 +220,10 @@ pub struct FilterRun {
     /// words of a trap may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
+    /// Events that its instance has seen, this one included; none where the instance was for this event alone. From the
+    /// second on, what came of it may depend on those before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_events: Option<u32>,
 }
 
 impl FilterRun {
@@ -236,7 +240,13 @@ impl FilterRun {
             elapsed_us: 0,
             log: Vec::new(),
             engine: None,
+            instance_events: None,
         }
+    }
+
+    /// Whether its instance had seen other events before.
+    pub fn is_reused(&self) -> bool {
+        self.instance_events.is_some_and(|events| events > 1)
     }
 }
 

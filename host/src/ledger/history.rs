@@ -336,7 +336,7 @@ fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Err
         event: row.get(4)?,
         subscription: row.get(2)?,
         tenant: row.get(9)?,
-        test: source.is_setgate() && types.iter().any(|uri| uri == catalogue::PING),
+        test: catalogue::is_test(&source, &types),
         source,
         types,
         subject: row.get(7)?,

@@ -118,6 +118,7 @@ pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, 
 pub use inspect::{Check, FAULTS_TOLD_MAX, Inspected, inspect};
 pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX};
 pub use outbox::{Content, DUE_LIMIT_MAX, FAN_OUT_DELIVERIES_MAX, FanOut, Lane};
+pub use plans::plan_name;
 pub use redrive::REDRIVE_CHUNK_ROWS;
 pub use registry::{Expected, Intent, Snapshot, TenantView, Versioned};
 pub use replays::{Advanced, REPLAY_EVENTS_MAX, REPLAYS_KEPT_MAX, ReplayStep};

@@ -15,9 +15,7 @@ impl Ledger {
     /// Stores a plan, if it is not there yet, and returns its name. Kept while a delivery runs it, and for
     /// [`super::UNUSED_KEPT_MS`] after this call and after a first delivery was made with it.
     pub async fn intern_plan(&self, plan: &Plan) -> Result<Digest, Error> {
-        let doc = serde_json::to_string(plan)
-            .map_err(|e| Error::Engine(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
-        let digest = Digest(sha256(doc.as_bytes()));
+        let (digest, doc) = named(plan)?;
         let now = self.clock().now();
         self.queue()
             .write(move |batch| {
@@ -85,6 +83,20 @@ impl Ledger {
             })
             .await
     }
+}
+
+/// The name that [`Ledger::intern_plan`] gives a plan.
+///
+/// # Errors
+/// Where it makes no JSON.
+pub fn plan_name(plan: &Plan) -> Result<Digest, Error> {
+    named(plan).map(|(digest, _)| digest)
+}
+
+fn named(plan: &Plan) -> Result<(Digest, String), Error> {
+    let doc =
+        serde_json::to_string(plan).map_err(|e| Error::Engine(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
+    Ok((Digest(sha256(doc.as_bytes())), doc))
 }
 
 /// The row of a plan that a delivery is about to run. `refs` rises at the end of the batch only: until then the instant
@@ -173,6 +185,7 @@ mod tests {
                 secrets: Default::default(),
                 grants: Default::default(),
                 on_fault: Default::default(),
+                reuse: None,
             };
             let plan = Plan {
                 tenant: Some(TENANT.parse().unwrap()),

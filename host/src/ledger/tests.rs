@@ -151,6 +151,7 @@ pub(super) fn run() -> FilterRun {
         elapsed_us: 90,
         log: vec![],
         engine: Some("wasmtime 1.2.3 00000000".into()),
+        instance_events: None,
     }
 }
 

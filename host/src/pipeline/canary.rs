@@ -206,7 +206,7 @@ impl Pipeline {
 }
 
 /// The canary of a filter, where this version is its candidate.
-fn canary_of<'a>(view: &'a TenantView, filter: &FilterName, digest: Digest) -> Option<&'a Rollout> {
+pub(super) fn canary_of<'a>(view: &'a TenantView, filter: &FilterName, digest: Digest) -> Option<&'a Rollout> {
     let rollout = view.filters.get(filter)?.value.rollout.as_ref()?;
     (rollout.digest == digest && matches!(rollout.mode, Mode::Canary { .. })).then_some(rollout)
 }

@@ -69,7 +69,9 @@ pub(super) async fn one_batch(
     let mut through = first.seq;
 
     let snapshot = ledger.snapshot();
-    pinned.at(snapshot.revision, pipeline.settings.version());
+    if pinned.at(snapshot.revision, pipeline.settings.version()) {
+        pipeline.end_changed_instances();
+    }
     let now = pipeline.clock.now();
     let mut deliveries = Vec::new();
     let mut spans = Vec::new();

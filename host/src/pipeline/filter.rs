@@ -18,11 +18,12 @@ use crate::domain::time::Timestamp;
 use crate::domain::trace::TraceContext;
 use crate::domain::verdict::{Fault, FilterRun};
 use crate::ledger;
-use crate::sandbox::{Call, EventView, Ran};
+use crate::sandbox::{Call, EventView, Keep, Ran};
 use crate::telemetry::metric;
 
 use super::Pipeline;
 use super::health::Suspensions;
+use super::reuse::Reusing;
 use super::shadow::Witness;
 use super::spans;
 use super::tables::PinnedTables;
@@ -48,6 +49,15 @@ impl Filtered {
     }
 }
 
+/// What a chain meets besides its event.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    suspensions: &'a Suspensions,
+    reusing: &'a Reusing,
+    /// Where its spans belong.
+    under: Option<&'a TraceContext>,
+}
+
 /// Whether a delivery goes on or came to rest.
 pub(super) enum Progress {
     On(Box<Filtered>),
@@ -55,6 +65,15 @@ pub(super) enum Progress {
     Again(Box<DueDelivery>),
     /// At its end, held, or kept back by another: with the one that is due because of that.
     Rests(Option<Box<DueDelivery>>),
+}
+
+/// What every call of one chain is given.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub(super) event: &'a Event,
+    pub(super) delivery: DeliveryId,
+    pub(super) tables: &'a Arc<PinnedTables>,
+    pub(super) quota: &'a Quota,
 }
 
 impl Pipeline {
@@ -111,8 +130,9 @@ impl Pipeline {
         let (plan, delivery) = self.without_withdrawn(plan, delivery).await?;
         let suspensions = self.suspensions(&event.tenant);
         let mut witness = self.witness(&plan, &event.tenant);
-        let under = event.trace.as_ref();
-        let Chained { end, runs } = self.chain(&plan, &event, delivery.id, &suspensions, &mut witness, under).await;
+        let reusing = self.reusing(&delivery, &event);
+        let around = Around { suspensions: &suspensions, reusing: &reusing, under: event.trace.as_ref() };
+        let Chained { end, runs } = self.chain(&plan, &event, delivery.id, around, &mut witness).await;
         self.count_candidates(&event.tenant, &runs);
         self.judge(&event.tenant, &runs).await;
         self.shadow(witness, &plan, &event, delivery.id);
@@ -180,10 +200,11 @@ impl Pipeline {
         self.pin_anew(&delivery.tenant, delivery.id).await
     }
 
-    /// Runs a plan over an event, within the limits that were pinned with it, suspended versions and all. Decides nothing
-    /// about the delivery and stores nothing, so that a chain can be run again at any time.
+    /// Runs a plan over an event, within the limits that were pinned with it, suspended versions and all, each filter in a
+    /// fresh instance. Decides nothing about the delivery and stores nothing, so that a chain can be run again at any time.
     pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> Chained {
-        self.chain(plan, event, delivery, &Suspensions::ignored(), &mut Witness::default(), None).await
+        let around = Around { suspensions: &Suspensions::ignored(), reusing: &Reusing::never(), under: None };
+        self.chain(plan, event, delivery, around, &mut Witness::default()).await
     }
 
     async fn chain(
@@ -191,9 +212,8 @@ impl Pipeline {
         plan: &Plan,
         event: &Event,
         delivery: DeliveryId,
-        suspensions: &Suspensions,
+        around: Around<'_>,
         witness: &mut Witness,
-        under: Option<&TraceContext>,
     ) -> Chained {
         let mut chain = Chain::over(&event.set);
         let tables = match self.tables_of(plan, &event.tenant).await {
@@ -201,20 +221,33 @@ impl Pipeline {
             Err(detail) => return chain.ended(ChainEnd::Again(detail)),
         };
         let quota = self.quota_for(plan, &event.tenant);
+        let given = Given { event, delivery, tables: &tables, quota: &quota };
         for (place, step) in plan.steps.iter().enumerate() {
-            let span = self.filtering(under, &event.tenant, delivery, step);
-            let Ran { verdict: decided, run, redactor } = match suspensions.fault(step) {
-                Some(fault) => not_run(step, fault),
-                None => self.run_step(step, chain.claims(), event, delivery, &tables, &quota).await,
-            };
-            witness.see(place, chain.claims(), &decided, &run);
-            let of = chain::Step::from(&step.binding);
-            let applied = match decided {
-                Ok(verdict) => {
-                    self.apply(&event.tenant, chain.claims(), verdict, quota.output_bytes_max, redactor).await
+            let span = self.filtering(around.under, &event.tenant, delivery, step);
+            let mut keep = around.reusing.keep(place, step);
+            let (applied, run) = loop {
+                let Ran { verdict: decided, run, redactor, used } = match around.suspensions.fault(step) {
+                    Some(fault) => not_run(step, fault),
+                    None => self.run_step(step, chain.claims(), given, keep).await,
+                };
+                witness.see(place, chain.claims(), &decided, &run);
+                let applied = match decided {
+                    Ok(verdict) => {
+                        self.apply(&event.tenant, chain.claims(), verdict, quota.output_bytes_max, redactor).await
+                    }
+                    Err(fault) => Err(fault),
+                };
+                // Dropped without this, and its instance with it.
+                if let (Some(used), Ok(_)) = (used, &applied) {
+                    used.keep();
                 }
-                Err(fault) => Err(fault),
+                // It may be what earlier events left there that went wrong: the event is asked about by itself.
+                if applied.is_err() && run.is_reused() && keep.take().is_some() {
+                    continue;
+                }
+                break (applied, run);
             };
+            let of = chain::Step::from(&step.binding);
             let end = chain.step(of, applied, run);
             spans::filtered(span, chain.last());
             if let Some(end) = end {
@@ -234,11 +267,10 @@ impl Pipeline {
         &self,
         step: &PlanStep,
         before: &SetToken,
-        event: &Event,
-        delivery: DeliveryId,
-        tables: &Arc<PinnedTables>,
-        quota: &Quota,
+        given: Given<'_>,
+        keep: Option<Keep>,
     ) -> Ran {
+        let Given { event, delivery, tables, quota } = given;
         let binding = &step.binding;
         let context = binding_context(&event.tenant, &delivery.subscription);
         let mut secrets = BTreeMap::new();
@@ -275,6 +307,7 @@ impl Pipeline {
                 grants: binding.grants.clone(),
                 tables: tables.clone(),
                 quota: quota.clone(),
+                keep,
             })
             .await
     }
@@ -286,5 +319,5 @@ fn is_suspended(run: &FilterRun) -> bool {
 
 fn not_run(step: &PlanStep, fault: Fault) -> Ran {
     let run = FilterRun::not_called(step.binding.filter.clone(), step.digest);
-    Ran { verdict: Err(fault), run, redactor: Arc::default() }
+    Ran { verdict: Err(fault), run, redactor: Arc::default(), used: None }
 }

@@ -47,6 +47,7 @@ mod plan;
 pub mod prove;
 pub mod release;
 pub mod replay;
+mod reuse;
 pub mod seal;
 mod settle;
 mod shadow;

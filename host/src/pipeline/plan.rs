@@ -96,12 +96,14 @@ pub(super) struct Pinned {
 }
 
 impl Pinned {
-    /// Forgets all plans where the registry or what the operator has set has changed.
-    pub(super) fn at(&mut self, revision: u64, settings: u64) {
+    /// Forgets all plans where the registry or what the operator has set has changed, and tells whether it has.
+    pub(super) fn at(&mut self, revision: u64, settings: u64) -> bool {
         let of = (revision, settings);
-        if self.of.replace(of) != Some(of) {
+        let changed = self.of.replace(of) != Some(of);
+        if changed {
             self.plans.clear();
         }
+        changed
     }
 
     /// The delivery of an event to a subscription, due `now`, with the chain as it is in `view`.

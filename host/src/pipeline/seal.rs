@@ -9,8 +9,8 @@ use crate::domain::delivery::DueDelivery;
 use crate::domain::id::SigningKeyId;
 use crate::domain::secret::signing_context;
 use crate::domain::subscription::{Format, Subscription};
-use crate::domain::verdict::FilterRun;
 use crate::domain::trace::TraceContext;
+use crate::domain::verdict::FilterRun;
 use crate::ledger::Versioned;
 use crate::signing;
 

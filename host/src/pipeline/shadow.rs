@@ -22,6 +22,7 @@ use crate::telemetry::metric;
 use super::Pipeline;
 use super::apply::compare;
 use super::canary::is_granted;
+use super::filter::Given;
 
 /// Looks at the steps of one run of a chain whose filters have a shadow.
 #[derive(Default)]
@@ -44,6 +45,8 @@ impl Witness {
     /// Called for each step, with what it got and what it decided.
     pub(super) fn see(&mut self, place: usize, before: &SetToken, decided: &Result<Verdict, Fault>, run: &FilterRun) {
         if let Some((_, rollout)) = self.watched.iter().find(|(watched, _)| *watched == place) {
+            // Called twice where a kept instance faulted: the second time counts.
+            self.seen.retain(|seen| seen.place != place);
             let (rollout, before) = (rollout.clone(), before.clone());
             self.seen.push(Seen { place, rollout, before, decided: decided.clone(), run: run.clone() });
         }
@@ -128,8 +131,9 @@ impl Pipeline {
         let Ok(tables) = self.tables_of(plan, &event.tenant).await else { return };
         let quota = self.quota_for(plan, &event.tenant);
         let step = PlanStep { digest: rollout.digest, ..plan.steps[place].clone() };
-        let Ran { verdict: candidate_decided, run: mut candidate, redactor } =
-            self.run_step(&step, &before, event, delivery, &tables, &quota).await;
+        let given = Given { event, delivery, tables: &tables, quota: &quota };
+        let Ran { verdict: candidate_decided, run: mut candidate, redactor, used: _ } =
+            self.run_step(&step, &before, given, None).await;
         // Both run with the binding's secrets.
         let (tenant, bytes_max) = (&event.tenant, quota.output_bytes_max);
         let active_applied = self.applied(tenant, &before, decided, &mut active, bytes_max, redactor.clone()).await;

@@ -1,37 +1,33 @@
-//! One call of one filter: a fresh instance, the event in, the verdict out, everything dropped.
+//! One call of one filter: an instance, the event in, the verdict out. The instance is fresh and dropped afterwards, unless
+//! the call's binding keeps instances: see `kept`.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use wasmtime::{Engine, Store};
+use wasmtime::Engine;
 
-use crate::domain::id::{Digest, EventId};
 use crate::domain::redact::Redactor;
 use crate::domain::tenant::Quota;
-use crate::domain::time::Timestamp;
 use crate::domain::verdict::{Fault, FilterRun, Verdict};
 
-use super::limits::Limits;
+use super::instance::{Instance, limits, meter};
+use super::kept::{self, Bound, Ended, Kept};
 use super::log::Log;
-use super::state::{Config, Meter, State};
-use super::ticks::{TICKS_PER_TURN, Ticks};
+use super::state::{Config, State};
+use super::ticks::Ticks;
 use super::wasi::random::Random;
 use super::wit_v0_1::{Event, Failure, FilterIndices, FilterPre};
-use super::{Call, MemoryTables, Ran, Rejected, fault};
-
-/// Handles of resources one call may hold. A std guest holds fewer than ten.
-const HANDLES_MAX: usize = 1_000;
-/// What may come over in one value beside the verdict's text: the bytes around it.
-const OUTPUT_SLACK_BYTES: u64 = 64 << 10;
+use super::{Call, Ran, Rejected, fault};
 
 /// What a call needs of its host.
 pub(super) struct Host {
     pub(super) engine: Engine,
     /// Ends turns by time.
     pub(super) ticks: Ticks,
+    /// Instances that wait for another event, and the pool's room.
+    pub(super) kept: Arc<Kept>,
     /// Fuel between two turns given to others.
     pub(super) fuel_slice: u64,
     /// The pool's own limit of a linear memory, in bytes.
@@ -43,7 +39,8 @@ pub(super) struct Host {
 /// Runs `call`. `asked_at` is when its caller asked for a slot.
 pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_at: Instant) -> Ran {
     let _ticking = host.ticks.begin();
-    let Call { digest, filter, event, config, secrets, tables, quota, grants: _ } = call;
+    let bound = host.kept.bound(&call);
+    let Call { digest, filter, event, config, secrets, tables, quota, grants: _, keep: _ } = call;
     // Everything the guest says passes by this on its way into the record.
     let redactor = Arc::new(Redactor::new(&secrets));
     let state = State {
@@ -55,8 +52,8 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
         config: Config::new(config, secrets),
         tables,
     };
-    let mut store = match store(host, state, &quota) {
-        Ok(store) => store,
+    let mut instance = match instance(host, bound.as_ref().map(|(bound, _)| bound), state, &quota).await {
+        Ok(instance) => instance,
         Err(error) => {
             let fault = Fault::Unavailable { detail: fault::bounded(&error.to_string()) };
             return Ran::without_call(filter, digest, fault, asked_at);
@@ -64,20 +61,16 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
     };
     let event = Event::from(event);
     // Around the whole: start functions and `realloc` are the guest's code as well.
-    let called = within(&quota, async {
-        let instance = pre.instantiate_async(&mut store).await?;
-        instance.setgate_filter_transform().call_process(&mut store, &event).await
-    })
-    .await;
+    let called = within(&quota, instance.call(pre, &event)).await;
     let verdict = match called {
         Some(Ok(Ok(verdict))) => within_output(verdict.into(), &quota, &redactor),
         Some(Ok(Err(Failure::Transient(reason)))) => Err(Fault::Transient { reason: fault::said(&reason, &redactor) }),
         Some(Ok(Err(Failure::Permanent(reason)))) => Err(Fault::Permanent { reason: fault::said(&reason, &redactor) }),
-        Some(Err(error)) => Err(fault::from_engine(&error, &store.data().limits, &quota, &redactor)),
+        Some(Err(error)) => Err(fault::from_engine(&error, &instance.state().limits, &quota, &redactor)),
         None => Err(Fault::Wall { limit_ms: quota.wall_ms_max }),
     };
-    let fuel = fuel(&store, &quota);
-    let state = store.data_mut();
+    let fuel = instance.fuel(&quota);
+    let state = instance.state();
     let run = FilterRun {
         filter,
         digest,
@@ -92,67 +85,55 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
         elapsed_us: u64::try_from(asked_at.elapsed().as_micros()).unwrap_or(u64::MAX),
         log: state.log.finish(),
         engine: None,
+        instance_events: bound.is_some().then(|| instance.events()),
     };
-    Ran { verdict, run, redactor }
+    let used = match bound {
+        None => None,
+        Some(_) if verdict.is_err() => {
+            kept::count(Ended::Fault);
+            None
+        }
+        Some((_, events_max)) if instance.events() >= events_max => {
+            kept::count(Ended::Events);
+            None
+        }
+        Some((bound, _)) => host.kept.put(bound, instance),
+    };
+    Ran { verdict, run, redactor, used }
+}
+
+/// The instance of a call: one that waits for this binding's next event, else a fresh one.
+async fn instance(host: &Host, bound: Option<&Bound>, state: State, quota: &Quota) -> wasmtime::Result<Instance> {
+    match bound.and_then(|bound| host.kept.take(bound)) {
+        Some(mut instance) => {
+            instance.renew(host, state, quota)?;
+            Ok(instance)
+        }
+        None => Instance::new(host, host.kept.slot().await, state, quota),
+    }
 }
 
 /// Instantiates once, without a call: what an upload must stand before it is taken. Tells the fuel it took as well.
 pub(super) async fn start(host: &Host, pre: &FilterPre<State>, quota: &Quota) -> (Result<(), Rejected>, u64) {
     let _ticking = host.ticks.begin();
-    let state = State {
-        limits: limits(host, quota),
-        meter: meter(host, quota),
-        log: Log::new(0, Arc::default()),
-        accepted_at: Timestamp::from_millis(0),
-        random: Random::new(EventId::from_bytes([0; 16]), Digest([0; 32])),
-        config: Config::new("{}".into(), BTreeMap::new()),
-        tables: Arc::new(MemoryTables::default()),
-    };
     let words = |error: wasmtime::Error| fault::bounded(&format!("{error:#}"));
-    let mut store = match store(host, state, quota) {
-        Ok(store) => store,
+    let state = State { meter: meter(host, quota), ..State::at_rest(limits(host, quota)) };
+    let mut starting = match Instance::new(host, host.kept.slot().await, state, quota) {
+        Ok(starting) => starting,
         Err(error) => return (Err(Rejected::Host { detail: words(error) }), 0),
     };
-    let started = match within(quota, pre.instance_pre().instantiate_async(&mut store)).await {
+    let started = match within(quota, pre.instance_pre().instantiate_async(starting.store())).await {
         Some(Ok(instance)) => FilterIndices::new(pre.instance_pre())
-            .and_then(|indices| indices.load(&mut store, &instance))
+            .and_then(|indices| indices.load(starting.store(), &instance))
             .map(drop)
             .map_err(|error| Rejected::WrongTypes { detail: words(error) }),
         Some(Err(error)) => {
-            let fault = fault::from_engine(&error, &store.data().limits, quota, &Redactor::default());
+            let fault = fault::from_engine(&error, &starting.state().limits, quota, &Redactor::default());
             Err(Rejected::Start(fault))
         }
         None => Err(Rejected::Start(Fault::Wall { limit_ms: quota.wall_ms_max })),
     };
-    (started, fuel(&store, quota))
-}
-
-fn fuel(store: &Store<State>, quota: &Quota) -> u64 {
-    quota.fuel_per_call.saturating_sub(store.get_fuel().unwrap_or(0))
-}
-
-fn store(host: &Host, state: State, quota: &Quota) -> wasmtime::Result<Store<State>> {
-    let mut store = Store::try_new(&host.engine, state)?;
-    store.limiter(|state| &mut state.limits);
-    store.set_fuel(quota.fuel_per_call)?;
-    store.fuel_async_yield_interval(Some(host.fuel_slice.max(1)))?;
-    store.set_epoch_deadline(TICKS_PER_TURN);
-    store.epoch_deadline_async_yield_and_update(TICKS_PER_TURN);
-    let lifted = quota.output_bytes_max.saturating_add(OUTPUT_SLACK_BYTES);
-    store.set_hostcall_fuel(usize::try_from(lifted).unwrap_or(usize::MAX));
-    store.set_max_component_handles(HANDLES_MAX);
-    Ok(store)
-}
-
-fn limits(host: &Host, quota: &Quota) -> Limits {
-    Limits::new(
-        quota.memory_bytes_max.min(host.memory_bytes_max),
-        quota.table_elements_max.min(host.table_elements_max),
-    )
-}
-
-fn meter(host: &Host, quota: &Quota) -> Meter {
-    Meter::new(quota.host_calls_max, quota.memory_bytes_max, host.fuel_slice.max(1), quota.fuel_per_call)
+    (started, starting.fuel(quota))
 }
 
 /// Runs `call` until it ends or has computed for `wall_ms_max`.

@@ -3,7 +3,7 @@
 use wasmtime::ResourceLimiter;
 
 /// Counts all memories together and all tables together, which the engine's own limiter does not.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     memory_bytes: u64,
     memory_bytes_peak: u64,
@@ -32,6 +32,22 @@ impl Limits {
             table_elements_max,
             denied: None,
         }
+    }
+
+    /// These limits for another call in the same instance, with the bounds of `call`: what the instance has stays counted,
+    /// what an earlier call was refused does not.
+    pub(super) fn renewed(&self, call: &Self) -> Self {
+        Self {
+            memory_bytes: self.memory_bytes,
+            memory_bytes_peak: self.memory_bytes,
+            table_elements: self.table_elements,
+            ..*call
+        }
+    }
+
+    /// Bytes of all linear memories now. They never shrink.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
     }
 
     pub(super) fn memory_bytes_peak(&self) -> u64 {
@@ -96,6 +112,18 @@ mod tests {
         assert!(limits.memory_growing(0, 60, None).unwrap());
         limits.memory_grow_failed(wasmtime::Error::msg("past what the type can hold")).unwrap();
         assert!(!limits.memory_growing(0, 60, None).unwrap());
+    }
+
+    #[test]
+    fn another_call_has_its_own_bounds_over_what_the_instance_has() {
+        let mut limits = Limits::new(100, 10);
+        assert!(limits.memory_growing(0, 60, None).unwrap() && limits.table_growing(0, 4, None).unwrap());
+        assert!(!limits.memory_growing(60, 160, None).unwrap());
+        let mut next = limits.renewed(&Limits::new(80, 5));
+        assert_eq!((next.memory_bytes(), next.memory_bytes_peak(), next.denied()), (60, 60, None));
+        assert!(next.memory_growing(60, 80, None).unwrap() && !next.memory_growing(80, 81, None).unwrap());
+        assert!(!next.table_growing(4, 6, None).unwrap());
+        assert_eq!(next.denied(), Some(Denied::Memory { wanted: 81, limit: 80 }));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Runs tenants' filters. The only place with the engine in it.
 //!
 //! A filter is a WebAssembly component that strangers wrote. It is taken in once ([`Sandbox::compile`]) and then called
-//! once for each delivery ([`Sandbox::run`]), each time in a fresh instance. What stands between it and the rest:
+//! once for each delivery ([`Sandbox::run`]), each time in a fresh instance, unless its binding reuses them. What stands between it and the rest:
 //!
 //! | against | stands | file |
 //! |---|---|---|
@@ -15,10 +15,12 @@
 //! | memory | one limit over all memories of a call | `limits` |
 //! | a busy tenant | fuel per second; then slots and slices of a tenth of a millisecond, in turns between tenants | `budget`, `fair`, `turns` |
 //! | guests before the host | threads of their own, less urgent than the host's | here |
+//! | what an earlier event left | a fresh instance; where one is kept, no other binding's call ever gets it | `kept`, `instance` |
 //! | looking around | grants; an empty WASI whose clock stands still | `linker`, `host/`, `wasi/` |
 //!
 //! The same event through the same filter gives the same verdict and the same fuel, on any host of the same engine
-//! version and target: nothing that a filter can see changes between two runs.
+//! version and target: nothing that a filter can see changes between two runs. In an instance that is reused it sees what
+//! earlier events of its binding left there, and the record of the run says so.
 //!
 //! A call waits in this order: for its filter to be in memory, for its tenant's budget, for a slot, and then between any two
 //! slices for its turn. No wait is a fault, and none counts towards `wall_ms_max`.
@@ -33,6 +35,8 @@ mod fault;
 mod filters;
 mod host;
 mod imports;
+mod instance;
+mod kept;
 mod limits;
 mod linker;
 mod log;
@@ -69,13 +73,15 @@ use crate::domain::verdict::{Fault, FilterRun, Verdict};
 use crate::fair::{Bounds, Gate, Place, Refused};
 
 pub use compile::{COMPILER_ARGUMENT, compiler_main};
-pub use options::{Components, Error, GUEST_THREADS_PER_TURN, Options};
+pub use kept::{Bound, Used};
+pub use options::{Components, Error, GUEST_THREADS_PER_TURN, KeptLimits, Options};
 pub use rejected::Rejected;
 pub use series::METRICS;
 pub use structure::Caps;
 
 use budget::{Budgets, Charges};
 use filters::{Filters, Loaded};
+use kept::Kept;
 use series::{Series, UPLOADS, Waited};
 use turns::Turns;
 
@@ -150,6 +156,19 @@ pub struct Call {
     pub tables: Arc<dyn Tables>,
     /// The tenant's quota.
     pub quota: Quota,
+    /// For a binding that reuses instances; none: a fresh instance, dropped after the call.
+    pub keep: Option<Keep>,
+}
+
+/// What tells the instances of one binding from all others, beside the call's tenant, subscription and version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// The delivery's plan: another one is another binding, for an instance.
+    pub plan: Digest,
+    /// The step's place in it, from 0.
+    pub step: usize,
+    /// Events that one instance sees at the most.
+    pub events_max: u32,
 }
 
 /// What came of a [`Call`].
@@ -162,6 +181,8 @@ pub struct Ran {
     pub run: FilterRun,
     /// Knows the call's secrets: for whoever quotes the verdict.
     pub redactor: Arc<Redactor>,
+    /// The instance it ran in, where that may see further events: to be kept once the verdict is known to make a valid SET.
+    pub used: Option<Used>,
 }
 
 impl Ran {
@@ -169,7 +190,7 @@ impl Ran {
     fn without_call(filter: FilterName, digest: Digest, fault: Fault, asked_at: Instant) -> Self {
         let elapsed_us = u64::try_from(asked_at.elapsed().as_micros()).unwrap_or(u64::MAX);
         let run = FilterRun { fault: Some(fault.clone()), elapsed_us, ..FilterRun::not_called(filter, digest) };
-        Self { verdict: Err(fault), run, redactor: Arc::default() }
+        Self { verdict: Err(fault), run, redactor: Arc::default(), used: None }
     }
 }
 
@@ -182,6 +203,7 @@ struct Shared {
     host: Arc<call::Host>,
     filters: Filters,
     caps: Caps,
+    reuse_events_max: u32,
     budgets: Budgets,
     /// The pool answers an error where it is full; here a call waits instead.
     slots: Gate,
@@ -217,20 +239,25 @@ impl Sandbox {
             .map_err(Error::Threads)?;
         let turns = Turns::new(options.turns_max, options.guest_threads);
         runtime.spawn(turns.clone().lend());
+        let slots = usize::try_from(options.instances_max).unwrap_or(usize::MAX);
+        let kept = Kept::new(options.kept, slots, runtime.handle().clone());
+        runtime.spawn(kept.clone().sweep());
         Ok(Self(Arc::new(Shared {
             engine_id,
             host: Arc::new(call::Host {
                 ticks: ticks::Ticks::new(engine.clone()).map_err(Error::Threads)?,
                 engine,
+                kept,
                 fuel_slice: options.fuel_slice,
                 memory_bytes_max: options.memory_bytes_max,
                 table_elements_max: options.table_elements_max,
             }),
             filters,
             caps: options.caps,
+            reuse_events_max: options.kept.events_max,
             budgets: Budgets::new(),
             slots: Gate::new(Bounds {
-                places: usize::try_from(options.instances_max).unwrap_or(usize::MAX),
+                places: slots,
                 per_tenant_max: usize::try_from(options.instances_per_tenant_max).unwrap_or(usize::MAX),
                 // Who delivers bounds what it has in flight.
                 waiting_per_tenant_max: usize::MAX,
@@ -287,6 +314,16 @@ impl Sandbox {
     /// need not hold a place meanwhile.
     pub fn spent(&self, tenant: &TenantId, quota: &Quota) -> Option<std::time::Duration> {
         self.0.budgets.of(tenant, quota.fuel_per_second).spent()
+    }
+
+    /// The most events that a binding may let one instance see at this host; 0 and 1: none are kept here.
+    pub fn reuse_events_max(&self) -> u32 {
+        self.0.reuse_events_max
+    }
+
+    /// Ends the instances that are kept for bindings that `is_current` does not know.
+    pub fn keep_only(&self, is_current: impl FnMut(&Bound) -> bool) {
+        self.0.host.kept.keep_only(is_current);
     }
 
     /// Ends all calls and the guests' threads. Calls that were running, and later ones, give [`Fault::Unavailable`].
@@ -408,6 +445,7 @@ impl Shared {
         self.budgets.close();
         self.slots.close();
         self.turns.close();
+        self.host.kept.close();
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(runtime) = runtime {
             // Not waited for: a guest may be in the middle of its slice, and the caller on a runtime's thread.

@@ -59,6 +59,36 @@ pub struct Options {
     pub compile_memory_bytes_max: u64,
     /// How large an upload may be in structure.
     pub caps: Caps,
+    /// Instances between two calls.
+    pub kept: KeptLimits,
+}
+
+/// What instances may be kept for the next events of their bindings. They stand in slots of the pool, and give them up when
+/// a call needs one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptLimits {
+    /// Events that one instance sees at the most, whatever its binding allows; 0 and 1: none are kept.
+    pub events_max: u32,
+    /// Instances that are kept; 0: none.
+    pub instances_max: usize,
+    /// Of them, one tenant's; 0: none.
+    pub instances_per_tenant_max: usize,
+    /// Bytes of linear memory of all that are kept.
+    pub memory_bytes_max: u64,
+    /// Milliseconds for which one is kept without an event.
+    pub idle_ms_max: u64,
+}
+
+impl Default for KeptLimits {
+    fn default() -> Self {
+        Self {
+            events_max: 1_000,
+            instances_max: 16,
+            instances_per_tenant_max: 4,
+            memory_bytes_max: 256 << 20,
+            idle_ms_max: 60_000,
+        }
+    }
 }
 
 /// Guest threads for each turn, where nothing else is configured. Threads without a turn sleep; each tenant whose guests take
@@ -91,6 +121,7 @@ impl Options {
             compile_cpu_seconds_max: 60,
             compile_memory_bytes_max: 1 << 30,
             caps: Caps::default(),
+            kept: KeptLimits::default(),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! nothing. A minute is far below that, so every handle in use is one to a living series.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -28,6 +28,13 @@ pub const METRICS: &[(&str, &str, &str)] = &[
     (WAITED, "histogram", "seconds a call waited, by `tenant` and `for` (budget, slot, turns)"),
     (WAITING, "gauge", "what waits just now, by `for` (budget, slot, compile)"),
     (RUNNING, "gauge", "calls that hold an instance slot"),
+    (REUSED, "counter", "calls in an instance that had seen other events, by `tenant` and `filter`"),
+    (INSTANCES_KEPT, "gauge", "instances that wait for another event of their binding"),
+    (
+        INSTANCES_KEPT_ENDED,
+        "counter",
+        "instances of bindings that reuse them and that are kept no longer, by `why` (events, fault, idle, slot, per_tenant, instances, memory, changed)",
+    ),
     (LOADS, "counter", "filters brought into memory, by `from` (disk, compiler)"),
     (UPLOADS, "counter", "uploads, by `result` (taken, or why not)"),
 ];
@@ -38,6 +45,9 @@ const MEMORY: &str = "setgate_filter_memory_bytes";
 const WAITED: &str = "setgate_filter_waited_seconds";
 const WAITING: &str = "setgate_filter_waiting";
 const RUNNING: &str = "setgate_filter_calls_running";
+const REUSED: &str = "setgate_filter_reused_calls_total";
+pub(super) const INSTANCES_KEPT: &str = "setgate_filter_instances_kept";
+pub(super) const INSTANCES_KEPT_ENDED: &str = "setgate_filter_instances_kept_ended_total";
 pub(super) const LOADS: &str = "setgate_filter_loads_total";
 pub(super) const UPLOADS: &str = "setgate_filter_uploads_total";
 
@@ -67,6 +77,8 @@ struct Handles {
     made_at: Instant,
     /// By verdict and fault, as they come up.
     calls: Mutex<Vec<((&'static str, &'static str), Counter)>>,
+    /// Made where a call is the first that reuses an instance: most filters never do.
+    reused: OnceLock<Counter>,
     fuel: Counter,
     seconds: Histogram,
     memory: Histogram,
@@ -95,6 +107,10 @@ impl Series {
         let verdict = run.verdict.map_or("fault", |verdict| verdict.as_str());
         let fault = run.fault.as_ref().map_or("none", Fault::kind);
         handles.count(tenant, &run.filter, (verdict, fault));
+        if run.is_reused() {
+            let new = || counter!(REUSED, "tenant" => tenant.to_string(), "filter" => run.filter.to_string());
+            handles.reused.get_or_init(new).increment(1);
+        }
         handles.fuel.increment(run.fuel);
         handles.seconds.record(Duration::from_micros(run.elapsed_us));
         #[expect(clippy::cast_precision_loss, reason = "bytes of memory are far below 2^52")]
@@ -139,6 +155,7 @@ impl Handles {
         Self {
             made_at,
             calls: Mutex::default(),
+            reused: OnceLock::new(),
             fuel: counter!(FUEL, "tenant" => tenant(), "filter" => filter()),
             seconds: histogram!(SECONDS, "tenant" => tenant(), "filter" => filter()),
             memory: histogram!(MEMORY, "tenant" => tenant(), "filter" => filter()),
@@ -201,6 +218,11 @@ mod tests {
             series.record(&acme, &ran("redact", Some(VerdictKind::Pass), None), &waited);
             series.record(&acme, &ran("redact", None, Some(Fault::Fuel { limit: 1 })), &waited);
             series.record(&other, &ran("redact", None, Some(Fault::Fuel { limit: 1 })), &waited);
+            for events in [1, 2, 3] {
+                let nth = FilterRun { instance_events: Some(events), ..ran("script", Some(VerdictKind::Pass), None) };
+                series.record(&other, &nth, &waited);
+            }
+            super::super::kept::count(super::super::kept::Ended::Idle);
             drop(series.waiting_for_slot());
             let _waits = (series.waiting_for_budget(), series.running());
             recorder.handle().render()
@@ -213,6 +235,8 @@ mod tests {
             r#"setgate_filter_memory_bytes_count{tenant="acme",filter="redact"} 3"#,
             r#"setgate_filter_seconds_count{tenant="other",filter="redact"} 1"#,
             r#"setgate_filter_waited_seconds_sum{tenant="acme",for="budget"} 9"#,
+            r#"setgate_filter_reused_calls_total{tenant="other",filter="script"} 2"#,
+            r#"setgate_filter_instances_kept_ended_total{why="idle"} 1"#,
             r#"setgate_filter_waiting{for="budget"} 1"#,
             r#"setgate_filter_waiting{for="slot"} 0"#,
             "setgate_filter_calls_running 1",

@@ -6,25 +6,42 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use wasmtime::{StoreContextMut, Trap};
 
+use crate::domain::id::{Digest, EventId};
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
 
-use super::Tables;
 use super::limits::Limits;
 use super::log::Log;
+use super::wasi::random::Random;
+use super::{MemoryTables, Tables};
 
 /// Fuel of one host call. About what its way in and out costs, so that a loop of cheap calls is metered like any other.
 const HOST_CALL_FUEL: u64 = 1_000;
 
-/// The data of one call's store. Lives as long as the call.
+/// The data of one call's store. Lives as long as the call: an instance that is kept has another one for each.
 pub(super) struct State {
     pub(super) limits: Limits,
     pub(super) meter: Meter,
     pub(super) log: Log,
     pub(super) accepted_at: Timestamp,
-    pub(super) random: super::wasi::random::Random,
+    pub(super) random: Random,
     pub(super) config: Config,
     pub(super) tables: Arc<dyn Tables>,
+}
+
+impl State {
+    /// That of no call: no settings, no secrets, no tables, no fuel and no log.
+    pub(super) fn at_rest(limits: Limits) -> Self {
+        Self {
+            limits,
+            meter: Meter::new(0, 0, 1, 0),
+            log: Log::new(0, Arc::default()),
+            accepted_at: Timestamp::from_millis(0),
+            random: Random::new(EventId::from_bytes([0; 16]), Digest([0; 32])),
+            config: Config::new("{}".into(), BTreeMap::new()),
+            tables: Arc::new(MemoryTables::default()),
+        }
+    }
 }
 
 /// The binding's settings and secrets.

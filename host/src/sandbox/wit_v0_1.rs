@@ -14,8 +14,8 @@ mod bindings {
 
 pub(super) use bindings::setgate::filter::log::Level;
 pub(super) use bindings::setgate::filter::lookup::LookupError;
-pub(super) use bindings::setgate::filter::types::{Event, Failure};
-pub(super) use bindings::{FilterIndices, FilterPre};
+pub(super) use bindings::setgate::filter::types::{Event, Failure, Verdict as Said};
+pub(super) use bindings::{Filter, FilterIndices, FilterPre};
 
 use bindings::setgate::filter::types as wit;
 

@@ -34,19 +34,25 @@ pub(super) const CLASSES: &[Class] = &[
         "leftovers",
         "a slot filled by one tenant, all of it searched by the next",
         rule("pass"),
-        How::Other(|arena, _| Box::pin(leftovers(arena, PASS))),
+        How::Other(|arena, _| Box::pin(leftovers(arena, PASS, Value::Null))),
     ),
     class(
         "reuse-after-trap",
         "a slot filled by a guest that then traps, all of it searched by the next",
         rule("pass"),
-        How::Other(|arena, _| Box::pin(leftovers(arena, "unreachable"))),
+        How::Other(|arena, _| Box::pin(leftovers(arena, "unreachable", Value::Null))),
     ),
     class(
         "reuse-after-cancel",
         "a slot filled by a guest that is cut off in a loop, all of it searched by the next",
         rule("pass"),
-        How::Other(|arena, _| Box::pin(leftovers(arena, "(loop $again (br $again)) unreachable"))),
+        How::Other(|arena, _| Box::pin(leftovers(arena, "(loop $again (br $again)) unreachable", Value::Null))),
+    ),
+    class(
+        "leftovers-kept",
+        "the one slot held by an instance that is kept for its binding's next event, all of it searched by the next tenant",
+        rule("pass"),
+        How::Other(|arena, _| Box::pin(leftovers(arena, PASS, json!({"reuse": {"events_max": 1_000}})))),
     ),
     class(
         "pool-exhaustion",
@@ -109,17 +115,17 @@ fn searcher(first: &str) -> Guest {
     Guest::new(process).core("(table $t 5000 funcref)").text(FOUND)
 }
 
-/// One tenant fills, another searches, in turns, on a host that has one slot.
-async fn leftovers(arena: Arc<Arena>, end: &'static str) -> Observed {
+/// One tenant fills, another searches, in turns, on a host that has one slot. `binding` is the filler's.
+async fn leftovers(arena: Arc<Arena>, end: &'static str, binding: Value) -> Observed {
     let host = arena.another_host("instances_max = 1\nguest_threads = 1").await;
     let quota = arena.quota(&json!({"fuel_per_call": 30_000_000}));
     let (first, second) = (Attacker::new(&host, "first", &quota).await, Attacker::new(&host, "second", &quota).await);
-    let bound = async |who: &Attacker, name: &str, guest: Guest| {
+    let bound = async |who: &Attacker, name: &str, guest: Guest, binding: &Value| {
         who.tenant.upload(name, guest.wasm()).await.expect(201);
-        trial::subscribe(&arena, who, name, &Value::Null).await
+        trial::subscribe(&arena, who, name, binding).await
     };
-    let fills = bound(&first, "fill", filler(end)).await;
-    let searches = bound(&second, "search", searcher("")).await;
+    let fills = bound(&first, "fill", filler(end), &binding).await;
+    let searches = bound(&second, "search", searcher(""), &Value::Null).await;
     let mut seen = Observed::nothing();
     let rounds = if arena.short { 4 } else { 30 };
     for round in 0..rounds {
@@ -140,12 +146,16 @@ async fn leftovers(arena: Arc<Arena>, end: &'static str) -> Observed {
     }
     // What is searched for is found where it is: a single byte, at the end.
     let planted = format!("(i32.store8 (i32.const {}) (i32.const 1))", (16 << 16) - 1);
-    let sees = bound(&second, "planted", searcher(&planted)).await;
+    let sees = bound(&second, "planted", searcher(&planted), &Value::Null).await;
     searches.pause().await;
     match one(&second, &sees, "planted").await {
         Ok(delivery) if delivery["state"] == "dropped" => {}
         Ok(delivery) => seen.wrong.push(format!("the search is blind: {delivery}")),
         Err(why) => seen.wrong.push(why),
+    }
+    let given_up = host.metric("setgate_filter_instances_kept_ended_total", &["why=\"slot\""]).await;
+    if !binding.is_null() && given_up < f64::from(rounds) {
+        seen.wrong.push(format!("of {rounds} instances that were to be kept in the way, {given_up} were"));
     }
     seen.told = format!("{rounds} searches found nothing");
     seen

@@ -203,6 +203,7 @@ async fn chain(bench: &Bench, kept: &Reproduction, secrets: &Secrets, tables: Ar
             grants: step.grants.clone(),
             tables: tables.clone(),
             quota: bench.quota.clone(),
+            keep: None,
         };
         let ran = bench.sandbox.run(call).await;
         let of = Step { filter: &step.filter, on_fault: step.on_fault };
@@ -271,6 +272,7 @@ mod tests {
             secrets: secrets.iter().map(ToString::to_string).collect(),
             grants: grants.iter().copied().collect(),
             on_fault: FaultPolicy::Hold,
+            reuse: None,
         }
     }
 

@@ -80,6 +80,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         grants: Grant::ALL.into(),
         tables: Arc::new(tables),
         quota: bench.quota.clone(),
+        keep: None,
     };
     let Ran { verdict, run, .. } = bench.sandbox.run(call).await;
     let quota = &bench.quota;

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::{CHAIN_MAX, HEADERS_MAX, OVERLAP_HOURS_MAX, PATTERNS_MAX, SECRETS_MAX};
 use crate::control::TEXT_CHARS_MAX;
 use crate::domain::endpoint::EndpointTls;
-use crate::domain::filter::{Binding, Grant, empty_object};
+use crate::domain::filter::{Binding, Grant, Reuse, empty_object};
 use crate::domain::id::{Digest, FilterName, SigningKeyId, SourceName, SubscriptionId};
 use crate::domain::pacing::Pacing;
 use crate::domain::retry::RetrySchedule;
@@ -140,6 +140,10 @@ pub struct BindingInput {
     /// What happens when it faults.
     #[serde(default)]
     pub on_fault: crate::domain::verdict::FaultPolicy,
+    /// Lets one instance of the filter see several events of this binding, one after the other; absent: each event has a
+    /// fresh one. Faster for guests with a large runtime, and its deliveries cannot be reproduced.
+    #[serde(default)]
+    pub reuse: Option<Reuse>,
 }
 
 /// How deliveries are to be signed.
@@ -212,6 +216,8 @@ pub struct BindingView {
     pub secrets: Vec<String>,
     pub grants: BTreeSet<Grant>,
     pub on_fault: crate::domain::verdict::FaultPolicy,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<Reuse>,
 }
 
 /// A key ring without its secrets.
@@ -263,6 +269,7 @@ pub(super) fn show(subscription: &Subscription) -> SubscriptionView {
         secrets: binding.secrets.keys().cloned().collect(),
         grants: binding.grants.clone(),
         on_fault: binding.on_fault,
+        reuse: binding.reuse,
     };
     SubscriptionView {
         id: subscription.id,

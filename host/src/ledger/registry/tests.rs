@@ -100,6 +100,7 @@ fn bound() -> Subscription {
         secrets: BTreeMap::new(),
         grants: [].into(),
         on_fault: FaultPolicy::default(),
+        reuse: None,
     };
     Subscription {
         id: SubscriptionId::new(NOW, 1),

@@ -47,7 +47,7 @@ fn chance() -> Bytes {
 }
 
 /// Guests that give back what they were given, each by another way, and some that fault.
-fn guests() -> Vec<(&'static str, Bytes)> {
+pub(super) fn guests() -> Vec<(&'static str, Bytes)> {
     // The claims are the last two words of the event's record.
     let claims = "(i32.load (i32.add (local.get 0) (i32.const 84))) (i32.load (i32.add (local.get 0) (i32.const 88)))";
     let text = |process: String| -> &'static str { process.leak() };
@@ -105,12 +105,12 @@ fn guests() -> Vec<(&'static str, Bytes)> {
 
 /// What a call may depend on.
 #[derive(Debug, Clone)]
-struct Inputs {
-    accepted_at: i64,
-    event: u128,
-    claims: String,
-    config: String,
-    row: Option<String>,
+pub(super) struct Inputs {
+    pub(super) accepted_at: i64,
+    pub(super) event: u128,
+    pub(super) claims: String,
+    pub(super) config: String,
+    pub(super) row: Option<String>,
 }
 
 fn inputs() -> impl Strategy<Value = Inputs> {
@@ -127,7 +127,7 @@ fn inputs() -> impl Strategy<Value = Inputs> {
 }
 
 impl Inputs {
-    fn call(&self, fixture: &Fixture, digest: Digest) -> Call {
+    pub(super) fn call(&self, fixture: &Fixture, digest: Digest) -> Call {
         let mut call = fixture.call(digest);
         let at = Timestamp::from_millis(self.accepted_at);
         call.event.id = EventId::new(at, self.event);

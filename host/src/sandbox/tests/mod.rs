@@ -5,6 +5,7 @@ mod determinism;
 mod guests;
 mod keeping;
 mod neighbour;
+mod reuse;
 mod running;
 mod sharing;
 mod upload;
@@ -78,6 +79,7 @@ impl Fixture {
             grants: Grant::ALL.into(),
             tables: Arc::new(MemoryTables::default()),
             quota: self.quota.clone(),
+            keep: None,
         }
     }
 }

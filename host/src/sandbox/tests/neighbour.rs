@@ -65,6 +65,7 @@ async fn a_short_call_beside_endless_loops() {
                         grants: call.grants.clone(),
                         tables: call.tables.clone(),
                         quota: call.quota.clone(),
+                        keep: None,
                     };
                     tokio::spawn(async move {
                         loop {

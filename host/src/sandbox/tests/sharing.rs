@@ -159,7 +159,7 @@ impl SlowCompiler {
     }
 }
 
-async fn until(mut so: impl FnMut() -> bool) {
+pub(super) async fn until(mut so: impl FnMut() -> bool) {
     while !so() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
