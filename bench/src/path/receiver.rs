@@ -29,11 +29,14 @@ pub(super) struct Record {
     arrivals: Vec<AtomicU32>,
     /// Arrivals of all events together.
     count: AtomicUsize,
+    accepts: AtomicUsize,
+    /// Arrivals of each event.
+    copies: usize,
 }
 
 impl Record {
     /// For so many events at the most.
-    pub(super) fn new(events_max: usize) -> Arc<Self> {
+    pub(super) fn new(events_max: usize, copies: usize) -> Arc<Self> {
         static FIRST: AtomicUsize = AtomicUsize::new(0);
         Arc::new(Self {
             begin: Instant::now(),
@@ -42,6 +45,8 @@ impl Record {
             arrived: std::iter::repeat_with(AtomicU64::default).take(events_max).collect(),
             arrivals: std::iter::repeat_with(AtomicU32::default).take(events_max).collect(),
             count: AtomicUsize::new(0),
+            accepts: AtomicUsize::new(0),
+            copies,
         })
     }
 
@@ -60,6 +65,7 @@ impl Record {
 
     pub(super) fn accept(&self, event: usize) {
         self.accepted[event].store(self.now_ns(), Ordering::Relaxed);
+        self.accepts.fetch_add(1, Ordering::Relaxed);
     }
 
     fn arrive(&self, number: usize) {
@@ -69,6 +75,12 @@ impl Record {
             self.arrivals[event].fetch_add(1, Ordering::Relaxed);
             self.count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Events that were accepted and have not arrived everywhere, roughly.
+    pub(super) fn open(&self) -> usize {
+        let arrived = self.count.load(Ordering::Relaxed) / self.copies;
+        self.accepts.load(Ordering::Relaxed).saturating_sub(arrived)
     }
 
     /// Arrivals so far.
@@ -103,7 +115,7 @@ impl Receiver {
     pub(super) async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("a port for the receiver")?;
         let address = listener.local_addr()?;
-        let record = Arc::new(std::sync::Mutex::new(Record::new(0)));
+        let record = Arc::new(std::sync::Mutex::new(Record::new(0, 1)));
         let shared = record.clone();
         tokio::spawn(async move {
             loop {

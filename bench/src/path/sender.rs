@@ -18,6 +18,9 @@ use tokio::time::sleep_until;
 use super::receiver::Record;
 use crate::events::Template;
 
+/// Events that were accepted and have not arrived, at which senders wait.
+const OPEN_MAX: usize = 1_000;
+
 /// Where events go.
 #[derive(Clone)]
 pub(super) struct Target {
@@ -29,7 +32,8 @@ pub(super) struct Target {
 /// How events are sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Pace {
-    /// Each connection sends the next as soon as it has its answer.
+    /// Each connection sends the next as soon as it has its answer, unless [`OPEN_MAX`] events have not arrived yet: what is
+    /// to be seen is what goes through, not what piles up.
     Closed,
     /// So many a second in all, due at fixed times whether or not a connection is free: what waits counts as waiting.
     Open { per_second: f64 },
@@ -102,7 +106,12 @@ impl Shared {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             anyhow::ensure!(number < self.record.events_max(), "more events than the record has room for");
             let due = match self.pace {
-                Pace::Closed => Instant::now(),
+                Pace::Closed => {
+                    while self.record.open() > OPEN_MAX && !self.stop.load(Ordering::Relaxed) {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    Instant::now()
+                }
                 Pace::Open { per_second } => {
                     #[expect(clippy::cast_precision_loss, reason = "numbers of events are small")]
                     let due = self.begin + Duration::from_secs_f64(number as f64 / per_second);

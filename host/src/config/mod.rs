@@ -333,7 +333,7 @@ impl Default for Egress {
             response_bytes_kept: 2 << 10,
             response_headers_kept: 32,
             response_header_bytes_kept: 2 << 10,
-            idle_per_host_max: 8,
+            idle_per_host_max: 16,
             idle_ms_max: 30_000,
             clients_max: 1_024,
             ping_every_ms: 5_000,

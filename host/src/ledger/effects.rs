@@ -14,7 +14,7 @@ use super::disk::Disk;
 use super::hot::{Hot, Rows};
 use super::registry::{Change, Snapshot};
 use super::space::Space;
-use super::statistics::Gathered;
+use super::statistics::{Gathered, Known};
 use super::tail::Log;
 use super::{Error, Options};
 use crate::domain::delivery::{DeliverySeq, DueDelivery, State};
@@ -119,7 +119,7 @@ impl Effects {
     }
 
     /// Writes the counts; the last thing before the commit.
-    pub(super) fn store(&mut self, conn: &Connection) -> Result<(), Error> {
+    pub(super) fn store(&mut self, conn: &Connection, statistics: &mut Known) -> Result<(), Error> {
         for ((tenant, subscription), [due, delivered, dropped, held, dead]) in &self.tally {
             conn.prepare_cached(
                 "INSERT INTO tally VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -131,7 +131,7 @@ impl Effects {
         for (plan, by) in &self.plan_refs {
             conn.prepare_cached("UPDATE plan SET refs = refs + ?2 WHERE id = ?1")?.execute([plan, by])?;
         }
-        self.statistics.store(conn)?;
+        self.statistics.store(conn, statistics)?;
         self.settled_batch = self.settled.store(conn)?;
         if let Some(cursor) = self.cursor {
             conn.prepare_cached("UPDATE mark SET value = ?1 WHERE name = 'cursor' AND value < ?1")?

@@ -293,6 +293,7 @@ impl Ledger {
             checkpointer: shelf,
             measured_at: None,
             reopened_at: None,
+            statistics: statistics::Known::default(),
             shared: Arc::clone(&shared),
             queue: receiver,
             batch_max,

@@ -44,9 +44,9 @@ impl Readers {
             // Back into the pool even if `read` panics, and before the permit is free again.
             let lease = Lease { conn: Some(conn), idle, _permit: permit };
             let Some(conn) = &lease.conn else { return Err(Error::Closed) };
-            let transaction = conn.unchecked_transaction()?;
+            conn.prepare_cached("BEGIN DEFERRED")?.execute([])?;
             let result = read(conn);
-            transaction.finish()?;
+            conn.prepare_cached("COMMIT")?.execute([])?;
             result
         })
         .await
@@ -80,7 +80,11 @@ struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        lock(&self.idle).extend(self.conn.take());
+        let Some(conn) = self.conn.take() else { return };
+        // Left by a panic, or by a read that the engine ended: what cannot be used again is not given back.
+        if conn.is_autocommit() || conn.execute_batch("ROLLBACK").is_ok() {
+            lock(&self.idle).push(conn);
+        }
     }
 }
 

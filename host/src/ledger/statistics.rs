@@ -5,6 +5,7 @@
 //! [`super::Options::statistics_retention_ms`].
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -18,6 +19,8 @@ use crate::domain::time::Timestamp;
 pub const MINUTES_KEPT_MS: i64 = 2 * HOUR_MS;
 /// Rows that retention deletes between two commits.
 const CHUNK_ROWS: i64 = 2_000;
+/// Rows known without reading them.
+const KNOWN_MAX: usize = 1_024;
 
 /// What a batch counted: by subscription and by the minute it was in.
 #[derive(Default)]
@@ -37,14 +40,14 @@ impl Gathered {
     }
 
     /// Adds what was counted to the rows.
-    pub(super) fn store(&self, conn: &Connection) -> Result<(), Error> {
+    pub(super) fn store(&self, conn: &Connection, known: &mut Known) -> Result<(), Error> {
         let mut hours: HashMap<(&TenantId, SubscriptionId, Timestamp), Statistics> = HashMap::new();
         for ((tenant, subscription, minute), counted) in &self.0 {
-            add(conn, tenant, *subscription, MINUTE_MS, *minute, counted)?;
+            known.add(conn, (tenant.clone(), *subscription, MINUTE_MS, *minute), counted)?;
             hours.entry((tenant, *subscription, begin_of(*minute, HOUR_MS))).or_default().merge(counted);
         }
         for ((tenant, subscription, hour), counted) in &hours {
-            add(conn, tenant, *subscription, HOUR_MS, *hour, counted)?;
+            known.add(conn, ((*tenant).clone(), *subscription, HOUR_MS, *hour), counted)?;
         }
         Ok(())
     }
@@ -55,28 +58,45 @@ fn begin_of(at: Timestamp, bucket_ms: i64) -> Timestamp {
     Timestamp::from_millis(at.as_millis().div_euclid(bucket_ms).saturating_mul(bucket_ms))
 }
 
-fn add(
-    conn: &Connection,
-    tenant: &TenantId,
-    subscription: SubscriptionId,
-    bucket_ms: i64,
-    at: Timestamp,
-    counted: &Statistics,
-) -> Result<(), Error> {
-    let before = conn
-        .prepare_cached(
-            "SELECT doc FROM statistic WHERE tenant = ?1 AND subscription = ?2 AND bucket_ms = ?3 AND at = ?4",
+/// A row: whose, of which subscription, the length of its bucket and when that begins.
+type Key = (TenantId, SubscriptionId, i64, Timestamp);
+
+/// Rows as they were last written, so that adding to one reads nothing. Once a batch was not committed, nothing of this is
+/// sure any more.
+#[derive(Default)]
+pub(super) struct Known(HashMap<Key, Statistics>);
+
+impl Known {
+    /// Forgets all.
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
+    }
+
+    fn add(&mut self, conn: &Connection, key: Key, counted: &Statistics) -> Result<(), Error> {
+        if self.0.len() >= KNOWN_MAX && !self.0.contains_key(&key) {
+            self.0.clear();
+        }
+        let (tenant, subscription, bucket_ms, at) = key.clone();
+        let sum = match self.0.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let before = conn
+                    .prepare_cached(
+                        "SELECT doc FROM statistic WHERE tenant = ?1 AND subscription = ?2 AND bucket_ms = ?3 AND at = ?4",
+                    )?
+                    .query_row(params![tenant, subscription, bucket_ms, at], |row| row.get::<_, Json<Statistics>>(0))
+                    .optional()?;
+                place.insert(before.map(|Json(before)| before).unwrap_or_default())
+            }
+        };
+        sum.merge(counted);
+        conn.prepare_cached(
+            "INSERT INTO statistic (tenant, subscription, bucket_ms, at, doc) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO UPDATE SET doc = ?5",
         )?
-        .query_row(params![tenant, subscription, bucket_ms, at], |row| row.get::<_, Json<Statistics>>(0))
-        .optional()?;
-    let mut sum = before.map(|Json(before)| before).unwrap_or_default();
-    sum.merge(counted);
-    conn.prepare_cached(
-        "INSERT INTO statistic (tenant, subscription, bucket_ms, at, doc) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT DO UPDATE SET doc = ?5",
-    )?
-    .execute(params![tenant, subscription, bucket_ms, at, Json(sum)])?;
-    Ok(())
+        .execute(params![tenant, subscription, bucket_ms, at, Json(&*sum)])?;
+        Ok(())
+    }
 }
 
 /// The counts of some time.

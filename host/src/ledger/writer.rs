@@ -13,6 +13,7 @@ use super::effects::{Effects, Shared};
 use super::hot::Rows;
 use super::readers::Readers;
 use super::registry::Snapshot;
+use super::statistics::Known;
 use super::{Error, Options, checkpoint, schema};
 
 /// Time between two looks at the size of the file.
@@ -189,6 +190,8 @@ pub(super) struct Writer {
     pub(super) checkpointer: Shelf,
     pub(super) measured_at: Option<Instant>,
     pub(super) reopened_at: Option<Instant>,
+    /// Rows of statistics as they are.
+    pub(super) statistics: Known,
     pub(super) shared: Arc<Shared>,
     pub(super) queue: mpsc::Receiver<Item>,
     pub(super) batch_max: usize,
@@ -259,6 +262,7 @@ impl Writer {
             }
             Err(error) => {
                 self.roll_back();
+                self.statistics.forget();
                 metrics::counter!(super::COMMIT_FAILURES).increment(1);
                 self.shared.disk.failed("a commit", &error);
                 Err(Arc::new(error))
@@ -364,7 +368,7 @@ impl Writer {
             }
             step("RELEASE request")?;
         }
-        effects.store(conn).map_err(|error| match error {
+        effects.store(conn, &mut self.statistics).map_err(|error| match error {
             Error::Engine(error) => error,
             other => rusqlite::Error::ToSqlConversionFailure(Box::new(other)),
         })?;
