@@ -373,6 +373,7 @@ fn ledger_options(config: &Config) -> ledger::Options {
         tail_retention_ms: millis(history.tail_retention_s),
         batch_max: data.batch_max,
         queue_max: data.queue_max,
+        hot_bytes_max: data.hot_bytes_max,
         ledger_bytes_max: data.ledger_bytes_max,
         retention_min_ms: millis(data.retention_min_s),
         disk_free_bytes_min: data.disk_free_bytes_min,

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to a terminal")]
 #![allow(clippy::disallowed_methods, reason = "what is kept to few places is what the host reads, not what builds it")]
 
+mod bench;
 mod crash;
 mod demo;
 mod fuzz;
@@ -31,6 +32,7 @@ const COMMANDS: &[Command] = &[
         "kill the host again and again under load: nothing accepted may be lost; --help says more",
         crash::command,
     ),
+    ("bench", "what the host costs, against baselines of the same run; --help says more", bench::command),
     ("openapi", "call every operation of a live host as its description says; --help says more", openapi::command),
     ("guests", "build the example filters into target/filters; --help says more", guests::command),
 ];

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::host::{self, With};
 use crate::run::{cargo, line, run, which};
-use crate::{demo, guests};
+use crate::{bench, demo, guests};
 
 const HELP: &str = "\
 cargo xtask test [--quick]
@@ -59,6 +59,8 @@ fn all(steps: &mut Steps, quick: bool) -> Result<()> {
     steps.cargo("documentation tests", &["test", "--workspace", "--doc"])?;
     // The layering test and the README's own commands are among them.
     steps.cargo("end-to-end tests", &["test", "--workspace", "--test", "it"])?;
+    // Only that it runs; what it shows of a build like this one means nothing.
+    steps.step("bench", "cargo xtask bench --quick", || bench::command(&["--quick".to_owned()]))?;
     if quick {
         return Ok(());
     }

@@ -112,6 +112,8 @@ pub struct Data {
     pub batch_max: usize,
     /// Writes that wait for a commit at the most; beyond, ingest is answered 503.
     pub queue_max: usize,
+    /// Bytes of events and new deliveries that are handed on in memory; what is beyond is read back from disk. 0: all is.
+    pub hot_bytes_max: usize,
 }
 
 impl Default for Data {
@@ -129,6 +131,7 @@ impl Default for Data {
             audit_retention_days: 400,
             batch_max: 512,
             queue_max: 8192,
+            hot_bytes_max: 16 << 20,
         }
     }
 }
@@ -333,7 +336,7 @@ impl Default for Egress {
             response_bytes_kept: 2 << 10,
             response_headers_kept: 32,
             response_header_bytes_kept: 2 << 10,
-            idle_per_host_max: 16,
+            idle_per_host_max: 32,
             idle_ms_max: 30_000,
             clients_max: 1_024,
             ping_every_ms: 5_000,

@@ -59,7 +59,7 @@ impl Default for Options {
             response_bytes_kept: 2048,
             response_headers_kept: 32,
             response_header_bytes_kept: 2048,
-            idle_per_host_max: 16,
+            idle_per_host_max: 32,
             idle_ms_max: 30_000,
             clients_max: 1_024,
             ping_every_ms: 5_000,

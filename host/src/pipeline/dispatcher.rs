@@ -71,7 +71,7 @@ struct Seen {
 /// How far a delivery came at once.
 enum Reached {
     /// Its end for now.
-    End(Seen),
+    End(Box<Seen>),
     /// The end of its attempt, which is to be settled. Its endpoint has room for the next meanwhile.
     Attempt(Box<Attempted>),
 }
@@ -322,7 +322,7 @@ impl Pipeline {
     async fn guard(&self, delivery: DueDelivery, work: impl Future<Output = Result<Reached, ledger::Error>>) -> Ended {
         // A panic is a defect of ours; it must not keep the place of its delivery for ever.
         let why = match AssertUnwindSafe(work).catch_unwind().await {
-            Ok(Ok(Reached::End(seen))) => return Ended::Delivery(delivery.seq, Box::new(seen)),
+            Ok(Ok(Reached::End(seen))) => return Ended::Delivery(delivery.seq, seen),
             Ok(Ok(Reached::Attempt(attempted))) => return Ended::Attempt(delivery.seq, attempted),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "a defect of this program, see its output".to_owned(),
@@ -339,13 +339,13 @@ impl Pipeline {
         if self.subscription(&delivery.tenant, delivery.id.subscription).is_none() {
             let reason = "its subscription was removed".to_owned();
             let freed = self.settle(&delivery, Step::Dead { attempt: None, reason }).await?.freed;
-            return Ok(Reached::End(Seen { freed, ..Seen::default() }));
+            return Ok(Reached::end(Seen { freed, ..Seen::default() }));
         }
         let filtered = match self.filter(delivery.clone()).await? {
             Progress::On(filtered) => filtered,
             Progress::Again(row) => return Ok(Reached::again(*row)),
             Progress::Rests(freed) => {
-                return Ok(Reached::End(Seen { freed: freed.map(|row| *row), ..Seen::default() }));
+                return Ok(Reached::end(Seen { freed: freed.map(|row| *row), ..Seen::default() }));
             }
         };
         // Taken anew: the filters may have run for a while.
@@ -372,13 +372,17 @@ impl Pipeline {
         let delivery = attempted.delivery.clone();
         let Onward { due_at, freed } = self.settle_attempt(attempted).await?;
         let again = due_at.map(|due_at| DueDelivery { due_at, attempts: delivery.attempts + 1, ..delivery });
-        Ok(Reached::End(Seen { again, freed }))
+        Ok(Reached::end(Seen { again, freed }))
     }
 }
 
 impl Reached {
     fn again(row: DueDelivery) -> Self {
-        Self::End(Seen { again: Some(row), ..Seen::default() })
+        Self::end(Seen { again: Some(row), ..Seen::default() })
+    }
+
+    fn end(seen: Seen) -> Self {
+        Self::End(Box::new(seen))
     }
 }
 

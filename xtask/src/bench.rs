@@ -1,0 +1,56 @@
+//! `cargo xtask bench`: what the host costs, against baselines of the same run.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::run::{cargo, root, run, target_dir};
+use crate::{guests, host};
+
+const HELP: &str = "\
+cargo xtask bench [--quick | --full] [--only SECTION]... [--compare OLD.json]
+
+Builds the host in release, then measures it against baselines of the same run, in turns. Prints a table with each target
+beside its figure, and writes all of it to target/bench.json.
+  --quick             only whether it runs, with the build of the tests: seconds, and figures that say nothing
+  --full              the long rows as well: 10,000 tenants, 10 million events of history. Hours, and 60 GB of disk
+  --only SECTION      only this section: filter, path, ledger, scale or fairness; may be given again
+  --compare OLD.json  also print what changed since that run: keep a copy of its target/bench.json
+bench/README.md says how each figure is measured.";
+
+/// `cargo xtask bench` with these arguments.
+pub(crate) fn command(arguments: &[String]) -> Result<()> {
+    if arguments.iter().any(|argument| matches!(argument.as_str(), "--help" | "-h")) {
+        println!("{HELP}");
+        return Ok(());
+    }
+    let only: Vec<&String> = arguments.windows(2).filter(|pair| pair[0] == "--only").map(|pair| &pair[1]).collect();
+    let mut bench = if arguments.iter().any(|argument| argument == "--quick") {
+        host::suite("bench")?
+    } else {
+        in_release(only.is_empty() || only.iter().any(|section| *section == "filter"))?
+    };
+    run(bench.args(arguments).arg("--out").arg(target_dir().join("bench.json")))
+}
+
+/// Builds all of it in release, and gives a command that runs it. `peers`: what it is compared with where that is an engine
+/// of its own, which nothing else here compiles.
+fn in_release(peers: bool) -> Result<Command> {
+    guests::build_all()?;
+    let built = |name: &str| target_dir().join("release").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    eprintln!("bench: building in release, about twenty minutes on two cores the first time");
+    run(cargo().args(["build", "--release", "--workspace", "--bin", "setgate", "--bin", "bench"]))?;
+    let mut bench = Command::new(built("bench"));
+    bench.env("SETGATE_BIN", built("setgate")).env("SETGATE_FILTERS", guests::filters_dir());
+    if peers {
+        bench.env("BENCH_PEERS", build_peers()?);
+    }
+    Ok(bench)
+}
+
+fn build_peers() -> Result<PathBuf> {
+    let (manifest, into) = (root().join("bench/peers/Cargo.toml"), target_dir().join("peers"));
+    run(cargo().args(["build", "--release", "--manifest-path"]).arg(manifest).arg("--target-dir").arg(&into))?;
+    Ok(into.join("release").join(format!("bench-peers{}", std::env::consts::EXE_SUFFIX)))
+}
