@@ -1,9 +1,7 @@
 //! The whole path: an event is taken in, durable, filtered, signed and delivered, against a bare relay that forwards it
 //! (`relay`), with the same sender, receiver, body and connections, in turns.
 
-mod receiver;
 pub(crate) mod relay;
-mod sender;
 mod sync_probe;
 
 use std::process::Stdio;
@@ -17,14 +15,11 @@ use tokio::process::{Child, Command};
 
 use crate::Mode;
 use crate::events::Template;
+use crate::load::{EVENTS_MAX, Pace, Receiver, Record, Target, percentiles, send};
 use crate::process;
 use crate::report::{Bound, Sheet};
-use receiver::{Receiver, Record};
-use sender::{Pace, Target};
 use sync_probe::SyncProbe;
 
-/// Events of one window at the most.
-const EVENTS_MAX: usize = 2_000_000;
 /// How long the last deliveries of a window may take.
 const DRAIN: Duration = Duration::from_secs(120);
 /// The filter of every chain: it looks at the type and passes what it gets.
@@ -137,7 +132,7 @@ async fn window(
     let record = Record::new(EVENTS_MAX);
     receiver.record(&record);
     let (cpu, begin) = (process::cpu(pid)?, Instant::now());
-    let sent = sender::send(target, template, &record, connections, pace, lasts).await?;
+    let sent = send(target, template, &record, connections, pace, lasts).await?;
     let expected = sent.accepted * copies as usize;
     while record.arrived() < expected {
         let (arrived, waited) = (record.arrived(), begin.elapsed());
@@ -151,16 +146,6 @@ async fn window(
     let answer_ms = percentiles(sent.latencies_us)?;
     let arrive_ms = percentiles(record.latencies_us(copies)?)?;
     Ok(Window { events: sent.accepted, seconds, cpu_s, answer_ms, arrive_ms })
-}
-
-#[expect(clippy::cast_precision_loss, reason = "microseconds of a window")]
-fn percentiles(mut latencies_us: Vec<u64>) -> anyhow::Result<[f64; 2]> {
-    latencies_us.sort_unstable();
-    let at = |permille: usize| {
-        let last = latencies_us.len().checked_sub(1).context("a window without any event")?;
-        anyhow::Ok(latencies_us[last * permille / 1_000] as f64 / 1e3)
-    };
-    Ok([at(500)?, at(990)?])
 }
 
 /// One row of the section.

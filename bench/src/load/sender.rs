@@ -20,15 +20,15 @@ use crate::events::Template;
 
 /// Where events go.
 #[derive(Clone)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// `host:port`.
-    pub(super) authority: String,
-    pub(super) path: String,
+    pub(crate) authority: String,
+    pub(crate) path: String,
 }
 
 /// How events are sent.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Pace {
+pub(crate) enum Pace {
     /// Each connection sends the next as soon as it has its answer.
     Closed,
     /// So many a second in all, due at fixed times whether or not a connection is free: what waits counts as waiting.
@@ -36,10 +36,10 @@ pub(super) enum Pace {
 }
 
 /// What was sent.
-pub(super) struct Sent {
-    pub(super) accepted: usize,
+pub(crate) struct Sent {
+    pub(crate) accepted: usize,
     /// Microseconds from when each was due to its answer.
-    pub(super) latencies_us: Vec<u64>,
+    pub(crate) latencies_us: Vec<u64>,
 }
 
 struct Shared {
@@ -53,7 +53,7 @@ struct Shared {
 }
 
 /// Sends for so long, and waits for the last answers.
-pub(super) async fn send(
+pub(crate) async fn send(
     target: &Target,
     template: &Template,
     record: &Arc<Record>,

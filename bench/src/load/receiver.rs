@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use crate::events;
 
 /// What is known of each event of a run, by its number.
-pub(super) struct Record {
+pub(crate) struct Record {
     begin: Instant,
     /// The number of its first event: no two windows of a process share one, or the host would know them for copies.
     first: usize,
@@ -33,7 +33,7 @@ pub(super) struct Record {
 
 impl Record {
     /// For so many events at the most.
-    pub(super) fn new(events_max: usize) -> Arc<Self> {
+    pub(crate) fn new(events_max: usize) -> Arc<Self> {
         static FIRST: AtomicUsize = AtomicUsize::new(0);
         Arc::new(Self {
             begin: Instant::now(),
@@ -45,12 +45,12 @@ impl Record {
         })
     }
 
-    pub(super) fn events_max(&self) -> usize {
+    pub(crate) fn events_max(&self) -> usize {
         self.accepted.len()
     }
 
     /// The number that the event at this place of the record bears.
-    pub(super) fn number(&self, place: usize) -> u64 {
+    pub(crate) fn number(&self, place: usize) -> u64 {
         (self.first + place) as u64
     }
 
@@ -58,7 +58,7 @@ impl Record {
         u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    pub(super) fn accept(&self, event: usize) {
+    pub(crate) fn accept(&self, event: usize) {
         self.accepted[event].store(self.now_ns(), Ordering::Relaxed);
     }
 
@@ -72,13 +72,13 @@ impl Record {
     }
 
     /// Arrivals so far.
-    pub(super) fn arrived(&self) -> usize {
+    pub(crate) fn arrived(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
     /// Microseconds from its 202 to its last arrival, of each event that was accepted; 0 where it arrived before its
     /// sender had read the answer.
-    pub(super) fn latencies_us(&self, copies: u32) -> anyhow::Result<Vec<u64>> {
+    pub(crate) fn latencies_us(&self, copies: u32) -> anyhow::Result<Vec<u64>> {
         let mut latencies = Vec::new();
         for (number, accepted) in self.accepted.iter().enumerate() {
             let accepted = accepted.load(Ordering::Relaxed);
@@ -94,13 +94,13 @@ impl Record {
 }
 
 /// A receiver that answers 204 at once.
-pub(super) struct Receiver {
-    pub(super) address: SocketAddr,
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
     record: Arc<std::sync::Mutex<Arc<Record>>>,
 }
 
 impl Receiver {
-    pub(super) async fn start() -> anyhow::Result<Self> {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("a port for the receiver")?;
         let address = listener.local_addr()?;
         let record = Arc::new(std::sync::Mutex::new(Record::new(0)));
@@ -134,7 +134,7 @@ impl Receiver {
     }
 
     /// From now on, what arrives goes into this record.
-    pub(super) fn record(&self, record: &Arc<Record>) {
+    pub(crate) fn record(&self, record: &Arc<Record>) {
         *self.record.lock().expect("nobody panics while holding it") = record.clone();
     }
 }
