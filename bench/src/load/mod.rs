@@ -6,7 +6,7 @@ mod sender;
 use anyhow::Context as _;
 
 pub(crate) use receiver::{Receiver, Record};
-pub(crate) use sender::{Pace, Sent, Target, send};
+pub(crate) use sender::{Pace, Target, send};
 
 /// Events of one window at the most.
 pub(crate) const EVENTS_MAX: usize = 2_000_000;

@@ -10,7 +10,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
-use setgate_tests::Seed;
+use setgate_tests::{Host, Seed};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
@@ -18,12 +18,19 @@ use tokio::time::sleep_until;
 use super::receiver::Record;
 use crate::events::Template;
 
-/// Where events go.
+/// Where events go; those of one run are of one host.
 #[derive(Clone)]
 pub(crate) struct Target {
     /// `host:port`.
     pub(crate) authority: String,
     pub(crate) path: String,
+}
+
+impl Target {
+    /// A path of a host, where it listens now.
+    pub(crate) fn of(host: &Host, path: &str) -> Self {
+        Self { authority: host.base().trim_start_matches("http://").to_owned(), path: path.to_owned() }
+    }
 }
 
 /// How events are sent.
@@ -43,7 +50,7 @@ pub(crate) struct Sent {
 }
 
 struct Shared {
-    target: Target,
+    targets: Vec<Target>,
     template: Template,
     record: Arc<Record>,
     begin: Instant,
@@ -52,9 +59,9 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// Sends for so long, and waits for the last answers.
+/// Sends for so long, to all targets by turns, and waits for the last answers.
 pub(crate) async fn send(
-    target: &Target,
+    targets: &[Target],
     template: &Template,
     record: &Arc<Record>,
     connections: usize,
@@ -62,11 +69,12 @@ pub(crate) async fn send(
     lasts: Duration,
 ) -> anyhow::Result<Sent> {
     let mut open = Vec::new();
+    let authority = &targets.first().context("somewhere to send to")?.authority;
     for _ in 0..connections {
-        open.push(connect(&target.authority).await?);
+        open.push(connect(authority).await?);
     }
     let shared = Arc::new(Shared {
-        target: target.clone(),
+        targets: targets.to_vec(),
         template: template.clone(),
         record: record.clone(),
         begin: Instant::now(),
@@ -111,17 +119,18 @@ impl Shared {
                 }
             };
             self.send(&mut connection, number).await?;
-            self.record.accept(number);
+            self.record.accept(number, due);
             latencies.push(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
         }
         Ok(latencies)
     }
 
     async fn send(&self, connection: &mut SendRequest<Full<Bytes>>, number: usize) -> anyhow::Result<()> {
+        let target = &self.targets[number % self.targets.len()];
         let body = Bytes::from(self.template.event(self.record.number(number)));
         loop {
-            let mut request = Request::post(&self.target.path)
-                .header("host", &self.target.authority)
+            let mut request = Request::post(&target.path)
+                .header("host", &target.authority)
                 .header("content-type", "application/json");
             for (name, value) in Seed::Wso2.proof(&body) {
                 request = request.header(name, value);

@@ -77,7 +77,7 @@ struct Relay {
 impl Relay {
     async fn start(receiver: &Receiver) -> anyhow::Result<Self> {
         let program = std::env::current_exe()?;
-        let to = format!("http://{}/", receiver.address);
+        let to = receiver.url();
         let mut process = Command::new(program)
             .args(["relay", &to])
             .stdout(Stdio::piped())
@@ -109,13 +109,13 @@ impl Stage {
         let source = tenant.source("idp", Seed::Wso2).await;
         for _ in 0..subscriptions {
             tenant
-                .subscribe_url(&format!("http://{}/", receiver.address))
+                .subscribe_url(&receiver.url())
                 .chain(json!([{"filter": FILTER, "config": {"drop": ["nothing"]}}]))
                 .create()
                 .await;
         }
-        let authority = host.base().trim_start_matches("http://").to_owned();
-        Ok(Self { host, target: Target { authority, path: source.path } })
+        let target = Target::of(&host, &source.path);
+        Ok(Self { host, target })
     }
 }
 
@@ -132,7 +132,7 @@ async fn window(
     let record = Record::new(EVENTS_MAX);
     receiver.record(&record);
     let (cpu, begin) = (process::cpu(pid)?, Instant::now());
-    let sent = send(target, template, &record, connections, pace, lasts).await?;
+    let sent = send(std::slice::from_ref(target), template, &record, connections, pace, lasts).await?;
     let expected = sent.accepted * copies as usize;
     while record.arrived() < expected {
         let (arrived, waited) = (record.arrived(), begin.elapsed());
