@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use serde_json::json;
-use setgate_tests::{Host, Seed, Source, Subscription, Tenant, place};
+use setgate_tests::{Host, Seed, Source, Subscription, Tenant, place, until};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -63,11 +63,15 @@ impl Crowd {
         Ok(())
     }
 
-    /// Stops the host and starts it again; gives what that took until it listened.
+    /// Stops the host and starts it again; gives what that took until it listened. Returns when the host has looked over its
+    /// ledger, which it does after that: only then it is at rest.
     pub(super) async fn restart(&mut self) -> anyhow::Result<Duration> {
         let ended = self.host.terminate().await;
         ensure!(ended.success(), "the host ended with {ended}:\n{}", self.host.log());
-        host::start(&mut self.host).await
+        let logged = self.host.logged();
+        let took = host::start(&mut self.host).await?;
+        until("the host has looked over its ledger", async || self.host.last_logged(logged, &["looked over"])).await;
+        Ok(took)
     }
 }
 
