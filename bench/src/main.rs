@@ -3,10 +3,15 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to a terminal")]
 
 mod events;
+mod fairness;
+mod host;
+mod ledger;
+mod load;
 mod machine;
 mod path;
 mod process;
 mod report;
+mod scale;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,7 +28,7 @@ bench [--quick | --full] [--only SECTION]... [--out FILE] [--compare OLD.json]
 Measures the host against baselines of the same run, in turns, and prints a table with each target beside its figure.
   --quick             a smoke run: seconds, and figures that say nothing
   --full              the long rows as well: 10,000 tenants, 10 million events of history
-  --only SECTION      only this section (path); may be given again
+  --only SECTION      only this section (path, ledger, scale, fairness); may be given again
   --out FILE          where the JSON goes
   --compare OLD.json  also print what changed since that run";
 
@@ -53,7 +58,7 @@ impl Mode {
     }
 }
 
-const SECTIONS: [&str; 1] = ["path"];
+const SECTIONS: [&str; 4] = ["path", "ledger", "scale", "fairness"];
 
 struct Asked {
     mode: Mode,
@@ -131,6 +136,9 @@ async fn run(asked: Asked) -> anyhow::Result<()> {
         eprintln!("measuring: {section}");
         match section {
             "path" => path::measure(&mut sheet, asked.mode).await,
+            "ledger" => ledger::measure(&mut sheet, asked.mode).await,
+            "scale" => scale::measure(&mut sheet, asked.mode).await,
+            "fairness" => fairness::measure(&mut sheet, asked.mode).await,
             other => bail!("{other} is not measured by anything"),
         }
         .with_context(|| format!("section `{section}`"))?;

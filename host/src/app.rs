@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::FutureExt;
 use metrics::gauge;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -492,8 +492,13 @@ fn metrics_handle() -> &'static PrometheusHandle {
     HANDLE.get_or_init(|| {
         // Gauges stand still where all is well, and have no labels of tenants.
         let mask = MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM;
-        let recorder =
-            PrometheusBuilder::new().idle_timeout(mask, Some(Duration::from_secs(SERIES_IDLE_S))).build_recorder();
+        let mut builder = PrometheusBuilder::new().idle_timeout(mask, Some(Duration::from_secs(SERIES_IDLE_S)));
+        for (name, bounds) in sandbox::BUCKETS {
+            builder = builder
+                .set_buckets_for_metric(Matcher::Full((*name).to_owned()), bounds)
+                .expect("every list of bounds has some");
+        }
+        let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let _another_is_installed = metrics::set_global_recorder(recorder);
         handle

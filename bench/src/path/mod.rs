@@ -1,9 +1,7 @@
 //! The whole path: an event is taken in, durable, filtered, signed and delivered, against a bare relay that forwards it
 //! (`relay`), with the same sender, receiver, body and connections, in turns.
 
-mod receiver;
 pub(crate) mod relay;
-mod sender;
 mod sync_probe;
 
 use std::process::Stdio;
@@ -17,14 +15,11 @@ use tokio::process::{Child, Command};
 
 use crate::Mode;
 use crate::events::Template;
+use crate::load::{EVENTS_MAX, Pace, Receiver, Record, Target, percentiles, send};
 use crate::process;
 use crate::report::{Bound, Sheet};
-use receiver::{Receiver, Record};
-use sender::{Pace, Target};
 use sync_probe::SyncProbe;
 
-/// Events of one window at the most.
-const EVENTS_MAX: usize = 2_000_000;
 /// How long the last deliveries of a window may take.
 const DRAIN: Duration = Duration::from_secs(120);
 /// The filter of every chain: it looks at the type and passes what it gets.
@@ -82,7 +77,7 @@ struct Relay {
 impl Relay {
     async fn start(receiver: &Receiver) -> anyhow::Result<Self> {
         let program = std::env::current_exe()?;
-        let to = format!("http://{}/", receiver.address);
+        let to = receiver.url();
         let mut process = Command::new(program)
             .args(["relay", &to])
             .stdout(Stdio::piped())
@@ -114,13 +109,13 @@ impl Stage {
         let source = tenant.source("idp", Seed::Wso2).await;
         for _ in 0..subscriptions {
             tenant
-                .subscribe_url(&format!("http://{}/", receiver.address))
+                .subscribe_url(&receiver.url())
                 .chain(json!([{"filter": FILTER, "config": {"drop": ["nothing"]}}]))
                 .create()
                 .await;
         }
-        let authority = host.base().trim_start_matches("http://").to_owned();
-        Ok(Self { host, target: Target { authority, path: source.path } })
+        let target = Target::of(&host, &source.path);
+        Ok(Self { host, target })
     }
 }
 
@@ -134,10 +129,10 @@ async fn window(
     pace: Pace,
     lasts: Duration,
 ) -> anyhow::Result<Window> {
-    let record = Record::new(EVENTS_MAX, copies as usize);
+    let record = Record::new(EVENTS_MAX);
     receiver.record(&record);
     let (cpu, begin) = (process::cpu(pid)?, Instant::now());
-    let sent = sender::send(target, template, &record, connections, pace, lasts).await?;
+    let sent = send(std::slice::from_ref(target), template, &record, connections, pace, lasts).await?;
     let expected = sent.accepted * copies as usize;
     while record.arrived() < expected {
         let (arrived, waited) = (record.arrived(), begin.elapsed());
@@ -151,16 +146,6 @@ async fn window(
     let answer_ms = percentiles(sent.latencies_us)?;
     let arrive_ms = percentiles(record.latencies_us(copies)?)?;
     Ok(Window { events: sent.accepted, seconds, cpu_s, answer_ms, arrive_ms })
-}
-
-#[expect(clippy::cast_precision_loss, reason = "microseconds of a window")]
-fn percentiles(mut latencies_us: Vec<u64>) -> anyhow::Result<[f64; 2]> {
-    latencies_us.sort_unstable();
-    let at = |permille: usize| {
-        let last = latencies_us.len().checked_sub(1).context("a window without any event")?;
-        anyhow::Ok(latencies_us[last * permille / 1_000] as f64 / 1e3)
-    };
-    Ok([at(500)?, at(990)?])
 }
 
 /// One row of the section.
@@ -206,10 +191,12 @@ async fn measure_case(
     let (mut bare, mut ours, mut syncs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..mode.rounds() {
         let at = (&relay.target, relay.pid()?);
-        bare.push(window(at, receiver, template, 1, connections, Pace::Closed, lasts / 2).await?);
+        bare.push(window(at, receiver, template, 1, connections, Pace::Sustained { copies: 1 }, lasts / 2).await?);
         let before = syncs_of(&stage.host).await;
         let at = (&stage.target, stage.host.pid());
-        let shown = window(at, receiver, template, copies, connections, Pace::Closed, lasts).await?;
+        let shown =
+            window(at, receiver, template, copies, connections, Pace::Sustained { copies: subscriptions }, lasts)
+                .await?;
         syncs.push((syncs_of(&stage.host).await - before) / shown.events_f64());
         ours.push(shown);
     }

@@ -238,6 +238,8 @@ pub struct Stats {
     pub last: EventSeq,
     /// The last event fanned out.
     pub cursor: EventSeq,
+    /// Batches committed since it was opened, each with a sync of its own.
+    pub commits: u64,
 }
 
 /// A handle on the ledger; all clones are the same one. When the last is dropped, what waits is written and the
@@ -368,6 +370,7 @@ impl Ledger {
             wal_bytes: size(&format!("{}-wal", schema::FILE)),
             last: *self.0.shared.appended.borrow(),
             cursor: self.cursor(),
+            commits: self.0.shared.commits.load(Ordering::Relaxed) as u64,
         }
     }
 

@@ -76,7 +76,7 @@ pub use compile::{COMPILER_ARGUMENT, compiler_main};
 pub use kept::{Bound, Used};
 pub use options::{Components, Error, GUEST_THREADS_PER_TURN, KeptLimits, Options};
 pub use rejected::Rejected;
-pub use series::METRICS;
+pub use series::{BUCKETS, METRICS};
 pub use structure::Caps;
 
 use budget::{Budgets, Charges};

@@ -51,6 +51,17 @@ pub(super) const INSTANCES_KEPT_ENDED: &str = "setgate_filter_instances_kept_end
 pub(super) const LOADS: &str = "setgate_filter_loads_total";
 pub(super) const UPLOADS: &str = "setgate_filter_uploads_total";
 
+/// Seconds from 0.1 ms to 10 s.
+const SECONDS_BOUNDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.05, 0.25, 1.0, 10.0];
+/// Bytes from 256 KiB to 128 MiB.
+const MEMORY_BOUNDS: &[f64] =
+    &[262_144.0, 1_048_576.0, 2_097_152.0, 4_194_304.0, 16_777_216.0, 33_554_432.0, 134_217_728.0];
+
+/// The histograms that tenants multiply, and the upper bounds of their buckets. Of each a recorder keeps these counts and no
+/// more. One that made quantiles of them would keep every value to a ten-thousandth: up to 256 KiB, three times over, for each
+/// series of each tenant.
+pub const BUCKETS: &[(&str, &[f64])] = &[(SECONDS, SECONDS_BOUNDS), (MEMORY, MEMORY_BOUNDS), (WAITED, SECONDS_BOUNDS)];
+
 /// How long handles are kept, in use or not.
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -246,6 +257,16 @@ mod tests {
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
             let name = line.split(' ').next().unwrap();
             assert!(METRICS.iter().any(|(known, ..)| *known == name), "`{name}` is missing in METRICS");
+        }
+    }
+
+    #[test]
+    fn what_tenants_multiply_is_kept_in_buckets() {
+        let of_tenants = METRICS.iter().filter(|(_, kind, says)| *kind == "histogram" && says.contains("by `tenant`"));
+        let of_tenants: Vec<_> = of_tenants.map(|(name, ..)| *name).collect();
+        assert_eq!(of_tenants, BUCKETS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+        for (name, bounds) in BUCKETS {
+            assert!(bounds.is_sorted_by(|one, next| one < next), "{name}");
         }
     }
 

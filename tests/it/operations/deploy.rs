@@ -50,7 +50,7 @@ fn asked(text: &str) -> BTreeSet<String> {
 
 /// Whether a name is one of a metric's series.
 fn is_of(name: &str, exported: &BTreeMap<String, &'static str>) -> bool {
-    let whole = ["_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+    let whole = ["_sum", "_count", "_bucket"].iter().find_map(|suffix| name.strip_suffix(suffix));
     exported.contains_key(name) || whole.is_some_and(|whole| exported.get(whole) == Some(&"histogram"))
 }
 

@@ -10,7 +10,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
-use setgate_tests::Seed;
+use setgate_tests::{Host, Seed};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
@@ -18,36 +18,47 @@ use tokio::time::sleep_until;
 use super::receiver::Record;
 use crate::events::Template;
 
-/// Events that were accepted and have not arrived, at which senders wait.
+/// Events that were accepted and have not arrived, at which a sustained load waits.
 const OPEN_MAX: usize = 1_000;
 
-/// Where events go.
+/// Where events go; those of one run are of one host.
 #[derive(Clone)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// `host:port`.
-    pub(super) authority: String,
-    pub(super) path: String,
+    pub(crate) authority: String,
+    pub(crate) path: String,
+}
+
+impl Target {
+    /// A path of a host, where it listens now.
+    pub(crate) fn of(host: &Host, path: &str) -> Self {
+        Self { authority: host.base().trim_start_matches("http://").to_owned(), path: path.to_owned() }
+    }
 }
 
 /// How events are sent.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Pace {
-    /// Each connection sends the next as soon as it has its answer, unless [`OPEN_MAX`] events have not arrived yet: what is
-    /// to be seen is what goes through, not what piles up.
+pub(crate) enum Pace {
+    /// Each connection sends the next as soon as it has its answer.
     Closed,
+    /// The same, unless [`OPEN_MAX`] events have not arrived yet: what is to be seen is what goes through, not what piles up.
+    Sustained {
+        /// Arrivals of each event.
+        copies: usize,
+    },
     /// So many a second in all, due at fixed times whether or not a connection is free: what waits counts as waiting.
     Open { per_second: f64 },
 }
 
 /// What was sent.
-pub(super) struct Sent {
-    pub(super) accepted: usize,
+pub(crate) struct Sent {
+    pub(crate) accepted: usize,
     /// Microseconds from when each was due to its answer.
-    pub(super) latencies_us: Vec<u64>,
+    pub(crate) latencies_us: Vec<u64>,
 }
 
 struct Shared {
-    target: Target,
+    targets: Vec<Target>,
     template: Template,
     record: Arc<Record>,
     begin: Instant,
@@ -56,9 +67,9 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// Sends for so long, and waits for the last answers.
-pub(super) async fn send(
-    target: &Target,
+/// Sends for so long, to all targets by turns, and waits for the last answers.
+pub(crate) async fn send(
+    targets: &[Target],
     template: &Template,
     record: &Arc<Record>,
     connections: usize,
@@ -66,11 +77,12 @@ pub(super) async fn send(
     lasts: Duration,
 ) -> anyhow::Result<Sent> {
     let mut open = Vec::new();
+    let authority = &targets.first().context("somewhere to send to")?.authority;
     for _ in 0..connections {
-        open.push(connect(&target.authority).await?);
+        open.push(connect(authority).await?);
     }
     let shared = Arc::new(Shared {
-        target: target.clone(),
+        targets: targets.to_vec(),
         template: template.clone(),
         record: record.clone(),
         begin: Instant::now(),
@@ -106,8 +118,9 @@ impl Shared {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             anyhow::ensure!(number < self.record.events_max(), "more events than the record has room for");
             let due = match self.pace {
-                Pace::Closed => {
-                    while self.record.open() > OPEN_MAX && !self.stop.load(Ordering::Relaxed) {
+                Pace::Closed => Instant::now(),
+                Pace::Sustained { copies } => {
+                    while self.record.open(copies) > OPEN_MAX && !self.stop.load(Ordering::Relaxed) {
                         tokio::time::sleep(Duration::from_millis(1)).await;
                     }
                     Instant::now()
@@ -120,17 +133,18 @@ impl Shared {
                 }
             };
             self.send(&mut connection, number).await?;
-            self.record.accept(number);
+            self.record.accept(number, due);
             latencies.push(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
         }
         Ok(latencies)
     }
 
     async fn send(&self, connection: &mut SendRequest<Full<Bytes>>, number: usize) -> anyhow::Result<()> {
+        let target = &self.targets[number % self.targets.len()];
         let body = Bytes::from(self.template.event(self.record.number(number)));
         loop {
-            let mut request = Request::post(&self.target.path)
-                .header("host", &self.target.authority)
+            let mut request = Request::post(&target.path)
+                .header("host", &target.authority)
                 .header("content-type", "application/json");
             for (name, value) in Seed::Wso2.proof(&body) {
                 request = request.header(name, value);

@@ -1,0 +1,109 @@
+//! The cost of an event's life beside a short and a long history, both ledgers open side by side.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use super::lives::Lives;
+use crate::Mode;
+use crate::process;
+use crate::report::{Bound, Sheet};
+
+const TARGET: &str = "cost per event with 10 million events of history / with 10 thousand";
+const BOUND: Bound = Bound::AtMost(1.1);
+
+/// Events of the two histories, of a turn, and turns of each.
+struct Sizes {
+    short: u64,
+    long: u64,
+    turn: u64,
+    turns: usize,
+}
+
+/// What an event cost in a turn, in microseconds.
+struct Cost {
+    cpu_us: f64,
+    wall_us: f64,
+}
+
+pub(super) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()> {
+    let sizes = match mode {
+        Mode::Quick => Sizes { short: 256, long: 1_024, turn: 256, turns: 1 },
+        Mode::Default => Sizes { short: 10_000, long: 300_000, turn: 2_560, turns: 9 },
+        Mode::Full => Sizes { short: 10_000, long: 10_000_000, turn: 2_560, turns: 15 },
+    };
+    let (short_folder, long_folder) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let short = Lives::new(short_folder.path()).await?;
+    short.live(sizes.short).await?;
+    if mode == Mode::Full
+        && let Some(why) = no_room(short_folder.path(), sizes.short, sizes.long)?
+    {
+        sheet.unmeasured(TARGET, "", BOUND, &why);
+        short.ledger().shutdown().await;
+        return Ok(());
+    }
+    let long = Lives::new(long_folder.path()).await?;
+    long.live(sizes.long).await?;
+    // Both caches are warm for what a turn does before the first is measured.
+    for lives in [&short, &long] {
+        lives.live(sizes.turn).await?;
+    }
+    let (mut of_short, mut of_long) = (Vec::new(), Vec::new());
+    for turn in 0..sizes.turns {
+        // In turns, and neither of them always first.
+        if turn % 2 == 0 {
+            of_short.push(cost(&short, sizes.turn).await?);
+            of_long.push(cost(&long, sizes.turn).await?);
+        } else {
+            of_long.push(cost(&long, sizes.turn).await?);
+            of_short.push(cost(&short, sizes.turn).await?);
+        }
+    }
+    short.ledger().shutdown().await;
+    long.ledger().shutdown().await;
+
+    let of = |costs: &[Cost], what: fn(&Cost) -> f64| costs.iter().map(what).collect::<Vec<_>>();
+    let ratios = |what: fn(&Cost) -> f64| {
+        of_long.iter().zip(&of_short).map(|(long, short)| what(long) / what(short)).collect::<Vec<_>>()
+    };
+    let mut cpu = [0.0; 2];
+    for (at, (events, costs)) in [(sizes.short, &of_short), (sizes.long, &of_long)].into_iter().enumerate() {
+        let name = |what: &str| format!("{events} events of history: append, fan-out and settlement, {what}");
+        cpu[at] = sheet.figure("ledger", &name("CPU"), "us", &of(costs, |cost| cost.cpu_us));
+        sheet.figure("ledger", &name("wall"), "us", &of(costs, |cost| cost.wall_us));
+    }
+    let name = |what: &str| format!("{} events of history, of {}: {what}", sizes.long, sizes.short);
+    let ratio = sheet.figure("ledger", &name("CPU of an event"), "", &ratios(|cost| cost.cpu_us));
+    sheet.figure("ledger", &name("wall of an event"), "", &ratios(|cost| cost.wall_us));
+    if mode == Mode::Full {
+        sheet.target(TARGET, "", BOUND, ratio, Some(cpu[0]));
+    } else {
+        let why = format!("10 million events need --full; with {} it is {ratio:.2}", sizes.long);
+        sheet.unmeasured(TARGET, "", BOUND, &why);
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of events are small")]
+async fn cost(lives: &Lives, events: u64) -> anyhow::Result<Cost> {
+    let (cpu, begin) = (process::own_cpu(), Instant::now());
+    lives.live(events).await?;
+    let (wall, cpu) = (begin.elapsed(), process::own_cpu().saturating_sub(cpu));
+    Ok(Cost { cpu_us: cpu.as_secs_f64() * 1e6 / events as f64, wall_us: wall.as_secs_f64() * 1e6 / events as f64 })
+}
+
+/// Why a history of so many events cannot be made here, by what the short one takes.
+fn no_room(short: &Path, events: u64, wanted: u64) -> anyhow::Result<Option<String>> {
+    let mut bytes = 0;
+    for file in std::fs::read_dir(short)? {
+        bytes += file?.metadata()?.len();
+    }
+    let space = rustix::fs::statvfs(short).context("the room on the disk of temporary files")?;
+    // A fifth more than it takes, for the WAL and for what else the machine does.
+    let (needed, free) = (bytes / events * wanted / 5 * 6, space.f_bavail * space.f_frsize);
+    let gib = |bytes: u64| bytes >> 30;
+    Ok((needed > free).then(|| {
+        format!("a history of {wanted} events needs {} GiB in TMPDIR, where {} are free", gib(needed), gib(free))
+    }))
+}

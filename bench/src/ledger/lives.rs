@@ -1,0 +1,269 @@
+//! Events that live their whole life in a ledger: appended, fanned out to one subscription, settled as delivered.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
+use setgate::clock::Clock;
+use setgate::domain::attempt::{Attempt, Connection, HttpVersion, Outcome, Sent};
+use setgate::domain::delivery::{DueDelivery, NewDelivery, Settlement, Step};
+use setgate::domain::event::{Dedupe, EventSeq, NewEvent};
+use setgate::domain::filter::Plan;
+use setgate::domain::id::{DeliveryId, Digest, EventId, SubscriptionId, TenantId};
+use setgate::domain::set::SetToken;
+use setgate::domain::tenant::Tenant;
+use setgate::domain::verdict::{FilterRun, VerdictKind};
+use setgate::ledger::{Appended, Expected, FanOut, Ledger, Options};
+use tokio::task::JoinSet;
+
+use super::EVENT_BYTES;
+use crate::events::Template;
+
+/// Events that go through each transaction together: no more than a batch of the writer.
+const TOGETHER: u64 = 256;
+
+/// A ledger with one tenant, and what its events are made of. Clones are the same one.
+#[derive(Clone)]
+pub(super) struct Lives(Arc<Inner>);
+
+struct Inner {
+    ledger: Ledger,
+    clock: Clock,
+    template: Template,
+    tenant: TenantId,
+    subscription: SubscriptionId,
+    plan: Digest,
+    /// The number of the next event.
+    next: AtomicU64,
+}
+
+impl Lives {
+    /// A new ledger in that folder, with the settings that a host has.
+    pub(super) async fn new(folder: &Path) -> anyhow::Result<Self> {
+        let clock = Clock::system();
+        let ledger = Ledger::open(host_options(folder), clock.clone()).context("a new ledger")?;
+        let tenant: TenantId = "bench".parse()?;
+        let made = Tenant { id: tenant.clone(), display_name: None, quota: None, created_at: clock.now() };
+        ledger.put_tenant(made, Expected::Any).await?;
+        let plan = ledger.intern_plan(&Plan::default()).await?;
+        let subscription = SubscriptionId::new(clock.now(), 1);
+        Ok(Self::of(ledger, clock, tenant, subscription, plan, 0))
+    }
+
+    /// The ledger of a host that does not run, for events from `first` on to one of its subscriptions, by a delivery of it
+    /// that is due.
+    pub(super) async fn of_host(data: &Path, subscription: &str, first: u64) -> anyhow::Result<Self> {
+        let clock = Clock::system();
+        let ledger = Ledger::open(host_options(&data.join("ledger")), clock.clone()).context("the host's ledger")?;
+        let subscription: SubscriptionId = subscription.parse()?;
+        let due = ledger.due(subscription, clock.now(), None, 1).await?;
+        let DueDelivery { tenant, plan, .. } =
+            due.into_iter().next().context("the subscription has a delivery that is due")?;
+        Ok(Self::of(ledger, clock, tenant, subscription, plan, first))
+    }
+
+    fn of(
+        ledger: Ledger,
+        clock: Clock,
+        tenant: TenantId,
+        subscription: SubscriptionId,
+        plan: Digest,
+        first: u64,
+    ) -> Self {
+        let template = Template::of(EVENT_BYTES);
+        Self(Arc::new(Inner { ledger, clock, template, tenant, subscription, plan, next: AtomicU64::new(first) }))
+    }
+
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.0.ledger
+    }
+
+    /// Bytes of one event in the journal: as it came, and as a SET.
+    pub(super) fn event_bytes(&self) -> anyhow::Result<usize> {
+        let NewEvent { set, original, .. } = self.0.event(0)?;
+        Ok(set.text.len() + original.len())
+    }
+
+    /// Appends one more event; durable when this returns.
+    pub(super) async fn append(&self) -> anyhow::Result<(EventSeq, EventId)> {
+        let event = self.0.event(self.0.next.fetch_add(1, Ordering::Relaxed))?;
+        let id = event.id;
+        match self.0.ledger.append(event).await.context("an append")? {
+            Appended::New(seq) => Ok((seq, id)),
+            known => bail!("an event that is new was answered {known:?}"),
+        }
+    }
+
+    /// Appends and fans out so many events, and leaves their deliveries due.
+    pub(super) async fn pend(&self, events: u64) -> anyhow::Result<()> {
+        for together in chunks(events) {
+            self.fan_out(together).await?;
+        }
+        Ok(())
+    }
+
+    /// Appends, fans out and settles so many events.
+    pub(super) async fn live(&self, events: u64) -> anyhow::Result<()> {
+        for together in chunks(events) {
+            let mut settling = JoinSet::new();
+            for due in self.fan_out(together).await? {
+                let (ledger, settlement) = (self.0.ledger.clone(), self.0.settlement(&due)?);
+                settling.spawn(async move { ledger.settle(settlement).await });
+            }
+            while let Some(settled) = settling.join_next().await {
+                settled?.context("a settlement")?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn fan_out(&self, events: u64) -> anyhow::Result<Vec<DueDelivery>> {
+        let mut appending = JoinSet::new();
+        for _ in 0..events {
+            let lives = self.clone();
+            appending.spawn(async move { lives.append().await });
+        }
+        let mut deliveries = Vec::new();
+        let mut through = EventSeq::default();
+        while let Some(appended) = appending.join_next().await {
+            let (event, id) = appended??;
+            through = through.max(event);
+            deliveries.push(NewDelivery {
+                id: DeliveryId { event: id, subscription: self.0.subscription, run: 0 },
+                event,
+                tenant: self.0.tenant.clone(),
+                plan: self.0.plan,
+                due_at: self.0.clock.now(),
+                order_key: None,
+            });
+        }
+        let made = self.0.ledger.fan_out(FanOut { through, deliveries }).await.context("a fan-out")?;
+        ensure!(made.len() as u64 == events, "of {events} events {} deliveries were made", made.len());
+        Ok(made)
+    }
+}
+
+impl Inner {
+    /// A SET of WSO2 Identity Server, as the host takes it in: its `iat` is in milliseconds where it came.
+    fn event(&self, number: u64) -> anyhow::Result<NewEvent> {
+        let original = self.template.event(number);
+        let text = original.replacen("\"iat\":1789977600000", "\"iat\":1789977600", 1);
+        ensure!(text != original, "an event has its `iat` in milliseconds");
+        let accepted_at = self.clock.now();
+        Ok(NewEvent {
+            id: EventId::new(accepted_at, (u128::from(scatter(number)) << 64) | u128::from(number)),
+            tenant: self.tenant.clone(),
+            source: "idp".parse()?,
+            set: SetToken {
+                text,
+                issuer: "https://is.example.com/t/example.com".to_owned(),
+                jti: format!("bench-{number:012}"),
+                issued_at: 1_789_977_600,
+                types: vec!["https://schemas.identity.wso2.org/events/login/event-type/loginSuccess".to_owned()],
+            },
+            subject: Some("b70274cf-c7ba-4ac7-a064-2cfbd5a6724f".to_owned()),
+            original: Bytes::from(original),
+            content_type: "application/json".to_owned(),
+            accepted_at,
+            dedupe: Dedupe { key: digest(number), body: digest(!number), window_ms: None },
+            trace: None,
+        })
+    }
+
+    /// The receiver took it, and one filter passed it.
+    fn settlement(&self, due: &DueDelivery) -> anyhow::Result<Settlement> {
+        let at = self.clock.now();
+        let outcome = Outcome::Answered {
+            status: 204,
+            body_head: String::new(),
+            retry_after_s: None,
+            headers: vec![],
+            wish: None,
+        };
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let sent = Sent {
+            url: "http://127.0.0.1:40000/".to_owned(),
+            headers: vec![
+                header("webhook-id", &due.id.to_string()),
+                header("webhook-timestamp", "1789977600"),
+                header("webhook-signature", "***"),
+                header("content-type", "application/secevent+json"),
+            ],
+            body_digest: Digest(digest(due.seq.0.cast_unsigned())),
+            body_bytes: EVENT_BYTES as u64,
+        };
+        let peer = Some("127.0.0.1:40000".to_owned());
+        let attempt = Attempt {
+            number: 1,
+            at,
+            latency_us: 300,
+            outcome,
+            signed_with: vec![],
+            sent: Some(sent),
+            connection: Some(Connection { http: HttpVersion::Http1, peer, proxied: false }),
+        };
+        let run = FilterRun {
+            verdict: Some(VerdictKind::Pass),
+            fuel: 40_000,
+            memory_bytes: 1 << 20,
+            elapsed_us: 40,
+            ..FilterRun::not_called("drop-by-type".parse()?, Digest([3; 32]))
+        };
+        Ok(Settlement { passed: vec![run], ..Settlement::new(due.seq, at, Step::Delivered { attempt }) })
+    }
+}
+
+/// What a host opens its ledger with, where its configuration says nothing.
+fn host_options(folder: &Path) -> Options {
+    Options { batch_max: 512, queue_max: 8192, ..Options::new(folder) }
+}
+
+fn chunks(events: u64) -> impl Iterator<Item = u64> {
+    (0..events).step_by(TOGETHER as usize).map(move |from| TOGETHER.min(events - from))
+}
+
+/// In the place of SHA-256: what it is of cannot be seen in it, so that an index gets them in no order.
+fn digest(of: u64) -> [u8; 32] {
+    let mut digest = [0; 32];
+    let mut state = of;
+    for part in digest.chunks_exact_mut(8) {
+        state = scatter(state);
+        part.copy_from_slice(&state.to_be_bytes());
+    }
+    digest
+}
+
+/// `splitmix64`: one number in, another out, no two the same.
+fn scatter(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_events_share_a_key() {
+        let keys: std::collections::BTreeSet<_> = (0..10_000).map(digest).collect();
+        assert_eq!(keys.len(), 10_000);
+        assert_eq!(chunks(600).collect::<Vec<_>>(), [256, 256, 88]);
+    }
+
+    #[tokio::test]
+    async fn events_live_to_their_end_and_pending_ones_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let lives = Lives::new(folder.path()).await.unwrap();
+        lives.live(300).await.unwrap();
+        assert_eq!(lives.ledger().backlog(&lives.0.tenant), 0);
+        lives.pend(40).await.unwrap();
+        assert_eq!(lives.ledger().backlog(&lives.0.tenant), 40);
+        assert_eq!(lives.ledger().stats().last, EventSeq(340));
+        assert!(lives.ledger().stats().commits >= 8, "three for each of two chunks, two for the third");
+        lives.ledger().shutdown().await;
+    }
+}

@@ -1,0 +1,101 @@
+//! Recovery: a host with deliveries pending is killed while it works, and started again.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use serde_json::json;
+use setgate_tests::{Host, Seed, until};
+
+use super::EVENT_BYTES;
+use super::lives::Lives;
+use crate::Mode;
+use crate::events::Template;
+use crate::host;
+use crate::load::{Pace, Receiver, Record, Target, send};
+use crate::report::Sheet;
+
+/// Events sent to the host before each kill, at the most.
+const SENT_MAX: usize = 100_000;
+/// How long a delivery after the kill may take.
+const DELIVERY: Duration = Duration::from_secs(60);
+
+/// How long after its start a host was there again.
+struct Back {
+    listening: Duration,
+    first: Duration,
+}
+
+pub(super) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()> {
+    let (pending, lasts) = match mode {
+        Mode::Quick => (500, Duration::from_millis(100)),
+        Mode::Default => (100_000, Duration::from_millis(1_000)),
+        Mode::Full => (1_000_000, Duration::from_millis(1_000)),
+    };
+    let receiver = Receiver::start().await?;
+    let mut host = Host::start().await;
+    let quota = json!({"quota": {"backlog_deliveries_max": 4_000_000}});
+    let tenant = host.tenant_with("bench", quota).await;
+    let source = tenant.source("idp", Seed::Wso2).await;
+    let subscription = tenant.subscribe_url(&receiver.url()).create().await;
+
+    let mut few = Vec::new();
+    for _ in 0..mode.rounds() {
+        let before = receiver.arrivals();
+        let (sent, back) = kill(&mut host, &source.path, &receiver, Duration::from_millis(30)).await?;
+        few.push(back);
+        arrived(&receiver, before + sent).await?;
+    }
+    tell(sheet, "few", &few);
+
+    // One that stays, to know by what a delivery of this subscription is like.
+    receiver.silence();
+    source.accept(Template::of(EVENT_BYTES).event(Record::new(1).number(0))).await;
+    until("the delivery is there", async || tenant.deliveries("state=due").await.pop()).await;
+    host.kill9().await;
+    // While the host is down, as it would have written them, only sooner.
+    let record = Record::new(usize::try_from(pending)?);
+    let lives = Lives::of_host(&host.data(), &subscription.id, record.number(0)).await?;
+    lives.pend(pending).await?;
+    lives.ledger().shutdown().await;
+    drop(lives);
+    host::start(&mut host).await?;
+    let mut many = Vec::new();
+    for _ in 0..mode.rounds() {
+        many.push(kill(&mut host, &source.path, &receiver, lasts).await?.1);
+    }
+    tell(sheet, &pending.to_string(), &many);
+    Ok(())
+}
+
+fn tell(sheet: &mut Sheet, pending: &str, rounds: &[Back]) {
+    let ms = |what: fn(&Back) -> Duration| rounds.iter().map(|back| what(back).as_secs_f64() * 1e3).collect::<Vec<_>>();
+    let name = |what: &str| format!("started after a kill, {pending} deliveries pending: {what}");
+    sheet.figure("ledger", &name("to listening"), "ms", &ms(|back| back.listening));
+    sheet.figure("ledger", &name("to the first delivery"), "ms", &ms(|back| back.first));
+}
+
+/// Sends for so long while the receiver is silent, so that nothing is at rest, kills the host and starts it again. Gives what
+/// it had accepted meanwhile.
+async fn kill(host: &mut Host, path: &str, receiver: &Receiver, lasts: Duration) -> anyhow::Result<(usize, Back)> {
+    receiver.silence();
+    let record = Record::new(SENT_MAX);
+    let template = Template::of(EVENT_BYTES);
+    let sent = send(&[Target::of(host, path)], &template, &record, 16, Pace::Closed, lasts).await?;
+    host.kill9().await;
+    receiver.answer();
+    let before = receiver.arrivals();
+    let begin = Instant::now();
+    let listening = host::start(host).await.context("after a kill")?;
+    arrived(receiver, before + 1).await.context("the first delivery after a kill")?;
+    Ok((sent.accepted, Back { listening, first: begin.elapsed() }))
+}
+
+/// Waits until so much has arrived in all.
+async fn arrived(receiver: &Receiver, expected: usize) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    while receiver.arrivals() < expected {
+        ensure!(begin.elapsed() < DELIVERY, "{} of {expected} deliveries arrived in {DELIVERY:?}", receiver.arrivals());
+        tokio::time::sleep(Duration::from_micros(500)).await;
+    }
+    Ok(())
+}
