@@ -73,6 +73,7 @@ pub async fn run(options: Options, mut tell: impl FnMut(String)) -> Result<Summa
     let mut host = Host::with()
         .config(&format!(
             "[data]\nretention_s = {RETENTION_S}\nretention_every_s = 1\n\
+             [delivery]\nbreaker_open_ms = 20\nbreaker_open_ms_max = 100\n\
              [quota]\nwall_ms_max = 30000\nfilter_faults_max = 0\n\
              [log]\nlevel = \"info,setgate::app=debug\""
         ))
@@ -229,6 +230,7 @@ impl Run {
         self.host.start_again().await;
         senders.stop().await;
         let deadline = tokio::time::Instant::now() + Duration::from_secs(DRAIN_S);
+        let mut due = 0;
         for _ in 0..DRAIN_STARTS {
             // Dropped and dead deliveries are seen in the ledger only; what is left of the rest is soon gone.
             let mut unchanged = 0;
@@ -251,9 +253,10 @@ impl Run {
             if copy.behind_cursor == 0 && copy.due.is_empty() {
                 return Ok(());
             }
+            due = copy.due.len();
             self.host.start_again().await;
         }
-        Err("deliveries are due for ever".to_owned())
+        Err(format!("{due} deliveries are due for ever"))
     }
 
     fn ledger(&self) -> PathBuf {
