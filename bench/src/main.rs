@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to a terminal")]
 
 mod events;
+mod filter;
 mod machine;
 mod path;
 mod process;
@@ -17,13 +18,17 @@ use anyhow::{Context as _, bail, ensure};
 use machine::Machine;
 use report::{Report, Sheet};
 
+/// As in the host's own program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const HELP: &str = "\
 bench [--quick | --full] [--only SECTION]... [--out FILE] [--compare OLD.json]
 
 Measures the host against baselines of the same run, in turns, and prints a table with each target beside its figure.
   --quick             a smoke run: seconds, and figures that say nothing
   --full              the long rows as well: 10,000 tenants, 10 million events of history
-  --only SECTION      only this section (path); may be given again
+  --only SECTION      only this section (filter, path); may be given again
   --out FILE          where the JSON goes
   --compare OLD.json  also print what changed since that run";
 
@@ -53,7 +58,7 @@ impl Mode {
     }
 }
 
-const SECTIONS: [&str; 1] = ["path"];
+const SECTIONS: [&str; 2] = ["filter", "path"];
 
 struct Asked {
     mode: Mode,
@@ -130,6 +135,7 @@ async fn run(asked: Asked) -> anyhow::Result<()> {
         }
         eprintln!("measuring: {section}");
         match section {
+            "filter" => filter::measure(&mut sheet, asked.mode).await,
             "path" => path::measure(&mut sheet, asked.mode).await,
             other => bail!("{other} is not measured by anything"),
         }
