@@ -4,6 +4,7 @@
 
 mod events;
 mod fairness;
+mod filter;
 mod host;
 mod ledger;
 mod load;
@@ -22,13 +23,17 @@ use anyhow::{Context as _, bail, ensure};
 use machine::Machine;
 use report::{Report, Sheet};
 
+/// As in the host's own program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const HELP: &str = "\
 bench [--quick | --full] [--only SECTION]... [--out FILE] [--compare OLD.json]
 
 Measures the host against baselines of the same run, in turns, and prints a table with each target beside its figure.
   --quick             a smoke run: seconds, and figures that say nothing
   --full              the long rows as well: 10,000 tenants, 10 million events of history
-  --only SECTION      only this section (path, ledger, scale, fairness); may be given again
+  --only SECTION      only this section (filter, path, ledger, scale, fairness); may be given again
   --out FILE          where the JSON goes
   --compare OLD.json  also print what changed since that run";
 
@@ -58,7 +63,7 @@ impl Mode {
     }
 }
 
-const SECTIONS: [&str; 4] = ["path", "ledger", "scale", "fairness"];
+const SECTIONS: [&str; 5] = ["filter", "path", "ledger", "scale", "fairness"];
 
 struct Asked {
     mode: Mode,
@@ -135,6 +140,7 @@ async fn run(asked: Asked) -> anyhow::Result<()> {
         }
         eprintln!("measuring: {section}");
         match section {
+            "filter" => filter::measure(&mut sheet, asked.mode).await,
             "path" => path::measure(&mut sheet, asked.mode).await,
             "ledger" => ledger::measure(&mut sheet, asked.mode).await,
             "scale" => scale::measure(&mut sheet, asked.mode).await,

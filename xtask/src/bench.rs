@@ -1,11 +1,10 @@
 //! `cargo xtask bench`: what the host costs, against baselines of the same run.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::run::{cargo, root, run, target_dir};
+use crate::run::{cargo, run, target_dir};
 use crate::{guests, host};
 
 const HELP: &str = "\
@@ -26,31 +25,33 @@ pub(crate) fn command(arguments: &[String]) -> Result<()> {
         return Ok(());
     }
     let only: Vec<&String> = arguments.windows(2).filter(|pair| pair[0] == "--only").map(|pair| &pair[1]).collect();
+    let with_filters = only.is_empty() || only.iter().any(|section| *section == "filter");
+    guests::build_bench()?;
     let mut bench = if arguments.iter().any(|argument| argument == "--quick") {
         host::suite("bench")?
     } else {
-        in_release(only.is_empty() || only.iter().any(|section| *section == "filter"))?
+        in_release(with_filters)?
     };
     run(bench.args(arguments).arg("--out").arg(target_dir().join("bench.json")))
 }
 
-/// Builds all of it in release, and gives a command that runs it. `peers`: what it is compared with where that is an engine
-/// of its own, which nothing else here compiles.
-fn in_release(peers: bool) -> Result<Command> {
+/// Builds all of it in release, and gives a command that runs it. `with_filters`: also what only the stage of filters is
+/// compared with, as far as it can be had here.
+fn in_release(with_filters: bool) -> Result<Command> {
     guests::build_all()?;
     let built = |name: &str| target_dir().join("release").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
-    eprintln!("bench: building in release, about twenty minutes on two cores the first time");
+    eprintln!("bench: building in release, about fifteen minutes on two cores the first time");
     run(cargo().args(["build", "--release", "--workspace", "--bin", "setgate", "--bin", "bench"]))?;
     let mut bench = Command::new(built("bench"));
     bench.env("SETGATE_BIN", built("setgate")).env("SETGATE_FILTERS", guests::filters_dir());
-    if peers {
-        bench.env("BENCH_PEERS", build_peers()?);
+    if with_filters {
+        if let Err(error) = guests::build_javascript() {
+            eprintln!("bench: no rows of a guest in JavaScript: {error:#}");
+        }
+        match guests::build_peers() {
+            Ok(peers) => drop(bench.env("BENCH_PEERS", peers)),
+            Err(error) => eprintln!("bench: no rows of other engines: {error:#}"),
+        }
     }
     Ok(bench)
-}
-
-fn build_peers() -> Result<PathBuf> {
-    let (manifest, into) = (root().join("bench/peers/Cargo.toml"), target_dir().join("peers"));
-    run(cargo().args(["build", "--release", "--manifest-path"]).arg(manifest).arg("--target-dir").arg(&into))?;
-    Ok(into.join("release").join(format!("bench-peers{}", std::env::consts::EXE_SUFFIX)))
 }

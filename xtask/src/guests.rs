@@ -1,5 +1,6 @@
 //! `cargo xtask guests`: builds the example filters.
 
+mod bench;
 mod component;
 
 use std::ffi::OsStr;
@@ -9,17 +10,23 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 
+pub(crate) use bench::{build_bench, build_javascript, build_peers};
+
 use crate::run::{read, root, run, target_dir, which};
 use crate::toolchain::{self, Toolchain};
 
 const HELP: &str = "\
 cargo xtask guests [--target TARGET] [--all-toolchains] [--check-with SETGATE]
 cargo xtask guests --env [--target TARGET]
+cargo xtask guests --bench | --javascript | --peers
 
 Builds each of example-filters/ into target/filters/NAME.wasm.
   --target TARGET       another target than wasm32-unknown-unknown; into target/filters/TARGET/
   --all-toolchains      build each filter in every way a filter author may, and print a table
   --check-with SETGATE  have this binary check each component: `SETGATE filter check FILE`
+  --bench               build the guest of the bench instead, into target/bench/
+  --javascript          build the same guest from JavaScript; needs node and npm
+  --peers               build the program with the peers of the bench, and its guest; takes ten minutes the first time
   --env                 build nothing; print what a shell has to export so that plain cargo finds the same compiler
 SETGATE_GUEST_TOOLCHAIN=active|rustup|debian forces where the compiler comes from.";
 
@@ -41,6 +48,9 @@ pub(crate) fn command(arguments: &[String]) -> Result<()> {
             "--target" => target = Some(arguments.next().context("--target needs a target")?.clone()),
             "--all-toolchains" => all_toolchains = true,
             "--env" => env = true,
+            "--bench" => return build_bench().map(drop),
+            "--javascript" => return build_javascript().map(drop),
+            "--peers" => return build_peers().map(|program| println!("BENCH_PEERS={}", program.display())),
             "--check-with" => check_with = Some(PathBuf::from(arguments.next().context("--check-with needs a file")?)),
             "--help" | "-h" => {
                 println!("{HELP}");
@@ -58,7 +68,7 @@ pub(crate) fn command(arguments: &[String]) -> Result<()> {
     }
     let filters = match target {
         None => build_all()?,
-        Some(target) => build(&target, &filters_dir().join(&target))?,
+        Some(target) => build(&target, &names()?, &filters_dir().join(&target))?,
     };
     for filter in &filters {
         check(check_with.as_deref(), filter)?;
@@ -85,7 +95,7 @@ fn print_environment(target: &str) -> Result<()> {
 /// Builds every example filter for the default target, and gives their files, `target/filters/NAME.wasm`, by name.
 /// Does nothing where nothing changed.
 pub(crate) fn build_all() -> Result<Vec<PathBuf>> {
-    build(DEFAULT_TARGET, &filters_dir())
+    build(DEFAULT_TARGET, &names()?, &filters_dir())
 }
 
 /// The folder of the built filters.
@@ -93,16 +103,14 @@ pub(crate) fn filters_dir() -> PathBuf {
     target_dir().join("filters")
 }
 
-fn build(target: &str, into: &Path) -> Result<Vec<PathBuf>> {
+/// Builds the packages of these names for `target`, each into `NAME.wasm` in a folder.
+fn build(target: &str, names: &[String], into: &Path) -> Result<Vec<PathBuf>> {
     let toolchain = toolchain::provide(target)?;
     let mut built = 0;
     let mut files = Vec::new();
-    for (name, component) in compile(&toolchain, target)? {
+    for (name, component) in compile(&toolchain, target, names)? {
         let file = into.join(format!("{name}.wasm"));
-        let bytes = fs::read(&component).with_context(|| format!("no component at {}", component.display()))?;
-        if fs::read(&file).ok().as_ref() != Some(&bytes) {
-            fs::create_dir_all(into)?;
-            fs::write(&file, bytes)?;
+        if keep(&component, &file)? {
             built += 1;
         }
         files.push(file);
@@ -114,20 +122,30 @@ fn build(target: &str, into: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Has cargo compile all filters with the `guest` profile: names, and where each component is.
-fn compile(toolchain: &Toolchain, target: &str) -> Result<Vec<(String, PathBuf)>> {
-    let names = names()?;
+/// Puts what was built where it is looked for; whether it is another than the one there.
+fn keep(built: &Path, file: &Path) -> Result<bool> {
+    let bytes = fs::read(built).with_context(|| format!("no guest at {}", built.display()))?;
+    let is_new = fs::read(file).ok().as_ref() != Some(&bytes);
+    if is_new {
+        fs::create_dir_all(file.parent().context("a file lies in a folder")?)?;
+        fs::write(file, bytes)?;
+    }
+    Ok(is_new)
+}
+
+/// Has cargo compile filters with the `guest` profile: names, and where each component is.
+fn compile(toolchain: &Toolchain, target: &str, names: &[String]) -> Result<Vec<(String, PathBuf)>> {
     let folder = toolchain.target_dir.join(target).join("guest");
     if !folder.exists() {
         eprintln!("guests: compiling {} filters for {target}: about a minute the first time", names.len());
     }
     let mut cargo = toolchain.cargo();
     cargo.current_dir(root()).args(["build", "--quiet", "--lib", "--profile", "guest", "--target", target]);
-    for name in &names {
+    for name in names {
         cargo.args(["--package", name]);
     }
     run(&mut cargo)?;
-    Ok(names.into_iter().map(|name| (name.clone(), folder.join(file_name(&name)))).collect())
+    Ok(names.iter().map(|name| (name.clone(), folder.join(file_name(name)))).collect())
 }
 
 /// The example filters, by name. A folder's name is its crate's name.
@@ -157,7 +175,7 @@ fn build_every_way(check_with: Option<&Path>) -> Result<()> {
     let mut rows = Vec::new();
     for target in [DEFAULT_TARGET, "wasm32-wasip2"] {
         let toolchain = toolchain::provide(target)?;
-        rows.extend(compile(&toolchain, target)?.into_iter().map(|(name, file)| (name, target, file)));
+        rows.extend(compile(&toolchain, target, &names()?)?.into_iter().map(|(name, file)| (name, target, file)));
     }
     match which("cargo-component") {
         Some(program) => {

@@ -76,6 +76,12 @@ pub(super) fn compile_only() -> wasmtime::Result<Engine> {
 
 /// The engine that runs filters, with its pool.
 pub(super) fn pooled(options: &Options) -> wasmtime::Result<Engine> {
+    Engine::new(&bare_config(options))
+}
+
+/// The configuration of a sandbox's engine, and nothing of what the sandbox adds: no limit is in force but the pool's own
+/// sizes. For measuring what the sandbox adds; whoever runs strangers' filters needs a [`Sandbox`](super::Sandbox).
+pub fn bare_config(options: &Options) -> Config {
     let slots = options.instances_max;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
@@ -105,7 +111,7 @@ pub(super) fn pooled(options: &Options) -> wasmtime::Result<Engine> {
         .max_wasm_stack(options.stack_bytes_max)
         .async_stack_size(options.stack_bytes_max.saturating_add(HOST_STACK_BYTES))
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    Engine::new(&config)
+    config
 }
 
 /// Whether this machine has no swap at all. Unknown counts as swap.

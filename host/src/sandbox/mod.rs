@@ -73,6 +73,7 @@ use crate::domain::verdict::{Fault, FilterRun, Verdict};
 use crate::fair::{Bounds, Gate, Place, Refused};
 
 pub use compile::{COMPILER_ARGUMENT, compiler_main};
+pub use engine::bare_config;
 pub use kept::{Bound, Used};
 pub use options::{Components, Error, GUEST_THREADS_PER_TURN, KeptLimits, Options};
 pub use rejected::Rejected;

@@ -1,0 +1,94 @@
+//! Threads that stay on one core, and the time that calls take on one or on all.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use cpu_time::ProcessTime;
+
+/// Calls between two looks at the clock.
+const BATCH: u64 = 8;
+
+/// Calls, how long they took, and what of the processor: less than the time of all cores where others compute as well.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timed {
+    pub(super) calls: u64,
+    pub(super) elapsed: Duration,
+    pub(super) cpu: Duration,
+}
+
+impl Timed {
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+    pub(super) fn per_second(&self) -> f64 {
+        self.calls as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Microseconds from one call to the next.
+    pub(super) fn us(&self) -> f64 {
+        1e6 / self.per_second()
+    }
+
+    /// Microseconds of the processor for a call.
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+    pub(super) fn cpu_us(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.calls as f64
+    }
+}
+
+/// Runs `work` on a thread that stays on one core, as do all threads and processes that it starts. The others are not
+/// touched, so there is nothing to put back.
+pub(super) fn on_one<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+    on_all(|| {
+        let cores = core_affinity::get_core_ids().context("the cores of this machine")?;
+        let core = cores.last().context("this machine has a core")?;
+        anyhow::ensure!(core_affinity::set_for_current(*core), "cannot stay on one core");
+        work()
+    })
+}
+
+/// Runs `work` on a thread of its own, which is none of a runtime's.
+pub(super) fn on_all<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+    thread::scope(|scope| {
+        let working = scope.spawn(work);
+        working.join().unwrap_or_else(|_| bail!("a thread of the bench panicked"))
+    })
+}
+
+/// Calls again and again for so long, on this thread.
+pub(super) fn repeat(lasts: Duration, mut call: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Timed> {
+    let (began_at, cpu) = (Instant::now(), ProcessTime::now());
+    let mut calls = 0;
+    loop {
+        for _ in 0..BATCH {
+            call()?;
+        }
+        calls += BATCH;
+        let elapsed = began_at.elapsed();
+        if elapsed >= lasts {
+            return Ok(Timed { calls, elapsed, cpu: cpu.elapsed() });
+        }
+    }
+}
+
+/// The same on so many threads at once.
+pub(super) fn repeat_on(
+    threads: usize,
+    lasts: Duration,
+    call: impl Fn() -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<Timed> {
+    if threads <= 1 {
+        return repeat(lasts, call);
+    }
+    let cpu = ProcessTime::now();
+    let all = thread::scope(|scope| {
+        let repeating: Vec<_> = (0..threads).map(|_| scope.spawn(|| repeat(lasts, &call))).collect();
+        let mut all = Timed { calls: 0, elapsed: Duration::ZERO, cpu: Duration::ZERO };
+        for thread in repeating {
+            let timed = thread.join().unwrap_or_else(|_| bail!("a thread of the bench panicked"))?;
+            (all.calls, all.elapsed) = (all.calls + timed.calls, all.elapsed.max(timed.elapsed));
+            all.cpu = cpu.elapsed();
+        }
+        anyhow::Ok(all)
+    })?;
+    Ok(all)
+}

@@ -1,0 +1,238 @@
+//! The filter stage: the sandbox's full call against the bare engine, against the same function compiled natively and
+//! against the same function under a peer, in turns.
+
+mod bare;
+mod cores;
+mod input;
+mod ours;
+mod peers;
+mod script;
+
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_util::MetricKindMask;
+use setgate::sandbox::bare_config;
+
+use crate::Mode;
+use crate::report::{Bound, Sheet, median};
+use bare::Bare;
+use bench_guest::acts::{ACTS, act};
+use cores::{Timed, on_all, on_one, repeat_on};
+use input::Input;
+use ours::Ours;
+use peers::Peers;
+
+const SECTION: &str = "filter";
+/// Bytes of the events, and what the rows call them.
+const SIZES: [(usize, &str); 3] = [(800, "0.8 KB"), (5_000, "5 KB"), (50_000, "50 KB")];
+/// Calls at once, of each core: a host has many deliveries on their way.
+const AT_ONCE: usize = 16;
+/// As at a host: how long a series stays that does not move, and how often what was recorded is taken in.
+const SERIES_IDLE: Duration = Duration::from_secs(600);
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+const OF_BARE: &str = "sandbox call / bare wasmtime fresh call, 0.8 KB";
+const PER_SECOND: &str = "fresh-instance pass verdict, one core";
+const PATCH: &str = "patch on 50 KB against replace on 50 KB, guest that need not parse its whole input";
+
+/// How often and how long.
+#[derive(Debug, Clone, Copy)]
+struct Turns {
+    rounds: usize,
+    lasts: Duration,
+}
+
+/// Measures the section.
+pub(crate) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()> {
+    count_as_a_host_does();
+    let turns = match mode {
+        Mode::Quick => Turns { rounds: 1, lasts: Duration::from_millis(5) },
+        _ => Turns { rounds: 5, lasts: Duration::from_millis(80) },
+    };
+    let peer = peers::program().map_err(|why| eprintln!("  not measured: the peers: {why}")).ok();
+    // On threads of its own, some of which stay on one core.
+    tokio::task::block_in_place(|| {
+        let folder = tempfile::tempdir()?;
+        let wasm = built("bench-guest.wasm")?;
+        let contest = |cores| Contest::new(folder.path(), &wasm, cores, turns, peer.as_deref());
+        let one = on_one(|| contest(1)?.measure())?;
+        one.note(sheet, "one core");
+        one.targets(sheet)?;
+        let cores = std::thread::available_parallelism()?.get();
+        if cores > 1 {
+            let all = on_all(|| contest(cores)?.measure())?;
+            all.note(sheet, "all cores");
+        }
+        match script::guest(mode) {
+            Ok(wasm) => script::measure(sheet, turns, folder.path(), &wasm),
+            Err(why) => {
+                eprintln!("  not measured: the guest in JavaScript: {why}");
+                Ok(())
+            }
+        }
+    })
+}
+
+/// Those that are measured beside each other.
+struct Contest {
+    bare: Bare,
+    ours: Arc<Ours>,
+    peers: Option<Peers>,
+    cores: usize,
+    turns: Turns,
+}
+
+/// What one round of a case showed.
+struct Round {
+    native: Timed,
+    bare: Timed,
+    ours: Timed,
+    /// One call after the other.
+    alone: Timed,
+    peer: Option<peers::Answer>,
+}
+
+impl Contest {
+    /// To be made on a thread that stays where the contest is to be.
+    fn new(folder: &Path, wasm: &Bytes, cores: usize, turns: Turns, peer: Option<&Path>) -> anyhow::Result<Self> {
+        let options = ours::options(folder);
+        Ok(Self {
+            bare: Bare::new(&bare_config(&options), wasm)?,
+            ours: Arc::new(Ours::new(options, wasm.clone(), cores)?),
+            peers: peer.map(|program| Peers::start(program, &guests().join("peers-guest.wasm"))).transpose()?,
+            cores,
+            turns,
+        })
+    }
+
+    /// Each case once in each round.
+    fn measure(&mut self) -> anyhow::Result<Shown> {
+        let mut cases = Vec::new();
+        for (bytes, size) in SIZES {
+            for act in ACTS {
+                cases.push((Arc::new(Input::new(act, bytes)?), size, Vec::new()));
+            }
+        }
+        for _ in 0..self.turns.rounds {
+            for (input, size, rounds) in &mut cases {
+                let round = self.round(input).with_context(|| format!("{}, {size}", input.act))?;
+                rounds.push(round);
+            }
+        }
+        Ok(Shown { cores: self.cores, cases })
+    }
+
+    fn round(&mut self, input: &Arc<Input>) -> anyhow::Result<Round> {
+        let (cores, lasts) = (self.cores, self.turns.lasts);
+        let claims = input.set.text.as_str();
+        let native = || act(black_box(input.act), black_box(claims)).map(drop).map_err(anyhow::Error::msg);
+        let event = bare::event(input);
+        let peer = self.peers.as_mut().map(|peers| peers.repeat(input.act, claims, cores, lasts)).transpose()?;
+        Ok(Round {
+            native: repeat_on(cores, lasts, native)?,
+            bare: repeat_on(cores, lasts, || Ok(self.bare.call(&event)?))?,
+            ours: self.ours.repeat(input, cores * AT_ONCE, false, lasts)?,
+            alone: self.ours.repeat(input, 1, false, lasts)?,
+            peer,
+        })
+    }
+}
+
+/// All cases with their rounds.
+struct Shown {
+    cores: usize,
+    cases: Vec<(Arc<Input>, &'static str, Vec<Round>)>,
+}
+
+impl Shown {
+    /// On one core, what a call takes of it; on all, how many there are in a second.
+    fn note(&self, sheet: &mut Sheet, cores: &str) {
+        for (input, size, rounds) in &self.cases {
+            let mut row = |what: &str, unit: &str, of: &dyn Fn(&Round) -> Option<f64>| {
+                let values: Option<Vec<f64>> = rounds.iter().map(of).collect();
+                if let Some(values) = values {
+                    sheet.figure(SECTION, &format!("{cores}: {}, {size}: {what}", input.act), unit, &values);
+                }
+            };
+            if self.cores == 1 {
+                row("native", "us", &|round| Some(round.native.cpu_us()));
+                row("bare engine", "us", &|round| Some(round.bare.cpu_us()));
+                row("sandbox", "us", &|round| Some(round.ours.cpu_us()));
+                row("sandbox, one after the other", "us", &|round| Some(round.alone.us()));
+                row("extism, a plug-in a call", "us", &|round| Some(round.peer.as_ref()?.fresh_cpu_us));
+                row("extism, one plug-in", "us", &|round| Some(round.peer.as_ref()?.kept_cpu_us));
+            } else {
+                row("native", "calls/s", &|round| Some(round.native.per_second()));
+                row("bare engine", "calls/s", &|round| Some(round.bare.per_second()));
+                row("sandbox", "calls/s", &|round| Some(round.ours.per_second()));
+                row("extism, a plug-in a call", "calls/s", &|round| Some(round.peer.as_ref()?.fresh_per_second));
+            }
+            row("sandbox / bare engine", "", &|round| Some(round.of_bare()));
+            row("sandbox / native", "", &|round| Some(round.ours.cpu_us() / round.native.cpu_us()));
+            row("sandbox / extism", "", &|round| Some(round.ours.cpu_us() / round.peer.as_ref()?.fresh_cpu_us));
+        }
+    }
+
+    fn targets(&self, sheet: &mut Sheet) -> anyhow::Result<()> {
+        let [(small, small_size), .., (large, large_size)] = SIZES;
+        debug_assert!(small < large);
+        let pass = self.rounds("pass", small_size)?;
+        let of_bare = median(&pass.iter().map(Round::of_bare).collect::<Vec<_>>());
+        let bare = median(&pass.iter().map(|round| round.bare.cpu_us()).collect::<Vec<_>>());
+        sheet.target(OF_BARE, "", Bound::AtMost(1.15), of_bare, Some(bare));
+        let per_second = median(&pass.iter().map(|round| round.ours.per_second()).collect::<Vec<_>>());
+        sheet.target(PER_SECOND, "calls/s", Bound::AtLeast(50_000.0), per_second, Some(1e6 / bare));
+        let (patch, replace) = (self.rounds("patch", large_size)?, self.rounds("replace", large_size)?);
+        let ratios: Vec<_> =
+            patch.iter().zip(replace).map(|(patch, replace)| patch.ours.cpu_us() / replace.ours.cpu_us()).collect();
+        let baseline = median(&replace.iter().map(|round| round.ours.cpu_us()).collect::<Vec<_>>());
+        let ratio = sheet.figure(SECTION, "one core: patch / replace, 50 KB", "", &ratios);
+        sheet.target(PATCH, "", Bound::AtMost(0.5), ratio, Some(baseline));
+        Ok(())
+    }
+
+    fn rounds(&self, act: &str, size: &str) -> anyhow::Result<&[Round]> {
+        let mut cases = self.cases.iter();
+        let found = cases.find(|(input, of, _)| input.act == act && *of == size);
+        Ok(&found.context("every act is measured in every size")?.2)
+    }
+}
+
+impl Round {
+    fn of_bare(&self) -> f64 {
+        self.ours.cpu_us() / self.bare.cpu_us()
+    }
+}
+
+/// Counters and histograms that somebody reads, as at a host: else counting would cost nothing here.
+fn count_as_a_host_does() {
+    let mask = MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM;
+    let recorder = PrometheusBuilder::new().idle_timeout(mask, Some(SERIES_IDLE)).build_recorder();
+    let recorded = recorder.handle();
+    if metrics::set_global_recorder(recorder).is_ok() {
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(UPKEEP_EVERY).await;
+                recorded.run_upkeep();
+            }
+        });
+    }
+}
+
+/// The folder of what `cargo xtask guests --bench` and its like build: `BENCH_GUESTS`, else `target/bench`.
+fn guests() -> PathBuf {
+    let named = std::env::var_os("BENCH_GUESTS").filter(|value| !value.is_empty());
+    named.map_or_else(|| setgate_tests::place::target_dir().join("bench"), PathBuf::from)
+}
+
+fn built(name: &str) -> anyhow::Result<Bytes> {
+    let file = guests().join(name);
+    let read = std::fs::read(&file).with_context(|| format!("{}: run `cargo xtask guests --bench`", file.display()))?;
+    Ok(read.into())
+}

@@ -1,0 +1,116 @@
+//! The sandbox's full call, as the pipeline makes it: limits, grants and metering, then the verdict applied to the claims
+//! and what comes of it checked to be a SET.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use cpu_time::ProcessTime;
+use setgate::domain::chain;
+use setgate::domain::filter::Grant;
+use setgate::domain::id::Digest;
+use setgate::domain::tenant::Quota;
+use setgate::sandbox::{Call, EventView, Keep, MemoryTables, Options, Sandbox, Tables};
+use tokio::runtime::Runtime;
+
+use super::cores::Timed;
+use super::input::{Input, TENANT};
+
+/// Events that a kept instance sees.
+const KEEP_EVENTS_MAX: u32 = 1_000;
+
+/// A sandbox with one filter, and the threads of a host that calls it.
+pub(super) struct Ours {
+    sandbox: Sandbox,
+    callers: Runtime,
+    digest: Digest,
+    quota: Quota,
+    tables: Arc<dyn Tables>,
+    config: Arc<str>,
+}
+
+impl Ours {
+    /// Takes in a filter, or reads it from the folder where another took it in. Its threads stay where the one that makes
+    /// it stays; `callers` of them call.
+    pub(super) fn new(options: Options, wasm: Bytes, callers: usize) -> anyhow::Result<Self> {
+        // Budgets are for guests that share a host.
+        let quota = Quota { fuel_per_second: i64::MAX.unsigned_abs(), ..Quota::default() };
+        let callers = tokio::runtime::Builder::new_multi_thread().worker_threads(callers).enable_all().build()?;
+        let sandbox = Sandbox::new(options)?;
+        let taken = callers.block_on(sandbox.compile(&TENANT.parse()?, wasm, &quota));
+        let digest = taken.context("the sandbox refuses the guest")?.digest;
+        let tables = Arc::new(MemoryTables::default());
+        Ok(Self { sandbox, callers, digest, quota, tables, config: "{}".into() })
+    }
+
+    async fn call(&self, input: &Input, keep: Option<Keep>) -> anyhow::Result<()> {
+        let call = Call {
+            digest: self.digest,
+            filter: "bench-guest".parse()?,
+            event: EventView { claims: input.set.text.clone(), ..input.view.clone() },
+            config: self.config.clone(),
+            secrets: BTreeMap::new(),
+            grants: Grant::ALL.into(),
+            tables: self.tables.clone(),
+            quota: self.quota.clone(),
+            keep,
+        };
+        let ran = self.sandbox.run(call).await;
+        let verdict = ran.verdict.context("the guest faulted")?;
+        chain::apply(&input.set, verdict, self.quota.output_bytes_max, &ran.redactor).context("its verdict is none")?;
+        if let Some(used) = ran.used {
+            used.keep();
+        }
+        Ok(())
+    }
+
+    /// Calls for so long, with so many calls at once; `keeping`: in instances that see several events, as those of a binding
+    /// with `reuse` do.
+    pub(super) fn repeat(
+        self: &Arc<Self>,
+        input: &Arc<Input>,
+        at_once: usize,
+        keeping: bool,
+        lasts: Duration,
+    ) -> anyhow::Result<Timed> {
+        let keep = keeping.then_some(Keep { plan: self.digest, step: 0, events_max: KEEP_EVENTS_MAX });
+        let over = Arc::new(AtomicBool::new(false));
+        let calls = Arc::new(AtomicU64::new(0));
+        self.callers.block_on(async {
+            let (began_at, cpu) = (Instant::now(), ProcessTime::now());
+            let mut calling = tokio::task::JoinSet::new();
+            for _ in 0..at_once {
+                let (ours, input, over, calls) = (self.clone(), input.clone(), over.clone(), calls.clone());
+                calling.spawn(async move {
+                    while !over.load(Ordering::Relaxed) {
+                        ours.call(&input, keep).await?;
+                        if calls.fetch_add(1, Ordering::Relaxed) % 8 == 7 && began_at.elapsed() >= lasts {
+                            over.store(true, Ordering::Relaxed);
+                        }
+                    }
+                    anyhow::Ok(())
+                });
+            }
+            while let Some(ended) = calling.join_next().await {
+                ended??;
+            }
+            let cpu = cpu.elapsed();
+            Ok(Timed { calls: calls.load(Ordering::Relaxed), elapsed: began_at.elapsed(), cpu })
+        })
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        self.sandbox.shutdown();
+    }
+}
+
+/// A sandbox as a host of this machine has it, over a folder.
+pub(super) fn options(folder: &Path) -> Options {
+    Options::new(folder.to_owned(), [7; 32], Arc::new(|_| Box::pin(std::future::ready(None))))
+}

@@ -1,0 +1,77 @@
+//! The program with the peers' engines: `bench/peers`, a process of its own that is told what to do line by line.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+/// The program, started; killed when dropped.
+pub(super) struct Peers {
+    process: Child,
+    asks: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+#[derive(Serialize)]
+struct Ask<'a> {
+    act: &'a str,
+    claims: &'a str,
+    millis: u64,
+    threads: usize,
+}
+
+/// What it measured: calls per second over all threads, and microseconds of the processor for a call.
+#[derive(Deserialize)]
+pub(super) struct Answer {
+    /// A plug-in for each call.
+    pub(super) fresh_per_second: f64,
+    pub(super) fresh_cpu_us: f64,
+    /// One plug-in for each thread.
+    pub(super) kept_cpu_us: f64,
+}
+
+/// Where the program is; else why it is not measured.
+pub(super) fn program() -> Result<PathBuf, String> {
+    let program = std::env::var_os("BENCH_PEERS").filter(|value| !value.is_empty()).map(PathBuf::from);
+    program.ok_or_else(|| "BENCH_PEERS does not name the program, see `cargo xtask guests --peers`".to_owned())
+}
+
+impl Peers {
+    /// Starts it over its own plug-in. It stays on the cores of the thread that starts it.
+    pub(super) fn start(program: &Path, plugin: &Path) -> anyhow::Result<Self> {
+        let mut process = Command::new(program)
+            .arg(plugin)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {}", program.display()))?;
+        let asks = process.stdin.take().context("its input")?;
+        let answers = BufReader::new(process.stdout.take().context("its output")?);
+        Ok(Self { process, asks, answers })
+    }
+
+    /// Has it call for so long.
+    pub(super) fn repeat(
+        &mut self,
+        act: &str,
+        claims: &str,
+        threads: usize,
+        lasts: Duration,
+    ) -> anyhow::Result<Answer> {
+        let millis = u64::try_from(lasts.as_millis())?;
+        writeln!(self.asks, "{}", serde_json::to_string(&Ask { act, claims, millis, threads })?)?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        serde_json::from_str(&line).with_context(|| format!("the peers' program answered {line:?}"))
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        let _ended = self.process.kill();
+        let _status = self.process.wait();
+    }
+}

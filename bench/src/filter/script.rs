@@ -1,0 +1,64 @@
+//! A guest in JavaScript, which brings its interpreter along: in fresh instances, and in those that a binding reuses.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bench_guest::acts::ACTS;
+use bytes::Bytes;
+use setgate::sandbox::bare_config;
+
+use super::bare::{self, Bare};
+use super::cores::{on_all, on_one, repeat};
+use super::input::Input;
+use super::ours::{self, Ours};
+use super::{AT_ONCE, SECTION, SIZES, Turns, built};
+use crate::Mode;
+use crate::report::Sheet;
+
+/// The guest, where this run measures it; else why not.
+pub(super) fn guest(mode: Mode) -> Result<Bytes, String> {
+    if mode == Mode::Quick {
+        return Err("it takes longer to compile than a quick run".to_owned());
+    }
+    built("bench-guest-javascript.wasm")
+        .map_err(|_| "it is not built: `cargo xtask guests --javascript`, with node and npm".to_owned())
+}
+
+/// Measures it on one core.
+pub(super) fn measure(sheet: &mut Sheet, turns: Turns, folder: &Path, wasm: &Bytes) -> anyhow::Result<()> {
+    // Compiled on all cores: what stays on one finds it in the folder.
+    let bare = on_all(|| {
+        drop(Ours::new(ours::options(folder), wasm.clone(), 1)?);
+        Ok(Bare::new(&bare_config(&ours::options(folder)), wasm)?)
+    })?;
+    on_one(|| {
+        let ours = Arc::new(Ours::new(ours::options(folder), wasm.clone(), 1)?);
+        for (bytes, size) in SIZES {
+            for act in ACTS {
+                let input = Arc::new(Input::new(act, bytes)?);
+                let name = |what: &str| format!("one core, JavaScript: {act}, {size}: {what}");
+                let rounds =
+                    (0..turns.rounds).map(|_| round(&bare, &ours, &input, turns)).collect::<Result<Vec<_>, _>>();
+                let rounds = rounds.with_context(|| name("a call"))?;
+                let mut row = |what: &str, unit: &str, of: &dyn Fn(&[f64; 3]) -> f64| {
+                    sheet.figure(SECTION, &name(what), unit, &rounds.iter().map(of).collect::<Vec<_>>());
+                };
+                row("bare engine", "us", &|[bare, ..]| *bare);
+                row("sandbox", "us", &|[_, fresh, _]| *fresh);
+                row("sandbox, instances reused", "us", &|[.., kept]| *kept);
+                row("sandbox / bare engine", "", &|[bare, fresh, _]| fresh / bare);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Microseconds of the processor for a call: bare, in the sandbox, and there in instances that see several events.
+fn round(bare: &Bare, ours: &Arc<Ours>, input: &Arc<Input>, turns: Turns) -> anyhow::Result<[f64; 3]> {
+    let event = bare::event(input);
+    let bare = repeat(turns.lasts, || Ok(bare.call(&event)?))?;
+    let fresh = ours.repeat(input, AT_ONCE, false, turns.lasts)?;
+    let kept = ours.repeat(input, AT_ONCE, true, turns.lasts)?;
+    Ok([bare.cpu_us(), fresh.cpu_us(), kept.cpu_us()])
+}
