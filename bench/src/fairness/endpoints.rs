@@ -79,7 +79,7 @@ async fn window(is_dead: bool, config: &str, lasts: Duration) -> anyhow::Result<
         for receiver in &receivers {
             receiver.record(&record);
         }
-        let sent = send(&[target.clone()], &template, &record, CONNECTIONS, PACE, lasts).await?;
+        let sent = send(std::slice::from_ref(&target), &template, &record, CONNECTIONS, PACE, lasts).await?;
         record.all_arrived(sent.accepted * MEASURED, DRAIN).await?;
         shown = Some(percentiles(record.since_due_us()?)?);
     }
