@@ -17,18 +17,22 @@ const TARGET: &str = "p99 of nine endpoints beside a dead one / beside one that 
 const MEASURED: usize = 9;
 /// Events in a second, each to all ten.
 const PACE: Pace = Pace::Open { per_second: 50.0 };
-const CONNECTIONS: usize = 8;
+/// More than it needs, or events would be due while all are waiting, and never be sent.
+const CONNECTIONS: usize = 32;
 const EVENTS_MAX: usize = 10_000;
 /// An attempt at the dead one ends within the window, so that what comes after that is in it as well.
-const CONFIG: &str = "[egress]\nhead_ms_max = 1000";
+const SHORT: &str = "[egress]\nhead_ms_max = 1000";
 
 pub(super) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()> {
     let lasts = Duration::from_millis(if mode == Mode::Quick { 400 } else { 4_000 });
+    // On a machine that is slow enough for a smoke run, an endpoint that answers might not within the short time limit.
+    let config = if mode == Mode::Quick { "" } else { SHORT };
     let (mut p50, mut p99) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for _ in 0..mode.rounds() {
         for (at, is_dead) in [false, true].into_iter().enumerate() {
             // A host of its own for each, so that nothing waits for the dead one where none is.
-            let shown = window(is_dead, lasts).await.with_context(|| format!("one of ten is dead: {is_dead}"))?;
+            let shown =
+                window(is_dead, config, lasts).await.with_context(|| format!("one of ten is dead: {is_dead}"))?;
             p50[at].push(shown[0]);
             p99[at].push(shown[1]);
         }
@@ -50,8 +54,8 @@ pub(super) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
 }
 
 /// p50 and p99 in milliseconds of what nine endpoints get, from when each event was due.
-async fn window(is_dead: bool, lasts: Duration) -> anyhow::Result<[f64; 2]> {
-    let host = Host::with().config(CONFIG).start().await;
+async fn window(is_dead: bool, config: &str, lasts: Duration) -> anyhow::Result<[f64; 2]> {
+    let host = Host::with().config(config).start().await;
     let tenant = host.tenant("bench").await;
     tenant.filter(FILTER).await;
     let source = tenant.source("idp", Seed::Wso2).await;

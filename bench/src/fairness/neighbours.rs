@@ -15,7 +15,8 @@ use crate::report::Sheet;
 
 /// Events of the quiet tenant in a second.
 const QUIET: Pace = Pace::Open { per_second: 100.0 };
-const QUIET_CONNECTIONS: usize = 8;
+/// More than it needs, or events would be due while all are waiting, and never be sent.
+const QUIET_CONNECTIONS: usize = 32;
 /// Those of the loud one, where it keeps to a rate.
 const TEN_TIMES: Pace = Pace::Open { per_second: 1_000.0 };
 const LOUD_CONNECTIONS: usize = 64;

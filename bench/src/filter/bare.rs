@@ -3,15 +3,13 @@
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store};
 
+use super::FUEL;
 use super::input::Input;
 pub(super) use bindings::setgate::filter::types::Event;
 
 mod bindings {
     wasmtime::component::bindgen!({ path: "../wit", world: "filter" });
 }
-
-/// Fuel of a call: as a tenant has it by default.
-const FUEL: u64 = 50_000_000;
 
 /// A component that is ready to be instantiated.
 pub(super) struct Bare {

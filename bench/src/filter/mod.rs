@@ -33,6 +33,8 @@ const SECTION: &str = "filter";
 const SIZES: [(usize, &str); 3] = [(800, "0.8 KB"), (5_000, "5 KB"), (50_000, "50 KB")];
 /// Calls at once, of each core: a host has many deliveries on their way.
 const AT_ONCE: usize = 16;
+/// Fuel of a call: enough for an interpreter and 50 KB, which a tenant's default is not.
+const FUEL: u64 = 2_000_000_000;
 /// As at a host: how long a series stays that does not move, and how often what was recorded is taken in.
 const SERIES_IDLE: Duration = Duration::from_secs(600);
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);

@@ -17,9 +17,12 @@ use setgate::domain::tenant::Quota;
 use setgate::sandbox::{Call, EventView, Keep, MemoryTables, Options, Sandbox, Tables};
 use tokio::runtime::Runtime;
 
+use super::FUEL;
 use super::cores::Timed;
 use super::input::{Input, TENANT};
 
+/// As the fuel: for an interpreter on a busy machine.
+const WALL_MS_MAX: u64 = 60_000;
 /// Events that a kept instance sees.
 const KEEP_EVENTS_MAX: u32 = 1_000;
 
@@ -38,7 +41,12 @@ impl Ours {
     /// it stays; `callers` of them call.
     pub(super) fn new(options: Options, wasm: Bytes, callers: usize) -> anyhow::Result<Self> {
         // Budgets are for guests that share a host.
-        let quota = Quota { fuel_per_second: i64::MAX.unsigned_abs(), ..Quota::default() };
+        let quota = Quota {
+            fuel_per_call: FUEL,
+            fuel_per_second: i64::MAX.unsigned_abs(),
+            wall_ms_max: WALL_MS_MAX,
+            ..Quota::default()
+        };
         let callers = tokio::runtime::Builder::new_multi_thread().worker_threads(callers).enable_all().build()?;
         let sandbox = Sandbox::new(options)?;
         let taken = callers.block_on(sandbox.compile(&TENANT.parse()?, wasm, &quota));

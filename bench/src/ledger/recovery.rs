@@ -80,14 +80,18 @@ async fn kill(host: &mut Host, path: &str, receiver: &Receiver, lasts: Duration)
     receiver.silence();
     let record = Record::new(SENT_MAX);
     let template = Template::of(EVENT_BYTES);
-    let sent = send(&[Target::of(host, path)], &template, &record, 16, Pace::Closed, lasts).await?;
+    let target = [Target::of(host, path)];
+    let mut accepted = 0;
+    while accepted == 0 {
+        accepted = send(&target, &template, &record, 16, Pace::Closed, lasts).await?.accepted;
+    }
     host.kill9().await;
     receiver.answer();
     let before = receiver.arrivals();
     let begin = Instant::now();
     let listening = host::start(host).await.context("after a kill")?;
     arrived(receiver, before + 1).await.context("the first delivery after a kill")?;
-    Ok((sent.accepted, Back { listening, first: begin.elapsed() }))
+    Ok((accepted, Back { listening, first: begin.elapsed() }))
 }
 
 /// Waits until so much has arrived in all.
