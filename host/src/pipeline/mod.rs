@@ -10,7 +10,7 @@
 //!
 //! loop B    dispatcher due deliveries, fair between tenants and endpoints (lane)-> DueDelivery
 //!           filter     the chain in the sandbox, once per delivery              -> Filtered
-//!                      ==settle: the bytes are kept before the first send==
+//!                      ==settle: bytes that are not the journal's are kept before the first send==
 //!           seal       body and signature, anew for each attempt                -> Sealed
 //!           deliver    one exchange with the receiver                           -> Attempt
 //!           settle     what the attempt means; ==settle==                       -> delivered | due again | dead
