@@ -46,7 +46,10 @@ impl Readers {
             let Some(conn) = &lease.conn else { return Err(Error::Closed) };
             conn.prepare_cached("BEGIN DEFERRED")?.execute([])?;
             let result = read(conn);
-            conn.prepare_cached("COMMIT")?.execute([])?;
+            // Not committed: over a damaged file that fails, also where what was read is an answer.
+            if !conn.is_autocommit() {
+                conn.prepare_cached("ROLLBACK")?.execute([])?;
+            }
             result
         })
         .await
