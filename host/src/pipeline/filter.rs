@@ -11,6 +11,7 @@ use crate::domain::delivery::{DueDelivery, State, Step};
 use crate::domain::event::Event;
 use crate::domain::filter::{Grant, Plan, PlanStep};
 use crate::domain::id::{DeliveryId, TenantId};
+use crate::domain::reproduction;
 use crate::domain::secret::binding_context;
 use crate::domain::set::SetToken;
 use crate::domain::tenant::Quota;
@@ -138,14 +139,11 @@ impl Pipeline {
         self.shadow(witness, &plan, &event, delivery.id);
         let step = match end {
             ChainEnd::Through(claims) => {
-                // What nobody changed is in the journal. Killed before the attempt is settled, the host runs the chain
-                // again, over the same bytes and with the same filters.
-                let passed = match &claims {
-                    None => runs,
-                    Some(_) => {
-                        self.settle(&delivery, Step::Filtered { claims: claims.clone(), runs }).await?;
-                        Vec::new()
-                    }
+                let passed = if may_wait(claims.as_deref(), plan.steps.len(), &runs) {
+                    runs
+                } else {
+                    self.settle(&delivery, Step::Filtered { claims: claims.clone(), runs }).await?;
+                    Vec::new()
                 };
                 return Ok(Progress::On(Box::new(Filtered { delivery, event, claims, passed })));
             }
@@ -313,6 +311,12 @@ impl Pipeline {
     }
 }
 
+/// Whether what a chain did may be settled with the attempt, after the send. What nobody changed is in the journal; and killed
+/// before that, the host runs the chain again, over the same bytes, so it has to come to the same again.
+fn may_wait(claims: Option<&str>, steps: usize, runs: &[FilterRun]) -> bool {
+    claims.is_none() && reproduction::why_not(steps, None, runs).is_none()
+}
+
 fn is_suspended(run: &FilterRun) -> bool {
     matches!(run.fault, Some(Fault::Suspended { .. }))
 }
@@ -320,4 +324,27 @@ fn is_suspended(run: &FilterRun) -> bool {
 fn not_run(step: &PlanStep, fault: Fault) -> Ran {
     let run = FilterRun::not_called(step.binding.filter.clone(), step.digest);
     Ran { verdict: Err(fault), run, redactor: Arc::default(), used: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::id::Digest;
+    use crate::domain::verdict::VerdictKind;
+
+    #[test]
+    fn what_need_not_come_out_the_same_is_kept_before_the_send() {
+        let passed = || FilterRun {
+            verdict: Some(VerdictKind::Pass),
+            ..FilterRun::not_called("f".parse().unwrap(), Digest([1; 32]))
+        };
+        assert!(may_wait(None, 0, &[]), "there is nothing to keep");
+        assert!(may_wait(None, 1, &[passed()]));
+        assert!(!may_wait(Some("{}"), 1, &[passed()]), "the bytes are nowhere else");
+        // The chain went on without the filter (`on_fault` is open); next time it may be quick enough.
+        let slow = FilterRun { fault: Some(Fault::Wall { limit_ms: 1 }), ..passed() };
+        assert!(!may_wait(None, 2, &[passed(), slow]));
+        let reused = FilterRun { instance_events: Some(2), ..passed() };
+        assert!(!may_wait(None, 1, &[reused]), "it may go by what earlier events left there");
+    }
 }
