@@ -10,7 +10,7 @@ use axum::response::IntoResponse;
 use http::Method;
 
 use super::Site;
-use super::router::no_route;
+use super::problem::Problem;
 use crate::config::Listen;
 
 /// Whom a route is for.
@@ -62,6 +62,9 @@ fn of(route: &str, method: &Method) -> &'static [Interface] {
 
 /// Hides the routes of all other interfaces.
 pub(super) fn only(router: Router<Site>, served: Vec<Interface>) -> Router<Site> {
+    if [Ingest, Tenant, Operator].iter().all(|interface| served.contains(interface)) {
+        return router;
+    }
     let served: Arc<[Interface]> = served.into();
     router.layer(middleware::from_fn(move |route: Option<MatchedPath>, request: Request, next: Next| {
         let served = served.clone();
@@ -69,7 +72,7 @@ pub(super) fn only(router: Router<Site>, served: Vec<Interface>) -> Router<Site>
             let of_route = route.as_ref().map(|route| of(route.as_str(), request.method()));
             match of_route {
                 Some(interfaces) if !interfaces.iter().any(|interface| served.contains(interface)) => {
-                    no_route().await.into_response()
+                    Problem::no_route().into_response()
                 }
                 // The router itself says what is no route.
                 _ => next.run(request).await,

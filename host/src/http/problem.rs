@@ -111,6 +111,13 @@ impl Problem {
         Self { status, code, detail: detail.into(), retry_after_s: None }
     }
 
+    /// For what is no route, or none of this listener's.
+    pub(super) fn no_route() -> Self {
+        let detail =
+            "there is no such route: events go to /ingest/{tenant}/{source}, management to /api/v1/tenants/...";
+        Self::new(StatusCode::NOT_FOUND, "no_route", detail)
+    }
+
     pub(super) fn busy(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self { retry_after_s: Some(RETRY_AFTER_S), ..Self::new(status, code, detail) }
     }

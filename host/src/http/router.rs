@@ -21,9 +21,8 @@ pub(super) fn router(site: Site, served: Vec<Interface>) -> Router {
     interface::only(routes, served).layer(middleware::from_fn_with_state(site.clone(), bounded)).with_state(site)
 }
 
-pub(super) async fn no_route() -> Problem {
-    let detail = "there is no such route: events go to /ingest/{tenant}/{source}, management to /api/v1/tenants/...";
-    Problem::new(StatusCode::NOT_FOUND, "no_route", detail)
+async fn no_route() -> Problem {
+    Problem::no_route()
 }
 
 async fn no_method(method: Method) -> Problem {
