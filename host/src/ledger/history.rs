@@ -376,17 +376,22 @@ fn events(
         if !asked_for {
             return Ok(None);
         }
-        Ok(Some(EventRecord {
-            accepted_at: row.get(0)?,
-            seq: row.get(1)?,
-            id: row.get(2)?,
-            tenant: tenant.clone(),
-            source: row.get(3)?,
-            types: row.get::<_, Json<_>>(4)?.0,
-            subject: row.get(5)?,
-            jti: row.get(6)?,
-            content_type: row.get(7)?,
-        }))
+        Ok(Some(event_record(row, tenant)?))
+    })
+}
+
+/// An event of the tenant, of a row that has its time, number, id, source, types, subject, `jti` and media type, in this order.
+pub(super) fn event_record(row: &Row<'_>, tenant: &TenantId) -> rusqlite::Result<EventRecord> {
+    Ok(EventRecord {
+        accepted_at: row.get(0)?,
+        seq: row.get(1)?,
+        id: row.get(2)?,
+        tenant: tenant.clone(),
+        source: row.get(3)?,
+        types: row.get::<_, Json<_>>(4)?.0,
+        subject: row.get(5)?,
+        jti: row.get(6)?,
+        content_type: row.get(7)?,
     })
 }
 

@@ -5,6 +5,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Connection, Row, params};
 
 use super::columns::Json;
+use super::history::event_record;
 use super::outbox::insert_next_run;
 use super::writer::Batch;
 use super::{Error, Ledger};
@@ -123,19 +124,9 @@ impl Ledger {
         self.readers()
             .read(move |conn| {
                 let mut statement = conn.prepare_cached(REPLAY_EVENTS)?;
-                let events =
-                    statement.query_map(params![tenant, after.at, after.event, until, last, limit], |row| {
-                        Ok(EventRecord {
-                            accepted_at: row.get(0)?,
-                            seq: row.get(1)?,
-                            id: row.get(2)?,
-                            tenant: tenant.clone(),
-                            source: row.get(3)?,
-                            types: row.get::<_, Json<_>>(4)?.0,
-                            subject: row.get(5)?,
-                            jti: row.get(6)?,
-                            content_type: row.get(7)?,
-                        })
+                let events = statement
+                    .query_map(params![tenant, after.at, after.event, until, last, limit], |row| {
+                        event_record(row, &tenant)
                     })?;
                 Ok(events.collect::<Result<_, _>>()?)
             })

@@ -167,17 +167,12 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<Settled, Err
     let mut settled = Settled::default();
     let Some(found) = found.filter(|found| found.state == State::Due) else { return Ok(settled) };
     batch.effects.touched(found.seq);
-    if !settlement.passed.is_empty() && found.filtered == UNFILTERED {
-        keep(conn, found.seq, None, &settlement.passed)?;
-        conn.prepare_cached("UPDATE delivery SET filtered = 1 WHERE seq = ?1")?.execute([found.seq])?;
+    if !settlement.passed.is_empty() {
+        ran(conn, &found, None, &settlement.passed, at)?;
     }
     match &settlement.step {
         Step::Filtered { claims, runs } => {
-            if found.filtered == UNFILTERED {
-                keep(conn, found.seq, claims.as_deref(), runs)?;
-                conn.prepare_cached("UPDATE delivery SET filtered = 1, updated_at = ?2 WHERE seq = ?1")?
-                    .execute(params![found.seq, at])?;
-            }
+            ran(conn, &found, claims.as_deref(), runs, at)?;
         }
         Step::FilterAgain { runs, due_at } => {
             // The same decision, taken at the same instant for the same instant, is the same settlement.
@@ -225,6 +220,16 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<Settled, Err
         }
     }
     Ok(settled)
+}
+
+/// Notes that the chain ran and keeps what it made, unless it ran before.
+fn ran(conn: &Connection, found: &Found, claims: Option<&str>, runs: &[FilterRun], at: Timestamp) -> Result<(), Error> {
+    if found.filtered == UNFILTERED {
+        keep(conn, found.seq, claims, runs)?;
+        conn.prepare_cached("UPDATE delivery SET filtered = 1, updated_at = ?2 WHERE seq = ?1")?
+            .execute(params![found.seq, at])?;
+    }
+    Ok(())
 }
 
 /// Keeps what the chain made. A pass over everything leaves no row.
