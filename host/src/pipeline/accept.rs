@@ -83,6 +83,15 @@ impl Refused {
     }
 }
 
+/// In a word, for metrics and spans.
+fn outcome_of(result: &Result<Receipt, Refused>) -> &'static str {
+    match result {
+        Ok(Receipt { duplicate: false, .. }) => "accepted",
+        Ok(_) => "duplicate",
+        Err(refused) => refused.code(),
+    }
+}
+
 impl Pipeline {
     /// Proves, normalizes and appends one request. The event is durable when this returns `Ok`.
     pub async fn ingest(&self, inbound: Inbound) -> Result<Receipt, Refused> {
@@ -91,16 +100,12 @@ impl Pipeline {
             Ok(proven) => {
                 let (span, trace) = self.accepting(&proven.inbound);
                 let result = self.accept(proven, trace).await;
-                spans::accepted(span, &result);
+                spans::accepted(span, result.as_ref().ok().map(|receipt| receipt.event), outcome_of(&result));
                 result
             }
             Err(unproven) => Err(unproven.into()),
         };
-        let outcome = match &result {
-            Ok(Receipt { duplicate: false, .. }) => "accepted",
-            Ok(_) => "duplicate",
-            Err(refused) => refused.code(),
-        };
+        let outcome = outcome_of(&result);
         // Labels come from configured names only: what a stranger puts into the path must not become a series.
         if outcome == "unknown_source" {
             counter!(metric::INGEST, "tenant" => "", "source" => "", "outcome" => outcome).increment(1);

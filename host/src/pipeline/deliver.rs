@@ -34,8 +34,8 @@ pub struct Attempted {
 }
 
 impl Pipeline {
-    pub(super) async fn deliver(&self, sealed: Sealed) -> Attempted {
-        let Sealed { delivery, subscription, accepted_at, body, mut headers, keys, passed, trace } = sealed;
+    pub(super) async fn deliver(&self, sealed: Sealed, passed: Vec<FilterRun>) -> Attempted {
+        let Sealed { delivery, subscription, accepted_at, body, mut headers, keys, trace } = sealed;
         let at = self.clock.now();
         let span = self.attempting(trace.as_ref(), &subscription.value, &delivery);
         // Below the attempt; where that is not recorded, below whoever was there before.

@@ -341,7 +341,7 @@ impl Pipeline {
             let freed = self.settle(&delivery, Step::Dead { attempt: None, reason }).await?.freed;
             return Ok(Reached::end(Seen { freed, ..Seen::default() }));
         }
-        let filtered = match self.filter(delivery.clone()).await? {
+        let mut filtered = match self.filter(delivery.clone()).await? {
             Progress::On(filtered) => filtered,
             Progress::Again(row) => return Ok(Reached::again(*row)),
             Progress::Rests(freed) => {
@@ -357,9 +357,9 @@ impl Pipeline {
             // Paused while its filters ran: it stays due, and its lane waits.
             return Ok(Reached::again(kept));
         }
-        let (accepted_at, passed) = (filtered.accepted_at(), filtered.passed.clone());
+        let (accepted_at, passed) = (filtered.accepted_at(), std::mem::take(&mut filtered.passed));
         let attempted = match self.seal(*filtered, subscription.clone()) {
-            Ok(sealed) => self.deliver(sealed).await,
+            Ok(sealed) => self.deliver(sealed, passed).await,
             Err(error) => {
                 let attempt = self.unsendable(&kept, error.to_string());
                 Attempted { delivery: kept, subscription, accepted_at, attempt, passed }

@@ -10,7 +10,6 @@ use crate::domain::id::SigningKeyId;
 use crate::domain::secret::signing_context;
 use crate::domain::subscription::{Format, Subscription};
 use crate::domain::trace::TraceContext;
-use crate::domain::verdict::FilterRun;
 use crate::ledger::Versioned;
 use crate::signing;
 
@@ -26,8 +25,6 @@ pub struct Sealed {
     pub(super) body: Bytes,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) keys: Vec<SigningKeyId>,
-    /// See [`Filtered::passed`].
-    pub(super) passed: Vec<FilterRun>,
     /// Its event's place in a trace.
     pub(super) trace: Option<TraceContext>,
 }
@@ -45,7 +42,7 @@ pub enum Error {
 
 impl Pipeline {
     pub(super) fn seal(&self, filtered: Filtered, subscription: Arc<Versioned<Subscription>>) -> Result<Sealed, Error> {
-        let Filtered { delivery, event, claims, passed } = filtered;
+        let Filtered { delivery, event, claims, passed: _ } = filtered;
         let claims = claims.unwrap_or_else(|| event.set.text.clone());
         let body = match subscription.value.format {
             Format::Set => claims,
@@ -67,7 +64,6 @@ impl Pipeline {
             body,
             headers: signed.headers,
             keys: signed.keys,
-            passed,
             trace: event.trace.clone(),
         })
     }

@@ -12,7 +12,6 @@ use crate::domain::verdict::FilterRun;
 use crate::traces::{Kind, Span, attribute};
 
 use super::Pipeline;
-use super::accept::{Receipt, Refused};
 use super::prove::Inbound;
 
 impl Pipeline {
@@ -99,16 +98,12 @@ fn of_delivery(span: &mut Span, tenant: &TenantId, delivery: DeliveryId) {
     span.say(attribute::DELIVERY, delivery);
 }
 
-pub(super) fn accepted(mut span: Span, result: &Result<Receipt, Refused>) {
-    match result {
-        Ok(receipt) => {
-            span.say(attribute::EVENT, receipt.event);
-            span.say(attribute::OUTCOME, if receipt.duplicate { "duplicate" } else { "accepted" });
-        }
-        Err(refused) => {
-            span.say(attribute::OUTCOME, refused.code());
-            span.failed(refused.code());
-        }
+/// `event` is none where it was refused.
+pub(super) fn accepted(mut span: Span, event: Option<EventId>, outcome: &'static str) {
+    span.say(attribute::OUTCOME, outcome);
+    match event {
+        Some(event) => span.say(attribute::EVENT, event),
+        None => span.failed(outcome),
     }
 }
 
