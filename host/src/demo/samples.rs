@@ -36,7 +36,7 @@ pub fn samples() -> Vec<Sample> {
     for (seed, form, file) in FILES {
         let file = Object::parse(file).expect("the files are part of the program, and a test reads them all");
         for (name, body) in file.iter() {
-            samples.push(Sample { seed, form, name: name.to_owned(), body: compact(body.get()) });
+            samples.push(Sample { seed, form, name: name.to_owned(), body: compact(body) });
         }
     }
     samples

@@ -9,11 +9,13 @@ mod differ;
 mod merge;
 mod object;
 
-pub use check::{JsonFault, JsonLimits, check};
+pub use check::{JsonFault, JsonLimits, check, check_object, check_object_and};
 pub use differ::differences;
-pub use merge::merge_patch;
+#[cfg(test)]
+pub(crate) use merge::by_levels;
 #[cfg(any(fuzzing, test))]
 pub(crate) use merge::reference;
+pub use merge::{Merged, Named, Patch, merge_patch};
 pub use object::{Object, quote, write_object};
 
 /// What RFC 8259 calls white space.

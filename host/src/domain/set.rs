@@ -1,6 +1,11 @@
 //! Security event tokens (RFC 8417) as claims in JSON text.
 //!
 //! The text is kept, not a tree: member order and number text survive everything that nobody touches.
+//!
+//! Of every [`SetToken`] this is true, and relied upon, so that its text is not checked again: the text went through
+//! [`check`](super::json::check) with no more levels than [`JsonLimits::default`] allows, or was written of parts that
+//! did; no white space is around it; it is a SET as [`SetToken::parse`] reads it, and the other fields are what is read
+//! there. All else that makes one (the ledger, a reproduction) puts together again what was kept of one.
 
 mod apply;
 
@@ -8,9 +13,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::json::{JsonFault, JsonLimits, Object, check};
+use super::json::{JsonFault, JsonLimits, Object, check_object_and, is_space, quote, write_object};
 
-pub use apply::{Applied, SEALED, apply, sealed_change};
+pub use apply::{Applied, SEALED, apply};
 
 /// Characters of a `jti` at the most. Ours to choose: RFC 7519 names no limit, but it is a key of the ledger.
 pub const JTI_CHARS_MAX: usize = 255;
@@ -153,18 +158,79 @@ impl SetToken {
     /// # Errors
     /// The first [`SetFault`]: soundness of the JSON, then the required claims, then the optional ones.
     pub fn parse(mut text: String, limits: JsonLimits) -> Result<Self, SetFault> {
-        let sound = check(text.as_bytes(), limits)?;
-        let (from, len) = (sound.as_ptr().addr() - text.as_ptr().addr(), sound.len());
-        let claims = Object::parse(sound)?;
-        let issuer = required_text(&claims, "iss")?;
-        let issued_at = issued_at(&claims)?;
-        let jti = required_text(&claims, "jti")?;
+        let (claims, events) = check_object_and("events", text.as_bytes(), limits)?;
+        let facts = Facts::read(|claim| claims.get(claim), events.as_ref())?;
+        trim(&mut text);
+        Ok(facts.about(text))
+    }
+
+    /// The SET that claims become by some edits, as [`Object::with`] makes them. The claims and their `events` have gone
+    /// through [`check_object_and`]; the edits are sound JSON, make nothing deeper than it may be, and leave `events` alone.
+    ///
+    /// # Errors
+    /// The first [`SetFault`] of the edited claims, in the order of [`parse`](Self::parse).
+    pub fn edited(
+        claims: &Object<'_>,
+        events: Option<&Object<'_>>,
+        edits: &[(&str, Option<String>)],
+    ) -> Result<Self, SetFault> {
+        let edited = |claim: &str| match edits.iter().find(|(name, _)| *name == claim) {
+            Some((_, text)) => text.as_deref(),
+            None => claims.get(claim),
+        };
+        Ok(Facts::read(edited, events)?.about(claims.with(edits)))
+    }
+
+    /// Writes a SET of one event: its type, and the body that is its value. `sub_id` and the body are sound JSON, the
+    /// body two levels flatter than a SET may be; `sub_id` is an identifier of RFC 9493.
+    ///
+    /// # Errors
+    /// The first [`SetFault`] of issuer, `iat`, `jti` and event.
+    pub fn write(
+        issuer: String,
+        jti: String,
+        issued_at: i64,
+        sub_id: Option<&str>,
+        (uri, body): (&str, &str),
+    ) -> Result<Self, SetFault> {
+        let (iss, seconds) = (quote(&issuer), issued_at.to_string());
+        let facts = Facts {
+            issuer: named("iss", issuer)?,
+            issued_at: in_range(issued_at, &seconds)?,
+            jti: check_jti(&jti).map(|()| jti)?,
+            types: check_types(&[(uri, body.starts_with('{'))])?,
+        };
+        let (jti, events) = (quote(&facts.jti), write_object([(uri, body)]));
+        let mut claims = vec![("iss", iss.as_str()), ("jti", &jti), ("iat", &seconds)];
+        claims.extend(sub_id.map(|sub_id| ("sub_id", sub_id)));
+        claims.push(("events", &events));
+        Ok(facts.about(write_object(claims)))
+    }
+}
+
+/// What is read of claims.
+struct Facts {
+    issuer: String,
+    jti: String,
+    issued_at: i64,
+    types: Vec<String>,
+}
+
+impl Facts {
+    /// Reads claims, given the texts of their values by name, and `events` taken apart where it is an object.
+    fn read<'c>(get: impl Fn(&str) -> Option<&'c str>, events: Option<&Object<'_>>) -> Result<Self, SetFault> {
+        let issuer = required_text("iss", get("iss"))?;
+        let issued_at = issued_at(get("iat"))?;
+        let jti = required_text("jti", get("jti"))?;
         check_jti(&jti)?;
-        let types = event_types(&claims)?;
-        check_optional(&claims)?;
-        text.truncate(from + len);
-        text.drain(..from);
-        Ok(Self { text, issuer, jti, issued_at, types })
+        let types = event_types(get("events"), events)?;
+        check_optional(get)?;
+        Ok(Self { issuer, jti, issued_at, types })
+    }
+
+    fn about(self, text: String) -> SetToken {
+        let Self { issuer, jti, issued_at, types } = self;
+        SetToken { text, issuer, jti, issued_at, types }
     }
 }
 
@@ -192,7 +258,9 @@ pub fn is_absolute_uri(text: &str) -> bool {
     scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
         && !rest.is_empty()
-        && rest.bytes().all(|b| b.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&b))
+        && rest.bytes().all(|b| {
+            b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}')
+        })
 }
 
 /// The number that a JSON text is, rounded down; none where it is none.
@@ -205,20 +273,27 @@ pub(crate) fn whole_number(text: &str) -> Option<i64> {
     Some(number.floor() as i64)
 }
 
-fn required_text(claims: &Object<'_>, claim: &'static str) -> Result<String, SetFault> {
-    if claims.get(claim).is_none() {
-        return Err(SetFault::Missing { claim });
-    }
-    match claims.string(claim) {
-        None => Err(SetFault::NotAString { claim }),
-        Some(text) if text.is_empty() => Err(SetFault::Empty { claim }),
-        Some(text) => Ok(text),
-    }
+/// Takes the white space off both ends of a text.
+fn trim(text: &mut String) {
+    text.truncate(text.trim_end_matches(is_space).len());
+    text.drain(..text.len() - text.trim_start_matches(is_space).len());
 }
 
-fn issued_at(claims: &Object<'_>) -> Result<i64, SetFault> {
-    let text = claims.get("iat").ok_or(SetFault::Missing { claim: "iat" })?.get();
-    let seconds = whole_number(text).ok_or(SetFault::IatNotANumber)?;
+fn required_text(claim: &'static str, text: Option<&str>) -> Result<String, SetFault> {
+    let text = text.ok_or(SetFault::Missing { claim })?;
+    named(claim, serde_json::from_str(text).map_err(|_| SetFault::NotAString { claim })?)
+}
+
+fn named(claim: &'static str, text: String) -> Result<String, SetFault> {
+    if text.is_empty() { Err(SetFault::Empty { claim }) } else { Ok(text) }
+}
+
+fn issued_at(text: Option<&str>) -> Result<i64, SetFault> {
+    let text = text.ok_or(SetFault::Missing { claim: "iat" })?;
+    in_range(whole_number(text).ok_or(SetFault::IatNotANumber)?, text)
+}
+
+fn in_range(seconds: i64, text: &str) -> Result<i64, SetFault> {
     if (0..MILLIS_FROM).contains(&seconds) {
         Ok(seconds)
     } else {
@@ -226,46 +301,58 @@ fn issued_at(claims: &Object<'_>) -> Result<i64, SetFault> {
     }
 }
 
-fn event_types(claims: &Object<'_>) -> Result<Vec<String>, SetFault> {
-    let events = claims.get("events").ok_or(SetFault::Missing { claim: "events" })?;
-    let events = Object::parse(events.get()).map_err(|_| SetFault::EventsNotAnObject)?;
-    if events.is_empty() {
+/// Reads `events`: its text, and its members where it is an object.
+fn event_types(text: Option<&str>, events: Option<&Object<'_>>) -> Result<Vec<String>, SetFault> {
+    if text.is_none() {
+        return Err(SetFault::Missing { claim: "events" });
+    }
+    let events = events.ok_or(SetFault::EventsNotAnObject)?;
+    let members: Vec<_> = events.iter().map(|(name, event)| (name, event.starts_with('{'))).collect();
+    check_types(&members)
+}
+
+/// Checks the members of `events`: their names, and whether each is an object.
+fn check_types(members: &[(&str, bool)]) -> Result<Vec<String>, SetFault> {
+    if members.is_empty() {
         return Err(SetFault::EventsEmpty);
     }
-    if events.len() > TYPES_MAX {
-        return Err(SetFault::EventsTooMany { members: events.len() });
+    if members.len() > TYPES_MAX {
+        return Err(SetFault::EventsTooMany { members: members.len() });
     }
-    let mut types = Vec::with_capacity(events.len());
-    for (name, event) in events.iter() {
+    let mut types = Vec::with_capacity(members.len());
+    for (name, is_object) in members {
         let cut = || name.chars().take(80).collect();
         if name.len() > EVENT_URI_BYTES_MAX || !is_absolute_uri(name) {
             return Err(SetFault::EventNotAUri { name: cut() });
         }
-        if !event.get().starts_with('{') {
+        if !is_object {
             return Err(SetFault::EventNotAnObject { name: cut() });
         }
-        types.push(name.to_owned());
+        types.push((*name).to_owned());
     }
     Ok(types)
 }
 
-fn check_optional(claims: &Object<'_>) -> Result<(), SetFault> {
+/// Checks the claims that need not be there, given the texts of their values by name.
+fn check_optional<'c>(get: impl Fn(&str) -> Option<&'c str>) -> Result<(), SetFault> {
     for claim in ["txn", "sub"] {
-        if claims.get(claim).is_some() {
-            required_text(claims, claim)?;
+        if let Some(text) = get(claim) {
+            required_text(claim, Some(text))?;
         }
     }
-    if let Some(aud) = claims.get("aud") {
-        let read = serde_json::from_str(aud.get()).unwrap_or(Value::Null);
+    if let Some(aud) = get("aud") {
+        let read = serde_json::from_str(aud).unwrap_or(Value::Null);
         let ok = read.is_string() || read.as_array().is_some_and(|all| all.iter().all(Value::is_string));
         if !ok {
             return Err(SetFault::AudNotStrings);
         }
     }
-    if claims.get("sub_id").is_some() && claims.object("sub_id").and_then(|id| id.string("format")).is_none() {
+    if let Some(sub_id) = get("sub_id")
+        && Object::parse(sub_id).ok().and_then(|id| id.string("format")).is_none()
+    {
         return Err(SetFault::SubIdNoFormat);
     }
-    if claims.get("toe").is_some_and(|toe| whole_number(toe.get()).is_none()) {
+    if get("toe").is_some_and(|toe| whole_number(toe).is_none()) {
         return Err(SetFault::ToeNotANumber);
     }
     Ok(())

@@ -37,15 +37,15 @@ impl Subject {
 /// The subject of a WSO2 event, given the value of its member: `user.id`; else the user name, then the e-mail address,
 /// among `user.claims` (a failed login knows no id).
 pub fn wso2(event: &Object<'_>) -> Option<Subject> {
-    first(event, &["user.id"]).map(Subject::User).or_else(|| wso2_claim(event).map(Subject::Named))
+    let user = event.object("user")?;
+    name_of(&user, "id").map(Subject::User).or_else(|| wso2_claim(&user).map(Subject::Named))
 }
 
 /// The claims of a WSO2 user that name it, best first.
 const WSO2_NAMES: [&str; 2] = ["http://wso2.org/claims/username", "http://wso2.org/claims/emailaddress"];
 
-fn wso2_claim(event: &Object<'_>) -> Option<String> {
-    let user = event.object("user")?;
-    let claims: Vec<&serde_json::value::RawValue> = serde_json::from_str(user.get("claims")?.get()).ok()?;
+fn wso2_claim(user: &Object<'_>) -> Option<String> {
+    let claims: Vec<&serde_json::value::RawValue> = serde_json::from_str(user.get("claims")?).ok()?;
     let claims: Vec<Object<'_>> = claims.iter().filter_map(|claim| Object::parse(claim.get()).ok()).collect();
     WSO2_NAMES.iter().find_map(|name| {
         claims
@@ -74,24 +74,33 @@ pub fn logto(event: &str, body: &Object<'_>) -> Option<Subject> {
 /// The subject of a platform event: in `data`, `user.id`, `user_id`, `userId`, `user`; for events of the category
 /// `user` also `id`; else an e-mail address or a user name.
 pub fn platform(category: &str, body: &Object<'_>) -> Option<Subject> {
-    let places = ["data.user.id", "data.user_id", "data.userId", "data.user", "data.id"];
+    let data = body.object("data")?;
+    let places = ["user.id", "user_id", "userId", "user", "id"];
     let places = if category == "user" { &places[..] } else { &places[..4] };
-    let named = ["data.user.email", "data.email", "data.user.username", "data.username"];
-    first(body, places).map(Subject::User).or_else(|| first(body, &named).map(Subject::Named))
+    let named = ["user.email", "email", "user.username", "username"];
+    first(&data, places).map(Subject::User).or_else(|| first(&data, &named).map(Subject::Named))
 }
 
 /// The subject of a plain SET: `sub_id` (RFC 9493), else `sub`, else the `subject` inside its first event, as RISC had
 /// it before its final version.
 pub fn set(claims: &Object<'_>) -> Option<Subject> {
+    of_claims(claims).or_else(|| {
+        let events = claims.object("events")?;
+        of_event(&Object::parse(events.iter().next()?.1).ok()?)
+    })
+}
+
+/// The subject that the claims of a plain SET name themselves: `sub_id`, else `sub`.
+pub fn of_claims(claims: &Object<'_>) -> Option<Subject> {
     if let Some(subject) = claims.object("sub_id").and_then(|id| identifier(&id, 0)) {
         return Some(subject);
     }
-    if let Some(sub) = name_of(claims, "sub") {
-        return Some(Subject::User(sub));
-    }
-    let events = claims.object("events")?;
-    let (_, event) = events.iter().next()?;
-    identifier(&Object::parse(event.get()).ok()?.object("subject")?, 0)
+    name_of(claims, "sub").map(Subject::User)
+}
+
+/// The subject of an event of a plain SET, given the value of its member: its `subject`.
+pub fn of_event(event: &Object<'_>) -> Option<Subject> {
+    identifier(&event.object("subject")?, 0)
 }
 
 /// Levels that identifiers may stand in one another: `complex` holds simple ones, `aliases` too (RFC 9493 section
@@ -118,7 +127,7 @@ fn identifier(id: &Object<'_>, depth: usize) -> Option<Subject> {
         "jwt_id" => named("jti"),
         "saml_assertion_id" => named("assertion_id"),
         "aliases" => {
-            let all: Vec<&serde_json::value::RawValue> = serde_json::from_str(id.get("identifiers")?.get()).ok()?;
+            let all: Vec<&serde_json::value::RawValue> = serde_json::from_str(id.get("identifiers")?).ok()?;
             all.iter().filter_map(|one| Object::parse(one.get()).ok()).find_map(|one| identifier(&one, depth + 1))
         }
         "complex" => COMPLEX.iter().find_map(|member| {
@@ -144,7 +153,7 @@ fn at(object: &Object<'_>, place: &str) -> Option<String> {
 
 /// A member that can name somebody: a string that is not empty, or a whole number in its own text.
 fn name_of(object: &Object<'_>, member: &str) -> Option<String> {
-    let text = object.get(member)?.get();
+    let text = object.get(member)?;
     let name = match object.string(member) {
         Some(name) => name,
         None if text.bytes().all(|b| b.is_ascii_digit()) => text.to_owned(),

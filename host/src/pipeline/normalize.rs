@@ -21,7 +21,7 @@ use crate::crypto::sha256;
 use crate::domain::catalogue::{self, Product};
 use crate::domain::event::{Dedupe, NewEvent};
 use crate::domain::id::{EventId, SourceName, TenantId};
-use crate::domain::json::{JsonLimits, Object, check, quote, write_object};
+use crate::domain::json::{JsonLimits, Object, check_object, check_object_and, quote, write_object};
 use crate::domain::set::{MILLIS_FROM, SetToken, check_jti, whole_number};
 use crate::domain::source::{Form, Source};
 use crate::domain::subject::{self, Subject};
@@ -64,10 +64,11 @@ pub fn normalize(
     limits: JsonLimits,
 ) -> Result<NewEvent, Refusal> {
     let content_type = media::json(request.content_type)?;
+    let digest = sha256(request.body);
     let made = match source.form {
         Form::Wso2 | Form::Set => own_set(source, request.body, limits)?,
-        Form::Logto => logto(source, request, now, limits)?,
-        Form::Platform => platform(source, request, limits)?,
+        Form::Logto => logto(source, request, &digest, now, limits)?,
+        Form::Platform => platform(source, request, &digest, limits)?,
     };
     Ok(NewEvent {
         id,
@@ -79,7 +80,7 @@ pub fn normalize(
         accepted_at: now,
         dedupe: Dedupe {
             key: dedupe_key(&source.tenant, &source.name, &made.set.jti),
-            body: sha256(request.body),
+            body: digest,
             window_ms: made.window_ms,
         },
         set: made.set,
@@ -101,29 +102,34 @@ struct Made {
 
 /// WSO2's SETs and everybody else's: their own text, with the least edits.
 fn own_set(source: &Source, body: &[u8], limits: JsonLimits) -> Result<Made, Refusal> {
-    let text = check(body, limits)?;
-    let claims = Object::parse(text)?;
+    let (claims, events) = check_object_and("events", body, limits)?;
     form::expect(source, &claims)?;
     let mut edits: Vec<(&str, Option<String>)> = Vec::new();
-    if let Some(iat) = claims.get("iat").and_then(|iat| whole_number(iat.get())).filter(|iat| *iat >= MILLIS_FROM) {
+    if let Some(iat) = claims.get("iat").and_then(whole_number).filter(|iat| *iat >= MILLIS_FROM) {
         edits.push(("iat", Some((iat / 1000).to_string())));
     }
-    let mut subject = subject::set(&claims);
+    let mut subject = subject::of_claims(&claims);
+    let first_event = || Object::parse(events.as_ref()?.iter().next()?.1).ok();
     if source.form == Form::Wso2 {
         if let Some(rci) = claims.string("rci").filter(|rci| !rci.is_empty() && claims.get("txn").is_none()) {
             edits.push(("txn", Some(quote(&rci))));
         }
-        let event = claims.object("events").and_then(|events| Object::parse(events.iter().next()?.1.get()).ok());
+        let event = first_event();
+        subject = subject.or_else(|| event.as_ref().and_then(subject::of_event));
         if let Some(derived) = event.as_ref().and_then(subject::wso2) {
             let named = claims.get("sub_id").is_some() || claims.get("sub").is_some();
-            if let (false, Some(iss), Some(user)) = (named, claims.get("iss"), derived.user()) {
-                edits.push(("sub_id", Some(iss_sub(iss.get(), user))));
+            // Any other `iss` is refused below.
+            let issuer = claims.get("iss").filter(|iss| iss.starts_with('"'));
+            if let (false, Some(iss), Some(user)) = (named, issuer, derived.user()) {
+                edits.push(("sub_id", Some(iss_sub(iss, user))));
             }
             subject = subject.or(Some(derived));
         }
+    } else {
+        subject = subject.or_else(|| first_event().as_ref().and_then(subject::of_event));
     }
-    // The edits add a member or two, no level; the length was checked as it came.
-    let set = SetToken::parse(claims.with(&edits), JsonLimits { bytes_max: usize::MAX, ..limits })?;
+    // The edits add a member or two, no level: strings, numbers, and one flat object beside `events`.
+    let set = SetToken::edited(&claims, events.as_ref(), &edits)?;
     if !source.issuers_allowed.is_empty() && !source.issuers_allowed.contains(&set.issuer) {
         return Err(Refusal::IssuerNotAllowed {
             issuer: refusal::cut(&set.issuer),
@@ -133,26 +139,37 @@ fn own_set(source: &Source, body: &[u8], limits: JsonLimits) -> Result<Made, Ref
     Ok(Made { set, subject, window_ms: None })
 }
 
-fn logto(source: &Source, request: Inbound<'_>, now: Timestamp, limits: JsonLimits) -> Result<Made, Refusal> {
-    let (text, body) = wrapped_body(source, request.body, limits)?;
+fn logto(
+    source: &Source,
+    request: Inbound<'_>,
+    digest: &[u8; 32],
+    now: Timestamp,
+    limits: JsonLimits,
+) -> Result<Made, Refusal> {
+    let body = wrapped_body(source, request.body, limits)?;
     let event = event_name(&body, "event")?;
     let issued_at = match body.get("createdAt") {
-        Some(at) => seconds("createdAt", at.get())?,
+        Some(at) => seconds("createdAt", at)?,
         None => now.as_seconds(),
     };
     let subject = subject::logto(&event, &body);
-    let (jti, window_ms) = derived_jti(source, request);
-    wrap(source, &catalogue::uri_for(Product::Logto, &event), text, Wrapping { jti, window_ms, issued_at, subject })
+    let (jti, window_ms) = derived_jti(source, request, digest);
+    wrap(
+        source,
+        &catalogue::uri_for(Product::Logto, &event),
+        body.text(),
+        Wrapping { jti, window_ms, issued_at, subject },
+    )
 }
 
-fn platform(source: &Source, request: Inbound<'_>, limits: JsonLimits) -> Result<Made, Refusal> {
-    let (text, body) = wrapped_body(source, request.body, limits)?;
+fn platform(source: &Source, request: Inbound<'_>, digest: &[u8; 32], limits: JsonLimits) -> Result<Made, Refusal> {
+    let body = wrapped_body(source, request.body, limits)?;
     let event = event_name(&body, "type")?;
     let at = body.get("timestamp").ok_or(Refusal::MissingClaim {
         claim: "timestamp".to_owned(),
         hint: "the instant of the event, as RFC 3339 text or as a number of seconds or milliseconds since 1970",
     })?;
-    let issued_at = seconds("timestamp", at.get())?;
+    let issued_at = seconds("timestamp", at)?;
     let entry = catalogue::by_name(Product::Platform, &event);
     let subject = subject::platform(entry.map_or("other", |entry| entry.category), &body);
     let (jti, window_ms) = match body.string("id") {
@@ -163,18 +180,22 @@ fn platform(source: &Source, request: Inbound<'_>, limits: JsonLimits) -> Result
             })?;
             (id, None)
         }
-        None => derived_jti(source, request),
+        None => derived_jti(source, request, digest),
     };
-    wrap(source, &catalogue::uri_for(Product::Platform, &event), text, Wrapping { jti, window_ms, issued_at, subject })
+    wrap(
+        source,
+        &catalogue::uri_for(Product::Platform, &event),
+        body.text(),
+        Wrapping { jti, window_ms, issued_at, subject },
+    )
 }
 
 /// Checks a body that is going to stand inside a SET, so that the SET stays within the limits too.
-fn wrapped_body<'b>(source: &Source, body: &'b [u8], limits: JsonLimits) -> Result<(&'b str, Object<'b>), Refusal> {
+fn wrapped_body<'b>(source: &Source, body: &'b [u8], limits: JsonLimits) -> Result<Object<'b>, Refusal> {
     let limits = JsonLimits { depth_max: limits.depth_max.saturating_sub(WRAPPING_DEPTH), ..limits };
-    let text = check(body, limits)?;
-    let body = Object::parse(text)?;
+    let body = check_object(body, limits)?;
     form::expect(source, &body)?;
-    Ok((text, body))
+    Ok(body)
 }
 
 struct Wrapping {
@@ -187,15 +208,10 @@ struct Wrapping {
 /// A SET around a body that is none: iss, jti, iat, sub_id where a user is known, events.
 fn wrap(source: &Source, uri: &str, body: &str, wrapping: Wrapping) -> Result<Made, Refusal> {
     let Wrapping { jti, window_ms, issued_at, subject } = wrapping;
-    let issuer = quote(&issuer_of(source));
-    let (jti, issued_at) = (quote(&jti), issued_at.to_string());
-    let sub_id = subject.as_ref().and_then(Subject::user).map(|user| iss_sub(&issuer, user));
-    let events = write_object([(uri, body)]);
-    let mut claims = vec![("iss", issuer.as_str()), ("jti", &jti), ("iat", &issued_at)];
-    claims.extend(sub_id.as_deref().map(|sub_id| ("sub_id", sub_id)));
-    claims.push(("events", &events));
-    let limits = JsonLimits { depth_max: usize::MAX, bytes_max: usize::MAX };
-    Ok(Made { set: SetToken::parse(write_object(claims), limits)?, subject, window_ms })
+    let issuer = issuer_of(source);
+    let sub_id = subject.as_ref().and_then(Subject::user).map(|user| iss_sub(&quote(&issuer), user));
+    let set = SetToken::write(issuer, jti, issued_at, sub_id.as_deref(), (uri, body))?;
+    Ok(Made { set, subject, window_ms })
 }
 
 /// `iss` where the form carries none.
@@ -213,15 +229,16 @@ fn iss_sub(issuer: &str, user: &str) -> String {
     write_object([("format", "\"iss_sub\""), ("iss", issuer), ("sub", &quote(user))])
 }
 
-/// A `jti` for a body that has none: from the sender's delivery id, else from the body itself, then with a window.
-fn derived_jti(source: &Source, request: Inbound<'_>) -> (String, Option<i64>) {
-    let short = |digest: [u8; 32]| hex::encode(&digest[..16]);
+/// A `jti` for a body that has none: from the sender's delivery id, else from the digest of the body itself, then with
+/// a window.
+fn derived_jti(source: &Source, request: Inbound<'_>, digest: &[u8; 32]) -> (String, Option<i64>) {
+    let short = |digest: &[u8; 32]| hex::encode(&digest[..16]);
     match request.delivery_id.map(str::trim).filter(|id| !id.is_empty()) {
         Some(id) => {
             let digest = digest_of([source.tenant.as_str(), source.name.as_str(), id]);
-            (format!("d-{}", short(digest)), None)
+            (format!("d-{}", short(&digest)), None)
         }
-        None => (format!("b-{}", short(sha256(request.body))), Some(BODY_DIGEST_WINDOW_MS)),
+        None => (format!("b-{}", short(digest)), Some(BODY_DIGEST_WINDOW_MS)),
     }
 }
 

@@ -1,12 +1,12 @@
 //! One pass over a text that says whether it is sound; no tree is built.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::is_space;
+use super::{Object, is_space};
 
 /// How large a text may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,9 @@ impl Default for JsonLimits {
 
 /// Past this serde_json's own guard against deep nesting would answer, in words of its own.
 const DEPTH_CEILING: usize = 126;
+
+/// Keys of one object up to which a new one is held against each of them; more are looked up.
+const KEYS_SCANNED_MAX: usize = 16;
 
 /// Characters of a path that are shown.
 const PATH_CHARS_MAX: usize = 200;
@@ -101,18 +104,50 @@ impl JsonFault {
 /// # Errors
 /// The first [`JsonFault`] from the left; never [`JsonFault::NotAnObject`].
 pub fn check(bytes: &[u8], limits: JsonLimits) -> Result<&str, JsonFault> {
+    sound(bytes, limits, Keep::Nothing).map(|(text, _)| text)
+}
+
+/// Checks as [`check`] does, and takes the object apart in the same walk.
+///
+/// # Errors
+/// The first [`JsonFault`] from the left; [`JsonFault::NotAnObject`] where all else is as it should be.
+pub fn check_object(bytes: &[u8], limits: JsonLimits) -> Result<Object<'_>, JsonFault> {
+    let (text, keys) = sound(bytes, limits, Keep::Root)?;
+    Object::of_keys(text, keys.root.ok_or(JsonFault::NotAnObject)?)
+}
+
+/// Checks as [`check`] does, and takes the object apart in the same walk; so too its member `inner`, where that is an
+/// object.
+///
+/// # Errors
+/// Those of [`check_object`].
+pub fn check_object_and<'a>(
+    inner: &'static str,
+    bytes: &'a [u8],
+    limits: JsonLimits,
+) -> Result<(Object<'a>, Option<Object<'a>>), JsonFault> {
+    let (text, keys) = sound(bytes, limits, Keep::RootAnd(inner))?;
+    let object = Object::of_keys(text, keys.root.ok_or(JsonFault::NotAnObject)?)?;
+    let inner = match (object.get(inner), keys.inner) {
+        (Some(text), Some(keys)) => Some(Object::of_keys(text, keys)?),
+        _ => None,
+    };
+    Ok((object, inner))
+}
+
+fn sound(bytes: &[u8], limits: JsonLimits, keep: Keep) -> Result<(&str, Kept<'_>), JsonFault> {
     if bytes.len() > limits.bytes_max {
         return Err(JsonFault::TooLarge { bytes: bytes.len(), limit: limits.bytes_max });
     }
     let text = std::str::from_utf8(bytes).map_err(|error| JsonFault::NotUtf8 { at: error.valid_up_to() })?;
     let depth_max = limits.depth_max.min(DEPTH_CEILING);
-    let mut found = None;
     let mut reader = serde_json::Deserializer::from_str(text);
+    let mut seen = Seen { depth_max, found: None, keys: Vec::new(), keep, kept: Kept::default() };
     let root = Place { parent: None, step: Step::Root, depth: 0 };
-    let walked = Walk { place: &root, depth_max, found: &mut found }.deserialize(&mut reader);
+    let walked = Walk { place: &root, seen: &mut seen }.deserialize(&mut reader);
     match walked.and_then(|()| reader.end()) {
-        Ok(()) => Ok(text.trim_matches(is_space)),
-        Err(error) => Err(match found {
+        Ok(()) => Ok((text.trim_matches(is_space), seen.kept)),
+        Err(error) => Err(match seen.found {
             Some(Found::Duplicate(path)) => {
                 JsonFault::DuplicateKey { path, line: error.line(), column: error.column() }
             }
@@ -120,6 +155,33 @@ pub fn check(bytes: &[u8], limits: JsonLimits) -> Result<&str, JsonFault> {
             None => JsonFault::malformed(&error),
         }),
     }
+}
+
+/// What the walk has seen.
+struct Seen<'de> {
+    depth_max: usize,
+    found: Option<Found>,
+    /// The keys of all objects that the walk is inside of, as far as it has come: one list for all levels, so that a
+    /// level costs no allocation of its own.
+    keys: Vec<Cow<'de, str>>,
+    keep: Keep,
+    kept: Kept<'de>,
+}
+
+/// Of which objects the keys are kept.
+#[derive(Clone, Copy)]
+enum Keep {
+    Nothing,
+    Root,
+    /// And of this member of the root.
+    RootAnd(&'static str),
+}
+
+/// Keys in their order; none where the value is no object.
+#[derive(Default)]
+struct Kept<'de> {
+    root: Option<Vec<Cow<'de, str>>>,
+    inner: Option<Vec<Cow<'de, str>>>,
 }
 
 /// What the walk found that serde has no word for.
@@ -158,25 +220,36 @@ impl Place<'_> {
     }
 }
 
-struct Walk<'p, 'f> {
-    place: &'p Place<'p>,
-    depth_max: usize,
-    found: &'f mut Option<Found>,
+struct Walk<'w, 'de> {
+    place: &'w Place<'w>,
+    seen: &'w mut Seen<'de>,
 }
 
 impl Walk<'_, '_> {
     /// The depth inside the value that starts here.
     fn enter<E: serde::de::Error>(&mut self) -> Result<usize, E> {
         let depth = self.place.depth + 1;
-        if depth > self.depth_max {
-            *self.found = Some(Found::TooDeep);
+        if depth > self.seen.depth_max {
+            self.seen.found = Some(Found::TooDeep);
             return Err(E::custom("too deep"));
         }
         Ok(depth)
     }
+
+    /// The object that was begun when there were `begun` keys is at its end.
+    fn leave(self, begun: usize) {
+        let kept = match (self.seen.keep, &self.place.step) {
+            (Keep::Root | Keep::RootAnd(_), Step::Root) => &mut self.seen.kept.root,
+            (Keep::RootAnd(inner), Step::Key(key)) if self.place.depth == 1 && *key == inner => {
+                &mut self.seen.kept.inner
+            }
+            _ => return self.seen.keys.truncate(begun),
+        };
+        *kept = Some(self.seen.keys.split_off(begun));
+    }
 }
 
-impl<'de> DeserializeSeed<'de> for Walk<'_, '_> {
+impl<'de> DeserializeSeed<'de> for Walk<'_, 'de> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -184,7 +257,7 @@ impl<'de> DeserializeSeed<'de> for Walk<'_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for Walk<'_, '_> {
+impl<'de> Visitor<'de> for Walk<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -219,8 +292,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
         let depth = self.enter()?;
         for index in 0.. {
             let place = Place { parent: Some(self.place), step: Step::Index(index), depth };
-            let walk = Walk { place: &place, depth_max: self.depth_max, found: &mut *self.found };
-            if items.next_element_seed(walk)?.is_none() {
+            if items.next_element_seed(Walk { place: &place, seen: &mut *self.seen })?.is_none() {
                 break;
             }
         }
@@ -229,16 +301,25 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
         let depth = self.enter()?;
-        let mut keys = BTreeSet::new();
+        let begun = self.seen.keys.len();
+        let mut many = HashSet::new();
         while let Some(Key(key)) = members.next_key()? {
             let place = Place { parent: Some(self.place), step: Step::Key(&key), depth };
-            if keys.contains(&key) {
-                *self.found = Some(Found::Duplicate(place.pointer()));
+            let own = &self.seen.keys[begun..];
+            let twice = if own.len() <= KEYS_SCANNED_MAX { own.contains(&key) } else { many.contains(&key) };
+            if twice {
+                self.seen.found = Some(Found::Duplicate(place.pointer()));
                 return Err(A::Error::custom("duplicate key"));
             }
-            members.next_value_seed(Walk { place: &place, depth_max: self.depth_max, found: &mut *self.found })?;
-            keys.insert(key);
+            members.next_value_seed(Walk { place: &place, seen: &mut *self.seen })?;
+            self.seen.keys.push(key);
+            let own = &self.seen.keys[begun..];
+            if own.len() > KEYS_SCANNED_MAX {
+                let new = if many.is_empty() { own } else { &own[own.len() - 1..] };
+                many.extend(new.iter().cloned());
+            }
         }
+        self.leave(begun);
         Ok(())
     }
 }
@@ -294,6 +375,47 @@ mod tests {
         );
         assert!(matches!(fault(r#"{"a":1,"\u0061":2}"#), JsonFault::DuplicateKey { path, .. } if path == "/a"));
         assert!(check(br#"{"a":{"a":1},"b":{"a":1}}"#, JsonLimits::default()).is_ok(), "siblings share keys");
+    }
+
+    #[test]
+    fn a_key_is_found_again_among_any_number() {
+        for others in [0, 1, KEYS_SCANNED_MAX - 1, KEYS_SCANNED_MAX, KEYS_SCANNED_MAX + 1, 100] {
+            for first in 0..=others {
+                let mut keys: Vec<_> = (0..others).map(|n| format!("\"k{n}\":{{\"again\":[]}}")).collect();
+                keys.insert(first, "\"again\":{}".to_owned());
+                let once = format!("{{{}}}", keys.join(","));
+                assert!(check(once.as_bytes(), JsonLimits::default()).is_ok(), "{once}");
+                keys.push("\"ag\\u0061in\":1".to_owned());
+                let twice = fault(&format!("{{{}}}", keys.join(",")));
+                assert!(matches!(&twice, JsonFault::DuplicateKey { path, .. } if path == "/again"), "{twice}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_walk_checks_and_takes_apart() {
+        let limits = JsonLimits::default();
+        let taken = |text: &'static str| check_object_and("in", text.as_bytes(), limits);
+        let texts = |object: &Object<'_>| object.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(";");
+        for text in [
+            "{}",
+            " { } \n",
+            r#"{"":[{"in":{"x":1}}],"in":{}}"#,
+            "{ \"a\" :\n1.10 ,\"in\": { \"\" : \",\" , \"b\":[ 1 , 2 ] }\t, \"c\" : \":{\" \r}",
+            "{\"\\u0061\": 1, \"in\":{\"in\":{\"q\":2},\"\\n\": \"\\\"\" , \"z\":true } }",
+            r#"{"in":[{"a":1}],"a":null}"#,
+            r#"{"\u0069n":{"a":1}}"#,
+        ] {
+            let (object, inner) = taken(text).unwrap();
+            assert_eq!(texts(&check_object(text.as_bytes(), limits).unwrap()), texts(&object));
+            let parsed = Object::parse(text).unwrap();
+            assert_eq!((object.text(), texts(&object)), (parsed.text(), texts(&parsed)), "{text}");
+            let parsed = parsed.object("in");
+            assert_eq!(inner.as_ref().map(texts), parsed.as_ref().map(texts), "{text}");
+            assert_eq!(inner.map(|inner| inner.text()), parsed.map(|parsed| parsed.text()), "{text}");
+        }
+        assert_eq!(taken("[{\"in\":{}}]").unwrap_err(), JsonFault::NotAnObject);
+        assert!(matches!(taken("[{\"a\":1,\"a\":2}]"), Err(JsonFault::DuplicateKey { .. })), "soundness comes first");
     }
 
     #[test]

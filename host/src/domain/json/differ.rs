@@ -37,8 +37,8 @@ impl Lines {
         }
         if let (Some(Ok(old)), Some(Ok(new))) = (before.map(Object::parse), after.map(Object::parse)) {
             // Indexes rather than `get`: both may have a hundred thousand members.
-            let before: BTreeMap<&str, &str> = old.iter().map(|(key, value)| (key, value.get())).collect();
-            let after: BTreeMap<&str, &str> = new.iter().map(|(key, value)| (key, value.get())).collect();
+            let before: BTreeMap<&str, &str> = old.iter().collect();
+            let after: BTreeMap<&str, &str> = new.iter().collect();
             let added = new.iter().filter(|(key, _)| !before.contains_key(key));
             for (key, _) in old.iter().chain(added) {
                 let at = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));

@@ -1,46 +1,270 @@
 //! Merge patches (RFC 7396) on text.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
 
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{JsonFault, JsonLimits, Object, check};
+use super::{JsonFault, JsonLimits, Object, check_object, is_space, quote};
+
+/// What a patch says of one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Patch<'p> {
+    /// `null`: the member goes.
+    Remove,
+    /// Anything but an object takes the place of what was there, in this text.
+    Value(&'p str),
+    /// An object changes these members, in its order, and leaves the others.
+    Members(Vec<(Cow<'p, str>, Patch<'p>)>),
+}
+
+/// What a merge came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merged<'t, 'p> {
+    /// The target after the patch.
+    pub text: String,
+    /// The members of the target itself that the patch names, in the patch's order; none where it is no object.
+    pub named: Vec<Named<'t, 'p>>,
+}
+
+/// A member of the target that the patch names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named<'t, 'p> {
+    /// Its name.
+    pub key: Cow<'p, str>,
+    /// What the patch says of it.
+    pub patch: Patch<'p>,
+    /// Its value in the target; none where the target has no such member.
+    pub before: Option<&'t str>,
+    /// Where its value stands in [`Merged::text`]; none where that has no such member.
+    pub after: Option<Range<usize>>,
+}
 
 /// Applies an RFC 7396 merge patch. Members that the patch does not name keep their exact bytes and their place; new
 /// ones are appended; what the patch gives is taken over in the patch's own text.
 ///
-/// The target is expected to have gone through [`check`] before. The patch is checked here, with the default limits
-/// in depth: the merge goes down as far as the patch does.
+/// The target is expected to have gone through [`check`](super::check) before, and is walked once. The patch is checked here, with the
+/// default limits in depth: the merge goes down as far as the patch does.
+///
+/// Of a sound target comes a sound text again. No key stands twice, since a member is only added where there is none of
+/// its name. It is no deeper than the deeper of the two: each value of it stands at the place that it has in the target
+/// or in the patch, with nothing inside it but what it has there.
 ///
 /// # Errors
 /// Where one of them is not sound; [`JsonFault::DuplicateKey`] and [`JsonFault::TooDeep`] speak of the patch.
-pub fn merge_patch(target: &str, patch: &str) -> Result<String, JsonFault> {
-    let patch = check(patch.as_bytes(), JsonLimits { bytes_max: usize::MAX, ..JsonLimits::default() })?;
-    merge(Some(target), patch)
-}
-
-fn merge(target: Option<&str>, patch: &str) -> Result<String, JsonFault> {
-    let patch = match Object::parse(patch) {
-        Ok(patch) => patch,
-        Err(JsonFault::NotAnObject) => return Ok(patch.to_owned()),
+pub fn merge_patch<'t, 'p>(target: &'t str, patch: &'p str) -> Result<Merged<'t, 'p>, JsonFault> {
+    let limits = JsonLimits { bytes_max: usize::MAX, ..JsonLimits::default() };
+    let changes = match check_object(patch.as_bytes(), limits) {
+        Ok(patch) => Patch::members(patch)?,
+        // As a whole it takes the place of the target.
+        Err(JsonFault::NotAnObject) => {
+            return Ok(Merged { text: patch.trim_matches(is_space).to_owned(), named: Vec::new() });
+        }
         Err(fault) => return Err(fault),
     };
-    let target = match target.map(Object::parse) {
-        Some(Ok(target)) => target,
-        Some(Err(JsonFault::NotAnObject)) | None => Object::parse("{}")?,
-        Some(Err(fault)) => return Err(fault),
-    };
-    // An index rather than `get`: both sides may have a hundred thousand members.
-    let members: BTreeMap<&str, &RawValue> = target.iter().collect();
-    let mut edits = Vec::with_capacity(patch.len());
-    for (key, value) in patch.iter() {
-        let text = match value.get() {
-            "null" => None,
-            text => Some(merge(members.get(key).map(|value| value.get()), text)?),
-        };
-        edits.push((key, text));
+    let target = target.trim_matches(is_space);
+    let target = if target.starts_with('{') { target } else { "{}" };
+    let out = String::with_capacity(target.len() + patch.len());
+    let mut merge = Merge { target, copied: 0, out };
+    let mut reader = serde_json::Deserializer::from_str(target);
+    let touched = Level { merge: &mut merge, changes: &changes, open: 0 }
+        .deserialize(&mut reader)
+        .and_then(|(_, touched)| reader.end().map(|()| touched))
+        .map_err(|error| JsonFault::malformed(&error))?;
+    merge.copy_to(target.len());
+    let named = changes.into_iter().zip(touched).map(|((key, patch), touched)| {
+        let before = touched.before.map(|at| &target[at]);
+        Named { key, patch, before, after: touched.after }
+    });
+    Ok(Merged { named: named.collect(), text: merge.out })
+}
+
+impl Merged<'_, '_> {
+    /// A member of the target, where the patch names it.
+    pub fn named(&self, key: &str) -> Option<&Named<'_, '_>> {
+        self.named.iter().find(|named| named.key == key)
     }
-    Ok(target.with(&edits))
+
+    /// The value that a member has now, where the patch names it.
+    pub fn after(&self, key: &str) -> Option<&str> {
+        Some(&self.text[self.named(key)?.after.clone()?])
+    }
+}
+
+impl<'p> Patch<'p> {
+    fn members(patch: Object<'p>) -> Result<Vec<(Cow<'p, str>, Self)>, JsonFault> {
+        let read = |text: &'p str| match text {
+            "null" => Ok(Self::Remove),
+            object if object.starts_with('{') => Self::members(Object::parse(object)?).map(Self::Members),
+            text => Ok(Self::Value(text)),
+        };
+        patch.into_members().into_iter().map(|(key, value)| Ok((key, read(value)?))).collect()
+    }
+
+    /// Writes what becomes of it where there is no object that it could change.
+    fn write(&self, out: &mut String) {
+        match self {
+            Self::Remove => {}
+            Self::Value(text) => out.push_str(text),
+            Self::Members(members) => {
+                out.push('{');
+                for (place, (key, patch)) in members.iter().filter(|(_, patch)| *patch != Self::Remove).enumerate() {
+                    if place > 0 {
+                        out.push(',');
+                    }
+                    out.push_str(&quote(key));
+                    out.push(':');
+                    patch.write(out);
+                }
+                out.push('}');
+            }
+        }
+    }
+}
+
+/// A merge under way. What is left as it is gets copied when something else follows, in one piece.
+struct Merge<'t> {
+    target: &'t str,
+    /// Bytes of the target that are done with: written, or left out.
+    copied: usize,
+    out: String,
+}
+
+impl Merge<'_> {
+    fn copy_to(&mut self, to: usize) {
+        self.out.push_str(&self.target[self.copied..to]);
+        self.copied = to;
+    }
+
+    /// A key or a value is a slice of the target, so its place is the distance between the two.
+    fn place_of(&self, slice: &RawValue) -> Range<usize> {
+        let start = slice.get().as_ptr().addr() - self.target.as_ptr().addr();
+        start..start + slice.get().len()
+    }
+
+    /// The place of the first byte from there on that is no white space.
+    fn past_space(&self, at: usize) -> usize {
+        let rest = self.target.as_bytes().get(at..).unwrap_or_default();
+        at + rest.iter().take_while(|byte| is_space(char::from(**byte))).count()
+    }
+
+    /// Where the value behind a key begins, where that is an object.
+    fn object_behind(&self, key: &RawValue) -> Option<usize> {
+        let colon = self.past_space(self.place_of(key).end);
+        let start = self.past_space(colon + 1);
+        (self.target.as_bytes().get(start) == Some(&b'{')).then_some(start)
+    }
+}
+
+/// One object of the target, and what the patch says of its members.
+struct Level<'m, 't, 'p> {
+    merge: &'m mut Merge<'t>,
+    changes: &'m [(Cow<'p, str>, Patch<'p>)],
+    /// Where its brace is.
+    open: usize,
+}
+
+/// Where a member that the patch names stands in the target, and where in what is written.
+#[derive(Clone, Default)]
+struct Touched {
+    before: Option<Range<usize>>,
+    after: Option<Range<usize>>,
+}
+
+/// Gives the place after the object, and what became of each member that the patch names.
+impl<'de> DeserializeSeed<'de> for Level<'_, 'de, '_> {
+    type Value = (usize, Vec<Touched>);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Level<'_, 'de, '_> {
+    type Value = (usize, Vec<Touched>);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let Self { merge, changes, open } = self;
+        // An index rather than a search: both sides may have a hundred thousand members.
+        let index: BTreeMap<&str, usize> =
+            changes.iter().enumerate().map(|(at, (key, _))| (key.as_ref(), at)).collect();
+        let mut touched = vec![Touched::default(); changes.len()];
+        // After the brace or the last value; whether all before it has been taken out; whether something stands there.
+        let (mut end, mut bare, mut kept) = (open + 1, false, false);
+        while let Some(key) = members.next_key::<&RawValue>()? {
+            let at = index.get(name(key).map_err(A::Error::custom)?.as_ref()).copied();
+            if let Some(at) = at.filter(|at| changes[*at].1 == Patch::Remove) {
+                // With what stands between it and the member before it.
+                merge.copy_to(end);
+                let place = merge.place_of(members.next_value()?);
+                (end, bare) = (place.end, !kept);
+                merge.copied = end;
+                touched[at].before = Some(place);
+                continue;
+            }
+            if bare {
+                // It becomes the first, and needs no comma.
+                merge.copied = merge.past_space(end) + 1;
+                bare = false;
+            }
+            kept = true;
+            let Some(at) = at else {
+                end = merge.place_of(members.next_value()?).end;
+                continue;
+            };
+            let (start, written) = match (&changes[at].1, merge.object_behind(key)) {
+                (Patch::Members(changes), Some(start)) => {
+                    merge.copy_to(start);
+                    let written = merge.out.len();
+                    (end, _) = members.next_value_seed(Level { merge: &mut *merge, changes, open: start })?;
+                    merge.copy_to(end);
+                    (start, written)
+                }
+                (patch, _) => {
+                    let place = merge.place_of(members.next_value()?);
+                    merge.copy_to(place.start);
+                    let written = merge.out.len();
+                    patch.write(&mut merge.out);
+                    end = place.end;
+                    merge.copied = end;
+                    (place.start, written)
+                }
+            };
+            touched[at] = Touched { before: Some(start..end), after: Some(written..merge.out.len()) };
+        }
+        for ((key, patch), touched) in changes.iter().zip(&mut touched) {
+            if *patch == Patch::Remove || touched.before.is_some() {
+                continue;
+            }
+            merge.copy_to(end);
+            if kept {
+                merge.out.push(',');
+            }
+            kept = true;
+            merge.out.push_str(&quote(key));
+            merge.out.push(':');
+            let written = merge.out.len();
+            patch.write(&mut merge.out);
+            touched.after = Some(written..merge.out.len());
+        }
+        Ok((merge.past_space(end) + 1, touched))
+    }
+}
+
+/// A key without its quotes and escapes.
+fn name(key: &RawValue) -> Result<Cow<'_, str>, serde_json::Error> {
+    let text = key.get();
+    if text.contains('\\') {
+        return serde_json::from_str(text).map(Cow::Owned);
+    }
+    Ok(Cow::Borrowed(&text[1..text.len() - 1]))
 }
 
 /// The pseudocode of RFC 7396 section 2, over values: what the above is held against.
@@ -58,6 +282,25 @@ pub(crate) fn reference(target: serde_json::Value, patch: &serde_json::Value) ->
         }
     }
     Value::Object(target)
+}
+
+/// The merge level by level, each read and written anew: slow, and plain to see. What the one walk is held against to
+/// the byte; both texts have gone through [`check`](super::check).
+#[cfg(test)]
+pub(crate) fn by_levels(target: Option<&str>, patch: &str) -> Result<String, JsonFault> {
+    let patch = match Object::parse(patch) {
+        Err(JsonFault::NotAnObject) => return Ok(patch.to_owned()),
+        patch => patch?,
+    };
+    let target = match Object::parse(target.unwrap_or("{}")) {
+        Err(JsonFault::NotAnObject) => Object::parse("{}")?,
+        target => target?,
+    };
+    let mut edits = Vec::with_capacity(patch.len());
+    for (key, value) in patch.iter() {
+        edits.push((key, if value == "null" { None } else { Some(by_levels(target.get(key), value)?) }));
+    }
+    Ok(target.with(&edits))
 }
 
 #[cfg(test)]
@@ -86,7 +329,7 @@ mod tests {
             (r#"[1,2]"#, r#"{"a":"b","c":null}"#, r#"{"a":"b"}"#),
             (r#"{}"#, r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
         ] {
-            assert_eq!(merge_patch(original, patch).unwrap(), result, "{original} + {patch}");
+            assert_eq!(merge_patch(original, patch).unwrap().text, result, "{original} + {patch}");
         }
     }
 
@@ -95,7 +338,10 @@ mod tests {
         let target =
             "{\n  \"n\": 1.10, \"big\": 12345678901234567890123,\n  \"in\": { \"a\" : \"\\u00e9\\/\", \"b\": 2 }\n}";
         let merged = merge_patch(target, r#"{"in":{"b":null,"c":1.0},"big":null,"z":{"x":null,"y":0.10}}"#).unwrap();
-        assert_eq!(merged, "{\n  \"n\": 1.10,\n  \"in\": { \"a\" : \"\\u00e9\\/\",\"c\":1.0 },\"z\":{\"y\":0.10}\n}");
+        assert_eq!(
+            merged.text,
+            "{\n  \"n\": 1.10,\n  \"in\": { \"a\" : \"\\u00e9\\/\",\"c\":1.0 },\"z\":{\"y\":0.10}\n}"
+        );
     }
 
     #[test]
@@ -103,7 +349,11 @@ mod tests {
         assert!(matches!(merge_patch("{}", r#"{"a":1,"a":2}"#), Err(JsonFault::DuplicateKey { .. })));
         let deep = format!("{}1{}", "{\"a\":".repeat(5000), "}".repeat(5000));
         assert!(matches!(merge_patch("{}", &deep), Err(JsonFault::TooDeep { .. })));
-        assert!(matches!(merge_patch("{", "{}"), Err(JsonFault::Malformed { .. })));
+        for broken in ["{", "{\"a\"", "{\"a\"\u{e9}\u{e9}", "{\"a\" x{}", "{\"a\":{", "{\"a\":{}", "{\"a\":{}} x"] {
+            for patch in ["{}", r#"{"a":{"b":1}}"#, r#"{"a":null}"#] {
+                assert!(matches!(merge_patch(broken, patch), Err(JsonFault::Malformed { .. })), "{broken} + {patch}");
+            }
+        }
     }
 
     fn json() -> impl Strategy<Value = Value> {
@@ -126,8 +376,15 @@ mod tests {
         #[test]
         fn merges_as_the_reference_does_in_the_same_order(target in json(), patch in json(), pretty in any::<bool>()) {
             let text = if pretty { serde_json::to_string_pretty(&target) } else { serde_json::to_string(&target) };
-            let merged = merge_patch(&text.unwrap(), &patch.to_string()).unwrap();
-            let read: Value = serde_json::from_str(&merged).unwrap();
+            let (text, patch_text) = (text.unwrap(), patch.to_string());
+            let merged = merge_patch(&text, &patch_text).unwrap();
+            prop_assert_eq!(&merged.text, &by_levels(Some(&text), &patch_text).unwrap());
+            for named in &merged.named {
+                let (before, after) = (Object::parse(&text).ok(), Object::parse(&merged.text).unwrap());
+                prop_assert_eq!(named.before, before.and_then(|before| before.get(&named.key)));
+                prop_assert_eq!(merged.after(&named.key), after.get(&named.key));
+            }
+            let read: Value = serde_json::from_str(&merged.text).unwrap();
             prop_assert_eq!(read.to_string(), reference(target, &patch).to_string());
         }
     }

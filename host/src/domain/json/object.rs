@@ -14,7 +14,7 @@ use super::{JsonFault, is_space};
 #[derive(Debug, Clone)]
 pub struct Object<'a> {
     text: &'a str,
-    members: Vec<(Cow<'a, str>, &'a RawValue)>,
+    members: Vec<(Cow<'a, str>, &'a str)>,
 }
 
 impl<'a> Object<'a> {
@@ -36,24 +36,55 @@ impl<'a> Object<'a> {
         Ok(Self { text, members })
     }
 
-    /// The value of a member.
-    pub fn get(&self, key: &str) -> Option<&'a RawValue> {
+    /// The object that a walk has read the keys of, each in its place. `text` is sound, without white space around it,
+    /// and the keys are slices of it where they have no escapes.
+    pub(super) fn of_keys(text: &'a str, keys: Vec<Cow<'a, str>>) -> Result<Self, JsonFault> {
+        if keys.iter().any(|key| matches!(key, Cow::Owned(_))) {
+            // A key with escapes does not tell where it stands.
+            return Self::parse(text);
+        }
+        let start_of = |key: &str| key.as_ptr().addr() - text.as_ptr().addr();
+        let mut members: Vec<(Cow<'a, str>, &'a str)> = Vec::with_capacity(keys.len());
+        // From the end: a value goes up to the quote before the next key, or to the brace.
+        let mut end = text.len() - 1;
+        for key in keys.into_iter().rev() {
+            let start = start_of(&key);
+            let value = text[start + key.len() + 1..end].trim_start_matches(is_space).trim_start_matches(':');
+            let value = value.trim_matches(is_space).trim_end_matches(',').trim_end_matches(is_space);
+            members.push((key, value));
+            end = start - 1;
+        }
+        members.reverse();
+        Ok(Self { text, members })
+    }
+
+    /// Its text, without white space around it.
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// The text of a member's value.
+    pub fn get(&self, key: &str) -> Option<&'a str> {
         self.members.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
     }
 
     /// The value of a member that is a string, unescaped; none where it is anything else.
     pub fn string(&self, key: &str) -> Option<String> {
-        serde_json::from_str(self.get(key)?.get()).ok()
+        serde_json::from_str(self.get(key)?).ok()
     }
 
     /// A member that is an object itself.
     pub fn object(&self, key: &str) -> Option<Object<'a>> {
-        Object::parse(self.get(key)?.get()).ok()
+        Object::parse(self.get(key)?).ok()
     }
 
-    /// The members in their order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+    /// The members in their order, with the texts of their values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> {
         self.members.iter().map(|(key, value)| (key.as_ref(), *value))
+    }
+
+    pub(super) fn into_members(self) -> Vec<(Cow<'a, str>, &'a str)> {
+        self.members
     }
 
     /// How many members there are.
@@ -70,13 +101,16 @@ impl<'a> Object<'a> {
     /// there is no such member; none takes the member out. All other bytes stay, white space and the escapes of keys
     /// among them. The texts have to be JSON.
     pub fn with(&self, edits: &[(&str, Option<String>)]) -> String {
+        if edits.is_empty() {
+            return self.text.to_owned();
+        }
         let mut open: BTreeMap<&str, Option<&str>> = edits.iter().map(|(key, text)| (*key, text.as_deref())).collect();
         let mut out = String::with_capacity(self.text.len() + 64);
         out.push('{');
         let mut first = true;
         for (index, (key, value)) in self.members.iter().enumerate() {
             let text = match open.remove(key.as_ref()) {
-                None => value.get(),
+                None => value,
                 Some(Some(text)) => text,
                 Some(None) => continue,
             };
@@ -107,19 +141,19 @@ impl<'a> Object<'a> {
     }
 
     /// A value is a slice of the text, so its place is the distance between the two.
-    fn start_of(&self, value: &RawValue) -> usize {
-        value.get().as_ptr().addr() - self.text.as_ptr().addr()
+    fn start_of(&self, value: &str) -> usize {
+        value.as_ptr().addr() - self.text.as_ptr().addr()
     }
 
-    fn end_of(&self, value: &RawValue) -> usize {
-        self.start_of(value) + value.get().len()
+    fn end_of(&self, value: &str) -> usize {
+        self.start_of(value) + value.len()
     }
 }
 
 struct MembersVisitor;
 
 impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+    type Value = Vec<(Cow<'de, str>, &'de str)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
@@ -127,8 +161,8 @@ impl<'de> Visitor<'de> for MembersVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::new();
-        while let Some((Key(key), value)) = map.next_entry()? {
-            members.push((key, value));
+        while let Some((Key(key), value)) = map.next_entry::<_, &'de RawValue>()? {
+            members.push((key, value.get()));
         }
         Ok(members)
     }
@@ -161,7 +195,7 @@ mod tests {
     #[test]
     fn members_keep_their_order_and_their_text() {
         let object = Object::parse(" {\"b\" : 1.10, \"\\u0061\":[ 1 ], \"c\":\"x\\/y\"} ").unwrap();
-        let members: Vec<_> = object.iter().map(|(key, value)| (key, value.get())).collect();
+        let members: Vec<_> = object.iter().collect();
         assert_eq!(members, [("b", "1.10"), ("a", "[ 1 ]"), ("c", "\"x\\/y\"")]);
         assert_eq!(object.string("c").as_deref(), Some("x/y"));
         assert_eq!(object.string("b"), None);

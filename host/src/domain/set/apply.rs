@@ -1,9 +1,12 @@
 //! What a filter's verdict makes of a SET.
 
+#[cfg(test)]
+mod long_way;
+
 use serde_json::Value;
 
-use super::{SetFault, SetToken};
-use crate::domain::json::{JsonFault, JsonLimits, Object, check, merge_patch};
+use super::{SetFault, SetToken, check_optional, check_types, event_types, trim};
+use crate::domain::json::{JsonFault, JsonLimits, Merged, Object, Patch, check_object_and, merge_patch};
 use crate::domain::verdict::{Fault, Verdict};
 
 /// The claims that a filter cannot change: who speaks, when, under which name, to whom, within what.
@@ -29,63 +32,110 @@ pub enum Applied {
 /// # Errors
 /// [`Fault::Output`], [`Fault::Sealed`] and [`Fault::NotASet`].
 pub fn apply(before: &SetToken, verdict: Verdict, output_bytes_max: u64) -> Result<Applied, Fault> {
-    let after = match verdict {
-        Verdict::Pass => return Ok(Applied::Unchanged),
-        Verdict::Drop(reason) => return Ok(Applied::Dropped(reason)),
-        Verdict::Patch(patch) => {
-            within(patch.len(), output_bytes_max)?;
-            merge_patch(&before.text, &patch).map_err(|fault| not_a_set("the patch is ", &fault))?
-        }
-        Verdict::Replace(text) => {
-            within(text.len(), output_bytes_max)?;
-            check(text.as_bytes(), limits(output_bytes_max)).map_err(|fault| not_a_set("the claims are ", &fault))?;
-            text
-        }
-    };
-    within(after.len(), output_bytes_max)?;
-    if after == before.text {
-        return Ok(Applied::Unchanged);
+    match verdict {
+        Verdict::Pass => Ok(Applied::Unchanged),
+        Verdict::Drop(reason) => Ok(Applied::Dropped(reason)),
+        Verdict::Patch(patch) => patched(before, &patch, output_bytes_max),
+        Verdict::Replace(text) => replaced(before, text, output_bytes_max),
     }
-    sealed_change(before, &after).map_err(|claim| Fault::Sealed { claim })?;
-    let after = with_sealed_text(before, &after).map_err(|fault| not_a_set("the claims are ", &fault))?;
-    within(after.len(), output_bytes_max)?;
-    let after = SetToken::parse(after, limits(output_bytes_max)).map_err(|fault| match fault {
-        SetFault::Json(fault) => not_a_set("the claims are ", &fault),
-        fault => Fault::NotASet { detail: fault.to_string() },
-    })?;
-    Ok(if after.text == before.text { Applied::Unchanged } else { Applied::Changed(after) })
 }
 
-/// Whether a sealed claim differs between a SET and what is to become of it. Compared are the values, so another
-/// spelling of the same string is no change; a claim that appears or goes is one. Where `after` is no object at all,
-/// nothing is said here.
-///
-/// # Errors
-/// The first sealed claim that differs.
-pub fn sealed_change(before: &SetToken, after: &str) -> Result<(), String> {
-    let (Ok(before), Ok(after)) = (Object::parse(&before.text), Object::parse(after)) else { return Ok(()) };
+/// A patch: `before` is valid, so that what the patch does not name is so still, and is not looked at again.
+fn patched(before: &SetToken, patch: &str, output_bytes_max: u64) -> Result<Applied, Fault> {
+    within(patch.len(), output_bytes_max)?;
+    let merged = merge_patch(&before.text, patch).map_err(|fault| not_a_set("the patch is ", &fault))?;
+    within(merged.text.len(), output_bytes_max)?;
+    if merged.text == before.text {
+        return Ok(Applied::Unchanged);
+    }
+    if !merged.text.starts_with('{') {
+        return Err(not_a_set("the claims are ", &JsonFault::NotAnObject));
+    }
+    let named = |claim| merged.named(claim).map(|named| (named.before, merged.after(claim)));
+    let respelled = respelled(|claim| named(claim).unwrap_or_default())?;
+    let restored = if respelled.is_empty() {
+        None
+    } else {
+        let claims = Object::parse(&merged.text).map_err(|fault| not_a_set("the claims are ", &fault))?;
+        Some(claims.with(&respelled))
+    };
+    within(restored.as_ref().unwrap_or(&merged.text).len(), output_bytes_max)?;
+    let types = types_after(before, &merged).map_err(invalid)?;
+    check_optional(|claim| merged.after(claim)).map_err(invalid)?;
+    Ok(changed(before, restored.unwrap_or(merged.text), types))
+}
+
+/// The types after a patch. An event that the patch names is an object where both sides are.
+fn types_after(before: &SetToken, merged: &Merged<'_, '_>) -> Result<Vec<String>, SetFault> {
+    let Some(events) = merged.named("events") else { return Ok(before.types.clone()) };
+    let changes = match &events.patch {
+        Patch::Remove => return Err(SetFault::Missing { claim: "events" }),
+        Patch::Value(_) => return Err(SetFault::EventsNotAnObject),
+        Patch::Members(changes) => changes,
+    };
+    let changed = |name: &str| changes.iter().find(|(key, _)| key == name).map(|(_, patch)| patch);
+    let kept = before.types.iter().filter_map(|name| match changed(name) {
+        Some(Patch::Remove) => None,
+        Some(patch) => Some((name.as_str(), matches!(patch, Patch::Members(_)))),
+        None => Some((name.as_str(), true)),
+    });
+    let new =
+        changes.iter().filter(|(key, patch)| *patch != Patch::Remove && !before.types.iter().any(|name| name == key));
+    let new = new.map(|(key, patch)| (key.as_ref(), matches!(patch, Patch::Members(_))));
+    check_types(&kept.chain(new).collect::<Vec<_>>())
+}
+
+/// A replacement: walked once, while it is checked; before it, only the claims' places are looked for.
+fn replaced(before: &SetToken, mut text: String, output_bytes_max: u64) -> Result<Applied, Fault> {
+    within(text.len(), output_bytes_max)?;
+    let unsound = |fault: JsonFault| not_a_set("the claims are ", &fault);
+    let (claims, events) = check_object_and("events", text.as_bytes(), limits(output_bytes_max)).map_err(unsound)?;
+    if claims.text() == before.text {
+        return Ok(Applied::Unchanged);
+    }
+    let original = Object::parse(&before.text).map_err(unsound)?;
+    let respelled = respelled(|claim| (original.get(claim), claims.get(claim)))?;
+    let restored = if respelled.is_empty() { None } else { Some(claims.with(&respelled)) };
+    within(restored.as_ref().map_or(claims.text().len(), String::len), output_bytes_max)?;
+    let types = event_types(claims.get("events"), events.as_ref()).map_err(invalid)?;
+    check_optional(|claim| claims.get(claim)).map_err(invalid)?;
+    let text = restored.unwrap_or_else(|| {
+        trim(&mut text);
+        text
+    });
+    Ok(changed(before, text, types))
+}
+
+/// The sealed claims that are the same value in another spelling, with the text that they keep: `values` gives what a
+/// claim was and what it is to become. Compared are the values, so another spelling of the same string is no change; a
+/// claim that appears or goes is one.
+fn respelled<'c>(
+    values: impl Fn(&'static str) -> (Option<&'c str>, Option<&'c str>),
+) -> Result<Vec<(&'static str, Option<String>)>, Fault> {
+    let mut respelled = Vec::new();
     for claim in SEALED {
-        let same = match (before.get(claim), after.get(claim)) {
-            (None, None) => true,
-            (Some(before), Some(after)) => before.get() == after.get() || read(before.get()) == read(after.get()),
-            _ => false,
-        };
-        if !same {
-            return Err(claim.to_owned());
+        match values(claim) {
+            (before, after) if before == after => {}
+            (Some(before), Some(after)) if read(before) == read(after) => {
+                respelled.push((claim, Some(before.to_owned())));
+            }
+            _ => return Err(Fault::Sealed { claim: claim.to_owned() }),
         }
     }
-    Ok(())
+    Ok(respelled)
 }
 
 fn read(text: &str) -> Option<Value> {
     serde_json::from_str(text).ok()
 }
 
-/// Equal values may still be spelled differently; the sealed ones keep the spelling they came in.
-fn with_sealed_text(before: &SetToken, after: &str) -> Result<String, JsonFault> {
-    let (before, after) = (Object::parse(&before.text)?, Object::parse(after)?);
-    let sealed = SEALED.map(|claim| (claim, before.get(claim).map(|value| value.get().to_owned())));
-    Ok(after.with(&sealed))
+/// Valid claims after a filter. `iss`, `iat` and `jti` are sealed, so what is known of them stays.
+fn changed(before: &SetToken, text: String, types: Vec<String>) -> Applied {
+    if text == before.text {
+        return Applied::Unchanged;
+    }
+    let (issuer, jti) = (before.issuer.clone(), before.jti.clone());
+    Applied::Changed(SetToken { text, issuer, jti, issued_at: before.issued_at, types })
 }
 
 fn limits(output_bytes_max: u64) -> JsonLimits {
@@ -95,6 +145,10 @@ fn limits(output_bytes_max: u64) -> JsonLimits {
 fn within(bytes: usize, limit: u64) -> Result<(), Fault> {
     let bytes = bytes as u64;
     if bytes > limit { Err(Fault::Output { bytes, limit }) } else { Ok(()) }
+}
+
+fn invalid(fault: SetFault) -> Fault {
+    Fault::NotASet { detail: fault.to_string() }
 }
 
 fn not_a_set(what: &str, fault: &JsonFault) -> Fault {
