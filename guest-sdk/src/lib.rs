@@ -180,6 +180,9 @@
 //! rustflags = ["-Clink-arg=-zstack-size=65536"]     # less memory to reset between calls
 //! ```
 //!
+//! On that target the crate brings the filter's heap along, which spares each fresh instance its first growth of memory. A
+//! filter with a `#[global_allocator]` of its own switches it off: `setgate-sdk = { version = "0.1", default-features = false }`.
+//!
 //! `setgate filter run FILE.wasm --event sample.json` calls it once, and prints the verdict, what changed, fuel, memory
 //! and time. Then upload it: the filter's page in the console takes the file, and so does the management API.
 
@@ -188,6 +191,8 @@ mod event;
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
 pub mod guest;
+#[cfg(all(feature = "heap", target_arch = "wasm32", target_os = "unknown"))]
+mod heap;
 pub mod log;
 pub mod lookup;
 mod pattern;
