@@ -82,11 +82,8 @@ impl Budgets {
     /// # Errors
     /// [`Refused::Closed`] after [`Self::close`].
     pub(super) async fn wait(&self, bucket: &Bucket) -> Result<First, Refused> {
-        // Mostly there is fuel and nobody ahead. Those in line are not overtaken: the line is handed on, never left open.
-        if let Ok(first) = bucket.line.clone().try_lock_owned()
-            && !bucket.is_spent()
-        {
-            return Ok(First(first));
+        if let Some(first) = bucket.first_at_once() {
+            return Ok(first);
         }
         let waiting = async {
             let first = bucket.line.clone().lock_owned().await;
@@ -109,6 +106,13 @@ impl Budgets {
 }
 
 impl Bucket {
+    /// The first place in line, where nothing is waited for: mostly there is fuel and nobody ahead. Those in line are not
+    /// overtaken: the line is handed on, never left open.
+    pub(super) fn first_at_once(&self) -> Option<First> {
+        let first = self.line.clone().try_lock_owned().ok()?;
+        (!self.is_spent()).then_some(First(first))
+    }
+
     /// Whether there is nothing to begin a call with.
     pub(super) fn is_spent(&self) -> bool {
         self.wait(Instant::now()).is_some()

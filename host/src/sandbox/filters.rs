@@ -13,6 +13,7 @@ use crate::domain::id::{Digest, TenantId};
 use crate::domain::verdict::Fault;
 
 use super::artefact::Artefact;
+use super::begin::Streak;
 use super::cache::Cache;
 use super::compile::Compiler;
 use super::series::{Counted, LOADS};
@@ -44,6 +45,8 @@ pub(super) struct Filters {
 pub(super) struct Loaded {
     pub(super) pre: FilterPre<State>,
     pub(super) needs: BTreeSet<Grant>,
+    /// How its last calls went.
+    pub(super) streak: Streak,
     code_bytes: u32,
 }
 
@@ -187,6 +190,7 @@ impl Loaded {
         let pre = linker::link(engine, &component).map_err(|error| Rejected::WrongTypes { detail: words(error) })?;
         // Else the first call pays for it.
         component.initialize_copy_on_write_image().map_err(|error| Rejected::Host { detail: words(error) })?;
-        Ok(Self { pre, needs, code_bytes: u32::try_from(artefact.code().len()).unwrap_or(u32::MAX) })
+        let code_bytes = u32::try_from(artefact.code().len()).unwrap_or(u32::MAX);
+        Ok(Self { pre, needs, streak: Streak::new(), code_bytes })
     }
 }

@@ -14,7 +14,7 @@
 //! | steps that cost no fuel | turns that end by time as well | `ticks` |
 //! | memory | one limit over all memories of a call | `limits` |
 //! | a busy tenant | fuel per second; then slots and slices of a tenth of a millisecond, in turns between tenants | `budget`, `fair`, `turns` |
-//! | guests before the host | threads of their own, less urgent than the host's | here |
+//! | guests before the host | threads of their own, less urgent than the host's, for all but a short call's first slice | here, `begin` |
 //! | what an earlier event left | a fresh instance; where one is kept, no other binding's call ever gets it | `kept`, `instance` |
 //! | looking around | grants; an empty WASI whose clock stands still | `linker`, `host/`, `wasi/` |
 //!
@@ -26,6 +26,7 @@
 //! slices for its turn. No wait is a fault, and none counts towards `wall_ms_max`.
 
 mod artefact;
+mod begin;
 mod budget;
 mod cache;
 mod call;
@@ -55,6 +56,7 @@ mod wit_v0_1;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -70,7 +72,7 @@ use crate::domain::secret::Secret;
 use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::{Fault, FilterRun, Verdict};
-use crate::fair::{Bounds, Gate, Place, Refused};
+use crate::fair::{Answer, Bounds, Gate, Place, Refused};
 
 pub use compile::{COMPILER_ARGUMENT, compiler_main};
 pub use engine::bare_config;
@@ -367,16 +369,16 @@ impl Shared {
             self.admit(tenant, quota, &mut Waited::default()).await.map_err(|_| stopping())?;
         let (host, turns) = (self.host.clone(), self.turns.clone());
         let (tenant, loaded, quota) = (tenant.clone(), loaded.clone(), quota.clone());
-        let started = self.guests.spawn(async move {
+        let starting = Box::pin(async move {
             let slice = host.fuel_slice;
-            let starting = call::start(&host, &loaded.pre, &quota);
+            let starting = pin!(call::start(&host, &loaded.pre, &quota));
             let (started, _) = turns.taking(&tenant, starting, || charges.burnt(slice)).await;
             drop(place);
             let (started, fuel) = started.map_err(|_| stopping())?;
             charges.settle(fuel);
             started
         });
-        AbortOnDrop(started).await.unwrap_or_else(|_| Err(stopping()))
+        begin::run(&self.guests, false, starting).await.unwrap_or_else(|_| Err(stopping()))
     }
 
     async fn run(&self, call: Call) -> (Ran, Waited) {
@@ -396,11 +398,11 @@ impl Shared {
             return (faulted(stopping()), waited);
         };
         let running = self.series.running();
-        let (host, turns) = (self.host.clone(), self.turns.clone());
-        let ran = self.guests.spawn(async move {
+        let (host, turns, filter_loaded) = (self.host.clone(), self.turns.clone(), loaded.clone());
+        let calling = Box::pin(async move {
             let slice = host.fuel_slice;
-            let running_call = call::run(&host, &loaded.pre, call, asked_at);
-            let (ran, taken) = turns.taking(&tenant, running_call, || charges.burnt(slice)).await;
+            let calling = pin!(call::run(&host, &filter_loaded.pre, call, asked_at));
+            let (ran, taken) = turns.taking(&tenant, calling, || charges.burnt(slice)).await;
             if let Ok(ran) = &ran {
                 charges.settle(ran.run.fuel);
             }
@@ -408,16 +410,17 @@ impl Shared {
             drop((place, running));
             (ran, taken)
         });
-        let ran = match AbortOnDrop(ran).await {
+        let ran = match begin::run(&self.guests, loaded.streak.is_short(), calling).await {
             Ok((ran, taken)) => {
+                loaded.streak.count(&taken);
                 waited.turns = taken;
                 ran.unwrap_or_else(|_| faulted(stopping()))
             }
-            Err(error) if error.is_panic() => {
-                tracing::error!(%error, "a filter's call made the host panic");
+            Err(begin::Lost::Panicked(words)) => {
+                tracing::error!(%words, "a filter's call made the host panic");
                 faulted(Fault::Unavailable { detail: "the host failed while it ran the filter".into() })
             }
-            Err(_) => faulted(stopping()),
+            Err(begin::Lost::Stopping) => faulted(stopping()),
         };
         (ran, waited)
     }
@@ -425,19 +428,32 @@ impl Shared {
     /// Waits until a call of `tenant` may begin: for its budget, then for a slot.
     async fn admit(&self, tenant: &TenantId, quota: &Quota, waited: &mut Waited) -> Result<Admitted, Refused> {
         let bucket = self.budgets.of(tenant, quota.fuel_per_second);
-        let asked_at = Instant::now();
-        // Behind calls of the tenant that wait for a slot, it is a slot that this one waits for.
-        let spent = bucket.is_spent();
-        let waiting = if spent { self.series.waiting_for_budget() } else { self.series.waiting_for_slot() };
-        let first = self.budgets.wait(&bucket).await?;
-        drop(waiting);
-        let first_at = Instant::now();
-        let waiting = self.series.waiting_for_slot();
-        let place = self.slots.enter(tenant).await?;
-        drop((waiting, first));
-        let in_line = first_at.saturating_duration_since(asked_at);
-        waited.slot = first_at.elapsed();
-        *(if spent { &mut waited.budget } else { &mut waited.slot }) += in_line;
+        // Mostly nothing is waited for, and then there is no wait to measure or to show.
+        let first = match bucket.first_at_once() {
+            Some(first) => first,
+            None => {
+                let asked_at = Instant::now();
+                // Behind calls of the tenant that wait for a slot, it is a slot that this one waits for.
+                let spent = bucket.is_spent();
+                let waiting = if spent { self.series.waiting_for_budget() } else { self.series.waiting_for_slot() };
+                let first = self.budgets.wait(&bucket).await?;
+                drop(waiting);
+                *(if spent { &mut waited.budget } else { &mut waited.slot }) += asked_at.elapsed();
+                first
+            }
+        };
+        let place = match self.slots.ask(tenant, false)? {
+            Answer::Granted(place) => place,
+            Answer::Waits(wait) => {
+                let asked_at = Instant::now();
+                let waiting = self.series.waiting_for_slot();
+                let place = wait.await?;
+                drop(waiting);
+                waited.slot += asked_at.elapsed();
+                place
+            }
+        };
+        drop(first);
         Ok(Admitted { place, charges: Charges::to(bucket) })
     }
 
@@ -477,21 +493,4 @@ pub(crate) fn before_compile(wasm: &[u8], caps: &Caps, quota: &Quota) -> Result<
 struct Admitted {
     place: Place,
     charges: Charges,
-}
-
-/// A spawned future that ends when nobody waits for it any more.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Future for AbortOnDrop<T> {
-    type Output = Result<T, tokio::task::JoinError>;
-
-    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
-        std::pin::Pin::new(&mut self.0).poll(cx)
-    }
-}
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

@@ -19,8 +19,11 @@ use wasmtime::Engine;
 const TICK: Duration = Duration::from_millis(1);
 /// Counts after which a turn ends: it has at least one tick's time.
 pub(super) const TICKS_PER_TURN: u64 = 2;
+/// Ticks without a guest after which the thread stands still. Waking it costs as much as a tenth of a short call, so it
+/// should not be every other call that does.
+const QUIET_TICKS: u32 = 8;
 
-/// The thread that counts; it stands still while no guest runs, and ends when this is dropped.
+/// The thread that counts; it stands still while no guest has run for a while, and ends when this is dropped.
 pub(super) struct Ticks {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -29,6 +32,8 @@ pub(super) struct Ticks {
 struct Shared {
     /// Guests that run.
     running: AtomicUsize,
+    /// Whether the thread waits to be woken, or is about to.
+    stands: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -41,17 +46,28 @@ impl Ticks {
     /// # Errors
     /// Where the system has no more threads.
     pub(super) fn new(engine: Engine) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { running: AtomicUsize::new(0), ended: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            running: AtomicUsize::new(0),
+            stands: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        });
         let seen = shared.clone();
         let count = move || {
+            let mut quiet = 0;
             while !seen.ended.load(Ordering::Acquire) {
-                if seen.running.load(Ordering::Acquire) == 0 {
-                    // Whoever comes first wakes this thread; having come between the look and here counts as well.
-                    std::thread::park();
-                } else {
+                quiet = if seen.running.load(Ordering::Acquire) == 0 { quiet + 1 } else { 0 };
+                if quiet < QUIET_TICKS {
                     std::thread::sleep(TICK);
                     engine.increment_epoch();
+                    continue;
                 }
+                seen.stands.store(true, Ordering::SeqCst);
+                // Whoever comes from now on sees that it stands, and wakes it; whoever came before is seen here.
+                if seen.running.load(Ordering::SeqCst) == 0 {
+                    std::thread::park();
+                }
+                seen.stands.store(false, Ordering::SeqCst);
+                quiet = 0;
             }
         };
         let thread = std::thread::Builder::new().name("setgate-ticks".into()).spawn(count)?;
@@ -60,7 +76,8 @@ impl Ticks {
 
     /// To be held while a guest runs.
     pub(super) fn begin(&self) -> Ticking {
-        if self.shared.running.fetch_add(1, Ordering::AcqRel) == 0
+        self.shared.running.fetch_add(1, Ordering::SeqCst);
+        if self.shared.stands.load(Ordering::SeqCst)
             && let Some(thread) = &self.thread
         {
             thread.thread().unpark();

@@ -6,7 +6,7 @@
 //! slices do (one instruction that fills 30 MB cannot be interrupted) is overdue, and its turn is lent to somebody else
 //! meanwhile, on a spare thread. The operating system then shares the core.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -53,6 +53,8 @@ pub(super) struct Taken {
     pub(super) waited: Duration,
     /// The most turns that others were given during one wait.
     pub(super) behind: u64,
+    /// The slice that took the longest.
+    pub(super) longest: Duration,
 }
 
 impl Turns {
@@ -70,7 +72,7 @@ impl Turns {
         Arc::new(Self { gate: Gate::new(bounds), turns_max, running: Mutex::new(running), contended: Notify::new() })
     }
 
-    /// Runs `call` for `tenant`, each poll in a turn of its own. `sliced` is told of each poll that did not end the call.
+    /// Runs `call` for `tenant`, each poll in a turn of its own. It is pinned by its caller, since it is large to move. `sliced` is told of each poll that did not end the call.
     ///
     /// A call is expected to be pending only because its slice is over: it is put in line for the next at once. Where it waits
     /// for something else, it waits with its place in line.
@@ -80,10 +82,9 @@ impl Turns {
     pub(super) async fn taking<T>(
         &self,
         tenant: &TenantId,
-        call: impl Future<Output = T>,
+        mut call: Pin<&mut impl Future<Output = T>>,
         mut sliced: impl FnMut(),
     ) -> (Result<T, Refused>, Taken) {
-        let mut call = pin!(call);
         let mut next = Next::Ask;
         let mut taken = Taken::default();
         let mut waiting_since: Option<Instant> = None;
@@ -124,7 +125,9 @@ impl Turns {
             let polled = call.as_mut().poll(cx);
             drop(slice);
             let now = Instant::now();
-            let cost = nanoseconds(now.saturating_duration_since(began_at));
+            let took = now.saturating_duration_since(began_at);
+            taken.longest = taken.longest.max(took);
+            let cost = nanoseconds(took);
             match polled {
                 Poll::Ready(ended) => {
                     place.give_back(cost);
@@ -280,7 +283,9 @@ mod tests {
         let mut loops = [&a, &a, &a, &b, &b, &b]
             .into_iter()
             .map(|tenant| {
-                Box::pin(turns.taking(tenant, call(tenant.as_str().chars().next().unwrap(), 100, &log), || {}))
+                let name = tenant.as_str().chars().next().unwrap();
+                let (turns, log) = (&turns, &log);
+                Box::pin(async move { turns.taking(tenant, pin!(call(name, 100, log)), || {}).await })
             })
             .collect::<Vec<_>>();
         for _ in 0..10 {
@@ -289,7 +294,8 @@ mod tests {
             }
         }
         let before = log.lock().unwrap().len();
-        let mut short = pin!(turns.taking(&c, call('c', 1, &log), || {}));
+        let mut calling = pin!(call('c', 1, &log));
+        let mut short = pin!(turns.taking(&c, calling.as_mut(), || {}));
         let mut rounds = 0;
         while futures_util::poll!(short.as_mut()).is_pending() {
             rounds += 1;
@@ -311,9 +317,11 @@ mod tests {
         let turns = Turns::new(1, 1);
         let log = Mutex::new(String::new());
         let [a, b] = ["a", "b"].map(|name| name.parse::<TenantId>().unwrap());
-        let mut left = Box::pin(turns.taking(&a, call('a', 100, &log), || {}));
+        let mut endless = pin!(call('a', 100, &log));
+        let mut left = Box::pin(turns.taking(&a, endless.as_mut(), || {}));
         assert!(futures_util::poll!(left.as_mut()).is_pending(), "it has the next turn as well");
-        let mut waits = pin!(turns.taking(&b, call('b', 1, &log), || {}));
+        let mut calling = pin!(call('b', 1, &log));
+        let mut waits = pin!(turns.taking(&b, calling.as_mut(), || {}));
         assert!(futures_util::poll!(waits.as_mut()).is_pending());
         drop(left);
         let (ended, taken) = waits.await;
@@ -328,7 +336,7 @@ mod tests {
         let Ok(Answer::Granted(_held)) = turns.gate.ask(&a, false) else { panic!("a free turn") };
         let slot = turns.lock().begin(Instant::now());
         let lending = tokio::spawn(turns.clone().lend());
-        let (ended, _) = turns.taking(&b, std::future::ready(()), || {}).await;
+        let (ended, _) = turns.taking(&b, pin!(std::future::ready(())), || {}).await;
         assert!(ended.is_ok());
         drop(Computing { turns: &turns, slot });
         assert!(matches!(turns.gate.ask(&b, false), Ok(Answer::Waits(_))), "what was lent is owed back");

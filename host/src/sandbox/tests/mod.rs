@@ -1,5 +1,6 @@
 //! What the sandbox promises, each promise with a guest that tries to break it.
 
+mod beginning;
 mod compiling;
 mod determinism;
 mod guests;

@@ -15,20 +15,30 @@ const FUEL_PER_BYTE: u64 = 8;
 
 /// SHA-256 in counter mode, seeded from the event and the filter.
 pub(in super::super) struct Random {
-    seed: [u8; 32],
+    event: EventId,
+    filter: Digest,
+    /// Made where a guest first asks: few do.
+    seed: Option<[u8; 32]>,
     blocks: u64,
 }
 
 impl Random {
     pub(in super::super) fn new(event: EventId, filter: Digest) -> Self {
-        let mut seed = event.to_bytes().to_vec();
-        seed.extend_from_slice(&filter.0);
-        Self { seed: sha256(&seed), blocks: 0 }
+        Self { event, filter, seed: None, blocks: 0 }
+    }
+
+    fn seed(&mut self) -> [u8; 32] {
+        let (event, filter) = (self.event, self.filter);
+        *self.seed.get_or_insert_with(|| {
+            let mut seed = event.to_bytes().to_vec();
+            seed.extend_from_slice(&filter.0);
+            sha256(&seed)
+        })
     }
 
     fn block(&mut self) -> [u8; 32] {
         let mut input = [0; 40];
-        input[..32].copy_from_slice(&self.seed);
+        input[..32].copy_from_slice(&self.seed());
         input[32..].copy_from_slice(&self.blocks.to_le_bytes());
         self.blocks += 1;
         sha256(&input)

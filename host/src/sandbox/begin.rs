@@ -1,0 +1,216 @@
+//! Where a call begins: on the thread that asks for it, or on the guests' own.
+//!
+//! Guests have threads of their own, so that none holds one that takes events in. Handing a call over and its verdict back
+//! costs about half of what a short call takes, though, and most calls are over within their first slice. So a call of a
+//! filter whose last calls were all short begins where it is asked for, in a turn like any other; what is not over after its
+//! first slice goes on on the guests' threads. A filter of which nothing is known begins there.
+//!
+//! A slice is ended by fuel and by time, but one step of a guest may cost neither and still take milliseconds. A filter that
+//! does such a thing on a caller's thread is not let back for some calls, and each time for twice as many, so that no filter
+//! holds up those threads for more than a small part of its calls.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::task::{JoinError, JoinHandle};
+
+use super::turns::Taken;
+
+/// Short calls in a row until a filter's next one begins on its caller's thread.
+const ROW_MIN: u32 = 8;
+/// The same after many that were not short. So many short ones in a row make up for all of them.
+const ROW_MAX: u32 = 4_096;
+/// A call is short if it is over within one slice that takes no longer. Slices take a tenth of a millisecond; a thread that
+/// others push aside for a moment should not count against the filter.
+const SHORT: Duration = Duration::from_millis(5);
+
+/// How one filter's last calls went. Calls that end at the same time may count as one: nothing depends on the exact number.
+#[derive(Debug)]
+pub(super) struct Streak {
+    /// Short calls since the last that was not.
+    row: AtomicU32,
+    needed: AtomicU32,
+}
+
+impl Streak {
+    pub(super) fn new() -> Self {
+        Self { row: AtomicU32::new(0), needed: AtomicU32::new(ROW_MIN) }
+    }
+
+    /// Whether the next call begins on its caller's thread.
+    pub(super) fn is_short(&self) -> bool {
+        self.row.load(Ordering::Relaxed) >= self.needed.load(Ordering::Relaxed)
+    }
+
+    /// Counts a call that ended.
+    pub(super) fn count(&self, taken: &Taken) {
+        if taken.slices > 1 || taken.longest > SHORT {
+            // Only what a caller's thread had to do with counts double: what begins elsewhere harms nobody.
+            if self.is_short() {
+                let needed = self.needed.load(Ordering::Relaxed);
+                self.needed.store(needed.saturating_mul(2).min(ROW_MAX), Ordering::Relaxed);
+            }
+            self.row.store(0, Ordering::Relaxed);
+        } else {
+            let row = self.row.load(Ordering::Relaxed);
+            if row < ROW_MAX {
+                self.row.store(row + 1, Ordering::Relaxed);
+            } else if self.needed.load(Ordering::Relaxed) > ROW_MIN {
+                self.needed.store(ROW_MIN, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Why a call gave nothing.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// The host's own code failed in it, with these words.
+    Panicked(String),
+    /// The guests' threads have ended.
+    Stopping,
+}
+
+/// Runs a call to its end; `here`: its first slice on this thread, else all of it on those of `guests`.
+///
+/// Where what is returned is dropped, the call ends after its slice.
+///
+/// # Errors
+/// See [`Lost`].
+pub(super) async fn run<T: Send + 'static>(
+    guests: &Handle,
+    here: bool,
+    mut call: Pin<Box<impl Future<Output = T> + Send + 'static>>,
+) -> Result<T, Lost> {
+    if here {
+        let first = std::future::poll_fn(|cx| {
+            // As on the guests' threads, where the runtime does this. A call that panicked is not polled again.
+            Poll::Ready(catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))))
+        });
+        match first.await {
+            Ok(Poll::Ready(ended)) => return Ok(ended),
+            // Whoever it waits for is told by its next poll whom to wake instead of this thread's.
+            Ok(Poll::Pending) => {}
+            Err(panic) => return Err(Lost::Panicked(words(&*panic))),
+        }
+    }
+    AbortOnDrop(guests.spawn(call)).await.map_err(|error| match error.try_into_panic() {
+        Ok(panic) => Lost::Panicked(words(&*panic)),
+        Err(_) => Lost::Stopping,
+    })
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no words").to_owned()
+}
+
+/// A spawned future that ends when nobody waits for it any more.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Future for AbortOnDrop<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    const SLICE: Taken = Taken { slices: 1, longest: Duration::from_micros(20), waited: Duration::ZERO, behind: 0 };
+
+    fn count(streak: &Streak, calls: u32) {
+        (0..calls).for_each(|_| streak.count(&SLICE));
+    }
+
+    #[test]
+    fn a_filter_has_to_show_that_it_is_short() {
+        let streak = Streak::new();
+        count(&streak, ROW_MIN - 1);
+        assert!(!streak.is_short());
+        count(&streak, 1);
+        assert!(streak.is_short());
+    }
+
+    #[test]
+    fn what_is_not_short_is_let_back_later_each_time() {
+        let streak = Streak::new();
+        let (slices, time) = (Taken { slices: 2, ..SLICE }, Taken { longest: SHORT * 2, ..SLICE });
+        for (long, needed) in [(slices, 16), (time, 32), (slices, 64)] {
+            count(&streak, needed / 2);
+            assert!(streak.is_short());
+            streak.count(&long);
+            assert!(!streak.is_short());
+            // Elsewhere it may be as long as it likes.
+            streak.count(&long);
+            count(&streak, needed - 1);
+            assert!(!streak.is_short());
+            count(&streak, 1);
+            assert!(streak.is_short());
+        }
+    }
+
+    #[test]
+    fn a_long_row_makes_up_for_all() {
+        let streak = Streak::new();
+        for _ in 0..20 {
+            count(&streak, ROW_MAX);
+            streak.count(&Taken { slices: 2, ..SLICE });
+        }
+        assert_eq!(streak.needed.load(Ordering::Relaxed), ROW_MIN * 2, "each row of that length did");
+        streak.needed.store(ROW_MAX, Ordering::Relaxed);
+        count(&streak, ROW_MAX);
+        assert!(streak.is_short());
+        streak.count(&Taken { slices: 2, ..SLICE });
+        assert_eq!(streak.needed.load(Ordering::Relaxed), ROW_MAX, "and never more than that");
+    }
+
+    /// The threads that two polls of a call happen on.
+    async fn polled_on() -> Vec<thread::ThreadId> {
+        let mut threads = vec![thread::current().id()];
+        tokio::task::yield_now().await;
+        threads.push(thread::current().id());
+        threads
+    }
+
+    #[tokio::test]
+    async fn the_first_slice_is_computed_here_and_the_next_one_elsewhere() {
+        let guests = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let here = thread::current().id();
+        let threads = run(guests.handle(), true, Box::pin(polled_on())).await.unwrap();
+        assert!(threads[0] == here && threads[1] != here);
+        let threads = run(guests.handle(), false, Box::pin(polled_on())).await.unwrap();
+        assert!(threads[0] != here && threads[1] != here);
+        let at_once = run(guests.handle(), true, Box::pin(async { thread::current().id() })).await.unwrap();
+        assert_eq!(at_once, here);
+        guests.shutdown_background();
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_told_wherever_it_happens() {
+        let guests = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        for here in [true, false] {
+            let lost = run(guests.handle(), here, Box::pin(async { panic!("{}", ["broken"].join("")) })).await;
+            assert!(matches!(&lost, Err::<(), _>(Lost::Panicked(words)) if words == "broken"), "{lost:?}");
+        }
+        let handle = guests.handle().clone();
+        guests.shutdown_background();
+        assert!(matches!(run(&handle, false, Box::pin(async {})).await, Err(Lost::Stopping)));
+    }
+}

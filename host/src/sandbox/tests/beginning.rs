@@ -1,0 +1,61 @@
+//! Which thread computes a call.
+
+use super::guests::LOOKUP;
+use super::*;
+
+/// Notes on whose thread each lookup was made.
+#[derive(Default)]
+struct Threads(Mutex<String>);
+
+impl Threads {
+    /// One letter for each lookup since the last look: `c` on the caller's thread, `g` on a guests' one.
+    fn seen(&self) -> String {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Tables for Threads {
+    fn get(&self, _: &str, _: &str) -> Option<Option<Arc<str>>> {
+        let is_guests = std::thread::current().name() == Some("setgate-guest");
+        self.0.lock().unwrap().push(if is_guests { 'g' } else { 'c' });
+        Some(None)
+    }
+}
+
+/// Looks up, counts to some slices where the claims are longer than 64 bytes, looks up again.
+const LOOKS: &str = r"(local $n i32)
+  (call $get (i32.const 1024) (i32.const 1) (i32.const 1025) (i32.const 1) (i32.const 512))
+  (if (i32.gt_u (i32.load (i32.add (local.get 0) (i32.const 88))) (i32.const 64)) (then
+    (loop $again
+      (local.set $n (i32.add (local.get $n) (i32.const 1)))
+      (br_if $again (i32.lt_u (local.get $n) (i32.const 1000000))))))
+  (call $get (i32.const 1024) (i32.const 1) (i32.const 1025) (i32.const 1) (i32.const 512))
+  (call $answer (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))";
+
+#[tokio::test]
+async fn what_has_shown_itself_short_begins_on_its_callers_thread() {
+    let fixture = Fixture::new();
+    let digest = fixture.upload(LOOKUP.doing(r#"(data (i32.const 1024) "tk")"#, LOOKS)).await.unwrap().digest;
+    let threads = Arc::new(Threads::default());
+    let call = |long: bool| {
+        let mut call = fixture.call(digest);
+        call.tables = threads.clone();
+        if long {
+            call.event.claims = format!(r#"{{"iss":"{}"}}"#, "i".repeat(64));
+        }
+        async {
+            let ran = fixture.sandbox.run(call).await;
+            assert_eq!(ran.verdict, Ok(Verdict::Pass));
+            threads.seen()
+        }
+    };
+    for _ in 0..8 {
+        assert_eq!(call(false).await, "gg", "nothing is known of it");
+    }
+    assert_eq!(call(false).await, "cc");
+    assert_eq!(call(true).await, "cg", "after its first slice it goes on among guests");
+    for _ in 0..16 {
+        assert_eq!(call(false).await, "gg");
+    }
+    assert_eq!(call(false).await, "cc");
+}
