@@ -1,5 +1,6 @@
 //! What the system says about a process. Linux only: `/proc`.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -34,4 +35,17 @@ pub(crate) fn resident(pid: u32) -> anyhow::Result<(u64, u64)> {
         anyhow::Ok(kilobytes << 10)
     };
     Ok((field("VmRSS")?, field("RssAnon")?))
+}
+
+/// Bytes of the process's files that are in memory only, mapped or not: of what [`resident`] counts, their mapped pages.
+pub(crate) fn files_of_memory(pid: u32) -> anyhow::Result<u64> {
+    let mut blocks = 0;
+    for descriptor in std::fs::read_dir(format!("/proc/{pid}/fd")).context("the files of a process")? {
+        let path = descriptor?.path();
+        // What was closed meanwhile has no name any more.
+        if std::fs::read_link(&path).is_ok_and(|name| name.as_os_str().as_encoded_bytes().starts_with(b"/memfd:")) {
+            blocks += std::fs::metadata(&path).map_or(0, |file| file.blocks());
+        }
+    }
+    Ok(blocks * 512)
 }

@@ -32,7 +32,7 @@ use crate::pipeline::dispatcher::{self, Dispatcher};
 use crate::pipeline::{self, Pipeline, canary, fanout, release, replay};
 use crate::sandbox::{self, Sandbox};
 use crate::signing::Signer;
-use crate::telemetry::metric;
+use crate::telemetry::{self, metric};
 use crate::traces::{Exporting, Traces};
 
 /// Seconds after which a series that does not move is no longer exported: those of tenants and filters that are gone. Far
@@ -493,9 +493,9 @@ fn metrics_handle() -> &'static PrometheusHandle {
         // Gauges stand still where all is well, and have no labels of tenants.
         let mask = MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM;
         let mut builder = PrometheusBuilder::new().idle_timeout(mask, Some(Duration::from_secs(SERIES_IDLE_S)));
-        for (name, bounds) in sandbox::BUCKETS {
+        for (name, bounds) in [sandbox::BUCKETS, ledger::BUCKETS, telemetry::BUCKETS].concat() {
             builder = builder
-                .set_buckets_for_metric(Matcher::Full((*name).to_owned()), bounds)
+                .set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)
                 .expect("every list of bounds has some");
         }
         let recorder = builder.build_recorder();

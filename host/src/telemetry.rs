@@ -10,6 +10,18 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{self, LogFormat};
 
+/// Upper bounds of the buckets of the histograms that this module names. What has none would be a summary, which keeps three
+/// quarters of a MiB for each series.
+pub const BUCKETS: &[(&str, &[f64])] =
+    &[(metric::ATTEMPT_SECONDS, ATTEMPT_SECONDS_BOUNDS), (metric::END_TO_END_SECONDS, END_TO_END_SECONDS_BOUNDS)];
+
+/// From 1 ms to the longest that an attempt may take by default.
+const ATTEMPT_SECONDS_BOUNDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// From 1 ms to a day: retries may take that long.
+const END_TO_END_SECONDS_BOUNDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 300.0, 3_600.0, 86_400.0];
+
 /// Every metric that Setgate exports, apart from those of the ledger and the sandbox, which name their own.
 pub mod metric {
     /// Ingest requests, by `tenant`, `source` and `outcome` (`accepted`, `duplicate`, or an error's code).

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use metrics_util::MetricKindMask;
-use setgate::sandbox::bare_config;
+use setgate::sandbox::{BUCKETS, bare_config};
 
 use crate::Mode;
 use crate::report::{Bound, Sheet, median};
@@ -174,6 +174,7 @@ impl Shown {
                 row("bare engine", "calls/s", &|round| Some(round.bare.per_second()));
                 row("sandbox", "calls/s", &|round| Some(round.ours.per_second()));
                 row("extism, a plug-in a call", "calls/s", &|round| Some(round.peer.as_ref()?.fresh_per_second));
+                row("extism, one plug-in", "calls/s", &|round| Some(round.peer.as_ref()?.kept_per_second));
             }
             row("sandbox / bare engine", "", &|round| Some(round.of_bare()));
             row("sandbox / native", "", &|round| Some(round.ours.cpu_us() / round.native.cpu_us()));
@@ -215,7 +216,12 @@ impl Round {
 /// Counters and histograms that somebody reads, as at a host: else counting would cost nothing here.
 fn count_as_a_host_does() {
     let mask = MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM;
-    let recorder = PrometheusBuilder::new().idle_timeout(mask, Some(SERIES_IDLE)).build_recorder();
+    let mut builder = PrometheusBuilder::new().idle_timeout(mask, Some(SERIES_IDLE));
+    for (name, bounds) in BUCKETS {
+        let name = Matcher::Full((*name).to_owned());
+        builder = builder.set_buckets_for_metric(name, bounds).expect("every list of bounds has some");
+    }
+    let recorder = builder.build_recorder();
     let recorded = recorder.handle();
     if metrics::set_global_recorder(recorder).is_ok() {
         tokio::spawn(async move {

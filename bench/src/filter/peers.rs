@@ -30,6 +30,7 @@ pub(super) struct Answer {
     pub(super) fresh_per_second: f64,
     pub(super) fresh_cpu_us: f64,
     /// One plug-in for each thread.
+    pub(super) kept_per_second: f64,
     pub(super) kept_cpu_us: f64,
 }
 

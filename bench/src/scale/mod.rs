@@ -119,13 +119,15 @@ async fn measure_crowd(sheet: &mut Sheet, mode: Mode, crowd: &mut Crowd, receive
     Ok(Shown { tenants, idle, active, start_ms, cold_us: cold.first_us })
 }
 
-/// Notes resident and anonymous memory of the host, and gives both.
+/// Notes resident and anonymous memory of the host, and gives both; and what its files in memory hold.
 #[expect(clippy::cast_precision_loss, reason = "bytes of memory")]
 fn memory(sheet: &mut Sheet, name: &str, crowd: &Crowd) -> anyhow::Result<[f64; 2]> {
     let (resident, anonymous) = process::resident(crowd.host.pid())?;
     let bytes = [resident as f64, anonymous as f64];
     sheet.figure("scale", &format!("{name}, resident"), "MiB", &[bytes[0] / MIB]);
     sheet.figure("scale", &format!("{name}, anonymous"), "MiB", &[bytes[1] / MIB]);
+    let files = process::files_of_memory(crowd.host.pid())? as f64;
+    sheet.figure("scale", &format!("{name}, files in memory, mapped or not"), "MiB", &[files / MIB]);
     Ok(bytes)
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::notify;
@@ -50,6 +51,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     }
     let config = read(&args)?;
     let log = telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
+    raise_descriptors();
     // Before anything is started: a signal in between would end the process without a word.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -106,6 +108,15 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The configuration as it stands in its file now, and what the command line says over it.
+/// Takes as many file descriptors as the system lets it: a connection takes one, and so does each filter in memory. Many
+/// systems give 1,024 to who does not ask for more.
+fn raise_descriptors() {
+    let limits = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }) {
+        tracing::warn!(%error, limit = ?limits.current, "the limit of file descriptors cannot be raised");
+    }
+}
+
 fn read(args: &Args) -> Result<Config, config::Error> {
     let mut config = Config::load(args.config.as_deref())?;
     if let Some(address) = args.listen {

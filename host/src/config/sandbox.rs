@@ -29,7 +29,8 @@ pub struct Sandbox {
     pub tables_bytes_max: u64,
     /// Bytes of look-up tables that the chains of one tenant hold at once; further chains of it wait.
     pub tables_in_use_bytes_max: u64,
-    /// Bytes of compiled filters kept in memory.
+    /// Bytes that compiled filters in memory hold, all that belongs to them: some 360 KiB for a small one in Rust. Beyond, the
+    /// least used ones go, and come back from disk in a millisecond or two.
     pub loaded_bytes_max: u64,
     /// Bytes of compiled filters kept on disk.
     pub cache_bytes_max: u64,

@@ -59,6 +59,8 @@ impl Ledger {
                 if let Ok(timer) = timer {
                     let _ = timer.join();
                 }
+                // It went through the whole file: of its pages nobody wants the last ones again. Failing, it keeps them.
+                let _kept = conn.execute_batch("PRAGMA shrink_memory");
                 match said {
                     Ok(said) if said == ["ok"] => Ok(Checked::Sound),
                     Ok(said) => Ok(Checked::Damaged(said)),

@@ -187,8 +187,11 @@ impl Shared {
             backlog.insert(row.get::<_, TenantId>(0)?, row.get::<_, i64>(1)?);
         }
         backlog.retain(|_, count| *count != 0);
+        let snapshot = Snapshot::load(conn, revision)?;
+        // The pages of the registry stay in this connection's cache else, and it is in memory by now.
+        conn.execute_batch("PRAGMA shrink_memory")?;
         Ok(Self {
-            snapshot: ArcSwap::from_pointee(Snapshot::load(conn, revision)?),
+            snapshot: ArcSwap::from_pointee(snapshot),
             revision: watch::Sender::new(revision),
             appended: watch::Sender::new(last.unwrap_or_default().max(EventSeq(cursor))),
             cursor: AtomicI64::new(cursor),

@@ -142,6 +142,11 @@ pub const PLANS_CACHED_MAX: u64 = 1_000;
 pub const COMMIT_SECONDS: &str = "setgate_ledger_commit_seconds";
 /// Histogram: requests of a batch.
 pub const BATCH_SIZE: &str = "setgate_ledger_batch_size";
+/// Upper bounds of the buckets of these histograms.
+pub const BUCKETS: &[(&str, &[f64])] = &[
+    (COMMIT_SECONDS, &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]),
+    (BATCH_SIZE, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0]),
+];
 /// Counter: batches that could not be committed.
 pub const COMMIT_FAILURES: &str = "setgate_ledger_commit_failures_total";
 

@@ -106,19 +106,23 @@ impl Snapshot {
 
     pub(super) fn load(conn: &Connection, revision: u64) -> Result<Self, Error> {
         let mut snapshot = Snapshot { revision, ..Snapshot::default() };
-        // Tenants first: the rest is hung up under them.
-        let mut statement = conn
-            .prepare("SELECT kind, tenant, id, version, doc FROM entry ORDER BY kind <> 'tenant', kind, tenant, id")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let (kind, tenant, id): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            let corrupt = |why: String| Error::corrupt(format!("{kind} {tenant}/{id}: {why}"));
-            let version = row.get::<_, i64>(3)?;
-            let version = u64::try_from(version).map_err(|_| corrupt(format!("version {version}")))?;
-            let doc = Doc::parse(&kind, row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?)
-                .map_err(|e| corrupt(e.to_string()))?
-                .ok_or_else(|| corrupt("an unknown kind of document".into()))?;
-            snapshot.put(doc, version);
+        // Tenants first: the rest is hung up under them. Each in the order of the key, which nothing has to be sorted for.
+        for of in ["kind = 'tenant'", "kind <> 'tenant'"] {
+            let mut statement = conn.prepare(&format!(
+                "SELECT kind, tenant, id, version, doc FROM entry WHERE {of} ORDER BY kind, tenant, id"
+            ))?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let text = |at| -> rusqlite::Result<&str> { Ok(row.get_ref(at)?.as_str()?) };
+                let (kind, tenant, id) = (text(0)?, text(1)?, text(2)?);
+                let corrupt = |why: String| Error::corrupt(format!("{kind} {tenant}/{id}: {why}"));
+                let version = row.get::<_, i64>(3)?;
+                let version = u64::try_from(version).map_err(|_| corrupt(format!("version {version}")))?;
+                let doc = Doc::parse(kind, text(4)?)
+                    .map_err(|e| corrupt(e.to_string()))?
+                    .ok_or_else(|| corrupt("an unknown kind of document".into()))?;
+                snapshot.put(doc, version);
+            }
         }
         Ok(snapshot)
     }
@@ -136,7 +140,8 @@ impl Snapshot {
         }
     }
 
-    fn put(&mut self, doc: Doc, version: u64) {
+    fn put(&mut self, mut doc: Doc, version: u64) {
+        doc.fit();
         match doc {
             Doc::Tenant(value) => {
                 let id = value.id.clone();
@@ -221,6 +226,29 @@ impl Doc {
             Self::Subscription(s) => Name::Subscription(s.tenant.clone(), s.id),
             Self::Table(t) => Name::Table(t.tenant.clone(), t.name.clone()),
             Self::Key(k) => Name::Key(k.id),
+        }
+    }
+
+    /// Gives back the room that its lists have left over. What is read from JSON has room for four where there is one, and
+    /// each document is kept for as long as the host runs.
+    fn fit(&mut self) {
+        match self {
+            Self::Tenant(_) | Self::Table(_) | Self::Key(_) => {}
+            Self::Source(s) => {
+                s.proofs.shrink_to_fit();
+                s.issuers_allowed.shrink_to_fit();
+                s.websub_topics.shrink_to_fit();
+            }
+            Self::Filter(f) => {
+                f.versions.shrink_to_fit();
+                f.previous.shrink_to_fit();
+            }
+            Self::Subscription(s) => {
+                s.events.shrink_to_fit();
+                s.sources.shrink_to_fit();
+                s.chain.shrink_to_fit();
+                s.signing.keys.shrink_to_fit();
+            }
         }
     }
 

@@ -275,8 +275,9 @@ pub(super) fn open_reader(folder: &Path) -> Result<Connection, Error> {
     leave_the_wal(&conn)?;
     conn.set_prepared_statement_cache_capacity(64);
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
+    // Its pages are void after each commit of the writer, so that more of them would be memory without a use.
     conn.execute_batch(
-        "PRAGMA query_only = ON; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;",
+        "PRAGMA query_only = ON; PRAGMA cache_size = -2048; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;",
     )?;
     Ok(conn)
 }

@@ -43,7 +43,7 @@ pub struct Options {
     pub table_elements_max: u64,
     /// Bytes of a slot that stay in memory between two calls. Only used where the machine has no swap, see `engine`.
     pub keep_resident_bytes: usize,
-    /// Machine code kept in memory, in bytes.
+    /// Bytes that filters kept in memory hold: machine code, and what the engine keeps beside it.
     pub loaded_bytes_max: u64,
     /// Machine code kept on disk, in bytes.
     pub cache_bytes_max: u64,

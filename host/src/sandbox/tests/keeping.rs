@@ -88,6 +88,43 @@ async fn many_first_calls_are_one_compile() {
     assert_eq!(restarts.fetched(), 1);
 }
 
+/// The same filter under another digest: with a custom section behind it, which nobody reads.
+fn distinct(wasm: &Bytes, number: u8) -> Bytes {
+    [&wasm[..], &[0, 3, 1, b'n', number]].concat().into()
+}
+
+#[tokio::test]
+async fn filters_beyond_their_share_of_memory_go_and_come_back_from_disk() {
+    const HELD_MAX: u64 = 256 << 10;
+    let fixture = Fixture::with(|options| options.loaded_bytes_max = HELD_MAX);
+    let mut digests = Vec::new();
+    for number in 0..20 {
+        digests.push(fixture.upload(distinct(&guests::pass(), number)).await.unwrap().digest);
+    }
+    for _ in 0..2 {
+        for digest in &digests {
+            // There is no wasm to be had here: what was let go of can only come from disk.
+            assert_eq!(fixture.sandbox.run(fixture.call(*digest)).await.verdict, Ok(Verdict::Pass));
+        }
+        let (filters, bytes) = fixture.sandbox.0.filters.held().await;
+        assert!(filters > 0 && filters < 20, "{filters}");
+        assert!(bytes <= HELD_MAX && bytes / filters > 16 << 10, "{filters} hold {bytes}");
+    }
+}
+
+#[test]
+fn machine_code_is_mapped_out_of_a_file_that_nobody_changes() {
+    let engine = engine::compile_only().unwrap();
+    let code = engine.precompile_component(&guests::pass()).unwrap();
+    let component = artefact::Artefact::compiled(code).load(&engine).unwrap();
+    let begin = format!("{:x}-", component.image_range().start.addr());
+    let mapped = || std::fs::read_to_string("/proc/self/maps").unwrap();
+    let line = mapped().lines().find(|line| line.starts_with(&begin)).unwrap().to_owned();
+    assert!(line.contains("/memfd:setgate-filter"), "{line}");
+    drop(component);
+    assert!(!mapped().contains(&line), "its memory is given back");
+}
+
 #[tokio::test]
 async fn what_is_nowhere_to_be_found_is_unavailable_and_so_tried_again() {
     let fixture = Fixture::new();
