@@ -5,9 +5,12 @@
 //! filter whose last calls were all short begins where it is asked for, in a turn like any other; what is not over after its
 //! first slice goes on on the guests' threads. A filter of which nothing is known begins there.
 //!
-//! A slice is ended by fuel and by time, but one step of a guest may cost neither and still take milliseconds. A filter that
-//! does such a thing on a caller's thread is not let back for some calls, and each time for twice as many, so that no filter
-//! holds up those threads for more than a small part of its calls.
+//! A slice is ended by fuel and by time, but one step of a guest may be over before either is looked at and still take
+//! milliseconds. A filter that does such a thing on a caller's thread is not let back for some calls, and each time for twice
+//! as many, so that no filter holds up those threads for more than a small part of its calls.
+//!
+//! What counts is what a guest does and not what the machine does to it: fuel, and on a caller's thread the processor's time. On
+//! a busy machine a thread is pushed aside in the middle of a slice, which then ends by time; that says nothing of the filter.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,15 +22,12 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 
-use super::turns::Taken;
-
 /// Short calls in a row until a filter's next one begins on its caller's thread.
 const ROW_MIN: u32 = 8;
 /// The same after many that were not short. So many short ones in a row make up for all of them.
 const ROW_MAX: u32 = 4_096;
-/// A call is short if it is over within one slice that takes no longer. Slices take a tenth of a millisecond; a thread that
-/// others push aside for a moment should not count against the filter.
-const SHORT: Duration = Duration::from_millis(5);
+/// A first slice that takes more of the processor's time is not short: ten times what a slice of fuel takes.
+const SHORT: Duration = Duration::from_millis(1);
 
 /// How one filter's last calls went. Calls that end at the same time may count as one: nothing depends on the exact number.
 #[derive(Debug)]
@@ -47,22 +47,43 @@ impl Streak {
         self.row.load(Ordering::Relaxed) >= self.needed.load(Ordering::Relaxed)
     }
 
-    /// Counts a call that ended.
-    pub(super) fn count(&self, taken: &Taken) {
-        if taken.slices > 1 || taken.longest > SHORT {
-            // Only what a caller's thread had to do with counts double: what begins elsewhere harms nobody.
-            if self.is_short() {
+    /// Counts a call that ended. `here`: what its first slice took of its caller's thread, where it began on that.
+    pub(super) fn count(&self, went: Went, here: Option<Duration>) {
+        if matches!(went, Went::Long) || here.is_some_and(|took| took > SHORT) {
+            // What begins elsewhere holds nobody up.
+            if here.is_some() {
                 let needed = self.needed.load(Ordering::Relaxed);
                 self.needed.store(needed.saturating_mul(2).min(ROW_MAX), Ordering::Relaxed);
             }
             self.row.store(0, Ordering::Relaxed);
-        } else {
-            let row = self.row.load(Ordering::Relaxed);
-            if row < ROW_MAX {
-                self.row.store(row + 1, Ordering::Relaxed);
-            } else if self.needed.load(Ordering::Relaxed) > ROW_MIN {
+        } else if matches!(went, Went::Short) {
+            let row = self.row.load(Ordering::Relaxed).saturating_add(1).min(ROW_MAX);
+            self.row.store(row, Ordering::Relaxed);
+            if row == ROW_MAX {
                 self.needed.store(ROW_MIN, Ordering::Relaxed);
             }
+        }
+    }
+}
+
+/// What a call that ended says of its filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Went {
+    /// Over within one slice.
+    Short,
+    /// It used more than the fuel of one.
+    Long,
+    /// Its slices ended by time, of the guest's or of others' making.
+    Unclear,
+}
+
+impl Went {
+    /// A call that used so much fuel, where a slice is of `fuel_slice`.
+    pub(super) fn of(fuel: u64, fuel_slice: u64, slices: u64) -> Self {
+        match slices {
+            _ if fuel > fuel_slice => Self::Long,
+            0 | 1 => Self::Short,
+            _ => Self::Unclear,
         }
     }
 }
@@ -76,7 +97,8 @@ pub(super) enum Lost {
     Stopping,
 }
 
-/// Runs a call to its end; `here`: its first slice on this thread, else all of it on those of `guests`.
+/// Runs a call to its end; `here`: its first slice on this thread, else all of it on those of `guests`. Tells what it took of
+/// this thread, where it began here.
 ///
 /// Where what is returned is dropped, the call ends after its slice.
 ///
@@ -86,23 +108,32 @@ pub(super) async fn run<T: Send + 'static>(
     guests: &Handle,
     here: bool,
     mut call: Pin<Box<impl Future<Output = T> + Send + 'static>>,
-) -> Result<T, Lost> {
+) -> Result<(T, Option<Duration>), Lost> {
+    let mut took = None;
     if here {
+        let began_at = thread_time();
         let first = std::future::poll_fn(|cx| {
             // As on the guests' threads, where the runtime does this. A call that panicked is not polled again.
             Poll::Ready(catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))))
         });
         match first.await {
-            Ok(Poll::Ready(ended)) => return Ok(ended),
+            Ok(Poll::Ready(ended)) => return Ok((ended, Some(thread_time().saturating_sub(began_at)))),
             // Whoever it waits for is told by its next poll whom to wake instead of this thread's.
-            Ok(Poll::Pending) => {}
+            Ok(Poll::Pending) => took = Some(thread_time().saturating_sub(began_at)),
             Err(panic) => return Err(Lost::Panicked(words(&*panic))),
         }
     }
-    AbortOnDrop(guests.spawn(call)).await.map_err(|error| match error.try_into_panic() {
-        Ok(panic) => Lost::Panicked(words(&*panic)),
-        Err(_) => Lost::Stopping,
-    })
+    match AbortOnDrop(guests.spawn(call)).await.map_err(JoinError::try_into_panic) {
+        Ok(ended) => Ok((ended, took)),
+        Err(Ok(panic)) => Err(Lost::Panicked(words(&*panic))),
+        Err(Err(_)) => Err(Lost::Stopping),
+    }
+}
+
+/// What this thread has had of the processor.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
@@ -133,10 +164,18 @@ mod tests {
 
     use super::*;
 
-    const SLICE: Taken = Taken { slices: 1, longest: Duration::from_micros(20), waited: Duration::ZERO, behind: 0 };
+    const HERE: Option<Duration> = Some(Duration::from_micros(20));
 
     fn count(streak: &Streak, calls: u32) {
-        (0..calls).for_each(|_| streak.count(&SLICE));
+        (0..calls).for_each(|_| streak.count(Went::Short, None));
+    }
+
+    #[test]
+    fn fuel_says_how_a_call_went_and_time_does_not() {
+        assert_eq!(Went::of(100, 100, 1), Went::Short);
+        assert_eq!(Went::of(101, 100, 1), Went::Long, "in one step that cost it");
+        assert_eq!(Went::of(101, 100, 2), Went::Long);
+        assert_eq!(Went::of(100, 100, 2), Went::Unclear);
     }
 
     #[test]
@@ -151,14 +190,16 @@ mod tests {
     #[test]
     fn what_is_not_short_is_let_back_later_each_time() {
         let streak = Streak::new();
-        let (slices, time) = (Taken { slices: 2, ..SLICE }, Taken { longest: SHORT * 2, ..SLICE });
-        for (long, needed) in [(slices, 16), (time, 32), (slices, 64)] {
+        let (fuel, time) = ((Went::Long, HERE), (Went::Short, Some(SHORT * 2)));
+        for ((went, here), needed) in [(fuel, 16), (time, 32), ((Went::Unclear, Some(SHORT * 2)), 64)] {
             count(&streak, needed / 2);
             assert!(streak.is_short());
-            streak.count(&long);
+            streak.count(Went::Unclear, HERE);
+            assert!(streak.is_short(), "others took the processor");
+            streak.count(went, here);
             assert!(!streak.is_short());
             // Elsewhere it may be as long as it likes.
-            streak.count(&long);
+            streak.count(Went::Long, None);
             count(&streak, needed - 1);
             assert!(!streak.is_short());
             count(&streak, 1);
@@ -171,13 +212,13 @@ mod tests {
         let streak = Streak::new();
         for _ in 0..20 {
             count(&streak, ROW_MAX);
-            streak.count(&Taken { slices: 2, ..SLICE });
+            streak.count(Went::Long, HERE);
         }
         assert_eq!(streak.needed.load(Ordering::Relaxed), ROW_MIN * 2, "each row of that length did");
         streak.needed.store(ROW_MAX, Ordering::Relaxed);
         count(&streak, ROW_MAX);
         assert!(streak.is_short());
-        streak.count(&Taken { slices: 2, ..SLICE });
+        streak.count(Went::Long, HERE);
         assert_eq!(streak.needed.load(Ordering::Relaxed), ROW_MAX, "and never more than that");
     }
 
@@ -193,12 +234,17 @@ mod tests {
     async fn the_first_slice_is_computed_here_and_the_next_one_elsewhere() {
         let guests = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let here = thread::current().id();
-        let threads = run(guests.handle(), true, Box::pin(polled_on())).await.unwrap();
-        assert!(threads[0] == here && threads[1] != here);
-        let threads = run(guests.handle(), false, Box::pin(polled_on())).await.unwrap();
-        assert!(threads[0] != here && threads[1] != here);
-        let at_once = run(guests.handle(), true, Box::pin(async { thread::current().id() })).await.unwrap();
-        assert_eq!(at_once, here);
+        let (threads, took) = run(guests.handle(), true, Box::pin(polled_on())).await.unwrap();
+        assert!(threads[0] == here && threads[1] != here && took.is_some());
+        let (threads, took) = run(guests.handle(), false, Box::pin(polled_on())).await.unwrap();
+        assert!(threads[0] != here && threads[1] != here && took.is_none());
+        let spinning = async {
+            let began_at = thread_time();
+            while thread_time().saturating_sub(began_at) <= SHORT {}
+            thread::current().id()
+        };
+        let (at_once, took) = run(guests.handle(), true, Box::pin(spinning)).await.unwrap();
+        assert!(at_once == here && took.is_some_and(|took| took > SHORT));
         guests.shutdown_background();
     }
 
@@ -207,7 +253,7 @@ mod tests {
         let guests = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         for here in [true, false] {
             let lost = run(guests.handle(), here, Box::pin(async { panic!("{}", ["broken"].join("")) })).await;
-            assert!(matches!(&lost, Err::<(), _>(Lost::Panicked(words)) if words == "broken"), "{lost:?}");
+            assert!(matches!(&lost, Err::<((), _), _>(Lost::Panicked(words)) if words == "broken"), "{lost:?}");
         }
         let handle = guests.handle().clone();
         guests.shutdown_background();

@@ -82,6 +82,7 @@ pub use rejected::Rejected;
 pub use series::{BUCKETS, METRICS};
 pub use structure::Caps;
 
+use begin::Went;
 use budget::{Budgets, Charges};
 use filters::{Filters, Loaded};
 use kept::Kept;
@@ -378,7 +379,7 @@ impl Shared {
             charges.settle(fuel);
             started
         });
-        begin::run(&self.guests, false, starting).await.unwrap_or_else(|_| Err(stopping()))
+        begin::run(&self.guests, false, starting).await.map_or_else(|_| Err(stopping()), |(started, _)| started)
     }
 
     async fn run(&self, call: Call) -> (Ran, Waited) {
@@ -411,8 +412,10 @@ impl Shared {
             (ran, taken)
         });
         let ran = match begin::run(&self.guests, loaded.streak.is_short(), calling).await {
-            Ok((ran, taken)) => {
-                loaded.streak.count(&taken);
+            Ok(((ran, taken), here)) => {
+                if let Ok(ran) = &ran {
+                    loaded.streak.count(Went::of(ran.run.fuel, self.host.fuel_slice, taken.slices), here);
+                }
                 waited.turns = taken;
                 ran.unwrap_or_else(|_| faulted(stopping()))
             }

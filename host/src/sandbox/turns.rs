@@ -53,8 +53,6 @@ pub(super) struct Taken {
     pub(super) waited: Duration,
     /// The most turns that others were given during one wait.
     pub(super) behind: u64,
-    /// The slice that took the longest.
-    pub(super) longest: Duration,
 }
 
 impl Turns {
@@ -125,9 +123,7 @@ impl Turns {
             let polled = call.as_mut().poll(cx);
             drop(slice);
             let now = Instant::now();
-            let took = now.saturating_duration_since(began_at);
-            taken.longest = taken.longest.max(took);
-            let cost = nanoseconds(took);
+            let cost = nanoseconds(now.saturating_duration_since(began_at));
             match polled {
                 Poll::Ready(ended) => {
                     place.give_back(cost);
