@@ -110,6 +110,9 @@ pub struct Data {
     pub audit_retention_days: u64,
     /// Events or settlements that share one commit at the most.
     pub batch_max: usize,
+    /// Microseconds that a busy writer waits for more to share a commit with, at the most; never longer than half of what the
+    /// last commit took. 0: not at all.
+    pub gather_us_max: u64,
     /// Writes that wait for a commit at the most; beyond, ingest is answered 503.
     pub queue_max: usize,
     /// Bytes of events and new deliveries that are handed on in memory; what is beyond is read back from disk. 0: all is.
@@ -130,6 +133,7 @@ impl Default for Data {
             clock_settle_s: 600,
             audit_retention_days: 400,
             batch_max: 512,
+            gather_us_max: 1_000,
             queue_max: 8192,
             hot_bytes_max: 16 << 20,
         }

@@ -129,6 +129,7 @@ pub use settle::{Decision, Expired, Redriven, Settled};
 pub use space::Shortage;
 pub use statistics::{Counted, MINUTES_KEPT_MS};
 pub use tail::{SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord};
+pub use writer::GATHER_FROM;
 
 /// The file that a process which has the ledger open holds locked.
 const LOCK: &str = "ledger.lock";
@@ -164,6 +165,9 @@ pub struct Options {
     pub tail_retention_ms: i64,
     /// Requests of one commit. Default: 256.
     pub batch_max: usize,
+    /// How long the writer waits for more requests, where there were at least [`GATHER_FROM`] in its last commit, in
+    /// microseconds; never longer than half of what that commit took. Default: 1 millisecond.
+    pub gather_us_max: u64,
     /// Requests that may wait for the writer; an append beyond is refused, all else waits. Default: 4096.
     pub queue_max: usize,
     /// Bytes of events and new deliveries that are handed on in memory; beyond, they are read back from the file. Default: 16 MiB.
@@ -207,6 +211,7 @@ impl Options {
             statistics_retention_ms: 7 * 24 * 3600 * 1000,
             tail_retention_ms: 3600 * 1000,
             batch_max: 256,
+            gather_us_max: 1_000,
             queue_max: 4096,
             hot_bytes_max: 16 << 20,
             queue_bytes_max: 64 << 20,
@@ -294,6 +299,7 @@ impl Ledger {
             wal_pages_max: options.wal_pages_max,
         };
         let batch_max = options.batch_max.max(1);
+        let gather_max = Duration::from_micros(options.gather_us_max);
         let writer = writer::Writer {
             conn: Some(conn),
             options: options.clone(),
@@ -305,6 +311,7 @@ impl Ledger {
             shared: Arc::clone(&shared),
             queue: receiver,
             batch_max,
+            gather: writer::Gather::new(gather_max),
             lock,
             alive,
         };

@@ -20,6 +20,8 @@ use super::{Error, Options, checkpoint, schema};
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
 /// Time between two times that the files are opened anew.
 const REOPEN_EVERY: Duration = Duration::from_secs(5);
+/// Requests of a commit from which the writer is busy, and waits for more to come: [`Options::gather_us_max`].
+pub const GATHER_FROM: usize = 8;
 
 /// What waits for the writer.
 pub(super) enum Item {
@@ -180,6 +182,33 @@ impl Queue {
     }
 }
 
+/// How long the writer waits for more before it begins a batch.
+///
+/// A commit costs a sync and each page that it changes, however many requests changed it. Under load the first request of the
+/// next batch comes while those that were just answered are still on their way back, so that a writer in a hurry would commit
+/// a few at a time. One that waits a little finds them all. Alone, a request is never waited with.
+pub(super) struct Gather {
+    max: Duration,
+    /// What the last commit had and took.
+    last: Option<(usize, Duration)>,
+}
+
+impl Gather {
+    pub(super) fn new(max: Duration) -> Self {
+        Self { max, last: None }
+    }
+
+    fn committed(&mut self, requests: usize, took: Duration) {
+        self.last = Some((requests, took));
+    }
+
+    fn wait(&self) -> Option<Duration> {
+        let (requests, took) = self.last?;
+        let wait = self.max.min(took / 2);
+        (requests >= GATHER_FROM && !wait.is_zero()).then_some(wait)
+    }
+}
+
 /// The writer's own state, moved onto its thread.
 pub(super) struct Writer {
     /// None where the files were to be opened anew and could not be.
@@ -195,6 +224,7 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: mpsc::Receiver<Item>,
     pub(super) batch_max: usize,
+    pub(super) gather: Gather,
     /// Held until the thread ends: nobody else opens the ledger while it may still write.
     pub(super) lock: std::fs::File,
     /// Dropped with the writer, which ends the checkpointer.
@@ -210,6 +240,11 @@ impl Writer {
             let mut checkpoint = false;
             let mut probe = false;
             let mut next = Some(item);
+            if matches!(next, Some(Item::Write(..)))
+                && let Some(wait) = self.gather.wait()
+            {
+                std::thread::sleep(wait);
+            }
             while let Some(item) = next.take() {
                 match item {
                     Item::Write(request, size) => {
@@ -268,7 +303,9 @@ impl Writer {
                 Err(Arc::new(error))
             }
         };
-        metrics::histogram!(super::COMMIT_SECONDS).record(began.elapsed().as_secs_f64());
+        let took = began.elapsed();
+        self.gather.committed(size, took);
+        metrics::histogram!(super::COMMIT_SECONDS).record(took.as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^52 requests")]
         metrics::histogram!(super::BATCH_SIZE).record(size as f64);
         // Before the answers, so that who was answered finds the room that it left.
@@ -448,6 +485,22 @@ mod tests {
                 1 << 20
             );
         });
+    }
+
+    #[test]
+    fn only_a_busy_writer_waits_for_more() {
+        let ms = Duration::from_millis;
+        let mut gather = Gather::new(ms(1));
+        assert_eq!(gather.wait(), None);
+        gather.committed(GATHER_FROM - 1, ms(8));
+        assert_eq!(gather.wait(), None, "few share a commit anyway");
+        gather.committed(GATHER_FROM, ms(8));
+        assert_eq!(gather.wait(), Some(ms(1)));
+        gather.committed(GATHER_FROM, ms(1));
+        assert_eq!(gather.wait(), Some(ms(1) / 2), "half of what it saves");
+        let mut never = Gather::new(Duration::ZERO);
+        never.committed(GATHER_FROM, ms(8));
+        assert_eq!(never.wait(), None);
     }
 
     #[test]
