@@ -19,8 +19,9 @@ pub const BUCKETS: &[(&str, &[f64])] =
 const ATTEMPT_SECONDS_BOUNDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// From 1 ms to a day: retries may take that long.
-const END_TO_END_SECONDS_BOUNDS: &[f64] =
-    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 300.0, 3_600.0, 86_400.0];
+const END_TO_END_SECONDS_BOUNDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0, 86_400.0,
+];
 
 /// Every metric that Setgate exports, apart from those of the ledger and the sandbox, which name their own.
 pub mod metric {

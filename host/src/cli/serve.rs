@@ -107,7 +107,6 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The configuration as it stands in its file now, and what the command line says over it.
 /// Takes as many file descriptors as the system lets it: a connection takes one, and so does each filter in memory. Many
 /// systems give 1,024 to who does not ask for more.
 fn raise_descriptors() {
@@ -117,6 +116,7 @@ fn raise_descriptors() {
     }
 }
 
+/// The configuration as it stands in its file now, and what the command line says over it.
 fn read(args: &Args) -> Result<Config, config::Error> {
     let mut config = Config::load(args.config.as_deref())?;
     if let Some(address) = args.listen {

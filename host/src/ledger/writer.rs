@@ -189,8 +189,14 @@ impl Queue {
 /// a few at a time. One that waits a little finds them all. Alone, a request is never waited with.
 pub(super) struct Gather {
     max: Duration,
-    /// What the last commit had and took.
-    last: Option<(usize, Duration)>,
+    last: Option<Last>,
+}
+
+/// The last commit.
+struct Last {
+    requests: usize,
+    took: Duration,
+    ended_at: Instant,
 }
 
 impl Gather {
@@ -198,14 +204,17 @@ impl Gather {
         Self { max, last: None }
     }
 
-    fn committed(&mut self, requests: usize, took: Duration) {
-        self.last = Some((requests, took));
+    fn committed(&mut self, requests: usize, took: Duration, ended_at: Instant) {
+        self.last = Some(Last { requests, took, ended_at });
     }
 
-    fn wait(&self) -> Option<Duration> {
-        let (requests, took) = self.last?;
-        let wait = self.max.min(took / 2);
-        (requests >= GATHER_FROM && !wait.is_zero()).then_some(wait)
+    /// How long to wait for a batch that begins at `now`.
+    fn wait(&self, now: Instant) -> Option<Duration> {
+        let Last { requests, took, ended_at } = self.last.as_ref()?;
+        // Whoever comes later than that has not been waiting for its answer.
+        let is_busy = *requests >= GATHER_FROM && now.saturating_duration_since(*ended_at) < *took;
+        let wait = self.max.min(*took / 2);
+        (is_busy && !wait.is_zero()).then_some(wait)
     }
 }
 
@@ -241,7 +250,8 @@ impl Writer {
             let mut probe = false;
             let mut next = Some(item);
             if matches!(next, Some(Item::Write(..)))
-                && let Some(wait) = self.gather.wait()
+                && self.queue.len() + 1 < self.batch_max
+                && let Some(wait) = self.gather.wait(Instant::now())
             {
                 std::thread::sleep(wait);
             }
@@ -304,7 +314,9 @@ impl Writer {
             }
         };
         let took = began.elapsed();
-        self.gather.committed(size, took);
+        if committed.is_ok() {
+            self.gather.committed(size, took, began + took);
+        }
         metrics::histogram!(super::COMMIT_SECONDS).record(took.as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^52 requests")]
         metrics::histogram!(super::BATCH_SIZE).record(size as f64);
@@ -490,17 +502,19 @@ mod tests {
     #[test]
     fn only_a_busy_writer_waits_for_more() {
         let ms = Duration::from_millis;
+        let now = Instant::now();
         let mut gather = Gather::new(ms(1));
-        assert_eq!(gather.wait(), None);
-        gather.committed(GATHER_FROM - 1, ms(8));
-        assert_eq!(gather.wait(), None, "few share a commit anyway");
-        gather.committed(GATHER_FROM, ms(8));
-        assert_eq!(gather.wait(), Some(ms(1)));
-        gather.committed(GATHER_FROM, ms(1));
-        assert_eq!(gather.wait(), Some(ms(1) / 2), "half of what it saves");
+        assert_eq!(gather.wait(now), None);
+        gather.committed(GATHER_FROM - 1, ms(8), now);
+        assert_eq!(gather.wait(now), None, "few share a commit anyway");
+        gather.committed(GATHER_FROM, ms(8), now);
+        assert_eq!(gather.wait(now + ms(7)), Some(ms(1)));
+        assert_eq!(gather.wait(now + ms(8)), None, "all is quiet since");
+        gather.committed(GATHER_FROM, ms(1), now);
+        assert_eq!(gather.wait(now), Some(ms(1) / 2), "half of what it saves");
         let mut never = Gather::new(Duration::ZERO);
-        never.committed(GATHER_FROM, ms(8));
-        assert_eq!(never.wait(), None);
+        never.committed(GATHER_FROM, ms(8), now);
+        assert_eq!(never.wait(now), None);
     }
 
     #[test]

@@ -39,8 +39,8 @@ pub struct Filtered {
     pub(super) event: Arc<Event>,
     /// None: the SET as normalized.
     pub(super) claims: Option<String>,
-    /// What each filter did, where none of them changed anything: the bytes are those of the journal, and the runs are
-    /// settled with the attempt.
+    /// What each filter did, where none of them changed anything and each would come to that again: the bytes are those of
+    /// the journal, and the runs are settled with the attempt. Empty where they are settled already.
     pub(super) passed: Vec<FilterRun>,
 }
 

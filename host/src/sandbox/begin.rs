@@ -47,23 +47,41 @@ impl Streak {
         self.row.load(Ordering::Relaxed) >= self.needed.load(Ordering::Relaxed)
     }
 
-    /// Counts a call that ended. `here`: what its first slice took of its caller's thread, where it began on that.
-    pub(super) fn count(&self, went: Went, here: Option<Duration>) {
-        if matches!(went, Went::Long) || here.is_some_and(|took| took > SHORT) {
+    /// Counts a call that ended.
+    pub(super) fn count(&self, went: Went, began: Began) {
+        match (went, began) {
+            // Counted as soon as it was known.
+            (_, Began::HeldUp) | (Went::Unclear, _) => {}
+            (Went::Long, Began::Here) => self.held_up(),
             // What begins elsewhere holds nobody up.
-            if here.is_some() {
-                let needed = self.needed.load(Ordering::Relaxed);
-                self.needed.store(needed.saturating_mul(2).min(ROW_MAX), Ordering::Relaxed);
-            }
-            self.row.store(0, Ordering::Relaxed);
-        } else if matches!(went, Went::Short) {
-            let row = self.row.load(Ordering::Relaxed).saturating_add(1).min(ROW_MAX);
-            self.row.store(row, Ordering::Relaxed);
-            if row == ROW_MAX {
-                self.needed.store(ROW_MIN, Ordering::Relaxed);
+            (Went::Long, Began::Elsewhere) => self.row.store(0, Ordering::Relaxed),
+            (Went::Short, _) => {
+                let row = self.row.load(Ordering::Relaxed).saturating_add(1).min(ROW_MAX);
+                self.row.store(row, Ordering::Relaxed);
+                if row == ROW_MAX {
+                    self.needed.store(ROW_MIN, Ordering::Relaxed);
+                }
             }
         }
     }
+
+    /// A call that was not short began on its caller's thread.
+    fn held_up(&self) {
+        self.row.store(0, Ordering::Relaxed);
+        let needed = self.needed.load(Ordering::Relaxed);
+        self.needed.store(needed.saturating_mul(2).min(ROW_MAX), Ordering::Relaxed);
+    }
+}
+
+/// Where a call began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Began {
+    /// On the guests' threads.
+    Elsewhere,
+    /// On its caller's thread.
+    Here,
+    /// There, and its first slice was not short, or ended in a panic.
+    HeldUp,
 }
 
 /// What a call that ended says of its filter.
@@ -97,8 +115,8 @@ pub(super) enum Lost {
     Stopping,
 }
 
-/// Runs a call to its end; `here`: its first slice on this thread, else all of it on those of `guests`. Tells what it took of
-/// this thread, where it began here.
+/// Runs a call to its end: its first slice on this thread where its filter's calls are short by `streak`, else all of it on those
+/// of `guests`. A first slice that was not short is counted at once: nobody may be there when the call ends.
 ///
 /// Where what is returned is dropped, the call ends after its slice.
 ///
@@ -106,25 +124,31 @@ pub(super) enum Lost {
 /// See [`Lost`].
 pub(super) async fn run<T: Send + 'static>(
     guests: &Handle,
-    here: bool,
+    streak: Option<&Streak>,
     mut call: Pin<Box<impl Future<Output = T> + Send + 'static>>,
-) -> Result<(T, Option<Duration>), Lost> {
-    let mut took = None;
-    if here {
+) -> Result<(T, Began), Lost> {
+    let mut began = Began::Elsewhere;
+    if let Some(streak) = streak.filter(|streak| streak.is_short()) {
         let began_at = thread_time();
         let first = std::future::poll_fn(|cx| {
             // As on the guests' threads, where the runtime does this. A call that panicked is not polled again.
             Poll::Ready(catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))))
         });
-        match first.await {
-            Ok(Poll::Ready(ended)) => return Ok((ended, Some(thread_time().saturating_sub(began_at)))),
+        let polled = first.await;
+        began = Began::Here;
+        if polled.is_err() || thread_time().saturating_sub(began_at) > SHORT {
+            streak.held_up();
+            began = Began::HeldUp;
+        }
+        match polled {
+            Ok(Poll::Ready(ended)) => return Ok((ended, began)),
             // Whoever it waits for is told by its next poll whom to wake instead of this thread's.
-            Ok(Poll::Pending) => took = Some(thread_time().saturating_sub(began_at)),
+            Ok(Poll::Pending) => {}
             Err(panic) => return Err(Lost::Panicked(words(&*panic))),
         }
     }
     match AbortOnDrop(guests.spawn(call)).await.map_err(JoinError::try_into_panic) {
-        Ok(ended) => Ok((ended, took)),
+        Ok(ended) => Ok((ended, began)),
         Err(Ok(panic)) => Err(Lost::Panicked(words(&*panic))),
         Err(Err(_)) => Err(Lost::Stopping),
     }
@@ -164,10 +188,14 @@ mod tests {
 
     use super::*;
 
-    const HERE: Option<Duration> = Some(Duration::from_micros(20));
-
     fn count(streak: &Streak, calls: u32) {
-        (0..calls).for_each(|_| streak.count(Went::Short, None));
+        (0..calls).for_each(|_| streak.count(Went::Short, Began::Elsewhere));
+    }
+
+    fn short() -> Streak {
+        let streak = Streak::new();
+        count(&streak, ROW_MIN);
+        streak
     }
 
     #[test]
@@ -190,16 +218,15 @@ mod tests {
     #[test]
     fn what_is_not_short_is_let_back_later_each_time() {
         let streak = Streak::new();
-        let (fuel, time) = ((Went::Long, HERE), (Went::Short, Some(SHORT * 2)));
-        for ((went, here), needed) in [(fuel, 16), (time, 32), ((Went::Unclear, Some(SHORT * 2)), 64)] {
+        for needed in [16, 32, 64] {
             count(&streak, needed / 2);
             assert!(streak.is_short());
-            streak.count(Went::Unclear, HERE);
+            streak.count(Went::Unclear, Began::Here);
             assert!(streak.is_short(), "others took the processor");
-            streak.count(went, here);
+            streak.count(Went::Long, Began::Here);
             assert!(!streak.is_short());
             // Elsewhere it may be as long as it likes.
-            streak.count(Went::Long, None);
+            streak.count(Went::Long, Began::Elsewhere);
             count(&streak, needed - 1);
             assert!(!streak.is_short());
             count(&streak, 1);
@@ -212,14 +239,16 @@ mod tests {
         let streak = Streak::new();
         for _ in 0..20 {
             count(&streak, ROW_MAX);
-            streak.count(Went::Long, HERE);
+            streak.count(Went::Long, Began::Here);
         }
         assert_eq!(streak.needed.load(Ordering::Relaxed), ROW_MIN * 2, "each row of that length did");
         streak.needed.store(ROW_MAX, Ordering::Relaxed);
-        count(&streak, ROW_MAX);
-        assert!(streak.is_short());
-        streak.count(Went::Long, HERE);
+        streak.count(Went::Long, Began::Here);
         assert_eq!(streak.needed.load(Ordering::Relaxed), ROW_MAX, "and never more than that");
+        count(&streak, ROW_MAX - 1);
+        assert!(!streak.is_short());
+        count(&streak, 1);
+        assert!(streak.is_short());
     }
 
     /// The threads that two polls of a call happen on.
@@ -234,29 +263,51 @@ mod tests {
     async fn the_first_slice_is_computed_here_and_the_next_one_elsewhere() {
         let guests = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let here = thread::current().id();
-        let (threads, took) = run(guests.handle(), true, Box::pin(polled_on())).await.unwrap();
-        assert!(threads[0] == here && threads[1] != here && took.is_some());
-        let (threads, took) = run(guests.handle(), false, Box::pin(polled_on())).await.unwrap();
-        assert!(threads[0] != here && threads[1] != here && took.is_none());
+        let streak = short();
+        let (threads, began) = run(guests.handle(), Some(&streak), Box::pin(polled_on())).await.unwrap();
+        assert!(threads[0] == here && threads[1] != here && began == Began::Here);
+        for streak in [None, Some(&Streak::new())] {
+            let (threads, began) = run(guests.handle(), streak, Box::pin(polled_on())).await.unwrap();
+            assert!(threads[0] != here && threads[1] != here && began == Began::Elsewhere);
+        }
+        let (at_once, _) =
+            run(guests.handle(), Some(&streak), Box::pin(async { thread::current().id() })).await.unwrap();
+        assert_eq!(at_once, here);
+        guests.shutdown_background();
+    }
+
+    #[tokio::test]
+    async fn a_first_slice_that_takes_long_counts_at_once() {
+        let guests = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let streak = short();
         let spinning = async {
             let began_at = thread_time();
             while thread_time().saturating_sub(began_at) <= SHORT {}
-            thread::current().id()
+            std::future::pending::<()>().await;
         };
-        let (at_once, took) = run(guests.handle(), true, Box::pin(spinning)).await.unwrap();
-        assert!(at_once == here && took.is_some_and(|took| took > SHORT));
+        // Whoever asked is gone before the call has ended.
+        let mut gone = Box::pin(run(guests.handle(), Some(&streak), Box::pin(spinning)));
+        assert!(futures_util::poll!(gone.as_mut()).is_pending());
+        drop(gone);
+        assert!(!streak.is_short());
+        count(&streak, ROW_MIN * 2 - 1);
+        assert!(!streak.is_short());
+        count(&streak, 1);
+        assert!(streak.is_short());
         guests.shutdown_background();
     }
 
     #[tokio::test]
     async fn a_panic_is_told_wherever_it_happens() {
         let guests = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        for here in [true, false] {
-            let lost = run(guests.handle(), here, Box::pin(async { panic!("{}", ["broken"].join("")) })).await;
+        let streak = short();
+        for streak in [Some(&streak), None] {
+            let lost = run(guests.handle(), streak, Box::pin(async { panic!("{}", ["broken"].join("")) })).await;
             assert!(matches!(&lost, Err::<((), _), _>(Lost::Panicked(words)) if words == "broken"), "{lost:?}");
         }
+        assert!(!streak.is_short(), "it held its caller's thread up for who knows how long");
         let handle = guests.handle().clone();
         guests.shutdown_background();
-        assert!(matches!(run(&handle, false, Box::pin(async {})).await, Err(Lost::Stopping)));
+        assert!(matches!(run(&handle, None, Box::pin(async {})).await, Err(Lost::Stopping)));
     }
 }

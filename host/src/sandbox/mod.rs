@@ -82,7 +82,7 @@ pub use rejected::Rejected;
 pub use series::{BUCKETS, METRICS};
 pub use structure::Caps;
 
-use begin::Went;
+use begin::{Began, Went};
 use budget::{Budgets, Charges};
 use filters::{Filters, Loaded};
 use kept::Kept;
@@ -128,7 +128,7 @@ pub struct EventView {
 pub trait Tables: Send + Sync {
     /// The row under `key` as JSON text; none where the table is not there, some none where the row is not.
     ///
-    /// Called on a guest's thread: may not wait.
+    /// Called in a guest's slice, on a guest's thread or its caller's: may not wait.
     fn get(&self, table: &str, key: &str) -> Option<Option<Arc<str>>>;
 }
 
@@ -379,7 +379,7 @@ impl Shared {
             charges.settle(fuel);
             started
         });
-        begin::run(&self.guests, false, starting).await.map_or_else(|_| Err(stopping()), |(started, _)| started)
+        begin::run(&self.guests, None, starting).await.map_or_else(|_| Err(stopping()), |(started, _)| started)
     }
 
     async fn run(&self, call: Call) -> (Ran, Waited) {
@@ -411,10 +411,12 @@ impl Shared {
             drop((place, running));
             (ran, taken)
         });
-        let ran = match begin::run(&self.guests, loaded.streak.is_short(), calling).await {
-            Ok(((ran, taken), here)) => {
+        let ran = match begin::run(&self.guests, Some(&loaded.streak), calling).await {
+            Ok(((ran, taken), began)) => {
                 if let Ok(ran) = &ran {
-                    loaded.streak.count(Went::of(ran.run.fuel, self.host.fuel_slice, taken.slices), here);
+                    // Where there was no turn for it, nothing of it was computed where it began.
+                    let began = if taken.began_late { Began::Elsewhere } else { began };
+                    loaded.streak.count(Went::of(ran.run.fuel, self.host.fuel_slice, taken.slices), began);
                 }
                 waited.turns = taken;
                 ran.unwrap_or_else(|_| faulted(stopping()))

@@ -53,6 +53,8 @@ pub(super) struct Taken {
     pub(super) waited: Duration,
     /// The most turns that others were given during one wait.
     pub(super) behind: u64,
+    /// Whether the first slice had to wait for its turn.
+    pub(super) began_late: bool,
 }
 
 impl Turns {
@@ -76,7 +78,7 @@ impl Turns {
     /// for something else, it waits with its place in line.
     ///
     /// # Errors
-    /// [`Refused::Closed`] where the host is stopping; the call is dropped.
+    /// [`Refused::Closed`] where the host is stopping; the call is not polled again.
     pub(super) async fn taking<T>(
         &self,
         tenant: &TenantId,
@@ -97,6 +99,7 @@ impl Turns {
                             Poll::Ready(Ok(place)) => place,
                             Poll::Ready(Err(refused)) => return Poll::Ready(Err(refused)),
                             Poll::Pending => {
+                                taken.began_late = true;
                                 waiting_since = Some(Instant::now());
                                 return Poll::Pending;
                             }

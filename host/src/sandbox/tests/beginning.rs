@@ -49,13 +49,17 @@ async fn what_has_shown_itself_short_begins_on_its_callers_thread() {
             threads.seen()
         }
     };
-    for _ in 0..8 {
-        assert_eq!(call(false).await, "gg", "nothing is known of it");
-    }
-    assert_eq!(call(false).await, "cc");
-    assert_eq!(call(true).await, "cg", "after its first slice it goes on among guests");
-    for _ in 0..16 {
-        assert_eq!(call(false).await, "gg");
-    }
-    assert_eq!(call(false).await, "cc");
+    // On a busy machine a slice may end by time, and such a call says nothing of its filter.
+    let elsewhere = async || {
+        let mut calls = 0;
+        while !call(false).await.starts_with('c') {
+            calls += 1;
+            assert!(calls < 1_000, "it never begins here");
+        }
+        calls
+    };
+    assert!(elsewhere().await >= 8, "nothing is known of it");
+    let threads = call(true).await;
+    assert!(threads.starts_with('c') && threads.ends_with('g'), "after its first slice it goes on among guests");
+    assert!(elsewhere().await >= 16, "it has to show twice as many");
 }
