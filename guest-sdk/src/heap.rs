@@ -1,8 +1,8 @@
 //! The heap of a filter built for `wasm32-unknown-unknown` (feature `heap`, on by default).
 //!
 //! The standard library's allocator asks the host for memory with its first allocation, and in a fresh instance every event
-//! begins with one. Growing a memory, and shrinking it again for the next instance, costs the host some 5 microseconds, which is
-//! a third of what a filter takes that lets an event pass. So the same allocator begins here with [`ARENA_BYTES`] that the
+//! begins with one. Growing a memory, and shrinking it again for the next instance, costs the host some 5 microseconds,
+//! between a quarter and a third of what a filter takes that lets an event pass. So the same allocator begins here with [`ARENA_BYTES`] that the
 //! instance has from its start. Pages of it that nobody touches cost nothing.
 
 #![expect(unsafe_code, reason = "an allocator hands out raw memory")]
