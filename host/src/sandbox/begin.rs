@@ -198,6 +198,18 @@ mod tests {
         streak
     }
 
+    /// It takes exactly so many short calls more until the next one begins on its caller's thread.
+    fn has_to_show(streak: &Streak, calls: u32) {
+        count(streak, calls - 1);
+        assert!(!streak.is_short());
+        count(streak, 1);
+        assert!(streak.is_short());
+    }
+
+    fn guests() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap()
+    }
+
     #[test]
     fn fuel_says_how_a_call_went_and_time_does_not() {
         assert_eq!(Went::of(100, 100, 1), Went::Short);
@@ -208,11 +220,7 @@ mod tests {
 
     #[test]
     fn a_filter_has_to_show_that_it_is_short() {
-        let streak = Streak::new();
-        count(&streak, ROW_MIN - 1);
-        assert!(!streak.is_short());
-        count(&streak, 1);
-        assert!(streak.is_short());
+        has_to_show(&Streak::new(), ROW_MIN);
     }
 
     #[test]
@@ -227,10 +235,7 @@ mod tests {
             assert!(!streak.is_short());
             // Elsewhere it may be as long as it likes.
             streak.count(Went::Long, Began::Elsewhere);
-            count(&streak, needed - 1);
-            assert!(!streak.is_short());
-            count(&streak, 1);
-            assert!(streak.is_short());
+            has_to_show(&streak, needed);
         }
     }
 
@@ -245,10 +250,7 @@ mod tests {
         streak.needed.store(ROW_MAX, Ordering::Relaxed);
         streak.count(Went::Long, Began::Here);
         assert_eq!(streak.needed.load(Ordering::Relaxed), ROW_MAX, "and never more than that");
-        count(&streak, ROW_MAX - 1);
-        assert!(!streak.is_short());
-        count(&streak, 1);
-        assert!(streak.is_short());
+        has_to_show(&streak, ROW_MAX);
     }
 
     /// The threads that two polls of a call happen on.
@@ -261,7 +263,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_slice_is_computed_here_and_the_next_one_elsewhere() {
-        let guests = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let guests = guests();
         let here = thread::current().id();
         let streak = short();
         let (threads, began) = run(guests.handle(), Some(&streak), Box::pin(polled_on())).await.unwrap();
@@ -278,7 +280,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_first_slice_that_takes_long_counts_at_once() {
-        let guests = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let guests = guests();
         let streak = short();
         let spinning = async {
             let began_at = thread_time();
@@ -290,16 +292,13 @@ mod tests {
         assert!(futures_util::poll!(gone.as_mut()).is_pending());
         drop(gone);
         assert!(!streak.is_short());
-        count(&streak, ROW_MIN * 2 - 1);
-        assert!(!streak.is_short());
-        count(&streak, 1);
-        assert!(streak.is_short());
+        has_to_show(&streak, ROW_MIN * 2);
         guests.shutdown_background();
     }
 
     #[tokio::test]
     async fn a_panic_is_told_wherever_it_happens() {
-        let guests = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let guests = guests();
         let streak = short();
         for streak in [Some(&streak), None] {
             let lost = run(guests.handle(), streak, Box::pin(async { panic!("{}", ["broken"].join("")) })).await;

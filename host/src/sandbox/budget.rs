@@ -77,14 +77,12 @@ impl Budgets {
         bucket
     }
 
-    /// Waits until a call may begin. What is given back is to be dropped when it has its slot.
+    /// Waits until a call may begin, where [`Bucket::first_at_once`] gave nothing. What is given back is to be dropped when
+    /// it has its slot.
     ///
     /// # Errors
     /// [`Refused::Closed`] after [`Self::close`].
     pub(super) async fn wait(&self, bucket: &Bucket) -> Result<First, Refused> {
-        if let Some(first) = bucket.first_at_once() {
-            return Ok(first);
-        }
         let waiting = async {
             let first = bucket.line.clone().lock_owned().await;
             while let Some(wait) = bucket.wait(Instant::now()) {

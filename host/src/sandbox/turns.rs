@@ -72,7 +72,8 @@ impl Turns {
         Arc::new(Self { gate: Gate::new(bounds), turns_max, running: Mutex::new(running), contended: Notify::new() })
     }
 
-    /// Runs `call` for `tenant`, each poll in a turn of its own. It is pinned by its caller, since it is large to move. `sliced` is told of each poll that did not end the call.
+    /// Runs `call` for `tenant`, each poll in a turn of its own. It is pinned by its caller, since it is large to move.
+    /// `sliced` is told of each poll that did not end the call.
     ///
     /// A call is expected to be pending only because its slice is over: it is put in line for the next at once. Where it waits
     /// for something else, it waits with its place in line.
