@@ -373,6 +373,7 @@ fn ledger_options(config: &Config) -> ledger::Options {
         tail_retention_ms: millis(history.tail_retention_s),
         batch_max: data.batch_max,
         gather_us_max: data.gather_us_max,
+        append_deliveries_max: data.append_deliveries_max,
         queue_max: data.queue_max,
         hot_bytes_max: data.hot_bytes_max,
         ledger_bytes_max: data.ledger_bytes_max,

@@ -113,6 +113,8 @@ pub struct Data {
     /// Microseconds that a busy writer waits for more to share a commit with, at the most; never longer than half of what the
     /// last commit took. 0: not at all.
     pub gather_us_max: u64,
+    /// Deliveries of an event that are made together with it; one with more is accepted first and fanned out after. 0: all are.
+    pub append_deliveries_max: usize,
     /// Writes that wait for a commit at the most; beyond, ingest is answered 503.
     pub queue_max: usize,
     /// Bytes of events and new deliveries that are handed on in memory; what is beyond is read back from disk. 0: all is.
@@ -134,6 +136,7 @@ impl Default for Data {
             audit_retention_days: 400,
             batch_max: 512,
             gather_us_max: 1_000,
+            append_deliveries_max: 64,
             queue_max: 8192,
             hot_bytes_max: 16 << 20,
         }

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::attempt::Outcome;
 use super::delivery::State;
 
 /// How long things took, counted in steps that grow with the value: each octave has eight of them, so that what is
 /// read back is at most 1/16 off. Small and mergeable; as JSON a list of `[step, count]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(from = "Vec<(u16, u64)>", into = "Vec<(u16, u64)>")]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(from = "Vec<(u16, u64)>")]
 pub struct Durations(BTreeMap<u16, u64>);
 
 /// Steps of an octave.
@@ -54,9 +54,9 @@ impl From<Vec<(u16, u64)>> for Durations {
     }
 }
 
-impl From<Durations> for Vec<(u16, u64)> {
-    fn from(durations: Durations) -> Self {
-        durations.0.into_iter().collect()
+impl Serialize for Durations {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(&self.0)
     }
 }
 

@@ -77,7 +77,8 @@ impl Clients {
             let tls = self.trust.client_config(identity)?;
             Ok(self.builder.build(Connector::new(self.tcp.clone(), tls)))
         };
-        self.known.try_get_with(key, make).await.map_err(Arc::unwrap_or_clone)
+        // Large, and needed once for each: without the box every attempt would carry it.
+        Box::pin(self.known.try_get_with(key, make)).await.map_err(Arc::unwrap_or_clone)
     }
 
     /// Whether both trust the same authorities where an endpoint says nothing else.

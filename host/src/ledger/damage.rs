@@ -83,7 +83,8 @@ impl Ledger {
     /// Moves the cursor over the events right behind it that cannot be read, so that those behind them, and other
     /// tenants', are delivered. They stay where they are, and are remembered. Gives how many there were.
     pub async fn pass_over_damaged(&self) -> Result<u64, Error> {
-        let (cursor, last) = (self.cursor(), *self.shared().appended.borrow());
+        let reach = *self.shared().reach.borrow();
+        let (cursor, last) = (reach.cursor(), reach.last());
         let end = last.0.min(cursor.0.saturating_add(SCAN_MAX));
         let (through, count) = self
             .readers()
@@ -128,11 +129,7 @@ impl Ledger {
                     .conn
                     .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")?
                     .execute(params![NAME, kept])?;
-                batch
-                    .conn
-                    .prepare_cached("UPDATE mark SET value = ?1 WHERE name = 'cursor' AND value < ?1")?
-                    .execute([through])?;
-                batch.effects.cursor(through);
+                batch.reach.through(through);
                 Ok(())
             })
             .await?;

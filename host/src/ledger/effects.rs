@@ -2,7 +2,7 @@
 //! requests run, so that the counts are written once per batch and memory changes only after the commit.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -12,10 +12,12 @@ use tokio::sync::watch;
 use super::columns::state_number;
 use super::disk::Disk;
 use super::hot::{Hot, Rows};
+use super::reach::Reach;
 use super::registry::{Change, Snapshot};
 use super::space::Space;
 use super::statistics::{Gathered, Known};
 use super::tail::Log;
+use super::untold::Untold;
 use super::{Error, Options};
 use crate::domain::delivery::{DeliverySeq, DueDelivery, State};
 use crate::domain::event::{Event, EventSeq};
@@ -36,7 +38,8 @@ pub(super) struct Effects {
     touched: Vec<DeliverySeq>,
     /// Rows of deliveries may have changed that nobody knows of here.
     rows_changed: bool,
-    cursor: Option<EventSeq>,
+    /// Of those that were made, the ones that nobody has been told of: with their event.
+    untold: Vec<DueDelivery>,
     changes: Vec<Change>,
     /// A replay began or was cancelled.
     replays_changed: bool,
@@ -84,8 +87,9 @@ impl Effects {
         self.rows_changed |= rows == Rows::Any;
     }
 
-    pub(super) fn cursor(&mut self, seq: EventSeq) {
-        self.cursor = self.cursor.max(Some(seq));
+    /// A delivery was made whose maker does not tell the dispatcher of it.
+    pub(super) fn untold(&mut self, delivery: DueDelivery) {
+        self.untold.push(delivery);
     }
 
     pub(super) fn replays_changed(&mut self) {
@@ -111,15 +115,20 @@ impl Effects {
         self.made.extend(other.made);
         self.touched.extend(other.touched);
         self.rows_changed |= other.rows_changed;
-        self.cursor = self.cursor.max(other.cursor);
+        self.untold.extend(other.untold);
         self.changes.extend(other.changes);
         self.replays_changed |= other.replays_changed;
         self.settled.absorb(other.settled);
         self.statistics.absorb(other.statistics);
     }
 
-    /// Writes the counts; the last thing before the commit.
-    pub(super) fn store(&mut self, conn: &Connection, statistics: &mut Known) -> Result<(), Error> {
+    /// Writes the counts, and the cursor where it has moved; the last thing before the commit.
+    pub(super) fn store(
+        &mut self,
+        conn: &Connection,
+        statistics: &mut Known,
+        cursor: Option<EventSeq>,
+    ) -> Result<(), Error> {
         for ((tenant, subscription), [due, delivered, dropped, held, dead]) in &self.tally {
             conn.prepare_cached(
                 "INSERT INTO tally VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -133,9 +142,8 @@ impl Effects {
         }
         self.statistics.store(conn, statistics)?;
         self.settled_batch = self.settled.store(conn)?;
-        if let Some(cursor) = self.cursor {
-            conn.prepare_cached("UPDATE mark SET value = ?1 WHERE name = 'cursor' AND value < ?1")?
-                .execute([cursor])?;
+        if let Some(cursor) = cursor {
+            conn.prepare_cached("UPDATE mark SET value = ?1 WHERE name = 'cursor'")?.execute([cursor])?;
         }
         Ok(())
     }
@@ -145,8 +153,10 @@ impl Effects {
 pub(super) struct Shared {
     pub(super) snapshot: ArcSwap<Snapshot>,
     pub(super) revision: watch::Sender<u64>,
-    pub(super) appended: watch::Sender<EventSeq>,
-    pub(super) cursor: AtomicI64,
+    /// How far the journal is. Who waits is woken only where something is left to the loop.
+    pub(super) reach: watch::Sender<Reach>,
+    /// Deliveries that nobody has been told of yet.
+    pub(super) untold: Untold,
     /// How often replays began or were cancelled.
     pub(super) replays: watch::Sender<u64>,
     /// The last batch in the log of settlements.
@@ -193,8 +203,8 @@ impl Shared {
         Ok(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             revision: watch::Sender::new(revision),
-            appended: watch::Sender::new(last.unwrap_or_default().max(EventSeq(cursor))),
-            cursor: AtomicI64::new(cursor),
+            reach: watch::Sender::new(Reach::new(last.unwrap_or_default(), EventSeq(cursor))),
+            untold: Untold::default(),
             replays: watch::Sender::new(0),
             settled: watch::Sender::new(settled),
             settled_at_start: settled,
@@ -209,11 +219,10 @@ impl Shared {
     }
 
     /// Makes a committed batch visible in memory.
-    pub(super) fn publish(&self, effects: Effects) {
+    pub(super) fn publish(&self, effects: Effects, reach: Reach) {
         self.commits.fetch_add(1, Ordering::Relaxed);
-        let last = effects.appended.last().map(|event| event.seq);
         let rows = if effects.rows_changed { Rows::Any } else { Rows::Named };
-        self.hot.take_in(effects.appended, effects.made, &effects.touched, effects.cursor, rows);
+        self.hot.take_in(effects.appended, effects.made, &effects.touched, reach.cursor(), rows);
         if !effects.tally.is_empty() {
             // A counter cannot be left half changed, so a poisoned lock is as good as any.
             let mut backlog = self.backlog.write().unwrap_or_else(PoisonError::into_inner);
@@ -242,9 +251,6 @@ impl Shared {
             self.snapshot.store(Arc::new(next));
             self.revision.send_replace(revision);
         }
-        if let Some(cursor) = effects.cursor {
-            self.cursor.fetch_max(cursor.0, Ordering::AcqRel);
-        }
         if let Some(batch) = effects.settled_batch {
             let mut settled_of = self.settled_of.write().unwrap_or_else(PoisonError::into_inner);
             for tenant in effects.settled.tenants() {
@@ -256,9 +262,11 @@ impl Shared {
         if effects.replays_changed {
             self.replays.send_modify(|times| *times += 1);
         }
-        if let Some(last) = last {
-            self.appended.send_replace(last);
-        }
+        self.untold.add(effects.untold);
+        self.reach.send_if_modified(|before| {
+            *before = reach;
+            reach.is_behind()
+        });
     }
 
     pub(super) fn backlog(&self, tenant: &TenantId) -> u64 {

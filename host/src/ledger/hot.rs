@@ -12,8 +12,10 @@ use super::Content;
 use crate::domain::delivery::{DeliverySeq, DueDelivery, State};
 use crate::domain::event::{Event, EventSeq};
 
-/// Bytes that an event or a delivery takes beside its texts, roughly.
-const ENTRY_BYTES: usize = 512;
+/// Bytes that an event takes beside its texts, roughly.
+const EVENT_BYTES: usize = 512;
+/// Bytes that a delivery takes, roughly.
+const DELIVERY_BYTES: usize = 256;
 /// Rows in the line of age that are there no more, at which they are taken out.
 const AGE_SPARE: usize = 1_024;
 
@@ -37,7 +39,9 @@ struct Held {
     /// Events not yet fanned out, in order.
     news: VecDeque<Arc<Event>>,
     /// Deliveries nobody has loaded, by their row.
-    made: HashMap<DeliverySeq, (DueDelivery, Arc<Event>)>,
+    made: HashMap<DeliverySeq, DueDelivery>,
+    /// Their events, each with how many of them it has.
+    events: HashMap<EventSeq, (Arc<Event>, usize)>,
     /// The rows of `made` and some that are there no more, as they came.
     age: VecDeque<DeliverySeq>,
     bytes: usize,
@@ -82,7 +86,7 @@ impl Hot {
         news: Vec<Arc<Event>>,
         made: Vec<DueDelivery>,
         touched: &[DeliverySeq],
-        through: Option<EventSeq>,
+        through: EventSeq,
         rows: Rows,
     ) {
         let mut held = self.lock();
@@ -94,24 +98,14 @@ impl Hot {
             held.news.push_back(event);
         }
         if rows == Rows::Any {
-            let bytes: usize = held.made.values().map(|(_, event)| weight(event)).sum();
-            held.bytes = held.bytes.saturating_sub(bytes);
-            held.made.clear();
-            held.age.clear();
+            held.forget_deliveries();
         } else {
             for due in made {
-                let place = held.news.binary_search_by_key(&due.event, |event| event.seq);
-                if let Some(event) = place.ok().and_then(|place| held.news.get(place)).cloned() {
-                    held.bytes += weight(&event);
-                    held.age.push_back(due.seq);
-                    held.made.insert(due.seq, (due, event));
-                }
+                held.keep(due);
             }
         }
-        if let Some(through) = through {
-            while let Some(event) = held.news.pop_front_if(|event| event.seq <= through) {
-                held.bytes = held.bytes.saturating_sub(weight(&event));
-            }
+        while let Some(event) = held.news.pop_front_if(|event| event.seq <= through) {
+            held.bytes = held.bytes.saturating_sub(weight(&event));
         }
         held.keep_within(self.bytes_max);
     }
@@ -123,11 +117,41 @@ impl Hot {
 }
 
 impl Held {
+    /// Keeps a delivery whose event is among the news.
+    fn keep(&mut self, due: DueDelivery) {
+        let place = self.news.binary_search_by_key(&due.event, |event| event.seq);
+        let Some(event) = place.ok().and_then(|place| self.news.get(place)) else { return };
+        let (_, deliveries) = self.events.entry(due.event).or_insert_with(|| {
+            self.bytes += weight(event);
+            (event.clone(), 0)
+        });
+        *deliveries += 1;
+        self.bytes += DELIVERY_BYTES;
+        self.age.push_back(due.seq);
+        self.made.insert(due.seq, due);
+    }
+
     /// Takes a delivery out, where it is here.
     fn take(&mut self, seq: DeliverySeq) -> Option<(DueDelivery, Arc<Event>)> {
-        let taken = self.made.remove(&seq)?;
-        self.bytes = self.bytes.saturating_sub(weight(&taken.1));
-        Some(taken)
+        let due = self.made.remove(&seq)?;
+        let (event, deliveries) = self.events.get_mut(&due.event)?;
+        let event = event.clone();
+        *deliveries -= 1;
+        let was_last = *deliveries == 0;
+        self.bytes = self.bytes.saturating_sub(DELIVERY_BYTES);
+        if was_last {
+            self.events.remove(&due.event);
+            self.bytes = self.bytes.saturating_sub(weight(&event));
+        }
+        Some((due, event))
+    }
+
+    fn forget_deliveries(&mut self) {
+        let of_events: usize = self.events.values().map(|(event, _)| weight(event)).sum();
+        self.bytes = self.bytes.saturating_sub(of_events + self.made.len() * DELIVERY_BYTES);
+        self.events.clear();
+        self.made.clear();
+        self.age.clear();
     }
 
     fn keep_within(&mut self, bytes_max: usize) {
@@ -148,7 +172,7 @@ impl Held {
 }
 
 fn weight(event: &Event) -> usize {
-    event.set.text.len() + event.original.len() + ENTRY_BYTES
+    event.set.text.len() + event.original.len() + EVENT_BYTES
 }
 
 #[cfg(test)]
@@ -195,11 +219,11 @@ mod tests {
             let hot = |after| ledger.shared().hot.news(EventSeq(after), 10).map(seqs);
             assert_eq!(hot(0), Some(vec![1, 2, 3]));
             let read = ledger.journal_after(EventSeq(0), 10).await.unwrap();
-            assert_eq!(format!("{read:?}"), format!("{:?}", ledger.news(10).await.unwrap()));
+            assert_eq!(format!("{read:?}"), format!("{:?}", ledger.next_events(10).await.unwrap()));
             let deliveries = vec![new_delivery(1, 1, plan)];
             ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
             assert_eq!((hot(0), hot(2)), (None, Some(vec![3])), "of what has left, the file knows");
-            assert_eq!(seqs(ledger.news(10).await.unwrap()), [3]);
+            assert_eq!(seqs(ledger.next_events(10).await.unwrap()), [3]);
         });
     }
 
@@ -235,7 +259,8 @@ mod tests {
     fn it_stays_within_its_bytes_and_the_oldest_go_first() {
         block_on(async {
             let folder = tempfile::tempdir().unwrap();
-            let room = 3 * (event(1).set.text.len() + event(1).original.len() + ENTRY_BYTES);
+            let one = event(1).set.text.len() + event(1).original.len() + EVENT_BYTES + DELIVERY_BYTES;
+            let room = 3 * one;
             let options = Options { hot_bytes_max: room, ..Options::new(folder.path()) };
             let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
             let due = fanned_out(&ledger, 5).await;
@@ -244,7 +269,7 @@ mod tests {
             for delivery in &due {
                 assert_eq!(ledger.load(delivery.seq).await.unwrap().unwrap().event.seq, delivery.event);
             }
-            assert_eq!(ledger.news(10).await.unwrap().len(), 0);
+            assert_eq!(ledger.next_events(10).await.unwrap().len(), 0);
             // Nothing at all may be kept: all is read.
             let options = Options { hot_bytes_max: 0, ..Options::new(folder.path().join("none")) };
             let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::columns::Json;
 use super::writer::Batch;
-use super::{Error, Ledger, audit, outbox};
+use super::{Error, Ledger, Reach, audit, outbox};
 use crate::domain::audit::{Deed, Entry, Object};
 use crate::domain::delivery::{DueDelivery, NewDelivery};
 use crate::domain::event::{Event, EventSeq, NewEvent};
@@ -33,6 +33,15 @@ pub enum Appended {
     },
 }
 
+/// What came of an append with deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// The event.
+    pub appended: Appended,
+    /// Whether its deliveries were made. Not those of a duplicate, nor those that were left to [`Ledger::fan_out`].
+    pub fanned_out: bool,
+}
+
 /// Events in one answer of [`Ledger::journal_after`] at the most.
 pub const JOURNAL_LIMIT_MAX: usize = 1_000;
 /// Bytes of SETs and originals after which [`Ledger::journal_after`] answers with fewer events than asked for.
@@ -44,7 +53,21 @@ impl Ledger {
     /// [`Error::Busy`] at once where the queue is full; [`Error::NoTenant`] where its tenant is not (any more) there.
     pub async fn append(&self, event: NewEvent) -> Result<Appended, Error> {
         let bytes = event.set.text.len() + event.original.len();
-        self.queue().write_unless_full(bytes, move |batch| append(batch, event)).await
+        self.queue().write_unless_full(bytes, move |batch| append_alone(batch, event)).await
+    }
+
+    /// The same with all deliveries that there are to be of the event, each of run 0; its place in them is not looked at.
+    /// Nobody needs to tell the dispatcher of them: [`Ledger::news`] does.
+    ///
+    /// Left to [`Ledger::fan_out`] are those of an event with more than `append_deliveries_max` deliveries or with a plan
+    /// that has to be interned again, and those that keep an order while earlier events are left to it.
+    pub async fn append_with(&self, event: NewEvent, deliveries: Vec<NewDelivery>) -> Result<Taken, Error> {
+        let (now, most) = (self.clock().now(), self.options().append_deliveries_max);
+        let bytes = event.set.text.len() + event.original.len();
+        let at_once = deliveries.len() <= most;
+        self.queue()
+            .write_unless_full(bytes, move |batch| append_with(batch, event, at_once.then_some(deliveries), now))
+            .await
     }
 
     /// Appends an event that is for one subscription alone, with its delivery: both or neither, and a row of the audit
@@ -56,7 +79,7 @@ impl Ledger {
         self.queue()
             .write_unless_full(bytes, move |batch| {
                 let id = event.id;
-                let Appended::New(seq) = append(batch, event)? else {
+                let Appended::New(seq) = append_alone(batch, event)? else {
                     return Err(Error::corrupt(format!("the event {id} is there already")));
                 };
                 let delivery = NewDelivery { event: seq, ..delivery };
@@ -71,19 +94,19 @@ impl Ledger {
             .await
     }
 
-    /// Wakes after each batch that appended, with the last place taken. For the fan-out loop.
-    pub fn appended(&self) -> tokio::sync::watch::Receiver<EventSeq> {
-        self.shared().appended.subscribe()
+    /// How far the journal is; wakes after each batch while events are left to be fanned out. For the fan-out loop.
+    pub fn reach(&self) -> tokio::sync::watch::Receiver<Reach> {
+        self.shared().reach.subscribe()
     }
 
     /// Up to where events are fanned out. Never waits.
     pub fn cursor(&self) -> EventSeq {
-        EventSeq(self.shared().cursor.load(std::sync::atomic::Ordering::Acquire))
+        self.shared().reach.borrow().cursor()
     }
 
     /// The next events to fan out, in order; at most `limit`, and as [`Ledger::journal_after`]. Those that were appended
     /// just now come from memory.
-    pub async fn news(&self, limit: usize) -> Result<Vec<Arc<Event>>, Error> {
+    pub async fn next_events(&self, limit: usize) -> Result<Vec<Arc<Event>>, Error> {
         let cursor = self.cursor();
         match self.shared().hot.news(cursor, limit.min(JOURNAL_LIMIT_MAX)) {
             Some(news) => Ok(news),
@@ -135,6 +158,35 @@ impl Ledger {
 pub(super) const SEEN: &str =
     "SELECT id, dedupe_key, dedupe_body, accepted_at FROM event WHERE dedupe_hash = ?1 ORDER BY seq DESC";
 
+fn append_alone(batch: &mut Batch<'_>, event: NewEvent) -> Result<Appended, Error> {
+    let appended = append(batch, event)?;
+    if let Appended::New(seq) = appended {
+        batch.reach.left(seq);
+    }
+    Ok(appended)
+}
+
+fn append_with(
+    batch: &mut Batch<'_>,
+    event: NewEvent,
+    deliveries: Option<Vec<NewDelivery>>,
+    now: Timestamp,
+) -> Result<Taken, Error> {
+    let appended = append(batch, event)?;
+    let Appended::New(seq) = appended else { return Ok(Taken { appended, fanned_out: false }) };
+    let fanned_out = match deliveries {
+        Some(deliveries) => outbox::insert_all(batch, seq, deliveries, now)?,
+        None => false,
+    };
+    if fanned_out {
+        batch.reach.fanned_out(seq);
+    } else {
+        batch.reach.left(seq);
+    }
+    Ok(Taken { appended, fanned_out })
+}
+
+/// Makes the event's row; how far the journal is fanned out is up to the caller.
 fn append(batch: &mut Batch<'_>, event: NewEvent) -> Result<Appended, Error> {
     let conn = batch.conn;
     if !batch.snapshot.tenants.contains_key(&event.tenant) {
@@ -312,7 +364,7 @@ mod tests {
             let crashed = open_at(&copy(&folder));
             let events = crashed.journal_after(EventSeq(0), 100).await.unwrap();
             assert_eq!(events.len(), 20);
-            assert_eq!(*crashed.appended().borrow(), EventSeq(20));
+            assert_eq!(crashed.reach().borrow().last(), EventSeq(20));
             assert_eq!(events[4].id, event(5).id);
             assert_eq!(events[4].original, event(5).original);
             assert_eq!(events[4].set, event(5).set);

@@ -32,9 +32,9 @@
 //! 1. What a call acknowledged is durable: rows, counts and cursor of a batch are one transaction, and answers go out
 //!    after its commit. A commit that fails is an error for everyone in it, and none of it counts.
 //! 2. An event is in the journal once per dedupe key and window.
-//! 3. Every event at or before the cursor has all its deliveries; none behind it has any, save replays
-//!    and the one that it was appended with.
-//! 4. A delivery is made once, by `fan_out`, `append_for` or a step of a replay; only `settle` moves it out of due, only `redrive` and `rerun`
+//! 3. Every event at or before the cursor has all its deliveries. One behind it has all of them or none, save replays and the
+//!    one of `append_for`.
+//! 4. A delivery is made once, by `append_with`, `fan_out`, `append_for` or a step of a replay; only `settle` moves it out of due, only `redrive` and `rerun`
 //!    (and `expire_held`, from held to dead) out of rest, only retention and a tenant's removal delete it, and
 //!    retention only what has been at rest for the retention time, or the least of it where the ledger is too large,
 //!    and never while held. Only `rerun` and `repin`
@@ -50,8 +50,8 @@
 //!     transaction.
 //! 11. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
 //!
-//! `append`, `fan_out` and `settle` are the three transactions of an event's life. Each is idempotent, so recovery is
-//! opening the file and going on.
+//! `append_with` and `settle` are the two transactions of an event's life, and `fan_out` for the deliveries of an event that was
+//! appended without them. Each is idempotent, so recovery is opening the file and going on.
 
 mod audit;
 mod backup;
@@ -75,6 +75,7 @@ mod model;
 mod order;
 mod outbox;
 mod plans;
+mod reach;
 mod readers;
 mod redrive;
 mod registry;
@@ -89,6 +90,7 @@ mod statistics;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod untold;
 mod wal_tail;
 mod writer;
 
@@ -116,9 +118,10 @@ pub use disk::Cause;
 pub use error::Error;
 pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
 pub use inspect::{Check, FAULTS_TOLD_MAX, Inspected, inspect};
-pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX};
+pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX, Taken};
 pub use outbox::{Content, DUE_LIMIT_MAX, FAN_OUT_DELIVERIES_MAX, FanOut, Lane};
 pub use plans::plan_name;
+pub use reach::Reach;
 pub use redrive::REDRIVE_CHUNK_ROWS;
 pub use registry::{Expected, Intent, Snapshot, TenantView, Versioned};
 pub use replays::{Advanced, REPLAY_EVENTS_MAX, REPLAYS_KEPT_MAX, ReplayStep};
@@ -129,6 +132,7 @@ pub use settle::{Decision, Expired, Redriven, Settled};
 pub use space::Shortage;
 pub use statistics::{Counted, MINUTES_KEPT_MS};
 pub use tail::{SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord};
+pub use untold::News;
 pub use writer::GATHER_FROM;
 
 /// The file that a process which has the ledger open holds locked.
@@ -168,6 +172,9 @@ pub struct Options {
     /// How long the writer waits for more requests, where there were at least [`GATHER_FROM`] in its last commit, in
     /// microseconds; never longer than half of what that commit took. Default: 1 millisecond.
     pub gather_us_max: u64,
+    /// Deliveries that [`Ledger::append_with`] makes together with an event; one with more is left to [`Ledger::fan_out`], since
+    /// everyone else's requests wait while an append is written.
+    pub append_deliveries_max: usize,
     /// Requests that may wait for the writer; an append beyond is refused, all else waits. Default: 4096.
     pub queue_max: usize,
     /// Bytes of events and new deliveries that are handed on in memory; beyond, they are read back from the file. Default: 16 MiB.
@@ -212,6 +219,7 @@ impl Options {
             tail_retention_ms: 3600 * 1000,
             batch_max: 256,
             gather_us_max: 1_000,
+            append_deliveries_max: 64,
             queue_max: 4096,
             hot_bytes_max: 16 << 20,
             queue_bytes_max: 64 << 20,
@@ -374,6 +382,7 @@ impl Ledger {
     pub fn stats(&self) -> Stats {
         let options = self.options();
         let size = |name: &str| fs::metadata(options.path.join(name)).map_or(0, |meta| meta.len());
+        let reach = *self.shared().reach.borrow();
         Stats {
             open: self.queue().is_open(),
             failing: self.0.shared.disk.failing(),
@@ -381,8 +390,8 @@ impl Ledger {
             queue_bytes: self.0.shared.queue_bytes.load(Ordering::Relaxed),
             file_bytes: size(schema::FILE),
             wal_bytes: size(&format!("{}-wal", schema::FILE)),
-            last: *self.0.shared.appended.borrow(),
-            cursor: self.cursor(),
+            last: reach.last(),
+            cursor: reach.cursor(),
             commits: self.0.shared.commits.load(Ordering::Relaxed) as u64,
         }
     }

@@ -9,7 +9,7 @@ use super::journal::{EVENT_COLUMNS, event_exists, read_event};
 use super::order::{is_kept_back, kept_back};
 use super::plans::plan_row;
 use super::writer::Batch;
-use super::{Error, Ledger};
+use super::{Error, Ledger, News};
 use crate::domain::delivery::{DeliverySeq, DueDelivery, NewDelivery, State};
 use crate::domain::event::{Event, EventSeq};
 use crate::domain::id::{DeliveryId, Digest, SubscriptionId, TenantId};
@@ -79,6 +79,16 @@ impl Ledger {
     pub async fn fan_out(&self, fan_out: FanOut) -> Result<Vec<DueDelivery>, Error> {
         let now = self.clock().now();
         self.queue().write_rows(Rows::Named, move |batch| apply(batch, &fan_out, now)).await
+    }
+
+    /// Deliveries that were made by [`Ledger::append_with`] since the last call. For the dispatcher.
+    pub fn news(&self) -> News {
+        self.shared().untold.take()
+    }
+
+    /// Returns when [`Ledger::news`] has something to tell. For one waiter.
+    pub async fn has_news(&self) {
+        self.shared().untold.some().await;
     }
 
     /// The subscription's deliveries due at `now`, in the order they fall due, behind `after`; at most `limit` and
@@ -210,9 +220,7 @@ pub(super) fn due_by_seq(conn: &Connection, seq: DeliverySeq) -> Result<Option<D
 }
 
 fn apply(batch: &mut Batch<'_>, fan_out: &FanOut, now: Timestamp) -> Result<Vec<DueDelivery>, Error> {
-    // Not the one in memory: an earlier request of the same batch may have moved it.
-    let cursor: EventSeq =
-        batch.conn.prepare_cached("SELECT value FROM mark WHERE name = 'cursor'")?.query_row([], |row| row.get(0))?;
+    let cursor = batch.reach.cursor();
     if fan_out.through <= cursor {
         return Ok(Vec::new());
     }
@@ -226,9 +234,40 @@ fn apply(batch: &mut Batch<'_>, fan_out: &FanOut, now: Timestamp) -> Result<Vec<
             made.extend(new);
         }
     }
-    batch.conn.prepare_cached("UPDATE mark SET value = ?1 WHERE name = 'cursor'")?.execute([fan_out.through])?;
-    batch.effects.cursor(fan_out.through);
+    batch.reach.through(fan_out.through);
     Ok(made)
+}
+
+/// Makes all deliveries of an event that was just appended, and has the dispatcher told of them; false, and nothing is made,
+/// where that is left to the loop. See [`Ledger::append_with`].
+pub(super) fn insert_all(
+    batch: &mut Batch<'_>,
+    event: EventSeq,
+    deliveries: Vec<NewDelivery>,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    // Those of earlier events about the same subject are yet to come, and come first.
+    let overtakes = batch.reach.is_behind() && deliveries.iter().any(|delivery| delivery.order_key.is_some());
+    if overtakes {
+        return Ok(false);
+    }
+    let mut plans = Vec::with_capacity(deliveries.len());
+    for delivery in &deliveries {
+        match plan_row(batch.conn, &delivery.plan, now) {
+            Ok(plan) => plans.push(plan),
+            Err(Error::UnknownPlan(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    for (delivery, plan) in deliveries.into_iter().zip(plans) {
+        let is_ordered = delivery.order_key.is_some();
+        let Some(due) = insert_row(batch, &NewDelivery { event, ..delivery }, plan, now)? else { continue };
+        if !is_ordered {
+            batch.effects.made(&due);
+        }
+        batch.effects.untold(due);
+    }
+    Ok(true)
 }
 
 /// Puts a further run of a delivery into the outbox, numbered here: `id.run` is not looked at. None where its event is gone.
@@ -252,6 +291,17 @@ pub(super) fn insert(batch: &mut Batch<'_>, new: &NewDelivery, now: Timestamp) -
         return Ok(None);
     }
     let plan = plan_row(conn, &new.plan, now)?;
+    insert_row(batch, new, plan, now)
+}
+
+/// Makes the row; the event and the plan are there. None where the delivery was made before, or an earlier one keeps it back.
+fn insert_row(
+    batch: &mut Batch<'_>,
+    new: &NewDelivery,
+    plan: i64,
+    now: Timestamp,
+) -> Result<Option<DueDelivery>, Error> {
+    let conn = batch.conn;
     let inserted = conn
         .prepare_cached(
             "INSERT INTO delivery (event_seq, event_id, subscription, run, tenant, state, due_at, plan, attempts,
@@ -298,9 +348,12 @@ mod tests {
     use super::super::UNUSED_KEPT_MS;
     use super::super::plans::sweep;
     use super::super::tests::{
-        NOW, attempt, block_on, due_one, event, new_delivery, open, reopen, run, subscription, with_events,
+        NOW, attempt, block_on, copy, due_one, event, new_delivery, open, open_at, reopen, run, subscription,
+        with_events,
     };
+    use super::super::{Appended, Options, Taken};
     use super::*;
+    use crate::clock::Clock;
     use crate::domain::delivery::{Settlement, Step};
     use crate::domain::id::Digest;
 
@@ -337,6 +390,90 @@ mod tests {
             assert!(matches!(refused, Err(Error::UnknownPlan(digest)) if digest == unknown));
             assert_eq!((ledger.cursor(), ledger.backlog(&event(1).tenant)), (EventSeq(0), 0));
             assert!(ledger.lanes().await.unwrap().is_empty());
+        });
+    }
+
+    fn is_made(ledger: &Ledger) -> Vec<(i64, u128)> {
+        let News { due, on_disk } = ledger.news();
+        assert!(on_disk.is_empty());
+        due.iter().map(|due| (due.event.0, (0..9).find(|n| subscription(*n) == due.id.subscription).unwrap())).collect()
+    }
+
+    fn to(event: u64, subscriptions: impl IntoIterator<Item = u128>, plan: Digest) -> Vec<NewDelivery> {
+        let of = |n| NewDelivery { event: EventSeq::default(), ..new_delivery(event, n, plan) };
+        subscriptions.into_iter().map(of).collect()
+    }
+
+    #[test]
+    fn an_event_and_its_deliveries_are_one_transaction() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let plan = with_events(&ledger, 0).await;
+            let taken = ledger.append_with(event(1), to(1, [1, 2], plan)).await.unwrap();
+            assert_eq!(taken, Taken { appended: Appended::New(EventSeq(1)), fanned_out: true });
+            assert_eq!(is_made(&ledger), [(1, 1), (1, 2)]);
+            assert_eq!((ledger.cursor(), ledger.backlog(&event(1).tenant)), (EventSeq(1), 2));
+            assert!(!ledger.reach().borrow().is_behind());
+            // A second copy makes nothing, and nobody is told twice.
+            let again = ledger.append_with(event(1), to(1, [1, 2, 3], plan)).await.unwrap();
+            assert_eq!(again, Taken { appended: Appended::Duplicate { id: event(1).id }, fanned_out: false });
+            assert!(is_made(&ledger).is_empty());
+            // Nobody wants it: that is all its deliveries.
+            assert!(ledger.append_with(event(2), vec![]).await.unwrap().fanned_out);
+            let crashed = open_at(&copy(&folder));
+            assert_eq!((crashed.cursor(), crashed.backlog(&event(1).tenant)), (EventSeq(2), 2));
+            assert_eq!(crashed.lanes().await.unwrap().iter().map(|lane| lane.deliveries).collect::<Vec<_>>(), [1, 1]);
+        });
+    }
+
+    #[test]
+    fn an_append_makes_so_many_deliveries_and_leaves_an_event_with_more() {
+        block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let options = Options { append_deliveries_max: 2, ..Options::new(folder.path()) };
+            let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
+            let plan = with_events(&ledger, 0).await;
+            assert!(ledger.append_with(event(1), to(1, [1, 2], plan)).await.unwrap().fanned_out);
+            assert!(!ledger.append_with(event(2), to(2, [1, 2, 3], plan)).await.unwrap().fanned_out);
+            // What comes after has its deliveries at once; the cursor waits for the one that was left.
+            assert!(ledger.append_with(event(3), to(3, [1], plan)).await.unwrap().fanned_out);
+            assert_eq!(is_made(&ledger), [(1, 1), (1, 2), (3, 1)]);
+            assert_eq!((ledger.cursor(), ledger.reach().borrow().is_behind()), (EventSeq(1), true));
+            let left: Vec<_> = ledger.next_events(1).await.unwrap().iter().map(|event| event.seq.0).collect();
+            assert_eq!(left, [2]);
+            let deliveries = (1..=3).map(|n| new_delivery(2, n, plan)).collect();
+            assert_eq!(ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap().len(), 3);
+            assert_eq!((ledger.cursor(), ledger.reach().borrow().is_behind()), (EventSeq(3), false));
+        });
+    }
+
+    #[test]
+    fn a_plan_that_is_gone_leaves_the_event_and_loses_nothing() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 0).await;
+            let deliveries = [to(1, [1], plan), to(1, [2], Digest([7; 32]))].concat();
+            let taken = ledger.append_with(event(1), deliveries).await.unwrap();
+            assert_eq!(taken, Taken { appended: Appended::New(EventSeq(1)), fanned_out: false });
+            assert_eq!((ledger.backlog(&event(1).tenant), ledger.cursor()), (0, EventSeq(0)));
+        });
+    }
+
+    #[test]
+    fn what_keeps_an_order_does_not_overtake_what_was_left() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let ordered =
+                |n| to(n, [1], plan).into_iter().map(|new| NewDelivery { order_key: Some(5), ..new }).collect();
+            assert!(!ledger.append_with(event(2), ordered(2)).await.unwrap().fanned_out);
+            let deliveries = (1..=2).map(|n| NewDelivery { order_key: Some(5), ..new_delivery(n, 1, plan) }).collect();
+            let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            assert_eq!(made.iter().map(|due| due.event.0).collect::<Vec<_>>(), [1], "the second one waits");
+            // Nothing is left: the next one has its delivery, which waits behind those before.
+            assert!(ledger.append_with(event(3), ordered(3)).await.unwrap().fanned_out);
+            assert!(is_made(&ledger).is_empty());
+            assert_eq!(ledger.backlog(&event(1).tenant), 3);
         });
     }
 

@@ -195,8 +195,7 @@ fn begin(batch: &mut Batch<'_>, replay: Replay, running_max: usize) -> Result<Op
     for old in ended.skip(REPLAYS_KEPT_MAX - 1) {
         conn.prepare_cached("DELETE FROM replay WHERE id = ?1")?.execute([old.replay.id])?;
     }
-    let last: EventSeq =
-        conn.prepare_cached("SELECT value FROM mark WHERE name = 'cursor'")?.query_row([], |row| row.get(0))?;
+    let last = batch.reach.cursor();
     // Before the first event of that instant.
     let position = ReplayPlace { at: replay.since, event: EventSeq::default() };
     conn.prepare_cached(

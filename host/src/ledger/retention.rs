@@ -397,7 +397,7 @@ mod tests {
             assert!(journal(&ledger).await.is_empty());
             // Places are never taken twice, and fan-out does not start over.
             let ledger = reopen(&folder, ledger).await;
-            assert_eq!(*ledger.appended().borrow(), EventSeq(2));
+            assert_eq!(ledger.reach().borrow().last(), EventSeq(2));
             ledger.append(event(3)).await.unwrap();
             assert_eq!(journal(&ledger).await, [3]);
         });

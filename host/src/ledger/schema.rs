@@ -274,6 +274,7 @@ pub(super) fn open_reader(folder: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(folder.join(FILE), flags)?;
     leave_the_wal(&conn)?;
+    plan_once(&conn)?;
     conn.set_prepared_statement_cache_capacity(64);
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
     // Its pages are void after each commit of the writer, so that more of them would be memory without a use.
@@ -299,9 +300,9 @@ pub(super) fn leave_the_wal(conn: &Connection) -> Result<(), Error> {
     Ok(())
 }
 
-/// A statement of the writer is planned when it is prepared and not again. Else SQLite prepares it anew for each value of a
-/// parameter that another plan might suit better, which for a row by its key never is so: it was a tenth of what the writer
-/// did. What asks for a state, for which there are partial indexes, names it in its text.
+/// A statement is planned when it is prepared and not again. Else SQLite prepares it anew for each value of a parameter that
+/// another plan might suit better, which for a row by its key never is so: it was a tenth of what the writer did, and nine
+/// tenths of reading a delivery. What asks for a state, for which there are partial indexes, names it in its text.
 fn plan_once(conn: &Connection) -> Result<(), Error> {
     conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())

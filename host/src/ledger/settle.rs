@@ -135,10 +135,20 @@ struct Found {
     order_key: Option<i64>,
     event: EventId,
     run: u32,
+    /// Whether its chain has run by this step, and left everything as it was.
+    passed: bool,
 }
 
-const FOUND: &str = "SELECT d.seq, d.tenant, d.subscription, d.state, d.filtered, d.due_at, d.updated_at, \
-     d.filter_tries, d.reason, d.order_key, d.event_id, d.run FROM delivery d";
+macro_rules! found {
+    ($which:literal) => {
+        concat!(
+            "SELECT d.seq, d.tenant, d.subscription, d.state, d.filtered, d.due_at, d.updated_at, d.filter_tries, d.reason,
+                 d.order_key, d.event_id, d.run
+             FROM delivery d ",
+            $which
+        )
+    };
+}
 
 fn read_found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
     Ok(Found {
@@ -154,22 +164,24 @@ fn read_found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
         order_key: row.get(9)?,
         event: row.get(10)?,
         run: row.get(11)?,
+        passed: false,
     })
 }
 
 fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<Settled, Error> {
     let conn = batch.conn;
     let at = settlement.at;
-    let found = conn
-        .prepare_cached(&format!("{FOUND} WHERE d.seq = ?1"))?
-        .query_row([settlement.delivery], read_found)
-        .optional()?;
+    let found =
+        conn.prepare_cached(found!("WHERE d.seq = ?1"))?.query_row([settlement.delivery], read_found).optional()?;
     let mut settled = Settled::default();
     let Some(found) = found.filter(|found| found.state == State::Due) else { return Ok(settled) };
     batch.effects.touched(found.seq);
-    if !settlement.passed.is_empty() {
-        ran(conn, &found, None, &settlement.passed, at)?;
+    // Of a chain that passed and is settled with its attempt.
+    let passed = found.filtered == UNFILTERED && !settlement.passed.is_empty();
+    if passed {
+        keep(conn, found.seq, None, &settlement.passed)?;
     }
+    let found = Found { passed, ..found };
     match &settlement.step {
         Step::Filtered { claims, runs } => {
             ran(conn, &found, claims.as_deref(), runs, at)?;
@@ -203,9 +215,10 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<Settled, Err
         Step::Retry { attempt, due_at } => {
             if record(batch, &found, attempt, at)? {
                 conn.prepare_cached(
-                    "UPDATE delivery SET attempts = max(attempts, ?4), due_at = ?2, updated_at = ?3 WHERE seq = ?1",
+                    "UPDATE delivery SET attempts = max(attempts, ?4), due_at = ?2, updated_at = ?3, filtered = max(filtered, ?5)
+                     WHERE seq = ?1",
                 )?
-                .execute(params![found.seq, due_at, at, attempt.number])?;
+                .execute(params![found.seq, due_at, at, attempt.number, found.passed])?;
                 note(batch, &found, State::Due, Some(attempt.number), at);
             }
             settled.failing_since = Some(failing::failed(conn, &found.tenant, found.subscription, at)?);
@@ -290,9 +303,11 @@ fn rest(
     batch
         .conn
         .prepare_cached(
-            "UPDATE delivery SET state = ?2, reason = ?3, updated_at = ?4, attempts = max(attempts, ?5) WHERE seq = ?1",
+            "UPDATE delivery SET state = ?2, reason = ?3, updated_at = ?4, attempts = max(attempts, ?5),
+                 filtered = max(filtered, ?6)
+             WHERE seq = ?1",
         )?
-        .execute(params![found.seq, state, reason, at, attempt.unwrap_or(0)])?;
+        .execute(params![found.seq, state, reason, at, attempt.unwrap_or(0), found.passed])?;
     batch.effects.count(&found.tenant, found.subscription, found.state, -1);
     batch.effects.count(&found.tenant, found.subscription, state, 1);
     batch.effects.statistics.of(&found.tenant, found.subscription, at).rest(state);
@@ -333,8 +348,8 @@ fn redrive(
 ) -> Result<Option<Redriven>, Error> {
     let conn = batch.conn;
     let found = conn
-        .prepare_cached(&format!(
-            "{FOUND} WHERE d.event_seq = (SELECT seq FROM event WHERE id = ?1) AND d.subscription = ?2 AND d.run = ?3
+        .prepare_cached(found!(
+            "WHERE d.event_seq = (SELECT seq FROM event WHERE id = ?1) AND d.subscription = ?2 AND d.run = ?3
                  AND d.tenant = ?4"
         ))?
         .query_row(params![id.event, id.subscription, id.run, tenant], read_found)
@@ -388,8 +403,8 @@ fn revive(batch: &mut Batch<'_>, found: &Found, filtered: i64, at: Timestamp) ->
 fn expire(batch: &mut Batch<'_>, before: Timestamp, at: Timestamp) -> Result<Expired, Error> {
     let held: Vec<Found> = batch
         .conn
-        .prepare_cached(&format!(
-            "{FOUND} INDEXED BY delivery_rest
+        .prepare_cached(found!(
+            "INDEXED BY delivery_rest
              WHERE d.state IN (3, 4) AND d.state = 3 AND d.updated_at < ?1 LIMIT ?2"
         ))?
         .query_map(params![before, EXPIRE_CHUNK_ROWS], read_found)?

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::checkpoint::Shelf;
 use super::effects::{Effects, Shared};
 use super::hot::Rows;
+use super::reach::Reach;
 use super::readers::Readers;
 use super::registry::Snapshot;
 use super::statistics::Known;
@@ -41,6 +42,8 @@ pub(super) struct Batch<'a> {
     pub(super) conn: &'a Connection,
     /// What this request changes besides rows.
     pub(super) effects: Effects,
+    /// How far the journal is, with what earlier requests of the same batch did.
+    pub(super) reach: Reach,
     /// The registry as last committed; changes of the same batch are not in it yet.
     pub(super) snapshot: &'a Snapshot,
 }
@@ -295,8 +298,8 @@ impl Writer {
         let size = batch.len();
         let outcome = self.attempt(batch);
         let committed = match outcome {
-            Ok(Written { effects, out_of_disk, anything }) => {
-                self.shared.publish(effects);
+            Ok(Written { effects, reach, out_of_disk, anything }) => {
+                self.shared.publish(effects, reach);
                 if out_of_disk {
                     self.shared.disk.failed("a request", &"the disk has no room for it, or failed");
                 } else if anything {
@@ -396,13 +399,16 @@ impl Writer {
         step("BEGIN IMMEDIATE")?;
         let snapshot = self.shared.snapshot.load_full();
         let mut effects = Effects::default();
+        let before = *self.shared.reach.borrow();
+        let mut reach = before;
         let mut out_of_disk = false;
         for request in batch {
             step("SAVEPOINT request")?;
-            let mut scope = Batch { conn, effects: Effects::default(), snapshot: &snapshot };
+            let mut scope = Batch { conn, effects: Effects::default(), reach, snapshot: &snapshot };
             let ran = request.run(&mut scope);
             if matches!(ran, Ran::Done) {
                 effects.absorb(scope.effects);
+                reach = scope.reach;
             } else {
                 out_of_disk |= matches!(ran, Ran::OutOfDisk);
                 // On a full disk or an I/O error SQLite may have rolled everything back by itself; going on would
@@ -417,18 +423,20 @@ impl Writer {
             }
             step("RELEASE request")?;
         }
-        effects.store(conn, &mut self.statistics).map_err(|error| match error {
+        let cursor = (reach.cursor() != before.cursor()).then_some(reach.cursor());
+        effects.store(conn, &mut self.statistics, cursor).map_err(|error| match error {
             Error::Engine(error) => error,
             other => rusqlite::Error::ToSqlConversionFailure(Box::new(other)),
         })?;
         step("COMMIT")?;
-        Ok(Written { effects, out_of_disk, anything: conn.total_changes() != changes })
+        Ok(Written { effects, reach, out_of_disk, anything: conn.total_changes() != changes })
     }
 }
 
 /// A batch that was committed.
 struct Written {
     effects: Effects,
+    reach: Reach,
     /// The disk failed a request of it.
     out_of_disk: bool,
     /// It changed a row: a commit that writes nothing shows nothing of the disk.

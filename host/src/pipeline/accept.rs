@@ -6,9 +6,11 @@ use crate::crypto;
 use crate::domain::event::NewEvent;
 use crate::domain::id::{EventId, TenantId};
 use crate::domain::json::JsonLimits;
+use crate::domain::time::Timestamp;
 use crate::domain::trace::TraceContext;
 use crate::ledger::{self, Appended};
 use crate::telemetry::metric;
+use crate::traces::attribute;
 
 use super::Pipeline;
 use super::normalize::{self, Refusal};
@@ -143,11 +145,31 @@ impl Pipeline {
         let limit = self.appends_waiting_max;
         let busy = |_| Refused::Flood { tenant: source.tenant.clone(), limit };
         let _turn = self.appends.enter_bounded(&source.tenant).await.map_err(busy)?;
-        match self.ledger.append(event).await? {
+        match self.append(event, now).await? {
             Appended::New(_) => Ok(Receipt { event: id, duplicate: false }),
             Appended::Duplicate { id } => Ok(Receipt { event: id, duplicate: true }),
             Appended::Conflict { id } => Err(Refused::Conflict(id)),
         }
+    }
+
+    /// Appends the event with its deliveries, as the subscriptions are now.
+    pub(super) async fn append(&self, event: NewEvent, now: Timestamp) -> Result<Appended, ledger::Error> {
+        let snapshot = self.ledger.snapshot();
+        // Removed meanwhile: the ledger says so.
+        let Some(view) = snapshot.tenant(&event.tenant) else { return self.ledger.append(event).await };
+        let mut span = self.fanning_out(&event.tenant, event.id, event.trace.as_ref());
+        let mut deliveries = Vec::new();
+        let of = (&event.source, event.set.types.as_slice());
+        self.fan_out(view, of, (&event).into(), now, &mut deliveries).await?;
+        let count = deliveries.len();
+        let taken = self.ledger.append_with(event, deliveries).await?;
+        if taken.fanned_out {
+            span.count(attribute::DELIVERIES, count as u64);
+        } else {
+            // Of another event there is one already, and the loop makes its own.
+            span.never_was();
+        }
+        Ok(taken.appended)
     }
 
     /// The tenant's own quota, else the host's.

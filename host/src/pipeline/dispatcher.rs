@@ -20,7 +20,7 @@ use crate::domain::delivery::{DeliverySeq, DueDelivery, Step};
 use crate::domain::endpoint::Origin;
 use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
-use crate::ledger;
+use crate::ledger::{self, News};
 use crate::telemetry::{Seldom, metric};
 
 use super::Pipeline;
@@ -103,7 +103,8 @@ impl Dispatcher {
                 () = tokio::time::sleep(Duration::from_millis(SLEEP_MS_MAX)) => {}
             }
         }
-        let mut registry = self.pipeline.ledger.changed();
+        let ledger = self.pipeline.ledger.clone();
+        let mut registry = ledger.changed();
         let mut settings = self.pipeline.settings.changes();
         let mut work = JoinSet::new();
         loop {
@@ -114,6 +115,7 @@ impl Dispatcher {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(deliveries) = self.told.recv() => self.take_in(deliveries),
+                () = ledger.has_news() => self.take_news(),
                 Some(ended) = work.join_next() => {
                     self.end(ended, &mut work);
                     while let Some(ended) = work.try_join_next() {
@@ -186,6 +188,15 @@ impl Dispatcher {
             self.lanes.told(delivery);
             self.open_lane(&tenant, subscription);
         }
+    }
+
+    fn take_news(&mut self) {
+        let News { due, on_disk } = self.pipeline.ledger.news();
+        for (tenant, subscription) in on_disk {
+            self.lanes.on_disk(&tenant, subscription);
+            self.open_lane(&tenant, subscription);
+        }
+        self.take_in(due);
     }
 
     fn ask(&mut self, work: &mut JoinSet<Ended>) {

@@ -1,5 +1,9 @@
-//! Loop A: from the journal to the outbox. One batch writes the deliveries of up to [`EVENTS_PER_BATCH`] events and
-//! moves the cursor; a crash in between makes it run again, which changes nothing.
+//! From an event to its deliveries: those of the subscriptions that want it. Most are made in the transaction that appends
+//! the event (`accept`).
+//!
+//! Loop A makes those of events that were left without: with a great many, or with a plan that was swept; the host's own
+//! notices; what an older version left. One batch writes the deliveries of up to [`EVENTS_PER_BATCH`] events and moves the
+//! cursor; a crash in between makes it run again, which changes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +12,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::domain::catalogue;
+use crate::domain::delivery::NewDelivery;
 use crate::domain::event::Event;
 use crate::domain::id::SourceName;
 use crate::domain::subscription::{Pattern, Subscription};
-use crate::ledger::{self, FAN_OUT_DELIVERIES_MAX, FanOut};
+use crate::domain::time::Timestamp;
+use crate::ledger::{self, FAN_OUT_DELIVERIES_MAX, FanOut, Reach, TenantView};
 use crate::traces::attribute;
 
 use super::Pipeline;
 use super::dispatcher;
-use super::plan::Pinned;
+use super::plan::OfEvent;
 
 /// Events read from the journal at a time.
 pub const EVENTS_PER_BATCH: usize = 256;
@@ -25,13 +31,16 @@ const RETRY_MS: u64 = 500;
 
 /// Runs until `stop`. What it leaves behind is found again by its cursor.
 pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: CancellationToken) {
-    let mut appended = pipeline.ledger.appended();
-    let mut pinned = Pinned::default();
+    let mut reach = pipeline.ledger.reach();
+    let mut registry = pipeline.ledger.changed();
+    let mut settings = pipeline.settings.changes();
     loop {
-        match one_batch(&pipeline, &dispatcher, &mut pinned).await {
+        match one_batch(&pipeline, &dispatcher).await {
             Ok(0) => tokio::select! {
                 () = stop.cancelled() => return,
-                _ = appended.changed() => {}
+                _ = reach.wait_for(Reach::is_behind) => {}
+                _ = registry.changed() => pipeline.has_changed(),
+                _ = settings.changed() => pipeline.has_changed(),
             },
             Ok(_) if stop.is_cancelled() => return,
             Ok(_) => {}
@@ -48,13 +57,12 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
     }
 }
 
-pub(super) async fn one_batch(
-    pipeline: &Pipeline,
-    dispatcher: &dispatcher::Handle,
-    pinned: &mut Pinned,
-) -> Result<usize, ledger::Error> {
+pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Handle) -> Result<usize, ledger::Error> {
     let ledger = &pipeline.ledger;
-    let events = match ledger.news(EVENTS_PER_BATCH).await {
+    if !ledger.reach().borrow().is_behind() {
+        return Ok(0);
+    }
+    let events = match ledger.next_events(EVENTS_PER_BATCH).await {
         // One of them is damaged: those before it go one by one, and it is passed over.
         Err(error) if error.is_damage() => match ledger.journal_after(ledger.cursor(), 1).await {
             Err(error) if error.is_damage() => {
@@ -69,9 +77,6 @@ pub(super) async fn one_batch(
     let mut through = first.seq;
 
     let snapshot = ledger.snapshot();
-    if pinned.at(snapshot.revision, pipeline.settings.version()) {
-        pipeline.end_changed_instances();
-    }
     let now = pipeline.clock.now();
     let mut deliveries = Vec::new();
     let mut spans = Vec::new();
@@ -84,13 +89,9 @@ pub(super) async fn one_batch(
         through = event.seq;
         // A tenant removed after acceptance: its events go with it.
         let Some(view) = snapshot.tenant(&event.tenant) else { continue };
-        let (span, before) = (pipeline.fanning_out(event), deliveries.len());
-        for subscription in view.subscriptions.values().map(|entry| &entry.value) {
-            if !matches(subscription, event) {
-                continue;
-            }
-            deliveries.push(pinned.delivery(pipeline, subscription, view, event.as_ref().into(), now).await?);
-        }
+        let span = pipeline.fanning_out(&event.tenant, event.id, event.trace.as_ref());
+        let before = deliveries.len();
+        pipeline.fan_out(view, (&event.source, &event.set.types), event.as_ref().into(), now, &mut deliveries).await?;
         if span.is_recorded() {
             // It ends with the transaction.
             spans.push((span, deliveries.len() - before));
@@ -102,7 +103,7 @@ pub(super) async fn one_batch(
             spans.iter_mut().for_each(|(span, _)| span.failed("not_stored"));
             if matches!(error, ledger::Error::UnknownPlan(_)) {
                 // Retention swept it between pinning and now: pinned anew at the next try.
-                pinned.forget();
+                pipeline.pinned.forget();
             }
             return Err(error);
         }
@@ -112,6 +113,31 @@ pub(super) async fn one_batch(
     }
     dispatcher.due(due).await;
     Ok(events.len())
+}
+
+impl Pipeline {
+    /// The deliveries of an event of that source and of those types, due `now`, with each chain pinned.
+    pub(super) async fn fan_out(
+        &self,
+        view: &Arc<TenantView>,
+        (source, types): (&SourceName, &[String]),
+        event: OfEvent<'_>,
+        now: Timestamp,
+        deliveries: &mut Vec<NewDelivery>,
+    ) -> Result<(), ledger::Error> {
+        for subscription in view.subscriptions.values().map(|entry| &entry.value) {
+            if wants(subscription, source, types) {
+                deliveries.push(self.pinned.delivery(self, subscription, view, event, now).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The registry or what the operator has set is another: what is remembered of how it was goes.
+    fn has_changed(&self) {
+        self.pinned.keep(&self.ledger.snapshot());
+        self.end_changed_instances();
+    }
 }
 
 /// Whether the subscription wants the event: its source, and at least one of its types.

@@ -117,7 +117,7 @@ impl Pipeline {
             let max = self.quota_of(tenant).filter_faults_max;
             if max > 0
                 && tally.faults >= max.min(FAULT_WINDOW_CALLS)
-                && let Err(error) = self.suspend(tenant, run, fault, tally).await
+                && let Err(error) = Box::pin(self.suspend(tenant, run, fault, tally)).await
             {
                 // Its next fault tries again.
                 warn!(%tenant, filter = %run.filter, %error, "a filter that keeps faulting could not be suspended");

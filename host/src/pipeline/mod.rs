@@ -3,9 +3,10 @@
 //! ```text
 //! ingest    prove      the source shows that the request is its own             -> Proven
 //!           normalize  any accepted form becomes a SET                          -> NewEvent
-//!           accept     ==append: durable, then 202==                            -> Receipt
+//!           fanout     matching subscriptions, chain pinned (plan)              -> NewDelivery
+//!           accept     ==append_with: event, outbox rows and cursor durable, then 202== -> Receipt, DueDelivery
 //!
-//! loop A    fanout     journal -> matching subscriptions, chain pinned (plan)   -> DueDelivery
+//! loop A    fanout     the same for events that were left without deliveries    -> DueDelivery
 //!                      ==fan_out: outbox rows and cursor, one batch==
 //!
 //! loop B    dispatcher due deliveries, fair between tenants and endpoints (lane)-> DueDelivery
@@ -91,6 +92,8 @@ pub struct Parts {
     pub settings: Settings,
     /// Tables of plans in force, parsed.
     pub(crate) tables: tables::Store,
+    /// Plans that events meet.
+    pub(crate) pinned: plan::Pinned,
     /// Turns at the ledger, so that one tenant's flood does not stand before everybody's next event.
     pub(crate) appends: Gate,
     /// Events of one tenant that wait for such a turn.
@@ -137,6 +140,7 @@ impl Parts {
             master,
             egress,
             clock,
+            pinned: plan::Pinned::default(),
             tables: tables::Store::new(of_sandbox.tables_bytes_max, of_sandbox.tables_in_use_bytes_max),
             appends,
             large: Gate::new(Bounds {

@@ -2,17 +2,18 @@
 //! runs just that.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::crypto;
 use crate::domain::delivery::NewDelivery;
-use crate::domain::event::{Event, EventRecord, EventSeq};
+use crate::domain::event::{Event, EventRecord, EventSeq, NewEvent};
 use crate::domain::filter::{Grant, Plan, PlanStep};
-use crate::domain::id::{DeliveryId, Digest, EventId, SubscriptionId};
+use crate::domain::id::{DeliveryId, Digest, EventId, SubscriptionId, TenantId};
 use crate::domain::limits::CallLimits;
 use crate::domain::pacing::Ordering;
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Timestamp;
-use crate::ledger::{self, TenantView};
+use crate::ledger::{self, Snapshot, TenantView};
 
 use super::Pipeline;
 use super::canary::{Choice, choices, put_in};
@@ -74,6 +75,13 @@ pub(super) struct OfEvent<'a> {
     about: Option<&'a str>,
 }
 
+/// Its place is known once it is appended.
+impl<'a> From<&'a NewEvent> for OfEvent<'a> {
+    fn from(event: &'a NewEvent) -> Self {
+        Self { seq: EventSeq::default(), id: event.id, about: event.subject.as_deref() }
+    }
+}
+
 impl<'a> From<&'a Event> for OfEvent<'a> {
     fn from(event: &'a Event) -> Self {
         Self { seq: event.seq, id: event.id, about: event.subject.as_deref() }
@@ -86,32 +94,33 @@ impl<'a> From<&'a EventRecord> for OfEvent<'a> {
     }
 }
 
-/// Plans in force, by subscription and by what of its chain runs a candidate, so that a plan is pinned once per change
-/// and not once per event.
+/// Plans in force, by tenant, subscription and what of its chain runs a candidate, so that a plan is pinned once per change of
+/// its tenant's and not once per event.
 #[derive(Default)]
-pub(super) struct Pinned {
-    /// The registry's revision that the plans are of, and the settings' version: plans have the limits of a call in them.
-    of: Option<(u64, u64)>,
+pub(crate) struct Pinned(Mutex<HashMap<TenantId, OfTenant>>);
+
+/// The plans of one tenant.
+struct OfTenant {
+    /// What of the registry they are of.
+    view: Arc<TenantView>,
+    /// The settings' version: plans have the limits of a call in them.
+    settings: u64,
     plans: HashMap<(SubscriptionId, Vec<Choice>), Digest>,
 }
 
-impl Pinned {
-    /// Forgets all plans where the registry or what the operator has set has changed, and tells whether it has.
-    pub(super) fn at(&mut self, revision: u64, settings: u64) -> bool {
-        let of = (revision, settings);
-        let changed = self.of.replace(of) != Some(of);
-        if changed {
-            self.plans.clear();
-        }
-        changed
+impl OfTenant {
+    fn is_of(&self, view: &Arc<TenantView>, settings: u64) -> bool {
+        Arc::ptr_eq(&self.view, view) && self.settings == settings
     }
+}
 
+impl Pinned {
     /// The delivery of an event to a subscription, due `now`, with the chain as it is in `view`.
     pub(super) async fn delivery(
-        &mut self,
+        &self,
         pipeline: &Pipeline,
         subscription: &Subscription,
-        view: &TenantView,
+        view: &Arc<TenantView>,
         event: OfEvent<'_>,
         now: Timestamp,
     ) -> Result<NewDelivery, ledger::Error> {
@@ -128,25 +137,46 @@ impl Pinned {
     }
 
     pub(super) async fn plan_of(
-        &mut self,
+        &self,
         pipeline: &Pipeline,
         subscription: &Subscription,
-        view: &TenantView,
+        view: &Arc<TenantView>,
         choices: Vec<Choice>,
     ) -> Result<Digest, ledger::Error> {
+        let tenant = &view.tenant.value.id;
+        // Taken before the limits are: settings that change in between make it pinned anew.
+        let settings = pipeline.settings.version();
         let key = (subscription.id, choices);
-        if let Some(digest) = self.plans.get(&key) {
-            return Ok(*digest);
+        let known =
+            self.lock().get(tenant).filter(|of| of.is_of(view, settings)).and_then(|of| of.plans.get(&key).copied());
+        if let Some(digest) = known {
+            return Ok(digest);
         }
         let mut plan = pin(subscription, view, pipeline.limits_of(view));
         put_in(&mut plan, &key.1);
         let digest = pipeline.ledger.intern_plan(&plan).await?;
-        self.plans.insert(key, digest);
+        let mut tenants = self.lock();
+        let empty = || OfTenant { view: view.clone(), settings, plans: HashMap::new() };
+        let of = tenants.entry(tenant.clone()).or_insert_with(empty);
+        if !of.is_of(view, settings) {
+            *of = empty();
+        }
+        of.plans.insert(key, digest);
         Ok(digest)
     }
 
+    /// Forgets the plans of tenants that are not there any more.
+    pub(super) fn keep(&self, snapshot: &Snapshot) {
+        self.lock().retain(|tenant, _| snapshot.tenant(tenant).is_some());
+    }
+
     /// Forgets all plans: one of them is not stored any more.
-    pub(super) fn forget(&mut self) {
-        self.plans.clear();
+    pub(super) fn forget(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, OfTenant>> {
+        // Whole at each instant: a poisoned lock is as good as any.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

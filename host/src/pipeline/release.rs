@@ -56,7 +56,7 @@ impl Pipeline {
         records: Vec<DeliveryRecord>,
         deed: Option<Deed>,
     ) -> Result<Vec<DueDelivery>, ledger::Error> {
-        self.rerun(tenant, records, &mut Pinned::default(), deed).await
+        self.rerun(tenant, records, &Pinned::default(), deed).await
     }
 
     /// Tells whether all went well. What failed for one filter keeps no other one waiting.
@@ -126,13 +126,13 @@ impl Pipeline {
         picked: impl Fn(&DeliveryRecord) -> bool,
         dispatcher: &dispatcher::Handle,
     ) -> Result<u64, ledger::Error> {
-        let mut pinned = Pinned::default();
+        let pinned = Pinned::default();
         let (mut count, mut cursor) = (0, None);
         loop {
             let query = DeliveryQuery { state: Some(State::Held), ..DeliveryQuery::default() };
             let page = self.ledger.deliveries(tenant, query, cursor, HISTORY_LIMIT_MAX).await?;
             let held = page.items.into_iter().filter(|record| picked(record)).collect();
-            let due = self.rerun(tenant, held, &mut pinned, None).await?;
+            let due = self.rerun(tenant, held, &pinned, None).await?;
             count += due.len() as u64;
             dispatcher.due(due).await;
             cursor = page.next;
@@ -146,7 +146,7 @@ impl Pipeline {
         &self,
         tenant: &TenantId,
         held: Vec<DeliveryRecord>,
-        pinned: &mut Pinned,
+        pinned: &Pinned,
         deed: Option<Deed>,
     ) -> Result<Vec<DueDelivery>, ledger::Error> {
         if held.is_empty() {
@@ -154,7 +154,6 @@ impl Pipeline {
         }
         let snapshot = self.ledger.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return Ok(Vec::new()) };
-        pinned.at(snapshot.revision, self.settings.version());
         let mut reruns = Vec::with_capacity(held.len());
         for record in held {
             let plan = match view.subscriptions.get(&record.id.subscription) {

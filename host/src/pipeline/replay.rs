@@ -58,7 +58,7 @@ enum Stepped {
 /// Runs until `stop`.
 pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: CancellationToken) {
     let mut changed = pipeline.ledger.replays_changed();
-    let mut pinned = Pinned::default();
+    let pinned = Pinned::default();
     let mut running: Vec<Running> = Vec::new();
     let mut known = false;
     loop {
@@ -80,7 +80,7 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
             if replay.next > now && replay.next.since(now) <= SLEEP_MS_MAX.max(RETRY_MS) {
                 continue;
             }
-            match pipeline.step(replay, &mut pinned, &dispatcher, now).await {
+            match pipeline.step(replay, &pinned, &dispatcher, now).await {
                 Ok(Stepped::Next(at)) => replay.next = at,
                 Ok(Stepped::Ended) => known = false,
                 Err(error) => {
@@ -126,7 +126,7 @@ impl Pipeline {
     async fn step(
         &self,
         running: &mut Running,
-        pinned: &mut Pinned,
+        pinned: &Pinned,
         dispatcher: &dispatcher::Handle,
         now: Timestamp,
     ) -> Result<Stepped, ledger::Error> {
@@ -148,7 +148,6 @@ impl Pipeline {
         let wanted = if running.is_sparse { EVENTS_PER_STEP } else { most.saturating_add(EVENTS_BEYOND) };
         let limit = wanted.min(EVENTS_PER_STEP);
         let events = self.ledger.replay_events(record, record.position, limit).await?;
-        pinned.at(snapshot.revision, self.settings.version());
         let mut step = ReplayStep {
             id: replay.id,
             from: record.position,

@@ -117,7 +117,7 @@ impl Pipeline {
         let of_host = self.settings.now().delivery.disable_after_s;
         let after_s = subscription.value.pacing.disable_after_s.map_or(of_host, u64::from);
         if let Some((cause, since, reason)) = disabling(unwanted, at, settled.failing_since, now, after_s)
-            && let Err(error) = self.disable(&delivery, cause, since, reason).await
+            && let Err(error) = Box::pin(self.disable(&delivery, cause, since, reason)).await
         {
             // The delivery itself is settled; the next attempt will come to the same.
             warn!(delivery = %delivery.id, %error, "the subscription could not be paused");

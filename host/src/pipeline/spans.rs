@@ -3,7 +3,6 @@
 
 use crate::domain::attempt::Outcome;
 use crate::domain::delivery::DueDelivery;
-use crate::domain::event::Event;
 use crate::domain::filter::PlanStep;
 use crate::domain::id::{DeliveryId, EventId, SourceName, TenantId};
 use crate::domain::subscription::Subscription;
@@ -37,10 +36,10 @@ impl Pipeline {
         (span, place)
     }
 
-    pub(super) fn fanning_out(&self, event: &Event) -> Span {
-        let mut span = self.traces.begin("fan-out", Kind::Internal, event.trace.as_ref());
-        span.say(attribute::TENANT, &event.tenant);
-        span.say(attribute::EVENT, event.id);
+    pub(super) fn fanning_out(&self, tenant: &TenantId, event: EventId, under: Option<&TraceContext>) -> Span {
+        let mut span = self.traces.begin("fan-out", Kind::Internal, under);
+        span.say(attribute::TENANT, tenant);
+        span.say(attribute::EVENT, event);
         span
     }
 

@@ -62,6 +62,11 @@ impl Pipeline {
         if plan.tables.is_empty() {
             return Ok(Arc::new(PinnedTables { rows: HashMap::new(), _in_use: None }));
         }
+        // Large, and for few chains: without the box every delivery would carry it.
+        Box::pin(self.read_tables(plan, tenant)).await
+    }
+
+    async fn read_tables(&self, plan: &Plan, tenant: &TenantId) -> Result<Arc<PinnedTables>, String> {
         let mut bytes = 0_u64;
         for (name, digest) in &plan.tables {
             bytes = bytes.saturating_add(self.table_bytes(name, digest).await?);

@@ -3,7 +3,8 @@
 //! Guests have threads of their own, so that none holds one that takes events in. Handing a call over and its verdict back
 //! costs about half of what a short call takes, though, and most calls are over within their first slice. So a call of a
 //! filter whose last calls were all short begins where it is asked for, in a turn like any other; what is not over after its
-//! first slice goes on on the guests' threads. A filter of which nothing is known begins there.
+//! first slice goes on on the guests' threads. A filter of which nothing is known begins there. Where no turn is free, the call
+//! waits for one where it is: its task does, and no thread.
 //!
 //! A slice is ended by fuel and by time, but one step of a guest may be over before either is looked at and still take
 //! milliseconds. A filter that does such a thing on a caller's thread is not let back for some calls, and each time for twice
@@ -13,11 +14,12 @@
 //! a busy machine a thread is pushed aside in the middle of a slice, which then ends by time; that says nothing of the filter.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
@@ -28,6 +30,8 @@ const ROW_MIN: u32 = 8;
 const ROW_MAX: u32 = 4_096;
 /// A first slice that takes more of the processor's time is not short: ten times what a slice of fuel takes.
 const SHORT: Duration = Duration::from_millis(1);
+/// How long a look at what a thread has had of the processor is good for.
+const LOOKED_MAX: Duration = Duration::from_micros(500);
 
 /// How one filter's last calls went. Calls that end at the same time may count as one: nothing depends on the exact number.
 #[derive(Debug)]
@@ -115,7 +119,16 @@ pub(super) enum Lost {
     Stopping,
 }
 
-/// Runs a call to its end: its first slice on this thread where its filter's calls are short by `streak`, else all of it on those
+/// What lets a call begin on its caller's thread.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Here<'a> {
+    /// How its filter's last calls went.
+    pub(super) streak: &'a Streak,
+    /// Set by the call once a slice of it has ended without its end: until then, what it waits for is its turn.
+    pub(super) sliced: &'a AtomicBool,
+}
+
+/// Runs a call to its end: its first slice on this thread where its filter's calls are short by `here`, else all of it on those
 /// of `guests`. A first slice that was not short is counted at once: nobody may be there when the call ends.
 ///
 /// Where what is returned is dropped, the call ends after its slice.
@@ -124,25 +137,30 @@ pub(super) enum Lost {
 /// See [`Lost`].
 pub(super) async fn run<T: Send + 'static>(
     guests: &Handle,
-    streak: Option<&Streak>,
+    here: Option<Here<'_>>,
     mut call: Pin<Box<impl Future<Output = T> + Send + 'static>>,
 ) -> Result<(T, Began), Lost> {
     let mut began = Began::Elsewhere;
-    if let Some(streak) = streak.filter(|streak| streak.is_short()) {
-        let began_at = thread_time();
+    if let Some(Here { streak, sliced }) = here.filter(|here| here.streak.is_short()) {
         let first = std::future::poll_fn(|cx| {
+            let slice = Slice::begin();
             // As on the guests' threads, where the runtime does this. A call that panicked is not polled again.
-            Poll::Ready(catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))))
+            match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
+                // It has not had its turn yet. Were it handed over for that, the guests' threads would have the turns that
+                // those who come next find taken, and so on for as long as there are calls.
+                Ok(Poll::Pending) if !sliced.load(Ordering::Relaxed) => Poll::Pending,
+                polled => Poll::Ready((polled, slice.was_long())),
+            }
         });
-        let polled = first.await;
+        let (polled, was_long) = first.await;
         began = Began::Here;
-        if polled.is_err() || thread_time().saturating_sub(began_at) > SHORT {
+        if polled.is_err() || was_long {
             streak.held_up();
             began = Began::HeldUp;
         }
         match polled {
             Ok(Poll::Ready(ended)) => return Ok((ended, began)),
-            // Whoever it waits for is told by its next poll whom to wake instead of this thread's.
+            // Whoever it waits for is told by its next poll whom to wake instead of this task.
             Ok(Poll::Pending) => {}
             Err(panic) => return Err(Lost::Panicked(words(&*panic))),
         }
@@ -151,6 +169,36 @@ pub(super) async fn run<T: Send + 'static>(
         Ok(ended) => Ok((ended, began)),
         Err(Ok(panic)) => Err(Lost::Panicked(words(&*panic))),
         Err(Err(_)) => Err(Lost::Stopping),
+    }
+}
+
+/// A slice on a caller's thread, and what that had of the processor before.
+///
+/// To ask the system for that takes as long as a twentieth of a short call, so it is asked now and then: a slice that was
+/// over in no time needs no second look, and one that was not is looked at with what the thread did in the moment before.
+struct Slice {
+    began_at: Instant,
+    /// What the thread had of the processor at most [`LOOKED_MAX`] before the slice.
+    had: Duration,
+}
+
+impl Slice {
+    fn begin() -> Self {
+        thread_local! {
+            static LOOKED: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+        }
+        let began_at = Instant::now();
+        let recent = LOOKED.get().filter(|(at, _)| began_at.saturating_duration_since(*at) < LOOKED_MAX);
+        let (_, had) = recent.unwrap_or_else(|| {
+            let looked = (began_at, thread_time());
+            LOOKED.set(Some(looked));
+            looked
+        });
+        Self { began_at, had }
+    }
+
+    fn was_long(&self) -> bool {
+        self.began_at.elapsed() > SHORT && thread_time().saturating_sub(self.had) > SHORT + LOOKED_MAX
     }
 }
 
@@ -184,6 +232,7 @@ impl<T> Drop for AbortOnDrop<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::thread;
 
     use super::*;
@@ -204,6 +253,12 @@ mod tests {
         assert!(!streak.is_short());
         count(streak, 1);
         assert!(streak.is_short());
+    }
+
+    /// A call by that streak, of which a slice has ended as soon as it is pending.
+    fn of(streak: &Streak) -> Option<Here<'_>> {
+        static SLICED: AtomicBool = AtomicBool::new(true);
+        Some(Here { streak, sliced: &SLICED })
     }
 
     fn guests() -> tokio::runtime::Runtime {
@@ -266,15 +321,35 @@ mod tests {
         let guests = guests();
         let here = thread::current().id();
         let streak = short();
-        let (threads, began) = run(guests.handle(), Some(&streak), Box::pin(polled_on())).await.unwrap();
+        let (threads, began) = run(guests.handle(), of(&streak), Box::pin(polled_on())).await.unwrap();
         assert!(threads[0] == here && threads[1] != here && began == Began::Here);
-        for streak in [None, Some(&Streak::new())] {
-            let (threads, began) = run(guests.handle(), streak, Box::pin(polled_on())).await.unwrap();
+        for here_or_not in [None, of(&Streak::new())] {
+            let (threads, began) = run(guests.handle(), here_or_not, Box::pin(polled_on())).await.unwrap();
             assert!(threads[0] != here && threads[1] != here && began == Began::Elsewhere);
         }
         let (at_once, _) =
-            run(guests.handle(), Some(&streak), Box::pin(async { thread::current().id() })).await.unwrap();
+            run(guests.handle(), of(&streak), Box::pin(async { thread::current().id() })).await.unwrap();
         assert_eq!(at_once, here);
+        guests.shutdown_background();
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_its_first_turn_waits_here() {
+        let guests = guests();
+        let (streak, sliced) = (short(), Arc::new(AtomicBool::new(false)));
+        let told = sliced.clone();
+        let call = Box::pin(async move {
+            // Pending for a turn, then after a slice.
+            let mut threads = polled_on().await;
+            told.store(true, Ordering::Relaxed);
+            threads.extend(polled_on().await);
+            threads
+        });
+        let (threads, began) =
+            run(guests.handle(), Some(Here { streak: &streak, sliced: &sliced }), call).await.unwrap();
+        let here = thread::current().id();
+        assert_eq!(threads.iter().map(|thread| *thread == here).collect::<Vec<_>>(), [true, true, true, false]);
+        assert_eq!(began, Began::Here);
         guests.shutdown_background();
     }
 
@@ -284,11 +359,11 @@ mod tests {
         let streak = short();
         let spinning = async {
             let began_at = thread_time();
-            while thread_time().saturating_sub(began_at) <= SHORT {}
+            while thread_time().saturating_sub(began_at) <= SHORT + LOOKED_MAX {}
             std::future::pending::<()>().await;
         };
         // Whoever asked is gone before the call has ended.
-        let mut gone = Box::pin(run(guests.handle(), Some(&streak), Box::pin(spinning)));
+        let mut gone = Box::pin(run(guests.handle(), of(&streak), Box::pin(spinning)));
         assert!(futures_util::poll!(gone.as_mut()).is_pending());
         drop(gone);
         assert!(!streak.is_short());
@@ -300,8 +375,8 @@ mod tests {
     async fn a_panic_is_told_wherever_it_happens() {
         let guests = guests();
         let streak = short();
-        for streak in [Some(&streak), None] {
-            let lost = run(guests.handle(), streak, Box::pin(async { panic!("{}", ["broken"].join("")) })).await;
+        for here in [of(&streak), None] {
+            let lost = run(guests.handle(), here, Box::pin(async { panic!("{}", ["broken"].join("")) })).await;
             assert!(matches!(&lost, Err::<((), _), _>(Lost::Panicked(words)) if words == "broken"), "{lost:?}");
         }
         assert!(!streak.is_short(), "it held its caller's thread up for who knows how long");

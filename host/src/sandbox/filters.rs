@@ -99,6 +99,14 @@ impl Filters {
     /// The filter, from memory, disk or the compiler, whichever has it first. Callers of one filter wait for one load; where
     /// it has to be compiled, that is in `tenant`'s line, however long it is: an event is delivered late and not refused.
     pub(super) async fn get(&self, tenant: &TenantId, digest: Digest) -> Result<Arc<Loaded>, Fault> {
+        match self.loaded.get(&digest).await {
+            Some(loaded) => Ok(loaded),
+            // Large, and seldom needed: without the box every call would carry it.
+            None => Box::pin(self.bring(tenant, digest)).await,
+        }
+    }
+
+    async fn bring(&self, tenant: &TenantId, digest: Digest) -> Result<Arc<Loaded>, Fault> {
         let unavailable = |detail: String| Fault::Unavailable { detail };
         if let Some(loaded) = self.known(tenant, digest).await {
             return Ok(loaded);

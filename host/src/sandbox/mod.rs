@@ -57,6 +57,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -82,8 +83,8 @@ pub use rejected::Rejected;
 pub use series::{BUCKETS, METRICS};
 pub use structure::Caps;
 
-use begin::{Began, Went};
-use budget::{Budgets, Charges};
+use begin::Went;
+use budget::{Bucket, Budgets, Charges, First};
 use filters::{Filters, Loaded};
 use kept::Kept;
 use series::{Series, UPLOADS, Waited};
@@ -400,10 +401,16 @@ impl Shared {
         };
         let running = self.series.running();
         let (host, turns, filter_loaded) = (self.host.clone(), self.turns.clone(), loaded.clone());
+        let sliced = Arc::new(AtomicBool::new(false));
+        let here = begin::Here { streak: &loaded.streak, sliced: &sliced.clone() };
         let calling = Box::pin(async move {
             let slice = host.fuel_slice;
             let calling = pin!(call::run(&host, &filter_loaded.pre, call, asked_at));
-            let (ran, taken) = turns.taking(&tenant, calling, || charges.burnt(slice)).await;
+            let ended = || {
+                sliced.store(true, Ordering::Relaxed);
+                charges.burnt(slice);
+            };
+            let (ran, taken) = turns.taking(&tenant, calling, ended).await;
             if let Ok(ran) = &ran {
                 charges.settle(ran.run.fuel);
             }
@@ -411,11 +418,9 @@ impl Shared {
             drop((place, running));
             (ran, taken)
         });
-        let ran = match begin::run(&self.guests, Some(&loaded.streak), calling).await {
+        let ran = match begin::run(&self.guests, Some(here), calling).await {
             Ok(((ran, taken), began)) => {
                 if let Ok(ran) = &ran {
-                    // Where there was no turn for it, nothing of it was computed where it began.
-                    let began = if taken.began_late { Began::Elsewhere } else { began };
                     loaded.streak.count(Went::of(ran.run.fuel, self.host.fuel_slice, taken.slices), began);
                 }
                 waited.turns = taken;
@@ -436,16 +441,7 @@ impl Shared {
         // Mostly nothing is waited for, and then there is no wait to measure or to show.
         let first = match bucket.first_at_once() {
             Some(first) => first,
-            None => {
-                let asked_at = Instant::now();
-                // Behind calls of the tenant that wait for a slot, it is a slot that this one waits for.
-                let spent = bucket.is_spent();
-                let waiting = if spent { self.series.waiting_for_budget() } else { self.series.waiting_for_slot() };
-                let first = self.budgets.wait(&bucket).await?;
-                drop(waiting);
-                *(if spent { &mut waited.budget } else { &mut waited.slot }) += asked_at.elapsed();
-                first
-            }
+            None => Box::pin(self.first(&bucket, waited)).await?,
         };
         let place = match self.slots.ask(tenant, false)? {
             Answer::Granted(place) => place,
@@ -460,6 +456,18 @@ impl Shared {
         };
         drop(first);
         Ok(Admitted { place, charges: Charges::to(bucket) })
+    }
+
+    /// Waits for the first place in a tenant's line.
+    async fn first(&self, bucket: &Bucket, waited: &mut Waited) -> Result<First, Refused> {
+        let asked_at = Instant::now();
+        // Behind calls of the tenant that wait for a slot, it is a slot that this one waits for.
+        let spent = bucket.is_spent();
+        let waiting = if spent { self.series.waiting_for_budget() } else { self.series.waiting_for_slot() };
+        let first = self.budgets.wait(bucket).await?;
+        drop(waiting);
+        *(if spent { &mut waited.budget } else { &mut waited.slot }) += asked_at.elapsed();
+        Ok(first)
     }
 
     fn shutdown(&self) {

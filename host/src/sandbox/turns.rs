@@ -53,8 +53,6 @@ pub(super) struct Taken {
     pub(super) waited: Duration,
     /// The most turns that others were given during one wait.
     pub(super) behind: u64,
-    /// Whether the first slice had to wait for its turn.
-    pub(super) began_late: bool,
 }
 
 impl Turns {
@@ -100,7 +98,6 @@ impl Turns {
                             Poll::Ready(Ok(place)) => place,
                             Poll::Ready(Err(refused)) => return Poll::Ready(Err(refused)),
                             Poll::Pending => {
-                                taken.began_late = true;
                                 waiting_since = Some(Instant::now());
                                 return Poll::Pending;
                             }

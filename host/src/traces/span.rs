@@ -30,6 +30,8 @@ struct Recording {
     began: Instant,
     place: TraceContext,
     recorder: Arc<Recorder>,
+    /// Whether it is to be recorded when it ends.
+    was: bool,
 }
 
 impl Span {
@@ -54,7 +56,7 @@ impl Span {
             flags: u32::from(place.flags) | otlp::KNOWS_WHETHER_REMOTE | from,
             ..otlp::Span::default()
         };
-        Self(Some(Box::new(Recording { span, began: Instant::now(), place, recorder: recorder.clone() })))
+        Self(Some(Box::new(Recording { span, began: Instant::now(), place, recorder: recorder.clone(), was: true })))
     }
 
     /// Says something of it: a name or an id of the host's own, or a word for an outcome. Never what a sender, a filter or a
@@ -82,6 +84,13 @@ impl Span {
         }
     }
 
+    /// What it is about was not done after all: it is not recorded.
+    pub fn never_was(&mut self) {
+        if let Some(recording) = &mut self.0 {
+            recording.was = false;
+        }
+    }
+
     /// Whether it is recorded.
     pub fn is_recorded(&self) -> bool {
         self.0.is_some()
@@ -95,6 +104,9 @@ impl Span {
 
 impl Drop for Recording {
     fn drop(&mut self) {
+        if !self.was {
+            return;
+        }
         let mut span = mem::take(&mut self.span);
         // By the monotonic clock: a span is no longer for a clock that was set meanwhile.
         let lasted = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
