@@ -327,8 +327,7 @@ mod tests {
             let (threads, began) = run(guests.handle(), here_or_not, Box::pin(polled_on())).await.unwrap();
             assert!(threads[0] != here && threads[1] != here && began == Began::Elsewhere);
         }
-        let (at_once, _) =
-            run(guests.handle(), of(&streak), Box::pin(async { thread::current().id() })).await.unwrap();
+        let (at_once, _) = run(guests.handle(), of(&streak), Box::pin(async { thread::current().id() })).await.unwrap();
         assert_eq!(at_once, here);
         guests.shutdown_background();
     }

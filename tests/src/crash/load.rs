@@ -90,7 +90,7 @@ pub const TARGETS: [Target; 6] = [
     Target {
         name: "flaky",
         tenant: "globex",
-        sources: &[2],
+        sources: &[2, 3],
         behaviour: Behaviour::Flaky,
         filter: None,
         retry: PATIENT,

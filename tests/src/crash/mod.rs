@@ -32,6 +32,8 @@ use crate::source::Seed;
 /// Seconds that the host keeps events at rest while it is killed. No process of a run lives as long, so that what
 /// retention takes was at rest in a copy before.
 const RETENTION_S: i64 = 10;
+/// Deliveries that are made with their event: one less than one of the sources has, so that its events are left to the loop.
+const APPEND_DELIVERIES_MAX: usize = 2;
 /// Seconds for the last deliveries to come to rest.
 const DRAIN_S: u64 = 300;
 /// Starts that the last deliveries may take.
@@ -72,7 +74,7 @@ pub async fn run(options: Options, mut tell: impl FnMut(String)) -> Result<Summa
     let receivers = Receivers::start(options.seed, &record).await;
     let mut host = Host::with()
         .config(&format!(
-            "[data]\nretention_s = {RETENTION_S}\nretention_every_s = 1\n\
+            "[data]\nretention_s = {RETENTION_S}\nretention_every_s = 1\nappend_deliveries_max = {APPEND_DELIVERIES_MAX}\n\
              [delivery]\nbreaker_open_ms = 20\nbreaker_open_ms_max = 100\n\
              [quota]\nwall_ms_max = 30000\nfilter_faults_max = 0\n\
              [log]\nlevel = \"info,setgate::app=debug\""
