@@ -1,5 +1,6 @@
 //! One event comes in, the signed result arrives; and what happens when the receiver does not take it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -302,4 +303,36 @@ async fn patterns_and_sources_choose_the_events() {
 
 fn status_of(exchange: &Value) -> (u64, u64) {
     (exchange["number"].as_u64().unwrap(), exchange["outcome"]["status"].as_u64().unwrap())
+}
+
+/// Some events have their deliveries made with them, some by the loop that comes after; nobody can tell which, not even over a
+/// crash in between.
+#[tokio::test]
+async fn an_event_with_many_subscriptions_reaches_them_all() {
+    let mut host = Host::with().config("[data]\nappend_deliveries_max = 1").start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receivers = [Receiver::start().await, Receiver::start().await, Receiver::start().await];
+    acme.subscribe(&receivers[0]).create().await;
+    source.accept(event::set("with one")).await;
+    receivers[0].received(1).await;
+    for receiver in &receivers[1..] {
+        acme.subscribe(receiver).create().await;
+    }
+    source.accept(event::set("with three")).await;
+    for (receiver, count) in receivers.iter().zip([2, 1, 1]) {
+        receiver.received(count).await;
+    }
+    source.accept(event::set("and a crash")).await;
+    host.kill9().await;
+    host.start_again().await;
+    for (receiver, expected) in receivers.iter().zip([3, 2, 2]) {
+        // One that was on its way may come twice, under the same id.
+        until("every event has arrived at every receiver", async || {
+            (receiver.ids().len() == expected).then_some(())
+        })
+        .await;
+        let jtis: BTreeSet<_> = receiver.all().iter().map(|received| received.json()["jti"].to_string()).collect();
+        assert_eq!(jtis.len(), expected, "none has come under two ids: {jtis:?}");
+    }
 }

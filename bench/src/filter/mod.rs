@@ -60,9 +60,10 @@ pub(crate) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
     let peer = peers::program().map_err(|why| eprintln!("  not measured: the peers: {why}")).ok();
     // On threads of its own, some of which stay on one core.
     tokio::task::block_in_place(|| {
-        let folder = tempfile::tempdir()?;
+        // Kept: an interpreter takes minutes to compile.
+        let folder = guests().join("compiled");
         let wasm = built("bench-guest.wasm")?;
-        let contest = |cores| Contest::new(folder.path(), &wasm, cores, turns, peer.as_deref());
+        let contest = |cores| Contest::new(&folder, &wasm, cores, turns, peer.as_deref());
         let one = on_one(|| contest(1)?.measure())?;
         one.note(sheet, "one core");
         one.targets(sheet)?;
@@ -72,7 +73,7 @@ pub(crate) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
             all.note(sheet, "all cores");
         }
         match script::guest(mode) {
-            Ok(wasm) => script::measure(sheet, turns, folder.path(), &wasm),
+            Ok(wasm) => script::measure(sheet, turns, &folder, &wasm),
             Err(why) => {
                 eprintln!("  not measured: the guest in JavaScript: {why}");
                 Ok(())
