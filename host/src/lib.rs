@@ -7,12 +7,12 @@
 //!
 //! A product posts an event to `/ingest/{tenant}/{source}`. [`http`] reads the body up to its limit and hands it to
 //! [`pipeline`]. There the source shows that the request is its own (`prove`) before anything of it is read as JSON;
-//! the body becomes a SET with a stable `jti` (`normalize`); and the event is appended to the journal of the [`ledger`]
+//! the body becomes a SET with a stable `jti` (`normalize`); the subscriptions that want it are found and the chain of each is
+//! pinned, by digest (`fanout`); and the event is appended to the journal of the [`ledger`], with one delivery for each
 //! (`accept`). The answer is 202 once that is on disk, and not before. The same event again is answered 202 and kept once.
 //!
-//! Loop A (`fanout`) follows the journal. For each event it finds the subscriptions that want it, pins the chain of each, by
-//! digest, and writes one delivery for each to the outbox, together with the place it has come to. A crash in
-//! between makes it run again, which changes nothing.
+//! Loop A (`fanout`) does the same for events that were appended without their deliveries, such as those with very many. It
+//! writes them to the outbox together with the place it has come to. A crash in between makes it run again, which changes nothing.
 //!
 //! Loop B (`dispatcher`) takes deliveries that are due, in turns, so that neither a tenant's flood nor a slow endpoint
 //! takes the turns of others. The chain runs once (`filter`): each filter is called in an instance of its own in the [`sandbox`],
@@ -30,7 +30,7 @@
 //! key it was signed and what the receiver answered. Where an operator wants it, [`traces`] shows the same as spans of one trace,
 //! from sender to receiver.
 //!
-//! `append`, `fan_out` and `settle` are the three transactions; each may be run again. What a person sets up goes through
+//! `append_with`, `fan_out` and `settle` are the transactions; each may be run again. What a person sets up goes through
 //! [`control`], and [`app`] puts the parts together. `ARCHITECTURE.md` draws the layers and says how to add to them.
 
 pub mod app;

@@ -328,10 +328,8 @@ async fn an_event_with_many_subscriptions_reaches_them_all() {
     host.start_again().await;
     for (receiver, expected) in receivers.iter().zip([3, 2, 2]) {
         // One that was on its way may come twice, under the same id.
-        until("every event has arrived at every receiver", async || {
-            (receiver.ids().len() == expected).then_some(())
-        })
-        .await;
+        until("every event has arrived at every receiver", async || (receiver.ids().len() == expected).then_some(()))
+            .await;
         let jtis: BTreeSet<_> = receiver.all().iter().map(|received| received.json()["jti"].to_string()).collect();
         assert_eq!(jtis.len(), expected, "none has come under two ids: {jtis:?}");
     }

@@ -26,20 +26,18 @@ const WALL_MS_MAX: u64 = 60_000;
 /// Events that a kept instance sees.
 const KEEP_EVENTS_MAX: u32 = 1_000;
 
-/// A sandbox with one filter, and the threads of a host that calls it.
+/// A sandbox, and the threads of a host that calls it.
 pub(super) struct Ours {
     sandbox: Sandbox,
     callers: Runtime,
-    digest: Digest,
     quota: Quota,
     tables: Arc<dyn Tables>,
     config: Arc<str>,
 }
 
 impl Ours {
-    /// Takes in a filter, or reads it from the folder where another took it in. Its threads stay where the one that makes
-    /// it stays; `callers` of them call.
-    pub(super) fn new(options: Options, wasm: Bytes, callers: usize) -> anyhow::Result<Self> {
+    /// Its threads stay where the one that makes it stays; `callers` of them call.
+    pub(super) fn new(options: Options, callers: usize) -> anyhow::Result<Self> {
         // Budgets are for guests that share a host.
         let quota = Quota {
             fuel_per_call: FUEL,
@@ -49,15 +47,19 @@ impl Ours {
         };
         let callers = tokio::runtime::Builder::new_multi_thread().worker_threads(callers).enable_all().build()?;
         let sandbox = Sandbox::new(options)?;
-        let taken = callers.block_on(sandbox.compile(&TENANT.parse()?, wasm, &quota));
-        let digest = taken.context("the sandbox refuses the guest")?.digest;
         let tables = Arc::new(MemoryTables::default());
-        Ok(Self { sandbox, callers, digest, quota, tables, config: "{}".into() })
+        Ok(Self { sandbox, callers, quota, tables, config: "{}".into() })
     }
 
-    async fn call(&self, input: &Input, keep: Option<Keep>) -> anyhow::Result<()> {
+    /// Takes in a filter, or reads it from the folder where another took it in.
+    pub(super) fn take_in(&self, wasm: Bytes) -> anyhow::Result<Digest> {
+        let taken = self.callers.block_on(self.sandbox.compile(&TENANT.parse()?, wasm, &self.quota));
+        Ok(taken.context("the sandbox refuses the guest")?.digest)
+    }
+
+    async fn call(&self, digest: Digest, input: &Input, keep: Option<Keep>) -> anyhow::Result<()> {
         let call = Call {
-            digest: self.digest,
+            digest,
             filter: "bench-guest".parse()?,
             event: EventView { claims: input.set.text.clone(), ..input.view.clone() },
             config: self.config.clone(),
@@ -76,16 +78,17 @@ impl Ours {
         Ok(())
     }
 
-    /// Calls for so long, with so many calls at once; `keeping`: in instances that see several events, as those of a binding
+    /// Calls a filter for so long, with so many calls at once; `keeping`: in instances that see several events, as those of a binding
     /// with `reuse` do.
     pub(super) fn repeat(
         self: &Arc<Self>,
+        digest: Digest,
         input: &Arc<Input>,
         at_once: usize,
         keeping: bool,
         lasts: Duration,
     ) -> anyhow::Result<Timed> {
-        let keep = keeping.then_some(Keep { plan: self.digest, step: 0, events_max: KEEP_EVENTS_MAX });
+        let keep = keeping.then_some(Keep { plan: digest, step: 0, events_max: KEEP_EVENTS_MAX });
         let over = Arc::new(AtomicBool::new(false));
         let calls = Arc::new(AtomicU64::new(0));
         self.callers.block_on(async {
@@ -95,7 +98,7 @@ impl Ours {
                 let (ours, input, over, calls) = (self.clone(), input.clone(), over.clone(), calls.clone());
                 calling.spawn(async move {
                     while !over.load(Ordering::Relaxed) {
-                        ours.call(&input, keep).await?;
+                        ours.call(digest, &input, keep).await?;
                         if calls.fetch_add(1, Ordering::Relaxed) % 8 == 7 && began_at.elapsed() >= lasts {
                             over.store(true, Ordering::Relaxed);
                         }
@@ -116,6 +119,14 @@ impl Drop for Ours {
     fn drop(&mut self) {
         self.sandbox.shutdown();
     }
+}
+
+/// The same component under another digest: with a section of that name that nothing reads (WebAssembly core specification,
+/// "Custom Section").
+pub(super) fn named(wasm: &Bytes, name: &str) -> Bytes {
+    let name = name.as_bytes();
+    let length = u8::try_from(name.len()).ok().filter(|length| *length < 127).expect("the bench's names are short");
+    [wasm, [0, length + 1, length].as_slice(), name].concat().into()
 }
 
 /// A sandbox as a host of this machine has it, over a folder.

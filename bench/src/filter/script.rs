@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bench_guest::acts::ACTS;
 use bytes::Bytes;
+use setgate::domain::id::Digest;
 use setgate::sandbox::bare_config;
 
 use super::bare::{self, Bare};
@@ -29,17 +30,19 @@ pub(super) fn guest(mode: Mode) -> Result<Bytes, String> {
 pub(super) fn measure(sheet: &mut Sheet, turns: Turns, folder: &Path, wasm: &Bytes) -> anyhow::Result<()> {
     // Compiled on all cores: what stays on one finds it in the folder.
     let bare = on_all(|| {
-        drop(Ours::new(ours::options(folder), wasm.clone(), 1)?);
+        Ours::new(ours::options(folder), 1)?.take_in(wasm.clone())?;
         Ok(Bare::new(&bare_config(&ours::options(folder)), wasm)?)
     })?;
     on_one(|| {
-        let ours = Arc::new(Ours::new(ours::options(folder), wasm.clone(), 1)?);
+        let ours = Arc::new(Ours::new(ours::options(folder), 1)?);
+        let filter = ours.take_in(wasm.clone())?;
         for (bytes, size) in SIZES {
             for act in ACTS {
                 let input = Arc::new(Input::new(act, bytes)?);
                 let name = |what: &str| format!("one core, JavaScript: {act}, {size}: {what}");
-                let rounds =
-                    (0..turns.rounds).map(|_| round(&bare, &ours, &input, turns)).collect::<Result<Vec<_>, _>>();
+                let rounds = (0..turns.rounds)
+                    .map(|_| round(&bare, (&ours, filter), &input, turns))
+                    .collect::<Result<Vec<_>, _>>();
                 let rounds = rounds.with_context(|| name("a call"))?;
                 let mut row = |what: &str, unit: &str, of: &dyn Fn(&[f64; 3]) -> f64| {
                     sheet.figure(SECTION, &name(what), unit, &rounds.iter().map(of).collect::<Vec<_>>());
@@ -55,10 +58,15 @@ pub(super) fn measure(sheet: &mut Sheet, turns: Turns, folder: &Path, wasm: &Byt
 }
 
 /// Microseconds of the processor for a call: bare, in the sandbox, and there in instances that see several events.
-fn round(bare: &Bare, ours: &Arc<Ours>, input: &Arc<Input>, turns: Turns) -> anyhow::Result<[f64; 3]> {
+fn round(
+    bare: &Bare,
+    (ours, filter): (&Arc<Ours>, Digest),
+    input: &Arc<Input>,
+    turns: Turns,
+) -> anyhow::Result<[f64; 3]> {
     let event = bare::event(input);
     let bare = repeat(turns.lasts, || Ok(bare.call(&event)?))?;
-    let fresh = ours.repeat(input, AT_ONCE, false, turns.lasts)?;
-    let kept = ours.repeat(input, AT_ONCE, true, turns.lasts)?;
+    let fresh = ours.repeat(filter, input, AT_ONCE, false, turns.lasts)?;
+    let kept = ours.repeat(filter, input, AT_ONCE, true, turns.lasts)?;
     Ok([bare.cpu_us(), fresh.cpu_us(), kept.cpu_us()])
 }

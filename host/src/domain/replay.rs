@@ -78,7 +78,7 @@ pub struct ReplayRecord {
     #[serde(serialize_with = "instant")]
     #[schemars(with = "Timestamp")]
     pub position: ReplayPlace,
-    /// The last event of the journal that it looks at: what was fanned out when it was asked for.
+    /// The last event that it looks at: that of the journal when it was asked for.
     #[serde(skip)]
     pub last: EventSeq,
     /// When it ended.

@@ -3,7 +3,7 @@
 //! back from disk.
 //!
 //! A convenience and never the truth: whatever is not here is read from the file. Deliveries are here only while their row
-//! is as `fan_out` wrote it. A request that may change rows in other ways has all of them forgotten ([`Rows::Any`]).
+//! is as it was made. A request that may change rows in other ways has all of them forgotten ([`Rows::Any`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -252,6 +252,27 @@ mod tests {
             ordered.order_key = Some(7);
             let due = ledger.fan_out(FanOut { through: EventSeq(1), deliveries: vec![ordered] }).await.unwrap();
             assert!(!is_hot(&ledger, due[0].seq));
+        });
+    }
+
+    #[test]
+    fn an_event_of_several_deliveries_is_held_once_and_as_long_as_one_of_them() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 0).await;
+            let deliveries = (1..=3).map(|n| new_delivery(1, n, plan)).collect();
+            ledger.append_with(event(1), deliveries).await.unwrap();
+            let due = ledger.made().due;
+            let bytes = || ledger.shared().hot.lock().bytes;
+            let of_event = event(1).set.text.len() + event(1).original.len() + EVENT_BYTES;
+            for left in [3, 2, 1] {
+                assert_eq!(bytes(), of_event + left * DELIVERY_BYTES);
+                let seq = due[3 - left].seq;
+                assert!(is_hot(&ledger, seq));
+                assert_eq!(ledger.load(seq).await.unwrap().unwrap().event.id, event(1).id);
+            }
+            let held = ledger.shared().hot.lock();
+            assert!(held.bytes == 0 && held.events.is_empty() && held.news.is_empty());
         });
     }
 

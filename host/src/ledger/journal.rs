@@ -33,6 +33,9 @@ pub enum Appended {
     },
 }
 
+/// Bytes that a delivery takes while it waits for the writer, roughly.
+const DELIVERY_BYTES: usize = 256;
+
 /// What came of an append with deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
@@ -57,13 +60,14 @@ impl Ledger {
     }
 
     /// The same with all deliveries that there are to be of the event, each of run 0; its place in them is not looked at.
-    /// Nobody needs to tell the dispatcher of them: [`Ledger::news`] does.
+    /// Nobody needs to tell the dispatcher of them: [`Ledger::made`] does.
     ///
     /// Left to [`Ledger::fan_out`] are those of an event with more than `append_deliveries_max` deliveries or with a plan
-    /// that has to be interned again, and those that keep an order while earlier events are left to it.
+    /// that has to be interned again, those that keep an order while earlier events of their tenant are left to it, and what is
+    /// more than one batch should make.
     pub async fn append_with(&self, event: NewEvent, deliveries: Vec<NewDelivery>) -> Result<Taken, Error> {
         let (now, most) = (self.clock().now(), self.options().append_deliveries_max);
-        let bytes = event.set.text.len() + event.original.len();
+        let bytes = event.set.text.len() + event.original.len() + deliveries.len() * DELIVERY_BYTES;
         let at_once = deliveries.len() <= most;
         self.queue()
             .write_unless_full(bytes, move |batch| append_with(batch, event, at_once.then_some(deliveries), now))
@@ -71,17 +75,18 @@ impl Ledger {
     }
 
     /// Appends an event that is for one subscription alone, with its delivery: both or neither, and a row of the audit
-    /// log. The delivery's place of the event is not looked at. What [`Ledger::fan_out`] makes of the event later is up
-    /// to its caller; this delivery is not made twice.
+    /// log. The delivery's place of the event is not looked at. There is nothing to fan out of it.
     pub async fn append_for(&self, event: NewEvent, delivery: NewDelivery, deed: Deed) -> Result<DueDelivery, Error> {
         let at = self.clock().now();
         let bytes = event.set.text.len() + event.original.len();
         self.queue()
             .write_unless_full(bytes, move |batch| {
                 let id = event.id;
-                let Appended::New(seq) = append_alone(batch, event)? else {
+                let Appended::New(seq) = append(batch, event)? else {
                     return Err(Error::corrupt(format!("the event {id} is there already")));
                 };
+                // Whoever else wants it: nobody.
+                batch.reach.append_whole(seq);
                 let delivery = NewDelivery { event: seq, ..delivery };
                 let due = outbox::insert(batch, &delivery, at)?;
                 let due =
@@ -161,7 +166,7 @@ pub(super) const SEEN: &str =
 fn append_alone(batch: &mut Batch<'_>, event: NewEvent) -> Result<Appended, Error> {
     let appended = append(batch, event)?;
     if let Appended::New(seq) = appended {
-        batch.reach.left(seq);
+        batch.reach.append_left(seq);
     }
     Ok(appended)
 }
@@ -179,9 +184,9 @@ fn append_with(
         None => false,
     };
     if fanned_out {
-        batch.reach.fanned_out(seq);
+        batch.reach.append_whole(seq);
     } else {
-        batch.reach.left(seq);
+        batch.reach.append_left(seq);
     }
     Ok(Taken { appended, fanned_out })
 }

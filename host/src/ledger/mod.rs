@@ -132,7 +132,7 @@ pub use settle::{Decision, Expired, Redriven, Settled};
 pub use space::Shortage;
 pub use statistics::{Counted, MINUTES_KEPT_MS};
 pub use tail::{SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord};
-pub use untold::News;
+pub use untold::Made;
 pub use writer::GATHER_FROM;
 
 /// The file that a process which has the ledger open holds locked.
@@ -394,6 +394,11 @@ impl Ledger {
             cursor: reach.cursor(),
             commits: self.0.shared.commits.load(Ordering::Relaxed) as u64,
         }
+    }
+
+    /// See [`Options::append_deliveries_max`].
+    pub fn append_deliveries_max(&self) -> usize {
+        self.options().append_deliveries_max
     }
 
     /// Whether the last batch could be written. Never waits.

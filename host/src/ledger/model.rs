@@ -326,9 +326,9 @@ async fn apply(
                     model.cursor = seq.0;
                 }
             }
-            let news = ledger.news();
-            prop_assert_eq!(news.due.iter().map(|due| (due.seq, due.id)).collect::<Vec<_>>(), made);
-            prop_assert!(news.on_disk.is_empty());
+            let told = ledger.made();
+            prop_assert_eq!(told.due.iter().map(|due| (due.seq, due.id)).collect::<Vec<_>>(), made);
+            prop_assert!(told.on_disk.is_empty());
         }
         Op::FanOut { subscriptions } => {
             let news = ledger.journal_after(EventSeq(model.cursor), 3).await.unwrap();

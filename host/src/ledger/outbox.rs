@@ -1,4 +1,4 @@
-//! The outbox: one row per delivery, made by `fan_out` and by replays, read by the dispatcher.
+//! The outbox: one row per delivery, made with its event, by `fan_out` or by a replay, read by the dispatcher.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::journal::{EVENT_COLUMNS, event_exists, read_event};
 use super::order::{is_kept_back, kept_back};
 use super::plans::plan_row;
 use super::writer::Batch;
-use super::{Error, Ledger, News};
+use super::{Error, Ledger, Made};
 use crate::domain::delivery::{DeliverySeq, DueDelivery, NewDelivery, State};
 use crate::domain::event::{Event, EventSeq};
 use crate::domain::id::{DeliveryId, Digest, SubscriptionId, TenantId};
@@ -65,8 +65,11 @@ pub struct Content {
 
 /// Due deliveries in one answer of [`Ledger::due`] at the most.
 pub const DUE_LIMIT_MAX: usize = 10_000;
+/// Events behind the cursor that an append looks at for those of its tenant; where there are more, they are taken to be among them.
+const LEFT_LOOKED_AT_MAX: i64 = 1_000;
 /// Deliveries from which a caller should end a [`FanOut`] at its current event: everyone else's requests wait while it
-/// is written. The ledger does not refuse more, since all deliveries of one event have to be in one.
+/// is written. The ledger does not refuse more, since all deliveries of one event have to be in one. As many are made with their
+/// events in one batch at the most.
 pub const FAN_OUT_DELIVERIES_MAX: usize = 5_000;
 
 impl Ledger {
@@ -82,12 +85,12 @@ impl Ledger {
     }
 
     /// Deliveries that were made by [`Ledger::append_with`] since the last call. For the dispatcher.
-    pub fn news(&self) -> News {
+    pub fn made(&self) -> Made {
         self.shared().untold.take()
     }
 
-    /// Returns when [`Ledger::news`] has something to tell. For one waiter.
-    pub async fn has_news(&self) {
+    /// Returns when [`Ledger::made`] has something to tell. For one waiter.
+    pub async fn until_made(&self) {
         self.shared().untold.some().await;
     }
 
@@ -246,9 +249,7 @@ pub(super) fn insert_all(
     deliveries: Vec<NewDelivery>,
     now: Timestamp,
 ) -> Result<bool, Error> {
-    // Those of earlier events about the same subject are yet to come, and come first.
-    let overtakes = batch.reach.is_behind() && deliveries.iter().any(|delivery| delivery.order_key.is_some());
-    if overtakes {
+    if batch.made + deliveries.len() > FAN_OUT_DELIVERIES_MAX || overtakes(batch, event, &deliveries)? {
         return Ok(false);
     }
     let mut plans = Vec::with_capacity(deliveries.len());
@@ -259,6 +260,7 @@ pub(super) fn insert_all(
             Err(error) => return Err(error),
         }
     }
+    batch.made += deliveries.len();
     for (delivery, plan) in deliveries.into_iter().zip(plans) {
         let is_ordered = delivery.order_key.is_some();
         let Some(due) = insert_row(batch, &NewDelivery { event, ..delivery }, plan, now)? else { continue };
@@ -268,6 +270,22 @@ pub(super) fn insert_all(
         batch.effects.untold(due);
     }
     Ok(true)
+}
+
+/// Whether deliveries of the event keep an order, and those of an earlier event of its tenant may be yet to come.
+fn overtakes(batch: &Batch<'_>, event: EventSeq, deliveries: &[NewDelivery]) -> Result<bool, Error> {
+    let Some(ordered) = deliveries.iter().find(|delivery| delivery.order_key.is_some()) else { return Ok(false) };
+    if !batch.reach.is_behind() {
+        return Ok(false);
+    }
+    let cursor = batch.reach.cursor();
+    if event.0 - cursor.0 > LEFT_LOOKED_AT_MAX {
+        return Ok(true);
+    }
+    Ok(batch
+        .conn
+        .prepare_cached("SELECT 1 FROM event WHERE seq > ?1 AND seq < ?2 AND +tenant = ?3")?
+        .exists(params![cursor, event, ordered.tenant])?)
 }
 
 /// Puts a further run of a delivery into the outbox, numbered here: `id.run` is not looked at. None where its event is gone.
@@ -394,7 +412,7 @@ mod tests {
     }
 
     fn is_made(ledger: &Ledger) -> Vec<(i64, u128)> {
-        let News { due, on_disk } = ledger.news();
+        let Made { due, on_disk } = ledger.made();
         assert!(on_disk.is_empty());
         due.iter().map(|due| (due.event.0, (0..9).find(|n| subscription(*n) == due.id.subscription).unwrap())).collect()
     }

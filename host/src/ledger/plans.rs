@@ -1,10 +1,12 @@
 //! Chains as they were when deliveries were created: stored once per content, named by its digest, kept as long as
 //! anything refers to them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::hot::Rows;
 use super::{Error, Ledger, blobs};
 use crate::crypto::sha256;
 use crate::domain::filter::Plan;
@@ -16,17 +18,30 @@ impl Ledger {
     /// [`super::UNUSED_KEPT_MS`] after this call and after a first delivery was made with it.
     pub async fn intern_plan(&self, plan: &Plan) -> Result<Digest, Error> {
         let (digest, doc) = named(plan)?;
+        self.intern(HashMap::from([(digest, doc)])).await?;
+        Ok(digest)
+    }
+
+    /// The same of several at once, with their names in the same order; a plan that is there more than once is stored once.
+    pub async fn intern_plans(&self, plans: &[Plan]) -> Result<Vec<Digest>, Error> {
+        let named = plans.iter().map(named).collect::<Result<Vec<_>, _>>()?;
+        let digests = named.iter().map(|(digest, _)| *digest).collect();
+        self.intern(named.into_iter().collect()).await?;
+        Ok(digests)
+    }
+
+    async fn intern(&self, docs: HashMap<Digest, String>) -> Result<(), Error> {
         let now = self.clock().now();
         self.queue()
-            .write(move |batch| {
-                batch
-                    .conn
-                    .prepare_cached(
-                        "INSERT INTO plan (digest, refs, interned_at, doc) VALUES (?1, 0, ?2, ?3)
-                         ON CONFLICT (digest) DO UPDATE SET interned_at = max(interned_at, ?2)",
-                    )?
-                    .execute(params![digest, now, doc])?;
-                Ok(digest)
+            .write_rows(Rows::Named, move |batch| {
+                let mut statement = batch.conn.prepare_cached(
+                    "INSERT INTO plan (digest, refs, interned_at, doc) VALUES (?1, 0, ?2, ?3)
+                     ON CONFLICT (digest) DO UPDATE SET interned_at = max(interned_at, ?2)",
+                )?;
+                for (digest, doc) in &docs {
+                    statement.execute(params![digest, now, doc])?;
+                }
+                Ok(())
             })
             .await
     }

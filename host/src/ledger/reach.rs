@@ -24,12 +24,12 @@ impl Reach {
     }
 
     /// An event was appended without its deliveries.
-    pub(super) fn left(&mut self, seq: EventSeq) {
+    pub(super) fn append_left(&mut self, seq: EventSeq) {
         (self.last, self.left) = (seq, seq);
     }
 
     /// An event was appended with all of its deliveries.
-    pub(super) fn fanned_out(&mut self, seq: EventSeq) {
+    pub(super) fn append_whole(&mut self, seq: EventSeq) {
         self.last = seq;
         if !self.is_behind() {
             self.cursor = seq;
@@ -47,6 +47,11 @@ impl Reach {
     /// Whether there is something for the loop to do.
     pub fn is_behind(&self) -> bool {
         self.cursor < self.left
+    }
+
+    /// The last event that was left to the loop; those behind it have their deliveries.
+    pub fn left(&self) -> EventSeq {
+        self.left
     }
 
     /// The last event of the journal.
@@ -68,10 +73,10 @@ mod tests {
     fn the_cursor_waits_for_what_was_left_and_then_is_at_the_end() {
         let mut reach = Reach::new(EventSeq(4), EventSeq(4));
         assert!(!reach.is_behind());
-        reach.fanned_out(EventSeq(5));
+        reach.append_whole(EventSeq(5));
         assert_eq!(reach.cursor(), EventSeq(5));
-        reach.left(EventSeq(6));
-        reach.fanned_out(EventSeq(7));
+        reach.append_left(EventSeq(6));
+        reach.append_whole(EventSeq(7));
         assert_eq!((reach.cursor(), reach.is_behind()), (EventSeq(5), true));
         reach.through(EventSeq(6));
         assert_eq!((reach.cursor(), reach.last(), reach.is_behind()), (EventSeq(7), EventSeq(7), false));
@@ -80,7 +85,7 @@ mod tests {
     #[test]
     fn what_was_there_at_the_begin_may_have_been_left() {
         let mut reach = Reach::new(EventSeq(9), EventSeq(3));
-        reach.fanned_out(EventSeq(10));
+        reach.append_whole(EventSeq(10));
         assert_eq!(reach.cursor(), EventSeq(3));
         reach.through(EventSeq(8));
         assert!(reach.is_behind());

@@ -47,7 +47,7 @@ pub struct Advanced {
 }
 
 impl Ledger {
-    /// Begins a replay of the events that are fanned out by now; none, and nothing is written, where `running_max` of the
+    /// Begins a replay of the events that are in the journal by now; none, and nothing is written, where `running_max` of the
     /// tenant's run already. [`Error::NoTenant`] where its tenant is not there.
     pub async fn begin_replay(&self, replay: Replay, running_max: usize) -> Result<Option<ReplayRecord>, Error> {
         self.queue().write(move |batch| begin(batch, replay, running_max)).await
@@ -195,7 +195,8 @@ fn begin(batch: &mut Batch<'_>, replay: Replay, running_max: usize) -> Result<Op
     for old in ended.skip(REPLAYS_KEPT_MAX - 1) {
         conn.prepare_cached("DELETE FROM replay WHERE id = ?1")?.execute([old.replay.id])?;
     }
-    let last = batch.reach.cursor();
+    // Not the cursor: those behind it may have their deliveries, and then nobody makes any of them for a new subscription.
+    let last = batch.reach.last();
     // Before the first event of that instant.
     let position = ReplayPlace { at: replay.since, event: EventSeq::default() };
     conn.prepare_cached(
@@ -323,15 +324,15 @@ pub(super) mod tests {
             assert!(ledger.advance_replay(first).await.unwrap().is_none(), "it is still taken");
             let running = ledger.running_replays().await.unwrap();
             assert_eq!((running.len(), running[0].made, running[0].position.event), (1, 2, EventSeq(2)));
-            let second = step(&ledger, &running[0], 3, plan).await;
-            // The fifth is not fanned out, and so is no past event.
-            assert_eq!(second.deliveries.len(), 2);
-            assert_eq!(ledger.advance_replay(second).await.unwrap().unwrap().made, 2);
+            let second = step(&ledger, &running[0], 4, plan).await;
+            // The fifth is yet to be fanned out: another like it may have its deliveries, and nobody would make more of them.
+            assert_eq!(second.deliveries.len(), 3);
+            assert_eq!(ledger.advance_replay(second).await.unwrap().unwrap().made, 3);
             let tenant: TenantId = TENANT.parse().unwrap();
             let ended = ledger.replay(&tenant, record.replay.id).await.unwrap().unwrap();
-            assert_eq!((ended.state, ended.made, ended.ended_at), (ReplayState::Done, 4, Some(NOW)));
+            assert_eq!((ended.state, ended.made, ended.ended_at), (ReplayState::Done, 5, Some(NOW)));
             assert!(ledger.running_replays().await.unwrap().is_empty());
-            assert_eq!(ledger.backlog(&tenant), 8);
+            assert_eq!(ledger.backlog(&tenant), 9);
 
             let again = begin(&ledger, 2).await;
             let made = ledger.advance_replay(step(&ledger, &again, 9, plan).await).await.unwrap().unwrap();

@@ -17,7 +17,7 @@ const UNTOLD_MAX: usize = 10_000;
 
 /// Deliveries that became due.
 #[derive(Debug, Default)]
-pub struct News {
+pub struct Made {
     /// As rows, in the order they were made.
     pub due: Vec<DueDelivery>,
     /// Subscriptions that have more of them in the file.
@@ -27,7 +27,7 @@ pub struct News {
 /// Written by the writer after each commit, emptied by the dispatcher.
 #[derive(Default)]
 pub(super) struct Untold {
-    news: Mutex<News>,
+    made: Mutex<Made>,
     woken: Notify,
 }
 
@@ -37,21 +37,21 @@ impl Untold {
             return;
         }
         // Whole at each instant: a poisoned lock is as good as any.
-        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         for delivery in due {
-            if news.due.len() < UNTOLD_MAX {
-                news.due.push(delivery);
+            if made.due.len() < UNTOLD_MAX {
+                made.due.push(delivery);
             } else {
-                news.on_disk.insert((delivery.tenant, delivery.id.subscription));
+                made.on_disk.insert((delivery.tenant, delivery.id.subscription));
             }
         }
-        drop(news);
+        drop(made);
         self.woken.notify_one();
     }
 
     /// All there is; each once.
-    pub(super) fn take(&self) -> News {
-        mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn take(&self) -> Made {
+        mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns when there is something, or soon after it was taken. For one waiter.
@@ -62,32 +62,35 @@ impl Untold {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{NOW, TENANT, subscription};
+    use super::super::tests::{TENANT, due_of, new_delivery, subscription};
     use super::*;
     use crate::domain::delivery::DeliverySeq;
-    use crate::domain::event::EventSeq;
-    use crate::domain::id::{DeliveryId, Digest};
+    use crate::domain::id::Digest;
+
+    fn due(seq: i64) -> DueDelivery {
+        DueDelivery { seq: DeliverySeq(seq), ..due_of(&new_delivery(1, 1, Digest([0; 32]))) }
+    }
 
     #[test]
     fn beyond_its_bound_only_the_lanes_are_remembered() {
         let untold = Untold::default();
         let tenant: TenantId = TENANT.parse().unwrap();
-        let due = |seq: usize| DueDelivery {
-            seq: DeliverySeq(seq as i64),
-            id: DeliveryId { event: super::super::tests::event(1).id, subscription: subscription(1), run: 0 },
-            event: EventSeq(1),
-            tenant: tenant.clone(),
-            plan: Digest([0; 32]),
-            due_at: NOW,
-            attempts: 0,
-            attempts_before: 0,
-            filter_tries: 0,
-            filtered: false,
-        };
-        untold.add((0..UNTOLD_MAX + 2).map(due).collect());
-        let news = untold.take();
-        assert_eq!(news.due.len(), UNTOLD_MAX);
-        assert_eq!(news.on_disk.into_iter().collect::<Vec<_>>(), [(tenant.clone(), subscription(1))]);
+        untold.add((0..UNTOLD_MAX as i64 + 2).map(due).collect());
+        let made = untold.take();
+        assert_eq!(made.due.len(), UNTOLD_MAX);
+        assert_eq!(made.on_disk.into_iter().collect::<Vec<_>>(), [(tenant.clone(), subscription(1))]);
         assert!(untold.take().due.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_also_of_what_came_before() {
+        let untold = Untold::default();
+        untold.add(Vec::new());
+        assert!(futures_util::poll!(std::pin::pin!(untold.some())).is_pending());
+        untold.add(vec![due(1)]);
+        untold.add(vec![due(2)]);
+        untold.some().await;
+        assert_eq!(untold.take().due.len(), 2);
+        assert!(futures_util::poll!(std::pin::pin!(untold.some())).is_pending());
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Batch<'a> {
     pub(super) effects: Effects,
     /// How far the journal is, with what earlier requests of the same batch did.
     pub(super) reach: Reach,
+    /// Deliveries that appends of the same batch made.
+    pub(super) made: usize,
     /// The registry as last committed; changes of the same batch are not in it yet.
     pub(super) snapshot: &'a Snapshot,
 }
@@ -400,15 +402,15 @@ impl Writer {
         let snapshot = self.shared.snapshot.load_full();
         let mut effects = Effects::default();
         let before = *self.shared.reach.borrow();
-        let mut reach = before;
+        let (mut reach, mut made) = (before, 0);
         let mut out_of_disk = false;
         for request in batch {
             step("SAVEPOINT request")?;
-            let mut scope = Batch { conn, effects: Effects::default(), reach, snapshot: &snapshot };
+            let mut scope = Batch { conn, effects: Effects::default(), reach, made, snapshot: &snapshot };
             let ran = request.run(&mut scope);
             if matches!(ran, Ran::Done) {
                 effects.absorb(scope.effects);
-                reach = scope.reach;
+                (reach, made) = (scope.reach, scope.made);
             } else {
                 out_of_disk |= matches!(ran, Ran::OutOfDisk);
                 // On a full disk or an I/O error SQLite may have rolled everything back by itself; going on would
@@ -473,6 +475,25 @@ mod tests {
             assert!(matches!(failing, Err(Error::Cursor)));
             assert_eq!(ledger.meta_get("half").await.unwrap(), None);
             assert_eq!(ledger.journal_after(Default::default(), 10).await.unwrap().len(), 2);
+        });
+    }
+
+    #[test]
+    fn what_a_refused_request_made_is_told_to_nobody() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = super::super::tests::with_events(&ledger, 0).await;
+            let delivery = super::super::tests::new_delivery(1, 1, plan);
+            let due = super::super::tests::due_of(&delivery);
+            let refused = ledger.queue().write(move |batch| -> Result<(), Error> {
+                batch.reach.append_whole(crate::domain::event::EventSeq(7));
+                batch.effects.untold(due);
+                Err(Error::Cursor)
+            });
+            assert!(matches!(refused.await, Err(Error::Cursor)));
+            assert_eq!((ledger.cursor(), ledger.made().due.len()), (Default::default(), 0));
+            ledger.append_with(event(1), vec![delivery]).await.unwrap();
+            assert_eq!((ledger.cursor().0, ledger.made().due.len()), (1, 1));
         });
     }
 

@@ -8,12 +8,14 @@ use crate::domain::id::{EventId, TenantId};
 use crate::domain::json::JsonLimits;
 use crate::domain::time::Timestamp;
 use crate::domain::trace::TraceContext;
-use crate::ledger::{self, Appended};
+use crate::ledger::{self, Appended, Taken};
 use crate::telemetry::metric;
 use crate::traces::attribute;
 
 use super::Pipeline;
+use super::fanout::wanting;
 use super::normalize::{self, Refusal};
+use super::plan::{OfEvent, Wanted};
 use super::prove::{Inbound, Proven, Unproven};
 use super::spans;
 
@@ -142,9 +144,6 @@ impl Pipeline {
             delivery_id: ["webhook-id", "x-delivery-id", "idempotency-key"].into_iter().find_map(text),
         };
         let event = NewEvent { trace, ..normalize::normalize(source, request, now, id, self.limits())? };
-        let limit = self.appends_waiting_max;
-        let busy = |_| Refused::Flood { tenant: source.tenant.clone(), limit };
-        let _turn = self.appends.enter_bounded(&source.tenant).await.map_err(busy)?;
         match self.append(event, now).await? {
             Appended::New(_) => Ok(Receipt { event: id, duplicate: false }),
             Appended::Duplicate { id } => Ok(Receipt { event: id, duplicate: true }),
@@ -153,23 +152,44 @@ impl Pipeline {
     }
 
     /// Appends the event with its deliveries, as the subscriptions are now.
-    pub(super) async fn append(&self, event: NewEvent, now: Timestamp) -> Result<Appended, ledger::Error> {
+    pub(super) async fn append(&self, event: NewEvent, now: Timestamp) -> Result<Appended, Refused> {
         let snapshot = self.ledger.snapshot();
         // Removed meanwhile: the ledger says so.
-        let Some(view) = snapshot.tenant(&event.tenant) else { return self.ledger.append(event).await };
-        let mut span = self.fanning_out(&event.tenant, event.id, event.trace.as_ref());
-        let mut deliveries = Vec::new();
-        let of = (&event.source, event.set.types.as_slice());
-        self.fan_out(view, of, (&event).into(), now, &mut deliveries).await?;
-        let count = deliveries.len();
-        let taken = self.ledger.append_with(event, deliveries).await?;
-        if taken.fanned_out {
-            span.count(attribute::DELIVERIES, count as u64);
+        let Some(view) = snapshot.tenant(&event.tenant) else { return Ok(self.ledger.append(event).await?) };
+        let tenant = &view.tenant.value.id;
+        let mut span = self.fanning_out(tenant, event.id, event.trace.as_ref());
+        let wanting: Vec<_> = wanting(view, &event.source, &event.set.types).collect();
+        // Left to the loop: their plans are its business too.
+        let at_once = wanting.len() <= self.ledger.append_deliveries_max();
+        let deliveries = if at_once {
+            let of = OfEvent::from(&event);
+            let wanted = wanting.iter().map(|subscription| Wanted { view, subscription, event: of }).collect();
+            let pinned = self.pinned.deliveries(self, wanted, now).await;
+            pinned.inspect_err(|_| span.failed("not_stored"))?
         } else {
-            // Of another event there is one already, and the loop makes its own.
-            span.never_was();
-        }
-        Ok(taken.appended)
+            Vec::new()
+        };
+        let limit = self.appends_waiting_max;
+        let turn = self.appends.enter_bounded(tenant).await;
+        let _turn =
+            turn.map_err(|_| Refused::Flood { tenant: tenant.clone(), limit }).inspect_err(|_| span.never_was())?;
+        let appended = if at_once {
+            let taken = self.ledger.append_with(event, deliveries).await.inspect_err(|_| span.failed("not_stored"))?;
+            if matches!(taken, Taken { appended: Appended::New(_), fanned_out: false }) {
+                // One of their plans may have been swept: the loop is to pin them anew.
+                self.pinned.forget_all_of(tenant);
+            }
+            if taken.fanned_out {
+                span.count(attribute::DELIVERIES, wanting.len() as u64);
+                return Ok(taken.appended);
+            }
+            taken.appended
+        } else {
+            self.ledger.append(event).await.inspect_err(|_| span.failed("not_stored"))?
+        };
+        // Of another event there is one already, and the loop makes its own.
+        span.never_was();
+        Ok(appended)
     }
 
     /// The tenant's own quota, else the host's.

@@ -20,7 +20,7 @@ use crate::domain::delivery::{DeliverySeq, DueDelivery, Step};
 use crate::domain::endpoint::Origin;
 use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
-use crate::ledger::{self, News};
+use crate::ledger::{self, Made};
 use crate::telemetry::{Seldom, metric};
 
 use super::Pipeline;
@@ -115,7 +115,7 @@ impl Dispatcher {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(deliveries) = self.told.recv() => self.take_in(deliveries),
-                () = ledger.has_news() => self.take_news(),
+                () = ledger.until_made() => self.take_made(),
                 Some(ended) = work.join_next() => {
                     self.end(ended, &mut work);
                     while let Some(ended) = work.try_join_next() {
@@ -190,8 +190,8 @@ impl Dispatcher {
         }
     }
 
-    fn take_news(&mut self) {
-        let News { due, on_disk } = self.pipeline.ledger.news();
+    fn take_made(&mut self) {
+        let Made { due, on_disk } = self.pipeline.ledger.made();
         for (tenant, subscription) in on_disk {
             self.lanes.on_disk(&tenant, subscription);
             self.open_lane(&tenant, subscription);

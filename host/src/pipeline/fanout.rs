@@ -8,21 +8,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::domain::catalogue;
-use crate::domain::delivery::NewDelivery;
 use crate::domain::event::Event;
 use crate::domain::id::SourceName;
 use crate::domain::subscription::{Pattern, Subscription};
-use crate::domain::time::Timestamp;
 use crate::ledger::{self, FAN_OUT_DELIVERIES_MAX, FanOut, Reach, TenantView};
 use crate::traces::attribute;
 
 use super::Pipeline;
 use super::dispatcher;
-use super::plan::OfEvent;
+use super::plan::{OfEvent, Wanted};
 
 /// Events read from the journal at a time.
 pub const EVENTS_PER_BATCH: usize = 256;
@@ -35,12 +34,18 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
     let mut registry = pipeline.ledger.changed();
     let mut settings = pipeline.settings.changes();
     loop {
+        if registry.has_changed().unwrap_or(false) || settings.has_changed().unwrap_or(false) {
+            registry.mark_unchanged();
+            settings.mark_unchanged();
+            pipeline.has_changed();
+        }
         match one_batch(&pipeline, &dispatcher).await {
             Ok(0) => tokio::select! {
                 () = stop.cancelled() => return,
                 _ = reach.wait_for(Reach::is_behind) => {}
-                _ = registry.changed() => pipeline.has_changed(),
-                _ = settings.changed() => pipeline.has_changed(),
+                // Looked at above.
+                _ = until_changed(registry.clone()) => {}
+                _ = until_changed(settings.clone()) => {}
             },
             Ok(_) if stop.is_cancelled() => return,
             Ok(_) => {}
@@ -59,7 +64,8 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
 
 pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Handle) -> Result<usize, ledger::Error> {
     let ledger = &pipeline.ledger;
-    if !ledger.reach().borrow().is_behind() {
+    let reach = *ledger.reach().borrow();
+    if !reach.is_behind() {
         return Ok(0);
     }
     let events = match ledger.next_events(EVENTS_PER_BATCH).await {
@@ -73,16 +79,22 @@ pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Hand
         },
         read => read?,
     };
-    let Some(first) = events.first() else { return Ok(0) };
+    // Those behind the last that was left have their deliveries, or come with the next batch.
+    let events: Vec<_> = events.into_iter().take_while(|event| event.seq <= reach.left()).collect();
+    let Some(first) = events.first() else {
+        // What was left is gone, with its tenant.
+        ledger.fan_out(FanOut { through: reach.left(), deliveries: Vec::new() }).await?;
+        return Ok(1);
+    };
     let mut through = first.seq;
 
     let snapshot = ledger.snapshot();
     let now = pipeline.clock.now();
-    let mut deliveries = Vec::new();
+    let mut wanted = Vec::new();
     let mut spans = Vec::new();
     for event in &events {
         // One transaction stays of a bearable size, however many subscriptions there are; matching lets others go on.
-        if deliveries.len() >= FAN_OUT_DELIVERIES_MAX {
+        if wanted.len() >= FAN_OUT_DELIVERIES_MAX {
             break;
         }
         tokio::task::yield_now().await;
@@ -90,20 +102,24 @@ pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Hand
         // A tenant removed after acceptance: its events go with it.
         let Some(view) = snapshot.tenant(&event.tenant) else { continue };
         let span = pipeline.fanning_out(&event.tenant, event.id, event.trace.as_ref());
-        let before = deliveries.len();
-        pipeline.fan_out(view, (&event.source, &event.set.types), event.as_ref().into(), now, &mut deliveries).await?;
+        let before = wanted.len();
+        let of = OfEvent::from(event.as_ref());
+        let wanting = wanting(view, &event.source, &event.set.types);
+        wanted.extend(wanting.map(|subscription| Wanted { view, subscription, event: of }));
         if span.is_recorded() {
             // It ends with the transaction.
-            spans.push((span, deliveries.len() - before));
+            spans.push((span, wanted.len() - before));
         }
     }
+    let deliveries = pipeline.pinned.deliveries(pipeline, wanted, now).await?;
     let due = match ledger.fan_out(FanOut { through, deliveries }).await {
         Ok(due) => due,
         Err(error) => {
             spans.iter_mut().for_each(|(span, _)| span.failed("not_stored"));
-            if matches!(error, ledger::Error::UnknownPlan(_)) {
-                // Retention swept it between pinning and now: pinned anew at the next try.
-                pipeline.pinned.forget();
+            if let ledger::Error::UnknownPlan(plan) = &error {
+                // Retention swept it between pinning and now: pinned anew at once.
+                pipeline.pinned.forget(plan);
+                return Ok(events.len());
             }
             return Err(error);
         }
@@ -115,24 +131,24 @@ pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Hand
     Ok(events.len())
 }
 
-impl Pipeline {
-    /// The deliveries of an event of that source and of those types, due `now`, with each chain pinned.
-    pub(super) async fn fan_out(
-        &self,
-        view: &Arc<TenantView>,
-        (source, types): (&SourceName, &[String]),
-        event: OfEvent<'_>,
-        now: Timestamp,
-        deliveries: &mut Vec<NewDelivery>,
-    ) -> Result<(), ledger::Error> {
-        for subscription in view.subscriptions.values().map(|entry| &entry.value) {
-            if wants(subscription, source, types) {
-                deliveries.push(self.pinned.delivery(self, subscription, view, event, now).await?);
-            }
-        }
-        Ok(())
-    }
+/// The subscriptions of a tenant that want an event of that source and of those types.
+pub(super) fn wanting<'a>(
+    view: &'a TenantView,
+    source: &SourceName,
+    types: &[String],
+) -> impl Iterator<Item = &'a Subscription> {
+    view.subscriptions.values().map(|entry| &entry.value).filter(move |one| wants(one, source, types))
+}
 
+/// Returns once there is another value; leaves it to be seen.
+async fn until_changed<T>(mut watched: watch::Receiver<T>) {
+    // Whoever makes values is gone: there is nothing to wait for.
+    if watched.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+impl Pipeline {
     /// The registry or what the operator has set is another: what is remembered of how it was goes.
     fn has_changed(&self) {
         self.pinned.keep(&self.ledger.snapshot());

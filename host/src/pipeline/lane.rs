@@ -98,7 +98,30 @@ struct Lane {
     /// From when on the ledger may hold due deliveries that are not in memory; none: it holds no others.
     on_disk: Option<Timestamp>,
     /// While the ledger is being asked: what ended or changed since, of which its answer may tell an older state.
-    asking: Option<HashSet<DeliverySeq>>,
+    asking: Option<Asking>,
+}
+
+/// What happens to a lane while the ledger is being asked.
+#[derive(Default)]
+struct Asking {
+    /// Deliveries that ended or changed since.
+    changed: HashSet<DeliverySeq>,
+    /// As [`Lane::on_disk`]: what came to be there since, which the answer may not know of.
+    on_disk: Option<Timestamp>,
+}
+
+impl Lane {
+    /// From `at` on the ledger holds deliveries that are not in memory.
+    fn left_on_disk(&mut self, at: Timestamp) {
+        self.on_disk = earlier(self.on_disk, Some(at));
+        if let Some(asking) = &mut self.asking {
+            asking.on_disk = earlier(asking.on_disk, Some(at));
+        }
+    }
+}
+
+fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    one.into_iter().chain(other).min()
 }
 
 impl Lanes {
@@ -162,7 +185,7 @@ impl Lanes {
     /// Marks a lane as having deliveries on disk.
     pub(super) fn on_disk(&mut self, tenant: &TenantId, subscription: SubscriptionId) {
         let key = (tenant.clone(), subscription);
-        self.lanes.entry(key.clone()).or_default().on_disk = Some(LONG_AGO);
+        self.lanes.entry(key.clone()).or_default().left_on_disk(LONG_AGO);
         self.place(&key);
     }
 
@@ -191,7 +214,7 @@ impl Lanes {
         {
             // The one due last goes back to disk, so that retries far ahead never keep out what is due now.
             lane.due.remove(&seq);
-            lane.on_disk = Some(lane.on_disk.map_or(at, |from| from.min(at)));
+            lane.left_on_disk(at);
         }
         self.place(&key);
     }
@@ -201,7 +224,7 @@ impl Lanes {
         let mut short = Vec::new();
         for key in self.low.drain() {
             let Some(lane) = self.lanes.get_mut(&key) else { continue };
-            lane.asking = Some(HashSet::new());
+            lane.asking = Some(Asking::default());
             // Rows in flight are still due on disk and come back in the answer.
             short.push((key.0, key.1, self.bounds.window_max + lane.in_flight.len()));
         }
@@ -218,10 +241,10 @@ impl Lanes {
     ) {
         let key = (tenant.clone(), subscription);
         let lane = self.lanes.entry(key.clone()).or_default();
-        let changed = lane.asking.take().unwrap_or_default();
+        let Asking { changed, on_disk: since_asked } = lane.asking.take().unwrap_or_default();
         if let Some(rows) = rows {
             // Behind the last row of a full answer there may be more. Rows beyond the window are put back by `add`.
-            lane.on_disk = rows.last().filter(|_| rows.len() >= asked).map(|row| row.due_at);
+            lane.on_disk = earlier(since_asked, rows.last().filter(|_| rows.len() >= asked).map(|row| row.due_at));
             for row in rows {
                 // Read before it ended or changed: what is known here is newer.
                 if !changed.contains(&row.seq) {
@@ -331,7 +354,7 @@ impl Lanes {
         }
         if let Some(lane) = self.lanes.get_mut(&key) {
             lane.in_flight.remove(&seq);
-            if let Some(changed) = &mut lane.asking {
+            if let Some(Asking { changed, .. }) = &mut lane.asking {
                 changed.insert(seq);
             }
         }

@@ -15,6 +15,7 @@ use crate::domain::time::Timestamp;
 use crate::ledger;
 
 use super::Pipeline;
+use super::accept::Refused;
 
 /// What a notice is about.
 pub(super) enum Notice<'a> {
@@ -98,8 +99,8 @@ impl Pipeline {
             dedupe: Dedupe { key, body: key, window_ms: None },
             trace,
         };
-        match self.ledger.append(event).await {
-            Ok(_) | Err(ledger::Error::NoTenant(_)) => Ok(()),
+        match self.append(event, now).await {
+            Ok(_) | Err(Refused::Ledger(ledger::Error::NoTenant(_))) => Ok(()),
             Err(error) => Err(error.to_string()),
         }
     }

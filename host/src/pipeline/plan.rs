@@ -105,8 +105,11 @@ struct OfTenant {
     view: Arc<TenantView>,
     /// The settings' version: plans have the limits of a call in them.
     settings: u64,
-    plans: HashMap<(SubscriptionId, Vec<Choice>), Digest>,
+    plans: HashMap<Key, Digest>,
 }
+
+/// A subscription, and what of its chain runs a candidate.
+type Key = (SubscriptionId, Vec<Choice>);
 
 impl OfTenant {
     fn is_of(&self, view: &Arc<TenantView>, settings: u64) -> bool {
@@ -114,28 +117,38 @@ impl OfTenant {
     }
 }
 
+/// A delivery that is to be made.
+pub(super) struct Wanted<'a> {
+    pub(super) view: &'a Arc<TenantView>,
+    pub(super) subscription: &'a Subscription,
+    pub(super) event: OfEvent<'a>,
+}
+
 impl Pinned {
-    /// The delivery of an event to a subscription, due `now`, with the chain as it is in `view`.
-    pub(super) async fn delivery(
+    /// The deliveries, due `now`, each with the chain as it is in its view. What of their plans is not known yet is stored,
+    /// all in one request.
+    pub(super) async fn deliveries(
         &self,
         pipeline: &Pipeline,
-        subscription: &Subscription,
-        view: &Arc<TenantView>,
-        event: OfEvent<'_>,
+        wanted: Vec<Wanted<'_>>,
         now: Timestamp,
-    ) -> Result<NewDelivery, ledger::Error> {
-        let choices = choices(subscription, view, event.about, event.id);
-        let plan = self.plan_of(pipeline, subscription, view, choices).await?;
-        Ok(NewDelivery {
+    ) -> Result<Vec<NewDelivery>, ledger::Error> {
+        let of = wanted.iter().map(|Wanted { view, subscription, event }| {
+            (*view, *subscription, choices(subscription, view, event.about, event.id))
+        });
+        let plans = self.plans_of(pipeline, of.collect()).await?;
+        let delivery = |(Wanted { view, subscription, event }, plan): (Wanted<'_>, Digest)| NewDelivery {
             id: DeliveryId { event: event.id, subscription: subscription.id, run: 0 },
             event: event.seq,
             tenant: view.tenant.value.id.clone(),
             plan,
             due_at: now,
             order_key: order_key(subscription, event.about),
-        })
+        };
+        Ok(wanted.into_iter().zip(plans).map(delivery).collect())
     }
 
+    /// The plan of a subscription's chain with those choices.
     pub(super) async fn plan_of(
         &self,
         pipeline: &Pipeline,
@@ -143,26 +156,48 @@ impl Pinned {
         view: &Arc<TenantView>,
         choices: Vec<Choice>,
     ) -> Result<Digest, ledger::Error> {
-        let tenant = &view.tenant.value.id;
+        let plans = self.plans_of(pipeline, vec![(view, subscription, choices)]).await?;
+        plans.first().copied().ok_or(ledger::Error::Closed)
+    }
+
+    async fn plans_of(
+        &self,
+        pipeline: &Pipeline,
+        of: Vec<(&Arc<TenantView>, &Subscription, Vec<Choice>)>,
+    ) -> Result<Vec<Digest>, ledger::Error> {
         // Taken before the limits are: settings that change in between make it pinned anew.
         let settings = pipeline.settings.version();
-        let key = (subscription.id, choices);
-        let known =
-            self.lock().get(tenant).filter(|of| of.is_of(view, settings)).and_then(|of| of.plans.get(&key).copied());
-        if let Some(digest) = known {
-            return Ok(digest);
+        let (keys, mut digests): (Vec<_>, Vec<_>) = {
+            let tenants = self.lock();
+            let known = of.into_iter().map(|(view, subscription, choices)| {
+                let key = (subscription.id, choices);
+                let of = tenants.get(&view.tenant.value.id).filter(|of| of.is_of(view, settings));
+                let digest = of.and_then(|of| of.plans.get(&key).copied());
+                ((view, subscription, key), digest)
+            });
+            known.unzip()
+        };
+        let unknown: Vec<_> = keys.into_iter().zip(&mut digests).filter(|(_, digest)| digest.is_none()).collect();
+        if !unknown.is_empty() {
+            let pinned = |((view, subscription, (_, choices)), _): &((&Arc<TenantView>, &Subscription, Key), _)| {
+                let mut plan = pin(subscription, view, pipeline.limits_of(view));
+                put_in(&mut plan, choices);
+                plan
+            };
+            let plans: Vec<Plan> = unknown.iter().map(pinned).collect();
+            let stored = pipeline.ledger.intern_plans(&plans).await?;
+            let mut tenants = self.lock();
+            for (((view, _, key), digest), stored) in unknown.into_iter().zip(stored) {
+                let empty = || OfTenant { view: view.clone(), settings, plans: HashMap::new() };
+                let of = tenants.entry(view.tenant.value.id.clone()).or_insert_with(empty);
+                if !of.is_of(view, settings) {
+                    *of = empty();
+                }
+                of.plans.insert(key, stored);
+                *digest = Some(stored);
+            }
         }
-        let mut plan = pin(subscription, view, pipeline.limits_of(view));
-        put_in(&mut plan, &key.1);
-        let digest = pipeline.ledger.intern_plan(&plan).await?;
-        let mut tenants = self.lock();
-        let empty = || OfTenant { view: view.clone(), settings, plans: HashMap::new() };
-        let of = tenants.entry(tenant.clone()).or_insert_with(empty);
-        if !of.is_of(view, settings) {
-            *of = empty();
-        }
-        of.plans.insert(key, digest);
-        Ok(digest)
+        Ok(digests.into_iter().flatten().collect())
     }
 
     /// Forgets the plans of tenants that are not there any more.
@@ -170,9 +205,16 @@ impl Pinned {
         self.lock().retain(|tenant, _| snapshot.tenant(tenant).is_some());
     }
 
-    /// Forgets all plans: one of them is not stored any more.
-    pub(super) fn forget(&self) {
-        self.lock().clear();
+    /// Forgets a plan: it is not stored any more.
+    pub(super) fn forget(&self, plan: &Digest) {
+        for of in self.lock().values_mut() {
+            of.plans.retain(|_, digest| digest != plan);
+        }
+    }
+
+    /// Forgets all plans of a tenant: one of them may not be stored any more.
+    pub(super) fn forget_all_of(&self, tenant: &TenantId) {
+        self.lock().remove(tenant);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, OfTenant>> {

@@ -19,7 +19,7 @@ use crate::telemetry::metric;
 use super::Pipeline;
 use super::dispatcher;
 use super::fanout::{any_of_types, wants};
-use super::plan::Pinned;
+use super::plan::Wanted;
 
 /// Events that one step looks at, at the most.
 pub const EVENTS_PER_STEP: usize = 500;
@@ -58,7 +58,6 @@ enum Stepped {
 /// Runs until `stop`.
 pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: CancellationToken) {
     let mut changed = pipeline.ledger.replays_changed();
-    let pinned = Pinned::default();
     let mut running: Vec<Running> = Vec::new();
     let mut known = false;
     loop {
@@ -80,13 +79,13 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
             if replay.next > now && replay.next.since(now) <= SLEEP_MS_MAX.max(RETRY_MS) {
                 continue;
             }
-            match pipeline.step(replay, &pinned, &dispatcher, now).await {
+            match pipeline.step(replay, &dispatcher, now).await {
                 Ok(Stepped::Next(at)) => replay.next = at,
                 Ok(Stepped::Ended) => known = false,
                 Err(error) => {
-                    if matches!(error, ledger::Error::UnknownPlan(_)) {
+                    if let ledger::Error::UnknownPlan(plan) = &error {
                         // Retention swept it between pinning and now.
-                        pinned.forget();
+                        pipeline.pinned.forget(plan);
                     }
                     error!(replay = %replay.record.replay.id, %error, "a replay cannot go on; it is tried again");
                     replay.next = now.plus_millis(RETRY_MS);
@@ -126,7 +125,6 @@ impl Pipeline {
     async fn step(
         &self,
         running: &mut Running,
-        pinned: &Pinned,
         dispatcher: &dispatcher::Handle,
         now: Timestamp,
     ) -> Result<Stepped, ledger::Error> {
@@ -156,8 +154,9 @@ impl Pipeline {
             passed_over: 0,
             done: events.len() < limit,
         };
+        let mut wanted = Vec::new();
         for event in &events {
-            if step.deliveries.len() >= most {
+            if wanted.len() >= most {
                 step.done = false;
                 break;
             }
@@ -165,11 +164,12 @@ impl Pipeline {
             tokio::task::yield_now().await;
             step.to = ReplayPlace { at: event.accepted_at, event: event.seq };
             if is_wanted(replay, subscription, event) {
-                step.deliveries.push(pinned.delivery(self, subscription, view, event.into(), now).await?);
+                wanted.push(Wanted { view, subscription, event: event.into() });
             } else {
                 step.passed_over += 1;
             }
         }
+        step.deliveries = self.pinned.deliveries(self, wanted, now).await?;
         let (to, done, passed_over) = (step.to, step.done, step.passed_over);
         let Some(advanced) = self.ledger.advance_replay(step).await? else { return Ok(Stepped::Ended) };
         counter!(metric::REPLAYED, "tenant" => replay.tenant.to_string()).increment(advanced.made);

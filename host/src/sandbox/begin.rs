@@ -28,7 +28,8 @@ use tokio::task::{JoinError, JoinHandle};
 const ROW_MIN: u32 = 8;
 /// The same after many that were not short. So many short ones in a row make up for all of them.
 const ROW_MAX: u32 = 4_096;
-/// A first slice that takes more of the processor's time is not short: ten times what a slice of fuel takes.
+/// A first slice that takes more of the processor's time is not short: ten times what a slice of fuel takes. Give or take
+/// [`LOOKED_MAX`].
 const SHORT: Duration = Duration::from_millis(1);
 /// How long a look at what a thread has had of the processor is good for.
 const LOOKED_MAX: Duration = Duration::from_micros(500);
@@ -143,18 +144,24 @@ pub(super) async fn run<T: Send + 'static>(
     let mut began = Began::Elsewhere;
     if let Some(Here { streak, sliced }) = here.filter(|here| here.streak.is_short()) {
         let first = std::future::poll_fn(|cx| {
+            if !streak.is_short() {
+                // One that began before it was not short after all: those that wait behind it are not let in here.
+                return Poll::Ready((Ok(Poll::Pending), None));
+            }
             let slice = Slice::begin();
             // As on the guests' threads, where the runtime does this. A call that panicked is not polled again.
             match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
                 // It has not had its turn yet. Were it handed over for that, the guests' threads would have the turns that
                 // those who come next find taken, and so on for as long as there are calls.
                 Ok(Poll::Pending) if !sliced.load(Ordering::Relaxed) => Poll::Pending,
-                polled => Poll::Ready((polled, slice.was_long())),
+                polled => Poll::Ready((polled, Some(slice.was_long()))),
             }
         });
         let (polled, was_long) = first.await;
-        began = Began::Here;
-        if polled.is_err() || was_long {
+        if was_long.is_some() {
+            began = Began::Here;
+        }
+        if polled.is_err() || was_long == Some(true) {
             streak.held_up();
             began = Began::HeldUp;
         }
@@ -349,6 +356,25 @@ mod tests {
         let here = thread::current().id();
         assert_eq!(threads.iter().map(|thread| *thread == here).collect::<Vec<_>>(), [true, true, true, false]);
         assert_eq!(began, Began::Here);
+        guests.shutdown_background();
+    }
+
+    #[tokio::test]
+    async fn what_waits_while_another_turns_out_to_be_long_goes_elsewhere() {
+        let guests = guests();
+        let (streak, sliced) = (short(), AtomicBool::new(false));
+        let mut waiting = Box::pin(run(
+            guests.handle(),
+            Some(Here { streak: &streak, sliced: &sliced }),
+            Box::pin(async {
+                tokio::task::yield_now().await;
+                thread::current().id()
+            }),
+        ));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        streak.held_up();
+        let (thread, began) = waiting.await.unwrap();
+        assert!(thread != thread::current().id() && began == Began::Elsewhere);
         guests.shutdown_background();
     }
 

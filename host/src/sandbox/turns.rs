@@ -4,7 +4,7 @@
 //! with a place of a [`Gate`], so that it is not the runtime's queue that decides who computes next, but what each tenant has
 //! had, in nanoseconds. There are as many turns as cores and more threads than turns: a slice that takes much longer than
 //! slices do (one instruction that fills 30 MB cannot be interrupted) is overdue, and its turn is lent to somebody else
-//! meanwhile, on a spare thread. The operating system then shares the core.
+//! meanwhile, on a spare thread or, for the first slice of a short call, on its caller's. The operating system then shares the core.
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -166,6 +166,30 @@ fn an_answer_that_is_older_than_an_end_is_not_believed() {
 }
 
 #[test]
+fn what_comes_to_be_on_disk_after_the_question_is_asked_for_again() {
+    let tenant = "a".parse().unwrap();
+    for overflows in [false, true] {
+        let mut lanes = Lanes::new(BOUNDS);
+        lanes.on_disk(&tenant, subscription(1));
+        lanes.open(&tenant, subscription(1), origin("x"));
+        let [(_, _, asked)] = lanes.short().try_into().unwrap();
+        if overflows {
+            // More than fits are told of: the one due last is left on disk.
+            (0..5).for_each(|seq| lanes.told(delivery("a", 1, seq, NOW)));
+        } else {
+            lanes.on_disk(&tenant, subscription(1));
+        }
+        assert!(lanes.short().is_empty(), "one question at a time");
+        // Read before that.
+        lanes.answered(&tenant, subscription(1), asked, Some(Vec::new()));
+        let mut seen = taken(&mut lanes);
+        seen.iter().for_each(|seq| drop(lanes.done(DeliverySeq(*seq), None, NOW)));
+        seen.extend(taken(&mut lanes));
+        assert_eq!(lanes.short().len(), 1, "there is something that only the ledger knows of: {seen:?}");
+    }
+}
+
+#[test]
 fn what_is_due_on_disk_does_not_wait_behind_retries_in_memory() {
     let tenant: TenantId = "a".parse().unwrap();
     let mut lanes = Lanes::new(BOUNDS);

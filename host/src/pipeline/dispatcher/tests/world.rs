@@ -169,7 +169,7 @@ impl World {
         let (dispatcher, tell) = self.dispatcher.as_mut().expect("it runs");
         loop {
             while fanout::one_batch(&dispatcher.pipeline, tell).await.unwrap() > 0 {}
-            dispatcher.take_news();
+            dispatcher.take_made();
             dispatcher.open_lanes();
             while let Ok(deliveries) = dispatcher.told.try_recv() {
                 dispatcher.take_in(deliveries);
