@@ -113,7 +113,8 @@ pub struct Data {
     /// Microseconds that a busy writer waits for more to share a commit with, at the most; never longer than half of what the
     /// last commit took. 0: not at all.
     pub gather_us_max: u64,
-    /// Deliveries of an event that are made together with it; one with more is accepted first and fanned out after. 0: all are.
+    /// Deliveries of an event that are made together with it; one with more is accepted first and fanned out after. 0: all are. One
+    /// commit makes no more than 5000 of them.
     pub append_deliveries_max: usize,
     /// Writes that wait for a commit at the most; beyond, ingest is answered 503.
     pub queue_max: usize,
@@ -135,7 +136,7 @@ impl Default for Data {
             clock_settle_s: 600,
             audit_retention_days: 400,
             batch_max: 512,
-            gather_us_max: 1_000,
+            gather_us_max: 2_000,
             append_deliveries_max: 64,
             queue_max: 8192,
             hot_bytes_max: 16 << 20,

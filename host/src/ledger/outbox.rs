@@ -462,6 +462,30 @@ mod tests {
             let deliveries = (1..=3).map(|n| new_delivery(2, n, plan)).collect();
             assert_eq!(ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap().len(), 3);
             assert_eq!((ledger.cursor(), ledger.reach().borrow().is_behind()), (EventSeq(3), false));
+
+            let options = Options { append_deliveries_max: 0, ..Options::new(folder.path().join("none")) };
+            let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
+            let plan = with_events(&ledger, 0).await;
+            assert!(ledger.append_with(event(1), vec![]).await.unwrap().fanned_out, "there is nothing to leave");
+            assert!(!ledger.append_with(event(2), to(2, [1], plan)).await.unwrap().fanned_out);
+        });
+    }
+
+    #[test]
+    fn one_batch_makes_so_many_deliveries_with_their_events() {
+        block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let options = Options { append_deliveries_max: usize::MAX, ..Options::new(folder.path()) };
+            let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
+            let plan = with_events(&ledger, 0).await;
+            let most = FAN_OUT_DELIVERIES_MAX as u128;
+            let (taken, other) = tokio::join!(
+                ledger.append_with(event(1), to(1, 1..=most, plan)),
+                ledger.append_with(event(2), to(2, [1], plan)),
+            );
+            // Whether they meet in one batch is up to the writer; more than that never is.
+            assert!(taken.unwrap().fanned_out && other.is_ok());
+            assert!(!ledger.append_with(event(3), to(3, 1..=most + 1, plan)).await.unwrap().fanned_out);
         });
     }
 
