@@ -47,7 +47,7 @@ impl State {
     }
 }
 
-/// A delivery to be created by `fan_out`.
+/// A delivery to be made: with its event, by `fan_out`, or by a replay.
 #[derive(Debug, Clone)]
 pub struct NewDelivery {
     /// Its id.
@@ -62,6 +62,24 @@ pub struct NewDelivery {
     pub due_at: Timestamp,
     /// What it shares with those that it must not overtake; none: it may overtake any.
     pub order_key: Option<i64>,
+}
+
+impl NewDelivery {
+    /// As it is due for the first time, once it is the row `seq`.
+    pub fn due(&self, seq: DeliverySeq) -> DueDelivery {
+        DueDelivery {
+            seq,
+            id: self.id,
+            event: self.event,
+            tenant: self.tenant.clone(),
+            plan: self.plan,
+            due_at: self.due_at,
+            attempts: 0,
+            attempts_before: 0,
+            filter_tries: 0,
+            filtered: false,
+        }
+    }
 }
 
 /// A delivery that is due, with what the pipeline needs to go on with it.

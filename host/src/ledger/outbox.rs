@@ -347,18 +347,7 @@ fn insert_row(
     if new.order_key.is_some() && is_kept_back(conn, seq)? {
         return Ok(None);
     }
-    Ok(Some(DueDelivery {
-        seq,
-        id: new.id,
-        event: new.event,
-        tenant: new.tenant.clone(),
-        plan: new.plan,
-        due_at: new.due_at,
-        attempts: 0,
-        attempts_before: 0,
-        filter_tries: 0,
-        filtered: false,
-    }))
+    Ok(Some(new.due(seq)))
 }
 
 #[cfg(test)]

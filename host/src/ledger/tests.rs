@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::{Error, Expected, FanOut, Ledger, Options, SQLITE_VERSION_MIN};
 use crate::clock::Clock;
 use crate::domain::attempt::{Attempt, Connection, HttpVersion, Outcome, Sent};
-use crate::domain::delivery::{DeliverySeq, DueDelivery, NewDelivery, Settlement, Step};
+use crate::domain::delivery::{DueDelivery, NewDelivery, Settlement, Step};
 use crate::domain::event::{Dedupe, EventSeq, NewEvent};
 use crate::domain::filter::Plan;
 use crate::domain::id::{DeliveryId, Digest, EventId, SubscriptionId};
@@ -107,22 +107,6 @@ pub(super) fn new_delivery(event_seq: u64, subscription_number: u128, plan: Dige
 }
 
 /// A ledger with one event and its one delivery, due.
-/// The row of a new delivery, as nobody has touched it yet.
-pub(super) fn due_of(new: &NewDelivery) -> DueDelivery {
-    DueDelivery {
-        seq: DeliverySeq(new.event.0),
-        id: new.id,
-        event: new.event,
-        tenant: new.tenant.clone(),
-        plan: new.plan,
-        due_at: new.due_at,
-        attempts: 0,
-        attempts_before: 0,
-        filter_tries: 0,
-        filtered: false,
-    }
-}
-
 pub(super) async fn due_one(ledger: &Ledger) -> DueDelivery {
     let plan = with_events(ledger, 1).await;
     let fan_out = FanOut { through: EventSeq(1), deliveries: vec![new_delivery(1, 1, plan)] };

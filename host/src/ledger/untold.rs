@@ -62,13 +62,13 @@ impl Untold {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{TENANT, due_of, new_delivery, subscription};
+    use super::super::tests::{TENANT, new_delivery, subscription};
     use super::*;
     use crate::domain::delivery::DeliverySeq;
     use crate::domain::id::Digest;
 
     fn due(seq: i64) -> DueDelivery {
-        DueDelivery { seq: DeliverySeq(seq), ..due_of(&new_delivery(1, 1, Digest([0; 32]))) }
+        new_delivery(1, 1, Digest([0; 32])).due(DeliverySeq(seq))
     }
 
     #[test]

@@ -484,7 +484,7 @@ mod tests {
             let (_folder, ledger) = open();
             let plan = super::super::tests::with_events(&ledger, 0).await;
             let delivery = super::super::tests::new_delivery(1, 1, plan);
-            let due = super::super::tests::due_of(&delivery);
+            let due = delivery.due(crate::domain::delivery::DeliverySeq(1));
             let refused = ledger.queue().write(move |batch| -> Result<(), Error> {
                 batch.reach.append_whole(crate::domain::event::EventSeq(7));
                 batch.effects.untold(due);

@@ -159,36 +159,35 @@ impl Pipeline {
         let tenant = &view.tenant.value.id;
         let mut span = self.fanning_out(tenant, event.id, event.trace.as_ref());
         let wanting: Vec<_> = wanting(view, &event.source, &event.set.types).collect();
-        // Left to the loop: their plans are its business too.
-        let at_once = wanting.len() <= self.ledger.append_deliveries_max();
-        let deliveries = if at_once {
-            let of = OfEvent::from(&event);
-            let wanted = wanting.iter().map(|subscription| Wanted { view, subscription, event: of }).collect();
+        let deliveries = if wanting.len() <= self.ledger.append_deliveries_max() {
+            let event = OfEvent::from(&event);
+            let wanted = wanting.iter().map(|subscription| Wanted { view, subscription, event }).collect();
             let pinned = self.pinned.deliveries(self, wanted, now).await;
-            pinned.inspect_err(|_| span.failed("not_stored"))?
+            Some(pinned.inspect_err(|_| span.failed("not_stored"))?)
         } else {
-            Vec::new()
+            // Left to the loop: their plans are its business too.
+            None
         };
         let limit = self.appends_waiting_max;
         let turn = self.appends.enter_bounded(tenant).await;
         let _turn =
             turn.map_err(|_| Refused::Flood { tenant: tenant.clone(), limit }).inspect_err(|_| span.never_was())?;
-        let appended = if at_once {
-            let taken = self.ledger.append_with(event, deliveries).await.inspect_err(|_| span.failed("not_stored"))?;
-            if matches!(taken, Taken { appended: Appended::New(_), fanned_out: false }) {
-                // One of their plans may have been swept: the loop is to pin them anew.
-                self.pinned.forget_all_of(tenant);
-            }
-            if taken.fanned_out {
-                span.count(attribute::DELIVERIES, wanting.len() as u64);
-                return Ok(taken.appended);
-            }
-            taken.appended
-        } else {
-            self.ledger.append(event).await.inspect_err(|_| span.failed("not_stored"))?
+        let at_once = deliveries.is_some();
+        let taken = match deliveries {
+            Some(deliveries) => self.ledger.append_with(event, deliveries).await,
+            None => self.ledger.append(event).await.map(|appended| Taken { appended, fanned_out: false }),
         };
+        let Taken { appended, fanned_out } = taken.inspect_err(|_| span.failed("not_stored"))?;
+        if fanned_out {
+            span.count(attribute::DELIVERIES, wanting.len() as u64);
+            return Ok(appended);
+        }
         // Of another event there is one already, and the loop makes its own.
         span.never_was();
+        if at_once && matches!(appended, Appended::New(_)) {
+            // One of their plans may have been swept: the loop is to pin them anew.
+            self.pinned.forget_all_of(tenant);
+        }
         Ok(appended)
     }
 

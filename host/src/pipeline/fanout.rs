@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -44,8 +43,8 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
                 () = stop.cancelled() => return,
                 _ = reach.wait_for(Reach::is_behind) => {}
                 // Looked at above.
-                _ = until_changed(registry.clone()) => {}
-                _ = until_changed(settings.clone()) => {}
+                _ = registry.changed() => registry.mark_changed(),
+                _ = settings.changed() => settings.mark_changed(),
             },
             Ok(_) if stop.is_cancelled() => return,
             Ok(_) => {}
@@ -138,14 +137,6 @@ pub(super) fn wanting<'a>(
     types: &[String],
 ) -> impl Iterator<Item = &'a Subscription> {
     view.subscriptions.values().map(|entry| &entry.value).filter(move |one| wants(one, source, types))
-}
-
-/// Returns once there is another value; leaves it to be seen.
-async fn until_changed<T>(mut watched: watch::Receiver<T>) {
-    // Whoever makes values is gone: there is nothing to wait for.
-    if watched.changed().await.is_err() {
-        std::future::pending().await
-    }
 }
 
 impl Pipeline {

@@ -6,18 +6,17 @@ use serde_json::json;
 use crate::crypto;
 use crate::domain::audit::Deed;
 use crate::domain::catalogue;
-use crate::domain::delivery::{DueDelivery, NewDelivery};
-use crate::domain::event::{Dedupe, EventSeq, NewEvent};
-use crate::domain::id::{DeliveryId, EventId, SourceName, SubscriptionId, TenantId};
+use crate::domain::delivery::DueDelivery;
+use crate::domain::event::{Dedupe, NewEvent};
+use crate::domain::id::{EventId, SourceName, SubscriptionId, TenantId};
 use crate::domain::json::JsonLimits;
 use crate::domain::set::SetToken;
 use crate::domain::time::Timestamp;
 use crate::ledger;
 
 use super::Pipeline;
-use super::canary::choices;
 use super::normalize;
-use super::plan::Pinned;
+use super::plan::{OfEvent, Pinned, Wanted};
 
 impl Pipeline {
     /// Appends a test event with its delivery to this subscription, whatever types and sources it asks for: through its
@@ -35,17 +34,9 @@ impl Pipeline {
         let event = test_event(tenant, id, now)?;
         let (_span, trace) = self.making(tenant, &event.source, event.id);
         let event = NewEvent { trace, ..event };
-        let choices = choices(subscription, view, None, event.id);
-        let plan = Pinned::default().plan_of(self, subscription, view, choices).await?;
-        let delivery = NewDelivery {
-            id: DeliveryId { event: event.id, subscription: id, run: 0 },
-            // Its place is known once it is appended.
-            event: EventSeq::default(),
-            tenant: tenant.clone(),
-            plan,
-            due_at: now,
-            order_key: None,
-        };
+        let wanted = Wanted { view, subscription, event: OfEvent::from(&event) };
+        let deliveries = Pinned::default().deliveries(self, vec![wanted], now).await?;
+        let Some(delivery) = deliveries.into_iter().next() else { return Ok(None) };
         self.ledger.append_for(event, delivery, deed).await.map(Some)
     }
 }

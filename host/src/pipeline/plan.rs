@@ -148,19 +148,8 @@ impl Pinned {
         Ok(wanted.into_iter().zip(plans).map(delivery).collect())
     }
 
-    /// The plan of a subscription's chain with those choices.
-    pub(super) async fn plan_of(
-        &self,
-        pipeline: &Pipeline,
-        subscription: &Subscription,
-        view: &Arc<TenantView>,
-        choices: Vec<Choice>,
-    ) -> Result<Digest, ledger::Error> {
-        let plans = self.plans_of(pipeline, vec![(view, subscription, choices)]).await?;
-        plans.first().copied().ok_or(ledger::Error::Closed)
-    }
-
-    async fn plans_of(
+    /// The plans of subscriptions' chains with those choices, in the same order.
+    pub(super) async fn plans_of(
         &self,
         pipeline: &Pipeline,
         of: Vec<(&Arc<TenantView>, &Subscription, Vec<Choice>)>,

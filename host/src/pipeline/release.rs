@@ -154,18 +154,17 @@ impl Pipeline {
         }
         let snapshot = self.ledger.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return Ok(Vec::new()) };
-        let mut reruns = Vec::with_capacity(held.len());
-        for record in held {
-            let plan = match view.subscriptions.get(&record.id.subscription) {
-                Some(subscription) => {
-                    let subscription = &subscription.value;
-                    let choices = choices(subscription, view, record.subject.as_deref(), record.id.event);
-                    pinned.plan_of(self, subscription, view, choices).await?
-                }
-                None => record.plan,
-            };
-            reruns.push(Rerun { id: record.id, plan });
-        }
+        let of = held.iter().filter_map(|record| {
+            let subscription = &view.subscriptions.get(&record.id.subscription)?.value;
+            Some((view, subscription, choices(subscription, view, record.subject.as_deref(), record.id.event)))
+        });
+        let mut anew = pinned.plans_of(self, of.collect()).await?.into_iter();
+        let rerun = |record: DeliveryRecord| {
+            let is_there = view.subscriptions.contains_key(&record.id.subscription);
+            let plan = is_there.then(|| anew.next()).flatten().unwrap_or(record.plan);
+            Rerun { id: record.id, plan }
+        };
+        let reruns = held.into_iter().map(rerun).collect();
         self.ledger.rerun_for(tenant, reruns, self.clock.now(), deed).await
     }
 }

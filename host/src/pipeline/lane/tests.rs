@@ -1,6 +1,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 
 use super::*;
+use crate::domain::delivery::NewDelivery;
 use crate::domain::event::EventSeq;
 use crate::domain::id::{DeliveryId, Digest, EventId};
 
@@ -17,18 +18,9 @@ fn subscription(number: u128) -> SubscriptionId {
 fn delivery(tenant: &str, sub: u128, seq: i64, due_at: Timestamp) -> DueDelivery {
     let id =
         DeliveryId { event: EventId::new(NOW, seq.unsigned_abs().into()), subscription: subscription(sub), run: 0 };
-    DueDelivery {
-        seq: DeliverySeq(seq),
-        id,
-        event: EventSeq(seq),
-        tenant: tenant.parse().unwrap(),
-        plan: Digest([0; 32]),
-        due_at,
-        attempts: 0,
-        attempts_before: 0,
-        filter_tries: 0,
-        filtered: false,
-    }
+    let tenant = tenant.parse().unwrap();
+    NewDelivery { id, event: EventSeq(seq), tenant, plan: Digest([0; 32]), due_at, order_key: None }
+        .due(DeliverySeq(seq))
 }
 
 fn origin(host: &str) -> Option<Route> {
