@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Rows, params};
 
 use super::columns::Json;
 use super::outbox::{Content, content};
+use super::packed;
 use super::settle::RELEASED;
 use super::{Error, Ledger};
 use crate::domain::attempt::Attempt;
@@ -182,14 +183,17 @@ impl Ledger {
         let tenant = tenant.clone();
         self.history_readers()
             .read(move |conn| {
-                Ok(conn
-                    .prepare_cached(concat!(
-                        "SELECT coalesce(f.claims, e.set_text) FROM delivery d JOIN event e ON e.seq = d.event_seq
-                         LEFT JOIN filtered f ON f.delivery = d.seq ",
-                        delivery_by_id!()
-                    ))?
-                    .query_row(params![tenant, id.event, id.subscription, id.run], |row| row.get(0))
-                    .optional()?)
+                let mut statement = conn.prepare_cached(concat!(
+                    "SELECT f.claims, e.packed, e.set_text FROM delivery d JOIN event e ON e.seq = d.event_seq
+                     LEFT JOIN filtered f ON f.delivery = d.seq ",
+                    delivery_by_id!()
+                ))?;
+                let mut rows = statement.query(params![tenant, id.event, id.subscription, id.run])?;
+                let Some(row) = rows.next()? else { return Ok(None) };
+                Ok(Some(match row.get::<_, Option<String>>(0)? {
+                    Some(claims) => claims,
+                    None => packed::text_of(row.get(1)?, row.get_ref(2)?)?,
+                }))
             })
             .await
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::columns::Json;
+use super::packed::{self, Packed};
 use super::writer::Batch;
 use super::{Error, Ledger, Reach, audit, outbox};
 use crate::domain::audit::{Deed, Entry, Object};
@@ -56,7 +57,8 @@ impl Ledger {
     /// [`Error::Busy`] at once where the queue is full; [`Error::NoTenant`] where its tenant is not (any more) there.
     pub async fn append(&self, event: NewEvent) -> Result<Appended, Error> {
         let bytes = event.set.text.len() + event.original.len();
-        self.queue().write_unless_full(bytes, move |batch| append_alone(batch, event)).await
+        let packed = pack(&event);
+        self.queue().write_unless_full(bytes, move |batch| append_alone(batch, event, &packed)).await
     }
 
     /// The same with all deliveries that there are to be of the event, each of run 0; its place in them is not looked at.
@@ -68,10 +70,9 @@ impl Ledger {
     pub async fn append_with(&self, event: NewEvent, deliveries: Vec<NewDelivery>) -> Result<Taken, Error> {
         let (now, most) = (self.clock().now(), self.options().append_deliveries_max);
         let bytes = event.set.text.len() + event.original.len() + deliveries.len() * DELIVERY_BYTES;
-        let at_once = deliveries.len() <= most;
-        self.queue()
-            .write_unless_full(bytes, move |batch| append_with(batch, event, at_once.then_some(deliveries), now))
-            .await
+        let packed = pack(&event);
+        let deliveries = (deliveries.len() <= most).then_some(deliveries);
+        self.queue().write_unless_full(bytes, move |batch| append_with(batch, event, &packed, deliveries, now)).await
     }
 
     /// Appends an event that is for one subscription alone, with its delivery: both or neither, and a row of the audit
@@ -79,10 +80,11 @@ impl Ledger {
     pub async fn append_for(&self, event: NewEvent, delivery: NewDelivery, deed: Deed) -> Result<DueDelivery, Error> {
         let at = self.clock().now();
         let bytes = event.set.text.len() + event.original.len();
+        let packed = pack(&event);
         self.queue()
             .write_unless_full(bytes, move |batch| {
                 let id = event.id;
-                let Appended::New(seq) = append(batch, event)? else {
+                let Appended::New(seq) = append(batch, event, &packed)? else {
                     return Err(Error::corrupt(format!("the event {id} is there already")));
                 };
                 // Whoever else wants it: nobody.
@@ -163,8 +165,13 @@ impl Ledger {
 pub(super) const SEEN: &str =
     "SELECT id, dedupe_key, dedupe_body, accepted_at FROM event WHERE dedupe_hash = ?1 ORDER BY seq DESC";
 
-fn append_alone(batch: &mut Batch<'_>, event: NewEvent) -> Result<Appended, Error> {
-    let appended = append(batch, event)?;
+/// Before the writer has it: everybody waits for that one.
+fn pack(event: &NewEvent) -> Packed {
+    Packed::new(&event.set.text, &event.original)
+}
+
+fn append_alone(batch: &mut Batch<'_>, event: NewEvent, packed: &Packed) -> Result<Appended, Error> {
+    let appended = append(batch, event, packed)?;
     if let Appended::New(seq) = appended {
         batch.reach.append_left(seq);
     }
@@ -174,10 +181,11 @@ fn append_alone(batch: &mut Batch<'_>, event: NewEvent) -> Result<Appended, Erro
 fn append_with(
     batch: &mut Batch<'_>,
     event: NewEvent,
+    packed: &Packed,
     deliveries: Option<Vec<NewDelivery>>,
     now: Timestamp,
 ) -> Result<Taken, Error> {
-    let appended = append(batch, event)?;
+    let appended = append(batch, event, packed)?;
     let Appended::New(seq) = appended else { return Ok(Taken { appended, fanned_out: false }) };
     let fanned_out = match deliveries {
         Some(deliveries) => outbox::insert_all(batch, seq, deliveries, now)?,
@@ -192,7 +200,7 @@ fn append_with(
 }
 
 /// Makes the event's row; how far the journal is fanned out is up to the caller.
-fn append(batch: &mut Batch<'_>, event: NewEvent) -> Result<Appended, Error> {
+fn append(batch: &mut Batch<'_>, event: NewEvent, packed: &Packed) -> Result<Appended, Error> {
     let conn = batch.conn;
     if !batch.snapshot.tenants.contains_key(&event.tenant) {
         return Err(Error::NoTenant(event.tenant));
@@ -200,12 +208,10 @@ fn append(batch: &mut Batch<'_>, event: NewEvent) -> Result<Appended, Error> {
     if let Some(seen) = seen(conn, &event)? {
         return Ok(seen);
     }
-    // Bytes that came as a plain SET are not kept twice.
-    let original = (event.original.as_ref() != event.set.text.as_bytes()).then(|| event.original.as_ref());
     conn.prepare_cached(
         "INSERT INTO event (id, tenant, source, accepted_at, dedupe_hash, dedupe_key, dedupe_body, issued_at, issuer,
-             jti, types, subject, content_type, set_text, original, trace)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+             jti, types, subject, content_type, set_text, original, trace, packed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
     )?
     .execute(params![
         event.id,
@@ -221,9 +227,10 @@ fn append(batch: &mut Batch<'_>, event: NewEvent) -> Result<Appended, Error> {
         Json(&event.set.types),
         event.subject,
         event.content_type,
-        event.set.text,
-        original,
+        packed.text(&event.set.text),
+        packed.original(&event.original, &event.set.text),
         event.trace.as_ref().map(TraceContext::to_bytes),
+        packed.packed,
     ])?;
     let seq = EventSeq(conn.last_insert_rowid());
     batch.effects.appended(Event {
@@ -268,15 +275,13 @@ fn hash(key: &[u8; 32]) -> i64 {
 }
 
 pub(super) const EVENT_COLUMNS: &str = "e.seq, e.id, e.tenant, e.source, e.accepted_at, e.issued_at, e.issuer, e.jti, \
-     e.types, e.subject, e.content_type, e.set_text, e.original, e.trace";
+     e.types, e.subject, e.content_type, e.set_text, e.original, e.trace, e.packed";
 
 /// Reads [`EVENT_COLUMNS`], standing first in the row.
 pub(super) fn read_event(row: &Row<'_>) -> Result<Event, Error> {
-    let text: String = row.get(11)?;
-    let original = match row.get::<_, Option<Vec<u8>>>(12)? {
-        Some(bytes) => Bytes::from(bytes),
-        None => Bytes::copy_from_slice(text.as_bytes()),
-    };
+    let packed = row.get(14)?;
+    let text = packed::text_of(packed, row.get_ref(11)?)?;
+    let original = packed::original_of(packed, row.get_ref(12)?, &text)?;
     Ok(Event {
         seq: row.get(0)?,
         id: row.get(1)?,

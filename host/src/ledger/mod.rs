@@ -8,7 +8,7 @@
 //!
 //! | table | a row is | named by |
 //! |---|---|---|
-//! | `event` | an accepted event: the SET, the original bytes where they differ, its place in a trace | `seq`, rising, never used twice |
+//! | `event` | an accepted event: the SET, the original bytes where they differ, both packed (`packed.rs`), its place in a trace | `seq`, rising, never used twice |
 //! | `delivery` | event x subscription x run, with its state | `seq`; unique (event, subscription, run) |
 //! | `filtered` | claims after the chain, and what each filter did | the delivery |
 //! | `attempt` | one exchange with a receiver | delivery, number |
@@ -74,6 +74,7 @@ mod lived;
 mod model;
 mod order;
 mod outbox;
+mod packed;
 mod plans;
 mod reach;
 mod readers;

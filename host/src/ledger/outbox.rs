@@ -166,15 +166,15 @@ pub(super) fn content(conn: &Connection, delivery: DeliverySeq) -> Result<Option
     let Some(row) = rows.next()? else { return Ok(None) };
     Ok(Some(Content {
         event: Arc::new(read_event(row)?),
-        filtered: row.get(14)?,
-        claims: row.get(15)?,
-        state: row.get(16)?,
-        attempts: row.get(17)?,
-        due_at: row.get(18)?,
-        filter_tries: row.get(19)?,
-        plan: row.get(20)?,
-        attempts_before: row.get(21)?,
-        kept_back: row.get(22)?,
+        filtered: row.get(15)?,
+        claims: row.get(16)?,
+        state: row.get(17)?,
+        attempts: row.get(18)?,
+        due_at: row.get(19)?,
+        filter_tries: row.get(20)?,
+        plan: row.get(21)?,
+        attempts_before: row.get(22)?,
+        kept_back: row.get(23)?,
     }))
 }
 

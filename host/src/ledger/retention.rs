@@ -341,7 +341,7 @@ mod tests {
 
     use super::super::registry::Expected;
     use super::super::tests::{
-        NOW, TENANT, attempt, block_on, event, new_delivery, open, reopen, subscription, tenant, with_events,
+        NOW, TENANT, attempt, block_on, event, new_delivery, noise, open, reopen, subscription, tenant, with_events,
     };
     use super::super::{FanOut, Ledger};
     use super::*;
@@ -505,7 +505,7 @@ mod tests {
         let plan = with_events(&ledger, 0).await;
         for n in 1..=count {
             let mut large = event(n);
-            large.original = vec![b'x'; 64 << 10].into();
+            large.original = noise(64 << 10, n).into();
             ledger.append(large).await.unwrap();
         }
         let deliveries = (1..=count).map(|n| new_delivery(n, 1, plan)).collect();

@@ -17,7 +17,7 @@ const PAGE_BYTES: u64 = 4096;
 pub(super) const FILE: &str = "ledger.db";
 
 /// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
-pub(super) const MIGRATIONS: [&str; 9] = [V1, V2, ORDER, SENT, STATISTICS, REPLAYS, SETTLED, AUDIT, TRACE];
+pub(super) const MIGRATIONS: [&str; 10] = [V1, V2, ORDER, SENT, STATISTICS, REPLAYS, SETTLED, AUDIT, TRACE, PACKED];
 
 /// Small columns stand before large ones, so that a scan never walks overflow pages.
 ///
@@ -216,6 +216,9 @@ CREATE INDEX audit_made ON audit (tenant) WHERE action = 'tenant.create';
 /// An event's place in a trace: 25 bytes and a `tracestate`; null where it is in none, which at the end of the row takes a
 /// byte. Whoever reads it reads the bytes before it as well.
 const TRACE: &str = "ALTER TABLE event ADD COLUMN trace BLOB";
+
+/// Which bytes of an event are packed (`packed.rs`): bits, none in events of before.
+const PACKED: &str = "ALTER TABLE event ADD COLUMN packed INTEGER NOT NULL DEFAULT 0";
 
 /// The schema that this Setgate writes.
 pub(super) fn known() -> i64 {

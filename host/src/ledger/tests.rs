@@ -106,6 +106,19 @@ pub(super) fn new_delivery(event_seq: u64, subscription_number: u128, plan: Dige
     }
 }
 
+/// Bytes that nothing makes smaller, others for each seed.
+pub(super) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut block = [0; 32];
+    block[..8].copy_from_slice(&seed.to_le_bytes());
+    let mut noise = Vec::with_capacity(bytes + block.len());
+    while noise.len() < bytes {
+        block = crate::crypto::sha256(&block);
+        noise.extend_from_slice(&block);
+    }
+    noise.truncate(bytes);
+    noise
+}
+
 /// A ledger with one event and its one delivery, due.
 pub(super) async fn due_one(ledger: &Ledger) -> DueDelivery {
     let plan = with_events(ledger, 1).await;
@@ -213,7 +226,7 @@ fn the_wal_starts_anew_while_writing_goes_on() {
         let mut written = 0_u64;
         for n in 1..=2_000 {
             let mut event = event(n);
-            event.original = Bytes::from(vec![b'x'; 8 << 10]);
+            event.original = Bytes::from(noise(8 << 10, n));
             written += 8 << 10;
             ledger.append(event).await.unwrap();
         }

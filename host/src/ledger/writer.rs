@@ -513,7 +513,7 @@ mod tests {
             };
             pages_max(1).await.unwrap();
             let mut large = event(1);
-            large.original = vec![b'x'; 1 << 20].into();
+            large.original = super::super::tests::noise(1 << 20, 1).into();
             let error = ledger.append(large.clone()).await.unwrap_err();
             assert!(error.is_temporary(), "{error}");
             assert!(ledger.stats().failing.is_some());
