@@ -11,7 +11,8 @@ use super::tests::{NOW, TENANT, attempt, block_on, event};
 use super::{Appended, FanOut, Ledger, Options};
 use crate::clock::Clock;
 use crate::crypto::sha256;
-use crate::domain::delivery::{Settlement, State, Step};
+use crate::domain::attempt::Outcome;
+use crate::domain::delivery::{DeliverySeq, Settlement, State, Step};
 use crate::domain::event::EventSeq;
 use crate::domain::id::{DeliveryId, Digest, EventId, SubscriptionId};
 
@@ -47,14 +48,26 @@ VALUES
     (3, 2, x'0197D9C7A63E00000000000000000002', x'0197D9C7A63E00000000000000000009', 0, 'acme', 0, 1751705149662, 1, 1,
      0, 0, 1, 1751705149662, 1751705149662, NULL);
 INSERT INTO filtered VALUES (3, '{"after":2}', '[]');
-INSERT INTO attempt (delivery, number, at, latency_us, outcome, signed_with) VALUES
-    (1, 1, 1751705149662, 1500, '{"kind":"answered","status":200,"body_head":"said"}', '[]'),
-    (2, 1, 1751705149662, 1500, '{"kind":"answered","status":500,"body_head":"said"}', '[]'),
-    (3, 1, 1751705149662, 1500, '{"kind":"answered","status":500,"body_head":"said"}', '[]');
 INSERT INTO tally VALUES ('acme', x'0197D9C7A63E00000000000000000009', 1, 1, 0, 0, 1);
 UPDATE mark SET value = 2 WHERE name = 'cursor';
 UPDATE mark SET value = 1 WHERE name = 'revision';
 INSERT INTO meta VALUES ('kept', x'01');
+"#;
+
+/// The attempts of those deliveries, up to schema 9.
+const ATTEMPTS: &str = r#"
+INSERT INTO attempt (delivery, number, at, latency_us, outcome, signed_with) VALUES
+    (1, 1, 1751705149662, 1500, '{"kind":"answered","status":200,"body_head":"said"}', '[]'),
+    (2, 1, 1751705149662, 1500, '{"kind":"answered","status":500,"body_head":"said"}', '[]'),
+    (3, 1, 1751705149662, 1500, '{"kind":"answered","status":500,"body_head":"said"}', '[]');
+"#;
+
+/// The same since.
+const ATTEMPTS_BY_KEY: &str = r#"
+INSERT INTO attempt VALUES
+    (1048577, 1751705149662, 1500, '{"outcome":{"kind":"answered","status":200,"body_head":"said"},"signed_with":[]}'),
+    (2097153, 1751705149662, 1500, '{"outcome":{"kind":"answered","status":500,"body_head":"said"},"signed_with":[]}'),
+    (3145729, 1751705149662, 1500, '{"outcome":{"kind":"answered","status":500,"body_head":"said"},"signed_with":[]}');
 "#;
 
 /// Makes a file of the given schema with [`ROWS`], and a blob as that schema kept it.
@@ -65,6 +78,7 @@ fn write(folder: &Path, schema: usize, blob: &[u8]) {
         conn.execute_batch(step).unwrap();
     }
     conn.execute_batch(ROWS).unwrap();
+    conn.execute_batch(if schema < 10 { ATTEMPTS } else { ATTEMPTS_BY_KEY }).unwrap();
     let digest = sha256(blob);
     let put = |body: &[u8]| {
         conn.execute("INSERT INTO blob (digest, put_at, body) VALUES (?1, 1751705149662, ?2)", (digest, body)).unwrap();
@@ -119,6 +133,10 @@ async fn go_on(ledger: &Ledger, round: u64, blob: &[u8]) {
     assert_eq!(new, Appended::New(EventSeq(4 + round.cast_signed())));
     let dead = DeliveryId { event: id(1), subscription, run: 1 };
     assert_eq!(ledger.delivery(&tenant, dead).await.unwrap().unwrap().state, State::Dead);
+    let attempts = ledger.attempts(DeliverySeq(2)).await.unwrap();
+    let Outcome::Answered { status, body_head, .. } = &attempts[0].outcome else { panic!("{attempts:?}") };
+    assert_eq!((attempts.len(), attempts[0].number, attempts[0].latency_us), (1, 1, 1500));
+    assert_eq!((*status, body_head.as_str(), attempts[0].at), (500, "said", NOW));
     if round > 0 {
         assert_eq!(ledger.backlog(&tenant), 0);
         return;

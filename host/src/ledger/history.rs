@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use rusqlite::{Connection, OptionalExtension, Row, Rows, params};
 
+use super::attempts;
 use super::columns::Json;
 use super::outbox::{Content, content};
 use super::packed;
@@ -175,7 +176,7 @@ impl Ledger {
 
     /// The attempts of a delivery, in order.
     pub async fn attempts(&self, delivery: DeliverySeq) -> Result<Vec<Attempt>, Error> {
-        self.history_readers().read(move |conn| attempts(conn, delivery, None)).await
+        self.history_readers().read(move |conn| attempts::attempts(conn, delivery, None)).await
     }
 
     /// The claims of a delivery as JSON text: as the chain made them, else the SET as normalized.
@@ -303,35 +304,18 @@ pub(super) fn delivery(conn: &Connection, tenant: &TenantId, id: DeliveryId) -> 
     rows.next()?.map(|row| read_delivery(conn, row)).transpose()
 }
 
-/// The attempts of a delivery, in order, or just one of them.
-pub(super) fn attempts(conn: &Connection, delivery: DeliverySeq, number: Option<u32>) -> Result<Vec<Attempt>, Error> {
-    let (first, last) = number.map_or((0, u32::MAX), |number| (number, number));
-    let mut statement = conn.prepare_cached(
-        "SELECT number, at, latency_us, outcome, signed_with, sent, connection FROM attempt
-         WHERE delivery = ?1 AND number BETWEEN ?2 AND ?3 ORDER BY number",
-    )?;
-    let attempts = statement.query_map(params![delivery, first, last], |row| {
-        Ok(Attempt {
-            number: row.get(0)?,
-            at: row.get(1)?,
-            latency_us: row.get::<_, i64>(2)?.cast_unsigned(),
-            outcome: row.get::<_, Json<_>>(3)?.0,
-            signed_with: row.get::<_, Json<_>>(4)?.0,
-            sent: row.get::<_, Option<Json<_>>>(5)?.map(|json| json.0),
-            connection: row.get::<_, Option<Json<_>>>(6)?.map(|json| json.0),
-        })
-    })?;
-    Ok(attempts.collect::<Result<_, _>>()?)
-}
-
 fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Error> {
     let seq: DeliverySeq = row.get(1)?;
     let state: State = row.get(3)?;
     // Read apart: a page looks at many rows and keeps few.
-    let runs = conn
-        .prepare_cached("SELECT runs FROM filtered WHERE delivery = ?1")?
-        .query_row([seq], |row| row.get::<_, Json<_>>(0))
-        .optional()?;
+    let runs = match attempts::runs(conn, seq)? {
+        Some(runs) => Some(runs),
+        None => conn
+            .prepare_cached("SELECT runs FROM filtered WHERE delivery = ?1")?
+            .query_row([seq], |row| row.get::<_, Json<_>>(0))
+            .optional()?
+            .map(|Json(runs)| runs),
+    };
     let source: SourceName = row.get(5)?;
     let types: Vec<String> = row.get::<_, Json<_>>(6)?.0;
     Ok(DeliveryRecord {
@@ -349,7 +333,7 @@ fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Err
         due_at: if state == State::Due { Some(row.get(11)?) } else { None },
         reason: row.get(12)?,
         plan: row.get(13)?,
-        runs: runs.map(|Json(runs)| runs).unwrap_or_default(),
+        runs: runs.unwrap_or_default(),
         released: row.get::<_, i64>(14)? == RELEASED,
         attempts: row.get(15)?,
         created_at: row.get(0)?,

@@ -74,8 +74,8 @@ const HANGING: &str = "
 SELECT 'delivery ' || d.seq || ': its event is not there' FROM delivery d LEFT JOIN event e ON e.seq = d.event_seq
 WHERE e.seq IS NULL OR e.id <> d.event_id
 UNION ALL
-SELECT 'attempt ' || a.number || ' of delivery ' || a.delivery || ': no such delivery' FROM attempt a
-WHERE a.delivery NOT IN (SELECT seq FROM delivery)
+SELECT 'attempt ' || (a.id & 1048575) || ' of delivery ' || (a.id >> 20) || ': no such delivery' FROM attempt a
+WHERE a.id >> 20 NOT IN (SELECT seq FROM delivery)
 UNION ALL
 SELECT 'filtered ' || f.delivery || ': no such delivery' FROM filtered f WHERE f.delivery NOT IN (SELECT seq FROM delivery)";
 

@@ -10,8 +10,8 @@
 //! |---|---|---|
 //! | `event` | an accepted event: the SET, the original bytes where they differ, both packed (`packed.rs`), its place in a trace | `seq`, rising, never used twice |
 //! | `delivery` | event x subscription x run, with its state | `seq`; unique (event, subscription, run) |
-//! | `filtered` | claims after the chain, and what each filter did | the delivery |
-//! | `attempt` | one exchange with a receiver | delivery, number |
+//! | `filtered` | claims after the chain, and what each filter did, where it is not in an attempt | the delivery |
+//! | `attempt` | one exchange with a receiver, packed (`attempts.rs`) | delivery and number in one |
 //! | `plan` | a chain as it was, JSON | SHA-256; `refs` deliveries run it |
 //! | `tally` | deliveries by state | tenant, subscription |
 //! | `statistic` | what a minute or an hour came to, JSON | tenant, subscription, length, begin |
@@ -53,6 +53,7 @@
 //! `append_with` and `settle` are the two transactions of an event's life, and `fan_out` for the deliveries of an event that was
 //! appended without them. Each is idempotent, so recovery is opening the file and going on.
 
+mod attempts;
 mod audit;
 mod backup;
 mod blobs;

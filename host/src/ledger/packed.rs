@@ -42,29 +42,25 @@ impl ToSql for Column<'_> {
     }
 }
 
+impl<'a> Column<'a> {
+    /// A block where there is one, else the text: which it is, is told by the type of the value.
+    pub(super) fn packed_or_text(block: Option<&'a [u8]>, plain: &'a str) -> Self {
+        Self(block.map_or(ValueRef::Text(plain.as_bytes()), ValueRef::Blob))
+    }
+}
+
 impl Packed {
-    /// Packs an event's bytes, each where it gets smaller by an eighth. Takes microseconds for each kilobyte.
+    /// Packs an event's bytes, each where that is worth it.
     pub(super) fn new(text: &str, original: &[u8]) -> Self {
-        let worth = |block: Vec<u8>, plain: usize| (block.len() <= plain - plain / 8).then_some(block);
-        let is_text = original == text.as_bytes();
-        let original = match original {
-            plain if is_text || plain.is_empty() => None,
-            plain => worth(compress_prepend_size_with_dict(plain, text.as_bytes()), plain.len()),
-        };
-        let text = match text.as_bytes() {
-            plain if plain.len() < TEXT_BYTES_MIN => None,
-            plain => worth(compress_prepend_size_with_dict(plain, &[]), plain.len()),
-        };
+        let original = if original == text.as_bytes() { None } else { block(original, text) };
+        let text = if text.len() < TEXT_BYTES_MIN { None } else { block(text.as_bytes(), "") };
         let packed = if text.is_some() { TEXT } else { 0 } | if original.is_some() { ORIGINAL } else { 0 };
         Self { packed, text, original }
     }
 
     /// The column `set_text`.
     pub(super) fn text<'a>(&'a self, plain: &'a str) -> Column<'a> {
-        Column(match &self.text {
-            Some(block) => ValueRef::Blob(block),
-            None => ValueRef::Text(plain.as_bytes()),
-        })
+        Column::packed_or_text(self.text.as_deref(), plain)
     }
 
     /// The column `original`: nothing where the bytes are those of the SET.
@@ -77,10 +73,17 @@ impl Packed {
     }
 }
 
+/// Bytes as a block, with their length before it; none where they would not get smaller by an eighth. Takes microseconds for
+/// each kilobyte.
+pub(super) fn block(plain: &[u8], dictionary: &str) -> Option<Vec<u8>> {
+    let block = compress_prepend_size_with_dict(plain, dictionary.as_bytes());
+    (block.len() <= plain.len() - plain.len() / 8).then_some(block)
+}
+
 /// The SET's text, from the columns `packed` and `set_text`.
 pub(super) fn text_of(packed: i64, column: ValueRef<'_>) -> Result<String, Error> {
     let plain = if packed & TEXT != 0 {
-        Cow::from(unpacked(column.as_blob().map_err(damaged)?, &[])?)
+        Cow::from(unpacked(column.as_blob().map_err(damaged)?, "")?)
     } else {
         Cow::from(column.as_bytes().map_err(damaged)?)
     };
@@ -95,24 +98,24 @@ pub(super) fn original_of(packed: i64, column: ValueRef<'_>, text: &str) -> Resu
     if packed & ORIGINAL == 0 {
         return Ok(Bytes::copy_from_slice(column));
     }
-    unpacked(column, text.as_bytes()).map(Bytes::from)
+    unpacked(column, text).map(Bytes::from)
 }
 
 /// What a block holds, with its length before it.
-fn unpacked(block: &[u8], dictionary: &[u8]) -> Result<Vec<u8>, Error> {
+pub(super) fn unpacked(block: &[u8], dictionary: &str) -> Result<Vec<u8>, Error> {
     let Some((length, rest)) = block.split_first_chunk() else { return Err(damaged("a block is cut")) };
     let length = u32::from_le_bytes(*length) as usize;
     // Room is made by what it says.
     if length > rest.len().saturating_mul(EXPANSION_MAX) {
         return Err(damaged(format!("a block of {} bytes is said to hold {length}", rest.len())));
     }
-    let plain = decompress_with_dict(rest, length, dictionary).map_err(damaged)?;
+    let plain = decompress_with_dict(rest, length, dictionary.as_bytes()).map_err(damaged)?;
     // One that is cut where a sequence ends reads as what comes before.
     if plain.len() == length { Ok(plain) } else { Err(damaged("a block is cut")) }
 }
 
 fn damaged(why: impl std::fmt::Display) -> Error {
-    Error::corrupt(format!("the bytes of an event cannot be read: {why}"))
+    Error::corrupt(format!("packed bytes cannot be read: {why}"))
 }
 
 #[cfg(test)]

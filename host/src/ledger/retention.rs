@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use super::lived::Lived;
 use super::schema::used_bytes;
 use super::writer::Batch;
-use super::{Error, Ledger, UNUSED_KEPT_MS, plans};
+use super::{Error, Ledger, UNUSED_KEPT_MS, attempts, plans};
 use crate::domain::delivery::{DeliverySeq, State};
 use crate::domain::event::EventSeq;
 use crate::domain::id::{SubscriptionId, TenantId};
@@ -278,7 +278,7 @@ fn delete_event(batch: &mut Batch<'_>, event: EventSeq, rows_max: usize) -> Resu
     let more = deliveries.len() > rows_max;
     deliveries.truncate(rows_max);
     for (seq, tenant, subscription, state, plan) in &deliveries {
-        conn.prepare_cached("DELETE FROM attempt WHERE delivery = ?1")?.execute([seq])?;
+        attempts::delete(conn, *seq)?;
         conn.prepare_cached("DELETE FROM filtered WHERE delivery = ?1")?.execute([seq])?;
         conn.prepare_cached("DELETE FROM delivery WHERE seq = ?1")?.execute([seq])?;
         batch.effects.count(tenant, *subscription, *state, -1);

@@ -217,8 +217,24 @@ CREATE INDEX audit_made ON audit (tenant) WHERE action = 'tenant.create';
 /// byte. Whoever reads it reads the bytes before it as well.
 const TRACE: &str = "ALTER TABLE event ADD COLUMN trace BLOB";
 
-/// Which bytes of an event are packed (`packed.rs`): bits, none in events of before.
-const PACKED: &str = "ALTER TABLE event ADD COLUMN packed INTEGER NOT NULL DEFAULT 0";
+/// Which bytes of an event are packed (`packed.rs`): bits, none in events of before. Attempts by one integer key, with what is
+/// told of them in one text (`attempts.rs`): a table whose rows are its keys' holds them in the inner pages of its tree as
+/// well, a few to each. Those that are there are copied, some seconds for each million.
+const PACKED: &str = "
+ALTER TABLE event ADD COLUMN packed INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE attempt_by_key (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    latency_us INTEGER NOT NULL,
+    told NOT NULL
+);
+INSERT INTO attempt_by_key
+    SELECT delivery << 20 | number, at, latency_us, json_object('outcome', json(outcome), 'signed_with', json(signed_with),
+        'sent', json(sent), 'connection', json(connection))
+    FROM attempt ORDER BY delivery, number;
+DROP TABLE attempt;
+ALTER TABLE attempt_by_key RENAME TO attempt;
+";
 
 /// The schema that this Setgate writes.
 pub(super) fn known() -> i64 {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::attempts::NewRow;
 use super::columns::Json;
 use super::hot::Rows;
 use super::order::freed_by;
@@ -82,7 +83,9 @@ impl Ledger {
     /// the claims as they were, need not be settled as filtered before it is sent: its bytes are those of the journal.
     pub async fn settle(&self, settlement: impl Into<Arc<Settlement>>) -> Result<Settled, Error> {
         let settlement = settlement.into();
-        self.queue().write_rows(Rows::Named, move |batch| settle(batch, &settlement)).await
+        // Before the writer has it: everybody waits for that one.
+        let row = NewRow::of(&settlement)?;
+        self.queue().write_rows(Rows::Named, move |batch| settle(batch, &settlement, row.as_ref())).await
     }
 
     /// Applies what a person decided about a delivery of the tenant that is at rest; none where there is no such
@@ -168,7 +171,7 @@ fn read_found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
     })
 }
 
-fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<Settled, Error> {
+fn settle(batch: &mut Batch<'_>, settlement: &Settlement, row: Option<&NewRow>) -> Result<Settled, Error> {
     let conn = batch.conn;
     let at = settlement.at;
     let found =
@@ -178,7 +181,7 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<Settled, Err
     batch.effects.touched(found.seq);
     // Of a chain that passed and is settled with its attempt.
     let passed = found.filtered == UNFILTERED && !settlement.passed.is_empty();
-    if passed {
+    if passed && !row.is_some_and(|row| row.has_runs) {
         keep(conn, found.seq, None, &settlement.passed)?;
     }
     let found = Found { passed, ..found };
@@ -207,13 +210,13 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<Settled, Err
             rest(batch, &found, State::Held, Some(reason), None, at)?;
         }
         Step::Delivered { attempt } => {
-            record(batch, &found, attempt, at)?;
+            record(batch, &found, (attempt, row), at)?;
             failing::over(conn, found.subscription)?;
             settled.freed = rest(batch, &found, State::Delivered, None, Some(attempt.number), at)?;
             count_time(batch, &found, at);
         }
         Step::Retry { attempt, due_at } => {
-            if record(batch, &found, attempt, at)? {
+            if record(batch, &found, (attempt, row), at)? {
                 conn.prepare_cached(
                     "UPDATE delivery SET attempts = max(attempts, ?4), due_at = ?2, updated_at = ?3, filtered = max(filtered, ?5)
                      WHERE seq = ?1",
@@ -225,7 +228,7 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> Result<Settled, Err
         }
         Step::Dead { attempt, reason } => {
             if let Some(attempt) = attempt {
-                record(batch, &found, attempt, at)?;
+                record(batch, &found, (attempt, row), at)?;
                 settled.failing_since = Some(failing::failed(conn, &found.tenant, found.subscription, at)?);
             }
             let number = attempt.as_ref().map(|attempt| attempt.number);
@@ -260,26 +263,19 @@ fn keep_runs(conn: &Connection, found: &Found, runs: &[FilterRun]) -> Result<(),
 }
 
 /// Records an attempt, but for its number in the row; false where it was recorded before.
-fn record(batch: &mut Batch<'_>, found: &Found, attempt: &Attempt, at: Timestamp) -> Result<bool, Error> {
-    let (conn, seq) = (batch.conn, found.seq);
-    let latency_us = i64::try_from(attempt.latency_us).unwrap_or(i64::MAX);
-    let new = conn.prepare_cached("INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?.execute(
-        params![
-            seq,
-            attempt.number,
-            attempt.at,
-            latency_us,
-            Json(&attempt.outcome),
-            Json(&attempt.signed_with),
-            attempt.sent.as_ref().map(Json),
-            attempt.connection.as_ref().map(Json),
-        ],
-    )?;
-    if new > 0 {
+fn record(
+    batch: &mut Batch<'_>,
+    found: &Found,
+    (attempt, row): (&Attempt, Option<&NewRow>),
+    at: Timestamp,
+) -> Result<bool, Error> {
+    let Some(row) = row else { return Ok(false) };
+    let new = row.insert(batch.conn, found.seq, attempt)?;
+    if new {
         let counts = batch.effects.statistics.of(&found.tenant, found.subscription, at);
         counts.attempt(&attempt.outcome, attempt.latency_us);
     }
-    Ok(new > 0)
+    Ok(new)
 }
 
 /// Counts how long it took from the acceptance of the event, when its id was made. A replay says nothing about that.

@@ -271,7 +271,7 @@ fn read(
         return Ok(None);
     }
     let attempt = match entry.attempt {
-        Some(number) => super::history::attempts(conn, entry.delivery, Some(number))?.pop(),
+        Some(number) => super::attempts::attempts(conn, entry.delivery, Some(number))?.pop(),
         None => None,
     };
     Ok(Some(SettledRecord {

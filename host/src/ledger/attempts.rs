@@ -1,0 +1,240 @@
+//! Attempts: a row each, written once, by the settlement of its delivery.
+//!
+//! A row's key is the delivery and the attempt's number in one integer, so that rows lie in the order in which they come and
+//! a page is filled before the next. What is told of an attempt is one JSON text, made and packed before the writer has it.
+//! What filters did in a chain that left everything as it was stands in the text of the first attempt, where it was settled
+//! with that one: the chain is over then, so nothing later is told of it. All else that filters did is a row of `filtered`.
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row, params};
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::packed::{self, Column};
+use crate::domain::attempt::{Attempt, Connection as Over, Outcome, Sent};
+use crate::domain::delivery::{DeliverySeq, Settlement, Step};
+use crate::domain::id::SigningKeyId;
+use crate::domain::time::Timestamp;
+use crate::domain::verdict::FilterRun;
+
+/// Bits of a row's key that hold the number: a million attempts of one delivery, far more than any schedule makes.
+const NUMBER_BITS: u32 = 20;
+const NUMBER_MAX: u32 = (1 << NUMBER_BITS) - 1;
+
+/// What packed texts of attempts refer to. Those that are there could not be read with another: one that is to be used
+/// instead needs a column that tells which.
+const DICTIONARY: &str = concat!(
+    r#"{"outcome":{"kind":"failed","class":"timeout","detail":"no answer began within 15000 ms"},"signed_with":[],"sent":null,"#,
+    r#""connection":null,"runs":[],"fault":{"kind":"},"verdict":"patch","reason":","log":[{"level":"info","text":","#,
+    r#""http":"h2","retry_after_s":60,"headers":[["content-type","text/plain; charset=utf-8"],["server",""#,
+    r#"{"outcome":{"kind":"answered","status":200,"body_head":"","retry_after_s":null,"headers":[["content-length","0"],["date","Mon, 01 Jan 2026 00:00:00 GMT"]]},"#,
+    r#""signed_with":["sig_01"],"sent":{"url":"https://","headers":[["host",""],["user-agent","Setgate/0.1.0"],["content-type","application/json"],"#,
+    r#"["webhook-id","dlv_01"],["webhook-timestamp","17"],["webhook-signature","v1,"],["content-length","1"]],"body_digest":"sha256:","body_bytes":1},"#,
+    r#""connection":{"http":"http/1.1","peer":"127.0.0.1:443","proxied":false},"runs":[{"filter":"","digest":"sha256:","verdict":"pass","fuel":1,"#,
+    r#""memory_bytes":458752,"elapsed_us":1,"engine":"wasmtime 48.0.8 "}]}"#,
+);
+
+/// What is told of an attempt.
+#[derive(Serialize)]
+struct Told<'a> {
+    outcome: &'a Outcome,
+    signed_with: &'a [SigningKeyId],
+    sent: Option<&'a Sent>,
+    connection: Option<&'a Over>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    runs: &'a [FilterRun],
+}
+
+/// The same, read back. Rows of earlier schemas have each member, as null where there was nothing.
+#[derive(Deserialize)]
+struct ReadBack {
+    outcome: Outcome,
+    signed_with: Vec<SigningKeyId>,
+    sent: Option<Sent>,
+    connection: Option<Over>,
+    #[serde(default)]
+    runs: Vec<FilterRun>,
+}
+
+/// The attempt with which the runs of a chain that passed are kept.
+const FIRST: u32 = 1;
+
+/// The row of an attempt, but for the delivery's part of its key.
+pub(super) struct NewRow {
+    plain: String,
+    block: Option<Vec<u8>>,
+    /// Whether what filters did in a chain that passed is in it.
+    pub(super) has_runs: bool,
+}
+
+impl NewRow {
+    /// That of the attempt which a settlement is about; none where it is about none.
+    ///
+    /// # Errors
+    /// Where it cannot be written as JSON, which no attempt is known to do.
+    pub(super) fn of(settlement: &Settlement) -> Result<Option<Self>, Error> {
+        let attempt = match &settlement.step {
+            Step::Delivered { attempt } | Step::Retry { attempt, .. } | Step::Dead { attempt: Some(attempt), .. } => {
+                attempt
+            }
+            Step::Dead { attempt: None, .. }
+            | Step::Filtered { .. }
+            | Step::FilterAgain { .. }
+            | Step::Dropped { .. }
+            | Step::Held { .. } => return Ok(None),
+        };
+        let runs = if attempt.number == FIRST { settlement.passed.as_slice() } else { &[] };
+        let told = Told {
+            outcome: &attempt.outcome,
+            signed_with: &attempt.signed_with,
+            sent: attempt.sent.as_ref(),
+            connection: attempt.connection.as_ref(),
+            runs,
+        };
+        let plain = serde_json::to_string(&told)
+            .map_err(|error| Error::corrupt(format!("an attempt cannot be written: {error}")))?;
+        let block = packed::block(plain.as_bytes(), DICTIONARY);
+        Ok(Some(Self { plain, block, has_runs: !runs.is_empty() }))
+    }
+
+    /// Writes the row; false where it was there before.
+    pub(super) fn insert(&self, conn: &Connection, delivery: DeliverySeq, attempt: &Attempt) -> Result<bool, Error> {
+        let latency_us = i64::try_from(attempt.latency_us).unwrap_or(i64::MAX);
+        let told = Column::packed_or_text(self.block.as_deref(), &self.plain);
+        let new = conn
+            .prepare_cached("INSERT OR IGNORE INTO attempt (id, at, latency_us, told) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![key(delivery, attempt.number)?, attempt.at, latency_us, told])?;
+        Ok(new > 0)
+    }
+}
+
+/// The attempts of a delivery, in order, or just one of them.
+pub(super) fn attempts(conn: &Connection, delivery: DeliverySeq, number: Option<u32>) -> Result<Vec<Attempt>, Error> {
+    let (first, last) = number.map_or((0, NUMBER_MAX), |number| (number, number));
+    let mut statement =
+        conn.prepare_cached("SELECT id, told, at, latency_us FROM attempt WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
+    let mut rows = statement.query([key(delivery, first)?, key(delivery, last)?])?;
+    let mut attempts = Vec::new();
+    while let Some(row) = rows.next()? {
+        let ReadBack { outcome, signed_with, sent, connection, runs: _ } = told(row)?;
+        let (at, latency_us): (Timestamp, i64) = (row.get(2)?, row.get(3)?);
+        let latency_us = latency_us.cast_unsigned();
+        attempts.push(Attempt { number: number_of(row)?, at, latency_us, outcome, signed_with, sent, connection });
+    }
+    Ok(attempts)
+}
+
+/// What filters did in the chain of a delivery, where its first attempt tells.
+pub(super) fn runs(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Vec<FilterRun>>, Error> {
+    let mut statement = conn.prepare_cached("SELECT id, told FROM attempt WHERE id = ?1")?;
+    let mut rows = statement.query([key(delivery, FIRST)?])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let ReadBack { runs, .. } = told(row)?;
+    Ok((!runs.is_empty()).then_some(runs))
+}
+
+/// Deletes those of a delivery.
+pub(super) fn delete(conn: &Connection, delivery: DeliverySeq) -> Result<(), Error> {
+    conn.prepare_cached("DELETE FROM attempt WHERE id BETWEEN ?1 AND ?2")?
+        .execute([key(delivery, 0)?, key(delivery, NUMBER_MAX)?])?;
+    Ok(())
+}
+
+fn key(delivery: DeliverySeq, number: u32) -> Result<i64, Error> {
+    let key = delivery.0.checked_mul(1 << NUMBER_BITS).filter(|_| number <= NUMBER_MAX);
+    key.map(|key| key | i64::from(number))
+        .ok_or_else(|| Error::corrupt(format!("there is no place for attempt {number} of row {}", delivery.0)))
+}
+
+fn number_of(row: &Row<'_>) -> Result<u32, Error> {
+    let key: i64 = row.get(0)?;
+    u32::try_from(key & i64::from(NUMBER_MAX)).map_err(|error| Error::corrupt(error.to_string()))
+}
+
+/// From a row that begins with key and text.
+fn told(row: &Row<'_>) -> Result<ReadBack, Error> {
+    let text = match row.get_ref(1)? {
+        ValueRef::Blob(block) => packed::unpacked(block, DICTIONARY)?,
+        plain => plain.as_str().map_err(|error| Error::corrupt(error.to_string()))?.as_bytes().to_vec(),
+    };
+    serde_json::from_slice(&text).map_err(|error| Error::corrupt(format!("an attempt cannot be read: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NOW, TENANT, attempt, block_on, due_one, open, reopen, run};
+    use super::*;
+    use crate::domain::attempt::HttpVersion;
+    use crate::domain::id::Digest;
+
+    /// As a host writes nearly all of them.
+    fn usual() -> Attempt {
+        let headers = [
+            ("host", "receiver.example.com"),
+            ("user-agent", "Setgate/0.1.0"),
+            ("content-type", "application/json"),
+            ("webhook-id", "dlv_01M8CSVQZYGFHPTE8ATKVYJ6AW_01M8CSV673FDE8YAJK3JJB8WB4_0"),
+            ("webhook-timestamp", "1795726106"),
+            ("webhook-signature", "v1,fnFme9PNYPUklRZXl40GAdWiNDGJy5wVYnhoLYDgHVk="),
+            ("content-length", "1112"),
+        ];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let sent =
+            Sent { url: "https://receiver.example.com/".into(), headers, body_digest: Digest([7; 32]), body_bytes: 9 };
+        let connection = Over { http: HttpVersion::Http1, peer: Some("192.0.2.7:443".into()), proxied: false };
+        Attempt { sent: Some(sent), connection: Some(connection), ..attempt(1, 200) }
+    }
+
+    #[test]
+    fn a_usual_attempt_takes_half_of_its_text() {
+        let settlement = Settlement {
+            passed: vec![run()],
+            ..Settlement::new(DeliverySeq(1), NOW, Step::Delivered { attempt: usual() })
+        };
+        let row = NewRow::of(&settlement).unwrap().unwrap();
+        let block = row.block.expect("it is packed");
+        assert!(block.len() * 2 < row.plain.len(), "{} of {}", block.len(), row.plain.len());
+    }
+
+    #[test]
+    fn attempts_and_the_runs_of_a_chain_that_passed_come_back() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let due = due_one(&ledger).await;
+            let retry = Step::Retry { attempt: attempt(1, 500), due_at: NOW };
+            let passed = Settlement { passed: vec![run()], ..Settlement::new(due.seq, NOW, retry) };
+            ledger.settle(passed).await.unwrap();
+            let second = Attempt { number: 2, ..usual() };
+            ledger.settle(Settlement::new(due.seq, NOW, Step::Delivered { attempt: second.clone() })).await.unwrap();
+            let ledger = reopen(&folder, ledger).await;
+            assert_eq!(ledger.attempts(due.seq).await.unwrap(), [attempt(1, 500), second]);
+            let record = ledger.delivery(&TENANT.parse().unwrap(), due.id).await.unwrap().unwrap();
+            assert_eq!(record.runs, [run()]);
+            assert!(ledger.attempts(DeliverySeq(due.seq.0 + 1)).await.unwrap().is_empty());
+        });
+    }
+
+    /// What a filter did when it asked for another try is not what is shown once the chain has passed, with whichever attempt.
+    #[test]
+    fn the_runs_of_the_last_chain_are_shown() {
+        for number in [1, 2] {
+            block_on(async {
+                let (_folder, ledger) = open();
+                let due = due_one(&ledger).await;
+                let (first, last) = (FilterRun { fuel: 1, ..run() }, FilterRun { fuel: 2, ..run() });
+                let again = Step::FilterAgain { runs: vec![first], due_at: NOW };
+                ledger.settle(Settlement::new(due.seq, NOW, again)).await.unwrap();
+                let delivered = Settlement::new(due.seq, NOW, Step::Delivered { attempt: attempt(number, 200) });
+                ledger.settle(Settlement { passed: vec![last.clone()], ..delivered }).await.unwrap();
+                let record = ledger.delivery(&TENANT.parse().unwrap(), due.id).await.unwrap().unwrap();
+                assert_eq!(record.runs, [last], "attempt {number}");
+            });
+        }
+    }
+
+    #[test]
+    fn keys_of_neighbours_do_not_touch() {
+        assert_eq!(key(DeliverySeq(2), 0).unwrap(), key(DeliverySeq(1), NUMBER_MAX).unwrap() + 1);
+        assert!(key(DeliverySeq(1), NUMBER_MAX + 1).is_err() && key(DeliverySeq(i64::MAX), 1).is_err());
+    }
+}
