@@ -6,7 +6,6 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns::Json;
-use super::hot::Rows;
 use super::order::freed_by;
 use super::outbox::due_by_seq;
 use super::tail::Entry;
@@ -82,7 +81,7 @@ impl Ledger {
     /// the claims as they were, need not be settled as filtered before it is sent: its bytes are those of the journal.
     pub async fn settle(&self, settlement: impl Into<Arc<Settlement>>) -> Result<Settled, Error> {
         let settlement = settlement.into();
-        self.queue().write_rows(Rows::Named, move |batch| settle(batch, &settlement)).await
+        self.queue().write_named(move |batch| settle(batch, &settlement)).await
     }
 
     /// Applies what a person decided about a delivery of the tenant that is at rest; none where there is no such
