@@ -68,8 +68,8 @@ impl Effects {
         *self.plan_refs.entry(plan).or_default() += by;
     }
 
-    pub(super) fn appended(&mut self, event: Event) {
-        self.appended.push(Arc::new(event));
+    pub(super) fn appended(&mut self, event: Arc<Event>) {
+        self.appended.push(event);
     }
 
     /// A delivery was made and waits for nothing but its turn.

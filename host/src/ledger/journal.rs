@@ -11,7 +11,7 @@ use super::writer::Batch;
 use super::{Error, Ledger, Reach, audit, outbox};
 use crate::domain::audit::{Deed, Entry, Object};
 use crate::domain::delivery::{DueDelivery, NewDelivery};
-use crate::domain::event::{Event, EventSeq, NewEvent};
+use crate::domain::event::{Dedupe, Event, EventSeq, NewEvent};
 use crate::domain::id::{EventId, TenantId};
 use crate::domain::set::SetToken;
 use crate::domain::time::Timestamp;
@@ -57,8 +57,8 @@ impl Ledger {
     /// [`Error::Busy`] at once where the queue is full; [`Error::NoTenant`] where its tenant is not (any more) there.
     pub async fn append(&self, event: NewEvent) -> Result<Appended, Error> {
         let bytes = event.set.text.len() + event.original.len();
-        let packed = pack(&event);
-        self.queue().write_unless_full(bytes, move |batch| append_alone(batch, event, &packed)).await
+        let mut new = Append::from(event);
+        self.queue().write_unless_full(bytes, move |batch| append_alone(batch, &mut new)).await
     }
 
     /// The same with all deliveries that there are to be of the event, each of run 0; its place in them is not looked at.
@@ -70,9 +70,10 @@ impl Ledger {
     pub async fn append_with(&self, event: NewEvent, deliveries: Vec<NewDelivery>) -> Result<Taken, Error> {
         let (now, most) = (self.clock().now(), self.options().append_deliveries_max);
         let bytes = event.set.text.len() + event.original.len() + deliveries.len() * DELIVERY_BYTES;
-        let packed = pack(&event);
-        let deliveries = (deliveries.len() <= most).then_some(deliveries);
-        self.queue().write_unless_full(bytes, move |batch| append_with(batch, event, &packed, deliveries, now)).await
+        let (mut new, mut deliveries) = (Append::from(event), (deliveries.len() <= most).then_some(deliveries));
+        self.queue()
+            .write_unless_full(bytes, move |batch| append_with(batch, &mut new, deliveries.as_deref_mut(), now))
+            .await
     }
 
     /// Appends an event that is for one subscription alone, with its delivery: both or neither, and a row of the audit
@@ -80,22 +81,22 @@ impl Ledger {
     pub async fn append_for(&self, event: NewEvent, delivery: NewDelivery, deed: Deed) -> Result<DueDelivery, Error> {
         let at = self.clock().now();
         let bytes = event.set.text.len() + event.original.len();
-        let packed = pack(&event);
+        let (mut new, mut delivery) = (Append::from(event), delivery);
+        let object = Object { kind: "subscription".to_owned(), id: delivery.id.subscription.to_string() };
+        let deed = deed.note(delivery.id.to_string());
+        let entry = Entry::of(deed, at, Some(delivery.tenant.clone()), object);
         self.queue()
             .write_unless_full(bytes, move |batch| {
-                let id = event.id;
-                let Appended::New(seq) = append(batch, event, &packed)? else {
-                    return Err(Error::corrupt(format!("the event {id} is there already")));
+                let Appended::New(seq) = append(batch, &mut new)? else {
+                    return Err(Error::corrupt(format!("the event {} is there already", new.event.id)));
                 };
                 // Whoever else wants it: nobody.
                 batch.reach.append_whole(seq);
-                let delivery = NewDelivery { event: seq, ..delivery };
+                delivery.event = seq;
                 let due = outbox::insert(batch, &delivery, at)?;
                 let due =
                     due.ok_or_else(|| Error::corrupt(format!("the delivery {} is there already", delivery.id)))?;
-                let object = Object { kind: "subscription".to_owned(), id: delivery.id.subscription.to_string() };
-                let deed = deed.note(delivery.id.to_string());
-                audit::record(batch, &Entry::of(deed, at, Some(delivery.tenant), object))?;
+                audit::record(batch, &entry)?;
                 Ok(due)
             })
             .await
@@ -165,13 +166,36 @@ impl Ledger {
 pub(super) const SEEN: &str =
     "SELECT id, dedupe_key, dedupe_body, accepted_at FROM event WHERE dedupe_hash = ?1 ORDER BY seq DESC";
 
-/// Before the writer has it: everybody waits for that one.
-fn pack(event: &NewEvent) -> Packed {
-    Packed::new(&event.set.text, &event.original)
+/// An event to be appended, made so that the journal and memory can share it, before the writer has it: everybody waits for
+/// that one.
+struct Append {
+    /// Its `seq` is what the last run gave it.
+    event: Arc<Event>,
+    dedupe: Dedupe,
+    packed: Packed,
 }
 
-fn append_alone(batch: &mut Batch<'_>, event: NewEvent, packed: &Packed) -> Result<Appended, Error> {
-    let appended = append(batch, event, packed)?;
+impl From<NewEvent> for Append {
+    fn from(new: NewEvent) -> Self {
+        let packed = Packed::new(&new.set.text, &new.original);
+        let event = Event {
+            seq: EventSeq::default(),
+            id: new.id,
+            tenant: new.tenant,
+            source: new.source,
+            accepted_at: new.accepted_at,
+            set: new.set,
+            subject: new.subject,
+            content_type: new.content_type,
+            original: new.original,
+            trace: new.trace,
+        };
+        Self { event: Arc::new(event), dedupe: new.dedupe, packed }
+    }
+}
+
+fn append_alone(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
+    let appended = append(batch, new)?;
     if let Appended::New(seq) = appended {
         batch.reach.append_left(seq);
     }
@@ -180,12 +204,11 @@ fn append_alone(batch: &mut Batch<'_>, event: NewEvent, packed: &Packed) -> Resu
 
 fn append_with(
     batch: &mut Batch<'_>,
-    event: NewEvent,
-    packed: &Packed,
-    deliveries: Option<Vec<NewDelivery>>,
+    new: &mut Append,
+    deliveries: Option<&mut [NewDelivery]>,
     now: Timestamp,
 ) -> Result<Taken, Error> {
-    let appended = append(batch, event, packed)?;
+    let appended = append(batch, new)?;
     let Appended::New(seq) = appended else { return Ok(Taken { appended, fanned_out: false }) };
     let fanned_out = match deliveries {
         Some(deliveries) => outbox::insert_all(batch, seq, deliveries, now)?,
@@ -200,12 +223,13 @@ fn append_with(
 }
 
 /// Makes the event's row; how far the journal is fanned out is up to the caller.
-fn append(batch: &mut Batch<'_>, event: NewEvent, packed: &Packed) -> Result<Appended, Error> {
+fn append(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
     let conn = batch.conn;
+    let Append { event, dedupe, packed } = new;
     if !batch.snapshot.tenants.contains_key(&event.tenant) {
-        return Err(Error::NoTenant(event.tenant));
+        return Err(Error::NoTenant(event.tenant.clone()));
     }
-    if let Some(seen) = seen(conn, &event)? {
+    if let Some(seen) = seen(conn, event, dedupe)? {
         return Ok(seen);
     }
     conn.prepare_cached(
@@ -218,9 +242,9 @@ fn append(batch: &mut Batch<'_>, event: NewEvent, packed: &Packed) -> Result<App
         event.tenant,
         event.source,
         event.accepted_at,
-        hash(&event.dedupe.key),
-        event.dedupe.key,
-        event.dedupe.body,
+        hash(&dedupe.key),
+        dedupe.key,
+        dedupe.body,
         event.set.issued_at,
         event.set.issuer,
         event.set.jti,
@@ -233,36 +257,27 @@ fn append(batch: &mut Batch<'_>, event: NewEvent, packed: &Packed) -> Result<App
         packed.packed,
     ])?;
     let seq = EventSeq(conn.last_insert_rowid());
-    batch.effects.appended(Event {
-        seq,
-        id: event.id,
-        tenant: event.tenant,
-        source: event.source,
-        accepted_at: event.accepted_at,
-        set: event.set,
-        subject: event.subject,
-        content_type: event.content_type,
-        original: event.original,
-        trace: event.trace,
-    });
+    // Nobody else holds it, not even from a run that was rolled back, so this copies nothing.
+    Arc::make_mut(event).seq = seq;
+    batch.effects.appended(Arc::clone(event));
     Ok(Appended::New(seq))
 }
 
-fn seen(conn: &Connection, event: &NewEvent) -> Result<Option<Appended>, Error> {
+fn seen(conn: &Connection, event: &Event, dedupe: &Dedupe) -> Result<Option<Appended>, Error> {
     let mut statement = conn.prepare_cached(SEEN)?;
-    let mut rows = statement.query([hash(&event.dedupe.key)])?;
+    let mut rows = statement.query([hash(&dedupe.key)])?;
     while let Some(row) = rows.next()? {
-        if row.get::<_, [u8; 32]>(1)? != event.dedupe.key {
+        if row.get::<_, [u8; 32]>(1)? != dedupe.key {
             continue;
         }
         // A copy from a time that is yet to come: the clock was wrong then or is now, and its age is as good as any.
         let age_ms = event.accepted_at.since(row.get::<_, Timestamp>(3)?).saturating_abs();
-        if event.dedupe.window_ms.is_some_and(|window| age_ms > window) {
+        if dedupe.window_ms.is_some_and(|window| age_ms > window) {
             // The newest copy is too old, and the others are older.
             return Ok(None);
         }
         let id = row.get(0)?;
-        let same = row.get::<_, [u8; 32]>(2)? == event.dedupe.body;
+        let same = row.get::<_, [u8; 32]>(2)? == dedupe.body;
         return Ok(Some(if same { Appended::Duplicate { id } } else { Appended::Conflict { id } }));
     }
     Ok(None)

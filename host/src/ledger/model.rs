@@ -9,8 +9,9 @@ use tempfile::TempDir;
 use super::columns::{Json, state_number};
 use super::replays::tests::replay;
 use super::tests::{
-    NOW, TENANT, attempt, block_on, copy, event, new_delivery, open, open_at, reopen, run, with_tenant,
+    NOW, TENANT, attempt, block_on, copy, event, in_one_batch, new_delivery, open, open_at, reopen, run, with_tenant,
 };
+use super::writer::Batch;
 use super::{Appended, Counts, DeliveryQuery, Error, FanOut, Ledger, Redriven, ReplayStep, Rerun};
 use crate::domain::delivery::{DeliverySeq, DueDelivery, NewDelivery, Redrive, Settlement, State, Step};
 use crate::domain::event::{Event, EventSeq, NewEvent};
@@ -23,15 +24,43 @@ use crate::domain::time::Timestamp;
 /// One step of a story. Numbers choose among what there is.
 #[derive(Debug, Clone)]
 enum Op {
-    Append { key: u64, body: u8 },
-    AppendWith { key: u64, body: u8, subscriptions: u8 },
-    FanOut { subscriptions: u8 },
+    Append {
+        key: u64,
+        body: u8,
+    },
+    AppendWith {
+        key: u64,
+        body: u8,
+        subscriptions: u8,
+    },
+    /// In one batch with a request that changes rows of all kinds and fails.
+    AppendBesideFailure {
+        key: u64,
+        body: u8,
+        subscriptions: u8,
+    },
+    FanOut {
+        subscriptions: u8,
+    },
     FanOutAgain,
-    Replay { pick: usize },
-    Settle { pick: usize, kind: Kind, twice: bool },
-    Redrive { pick: usize, redrive: Redrive },
-    Rerun { pick: usize },
-    Wait { days: i64 },
+    Replay {
+        pick: usize,
+    },
+    Settle {
+        pick: usize,
+        kind: Kind,
+        twice: bool,
+    },
+    Redrive {
+        pick: usize,
+        redrive: Redrive,
+    },
+    Rerun {
+        pick: usize,
+    },
+    Wait {
+        days: i64,
+    },
     Retain,
     Restart,
     Crash,
@@ -63,6 +92,8 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (0..8_u64, 0..2_u8).prop_map(|(key, body)| Op::Append { key, body }),
         6 => (0..8_u64, 0..2_u8, 0..8_u8)
             .prop_map(|(key, body, subscriptions)| Op::AppendWith { key, body, subscriptions }),
+        2 => (0..8_u64, 0..2_u8, 0..8_u8)
+            .prop_map(|(key, body, subscriptions)| Op::AppendBesideFailure { key, body, subscriptions }),
         4 => (0..8_u8).prop_map(|subscriptions| Op::FanOut { subscriptions }),
         1 => Just(Op::FanOutAgain),
         1 => any::<usize>().prop_map(|pick| Op::Replay { pick }),
@@ -313,10 +344,18 @@ async fn apply(
                 model.left = seq.0;
             }
         }
-        Op::AppendWith { key, body, subscriptions } => {
+        Op::AppendWith { key, body, subscriptions } | Op::AppendBesideFailure { key, body, subscriptions } => {
             let (new, expected) = model.append(number, key, body);
             let deliveries = model.deliveries_of(EventSeq::default(), new.id, subscriptions);
-            let taken = ledger.append_with(new, deliveries.clone()).await.unwrap();
+            let append = ledger.append_with(new, deliveries.clone());
+            let taken = if matches!(op, Op::AppendWith { .. }) {
+                append.await.unwrap()
+            } else {
+                let failing = ledger.queue().write_named(fail_after_writing);
+                let (taken, failed) = in_one_batch(&ledger, async { tokio::join!(biased; append, failing) }).await;
+                prop_assert!(matches!(failed, Err(Error::Cursor)));
+                taken.unwrap()
+            };
             prop_assert_eq!(taken.appended, expected);
             let mut made = Vec::new();
             if let Appended::New(seq) = expected {
@@ -434,6 +473,15 @@ async fn apply(
     }
     ledger.clock().set(model.now);
     Ok(ledger)
+}
+
+/// A request that leaves nothing behind, whatever it did.
+fn fail_after_writing(batch: &mut Batch<'_>) -> Result<(), Error> {
+    batch.conn.execute_batch(
+        "DELETE FROM attempt; DELETE FROM delivery; UPDATE event SET accepted_at = 0; UPDATE plan SET refs = 9;
+         UPDATE tally SET due = 9; INSERT INTO meta VALUES ('half', x'01');",
+    )?;
+    Err(Error::Cursor)
 }
 
 /// One further run of a delivery, made by a replay of its own.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row, params};
 
-use super::hot::Rows;
 use super::journal::{EVENT_COLUMNS, event_exists, read_event};
 use super::order::{is_kept_back, kept_back};
 use super::plans::plan_row;
@@ -81,7 +80,7 @@ impl Ledger {
     /// then.
     pub async fn fan_out(&self, fan_out: FanOut) -> Result<Vec<DueDelivery>, Error> {
         let now = self.clock().now();
-        self.queue().write_rows(Rows::Named, move |batch| apply(batch, &fan_out, now)).await
+        self.queue().write_named(move |batch| apply(batch, &fan_out, now)).await
     }
 
     /// Deliveries that were made by [`Ledger::append_with`] since the last call. For the dispatcher.
@@ -246,14 +245,14 @@ fn apply(batch: &mut Batch<'_>, fan_out: &FanOut, now: Timestamp) -> Result<Vec<
 pub(super) fn insert_all(
     batch: &mut Batch<'_>,
     event: EventSeq,
-    deliveries: Vec<NewDelivery>,
+    deliveries: &mut [NewDelivery],
     now: Timestamp,
 ) -> Result<bool, Error> {
-    if batch.made + deliveries.len() > FAN_OUT_DELIVERIES_MAX || overtakes(batch, event, &deliveries)? {
+    if batch.made + deliveries.len() > FAN_OUT_DELIVERIES_MAX || overtakes(batch, event, deliveries)? {
         return Ok(false);
     }
     let mut plans = Vec::with_capacity(deliveries.len());
-    for delivery in &deliveries {
+    for delivery in &*deliveries {
         match plan_row(batch.conn, &delivery.plan, now) {
             Ok(plan) => plans.push(plan),
             Err(Error::UnknownPlan(_)) => return Ok(false),
@@ -261,10 +260,10 @@ pub(super) fn insert_all(
         }
     }
     batch.made += deliveries.len();
-    for (delivery, plan) in deliveries.into_iter().zip(plans) {
-        let is_ordered = delivery.order_key.is_some();
-        let Some(due) = insert_row(batch, &NewDelivery { event, ..delivery }, plan, now)? else { continue };
-        if !is_ordered {
+    for (delivery, plan) in deliveries.iter_mut().zip(plans) {
+        delivery.event = event;
+        let Some(due) = insert_row(batch, delivery, plan, now)? else { continue };
+        if delivery.order_key.is_none() {
             batch.effects.made(&due);
         }
         batch.effects.untold(due);

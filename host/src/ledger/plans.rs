@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::hot::Rows;
 use super::{Error, Ledger, blobs};
 use crate::crypto::sha256;
 use crate::domain::filter::Plan;
@@ -33,7 +32,7 @@ impl Ledger {
     async fn intern(&self, docs: HashMap<Digest, String>) -> Result<(), Error> {
         let now = self.clock().now();
         self.queue()
-            .write_rows(Rows::Named, move |batch| {
+            .write_named(move |batch| {
                 let mut statement = batch.conn.prepare_cached(
                     "INSERT INTO plan (digest, refs, interned_at, doc) VALUES (?1, 0, ?2, ?3)
                      ON CONFLICT (digest) DO UPDATE SET interned_at = max(interned_at, ?2)",

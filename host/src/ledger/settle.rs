@@ -7,7 +7,6 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::attempts::NewRow;
 use super::columns::Json;
-use super::hot::Rows;
 use super::order::freed_by;
 use super::outbox::due_by_seq;
 use super::tail::Entry;
@@ -85,7 +84,7 @@ impl Ledger {
         let settlement = settlement.into();
         // Before the writer has it: everybody waits for that one.
         let row = NewRow::of(&settlement)?;
-        self.queue().write_rows(Rows::Named, move |batch| settle(batch, &settlement, row.as_ref())).await
+        self.queue().write_named(move |batch| settle(batch, &settlement, row.as_ref())).await
     }
 
     /// Applies what a person decided about a delivery of the tenant that is at rest; none where there is no such

@@ -168,6 +168,24 @@ pub(super) fn run() -> FilterRun {
     }
 }
 
+/// Sends requests while the writer is busy, so that they are one batch; the writer goes on once all are sent.
+pub(super) async fn in_one_batch<T>(ledger: &Ledger, requests: impl Future<Output = T>) -> T {
+    let (started, has_started) = tokio::sync::oneshot::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+    let busy = ledger.queue().write(move |_| {
+        let _ = started.send(());
+        let _ = may_go_on.recv();
+        Ok(())
+    });
+    let send_all = async {
+        has_started.await.unwrap();
+        let open = async { drop(go_on) };
+        // Each is sent when it is first polled, and the writer is let go after that.
+        tokio::join!(biased; requests, open).0
+    };
+    tokio::join!(busy, send_all).1
+}
+
 #[test]
 fn the_linked_sqlite_is_new_enough() {
     assert!(rusqlite::version_number() >= SQLITE_VERSION_MIN);

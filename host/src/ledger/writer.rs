@@ -1,5 +1,10 @@
-//! The one thread that writes. It takes everything that waits, runs each request in a savepoint of one transaction,
-//! commits once and only then answers: one fsync for many requests, and no answer before it.
+//! The one thread that writes. It takes everything that waits, runs it in one transaction, commits once and only then
+//! answers: one fsync for many requests, and no answer before it.
+//!
+//! A request that fails leaves nothing behind, and the others of its batch are not touched by it. A savepoint around each
+//! would see to that, but costs a copy of every page that a request changes. So a batch of requests that can be run twice
+//! is first run without: they look before they write, and one that failed having changed nothing leaves nothing to undo.
+//! Where one did fail after a change, all is rolled back and run again, each request in a savepoint.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -62,7 +67,9 @@ pub(super) enum Ran {
 
 /// A request of any type, from the queue to its answer.
 pub(super) trait Pending: Send {
-    /// Runs it.
+    /// Whether it may be run again after a run that was rolled back.
+    fn runs_again(&self) -> bool;
+    /// Runs it. The last run counts.
     fn run(&mut self, batch: &mut Batch<'_>) -> Ran;
     /// Hands out the result, or the commit's failure in its place.
     fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>);
@@ -70,7 +77,7 @@ pub(super) trait Pending: Send {
 
 struct Request<T, F> {
     rows: Rows,
-    write: Option<F>,
+    write: F,
     result: Option<Result<T, Error>>,
     reply: oneshot::Sender<Result<T, Error>>,
 }
@@ -78,11 +85,14 @@ struct Request<T, F> {
 impl<T, F> Pending for Request<T, F>
 where
     T: Send,
-    F: FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send,
+    F: FnMut(&mut Batch<'_>) -> Result<T, Error> + Send,
 {
+    fn runs_again(&self) -> bool {
+        self.rows == Rows::Named
+    }
+
     fn run(&mut self, batch: &mut Batch<'_>) -> Ran {
-        let Some(write) = self.write.take() else { return Ran::Refused };
-        let result = write(batch);
+        let result = (self.write)(batch);
         let ran = match &result {
             Ok(_) => {
                 batch.effects.may_have_changed(self.rows);
@@ -126,29 +136,40 @@ impl Queue {
         &self,
         write: impl FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.write_rows(Rows::Any, write).await
+        let mut write = Some(write);
+        let once = move |batch: &mut Batch<'_>| write.take().map_or(Err(Error::Closed), |write| write(batch));
+        self.write_rows(Rows::Any, once).await
     }
 
-    /// The same for a request that says what it changes.
-    pub(super) async fn write_rows<T: Send + 'static>(
+    /// The same for a request that says what it changes ([`Rows::Named`]), and that can be run again: what it did in
+    /// the run before has been rolled back by then, and what it noted besides is forgotten.
+    pub(super) async fn write_named<T: Send + 'static>(
+        &self,
+        write: impl FnMut(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.write_rows(Rows::Named, write).await
+    }
+
+    async fn write_rows<T: Send + 'static>(
         &self,
         rows: Rows,
-        write: impl FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
+        write: impl FnMut(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { rows, write: Some(write), result: None, reply };
+        let request = Request { rows, write, result: None, reply };
         self.sender.send(Item::Write(Box::new(request), 0)).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// For what only makes rows: refused with [`Error::Busy`] where the queue is full, in requests or in `bytes`.
+    /// As [`Queue::write_named`], but refused with [`Error::Busy`] where the queue is full, in requests or in `bytes`. For
+    /// what only makes rows.
     pub(super) async fn write_unless_full<T: Send + 'static>(
         &self,
         bytes: usize,
-        write: impl FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
+        write: impl FnMut(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { rows: Rows::Named, write: Some(write), result: None, reply };
+        let request = Request { rows: Rows::Named, write, result: None, reply };
         let waiting = self.shared.queue_bytes.fetch_add(bytes, Ordering::AcqRel);
         // A single request larger than the limit is let in alone, or it could never be.
         let sent = if waiting > 0 && waiting.saturating_add(bytes) > self.bytes_max {
@@ -395,6 +416,22 @@ impl Writer {
 
     /// One transaction over the batch. An error means that nothing of it is durable.
     fn attempt(&mut self, batch: &mut [Box<dyn Pending>]) -> Result<Written, rusqlite::Error> {
+        if batch.iter().all(|request| request.runs_again()) {
+            if let Some(written) = self.attempt_undoing(batch, Undo::All)? {
+                return Ok(written);
+            }
+            self.conn.as_ref().ok_or_else(not_open)?.execute_batch("ROLLBACK")?;
+        }
+        // With a savepoint for each there is always a way on.
+        self.attempt_undoing(batch, Undo::Request)?.ok_or_else(|| aborted("a request could not be undone"))
+    }
+
+    /// The same, with the given way to undo a request; none where that is to roll back all, which is left to the caller.
+    fn attempt_undoing(
+        &mut self,
+        batch: &mut [Box<dyn Pending>],
+        undo: Undo,
+    ) -> Result<Option<Written>, rusqlite::Error> {
         let conn = self.conn.as_ref().ok_or_else(not_open)?;
         let changes = conn.total_changes();
         let step = |sql: &str| conn.prepare_cached(sql)?.execute([]).map(drop);
@@ -405,7 +442,10 @@ impl Writer {
         let (mut reach, mut made) = (before, 0);
         let mut out_of_disk = false;
         for request in batch {
-            step("SAVEPOINT request")?;
+            let changes = conn.total_changes();
+            if undo == Undo::Request {
+                step("SAVEPOINT request")?;
+            }
             let mut scope = Batch { conn, effects: Effects::default(), reach, made, snapshot: &snapshot };
             let ran = request.run(&mut scope);
             if matches!(ran, Ran::Done) {
@@ -416,14 +456,17 @@ impl Writer {
                 // On a full disk or an I/O error SQLite may have rolled everything back by itself; going on would
                 // run the rest outside of any transaction.
                 if conn.is_autocommit() {
-                    return Err(rusqlite::Error::SqliteFailure(
-                        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT_ROLLBACK),
-                        Some("a request's error ended the transaction".to_owned()),
-                    ));
+                    return Err(aborted("a request's error ended the transaction"));
                 }
-                step("ROLLBACK TO request")?;
+                match undo {
+                    Undo::All if conn.total_changes() != changes => return Ok(None),
+                    Undo::All => {}
+                    Undo::Request => step("ROLLBACK TO request")?,
+                }
             }
-            step("RELEASE request")?;
+            if undo == Undo::Request {
+                step("RELEASE request")?;
+            }
         }
         let cursor = (reach.cursor() != before.cursor()).then_some(reach.cursor());
         effects.store(conn, &mut self.statistics, cursor).map_err(|error| match error {
@@ -431,8 +474,17 @@ impl Writer {
             other => rusqlite::Error::ToSqlConversionFailure(Box::new(other)),
         })?;
         step("COMMIT")?;
-        Ok(Written { effects, reach, out_of_disk, anything: conn.total_changes() != changes })
+        Ok(Some(Written { effects, reach, out_of_disk, anything: conn.total_changes() != changes }))
     }
+}
+
+/// How what a failed request changed is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Undo {
+    /// With the whole transaction. One that failed before it changed a row needs no undoing.
+    All,
+    /// Alone: each request is run in a savepoint.
+    Request,
 }
 
 /// A batch that was committed.
@@ -445,6 +497,11 @@ struct Written {
     anything: bool,
 }
 
+fn aborted(why: &str) -> rusqlite::Error {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT_ROLLBACK);
+    rusqlite::Error::SqliteFailure(code, Some(why.to_owned()))
+}
+
 fn not_open() -> rusqlite::Error {
     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
     rusqlite::Error::SqliteFailure(code, Some("the files are yet to be opened anew".to_owned()))
@@ -452,10 +509,15 @@ fn not_open() -> rusqlite::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use rusqlite::params;
 
-    use super::super::tests::{TENANT, block_on, event, open, with_tenant};
+    use super::super::Appended::New;
+    use super::super::tests::{TENANT, block_on, event, in_one_batch, new_delivery, open, with_events, with_tenant};
     use super::*;
+    use crate::domain::delivery::{DeliverySeq, State};
+    use crate::domain::event::{EventSeq, NewEvent};
 
     #[test]
     fn a_failing_request_fails_alone() {
@@ -478,15 +540,80 @@ mod tests {
         });
     }
 
+    /// Of requests that run without savepoints, one fails after it wrote: they are run again, and it leaves nothing.
+    #[test]
+    fn a_request_that_fails_after_it_wrote_leaves_nothing_and_the_others_all() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 0).await;
+            let queue = ledger.queue();
+            let runs = Arc::new(AtomicUsize::new(0));
+            let counted = |failing: bool| {
+                let runs = Arc::clone(&runs);
+                queue.write_named(move |batch| {
+                    let run = runs.fetch_add(1, Ordering::SeqCst);
+                    if failing {
+                        batch.conn.execute("INSERT INTO meta VALUES ('half', x'01')", [])?;
+                        batch.conn.execute("UPDATE delivery SET state = 4", [])?;
+                        batch.reach.append_whole(EventSeq(7));
+                        batch.effects.untold(new_delivery(1, 1, plan).due(DeliverySeq(9)));
+                        return Err(Error::Cursor);
+                    }
+                    Ok(run)
+                })
+            };
+            let requests = async {
+                tokio::join!(biased;
+                    counted(false),
+                    ledger.append_with(event(1), vec![new_delivery(1, 1, plan)]),
+                    counted(true),
+                    ledger.append_with(event(2), vec![new_delivery(2, 1, plan)]),
+                    // It looks before it writes, and does not have the batch run again.
+                    ledger.append(NewEvent { tenant: "nobody".parse().unwrap(), ..event(3) }),
+                )
+            };
+            let (first, one, failing, two, nobody) = in_one_batch(&ledger, requests).await;
+            assert_eq!(first.unwrap(), 2, "the answer is that of the run which counts");
+            assert_eq!((one.unwrap().appended, two.unwrap().appended), (New(EventSeq(1)), New(EventSeq(2))));
+            assert!(matches!((failing, nobody), (Err(Error::Cursor), Err(Error::NoTenant(_)))));
+            assert_eq!(runs.load(Ordering::SeqCst), 4, "each twice");
+            assert_eq!(ledger.meta_get("half").await.unwrap(), None);
+            let told: Vec<_> = ledger.made().due.iter().map(|due| (due.seq.0, due.event.0)).collect();
+            assert_eq!((ledger.cursor(), told), (EventSeq(2), vec![(1, 1), (2, 2)]));
+            assert_eq!(ledger.backlog(&TENANT.parse().unwrap()), 2);
+            let hot = ledger.load(DeliverySeq(2)).await.unwrap().unwrap();
+            assert_eq!((hot.event.seq, hot.state), (EventSeq(2), State::Due));
+            assert_eq!(ledger.load(DeliverySeq(1)).await.unwrap().unwrap().state, State::Due);
+        });
+    }
+
+    #[test]
+    fn a_request_that_failed_before_it_wrote_has_nothing_run_again() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            with_tenant(&ledger).await;
+            let nobody = NewEvent { tenant: "nobody".parse().unwrap(), ..event(3) };
+            let mut runs = 0;
+            let counted = ledger.queue().write_named(move |_| {
+                runs += 1;
+                Ok(runs)
+            });
+            let requests = async { tokio::join!(biased; counted, ledger.append(nobody), ledger.append(event(1))) };
+            let (counted, nobody, one) = in_one_batch(&ledger, requests).await;
+            assert!(matches!((counted, nobody), (Ok(1), Err(Error::NoTenant(_)))));
+            assert_eq!(one.unwrap(), New(EventSeq(1)));
+        });
+    }
+
     #[test]
     fn what_a_refused_request_made_is_told_to_nobody() {
         block_on(async {
             let (_folder, ledger) = open();
-            let plan = super::super::tests::with_events(&ledger, 0).await;
-            let delivery = super::super::tests::new_delivery(1, 1, plan);
-            let due = delivery.due(crate::domain::delivery::DeliverySeq(1));
+            let plan = with_events(&ledger, 0).await;
+            let delivery = new_delivery(1, 1, plan);
+            let due = delivery.due(DeliverySeq(1));
             let refused = ledger.queue().write(move |batch| -> Result<(), Error> {
-                batch.reach.append_whole(crate::domain::event::EventSeq(7));
+                batch.reach.append_whole(EventSeq(7));
                 batch.effects.untold(due);
                 Err(Error::Cursor)
             });
