@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::columns::Json;
+use super::statements::Statements;
 use super::writer::Batch;
 use super::{Error, Ledger, Reach, audit, outbox};
 use crate::domain::audit::{Deed, Entry, Object};
@@ -220,22 +221,21 @@ fn append_with(
 
 /// Makes the event's row; how far the journal is fanned out is up to the caller.
 fn append(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
-    let conn = batch.conn;
     let Append { event, dedupe } = new;
     if !batch.snapshot.tenants.contains_key(&event.tenant) {
         return Err(Error::NoTenant(event.tenant.clone()));
     }
-    if let Some(seen) = seen(conn, event, dedupe)? {
+    if let Some(seen) = seen(&mut batch.statements, event, dedupe)? {
         return Ok(seen);
     }
     // Bytes that came as a plain SET are not kept twice.
     let original = (event.original.as_ref() != event.set.text.as_bytes()).then(|| event.original.as_ref());
-    conn.prepare_cached(
+    let insert = batch.statements.get(
         "INSERT INTO event (id, tenant, source, accepted_at, dedupe_hash, dedupe_key, dedupe_body, issued_at, issuer,
              jti, types, subject, content_type, set_text, original, trace)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
-    )?
-    .execute(params![
+    )?;
+    insert.execute(params![
         event.id,
         event.tenant,
         event.source,
@@ -253,16 +253,15 @@ fn append(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
         original,
         event.trace.as_ref().map(TraceContext::to_bytes),
     ])?;
-    let seq = EventSeq(conn.last_insert_rowid());
+    let seq = EventSeq(batch.conn.last_insert_rowid());
     // Nobody else holds it, not even from a run that was rolled back, so this copies nothing.
     Arc::make_mut(event).seq = seq;
     batch.effects.appended(Arc::clone(event));
     Ok(Appended::New(seq))
 }
 
-fn seen(conn: &Connection, event: &Event, dedupe: &Dedupe) -> Result<Option<Appended>, Error> {
-    let mut statement = conn.prepare_cached(SEEN)?;
-    let mut rows = statement.query([hash(&dedupe.key)])?;
+fn seen(statements: &mut Statements<'_>, event: &Event, dedupe: &Dedupe) -> Result<Option<Appended>, Error> {
+    let mut rows = statements.get(SEEN)?.query([hash(&dedupe.key)])?;
     while let Some(row) = rows.next()? {
         if row.get::<_, [u8; 32]>(1)? != dedupe.key {
             continue;
@@ -317,9 +316,10 @@ pub(super) fn read_event(row: &Row<'_>) -> Result<Event, Error> {
     })
 }
 
-pub(super) fn event_exists(conn: &Connection, seq: EventSeq, id: EventId) -> Result<bool, Error> {
-    let found = conn
-        .prepare_cached("SELECT id FROM event WHERE seq = ?1")?
+pub(super) fn event_exists(batch: &mut Batch<'_>, seq: EventSeq, id: EventId) -> Result<bool, Error> {
+    let found = batch
+        .statements
+        .get("SELECT id FROM event WHERE seq = ?1")?
         .query_row([seq], |row| row.get::<_, EventId>(0))
         .optional()?;
     Ok(found == Some(id))

@@ -86,6 +86,7 @@ mod retention;
 mod schema;
 mod settle;
 mod space;
+mod statements;
 mod statistics;
 mod tail;
 #[cfg(test)]

@@ -253,7 +253,7 @@ pub(super) fn insert_all(
     }
     let mut plans = Vec::with_capacity(deliveries.len());
     for delivery in &*deliveries {
-        match plan_row(batch.conn, &delivery.plan, now) {
+        match plan_row(batch, &delivery.plan, now) {
             Ok(plan) => plans.push(plan),
             Err(Error::UnknownPlan(_)) => return Ok(false),
             Err(error) => return Err(error),
@@ -303,11 +303,10 @@ pub(super) fn insert_next_run(
 }
 
 pub(super) fn insert(batch: &mut Batch<'_>, new: &NewDelivery, now: Timestamp) -> Result<Option<DueDelivery>, Error> {
-    let conn = batch.conn;
-    if !event_exists(conn, new.event, new.id.event)? {
+    if !event_exists(batch, new.event, new.id.event)? {
         return Ok(None);
     }
-    let plan = plan_row(conn, &new.plan, now)?;
+    let plan = plan_row(batch, &new.plan, now)?;
     insert_row(batch, new, plan, now)
 }
 
@@ -318,9 +317,9 @@ fn insert_row(
     plan: i64,
     now: Timestamp,
 ) -> Result<Option<DueDelivery>, Error> {
-    let conn = batch.conn;
-    let inserted = conn
-        .prepare_cached(
+    let inserted = batch
+        .statements
+        .get(
             "INSERT INTO delivery (event_seq, event_id, subscription, run, tenant, state, due_at, plan, attempts,
                  attempts_before, filter_tries, filtered, created_at, updated_at, order_key)
              VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, 0, 0, 0, 0, ?8, ?8, ?9)
@@ -340,10 +339,10 @@ fn insert_row(
     if inserted == 0 {
         return Ok(None);
     }
-    let seq = DeliverySeq(conn.last_insert_rowid());
+    let seq = DeliverySeq(batch.conn.last_insert_rowid());
     batch.effects.count(&new.tenant, new.id.subscription, State::Due, 1);
     batch.effects.refer(plan, 1);
-    if new.order_key.is_some() && is_kept_back(conn, seq)? {
+    if new.order_key.is_some() && is_kept_back(batch.conn, seq)? {
         return Ok(None);
     }
     Ok(Some(new.due(seq)))
@@ -354,8 +353,8 @@ mod tests {
     use super::super::UNUSED_KEPT_MS;
     use super::super::plans::sweep;
     use super::super::tests::{
-        NOW, attempt, block_on, copy, due_one, event, new_delivery, open, open_at, reopen, run, subscription,
-        with_events,
+        NOW, attempt, block_on, copy, due_one, event, in_one_batch, new_delivery, open, open_at, reopen, run,
+        subscription, with_events,
     };
     use super::super::{Appended, Options, Taken};
     use super::*;
@@ -566,6 +565,31 @@ mod tests {
             assert_eq!(swept.unwrap(), (0, 0));
             assert!(ledger.plan(&plan).await.unwrap().is_some());
             assert_eq!(ledger.due(subscription(1), now, None, 9).await.unwrap()[0].plan, plan);
+        });
+    }
+
+    /// What a request did to a plan's row is undone with it, so the next one asks for the row again.
+    #[test]
+    fn a_plan_that_only_a_refused_request_used_is_not_known_to_its_batch() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let now = NOW.plus_millis(2 * UNUSED_KEPT_MS);
+            let before = now.plus_millis(-UNUSED_KEPT_MS);
+            let fan_out = FanOut { through: EventSeq(1), deliveries: vec![new_delivery(1, 1, plan)] };
+            let again = fan_out.clone();
+            let refused = ledger.queue().write(move |batch| -> Result<(), Error> {
+                apply(batch, &fan_out, now)?;
+                Err(Error::Cursor)
+            });
+            let swept = ledger.queue().write(move |batch| {
+                assert!(batch.plans.is_empty());
+                apply(batch, &again, now)?;
+                sweep(batch.conn, batch.snapshot, before)
+            });
+            let (refused, swept) = in_one_batch(&ledger, async { tokio::join!(biased; refused, swept) }).await;
+            assert!(matches!(refused, Err(Error::Cursor)));
+            assert_eq!(swept.unwrap(), (0, 0));
         });
     }
 

@@ -19,8 +19,10 @@ use super::hot::Rows;
 use super::reach::Reach;
 use super::readers::Readers;
 use super::registry::Snapshot;
+use super::statements::Statements;
 use super::statistics::Known;
 use super::{Error, Options, checkpoint, schema};
+use crate::domain::id::Digest;
 
 /// Time between two looks at the size of the file.
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
@@ -45,12 +47,16 @@ pub(super) enum Item {
 pub(super) struct Batch<'a> {
     /// Inside the batch's transaction.
     pub(super) conn: &'a Connection,
+    /// The same, for statements that most requests of a batch run.
+    pub(super) statements: Statements<'a>,
     /// What this request changes besides rows.
     pub(super) effects: Effects,
     /// How far the journal is, with what earlier requests of the same batch did.
     pub(super) reach: Reach,
     /// Deliveries that appends of the same batch made.
     pub(super) made: usize,
+    /// Rows of plans that requests of the same batch found.
+    pub(super) plans: Vec<(Digest, i64)>,
     /// The registry as last committed; changes of the same batch are not in it yet.
     pub(super) snapshot: &'a Snapshot,
 }
@@ -440,18 +446,23 @@ impl Writer {
         let mut effects = Effects::default();
         let before = *self.shared.reach.borrow();
         let (mut reach, mut made) = (before, 0);
+        let (mut statements, mut plans) = (Statements::new(conn), Vec::new());
         let mut out_of_disk = false;
         for request in batch {
             let changes = conn.total_changes();
             if undo == Undo::Request {
                 step("SAVEPOINT request")?;
             }
-            let mut scope = Batch { conn, effects: Effects::default(), reach, made, snapshot: &snapshot };
+            let known = plans.len();
+            let mut scope =
+                Batch { conn, statements, effects: Effects::default(), reach, made, plans, snapshot: &snapshot };
             let ran = request.run(&mut scope);
+            (statements, plans) = (scope.statements, scope.plans);
             if matches!(ran, Ran::Done) {
                 effects.absorb(scope.effects);
                 (reach, made) = (scope.reach, scope.made);
             } else {
+                plans.truncate(known);
                 out_of_disk |= matches!(ran, Ran::OutOfDisk);
                 // On a full disk or an I/O error SQLite may have rolled everything back by itself; going on would
                 // run the rest outside of any transaction.
