@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::packed::{self, Column};
+use super::statements::Statements;
 use crate::domain::attempt::{Attempt, Connection as Over, Outcome, Sent};
 use crate::domain::delivery::{DeliverySeq, Settlement, Step};
 use crate::domain::id::SigningKeyId;
@@ -98,12 +99,17 @@ impl NewRow {
     }
 
     /// Writes the row; false where it was there before.
-    pub(super) fn insert(&self, conn: &Connection, delivery: DeliverySeq, attempt: &Attempt) -> Result<bool, Error> {
+    pub(super) fn insert(
+        &self,
+        statements: &mut Statements<'_>,
+        delivery: DeliverySeq,
+        attempt: &Attempt,
+    ) -> Result<bool, Error> {
         let latency_us = i64::try_from(attempt.latency_us).unwrap_or(i64::MAX);
         let told = Column::packed_or_text(self.block.as_deref(), &self.plain);
-        let new = conn
-            .prepare_cached("INSERT OR IGNORE INTO attempt (id, at, latency_us, told) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![key(delivery, attempt.number)?, attempt.at, latency_us, told])?;
+        let insert =
+            statements.get("INSERT OR IGNORE INTO attempt (id, at, latency_us, told) VALUES (?1, ?2, ?3, ?4)")?;
+        let new = insert.execute(params![key(delivery, attempt.number)?, attempt.at, latency_us, told])?;
         Ok(new > 0)
     }
 }

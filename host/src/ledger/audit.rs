@@ -10,7 +10,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::writer::Batch;
+use super::queue::Batch;
 use super::{Error, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Ledger};
 use crate::crypto::sha256;
 use crate::domain::audit::{Entry, Query, Record};

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::WeakSender;
 
 use super::disk;
 use super::effects::Shared;
-use super::writer::Item;
+use super::queue::Item;
 
 /// Time between two looks at the disk, and between two tries to write where it fails.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! What a batch changes besides its rows: counts kept next to the rows, and what lives in memory. Collected while the
 //! requests run, so that the counts are written once per batch and memory changes only after the commit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -26,11 +26,12 @@ use crate::domain::id::{SubscriptionId, TenantId};
 /// Deliveries by state, in the order of [`State::ALL`].
 type Deltas = [i64; State::ALL.len()];
 
-/// The effects of one request, or of all requests of a batch that went well.
+/// The effects of one request, or of all requests of a batch that went well. Maps of a request have one key or a few, which
+/// are sooner compared than hashed.
 #[derive(Default)]
 pub(super) struct Effects {
-    tally: HashMap<(TenantId, SubscriptionId), Deltas>,
-    plan_refs: HashMap<i64, i64>,
+    tally: BTreeMap<(TenantId, SubscriptionId), Deltas>,
+    plan_refs: BTreeMap<i64, i64>,
     appended: Vec<Arc<Event>>,
     /// Deliveries that are as they were made.
     made: Vec<DueDelivery>,

@@ -3,32 +3,25 @@
 //! A row is made by the first failed attempt, and goes with the next success and with every change of the subscription:
 //! whoever mends an endpoint or resumes it starts anew.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::Error;
 use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
 
-/// Takes in a failed attempt. Gives when the first one was.
-pub(super) fn failed(
+/// Takes in the first failed attempt.
+pub(super) fn begins(
     conn: &Connection,
     tenant: &TenantId,
     subscription: SubscriptionId,
     at: Timestamp,
-) -> Result<Timestamp, Error> {
-    let since: Option<Timestamp> = conn
-        .prepare_cached("SELECT since FROM failing WHERE subscription = ?1")?
-        .query_row([subscription], |row| row.get(0))
-        .optional()?;
-    if let Some(since) = since {
-        return Ok(since);
-    }
+) -> Result<(), Error> {
     conn.prepare_cached("INSERT INTO failing (subscription, tenant, since) VALUES (?1, ?2, ?3)")?.execute(params![
         subscription,
         tenant,
         at
     ])?;
-    Ok(at)
+    Ok(())
 }
 
 /// Takes in a success, or a change of the subscription.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::columns::Json;
 use super::packed::{self, Packed};
-use super::writer::Batch;
-use super::{Error, Ledger, Reach, audit, outbox};
+use super::queue::Batch;
+use super::statements::Statements;
+use super::{Error, Ledger, Reach, audit, fan_out};
 use crate::domain::audit::{Deed, Entry, Object};
 use crate::domain::delivery::{DueDelivery, NewDelivery};
 use crate::domain::event::{Dedupe, Event, EventSeq, NewEvent};
@@ -92,7 +93,7 @@ impl Ledger {
                 // Whoever else wants it: nobody.
                 batch.reach.append_whole(seq);
                 delivery.event = seq;
-                let due = outbox::insert(batch, &delivery, at)?;
+                let due = fan_out::insert(batch, &delivery, at)?;
                 let due =
                     due.ok_or_else(|| Error::corrupt(format!("the delivery {} is there already", delivery.id)))?;
                 audit::record(batch, &entry)?;
@@ -210,7 +211,7 @@ fn append_with(
     let appended = append(batch, new)?;
     let Appended::New(seq) = appended else { return Ok(Taken { appended, fanned_out: false }) };
     let fanned_out = match deliveries {
-        Some(deliveries) => outbox::insert_all(batch, seq, deliveries, now)?,
+        Some(deliveries) => fan_out::insert_all(batch, seq, deliveries, now)?,
         None => false,
     };
     if fanned_out {
@@ -223,20 +224,19 @@ fn append_with(
 
 /// Makes the event's row; how far the journal is fanned out is up to the caller.
 fn append(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
-    let conn = batch.conn;
     let Append { event, dedupe, packed } = new;
     if !batch.snapshot.tenants.contains_key(&event.tenant) {
         return Err(Error::NoTenant(event.tenant.clone()));
     }
-    if let Some(seen) = seen(conn, event, dedupe)? {
+    if let Some(seen) = seen(&mut batch.statements, event, dedupe)? {
         return Ok(seen);
     }
-    conn.prepare_cached(
+    let insert = batch.statements.get(
         "INSERT INTO event (id, tenant, source, accepted_at, dedupe_hash, dedupe_key, dedupe_body, issued_at, issuer,
              jti, types, subject, content_type, set_text, original, trace, packed)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
-    )?
-    .execute(params![
+    )?;
+    insert.execute(params![
         event.id,
         event.tenant,
         event.source,
@@ -255,16 +255,15 @@ fn append(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
         event.trace.as_ref().map(TraceContext::to_bytes),
         packed.packed,
     ])?;
-    let seq = EventSeq(conn.last_insert_rowid());
+    let seq = EventSeq(batch.conn.last_insert_rowid());
     // Nobody else holds it, not even from a run that was rolled back, so this copies nothing.
     Arc::make_mut(event).seq = seq;
     batch.effects.appended(Arc::clone(event));
     Ok(Appended::New(seq))
 }
 
-fn seen(conn: &Connection, event: &Event, dedupe: &Dedupe) -> Result<Option<Appended>, Error> {
-    let mut statement = conn.prepare_cached(SEEN)?;
-    let mut rows = statement.query([hash(&dedupe.key)])?;
+fn seen(statements: &mut Statements<'_>, event: &Event, dedupe: &Dedupe) -> Result<Option<Appended>, Error> {
+    let mut rows = statements.get(SEEN)?.query([hash(&dedupe.key)])?;
     while let Some(row) = rows.next()? {
         if row.get::<_, [u8; 32]>(1)? != dedupe.key {
             continue;
@@ -317,9 +316,10 @@ pub(super) fn read_event(row: &Row<'_>) -> Result<Event, Error> {
     })
 }
 
-pub(super) fn event_exists(conn: &Connection, seq: EventSeq, id: EventId) -> Result<bool, Error> {
-    let found = conn
-        .prepare_cached("SELECT id FROM event WHERE seq = ?1")?
+pub(super) fn event_exists(batch: &mut Batch<'_>, seq: EventSeq, id: EventId) -> Result<bool, Error> {
+    let found = batch
+        .statements
+        .get("SELECT id FROM event WHERE seq = ?1")?
         .query_row([seq], |row| row.get::<_, EventId>(0))
         .optional()?;
     Ok(found == Some(id))
@@ -327,6 +327,8 @@ pub(super) fn event_exists(conn: &Connection, seq: EventSeq, id: EventId) -> Res
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::super::tests::{NOW, block_on, copy, event, open, open_at, reopen, with_tenant};
     use super::*;
 

@@ -66,6 +66,8 @@ mod earlier;
 mod effects;
 mod error;
 mod failing;
+mod fan_out;
+mod gather;
 mod history;
 mod hot;
 mod inspect;
@@ -77,6 +79,7 @@ mod order;
 mod outbox;
 mod packed;
 mod plans;
+mod queue;
 mod reach;
 mod readers;
 mod redrive;
@@ -88,6 +91,7 @@ mod retention;
 mod schema;
 mod settle;
 mod space;
+mod statements;
 mod statistics;
 mod tail;
 #[cfg(test)]
@@ -118,10 +122,12 @@ pub use blobs::BLOB_PART_BYTES;
 pub use damage::Checked;
 pub use disk::Cause;
 pub use error::Error;
+pub use fan_out::{FAN_OUT_DELIVERIES_MAX, FanOut};
+pub use gather::GATHER_FROM;
 pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
 pub use inspect::{Check, FAULTS_TOLD_MAX, Inspected, inspect};
 pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX, Taken};
-pub use outbox::{Content, DUE_LIMIT_MAX, FAN_OUT_DELIVERIES_MAX, FanOut, Lane};
+pub use outbox::{Content, DUE_LIMIT_MAX, Lane};
 pub use plans::plan_name;
 pub use reach::Reach;
 pub use redrive::REDRIVE_CHUNK_ROWS;
@@ -135,7 +141,6 @@ pub use space::Shortage;
 pub use statistics::{Counted, MINUTES_KEPT_MS};
 pub use tail::{SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord};
 pub use untold::Made;
-pub use writer::GATHER_FROM;
 
 /// The file that a process which has the ledger open holds locked.
 const LOCK: &str = "ledger.lock";
@@ -273,7 +278,7 @@ struct Inner {
     clock: Clock,
     shared: Arc<effects::Shared>,
     /// None only while dropping: the writer ends when its queue does.
-    queue: Option<writer::Queue>,
+    queue: Option<queue::Queue>,
     readers: readers::Readers,
     history_readers: readers::Readers,
     plans: moka::future::Cache<Digest, Arc<Plan>>,
@@ -297,7 +302,7 @@ impl Ledger {
         let history_readers = readers::Readers::open(&options.path, options.history_readers_max)?;
         let (sender, receiver) = mpsc::channel(options.queue_max.max(1));
         let (alive, ended) = std::sync::mpsc::channel();
-        let queue = writer::Queue::new(sender, Arc::clone(&shared), options.queue_bytes_max);
+        let queue = queue::Queue::new(sender, Arc::clone(&shared), options.queue_bytes_max);
         let shelf = Arc::new(Mutex::new(Some(schema::open_checkpointer(&options.path)?)));
         let checkpointer = checkpoint::Checkpointer {
             conn: Arc::clone(&shelf),
@@ -321,7 +326,7 @@ impl Ledger {
             shared: Arc::clone(&shared),
             queue: receiver,
             batch_max,
-            gather: writer::Gather::new(gather_max),
+            gather: gather::Gather::new(gather_max),
             lock,
             alive,
         };
@@ -438,7 +443,7 @@ impl Ledger {
         self.shared().space.pressed.notified().await;
     }
 
-    fn queue(&self) -> &writer::Queue {
+    fn queue(&self) -> &queue::Queue {
         self.0.queue.as_ref().expect("only `drop` takes the queue, and a handle is alive")
     }
 

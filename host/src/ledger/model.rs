@@ -1,17 +1,19 @@
 //! The ledger against a model of it in plain maps: any sequence of requests, restarts and crashes in between gives the
 //! same answers and the same rows, and the counts beside the rows stay true.
 
+mod compare;
+
 use std::collections::{BTreeMap, HashSet};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::columns::{Json, state_number};
+use super::queue::Batch;
 use super::replays::tests::replay;
 use super::tests::{
     NOW, TENANT, attempt, block_on, copy, event, in_one_batch, new_delivery, open, open_at, reopen, run, with_tenant,
 };
-use super::writer::Batch;
 use super::{Appended, Counts, DeliveryQuery, Error, FanOut, Ledger, Redriven, ReplayStep, Rerun};
 use crate::domain::delivery::{DeliverySeq, DueDelivery, NewDelivery, Redrive, Settlement, State, Step};
 use crate::domain::event::{Event, EventSeq, NewEvent};
@@ -20,6 +22,7 @@ use crate::domain::id::{DeliveryId, Digest, EventId, TenantId};
 use crate::domain::replay::ReplayPlace;
 use crate::domain::statistics::{HOUR_MS, Statistics};
 use crate::domain::time::Timestamp;
+use compare::compare;
 
 /// One step of a story. Numbers choose among what there is.
 #[derive(Debug, Clone)]
@@ -499,118 +502,6 @@ async fn replay_one(ledger: &Ledger, new: NewDelivery, number: u64) -> Result<Ve
     assert!(ledger.advance_replay(step).await?.is_none(), "a step that is taken twice is taken once");
     assert_eq!(advanced.made, 1);
     Ok(advanced.due)
-}
-
-/// Everything that can be asked, against the model.
-async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCaseError> {
-    let tenant: TenantId = TENANT.parse().unwrap();
-    let journal = ledger.journal_after(EventSeq(0), 1_000).await.unwrap();
-    let journal: Vec<_> = journal.iter().map(|e| (e.seq.0, e.id)).collect();
-    let expected: Vec<_> = model.events.iter().map(|(seq, (_, e))| (*seq, e.id)).collect();
-    prop_assert_eq!(journal, expected);
-    prop_assert_eq!(ledger.cursor().0, model.cursor);
-    prop_assert_eq!(ledger.backlog(&tenant), model.count(State::Due) + model.count(State::Held));
-    let counts = Counts {
-        due: model.count(State::Due),
-        delivered: model.count(State::Delivered),
-        dropped: model.count(State::Dropped),
-        held: model.count(State::Held),
-        dead: model.count(State::Dead),
-    };
-    prop_assert_eq!(ledger.counts(&tenant, None).await.unwrap(), counts);
-    prop_assert_eq!(&hours(ledger).await.unwrap(), &model.hours);
-    let lanes = ledger.lanes().await.unwrap();
-    prop_assert_eq!(lanes.iter().map(|lane| lane.deliveries).sum::<u64>(), counts.due);
-    let mut due = BTreeMap::new();
-    for lane in &lanes {
-        for row in ledger.due(lane.subscription, model.now.plus_millis(10_000), None, 1_000).await.unwrap() {
-            due.insert(row.seq.0, row);
-        }
-    }
-    let listed = ledger.deliveries(&tenant, DeliveryQuery::default(), None, 200).await.unwrap();
-    prop_assert_eq!(listed.items.len(), model.deliveries.len());
-    for record in &listed.items {
-        let Some(expected) = model.deliveries.get(&record.seq.0) else {
-            return Err(TestCaseError::fail(format!("{} is not in the model", record.id)));
-        };
-        prop_assert_eq!((record.id, record.state), (expected.id, expected.state));
-        prop_assert_eq!((record.attempts, record.released), (expected.attempts, expected.released));
-        let numbers: Vec<u32> = ledger.attempts(record.seq).await.unwrap().iter().map(|a| a.number).collect();
-        prop_assert_eq!(numbers, (1..=expected.attempts).collect::<Vec<_>>());
-        let content = ledger.load(record.seq).await.unwrap().unwrap();
-        prop_assert_eq!((content.filtered, &content.claims), (expected.filtered, &expected.claims));
-        match due.get(&record.seq.0) {
-            Some(row) => {
-                prop_assert_eq!(expected.state, State::Due);
-                prop_assert_eq!((row.due_at, row.filter_tries), (expected.due_at, expected.filter_tries));
-                prop_assert_eq!((row.attempts, row.attempts_before), (expected.attempts, expected.attempts_before));
-                prop_assert_eq!((row.filtered, row.plan), (expected.filtered, model.plan));
-            }
-            None => prop_assert!(expected.state != State::Due, "{} is due and not listed as due", record.id),
-        }
-    }
-    prop_assert_eq!(violations(ledger).await.unwrap(), Vec::<String>::new());
-    Ok(())
-}
-
-/// The statistics of each hour, over all subscriptions.
-async fn hours(ledger: &Ledger) -> Result<BTreeMap<i64, (u64, [u64; State::ALL.len()])>, Error> {
-    ledger
-        .readers()
-        .read(|conn| {
-            let mut hours: BTreeMap<i64, (u64, [u64; State::ALL.len()])> = BTreeMap::new();
-            let mut statement = conn.prepare("SELECT at, doc FROM statistic WHERE bucket_ms = ?1")?;
-            let mut rows = statement.query([HOUR_MS])?;
-            while let Some(row) = rows.next()? {
-                let Json(counted): Json<Statistics> = row.get(1)?;
-                let (attempts, rests) = hours.entry(row.get(0)?).or_default();
-                *attempts += counted.attempts();
-                rests.iter_mut().zip(counted.rested).for_each(|(sum, count)| *sum += count);
-            }
-            Ok(hours)
-        })
-        .await
-}
-
-/// What of the invariants in the module's documentation can be asked of the rows alone.
-async fn violations(ledger: &Ledger) -> Result<Vec<String>, Error> {
-    const NONE: [(&str, &str); 5] = [
-        (
-            "tally is not the count of the rows",
-            "SELECT count(*) FROM tally t WHERE due <> (SELECT count(*) FROM delivery d WHERE d.tenant = t.tenant
-                 AND d.subscription = t.subscription AND state = 0)
-              OR delivered + dropped + held + dead <> (SELECT count(*) FROM delivery d WHERE d.tenant = t.tenant
-                 AND d.subscription = t.subscription AND state > 0)",
-        ),
-        (
-            "refs is not the count of the rows",
-            "SELECT count(*) FROM plan p WHERE refs <> (SELECT count(*) FROM delivery d WHERE d.plan = p.id)",
-        ),
-        (
-            "a delivery without event or plan",
-            "SELECT count(*) FROM delivery d WHERE d.event_seq NOT IN (SELECT seq FROM event)
-                 OR d.plan NOT IN (SELECT id FROM plan)",
-        ),
-        (
-            "an attempt or bytes without a delivery",
-            "SELECT (SELECT count(*) FROM attempt WHERE id >> 20 NOT IN (SELECT seq FROM delivery))
-                 + (SELECT count(*) FROM filtered WHERE delivery NOT IN (SELECT seq FROM delivery))",
-        ),
-        ("the file is damaged", "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'"),
-    ];
-    ledger
-        .readers()
-        .read(|conn| {
-            let mut found = Vec::new();
-            for (what, sql) in NONE {
-                let count: i64 = conn.query_row(sql, [], |row| row.get(0))?;
-                if count > 0 {
-                    found.push(format!("{what}: {count}"));
-                }
-            }
-            Ok(found)
-        })
-        .await
 }
 
 proptest! {

@@ -6,11 +6,15 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::queue::Batch;
 use super::{Error, Ledger, blobs};
 use crate::crypto::sha256;
 use crate::domain::filter::Plan;
 use crate::domain::id::{Digest, FilterName, TableName, TenantId};
 use crate::domain::time::Timestamp;
+
+/// Rows of plans that a batch knows without asking: more are not searched sooner than an index is.
+const PLANS_KNOWN_MAX: usize = 64;
 
 impl Ledger {
     /// Stores a plan, if it is not there yet, and returns its name. Kept while a delivery runs it, and for
@@ -114,8 +118,12 @@ fn named(plan: &Plan) -> Result<(Digest, String), Error> {
 }
 
 /// The row of a plan that a delivery is about to run. `refs` rises at the end of the batch only: until then the instant
-/// keeps an unused plan from a sweep in the same batch.
-pub(super) fn plan_row(conn: &Connection, digest: &Digest, now: Timestamp) -> Result<i64, Error> {
+/// keeps an unused plan from a sweep in the same batch. So it stays where it is until the batch ends, and is asked for once.
+pub(super) fn plan_row(batch: &mut Batch<'_>, digest: &Digest, now: Timestamp) -> Result<i64, Error> {
+    if let Some((_, id)) = batch.plans.iter().find(|(known, _)| known == digest) {
+        return Ok(*id);
+    }
+    let conn = batch.conn;
     let (id, refs, interned_at): (i64, i64, Timestamp) = conn
         .prepare_cached("SELECT id, refs, interned_at FROM plan WHERE digest = ?1")?
         .query_row([digest], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
@@ -124,6 +132,9 @@ pub(super) fn plan_row(conn: &Connection, digest: &Digest, now: Timestamp) -> Re
     // Once per plan and batch, not per delivery: the row carries the whole chain.
     if refs == 0 && interned_at < now {
         conn.prepare_cached("UPDATE plan SET interned_at = ?2 WHERE id = ?1")?.execute(params![id, now])?;
+    }
+    if batch.plans.len() < PLANS_KNOWN_MAX {
+        batch.plans.push((*digest, id));
     }
     Ok(id)
 }

@@ -20,7 +20,7 @@ impl Ledger {
                     .query_row([delivery], |row| row.get::<_, i64>(0))
                     .optional()?;
                 let Some(before) = before else { return Ok(false) };
-                let plan = plan_row(batch.conn, &plan, now)?;
+                let plan = plan_row(batch, &plan, now)?;
                 batch
                     .conn
                     .prepare_cached("UPDATE delivery SET plan = ?2, updated_at = ?3 WHERE seq = ?1")?

@@ -5,9 +5,9 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Connection, Row, params};
 
 use super::columns::Json;
+use super::fan_out::insert_next_run;
 use super::history::event_record;
-use super::outbox::insert_next_run;
-use super::writer::Batch;
+use super::queue::Batch;
 use super::{Error, Ledger};
 use crate::domain::delivery::{DueDelivery, NewDelivery};
 use crate::domain::event::{EventRecord, EventSeq};

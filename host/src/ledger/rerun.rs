@@ -5,8 +5,8 @@ use rusqlite::{OptionalExtension, params};
 
 use super::outbox::due_by_seq;
 use super::plans::plan_row;
+use super::queue::Batch;
 use super::tail::Entry;
-use super::writer::Batch;
 use super::{Error, Ledger, settle};
 use crate::domain::audit::Deed;
 use crate::domain::delivery::{DeliverySeq, DueDelivery, State};
@@ -71,7 +71,7 @@ fn apply(batch: &mut Batch<'_>, tenant: &TenantId, rerun: &Rerun, at: Timestamp)
         })
         .optional()?;
     let Some((seq, before, state)) = found else { return Ok(None) };
-    let plan = plan_row(conn, &rerun.plan, at)?;
+    let plan = plan_row(batch, &rerun.plan, at)?;
     conn.prepare_cached("DELETE FROM filtered WHERE delivery = ?1")?.execute([seq])?;
     conn.prepare_cached(
         "UPDATE delivery SET state = 0, plan = ?3, due_at = ?2, updated_at = ?2, reason = NULL, filter_tries = 0,

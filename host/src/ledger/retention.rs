@@ -4,8 +4,8 @@
 use rusqlite::{Connection, params};
 
 use super::lived::Lived;
+use super::queue::Batch;
 use super::schema::used_bytes;
-use super::writer::Batch;
 use super::{Error, Ledger, UNUSED_KEPT_MS, attempts, plans};
 use crate::domain::delivery::{DeliverySeq, State};
 use crate::domain::event::EventSeq;

@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::attempts::NewRow;
 use super::columns::Json;
 use super::order::freed_by;
 use super::outbox::due_by_seq;
+use super::queue::Batch;
 use super::tail::Entry;
-use super::writer::Batch;
 use super::{Error, Ledger, audit, failing};
 use crate::domain::attempt::Attempt;
 use crate::domain::audit::{self as audit_log, Deed, Object};
@@ -137,6 +137,8 @@ struct Found {
     order_key: Option<i64>,
     event: EventId,
     run: u32,
+    /// Since when its subscription has had no success, while it has none.
+    failing_since: Option<Timestamp>,
     /// Whether its chain has run by this step, and left everything as it was.
     passed: bool,
 }
@@ -145,7 +147,7 @@ macro_rules! found {
     ($which:literal) => {
         concat!(
             "SELECT d.seq, d.tenant, d.subscription, d.state, d.filtered, d.due_at, d.updated_at, d.filter_tries, d.reason,
-                 d.order_key, d.event_id, d.run
+                 d.order_key, d.event_id, d.run, (SELECT since FROM failing WHERE subscription = d.subscription)
              FROM delivery d ",
             $which
         )
@@ -166,69 +168,71 @@ fn read_found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
         order_key: row.get(9)?,
         event: row.get(10)?,
         run: row.get(11)?,
+        failing_since: row.get(12)?,
         passed: false,
     })
 }
 
 fn settle(batch: &mut Batch<'_>, settlement: &Settlement, row: Option<&NewRow>) -> Result<Settled, Error> {
-    let conn = batch.conn;
     let at = settlement.at;
     let found =
-        conn.prepare_cached(found!("WHERE d.seq = ?1"))?.query_row([settlement.delivery], read_found).optional()?;
+        batch.statements.get(found!("WHERE d.seq = ?1"))?.query_row([settlement.delivery], read_found).optional()?;
     let mut settled = Settled::default();
     let Some(found) = found.filter(|found| found.state == State::Due) else { return Ok(settled) };
     batch.effects.touched(found.seq);
     // Of a chain that passed and is settled with its attempt.
     let passed = found.filtered == UNFILTERED && !settlement.passed.is_empty();
     if passed && !row.is_some_and(|row| row.has_runs) {
-        keep(conn, found.seq, None, &settlement.passed)?;
+        keep(batch, found.seq, None, &settlement.passed)?;
     }
     let found = Found { passed, ..found };
     match &settlement.step {
         Step::Filtered { claims, runs } => {
-            ran(conn, &found, claims.as_deref(), runs, at)?;
+            ran(batch, &found, claims.as_deref(), runs, at)?;
         }
         Step::FilterAgain { runs, due_at } => {
             // The same decision, taken at the same instant for the same instant, is the same settlement.
             let again = found.filter_tries > 0 && found.updated_at == at && found.due_at == *due_at;
             if found.filtered == UNFILTERED && !again {
-                keep(conn, found.seq, None, runs)?;
-                conn.prepare_cached(
+                keep(batch, found.seq, None, runs)?;
+                let again = batch.statements.get(
                     "UPDATE delivery SET filter_tries = filter_tries + 1, due_at = ?2, updated_at = ?3 WHERE seq = ?1",
-                )?
-                .execute(params![found.seq, due_at, at])?;
+                )?;
+                again.execute(params![found.seq, due_at, at])?;
                 note(batch, &found, State::Due, None, at);
             }
         }
         Step::Dropped { runs, reason } => {
-            keep_runs(conn, &found, runs)?;
+            keep_runs(batch, &found, runs)?;
             settled.freed = rest(batch, &found, State::Dropped, Some(reason), None, at)?;
         }
         Step::Held { runs, reason } => {
-            keep_runs(conn, &found, runs)?;
+            keep_runs(batch, &found, runs)?;
             rest(batch, &found, State::Held, Some(reason), None, at)?;
         }
         Step::Delivered { attempt } => {
             record(batch, &found, (attempt, row), at)?;
-            failing::over(conn, found.subscription)?;
+            if found.failing_since.is_some() {
+                failing::over(batch.conn, found.subscription)?;
+            }
             settled.freed = rest(batch, &found, State::Delivered, None, Some(attempt.number), at)?;
             count_time(batch, &found, at);
         }
         Step::Retry { attempt, due_at } => {
             if record(batch, &found, (attempt, row), at)? {
-                conn.prepare_cached(
+                let retry = batch.statements.get(
                     "UPDATE delivery SET attempts = max(attempts, ?4), due_at = ?2, updated_at = ?3, filtered = max(filtered, ?5)
                      WHERE seq = ?1",
-                )?
-                .execute(params![found.seq, due_at, at, attempt.number, found.passed])?;
+                )?;
+                retry.execute(params![found.seq, due_at, at, attempt.number, found.passed])?;
                 note(batch, &found, State::Due, Some(attempt.number), at);
             }
-            settled.failing_since = Some(failing::failed(conn, &found.tenant, found.subscription, at)?);
+            settled.failing_since = Some(fails(batch, &found, at)?);
         }
         Step::Dead { attempt, reason } => {
             if let Some(attempt) = attempt {
                 record(batch, &found, (attempt, row), at)?;
-                settled.failing_since = Some(failing::failed(conn, &found.tenant, found.subscription, at)?);
+                settled.failing_since = Some(fails(batch, &found, at)?);
             }
             let number = attempt.as_ref().map(|attempt| attempt.number);
             settled.freed = rest(batch, &found, State::Dead, Some(reason), number, at)?;
@@ -238,27 +242,37 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement, row: Option<&NewRow>) 
 }
 
 /// Notes that the chain ran and keeps what it made, unless it ran before.
-fn ran(conn: &Connection, found: &Found, claims: Option<&str>, runs: &[FilterRun], at: Timestamp) -> Result<(), Error> {
+fn ran(
+    batch: &mut Batch<'_>,
+    found: &Found,
+    claims: Option<&str>,
+    runs: &[FilterRun],
+    at: Timestamp,
+) -> Result<(), Error> {
     if found.filtered == UNFILTERED {
-        keep(conn, found.seq, claims, runs)?;
-        conn.prepare_cached("UPDATE delivery SET filtered = 1, updated_at = ?2 WHERE seq = ?1")?
+        keep(batch, found.seq, claims, runs)?;
+        batch
+            .statements
+            .get("UPDATE delivery SET filtered = 1, updated_at = ?2 WHERE seq = ?1")?
             .execute(params![found.seq, at])?;
     }
     Ok(())
 }
 
 /// Keeps what the chain made. A pass over everything leaves no row.
-fn keep(conn: &Connection, seq: DeliverySeq, claims: Option<&str>, runs: &[FilterRun]) -> Result<(), Error> {
+fn keep(batch: &mut Batch<'_>, seq: DeliverySeq, claims: Option<&str>, runs: &[FilterRun]) -> Result<(), Error> {
     if claims.is_some() || !runs.is_empty() {
-        conn.prepare_cached("INSERT OR REPLACE INTO filtered (delivery, claims, runs) VALUES (?1, ?2, ?3)")?
+        batch
+            .statements
+            .get("INSERT OR REPLACE INTO filtered (delivery, claims, runs) VALUES (?1, ?2, ?3)")?
             .execute(params![seq, claims, Json(runs)])?;
     }
     Ok(())
 }
 
 /// Keeps what filters did in an end without bytes. Bytes that are there already stay, and so do their runs.
-fn keep_runs(conn: &Connection, found: &Found, runs: &[FilterRun]) -> Result<(), Error> {
-    if found.filtered == UNFILTERED { keep(conn, found.seq, None, runs) } else { Ok(()) }
+fn keep_runs(batch: &mut Batch<'_>, found: &Found, runs: &[FilterRun]) -> Result<(), Error> {
+    if found.filtered == UNFILTERED { keep(batch, found.seq, None, runs) } else { Ok(()) }
 }
 
 /// Records an attempt, but for its number in the row; false where it was recorded before.
@@ -269,12 +283,20 @@ fn record(
     at: Timestamp,
 ) -> Result<bool, Error> {
     let Some(row) = row else { return Ok(false) };
-    let new = row.insert(batch.conn, found.seq, attempt)?;
+    let new = row.insert(&mut batch.statements, found.seq, attempt)?;
     if new {
         let counts = batch.effects.statistics.of(&found.tenant, found.subscription, at);
         counts.attempt(&attempt.outcome, attempt.latency_us);
     }
     Ok(new)
+}
+
+/// Takes in a failed attempt. Gives since when the subscription has had no success.
+fn fails(batch: &Batch<'_>, found: &Found, at: Timestamp) -> Result<Timestamp, Error> {
+    match found.failing_since {
+        Some(since) => Ok(since),
+        None => failing::begins(batch.conn, &found.tenant, found.subscription, at).map(|()| at),
+    }
 }
 
 /// Counts how long it took from the acceptance of the event, when its id was made. A replay says nothing about that.
@@ -296,8 +318,8 @@ fn rest(
     at: Timestamp,
 ) -> Result<Option<DueDelivery>, Error> {
     batch
-        .conn
-        .prepare_cached(
+        .statements
+        .get(
             "UPDATE delivery SET state = ?2, reason = ?3, updated_at = ?4, attempts = max(attempts, ?5),
                  filtered = max(filtered, ?6)
              WHERE seq = ?1",

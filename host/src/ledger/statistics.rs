@@ -4,8 +4,8 @@
 //! Minutes answer for the last hour and are kept for [`MINUTES_KEPT_MS`]; hours are kept for
 //! [`super::Options::statistics_retention_ms`].
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -24,7 +24,7 @@ const KNOWN_MAX: usize = 1_024;
 
 /// What a batch counted: by subscription and by the minute it was in.
 #[derive(Default)]
-pub(super) struct Gathered(HashMap<(TenantId, SubscriptionId, Timestamp), Statistics>);
+pub(super) struct Gathered(BTreeMap<(TenantId, SubscriptionId, Timestamp), Statistics>);
 
 impl Gathered {
     /// The counts of the minute that `at` is in.
@@ -41,7 +41,7 @@ impl Gathered {
 
     /// Adds what was counted to the rows.
     pub(super) fn store(&self, conn: &Connection, known: &mut Known) -> Result<(), Error> {
-        let mut hours: HashMap<(&TenantId, SubscriptionId, Timestamp), Statistics> = HashMap::new();
+        let mut hours: BTreeMap<(&TenantId, SubscriptionId, Timestamp), Statistics> = BTreeMap::new();
         for ((tenant, subscription, minute), counted) in &self.0 {
             known.add(conn, (tenant.clone(), *subscription, MINUTE_MS, *minute), counted)?;
             hours.entry((tenant, *subscription, begin_of(*minute, HOUR_MS))).or_default().merge(counted);

@@ -3,7 +3,7 @@
 //! [`super::Options::tail_retention_ms`]. What a row refers to is read from the rows of deliveries and attempts, so one whose
 //! delivery is gone is passed over.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -39,7 +39,7 @@ pub(super) struct Entry {
 
 /// What a batch settled, by tenant.
 #[derive(Default)]
-pub(super) struct Log(HashMap<TenantId, Vec<Entry>>);
+pub(super) struct Log(BTreeMap<TenantId, Vec<Entry>>);
 
 impl Log {
     pub(super) fn note(&mut self, tenant: &TenantId, entry: Entry) {

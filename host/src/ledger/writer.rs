@@ -11,14 +11,15 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::checkpoint::Shelf;
 use super::effects::{Effects, Shared};
-use super::hot::Rows;
+use super::gather::Gather;
+use super::queue::{Batch, Item, Pending, Ran};
 use super::reach::Reach;
 use super::readers::Readers;
-use super::registry::Snapshot;
+use super::statements::Statements;
 use super::statistics::Known;
 use super::{Error, Options, checkpoint, schema};
 
@@ -26,223 +27,6 @@ use super::{Error, Options, checkpoint, schema};
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
 /// Time between two times that the files are opened anew.
 const REOPEN_EVERY: Duration = Duration::from_secs(5);
-/// Requests of a commit from which the writer is busy, and waits for more to come: [`Options::gather_us_max`].
-pub const GATHER_FROM: usize = 8;
-
-/// What waits for the writer.
-pub(super) enum Item {
-    /// A request to run within the next batch, and its size in bytes.
-    Write(Box<dyn Pending>, usize),
-    /// Finish what the checkpointer could not: it never catches up with a writer that goes on writing.
-    Checkpoint,
-    /// Write something, to see whether the disk takes it.
-    Probe,
-    /// Take no more, finish what waits, end.
-    Stop,
-}
-
-/// What a request sees while it runs.
-pub(super) struct Batch<'a> {
-    /// Inside the batch's transaction.
-    pub(super) conn: &'a Connection,
-    /// What this request changes besides rows.
-    pub(super) effects: Effects,
-    /// How far the journal is, with what earlier requests of the same batch did.
-    pub(super) reach: Reach,
-    /// Deliveries that appends of the same batch made.
-    pub(super) made: usize,
-    /// The registry as last committed; changes of the same batch are not in it yet.
-    pub(super) snapshot: &'a Snapshot,
-}
-
-/// How a request ended.
-pub(super) enum Ran {
-    /// Well.
-    Done,
-    /// It failed, and its rows have to be undone.
-    Refused,
-    /// As refused, because the disk is full or broken.
-    OutOfDisk,
-}
-
-/// A request of any type, from the queue to its answer.
-pub(super) trait Pending: Send {
-    /// Whether it may be run again after a run that was rolled back.
-    fn runs_again(&self) -> bool;
-    /// Runs it. The last run counts.
-    fn run(&mut self, batch: &mut Batch<'_>) -> Ran;
-    /// Hands out the result, or the commit's failure in its place.
-    fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>);
-}
-
-struct Request<T, F> {
-    rows: Rows,
-    write: F,
-    result: Option<Result<T, Error>>,
-    reply: oneshot::Sender<Result<T, Error>>,
-}
-
-impl<T, F> Pending for Request<T, F>
-where
-    T: Send,
-    F: FnMut(&mut Batch<'_>) -> Result<T, Error> + Send,
-{
-    fn runs_again(&self) -> bool {
-        self.rows == Rows::Named
-    }
-
-    fn run(&mut self, batch: &mut Batch<'_>) -> Ran {
-        let result = (self.write)(batch);
-        let ran = match &result {
-            Ok(_) => {
-                batch.effects.may_have_changed(self.rows);
-                Ran::Done
-            }
-            Err(error) if error.is_of_disk() => Ran::OutOfDisk,
-            Err(_) => Ran::Refused,
-        };
-        self.result = Some(result);
-        ran
-    }
-
-    fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>) {
-        let answer = match (committed, self.result) {
-            // A refusal stands however the batch ended.
-            (_, Some(Err(refusal))) => Err(refusal),
-            (Err(error), _) => Err(Error::Commit(error)),
-            (Ok(()), Some(done)) => done,
-            (Ok(()), None) => Err(Error::Closed),
-        };
-        // The caller may be gone; what was written stays.
-        let _ = self.reply.send(answer);
-    }
-}
-
-/// Where requests enter.
-pub(super) struct Queue {
-    sender: mpsc::Sender<Item>,
-    shared: Arc<Shared>,
-    bytes_max: usize,
-}
-
-impl Queue {
-    pub(super) fn new(sender: mpsc::Sender<Item>, shared: Arc<Shared>, bytes_max: usize) -> Self {
-        Self { sender, shared, bytes_max }
-    }
-
-    /// Runs `write` in a batch and returns once it is durable. Waits where the queue is full.
-    /// Dropping the future does not take the request back.
-    pub(super) async fn write<T: Send + 'static>(
-        &self,
-        write: impl FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let mut write = Some(write);
-        let once = move |batch: &mut Batch<'_>| write.take().map_or(Err(Error::Closed), |write| write(batch));
-        self.write_rows(Rows::Any, once).await
-    }
-
-    /// The same for a request that says what it changes ([`Rows::Named`]), and that can be run again: what it did in
-    /// the run before has been rolled back by then, and what it noted besides is forgotten.
-    pub(super) async fn write_named<T: Send + 'static>(
-        &self,
-        write: impl FnMut(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        self.write_rows(Rows::Named, write).await
-    }
-
-    async fn write_rows<T: Send + 'static>(
-        &self,
-        rows: Rows,
-        write: impl FnMut(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request { rows, write, result: None, reply };
-        self.sender.send(Item::Write(Box::new(request), 0)).await.map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
-    }
-
-    /// As [`Queue::write_named`], but refused with [`Error::Busy`] where the queue is full, in requests or in `bytes`. For
-    /// what only makes rows.
-    pub(super) async fn write_unless_full<T: Send + 'static>(
-        &self,
-        bytes: usize,
-        write: impl FnMut(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request { rows: Rows::Named, write, result: None, reply };
-        let waiting = self.shared.queue_bytes.fetch_add(bytes, Ordering::AcqRel);
-        // A single request larger than the limit is let in alone, or it could never be.
-        let sent = if waiting > 0 && waiting.saturating_add(bytes) > self.bytes_max {
-            Err(Error::Busy)
-        } else {
-            self.sender.try_send(Item::Write(Box::new(request), bytes)).map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => Error::Busy,
-                mpsc::error::TrySendError::Closed(_) => Error::Closed,
-            })
-        };
-        if let Err(error) = sent {
-            self.shared.queue_bytes.fetch_sub(bytes, Ordering::AcqRel);
-            return Err(error);
-        }
-        answer.await.map_err(|_| Error::Closed)?
-    }
-
-    /// Requests that wait.
-    pub(super) fn depth(&self) -> usize {
-        self.sender.max_capacity() - self.sender.capacity()
-    }
-
-    /// Asks the writer to end; returns once the queue has taken that in.
-    pub(super) async fn stop(&self) {
-        // A closed queue is what was asked for.
-        let _ = self.sender.send(Item::Stop).await;
-    }
-
-    /// Whether the writer takes requests.
-    pub(super) fn is_open(&self) -> bool {
-        !self.sender.is_closed()
-    }
-
-    pub(super) fn downgrade(&self) -> mpsc::WeakSender<Item> {
-        self.sender.downgrade()
-    }
-}
-
-/// How long the writer waits for more before it begins a batch.
-///
-/// A commit costs a sync and each page that it changes, however many requests changed it. Under load the first request of the
-/// next batch comes while those that were just answered are still on their way back, so that a writer in a hurry would commit
-/// a few at a time. One that waits a little finds them all. Alone, a request is never waited with.
-pub(super) struct Gather {
-    max: Duration,
-    last: Option<Last>,
-}
-
-/// The last commit.
-struct Last {
-    requests: usize,
-    took: Duration,
-    ended_at: Instant,
-}
-
-impl Gather {
-    pub(super) fn new(max: Duration) -> Self {
-        Self { max, last: None }
-    }
-
-    fn committed(&mut self, requests: usize, took: Duration, ended_at: Instant) {
-        self.last = Some(Last { requests, took, ended_at });
-    }
-
-    /// How long to wait for a batch that begins at `now`.
-    fn wait(&self, now: Instant) -> Option<Duration> {
-        let Last { requests, took, ended_at } = self.last.as_ref()?;
-        // Whoever comes later than that has not been waiting for its answer.
-        let is_busy = *requests >= GATHER_FROM && now.saturating_duration_since(*ended_at) < *took;
-        let wait = self.max.min(*took / 2);
-        (is_busy && !wait.is_zero()).then_some(wait)
-    }
-}
 
 /// The writer's own state, moved onto its thread.
 pub(super) struct Writer {
@@ -440,18 +224,23 @@ impl Writer {
         let mut effects = Effects::default();
         let before = *self.shared.reach.borrow();
         let (mut reach, mut made) = (before, 0);
+        let (mut statements, mut plans) = (Statements::new(conn), Vec::new());
         let mut out_of_disk = false;
         for request in batch {
             let changes = conn.total_changes();
             if undo == Undo::Request {
                 step("SAVEPOINT request")?;
             }
-            let mut scope = Batch { conn, effects: Effects::default(), reach, made, snapshot: &snapshot };
+            let known = plans.len();
+            let mut scope =
+                Batch { conn, statements, effects: Effects::default(), reach, made, plans, snapshot: &snapshot };
             let ran = request.run(&mut scope);
+            (statements, plans) = (scope.statements, scope.plans);
             if matches!(ran, Ran::Done) {
                 effects.absorb(scope.effects);
                 (reach, made) = (scope.reach, scope.made);
             } else {
+                plans.truncate(known);
                 out_of_disk |= matches!(ran, Ran::OutOfDisk);
                 // On a full disk or an I/O error SQLite may have rolled everything back by itself; going on would
                 // run the rest outside of any transaction.
@@ -653,24 +442,6 @@ mod tests {
                 1 << 20
             );
         });
-    }
-
-    #[test]
-    fn only_a_busy_writer_waits_for_more() {
-        let ms = Duration::from_millis;
-        let now = Instant::now();
-        let mut gather = Gather::new(ms(1));
-        assert_eq!(gather.wait(now), None);
-        gather.committed(GATHER_FROM - 1, ms(8), now);
-        assert_eq!(gather.wait(now), None, "few share a commit anyway");
-        gather.committed(GATHER_FROM, ms(8), now);
-        assert_eq!(gather.wait(now + ms(7)), Some(ms(1)));
-        assert_eq!(gather.wait(now + ms(8)), None, "all is quiet since");
-        gather.committed(GATHER_FROM, ms(1), now);
-        assert_eq!(gather.wait(now), Some(ms(1) / 2), "half of what it saves");
-        let mut never = Gather::new(Duration::ZERO);
-        never.committed(GATHER_FROM, ms(8), now);
-        assert_eq!(never.wait(now), None);
     }
 
     #[test]

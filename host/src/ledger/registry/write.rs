@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::writer::Batch;
+use super::super::queue::Batch;
 use super::super::{Error, audit, failing};
 use super::{Change, Doc, Expected, Intent, Name};
 use crate::domain::audit::Entry;

@@ -1,0 +1,426 @@
+//! How deliveries come into the outbox: with their event, by `fan_out`, or as a further run.
+
+use rusqlite::params;
+
+use super::journal::event_exists;
+use super::order::is_kept_back;
+use super::plans::plan_row;
+use super::queue::Batch;
+use super::{Error, Ledger};
+use crate::domain::delivery::{DeliverySeq, DueDelivery, NewDelivery, State};
+use crate::domain::event::EventSeq;
+use crate::domain::time::Timestamp;
+
+/// Events behind the cursor that an append looks at for those of its tenant; where there are more, they are taken to be among them.
+const LEFT_LOOKED_AT_MAX: i64 = 1_000;
+/// Deliveries from which a caller should end a [`FanOut`] at its current event: everyone else's requests wait while it
+/// is written. The ledger does not refuse more, since all deliveries of one event have to be in one. As many are made with their
+/// events in one batch at the most.
+pub const FAN_OUT_DELIVERIES_MAX: usize = 5_000;
+
+/// The deliveries of the next events of the journal, and how far that is.
+#[derive(Debug, Clone)]
+pub struct FanOut {
+    /// The last event that was looked at, whether or not a subscription matched it.
+    pub through: EventSeq,
+    /// The deliveries of the events from the cursor to `through`; `run` is 0.
+    pub deliveries: Vec<NewDelivery>,
+}
+
+impl Ledger {
+    /// Puts deliveries into the outbox and moves the cursor, both or neither. Returns the deliveries it made, without
+    /// those that an earlier one keeps back: they are given when that has ended.
+    ///
+    /// Doing it again makes nothing: events at or before the cursor are passed over, and so is a delivery that is
+    /// there or whose event is not. [`Error::UnknownPlan`] where a plan has to be interned again; nothing is written
+    /// then.
+    pub async fn fan_out(&self, fan_out: FanOut) -> Result<Vec<DueDelivery>, Error> {
+        let now = self.clock().now();
+        self.queue().write_named(move |batch| apply(batch, &fan_out, now)).await
+    }
+}
+
+fn apply(batch: &mut Batch<'_>, fan_out: &FanOut, now: Timestamp) -> Result<Vec<DueDelivery>, Error> {
+    let cursor = batch.reach.cursor();
+    if fan_out.through <= cursor {
+        return Ok(Vec::new());
+    }
+    let mut made = Vec::with_capacity(fan_out.deliveries.len());
+    for delivery in &fan_out.deliveries {
+        if delivery.event > cursor && delivery.event <= fan_out.through {
+            let new = insert(batch, delivery, now)?;
+            if let Some(due) = new.as_ref().filter(|_| delivery.order_key.is_none()) {
+                batch.effects.made(due);
+            }
+            made.extend(new);
+        }
+    }
+    batch.reach.through(fan_out.through);
+    Ok(made)
+}
+
+/// Makes all deliveries of an event that was just appended, and has the dispatcher told of them; false, and nothing is made,
+/// where that is left to the loop. See [`Ledger::append_with`].
+pub(super) fn insert_all(
+    batch: &mut Batch<'_>,
+    event: EventSeq,
+    deliveries: &mut [NewDelivery],
+    now: Timestamp,
+) -> Result<bool, Error> {
+    if batch.made + deliveries.len() > FAN_OUT_DELIVERIES_MAX || overtakes(batch, event, deliveries)? {
+        return Ok(false);
+    }
+    let mut plans = Vec::with_capacity(deliveries.len());
+    for delivery in &*deliveries {
+        match plan_row(batch, &delivery.plan, now) {
+            Ok(plan) => plans.push(plan),
+            Err(Error::UnknownPlan(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    batch.made += deliveries.len();
+    for (delivery, plan) in deliveries.iter_mut().zip(plans) {
+        delivery.event = event;
+        let Some(due) = insert_row(batch, delivery, plan, now)? else { continue };
+        if delivery.order_key.is_none() {
+            batch.effects.made(&due);
+        }
+        batch.effects.untold(due);
+    }
+    Ok(true)
+}
+
+/// Whether deliveries of the event keep an order, and those of an earlier event of its tenant may be yet to come.
+fn overtakes(batch: &Batch<'_>, event: EventSeq, deliveries: &[NewDelivery]) -> Result<bool, Error> {
+    let Some(ordered) = deliveries.iter().find(|delivery| delivery.order_key.is_some()) else { return Ok(false) };
+    if !batch.reach.is_behind() {
+        return Ok(false);
+    }
+    let cursor = batch.reach.cursor();
+    if event.0 - cursor.0 > LEFT_LOOKED_AT_MAX {
+        return Ok(true);
+    }
+    Ok(batch
+        .conn
+        .prepare_cached("SELECT 1 FROM event WHERE seq > ?1 AND seq < ?2 AND +tenant = ?3")?
+        .exists(params![cursor, event, ordered.tenant])?)
+}
+
+/// Puts a further run of a delivery into the outbox, numbered here: `id.run` is not looked at. None where its event is gone.
+pub(super) fn insert_next_run(
+    batch: &mut Batch<'_>,
+    mut new: NewDelivery,
+    now: Timestamp,
+) -> Result<Option<DueDelivery>, Error> {
+    let last: Option<u32> = batch
+        .conn
+        .prepare_cached("SELECT max(run) FROM delivery WHERE event_seq = ?1 AND subscription = ?2")?
+        .query_row(params![new.event, new.id.subscription], |row| row.get(0))?;
+    // 0 is the fan-out's own, whether or not it made one.
+    new.id.run = last.map_or(1, |run| run.saturating_add(1));
+    insert(batch, &new, now)
+}
+
+pub(super) fn insert(batch: &mut Batch<'_>, new: &NewDelivery, now: Timestamp) -> Result<Option<DueDelivery>, Error> {
+    if !event_exists(batch, new.event, new.id.event)? {
+        return Ok(None);
+    }
+    let plan = plan_row(batch, &new.plan, now)?;
+    insert_row(batch, new, plan, now)
+}
+
+/// Makes the row; the event and the plan are there. None where the delivery was made before, or an earlier one keeps it back.
+fn insert_row(
+    batch: &mut Batch<'_>,
+    new: &NewDelivery,
+    plan: i64,
+    now: Timestamp,
+) -> Result<Option<DueDelivery>, Error> {
+    let inserted = batch
+        .statements
+        .get(
+            "INSERT INTO delivery (event_seq, event_id, subscription, run, tenant, state, due_at, plan, attempts,
+                 attempts_before, filter_tries, filtered, created_at, updated_at, order_key)
+             VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, 0, 0, 0, 0, ?8, ?8, ?9)
+             ON CONFLICT (event_seq, subscription, run) DO NOTHING",
+        )?
+        .execute(params![
+            new.event,
+            new.id.event,
+            new.id.subscription,
+            new.id.run,
+            new.tenant,
+            new.due_at,
+            plan,
+            now,
+            new.order_key
+        ])?;
+    if inserted == 0 {
+        return Ok(None);
+    }
+    let seq = DeliverySeq(batch.conn.last_insert_rowid());
+    batch.effects.count(&new.tenant, new.id.subscription, State::Due, 1);
+    batch.effects.refer(plan, 1);
+    if new.order_key.is_some() && is_kept_back(batch.conn, seq)? {
+        return Ok(None);
+    }
+    Ok(Some(new.due(seq)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::UNUSED_KEPT_MS;
+    use super::super::plans::sweep;
+    use super::super::tests::{
+        NOW, attempt, block_on, copy, due_one, event, in_one_batch, new_delivery, open, open_at, reopen, run,
+        subscription, with_events,
+    };
+    use super::super::{Appended, Made, Options, Taken};
+    use super::*;
+    use crate::clock::Clock;
+    use crate::domain::delivery::{Settlement, Step};
+    use crate::domain::id::Digest;
+
+    #[test]
+    fn fan_out_twice_is_fan_out_once() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let plan = with_events(&ledger, 2).await;
+            let fan_out = FanOut {
+                through: EventSeq(2),
+                deliveries: vec![new_delivery(1, 1, plan), new_delivery(1, 2, plan), new_delivery(2, 1, plan)],
+            };
+            assert_eq!(ledger.fan_out(fan_out.clone()).await.unwrap().len(), 3);
+            assert_eq!(ledger.cursor(), EventSeq(2));
+            assert_eq!(ledger.fan_out(fan_out.clone()).await.unwrap().len(), 0);
+            let ledger = reopen(&folder, ledger).await;
+            assert_eq!(ledger.cursor(), EventSeq(2));
+            assert_eq!(ledger.fan_out(fan_out.clone()).await.unwrap().len(), 0);
+            assert_eq!(ledger.backlog(&event(1).tenant), 3);
+            let lanes = ledger.lanes().await.unwrap();
+            assert_eq!(lanes.iter().map(|l| l.deliveries).collect::<Vec<_>>(), [2, 1]);
+            assert_eq!(lanes[0].tenant, event(1).tenant);
+        });
+    }
+
+    #[test]
+    fn an_unknown_plan_leaves_the_cursor_where_it_was() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let unknown = Digest([7; 32]);
+            let deliveries = vec![new_delivery(1, 1, plan), new_delivery(1, 2, unknown)];
+            let refused = ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await;
+            assert!(matches!(refused, Err(Error::UnknownPlan(digest)) if digest == unknown));
+            assert_eq!((ledger.cursor(), ledger.backlog(&event(1).tenant)), (EventSeq(0), 0));
+            assert!(ledger.lanes().await.unwrap().is_empty());
+        });
+    }
+
+    fn is_made(ledger: &Ledger) -> Vec<(i64, u128)> {
+        let Made { due, on_disk } = ledger.made();
+        assert!(on_disk.is_empty());
+        due.iter().map(|due| (due.event.0, (0..9).find(|n| subscription(*n) == due.id.subscription).unwrap())).collect()
+    }
+
+    fn to(event: u64, subscriptions: impl IntoIterator<Item = u128>, plan: Digest) -> Vec<NewDelivery> {
+        let of = |n| NewDelivery { event: EventSeq::default(), ..new_delivery(event, n, plan) };
+        subscriptions.into_iter().map(of).collect()
+    }
+
+    #[test]
+    fn an_event_and_its_deliveries_are_one_transaction() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let plan = with_events(&ledger, 0).await;
+            let taken = ledger.append_with(event(1), to(1, [1, 2], plan)).await.unwrap();
+            assert_eq!(taken, Taken { appended: Appended::New(EventSeq(1)), fanned_out: true });
+            assert_eq!(is_made(&ledger), [(1, 1), (1, 2)]);
+            assert_eq!((ledger.cursor(), ledger.backlog(&event(1).tenant)), (EventSeq(1), 2));
+            assert!(!ledger.reach().borrow().is_behind());
+            // A second copy makes nothing, and nobody is told twice.
+            let again = ledger.append_with(event(1), to(1, [1, 2, 3], plan)).await.unwrap();
+            assert_eq!(again, Taken { appended: Appended::Duplicate { id: event(1).id }, fanned_out: false });
+            assert!(is_made(&ledger).is_empty());
+            // Nobody wants it: that is all its deliveries.
+            assert!(ledger.append_with(event(2), vec![]).await.unwrap().fanned_out);
+            let crashed = open_at(&copy(&folder));
+            assert_eq!((crashed.cursor(), crashed.backlog(&event(1).tenant)), (EventSeq(2), 2));
+            assert_eq!(crashed.lanes().await.unwrap().iter().map(|lane| lane.deliveries).collect::<Vec<_>>(), [1, 1]);
+        });
+    }
+
+    #[test]
+    fn an_append_makes_so_many_deliveries_and_leaves_an_event_with_more() {
+        block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let options = Options { append_deliveries_max: 2, ..Options::new(folder.path()) };
+            let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
+            let plan = with_events(&ledger, 0).await;
+            assert!(ledger.append_with(event(1), to(1, [1, 2], plan)).await.unwrap().fanned_out);
+            assert!(!ledger.append_with(event(2), to(2, [1, 2, 3], plan)).await.unwrap().fanned_out);
+            // What comes after has its deliveries at once; the cursor waits for the one that was left.
+            assert!(ledger.append_with(event(3), to(3, [1], plan)).await.unwrap().fanned_out);
+            assert_eq!(is_made(&ledger), [(1, 1), (1, 2), (3, 1)]);
+            assert_eq!((ledger.cursor(), ledger.reach().borrow().is_behind()), (EventSeq(1), true));
+            let left: Vec<_> = ledger.next_events(1).await.unwrap().iter().map(|event| event.seq.0).collect();
+            assert_eq!(left, [2]);
+            let deliveries = (1..=3).map(|n| new_delivery(2, n, plan)).collect();
+            assert_eq!(ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap().len(), 3);
+            assert_eq!((ledger.cursor(), ledger.reach().borrow().is_behind()), (EventSeq(3), false));
+
+            let options = Options { append_deliveries_max: 0, ..Options::new(folder.path().join("none")) };
+            let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
+            let plan = with_events(&ledger, 0).await;
+            assert!(ledger.append_with(event(1), vec![]).await.unwrap().fanned_out, "there is nothing to leave");
+            assert!(!ledger.append_with(event(2), to(2, [1], plan)).await.unwrap().fanned_out);
+        });
+    }
+
+    #[test]
+    fn one_batch_makes_so_many_deliveries_with_their_events() {
+        block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let options = Options { append_deliveries_max: usize::MAX, ..Options::new(folder.path()) };
+            let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
+            let plan = with_events(&ledger, 0).await;
+            let most = FAN_OUT_DELIVERIES_MAX as u128;
+            let (taken, other) = tokio::join!(
+                ledger.append_with(event(1), to(1, 1..=most, plan)),
+                ledger.append_with(event(2), to(2, [1], plan)),
+            );
+            // Whether they meet in one batch is up to the writer; more than that never is.
+            assert!(taken.unwrap().fanned_out && other.is_ok());
+            assert!(!ledger.append_with(event(3), to(3, 1..=most + 1, plan)).await.unwrap().fanned_out);
+        });
+    }
+
+    #[test]
+    fn a_plan_that_is_gone_leaves_the_event_and_loses_nothing() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 0).await;
+            let deliveries = [to(1, [1], plan), to(1, [2], Digest([7; 32]))].concat();
+            let taken = ledger.append_with(event(1), deliveries).await.unwrap();
+            assert_eq!(taken, Taken { appended: Appended::New(EventSeq(1)), fanned_out: false });
+            assert_eq!((ledger.backlog(&event(1).tenant), ledger.cursor()), (0, EventSeq(0)));
+        });
+    }
+
+    #[test]
+    fn what_keeps_an_order_does_not_overtake_what_was_left() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let ordered =
+                |n| to(n, [1], plan).into_iter().map(|new| NewDelivery { order_key: Some(5), ..new }).collect();
+            assert!(!ledger.append_with(event(2), ordered(2)).await.unwrap().fanned_out);
+            let deliveries = (1..=2).map(|n| NewDelivery { order_key: Some(5), ..new_delivery(n, 1, plan) }).collect();
+            let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            assert_eq!(made.iter().map(|due| due.event.0).collect::<Vec<_>>(), [1], "the second one waits");
+            // Nothing is left: the next one has its delivery, which waits behind those before.
+            assert!(ledger.append_with(event(3), ordered(3)).await.unwrap().fanned_out);
+            assert!(is_made(&ledger).is_empty());
+            assert_eq!(ledger.backlog(&event(1).tenant), 3);
+        });
+    }
+
+    #[test]
+    fn due_comes_in_order_and_goes_on_behind_a_row() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 4).await;
+            let mut deliveries: Vec<_> = (1..=4).map(|n| new_delivery(n, 1, plan)).collect();
+            for (delivery, wait_ms) in deliveries.iter_mut().zip([5, 0, 5, 50]) {
+                delivery.due_at = NOW.plus_millis(wait_ms);
+            }
+            ledger.fan_out(FanOut { through: EventSeq(4), deliveries }).await.unwrap();
+            let at = NOW.plus_millis(10);
+            let due = ledger.due(subscription(1), at, None, 10).await.unwrap();
+            assert_eq!(due.iter().map(|d| d.event.0).collect::<Vec<_>>(), [2, 1, 3]);
+            let after = Some((due[1].due_at, due[1].seq));
+            let rest = ledger.due(subscription(1), at, after, 10).await.unwrap();
+            assert_eq!(rest.iter().map(|d| d.event.0).collect::<Vec<_>>(), [3]);
+            let content = ledger.load(due[0].seq).await.unwrap().unwrap();
+            assert_eq!((content.event.id, content.claims, content.filtered), (event(2).id, None, false));
+        });
+    }
+
+    #[test]
+    fn load_says_how_the_delivery_stands_now() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let due = due_one(&ledger).await;
+            let settle = async |step: Step| {
+                ledger.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
+                let now = ledger.load(due.seq).await.unwrap().unwrap();
+                (now.state, now.attempts, now.due_at, now.filter_tries)
+            };
+            let (soon, later) = (NOW.plus_millis(10), NOW.plus_millis(20));
+            let again = settle(Step::FilterAgain { runs: vec![run()], due_at: soon }).await;
+            assert_eq!(again, (State::Due, 0, soon, 1));
+            let retry = settle(Step::Retry { attempt: attempt(1, 500), due_at: later }).await;
+            assert_eq!(retry, (State::Due, 1, later, 1));
+            let (state, attempts, ..) = settle(Step::Delivered { attempt: attempt(2, 200) }).await;
+            assert_eq!((state, attempts), (State::Delivered, 2));
+        });
+    }
+
+    #[test]
+    fn a_sweep_in_the_same_batch_leaves_the_plan_just_used() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let now = NOW.plus_millis(2 * UNUSED_KEPT_MS);
+            let before = now.plus_millis(-UNUSED_KEPT_MS);
+            let fan_out = FanOut { through: EventSeq(1), deliveries: vec![new_delivery(1, 1, plan)] };
+            let swept = ledger
+                .queue()
+                .write(move |batch| {
+                    apply(batch, &fan_out, now)?;
+                    sweep(batch.conn, batch.snapshot, before)
+                })
+                .await;
+            assert_eq!(swept.unwrap(), (0, 0));
+            assert!(ledger.plan(&plan).await.unwrap().is_some());
+            assert_eq!(ledger.due(subscription(1), now, None, 9).await.unwrap()[0].plan, plan);
+        });
+    }
+
+    /// What a request did to a plan's row is undone with it, so the next one asks for the row again.
+    #[test]
+    fn a_plan_that_only_a_refused_request_used_is_not_known_to_its_batch() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let now = NOW.plus_millis(2 * UNUSED_KEPT_MS);
+            let before = now.plus_millis(-UNUSED_KEPT_MS);
+            let fan_out = FanOut { through: EventSeq(1), deliveries: vec![new_delivery(1, 1, plan)] };
+            let again = fan_out.clone();
+            let refused = ledger.queue().write(move |batch| -> Result<(), Error> {
+                apply(batch, &fan_out, now)?;
+                Err(Error::Cursor)
+            });
+            let swept = ledger.queue().write(move |batch| {
+                assert!(batch.plans.is_empty());
+                apply(batch, &again, now)?;
+                sweep(batch.conn, batch.snapshot, before)
+            });
+            let (refused, swept) = in_one_batch(&ledger, async { tokio::join!(biased; refused, swept) }).await;
+            assert!(matches!(refused, Err(Error::Cursor)));
+            assert_eq!(swept.unwrap(), (0, 0));
+        });
+    }
+
+    #[test]
+    fn one_event_may_have_more_deliveries_than_a_fan_out_should() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 1).await;
+            let count = FAN_OUT_DELIVERIES_MAX + 1;
+            let deliveries = (0..count).map(|n| new_delivery(1, n as u128, plan)).collect();
+            let made = ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
+            assert_eq!((made.len(), ledger.backlog(&event(1).tenant)), (count, count as u64));
+        });
+    }
+}
