@@ -139,6 +139,7 @@ async fn run(asked: Asked) -> anyhow::Result<()> {
             continue;
         }
         eprintln!("measuring: {section}");
+        let section_begin = Instant::now();
         match section {
             "filter" => filter::measure(&mut sheet, asked.mode).await,
             "path" => path::measure(&mut sheet, asked.mode).await,
@@ -148,6 +149,7 @@ async fn run(asked: Asked) -> anyhow::Result<()> {
             other => bail!("{other} is not measured by anything"),
         }
         .with_context(|| format!("section `{section}`"))?;
+        eprintln!("measured: {section}, in {:.1} s", section_begin.elapsed().as_secs_f64());
     }
     let Sheet { figures, targets } = sheet;
     let seconds = begin.elapsed().as_secs_f64();

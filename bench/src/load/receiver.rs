@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
+use super::EVENTS_PER_S_MAX;
 use crate::events;
 
 /// What is known of each event of a run, by its number.
@@ -41,6 +42,12 @@ impl Record {
     /// For so many events at the most, and one receiver.
     pub(crate) fn new(events_max: usize) -> Arc<Self> {
         Self::of_places(events_max, 1)
+    }
+
+    /// The same for as many as can be sent in so long.
+    pub(crate) fn of_window(lasts: Duration) -> Arc<Self> {
+        let ms = usize::try_from(lasts.as_millis()).unwrap_or(usize::MAX);
+        Self::new(ms.saturating_mul(EVENTS_PER_S_MAX / 1_000))
     }
 
     /// The same for receivers of several places, from 0.

@@ -11,7 +11,7 @@ use setgate_tests::Host;
 
 use crate::Mode;
 use crate::events::Template;
-use crate::load::{EVENTS_MAX, Pace, Receiver, Record, Target, send};
+use crate::load::{Pace, Receiver, Record, Target, send, settled};
 use crate::process;
 use crate::report::{Bound, Sheet, median};
 use crowd::Crowd;
@@ -43,7 +43,7 @@ struct Shown {
 /// Measures the section.
 pub(crate) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()> {
     let sizes: &[usize] = match mode {
-        Mode::Quick => &[1, 3],
+        Mode::Quick => &[1, 2],
         Mode::Default => &[1, 100, 300],
         Mode::Full => &[1, 100, 10_000],
     };
@@ -99,7 +99,7 @@ async fn measure_crowd(sheet: &mut Sheet, mode: Mode, crowd: &mut Crowd, receive
     }
     sheet.figure("scale", &name("start-up, to listening"), "ms", &start_ms);
 
-    let idles = Duration::from_secs(if mode == Mode::Quick { 1 } else { 10 });
+    let idles = Duration::from_millis(if mode == Mode::Quick { 100 } else { 10_000 });
     let cpu = process::cpu(crowd.host.pid())?;
     tokio::time::sleep(idles).await;
     let cpu_ms = (process::cpu(crowd.host.pid())? - cpu).as_secs_f64() * 1e3;
@@ -155,14 +155,13 @@ async fn spread(mode: Mode, crowd: &Crowd, active: usize, receiver: &Receiver) -
 async fn cost(crowd: &Crowd, tenants: usize, receiver: &Receiver, lasts: Duration) -> anyhow::Result<f64> {
     let targets: Vec<Target> =
         crowd.members()[..tenants].iter().map(|member| Target::of(&crowd.host, &member.source.path)).collect();
-    let record = Record::new(EVENTS_MAX);
+    let record = Record::of_window(lasts);
     receiver.record(&record);
     let template = Template::of(EVENT_BYTES);
     let cpu = process::cpu(crowd.host.pid())?;
     let sent = send(&targets, &template, &record, 16, Pace::Closed, lasts).await?;
     record.all_arrived(sent.accepted, DRAIN).await?;
-    // What is left to do after the last arrival belongs to it: its settlement.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    settled(lasts).await;
     let cpu = process::cpu(crowd.host.pid())? - cpu;
     // All of it, once.
     record.latencies_us(1)?;
