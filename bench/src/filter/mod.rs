@@ -9,7 +9,7 @@ mod peers;
 mod script;
 
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use setgate::domain::id::Digest;
 use setgate::sandbox::{BUCKETS, bare_config};
 
 use crate::Mode;
+use crate::place;
 use crate::report::{Bound, Sheet, median};
 use bare::Bare;
 use bench_guest::acts::{ACTS, act};
@@ -66,7 +67,7 @@ pub(crate) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
     // On threads of its own, some of which stay on one core.
     tokio::task::block_in_place(|| {
         // Kept: an interpreter takes minutes to compile.
-        let folder = guests().join("compiled");
+        let folder = place::folder().join("compiled");
         let wasm = built("bench-guest.wasm")?;
         // Compiled once, on all cores, and called from wherever it is measured.
         let bare = on_all(|| Ok(Bare::new(&bare_config(&ours::options(&folder)), &wasm)?))?;
@@ -123,7 +124,7 @@ impl<'a> Contest<'a> {
             bare,
             ours: Arc::new(Ours::new(ours::options(folder), cores)?),
             wasm: wasm.clone(),
-            peers: peer.map(|program| Peers::start(program, &guests().join("peers-guest.wasm"))).transpose()?,
+            peers: peer.map(|program| Peers::start(program, &place::folder().join("peers-guest.wasm"))).transpose()?,
             cores,
             turns,
         })
@@ -258,14 +259,8 @@ fn count_as_a_host_does() {
     }
 }
 
-/// The folder of what `cargo xtask guests --bench` and its like build: `BENCH_GUESTS`, else `target/bench`.
-fn guests() -> PathBuf {
-    let named = std::env::var_os("BENCH_GUESTS").filter(|value| !value.is_empty());
-    named.map_or_else(|| setgate_tests::place::target_dir().join("bench"), PathBuf::from)
-}
-
 fn built(name: &str) -> anyhow::Result<Bytes> {
-    let file = guests().join(name);
+    let file = place::folder().join(name);
     let read = std::fs::read(&file).with_context(|| format!("{}: run `cargo xtask guests --bench`", file.display()))?;
     Ok(read.into())
 }

@@ -3,11 +3,11 @@
 
 mod cold;
 mod crowd;
+mod kept;
 
 use std::time::Duration;
 
 use anyhow::Context as _;
-use setgate_tests::Host;
 
 use crate::Mode;
 use crate::events::Template;
@@ -18,7 +18,9 @@ use crowd::Crowd;
 
 /// Bytes of an event: a login with its user, as a product sends it.
 const EVENT_BYTES: usize = 900;
-/// Of 10,000 tenants, those that send.
+/// Tenants of the long row.
+const FULL_SIZE: usize = 10_000;
+/// Of them, those that send.
 const ACTIVE_MAX: usize = 1_000;
 /// How long deliveries may take to arrive.
 const DRAIN: Duration = Duration::from_secs(120);
@@ -45,16 +47,19 @@ pub(crate) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
     let sizes: &[usize] = match mode {
         Mode::Quick => &[1, 2],
         Mode::Default => &[1, 100, 300],
-        Mode::Full => &[1, 100, 10_000],
+        Mode::Full => &[1, 100],
     };
     let receiver = Receiver::start().await?;
-    // Room on disk for the machine code of all, which the default has not.
-    let host = Host::with().config("[sandbox]\ncache_bytes_max = 34359738368").start().await;
-    let mut crowd = Crowd::new(host);
+    let mut crowd = Crowd::temporary().await;
     let mut all = Vec::new();
     for size in sizes {
-        crowd.grow(*size, &receiver).await.with_context(|| format!("setting up {size} tenants"))?;
-        all.push(measure_crowd(sheet, mode, &mut crowd, &receiver).await.with_context(|| format!("{size} tenants"))?);
+        all.push(measure_size(sheet, mode, &mut crowd, *size, &receiver).await?);
+    }
+    drop(crowd);
+    if mode == Mode::Full {
+        let mut crowd = Crowd::kept().await?;
+        all.push(measure_size(sheet, mode, &mut crowd, FULL_SIZE, &receiver).await?);
+        crowd.stop().await?;
     }
     let (Some(first), Some(last)) = (all.first(), all.last()) else { return Ok(()) };
     if last.tenants > first.tenants {
@@ -87,6 +92,19 @@ fn targets(sheet: &mut Sheet, mode: Mode, first: &Shown, last: &Shown) {
         sheet.unmeasured(START, "ms", start, &why);
     }
     sheet.target(COLD, "ms", Bound::AtMost(2.0), median(&last.cold_us) / 1e3, None);
+}
+
+/// Sets tenants up until the crowd has that size, and measures it.
+async fn measure_size(
+    sheet: &mut Sheet,
+    mode: Mode,
+    crowd: &mut Crowd,
+    size: usize,
+    receiver: &Receiver,
+) -> anyhow::Result<Shown> {
+    crowd.grow(size, receiver).await.with_context(|| format!("setting up {size} tenants"))?;
+    crowd.adopt(ACTIVE_MAX, receiver).await?;
+    measure_crowd(sheet, mode, crowd, receiver).await.with_context(|| format!("{size} tenants"))
 }
 
 /// Measures the crowd as it is, from a fresh start.
