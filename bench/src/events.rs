@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-/// Digits of the number.
-const DIGITS: usize = 12;
+/// Digits of the number: of nanoseconds since 1970, at which a run begins to count (`load::Record`).
+const DIGITS: usize = 19;
 /// What stands in front of the number, at the beginning of a `jti`.
 const MARK: &[u8] = b"\"jti\":\"bench-";
 
@@ -45,6 +45,11 @@ impl Template {
         event.push_str(&self.after);
         event
     }
+}
+
+/// The `jti` of the event of that number.
+pub(crate) fn jti(number: u64) -> String {
+    format!("bench-{number:0DIGITS$}")
 }
 
 /// The number of the event in a body, whatever was made of it on its way.

@@ -10,6 +10,7 @@ mod ledger;
 mod load;
 mod machine;
 mod path;
+mod place;
 mod process;
 mod report;
 mod scale;
@@ -32,7 +33,7 @@ bench [--quick | --full] [--only SECTION]... [--out FILE] [--compare OLD.json]
 
 Measures the host against baselines of the same run, in turns, and prints a table with each target beside its figure.
   --quick             a smoke run: seconds, and figures that say nothing
-  --full              the long rows as well: 10,000 tenants, 10 million events of history
+  --full              the long rows as well: 10,000 tenants, which are kept for the next run, 10 million events of history
   --only SECTION      only this section (filter, path, ledger, scale, fairness); may be given again
   --out FILE          where the JSON goes
   --compare OLD.json  also print what changed since that run";
@@ -139,6 +140,7 @@ async fn run(asked: Asked) -> anyhow::Result<()> {
             continue;
         }
         eprintln!("measuring: {section}");
+        let section_begin = Instant::now();
         match section {
             "filter" => filter::measure(&mut sheet, asked.mode).await,
             "path" => path::measure(&mut sheet, asked.mode).await,
@@ -148,6 +150,7 @@ async fn run(asked: Asked) -> anyhow::Result<()> {
             other => bail!("{other} is not measured by anything"),
         }
         .with_context(|| format!("section `{section}`"))?;
+        eprintln!("measured: {section}, in {:.1} s", section_begin.elapsed().as_secs_f64());
     }
     let Sheet { figures, targets } = sheet;
     let seconds = begin.elapsed().as_secs_f64();

@@ -21,6 +21,7 @@ pub struct Options {
     config: String,
     env: Vec<(String, String)>,
     trusted: Vec<CertificateDer<'static>>,
+    folder: Option<PathBuf>,
 }
 
 impl Options {
@@ -43,6 +44,14 @@ impl Options {
         self
     }
 
+    /// Has the host live in a folder that stays, made where it is not there. Where a host has lived in it before, this one goes
+    /// on with its data.
+    pub fn in_folder(mut self, folder: PathBuf) -> Self {
+        // The host is started in it, so what it is told of its data may not depend on where it is started.
+        self.folder = Some(std::path::absolute(folder).expect("a folder has a path"));
+        self
+    }
+
     /// Starts the host and waits until it listens.
     pub async fn start(self) -> Host {
         let mut host = self.prepare();
@@ -53,7 +62,13 @@ impl Options {
 
     /// A host that was never started, for stories about the first start.
     pub fn prepare(self) -> Host {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = match self.folder {
+            None => Folder::Temporary(tempfile::tempdir().expect("a temporary folder")),
+            Some(path) => {
+                std::fs::create_dir_all(&path).expect("a folder that can be made");
+                Folder::Kept(path)
+            }
+        };
         std::fs::write(folder.path().join("setgate.toml"), &self.config).expect("a writable folder");
         let base = Base::default();
         let client = Client::new(base.clone(), &self.trusted);
@@ -61,14 +76,31 @@ impl Options {
     }
 }
 
-/// A host; killed when dropped. Its folder goes with it.
+/// A host; killed when dropped. Its folder goes with it, unless it is one that stays.
 pub struct Host {
-    folder: TempDir,
+    folder: Folder,
     env: Vec<(String, String)>,
     base: Base,
     client: Client,
     output: Output,
     process: Option<Child>,
+}
+
+/// What a host keeps its configuration, its key and its data in.
+enum Folder {
+    /// Goes with the host.
+    Temporary(TempDir),
+    /// Is there for the next one.
+    Kept(PathBuf),
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(folder) => folder.path(),
+            Self::Kept(path) => path,
+        }
+    }
 }
 
 /// What a process wrote, line by line.
@@ -82,7 +114,7 @@ struct Output {
 impl Host {
     /// Options with nothing in them.
     pub fn with() -> Options {
-        Options { config: String::new(), env: Vec::new(), trusted: Vec::new() }
+        Options { config: String::new(), env: Vec::new(), trusted: Vec::new(), folder: None }
     }
 
     /// A host that may deliver to this machine, over http.

@@ -54,6 +54,17 @@ impl Tenant {
         Source::new(made["ingest_path"].as_str().expect("an ingest path"), seed, &self.client)
     }
 
+    /// A source that is there, made by `seed`; `path` is where its events go.
+    pub fn known_source(&self, path: &str, seed: Seed) -> Source {
+        Source::new(path, seed, &self.client)
+    }
+
+    /// A subscription that is there, of the standard scheme without Ed25519, with the secret that was shown once.
+    pub fn known_subscription(&self, id: &str, secret: &str) -> Subscription {
+        let trust = Trust::of("standard", secret, None);
+        Subscription { id: id.to_owned(), secret: secret.to_owned(), trust, tenant: self.clone() }
+    }
+
     /// Uploads an example filter under its own name, and gives its digest.
     pub async fn filter(&self, name: &str) -> String {
         let shown = self.upload(name, place::filter(name)).await;
@@ -174,6 +185,11 @@ impl NewSubscription<'_> {
         let scheme = made["signing"]["scheme"].as_str().expect("a scheme");
         let trust = Trust::of(scheme, &secret, made["signing"]["keys"][0]["public"].as_str());
         Subscription { id, secret, trust, tenant }
+    }
+
+    /// Has it take the place of one that is there, whose keys stay. Gives what that is now.
+    pub async fn replace(self, subscription: &Subscription) -> Value {
+        self.tenant.client.put(&subscription.path(""), &self.asked).await.expect(200).json()
     }
 }
 

@@ -24,7 +24,7 @@ const EVENTS_MAX: usize = 10_000;
 const SHORT: &str = "[egress]\nhead_ms_max = 1000";
 
 pub(super) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()> {
-    let lasts = Duration::from_millis(if mode == Mode::Quick { 400 } else { 4_000 });
+    let lasts = Duration::from_millis(if mode == Mode::Quick { 200 } else { 4_000 });
     // On a machine that is slow enough for a smoke run, an endpoint that answers might not within the short time limit.
     let config = if mode == Mode::Quick { "" } else { SHORT };
     let (mut p50, mut p99) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);

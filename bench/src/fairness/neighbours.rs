@@ -10,7 +10,7 @@ use setgate_tests::{Host, Seed};
 use super::{DRAIN, EVENT_BYTES, FILTER};
 use crate::Mode;
 use crate::events::Template;
-use crate::load::{EVENTS_MAX, Pace, Receiver, Record, Target, percentiles, send};
+use crate::load::{Pace, Receiver, Record, Target, percentiles, send};
 use crate::report::Sheet;
 
 /// Events of the quiet tenant in a second.
@@ -41,7 +41,7 @@ impl Member {
     /// Sends for so long and waits until all has arrived. Gives p50 and p99 from when each was due to its arrival, in
     /// milliseconds, and events a second.
     async fn sends(&self, pace: Pace, connections: usize, lasts: Duration) -> anyhow::Result<Shown> {
-        let record = Record::new(EVENTS_MAX);
+        let record = Record::of_window(lasts);
         self.receiver.record(&record);
         let targets = std::slice::from_ref(&self.target);
         let sent = send(targets, &Template::of(EVENT_BYTES), &record, connections, pace, lasts).await?;
@@ -60,7 +60,7 @@ struct Shown {
 }
 
 pub(super) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()> {
-    let lasts = Duration::from_millis(if mode == Mode::Quick { 400 } else { 4_000 });
+    let lasts = Duration::from_millis(if mode == Mode::Quick { 200 } else { 4_000 });
     let host = Host::start().await;
     let (quiet, loud) = (Member::new(&host, "quiet").await?, Member::new(&host, "loud").await?);
     for member in [&quiet, &loud] {

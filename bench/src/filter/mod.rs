@@ -9,7 +9,7 @@ mod peers;
 mod script;
 
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use setgate::domain::id::Digest;
 use setgate::sandbox::{BUCKETS, bare_config};
 
 use crate::Mode;
+use crate::place;
 use crate::report::{Bound, Sheet, median};
 use bare::Bare;
 use bench_guest::acts::{ACTS, act};
@@ -43,28 +44,34 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 const OF_BARE: &str = "sandbox call / bare wasmtime fresh call, 0.8 KB";
 const PER_SECOND: &str = "fresh-instance pass verdict, one core";
 const PATCH: &str = "patch on 50 KB against replace on 50 KB, guest that need not parse its whole input";
+const OF_REPLACE: Bound = Bound::AtMost(0.5);
 
-/// How often and how long.
+/// How often and how long, with events of which sizes.
 #[derive(Debug, Clone, Copy)]
 struct Turns {
     rounds: usize,
     lasts: Duration,
+    sizes: &'static [(usize, &'static str)],
+    /// Whether each act in each size has a filter of its own, which has to be compiled once on each machine.
+    apart: bool,
 }
 
 /// Measures the section.
 pub(crate) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()> {
     count_as_a_host_does();
     let turns = match mode {
-        Mode::Quick => Turns { rounds: 1, lasts: Duration::from_millis(5) },
-        _ => Turns { rounds: 5, lasts: Duration::from_millis(80) },
+        Mode::Quick => Turns { rounds: 1, lasts: Duration::from_millis(5), sizes: &SIZES[..1], apart: false },
+        _ => Turns { rounds: 5, lasts: Duration::from_millis(80), sizes: &SIZES, apart: true },
     };
     let peer = peers::program().map_err(|why| eprintln!("  not measured: the peers: {why}")).ok();
     // On threads of its own, some of which stay on one core.
     tokio::task::block_in_place(|| {
         // Kept: an interpreter takes minutes to compile.
-        let folder = guests().join("compiled");
+        let folder = place::folder().join("compiled");
         let wasm = built("bench-guest.wasm")?;
-        let contest = |cores| Contest::new(&folder, &wasm, cores, turns, peer.as_deref());
+        // Compiled once, on all cores, and called from wherever it is measured.
+        let bare = on_all(|| Ok(Bare::new(&bare_config(&ours::options(&folder)), &wasm)?))?;
+        let contest = |cores| Contest::new(&folder, &wasm, &bare, cores, turns, peer.as_deref());
         let one = on_one(|| contest(1)?.measure())?;
         one.note(sheet, "one core");
         one.targets(sheet)?;
@@ -84,8 +91,8 @@ pub(crate) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
 }
 
 /// Those that are measured beside each other.
-struct Contest {
-    bare: Bare,
+struct Contest<'a> {
+    bare: &'a Bare,
     ours: Arc<Ours>,
     wasm: Bytes,
     peers: Option<Peers>,
@@ -103,15 +110,21 @@ struct Round {
     peer: Option<peers::Answer>,
 }
 
-impl Contest {
+impl<'a> Contest<'a> {
     /// To be made on a thread that stays where the contest is to be.
-    fn new(folder: &Path, wasm: &Bytes, cores: usize, turns: Turns, peer: Option<&Path>) -> anyhow::Result<Self> {
-        let options = ours::options(folder);
+    fn new(
+        folder: &Path,
+        wasm: &Bytes,
+        bare: &'a Bare,
+        cores: usize,
+        turns: Turns,
+        peer: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
-            bare: Bare::new(&bare_config(&options), wasm)?,
-            ours: Arc::new(Ours::new(options, cores)?),
+            bare,
+            ours: Arc::new(Ours::new(ours::options(folder), cores)?),
             wasm: wasm.clone(),
-            peers: peer.map(|program| Peers::start(program, &guests().join("peers-guest.wasm"))).transpose()?,
+            peers: peer.map(|program| Peers::start(program, &place::folder().join("peers-guest.wasm"))).transpose()?,
             cores,
             turns,
         })
@@ -120,11 +133,12 @@ impl Contest {
     /// Each case once in each round.
     fn measure(&mut self) -> anyhow::Result<Shown> {
         let mut cases = Vec::new();
-        for (bytes, size) in SIZES {
+        for (bytes, size) in self.turns.sizes {
             for act in ACTS {
                 // A filter of its own, as one that does nothing else is: a host goes by what a filter's last calls took.
-                let filter = self.ours.take_in(ours::named(&self.wasm, &format!("{act} {size}")))?;
-                cases.push((Arc::new(Input::new(act, bytes)?), size, filter, Vec::new()));
+                let name = if self.turns.apart { format!("{act} {size}") } else { "all acts".to_owned() };
+                let filter = self.ours.take_in(ours::named(&self.wasm, &name))?;
+                cases.push((Arc::new(Input::new(act, *bytes)?), *size, filter, Vec::new()));
             }
         }
         for _ in 0..self.turns.rounds {
@@ -134,7 +148,7 @@ impl Contest {
             }
         }
         let cases = cases.into_iter().map(|(input, size, _, rounds)| (input, size, rounds)).collect();
-        Ok(Shown { cores: self.cores, cases })
+        Ok(Shown { cores: self.cores, turns: self.turns, cases })
     }
 
     fn round(&mut self, filter: Digest, input: &Arc<Input>) -> anyhow::Result<Round> {
@@ -156,6 +170,7 @@ impl Contest {
 /// All cases with their rounds.
 struct Shown {
     cores: usize,
+    turns: Turns,
     cases: Vec<(Arc<Input>, &'static str, Vec<Round>)>,
 }
 
@@ -198,12 +213,16 @@ impl Shown {
         sheet.target(OF_BARE, "", Bound::AtMost(1.15), of_bare, Some(bare));
         let per_second = median(&pass.iter().map(|round| round.ours.per_second()).collect::<Vec<_>>());
         sheet.target(PER_SECOND, "calls/s", Bound::AtLeast(50_000.0), per_second, Some(1e6 / bare));
+        if !self.turns.sizes.iter().any(|(_, size)| *size == large_size) {
+            sheet.unmeasured(PATCH, "", OF_REPLACE, "a quick run has no events of 50 KB");
+            return Ok(());
+        }
         let (patch, replace) = (self.rounds("patch", large_size)?, self.rounds("replace", large_size)?);
         let ratios: Vec<_> =
             patch.iter().zip(replace).map(|(patch, replace)| patch.ours.cpu_us() / replace.ours.cpu_us()).collect();
         let baseline = median(&replace.iter().map(|round| round.ours.cpu_us()).collect::<Vec<_>>());
         let ratio = sheet.figure(SECTION, "one core: patch / replace, 50 KB", "", &ratios);
-        sheet.target(PATCH, "", Bound::AtMost(0.5), ratio, Some(baseline));
+        sheet.target(PATCH, "", OF_REPLACE, ratio, Some(baseline));
         Ok(())
     }
 
@@ -240,14 +259,8 @@ fn count_as_a_host_does() {
     }
 }
 
-/// The folder of what `cargo xtask guests --bench` and its like build: `BENCH_GUESTS`, else `target/bench`.
-fn guests() -> PathBuf {
-    let named = std::env::var_os("BENCH_GUESTS").filter(|value| !value.is_empty());
-    named.map_or_else(|| setgate_tests::place::target_dir().join("bench"), PathBuf::from)
-}
-
 fn built(name: &str) -> anyhow::Result<Bytes> {
-    let file = guests().join(name);
+    let file = place::folder().join(name);
     let read = std::fs::read(&file).with_context(|| format!("{}: run `cargo xtask guests --bench`", file.display()))?;
     Ok(read.into())
 }

@@ -13,7 +13,7 @@ use super::bare::{self, Bare};
 use super::cores::{on_all, on_one, repeat};
 use super::input::Input;
 use super::ours::{self, Ours};
-use super::{AT_ONCE, SECTION, SIZES, Turns, built};
+use super::{AT_ONCE, SECTION, Turns, built};
 use crate::Mode;
 use crate::report::Sheet;
 
@@ -36,9 +36,9 @@ pub(super) fn measure(sheet: &mut Sheet, turns: Turns, folder: &Path, wasm: &Byt
     on_one(|| {
         let ours = Arc::new(Ours::new(ours::options(folder), 1)?);
         let filter = ours.take_in(wasm.clone())?;
-        for (bytes, size) in SIZES {
+        for (bytes, size) in turns.sizes {
             for act in ACTS {
-                let input = Arc::new(Input::new(act, bytes)?);
+                let input = Arc::new(Input::new(act, *bytes)?);
                 let name = |what: &str| format!("one core, JavaScript: {act}, {size}: {what}");
                 let rounds = (0..turns.rounds)
                     .map(|_| round(&bare, (&ours, filter), &input, turns))

@@ -19,7 +19,7 @@ use setgate::ledger::{Appended, Expected, FanOut, Ledger, Options};
 use tokio::task::JoinSet;
 
 use super::EVENT_BYTES;
-use crate::events::Template;
+use crate::events::{Template, jti};
 
 /// Events that go through each transaction together: no more than a batch of the writer.
 const TOGETHER: u64 = 256;
@@ -159,7 +159,7 @@ impl Inner {
             set: SetToken {
                 text,
                 issuer: "https://is.example.com/t/example.com".to_owned(),
-                jti: format!("bench-{number:012}"),
+                jti: jti(number),
                 issued_at: 1_789_977_600,
                 types: vec!["https://schemas.identity.wso2.org/events/login/event-type/loginSuccess".to_owned()],
             },

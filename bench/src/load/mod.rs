@@ -3,13 +3,23 @@
 mod receiver;
 mod sender;
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 
 pub(crate) use receiver::{Receiver, Record};
 pub(crate) use sender::{Pace, Target, send};
 
-/// Events of one window at the most.
-pub(crate) const EVENTS_MAX: usize = 2_000_000;
+/// Events of a second at the most, for which a window has room: more than any machine sends.
+const EVENTS_PER_S_MAX: usize = 500_000;
+/// How long a host is left alone after the last arrival of a window. What is left to do then belongs to it: its settlement.
+const SETTLES: Duration = Duration::from_millis(200);
+
+/// Waits until all is done that a window of that length has brought.
+pub(crate) async fn settled(lasts: Duration) {
+    // Of a short one, in a smoke run, nobody reads what it cost.
+    tokio::time::sleep(SETTLES.min(lasts / 2)).await;
+}
 
 /// p50 and p99 in milliseconds, of microseconds in any order.
 #[expect(clippy::cast_precision_loss, reason = "microseconds of a window")]

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -15,12 +15,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
+use super::EVENTS_PER_S_MAX;
 use crate::events;
 
 /// What is known of each event of a run, by its number.
 pub(crate) struct Record {
     begin: Instant,
-    /// The number of its first event: no two windows of a process share one, or the host would know them for copies.
+    /// The number of its first event: no two windows share one, or the host would know them for copies. Nor do those of two
+    /// runs, since a host may be kept from the one to the other.
     first: usize,
     /// Receivers that note in it.
     places: usize,
@@ -42,9 +44,16 @@ impl Record {
         Self::of_places(events_max, 1)
     }
 
+    /// The same for as many as can be sent in so long.
+    pub(crate) fn of_window(lasts: Duration) -> Arc<Self> {
+        let ms = usize::try_from(lasts.as_millis()).unwrap_or(usize::MAX);
+        Self::new(ms.saturating_mul(EVENTS_PER_S_MAX / 1_000))
+    }
+
     /// The same for receivers of several places, from 0.
     pub(crate) fn of_places(events_max: usize, places: usize) -> Arc<Self> {
-        static FIRST: AtomicUsize = AtomicUsize::new(0);
+        // No run counts as fast as the clock does, so it ends below where the next begins.
+        static FIRST: LazyLock<AtomicUsize> = LazyLock::new(|| AtomicUsize::new(now_ns()));
         let nothing = |count: usize| std::iter::repeat_with(AtomicU64::default).take(count).collect();
         Arc::new(Self {
             begin: Instant::now(),
@@ -140,6 +149,12 @@ impl Record {
         }
         Ok(latencies)
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it only has to be another one in each run")]
+fn now_ns() -> usize {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    usize::try_from(since.as_nanos()).unwrap_or(0)
 }
 
 /// A receiver that answers 204 at once, unless it is told to be silent.

@@ -3,22 +3,24 @@
 
 mod cold;
 mod crowd;
+mod kept;
 
 use std::time::Duration;
 
 use anyhow::Context as _;
-use setgate_tests::Host;
 
 use crate::Mode;
 use crate::events::Template;
-use crate::load::{EVENTS_MAX, Pace, Receiver, Record, Target, send};
+use crate::load::{Pace, Receiver, Record, Target, send, settled};
 use crate::process;
 use crate::report::{Bound, Sheet, median};
 use crowd::Crowd;
 
 /// Bytes of an event: a login with its user, as a product sends it.
 const EVENT_BYTES: usize = 900;
-/// Of 10,000 tenants, those that send.
+/// Tenants of the long row.
+const FULL_SIZE: usize = 10_000;
+/// Of them, those that send.
 const ACTIVE_MAX: usize = 1_000;
 /// How long deliveries may take to arrive.
 const DRAIN: Duration = Duration::from_secs(120);
@@ -43,18 +45,21 @@ struct Shown {
 /// Measures the section.
 pub(crate) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()> {
     let sizes: &[usize] = match mode {
-        Mode::Quick => &[1, 3],
+        Mode::Quick => &[1, 2],
         Mode::Default => &[1, 100, 300],
-        Mode::Full => &[1, 100, 10_000],
+        Mode::Full => &[1, 100],
     };
     let receiver = Receiver::start().await?;
-    // Room on disk for the machine code of all, which the default has not.
-    let host = Host::with().config("[sandbox]\ncache_bytes_max = 34359738368").start().await;
-    let mut crowd = Crowd::new(host);
+    let mut crowd = Crowd::temporary().await;
     let mut all = Vec::new();
     for size in sizes {
-        crowd.grow(*size, &receiver).await.with_context(|| format!("setting up {size} tenants"))?;
-        all.push(measure_crowd(sheet, mode, &mut crowd, &receiver).await.with_context(|| format!("{size} tenants"))?);
+        all.push(measure_size(sheet, mode, &mut crowd, *size, &receiver).await?);
+    }
+    drop(crowd);
+    if mode == Mode::Full {
+        let mut crowd = Crowd::kept().await?;
+        all.push(measure_size(sheet, mode, &mut crowd, FULL_SIZE, &receiver).await?);
+        crowd.stop().await?;
     }
     let (Some(first), Some(last)) = (all.first(), all.last()) else { return Ok(()) };
     if last.tenants > first.tenants {
@@ -89,6 +94,19 @@ fn targets(sheet: &mut Sheet, mode: Mode, first: &Shown, last: &Shown) {
     sheet.target(COLD, "ms", Bound::AtMost(2.0), median(&last.cold_us) / 1e3, None);
 }
 
+/// Sets tenants up until the crowd has that size, and measures it.
+async fn measure_size(
+    sheet: &mut Sheet,
+    mode: Mode,
+    crowd: &mut Crowd,
+    size: usize,
+    receiver: &Receiver,
+) -> anyhow::Result<Shown> {
+    crowd.grow(size, receiver).await.with_context(|| format!("setting up {size} tenants"))?;
+    crowd.adopt(ACTIVE_MAX, receiver).await?;
+    measure_crowd(sheet, mode, crowd, receiver).await.with_context(|| format!("{size} tenants"))
+}
+
 /// Measures the crowd as it is, from a fresh start.
 async fn measure_crowd(sheet: &mut Sheet, mode: Mode, crowd: &mut Crowd, receiver: &Receiver) -> anyhow::Result<Shown> {
     let tenants = crowd.len();
@@ -99,7 +117,7 @@ async fn measure_crowd(sheet: &mut Sheet, mode: Mode, crowd: &mut Crowd, receive
     }
     sheet.figure("scale", &name("start-up, to listening"), "ms", &start_ms);
 
-    let idles = Duration::from_secs(if mode == Mode::Quick { 1 } else { 10 });
+    let idles = Duration::from_millis(if mode == Mode::Quick { 100 } else { 10_000 });
     let cpu = process::cpu(crowd.host.pid())?;
     tokio::time::sleep(idles).await;
     let cpu_ms = (process::cpu(crowd.host.pid())? - cpu).as_secs_f64() * 1e3;
@@ -155,14 +173,13 @@ async fn spread(mode: Mode, crowd: &Crowd, active: usize, receiver: &Receiver) -
 async fn cost(crowd: &Crowd, tenants: usize, receiver: &Receiver, lasts: Duration) -> anyhow::Result<f64> {
     let targets: Vec<Target> =
         crowd.members()[..tenants].iter().map(|member| Target::of(&crowd.host, &member.source.path)).collect();
-    let record = Record::new(EVENTS_MAX);
+    let record = Record::of_window(lasts);
     receiver.record(&record);
     let template = Template::of(EVENT_BYTES);
     let cpu = process::cpu(crowd.host.pid())?;
     let sent = send(&targets, &template, &record, 16, Pace::Closed, lasts).await?;
     record.all_arrived(sent.accepted, DRAIN).await?;
-    // What is left to do after the last arrival belongs to it: its settlement.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    settled(lasts).await;
     let cpu = process::cpu(crowd.host.pid())? - cpu;
     // All of it, once.
     record.latencies_us(1)?;

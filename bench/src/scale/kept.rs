@@ -1,0 +1,185 @@
+//! A crowd that stays, since ten thousand filters take half an hour to compile: a host's folder with all its tenants, and
+//! the list of them.
+//!
+//! The folder is `crowd/KEY` beside the bench's guests. `KEY` names what the machine code in it was made of and by: the filter
+//! and the engine. In it are
+//!
+//! | name | what |
+//! |---|---|
+//! | `setgate.toml`, `operator.key`, `data/` | the host's own |
+//! | `members.jsonl` | a line for each tenant, with what only its making told, see [`Line`] |
+//!
+//! A line is written when its tenant is complete. So a run that is broken off loses what it was about to set up and no more:
+//! the next removes tenants that have no line, if they are there, and goes on. A last line that was cut counts as none.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use setgate::crypto::sha256;
+use setgate::domain::id::Digest;
+use setgate::sandbox::{Options, Sandbox};
+
+use crate::place;
+
+const LIST: &str = "members.jsonl";
+/// The host's folder of data, therein that of compiled filters, and how files of those are called.
+const DATA: &str = "data";
+const COMPILED: &str = "compiled";
+const COMPILED_EXTENSION: &str = "cwasm";
+/// Written by the host at its first start, once.
+const OPERATOR_KEY: &str = "operator.key";
+
+/// One tenant.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Line {
+    pub(super) tenant: String,
+    pub(super) key: String,
+    /// Where its source takes events.
+    pub(super) ingest_path: String,
+    pub(super) subscription: String,
+    pub(super) secret: String,
+}
+
+/// The list of a crowd's members, open to add to it.
+pub(super) struct List(File);
+
+impl List {
+    /// The list in a crowd's folder, and what is in it. What cannot be of use any more is removed before, with words.
+    pub(super) fn open(folder: &Path) -> anyhow::Result<(Self, Vec<Line>)> {
+        let (mut lines, mut bytes) = read(folder)?;
+        if let Some(why) = useless(folder, lines.len())? {
+            eprintln!("  set up again: {}: {why}", folder.display());
+            fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+            (lines, bytes) = (Vec::new(), 0);
+        }
+        // In it are keys of the host's.
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let file = folder.join(LIST);
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(file)?;
+        file.set_len(bytes)?;
+        Ok((Self(file), lines))
+    }
+
+    /// Adds a tenant that is complete.
+    pub(super) fn add(&mut self, line: &Line) -> anyhow::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        self.0.write_all(&text).context("the list of the crowd that is kept")
+    }
+}
+
+/// Where the crowd is whose filters are this one but for their digests, compiled by an engine of this program's version and
+/// settings, which are the host's.
+pub(super) fn folder(wasm: &[u8]) -> anyhow::Result<PathBuf> {
+    let nowhere = tempfile::tempdir()?;
+    let none = Arc::new(|_| Box::pin(std::future::ready(None)) as _);
+    let sandbox = Sandbox::new(Options::new(nowhere.path().to_owned(), [0; 32], none))?;
+    let engine = sandbox.engine_id().replace(' ', "-");
+    sandbox.shutdown();
+    let digest = Digest(sha256(wasm)).to_string();
+    let digest = digest.trim_start_matches("sha256:").get(..16).unwrap_or_default();
+    Ok(place::folder().join("crowd").join(format!("{digest}-{engine}")))
+}
+
+/// Has the system read all machine code, as it has just after a set-up: a cold start is not to measure the disk. Blocks.
+pub(super) fn read_compiled(data: &Path) -> anyhow::Result<()> {
+    for entry in fs::read_dir(data.join(COMPILED)).context("the compiled filters of the crowd")? {
+        io::copy(&mut File::open(entry?.path())?, &mut io::sink())?;
+    }
+    Ok(())
+}
+
+/// The lines that are whole, and the bytes of them.
+fn read(folder: &Path) -> anyhow::Result<(Vec<Line>, u64)> {
+    let text = match fs::read(folder.join(LIST)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
+        text => text.with_context(|| format!("{LIST} in {}", folder.display()))?,
+    };
+    let (mut lines, mut bytes) = (Vec::new(), 0);
+    for whole in text.split_inclusive(|byte| *byte == b'\n') {
+        let Some(line) = whole.strip_suffix(b"\n").and_then(|line| serde_json::from_slice(line).ok()) else { break };
+        lines.push(line);
+        bytes += whole.len() as u64;
+    }
+    Ok((lines, bytes))
+}
+
+/// Why a folder with so many members cannot be gone on with; none: it can, or there is nothing.
+fn useless(folder: &Path, members: usize) -> anyhow::Result<Option<String>> {
+    if !folder.try_exists()? {
+        return Ok(None);
+    }
+    if !folder.join(OPERATOR_KEY).try_exists()? {
+        return Ok(Some("its host never started, or its operator's key is gone".to_owned()));
+    }
+    let compiled = match fs::read_dir(folder.join(DATA).join(COMPILED)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        entries => {
+            let paths = entries?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+            paths.iter().filter(|path| path.extension().is_some_and(|is| is == COMPILED_EXTENSION)).count()
+        }
+    };
+    let missing = members.saturating_sub(compiled);
+    Ok((missing > 0).then(|| format!("{missing} of its {members} compiled filters are missing")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(number: usize) -> Line {
+        let of = |what: &str| format!("{what} {number}");
+        Line {
+            tenant: of("tenant"),
+            key: of("key"),
+            ingest_path: of("path"),
+            subscription: of("subscription"),
+            secret: of("secret"),
+        }
+    }
+
+    /// A folder of a host with so many compiled filters.
+    fn lived_in(folder: &Path, compiled: usize) {
+        fs::write(folder.join(OPERATOR_KEY), "key").unwrap();
+        let folder = folder.join(DATA).join(COMPILED);
+        fs::create_dir_all(&folder).unwrap();
+        for number in 0..compiled {
+            fs::write(folder.join(format!("{number}.cwasm")), "code").unwrap();
+        }
+    }
+
+    #[test]
+    fn goes_on_behind_the_last_whole_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("crowd");
+        let (mut list, found) = List::open(&folder).unwrap();
+        assert_eq!(found, []);
+        lived_in(&folder, 3);
+        list.add(&line(0)).unwrap();
+        list.add(&line(1)).unwrap();
+        let text = fs::read(folder.join(LIST)).unwrap();
+        fs::write(folder.join(LIST), &text[..text.len() - 1]).unwrap();
+        let (mut list, found) = List::open(&folder).unwrap();
+        assert_eq!(found, [line(0)]);
+        list.add(&line(2)).unwrap();
+        assert_eq!(List::open(&folder).unwrap().1, [line(0), line(2)]);
+    }
+
+    #[test]
+    fn a_crowd_without_its_machine_code_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("crowd");
+        let (mut list, _) = List::open(&folder).unwrap();
+        lived_in(&folder, 1);
+        list.add(&line(0)).unwrap();
+        assert_eq!(List::open(&folder).unwrap().1, [line(0)]);
+        list.add(&line(1)).unwrap();
+        assert_eq!(List::open(&folder).unwrap().1, []);
+        assert!(!folder.join(DATA).exists());
+    }
+}
