@@ -70,7 +70,7 @@ pub(super) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
     };
     let mut cpu = [0.0; 2];
     for (at, (events, costs)) in [(sizes.short, &of_short), (sizes.long, &of_long)].into_iter().enumerate() {
-        let name = |what: &str| format!("{events} events of history: append, fan-out and settlement, {what}");
+        let name = |what: &str| format!("{events} events of history: append with its delivery, and settlement, {what}");
         cpu[at] = sheet.figure("ledger", &name("CPU"), "us", &of(costs, |cost| cost.cpu_us));
         sheet.figure("ledger", &name("wall"), "us", &of(costs, |cost| cost.wall_us));
     }

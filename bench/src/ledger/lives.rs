@@ -15,7 +15,7 @@ use setgate::domain::id::{DeliveryId, Digest, EventId, SubscriptionId, TenantId}
 use setgate::domain::set::SetToken;
 use setgate::domain::tenant::Tenant;
 use setgate::domain::verdict::{FilterRun, VerdictKind};
-use setgate::ledger::{Appended, Expected, FanOut, Ledger, Options};
+use setgate::ledger::{Appended, Expected, Ledger, Made, Options};
 use tokio::task::JoinSet;
 
 use super::EVENT_BYTES;
@@ -87,28 +87,27 @@ impl Lives {
     }
 
     /// Appends one more event; durable when this returns.
-    pub(super) async fn append(&self) -> anyhow::Result<(EventSeq, EventId)> {
+    pub(super) async fn append(&self) -> anyhow::Result<()> {
         let event = self.0.event(self.0.next.fetch_add(1, Ordering::Relaxed))?;
-        let id = event.id;
         match self.0.ledger.append(event).await.context("an append")? {
-            Appended::New(seq) => Ok((seq, id)),
+            Appended::New(_) => Ok(()),
             known => bail!("an event that is new was answered {known:?}"),
         }
     }
 
-    /// Appends and fans out so many events, and leaves their deliveries due.
+    /// Appends so many events with their deliveries, and leaves those due.
     pub(super) async fn pend(&self, events: u64) -> anyhow::Result<()> {
         for together in chunks(events) {
-            self.fan_out(together).await?;
+            self.make(together).await?;
         }
         Ok(())
     }
 
-    /// Appends, fans out and settles so many events.
+    /// Appends so many events with their deliveries, and settles those.
     pub(super) async fn live(&self, events: u64) -> anyhow::Result<()> {
         for together in chunks(events) {
             let mut settling = JoinSet::new();
-            for due in self.fan_out(together).await? {
+            for due in self.make(together).await? {
                 let (ledger, settlement) = (self.0.ledger.clone(), self.0.settlement(&due)?);
                 settling.spawn(async move { ledger.settle(settlement).await });
             }
@@ -119,29 +118,39 @@ impl Lives {
         Ok(())
     }
 
-    async fn fan_out(&self, events: u64) -> anyhow::Result<Vec<DueDelivery>> {
+    /// Events with a delivery each, as a host takes them in (decision 0024).
+    async fn make(&self, events: u64) -> anyhow::Result<Vec<DueDelivery>> {
         let mut appending = JoinSet::new();
         for _ in 0..events {
             let lives = self.clone();
-            appending.spawn(async move { lives.append().await });
+            appending.spawn(async move { lives.append_with_delivery().await });
         }
-        let mut deliveries = Vec::new();
-        let mut through = EventSeq::default();
         while let Some(appended) = appending.join_next().await {
-            let (event, id) = appended??;
-            through = through.max(event);
-            deliveries.push(NewDelivery {
-                id: DeliveryId { event: id, subscription: self.0.subscription, run: 0 },
-                event,
-                tenant: self.0.tenant.clone(),
-                plan: self.0.plan,
-                due_at: self.0.clock.now(),
-                order_key: None,
-            });
+            appended??;
         }
-        let made = self.0.ledger.fan_out(FanOut { through, deliveries }).await.context("a fan-out")?;
-        ensure!(made.len() as u64 == events, "of {events} events {} deliveries were made", made.len());
-        Ok(made)
+        let Made { due, on_disk } = self.0.ledger.made();
+        ensure!(
+            due.len() as u64 == events && on_disk.is_empty(),
+            "of {events} events {} deliveries were made and told",
+            due.len()
+        );
+        Ok(due)
+    }
+
+    async fn append_with_delivery(&self) -> anyhow::Result<()> {
+        let event = self.0.event(self.0.next.fetch_add(1, Ordering::Relaxed))?;
+        let delivery = NewDelivery {
+            id: DeliveryId { event: event.id, subscription: self.0.subscription, run: 0 },
+            // Known once it is appended.
+            event: EventSeq::default(),
+            tenant: self.0.tenant.clone(),
+            plan: self.0.plan,
+            due_at: self.0.clock.now(),
+            order_key: None,
+        };
+        let taken = self.0.ledger.append_with(event, vec![delivery]).await.context("an append")?;
+        ensure!(taken.fanned_out, "an event that is new was answered {taken:?}");
+        Ok(())
     }
 }
 

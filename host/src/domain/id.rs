@@ -282,7 +282,10 @@ impl From<Digest> for String {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", hex::encode(self.0))
+        let mut digits = [0; 64];
+        // There are two for each byte. `hex::encode` goes digit by digit, and a digest is in nearly every record.
+        hex::encode_to_slice(self.0, &mut digits).map_err(|_| fmt::Error)?;
+        write!(f, "sha256:{}", std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
     }
 }
 
