@@ -219,7 +219,8 @@ const TRACE: &str = "ALTER TABLE event ADD COLUMN trace BLOB";
 
 /// Which bytes of an event are packed (`packed.rs`): bits, none in events of before. Attempts by one integer key, with what is
 /// told of them in one text (`attempts.rs`): a table whose rows are its keys' holds them in the inner pages of its tree as
-/// well, a few to each. Those that are there are copied, some seconds for each million.
+/// well, a few to each. Those that are there are copied, which takes some 15 s and
+/// 1.7 GB of WAL for each million.
 const PACKED: &str = "
 ALTER TABLE event ADD COLUMN packed INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE attempt_by_key (
