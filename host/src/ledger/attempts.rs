@@ -5,12 +5,12 @@
 //! What filters did in a chain that left everything as it was stands in the text of the first attempt, where it was settled
 //! with that one: the chain is over then, so nothing later is told of it. All else that filters did is a row of `filtered`.
 
-use rusqlite::types::ValueRef;
+use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::packed::{self, Column};
+use super::packed;
 use super::statements::Statements;
 use crate::domain::attempt::{Attempt, Connection as Over, Outcome, Sent};
 use crate::domain::delivery::{DeliverySeq, Settlement, Step};
@@ -62,8 +62,7 @@ const FIRST: u32 = 1;
 
 /// The row of an attempt, but for the delivery's part of its key.
 pub(super) struct NewRow {
-    plain: String,
-    block: Option<Vec<u8>>,
+    told: Value,
     /// Whether what filters did in a chain that passed is in it.
     pub(super) has_runs: bool,
 }
@@ -94,8 +93,8 @@ impl NewRow {
         };
         let plain = serde_json::to_string(&told)
             .map_err(|error| Error::corrupt(format!("an attempt cannot be written: {error}")))?;
-        let block = packed::block(plain.as_bytes(), DICTIONARY);
-        Ok(Some(Self { plain, block, has_runs: !runs.is_empty() }))
+        let told = packed::block(plain.as_bytes(), DICTIONARY).map_or(Value::Text(plain), Value::Blob);
+        Ok(Some(Self { told, has_runs: !runs.is_empty() }))
     }
 
     /// Writes the row; false where it was there before.
@@ -106,10 +105,9 @@ impl NewRow {
         attempt: &Attempt,
     ) -> Result<bool, Error> {
         let latency_us = i64::try_from(attempt.latency_us).unwrap_or(i64::MAX);
-        let told = Column::packed_or_text(self.block.as_deref(), &self.plain);
         let insert =
             statements.get("INSERT OR IGNORE INTO attempt (id, at, latency_us, told) VALUES (?1, ?2, ?3, ?4)")?;
-        let new = insert.execute(params![key(delivery, attempt.number)?, attempt.at, latency_us, told])?;
+        let new = insert.execute(params![key(delivery, attempt.number)?, attempt.at, latency_us, self.told])?;
         Ok(new > 0)
     }
 }
@@ -137,6 +135,26 @@ pub(super) fn runs(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Ve
     let Some(row) = rows.next()? else { return Ok(None) };
     let ReadBack { runs, .. } = told(row)?;
     Ok((!runs.is_empty()).then_some(runs))
+}
+
+/// The rows of attempts whose text cannot be read, in words; at most so many.
+pub(super) fn unreadable(conn: &Connection, most: usize) -> Result<Vec<String>, Error> {
+    let mut statement = conn.prepare("SELECT id, told FROM attempt")?;
+    let mut rows = statement.query([])?;
+    let mut faults = Vec::new();
+    while let Some(row) = rows.next()? {
+        if let Err(error) = told(row) {
+            faults.push(format!(
+                "attempt {} of delivery {}: {error}",
+                number_of(row)?,
+                row.get::<_, i64>(0)? >> NUMBER_BITS
+            ));
+        }
+        if faults.len() >= most {
+            break;
+        }
+    }
+    Ok(faults)
 }
 
 /// Deletes those of a delivery.
@@ -197,9 +215,9 @@ mod tests {
             passed: vec![run()],
             ..Settlement::new(DeliverySeq(1), NOW, Step::Delivered { attempt: usual() })
         };
-        let row = NewRow::of(&settlement).unwrap().unwrap();
-        let block = row.block.expect("it is packed");
-        assert!(block.len() * 2 < row.plain.len(), "{} of {}", block.len(), row.plain.len());
+        let Value::Blob(block) = NewRow::of(&settlement).unwrap().unwrap().told else { panic!("it is packed") };
+        let plain = packed::unpacked(&block, DICTIONARY).unwrap();
+        assert!(block.len() * 2 < plain.len(), "{} of {}", block.len(), plain.len());
     }
 
     #[test]
@@ -236,6 +254,29 @@ mod tests {
                 assert_eq!(record.runs, [last], "attempt {number}");
             });
         }
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_does_not_hide_its_delivery() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let due = due_one(&ledger).await;
+            ledger.settle(Settlement::new(due.seq, NOW, Step::Delivered { attempt: usual() })).await.unwrap();
+            let spoil = "UPDATE attempt SET told = substr(told, 1, 20)";
+            ledger.queue().write(move |batch| Ok(batch.conn.execute(spoil, [])?)).await.unwrap();
+            assert!(ledger.attempts(due.seq).await.unwrap_err().is_damage());
+            let record = ledger.delivery(&TENANT.parse().unwrap(), due.id).await.unwrap().unwrap();
+            assert_eq!((record.attempts, record.runs.len()), (1, 0));
+            let found = ledger.readers().read(|conn| unreadable(conn, 9)).await.unwrap();
+            assert!(matches!(&found[..], [one] if one.starts_with("attempt 1 of delivery 1: ")), "{found:?}");
+        });
+    }
+
+    /// What is on disk refers to it: with one letter changed, nothing of that could be read.
+    #[test]
+    fn the_dictionary_is_the_one_that_rows_on_disk_refer_to() {
+        let digest = hex::encode(crate::crypto::sha256(DICTIONARY.as_bytes()));
+        assert_eq!(digest, "41afcf02fbd0bc0718630911760161c0fda16e35d58e4e59b30c88dce52dcab0");
     }
 
     #[test]

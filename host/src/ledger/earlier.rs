@@ -11,7 +11,7 @@ use super::tests::{NOW, TENANT, attempt, block_on, event};
 use super::{Appended, FanOut, Ledger, Options};
 use crate::clock::Clock;
 use crate::crypto::sha256;
-use crate::domain::attempt::Outcome;
+use crate::domain::attempt::{HttpVersion, Outcome};
 use crate::domain::delivery::{DeliverySeq, Settlement, State, Step};
 use crate::domain::event::EventSeq;
 use crate::domain::id::{DeliveryId, Digest, EventId, SubscriptionId};
@@ -62,6 +62,13 @@ INSERT INTO attempt (delivery, number, at, latency_us, outcome, signed_with) VAL
     (3, 1, 1751705149662, 1500, '{"kind":"answered","status":500,"body_head":"said"}', '[]');
 "#;
 
+/// What one of them sent, and over what, from schema 4 to 9.
+const SENT: &str = r#"
+UPDATE attempt SET connection = '{"http":"h2","peer":"192.0.2.7:443","proxied":false}',
+    sent = '{"url":"https://r.example/","headers":[],"body_digest":"sha256:0707070707070707070707070707070707070707070707070707070707070707","body_bytes":7}'
+WHERE delivery = 2;
+"#;
+
 /// The same since.
 const ATTEMPTS_BY_KEY: &str = r#"
 INSERT INTO attempt VALUES
@@ -79,6 +86,9 @@ fn write(folder: &Path, schema: usize, blob: &[u8]) {
     }
     conn.execute_batch(ROWS).unwrap();
     conn.execute_batch(if schema < 10 { ATTEMPTS } else { ATTEMPTS_BY_KEY }).unwrap();
+    if (4..10).contains(&schema) {
+        conn.execute_batch(SENT).unwrap();
+    }
     let digest = sha256(blob);
     let put = |body: &[u8]| {
         conn.execute("INSERT INTO blob (digest, put_at, body) VALUES (?1, 1751705149662, ?2)", (digest, body)).unwrap();
@@ -111,7 +121,38 @@ fn a_ledger_of_each_earlier_schema_is_gone_on_with() {
                 let options = Options { gap_ms_min: i64::MAX, ..Options::new(folder.path()) };
                 let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
                 go_on(&ledger, round, &blob).await;
+                let attempts = ledger.attempts(DeliverySeq(2)).await.unwrap();
+                let (sent, connection) = (&attempts[0].sent, &attempts[0].connection);
+                let was_kept = (4..10).contains(&schema);
+                assert_eq!(sent.as_ref().map(|sent| sent.body_bytes), was_kept.then_some(7));
+                assert_eq!(connection.as_ref().is_some_and(|over| over.http == HttpVersion::Http2), was_kept);
                 ledger.shutdown().await;
+            }
+        });
+    }
+}
+
+/// Killed while attempts were copied, and a host of the earlier schema that wrote in between.
+#[test]
+fn a_copy_of_attempts_that_was_broken_off_is_gone_on_with() {
+    let by_key = "CREATE TABLE attempt_by_key (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, latency_us INTEGER NOT NULL, told NOT NULL);";
+    let told = r#"'{"outcome":{"kind":"answered","status":200,"body_head":""},"signed_with":[]}'"#;
+    for copied in [1_048_577, 3_145_729] {
+        block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            write(folder.path(), 9, b"blob");
+            let conn = Connection::open(folder.path().join(FILE)).unwrap();
+            conn.execute_batch(&format!("{by_key} INSERT INTO attempt_by_key VALUES ({copied}, 0, 0, {told})"))
+                .unwrap();
+            drop(conn);
+            let options = Options { gap_ms_min: i64::MAX, ..Options::new(folder.path()) };
+            let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
+            for (delivery, count) in [(1, 1), (2, 1), (3, 1), (4, 0)] {
+                assert_eq!(
+                    ledger.attempts(DeliverySeq(delivery)).await.unwrap().len(),
+                    count,
+                    "{delivery} of {copied}"
+                );
             }
         });
     }

@@ -20,6 +20,7 @@ use crate::domain::delivery::{DeliveryRecord, DeliverySeq, State};
 use crate::domain::event::EventRecord;
 use crate::domain::id::{DeliveryId, EventId, FilterName, SourceName, SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
+use crate::domain::verdict::FilterRun;
 
 /// Entries of a page at the most.
 pub const HISTORY_LIMIT_MAX: usize = 200;
@@ -292,10 +293,14 @@ pub(super) fn read_if_asked_for(
     if !asked_for {
         return Ok(None);
     }
-    let record = read_delivery(conn, row)?;
-    // A chain ends at the fault that ends its delivery.
-    let ended_by = record.runs.last().filter(|run| run.fault.is_some()).map(|run| &run.filter);
-    Ok((query.filter.is_none() || query.filter.as_ref() == ended_by).then_some(record))
+    if let Some(filter) = &query.filter {
+        // A chain ends at the fault that ends its delivery; one that is kept with an attempt had none.
+        let runs = kept_runs(conn, row.get(1)?)?.unwrap_or_default();
+        if runs.last().is_none_or(|run| run.fault.is_none() || run.filter != *filter) {
+            return Ok(None);
+        }
+    }
+    read_delivery(conn, row).map(Some)
 }
 
 pub(super) fn delivery(conn: &Connection, tenant: &TenantId, id: DeliveryId) -> Result<Option<DeliveryRecord>, Error> {
@@ -304,17 +309,25 @@ pub(super) fn delivery(conn: &Connection, tenant: &TenantId, id: DeliveryId) -> 
     rows.next()?.map(|row| read_delivery(conn, row)).transpose()
 }
 
+/// What filters did in the chain of a delivery, where it is a row of its own.
+fn kept_runs(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Vec<FilterRun>>, Error> {
+    let runs = conn
+        .prepare_cached("SELECT runs FROM filtered WHERE delivery = ?1")?
+        .query_row([delivery], |row| row.get::<_, Json<_>>(0))
+        .optional()?;
+    Ok(runs.map(|Json(runs)| runs))
+}
+
 fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Error> {
     let seq: DeliverySeq = row.get(1)?;
     let state: State = row.get(3)?;
     // Read apart: a page looks at many rows and keeps few.
-    let runs = match attempts::runs(conn, seq)? {
-        Some(runs) => Some(runs),
-        None => conn
-            .prepare_cached("SELECT runs FROM filtered WHERE delivery = ?1")?
-            .query_row([seq], |row| row.get::<_, Json<_>>(0))
-            .optional()?
-            .map(|Json(runs)| runs),
+    let attempted = row.get::<_, u32>(15)? > 0;
+    let runs = match if attempted { attempts::runs(conn, seq) } else { Ok(None) } {
+        Ok(None) => kept_runs(conn, seq)?,
+        // Whoever asks for the attempt is told. A list is not to end at it.
+        Err(error) if error.is_damage() => None,
+        runs => runs?,
     };
     let source: SourceName = row.get(5)?;
     let types: Vec<String> = row.get::<_, Json<_>>(6)?.0;

@@ -7,8 +7,9 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
 
+use super::journal::{EVENT_COLUMNS, read_event};
 use super::schema::FILE;
-use super::{BackupError, Error, Snapshot, audit, blobs, plans, schema};
+use super::{BackupError, Error, Snapshot, attempts, audit, blobs, plans, schema};
 use crate::crypto::sha256;
 use crate::domain::filter::Plan;
 use crate::domain::id::Digest;
@@ -108,6 +109,8 @@ pub fn inspect(folder: &Path) -> Result<Inspected, BackupError> {
     for (name, sql) in [("tally", TALLY), ("refs", REFS), ("rows", HANGING), ("cursor", CURSOR)] {
         found.checks.push(Check::of(name, lines(&conn, sql)));
     }
+    found.checks.push(Check::of("events", look_at_events(&conn)));
+    found.checks.push(Check::of("attempts", attempts::unreadable(&conn, FAULTS_TOLD_MAX)));
     let snapshot = Snapshot::load(&conn, 0);
     let unreadable = snapshot.as_ref().err().map(ToString::to_string);
     found.checks.push(Check::new("documents", unreadable.into_iter().collect()));
@@ -139,6 +142,19 @@ fn schema_fault(conn: &Connection) -> Result<Vec<String>, Error> {
     let fault =
         (found != known).then(|| format!("the schema is {found}, this Setgate's is {known}: start a host of it once"));
     Ok(fault.into_iter().collect())
+}
+
+/// Every event can be read: what is packed of it has its sum.
+fn look_at_events(conn: &Connection) -> Result<Vec<String>, Error> {
+    let mut statement = conn.prepare(&format!("SELECT {EVENT_COLUMNS} FROM event e"))?;
+    let mut rows = statement.query([])?;
+    let mut faults = Vec::new();
+    while let Some(row) = rows.next()?.filter(|_| faults.len() < FAULTS_TOLD_MAX) {
+        if let Err(error) = read_event(row) {
+            faults.push(format!("event {}: {error}", row.get::<_, i64>(0)?));
+        }
+    }
+    Ok(faults)
 }
 
 fn look_at_plans(conn: &Connection, plans: &mut Vec<Plan>) -> Result<Vec<String>, Error> {
@@ -213,9 +229,8 @@ mod tests {
             let (folder, _ledger) = filled().await;
             let found = inspect(folder.path()).unwrap();
             let names: Vec<_> = found.checks.iter().map(|check| check.name).collect();
-            let all =
-                ["integrity", "schema", "tally", "refs", "rows", "cursor", "documents", "plans", "blobs", "audit"];
-            assert_eq!(names, all);
+            let all = "integrity schema tally refs rows cursor events attempts documents plans blobs audit";
+            assert_eq!(names, all.split(' ').collect::<Vec<_>>());
             assert!(found.checks.iter().all(|check| check.faults == 0), "{:?}", found.checks);
             assert_eq!(found.snapshot.unwrap().tenants.len(), 1);
         });
@@ -225,12 +240,14 @@ mod tests {
     #[test]
     fn what_cannot_be_is_found() {
         block_on(async {
-            let cases: [(&str, &str, &str); 9] = [
+            let cases: [(&str, &str, &str); 11] = [
                 ("tally", "UPDATE tally SET due = due + 1", "the rows 2"),
                 ("tally", "DELETE FROM tally", "the counts are 0"),
                 ("refs", "UPDATE plan SET refs = 9", "refs is 9"),
                 ("rows", "DELETE FROM event WHERE seq = 1", "its event is not there"),
                 ("cursor", "UPDATE mark SET value = 99 WHERE name = 'cursor'", "lies behind the last event 3"),
+                ("events", "UPDATE event SET packed = 3 WHERE seq = 2", "event 2: "),
+                ("attempts", "INSERT INTO attempt VALUES (1 << 20 | 1, 0, 0, '{}')", "attempt 1 of delivery 1: "),
                 ("documents", "UPDATE entry SET doc = '{}' WHERE kind = 'tenant'", "tenant"),
                 ("plans", "UPDATE plan SET doc = replace(doc, '{', '{ ')", "another digest"),
                 ("blobs", "UPDATE blob_part SET body = zeroblob(length(body)) WHERE number = 1", "another digest"),

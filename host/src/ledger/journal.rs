@@ -56,8 +56,8 @@ impl Ledger {
     ///
     /// [`Error::Busy`] at once where the queue is full; [`Error::NoTenant`] where its tenant is not (any more) there.
     pub async fn append(&self, event: NewEvent) -> Result<Appended, Error> {
-        let bytes = event.set.text.len() + event.original.len();
         let mut new = Append::from(event);
+        let bytes = new.bytes();
         self.queue().write_unless_full(bytes, move |batch| append_alone(batch, &mut new)).await
     }
 
@@ -69,8 +69,9 @@ impl Ledger {
     /// more than one batch should make.
     pub async fn append_with(&self, event: NewEvent, deliveries: Vec<NewDelivery>) -> Result<Taken, Error> {
         let (now, most) = (self.clock().now(), self.options().append_deliveries_max);
-        let bytes = event.set.text.len() + event.original.len() + deliveries.len() * DELIVERY_BYTES;
-        let (mut new, mut deliveries) = (Append::from(event), (deliveries.len() <= most).then_some(deliveries));
+        let mut new = Append::from(event);
+        let bytes = new.bytes() + deliveries.len() * DELIVERY_BYTES;
+        let mut deliveries = (deliveries.len() <= most).then_some(deliveries);
         self.queue()
             .write_unless_full(bytes, move |batch| append_with(batch, &mut new, deliveries.as_deref_mut(), now))
             .await
@@ -80,8 +81,8 @@ impl Ledger {
     /// log. The delivery's place of the event is not looked at. There is nothing to fan out of it.
     pub async fn append_for(&self, event: NewEvent, delivery: NewDelivery, deed: Deed) -> Result<DueDelivery, Error> {
         let at = self.clock().now();
-        let bytes = event.set.text.len() + event.original.len();
         let (mut new, mut delivery) = (Append::from(event), delivery);
+        let bytes = new.bytes();
         let object = Object { kind: "subscription".to_owned(), id: delivery.id.subscription.to_string() };
         let deed = deed.note(delivery.id.to_string());
         let entry = Entry::of(deed, at, Some(delivery.tenant.clone()), object);
@@ -191,6 +192,13 @@ impl From<NewEvent> for Append {
             trace: new.trace,
         };
         Self { event: Arc::new(event), dedupe: new.dedupe, packed }
+    }
+}
+
+impl Append {
+    /// What it holds while it waits for the writer.
+    fn bytes(&self) -> usize {
+        self.event.set.text.len() + self.event.original.len() + self.packed.bytes()
     }
 }
 

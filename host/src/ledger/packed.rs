@@ -8,18 +8,20 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use lz4_flex::block::{compress_prepend_size_with_dict, decompress_with_dict};
+use lz4_flex::block::{compress_with_dict, decompress_with_dict};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
 use super::Error;
 
-/// `event.packed`: the SET's text is an LZ4 block, with its length before it.
+/// `event.packed`: the SET's text is a block.
 const TEXT: i64 = 1;
 /// `event.packed`: so are the bytes that came, with the SET's text as the dictionary.
 const ORIGINAL: i64 = 2;
 
 /// Bytes of a text from which it is packed: below, it gains next to nothing.
 const TEXT_BYTES_MIN: usize = 512;
+/// Bytes of text and original together up to which they are packed on the spot: a tenth of a millisecond.
+const ON_THE_SPOT_BYTES_MAX: usize = 32 << 10;
 /// Bytes that one byte of a block can become (LZ4 block format: a length goes on in bytes of at most 255 each).
 const EXPANSION_MAX: usize = 255;
 
@@ -50,8 +52,21 @@ impl<'a> Column<'a> {
 }
 
 impl Packed {
-    /// Packs an event's bytes, each where that is worth it.
+    /// Packs an event's bytes, each where that is worth it; large ones where no other task waits for the thread.
     pub(super) fn new(text: &str, original: &[u8]) -> Self {
+        if text.len() + original.len() > ON_THE_SPOT_BYTES_MAX {
+            tokio::task::block_in_place(|| Self::pack(text, original))
+        } else {
+            Self::pack(text, original)
+        }
+    }
+
+    /// Bytes that it takes beside what is packed.
+    pub(super) fn bytes(&self) -> usize {
+        self.text.as_ref().map_or(0, Vec::len) + self.original.as_ref().map_or(0, Vec::len)
+    }
+
+    fn pack(text: &str, original: &[u8]) -> Self {
         let original = if original == text.as_bytes() { None } else { block(original, text) };
         let text = if text.len() < TEXT_BYTES_MIN { None } else { block(text.as_bytes(), "") };
         let packed = if text.is_some() { TEXT } else { 0 } | if original.is_some() { ORIGINAL } else { 0 };
@@ -73,10 +88,13 @@ impl Packed {
     }
 }
 
-/// Bytes as a block, with their length before it; none where they would not get smaller by an eighth. Takes microseconds for
-/// each kilobyte.
+/// Bytes as a block: their length and their CRC-32, four bytes little endian each, and an LZ4 block. None where they would
+/// not get smaller by an eighth. Takes microseconds for each kilobyte.
 pub(super) fn block(plain: &[u8], dictionary: &str) -> Option<Vec<u8>> {
-    let block = compress_prepend_size_with_dict(plain, dictionary.as_bytes());
+    let length = u32::try_from(plain.len()).ok()?;
+    let packed = compress_with_dict(plain, dictionary.as_bytes());
+    let sum = crc32fast::hash(plain).to_le_bytes();
+    let block = [&length.to_le_bytes()[..], &sum, &packed].concat();
     (block.len() <= plain.len() - plain.len() / 8).then_some(block)
 }
 
@@ -101,17 +119,21 @@ pub(super) fn original_of(packed: i64, column: ValueRef<'_>, text: &str) -> Resu
     unpacked(column, text).map(Bytes::from)
 }
 
-/// What a block holds, with its length before it.
+/// What a block holds. A byte that was changed in it could make other text of it that reads as well: the sum tells.
 pub(super) fn unpacked(block: &[u8], dictionary: &str) -> Result<Vec<u8>, Error> {
-    let Some((length, rest)) = block.split_first_chunk() else { return Err(damaged("a block is cut")) };
+    let head = block.split_first_chunk().and_then(|(length, rest)| Some((length, rest.split_first_chunk()?)));
+    let Some((length, (sum, rest))) = head else { return Err(damaged("a block is cut")) };
     let length = u32::from_le_bytes(*length) as usize;
     // Room is made by what it says.
     if length > rest.len().saturating_mul(EXPANSION_MAX) {
         return Err(damaged(format!("a block of {} bytes is said to hold {length}", rest.len())));
     }
     let plain = decompress_with_dict(rest, length, dictionary.as_bytes()).map_err(damaged)?;
-    // One that is cut where a sequence ends reads as what comes before.
-    if plain.len() == length { Ok(plain) } else { Err(damaged("a block is cut")) }
+    if plain.len() == length && crc32fast::hash(&plain) == u32::from_le_bytes(*sum) {
+        Ok(plain)
+    } else {
+        Err(damaged("a block is not what was written"))
+    }
 }
 
 fn damaged(why: impl std::fmt::Display) -> Error {
@@ -131,7 +153,7 @@ mod tests {
 
     /// Packs and reads back; gives the bytes that are kept.
     fn there_and_back(text: &str, original: &[u8]) -> usize {
-        let packed = Packed::new(text, original);
+        let packed = Packed::pack(text, original);
         let (of_text, of_original) = (packed.text(text), packed.original(original, text));
         assert_eq!(text_of(packed.packed, column(&of_text)).unwrap(), text);
         assert_eq!(original_of(packed.packed, column(&of_original), text).unwrap(), original);
@@ -172,6 +194,17 @@ mod tests {
         }
     }
 
+    /// What is on disk stays readable.
+    #[test]
+    fn a_block_is_length_sum_and_lz4() {
+        let block = [&5_u32.to_le_bytes()[..], &0x3610_a686_u32.to_le_bytes(), b"\x50hello"].concat();
+        assert_eq!(unpacked(&block, "").unwrap(), b"hello");
+        // Five literals and a match of nine bytes, fifteen back, where the dictionary begins.
+        let sum = crc32fast::hash(b"hellodictionar").to_le_bytes();
+        let block = [&14_u32.to_le_bytes()[..], &sum, b"\x55hello\x0f\x00\x00"].concat();
+        assert_eq!(unpacked(&block, "dictionary").unwrap(), b"hellodictionar");
+    }
+
     #[test]
     fn a_damaged_block_is_told_and_takes_no_room() {
         let (set, came) = login();
@@ -181,8 +214,7 @@ mod tests {
         for at in 0..block.len() {
             let mut damaged = block.to_vec();
             damaged[at] ^= 0x80;
-            // It may read as another text, which the file's own checks are there to find; it does not panic.
-            let _ = text_of(TEXT, ValueRef::Blob(&damaged));
+            assert!(text_of(TEXT, ValueRef::Blob(&damaged)).is_err(), "byte {at} changed");
             assert!(text_of(TEXT, ValueRef::Blob(&block[..at])).is_err(), "cut at {at}");
         }
         let huge = [&u32::MAX.to_le_bytes()[..], &block[4..]].concat();
@@ -206,7 +238,11 @@ mod tests {
             }
             there_and_back(&text, &original);
             // Longer than LZ4 can look back.
-            there_and_back(&text.repeat(40), &original.repeat(40));
+            let (text, original) = (text.repeat(40), original.repeat(40));
+            let packed = Packed::pack(&text, &original);
+            prop_assert_eq!(text_of(packed.packed, column(&packed.text(&text))).unwrap(), text.as_str());
+            let of_original = packed.original(&original, &text);
+            prop_assert_eq!(original_of(packed.packed, column(&of_original), &text).unwrap(), original);
         }
     }
 }

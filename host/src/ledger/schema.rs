@@ -19,6 +19,9 @@ pub(super) const FILE: &str = "ledger.db";
 /// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
 pub(super) const MIGRATIONS: [&str; 10] = [V1, V2, ORDER, SENT, STATISTICS, REPLAYS, SETTLED, AUDIT, TRACE, PACKED];
 
+/// The schema from which on attempts have a key of their own.
+const ATTEMPTS_BY_KEY: i64 = 10;
+
 /// Small columns stand before large ones, so that a scan never walks overflow pages.
 ///
 /// `delivery` and `event` are written for every event, so each index has to earn its place:
@@ -217,25 +220,69 @@ CREATE INDEX audit_made ON audit (tenant) WHERE action = 'tenant.create';
 /// byte. Whoever reads it reads the bytes before it as well.
 const TRACE: &str = "ALTER TABLE event ADD COLUMN trace BLOB";
 
+macro_rules! attempt_by_key {
+    () => {
+        "CREATE TABLE IF NOT EXISTS attempt_by_key (
+            id INTEGER PRIMARY KEY,
+            at INTEGER NOT NULL,
+            latency_us INTEGER NOT NULL,
+            told NOT NULL
+        );"
+    };
+}
+
 /// Which bytes of an event are packed (`packed.rs`): bits, none in events of before. Attempts by one integer key, with what is
 /// told of them in one text (`attempts.rs`): a table whose rows are its keys' holds them in the inner pages of its tree as
-/// well, a few to each. Those that are there are copied, which takes some 15 s and
-/// 1.7 GB of WAL for each million.
-const PACKED: &str = "
-ALTER TABLE event ADD COLUMN packed INTEGER NOT NULL DEFAULT 0;
-CREATE TABLE attempt_by_key (
-    id INTEGER PRIMARY KEY,
-    at INTEGER NOT NULL,
-    latency_us INTEGER NOT NULL,
-    told NOT NULL
+/// well, a few to each. By now those that are there are copied ([`copy_attempts`]).
+const PACKED: &str = concat!(
+    attempt_by_key!(),
+    "ALTER TABLE event ADD COLUMN packed INTEGER NOT NULL DEFAULT 0;
+     DROP TABLE attempt;
+     ALTER TABLE attempt_by_key RENAME TO attempt;"
 );
-INSERT INTO attempt_by_key
-    SELECT delivery << 20 | number, at, latency_us, json_object('outcome', json(outcome), 'signed_with', json(signed_with),
-        'sent', json(sent), 'connection', json(connection))
-    FROM attempt ORDER BY delivery, number;
-DROP TABLE attempt;
-ALTER TABLE attempt_by_key RENAME TO attempt;
-";
+
+/// Rows of attempts copied between two commits.
+const COPIED_ROWS: i64 = 50_000;
+
+/// Copies the attempts of a ledger of schema 9, a part at a time, each in a transaction of its own: there may be millions, which
+/// takes minutes, and a host that is killed meanwhile goes on where it was. Texts are put together as they are, so that one
+/// that cannot be read is no reason not to start.
+fn copy_attempts(conn: &Connection) -> Result<(), Error> {
+    conn.execute_batch(attempt_by_key!())?;
+    let count = |table: &str| conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0));
+    let rows = count("attempt")?;
+    if rows > COPIED_ROWS {
+        tracing::info!(
+            rows,
+            "the ledger of an earlier Setgate is brought up to date: attempts are copied, which may take minutes"
+        );
+    }
+    loop {
+        let (delivery, number): (i64, i64) = conn.query_row(
+            "SELECT coalesce(max(id), 0) >> 20, coalesce(max(id), 0) & 1048575 FROM attempt_by_key",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let copied = conn.execute(
+            "INSERT INTO attempt_by_key
+             SELECT delivery << 20 | number, at, latency_us, '{\"outcome\":' || outcome || ',\"signed_with\":' || signed_with
+                 || ',\"sent\":' || coalesce(sent, 'null') || ',\"connection\":' || coalesce(connection, 'null') || '}'
+             FROM attempt WHERE (delivery, number) > (?1, ?2) ORDER BY delivery, number LIMIT ?3",
+            [delivery, number, COPIED_ROWS],
+        )?;
+        // The WAL is not to become as large as all of them.
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        if copied == 0 {
+            break;
+        }
+    }
+    if count("attempt_by_key")? != rows {
+        // An earlier Setgate has written in between: all over again.
+        conn.execute_batch("DROP TABLE attempt_by_key")?;
+        return copy_attempts(conn);
+    }
+    Ok(())
+}
 
 /// The schema that this Setgate writes.
 pub(super) fn known() -> i64 {
@@ -352,6 +399,9 @@ fn migrate(conn: &Connection) -> Result<(), Error> {
         return Err(Error::Schema { found, known });
     };
     for (step, to) in steps.iter().zip(found + 1..) {
+        if to == ATTEMPTS_BY_KEY {
+            copy_attempts(conn)?;
+        }
         let transaction = conn.unchecked_transaction()?;
         transaction.execute_batch(step)?;
         transaction.execute_batch(&format!("PRAGMA user_version = {to}"))?;

@@ -43,8 +43,8 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
                 () = stop.cancelled() => return,
                 _ = reach.wait_for(Reach::is_behind) => {}
                 // Looked at above.
-                _ = registry.changed() => registry.mark_changed(),
-                _ = settings.changed() => settings.mark_changed(),
+                Ok(()) = registry.changed() => registry.mark_changed(),
+                Ok(()) = settings.changed() => settings.mark_changed(),
             },
             Ok(_) if stop.is_cancelled() => return,
             Ok(_) => {}
