@@ -14,7 +14,7 @@ Builds the host in release, then measures it against baselines of the same run, 
 beside its figure, and writes all of it to target/bench.json.
   --quick             only whether it runs, with the build of the tests: seconds, and figures that say nothing
   --full              the long rows as well: 10,000 tenants, 10 million events of history. Hours, and 30 GB of disk
-                      The tenants are set up once, half an hour, and kept in target/bench/crowd, 3.5 GB: remove that
+                      The tenants are set up once, half an hour, and kept in target/bench/crowd, 4.5 GB: remove that
                       folder to be rid of them
   --only SECTION      only this section: filter, path, ledger, scale or fairness; may be given again
   --compare OLD.json  also print what changed since that run: keep a copy of its target/bench.json
