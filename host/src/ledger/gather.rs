@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Requests of a commit from which the writer is busy, and waits for more to come: [`Options::gather_us_max`].
+/// Requests of a commit from which the writer is busy, and waits for more to come: [`Options::gather_us_max`](super::Options).
 pub const GATHER_FROM: usize = 8;
 
 /// How long the writer waits for more before it begins a batch.
