@@ -1,14 +1,14 @@
 //! How deliveries come into the outbox: with their event, by `fan_out`, or as a further run.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
-use super::journal::event_exists;
 use super::order::is_kept_back;
 use super::plans::plan_row;
 use super::queue::Batch;
 use super::{Error, Ledger};
 use crate::domain::delivery::{DeliverySeq, DueDelivery, NewDelivery, State};
 use crate::domain::event::EventSeq;
+use crate::domain::id::EventId;
 use crate::domain::time::Timestamp;
 
 /// Events behind the cursor that an append looks at for those of its tenant; where there are more, they are taken to be among them.
@@ -165,6 +165,15 @@ fn insert_row(
         return Ok(None);
     }
     Ok(Some(new.due(seq)))
+}
+
+fn event_exists(batch: &mut Batch<'_>, seq: EventSeq, id: EventId) -> Result<bool, Error> {
+    let found = batch
+        .statements
+        .get("SELECT id FROM event WHERE seq = ?1")?
+        .query_row([seq], |row| row.get::<_, EventId>(0))
+        .optional()?;
+    Ok(found == Some(id))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Row, params};
 
 use super::columns::Json;
 use super::packed::{self, Packed};
@@ -322,15 +322,6 @@ pub(super) fn read_event(row: &Row<'_>) -> Result<Event, Error> {
         // What cannot be read is no reason to lose an event.
         trace: row.get::<_, Option<Vec<u8>>>(13)?.as_deref().and_then(TraceContext::from_bytes),
     })
-}
-
-pub(super) fn event_exists(batch: &mut Batch<'_>, seq: EventSeq, id: EventId) -> Result<bool, Error> {
-    let found = batch
-        .statements
-        .get("SELECT id FROM event WHERE seq = ?1")?
-        .query_row([seq], |row| row.get::<_, EventId>(0))
-        .optional()?;
-    Ok(found == Some(id))
 }
 
 #[cfg(test)]
