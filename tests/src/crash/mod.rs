@@ -36,7 +36,7 @@ const RETENTION_S: i64 = 10;
 const APPEND_DELIVERIES_MAX: usize = 2;
 /// Seconds for the last deliveries to come to rest.
 const DRAIN_S: u64 = 300;
-/// Starts that the last deliveries may take.
+/// Starts in a row that the last deliveries may take without becoming fewer.
 const DRAIN_STARTS: usize = 5;
 
 /// What a run is asked for.
@@ -232,8 +232,10 @@ impl Run {
         self.host.start_again().await;
         senders.stop().await;
         let deadline = tokio::time::Instant::now() + Duration::from_secs(DRAIN_S);
-        let mut due = 0;
-        for _ in 0..DRAIN_STARTS {
+        let (mut due, mut starts) = (usize::MAX, 0);
+        // What a receiver refuses becomes dead one by one, as its breaker lets it ask: as long as they become fewer, they
+        // are not due for ever.
+        while starts < DRAIN_STARTS && tokio::time::Instant::now() < deadline {
             // Dropped and dead deliveries are seen in the ledger only; what is left of the rest is soon gone.
             let mut unchanged = 0;
             let mut before = usize::MAX;
@@ -255,7 +257,9 @@ impl Run {
             if copy.behind_cursor == 0 && copy.due.is_empty() {
                 return Ok(());
             }
-            due = copy.due.len();
+            let left = copy.due.len();
+            starts = if left < due { 0 } else { starts + 1 };
+            due = left;
             self.host.start_again().await;
         }
         Err(format!("{due} deliveries are due for ever"))
