@@ -180,6 +180,17 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// The attempt that it is about; none where it is about none.
+    pub fn attempt(&self) -> Option<&Attempt> {
+        match self {
+            Self::Delivered { attempt } | Self::Retry { attempt, .. } => Some(attempt),
+            Self::Dead { attempt, .. } => attempt.as_ref(),
+            Self::Filtered { .. } | Self::FilterAgain { .. } | Self::Dropped { .. } | Self::Held { .. } => None,
+        }
+    }
+}
+
 /// What a person may do with a delivery that is at rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

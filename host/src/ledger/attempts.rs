@@ -9,11 +9,11 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 
-use super::Error;
 use super::packed;
 use super::statements::Statements;
+use super::{Error, damage};
 use crate::domain::attempt::{Attempt, Connection as Over, Outcome, Sent};
-use crate::domain::delivery::{DeliverySeq, Settlement, Step};
+use crate::domain::delivery::{DeliverySeq, Settlement};
 use crate::domain::id::SigningKeyId;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::FilterRun;
@@ -73,16 +73,7 @@ impl NewRow {
     /// # Errors
     /// Where it cannot be written as JSON, which no attempt is known to do.
     pub(super) fn of(settlement: &Settlement) -> Result<Option<Self>, Error> {
-        let attempt = match &settlement.step {
-            Step::Delivered { attempt } | Step::Retry { attempt, .. } | Step::Dead { attempt: Some(attempt), .. } => {
-                attempt
-            }
-            Step::Dead { attempt: None, .. }
-            | Step::Filtered { .. }
-            | Step::FilterAgain { .. }
-            | Step::Dropped { .. }
-            | Step::Held { .. } => return Ok(None),
-        };
+        let Some(attempt) = settlement.step.attempt() else { return Ok(None) };
         let runs = if attempt.number == FIRST { settlement.passed.as_slice() } else { &[] };
         let told = Told {
             outcome: &attempt.outcome,
@@ -137,24 +128,10 @@ pub(super) fn runs(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Ve
     Ok((!runs.is_empty()).then_some(runs))
 }
 
-/// The rows of attempts whose text cannot be read, in words; at most so many.
+/// Attempts whose text cannot be read, in words; at most so many.
 pub(super) fn unreadable(conn: &Connection, most: usize) -> Result<Vec<String>, Error> {
-    let mut statement = conn.prepare("SELECT id, told FROM attempt")?;
-    let mut rows = statement.query([])?;
-    let mut faults = Vec::new();
-    while let Some(row) = rows.next()? {
-        if let Err(error) = told(row) {
-            faults.push(format!(
-                "attempt {} of delivery {}: {error}",
-                number_of(row)?,
-                row.get::<_, i64>(0)? >> NUMBER_BITS
-            ));
-        }
-        if faults.len() >= most {
-            break;
-        }
-    }
-    Ok(faults)
+    let name = |key: i64| format!("attempt {} of delivery {}", key & i64::from(NUMBER_MAX), key >> NUMBER_BITS);
+    damage::unreadable(conn, "SELECT id, told FROM attempt", told, name, most)
 }
 
 /// Deletes those of a delivery.
@@ -189,6 +166,7 @@ mod tests {
     use super::super::tests::{NOW, TENANT, attempt, block_on, due_one, open, reopen, run};
     use super::*;
     use crate::domain::attempt::HttpVersion;
+    use crate::domain::delivery::Step;
     use crate::domain::id::Digest;
 
     /// As a host writes nearly all of them.

@@ -375,14 +375,29 @@ mod tests {
         });
     }
 
+    /// A plan that a sweep at `before` would take, and what is about to use it `now`.
+    struct Unused {
+        _folder: tempfile::TempDir,
+        ledger: Ledger,
+        plan: Digest,
+        now: Timestamp,
+        before: Timestamp,
+        fan_out: FanOut,
+    }
+
+    async fn unused() -> Unused {
+        let (_folder, ledger) = open();
+        let plan = with_events(&ledger, 1).await;
+        let now = NOW.plus_millis(2 * UNUSED_KEPT_MS);
+        let before = now.plus_millis(-UNUSED_KEPT_MS);
+        let fan_out = FanOut { through: EventSeq(1), deliveries: vec![new_delivery(1, 1, plan)] };
+        Unused { _folder, ledger, plan, now, before, fan_out }
+    }
+
     #[test]
     fn a_sweep_in_the_same_batch_leaves_the_plan_just_used() {
         block_on(async {
-            let (_folder, ledger) = open();
-            let plan = with_events(&ledger, 1).await;
-            let now = NOW.plus_millis(2 * UNUSED_KEPT_MS);
-            let before = now.plus_millis(-UNUSED_KEPT_MS);
-            let fan_out = FanOut { through: EventSeq(1), deliveries: vec![new_delivery(1, 1, plan)] };
+            let Unused { _folder, ledger, plan, now, before, fan_out } = unused().await;
             let swept = ledger
                 .queue()
                 .write(move |batch| {
@@ -400,11 +415,7 @@ mod tests {
     #[test]
     fn a_plan_that_only_a_refused_request_used_is_not_known_to_its_batch() {
         block_on(async {
-            let (_folder, ledger) = open();
-            let plan = with_events(&ledger, 1).await;
-            let now = NOW.plus_millis(2 * UNUSED_KEPT_MS);
-            let before = now.plus_millis(-UNUSED_KEPT_MS);
-            let fan_out = FanOut { through: EventSeq(1), deliveries: vec![new_delivery(1, 1, plan)] };
+            let Unused { _folder, ledger, now, before, fan_out, .. } = unused().await;
             let again = fan_out.clone();
             let refused = ledger.queue().write(move |batch| -> Result<(), Error> {
                 apply(batch, &fan_out, now)?;

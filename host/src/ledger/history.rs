@@ -323,11 +323,13 @@ fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Err
     let state: State = row.get(3)?;
     // Read apart: a page looks at many rows and keeps few.
     let attempted = row.get::<_, u32>(15)? > 0;
-    let runs = match if attempted { attempts::runs(conn, seq) } else { Ok(None) } {
+    let told = if attempted { attempts::runs(conn, seq) } else { Ok(None) };
+    let runs = match told {
+        Ok(Some(runs)) => Some(runs),
         Ok(None) => kept_runs(conn, seq)?,
         // Whoever asks for the attempt is told. A list is not to end at it.
         Err(error) if error.is_damage() => None,
-        runs => runs?,
+        Err(error) => return Err(error),
     };
     let source: SourceName = row.get(5)?;
     let types: Vec<String> = row.get::<_, Json<_>>(6)?.0;

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::journal::{EVENT_COLUMNS, read_event};
 use super::schema::FILE;
-use super::{BackupError, Error, Snapshot, attempts, audit, blobs, plans, schema};
+use super::{BackupError, Error, Snapshot, attempts, audit, blobs, damage, plans, schema};
 use crate::crypto::sha256;
 use crate::domain::filter::Plan;
 use crate::domain::id::Digest;
@@ -146,15 +146,8 @@ fn schema_fault(conn: &Connection) -> Result<Vec<String>, Error> {
 
 /// Every event can be read: what is packed of it has its sum.
 fn look_at_events(conn: &Connection) -> Result<Vec<String>, Error> {
-    let mut statement = conn.prepare(&format!("SELECT {EVENT_COLUMNS} FROM event e"))?;
-    let mut rows = statement.query([])?;
-    let mut faults = Vec::new();
-    while let Some(row) = rows.next()?.filter(|_| faults.len() < FAULTS_TOLD_MAX) {
-        if let Err(error) = read_event(row) {
-            faults.push(format!("event {}: {error}", row.get::<_, i64>(0)?));
-        }
-    }
-    Ok(faults)
+    let sql = format!("SELECT {EVENT_COLUMNS} FROM event e");
+    damage::unreadable(conn, &sql, read_event, |seq| format!("event {seq}"), FAULTS_TOLD_MAX)
 }
 
 fn look_at_plans(conn: &Connection, plans: &mut Vec<Plan>) -> Result<Vec<String>, Error> {

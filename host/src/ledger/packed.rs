@@ -44,13 +44,6 @@ impl ToSql for Column<'_> {
     }
 }
 
-impl<'a> Column<'a> {
-    /// A block where there is one, else the text: which it is, is told by the type of the value.
-    pub(super) fn packed_or_text(block: Option<&'a [u8]>, plain: &'a str) -> Self {
-        Self(block.map_or(ValueRef::Text(plain.as_bytes()), ValueRef::Blob))
-    }
-}
-
 impl Packed {
     /// Packs an event's bytes, each where that is worth it; large ones where no other task waits for the thread.
     pub(super) fn new(text: &str, original: &[u8]) -> Self {
@@ -75,7 +68,7 @@ impl Packed {
 
     /// The column `set_text`.
     pub(super) fn text<'a>(&'a self, plain: &'a str) -> Column<'a> {
-        Column::packed_or_text(self.text.as_deref(), plain)
+        Column(self.text.as_deref().map_or(ValueRef::Text(plain.as_bytes()), ValueRef::Blob))
     }
 
     /// The column `original`: nothing where the bytes are those of the SET.
