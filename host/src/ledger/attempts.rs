@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::packed;
 use super::statements::Statements;
-use super::{Error, damage};
+use super::{Error, columns};
 use crate::domain::attempt::{Attempt, Connection as Over, Outcome, Sent};
 use crate::domain::delivery::{DeliverySeq, Settlement};
 use crate::domain::id::SigningKeyId;
@@ -131,7 +131,7 @@ pub(super) fn runs(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Ve
 /// Attempts whose text cannot be read, in words; at most so many.
 pub(super) fn unreadable(conn: &Connection, most: usize) -> Result<Vec<String>, Error> {
     let name = |key: i64| format!("attempt {} of delivery {}", key & i64::from(NUMBER_MAX), key >> NUMBER_BITS);
-    damage::unreadable(conn, "SELECT id, told FROM attempt", told, name, most)
+    columns::unreadable(conn, "SELECT id, told FROM attempt", told, name, most)
 }
 
 /// Deletes those of a delivery.

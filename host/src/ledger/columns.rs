@@ -2,9 +2,11 @@
 //! JSON text. What cannot be read back is an error of the column, which [`super::Error`] reports as corrupt.
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Row};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::Error;
 use crate::domain::delivery::{DeliverySeq, State};
 use crate::domain::event::EventSeq;
 use crate::domain::id::{Digest, EventId, ReplayId, SourceName, SubscriptionId, TenantId};
@@ -125,6 +127,25 @@ impl<T: DeserializeOwned> FromSql for Json<T> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         serde_json::from_str(value.as_str()?).map(Self).map_err(FromSqlError::other)
     }
+}
+
+/// The rows that cannot be read, each by the name that its key has and in words; at most `most`. A row begins with its key.
+pub(super) fn unreadable<T>(
+    conn: &Connection,
+    sql: &str,
+    read: impl Fn(&Row<'_>) -> Result<T, Error>,
+    name: impl Fn(i64) -> String,
+    most: usize,
+) -> Result<Vec<String>, Error> {
+    let mut statement = conn.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut faults = Vec::new();
+    while let Some(row) = rows.next()?.filter(|_| faults.len() < most) {
+        if let Err(error) = read(row) {
+            faults.push(format!("{}: {error}", name(row.get(0)?)));
+        }
+    }
+    Ok(faults)
 }
 
 #[cfg(test)]

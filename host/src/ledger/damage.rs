@@ -4,7 +4,7 @@
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
+use rusqlite::{ErrorCode, OptionalExtension, params};
 
 use super::journal::{EVENT_COLUMNS, read_event};
 use super::{Error, Ledger};
@@ -144,25 +144,6 @@ impl Ledger {
         );
         Ok(count)
     }
-}
-
-/// The rows that cannot be read, each by the name that its key has and in words; at most `most`. A row begins with its key.
-pub(super) fn unreadable<T>(
-    conn: &Connection,
-    sql: &str,
-    read: impl Fn(&Row<'_>) -> Result<T, Error>,
-    name: impl Fn(i64) -> String,
-    most: usize,
-) -> Result<Vec<String>, Error> {
-    let mut statement = conn.prepare(sql)?;
-    let mut rows = statement.query([])?;
-    let mut faults = Vec::new();
-    while let Some(row) = rows.next()?.filter(|_| faults.len() < most) {
-        if let Err(error) = read(row) {
-            faults.push(format!("{}: {error}", name(row.get(0)?)));
-        }
-    }
-    Ok(faults)
 }
 
 #[cfg(test)]

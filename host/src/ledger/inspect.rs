@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::journal::{EVENT_COLUMNS, read_event};
 use super::schema::FILE;
-use super::{BackupError, Error, Snapshot, attempts, audit, blobs, damage, plans, schema};
+use super::{BackupError, Error, Snapshot, attempts, audit, blobs, columns, plans, schema};
 use crate::crypto::sha256;
 use crate::domain::filter::Plan;
 use crate::domain::id::Digest;
@@ -147,7 +147,7 @@ fn schema_fault(conn: &Connection) -> Result<Vec<String>, Error> {
 /// Every event can be read: what is packed of it has its sum.
 fn look_at_events(conn: &Connection) -> Result<Vec<String>, Error> {
     let sql = format!("SELECT {EVENT_COLUMNS} FROM event e");
-    damage::unreadable(conn, &sql, read_event, |seq| format!("event {seq}"), FAULTS_TOLD_MAX)
+    columns::unreadable(conn, &sql, read_event, |seq| format!("event {seq}"), FAULTS_TOLD_MAX)
 }
 
 fn look_at_plans(conn: &Connection, plans: &mut Vec<Plan>) -> Result<Vec<String>, Error> {
