@@ -95,6 +95,15 @@ pub struct Accepted {
     pub duplicate: bool,
 }
 
+impl Accepted {
+    /// What a 202 says.
+    pub fn of(answer: &Answer) -> Self {
+        let said = answer.json();
+        let event = said["event"].as_str().expect("an event id").to_owned();
+        Self { event, duplicate: said["duplicate"].as_bool().expect("whether it is a duplicate") }
+    }
+}
+
 impl Source {
     pub(crate) fn new(path: &str, seed: Seed, client: &Client) -> Self {
         Self { path: path.to_owned(), seed, client: client.without_key() }
@@ -121,9 +130,7 @@ impl Source {
 
     /// Sends a body that has to be accepted.
     pub async fn accept(&self, body: impl Into<Bytes>) -> Accepted {
-        let said = self.send(body).await.expect(202).json();
-        let event = said["event"].as_str().expect("an event id").to_owned();
-        Accepted { event, duplicate: said["duplicate"].as_bool().expect("whether it is a duplicate") }
+        Accepted::of(&self.send(body).await.expect(202))
     }
 }
 
