@@ -485,6 +485,7 @@ async fn keep_series(recorded: &'static PrometheusHandle, stop: CancellationToke
 fn record_stats(stats: &ledger::Stats) {
     gauge!(metric::LEDGER_FILE_BYTES).set(stats.file_bytes as f64);
     gauge!(metric::LEDGER_WAL_BYTES).set(stats.wal_bytes as f64);
+    gauge!(metric::LEDGER_DEDUPE_BYTES).set(stats.dedupe_bytes as f64);
     gauge!(metric::LEDGER_WAITING).set(stats.queue_depth as f64);
     gauge!(metric::LEDGER_BEHIND).set((stats.last.0 - stats.cursor.0) as f64);
 }

@@ -59,6 +59,8 @@ pub mod metric {
     pub const LEDGER_FILE_BYTES: &str = "setgate_ledger_file_bytes";
     /// Bytes of its WAL.
     pub const LEDGER_WAL_BYTES: &str = "setgate_ledger_wal_bytes";
+    /// Bytes in memory of the index of dedupe keys.
+    pub const LEDGER_DEDUPE_BYTES: &str = "setgate_ledger_dedupe_bytes";
     /// Writes that wait for a commit.
     pub const LEDGER_WAITING: &str = "setgate_ledger_waiting";
     /// Events of the journal that are not fanned out yet.

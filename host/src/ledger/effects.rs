@@ -170,6 +170,8 @@ pub(super) struct Shared {
     backlog: RwLock<HashMap<TenantId, i64>>,
     /// Bytes of requests that wait for the writer.
     pub(super) queue_bytes: AtomicUsize,
+    /// Bytes in memory of the index of dedupe keys.
+    pub(super) dedupe_bytes: AtomicUsize,
     /// Commits so far: tells the checkpointer whether there is anything to look at.
     pub(super) commits: AtomicUsize,
     /// What was just written.
@@ -212,6 +214,7 @@ impl Shared {
             settled_of: RwLock::default(),
             backlog: RwLock::new(backlog),
             queue_bytes: AtomicUsize::new(0),
+            dedupe_bytes: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
             hot: Hot::new(options.hot_bytes_max),
             disk: Disk::new(&options.path),

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::journal::{EVENT_COLUMNS, read_event};
 use super::schema::FILE;
-use super::{BackupError, Error, Snapshot, attempts, audit, blobs, columns, plans, schema};
+use super::{BackupError, Error, Snapshot, attempts, audit, blobs, columns, dedupe, plans, schema};
 use crate::crypto::sha256;
 use crate::domain::filter::Plan;
 use crate::domain::id::Digest;
@@ -110,6 +110,7 @@ pub fn inspect(folder: &Path) -> Result<Inspected, BackupError> {
         found.checks.push(Check::of(name, lines(&conn, sql)));
     }
     found.checks.push(Check::of("events", look_at_events(&conn)));
+    found.checks.push(Check::of("dedupe", dedupe::missing(&conn, FAULTS_TOLD_MAX)));
     found.checks.push(Check::of("attempts", attempts::unreadable(&conn, FAULTS_TOLD_MAX)));
     let snapshot = Snapshot::load(&conn, 0);
     let unreadable = snapshot.as_ref().err().map(ToString::to_string);
@@ -222,7 +223,7 @@ mod tests {
             let (folder, _ledger) = filled().await;
             let found = inspect(folder.path()).unwrap();
             let names: Vec<_> = found.checks.iter().map(|check| check.name).collect();
-            let all = "integrity schema tally refs rows cursor events attempts documents plans blobs audit";
+            let all = "integrity schema tally refs rows cursor events dedupe attempts documents plans blobs audit";
             assert_eq!(names, all.split(' ').collect::<Vec<_>>());
             assert!(found.checks.iter().all(|check| check.faults == 0), "{:?}", found.checks);
             assert_eq!(found.snapshot.unwrap().tenants.len(), 1);

@@ -7,8 +7,7 @@ use rusqlite::{Row, params};
 use super::columns::Json;
 use super::packed::{self, Packed};
 use super::queue::Batch;
-use super::statements::Statements;
-use super::{Error, Ledger, Reach, audit, fan_out};
+use super::{Error, Ledger, Reach, audit, dedupe, fan_out};
 use crate::domain::audit::{Deed, Entry, Object};
 use crate::domain::delivery::{DueDelivery, NewDelivery};
 use crate::domain::event::{Dedupe, Event, EventSeq, NewEvent};
@@ -163,10 +162,6 @@ impl Ledger {
     }
 }
 
-/// Finds earlier copies, newest first.
-pub(super) const SEEN: &str =
-    "SELECT id, dedupe_key, dedupe_body, accepted_at FROM event WHERE dedupe_hash = ?1 ORDER BY seq DESC";
-
 /// An event to be appended, made so that the journal and memory can share it, before the writer has it: everybody waits for
 /// that one.
 struct Append {
@@ -236,7 +231,8 @@ fn append(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
     if !batch.snapshot.tenants.contains_key(&event.tenant) {
         return Err(Error::NoTenant(event.tenant.clone()));
     }
-    if let Some(seen) = seen(&mut batch.statements, event, dedupe)? {
+    let hash = dedupe::hash(&dedupe.key);
+    if let Some(seen) = seen(batch, event, dedupe, hash)? {
         return Ok(seen);
     }
     let insert = batch.statements.get(
@@ -249,7 +245,7 @@ fn append(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
         event.tenant,
         event.source,
         event.accepted_at,
-        hash(&dedupe.key),
+        hash,
         dedupe.key,
         dedupe.body,
         event.set.issued_at,
@@ -267,15 +263,23 @@ fn append(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
     // Nobody else holds it, not even from a run that was rolled back, so this copies nothing.
     Arc::make_mut(event).seq = seq;
     batch.effects.appended(Arc::clone(event));
+    batch.appended.push(dedupe::Entry { hash, seq });
     Ok(Appended::New(seq))
 }
 
-fn seen(statements: &mut Statements<'_>, event: &Event, dedupe: &Dedupe) -> Result<Option<Appended>, Error> {
-    let mut rows = statements.get(SEEN)?.query([hash(&dedupe.key)])?;
-    while let Some(row) = rows.next()? {
-        if row.get::<_, [u8; 32]>(1)? != dedupe.key {
+/// What there is of an event's key, whose hash is the given one.
+fn seen(batch: &mut Batch<'_>, event: &Event, dedupe: &Dedupe, hash: i64) -> Result<Option<Appended>, Error> {
+    let before = batch.dedupe.find(&mut batch.statements, hash)?;
+    let just_now = batch.appended.iter().rev().filter(|entry| entry.hash == hash).map(|entry| entry.seq);
+    for seq in just_now.chain(before) {
+        let select =
+            batch.statements.get("SELECT id, dedupe_key, dedupe_body, accepted_at FROM event WHERE seq = ?1")?;
+        let mut rows = select.query([seq])?;
+        // It may be another key, or deleted.
+        let Some(row) = rows.next()?.filter(|row| row.get_ref(1).is_ok_and(|key| key.as_blob() == Ok(&dedupe.key)))
+        else {
             continue;
-        }
+        };
         // A copy from a time that is yet to come: the clock was wrong then or is now, and its age is as good as any.
         let age_ms = event.accepted_at.since(row.get::<_, Timestamp>(3)?).saturating_abs();
         if dedupe.window_ms.is_some_and(|window| age_ms > window) {
@@ -287,12 +291,6 @@ fn seen(statements: &mut Statements<'_>, event: &Event, dedupe: &Dedupe) -> Resu
         return Ok(Some(if same { Appended::Duplicate { id } } else { Appended::Conflict { id } }));
     }
     Ok(None)
-}
-
-/// What the index holds of a key: short entries keep it small, the row tells keys apart.
-fn hash(key: &[u8; 32]) -> i64 {
-    let [a, b, c, d, e, f, g, h, ..] = *key;
-    i64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 pub(super) const EVENT_COLUMNS: &str = "e.seq, e.id, e.tenant, e.source, e.accepted_at, e.issued_at, e.issuer, e.jti, \

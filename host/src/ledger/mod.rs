@@ -17,6 +17,7 @@
 //! | `statistic` | what a minute or an hour came to, JSON | tenant, subscription, length, begin |
 //! | `entry` | a document of the control plane, JSON, with its version | kind, tenant, id |
 //! | `blob`, `blob_part` | a filter's component or a table's rows, and its parts | SHA-256 |
+//! | `dedupe_run`, `dedupe_part`, `dedupe_head` | a run of the index of dedupe keys, and its pages (`dedupe.rs`) | a number |
 //! | `mark` | `cursor` (fanned out up to there), `revision` (last version given to a document), `settled` and `settled_floor` (last batch in the log of settlements, last one deleted from it) | name |
 //! | `settled` | what became of deliveries in a batch, JSON | batch, tenant |
 //! | `replay` | past events made into new runs, JSON, with how far it has come | its id |
@@ -60,6 +61,7 @@ mod blobs;
 mod checkpoint;
 mod columns;
 mod damage;
+mod dedupe;
 mod disk;
 #[cfg(test)]
 mod earlier;
@@ -188,6 +190,8 @@ pub struct Options {
     pub hot_bytes_max: usize,
     /// Bytes of events that may wait for the writer; an append beyond is refused. Default: 64 MiB.
     pub queue_bytes_max: usize,
+    /// Events whose dedupe keys are held in memory until they are written to the index, some 24 bytes each. Default: 16,384.
+    pub dedupe_run_events: usize,
     /// Connections that read for the data plane. Default: 3.
     pub readers_max: u32,
     /// Connections that read history. Default: 2.
@@ -230,6 +234,7 @@ impl Options {
             queue_max: 4096,
             hot_bytes_max: 16 << 20,
             queue_bytes_max: 64 << 20,
+            dedupe_run_events: 16_384,
             readers_max: 3,
             history_readers_max: 2,
             cache_bytes: 16 << 20,
@@ -260,6 +265,8 @@ pub struct Stats {
     pub file_bytes: u64,
     /// Size of the WAL, in bytes.
     pub wal_bytes: u64,
+    /// Bytes in memory of the index of dedupe keys: 1.3 for each event of the ledger.
+    pub dedupe_bytes: u64,
     /// The last event of the journal.
     pub last: EventSeq,
     /// The last event fanned out.
@@ -297,7 +304,9 @@ impl Ledger {
         begin_behind(&conn, &clock)?;
         // The file's own name has to be as durable as what is written into it.
         sync_folder(&options.path)?;
+        let dedupe = dedupe::Index::open(&conn, options.dedupe_run_events)?;
         let shared = Arc::new(effects::Shared::load(&conn, &options)?);
+        shared.dedupe_bytes.store(dedupe.bytes(), Ordering::Relaxed);
         let readers = readers::Readers::open(&options.path, options.readers_max)?;
         let history_readers = readers::Readers::open(&options.path, options.history_readers_max)?;
         let (sender, receiver) = mpsc::channel(options.queue_max.max(1));
@@ -323,6 +332,7 @@ impl Ledger {
             measured_at: None,
             reopened_at: None,
             statistics: statistics::Known::default(),
+            dedupe,
             shared: Arc::clone(&shared),
             queue: receiver,
             batch_max,
@@ -397,6 +407,7 @@ impl Ledger {
             queue_bytes: self.0.shared.queue_bytes.load(Ordering::Relaxed),
             file_bytes: size(schema::FILE),
             wal_bytes: size(&format!("{}-wal", schema::FILE)),
+            dedupe_bytes: self.0.shared.dedupe_bytes.load(Ordering::Relaxed) as u64,
             last: reach.last(),
             cursor: reach.cursor(),
             commits: self.0.shared.commits.load(Ordering::Relaxed) as u64,

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Error;
+use super::dedupe::{Entry, Index};
 use super::effects::{Effects, Shared};
 use super::hot::Rows;
 use super::reach::Reach;
@@ -40,6 +41,10 @@ pub(super) struct Batch<'a> {
     pub(super) made: usize,
     /// Rows of plans that requests of the same batch found.
     pub(super) plans: Vec<(Digest, i64)>,
+    /// Which events have a dedupe key, as last committed.
+    pub(super) dedupe: &'a Index,
+    /// Of those that earlier requests of the same batch appended, and this one.
+    pub(super) appended: Vec<Entry>,
     /// The registry as last committed; changes of the same batch are not in it yet.
     pub(super) snapshot: &'a Snapshot,
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Error, Options};
+use super::{Error, Options, dedupe};
 
 /// Oldest SQLite the ledger runs on, as `sqlite3_libversion_number` writes it: through 3.51.2 a race at the reset of
 /// the WAL could lose commits.
@@ -17,15 +17,18 @@ const PAGE_BYTES: u64 = 4096;
 pub(super) const FILE: &str = "ledger.db";
 
 /// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
-pub(super) const MIGRATIONS: [&str; 10] = [V1, V2, ORDER, SENT, STATISTICS, REPLAYS, SETTLED, AUDIT, TRACE, PACKED];
+pub(super) const MIGRATIONS: [&str; 11] =
+    [V1, V2, ORDER, SENT, STATISTICS, REPLAYS, SETTLED, AUDIT, TRACE, PACKED, DEDUPE];
 
 /// The schema from which on attempts have a key of their own.
 const ATTEMPTS_BY_KEY: i64 = 10;
+/// The schema from which on dedupe keys have an index of their own.
+const DEDUPE_IN_RUNS: i64 = 11;
 
 /// Small columns stand before large ones, so that a scan never walks overflow pages.
 ///
 /// `delivery` and `event` are written for every event, so each index has to earn its place:
-/// `event_dedupe` is eight bytes of the key (the row settles a collision), `event_id` and `delivery_event` grow at
+/// `event_dedupe` is gone by now (`dedupe.rs`), `event_id` and `delivery_event` grow at
 /// their end, the two `_history` indexes end at the page of each tenant that is hot anyway, `delivery_due` and
 /// `delivery_rest` hold only rows in the states they ask for. A filter by type, subject or subscription is a bounded
 /// scan instead of an index.
@@ -241,6 +244,27 @@ const PACKED: &str = concat!(
      ALTER TABLE attempt_by_key RENAME TO attempt;"
 );
 
+macro_rules! dedupe_tables {
+    () => {
+        "CREATE TABLE IF NOT EXISTS dedupe_run (
+            id INTEGER PRIMARY KEY,
+            level INTEGER NOT NULL,
+            first_seq INTEGER NOT NULL,
+            last_seq INTEGER NOT NULL,
+            entries INTEGER NOT NULL
+        );
+        CREATE TABLE IF NOT EXISTS dedupe_part (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+        CREATE TABLE IF NOT EXISTS dedupe_head (id INTEGER PRIMARY KEY, body BLOB NOT NULL);"
+    };
+}
+
+/// The tables of [`dedupe`].
+pub(super) const DEDUPE_TABLES: &str = dedupe_tables!();
+
+/// The index of dedupe keys in runs, in the place of one that was a tree. By now it is [built](dedupe::build) of the events
+/// that are there.
+const DEDUPE: &str = concat!(dedupe_tables!(), "DROP INDEX IF EXISTS event_dedupe;");
+
 /// Rows of attempts copied between two commits.
 const COPIED_ROWS: i64 = 50_000;
 
@@ -317,7 +341,7 @@ pub(super) fn open_writer(options: &Options) -> Result<Connection, Error> {
         options.cache_bytes / 1024,
     ))?;
     expect(&conn, "synchronous", "synchronous", "2")?;
-    migrate(&conn)?;
+    migrate(&conn, options)?;
     expect(&conn, "auto_vacuum", "auto_vacuum", "2")?;
     move_the_wal(&conn)?;
     Ok(conn)
@@ -392,7 +416,7 @@ fn expect(conn: &Connection, pragma: &str, name: &'static str, wanted: &str) -> 
     if found == wanted { Ok(()) } else { Err(Error::Setting { name, found }) }
 }
 
-fn migrate(conn: &Connection) -> Result<(), Error> {
+fn migrate(conn: &Connection, options: &Options) -> Result<(), Error> {
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let known = known();
     let Some(steps) = usize::try_from(found).ok().and_then(|from| MIGRATIONS.get(from..)) else {
@@ -403,6 +427,9 @@ fn migrate(conn: &Connection) -> Result<(), Error> {
             copy_attempts(conn)?;
         }
         let transaction = conn.unchecked_transaction()?;
+        if to == DEDUPE_IN_RUNS {
+            dedupe::build(&transaction, options.dedupe_run_events)?;
+        }
         transaction.execute_batch(step)?;
         transaction.execute_batch(&format!("PRAGMA user_version = {to}"))?;
         transaction.commit()?;
@@ -434,7 +461,6 @@ mod tests {
             (super::super::outbox::LANES, "delivery_due"),
             (super::super::outbox::DUE, "delivery_order"),
             (super::super::order::LINE, "delivery_order"),
-            (super::super::journal::SEEN, "event_dedupe"),
             (super::super::history::DELIVERIES, "delivery_history"),
             (super::super::history::DELIVERIES_AT_REST, "delivery_rest"),
             (&super::super::redrive::oldest_at_rest(), "delivery_rest"),

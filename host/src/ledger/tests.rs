@@ -31,8 +31,8 @@ pub(super) fn open() -> (TempDir, Ledger) {
 }
 
 pub(super) fn open_at(folder: &TempDir) -> Ledger {
-    // Its clock jumps by weeks, and it lives all the time.
-    let options = Options { gap_ms_min: i64::MAX, ..Options::new(folder.path()) };
+    // Its clock jumps by weeks, and it lives all the time. Its dedupe keys are in many runs.
+    let options = Options { gap_ms_min: i64::MAX, dedupe_run_events: 4, ..Options::new(folder.path()) };
     Ledger::open(options, Clock::manual(NOW)).unwrap()
 }
 

@@ -21,7 +21,7 @@ use super::reach::Reach;
 use super::readers::Readers;
 use super::statements::Statements;
 use super::statistics::Known;
-use super::{Error, Options, checkpoint, schema};
+use super::{Error, Options, checkpoint, dedupe, schema};
 
 /// Time between two looks at the size of the file.
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
@@ -40,6 +40,8 @@ pub(super) struct Writer {
     pub(super) reopened_at: Option<Instant>,
     /// Rows of statistics as they are.
     pub(super) statistics: Known,
+    /// Which events have a dedupe key.
+    pub(super) dedupe: dedupe::Index,
     pub(super) shared: Arc<Shared>,
     pub(super) queue: mpsc::Receiver<Item>,
     pub(super) batch_max: usize,
@@ -107,6 +109,7 @@ impl Writer {
         let committed = match outcome {
             Ok(Written { effects, reach, out_of_disk, anything }) => {
                 self.shared.publish(effects, reach);
+                self.shared.dedupe_bytes.store(self.dedupe.bytes(), Ordering::Relaxed);
                 if out_of_disk {
                     self.shared.disk.failed("a request", &"the disk has no room for it, or failed");
                 } else if anything {
@@ -118,6 +121,7 @@ impl Writer {
             Err(error) => {
                 self.roll_back();
                 self.statistics.forget();
+                self.dedupe.rolled_back();
                 metrics::counter!(super::COMMIT_FAILURES).increment(1);
                 self.shared.disk.failed("a commit", &error);
                 Err(Arc::new(error))
@@ -224,23 +228,33 @@ impl Writer {
         let mut effects = Effects::default();
         let before = *self.shared.reach.borrow();
         let (mut reach, mut made) = (before, 0);
-        let (mut statements, mut plans) = (Statements::new(conn), Vec::new());
+        let (mut statements, mut plans, mut appended) = (Statements::new(conn), Vec::new(), Vec::new());
         let mut out_of_disk = false;
         for request in batch {
             let changes = conn.total_changes();
             if undo == Undo::Request {
                 step("SAVEPOINT request")?;
             }
-            let known = plans.len();
-            let mut scope =
-                Batch { conn, statements, effects: Effects::default(), reach, made, plans, snapshot: &snapshot };
+            let known = (plans.len(), appended.len());
+            let mut scope = Batch {
+                conn,
+                statements,
+                effects: Effects::default(),
+                reach,
+                made,
+                plans,
+                dedupe: &self.dedupe,
+                appended,
+                snapshot: &snapshot,
+            };
             let ran = request.run(&mut scope);
-            (statements, plans) = (scope.statements, scope.plans);
+            (statements, plans, appended) = (scope.statements, scope.plans, scope.appended);
             if matches!(ran, Ran::Done) {
                 effects.absorb(scope.effects);
                 (reach, made) = (scope.reach, scope.made);
             } else {
-                plans.truncate(known);
+                plans.truncate(known.0);
+                appended.truncate(known.1);
                 out_of_disk |= matches!(ran, Ran::OutOfDisk);
                 // On a full disk or an I/O error SQLite may have rolled everything back by itself; going on would
                 // run the rest outside of any transaction.
@@ -257,12 +271,15 @@ impl Writer {
                 step("RELEASE request")?;
             }
         }
+        drop(statements);
         let cursor = (reach.cursor() != before.cursor()).then_some(reach.cursor());
-        effects.store(conn, &mut self.statistics, cursor).map_err(|error| match error {
+        let stored = effects.store(conn, &mut self.statistics, cursor);
+        stored.and_then(|()| self.dedupe.keep_up(conn, appended)).map_err(|error| match error {
             Error::Engine(error) => error,
             other => rusqlite::Error::ToSqlConversionFailure(Box::new(other)),
         })?;
         step("COMMIT")?;
+        self.dedupe.committed();
         Ok(Some(Written { effects, reach, out_of_disk, anything: conn.total_changes() != changes }))
     }
 }

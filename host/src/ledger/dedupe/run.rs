@@ -1,0 +1,294 @@
+//! A run: the entries of some events, in order, written once and never changed.
+//!
+//! # Format
+//!
+//! A part is a row of `dedupe_part`: up to [`PART_ENTRIES`] entries of [`ENTRY_BYTES`], the hash (8 bytes) and the event's
+//! place (6 bytes), big-endian, which fill a page of the file. What is held in memory of a part stands in `dedupe_head`, up
+//! to [`HEAD_PARTS`] to a row: its first hash and its filter, a Bloom filter of [`FILTER_BITS`] bits (Bloom, "Space/time
+//! trade-offs in hash coding with allowable errors", 1970). A key of either table is the run, shifted by [`RUN_SHIFT`], and
+//! the row's number within it, so that a run is written at the table's end and read in one go.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::super::Error;
+use super::super::statements::Statements;
+use crate::domain::event::EventSeq;
+
+/// Entries of a part: what a page of 4 KiB holds in one row.
+pub(super) const PART_ENTRIES: usize = 280;
+const ENTRY_BYTES: usize = 14;
+/// Parts in a row of heads.
+const HEAD_PARTS: usize = 11;
+/// Words of a part's filter: ten bits for each entry, with which one look in some hundred and twenty is in vain.
+const FILTER_WORDS: usize = 44;
+const FILTER_BITS: u64 = FILTER_WORDS as u64 * 64;
+/// Bits that an entry sets: most of what such a filter can tell.
+const FILTER_PROBES: u32 = 7;
+const HEAD_BYTES: usize = 8 + FILTER_WORDS * 8;
+/// Bits of a row's key that hold its number within the run.
+pub(super) const RUN_SHIFT: u32 = 32;
+/// Greatest place of an event that an entry can hold.
+const SEQ_MAX: i64 = (1 << 48) - 1;
+
+/// A hash of a dedupe key and the event that has it, in the order of runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in super::super) struct Entry {
+    pub(in super::super) hash: i64,
+    pub(in super::super) seq: EventSeq,
+}
+
+impl Entry {
+    fn to_bytes(self) -> Result<[u8; ENTRY_BYTES], Error> {
+        if !(0..=SEQ_MAX).contains(&self.seq.0) {
+            return Err(Error::corrupt(format!("the event's place {} is out of range", self.seq.0)));
+        }
+        let mut bytes = [0; ENTRY_BYTES];
+        bytes[..8].copy_from_slice(&self.hash.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.seq.0.to_be_bytes()[2..]);
+        Ok(bytes)
+    }
+
+    fn from_bytes(bytes: &[u8; ENTRY_BYTES]) -> Self {
+        let [a, b, c, d, e, f, g, h, seq @ ..] = *bytes;
+        let [i, j, k, l, m, n] = seq;
+        Self {
+            hash: i64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            seq: EventSeq(i64::from_be_bytes([0, 0, i, j, k, l, m, n])),
+        }
+    }
+}
+
+/// The bits of a hash in a filter. Hashes of one part begin alike, and senders choose what is hashed: each bit hangs on all
+/// of it (the finalizer of MurmurHash3).
+fn bits_of(hash: i64) -> impl Iterator<Item = (usize, u64)> {
+    let mut mixed = hash.cast_unsigned();
+    mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    mixed ^= mixed >> 33;
+    let (first, step) = (mixed & 0xffff_ffff, (mixed >> 32) | 1);
+    (0..u64::from(FILTER_PROBES)).map(move |probe| {
+        let place = first.wrapping_add(probe.wrapping_mul(step)) & 0xffff_ffff;
+        let bit = (place * FILTER_BITS) >> 32;
+        ((bit / 64) as usize, 1 << (bit % 64))
+    })
+}
+
+/// What is held in memory of a run.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) id: i64,
+    /// How often its entries were merged: those of one level are of about the same size.
+    pub(super) level: u32,
+    /// The first and the last event that it is of.
+    pub(super) first: EventSeq,
+    pub(super) last: EventSeq,
+    pub(super) entries: i64,
+    /// The first hash of each part.
+    fences: Vec<i64>,
+    /// The filters of all parts, one after another.
+    filters: Vec<u64>,
+}
+
+impl Run {
+    /// All runs, the oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where one is not whole.
+    pub(super) fn load_all(conn: &Connection) -> Result<Vec<Self>, Error> {
+        let mut statement =
+            conn.prepare("SELECT id, level, first_seq, last_seq, entries FROM dedupe_run ORDER BY last_seq")?;
+        let rows = statement.query_map([], |row| {
+            Ok(Self {
+                id: row.get(0)?,
+                level: row.get(1)?,
+                first: row.get(2)?,
+                last: row.get(3)?,
+                entries: row.get(4)?,
+                fences: Vec::new(),
+                filters: Vec::new(),
+            })
+        })?;
+        let mut runs = rows.collect::<Result<Vec<_>, _>>()?;
+        for run in &mut runs {
+            run.load_heads(conn)?;
+        }
+        Ok(runs)
+    }
+
+    fn load_heads(&mut self, conn: &Connection) -> Result<(), Error> {
+        let parts = usize::try_from(self.entries).unwrap_or(0).div_ceil(PART_ENTRIES);
+        self.fences.reserve_exact(parts);
+        self.filters.reserve_exact(parts * FILTER_WORDS);
+        let mut statement =
+            conn.prepare_cached("SELECT body FROM dedupe_head WHERE id >= ?1 AND id < ?2 ORDER BY id")?;
+        let mut rows = statement.query([self.id << RUN_SHIFT, (self.id + 1) << RUN_SHIFT])?;
+        while let Some(row) = rows.next()? {
+            for head in row.get_ref(0)?.as_blob().unwrap_or_default().as_chunks::<HEAD_BYTES>().0 {
+                let mut words = head.as_chunks::<8>().0.iter().copied();
+                self.fences.push(i64::from_be_bytes(words.next().unwrap_or_default()));
+                self.filters.extend(words.map(u64::from_be_bytes));
+            }
+        }
+        if self.fences.len() != parts || !self.fences.is_sorted() {
+            return Err(Error::corrupt(format!("the heads of run {} of the dedupe keys are not whole", self.id)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn parts(&self) -> usize {
+        self.fences.len()
+    }
+
+    /// Bytes that it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.fences.capacity() * 8 + self.filters.capacity() * 8
+    }
+
+    /// Adds the events in it whose key has the hash. Reads the file only where there most probably is one.
+    pub(super) fn find(
+        &self,
+        statements: &mut Statements<'_>,
+        hash: i64,
+        found: &mut Vec<EventSeq>,
+    ) -> Result<(), Error> {
+        // The part that the hash is in, and those before where several events share it.
+        let mut part = self.fences.partition_point(|fence| *fence <= hash);
+        while part > 0 {
+            part -= 1;
+            let filter = &self.filters[part * FILTER_WORDS..][..FILTER_WORDS];
+            if bits_of(hash).all(|(word, bit)| filter[word] & bit != 0) {
+                let select = statements.get(SELECT_PART)?;
+                let read = |body: &[u8]| {
+                    let entries = body.as_chunks().0.iter().map(Entry::from_bytes);
+                    found.extend(entries.filter(|entry| entry.hash == hash).map(|entry| entry.seq));
+                };
+                let there = select.query_row([key(self.id, part)], |row| Ok(row.get_ref(0)?.as_blob().map(read)));
+                if !matches!(there.optional()?, Some(Ok(()))) {
+                    return Err(not_there(self.id, part));
+                }
+            }
+            if self.fences[part] != hash {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries of a part.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where it is not there, is not as long as it should be or not in order.
+    pub(super) fn read_part(&self, conn: &Connection, part: usize) -> Result<Vec<Entry>, Error> {
+        let body: Option<Vec<u8>> =
+            conn.prepare_cached(SELECT_PART)?.query_row([key(self.id, part)], |row| row.get(0)).optional()?;
+        let body = body.ok_or_else(|| not_there(self.id, part))?;
+        let (chunks, rest) = body.as_chunks();
+        let entries: Vec<_> = chunks.iter().map(Entry::from_bytes).collect();
+        let before = part * PART_ENTRIES;
+        let wanted = usize::try_from(self.entries).unwrap_or(0).saturating_sub(before).min(PART_ENTRIES);
+        let begins = entries.first().map(|entry| entry.hash) == self.fences.get(part).copied();
+        if !rest.is_empty() || entries.len() != wanted || !begins || !entries.is_sorted() {
+            return Err(Error::corrupt(format!("part {part} of run {} of the dedupe keys is not as written", self.id)));
+        }
+        Ok(entries)
+    }
+}
+
+pub(super) const SELECT_PART: &str = "SELECT body FROM dedupe_part WHERE id = ?1";
+
+fn key(run: i64, number: usize) -> i64 {
+    // No table has 2^32 rows of a page each.
+    (run << RUN_SHIFT) | number as i64
+}
+
+fn not_there(run: i64, part: usize) -> Error {
+    Error::corrupt(format!("part {part} of run {run} of the dedupe keys is not there"))
+}
+
+/// A run that is being written, entry by entry.
+pub(super) struct Writing {
+    run: Run,
+    /// Entries of the part that is not full yet.
+    body: Vec<u8>,
+    /// Its filter.
+    filter: [u64; FILTER_WORDS],
+    /// Heads of parts that are not in a row yet.
+    heads: Vec<u8>,
+    heads_written: usize,
+}
+
+impl Writing {
+    pub(super) fn new(id: i64, level: u32, first: EventSeq, last: EventSeq) -> Self {
+        Self {
+            run: Run { id, level, first, last, entries: 0, fences: Vec::new(), filters: Vec::new() },
+            body: Vec::with_capacity(PART_ENTRIES * ENTRY_BYTES),
+            filter: [0; FILTER_WORDS],
+            heads: Vec::with_capacity(HEAD_PARTS * HEAD_BYTES),
+            heads_written: 0,
+        }
+    }
+
+    pub(super) fn id(&self) -> i64 {
+        self.run.id
+    }
+
+    /// Takes the next entry, not less than the one before.
+    pub(super) fn push(&mut self, conn: &Connection, entry: Entry) -> Result<(), Error> {
+        if self.body.is_empty() {
+            self.run.fences.push(entry.hash);
+        }
+        self.body.extend(entry.to_bytes()?);
+        for (word, bit) in bits_of(entry.hash) {
+            self.filter[word] |= bit;
+        }
+        self.run.entries += 1;
+        if self.body.len() == PART_ENTRIES * ENTRY_BYTES {
+            self.write_part(conn)?;
+        }
+        Ok(())
+    }
+
+    fn write_part(&mut self, conn: &Connection) -> Result<(), Error> {
+        let Some((part, fence)) = self.run.fences.iter().enumerate().next_back() else { return Ok(()) };
+        conn.prepare_cached("INSERT INTO dedupe_part (id, body) VALUES (?1, ?2)")?
+            .execute(params![key(self.run.id, part), self.body])?;
+        self.heads.extend(fence.to_be_bytes());
+        self.heads.extend(self.filter.iter().flat_map(|word| word.to_be_bytes()));
+        self.run.filters.extend(self.filter);
+        self.body.clear();
+        self.filter.fill(0);
+        if self.heads.len() == HEAD_PARTS * HEAD_BYTES {
+            self.write_heads(conn)?;
+        }
+        Ok(())
+    }
+
+    fn write_heads(&mut self, conn: &Connection) -> Result<(), Error> {
+        conn.prepare_cached("INSERT INTO dedupe_head (id, body) VALUES (?1, ?2)")?
+            .execute(params![key(self.run.id, self.heads_written), self.heads])?;
+        self.heads_written += 1;
+        self.heads.clear();
+        Ok(())
+    }
+
+    /// Writes what is left and the row of the run; none where it has no entries.
+    pub(super) fn finish(mut self, conn: &Connection) -> Result<Option<Run>, Error> {
+        if self.run.entries == 0 {
+            return Ok(None);
+        }
+        if !self.body.is_empty() {
+            self.write_part(conn)?;
+        }
+        if !self.heads.is_empty() {
+            self.write_heads(conn)?;
+        }
+        let run = &self.run;
+        conn.prepare_cached(
+            "INSERT INTO dedupe_run (id, level, first_seq, last_seq, entries) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![run.id, run.level, run.first, run.last, run.entries])?;
+        self.run.fences.shrink_to_fit();
+        self.run.filters.shrink_to_fit();
+        Ok(Some(self.run))
+    }
+}
