@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::schema::{FILE, MIGRATIONS};
 use super::tests::{NOW, TENANT, attempt, block_on, event};
-use super::{Appended, FanOut, Ledger, Options};
+use super::{Appended, FanOut, Ledger, Options, inspect};
 use crate::clock::Clock;
 use crate::crypto::sha256;
 use crate::domain::attempt::{HttpVersion, Outcome};
@@ -156,6 +156,40 @@ fn a_copy_of_attempts_that_was_broken_off_is_gone_on_with() {
             }
         });
     }
+}
+
+/// The index of dedupe keys is made of the events that are there, over several of its pages.
+#[test]
+fn dedupe_keys_of_an_earlier_schema_are_known() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), 10, b"blob");
+        let conn = Connection::open(folder.path().join(FILE)).unwrap();
+        let key = |n: u64| sha256(&n.to_be_bytes());
+        for n in 4..1_000_u64 {
+            let hash = i64::from_be_bytes(key(n)[..8].try_into().unwrap());
+            conn.execute(
+                "INSERT INTO event (id, tenant, source, accepted_at, dedupe_hash, dedupe_key, dedupe_body, issued_at, issuer,
+                     jti, types, subject, content_type, set_text, original)
+                 SELECT ?1, tenant, source, accepted_at, ?2, ?3, dedupe_body, issued_at, issuer, jti, types, subject,
+                     content_type, set_text, original FROM event WHERE seq = 3",
+                (event(n).id.to_bytes(), hash, key(n)),
+            )
+            .unwrap();
+        }
+        drop(conn);
+        let options = Options { gap_ms_min: i64::MAX, ..Options::new(folder.path()) };
+        let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
+        for n in (4..1_000).step_by(13) {
+            let mut copy = event(5_000 + n);
+            copy.dedupe.key = key(n);
+            assert_eq!(ledger.append(copy).await.unwrap(), Appended::Duplicate { id: event(n).id });
+        }
+        ledger.shutdown().await;
+        let found = inspect(folder.path()).unwrap();
+        let faults = found.checks.iter().find(|check| check.name == "dedupe").map(|check| check.faults);
+        assert_eq!(faults, Some(0));
+    });
 }
 
 async fn go_on(ledger: &Ledger, round: u64, blob: &[u8]) {

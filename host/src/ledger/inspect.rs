@@ -234,13 +234,15 @@ mod tests {
     #[test]
     fn what_cannot_be_is_found() {
         block_on(async {
-            let cases: [(&str, &str, &str); 11] = [
+            let cases: [(&str, &str, &str); 13] = [
                 ("tally", "UPDATE tally SET due = due + 1", "the rows 2"),
                 ("tally", "DELETE FROM tally", "the counts are 0"),
                 ("refs", "UPDATE plan SET refs = 9", "refs is 9"),
                 ("rows", "DELETE FROM event WHERE seq = 1", "its event is not there"),
                 ("cursor", "UPDATE mark SET value = 99 WHERE name = 'cursor'", "lies behind the last event 3"),
                 ("events", "UPDATE event SET packed = 3 WHERE seq = 2", "event 2: "),
+                ("dedupe", "UPDATE event SET dedupe_hash = 9 WHERE seq = 2", "event 2: its hash"),
+                ("dedupe", "INSERT INTO dedupe_run VALUES (9, 0, 1, 3, 3)", "are not whole"),
                 ("attempts", "INSERT INTO attempt VALUES (1 << 20 | 1, 0, 0, '{}')", "attempt 1 of delivery 1: "),
                 ("documents", "UPDATE entry SET doc = '{}' WHERE kind = 'tenant'", "tenant"),
                 ("plans", "UPDATE plan SET doc = replace(doc, '{', '{ ')", "another digest"),

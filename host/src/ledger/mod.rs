@@ -32,7 +32,8 @@
 //!
 //! 1. What a call acknowledged is durable: rows, counts and cursor of a batch are one transaction, and answers go out
 //!    after its commit. A commit that fails is an error for everyone in it, and none of it counts.
-//! 2. An event is in the journal once per dedupe key and window.
+//! 2. An event is in the journal once per dedupe key and window. Every event's key is found by the index of dedupe keys, or
+//!    the event is later than all of its runs.
 //! 3. Every event at or before the cursor has all its deliveries. One behind it has all of them or none, save replays and the
 //!    one of `append_for`.
 //! 4. A delivery is made once, by `append_with`, `fan_out`, `append_for` or a step of a replay; only `settle` moves it out of due, only `redrive` and `rerun`
