@@ -62,10 +62,13 @@ impl Writer {
             let mut probe = false;
             let mut next = Some(item);
             if matches!(next, Some(Item::Write(..)))
-                && self.queue.len() + 1 < self.batch_max
-                && let Some(wait) = self.gather.wait(Instant::now())
+                && let Some(mut slices) = self.gather.begin(Instant::now())
             {
-                std::thread::sleep(wait);
+                while self.queue.len() + 1 < self.batch_max
+                    && let Some(wait) = slices.next(self.queue.len() + 1)
+                {
+                    std::thread::sleep(wait);
+                }
             }
             while let Some(item) = next.take() {
                 match item {
