@@ -110,8 +110,8 @@ pub struct Data {
     pub audit_retention_days: u64,
     /// Events or settlements that share one commit at the most.
     pub batch_max: usize,
-    /// Microseconds that a busy writer waits for more to share a commit with, at the most; never longer than half of what the
-    /// last commit took. 0: not at all.
+    /// Microseconds that a busy writer waits for more to share a commit with, at the most: half of what the last commit took, and
+    /// on while many come. 0: not at all.
     pub gather_us_max: u64,
     /// Deliveries of an event that are made together with it; one with more is accepted first and fanned out after. 0: all are. One
     /// commit makes no more than 5000 of them.
@@ -136,7 +136,7 @@ impl Default for Data {
             clock_settle_s: 600,
             audit_retention_days: 400,
             batch_max: 512,
-            gather_us_max: 2_000,
+            gather_us_max: 3_000,
             append_deliveries_max: 64,
             queue_max: 8192,
             hot_bytes_max: 16 << 20,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 pub const GATHER_FROM: usize = 8;
 
 /// How much more a slice has to bring, as a part of what waited before it, for another slice to be waited.
-const GROWTH: usize = 4;
+const GROWTH: usize = 6;
 
 /// How long the writer waits for more before it begins a batch.
 ///
@@ -14,7 +14,7 @@ const GROWTH: usize = 4;
 /// next batch comes while those that were just answered are still on their way back, so that a writer in a hurry would commit
 /// a few at a time. One that waits a little finds them all. Alone, a request is never waited with.
 ///
-/// It waits half of what its last commit took, and as long again while each such slice brings a quarter more: where the disk
+/// It waits half of what its last commit took, and as long again while each such slice brings a sixth more: where the disk
 /// is fast, a commit is over before many have come. Those of whom all wait already bring none, and are not kept.
 pub(super) struct Gather {
     max: Duration,
@@ -102,8 +102,8 @@ mod tests {
             let mut slices = gather.begin(now).unwrap();
             waiting.iter().map_while(|waiting| slices.next(*waiting)).collect::<Vec<_>>()
         };
-        assert_eq!(waits(&[1, 16, 20, 40]), [ms(2), ms(2), ms(1)], "a quarter more each time");
-        assert_eq!(waits(&[1, 16, 19]), [ms(2), ms(2)], "few are left to come");
+        assert_eq!(waits(&[1, 18, 21, 40]), [ms(2), ms(2), ms(1)], "a sixth more each time");
+        assert_eq!(waits(&[1, 18, 20]), [ms(2), ms(2)], "few are left to come");
         assert_eq!(waits(&[1, 1]), [ms(2)], "nobody came");
     }
 }

@@ -180,7 +180,7 @@ pub struct Options {
     /// Requests of one commit. Default: 256.
     pub batch_max: usize,
     /// How long the writer waits for more requests, where there were at least [`GATHER_FROM`] in its last commit, in
-    /// microseconds; never longer than half of what that commit took. Default: 2 milliseconds.
+    /// microseconds: half of what that commit took, and on while many come. Default: 3 milliseconds.
     pub gather_us_max: u64,
     /// Deliveries that [`Ledger::append_with`] makes together with an event; one with more is left to [`Ledger::fan_out`], since
     /// everyone else's requests wait while an append is written.
@@ -230,7 +230,7 @@ impl Options {
             statistics_retention_ms: 7 * 24 * 3600 * 1000,
             tail_retention_ms: 3600 * 1000,
             batch_max: 256,
-            gather_us_max: 2_000,
+            gather_us_max: 3_000,
             append_deliveries_max: 64,
             queue_max: 4096,
             hot_bytes_max: 16 << 20,
