@@ -2,18 +2,25 @@
 //!
 //! A key is a digest, so in an index that is a tree each event changes a page of its own, which is read, written to the WAL
 //! and moved into the file. Here entries of the last events are kept in memory, from where they are written as a sorted
-//! [`Run`](run::Run), a few pages at once; runs are merged when there are several of one size (a log-structured merge-tree:
-//! O'Neil et al., 1996). A look asks memory, then a filter of each run, and reads a part of the file only where one says
-//! that the key most probably is there.
+//! [`Run`], a few pages at once; runs are merged when there are several of one size (a log-structured merge-tree: O'Neil et
+//! al., 1996). A look asks memory, then a filter of each run, and reads a part of the file only where one says that the key
+//! most probably is there.
 //!
 //! The events' rows are what counts: an entry is a hash and a place, and who finds one reads the row. So the index may lack
-//! the last events, which a start reads (never more than a run and a batch), and may have entries of events that are
+//! the last events, which a start reads (mostly no more than a run and a batch), and may have entries of events that are
 //! deleted. All of it is changed in transactions of the batches that append events, each doing its share of the merging, so
 //! that nobody waits for a large one and nothing is left to do when nothing comes.
 //!
-//! Memory: 1.3 bytes for each event in the ledger.
+//! Memory: 1.3 bytes for each entry; while the largest runs are merged, up to twice that.
+//!
+//! # Damage
+//!
+//! What cannot be read is never taken for "not there": the look fails, and with it that one event. Nothing is merged any more
+//! from then on, the file remembers it, and the next start puts the index aside and makes it anew (`open.rs`).
 
+mod check;
 mod merge;
+mod open;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -24,19 +31,18 @@ use std::collections::{BTreeSet, VecDeque};
 use rusqlite::Connection;
 
 use super::statements::Statements;
-use super::{Error, schema};
+use super::{Error, damage};
 use crate::domain::event::EventSeq;
-use merge::Merge;
+pub(super) use check::missing;
+use merge::{Gone, Merge};
 pub(super) use run::Entry;
-use run::{RUN_SHIFT, Run, Writing};
+use run::{PART_ENTRIES, RUN_SHIFT, Run, Writing};
 
 /// Runs of one level that are merged into one of the next.
 const FAN_IN: usize = 8;
 /// Entries merged for each event appended. Each entry is merged once a level, of which ten thousand million events have
 /// seven.
 const MERGED_PER_EVENT: usize = 8;
-/// Rows of runs that are not used any more deleted by a batch.
-const SWEPT_ROWS: i64 = 64;
 
 /// The name in `meta` that is there while the index is known to be damaged.
 const DAMAGED: &str = "dedupe damaged";
@@ -49,22 +55,22 @@ pub(super) fn hash(key: &[u8; 32]) -> i64 {
 
 /// The index, as of the last commit.
 pub(super) struct Index {
-    run_entries: usize,
+    /// Events of a run that is written from memory.
+    run_events: usize,
     /// Entries that are in no run.
     recent: BTreeSet<Entry>,
-    /// The oldest first.
+    /// The oldest first, and the younger ones of no higher level.
     runs: Vec<Run>,
     /// At most one of each level.
     merges: Vec<Merge>,
     /// Runs whose rows are still to be deleted.
     unused: VecDeque<i64>,
-    next_run: i64,
+    next_id: i64,
     /// What the transaction that is under way changes.
     staged: Staged,
-    /// A part could not be read. Nothing is merged any more, and the next start makes the index anew.
-    damaged: Cell<bool>,
-    /// The file and the operator know of that.
-    told: bool,
+    damage: Cell<Damage>,
+    /// The file knows of the damage.
+    is_noted: bool,
 }
 
 /// Changes that count once they are committed.
@@ -78,117 +84,132 @@ struct Staged {
     merged: Option<(Vec<i64>, Option<Run>)>,
     /// Runs of which no event is left.
     expired: Vec<i64>,
-    /// Nothing is left of the first unused run.
-    swept: bool,
-    /// The file knows that the index is damaged.
-    told: bool,
+    /// Of how many unused runs nothing is left.
+    swept: usize,
+    is_noted: bool,
+}
+
+/// What of the tables cannot be relied on until the next start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Damage {
+    None,
+    /// Something could not be read: nothing is merged or swept.
+    Read,
+    /// Nor can a run be written: entries stay in memory.
+    Write,
 }
 
 impl Index {
-    /// Reads what is held in memory. Makes the index anew, from the events, where it is damaged.
-    pub(super) fn open(conn: &Connection, run_entries: usize) -> Result<Self, Error> {
-        let was_damaged = conn.prepare("SELECT 1 FROM meta WHERE name = ?1")?.exists([DAMAGED])?;
-        match Self::load(conn, run_entries) {
-            Ok(index) if !was_damaged => return Ok(index),
-            Err(error) if !error.is_damage() => return Err(error),
-            _ => {}
-        }
-        tracing::warn!("the index of dedupe keys is damaged; it is made anew from the events");
-        let transaction = conn.unchecked_transaction()?;
-        build(&transaction, run_entries)?;
-        transaction.execute("DELETE FROM meta WHERE name = ?1", [DAMAGED])?;
-        transaction.commit()?;
-        Self::load(conn, run_entries)
-    }
-
-    /// The same, and an error where it is damaged.
-    pub(super) fn load(conn: &Connection, run_entries: usize) -> Result<Self, Error> {
-        let runs = Run::load_all(conn)?;
-        let through = runs.last().map_or(EventSeq::default(), |run| run.last);
-        let mut statement = conn.prepare("SELECT dedupe_hash, seq FROM event WHERE seq > ?1")?;
-        let recent = statement.query_map([through], |row| Ok(Entry { hash: row.get(0)?, seq: row.get(1)? }))?;
-        let recent = recent.collect::<Result<_, _>>()?;
-        let mut unused = BTreeSet::new();
-        for table in ["dedupe_part", "dedupe_head"] {
-            let mut next =
-                conn.prepare(&format!("SELECT min(id) >> {RUN_SHIFT} FROM {table} WHERE id >= ?1 << {RUN_SHIFT}"))?;
-            let mut from = 0;
-            while let Some(run) = next.query_row([from], |row| row.get::<_, Option<i64>>(0))? {
-                unused.insert(run);
-                from = run + 1;
-            }
-        }
-        let next_run = unused.last().map_or(1, |run| run + 1);
-        unused.retain(|id| runs.iter().all(|run| run.id != *id));
-        Ok(Self {
-            run_entries: run_entries.max(1),
-            recent,
-            runs,
-            merges: Vec::new(),
-            unused: unused.into_iter().collect(),
-            next_run,
-            staged: Staged::default(),
-            damaged: Cell::new(false),
-            told: false,
-        })
-    }
-
     /// Bytes that it takes in memory, roughly.
     pub(super) fn bytes(&self) -> usize {
-        self.runs.iter().map(Run::bytes).sum::<usize>() + self.recent.len() * size_of::<Entry>() * 3 / 2
+        let runs: usize = self.runs.iter().map(Run::bytes).sum();
+        let merges: usize = self.merges.iter().map(Merge::bytes).sum();
+        runs + merges + self.recent.len() * size_of::<Entry>() * 3 / 2
     }
 
-    /// Events whose key has the hash, the newest first; some may be deleted. Of those of the batch under way it knows nothing.
-    pub(super) fn find(&self, statements: &mut Statements<'_>, hash: i64) -> Result<Vec<EventSeq>, Error> {
+    /// Calls `look` with the events whose key has the hash, the newest first, until it gives something; some of them may be
+    /// deleted. Of those of the batch under way it knows nothing.
+    ///
+    /// # Errors
+    /// Those of `look`; [`Error::Corrupt`] where it cannot be told whether there is one.
+    pub(super) fn find<T>(
+        &self,
+        statements: &mut Statements<'_>,
+        hash: i64,
+        mut look: impl FnMut(&mut Statements<'_>, EventSeq) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
         let [least, greatest] = [0, i64::MAX].map(|seq| Entry { hash, seq: EventSeq(seq) });
-        let mut found: Vec<_> = self.recent.range(least..=greatest).map(|entry| entry.seq).collect();
-        for run in &self.runs {
-            run.find(statements, hash, &mut found)
-                .inspect_err(|error| self.damaged.set(self.damaged.get() || error.is_damage()))?;
+        for entry in self.recent.range(least..=greatest).rev() {
+            if let Some(found) = look(statements, entry.seq)? {
+                return Ok(Some(found));
+            }
         }
-        found.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(found)
+        for run in self.runs.iter().rev() {
+            let found = run.find(statements, hash, &mut look);
+            if found.as_ref().is_err_and(is_unreadable) {
+                self.met(Damage::Read);
+            }
+            if let Some(found) = found? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes in the entries of the events that a batch appended, and does the batch's share of what is to be written; within
-    /// its transaction. [`Index::committed`] or [`Index::rolled_back`] has to follow.
-    pub(super) fn keep_up(&mut self, conn: &Connection, fresh: Vec<Entry>) -> Result<(), Error> {
-        let appended = fresh.len();
+    /// its transaction. `looked_through`: see [`Gone`]. [`Index::committed`] or [`Index::rolled_back`] has to follow.
+    ///
+    /// # Errors
+    /// Where something cannot be written or is damaged: the engine commits nothing then. What was damaged is left alone from the
+    /// next batch on.
+    pub(super) fn keep_up(
+        &mut self,
+        conn: &Connection,
+        fresh: Vec<Entry>,
+        looked_through: EventSeq,
+    ) -> Result<(), Error> {
         self.staged = Staged { fresh, ..Staged::default() };
-        if appended == 0 && self.damaged.get() == self.told {
-            return Ok(());
-        }
-        if !self.damaged.get()
-            && let Err(error) = self.merge(conn, appended * MERGED_PER_EVENT)
-        {
-            if !error.is_damage() {
-                return Err(error);
+        if !self.staged.fresh.is_empty() && self.has_work(looked_through) {
+            // Only what is left to do where there is damage can have met it.
+            let met = if self.damage.get() == Damage::None { Damage::Read } else { Damage::Write };
+            let done = self.work(conn, looked_through);
+            if done.as_ref().is_err_and(is_unreadable) {
+                self.met(met);
             }
-            // What it wrote is committed with the rest, and swept as that of any run that is not used.
-            self.abandon();
-            self.damaged.set(true);
+            done?;
         }
-        if self.damaged.get() && !self.told {
-            self.staged.told = true;
+        if self.damage.get() > Damage::None && !self.is_noted {
+            self.merges.clear();
             conn.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, x'')", [DAMAGED])?;
+            self.staged.is_noted = true;
         }
-        if self.recent.len() + appended >= self.run_entries {
-            self.write_recent(conn)?;
-        }
-        self.sweep(conn)
+        Ok(())
     }
 
-    /// Writes all that is in no run as one, and lets go of runs whose events are deleted.
-    fn write_recent(&mut self, conn: &Connection) -> Result<(), Error> {
+    fn has_work(&self, looked_through: EventSeq) -> bool {
+        let is_full = self.recent.len() + self.staged.fresh.len() >= self.run_events;
+        match self.damage.get() {
+            Damage::None => {
+                is_full
+                    || !self.merges.is_empty()
+                    || !self.unused.is_empty()
+                    || self.levels().any(|level| !self.to_merge(level, looked_through).is_empty())
+            }
+            Damage::Read => is_full,
+            Damage::Write => false,
+        }
+    }
+
+    fn work(&mut self, conn: &Connection, looked_through: EventSeq) -> Result<(), Error> {
+        let share = self.staged.fresh.len();
+        let is_sound = self.damage.get() == Damage::None;
+        if is_sound {
+            self.merge(conn, looked_through, share * MERGED_PER_EVENT)?;
+        }
+        if self.recent.len() + share >= self.run_events {
+            let last = self.recent.iter().chain(&self.staged.fresh).map(|entry| entry.seq).max();
+            self.write_recent(conn, last.unwrap_or_default())?;
+            if is_sound {
+                self.expire(conn)?;
+            }
+        }
+        if is_sound { self.sweep(conn, share) } else { Ok(()) }
+    }
+
+    /// Writes all that is in no run as one, which has all events up to `last`.
+    fn write_recent(&mut self, conn: &Connection, last: EventSeq) -> Result<(), Error> {
         let mut entries: Vec<_> = self.recent.iter().chain(&self.staged.fresh).copied().collect();
         entries.sort_unstable();
-        let places = || entries.iter().map(|entry| entry.seq);
-        let (Some(first), Some(last)) = (places().min(), places().max()) else { return Ok(()) };
-        let mut run = Writing::new(self.name(), 0, first, last);
+        let mut run = Writing::new(self.new_id(), 0, last, entries.len().div_ceil(PART_ENTRIES));
         for entry in entries {
             run.push(conn, entry)?;
         }
         self.staged.written = run.finish(conn)?;
+        Ok(())
+    }
+
+    /// Lets go of runs whose events are deleted.
+    fn expire(&mut self, conn: &Connection) -> Result<(), Error> {
         let oldest = oldest(conn)?;
         let merged = self.staged.merged.as_ref().map(|(inputs, _)| inputs);
         let in_merges = self.merges.iter().map(|merge| &merge.inputs).chain(merged).flatten().collect::<BTreeSet<_>>();
@@ -199,19 +220,34 @@ impl Index {
         Ok(())
     }
 
+    fn levels(&self) -> impl Iterator<Item = u32> + use<> {
+        self.runs.last().map_or(0, |run| run.level)..=self.runs.first().map_or(0, |run| run.level)
+    }
+
+    /// Runs of a level that are to become one: the oldest where there are enough, or one of which retention has left little.
+    fn to_merge(&self, level: u32, looked_through: EventSeq) -> Vec<&Run> {
+        let of_level = || self.runs.iter().filter(move |run| run.level == level);
+        let oldest: Vec<_> = of_level().take(FAN_IN).collect();
+        if oldest.len() == FAN_IN {
+            return oldest;
+        }
+        of_level().find(|run| !run.is_sifted && run.last <= looked_through).into_iter().collect()
+    }
+
     /// Goes on with the merge of the lowest level, so that few runs wait for a large one.
-    fn merge(&mut self, conn: &Connection, count: usize) -> Result<(), Error> {
-        let levels = self.runs.last().map_or(0, |run| run.level)..=self.runs.first().map_or(0, |run| run.level);
-        for level in levels {
+    fn merge(&mut self, conn: &Connection, looked_through: EventSeq, count: usize) -> Result<(), Error> {
+        for level in self.levels() {
             let place = match self.merges.iter().position(|merge| merge.level == level) {
                 Some(place) => place,
                 None => {
-                    let inputs: Vec<_> = self.runs.iter().filter(|run| run.level == level).take(FAN_IN).collect();
-                    if inputs.len() < FAN_IN {
+                    let inputs = self.to_merge(level, looked_through);
+                    if inputs.is_empty() {
                         continue;
                     }
-                    let Some(merge) = Merge::begin(&inputs, self.next_run, oldest(conn)?) else { continue };
-                    self.next_run += 1;
+                    let gone = Gone { oldest: oldest(conn)?, looked_through };
+                    let level = if inputs.len() == FAN_IN { level + 1 } else { level };
+                    let merge = Merge::begin(&inputs, self.next_id, level, gone);
+                    self.next_id += 1;
                     self.merges.push(merge);
                     self.merges.len() - 1
                 }
@@ -231,18 +267,23 @@ impl Index {
         Ok(())
     }
 
-    /// Deletes some rows of a run that is not used any more.
-    fn sweep(&mut self, conn: &Connection) -> Result<(), Error> {
-        let Some(id) = self.unused.front() else { return Ok(()) };
-        let mut deleted = 0;
-        for table in ["dedupe_part", "dedupe_head"] {
-            let sql = format!(
-                "DELETE FROM {table} WHERE id IN
-                    (SELECT id FROM {table} WHERE id >= ?1 << {RUN_SHIFT} AND id < (?1 + 1) << {RUN_SHIFT} LIMIT ?2)"
-            );
-            deleted += conn.prepare_cached(&sql)?.execute([*id, SWEPT_ROWS])?;
+    /// Deletes some `rows` of runs that are not used any more.
+    fn sweep(&mut self, conn: &Connection, rows: usize) -> Result<(), Error> {
+        let mut left = i64::try_from(rows).unwrap_or(i64::MAX);
+        while left > 0
+            && let Some(id) = self.unused.get(self.staged.swept)
+        {
+            for sql in [SWEEP_PARTS, SWEEP_HEADS] {
+                let deleted =
+                    conn.prepare_cached(sql)?.execute([*id << RUN_SHIFT, (*id + 1) << RUN_SHIFT, left.max(0)])?;
+                left -= i64::try_from(deleted).unwrap_or(i64::MAX);
+            }
+            if left > 0 {
+                // That were all of it. One without rows counts as a row, as it is asked for.
+                self.staged.swept += 1;
+                left -= 1;
+            }
         }
-        self.staged.swept = deleted == 0;
         Ok(())
     }
 
@@ -256,16 +297,7 @@ impl Index {
             }
             None => self.recent.extend(staged.fresh),
         }
-        if staged.swept {
-            self.unused.pop_front();
-        }
-        if staged.told {
-            self.told = true;
-            tracing::error!(
-                "the index of dedupe keys is damaged: an event whose key may stand where it cannot be read is refused. The \
-                 next start makes the index anew, from the events"
-            );
-        }
+        self.unused.drain(..staged.swept);
         let (mut gone, made) = staged.merged.unwrap_or_default();
         gone.extend(staged.expired);
         self.runs.retain(|run| !gone.contains(&run.id));
@@ -274,32 +306,47 @@ impl Index {
             let place = self.runs.partition_point(|other| other.last < run.last);
             self.runs.insert(place, run);
         }
+        if staged.is_noted {
+            self.is_noted = true;
+            metrics::gauge!(damage::DAMAGED).set(1.0);
+            tracing::error!(
+                "the index of dedupe keys is damaged: an event whose key may stand where it cannot be read is refused. The \
+                 next start makes the index anew, from the events"
+            );
+        }
     }
 
-    /// The transaction was rolled back: nothing of it counts. A merge that was gone on with in it begins anew.
+    /// The transaction was rolled back: nothing of it counts. A merge that was gone on with begins anew.
     pub(super) fn rolled_back(&mut self) {
-        self.abandon();
-        self.staged = Staged::default();
-    }
-
-    fn abandon(&mut self) {
-        if let Some(id) = self.staged.merging.take() {
+        if let Some(id) = self.staged.merging {
             self.merges.retain(|merge| merge.id() != id);
             self.unused.push_back(id);
         }
-        self.staged.merged = None;
+        self.staged = Staged::default();
     }
 
-    fn name(&mut self) -> i64 {
-        self.next_run += 1;
-        self.next_run - 1
+    fn met(&self, damage: Damage) {
+        self.damage.set(self.damage.get().max(damage));
+    }
+
+    fn new_id(&mut self) -> i64 {
+        self.next_id += 1;
+        self.next_id - 1
     }
 }
 
-/// The first event that is there; all are later that are yet to come.
+const SWEEP_PARTS: &str =
+    "DELETE FROM dedupe_part WHERE id IN (SELECT id FROM dedupe_part WHERE id >= ?1 AND id < ?2 LIMIT ?3)";
+const SWEEP_HEADS: &str =
+    "DELETE FROM dedupe_head WHERE id IN (SELECT id FROM dedupe_head WHERE id >= ?1 AND id < ?2 LIMIT ?3)";
+
+/// The first event that is there; all are later that are yet to come. The very first where that cannot be read.
 fn oldest(conn: &Connection) -> Result<EventSeq, Error> {
-    let oldest = conn.prepare_cached("SELECT min(seq) FROM event")?.query_row([], |row| row.get(0))?;
-    Ok(Option::unwrap_or(oldest, EventSeq(i64::MAX)))
+    let oldest = conn.prepare_cached("SELECT min(seq) FROM event")?.query_row([], |row| row.get(0));
+    match oldest.map_err(Error::from) {
+        Err(error) if is_unreadable(&error) => Ok(EventSeq::default()),
+        oldest => Ok(Option::unwrap_or(oldest?, EventSeq(i64::MAX))),
+    }
 }
 
 /// Takes a run out of the list: its rows are not read any more.
@@ -308,60 +355,10 @@ fn unlist(conn: &Connection, id: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes the index of all events that are there, in place of what there is; within a transaction. Takes a second for
-/// each million of them, or a few where the file has none of the index of earlier schemas, which is in the order of a run.
-pub(super) fn build(conn: &Connection, run_entries: usize) -> Result<(), Error> {
-    conn.execute_batch(schema::DEDUPE_TABLES)?;
-    conn.execute_batch(
-        "DELETE FROM dedupe_run; DELETE FROM dedupe_part; DELETE FROM dedupe_head;
-         CREATE INDEX IF NOT EXISTS event_dedupe ON event (dedupe_hash);",
-    )?;
-    let (first, last, count): (Option<EventSeq>, Option<EventSeq>, i64) =
-        conn.query_row("SELECT min(seq), max(seq), count(*) FROM event", [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })?;
-    let (first, last) = (first.unwrap_or_default(), last.unwrap_or_default());
-    let runs = usize::try_from(count).unwrap_or(0) / run_entries.max(1);
-    let level = runs.checked_ilog(FAN_IN).unwrap_or(0);
-    let mut run = Writing::new(1, level, first, last);
-    let mut statement =
-        conn.prepare("SELECT dedupe_hash, seq FROM event INDEXED BY event_dedupe ORDER BY dedupe_hash, seq")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        run.push(conn, Entry { hash: row.get(0)?, seq: row.get(1)? })?;
-    }
-    run.finish(conn)?;
-    drop(rows);
-    conn.execute_batch("DROP INDEX event_dedupe")?;
-    Ok(())
-}
-
-/// Events that a look at the index does not find; in words, `limit` at the most. Reads all of it.
-pub(super) fn missing(conn: &Connection, limit: usize) -> Result<Vec<String>, Error> {
-    let index = Index::load(conn, 1)?;
-    let mut faults = Vec::new();
-    for run in &index.runs {
-        let parts = (0..run.parts()).map(|part| run.read_part(conn, part));
-        faults.extend(parts.filter_map(|read| Some(read.err()?.to_string())));
-    }
-    let mut statements = Statements::new(conn);
-    let mut statement = conn.prepare("SELECT seq, dedupe_hash, dedupe_key FROM event")?;
-    let mut rows = statement.query([])?;
-    while faults.len() < limit
-        && let Some(row) = rows.next()?
-    {
-        let (seq, hashed): (EventSeq, i64) = (row.get(0)?, row.get(1)?);
-        if hashed != hash(&row.get(2)?) {
-            faults.push(format!("event {}: its hash is not that of its dedupe key", seq.0));
-            continue;
-        }
-        match index.find(&mut statements, hashed) {
-            Ok(found) if found.contains(&seq) => {}
-            Ok(_) => faults
-                .push(format!("event {}: its dedupe key is not found, a second copy is taken for a new event", seq.0)),
-            Err(error) if error.is_damage() => faults.push(format!("event {}: {error}", seq.0)),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(faults)
+/// Whether what is asked for is damaged, or the disk does not give it.
+fn is_unreadable(error: &Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
+    let of_disk = |code: i32| code == SQLITE_IOERR_READ || code == SQLITE_IOERR_SHORT_READ;
+    error.is_damage()
+        || matches!(error, Error::Engine(rusqlite::Error::SqliteFailure(error, _)) if of_disk(error.extended_code))
 }

@@ -2,7 +2,7 @@
 //! requests run, so that the counts are written once per batch and memory changes only after the commit.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -170,6 +170,8 @@ pub(super) struct Shared {
     backlog: RwLock<HashMap<TenantId, i64>>,
     /// Bytes of requests that wait for the writer.
     pub(super) queue_bytes: AtomicUsize,
+    /// Up to where retention has looked at events and left only those that it has to keep.
+    pub(super) looked_through: AtomicI64,
     /// Bytes in memory of the index of dedupe keys.
     pub(super) dedupe_bytes: AtomicUsize,
     /// Commits so far: tells the checkpointer whether there is anything to look at.
@@ -214,6 +216,7 @@ impl Shared {
             settled_of: RwLock::default(),
             backlog: RwLock::new(backlog),
             queue_bytes: AtomicUsize::new(0),
+            looked_through: AtomicI64::new(0),
             dedupe_bytes: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
             hot: Hot::new(options.hot_bytes_max),

@@ -242,7 +242,7 @@ mod tests {
                 ("cursor", "UPDATE mark SET value = 99 WHERE name = 'cursor'", "lies behind the last event 3"),
                 ("events", "UPDATE event SET packed = 3 WHERE seq = 2", "event 2: "),
                 ("dedupe", "UPDATE event SET dedupe_hash = 9 WHERE seq = 2", "event 2: its hash"),
-                ("dedupe", "INSERT INTO dedupe_run VALUES (9, 0, 1, 3, 3)", "are not whole"),
+                ("dedupe", "INSERT INTO dedupe_run VALUES (9, 0, 3, 3)", "are not whole"),
                 ("attempts", "INSERT INTO attempt VALUES (1 << 20 | 1, 0, 0, '{}')", "attempt 1 of delivery 1: "),
                 ("documents", "UPDATE entry SET doc = '{}' WHERE kind = 'tenant'", "tenant"),
                 ("plans", "UPDATE plan SET doc = replace(doc, '{', '{ ')", "another digest"),

@@ -7,6 +7,7 @@ use rusqlite::{Row, params};
 use super::columns::Json;
 use super::packed::{self, Packed};
 use super::queue::Batch;
+use super::statements::Statements;
 use super::{Error, Ledger, Reach, audit, dedupe, fan_out};
 use crate::domain::audit::{Deed, Entry, Object};
 use crate::domain::delivery::{DueDelivery, NewDelivery};
@@ -269,28 +270,39 @@ fn append(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
 
 /// What there is of an event's key, whose hash is the given one.
 fn seen(batch: &mut Batch<'_>, event: &Event, dedupe: &Dedupe, hash: i64) -> Result<Option<Appended>, Error> {
-    let before = batch.dedupe.find(&mut batch.statements, hash)?;
-    let just_now = batch.appended.iter().rev().filter(|entry| entry.hash == hash).map(|entry| entry.seq);
-    for seq in just_now.chain(before) {
-        let select =
-            batch.statements.get("SELECT id, dedupe_key, dedupe_body, accepted_at FROM event WHERE seq = ?1")?;
-        let mut rows = select.query([seq])?;
-        // It may be another key, or deleted.
-        let Some(row) = rows.next()?.filter(|row| row.get_ref(1).is_ok_and(|key| key.as_blob() == Ok(&dedupe.key)))
-        else {
-            continue;
-        };
-        // A copy from a time that is yet to come: the clock was wrong then or is now, and its age is as good as any.
-        let age_ms = event.accepted_at.since(row.get::<_, Timestamp>(3)?).saturating_abs();
-        if dedupe.window_ms.is_some_and(|window| age_ms > window) {
-            // The newest copy is too old, and the others are older.
-            return Ok(None);
+    let same_hash = batch.appended.iter().rev().filter(|entry| entry.hash == hash);
+    for entry in same_hash {
+        if let Some(seen) = seen_at(&mut batch.statements, entry.seq, event, dedupe)? {
+            return Ok(seen);
         }
-        let id = row.get(0)?;
-        let same = row.get::<_, [u8; 32]>(2)? == dedupe.body;
-        return Ok(Some(if same { Appended::Duplicate { id } } else { Appended::Conflict { id } }));
     }
-    Ok(None)
+    let look = |statements: &mut Statements<'_>, seq| seen_at(statements, seq, event, dedupe);
+    Ok(batch.dedupe.find(&mut batch.statements, hash, look)?.flatten())
+}
+
+/// What the event at that place says of it: none, it has another key or is deleted; or what there is, which is nothing
+/// where its window is over.
+fn seen_at(
+    statements: &mut Statements<'_>,
+    seq: EventSeq,
+    event: &Event,
+    dedupe: &Dedupe,
+) -> Result<Option<Option<Appended>>, Error> {
+    let select = statements.get("SELECT id, dedupe_key, dedupe_body, accepted_at FROM event WHERE seq = ?1")?;
+    let mut rows = select.query([seq])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    if row.get::<_, [u8; 32]>(1)? != dedupe.key {
+        return Ok(None);
+    }
+    // A copy from a time that is yet to come: the clock was wrong then or is now, and its age is as good as any.
+    let age_ms = event.accepted_at.since(row.get::<_, Timestamp>(3)?).saturating_abs();
+    if dedupe.window_ms.is_some_and(|window| age_ms > window) {
+        // The newest copy is too old, and the others are older.
+        return Ok(Some(None));
+    }
+    let id = row.get(0)?;
+    let same = row.get::<_, [u8; 32]>(2)? == dedupe.body;
+    Ok(Some(Some(if same { Appended::Duplicate { id } } else { Appended::Conflict { id } })))
 }
 
 pub(super) const EVENT_COLUMNS: &str = "e.seq, e.id, e.tenant, e.source, e.accepted_at, e.issued_at, e.issuer, e.jti, \

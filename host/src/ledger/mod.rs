@@ -266,7 +266,7 @@ pub struct Stats {
     pub file_bytes: u64,
     /// Size of the WAL, in bytes.
     pub wal_bytes: u64,
-    /// Bytes in memory of the index of dedupe keys: 1.3 for each event of the ledger.
+    /// Bytes in memory of the index of dedupe keys: some 1.3 for each event of the ledger.
     pub dedupe_bytes: u64,
     /// The last event of the journal.
     pub last: EventSeq,

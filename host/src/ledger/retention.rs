@@ -1,6 +1,8 @@
 //! Giving space back: events past their time with everything that hangs on them, tenants that were removed, plans and
 //! blobs that nothing refers to. Always in chunks, each a request of its own, so that nobody waits long.
 
+use std::sync::atomic::Ordering;
+
 use rusqlite::{Connection, params};
 
 use super::lived::Lived;
@@ -140,7 +142,10 @@ impl Ledger {
                 }
             }
             match last {
-                Some(last) if !enough() => after = last,
+                Some(last) if !enough() => {
+                    self.shared().looked_through.fetch_max(last.0, Ordering::Relaxed);
+                    after = last;
+                }
                 _ => return Ok(()),
             }
         }

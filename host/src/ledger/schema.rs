@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Error, Options, dedupe};
+use super::{Error, Options};
 
 /// Oldest SQLite the ledger runs on, as `sqlite3_libversion_number` writes it: through 3.51.2 a race at the reset of
 /// the WAL could lose commits.
@@ -22,8 +22,6 @@ pub(super) const MIGRATIONS: [&str; 11] =
 
 /// The schema from which on attempts have a key of their own.
 const ATTEMPTS_BY_KEY: i64 = 10;
-/// The schema from which on dedupe keys have an index of their own.
-const DEDUPE_IN_RUNS: i64 = 11;
 
 /// Small columns stand before large ones, so that a scan never walks overflow pages.
 ///
@@ -246,24 +244,22 @@ const PACKED: &str = concat!(
 
 macro_rules! dedupe_tables {
     () => {
-        "CREATE TABLE IF NOT EXISTS dedupe_run (
+        "CREATE TABLE dedupe_run (
             id INTEGER PRIMARY KEY,
             level INTEGER NOT NULL,
-            first_seq INTEGER NOT NULL,
             last_seq INTEGER NOT NULL,
             entries INTEGER NOT NULL
         );
-        CREATE TABLE IF NOT EXISTS dedupe_part (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
-        CREATE TABLE IF NOT EXISTS dedupe_head (id INTEGER PRIMARY KEY, body BLOB NOT NULL);"
+        CREATE TABLE dedupe_part (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+        CREATE TABLE dedupe_head (id INTEGER PRIMARY KEY, body BLOB NOT NULL);"
     };
 }
 
-/// The tables of [`dedupe`].
+/// The tables of `dedupe.rs`.
 pub(super) const DEDUPE_TABLES: &str = dedupe_tables!();
 
-/// The index of dedupe keys in runs, in the place of one that was a tree. By now it is [built](dedupe::build) of the events
-/// that are there.
-const DEDUPE: &str = concat!(dedupe_tables!(), "DROP INDEX IF EXISTS event_dedupe;");
+/// The index of dedupe keys in runs, in the place of one that was a tree. Whoever opens it takes the events in that are there.
+const DEDUPE: &str = concat!(dedupe_tables!(), "DROP INDEX event_dedupe;");
 
 /// Rows of attempts copied between two commits.
 const COPIED_ROWS: i64 = 50_000;
@@ -341,7 +337,7 @@ pub(super) fn open_writer(options: &Options) -> Result<Connection, Error> {
         options.cache_bytes / 1024,
     ))?;
     expect(&conn, "synchronous", "synchronous", "2")?;
-    migrate(&conn, options)?;
+    migrate(&conn)?;
     expect(&conn, "auto_vacuum", "auto_vacuum", "2")?;
     move_the_wal(&conn)?;
     Ok(conn)
@@ -416,7 +412,7 @@ fn expect(conn: &Connection, pragma: &str, name: &'static str, wanted: &str) -> 
     if found == wanted { Ok(()) } else { Err(Error::Setting { name, found }) }
 }
 
-fn migrate(conn: &Connection, options: &Options) -> Result<(), Error> {
+fn migrate(conn: &Connection) -> Result<(), Error> {
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let known = known();
     let Some(steps) = usize::try_from(found).ok().and_then(|from| MIGRATIONS.get(from..)) else {
@@ -427,9 +423,6 @@ fn migrate(conn: &Connection, options: &Options) -> Result<(), Error> {
             copy_attempts(conn)?;
         }
         let transaction = conn.unchecked_transaction()?;
-        if to == DEDUPE_IN_RUNS {
-            dedupe::build(&transaction, options.dedupe_run_events)?;
-        }
         transaction.execute_batch(step)?;
         transaction.execute_batch(&format!("PRAGMA user_version = {to}"))?;
         transaction.commit()?;

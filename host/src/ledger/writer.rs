@@ -22,6 +22,7 @@ use super::readers::Readers;
 use super::statements::Statements;
 use super::statistics::Known;
 use super::{Error, Options, checkpoint, dedupe, schema};
+use crate::domain::event::EventSeq;
 
 /// Time between two looks at the size of the file.
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
@@ -276,8 +277,9 @@ impl Writer {
         }
         drop(statements);
         let cursor = (reach.cursor() != before.cursor()).then_some(reach.cursor());
+        let looked_through = EventSeq(self.shared.looked_through.load(Ordering::Relaxed));
         let stored = effects.store(conn, &mut self.statistics, cursor);
-        stored.and_then(|()| self.dedupe.keep_up(conn, appended)).map_err(|error| match error {
+        stored.and_then(|()| self.dedupe.keep_up(conn, appended, looked_through)).map_err(|error| match error {
             Error::Engine(error) => error,
             other => rusqlite::Error::ToSqlConversionFailure(Box::new(other)),
         })?;
@@ -326,7 +328,7 @@ mod tests {
     use super::super::tests::{TENANT, block_on, event, in_one_batch, new_delivery, open, with_events, with_tenant};
     use super::*;
     use crate::domain::delivery::{DeliverySeq, State};
-    use crate::domain::event::{EventSeq, NewEvent};
+    use crate::domain::event::NewEvent;
 
     #[test]
     fn a_failing_request_fails_alone() {

@@ -8,13 +8,13 @@ use crate::domain::event::EventSeq;
 
 /// A merge that has begun. What it has written so far counts for nothing before it is [finished](Merge::finish).
 pub(super) struct Merge {
+    /// That of the runs that it reads.
     pub(super) level: u32,
     /// The runs that it reads, in the order of age.
     pub(super) inputs: Vec<i64>,
     sources: Vec<Source>,
     out: Writing,
-    /// Entries of events before this one are left out: they are deleted.
-    oldest: EventSeq,
+    gone: Gone,
 }
 
 /// How far an input is read.
@@ -23,17 +23,48 @@ struct Source {
     entries: std::vec::IntoIter<Entry>,
 }
 
+/// Which events are deleted, so that their entries are left out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gone {
+    /// The first event that is there.
+    pub(super) oldest: EventSeq,
+    /// Retention has looked at all events up to here and left few. Whether one of them is there is asked; of all others it is
+    /// taken for granted, since asking would cost more than their entries do.
+    pub(super) looked_through: EventSeq,
+}
+
+impl Gone {
+    fn has(self, conn: &Connection, seq: EventSeq) -> Result<bool, Error> {
+        if seq < self.oldest || seq > self.looked_through {
+            return Ok(seq < self.oldest);
+        }
+        let there = conn.prepare_cached("SELECT 1 FROM event WHERE seq = ?1")?.exists([seq]).map_err(Error::from);
+        match there {
+            // A row that cannot be read is there.
+            Err(error) if error.is_damage() => Ok(false),
+            there => Ok(!there?),
+        }
+    }
+}
+
 impl Merge {
-    /// Of these runs, all of one level, into a run of that name. No runs are nothing to merge.
-    pub(super) fn begin(inputs: &[&Run], id: i64, oldest: EventSeq) -> Option<Self> {
-        let (first, last) = (inputs.first()?, inputs.last()?);
-        Some(Self {
-            level: first.level,
+    /// Of these runs, all of one level, into a run of that name and level.
+    pub(super) fn begin(inputs: &[&Run], id: i64, level: u32, gone: Gone) -> Self {
+        let last = inputs.iter().map(|run| run.last).max().unwrap_or_default();
+        let mut out = Writing::new(id, level, last, inputs.iter().map(|run| run.parts()).sum());
+        out.is_sifted_through(gone.looked_through);
+        Self {
+            level: inputs.iter().map(|run| run.level).max().unwrap_or_default(),
             inputs: inputs.iter().map(|run| run.id).collect(),
             sources: inputs.iter().map(|_| Source { next_part: 0, entries: Vec::new().into_iter() }).collect(),
-            out: Writing::new(id, first.level + 1, first.first, last.last),
-            oldest,
-        })
+            out,
+            gone,
+        }
+    }
+
+    /// Bytes that it takes in memory, roughly.
+    pub(super) fn bytes(&self) -> usize {
+        self.out.bytes()
     }
 
     /// The run that it makes.
@@ -53,7 +84,7 @@ impl Merge {
             }
             let Some((entry, place)) = least else { return Ok(true) };
             self.sources[place].entries.next();
-            if entry.seq >= self.oldest {
+            if !self.gone.has(conn, entry.seq)? {
                 self.out.push(conn, entry)?;
             }
         }

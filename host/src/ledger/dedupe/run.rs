@@ -5,8 +5,9 @@
 //! A part is a row of `dedupe_part`: up to [`PART_ENTRIES`] entries of [`ENTRY_BYTES`], the hash (8 bytes) and the event's
 //! place (6 bytes), big-endian, which fill a page of the file. What is held in memory of a part stands in `dedupe_head`, up
 //! to [`HEAD_PARTS`] to a row: its first hash and its filter, a Bloom filter of [`FILTER_BITS`] bits (Bloom, "Space/time
-//! trade-offs in hash coding with allowable errors", 1970). A key of either table is the run, shifted by [`RUN_SHIFT`], and
-//! the row's number within it, so that a run is written at the table's end and read in one go.
+//! trade-offs in hash coding with allowable errors", 1970). Each row ends with the CRC-32 of its key and its bytes: what is
+//! changed is not to be taken for "not there". A key of either table is the run, shifted by [`RUN_SHIFT`], and the row's
+//! number within it, so that rows of a run lie together.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -27,6 +28,10 @@ const FILTER_PROBES: u32 = 7;
 const HEAD_BYTES: usize = 8 + FILTER_WORDS * 8;
 /// Bits of a row's key that hold its number within the run.
 pub(super) const RUN_SHIFT: u32 = 32;
+/// Names of runs are less.
+pub(super) const RUN_ID_END: i64 = 1 << 31;
+/// Bytes of a row's sum.
+const SUM_BYTES: usize = 4;
 /// Greatest place of an event that an entry can hold.
 const SEQ_MAX: i64 = (1 << 48) - 1;
 
@@ -79,10 +84,11 @@ pub(super) struct Run {
     pub(super) id: i64,
     /// How often its entries were merged: those of one level are of about the same size.
     pub(super) level: u32,
-    /// The first and the last event that it is of.
-    pub(super) first: EventSeq,
+    /// All events up to this one are in this run or an older one.
     pub(super) last: EventSeq,
     pub(super) entries: i64,
+    /// Entries of events that retention had deleted were left out when it was written, and no event of it is younger.
+    pub(super) is_sifted: bool,
     /// The first hash of each part.
     fences: Vec<i64>,
     /// The filters of all parts, one after another.
@@ -95,18 +101,10 @@ impl Run {
     /// # Errors
     /// [`Error::Corrupt`] where one is not whole.
     pub(super) fn load_all(conn: &Connection) -> Result<Vec<Self>, Error> {
-        let mut statement =
-            conn.prepare("SELECT id, level, first_seq, last_seq, entries FROM dedupe_run ORDER BY last_seq")?;
+        let mut statement = conn.prepare("SELECT id, level, last_seq, entries FROM dedupe_run ORDER BY last_seq")?;
         let rows = statement.query_map([], |row| {
-            Ok(Self {
-                id: row.get(0)?,
-                level: row.get(1)?,
-                first: row.get(2)?,
-                last: row.get(3)?,
-                entries: row.get(4)?,
-                fences: Vec::new(),
-                filters: Vec::new(),
-            })
+            let run = Self::new(row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(Self { entries: row.get(3)?, ..run })
         })?;
         let mut runs = rows.collect::<Result<Vec<_>, _>>()?;
         for run in &mut runs {
@@ -115,23 +113,35 @@ impl Run {
         Ok(runs)
     }
 
+    /// A run without entries.
+    fn new(id: i64, level: u32, last: EventSeq) -> Self {
+        Self { id, level, last, entries: 0, is_sifted: false, fences: Vec::new(), filters: Vec::new() }
+    }
+
     fn load_heads(&mut self, conn: &Connection) -> Result<(), Error> {
-        let parts = usize::try_from(self.entries).unwrap_or(0).div_ceil(PART_ENTRIES);
-        self.fences.reserve_exact(parts);
-        self.filters.reserve_exact(parts * FILTER_WORDS);
+        let not_whole = || Error::corrupt(format!("the heads of run {} of the dedupe keys are not whole", self.id));
+        if !(1..RUN_ID_END).contains(&self.id) {
+            return Err(not_whole());
+        }
+        let (mut fences, mut filters) = (Vec::new(), Vec::new());
         let mut statement =
-            conn.prepare_cached("SELECT body FROM dedupe_head WHERE id >= ?1 AND id < ?2 ORDER BY id")?;
+            conn.prepare_cached("SELECT id, body FROM dedupe_head WHERE id >= ?1 AND id < ?2 ORDER BY id")?;
         let mut rows = statement.query([self.id << RUN_SHIFT, (self.id + 1) << RUN_SHIFT])?;
         while let Some(row) = rows.next()? {
-            for head in row.get_ref(0)?.as_blob().unwrap_or_default().as_chunks::<HEAD_BYTES>().0 {
+            let body = sound(row.get(0)?, row.get_ref(1)?.as_blob().unwrap_or_default()).ok_or_else(not_whole)?;
+            for head in body.as_chunks::<HEAD_BYTES>().0 {
                 let mut words = head.as_chunks::<8>().0.iter().copied();
-                self.fences.push(i64::from_be_bytes(words.next().unwrap_or_default()));
-                self.filters.extend(words.map(u64::from_be_bytes));
+                fences.push(i64::from_be_bytes(words.next().unwrap_or_default()));
+                filters.extend(words.map(u64::from_be_bytes));
             }
         }
-        if self.fences.len() != parts || !self.fences.is_sorted() {
-            return Err(Error::corrupt(format!("the heads of run {} of the dedupe keys are not whole", self.id)));
+        let parts = usize::try_from(self.entries).unwrap_or(0).div_ceil(PART_ENTRIES);
+        if fences.is_empty() || fences.len() != parts || !fences.is_sorted() {
+            return Err(not_whole());
         }
+        fences.shrink_to_fit();
+        filters.shrink_to_fit();
+        (self.fences, self.filters) = (fences, filters);
         Ok(())
     }
 
@@ -144,13 +154,14 @@ impl Run {
         self.fences.capacity() * 8 + self.filters.capacity() * 8
     }
 
-    /// Adds the events in it whose key has the hash. Reads the file only where there most probably is one.
-    pub(super) fn find(
+    /// Calls `look` with the events in it whose key has the hash, the newest first, until it gives something. Reads the file
+    /// only where there most probably is one.
+    pub(super) fn find<T>(
         &self,
         statements: &mut Statements<'_>,
         hash: i64,
-        found: &mut Vec<EventSeq>,
-    ) -> Result<(), Error> {
+        look: &mut impl FnMut(&mut Statements<'_>, EventSeq) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
         // The part that the hash is in, and those before where several events share it.
         let mut part = self.fences.partition_point(|fence| *fence <= hash);
         while part > 0 {
@@ -158,39 +169,37 @@ impl Run {
             let filter = &self.filters[part * FILTER_WORDS..][..FILTER_WORDS];
             if bits_of(hash).all(|(word, bit)| filter[word] & bit != 0) {
                 let select = statements.get(SELECT_PART)?;
-                let read = |body: &[u8]| {
-                    let entries = body.as_chunks().0.iter().map(Entry::from_bytes);
-                    found.extend(entries.filter(|entry| entry.hash == hash).map(|entry| entry.seq));
-                };
-                let there = select.query_row([key(self.id, part)], |row| Ok(row.get_ref(0)?.as_blob().map(read)));
-                if !matches!(there.optional()?, Some(Ok(()))) {
-                    return Err(not_there(self.id, part));
+                let body = select.query_row([key(self.id, part)], |row| row.get(0)).optional()?;
+                let entries = self.entries_of(part, body)?;
+                for entry in entries.iter().rev().filter(|entry| entry.hash == hash) {
+                    if let Some(found) = look(statements, entry.seq)? {
+                        return Ok(Some(found));
+                    }
                 }
             }
             if self.fences[part] != hash {
                 break;
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The entries of a part.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where it is not there, is not as long as it should be or not in order.
+    /// [`Error::Corrupt`] where it is not there or not as it was written.
     pub(super) fn read_part(&self, conn: &Connection, part: usize) -> Result<Vec<Entry>, Error> {
-        let body: Option<Vec<u8>> =
-            conn.prepare_cached(SELECT_PART)?.query_row([key(self.id, part)], |row| row.get(0)).optional()?;
-        let body = body.ok_or_else(|| not_there(self.id, part))?;
-        let (chunks, rest) = body.as_chunks();
-        let entries: Vec<_> = chunks.iter().map(Entry::from_bytes).collect();
-        let before = part * PART_ENTRIES;
-        let wanted = usize::try_from(self.entries).unwrap_or(0).saturating_sub(before).min(PART_ENTRIES);
-        let begins = entries.first().map(|entry| entry.hash) == self.fences.get(part).copied();
-        if !rest.is_empty() || entries.len() != wanted || !begins || !entries.is_sorted() {
-            return Err(Error::corrupt(format!("part {part} of run {} of the dedupe keys is not as written", self.id)));
-        }
-        Ok(entries)
+        let body = conn.prepare_cached(SELECT_PART)?.query_row([key(self.id, part)], |row| row.get(0)).optional()?;
+        self.entries_of(part, body)
+    }
+
+    fn entries_of(&self, part: usize, body: Option<Vec<u8>>) -> Result<Vec<Entry>, Error> {
+        let wanted = usize::try_from(self.entries).unwrap_or(0).saturating_sub(part * PART_ENTRIES).min(PART_ENTRIES);
+        let sound = body.as_deref().and_then(|body| sound(key(self.id, part), body));
+        let entries = sound.map(|body| body.as_chunks().0.iter().map(Entry::from_bytes).collect::<Vec<_>>());
+        entries.filter(|entries| entries.len() == wanted).ok_or_else(|| {
+            Error::corrupt(format!("part {part} of run {} of the dedupe keys is not there or not as written", self.id))
+        })
     }
 }
 
@@ -201,8 +210,18 @@ fn key(run: i64, number: usize) -> i64 {
     (run << RUN_SHIFT) | number as i64
 }
 
-fn not_there(run: i64, part: usize) -> Error {
-    Error::corrupt(format!("part {part} of run {run} of the dedupe keys is not there"))
+/// The sum of a row: of its key as well, so that no row is taken for another.
+fn sum(key: i64, body: &[u8]) -> [u8; SUM_BYTES] {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&key.to_be_bytes());
+    sum.update(body);
+    sum.finalize().to_be_bytes()
+}
+
+/// What stands in a row before its sum; none where that is not its sum.
+fn sound(key: i64, row: &[u8]) -> Option<&[u8]> {
+    let (body, stored) = row.split_last_chunk::<SUM_BYTES>()?;
+    (*stored == sum(key, body)).then_some(body)
 }
 
 /// A run that is being written, entry by entry.
@@ -218,18 +237,33 @@ pub(super) struct Writing {
 }
 
 impl Writing {
-    pub(super) fn new(id: i64, level: u32, first: EventSeq, last: EventSeq) -> Self {
+    /// One of all events up to `last` that are in no older run; `parts`: how many it may come to.
+    pub(super) fn new(id: i64, level: u32, last: EventSeq, parts: usize) -> Self {
         Self {
-            run: Run { id, level, first, last, entries: 0, fences: Vec::new(), filters: Vec::new() },
-            body: Vec::with_capacity(PART_ENTRIES * ENTRY_BYTES),
+            run: Run {
+                fences: Vec::with_capacity(parts),
+                filters: Vec::with_capacity(parts * FILTER_WORDS),
+                ..Run::new(id, level, last)
+            },
+            body: Vec::with_capacity(PART_ENTRIES * ENTRY_BYTES + SUM_BYTES),
             filter: [0; FILTER_WORDS],
-            heads: Vec::with_capacity(HEAD_PARTS * HEAD_BYTES),
+            heads: Vec::with_capacity(HEAD_PARTS * HEAD_BYTES + SUM_BYTES),
             heads_written: 0,
         }
     }
 
     pub(super) fn id(&self) -> i64 {
         self.run.id
+    }
+
+    /// Bytes that it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.run.bytes()
+    }
+
+    /// See [`Run::is_sifted`].
+    pub(super) fn is_sifted_through(&mut self, looked_through: EventSeq) {
+        self.run.is_sifted = self.run.last <= looked_through;
     }
 
     /// Takes the next entry, not less than the one before.
@@ -250,8 +284,9 @@ impl Writing {
 
     fn write_part(&mut self, conn: &Connection) -> Result<(), Error> {
         let Some((part, fence)) = self.run.fences.iter().enumerate().next_back() else { return Ok(()) };
-        conn.prepare_cached("INSERT INTO dedupe_part (id, body) VALUES (?1, ?2)")?
-            .execute(params![key(self.run.id, part), self.body])?;
+        let id = key(self.run.id, part);
+        self.body.extend(sum(id, &self.body));
+        conn.prepare_cached("INSERT INTO dedupe_part (id, body) VALUES (?1, ?2)")?.execute(params![id, self.body])?;
         self.heads.extend(fence.to_be_bytes());
         self.heads.extend(self.filter.iter().flat_map(|word| word.to_be_bytes()));
         self.run.filters.extend(self.filter);
@@ -264,8 +299,9 @@ impl Writing {
     }
 
     fn write_heads(&mut self, conn: &Connection) -> Result<(), Error> {
-        conn.prepare_cached("INSERT INTO dedupe_head (id, body) VALUES (?1, ?2)")?
-            .execute(params![key(self.run.id, self.heads_written), self.heads])?;
+        let id = key(self.run.id, self.heads_written);
+        self.heads.extend(sum(id, &self.heads));
+        conn.prepare_cached("INSERT INTO dedupe_head (id, body) VALUES (?1, ?2)")?.execute(params![id, self.heads])?;
         self.heads_written += 1;
         self.heads.clear();
         Ok(())
@@ -283,10 +319,8 @@ impl Writing {
             self.write_heads(conn)?;
         }
         let run = &self.run;
-        conn.prepare_cached(
-            "INSERT INTO dedupe_run (id, level, first_seq, last_seq, entries) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![run.id, run.level, run.first, run.last, run.entries])?;
+        conn.prepare_cached("INSERT INTO dedupe_run (id, level, last_seq, entries) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![run.id, run.level, run.last, run.entries])?;
         self.run.fences.shrink_to_fit();
         self.run.filters.shrink_to_fit();
         Ok(Some(self.run))

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use rusqlite::StatementStatus;
 
+use super::super::schema;
 use super::run::{PART_ENTRIES, SELECT_PART};
 use super::*;
 use crate::crypto::sha256;
@@ -12,10 +13,17 @@ use crate::crypto::sha256;
 /// A file with as much of the journal as the index looks at.
 fn file() -> Connection {
     let conn = Connection::open_in_memory().unwrap();
+    prepare(&conn);
+    conn
+}
+
+fn prepare(conn: &Connection) {
     conn.execute_batch(schema::DEDUPE_TABLES).unwrap();
     conn.execute_batch("CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID").unwrap();
-    conn.execute_batch("CREATE TABLE event (seq INTEGER PRIMARY KEY, dedupe_hash INTEGER, dedupe_key BLOB)").unwrap();
-    conn
+    conn.execute_batch(
+        "CREATE TABLE event (seq INTEGER PRIMARY KEY AUTOINCREMENT, dedupe_hash INTEGER, dedupe_key BLOB)",
+    )
+    .unwrap();
 }
 
 fn key_of(number: u64) -> [u8; 32] {
@@ -24,6 +32,11 @@ fn key_of(number: u64) -> [u8; 32] {
 
 /// Appends events with these keys in a transaction that is kept or rolled back.
 fn append(conn: &Connection, index: &mut Index, keys: &[[u8; 32]], first: i64, keep: bool) {
+    try_append(conn, index, keys, first, keep).unwrap();
+}
+
+/// The same as the writer does it, where it may fail.
+fn try_append(conn: &Connection, index: &mut Index, keys: &[[u8; 32]], first: i64, keep: bool) -> Result<(), Error> {
     conn.execute_batch("BEGIN").unwrap();
     let mut fresh = Vec::new();
     for (key, seq) in keys.iter().zip(first..) {
@@ -31,18 +44,30 @@ fn append(conn: &Connection, index: &mut Index, keys: &[[u8; 32]], first: i64, k
         conn.prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3)").unwrap().execute((seq, entry.hash, key)).unwrap();
         fresh.push(entry);
     }
-    index.keep_up(conn, fresh).unwrap();
-    if keep {
+    let kept_up = index.keep_up(conn, fresh, EventSeq::default());
+    if keep && kept_up.is_ok() {
         conn.execute_batch("COMMIT").unwrap();
         index.committed();
     } else {
         conn.execute_batch("ROLLBACK").unwrap();
         index.rolled_back();
     }
+    kept_up
 }
 
 fn find(conn: &Connection, index: &Index, hash: i64) -> Vec<EventSeq> {
-    index.find(&mut Statements::new(conn), hash).unwrap()
+    try_find(conn, index, hash).unwrap()
+}
+
+/// All events that the index has of a hash.
+fn try_find(conn: &Connection, index: &Index, hash: i64) -> Result<Vec<EventSeq>, Error> {
+    let mut found = Vec::new();
+    let all = |_: &mut Statements<'_>, seq| {
+        found.push(seq);
+        Ok(None::<()>)
+    };
+    index.find(&mut Statements::new(conn), hash, all)?;
+    Ok(found)
 }
 
 #[derive(Debug, Clone)]
@@ -128,12 +153,17 @@ fn of_no_use(conn: &Connection, index: &Index) -> usize {
 /// Enough for runs of several parts and rows of heads, on three levels.
 fn filled(events: u64) -> (Connection, Index) {
     let conn = file();
-    let mut index = Index::open(&conn, 600).unwrap();
+    let index = fill(&conn, events);
+    (conn, index)
+}
+
+fn fill(conn: &Connection, events: u64) -> Index {
+    let mut index = Index::open(conn, 600).unwrap();
     let keys: Vec<_> = (0..events).map(key_of).collect();
     for (batch, keys) in keys.chunks(100).enumerate() {
-        append(&conn, &mut index, keys, batch as i64 * 100 + 1, true);
+        append(conn, &mut index, keys, batch as i64 * 100 + 1, true);
     }
-    (conn, index)
+    index
 }
 
 #[test]
@@ -162,21 +192,21 @@ fn few_runs_hold_many_events_and_a_look_reads_the_file_where_there_is_something_
     assert_eq!(of_no_use(&conn, &index), 0);
 }
 
+/// As at the first start after an upgrade: no event is in a run.
 #[test]
 fn an_index_made_of_events_finds_what_one_that_grew_does() {
-    let (conn, grown) = filled(5_000);
-    conn.execute_batch("BEGIN").unwrap();
-    build(&conn, 600).unwrap();
-    conn.execute_batch("COMMIT").unwrap();
-    let built = Index::load(&conn, 600).unwrap();
-    assert_eq!(built.runs.iter().map(|run| (run.level, run.entries)).collect::<Vec<_>>(), [(1, 5_000)]);
-    assert!(built.recent.is_empty() && built.unused.is_empty());
-    for number in (0..5_000).step_by(11) {
-        let hash = hash(&key_of(number));
-        assert_eq!(find(&conn, &built, hash), [EventSeq(number.cast_signed() + 1)]);
+    let (conn, _) = filled(5_000);
+    for table in ["dedupe_run", "dedupe_part", "dedupe_head"] {
+        conn.execute(&format!("DELETE FROM {table}"), []).unwrap();
     }
-    assert!(grown.next_run > built.next_run);
+    let built = Index::open(&conn, 600).unwrap();
+    let runs: Vec<_> = built.runs.iter().map(|run| (run.level, run.entries)).collect();
+    assert_eq!((runs, built.recent.len()), (vec![(1, 4_800)], 200));
+    for number in (0..5_000).step_by(11) {
+        assert_eq!(find(&conn, &built, hash(&key_of(number))), [EventSeq(number.cast_signed() + 1)]);
+    }
     assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new());
+    assert_eq!(of_no_use(&conn, &built), 0);
 }
 
 /// As many events as fill parts, all with hashes alike: they are found across the parts.
@@ -207,44 +237,134 @@ fn entries_of_deleted_events_go_with_their_runs_and_with_merges() {
     assert!(pages < 3 * held / PART_ENTRIES as i64, "{pages}: what is not used is swept");
 }
 
+/// One old event that has to stay keeps no entries of those that came after it and are gone.
 #[test]
-fn damage_is_found_and_an_index_without_its_heads_is_made_anew() {
-    let (conn, index) = filled(2_000);
-    let run = index.runs[0].id;
-    conn.execute("DELETE FROM dedupe_head WHERE id >> 32 = ?1", [run]).unwrap();
-    assert!(Index::load(&conn, 600).err().unwrap().is_damage());
-    let index = Index::open(&conn, 600).unwrap();
-    assert_eq!(find(&conn, &index, hash(&key_of(1_500))), [EventSeq(1_501)]);
-    assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new());
-
-    conn.execute("DELETE FROM dedupe_part WHERE id = (SELECT min(id) FROM dedupe_part)", []).unwrap();
-    let faults = missing(&conn, 3).unwrap();
-    assert!(faults[0].contains("is not there"), "{faults:?}");
-    let event = (0..2_000).find(|n| index.find(&mut Statements::new(&conn), hash(&key_of(*n))).is_err());
-    let event = event.expect("a look that cannot be had is an error, and not a new event");
-    // It is remembered, whatever comes next.
-    let mut index = index;
-    conn.execute_batch("BEGIN").unwrap();
-    index.keep_up(&conn, Vec::new()).unwrap();
-    conn.execute_batch("COMMIT").unwrap();
-    index.committed();
-    let index = Index::open(&conn, 600).unwrap();
-    assert_eq!(find(&conn, &index, hash(&key_of(event))), [EventSeq(event.cast_signed() + 1)]);
-    assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new());
+fn entries_of_deleted_events_go_although_an_older_one_stays() {
+    let (conn, mut index) = filled(20_000);
+    conn.execute("DELETE FROM event WHERE seq BETWEEN 2 AND 19999", []).unwrap();
+    for batch in 200..300_i64 {
+        let fresh = (0..100)
+            .map(|n| Entry { hash: hash(&key_of(batch as u64 * 100 + n)), seq: EventSeq(batch * 100 + n as i64 + 1) });
+        conn.execute_batch("BEGIN").unwrap();
+        index.keep_up(&conn, fresh.collect(), EventSeq(19_999)).unwrap();
+        conn.execute_batch("COMMIT").unwrap();
+        index.committed();
+    }
+    let held = index.runs.iter().map(|run| run.entries).sum::<i64>() + index.recent.len() as i64;
+    assert!((10_000..11_500).contains(&held), "{held}");
+    assert_eq!(find(&conn, &index, hash(&key_of(0))), [EventSeq(1)]);
+    assert_eq!(find(&conn, &index, hash(&key_of(1))), []);
 }
 
-/// A part that merging cannot read is no reason to refuse events.
+fn note(conn: &Connection, index: &mut Index) {
+    conn.execute_batch("BEGIN").unwrap();
+    index.keep_up(conn, Vec::new(), EventSeq::default()).unwrap();
+    conn.execute_batch("COMMIT").unwrap();
+    index.committed();
+}
+
+#[test]
+fn damage_is_found_and_the_next_start_makes_the_index_anew() {
+    for spoil in [
+        "DELETE FROM dedupe_head WHERE id >> 32 = 1",
+        "UPDATE dedupe_head SET body = CAST(substr(body, 1, 87) || x'31' || substr(body, 89) AS BLOB) WHERE id >> 32 = 1",
+        "UPDATE dedupe_run SET entries = 9000000000000 WHERE id = 1",
+        "INSERT INTO dedupe_run VALUES (3000000000, 0, 1, 1)",
+    ] {
+        let (conn, _) = filled(2_000);
+        assert!(conn.execute(spoil, []).unwrap() > 0);
+        assert!(Index::load(&conn, 600).err().unwrap().is_damage(), "{spoil}");
+        let index = Index::open(&conn, 600).unwrap();
+        assert_eq!(find(&conn, &index, hash(&key_of(1_500))), [EventSeq(1_501)], "{spoil}");
+        assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new());
+    }
+    // What is found when it is looked at: never "not there".
+    for spoil in [
+        "DELETE FROM dedupe_part WHERE id >> 32 = 1",
+        "UPDATE dedupe_part SET body = x'00' WHERE id >> 32 = 1",
+        "UPDATE dedupe_part SET body = substr(body, 1, length(body) / 14 / 2 * 14) WHERE id >> 32 = 1",
+        "UPDATE dedupe_part SET body = CAST(substr(body, 1, 87) || x'31' || substr(body, 89) AS BLOB) WHERE id >> 32 = 1",
+        "UPDATE dedupe_part SET body = (SELECT body FROM dedupe_part WHERE id = (2 << 32)) WHERE id >> 32 = 1",
+    ] {
+        let (conn, mut index) = filled(2_000);
+        assert!(conn.execute(spoil, []).unwrap() > 0);
+        assert!(missing(&conn, 3).unwrap()[0].contains("not there or not as written"), "{spoil}");
+        for number in 0..600 {
+            assert!(try_find(&conn, &index, hash(&key_of(number))).unwrap_err().is_damage(), "{spoil}");
+        }
+        // It is remembered, whatever comes next.
+        note(&conn, &mut index);
+        let index = Index::open(&conn, 600).unwrap();
+        for number in (0..2_000).step_by(7) {
+            assert_eq!(find(&conn, &index, hash(&key_of(number))), [EventSeq(number.cast_signed() + 1)]);
+        }
+        assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new());
+    }
+}
+
+/// Parts that merging cannot read are no reason to refuse events.
 #[test]
 fn merging_that_meets_damage_is_left_alone() {
     let (conn, mut index) = filled(4_000);
     conn.execute("UPDATE dedupe_part SET body = x'00' WHERE id >> 32 = ?1", [index.runs[1].id]).unwrap();
+    let mut failed = 0;
     for batch in 40..90_i64 {
         let keys: Vec<_> = (0..100).map(|n| key_of(batch.cast_unsigned() * 100 + n)).collect();
-        append(&conn, &mut index, &keys, batch * 100 + 1, true);
+        if try_append(&conn, &mut index, &keys, batch * 100 + 1, true).is_err() {
+            failed += 1;
+            append(&conn, &mut index, &keys, batch * 100 + 1, true);
+        }
     }
-    assert!(index.damaged.get() && index.runs.len() > FAN_IN && index.merges.is_empty());
+    assert_eq!(failed, 1, "one batch meets it");
+    assert!(index.damage.get() == Damage::Read && index.runs.len() > FAN_IN && index.merges.is_empty());
     assert_eq!(find(&conn, &index, hash(&key_of(8_000))), [EventSeq(8_001)]);
-    assert_eq!(of_no_use(&conn, &index), 0);
     let index = Index::open(&conn, 600).unwrap();
-    assert!(!index.damaged.get() && index.runs.len() == 1, "the next start makes it anew");
+    assert!(index.damage.get() == Damage::None && index.runs.len() <= FAN_IN, "the next start makes it anew");
+    assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new());
+}
+
+/// Pages of the file that hold the index, overwritten: nothing that is there is taken for new, events go on to be taken, and
+/// the next start has a sound index.
+#[test]
+fn overwritten_pages_of_the_index_refuse_no_other_event_and_no_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ledger.db");
+    for table in ["dedupe_part", "dedupe_head", "dedupe_run"] {
+        for which in ["pageno = (SELECT max(pageno) FROM dbstat WHERE name = ?1)", "path = '/'"] {
+            let _ = std::fs::remove_file(&file);
+            let conn = Connection::open(&file).unwrap();
+            prepare(&conn);
+            let mut index = fill(&conn, 6_000);
+            let sql = format!("SELECT pgoffset FROM dbstat WHERE name = ?1 AND {which}");
+            let at: i64 = conn.query_row(&sql, [table], |row| row.get(0)).unwrap();
+            drop(conn);
+            let mut bytes = std::fs::read(&file).unwrap();
+            bytes[at as usize..][..4096].fill(0xa5);
+            std::fs::write(&file, bytes).unwrap();
+
+            let conn = Connection::open(&file).unwrap();
+            let (mut refused, mut failed) = (0, 0);
+            for number in 0..6_000 {
+                match try_find(&conn, &index, hash(&key_of(number))) {
+                    Ok(found) => assert_eq!(found, [EventSeq(number.cast_signed() + 1)], "{table} {which}"),
+                    Err(error) => refused += u32::from(error.is_damage()),
+                }
+            }
+            assert!(refused < 6_000 || table == "dedupe_part", "{refused}");
+            for batch in 60..90_i64 {
+                let keys: Vec<_> = (0..100).map(|n| key_of(batch.cast_unsigned() * 100 + n)).collect();
+                while let Err(error) = try_append(&conn, &mut index, &keys, batch * 100 + 1, true) {
+                    assert!(error.is_damage(), "{error}");
+                    failed += 1;
+                }
+            }
+            assert!(failed <= 2, "it is met once in reading and once in writing: {failed}");
+            let index = Index::open(&conn, 600).unwrap();
+            for number in (0..9_000).step_by(17) {
+                let found = find(&conn, &index, hash(&key_of(number)));
+                assert_eq!(found, [EventSeq(number.cast_signed() + 1)], "{table} {which}");
+            }
+            assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new(), "{table} {which}");
+        }
+    }
 }

@@ -1,0 +1,167 @@
+//! What a start reads of the index, and how it is made anew.
+//!
+//! Events that are in no run are taken in from their rows: after each start those of the last moments, at the first start after
+//! an upgrade and after damage all of them, a run at a time, each in a transaction of its own. So a start that is killed
+//! meanwhile goes on where it was.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::super::{Error, schema};
+use super::run::{Entry, RUN_ID_END, RUN_SHIFT, Run};
+use super::{DAMAGED, Damage, Index, Staged, is_unreadable};
+use crate::domain::event::EventSeq;
+
+/// Tables that the index is in.
+const TABLES: [&str; 3] = ["dedupe_run", "dedupe_part", "dedupe_head"];
+/// Events in no run from which the operator is told that it takes a while.
+const TOLD_FROM: i64 = 1_000_000;
+
+impl Index {
+    /// Reads what is held in memory, and writes runs of events that are in none. Puts the index aside and makes it anew where
+    /// it is damaged.
+    ///
+    /// An event whose row cannot be read is left out: a copy of it is taken for a new event.
+    pub(in super::super) fn open(conn: &Connection, run_events: usize) -> Result<Self, Error> {
+        if !conn.prepare("SELECT 1 FROM meta WHERE name = ?1")?.exists([DAMAGED])? {
+            match Self::catch_up(conn, run_events) {
+                Err(error) if is_unreadable(&error) => tracing::warn!(%error, "the index of dedupe keys is damaged"),
+                opened => return opened,
+            }
+        }
+        put_aside(conn)?;
+        Self::catch_up(conn, run_events)
+    }
+
+    /// Reads the runs, and writes runs of the events that are in none.
+    fn catch_up(conn: &Connection, run_events: usize) -> Result<Self, Error> {
+        let mut index = Self::of_runs(conn, run_events)?;
+        let (mut through, last) = (index.through(), last_event(conn)?);
+        if last.0 - through.0 >= TOLD_FROM {
+            tracing::info!(
+                events = last.0 - through.0,
+                "dedupe keys of the events are indexed, which may take minutes"
+            );
+        }
+        while through < last {
+            through = index.take_in(conn, through, last)?;
+            if index.recent.len() >= index.run_events {
+                let transaction = conn.unchecked_transaction()?;
+                index.write_recent(&transaction, through)?;
+                transaction.commit()?;
+                index.committed();
+                index.merge_all(conn)?;
+            }
+        }
+        Ok(index)
+    }
+
+    /// The same without writing anything, and an error where the index is damaged.
+    pub(super) fn load(conn: &Connection, run_events: usize) -> Result<Self, Error> {
+        let mut index = Self::of_runs(conn, run_events)?;
+        let (mut through, last) = (index.through(), last_event(conn)?);
+        while through < last {
+            through = index.take_in(conn, through, last)?;
+        }
+        Ok(index)
+    }
+
+    /// The index of all events that are in a run.
+    fn of_runs(conn: &Connection, run_events: usize) -> Result<Self, Error> {
+        let runs = Run::load_all(conn)?;
+        let mut ids = BTreeSet::new();
+        for table in ["dedupe_part", "dedupe_head"] {
+            let mut next = conn.prepare(&format!("SELECT min(id) FROM {table} WHERE id >= ?1"))?;
+            let mut from = 0;
+            while from < RUN_ID_END
+                && let Some(key) = next.query_row([from << RUN_SHIFT], |row| row.get::<_, Option<i64>>(0))?
+            {
+                ids.insert(key >> RUN_SHIFT);
+                from = (key >> RUN_SHIFT) + 1;
+            }
+        }
+        let next_id = ids.last().map_or(1, |id| id + 1);
+        let unused: VecDeque<_> = ids.into_iter().filter(|id| runs.iter().all(|run| run.id != *id)).collect();
+        Ok(Self {
+            run_events: run_events.max(1),
+            recent: BTreeSet::new(),
+            runs,
+            merges: Vec::new(),
+            unused,
+            next_id,
+            staged: Staged::default(),
+            damage: std::cell::Cell::new(Damage::None),
+            is_noted: false,
+        })
+    }
+
+    /// The last event that is in a run.
+    fn through(&self) -> EventSeq {
+        self.runs.last().map_or(EventSeq::default(), |run| run.last)
+    }
+
+    /// Takes in the entries of a run's worth of places behind `through`, up to `last`; gives how far it came.
+    fn take_in(&mut self, conn: &Connection, through: EventSeq, last: EventSeq) -> Result<EventSeq, Error> {
+        let places = i64::try_from(self.run_events).unwrap_or(i64::MAX);
+        let end = EventSeq(through.0.saturating_add(places).min(last.0));
+        match entries(conn, through, end) {
+            Err(error) if is_unreadable(&error) => {
+                // Place by place, so that a row that cannot be read keeps only itself out.
+                let mut left_out = 0_u64;
+                for place in (through.0..end.0).map(EventSeq) {
+                    match entries(conn, place, EventSeq(place.0 + 1)) {
+                        Err(error) if is_unreadable(&error) => left_out += 1,
+                        found => self.recent.extend(found?),
+                    }
+                }
+                tracing::warn!(left_out, %error, "events cannot be read: copies of them are taken for new events");
+            }
+            found => self.recent.extend(found?),
+        }
+        Ok(end)
+    }
+
+    /// Merges as long as there is something to merge.
+    fn merge_all(&mut self, conn: &Connection) -> Result<(), Error> {
+        loop {
+            let transaction = conn.unchecked_transaction()?;
+            self.merge(&transaction, EventSeq::default(), usize::MAX)?;
+            if self.staged.merging.is_none() {
+                return Ok(());
+            }
+            transaction.commit()?;
+            self.committed();
+        }
+    }
+}
+
+/// The entries of events behind `after` up to `through`.
+fn entries(conn: &Connection, after: EventSeq, through: EventSeq) -> Result<Vec<Entry>, Error> {
+    let mut statement = conn.prepare_cached("SELECT dedupe_hash, seq FROM event WHERE seq > ?1 AND seq <= ?2")?;
+    let entries = statement.query_map([after, through], |row| Ok(Entry { hash: row.get(0)?, seq: row.get(1)? }))?;
+    Ok(entries.collect::<Result<_, _>>()?)
+}
+
+/// The last event that ever was.
+fn last_event(conn: &Connection) -> Result<EventSeq, Error> {
+    let mut statement = conn.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'event'")?;
+    Ok(statement.query_row([], |row| row.get(0)).optional()?.unwrap_or_default())
+}
+
+/// Begins an index without entries. The tables of the one that is damaged stay in the file, under other names: to delete
+/// what cannot be read is not possible.
+fn put_aside(conn: &Connection) -> Result<(), Error> {
+    let transaction = conn.unchecked_transaction()?;
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'dedupe_run_damaged_%'";
+    let number: i64 = transaction.query_row(sql, [], |row| row.get(0))?;
+    for table in TABLES {
+        transaction.execute_batch(&format!("ALTER TABLE {table} RENAME TO {table}_damaged_{number}"))?;
+    }
+    transaction.execute_batch(schema::DEDUPE_TABLES)?;
+    transaction.execute("DELETE FROM meta WHERE name = ?1", [DAMAGED])?;
+    transaction.commit()?;
+    let to = format!("dedupe_*_damaged_{number}");
+    tracing::warn!(to, "the index of dedupe keys was damaged and is put aside; it is made anew from the events");
+    Ok(())
+}
