@@ -376,6 +376,7 @@ fn ledger_options(config: &Config) -> ledger::Options {
         append_deliveries_max: data.append_deliveries_max,
         queue_max: data.queue_max,
         hot_bytes_max: data.hot_bytes_max,
+        dedupe_run_events: data.dedupe_run_events,
         ledger_bytes_max: data.ledger_bytes_max,
         retention_min_ms: millis(data.retention_min_s),
         disk_free_bytes_min: data.disk_free_bytes_min,

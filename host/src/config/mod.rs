@@ -120,6 +120,9 @@ pub struct Data {
     pub queue_max: usize,
     /// Bytes of events and new deliveries that are handed on in memory; what is beyond is read back from disk. 0: all is.
     pub hot_bytes_max: usize,
+    /// Events whose dedupe keys are held in memory until they are written to the index of them, some 24 bytes each; a start reads
+    /// that many rows.
+    pub dedupe_run_events: usize,
 }
 
 impl Default for Data {
@@ -140,6 +143,7 @@ impl Default for Data {
             append_deliveries_max: 64,
             queue_max: 8192,
             hot_bytes_max: 16 << 20,
+            dedupe_run_events: 16_384,
         }
     }
 }
@@ -408,6 +412,7 @@ impl Config {
             ("data.audit_retention_days", usize::try_from(self.data.audit_retention_days).unwrap_or(usize::MAX)),
             ("data.batch_max", self.data.batch_max),
             ("data.queue_max", self.data.queue_max),
+            ("data.dedupe_run_events", self.data.dedupe_run_events),
             ("ingest.body_bytes_max", self.ingest.body_bytes_max),
             ("ingest.json_depth_max", self.ingest.json_depth_max),
             ("ingest.appends_max", self.ingest.appends_max),

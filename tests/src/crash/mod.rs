@@ -34,6 +34,8 @@ use crate::source::Seed;
 const RETENTION_S: i64 = 10;
 /// Deliveries that are made with their event: one less than one of the sources has, so that its events are left to the loop.
 const APPEND_DELIVERIES_MAX: usize = 2;
+/// So few that kills meet runs of dedupe keys being written, merged and swept.
+const DEDUPE_RUN_EVENTS: usize = 16;
 /// Seconds for the last deliveries to come to rest.
 const DRAIN_S: u64 = 300;
 /// Starts in a row that the last deliveries may take without becoming fewer.
@@ -75,6 +77,7 @@ pub async fn run(options: Options, mut tell: impl FnMut(String)) -> Result<Summa
     let mut host = Host::with()
         .config(&format!(
             "[data]\nretention_s = {RETENTION_S}\nretention_every_s = 1\nappend_deliveries_max = {APPEND_DELIVERIES_MAX}\n\
+             dedupe_run_events = {DEDUPE_RUN_EVENTS}\n\
              [delivery]\nbreaker_open_ms = 20\nbreaker_open_ms_max = 100\n\
              [quota]\nwall_ms_max = 30000\nfilter_faults_max = 0\n\
              [log]\nlevel = \"info,setgate::app=debug\""
@@ -223,6 +226,17 @@ impl Run {
         Ok(undone)
     }
 
+    /// Looks through the ledger as an operator would.
+    async fn check(&self) -> Result<(), String> {
+        let mut check = Host::command(&self.host.path(""));
+        let output =
+            check.args(["admin", "check", "--data", "data"]).output().await.map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            self.record.fault(format!("`admin check` at the end: {}", String::from_utf8_lossy(&output.stdout)));
+        }
+        Ok(())
+    }
+
     /// Lets everything come to rest, in a host that forgets nothing any more, and compares.
     async fn drain(&mut self, senders: Senders) -> Result<(), String> {
         self.host.set_env("SETGATE_DATA__RETENTION_S", "864000");
@@ -255,6 +269,7 @@ impl Run {
             }
             self.record.compare(&copy, self.summary.kills);
             if copy.behind_cursor == 0 && copy.due.is_empty() {
+                self.check().await?;
                 return Ok(());
             }
             let left = copy.due.len();
