@@ -118,6 +118,10 @@ impl Index {
         hash: i64,
         mut look: impl FnMut(&mut Statements<'_>, EventSeq) -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
+        // A row of an event that cannot be read says nothing of the index.
+        let row_failed = Cell::new(false);
+        let mut look =
+            |statements: &mut Statements<'_>, seq| look(statements, seq).inspect_err(|_| row_failed.set(true));
         let [least, greatest] = [0, i64::MAX].map(|seq| Entry { hash, seq: EventSeq(seq) });
         for entry in self.recent.range(least..=greatest).rev() {
             if let Some(found) = look(statements, entry.seq)? {
@@ -126,7 +130,7 @@ impl Index {
         }
         for run in self.runs.iter().rev() {
             let found = run.find(statements, hash, &mut look);
-            if found.as_ref().is_err_and(is_unreadable) {
+            if found.as_ref().is_err_and(is_unreadable) && !row_failed.get() {
                 self.met(Damage::Read);
             }
             if let Some(found) = found? {

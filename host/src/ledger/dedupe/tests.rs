@@ -302,6 +302,14 @@ fn damage_is_found_and_the_next_start_makes_the_index_anew() {
     }
 }
 
+#[test]
+fn an_event_that_cannot_be_read_is_no_damage_of_the_index() {
+    let (conn, index) = filled(2_000);
+    let look = |_: &mut Statements<'_>, _| Err::<Option<()>, _>(Error::corrupt("the row"));
+    let found = index.find(&mut Statements::new(&conn), hash(&key_of(7)), look);
+    assert!(found.unwrap_err().is_damage() && index.damage.get() == Damage::None);
+}
+
 /// Parts that merging cannot read are no reason to refuse events.
 #[test]
 fn merging_that_meets_damage_is_left_alone() {
