@@ -10,8 +10,6 @@ use super::journal::{EVENT_COLUMNS, read_event};
 use super::{Error, Ledger};
 use crate::domain::event::EventSeq;
 
-/// Gauge: 1 once damage was found in the ledger's files since the start.
-pub(super) const DAMAGED: &str = "setgate_ledger_damaged";
 /// Counter: accepted events that cannot be read and were passed over; nothing was delivered of them.
 pub(super) const PASSED_OVER: &str = "setgate_events_damaged_total";
 /// Faults that one look names.
@@ -75,7 +73,7 @@ impl Ledger {
             })
             .await?;
         if matches!(checked, Checked::Damaged(_)) {
-            metrics::gauge!(DAMAGED).set(1.0);
+            metrics::gauge!(super::DAMAGED).set(1.0);
         }
         Ok(checked)
     }
@@ -133,7 +131,7 @@ impl Ledger {
                 Ok(())
             })
             .await?;
-        metrics::gauge!(DAMAGED).set(1.0);
+        metrics::gauge!(super::DAMAGED).set(1.0);
         metrics::counter!(PASSED_OVER).increment(count);
         tracing::error!(
             count,

@@ -15,8 +15,8 @@
 //!
 //! # Damage
 //!
-//! What cannot be read is never taken for "not there": the look fails, and with it that one event. Nothing is merged any more
-//! from then on, the file remembers it, and the next start puts the index aside and makes it anew (`open.rs`).
+//! What cannot be read is never taken for "not there": the look fails, and with it the event and those that share its
+//! commit, since the engine commits nothing after damage. Nothing is merged any more from then on, the file remembers it, and the next start puts the index aside and makes it anew (`open.rs`).
 
 mod check;
 mod merge;
@@ -30,8 +30,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 use rusqlite::Connection;
 
+use super::Error;
 use super::statements::Statements;
-use super::{Error, damage};
 use crate::domain::event::EventSeq;
 pub(super) use check::missing;
 use merge::{Gone, Merge};
@@ -45,7 +45,7 @@ const FAN_IN: usize = 8;
 const MERGED_PER_EVENT: usize = 8;
 
 /// The name in `meta` that is there while the index is known to be damaged.
-const DAMAGED: &str = "dedupe damaged";
+const DAMAGED_MARK: &str = "dedupe damaged";
 
 /// What the index holds of a key: entries are small, the row tells keys apart.
 pub(super) fn hash(key: &[u8; 32]) -> i64 {
@@ -164,7 +164,7 @@ impl Index {
         }
         if self.damage.get() > Damage::None && !self.is_noted {
             self.merges.clear();
-            conn.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, x'')", [DAMAGED])?;
+            conn.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, x'')", [DAMAGED_MARK])?;
             self.staged.is_noted = true;
         }
         Ok(())
@@ -312,7 +312,7 @@ impl Index {
         }
         if staged.is_noted {
             self.is_noted = true;
-            metrics::gauge!(damage::DAMAGED).set(1.0);
+            metrics::gauge!(super::DAMAGED).set(1.0);
             tracing::error!(
                 "the index of dedupe keys is damaged: an event whose key may stand where it cannot be read is refused. The \
                  next start makes the index anew, from the events"

@@ -164,6 +164,8 @@ pub const BUCKETS: &[(&str, &[f64])] = &[
 ];
 /// Counter: batches that could not be committed.
 pub const COMMIT_FAILURES: &str = "setgate_ledger_commit_failures_total";
+/// Gauge: 1 once damage was found in the ledger's files since the start.
+const DAMAGED: &str = "setgate_ledger_damaged";
 
 /// Where the ledger is and what it may use.
 #[derive(Debug, Clone)]

@@ -113,7 +113,6 @@ impl Writer {
         let committed = match outcome {
             Ok(Written { effects, reach, out_of_disk, anything }) => {
                 self.shared.publish(effects, reach);
-                self.shared.dedupe_bytes.store(self.dedupe.bytes(), Ordering::Relaxed);
                 if out_of_disk {
                     self.shared.disk.failed("a request", &"the disk has no room for it, or failed");
                 } else if anything {
@@ -194,7 +193,7 @@ impl Writer {
         drop(held);
     }
 
-    /// Tells how many bytes of the file are in use, now and then.
+    /// Tells how many bytes of the file are in use, and of memory by the index of dedupe keys, now and then.
     fn measure(&mut self) {
         let Some(conn) = self.conn.as_ref().filter(|_| self.measured_at.is_none_or(|at| at.elapsed() > MEASURE_EVERY))
         else {
@@ -203,6 +202,7 @@ impl Writer {
         if let Ok(used) = schema::used_bytes(conn) {
             self.shared.space.ledger_has(used);
         }
+        self.shared.dedupe_bytes.store(self.dedupe.bytes(), Ordering::Relaxed);
         self.measured_at = Some(Instant::now());
     }
 

@@ -71,8 +71,7 @@ async fn send(host: &Host, source: &Source, seed: Seed, jti: &str, more: &[(&str
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(proof.iter().map(|(name, value)| (*name, value.as_str())));
     headers.extend(more);
-    let said = host.stranger().send(Method::POST, &source.path, &headers, body).await.expect(202).json();
-    Accepted { event: said["event"].as_str().unwrap().to_owned(), duplicate: said["duplicate"].as_bool().unwrap() }
+    Accepted::of(&host.stranger().send(Method::POST, &source.path, &headers, body).await.expect(202))
 }
 
 /// The ids in a receiver's `traceparent`, trace and span, and the flags.

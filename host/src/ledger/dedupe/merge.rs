@@ -52,7 +52,7 @@ impl Merge {
     pub(super) fn begin(inputs: &[&Run], id: i64, level: u32, gone: Gone) -> Self {
         let last = inputs.iter().map(|run| run.last).max().unwrap_or_default();
         let mut out = Writing::new(id, level, last, inputs.iter().map(|run| run.parts()).sum());
-        out.is_sifted_through(gone.looked_through);
+        out.sifted_through(gone.looked_through);
         Self {
             level: inputs.iter().map(|run| run.level).max().unwrap_or_default(),
             inputs: inputs.iter().map(|run| run.id).collect(),

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::super::{Error, schema};
 use super::run::{Entry, RUN_ID_END, RUN_SHIFT, Run};
-use super::{DAMAGED, Damage, Index, Staged, is_unreadable};
+use super::{DAMAGED_MARK, Damage, Index, Staged, is_unreadable};
 use crate::domain::event::EventSeq;
 
 /// Tables that the index is in.
@@ -24,7 +24,7 @@ impl Index {
     ///
     /// An event whose row cannot be read is left out: a copy of it is taken for a new event.
     pub(in super::super) fn open(conn: &Connection, run_events: usize) -> Result<Self, Error> {
-        if !conn.prepare("SELECT 1 FROM meta WHERE name = ?1")?.exists([DAMAGED])? {
+        if !conn.prepare("SELECT 1 FROM meta WHERE name = ?1")?.exists([DAMAGED_MARK])? {
             match Self::catch_up(conn, run_events) {
                 Err(error) if is_unreadable(&error) => tracing::warn!(%error, "the index of dedupe keys is damaged"),
                 opened => return opened,
@@ -159,7 +159,7 @@ fn put_aside(conn: &Connection) -> Result<(), Error> {
         transaction.execute_batch(&format!("ALTER TABLE {table} RENAME TO {table}_damaged_{number}"))?;
     }
     transaction.execute_batch(schema::DEDUPE_TABLES)?;
-    transaction.execute("DELETE FROM meta WHERE name = ?1", [DAMAGED])?;
+    transaction.execute("DELETE FROM meta WHERE name = ?1", [DAMAGED_MARK])?;
     transaction.commit()?;
     let to = format!("dedupe_*_damaged_{number}");
     tracing::warn!(to, "the index of dedupe keys was damaged and is put aside; it is made anew from the events");

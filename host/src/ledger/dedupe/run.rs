@@ -262,7 +262,7 @@ impl Writing {
     }
 
     /// See [`Run::is_sifted`].
-    pub(super) fn is_sifted_through(&mut self, looked_through: EventSeq) {
+    pub(super) fn sifted_through(&mut self, looked_through: EventSeq) {
         self.run.is_sifted = self.run.last <= looked_through;
     }
 

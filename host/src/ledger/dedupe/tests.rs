@@ -30,13 +30,30 @@ fn key_of(number: u64) -> [u8; 32] {
     sha256(&number.to_be_bytes())
 }
 
+/// The keys of the batch of a hundred with that number.
+fn keys_of(batch: i64) -> Vec<[u8; 32]> {
+    (0..100).map(|n| key_of(batch.cast_unsigned() * 100 + n)).collect()
+}
+
+/// Entries that the index holds.
+fn held(index: &Index) -> i64 {
+    index.runs.iter().map(|run| run.entries).sum::<i64>() + index.recent.len() as i64
+}
+
 /// Appends events with these keys in a transaction that is kept or rolled back.
 fn append(conn: &Connection, index: &mut Index, keys: &[[u8; 32]], first: i64, keep: bool) {
-    try_append(conn, index, keys, first, keep).unwrap();
+    try_append(conn, index, keys, first, keep, EventSeq::default()).unwrap();
 }
 
 /// The same as the writer does it, where it may fail.
-fn try_append(conn: &Connection, index: &mut Index, keys: &[[u8; 32]], first: i64, keep: bool) -> Result<(), Error> {
+fn try_append(
+    conn: &Connection,
+    index: &mut Index,
+    keys: &[[u8; 32]],
+    first: i64,
+    keep: bool,
+    looked_through: EventSeq,
+) -> Result<(), Error> {
     conn.execute_batch("BEGIN").unwrap();
     let mut fresh = Vec::new();
     for (key, seq) in keys.iter().zip(first..) {
@@ -44,7 +61,7 @@ fn try_append(conn: &Connection, index: &mut Index, keys: &[[u8; 32]], first: i6
         conn.prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3)").unwrap().execute((seq, entry.hash, key)).unwrap();
         fresh.push(entry);
     }
-    let kept_up = index.keep_up(conn, fresh, EventSeq::default());
+    let kept_up = index.keep_up(conn, fresh, looked_through);
     if keep && kept_up.is_ok() {
         conn.execute_batch("COMMIT").unwrap();
         index.committed();
@@ -227,10 +244,10 @@ fn entries_of_deleted_events_go_with_their_runs_and_with_merges() {
     let (conn, mut index) = filled(3_000);
     conn.execute("DELETE FROM event WHERE seq <= 2900", []).unwrap();
     for batch in 0..60_i64 {
-        let keys: Vec<_> = (0..100).map(|n| key_of(100_000 + batch.cast_unsigned() * 100 + n)).collect();
+        let keys = keys_of(1_000 + batch);
         append(&conn, &mut index, &keys, 3_001 + batch * 100, true);
     }
-    let held = index.runs.iter().map(|run| run.entries).sum::<i64>() + index.recent.len() as i64;
+    let held = held(&index);
     assert!((6_100..6_700).contains(&held), "{held}");
     assert_eq!(find(&conn, &index, hash(&key_of(1))), []);
     let pages: i64 = conn.query_row("SELECT count(*) FROM dedupe_part", [], |row| row.get(0)).unwrap();
@@ -243,24 +260,12 @@ fn entries_of_deleted_events_go_although_an_older_one_stays() {
     let (conn, mut index) = filled(20_000);
     conn.execute("DELETE FROM event WHERE seq BETWEEN 2 AND 19999", []).unwrap();
     for batch in 200..300_i64 {
-        let fresh = (0..100)
-            .map(|n| Entry { hash: hash(&key_of(batch as u64 * 100 + n)), seq: EventSeq(batch * 100 + n as i64 + 1) });
-        conn.execute_batch("BEGIN").unwrap();
-        index.keep_up(&conn, fresh.collect(), EventSeq(19_999)).unwrap();
-        conn.execute_batch("COMMIT").unwrap();
-        index.committed();
+        try_append(&conn, &mut index, &keys_of(batch), batch * 100 + 1, true, EventSeq(19_999)).unwrap();
     }
-    let held = index.runs.iter().map(|run| run.entries).sum::<i64>() + index.recent.len() as i64;
+    let held = held(&index);
     assert!((10_000..11_500).contains(&held), "{held}");
     assert_eq!(find(&conn, &index, hash(&key_of(0))), [EventSeq(1)]);
     assert_eq!(find(&conn, &index, hash(&key_of(1))), []);
-}
-
-fn note(conn: &Connection, index: &mut Index) {
-    conn.execute_batch("BEGIN").unwrap();
-    index.keep_up(conn, Vec::new(), EventSeq::default()).unwrap();
-    conn.execute_batch("COMMIT").unwrap();
-    index.committed();
 }
 
 #[test]
@@ -293,7 +298,7 @@ fn damage_is_found_and_the_next_start_makes_the_index_anew() {
             assert!(try_find(&conn, &index, hash(&key_of(number))).unwrap_err().is_damage(), "{spoil}");
         }
         // It is remembered, whatever comes next.
-        note(&conn, &mut index);
+        append(&conn, &mut index, &[], 0, true);
         let index = Index::open(&conn, 600).unwrap();
         for number in (0..2_000).step_by(7) {
             assert_eq!(find(&conn, &index, hash(&key_of(number))), [EventSeq(number.cast_signed() + 1)]);
@@ -317,8 +322,8 @@ fn merging_that_meets_damage_is_left_alone() {
     conn.execute("UPDATE dedupe_part SET body = x'00' WHERE id >> 32 = ?1", [index.runs[1].id]).unwrap();
     let mut failed = 0;
     for batch in 40..90_i64 {
-        let keys: Vec<_> = (0..100).map(|n| key_of(batch.cast_unsigned() * 100 + n)).collect();
-        if try_append(&conn, &mut index, &keys, batch * 100 + 1, true).is_err() {
+        let keys = keys_of(batch);
+        if try_append(&conn, &mut index, &keys, batch * 100 + 1, true, EventSeq::default()).is_err() {
             failed += 1;
             append(&conn, &mut index, &keys, batch * 100 + 1, true);
         }
@@ -360,8 +365,9 @@ fn overwritten_pages_of_the_index_refuse_no_other_event_and_no_start() {
             }
             assert!(refused < 6_000 || table == "dedupe_part", "{refused}");
             for batch in 60..90_i64 {
-                let keys: Vec<_> = (0..100).map(|n| key_of(batch.cast_unsigned() * 100 + n)).collect();
-                while let Err(error) = try_append(&conn, &mut index, &keys, batch * 100 + 1, true) {
+                let keys = keys_of(batch);
+                while let Err(error) = try_append(&conn, &mut index, &keys, batch * 100 + 1, true, EventSeq::default())
+                {
                     assert!(error.is_damage(), "{error}");
                     failed += 1;
                 }
