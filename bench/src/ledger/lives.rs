@@ -272,7 +272,8 @@ mod tests {
         lives.pend(40).await.unwrap();
         assert_eq!(lives.ledger().backlog(&lives.0.tenant), 40);
         assert_eq!(lives.ledger().stats().last, EventSeq(340));
-        assert!(lives.ledger().stats().commits >= 8, "three for each of two chunks, two for the third");
+        // How many requests share a commit is the machine's affair; a chunk is appended before it is settled.
+        assert!(lives.ledger().stats().commits >= 5, "two for each of two chunks, one for the third");
         lives.ledger().shutdown().await;
     }
 }
