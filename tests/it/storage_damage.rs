@@ -101,6 +101,41 @@ async fn damage_in_one_tenants_rows_is_told_and_the_others_go_on() {
     assert_eq!(acme.client.get(&path).await.not_the_problem(500, "ledger_damaged"), None);
 }
 
+/// What tells copies from new events can be made anew from the events, so damage there costs nobody anything.
+#[tokio::test]
+async fn damage_in_the_index_of_dedupe_keys_lets_no_copy_in() {
+    let mut host = Host::with().config("[data]\ndedupe_run_events = 16\n").start().await;
+    let source = host.tenant("acme").await.source("idp", Seed::Set).await;
+    let mut events = Vec::new();
+    for n in 0..40 {
+        events.push(source.accept(event::set(&format!("n-{n}"))).await);
+    }
+    host.restart().await;
+    assert!(host.metric("setgate_ledger_dedupe_bytes", &[]).await > 0.0, "two runs and the last events are in memory");
+    host.terminate().await;
+    let file = host.data().join("ledger/ledger.db");
+    let page = {
+        let conn = rusqlite::Connection::open(&file).unwrap();
+        let sql = "SELECT rootpage, (SELECT count(*) FROM dedupe_part) FROM sqlite_schema WHERE name = 'dedupe_part'";
+        let (page, parts): (usize, usize) = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        assert!(parts >= 2, "a run for each 16 events");
+        page
+    };
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[(page - 1) * PAGE..page * PAGE].fill(0xff);
+    std::fs::write(&file, &bytes).unwrap();
+
+    let from = host.logged();
+    host.start_again().await;
+    let told = host.last_logged(from, &["the index of dedupe keys was damaged"]);
+    assert!(told.is_some_and(|line| line.contains("WARN")), "{}", host.log());
+    for (n, event) in events.iter().enumerate() {
+        let again = source.accept(event::set(&format!("n-{n}"))).await;
+        assert!(again.duplicate && again.event == event.event, "{n}: {again:?}");
+    }
+    assert!(!source.accept(event::set("after")).await.duplicate);
+}
+
 #[tokio::test]
 async fn a_ledger_that_cannot_be_opened_is_left_as_it_is() {
     let mut host = Host::start().await;
