@@ -117,9 +117,9 @@ async fn damage_in_the_index_of_dedupe_keys_lets_no_copy_in() {
     let page = {
         let conn = rusqlite::Connection::open(&file).unwrap();
         let sql = "SELECT rootpage, (SELECT count(*) FROM dedupe_part) FROM sqlite_schema WHERE name = 'dedupe_part'";
-        let (page, parts): (usize, usize) = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        let (page, parts): (u32, u32) = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         assert!(parts >= 2, "a run for each 16 events");
-        page
+        page as usize
     };
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[(page - 1) * PAGE..page * PAGE].fill(0xff);
