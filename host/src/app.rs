@@ -36,7 +36,7 @@ use crate::telemetry::{self, metric};
 use crate::traces::{Exporting, Traces};
 
 /// Seconds after which a series that does not move is no longer exported: those of tenants and filters that are gone. Far
-/// above the minute for which the sandbox keeps handles.
+/// above the minute for which handles are kept (`telemetry`).
 const SERIES_IDLE_S: u64 = 3_600;
 /// Seconds between two rounds of taking up what was recorded: what is recorded waits in memory until then.
 const SERIES_UPKEEP_EVERY_S: u64 = 5;

@@ -1,8 +1,11 @@
 //! Logs and metric names. Log lines go to standard error, so that standard output stays the program's own.
 
+mod handles;
+
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use handles::Handles;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -29,7 +32,7 @@ pub mod metric {
     pub const INGEST: &str = "setgate_ingest_total";
     /// Deliveries that came to rest, by `tenant` and `state`.
     pub const DELIVERIES: &str = "setgate_deliveries_total";
-    /// Attempts, by `tenant` and `outcome` (`2xx` ... `5xx`, or an error class).
+    /// Attempts, by `tenant` and `outcome` (`1xx` ... `5xx`, `other`, or an error class).
     pub const ATTEMPTS: &str = "setgate_attempts_total";
     /// Seconds an attempt took.
     pub const ATTEMPT_SECONDS: &str = "setgate_attempt_seconds";

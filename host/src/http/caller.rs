@@ -13,27 +13,32 @@ pub(super) const REQUEST_ID_CHARS_MAX: usize = 64;
 
 /// What a request is found by in the audit log: what the caller gave as `x-request-id`, where that is 1 to
 /// [`REQUEST_ID_CHARS_MAX`] of `A-Z a-z 0-9 . _ -`, else one that is made here.
+///
+/// Kept as the header that it is answered in.
 #[derive(Debug, Clone)]
-pub(super) struct RequestId(String);
+pub(super) struct RequestId(HeaderValue);
 
 impl RequestId {
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_plain(id));
-        Self(given.map_or_else(|| format!("req_{:032x}", crypto::random_u128()), str::to_owned))
+        let given = headers.get(REQUEST_ID).filter(|id| is_plain(id.as_bytes()));
+        Self(given.cloned().unwrap_or_else(|| {
+            let made = format!("req_{:032x}", crypto::random_u128());
+            HeaderValue::try_from(made).expect("letters, digits and a low line may stand in a header")
+        }))
     }
 
     pub(super) fn as_str(&self) -> &str {
-        &self.0
+        self.0.to_str().expect("it has plain characters only")
     }
 
-    pub(super) fn header(&self) -> Option<HeaderValue> {
-        HeaderValue::from_str(&self.0).ok()
+    pub(super) fn into_header(self) -> HeaderValue {
+        self.0
     }
 }
 
-fn is_plain(id: &str) -> bool {
+fn is_plain(id: &[u8]) -> bool {
     (1..=REQUEST_ID_CHARS_MAX).contains(&id.len())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 /// The other end of the connection that a request came on: the last proxy, where there is one.
@@ -52,8 +57,10 @@ mod tests {
 
     #[test]
     fn an_id_that_could_forge_a_line_is_replaced() {
-        let of =
-            |id: &'static str| RequestId::of(&HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_static(id))])).0;
+        let of = |id: &'static str| {
+            let id = RequestId::of(&HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_static(id))]));
+            id.as_str().to_owned()
+        };
         assert_eq!(of("build-7.x_Y"), "build-7.x_Y");
         for bad in ["", "a b", "a\tb", "\"", "a,b"] {
             assert!(of(bad).starts_with("req_"), "{bad:?}");

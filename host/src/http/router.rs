@@ -1,5 +1,6 @@
 //! What holds for every request: the routes are those of the table of operations.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -7,13 +8,25 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode};
-use metrics::counter;
+use metrics::{Counter, counter};
 
 use super::caller::{REQUEST_ID, RequestId};
 use super::interface::{self, Interface};
 use super::problem::Problem;
 use super::{Site, operations};
-use crate::telemetry::metric;
+use crate::telemetry::{Handles, metric};
+
+/// Answers, counted by route and status.
+#[derive(Default)]
+pub(super) struct Answered(Handles<String, Arc<Handles<u16, Counter>>>);
+
+impl Answered {
+    fn count(&self, route: &str, status: StatusCode) {
+        let new =
+            || counter!(metric::HTTP_REQUESTS, "route" => route.to_owned(), "status" => status.as_str().to_owned());
+        self.0.of(route, Arc::default).of(&status.as_u16(), new).increment(1);
+    }
+}
 
 /// The routes of the interfaces that a listener serves.
 pub(super) fn router(site: Site, served: Vec<Interface>) -> Router {
@@ -42,10 +55,7 @@ async fn bounded(State(site): State<Site>, route: Option<MatchedPath>, mut reque
             Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail).into_response()
         }
     };
-    if let Some(id) = id.header() {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
-    let route = route.map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
-    counter!(metric::HTTP_REQUESTS, "route" => route, "status" => response.status().as_str().to_owned()).increment(1);
+    response.headers_mut().insert(REQUEST_ID, id.into_header());
+    site.0.answered.count(route.as_ref().map_or("none", MatchedPath::as_str), response.status());
     response
 }

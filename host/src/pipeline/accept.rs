@@ -114,9 +114,7 @@ impl Pipeline {
         if outcome == "unknown_source" {
             counter!(metric::INGEST, "tenant" => "", "source" => "", "outcome" => outcome).increment(1);
         } else {
-            counter!(metric::INGEST, "tenant" => tenant.to_string(), "source" => source.to_string(),
-                "outcome" => outcome)
-            .increment(1);
+            self.counts.ingest(&tenant, &source, outcome);
         }
         result
     }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use metrics::{counter, histogram};
+use metrics::histogram;
 
 use crate::crypto;
 use crate::domain;
-use crate::domain::attempt::{Attempt, Outcome};
+use crate::domain::attempt::Attempt;
 use crate::domain::delivery::DueDelivery;
 use crate::domain::endpoint::{ClientCertificate, Endpoint};
 use crate::domain::secret::endpoint_context;
@@ -43,12 +43,7 @@ impl Pipeline {
         let exchange = self.post(&subscription.value, &headers, body).await;
         spans::attempted(span, &exchange.outcome);
 
-        let label = match &exchange.outcome {
-            Outcome::Answered { status, .. } => format!("{}xx", status / 100),
-            Outcome::Failed { class, .. } => class.as_str().to_owned(),
-        };
-        let tenant = delivery.tenant.to_string();
-        counter!(metric::ATTEMPTS, "tenant" => tenant, "outcome" => label).increment(1);
+        self.counts.attempt(&delivery.tenant, &exchange.outcome);
         #[expect(clippy::cast_precision_loss, reason = "microseconds of one exchange")]
         histogram!(metric::ATTEMPT_SECONDS).record(exchange.latency_us as f64 / 1e6);
 

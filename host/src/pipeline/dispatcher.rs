@@ -107,10 +107,11 @@ impl Dispatcher {
         let mut registry = ledger.changed();
         let mut settings = self.pipeline.settings.changes();
         let mut work = JoinSet::new();
+        let in_flight = gauge!(metric::IN_FLIGHT);
         loop {
             self.ask(&mut work);
             self.start(&mut work);
-            gauge!(metric::IN_FLIGHT).set(u32::try_from(self.lanes.in_flight()).unwrap_or(u32::MAX));
+            in_flight.set(u32::try_from(self.lanes.in_flight()).unwrap_or(u32::MAX));
             let sleep = self.sleep();
             tokio::select! {
                 () = stop.cancelled() => break,

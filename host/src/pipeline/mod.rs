@@ -35,6 +35,7 @@ mod apply;
 pub mod backtest;
 pub mod canary;
 mod challenge;
+mod counts;
 pub mod deliver;
 pub mod dispatcher;
 pub mod fanout;
@@ -110,6 +111,8 @@ pub struct Parts {
     backtests: backtest::Running,
     /// Faults of filters, counted.
     pub(crate) health: health::Health,
+    /// Counters that each event moves.
+    counts: counts::Counts,
     /// Makes spans, where they are wanted.
     traces: Traces,
 }
@@ -157,6 +160,7 @@ impl Parts {
             backtests: backtest::Running::default(),
             health: health::Health::default(),
             settings: settings.clone(),
+            counts: counts::Counts::default(),
             traces: Traces::default(),
         }
     }

@@ -159,8 +159,7 @@ impl Pipeline {
             }
         };
         if let Some(state) = rest {
-            counter!(metric::DELIVERIES, "tenant" => delivery.tenant.to_string(), "state" => state.as_str())
-                .increment(1);
+            self.counts.delivery(&delivery.tenant, state);
             match state {
                 State::Held | State::Dead => {
                     // The reason may hold words of the guest's, which are the tenant's own: they stay in the history.

@@ -1,17 +1,13 @@
 //! What is counted, by tenant and filter where there can be many.
-//!
-//! A metric with three labels costs a microsecond to look up by name, so the handles of each filter are kept for a minute.
-//! Not longer: a recorder forgets series that do not move (`app` sets how long), and a handle to a forgotten one counts into
-//! nothing. A minute is far below that, so every handle in use is one to a living series.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::domain::id::{FilterName, TenantId};
 use crate::domain::verdict::{Fault, FilterRun};
+use crate::telemetry::Handles;
 
 use super::turns::Taken;
 
@@ -62,9 +58,6 @@ const MEMORY_BOUNDS: &[f64] =
 /// series of each tenant.
 pub const BUCKETS: &[(&str, &[f64])] = &[(SECONDS, SECONDS_BOUNDS), (MEMORY, MEMORY_BOUNDS), (WAITED, SECONDS_BOUNDS)];
 
-/// How long handles are kept, in use or not.
-const KEPT: Duration = Duration::from_secs(60);
-
 /// What a call waited for before and between its slices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Waited {
@@ -76,16 +69,16 @@ pub(super) struct Waited {
     pub(super) turns: Taken,
 }
 
-/// The handles of all filters that were called within the last minute, and of the gauges.
+/// The series of all filters that were called of late, and the gauges.
 pub(super) struct Series {
-    filters: Mutex<HashMap<TenantId, HashMap<FilterName, Arc<Handles>>>>,
+    filters: Handles<(TenantId, FilterName), Arc<OfFilter>>,
     running: Gauge,
     waiting_budget: Gauge,
     waiting_slot: Gauge,
 }
 
-struct Handles {
-    made_at: Instant,
+/// The series of a filter.
+struct OfFilter {
     /// By verdict and fault, as they come up.
     calls: Mutex<Vec<((&'static str, &'static str), Counter)>>,
     /// Made where a call is the first that reuses an instance: most filters never do.
@@ -105,7 +98,7 @@ impl Series {
     /// To be made after the recorder was set.
     pub(super) fn new() -> Self {
         Self {
-            filters: Mutex::default(),
+            filters: Handles::default(),
             running: gauge!(RUNNING),
             waiting_budget: gauge!(WAITING, "for" => "budget"),
             waiting_slot: gauge!(WAITING, "for" => "slot"),
@@ -114,7 +107,8 @@ impl Series {
 
     /// Counts a call that ended.
     pub(super) fn record(&self, tenant: &TenantId, run: &FilterRun, waited: &Waited) {
-        let handles = self.of(tenant, &run.filter, Instant::now());
+        let filter = (tenant.clone(), run.filter.clone());
+        let handles = self.filters.of(&filter, || Arc::new(OfFilter::new(tenant, &run.filter)));
         let verdict = run.verdict.map_or("fault", |verdict| verdict.as_str());
         let fault = run.fault.as_ref().map_or("none", Fault::kind);
         handles.count(tenant, &run.filter, (verdict, fault));
@@ -142,29 +136,12 @@ impl Series {
     pub(super) fn waiting_for_slot(&self) -> Counted {
         Counted::in_gauge(self.waiting_slot.clone())
     }
-
-    fn of(&self, tenant: &TenantId, filter: &FilterName, now: Instant) -> Arc<Handles> {
-        let fresh = |handles: &Arc<Handles>| now.saturating_duration_since(handles.made_at) < KEPT;
-        let mut filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handles) = filters.get(tenant).and_then(|filters| filters.get(filter)).filter(|old| fresh(old)) {
-            return handles.clone();
-        }
-        // Once a minute and filter at the most: the place to let go of those that are old.
-        filters.retain(|_, filters| {
-            filters.retain(|_, handles| fresh(handles));
-            !filters.is_empty()
-        });
-        let handles = Arc::new(Handles::new(tenant, filter, now));
-        filters.entry(tenant.clone()).or_default().insert(filter.clone(), handles.clone());
-        handles
-    }
 }
 
-impl Handles {
-    fn new(tenant: &TenantId, filter: &FilterName, made_at: Instant) -> Self {
+impl OfFilter {
+    fn new(tenant: &TenantId, filter: &FilterName) -> Self {
         let (tenant, filter) = (|| tenant.to_string(), || filter.to_string());
         Self {
-            made_at,
             calls: Mutex::default(),
             reused: OnceLock::new(),
             fuel: counter!(FUEL, "tenant" => tenant(), "filter" => filter()),
@@ -268,19 +245,5 @@ mod tests {
         for (name, bounds) in BUCKETS {
             assert!(bounds.is_sorted_by(|one, next| one < next), "{name}");
         }
-    }
-
-    #[test]
-    fn handles_are_kept_for_a_minute_and_no_longer() {
-        let series = Series::new();
-        let (acme, filter) = ("acme".parse().unwrap(), "redact".parse().unwrap());
-        let begin = Instant::now();
-        let first = series.of(&acme, &filter, begin);
-        assert!(Arc::ptr_eq(&first, &series.of(&acme, &filter, begin + KEPT / 2)));
-        for n in 0..100 {
-            series.of(&format!("t-{n}").parse().unwrap(), &filter, begin);
-        }
-        assert!(!Arc::ptr_eq(&first, &series.of(&acme, &filter, begin + KEPT)), "also where it is in use");
-        assert_eq!(series.filters.lock().unwrap().len(), 1, "the others were old");
     }
 }

@@ -1,0 +1,83 @@
+//! Handles of series that have labels.
+//!
+//! To look such a series up costs a microsecond and a dozen allocations, since its labels are made anew each time. So handles
+//! are kept for a minute. Not longer: a recorder forgets series that do not move (`app` sets how long), and a handle to a
+//! forgotten one counts into nothing. A minute is far below that, so every handle in use is one to a living series.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long handles are kept, in use or not.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// Handles of type `H`, cheap to clone, by what their labels are made of.
+#[derive(Debug)]
+pub struct Handles<K, H>(Mutex<Kept<K, H>>);
+
+#[derive(Debug)]
+struct Kept<K, H> {
+    made: HashMap<K, (Instant, H)>,
+    /// When those that were old were let go of.
+    swept_at: Instant,
+}
+
+impl<K, H> Default for Handles<K, H> {
+    fn default() -> Self {
+        Self(Mutex::new(Kept { made: HashMap::new(), swept_at: Instant::now() }))
+    }
+}
+
+impl<K: Eq + Hash, H: Clone> Handles<K, H> {
+    /// The handle of a key: one that is kept, or what `make` makes.
+    pub fn of<Q>(&self, key: &Q, make: impl FnOnce() -> H) -> H
+    where
+        K: Borrow<Q>,
+        Q: ToOwned<Owned = K> + Eq + Hash + ?Sized,
+    {
+        self.of_at(Instant::now(), key, make)
+    }
+
+    fn of_at<Q>(&self, now: Instant, key: &Q, make: impl FnOnce() -> H) -> H
+    where
+        K: Borrow<Q>,
+        Q: ToOwned<Owned = K> + Eq + Hash + ?Sized,
+    {
+        let fresh = |made_at: Instant| now.saturating_duration_since(made_at) < KEPT;
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, handle)) = kept.made.get(key).filter(|(made_at, _)| fresh(*made_at)) {
+            return handle.clone();
+        }
+        if !fresh(kept.swept_at) {
+            kept.swept_at = now;
+            kept.made.retain(|_, (made_at, _)| fresh(*made_at));
+        }
+        let handle = make();
+        kept.made.insert(key.to_owned(), (now, handle.clone()));
+        handle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn handles_are_kept_for_a_minute_and_no_longer() {
+        let handles = Handles::<String, Arc<()>>::default();
+        let of = |at, key: &str| handles.of_at(at, key, Arc::default);
+        let begin = Instant::now();
+        let first = of(begin, "first");
+        assert!(Arc::ptr_eq(&first, &of(begin + KEPT / 2, "first")));
+        for n in 0..100 {
+            of(begin, &n.to_string());
+        }
+        assert!(!Arc::ptr_eq(&first, &of(begin + KEPT, "first")), "also where it is in use");
+        assert!(Arc::ptr_eq(&of(begin + KEPT, "second"), &of(begin + KEPT, "second")));
+        assert_eq!(handles.0.lock().unwrap().made.len(), 2, "the others were old");
+    }
+}
