@@ -9,9 +9,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use chacha20poly1305::XChaCha20Poly1305;
 use zeroize::Zeroizing;
 
-use super::{Error, hmac_sha256, random_bytes, write_private};
+use super::{Error, hmac_sha256, random_bytes, sealing, write_private};
 
 /// Length of the master key.
 pub const MASTER_KEY_BYTES: usize = 32;
@@ -21,19 +22,28 @@ const KEY_FILE_BYTES_MAX: u64 = 1024;
 
 /// The one key of an installation. Whoever has it and the data folder has every secret.
 /// Wiped when dropped, never printed.
-pub struct MasterKey(Zeroizing<[u8; MASTER_KEY_BYTES]>);
+pub struct MasterKey {
+    bytes: Zeroizing<[u8; MASTER_KEY_BYTES]>,
+    /// Of the key that is derived for secrets at rest, since every event needs one of those. It wipes that key itself.
+    pub(super) cipher: XChaCha20Poly1305,
+}
 
 impl MasterKey {
     /// A new one.
     pub fn generate() -> Self {
-        Self(Zeroizing::new(random_bytes()))
+        Self::of(random_bytes().into())
+    }
+
+    fn of(bytes: Zeroizing<[u8; MASTER_KEY_BYTES]>) -> Self {
+        let cipher = sealing::cipher(&derive(&bytes, "sealing"));
+        Self { bytes, cipher }
     }
 
     /// Reads base64, with white space around it.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let bytes = Zeroizing::new(BASE64_STANDARD.decode(text.trim()).map_err(|_| Error::KeyText)?);
         let key = <[u8; MASTER_KEY_BYTES]>::try_from(bytes.as_slice());
-        key.map(|key| Self(Zeroizing::new(key))).map_err(|_| Error::KeySize { found: bytes.len() })
+        key.map(|key| Self::of(key.into())).map_err(|_| Error::KeySize { found: bytes.len() })
     }
 
     /// Reads a key file. Refuses one that its group or others may read or change.
@@ -70,7 +80,7 @@ impl MasterKey {
     /// `setgate/v1/` and the label. Extract is left out: the master key is uniformly random already (section 3.3).
     /// The label says what the key is for and, where it matters, for whom.
     pub fn derive(&self, label: &str) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(hmac_sha256(&*self.0, &[b"setgate/v1/", label.as_bytes(), &[1]]))
+        derive(&self.bytes, label)
     }
 
     /// Names the key without telling anything about it: 16 hex digits. Kept beside the data, it shows at start that
@@ -80,9 +90,13 @@ impl MasterKey {
     }
 
     fn store(&self, path: &Path) -> io::Result<()> {
-        let text = Zeroizing::new(BASE64_STANDARD.encode(*self.0) + "\n");
+        let text = Zeroizing::new(BASE64_STANDARD.encode(*self.bytes) + "\n");
         write_private(path, ".master-key", text.as_bytes())
     }
+}
+
+fn derive(master: &[u8; MASTER_KEY_BYTES], label: &str) -> Zeroizing<[u8; 32]> {
+    hmac_sha256(master, &[b"setgate/v1/", label.as_bytes(), &[1]]).into()
 }
 
 impl std::fmt::Debug for MasterKey {

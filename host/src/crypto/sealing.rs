@@ -21,7 +21,7 @@ impl MasterKey {
         let nonce = random_bytes::<NONCE_BYTES>();
         let aad = associated(context);
         let sealed = self
-            .cipher()
+            .cipher
             .encrypt(XNonce::from_slice(&nonce), Payload { msg: secret.expose().as_bytes(), aad: &aad })
             .expect("a secret is far shorter than 256 GiB");
         Sealed(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat())))
@@ -34,16 +34,16 @@ impl MasterKey {
         let (nonce, sealed) = bytes.split_at_checked(NONCE_BYTES).ok_or(Error::SealedForm)?;
         let aad = associated(context);
         let opened = self
-            .cipher()
+            .cipher
             .decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: &aad })
             .map_err(|_| Error::SealedShut)?;
         // Only text was ever sealed; other bytes cannot have this tag.
         String::from_utf8(opened).map(Secret::new).map_err(|_| Error::SealedShut)
     }
+}
 
-    fn cipher(&self) -> XChaCha20Poly1305 {
-        XChaCha20Poly1305::new((&*self.derive("sealing")).into())
-    }
+pub(super) fn cipher(key: &[u8; 32]) -> XChaCha20Poly1305 {
+    XChaCha20Poly1305::new(key.into())
 }
 
 fn associated(context: &str) -> Vec<u8> {

@@ -200,11 +200,11 @@ impl SetToken {
             jti: check_jti(&jti).map(|()| jti)?,
             types: check_types(&[(uri, body.starts_with('{'))])?,
         };
-        let (jti, events) = (quote(&facts.jti), write_object([(uri, body)]));
+        let (jti, events) = (quote(&facts.jti), write_object(&[(uri, body)]));
         let mut claims = vec![("iss", iss.as_str()), ("jti", &jti), ("iat", &seconds)];
         claims.extend(sub_id.map(|sub_id| ("sub_id", sub_id)));
         claims.push(("events", &events));
-        Ok(facts.about(write_object(claims)))
+        Ok(facts.about(write_object(&claims)))
     }
 }
 

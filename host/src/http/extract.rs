@@ -105,7 +105,8 @@ where
         let (mut parts, body) = request.into_parts();
         let tenant: Option<TenantId> = path_param(&mut parts, site).await.ok();
         let request = Request::from_parts(parts, body);
-        let (body, _room) = read(&site.uploads, tenant.as_ref(), request, JSON_BYTES_MAX, "the JSON body").await?;
+        let Arrived { body, room: _room, .. } =
+            read(&site.uploads, tenant.as_ref(), request, JSON_BYTES_MAX, "the JSON body").await?;
         strict::from_slice(&body).map(Self).map_err(|error| {
             Problem::new(StatusCode::BAD_REQUEST, "invalid_body", format!("in the JSON body: {error}"))
         })
@@ -123,28 +124,37 @@ fn is_json(media_type: &str) -> bool {
     essence == "application/json" || essence.ends_with("+json")
 }
 
-/// Reads a body of at most `bytes_max`, with the room in memory that it takes: to be held as long as the body is.
+/// A request that has been read.
+pub(super) struct Arrived {
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    /// What the body takes in memory: to be held as long as it is.
+    pub(super) room: Taken,
+}
+
+/// Reads a request's body of at most `bytes_max`.
 pub(super) async fn read(
     room: &Room,
     tenant: Option<&TenantId>,
     request: Request,
     bytes_max: usize,
     what: &str,
-) -> Result<(Bytes, Taken), Problem> {
+) -> Result<Arrived, Problem> {
+    let (Parts { headers, .. }, body) = request.into_parts();
     let too_large = || {
         let detail = format!("{what} is larger than {bytes_max} bytes, the limit of this host");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
     };
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
         return Err(too_large());
     }
     // What is announced cannot be exceeded; without an announcement it can be anything up to the limit.
     let weight = announced.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(bytes_max);
     let weight = u32::try_from(weight).unwrap_or(u32::MAX);
-    let taken = room.take(tenant, weight)?;
-    match Limited::new(request.into_body(), bytes_max).collect().await {
-        Ok(collected) => Ok((collected.to_bytes(), taken)),
+    let room = room.take(tenant, weight)?;
+    match Limited::new(body, bytes_max).collect().await {
+        Ok(collected) => Ok(Arrived { headers, body: collected.to_bytes(), room }),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "body_broken", format!("{what} broke off"))),
     }

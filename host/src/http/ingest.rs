@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use super::Site;
-use super::extract::{self, Query};
+use super::extract::{self, Arrived, Query};
 use super::operations::{Described, Operation, Sheet, get, post};
 use super::problem::Problem;
 use crate::domain::id::{EventId, SourceName, TenantId};
@@ -97,7 +97,6 @@ pub(super) async fn event(
     State(site): State<Site>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let headers = request.headers().clone();
     // Nothing is read for a source that is not there.
     if !site.control.has_source(&tenant, &source) {
         let refused = Refused::from(Unproven::UnknownSource { tenant, source_name: source });
@@ -106,7 +105,7 @@ pub(super) async fn event(
     }
     let bytes_max = site.settings.now().ingest.body_bytes_max;
     let read = extract::read(&site.events, Some(&tenant), request, bytes_max, "the event");
-    let (body, _room) = match read.await {
+    let Arrived { headers, body, room: _room } = match read.await {
         Ok(read) => read,
         Err(problem) => {
             counter!(metric::INGEST, "tenant" => tenant.to_string(), "source" => source.to_string(),

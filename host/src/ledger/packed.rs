@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use lz4_flex::block::{compress_with_dict, decompress_with_dict};
+use lz4_flex::block::{compress_into_with_dict, decompress_with_dict, get_maximum_output_size};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
 use super::Error;
@@ -22,6 +22,8 @@ const ORIGINAL: i64 = 2;
 const TEXT_BYTES_MIN: usize = 512;
 /// Bytes of text and original together up to which they are packed on the spot: a tenth of a millisecond.
 const ON_THE_SPOT_BYTES_MAX: usize = 32 << 10;
+/// Bytes of a block before its LZ4 block.
+const HEAD_BYTES: usize = 8;
 /// Bytes that one byte of a block can become (LZ4 block format: a length goes on in bytes of at most 255 each).
 const EXPANSION_MAX: usize = 255;
 
@@ -85,9 +87,12 @@ impl Packed {
 /// not get smaller by an eighth. Takes microseconds for each kilobyte.
 pub(super) fn block(plain: &[u8], dictionary: &str) -> Option<Vec<u8>> {
     let length = u32::try_from(plain.len()).ok()?;
-    let packed = compress_with_dict(plain, dictionary.as_bytes());
-    let sum = crc32fast::hash(plain).to_le_bytes();
-    let block = [&length.to_le_bytes()[..], &sum, &packed].concat();
+    let mut block = vec![0; HEAD_BYTES + get_maximum_output_size(plain.len())];
+    let (head, room) = block.split_at_mut(HEAD_BYTES);
+    head[..4].copy_from_slice(&length.to_le_bytes());
+    head[4..].copy_from_slice(&crc32fast::hash(plain).to_le_bytes());
+    let packed = compress_into_with_dict(plain, room, dictionary.as_bytes()).ok()?;
+    block.truncate(HEAD_BYTES + packed);
     (block.len() <= plain.len() - plain.len() / 8).then_some(block)
 }
 

@@ -226,7 +226,7 @@ pub fn default_issuer(tenant: &TenantId, source: &SourceName) -> String {
 
 /// RFC 9493 section 3.2.3; `issuer` is JSON text already.
 fn iss_sub(issuer: &str, user: &str) -> String {
-    write_object([("format", "\"iss_sub\""), ("iss", issuer), ("sub", &quote(user))])
+    write_object(&[("format", "\"iss_sub\""), ("iss", issuer), ("sub", &quote(user))])
 }
 
 /// A `jti` for a body that has none: from the sender's delivery id, else from the digest of the body itself, then with
@@ -243,7 +243,7 @@ fn derived_jti(source: &Source, request: Inbound<'_>, digest: &[u8; 32]) -> (Str
 }
 
 fn digest_of(parts: [&str; 3]) -> [u8; 32] {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(parts.iter().map(|part| 8 + part.len()).sum());
     for part in parts {
         bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
         bytes.extend_from_slice(part.as_bytes());

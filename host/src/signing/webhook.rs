@@ -31,7 +31,8 @@ pub(super) fn headers(
         return Err(Error::DeliveryId);
     }
     let current = || keys.first().and_then(|key| key.as_ref().mac_hex(body)).ok_or(Error::NoKey);
-    let mut headers = vec![(ID, id.to_owned())];
+    let mut headers = Vec::with_capacity(4);
+    headers.push((ID, id.to_owned()));
     match scheme {
         SigningScheme::Standard => {
             let timestamp_s = now.as_seconds();

@@ -8,7 +8,8 @@ use std::ops::Range;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{JsonFault, JsonLimits, Object, check_object, is_space, quote};
+use super::object::push_quoted;
+use super::{JsonFault, JsonLimits, Object, check_object, is_space};
 
 /// What a patch says of one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +116,7 @@ impl<'p> Patch<'p> {
                     if place > 0 {
                         out.push(',');
                     }
-                    out.push_str(&quote(key));
+                    push_quoted(out, key);
                     out.push(':');
                     patch.write(out);
                 }
@@ -248,7 +249,7 @@ impl<'de> Visitor<'de> for Level<'_, 'de, '_> {
                 merge.out.push(',');
             }
             kept = true;
-            merge.out.push_str(&quote(key));
+            push_quoted(&mut merge.out, key);
             merge.out.push(':');
             let written = merge.out.len();
             patch.write(&mut merge.out);

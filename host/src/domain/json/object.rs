@@ -123,7 +123,7 @@ impl<'a> Object<'a> {
             if !first {
                 out.push(',');
             }
-            out.push_str(&quote(key));
+            push_quoted(&mut out, key);
             out.push(':');
             out.push_str(text);
             first = false;
@@ -160,7 +160,8 @@ impl<'de> Visitor<'de> for MembersVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Vec::new();
+        // As many as a SET's claims or a login's members mostly are.
+        let mut members = Vec::with_capacity(8);
         while let Some((Key(key), value)) = map.next_entry::<_, &'de RawValue>()? {
             members.push((key, value.get()));
         }
@@ -169,13 +170,16 @@ impl<'de> Visitor<'de> for MembersVisitor {
 }
 
 /// Writes an object of the pairs in their order; the values are JSON text and stand as they are.
-pub fn write_object<'p>(pairs: impl IntoIterator<Item = (&'p str, &'p str)>) -> String {
-    let mut out = String::from("{");
+pub fn write_object(pairs: &[(&str, &str)]) -> String {
+    // Quotes, colon and comma around each.
+    let bytes = pairs.iter().map(|(key, value)| key.len() + value.len() + 4).sum::<usize>();
+    let mut out = String::with_capacity(bytes + 2);
+    out.push('{');
     for (key, value) in pairs {
         if out.len() > 1 {
             out.push(',');
         }
-        out.push_str(&quote(key));
+        push_quoted(&mut out, key);
         out.push(':');
         out.push_str(value);
     }
@@ -185,7 +189,21 @@ pub fn write_object<'p>(pairs: impl IntoIterator<Item = (&'p str, &'p str)>) -> 
 
 /// A string as JSON text.
 pub fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let mut out = String::with_capacity(text.len() + 2);
+    push_quoted(&mut out, text);
+    out
+}
+
+/// Appends a string as JSON text. Nearly every key and id stands in it as it is.
+pub(super) fn push_quoted(out: &mut String, text: &str) {
+    // RFC 8259 section 7: all that has to be escaped.
+    if text.bytes().any(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\')) {
+        out.push_str(&serde_json::Value::from(text).to_string());
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    }
 }
 
 #[cfg(test)]
@@ -221,8 +239,17 @@ mod tests {
 
     #[test]
     fn writes_what_it_reads() {
-        let text = write_object([("iss", "\"x\""), ("iat", "1.0"), ("é\n", "{}")]);
+        let text = write_object(&[("iss", "\"x\""), ("iat", "1.0"), ("é\n", "{}")]);
         assert_eq!(text, "{\"iss\":\"x\",\"iat\":1.0,\"é\\n\":{}}");
         assert_eq!(Object::parse(&text).unwrap().len(), 3);
+        assert_eq!(write_object(&[]), "{}");
+    }
+
+    #[test]
+    fn every_character_is_quoted_as_the_library_does() {
+        for character in (0..=0x10_ffff).filter_map(char::from_u32) {
+            let text = format!("a{character}");
+            assert_eq!(quote(&text), serde_json::Value::from(text).to_string());
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::control::filters::FilterView;
 use crate::domain::id::{Digest, FilterName};
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
-use crate::http::extract::{IfMatch, JsonBody, Named, Query, read};
+use crate::http::extract::{Arrived, IfMatch, JsonBody, Named, Query, read};
 use crate::http::operations::{Operation, delete, get, post, put};
 use crate::http::problem::Problem;
 
@@ -94,7 +94,8 @@ pub(in crate::http) async fn upload(
             "send the component itself as `content-type: application/wasm`",
         ));
     }
-    let (wasm, _room) = read(&site.uploads, Some(&tenant), request, site.filter_bytes_max(), "the filter").await?;
+    let Arrived { body: wasm, room: _room, .. } =
+        read(&site.uploads, Some(&tenant), request, site.filter_bytes_max(), "the filter").await?;
     let (view, new) = control.upload_filter(&tenant, name, wasm, query.activate, expected).await?;
     Ok(tagged(if new { StatusCode::CREATED } else { StatusCode::OK }, view.version, view))
 }

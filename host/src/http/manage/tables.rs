@@ -10,7 +10,7 @@ use crate::domain::filter::TableFormat;
 use crate::domain::id::TableName;
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
-use crate::http::extract::{IfMatch, JsonBody, Named, read};
+use crate::http::extract::{Arrived, IfMatch, JsonBody, Named, read};
 use crate::http::operations::{Operation, delete, get, post, put};
 use crate::http::problem::Problem;
 
@@ -65,7 +65,8 @@ pub(in crate::http) async fn put_table(
     request: Request,
 ) -> Result<Response, Problem> {
     let format = format(&request)?;
-    let (rows, _room) = read(&site.uploads, Some(&tenant), request, site.table_bytes_max(), "the table").await?;
+    let Arrived { body: rows, room: _room, .. } =
+        read(&site.uploads, Some(&tenant), request, site.table_bytes_max(), "the table").await?;
     let view = control.put_table(&tenant, name, rows, format, expected).await?;
     Ok(tagged(StatusCode::OK, view.version, view))
 }
