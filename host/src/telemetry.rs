@@ -1,4 +1,4 @@
-//! Logs and metric names. Log lines go to standard error, so that standard output stays the program's own.
+//! Logs, names of metrics and handles of their series. Log lines go to standard error, so that standard output stays the program's own.
 
 mod handles;
 
@@ -32,7 +32,7 @@ pub mod metric {
     pub const INGEST: &str = "setgate_ingest_total";
     /// Deliveries that came to rest, by `tenant` and `state`.
     pub const DELIVERIES: &str = "setgate_deliveries_total";
-    /// Attempts, by `tenant` and `outcome` (`1xx` ... `5xx`, `other`, or an error class).
+    /// Attempts, by `tenant` and `outcome` (`1xx` ... `9xx`, or an error class).
     pub const ATTEMPTS: &str = "setgate_attempts_total";
     /// Seconds an attempt took.
     pub const ATTEMPT_SECONDS: &str = "setgate_attempt_seconds";

@@ -211,6 +211,11 @@ async fn the_same_event_again_is_accepted_and_delivered_once() {
     let conflicts = story.host.metric("setgate_ingest_total", &["outcome=\"jti_conflict\""]).await;
     let duplicates = story.host.metric("setgate_ingest_total", &["outcome=\"duplicate\""]).await;
     assert_eq!((duplicates, conflicts), (1.0, 1.0), "both are counted");
+    let route = r#"route="/ingest/{tenant}/{source}""#;
+    for (status, answers) in [("202", 3.0), ("409", 1.0)] {
+        let labels = [route, &format!("status=\"{status}\"")];
+        assert_eq!(story.host.metric("setgate_http_requests_total", &labels).await, answers, "{status}");
+    }
 }
 
 #[tokio::test]

@@ -101,7 +101,8 @@ async fn damage_in_one_tenants_rows_is_told_and_the_others_go_on() {
     assert_eq!(acme.client.get(&path).await.not_the_problem(500, "ledger_damaged"), None);
 }
 
-/// What tells copies from new events can be made anew from the events, so damage there costs nobody anything.
+/// What tells copies from new events can be made anew from the events. The operator hears of the damage all the same: the page
+/// is in the file still, and says something of the disk.
 #[tokio::test]
 async fn damage_in_the_index_of_dedupe_keys_lets_no_copy_in() {
     let mut host = Host::with().config("[data]\ndedupe_run_events = 16\n").start().await;
@@ -134,6 +135,9 @@ async fn damage_in_the_index_of_dedupe_keys_lets_no_copy_in() {
         assert!(again.duplicate && again.event == event.event, "{n}: {again:?}");
     }
     assert!(!source.accept(event::set("after")).await.duplicate);
+    assert!(host.metric("setgate_ledger_dedupe_bytes", &[]).await > 0.0);
+    let is_told = async || (host.metric("setgate_ledger_damaged", &[]).await > 0.0).then_some(());
+    until("the operator is told", is_told).await;
 }
 
 #[tokio::test]

@@ -9,10 +9,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use chacha20poly1305::XChaCha20Poly1305;
 use zeroize::Zeroizing;
 
-use super::{Error, hmac_sha256, random_bytes, sealing, write_private};
+use super::sealing::Sealing;
+use super::{Error, hmac_sha256, random_bytes, write_private};
+use crate::domain::secret::{Sealed, Secret};
 
 /// Length of the master key.
 pub const MASTER_KEY_BYTES: usize = 32;
@@ -24,8 +25,8 @@ const KEY_FILE_BYTES_MAX: u64 = 1024;
 /// Wiped when dropped, never printed.
 pub struct MasterKey {
     bytes: Zeroizing<[u8; MASTER_KEY_BYTES]>,
-    /// Of the key that is derived for secrets at rest, since every event needs one of those. It wipes that key itself.
-    pub(super) cipher: XChaCha20Poly1305,
+    /// With the key that is derived for secrets at rest: an event whose source has one needs it.
+    sealing: Sealing,
 }
 
 impl MasterKey {
@@ -35,8 +36,8 @@ impl MasterKey {
     }
 
     fn of(bytes: Zeroizing<[u8; MASTER_KEY_BYTES]>) -> Self {
-        let cipher = sealing::cipher(&derive(&bytes, "sealing"));
-        Self { bytes, cipher }
+        let sealing = Sealing::new(&derive(&bytes, Sealing::LABEL));
+        Self { bytes, sealing }
     }
 
     /// Reads base64, with white space around it.
@@ -81,6 +82,19 @@ impl MasterKey {
     /// The label says what the key is for and, where it matters, for whom.
     pub fn derive(&self, label: &str) -> Zeroizing<[u8; 32]> {
         derive(&self.bytes, label)
+    }
+
+    /// Encrypts a secret for an owner. `context` names the owner and the place, and has to be the same to open it.
+    pub fn seal(&self, context: &str, secret: &Secret) -> Sealed {
+        self.sealing.seal(context, secret)
+    }
+
+    /// Decrypts what [`MasterKey::seal`] made with the same key and context.
+    ///
+    /// # Errors
+    /// [`Error::SealedForm`] where it is no sealed text, [`Error::SealedShut`] where it is another key's or owner's.
+    pub fn open(&self, context: &str, sealed: &Sealed) -> Result<Secret, Error> {
+        self.sealing.open(context, sealed)
     }
 
     /// Names the key without telling anything about it: 16 hex digits. Kept beside the data, it shows at start that

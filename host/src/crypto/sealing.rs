@@ -9,41 +9,47 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 
-use super::{Error, MasterKey, random_bytes};
+use super::{Error, random_bytes};
 use crate::domain::secret::{Sealed, Secret};
 
 const PREFIX: &str = "v1.";
 const NONCE_BYTES: usize = 24;
 
-impl MasterKey {
-    /// Encrypts a secret for an owner. `context` names the owner and the place, and has to be the same to open it.
-    pub fn seal(&self, context: &str, secret: &Secret) -> Sealed {
+/// Seals and opens secrets. It wipes its key when dropped.
+pub(super) struct Sealing(XChaCha20Poly1305);
+
+impl Sealing {
+    /// What the key is derived for.
+    pub(super) const LABEL: &str = "sealing";
+
+    pub(super) fn new(key: &[u8; 32]) -> Self {
+        Self(XChaCha20Poly1305::new(key.into()))
+    }
+
+    /// See [`MasterKey::seal`](super::MasterKey::seal).
+    pub(super) fn seal(&self, context: &str, secret: &Secret) -> Sealed {
         let nonce = random_bytes::<NONCE_BYTES>();
         let aad = associated(context);
         let sealed = self
-            .cipher
+            .0
             .encrypt(XNonce::from_slice(&nonce), Payload { msg: secret.expose().as_bytes(), aad: &aad })
             .expect("a secret is far shorter than 256 GiB");
         Sealed(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat())))
     }
 
-    /// Decrypts what [`MasterKey::seal`] made with the same key and context.
-    pub fn open(&self, context: &str, sealed: &Sealed) -> Result<Secret, Error> {
+    /// See [`MasterKey::open`](super::MasterKey::open).
+    pub(super) fn open(&self, context: &str, sealed: &Sealed) -> Result<Secret, Error> {
         let body = sealed.0.strip_prefix(PREFIX).ok_or(Error::SealedForm)?;
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(body).map_err(|_| Error::SealedForm)?;
         let (nonce, sealed) = bytes.split_at_checked(NONCE_BYTES).ok_or(Error::SealedForm)?;
         let aad = associated(context);
         let opened = self
-            .cipher
+            .0
             .decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: &aad })
             .map_err(|_| Error::SealedShut)?;
         // Only text was ever sealed; other bytes cannot have this tag.
         String::from_utf8(opened).map(Secret::new).map_err(|_| Error::SealedShut)
     }
-}
-
-pub(super) fn cipher(key: &[u8; 32]) -> XChaCha20Poly1305 {
-    XChaCha20Poly1305::new(key.into())
 }
 
 fn associated(context: &str) -> Vec<u8> {
@@ -52,6 +58,7 @@ fn associated(context: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MasterKey;
     use super::*;
 
     fn secret() -> Secret {

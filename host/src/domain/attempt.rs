@@ -104,6 +104,25 @@ impl Outcome {
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Answered { status: 200..=299, .. })
     }
+
+    /// What it is counted as: the hundreds of its status (RFC 9110 section 15; `2xx`), or its error class.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Answered { status, .. } => match status / 100 {
+                1 => "1xx",
+                2 => "2xx",
+                3 => "3xx",
+                4 => "4xx",
+                5 => "5xx",
+                6 => "6xx",
+                7 => "7xx",
+                8 => "8xx",
+                // There is none beyond 999 (section 15.1 of that RFC wants three digits).
+                _ => "9xx",
+            },
+            Self::Failed { class, .. } => class.as_str(),
+        }
+    }
 }
 
 /// What a receiver may ask for in the header `webhook-delivery` of its answer.
@@ -185,6 +204,16 @@ mod tests {
         let failed = r#"{"kind":"failed","class":"tls","detail":"UnknownIssuer"}"#;
         let failed: Outcome = serde_json::from_str(failed).unwrap();
         assert_eq!(failed, Outcome::Failed { class: ErrorClass::Tls, detail: "UnknownIssuer".into() });
+    }
+
+    #[test]
+    fn an_outcome_is_counted_by_the_hundreds_of_its_status_or_by_its_error() {
+        for status in [100, 204, 399, 404, 599, 600, 700, 800, 999] {
+            let (body_head, headers) = (String::new(), Vec::new());
+            let outcome = Outcome::Answered { status, body_head, retry_after_s: None, headers, wish: None };
+            assert_eq!(outcome.class(), format!("{}xx", status / 100));
+        }
+        assert_eq!(Outcome::Failed { class: ErrorClass::Tls, detail: String::new() }.class(), "tls");
     }
 
     #[test]

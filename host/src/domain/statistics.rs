@@ -87,7 +87,7 @@ fn middle_of(step: u16) -> u64 {
 pub struct Statistics {
     /// Attempts that a receiver answered 2xx.
     pub succeeded: u64,
-    /// The others, by class: see [`class_of`].
+    /// The others, by class: see [`Outcome::class`].
     pub failed: BTreeMap<String, u64>,
     /// How long attempts took, in microseconds.
     pub attempt_us: Durations,
@@ -100,9 +100,12 @@ pub struct Statistics {
 impl Statistics {
     /// Counts an attempt.
     pub fn attempt(&mut self, outcome: &Outcome, latency_us: u64) {
-        match class_of(outcome) {
-            None => self.succeeded += 1,
-            Some(class) => *self.failed.entry(class).or_default() += 1,
+        if outcome.is_success() {
+            self.succeeded += 1;
+        } else if let Some(count) = self.failed.get_mut(outcome.class()) {
+            *count += 1;
+        } else {
+            self.failed.insert(outcome.class().to_owned(), 1);
         }
         self.attempt_us.count(latency_us);
     }
@@ -134,15 +137,6 @@ impl Statistics {
             *sum += count;
         }
         self.accepted_to_delivered_ms.merge(&other.accepted_to_delivered_ms);
-    }
-}
-
-/// The class of a failure: the hundreds of its status (`3xx`, `5xx`), or an error class; none: it is none.
-pub fn class_of(outcome: &Outcome) -> Option<String> {
-    match outcome {
-        outcome if outcome.is_success() => None,
-        Outcome::Answered { status, .. } => Some(format!("{}xx", status / 100)),
-        Outcome::Failed { class, .. } => Some(class.as_str().to_owned()),
     }
 }
 

@@ -65,6 +65,14 @@ mod tests {
         for bad in ["", "a b", "a\tb", "\"", "a,b"] {
             assert!(of(bad).starts_with("req_"), "{bad:?}");
         }
+        assert_eq!(of("a".repeat(REQUEST_ID_CHARS_MAX).leak()).len(), REQUEST_ID_CHARS_MAX);
+        let two = [b"first".as_slice(), b"\xff"].map(|id| (REQUEST_ID, HeaderValue::from_bytes(id).unwrap()));
+        assert_eq!(RequestId::of(&HeaderMap::from_iter([two[1].clone()])).as_str().len(), "req_".len() + 32);
+        let mut headers = HeaderMap::new();
+        for (name, id) in two {
+            headers.append(name, id);
+        }
+        assert_eq!(RequestId::of(&headers).as_str(), "first");
         let long = "a".repeat(REQUEST_ID_CHARS_MAX + 1).leak();
         assert!(of(long).starts_with("req_"));
         assert_ne!(of(""), of(""));

@@ -5,7 +5,6 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{Method, StatusCode, header};
-use metrics::counter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,7 +17,6 @@ use super::problem::Problem;
 use crate::domain::id::{EventId, SourceName, TenantId};
 use crate::pipeline::accept::Refused;
 use crate::pipeline::prove::{Inbound, Unproven};
-use crate::telemetry::metric;
 
 /// See [`super::operations`].
 pub(super) fn operations() -> Vec<Operation> {
@@ -73,7 +71,7 @@ impl FromRequestParts<Site> for Place {
         match (tenant, source) {
             (Ok(tenant), Ok(source)) => Ok(Self { tenant, source }),
             (Err(why), _) | (_, Err(why)) => {
-                counter!(metric::INGEST, "tenant" => "", "source" => "", "outcome" => "unknown_source").increment(1);
+                site.pipeline.counted(None, "unknown_source");
                 Err(Problem::new(StatusCode::NOT_FOUND, "unknown_source", why))
             }
         }
@@ -100,7 +98,7 @@ pub(super) async fn event(
     // Nothing is read for a source that is not there.
     if !site.control.has_source(&tenant, &source) {
         let refused = Refused::from(Unproven::UnknownSource { tenant, source_name: source });
-        counter!(metric::INGEST, "tenant" => "", "source" => "", "outcome" => refused.code()).increment(1);
+        site.pipeline.counted(None, refused.code());
         return Err(refused.into());
     }
     let bytes_max = site.settings.now().ingest.body_bytes_max;
@@ -108,9 +106,7 @@ pub(super) async fn event(
     let Arrived { headers, body, room: _room } = match read.await {
         Ok(read) => read,
         Err(problem) => {
-            counter!(metric::INGEST, "tenant" => tenant.to_string(), "source" => source.to_string(),
-                "outcome" => problem.code())
-            .increment(1);
+            site.pipeline.counted(Some((&tenant, &source)), problem.code());
             return Err(problem);
         }
     };

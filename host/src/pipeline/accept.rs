@@ -1,15 +1,12 @@
 //! Accepting: from a request to a durable event. Only after [`Pipeline::ingest`] returns may a 202 be sent.
 
-use metrics::counter;
-
 use crate::crypto;
 use crate::domain::event::NewEvent;
-use crate::domain::id::{EventId, TenantId};
+use crate::domain::id::{EventId, SourceName, TenantId};
 use crate::domain::json::JsonLimits;
 use crate::domain::time::Timestamp;
 use crate::domain::trace::TraceContext;
 use crate::ledger::{self, Appended, Taken};
-use crate::telemetry::metric;
 use crate::traces::attribute;
 
 use super::Pipeline;
@@ -110,13 +107,13 @@ impl Pipeline {
             Err(unproven) => Err(unproven.into()),
         };
         let outcome = outcome_of(&result);
-        // Labels come from configured names only: what a stranger puts into the path must not become a series.
-        if outcome == "unknown_source" {
-            counter!(metric::INGEST, "tenant" => "", "source" => "", "outcome" => outcome).increment(1);
-        } else {
-            self.counts.ingest(&tenant, &source, outcome);
-        }
+        self.counted((outcome != "unknown_source").then_some((&tenant, &source)), outcome);
         result
+    }
+
+    /// Counts a request that came to nothing before [`Pipeline::ingest`] had it, with its source where that is there.
+    pub fn counted(&self, source: Option<(&TenantId, &SourceName)>, outcome: &'static str) {
+        self.counts.ingest(source, outcome);
     }
 
     async fn accept(

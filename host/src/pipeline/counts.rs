@@ -16,15 +16,21 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// A request to a source that is there.
-    pub(super) fn ingest(&self, tenant: &TenantId, source: &SourceName, outcome: &'static str) {
-        let new = || counter!(metric::INGEST, "tenant" => tenant.to_string(), "source" => source.to_string(), "outcome" => outcome);
+    /// A request to a source; none: it is not there. What a stranger puts into the path must not become a series.
+    pub(super) fn ingest(&self, source: Option<(&TenantId, &SourceName)>, outcome: &'static str) {
+        let Some((tenant, source)) = source else {
+            return counter!(metric::INGEST, "tenant" => "", "source" => "", "outcome" => outcome).increment(1);
+        };
+        let new = || {
+            let (tenant, source) = (tenant.to_string(), source.to_string());
+            counter!(metric::INGEST, "tenant" => tenant, "source" => source, "outcome" => outcome)
+        };
         self.ingest.of(&(tenant.clone(), source.clone(), outcome), new).increment(1);
     }
 
     /// An attempt that ended so.
     pub(super) fn attempt(&self, tenant: &TenantId, outcome: &Outcome) {
-        let outcome = label(outcome);
+        let outcome = outcome.class();
         let new = || counter!(metric::ATTEMPTS, "tenant" => tenant.to_string(), "outcome" => outcome);
         self.attempts.of(&(tenant.clone(), outcome), new).increment(1);
     }
@@ -34,20 +40,5 @@ impl Counts {
         let state = state.as_str();
         let new = || counter!(metric::DELIVERIES, "tenant" => tenant.to_string(), "state" => state);
         self.deliveries.of(&(tenant.clone(), state), new).increment(1);
-    }
-}
-
-/// The class of a status (RFC 9110 section 15), or of an error.
-fn label(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Answered { status, .. } => match status / 100 {
-            1 => "1xx",
-            2 => "2xx",
-            3 => "3xx",
-            4 => "4xx",
-            5 => "5xx",
-            _ => "other",
-        },
-        Outcome::Failed { class, .. } => class.as_str(),
     }
 }

