@@ -1,4 +1,5 @@
-//! Logs, names of metrics and handles of their series. Log lines go to standard error, so that standard output stays the program's own.
+//! Logs, names of metrics and handles of their series. Log lines go to standard error, so that standard output stays the
+//! program's own.
 
 mod handles;
 

@@ -51,6 +51,7 @@ mod tests {
 
     #[test]
     fn differs_and_keeps_its_bounds() {
+        assert_ne!(random_u128(), random_u128());
         assert_ne!(random_bytes::<32>(), random_bytes::<32>());
         let units: Vec<f64> = (0..200).map(|_| random_unit()).collect();
         assert!(units.iter().all(|u| (0.0..1.0).contains(u)));

@@ -29,12 +29,7 @@ use crate::pipeline::Pipeline;
 
 /// What every route works with. Cheap to clone.
 #[derive(Clone)]
-pub struct Site(Arc<Inner>);
-
-struct Inner {
-    parts: Parts,
-    answered: router::Answered,
-}
+pub struct Site(Arc<Parts>);
 
 /// The parts of the HTTP surface.
 pub struct Parts {
@@ -61,7 +56,7 @@ pub struct Parts {
 impl Site {
     /// From its parts.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Inner { parts, answered: router::Answered::default() }))
+        Self(Arc::new(parts))
     }
 
     /// Bytes of an uploaded filter at the most, for any tenant; its own quota may be smaller.
@@ -84,6 +79,6 @@ impl std::ops::Deref for Site {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
-        &self.0.parts
+        &self.0
     }
 }

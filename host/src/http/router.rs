@@ -18,7 +18,7 @@ use crate::telemetry::{Handles, metric};
 
 /// Answers, counted by route and status.
 #[derive(Default)]
-pub(super) struct Answered(Handles<String, Arc<Handles<u16, Counter>>>);
+struct Answered(Handles<String, Arc<Handles<u16, Counter>>>);
 
 impl Answered {
     fn count(&self, route: &str, status: StatusCode) {
@@ -31,7 +31,8 @@ impl Answered {
 /// The routes of the interfaces that a listener serves.
 pub(super) fn router(site: Site, served: Vec<Interface>) -> Router {
     let routes = operations::routes().fallback(no_route).method_not_allowed_fallback(no_method);
-    interface::only(routes, served).layer(middleware::from_fn_with_state(site.clone(), bounded)).with_state(site)
+    let known = (site.clone(), Arc::<Answered>::default());
+    interface::only(routes, served).layer(middleware::from_fn_with_state(known, bounded)).with_state(site)
 }
 
 async fn no_route() -> Problem {
@@ -43,7 +44,12 @@ async fn no_method(method: Method) -> Problem {
 }
 
 /// Bounds each request in time and counts its answer.
-async fn bounded(State(site): State<Site>, route: Option<MatchedPath>, mut request: Request, next: Next) -> Response {
+async fn bounded(
+    State((site, answered)): State<(Site, Arc<Answered>)>,
+    route: Option<MatchedPath>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
     let limit_ms = site.settings.now().listen.request_ms_max;
@@ -56,6 +62,6 @@ async fn bounded(State(site): State<Site>, route: Option<MatchedPath>, mut reque
         }
     };
     response.headers_mut().insert(REQUEST_ID, id.into_header());
-    site.0.answered.count(route.as_ref().map_or("none", MatchedPath::as_str), response.status());
+    answered.count(route.as_ref().map_or("none", MatchedPath::as_str), response.status());
     response
 }

@@ -16,7 +16,8 @@
 //! # Damage
 //!
 //! What cannot be read is never taken for "not there": the look fails, and with it the event and those that share its
-//! commit, since the engine commits nothing after damage. Nothing is merged any more from then on, the file remembers it, and the next start puts the index aside and makes it anew (`open.rs`).
+//! commit, since the engine commits nothing after damage. Nothing is merged any more from then on, the file remembers it, and
+//! the next start puts the index aside and makes it anew (`open.rs`).
 
 mod check;
 mod merge;

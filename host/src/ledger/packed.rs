@@ -93,9 +93,11 @@ pub(super) fn block(plain: &[u8], dictionary: &str) -> Option<Vec<u8>> {
     head[4..].copy_from_slice(&crc32fast::hash(plain).to_le_bytes());
     let packed = compress_into_with_dict(plain, room, dictionary.as_bytes()).ok()?;
     block.truncate(HEAD_BYTES + packed);
-    // It waits in a queue whose bytes are counted by its length.
-    block.shrink_to_fit();
-    (block.len() <= plain.len() - plain.len() / 8).then_some(block)
+    (block.len() <= plain.len() - plain.len() / 8).then(|| {
+        // It waits in a queue whose bytes are counted by its length.
+        block.shrink_to_fit();
+        block
+    })
 }
 
 /// The SET's text, from the columns `packed` and `set_text`.

@@ -1,5 +1,5 @@
 //! The one thread that writes. It takes everything that waits, runs it in one transaction, commits once and only then
-//! answers: one fsync for many requests, and no answer before it.
+//! answers: one sync for many requests, and no answer before it.
 //!
 //! A request that fails leaves nothing behind, and the others of its batch are not touched by it. A savepoint around each
 //! would see to that, but costs a copy of every page that a request changes. So a batch of requests that can be run twice

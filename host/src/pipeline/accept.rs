@@ -111,7 +111,8 @@ impl Pipeline {
         result
     }
 
-    /// Counts a request that came to nothing before [`Pipeline::ingest`] had it, with its source where that is there.
+    /// Counts a request by what came of it, with its source where that is there. [`Pipeline::ingest`] does so itself: this is
+    /// for those that come to nothing before it has them.
     pub fn counted(&self, source: Option<(&TenantId, &SourceName)>, outcome: &'static str) {
         self.counts.ingest(source, outcome);
     }

@@ -1,6 +1,6 @@
 //! What is counted, by tenant and filter where there can be many.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -80,7 +80,7 @@ pub(super) struct Series {
 /// The series of a filter.
 struct OfFilter {
     /// By verdict and fault, as they come up.
-    calls: Mutex<Vec<((&'static str, &'static str), Counter)>>,
+    calls: Handles<(&'static str, &'static str), Counter>,
     /// Made where a call is the first that reuses an instance: most filters never do.
     reused: OnceLock<Counter>,
     fuel: Counter,
@@ -142,7 +142,7 @@ impl OfFilter {
     fn new(tenant: &TenantId, filter: &FilterName) -> Self {
         let (tenant, filter) = (|| tenant.to_string(), || filter.to_string());
         Self {
-            calls: Mutex::default(),
+            calls: Handles::default(),
             reused: OnceLock::new(),
             fuel: counter!(FUEL, "tenant" => tenant(), "filter" => filter()),
             seconds: histogram!(SECONDS, "tenant" => tenant(), "filter" => filter()),
@@ -154,14 +154,11 @@ impl OfFilter {
     }
 
     fn count(&self, tenant: &TenantId, filter: &FilterName, (verdict, fault): (&'static str, &'static str)) {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, known)) = calls.iter().find(|(kind, _)| *kind == (verdict, fault)) {
-            return known.increment(1);
-        }
-        let (tenant, filter) = (tenant.to_string(), filter.to_string());
-        let new = counter!(CALLS, "tenant" => tenant, "filter" => filter, "verdict" => verdict, "fault" => fault);
-        new.increment(1);
-        calls.push(((verdict, fault), new));
+        let new = || {
+            let (tenant, filter) = (tenant.to_string(), filter.to_string());
+            counter!(CALLS, "tenant" => tenant, "filter" => filter, "verdict" => verdict, "fault" => fault)
+        };
+        self.calls.of(&(verdict, fault), new).increment(1);
     }
 }
 
