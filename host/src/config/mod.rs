@@ -9,6 +9,8 @@ mod proxy;
 mod reference;
 mod sandbox;
 mod settings;
+#[cfg(test)]
+mod shares;
 mod traces;
 
 use std::path::{Path, PathBuf};

@@ -223,6 +223,11 @@ pub struct Options {
     pub disk_free_bytes_min: u64,
 }
 
+/// Connections that read for the data plane.
+const READERS_MAX: u32 = 3;
+/// Connections that read history.
+const HISTORY_READERS_MAX: u32 = 2;
+
 impl Options {
     /// The defaults, in the given folder.
     pub fn new(path: impl Into<PathBuf>) -> Self {
@@ -238,8 +243,8 @@ impl Options {
             hot_bytes_max: 16 << 20,
             queue_bytes_max: 64 << 20,
             dedupe_run_events: 16_384,
-            readers_max: 3,
-            history_readers_max: 2,
+            readers_max: READERS_MAX,
+            history_readers_max: HISTORY_READERS_MAX,
             cache_bytes: 16 << 20,
             checkpoint_poll_ms: 200,
             checkpoint_pages_min: 4096,
