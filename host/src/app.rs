@@ -259,6 +259,11 @@ pub async fn start_with(
             config.listen.uploads_bytes_per_tenant_max,
             "listen.uploads_bytes_per_tenant_max",
         ),
+        responses: Room::new(
+            config.listen.responses_bytes_max,
+            config.listen.responses_bytes_per_tenant_max,
+            "listen.responses_bytes_per_tenant_max",
+        ),
         tails: http::Tails::new(config.history.tails_max, config.history.tails_per_tenant_max),
         metrics_on_loopback,
         metrics,

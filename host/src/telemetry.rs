@@ -74,6 +74,8 @@ pub mod metric {
     /// Spans that no collector got, by `reason` (`queue`: too many waited; `collector`: it did not take them; `rejected`: of a
     /// request that it took; `shutdown`).
     pub const TRACE_SPANS_DROPPED: &str = "setgate_trace_spans_dropped_total";
+    /// Connections that were closed at once, because their client had as many as it may.
+    pub const CONNECTIONS_REFUSED: &str = "setgate_connections_refused_total";
     /// Management and ingest requests answered, by `route` and `status`.
     pub const HTTP_REQUESTS: &str = "setgate_http_requests_total";
     /// Times that the configuration was read again, by `outcome` (`applied`, `refused`).

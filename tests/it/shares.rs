@@ -6,12 +6,13 @@ use setgate_tests::{Host, Receiver, Seed, Tenant, event};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// Begins a request that announces a body and never sends it.
+/// Begins a request that announces a body and sends all of it but the last byte.
 async fn begin(host: &Host, head: &str, bytes: usize) -> TcpStream {
     let address = host.base().trim_start_matches("http://").to_owned();
     let mut connection = TcpStream::connect(&address).await.unwrap();
     let head = format!("{head} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {bytes}\r\n\r\n");
     connection.write_all(head.as_bytes()).await.unwrap();
+    connection.write_all(&vec![b' '; bytes - 1]).await.unwrap();
     connection
 }
 
@@ -64,6 +65,7 @@ async fn uploads_of_one_tenant_cannot_take_the_room_of_others() {
         // One that comes while a table is being read may find no room itself, so there are always more.
         let mut connection = TcpStream::connect(&address).await.unwrap();
         connection.write_all(head.as_bytes()).await.unwrap();
+        connection.write_all(&vec![0; 399_999]).await.unwrap();
         slow.push(connection);
         let answer = put(&acme).await;
         (answer.status == 429).then_some(answer)

@@ -60,10 +60,13 @@ async fn a_tail_shows_what_happens_and_goes_on_where_it_was_cut_off() {
     let gone = source.accept(event::set("gone")).await;
     assert_eq!(dead.settlement().await["delivery"], subscription.delivery_of(&gone), "only what was asked for");
 
-    // A stranger with the same place has only its own.
+    // A place of one tenant is none of another's, which has only its own.
+    let path = other.path("/deliveries/tail");
+    let foreign = other.client.send(http::Method::GET, &path, &[("last-event-id", &begin)], "").await;
+    assert_eq!(foreign.not_the_problem(400, "bad_cursor"), None);
     let theirs = other.source("idp", Seed::Set).await;
     let own = other.subscribe(&Receiver::start().await).retry(&[]).create().await;
-    let mut tail = Tail::open(&other, "", Some(&begin)).await;
+    let mut tail = Tail::open(&other, "", None).await;
     let accepted = theirs.accept(event::set("theirs")).await;
     assert_eq!(tail.settlement().await["delivery"], own.delivery_of(&accepted), "nothing of others comes before");
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// `[listen]`
@@ -21,8 +22,21 @@ pub struct Listen {
     pub tenant: Option<Listener>,
     /// Whether `/metrics` is answered without the operator's key; where not set: on a loopback address only.
     pub metrics_open: Option<bool>,
-    /// Connections open at once, of each listener.
+    /// Connections open at once, of each listener. If all are, connections without a request are closed for new ones.
     pub connections_max: usize,
+    /// Of them, those of one client: of an IPv4 address, or of an IPv6 network of 64 bits. Further ones are closed at once.
+    /// Trusted proxies have no such limit; requests of a client that they name in a header count like connections.
+    pub connections_per_peer_max: usize,
+    /// Milliseconds after which a connection without a request is closed, whatever else its client sends. More than a
+    /// balancer in front keeps its own connections open without one.
+    pub idle_ms_max: u64,
+    /// Networks of proxies in front of the host that are believed when they say whose request it is, such as
+    /// `["10.0.0.0/8"]`.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How trusted proxies name their clients: `peer` (not at all), `proxy_protocol` (version 1 or 2, at the beginning of
+    /// each connection, and required there), `x_forwarded_for` or `forwarded` (RFC 7239), which are headers. The client's
+    /// address counts for `connections_per_peer_max` and stands in the audit log.
+    pub client_address: ClientAddress,
     /// Milliseconds a client may take to send its request's head, and to finish its TLS handshake.
     pub head_ms_max: u64,
     /// Milliseconds for which what a client still sends is taken and thrown away after the last answer on a connection, so
@@ -41,6 +55,24 @@ pub struct Listen {
     pub uploads_bytes_max: u32,
     /// Of them, one tenant's; beyond, the answer is 429.
     pub uploads_bytes_per_tenant_max: u32,
+    /// Bytes of management responses that are in memory until their clients take them; beyond, the answer is 503.
+    pub responses_bytes_max: u32,
+    /// Of them, one tenant's; beyond, the answer is 429.
+    pub responses_bytes_per_tenant_max: u32,
+}
+
+/// How a trusted proxy names the client of a connection or a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAddress {
+    /// It does not: the other end of the connection counts.
+    Peer,
+    /// At the beginning of the connection.
+    ProxyProtocol,
+    /// In `X-Forwarded-For`.
+    XForwardedFor,
+    /// In `Forwarded`.
+    Forwarded,
 }
 
 impl Default for Listen {
@@ -53,6 +85,10 @@ impl Default for Listen {
             tenant: None,
             metrics_open: None,
             connections_max: 4096,
+            connections_per_peer_max: 512,
+            idle_ms_max: 75_000,
+            trusted_proxies: Vec::new(),
+            client_address: ClientAddress::Peer,
             head_ms_max: 10_000,
             linger_ms_max: 2_000,
             request_ms_max: 60_000,
@@ -61,6 +97,8 @@ impl Default for Listen {
             bodies_bytes_per_tenant_max: 16 << 20,
             uploads_bytes_max: 96 << 20,
             uploads_bytes_per_tenant_max: 32 << 20,
+            responses_bytes_max: 32 << 20,
+            responses_bytes_per_tenant_max: 8 << 20,
         }
     }
 }
@@ -101,6 +139,12 @@ impl Listen {
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
+        if self.client_address != ClientAddress::Peer && self.trusted_proxies.is_empty() {
+            return Err(
+                " `listen.client_address` is of trusted proxies: name their networks in `listen.trusted_proxies`"
+                    .into(),
+            );
+        }
         let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
         for (table, listener) in self.listeners() {
             if listener.tls_certificate.is_some() != listener.tls_key.is_some() {

@@ -20,9 +20,10 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::page::PAGE_BYTES_MAX;
 use crate::domain::tenant::Quota;
 
-pub use listen::{Listen, Listener};
+pub use listen::{ClientAddress, Listen, Listener};
 pub use proxy::{Bypass, Error as ProxyError, Proxy};
 pub use sandbox::Sandbox;
 pub use settings::{Change, Settings};
@@ -408,6 +409,8 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         let not_zero = [
             ("listen.connections_max", self.listen.connections_max),
+            ("listen.connections_per_peer_max", self.listen.connections_per_peer_max),
+            ("listen.idle_ms_max", usize::try_from(self.listen.idle_ms_max).unwrap_or(usize::MAX)),
             ("listen.bodies_bytes_max", self.listen.bodies_bytes_max as usize),
             ("data.retention_s", usize::try_from(self.data.retention_s).unwrap_or(usize::MAX)),
             ("data.retention_every_s", usize::try_from(self.data.retention_every_s).unwrap_or(usize::MAX)),
@@ -437,6 +440,8 @@ impl Config {
             bodies_bytes_per_tenant_max,
             uploads_bytes_max,
             uploads_bytes_per_tenant_max,
+            responses_bytes_max,
+            responses_bytes_per_tenant_max,
             ..
         } = self.listen;
         for (key, bytes, room, limit) in [
@@ -450,9 +455,17 @@ impl Config {
                 ));
             }
         }
+        // A page, and the start of another.
+        if (responses_bytes_per_tenant_max as usize) < 2 * PAGE_BYTES_MAX {
+            return Err(format!(
+                " `listen.responses_bytes_per_tenant_max` is less than {}, which two pages of a list take",
+                2 * PAGE_BYTES_MAX
+            ));
+        }
         for (room, share, all) in [
             ("bodies", bodies_bytes_per_tenant_max, bodies_bytes_max),
             ("uploads", uploads_bytes_per_tenant_max, uploads_bytes_max),
+            ("responses", responses_bytes_per_tenant_max, responses_bytes_max),
         ] {
             if share > all {
                 return Err(format!(

@@ -1,7 +1,7 @@
 //! The audit log, for the tenant and for the operator.
 
 use super::deliveries::PAGE_MAX;
-use super::{Control, Error, Page};
+use super::{Control, Error, Page, pages};
 pub use crate::domain::audit::{Query, Record};
 use crate::domain::id::TenantId;
 
@@ -14,8 +14,10 @@ impl Control {
         cursor: Option<String>,
         limit: usize,
     ) -> Result<Page<Record>, Error> {
-        self.tenant(tenant)?;
-        self.audit_page(Some(tenant), true, query, cursor, limit).await
+        let of = self.tenant(tenant)?.incarnation();
+        let place: Option<String> = pages::place(of, cursor.as_deref())?;
+        let page = self.audit_page(Some(tenant), true, query, place, limit).await?;
+        Ok(Page { items: page.items, next: page.next.map(|next| pages::cursor(of, next)) })
     }
 
     /// What was changed at the host, newest first; of one tenant, where one is given, its namesakes' too.

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, DeliveryQuery, Error, Page, place};
+use super::pages::{cursor as cursor_of, place};
+use super::{Control, DeliveryQuery, Error, Page};
 use crate::domain::attempt::Attempt;
 use crate::domain::audit::Deed;
 use crate::domain::delivery::{DeliveryRecord, Redrive};
@@ -45,9 +46,10 @@ impl Control {
         cursor: Option<String>,
         limit: usize,
     ) -> Result<Page<DeliveryRecord>, Error> {
-        self.tenant(tenant)?;
-        let page = self.ledger.deliveries(tenant, query, place(cursor.as_deref())?, limit.clamp(1, PAGE_MAX)).await?;
-        Ok(Page { items: page.items, next: page.next.map(|cursor| cursor.to_string()) })
+        let of = self.tenant(tenant)?.incarnation();
+        let from = place(of, cursor.as_deref())?;
+        let page = self.ledger.deliveries(tenant, query, from, limit.clamp(1, PAGE_MAX)).await?;
+        Ok(Page { items: page.items, next: page.next.map(|next| cursor_of(of, next)) })
     }
 
     /// One delivery with its attempts.

@@ -5,7 +5,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::deliveries::PAGE_MAX;
-use super::{Control, Error, EventQuery, Page, place};
+use super::pages::{cursor as cursor_of, place};
+use super::{Control, Error, EventQuery, Page};
 use crate::domain::event::EventRecord;
 use crate::domain::id::{EventId, SourceName, TenantId};
 use crate::domain::time::Timestamp;
@@ -35,9 +36,9 @@ impl Control {
         cursor: Option<String>,
         limit: usize,
     ) -> Result<Page<EventRecord>, Error> {
-        self.tenant(tenant)?;
-        let page = self.ledger.events(tenant, query, place(cursor.as_deref())?, limit.clamp(1, PAGE_MAX)).await?;
-        Ok(Page { items: page.items, next: page.next.map(|cursor| cursor.to_string()) })
+        let of = self.tenant(tenant)?.incarnation();
+        let page = self.ledger.events(tenant, query, place(of, cursor.as_deref())?, limit.clamp(1, PAGE_MAX)).await?;
+        Ok(Page { items: page.items, next: page.next.map(|next| cursor_of(of, next)) })
     }
 
     /// One event with its SET.

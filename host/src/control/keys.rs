@@ -1,5 +1,6 @@
 //! API keys: `sgk_<id>_<secret>`. The secret half has 256 random bits and is kept as SHA-256 only.
 
+mod grant;
 mod principal;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use crate::domain::tenant::{ApiKey, Scope};
 use crate::domain::time::Timestamp;
 use crate::ledger::Versioned;
 
+pub use grant::{Grant, Revoked};
 pub use principal::{Denied, Principal};
 
 /// Characters of the secret half: 32 bytes in base64.

@@ -7,6 +7,7 @@ pub mod deliveries;
 pub mod events;
 pub mod filters;
 pub mod keys;
+pub mod pages;
 pub mod rate;
 pub mod redrive;
 pub mod replays;
@@ -23,8 +24,6 @@ pub mod tenants;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use schemars::JsonSchema;
-use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::config::{self, Settings};
@@ -42,6 +41,7 @@ use crate::ledger::Expected;
 use crate::ledger::{self, Ledger, TenantView};
 pub use crate::ledger::{DeliveryQuery, EventQuery};
 use crate::sandbox::{Rejected, Sandbox};
+pub use pages::Page;
 
 /// Tells the data plane of deliveries that became due again; handed in by `app`.
 pub type TellDue = Arc<dyn Fn(Vec<crate::domain::delivery::DueDelivery>) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -246,21 +246,6 @@ fn short<'a>(field: &'static str, texts: impl IntoIterator<Item = &'a String>) -
         return Err(Error::invalid(field, format!("at most {TEXT_CHARS_MAX} characters")));
     }
     Ok(())
-}
-
-/// Some entries of a list, newest first.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "{T}Page")]
-pub struct Page<T> {
-    /// The entries; fewer than asked for, or none, does not mean that there are no more.
-    pub items: Vec<T>,
-    /// Where to go on, as `cursor`; none: that was all.
-    pub next: Option<String>,
-}
-
-/// The place to go on from, as a list gave it.
-fn place(cursor: Option<&str>) -> Result<Option<ledger::Cursor>, Error> {
-    cursor.map(|text| text.parse().map_err(|_| Error::BadCursor)).transpose()
 }
 
 /// Times that a change without a version is tried while others change the same thing.

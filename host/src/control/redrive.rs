@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, DeliveryQuery, Error, place};
+use super::pages::{cursor as cursor_of, place};
+use super::{Control, DeliveryQuery, Error};
 use crate::domain::delivery::{DeliveryRecord, Redrive, State};
 use crate::domain::id::{DeliveryId, FilterName, SourceName, SubscriptionId, TenantId};
+use crate::domain::tenant::Incarnation;
 use crate::domain::time::Timestamp;
 use crate::ledger::{self, Cursor, REDRIVE_CHUNK_ROWS, Redriven};
 
@@ -109,8 +111,8 @@ impl Control {
     ///
     /// [`Error::Busy`] where the tenant has one under way.
     pub async fn redrive_many(&self, tenant: &TenantId, input: RedriveManyInput) -> Result<RedriveCounts, Error> {
-        self.tenant(tenant)?;
-        let (action, chosen) = self.choose(input)?;
+        let of = self.tenant(tenant)?.incarnation();
+        let (action, chosen) = self.choose(of, input)?;
         let turn = self.redriving.of(tenant).try_acquire_owned();
         let turn =
             turn.map_err(|_| Error::Busy("a redrive of this tenant is under way: ask again when it has ended".into()))?;
@@ -120,13 +122,13 @@ impl Control {
             let _turn = turn;
             match chosen {
                 Chosen::Ids(ids) => control.redrive_named(&whose, ids, action).await,
-                Chosen::Found(found) => control.redrive_found(&whose, *found, action).await,
+                Chosen::Found(found) => control.redrive_found(&whose, of, *found, action).await,
             }
         });
         doing.await.unwrap_or(Err(ledger::Error::Closed.into()))
     }
 
-    fn choose(&self, input: RedriveManyInput) -> Result<(Redrive, Chosen), Error> {
+    fn choose(&self, of: Incarnation, input: RedriveManyInput) -> Result<(Redrive, Chosen), Error> {
         let RedriveManyInput { action, filter, ids, cursor, limit } = input;
         match (filter, ids) {
             (None, Some(ids)) => {
@@ -169,7 +171,7 @@ impl Control {
                     until: filter.until,
                     ..DeliveryQuery::default()
                 };
-                let cursor = place(cursor.as_deref())?;
+                let cursor = place(of, cursor.as_deref())?;
                 Ok((action, Chosen::Found(Box::new(Found { state, query, cursor, limit }))))
             }
             _ => Err(Error::invalid("filter", "give `filter` or `ids`, one of them")),
@@ -192,7 +194,13 @@ impl Control {
         Ok(counts)
     }
 
-    async fn redrive_found(&self, tenant: &TenantId, found: Found, action: Redrive) -> Result<RedriveCounts, Error> {
+    async fn redrive_found(
+        &self,
+        tenant: &TenantId,
+        of: Incarnation,
+        found: Found,
+        action: Redrive,
+    ) -> Result<RedriveCounts, Error> {
         let Found { state, query, mut cursor, limit } = found;
         let mut counts = RedriveCounts::default();
         // All of one instant, so that they fall due in the order they are in.
@@ -212,7 +220,7 @@ impl Control {
             }
         }
         counts.skipped = counts.matched - counts.redriven;
-        counts.next = cursor.map(|cursor| cursor.to_string());
+        counts.next = cursor.map(|cursor| cursor_of(of, cursor));
         Ok(counts)
     }
 

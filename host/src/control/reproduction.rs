@@ -17,6 +17,9 @@ use crate::domain::reproduction::{Difference, EventFacts, Reproduction, StepFact
 use crate::domain::verdict::FilterRun;
 use crate::ledger::{self, Content};
 
+/// Bytes of a part of [`Control::read_part`].
+pub use crate::ledger::BLOB_PART_BYTES as PART_BYTES;
+
 /// Milliseconds a call may take when it is run again, where its limit was less: what is asked is whether it comes to the
 /// same, not whether it is as fast on a host that does something else at the same time.
 pub const AGAIN_WALL_MS_MIN: u64 = 10_000;
@@ -148,13 +151,14 @@ impl Control {
         self.stored(digest).await
     }
 
-    /// Reads what [`Control::component`] or [`Control::table_rows`] found.
-    pub async fn read_stored(&self, stored: Stored) -> Result<Bytes, Error> {
-        self.ledger.blob(&stored.digest).await?.ok_or_else(|| Error::NotFound(format!("{}", stored.digest)))
+    /// Reads a part of what [`Control::component`] or [`Control::table_rows`] found; empty behind the last one.
+    pub async fn read_part(&self, stored: Stored, number: u32) -> Result<Bytes, Error> {
+        let part = self.ledger.blob_part(&stored.digest, number).await?;
+        part.ok_or_else(|| Error::NotFound(format!("{}", stored.digest)))
     }
 
     async fn stored(&self, digest: Digest) -> Result<Stored, Error> {
-        let bytes = self.ledger.blob_bytes(&digest).await?;
+        let bytes = self.ledger.check_blob(&digest).await?;
         let bytes = bytes.ok_or_else(|| Error::NotFound(format!("{digest}: its bytes are not stored here")))?;
         Ok(Stored { digest, bytes })
     }

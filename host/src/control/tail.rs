@@ -7,14 +7,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::{Control, Error};
+use super::{Control, Error, pages};
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::State;
 use crate::domain::id::{DeliveryId, EventId, SourceName, SubscriptionId, TenantId};
+use crate::domain::tenant::Incarnation;
 use crate::domain::time::Timestamp;
+pub use crate::ledger::SETTLED_BYTES_MAX as PAGE_BYTES_MAX;
 use crate::ledger::{SettledPlace, SettledQuery, SettledRecord};
 
-/// Settlements read at a time: what a stream holds in memory.
+/// Settlements read at a time; together with [`PAGE_BYTES_MAX`] what a stream holds in memory.
 pub const PAGE_MAX: usize = 100;
 /// Time from the first settlement of a burst to reading it, in milliseconds, so that the rest of it is read with it.
 const GATHER_MS: u64 = 50;
@@ -70,6 +72,7 @@ pub struct Tailed {
 pub struct Tail {
     control: Control,
     tenant: TenantId,
+    of: Incarnation,
     query: SettledQuery,
     place: SettledPlace,
     /// There may be more to read already.
@@ -80,24 +83,21 @@ pub struct Tail {
 impl Control {
     /// A tail of the tenant's settlements, behind `cursor` or from now on.
     pub async fn tail(&self, tenant: &TenantId, query: TailQuery) -> Result<Tail, Error> {
-        self.tenant(tenant)?;
+        let of = self.tenant(tenant)?.incarnation();
         let changed = self.ledger.settled_changed();
         let end = self.ledger.settled_end();
-        let place = match query.cursor {
-            Some(text) => text.parse().map_err(|_| Error::BadCursor)?,
-            None => end,
-        };
+        let place = pages::place(of, query.cursor.as_deref())?.unwrap_or(end);
         let query = SettledQuery { subscription: query.subscription, state: query.state };
         // A place that the log has not come to is none of this host's.
         self.ledger.settled(tenant, query, place, 1).await?;
-        Ok(Tail { control: self.clone(), tenant: tenant.clone(), query, place, more: true, changed })
+        Ok(Tail { control: self.clone(), tenant: tenant.clone(), of, query, place, more: true, changed })
     }
 }
 
 impl Tail {
     /// How far it has come: where another tail would go on.
     pub fn place(&self) -> String {
-        self.place.to_string()
+        pages::cursor(self.of, self.place)
     }
 
     /// Waits for the next settlements. Dropped while it waits, nothing is lost: the next call goes on.
@@ -115,7 +115,8 @@ impl Tail {
             self.place = page.next;
             self.more = page.more;
             if page.missed || !page.items.is_empty() {
-                let settlements = page.items.into_iter().map(|one| (one.place.to_string(), show(one))).collect();
+                let settlements =
+                    page.items.into_iter().map(|one| (pages::cursor(self.of, one.place), show(one))).collect();
                 return Ok(Tailed { settlements, missed: page.missed });
             }
             // Whatever is not asked for lets others go on.

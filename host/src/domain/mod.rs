@@ -14,6 +14,7 @@ pub mod id;
 pub mod json;
 pub mod limits;
 pub mod pacing;
+pub mod page;
 pub mod redact;
 pub mod replay;
 pub mod reproduction;

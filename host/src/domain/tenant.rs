@@ -23,6 +23,29 @@ pub struct Tenant {
     pub created_at: Timestamp,
 }
 
+/// Tells a tenant from others that had its name before: what was given out for one of them opens nothing of the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Incarnation(u64);
+
+impl std::fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Tenant {
+    /// Made of its name and of the instant at which it was made: a name is free again only after everything that its tenant
+    /// had was deleted, which takes longer than a millisecond.
+    pub fn incarnation(&self) -> Incarnation {
+        // FNV-1a, 64 bits: it has to differ, not to be secret.
+        const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+        const PRIME: u64 = 0x0000_0100_0000_01b3;
+        let made_at = self.created_at.as_millis().to_be_bytes();
+        let bytes = made_at.iter().chain(self.id.as_str().as_bytes());
+        Incarnation(bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME)))
+    }
+}
+
 /// What a tenant may use. Every field is a configuration key under `[quota]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -9,8 +9,9 @@ use super::caller::{Remote, RequestId};
 use super::extract::path_param;
 use super::operations::{Described, Sheet};
 use super::problem::Problem;
+use super::responses::{Access, ROOM_BYTES_MIN};
 use crate::control::Control;
-use crate::control::keys::Principal;
+use crate::control::keys::{Grant, Principal};
 use crate::domain::audit::{Actor, By};
 use crate::domain::id::TenantId;
 use crate::domain::tenant::Scope;
@@ -26,8 +27,32 @@ impl FromRequestParts<Site> for Tenant {
         let principal = principal(parts, site)?;
         let tenant: TenantId = path_param(parts, site).await?;
         let scope = scope_of(&parts.method);
-        if principal.may(scope, Some(&tenant)) { Ok(Self(tenant)) } else { Err(forbidden(&principal, &tenant, scope)) }
+        let granted = site.control.grant(&principal, scope, &tenant);
+        let grant = granted.ok_or_else(|| forbidden(&principal, &tenant, scope))?;
+        site.responses.check(Some(&tenant), ROOM_BYTES_MIN)?;
+        if let Some(access) = parts.extensions.get::<Access>() {
+            access.set(grant);
+        }
+        Ok(Self(tenant))
     }
+}
+
+/// What [`Tenant`] before it found.
+pub(super) struct Granted(pub(super) Grant);
+
+impl FromRequestParts<Site> for Granted {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
+        Tenant::from_request_parts(parts, site).await?;
+        let granted = parts.extensions.get::<Access>().and_then(Access::get).cloned();
+        granted.map(Self).ok_or_else(Problem::no_route)
+    }
+}
+
+/// Says nothing of its own: [`Tenant`] beside it does.
+impl Described for Granted {
+    fn describe(_: &mut Sheet<'_>) {}
 }
 
 /// The control plane, acting for whoever is asking: what is changed through it stands in the audit log under its key.
@@ -88,6 +113,7 @@ impl FromRequestParts<Site> for Operator {
         let principal = principal(parts, site)?;
         let scope = if is_read(&parts.method) { Scope::OperatorRead } else { Scope::Operator };
         if principal.may(scope, None) {
+            site.responses.check(None, ROOM_BYTES_MIN)?;
             return Ok(Self);
         }
         let detail = match principal.tenant {

@@ -3,20 +3,24 @@
 
 use std::convert::Infallible;
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::Site;
 use super::operations::{Described, Sheet};
 use super::problem::Problem;
+use super::responses::{Access, revoked_meanwhile};
 use super::room::{Room, Taken};
 use super::strict;
 use crate::control::deliveries::PAGE_MAX;
@@ -24,6 +28,12 @@ use crate::domain::id::{
     DeliveryId, Digest, EventId, FilterName, KeyId, ReplayId, SourceName, SubscriptionId, TableName, TenantId,
 };
 
+/// Time in which [`BODY_BYTES_MIN`] of a body, or all of it, have to arrive first.
+const BODY_GRACE: Duration = Duration::from_secs(10);
+/// Time in which as many have to arrive again and again from then on.
+const BODY_WINDOW: Duration = Duration::from_secs(5);
+/// Bytes of a body that have to arrive in each of these times: 4 KiB/s.
+const BODY_BYTES_MIN: usize = 20 << 10;
 /// Bytes of a management request's JSON body at the most.
 pub(super) const JSON_BYTES_MAX: usize = 1 << 20;
 
@@ -106,7 +116,7 @@ where
         let tenant: Option<TenantId> = path_param(&mut parts, site).await.ok();
         let request = Request::from_parts(parts, body);
         let Arrived { body, room: _room, .. } =
-            read(&site.uploads, tenant.as_ref(), request, JSON_BYTES_MAX, "the JSON body").await?;
+            read(site, &site.uploads, tenant.as_ref(), request, JSON_BYTES_MAX, "the JSON body").await?;
         strict::from_slice(&body).map(Self).map_err(|error| {
             Problem::new(StatusCode::BAD_REQUEST, "invalid_body", format!("in the JSON body: {error}"))
         })
@@ -132,15 +142,20 @@ pub(super) struct Arrived {
     pub(super) room: Taken,
 }
 
-/// Reads a request's body of at most `bytes_max`.
+/// Reads a request's body of at most `bytes_max`. Room is taken for what has arrived, not for what is announced.
+///
+/// # Errors
+/// 413 if it is larger, 429 or 503 if there is no room for it, 408 if it comes too slowly, 400 if it breaks off; 403 if the
+/// key that the request came with does not hold any more at its end.
 pub(super) async fn read(
+    site: &Site,
     room: &Room,
     tenant: Option<&TenantId>,
     request: Request,
     bytes_max: usize,
     what: &str,
 ) -> Result<Arrived, Problem> {
-    let (Parts { headers, .. }, body) = request.into_parts();
+    let (Parts { headers, extensions, .. }, mut body) = request.into_parts();
     let too_large = || {
         let detail = format!("{what} is larger than {bytes_max} bytes, the limit of this host");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
@@ -149,14 +164,106 @@ pub(super) async fn read(
     if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
         return Err(too_large());
     }
-    // What is announced cannot be exceeded; without an announcement it can be anything up to the limit.
-    let weight = announced.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(bytes_max);
-    let weight = u32::try_from(weight).unwrap_or(u32::MAX);
-    let room = room.take(tenant, weight)?;
-    match Limited::new(body, bytes_max).collect().await {
-        Ok(collected) => Ok(Arrived { headers, body: collected.to_bytes(), room }),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "body_broken", format!("{what} broke off"))),
+    let mut taken = room.take(tenant, 0)?;
+    let (mut whole, mut pace) = (Gathered::Nothing, Pace::begin());
+    while let Some(frame) = pace.next(&mut body).await.ok_or_else(|| too_slow(what))? {
+        let frame =
+            frame.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "body_broken", format!("{what} broke off")))?;
+        // Trailers say nothing here.
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + data.len() > bytes_max {
+            return Err(too_large());
+        }
+        room.grow(&mut taken, tenant, data.len())?;
+        pace.arrived(data.len());
+        whole.add(data);
+    }
+    if let Some(grant) = extensions.get::<Access>().and_then(Access::get) {
+        // It may have taken a minute, and what it is written into may be somebody else's by now.
+        site.control.still_holds(grant).map_err(revoked_meanwhile)?;
+    }
+    Ok(Arrived { headers, body: whole.into_bytes(), room: taken })
+}
+
+fn too_slow(what: &str) -> Problem {
+    let detail = format!(
+        "{what} came too slowly: after the first {} s, at least {BODY_BYTES_MIN} bytes have to arrive in each {} s",
+        BODY_GRACE.as_secs(),
+        BODY_WINDOW.as_secs()
+    );
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail)
+}
+
+/// What has arrived of a body. Most come in one piece, which is not copied.
+enum Gathered {
+    Nothing,
+    One(Bytes),
+    Many(BytesMut),
+}
+
+impl Gathered {
+    fn len(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::One(bytes) => bytes.len(),
+            Self::Many(bytes) => bytes.len(),
+        }
+    }
+
+    fn add(&mut self, data: Bytes) {
+        match self {
+            Self::Nothing => *self = Self::One(data),
+            Self::One(first) => {
+                let mut many = BytesMut::with_capacity(first.len() + data.len());
+                many.extend_from_slice(first);
+                many.extend_from_slice(&data);
+                *self = Self::Many(many);
+            }
+            Self::Many(many) => many.extend_from_slice(&data),
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Nothing => Bytes::new(),
+            Self::One(bytes) => bytes,
+            Self::Many(bytes) => bytes.freeze(),
+        }
+    }
+}
+
+/// Whether a body comes fast enough: a sender that announces one and does not send it holds its request for no longer than
+/// [`BODY_GRACE`].
+struct Pace {
+    ends: Instant,
+    bytes: usize,
+    bytes_min: usize,
+}
+
+impl Pace {
+    fn begin() -> Self {
+        Self { ends: Instant::now() + BODY_GRACE, bytes: 0, bytes_min: BODY_BYTES_MIN }
+    }
+
+    /// The next frame, none at the end of the body; outside of that none if it came too slowly.
+    async fn next<B>(&mut self, body: &mut B) -> Option<Option<Result<Frame<B::Data>, B::Error>>>
+    where
+        B: Body + Unpin,
+    {
+        loop {
+            match tokio::time::timeout_at(self.ends, body.frame()).await {
+                Ok(frame) => return Some(frame),
+                Err(_) if self.bytes < self.bytes_min => return None,
+                Err(_) => *self = Self { ends: Instant::now() + BODY_WINDOW, bytes: 0, bytes_min: self.bytes_min },
+            }
+        }
+    }
+
+    fn arrived(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if Instant::now() >= self.ends && self.bytes >= self.bytes_min {
+            *self = Self { ends: Instant::now() + BODY_WINDOW, bytes: 0, bytes_min: self.bytes_min };
+        }
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) async fn event(
         return Err(refused.into());
     }
     let bytes_max = site.settings.now().ingest.body_bytes_max;
-    let read = extract::read(&site.events, Some(&tenant), request, bytes_max, "the event");
+    let read = extract::read(&site, &site.events, Some(&tenant), request, bytes_max, "the event");
     let Arrived { headers, body, room: _room } = match read.await {
         Ok(read) => read,
         Err(problem) => {

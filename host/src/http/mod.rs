@@ -3,6 +3,7 @@
 
 mod auth;
 mod caller;
+mod connection;
 mod extract;
 mod health;
 mod ingest;
@@ -10,10 +11,10 @@ pub mod interface;
 mod manage;
 mod operations;
 pub mod problem;
+mod responses;
 pub mod room;
 mod router;
 pub mod server;
-mod stream;
 mod strict;
 pub mod tls;
 
@@ -43,6 +44,8 @@ pub struct Parts {
     pub events: room::Room,
     /// Room for what management requests bring and take.
     pub uploads: room::Room,
+    /// Room for responses that are not sent yet.
+    pub responses: room::Room,
     /// Tails that are open.
     pub tails: Tails,
     /// Whether who reaches `/metrics` is on this machine.

@@ -18,7 +18,7 @@ const RETRY_AFTER_S: u32 = 2;
 const SPACE_RETRY_AFTER_S: u32 = 30;
 
 /// Every code there is, in alphabetical order. Each has a page in `docs/errors`.
-pub const CODES: [&str; 55] = [
+pub const CODES: [&str; 56] = [
     "backlog_full",
     "backtest_running",
     "bad_claim",
@@ -28,6 +28,7 @@ pub const CODES: [&str; 55] = [
     "bad_token",
     "body_broken",
     "body_too_large",
+    "body_too_slow",
     "busy",
     "compile_queue_full",
     "conflict",

@@ -1,4 +1,5 @@
-//! Room in memory for bodies: so many bytes for the host, and of them a share that one tenant can take at the most.
+//! Room in memory for bodies, of requests or of responses: so many bytes for the host, and of them a share that one tenant
+//! can take at the most. What belongs to no tenant, such as the operator's requests, has a share like a tenant's.
 //!
 //! Without the share, whoever opens a few hundred slow requests for one tenant would have every other tenant's answered 503.
 
@@ -15,42 +16,82 @@ use crate::fair::Shares;
 pub struct Room {
     all: Arc<Semaphore>,
     shares: Shares,
+    /// The share of what belongs to no tenant.
+    no_tenants: Arc<Semaphore>,
     /// The key of the share in the configuration.
     share_name: &'static str,
 }
 
 /// Bytes taken, until dropped.
+#[derive(Debug)]
 pub(super) struct Taken {
-    _share: Option<OwnedSemaphorePermit>,
-    _all: OwnedSemaphorePermit,
+    share: OwnedSemaphorePermit,
+    all: OwnedSemaphorePermit,
 }
 
 impl Room {
     /// Room for `bytes_max` bytes, of them `per_tenant_max` for one tenant, which is the setting `share_name`.
     pub fn new(bytes_max: u32, per_tenant_max: u32, share_name: &'static str) -> Self {
-        let all = Arc::new(Semaphore::new(bytes_max as usize));
-        Self { all, shares: Shares::new(per_tenant_max as usize), share_name }
+        Self {
+            all: Arc::new(Semaphore::new(bytes_max as usize)),
+            shares: Shares::new(per_tenant_max as usize),
+            no_tenants: Arc::new(Semaphore::new(per_tenant_max as usize)),
+            share_name,
+        }
     }
 
-    /// Takes room for `bytes`, at once or not at all; for no tenant: of the host's alone.
+    /// Takes room for `bytes`, at once or not at all.
     ///
     /// # Errors
-    /// 429 where the tenant's share is taken, 503 where the host's room is; code `busy`, nothing was read.
-    pub(super) fn take(&self, tenant: Option<&TenantId>, bytes: u32) -> Result<Taken, Problem> {
-        let share = match tenant.map(|tenant| (tenant, self.shares.of(tenant))) {
-            None => None,
-            Some((tenant, share)) => Some(share.try_acquire_many_owned(bytes).map_err(|_| {
-                let (name, limit) = (self.share_name, self.shares.permits());
-                let detail =
-                    format!("what is under way for `{tenant}` takes its share, `{name}` ({limit}): try again later");
-                Problem::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
-            })?),
-        };
-        let all = self.all.clone().try_acquire_many_owned(bytes).map_err(|_| {
-            let detail = "the host has as many bodies in memory as it has room for: try again later";
-            Problem::busy(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
-        })?;
-        Ok(Taken { _share: share, _all: all })
+    /// 429 if the tenant's share is taken, 503 if the host's room is; code `busy`.
+    pub(super) fn take(&self, tenant: Option<&TenantId>, bytes: usize) -> Result<Taken, Problem> {
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let share = self.share_of(tenant).try_acquire_many_owned(permits);
+        let share = share.map_err(|_| self.share_is_taken(tenant))?;
+        let all = self.all.clone().try_acquire_many_owned(permits).map_err(|_| Self::is_taken())?;
+        Ok(Taken { share, all })
+    }
+
+    /// The same for what is never refused for its size alone: what is larger than a whole share takes the share.
+    pub(super) fn take_at_most(&self, tenant: Option<&TenantId>, bytes: usize) -> Result<Taken, Problem> {
+        self.take(tenant, bytes.min(self.shares.permits()))
+    }
+
+    /// Takes more for what has some already.
+    pub(super) fn grow(&self, taken: &mut Taken, tenant: Option<&TenantId>, bytes: usize) -> Result<(), Problem> {
+        let Taken { share, all } = self.take(tenant, bytes)?;
+        taken.share.merge(share);
+        taken.all.merge(all);
+        Ok(())
+    }
+
+    /// Whether there is room for `bytes` just now, for requests that had better be refused before any work is done.
+    pub(super) fn check(&self, tenant: Option<&TenantId>, bytes: usize) -> Result<(), Problem> {
+        self.take_at_most(tenant, bytes).map(drop)
+    }
+
+    /// Waits until there is room.
+    pub(super) async fn wait(&self, tenant: Option<&TenantId>, bytes: usize) -> Option<Taken> {
+        let permits = u32::try_from(bytes.min(self.shares.permits())).unwrap_or(u32::MAX);
+        let share = self.share_of(tenant).acquire_many_owned(permits).await.ok()?;
+        let all = self.all.clone().acquire_many_owned(permits).await.ok()?;
+        Some(Taken { share, all })
+    }
+
+    fn share_of(&self, tenant: Option<&TenantId>) -> Arc<Semaphore> {
+        tenant.map_or_else(|| self.no_tenants.clone(), |tenant| self.shares.of(tenant))
+    }
+
+    fn share_is_taken(&self, tenant: Option<&TenantId>) -> Problem {
+        let whose = tenant.map_or_else(|| "no tenant".to_owned(), |tenant| format!("`{tenant}`"));
+        let (name, limit) = (self.share_name, self.shares.permits());
+        let detail = format!("what is under way for {whose} takes its share, `{name}` ({limit}): try again later");
+        Problem::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
+    }
+
+    fn is_taken() -> Problem {
+        let detail = "the host has as many bodies in memory as it has room for: try again later";
+        Problem::busy(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
     }
 }
 
@@ -58,17 +99,36 @@ impl Room {
 mod tests {
     use super::*;
 
+    fn names() -> (TenantId, TenantId) {
+        ("busy".parse().unwrap(), "other".parse().unwrap())
+    }
+
     #[test]
     fn one_tenant_can_take_its_share_and_no_more() {
         let room = Room::new(100, 60, "x_max");
-        let (busy, other): (TenantId, TenantId) = ("busy".parse().unwrap(), "other".parse().unwrap());
-        let held = room.take(Some(&busy), 60).unwrap_or_else(|problem| panic!("{problem:?}"));
-        let over = room.take(Some(&busy), 1).err().expect("its share is taken");
+        let (busy, other) = names();
+        let held = room.take(Some(&busy), 60).unwrap();
+        let over = room.take(Some(&busy), 1).unwrap_err();
         assert!(format!("{over:?}").contains("x_max"), "the setting is named: {over:?}");
-        let _others = room.take(Some(&other), 40).unwrap_or_else(|problem| panic!("{problem:?}"));
+        let _others = room.take(Some(&other), 40).unwrap();
         assert!(room.take(None, 1).is_err(), "the host's room is taken");
         drop(held);
         assert!(room.take(Some(&busy), 60).is_ok());
         assert!(room.take(None, 60).is_ok());
+        assert!(room.take(None, 61).is_err(), "what is no tenant's has a share as well");
+    }
+
+    #[test]
+    fn what_grows_is_charged_for_what_it_has() {
+        let room = Room::new(100, 60, "x_max");
+        let (busy, other) = names();
+        let mut held = room.take(Some(&busy), 0).unwrap();
+        assert!(room.take(Some(&busy), 60).is_ok(), "nothing is charged yet");
+        room.grow(&mut held, Some(&busy), 50).unwrap();
+        assert!(room.grow(&mut held, Some(&busy), 11).is_err());
+        assert!(room.check(Some(&busy), 10).is_ok() && room.check(Some(&busy), 11).is_err());
+        assert!(room.take_at_most(Some(&other), 1_000).is_err(), "of the host 50 are left");
+        drop(held);
+        assert!(room.take_at_most(Some(&other), 1_000).is_ok());
     }
 }

@@ -13,7 +13,9 @@ use metrics::{Counter, counter};
 use super::caller::{REQUEST_ID, RequestId};
 use super::interface::{self, Interface};
 use super::problem::Problem;
+use super::responses::{self, Access};
 use super::{Site, operations};
+use crate::control::keys::Grant;
 use crate::telemetry::{Handles, metric};
 
 /// Answers, counted by route and status.
@@ -52,9 +54,17 @@ async fn bounded(
 ) -> Response {
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
+    let access = Access::default();
+    request.extensions_mut().insert(access.clone());
+    let method = request.method().clone();
     let limit_ms = site.settings.now().listen.request_ms_max;
     let limit = Duration::from_millis(limit_ms);
-    let mut response = match tokio::time::timeout(limit, next.run(request)).await {
+    let answered_by = async {
+        let response = next.run(request).await;
+        let tenant = access.get().map(Grant::tenant);
+        responses::bound(&site, &method, tenant, &access, response).await
+    };
+    let mut response = match tokio::time::timeout(limit, answered_by).await {
         Ok(response) => response,
         Err(_) => {
             let detail = format!("the request took longer than {limit_ms} ms");

@@ -1,40 +1,27 @@
-//! A listener: accepts connections, speaks TLS where it is configured, and on shutdown lets requests finish.
+//! A listener: accepts connections, and on shutdown lets requests finish.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
-use hyper::body::Incoming;
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::Site;
-use super::caller::Remote;
+use super::connection::Serving;
 use super::interface::{self, Interface};
 use super::router::router;
-use super::stream::opening;
 use super::tls::{self, Tls};
 use crate::config;
 
 /// Milliseconds that requests in progress have to finish when the host stops.
 const FINISH_MS_MAX: u64 = 10_000;
-/// Streams of one HTTP/2 connection at once.
-const STREAMS_MAX: u32 = 128;
+/// How long a place for a connection is waited for before some that are idle are closed.
+const PLACE_WAIT: Duration = Duration::from_millis(50);
 
-/// How often an HTTP/2 connection is asked whether its client is still there.
-const PING_EVERY: Duration = Duration::from_secs(20);
-/// How long the answer to that may take.
-const PING_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Why a listener could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -60,9 +47,7 @@ pub struct Server {
     table: &'static str,
     tls: Option<Tls>,
     serves: Vec<Interface>,
-    connections_max: usize,
-    head_ms_max: u64,
-    linger_ms_max: u64,
+    settings: config::Listen,
 }
 
 impl Server {
@@ -74,8 +59,7 @@ impl Server {
             let address = listener.address;
             let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, table, source })?;
             let serves = interface::served(settings, table);
-            let config::Listen { connections_max, head_ms_max, linger_ms_max, .. } = *settings;
-            servers.push(Self { listener, table, tls, serves, connections_max, head_ms_max, linger_ms_max });
+            servers.push(Self { listener, table, tls, serves, settings: settings.clone() });
         }
         Ok(servers)
     }
@@ -106,20 +90,14 @@ impl Server {
         self.serve(app, stop).await;
     }
 
-    async fn serve(self, app: axum::Router, stop: CancellationToken) {
-        let graceful = GracefulShutdown::new();
-        let slots = Arc::new(Semaphore::new(self.connections_max));
-        let head_limit = Duration::from_millis(self.head_ms_max);
-        let linger = Duration::from_millis(self.linger_ms_max);
+    pub(super) async fn serve(self, app: axum::Router, stop: CancellationToken) {
+        let places = Arc::new(Semaphore::new(self.settings.connections_max));
+        let serving = Serving::new(app, &self.settings, stop.clone());
         loop {
-            let slot = tokio::select! {
-                () = stop.cancelled() => break,
-                slot = slots.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
-            };
-            let (stream, remote) = tokio::select! {
+            let (stream, address) = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, address)) => (stream, Remote::from(address)),
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         // Out of file descriptors, most likely: accepting again at once would spin.
                         warn!(%error, "a connection could not be accepted");
@@ -128,141 +106,33 @@ impl Server {
                     }
                 },
             };
-            // Of one connection all requests come from the same place.
-            let routes = TowerToHyperService::new(app.clone());
-            let service = service_fn(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(remote);
-                routes.call(request)
-            });
-            let mut builder = auto::Builder::new(TokioExecutor::new());
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(head_limit);
-            builder
-                .http2()
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(STREAMS_MAX)
-                .keep_alive_interval(Some(PING_EVERY))
-                .keep_alive_timeout(PING_WAIT_MAX);
-            let watcher = graceful.watcher();
-            let tls = self.tls.as_ref().map(Tls::acceptor);
-            let stop = stop.clone();
+            let place = tokio::select! {
+                () = stop.cancelled() => break,
+                place = free_place(&places, &serving) => place,
+            };
+            let (serving, tls) = (serving.clone(), self.tls.as_ref().map(Tls::acceptor));
             tokio::spawn(async move {
-                let _slot = slot;
-                let served = match tls {
-                    None => {
-                        let opened = tokio::select! {
-                            () = stop.cancelled() => None,
-                            opened = opening(stream, head_limit, linger) => opened,
-                        };
-                        let Some(stream) = opened else { return };
-                        watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()).await
-                    }
-                    Some(tls) => {
-                        let opened =
-                            async { opening(handshake(&tls, stream, head_limit).await?, head_limit, linger).await };
-                        let opened = tokio::select! {
-                            () = stop.cancelled() => None,
-                            opened = Box::pin(opened) => opened,
-                        };
-                        let Some(stream) = opened else { return };
-                        watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()).await
-                    }
-                };
-                if let Err(error) = served {
-                    debug!(%error, "a connection ended badly");
-                }
+                serving.serve(stream, address, tls).await;
+                drop(place);
             });
         }
         drop(self.listener);
         let limit = Duration::from_millis(FINISH_MS_MAX);
-        if tokio::time::timeout(limit, graceful.shutdown()).await.is_err() {
+        let all = u32::try_from(self.settings.connections_max).unwrap_or(u32::MAX);
+        if tokio::time::timeout(limit, places.acquire_many(all)).await.is_err() {
             warn!(limit_ms = FINISH_MS_MAX, "some requests did not finish in time");
         }
     }
 }
 
-async fn handshake(
-    tls: &TlsAcceptor,
-    stream: TcpStream,
-    limit: Duration,
-) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
-    match tokio::time::timeout(limit, tls.accept(stream)).await {
-        Ok(Ok(stream)) => Some(stream),
-        Ok(Err(error)) => {
-            debug!(%error, "a TLS handshake failed");
-            None
+/// A place for one more connection. If there is none, connections that nobody uses are closed for it; while all are in use,
+/// it is waited for.
+async fn free_place(places: &Arc<Semaphore>, serving: &Serving) -> OwnedSemaphorePermit {
+    loop {
+        let place = places.clone().acquire_owned();
+        if let Ok(place) = tokio::time::timeout(PLACE_WAIT, place).await {
+            return place.expect("the semaphore is never closed");
         }
-        Err(_) => {
-            debug!("a TLS handshake took too long");
-            None
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    use super::*;
-
-    async fn start(head_ms_max: u64) -> SocketAddr {
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let settings = config::Listen { address, connections_max: 1, head_ms_max, ..config::Listen::default() };
-        let server = Server::bind_all(&settings).await.unwrap().remove(0);
-        let address = server.address().unwrap();
-        let app = axum::Router::new().route("/", axum::routing::get(async || "hello"));
-        tokio::spawn(server.serve(app, CancellationToken::new()));
-        address
-    }
-
-    async fn answer(address: SocketAddr) -> String {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        text
-    }
-
-    #[tokio::test]
-    async fn a_connection_without_a_request_gives_its_slot_back() {
-        let address = start(200).await;
-        // Silence, and what could still become either protocol.
-        for begin in [b"".as_slice(), b"P", b"PRI * HTTP/2.0\r\n"] {
-            let mut idle = TcpStream::connect(address).await.unwrap();
-            idle.write_all(begin).await.unwrap();
-            let ended = tokio::time::timeout(Duration::from_secs(10), idle.read(&mut [0; 8])).await;
-            // What was sent and not read makes it a reset rather than an end.
-            assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{begin:?}: {ended:?}");
-            let text = tokio::time::timeout(Duration::from_secs(10), answer(address)).await.expect("the slot is free");
-            assert!(text.ends_with("hello"), "{text}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_request_in_pieces_is_answered() {
-        let address = start(10_000).await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        for piece in ["P", "UT / HTTP/1.1\r\nhost: h\r\nconnec", "tion: close\r\n\r\n"] {
-            stream.write_all(piece.as_bytes()).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        assert!(text.starts_with("HTTP/1.1 405"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_client_that_is_refused_half_way_reads_why() {
-        let address = start(10_000).await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        // No route takes a PUT, so nobody reads the body: the answer is there long before its last byte was sent.
-        stream.write_all(b"PUT / HTTP/1.1\r\nhost: h\r\ncontent-length: 8000000\r\n\r\n").await.unwrap();
-        for _ in 0..80 {
-            stream.write_all(&[b'x'; 100_000]).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        assert!(text.starts_with("HTTP/1.1 405"), "{text}");
+        serving.make_place();
     }
 }

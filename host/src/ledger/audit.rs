@@ -15,6 +15,7 @@ use super::{Error, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Ledger};
 use crate::crypto::sha256;
 use crate::domain::audit::{Entry, Query, Record};
 use crate::domain::id::{Digest, TenantId};
+use crate::domain::page::Filling;
 use crate::domain::time::Timestamp;
 
 /// Rows removed between two commits, and rows of one read of the check.
@@ -162,21 +163,23 @@ fn page(
             statement.query(params![before, from])?
         }
     };
-    let (mut items, mut scanned, mut last) = (Vec::new(), 0, before);
+    let mut filling = Filling::new(limit);
+    let (mut scanned, mut last) = (0, before);
     while let Some(row) = rows.next()? {
-        if items.len() >= limit || scanned >= HISTORY_SCAN_ROWS_MAX {
-            return Ok((items, Some(last)));
+        if filling.is_full() || scanned >= HISTORY_SCAN_ROWS_MAX {
+            return Ok((filling.into_items(), Some(last)));
         }
         scanned += 1;
-        last = row.get(0)?;
+        let seq = row.get(0)?;
         let text = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
         let entry: Entry = serde_json::from_str(text)
-            .map_err(|error| Error::corrupt(format!("the entry {last} of the audit log: {error}")))?;
-        if query.asks_for(&entry) {
-            items.push(Record { seq: last, hash: row.get(1)?, entry });
+            .map_err(|error| Error::corrupt(format!("the entry {seq} of the audit log: {error}")))?;
+        if query.asks_for(&entry) && !filling.take(Record { seq, hash: row.get(1)?, entry }) {
+            return Ok((filling.into_items(), Some(last)));
         }
+        last = seq;
     }
-    Ok((items, None))
+    Ok((filling.into_items(), None))
 }
 
 /// Checks a chunk behind `after`: where it ended, how many rows were good, and what is wrong with the next.

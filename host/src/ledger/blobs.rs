@@ -4,11 +4,13 @@
 //! A blob is written in parts, each in a batch of its own, so that an upload of many megabytes keeps nobody's event
 //! waiting for longer than a part takes. The row in `blob` comes last: without it the parts are nothing, and are swept.
 
+use std::io;
+
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Error, Ledger};
-use crate::crypto::sha256;
+use crate::crypto::{sha256, sha256_of};
 use crate::domain::id::Digest;
 use crate::domain::time::Timestamp;
 
@@ -59,6 +61,33 @@ impl Ledger {
             .await
     }
 
+    /// How many bytes there are by that name, after a look at all of them; only one part is in memory at a time.
+    /// [`Error::Corrupt`] if they no longer have their digest.
+    pub async fn check_blob(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        let digest = *digest;
+        self.history_readers()
+            .read(move |conn| {
+                if part(conn, &digest, 0)?.is_none() {
+                    return Ok(None);
+                }
+                let mut parts = Parts { conn, digest, next: 0, part: Vec::new(), read: 0, bytes: 0, failed: None };
+                let found = sha256_of(&mut parts);
+                match (parts.failed, found) {
+                    (Some(error), _) => Err(error),
+                    (None, Ok(found)) if found == digest.0 => Ok(Some(parts.bytes)),
+                    (None, _) => Err(Error::corrupt(format!("blob {digest}"))),
+                }
+            })
+            .await
+    }
+
+    /// A part of the bytes by that name, of [`BLOB_PART_BYTES`] unless it is the last one; behind that they are empty.
+    pub async fn blob_part(&self, digest: &Digest, number: u32) -> Result<Option<Bytes>, Error> {
+        let digest = *digest;
+        let part = self.history_readers().read(move |conn| part(conn, &digest, number.into())).await?;
+        Ok(part.map(Bytes::from))
+    }
+
     /// The bytes by that name. [`Error::Corrupt`] where they no longer have their digest.
     pub async fn blob(&self, digest: &Digest) -> Result<Option<Bytes>, Error> {
         let digest = *digest;
@@ -86,6 +115,52 @@ fn put_part(conn: &Connection, digest: &Digest, number: i64, now: Timestamp, par
     )?
     .execute(params![digest, number, now, part])?;
     Ok(())
+}
+
+/// The bytes of a blob, read part by part.
+struct Parts<'a> {
+    conn: &'a Connection,
+    digest: Digest,
+    next: i64,
+    part: Vec<u8>,
+    /// Of the part.
+    read: usize,
+    /// Of all.
+    bytes: u64,
+    failed: Option<Error>,
+}
+
+impl io::Read for Parts<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.read == self.part.len() {
+            match part(self.conn, &self.digest, self.next) {
+                Ok(part) => (self.part, self.read) = (part.unwrap_or_default(), 0),
+                Err(error) => {
+                    self.failed = Some(error);
+                    return Err(io::ErrorKind::Other.into());
+                }
+            }
+            self.next += 1;
+        }
+        let read = io::Read::read(&mut &self.part[self.read..], buffer)?;
+        self.read += read;
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}
+
+/// See [`Ledger::blob_part`].
+fn part(conn: &Connection, digest: &Digest, number: i64) -> Result<Option<Vec<u8>>, Error> {
+    // What was written before there were parts is one row.
+    let part = conn
+        .prepare_cached(
+            "SELECT CASE WHEN length(body) > 0 THEN substr(body, ?2 * ?3 + 1, ?3)
+                 ELSE coalesce((SELECT p.body FROM blob_part p WHERE p.digest = ?1 AND p.number = ?2), x'') END
+             FROM blob WHERE digest = ?1",
+        )?
+        .query_row(params![digest, number, BLOB_PART_BYTES as i64], |row| row.get(0))
+        .optional()?;
+    Ok(part)
 }
 
 /// One row where it was written before there were parts, else all parts in order.
@@ -130,6 +205,8 @@ mod tests {
                 let name = ledger.put_blob(body.clone()).await.unwrap();
                 assert_eq!(ledger.put_blob(body.clone()).await.unwrap(), name);
                 assert_eq!(ledger.blob_bytes(&name).await.unwrap(), Some(bytes as u64));
+                assert_eq!(ledger.check_blob(&name).await.unwrap(), Some(bytes as u64));
+                assert_eq!(in_parts(&ledger, &name).await, body);
                 assert_eq!(ledger.blob(&name).await.unwrap(), Some(body));
             }
             assert_eq!(ledger.blob(&Digest([7; 32])).await.unwrap(), None);
@@ -147,7 +224,33 @@ mod tests {
             let insert = move |conn: &Connection| Ok(conn.execute(sql, params![digest, row.as_ref()])?);
             ledger.queue().write(move |batch| insert(batch.conn)).await.unwrap();
             assert_eq!(ledger.put_blob(body.clone()).await.unwrap(), digest);
+            assert_eq!(in_parts(&ledger, &digest).await, body);
+            assert_eq!(ledger.check_blob(&digest).await.unwrap(), Some(body.len() as u64));
             assert_eq!(ledger.blob(&digest).await.unwrap(), Some(body));
+        });
+    }
+
+    async fn in_parts(ledger: &Ledger, digest: &Digest) -> Bytes {
+        let mut whole = Vec::new();
+        for number in 0.. {
+            let part = ledger.blob_part(digest, number).await.unwrap().unwrap();
+            if part.is_empty() {
+                break;
+            }
+            whole.extend_from_slice(&part);
+        }
+        whole.into()
+    }
+
+    #[test]
+    fn a_blob_that_is_damaged_is_found_before_any_of_it_is_sent() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let name = ledger.put_blob(Bytes::from(vec![7; BLOB_PART_BYTES + 5])).await.unwrap();
+            let damage = "UPDATE blob_part SET body = x'00' WHERE number = 1";
+            ledger.queue().write(move |batch| Ok(batch.conn.execute(damage, [])?)).await.unwrap();
+            assert!(matches!(ledger.check_blob(&name).await, Err(Error::Corrupt { .. })));
+            assert_eq!(ledger.check_blob(&Digest([7; 32])).await.unwrap(), None);
         });
     }
 

@@ -1,12 +1,14 @@
 //! What happened: deliveries and events of a tenant, newest first, page by page.
 //!
 //! Tenant, time and the states at rest are found by index. Every other filter looks at row after row, so a page stops
-//! after [`HISTORY_SCAN_ROWS_MAX`] rows and says where to go on: it may be short, or empty, and still have a next one.
+//! after [`HISTORY_SCAN_ROWS_MAX`] rows and says where to go on: it may be short, or empty, and still have a next one. It
+//! also ends when its entries come to [`PAGE_BYTES_MAX`](crate::domain::page::PAGE_BYTES_MAX).
 
 use std::fmt;
 use std::str::FromStr;
 
 use rusqlite::{Connection, OptionalExtension, Row, Rows, params};
+use serde::Serialize;
 
 use super::attempts;
 use super::columns::Json;
@@ -19,6 +21,7 @@ use crate::domain::catalogue;
 use crate::domain::delivery::{DeliveryRecord, DeliverySeq, State};
 use crate::domain::event::EventRecord;
 use crate::domain::id::{DeliveryId, EventId, FilterName, SourceName, SubscriptionId, TenantId};
+use crate::domain::page::Filling;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::FilterRun;
 
@@ -407,23 +410,28 @@ fn start(cursor: Option<Cursor>, until: Option<Timestamp>) -> Cursor {
     }
 }
 
-/// A page of what `read` takes of the rows, each of which begins with its place: time, then number.
-pub(super) fn page_of<T>(
+/// A page of what `read` takes of the rows, each of which begins with its place: time, then number. It ends at `limit`
+/// entries, at [`PAGE_BYTES_MAX`](crate::domain::page::PAGE_BYTES_MAX) and after [`HISTORY_SCAN_ROWS_MAX`] rows.
+pub(super) fn page_of<T: Serialize>(
     mut rows: Rows<'_>,
     limit: usize,
     mut read: impl FnMut(&Row<'_>) -> Result<Option<T>, Error>,
 ) -> Result<Page<T>, Error> {
-    let limit = limit.clamp(1, HISTORY_LIMIT_MAX);
-    let (mut items, mut scanned, mut last) = (Vec::new(), 0, None);
+    let mut filling = Filling::new(limit.clamp(1, HISTORY_LIMIT_MAX));
+    let (mut scanned, mut last) = (0, None);
     while let Some(row) = rows.next()? {
-        if items.len() >= limit || scanned >= HISTORY_SCAN_ROWS_MAX {
-            return Ok(Page { items, next: last });
+        if filling.is_full() || scanned >= HISTORY_SCAN_ROWS_MAX {
+            return Ok(Page { items: filling.into_items(), next: last });
         }
         scanned += 1;
+        if let Some(item) = read(row)?
+            && !filling.take(item)
+        {
+            return Ok(Page { items: filling.into_items(), next: last });
+        }
         last = Some(Cursor { at: row.get(0)?, seq: row.get(1)? });
-        items.extend(read(row)?);
     }
-    Ok(Page { items, next: None })
+    Ok(Page { items: filling.into_items(), next: None })
 }
 
 fn is<T: PartialEq + rusqlite::types::FromSql>(

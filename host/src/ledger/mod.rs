@@ -142,7 +142,7 @@ pub use schema::SQLITE_VERSION_MIN;
 pub use settle::{Decision, Expired, Redriven, Settled};
 pub use space::Shortage;
 pub use statistics::{Counted, MINUTES_KEPT_MS};
-pub use tail::{SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord};
+pub use tail::{SETTLED_BYTES_MAX, SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord};
 pub use untold::Made;
 
 /// The file that a process which has the ledger open holds locked.

@@ -16,7 +16,7 @@ use crate::domain::filter::{Filter, Table};
 use crate::domain::id::{FilterName, KeyId, SourceName, SubscriptionId, TableName, TenantId};
 use crate::domain::source::Source;
 use crate::domain::subscription::Subscription;
-use crate::domain::tenant::{ApiKey, Tenant};
+use crate::domain::tenant::{ApiKey, Incarnation, Tenant};
 
 /// A document with its version. Versions rise over the whole ledger and are never used twice, so that a document made
 /// anew under an old name does not answer to an old version.
@@ -96,6 +96,13 @@ pub struct TenantView {
     pub subscriptions: BTreeMap<SubscriptionId, Arc<Versioned<Subscription>>>,
     /// By name.
     pub tables: BTreeMap<TableName, Arc<Versioned<Table>>>,
+}
+
+impl TenantView {
+    /// See [`Incarnation`].
+    pub fn incarnation(&self) -> Incarnation {
+        self.tenant.value.incarnation()
+    }
 }
 
 impl Snapshot {

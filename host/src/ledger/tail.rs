@@ -15,10 +15,13 @@ use super::{Error, HISTORY_SCAN_ROWS_MAX, Ledger};
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{DeliverySeq, State};
 use crate::domain::id::{DeliveryId, SourceName, SubscriptionId, TenantId};
+use crate::domain::page::Filling;
 use crate::domain::time::Timestamp;
 
 /// Settlements in one answer of [`Ledger::settled`] at the most.
 pub const SETTLED_LIMIT_MAX: usize = 200;
+/// Bytes of JSON of one such answer, if it has more than one settlement.
+pub const SETTLED_BYTES_MAX: usize = 64 << 10;
 /// Batches that retention deletes between two commits.
 const CHUNK_BATCHES: i64 = 1_000;
 
@@ -111,9 +114,10 @@ pub struct SettledQuery {
 }
 
 /// What became of a delivery.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct SettledRecord {
     /// Its place in the log.
+    #[serde(skip)]
     pub place: SettledPlace,
     /// The delivery.
     pub delivery: DeliveryId,
@@ -160,7 +164,7 @@ impl Ledger {
         self.shared().settled.subscribe()
     }
 
-    /// The tenant's settlements behind a place, oldest first; at most `limit` and [`SETTLED_LIMIT_MAX`]. Looks at
+    /// The tenant's settlements behind a place, oldest first; at most `limit`, [`SETTLED_LIMIT_MAX`] and [`SETTLED_BYTES_MAX`]. Looks at
     /// [`HISTORY_SCAN_ROWS_MAX`] rows at the most, so it may be empty and still have more.
     ///
     /// [`Error::Cursor`] for a place that the log has not come to.
@@ -211,7 +215,11 @@ fn page(
     let limit = limit.clamp(1, SETTLED_LIMIT_MAX);
     let floor: i64 =
         conn.prepare_cached("SELECT value FROM mark WHERE name = 'settled_floor'")?.query_row([], |row| row.get(0))?;
-    let mut page = SettledPage { items: Vec::new(), next: after, more: false, missed: after.batch < floor };
+    let mut filling = Filling::with_bytes(limit, SETTLED_BYTES_MAX);
+    let (mut next, missed) = (after, after.batch < floor);
+    let ended = |filling: Filling<SettledRecord>, next, more| {
+        Ok(SettledPage { items: filling.into_items(), next, more, missed })
+    };
     let mut looked_at = 0;
     let mut statement = conn.prepare_cached(SETTLED)?;
     let mut rows = statement.query([after.batch])?;
@@ -228,26 +236,27 @@ fn page(
             if place <= after {
                 continue;
             }
-            if page.items.len() >= limit || looked_at >= HISTORY_SCAN_ROWS_MAX {
-                page.more = true;
-                return Ok(page);
+            if filling.is_full() || looked_at >= HISTORY_SCAN_ROWS_MAX {
+                return ended(filling, next, true);
             }
             looked_at += 1;
-            page.next = place;
-            page.items.extend(read(conn, place, entry, query)?);
+            if let Some(settled) = read(conn, place, entry, query)?
+                && !filling.take(settled)
+            {
+                return ended(filling, next, true);
+            }
+            next = place;
         }
         if looked_at >= HISTORY_SCAN_ROWS_MAX {
             // The rows of one batch are of different tenants, and only one of them is this one's.
-            page.more = true;
-            return Ok(page);
+            return ended(filling, next, true);
         }
-        page.next = page.next.max(SettledPlace { batch: batch - 1, entry: u32::MAX });
+        next = next.max(SettledPlace { batch: batch - 1, entry: u32::MAX });
     }
     // All of it was looked at, what is other tenants' too.
     let end: i64 =
         conn.prepare_cached("SELECT value FROM mark WHERE name = 'settled'")?.query_row([], |row| row.get(0))?;
-    page.next = page.next.max(SettledPlace { batch: end, entry: u32::MAX });
-    Ok(page)
+    ended(filling, next.max(SettledPlace { batch: end, entry: u32::MAX }), false)
 }
 
 /// What an entry refers to; none where it is gone, or not asked for.

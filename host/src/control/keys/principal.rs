@@ -25,6 +25,11 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// Whoever has this key.
+    pub(super) fn of(key: &ApiKey) -> Self {
+        Self { key: key.id, tenant: key.tenant.clone(), scopes: key.scopes.clone(), expires_at: key.expires_at }
+    }
+
     /// Whether it may do this: with things of `tenant`, or where none is given with those of the host. `operator` may
     /// read and change everything, `operator_read` read everything.
     pub fn may(&self, scope: Scope, tenant: Option<&TenantId>) -> bool {
@@ -84,12 +89,7 @@ impl Control {
         if let Some(ended) = key.ended(self.clock.now()) {
             return Err(denied(Denied::Ended(ended)));
         }
-        Ok(Principal {
-            key: key.id,
-            tenant: key.tenant.clone(),
-            scopes: key.scopes.clone(),
-            expires_at: key.expires_at,
-        })
+        Ok(Principal::of(key))
     }
 }
 

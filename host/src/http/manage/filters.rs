@@ -95,7 +95,7 @@ pub(in crate::http) async fn upload(
         ));
     }
     let Arrived { body: wasm, room: _room, .. } =
-        read(&site.uploads, Some(&tenant), request, site.filter_bytes_max(), "the filter").await?;
+        read(&site, &site.uploads, Some(&tenant), request, site.filter_bytes_max(), "the filter").await?;
     let (view, new) = control.upload_filter(&tenant, name, wasm, query.activate, expected).await?;
     Ok(tagged(if new { StatusCode::CREATED } else { StatusCode::OK }, view.version, view))
 }

@@ -1,18 +1,20 @@
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::{StatusCode, header};
 
-use crate::control::reproduction::{Reproduced, Stored};
-use crate::domain::id::{DeliveryId, Digest, FilterName, TableName, TenantId};
+use crate::control;
+use crate::control::keys::Grant;
+use crate::control::reproduction::{PART_BYTES, Reproduced, Stored};
+use crate::domain::id::{DeliveryId, Digest, FilterName, TableName};
 use crate::domain::reproduction::Reproduction;
 use crate::http::Site;
-use crate::http::auth::Tenant;
+use crate::http::auth::{self, Tenant};
 use crate::http::extract::{IfNoneMatch, Named};
 use crate::http::operations::{Operation, get, post};
 use crate::http::problem::Problem;
-use crate::http::room::Taken;
+use crate::http::responses::{Granted, Keeps};
 
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
@@ -58,9 +60,10 @@ pub(in crate::http) async fn component(
     Named(digest): Named<Digest>,
     State(site): State<Site>,
     known: IfNoneMatch,
+    auth::Granted(grant): auth::Granted,
 ) -> Result<Response, Problem> {
     let stored = site.control.component(&tenant, &name, digest).await?;
-    give(&site, &tenant, stored, "application/wasm", &known).await
+    give(&site, grant, stored, "application/wasm", &known)
 }
 
 pub(in crate::http) async fn rows(
@@ -69,39 +72,33 @@ pub(in crate::http) async fn rows(
     Named(digest): Named<Digest>,
     State(site): State<Site>,
     known: IfNoneMatch,
+    auth::Granted(grant): auth::Granted,
 ) -> Result<Response, Problem> {
     let stored = site.control.table_rows(&tenant, &name, digest).await?;
-    give(&site, &tenant, stored, "application/jsonl", &known).await
+    give(&site, grant, stored, "application/jsonl", &known)
 }
 
 /// Answers with stored bytes, which never change under their name.
-async fn give(
-    site: &Site,
-    tenant: &TenantId,
-    stored: Stored,
-    media_type: &str,
-    known: &IfNoneMatch,
-) -> Result<Response, Problem> {
+fn give(site: &Site, grant: Grant, stored: Stored, media_type: &str, known: &IfNoneMatch) -> Result<Response, Problem> {
     let tag = format!("\"{}\"", stored.digest);
     if known.has(&tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
-    // They are in memory until they are sent, as the bodies of requests are until they are read.
-    let weight = u32::try_from(stored.bytes).unwrap_or(u32::MAX);
-    let room = site.uploads.take(Some(tenant), weight)?;
-    let bytes = site.control.read_stored(stored).await?;
-    let body = Bytes::from_owner(Held { bytes, _room: room });
-    Ok(([(header::CONTENT_TYPE, media_type), (header::ETAG, &tag)], body).into_response())
-}
-
-/// Bytes with the room that they take, given back with the last part that is sent.
-struct Held {
-    bytes: Bytes,
-    _room: Taken,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
+    // One part is on its way while the next one is read.
+    let weight = usize::try_from(stored.bytes).unwrap_or(usize::MAX).min(2 * PART_BYTES);
+    let room = site.responses.take(Some(grant.tenant()), weight)?;
+    let control = site.control.clone();
+    let parts = futures_util::stream::try_unfold((0, room), move |(number, room)| {
+        let control = control.clone();
+        async move {
+            let part = control.read_part(stored, number).await?;
+            Ok::<_, control::Error>((!part.is_empty()).then_some((part, (number + 1, room))))
+        }
+    });
+    let length = (header::CONTENT_LENGTH, stored.bytes.to_string());
+    let body = Granted { body: Body::from_stream(parts), site: site.clone(), grant: Some(grant) };
+    let headers = [(header::CONTENT_TYPE, media_type.to_owned()), (header::ETAG, tag), length];
+    let mut response = (headers, Body::new(body)).into_response();
+    response.extensions_mut().insert(Keeps::Both);
+    Ok(response)
 }

@@ -66,7 +66,7 @@ pub(in crate::http) async fn put_table(
 ) -> Result<Response, Problem> {
     let format = format(&request)?;
     let Arrived { body: rows, room: _room, .. } =
-        read(&site.uploads, Some(&tenant), request, site.table_bytes_max(), "the table").await?;
+        read(&site, &site.uploads, Some(&tenant), request, site.table_bytes_max(), "the table").await?;
     let view = control.put_table(&tenant, name, rows, format, expected).await?;
     Ok(tagged(StatusCode::OK, view.version, view))
 }

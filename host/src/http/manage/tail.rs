@@ -6,26 +6,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::control::keys::Grant;
 use crate::control::tail::{Tail, TailQuery, Tailed};
 use crate::domain::id::TenantId;
 use crate::fair::Shares;
 use crate::http::Site;
-use crate::http::auth::Tenant;
+use crate::http::auth::{Granted, Tenant};
 use crate::http::extract::Query;
 use crate::http::operations::{Operation, get};
 use crate::http::problem::Problem;
+use crate::http::responses::Keeps;
 
-/// A stream that has nothing to say says so this often: connections in between do not take it for dead, and whether its key
-/// still holds is looked at.
+/// A stream that has nothing to send sends a comment this often, so that connections in between do not take it for dead.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Tails that are open: so many of the host, and of them so many of a tenant.
@@ -74,7 +74,7 @@ pub(in crate::http) async fn tail(
     Query(mut asked): Query<TailQuery>,
     State(site): State<Site>,
     headers: HeaderMap,
-    parts: Parts,
+    Granted(grant): Granted,
 ) -> Result<Response, Problem> {
     // A client that was cut off asks for the same URL again, with what it saw last.
     if let Some(last) = headers.get("last-event-id") {
@@ -85,7 +85,7 @@ pub(in crate::http) async fn tail(
     let begin = frame("open", &tail.place(), &json!({}));
     let stream = Stream {
         site,
-        parts,
+        grant,
         tail,
         ready: VecDeque::from([begin]),
         heartbeat: next_heartbeat(),
@@ -98,14 +98,16 @@ pub(in crate::http) async fn tail(
     });
     // Nothing in between may keep it or gather it.
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
-    Ok((headers, [("x-accel-buffering", "no")], Body::from_stream(frames)).into_response())
+    let mut response = (headers, [("x-accel-buffering", "no")], Body::from_stream(frames)).into_response();
+    response.extensions_mut().insert(Keeps::Both);
+    Ok(response)
 }
 
 /// One stream while it is read. What is ready is at most a page of the log: the next one is read when it has been sent.
 struct Stream {
     site: Site,
-    /// What it was asked for with, for looking again whether its key may.
-    parts: Parts,
+    /// What it was opened with: it ends when that does not hold any more.
+    grant: Grant,
     tail: Tail,
     ready: VecDeque<Bytes>,
     heartbeat: Instant,
@@ -116,6 +118,13 @@ struct Stream {
 impl Stream {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
+            // Before each frame, so that no traffic puts it off, and after what was read: it may be somebody else's by now.
+            if !self.ended
+                && let Err(revoked) = self.site.control.still_holds(&self.grant)
+            {
+                self.ready.clear();
+                self.end(&revoked.to_string());
+            }
             if let Some(frame) = self.ready.pop_front() {
                 self.heartbeat = next_heartbeat();
                 return Some(frame);
@@ -125,10 +134,11 @@ impl Stream {
             }
             tokio::select! {
                 () = self.site.stopping.cancelled() => self.end("the host is stopping"),
-                () = tokio::time::sleep_until(self.heartbeat) => match self.is_allowed().await {
-                    true => self.ready.push_back(format!(":\nid: {}\n\n", self.tail.place()).into()),
-                    false => self.end("the key may not read this any more"),
-                },
+                // Looked at above.
+                _ = self.site.control.revoked(&self.grant) => {}
+                () = tokio::time::sleep_until(self.heartbeat) => {
+                    self.ready.push_back(format!(":\nid: {}\n\n", self.tail.place()).into());
+                }
                 tailed = self.tail.next() => match tailed {
                     Ok(tailed) => self.take_in(tailed),
                     Err(error) => {
@@ -155,10 +165,6 @@ impl Stream {
     fn end(&mut self, reason: &str) {
         self.ready.push_back(frame("end", &self.tail.place(), &json!({"reason": reason})));
         self.ended = true;
-    }
-
-    async fn is_allowed(&mut self) -> bool {
-        Tenant::from_request_parts(&mut self.parts, &self.site).await.is_ok()
     }
 }
 

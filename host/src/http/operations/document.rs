@@ -14,6 +14,7 @@ use crate::crypto;
 use crate::domain::id::Digest;
 use crate::http::extract::IfNoneMatch;
 use crate::http::problem;
+use crate::http::responses::Keeps;
 
 /// The document as it is sent, and its `ETag`.
 static TEXT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
@@ -34,7 +35,10 @@ async fn serve(known: IfNoneMatch) -> Response {
     if known.has(tag) {
         return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
     }
-    ([(header::CONTENT_TYPE, "application/json"), (header::ETAG, tag)], text.clone()).into_response()
+    let mut response =
+        ([(header::CONTENT_TYPE, "application/json"), (header::ETAG, tag)], text.clone()).into_response();
+    response.extensions_mut().insert(Keeps::Memory);
+    response
 }
 
 /// The whole document.

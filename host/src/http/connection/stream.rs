@@ -1,4 +1,5 @@
-//! A connection as HTTP gets it: its first bytes are there, and its end waits until the client had time to read.
+//! A connection as HTTP gets it: its first bytes are there, its client has to take what is written, and its end waits until
+//! the client had time to read.
 
 use std::io;
 use std::io::IoSlice;
@@ -23,6 +24,33 @@ pub(super) struct Stream<S> {
     inner: S,
     linger: Duration,
     lingering: Option<Pin<Box<Sleep>>>,
+    stall: Duration,
+    /// Runs while the client takes nothing of what is to be written.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// The last write found no room.
+    write_waits: bool,
+}
+
+impl<S> Stream<S> {
+    /// An attempt to write: an error once the client took nothing for as long as it may.
+    fn watched<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            if !self.write_waits {
+                self.stalled = None;
+            }
+            return polled;
+        }
+        let stall = self.stall;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
+        ready!(stalled.as_mut().poll(cx));
+        debug!("a connection was ended: its client takes nothing of what is sent");
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn wrote(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.write_waits = polled.is_pending();
+        self.watched(cx, polled)
+    }
 }
 
 /// Waits until the first bytes tell HTTP/2 from HTTP/1: hyper has no timer for that, so a connection that stays silent
@@ -31,7 +59,9 @@ pub(super) struct Stream<S> {
 /// `linger` is how long what the client still sends is taken and thrown away after the last answer. Were the connection
 /// closed with bytes unread, TCP would reset it, and a client that is refused before it has sent its body would never see
 /// why (RFC 9112 section 9.6).
-pub(super) async fn opening<S>(mut inner: S, limit: Duration, linger: Duration) -> Option<Stream<S>>
+///
+/// `stall` is how long the client may take nothing of what is written.
+pub(super) async fn opening<S>(mut inner: S, limit: Duration, linger: Duration, stall: Duration) -> Option<Stream<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -46,7 +76,15 @@ where
         Ok::<(), io::Error>(())
     };
     match tokio::time::timeout(limit, decided).await {
-        Ok(Ok(())) if !read.is_empty() => Some(Stream { begun: read.into(), inner, linger, lingering: None }),
+        Ok(Ok(())) if !read.is_empty() => Some(Stream {
+            begun: read.into(),
+            inner,
+            linger,
+            lingering: None,
+            stall,
+            stalled: None,
+            write_waits: false,
+        }),
         Ok(_) => None,
         Err(_) => {
             debug!("a connection sent no request in time");
@@ -69,7 +107,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.wrote(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -77,7 +116,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.wrote(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -85,13 +125,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let polled = Pin::new(&mut self.inner).poll_flush(cx);
+        self.watched(cx, polled)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.lingering.is_none() {
-            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+            this.write_waits = false;
+            let polled = Pin::new(&mut this.inner).poll_shutdown(cx);
+            ready!(this.watched(cx, polled))?;
         }
         let linger = this.linger;
         let lingering = this.lingering.get_or_insert_with(|| Box::pin(tokio::time::sleep(linger)));
@@ -127,7 +170,7 @@ mod tests {
             let (mut client, server) = duplex(64);
             client.write_all(sent).await.unwrap();
             client.shutdown().await.unwrap();
-            let mut stream = opening(server, NEVER, NEVER).await.unwrap();
+            let mut stream = opening(server, NEVER, NEVER, NEVER).await.unwrap();
             let mut read = Vec::new();
             stream.read_to_end(&mut read).await.unwrap();
             assert_eq!(read, sent);
@@ -138,7 +181,7 @@ mod tests {
     async fn end(linger: Duration, client_ends: bool) {
         let (mut client, server) = duplex(64);
         client.write_all(b"POST").await.unwrap();
-        let mut stream = opening(server, NEVER, linger).await.unwrap();
+        let mut stream = opening(server, NEVER, linger, NEVER).await.unwrap();
         let sends = tokio::spawn(async move {
             client.write_all(&[b'x'; 100_000]).await.unwrap();
             (!client_ends).then_some(client)
@@ -154,5 +197,27 @@ mod tests {
         let linger = Duration::from_millis(50);
         end(linger, false).await;
         assert!(begun.elapsed() >= linger);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_given_up_and_a_slow_one_is_not() {
+        let stall = Duration::from_secs(3);
+        let (mut client, server) = duplex(64);
+        client.write_all(b"GET").await.unwrap();
+        let mut stream = opening(server, NEVER, NEVER, stall).await.unwrap();
+        let slow = tokio::spawn(async move {
+            for _ in 0..4 {
+                tokio::time::sleep(stall / 3).await;
+                client.read_exact(&mut [0; 16]).await.unwrap();
+            }
+            client
+        });
+        // 64 bytes wait for the client, and it takes 64 more in four steps.
+        stream.write_all(&[b'x'; 128]).await.unwrap();
+        let _client = slow.await.unwrap();
+        let begun = Instant::now();
+        let error = stream.write_all(b"x").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= stall);
     }
 }

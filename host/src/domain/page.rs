@@ -1,0 +1,104 @@
+//! The size of a page: entries are counted, and weighed as the JSON that they are shown as.
+
+use std::io;
+
+use serde::Serialize;
+
+/// Bytes of JSON of one page. An entry that is larger by itself is a page of its own.
+pub const PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// A page that is being filled.
+#[derive(Debug)]
+pub struct Filling<T> {
+    items: Vec<T>,
+    items_max: usize,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl<T: Serialize> Filling<T> {
+    /// An empty page for at most `items_max` entries and [`PAGE_BYTES_MAX`].
+    pub fn new(items_max: usize) -> Self {
+        Self::with_bytes(items_max, PAGE_BYTES_MAX)
+    }
+
+    /// The same with another bound in bytes.
+    pub fn with_bytes(items_max: usize, bytes_max: usize) -> Self {
+        Self { items: Vec::new(), items_max: items_max.max(1), bytes: 0, bytes_max }
+    }
+
+    /// Whether it takes no further entry, however small.
+    pub fn is_full(&self) -> bool {
+        self.items.len() >= self.items_max || self.bytes >= self.bytes_max
+    }
+
+    /// Takes an entry if it fits; the first one always does. Returns whether it was taken: the page ends before one that
+    /// was not.
+    pub fn take(&mut self, item: T) -> bool {
+        if self.is_full() {
+            return false;
+        }
+        let bytes = json_bytes(&item);
+        if !self.items.is_empty() && self.bytes.saturating_add(bytes) > self.bytes_max {
+            return false;
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.items.push(item);
+        true
+    }
+
+    /// The entries that it took.
+    pub fn into_items(self) -> Vec<T> {
+        self.items
+    }
+
+    /// The last entry that it took.
+    pub fn last(&self) -> Option<&T> {
+        self.items.last()
+    }
+}
+
+/// Length of a value as JSON. Nothing is allocated for it; a value that has no JSON counts as nothing.
+pub fn json_bytes<T: Serialize + ?Sized>(value: &T) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    match serde_json::to_writer(&mut count, value) {
+        Ok(()) => count.0,
+        Err(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(items_max: usize, bytes_max: usize, items: &[&str]) -> usize {
+        let mut page = Filling::with_bytes(items_max, bytes_max);
+        for item in items {
+            if !page.take((*item).to_owned()) {
+                break;
+            }
+        }
+        page.into_items().len()
+    }
+
+    #[test]
+    fn a_page_ends_at_its_bytes_and_has_at_least_one_entry() {
+        assert_eq!(json_bytes("abc"), 5);
+        assert_eq!(filled(9, 10, &["abc", "abc", "abc"]), 2, "ten bytes are two entries of five");
+        assert_eq!(filled(9, 9, &["abc", "abc"]), 1);
+        assert_eq!(filled(9, 4, &["too large by itself", "abc"]), 1);
+        assert_eq!(filled(2, 1_000, &["a", "b", "c"]), 2);
+        assert_eq!(filled(0, 1_000, &["a", "b"]), 1, "never none");
+    }
+}

@@ -1,0 +1,247 @@
+//! One connection, from its first byte to its last: whose it is, TLS, requests, and when it is closed.
+
+mod client;
+mod peers;
+mod proxy;
+mod sending;
+mod stream;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::IntoResponse as _;
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use metrics::counter;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::caller::Remote;
+use super::problem::Problem;
+use crate::config;
+use crate::telemetry::metric;
+use client::Proxies;
+use peers::{Connection, Connections, Peer};
+use sending::{Outgoing, Streams};
+use stream::opening;
+
+/// Streams of one HTTP/2 connection at once.
+const STREAMS_MAX: u32 = 128;
+/// Bytes of the bodies on all streams of an HTTP/2 connection that its client may send before they are read.
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// The same of one stream.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// Bytes of an answer that wait for the client's window, for each stream of HTTP/2.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+/// Bytes of the fields of one request's head on HTTP/2, as RFC 9113 section 6.5.2 counts them.
+const HEADER_LIST_BYTES_MAX: u32 = 32 << 10;
+/// Streams that their client reset before they were looked at, after which an HTTP/2 connection is ended.
+const RESET_STREAMS_MAX: usize = 20;
+/// Bytes of a request's head on HTTP/1, and of what is read or written at a time.
+const HTTP1_BUFFER_BYTES: usize = 64 << 10;
+
+/// How often an HTTP/2 connection is asked whether its client is still there.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// How long the answer to that may take.
+const PING_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long the end of a connection that is not needed any more may take.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// What holds for all connections of a listener.
+#[derive(Clone)]
+pub(super) struct Serving {
+    app: axum::Router,
+    connections: Connections,
+    proxies: Arc<Proxies>,
+    head: Duration,
+    linger: Duration,
+    stall: Duration,
+    stop: CancellationToken,
+}
+
+impl Serving {
+    pub(super) fn new(app: axum::Router, settings: &config::Listen, stop: CancellationToken) -> Self {
+        let limits = peers::Limits {
+            per_peer_max: settings.connections_per_peer_max,
+            idle: Duration::from_millis(settings.idle_ms_max),
+        };
+        Self {
+            app,
+            connections: Connections::new(limits),
+            proxies: Arc::new(Proxies::new(settings)),
+            head: Duration::from_millis(settings.head_ms_max),
+            linger: Duration::from_millis(settings.linger_ms_max),
+            stall: sending::STALL_MAX,
+            stop,
+        }
+    }
+
+    /// All places are taken, and somebody waits for one.
+    pub(super) fn make_place(&self) {
+        self.connections.close_idle();
+    }
+
+    /// Serves a connection until it ends.
+    pub(super) async fn serve(self, stream: TcpStream, address: SocketAddr, tls: Option<TlsAcceptor>) {
+        let other_end = Remote::from(address);
+        let peer = (!self.proxies.is_trusted(other_end.0)).then(|| Peer::from(other_end.0));
+        let Ok(connection) = self.connections.admit(peer) else { return refused(other_end) };
+        let connection = Arc::new(connection);
+        // Nothing is lost with a connection that has not begun to speak.
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = connection.to_be_closed() => {}
+            opened = Box::pin(self.open(stream, other_end, tls, &connection)) => match opened {
+                None => {}
+                Some((remote, Opened::Plain(stream))) => self.speak(stream, remote, connection.clone()).await,
+                Some((remote, Opened::Tls(stream))) => self.speak(*stream, remote, connection.clone()).await,
+            }
+        }
+    }
+
+    /// Up to the first bytes of a request.
+    async fn open(
+        &self,
+        mut stream: TcpStream,
+        other_end: Remote,
+        tls: Option<TlsAcceptor>,
+        connection: &Connection,
+    ) -> Option<(Remote, Opened)> {
+        let mut remote = other_end;
+        if self.proxies.announces(other_end.0) {
+            let Ok(Some(header)) = tokio::time::timeout(self.head, proxy::read(&mut stream)).await else {
+                debug!(proxy = %other_end.0, "a connection of a trusted proxy has no header of the PROXY protocol");
+                return None;
+            };
+            if let Some(client) = header.client {
+                remote = Remote(client.to_canonical());
+                if connection.identify(Peer::from(remote.0)).is_err() {
+                    refused(remote);
+                    return None;
+                }
+            }
+        }
+        let opened = match tls {
+            None => Opened::Plain(opening(stream, self.head, self.linger, self.stall).await?),
+            Some(tls) => {
+                let stream = handshake(&tls, stream, self.head).await?;
+                Opened::Tls(Box::new(opening(stream, self.head, self.linger, self.stall).await?))
+            }
+        };
+        Some((remote, opened))
+    }
+
+    /// Requests and answers.
+    async fn speak<S>(&self, stream: S, remote: Remote, connection: Arc<Connection>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let routes = TowerToHyperService::new(self.app.clone());
+        let (connections, proxies, of_requests) = (self.connections.clone(), self.proxies.clone(), connection.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let open = of_requests.request();
+            let named = proxies.client_of(remote.0, request.headers()).map(Remote);
+            let proxied = named.map(|client| connections.proxied(Peer::from(client.0))).transpose();
+            request.extensions_mut().insert(named.unwrap_or(remote));
+            let answer = proxied.map(|proxied| (routes.call(request), proxied));
+            async move {
+                let (response, proxied) = match answer {
+                    Ok((answer, proxied)) => (answer.await.unwrap_or_else(|never: Infallible| match never {}), proxied),
+                    Err(_) => (too_many(), None),
+                };
+                Ok::<_, Infallible>(response.map(|body| Outgoing::new(body, open, proxied)))
+            }
+        });
+        let builder = builder(self.head, self.stall);
+        let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let (mut stopping, mut closing) = (false, false);
+        let mut to_be_closed = pin!(connection.to_be_closed());
+        let mut gone = pin!(tokio::time::sleep(Duration::MAX));
+        loop {
+            tokio::select! {
+                ended = &mut served => {
+                    if let Err(error) = ended {
+                        debug!(%error, "a connection ended badly");
+                    }
+                    return;
+                }
+                () = self.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    served.as_mut().graceful_shutdown();
+                }
+                () = &mut to_be_closed, if !closing => {
+                    closing = true;
+                    served.as_mut().graceful_shutdown();
+                    gone.as_mut().reset(tokio::time::Instant::now() + CLOSE_MAX);
+                }
+                () = &mut gone, if closing => return,
+            }
+        }
+    }
+}
+
+/// A connection that has begun to speak.
+enum Opened {
+    Plain(stream::Stream<TcpStream>),
+    Tls(Box<stream::Stream<tokio_rustls::server::TlsStream<TcpStream>>>),
+}
+
+fn builder(head: Duration, stall: Duration) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams { stall });
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(HTTP1_BUFFER_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+        .keep_alive_interval(Some(PING_EVERY))
+        .keep_alive_timeout(PING_WAIT_MAX);
+    builder
+}
+
+/// The same share as that of connections: behind a proxy a client's requests come on connections of the proxy.
+fn too_many() -> axum::response::Response {
+    let detail = "as many requests of this client are open as it may have (`listen.connections_per_peer_max`)";
+    Problem::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail).into_response()
+}
+
+/// A client has its share of connections. It is closed without a word: what could be said is not HTTP before TLS is spoken.
+fn refused(remote: Remote) {
+    counter!(metric::CONNECTIONS_REFUSED).increment(1);
+    debug!(client = %remote.0, "a connection was closed: its client has as many as it may (`listen.connections_per_peer_max`)");
+}
+
+async fn handshake(
+    tls: &TlsAcceptor,
+    stream: TcpStream,
+    limit: Duration,
+) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+    match tokio::time::timeout(limit, tls.accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            debug!(%error, "a TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            debug!("a TLS handshake took too long");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
