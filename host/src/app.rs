@@ -385,6 +385,7 @@ fn ledger_options(config: &Config) -> ledger::Options {
         ledger_bytes_max: data.ledger_bytes_max,
         retention_min_ms: millis(data.retention_min_s),
         disk_free_bytes_min: data.disk_free_bytes_min,
+        quota: config.quota.clone(),
         check_ms_max: data.check_ms_max,
         gap_ms_min: millis(data.retention_every_s).saturating_mul(3).max(GAP_MS_MIN),
         ..ledger::Options::new(data.dir.join("ledger"))

@@ -1,8 +1,8 @@
 //! What all tenants use at once: each has a share, and whoever takes all of its own keeps nobody else waiting.
 
 use http::Method;
-use serde_json::json;
-use setgate_tests::{Host, Receiver, Seed, Tenant, event};
+use serde_json::{Value, json};
+use setgate_tests::{Answer, Host, Manner, Receiver, Rude, Seed, Tenant, event};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -137,4 +137,168 @@ async fn fuel_of_a_second_that_is_spent_makes_deliveries_late_and_not_faulty() {
         async |tenant: &str| host.metric("setgate_deliveries_put_off_total", &[&format!("tenant=\"{tenant}\"")]).await;
     assert!(put_off("poor").await > 0.0, "some had to wait for the next second's fuel");
     assert!(put_off("rich").await < 1.0, "where there is fuel nothing waits");
+}
+
+/// An event of as many types as there may be, each as long as it may be.
+fn long_types(jti: &str) -> String {
+    let types = (0..16).map(|number| format!("\"urn:{}{number:02}\":{{}}", "a".repeat(1_000)));
+    let types: Vec<String> = types.collect();
+    let (head, tail) = (r#"{"iss":"https://idp.example.com/","iat":1615305159,"jti":""#, types.join(","));
+    format!("{head}{jti}\",\"events\":{{{tail}}}}}")
+}
+
+/// Patterns that a matcher which goes back has to try at each place of a type.
+fn slow_patterns() -> Vec<String> {
+    (0..64).map(|number| format!("a*{}{number:02}b", "a".repeat(200))).collect()
+}
+
+#[tokio::test]
+async fn patterns_made_to_be_slow_delay_nobody() {
+    // A matcher whose work is the product of both lengths takes minutes for these events, and a request no longer than this.
+    let host = Host::with().config("[listen]\nrequest_ms_max = 15000\n").start().await;
+    let (acme, zeta) = (host.tenant("acme").await, host.tenant("zeta").await);
+    let (ours, theirs) = (acme.source("open", Seed::Open).await, zeta.source("open", Seed::Open).await);
+    let receiver = Receiver::start().await;
+    acme.subscribe(&receiver).with("events", json!(slow_patterns())).create().await;
+    let all = acme.subscribe(&receiver).with("events", json!(["urn:*a*15"])).create().await;
+    let slow: Vec<_> = (0..24)
+        .map(|number| {
+            let (source, body) = (ours.clone(), long_types(&format!("slow-{number}")));
+            tokio::spawn(async move { source.send(body).await })
+        })
+        .collect();
+    for number in 0..10 {
+        theirs.accept(event::set(&format!("calm-{number}"))).await;
+    }
+    for sent in slow {
+        let answer = sent.await.unwrap();
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    }
+    assert_eq!(receiver.received(24).await.len(), 24, "each is for {} alone", all.id);
+
+    // A replay holds the same patterns against the same events.
+    let asked =
+        json!({"subscription": all.id, "since": "2020-01-01T00:00:00Z", "events": slow_patterns(), "per_second": 1000});
+    let replay = acme.client.post(&acme.path("/replays"), &asked).await.expect(201).json();
+    setgate_tests::until("the replay has looked at all of them", async || {
+        let replay = acme.get(&format!("/replays/{}", replay["id"].as_str().unwrap())).await;
+        (replay["state"] == "done").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn patterns_of_a_tenant_are_bounded_in_total() {
+    let host = Host::start().await;
+    let receiver = Receiver::start().await;
+    let of_number = host.tenant_with("number", json!({"quota": {"patterns_max": 100}})).await;
+    let of_bytes = host.tenant_with("bytes", json!({"quota": {"patterns_bytes_max": 20_000}})).await;
+    for (tenant, quota) in [(&of_number, "patterns_max"), (&of_bytes, "patterns_bytes_max")] {
+        let first = tenant.subscribe(&receiver).with("events", json!(slow_patterns())).create().await;
+        let second = tenant.subscribe(&receiver).with("events", json!(slow_patterns())).ask().await;
+        assert_eq!(second.not_the_problem(409, "conflict"), None);
+        assert!(second.text().contains(quota), "the limit is named: {}", second.text());
+        tenant.client.delete(&first.path("")).await.expect(204);
+        tenant.subscribe(&receiver).with("events", json!(slow_patterns())).create().await;
+    }
+}
+
+/// A subscription with some 16 KiB of metadata.
+async fn heavy(tenant: &Tenant, receiver: &Receiver) -> Answer {
+    let metadata: serde_json::Map<String, Value> =
+        (0..32).map(|number| (format!("note-{number}"), Value::from("x".repeat(500)))).collect();
+    tenant.subscribe(receiver).with("metadata", Value::Object(metadata)).ask().await
+}
+
+#[tokio::test]
+async fn documents_of_a_tenant_are_weighed_and_not_only_counted() {
+    let mut host = Host::start().await;
+    let receiver = Receiver::start().await;
+    let acme = host.tenant_with("acme", json!({"quota": {"documents_bytes_max": 100_000}})).await;
+    // At once: what is not committed yet is weighed as well.
+    let (one, two) = (acme.clone(), receiver.url());
+    let asked: Vec<_> = (0..12)
+        .map(|_| {
+            let (tenant, url) = (one.clone(), two.clone());
+            let metadata: serde_json::Map<String, Value> =
+                (0..32).map(|number| (format!("note-{number}"), Value::from("x".repeat(500)))).collect();
+            tokio::spawn(
+                async move { tenant.subscribe_url(&url).with("metadata", Value::Object(metadata)).ask().await },
+            )
+        })
+        .collect();
+    let mut made = Vec::new();
+    for asked in asked {
+        let answer = asked.await.unwrap();
+        if answer.status == 201 {
+            made.push(answer.json()["id"].as_str().unwrap().to_owned());
+        } else {
+            assert_eq!(answer.not_the_problem(409, "conflict"), None);
+            assert!(answer.text().contains("documents_bytes_max"), "the limit is named: {}", answer.text());
+        }
+    }
+    assert!((3..=5).contains(&made.len()), "{} of more than 17 KiB each", made.len());
+
+    // Every other kind of document weighs on the same sum, and so does what replaces a smaller one.
+    let topics = json!({"websub_topics": vec!["t".repeat(1_000); 90]});
+    let mut source = Seed::Open.settings();
+    source["websub_topics"] = topics["websub_topics"].clone();
+    let refused = acme.client.put(&acme.path("/sources/heavy"), &source).await;
+    assert_eq!(refused.not_the_problem(409, "conflict"), None);
+    let small = acme.source("idp", Seed::Open).await;
+    let refused = acme.client.put(&acme.path("/sources/idp"), &source).await;
+    assert_eq!(refused.not_the_problem(409, "conflict"), None);
+    small.accept(event::set("one")).await;
+
+    // Over a quota that was lowered everything goes on but what adds to it; a restart opens the ledger all the same.
+    let lower = json!({"quota": {"documents_bytes_max": 1_000}});
+    let change = json!({"quota": lower["quota"]});
+    let headers = [("content-type", "application/json")];
+    let path = "/api/v1/tenants/acme";
+    host.operator().send(Method::PATCH, path, &headers, change.to_string()).await.expect(200);
+    host.restart().await;
+    let of = |id: &str| acme.path(&format!("/subscriptions/{id}"));
+    for id in &made {
+        acme.client.get(&of(id)).await.expect(200);
+    }
+    acme.client.post(&format!("{}/pause", of(&made[0])), &json!({"reason": "for now"})).await.expect(200);
+    acme.client.post(&format!("{}/resume", of(&made[0])), &json!({})).await.expect(200);
+    small.accept(event::set("two")).await;
+    assert_eq!(heavy(&acme, &receiver).await.not_the_problem(409, "conflict"), None);
+    for id in &made {
+        acme.client.delete(&of(id)).await.expect(204);
+    }
+}
+
+#[tokio::test]
+async fn hanging_receivers_of_several_tenants_leave_places_for_another() {
+    let config = "[delivery]\nin_flight_max = 24\nin_flight_per_tenant_max = 8\nbreaker_failures_max = 0\n\
+        [egress]\nhead_ms_max = 600000\nresponse_ms_max = 600000\n";
+    let host = Host::with().config(config).start().await;
+    let mut hanging = Vec::new();
+    for number in 0..5 {
+        let tenant = host.tenant(&format!("hang-{number}")).await;
+        let source = tenant.source("open", Seed::Open).await;
+        let receiver = Rude::start(std::iter::repeat_n(Manner::Hang, 100)).await;
+        tenant.subscribe_url(&receiver.url()).create().await;
+        for event in 0..12 {
+            source.accept(event::set(&format!("e{event}"))).await;
+        }
+        hanging.push((tenant, receiver));
+    }
+    let in_flight = async || host.metric("setgate_deliveries_in_flight", &[]).await;
+    setgate_tests::until("the receivers hold what they get", async || (in_flight().await >= 18.0).then_some(())).await;
+
+    let healthy = host.tenant("healthy").await;
+    let source = healthy.source("open", Seed::Open).await;
+    let receiver = Receiver::start().await;
+    let subscription = healthy.subscribe(&receiver).create().await;
+    for number in 0..20 {
+        let accepted = source.accept(event::set(&format!("calm-{number}"))).await;
+        healthy.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
+    }
+    for (tenant, _receiver) in &hanging {
+        let tried = host.metric("setgate_attempts_total", &[&format!("tenant=\"{}\"", tenant.name)]).await;
+        assert!(tried < 1.0, "nothing of `{}` had ended", tenant.name);
+    }
 }

@@ -222,9 +222,11 @@ impl From<ledger::Error> for Error {
             ledger::Error::VersionMismatch { current } => Self::Version { actual: current },
             ledger::Error::Cursor => Self::BadCursor,
             ledger::Error::NoTenant(tenant) => Self::NotFound(format!("tenant `{tenant}`")),
-            ledger::Error::Purging(_) | ledger::Error::InUse(_) | ledger::Error::Unbound(_) => {
-                Self::Conflict(error.to_string())
-            }
+            ledger::Error::Purging(_)
+            | ledger::Error::InUse(_)
+            | ledger::Error::Unbound(_)
+            | ledger::Error::TooHeavy { .. }
+            | ledger::Error::TooLong { .. } => Self::Conflict(error.to_string()),
             other => Self::Ledger(other),
         }
     }

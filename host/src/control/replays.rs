@@ -8,6 +8,7 @@ use super::{Control, Error};
 use crate::crypto;
 use crate::domain::id::{ReplayId, SourceName, SubscriptionId, TenantId};
 use crate::domain::replay::{Replay, ReplayRecord};
+use crate::domain::subject::SUBJECT_CHARS_MAX;
 use crate::domain::subscription::Pattern;
 use crate::domain::time::Timestamp;
 
@@ -51,6 +52,9 @@ impl Control {
         }
         if input.events.len() > PATTERNS_MAX {
             return Err(Error::invalid("events", format!("at most {PATTERNS_MAX} patterns; none is everything")));
+        }
+        if input.subject.as_ref().is_some_and(|subject| subject.chars().count() > SUBJECT_CHARS_MAX) {
+            return Err(Error::invalid("subject", format!("a subject has at most {SUBJECT_CHARS_MAX} characters")));
         }
         let rate_max = self.history().replay_per_second_max;
         let per_second = input.per_second.unwrap_or(PER_SECOND_DEFAULT.min(rate_max));

@@ -15,6 +15,7 @@ pub mod json;
 pub mod limits;
 pub mod pacing;
 pub mod page;
+pub mod pattern;
 pub mod redact;
 pub mod replay;
 pub mod reproduction;

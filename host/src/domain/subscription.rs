@@ -13,6 +13,8 @@ use super::retry::RetrySchedule;
 use super::secret::Sealed;
 use super::time::Timestamp;
 
+pub use super::pattern::{PATTERN_CHARS_MAX, PATTERN_STARS_MAX, Pattern, glob};
+
 /// A subscription of a tenant.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Subscription {
@@ -180,122 +182,4 @@ pub struct SigningKey {
     /// Until when it signs; none: until it is replaced.
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
-}
-
-/// A pattern over event types: `*` stands for any run of characters, all else for itself.
-///
-/// It is held against the event type URI and against the catalogue's short name (`wso2/login/loginSuccess`), from the
-/// beginning or from after any `/` or `:`, and has to reach the end: `loginSuccess`, `login/*` and the whole URI all
-/// find that event. The filter SDK's `Event::is` reads patterns the same way.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(extend("minLength" = 1, "maxLength" = PATTERN_CHARS_MAX, "pattern" = r"^[^\s*]*(\*[^\s*]*){0,4}$"))]
-#[schemars(rename = "EventPattern")]
-pub struct Pattern(String);
-
-/// Characters of a pattern at the most.
-pub const PATTERN_CHARS_MAX: usize = 256;
-
-/// `*` in a pattern at the most.
-pub const PATTERN_STARS_MAX: usize = 4;
-
-impl Pattern {
-    /// The pattern as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether it matches an event type, given with its short name in the catalogue.
-    pub fn matches(&self, uri: &str, short_name: Option<&str>) -> bool {
-        glob_tail(&self.0, uri) || short_name.is_some_and(|name| glob_tail(&self.0, name))
-    }
-}
-
-/// Separators behind which a pattern is tried: type URIs have about ten, and a hostile one must not cost more.
-const SEGMENTS_MAX: usize = 32;
-
-/// Whether the pattern matches all of `text`, or what follows one of its first [`SEGMENTS_MAX`] `/` or `:`.
-fn glob_tail(pattern: &str, text: &str) -> bool {
-    // With a `*` in front, all that a later segment could find is found from the beginning.
-    if pattern.starts_with('*') {
-        return glob(pattern, text);
-    }
-    glob(pattern, text)
-        || text.match_indices(['/', ':']).take(SEGMENTS_MAX).any(|(at, _)| glob(pattern, &text[at + 1..]))
-}
-
-impl TryFrom<String> for Pattern {
-    type Error = String;
-
-    fn try_from(given: String) -> Result<Self, String> {
-        if given.is_empty() || given.chars().count() > PATTERN_CHARS_MAX || given.contains(char::is_whitespace) {
-            return Err(format!("an event pattern is 1 to {PATTERN_CHARS_MAX} characters without white space"));
-        }
-        if given.matches('*').count() > PATTERN_STARS_MAX {
-            return Err(format!("an event pattern has at most {PATTERN_STARS_MAX} `*`"));
-        }
-        Ok(Self(given))
-    }
-}
-
-impl From<Pattern> for String {
-    fn from(pattern: Pattern) -> String {
-        pattern.0
-    }
-}
-
-/// Whether `text` matches `pattern`, where `*` stands for any run of characters. Linear in practice, never
-/// exponential: only the last `*` is ever gone back to.
-pub fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    let (mut p, mut t) = (0, 0);
-    let mut back: Option<(usize, usize)> = None;
-    while t < text.len() {
-        if p < pattern.len() && pattern[p] == b'*' {
-            back = Some((p + 1, t));
-            p += 1;
-        } else if p < pattern.len() && pattern[p] == text[t] {
-            p += 1;
-            t += 1;
-        } else if let Some((after_star, matched)) = back {
-            back = Some((after_star, matched + 1));
-            p = after_star;
-            t = matched + 1;
-        } else {
-            return false;
-        }
-    }
-    pattern[p..].iter().all(|b| *b == b'*')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn globs() {
-        for (pattern, text, matches) in [
-            ("*", "", true),
-            ("a*c", "abbc", true),
-            ("a*c", "abcb", false),
-            ("*/login/*", "wso2/login/loginSuccess", true),
-            ("a*b*c", "aXbYbZc", true),
-            ("", "a", false),
-        ] {
-            assert_eq!(glob(pattern, text), matches, "{pattern} {text}");
-        }
-    }
-
-    #[test]
-    fn a_pattern_reads_uri_and_short_name_from_any_segment() {
-        let uri = "https://schemas.identity.wso2.org/events/login/event-type/loginFailed";
-        let matches =
-            |pattern: &str| Pattern::try_from(pattern.to_owned()).unwrap().matches(uri, Some("wso2/login/loginFailed"));
-        for pattern in ["*", "loginFailed", "login/*", "wso2/login/*", "*Failed", uri, "https://*/login/*"] {
-            assert!(matches(pattern), "{pattern}");
-        }
-        for pattern in ["login", "Failed", "wso2", "loginSuccess", "https://schemas.identity.wso2.org/events"] {
-            assert!(!matches(pattern), "{pattern}");
-        }
-    }
 }

@@ -91,6 +91,13 @@ pub struct Quota {
     pub tables_active_bytes_max: u64,
     /// Keys of the tenant.
     pub keys_max: u64,
+    /// Bytes of all documents of the tenant together, each with 1 KiB for itself: sources, subscriptions, filters, tables (what is
+    /// known of their versions, not the versions), keys and the tenant itself. They are in memory for as long as the host runs.
+    pub documents_bytes_max: u64,
+    /// Event patterns of all subscriptions of the tenant together: each is held against each of its events.
+    pub patterns_max: u64,
+    /// Bytes of the texts of these patterns.
+    pub patterns_bytes_max: u64,
     /// Whether nothing is sent to an endpoint before it was verified; `delivery.require_verified_endpoints` asks it of
     /// all tenants.
     pub require_verified_endpoints: bool,
@@ -119,6 +126,9 @@ impl Default for Quota {
             tables_bytes_max: 256 << 20,
             tables_active_bytes_max: 64 << 20,
             keys_max: 50,
+            documents_bytes_max: 16 << 20,
+            patterns_max: 10_000,
+            patterns_bytes_max: 512 << 10,
             require_verified_endpoints: false,
         }
     }

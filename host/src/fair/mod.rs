@@ -37,10 +37,21 @@ pub(crate) struct Bounds {
     pub(crate) places: usize,
     /// Of them, one tenant's at the most.
     pub(crate) per_tenant_max: usize,
+    /// Whether a tenant takes one more only while it holds fewer than it leaves free: for places that are held for long, so
+    /// that a tenant that holds none finds one, however many others hold on to theirs.
+    pub(crate) leaves_free: bool,
     /// Waiting of one tenant at the most, where the asker wants to be refused beyond.
     pub(crate) waiting_per_tenant_max: usize,
     /// What a grant costs until its true cost is known.
     pub(crate) cost: u64,
+}
+
+impl Bounds {
+    /// Whether a tenant that holds so many may have one more, while so many are held by all.
+    fn allows(&self, holds: usize, held: usize) -> bool {
+        let free = self.places.saturating_sub(held);
+        free > 0 && holds < self.per_tenant_max && !(self.leaves_free && holds >= free)
+    }
 }
 
 /// Who holds, who waits and who is next. Pure.
@@ -91,7 +102,7 @@ impl Line {
             account.used = account.used.max(others_are_at);
         }
         // Nobody who could be served waits while a place is free: each place is handed on as it is given back.
-        if self.held < self.bounds.places && account.holds < self.bounds.per_tenant_max {
+        if self.bounds.allows(account.holds, self.held) {
             self.served_at = self.served_at.max(account.used);
             account.grant(self.bounds.cost);
             self.held += 1;
@@ -141,11 +152,11 @@ impl Line {
         if self.held >= self.bounds.places {
             return None;
         }
-        let per_tenant_max = self.bounds.per_tenant_max;
+        let (bounds, held) = (self.bounds, self.held);
         let account = self
             .tenants
             .values_mut()
-            .filter(|account| !account.waiting.is_empty() && account.holds < per_tenant_max)
+            .filter(|account| !account.waiting.is_empty() && bounds.allows(account.holds, held))
             // Tickets are numbered as they come: of two tenants that have had the same, the one waiting longer.
             .min_by_key(|account| (account.used, account.waiting.front().copied()))?;
         let ticket = account.waiting.pop_front();

@@ -2,7 +2,8 @@
 
 use super::*;
 
-const ONE_EACH: Bounds = Bounds { places: 1, per_tenant_max: 1, waiting_per_tenant_max: 2, cost: 1 };
+const ONE_EACH: Bounds =
+    Bounds { places: 1, per_tenant_max: 1, leaves_free: false, waiting_per_tenant_max: 2, cost: 1 };
 
 fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
@@ -178,6 +179,24 @@ fn a_tenant_at_its_bound_waits_while_others_do_not() {
     assert_eq!(story.asks("other"), Asked::Granted);
     assert_eq!(story.ends("other", 1), [""; 0], "the free place is not the busy one's");
     assert_eq!(story.ends("busy", 1), ["busy"]);
+}
+
+#[test]
+fn tenants_that_hold_on_leave_places_for_one_that_holds_none() {
+    let bounds = Bounds { places: 8, per_tenant_max: 8, leaves_free: true, ..ONE_EACH };
+    let mut line = Line::new(bounds);
+    let mut held = 0;
+    for _ in 0..8 {
+        held += ["a", "b", "c"].iter().filter(|name| line.ask(&tenant(name), false) == Asked::Granted).count();
+    }
+    assert_eq!(held, 6, "two each, and as many are free");
+    assert_eq!(line.ask(&tenant("new"), false), Asked::Granted);
+    assert!(matches!(line.ask(&tenant("new"), false), Asked::Waits(_)), "it leaves one free as well");
+    assert_eq!(line.ask(&tenant("newer"), false), Asked::Granted, "the last is for one that holds none");
+    line.give_back(&tenant("newer"), None);
+    assert_eq!(line.next(), None, "it goes to none of those that hold one");
+    line.give_back(&tenant("a"), None);
+    assert!(line.next().is_some(), "now it does");
 }
 
 #[test]

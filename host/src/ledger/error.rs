@@ -78,6 +78,27 @@ pub enum Error {
     /// A subscription's chain names a filter that is not there or has no active version.
     #[error("there is no active filter `{0}`: upload it first")]
     Unbound(FilterName),
+    /// The tenant's documents would come to more than its quota, or one document is too long.
+    #[error(
+        "with this change, what the tenant has comes to {sum}: its quota `{quota}` is {max}; remove or shorten something, or \
+         have the operator raise it"
+    )]
+    TooHeavy {
+        /// The name of the quota.
+        quota: &'static str,
+        /// What it comes to.
+        sum: u64,
+        /// The quota.
+        max: u64,
+    },
+    /// One document is too long.
+    #[error("the document has {bytes} bytes as it is stored: {max} are allowed; shorten it")]
+    TooLong {
+        /// Bytes of its text.
+        bytes: usize,
+        /// How many there may be.
+        max: usize,
+    },
     /// The plan is not stored (any more): intern it again.
     #[error("the plan {0} is not stored")]
     UnknownPlan(Digest),

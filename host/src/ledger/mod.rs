@@ -118,6 +118,7 @@ use crate::clock::Clock;
 use crate::domain::event::EventSeq;
 use crate::domain::filter::Plan;
 use crate::domain::id::Digest;
+use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
 
 pub use backup::{BackupError, Manifest, back_up, is_in_use, manifest, restore};
@@ -134,7 +135,7 @@ pub use outbox::{Content, DUE_LIMIT_MAX, Lane};
 pub use plans::plan_name;
 pub use reach::Reach;
 pub use redrive::REDRIVE_CHUNK_ROWS;
-pub use registry::{Expected, Intent, Snapshot, TenantView, Versioned};
+pub use registry::{DOCUMENT_BYTES, DOCUMENT_BYTES_MAX, Expected, Intent, Snapshot, TenantView, Versioned, Weight};
 pub use replays::{Advanced, REPLAY_EVENTS_MAX, REPLAYS_KEPT_MAX, ReplayStep};
 pub use rerun::Rerun;
 pub use retention::Retained;
@@ -221,6 +222,8 @@ pub struct Options {
     pub check_ms_max: u64,
     /// Bytes free on the disk below which the ledger is [short](Ledger::shortage) of space. Default: 256 MiB.
     pub disk_free_bytes_min: u64,
+    /// What a tenant without a quota of its own may use.
+    pub quota: Quota,
 }
 
 /// Connections that read for the data plane.
@@ -254,6 +257,7 @@ impl Options {
             gap_ms_min: 3600 * 1000,
             check_ms_max: 10_000,
             disk_free_bytes_min: 256 << 20,
+            quota: Quota::default(),
         }
     }
 }
@@ -440,7 +444,7 @@ impl Ledger {
 
     /// Takes over how long things are kept and how much room there is from other options, for the next round of retention
     /// and the next look at the disk: `retention_ms`, `retention_min_ms`, `statistics_retention_ms`,
-    /// `tail_retention_ms`, `gap_ms_min`, `ledger_bytes_max` and `disk_free_bytes_min`. All else is settled when a ledger is
+    /// `tail_retention_ms`, `gap_ms_min`, `ledger_bytes_max`, `disk_free_bytes_min` and `quota`. All else is settled when a ledger is
     /// opened.
     pub fn keep(&self, other: &Options) {
         let kept = Options {
@@ -451,6 +455,7 @@ impl Ledger {
             gap_ms_min: other.gap_ms_min,
             ledger_bytes_max: other.ledger_bytes_max,
             disk_free_bytes_min: other.disk_free_bytes_min,
+            quota: other.quota.clone(),
             ..Options::clone(&self.options())
         };
         self.shared().space.bound(&kept);

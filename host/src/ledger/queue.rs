@@ -11,9 +11,9 @@ use super::dedupe::{Entry, Index};
 use super::effects::{Effects, Shared};
 use super::hot::Rows;
 use super::reach::Reach;
-use super::registry::Snapshot;
+use super::registry::{Snapshot, Weight};
 use super::statements::Statements;
-use crate::domain::id::Digest;
+use crate::domain::id::{Digest, TenantId};
 
 /// What waits for the writer.
 pub(super) enum Item {
@@ -47,6 +47,8 @@ pub(super) struct Batch<'a> {
     pub(super) appended: Vec<Entry>,
     /// The registry as last committed; changes of the same batch are not in it yet.
     pub(super) snapshot: &'a Snapshot,
+    /// What changes of documents in the same batch added to their tenants' weights.
+    pub(super) weighed: Vec<(TenantId, Weight)>,
 }
 
 /// How a request ended.

@@ -1,6 +1,7 @@
 //! The control plane's documents: what tenants, sources, filters, subscriptions, keys and tables there are. All of
 //! them are in memory as one immutable [`Snapshot`], replaced after each durable change.
 
+mod weight;
 mod write;
 
 use std::collections::BTreeMap;
@@ -18,12 +19,18 @@ use crate::domain::source::Source;
 use crate::domain::subscription::Subscription;
 use crate::domain::tenant::{ApiKey, Incarnation, Tenant};
 
+use weight::Weighed;
+pub use weight::{DOCUMENT_BYTES, DOCUMENT_BYTES_MAX, Weight};
+
 /// A document with its version. Versions rise over the whole ledger and are never used twice, so that a document made
 /// anew under an old name does not answer to an old version.
 #[derive(Debug, Clone, Serialize)]
 pub struct Versioned<T> {
     /// The ledger's revision that wrote it.
     pub version: u64,
+    /// Bytes of its text on disk.
+    #[serde(skip)]
+    pub bytes: usize,
     /// The document.
     pub value: T,
 }
@@ -88,6 +95,8 @@ pub struct Snapshot {
 pub struct TenantView {
     /// The tenant itself.
     pub tenant: Arc<Versioned<Tenant>>,
+    /// What all its documents come to, its keys among them.
+    pub weight: Weight,
     /// By name.
     pub sources: BTreeMap<SourceName, Arc<Versioned<Source>>>,
     /// By name.
@@ -125,10 +134,11 @@ impl Snapshot {
                 let corrupt = |why: String| Error::corrupt(format!("{kind} {tenant}/{id}: {why}"));
                 let version = row.get::<_, i64>(3)?;
                 let version = u64::try_from(version).map_err(|_| corrupt(format!("version {version}")))?;
-                let doc = Doc::parse(kind, text(4)?)
+                let text = text(4)?;
+                let doc = Doc::parse(kind, text)
                     .map_err(|e| corrupt(e.to_string()))?
                     .ok_or_else(|| corrupt("an unknown kind of document".into()))?;
-                snapshot.put(doc, version);
+                snapshot.put(doc, version, text.len());
             }
         }
         Ok(snapshot)
@@ -136,9 +146,9 @@ impl Snapshot {
 
     pub(super) fn apply(&mut self, change: Change) {
         match change {
-            Change::Put(doc, version) => {
+            Change::Put(doc, version, bytes) => {
                 self.revision = self.revision.max(version);
-                self.put(*doc, version);
+                self.put(*doc, version, bytes);
             }
             Change::Remove(name, version) => {
                 self.revision = self.revision.max(version);
@@ -147,16 +157,21 @@ impl Snapshot {
         }
     }
 
-    fn put(&mut self, mut doc: Doc, version: u64) {
+    fn put(&mut self, mut doc: Doc, version: u64, bytes: usize) {
         doc.fit();
         match doc {
             Doc::Tenant(value) => {
                 let id = value.id.clone();
-                let tenant = Arc::new(Versioned { version, value });
+                let tenant = Arc::new(Versioned { version, bytes, value });
                 match self.tenants.get_mut(&id) {
-                    Some(view) => Arc::make_mut(view).tenant = tenant,
+                    Some(view) => {
+                        let view = Arc::make_mut(view);
+                        view.weight += tenant.weight();
+                        view.weight -= std::mem::replace(&mut view.tenant, tenant).weight();
+                    }
                     None => {
                         let view = TenantView {
+                            weight: tenant.weight(),
                             tenant,
                             sources: BTreeMap::new(),
                             filters: BTreeMap::new(),
@@ -168,19 +183,24 @@ impl Snapshot {
                 }
             }
             Doc::Source(value) => self.under(&value.tenant.clone(), |view| {
-                view.sources.insert(value.name.clone(), Arc::new(Versioned { version, value }));
+                let (name, new) = (value.name.clone(), Versioned { version, bytes, value });
+                replace(&mut view.weight, &mut view.sources, name, Some(new));
             }),
             Doc::Filter(value) => self.under(&value.tenant.clone(), |view| {
-                view.filters.insert(value.name.clone(), Arc::new(Versioned { version, value }));
+                let (name, new) = (value.name.clone(), Versioned { version, bytes, value });
+                replace(&mut view.weight, &mut view.filters, name, Some(new));
             }),
             Doc::Subscription(value) => self.under(&value.tenant.clone(), |view| {
-                view.subscriptions.insert(value.id, Arc::new(Versioned { version, value: *value }));
+                let (id, new) = (value.id, Versioned { version, bytes, value: *value });
+                replace(&mut view.weight, &mut view.subscriptions, id, Some(new));
             }),
             Doc::Table(value) => self.under(&value.tenant.clone(), |view| {
-                view.tables.insert(value.name.clone(), Arc::new(Versioned { version, value }));
+                let (name, new) = (value.name.clone(), Versioned { version, bytes, value });
+                replace(&mut view.weight, &mut view.tables, name, Some(new));
             }),
             Doc::Key(value) => {
-                self.keys.insert(value.id, Arc::new(Versioned { version, value }));
+                let (id, tenant) = (value.id, value.tenant.clone());
+                self.replace_key(id, tenant, Some(Versioned { version, bytes, value }));
             }
         }
     }
@@ -191,11 +211,31 @@ impl Snapshot {
                 self.tenants.remove(tenant);
                 self.keys.retain(|_, key| key.value.tenant.as_ref() != Some(tenant));
             }
-            Name::Source(tenant, name) => self.under(tenant, |view| drop(view.sources.remove(name))),
-            Name::Filter(tenant, name) => self.under(tenant, |view| drop(view.filters.remove(name))),
-            Name::Subscription(tenant, id) => self.under(tenant, |view| drop(view.subscriptions.remove(id))),
-            Name::Table(tenant, name) => self.under(tenant, |view| drop(view.tables.remove(name))),
-            Name::Key(id) => drop(self.keys.remove(id)),
+            Name::Source(tenant, name) => {
+                self.under(tenant, |view| replace(&mut view.weight, &mut view.sources, name.clone(), None));
+            }
+            Name::Filter(tenant, name) => {
+                self.under(tenant, |view| replace(&mut view.weight, &mut view.filters, name.clone(), None));
+            }
+            Name::Subscription(tenant, id) => {
+                self.under(tenant, |view| replace(&mut view.weight, &mut view.subscriptions, *id, None));
+            }
+            Name::Table(tenant, name) => {
+                self.under(tenant, |view| replace(&mut view.weight, &mut view.tables, name.clone(), None));
+            }
+            Name::Key(id) => {
+                let tenant = self.keys.get(id).and_then(|key| key.value.tenant.clone());
+                self.replace_key(*id, tenant, None);
+            }
+        }
+    }
+
+    /// Keys are looked up by id alone, and weigh on their tenant all the same.
+    fn replace_key(&mut self, id: KeyId, tenant: Option<TenantId>, new: Option<Versioned<ApiKey>>) {
+        let mut weight = Weight::default();
+        replace(&mut weight, &mut self.keys, id, new);
+        if let Some(tenant) = tenant {
+            self.under(&tenant, |view| view.weight += weight);
         }
     }
 
@@ -207,9 +247,31 @@ impl Snapshot {
     }
 }
 
+/// Puts a document in the place of the one that was there, or takes that one away, and keeps the weight in step.
+fn replace<K: Ord, T>(
+    weight: &mut Weight,
+    documents: &mut BTreeMap<K, Arc<Versioned<T>>>,
+    key: K,
+    new: Option<Versioned<T>>,
+) where
+    Versioned<T>: Weighed,
+{
+    let before = match new {
+        Some(new) => {
+            *weight += new.weight();
+            documents.insert(key, Arc::new(new))
+        }
+        None => documents.remove(&key),
+    };
+    if let Some(before) = before {
+        *weight -= before.weight();
+    }
+}
+
 /// A change of the registry, applied to memory after its commit.
 pub(super) enum Change {
-    Put(Box<Doc>, u64),
+    /// A document, its version and the bytes of its text.
+    Put(Box<Doc>, u64, usize),
     Remove(Name, u64),
 }
 
@@ -407,10 +469,12 @@ impl Ledger {
     pub async fn rotate_key(&self, old: ApiKey, new: ApiKey, intent: impl Into<Intent>) -> Result<(), Error> {
         let (mut intent, at) = (intent.into(), self.clock().now());
         intent.deed = intent.deed.note(format!("in its place: {}", new.id));
+        let quota = self.options().quota.clone();
         self.queue()
             .write(move |batch| {
-                write::put_silently(batch, Doc::Key(new), Expected::Absent)?;
-                write::put(batch, Doc::Key(old), intent, at).map(drop)
+                // A key that leaked is replaced over any quota; how many there may be is bounded by itself.
+                write::put_silently(batch, Doc::Key(new), Expected::Absent, None)?;
+                write::put(batch, Doc::Key(old), intent, &quota, at).map(drop)
             })
             .await
     }
@@ -473,7 +537,8 @@ impl Ledger {
 
     async fn put(&self, doc: Doc, intent: impl Into<Intent>) -> Result<u64, Error> {
         let (intent, at) = (intent.into(), self.clock().now());
-        self.queue().write(move |batch| write::put(batch, doc, intent, at)).await
+        let quota = self.options().quota.clone();
+        self.queue().write(move |batch| write::put(batch, doc, intent, &quota, at)).await
     }
 
     async fn remove(&self, name: Name, intent: impl Into<Intent>) -> Result<bool, Error> {

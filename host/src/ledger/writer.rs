@@ -233,13 +233,14 @@ impl Writer {
         let before = *self.shared.reach.borrow();
         let (mut reach, mut made) = (before, 0);
         let (mut statements, mut plans, mut appended) = (Statements::new(conn), Vec::new(), Vec::new());
+        let mut weighed = Vec::new();
         let mut out_of_disk = false;
         for request in batch {
             let changes = conn.total_changes();
             if undo == Undo::Request {
                 step("SAVEPOINT request")?;
             }
-            let known = (plans.len(), appended.len());
+            let known = (plans.len(), appended.len(), weighed.len());
             let mut scope = Batch {
                 conn,
                 statements,
@@ -250,15 +251,18 @@ impl Writer {
                 dedupe: &self.dedupe,
                 appended,
                 snapshot: &snapshot,
+                weighed,
             };
             let ran = request.run(&mut scope);
             (statements, plans, appended) = (scope.statements, scope.plans, scope.appended);
+            weighed = scope.weighed;
             if matches!(ran, Ran::Done) {
                 effects.absorb(scope.effects);
                 (reach, made) = (scope.reach, scope.made);
             } else {
                 plans.truncate(known.0);
                 appended.truncate(known.1);
+                weighed.truncate(known.2);
                 out_of_disk |= matches!(ran, Ran::OutOfDisk);
                 // On a full disk or an I/O error SQLite may have rolled everything back by itself; going on would
                 // run the rest outside of any transaction.

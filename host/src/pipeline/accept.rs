@@ -10,7 +10,6 @@ use crate::ledger::{self, Appended, Taken};
 use crate::traces::attribute;
 
 use super::Pipeline;
-use super::fanout::wanting;
 use super::normalize::{self, Refusal};
 use super::plan::{OfEvent, Wanted};
 use super::prove::{Inbound, Proven, Unproven};
@@ -154,7 +153,10 @@ impl Pipeline {
         let Some(view) = snapshot.tenant(&event.tenant) else { return Ok(self.ledger.append(event).await?) };
         let tenant = &view.tenant.value.id;
         let mut span = self.fanning_out(tenant, event.id, event.trace.as_ref());
-        let wanting: Vec<_> = wanting(view, &event.source, &event.set.types).collect();
+        let limit = self.appends_waiting_max;
+        let flood = |_| Refused::Flood { tenant: tenant.clone(), limit };
+        let wanting = self.wanting(view, &event.source, &event.set.types, true).await;
+        let wanting = wanting.map_err(flood).inspect_err(|_| span.never_was())?;
         let deliveries = if wanting.len() <= self.ledger.append_deliveries_max() {
             let event = OfEvent::from(&event);
             let wanted = wanting.iter().map(|subscription| Wanted { view, subscription, event }).collect();
@@ -164,10 +166,8 @@ impl Pipeline {
             // Left to the loop: their plans are its business too.
             None
         };
-        let limit = self.appends_waiting_max;
         let turn = self.appends.enter_bounded(tenant).await;
-        let _turn =
-            turn.map_err(|_| Refused::Flood { tenant: tenant.clone(), limit }).inspect_err(|_| span.never_was())?;
+        let _turn = turn.map_err(flood).inspect_err(|_| span.never_was())?;
         let at_once = deliveries.is_some();
         let taken = match deliveries {
             Some(deliveries) => self.ledger.append_with(event, deliveries).await,

@@ -12,16 +12,15 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::domain::backtest::{Ask, CHANGES_MAX, Calls, Report, Spread};
 use crate::domain::chain::{ChainEnd, Chained};
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventRecord};
 use crate::domain::filter::Plan;
-use crate::domain::id::{DeliveryId, Digest, FilterName, SourceName, SubscriptionId, TenantId};
+use crate::domain::id::{DeliveryId, Digest, FilterName, SubscriptionId, TenantId};
 use crate::domain::rollout::{Difference, Said};
 use crate::domain::verdict::{Fault, FilterRun};
 use crate::ledger::{self, EventQuery, HISTORY_LIMIT_MAX};
 
 use super::Pipeline;
 use super::apply::compare;
-use super::fanout::wants;
 use super::shadow::said;
 
 /// Tenants whose backtest runs.
@@ -79,14 +78,14 @@ impl Pipeline {
         let mut found = Found::new(&ask, parts.len(), active);
         let (mut cursor, mut complete) = (None, true);
         'pages: while parts.values().any(|part| part.left > 0) {
-            if Instant::now() >= deadline {
-                complete = false;
-                break;
-            }
             let query = EventQuery { source: ask.source.clone(), ..EventQuery::default() };
             let page = self.ledger.events(&ask.tenant, query, cursor, HISTORY_LIMIT_MAX).await?;
             for record in page.items {
-                let wanting = self.wanting(&ask.tenant, &parts, &record.source, &record.types);
+                if Instant::now() >= deadline {
+                    complete = false;
+                    break 'pages;
+                }
+                let wanting = self.left_wanting(&ask.tenant, &parts, &record).await?;
                 if wanting.is_empty() {
                     continue;
                 }
@@ -133,19 +132,18 @@ impl Pipeline {
     }
 
     /// The subscriptions that want an event and have not had all of theirs.
-    fn wanting(
+    async fn left_wanting(
         &self,
         tenant: &TenantId,
         parts: &BTreeMap<SubscriptionId, Part>,
-        source: &SourceName,
-        types: &[String],
-    ) -> Vec<SubscriptionId> {
+        record: &EventRecord,
+    ) -> Result<Vec<SubscriptionId>, ledger::Error> {
         let snapshot = self.ledger.snapshot();
-        let Some(view) = snapshot.tenant(tenant) else { return Vec::new() };
-        let wants_it = |id: &SubscriptionId| {
-            view.subscriptions.get(id).is_some_and(|subscription| wants(&subscription.value, source, types))
-        };
-        parts.iter().filter(|(id, part)| part.left > 0 && wants_it(id)).map(|(id, _)| *id).collect()
+        let Some(view) = snapshot.tenant(tenant) else { return Ok(Vec::new()) };
+        let wanting = self.wanting(view, &record.source, &record.types, false).await;
+        let wanting = wanting.map_err(|_| ledger::Error::Closed)?;
+        let is_left = |id: &SubscriptionId| parts.get(id).is_some_and(|part| part.left > 0);
+        Ok(wanting.into_iter().map(|subscription| subscription.id).filter(is_left).collect())
     }
 
     async fn both(&self, [before, after]: &[Plan; 2], event: &Event, subscription: SubscriptionId) -> [Chained; 2] {

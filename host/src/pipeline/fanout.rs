@@ -11,11 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::domain::catalogue;
-use crate::domain::event::Event;
-use crate::domain::id::SourceName;
-use crate::domain::subscription::{Pattern, Subscription};
-use crate::ledger::{self, FAN_OUT_DELIVERIES_MAX, FanOut, Reach, TenantView};
+use crate::ledger::{self, FAN_OUT_DELIVERIES_MAX, FanOut, Reach};
 use crate::traces::attribute;
 
 use super::Pipeline;
@@ -103,8 +99,9 @@ pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Hand
         let span = pipeline.fanning_out(&event.tenant, event.id, event.trace.as_ref());
         let before = wanted.len();
         let of = OfEvent::from(event.as_ref());
-        let wanting = wanting(view, &event.source, &event.set.types);
-        wanted.extend(wanting.map(|subscription| Wanted { view, subscription, event: of }));
+        let wanting = pipeline.wanting(view, &event.source, &event.set.types, false).await;
+        let wanting = wanting.map_err(|_| ledger::Error::Closed)?;
+        wanted.extend(wanting.into_iter().map(|subscription| Wanted { view, subscription, event: of }));
         if span.is_recorded() {
             // It ends with the transaction.
             spans.push((span, wanted.len() - before));
@@ -130,42 +127,10 @@ pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Hand
     Ok(events.len())
 }
 
-/// The subscriptions of a tenant that want an event of that source and of those types.
-pub(super) fn wanting<'a>(
-    view: &'a TenantView,
-    source: &SourceName,
-    types: &[String],
-) -> impl Iterator<Item = &'a Subscription> {
-    view.subscriptions.values().map(|entry| &entry.value).filter(move |one| wants(one, source, types))
-}
-
 impl Pipeline {
     /// The registry or what the operator has set is another: what is remembered of how it was goes.
     fn has_changed(&self) {
         self.pinned.keep(&self.ledger.snapshot());
         self.end_changed_instances();
     }
-}
-
-/// Whether the subscription wants the event: its source, and at least one of its types.
-pub fn matches(subscription: &Subscription, event: &Event) -> bool {
-    wants(subscription, &event.source, &event.set.types)
-}
-
-/// The same of an event's source and types. Setgate's own events are for those who name their source; a test has its
-/// delivery from the beginning and gets no other.
-pub(super) fn wants(subscription: &Subscription, source: &SourceName, types: &[String]) -> bool {
-    let named = subscription.sources.contains(source);
-    let all = subscription.sources.is_empty();
-    let from =
-        if source.is_setgate() { named && !types.iter().any(|uri| uri == catalogue::PING) } else { named || all };
-    from && any_of_types(&subscription.events, types)
-}
-
-/// Whether one of the patterns matches one of the types.
-pub(super) fn any_of_types(patterns: &[Pattern], types: &[String]) -> bool {
-    types.iter().any(|uri| {
-        let short_name = catalogue::short_name(uri);
-        patterns.iter().any(|pattern| pattern.matches(uri, short_name.as_deref()))
-    })
 }

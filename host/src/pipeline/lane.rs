@@ -4,6 +4,10 @@
 //! is asked for when the lane runs low. Turns go round the tenants, and within a tenant round its lanes, so that
 //! neither a tenant's flood nor one slow endpoint takes the turns of others.
 //!
+//! A place is held for as long as a receiver takes, and turns alone do not help once receivers that hang hold all of them. So
+//! a tenant takes one more place only while it holds fewer than it leaves free: the more a few tenants hold, the less they
+//! add, and the last places are for tenants with nothing in flight.
+//!
 //! A lane stands in exactly one [`Place`], and only lanes that can be served stand in a round: the cost of a turn does
 //! not grow with the number of subscriptions.
 
@@ -44,6 +48,8 @@ pub(super) struct Lanes {
     parked: HashMap<EndpointKey, Vec<LaneKey>>,
     /// Lanes that ought to ask the ledger for more.
     low: HashSet<LaneKey>,
+    /// Tenants that hold as much as is free, and so wait for anything to end.
+    held_back: Vec<TenantId>,
     in_flight: HashMap<DeliverySeq, Flight>,
     endpoints: Endpoints,
     /// Rows that were made due while in flight.
@@ -135,6 +141,7 @@ impl Lanes {
             parked: HashMap::new(),
             low: HashSet::new(),
             told: HashMap::new(),
+            held_back: Vec::new(),
             in_flight: HashMap::new(),
             endpoints: Endpoints::new(bounds.per_endpoint_max, bounds.breaker),
         }
@@ -149,6 +156,7 @@ impl Lanes {
         for parked in std::mem::take(&mut self.parked).into_values().flatten() {
             self.unpark(&parked);
         }
+        self.held_back.clear();
         for tenant in self.tenants.keys().cloned().collect::<Vec<_>>() {
             self.back_in_round(&tenant);
         }
@@ -260,14 +268,21 @@ impl Lanes {
         while let Some((_, key)) = self.timers.first().filter(|(at, _)| *at <= now).cloned() {
             self.to(&key, Place::Ready);
         }
-        if self.in_flight.len() >= self.bounds.in_flight_max {
+        let free = self.bounds.in_flight_max.saturating_sub(self.in_flight.len());
+        if free == 0 {
             return None;
         }
+        // Nothing is left free for others where there are none.
+        let is_alone = self.tenants.len() <= 1;
         while let Some(tenant) = self.round.pop_front() {
             let Some(turns) = self.tenants.get_mut(&tenant) else { continue };
             turns.in_round = false;
             if turns.in_flight >= self.bounds.per_tenant_max {
                 // Back in the round when one of its deliveries ends.
+                continue;
+            }
+            if !is_alone && turns.in_flight >= free {
+                self.held_back.push(tenant);
                 continue;
             }
             let Some(subscription) = turns.round.pop_front() else { continue };
@@ -359,6 +374,9 @@ impl Lanes {
             }
         }
         self.back_in_round(&key.0);
+        for tenant in std::mem::take(&mut self.held_back) {
+            self.back_in_round(&tenant);
+        }
         match again {
             Some(delivery) => self.add(delivery),
             None => self.place(&key),

@@ -3,7 +3,7 @@
 //! ```text
 //! ingest    prove      the source shows that the request is its own             -> Proven
 //!           normalize  any accepted form becomes a SET                          -> NewEvent
-//!           fanout     matching subscriptions, chain pinned (plan)              -> NewDelivery
+//!           fanout     the subscriptions that want it (matching), chain pinned (plan) -> NewDelivery
 //!           accept     ==append_with: event, outbox rows and cursor durable, then 202== -> Receipt, DueDelivery
 //!
 //! loop A    fanout     the same for events that were left without deliveries    -> DueDelivery
@@ -42,6 +42,7 @@ pub mod fanout;
 pub mod filter;
 mod health;
 mod lane;
+mod matching;
 pub mod normalize;
 mod notice;
 mod ping;
@@ -97,6 +98,8 @@ pub struct Parts {
     pub(crate) pinned: plan::Pinned,
     /// Turns at the ledger, so that one tenant's flood does not stand before everybody's next event.
     pub(crate) appends: Gate,
+    /// Turns at large matches of events and patterns.
+    matches: Gate,
     /// Events of one tenant that wait for such a turn.
     pub(crate) appends_waiting_max: usize,
     /// Turns at applying large verdicts.
@@ -133,6 +136,7 @@ impl Parts {
         let appends = Gate::new(Bounds {
             places: ingest.appends_max,
             per_tenant_max: ingest.appends_per_tenant_max,
+            leaves_free: false,
             waiting_per_tenant_max: ingest.waiting_per_tenant_max,
             cost: 1,
         });
@@ -146,9 +150,11 @@ impl Parts {
             pinned: plan::Pinned::default(),
             tables: tables::Store::new(of_sandbox.tables_bytes_max, of_sandbox.tables_in_use_bytes_max),
             appends,
+            matches: matching::gate(ingest.waiting_per_tenant_max),
             large: Gate::new(Bounds {
                 places: apply::LARGE_MAX,
                 per_tenant_max: apply::LARGE_MAX,
+                leaves_free: false,
                 // Who delivers bounds what it has in flight.
                 waiting_per_tenant_max: usize::MAX,
                 cost: 1,

@@ -18,13 +18,15 @@ use crate::telemetry::metric;
 
 use super::Pipeline;
 use super::dispatcher;
-use super::fanout::{any_of_types, wants};
+use super::matching::{ON_THE_SPOT_NS_MAX, Types, wants};
 use super::plan::Wanted;
 
 /// Events that one step looks at, at the most.
 pub const EVENTS_PER_STEP: usize = 500;
 /// Events read beyond those that a step may make something of, where most of them are wanted.
 const EVENTS_BEYOND: usize = 20;
+/// Nanoseconds of matching, as estimated, after which a step ends: the loop is every tenant's.
+const STEP_WORK_NS_MAX: u64 = 10_000_000;
 /// How long a step's deliveries are worth at the replay's rate, in milliseconds: so many come at once.
 const STEP_MS: i64 = 100;
 /// Of a tenant's `backlog_deliveries_max`, what its replays fill; the rest is left to its events, which would be answered 429
@@ -133,11 +135,12 @@ impl Pipeline {
         let snapshot = self.ledger.snapshot();
         // Removed with its tenant.
         let Some(view) = snapshot.tenant(&replay.tenant) else { return Ok(Stepped::Ended) };
-        let Some(subscription) = view.subscriptions.get(&replay.subscription).map(|entry| &entry.value) else {
+        let Some(entry) = view.subscriptions.get(&replay.subscription) else {
             let reason = "its subscription was removed".to_owned();
             self.ledger.cancel_replay(&replay.tenant, replay.id, reason, now).await?;
             return Ok(Stepped::Ended);
         };
+        let subscription = &entry.value;
         let room = self.room_for_replays(&replay.tenant);
         if room == 0 {
             return Ok(Stepped::Next(now.plus_millis(BACKLOG_WAIT_MS)));
@@ -154,16 +157,32 @@ impl Pipeline {
             passed_over: 0,
             done: events.len() < limit,
         };
-        let mut wanted = Vec::new();
+        let (mut wanted, mut work_ns) = (Vec::new(), 0);
         for event in &events {
             if wanted.len() >= most {
                 step.done = false;
                 break;
             }
-            // Matching lets others go on.
+            // Matching lets others go on, and a step has no more of it than its share.
             tokio::task::yield_now().await;
+            if work_ns > STEP_WORK_NS_MAX {
+                step.done = false;
+                break;
+            }
             step.to = ReplayPlace { at: event.accepted_at, event: event.seq };
-            if is_wanted(replay, subscription, event) {
+            let types = Types::of(&event.types);
+            let ns = types.work_ns((replay.events.len() + subscription.events.len()) as u64);
+            work_ns += ns;
+            let is_wanted = if ns <= ON_THE_SPOT_NS_MAX {
+                is_wanted(replay, subscription, event, &types)
+            } else {
+                let (asked, entry, event) = (replay.clone(), entry.clone(), event.clone());
+                let matched = self.match_in_turn(&replay.tenant, ns, false, move || {
+                    is_wanted(&asked, &entry.value, &event, &Types::of(&event.types))
+                });
+                matched.await.map_err(|_| ledger::Error::Closed)?
+            };
+            if is_wanted {
                 wanted.push(Wanted { view, subscription, event: event.into() });
             } else {
                 step.passed_over += 1;
@@ -197,11 +216,11 @@ impl Pipeline {
 }
 
 /// Whether a replay makes a delivery of an event: both who asked and the subscription want it.
-fn is_wanted(replay: &Replay, subscription: &Subscription, event: &EventRecord) -> bool {
-    (replay.events.is_empty() || any_of_types(&replay.events, &event.types))
+fn is_wanted(replay: &Replay, subscription: &Subscription, event: &EventRecord, types: &Types<'_>) -> bool {
+    (replay.events.is_empty() || types.any(&replay.events))
         && replay.source.as_ref().is_none_or(|source| *source == event.source)
         && replay.subject.as_ref().is_none_or(|subject| event.subject.as_ref() == Some(subject))
-        && wants(subscription, &event.source, &event.types)
+        && wants(subscription, &event.source, types)
 }
 
 /// The rate of a replay: after a step it waits as long as its deliveries are worth, so that no stretch of time has more than

@@ -77,6 +77,7 @@ impl Filters {
                 places: options.compiles_max.max(1),
                 // Where there are several, one is left for the others: a compile may take a minute.
                 per_tenant_max: options.compiles_max.saturating_sub(1).max(1),
+                leaves_free: false,
                 waiting_per_tenant_max: options.compiles_waiting_per_tenant_max,
                 cost: 1,
             }),
@@ -84,6 +85,7 @@ impl Filters {
             loads: Gate::new(Bounds {
                 places: LOADS_MAX,
                 per_tenant_max: LOADS_PER_TENANT_MAX,
+                leaves_free: false,
                 // Who delivers bounds what it has in flight.
                 waiting_per_tenant_max: usize::MAX,
                 cost: 1,

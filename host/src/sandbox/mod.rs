@@ -245,6 +245,7 @@ impl Sandbox {
         let turns = Turns::new(options.turns_max, options.guest_threads);
         runtime.spawn(turns.clone().lend());
         let slots = usize::try_from(options.instances_max).unwrap_or(usize::MAX);
+        let instances_per_tenant_max = usize::try_from(options.instances_per_tenant_max).unwrap_or(usize::MAX);
         let kept = Kept::new(options.kept, slots, runtime.handle().clone());
         runtime.spawn(kept.clone().sweep());
         Ok(Self(Arc::new(Shared {
@@ -263,7 +264,10 @@ impl Sandbox {
             budgets: Budgets::new(),
             slots: Gate::new(Bounds {
                 places: slots,
-                per_tenant_max: usize::try_from(options.instances_per_tenant_max).unwrap_or(usize::MAX),
+                per_tenant_max: instances_per_tenant_max,
+                // A call holds its slot for as long as it computes and waits for its turns. Who gives one tenant all of
+                // them wants nothing left free.
+                leaves_free: instances_per_tenant_max < slots,
                 // Who delivers bounds what it has in flight.
                 waiting_per_tenant_max: usize::MAX,
                 cost: 1,

@@ -62,6 +62,7 @@ impl Turns {
         let bounds = Bounds {
             places: turns_max,
             per_tenant_max: turns_max,
+            leaves_free: false,
             waiting_per_tenant_max: usize::MAX,
             cost: nanoseconds(SLICE),
         };

@@ -1,10 +1,12 @@
 use super::super::tests::{NOW, TENANT, block_on, open, reopen, tenant};
 use super::*;
+use crate::domain::audit::{Actor, By};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::filter::{Binding, empty_object};
 use crate::domain::id::Digest;
 use crate::domain::source::{Form, Proof};
-use crate::domain::subscription::{Format, Signing, SigningScheme};
+use crate::domain::subscription::{Format, Pattern, Signing, SigningScheme};
+use crate::domain::tenant::Quota;
 use crate::domain::verdict::FaultPolicy;
 
 fn source(name: &str) -> Source {
@@ -144,18 +146,90 @@ fn a_chain_names_active_filters_and_keeps_them() {
         ledger.put_filter(filter(true), Expected::Any).await.unwrap();
         let filter = Name::Filter(id.clone(), name.clone());
         let both = ledger.queue().write(move |batch| {
-            write::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any.into(), NOW)?;
+            write::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any.into(), &Quota::default(), NOW)?;
             write::remove(batch, filter, Expected::Any.into(), NOW)
         });
         assert!(matches!(both.await, Err(Error::InUse(_))));
         let filter = Name::Filter(id.clone(), name.clone());
         let both = ledger.queue().write(move |batch| {
             write::remove(batch, filter, Expected::Any.into(), NOW)?;
-            write::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any.into(), NOW)
+            write::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any.into(), &Quota::default(), NOW)
         });
         assert!(matches!(both.await, Err(Error::Unbound(_))));
         // A tenant goes with all it has, bound or not.
         put().await.unwrap();
         assert!(ledger.remove_tenant(&id, Expected::Any).await.unwrap());
+    });
+}
+
+fn weighed(name: &str, topics: usize) -> Source {
+    Source { websub_topics: vec!["t".repeat(1_000); topics], ..source(name) }
+}
+
+/// As a tenant's key asks for it.
+fn named() -> (Expected, Deed) {
+    let actor = Actor { by: By::Key(KeyId::new(NOW, 1)), ..Actor::HOST };
+    (Expected::Any, Deed { actor, action: Some("source.replace"), note: None })
+}
+
+fn bound_to_nothing(patterns: &[&str]) -> Subscription {
+    let events = patterns.iter().map(|text| Pattern::try_from((*text).to_owned()).unwrap()).collect();
+    Subscription { chain: vec![], events, ..bound() }
+}
+
+/// The sum that is kept is what the documents come to, whatever is put, replaced and removed, and after a restart.
+#[test]
+fn the_weight_of_a_tenant_is_that_of_its_documents() {
+    block_on(async {
+        let (folder, ledger) = open();
+        ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
+        let weight = |ledger: &Ledger| ledger.snapshot().tenant(&TENANT.parse().unwrap()).unwrap().weight;
+        let empty = weight(&ledger);
+        let key = key(Some(TENANT.parse().unwrap()), 7);
+        ledger.put_source(weighed("idp", 3), Expected::Any).await.unwrap();
+        ledger.put_key(key.clone(), Expected::Any).await.unwrap();
+        ledger.put_subscription(bound_to_nothing(&["a*b", "c"]), Expected::Any).await.unwrap();
+        let full = weight(&ledger);
+        assert!(full.documents_bytes > empty.documents_bytes + 3_000 + 3 * DOCUMENT_BYTES);
+        assert_eq!((full.patterns, full.patterns_bytes), (2, 4));
+        let ledger = reopen(&folder, ledger).await;
+        assert_eq!(weight(&ledger), full, "a restart weighs the same");
+        ledger.put_source(weighed("idp", 30), Expected::Any).await.unwrap();
+        assert!(weight(&ledger).documents_bytes > full.documents_bytes + 26_000);
+        ledger.put_source(weighed("idp", 3), Expected::Any).await.unwrap();
+        assert_eq!(weight(&ledger), full);
+        let of = TENANT.parse().unwrap();
+        ledger.remove_source(&of, &"idp".parse().unwrap(), Expected::Any).await.unwrap();
+        ledger.remove_key(key.id, Expected::Any).await.unwrap();
+        ledger.remove_subscription(&of, bound_to_nothing(&["c"]).id, Expected::Any).await.unwrap();
+        assert_eq!(weight(&ledger), empty);
+    });
+}
+
+#[test]
+fn what_would_be_over_a_quota_is_refused_however_many_come_at_once() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let quota = Quota { documents_bytes_max: 30_000, ..Quota::default() };
+        let ledger = Ledger::open(
+            crate::ledger::Options { quota, ..crate::ledger::Options::new(folder.path()) },
+            crate::clock::Clock::manual(NOW),
+        )
+        .unwrap();
+        ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
+        let all = (0..20).map(|n| ledger.put_source(weighed(&format!("s{n}"), 5), named()));
+        let results = futures_util::future::join_all(all).await;
+        let made = results.iter().filter(|made| made.is_ok()).count();
+        assert!((2..=5).contains(&made), "{made} of 6 KiB and more fit into 30,000 bytes");
+        let refused = results.into_iter().find_map(Result::err).unwrap();
+        assert!(matches!(refused, Error::TooHeavy { quota: "documents_bytes_max", max: 30_000, .. }), "{refused}");
+        let weight = ledger.snapshot().tenant(&TENANT.parse().unwrap()).unwrap().weight;
+        assert!(weight.documents_bytes <= 30_000, "{weight:?}");
+        // The host's own changes are not held up, and what takes less is always taken.
+        ledger.put_source(weighed("host", 30), Expected::Any).await.unwrap();
+        ledger.put_source(weighed("host", 29), named()).await.unwrap();
+        assert!(ledger.put_source(weighed("host", 30), named()).await.is_err());
+        let long = Source { websub_topics: vec!["t".repeat(1_000); 1_100], ..source("long") };
+        assert!(matches!(ledger.put_source(long, named()).await, Err(Error::TooLong { .. })));
     });
 }

@@ -4,18 +4,38 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::queue::Batch;
 use super::super::{Error, audit, failing};
+use super::weight::{DOCUMENT_BYTES_MAX, Weight};
 use super::{Change, Doc, Expected, Intent, Name};
-use crate::domain::audit::Entry;
+use crate::domain::audit::{By, Entry};
 use crate::domain::id::{FilterName, TenantId};
 use crate::domain::subscription::Subscription;
+use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
 
-/// Puts a document and notes it in the audit log.
-pub(super) fn put(batch: &mut Batch<'_>, doc: Doc, intent: Intent, at: Timestamp) -> Result<u64, Error> {
+/// Verbs of changes that stop something or put it right: they have to work over any quota, and none adds more than a bounded
+/// text or key.
+const UNWEIGHED: [&str; 11] = [
+    "activate",
+    "end",
+    "label",
+    "pause",
+    "promote",
+    "release",
+    "resume",
+    "rollback",
+    "rotate_key",
+    "suspend",
+    "verify",
+];
+
+/// Puts a document and notes it in the audit log. It is weighed against the quota, unless the host itself changes it.
+pub(super) fn put(batch: &mut Batch<'_>, doc: Doc, intent: Intent, host: &Quota, at: Timestamp) -> Result<u64, Error> {
     let Intent { expected, deed } = intent;
     let (name, tenant) = (doc.name(), doc.owner());
     let paused = doc.paused().map(str::to_owned);
-    let Put { before, after, version } = put_silently(batch, doc, expected)?;
+    let verb = deed.action.and_then(|action| action.split_once('.')).map(|(_, verb)| verb);
+    let weighed = deed.actor.by != By::Host && !verb.is_some_and(|verb| UNWEIGHED.contains(&verb));
+    let Put { before, after, version } = put_silently(batch, doc, expected, weighed.then_some(host))?;
     let changed = before.as_ref().map(|(_, text)| differing(text, &after)).unwrap_or_default();
     let (kind, ..) = name.columns();
     let named = deed.action.is_some();
@@ -47,7 +67,13 @@ pub(super) struct Put {
     version: u64,
 }
 
-pub(super) fn put_silently(batch: &mut Batch<'_>, doc: Doc, expected: Expected) -> Result<Put, Error> {
+/// Without an entry in the audit log; `host`: the quota of tenants without one of their own, where it is to be weighed.
+pub(super) fn put_silently(
+    batch: &mut Batch<'_>,
+    doc: Doc,
+    expected: Expected,
+    host: Option<&Quota>,
+) -> Result<Put, Error> {
     let conn = batch.conn;
     if let Some(tenant) = doc.parent()
         && current(conn, &Name::Tenant(tenant.clone()))?.is_none()
@@ -70,10 +96,44 @@ pub(super) fn put_silently(batch: &mut Batch<'_>, doc: Doc, expected: Expected) 
     let version = next_revision(conn)?;
     let (kind, tenant, id) = name.columns();
     let after = doc.text().map_err(|e| Error::Engine(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
+    weigh(batch, &doc, before.as_ref().map(|(_, text)| text.as_str()), after.len(), host)?;
     conn.prepare_cached("INSERT OR REPLACE INTO entry (kind, tenant, id, version, doc) VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![kind, tenant, id, version.cast_signed(), after])?;
-    batch.effects.change(Change::Put(Box::new(doc), version));
+    batch.effects.change(Change::Put(Box::new(doc), version, after.len()));
     Ok(Put { before, after, version })
+}
+
+/// Adds what the change weighs to the sum of its tenant, and refuses it where that is over the quota by it.
+fn weigh(
+    batch: &mut Batch<'_>,
+    doc: &Doc,
+    before: Option<&str>,
+    bytes: usize,
+    host: Option<&Quota>,
+) -> Result<(), Error> {
+    let Some(tenant) = doc.owner() else { return Ok(()) };
+    let mut added = doc.weight(bytes);
+    if let Some(text) = before {
+        let (kind, ..) = doc.name().columns();
+        let before = Doc::parse(kind, text).ok().flatten();
+        added -= before.map(|before| before.weight(text.len())).unwrap_or_default();
+    }
+    if let Some(host) = host.filter(|_| !matches!(doc, Doc::Tenant(_))) {
+        let view = batch.snapshot.tenant(&tenant);
+        let quota = view.and_then(|view| view.tenant.value.quota.as_ref()).unwrap_or(host);
+        let mut sum = view.map(|view| view.weight).unwrap_or_default();
+        // Changes of the same batch are not in the snapshot yet.
+        batch.weighed.iter().filter(|(of, _)| *of == tenant).for_each(|(_, added)| sum += *added);
+        sum += added;
+        if bytes > DOCUMENT_BYTES_MAX && added.documents_bytes > 0 {
+            return Err(Error::TooLong { bytes, max: DOCUMENT_BYTES_MAX });
+        }
+        if let Some((quota, sum, max)) = sum.over(&added, quota) {
+            return Err(Error::TooHeavy { quota, sum: sum.unsigned_abs(), max });
+        }
+    }
+    batch.weighed.push((tenant, added));
+    Ok(())
 }
 
 /// Removes a document and notes it in the audit log.
@@ -88,6 +148,11 @@ pub(super) fn remove(batch: &mut Batch<'_>, name: Name, intent: Intent, at: Time
     }
     let version = next_revision(conn)?;
     let (kind, tenant, id) = name.columns();
+    if let (Some(owner), Ok(Some(doc))) = (name.owner(&text), Doc::parse(kind, &text)) {
+        let mut freed = Weight::default();
+        freed -= doc.weight(text.len());
+        batch.weighed.push((owner, freed));
+    }
     if let Name::Subscription(_, subscription) = &name {
         failing::over(conn, *subscription)?;
     }

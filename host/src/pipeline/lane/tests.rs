@@ -215,6 +215,68 @@ fn what_is_made_due_again_before_its_lease_is_back_is_not_forgotten() {
     assert_eq!(lanes.take(NOW).map(|taken| taken.seq), Some(row.seq));
 }
 
+/// Tenants whose receivers hang take what places they get and give none back.
+#[test]
+fn tenants_whose_receivers_hang_leave_places_for_those_with_nothing_in_flight() {
+    let bounds = Bounds { in_flight_max: 256, per_tenant_max: 64, per_endpoint_max: 16, window_max: 512, ..BOUNDS };
+    for hanging in [5_usize, 20, 100] {
+        let mut lanes = Lanes::new(bounds);
+        let mut seq = 0;
+        let mut flood = |lanes: &mut Lanes, tenant: &str, sub: u128, host: &str| {
+            for _ in 0..32 {
+                seq += 1;
+                lanes.add(delivery(tenant, sub, seq, NOW));
+            }
+            open_route(lanes, tenant, sub, origin(host));
+        };
+        for number in 0..hanging {
+            for endpoint in 0..5_u128 {
+                let sub = number as u128 * 8 + endpoint;
+                flood(&mut lanes, &format!("hang-{number}"), sub, &format!("hang-{sub}"));
+            }
+        }
+        let held = taken(&mut lanes).len();
+        assert!(held < bounds.in_flight_max, "{held} of {hanging} tenants are in flight for ever");
+        // Each of its deliveries ends at once, as those of a receiver that answers.
+        flood(&mut lanes, "healthy", 100_000, "live");
+        let mut delivered = 0;
+        while let Some(row) = lanes.take(NOW) {
+            assert_eq!(row.tenant.as_str(), "healthy", "what hangs takes no more");
+            lanes.done(row.seq, None, NOW);
+            delivered += 1;
+        }
+        assert_eq!(delivered, 32, "beside {hanging} tenants that hang");
+        assert_eq!(lanes.in_flight(), held);
+    }
+}
+
+#[test]
+fn a_tenant_that_is_held_back_goes_on_when_others_end() {
+    let mut lanes = Lanes::new(Bounds { in_flight_max: 4, per_tenant_max: 4, per_endpoint_max: 4, ..BOUNDS });
+    for seq in 0..4 {
+        lanes.add(delivery("a", 1, seq, NOW));
+        lanes.add(delivery("b", 2, 10 + seq, NOW));
+    }
+    open_route(&mut lanes, "a", 1, origin("x"));
+    open_route(&mut lanes, "b", 2, origin("x"));
+    assert_eq!(taken(&mut lanes), [0, 10, 1], "the last place is for a tenant with nothing in flight");
+    lanes.done(DeliverySeq(10), None, NOW);
+    assert_eq!(taken(&mut lanes), [11], "which is `b` now");
+    lanes.done(DeliverySeq(0), None, NOW);
+    lanes.done(DeliverySeq(1), None, NOW);
+    assert_eq!(taken(&mut lanes), [2, 12]);
+}
+
+#[test]
+fn a_tenant_alone_has_all_places() {
+    let mut lanes = Lanes::new(Bounds { in_flight_max: 4, per_tenant_max: 4, per_endpoint_max: 4, ..BOUNDS });
+    for seq in 0..4 {
+        lanes.add(delivery("a", 1, seq, NOW));
+    }
+    open_route(&mut lanes, "a", 1, origin("x"));
+    assert_eq!(taken(&mut lanes), [0, 1, 2, 3]);
+}
+
 /// Whatever happens in whatever order: each delivery is taken once, none is forgotten, no bound is passed.
 #[test]
 fn nothing_is_taken_twice_or_forgotten() {

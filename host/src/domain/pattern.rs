@@ -1,0 +1,239 @@
+//! Patterns over text, compiled when they are parsed and matched in time that is linear in the text.
+//!
+//! Tenants write patterns and senders write event types, and one event is held against all patterns of a tenant. So a match
+//! must not cost the product of both lengths: the text between two `*` is searched with the two-way algorithm
+//! (`memchr::memmem`), which never goes back.
+
+use std::hash::{Hash, Hasher};
+
+use memchr::memmem::{self, Finder};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Characters of a pattern at the most.
+pub const PATTERN_CHARS_MAX: usize = 256;
+
+/// `*` in a pattern at the most.
+pub const PATTERN_STARS_MAX: usize = 4;
+
+/// Separators behind which a pattern is tried: type URIs have about ten, and a hostile one must not cost more.
+const SEGMENTS_MAX: usize = 32;
+
+/// A pattern over event types: `*` stands for any run of characters, all else for itself.
+///
+/// It is held against the event type URI and against the catalogue's short name (`wso2/login/loginSuccess`), from the
+/// beginning or from after any `/` or `:`, and has to reach the end: `loginSuccess`, `login/*` and the whole URI all
+/// find that event. The filter SDK's `Event::is` reads patterns the same way.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(extend("minLength" = 1, "maxLength" = PATTERN_CHARS_MAX, "pattern" = r"^[^\s*]*(\*[^\s*]*){0,4}$"))]
+#[schemars(rename = "EventPattern")]
+#[schemars(with = "String")]
+pub struct Pattern {
+    text: Box<str>,
+    /// Bytes before the first `*` and after the last; none: there is no `*`.
+    ends: Option<(usize, usize)>,
+    /// The texts between two `*`, without empty ones.
+    between: Box<[Finder<'static>]>,
+}
+
+impl Pattern {
+    /// The pattern as text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it matches an event type, given with its short name in the catalogue.
+    pub fn matches(&self, uri: &str, short_name: Option<&str>) -> bool {
+        self.finds(uri.as_bytes()) || short_name.is_some_and(|name| self.finds(name.as_bytes()))
+    }
+
+    /// Whether the pattern matches all of `text`, or all that follows one of its first [`SEGMENTS_MAX`] `/` or `:`.
+    fn finds(&self, text: &[u8]) -> bool {
+        let pattern = self.text.as_bytes();
+        let Some((head, tail)) = self.ends else {
+            let Some(start) = text.len().checked_sub(pattern.len()) else { return false };
+            return &text[start..] == pattern && starts(text).any(|at| at == start);
+        };
+        // From the first place that fits: what a later one leaves to the `*`, an earlier one leaves to it as well.
+        let (head, tail) = (&pattern[..head], &pattern[pattern.len() - tail..]);
+        // An empty head fits at the beginning.
+        let Some(start) = starts(text).find(|at| text[*at..].starts_with(head)) else { return false };
+        between_ends(&text[start + head.len()..], self.between.iter().map(Needle::Compiled), tail)
+    }
+}
+
+/// Where a pattern may begin in a text.
+fn starts(text: &[u8]) -> impl Iterator<Item = usize> {
+    std::iter::once(0).chain(memchr::memchr2_iter(b'/', b':', text).take(SEGMENTS_MAX).map(|at| at + 1))
+}
+
+/// A text to be found.
+enum Needle<'n> {
+    Compiled(&'n Finder<'static>),
+    Once(&'n [u8]),
+}
+
+impl Needle<'_> {
+    /// The place behind its first occurrence.
+    fn end_in(&self, text: &[u8]) -> Option<usize> {
+        match self {
+            Self::Compiled(finder) => Some(finder.find(text)? + finder.needle().len()),
+            Self::Once(needle) => Some(memmem::find(text, needle)? + needle.len()),
+        }
+    }
+}
+
+/// Whether the needles follow each other in `text`, with `tail` at its end behind them. Each is taken at its first place,
+/// which leaves most to the others.
+fn between_ends<'n>(mut text: &[u8], needles: impl Iterator<Item = Needle<'n>>, tail: &[u8]) -> bool {
+    for needle in needles {
+        let Some(end) = needle.end_in(text) else { return false };
+        text = &text[end..];
+    }
+    text.ends_with(tail)
+}
+
+/// Whether all of `text` matches `pattern`, where `*` stands for any run of characters. For patterns that are used once in a
+/// while: what is held against each event is a [`Pattern`].
+pub fn glob(pattern: &str, text: &str) -> bool {
+    let text = text.as_bytes();
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern.as_bytes() == text };
+    let (between, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let needles = between.split('*').map(|part| Needle::Once(part.as_bytes()));
+    text.strip_prefix(head.as_bytes()).is_some_and(|text| between_ends(text, needles, tail.as_bytes()))
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = String;
+
+    fn try_from(given: String) -> Result<Self, String> {
+        if given.is_empty() || given.chars().count() > PATTERN_CHARS_MAX || given.contains(char::is_whitespace) {
+            return Err(format!("an event pattern is 1 to {PATTERN_CHARS_MAX} characters without white space"));
+        }
+        if given.matches('*').count() > PATTERN_STARS_MAX {
+            return Err(format!("an event pattern has at most {PATTERN_STARS_MAX} `*`"));
+        }
+        let (mut ends, mut between) = (None, Vec::new());
+        if let Some((head, rest)) = given.split_once('*') {
+            let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
+            ends = Some((head.len(), tail.len()));
+            let parts = middle.split('*').filter(|part| !part.is_empty());
+            between.extend(parts.map(|part| Finder::new(part).into_owned()));
+        }
+        Ok(Self { text: given.into(), ends, between: between.into() })
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> String {
+        pattern.text.into()
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
+
+impl Hash for Pattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::try_from(text.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn globs() {
+        for (pattern, text, matches) in [
+            ("*", "", true),
+            ("a*c", "abbc", true),
+            ("a*c", "abcb", false),
+            ("*/login/*", "wso2/login/loginSuccess", true),
+            ("a*b*c", "aXbYbZc", true),
+            ("a**b", "ab", true),
+            ("ab*ba", "aba", false),
+            ("a*b*b", "ab", false),
+            ("", "a", false),
+            ("", "", true),
+        ] {
+            assert_eq!(glob(pattern, text), matches, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_reads_uri_and_short_name_from_any_segment() {
+        let uri = "https://schemas.identity.wso2.org/events/login/event-type/loginFailed";
+        let matches = |text: &str| pattern(text).matches(uri, Some("wso2/login/loginFailed"));
+        for pattern in ["*", "loginFailed", "login/*", "wso2/login/*", "*Failed", uri, "https://*/login/*"] {
+            assert!(matches(pattern), "{pattern}");
+        }
+        for pattern in ["login", "Failed", "wso2", "loginSuccess", "https://schemas.identity.wso2.org/events"] {
+            assert!(!matches(pattern), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_compared_by_its_text_and_keeps_it() {
+        let text = "a*b*c";
+        assert_eq!(pattern(text), pattern(text));
+        assert_eq!(serde_json::to_string(&pattern(text)).unwrap(), "\"a*b*c\"");
+        assert!(serde_json::from_str::<Pattern>("\"a*b*c*d*e*\"").is_err());
+    }
+
+    /// By going back at each `*`: slow, and plainly right.
+    fn by_definition(pattern: &[u8], text: &[u8]) -> bool {
+        match pattern.split_first() {
+            None => text.is_empty(),
+            Some((b'*', rest)) => (0..=text.len()).any(|at| by_definition(rest, &text[at..])),
+            Some((first, rest)) => {
+                text.split_first().is_some_and(|(byte, text)| byte == first && by_definition(rest, text))
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn matching_is_as_defined(text in "[ab/:]{0,14}", given in "[ab/*]{1,7}") {
+            let expected = by_definition(given.as_bytes(), text.as_bytes());
+            prop_assert_eq!(glob(&given, &text), expected);
+            let Ok(pattern) = Pattern::try_from(given.clone()) else { return Ok(()) };
+            let mut starts = std::iter::once(0).chain(text.match_indices(['/', ':']).map(|(at, _)| at + 1));
+            let expected = starts.any(|at| by_definition(given.as_bytes(), &text.as_bytes()[at..]));
+            prop_assert_eq!(pattern.matches(&text, None), expected);
+        }
+    }
+
+    /// The work for a text of twice the length is about twice as much, for texts and patterns made to go back: with a
+    /// product of both lengths it would be four times as much for a pattern that grows too.
+    #[test]
+    fn matching_is_linear_in_the_text() {
+        let seconds = |length: usize| {
+            let (needle, text) = ("a".repeat(length / 4) + "b", "a".repeat(length));
+            let least = (0..7).map(|_| {
+                let begun = Instant::now();
+                for _ in 0..20 {
+                    assert!(!glob(&format!("a*{needle}*a"), &text));
+                }
+                begun.elapsed().as_secs_f64()
+            });
+            least.fold(f64::INFINITY, f64::min)
+        };
+        let (short, long) = (seconds(20_000), seconds(160_000));
+        assert!(long < short * 32.0, "8 times the text took {short} s, then {long} s: 64 times would be a product");
+    }
+}
