@@ -1,6 +1,7 @@
 //! The composition root: builds every part from the settings, starts them in order and stops them in order. The only
 //! file that knows all; nothing imports it but the program.
 
+mod data_folder;
 mod reload;
 
 use std::net::SocketAddr;
@@ -96,9 +97,8 @@ pub async fn start_with(
     let recorded = metrics_handle();
     let clock = Clock::settling(Duration::from_secs(config.data.clock_settle_s));
     let dir = config.data.dir.clone();
-    private_folder(&dir).with_context(|| format!("the data folder {}", dir.display()))?;
     let key_file = config.data.master_key_file.clone().unwrap_or_else(|| dir.join("master.key"));
-    let master = Arc::new(MasterKey::load_or_create(&key_file)?);
+    let master = Arc::new(data_folder::master_key(&dir, &key_file)?);
 
     let ledger = Ledger::open(ledger_options(&config), clock.clone()).context("the ledger cannot be opened")?;
 

@@ -109,7 +109,11 @@ impl Log {
 /// Starts logging for the whole process. Where it was started before, what is given back changes nothing.
 pub fn start(log: &config::Log) -> Result<Log, String> {
     let (filter, handle) = reload::Layer::new(Log::level(&log.level)?);
-    let lines = tracing_subscriber::fmt::layer().with_span_events(FmtSpan::NONE).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_span_events(FmtSpan::NONE)
+        .with_writer(std::io::stderr)
+        // It would report to standard error that standard error cannot be written, and panic over it.
+        .log_internal_errors(false);
     let registry = tracing_subscriber::registry().with(filter);
     let _already_started = match log.format {
         LogFormat::Text => registry.with(lines.with_ansi(false)).try_init(),

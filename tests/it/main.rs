@@ -2,6 +2,7 @@
 
 mod audit;
 mod clock;
+mod command_line;
 mod crash;
 mod delivery;
 mod filters;

@@ -5,6 +5,7 @@ mod backup;
 mod deploy;
 mod leaving;
 mod listeners;
+mod master_key;
 mod reload;
 mod traces;
 

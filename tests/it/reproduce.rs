@@ -21,7 +21,7 @@ pub(super) async fn run_again(host: &Host, tenant: &Tenant, delivery: &str, more
     let key = host.path("tenant.key");
     std::fs::write(&key, format!("{}\n", tenant.key)).unwrap();
     let mut command = Host::command(key.parent().unwrap());
-    command.args(["filter", "run", "--delivery", delivery, "--url", &host.base(), "--tenant", &tenant.name]);
+    command.args(["filter", "run", "--delivery", delivery, "--host", &host.base(), "--tenant", &tenant.name]);
     command.args(["--key-file", "tenant.key"]).args(more);
     let ended = command.output().await.unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

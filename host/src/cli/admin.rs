@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
+use crate::cli::out::{self, say_error};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::secrets;
@@ -83,11 +84,11 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Restore { from, place } => restore(&from, &place.paths()?),
         Command::Check { backup, place } => match look(backup.as_deref(), &place) {
             Ok(report) => {
-                println!("{}", serde_json::to_string_pretty(&report)?);
+                out::json(&report)?;
                 Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
             Err(error) => {
-                eprintln!("setgate: {error:#}");
+                say_error!("setgate: {error:#}");
                 Ok(ExitCode::from(2))
             }
         },
@@ -96,8 +97,11 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 fn back_up(to: &Path, paths: &Paths) -> anyhow::Result<ExitCode> {
     let made = ledger::back_up(&paths.ledger, to, Clock::system().now())?;
-    println!("{}", serde_json::to_string_pretty(&made)?);
-    eprintln!(
+    out::json(&made)?;
+    if let Err(why) = key_of(&made, &paths.master_key) {
+        say_error!("warning: {why:#}. The backup cannot be used without that key");
+    }
+    say_error!(
         "{} holds the ledger, and not the master key: without {} nobody opens its secrets. Keep that apart.",
         to.display(),
         paths.master_key.display()
@@ -111,16 +115,23 @@ fn restore(from: &Path, paths: &Paths) -> anyhow::Result<ExitCode> {
     if ledger::is_in_use(&paths.ledger) {
         bail!("a host runs over {}: stop it and move its data away, or name another folder", paths.data.display());
     }
+    ledger::refuse_shared(&paths.data)?;
     only_a_master_key(&paths.data)?;
-    let has_key = has_the_key(&manifest, &paths.master_key)?;
+    let has_key = paths.master_key.exists();
+    if has_key {
+        key_of(&manifest, &paths.master_key)?;
+    }
     crate::app::private_folder(&paths.data).with_context(|| format!("the data folder {}", paths.data.display()))?;
     ledger::restore(from, &paths.ledger)?;
-    println!("{}", serde_json::to_string_pretty(&manifest)?);
+    out::json(&manifest)?;
     let key = manifest.master_key.as_deref().unwrap_or("none so far");
     if !has_key {
-        eprintln!("Put the master key {key} into {} (mode 0600) before a host is started.", paths.master_key.display());
+        say_error!(
+            "Put the master key {key} into {} (mode 0600) before a host is started.",
+            paths.master_key.display()
+        );
     }
-    eprintln!(
+    say_error!(
         "What was due when the backup was made will be delivered, also what has been delivered since: receivers tell the \
          second copy by its id. What was accepted since is not in it."
     );
@@ -144,18 +155,15 @@ fn only_a_master_key(data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the master key is in its place; an error where another one is.
-fn has_the_key(manifest: &Manifest, file: &Path) -> anyhow::Result<bool> {
-    if !file.exists() {
-        return Ok(false);
-    }
+/// Whether the key of a backup is in its place.
+fn key_of(manifest: &Manifest, file: &Path) -> anyhow::Result<()> {
     let here = MasterKey::load(file)?.fingerprint();
     match &manifest.master_key {
         Some(needed) if *needed != here => bail!(
             "{} holds the master key {here}, and the backup was made under {needed}: put the right file there",
             file.display()
         ),
-        _ => Ok(true),
+        _ => Ok(()),
     }
 }
 
@@ -187,7 +195,11 @@ fn look(backup: Option<&Path>, place: &Place) -> anyhow::Result<Report> {
                 let master = Arc::new(master);
                 secrets::shut(snapshot, &master, &Signer::new(master.clone()))
             }
-            Err(error) => vec![format!("no secret was tried: {error}")],
+            Err(error) => {
+                let needed = looked.master_key.as_deref().unwrap_or("none so far");
+                let error = anyhow::Error::new(error);
+                vec![format!("no secret was tried, since the master key {needed} is not there: {error:#}")]
+            }
         };
         checks.push(Check::new("secrets", faults));
     }

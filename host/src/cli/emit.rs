@@ -11,19 +11,31 @@ use clap::{Parser, ValueEnum};
 use http::Method;
 
 use super::client::{Answer, Client};
+use super::connection::Connection;
+use crate::cli::out::say;
 use crate::clock::Clock;
 use crate::crypto;
+use crate::domain::id::{SourceName, TenantId};
 
 /// Options of `emit`.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// Where to: the host with the source's ingest path, such as http://127.0.0.1:8080/ingest/acme/logto
-    #[arg(long)]
-    to: url::Url,
+    #[command(flatten)]
+    connection: Connection,
+    /// The tenant whose source it is.
+    #[arg(long, env = "SETGATE_TENANT", required_unless_present = "to")]
+    tenant: Option<TenantId>,
+    /// The source.
+    #[arg(long, required_unless_present = "to")]
+    source: Option<SourceName>,
+    /// In place of --host, --tenant and --source: the whole URL of the source, such as
+    /// http://127.0.0.1:8080/ingest/acme/logto
+    #[arg(long, value_name = "URL", conflicts_with = "source")]
+    to: Option<url::Url>,
     /// How the source proves itself.
     #[arg(long, value_enum, default_value = "open")]
     proof: Proof,
-    /// The shared secret or token of the proof.
+    /// The shared secret or token of the proof. A source that takes keys of its tenant takes that of --key-file.
     #[arg(long, env = "SETGATE_EMIT_SECRET", hide_env_values = true)]
     secret: Option<String>,
     /// JSON files, one event each.
@@ -50,18 +62,45 @@ pub enum Proof {
 
 /// Sends each file as one event.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut base = args.to.clone();
-    base.set_path("");
-    let client = Client::new(base.as_str(), None)?;
+    let (client, path) = args.target()?;
+    let secret = args.secret()?;
     let mut refused = 0;
     for file in &args.files {
         let body = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let secret = args.secret.as_deref();
-        let answer = event(&client, args.to.path(), args.proof, secret, body.into()).await?;
-        refused += u32::from(!answer.status.is_success());
-        println!("{}: {} {}", file.display(), answer.status, String::from_utf8_lossy(&answer.body));
+        let answer = event(&client, &path, args.proof, secret.as_deref(), body.into()).await?;
+        if answer.status.is_success() {
+            say!("{}: {}", file.display(), answer.in_words());
+        } else {
+            refused += 1;
+            say!("{}: POST {}: {}", file.display(), client.url(&path), answer.in_words());
+        }
     }
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Args {
+    /// The host and the path of the source.
+    fn target(&self) -> anyhow::Result<(Client, String)> {
+        let Some(to) = &self.to else {
+            let (Some(tenant), Some(source)) = (&self.tenant, &self.source) else {
+                bail!("give the source with --tenant and --source, or its whole URL with --to");
+            };
+            return Ok((self.connection.without_key()?, format!("/ingest/{tenant}/{source}")));
+        };
+        let mut host = to.clone();
+        host.set_path("");
+        host.set_query(None);
+        let connection = Connection { host, ..self.connection.clone() };
+        Ok((connection.without_key()?, to[url::Position::BeforePath..].to_owned()))
+    }
+
+    /// The secret of the proof; for a bearer token, the tenant's key stands in.
+    fn secret(&self) -> anyhow::Result<Option<String>> {
+        match (&self.secret, self.proof) {
+            (None, Proof::Bearer) => self.connection.key(),
+            (secret, _) => Ok(secret.clone()),
+        }
+    }
 }
 
 /// Signs and sends one event.
@@ -75,6 +114,9 @@ pub async fn event(
     let mut headers = vec![("content-type", "application/json".to_owned())];
     match (proof, secret) {
         (Proof::Open, _) => {}
+        (Proof::Bearer, None) => {
+            bail!("this proof needs the token as --secret, or a key of the tenant with --key-file")
+        }
         (_, None) => bail!("this proof needs --secret"),
         (Proof::Bearer, Some(token)) => headers.push(("authorization", format!("Bearer {token}"))),
         (Proof::Wso2, Some(key)) => headers.push(("x-wso2-event-signature", format!("sha256={}", mac_hex(key, &body)))),

@@ -1,11 +1,12 @@
 //! The command line. Every option of `serve` is also a configuration key and an environment variable.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to a person")]
 
 pub mod admin;
 pub mod client;
+mod connection;
 pub mod emit;
 pub mod filter;
 mod notify;
+pub(crate) mod out;
 mod rollout;
 pub mod serve;
 
@@ -13,6 +14,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use out::say_error;
 
 /// An edge worker for identity events: takes in SETs, runs tenants' WebAssembly filters over them, signs and delivers.
 #[derive(Debug, Parser)]
@@ -64,10 +67,12 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("setgate: the runtime cannot be started: {error}");
+            say_error!("setgate: the runtime cannot be started: {error}");
             return ExitCode::FAILURE;
         }
     };
+    // A host goes on without a reader, and ends as it would have with one.
+    let is_host = matches!(cli.command, Command::Serve(_));
     let result = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(args).await,
@@ -80,11 +85,9 @@ pub fn main() -> ExitCode {
             Command::CompileFilter => unreachable!("returned above"),
         }
     });
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("setgate: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let code = result.unwrap_or_else(|error| {
+        say_error!("setgate: {error:#}");
+        ExitCode::FAILURE
+    });
+    if is_host { code } else { out::finish(code) }
 }

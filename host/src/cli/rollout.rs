@@ -10,6 +10,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::client::Client;
+use super::connection::Connection;
+use crate::cli::out::{self, say};
 use crate::domain::id::{Digest, FilterName, SourceName, SubscriptionId, TenantId};
 
 /// What can be done with filters at a host.
@@ -120,15 +122,11 @@ pub(super) enum Command {
 // Which host, whose filters, and how to show them. Not a doc comment: clap would take it for the command's own words.
 #[derive(Debug, Args)]
 pub(super) struct At {
-    /// The host.
-    #[arg(long, env = "SETGATE_HOST", default_value = "http://127.0.0.1:8080")]
-    host: url::Url,
+    #[command(flatten)]
+    connection: Connection,
     /// The tenant.
     #[arg(long, env = "SETGATE_TENANT")]
     tenant: TenantId,
-    /// A key of the tenant, or the operator's.
-    #[arg(long, env = "SETGATE_KEY", hide_env_values = true)]
-    key: String,
     /// Print the host's answer as it is.
     #[arg(long)]
     json: bool,
@@ -143,7 +141,7 @@ pub(super) async fn run(command: Command) -> anyhow::Result<ExitCode> {
             let query = if no_activate { "?activate=false" } else { "" };
             let path = format!("{}/{name}{query}", at.filters());
             let answer = at.client()?.upload(&path, "application/wasm", wasm.into()).await?;
-            at.print(&answer, show_filter);
+            at.print(&answer, show_filter)?;
             return Ok(ExitCode::SUCCESS);
         }
         Command::List { at } => (at, None, (Method::GET, String::new(), None), show_list),
@@ -173,21 +171,26 @@ pub(super) async fn run(command: Command) -> anyhow::Result<ExitCode> {
     };
     let name = name.map(|name| format!("/{name}")).unwrap_or_default();
     let answer = at.client()?.json(method, &format!("{}{name}{below}", at.filters()), body.as_ref()).await?;
-    at.print(&answer, show);
+    at.print(&answer, show)?;
     Ok(ExitCode::SUCCESS)
 }
 
 impl At {
     fn client(&self) -> anyhow::Result<Client> {
-        Client::new(self.host.as_str(), Some(self.key.clone()))
+        self.connection.with_key()
     }
 
     fn filters(&self) -> String {
         format!("/api/v1/tenants/{}/filters", self.tenant)
     }
 
-    fn print(&self, answer: &Value, show: fn(&Value)) {
-        if self.json { println!("{answer:#}") } else { show(answer) }
+    fn print(&self, answer: &Value, show: fn(&Value)) -> anyhow::Result<()> {
+        if self.json {
+            out::json(answer)?;
+        } else {
+            show(answer);
+        }
+        Ok(())
     }
 }
 
@@ -218,7 +221,7 @@ fn show_list(answer: &Value) {
 }
 
 fn show_filter(filter: &Value) {
-    println!("{}", text(&filter["name"]));
+    say!("{}", text(&filter["name"]));
     for version in items(&filter["versions"]) {
         let state = if version["active"] == true {
             "active".to_owned()
@@ -230,7 +233,7 @@ fn show_filter(filter: &Value) {
             "-".to_owned()
         };
         let (digest, uploaded_at) = (text(&version["digest"]), text(&version["uploaded_at"]));
-        println!("  {digest}  {state:<12}  {:>9} bytes  {uploaded_at}", text(&version["size_bytes"]));
+        say!("  {digest}  {state:<12}  {:>9} bytes  {uploaded_at}", text(&version["size_bytes"]));
     }
 }
 
@@ -242,27 +245,27 @@ fn mode(rollout: &Value) -> String {
 }
 
 fn show_rollout(answer: &Value) {
-    println!("filter     {}", text(&answer["filter"]));
-    println!("active     {}", text(&answer["active"]));
+    say!("filter     {}", text(&answer["filter"]));
+    say!("active     {}", text(&answer["active"]));
     let rollout = &answer["rollout"];
     if rollout.is_null() {
-        println!("rollout    none");
+        say!("rollout    none");
     } else {
-        println!("candidate  {}", text(&rollout["digest"]));
-        println!("rollout    {} since {}", mode(rollout), text(&rollout["started_at"]));
+        say!("candidate  {}", text(&rollout["digest"]));
+        say!("rollout    {} since {}", mode(rollout), text(&rollout["started_at"]));
     }
     let report = &answer["report"];
     if let Some(canary) = report.get("canary") {
         let limit = format!("{}% may fault, from {} calls", rollout["faults_percent_max"], rollout["calls_min"]);
-        println!("calls      {}, of them {} faulted; {limit}", canary["calls"], canary["faults"]);
+        say!("calls      {}, of them {} faulted; {limit}", canary["calls"], canary["faults"]);
     }
     if let Some(shadow) = report.get("shadow") {
         let count = |name: &str| text(&shadow[name]);
-        println!("compared   {}: {} same, {} different", count("runs"), count("same"), count("different"));
-        println!("left out   {} without room, {} undecided", count("skipped"), count("undecided"));
+        say!("compared   {}: {} same, {} different", count("runs"), count("same"), count("different"));
+        say!("left out   {} without room, {} undecided", count("skipped"), count("undecided"));
         for version in ["active", "candidate"] {
             let cost = &shadow[version];
-            println!(
+            say!(
                 "{version:<9}  {} faults, {} fuel, {} us",
                 text(&cost["faults"]),
                 text(&cost["fuel"]),
@@ -272,20 +275,20 @@ fn show_rollout(answer: &Value) {
         items(&shadow["samples"]).for_each(show_difference);
     }
     if let Some(since) = report["counted_since"].as_str() {
-        println!("counted    since {since}");
+        say!("counted    since {since}");
     }
     let last = &answer["last_rollout"];
     if !last.is_null() {
         let (digest, at) = (text(&last["digest"]), text(&last["at"]));
-        println!("last       {} of {digest} ended at {at}: {}", mode(last), text(&last["reason"]));
-        println!("           {} calls, {} faults", last["calls"], last["faults"]);
+        say!("last       {} of {digest} ended at {at}: {}", mode(last), text(&last["reason"]));
+        say!("           {} calls, {} faults", last["calls"], last["faults"]);
     }
 }
 
 fn show_backtest(report: &Value) {
     let count = |name: &str| text(&report[name]);
-    println!("filter     {}", count("filter"));
-    println!(
+    say!("filter     {}", count("filter"));
+    say!(
         "events     {} over {} subscriptions: {} unchanged, {} changed",
         count("events"),
         count("subscriptions"),
@@ -293,17 +296,19 @@ fn show_backtest(report: &Value) {
         count("changed")
     );
     if report["complete"] != true {
-        println!("           the time was over before all of them were run");
+        say!("           the time was over before all of them were run");
     }
     for version in ["active", "candidate"] {
         let calls = &report[version];
-        println!("{version:<9}  {}", text(&calls["digest"]));
-        println!("           {} calls, {} faults", calls["calls"], calls["faults"]);
+        say!("{version:<9}  {}", text(&calls["digest"]));
+        say!("           {} calls, {} faults", calls["calls"], calls["faults"]);
         for (member, unit) in [("fuel", "fuel"), ("time_us", "us")] {
             let spread = &calls[member];
-            println!(
+            say!(
                 "           {unit:<4} {} in all, {} in the middle, {} at most",
-                spread["sum"], spread["p50"], spread["max"]
+                spread["sum"],
+                spread["p50"],
+                spread["max"]
             );
         }
     }
@@ -311,17 +316,17 @@ fn show_backtest(report: &Value) {
     let listed = items(&report["changes"]).count() as u64;
     let more = report["changed"].as_u64().unwrap_or(0).saturating_sub(listed);
     if more > 0 {
-        println!("and {more} more that change");
+        say!("and {more} more that change");
     }
 }
 
 fn show_difference(difference: &Value) {
-    println!("{} {}", text(&difference["event"]), text(&difference["subscription"]));
+    say!("{} {}", text(&difference["event"]), text(&difference["subscription"]));
     for version in ["active", "candidate"] {
-        println!("  {version:<9} {}", said(&difference[version]));
+        say!("  {version:<9} {}", said(&difference[version]));
     }
     for line in items(&difference["claims"]) {
-        println!("    {}", text(line));
+        say!("    {}", text(line));
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,7 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::notify;
 use crate::app::{self, Listening};
-use crate::config::{self, Config};
+use crate::cli::out::say;
+use crate::config::{self, Address, Config};
 use crate::crypto;
 use crate::telemetry;
 
@@ -30,7 +30,7 @@ pub struct Args {
     config: Option<PathBuf>,
     /// `listen.address`
     #[arg(long)]
-    listen: Option<SocketAddr>,
+    listen: Option<Address>,
     /// `data.dir`
     #[arg(long)]
     data: Option<PathBuf>,
@@ -61,12 +61,15 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         Some(path) => {
             let kept = keep_in(path, key, !args.new_operator_key)
                 .with_context(|| format!("the operator key file {}", path.display()))?;
-            println!("the operator key is in {}", path.display());
+            say!("the operator key is in {}", path.display());
             Ok(kept)
         }
         None => {
+            // Written before the key is durable, and checked: a key that nobody has seen would lock its operator out.
             let mut out = io::stdout();
-            writeln!(out, "operator key (shown this once, keep it safe): {key}").and_then(|()| out.flush())?;
+            writeln!(out, "operator key (shown this once, keep it safe): {key}")
+                .and_then(|()| out.flush())
+                .context("the operator key cannot be printed: give a file with --operator-key-file")?;
             Ok(key.to_owned())
         }
     };
@@ -75,11 +78,12 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     for Listening { table, address, tls } in running.listeners.iter().rev() {
         let scheme = if *tls { "https" } else { "http" };
         match table.strip_prefix("listen.") {
-            Some(interface) => println!("{interface} interface on {scheme}://{address}"),
-            None => println!("listening on {scheme}://{address}"),
+            Some(interface) => say!("{interface} interface on {scheme}://{address}"),
+            None => say!("listening on {scheme}://{address}"),
         }
     }
-    io::stdout().flush()?;
+    // That nobody reads these lines is no reason to stop: the log has the addresses too.
+    let _nobody_reads = io::stdout().flush();
     notify::tell(notify::READY);
     loop {
         tokio::select! {
@@ -119,8 +123,8 @@ fn raise_descriptors() {
 /// The configuration as it stands in its file now, and what the command line says over it.
 fn read(args: &Args) -> Result<Config, config::Error> {
     let mut config = Config::load(args.config.as_deref())?;
-    if let Some(address) = args.listen {
-        config.listen.address = address;
+    if let Some(address) = &args.listen {
+        config.listen.address.clone_from(address);
     }
     if let Some(dir) = &args.data {
         config.data.dir.clone_from(dir);

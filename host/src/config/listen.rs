@@ -1,17 +1,18 @@
 //! `[listen]`, and the listeners of single interfaces.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::Address;
+
 /// `[listen]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listen {
-    /// Address and port; port 0 takes a free one, which the log tells.
-    pub address: SocketAddr,
+    /// Host (an address or a name) and port; port 0 takes a free one, which the log tells.
+    pub address: Address,
     /// PEM file with the certificate chain; with `tls_key`, the listener speaks TLS.
     pub tls_certificate: Option<PathBuf>,
     /// PEM file with the private key.
@@ -78,7 +79,7 @@ pub enum ClientAddress {
 impl Default for Listen {
     fn default() -> Self {
         Self {
-            address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            address: std::net::SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
             tls_certificate: None,
             tls_key: None,
             operator: None,
@@ -107,8 +108,8 @@ impl Default for Listen {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// Address and port; port 0 takes a free one, which the log tells.
-    pub address: SocketAddr,
+    /// Host (an address or a name) and port; port 0 takes a free one, which the log tells.
+    pub address: Address,
     /// PEM file with the certificate chain; with `tls_key`, the listener speaks TLS.
     #[serde(default)]
     pub tls_certificate: Option<PathBuf>,
@@ -124,7 +125,7 @@ impl Listen {
     /// What of `[listen]` says where and how to listen, in the shape of the other listeners.
     pub fn main(&self) -> Listener {
         Listener {
-            address: self.address,
+            address: self.address.clone(),
             tls_certificate: self.tls_certificate.clone(),
             tls_key: self.tls_key.clone(),
             client_ca: None,
@@ -138,27 +139,28 @@ impl Listen {
         std::iter::once(("listen", self.main())).chain(more).collect()
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
         if self.client_address != ClientAddress::Peer && self.trusted_proxies.is_empty() {
-            return Err(
-                " `listen.client_address` is of trusted proxies: name their networks in `listen.trusted_proxies`"
-                    .into(),
+            faults.push(
+                "`listen.client_address` is of trusted proxies: name their networks in `listen.trusted_proxies`"
+                    .to_owned(),
             );
         }
-        let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
+        let mut taken: Vec<(&str, Address)> = Vec::new();
         for (table, listener) in self.listeners() {
             if listener.tls_certificate.is_some() != listener.tls_key.is_some() {
-                return Err(format!(" `{table}.tls_certificate` and `{table}.tls_key` go together: give both or none"));
+                faults.push(format!("`{table}.tls_certificate` and `{table}.tls_key` go together: give both or none"));
             }
             if listener.client_ca.is_some() && listener.tls_key.is_none() {
-                return Err(format!(" `{table}.client_ca` needs `{table}.tls_certificate` and `{table}.tls_key`"));
+                faults.push(format!("`{table}.client_ca` needs `{table}.tls_certificate` and `{table}.tls_key`"));
             }
             let address = listener.address;
             if let Some((other, _)) = taken.iter().find(|(_, at)| *at == address && address.port() != 0) {
-                return Err(format!(" `{table}.address` is {address}, as `{other}.address` is: give it another"));
+                faults.push(format!("`{table}.address` is {address}, as `{other}.address` is: give it another"));
             }
             taken.push((table, address));
         }
-        Ok(())
+        faults
     }
 }

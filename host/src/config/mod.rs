@@ -3,8 +3,12 @@
 //! `SETGATE_<SECTION>__<KEY>` sets `<key>` in `[<section>]`, for example `SETGATE_LISTEN__ADDRESS=0.0.0.0:8080`.
 //! Every limit ends in its unit and is listed in `docs/config.md`, which a test keeps equal to the types below.
 
+mod address;
+mod environment;
 mod listen;
+mod log_level;
 mod proxy;
+mod read;
 #[cfg(test)]
 mod reference;
 mod sandbox;
@@ -15,14 +19,13 @@ mod traces;
 
 use std::path::{Path, PathBuf};
 
-use figment::Figment;
-use figment::providers::{Env, Format, Serialized, Toml};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::page::PAGE_BYTES_MAX;
 use crate::domain::tenant::Quota;
 
+pub use address::{Address, NotAnAddress};
 pub use listen::{ClientAddress, Listen, Listener};
 pub use proxy::{Bypass, Error as ProxyError, Proxy};
 pub use sandbox::Sandbox;
@@ -52,8 +55,20 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A key is unknown, or a value does not fit.
-    #[error("the configuration is not valid:{0}")]
-    Invalid(String),
+    #[error("the configuration is not valid:{}", listed(.0))]
+    Invalid(Vec<String>),
+}
+
+impl Error {
+    /// With all that is wrong.
+    fn invalid(faults: impl IntoIterator<Item = String>) -> Self {
+        Self::Invalid(faults.into_iter().collect())
+    }
+}
+
+/// One line for each.
+fn listed(faults: &[String]) -> String {
+    faults.iter().map(|fault| format!("\n  {fault}")).collect()
 }
 
 /// All settings of a host.
@@ -391,22 +406,20 @@ pub enum LogFormat {
 impl Config {
     /// Defaults, then the file, then the environment. Without `file`, `setgate.toml` of the current folder is taken
     /// where there is one.
+    ///
+    /// # Errors
+    /// With all that is wrong, each with its place.
     pub fn load(file: Option<&Path>) -> Result<Self, Error> {
         let implied = Path::new(FILE);
         let file = file.or_else(|| implied.exists().then_some(implied));
-        let mut figment = Figment::from(Serialized::defaults(Self::default()));
-        if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
-            figment = figment.merge(NamedToml { name: path.display().to_string(), text });
-        }
-        // The master key is not a setting: it is read where it is used and kept out of everything that can be shown.
-        let env = Env::prefixed("SETGATE_").filter(|key| key.as_str().contains("__")).split("__");
-        let config: Self = figment.merge(env).extract().map_err(|error| Error::Invalid(in_words(error)))?;
-        config.check().map_err(Error::Invalid)?;
-        Ok(config)
+        let text =
+            |path: &Path| std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source });
+        read::read(file.map(|path| Ok((path, text(path)?))).transpose()?)
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// What is wrong with settings that each can be read: limits of 0, and what does not go together.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
         let not_zero = [
             ("listen.connections_max", self.listen.connections_max),
             ("listen.connections_per_peer_max", self.listen.connections_per_peer_max),
@@ -432,9 +445,8 @@ impl Config {
             ("history.redrive_deliveries_max", self.history.redrive_deliveries_max),
             ("history.replay_per_second_max", self.history.replay_per_second_max as usize),
         ];
-        if let Some((key, _)) = not_zero.iter().find(|(_, value)| *value == 0) {
-            return Err(format!(" `{key}` is 0; it has to be at least 1"));
-        }
+        let zeros = not_zero.iter().filter(|(_, value)| *value == 0);
+        faults.extend(zeros.map(|(key, _)| format!("`{key}` is 0; it has to be at least 1")));
         let Listen {
             bodies_bytes_max,
             bodies_bytes_per_tenant_max,
@@ -450,15 +462,15 @@ impl Config {
             ("quota.table_bytes_max", self.quota.table_bytes_max, "uploads", uploads_bytes_per_tenant_max),
         ] {
             if bytes > u64::from(limit) {
-                return Err(format!(
-                    " `{key}` is more than `listen.{room}_bytes_per_tenant_max`: such a body would never be taken"
+                faults.push(format!(
+                    "`{key}` is more than `listen.{room}_bytes_per_tenant_max`: such a body would never be taken"
                 ));
             }
         }
         // A page, and the start of another.
         if (responses_bytes_per_tenant_max as usize) < 2 * PAGE_BYTES_MAX {
-            return Err(format!(
-                " `listen.responses_bytes_per_tenant_max` is less than {}, which two pages of a list take",
+            faults.push(format!(
+                "`listen.responses_bytes_per_tenant_max` is less than {}, which two pages of a list take",
                 2 * PAGE_BYTES_MAX
             ));
         }
@@ -468,55 +480,26 @@ impl Config {
             ("responses", responses_bytes_per_tenant_max, responses_bytes_max),
         ] {
             if share > all {
-                return Err(format!(
-                    " `listen.{room}_bytes_per_tenant_max` is more than `listen.{room}_bytes_max`, which it is a share of"
+                faults.push(format!(
+                    "`listen.{room}_bytes_per_tenant_max` is more than `listen.{room}_bytes_max`, which it is a share of"
                 ));
             }
         }
         if self.data.ledger_bytes_max != 0 && self.data.ledger_bytes_max < LEDGER_BYTES_MIN {
-            return Err(format!(
-                " `data.ledger_bytes_max` is less than {LEDGER_BYTES_MIN}: the ledger itself takes some of it; 0 is no bound"
+            faults.push(format!(
+                "`data.ledger_bytes_max` is less than {LEDGER_BYTES_MIN}: the ledger itself takes some of it; 0 is no bound"
             ));
         }
         if self.ingest.json_depth_max > JSON_DEPTH_MAX {
-            return Err(format!(
-                " `ingest.json_depth_max` is more than {JSON_DEPTH_MAX}, which is what filters' outputs are held to"
+            faults.push(format!(
+                "`ingest.json_depth_max` is more than {JSON_DEPTH_MAX}, which is what filters' outputs are held to"
             ));
         }
-        self.traces.check()?;
-        self.listen.check()
+        faults.extend(log_level::fault(&self.log.level).map(|fault| format!("`log.level` {fault}")));
+        faults.extend(self.traces.faults());
+        faults.extend(self.listen.faults());
+        faults
     }
-}
-
-/// A TOML file that keeps its name in what figment says about it.
-struct NamedToml {
-    name: String,
-    text: String,
-}
-
-impl figment::Provider for NamedToml {
-    fn metadata(&self) -> figment::Metadata {
-        figment::Metadata::named(self.name.clone())
-    }
-
-    fn data(&self) -> Result<figment::value::Map<figment::Profile, figment::value::Dict>, figment::Error> {
-        Toml::string(&self.text).data()
-    }
-}
-
-fn in_words(errors: figment::Error) -> String {
-    let mut text = String::new();
-    for error in errors {
-        text.push_str("\n  ");
-        if !error.path.is_empty() {
-            text.push_str(&format!("`{}`: ", error.path.join(".")));
-        }
-        text.push_str(&error.kind.to_string());
-        if let Some(metadata) = &error.metadata {
-            text.push_str(&format!(" (in {})", metadata.name));
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -560,12 +543,44 @@ mod tests {
             ("[traces]\nendpoint = \"collector:4318\"\n", "traces.endpoint"),
             ("[traces]\nendpoint = \"http://me:hush@collector:4318\"\n", "traces.headers"),
             ("[traces]\nqueue_spans_max = 0\n", "traces.queue_spans_max"),
+            ("[log]\nlevel = \"inof\"\n", "did you mean `info`?"),
+            ("[listen]\naddress = \"8080\"\n", "127.0.0.1:8080"),
+            ("[listen.operator]\ntls_certificate = \"c\"\n", "listen.operator.address"),
+            ("listen = 7\n", "is a table"),
+            ("[lsiten]\naddress = \"127.0.0.1:1\"\n", "did you mean `[listen]`?"),
+            ("address = \"127.0.0.1:1\"\n", "did you mean `listen.address`?"),
+            ("[data]\nbody_bytes_max = 7\n", "did you mean `ingest.body_bytes_max`?"),
+            (
+                "[listen.operator]\naddress = \"127.0.0.1:1\"\ntls_kye = \"k\"\n",
+                "did you mean `listen.operator.tls_key`?",
+            ),
             ("[listen\n", "TOML parse error"),
         ] {
             let said = load(text).unwrap_err().to_string();
             assert!(said.contains(expected), "{text}: {said}");
         }
+        assert!(load("[listen]\naddress = \"localhost:0\"\n").is_ok());
         let missing = Config::load(Some(Path::new("/nowhere/setgate.toml"))).unwrap_err();
         assert!(missing.to_string().contains("/nowhere/setgate.toml"));
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once_with_its_line() {
+        let text = "# settings\n[listen]\nadress = \"x\"\nconnections_max = \"many\"\n\n[delivery]\nwindow_max = 0\n\
+                    [data]\nbatch_max = -1\n[log]\nlevel = \"inof\"\n[egress]\nallow = [\"everywhere\"]\n\
+                    [listen.tenant]\naddress = 1\n";
+        let said = load(text).unwrap_err().to_string();
+        for expected in [
+            "line 3: `listen.adress` is no setting; did you mean `listen.address`?",
+            "line 4: `listen.connections_max`: invalid type: found string \"many\"",
+            "`delivery.window_max` is 0",
+            "line 9: `data.batch_max`: ",
+            "`log.level` `inof` is no level; did you mean `info`?",
+            "line 13: `egress.allow`: ",
+            "line 15: `listen.tenant.address`: ",
+        ] {
+            assert!(said.contains(expected), "{expected}: {said}");
+        }
+        assert_eq!(said.lines().count(), 8, "a line for each, and nothing that follows from another: {said}");
     }
 }

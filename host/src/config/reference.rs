@@ -15,7 +15,8 @@ const HEAD: &str = "\
 Made of the types in `host/src/config` by a test; `UPDATE=1 cargo test --workspace --lib config::` writes it anew.
 
 Every setting has a default. `setgate serve` reads `setgate.toml` of the current folder where there is one, or the file that
-`--config` (`SETGATE_CONFIG`) names. Environment variables go over the file. An unknown key is an error.
+`--config` (`SETGATE_CONFIG`) names. Environment variables go over the file. An unknown key is an error, and so is a variable that begins with `SETGATE_` and is
+nobody's. All that is wrong is reported at once, with file and line or the variable.
 
 On SIGHUP it is read again and checked whole. Keys with `reload` yes are in force at once, the others from the next start on; the log
 names both. What is not valid changes nothing. Certificates are read again in any case; whether a listener speaks TLS at all is settled at the

@@ -135,14 +135,14 @@ impl Config {
     /// [`Error::Invalid`] where what could take effect at once does not go together with what waits for a restart.
     pub fn change_to(&self, read: &Self) -> Result<Change, Error> {
         let change = self.merged(read)?;
-        change.config.check().map_err(|why| {
-            let waits: Vec<_> = change.restart.iter().map(|key| format!("`{key}`")).collect();
-            Error::Invalid(format!(
-                "{why}. It would go together with what a restart alone changes: {}. Restart the host instead",
-                waits.join(", ")
-            ))
-        })?;
-        Ok(change)
+        let faults = change.config.faults();
+        if faults.is_empty() {
+            return Ok(change);
+        }
+        let waits: Vec<_> = change.restart.iter().map(|key| format!("`{key}`")).collect();
+        let with =
+            format!("this goes together with what only a restart changes ({}): restart the host", waits.join(", "));
+        Err(Error::invalid(faults.into_iter().map(|fault| format!("{fault}; {with}"))))
     }
 
     fn merged(&self, read: &Self) -> Result<Change, Error> {
@@ -157,7 +157,7 @@ impl Config {
 
 /// The keys that differ, sorted. Values are never told: some are secrets.
 fn differing(one: &Config, other: &Config) -> Result<Vec<String>, Error> {
-    let in_json = |config| serde_json::to_value(config).map_err(|error| Error::Invalid(format!(" {error}")));
+    let in_json = |config| serde_json::to_value(config).map_err(|error| Error::invalid([error.to_string()]));
     let mut keys = BTreeSet::new();
     compare(&in_json(one)?, &in_json(other)?, "", &mut keys);
     // In JSON only their names are shown, and it is shown without its password.
@@ -289,7 +289,7 @@ mod tests {
     fn listeners_come_and_go_and_begin_tls_with_a_restart_alone() {
         let added = changed(|read| {
             read.listen.operator = Some(read.listen.main());
-            read.listen.address.set_port(1);
+            read.listen.address = read.listen.address.clone().with_port(1);
         })
         .unwrap();
         assert_eq!(added.restart, ["listen.address", "listen.operator"]);

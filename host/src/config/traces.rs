@@ -61,18 +61,20 @@ impl Default for Traces {
 }
 
 impl Traces {
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
         if let Some(url) = &self.endpoint {
             let named = matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|host| !host.is_empty());
             if !named {
-                return Err(" `traces.endpoint` is no http:// or https:// URL, such as http://127.0.0.1:4318".into());
+                faults
+                    .push("`traces.endpoint` is no http:// or https:// URL, such as http://127.0.0.1:4318".to_owned());
             }
             if !url.username().is_empty() || url.password().is_some() {
-                return Err(" `traces.endpoint` carries a user name or password: use `traces.headers`".into());
+                faults.push("`traces.endpoint` carries a user name or password: use `traces.headers`".to_owned());
             }
         }
         if !(0.0..=1.0).contains(&self.sample_ratio) {
-            return Err(" `traces.sample_ratio` is a share, from 0 to 1".into());
+            faults.push("`traces.sample_ratio` is a share, from 0 to 1".to_owned());
         }
         for (key, value) in [
             ("queue_spans_max", self.queue_spans_max),
@@ -80,10 +82,10 @@ impl Traces {
             ("send_ms_max", usize::try_from(self.send_ms_max).unwrap_or(usize::MAX)),
         ] {
             if value == 0 {
-                return Err(format!(" `traces.{key}` is 0; it has to be at least 1"));
+                faults.push(format!("`traces.{key}` is 0; it has to be at least 1"));
             }
         }
-        Ok(())
+        faults
     }
 }
 

@@ -52,7 +52,11 @@ impl MasterKey {
         let failed = |source| Error::KeyFile { action: "read", path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
         // Asked of the open file, not of the path: what is checked is what is read.
-        let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
+        let meta = file.metadata().map_err(failed)?;
+        if meta.is_dir() {
+            return Err(failed(io::ErrorKind::IsADirectory.into()));
+        }
+        let mode = meta.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             return Err(Error::KeyMode { path: path.to_owned(), mode });
         }

@@ -1,7 +1,6 @@
 //! `setgate demo`: a host with two tenants, an identity provider that sends events of five seeds, and a receiver that
 //! checks every signature by a code path of its own. What counts as lost, delivered or verified comes from the
 //! sender's and the receiver's records, never from the host's counters. In the end every delivery is reproduced.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the demo speaks to a person")]
 
 mod provider;
 mod receiver;
@@ -20,7 +19,8 @@ use clap::Parser;
 
 use crate::app;
 use crate::cli::client::Client;
-use crate::config::{Config, LogFormat};
+use crate::cli::out::{self, say, say_error};
+use crate::config::{Address, Config, LogFormat};
 use crate::telemetry;
 
 use receiver::Receiver;
@@ -44,7 +44,7 @@ pub struct Args {
     filters: PathBuf,
     /// Address of the host; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
-    listen: std::net::SocketAddr,
+    listen: Address,
 }
 
 /// Runs the demo.
@@ -65,17 +65,26 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let key = running.first_operator_key.clone().context("a new ledger makes an operator key")?;
     let operator = Client::new(&base, Some(key))?;
     let receiver = Receiver::start().await?;
-    println!("setgate demo: host {base}, receiver http://{}, data {}", receiver.address, folder.0.display());
+    say!("setgate demo: host {base}, receiver http://{}, data {}", receiver.address, folder.0.display());
 
     let stage = stage::set(&operator, &base, &receiver, &args.filters).await?;
     let mut report = Report::new(&stage, receiver.clone());
     let events = samples::samples();
-    println!("sending {} events as {} products would\n", events.len(), report::seeds(&events));
+    say!("sending {} events as {} products would", events.len(), report::seeds(&events));
+    say!("");
     report.heading();
     for sample in &events {
         let sent = provider::send(&stage, sample).await?;
         report.sent(sent);
         report.print_arrived(&stage).await?;
+        if out::is_closed() {
+            break;
+        }
+    }
+    if out::is_closed() {
+        running.stop().await;
+        receiver.stop();
+        return Ok(ExitCode::SUCCESS);
     }
     let deadline = Instant::now() + Duration::from_secs(ARRIVE_S_MAX);
     while report.outstanding() > 0 && Instant::now() < deadline {
@@ -84,17 +93,17 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     report.finish(&stage).await?;
 
-    println!(
-        "\nreplacing filters, swapping tables, starting the host again; then every delivery's chain is run once more"
-    );
+    say!("");
+    say!("replacing filters, swapping tables, starting the host again; then every delivery's chain is run once more");
     reproduce::change_everything(&stage, &args.filters).await?;
-    config.listen.address = running.address;
+    config.listen.address = running.address.into();
     running.stop().await;
     let running = app::start(config, std::env::current_exe().ok()).await?;
     report.reproduced(reproduce::every_delivery(&stage).await?);
-    let good = report.print_summary(args.json);
+    let good = report.print_summary(args.json)?;
 
-    if !args.once {
+    // Nobody watches if the output has gone nowhere.
+    if !args.once && !out::is_closed() {
         stage.print_things_to_try(&base);
         tokio::signal::ctrl_c().await?;
     }
@@ -117,7 +126,7 @@ impl PrivateFolder {
 impl Drop for PrivateFolder {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("the folder {} could not be removed: {error}", self.0.display());
+            say_error!("the folder {} could not be removed: {error}", self.0.display());
         }
     }
 }

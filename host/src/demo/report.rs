@@ -5,7 +5,6 @@
 //! dropped by a filter's own words or held; all else is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 
 use http::Method;
 use serde_json::{Value, json};
@@ -15,6 +14,7 @@ use super::receiver::{Arrival, Receiver};
 use super::reproduce::is_reused;
 use super::samples::Sample;
 use super::stage::{Stage, SubscriptionOf};
+use crate::cli::out::{self, say};
 use crate::domain::catalogue;
 
 /// Width of the event column.
@@ -59,15 +59,20 @@ impl Report {
     }
 
     pub(super) fn heading(&self) {
-        println!(
+        say!(
             "{:<NAME_WIDTH$} {:<7} {:<22} {:<72} {:>8} {:>8}  RESULT",
-            "EVENT", "TENANT", "SUBSCRIPTION", "FILTERS AND THEIR VERDICTS", "FUEL", "MICROS"
+            "EVENT",
+            "TENANT",
+            "SUBSCRIPTION",
+            "FILTERS AND THEIR VERDICTS",
+            "FUEL",
+            "MICROS"
         );
     }
 
     pub(super) fn sent(&mut self, sent: Sent) {
         if let Some(refusal) = &sent.refusal {
-            println!("{} event `{}`: REFUSED {refusal}", sent.seed, sent.name);
+            say!("{} event `{}`: REFUSED {refusal}", sent.seed, sent.name);
         }
         self.sent.push(sent);
     }
@@ -170,7 +175,7 @@ impl Report {
             End::Lost => "LOST".to_owned(),
         };
         let event = if done.types.is_empty() { self.sent[expected.sent].name.clone() } else { done.types.join(" ") };
-        println!(
+        say!(
             "{event:<NAME_WIDTH$} {:<7} {:<22} {:<72} {:>8} {:>8}  {result}",
             of.tenant,
             of.title,
@@ -180,14 +185,8 @@ impl Report {
         );
         self.done.push(done);
         if self.done.len().is_multiple_of(25) {
-            println!(
-                "... {} events sent, {} deliveries done, {} open",
-                self.sent.len(),
-                self.done.len(),
-                self.open.len()
-            );
+            say!("... {} events sent, {} deliveries done, {} open", self.sent.len(), self.done.len(), self.open.len());
         }
-        let _closed_pipe = std::io::stdout().flush();
     }
 
     /// Notes how many deliveries were run again, and how many of them came to the same.
@@ -196,12 +195,12 @@ impl Report {
     }
 
     /// Prints the summary. Whether nothing was lost, failed, unverified or came out differently when it was run again.
-    pub(super) fn print_summary(&self, as_json: bool) -> bool {
+    pub(super) fn print_summary(&self, as_json: bool) -> serde_json::Result<bool> {
         let summary = self.summary();
         let good = ["lost", "signatures_failed", "failed", "held"].iter().all(|name| summary[*name] == 0)
             && self.sent.iter().all(|sent| sent.event.is_some())
             && self.reproduced == (self.repeatable(), self.repeatable());
-        println!();
+        say!("");
         for name in [
             "events_accepted",
             "event_types",
@@ -212,26 +211,24 @@ impl Report {
             "failed",
             "transformed",
         ] {
-            println!("{name:>20}: {}", summary[name]);
+            say!("{name:>20}: {}", summary[name]);
         }
         for (seed, counts) in summary["by_seed"].as_object().into_iter().flatten() {
-            println!("{seed:>20}: {} accepted, {} delivered", counts["accepted"], counts["delivered"]);
+            say!("{seed:>20}: {} accepted, {} delivered", counts["accepted"], counts["delivered"]);
         }
-        println!(
-            "{:>20}: {} ok, {} failed",
-            "signatures", summary["signatures_verified"], summary["signatures_failed"]
-        );
-        println!("{:>20}: p50 {}, max {}", "fuel", summary["fuel_p50"], summary["fuel_max"]);
-        println!("{:>20}: p50 {}, p99 {}", "filter us", summary["filter_us_p50"], summary["filter_us_p99"]);
-        println!("{:>20}: p50 {}, p99 {}", "end to end ms", summary["end_to_end_ms_p50"], summary["end_to_end_ms_p99"]);
-        println!("{:>20}: {}", "lost", summary["lost"]);
-        println!("{:>20}: {} of {}", "reproduced", summary["reproduced"], self.repeatable());
+        say!("{:>20}: {} ok, {} failed", "signatures", summary["signatures_verified"], summary["signatures_failed"]);
+        say!("{:>20}: p50 {}, max {}", "fuel", summary["fuel_p50"], summary["fuel_max"]);
+        say!("{:>20}: p50 {}, p99 {}", "filter us", summary["filter_us_p50"], summary["filter_us_p99"]);
+        say!("{:>20}: p50 {}, p99 {}", "end to end ms", summary["end_to_end_ms_p50"], summary["end_to_end_ms_p99"]);
+        say!("{:>20}: {}", "lost", summary["lost"]);
+        say!("{:>20}: {} of {}", "reproduced", summary["reproduced"], self.repeatable());
         let praise = "every event arrived, every signature verified, every delivery reproduced byte for byte";
-        println!("\n{}", if good { praise } else { "NOT GOOD: see above" });
+        say!("");
+        say!("{}", if good { praise } else { "NOT GOOD: see above" });
         if as_json {
-            println!("{summary}");
+            out::json_line(&summary)?;
         }
-        good
+        Ok(good)
     }
 
     /// Deliveries that have to come to the same when they are run again.

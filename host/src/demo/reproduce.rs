@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::stage::Stage;
 use crate::cli::client::Client;
+use crate::cli::out::say;
 
 /// Changes what deliveries were made with, under the same names.
 pub(super) async fn change_everything(stage: &Stage, filters: &Path) -> anyhow::Result<()> {
@@ -41,7 +42,7 @@ pub(super) async fn every_delivery(stage: &Stage) -> anyhow::Result<(usize, usiz
             if answer["reproduced"] == true {
                 same += 1;
             } else {
-                println!("NOT REPRODUCED {delivery}: {} {}", answer["reason"], answer["differences"]);
+                say!("NOT REPRODUCED {delivery}: {} {}", answer["reason"], answer["differences"]);
             }
         }
     }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::receiver::{Receiver, Trust};
 use crate::cli::client::Client;
 use crate::cli::emit::Proof;
+use crate::cli::out::say;
 use crate::crypto;
 
 /// Event types that acme's first subscription drops: the sender's own knowledge of what must not arrive there.
@@ -68,14 +69,15 @@ impl Stage {
     }
 
     pub(super) fn print_things_to_try(&self, base: &str) {
-        println!("\nThe host goes on; stop it with Ctrl-C. Things to try in another shell:");
+        say!("");
+        say!("The host goes on; stop it with Ctrl-C. Things to try in another shell:");
         for TenantOf { name: tenant, key, .. } in &self.tenants {
-            println!("  curl -H 'Authorization: Bearer {key}' '{base}/api/v1/tenants/{tenant}/deliveries?limit=3'");
+            say!("  curl -H 'Authorization: Bearer {key}' '{base}/api/v1/tenants/{tenant}/deliveries?limit=3'");
         }
         if let Some(TenantOf { name: tenant, key, .. }) = self.tenants.first() {
-            println!("  curl -H 'Authorization: Bearer {key}' {base}/api/v1/tenants/{tenant}/filters");
+            say!("  curl -H 'Authorization: Bearer {key}' {base}/api/v1/tenants/{tenant}/filters");
         }
-        println!("  curl {base}/metrics");
+        say!("  curl {base}/metrics");
     }
 }
 

@@ -30,6 +30,33 @@ pub enum Error {
         /// What was given, cut to 80 characters.
         given: String,
     },
+    /// A delivery id that is not made of an event, a subscription and a run.
+    #[error(
+        "`{given}` is not a delivery id: expected `dlv_<event>_<subscription>_<run>`, as the history shows it, with 26 \
+         characters of 0-9 and A-Z for event and subscription"
+    )]
+    Delivery {
+        /// What was given, cut to 80 characters.
+        given: String,
+    },
+    /// A digest that is not `sha256:` and 64 lower-case hexadecimal digits.
+    #[error(
+        "`{given}` is not a digest: expected `sha256:` followed by 64 hexadecimal digits (0-9, a-f){}",
+        digits(given)
+    )]
+    Digest {
+        /// What was given, cut to 80 characters.
+        given: String,
+    },
+}
+
+/// How many digits there are, if that is the fault.
+fn digits(given: &str) -> String {
+    match given.strip_prefix("sha256:") {
+        Some(digits) if digits.len() != 64 => format!("; there are {}", digits.len()),
+        Some(_) => String::new(),
+        None => "; the prefix is missing".to_owned(),
+    }
 }
 
 fn cut(given: &str) -> String {
@@ -222,7 +249,7 @@ impl FromStr for DeliveryId {
             };
             (parts.next().is_none() && id.to_string() == given).then_some(id)
         };
-        parse().ok_or_else(|| Error::Id { what: "delivery id", prefix: "dlv_", given: cut(given) })
+        parse().ok_or_else(|| Error::Delivery { given: cut(given) })
     }
 }
 
@@ -261,7 +288,7 @@ impl FromStr for Digest {
             .strip_prefix("sha256:")
             .filter(|hex| !hex.bytes().any(|b| b.is_ascii_uppercase()))
             .and_then(|hex| hex::decode_to_slice(hex, &mut bytes).ok())
-            .ok_or_else(|| Error::Id { what: "digest", prefix: "sha256:", given: cut(given) })?;
+            .ok_or_else(|| Error::Digest { given: cut(given) })?;
         Ok(Self(bytes))
     }
 }
@@ -305,6 +332,23 @@ mod tests {
             assert!(bad.parse::<TenantId>().is_err(), "{bad:?}");
         }
         assert_eq!("acme-eu-1".parse::<TenantId>().unwrap().as_str(), "acme-eu-1");
+    }
+
+    #[test]
+    fn an_error_describes_the_kind_that_was_expected() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        for (bad, says) in [
+            ("sha256:abc".to_owned(), "64 hexadecimal digits (0-9, a-f); there are 3"),
+            ("ab".repeat(32), "the prefix is missing"),
+            (digest.to_uppercase().replace("SHA256", "sha256"), "(0-9, a-f)"),
+            (format!("{digest}0"), "there are 65"),
+        ] {
+            let error = bad.parse::<Digest>().unwrap_err().to_string();
+            assert!(error.contains("is not a digest") && error.contains(says), "{error}");
+            assert!(!error.contains("26 characters"), "{error}");
+        }
+        let error = "dlv_1".parse::<DeliveryId>().unwrap_err().to_string();
+        assert!(error.contains("dlv_<event>_<subscription>_<run>"), "{error}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod filter;
 pub mod id;
 pub mod json;
 pub mod limits;
+pub mod nearest;
 pub mod pacing;
 pub mod page;
 pub mod pattern;

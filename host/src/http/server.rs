@@ -29,7 +29,7 @@ pub enum Error {
     #[error("cannot listen on {address}: {source}; choose another with `{table}.address`")]
     Bind {
         /// The configured address.
-        address: SocketAddr,
+        address: config::Address,
         /// The table that it stands in.
         table: &'static str,
         /// The system's words.
@@ -57,7 +57,9 @@ impl Server {
         for (table, listener) in settings.listeners() {
             let tls = tls::read(&listener)?.map(Tls::new);
             let address = listener.address;
-            let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, table, source })?;
+            // A name may have several addresses: the first that can be bound is taken.
+            let listener = TcpListener::bind((address.host(), address.port())).await;
+            let listener = listener.map_err(|source| Error::Bind { address, table, source })?;
             let serves = interface::served(settings, table);
             servers.push(Self { listener, table, tls, serves, settings: settings.clone() });
         }

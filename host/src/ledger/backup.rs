@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
 use super::schema::FILE;
-use super::{Error, hold, schema, sync_folder};
+use super::{Error, files, hold, schema, sync_folder};
 use crate::crypto::{sha256_of, write_private};
 use crate::domain::event::EventSeq;
 use crate::domain::id::Digest;
@@ -100,6 +100,7 @@ pub fn back_up(ledger: &Path, to: &Path, now: Timestamp) -> Result<Manifest, Bac
     if !source.is_file() {
         return Err(BackupError::NoLedger(ledger.to_owned()));
     }
+    files::refuse_shared(to)?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(failed(to))?;
     if !is_empty(to)? {
         return Err(BackupError::NotEmpty(to.to_owned()));
@@ -111,9 +112,11 @@ pub fn back_up(ledger: &Path, to: &Path, now: Timestamp) -> Result<Manifest, Bac
     let conn = Connection::open_with_flags(&source, flags)?;
     schema::leave_the_wal(&conn)?;
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
+    schema::refuse_later(conn.query_row("PRAGMA user_version", [], |row| row.get(0))?)?;
+    // It takes an empty file as it is, with its mode.
+    files::begin_private(&draft).map_err(failed(&draft))?;
     conn.execute("VACUUM INTO ?1", [draft.to_string_lossy()])?;
     drop(conn);
-    fs::set_permissions(&draft, fs::Permissions::from_mode(0o600)).map_err(failed(&draft))?;
     // `VACUUM INTO` leaves what it wrote to the system.
     File::open(&draft).and_then(|file| file.sync_all()).map_err(failed(&draft))?;
     let manifest = describe(&draft, now)?;
@@ -127,6 +130,7 @@ pub fn back_up(ledger: &Path, to: &Path, now: Timestamp) -> Result<Manifest, Bac
 /// Puts a backup into the folder of a ledger that is not there yet. Blocks. [`Error::Locked`] where a host runs over it.
 pub fn restore(from: &Path, ledger: &Path) -> Result<Manifest, BackupError> {
     let manifest = manifest(from)?;
+    schema::refuse_later(manifest.schema)?;
     let copy = from.join(FILE);
     let damaged = |why: String| BackupError::Damaged { path: copy.clone(), why };
     let bytes = fs::metadata(&copy).map_err(failed(&copy))?.len();
@@ -189,9 +193,7 @@ fn describe(copy: &Path, now: Timestamp) -> Result<Manifest, BackupError> {
         return Err(damaged(found));
     }
     let schema: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if schema > schema::known() {
-        return Err(Error::Schema { found: schema, known: schema::known() }.into());
-    }
+    schema::refuse_later(schema)?;
     let key: Option<Vec<u8>> =
         conn.query_row("SELECT value FROM meta WHERE name = 'master key'", [], |row| row.get(0)).optional()?;
     Ok(Manifest {

@@ -136,7 +136,9 @@ pub(super) fn is_io(error: &rusqlite::Error) -> bool {
 }
 
 fn probe(folder: &Path) -> io::Result<()> {
-    let mut file = std::fs::File::create(folder.join(PROBE))?;
+    let probe = folder.join(PROBE);
+    super::files::begin_private(&probe)?;
+    let mut file = std::fs::File::create(probe)?;
     file.write_all(&[0; 4096])?;
     file.sync_all()
 }

@@ -19,6 +19,18 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Others than its owner may write into the folder.
+    #[error(
+        "others may write to {path} (mode {mode:04o}), and could put other data in place of this host's: run `chmod go-w \
+         {path}`, or name a folder within it, which the host makes for itself alone",
+        path = path.display()
+    )]
+    Shared {
+        /// Which folder.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// The linked SQLite is older than [`super::SQLITE_VERSION_MIN`]; older ones can lose commits (WAL-reset race).
     #[error("SQLite {found} is linked, but the ledger needs 3.51.3 or later")]
     EngineVersion {
@@ -34,7 +46,10 @@ pub enum Error {
         found: String,
     },
     /// The ledger was written by a later Setgate.
-    #[error("the ledger has schema {found}; this Setgate knows up to {known}")]
+    #[error(
+        "a later version of Setgate wrote the ledger: its schema is {found}, and this one knows up to {known}. Nothing was \
+         changed: upgrade this program"
+    )]
     Schema {
         /// The schema of the file.
         found: i64,

@@ -7,9 +7,10 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
 
+use super::backup::is_in_use;
 use super::journal::{EVENT_COLUMNS, read_event};
 use super::schema::FILE;
-use super::{BackupError, Error, Snapshot, attempts, audit, blobs, columns, dedupe, plans, schema};
+use super::{BackupError, Error, Snapshot, attempts, audit, blobs, columns, dedupe, identity, plans, schema};
 use crate::crypto::sha256;
 use crate::domain::filter::Plan;
 use crate::domain::id::Digest;
@@ -93,7 +94,7 @@ pub fn inspect(folder: &Path) -> Result<Inspected, BackupError> {
     if !folder.join(FILE).is_file() {
         return Err(BackupError::NoLedger(folder.to_owned()));
     }
-    let conn = schema::open_reader(folder)?;
+    let conn = open(folder)?;
     let transaction = conn.unchecked_transaction()?;
     let mut found = Inspected { checks: Vec::new(), snapshot: None, plans: Vec::new(), master_key: None };
     let integrity = lines(&conn, &format!("PRAGMA integrity_check({FAULTS_TOLD_MAX})"))
@@ -131,6 +132,19 @@ pub fn inspect(folder: &Path) -> Result<Inspected, BackupError> {
     Ok(found)
 }
 
+/// A connection that reads. If nothing can be written beside the file, as on a disk that is mounted read-only, it is read as it
+/// stands.
+fn open(folder: &Path) -> Result<Connection, Error> {
+    let conn = schema::open_reader(folder)?;
+    match conn.query_row("PRAGMA user_version", [], |_| Ok(())) {
+        Err(error) if !is_in_use(folder) => {
+            tracing::debug!(%error, "the ledger is read without its index");
+            identity::open_untouched(folder)
+        }
+        _ => Ok(conn),
+    }
+}
+
 fn lines(conn: &Connection, sql: &str) -> Result<Vec<String>, Error> {
     let mut statement = conn.prepare(sql)?;
     let lines = statement.query_map([], |row| row.get(0))?;
@@ -140,9 +154,16 @@ fn lines(conn: &Connection, sql: &str) -> Result<Vec<String>, Error> {
 fn schema_fault(conn: &Connection) -> Result<Vec<String>, Error> {
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let known = schema::known();
-    let fault =
-        (found != known).then(|| format!("the schema is {found}, this Setgate's is {known}: start a host of it once"));
-    Ok(fault.into_iter().collect())
+    if let Err(later) = schema::refuse_later(found) {
+        return Ok(vec![later.to_string()]);
+    }
+    let older = (found != known).then(|| {
+        format!(
+            "an earlier version of Setgate wrote the ledger: its schema is {found}, and this one's is {known}. Start a host \
+             of this version over it once, which brings it up to date, or check it with the program that wrote it"
+        )
+    });
+    Ok(older.into_iter().collect())
 }
 
 /// Every event can be read: what is packed of it has its sum.

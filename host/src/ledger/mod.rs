@@ -70,9 +70,11 @@ mod effects;
 mod error;
 mod failing;
 mod fan_out;
+mod files;
 mod gather;
 mod history;
 mod hot;
+mod identity;
 mod inspect;
 mod journal;
 mod lived;
@@ -127,8 +129,10 @@ pub use damage::Checked;
 pub use disk::Cause;
 pub use error::Error;
 pub use fan_out::{FAN_OUT_DELIVERIES_MAX, FanOut};
+pub use files::refuse_shared;
 pub use gather::GATHER_FROM;
 pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
+pub use identity::{Identity, identity};
 pub use inspect::{Check, FAULTS_TOLD_MAX, Inspected, inspect};
 pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX, Taken};
 pub use outbox::{Content, DUE_LIMIT_MAX, Lane};
@@ -525,15 +529,19 @@ fn hold(path: &Path) -> Result<fs::File, Error> {
         let path = path.to_owned();
         move |source| Error::Folder { path, source }
     };
+    refuse_shared(path)?;
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
-    #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path).map_err(failed(path))?;
     let name = path.join(LOCK);
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&name).map_err(failed(&name))?;
+    files::begin_private(&name).map_err(failed(&name))?;
+    let file = fs::OpenOptions::new().write(true).open(&name).map_err(failed(&name))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            files::make_private(path)?;
+            Ok(file)
+        }
         Err(fs::TryLockError::WouldBlock) => Err(Error::Locked(path.to_owned())),
         Err(fs::TryLockError::Error(source)) => Err(failed(&name)(source)),
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Error, Options};
+use super::{Error, Options, files};
 
 /// Oldest SQLite the ledger runs on, as `sqlite3_libversion_number` writes it: through 3.51.2 a race at the reset of
 /// the WAL could lose commits.
@@ -309,12 +309,20 @@ pub(super) fn known() -> i64 {
     MIGRATIONS.len() as i64
 }
 
+/// Refuses a ledger that a later version wrote.
+pub(super) fn refuse_later(found: i64) -> Result<(), Error> {
+    let known = known();
+    if found > known { Err(Error::Schema { found, known }) } else { Ok(()) }
+}
+
 /// Opens the one connection that writes, makes or updates the tables, and checks what durability depends on.
 pub(super) fn open_writer(options: &Options) -> Result<Connection, Error> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
         return Err(Error::EngineVersion { found: rusqlite::version() });
     }
-    let conn = Connection::open(options.path.join(FILE))?;
+    let file = options.path.join(FILE);
+    files::begin_private(&file).map_err(|source| Error::Folder { path: file.clone(), source })?;
+    let conn = Connection::open(file)?;
     leave_the_wal(&conn)?;
     plan_once(&conn)?;
     conn.set_prepared_statement_cache_capacity(128);

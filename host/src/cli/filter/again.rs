@@ -2,7 +2,6 @@
 //! settings come from the host; secrets have to be given, since a host never gives them out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -13,6 +12,8 @@ use http::Method;
 use super::bench::Bench;
 use super::show::{difference, grouped};
 use crate::cli::client::Client;
+use crate::cli::connection::Connection;
+use crate::cli::out::say;
 use crate::crypto::sha256;
 use crate::domain::chain::{Chain, ChainEnd, Chained, Step, apply};
 use crate::domain::filter::Grant;
@@ -30,20 +31,16 @@ const WALL_MS_MIN: u64 = 60_000;
 
 /// Where a delivery's record is.
 #[derive(Debug, clap::Args)]
-#[group(id = "again", conflicts_with_all = ["file", "event"])]
 pub(super) struct Args {
-    /// Run the chain of this delivery again, as its host has it on record, and compare.
-    #[arg(long, value_name = "ID", requires_all = ["url", "tenant", "key_file"])]
+    /// Run the chain of this delivery again, as its host has it on record, and compare. The key has to be one that may read.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["file", "event"])]
     delivery: Option<DeliveryId>,
-    /// With --delivery: the host, such as http://127.0.0.1:8080
-    #[arg(long, requires = "delivery")]
-    url: Option<url::Url>,
     /// With --delivery: whose it is.
-    #[arg(long, requires = "delivery")]
+    // Not `requires`: the variable may be set for other commands.
+    #[arg(long, env = "SETGATE_TENANT")]
     tenant: Option<TenantId>,
-    /// With --delivery: a file with a key of the tenant that may read.
-    #[arg(long, value_name = "FILE", requires = "delivery")]
-    key_file: Option<PathBuf>,
+    #[command(flatten)]
+    connection: Connection,
     /// With --delivery: run this component in place of the chain's filter of that name.
     #[arg(long, value_name = "FILTER=FILE", requires = "delivery")]
     replace: Vec<String>,
@@ -51,15 +48,10 @@ pub(super) struct Args {
 
 /// Runs a delivery's chain again. Success: it came to the same, byte for byte.
 pub(super) async fn run(args: Args, secrets: &[String]) -> anyhow::Result<ExitCode> {
-    let (Some(delivery), Some(url), Some(tenant), Some(key)) = (args.delivery, args.url, args.tenant, args.key_file)
-    else {
-        bail!("--delivery needs --url, --tenant and --key-file");
+    let (Some(delivery), Some(tenant)) = (args.delivery, args.tenant) else {
+        bail!("--delivery needs --tenant, or the variable SETGATE_TENANT");
     };
-    let key = std::fs::read_to_string(&key).with_context(|| format!("cannot read {}", key.display()))?;
-    let host = Host {
-        client: Client::new(url.as_str(), Some(key.trim().to_owned()))?,
-        api: format!("/api/v1/tenants/{tenant}"),
-    };
+    let host = Host { client: args.connection.with_key()?, api: format!("/api/v1/tenants/{tenant}") };
     let asked = host.get(&format!("/deliveries/{delivery}/reproduction")).await?;
     let mut kept: Reproduction = serde_json::from_slice(&asked).context("the host's record of the delivery")?;
     show_head(&kept);
@@ -72,7 +64,7 @@ pub(super) async fn run(args: Args, secrets: &[String]) -> anyhow::Result<ExitCo
     }
     for (name, wasm) in replacements(&args.replace, &kept.steps)? {
         let digest = Digest(sha256(&wasm));
-        println!("replaced  {name} by {digest}");
+        say!("replaced  {name} by {digest}");
         kept.steps.iter_mut().filter(|step| step.filter == name).for_each(|step| step.digest = digest);
         components.insert(digest, wasm);
     }
@@ -90,34 +82,34 @@ pub(super) async fn run(args: Args, secrets: &[String]) -> anyhow::Result<ExitCo
     let here = bench.sandbox.engine_id();
     let engines: BTreeSet<_> = kept.runs.iter().filter_map(|run| run.engine.as_deref()).collect();
     for other in engines.into_iter().filter(|engine| *engine != here) {
-        println!("engine    {here} here, {other} on record: fuel and the words of a trap may differ");
+        say!("engine    {here} here, {other} on record: fuel and the words of a trap may differ");
     }
     let claims = match &end {
         ChainEnd::Through(claims) => Some(claims.as_ref().unwrap_or(&kept.event.set.text)),
         ChainEnd::Dropped(why) | ChainEnd::Held(why) | ChainEnd::Again(why) => {
-            println!("end       {why}");
+            say!("end       {why}");
             None
         }
     };
     let digest = claims.map(|text| Digest(sha256(text.as_bytes())));
     if let Some(digest) = digest {
-        println!("claims    {digest}");
+        say!("claims    {digest}");
     }
     if let Some(reason) = kept.reason.or_else(|| why_not(kept.steps.len(), None, &runs)) {
-        println!("not reproducible: {reason}");
+        say!("not reproducible: {reason}");
         return Ok(ExitCode::FAILURE);
     }
     let found = differences(&kept.runs, kept.claims, &runs, digest);
     if found.is_empty() {
-        println!("reproduced byte for byte");
+        say!("reproduced byte for byte");
         return Ok(ExitCode::SUCCESS);
     }
-    println!("different from the record:");
-    found.iter().for_each(|difference| println!("  {difference}"));
+    say!("different from the record:");
+    found.iter().for_each(|difference| say!("  {difference}"));
     if let (Some(claims), true) = (claims, found.iter().any(|difference| difference.what == "claims")) {
         let recorded = host.get(&format!("/deliveries/{delivery}/claims")).await?;
         for line in difference(&serde_json::from_slice(&recorded)?, &serde_json::from_str(claims)?) {
-            println!("  {line}");
+            say!("  {line}");
         }
     }
     Ok(ExitCode::FAILURE)
@@ -131,19 +123,14 @@ struct Host {
 
 impl Host {
     async fn get(&self, below: &str) -> anyhow::Result<Bytes> {
-        let path = format!("{}{below}", self.api);
-        let answer = self.client.send(Method::GET, &path, &[], "").await?;
-        if !answer.status.is_success() {
-            bail!("GET {path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
-        }
-        Ok(answer.body)
+        self.client.succeed(Method::GET, &format!("{}{below}", self.api), &[], "").await
     }
 
     /// Bytes that have to have this digest.
     async fn named(&self, below: &str, digest: Digest) -> anyhow::Result<Bytes> {
         let bytes = self.get(below).await?;
         if Digest(sha256(&bytes)) != digest {
-            bail!("GET {}{below}: what came has another digest", self.api);
+            bail!("GET {}: the answer has another digest", self.client.url(&format!("{}{below}", self.api)));
         }
         Ok(bytes)
     }
@@ -239,10 +226,10 @@ fn view(kept: &Reproduction, claims: &SetToken) -> EventView {
 }
 
 fn show_head(kept: &Reproduction) {
-    println!("delivery  {}", kept.event.delivery);
-    println!("event     {} accepted {}", kept.event.id, Timestamp::from_millis(kept.event.accepted_at_ms));
+    say!("delivery  {}", kept.event.delivery);
+    say!("event     {} accepted {}", kept.event.id, Timestamp::from_millis(kept.event.accepted_at_ms));
     if !kept.limits_pinned {
-        println!("limits    the tenant's present ones: the delivery is older than their record");
+        say!("limits    the tenant's present ones: the delivery is older than their record");
     }
 }
 
@@ -253,9 +240,9 @@ fn show_step(at: usize, run: &FilterRun) {
         (None, None) => "nothing".to_owned(),
     };
     let (fuel, memory) = (grouped(run.fuel), grouped(run.memory_bytes >> 10));
-    println!("step {at:<4} {} {verdict}, fuel {fuel}, memory {memory} KiB, {}", run.filter, run.digest);
+    say!("step {at:<4} {} {verdict}, fuel {fuel}, memory {memory} KiB, {}", run.filter, run.digest);
     for line in &run.log {
-        println!("  log     {:5?} {}", line.level, line.text);
+        say!("  log     {:5?} {}", line.level, line.text);
     }
 }
 

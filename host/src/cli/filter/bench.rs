@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 
 use super::show::{grouped, needs};
+use crate::cli::out::say;
 use crate::crypto;
 use crate::domain::id::Digest;
 use crate::domain::limits::CallLimits;
@@ -56,8 +57,8 @@ impl Bench {
         match self.sandbox.compile(&"local".parse()?, wasm.into(), &self.quota).await {
             Ok(compiled) => Ok(Some(compiled)),
             Err(why) => {
-                println!("{}: a host would not take this filter: {}", file.display(), why.kind());
-                println!("  {why}");
+                say!("{}: a host would not take this filter: {}", file.display(), why.kind());
+                say!("  {why}");
                 Ok(None)
             }
         }
@@ -75,10 +76,10 @@ impl Drop for Bench {
 pub(in crate::cli) async fn check(file: &Path) -> anyhow::Result<std::process::ExitCode> {
     let bench = Bench::new()?;
     let Some(compiled) = bench.take_in(file).await? else { return Ok(std::process::ExitCode::FAILURE) };
-    println!("{}: a host would take this filter", file.display());
-    println!("digest    {}", compiled.digest);
-    println!("size      {} bytes", grouped(compiled.size_bytes));
-    println!("needs     {}", needs(&compiled));
-    println!("compiled  in {} ms", grouped(compiled.compile_ms));
+    say!("{}: a host would take this filter", file.display());
+    say!("digest    {}", compiled.digest);
+    say!("size      {} bytes", grouped(compiled.size_bytes));
+    say!("needs     {}", needs(&compiled));
+    say!("compiled  in {} ms", grouped(compiled.compile_ms));
     Ok(std::process::ExitCode::SUCCESS)
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::Parser;
 
+use crate::cli::out::say;
 use crate::domain::filter::Grant;
 use crate::domain::id::{DeliveryId, EventId, SubscriptionId, TableName};
 use crate::domain::json::{JsonLimits, Object};
@@ -86,12 +87,12 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let quota = &bench.quota;
     match verdict {
         Ok(verdict) => {
-            println!("verdict   {}", verdict.kind().as_str());
+            say!("verdict   {}", verdict.kind().as_str());
             show_cost(&run, &compiled, quota);
             show_effect(&before, verdict, quota)
         }
         Err(fault) => {
-            println!("fault     {}: it {fault}", fault.kind());
+            say!("fault     {}: it {fault}", fault.kind());
             show_cost(&run, &compiled, quota);
             Ok(ExitCode::FAILURE)
         }

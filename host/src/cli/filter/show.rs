@@ -4,34 +4,35 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
+use crate::cli::out::say;
 use crate::domain::set::{Applied, SetToken, apply};
 use crate::domain::tenant::Quota;
 use crate::domain::verdict::{FilterRun, Verdict};
 use crate::sandbox::Compiled;
 
 pub(super) fn show_cost(run: &FilterRun, compiled: &Compiled, quota: &Quota) {
-    println!("fuel      {} of {}", grouped(run.fuel), grouped(quota.fuel_per_call));
-    println!("memory    {} KiB of {}", grouped(run.memory_bytes >> 10), grouped(quota.memory_bytes_max >> 10));
-    println!("time      {} us", grouped(run.elapsed_us));
-    println!("needs     {}", needs(compiled));
+    say!("fuel      {} of {}", grouped(run.fuel), grouped(quota.fuel_per_call));
+    say!("memory    {} KiB of {}", grouped(run.memory_bytes >> 10), grouped(quota.memory_bytes_max >> 10));
+    say!("time      {} us", grouped(run.elapsed_us));
+    say!("needs     {}", needs(compiled));
     for line in &run.log {
-        println!("log       {:5?} {}", line.level, line.text);
+        say!("log       {:5?} {}", line.level, line.text);
     }
 }
 
 /// Does to the SET what a host would, and shows what is different then.
 pub(super) fn show_effect(before: &SetToken, verdict: Verdict, quota: &Quota) -> anyhow::Result<ExitCode> {
     match apply(before, verdict, quota.output_bytes_max) {
-        Ok(Applied::Unchanged) => println!("claims    unchanged"),
-        Ok(Applied::Dropped(reason)) => println!("reason    {reason}"),
+        Ok(Applied::Unchanged) => say!("claims    unchanged"),
+        Ok(Applied::Dropped(reason)) => say!("reason    {reason}"),
         Ok(Applied::Changed(after)) => {
-            println!("claims");
+            say!("claims");
             for line in difference(&serde_json::from_str(&before.text)?, &serde_json::from_str(&after.text)?) {
-                println!("  {line}");
+                say!("  {line}");
             }
         }
         Err(fault) => {
-            println!("fault     {}: it {fault}", fault.kind());
+            say!("fault     {}: it {fault}", fault.kind());
             return Ok(ExitCode::FAILURE);
         }
     }

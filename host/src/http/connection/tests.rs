@@ -5,7 +5,8 @@ use crate::http::server::Server;
 
 async fn start(head_ms_max: u64) -> SocketAddr {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let settings = config::Listen { address, connections_max: 1, head_ms_max, ..config::Listen::default() };
+    let settings =
+        config::Listen { address: address.into(), connections_max: 1, head_ms_max, ..config::Listen::default() };
     let server = Server::bind_all(&settings).await.unwrap().remove(0);
     let address = server.address().unwrap();
     let app = axum::Router::new().route("/", axum::routing::get(async || "hello"));

@@ -1,0 +1,53 @@
+//! The data folder and its master key, looked at before a host writes anything. What does not belong together is left as it is.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+use crate::crypto::MasterKey;
+use crate::ledger::{self, Identity};
+
+/// Makes the data folder if it is not there, and gives the master key: the one in its file, or a new one if there is no ledger
+/// yet that another one would have to open.
+///
+/// # Errors
+/// With nothing written, if others may write to the folder, if the ledger cannot be opened by this version or by this key, or
+/// if the key is gone.
+pub(super) fn master_key(dir: &Path, key_file: &Path) -> anyhow::Result<MasterKey> {
+    let ledger = dir.join("ledger");
+    ledger::refuse_shared(dir)?;
+    let found = ledger::identity(&ledger).context("the ledger cannot be opened")?;
+    let needed = found.as_ref().and_then(|Identity { master_key }| master_key.as_deref());
+    if let (Some(needed), false) = (needed, key_file.try_exists().unwrap_or(true)) {
+        bail!(
+            "there is a ledger in {}, and its master key {needed} is not at {}: put the right file back there, or name its \
+             place with `data.master_key_file`. Without it no secret of the ledger can be read. Nothing was written; to begin \
+             anew, name another data folder",
+            ledger.display(),
+            key_file.display()
+        );
+    }
+    if key_file.try_exists().unwrap_or(true) {
+        let master = MasterKey::load(key_file)?;
+        match needed {
+            Some(needed) if needed != master.fingerprint() => bail!(
+                "{} holds the master key {}, and the ledger in {} was made with {needed}: put the right file back. Nothing \
+                 was written",
+                key_file.display(),
+                master.fingerprint(),
+                ledger.display()
+            ),
+            None if found.is_none() => {
+                tracing::warn!(
+                    key = %key_file.display(),
+                    ledger = %ledger.display(),
+                    "there is a master key and no ledger: a new ledger is made. If this host had one, stop it and see \
+                     whether its data folder is the right one, and mounted"
+                );
+            }
+            _ => {}
+        }
+    }
+    super::private_folder(dir).with_context(|| format!("the data folder {}", dir.display()))?;
+    Ok(MasterKey::load_or_create(key_file)?)
+}

@@ -1,0 +1,155 @@
+//! `log.level`: a level, or directives. The library that reads them takes a word that is no level for the name of a module, and
+//! would log nothing else; here it is an error.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::domain::nearest::nearest;
+
+/// The levels.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+/// The modules of this program that log. A test holds them against `lib.rs`.
+const MODULES: [&str; 15] = [
+    "app",
+    "cli",
+    "clock",
+    "config",
+    "control",
+    "crypto",
+    "demo",
+    "egress",
+    "http",
+    "ledger",
+    "pipeline",
+    "sandbox",
+    "signing",
+    "telemetry",
+    "traces",
+];
+
+/// What is wrong with a level or directives.
+pub(super) fn fault(given: &str) -> Option<String> {
+    let directives = split(given);
+    if directives.iter().all(|directive| directive.trim().is_empty()) {
+        return Some(format!("is empty: give one of {}", LEVELS.join(", ")));
+    }
+    directives
+        .iter()
+        .find_map(|directive| fault_of(directive.trim()))
+        .or_else(|| EnvFilter::try_new(given).err().map(|error| error.to_string()))
+}
+
+/// Directives stand between commas, and a comma can stand within those of a span: `setgate[{a=b,c=d}]=debug`.
+fn split(given: &str) -> Vec<&str> {
+    let mut depth = 0_i32;
+    given
+        .split(|character| {
+            depth += match character {
+                '[' | '{' => 1,
+                ']' | '}' => -1,
+                _ => 0,
+            };
+            character == ',' && depth == 0
+        })
+        .collect()
+}
+
+fn fault_of(directive: &str) -> Option<String> {
+    if directive.is_empty() {
+        return None;
+    }
+    // Behind the bracket of a span, or the first `=`.
+    let after = directive.rfind(']').map_or(0, |at| at + 1);
+    let (target, level) = match directive[after..].find('=') {
+        Some(at) => (&directive[..after + at], Some(directive[after + at + 1..].trim())),
+        None => (directive, None),
+    };
+    let is_level = |word: &str| {
+        LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word)) || matches!(word, "0" | "1" | "2" | "3" | "4" | "5")
+    };
+    match level {
+        Some(level) if is_level(level) => module_fault(target.trim()),
+        Some(level) => Some(no_level(level)),
+        None if is_level(target) => None,
+        None if target == "setgate" || target.starts_with("setgate::") || target.contains('[') => module_fault(target),
+        None => Some(no_level(target)),
+    }
+}
+
+fn no_level(word: &str) -> String {
+    let meant = match word.to_ascii_lowercase().as_str() {
+        "warning" => Some("warn"),
+        "verbose" | "all" => Some("trace"),
+        "none" | "silent" | "quiet" => Some("off"),
+        "fatal" | "critical" => Some("error"),
+        other => nearest(other, LEVELS),
+    };
+    let meant = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+    format!(
+        "`{word}` is no level{meant} Give one of {}, or directives such as `info,setgate::pipeline=debug`",
+        LEVELS.join(", ")
+    )
+}
+
+/// What is wrong with a target, if it is one of this program's.
+fn module_fault(target: &str) -> Option<String> {
+    let path = target.split('[').next().unwrap_or_default().trim();
+    let module = path.strip_prefix("setgate::")?.split("::").next().unwrap_or_default();
+    if MODULES.contains(&module) {
+        return None;
+    }
+    let meant = nearest(module, MODULES).map(|meant| format!("; did you mean `setgate::{meant}`?")).unwrap_or_default();
+    Some(format!("`{path}` is no module of this program{meant}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_directives_are_known_or_named() {
+        for good in [
+            "info",
+            "WARN",
+            "off",
+            "3",
+            "info,setgate::pipeline=debug",
+            "setgate=trace",
+            "warn,hyper=debug",
+            "setgate",
+            "setgate[{tenant=acme,source=idp}]=debug",
+            "info, setgate::ledger::writer=trace",
+            "info,[span]=trace",
+        ] {
+            assert_eq!(fault(good), None, "{good}");
+        }
+        for (bad, says) in [
+            ("inof", "did you mean `info`?"),
+            ("warning", "did you mean `warn`?"),
+            ("verbose", "did you mean `trace`?"),
+            ("loud", "`loud` is no level"),
+            ("info,setgate::pipeline=debgu", "did you mean `debug`?"),
+            ("info,setgate::pipline=debug", "did you mean `setgate::pipeline`?"),
+            ("debug,noisy", "`noisy` is no level"),
+            ("", "is empty"),
+            (" , ", "is empty"),
+            ("a=b=c", "is no level"),
+        ] {
+            let said = fault(bad).unwrap_or_default();
+            assert!(said.contains(says), "{bad}: {said}");
+        }
+    }
+
+    #[test]
+    fn the_modules_are_those_of_the_program() {
+        for module in MODULES {
+            assert!(include_str!("../lib.rs").contains(&format!("mod {module};")), "there is no module {module}");
+        }
+        for line in include_str!("../lib.rs").lines() {
+            let module = line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';'));
+            let silent = ["domain", "fuzzing"];
+            if let Some(module) = module.filter(|module| !silent.contains(module)) {
+                assert!(MODULES.contains(&module), "MODULES lacks {module}");
+            }
+        }
+    }
+}
