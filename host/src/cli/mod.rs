@@ -35,7 +35,7 @@ enum Command {
     #[command(subcommand)]
     Filter(FilterCommand),
     /// Sign events as a product would and send them to a host.
-    Emit(emit::Args),
+    Emit(Box<emit::Args>),
     /// Back up a host's data, restore it, or look through it for faults.
     #[command(subcommand)]
     Admin(admin::Command),
@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
             Command::Filter(FilterCommand::Run(args)) => filter::run(*args).await,
             Command::Filter(FilterCommand::Hosted(command)) => rollout::run(*command).await,
             Command::Admin(command) => admin::run(command),
-            Command::Emit(args) => emit::run(args).await,
+            Command::Emit(args) => emit::run(*args).await,
             Command::CompileFilter => unreachable!("returned above"),
         }
     });
