@@ -99,6 +99,76 @@ async fn asgardeo_through_its_hub() {
 }
 
 #[tokio::test]
+async fn a_hub_can_end_a_subscription_that_nobody_lists() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let mut listed = Seed::Asgardeo.settings();
+    listed["websub_topics"] = json!(["wanted"]);
+    acme.client.put(&acme.path("/sources/hub"), &listed).await.expect(201);
+    acme.client.put(&acme.path("/sources/gone"), &listed).await.expect(201);
+    acme.client.delete(&acme.path("/sources/gone")).await.expect(204);
+    let hub = host.stranger();
+    let ask = async |place: &str, mode: &str, topic: &str, challenge: &str| {
+        hub.get(&format!("/ingest/{place}?hub.mode={mode}&hub.topic={topic}&hub.challenge={challenge}&more=1")).await
+    };
+    for (place, topic) in [
+        ("acme/hub", "dropped"),
+        ("acme/gone", "wanted"),
+        ("acme/never", "wanted"),
+        ("nobody/hub", "wanted"),
+        ("No_Name/hub", "wanted"),
+        ("acme/hub/", "dropped"),
+    ] {
+        let answer = ask(place, "unsubscribe", topic, "%3Cb%3Ec").await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "<b>c"), "{place}, {topic}");
+        assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")), "{place}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{place}");
+        let answer = hub.get(&format!("/ingest/{place}?hub.mode=denied&hub.topic={topic}&hub.reason=x")).await;
+        assert_eq!(answer.status, 200, "{place}: a denial is taken note of");
+    }
+    let (long, longest) = ("c".repeat(1025), "c".repeat(1024));
+    for (place, mode, topic, challenge) in [
+        ("acme/hub", "unsubscribe", "wanted", "c"),
+        ("acme/hub", "subscribe", "dropped", "c"),
+        ("acme/gone", "subscribe", "wanted", "c"),
+        ("acme/hub", "unsubscribe", "dropped", long.as_str()),
+        ("acme/hub", "subscribe", "wanted", long.as_str()),
+        ("nobody/hub", "unsubscribe", "wanted", long.as_str()),
+        ("nobody/hub", "unsubscribe", "wanted", ""),
+        ("nobody/hub", "unsubscribe", "", "c"),
+        ("nobody/hub", "renew", "wanted", "c"),
+    ] {
+        let answer = ask(place, mode, topic, challenge).await;
+        assert_eq!(answer.not_the_problem(404, "unexpected_verification"), None, "{place}, {mode}, {topic}");
+    }
+    assert_eq!(ask("acme/hub", "subscribe", "wanted", &longest).await.text(), longest);
+}
+
+#[tokio::test]
+async fn a_slash_at_the_end_of_the_address_makes_no_difference() {
+    let story = Story::of(Seed::Wso2).await;
+    let sent = event::wso2("one");
+    let proof = Seed::Wso2.proof(sent.as_bytes());
+    let headers: Vec<_> = proof.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let slashed = format!("{}/", story.source.path);
+    let answer = story.host.stranger().send(Method::POST, &slashed, &headers, sent.clone()).await.expect(202).json();
+    let again = story.source.accept(sent).await;
+    assert_eq!((answer["event"].as_str(), again.duplicate), (Some(again.event.as_str()), true), "the same source");
+    let unproven = story.host.stranger().send(Method::POST, &slashed, &[], "{}").await;
+    assert_eq!(unproven.not_the_problem(401, "bad_signature"), None);
+    for (method, path) in [(Method::PUT, slashed.as_str()), (Method::DELETE, "/ingest/acme/idp/")] {
+        let answer = story.host.stranger().send(method, path, &[], "").await;
+        assert_eq!(answer.not_the_problem(405, "no_method"), None);
+    }
+    for path in ["/ingest/acme/idp//", "/ingest//acme/idp", "/ingest/acme/idp/x", "/ingest/acme/"] {
+        let answer = story.host.stranger().send(Method::POST, path, &[], "{}").await;
+        assert_eq!(answer.not_the_problem(404, "no_route"), None, "{path}");
+    }
+    let route = [r#"route="/ingest/{tenant}/{source}""#, "status=\"202\""];
+    assert_eq!(story.host.metric("setgate_http_requests_total", &route).await, 2.0, "one route in the metrics");
+}
+
+#[tokio::test]
 async fn logto() {
     let story = Story::of(Seed::Logto).await;
     let (_, set) = story.through(&event::logto("s1")).await;
@@ -108,6 +178,80 @@ async fn logto() {
     assert_eq!(set["iss"], "https://schemas.setgate.dev/sources/acme/idp", "the source is the issuer: {set}");
     assert_eq!(set["iat"], 1_787_314_569, "`createdAt` is when it was issued");
     assert_eq!(set["sub_id"]["sub"], "u-17", "the user is the subject: {set}");
+}
+
+#[tokio::test]
+async fn what_a_user_wrote_is_never_the_subject_of_an_event() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let (logto, wso2) = (acme.source("logto", Seed::Logto).await, acme.source("wso2", Seed::Wso2).await);
+    let platform = acme.source("platform", Seed::PlatformBearer).await;
+    // Custom data is an object of the user's own making, with whatever members the user likes.
+    let written = json!({"id": "u-victim", "userId": "u-victim", "sub": "u-victim", "user": {"id": "u-victim"}});
+    let hook = |event: &str, route: &str, params: Value, data: &Value| {
+        json!({"event": event, "createdAt": "2026-08-21T12:16:09.000Z", "path": route.replace(":userId", "u-17"), "method": "PATCH",
+            "status": 200, "params": params, "matchedRoute": route, "data": data, "hookId": "h"})
+    };
+    let user = json!({"userId": "u-17"});
+    let profile = json!({"type": "user.profile_updated", "timestamp": "2026-08-21T12:16:09Z",
+        "data": {"user_id": "u-17", "id": "u-victim", "email": "u-victim", "metadata": written}});
+    let renamed = json!({"type": "user.email_changed", "timestamp": "2026-08-21T12:16:09Z",
+        "data": {"email": "victim@example.com", "profile": written}});
+    // The name that a registration asked for may be somebody else's: that may be why it failed.
+    let refused =
+        event::wso2("taken").replace("login/event-type/loginFailed", "registration/event-type/registrationFailed");
+    let refused = refused.replace(r#""id":"u-17","#, "");
+    assert!(refused.contains("registrationFailed") && !refused.contains("u-17"), "{refused}");
+    for (what, source, body, expected) in [
+        (
+            "custom data",
+            &logto,
+            hook("User.Data.Updated", "/users/:userId/custom-data", user.clone(), &written),
+            json!("u-17"),
+        ),
+        (
+            "a profile",
+            &logto,
+            hook("User.Data.Updated", "/users/:userId/profile", user.clone(), &written),
+            json!("u-17"),
+        ),
+        (
+            "custom data without params",
+            &logto,
+            hook("User.Data.Updated", "/users/:userId/custom-data", json!({}), &written),
+            Value::Null,
+        ),
+        (
+            "a trusted device",
+            &logto,
+            hook("TrustedDevice.Created", "/devices", json!({}), &json!({"id": "d", "userId": "u-17"})),
+            json!("u-17"),
+        ),
+        (
+            "one member",
+            &logto,
+            hook(
+                "Organization.Membership.Updated",
+                "/organizations/:id/users/:userId",
+                json!({"id": "o", "userId": "u-17"}),
+                &Value::Null,
+            ),
+            json!("u-17"),
+        ),
+        (
+            "an organization's custom data",
+            &logto,
+            hook("Organization.Data.Updated", "/organizations/:id", json!({"id": "o"}), &written),
+            Value::Null,
+        ),
+        ("a platform profile", &platform, profile, json!("u-17")),
+        ("a platform address", &platform, renamed, Value::Null),
+        ("a registration that failed", &wso2, serde_json::from_str(&refused).unwrap(), Value::Null),
+    ] {
+        let accepted = source.accept(body.to_string()).await;
+        let event = acme.get(&format!("/events/{}", accepted.event)).await;
+        assert_eq!(event["subject"], expected, "{what}: {event}");
+    }
 }
 
 #[tokio::test]

@@ -77,8 +77,9 @@ async fn a_source_that_takes_keys_takes_those_for_sending_alone() {
 
     assert_eq!(not_lacking(&send(&acme.client, "idp", "two").await, "ingest"), None);
     let operator = send(host.operator(), "idp", "two").await;
+    let nothing = send(&host.stranger(), "idp", "two").await;
+    assert_eq!(nothing.not_the_problem(401, "bad_signature"), None, "no proof at all");
     for (what, answer) in [
-        ("no key", send(&host.stranger(), "idp", "two").await),
         ("the operator's", operator),
         ("another tenant's", send(&others, "idp", "two").await),
         ("no key of this host", send(&host.stranger().with_key("sgk_x"), "idp", "two").await),
@@ -86,7 +87,7 @@ async fn a_source_that_takes_keys_takes_those_for_sending_alone() {
         assert_eq!(answer.not_the_problem(401, "bad_key"), None, "{what}");
     }
     // A source that does not ask for a key does not take one.
-    assert_eq!(send(&sends, "tokens", "two").await.not_the_problem(401, "bad_token"), None);
+    assert_eq!(send(&sends, "tokens", "two").await.not_the_problem(401, "bad_key"), None);
     acme.client.delete(&acme.path(&format!("/keys/{id}"))).await.expect(204);
     assert_eq!(send(&sends, "idp", "two").await.not_the_problem(401, "bad_key"), None, "a removed key");
 }

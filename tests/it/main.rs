@@ -24,6 +24,7 @@ mod reuse;
 mod rollout;
 mod shares;
 mod signatures;
+mod sources;
 mod storage;
 mod storage_damage;
 mod suspension;

@@ -108,7 +108,8 @@ async fn a_removed_tenant_is_gone_with_everything_and_nobody_else_is() {
     stays.accept(event::set("one")).await;
 
     host.operator().delete("/api/v1/tenants/acme").await.expect(204);
-    assert_eq!(gone.send(event::set("two")).await.not_the_problem(404, "unknown_source"), None);
+    let sent = gone.send(event::set("two")).await;
+    assert_eq!(sent.not_the_problem(401, "bad_token"), None, "as a source that does not know the token");
     let key = acme.client.get(&acme.path("/sources")).await;
     assert_eq!(key.not_the_problem(401, "bad_key"), None, "its keys end with it");
     assert_eq!(globex.get("/events").await["items"].as_array().map(Vec::len), Some(1), "the neighbour's events stay");
@@ -213,7 +214,7 @@ async fn nobody_sends_in_the_name_of_the_host() {
     let made = acme.client.put(&acme.path("/sources/setgate"), &open).await;
     assert_eq!(made.not_the_problem(422, "invalid_field"), None);
     let sent = host.stranger().post("/ingest/acme/setgate", &json!({})).await;
-    assert_eq!(sent.not_the_problem(404, "unknown_source"), None);
+    assert_eq!(sent.not_the_problem(401, "bad_signature"), None, "as a source that is not there");
     // Its events can be asked for by name all the same.
     let receiver = Receiver::start().await;
     let named = acme.subscribe(&receiver).with("sources", json!(["setgate"])).create().await;

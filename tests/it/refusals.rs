@@ -2,7 +2,10 @@
 
 use http::Method;
 use serde_json::{Value, json};
+use setgate_tests::client::Answer;
 use setgate_tests::{Client, Host, Receiver, Seed, Tenant, event};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 struct Story {
     host: Host,
@@ -32,14 +35,20 @@ struct Bad {
     body: Vec<u8>,
     status: u16,
     code: &'static str,
+    /// The outcome that it is counted under, which tells an operator more than the sender is told.
+    outcome: &'static str,
 }
 
 fn bad(what: &'static str, source: &'static str, body: impl Into<Vec<u8>>, status: u16, code: &'static str) -> Bad {
     let headers = vec![("content-type", "application/json".to_owned())];
-    Bad { what, source, headers, body: body.into(), status, code }
+    Bad { what, source, headers, body: body.into(), status, code, outcome: code }
 }
 
 impl Bad {
+    fn counted(self, outcome: &'static str) -> Self {
+        Self { outcome, ..self }
+    }
+
     fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.retain(|(other, _)| *other != name);
         self.headers.push((name, value.to_owned()));
@@ -99,9 +108,9 @@ fn bad_events() -> Vec<Bad> {
             .header("x-wso2-event-signature", signed.trim_start_matches("sha256=")),
         bad("another scheme's header", "wso2", wso2, 401, "bad_signature").header("x-hub-signature", &signed),
         expired,
-        bad("no token", "token", set.clone(), 401, "bad_token"),
+        bad("no token", "token", set.clone(), 401, "bad_signature").counted("bad_token"),
         bad("a wrong token", "token", set.clone(), 401, "bad_token").header("authorization", "Bearer source-secret"),
-        bad("a source that is not there", "nobody", set.clone(), 404, "unknown_source"),
+        bad("a source that is not there", "nobody", set.clone(), 401, "bad_signature").counted("unknown_source"),
         bad("a source that is no name", "..%2f..", set.clone(), 404, "unknown_source"),
         bad("a body over the limit", "open", set.clone() + &" ".repeat(4096), 413, "body_too_large"),
         bad("a form", "open", set.clone(), 415, "unsupported_media_type")
@@ -118,7 +127,7 @@ async fn a_bad_event_is_answered_precisely_counted_and_not_stored() {
     let sender = story.host.stranger();
     let mut faults = Vec::new();
     for request in bad_events() {
-        let labels = format!("outcome=\"{}\"", request.code);
+        let labels = format!("outcome=\"{}\"", request.outcome);
         let before = story.host.metric("setgate_ingest_total", &[&labels]).await;
         let headers: Vec<_> = request.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let path = format!("/ingest/acme/{}", request.source);
@@ -138,7 +147,7 @@ async fn a_bad_event_is_answered_precisely_counted_and_not_stored() {
 async fn a_body_that_breaks_off_is_no_event() {
     let story = Story::new().await;
     let address = story.host.base().trim_start_matches("http://").to_owned();
-    let mut connection = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let mut connection = TcpStream::connect(&address).await.unwrap();
     let head =
         "POST /ingest/acme/open HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n";
     let half = format!("{head}{}", &event::set("one")[..50]);
@@ -152,19 +161,145 @@ async fn a_body_that_breaks_off_is_no_event() {
     assert_eq!(story.acme.get("/events").await["items"], json!([]), "nothing of it is stored");
 }
 
+/// What of an answer could tell one place from another: all but the request's own id and the clock.
+fn visible(answer: &Answer) -> String {
+    let own = ["x-request-id", "date"];
+    let headers = answer.headers.iter().filter(|(name, _)| !own.contains(&name.as_str()));
+    format!("{} {:?} {}", answer.status, headers.collect::<Vec<_>>(), answer.text())
+}
+
 #[tokio::test]
-async fn an_unknown_tenant_is_answered_like_an_unknown_source() {
+async fn nobody_without_a_proof_learns_which_tenants_and_sources_there_are() {
     let story = Story::new().await;
     let sender = story.host.stranger();
-    let tenant = sender.post("/ingest/nobody/open", &json!({})).await;
-    let source = sender.post("/ingest/acme/nobody", &json!({})).await;
-    for answer in [&tenant, &source] {
-        assert_eq!(answer.not_the_problem(404, "unknown_source"), None);
+    // Nobody's, another source of a tenant that is there, and sources that prove themselves in every way but openly.
+    let keyed = json!({"proofs": [{"kind": "key"}]});
+    story.acme.source_with("keyed", Seed::Set, &keyed).await;
+    let places = ["nobody/wso2", "acme/nobody", "acme/setgate", "acme/wso2", "acme/token", "acme/hook", "acme/keyed"];
+    let json = ("content-type", "application/json");
+    let mac = "0".repeat(64);
+    let prefixed = format!("sha256={mac}");
+    let unknown_key = "Bearer sgk_01ARZ3NDEKTSV4RRFFQ69G5FAV_not-the-secret";
+    let proofs: Vec<Vec<(&str, &str)>> = vec![
+        vec![],
+        vec![("authorization", "Bearer guess")],
+        vec![("authorization", unknown_key)],
+        vec![("authorization", "Basic Zm9v")],
+        vec![("x-wso2-event-signature", prefixed.as_str())],
+        vec![("x-wso2-event-signature", "?")],
+        vec![("x-hub-signature", prefixed.as_str())],
+        vec![("logto-signature-sha-256", mac.as_str())],
+        vec![("webhook-signature", "v1,AAAA"), ("webhook-id", "x"), ("webhook-timestamp", "1")],
+        vec![("webhook-signature", "v1,AAAA")],
+        vec![("x-hub-signature", prefixed.as_str()), ("authorization", "Bearer guess")],
+    ];
+    let large = vec![b' '; 5000];
+    let bodies: [(&str, (&str, &str), Vec<u8>); 6] = [
+        ("an event", json, event::set("one").into_bytes()),
+        ("no JSON", json, b"{".to_vec()),
+        ("nothing", json, Vec::new()),
+        ("too large", json, large),
+        ("another type", ("content-type", "text/plain"), b"x".to_vec()),
+        ("another coding", ("content-encoding", "br"), b"x".to_vec()),
+    ];
+    let mut faults = Vec::new();
+    for proof in &proofs {
+        for (what, header, body) in &bodies {
+            let mut answers = Vec::new();
+            for place in places {
+                let headers: Vec<_> = proof.iter().copied().chain([*header]).collect();
+                let answer = sender.send(Method::POST, &format!("/ingest/{place}"), &headers, body.clone()).await;
+                assert!(answer.status >= 400, "{place}: {}", answer.text());
+                answers.push((place, visible(&answer)));
+            }
+            let differ = answers.iter().filter(|(_, answer)| *answer != answers[0].1);
+            faults.extend(differ.map(|(place, answer)| format!("{what}, {proof:?}, {place}: {answer}")));
+        }
     }
-    let blank = |text: String, name: &str| text.replace(name, "-");
-    let (tenant, source) = (tenant.text(), source.text());
-    let same = blank(blank(tenant, "nobody"), "open").len() == blank(blank(source, "nobody"), "acme").len();
-    assert!(same, "names cannot be probed: the two answers differ by what was asked only");
+    for (method, query) in [
+        (Method::GET, "?hub.mode=subscribe&hub.topic=t&hub.challenge=c"),
+        (Method::GET, "?hub.mode=unsubscribe&hub.topic=t&hub.challenge=c"),
+        (Method::GET, "?hub.mode=denied&hub.topic=t"),
+        (Method::GET, ""),
+        (Method::GET, "/"),
+        (Method::HEAD, "?hub.mode=unsubscribe&hub.topic=t&hub.challenge=c"),
+        (Method::OPTIONS, ""),
+        (Method::PUT, ""),
+        (Method::DELETE, "/"),
+        (Method::POST, "/"),
+    ] {
+        let mut answers = Vec::new();
+        for place in places {
+            let path = format!("/ingest/{place}{query}");
+            answers.push((place, visible(&sender.send(method.clone(), &path, &[], "").await)));
+        }
+        let differ = answers.iter().filter(|(_, answer)| *answer != answers[0].1);
+        faults.extend(differ.map(|(place, answer)| format!("{method} {query}, {place}: {answer}")));
+    }
+    assert!(faults.is_empty(), "{} answers tell places apart:\n{}", faults.len(), faults.join("\n"));
+}
+
+#[tokio::test]
+async fn a_request_whose_head_rules_it_out_is_refused_before_its_body() {
+    let story = Story::new().await;
+    let address = story.host.base().trim_start_matches("http://").to_owned();
+    for place in ["nobody/idp", "acme/wso2", "acme/token", "acme/hook"] {
+        let mut connection = TcpStream::connect(&address).await.unwrap();
+        let head = format!("POST /ingest/{place} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n");
+        // Announced, and never sent.
+        connection.write_all(format!("{head}content-length: 500\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = vec![0; 12];
+        connection.read_exact(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 401", "{place}");
+    }
+}
+
+/// What comes back for these bytes when the client has ended its side of the connection.
+async fn half_closed(address: &str, request: &str) -> String {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(request.as_bytes()).await.unwrap();
+    connection.shutdown().await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_client_that_ends_its_side_of_the_connection_gets_its_answer() {
+    let story = Story::new().await;
+    let address = story.host.base().trim_start_matches("http://").to_owned();
+    let head = "POST /ingest/acme/open HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    for close in ["", "connection: close\r\n"] {
+        let body = event::set(&format!("length{}", close.len()));
+        let answer = half_closed(&address, &format!("{head}{close}content-length: {}\r\n\r\n{body}", body.len())).await;
+        assert!(answer.starts_with("HTTP/1.1 202"), "with a length, {close:?}: {answer}");
+        let body = event::set(&format!("chunked{}", close.len()));
+        let chunked = format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        let answer = half_closed(&address, &format!("{head}{close}{chunked}")).await;
+        assert!(answer.starts_with("HTTP/1.1 202"), "in chunks, {close:?}: {answer}");
+    }
+    let body = event::set("old");
+    let old = format!("POST /ingest/acme/open HTTP/1.0\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let answer = half_closed(&address, &old).await;
+    assert!(answer.contains(" 202 "), "HTTP/1.0: {answer}");
+    let answer = half_closed(&address, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "without a body: {answer}");
+}
+
+#[tokio::test]
+async fn only_chunked_alone_is_taken_as_a_transfer_coding() {
+    let story = Story::new().await;
+    let address = story.host.base().trim_start_matches("http://").to_owned();
+    let body = event::set("one");
+    for coding in ["gzip, chunked", "chunked, chunked", "identity, chunked", "deflate,chunked"] {
+        let head =
+            "POST /ingest/acme/open HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n";
+        let chunk = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        let answer = half_closed(&address, &format!("{head}transfer-encoding: {coding}\r\n\r\n{chunk}")).await;
+        assert!(answer.starts_with("HTTP/1.1 501"), "{coding}: {answer}");
+        assert!(answer.contains("unsupported_transfer_coding") && answer.contains(coding.split(',').next().unwrap()));
+    }
+    assert_eq!(story.acme.get("/events").await["items"], json!([]), "nothing of it is stored");
 }
 
 #[tokio::test]

@@ -140,3 +140,40 @@ async fn tables_take_no_more_room_than_the_quota_gives() {
     let globex = host.tenant("globex").await;
     put(&globex, "one", "application/jsonl", &rows("a", 400)).await.expect(200);
 }
+
+#[tokio::test]
+async fn a_table_from_a_spreadsheet_is_read_as_it_was_written() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let put_with = async |query: &str, media_type: &str, rows: &str| {
+        let headers = [("content-type", media_type)];
+        acme.client.send(Method::PUT, &acme.path(&format!("/tables/t{query}")), &headers, rows.to_owned()).await
+    };
+    for (rows, offered) in [
+        ("\u{feff}app;owner\na1;x\n", ";"),
+        ("app\towner\na1\tx\n", "tab"),
+        ("app|owner\na1|x\n", "|"),
+        ("sep=;\napp;owner\n", ";"),
+    ] {
+        let refused = put_with("", "text/csv", rows).await;
+        assert_eq!(refused.not_the_problem(422, "invalid_field"), None, "{rows}");
+        assert!(refused.text().contains(&format!("?delimiter={offered}")), "{}", refused.text());
+    }
+    for (query, delimiter) in
+        [("?delimiter=;", ";"), ("?delimiter=%3B", ";"), ("?delimiter=tab", "\t"), ("?delimiter=%7C", "|")]
+    {
+        let rows = format!("\u{feff}app{delimiter}owner\na1{delimiter}x,y\n");
+        let shown = put_with(query, "text/csv", &rows).await.expect(200).json();
+        let below = format!("/tables/t/versions/{}", shown["digest"].as_str().unwrap());
+        let version = acme.client.get(&acme.path(&below)).await.expect(200);
+        assert_eq!(version.text().trim(), r#"{"key":"a1","value":{"owner":"x,y"}}"#, "{query}");
+    }
+    put_with("?delimiter=,", "text/csv", "a;b\nx\n").await.expect(200);
+    let refused = put_with("?delimiter=:", "text/csv", "a\nx\n").await;
+    assert_eq!(refused.not_the_problem(400, "invalid_query"), None);
+    let refused = put_with("?delimiter=;", "application/jsonl", "").await;
+    assert_eq!(refused.not_the_problem(400, "invalid_query"), None, "lines have no delimiter");
+    let marked = put_with("", "application/jsonl", "\u{feff}{\"key\":\"a\",\"value\":1}\n").await.expect(200).json();
+    let plain = put_with("", "application/jsonl", "{\"key\":\"a\",\"value\":1}\n").await.expect(200).json();
+    assert_eq!((&marked["digest"], &marked["rows"]), (&plain["digest"], &json!(1)), "the mark is no part of the rows");
+}

@@ -35,6 +35,10 @@ impl Input {
             issuer: None,
             issuers_allowed: Vec::new(),
             websub_topics: Vec::new(),
+            timestamp_tolerance_s: 300,
+            allow_sha1: false,
+            allow_plain_event_names: false,
+            replace_lone_surrogates: false,
             created_at: AT,
         };
         let (id, subscription) = (EventId::new(AT, 1), SubscriptionId::new(AT, 2));

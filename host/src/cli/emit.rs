@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -16,6 +16,8 @@ use crate::cli::out::say;
 use crate::clock::Clock;
 use crate::crypto;
 use crate::domain::id::{SourceName, TenantId};
+use crate::domain::text::without_mark;
+use crate::signing::check_text;
 
 /// Options of `emit`.
 #[derive(Debug, Parser)]
@@ -64,10 +66,13 @@ pub enum Proof {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (client, path) = args.target()?;
     let secret = args.secret()?;
+    if let Some(secret) = &secret {
+        check_text(secret).map_err(|why| anyhow!("the secret cannot be meant so: {why}"))?;
+    }
     let mut refused = 0;
     for file in &args.files {
         let body = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let answer = event(&client, &path, args.proof, secret.as_deref(), body.into()).await?;
+        let answer = event(&client, &path, args.proof, secret.as_deref(), without_mark(&body).to_vec().into()).await?;
         if answer.status.is_success() {
             say!("{}: {}", file.display(), answer.in_words());
         } else {
@@ -119,9 +124,11 @@ pub async fn event(
         }
         (_, None) => bail!("this proof needs --secret"),
         (Proof::Bearer, Some(token)) => headers.push(("authorization", format!("Bearer {token}"))),
-        (Proof::Wso2, Some(key)) => headers.push(("x-wso2-event-signature", format!("sha256={}", mac_hex(key, &body)))),
-        (Proof::Hub, Some(key)) => headers.push(("x-hub-signature", format!("sha256={}", mac_hex(key, &body)))),
-        (Proof::Logto, Some(key)) => headers.push(("logto-signature-sha-256", mac_hex(key, &body))),
+        (Proof::Wso2, Some(key)) => {
+            headers.push(("x-wso2-event-signature", format!("sha256={}", mac_hex(key, &body)?)))
+        }
+        (Proof::Hub, Some(key)) => headers.push(("x-hub-signature", format!("sha256={}", mac_hex(key, &body)?))),
+        (Proof::Logto, Some(key)) => headers.push(("logto-signature-sha-256", mac_hex(key, &body)?)),
         (Proof::Standard, Some(key)) => {
             let key = key.strip_prefix("whsec_").context("a Standard Webhooks secret starts with whsec_")?;
             let key = STANDARD.decode(key).context("after whsec_ comes base64")?;
@@ -137,6 +144,11 @@ pub async fn event(
     client.send(Method::POST, path, &headers, body).await
 }
 
-fn mac_hex(key: &str, body: &[u8]) -> String {
-    hex::encode(crypto::hmac_sha256(key.as_bytes(), &[body]))
+/// As a source reads its secret: after `whsec_` comes base64, anything else is text.
+fn mac_hex(key: &str, body: &[u8]) -> anyhow::Result<String> {
+    let key = match key.strip_prefix("whsec_") {
+        Some(base64) => STANDARD.decode(base64).context("after whsec_ comes base64")?,
+        None => key.as_bytes().to_vec(),
+    };
+    Ok(hex::encode(crypto::hmac_sha256(&key, &[body])))
 }

@@ -185,7 +185,7 @@ pub struct Ingest {
 impl Default for Ingest {
     fn default() -> Self {
         Self {
-            body_bytes_max: 256 << 10,
+            body_bytes_max: 1 << 20,
             json_depth_max: 64,
             appends_max: 512,
             appends_per_tenant_max: 256,
@@ -412,8 +412,12 @@ impl Config {
     pub fn load(file: Option<&Path>) -> Result<Self, Error> {
         let implied = Path::new(FILE);
         let file = file.or_else(|| implied.exists().then_some(implied));
-        let text =
-            |path: &Path| std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source });
+        let text = |path: &Path| {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|source| Error::File { path: path.to_owned(), source })?;
+            // An editor's byte order mark is no part of it.
+            Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+        };
         read::read(file.map(|path| Ok((path, text(path)?))).transpose()?)
     }
 
@@ -515,9 +519,11 @@ mod tests {
     #[test]
     fn a_file_changes_what_it_names_and_nothing_else() {
         let config = load("[listen]\naddress = \"0.0.0.0:9000\"\n[quota]\nfuel_per_call = 7\n").unwrap();
+        let marked = load("\u{feff}[listen]\naddress = \"0.0.0.0:9000\"\n").unwrap();
+        assert_eq!(marked.listen.address.port(), 9000, "a byte order mark is no part of it");
         assert_eq!(config.listen.address.port(), 9000);
         assert_eq!(config.quota.fuel_per_call, 7);
-        assert_eq!(config.ingest.body_bytes_max, 256 << 10);
+        assert_eq!(config.ingest.body_bytes_max, 1 << 20);
     }
 
     #[test]

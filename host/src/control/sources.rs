@@ -7,7 +7,9 @@ use super::{Control, Error, TEXT_CHARS_MAX, any_or, over_expected, retried, room
 use crate::crypto;
 use crate::domain::id::{Digest, SourceName, TenantId};
 use crate::domain::secret::{Secret, source_context};
-use crate::domain::source::{Form, MacHeader, Proof, Source};
+use crate::domain::source::{
+    Form, KeyEncoding, MacHeader, Proof, Source, TIMESTAMP_TOLERANCE_S_DEFAULT, TIMESTAMP_TOLERANCE_S_MAX,
+};
 use crate::domain::subscription::glob;
 use crate::domain::time::Timestamp;
 use crate::signing;
@@ -40,6 +42,32 @@ pub struct SourceInput {
     #[serde(default)]
     #[schemars(length(max = TEXTS_MAX), inner(length(max = TEXT_CHARS_MAX)))]
     pub websub_topics: Vec<String>,
+    /// How far the timestamp that a sender signed may lie from now, either way, in seconds.
+    #[serde(default = "timestamp_tolerance_s_default")]
+    #[schemars(range(min = 1, max = TIMESTAMP_TOLERANCE_S_MAX))]
+    pub timestamp_tolerance_s: u32,
+    /// Take a signature by sha1 alone, from a sender that knows nothing better.
+    #[serde(default)]
+    pub allow_sha1: bool,
+    /// Take events whose names are no URIs; they get URIs of this host's.
+    #[serde(default)]
+    pub allow_plain_event_names: bool,
+    /// Take half a surrogate pair (`\\ud83d` without its other half) as U+FFFD; otherwise the body is refused.
+    #[serde(default)]
+    pub replace_lone_surrogates: bool,
+    /// As a source is shown; not to be changed.
+    #[serde(default)]
+    pub name: Option<SourceName>,
+    /// As a source is shown; not to be changed.
+    #[serde(default)]
+    pub ingest_path: Option<String>,
+    /// As a source is shown; not to be changed.
+    #[serde(default)]
+    pub created_at: Option<Timestamp>,
+}
+
+fn timestamp_tolerance_s_default() -> u32 {
+    TIMESTAMP_TOLERANCE_S_DEFAULT
 }
 
 /// A proof with its secrets in the clear, as it is sent in.
@@ -51,19 +79,39 @@ pub enum ProofInput {
         /// Which header.
         header: MacHeader,
         /// The shared secrets.
-        #[schemars(length(min = 1, max = PROOFS_MAX), inner(length(min = SECRET_BYTES_MIN)))]
-        secrets: Vec<Secret>,
+        #[serde(default)]
+        secrets: Secrets,
+        /// How they are written. Absent: after `whsec_` base64, otherwise text; for `standard` it has to be said unless
+        /// each begins with `whsec_`.
+        #[serde(default)]
+        encoding: Option<KeyEncoding>,
     },
     /// See [`Proof::Bearer`].
     Bearer {
         /// The tokens.
-        #[schemars(length(min = 1, max = PROOFS_MAX), inner(length(min = SECRET_BYTES_MIN)))]
-        tokens: Vec<Secret>,
+        #[serde(default)]
+        tokens: Secrets,
     },
     /// See [`Proof::Key`].
     Key {},
     /// See [`Proof::Open`].
     Open {},
+}
+
+/// The secrets of a proof, as they are sent in.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Secrets {
+    /// These, 1 to 8 of them, each of at least 8 bytes.
+    New(#[schemars(length(min = 1, max = PROOFS_MAX), inner(length(min = SECRET_BYTES_MIN)))] Vec<Secret>),
+    /// As many as the source has, as it is shown: those that are stored stay. Absent: the same, however many there are.
+    Stored(Option<usize>),
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Self::Stored(None)
+    }
 }
 
 /// A source as it is shown: without its secrets.
@@ -79,6 +127,10 @@ pub struct SourceView {
     pub issuer: Option<String>,
     pub issuers_allowed: Vec<String>,
     pub websub_topics: Vec<String>,
+    pub timestamp_tolerance_s: u32,
+    pub allow_sha1: bool,
+    pub allow_plain_event_names: bool,
+    pub replace_lone_surrogates: bool,
     /// Where its events are sent to, below the host's address.
     pub ingest_path: String,
     pub created_at: Timestamp,
@@ -89,7 +141,7 @@ pub struct SourceView {
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "as in `Proof`")]
 pub enum ProofView {
-    Hmac { header: MacHeader, secrets: usize },
+    Hmac { header: MacHeader, secrets: usize, encoding: KeyEncoding },
     Bearer { tokens: usize },
     Key,
     Open,
@@ -132,7 +184,19 @@ impl Control {
         short("issuer", &input.issuer)?;
         short("issuers_allowed", &input.issuers_allowed)?;
         short("websub_topics", &input.websub_topics)?;
-        let proofs = self.take_proofs(tenant, &name, input.proofs)?;
+        if let Some(given) = input.name.filter(|given| *given != name) {
+            return Err(Error::invalid(
+                "name",
+                format!("the document is of the source `{given}`, the path names `{name}`"),
+            ));
+        }
+        let tolerance_s = input.timestamp_tolerance_s;
+        if !(1..=TIMESTAMP_TOLERANCE_S_MAX).contains(&tolerance_s) {
+            let why = format!("from 1 to {TIMESTAMP_TOLERANCE_S_MAX} seconds, not {tolerance_s}");
+            return Err(Error::invalid("timestamp_tolerance_s", why));
+        }
+        let stored = existing.map_or(&[][..], |source| source.value.proofs.as_slice());
+        let proofs = self.take_proofs(tenant, &name, input.proofs, stored)?;
         let source = Source {
             tenant: tenant.clone(),
             name,
@@ -141,6 +205,10 @@ impl Control {
             issuer: input.issuer,
             issuers_allowed: input.issuers_allowed,
             websub_topics: input.websub_topics,
+            timestamp_tolerance_s: tolerance_s,
+            allow_sha1: input.allow_sha1,
+            allow_plain_event_names: input.allow_plain_event_names,
+            replace_lone_surrogates: input.replace_lone_surrogates,
             created_at: existing.map_or_else(|| self.clock.now(), |source| source.value.created_at),
         };
         let action = if existing.is_some() { "source.replace" } else { "source.create" };
@@ -149,7 +217,13 @@ impl Control {
         Ok((show(&source, version), existing.is_none()))
     }
 
-    fn take_proofs(&self, tenant: &TenantId, name: &SourceName, given: Vec<ProofInput>) -> Result<Vec<Proof>, Error> {
+    fn take_proofs(
+        &self,
+        tenant: &TenantId,
+        name: &SourceName,
+        given: Vec<ProofInput>,
+        stored: &[Proof],
+    ) -> Result<Vec<Proof>, Error> {
         if given.is_empty() || given.len() > PROOFS_MAX {
             let why = format!(
                 "give 1 to {PROOFS_MAX} proofs; a source without any proof has to be opened with {{\"kind\": \"open\"}}"
@@ -157,28 +231,56 @@ impl Control {
             return Err(Error::invalid("proofs", why));
         }
         let context = source_context(tenant, name);
+        let mut stored = Stored(stored.to_vec());
         let mut proofs = Vec::with_capacity(given.len());
         for proof in given {
             proofs.push(match proof {
                 ProofInput::Key {} => Proof::Key,
                 ProofInput::Open {} => Proof::Open,
-                ProofInput::Bearer { tokens } => {
-                    check_secrets("proofs/tokens", &tokens)?;
+                ProofInput::Bearer { tokens: Secrets::New(tokens) } => {
+                    check_count("proofs/tokens", &tokens)?;
+                    for token in &tokens {
+                        check_token(token.expose()).map_err(|why| Error::invalid("proofs/tokens", why))?;
+                    }
                     let digest = |token: &Secret| Digest(crypto::sha256(token.expose().as_bytes()));
                     Proof::Bearer { tokens: tokens.iter().map(digest).collect() }
                 }
-                ProofInput::Hmac { header, secrets } => {
-                    check_secrets("proofs/secrets", &secrets)?;
+                ProofInput::Bearer { tokens: Secrets::Stored(count) } => stored.bearer(count)?,
+                ProofInput::Hmac { header, secrets: Secrets::New(secrets), encoding } => {
+                    check_count("proofs/secrets", &secrets)?;
                     for secret in &secrets {
-                        signing::check_source_secret(header, secret)
+                        signing::check_source_secret(header, encoding, secret)
                             .map_err(|why| Error::invalid("proofs/secrets", why))?;
                     }
                     let secrets = secrets.iter().map(|secret| self.master.seal(&context, secret)).collect();
-                    Proof::Hmac { header, secrets }
+                    Proof::Hmac { header, secrets, encoding: Some(encoding.unwrap_or(encoding_of(header))) }
+                }
+                ProofInput::Hmac { header, secrets: Secrets::Stored(count), encoding } => {
+                    let kept = stored.hmac(header, count)?;
+                    self.with_encoding(&context, kept, encoding)?
                 }
             });
         }
         Ok(proofs)
+    }
+
+    /// A stored proof whose secrets stay, read as is asked for now. Read as before it stays as it was stored.
+    fn with_encoding(&self, context: &str, stored: Proof, encoding: Option<KeyEncoding>) -> Result<Proof, Error> {
+        let Proof::Hmac { header, secrets, encoding: before } = stored else { return Ok(stored) };
+        let Some(encoding) = encoding.filter(|encoding| *encoding != before.unwrap_or(encoding_of(header))) else {
+            return Ok(Proof::Hmac { header, secrets, encoding: before });
+        };
+        for sealed in &secrets {
+            let secret = self.master.open(context, sealed).map_err(|_| {
+                Error::invalid(
+                    "proofs/secrets",
+                    "a stored secret cannot be opened with the host's master key: give it anew",
+                )
+            })?;
+            signing::check_source_secret(header, Some(encoding), &secret)
+                .map_err(|why| Error::invalid("proofs/encoding", why))?;
+        }
+        Ok(Proof::Hmac { header, secrets, encoding: Some(encoding) })
     }
 
     /// A tenant's sources, by name.
@@ -221,14 +323,58 @@ impl Control {
     }
 }
 
-fn check_secrets(field: &'static str, secrets: &[Secret]) -> Result<(), Error> {
+/// The proofs that a source has, of which a new document may keep the secrets: each once, in their order.
+struct Stored(Vec<Proof>);
+
+impl Stored {
+    fn bearer(&mut self, count: Option<usize>) -> Result<Proof, Error> {
+        let fits = |proof: &Proof| matches!(proof, Proof::Bearer { tokens } if count.is_none_or(|count| count == tokens.len()));
+        self.take("proofs/tokens", fits)
+    }
+
+    fn hmac(&mut self, header: MacHeader, count: Option<usize>) -> Result<Proof, Error> {
+        let fits = |proof: &Proof| {
+            matches!(proof, Proof::Hmac { header: stored, secrets, .. }
+                if *stored == header && count.is_none_or(|count| count == secrets.len()))
+        };
+        self.take("proofs/secrets", fits)
+    }
+
+    fn take(&mut self, field: &'static str, fits: impl Fn(&Proof) -> bool) -> Result<Proof, Error> {
+        let why = "there is no such proof of this source whose secrets could stay: give them as a list of text";
+        let index = self.0.iter().position(fits).ok_or_else(|| Error::invalid(field, why))?;
+        Ok(self.0.remove(index))
+    }
+}
+
+/// How secrets are written if nobody says so.
+fn encoding_of(header: MacHeader) -> KeyEncoding {
+    if header == MacHeader::Standard { KeyEncoding::Base64 } else { KeyEncoding::Text }
+}
+
+fn check_count(field: &'static str, secrets: &[Secret]) -> Result<(), Error> {
     if secrets.is_empty() || secrets.len() > PROOFS_MAX {
         return Err(Error::invalid(field, format!("give 1 to {PROOFS_MAX}")));
     }
-    if secrets.iter().any(|secret| secret.expose().len() < SECRET_BYTES_MIN) {
-        return Err(Error::invalid(field, format!("each has at least {SECRET_BYTES_MIN} bytes")));
-    }
     Ok(())
+}
+
+/// Whether a token can be sent as `Authorization: Bearer <token>` at all.
+fn check_token(token: &str) -> Result<(), String> {
+    signing::check_text(token)?;
+    if token.len() < SECRET_BYTES_MIN {
+        return Err(format!("each has at least {SECRET_BYTES_MIN} bytes"));
+    }
+    if token.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer ")) {
+        return Err("it begins with `Bearer `, which is the scheme: give what comes after it".to_owned());
+    }
+    match token.chars().position(|c| !c.is_ascii_graphic()) {
+        None => Ok(()),
+        Some(index) => Err(format!(
+            "its character {} cannot stand in a header: a token is printable ASCII without spaces (RFC 6750 section 2.1)",
+            index + 1
+        )),
+    }
 }
 
 fn not_found(name: &SourceName) -> Error {
@@ -244,7 +390,11 @@ fn show(source: &Source, version: u64) -> SourceView {
             .proofs
             .iter()
             .map(|proof| match proof {
-                Proof::Hmac { header, secrets } => ProofView::Hmac { header: *header, secrets: secrets.len() },
+                Proof::Hmac { header, secrets, encoding } => ProofView::Hmac {
+                    header: *header,
+                    secrets: secrets.len(),
+                    encoding: encoding.unwrap_or(encoding_of(*header)),
+                },
                 Proof::Bearer { tokens } => ProofView::Bearer { tokens: tokens.len() },
                 Proof::Key => ProofView::Key,
                 Proof::Open => ProofView::Open,
@@ -253,6 +403,10 @@ fn show(source: &Source, version: u64) -> SourceView {
         issuer: source.issuer.clone(),
         issuers_allowed: source.issuers_allowed.clone(),
         websub_topics: source.websub_topics.clone(),
+        timestamp_tolerance_s: source.timestamp_tolerance_s,
+        allow_sha1: source.allow_sha1,
+        allow_plain_event_names: source.allow_plain_event_names,
+        replace_lone_surrogates: source.replace_lone_surrogates,
         ingest_path: format!("/ingest/{}/{}", source.tenant, source.name),
         created_at: source.created_at,
     }

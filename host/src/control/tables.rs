@@ -8,7 +8,8 @@ use super::{Control, Error, any_or, over_expected, retried, room};
 use crate::crypto;
 use crate::domain::filter::{Table, TableFormat, TableVersion};
 use crate::domain::id::{Digest, TableName, TenantId};
-use crate::domain::table;
+use crate::domain::table::{self, Delimiter};
+use crate::domain::text::without_mark;
 use crate::domain::time::Timestamp;
 use crate::ledger::TenantView;
 
@@ -49,7 +50,7 @@ impl Control {
         tenant: &TenantId,
         name: TableName,
         upload: Bytes,
-        format: TableFormat,
+        (format, delimiter): (TableFormat, Option<Delimiter>),
         expected: Option<u64>,
     ) -> Result<TableView, Error> {
         let view = self.tenant(tenant)?;
@@ -63,7 +64,7 @@ impl Control {
                 format!("the table has {} bytes: the tenant's quota `table_bytes_max` is {bytes_max}", upload.len());
             return Err(Error::Conflict(why));
         }
-        let (rows, count) = self.read_table(upload, format, bytes_max).await?;
+        let (rows, count) = self.read_table(upload, (format, delimiter), bytes_max).await?;
         let new = TableVersion {
             digest: Digest(crypto::sha256(&rows)),
             rows: count,
@@ -169,11 +170,16 @@ impl Control {
     }
 
     /// The rows as they are kept, and how many. Not on a thread that others wait for: it may be megabytes.
-    async fn read_table(&self, upload: Bytes, format: TableFormat, bytes_max: u64) -> Result<(Bytes, u64), Error> {
+    async fn read_table(
+        &self,
+        upload: Bytes,
+        (format, delimiter): (TableFormat, Option<Delimiter>),
+        bytes_max: u64,
+    ) -> Result<(Bytes, u64), Error> {
         let reading = tokio::task::spawn_blocking(move || {
             let rows = match format {
-                TableFormat::JsonLines => upload,
-                TableFormat::Csv => table::from_csv(&upload, bytes_max)?.into(),
+                TableFormat::JsonLines => upload.slice_ref(without_mark(&upload)),
+                TableFormat::Csv => table::from_csv(&upload, delimiter, bytes_max)?.into(),
             };
             let count = table::parse(&rows)?.len() as u64;
             Ok((rows, count))

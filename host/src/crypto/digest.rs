@@ -4,6 +4,7 @@ use std::io::{self, Read};
 
 use hmac::digest::KeyInit;
 use hmac::{Hmac, Mac};
+use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use subtle::ConstantTimeEq;
 
@@ -27,6 +28,12 @@ pub fn sha256_of(mut from: impl Read) -> io::Result<[u8; 32]> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// HMAC-SHA1 over the parts as if they stood behind each other. For sources whose sender knows nothing better and whose owner
+/// allows it; nothing of ours is signed so.
+pub fn hmac_sha1(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
+    mac::<Hmac<Sha1>>(key, parts).into()
 }
 
 /// HMAC-SHA256 over the parts as if they stood behind each other.
@@ -78,6 +85,8 @@ mod tests {
             "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737"
         );
         assert_eq!(hmac_sha256(b"Jefe", &[b"what do ", b"", b"ya want for nothing?"]), hmac_sha256(b"Jefe", &[text]));
+        // RFC 2202 section 3, case 2.
+        assert_eq!(hex::encode(hmac_sha1(b"Jefe", &[text])), "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79");
         // Case 6: a key longer than a block is hashed first.
         assert_eq!(
             hex::encode(hmac_sha256(&[0xaa; 131], &[b"Test Using Larger Than Block-Size Key - Hash Key First"])),

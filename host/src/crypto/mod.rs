@@ -11,7 +11,7 @@ mod private_file;
 mod random;
 mod sealing;
 
-pub use digest::{constant_time_eq, hmac_sha256, hmac_sha384, hmac_sha512, sha256, sha256_of};
+pub use digest::{constant_time_eq, hmac_sha1, hmac_sha256, hmac_sha384, hmac_sha512, sha256, sha256_of};
 pub use error::Error;
 pub use key::opened_by;
 pub use master_key::{MASTER_KEY_BYTES, MasterKey};

@@ -160,6 +160,11 @@ pub fn uri_for(product: Product, name: &str) -> Cow<'static, str> {
     }
 }
 
+/// The event type URI for a name that is no URI, from a source of plain SETs that may send such.
+pub fn uri_for_plain(name: &str) -> String {
+    format!("{SETGATE_BASE}set/other/event-type/{}", percent_encoded(name))
+}
+
 /// `product/category/name` of an event type URI: from the catalogue, or for an unknown event of a known product from
 /// the URI itself. None for anybody else's URI.
 pub fn short_name(uri: &str) -> Option<Cow<'static, str>> {

@@ -8,6 +8,7 @@ mod check;
 mod differ;
 mod merge;
 mod object;
+mod surrogates;
 
 pub use check::{JsonFault, JsonLimits, check, check_object, check_object_and};
 pub use differ::differences;
@@ -17,6 +18,7 @@ pub(crate) use merge::by_levels;
 pub(crate) use merge::reference;
 pub use merge::{Merged, Named, Patch, merge_patch};
 pub use object::{Object, quote, write_object};
+pub use surrogates::{first_lone, replace_lone};
 
 /// What RFC 8259 calls white space.
 pub(crate) fn is_space(c: char) -> bool {

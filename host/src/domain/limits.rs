@@ -11,6 +11,9 @@ use super::tenant::Quota;
 pub struct CallLimits {
     /// See [`Quota::fuel_per_call`].
     pub fuel_per_call: u64,
+    /// See [`Quota::fuel_per_event_byte`]. Deliveries from before there was such have none.
+    #[serde(default)]
+    pub fuel_per_event_byte: u64,
     /// See [`Quota::memory_bytes_max`].
     pub memory_bytes_max: u64,
     /// See [`Quota::table_elements_max`].
@@ -29,6 +32,7 @@ impl From<&Quota> for CallLimits {
     fn from(quota: &Quota) -> Self {
         Self {
             fuel_per_call: quota.fuel_per_call,
+            fuel_per_event_byte: quota.fuel_per_event_byte,
             memory_bytes_max: quota.memory_bytes_max,
             table_elements_max: quota.table_elements_max,
             wall_ms_max: quota.wall_ms_max,
@@ -44,6 +48,7 @@ impl Quota {
     pub fn with(self, limits: &CallLimits) -> Self {
         Self {
             fuel_per_call: limits.fuel_per_call,
+            fuel_per_event_byte: limits.fuel_per_event_byte,
             memory_bytes_max: limits.memory_bytes_max,
             table_elements_max: limits.table_elements_max,
             wall_ms_max: limits.wall_ms_max,
@@ -63,6 +68,7 @@ mod tests {
     fn pinned_limits_stand_over_the_quota_of_today() {
         let then = Quota {
             fuel_per_call: 1,
+            fuel_per_event_byte: 8,
             memory_bytes_max: 2,
             table_elements_max: 3,
             wall_ms_max: 4,

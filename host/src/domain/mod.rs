@@ -30,6 +30,7 @@ pub mod subject;
 pub mod subscription;
 pub mod table;
 pub mod tenant;
+pub mod text;
 pub mod time;
 pub mod trace;
 pub mod verdict;

@@ -1,9 +1,16 @@
 //! Whom an event is about.
 //!
-//! The user's id where the event has one; else what the form names instead (a user name, an address); else nobody.
+//! The user's id if the event has one; else what the form names instead (a user name, an address); else nobody.
 //! The places are looked at in a fixed order per form; `host/docs/identities.md` has them as a table.
+//!
+//! Only members that the product itself fills are looked at. Data that an end user can write (custom data, a profile, a
+//! display name, metadata) never names the subject: no subject is better than somebody else's.
+
+mod products;
 
 use super::json::Object;
+
+pub use products::{logto, platform, wso2};
 
 /// Characters of a subject at the most; anything longer is no name of anybody and is passed over.
 pub const SUBJECT_CHARS_MAX: usize = 512;
@@ -32,53 +39,6 @@ impl Subject {
             Self::Named(_) => None,
         }
     }
-}
-
-/// The subject of a WSO2 event, given the value of its member: `user.id`; else the user name, then the e-mail address,
-/// among `user.claims` (a failed login knows no id).
-pub fn wso2(event: &Object<'_>) -> Option<Subject> {
-    let user = event.object("user")?;
-    name_of(&user, "id").map(Subject::User).or_else(|| wso2_claim(&user).map(Subject::Named))
-}
-
-/// The claims of a WSO2 user that name it, best first.
-const WSO2_NAMES: [&str; 2] = ["http://wso2.org/claims/username", "http://wso2.org/claims/emailaddress"];
-
-fn wso2_claim(user: &Object<'_>) -> Option<String> {
-    let claims: Vec<&serde_json::value::RawValue> = serde_json::from_str(user.get("claims")?).ok()?;
-    let claims: Vec<Object<'_>> = claims.iter().filter_map(|claim| Object::parse(claim.get()).ok()).collect();
-    WSO2_NAMES.iter().find_map(|name| {
-        claims
-            .iter()
-            .find(|claim| claim.string("uri").as_deref() == Some(name))
-            .and_then(|claim| name_of(claim, "value"))
-    })
-}
-
-/// The subject of a Logto event: `userId`, `user.id`; for `User.*` also `data.id`, and `params.userId` where a deleted
-/// user is no longer in `data`; else the `value` of a lockout or the `recipient` of a rate limit.
-pub fn logto(event: &str, body: &Object<'_>) -> Option<Subject> {
-    let places: &[&str] = if event.starts_with("User.") {
-        &["userId", "user.id", "data.id", "params.userId"]
-    } else {
-        &["userId", "user.id"]
-    };
-    let named = match event {
-        "Identifier.Lockout" => "value",
-        "Message.RateLimited" => "recipient",
-        _ => return first(body, places).map(Subject::User),
-    };
-    first(body, places).map(Subject::User).or_else(|| first(body, &[named]).map(Subject::Named))
-}
-
-/// The subject of a platform event: in `data`, `user.id`, `user_id`, `userId`, `user`; for events of the category
-/// `user` also `id`; else an e-mail address or a user name.
-pub fn platform(category: &str, body: &Object<'_>) -> Option<Subject> {
-    let data = body.object("data")?;
-    let places = ["user.id", "user_id", "userId", "user", "id"];
-    let places = if category == "user" { &places[..] } else { &places[..4] };
-    let named = ["user.email", "email", "user.username", "username"];
-    first(&data, places).map(Subject::User).or_else(|| first(&data, &named).map(Subject::Named))
 }
 
 /// The subject of a plain SET: `sub_id` (RFC 9493), else `sub`, else the `subject` inside its first event, as RISC had
@@ -163,93 +123,4 @@ fn name_of(object: &Object<'_>, member: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn user(id: &str) -> Option<Subject> {
-        Some(Subject::User(id.to_owned()))
-    }
-
-    fn named(name: &str) -> Option<Subject> {
-        Some(Subject::Named(name.to_owned()))
-    }
-
-    #[test]
-    fn of_wso2_events() {
-        let claims = r#""claims":[{"uri":"http://wso2.org/claims/emailaddress","value":"m@example.com"},
-            {"uri":"http://wso2.org/claims/username","value":"mia"}]"#;
-        for (event, expected) in [
-            (format!(r#"{{"user":{{"id":"u-1",{claims}}}}}"#), user("u-1")),
-            (format!(r#"{{"user":{{{claims}}}}}"#), named("mia")),
-            (r#"{"role":{"id":"r-1"}}"#.to_owned(), None),
-            (r#"{"user":{"claims":"?"}}"#.to_owned(), None),
-        ] {
-            assert_eq!(wso2(&Object::parse(&event).unwrap()), expected, "{event}");
-        }
-    }
-
-    #[test]
-    fn of_logto_events() {
-        for (event, body, expected) in [
-            ("PostSignIn", r#"{"userId":"u1","user":{"id":"u2"}}"#, user("u1")),
-            ("PostSignIn", r#"{"user":{"id":"u2"}}"#, user("u2")),
-            ("User.Created", r#"{"data":{"id":"u3"}}"#, user("u3")),
-            ("User.Deleted", r#"{"data":null,"params":{"userId":"u4"}}"#, user("u4")),
-            ("Role.Created", r#"{"data":{"id":"r1"}}"#, None),
-            ("Identifier.Lockout", r#"{"value":"m@example.com"}"#, named("m@example.com")),
-            ("Message.RateLimited", r#"{"recipient":"+15550100"}"#, named("+15550100")),
-        ] {
-            assert_eq!(logto(event, &Object::parse(body).unwrap()), expected, "{event} {body}");
-        }
-    }
-
-    #[test]
-    fn of_platform_events() {
-        for (category, body, expected) in [
-            ("mfa", r#"{"data":{"user":{"id":"u1"},"user_id":"u2"}}"#, user("u1")),
-            ("mfa", r#"{"data":{"user_id":12345678901234567890123}}"#, user("12345678901234567890123")),
-            ("sso", r#"{"data":{"user":"u3"}}"#, user("u3")),
-            ("user", r#"{"data":{"id":"u4","email":"m@example.com"}}"#, user("u4")),
-            ("oauth", r#"{"data":{"id":"client"}}"#, None),
-            ("security", r#"{"data":{"email":"m@example.com"}}"#, named("m@example.com")),
-            ("user", r#"{"data":{"id":""}}"#, None),
-            ("user", "{}", None),
-        ] {
-            assert_eq!(platform(category, &Object::parse(body).unwrap()), expected, "{category} {body}");
-        }
-    }
-
-    #[test]
-    fn of_plain_sets() {
-        for (claims, expected) in [
-            (r#"{"sub_id":{"format":"iss_sub","iss":"i","sub":"u1"},"sub":"x"}"#, user("u1")),
-            (r#"{"sub_id":{"format":"opaque","id":"u2"}}"#, user("u2")),
-            (r#"{"sub_id":{"format":"email","email":"m@example.com"}}"#, named("m@example.com")),
-            (r#"{"sub_id":{"format":"account","uri":"acct:m@example.com"}}"#, named("acct:m@example.com")),
-            (r#"{"sub_id":{"format":"phone_number","phone_number":"+1"}}"#, named("+1")),
-            (
-                r#"{"sub_id":{"format":"complex","device":{"format":"opaque","id":"d"},"user":{"format":"opaque","id":"u"}}}"#,
-                user("u"),
-            ),
-            (r#"{"sub_id":{"format":"complex","device":{"format":"opaque","id":"d"}}}"#, named("d")),
-            (r#"{"sub_id":{"user":{"format":"opaque","id":"u"}}}"#, user("u")),
-            (
-                r#"{"sub_id":{"format":"aliases","identifiers":[{"format":"?"},{"format":"did","url":"did:x:1"}]}}"#,
-                named("did:x:1"),
-            ),
-            (r#"{"sub_id":{"format":"?"},"sub":"u3"}"#, user("u3")),
-            (r#"{"events":{"urn:x":{"subject":{"subject_type":"iss-sub","iss":"i","sub":"u4"}}}}"#, user("u4")),
-            (r#"{"events":{"urn:x":{}}}"#, None),
-        ] {
-            assert_eq!(set(&Object::parse(claims).unwrap()), expected, "{claims}");
-        }
-    }
-
-    #[test]
-    fn nothing_endless_is_followed_or_kept() {
-        let nested = format!("{}{{\"format\":\"opaque\",\"id\":\"u\"}}{}", r#"{"user":"#.repeat(5), "}".repeat(5));
-        assert_eq!(set(&Object::parse(&format!("{{\"sub_id\":{nested}}}")).unwrap()), None);
-        let long = format!("{{\"sub\":\"{}\"}}", "x".repeat(513));
-        assert_eq!(set(&Object::parse(&long).unwrap()), None);
-    }
-}
+mod tests;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-pub use self::csv::from_csv;
+pub use self::csv::{Delimiter, from_csv};
+use super::text::without_mark;
 
 /// A table's rows by key; the values are JSON text.
 pub type Rows = HashMap<String, Arc<str>>;
@@ -28,7 +29,7 @@ struct Line<'a> {
 /// # Errors
 /// What was wrong, with its line, counted from 1; of a key that stands twice, both lines.
 pub fn parse(text: &[u8]) -> Result<Rows, String> {
-    let text = std::str::from_utf8(text).map_err(|e| format!("not UTF-8 at byte {}", e.valid_up_to()))?;
+    let text = std::str::from_utf8(without_mark(text)).map_err(|e| format!("not UTF-8 at byte {}", e.valid_up_to()))?;
     let mut rows = Rows::new();
     for (number, line) in lines(text) {
         let Line { key, value } = read(number, line)?;
@@ -71,6 +72,7 @@ mod tests {
         let rows = parse(b"{\"key\":\"a\",\"value\":{\"n\": 1.10}}\n\n{\"key\":\"b\",\"value\":null}\n").unwrap();
         assert_eq!(rows["a"].as_ref(), "{\"n\": 1.10}");
         assert_eq!(rows.len(), 2);
+        assert_eq!(parse(b"\xef\xbb\xbf{\"key\":\"a\",\"value\":1}\n").unwrap().len(), 1, "after a byte order mark");
         let error = parse(b"{\"key\":\"a\",\"value\":1}\n{\"key\":\"a\"}\n").unwrap_err();
         assert!(error.starts_with("line 2, column 11: missing field `value`; each line"), "{error}");
         let error = parse(b"{\"key\":\"b\",\"value\":1}\n{\"key\":\"a\",\"value\":1}\n\n{\"key\":\"a\",\"value\":2}")

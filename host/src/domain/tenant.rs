@@ -52,6 +52,9 @@ impl Tenant {
 pub struct Quota {
     /// Fuel for one call of one filter; about one unit an instruction.
     pub fuel_per_call: u64,
+    /// Fuel that a call gets besides for each byte of its event's claims beyond the first 32 KiB: a filter that reads all of a
+    /// large event gets through, and no more is given for a small one.
+    pub fuel_per_event_byte: u64,
     /// Fuel of all calls of the tenant in one second; calls wait while it is spent. The default is about what one core
     /// computes in a second or two.
     pub fuel_per_second: u64,
@@ -107,11 +110,12 @@ impl Default for Quota {
     fn default() -> Self {
         Self {
             fuel_per_call: 50_000_000,
+            fuel_per_event_byte: 1_500,
             fuel_per_second: 2_000_000_000,
             memory_bytes_max: 32 << 20,
             table_elements_max: 10_000,
             wall_ms_max: 1_000,
-            output_bytes_max: 1 << 20,
+            output_bytes_max: 2 << 20,
             host_calls_max: 1_000,
             log_bytes_max: 16 << 10,
             filter_bytes_max: 24 << 20,
@@ -131,6 +135,18 @@ impl Default for Quota {
             patterns_bytes_max: 512 << 10,
             require_verified_endpoints: false,
         }
+    }
+}
+
+/// Bytes of an event's claims that are in `fuel_per_call`.
+const EVENT_BYTES_FREE: u64 = 32 << 10;
+
+impl Quota {
+    /// The quota of a call for an event with so many bytes of claims.
+    pub fn for_event(self, bytes: usize) -> Self {
+        let beyond = (bytes as u64).saturating_sub(EVENT_BYTES_FREE);
+        let more = beyond.saturating_mul(self.fuel_per_event_byte);
+        Self { fuel_per_call: self.fuel_per_call.saturating_add(more), ..self }
     }
 }
 

@@ -130,6 +130,10 @@ fn source(form: Form, with_issuer: bool) -> Source {
         issuer: with_issuer.then(|| "https://idp.example/\"\u{e4}".to_owned()),
         issuers_allowed: Vec::new(),
         websub_topics: Vec::new(),
+        timestamp_tolerance_s: 300,
+        allow_sha1: false,
+        allow_plain_event_names: false,
+        replace_lone_surrogates: false,
         created_at: NOW,
     }
 }

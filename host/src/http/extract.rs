@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::Site;
+use super::coding;
 use super::operations::{Described, Sheet};
 use super::problem::Problem;
 use super::responses::{Access, revoked_meanwhile};
@@ -27,6 +28,8 @@ use crate::control::deliveries::PAGE_MAX;
 use crate::domain::id::{
     DeliveryId, Digest, EventId, FilterName, KeyId, ReplayId, SourceName, SubscriptionId, TableName, TenantId,
 };
+
+use crate::domain::text::{check_charset, without_mark};
 
 /// Time in which [`BODY_BYTES_MIN`] of a body, or all of it, have to arrive first.
 const BODY_GRACE: Duration = Duration::from_secs(10);
@@ -104,6 +107,7 @@ where
 
     async fn from_request(request: Request, site: &Site) -> Result<Self, Problem> {
         let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        check_text(media_type.unwrap_or_default(), request.headers())?;
         if !media_type.is_some_and(is_json) {
             return Err(Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -117,7 +121,7 @@ where
         let request = Request::from_parts(parts, body);
         let Arrived { body, room: _room, .. } =
             read(site, &site.uploads, tenant.as_ref(), request, JSON_BYTES_MAX, "the JSON body").await?;
-        strict::from_slice(&body).map(Self).map_err(|error| {
+        strict::from_slice(without_mark(&body)).map(Self).map_err(|error| {
             Problem::new(StatusCode::BAD_REQUEST, "invalid_body", format!("in the JSON body: {error}"))
         })
     }
@@ -127,6 +131,13 @@ impl<T: JsonSchema> Described for JsonBody<T> {
     fn describe(sheet: &mut Sheet<'_>) {
         sheet.json_body::<T>();
     }
+}
+
+/// Whether a body that is text is one in UTF-8, and as it is.
+pub(super) fn check_text(media_type: &str, headers: &HeaderMap) -> Result<(), Problem> {
+    coding::none(headers)?;
+    check_charset(media_type)
+        .map_err(|why| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", why))
 }
 
 fn is_json(media_type: &str) -> bool {
@@ -155,7 +166,37 @@ pub(super) async fn read(
     bytes_max: usize,
     what: &str,
 ) -> Result<Arrived, Problem> {
-    let (Parts { headers, extensions, .. }, mut body) = request.into_parts();
+    let (Parts { headers, extensions, .. }, body) = request.into_parts();
+    let mut taken = room.take(tenant, 0)?;
+    let mut whole = Gathered::Nothing;
+    let keep = |data: Bytes| {
+        room.grow(&mut taken, tenant, data.len())?;
+        whole.add(data);
+        Ok(())
+    };
+    arrive(&headers, body, bytes_max, what, keep).await?;
+    if let Some(grant) = extensions.get::<Access>().and_then(Access::get) {
+        // It may have taken a minute, and what it is written into may be somebody else's by now.
+        site.control.still_holds(grant).map_err(revoked_meanwhile)?;
+    }
+    Ok(Arrived { headers, body: whole.into_bytes(), room: taken })
+}
+
+/// Reads a request's body of at most `bytes_max` without keeping any of it, and answers as [`read`] does.
+pub(super) async fn discard(request: Request, bytes_max: usize, what: &str) -> Result<HeaderMap, Problem> {
+    let (Parts { headers, .. }, body) = request.into_parts();
+    arrive(&headers, body, bytes_max, what, |_| Ok(())).await?;
+    Ok(headers)
+}
+
+/// Has a body come in, and hands on each part of it.
+async fn arrive(
+    headers: &HeaderMap,
+    mut body: axum::body::Body,
+    bytes_max: usize,
+    what: &str,
+    mut part: impl FnMut(Bytes) -> Result<(), Problem>,
+) -> Result<(), Problem> {
     let too_large = || {
         let detail = format!("{what} is larger than {bytes_max} bytes, the limit of this host");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
@@ -164,25 +205,20 @@ pub(super) async fn read(
     if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
         return Err(too_large());
     }
-    let mut taken = room.take(tenant, 0)?;
-    let (mut whole, mut pace) = (Gathered::Nothing, Pace::begin());
+    let (mut bytes, mut pace) = (0, Pace::begin());
     while let Some(frame) = pace.next(&mut body).await.ok_or_else(|| too_slow(what))? {
         let frame =
             frame.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "body_broken", format!("{what} broke off")))?;
         // Trailers say nothing here.
         let Ok(data) = frame.into_data() else { continue };
-        if whole.len() + data.len() > bytes_max {
+        bytes += data.len();
+        if bytes > bytes_max {
             return Err(too_large());
         }
-        room.grow(&mut taken, tenant, data.len())?;
         pace.arrived(data.len());
-        whole.add(data);
+        part(data)?;
     }
-    if let Some(grant) = extensions.get::<Access>().and_then(Access::get) {
-        // It may have taken a minute, and what it is written into may be somebody else's by now.
-        site.control.still_holds(grant).map_err(revoked_meanwhile)?;
-    }
-    Ok(Arrived { headers, body: whole.into_bytes(), room: taken })
+    Ok(())
 }
 
 fn too_slow(what: &str) -> Problem {
@@ -202,14 +238,6 @@ enum Gathered {
 }
 
 impl Gathered {
-    fn len(&self) -> usize {
-        match self {
-            Self::Nothing => 0,
-            Self::One(bytes) => bytes.len(),
-            Self::Many(bytes) => bytes.len(),
-        }
-    }
-
     fn add(&mut self, data: Bytes) {
         match self {
             Self::Nothing => *self = Self::One(data),

@@ -1,8 +1,12 @@
 //! `/ingest/{tenant}/{source}`: events in, and the WebSub verification of a source that expects it.
 
-use axum::Json;
+use std::convert::Infallible;
+
 use axum::extract::{FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
+use axum::routing::post as post_route;
+use axum::{Json, Router};
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, StatusCode, header};
 use schemars::JsonSchema;
@@ -11,29 +15,45 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use super::Site;
+use super::coding;
 use super::extract::{self, Arrived, Query};
 use super::operations::{Described, Operation, Sheet, get, post};
 use super::problem::Problem;
 use crate::domain::id::{EventId, SourceName, TenantId};
-use crate::pipeline::accept::Refused;
-use crate::pipeline::prove::{Inbound, Unproven};
+use crate::pipeline::decode::{Coding, decoded_bytes_max};
+use crate::pipeline::prove::{Head, Inbound, Presented};
+
+/// What is read, for messages.
+const BODY: &str = "the event";
+/// Bytes of a hub's challenge at the most: it is echoed to whoever asks.
+const CHALLENGE_BYTES_MAX: usize = 1024;
+
+/// The same routes with a slash at the end, which many a product's form adds to an address.
+pub(super) fn with_slash() -> Router<Site> {
+    Router::new().route("/ingest/{tenant}/{source}/", post_route(event).get(verification))
+}
 
 /// See [`super::operations`].
 pub(super) fn operations() -> Vec<Operation> {
     vec![
         post("/ingest/{tenant}/{source}", "ingestEvent", "Takes in an event.", event)
-            .says("In the form that the source was set up with. 202 is said once the event is on disk, and not before.")
+            .says(
+                "In the form that the source was set up with. 202 is said once the event is on disk, and not before. A source \
+                 that is not there is answered as one that does not take the request's proof. A slash at the end of the path \
+                 makes no difference.",
+            )
             .takes(&["application/json", "application/secevent+json"], "The event as its product sends it.")
             .like("application/json", example())
             .gives::<Accepted>(202, "It is on disk.")
-            .refuses([400, 401, 409, 413, 415, 429, 500, 503]),
+            .refuses([400, 401, 404, 409, 413, 415, 429, 500, 503]),
         get(
             "/ingest/{tenant}/{source}",
             "verifyTopic",
             "Answers a hub's verification (W3C WebSub section 5.3).",
             verification,
         )
-        .gives_text(200, "text/plain", "The challenge; nothing where the hub denied the topic."),
+        .gives_text(200, "text/plain", "The challenge; nothing if the hub denied the topic.")
+        .refuses([404]),
     ]
 }
 
@@ -59,22 +79,16 @@ struct Accepted {
 
 /// Where a request is sent to.
 pub(super) struct Place {
-    tenant: TenantId,
-    source: SourceName,
+    /// What is wrong with the path if it cannot name any source.
+    named: Result<(TenantId, SourceName), String>,
 }
 
 impl FromRequestParts<Site> for Place {
-    type Rejection = Problem;
+    type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Infallible> {
         let (tenant, source) = (extract::named(parts, site).await, extract::named(parts, site).await);
-        match (tenant, source) {
-            (Ok(tenant), Ok(source)) => Ok(Self { tenant, source }),
-            (Err(why), _) | (_, Err(why)) => {
-                site.pipeline.counted(None, "unknown_source");
-                Err(Problem::new(StatusCode::NOT_FOUND, "unknown_source", why))
-            }
-        }
+        Ok(Self { named: tenant.and_then(|tenant| Ok((tenant, source?))) })
     }
 }
 
@@ -91,39 +105,59 @@ impl Described for Place {
 
 /// Answers 202 once the event is on disk.
 pub(super) async fn event(
-    Place { tenant, source }: Place,
+    Place { named }: Place,
     State(site): State<Site>,
     request: Request,
 ) -> Result<Response, Problem> {
-    // Nothing is read for a source that is not there.
-    if !site.control.has_source(&tenant, &source) {
-        let refused = Refused::from(Unproven::UnknownSource { tenant, source_name: source });
-        site.pipeline.counted(None, refused.code());
-        return Err(refused.into());
-    }
+    let (tenant, source) = named.map_err(|why| {
+        site.pipeline.counted(None, "unknown_source");
+        Problem::new(StatusCode::NOT_FOUND, "unknown_source", why)
+    })?;
+    let presented = Presented::of(request.headers());
+    let coding = coding::of_event(request.headers()).inspect_err(|problem| {
+        // Before it is known whose it is.
+        site.pipeline.counted(None, problem.code());
+    })?;
+    let head = site.pipeline.prove_head(&tenant, &source, request.headers());
+    let head = head.map_err(|why| {
+        let refused = site.pipeline.refuse_unproven(&tenant, &source, why);
+        Problem::refused(refused, presented)
+    })?;
     let bytes_max = site.settings.now().ingest.body_bytes_max;
-    let read = extract::read(&site, &site.events, Some(&tenant), request, bytes_max, "the event");
-    let Arrived { headers, body, room: _room } = match read.await {
+    let known = !matches!(head, Head::Signed(None));
+    let read = if known {
+        let read = extract::read(&site, &site.events, Some(&tenant), request, bytes_max, BODY).await;
+        read.map(|Arrived { headers, body, room }| (headers, body, Some(room)))
+    } else {
+        // As a known source's would be, so that neither the answer nor its time shows that there is none; nothing is kept.
+        extract::discard(request, bytes_max, BODY).await.map(|headers| (headers, Bytes::new(), None))
+    };
+    let (headers, body, _room) = match read {
         Ok(read) => read,
         Err(problem) => {
-            site.pipeline.counted(Some((&tenant, &source)), problem.code());
+            site.pipeline.counted(known.then_some((&tenant, &source)), problem.code());
             return Err(problem);
         }
     };
-    let receipt = site.pipeline.ingest(Inbound { tenant, source, headers, body }).await?;
+    let _decoded_room = match coding {
+        Coding::Gzip if known => Some(site.events.take(Some(&tenant), decoded_bytes_max(body.len(), bytes_max))?),
+        Coding::Gzip | Coding::Identity => None,
+    };
+    let taken = site.pipeline.ingest(Inbound { tenant, source, head, headers, body, coding }).await;
+    let receipt = taken.map_err(|refused| Problem::refused(refused, presented))?;
     let accepted = Accepted { event: receipt.event, duplicate: receipt.duplicate };
     Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())
 }
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Verification {
-    /// `subscribe` or `denied`; all else is refused.
+    /// `subscribe`, `unsubscribe` or `denied`; all else is refused.
     #[serde(rename = "hub.mode")]
     mode: Option<String>,
-    /// Which topic; one that the source lists.
+    /// Which topic: to subscribe, one that the source lists; to unsubscribe, one that it does not list.
     #[serde(rename = "hub.topic")]
     topic: Option<String>,
-    /// What is to be answered.
+    /// What is to be answered, 1 to 1024 bytes.
     #[serde(rename = "hub.challenge")]
     challenge: Option<String>,
     /// Why the hub denied it.
@@ -131,30 +165,41 @@ pub(super) struct Verification {
     reason: Option<String>,
 }
 
-/// W3C WebSub section 5.3: a hub asks whether the subscription is wanted; the answer is its challenge.
+/// W3C WebSub section 5.3: a hub asks whether a change of the subscription is wanted; the answer is its challenge.
+///
+/// A subscription is wanted if the source lists its topic. Its end is wanted if no source lists it: a source that was
+/// removed, or that never was, has no use for it either, and a hub that gets no confirmation sends for ever. A denial is
+/// taken note of, whoever it is about.
 pub(super) async fn verification(
-    Place { tenant, source }: Place,
+    Place { named }: Place,
     State(site): State<Site>,
     Query(asked): Query<Verification>,
 ) -> Result<Response, Problem> {
     let topic = asked.topic.as_deref().unwrap_or_default();
-    let expected = !topic.is_empty() && site.control.expects_topic(&tenant, &source, topic);
-    let unexpected = || {
-        let detail = "no verification of this topic is expected here: list it in the source's `websub_topics`";
-        Problem::new(StatusCode::NOT_FOUND, "unexpected_verification", detail)
-    };
-    match (asked.mode.as_deref(), asked.challenge) {
-        (Some("subscribe"), Some(challenge)) if expected => {
-            info!(%tenant, %source, topic, "answered a WebSub verification");
+    let listed = named.as_ref().is_ok_and(|(tenant, source)| site.control.expects_topic(tenant, source, topic));
+    let challenge = asked.challenge.filter(|challenge| (1..=CHALLENGE_BYTES_MAX).contains(&challenge.len()));
+    match (asked.mode.as_deref(), challenge) {
+        _ if topic.is_empty() => {}
+        (Some(mode @ ("subscribe" | "unsubscribe")), Some(challenge)) if listed == (mode == "subscribe") => {
+            if let (true, Ok((tenant, source))) = (listed, &named) {
+                info!(%tenant, %source, topic, "confirmed a WebSub subscription");
+            }
             let plain =
                 [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-            Ok((StatusCode::OK, plain, challenge).into_response())
+            return Ok((StatusCode::OK, plain, challenge).into_response());
         }
-        // Leaving a topic that is still listed is not what this source's owner asked for: the hub is told so.
-        (Some("denied"), _) if expected => {
-            tracing::warn!(%tenant, %source, topic, reason = asked.reason.as_deref(), "a hub denied a subscription");
-            Ok(StatusCode::OK.into_response())
+        (Some("denied"), _) => {
+            if let (true, Ok((tenant, source))) = (listed, &named) {
+                let reason = asked.reason.as_deref();
+                tracing::warn!(%tenant, %source, topic, reason, "a hub denied a WebSub subscription");
+            }
+            return Ok(StatusCode::OK.into_response());
         }
-        _ => Err(unexpected()),
+        _ => {}
     }
+    let detail = format!(
+        "this change of a subscription is not expected here: to subscribe, list the topic in the source's `websub_topics`; \
+         to unsubscribe, take it out; the challenge has 1 to {CHALLENGE_BYTES_MAX} bytes"
+    );
+    Err(Problem::new(StatusCode::NOT_FOUND, "unexpected_verification", detail))
 }

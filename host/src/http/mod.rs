@@ -3,8 +3,10 @@
 
 mod auth;
 mod caller;
+mod coding;
 mod connection;
 mod extract;
+mod framing;
 mod health;
 mod ingest;
 pub mod interface;

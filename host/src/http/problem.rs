@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::control;
 use crate::pipeline::accept::Refused;
-use crate::pipeline::prove::Unproven;
+use crate::pipeline::prove::{Presented, Unproven};
 
 /// What the `type` of each problem starts with; the code follows.
 pub const TYPE_BASE: &str = "https://schemas.setgate.dev/errors/";
@@ -18,7 +18,7 @@ const RETRY_AFTER_S: u32 = 2;
 const SPACE_RETRY_AFTER_S: u32 = 30;
 
 /// Every code there is, in alphabetical order. Each has a page in `docs/errors`.
-pub const CODES: [&str; 56] = [
+pub const CODES: [&str; 60] = [
     "backlog_full",
     "backtest_running",
     "bad_claim",
@@ -30,6 +30,7 @@ pub const CODES: [&str; 56] = [
     "body_too_large",
     "body_too_slow",
     "busy",
+    "coding_broken",
     "compile_queue_full",
     "conflict",
     "disk_low",
@@ -56,6 +57,7 @@ pub const CODES: [&str; 56] = [
     "jti_conflict",
     "ledger_damaged",
     "ledger_full",
+    "lone_surrogate",
     "malformed_json",
     "missing_claim",
     "no_method",
@@ -72,7 +74,9 @@ pub const CODES: [&str; 56] = [
     "too_often",
     "unexpected_verification",
     "unknown_source",
+    "unsupported_coding",
     "unsupported_media_type",
+    "unsupported_transfer_coding",
     "version_changed",
     "wrong_form",
 ];
@@ -84,6 +88,7 @@ pub struct Problem {
     code: &'static str,
     detail: String,
     retry_after_s: Option<u32>,
+    accept_encoding: Option<&'static str>,
 }
 
 /// Why a request was not carried out (RFC 9457).
@@ -109,7 +114,12 @@ impl Problem {
     /// A problem with its code and what was wrong, where and what to do.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         debug_assert!(CODES.contains(&code), "`{code}` is not in CODES");
-        Self { status, code, detail: detail.into(), retry_after_s: None }
+        Self { status, code, detail: detail.into(), retry_after_s: None, accept_encoding: None }
+    }
+
+    /// With the content codings that would have been taken (RFC 9110 section 15.5.16).
+    pub(super) fn accepting(self, codings: &'static str) -> Self {
+        Self { accept_encoding: Some(codings), ..self }
     }
 
     /// For what is no route, or none of this listener's.
@@ -169,6 +179,9 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if let Some(codings) = self.accept_encoding {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(codings));
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"setgate\""));
         }
@@ -176,19 +189,42 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
+impl Problem {
+    /// For a request to an ingest address that does not prove to be the source's own, or whose source is not there. By
+    /// what the request presented and nothing else: a stranger learns neither which tenants and sources there are nor how
+    /// they prove themselves.
+    pub(super) fn unproven(presented: Presented) -> Self {
+        let (code, given) = match presented {
+            Presented::Nothing => ("bad_signature", "the request presents no proof".to_owned()),
+            Presented::Signature(header) => {
+                ("bad_signature", format!("the signature in `{header}` is not accepted here"))
+            }
+            Presented::Key => ("bad_key", "this key is not accepted here".to_owned()),
+            Presented::Token => ("bad_token", "this `Authorization` is not accepted here".to_owned()),
+        };
+        let detail = format!(
+            "{given}: there is no such source, or the proof is not one of its `proofs`; check the path against the source's \
+             `ingest_path`, then the header, the secret, the sender's clock, and that nothing changes the body on its way \
+             (the host's log and `setgate_ingest_total` say which)"
+        );
+        Self::new(StatusCode::UNAUTHORIZED, code, detail)
+    }
+
+    /// For a request to an ingest address that presented this.
+    pub(super) fn refused(refused: Refused, presented: Presented) -> Self {
         let (code, detail) = (refused.code(), refused.to_string());
         match &refused {
-            Refused::Unproven(Unproven::UnknownSource { .. }) => Self::new(StatusCode::NOT_FOUND, code, detail),
             Refused::Unproven(Unproven::SecretUnreadable) => {
                 tracing::error!(%detail, "ingest");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail)
             }
             Refused::Unproven(Unproven::KeyScope) => Self::new(StatusCode::FORBIDDEN, code, detail),
-            Refused::Unproven(_) => Self::new(StatusCode::UNAUTHORIZED, code, detail),
+            Refused::Unproven(_) => Self::unproven(presented),
             Refused::NotAnEvent(refusal) if refusal.code() == "unsupported_media_type" => {
                 Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, detail)
+            }
+            Refused::NotAnEvent(refusal) if refusal.code() == "body_too_large" => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, code, detail)
             }
             Refused::NotAnEvent(_) => Self::new(StatusCode::BAD_REQUEST, code, detail),
             Refused::Conflict(_) => Self::new(StatusCode::CONFLICT, code, detail),
@@ -279,7 +315,9 @@ mod tests {
     fn each_code_in_the_sources_is_listed() {
         let sources = [
             include_str!("auth.rs"),
+            include_str!("coding.rs"),
             include_str!("extract.rs"),
+            include_str!("framing.rs"),
             include_str!("health.rs"),
             include_str!("ingest.rs"),
             include_str!("problem.rs"),

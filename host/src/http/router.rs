@@ -11,6 +11,7 @@ use http::{Method, StatusCode};
 use metrics::{Counter, counter};
 
 use super::caller::{REQUEST_ID, RequestId};
+use super::framing;
 use super::interface::{self, Interface};
 use super::problem::Problem;
 use super::responses::{self, Access};
@@ -58,13 +59,15 @@ async fn bounded(
     request.extensions_mut().insert(access.clone());
     let method = request.method().clone();
     let limit_ms = site.settings.now().listen.request_ms_max;
-    let limit = Duration::from_millis(limit_ms);
     let answered_by = async {
-        let response = next.run(request).await;
+        let response = match framing::check(request.headers()) {
+            Ok(()) => next.run(request).await,
+            Err(problem) => problem.into_response(),
+        };
         let tenant = access.get().map(Grant::tenant);
         responses::bound(&site, &method, tenant, &access, response).await
     };
-    let mut response = match tokio::time::timeout(limit, answered_by).await {
+    let mut response = match tokio::time::timeout(Duration::from_millis(limit_ms), answered_by).await {
         Ok(response) => response,
         Err(_) => {
             let detail = format!("the request took longer than {limit_ms} ms");
@@ -72,6 +75,8 @@ async fn bounded(
         }
     };
     response.headers_mut().insert(REQUEST_ID, id.into_header());
-    answered.count(route.as_ref().map_or("none", MatchedPath::as_str), response.status());
+    // A slash at the end makes no other route.
+    let route = route.as_ref().map_or("none", |route| route.as_str().trim_end_matches('/'));
+    answered.count(route, response.status());
     response
 }

@@ -255,6 +255,10 @@ mod tests {
             issuer: Some(issuer.into()),
             issuers_allowed: vec![],
             websub_topics: vec![],
+            timestamp_tolerance_s: 300,
+            allow_sha1: false,
+            allow_plain_event_names: false,
+            replace_lone_surrogates: false,
             created_at: NOW,
         }
     }

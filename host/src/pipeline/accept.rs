@@ -1,5 +1,7 @@
 //! Accepting: from a request to a durable event. Only after [`Pipeline::ingest`] returns may a 202 be sent.
 
+use std::time::Duration;
+
 use crate::crypto;
 use crate::domain::event::NewEvent;
 use crate::domain::id::{EventId, SourceName, TenantId};
@@ -7,13 +9,21 @@ use crate::domain::json::JsonLimits;
 use crate::domain::time::Timestamp;
 use crate::domain::trace::TraceContext;
 use crate::ledger::{self, Appended, Taken};
+use crate::telemetry::Seldom;
 use crate::traces::attribute;
 
 use super::Pipeline;
+use super::decode::{Coding, gunzip};
 use super::normalize::{self, Refusal};
 use super::plan::{OfEvent, Wanted};
 use super::prove::{Inbound, Proven, Unproven};
 use super::spans;
+
+/// Headers in which senders give a delivery an id, the same for each of its retries.
+const DELIVERY_IDS: [&str; 4] = ["webhook-id", "svix-id", "x-delivery-id", "idempotency-key"];
+
+/// Requests without a valid proof can be made by anybody, in any number: the log names one in a while.
+static UNPROVEN: Seldom = Seldom::new(Duration::from_secs(10));
 
 /// What a sender is told about an event that is on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +77,7 @@ impl Refused {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unproven(Unproven::UnknownSource { .. }) => "unknown_source",
-            Self::Unproven(Unproven::Mac(_)) => "bad_signature",
+            Self::Unproven(Unproven::Mac(_) | Unproven::Unsigned) => "bad_signature",
             Self::Unproven(Unproven::Bearer) => "bad_token",
             Self::Unproven(Unproven::Key) => "bad_key",
             Self::Unproven(Unproven::KeyScope) => "forbidden",
@@ -103,11 +113,21 @@ impl Pipeline {
                 spans::accepted(span, result.as_ref().ok().map(|receipt| receipt.event), outcome_of(&result));
                 result
             }
-            Err(unproven) => Err(unproven.into()),
+            Err(unproven) => return Err(self.refuse_unproven(&tenant, &source, unproven)),
         };
-        let outcome = outcome_of(&result);
-        self.counted((outcome != "unknown_source").then_some((&tenant, &source)), outcome);
+        self.counted(Some((&tenant, &source)), outcome_of(&result));
         result
+    }
+
+    /// Counts and logs why a request was not taken as its source's own. Its sender is told less, since it may be anybody.
+    pub fn refuse_unproven(&self, tenant: &TenantId, source: &SourceName, why: Unproven) -> Refused {
+        let known = !matches!(why, Unproven::UnknownSource { .. });
+        let refused = Refused::Unproven(why);
+        self.counted(known.then_some((tenant, source)), refused.code());
+        if let Some(unsaid) = UNPROVEN.due() {
+            tracing::info!(%tenant, %source, unsaid, "ingest refused a request without a valid proof: {refused}");
+        }
+        refused
     }
 
     /// Counts a request by what came of it, with its source where that is there. [`Pipeline::ingest`] does so itself: this is
@@ -118,7 +138,7 @@ impl Pipeline {
 
     async fn accept(
         &self,
-        Proven { source, inbound }: Proven,
+        Proven { source, inbound, signed_id }: Proven,
         trace: Option<TraceContext>,
     ) -> Result<Receipt, Refused> {
         let source = &source.value;
@@ -133,12 +153,17 @@ impl Pipeline {
         let now = self.clock.now();
         let id = EventId::new(now, crypto::random_u128());
         let text = |name: &str| inbound.headers.get(name).and_then(|value| value.to_str().ok());
-        let request = normalize::Inbound {
-            body: &inbound.body,
-            content_type: text("content-type"),
-            delivery_id: ["webhook-id", "x-delivery-id", "idempotency-key"].into_iter().find_map(text),
+        let limits = self.limits();
+        let body = match inbound.coding {
+            Coding::Identity => inbound.body.clone(),
+            Coding::Gzip => gunzip(&inbound.body, limits.bytes_max).map_err(Refusal::from)?,
         };
-        let event = NewEvent { trace, ..normalize::normalize(source, request, now, id, self.limits())? };
+        let request = normalize::Inbound {
+            body: &body,
+            content_type: text("content-type"),
+            delivery_id: signed_id.as_deref().or_else(|| DELIVERY_IDS.into_iter().find_map(text)),
+        };
+        let event = NewEvent { trace, ..normalize::normalize(source, request, now, id, limits)? };
         match self.append(event, now).await? {
             Appended::New(_) => Ok(Receipt { event: id, duplicate: false }),
             Appended::Duplicate { id } => Ok(Receipt { event: id, duplicate: true }),

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ingest    prove      the source shows that the request is its own             -> Proven
+//!           decode     a body that comes compressed                             -> bytes
 //!           normalize  any accepted form becomes a SET                          -> NewEvent
 //!           fanout     the subscriptions that want it (matching), chain pinned (plan) -> NewDelivery
 //!           accept     ==append_with: event, outbox rows and cursor durable, then 202== -> Receipt, DueDelivery
@@ -36,6 +37,7 @@ pub mod backtest;
 pub mod canary;
 mod challenge;
 mod counts;
+pub mod decode;
 pub mod deliver;
 pub mod dispatcher;
 pub mod fanout;

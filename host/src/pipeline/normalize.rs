@@ -11,9 +11,12 @@
 mod form;
 mod media;
 mod original;
+mod plain_names;
 mod refusal;
 #[cfg(test)]
 mod tests;
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 
@@ -21,10 +24,11 @@ use crate::crypto::sha256;
 use crate::domain::catalogue::{self, Product};
 use crate::domain::event::{Dedupe, NewEvent};
 use crate::domain::id::{EventId, SourceName, TenantId};
-use crate::domain::json::{JsonLimits, Object, check_object, check_object_and, quote, write_object};
+use crate::domain::json::{JsonLimits, Object, check_object, check_object_and, quote, replace_lone, write_object};
 use crate::domain::set::{MILLIS_FROM, SetToken, check_jti, whole_number};
 use crate::domain::source::{Form, Source};
 use crate::domain::subject::{self, Subject};
+use crate::domain::text::without_mark;
 use crate::domain::time::Timestamp;
 
 pub use original::original_body;
@@ -65,10 +69,11 @@ pub fn normalize(
 ) -> Result<NewEvent, Refusal> {
     let content_type = media::json(request.content_type)?;
     let digest = sha256(request.body);
+    let text = text_of(source, request.body);
     let made = match source.form {
-        Form::Wso2 | Form::Set => own_set(source, request.body, limits)?,
-        Form::Logto => logto(source, request, &digest, now, limits)?,
-        Form::Platform => platform(source, request, &digest, limits)?,
+        Form::Wso2 | Form::Set => own_set(source, &text, limits)?,
+        Form::Logto => logto(source, (&text, request), &digest, now, limits)?,
+        Form::Platform => platform(source, (&text, request), &digest, limits)?,
     };
     Ok(NewEvent {
         id,
@@ -94,6 +99,18 @@ pub fn dedupe_key(tenant: &TenantId, source: &SourceName, jti: &str) -> [u8; 32]
     digest_of([tenant.as_str(), source.as_str(), jti])
 }
 
+/// The body as it is read: without a byte order mark, and with U+FFFD for halves of surrogate pairs if the source has it so.
+fn text_of<'b>(source: &Source, body: &'b [u8]) -> Cow<'b, [u8]> {
+    let body = without_mark(body);
+    if !source.replace_lone_surrogates {
+        return Cow::Borrowed(body);
+    }
+    match std::str::from_utf8(body).map(replace_lone) {
+        Ok(Cow::Owned(replaced)) => Cow::Owned(replaced.into_bytes()),
+        Ok(Cow::Borrowed(_)) | Err(_) => Cow::Borrowed(body),
+    }
+}
+
 struct Made {
     set: SetToken,
     subject: Option<Subject>,
@@ -104,19 +121,38 @@ struct Made {
 fn own_set(source: &Source, body: &[u8], limits: JsonLimits) -> Result<Made, Refusal> {
     let (claims, events) = check_object_and("events", body, limits)?;
     form::expect(source, &claims)?;
+    if source.allow_plain_event_names
+        && let Some(renamed) = plain_names::with_uris(&claims, events.as_ref())
+    {
+        // Checked anew, since two names may have become one. What was added is no part of what the limit is for.
+        let limits = JsonLimits { bytes_max: usize::MAX, ..limits };
+        let (claims, events) = check_object_and("events", renamed.as_bytes(), limits)?;
+        return of_claims(source, &claims, events.as_ref());
+    }
+    of_claims(source, &claims, events.as_ref())
+}
+
+fn of_claims(source: &Source, claims: &Object<'_>, events: Option<&Object<'_>>) -> Result<Made, Refusal> {
     let mut edits: Vec<(&str, Option<String>)> = Vec::new();
     if let Some(iat) = claims.get("iat").and_then(whole_number).filter(|iat| *iat >= MILLIS_FROM) {
         edits.push(("iat", Some((iat / 1000).to_string())));
     }
-    let mut subject = subject::of_claims(&claims);
-    let first_event = || Object::parse(events.as_ref()?.iter().next()?.1).ok();
+    // Drafts of SSF had numbers.
+    if let Some(number) = claims.get("txn").filter(|txn| txn.starts_with(|c: char| c == '-' || c.is_ascii_digit())) {
+        edits.push(("txn", Some(quote(number))));
+    }
+    let mut subject = subject::of_claims(claims);
+    let first_event = || {
+        let (uri, event) = events?.iter().next()?;
+        Some((uri, Object::parse(event).ok()?))
+    };
     if source.form == Form::Wso2 {
         if let Some(rci) = claims.string("rci").filter(|rci| !rci.is_empty() && claims.get("txn").is_none()) {
             edits.push(("txn", Some(quote(&rci))));
         }
         let event = first_event();
-        subject = subject.or_else(|| event.as_ref().and_then(subject::of_event));
-        if let Some(derived) = event.as_ref().and_then(subject::wso2) {
+        subject = subject.or_else(|| event.as_ref().and_then(|(_, event)| subject::of_event(event)));
+        if let Some(derived) = event.as_ref().and_then(|(uri, event)| subject::wso2(uri, event)) {
             let named = claims.get("sub_id").is_some() || claims.get("sub").is_some();
             // Any other `iss` is refused below.
             let issuer = claims.get("iss").filter(|iss| iss.starts_with('"'));
@@ -126,10 +162,10 @@ fn own_set(source: &Source, body: &[u8], limits: JsonLimits) -> Result<Made, Ref
             subject = subject.or(Some(derived));
         }
     } else {
-        subject = subject.or_else(|| first_event().as_ref().and_then(subject::of_event));
+        subject = subject.or_else(|| first_event().and_then(|(_, event)| subject::of_event(&event)));
     }
     // The edits add a member or two, no level: strings, numbers, and one flat object beside `events`.
-    let set = SetToken::edited(&claims, events.as_ref(), &edits)?;
+    let set = SetToken::edited(claims, events, &edits)?;
     if !source.issuers_allowed.is_empty() && !source.issuers_allowed.contains(&set.issuer) {
         return Err(Refusal::IssuerNotAllowed {
             issuer: refusal::cut(&set.issuer),
@@ -141,12 +177,12 @@ fn own_set(source: &Source, body: &[u8], limits: JsonLimits) -> Result<Made, Ref
 
 fn logto(
     source: &Source,
-    request: Inbound<'_>,
+    (text, request): (&[u8], Inbound<'_>),
     digest: &[u8; 32],
     now: Timestamp,
     limits: JsonLimits,
 ) -> Result<Made, Refusal> {
-    let body = wrapped_body(source, request.body, limits)?;
+    let body = wrapped_body(source, text, limits)?;
     let event = event_name(&body, "event")?;
     let issued_at = match body.get("createdAt") {
         Some(at) => seconds("createdAt", at)?,
@@ -162,8 +198,13 @@ fn logto(
     )
 }
 
-fn platform(source: &Source, request: Inbound<'_>, digest: &[u8; 32], limits: JsonLimits) -> Result<Made, Refusal> {
-    let body = wrapped_body(source, request.body, limits)?;
+fn platform(
+    source: &Source,
+    (text, request): (&[u8], Inbound<'_>),
+    digest: &[u8; 32],
+    limits: JsonLimits,
+) -> Result<Made, Refusal> {
+    let body = wrapped_body(source, text, limits)?;
     let event = event_name(&body, "type")?;
     let at = body.get("timestamp").ok_or(Refusal::MissingClaim {
         claim: "timestamp".to_owned(),
@@ -171,7 +212,8 @@ fn platform(source: &Source, request: Inbound<'_>, digest: &[u8; 32], limits: Js
     })?;
     let issued_at = seconds("timestamp", at)?;
     let entry = catalogue::by_name(Product::Platform, &event);
-    let subject = subject::platform(entry.map_or("other", |entry| entry.category), &body);
+    let (category, name) = entry.map_or(("other", event.as_str()), |entry| (entry.category, entry.name));
+    let subject = subject::platform(category, name, &body);
     let (jti, window_ms) = match body.string("id") {
         Some(id) => {
             check_jti(&id).map_err(|fault| Refusal::BadClaim {

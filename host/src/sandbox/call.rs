@@ -41,6 +41,7 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
     let _ticking = host.ticks.begin();
     let bound = host.kept.bound(&call);
     let Call { digest, filter, event, config, secrets, tables, quota, grants: _, keep: _ } = call;
+    let quota = quota.for_event(event.claims.len());
     // Everything the guest says passes by this on its way into the record.
     let redactor = Arc::new(Redactor::new(&secrets));
     let state = State {

@@ -9,7 +9,7 @@ mod generate;
 mod key;
 mod keyring;
 mod signer;
-mod verify;
+mod source;
 mod webhook;
 
 pub use error::Error;
@@ -17,4 +17,7 @@ pub use generate::{Kind, NewKey, generate, public_of};
 pub use key::{HMAC_KEY_BYTES_MAX, HMAC_KEY_BYTES_MIN, TEXT_BYTES_MAX, TEXT_BYTES_MIN};
 pub use keyring::{KEYS_ACTIVE_MAX, active_keys};
 pub use signer::{Signed, Signer};
-pub use verify::{MacError, SOURCE_KEY_BYTES_MIN, TOLERANCE_SECONDS, check_source_secret, verify_mac};
+pub use source::{
+    MacError, MacRules, SOURCE_KEY_BYTES_MIN, Signed as SourceSigned, check_source_secret, check_text,
+    signature_header, verify_mac,
+};

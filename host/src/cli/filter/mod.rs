@@ -65,6 +65,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut bench = Bench::new()?;
     if let Some(fuel) = args.fuel {
         bench.quota.fuel_per_call = fuel;
+        bench.quota.fuel_per_event_byte = 0;
     }
     let before = SetToken::parse(read_text(event)?, JsonLimits::default())
         .with_context(|| format!("{} is not a SET", event.display()))?;

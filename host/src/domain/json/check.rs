@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
+use super::surrogates::first_lone;
 use super::{Object, is_space};
 
 /// How large a text may be.
@@ -42,8 +43,7 @@ pub enum JsonFault {
         /// How many bytes before it are.
         at: usize,
     },
-    /// Not JSON; a number that no double can hold and half a surrogate pair are refused too, since most readers
-    /// would.
+    /// Not JSON; a number that no double can hold is refused too, since most readers would.
     #[error("not valid JSON at line {line}, column {column}: {detail}")]
     Malformed {
         /// Line.
@@ -52,6 +52,20 @@ pub enum JsonFault {
         column: usize,
         /// The reader's words.
         detail: String,
+    },
+    /// A text has half of a surrogate pair, which stands for no character (RFC 8259 section 8.2): readers differ in what they
+    /// make of it.
+    #[error(
+        "a text has half of a surrogate pair, `{escape}`, at line {line}, column {column}: send both halves or none, or set the \
+         source's `replace_lone_surrogates`, which puts U+FFFD in its place"
+    )]
+    LoneSurrogate {
+        /// The escape.
+        escape: String,
+        /// Line.
+        line: usize,
+        /// Column at which the escape begins.
+        column: usize,
     },
     /// One object has one key twice. Readers differ in which they take, so a filter could see another value than the
     /// receiver.
@@ -152,9 +166,23 @@ fn sound(bytes: &[u8], limits: JsonLimits, keep: Keep) -> Result<(&str, Kept<'_>
                 JsonFault::DuplicateKey { path, line: error.line(), column: error.column() }
             }
             Some(Found::TooDeep) => JsonFault::TooDeep { limit: depth_max, line: error.line(), column: error.column() },
-            None => JsonFault::malformed(&error),
+            None => lone_surrogate(text, &error).unwrap_or_else(|| JsonFault::malformed(&error)),
         }),
     }
+}
+
+/// The fault, if it is an escape of half a surrogate pair at which the reader stopped.
+fn lone_surrogate(text: &str, error: &serde_json::Error) -> Option<JsonFault> {
+    let at = first_lone(text)?;
+    let before = &text[..at];
+    let line = before.matches('\n').count() + 1;
+    let column = at - before.rfind('\n').map_or(0, |end| end + 1) + 1;
+    // Anything that is wrong before it is what the reader means.
+    ((line, column) <= (error.line(), error.column())).then(|| JsonFault::LoneSurrogate {
+        escape: text[at..].chars().take(6).collect(),
+        line,
+        column,
+    })
 }
 
 /// What the walk has seen.

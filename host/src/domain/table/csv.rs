@@ -10,14 +10,48 @@ use super::twice;
 /// The column that names the rows; without one, it is the first.
 const KEY: &str = "key";
 
+/// What stands between columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delimiter(u8);
+
+impl Delimiter {
+    /// RFC 4180's.
+    pub const COMMA: Self = Self(b',');
+    /// Those that spreadsheets write, each with how it is asked for.
+    const ALL: [(Self, &'static str); 4] =
+        [(Self::COMMA, ","), (Self(b';'), ";"), (Self(b'\t'), "tab"), (Self(b'|'), "|")];
+
+    /// How it is asked for.
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
+    }
+}
+
+impl std::str::FromStr for Delimiter {
+    type Err = String;
+
+    /// One of `,`, `;`, `|` and `tab`, or a tab itself.
+    fn from_str(given: &str) -> Result<Self, String> {
+        let given = if given == "\t" { "tab" } else { given };
+        let known = Self::ALL.iter().find(|(_, name)| *name == given).map(|(delimiter, _)| *delimiter);
+        known.ok_or_else(|| {
+            "the delimiter is one of `,`, `;`, `|` and `tab`; in a query, `%3B` is `;` and `%7C` is `|`".to_owned()
+        })
+    }
+}
+
 /// Makes JSON lines of a CSV: each row's value is an object of its other columns, as strings. At most `bytes_max` bytes
-/// come out of it, which can be more than went in, since each row names its columns.
+/// come out of it, which can be more than went in, since each row names its columns. Without a delimiter it is a comma, and
+/// a header that looks like one with another delimiter is refused.
 ///
 /// # Errors
 /// What was wrong, with its line and column, both counted from 1; of a key that stands twice, both lines.
-pub fn from_csv(text: &[u8], bytes_max: u64) -> Result<Vec<u8>, String> {
-    let mut reader = ReaderBuilder::new().from_reader(text);
+pub fn from_csv(text: &[u8], delimiter: Option<Delimiter>, bytes_max: u64) -> Result<Vec<u8>, String> {
+    let mut reader = ReaderBuilder::new().delimiter(delimiter.unwrap_or(Delimiter::COMMA).0).from_reader(text);
     let header = reader.headers().map_err(|error| in_words(&error))?.clone();
+    if delimiter.is_none() {
+        check_delimiter(&header)?;
+    }
     let key_at = check(&header)?;
     let mut first_lines = HashMap::new();
     let mut rows = Vec::with_capacity(text.len());
@@ -48,6 +82,24 @@ pub fn from_csv(text: &[u8], bytes_max: u64) -> Result<Vec<u8>, String> {
         return Err(format!("the row of line {line}, or one before it: a quotation mark is opened and not closed"));
     }
     Ok(rows)
+}
+
+/// A header of one column in which another delimiter stands was written with that.
+fn check_delimiter(header: &StringRecord) -> Result<(), String> {
+    let mut columns = header.iter();
+    let (Some(only), None) = (columns.next(), columns.next()) else { return Ok(()) };
+    let others = Delimiter::ALL.iter().filter(|(delimiter, _)| *delimiter != Delimiter::COMMA);
+    let count = |delimiter: &Delimiter| only.bytes().filter(|byte| *byte == delimiter.0).count();
+    let Some((likely, _)) = others.max_by_key(|(delimiter, _)| count(delimiter)).filter(|(found, _)| count(found) > 0)
+    else {
+        return Ok(());
+    };
+    let only: String = only.chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let name = likely.name();
+    Err(format!(
+        "line 1: the header has one column, `{only}`: if `{name}` stands between its columns, send `?delimiter={name}`; if it is \
+         one column, `?delimiter=,`"
+    ))
 }
 
 /// The place of the key, where the header is one.
@@ -90,7 +142,7 @@ mod tests {
     use super::*;
 
     fn made(text: &str) -> Result<String, String> {
-        from_csv(text.as_bytes(), 1_000).map(|rows| String::from_utf8(rows).unwrap())
+        from_csv(text.as_bytes(), None, 1_000).map(|rows| String::from_utf8(rows).unwrap())
     }
 
     #[test]
@@ -120,15 +172,39 @@ mod tests {
             let error = made(text).unwrap_err();
             assert!(error.contains(says), "{text:?}: {error}");
         }
-        let error = from_csv(b"key,a\nx,\xff\n", 1_000).unwrap_err();
+        let error = from_csv(b"key,a\nx,\xff\n", None, 1_000).unwrap_err();
         assert_eq!(error, "line 2, column 2: not UTF-8");
+    }
+
+    #[test]
+    fn another_delimiter_is_taken_if_asked_for_and_offered_if_not() {
+        for (name, delimiter) in [(";", ';'), ("tab", '\t'), ("\t", '\t'), ("|", '|'), (",", ',')] {
+            let text = format!("\u{feff}key{delimiter}owner\na1{delimiter}\"x{delimiter}y\"\n");
+            let rows = from_csv(text.as_bytes(), Some(name.parse().unwrap()), 1_000).unwrap();
+            let row: Value = serde_json::from_slice(&rows).unwrap();
+            assert_eq!(row, serde_json::json!({"key": "a1", "value": {"owner": format!("x{delimiter}y")}}));
+            if delimiter == ',' {
+                continue;
+            }
+            let offered = if delimiter == '\t' { "tab" } else { name };
+            let error = made(&text).unwrap_err();
+            assert!(error.starts_with("line 1: the header has one column, `key"), "{error}");
+            assert!(error.contains(&format!("`?delimiter={offered}`")), "{error}");
+        }
+        assert!(made("sep=;\nkey;owner\n").unwrap_err().contains("`?delimiter=;`"), "as a spreadsheet announces it");
+        assert!(made("a;b|c;d\n").unwrap_err().contains("`?delimiter=;`"), "the one that is there most often");
+        assert_eq!(from_csv(b"a;b\nx\n", Some(Delimiter::COMMA), 100).unwrap(), b"{\"key\":\"x\",\"value\":{}}\n");
+        assert_eq!(made("key,a;b\nx,1\n").unwrap(), "{\"key\":\"x\",\"value\":{\"a;b\":\"1\"}}\n");
+        for bad in ["", ":", ";;", "comma"] {
+            assert!(bad.parse::<Delimiter>().unwrap_err().contains("one of"), "{bad}");
+        }
     }
 
     #[test]
     fn what_comes_out_is_bounded() {
         let text =
             format!("key,a-rather-long-name-of-a-column\n{}", (0..20).map(|n| format!("{n},\n")).collect::<String>());
-        let error = from_csv(text.as_bytes(), 500).unwrap_err();
+        let error = from_csv(text.as_bytes(), None, 500).unwrap_err();
         assert!(error.contains("`table_bytes_max`") && error.contains("500 bytes"), "{error}");
     }
 }

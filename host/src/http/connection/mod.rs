@@ -198,7 +198,14 @@ enum Opened {
 
 fn builder(head: Duration, stall: Duration) -> auto::Builder<Streams> {
     let mut builder = auto::Builder::new(Streams { stall });
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(HTTP1_BUFFER_BYTES);
+    // A client may end its side of the connection once it has sent its request (RFC 9112 section 9.6, as many small senders
+    // do) and still reads the answer. One that is gone is noticed by the next write.
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head)
+        .max_buf_size(HTTP1_BUFFER_BYTES)
+        .half_close(true);
     builder
         .http2()
         .timer(TokioTimer::new())

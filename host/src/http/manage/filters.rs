@@ -10,6 +10,7 @@ use crate::control::filters::FilterView;
 use crate::domain::id::{Digest, FilterName};
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
+use crate::http::coding;
 use crate::http::extract::{Arrived, IfMatch, JsonBody, Named, Query, read};
 use crate::http::operations::{Operation, delete, get, post, put};
 use crate::http::problem::Problem;
@@ -86,6 +87,7 @@ pub(in crate::http) async fn upload(
     IfMatch(expected): IfMatch,
     request: Request,
 ) -> Result<Response, Problem> {
+    coding::none(request.headers())?;
     let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if !matches!(media_type, Some("application/wasm" | "application/octet-stream")) {
         return Err(Problem::new(

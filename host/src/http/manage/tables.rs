@@ -2,15 +2,18 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{StatusCode, header};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::{ActivateInput, Items, items, tagged};
 use crate::control::tables::TableView;
 use crate::domain::filter::TableFormat;
 use crate::domain::id::TableName;
+use crate::domain::table::Delimiter;
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
-use crate::http::extract::{Arrived, IfMatch, JsonBody, Named, read};
+use crate::http::extract::{Arrived, IfMatch, JsonBody, Named, Query, check_text, read};
 use crate::http::operations::{Operation, delete, get, post, put};
 use crate::http::problem::Problem;
 
@@ -56,18 +59,33 @@ pub(in crate::http) async fn show(
     Ok(tagged(StatusCode::OK, view.version, view))
 }
 
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct PutQuery {
+    /// What stands between the columns of a CSV: `,`, `;`, `|` or `tab`. Absent: a comma, unless the header looks like one
+    /// with another.
+    delimiter: Option<String>,
+}
+
 pub(in crate::http) async fn put_table(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
     Acting(control): Acting,
     State(site): State<Site>,
+    Query(query): Query<PutQuery>,
     IfMatch(expected): IfMatch,
     request: Request,
 ) -> Result<Response, Problem> {
     let format = format(&request)?;
+    let delimiter = query.delimiter.map(|given| given.parse::<Delimiter>()).transpose();
+    let delimiter = delimiter.map_err(|why| Problem::new(StatusCode::BAD_REQUEST, "invalid_query", why))?;
+    if delimiter.is_some() && format != TableFormat::Csv {
+        let why = "`delimiter` is for `content-type: text/csv`";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_query", why));
+    }
     let Arrived { body: rows, room: _room, .. } =
         read(&site, &site.uploads, Some(&tenant), request, site.table_bytes_max(), "the table").await?;
-    let view = control.put_table(&tenant, name, rows, format, expected).await?;
+    let view = control.put_table(&tenant, name, rows, (format, delimiter), expected).await?;
     Ok(tagged(StatusCode::OK, view.version, view))
 }
 
@@ -116,6 +134,7 @@ const MEDIA_TYPES: &[&str] = &[
 /// What the body is, by its media type. Without one nothing is taken: a request that lost its body would empty the table.
 fn format(request: &Request) -> Result<TableFormat, Problem> {
     let given = request.headers().get(header::CONTENT_TYPE).and_then(|given| given.to_str().ok());
+    check_text(given.unwrap_or_default(), request.headers())?;
     let essence = given.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.as_str() {
         "text/csv" => Ok(TableFormat::Csv),

@@ -104,7 +104,7 @@ fn all() -> Vec<Group> {
 /// The routes of all operations.
 pub(super) fn routes() -> Router<Site> {
     let operations = all().into_iter().flat_map(|group| group.operations);
-    operations.fold(Router::new(), |router, operation| router.route(&operation.path, operation.route))
+    operations.fold(ingest::with_slash(), |router, operation| router.route(&operation.path, operation.route))
 }
 
 #[cfg(test)]

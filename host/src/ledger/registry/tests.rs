@@ -18,6 +18,10 @@ fn source(name: &str) -> Source {
         issuer: None,
         issuers_allowed: vec![],
         websub_topics: vec![],
+        timestamp_tolerance_s: 300,
+        allow_sha1: false,
+        allow_plain_event_names: false,
+        replace_lone_surrogates: false,
         created_at: NOW,
     }
 }

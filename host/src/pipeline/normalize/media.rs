@@ -1,6 +1,7 @@
 //! Which media types are read.
 
 use super::Refusal;
+use crate::domain::text::check_charset;
 
 /// The media type without its parameters, in lower case, where it is JSON: `application/json` and `application/*+json`
 /// (RFC 6839 section 3.1), in UTF-8. Senders that name none mean JSON.
@@ -8,9 +9,9 @@ pub(super) fn json(content_type: Option<&str>) -> Result<String, Refusal> {
     let Some(given) = content_type.map(str::trim).filter(|given| !given.is_empty()) else {
         return Ok("application/json".to_owned());
     };
-    let refuse = |hint| Refusal::UnsupportedMediaType { given: super::refusal::cut(given), hint };
-    let mut parts = given.split(';');
-    let media_type = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
+    let refuse =
+        |hint: &str| Refusal::UnsupportedMediaType { given: super::refusal::cut(given), hint: hint.to_owned() };
+    let media_type = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let subtype = media_type.strip_prefix("application/").unwrap_or_default();
     if subtype == "secevent+jwt" || subtype == "jwt" {
         return Err(refuse("signed SETs are not read by a source of this form, send the claims themselves"));
@@ -21,13 +22,7 @@ pub(super) fn json(content_type: Option<&str>) -> Result<String, Refusal> {
     if subtype != "json" && !(subtype.ends_with("+json") && subtype.len() > "+json".len()) {
         return Err(refuse("send JSON"));
     }
-    for parameter in parts {
-        let (name, value) = parameter.split_once('=').unwrap_or_default();
-        let utf8 = value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8");
-        if name.trim().eq_ignore_ascii_case("charset") && !utf8 {
-            return Err(refuse("encode the body as UTF-8"));
-        }
-    }
+    check_charset(given).map_err(|why| refuse(&why))?;
     Ok(media_type)
 }
 
@@ -42,6 +37,7 @@ mod tests {
             (Some(" "), "application/json"),
             (Some("application/json"), "application/json"),
             (Some("Application/JSON ; Charset=\"UTF-8\""), "application/json"),
+            (Some("application/json; charset=utf8"), "application/json"),
             (Some("application/secevent+json;charset=utf-8; v=1"), "application/secevent+json"),
         ] {
             assert_eq!(json(given).unwrap(), media_type, "{given:?}");
@@ -54,7 +50,7 @@ mod tests {
             ("text/plain", "send JSON"),
             ("application/+json", "send JSON"),
             ("application/x-www-form-urlencoded", "content type to JSON"),
-            ("application/json; charset=iso-8859-1", "UTF-8"),
+            ("application/json; charset=iso-8859-1", "the charset `iso-8859-1` is not read here"),
             ("application/secevent+jwt", "signed SETs"),
             ("\u{e9}", "send JSON"),
         ] {

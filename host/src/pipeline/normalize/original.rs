@@ -1,7 +1,8 @@
 //! The way back: the body that the product itself would have sent, after filters.
 
+use super::plain_names;
 use crate::domain::event::Event;
-use crate::domain::json::{JsonFault, Object, is_space};
+use crate::domain::json::{JsonFault, Object, is_space, replace_lone};
 
 /// The body of a delivery with `format = "original"`, given the claims after the filters.
 ///
@@ -17,7 +18,9 @@ pub fn original_body(event: &Event, claims: &str) -> Result<String, JsonFault> {
     // Where no filter has changed them, they are what was made.
     let made = if claims.text() == event.set.text { claims.clone() } else { Object::parse(&event.set.text)? };
     let sent = std::str::from_utf8(&event.original).map_err(|error| JsonFault::NotUtf8 { at: error.valid_up_to() })?;
-    let sent = sent.trim_matches(is_space);
+    // Read as it was when the SET was made of it.
+    let sent = replace_lone(sent.trim_start_matches('\u{feff}').trim_matches(is_space));
+    let sent = sent.as_ref();
     let (made_name, made_value) = first_event(&made)?;
     if made_value == sent {
         let events = claims.object("events").ok_or(JsonFault::NotAnObject)?;
@@ -28,11 +31,18 @@ pub fn original_body(event: &Event, claims: &str) -> Result<String, JsonFault> {
     }
     let sent = Object::parse(sent)?;
     let mut edits = vec![("iat", sent.get("iat").map(str::to_owned))];
-    for added in ["txn", "sub_id"] {
-        let same = claims.get(added) == made.get(added);
-        if sent.get(added).is_none() && same {
-            edits.push((added, None));
+    // Added if they were not sent, or text in place of a number.
+    for changed in ["txn", "sub_id"] {
+        if claims.get(changed) == made.get(changed) {
+            edits.push((changed, sent.get(changed).map(str::to_owned)));
         }
+    }
+    if claims.get("events") == made.get("events") {
+        edits.push(("events", sent.get("events").map(str::to_owned)));
+    } else if let (Some(events), Some(sent)) = (claims.object("events"), sent.object("events"))
+        && let Some(named) = plain_names::as_sent(&events, &sent)
+    {
+        edits.push(("events", Some(named)));
     }
     Ok(claims.with(&edits))
 }

@@ -1,5 +1,6 @@
 //! Why a body is not taken.
 
+use super::super::decode::CodingFault;
 use crate::domain::json::JsonFault;
 use crate::domain::set::SetFault;
 
@@ -12,8 +13,11 @@ pub enum Refusal {
         /// What was given, cut to 120 characters.
         given: String,
         /// What to do.
-        hint: &'static str,
+        hint: String,
     },
+    /// The body cannot be decoded as its coding says.
+    #[error(transparent)]
+    Coding(#[from] CodingFault),
     /// The body is no sound JSON, or not one object.
     #[error("the body cannot be read: {0}")]
     Json(#[from] JsonFault),
@@ -66,9 +70,12 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnsupportedMediaType { .. } => "unsupported_media_type",
+            Self::Coding(CodingFault::Broken { .. }) => "coding_broken",
+            Self::Coding(CodingFault::TooLarge { .. }) => "body_too_large",
             Self::Json(fault) => match fault {
                 JsonFault::NotUtf8 { .. } => "not_utf8",
                 JsonFault::Malformed { .. } => "malformed_json",
+                JsonFault::LoneSurrogate { .. } => "lone_surrogate",
                 JsonFault::DuplicateKey { .. } => "duplicate_key",
                 JsonFault::TooDeep { .. } => "too_deep",
                 JsonFault::TooLarge { .. } => "too_large",
@@ -98,6 +105,10 @@ impl From<SetFault> for Refusal {
             SetFault::Missing { claim } => Self::MissingClaim {
                 claim: claim.to_owned(),
                 hint: "a SET has iss, iat, jti and events (RFC 8417 section 2.2)",
+            },
+            fault @ SetFault::EventNotAUri { .. } => Self::BadClaim {
+                claim: "events".to_owned(),
+                why: format!("{fault}; if its sender names events so, set the source's `allow_plain_event_names`"),
             },
             fault => Self::BadClaim { claim: fault.claim().unwrap_or_default().to_owned(), why: fault.to_string() },
         }

@@ -1,0 +1,66 @@
+//! Text as it comes from outside: how it says its encoding, and what of it is no part of it.
+
+/// A byte order mark in UTF-8. Editors and spreadsheets of some systems write one; RFC 8259 section 8.1 lets a reader of
+/// JSON skip it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The bytes after a byte order mark, if one stands at their beginning.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
+}
+
+/// Characters of a charset that a refusal repeats.
+const GIVEN_CHARS_MAX: usize = 40;
+
+/// Whether a media type's `charset`, if it has one, is UTF-8 or a part of it.
+///
+/// # Errors
+/// The charset that is not read.
+pub fn check_charset(media_type: &str) -> Result<(), String> {
+    for parameter in media_type.split(';').skip(1) {
+        let (name, value) = parameter.split_once('=').unwrap_or_default();
+        if !name.trim().eq_ignore_ascii_case("charset") {
+            continue;
+        }
+        let value = value.trim().trim_matches(['"', '\'']).trim();
+        if !UTF_8_NAMES.iter().any(|known| value.eq_ignore_ascii_case(known)) {
+            let value: String = value.chars().filter(|c| !c.is_control()).take(GIVEN_CHARS_MAX).collect();
+            return Err(format!("the charset `{value}` is not read here: encode the text as UTF-8"));
+        }
+    }
+    Ok(())
+}
+
+/// Names of UTF-8 that are in use (the registered one and the one that many programs write), and of its part US-ASCII.
+const UTF_8_NAMES: [&str; 4] = ["utf-8", "utf8", "us-ascii", "ascii"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_skipped_once_and_only_at_the_beginning() {
+        assert_eq!(without_mark(b"\xef\xbb\xbf{}"), b"{}");
+        assert_eq!(without_mark(b"\xef\xbb\xbf\xef\xbb\xbf{}"), b"\xef\xbb\xbf{}");
+        assert_eq!(without_mark(b" \xef\xbb\xbf{}"), b" \xef\xbb\xbf{}");
+        assert_eq!(without_mark(b"\xef\xbb"), b"\xef\xbb");
+    }
+
+    #[test]
+    fn names_of_utf_8_are_known_and_others_named() {
+        for good in
+            ["a/b", "a/b; charset=utf8", "a/b;charset=UTF-8", "a/b; Charset = \"Utf8\"", "a/b;v=1;charset=us-ascii"]
+        {
+            assert_eq!(check_charset(good), Ok(()), "{good}");
+        }
+        for (bad, named) in [
+            ("a/b; charset=iso-8859-1", "`iso-8859-1`"),
+            ("a/b; charset=\"utf-16\"", "`utf-16`"),
+            ("a/b; charset=utf-8; charset=latin1", "`latin1`"),
+            ("a/b; charset=", "``"),
+            ("a/b; charset=utf-80", "`utf-80`"),
+        ] {
+            assert!(check_charset(bad).unwrap_err().contains(named), "{bad}");
+        }
+    }
+}

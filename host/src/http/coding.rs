@@ -1,0 +1,83 @@
+//! `content-encoding`: what is undone, and what is refused by its name instead of being read as something that it is not.
+
+use http::{HeaderMap, StatusCode, header};
+
+use super::problem::Problem;
+use crate::pipeline::decode::Coding;
+
+/// How the body of an event is coded. gzip is undone once; `x-gzip` is another name of it (RFC 9110 section 8.4.1.3).
+///
+/// # Errors
+/// 415 with the codings that were given, and those that are undone in `accept-encoding`.
+pub(super) fn of_event(headers: &HeaderMap) -> Result<Coding, Problem> {
+    match &given(headers)[..] {
+        [] => Ok(Coding::Identity),
+        [coding] if coding == "gzip" || coding == "x-gzip" => Ok(Coding::Gzip),
+        codings => Err(refusal(codings, "gzip", "send it as it is, or compress it once by `gzip`")),
+    }
+}
+
+/// Whether a body is as it is.
+///
+/// # Errors
+/// 415 with the codings that were given.
+pub(super) fn none(headers: &HeaderMap) -> Result<(), Problem> {
+    match &given(headers)[..] {
+        [] => Ok(()),
+        codings => Err(refusal(codings, "identity", "send it as it is")),
+    }
+}
+
+/// Codings in the order in which they were applied, in lower case; `identity` is none.
+fn given(headers: &HeaderMap) -> Vec<String> {
+    let lines = headers.get_all(header::CONTENT_ENCODING).iter().map(|line| line.to_str().unwrap_or("?"));
+    let codings = lines.flat_map(|line| line.split(',')).map(|coding| coding.trim().to_ascii_lowercase());
+    codings.filter(|coding| !coding.is_empty() && coding != "identity").collect()
+}
+
+/// Characters of the codings that the answer repeats.
+const GIVEN_CHARS_MAX: usize = 80;
+
+fn refusal(codings: &[String], accepted: &'static str, advice: &str) -> Problem {
+    let given: String = codings.join(", ").chars().take(GIVEN_CHARS_MAX).collect();
+    let detail = format!("the body is coded by `content-encoding: {given}`, which is not undone here: {advice}");
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_coding", detail).accepting(accepted)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(lines: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(header::CONTENT_ENCODING, HeaderValue::from_static(line));
+        }
+        headers
+    }
+
+    #[test]
+    fn gzip_is_undone_once_and_all_else_is_named() {
+        for (lines, coding) in [
+            (&[][..], Coding::Identity),
+            (&["identity"], Coding::Identity),
+            (&["", "Identity,"], Coding::Identity),
+            (&["gzip"], Coding::Gzip),
+            (&["X-GZIP"], Coding::Gzip),
+            (&["identity, gzip"], Coding::Gzip),
+        ] {
+            assert_eq!(of_event(&headers(lines)).unwrap_or_else(|problem| panic!("{problem:?}")), coding, "{lines:?}");
+        }
+        for lines in
+            [&["br"][..], &["deflate"], &["zstd"], &["gzip, gzip"], &["gzip", "gzip"], &["gzip, br"], &["aws-chunked"]]
+        {
+            let problem = of_event(&headers(lines)).unwrap_err();
+            assert_eq!(problem.code(), "unsupported_coding");
+            assert!(format!("{problem:?}").contains(lines[0]), "{problem:?}");
+        }
+        assert!(none(&headers(&["identity"])).is_ok());
+        assert!(none(&headers(&["gzip"])).is_err());
+    }
+}

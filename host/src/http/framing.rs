@@ -1,0 +1,60 @@
+//! How a request's body is delimited.
+
+use http::{HeaderMap, StatusCode, header};
+
+use super::problem::Problem;
+
+/// Refuses a transfer coding other than `chunked` alone (RFC 9112 section 6.1). The HTTP library undoes `chunked` and hands
+/// on what is inside as it is: of `gzip, chunked` the body would be compressed bytes, of `chunked, chunked` its chunks.
+///
+/// # Errors
+/// 501 with the codings that were given.
+pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut codings = Vec::new();
+    for value in headers.get_all(header::TRANSFER_ENCODING) {
+        codings.extend(value.to_str().unwrap_or("?").split(',').map(str::trim).filter(|coding| !coding.is_empty()));
+    }
+    if codings.is_empty() || matches!(codings[..], [coding] if coding.eq_ignore_ascii_case("chunked")) {
+        return Ok(());
+    }
+    let given: String = codings.join(", ").chars().take(GIVEN_CHARS_MAX).collect();
+    let detail = format!(
+        "`transfer-encoding: {given}` is not read here: send the body with `content-length`, or with `chunked` alone; a \
+         compressed body of an event is announced by `content-encoding: gzip`"
+    );
+    Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "unsupported_transfer_coding", detail))
+}
+
+/// Characters of the codings that the answer repeats.
+const GIVEN_CHARS_MAX: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_chunked_alone_is_read() {
+        let check = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::TRANSFER_ENCODING, HeaderValue::from_static(value));
+            }
+            super::check(&headers).map_err(|problem| problem.code())
+        };
+        for good in [&[][..], &["chunked"], &["Chunked"], &[" chunked ,"]] {
+            assert_eq!(check(good), Ok(()), "{good:?}");
+        }
+        for bad in [
+            &["gzip, chunked"][..],
+            &["gzip", "chunked"],
+            &["chunked, chunked"],
+            &["chunked", "chunked"],
+            &["identity, chunked"],
+            &["x\u{e9}, chunked"],
+        ] {
+            assert_eq!(check(bad), Err("unsupported_transfer_coding"), "{bad:?}");
+        }
+    }
+}

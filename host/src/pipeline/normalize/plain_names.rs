@@ -1,0 +1,42 @@
+//! Events whose names are no URIs, of sources that may send such. A SET's have to be (RFC 8417 section 2.2), so each gets a URI
+//! of ours, and whoever asks for the original format gets the names back.
+
+use std::borrow::Cow;
+
+use super::EVENT_NAME_CHARS_MAX;
+use crate::domain::catalogue;
+use crate::domain::json::{Object, write_object};
+use crate::domain::set::is_absolute_uri;
+
+/// The claims with a URI for each event that has none; none if each has one.
+pub(super) fn with_uris(claims: &Object<'_>, events: Option<&Object<'_>>) -> Option<String> {
+    let events = events?;
+    if events.iter().all(|(name, _)| !is_plain(name)) {
+        return None;
+    }
+    let members: Vec<_> = events.iter().map(|(name, event)| (uri_of(name), event)).collect();
+    Some(claims.with(&[("events", Some(write(&members)))]))
+}
+
+/// The `events` of a SET that was made of `sent`, with the names that were sent; none if those were URIs all along.
+pub(super) fn as_sent(events: &Object<'_>, sent: &Object<'_>) -> Option<String> {
+    let plain: Vec<_> = sent.iter().filter(|(name, _)| is_plain(name)).map(|(name, _)| (uri_of(name), name)).collect();
+    if plain.is_empty() {
+        return None;
+    }
+    let name_of = |uri| plain.iter().find(|(of, _)| of == uri).map_or(uri, |(_, name)| *name);
+    let members: Vec<_> = events.iter().map(|(uri, event)| (Cow::Borrowed(name_of(uri)), event)).collect();
+    Some(write(&members))
+}
+
+fn is_plain(name: &str) -> bool {
+    !is_absolute_uri(name) && !name.is_empty() && name.chars().count() <= EVENT_NAME_CHARS_MAX
+}
+
+fn uri_of(name: &str) -> Cow<'_, str> {
+    if is_plain(name) { Cow::Owned(catalogue::uri_for_plain(name)) } else { Cow::Borrowed(name) }
+}
+
+fn write(members: &[(Cow<'_, str>, &str)]) -> String {
+    write_object(&members.iter().map(|(name, event)| (name.as_ref(), *event)).collect::<Vec<_>>())
+}

@@ -1,0 +1,48 @@
+//! Signatures as headers list them: some senders put several into one line, others send a line for each.
+
+use http::HeaderMap;
+
+use super::{ENTRIES_MAX, MacError};
+
+/// The entries of all lines of a header, separated by commas or white space, at least one. Every entry is checked against
+/// the same secrets, so it does not matter in which order others read them.
+pub(super) fn of<'a>(
+    headers: &'a HeaderMap,
+    header: &'static str,
+    expected: &'static str,
+) -> Result<Vec<&'a str>, MacError> {
+    let lines = headers.get_all(header);
+    let mut entries = Vec::new();
+    let mut missing = true;
+    for line in lines {
+        missing = false;
+        let line = line.to_str().map_err(|_| MacError::Malformed { header, expected })?;
+        let parts = line.split([',', ' ', '\t']).filter(|entry| !entry.is_empty());
+        entries.extend(parts.take(ENTRIES_MAX - entries.len().min(ENTRIES_MAX)));
+    }
+    match (missing, entries.is_empty()) {
+        (true, _) => Err(MacError::Missing { header }),
+        (false, true) => Err(MacError::Malformed { header, expected }),
+        (false, false) => Ok(entries),
+    }
+}
+
+/// The one value of a header that has no list: there twice, it may be read one way here and another way elsewhere.
+pub(super) fn single<'a>(
+    headers: &'a HeaderMap,
+    header: &'static str,
+    expected: &'static str,
+) -> Result<&'a str, MacError> {
+    let mut values = headers.get_all(header).iter();
+    let first = values.next().ok_or(MacError::Missing { header })?;
+    match (first.to_str(), values.next()) {
+        (Ok(text), None) => Ok(text.trim()),
+        _ => Err(MacError::Malformed { header, expected }),
+    }
+}
+
+/// A MAC of so many bytes, in hex digits of either case.
+pub(super) fn hex(text: &str, bytes: usize, header: &'static str, expected: &'static str) -> Result<Vec<u8>, MacError> {
+    let mac = hex::decode(text.trim()).ok().filter(|mac| mac.len() == bytes);
+    mac.ok_or(MacError::Malformed { header, expected })
+}
