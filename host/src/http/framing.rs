@@ -36,15 +36,15 @@ mod tests {
 
     #[test]
     fn only_chunked_alone_is_read() {
-        let check = |values: &[&'static str]| {
+        let outcome = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {
                 headers.append(header::TRANSFER_ENCODING, HeaderValue::from_static(value));
             }
-            super::check(&headers).map_err(|problem| problem.code())
+            check(&headers).map_err(|problem| problem.code())
         };
         for good in [&[][..], &["chunked"], &["Chunked"], &[" chunked ,"]] {
-            assert_eq!(check(good), Ok(()), "{good:?}");
+            assert_eq!(outcome(good), Ok(()), "{good:?}");
         }
         for bad in [
             &["gzip, chunked"][..],
@@ -54,7 +54,7 @@ mod tests {
             &["identity, chunked"],
             &["x\u{e9}, chunked"],
         ] {
-            assert_eq!(check(bad), Err("unsupported_transfer_coding"), "{bad:?}");
+            assert_eq!(outcome(bad), Err("unsupported_transfer_coding"), "{bad:?}");
         }
     }
 }
