@@ -17,6 +17,8 @@ use sha2::{Sha256, Sha512};
 const SECRET: &str = "a-secret-of-the-sender";
 const JSON: (&str, &str) = ("content-type", "application/json");
 
+type Headers = Vec<(&'static str, String)>;
+
 fn now_s() -> u64 {
     #[expect(clippy::disallowed_methods, reason = "a sender signs with the time of its own machine")]
     let now = std::time::SystemTime::now();
@@ -67,7 +69,7 @@ async fn signatures_are_taken_in_every_way_that_senders_write_them() {
     let names = ["x-hub-signature", "x-hub-signature-256"];
     let wrong_256 = format!("sha256={}", "0".repeat(64));
     let wrong_512 = format!("sha512={}", "0".repeat(128));
-    let cases: Vec<(&str, &str, Vec<(&str, String)>, u16)> = {
+    let cases: Vec<(&str, &str, Headers, u16)> = {
         let body = event::set("x");
         let (weak, good, strong) = (sha1(&body), sha256(body.as_bytes()), sha512(&body));
         vec![
