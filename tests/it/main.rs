@@ -1,5 +1,6 @@
 //! The stories: what a host does, seen from outside.
 
+mod answers;
 mod audit;
 mod clock;
 mod command_line;

@@ -6,10 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
+use crate::certificate::Issued;
 use crate::wait::until;
 
 /// How one request is answered. What does not end by itself ends when the other side hangs up.
@@ -29,12 +33,45 @@ pub enum Manner {
     Reset,
     /// The head, then so many bytes of body as fast as they go.
     Flood(u64),
+    /// These bytes, and then the end as given.
+    Says(&'static str, Ends),
+    /// These bytes before the body of the request was read, and then a close with bytes unread.
+    Interrupts(&'static str),
+}
+
+/// What follows an answer.
+#[derive(Debug, Clone, Copy)]
+pub enum Ends {
+    /// The next request.
+    Not,
+    /// The end of the connection; over TLS without a word of TLS.
+    Close,
+    /// A reset.
+    Reset,
+}
+
+/// A connection, with TLS or without.
+trait Line: AsyncRead + AsyncWrite + Send + Unpin {
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Line for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Line for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
 }
 
 /// A receiver without manners; stops listening when dropped.
 pub struct Rude {
     /// Where it listens.
     pub address: SocketAddr,
+    scheme: &'static str,
     book: Arc<Book>,
     serving: JoinHandle<()>,
 }
@@ -50,22 +87,43 @@ struct Book {
 impl Rude {
     /// Answers the first requests so, one after the other, and those after them well.
     pub async fn start(script: impl IntoIterator<Item = Manner>) -> Self {
+        Self::start_with(None, script).await
+    }
+
+    /// The same over TLS, with HTTP/1.1 alone.
+    pub async fn start_tls(issued: &Issued, script: impl IntoIterator<Item = Manner>) -> Self {
+        let mut tls = ServerConfig::clone(&issued.server(None));
+        tls.alpn_protocols.clear();
+        Self::start_with(Some(TlsAcceptor::from(Arc::new(tls))), script).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>, script: impl IntoIterator<Item = Manner>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port to listen on");
         let address = listener.local_addr().expect("a bound address");
         let book = Arc::new(Book { script: Mutex::new(script.into_iter().collect()), ..Book::default() });
-        let open = Arc::clone(&book);
+        let (open, scheme) = (Arc::clone(&book), if tls.is_some() { "https" } else { "http" });
         let serving = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, Arc::clone(&open)));
+                let (book, tls) = (Arc::clone(&open), tls.clone());
+                connections.spawn(async move {
+                    match tls {
+                        None => serve(stream, book).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, book).await;
+                            }
+                        }
+                    }
+                });
             }
         });
-        Self { address, book, serving }
+        Self { address, scheme, book, serving }
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("http://{}/in", self.address)
+        format!("{}://{}/in", self.scheme, self.address)
     }
 
     /// How many requests have arrived so far.
@@ -90,10 +148,18 @@ impl Drop for Rude {
     }
 }
 
-async fn serve(mut stream: TcpStream, book: Arc<Book>) {
-    while read_request(&mut stream).await.is_some() {
-        book.requests.fetch_add(1, Ordering::SeqCst);
+async fn serve(mut stream: impl Line, book: Arc<Book>) {
+    while let Some((read, length)) = read_head(&mut stream).await {
         let manner = book.script.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or(Manner::Well);
+        if let Manner::Interrupts(answer) = manner {
+            book.requests.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.write_all(answer.as_bytes()).await;
+            return;
+        }
+        if read_body(&mut stream, read, length).await.is_none() {
+            return;
+        }
+        book.requests.fetch_add(1, Ordering::SeqCst);
         let goes_on = misbehave(&mut stream, manner, &book).await;
         if !goes_on {
             return;
@@ -102,7 +168,7 @@ async fn serve(mut stream: TcpStream, book: Arc<Book>) {
 }
 
 /// Answers one request; false where the connection is of no use any more.
-async fn misbehave(stream: &mut TcpStream, manner: Manner, book: &Book) -> bool {
+async fn misbehave(stream: &mut impl Line, manner: Manner, book: &Book) -> bool {
     const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n";
     let hung_up = match manner {
         Manner::Well => return stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.is_ok(),
@@ -116,9 +182,19 @@ async fn misbehave(stream: &mut TcpStream, manner: Manner, book: &Book) -> bool 
             let half = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf.";
             let _ = stream.write_all(half).await;
             // Not by a close, which would wait for what was written: an RST, now.
-            stream.set_zero_linger().expect("a socket");
+            stream.tcp().set_zero_linger().expect("a socket");
             false
         }
+        Manner::Says(answer, ends) => {
+            let written = stream.write_all(answer.as_bytes()).await.is_ok() && stream.flush().await.is_ok();
+            if let Ends::Reset = ends {
+                // The head is to be read before the reset is.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                stream.tcp().set_zero_linger().expect("a socket");
+            }
+            return written && matches!(ends, Ends::Not);
+        }
+        Manner::Interrupts(_) => unreachable!("answered before its request was read"),
         Manner::Flood(bytes) => {
             let block = [b"10000\r\n".as_slice(), &[b'x'; 0x1_0000], b"\r\n"].concat();
             let mut left = bytes;
@@ -138,22 +214,22 @@ async fn misbehave(stream: &mut TcpStream, manner: Manner, book: &Book) -> bool 
 }
 
 /// Waits for the other side to hang up.
-async fn is_closed(stream: &mut TcpStream) -> bool {
+async fn is_closed(stream: &mut impl Line) -> bool {
     let mut rest = [0; 64];
     while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
     true
 }
 
 /// Sends a bit now and then, until the other side hangs up.
-async fn trickle(stream: &mut TcpStream, bit: &[u8]) -> bool {
+async fn trickle(stream: &mut impl Line, bit: &[u8]) -> bool {
     while stream.write_all(bit).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     true
 }
 
-/// Reads one request to its end; none where there is no more.
-async fn read_request(stream: &mut TcpStream) -> Option<()> {
+/// Reads the head of a request: what was read of its body with it, and how long that is. None if there is no more.
+async fn read_head(stream: &mut impl Line) -> Option<(Vec<u8>, usize)> {
     let mut read = Vec::new();
     let head = loop {
         if let Some(end) = read.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -166,7 +242,12 @@ async fn read_request(stream: &mut TcpStream) -> Option<()> {
     let text = String::from_utf8_lossy(&read[..head]).to_ascii_lowercase();
     let length = text.lines().find_map(|line| line.strip_prefix("content-length:"))?;
     let length: usize = length.trim().parse().ok()?;
-    while read.len() < head + length {
+    Some((read.split_off(head), length))
+}
+
+/// Reads the rest of a body of which `read` is there.
+async fn read_body(stream: &mut impl Line, mut read: Vec<u8>, length: usize) -> Option<()> {
+    while read.len() < length {
         if stream.read_buf(&mut read).await.ok()? == 0 {
             return None;
         }

@@ -184,13 +184,7 @@ impl Inner {
     /// The receiver took it, and one filter passed it.
     fn settlement(&self, due: &DueDelivery) -> anyhow::Result<Settlement> {
         let at = self.clock.now();
-        let outcome = Outcome::Answered {
-            status: 204,
-            body_head: String::new(),
-            retry_after_s: None,
-            headers: vec![],
-            wish: None,
-        };
+        let outcome = Outcome::status(204);
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let sent = Sent {
             url: "http://127.0.0.1:40000/".to_owned(),

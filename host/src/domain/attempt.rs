@@ -89,6 +89,10 @@ pub enum Outcome {
         /// What the receiver asked for with `webhook-delivery`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wish: Option<ReceiverWish>,
+        /// Why the body is incomplete, if it is: the connection broke off within it, or it had not ended in time. The
+        /// status counts all the same. Absent if the body was read to its end or up to `egress.response_bytes_max`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        body_incomplete: Option<String>,
     },
     /// No answer.
     Failed {
@@ -100,6 +104,18 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// An answer with this status and nothing else.
+    pub fn status(status: u16) -> Self {
+        Self::Answered {
+            status,
+            body_head: String::new(),
+            retry_after_s: None,
+            headers: Vec::new(),
+            wish: None,
+            body_incomplete: None,
+        }
+    }
+
     /// Whether the receiver took the delivery.
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Answered { status: 200..=299, .. })
@@ -190,13 +206,7 @@ mod tests {
     #[test]
     fn what_older_ledgers_hold_is_read() {
         let outcome = r#"{"kind":"answered","status":204,"body_head":"","retry_after_s":null}"#;
-        let expected = Outcome::Answered {
-            status: 204,
-            body_head: String::new(),
-            retry_after_s: None,
-            headers: Vec::new(),
-            wish: None,
-        };
+        let expected = Outcome::status(204);
         assert_eq!(serde_json::from_str::<Outcome>(outcome).unwrap(), expected);
         let attempt = format!(r#"{{"number":1,"at":"2026-01-02T03:04:05Z","latency_us":1,"outcome":{outcome}}}"#);
         let attempt: Attempt = serde_json::from_str(&attempt).unwrap();
@@ -209,9 +219,7 @@ mod tests {
     #[test]
     fn an_outcome_is_counted_by_the_hundreds_of_its_status_or_by_its_error() {
         for status in [100, 204, 399, 404, 599, 600, 700, 800, 999] {
-            let (body_head, headers) = (String::new(), Vec::new());
-            let outcome = Outcome::Answered { status, body_head, retry_after_s: None, headers, wish: None };
-            assert_eq!(outcome.class(), format!("{}xx", status / 100));
+            assert_eq!(Outcome::status(status).class(), format!("{}xx", status / 100));
         }
         assert_eq!(Outcome::Failed { class: ErrorClass::Tls, detail: String::new() }.class(), "tls");
     }

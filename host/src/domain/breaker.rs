@@ -250,8 +250,11 @@ mod tests {
     #[test]
     fn what_is_no_fault_of_the_endpoint_does_not_count() {
         let answered = |status, retry_after_s| {
-            let (body_head, headers) = (String::new(), Vec::new());
-            Heard::of(&Outcome::Answered { status, body_head, retry_after_s, headers, wish: None })
+            let mut outcome = Outcome::status(status);
+            if let Outcome::Answered { retry_after_s: asked, .. } = &mut outcome {
+                *asked = retry_after_s;
+            }
+            Heard::of(&outcome)
         };
         for (status, heard) in [
             (200, Heard::Alive),

@@ -218,15 +218,11 @@ mod tests {
     fn what_is_counted_adds_up_and_reads_back() {
         let mut one = Statistics::default();
         assert_eq!(one.attempt_us.percentile(50), None);
-        let answered = |status| {
-            let (body_head, headers) = (String::new(), Vec::new());
-            Outcome::Answered { status, body_head, retry_after_s: None, headers, wish: None }
-        };
-        one.attempt(&answered(204), 1_000);
-        one.attempt(&answered(503), 3_000);
+        one.attempt(&Outcome::status(204), 1_000);
+        one.attempt(&Outcome::status(503), 3_000);
         one.rest(State::Delivered);
         let mut other = Statistics::default();
-        other.attempt(&answered(500), 2_000);
+        other.attempt(&Outcome::status(500), 2_000);
         other.attempt(&Outcome::Failed { class: ErrorClass::Timeout, detail: String::new() }, 9_000);
         other.rest(State::Dead);
         other.accepted_to_delivered_ms.count(70);

@@ -13,12 +13,13 @@ use hyper_util::client::legacy::connect::capture_connection;
 use tokio::time::{Instant, timeout_at};
 use url::Position;
 
-use super::clients::{Clients, Pooled};
+use super::clients::{Clients, Pooled, Versions};
 use super::connect::GuardedTcp;
-use super::failure::Failure;
+use super::failure::{Blame, Failure};
 use super::guard::Guard;
 use super::identity::Identity;
 use super::resolve::{Resolve, SystemResolver};
+use super::response::Deadline;
 use super::tls::Trust;
 use super::{Error, Options, record, response};
 use crate::clock::Clock;
@@ -28,6 +29,9 @@ use crate::domain::id::TenantId;
 
 /// What Setgate calls itself.
 pub const USER_AGENT: &str = concat!("Setgate/", env!("CARGO_PKG_VERSION"));
+
+/// How often a request that its receiver has certainly not acted on is sent again within one attempt.
+const RESENDS_MAX: u32 = 3;
 
 /// The way out. One for the whole program: all clones are the same one, and it can be replaced while attempts are made.
 #[derive(Debug, Clone)]
@@ -125,8 +129,8 @@ impl Egress {
     /// Posts a body to an endpoint and reads the answer. Never fails as such: what went wrong is the outcome.
     ///
     /// The head of the answer has `head_ms_max`, connecting included; the whole takes `response_ms_max` at the most, or
-    /// [`Post::within`] where that is less. An answer that has not ended by then is a timeout, whatever its status: a
-    /// receiver that trickles is not one that took the delivery.
+    /// [`Post::within`] if that is less. Once the head of a final answer is there, its status decides: a body that is
+    /// cut short or has not ended by then is recorded as incomplete, and its connection is dropped.
     pub async fn post(&self, post: Post<'_>) -> Exchange {
         let way = self.0.load_full();
         way.post(post).await
@@ -174,24 +178,39 @@ impl Way {
         let whole = millis(self.options.response_ms_max);
         let whole = post.within.map_or(whole, |within| within.min(whole));
         let patience = Patience { begin, head: millis(self.options.head_ms_max).min(whole), whole };
-        let client = match self.clients.of(post.tenant, post.identity).await {
-            Ok(client) => client,
-            Err(error) => return Exchange::unsendable(format!("the endpoint's `tls`: {error}")),
-        };
-        let mut request = match request(&post) {
-            Ok(request) => request,
-            Err(failure) => return Exchange::unsendable(failure.to_string()),
-        };
-        let sent = record::sent(post.endpoint.url(), request.headers(), &post.body);
-        let proxied = request.uri().host().is_some_and(|host| self.clients.tcp.proxy_to(host).is_some());
-        let connected = capture_connection(&mut request);
-        // Boxed: hyper's futures are large, and thousands of attempts may be waiting.
-        let outcome = Box::pin(self.exchange(client, request, patience)).await;
-        Exchange {
-            outcome: outcome.unwrap_or_else(Outcome::from),
-            latency_us: u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX),
-            sent: Some(sent),
-            connection: record::connection(&connected, proxied),
+        let (mut resends, mut versions) = (0, Versions::All);
+        loop {
+            let client = match self.clients.of(post.tenant, post.identity, versions).await {
+                Ok(client) => client,
+                Err(error) => return Exchange::unsendable(format!("the endpoint's `tls`: {error}")),
+            };
+            let mut request = match request(&post) {
+                Ok(request) => request,
+                Err(failure) => return Exchange::unsendable(failure.to_string()),
+            };
+            let proxied = request.uri().host().is_some_and(|host| self.clients.tcp.proxy_to(host).is_some());
+            let sent = record::sent(post.endpoint.url(), request.headers(), &post.body);
+            let connected = capture_connection(&mut request);
+            // Boxed: hyper's futures are large, and thousands of attempts may be waiting.
+            let outcome = match Box::pin(self.exchange(client, request, patience)).await {
+                Ok(outcome) => outcome,
+                Err(failure) if resends < RESENDS_MAX && failure.blame() != Blame::Attempt => {
+                    resends += 1;
+                    if failure.blame() == Blame::WantsHttp1 {
+                        versions = Versions::Http1;
+                    }
+                    // Requests under way on it go on; those to come take another one.
+                    connected.connection_metadata().as_ref().inspect(|connection| connection.poison());
+                    continue;
+                }
+                Err(failure) => failure.into(),
+            };
+            return Exchange {
+                outcome,
+                latency_us: u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX),
+                sent: Some(sent),
+                connection: record::connection(&connected, proxied),
+            };
         }
     }
 
@@ -202,18 +221,15 @@ impl Way {
         patience: Patience,
     ) -> Result<Outcome, Failure> {
         let Patience { begin, head, whole } = patience;
-        let too_slow = |what: &str, wait: Duration| {
-            Failure::new(ErrorClass::Timeout, &format!("{what} within {} ms", wait.as_millis()))
-        };
         let response = match timeout_at(begin + head, client.request(request)).await {
             Ok(response) => response.map_err(|error| Failure::of(&error))?,
-            Err(_) => return Err(too_slow("no answer began", head)),
+            Err(_) => {
+                let detail = format!("no answer began within {} ms", head.as_millis());
+                return Err(Failure::new(ErrorClass::Timeout, &detail));
+            }
         };
-        let status = response.status().as_u16();
-        match timeout_at(begin + whole, response::read(response, &self.options, self.clock.wall())).await {
-            Ok(read) => read.map_err(|error| Failure::of(&error).in_answer(status)),
-            Err(_) => Err(too_slow(&format!("the answer (status {status}) had not ended"), whole)),
-        }
+        let end = Deadline { at: begin + whole, wait: whole };
+        Ok(response::read(response, &self.options, self.clock.wall(), end).await)
     }
 }
 

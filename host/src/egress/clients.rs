@@ -16,12 +16,11 @@ use moka::policy::EvictionPolicy;
 
 use super::Options;
 use super::connect::{Connector, GuardedTcp};
+use super::head;
 use super::identity::{Identity, IdentityError};
 use super::tls::Trust;
 use crate::domain::id::TenantId;
 
-/// Bytes of an answer's head at the most.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of one HTTP/2 answer that may be under way unread.
 const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// Bytes of all HTTP/2 answers of a connection that may be under way unread.
@@ -30,8 +29,17 @@ const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// A client with its connections; copies share them.
 pub(super) type Pooled = Client<Connector, Full<Bytes>>;
 
-/// Whose, and the digest of what is particular to the endpoint.
-type Key = (TenantId, Option<[u8; 32]>);
+/// Whose, the digest of what is particular to the endpoint, and what is spoken.
+type Key = (TenantId, Option<[u8; 32]>, Versions);
+
+/// Versions of HTTP that are offered to a receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Versions {
+    /// HTTP/2 and HTTP/1.1.
+    All,
+    /// HTTP/1.1 alone: the receiver has asked for it.
+    Http1,
+}
 
 /// Makes clients as they are needed, and keeps the last ones.
 #[derive(Debug)]
@@ -50,8 +58,13 @@ impl Clients {
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(options.idle_per_host_max)
             .pool_idle_timeout(millis(options.idle_ms_max))
-            .http1_max_buf_size(HEAD_BYTES_MAX)
-            .http2_max_header_list_size(HEAD_BYTES_MAX as u32)
+            .http1_max_buf_size(head::HEAD_BYTES_MAX + head::GROWTH_BYTES_MAX)
+            .http1_max_headers(head::FIELDS_MAX + head::DECIDING_MAX)
+            // What `head` leaves to the parser.
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http2_max_header_list_size(head::HEAD_BYTES_MAX as u32)
             .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
             .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
             .http2_keep_alive_interval(millis(options.ping_every_ms))
@@ -68,13 +81,21 @@ impl Clients {
 
     /// The client for a tenant's endpoint with that identity. One that falls out while attempts use it goes on until
     /// they are done.
-    pub(super) async fn of(&self, tenant: &TenantId, identity: &Identity) -> Result<Pooled, IdentityError> {
-        let key = (tenant.clone(), identity.digest());
+    pub(super) async fn of(
+        &self,
+        tenant: &TenantId,
+        identity: &Identity,
+        versions: Versions,
+    ) -> Result<Pooled, IdentityError> {
+        let key = (tenant.clone(), identity.digest(), versions);
         if let Some(client) = self.known.get(&key).await {
             return Ok(client);
         }
         let make = async {
-            let tls = self.trust.client_config(identity)?;
+            let mut tls = self.trust.client_config(identity)?;
+            if versions == Versions::Http1 {
+                tls.alpn_protocols.retain(|protocol| protocol == b"http/1.1");
+            }
             Ok(self.builder.build(Connector::new(self.tcp.clone(), tls)))
         };
         // Large, and needed once for each: without the box every attempt would carry it.

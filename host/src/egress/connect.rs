@@ -17,6 +17,7 @@ use tower_service::Service;
 
 use super::failure::{Failure, find_in};
 use super::guard::{Guard, Refusal};
+use super::lenient::Lenient;
 use super::resolve::Resolve;
 use super::tunnel;
 use crate::config::{Bypass, Proxy};
@@ -57,7 +58,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = Lenient<MaybeHttpsStream<TokioIo<TcpStream>>>;
     type Error = Failure;
     type Future = Connecting<Self::Response, Failure>;
 
@@ -69,7 +70,7 @@ impl Service<Uri> for Connector {
         let (mut https, wait_max) = (self.https.clone(), self.wait_max);
         Box::pin(async move {
             match timeout(wait_max, https.call(uri)).await {
-                Ok(Ok(stream)) => Ok(stream),
+                Ok(Ok(stream)) => Ok(Lenient::new(stream)),
                 // What GuardedTcp did not say itself came from the TLS above it.
                 Ok(Err(error)) => Err(find_in::<Failure>(&*error).cloned().unwrap_or_else(|| Failure::tls(&*error))),
                 Err(_) => Err(too_slow(wait_max)),

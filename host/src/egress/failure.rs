@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::io;
 
+use h2::Reason;
+
 use crate::domain::attempt::{ErrorClass, Outcome};
 
 /// A detail is cut to this many characters.
@@ -17,11 +19,32 @@ const TLS_ALERT: &str = "received fatal alert";
 pub(super) struct Failure {
     class: ErrorClass,
     detail: String,
+    blame: Blame,
+}
+
+/// What a failure means for the attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// It has failed.
+    Attempt,
+    /// The receiver has certainly not acted on the request: it can be sent again at once.
+    Unprocessed,
+    /// The receiver wants HTTP/1.1 for this.
+    WantsHttp1,
 }
 
 impl Failure {
     pub(super) fn new(class: ErrorClass, detail: &str) -> Self {
-        Self { class, detail: detail.chars().take(DETAIL_CHARS_MAX).collect() }
+        Self { class, detail: detail.chars().take(DETAIL_CHARS_MAX).collect(), blame: Blame::Attempt }
+    }
+
+    /// The same, with the receiver certainly not having acted on the request.
+    pub(super) fn unprocessed(self) -> Self {
+        Self { blame: Blame::Unprocessed, ..self }
+    }
+
+    pub(super) fn blame(&self) -> Blame {
+        self.blame
     }
 
     /// TLS failed, for a reason somewhere in `error`.
@@ -44,12 +67,26 @@ impl Failure {
         let last = root(error).to_string();
         // HTTP/2 keeps of what went wrong below it the words alone.
         let class = if last.contains(TLS_ALERT) { ErrorClass::Tls } else { ErrorClass::Broken };
-        Self::new(class, &last)
+        Self { blame: blame(error), ..Self::new(class, &last) }
     }
+}
 
-    /// The same for what went wrong after the head of an answer had come.
-    pub(super) fn in_answer(self, status: u16) -> Self {
-        Self::new(self.class, &format!("within the answer (status {status}): {}", self.detail))
+/// RFC 9113 section 8.7: a stream that was refused, or has a higher id than the last one of a GOAWAY, was not processed.
+/// The library ends streams with the receiver's GOAWAY for no other reason than that. Of a request that it cancels itself,
+/// nothing has been written.
+fn blame(error: &(dyn Error + 'static)) -> Blame {
+    if let Some(error) = find_in::<h2::Error>(error).filter(|error| error.is_remote()) {
+        return match error.reason() {
+            Some(Reason::HTTP_1_1_REQUIRED) => Blame::WantsHttp1,
+            Some(Reason::REFUSED_STREAM) => Blame::Unprocessed,
+            _ if error.is_go_away() => Blame::Unprocessed,
+            _ => Blame::Attempt,
+        };
+    }
+    if find_in::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled) {
+        Blame::Unprocessed
+    } else {
+        Blame::Attempt
     }
 }
 

@@ -1,47 +1,65 @@
 //! Reads an answer, no further than it is wanted.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderMap;
 use http::header::{HeaderName, RETRY_AFTER, SET_COOKIE};
 use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
 
 use super::Options;
+use super::failure::Failure;
 use crate::domain::attempt::{Outcome, REDACTED, ReceiverWish};
 use crate::domain::time::Timestamp;
 
 /// What a receiver may ask for: one of the words of [`ReceiverWish`].
 const WISH: HeaderName = HeaderName::from_static("webhook-delivery");
 
-/// Reads the body up to `response_bytes_max`, so that the connection can be used again, and keeps the first
-/// `response_bytes_kept` of it. A longer body is dropped with its connection (HTTP/1) or stream (HTTP/2); the answer
-/// counts all the same. `now`: when the head of the answer came.
-pub(super) async fn read(
-    response: Response<Incoming>,
-    options: &Options,
-    now: Timestamp,
-) -> Result<Outcome, hyper::Error> {
-    let (bytes_max, bytes_kept) = (options.response_bytes_max, options.response_bytes_kept);
+/// What an answer means, once its head is there: the status decides, and so do the wishes of the head (RFC 9110
+/// section 15; a body that is cut short does not take back what the status said). `now`: when the head came. The body
+/// has until `end`; if it breaks off or has not ended by then, the outcome says why.
+pub(super) async fn read(response: Response<Incoming>, options: &Options, now: Timestamp, end: Deadline) -> Outcome {
     let (head, mut body) = response.into_parts();
-    let (mut kept, mut seen) = (Vec::new(), 0usize);
-    while seen <= bytes_max
-        && let Some(frame) = body.frame().await
-    {
-        // Trailers are nothing to us.
-        let Ok(data) = frame?.into_data() else { continue };
-        kept.extend_from_slice(&data[..data.len().min(bytes_kept.saturating_sub(kept.len()))]);
-        seen = seen.saturating_add(data.len());
-    }
+    let mut kept = Vec::new();
+    let body_incomplete = match timeout_at(end.at, read_body(&mut body, options, &mut kept)).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(Failure::of(&error).to_string()),
+        Err(_) => Some(format!("it had not ended within {} ms", end.wait.as_millis())),
+    };
     let said = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-    Ok(Outcome::Answered {
+    Outcome::Answered {
         status: head.status.as_u16(),
-        body_head: text(&kept, bytes_kept),
+        body_head: text(&kept, options.response_bytes_kept),
         retry_after_s: said(RETRY_AFTER).and_then(|value| retry_after_s(value, now)),
         headers: kept_headers(&head.headers, options.response_headers_kept, options.response_header_bytes_kept),
         wish: said(WISH).and_then(ReceiverWish::read),
-    })
+        body_incomplete,
+    }
+}
+
+/// Until when an answer is waited for, and how long that is from the attempt's begin.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    pub(super) at: Instant,
+    pub(super) wait: Duration,
+}
+
+/// Reads the body up to `response_bytes_max`, so that the connection can be used again, and adds the first
+/// `response_bytes_kept` of it to `kept`. A longer body is dropped with its connection (HTTP/1) or stream (HTTP/2).
+async fn read_body(body: &mut Incoming, options: &Options, kept: &mut Vec<u8>) -> Result<(), hyper::Error> {
+    let mut seen = 0usize;
+    while seen <= options.response_bytes_max
+        && let Some(frame) = body.frame().await
+    {
+        // Trailers mean nothing to us.
+        let Ok(data) = frame?.into_data() else { continue };
+        let room = options.response_bytes_kept.saturating_sub(kept.len());
+        kept.extend_from_slice(&data[..data.len().min(room)]);
+        seen = seen.saturating_add(data.len());
+    }
+    Ok(())
 }
 
 /// The first headers, up to a count and up to so many bytes of names and values together; the last value is cut where

@@ -133,6 +133,7 @@ pub(super) fn attempt(number: u32, status: u16) -> Attempt {
         retry_after_s: None,
         headers: vec![("server".into(), "a receiver".into())],
         wish: None,
+        body_incomplete: None,
     };
     let sent = Sent {
         url: "https://receiver.example/in".into(),

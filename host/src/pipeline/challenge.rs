@@ -41,6 +41,10 @@ impl Pipeline {
 /// What the answer means.
 fn read(outcome: &Outcome, challenge: &str) -> Result<(), String> {
     match outcome {
+        // Unlike the answer to a delivery, this one is decided by its body.
+        Outcome::Answered { status: status @ 200..=299, body_incomplete: Some(why), .. } => {
+            Err(format!("the endpoint answered {status}, but the body is incomplete: {why}"))
+        }
         Outcome::Answered { status: 200..=299, body_head, .. } if gives_back(body_head, challenge) => Ok(()),
         Outcome::Answered { status: status @ 200..=299, .. } => {
             Err(format!("the endpoint answered {status} without the challenge in the body"))
@@ -62,6 +66,21 @@ fn gives_back(body: &str, challenge: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_that_is_incomplete_gives_nothing_back() {
+        let answered = |body_incomplete| Outcome::Answered {
+            status: 200,
+            body_head: "abc".into(),
+            retry_after_s: None,
+            headers: Vec::new(),
+            wish: None,
+            body_incomplete,
+        };
+        assert_eq!(read(&answered(None), "abc"), Ok(()));
+        let said = read(&answered(Some("it broke off".into())), "abc").unwrap_err();
+        assert!(said.contains("incomplete: it broke off"), "{said}");
+    }
 
     #[test]
     fn a_challenge_comes_back_as_text_or_as_json_and_as_nothing_else() {

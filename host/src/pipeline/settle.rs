@@ -233,8 +233,10 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
     fn answered(status: u16, retry_after_s: Option<u32>) -> Attempt {
-        let outcome =
-            Outcome::Answered { status, body_head: String::new(), retry_after_s, headers: Vec::new(), wish: None };
+        let mut outcome = Outcome::status(status);
+        if let Outcome::Answered { retry_after_s: asked, .. } = &mut outcome {
+            *asked = retry_after_s;
+        }
         Attempt { number: 1, at: NOW, latency_us: 1, outcome, signed_with: Vec::new(), sent: None, connection: None }
     }
 

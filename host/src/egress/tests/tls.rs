@@ -6,7 +6,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::server::TlsStream;
 
+use super::bodies::counted;
 use super::*;
 use crate::crypto;
 use crate::domain::secret::Secret;
@@ -75,9 +77,16 @@ pub(super) enum Asks<'a> {
     Always(&'a Authority),
 }
 
-/// A receiver with that certificate; gives its port and the count of its connections. Answers with the HTTP version it
-/// was asked in, the name it was asked for, and the fingerprint of its client's certificate.
-pub(super) async fn tls_receiver(issued: &Issued, alpn: &[&str], asks: Asks<'_>) -> (u16, Arc<AtomicUsize>) {
+/// Listens with that certificate and lets `serve` have each connection whose handshake succeeds; gives the port.
+pub(super) async fn tls_stream<F>(
+    issued: &Issued,
+    alpn: &[&str],
+    asks: Asks<'_>,
+    serve: impl Fn(TlsStream<TcpStream>) -> F + Clone + Send + 'static,
+) -> u16
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let builder = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap();
@@ -98,20 +107,28 @@ pub(super) async fn tls_receiver(issued: &Issued, alpn: &[&str], asks: Asks<'_>)
     let mut config = builder.with_single_cert(vec![issued.certificate.clone()], key).unwrap();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let connections = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&connections);
-    let port = receiver(move |stream| {
-        count.fetch_add(1, Ordering::SeqCst);
-        let acceptor = acceptor.clone();
+    receiver(move |stream| {
+        let (acceptor, serve) = (acceptor.clone(), serve.clone());
         async move {
-            let stream = match acceptor.accept(stream).into_fallible().await {
-                Ok(stream) => stream,
+            match acceptor.accept(stream).into_fallible().await {
+                Ok(stream) => serve(stream).await,
                 Err((_, mut refused)) => {
                     // Closed with bytes unread, it would be reset, and the alert that says why lost.
                     while refused.read_buf(&mut Vec::new()).await.is_ok_and(|read| read > 0) {}
-                    return;
                 }
-            };
+            }
+        }
+    })
+    .await
+}
+
+/// A receiver with that certificate; gives its port and the count of its handshakes. Answers with the HTTP version it
+/// was asked in, the name it was asked for, and the fingerprint of its client's certificate.
+pub(super) async fn tls_receiver(issued: &Issued, alpn: &[&str], asks: Asks<'_>) -> (u16, Arc<AtomicUsize>) {
+    let (connections, count) = counted();
+    let port = tls_stream(issued, alpn, asks, move |stream| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async move {
             let session = stream.get_ref().1;
             let sni = session.server_name().unwrap_or("none").to_owned();
             let client = session.peer_certificates().and_then(|chain| chain.first());

@@ -1,0 +1,132 @@
+//! Heads of answers as they are in the wild.
+
+use super::bodies::{counted, incomplete};
+use super::*;
+
+/// What an answer with this head comes to, over a connection that is used twice.
+async fn read(head: &str) -> Outcome {
+    let (connections, seen) = counted();
+    let answer = head.to_owned();
+    let port = receiver(move |mut stream| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        let answer = answer.clone();
+        async move {
+            while request(&mut stream).await.is_some() {
+                // In pieces, as a slow network delivers them.
+                for piece in answer.as_bytes().chunks(7 + answer.len() / 16) {
+                    let _ = stream.write_all(piece).await;
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    })
+    .await;
+    let (egress, url) = (egress(open()), format!("http://127.0.0.1:{port}/"));
+    let first = exchange(&egress, &url).await.outcome;
+    put_back().await;
+    let second = exchange(&egress, &url).await.outcome;
+    assert_eq!(first, second, "{head:?}");
+    if matches!(&first, Outcome::Answered { status: 200..=299, .. }) {
+        assert_eq!(connections.load(Ordering::SeqCst), 1, "the connection goes on: {head:?}");
+    }
+    first
+}
+
+fn field<'a>(outcome: &'a Outcome, name: &str) -> Option<&'a str> {
+    let Outcome::Answered { headers, .. } = outcome else { panic!("{outcome:?}") };
+    headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+#[tokio::test]
+async fn heads_that_clients_accept_are_accepted() {
+    for (head, name, expected) in [
+        ("HTTP/1.1 200 OK\r\nX-A: one\r\n two\r\n\tthree\r\ncontent-length: 0\r\n\r\n", "x-a", Some("one two three")),
+        ("HTTP/1.1 200 OK\r\nX-A : one\r\nContent-Length\t: 0\r\n\r\n", "x-a", Some("one")),
+        ("HTTP/1.1 200 O\x01K\x1b\r\nX-A: one\r\ncontent-length: 0\r\n\r\n", "x-a", Some("one")),
+        ("HTTP/1.1 200 OK\r\nX-A: o\x07n\0e\r\ncontent-length: 0\r\n\r\n", "x-a", Some("o n e")),
+        ("HTTP/1.1 200\r\nX-A: one\r\ncontent-length: 0\r\n\r\n", "x-a", Some("one")),
+        ("HTTP/1.1  200  OK\r\nX-A: one\r\ncontent-length: 0\r\n\r\n", "x-a", Some("one")),
+        ("http/1.1 200 ok\r\nX-A: one\r\ncontent-length: 0\r\n\r\n", "x-a", Some("one")),
+        ("\r\n\r\nHTTP/1.1 200 OK\r\nX-A: one\r\ncontent-length: 0\r\n\r\n", "x-a", Some("one")),
+        ("HTTP/1.1 200 OK\nX-A: one\ncontent-length: 0\n\n", "x-a", Some("one")),
+        ("HTTP/1.1 200 OK\r\n X-A: one\r\ncontent-length: 0\r\n\r\n", "x-a", Some("one")),
+        ("HTTP/1.1 200 OK\r\nno colon here\r\nX-A: one\r\ncontent-length: 0\r\n\r\n", "x-a", Some("one")),
+        ("HTTP/1.1 200 OK\r\n: no name\r\nX-A: one\r\ncontent-length: 0\r\n\r\n", "x-a", Some("one")),
+        (
+            "HTTP/1.1 200 OK\r\nX A: bad\r\nX(A): bad\r\n bad\r\nX-A: one\r\ncontent-length: 0\r\n\r\n",
+            "x-a",
+            Some("one"),
+        ),
+        ("HTTP/1.1 200 OK\r\nX-A:\r\ncontent-length: 0\r\n\r\n", "x-a", Some("")),
+        ("HTTP/1.1 200 OK\r\nX-A: é\r\ncontent-length: 0\r\n\r\n", "x-a", Some("é")),
+        ("HTTP/1.1 200 OK\r\nX-A: one\r\ncontent-length: 0, 0\r\ncontent-length: 0\r\n\r\n", "x-a", Some("one")),
+        ("HTTP/1.1 200 OK\r\nX-A: one\r\n \r\ncontent-length: 0\r\n\r\n", "x-a", Some("one")),
+        (
+            "HTTP/1.1 103 Early\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 X\r\nX-A: one\r\n\r\n",
+            "x-a",
+            Some("one"),
+        ),
+    ] {
+        let outcome = read(head).await;
+        assert!(outcome.is_success(), "{head:?}: {outcome:?}");
+        assert_eq!(field(&outcome, name), expected, "{head:?}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_byte_limit_alone_bounds_the_fields() {
+    for count in [101, 500, 1_000, 5_000] {
+        let fields: String = (0..count).map(|nth| format!("{nth}:\r\n")).collect();
+        let head = format!("HTTP/1.1 503 X\r\n{fields}Retry-After: 9\r\nContent-Length: 0\r\n\r\n");
+        match read(&head).await {
+            Outcome::Answered { status: 503, retry_after_s: Some(9), headers, .. } => assert_eq!(headers.len(), 32),
+            other => panic!("{count}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_head_asks_for_is_read_from_an_odd_one() {
+    let head = "HTTP/1.1 429 \x02\r\nRetry-After :\r\n 30\x07\r\nbad\x01name: x\r\ncontent-length: 0\r\n\r\n";
+    match read(head).await {
+        Outcome::Answered { status: 429, retry_after_s, .. } => assert_eq!(retry_after_s, Some(30)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_is_of_no_use_names_the_field_and_not_its_value() {
+    let long = format!("HTTP/1.1 200 OK\r\nx-long: hush{}\r\n\r\n", "x".repeat(40_000));
+    for (head, words) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: hush\r\n\r\n", "`content-length` of the answer is not a number"),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+            "`content-length` of the answer contradict",
+        ),
+        (&long, "in the field `x-long`"),
+        ("HTTP/2 200\r\n\r\n", "status line"),
+        ("HTTP/1.1 hush\r\n\r\n", "status line"),
+        ("220 mail.example ESMTP\r\n", "does not begin as HTTP/1 does"),
+    ] {
+        let outcome = read(head).await;
+        assert_failed(&outcome, ErrorClass::Broken, words);
+        assert!(!format!("{outcome:?}").contains("hush"), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_switches_protocols_is_no_success() {
+    let outcome = read("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await;
+    assert_eq!(incomplete(&outcome).0, 101);
+    assert!(!outcome.is_success());
+}
+
+#[tokio::test]
+async fn a_second_head_is_cleaned_as_the_first_one_was_also_after_a_body() {
+    let head =
+        "HTTP/1.1 200 O\x01K\r\nX-A : o\x01e\r\ncontent-length: 26\r\n\r\nHTTP/1.1 500\x01\r\n\r\nbody\x01\r\n\r\n";
+    let outcome = read(head).await;
+    assert_eq!(field(&outcome, "x-a"), Some("o e"));
+    let Outcome::Answered { body_head, .. } = outcome else { unreachable!() };
+    assert_eq!(body_head, "HTTP/1.1 500\x01\r\n\r\nbody\x01\r\n\r\n", "a body is passed on as it is");
+}
