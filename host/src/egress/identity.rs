@@ -1,13 +1,17 @@
 //! What makes TLS to one endpoint its own: the authority to trust, the certificate to show.
 
+use std::net::IpAddr;
+
 use base64::prelude::{BASE64_STANDARD, Engine};
-use rustls::RootCertStore;
+use rustls::CertificateError;
 use rustls::crypto::ring;
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject, SectionKind};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
+use super::anchors::{Anchors, check_as_it_is};
+use super::facts::Facts;
 use crate::crypto;
 use crate::domain::id::Digest;
 use crate::domain::secret::Secret;
@@ -45,6 +49,27 @@ pub enum IdentityError {
         /// The library's words.
         why: String,
     },
+    /// Of a version that TLS does not take from receivers or clients.
+    #[error("certificate {nth} is not of version 3 and names no host; create a proper one: `{command}`")]
+    Version {
+        /// Which, 1 for the first.
+        nth: usize,
+        /// The command that creates a proper one.
+        command: String,
+    },
+    /// Trusted as it is, it could never be the receiver's.
+    #[error(
+        "certificate {nth} is no authority, so it is good for a receiver that shows exactly it; but {why}. Give the \
+         authority that signed the receiver's certificate, or create a proper one: `{command}`"
+    )]
+    NeverGood {
+        /// Which, 1 for the first.
+        nth: usize,
+        /// What is wrong with it.
+        why: String,
+        /// The command that creates a proper one.
+        command: String,
+    },
     /// Not a key that the TLS library reads.
     #[error("the key cannot be used: {0}; give PKCS#8, PKCS#1 or SEC1 without a passphrase")]
     Key(String),
@@ -79,16 +104,30 @@ impl Certificates {
             _ => {}
         }
         for (at, certificate) in found.iter().enumerate() {
+            if Facts::read(certificate).is_some_and(|facts| facts.version < 3) {
+                return Err(IdentityError::Version { nth: at + 1, command: command("HOST") });
+            }
             ParsedCertificate::try_from(certificate).map_err(|error| bad(at, &error))?;
         }
         Ok(Self(found))
     }
 
-    /// The same for authorities: each has to be one that can be trusted.
-    pub fn read_authorities(text: &str) -> Result<Self, IdentityError> {
+    /// The same for what is to be trusted at an endpoint: authorities, or the receiver's own certificate. One of them at
+    /// least has to be able to be good there, at `now_s` in seconds since the epoch.
+    pub fn read_trusted(text: &str, host: &str, now_s: i64) -> Result<Self, IdentityError> {
         let read = Self::read(text)?;
-        read.roots()?;
-        Ok(read)
+        read.anchors()?;
+        let mut first_unfit = None;
+        for (at, der) in read.0.iter().enumerate() {
+            match unfit(der, host, now_s) {
+                None => return Ok(read),
+                Some(why) => {
+                    let unfit = IdentityError::NeverGood { nth: at + 1, why, command: command(host) };
+                    first_unfit.get_or_insert(unfit);
+                }
+            }
+        }
+        first_unfit.map_or(Ok(read), Err)
     }
 
     /// PEM of the certificates alone.
@@ -111,12 +150,12 @@ impl Certificates {
         self.0.iter().map(|der| Digest(crypto::sha256(der))).collect()
     }
 
-    pub(super) fn roots(&self) -> Result<RootCertStore, IdentityError> {
-        let mut roots = RootCertStore::empty();
+    pub(super) fn anchors(&self) -> Result<Anchors, IdentityError> {
+        let mut anchors = Anchors::default();
         for (at, der) in self.0.iter().enumerate() {
-            roots.add(der.clone()).map_err(|error| bad(at, &error))?;
+            anchors.add(der.clone()).map_err(|error| bad(at, &error))?;
         }
-        Ok(roots)
+        Ok(anchors)
     }
 
     /// With the key of the first of them.
@@ -177,6 +216,35 @@ impl Identity {
     }
 }
 
+/// Why a certificate that is no authority can never be good for a receiver at that host, if so.
+fn unfit(der: &CertificateDer<'_>, host: &str, now_s: i64) -> Option<String> {
+    let facts = Facts::read(der)?;
+    if facts.is_authority {
+        return None;
+    }
+    // `host` as a URL has it: IPv6 addresses in brackets.
+    let name = ServerName::try_from(host.trim_start_matches('[').trim_end_matches(']')).ok()?;
+    Some(match check_as_it_is(der, &name, now_s).err()? {
+        CertificateError::Expired => "it has expired".to_owned(),
+        CertificateError::NotValidForName if !facts.has_alternative_names => {
+            format!("it names no host (subjectAltName), and the endpoint's is `{host}`")
+        }
+        CertificateError::NotValidForName => format!("it is for other hosts than the endpoint's, `{host}`"),
+        // It may be good later.
+        _ => return None,
+    })
+}
+
+/// Creates a certificate that is its receiver's own, and its key.
+fn command(host: &str) -> String {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let kind = if host.parse::<IpAddr>().is_ok() { "IP" } else { "DNS" };
+    format!(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -keyout key.pem \
+         -out certificate.pem -subj /CN={host} -addext subjectAltName={kind}:{host}"
+    )
+}
+
 fn in_words(error: pem::Error) -> IdentityError {
     // Its words for sections quote the text, which may be that of a key.
     IdentityError::Pem(
@@ -216,7 +284,7 @@ mod tests {
         let read = Certificates::read(&format!("issued by us\n{one}# the next\n{two}")).unwrap();
         let written = read.pem();
         assert!(!written.contains("issued") && written.lines().all(|line| line.len() <= LINE_CHARS), "{written}");
-        assert_eq!(Certificates::read_authorities(&written).unwrap(), read);
+        assert_eq!(Certificates::read_trusted(&written, "receiver.example", 1_800_000_000).unwrap(), read);
         assert_eq!(read.fingerprints().len(), 2);
     }
 
@@ -243,6 +311,38 @@ mod tests {
             assert!(said.contains(expected), "{said}");
         }
         assert!(Certificates::read(&one.repeat(CERTIFICATES_MAX)).is_ok());
+    }
+
+    #[test]
+    fn what_can_never_be_good_at_an_endpoint_is_refused_with_the_command_that_makes_a_good_one() {
+        let made = |names: &[&str], year, is_authority| {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            let mut params = rcgen::CertificateParams::new(names).unwrap();
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+            if is_authority {
+                params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            }
+            pem("CERTIFICATE", params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der())
+        };
+        let (good, other) = (made(&["a.example"], 2100, false), made(&["b.example"], 2100, false));
+        let (expired, nameless) = (made(&["a.example"], 2020, false), made(&[], 2100, false));
+        let read = |text: &str, host| Certificates::read_trusted(text, host, 1_800_000_000).map(drop);
+        for (text, why) in [
+            (&other, "certificate 1 is no authority"),
+            (&other, "for other hosts than the endpoint's, `a.example`"),
+            (&expired, "has expired"),
+            (&nameless, "names no host"),
+            (&nameless, "-addext subjectAltName=DNS:a.example`"),
+            (&format!("{other}{expired}"), "certificate 1"),
+        ] {
+            let said = read(text, "a.example").unwrap_err().to_string();
+            assert!(said.contains(why), "{said}");
+        }
+        assert!(read(&other, "[::1]").unwrap_err().to_string().contains("subjectAltName=IP:::1`"));
+        for text in [good.clone(), format!("{other}{good}"), made(&[], 2100, true), made(&["b.example"], 2020, true)] {
+            assert_eq!(read(&text, "a.example"), Ok(()));
+        }
+        assert_eq!(read(&made(&["127.0.0.1"], 2100, false), "127.0.0.1"), Ok(()));
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::ClientConfig;
 use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::ring;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject};
 
+use super::anchors::Anchors;
 use super::identity::{Certificates, Identity, IdentityError};
 
 /// Why egress could not be set up.
@@ -45,58 +47,66 @@ pub enum Error {
 /// TLS sessions of one client that are kept to be resumed, for as many receivers.
 const RESUMPTIONS_MAX: usize = 16;
 
-/// Whom the host trusts where an endpoint says nothing else.
+/// Whom the host trusts if an endpoint says nothing else.
 #[derive(Debug)]
-pub(super) struct Trust(Arc<RootCertStore>);
+pub(super) struct Trust {
+    anchors: Anchors,
+    verifier: Arc<dyn ServerCertVerifier>,
+}
 
 impl PartialEq for Trust {
     fn eq(&self, other: &Self) -> bool {
-        self.0.roots == other.0.roots
+        self.anchors == other.anchors
     }
 }
 
 impl Trust {
     /// The machine's authorities (or those of `SSL_CERT_FILE`) and `ca_files`.
     pub(super) fn load(ca_files: &[PathBuf]) -> Result<Self, Error> {
-        let mut roots = RootCertStore::empty();
+        let mut anchors = Anchors::default();
         let native = rustls_native_certs::load_native_certs();
         for error in &native.errors {
             tracing::warn!(%error, "some of the machine's certificate authorities cannot be read");
         }
-        // Machines carry odd certificates; those that cannot be anchors are passed over, as browsers do.
-        roots.add_parsable_certificates(native.certs);
+        for certificate in native.certs {
+            // Machines carry odd certificates; those that cannot be read are passed over, as browsers do.
+            let _unreadable = anchors.add(certificate);
+        }
         for path in ca_files {
             let failed = |source| Error::CaFile { path: path.clone(), source };
             let mut found = false;
             for certificate in CertificateDer::pem_file_iter(path).map_err(failed)? {
                 let refused = |source| Error::CaCertificate { path: path.clone(), source };
-                roots.add(certificate.map_err(failed)?).map_err(refused)?;
+                anchors.add(certificate.map_err(failed)?).map_err(refused)?;
                 found = true;
             }
             if !found {
                 return Err(Error::CaFileEmpty { path: path.clone() });
             }
         }
-        if roots.is_empty() {
+        if anchors.is_empty() {
             // Not an error: a node may send to plain receivers alone. Every https attempt will fail and say so.
             tracing::warn!(
                 "no certificate authority is trusted: install the package ca-certificates or set egress.ca_files"
             );
         }
-        Ok(Self(Arc::new(roots)))
+        let verifier = anchors.clone().verifier();
+        Ok(Self { anchors, verifier })
     }
 
     /// TLS 1.2 and 1.3 for an endpoint with that identity; offers HTTP/2, then HTTP/1.1 (ALPN). Sessions are resumed
     /// among connections of this configuration alone.
     pub(super) fn client_config(&self, identity: &Identity) -> Result<ClientConfig, IdentityError> {
-        let roots = match &identity.ca_pem {
-            None => Arc::clone(&self.0),
-            Some(pem) => Arc::new(Certificates::read(pem)?.roots()?),
+        let verifier = match &identity.ca_pem {
+            None => Arc::clone(&self.verifier),
+            Some(pem) => Certificates::read(pem)?.anchors()?.verifier(),
         };
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("the provider's own versions")
-            .with_root_certificates(roots);
+            // Not dangerous: it checks as the usual one does, and some certificates as they are.
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
         let mut config = match &identity.client {
             None => builder.with_no_client_auth(),
             Some((certificates, key)) => {

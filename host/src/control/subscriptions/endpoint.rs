@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use url::Url;
+
 use super::{Control, EndpointInput, Error, TlsInput};
 use crate::domain::endpoint::{ClientCertificate, Endpoint, EndpointTls};
 use crate::domain::id::{SubscriptionId, TenantId};
@@ -72,7 +74,8 @@ impl Control {
             };
             headers.insert(lower, sealed);
         }
-        let tls = self.take_tls(&context, tls, before.map(|before| before.endpoint.tls()), elsewhere)?;
+        let tls =
+            self.take_tls(&context, tls, endpoint.url(), before.map(|before| before.endpoint.tls()), elsewhere)?;
         let endpoint = endpoint.with_tls(tls).map_err(|why| Error::invalid("endpoint/tls", why))?;
         Ok((endpoint, headers))
     }
@@ -81,6 +84,7 @@ impl Control {
         &self,
         context: &str,
         given: Option<TlsInput>,
+        url: &Url,
         before: Option<&EndpointTls>,
         elsewhere: bool,
     ) -> Result<EndpointTls, Error> {
@@ -94,8 +98,11 @@ impl Control {
         };
         let invalid = |field| move |why| Error::invalid(field, why);
         let ca_pem = match given.ca_pem {
+            // It was good when it was given, and is no reason to refuse another change now.
+            Some(pem) if !elsewhere && stored.ca_pem.as_ref() == Some(&pem) => Some(pem),
             Some(pem) => {
-                let read = Certificates::read_authorities(&pem).map_err(invalid("endpoint/tls/ca_pem"))?;
+                let (host, now_s) = (url.host_str().unwrap_or_default(), self.clock.now().as_millis() / 1_000);
+                let read = Certificates::read_trusted(&pem, host, now_s).map_err(invalid("endpoint/tls/ca_pem"))?;
                 Some(read.pem())
             }
             None => None,
