@@ -59,6 +59,9 @@ pub mod metric {
     pub const SUSPENSIONS: &str = "setgate_filter_suspensions_total";
     /// Keys of management requests that were not taken, by `reason` (`missing`, `unknown`, `ended`).
     pub const KEYS_DENIED: &str = "setgate_keys_denied_total";
+    /// Attempts that were not made because this host was short of something, by `cause` (`descriptors`, `memory`, `ports`,
+    /// `lookups`). Their deliveries stay due.
+    pub const ATTEMPTS_PUT_BACK: &str = "setgate_attempts_put_back_total";
     /// Bytes of the ledger's file.
     pub const LEDGER_FILE_BYTES: &str = "setgate_ledger_file_bytes";
     /// Bytes of its WAL.

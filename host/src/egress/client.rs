@@ -10,14 +10,15 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri};
 use http_body_util::Full;
 use hyper_util::client::legacy::connect::capture_connection;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use url::Position;
 
 use super::clients::{Clients, Pooled, Versions};
 use super::connect::GuardedTcp;
-use super::failure::{Blame, Failure};
+use super::failure::{Blame, Failure, OwnFault};
 use super::guard::Guard;
 use super::identity::Identity;
+use super::lookups::{Lookups, within};
 use super::resolve::{Resolve, SystemResolver};
 use super::response::Deadline;
 use super::tls::Trust;
@@ -76,6 +77,8 @@ pub struct Exchange {
     pub sent: Option<Sent>,
     /// See [`Attempt::connection`](crate::domain::attempt::Attempt::connection).
     pub connection: Option<Connection>,
+    /// What this host was short of, if it was: then no attempt was made, and nothing is said about the receiver.
+    pub own_fault: Option<OwnFault>,
 }
 
 /// Until when the head of an answer, and all of it, are waited for.
@@ -90,14 +93,14 @@ impl Exchange {
     /// One that did not begin.
     pub fn unsendable(detail: String) -> Self {
         let outcome = Outcome::Failed { class: ErrorClass::Unsendable, detail };
-        Self { outcome, latency_us: 0, sent: None, connection: None }
+        Self { outcome, latency_us: 0, sent: None, connection: None, own_fault: None }
     }
 }
 
 impl Egress {
     /// `own_listeners` are the addresses Setgate itself listens on: no delivery is ever sent there.
     pub fn new(options: Options, clock: Clock, own_listeners: Vec<SocketAddr>) -> Result<Self, Error> {
-        Self::with_resolver(options, clock, own_listeners, Arc::new(SystemResolver::default()))
+        Self::with_resolver(options, clock, own_listeners, Arc::new(SystemResolver))
     }
 
     /// The same with another resolver than the machine's.
@@ -107,7 +110,8 @@ impl Egress {
         own_listeners: Vec<SocketAddr>,
         resolver: Arc<dyn Resolve>,
     ) -> Result<Self, Error> {
-        Way::new(options, clock, own_listeners, resolver).map(|way| Self(Arc::new(ArcSwap::from_pointee(way))))
+        let lookups = Arc::new(Lookups::new(resolver));
+        Way::new(options, clock, own_listeners, lookups).map(|way| Self(Arc::new(ArcSwap::from_pointee(way))))
     }
 
     /// The way that other options make of this one; none where neither they nor the trusted authorities, which are read
@@ -115,7 +119,7 @@ impl Egress {
     pub fn way(&self, options: Options) -> Result<Option<Way>, Error> {
         let now = self.0.load();
         let tcp = &now.clients.tcp;
-        let way = Way::new(options, now.clock.clone(), now.own_listeners.clone(), Arc::clone(&tcp.resolver))?;
+        let way = Way::new(options, now.clock.clone(), now.own_listeners.clone(), Arc::clone(&tcp.lookups))?;
         let is_same = way.options == now.options && way.clients.trusts_as(&now.clients);
         Ok((!is_same).then_some(way))
     }
@@ -137,8 +141,8 @@ impl Egress {
     }
 
     #[cfg(test)]
-    pub(super) async fn clients(&self) -> u64 {
-        self.0.load_full().clients.count().await
+    pub(super) fn clients(&self) -> usize {
+        self.0.load_full().clients.count()
     }
 }
 
@@ -147,7 +151,7 @@ impl Way {
         options: Options,
         clock: Clock,
         own_listeners: Vec<SocketAddr>,
-        resolver: Arc<dyn Resolve>,
+        lookups: Arc<Lookups>,
     ) -> Result<Self, Error> {
         for (name, limit) in [
             ("connect_ms_max", u64::from(options.connect_ms_max)),
@@ -164,7 +168,7 @@ impl Way {
         let tcp = GuardedTcp {
             guard: Arc::new(Guard::new(options.allow.clone(), own_listeners.clone())),
             allow_http: options.allow_http,
-            resolver,
+            lookups,
             proxy: options.proxy.clone().map(Arc::new),
             proxy_bypass: options.proxy_bypass.clone().into(),
             wait_max: millis(options.connect_ms_max),
@@ -177,10 +181,10 @@ impl Way {
         let begin = Instant::now();
         let whole = millis(self.options.response_ms_max);
         let whole = post.within.map_or(whole, |within| within.min(whole));
-        let patience = Patience { begin, head: millis(self.options.head_ms_max).min(whole), whole };
+        let mut patience = Patience { begin, head: millis(self.options.head_ms_max).min(whole), whole };
         let (mut resends, mut versions) = (0, Versions::All);
         loop {
-            let client = match self.clients.of(post.tenant, post.identity, versions).await {
+            let client = match self.clients.of(post.tenant, post.identity, versions) {
                 Ok(client) => client,
                 Err(error) => return Exchange::unsendable(format!("the endpoint's `tls`: {error}")),
             };
@@ -191,23 +195,37 @@ impl Way {
             let proxied = request.uri().host().is_some_and(|host| self.clients.tcp.proxy_to(host).is_some());
             let sent = record::sent(post.endpoint.url(), request.headers(), &post.body);
             let connected = capture_connection(&mut request);
+            let (waits, before) = (client.waits.clone(), client.waits.total());
+            // Once there is a connection, what others wait for is no wait of this attempt.
+            let mut waited = None;
+            let mut uncharged = || {
+                let so_far = waits.total().saturating_sub(before);
+                let is_connected = connected.connection_metadata().is_some();
+                if is_connected { *waited.get_or_insert(so_far) } else { so_far }
+            };
             // Boxed: hyper's futures are large, and thousands of attempts may be waiting.
-            let outcome = match Box::pin(self.exchange(client, request, patience)).await {
-                Ok(outcome) => outcome,
-                Err(failure) if resends < RESENDS_MAX && failure.blame() != Blame::Attempt => {
-                    resends += 1;
-                    if failure.blame() == Blame::WantsHttp1 {
-                        versions = Versions::Http1;
+            let exchanged = Box::pin(self.exchange(client, request, patience, &mut uncharged)).await;
+            patience.begin += uncharged();
+            let (outcome, own_fault) = match exchanged {
+                Ok(outcome) => (outcome, None),
+                Err(failure) => match failure.blame() {
+                    Blame::Unprocessed | Blame::WantsHttp1 if resends < RESENDS_MAX => {
+                        resends += 1;
+                        if failure.blame() == Blame::WantsHttp1 {
+                            versions = Versions::Http1;
+                        }
+                        // Requests under way on it go on; those to come take another one.
+                        connected.connection_metadata().as_ref().inspect(|connection| connection.poison());
+                        continue;
                     }
-                    // Requests under way on it go on; those to come take another one.
-                    connected.connection_metadata().as_ref().inspect(|connection| connection.poison());
-                    continue;
-                }
-                Err(failure) => failure.into(),
+                    Blame::ThisHost(fault) => (failure.into(), Some(fault)),
+                    Blame::Attempt | Blame::Unprocessed | Blame::WantsHttp1 => (failure.into(), None),
+                },
             };
             return Exchange {
                 outcome,
-                latency_us: u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX),
+                own_fault,
+                latency_us: u64::try_from(patience.begin.elapsed().as_micros()).unwrap_or(u64::MAX),
                 sent: Some(sent),
                 connection: record::connection(&connected, proxied),
             };
@@ -219,16 +237,17 @@ impl Way {
         client: Pooled,
         request: Request<Full<Bytes>>,
         patience: Patience,
+        mut uncharged: impl FnMut() -> Duration,
     ) -> Result<Outcome, Failure> {
         let Patience { begin, head, whole } = patience;
-        let response = match timeout_at(begin + head, client.request(request)).await {
-            Ok(response) => response.map_err(|error| Failure::of(&error))?,
-            Err(_) => {
+        let response = match within(begin, head, &mut uncharged, client.http.request(request)).await {
+            Some(response) => response.map_err(|error| Failure::of(&error))?,
+            None => {
                 let detail = format!("no answer began within {} ms", head.as_millis());
                 return Err(Failure::new(ErrorClass::Timeout, &detail));
             }
         };
-        let end = Deadline { at: begin + whole, wait: whole };
+        let end = Deadline { at: begin + whole + uncharged(), wait: whole };
         Ok(response::read(response, &self.options, self.clock.wall(), end).await)
     }
 }

@@ -3,21 +3,25 @@
 //! One for each tenant and TLS identity, so that a connection is never used by two tenants, nor for an endpoint with
 //! another authority or certificate than it was opened with: what was proven to the receiver on a connection holds for
 //! all that is sent over it (decision 0016). Within a client, connections are kept by scheme, host and port.
+//!
+//! When there are `clients_max`, the tenant with the most of them loses the one that rested longest.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use moka::future::Cache;
-use moka::policy::EvictionPolicy;
+use tokio::time::Instant;
 
 use super::Options;
 use super::connect::{Connector, GuardedTcp};
 use super::head;
 use super::identity::{Identity, IdentityError};
+use super::lookups::Waits;
 use super::tls::Trust;
 use crate::domain::id::TenantId;
 
@@ -27,7 +31,12 @@ const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// A client with its connections; copies share them.
-pub(super) type Pooled = Client<Connector, Full<Bytes>>;
+#[derive(Debug, Clone)]
+pub(super) struct Pooled {
+    pub(super) http: Client<Connector, Full<Bytes>>,
+    /// How long its connections have waited for what all tenants share.
+    pub(super) waits: Waits,
+}
 
 /// Whose, the digest of what is particular to the endpoint, and what is spoken.
 type Key = (TenantId, Option<[u8; 32]>, Versions);
@@ -44,10 +53,19 @@ pub(super) enum Versions {
 /// Makes clients as they are needed, and keeps the last ones.
 #[derive(Debug)]
 pub(super) struct Clients {
-    known: Cache<Key, Pooled>,
+    known: Mutex<HashMap<Key, Known>>,
+    clients_max: usize,
+    /// The longest that a connection can be of use after its client was last asked for.
+    idle_max: Duration,
     builder: Builder,
     trust: Trust,
     pub(super) tcp: GuardedTcp,
+}
+
+#[derive(Debug)]
+struct Known {
+    client: Pooled,
+    used_at: Instant,
 }
 
 impl Clients {
@@ -69,37 +87,46 @@ impl Clients {
             .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
             .http2_keep_alive_interval(millis(options.ping_every_ms))
             .http2_keep_alive_timeout(millis(options.ping_ms_max));
-        // The longest that a connection can be of use after its client was last asked for.
-        let idle = millis(options.response_ms_max) + millis(options.idle_ms_max);
-        let known = Cache::builder()
-            .max_capacity(options.clients_max)
-            .eviction_policy(EvictionPolicy::lru())
-            .time_to_idle(idle)
-            .build();
-        Self { known, builder, trust, tcp }
+        let clients_max = usize::try_from(options.clients_max).unwrap_or(usize::MAX);
+        let idle_max = millis(options.response_ms_max) + millis(options.idle_ms_max);
+        Self { known: Mutex::default(), clients_max, idle_max, builder, trust, tcp }
     }
 
     /// The client for a tenant's endpoint with that identity. One that falls out while attempts use it goes on until
     /// they are done.
-    pub(super) async fn of(
+    pub(super) fn of(
         &self,
         tenant: &TenantId,
         identity: &Identity,
         versions: Versions,
     ) -> Result<Pooled, IdentityError> {
         let key = (tenant.clone(), identity.digest(), versions);
-        if let Some(client) = self.known.get(&key).await {
-            return Ok(client);
+        let now = Instant::now();
+        if let Some(known) = self.lock().get_mut(&key) {
+            known.used_at = now;
+            return Ok(known.client.clone());
         }
-        let make = async {
-            let mut tls = self.trust.client_config(identity)?;
-            if versions == Versions::Http1 {
-                tls.alpn_protocols.retain(|protocol| protocol == b"http/1.1");
-            }
-            Ok(self.builder.build(Connector::new(self.tcp.clone(), tls)))
-        };
-        // Large, and needed once for each: without the box every attempt would carry it.
-        Box::pin(self.known.try_get_with(key, make)).await.map_err(Arc::unwrap_or_clone)
+        // Without the lock: certificates are read.
+        let client = self.make(tenant, identity, versions)?;
+        let mut known = self.lock();
+        if !known.contains_key(&key) {
+            make_room(&mut known, self.clients_max, self.idle_max, now);
+        }
+        Ok(match known.entry(key) {
+            // Another attempt was faster.
+            Entry::Occupied(known) => known.get().client.clone(),
+            Entry::Vacant(free) => free.insert(Known { client, used_at: now }).client.clone(),
+        })
+    }
+
+    fn make(&self, tenant: &TenantId, identity: &Identity, versions: Versions) -> Result<Pooled, IdentityError> {
+        let mut tls = self.trust.client_config(identity)?;
+        if versions == Versions::Http1 {
+            tls.alpn_protocols.retain(|protocol| protocol == b"http/1.1");
+        }
+        let waits = Waits::default();
+        let connector = Connector::new(self.tcp.clone(), tls, tenant.clone(), waits.clone());
+        Ok(Pooled { http: self.builder.build(connector), waits })
     }
 
     /// Whether both trust the same authorities where an endpoint says nothing else.
@@ -107,10 +134,30 @@ impl Clients {
         self.trust == other.trust
     }
 
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     #[cfg(test)]
-    pub(super) async fn count(&self) -> u64 {
-        self.known.run_pending_tasks().await;
-        self.known.entry_count()
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
+    }
+}
+
+/// Removes what is of no use any more, and then clients of the tenant that has the most, until one more fits.
+fn make_room(known: &mut HashMap<Key, Known>, clients_max: usize, idle_max: Duration, now: Instant) {
+    known.retain(|_, client| now.duration_since(client.used_at) < idle_max);
+    while known.len() >= clients_max {
+        let mut counts: HashMap<&TenantId, usize> = HashMap::new();
+        for (tenant, ..) in known.keys() {
+            *counts.entry(tenant).or_default() += 1;
+        }
+        let first = known
+            .iter()
+            .max_by_key(|((tenant, ..), client)| (counts.get(tenant).copied(), now.duration_since(client.used_at)));
+        let Some((key, _)) = first else { return };
+        let key = key.clone();
+        known.remove(&key);
     }
 }
 

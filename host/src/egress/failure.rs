@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 
 use h2::Reason;
+use rustix::io::Errno;
 
 use crate::domain::attempt::{ErrorClass, Outcome};
 
@@ -31,6 +32,43 @@ pub(super) enum Blame {
     Unprocessed,
     /// The receiver wants HTTP/1.1 for this.
     WantsHttp1,
+    /// The attempt was not made, for want of something on this host.
+    ThisHost(OwnFault),
+}
+
+/// What this host was short of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnFault {
+    /// File descriptors.
+    Descriptors,
+    /// Memory for a connection.
+    Memory,
+    /// Local ports.
+    Ports,
+    /// Places for look-ups of names.
+    Lookups,
+}
+
+impl OwnFault {
+    /// The word used in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Descriptors => "descriptors",
+            Self::Memory => "memory",
+            Self::Ports => "ports",
+            Self::Lookups => "lookups",
+        }
+    }
+}
+
+/// Whether the operating system says that it is this host which cannot, and not the other side.
+pub(super) fn own_fault(error: &io::Error) -> Option<OwnFault> {
+    match Errno::from_io_error(error)? {
+        Errno::MFILE | Errno::NFILE => Some(OwnFault::Descriptors),
+        Errno::NOMEM | Errno::NOBUFS => Some(OwnFault::Memory),
+        Errno::ADDRNOTAVAIL | Errno::AGAIN => Some(OwnFault::Ports),
+        _ => None,
+    }
 }
 
 impl Failure {
@@ -41,6 +79,11 @@ impl Failure {
     /// The same, with the receiver certainly not having acted on the request.
     pub(super) fn unprocessed(self) -> Self {
         Self { blame: Blame::Unprocessed, ..self }
+    }
+
+    /// The same, with this host at fault.
+    pub(super) fn of_this_host(self, fault: OwnFault) -> Self {
+        Self { blame: Blame::ThisHost(fault), ..self }
     }
 
     pub(super) fn blame(&self) -> Blame {

@@ -11,14 +11,17 @@
 //! the bytes they may send back all have limits. Redirects are answers like any other and are never followed
 //! (Standard Webhooks, "Operational considerations"). A pooled connection stays with the address that was checked.
 
+mod anchors;
 mod client;
 mod clients;
 mod connect;
+mod facts;
 mod failure;
 mod guard;
 mod head;
 mod identity;
 mod lenient;
+mod lookups;
 mod options;
 mod record;
 mod resolve;
@@ -30,6 +33,7 @@ mod tunnel;
 mod tests;
 
 pub use client::{Egress, Exchange, Post, USER_AGENT, Way};
+pub use failure::OwnFault;
 pub use guard::{Guard, Refusal};
 pub use identity::{CERTIFICATES_MAX, Certificates, Identity, IdentityError, PEM_BYTES_MAX};
 pub use options::Options;

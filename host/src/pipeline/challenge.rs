@@ -34,7 +34,10 @@ impl Pipeline {
             Err(error) => return Err(format!("the challenge could not be signed: {error}")),
         };
         let exchange = self.post(subscription, &signed.headers, body).await;
-        read(&exchange.outcome, &challenge)
+        match (&exchange.outcome, exchange.own_fault) {
+            (Outcome::Failed { detail, .. }, Some(_)) => Err(format!("this host could not ask, try again: {detail}")),
+            (outcome, _) => read(outcome, &challenge),
+        }
     }
 }
 

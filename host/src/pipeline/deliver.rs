@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use metrics::histogram;
+use metrics::{counter, histogram};
+use tracing::warn;
 
 use crate::crypto;
 use crate::domain;
-use crate::domain::attempt::Attempt;
+use crate::domain::attempt::{Attempt, Outcome};
 use crate::domain::delivery::DueDelivery;
 use crate::domain::endpoint::{ClientCertificate, Endpoint};
 use crate::domain::secret::endpoint_context;
@@ -17,7 +18,7 @@ use crate::domain::trace::TraceContext;
 use crate::domain::verdict::FilterRun;
 use crate::egress::{Exchange, Identity, Post};
 use crate::ledger::Versioned;
-use crate::telemetry::metric;
+use crate::telemetry::{Seldom, metric};
 
 use super::Pipeline;
 use super::seal::Sealed;
@@ -33,8 +34,13 @@ pub struct Attempted {
     pub(super) passed: Vec<FilterRun>,
 }
 
+/// Log lines about deliveries that were put back.
+static PUT_BACK: Seldom = Seldom::new(Duration::from_secs(60));
+
 impl Pipeline {
-    pub(super) async fn deliver(&self, sealed: Sealed, passed: Vec<FilterRun>) -> Attempted {
+    /// One attempt. None if this host was short of something that it takes: then it is no attempt, and the delivery stays
+    /// due.
+    pub(super) async fn deliver(&self, sealed: Sealed, passed: Vec<FilterRun>) -> Option<Attempted> {
         let Sealed { delivery, subscription, accepted_at, body, mut headers, keys, trace } = sealed;
         let at = self.clock.now();
         let span = self.attempting(trace.as_ref(), &subscription.value, &delivery);
@@ -42,6 +48,14 @@ impl Pipeline {
         headers.extend(span.place().or(trace.as_ref()).into_iter().flat_map(TraceContext::headers));
         let exchange = self.post(&subscription.value, &headers, body).await;
         spans::attempted(span, &exchange.outcome);
+        if let Some(fault) = exchange.own_fault {
+            counter!(metric::ATTEMPTS_PUT_BACK, "cause" => fault.as_str()).increment(1);
+            if let (Some(unsaid), Outcome::Failed { detail, .. }) = (PUT_BACK.due(), &exchange.outcome) {
+                warn!(tenant = %delivery.tenant, delivery = %delivery.id, cause = fault.as_str(), detail, unsaid,
+                    "this host is short of something that an attempt takes: deliveries stay due, without an attempt");
+            }
+            return None;
+        }
 
         self.counts.attempt(&delivery.tenant, &exchange.outcome);
         #[expect(clippy::cast_precision_loss, reason = "microseconds of one exchange")]
@@ -56,7 +70,7 @@ impl Pipeline {
             sent: exchange.sent,
             connection: exchange.connection,
         };
-        Attempted { delivery, subscription, accepted_at, attempt, passed }
+        Some(Attempted { delivery, subscription, accepted_at, attempt, passed })
     }
 
     /// One exchange with a subscription's endpoint: with its headers and its identity, within its time.

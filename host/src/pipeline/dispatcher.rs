@@ -33,6 +33,8 @@ use super::settle::Onward;
 const TOLD_MAX: usize = 256;
 /// Wait before a delivery is taken up again after the host itself failed over it, in milliseconds.
 const AFTER_FAILURE_MS: i64 = 10_000;
+/// Wait before a delivery is taken up again after the host was short of something that an attempt takes, in milliseconds.
+const AFTER_SHORTAGE_MS: i64 = 1_000;
 /// Longest sleep of the loop, in milliseconds: an upper bound on how late a clock set forward is noticed.
 const SLEEP_MS_MAX: u64 = 1_000;
 
@@ -371,7 +373,17 @@ impl Pipeline {
         }
         let (accepted_at, passed) = (filtered.accepted_at(), std::mem::take(&mut filtered.passed));
         let attempted = match self.seal(*filtered, subscription.clone()) {
-            Ok(sealed) => self.deliver(sealed, passed).await,
+            Ok(sealed) => {
+                // A chain that passed it is settled with the attempt: without one, it runs again.
+                let filtered = passed.is_empty();
+                match self.deliver(sealed, passed).await {
+                    Some(attempted) => attempted,
+                    None => {
+                        let due_at = self.clock.now().plus_millis(AFTER_SHORTAGE_MS);
+                        return Ok(Reached::again(DueDelivery { due_at, filtered, ..kept }));
+                    }
+                }
+            }
             Err(error) => {
                 let attempt = self.unsendable(&kept, error.to_string());
                 Attempted { delivery: kept, subscription, accepted_at, attempt, passed }

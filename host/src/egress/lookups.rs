@@ -1,0 +1,205 @@
+//! Look-ups of names. Each takes a thread for as long as the machine's resolver likes, so there are only so many at once,
+//! shared between tenants: a tenant whose names lead nowhere must not keep the names of others waiting.
+//!
+//! Every tenant has one look-up of its own, and some more of those that all share, by turns. Whoever had its resolver busy
+//! for longer is served later. Waiting for a place takes nothing from the time of an attempt (see [`Waits`]): it is no
+//! failure of the receiver. A place is taken for as long as the look-up lasts, even if nobody waits for it any more.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::failure::{Failure, OwnFault, own_fault};
+use super::resolve::Resolve;
+use crate::domain::attempt::ErrorClass;
+use crate::domain::id::TenantId;
+use crate::fair::{Bounds, Gate, Place, Refused};
+
+/// Tenants with a look-up of their own under way, at the most.
+const OWN_MAX: usize = 64;
+/// Look-ups under way besides those, at the most.
+const SHARED_MAX: usize = 64;
+/// Of them, one tenant's at the most.
+const SHARED_PER_TENANT_MAX: usize = 8;
+/// Look-ups of the operator's proxy under way at the most.
+const OPERATORS_MAX: usize = 8;
+/// What a look-up costs its tenant until it is known how long it took, in milliseconds.
+const COST_MS: u64 = 20;
+/// Longest wait for a place. Then the delivery is put back, and is due again without an attempt.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Lookups {
+    resolver: Arc<dyn Resolve>,
+    gates: Gates,
+    operators: Arc<Semaphore>,
+}
+
+struct Gates {
+    own: Gate,
+    shared: Gate,
+}
+
+impl std::fmt::Debug for Gates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gates")
+    }
+}
+
+impl Lookups {
+    pub(super) fn new(resolver: Arc<dyn Resolve>) -> Self {
+        let gate = |places, per_tenant_max| {
+            Gate::new(Bounds { places, per_tenant_max, waiting_per_tenant_max: usize::MAX, cost: COST_MS })
+        };
+        let gates = Gates { own: gate(OWN_MAX, 1), shared: gate(SHARED_MAX, SHARED_PER_TENANT_MAX) };
+        Self { resolver, gates, operators: Arc::new(Semaphore::new(OPERATORS_MAX)) }
+    }
+
+    /// The addresses of a tenant's receiver. Waiting for a place is counted in `waits`.
+    pub(super) async fn of_tenant(
+        &self,
+        tenant: &TenantId,
+        waits: &Waits,
+        host: &str,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, Failure> {
+        let place = {
+            let _waiting = waits.begin();
+            timeout(WAIT_MAX, self.gates.enter(tenant)).await
+        };
+        let Ok(Ok(place)) = place else {
+            let detail = "too many look-ups of names are under way on this host";
+            return Err(Failure::new(ErrorClass::Resolve, detail).of_this_host(OwnFault::Lookups));
+        };
+        let began = Instant::now();
+        self.look_up(host, port, move || {
+            place.give_back(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1));
+        })
+        .await
+    }
+
+    /// The addresses of the operator's proxy, which all tenants need.
+    pub(super) async fn of_operator(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+        let permit = Arc::clone(&self.operators).acquire_owned().await.expect("the semaphore is never closed");
+        self.look_up(host, port, move || drop(permit)).await
+    }
+
+    /// `then` is called when the resolver has come back, whoever still waits.
+    async fn look_up(
+        &self,
+        host: &str,
+        port: u16,
+        then: impl FnOnce() + Send + 'static,
+    ) -> Result<Vec<SocketAddr>, Failure> {
+        let resolving = self.resolver.resolve(host, port);
+        let resolved = tokio::spawn(async move {
+            let resolved = resolving.await;
+            then();
+            resolved
+        });
+        match resolved.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(addresses) if addresses.is_empty() => Err(unresolved("it has no address")),
+            Ok(addresses) => Ok(addresses),
+            Err(error) => {
+                let failure = unresolved(&error.to_string());
+                Err(match own_fault(&error).or_else(out_of_descriptors) {
+                    Some(fault) => failure.of_this_host(fault),
+                    None => failure,
+                })
+            }
+        }
+    }
+}
+
+impl Gates {
+    async fn enter(&self, tenant: &TenantId) -> Result<Place, Refused> {
+        // The first that has a place; the wait in the other line ends with it.
+        match select(Box::pin(self.own.enter(tenant)), Box::pin(self.shared.enter(tenant))).await {
+            Either::Left((place, _)) | Either::Right((place, _)) => place,
+        }
+    }
+}
+
+fn unresolved(why: &str) -> Failure {
+    Failure::new(ErrorClass::Resolve, &format!("the name does not resolve: {why}"))
+}
+
+/// The machine's resolver has its own words for a socket or file that it could not open, and takes some of them for a name
+/// that is not there.
+fn out_of_descriptors() -> Option<OwnFault> {
+    std::fs::File::open("/dev/null").err().as_ref().and_then(own_fault)
+}
+
+/// How long one of a client's connections has waited for a place: time that no attempt is charged with.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Waits(Arc<Mutex<Waited>>);
+
+#[derive(Debug, Default)]
+struct Waited {
+    total: Duration,
+    now: usize,
+    since: Option<Instant>,
+}
+
+/// A wait, until dropped.
+struct Waiting<'a>(&'a Waits);
+
+impl Waits {
+    fn begin(&self) -> Waiting<'_> {
+        let mut waited = self.lock();
+        waited.now += 1;
+        waited.since.get_or_insert_with(Instant::now);
+        drop(waited);
+        Waiting(self)
+    }
+
+    /// All of it so far.
+    pub(super) fn total(&self) -> Duration {
+        let waited = self.lock();
+        waited.total + waited.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waited> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut waited = self.0.lock();
+        waited.now -= 1;
+        if waited.now == 0
+            && let Some(since) = waited.since.take()
+        {
+            waited.total += since.elapsed();
+        }
+    }
+}
+
+/// Waits for a future for `wait` from `begin`, and for as much longer as `uncharged` says by then. None: it was not ready.
+pub(super) async fn within<T>(
+    begin: Instant,
+    wait: Duration,
+    mut uncharged: impl FnMut() -> Duration,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    let mut end = begin + wait;
+    loop {
+        if let Ok(done) = timeout_at(end, future.as_mut()).await {
+            return Some(done);
+        }
+        let later = begin + wait + uncharged();
+        // A little is no wait: each turn takes some time itself.
+        if later <= end + Duration::from_millis(1) {
+            return None;
+        }
+        end = later;
+    }
+}
