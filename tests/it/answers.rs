@@ -1,14 +1,22 @@
 //! Answers to deliveries as receivers give them: cut short, oddly written, or refused below HTTP; and what each means.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::{Value, json};
 use setgate_tests::frames::code;
 use setgate_tests::{Authority, Ends, Frames, Manner, Rude, Source, Subscription, Tenant, Treats, event, until};
 
 use crate::receivers::{SHORT_WAITS, assert_failed, set_up};
 
+/// The id of an event that has not been sent before.
+fn another() -> String {
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    format!("event {}", MADE.fetch_add(1, Ordering::SeqCst))
+}
+
 /// A delivery that is tried once: what the history says of its attempt, in this state.
 async fn tried_once(acme: &Tenant, source: &Source, subscription: &Subscription, state: &str) -> Value {
-    let id = subscription.delivery_of(&source.accept(event::set("one")).await);
+    let id = subscription.delivery_of(&source.accept(event::set(&another())).await);
     let delivery = acme.delivery_in(state, &id).await;
     assert_eq!(delivery["attempts"], 1, "{delivery}");
     delivery["exchanges"][0]["outcome"].clone()
@@ -87,7 +95,7 @@ async fn what_a_head_asks_for_is_honoured_without_its_body() {
         for ends in [Ends::Close, Ends::Reset] {
             let receiver = Rude::start([Manner::Says(answer, ends)]).await;
             let subscription = acme.subscribe_url(&receiver.url()).retry(&[1, 1]).create().await;
-            let id = subscription.delivery_of(&source.accept(event::set("one")).await);
+            let id = subscription.delivery_of(&source.accept(event::set(&another())).await);
             let dead = acme.delivery_in("dead", &id).await;
             assert!(dead["reason"].as_str().unwrap_or_default().contains(reason), "{dead}");
             if answer == gone {
@@ -102,7 +110,7 @@ async fn what_a_head_asks_for_is_honoured_without_its_body() {
     let later = "HTTP/1.1 503 Later\r\nretry-after: 3600\r\ncontent-length: 10\r\n\r\nhalf.";
     let receiver = Rude::start([Manner::Says(later, Ends::Reset)]).await;
     let subscription = acme.subscribe_url(&receiver.url()).retry(&[1, 1]).create().await;
-    let id = subscription.delivery_of(&source.accept(event::set("one")).await);
+    let id = subscription.delivery_of(&source.accept(event::set(&another())).await);
     until("its attempt is recorded", async || {
         let delivery = acme.client.get(&acme.path(&format!("/deliveries/{id}"))).await;
         let delivery = (delivery.status == 200).then(|| delivery.json())?;

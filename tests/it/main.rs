@@ -15,6 +15,7 @@ mod lifecycle;
 mod manage;
 mod openapi;
 mod operations;
+mod own_faults;
 mod pacing;
 mod readme;
 mod receivers;

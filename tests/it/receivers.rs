@@ -198,6 +198,59 @@ async fn an_endpoint_has_an_authority_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_receivers_own_certificate_is_trusted_as_it_is_and_no_other_is() {
+    let (_host, acme, source) = set_up("").await;
+    let elsewhere = Authority::new();
+    for (what, own) in [
+        ("that may sign", Issued::by_itself(&["127.0.0.1"], true, 4096)),
+        ("that may not sign", Issued::by_itself(&["127.0.0.1"], false, 4096)),
+        ("of an authority that is not given", elsewhere.issue("127.0.0.1")),
+    ] {
+        let receiver = Receiver::start_tls(own.server(None)).await;
+        let endpoint = json!({"url": receiver.url(), "tls": {"ca_pem": own.certificate_pem()}});
+        let subscription = acme.subscribe(&receiver).with("endpoint", endpoint).retry(&[]).create().await;
+        let id = subscription.delivery_of(&source.accept(event::set(what)).await);
+        acme.delivery_in("delivered", &id).await;
+
+        for other in [Issued::by_itself(&["127.0.0.1"], true, 4096), elsewhere.issue("127.0.0.1")] {
+            // A port of its own: what is open to the first one stays open.
+            let receiver = Receiver::start_tls(other.server(None)).await;
+            let endpoint = json!({"url": receiver.url(), "tls": {"ca_pem": own.certificate_pem()}});
+            acme.client.put(&subscription.path(""), &json!({"endpoint": endpoint, "retry": []})).await.expect(200);
+            let id = subscription.delivery_of(&source.accept(event::set(&format!("{what}, another"))).await);
+            let dead = acme.delivery_in("dead", &id).await;
+            assert_failed(&dead["exchanges"][0]["outcome"], "tls", "invalid peer certificate");
+            assert_eq!(receiver.count(), 0, "{what}");
+        }
+        acme.client.delete(&subscription.path("")).await.expect(204);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_can_never_be_good_there_is_refused_with_the_command_that_creates_a_good_one() {
+    let (_host, acme, _source) = set_up("").await;
+    let good = Issued::by_itself(&["127.0.0.1"], false, 4096).certificate_pem();
+    let other = Issued::by_itself(&["receiver.example"], false, 4096).certificate_pem();
+    let expired = Issued::by_itself(&["127.0.0.1"], false, 2020).certificate_pem();
+    for (pem, why) in [
+        (other.clone(), "for other hosts than the endpoint's"),
+        (expired.clone(), "has expired"),
+        (Issued::by_itself(&[], false, 4096).certificate_pem(), "names no host"),
+        (other.clone() + &expired, "for other hosts"),
+        (Authority::new().issue_expired("127.0.0.1").certificate_pem(), "has expired"),
+    ] {
+        let endpoint = json!({"url": "https://127.0.0.1:1/", "tls": {"ca_pem": pem}});
+        let answer = acme.subscribe_url("https://127.0.0.1:1/").with("endpoint", endpoint).ask().await;
+        assert_eq!(answer.not_the_problem(422, "invalid_field"), None, "{why}");
+        let text = answer.text();
+        assert!(text.contains(why) && text.contains("subjectAltName=IP:127.0.0.1"), "{why}: {text}");
+    }
+    // With one of them good, the others do no harm: certificates are replaced that way.
+    let endpoint = json!({"url": "https://127.0.0.1:1/", "tls": {"ca_pem": other + &good + &expired}});
+    acme.subscribe_url("https://127.0.0.1:1/").with("endpoint", endpoint).create().await;
+}
+
+#[tokio::test]
 async fn a_receiver_that_asks_for_a_certificate_gets_the_endpoints_and_nobody_sees_its_key() {
     let (servers, clients) = (Authority::new(), Authority::new());
     let (host, acme, source) = set_up("").await;

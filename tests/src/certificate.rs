@@ -57,6 +57,20 @@ impl Authority {
 }
 
 impl Issued {
+    /// One that no authority has issued, for these names and until that year. `openssl req -x509` makes it such that it
+    /// could sign others too (`may_sign`).
+    pub fn by_itself(names: &[&str], may_sign: bool, year: i32) -> Self {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.not_after = date_time_ymd(year, 1, 1);
+        if may_sign {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Self { certificate: certificate.der().clone(), key: key.serialize_der() }
+    }
+
     /// PEM of the certificate.
     pub fn certificate_pem(&self) -> String {
         pem("CERTIFICATE", &self.certificate)

@@ -22,6 +22,7 @@ pub struct Options {
     env: Vec<(String, String)>,
     trusted: Vec<CertificateDer<'static>>,
     folder: Option<PathBuf>,
+    wrapper: Vec<String>,
 }
 
 impl Options {
@@ -52,6 +53,12 @@ impl Options {
         self
     }
 
+    /// Starts the program through another one, which is given it with its arguments, such as `sh -c 'exec "$0" "$@"'`.
+    pub fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&part| part.to_owned()).collect();
+        self
+    }
+
     /// Starts the host and waits until it listens.
     pub async fn start(self) -> Host {
         let mut host = self.prepare();
@@ -72,7 +79,7 @@ impl Options {
         std::fs::write(folder.path().join("setgate.toml"), &self.config).expect("a writable folder");
         let base = Base::default();
         let client = Client::new(base.clone(), &self.trusted);
-        Host { folder, env: self.env, base, client, output: Output::default(), process: None }
+        Host { folder, env: self.env, wrapper: self.wrapper, base, client, output: Output::default(), process: None }
     }
 }
 
@@ -80,6 +87,7 @@ impl Options {
 pub struct Host {
     folder: Folder,
     env: Vec<(String, String)>,
+    wrapper: Vec<String>,
     base: Base,
     client: Client,
     output: Output,
@@ -114,7 +122,7 @@ struct Output {
 impl Host {
     /// Options with nothing in them.
     pub fn with() -> Options {
-        Options { config: String::new(), env: Vec::new(), trusted: Vec::new(), folder: None }
+        Options { config: String::new(), env: Vec::new(), trusted: Vec::new(), folder: None, wrapper: Vec::new() }
     }
 
     /// A host that may deliver to this machine, over http.
@@ -124,7 +132,10 @@ impl Host {
 
     /// A command that runs the program in `folder`, without what this process has set for it.
     pub fn command(folder: &Path) -> Command {
-        let mut command = Command::new(place::setgate());
+        Self::command_of(folder, Command::new(place::setgate()))
+    }
+
+    fn command_of(folder: &Path, mut command: Command) -> Command {
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("SETGATE_") {
                 command.env_remove(name);
@@ -162,7 +173,15 @@ impl Host {
         assert!(self.process.is_none(), "it runs: stop it first");
         let folder = self.folder.path();
         self.output.stdout.lock().expect("nobody panics while holding it").clear();
-        let mut process = Self::command(folder)
+        let program = match self.wrapper.split_first() {
+            None => Command::new(place::setgate()),
+            Some((wrapper, arguments)) => {
+                let mut command = Command::new(wrapper);
+                command.args(arguments).arg(place::setgate());
+                command
+            }
+        };
+        let mut process = Self::command_of(folder, program)
             .args(["serve", "--config", "setgate.toml", "--operator-key-file", "operator.key"])
             .env("SETGATE_LISTEN__ADDRESS", "127.0.0.1:0")
             .env("SETGATE_LISTEN__LEAVE_MS", "0")

@@ -18,7 +18,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 use super::facts::Facts;
 
 /// See the module.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Anchors {
     authorities: RootCertStore,
     /// Trusted as they are.
@@ -32,6 +32,11 @@ impl PartialEq for Anchors {
 }
 
 impl Anchors {
+    /// Nobody is trusted.
+    pub(super) fn none() -> Self {
+        Self { authorities: RootCertStore::empty(), exact: Vec::new() }
+    }
+
     /// Trusts one more.
     ///
     /// # Errors

@@ -308,11 +308,11 @@ mod tests {
 
     #[test]
     fn of_too_many_fields_the_deciding_ones_are_passed_on() {
-        let many: String = (0..3_000).map(|nth| format!("x{nth}: \r\n folded\r\n")).collect();
+        let many: String = (0..1_500).map(|nth| format!("x{nth}: \r\n folded\r\n")).collect();
         let text = cleaned(format!("HTTP/1.1 503 x\r\n{many}Retry-After : 7\r\nlast: 1\r\n\r\n").as_bytes());
         assert!(text.contains("x511:") && !text.contains("x512:") && !text.contains("last"), "{text}");
         assert!(text.ends_with("\r\n folded\r\nRetry-After : 7\r\n\r\n"), "{text}");
-        let lengths = "content-length: 0\r\n".repeat(1_500);
+        let lengths = "content-length: 0\r\n".repeat(1_000);
         let text = cleaned(format!("HTTP/1.1 200 OK\r\n{lengths}\r\n").as_bytes());
         assert_eq!(text.matches("content-length").count(), FIELDS_MAX + DECIDING_MAX);
     }

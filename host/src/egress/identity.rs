@@ -151,7 +151,7 @@ impl Certificates {
     }
 
     pub(super) fn anchors(&self) -> Result<Anchors, IdentityError> {
-        let mut anchors = Anchors::default();
+        let mut anchors = Anchors::none();
         for (at, der) in self.0.iter().enumerate() {
             anchors.add(der.clone()).map_err(|error| bad(at, &error))?;
         }

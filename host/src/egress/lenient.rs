@@ -63,6 +63,13 @@ impl Default for Request {
     }
 }
 
+impl Request {
+    /// Whether the last one was written whole, and nothing of the next one.
+    fn is_none_under_way(&self) -> bool {
+        matches!(self, Self::Head(written) if written.is_empty())
+    }
+}
+
 impl<S: Connection> Lenient<S> {
     pub(super) fn new(inner: S) -> Self {
         let http1 = (!inner.connected().is_negotiated_h2()).then(Http1::default);
@@ -82,10 +89,11 @@ impl<S: Read + Unpin> Read for Lenient<S> {
         let Some(http1) = &mut this.http1 else { return Pin::new(&mut this.inner).poll_read(cx, into) };
         if let Answer::Head(read) = &mut http1.answer {
             let head = ready!(poll_head(&mut this.inner, cx, read));
+            let is_unsent = read.is_empty() && (http1.cut_off || !http1.request.is_none_under_way());
             match head {
                 Ok(Some(held)) => http1.answer = Answer::Held(held, 0),
                 // Without the rest of the request nobody can have acted on it.
-                Ok(None) | Err(_) if http1.cut_off && read.is_empty() => return Poll::Ready(Err(unsent())),
+                Ok(None) | Err(_) if is_unsent => return Poll::Ready(Err(unsent())),
                 // The end of the connection: the client says what that means.
                 Ok(None) => return Poll::Ready(Ok(())),
                 Err(error) => return Poll::Ready(Err(error)),
@@ -152,7 +160,7 @@ impl<S: Write + Unpin> Lenient<S> {
     fn wrote(&mut self, written: io::Result<usize>, slices: &[&[u8]]) -> io::Result<usize> {
         let Some(http1) = &mut self.http1 else { return written };
         let count = match written {
-            Err(_) if http1.is_idle() => return Err(unsent()),
+            Err(_) if http1.request.is_none_under_way() => return Err(unsent()),
             Err(_) => {
                 http1.cut_off = true;
                 slices.iter().map(|slice| slice.len()).sum()
@@ -174,11 +182,6 @@ impl<S: Write + Unpin> Lenient<S> {
 }
 
 impl Http1 {
-    /// Whether nothing of a request has been written: then nobody can have answered it.
-    fn is_idle(&self) -> bool {
-        matches!(&self.request, Request::Head(written) if written.is_empty())
-    }
-
     /// Follows what is written, to know when the next answer begins.
     fn follow(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {

@@ -39,6 +39,7 @@ pub(super) struct Lookups {
     resolver: Arc<dyn Resolve>,
     gates: Gates,
     operators: Arc<Semaphore>,
+    wait_max: Duration,
 }
 
 struct Gates {
@@ -58,7 +59,7 @@ impl Lookups {
             Gate::new(Bounds { places, per_tenant_max, waiting_per_tenant_max: usize::MAX, cost: COST_MS })
         };
         let gates = Gates { own: gate(OWN_MAX, 1), shared: gate(SHARED_MAX, SHARED_PER_TENANT_MAX) };
-        Self { resolver, gates, operators: Arc::new(Semaphore::new(OPERATORS_MAX)) }
+        Self { resolver, gates, operators: Arc::new(Semaphore::new(OPERATORS_MAX)), wait_max: WAIT_MAX }
     }
 
     /// The addresses of a tenant's receiver. Waiting for a place is counted in `waits`.
@@ -71,7 +72,7 @@ impl Lookups {
     ) -> Result<Vec<SocketAddr>, Failure> {
         let place = {
             let _waiting = waits.begin();
-            timeout(WAIT_MAX, self.gates.enter(tenant)).await
+            timeout(self.wait_max, self.gates.enter(tenant)).await
         };
         let Ok(Ok(place)) = place else {
             let detail = "too many look-ups of names are under way on this host";
@@ -201,5 +202,52 @@ pub(super) async fn within<T>(
             return None;
         }
         end = later;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+
+    use super::super::failure::Blame;
+    use super::*;
+
+    #[derive(Debug)]
+    struct Never;
+
+    impl Resolve for Never {
+        fn resolve(&self, _: &str, _: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+            std::future::pending().boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_too_long_for_a_place_has_made_no_attempt() {
+        let wait_max = Duration::from_millis(50);
+        let lookups = Arc::new(Lookups { wait_max, ..Lookups::new(Arc::new(Never)) });
+        let (waits, tenant): (_, TenantId) = (Waits::default(), "acme".parse().unwrap());
+        let under_way: Vec<_> = (0..=SHARED_PER_TENANT_MAX)
+            .map(|_| {
+                let (lookups, waits, tenant) = (Arc::clone(&lookups), waits.clone(), tenant.clone());
+                tokio::spawn(async move { lookups.of_tenant(&tenant, &waits, "dead.example", 443).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert_eq!(waits.lock().now, 0, "those have places");
+        let failure = lookups.of_tenant(&tenant, &waits, "alive.example", 443).await.unwrap_err();
+        assert_eq!(failure.blame(), Blame::ThisHost(OwnFault::Lookups));
+        assert!(waits.total() >= wait_max);
+        under_way.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn a_wait_is_extended_by_what_is_not_charged_and_no_further() {
+        let (begin, wait) = (Instant::now(), Duration::from_millis(30));
+        assert_eq!(within(begin, wait, || Duration::ZERO, std::future::pending::<()>()).await, None);
+        assert_eq!(within(begin, wait, || Duration::from_millis(50), std::future::pending::<()>()).await, None);
+        assert!(begin.elapsed() >= Duration::from_millis(80));
+        let ready = tokio::time::sleep(Duration::from_millis(60));
+        assert_eq!(within(Instant::now(), wait, || Duration::from_secs(60), ready).await, Some(()));
     }
 }

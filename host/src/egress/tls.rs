@@ -63,7 +63,7 @@ impl PartialEq for Trust {
 impl Trust {
     /// The machine's authorities (or those of `SSL_CERT_FILE`) and `ca_files`.
     pub(super) fn load(ca_files: &[PathBuf]) -> Result<Self, Error> {
-        let mut anchors = Anchors::default();
+        let mut anchors = Anchors::none();
         let native = rustls_native_certs::load_native_certs();
         for error in &native.errors {
             tracing::warn!(%error, "some of the machine's certificate authorities cannot be read");

@@ -76,7 +76,8 @@ pub struct EndpointInput {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsInput {
-    /// PEM of the authorities to trust there, and no others; absent: those that the host trusts.
+    /// PEM of what to trust there, and nothing else: authorities, or the receiver's own certificate, which is then good for
+    /// a receiver that shows exactly it. Absent: the authorities that the host trusts.
     pub ca_pem: Option<String>,
     /// PEM of the certificate to show, then of those that lead to its authority.
     pub client_certificate_pem: Option<String>,
@@ -100,7 +101,7 @@ pub struct EndpointView {
 /// What is particular to TLS at an endpoint, without the key.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct TlsView {
-    /// PEM of the authorities that alone are trusted there.
+    /// PEM of the authorities and certificates that alone are trusted there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_pem: Option<String>,
     /// SHA-256 of each of them.

@@ -75,7 +75,7 @@ async fn heads_that_clients_accept_are_accepted() {
 
 #[tokio::test]
 async fn the_byte_limit_alone_bounds_the_fields() {
-    for count in [101, 500, 1_000, 5_000] {
+    for count in [101, 500, 1_000, 4_500] {
         let fields: String = (0..count).map(|nth| format!("{nth}:\r\n")).collect();
         let head = format!("HTTP/1.1 503 X\r\n{fields}Retry-After: 9\r\nContent-Length: 0\r\n\r\n");
         match read(&head).await {

@@ -3,6 +3,7 @@
 mod bodies;
 mod h2;
 mod heads;
+mod lookups;
 mod pools;
 mod proxy;
 mod record;

@@ -83,3 +83,18 @@ async fn the_client_that_rested_longest_makes_room() {
         assert_eq!(connections.load(Ordering::SeqCst), expected, "{tenant}");
     }
 }
+
+#[tokio::test]
+async fn the_tenant_with_the_most_clients_makes_room() {
+    let (url, connections) = keeping().await;
+    let egress = egress(Options { clients_max: 4, ..open() });
+    post_of(&egress, "globex", &url).await;
+    // Many identities of one tenant, each with a client of its own.
+    for _ in 0..9 {
+        let plain = Plain { identity: tls::Authority::new().trusted(), ..Plain::to(&url) };
+        assert!(egress.post(plain.post()).await.outcome.is_success());
+    }
+    assert_eq!((egress.clients(), connections.load(Ordering::SeqCst)), (4, 10));
+    post_of(&egress, "globex", &url).await;
+    assert_eq!(connections.load(Ordering::SeqCst), 10, "the other tenant's connection is still there");
+}

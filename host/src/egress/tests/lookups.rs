@@ -1,0 +1,177 @@
+//! Look-ups of names: shared by tenants, and not charged while they wait.
+
+use std::io;
+use std::net::SocketAddr;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use tokio::sync::watch;
+
+use super::super::failure::own_fault;
+use super::*;
+
+/// Names that begin with `dead` are not answered before they are released; all others lead to this machine.
+#[derive(Debug)]
+struct Hanging {
+    under_way: AtomicUsize,
+    released: watch::Sender<bool>,
+}
+
+impl Hanging {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { under_way: AtomicUsize::new(0), released: watch::Sender::new(false) })
+    }
+
+    async fn under_way(&self, count: usize) {
+        while self.under_way.load(Ordering::SeqCst) != count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Resolve for Hanging {
+    fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        if !host.starts_with("dead") {
+            return async move { Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]) }.boxed();
+        }
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        let mut released = self.released.subscribe();
+        async move {
+            let _ = released.wait_for(|released| *released).await;
+            Err(io::Error::other("no such name"))
+        }
+        .boxed()
+    }
+}
+
+fn with(options: Options, resolver: &Arc<Hanging>) -> Egress {
+    let resolver: Arc<dyn Resolve> = Arc::<Hanging>::clone(resolver);
+    Egress::with_resolver(options, Clock::system(), Vec::new(), resolver).unwrap()
+}
+
+fn of(tenant: &str, url: &str) -> Plain {
+    Plain { tenant: tenant.parse().unwrap(), ..Plain::to(url) }
+}
+
+/// Attempts of a tenant to so many names that lead nowhere; they go on by themselves.
+fn attempts_to_nowhere(egress: &Egress, tenant: &str, count: usize) -> Vec<tokio::task::JoinHandle<Exchange>> {
+    let attempt = |nth: usize| {
+        let (egress, plain) = (egress.clone(), of(tenant, &format!("http://dead{nth}.example/")));
+        tokio::spawn(async move { egress.post(plain.post()).await })
+    };
+    (0..count).map(attempt).collect()
+}
+
+async fn port_of(answer: &'static str) -> String {
+    answering(answer).await.trim_end_matches('/').rsplit(':').next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn names_that_lead_nowhere_keep_no_other_tenant_waiting() {
+    let resolver = Hanging::new();
+    // So long that an attempt which waited for one of those look-ups would never end.
+    let wait = 3_600_000;
+    let options = Options { connect_ms_max: wait, head_ms_max: wait, response_ms_max: wait, ..open() };
+    let egress = with(options, &resolver);
+    let mut attempts = Vec::new();
+    for tenant in 0..20 {
+        attempts.extend(attempts_to_nowhere(&egress, &format!("dead{tenant}"), 64));
+    }
+    // 20 of their own, and all that are shared.
+    resolver.under_way(20 + 64).await;
+    let port = port_of("HTTP/1.1 204 X\r\nconnection: close\r\n\r\n").await;
+    for nth in 0..20 {
+        let plain = of("globex", &format!("http://alive{nth}.example:{port}/"));
+        assert!(egress.post(plain.post()).await.outcome.is_success());
+    }
+    attempts.iter().for_each(|attempt| attempt.abort());
+}
+
+#[tokio::test]
+async fn a_tenant_has_so_many_look_ups_at_once() {
+    let resolver = Hanging::new();
+    let wait = 3_600_000;
+    let options = Options { connect_ms_max: wait, head_ms_max: wait, response_ms_max: wait, ..open() };
+    let egress = with(options, &resolver);
+    let attempts = attempts_to_nowhere(&egress, "acme", 64);
+    resolver.under_way(9).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    resolver.under_way(9).await;
+    // A look-up that nobody waits for any more still takes its place, as its thread does.
+    attempts.iter().for_each(|attempt| attempt.abort());
+    join_all(attempts).await;
+    let more = attempts_to_nowhere(&egress, "acme", 1);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    resolver.under_way(9).await;
+    resolver.released.send_replace(true);
+    for exchange in join_all(more).await {
+        assert_failed(&exchange.unwrap().outcome, ErrorClass::Resolve, "no such name");
+    }
+}
+
+#[tokio::test]
+async fn waiting_for_a_place_takes_nothing_from_the_time_of_an_attempt() {
+    let resolver = Hanging::new();
+    // All waits are shorter than the one for a place.
+    let options = Options { connect_ms_max: 400, head_ms_max: 500, response_ms_max: 600, ..open() };
+    let egress = with(options, &resolver);
+    let dead = attempts_to_nowhere(&egress, "acme", 9);
+    resolver.under_way(9).await;
+    for exchange in join_all(dead).await {
+        assert_failed(&exchange.unwrap().outcome, ErrorClass::Timeout, "");
+    }
+    let port = port_of("HTTP/1.1 204 X\r\nconnection: close\r\n\r\n").await;
+    let plain = of("acme", &format!("http://alive.example:{port}/"));
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        resolver.released.send_replace(true);
+    };
+    let (exchange, ()) = tokio::join!(egress.post(plain.post()), release);
+    assert!(exchange.outcome.is_success() && exchange.own_fault.is_none(), "{exchange:?}");
+    assert!(exchange.latency_us < 1_400_000, "nor is it the receiver's latency: {exchange:?}");
+}
+
+#[tokio::test]
+async fn the_proxys_name_needs_no_place_of_a_tenants() {
+    let resolver = Hanging::new();
+    let (asked, mut proxied) = mpsc::unbounded_channel();
+    let port = receiver(move |mut stream| {
+        let asked = asked.clone();
+        async move {
+            let mut read = Vec::new();
+            while !read.ends_with(b"\r\n\r\n") && stream.read_buf(&mut read).await.is_ok_and(|read| read > 0) {}
+            asked.send(String::from_utf8(read).unwrap()).unwrap();
+        }
+    })
+    .await;
+    let proxy = serde_json::from_value(serde_json::json!(format!("http://proxy.example:{port}"))).unwrap();
+    let egress = with(Options { proxy: Some(proxy), connect_ms_max: 2_000, ..open() }, &resolver);
+    let attempts = attempts_to_nowhere(&egress, "acme", 30);
+    // All of them get to the proxy, although none of their names is ever resolved here.
+    for _ in 0..30 {
+        assert!(proxied.recv().await.unwrap().starts_with("CONNECT dead"));
+    }
+    join_all(attempts).await;
+}
+
+#[test]
+fn what_this_host_is_short_of_is_told_from_what_a_receiver_does() {
+    let said = |code| own_fault(&io::Error::from_raw_os_error(code));
+    let cases = [
+        (24, Some(OwnFault::Descriptors)),
+        (23, Some(OwnFault::Descriptors)),
+        (12, Some(OwnFault::Memory)),
+        (105, Some(OwnFault::Memory)),
+        (99, Some(OwnFault::Ports)),
+        (11, Some(OwnFault::Ports)),
+        (111, None),
+        (104, None),
+        (110, None),
+        (113, None),
+        (101, None),
+    ];
+    for (code, expected) in cases {
+        assert_eq!(said(code), expected, "{code}");
+    }
+    assert_eq!(own_fault(&io::Error::other("no such name")), None);
+}

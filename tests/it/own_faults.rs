@@ -1,0 +1,93 @@
+//! Faults of the host's own and of other tenants, which are no failures of a receiver: no attempt is recorded for them.
+
+use std::net::UdpSocket;
+use std::process::Command;
+
+use setgate_tests::{Host, Receiver, Reply, Seed, Tenant, event, place, until};
+
+/// A server of names that takes every question and never answers; none if this story may not have one.
+fn silent_names(story: &str) -> Option<UdpSocket> {
+    let may = Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|status| status.success());
+    let socket = may.then(|| UdpSocket::bind("127.77.0.1:53").ok()).flatten();
+    if socket.is_none() {
+        place::skip(story, "only root may give a process other name servers");
+    }
+    socket
+}
+
+/// A host that asks those for names it does not find in `/etc/hosts`.
+async fn with_silent_names(config: &str) -> Host {
+    let folder = std::env::temp_dir().join(format!("setgate-names-{}", std::process::id()));
+    std::fs::write(&folder, "nameserver 127.77.0.1\noptions timeout:30 attempts:1\n").unwrap();
+    let script = format!(r#"mount --bind {} /etc/resolv.conf && exec "$0" "$@""#, folder.display());
+    Host::with().config(config).through(&["unshare", "-m", "sh", "-c", &script]).start().await
+}
+
+/// Has a tenant send to so many names that lead nowhere.
+async fn sends_nowhere(tenant: &Tenant, names: usize, events: usize) {
+    let source = tenant.source("idp", Seed::Set).await;
+    for name in 0..names {
+        tenant.subscribe_url(&format!("http://dead{name}.{}.example/in", tenant.name)).create().await;
+    }
+    for nth in 0..events {
+        source.accept(event::set(&format!("dead{nth}"))).await;
+    }
+}
+
+#[tokio::test]
+async fn names_of_one_tenant_that_lead_nowhere_cost_no_other_tenant_an_attempt() {
+    let Some(_names) = silent_names("names that lead nowhere") else { return };
+    let host = with_silent_names("[egress]\nconnect_ms_max = 2000").await;
+    for name in ["acme", "initech"] {
+        sends_nowhere(&host.tenant(name).await, 10, 16).await;
+    }
+    let globex = host.tenant("globex").await;
+    let source = globex.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    // By name, and with as many connections as deliveries.
+    let url = format!("http://localhost:{}/in", receiver.address.port());
+    let subscription = globex.subscribe_url(&url).create().await;
+    for nth in 0..20 {
+        let id = subscription.delivery_of(&source.accept(event::set(&format!("e{nth}"))).await);
+        let delivered = globex.delivery_in("delivered", &id).await;
+        assert_eq!(delivered["attempts"], 1, "{delivered}");
+    }
+}
+
+/// Lets a process open files up to that number.
+fn limit_files(pid: u32, count: usize) {
+    let limited = Command::new("prlimit").arg(format!("--pid={pid}")).arg(format!("--nofile={count}:")).status();
+    assert!(limited.is_ok_and(|status| status.success()), "prlimit of util-linux works");
+}
+
+#[tokio::test]
+async fn a_host_without_descriptors_makes_no_attempts_and_loses_nothing() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    // The second attempt needs a connection of its own, and there is no third one.
+    receiver.answer([0; 2].map(|_| Reply::status(500).header("connection", "close")));
+    let by_name = format!("http://localhost:{}/in", receiver.address.port());
+    let (one, two) = (acme.subscribe(&receiver).retry(&[10]), acme.subscribe_url(&by_name).retry(&[10]));
+    let subscriptions = [one.create().await, two.create().await];
+    let accepted = source.accept(event::set("one")).await;
+    let deliveries = subscriptions.each_ref().map(|subscription| subscription.delivery_of(&accepted));
+    for delivery in &deliveries {
+        until("the first attempt is recorded", async || {
+            let answer = acme.client.get(&acme.path(&format!("/deliveries/{delivery}"))).await;
+            (answer.status == 200 && answer.json()["attempts"] == 1).then_some(())
+        })
+        .await;
+    }
+    // What is open stays open, and nothing else can be opened.
+    limit_files(host.pid(), 0);
+    until("the second attempts are put back", async || host.log().contains("is short of something").then_some(()))
+        .await;
+    limit_files(host.pid(), 1_024);
+    for delivery in &deliveries {
+        let delivered = acme.delivery_in("delivered", delivery).await;
+        assert_eq!(delivered["attempts"], 2, "{delivered}");
+    }
+    assert!(host.metric("setgate_attempts_put_back_total", &["cause=\"descriptors\""]).await >= 2.0);
+}
