@@ -6,6 +6,7 @@ use std::io;
 use h2::Reason;
 use rustix::io::Errno;
 
+use super::head::HEAD_BYTES_MAX;
 use crate::domain::attempt::{ErrorClass, Outcome};
 
 /// A detail is cut to this many characters.
@@ -106,6 +107,14 @@ impl Failure {
         // With TLS 1.3 a receiver refuses our (missing) certificate only after the handshake.
         if find_in::<rustls::Error>(error).is_some() {
             return Self::tls(error);
+        }
+        // The library's own way to refuse an answer; its words are those for a stream that was not processed.
+        let is_too_long = |error: &h2::Error| {
+            error.is_library() && error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM)
+        };
+        if find_in::<h2::Error>(error).is_some_and(is_too_long) {
+            let detail = format!("the head of the answer is longer than {HEAD_BYTES_MAX} bytes");
+            return Self::new(ErrorClass::Broken, &detail);
         }
         let last = root(error).to_string();
         // HTTP/2 keeps of what went wrong below it the words alone.

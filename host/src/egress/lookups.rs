@@ -56,7 +56,14 @@ impl std::fmt::Debug for Gates {
 impl Lookups {
     pub(super) fn new(resolver: Arc<dyn Resolve>) -> Self {
         let gate = |places, per_tenant_max| {
-            Gate::new(Bounds { places, per_tenant_max, waiting_per_tenant_max: usize::MAX, cost: COST_MS })
+            Gate::new(Bounds {
+                places,
+                per_tenant_max,
+                // The look-ups of their own are what is left free for tenants without any.
+                leaves_free: false,
+                waiting_per_tenant_max: usize::MAX,
+                cost: COST_MS,
+            })
         };
         let gates = Gates { own: gate(OWN_MAX, 1), shared: gate(SHARED_MAX, SHARED_PER_TENANT_MAX) };
         Self { resolver, gates, operators: Arc::new(Semaphore::new(OPERATORS_MAX)), wait_max: WAIT_MAX }
