@@ -96,7 +96,7 @@ async fn every_change_leaves_one_entry_and_no_secret() {
     let rows = [("content-type", "application/jsonl")];
     let mut digests = Vec::new();
     for row in [r#"{"key":"a","value":1}"#, r#"{"key":"a","value":2}"#] {
-        let shown = log.left(tenant.send(Method::PUT, &path, &rows, row).await, 200, "table.upload").await;
+        let shown = log.left(tenant.send(Method::PUT, &path, &rows, row).await, 201, "table.upload").await;
         digests.push(text(&shown, "digest"));
     }
     let first = json!({"digest": digests[0]});

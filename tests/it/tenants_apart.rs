@@ -183,6 +183,13 @@ async fn calls(all: &Everything) -> Vec<Call> {
         gate("endRollout"),
         gate("putRollout").json(&json!({"digest": all.gate[1], "mode": "shadow"})).names_bytes(),
         call("resumeFilter").at("filter", "faulty").json(&json!({})).elsewhere("filter", "gate"),
+        gate("listFilterVersions"),
+        call("removeFilterVersion")
+            .at("filter", "spare")
+            .at("digest", &spare.filter_version)
+            .elsewhere("filter", "gate")
+            .elsewhere("digest", &all.gate[0])
+            .names_bytes(),
         call("removeFilter").at("filter", "spare").elsewhere("filter", "gate"),
         call("listTables"),
         users("showTable"),
@@ -190,6 +197,13 @@ async fn calls(all: &Everything) -> Vec<Call> {
         users("downloadTable").at("digest", &all.users[0]).names_bytes(),
         users("activateTable").json(&digest(&all.users[0])).names_bytes(),
         users("rollBackTable"),
+        users("listTableVersions"),
+        call("removeTableVersion")
+            .at("table", "spare")
+            .at("digest", &spare.table_version)
+            .elsewhere("table", "users")
+            .elsewhere("digest", &all.users[0])
+            .names_bytes(),
         call("removeTable").at("table", "spare").elsewhere("table", "users"),
         call("listSubscriptions"),
         call("createSubscription").json(&whole).names_in_body(),
@@ -236,6 +250,9 @@ struct Spare {
     /// A replay that has ended, and one that goes on.
     replay: String,
     running: String,
+    /// Versions that nothing needs.
+    filter_version: String,
+    table_version: String,
 }
 
 async fn spare(acme: &Tenant, endpoint: &Value, replay: &Value) -> Spare {
@@ -256,7 +273,18 @@ async fn spare(acme: &Tenant, endpoint: &Value, replay: &Value) -> Spare {
     .await;
     let subscription = json!({"endpoint": endpoint});
     let subscription = id(acme.client.post(&acme.path("/subscriptions"), &subscription).await);
-    Spare { key, rotated, subscription, replay, running }
+    let versions = async |list: &str| {
+        let listed = acme.get(list).await;
+        listed["items"][0]["digest"].as_str().expect("a version").to_owned()
+    };
+    // The oldest of three is neither active nor what a roll-back would activate.
+    for filter in ["redact-claims", "drop-by-type", "flag-suspicious-login"] {
+        acme.upload("spare", place::filter(filter)).await;
+        acme.table("spare", &[(filter, json!(1))]).await;
+    }
+    let filter_version = versions("/filters/spare/versions").await;
+    let table_version = versions("/tables/spare/versions").await;
+    Spare { key, rotated, subscription, replay, running, filter_version, table_version }
 }
 
 /// A filter that was suspended, for its owner to resume.
@@ -398,7 +426,9 @@ async fn tried(
             let path = call.path(template, &at.name, false, query);
             let answer = call.send(&by.client, method, &path).await;
             let what = format!("{} by {}, {method} {path}", call.operation, by.name);
-            if !statuses.contains(&answer.status) {
+            // A cursor is of one tenant.
+            let is_foreign = query.contains("cursor=") && answer.not_the_problem(400, "bad_cursor").is_none();
+            if !statuses.contains(&answer.status) && !is_foreign {
                 faults.push(format!("{what}: {} {}", answer.status, answer.text()));
             }
             // What it sent itself it may be told, and the digest of that.

@@ -83,7 +83,8 @@ impl Tenant {
         let lines = rows.iter().map(|(key, value)| json!({"key": key, "value": value}).to_string() + "\n");
         let lines: String = lines.collect();
         let headers = [("content-type", "application/jsonl")];
-        self.client.send(Method::PUT, &self.path(&format!("/tables/{name}")), &headers, lines).await.expect(200);
+        let sent = self.client.send(Method::PUT, &self.path(&format!("/tables/{name}")), &headers, lines).await;
+        assert!(matches!(sent.status, 200 | 201), "{}", sent.text());
     }
 
     /// A subscription to come, to this receiver.

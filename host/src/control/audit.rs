@@ -1,22 +1,17 @@
 //! The audit log, for the tenant and for the operator.
 
-use super::deliveries::PAGE_MAX;
-use super::{Control, Error, Page, pages};
+use std::fmt;
+use std::str::FromStr;
+
+use super::{Control, Error, Page, PageQuery, pages};
 pub use crate::domain::audit::{Query, Record};
 use crate::domain::id::TenantId;
 
 impl Control {
     /// What was changed of the tenant, newest first, since it was made.
-    pub async fn list_audit(
-        &self,
-        tenant: &TenantId,
-        query: Query,
-        cursor: Option<String>,
-        limit: usize,
-    ) -> Result<Page<Record>, Error> {
+    pub async fn list_audit(&self, tenant: &TenantId, query: Query, page: PageQuery) -> Result<Page<Record>, Error> {
         let of = self.tenant(tenant)?.incarnation();
-        let place: Option<String> = pages::place(of, cursor.as_deref())?;
-        let page = self.audit_page(Some(tenant), true, query, place, limit).await?;
+        let page = self.audit_page(Some(tenant), true, query, page.within(of)?).await?;
         Ok(Page { items: page.items, next: page.next.map(|next| pages::cursor(of, next)) })
     }
 
@@ -25,10 +20,9 @@ impl Control {
         &self,
         tenant: Option<&TenantId>,
         query: Query,
-        cursor: Option<String>,
-        limit: usize,
+        page: PageQuery,
     ) -> Result<Page<Record>, Error> {
-        self.audit_page(tenant, false, query, cursor, limit).await
+        self.audit_page(tenant, false, query, page).await
     }
 
     async fn audit_page(
@@ -36,19 +30,31 @@ impl Control {
         tenant: Option<&TenantId>,
         since_made: bool,
         query: Query,
-        cursor: Option<String>,
-        limit: usize,
+        page: PageQuery,
     ) -> Result<Page<Record>, Error> {
-        let before = cursor.map(|text| place(&text).ok_or(Error::BadCursor)).transpose()?;
-        let (items, next) = self.ledger.audit(tenant, since_made, query, before, limit.clamp(1, PAGE_MAX)).await?;
-        Ok(Page { items, next: next.map(|seq| format!("{seq:016x}")) })
+        let before = page.place::<Place>()?.map(|place| place.0);
+        let (items, next) = self.ledger.audit(tenant, since_made, query, before, page.limit()).await?;
+        Ok(Page { items, next: next.map(|seq| Place(seq).to_string()) })
     }
 }
 
-/// The place that a page ended at, as [`Control::list_audit`] wrote it: it has one spelling.
-fn place(text: &str) -> Option<i64> {
-    let seq = i64::from_str_radix(text, 16).ok().filter(|seq| *seq > 0)?;
-    (format!("{seq:016x}") == text).then_some(seq)
+/// The place that a page ended at: it has one spelling.
+#[derive(Debug, PartialEq, Eq)]
+struct Place(i64);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for Place {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let seq = i64::from_str_radix(text, 16).ok().filter(|seq| *seq > 0).map(Self);
+        seq.filter(|place| place.to_string() == text).ok_or(Error::BadCursor)
+    }
 }
 
 #[cfg(test)]
@@ -57,9 +63,9 @@ mod tests {
 
     #[test]
     fn a_place_has_one_spelling() {
-        assert_eq!(place("00000000000000ff"), Some(255));
+        assert_eq!("00000000000000ff".parse::<Place>().ok(), Some(Place(255)));
         for bad in ["", "ff", "00000000000000FF", "0000000000000000", "-000000000000001", "ffffffffffffffff", "é"] {
-            assert_eq!(place(bad), None, "{bad}");
+            assert!(bad.parse::<Place>().is_err(), "{bad}");
         }
     }
 }

@@ -3,16 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::pages::{cursor as cursor_of, place};
-use super::{Control, DeliveryQuery, Error, Page};
+use super::pages::cursor as cursor_of;
+use super::{Control, DeliveryQuery, Error, Page, PageQuery};
 use crate::domain::attempt::Attempt;
 use crate::domain::audit::Deed;
 use crate::domain::delivery::{DeliveryRecord, Redrive};
 use crate::domain::id::{DeliveryId, TenantId};
 use crate::ledger::{self, Redriven};
-
-/// Items of one page at the most.
-pub const PAGE_MAX: usize = 200;
 
 /// One delivery with its attempts.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -43,12 +40,11 @@ impl Control {
         &self,
         tenant: &TenantId,
         query: DeliveryQuery,
-        cursor: Option<String>,
-        limit: usize,
+        page: PageQuery,
     ) -> Result<Page<DeliveryRecord>, Error> {
         let of = self.tenant(tenant)?.incarnation();
-        let from = place(of, cursor.as_deref())?;
-        let page = self.ledger.deliveries(tenant, query, from, limit.clamp(1, PAGE_MAX)).await?;
+        let asked = page.within(of)?;
+        let page = self.ledger.deliveries(tenant, query, asked.place()?, asked.limit()).await?;
         Ok(Page { items: page.items, next: page.next.map(|next| cursor_of(of, next)) })
     }
 

@@ -4,9 +4,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::deliveries::PAGE_MAX;
-use super::pages::{cursor as cursor_of, place};
-use super::{Control, Error, EventQuery, Page};
+use super::pages::cursor as cursor_of;
+use super::{Control, Error, EventQuery, Page, PageQuery};
 use crate::domain::event::EventRecord;
 use crate::domain::id::{EventId, SourceName, TenantId};
 use crate::domain::time::Timestamp;
@@ -33,11 +32,11 @@ impl Control {
         &self,
         tenant: &TenantId,
         query: EventQuery,
-        cursor: Option<String>,
-        limit: usize,
+        page: PageQuery,
     ) -> Result<Page<EventRecord>, Error> {
         let of = self.tenant(tenant)?.incarnation();
-        let page = self.ledger.events(tenant, query, place(of, cursor.as_deref())?, limit.clamp(1, PAGE_MAX)).await?;
+        let asked = page.within(of)?;
+        let page = self.ledger.events(tenant, query, asked.place()?, asked.limit()).await?;
         Ok(Page { items: page.items, next: page.next.map(|next| cursor_of(of, next)) })
     }
 

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Control, Error, any_or, over_expected, retried, room};
+use super::versions::{InUse, VERSIONS_KEPT, VersionPlace, Versions as _};
+use super::{Control, Error, Page, PageQuery, any_or, check_version, over_expected, retried, room};
 use crate::crypto;
 use crate::domain::filter::{Filter, FilterVersion, Grant, Suspension};
 use crate::domain::id::{Digest, FilterName, TenantId};
@@ -15,8 +16,10 @@ use crate::domain::time::Timestamp;
 use crate::ledger::TenantView;
 use crate::sandbox::Compiled;
 
-/// Versions of one filter kept at the most.
+/// Versions of one filter at the most, those that are needed among them.
 pub const VERSIONS_MAX: usize = 100;
+/// Versions that could be removed, of those that a full quota names.
+const SPARE_NAMED_MAX: usize = 5;
 
 /// A filter as it is shown.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -70,7 +73,7 @@ impl Control {
     ) -> Result<(FilterView, bool), Error> {
         let view = self.tenant(tenant)?;
         let quota = self.quota_of(&view);
-        self.check_room(&view, &name, &wasm)?;
+        self.check_room(&view, &name, &wasm).await?;
         self.check_space()?;
         let compiled = self.sandbox.compile(tenant, wasm.clone(), &quota).await?;
         self.ledger.put_blob(wasm.clone()).await?;
@@ -102,13 +105,9 @@ impl Control {
             },
             |stored| stored.value.clone(),
         );
-        self.check_room(&view, name, wasm)?;
+        self.check_room(&view, name, wasm).await?;
         let new = filter.version(&compiled.digest).is_none();
         if new {
-            if filter.versions.len() >= VERSIONS_MAX {
-                let why = format!("the filter `{name}` has {VERSIONS_MAX} versions: remove it or use another name");
-                return Err(Error::Conflict(why));
-            }
             filter.versions.push(FilterVersion {
                 digest: compiled.digest,
                 size_bytes: compiled.size_bytes,
@@ -122,6 +121,15 @@ impl Control {
         if activate {
             set_active(&mut filter, compiled.digest, &view)?;
         }
+        if new && filter.versions.len() > VERSIONS_KEPT {
+            filter.prune(&self.filter_versions_in_use(tenant, name).await?);
+            if filter.versions.len() > VERSIONS_MAX {
+                return Err(Error::Conflict(format!(
+                    "the filter `{name}` has {VERSIONS_MAX} versions, and each is needed by its rollout, a roll-back or a \
+                     delivery of the history: upload again when retention has removed old deliveries, or use another name"
+                )));
+            }
+        }
         let deed = self.deed("filter.upload").note(compiled.digest.to_string());
         let intent = (over_expected(expected, stored), deed);
         let version = self.ledger.put_filter(filter.clone(), intent).await?;
@@ -129,7 +137,7 @@ impl Control {
     }
 
     /// The same bytes again take no room.
-    fn check_room(&self, view: &TenantView, name: &FilterName, wasm: &[u8]) -> Result<(), Error> {
+    async fn check_room(&self, view: &TenantView, name: &FilterName, wasm: &[u8]) -> Result<(), Error> {
         let digest = Digest(crypto::sha256(wasm));
         if view.filters.get(name).is_some_and(|filter| filter.value.version(&digest).is_some()) {
             return Ok(());
@@ -142,11 +150,72 @@ impl Control {
         let stored: u64 = versions.map(|version| version.size_bytes).sum();
         let max = quota.filters_bytes_max;
         if stored.saturating_add(wasm.len() as u64) > max {
-            let why =
-                format!("the filters have {stored} bytes already: the tenant's quota `filters_bytes_max` is {max}");
-            return Err(Error::Conflict(why));
+            let what_to_do = self.how_to_make_room(view).await?;
+            return Err(Error::Conflict(format!(
+                "the filters have {stored} bytes already: the tenant's quota `filters_bytes_max` is {max}; {what_to_do}"
+            )));
         }
         Ok(())
+    }
+
+    /// What a tenant can do whose versions fill its quota: names some that could be removed.
+    async fn how_to_make_room(&self, view: &TenantView) -> Result<String, Error> {
+        let (mut spare, none) = (Vec::new(), InUse::new());
+        let used = self.ledger.filter_versions_in_use(&view.tenant.value.id).await?;
+        for filter in view.filters.values().map(|stored| &stored.value) {
+            let used = used.get(filter.name.as_str()).unwrap_or(&none);
+            let unneeded = filter.versions.iter().filter(|version| filter.need(&version.digest, used).is_none());
+            spare.extend(unneeded.map(|version| format!("{}/versions/{}", filter.name, version.digest)));
+        }
+        if spare.is_empty() {
+            return Ok(
+                "each version is active, rolled out, what a roll-back would activate, or needed by a delivery of the \
+                       history: upload again when retention has removed old deliveries, remove a filter that no \
+                       subscription binds, or ask the operator for a larger quota"
+                    .to_owned(),
+            );
+        }
+        let (count, named) = (spare.len(), spare[..spare.len().min(SPARE_NAMED_MAX)].join(", "));
+        Ok(format!("{count} versions are not needed and can be removed by DELETE of filters/{named}"))
+    }
+
+    async fn filter_versions_in_use(&self, tenant: &TenantId, name: &FilterName) -> Result<InUse, Error> {
+        Ok(self.ledger.filter_versions_in_use(tenant).await?.remove(name.as_str()).unwrap_or_default())
+    }
+
+    /// A filter's versions, oldest first.
+    pub fn list_filter_versions(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        page: PageQuery,
+    ) -> Result<Page<VersionView>, Error> {
+        let mut versions = self.show_filter(tenant, name)?.versions;
+        let place = |version: &VersionView| VersionPlace { at: version.uploaded_at, digest: version.digest };
+        versions.sort_by_key(place);
+        page.of(versions.into_iter().map(|version| (place(&version), version)), |version| version)
+    }
+
+    /// Removes a version that nothing needs.
+    pub async fn remove_filter_version(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        digest: Digest,
+        expected: Option<u64>,
+    ) -> Result<(), Error> {
+        retried(expected, || async {
+            let view = self.tenant(tenant)?;
+            let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
+            let mut filter = stored.value.clone();
+            check_version(expected, stored.version)?;
+            let used = self.filter_versions_in_use(tenant, name).await?;
+            filter.remove(&digest, &used, format_args!("filter `{name}`"))?;
+            let deed = self.deed("filter.remove_version").note(digest.to_string());
+            self.ledger.put_filter(filter, (over_expected(expected, Some(stored)), deed)).await?;
+            Ok(())
+        })
+        .await
     }
 
     /// Makes a version the one that new deliveries run.
@@ -240,8 +309,11 @@ impl Control {
     }
 
     /// A tenant's filters, by name.
-    pub fn list_filters(&self, tenant: &TenantId) -> Result<Vec<FilterView>, Error> {
-        Ok(self.tenant(tenant)?.filters.values().map(|filter| show(&filter.value, filter.version)).collect())
+    pub fn list_filters(&self, tenant: &TenantId, page: PageQuery) -> Result<Page<FilterView>, Error> {
+        let view = self.tenant(tenant)?;
+        page.of(view.filters.iter().map(|(name, stored)| (name.clone(), stored)), |stored| {
+            show(&stored.value, stored.version)
+        })
     }
 
     /// One filter.

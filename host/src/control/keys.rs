@@ -10,7 +10,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error, Expected, TEXT_CHARS_MAX, over, room, short};
+use super::read_only::{ReadOnly, check_name};
+use super::{Control, Error, Expected, Page, PageQuery, TEXT_CHARS_MAX, any_or, over_expected, room, short};
 use crate::crypto;
 use crate::domain::id::{Digest, KeyId, TenantId};
 use crate::domain::tenant::{ApiKey, Scope};
@@ -62,12 +63,27 @@ pub struct KeyChange {
     /// What people call it; null: nothing.
     #[serde(deserialize_with = "Option::deserialize")]
     pub label: Option<String>,
+    /// As it is shown: the id in the path.
+    #[serde(default)]
+    pub id: Option<KeyId>,
+    /// As they are shown.
+    #[serde(default)]
+    pub scopes: ReadOnly,
+    /// As it is shown.
+    #[serde(default)]
+    pub created_at: ReadOnly,
+    /// As it is shown.
+    #[serde(default)]
+    pub expires_at: ReadOnly,
 }
 
 /// A key as it is shown: without its secret.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `ApiKey`")]
 pub struct KeyView {
+    /// The version, for `If-Match`.
+    #[serde(skip)]
+    pub version: u64,
     pub id: KeyId,
     pub label: Option<String>,
     pub scopes: BTreeSet<Scope>,
@@ -133,6 +149,7 @@ impl Control {
         tenant: Option<&TenantId>,
         id: KeyId,
         input: RotateKey,
+        expected: Option<u64>,
     ) -> Result<KeyOnce, Error> {
         let stored = self.key_of(tenant, id)?;
         let now = self.clock.now();
@@ -154,23 +171,32 @@ impl Control {
             check_end(by, stored.value.expires_at)?;
         }
         let before = &stored.value;
-        let (key, once) =
+        let (key, mut once) =
             self.new_key(before.tenant.clone(), before.label.clone(), before.scopes.clone(), before.expires_at);
         let mut old = before.clone();
         let ends = now.plus_millis(i64::from(hours) * 3_600_000);
         old.expires_at = Some(old.expires_at.map_or(ends, |at| at.min(ends)));
-        self.ledger.rotate_key(old, key, (over(Some(&stored)), self.deed("key.rotate"))).await?;
+        let intent = (over_expected(expected, Some(&stored)), self.deed("key.rotate"));
+        once.view.version = self.ledger.rotate_key(old, key, intent).await?;
         Ok(once)
     }
 
     /// Changes what people call a key.
-    pub async fn label_key(&self, tenant: Option<&TenantId>, id: KeyId, change: KeyChange) -> Result<KeyView, Error> {
+    pub async fn label_key(
+        &self,
+        tenant: Option<&TenantId>,
+        id: KeyId,
+        change: KeyChange,
+        expected: Option<u64>,
+    ) -> Result<KeyView, Error> {
+        check_name("id", change.id.as_ref(), &id)?;
         short("label", &change.label)?;
         let stored = self.key_of(tenant, id)?;
         let mut key = stored.value.clone();
         key.label = change.label;
-        self.ledger.put_key(key.clone(), (over(Some(&stored)), self.deed("key.label"))).await?;
-        Ok(view(&key))
+        let intent = (over_expected(expected, Some(&stored)), self.deed("key.label"));
+        let version = self.ledger.put_key(key.clone(), intent).await?;
+        Ok(view(&key, version))
     }
 
     /// Makes the operator's key at first start, or `another` one; none where there is one. `keep` is given the key
@@ -182,7 +208,7 @@ impl Control {
         keep: impl FnOnce(&str) -> anyhow::Result<String> + Send,
     ) -> anyhow::Result<Option<KeyOnce>> {
         let is_full = |key: &KeyView| key.scopes.contains(&Scope::Operator);
-        if !another && self.list_operator_keys().iter().any(is_full) {
+        if !another && self.keys_of(None).iter().any(is_full) {
             return Ok(None);
         }
         let scopes = BTreeSet::from([Scope::Operator]);
@@ -195,24 +221,24 @@ impl Control {
                 );
             };
             (key.id, key.secret) = (id, Digest(crypto::sha256(secret.as_bytes())));
-            once = KeyOnce { view: view(&key), key: kept };
+            once = KeyOnce { view: view(&key, 0), key: kept };
         }
         let deed = self.deed("key.create").note("the operator's, at the start");
-        self.ledger.put_key(key, (Expected::Absent, deed)).await?;
+        once.view.version = self.ledger.put_key(key, (Expected::Absent, deed)).await?;
         Ok(Some(once))
     }
 
     /// Ends a key of the operator's at once. One with `operator` and without an end has to remain.
-    pub async fn remove_operator_key(&self, id: KeyId) -> Result<(), Error> {
+    pub async fn remove_operator_key(&self, id: KeyId, expected: Option<u64>) -> Result<(), Error> {
         self.key_of(None, id)?;
-        let keys = self.list_operator_keys();
+        let keys = self.keys_of(None);
         let remains = |key: &KeyView| key.id != id && key.expires_at.is_none() && key.scopes.contains(&Scope::Operator);
         if !keys.iter().any(remains) {
             return Err(Error::Conflict(
                 "no other key of the operator's without an end would be left: make one".into(),
             ));
         }
-        self.ledger.remove_key(id, (Expected::Any, self.deed("key.remove"))).await?;
+        self.ledger.remove_key(id, (any_or(expected), self.deed("key.remove"))).await?;
         Ok(())
     }
 
@@ -223,11 +249,12 @@ impl Control {
         scopes: BTreeSet<Scope>,
         expires_at: Option<Timestamp>,
     ) -> Result<KeyOnce, Error> {
-        let (key, once) = self.new_key(tenant, label, scopes, expires_at);
-        self.ledger.put_key(key, (Expected::Absent, self.deed("key.create"))).await?;
+        let (key, mut once) = self.new_key(tenant, label, scopes, expires_at);
+        once.view.version = self.ledger.put_key(key, (Expected::Absent, self.deed("key.create"))).await?;
         Ok(once)
     }
 
+    /// A key that is not stored yet, and so without a version.
     fn new_key(
         &self,
         tenant: Option<TenantId>,
@@ -247,7 +274,7 @@ impl Control {
             created_at: now,
             expires_at,
         };
-        let once = KeyOnce { key: ApiKey::whole(id, &secret), view: view(&key) };
+        let once = KeyOnce { key: ApiKey::whole(id, &secret), view: view(&key, 0) };
         (key, once)
     }
 
@@ -256,7 +283,7 @@ impl Control {
     fn check_keys_room(&self, tenant: &TenantId, rotated: Option<KeyId>) -> Result<(), Error> {
         let view = self.tenant(tenant)?;
         let max = self.quota_of(&view).keys_max;
-        let keys = self.list_keys(tenant)?;
+        let keys = self.keys_of(Some(tenant));
         let now = self.clock.now();
         let live = keys.iter().filter(|key| Some(key.id) != rotated && key.expires_at.is_none_or(|at| at > now));
         room(live.count(), max, "keys_max")?;
@@ -270,7 +297,7 @@ impl Control {
     }
 
     fn check_operator_keys_room(&self) -> Result<(), Error> {
-        if self.list_operator_keys().len() >= OPERATOR_KEYS_MAX {
+        if self.keys_of(None).len() >= OPERATOR_KEYS_MAX {
             let why = format!("the operator has {OPERATOR_KEYS_MAX} keys with those that have ended: remove some");
             return Err(Error::Conflict(why));
         }
@@ -278,26 +305,27 @@ impl Control {
     }
 
     /// The operator's keys, oldest first.
-    pub fn list_operator_keys(&self) -> Vec<KeyView> {
-        self.keys_of(None)
+    pub fn list_operator_keys(&self, page: PageQuery) -> Result<Page<KeyView>, Error> {
+        page.of(self.keys_of(None).into_iter().map(|key| (key.id, key)), |key| key)
     }
 
     /// A tenant's keys, oldest first.
-    pub fn list_keys(&self, tenant: &TenantId) -> Result<Vec<KeyView>, Error> {
+    pub fn list_keys(&self, tenant: &TenantId, page: PageQuery) -> Result<Page<KeyView>, Error> {
         self.tenant(tenant)?;
-        Ok(self.keys_of(Some(tenant)))
+        page.of(self.keys_of(Some(tenant)).into_iter().map(|key| (key.id, key)), |key| key)
     }
 
     /// By id, and so by age.
     fn keys_of(&self, tenant: Option<&TenantId>) -> Vec<KeyView> {
         let snapshot = self.ledger.snapshot();
-        let keys = snapshot.keys.values().map(|key| &key.value).filter(|key| key.tenant.as_ref() == tenant);
-        keys.map(view).collect()
+        let keys = snapshot.keys.values().filter(|key| key.value.tenant.as_ref() == tenant);
+        keys.map(|key| view(&key.value, key.version)).collect()
     }
 
     /// One key of the tenant's, or of the operator's where none is given.
     pub fn show_key(&self, tenant: Option<&TenantId>, id: KeyId) -> Result<KeyView, Error> {
-        Ok(view(&self.key_of(tenant, id)?.value))
+        let key = self.key_of(tenant, id)?;
+        Ok(view(&key.value, key.version))
     }
 
     fn key_of(&self, tenant: Option<&TenantId>, id: KeyId) -> Result<std::sync::Arc<Versioned<ApiKey>>, Error> {
@@ -307,9 +335,9 @@ impl Control {
     }
 
     /// Ends a key at once.
-    pub async fn remove_key(&self, tenant: &TenantId, id: KeyId) -> Result<(), Error> {
+    pub async fn remove_key(&self, tenant: &TenantId, id: KeyId, expected: Option<u64>) -> Result<(), Error> {
         self.key_of(Some(tenant), id)?;
-        self.ledger.remove_key(id, (Expected::Any, self.deed("key.remove"))).await?;
+        self.ledger.remove_key(id, (any_or(expected), self.deed("key.remove"))).await?;
         Ok(())
     }
 }
@@ -332,8 +360,9 @@ fn check_end(by: &Principal, end: Option<Timestamp>) -> Result<(), Error> {
     Ok(())
 }
 
-fn view(key: &ApiKey) -> KeyView {
+fn view(key: &ApiKey, version: u64) -> KeyView {
     KeyView {
+        version,
         id: key.id,
         label: key.label.clone(),
         scopes: key.scopes.clone(),

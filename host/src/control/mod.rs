@@ -6,9 +6,11 @@ pub mod audit;
 pub mod deliveries;
 pub mod events;
 pub mod filters;
+pub mod idempotency;
 pub mod keys;
 pub mod pages;
 pub mod rate;
+pub mod read_only;
 pub mod redrive;
 pub mod replays;
 pub mod reproduction;
@@ -20,6 +22,7 @@ pub mod subscriptions;
 pub mod tables;
 pub mod tail;
 pub mod tenants;
+pub mod versions;
 
 use std::sync::Arc;
 
@@ -41,7 +44,7 @@ use crate::ledger::Expected;
 use crate::ledger::{self, Ledger, TenantView};
 pub use crate::ledger::{DeliveryQuery, EventQuery};
 use crate::sandbox::{Rejected, Sandbox};
-pub use pages::Page;
+pub use pages::{Page, PageQuery};
 
 /// Tells the data plane of deliveries that became due again; handed in by `app`.
 pub type TellDue = Arc<dyn Fn(Vec<crate::domain::delivery::DueDelivery>) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -268,10 +271,26 @@ async fn retried<T, F: Future<Output = Result<T, Error>>>(
     Err(Error::Conflict("this is being changed by others all the time: send it again".into()))
 }
 
+/// The version that a change expects if there is to be nothing yet: no document has it.
+pub const ABSENT: u64 = 0;
+
 /// A change over a document that was read before: of the version that was asked for, else of the one that was read, or
 /// new where there was none.
 fn over_expected<T>(expected: Option<u64>, read: Option<&Arc<ledger::Versioned<T>>>) -> Expected {
-    expected.map_or_else(|| over(read), Expected::Version)
+    match expected {
+        Some(ABSENT) => Expected::Absent,
+        Some(version) => Expected::Version(version),
+        None => over(read),
+    }
+}
+
+/// Refuses a change of another version than the one that is stored, before anything else is said of it (RFC 9110 section
+/// 13.2.1). What the ledger checks once more decides.
+fn check_version(expected: Option<u64>, stored: u64) -> Result<(), Error> {
+    match expected {
+        Some(version) if version != stored => Err(Error::Version { actual: Some(stored) }),
+        _ => Ok(()),
+    }
 }
 
 /// The same for a removal, which takes whatever is there.

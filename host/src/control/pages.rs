@@ -16,7 +16,7 @@ use crate::domain::tenant::Incarnation;
 /// Between the place and the incarnation.
 const SEPARATOR: char = '-';
 
-/// Some entries of a list, newest first.
+/// Some entries of a list, in its order.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "{T}Page")]
 pub struct Page<T> {
@@ -26,20 +26,58 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
-impl<T: Serialize> Page<T> {
-    /// A page of a list that is in memory, from the first of `items` on: at most `limit` entries, and at most
-    /// [`PAGE_BYTES_MAX`](crate::domain::page::PAGE_BYTES_MAX). Entries beyond are not made. `place` is what the next page
-    /// begins behind, after this entry.
-    pub fn of(
-        of: Incarnation,
-        items: impl IntoIterator<Item = T>,
-        limit: usize,
-        place: impl FnOnce(&T) -> String,
-    ) -> Self {
-        let mut filling = Filling::new(limit);
-        let more = items.into_iter().any(|item| !filling.take(item));
-        let next = filling.last().filter(|_| more).map(place);
-        Self { items: filling.into_items(), next: next.map(|next| cursor(of, next)) }
+/// Entries of one page at the most.
+pub const PAGE_MAX: usize = 200;
+
+/// Which page of a list.
+#[derive(Debug, Clone, Default)]
+pub struct PageQuery {
+    /// The place that the page before ended at; none: from the beginning.
+    pub after: Option<String>,
+    /// Entries of the page at the most; never more than [`PAGE_MAX`].
+    pub limit: usize,
+}
+
+impl PageQuery {
+    /// Entries of the page.
+    pub(super) fn limit(&self) -> usize {
+        self.limit.clamp(1, PAGE_MAX)
+    }
+
+    /// The place to go on behind.
+    pub(super) fn place<P: FromStr>(&self) -> Result<Option<P>, Error> {
+        self.after.as_deref().map(|text| text.parse().map_err(|_| Error::BadCursor)).transpose()
+    }
+
+    /// The same page, if its place is one of the tenant as it was made.
+    pub(super) fn within(&self, of: Incarnation) -> Result<Self, Error> {
+        Ok(Self { after: place(of, self.after.as_deref())?, limit: self.limit })
+    }
+
+    /// The page of a list that is in memory: `entries` by their places, which rise. It is bounded in bytes as well
+    /// ([`PAGE_BYTES_MAX`](crate::domain::page::PAGE_BYTES_MAX)), and entries beyond are not made. An entry that is removed
+    /// between two pages moves no other one across the place.
+    pub(super) fn of<P, V, T>(
+        &self,
+        entries: impl IntoIterator<Item = (P, V)>,
+        mut show: impl FnMut(V) -> T,
+    ) -> Result<Page<T>, Error>
+    where
+        P: Ord + FromStr + Display,
+        T: Serialize,
+    {
+        let after: Option<P> = self.place()?;
+        let rest = entries.into_iter().skip_while(|(place, _)| after.as_ref().is_some_and(|after| place <= after));
+        let mut filling = Filling::new(self.limit());
+        let (mut last, mut more) = (None, false);
+        for (place, entry) in rest {
+            if filling.is_full() || !filling.take(show(entry)) {
+                more = true;
+                break;
+            }
+            last = Some(place);
+        }
+        Ok(Page { items: filling.into_items(), next: last.filter(|_| more).map(|place| place.to_string()) })
     }
 }
 
@@ -89,14 +127,39 @@ mod tests {
     }
 
     #[test]
-    fn a_list_in_memory_is_cut_by_count_and_by_bytes() {
-        let acme = made("acme", 1_000);
-        let page = Page::of(acme, 1..=5, 2, ToString::to_string);
-        assert_eq!((page.items, page.next), (vec![1, 2], Some(cursor(acme, 2))));
-        let whole = Page::of(acme, 1..=2, 2, ToString::to_string);
-        assert_eq!((whole.items, whole.next), (vec![1, 2], None));
+    fn a_list_in_memory_is_cut_by_bytes_too() {
         let large = "x".repeat(PAGE_BYTES_MAX / 2);
-        let page = Page::of(acme, (0..9).map(|_| large.clone()), 200, |_| "at".into());
-        assert_eq!((page.items.len(), page.next.is_some()), (1, true));
+        let query = PageQuery { after: None, limit: 200 };
+        let page = query.of((0..9).map(|at| (at, &large)), Clone::clone).unwrap();
+        assert_eq!((page.items.len(), page.next.as_deref()), (1, Some("0")));
+    }
+
+    fn pages(limit: usize, entries: &[u32]) -> Vec<Vec<u32>> {
+        let (mut pages, mut after) = (Vec::new(), None);
+        loop {
+            let query = PageQuery { after, limit };
+            let page = query.of(entries.iter().map(|entry| (*entry, entry)), |entry| *entry).unwrap();
+            pages.push(page.items);
+            after = page.next;
+            if after.is_none() {
+                return pages;
+            }
+        }
+    }
+
+    #[test]
+    fn pages_have_each_entry_once_and_the_last_one_says_so() {
+        assert_eq!(pages(2, &[]), [Vec::<u32>::new()]);
+        assert_eq!(pages(2, &[1, 2]), [vec![1, 2]]);
+        assert_eq!(pages(2, &[1, 2, 3]), [vec![1, 2], vec![3]]);
+        assert_eq!(pages(0, &[1, 2]), [vec![1], vec![2]], "a page has at least one entry");
+    }
+
+    #[test]
+    fn a_page_goes_on_behind_an_entry_that_is_gone() {
+        let query = PageQuery { after: Some("2".into()), limit: 9 };
+        assert_eq!(query.of([(1, 1), (3, 3)], |entry| entry).unwrap().items, [3]);
+        let bad = PageQuery { after: Some("x".into()), limit: 9 };
+        assert!(matches!(bad.of([(1, 1)], |entry| entry), Err(Error::BadCursor)));
     }
 }

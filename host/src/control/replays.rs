@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::subscriptions::PATTERNS_MAX;
-use super::{Control, Error};
+use super::{Control, Error, Page, PageQuery};
 use crate::crypto;
 use crate::domain::id::{ReplayId, SourceName, SubscriptionId, TenantId};
 use crate::domain::replay::{Replay, ReplayRecord};
@@ -79,7 +79,7 @@ impl Control {
             created_at: now,
         };
         let running_max = self.history().replays_per_tenant_max;
-        let begun = self.ledger.begin_replay(replay, running_max).await?;
+        let begun = self.ledger.begin_replay(replay, running_max, self.actor.claim.clone()).await?;
         begun.ok_or_else(|| {
             let (key, what) = ("history.replays_per_tenant_max", "replays of this tenant run");
             Error::Conflict(format!("{running_max} {what}, as many as may (`{key}`): wait for one, or cancel it"))
@@ -87,9 +87,14 @@ impl Control {
     }
 
     /// A tenant's replays, newest first: those that run, and the last that ended.
-    pub async fn list_replays(&self, tenant: &TenantId) -> Result<Vec<ReplayRecord>, Error> {
+    pub async fn list_replays(&self, tenant: &TenantId, page: PageQuery) -> Result<Page<ReplayRecord>, Error> {
         self.tenant(tenant)?;
-        Ok(self.ledger.replays(tenant).await?)
+        // One more says whether there are more.
+        let mut items = self.ledger.replays(tenant, page.place()?, page.limit() + 1).await?;
+        let more = items.len() > page.limit();
+        items.truncate(page.limit());
+        let next = items.last().filter(|_| more).map(|last| last.replay.id.to_string());
+        Ok(Page { items, next })
     }
 
     /// A replay and how far it has come.

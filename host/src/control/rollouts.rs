@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::filters::{check_needs, not_found, resume, set_active};
+use super::read_only::{ReadOnly, check_name};
 use super::{Control, Error, over_expected, retried};
 use crate::domain::backtest::{Ask, EVENTS_DEFAULT, EVENTS_MAX, Report};
 use crate::domain::filter::Filter;
@@ -39,14 +40,16 @@ pub struct OnTrial {
     pub ended: Arc<TellEnded>,
 }
 
-/// How a rollout is asked for.
+/// How a rollout is asked for: its own members, or a filter's rollout as it is shown.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutInput {
-    /// The candidate.
-    pub digest: Digest,
-    /// `shadow` or `canary`.
-    pub mode: ModeInput,
+    /// The candidate; needed unless `rollout` is given.
+    #[serde(default)]
+    pub digest: Option<Digest>,
+    /// `shadow` or `canary`; needed unless `rollout` is given.
+    #[serde(default)]
+    pub mode: Option<ModeInput>,
     /// The share of subjects, for a canary.
     #[schemars(range(min = 0, max = 100))]
     pub percent: Option<f64>,
@@ -55,6 +58,45 @@ pub struct RolloutInput {
     pub faults_percent_max: Option<f64>,
     /// Calls before that share counts, for a canary; 20 where absent.
     pub calls_min: Option<u64>,
+    /// The rollout as it is shown, in the place of the members above.
+    #[serde(default)]
+    pub rollout: Option<ShownRollout>,
+    /// As it is shown: the name in the path.
+    #[serde(default)]
+    pub filter: Option<FilterName>,
+    /// As it is shown.
+    #[serde(default)]
+    pub active: ReadOnly,
+    /// As it is shown.
+    #[serde(default)]
+    pub report: ReadOnly,
+    /// As it is shown.
+    #[serde(default)]
+    pub last_rollout: ReadOnly,
+}
+
+/// A rollout as it is shown.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShownRollout {
+    /// The candidate.
+    pub digest: Digest,
+    /// `shadow` or `canary`.
+    pub mode: ModeInput,
+    /// See [`RolloutInput::percent`].
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: Option<f64>,
+    /// See [`RolloutInput::faults_percent_max`].
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 100))]
+    pub faults_percent_max: Option<f64>,
+    /// See [`RolloutInput::calls_min`].
+    #[serde(default)]
+    pub calls_min: Option<u64>,
+    /// As it is shown.
+    #[serde(default)]
+    pub started_at: ReadOnly,
 }
 
 /// The modes there are.
@@ -100,6 +142,29 @@ pub struct BacktestInput {
 }
 
 impl RolloutInput {
+    /// What is asked for, in either of the two ways.
+    fn asked(&self) -> Result<ShownRollout, Error> {
+        let flat = [self.percent.is_some(), self.faults_percent_max.is_some(), self.calls_min.is_some()];
+        match (self.rollout, self.digest, self.mode) {
+            (Some(shown), None, None) if !flat.contains(&true) => Ok(shown),
+            (Some(_), ..) => {
+                Err(Error::invalid("rollout", "give `rollout` as it is shown, or `digest` and `mode`: not both"))
+            }
+            (None, Some(digest), Some(mode)) => Ok(ShownRollout {
+                digest,
+                mode,
+                percent: self.percent,
+                faults_percent_max: self.faults_percent_max,
+                calls_min: self.calls_min,
+                started_at: ReadOnly,
+            }),
+            (None, None, _) => Err(Error::invalid("digest", "a rollout needs its candidate")),
+            (None, _, None) => Err(Error::invalid("mode", "a rollout is a `shadow` or a `canary`")),
+        }
+    }
+}
+
+impl ShownRollout {
     fn mode(&self) -> Result<Mode, Error> {
         let percent = |field, given: f64| Percent::try_from(given).map_err(|why| Error::invalid(field, why));
         match self.mode {
@@ -134,8 +199,10 @@ impl Control {
         input: RolloutInput,
         expected: Option<u64>,
     ) -> Result<(RolloutView, bool), Error> {
-        let mode = input.mode()?;
-        retried(expected, || self.put_rollout_once(tenant, name, input.digest, mode, expected)).await
+        check_name("filter", input.filter.as_ref(), name)?;
+        let asked = input.asked()?;
+        let mode = asked.mode()?;
+        retried(expected, || self.put_rollout_once(tenant, name, asked.digest, mode, expected)).await
     }
 
     async fn put_rollout_once(
@@ -311,7 +378,8 @@ mod tests {
     fn mode(text: &str) -> Result<Mode, String> {
         let digest = Digest([1; 32]);
         let text = format!("{{\"digest\":\"{digest}\",{text}}}");
-        serde_json::from_str::<RolloutInput>(&text).map_err(|e| e.to_string())?.mode().map_err(|e| e.to_string())
+        let input = serde_json::from_str::<RolloutInput>(&text).map_err(|e| e.to_string())?;
+        input.asked().and_then(|asked| asked.mode()).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -329,6 +397,7 @@ mod tests {
             (r#""mode":"canary","percent":1,"faults_percent_max":0.001"#, "`faults_percent_max`"),
             (r#""mode":"blue""#, "unknown variant"),
             (r#""mode":"shadow","share":5"#, "unknown field"),
+            (r#""percent":5"#, "`mode`"),
         ] {
             let said = mode(text).unwrap_err();
             assert!(said.contains(part), "{text}: {said}");

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error, TEXT_CHARS_MAX, any_or, over_expected, retried, room, short};
+use super::read_only::{REDACTED, ReadOnly, check_name, is_redacted};
+use super::{Control, Error, Page, PageQuery, TEXT_CHARS_MAX, any_or, changed, over_expected, retried, room, short};
 use crate::crypto;
 use crate::domain::id::{Digest, SourceName, TenantId};
 use crate::domain::secret::{Secret, source_context};
@@ -27,9 +28,10 @@ const SECRET_BYTES_MIN: usize = 8;
 pub struct SourceInput {
     /// How its bodies look.
     pub form: Form,
-    /// Ways it may prove itself; one has to hold.
+    /// Ways it may prove itself; one has to hold. When replacing, absent keeps all that are stored.
+    #[serde(default)]
     #[schemars(length(min = 1, max = PROOFS_MAX))]
-    pub proofs: Vec<ProofInput>,
+    pub proofs: Option<Vec<ProofInput>>,
     /// `iss` for forms that carry none.
     #[serde(default)]
     #[schemars(length(max = TEXT_CHARS_MAX))]
@@ -55,22 +57,24 @@ pub struct SourceInput {
     /// Take half a surrogate pair (`\\ud83d` without its other half) as U+FFFD; otherwise the body is refused.
     #[serde(default)]
     pub replace_lone_surrogates: bool,
-    /// As a source is shown; not to be changed.
+    /// As it is shown: the name in the path.
     #[serde(default)]
     pub name: Option<SourceName>,
-    /// As a source is shown; not to be changed.
+    /// As it is shown.
     #[serde(default)]
-    pub ingest_path: Option<String>,
-    /// As a source is shown; not to be changed.
+    pub ingest_path: ReadOnly,
+    /// As it is shown.
     #[serde(default)]
-    pub created_at: Option<Timestamp>,
+    pub created_at: ReadOnly,
 }
 
 fn timestamp_tolerance_s_default() -> u32 {
     TIMESTAMP_TOLERANCE_S_DEFAULT
 }
 
-/// A proof with its secrets in the clear, as it is sent in.
+/// A proof with its secrets in the clear, as it is sent in. When replacing, secrets that are absent are those of the stored
+/// proof of the same kind (and header): of the first, if this is the first one, and so on. A secret of `***` is the stored
+/// one in its place, so that another can be added beside it. `null` removes the secrets, and the proof with them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ProofInput {
@@ -79,39 +83,25 @@ pub enum ProofInput {
         /// Which header.
         header: MacHeader,
         /// The shared secrets.
-        #[serde(default)]
-        secrets: Secrets,
+        #[serde(default, deserialize_with = "changed")]
+        #[schemars(with = "Option<Vec<Secret>>", length(min = 1, max = PROOFS_MAX))]
+        secrets: Option<Option<Vec<Secret>>>,
         /// How they are written. Absent: after `whsec_` base64, otherwise text; for `standard` it has to be said unless
-        /// each begins with `whsec_`.
+        /// each begins with `whsec_`. With secrets that stay: as before.
         #[serde(default)]
         encoding: Option<KeyEncoding>,
     },
     /// See [`Proof::Bearer`].
     Bearer {
         /// The tokens.
-        #[serde(default)]
-        tokens: Secrets,
+        #[serde(default, deserialize_with = "changed")]
+        #[schemars(with = "Option<Vec<Secret>>", length(min = 1, max = PROOFS_MAX))]
+        tokens: Option<Option<Vec<Secret>>>,
     },
     /// See [`Proof::Key`].
     Key {},
     /// See [`Proof::Open`].
     Open {},
-}
-
-/// The secrets of a proof, as they are sent in.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Secrets {
-    /// These, 1 to 8 of them, each of at least 8 bytes.
-    New(#[schemars(length(min = 1, max = PROOFS_MAX), inner(length(min = SECRET_BYTES_MIN)))] Vec<Secret>),
-    /// As many as the source has, as it is shown: those that are stored stay. Absent: the same, however many there are.
-    Stored(Option<usize>),
-}
-
-impl Default for Secrets {
-    fn default() -> Self {
-        Self::Stored(None)
-    }
 }
 
 /// A source as it is shown: without its secrets.
@@ -136,13 +126,13 @@ pub struct SourceView {
     pub created_at: Timestamp,
 }
 
-/// A proof without its secrets.
+/// A proof with each of its secrets redacted.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "as in `Proof`")]
 pub enum ProofView {
-    Hmac { header: MacHeader, secrets: usize, encoding: KeyEncoding },
-    Bearer { tokens: usize },
+    Hmac { header: MacHeader, secrets: Vec<&'static str>, encoding: KeyEncoding },
+    Bearer { tokens: Vec<&'static str> },
     Key,
     Open,
 }
@@ -173,6 +163,7 @@ impl Control {
                 format!("`{name}` is the source of Setgate's own events: use another name"),
             ));
         }
+        check_name("name", input.name.as_ref(), &name)?;
         let existing = view.sources.get(&name);
         if existing.is_none() {
             room(view.sources.len(), self.quota_of(&view).sources_max, "sources_max")?;
@@ -184,19 +175,16 @@ impl Control {
         short("issuer", &input.issuer)?;
         short("issuers_allowed", &input.issuers_allowed)?;
         short("websub_topics", &input.websub_topics)?;
-        if let Some(given) = input.name.filter(|given| *given != name) {
-            return Err(Error::invalid(
-                "name",
-                format!("the document is of the source `{given}`, the path names `{name}`"),
-            ));
-        }
         let tolerance_s = input.timestamp_tolerance_s;
         if !(1..=TIMESTAMP_TOLERANCE_S_MAX).contains(&tolerance_s) {
             let why = format!("from 1 to {TIMESTAMP_TOLERANCE_S_MAX} seconds, not {tolerance_s}");
             return Err(Error::invalid("timestamp_tolerance_s", why));
         }
-        let stored = existing.map_or(&[][..], |source| source.value.proofs.as_slice());
-        let proofs = self.take_proofs(tenant, &name, input.proofs, stored)?;
+        let stored = existing.map(|source| source.value.proofs.as_slice()).unwrap_or_default();
+        let proofs = match input.proofs {
+            None if !stored.is_empty() => stored.to_vec(),
+            given => self.take_proofs(tenant, &name, given.unwrap_or_default(), stored)?,
+        };
         let source = Source {
             tenant: tenant.clone(),
             name,
@@ -224,42 +212,61 @@ impl Control {
         given: Vec<ProofInput>,
         stored: &[Proof],
     ) -> Result<Vec<Proof>, Error> {
-        if given.is_empty() || given.len() > PROOFS_MAX {
-            let why = format!(
-                "give 1 to {PROOFS_MAX} proofs; a source without any proof has to be opened with {{\"kind\": \"open\"}}"
-            );
-            return Err(Error::invalid("proofs", why));
+        if given.len() > PROOFS_MAX {
+            return Err(Error::invalid("proofs", format!("give at most {PROOFS_MAX} proofs")));
         }
         let context = source_context(tenant, name);
-        let mut stored = Stored(stored.to_vec());
+        let mut stored = Stored(stored.iter().collect());
         let mut proofs = Vec::with_capacity(given.len());
         for proof in given {
             proofs.push(match proof {
                 ProofInput::Key {} => Proof::Key,
                 ProofInput::Open {} => Proof::Open,
-                ProofInput::Bearer { tokens: Secrets::New(tokens) } => {
-                    check_count("proofs/tokens", &tokens)?;
-                    for token in &tokens {
+                ProofInput::Bearer { tokens } => {
+                    let known = stored.next(|proof| match proof {
+                        Proof::Bearer { tokens } => Some(tokens.as_slice()),
+                        _ => None,
+                    });
+                    let digest = |token: Secret| {
                         check_token(token.expose()).map_err(|why| Error::invalid("proofs/tokens", why))?;
+                        Ok(Digest(crypto::sha256(token.expose().as_bytes())))
+                    };
+                    match take_secrets("proofs/tokens", tokens, known, digest)? {
+                        Some(tokens) => Proof::Bearer { tokens },
+                        None => continue,
                     }
-                    let digest = |token: &Secret| Digest(crypto::sha256(token.expose().as_bytes()));
-                    Proof::Bearer { tokens: tokens.iter().map(digest).collect() }
                 }
-                ProofInput::Bearer { tokens: Secrets::Stored(count) } => stored.bearer(count)?,
-                ProofInput::Hmac { header, secrets: Secrets::New(secrets), encoding } => {
-                    check_count("proofs/secrets", &secrets)?;
-                    for secret in &secrets {
-                        signing::check_source_secret(header, encoding, secret)
+                ProofInput::Hmac { header, secrets, encoding } => {
+                    let known = stored.next(|proof| match proof {
+                        Proof::Hmac { header: known, secrets, encoding } if *known == header => {
+                            Some((secrets.as_slice(), *encoding))
+                        }
+                        _ => None,
+                    });
+                    // What is given beside a secret that stays is written as that is, unless it is said for all of them.
+                    let keeps = keeps_any(secrets.as_ref());
+                    let before = known.and_then(|(_, encoding)| encoding);
+                    let written = encoding.or(keeps.then(|| before.unwrap_or(encoding_of(header))));
+                    let seal = |secret: Secret| {
+                        signing::check_source_secret(header, written, &secret)
                             .map_err(|why| Error::invalid("proofs/secrets", why))?;
+                        Ok(self.master.seal(&context, &secret))
+                    };
+                    let known = known.map(|(secrets, _)| secrets);
+                    let Some(secrets) = take_secrets("proofs/secrets", secrets, known, seal)? else { continue };
+                    if keeps {
+                        self.with_encoding(&context, Proof::Hmac { header, secrets, encoding: before }, encoding)?
+                    } else {
+                        Proof::Hmac { header, secrets, encoding: Some(encoding.unwrap_or(encoding_of(header))) }
                     }
-                    let secrets = secrets.iter().map(|secret| self.master.seal(&context, secret)).collect();
-                    Proof::Hmac { header, secrets, encoding: Some(encoding.unwrap_or(encoding_of(header))) }
-                }
-                ProofInput::Hmac { header, secrets: Secrets::Stored(count), encoding } => {
-                    let kept = stored.hmac(header, count)?;
-                    self.with_encoding(&context, kept, encoding)?
                 }
             });
+        }
+        if proofs.is_empty() {
+            let why = format!(
+                "give 1 to {PROOFS_MAX} proofs; a source without any proof has to be opened with {{\"kind\": \"open\"}}"
+            );
+            return Err(Error::invalid("proofs", why));
         }
         Ok(proofs)
     }
@@ -284,8 +291,11 @@ impl Control {
     }
 
     /// A tenant's sources, by name.
-    pub fn list_sources(&self, tenant: &TenantId) -> Result<Vec<SourceView>, Error> {
-        Ok(self.tenant(tenant)?.sources.values().map(|source| show(&source.value, source.version)).collect())
+    pub fn list_sources(&self, tenant: &TenantId, page: PageQuery) -> Result<Page<SourceView>, Error> {
+        let view = self.tenant(tenant)?;
+        page.of(view.sources.iter().map(|(name, stored)| (name.clone(), stored)), |stored| {
+            show(&stored.value, stored.version)
+        })
     }
 
     /// One source.
@@ -323,40 +333,64 @@ impl Control {
     }
 }
 
-/// The proofs that a source has, of which a new document may keep the secrets: each once, in their order.
-struct Stored(Vec<Proof>);
+/// The stored proofs that no given one stands for yet.
+struct Stored<'a>(Vec<&'a Proof>);
 
-impl Stored {
-    fn bearer(&mut self, count: Option<usize>) -> Result<Proof, Error> {
-        let fits = |proof: &Proof| matches!(proof, Proof::Bearer { tokens } if count.is_none_or(|count| count == tokens.len()));
-        self.take("proofs/tokens", fits)
+impl<'a> Stored<'a> {
+    /// What the next of them has, of those that have it.
+    fn next<T>(&mut self, of: impl Fn(&'a Proof) -> Option<T>) -> Option<T> {
+        let at = self.0.iter().position(|proof| of(proof).is_some())?;
+        of(self.0.remove(at))
     }
+}
 
-    fn hmac(&mut self, header: MacHeader, count: Option<usize>) -> Result<Proof, Error> {
-        let fits = |proof: &Proof| {
-            matches!(proof, Proof::Hmac { header: stored, secrets, .. }
-                if *stored == header && count.is_none_or(|count| count == secrets.len()))
-        };
-        self.take("proofs/secrets", fits)
-    }
+/// Whether a secret that is stored stays: it is shown as it is, or none is given.
+fn keeps_any(given: Option<&Option<Vec<Secret>>>) -> bool {
+    given.is_none_or(|given| given.iter().flatten().any(is_redacted))
+}
 
-    fn take(&mut self, field: &'static str, fits: impl Fn(&Proof) -> bool) -> Result<Proof, Error> {
-        let why = "there is no such proof of this source whose secrets could stay: give them as a list of text";
-        let index = self.0.iter().position(fits).ok_or_else(|| Error::invalid(field, why))?;
-        Ok(self.0.remove(index))
+/// The secrets of a proof as they are stored, made of what is given and of what is stored already; none: they are removed.
+fn take_secrets<T: Clone>(
+    field: &'static str,
+    given: Option<Option<Vec<Secret>>>,
+    stored: Option<&[T]>,
+    make: impl Fn(Secret) -> Result<T, Error>,
+) -> Result<Option<Vec<T>>, Error> {
+    let given = match given {
+        None => {
+            let missing = || Error::invalid(field, format!("give 1 to {PROOFS_MAX}: there are none stored to keep"));
+            return stored.map(|stored| Some(stored.to_vec())).ok_or_else(missing);
+        }
+        Some(None) => return Ok(None),
+        Some(Some(given)) => given,
+    };
+    if given.is_empty() || given.len() > PROOFS_MAX {
+        return Err(Error::invalid(field, format!("give 1 to {PROOFS_MAX}")));
     }
+    let mut taken = Vec::with_capacity(given.len());
+    for (at, secret) in given.into_iter().enumerate() {
+        if is_redacted(&secret) {
+            let kept = stored.and_then(|stored| stored.get(at)).cloned();
+            taken.push(kept.ok_or_else(|| {
+                let place = at + 1;
+                Error::invalid(
+                    field,
+                    format!("`{REDACTED}` stands for a stored secret, and there is none in place {place}"),
+                )
+            })?);
+            continue;
+        }
+        if secret.expose().len() < SECRET_BYTES_MIN {
+            return Err(Error::invalid(field, format!("each has at least {SECRET_BYTES_MIN} bytes")));
+        }
+        taken.push(make(secret)?);
+    }
+    Ok(Some(taken))
 }
 
 /// How secrets are written if nobody says so.
 fn encoding_of(header: MacHeader) -> KeyEncoding {
     if header == MacHeader::Standard { KeyEncoding::Base64 } else { KeyEncoding::Text }
-}
-
-fn check_count(field: &'static str, secrets: &[Secret]) -> Result<(), Error> {
-    if secrets.is_empty() || secrets.len() > PROOFS_MAX {
-        return Err(Error::invalid(field, format!("give 1 to {PROOFS_MAX}")));
-    }
-    Ok(())
 }
 
 /// Whether a token can be sent as `Authorization: Bearer <token>` at all.
@@ -392,10 +426,10 @@ fn show(source: &Source, version: u64) -> SourceView {
             .map(|proof| match proof {
                 Proof::Hmac { header, secrets, encoding } => ProofView::Hmac {
                     header: *header,
-                    secrets: secrets.len(),
+                    secrets: vec![REDACTED; secrets.len()],
                     encoding: encoding.unwrap_or(encoding_of(*header)),
                 },
-                Proof::Bearer { tokens } => ProofView::Bearer { tokens: tokens.len() },
+                Proof::Bearer { tokens } => ProofView::Bearer { tokens: vec![REDACTED; tokens.len()] },
                 Proof::Key => ProofView::Key,
                 Proof::Open => ProofView::Open,
             })

@@ -7,7 +7,7 @@ mod verification;
 
 use std::collections::BTreeMap;
 
-use super::{Control, Error, Expected, any_or, over_expected, retried, room, short};
+use super::{Control, Error, Expected, Page, PageQuery, any_or, over_expected, retried, room, short};
 use crate::crypto;
 use crate::domain::filter::{Binding, REUSE_EVENTS_MIN, Reuse};
 use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId, TenantId};
@@ -254,8 +254,9 @@ impl Control {
     }
 
     /// A tenant's subscriptions, oldest first.
-    pub fn list_subscriptions(&self, tenant: &TenantId) -> Result<Vec<SubscriptionView>, Error> {
-        Ok(self.tenant(tenant)?.subscriptions.values().map(|stored| show(&stored.value)).collect())
+    pub fn list_subscriptions(&self, tenant: &TenantId, page: PageQuery) -> Result<Page<SubscriptionView>, Error> {
+        let view = self.tenant(tenant)?;
+        page.of(view.subscriptions.iter().map(|(id, stored)| (*id, stored)), |stored| show(&stored.value))
     }
 
     /// One subscription.

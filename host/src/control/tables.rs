@@ -4,7 +4,8 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Control, Error, any_or, over_expected, retried, room};
+use super::versions::{InUse, VERSIONS_KEPT, VersionPlace, Versions as _};
+use super::{Control, Error, Page, PageQuery, any_or, check_version, over_expected, retried, room};
 use crate::crypto;
 use crate::domain::filter::{Table, TableFormat, TableVersion};
 use crate::domain::id::{Digest, TableName, TenantId};
@@ -12,9 +13,6 @@ use crate::domain::table::{self, Delimiter};
 use crate::domain::text::without_mark;
 use crate::domain::time::Timestamp;
 use crate::ledger::TenantView;
-
-/// Versions of one table kept at the most; the oldest goes first. Deliveries on their way keep theirs.
-pub const TABLE_VERSIONS_MAX: usize = 20;
 
 /// A table as it is shown.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -44,7 +42,7 @@ pub struct TableVersionView {
 
 impl Control {
     /// Takes in a table and activates it: new deliveries see it, those on their way keep the one they were created
-    /// with. The same rows again are the same version.
+    /// with. The same rows again are the same version. Says whether the version is new.
     pub async fn put_table(
         &self,
         tenant: &TenantId,
@@ -52,7 +50,7 @@ impl Control {
         upload: Bytes,
         (format, delimiter): (TableFormat, Option<Delimiter>),
         expected: Option<u64>,
-    ) -> Result<TableView, Error> {
+    ) -> Result<(TableView, bool), Error> {
         let view = self.tenant(tenant)?;
         if !view.tables.contains_key(&name) {
             room(view.tables.len(), self.quota_of(&view).tables_max, "tables_max")?;
@@ -80,16 +78,20 @@ impl Control {
             let table = with_version(&view, tenant, name.clone(), new.clone());
             self.check_tables_room(&view, &table)?;
             let deed = self.deed("table.upload").note(table.digest.to_string());
-            let intent = (over_expected(expected, view.tables.get(&table.name)), deed);
-            let version = self.ledger.put_table(table.clone(), intent).await?;
-            Ok(show(&table, version))
+            let stored = view.tables.get(&table.name);
+            let is_new = stored.is_none_or(|stored| !stored.value.digests().any(|known| known == table.digest));
+            let version = self.ledger.put_table(table.clone(), (over_expected(expected, stored), deed)).await?;
+            Ok((show(&table, version), is_new))
         })
         .await
     }
 
     /// A tenant's tables, by name.
-    pub fn list_tables(&self, tenant: &TenantId) -> Result<Vec<TableView>, Error> {
-        Ok(self.tenant(tenant)?.tables.values().map(|table| show(&table.value, table.version)).collect())
+    pub fn list_tables(&self, tenant: &TenantId, page: PageQuery) -> Result<Page<TableView>, Error> {
+        let view = self.tenant(tenant)?;
+        page.of(view.tables.iter().map(|(name, stored)| (name.clone(), stored)), |stored| {
+            show(&stored.value, stored.version)
+        })
     }
 
     /// One table.
@@ -156,6 +158,43 @@ impl Control {
             let deed = self.deed(action).note(table.digest.to_string());
             let version = self.ledger.put_table(table.clone(), (over_expected(expected, Some(stored)), deed)).await?;
             Ok(show(&table, version))
+        })
+        .await
+    }
+
+    /// A table's versions, oldest first.
+    pub fn list_table_versions(
+        &self,
+        tenant: &TenantId,
+        name: &TableName,
+        page: PageQuery,
+    ) -> Result<Page<TableVersionView>, Error> {
+        let mut versions = self.show_table(tenant, name)?.versions;
+        let place =
+            |view: &TableVersionView| VersionPlace { at: view.version.uploaded_at, digest: view.version.digest };
+        versions.sort_by_key(place);
+        page.of(versions.into_iter().map(|version| (place(&version), version)), |version| version)
+    }
+
+    /// Removes a version that nothing needs.
+    pub async fn remove_table_version(
+        &self,
+        tenant: &TenantId,
+        name: &TableName,
+        digest: Digest,
+        expected: Option<u64>,
+    ) -> Result<(), Error> {
+        retried(expected, || async {
+            let view = self.tenant(tenant)?;
+            let stored = view.tables.get(name).ok_or_else(|| not_found(name))?;
+            let mut table = stored.value.clone();
+            table.versions = table.kept();
+            check_version(expected, stored.version)?;
+            let used = self.ledger.table_versions_in_use(tenant).await?.remove(name.as_str()).unwrap_or_default();
+            table.remove(&digest, &used, format_args!("table `{name}`"))?;
+            let deed = self.deed("table.remove_version").note(digest.to_string());
+            self.ledger.put_table(table, (over_expected(expected, Some(stored)), deed)).await?;
+            Ok(())
         })
         .await
     }
@@ -229,12 +268,8 @@ fn with_version(view: &TenantView, tenant: &TenantId, name: TableName, new: Tabl
         table.versions.push(new);
     }
     set_active(&mut table, digest);
-    while table.versions.len() > TABLE_VERSIONS_MAX {
-        // The active one may be old, after a roll-back; here it is the newest, or one that was there before.
-        let oldest = table.versions.iter().position(|version| version.digest != digest).unwrap_or(0);
-        let gone = table.versions.remove(oldest).digest;
-        table.previous.retain(|previous| *previous != gone);
-    }
+    // Deliveries that were made with a version keep its rows, whether the table still lists it or not.
+    table.prune(&InUse::new());
     table
 }
 
@@ -243,7 +278,7 @@ fn set_active(table: &mut Table, digest: Digest) -> bool {
     let Some(version) = table.versions.iter().find(|version| version.digest == digest) else { return false };
     if table.digest != digest {
         table.previous.push(table.digest);
-        if table.previous.len() > TABLE_VERSIONS_MAX {
+        if table.previous.len() > VERSIONS_KEPT {
             table.previous.remove(0);
         }
     }

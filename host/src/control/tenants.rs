@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Error, Expected, TEXT_CHARS_MAX, any_or, changed, over_expected, retried, short};
+use super::read_only::{ReadOnly, check_name};
+use super::{
+    Control, Error, Expected, Page, PageQuery, TEXT_CHARS_MAX, any_or, changed, over_expected, retried, short,
+};
 use crate::domain::id::TenantId;
 use crate::domain::tenant::{Quota, Tenant};
 use crate::ledger::Versioned;
@@ -33,6 +36,12 @@ pub struct TenantChange {
     /// Its quota, whole; null: the host's.
     #[serde(default, deserialize_with = "changed")]
     pub quota: Option<Option<Quota>>,
+    /// As it is shown: the name in the path.
+    #[serde(default)]
+    pub id: Option<TenantId>,
+    /// As it is shown.
+    #[serde(default)]
+    pub created_at: ReadOnly,
 }
 
 /// A tenant with its version.
@@ -73,6 +82,7 @@ impl Control {
         change: TenantChange,
         expected: Option<u64>,
     ) -> Result<TenantShown, Error> {
+        check_name("id", change.id.as_ref(), tenant)?;
         short("display_name", change.display_name.iter().flatten())?;
         if change.display_name.is_none() && change.quota.is_none() {
             return Err(Error::invalid("display_name", "nothing is to be changed: give `display_name` or `quota`"));
@@ -94,8 +104,9 @@ impl Control {
     }
 
     /// All tenants, by name.
-    pub fn list_tenants(&self) -> Vec<Tenant> {
-        self.ledger.snapshot().tenants.values().map(|view| view.tenant.value.clone()).collect()
+    pub fn list_tenants(&self, page: PageQuery) -> Result<Page<Tenant>, Error> {
+        let snapshot = self.ledger.snapshot();
+        page.of(snapshot.tenants.iter().map(|(id, view)| (id.clone(), view)), |view| view.tenant.value.clone())
     }
 
     /// One tenant.

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::id::{self, Digest, KeyId, TenantId};
+use super::idempotency::Claim;
 use super::time::Timestamp;
 
 /// Characters of a note at the most; what is over is cut.
@@ -47,11 +48,13 @@ pub struct Actor {
     pub request: Option<String>,
     /// The address the request came from: of the last proxy, where there is one.
     pub remote: Option<String>,
+    /// If the request is to be carried out at most once: written down with what it changes.
+    pub claim: Option<Claim>,
 }
 
 impl Actor {
     /// The host itself.
-    pub const HOST: Actor = Actor { by: By::Host, request: None, remote: None };
+    pub const HOST: Actor = Actor { by: By::Host, request: None, remote: None, claim: None };
 }
 
 /// What is about to be done, for the log: written in the transaction that does it.
@@ -133,12 +136,16 @@ pub struct Entry {
     pub request: Option<String>,
     /// The address the request came from.
     pub remote: Option<String>,
+    /// Not a part of the log: written beside it.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub claim: Option<Claim>,
 }
 
 impl Entry {
     /// An entry about something that is no document of the registry.
     pub fn of(deed: Deed, at: Timestamp, tenant: Option<TenantId>, object: Object) -> Self {
-        let Deed { actor: Actor { by, request, remote }, action, note } = deed;
+        let Deed { actor: Actor { by, request, remote, claim }, action, note } = deed;
         let action = action.map_or_else(|| format!("{}.update", object.kind), str::to_owned);
         Self {
             at,
@@ -153,6 +160,7 @@ impl Entry {
             note,
             request,
             remote,
+            claim,
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod event;
 pub mod filter;
 pub mod id;
+pub mod idempotency;
 pub mod json;
 pub mod limits;
 pub mod nearest;

@@ -14,6 +14,7 @@ use crate::control::Control;
 use crate::control::keys::{Grant, Principal};
 use crate::domain::audit::{Actor, By};
 use crate::domain::id::TenantId;
+use crate::domain::idempotency::Claim;
 use crate::domain::tenant::Scope;
 use crate::pipeline::prove::bearer;
 
@@ -65,13 +66,18 @@ impl FromRequestParts<Site> for Acting {
         let by = By::Key(principal(parts, site)?.key);
         let request = parts.extensions.get::<RequestId>().map(|id| id.as_str().to_owned());
         let remote = parts.extensions.get::<Remote>().map(|remote| remote.0.to_string());
-        Ok(Self(site.control.acting(Actor { by, request, remote })))
+        let claim = parts.extensions.get::<Claim>().cloned();
+        Ok(Self(site.control.acting(Actor { by, request, remote, claim })))
     }
 }
 
-/// Says nothing of its own: another extractor beside it asks for the key.
+/// Another extractor beside it asks for the key of the API.
 impl Described for Acting {
-    fn describe(_: &mut Sheet<'_>) {}
+    fn describe(sheet: &mut Sheet<'_>) {
+        if *sheet.method() == Method::POST {
+            sheet.takes_key();
+        }
+    }
 }
 
 impl Described for Tenant {
@@ -136,7 +142,7 @@ fn is_read(method: &Method) -> bool {
 }
 
 /// Shown once for a request, however many extractors ask.
-fn principal(parts: &mut Parts, site: &Site) -> Result<Principal, Problem> {
+pub(super) fn principal(parts: &mut Parts, site: &Site) -> Result<Principal, Problem> {
     if let Some(known) = parts.extensions.get::<Principal>() {
         return Ok(known.clone());
     }

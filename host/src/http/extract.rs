@@ -8,11 +8,10 @@ use std::time::Duration;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame};
 use schemars::JsonSchema;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::Instant;
@@ -24,7 +23,7 @@ use super::problem::Problem;
 use super::responses::{Access, revoked_meanwhile};
 use super::room::{Room, Taken};
 use super::strict;
-use crate::control::deliveries::PAGE_MAX;
+use crate::control::ABSENT;
 use crate::domain::id::{
     DeliveryId, Digest, EventId, FilterName, KeyId, ReplayId, SourceName, SubscriptionId, TableName, TenantId,
 };
@@ -106,25 +105,35 @@ where
     type Rejection = Problem;
 
     async fn from_request(request: Request, site: &Site) -> Result<Self, Problem> {
-        let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        check_text(media_type.unwrap_or_default(), request.headers())?;
-        if !media_type.is_some_and(is_json) {
-            return Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                "send the body as `content-type: application/json`",
-            ));
+        let (mut parts, body) = request.into_parts();
+        let media_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        check_text(media_type.unwrap_or_default(), &parts.headers)?;
+        let is_json = media_type.is_some_and(is_json);
+        // A POST without a body is one of an empty object, whatever its type is said to be.
+        let may_be_absent = parts.method == Method::POST;
+        let may_be_empty = body.size_hint().exact().is_none_or(|bytes| bytes == 0);
+        if !(is_json || may_be_absent && may_be_empty) {
+            return Err(not_json());
         }
         // Operators' routes have no tenant; whose it is was shown before its body is read.
-        let (mut parts, body) = request.into_parts();
         let tenant: Option<TenantId> = path_param(&mut parts, site).await.ok();
         let request = Request::from_parts(parts, body);
         let Arrived { body, room: _room, .. } =
             read(site, &site.uploads, tenant.as_ref(), request, JSON_BYTES_MAX, "the JSON body").await?;
-        strict::from_slice(without_mark(&body)).map(Self).map_err(|error| {
-            Problem::new(StatusCode::BAD_REQUEST, "invalid_body", format!("in the JSON body: {error}"))
-        })
+        let invalid = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "invalid_body", detail);
+        if body.is_empty() && may_be_absent {
+            return strict::from_slice(b"{}").map(Self).map_err(|error| invalid(format!("there is no body: {error}")));
+        }
+        if !is_json {
+            return Err(not_json());
+        }
+        strict::from_slice(without_mark(&body)).map(Self).map_err(|error| invalid(format!("in the JSON body: {error}")))
     }
+}
+
+fn not_json() -> Problem {
+    let detail = "send the body as `content-type: application/json`";
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
 }
 
 impl<T: JsonSchema> Described for JsonBody<T> {
@@ -319,48 +328,16 @@ impl<T: JsonSchema> Described for Query<T> {
     }
 }
 
-/// Entries of one page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(try_from = "usize")]
-#[schemars(inline, extend("minimum" = 1, "maximum" = PAGE_MAX, "default" = PAGE_DEFAULT))]
-pub(super) struct Limit(usize);
-
-/// Entries of a page where the request does not say.
-const PAGE_DEFAULT: usize = 50;
-
-impl Limit {
-    /// How many.
-    pub(super) fn get(self) -> usize {
-        self.0
-    }
-}
-
-impl Default for Limit {
-    fn default() -> Self {
-        Self(PAGE_DEFAULT)
-    }
-}
-
-impl TryFrom<usize> for Limit {
-    type Error = String;
-
-    fn try_from(given: usize) -> Result<Self, String> {
-        if (1..=PAGE_MAX).contains(&given) {
-            Ok(Self(given))
-        } else {
-            Err(format!("from 1 to {PAGE_MAX}, not {given}"))
-        }
-    }
-}
-
-/// The version that a change expects (RFC 9110 section 13.1.1): one strong tag; none: any, which is `*` too.
+/// The version that a change expects (RFC 9110 section 13.1.1): one strong tag; none: any, which is `*` too. A PUT with
+/// `if-none-match: *` expects [`ABSENT`] (section 13.1.2).
 pub(super) struct IfMatch(pub(super) Option<u64>);
 
 impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Some(given) = parts.headers.get(header::IF_MATCH) else { return Ok(Self(None)) };
+        let makes = parts.method == Method::PUT && IfNoneMatch::of(&parts.headers).is_any();
+        let Some(given) = parts.headers.get(header::IF_MATCH) else { return Ok(Self(makes.then_some(ABSENT))) };
         let tag = given.to_str().unwrap_or_default().trim();
         if tag == "*" {
             return Ok(Self(None));
@@ -377,18 +354,33 @@ impl Described for IfMatch {
     fn describe(sheet: &mut Sheet<'_>) {
         let schema = json!({"type": "string", "pattern": "^(\\*|\"[0-9]{1,19}\")$"});
         sheet.in_header("if-match", &schema, "The `ETag` of the version that is to be changed; `*` or absent: any.");
+        if *sheet.method() == Method::PUT {
+            let schema = json!({"type": "string", "enum": ["*"]});
+            sheet.in_header("if-none-match", &schema, "`*`: makes something new, and changes nothing that is there.");
+        }
         sheet.refuses([412]);
     }
 }
 
 /// The versions that are known already (RFC 9110 section 13.1.2).
-pub(super) struct IfNoneMatch(HeaderMap);
+pub(super) struct IfNoneMatch(Vec<HeaderValue>);
 
 impl IfNoneMatch {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        Self(headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect())
+    }
+
+    /// Whether anything at all is known.
+    fn is_any(&self) -> bool {
+        self.0.iter().any(|given| given.as_bytes() == b"*")
+    }
+
     /// Whether a version is known.
     pub(super) fn has(&self, tag: &str) -> bool {
-        let given = self.0.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
-        given.flat_map(|tags| tags.split(',')).any(|given| given.trim() == tag || given.trim() == "*")
+        let given = self.0.iter().filter_map(|tags| tags.to_str().ok());
+        let mut given = given.flat_map(|tags| tags.split(',')).map(str::trim);
+        // Compared weakly, as a proxy may have weakened it.
+        given.any(|given| given == "*" || given.trim_start_matches("W/") == tag)
     }
 }
 
@@ -396,13 +388,12 @@ impl<S: Send + Sync> FromRequestParts<S> for IfNoneMatch {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(parts.headers.clone()))
+        Ok(Self::of(&parts.headers))
     }
 }
 
 impl Described for IfNoneMatch {
     fn describe(sheet: &mut Sheet<'_>) {
-        let description = "`ETag`s of what is known already, with commas between them: it is not sent again.";
-        sheet.in_header("if-none-match", &json!({"type": "string"}), description);
+        sheet.known_versions();
     }
 }

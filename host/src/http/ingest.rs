@@ -2,10 +2,9 @@
 
 use std::convert::Infallible;
 
+use axum::Json;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post as post_route;
-use axum::{Json, Router};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, StatusCode, header};
@@ -28,11 +27,6 @@ const BODY: &str = "the event";
 /// Bytes of a hub's challenge at the most: it is echoed to whoever asks.
 const CHALLENGE_BYTES_MAX: usize = 1024;
 
-/// The same routes with a slash at the end, which many a product's form adds to an address.
-pub(super) fn with_slash() -> Router<Site> {
-    Router::new().route("/ingest/{tenant}/{source}/", post_route(event).get(verification))
-}
-
 /// See [`super::operations`].
 pub(super) fn operations() -> Vec<Operation> {
     vec![
@@ -45,6 +39,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .takes(&["application/json", "application/secevent+json"], "The event as its product sends it.")
             .like("application/json", example())
             .gives::<Accepted>(202, "It is on disk.")
+            .ignores_parameters()
             .refuses([400, 401, 404, 409, 413, 415, 429, 500, 503]),
         get(
             "/ingest/{tenant}/{source}",
@@ -52,6 +47,7 @@ pub(super) fn operations() -> Vec<Operation> {
             "Answers a hub's verification (W3C WebSub section 5.3).",
             verification,
         )
+        .ignores_parameters()
         .gives_text(200, "text/plain", "The challenge; nothing if the hub denied the topic.")
         .refuses([404]),
     ]

@@ -8,10 +8,12 @@ mod connection;
 mod extract;
 mod framing;
 mod health;
+mod idempotency;
 mod ingest;
 pub mod interface;
 mod manage;
 mod operations;
+mod page;
 pub mod problem;
 mod responses;
 pub mod room;
@@ -20,6 +22,7 @@ pub mod server;
 mod strict;
 pub mod tls;
 
+pub use idempotency::InProgress;
 pub use manage::tail::Tails;
 
 use std::sync::Arc;
@@ -48,6 +51,8 @@ pub struct Parts {
     pub uploads: room::Room,
     /// Room for responses that are not sent yet.
     pub responses: room::Room,
+    /// Requests with an `Idempotency-Key` that are being carried out.
+    pub in_progress: InProgress,
     /// Tails that are open.
     pub tails: Tails,
     /// Whether who reaches `/metrics` is on this machine.

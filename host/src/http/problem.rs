@@ -18,7 +18,7 @@ const RETRY_AFTER_S: u32 = 2;
 const SPACE_RETRY_AFTER_S: u32 = 30;
 
 /// Every code there is, in alphabetical order. Each has a page in `docs/errors`.
-pub const CODES: [&str; 60] = [
+pub const CODES: [&str; 65] = [
     "backlog_full",
     "backtest_running",
     "bad_claim",
@@ -50,6 +50,11 @@ pub const CODES: [&str; 60] = [
     "filter_wrong_types",
     "filter_wrong_version",
     "forbidden",
+    "idempotency_answer_lost",
+    "idempotency_answers_full",
+    "idempotency_key_in_progress",
+    "idempotency_key_invalid",
+    "idempotency_key_reused",
     "invalid_body",
     "invalid_field",
     "invalid_query",
@@ -319,10 +324,13 @@ mod tests {
             include_str!("extract.rs"),
             include_str!("framing.rs"),
             include_str!("health.rs"),
+            include_str!("idempotency.rs"),
             include_str!("ingest.rs"),
             include_str!("problem.rs"),
             include_str!("router.rs"),
             include_str!("manage/filters.rs"),
+            include_str!("operations/rules.rs"),
+            include_str!("page.rs"),
             include_str!("manage/subscriptions.rs"),
             include_str!("../pipeline/accept.rs"),
             include_str!("../pipeline/normalize/refusal.rs"),

@@ -7,15 +7,18 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, header};
 use metrics::{Counter, counter};
 
+use super::Site;
 use super::caller::{REQUEST_ID, RequestId};
+use super::extract::IfNoneMatch;
 use super::framing;
+use super::idempotency;
 use super::interface::{self, Interface};
+use super::operations::{self, rules};
 use super::problem::Problem;
 use super::responses::{self, Access};
-use super::{Site, operations};
 use crate::control::keys::Grant;
 use crate::telemetry::{Handles, metric};
 
@@ -34,6 +37,10 @@ impl Answered {
 /// The routes of the interfaces that a listener serves.
 pub(super) fn router(site: Site, served: Vec<Interface>) -> Router {
     let routes = operations::routes().fallback(no_route).method_not_allowed_fallback(no_method);
+    let routes = routes
+        .layer(middleware::from_fn(revalidated))
+        .layer(middleware::from_fn_with_state(site.clone(), idempotency::once))
+        .layer(middleware::from_fn_with_state(site.clone(), rules::check_query));
     let known = (site.clone(), Arc::<Answered>::default());
     interface::only(routes, served).layer(middleware::from_fn_with_state(known, bounded)).with_state(site)
 }
@@ -42,8 +49,30 @@ async fn no_route() -> Problem {
     Problem::no_route()
 }
 
-async fn no_method(method: Method) -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no_method", format!("this route does not take {method}"))
+/// The router adds `allow` to the answer (RFC 9110 sections 9.3.7 and 15.5.6).
+async fn no_method(method: Method) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let detail = format!("this route does not take {method}: `allow` lists what it takes");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no_method", detail).into_response()
+}
+
+/// A GET of what its client has already is answered 304 (RFC 9110 section 13.1.2).
+async fn revalidated(request: Request, next: Next) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !reads || !request.headers().contains_key(header::IF_NONE_MATCH) {
+        return next.run(request).await;
+    }
+    let known = IfNoneMatch::of(request.headers());
+    let response = next.run(request).await;
+    let tag = response.headers().get(header::ETAG).filter(|_| response.status() == StatusCode::OK).cloned();
+    match tag {
+        Some(tag) if tag.to_str().is_ok_and(|tag| known.has(tag)) => {
+            (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response()
+        }
+        _ => response,
+    }
 }
 
 /// Bounds each request in time and counts its answer.

@@ -10,6 +10,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::idempotency;
 use super::queue::Batch;
 use super::{Error, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Ledger};
 use crate::crypto::sha256;
@@ -114,6 +115,9 @@ pub(super) fn record(batch: &mut Batch<'_>, entry: &Entry) -> Result<(), Error> 
     };
     let Link { seq, hash } = last.next(&doc);
     conn.prepare_cached("INSERT INTO audit (seq, hash, doc) VALUES (?1, ?2, ?3)")?.execute(params![seq, hash, doc])?;
+    if let Some(claim) = &entry.claim {
+        idempotency::write(conn, claim, entry.at)?;
+    }
     Ok(())
 }
 
@@ -265,7 +269,7 @@ mod tests {
 
     fn deed(action: &'static str) -> Deed {
         let by = By::Key(KeyId::from_bytes([1; 16]));
-        let actor = Actor { by, request: Some("req".into()), remote: Some("192.0.2.1".into()) };
+        let actor = Actor { by, request: Some("req".into()), remote: Some("192.0.2.1".into()), claim: None };
         Deed { actor, action: Some(action), note: None }
     }
 

@@ -489,7 +489,7 @@ fn fail_after_writing(batch: &mut Batch<'_>) -> Result<(), Error> {
 
 /// One further run of a delivery, made by a replay of its own.
 async fn replay_one(ledger: &Ledger, new: NewDelivery, number: u64) -> Result<Vec<DueDelivery>, Error> {
-    let begun = ledger.begin_replay(replay(u128::from(number)), usize::MAX).await?.expect("not too many run");
+    let begun = ledger.begin_replay(replay(u128::from(number)), usize::MAX, None).await?.expect("not too many run");
     let step = ReplayStep {
         id: begun.replay.id,
         from: begun.position,

@@ -1,7 +1,7 @@
 //! Chains as they were when deliveries were created: stored once per content, named by its digest, kept as long as
 //! anything refers to them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -12,6 +12,9 @@ use crate::crypto::sha256;
 use crate::domain::filter::Plan;
 use crate::domain::id::{Digest, FilterName, TableName, TenantId};
 use crate::domain::time::Timestamp;
+
+/// By the name of a filter or a table: how many deliveries were made with each of its versions.
+pub type VersionsInUse = BTreeMap<String, BTreeMap<Digest, u64>>;
 
 /// Rows of plans that a batch knows without asking: more are not searched sooner than an index is.
 const PLANS_KNOWN_MAX: usize = 64;
@@ -87,6 +90,18 @@ impl Ledger {
             .await
     }
 
+    /// The versions of the tenant's filters that deliveries of the history were made with. Looks through all plans.
+    pub async fn filter_versions_in_use(&self, tenant: &TenantId) -> Result<VersionsInUse, Error> {
+        let tenant = tenant.clone();
+        self.history_readers().read(move |conn| in_use(conn, FILTER_VERSIONS_IN_USE, &tenant)).await
+    }
+
+    /// The same of its tables.
+    pub async fn table_versions_in_use(&self, tenant: &TenantId) -> Result<VersionsInUse, Error> {
+        let tenant = tenant.clone();
+        self.history_readers().read(move |conn| in_use(conn, TABLE_VERSIONS_IN_USE, &tenant)).await
+    }
+
     /// The same for a version of a table.
     pub async fn saw_table(&self, tenant: &TenantId, table: &TableName, digest: Digest) -> Result<bool, Error> {
         let (tenant, table) = (tenant.clone(), table.clone());
@@ -101,6 +116,33 @@ impl Ledger {
             })
             .await
     }
+}
+
+/// A plan that is older than its member `tenant` may be anybody's.
+macro_rules! plans_in_use {
+    () => {
+        "p.refs > 0 AND coalesce(p.doc ->> '$.tenant', ?1) = ?1"
+    };
+}
+const FILTER_VERSIONS_IN_USE: &str = concat!(
+    "SELECT s.value ->> '$.binding.filter', s.value ->> '$.digest', p.refs
+     FROM plan p, json_each(p.doc, '$.steps') s WHERE ",
+    plans_in_use!()
+);
+const TABLE_VERSIONS_IN_USE: &str =
+    concat!("SELECT t.key, t.value, p.refs FROM plan p, json_each(p.doc, '$.tables') t WHERE ", plans_in_use!());
+
+fn in_use(conn: &Connection, sql: &str, tenant: &TenantId) -> Result<VersionsInUse, Error> {
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query([tenant])?;
+    let mut used = VersionsInUse::new();
+    while let Some(row) = rows.next()? {
+        let digest = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
+        let digest: Digest =
+            digest.parse().map_err(|_| Error::corrupt(format!("a plan names the version {digest}")))?;
+        *used.entry(row.get(0)?).or_default().entry(digest).or_default() += row.get::<_, i64>(2)?.cast_unsigned();
+    }
+    Ok(used)
 }
 
 /// The name that [`Ledger::intern_plan`] gives a plan.
@@ -233,6 +275,14 @@ mod tests {
             assert!(!ran("another", "redact", component).await && !saw("another", "apps", rows).await);
             assert!(!ran(TENANT, "other", component).await && !saw(TENANT, "other", rows).await);
             assert!(!ran(TENANT, "redact", rows).await && !saw(TENANT, "apps", component).await);
+            let used = async |tenant: &str| {
+                let tenant = tenant.parse().unwrap();
+                let filters = ledger.filter_versions_in_use(&tenant).await.unwrap();
+                (filters, ledger.table_versions_in_use(&tenant).await.unwrap())
+            };
+            let one = |name: &str, digest| VersionsInUse::from([(name.to_owned(), [(digest, 1)].into())]);
+            assert_eq!(used(TENANT).await, (one("redact", component), one("apps", rows)));
+            assert_eq!(used("another").await, Default::default());
         });
     }
 }

@@ -465,16 +465,17 @@ impl Ledger {
     }
 
     /// Puts a key beside the one whose place it takes, which is changed at the same time: both or neither, and one row
-    /// of the audit log. `intent` is for the old one; the new one must not be there.
-    pub async fn rotate_key(&self, old: ApiKey, new: ApiKey, intent: impl Into<Intent>) -> Result<(), Error> {
+    /// of the audit log. `intent` is for the old one; the new one must not be there. Returns the version of the new one.
+    pub async fn rotate_key(&self, old: ApiKey, new: ApiKey, intent: impl Into<Intent>) -> Result<u64, Error> {
         let (mut intent, at) = (intent.into(), self.clock().now());
         intent.deed = intent.deed.note(format!("in its place: {}", new.id));
         let quota = self.options().quota.clone();
         self.queue()
             .write(move |batch| {
                 // A key that leaked is replaced over any quota; how many there may be is bounded by itself.
-                write::put_silently(batch, Doc::Key(new), Expected::Absent, None)?;
-                write::put(batch, Doc::Key(old), intent, &quota, at).map(drop)
+                let made = write::put_silently(batch, Doc::Key(new), Expected::Absent, None)?;
+                write::put(batch, Doc::Key(old), intent, &quota, at)?;
+                Ok(made.version)
             })
             .await
     }

@@ -8,10 +8,11 @@ use super::columns::Json;
 use super::fan_out::insert_next_run;
 use super::history::event_record;
 use super::queue::Batch;
-use super::{Error, Ledger};
+use super::{Error, Ledger, idempotency};
 use crate::domain::delivery::{DueDelivery, NewDelivery};
 use crate::domain::event::{EventRecord, EventSeq};
 use crate::domain::id::{ReplayId, TenantId};
+use crate::domain::idempotency::Claim;
 use crate::domain::replay::{Replay, ReplayPlace, ReplayRecord, ReplayState};
 use crate::domain::time::Timestamp;
 
@@ -49,14 +50,35 @@ pub struct Advanced {
 impl Ledger {
     /// Begins a replay of the events that are in the journal by now; none, and nothing is written, where `running_max` of the
     /// tenant's run already. [`Error::NoTenant`] where its tenant is not there.
-    pub async fn begin_replay(&self, replay: Replay, running_max: usize) -> Result<Option<ReplayRecord>, Error> {
-        self.queue().write(move |batch| begin(batch, replay, running_max)).await
+    ///
+    /// `claim` is written down with it.
+    pub async fn begin_replay(
+        &self,
+        replay: Replay,
+        running_max: usize,
+        claim: Option<Claim>,
+    ) -> Result<Option<ReplayRecord>, Error> {
+        let at = replay.created_at;
+        self.queue()
+            .write(move |batch| {
+                let begun = begin(batch, replay, running_max)?;
+                if let Some(claim) = claim.filter(|_| begun.is_some()) {
+                    idempotency::write(batch.conn, &claim, at)?;
+                }
+                Ok(begun)
+            })
+            .await
     }
 
-    /// The tenant's replays, newest first.
-    pub async fn replays(&self, tenant: &TenantId) -> Result<Vec<ReplayRecord>, Error> {
+    /// The tenant's replays, newest first: at most `limit` that are older than `before`.
+    pub async fn replays(
+        &self,
+        tenant: &TenantId,
+        before: Option<ReplayId>,
+        limit: usize,
+    ) -> Result<Vec<ReplayRecord>, Error> {
         let tenant = tenant.clone();
-        self.history_readers().read(move |conn| list(conn, &tenant)).await
+        self.history_readers().read(move |conn| list(conn, &tenant, before, limit)).await
     }
 
     /// A replay of the tenant.
@@ -170,10 +192,16 @@ fn find(conn: &Connection, tenant: &TenantId, id: ReplayId) -> Result<Option<Rep
     rows.next()?.map(read).transpose()
 }
 
-fn list(conn: &Connection, tenant: &TenantId) -> Result<Vec<ReplayRecord>, Error> {
+fn list(
+    conn: &Connection,
+    tenant: &TenantId,
+    before: Option<ReplayId>,
+    limit: usize,
+) -> Result<Vec<ReplayRecord>, Error> {
     // Ids are in the order of time.
-    let mut statement = conn.prepare_cached(&format!("{REPLAY} WHERE tenant = ?1 ORDER BY id DESC"))?;
-    let mut rows = statement.query([tenant])?;
+    let sql = format!("{REPLAY} WHERE tenant = ?1 AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![tenant, before, i64::try_from(limit).unwrap_or(i64::MAX)])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(read(row)?);
@@ -186,7 +214,7 @@ fn begin(batch: &mut Batch<'_>, replay: Replay, running_max: usize) -> Result<Op
     if !batch.snapshot.tenants.contains_key(&replay.tenant) {
         return Err(Error::NoTenant(replay.tenant));
     }
-    let before = list(conn, &replay.tenant)?;
+    let before = list(conn, &replay.tenant, None, usize::MAX)?;
     if before.iter().filter(|one| one.state == ReplayState::Running).count() >= running_max {
         return Ok(None);
     }
@@ -290,7 +318,7 @@ pub(super) mod tests {
     }
 
     async fn begin(ledger: &Ledger, number: u128) -> ReplayRecord {
-        ledger.begin_replay(replay(number), RUNNING_MAX).await.unwrap().expect("not too many run")
+        ledger.begin_replay(replay(number), RUNNING_MAX, None).await.unwrap().expect("not too many run")
     }
 
     /// The step that makes a delivery of each of the next `count` events.
@@ -369,7 +397,7 @@ pub(super) mod tests {
             let stranger: TenantId = "another".parse().unwrap();
             begin(&ledger, 1).await;
             begin(&ledger, 2).await;
-            assert!(ledger.begin_replay(replay(3), RUNNING_MAX).await.unwrap().is_none(), "two run");
+            assert!(ledger.begin_replay(replay(3), RUNNING_MAX, None).await.unwrap().is_none(), "two run");
             let cancel = async |whose: &TenantId, number| {
                 let id = replay(number).id;
                 ledger.cancel_replay(whose, id, "enough".into(), NOW.plus_millis(5)).await.unwrap()
@@ -387,14 +415,14 @@ pub(super) mod tests {
                 begin(&ledger, number).await;
                 cancel(&tenant, number).await;
             }
-            let listed = ledger.replays(&tenant).await.unwrap();
+            let listed = ledger.replays(&tenant, None, 99).await.unwrap();
             // Those that ended, and the one that runs since before.
             assert_eq!(listed.len(), REPLAYS_KEPT_MAX + 1);
             assert!(listed.is_sorted_by(|newer, older| newer.replay.id > older.replay.id));
-            assert!(ledger.replays(&stranger).await.unwrap().is_empty());
+            assert!(ledger.replays(&stranger, None, 99).await.unwrap().is_empty());
             ledger.remove_tenant(&tenant, Expected::Any).await.unwrap();
-            assert!(ledger.replays(&tenant).await.unwrap().is_empty(), "a removed tenant leaves nothing");
-            let refused = ledger.begin_replay(replay(1), RUNNING_MAX).await;
+            assert!(ledger.replays(&tenant, None, 99).await.unwrap().is_empty(), "a removed tenant leaves nothing");
+            let refused = ledger.begin_replay(replay(1), RUNNING_MAX, None).await;
             assert!(matches!(refused, Err(Error::NoTenant(_))));
         });
     }

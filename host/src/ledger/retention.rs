@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use super::lived::Lived;
 use super::queue::Batch;
 use super::schema::used_bytes;
-use super::{Error, Ledger, UNUSED_KEPT_MS, attempts, plans};
+use super::{Error, Ledger, UNUSED_KEPT_MS, attempts, idempotency, plans};
 use crate::domain::delivery::{DeliverySeq, State};
 use crate::domain::event::EventSeq;
 use crate::domain::id::{SubscriptionId, TenantId};
@@ -110,6 +110,7 @@ impl Ledger {
                     "DELETE FROM tally WHERE due = 0 AND delivered = 0 AND dropped = 0 AND held = 0 AND dead = 0",
                     [],
                 )?;
+                idempotency::sweep(batch.conn, now)?;
                 plans::sweep(batch.conn, batch.snapshot, unused)
             })
             .await?;

@@ -17,8 +17,8 @@ const PAGE_BYTES: u64 = 4096;
 pub(super) const FILE: &str = "ledger.db";
 
 /// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
-pub(super) const MIGRATIONS: [&str; 11] =
-    [V1, V2, ORDER, SENT, STATISTICS, REPLAYS, SETTLED, AUDIT, TRACE, PACKED, DEDUPE];
+pub(super) const MIGRATIONS: [&str; 12] =
+    [V1, V2, ORDER, SENT, STATISTICS, REPLAYS, SETTLED, AUDIT, TRACE, PACKED, DEDUPE, IDEMPOTENCY];
 
 /// The schema from which on attempts have a key of their own.
 const ATTEMPTS_BY_KEY: i64 = 10;
@@ -260,6 +260,21 @@ pub(super) const DEDUPE_TABLES: &str = dedupe_tables!();
 
 /// The index of dedupe keys in runs, in the place of one that was a tree. Whoever opens it takes the events in that are there.
 const DEDUPE: &str = concat!(dedupe_tables!(), "DROP INDEX event_dedupe;");
+
+/// Requests with an `Idempotency-Key`: see `idempotency.rs`.
+const IDEMPOTENCY: &str = "
+CREATE TABLE idempotency (
+    id INTEGER PRIMARY KEY,
+    claim BLOB NOT NULL UNIQUE,
+    tenant TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    request BLOB NOT NULL,
+    answer TEXT
+);
+CREATE INDEX idempotency_tenant ON idempotency (tenant, bytes);
+CREATE INDEX idempotency_at ON idempotency (at);
+";
 
 /// Rows of attempts copied between two commits.
 const COPIED_ROWS: i64 = 50_000;

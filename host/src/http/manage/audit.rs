@@ -10,8 +10,9 @@ use crate::domain::id::TenantId;
 use crate::domain::time::Timestamp;
 use crate::http::Site;
 use crate::http::auth::{Operator, Tenant};
-use crate::http::extract::{Limit, Query};
+use crate::http::extract::Query;
 use crate::http::operations::{Operation, get};
+use crate::http::page::Paging;
 use crate::http::problem::Problem;
 
 /// See [`crate::http::operations`].
@@ -32,7 +33,6 @@ pub(in crate::http) fn of_operator() -> Vec<Operation> {
 
 /// Which entries of a tenant's log.
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub(in crate::http) struct ListQuery {
     /// About things of this kind.
     kind: Option<String>,
@@ -46,16 +46,10 @@ pub(in crate::http) struct ListQuery {
     since: Option<Timestamp>,
     /// Before.
     until: Option<Timestamp>,
-    /// Where to go on: `next` of the page before.
-    cursor: Option<String>,
-    /// Entries of the page.
-    #[serde(default)]
-    limit: Limit,
 }
 
 /// Which entries of the whole log.
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub(in crate::http) struct WholeQuery {
     /// Of this tenant.
     tenant: Option<TenantId>,
@@ -71,29 +65,26 @@ pub(in crate::http) struct WholeQuery {
     since: Option<Timestamp>,
     /// Before.
     until: Option<Timestamp>,
-    /// Where to go on: `next` of the page before.
-    cursor: Option<String>,
-    /// Entries of the page.
-    #[serde(default)]
-    limit: Limit,
 }
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
     Query(asked): Query<ListQuery>,
+    paging: Paging,
     State(site): State<Site>,
 ) -> Result<Json<Page<Record>>, Problem> {
-    let ListQuery { kind, object, action, by, since, until, cursor, limit } = asked;
+    let ListQuery { kind, object, action, by, since, until } = asked;
     let query = AuditQuery { kind, object, action, by, since, until };
-    Ok(Json(site.control.list_audit(&tenant, query, cursor, limit.get()).await?))
+    Ok(paging.answer(site.control.list_audit(&tenant, query, paging.query.clone()).await?))
 }
 
 pub(in crate::http) async fn list_whole(
     _: Operator,
     Query(asked): Query<WholeQuery>,
+    paging: Paging,
     State(site): State<Site>,
 ) -> Result<Json<Page<Record>>, Problem> {
-    let WholeQuery { tenant, kind, object, action, by, since, until, cursor, limit } = asked;
+    let WholeQuery { tenant, kind, object, action, by, since, until } = asked;
     let query = AuditQuery { kind, object, action, by, since, until };
-    Ok(Json(site.control.list_whole_audit(tenant.as_ref(), query, cursor, limit.get()).await?))
+    Ok(paging.answer(site.control.list_whole_audit(tenant.as_ref(), query, paging.query.clone()).await?))
 }

@@ -14,8 +14,9 @@ use crate::domain::id::{DeliveryId, EventId, FilterName, SourceName, Subscriptio
 use crate::domain::time::Timestamp;
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
-use crate::http::extract::{JsonBody, Limit, Named, Query};
+use crate::http::extract::{JsonBody, Named, Query};
 use crate::http::operations::{Operation, get, post};
+use crate::http::page::{List, Paging};
 use crate::http::problem::Problem;
 
 /// See [`crate::http::operations`].
@@ -43,7 +44,6 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub(in crate::http) struct ListQuery {
     /// To this subscription.
     subscription: Option<SubscriptionId>,
@@ -63,16 +63,12 @@ pub(in crate::http) struct ListQuery {
     since: Option<Timestamp>,
     /// Created before.
     until: Option<Timestamp>,
-    /// Where to go on: `next` of the page before.
-    cursor: Option<String>,
-    /// Entries of the page.
-    #[serde(default)]
-    limit: Limit,
 }
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
     Query(asked): Query<ListQuery>,
+    paging: Paging,
     State(site): State<Site>,
 ) -> Result<Json<Page<DeliveryRecord>>, Problem> {
     let query = DeliveryQuery {
@@ -86,7 +82,7 @@ pub(in crate::http) async fn list(
         since: asked.since,
         until: asked.until,
     };
-    Ok(Json(site.control.list_deliveries(&tenant, query, asked.cursor, asked.limit.get()).await?))
+    Ok(paging.answer(site.control.list_deliveries(&tenant, query, paging.query.clone()).await?))
 }
 
 pub(in crate::http) async fn show(
@@ -118,7 +114,11 @@ pub(in crate::http) async fn redrive(
 pub(in crate::http) async fn redrive_many(
     Tenant(tenant): Tenant,
     Acting(control): Acting,
-    JsonBody(input): JsonBody<RedriveManyInput>,
+    list: List,
+    JsonBody(mut input): JsonBody<RedriveManyInput>,
 ) -> Result<Json<RedriveCounts>, Problem> {
-    Ok(Json(control.redrive_many(&tenant, input).await?))
+    input.cursor = input.cursor.map(|cursor| list.place(&cursor)).transpose()?;
+    let mut counts = control.redrive_many(&tenant, input).await?;
+    counts.next = counts.next.map(|place| list.cursor(&place));
+    Ok(Json(counts))
 }

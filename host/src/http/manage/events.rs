@@ -10,8 +10,9 @@ use crate::domain::id::{EventId, SourceName};
 use crate::domain::time::Timestamp;
 use crate::http::Site;
 use crate::http::auth::Tenant;
-use crate::http::extract::{Limit, Named, Query};
+use crate::http::extract::{Named, Query};
 use crate::http::operations::{Operation, get};
+use crate::http::page::Paging;
 use crate::http::problem::Problem;
 
 /// See [`crate::http::operations`].
@@ -25,7 +26,6 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub(in crate::http) struct ListQuery {
     /// With this type among theirs: the whole URI.
     r#type: Option<String>,
@@ -39,16 +39,12 @@ pub(in crate::http) struct ListQuery {
     since: Option<Timestamp>,
     /// Accepted before.
     until: Option<Timestamp>,
-    /// Where to go on: `next` of the page before.
-    cursor: Option<String>,
-    /// Entries of the page.
-    #[serde(default)]
-    limit: Limit,
 }
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
     Query(asked): Query<ListQuery>,
+    paging: Paging,
     State(site): State<Site>,
 ) -> Result<Json<Page<EventRecord>>, Problem> {
     let query = EventQuery {
@@ -59,7 +55,7 @@ pub(in crate::http) async fn list(
         since: asked.since,
         until: asked.until,
     };
-    Ok(Json(site.control.list_events(&tenant, query, asked.cursor, asked.limit.get()).await?))
+    Ok(paging.answer(site.control.list_events(&tenant, query, paging.query.clone()).await?))
 }
 
 pub(in crate::http) async fn show(

@@ -5,31 +5,33 @@ use http::{StatusCode, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{ActivateInput, Items, items, tagged};
-use crate::control::filters::FilterView;
+use super::{ActivateInput, path_of, tagged};
+use crate::control::Page;
+use crate::control::filters::{FilterView, VersionView};
 use crate::domain::id::{Digest, FilterName};
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
 use crate::http::coding;
 use crate::http::extract::{Arrived, IfMatch, JsonBody, Named, Query, read};
 use crate::http::operations::{Operation, delete, get, post, put};
+use crate::http::page::Paging;
 use crate::http::problem::Problem;
 
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
         get("/filters", "listFilters", "All filters with their versions, by name.", list)
-            .gives::<Items<FilterView>>(200, "The filters."),
+            .gives::<Page<FilterView>>(200, "The filters."),
         get("/filters/{filter}", "showFilter", "One filter with its versions.", show)
-            .gives::<FilterView>(200, "The filter."),
+            .gives::<FilterView>(200, "The filter.").tagged(),
         put("/filters/{filter}", "uploadFilter", "Takes in a component as the newest version of a filter.", upload)
             .says("It is checked and compiled before it is stored. The same bytes again are the same version.")
             .takes(&["application/wasm", "application/octet-stream"], "The component itself.")
             .gives::<FilterView>(200, "The version was there already.")
-            .gives::<FilterView>(201, "The version is new.")
+            .gives::<FilterView>(201, "The version is new.").tagged()
             .refuses([409, 412, 422]),
         post("/filters/{filter}/activate", "activateFilter", "Has new deliveries run this version.", activate)
-            .gives::<FilterView>(200, "It is active.")
+            .gives::<FilterView>(200, "It is active.").tagged()
             .refuses([409, 412]),
         post(
             "/filters/{filter}/rollback",
@@ -38,11 +40,17 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
             roll_back,
         )
         .says("A rollout ends with it.")
-        .gives::<FilterView>(200, "The version before is active.")
+        .gives::<FilterView>(200, "The version before is active.").tagged()
         .refuses([409, 412]),
         post("/filters/{filter}/resume", "resumeFilter", "Lets suspended versions be called again.", resume)
             .says("All of them, or the one given. What their faults hold is run anew.")
-            .gives::<FilterView>(200, "They are called again.")
+            .gives::<FilterView>(200, "They are called again.").tagged()
+            .refuses([409, 412]),
+        get("/filters/{filter}/versions", "listFilterVersions", "The versions of a filter, oldest first.", list_versions)
+            .gives::<Page<VersionView>>(200, "Some of them, and where to go on."),
+        delete("/filters/{filter}/versions/{digest}", "removeFilterVersion", "Removes a version that nothing needs.", remove_version)
+            .says("Refused while it is active, rolled out, what a roll-back would activate, or needed to reproduce a delivery of the history.")
+            .gives_nothing(204, "It is gone.")
             .refuses([409, 412]),
         delete("/filters/{filter}", "removeFilter", "Removes a filter that no subscription binds.", remove)
             .gives_nothing(204, "It is gone.")
@@ -52,9 +60,10 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
+    paging: Paging,
     State(site): State<Site>,
-) -> Result<Json<Items<FilterView>>, Problem> {
-    Ok(items(site.control.list_filters(&tenant)?))
+) -> Result<Json<Page<FilterView>>, Problem> {
+    Ok(paging.answer(site.control.list_filters(&tenant, paging.query.clone())?))
 }
 
 pub(in crate::http) async fn show(
@@ -98,8 +107,9 @@ pub(in crate::http) async fn upload(
     }
     let Arrived { body: wasm, room: _room, .. } =
         read(&site, &site.uploads, Some(&tenant), request, site.filter_bytes_max(), "the filter").await?;
-    let (view, new) = control.upload_filter(&tenant, name, wasm, query.activate, expected).await?;
-    Ok(tagged(if new { StatusCode::CREATED } else { StatusCode::OK }, view.version, view))
+    let path = path_of(&tenant, format_args!("/filters/{name}"));
+    let (view, is_new) = control.upload_filter(&tenant, name, wasm, query.activate, expected).await?;
+    Ok(super::put(is_new, &path, view.version, view))
 }
 
 pub(in crate::http) async fn activate(
@@ -149,5 +159,25 @@ pub(in crate::http) async fn remove(
     IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
     control.remove_filter(&tenant, &name, expected).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(in crate::http) async fn list_versions(
+    Tenant(tenant): Tenant,
+    Named(name): Named<FilterName>,
+    paging: Paging,
+    State(site): State<Site>,
+) -> Result<Json<Page<VersionView>>, Problem> {
+    Ok(paging.answer(site.control.list_filter_versions(&tenant, &name, paging.query.clone())?))
+}
+
+pub(in crate::http) async fn remove_version(
+    Tenant(tenant): Tenant,
+    Named(name): Named<FilterName>,
+    Named(digest): Named<Digest>,
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
+) -> Result<StatusCode, Problem> {
+    control.remove_filter_version(&tenant, &name, digest, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,27 +1,32 @@
+use super::{made, path_of, tagged};
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use http::StatusCode;
 
-use super::{Items, items};
+use crate::control::Page;
 use crate::control::keys::{KeyChange, KeyOnce, KeyView, NewKey, RotateKey};
-use crate::domain::id::KeyId;
+use crate::domain::id::{KeyId, TenantId};
 use crate::http::Site;
 use crate::http::auth::{Acting, Caller, Operator, Tenant};
-use crate::http::extract::{JsonBody, Named};
+use crate::http::extract::{IfMatch, JsonBody, Named};
 use crate::http::operations::{Operation, delete, get, patch, post};
+use crate::http::page::Paging;
 use crate::http::problem::Problem;
 
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        get("/keys", "listKeys", "The tenant's keys, oldest first.", list).gives::<Items<KeyView>>(200, "The keys."),
+        get("/keys", "listKeys", "The tenant's keys, oldest first.", list).gives::<Page<KeyView>>(200, "The keys."),
         post("/keys", "createKey", "Makes a key, which is shown this once.", create)
             .says("A tenant's own key gives at most what it may do itself, and for no longer.")
             .gives::<KeyOnce>(201, "The whole key.")
+            .tagged()
             .refuses([409, 422]),
-        get("/keys/{key}", "showKey", "One key, without its secret.", show).gives::<KeyView>(200, "The key."),
+        get("/keys/{key}", "showKey", "One key, without its secret.", show).gives::<KeyView>(200, "The key.").tagged(),
         patch("/keys/{key}", "labelKey", "Changes what people call a key.", label)
             .gives::<KeyView>(200, "The key as it is now.")
+            .tagged()
             .refuses([422]),
         post(
             "/keys/{key}/rotate",
@@ -30,6 +35,7 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
             rotate,
         )
         .gives::<KeyOnce>(201, "The whole new key, shown this once.")
+        .tagged()
         .refuses([409, 422]),
         delete("/keys/{key}", "removeKey", "Ends a key at once.", remove).gives_nothing(204, "It is gone."),
     ]
@@ -39,14 +45,17 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 pub(in crate::http) fn of_operator() -> Vec<Operation> {
     vec![
         get("/api/v1/keys", "listOperatorKeys", "The operator's keys, oldest first.", list_operator)
-            .gives::<Items<KeyView>>(200, "The keys."),
+            .gives::<Page<KeyView>>(200, "The keys."),
         post("/api/v1/keys", "createOperatorKey", "Makes a key of the operator's.", create_operator)
             .gives::<KeyOnce>(201, "The whole key, shown this once.")
+            .tagged()
             .refuses([409, 422]),
         get("/api/v1/keys/{key}", "showOperatorKey", "One key of the operator's, without its secret.", show_operator)
-            .gives::<KeyView>(200, "The key."),
+            .gives::<KeyView>(200, "The key.")
+            .tagged(),
         patch("/api/v1/keys/{key}", "labelOperatorKey", "Changes what people call a key.", label_operator)
             .gives::<KeyView>(200, "The key as it is now.")
+            .tagged()
             .refuses([422]),
         post(
             "/api/v1/keys/{key}/rotate",
@@ -55,6 +64,7 @@ pub(in crate::http) fn of_operator() -> Vec<Operation> {
             rotate_operator,
         )
         .gives::<KeyOnce>(201, "The whole new key, shown this once.")
+        .tagged()
         .refuses([409, 422]),
         delete("/api/v1/keys/{key}", "removeOperatorKey", "Ends a key of the operator's at once.", remove_operator)
             .says("One without an end has to remain.")
@@ -65,9 +75,10 @@ pub(in crate::http) fn of_operator() -> Vec<Operation> {
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
+    paging: Paging,
     State(site): State<Site>,
-) -> Result<Json<Items<KeyView>>, Problem> {
-    Ok(items(site.control.list_keys(&tenant)?))
+) -> Result<Json<Page<KeyView>>, Problem> {
+    Ok(paging.answer(site.control.list_keys(&tenant, paging.query.clone())?))
 }
 
 pub(in crate::http) async fn create(
@@ -75,25 +86,28 @@ pub(in crate::http) async fn create(
     Caller(by): Caller,
     Acting(control): Acting,
     JsonBody(new): JsonBody<NewKey>,
-) -> Result<(StatusCode, Json<KeyOnce>), Problem> {
-    Ok((StatusCode::CREATED, Json(control.create_key(&by, &tenant, new).await?)))
+) -> Result<Response, Problem> {
+    Ok(made_key(Some(&tenant), control.create_key(&by, &tenant, new).await?))
 }
 
 pub(in crate::http) async fn show(
     Tenant(tenant): Tenant,
     Named(id): Named<KeyId>,
     State(site): State<Site>,
-) -> Result<Json<KeyView>, Problem> {
-    Ok(Json(site.control.show_key(Some(&tenant), id)?))
+) -> Result<Response, Problem> {
+    let shown = site.control.show_key(Some(&tenant), id)?;
+    Ok(tagged(StatusCode::OK, shown.version, shown))
 }
 
 pub(in crate::http) async fn label(
     Tenant(tenant): Tenant,
     Named(id): Named<KeyId>,
     Acting(control): Acting,
+    IfMatch(expected): IfMatch,
     JsonBody(change): JsonBody<KeyChange>,
-) -> Result<Json<KeyView>, Problem> {
-    Ok(Json(control.label_key(Some(&tenant), id, change).await?))
+) -> Result<Response, Problem> {
+    let shown = control.label_key(Some(&tenant), id, change, expected).await?;
+    Ok(tagged(StatusCode::OK, shown.version, shown))
 }
 
 pub(in crate::http) async fn rotate(
@@ -101,22 +115,28 @@ pub(in crate::http) async fn rotate(
     Caller(by): Caller,
     Named(id): Named<KeyId>,
     Acting(control): Acting,
+    IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<RotateKey>,
-) -> Result<(StatusCode, Json<KeyOnce>), Problem> {
-    Ok((StatusCode::CREATED, Json(control.rotate_key(&by, Some(&tenant), id, input).await?)))
+) -> Result<Response, Problem> {
+    Ok(made_key(Some(&tenant), control.rotate_key(&by, Some(&tenant), id, input, expected).await?))
 }
 
 pub(in crate::http) async fn remove(
     Tenant(tenant): Tenant,
     Named(id): Named<KeyId>,
     Acting(control): Acting,
+    IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    control.remove_key(&tenant, id).await?;
+    control.remove_key(&tenant, id, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(in crate::http) async fn list_operator(_: Operator, State(site): State<Site>) -> Json<Items<KeyView>> {
-    items(site.control.list_operator_keys())
+pub(in crate::http) async fn list_operator(
+    _: Operator,
+    paging: Paging,
+    State(site): State<Site>,
+) -> Result<Json<Page<KeyView>>, Problem> {
+    Ok(paging.answer(site.control.list_operator_keys(paging.query.clone())?))
 }
 
 pub(in crate::http) async fn create_operator(
@@ -124,25 +144,28 @@ pub(in crate::http) async fn create_operator(
     Caller(by): Caller,
     Acting(control): Acting,
     JsonBody(new): JsonBody<NewKey>,
-) -> Result<(StatusCode, Json<KeyOnce>), Problem> {
-    Ok((StatusCode::CREATED, Json(control.create_operator_key(&by, new).await?)))
+) -> Result<Response, Problem> {
+    Ok(made_key(None, control.create_operator_key(&by, new).await?))
 }
 
 pub(in crate::http) async fn show_operator(
     _: Operator,
     Named(id): Named<KeyId>,
     State(site): State<Site>,
-) -> Result<Json<KeyView>, Problem> {
-    Ok(Json(site.control.show_key(None, id)?))
+) -> Result<Response, Problem> {
+    let shown = site.control.show_key(None, id)?;
+    Ok(tagged(StatusCode::OK, shown.version, shown))
 }
 
 pub(in crate::http) async fn label_operator(
     _: Operator,
     Named(id): Named<KeyId>,
     Acting(control): Acting,
+    IfMatch(expected): IfMatch,
     JsonBody(change): JsonBody<KeyChange>,
-) -> Result<Json<KeyView>, Problem> {
-    Ok(Json(control.label_key(None, id, change).await?))
+) -> Result<Response, Problem> {
+    let shown = control.label_key(None, id, change, expected).await?;
+    Ok(tagged(StatusCode::OK, shown.version, shown))
 }
 
 pub(in crate::http) async fn rotate_operator(
@@ -150,16 +173,28 @@ pub(in crate::http) async fn rotate_operator(
     Caller(by): Caller,
     Named(id): Named<KeyId>,
     Acting(control): Acting,
+    IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<RotateKey>,
-) -> Result<(StatusCode, Json<KeyOnce>), Problem> {
-    Ok((StatusCode::CREATED, Json(control.rotate_key(&by, None, id, input).await?)))
+) -> Result<Response, Problem> {
+    Ok(made_key(None, control.rotate_key(&by, None, id, input, expected).await?))
 }
 
 pub(in crate::http) async fn remove_operator(
     _: Operator,
     Named(id): Named<KeyId>,
     Acting(control): Acting,
+    IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    control.remove_operator_key(id).await?;
+    control.remove_operator_key(id, expected).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A key just made, with the path that it is found at; no tenant: the operator's.
+fn made_key(tenant: Option<&TenantId>, once: KeyOnce) -> Response {
+    let id = once.view.id;
+    let path = match tenant {
+        Some(tenant) => path_of(tenant, format_args!("/keys/{id}")),
+        None => format!("/api/v1/keys/{id}"),
+    };
+    made(&path, once.view.version, once)
 }

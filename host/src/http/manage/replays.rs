@@ -1,8 +1,10 @@
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
-use super::{Items, items};
+use super::{located, path_of};
+use crate::control::Page;
 use crate::control::replays::ReplayInput;
 use crate::domain::id::ReplayId;
 use crate::domain::replay::ReplayRecord;
@@ -10,13 +12,14 @@ use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{JsonBody, Named};
 use crate::http::operations::{Operation, delete, get, post};
+use crate::http::page::Paging;
 use crate::http::problem::Problem;
 
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
         get("/replays", "listReplays", "All replays, newest first.", list)
-            .gives::<Items<ReplayRecord>>(200, "The replays."),
+            .gives::<Page<ReplayRecord>>(200, "The replays."),
         post("/replays", "createReplay", "Sends past events to one subscription once more, at a rate.", create)
             .says("They go through its filters as they are then, as new deliveries. It goes on over a restart.")
             .gives::<ReplayRecord>(201, "It has begun.")
@@ -31,17 +34,20 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
+    paging: Paging,
     State(site): State<Site>,
-) -> Result<Json<Items<ReplayRecord>>, Problem> {
-    Ok(items(site.control.list_replays(&tenant).await?))
+) -> Result<Json<Page<ReplayRecord>>, Problem> {
+    Ok(paging.answer(site.control.list_replays(&tenant, paging.query.clone()).await?))
 }
 
 pub(in crate::http) async fn create(
     Tenant(tenant): Tenant,
     Acting(control): Acting,
     JsonBody(input): JsonBody<ReplayInput>,
-) -> Result<(StatusCode, Json<ReplayRecord>), Problem> {
-    Ok((StatusCode::CREATED, Json(control.create_replay(&tenant, input).await?)))
+) -> Result<Response, Problem> {
+    let record = control.create_replay(&tenant, input).await?;
+    let path = path_of(&tenant, format_args!("/replays/{}", record.replay.id));
+    Ok((StatusCode::CREATED, located(&path), Json(record)).into_response())
 }
 
 pub(in crate::http) async fn show(

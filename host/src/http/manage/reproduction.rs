@@ -27,12 +27,10 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
             .gives::<Reproduced>(200, "Whether it came to the same."),
         get("/filters/{filter}/versions/{digest}", "downloadFilter", "A filter's component.", component)
             .gives_bytes(200, "application/wasm", "The bytes as they were uploaded.")
-            .gives_nothing(304, "They are known already.")
             .tagged()
             .refuses([429]),
         get("/tables/{table}/versions/{digest}", "downloadTable", "A version's rows as JSON lines.", rows)
             .gives_bytes(200, "application/jsonl", "The rows as they are kept.")
-            .gives_nothing(304, "They are known already.")
             .tagged()
             .refuses([429]),
     ]

@@ -3,7 +3,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 
-use super::tagged;
+use super::{path_of, tagged};
 use crate::control::rollouts::{BacktestInput, RolloutInput, RolloutView};
 use crate::domain::backtest::Report;
 use crate::domain::id::FilterName;
@@ -21,16 +21,20 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
             .gives::<Report>(200, "What would have come out differently.")
             .refuses([409, 422, 429]),
         get("/filters/{filter}/rollout", "showRollout", "The rollout of a filter and what it has shown.", show)
-            .gives::<RolloutView>(200, "The rollout, where there is one."),
+            .gives::<RolloutView>(200, "The rollout, where there is one.")
+            .tagged(),
         put("/filters/{filter}/rollout", "putRollout", "Begins a rollout, or changes it.", put_rollout)
             .gives::<RolloutView>(200, "It is changed.")
             .gives::<RolloutView>(201, "It has begun.")
+            .tagged()
             .refuses([409, 412, 422]),
         delete("/filters/{filter}/rollout", "endRollout", "Ends a rollout; the active version stays.", end)
             .gives::<RolloutView>(200, "It is over.")
+            .tagged()
             .refuses([412]),
         post("/filters/{filter}/rollout/promote", "promoteRollout", "Makes the candidate the active version.", promote)
             .gives::<RolloutView>(200, "It is active, and the rollout is over.")
+            .tagged()
             .refuses([409, 412]),
     ]
 }
@@ -42,8 +46,8 @@ pub(in crate::http) async fn put_rollout(
     IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<RolloutInput>,
 ) -> Result<Response, Problem> {
-    let (view, new) = control.put_rollout(&tenant, &name, input, expected).await?;
-    Ok(tagged(if new { StatusCode::CREATED } else { StatusCode::OK }, view.version, view))
+    let (view, is_new) = control.put_rollout(&tenant, &name, input, expected).await?;
+    Ok(super::put(is_new, &path_of(&tenant, format_args!("/filters/{name}/rollout")), view.version, view))
 }
 
 pub(in crate::http) async fn show(

@@ -3,24 +3,28 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 
-use super::{Items, items, tagged};
+use super::{path_of, tagged};
+use crate::control::Page;
 use crate::control::sources::{SourceInput, SourceView};
 use crate::domain::id::SourceName;
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named};
 use crate::http::operations::{Operation, delete, get, put};
+use crate::http::page::Paging;
 use crate::http::problem::Problem;
 
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        get("/sources", "listSources", "All sources, by name.", list).gives::<Items<SourceView>>(200, "The sources."),
+        get("/sources", "listSources", "All sources, by name.", list).gives::<Page<SourceView>>(200, "The sources."),
         get("/sources/{source}", "showSource", "One source, without its secrets.", show)
-            .gives::<SourceView>(200, "The source."),
+            .gives::<SourceView>(200, "The source.")
+            .tagged(),
         put("/sources/{source}", "putSource", "Makes a source, or replaces it whole.", put_source)
             .gives::<SourceView>(200, "It is replaced.")
             .gives::<SourceView>(201, "It is made.")
+            .tagged()
             .refuses([409, 412, 422]),
         delete("/sources/{source}", "removeSource", "Removes a source; what it sent stays.", remove)
             .gives_nothing(204, "It is gone.")
@@ -30,9 +34,10 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
+    paging: Paging,
     State(site): State<Site>,
-) -> Result<Json<Items<SourceView>>, Problem> {
-    Ok(items(site.control.list_sources(&tenant)?))
+) -> Result<Json<Page<SourceView>>, Problem> {
+    Ok(paging.answer(site.control.list_sources(&tenant, paging.query.clone())?))
 }
 
 pub(in crate::http) async fn show(
@@ -51,8 +56,8 @@ pub(in crate::http) async fn put_source(
     IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<SourceInput>,
 ) -> Result<Response, Problem> {
-    let (view, new) = control.put_source(&tenant, &name, input, expected).await?;
-    Ok(tagged(if new { StatusCode::CREATED } else { StatusCode::OK }, view.version, view))
+    let (view, is_new) = control.put_source(&tenant, &name, input, expected).await?;
+    Ok(super::put(is_new, &path_of(&tenant, format_args!("/sources/{name}")), view.version, view))
 }
 
 pub(in crate::http) async fn remove(

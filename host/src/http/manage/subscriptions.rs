@@ -1,4 +1,5 @@
-use super::{Items, items, tagged};
+use super::{located, made, path_of, tagged};
+use crate::control::Page;
 use crate::control::TEXT_CHARS_MAX;
 use crate::control::subscriptions::{RotateInput, SubscriptionInput, SubscriptionOnce, SubscriptionView, TestSent};
 use crate::domain::id::SubscriptionId;
@@ -6,10 +7,11 @@ use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named};
 use crate::http::operations::{Operation, delete, get, post, put};
+use crate::http::page::Paging;
 use crate::http::problem::Problem;
 use axum::Json;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -18,7 +20,7 @@ use serde::Deserialize;
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
         get("/subscriptions", "listSubscriptions", "All subscriptions, oldest first.", list)
-            .gives::<Items<SubscriptionView>>(200, "The subscriptions."),
+            .gives::<Page<SubscriptionView>>(200, "The subscriptions."),
         post("/subscriptions", "createSubscription", "Makes a subscription.", create)
             .says("It gets what is accepted from now on. A signing secret made here is shown this once.")
             .gives::<SubscriptionOnce>(201, "It is made.")
@@ -62,9 +64,10 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
+    paging: Paging,
     State(site): State<Site>,
-) -> Result<Json<Items<SubscriptionView>>, Problem> {
-    Ok(items(site.control.list_subscriptions(&tenant)?))
+) -> Result<Json<Page<SubscriptionView>>, Problem> {
+    Ok(paging.answer(site.control.list_subscriptions(&tenant, paging.query.clone())?))
 }
 
 pub(in crate::http) async fn create(
@@ -72,7 +75,9 @@ pub(in crate::http) async fn create(
     Acting(control): Acting,
     JsonBody(input): JsonBody<SubscriptionInput>,
 ) -> Result<Response, Problem> {
-    Ok(shown(StatusCode::CREATED, control.create_subscription(&tenant, input).await?))
+    let created = control.create_subscription(&tenant, input).await?;
+    let path = path_of(&tenant, format_args!("/subscriptions/{}", created.view.id));
+    Ok(made(&path, created.version, created))
 }
 
 pub(in crate::http) async fn show(
@@ -139,8 +144,10 @@ pub(in crate::http) async fn test(
     Tenant(tenant): Tenant,
     Named(id): Named<SubscriptionId>,
     Acting(control): Acting,
-) -> Result<(StatusCode, Json<TestSent>), Problem> {
-    Ok((StatusCode::ACCEPTED, Json(control.test_subscription(&tenant, id).await?)))
+) -> Result<Response, Problem> {
+    let sent = control.test_subscription(&tenant, id).await?;
+    let path = path_of(&tenant, format_args!("/deliveries/{}", sent.delivery));
+    Ok((StatusCode::ACCEPTED, located(&path), Json(sent)).into_response())
 }
 
 pub(in crate::http) async fn verify(

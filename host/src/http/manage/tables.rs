@@ -6,36 +6,45 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{ActivateInput, Items, items, tagged};
-use crate::control::tables::TableView;
+use super::{ActivateInput, path_of, tagged};
+use crate::control::Page;
+use crate::control::tables::{TableVersionView, TableView};
 use crate::domain::filter::TableFormat;
-use crate::domain::id::TableName;
+use crate::domain::id::{Digest, TableName};
 use crate::domain::table::Delimiter;
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{Arrived, IfMatch, JsonBody, Named, Query, check_text, read};
 use crate::http::operations::{Operation, delete, get, post, put};
+use crate::http::page::Paging;
 use crate::http::problem::Problem;
 
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
         get("/tables", "listTables", "All tables with their versions, by name.", list)
-            .gives::<Items<TableView>>(200, "The tables."),
-        get("/tables/{table}", "showTable", "One table with its versions.", show).gives::<TableView>(200, "The table."),
+            .gives::<Page<TableView>>(200, "The tables."),
+        get("/tables/{table}", "showTable", "One table with its versions.", show).gives::<TableView>(200, "The table.").tagged(),
         put("/tables/{table}", "putTable", "Takes in all rows of a table as its active version.", put_table)
             .says("The same rows again are the same version. Deliveries on their way keep the version that they began with.")
             .takes(MEDIA_TYPES, "JSON lines of `{\"key\": \"...\", \"value\": ...}`, or CSV with a header.")
             .like("application/jsonl", json!("{\"key\":\"a1\",\"value\":{\"name\":\"Shop\"}}\n"))
             .like("application/json", json!({"key": "a1", "value": {"name": "Shop"}}))
             .like("text/csv", json!("key,name\na1,Shop\n"))
-            .gives::<TableView>(200, "The version is active.")
+            .gives::<TableView>(200, "The version was there already, and is active.")
+            .gives::<TableView>(201, "The version is new, and is active.").tagged()
             .refuses([409, 412, 422]),
         post("/tables/{table}/activate", "activateTable", "Has new deliveries look up in this version.", activate)
-            .gives::<TableView>(200, "It is active.")
+            .gives::<TableView>(200, "It is active.").tagged()
             .refuses([409, 412]),
         post("/tables/{table}/rollback", "rollBackTable", "Makes the version before the active one again.", roll_back)
-            .gives::<TableView>(200, "The version before is active.")
+            .gives::<TableView>(200, "The version before is active.").tagged()
+            .refuses([409, 412]),
+        get("/tables/{table}/versions", "listTableVersions", "The versions of a table, oldest first.", list_versions)
+            .gives::<Page<TableVersionView>>(200, "Some of them, and where to go on."),
+        delete("/tables/{table}/versions/{digest}", "removeTableVersion", "Removes a version that nothing needs.", remove_version)
+            .says("Refused while it is active, what a roll-back would activate, or needed to reproduce a delivery of the history.")
+            .gives_nothing(204, "It is gone.")
             .refuses([409, 412]),
         delete("/tables/{table}", "removeTable", "Removes a table; deliveries on their way keep it.", remove)
             .gives_nothing(204, "It is gone.")
@@ -45,9 +54,10 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
+    paging: Paging,
     State(site): State<Site>,
-) -> Result<Json<Items<TableView>>, Problem> {
-    Ok(items(site.control.list_tables(&tenant)?))
+) -> Result<Json<Page<TableView>>, Problem> {
+    Ok(paging.answer(site.control.list_tables(&tenant, paging.query.clone())?))
 }
 
 pub(in crate::http) async fn show(
@@ -85,8 +95,9 @@ pub(in crate::http) async fn put_table(
     }
     let Arrived { body: rows, room: _room, .. } =
         read(&site, &site.uploads, Some(&tenant), request, site.table_bytes_max(), "the table").await?;
-    let view = control.put_table(&tenant, name, rows, (format, delimiter), expected).await?;
-    Ok(tagged(StatusCode::OK, view.version, view))
+    let path = path_of(&tenant, format_args!("/tables/{name}"));
+    let (view, is_new) = control.put_table(&tenant, name, rows, (format, delimiter), expected).await?;
+    Ok(super::put(is_new, &path, view.version, view))
 }
 
 pub(in crate::http) async fn activate(
@@ -150,4 +161,24 @@ fn format(request: &Request) -> Result<TableFormat, Problem> {
             "send the rows as `content-type: application/jsonl` or `text/csv`",
         )),
     }
+}
+
+pub(in crate::http) async fn list_versions(
+    Tenant(tenant): Tenant,
+    Named(name): Named<TableName>,
+    paging: Paging,
+    State(site): State<Site>,
+) -> Result<Json<Page<TableVersionView>>, Problem> {
+    Ok(paging.answer(site.control.list_table_versions(&tenant, &name, paging.query.clone())?))
+}
+
+pub(in crate::http) async fn remove_version(
+    Tenant(tenant): Tenant,
+    Named(name): Named<TableName>,
+    Named(digest): Named<Digest>,
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
+) -> Result<StatusCode, Problem> {
+    control.remove_table_version(&tenant, &name, digest, expected).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -3,13 +3,15 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 
-use super::{Items, items, tagged};
+use super::{made, path_of, tagged};
+use crate::control::Page;
 use crate::control::tenants::{NewTenant, TenantChange, TenantShown};
 use crate::domain::tenant;
 use crate::http::Site;
 use crate::http::auth::{Acting, Operator, Tenant};
 use crate::http::extract::{IfMatch, JsonBody};
 use crate::http::operations::{Operation, delete, get, patch, post};
+use crate::http::page::Paging;
 use crate::http::problem::Problem;
 
 /// See [`crate::http::operations`].
@@ -31,7 +33,7 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 pub(in crate::http) fn of_operator() -> Vec<Operation> {
     vec![
         get("/api/v1/tenants", "listTenants", "All tenants, by name.", list)
-            .gives::<Items<tenant::Tenant>>(200, "The tenants."),
+            .gives::<Page<tenant::Tenant>>(200, "The tenants."),
         post("/api/v1/tenants", "createTenant", "Makes a tenant.", create)
             .gives::<TenantShown>(201, "It is made.")
             .tagged()
@@ -39,8 +41,12 @@ pub(in crate::http) fn of_operator() -> Vec<Operation> {
     ]
 }
 
-pub(in crate::http) async fn list(_: Operator, State(site): State<Site>) -> Json<Items<tenant::Tenant>> {
-    items(site.control.list_tenants())
+pub(in crate::http) async fn list(
+    _: Operator,
+    paging: Paging,
+    State(site): State<Site>,
+) -> Result<Json<Page<tenant::Tenant>>, Problem> {
+    Ok(paging.answer(site.control.list_tenants(paging.query.clone())?))
 }
 
 pub(in crate::http) async fn create(
@@ -49,7 +55,7 @@ pub(in crate::http) async fn create(
     JsonBody(new): JsonBody<NewTenant>,
 ) -> Result<Response, Problem> {
     let shown = control.create_tenant(new).await?;
-    Ok(tagged(StatusCode::CREATED, shown.version, shown))
+    Ok(made(&path_of(&shown.tenant.id, format_args!("")), shown.version, shown))
 }
 
 pub(in crate::http) async fn show(Tenant(tenant): Tenant, State(site): State<Site>) -> Result<Response, Problem> {

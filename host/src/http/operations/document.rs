@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{Method, header};
 use serde_json::{Map, Value, json};
 
 use super::operation::{Answer, Operation, get};
@@ -12,7 +12,6 @@ use super::schemas::Schemas;
 use super::sheet::{PROOFS, Sheet};
 use crate::crypto;
 use crate::domain::id::Digest;
-use crate::http::extract::IfNoneMatch;
 use crate::http::problem;
 use crate::http::responses::Keeps;
 
@@ -25,16 +24,12 @@ static TEXT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
 
 pub(super) fn operation() -> Operation {
     get("/openapi.json", "showOpenApi", "This document.", serve)
-        .gives_bytes(200, "application/json", "OpenAPI 3.1.")
-        .gives_nothing(304, "It is the one of `if-none-match`.")
+        .gives::<Map<String, Value>>(200, "OpenAPI 3.1.")
         .tagged()
 }
 
-async fn serve(known: IfNoneMatch) -> Response {
+async fn serve() -> Response {
     let (text, tag) = &*TEXT;
-    if known.has(tag) {
-        return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
-    }
     let mut response =
         ([(header::CONTENT_TYPE, "application/json"), (header::ETAG, tag)], text.clone()).into_response();
     response.extensions_mut().insert(Keeps::Memory);
@@ -78,6 +73,10 @@ pub(super) fn document(groups: Vec<super::Group>) -> Value {
                     "description": "The version that is shown, for `if-match` or `if-none-match`.",
                     "schema": {"type": "string"},
                 },
+                "Location": {
+                    "description": "The path of what was made.",
+                    "schema": {"type": "string", "format": "uri-reference"},
+                },
                 "WWW-Authenticate": {"schema": {"type": "string"}},
             },
         },
@@ -100,11 +99,22 @@ fn described(operation: &Operation, tag: &str, schemas: &mut Schemas) -> Value {
     // The time of a request is bounded for all.
     sheet.refuses([408]);
     sheet.refuses(operation.refuses.iter().copied());
+    // Any parameter that is not in the document is refused.
+    if !operation.ignores_parameters {
+        sheet.refuses([400]);
+    }
+    let revalidates = operation.method == Method::GET && operation.answers.iter().any(|answer| answer.tagged);
+    if revalidates {
+        sheet.known_versions();
+    }
     let Sheet { parameters, body, security, refuses, .. } = sheet;
 
     let mut answers = Map::new();
     for answer in &operation.answers {
         answers.insert(answer.status.to_string(), shown(answer, schemas));
+    }
+    if revalidates {
+        answers.insert("304".to_owned(), json!({"description": "It is one of `if-none-match`."}));
     }
     for status in refuses {
         answers.insert(status.to_string(), json!({"$ref": format!("#/components/responses/{}", name(status))}));
@@ -117,9 +127,10 @@ fn described(operation: &Operation, tag: &str, schemas: &mut Schemas) -> Value {
         described["parameters"] = Value::Array(parameters);
     }
     if let Some((media_types, what)) = operation.body {
-        let mut content: Map<_, _> = media_types.iter().map(|one| ((*one).to_owned(), json!({}))).collect();
+        let mut content: Map<_, _> =
+            media_types.iter().map(|one| ((*one).to_owned(), json!({"schema": body_of(one)}))).collect();
         for (media_type, example) in &operation.examples {
-            content.insert((*media_type).to_owned(), json!({"example": example}));
+            content[*media_type]["example"] = example.clone();
         }
         described["requestBody"] = json!({"description": what, "required": true, "content": content});
     } else if let Some(body) = body {
@@ -130,10 +141,30 @@ fn described(operation: &Operation, tag: &str, schemas: &mut Schemas) -> Value {
     described
 }
 
+/// Bytes: as generators of clients know them. OpenAPI 3.1 would have an empty schema do, from which they make no type.
+pub(super) fn bytes() -> Value {
+    json!({"type": "string", "format": "binary"})
+}
+
+/// A body that is read by its route itself: a JSON object, text, or bytes.
+fn body_of(media_type: &str) -> Value {
+    match media_type {
+        json if json.ends_with("json") && !json.ends_with("ndjson") => {
+            json!({"type": "object", "additionalProperties": true})
+        }
+        "application/wasm" | "application/octet-stream" => bytes(),
+        _ => json!({"type": "string"}),
+    }
+}
+
 fn shown(answer: &Answer, schemas: &mut Schemas) -> Value {
     let mut shown = json!({"description": answer.description});
+    let header = |name: &str| json!({"$ref": format!("#/components/headers/{name}")});
     if answer.tagged {
-        shown["headers"] = json!({"ETag": {"$ref": "#/components/headers/ETag"}});
+        shown["headers"]["ETag"] = header("ETag");
+    }
+    if answer.status == 201 {
+        shown["headers"]["Location"] = header("Location");
     }
     if let Some((media_type, schema)) = answer.content {
         shown["content"] = json!({media_type: {"schema": schema(schemas)}});

@@ -32,6 +32,7 @@
 
 mod document;
 mod operation;
+pub(super) mod rules;
 mod schemas;
 mod sheet;
 
@@ -101,10 +102,13 @@ fn all() -> Vec<Group> {
     groups
 }
 
-/// The routes of all operations.
+/// The routes of all operations, each with and without a slash at its end.
 pub(super) fn routes() -> Router<Site> {
     let operations = all().into_iter().flat_map(|group| group.operations);
-    operations.fold(ingest::with_slash(), |router, operation| router.route(&operation.path, operation.route))
+    operations.fold(Router::new(), |router, operation| {
+        let with_slash = format!("{}/", operation.path);
+        router.route(&operation.path, operation.route.clone()).route(&with_slash, operation.route)
+    })
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ pub(in crate::http) struct Operation {
     pub(super) examples: Vec<(&'static str, Value)>,
     pub(super) answers: Vec<Answer>,
     pub(super) refuses: Vec<u16>,
+    /// Whether query parameters that it does not know are ignored.
+    pub(super) ignores_parameters: bool,
 }
 
 /// A media type, and what makes its schema.
@@ -105,6 +107,7 @@ impl Operation {
             examples: Vec::new(),
             answers: Vec::new(),
             refuses: Vec::new(),
+            ignores_parameters: false,
         }
     }
 
@@ -149,11 +152,10 @@ impl Operation {
 
     /// Answers with bytes.
     pub(in crate::http) fn gives_bytes(self, status: u16, media_type: &'static str, description: &'static str) -> Self {
-        // OpenAPI 3.1, "Considerations for file uploads": bytes have an empty schema.
-        self.answer(status, description, Some((media_type, |_| serde_json::json!({}))))
+        self.answer(status, description, Some((media_type, |_| super::document::bytes())))
     }
 
-    /// The answers so far carry an `ETag`.
+    /// The answers so far carry an `ETag`; a GET is answered 304 if it is one of `if-none-match`.
     pub(in crate::http) fn tagged(mut self) -> Self {
         self.answers.iter_mut().for_each(|answer| answer.tagged = true);
         self
@@ -162,6 +164,12 @@ impl Operation {
     /// Statuses of the problems that the route's own work brings, besides those of its arguments.
     pub(in crate::http) fn refuses<const N: usize>(mut self, statuses: [u16; N]) -> Self {
         self.refuses.extend(statuses);
+        self
+    }
+
+    /// Ignores query parameters that it does not know: its clients are not ours, and add some.
+    pub(in crate::http) fn ignores_parameters(mut self) -> Self {
+        self.ignores_parameters = true;
         self
     }
 

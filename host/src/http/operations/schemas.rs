@@ -52,6 +52,7 @@ impl Schemas {
     pub(super) fn finish(mut self, document: &mut Value) {
         let mut taken = self.taken.take_definitions(true);
         let mut schemas = self.given.take_definitions(true);
+        taken.values_mut().chain(schemas.values_mut()).for_each(defaults_to_words);
         let apart = different(&taken, &schemas);
         let rename = |name: &str| if apart.contains(name) { format!("{name}Input") } else { name.to_owned() };
         let mut lead = |text: &mut String| {
@@ -91,6 +92,32 @@ fn different(taken: &Map<String, Value>, given: &Map<String, Value>) -> BTreeSet
     }
 }
 
+/// Says the default of a member in words. Generators of clients make a member with a `default` one that is always there, and
+/// then each request would have to name it.
+fn defaults_to_words(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            if let Some(default) = members.shift_remove("default").filter(|default| !default.is_null()) {
+                let about = members.get("description").and_then(Value::as_str).unwrap_or_default();
+                let words = format!("{about}\n\nDefault: `{default}`.").trim_start().to_owned();
+                members.insert("description".to_owned(), json!(words));
+            }
+            // What is called `default` among properties is a member.
+            for (name, member) in members {
+                match member {
+                    Value::Object(properties) if name == "properties" => {
+                        properties.values_mut().for_each(defaults_to_words);
+                    }
+                    other if name != "enum" && name != "examples" => defaults_to_words(other),
+                    _ => {}
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(defaults_to_words),
+        _ => {}
+    }
+}
+
 fn each_reference(value: &mut Value, act: &mut dyn FnMut(&mut String)) {
     match value {
         Value::Object(members) => {
@@ -121,15 +148,48 @@ fn tidy(value: &mut Value) {
                 members.entry("minimum").or_insert(least);
                 members.entry("maximum").or_insert(most);
             }
+            constants_to_enum(members);
             for (name, member) in members {
                 match member {
-                    Value::String(text) if name == "description" => *text = without_links(text),
+                    Value::String(text) if name == "description" && !text.contains("\n- ") => {
+                        *text = without_links(text)
+                    }
                     other => tidy(other),
                 }
             }
         }
         Value::Array(items) => items.iter_mut().for_each(tidy),
         _ => {}
+    }
+}
+
+/// A choice of constants becomes an `enum`, and so does a single one: generators of clients make a type of the words from
+/// that, and few of them do from `const`. What each word means goes to the description of the whole.
+fn constants_to_enum(members: &mut Map<String, Value>) {
+    if let Some(constant) = members.shift_remove("const") {
+        members.insert("enum".to_owned(), json!([constant]));
+    }
+    let Some(choices) = members.get("oneOf").and_then(Value::as_array) else { return };
+    let (mut words, mut meanings) = (Vec::new(), Vec::new());
+    for choice in choices {
+        let constant = choice.get("const").map(std::slice::from_ref);
+        let Some(some) = constant.or_else(|| choice.get("enum")?.as_array().map(Vec::as_slice)) else { return };
+        if !some.iter().all(Value::is_string) {
+            return;
+        }
+        if let Some(meaning) = choice.get("description").and_then(Value::as_str) {
+            let named: Vec<_> = some.iter().filter_map(Value::as_str).map(|word| format!("`{word}`")).collect();
+            meanings.push(format!("- {}: {}", named.join(", "), without_links(meaning)));
+        }
+        words.extend(some.iter().cloned());
+    }
+    members.shift_remove("oneOf");
+    members.insert("type".to_owned(), json!("string"));
+    members.insert("enum".to_owned(), Value::Array(words));
+    if !meanings.is_empty() {
+        let about = members.get("description").and_then(Value::as_str);
+        let parts: Vec<_> = about.map(without_links).into_iter().chain([meanings.join("\n")]).collect();
+        members.insert("description".to_owned(), json!(parts.join("\n\n")));
     }
 }
 
@@ -152,6 +212,37 @@ fn without_links(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_choice_of_constants_is_an_enum() {
+        let mut schema = json!({
+            "description": "How.",
+            "oneOf": [
+                {"type": "string", "const": "shadow", "description": "Beside\nthe [`Active`] one."},
+                {"type": "string", "enum": ["canary", "blue"]},
+            ],
+        });
+        tidy(&mut schema);
+        let about = "How.\n\n- `shadow`: Beside the `Active` one.";
+        assert_eq!(schema, json!({"description": about, "type": "string", "enum": ["shadow", "canary", "blue"]}));
+        let mut tagged =
+            json!({"oneOf": [{"type": "object", "properties": {"kind": {"type": "string", "const": "open"}}}]});
+        tidy(&mut tagged);
+        assert_eq!(tagged["oneOf"][0]["properties"]["kind"], json!({"type": "string", "enum": ["open"]}));
+    }
+
+    #[test]
+    fn a_default_is_said_in_words() {
+        let mut schema = json!({
+            "properties": {
+                "default": {"type": "string", "default": null},
+                "retry": {"description": "When.", "type": "array", "default": [5, 10]},
+            },
+        });
+        defaults_to_words(&mut schema);
+        let retry = json!({"description": "When.\n\nDefault: `[5,10]`.", "type": "array"});
+        assert_eq!(schema, json!({"properties": {"default": {"type": "string"}, "retry": retry}}));
+    }
 
     #[test]
     fn words_are_without_links() {

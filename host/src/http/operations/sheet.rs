@@ -12,6 +12,7 @@ use super::schemas::Schemas;
 use crate::domain::tenant::Scope;
 use crate::http::Site;
 use crate::http::extract::InPath;
+use crate::http::idempotency::KEY_CHARS_MAX;
 
 /// An argument of a route: what the request has to bring for it, and how it is refused where it does not.
 pub(in crate::http) trait Described {
@@ -54,12 +55,14 @@ pub(in crate::http) struct Sheet<'a> {
     /// OpenAPI's security requirements; empty: none.
     pub(super) security: Vec<Value>,
     pub(super) refuses: BTreeSet<u16>,
+    /// Whether it takes an `Idempotency-Key`.
+    pub(super) takes_key: bool,
 }
 
 impl<'a> Sheet<'a> {
     pub(super) fn new(method: &'a Method, schemas: &'a mut Schemas) -> Self {
         let (parameters, security) = (Vec::new(), Vec::new());
-        Self { method, schemas, parameters, body: None, security, refuses: BTreeSet::new() }
+        Self { method, schemas, parameters, body: None, security, refuses: BTreeSet::new(), takes_key: false }
     }
 
     /// The method of the operation.
@@ -99,10 +102,30 @@ impl<'a> Sheet<'a> {
         self.parameters.push(parameter);
     }
 
+    /// The header that asks for what is not known yet; once, if an argument has asked for it too.
+    pub(in crate::http) fn known_versions(&mut self) {
+        if self.parameters.iter().all(|known| known["name"] != "if-none-match") {
+            let description = "`ETag`s of what is known already, with commas between them: it is not sent again.";
+            self.in_header("if-none-match", &json!({"type": "string"}), description);
+        }
+    }
+
+    /// A key under which the request is carried out at most once.
+    pub(in crate::http) fn takes_key(&mut self) {
+        self.takes_key = true;
+        let schema = json!({"type": "string", "minLength": 1, "maxLength": KEY_CHARS_MAX, "pattern": "^[!#-+\\--~]+$"});
+        let description =
+            "Sent again under the same key within a day, the request is answered as it was and not carried out again.";
+        self.in_header("idempotency-key", &schema, description);
+        self.refuses([400, 409, 422, 429]);
+    }
+
     /// A body of JSON.
     pub(in crate::http) fn json_body<T: JsonSchema>(&mut self) {
         let schema = self.schemas.taken::<T>();
-        self.body = Some(json!({"required": true, "content": {"application/json": {"schema": schema}}}));
+        // A POST without a body is one of an empty object.
+        let required = self.method != Method::POST || self.schemas.members::<T>().get("required").is_some();
+        self.body = Some(json!({"required": required, "content": {"application/json": {"schema": schema}}}));
         // Broken or no JSON; too large; of another type; no room for it.
         self.refuses([400, 413, 415, 429, 503]);
     }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::queue::Batch;
-use super::super::{Error, audit, failing};
+use super::super::{Error, audit, failing, idempotency};
 use super::weight::{DOCUMENT_BYTES_MAX, Weight};
 use super::{Change, Doc, Expected, Intent, Name};
 use crate::domain::audit::{By, Entry};
@@ -14,13 +14,14 @@ use crate::domain::time::Timestamp;
 
 /// Verbs of changes that stop something or put it right: they have to work over any quota, and none adds more than a bounded
 /// text or key.
-const UNWEIGHED: [&str; 11] = [
+const UNWEIGHED: [&str; 12] = [
     "activate",
     "end",
     "label",
     "pause",
     "promote",
     "release",
+    "remove_version",
     "resume",
     "rollback",
     "rotate_key",
@@ -64,7 +65,7 @@ pub(super) struct Put {
     before: Option<(u64, String)>,
     /// The text that is there now.
     after: String,
-    version: u64,
+    pub(super) version: u64,
 }
 
 /// Without an entry in the audit log; `host`: the quota of tenants without one of their own, where it is to be weighed.
@@ -158,6 +159,7 @@ pub(super) fn remove(batch: &mut Batch<'_>, name: Name, intent: Intent, at: Time
     }
     if let Name::Tenant(tenant) = &name {
         failing::forget(conn, tenant)?;
+        idempotency::forget(conn, tenant)?;
         conn.execute("DELETE FROM entry WHERE tenant = ?1", [tenant])?;
         conn.execute("DELETE FROM entry WHERE kind = 'key' AND doc ->> 'tenant' = ?1", [tenant])?;
         conn.execute("INSERT OR IGNORE INTO purge VALUES (?1)", [tenant])?;

@@ -1,0 +1,284 @@
+//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a POST that is sent again under the same key is answered as it
+//! was, and not carried out again. Kept for a day, over restarts, for each key of the API by itself.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http_body_util::BodyExt;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Site;
+use super::auth;
+use super::extract::{Arrived, JSON_BYTES_MAX, path_param, read};
+use super::operations::rules;
+use super::problem::Problem;
+use crate::control::idempotency::{ANSWERS_BYTES_PER_TENANT_MAX, ANSWERS_PER_TENANT_MAX, Standing, StoredAnswer};
+use crate::domain::id::{Digest, KeyId, TenantId};
+use crate::domain::idempotency::Claim;
+use crate::fair::Shares;
+
+/// The header.
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Characters of a key at the most.
+pub(super) const KEY_CHARS_MAX: usize = 255;
+/// Requests with a key of one tenant that are carried out at once: they go on after their client has left.
+pub(super) const IN_PROGRESS_PER_TENANT_MAX: usize = 16;
+
+/// Headers that a stored answer has again.
+const STORED_HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::ETAG, header::LOCATION];
+
+/// Requests that are being carried out.
+pub struct InProgress {
+    claims: Arc<Mutex<HashSet<Digest>>>,
+    shares: Shares,
+}
+
+impl Default for InProgress {
+    fn default() -> Self {
+        Self { claims: Arc::default(), shares: Shares::new(IN_PROGRESS_PER_TENANT_MAX) }
+    }
+}
+
+/// One of them, until dropped.
+struct Turn {
+    claims: Arc<Mutex<HashSet<Digest>>>,
+    id: Digest,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+impl InProgress {
+    fn begin(&self, claim: &Claim) -> Result<Turn, Problem> {
+        let share = claim.tenant.as_ref().map(|tenant| self.shares.of(tenant).try_acquire_owned()).transpose();
+        let share = share.map_err(|_| {
+            let detail = format!(
+                "{IN_PROGRESS_PER_TENANT_MAX} requests of this tenant that have an `idempotency-key` are under way, as many \
+                 as may be: send it again when one of them has ended"
+            );
+            Problem::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
+        })?;
+        if !self.claims.lock().unwrap_or_else(PoisonError::into_inner).insert(claim.id) {
+            let detail = "a request with this `idempotency-key` is under way: send it again when that has ended";
+            return Err(Problem::busy(StatusCode::CONFLICT, "idempotency_key_in_progress", detail));
+        }
+        Ok(Turn { claims: self.claims.clone(), id: claim.id, _share: share })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+/// Carries a request with a key out once. Without one, and on routes that take none, nothing changes.
+pub(super) async fn once(
+    State(site): State<Site>,
+    route: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let has_key = request.headers().contains_key(IDEMPOTENCY_KEY);
+    if !has_key || !route.is_some_and(|route| rules::takes_key(route.as_str(), request.method())) {
+        return next.run(request).await;
+    }
+    let (mut parts, body) = request.into_parts();
+    // Whoever may not do it is refused by the route itself, before anything is read.
+    let Some((caller, tenant)) = allowed(&mut parts, &site).await else {
+        return next.run(Request::from_parts(parts, body)).await;
+    };
+    match claimed(&site, caller, tenant, Request::from_parts(parts, body)).await {
+        Ok(Claimed::New(new)) => {
+            let (claim, turn, request) = *new;
+            // By itself: the client may leave, or run out of time, and the answer has to be stored all the same.
+            let carried_out = tokio::spawn(async move {
+                let _turn = turn;
+                let answer = next.run(request).await;
+                store(&site, &claim, answer).await
+            });
+            carried_out.await.unwrap_or_else(|error| {
+                tracing::error!(%error, "a request with an idempotency key was broken off");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            })
+        }
+        Ok(Claimed::Answered(answer)) => again(answer),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// The caller and the tenant of a request, if it may change things there.
+async fn allowed(parts: &mut Parts, site: &Site) -> Option<(KeyId, Option<TenantId>)> {
+    let caller = auth::principal(parts, site).ok()?.key;
+    if path_param::<TenantId, _>(parts, site).await.is_ok() {
+        let auth::Tenant(tenant) = auth::Tenant::from_request_parts(parts, site).await.ok()?;
+        return Some((caller, Some(tenant)));
+    }
+    auth::Operator::from_request_parts(parts, site).await.ok()?;
+    Some((caller, None))
+}
+
+enum Claimed {
+    New(Box<(Claim, Turn, Request)>),
+    Answered(StoredAnswer),
+}
+
+async fn claimed(site: &Site, caller: KeyId, tenant: Option<TenantId>, request: Request) -> Result<Claimed, Problem> {
+    let key = key_of(request.headers())?;
+    let (mut parts, body) = request.into_parts();
+    let (method, uri, headers) = (parts.method.clone(), parts.uri.clone(), parts.headers.clone());
+    let read = read(
+        site,
+        &site.uploads,
+        tenant.as_ref(),
+        Request::from_parts(parts.clone(), body),
+        JSON_BYTES_MAX,
+        "the JSON body",
+    );
+    let Arrived { body, room, .. } = read.await?;
+    let expected = headers.get(header::IF_MATCH).map(HeaderValue::as_bytes).unwrap_or_default();
+    let path = uri.path().trim_end_matches('/');
+    let request = [method.as_str().as_bytes(), path.as_bytes(), expected, &body];
+    let claim = Claim::new(caller, &key, tenant, &request);
+    let turn = site.in_progress.begin(&claim)?;
+    match site.control.standing(&claim).await? {
+        Standing::New => {}
+        Standing::Answered(answer) => return Ok(Claimed::Answered(answer)),
+        Standing::KeyReused => {
+            let detail =
+                "this `idempotency-key` was used for another request: send each request under a key of its own";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail));
+        }
+        Standing::AnswerLost => {
+            let detail = "this request was carried out, and its answer was lost because the host was stopped meanwhile: look \
+                          for what it made; to do it once more, use another `idempotency-key`";
+            return Err(Problem::new(StatusCode::CONFLICT, "idempotency_answer_lost", detail));
+        }
+        Standing::Full(stored) => {
+            let detail = format!(
+                "{} answers of {} bytes are stored for a day each, of {ANSWERS_PER_TENANT_MAX} and \
+                 {ANSWERS_BYTES_PER_TENANT_MAX} at the most: send the request without `idempotency-key`, or later; nothing \
+                 was done",
+                stored.count, stored.bytes
+            );
+            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "idempotency_answers_full", detail));
+        }
+    }
+    // The route takes the room that its body needs once more.
+    drop(room);
+    parts.extensions.insert(claim.clone());
+    Ok(Claimed::New(Box::new((claim, turn, Request::from_parts(parts, Body::from(body))))))
+}
+
+/// The key of a request: a string of RFC 8941, or the same without quotes, as many clients send it.
+fn key_of(headers: &HeaderMap) -> Result<String, Problem> {
+    let invalid = || {
+        let detail = format!(
+            "`idempotency-key` is one string of 1 to {KEY_CHARS_MAX} printable ASCII characters, such as a UUID, with or \
+             without quotes"
+        );
+        Problem::new(StatusCode::BAD_REQUEST, "idempotency_key_invalid", detail)
+    };
+    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let (Some(given), None) = (given.next(), given.next()) else { return Err(invalid()) };
+    let given = given.to_str().map_err(|_| invalid())?.trim();
+    let key = match given.strip_prefix('"') {
+        None => Some(given.to_owned()).filter(|key| !key.contains(['"', ' ', ','])),
+        Some(quoted) => quoted.strip_suffix('"').and_then(unescaped),
+    };
+    key.filter(|key| (1..=KEY_CHARS_MAX).contains(&key.len()) && !key.contains('\t')).ok_or_else(invalid)
+}
+
+/// What stands between the quotes: `\` is before a quote or itself, and nowhere else (RFC 8941 section 3.3.3).
+fn unescaped(quoted: &str) -> Option<String> {
+    let (mut text, mut rest) = (String::new(), quoted.chars());
+    while let Some(character) = rest.next() {
+        match character {
+            '"' => return None,
+            '\\' => text.push(rest.next().filter(|next| matches!(next, '"' | '\\'))?),
+            other => text.push(other),
+        }
+    }
+    Some(text)
+}
+
+/// Stores the answer before it is given. If that fails, the client has its answer all the same.
+async fn store(site: &Site, claim: &Claim, answer: Response) -> Response {
+    let (head, body) = answer.into_parts();
+    let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes) else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let headers = STORED_HEADERS
+        .iter()
+        .filter_map(|name| Some((name.as_str().to_owned(), head.headers.get(name)?.to_str().ok()?.to_owned())));
+    let stored = StoredAnswer {
+        status: head.status.as_u16(),
+        headers: headers.collect(),
+        body: String::from_utf8_lossy(&body).into_owned(),
+    };
+    if let Err(error) = site.control.store_answer(claim, &stored).await {
+        tracing::warn!(%error, "the answer of a request with an idempotency key could not be stored");
+    }
+    Response::from_parts(head, Body::from(body))
+}
+
+fn again(answer: StoredAnswer) -> Response {
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in answer.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(values: &[&'static str]) -> Result<String, &'static str> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(IDEMPOTENCY_KEY, HeaderValue::from_static(value));
+        }
+        key_of(&headers).map_err(|problem| problem.code())
+    }
+
+    #[test]
+    fn a_key_is_one_string_with_or_without_quotes() {
+        for (given, read) in [
+            ("8e03978e-40d5-43dd-bc93-6894a57f9324", "8e03978e-40d5-43dd-bc93-6894a57f9324"),
+            ("\"8e03978e\"", "8e03978e"),
+            (r#""a \"b\" \\ c""#, r#"a "b" \ c"#),
+            ("  plain  ", "plain"),
+        ] {
+            assert_eq!(key(&[given]).as_deref(), Ok(read), "{given}");
+        }
+        let long = "a".repeat(KEY_CHARS_MAX + 1).leak();
+        for bad in ["", "\"\"", "\"", "\"a", "a\"", "a, b", "a b", "\"a\"b\"", r#""a\b""#, "\"a\tb\"", long] {
+            assert_eq!(key(&[bad]), Err("idempotency_key_invalid"), "{bad}");
+        }
+        assert_eq!(key(&["a", "b"]), Err("idempotency_key_invalid"));
+        assert!(key(&["a".repeat(KEY_CHARS_MAX).leak()]).is_ok());
+    }
+
+    #[test]
+    fn a_request_is_under_way_once_and_a_tenant_has_a_share() {
+        let in_progress = InProgress::default();
+        let by = KeyId::new(crate::domain::time::Timestamp::from_millis(1), 1);
+        let claim = |key: usize| Claim::new(by, &key.to_string(), Some("acme".parse().unwrap()), &[]);
+        let first = in_progress.begin(&claim(0)).expect("it is the first");
+        let code = |claim: &Claim| in_progress.begin(claim).err().map(|problem| problem.code());
+        assert_eq!(code(&claim(0)), Some("idempotency_key_in_progress"));
+        drop(first);
+        let _turns: Vec<_> = (0..IN_PROGRESS_PER_TENANT_MAX).map(|key| in_progress.begin(&claim(key)).ok()).collect();
+        assert_eq!(code(&claim(99)), Some("busy"));
+        let operators = Claim::new(by, "99", None, &[]);
+        assert_eq!(code(&operators), None, "the operator is not kept out by a tenant");
+    }
+}

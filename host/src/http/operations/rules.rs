@@ -1,0 +1,102 @@
+//! What holds for a request before its route sees it, read from the same table of operations as the document: which query
+//! parameters there are, and whether it takes an `Idempotency-Key`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::{Method, StatusCode};
+
+use super::schemas::Schemas;
+use super::sheet::Sheet;
+use crate::domain::nearest::nearest;
+use crate::http::Site;
+use crate::http::auth;
+use crate::http::problem::Problem;
+
+/// The rules of one operation.
+pub(in crate::http) struct Rule {
+    /// Names of its query parameters; none if parameters that it does not know are ignored.
+    parameters: Option<Vec<String>>,
+    /// Whether it always needs a key of the API.
+    needs_key: bool,
+    /// Whether it takes an `Idempotency-Key`.
+    takes_key: bool,
+}
+
+type Rules = HashMap<String, Vec<(Method, Arc<Rule>)>>;
+
+/// By path, without a trailing slash.
+static RULES: LazyLock<Rules> = LazyLock::new(|| {
+    let mut rules = Rules::new();
+    for operation in super::all().into_iter().flat_map(|group| group.operations) {
+        let mut schemas = Schemas::new();
+        let mut sheet = Sheet::new(&operation.method, &mut schemas);
+        (operation.arguments)(&mut sheet);
+        let in_query = sheet.parameters.iter().filter(|parameter| parameter["in"] == "query");
+        let names = in_query.filter_map(|parameter| parameter["name"].as_str().map(str::to_owned)).collect();
+        let rule = Rule {
+            parameters: (!operation.ignores_parameters).then_some(names),
+            takes_key: sheet.takes_key,
+            needs_key: !sheet.security.is_empty() && !sheet.security.contains(&serde_json::json!({})),
+        };
+        rules.entry(operation.path).or_default().push((operation.method, Arc::new(rule)));
+    }
+    rules
+});
+
+fn rule_of(route: &str, method: &Method) -> Option<Arc<Rule>> {
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    let of_path = RULES.get(route.trim_end_matches('/'))?;
+    of_path.iter().find(|(known, _)| known == method).map(|(_, rule)| rule.clone())
+}
+
+/// Whether an operation takes an `Idempotency-Key`.
+pub(in crate::http) fn takes_key(route: &str, method: &Method) -> bool {
+    rule_of(route, method).is_some_and(|rule| rule.takes_key)
+}
+
+/// Refuses query parameters that the operation does not have. serde sees to those that are there twice, and to values.
+pub(in crate::http) async fn check_query(
+    State(site): State<Site>,
+    route: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(query) = request.uri().query().filter(|query| !query.is_empty()) else { return next.run(request).await };
+    let Some(rule) = route.and_then(|route| rule_of(route.as_str(), request.method())) else {
+        return next.run(request).await;
+    };
+    let Some(problem) = rule.refusal(query) else { return next.run(request).await };
+    let (mut parts, _) = request.into_parts();
+    // A stranger is told that a key is missing, not how the route is called.
+    match rule.needs_key.then(|| auth::principal(&mut parts, &site)) {
+        Some(Err(stranger)) => stranger.into_response(),
+        _ => problem.into_response(),
+    }
+}
+
+impl Rule {
+    fn refusal(&self, query: &str) -> Option<Problem> {
+        let known = self.parameters.as_ref()?;
+        let given = url::form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);
+        let unknown = given.into_iter().find(|name| !known.iter().any(|known| known == name))?;
+        let unknown: String = unknown.chars().take(NAME_CHARS_MAX).collect();
+        let detail = if known.is_empty() {
+            format!("there is no query parameter `{unknown}` here, and no other: remove it")
+        } else {
+            let hint = nearest(&unknown, known.iter().map(String::as_str));
+            let hint = hint.map_or_else(
+                || format!("there are `{}`", known.join("`, `")),
+                |name| format!("did you mean `{name}`?"),
+            );
+            format!("there is no query parameter `{unknown}` here: {hint}")
+        };
+        Some(Problem::new(StatusCode::BAD_REQUEST, "invalid_query", detail))
+    }
+}
+
+/// Characters of an unknown name that are repeated in the answer.
+const NAME_CHARS_MAX: usize = 100;

@@ -1,0 +1,159 @@
+//! Pages of lists at the border: `limit` and `cursor` of a request. A cursor belongs to the list that gave it: to its
+//! route and its tenant.
+
+use axum::Json;
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams};
+use http::StatusCode;
+use http::request::Parts;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::Site;
+use super::extract::Query;
+use super::operations::{Described, Sheet};
+use super::problem::Problem;
+use crate::control::pages::{PAGE_MAX, Page, PageQuery};
+use crate::crypto::sha256;
+
+/// Entries of a page if the request does not say.
+const PAGE_DEFAULT: usize = 50;
+/// Bytes of the digest that a cursor carries of its list. A cursor opens nothing by itself, so this is against mistakes
+/// alone.
+const MARK_BYTES: usize = 8;
+
+/// Which page of a list is asked for.
+pub(super) struct Paging {
+    list: List,
+    pub(super) query: PageQuery,
+}
+
+impl Paging {
+    /// The answer with a page.
+    pub(super) fn answer<T>(&self, page: Page<T>) -> Json<Page<T>> {
+        let next = page.next.map(|place| self.list.cursor(&place));
+        Json(Page { items: page.items, next })
+    }
+}
+
+impl FromRequestParts<Site> for Paging {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
+        let list = List::from_request_parts(parts, site).await?;
+        let Query(PageParameters { limit, cursor }) = Query::from_request_parts(parts, site).await?;
+        let after = cursor.map(|cursor| list.place(&cursor)).transpose()?;
+        Ok(Self { list, query: PageQuery { after, limit: limit.0 } })
+    }
+}
+
+impl Described for Paging {
+    fn describe(sheet: &mut Sheet<'_>) {
+        sheet.in_query::<PageParameters>();
+    }
+}
+
+/// The members of a query that every list has.
+#[derive(Deserialize, JsonSchema)]
+struct PageParameters {
+    /// Entries of the page.
+    #[serde(default)]
+    limit: Limit,
+    /// Where to go on: `next` of the page before, of the same list.
+    cursor: Option<String>,
+}
+
+/// Entries of one page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "usize")]
+#[schemars(inline, extend("minimum" = 1, "maximum" = PAGE_MAX, "default" = PAGE_DEFAULT))]
+struct Limit(usize);
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(PAGE_DEFAULT)
+    }
+}
+
+impl TryFrom<usize> for Limit {
+    type Error = String;
+
+    fn try_from(given: usize) -> Result<Self, String> {
+        if (1..=PAGE_MAX).contains(&given) {
+            Ok(Self(given))
+        } else {
+            Err(format!("from 1 to {PAGE_MAX}, not {given}"))
+        }
+    }
+}
+
+/// The list that a cursor belongs to.
+pub(super) struct List {
+    route: String,
+    /// What the path names: the tenant, and the thing whose list it is.
+    names: Vec<String>,
+}
+
+impl List {
+    /// The text of a place in this list, for its clients.
+    pub(super) fn cursor(&self, place: &str) -> String {
+        format!("{place}.{}", self.mark(place))
+    }
+
+    /// The place in this list that a cursor stands for.
+    pub(super) fn place(&self, cursor: &str) -> Result<String, Problem> {
+        match cursor.rsplit_once('.') {
+            Some((place, mark)) if mark == self.mark(place) => Ok(place.to_owned()),
+            _ => Err(Problem::from(crate::control::Error::BadCursor)),
+        }
+    }
+
+    fn mark(&self, place: &str) -> String {
+        let names = self.names.iter().map(String::as_str);
+        let parts: Vec<&str> = ["cursor", &self.route].into_iter().chain(names).chain([place]).collect();
+        // None of the parts can have a NUL in it.
+        hex::encode(&sha256(parts.join("\0").as_bytes())[..MARK_BYTES])
+    }
+}
+
+impl FromRequestParts<Site> for List {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
+        let not_found = |detail: String| Problem::new(StatusCode::NOT_FOUND, "not_found", detail);
+        let route = MatchedPath::from_request_parts(parts, site).await.map_err(|error| not_found(error.body_text()))?;
+        let names =
+            RawPathParams::from_request_parts(parts, site).await.map_err(|error| not_found(error.body_text()))?;
+        Ok(Self {
+            route: route.as_str().trim_end_matches('/').to_owned(),
+            names: names.iter().map(|(_, name)| name.to_owned()).collect(),
+        })
+    }
+}
+
+/// Says nothing of its own: the cursor is a member of the body.
+impl Described for List {
+    fn describe(_: &mut Sheet<'_>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_belongs_to_one_list_of_one_tenant() {
+        let list = |route: &str, name: &str| List { route: route.to_owned(), names: vec![name.to_owned()] };
+        let cursor = list("/a", "acme").cursor("x.y");
+        assert_eq!(list("/a", "acme").place(&cursor).ok().as_deref(), Some("x.y"));
+        let changed = cursor.replace('x', "z");
+        for (list, cursor) in [
+            (list("/b", "acme"), cursor.as_str()),
+            (list("/a", "globex"), &cursor),
+            (list("/a", "acme"), &changed),
+            (list("/a", "acme"), "x.y"),
+            (list("/a", "acme"), ""),
+            (list("/a", "acme"), "."),
+        ] {
+            assert_eq!(list.place(cursor).err().map(|problem| problem.code()), Some("bad_cursor"), "{cursor}");
+        }
+    }
+}
