@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "what is kept to few places is what the host reads, not what builds it")]
 
 mod bench;
+mod clients;
 mod crash;
 mod demo;
 mod fuzz;

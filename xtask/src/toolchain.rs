@@ -68,6 +68,11 @@ impl Toolchain {
     }
 }
 
+/// Installs packages of Debian's that are missing; an error says what to do by hand.
+pub(crate) fn install_from_debian(packages: &[&str]) -> Result<()> {
+    debian::install_missing(packages)
+}
+
 /// Finds a toolchain that has `target`, or gives one the target.
 pub(crate) fn provide(target: &str) -> Result<Toolchain> {
     let forced = env::var("SETGATE_GUEST_TOOLCHAIN").unwrap_or_default();

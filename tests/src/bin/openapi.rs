@@ -1,21 +1,24 @@
 //! The API against its own description, from the command line; `cargo xtask openapi` builds what it needs and runs it.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to a terminal")]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use setgate_tests::openapi::clients::Generators;
 use setgate_tests::openapi::{self, Options};
 
 const HELP: &str = "\
-openapi --schemathesis PROGRAM [--examples N] [--seed S]
+openapi [--python FOLDER --node FOLDER] [--schemathesis PROGRAM] [--examples N] [--seed S]
 
-Calls every operation of a live host's /openapi.json with data that fits and data that does not, and checks each answer
+With the two folders, has openapi-python-client and openapi-typescript each make a client of a live host's /openapi.json, and
+each client go through the README's flow. With schemathesis, calls every operation of a live host's /openapi.json with data that fits and data that does not, and checks each answer
 against the document. Ends with a line of counts; not 0 where an answer is not as the document says, or a control found nothing.
   --examples N  calls of each operation and phase at the most; 15 where absent
   --seed S      the same seed makes the same calls; 1 where absent";
 
 fn main() -> ExitCode {
-    let options = match read(std::env::args().skip(1)) {
-        Ok(Some(options)) => options,
+    let Asked { generators, options } = match read(std::env::args().skip(1)) {
+        Ok(Some(asked)) => asked,
         Ok(None) => {
             println!("{HELP}");
             return ExitCode::SUCCESS;
@@ -26,6 +29,17 @@ fn main() -> ExitCode {
         }
     };
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    if let Some(generators) = generators {
+        let faults = runtime.block_on(Box::pin(openapi::clients::run(&generators)));
+        for fault in &faults {
+            println!("{fault}");
+        }
+        println!("clients={}/2", 2 - faults.len().min(2));
+        if !faults.is_empty() {
+            return ExitCode::FAILURE;
+        }
+    }
+    let Some(options) = options else { return ExitCode::SUCCESS };
     let report = runtime.block_on(Box::pin(openapi::run(&options)));
     for fault in &report.faults {
         println!("{fault}");
@@ -37,12 +51,21 @@ fn main() -> ExitCode {
     if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn read(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
-    let mut options = Options { program: "schemathesis".into(), examples: 15, seed: 1 };
+/// What is to be done.
+struct Asked {
+    generators: Option<Generators>,
+    options: Option<Options>,
+}
+
+fn read(mut arguments: impl Iterator<Item = String>) -> Result<Option<Asked>, String> {
+    let mut options = Options { program: PathBuf::new(), examples: 15, seed: 1 };
+    let (mut python, mut node) = (None, None);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         let number = |text: String| text.parse().map_err(|_| format!("`{text}` is no number for {argument}"));
         match argument.as_str() {
+            "--python" => python = Some(value()?.into()),
+            "--node" => node = Some(value()?.into()),
             "--schemathesis" => options.program = value()?.into(),
             "--examples" => options.examples = number(value()?)?,
             "--seed" => options.seed = number(value()?)?.into(),
@@ -50,5 +73,10 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>, 
             other => return Err(format!("there is no option `{other}`")),
         }
     }
-    Ok(Some(options))
+    let generators = python.zip(node).map(|(python, node)| Generators { python, node });
+    let options = (!options.program.as_os_str().is_empty()).then_some(options);
+    if generators.is_none() && options.is_none() {
+        return Err("give `--python` and `--node`, or `--schemathesis`".to_owned());
+    }
+    Ok(Some(Asked { generators, options }))
 }

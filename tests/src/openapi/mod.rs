@@ -6,6 +6,7 @@
 //! answered without a key, no method taken that is not there, bad data refused. Then the controls: the same over a
 //! document from which something true was taken out has to fail, else the checks look at nothing.
 
+pub mod clients;
 mod control;
 mod settings;
 

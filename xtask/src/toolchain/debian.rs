@@ -25,21 +25,12 @@ const WASI_LIBC: &str = "/usr/lib/wasm32-wasi";
 const WASI_OBJECTS: [&str; 3] = ["libc.a", "crt1-command.o", "crt1-reactor.o"];
 
 pub(super) fn provide(target: &str) -> Result<Toolchain> {
-    which("apt-get").context("this is no Debian")?;
     let wasi = target.contains("wasi");
     let mut packages = PACKAGES.to_vec();
     if wasi {
         packages.push(WASI_PACKAGE);
     }
-    let mut missing = Vec::new();
-    for package in packages {
-        if !installed(package)? {
-            missing.push(package);
-        }
-    }
-    if !missing.is_empty() {
-        install(&missing)?;
-    }
+    install_missing(&packages)?;
 
     let library = libdir(Path::new(RUSTC), target)?;
     let version = rustc(&["--version"])?;
@@ -58,6 +49,18 @@ pub(super) fn provide(target: &str) -> Result<Toolchain> {
     Toolchain::new(Some(RUSTC.into()), "guest-debian", target)
 }
 
+/// Installs those of the packages that are not there.
+pub(super) fn install_missing(packages: &[&str]) -> Result<()> {
+    which("apt-get").context("this is no Debian")?;
+    let mut missing = Vec::new();
+    for package in packages {
+        if !installed(package)? {
+            missing.push(*package);
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
+}
+
 fn installed(package: &str) -> Result<bool> {
     let mut query = Command::new("dpkg-query");
     let output = query.args(["-W", "-f", "${Status}", package]).output().context("cannot start dpkg-query")?;
@@ -68,7 +71,7 @@ fn install(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     let by_hand = format!("apt-get update && apt-get install -y --no-install-recommends {list}");
     ensure!(is_root()?, "run as root: {by_hand}");
-    eprintln!("guests: installing {list}: one to five minutes");
+    eprintln!("installing {list}: one to five minutes");
     // Old lists name packages that are gone. Where this fails the lists may still do, so `install` decides.
     let _ = apt(&["update"]);
     let install = ["install", "-y", "--no-install-recommends"];
