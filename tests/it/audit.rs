@@ -127,7 +127,7 @@ async fn every_change_leaves_one_entry_and_no_secret() {
     let receiver = Receiver::start().await;
     let asked = json!({
         "endpoint": {"url": receiver.url(), "headers": {"authorization": "Bearer hush-4711"}},
-        "chain": [{"filter": "redact-claims", "secrets": {"unused": "pepper-4711"}}],
+        "chain": [{"filter": "redact-claims", "grants": ["config"], "secrets": {"unused": "pepper-4711"}}],
     });
     let made = tenant.post(&acme.path("/subscriptions"), &asked).await;
     let made = log.left(made, 201, "subscription.create").await;

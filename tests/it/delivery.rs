@@ -17,7 +17,7 @@ async fn the_signed_result_arrives_under_every_scheme() {
         [("standard", false), ("standard", true), ("hub", false), ("wso2", false), ("logto", false)]
     {
         let receiver = Receiver::start().await;
-        let chain = json!([{"filter": "drop-by-type", "config": {"drop": ["sessionPresented"]}}]);
+        let chain = json!([{"filter": "drop-by-type", "grants": ["config"], "config": {"drop": ["sessionPresented"]}}]);
         let subscription = acme.subscribe(&receiver).signing(scheme, ed25519).chain(chain).create().await;
         subscriptions.push((scheme, subscription, receiver));
     }

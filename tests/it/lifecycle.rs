@@ -136,7 +136,7 @@ async fn what_was_accepted_before_a_kill_arrives_after_it() {
         1 => Reply::status(500),
         _ => Reply::status(204).after(Duration::from_millis(50)),
     }));
-    let chain = json!([{"filter": "drop-by-type"}]);
+    let chain = json!([{"filter": "drop-by-type", "grants": ["config"]}]);
     let subscription = acme.subscribe(&receiver).chain(chain).retry(&[1; 20]).create().await;
 
     let (told, mut accepted_so_far) = tokio::sync::mpsc::unbounded_channel();
@@ -191,7 +191,8 @@ async fn secrets_are_in_no_file_and_in_no_log() {
     let acme = host.tenant("acme").await;
     acme.filter("redact-claims").await;
     let receiver = Receiver::start().await;
-    let chain = json!([{"filter": "redact-claims", "secrets": {"salt": "binding-secret-77aa01"}}]);
+    let chain =
+        json!([{"filter": "redact-claims", "grants": ["config"], "secrets": {"salt": "binding-secret-77aa01"}}]);
     let mut secrets = vec![
         ("a tenant's key", secret_half(&acme.key)),
         ("the operator's key", secret_half(std::fs::read_to_string(host.path("operator.key")).unwrap().trim())),
@@ -274,7 +275,11 @@ async fn everything_that_was_set_up_is_there_after_a_restart() {
     acme.table("apps", &[("a1", json!({"owner": "team-shop"}))]).await;
     acme.table("organizations", &[]).await;
     let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).chain(json!([{"filter": "enrich-from-table"}])).create().await;
+    let subscription = acme
+        .subscribe(&receiver)
+        .chain(json!([{"filter": "enrich-from-table", "grants": ["config", "lookup"]}]))
+        .create()
+        .await;
     let first = source.accept(event::wso2("one")).await;
     acme.delivery_in("delivered", &subscription.delivery_of(&first)).await;
     let before = [acme.get("/sources").await, acme.get("/filters").await, subscription.show().await];

@@ -130,12 +130,12 @@ async fn a_replaced_subscription_keeps_its_keys_and_secrets() {
     let source = acme.source("idp", Seed::Logto).await;
     acme.filter("redact-claims").await;
     let (before, after) = (Receiver::start().await, Receiver::start().await);
-    let chain = json!([{"filter": "redact-claims", "secrets": {"salt": "pepper-4711"}}]);
+    let chain = json!([{"filter": "redact-claims", "grants": ["config"], "secrets": {"salt": "pepper-4711"}}]);
     let subscription = acme.subscribe(&before).chain(chain).create().await;
     source.accept(event::logto("s1")).await;
     let first = before.received(1).await.remove(0);
 
-    let asked = json!({"endpoint": {"url": after.url()}, "chain": [{"filter": "redact-claims"}]});
+    let asked = json!({"endpoint": {"url": after.url()}, "chain": [{"filter": "redact-claims", "grants": ["config"]}]});
     let shown = acme.client.put(&subscription.path(""), &asked).await.expect(200).json();
     assert_eq!(shown["signing_secret"], Value::Null, "no key was made: {shown}");
     assert_eq!(shown["chain"][0]["secrets"], json!(["salt"]), "the binding's secrets stay: {shown}");

@@ -134,7 +134,7 @@ async fn what_is_held_keeps_back_its_subject_until_a_person_decides() {
     let receiver = Receiver::start().await;
     acme.filter("drop-by-type").await;
     // A config that the filter cannot read faults, and a fault holds.
-    let broken = json!([{"filter": "drop-by-type", "config": {"drop": 5}}]);
+    let broken = json!([{"filter": "drop-by-type", "grants": ["config"], "config": {"drop": 5}}]);
     let ordered = json!({"ordering": "subject"});
     let subscription = acme.subscribe(&receiver).chain(broken).with("pacing", ordered.clone()).create().await;
     let first = source.accept(event::about("lock", "ada")).await;
@@ -143,7 +143,7 @@ async fn what_is_held_keeps_back_its_subject_until_a_person_decides() {
     // Mended, and the later one would go through.
     let mended = json!({
         "endpoint": {"url": receiver.url()},
-        "chain": [{"filter": "drop-by-type", "config": {"drop": []}}],
+        "chain": [{"filter": "drop-by-type", "grants": ["config"], "config": {"drop": []}}],
         "pacing": ordered,
     });
     acme.client.put(&subscription.path(""), &mended).await.expect(200);

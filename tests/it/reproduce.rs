@@ -56,10 +56,14 @@ async fn deliveries_come_out_the_same_after_all_that_made_them_has_changed() {
     acme.table("apps", &[("a1", json!({"owner": "team-shop"}))]).await;
     acme.table("organizations", &[("o1", json!({"region": "eu"}))]).await;
     let (enriched, redacted) = (Receiver::start().await, Receiver::start().await);
-    let enrich = acme.subscribe(&enriched).chain(json!([{"filter": "enrich-from-table"}])).create().await;
+    let enrich = acme
+        .subscribe(&enriched)
+        .chain(json!([{"filter": "enrich-from-table", "grants": ["config", "lookup"]}]))
+        .create()
+        .await;
     let chain = json!([
-        {"filter": "drop-by-type", "config": {"drop": ["loginSuccess"]}},
-        {"filter": "redact-claims", "secrets": {"salt": SALT}},
+        {"filter": "drop-by-type", "grants": ["config"], "config": {"drop": ["loginSuccess"]}},
+        {"filter": "redact-claims", "grants": ["config"], "secrets": {"salt": SALT}},
     ]);
     let redact = acme.subscribe(&redacted).chain(chain).create().await;
     let failed = source.accept(event::wso2("one")).await;
@@ -117,7 +121,7 @@ async fn what_is_not_the_same_is_told() {
     let source = acme.source("idp", Seed::Wso2).await;
     acme.filter("redact-claims").await;
     let receiver = Receiver::start().await;
-    let chain = json!([{"filter": "redact-claims", "secrets": {"salt": SALT}}]);
+    let chain = json!([{"filter": "redact-claims", "grants": ["config"], "secrets": {"salt": SALT}}]);
     let subscription = acme.subscribe(&receiver).chain(chain).create().await;
     let id = subscription.delivery_of(&source.accept(event::wso2("one")).await);
     acme.delivery_in("delivered", &id).await;
@@ -154,7 +158,8 @@ async fn what_cannot_be_reproduced_says_why() {
     let source = acme.source("idp", Seed::Set).await;
     acme.filter("drop-by-type").await;
     let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).chain(json!([{"filter": "drop-by-type"}])).create().await;
+    let subscription =
+        acme.subscribe(&receiver).chain(json!([{"filter": "drop-by-type", "grants": ["config"]}])).create().await;
     subscription.pause().await;
     let waits = subscription.delivery_of(&source.accept(event::set("one")).await);
     acme.delivery_in("due", &waits).await;
@@ -180,7 +185,8 @@ async fn a_person_who_releases_a_delivery_does_not_change_what_its_chain_did() {
     acme.filter("redact-claims").await;
     let receiver = Receiver::start().await;
     // Without its salt it fails on every event.
-    let subscription = acme.subscribe(&receiver).chain(json!([{"filter": "redact-claims"}])).create().await;
+    let subscription =
+        acme.subscribe(&receiver).chain(json!([{"filter": "redact-claims", "grants": ["config"]}])).create().await;
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     acme.delivery_in("held", &id).await;
     assert_eq!(reproduce(&acme, &id).await["reproduced"], true, "a fault comes out the same");
@@ -203,7 +209,11 @@ async fn a_digest_opens_nothing_for_another_tenant() {
     acme.table("organizations", &[]).await;
     let rows = acme.get("/tables/apps").await["digest"].as_str().unwrap().to_owned();
     let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).chain(json!([{"filter": "enrich-from-table"}])).create().await;
+    let subscription = acme
+        .subscribe(&receiver)
+        .chain(json!([{"filter": "enrich-from-table", "grants": ["config", "lookup"]}]))
+        .create()
+        .await;
     let id = subscription.delivery_of(&source.accept(event::wso2("one")).await);
     acme.delivery_in("delivered", &id).await;
 

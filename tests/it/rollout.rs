@@ -18,7 +18,7 @@ struct Story {
 
 impl Story {
     async fn begin() -> Self {
-        Self::on(Host::start().await, json!({"filter": "gate"})).await
+        Self::on(Host::start().await, json!({"filter": "gate", "grants": ["config"]})).await
     }
 
     async fn on(host: Host, binding: Value) -> Self {
@@ -151,7 +151,7 @@ async fn a_backtest_shows_which_events_would_change_and_sends_nothing() {
 #[tokio::test]
 async fn a_backtest_ends_in_time_and_says_so() {
     let host = Host::with().config("[rollout]\nbacktest_ms_max = 0").start().await;
-    let story = Story::on(host, json!({"filter": "gate"})).await;
+    let story = Story::on(host, json!({"filter": "gate", "grants": ["config"]})).await;
     story.ran(&story.source.accept(harmless("a")).await).await;
     let report = story.backtest(json!({"digest": story.active})).await.expect(200).json();
     assert_eq!((&report["complete"], &report["events"]), (&json!(false), &json!(0)), "{report}");
@@ -234,7 +234,7 @@ async fn a_shadow_is_compared_while_the_active_versions_bytes_are_delivered() {
 #[tokio::test]
 async fn a_shadow_without_room_leaves_events_out() {
     let host = Host::with().config("[rollout]\nshadow_in_flight_per_tenant_max = 0").start().await;
-    let story = Story::on(host, json!({"filter": "gate"})).await;
+    let story = Story::on(host, json!({"filter": "gate", "grants": ["config"]})).await;
     let digest = story.candidate(flagging()).await;
     story.roll_out(json!({"digest": digest, "mode": "shadow"})).await.expect(201);
     for number in 0..3 {
@@ -334,7 +334,7 @@ async fn a_canary_that_traps_is_rolled_back_by_itself_and_nothing_is_lost() {
 #[tokio::test]
 async fn a_canary_that_is_suspended_before_it_is_over_holds_nobody_up() {
     let host = Host::with().config("[quota]\nfilter_faults_max = 3").start().await;
-    let story = Story::on(host, json!({"filter": "gate"})).await;
+    let story = Story::on(host, json!({"filter": "gate", "grants": ["config"]})).await;
     let digest = story.candidate(trapping()).await;
     story.roll_out(json!({"digest": digest, "mode": "canary", "percent": 100, "calls_min": 1000})).await.expect(201);
     let mut deliveries = Vec::new();
@@ -359,7 +359,8 @@ async fn a_canary_that_is_suspended_before_it_is_over_holds_nobody_up() {
 #[tokio::test]
 async fn what_waits_for_a_candidate_runs_the_active_version_once_the_rollout_has_ended() {
     // Under this policy, a fault of the candidate would let the event through unfiltered.
-    let story = Story::on(Host::start().await, json!({"filter": "gate", "on_fault": "open"})).await;
+    let story =
+        Story::on(Host::start().await, json!({"filter": "gate", "grants": ["config"], "on_fault": "open"})).await;
     let digest = story.candidate(trapping()).await;
     story.subscription.pause().await;
     story.roll_out(json!({"digest": digest, "mode": "canary", "percent": 100})).await.expect(201);

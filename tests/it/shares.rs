@@ -117,7 +117,8 @@ async fn fuel_of_a_second_that_is_spent_makes_deliveries_late_and_not_faulty() {
     let send = async |tenant: &Tenant, events: usize| {
         let source = tenant.source("open", Seed::Open).await;
         tenant.filter("drop-by-type").await;
-        let subscription = tenant.subscribe(&receiver).chain(json!([{"filter": "drop-by-type"}])).create().await;
+        let subscription =
+            tenant.subscribe(&receiver).chain(json!([{"filter": "drop-by-type", "grants": ["config"]}])).create().await;
         let mut deliveries = Vec::new();
         for number in 0..events {
             let id = subscription.delivery_of(&source.accept(event::set(&format!("e{number}"))).await);

@@ -23,7 +23,11 @@ async fn a_delivery_sees_the_version_that_was_active_when_it_was_created() {
     assert_eq!(first["versions"][0]["format"], "csv", "{first}");
     acme.table("organizations", &[]).await;
     let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).chain(json!([{"filter": "enrich-from-table"}])).create().await;
+    let subscription = acme
+        .subscribe(&receiver)
+        .chain(json!([{"filter": "enrich-from-table", "grants": ["config", "lookup"]}]))
+        .create()
+        .await;
     subscription.pause().await;
     let one = source.accept(event::wso2("one")).await;
     acme.delivery_in("due", &subscription.delivery_of(&one)).await;

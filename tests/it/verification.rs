@@ -26,7 +26,7 @@ async fn a_test_goes_through_the_chain_to_one_subscription_alone() {
     let (receiver, others) = (Receiver::start().await, Receiver::start().await);
     // Neither the patterns nor the sources would let it through.
     acme.source("idp", Seed::Set).await;
-    let chain = json!([{"filter": "flag-suspicious-login"}]);
+    let chain = json!([{"filter": "flag-suspicious-login", "grants": ["config"]}]);
     let narrow = acme.subscribe(&receiver).chain(chain).with("events", json!(["loginFailed"]));
     let narrow = narrow.with("sources", json!(["idp"])).create().await;
     let all = acme.subscribe(&others).create().await;

@@ -102,7 +102,7 @@ async fn subscriptions(tenant: &Tenant, receiver: &Receiver) -> Vec<(&'static st
     // Without its salt, `redact-claims` fails on every event.
     let held = json!([{"filter": "gate", "grants": ["config"], "on_fault": "hold"}]);
     let drop = json!({"drop": ["session-revoked"], "keep": [MARK]});
-    let dropped = json!([{"filter": "drop-by-type", "config": drop}]);
+    let dropped = json!([{"filter": "drop-by-type", "grants": ["config"], "config": drop}]);
     let nowhere = format!("http://{}/{MARK}", Receiver::nowhere().await);
     let mut made = Vec::new();
     for (state, subscription) in [

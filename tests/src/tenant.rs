@@ -97,6 +97,14 @@ impl Tenant {
         NewSubscription { tenant: self, asked: json!({"endpoint": {"url": url}}) }
     }
 
+    /// What the active version of a filter imports: the `grants` of a binding for it.
+    pub async fn needs(&self, filter: &str) -> Value {
+        let shown = self.get(&format!("/filters/{filter}")).await;
+        let versions = shown["versions"].as_array().expect("versions");
+        let active = versions.iter().find(|version| version["active"] == true);
+        active.unwrap_or_else(|| panic!("no active version: {shown}"))["needs"].clone()
+    }
+
     /// One delivery with its attempts.
     pub async fn delivery(&self, id: &str) -> Value {
         self.get(&format!("/deliveries/{id}")).await

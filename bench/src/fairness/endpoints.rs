@@ -65,7 +65,7 @@ async fn window(is_dead: bool, config: &str, lasts: Duration) -> anyhow::Result<
     }
     let tenth = Receiver::start().await?;
     for receiver in receivers.iter().chain([&tenth]) {
-        let chain = json!([{"filter": FILTER, "config": {"drop": ["nothing"]}}]);
+        let chain = json!([{"filter": FILTER, "grants": ["config"], "config": {"drop": ["nothing"]}}]);
         tenant.subscribe_url(&receiver.url()).chain(chain).create().await;
     }
     let (template, target) = (Template::of(EVENT_BYTES), Target::of(&host, &source.path));

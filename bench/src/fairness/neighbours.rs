@@ -33,7 +33,7 @@ impl Member {
         let tenant = host.tenant(name).await;
         tenant.filter(FILTER).await;
         let source = tenant.source("idp", Seed::Wso2).await;
-        let chain = json!([{"filter": FILTER, "config": {"drop": ["nothing"]}}]);
+        let chain = json!([{"filter": FILTER, "grants": ["config"], "config": {"drop": ["nothing"]}}]);
         tenant.subscribe_url(&receiver.url()).chain(chain).create().await;
         Ok(Self { target: Target::of(host, &source.path), receiver })
     }

@@ -110,7 +110,7 @@ impl Stage {
         for _ in 0..subscriptions {
             tenant
                 .subscribe_url(&receiver.url())
-                .chain(json!([{"filter": FILTER, "config": {"drop": ["nothing"]}}]))
+                .chain(json!([{"filter": FILTER, "grants": ["config"], "config": {"drop": ["nothing"]}}]))
                 .create()
                 .await;
         }

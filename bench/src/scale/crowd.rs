@@ -188,7 +188,7 @@ async fn set_up(tenant: Tenant, wasm: Vec<u8>, url: String) -> anyhow::Result<Me
 }
 
 fn chain() -> Value {
-    json!([{"filter": FILTER, "config": {"drop": ["nothing"]}}])
+    json!([{"filter": FILTER, "grants": ["config"], "config": {"drop": ["nothing"]}}])
 }
 
 /// The same component under another digest: with a custom section behind it, which nobody reads.

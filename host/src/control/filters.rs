@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::versions::{InUse, VERSIONS_KEPT, VersionPlace, Versions as _};
 use super::{Control, Error, Page, PageQuery, any_or, check_version, over_expected, retried, room};
 use crate::crypto;
-use crate::domain::filter::{Filter, FilterVersion, Grant, Suspension};
+use crate::domain::filter::{Filter, FilterVersion, Grant, Suspension, missing_grants};
 use crate::domain::id::{Digest, FilterName, TenantId};
 use crate::domain::rollout::{EndReason, Ended, Rollout};
 use crate::domain::time::Timestamp;
@@ -392,13 +392,10 @@ pub(super) fn check_needs(filter: &Filter, digest: Digest, view: &TenantView) ->
     let Some(version) = filter.version(&digest) else { return Ok(()) };
     for subscription in view.subscriptions.values() {
         for binding in subscription.value.chain.iter().filter(|binding| binding.filter == filter.name) {
-            if let Some(missing) = version.needs.difference(&binding.grants).next() {
+            if let Some(missing) = missing_grants(&version.needs, &binding.grants) {
                 return Err(Error::Conflict(format!(
-                    "this version imports `{}`, which the binding of filter `{}` in subscription `{}` does not grant: \
-                     add it to the binding's `grants` first",
-                    missing.as_str(),
-                    filter.name,
-                    subscription.value.id
+                    "this version of filter `{}` {missing} in subscription `{}` first",
+                    filter.name, subscription.value.id
                 )));
             }
         }

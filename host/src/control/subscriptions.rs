@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::{Control, Error, Expected, Page, PageQuery, any_or, over_expected, retried, room, short};
 use crate::crypto;
-use crate::domain::filter::{Binding, REUSE_EVENTS_MIN, Reuse};
+use crate::domain::filter::{Binding, REUSE_EVENTS_MIN, Reuse, missing_grants};
 use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId, TenantId};
 use crate::domain::pacing::Pacing;
 use crate::domain::secret::{Secret, binding_context, signing_context};
@@ -299,13 +299,19 @@ impl Control {
             let nth = *earlier;
             *earlier += 1;
             let filter = view.filters.get(&binding.filter).map(|stored| &stored.value);
-            let version = filter.and_then(|filter| filter.version(&filter.active?)).ok_or_else(|| {
+            let active = filter.and_then(|filter| Some((filter, filter.version(&filter.active?)?)));
+            let (filter, version) = active.ok_or_else(|| {
                 let why = format!("there is no active filter `{}`: upload it first", binding.filter);
                 Error::invalid("chain/filter", why)
             })?;
-            let grants = binding.grants.unwrap_or_else(|| version.needs.clone());
-            if let Some(missing) = version.needs.difference(&grants).next() {
-                let why = format!("the filter `{}` imports `{}`: grant it", binding.filter, missing.as_str());
+            let grants = binding.grants.unwrap_or_default();
+            if let Some(missing) = missing_grants(&version.needs, &grants) {
+                return Err(Error::invalid("chain/grants", format!("the filter `{}` {missing}", binding.filter)));
+            }
+            // A version on trial runs for this binding as well.
+            let candidate = filter.rollout.as_ref().and_then(|rollout| filter.version(&rollout.digest));
+            if let Some(missing) = candidate.and_then(|candidate| missing_grants(&candidate.needs, &grants)) {
+                let why = format!("the version on trial of the filter `{}` {missing}", binding.filter);
                 return Err(Error::invalid("chain/grants", why));
             }
             if !binding.config.get().trim_start().starts_with('{') || binding.config.get().len() > CONFIG_BYTES_MAX {

@@ -95,7 +95,7 @@ struct Plan {
 
 pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filters: &Path) -> anyhow::Result<Stage> {
     let salt = hex::encode(crypto::random_bytes::<16>());
-    let redact = json!({"filter": "redact-claims", "secrets": {"salt": salt}});
+    let redact = json!({"filter": "redact-claims", "grants": ["config"], "secrets": {"salt": salt}});
     let plans = [
         Plan {
             tenant: "acme",
@@ -106,9 +106,9 @@ pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filt
             ed25519: false,
             format: "set",
             chain: json!([
-                {"filter": "drop-by-type", "config": {"drop": DROPPED_TYPES}},
+                {"filter": "drop-by-type", "grants": ["config"], "config": {"drop": DROPPED_TYPES}},
                 redact,
-                {"filter": "enrich-from-table"},
+                {"filter": "enrich-from-table", "grants": ["config", "lookup"]},
             ]),
             drops: true,
         },
@@ -120,7 +120,7 @@ pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filt
             scheme: "wso2",
             ed25519: false,
             format: "original",
-            chain: json!([{"filter": "flag-suspicious-login", "on_fault": "open"}]),
+            chain: json!([{"filter": "flag-suspicious-login", "grants": ["config"], "on_fault": "open"}]),
             drops: false,
         },
         Plan {
@@ -142,7 +142,7 @@ pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filt
             scheme: "standard",
             ed25519: true,
             format: "set",
-            chain: json!([{"filter": "flag-suspicious-login"}, {"filter": "translate-to-caep"}]),
+            chain: json!([{"filter": "flag-suspicious-login", "grants": ["config"]}, {"filter": "translate-to-caep"}]),
             drops: false,
         },
         Plan {

@@ -36,6 +36,20 @@ impl Grant {
     }
 }
 
+/// The grants that a filter imports and its binding lacks, in words with the JSON that adds them; none if nothing is missing.
+pub fn missing_grants(needs: &BTreeSet<Grant>, granted: &BTreeSet<Grant>) -> Option<String> {
+    let quoted = |grants: Vec<&Grant>, quote: char, between: &str| {
+        grants.iter().map(|grant| format!("{quote}{}{quote}", grant.as_str())).collect::<Vec<_>>().join(between)
+    };
+    let missing: Vec<_> = needs.difference(granted).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let complete = quoted(needs.union(granted).collect(), '"', ", ");
+    let missing = quoted(missing, '`', " and ");
+    Some(format!("imports {missing}, which its binding does not grant: add \"grants\": [{complete}] to the binding"))
+}
+
 /// A filter of a tenant with all its versions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Filter {
@@ -277,6 +291,20 @@ pub enum TableFormat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn missing_grants_are_named_with_the_json_that_adds_them() {
+        let words = |needs: &[Grant], granted: &[Grant]| {
+            missing_grants(&needs.iter().copied().collect(), &granted.iter().copied().collect())
+        };
+        assert_eq!(words(&[], &[]), None);
+        assert_eq!(words(&[Grant::Config], &Grant::ALL), None);
+        assert_eq!(
+            words(&[Grant::Lookup], &[Grant::Config]).unwrap(),
+            "imports `lookup`, which its binding does not grant: add \"grants\": [\"config\", \"lookup\"] to the binding"
+        );
+        assert!(words(&Grant::ALL, &[]).unwrap().starts_with("imports `config` and `lookup`, "));
+    }
 
     #[test]
     fn rows_that_are_older_than_a_field_are_read() {

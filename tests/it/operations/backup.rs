@@ -42,7 +42,7 @@ async fn what_was_accepted_before_a_backup_is_delivered_after_its_restore() {
     let source = acme.source("idp", Seed::Wso2).await;
     let receiver = Receiver::start().await;
     receiver.answer((0..200).map(|number| Reply::status(if number % 2 == 0 { 204 } else { 500 })));
-    let chain = json!([{"filter": "drop-by-type", "secrets": {"unused": "but sealed"}}]);
+    let chain = json!([{"filter": "drop-by-type", "grants": ["config"], "secrets": {"unused": "but sealed"}}]);
     let subscription = acme.subscribe(&receiver).chain(chain).retry(&[1; 20]).create().await;
 
     // Senders that go on all the while.

@@ -80,7 +80,7 @@ async fn what_the_dashboard_asks_for_a_host_at_work_shows() {
     acme.filter("drop-by-type").await;
     let source = acme.source("idp", Seed::Set).await;
     let receiver = Receiver::start().await;
-    let chain = serde_json::json!([{"filter": "drop-by-type"}]);
+    let chain = serde_json::json!([{"filter": "drop-by-type", "grants": ["config"]}]);
     let subscription = acme.subscribe(&receiver).chain(chain).create().await;
     let accepted = source.accept(event::set("one")).await;
     acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;

@@ -99,7 +99,8 @@ async fn one_trace_goes_from_the_sender_over_the_filter_to_the_receiver_and_over
     let source = acme.source("idp", Seed::Set).await;
     let receiver = Receiver::start().await;
     receiver.answer([Reply::status(500)]);
-    let chain = json!([{"filter": "redact-claims", "secrets": {"salt": "binding-secret-77aa01"}}]);
+    let chain =
+        json!([{"filter": "redact-claims", "grants": ["config"], "secrets": {"salt": "binding-secret-77aa01"}}]);
     let url = format!("{}?token=endpoint-query-31b7", receiver.url());
     let subscription = acme.subscribe_url(&url).chain(chain).retry(&[3; 20]).create().await;
 

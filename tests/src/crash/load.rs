@@ -109,8 +109,10 @@ impl Target {
     /// The chain as the API takes it.
     pub fn chain(&self) -> Value {
         match self.filter {
-            Some("redact-claims") => json!([{"filter": "redact-claims", "secrets": {"salt": SALT}}]),
-            Some(name) => json!([{"filter": name, "config": {"drop": [uri(DROPPED_TYPE)]}}]),
+            Some("redact-claims") => {
+                json!([{"filter": "redact-claims", "grants": ["config"], "secrets": {"salt": SALT}}])
+            }
+            Some(name) => json!([{"filter": name, "grants": ["config"], "config": {"drop": [uri(DROPPED_TYPE)]}}]),
             None => json!([]),
         }
     }

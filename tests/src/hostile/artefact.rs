@@ -172,7 +172,9 @@ pub async fn restart_with(filters: usize) -> Restarted {
         uploads.spawn(async move { tenant.upload(&format!("filter-{number}"), wasm).await.expect(201) });
     }
     uploads.join_all().await;
-    let names: Vec<_> = (0..filters).map(|number| json!({"filter": format!("filter-{number}")})).collect();
+    let grants = tenant.needs("filter-0").await;
+    let names: Vec<_> =
+        (0..filters).map(|number| json!({"filter": format!("filter-{number}"), "grants": grants})).collect();
     let mut subscriptions = Vec::new();
     for chain in names.chunks(CHAIN) {
         subscriptions.push(tenant.subscribe(&receiver).chain(json!(chain)).create().await);

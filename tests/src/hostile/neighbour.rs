@@ -83,7 +83,8 @@ impl Neighbour {
         let source = tenant.source("idp", Seed::Set).await;
         tenant.filter("drop-by-type").await;
         let receiver = Receiver::start().await;
-        let chain = json!([{"filter": "drop-by-type", "config": {"drop": ["nothing-of-that-name"]}}]);
+        let chain =
+            json!([{"filter": "drop-by-type", "grants": ["config"], "config": {"drop": ["nothing-of-that-name"]}}]);
         let subscription = tenant.subscribe(&receiver).chain(chain).create().await;
         let book = Arc::new(Book {
             sent: Mutex::default(),

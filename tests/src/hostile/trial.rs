@@ -186,6 +186,9 @@ pub async fn run_events(arena: &Arena, attacker: &Attacker, trial: &Trial, event
 pub async fn subscribe(arena: &Arena, attacker: &Attacker, filter: &str, binding: &Value) -> Subscription {
     let mut chain = json!([binding]);
     chain[0]["filter"] = json!(filter);
+    if chain[0]["grants"].is_null() {
+        chain[0]["grants"] = attacker.tenant.needs(filter).await;
+    }
     let asked = attacker.tenant.subscribe(&arena.receiver).chain(chain);
     asked.with("sources", json!(["hostile"])).retry(&[1, 1]).create().await
 }

@@ -134,7 +134,7 @@ pub struct BindingInput {
     #[serde(default)]
     #[schemars(extend("maxProperties" = SECRETS_MAX))]
     pub secrets: Option<BTreeMap<String, Secret>>,
-    /// What it is granted; absent: what the filter's active version needs.
+    /// What it is granted, besides `log`; absent: nothing. It has to cover what the filter imports.
     #[serde(default)]
     #[schemars(extend("uniqueItems" = false))]
     pub grants: Option<BTreeSet<Grant>>,
