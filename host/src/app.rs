@@ -148,6 +148,7 @@ pub async fn start_with(
         caps: sandbox::Caps {
             modules_max: settings.filter_modules_max,
             instances_max: settings.filter_instances_max,
+            core_instances_max: settings.filter_core_instances_max,
             functions_max: settings.filter_functions_max,
             function_bytes_max: settings.filter_function_bytes_max,
             locals_max: settings.filter_locals_max,

@@ -1,6 +1,7 @@
 //! Each example filter end to end, and the life of a filter: upload, activation, faults.
 
 use serde_json::{Value, json};
+use setgate_tests::hostile::guest::{Calls, Guest};
 use setgate_tests::{Accepted, Host, Received, Receiver, Seed, Source, Subscription, Tenant, event};
 
 /// A tenant with one source, one filter and one subscription that binds it.
@@ -24,6 +25,7 @@ impl Story {
         let receiver = Receiver::start().await;
         let mut chain = json!([binding]);
         chain[0]["filter"] = json!(filter);
+        chain[0]["grants"] = acme.needs(filter).await;
         let subscription = acme.subscribe(&receiver).chain(chain).create().await;
         Self { _host: host, acme, source, receiver, subscription, digest }
     }
@@ -142,7 +144,7 @@ async fn a_chain_hands_each_filter_what_the_one_before_left() {
     let receiver = Receiver::start().await;
     let chain = json!([
         {"filter": "translate-to-caep"},
-        {"filter": "drop-by-type", "config": {"drop": ["session-established"]}},
+        {"filter": "drop-by-type", "grants": ["config"], "config": {"drop": ["session-established"]}},
     ]);
     let subscription = acme.subscribe(&receiver).chain(chain).create().await;
     let accepted = source.accept(event::logto("s1")).await;
@@ -176,26 +178,155 @@ async fn an_upload_that_is_no_filter_is_refused_and_says_why() {
 }
 
 #[tokio::test]
+async fn an_import_is_refused_before_it_costs_a_compile() {
+    let host = Host::with().config("[sandbox]\ncompile_wall_ms_max = 1").start().await;
+    let acme = host.tenant("acme").await;
+    let store = r#"(import "wasi:keyvalue/store@0.2.0" (instance $store (export "open" (func))))"#;
+    for (what, guest, code) in [
+        ("an unknown import", Guest::pass().outer(store), "filter_import"),
+        (
+            "another version of the world",
+            Guest::pass().export("setgate:filter/transform@9.0.0"),
+            "filter_wrong_version",
+        ),
+        ("no transform", Guest::pass().export("setgate:filter/other@0.1.0"), "filter_no_transform"),
+    ] {
+        assert_eq!(acme.upload("gate", guest.wasm()).await.not_the_problem(422, code), None, "{what}");
+    }
+    let compiled = acme.upload("gate", setgate_tests::place::filter("redact-claims")).await;
+    assert_eq!(compiled.not_the_problem(422, "filter_compile_limit"), None, "no compile has the time");
+}
+
+#[tokio::test]
+async fn files_sockets_and_http_may_be_imported_and_are_denied_when_called() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    for (name, interface, function, version) in [
+        ("sockets", "wasi:sockets/instance-network", "instance-network", "0.2.0"),
+        ("http", "wasi:http/types", "[constructor]fields", "0.2.8"),
+        ("files", "wasi:filesystem/types", "open-root", "0.2.12"),
+    ] {
+        // A constructor is named after its resource.
+        let resource = function.strip_prefix("[constructor]").unwrap_or("thing");
+        let outer = format!(
+            r#"(import "{interface}@{version}" (instance $away (export "{resource}" (type $thing (sub resource)))
+                 (export "{function}" (func (result (own $thing))))))
+               (core func $call_away (canon lower (func $away "{function}")))"#
+        );
+        let unused = acme.upload(name, Guest::pass().outer(&outer).wasm()).await;
+        assert_eq!(unused.status, 201, "{name} is imported and not called: {}", unused.text());
+        let call = Calls {
+            outer: Box::leak(outer.into_boxed_str()),
+            given: r#"(export "away" (func $call_away))"#,
+            core: r#"(import "host" "away" (func $away (result i32)))"#,
+        };
+        acme.upload(name, Guest::new("(drop (call $away)) unreachable").calls(call).wasm()).await.expect(201);
+        let subscription = acme.subscribe(&receiver).chain(json!([{"filter": name}])).create().await;
+        let accepted = source.accept(event::set(name)).await;
+        let held = acme.delivery_in("held", &subscription.delivery_of(&accepted)).await;
+        let detail = held["runs"][0]["fault"]["detail"].as_str().unwrap();
+        assert!(detail.starts_with(&format!("{interface}.{function} is not available to filters")), "{held}");
+        subscription.pause().await;
+    }
+}
+
+#[tokio::test]
+async fn a_component_may_have_as_many_memories_as_its_limit_says() {
+    let host = Host::with().config("[sandbox]\nfilter_memories_max = 4").start().await;
+    let acme = host.tenant("acme").await;
+    let source = acme.source("idp", Seed::Set).await;
+    let receiver = Receiver::start().await;
+    let with = |more: usize| Guest::patches(r#"{"seen":true}"#).core(&"(memory 1)".repeat(more)).wasm();
+    // Each has one memory of its own.
+    for (name, more) in [("three", 2), ("four", 3)] {
+        acme.upload(name, with(more)).await.expect(201);
+        let subscription = acme.subscribe(&receiver).chain(json!([{"filter": name}])).create().await;
+        let accepted = source.accept(event::set(name)).await;
+        acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
+        subscription.pause().await;
+    }
+    let refused = acme.upload("five", with(4)).await;
+    assert_eq!(refused.not_the_problem(422, "filter_too_complex"), None);
+    assert!(refused.text().contains("`filter_memories_max` is 4"), "{}", refused.text());
+}
+
+#[tokio::test]
 async fn a_binding_has_to_grant_what_its_filter_imports() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let receiver = Receiver::start().await;
     acme.filter("enrich-from-table").await;
-    let with_grants =
-        |grants: Value| acme.subscribe(&receiver).chain(json!([{"filter": "enrich-from-table", "grants": grants}]));
-    for short in [json!([]), json!(["config"])] {
-        let refused = with_grants(short.clone()).ask().await;
-        assert_eq!(refused.not_the_problem(422, "invalid_field"), None, "grants {short}");
-        assert!(refused.text().contains("lookup") || refused.text().contains("config"), "{}", refused.text());
+    let binding = |grants: &Value| match grants.as_str() {
+        Some("absent") => json!({"filter": "enrich-from-table"}),
+        _ => json!({"filter": "enrich-from-table", "grants": grants}),
+    };
+    let both = json!(["config", "lookup"]);
+    let granted = acme.subscribe(&receiver).chain(json!([binding(&both)])).create().await;
+    for (grants, missing) in [
+        (json!("absent"), "imports `config` and `lookup`"),
+        (Value::Null, "imports `config` and `lookup`"),
+        (json!([]), "imports `config` and `lookup`"),
+        (json!(["config"]), "imports `lookup`"),
+        (json!(["lookup"]), "imports `config`"),
+    ] {
+        let chain = json!([binding(&grants)]);
+        let put = json!({"endpoint": {"url": receiver.url()}, "chain": chain});
+        let replaced = acme.client.put(&granted.path(""), &put).await;
+        for refused in [acme.subscribe(&receiver).chain(chain).ask().await, replaced] {
+            assert_eq!(refused.not_the_problem(422, "invalid_field"), None, "grants {grants}");
+            let detail = refused.json()["detail"].as_str().unwrap_or_default().to_owned();
+            for part in ["`enrich-from-table`", missing, r#""grants": ["config", "lookup"]"#] {
+                assert!(detail.contains(part), "grants {grants}: {detail}");
+            }
+        }
     }
-    with_grants(json!(["config", "lookup"])).create().await;
+    assert_eq!(granted.show().await["chain"][0]["grants"], json!(["config", "lookup"]), "a refusal changes nothing");
 
-    // A version that imports more than a binding grants would fault on each delivery: it is not activated.
+    // One that imports only `log`, or nothing, needs none; what is shown can be sent back.
+    acme.filter("translate-to-caep").await;
+    let bare = acme.subscribe(&receiver).chain(json!([{"filter": "translate-to-caep"}])).create().await;
+    assert_eq!(bare.show().await["chain"][0]["grants"], json!([]), "absent grants are none");
+
+    // A version that imports more than a binding grants would fault on each delivery: it is neither activated nor tried.
     acme.filter("drop-by-type").await;
     let narrow = json!([{"filter": "drop-by-type", "grants": ["config"]}]);
-    acme.subscribe(&receiver).chain(narrow).create().await;
-    let refused = acme.upload("drop-by-type", setgate_tests::place::filter("enrich-from-table")).await;
-    assert_eq!(refused.not_the_problem(409, "conflict"), None);
+    acme.subscribe(&receiver).chain(narrow.clone()).create().await;
+    let wider = setgate_tests::place::filter("enrich-from-table");
+    let filter = acme.path("/filters/drop-by-type");
+    let uploaded = acme.upload("drop-by-type?activate=false", wider.clone()).await.expect(201).json();
+    let digest = &uploaded["versions"][1]["digest"];
+    for refused in [
+        acme.upload("drop-by-type", wider).await,
+        acme.client.post(&format!("{filter}/activate"), &json!({"digest": digest})).await,
+        acme.client.put(&format!("{filter}/rollout"), &json!({"digest": digest, "mode": "shadow"})).await,
+        acme.client.put(&format!("{filter}/rollout"), &json!({"digest": digest, "mode": "canary", "percent": 5})).await,
+    ] {
+        assert_eq!(refused.not_the_problem(409, "conflict"), None);
+        let detail = refused.json()["detail"].as_str().unwrap_or_default().to_owned();
+        assert!(
+            detail.contains("imports `lookup`") && detail.contains(r#""grants": ["config", "lookup"]"#),
+            "{detail}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_binding_has_to_grant_what_a_version_on_trial_imports() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let receiver = Receiver::start().await;
+    acme.filter("drop-by-type").await;
+    let wider = setgate_tests::place::filter("enrich-from-table");
+    let uploaded = acme.upload("drop-by-type?activate=false", wider).await.expect(201).json();
+    let rollout = json!({"digest": uploaded["versions"][1]["digest"], "mode": "canary", "percent": 50});
+    acme.client.put(&acme.path("/filters/drop-by-type/rollout"), &rollout).await.expect(201);
+    let bind = |grants: Value| acme.subscribe(&receiver).chain(json!([{"filter": "drop-by-type", "grants": grants}]));
+    let refused = bind(json!(["config"])).ask().await;
+    assert_eq!(refused.not_the_problem(422, "invalid_field"), None);
+    assert!(refused.text().contains("version on trial") && refused.text().contains("`lookup`"), "{}", refused.text());
+    bind(json!(["config", "lookup"])).create().await;
 }
 
 #[tokio::test]
@@ -312,7 +443,7 @@ async fn a_filter_cannot_tell_its_secrets_to_the_history() {
         [("drops", telling(0, 3), "dropped"), ("fails", telling(1, 1), "held"), ("replaces", telling(0, 2), "held")]
     {
         acme.upload(name, wasm).await.expect(201);
-        let binding = json!({"filter": name, "secrets": {"token": "hunter2-4711-and-more"}});
+        let binding = json!({"filter": name, "grants": ["config"], "secrets": {"token": "hunter2-4711-and-more"}});
         let subscription = acme.subscribe(&receiver).chain(json!([binding])).create().await;
         let accepted = source.accept(event::set(name)).await;
         let id = subscription.delivery_of(&accepted);

@@ -60,6 +60,8 @@ pub struct Sandbox {
     pub filter_modules_max: u64,
     /// Instances, of modules and components, that instantiating the upload comes to.
     pub filter_instances_max: u64,
+    /// Of them, instances of core modules.
+    pub filter_core_instances_max: u64,
     /// Functions of all core modules; and likewise functions that are lifted, lowered or built in, for each instance.
     pub filter_functions_max: u64,
     /// Bytes of one function's body.
@@ -80,9 +82,10 @@ pub struct Sandbox {
     pub filter_links_max: u64,
     /// Globals of all modules.
     pub filter_globals_max: u64,
-    /// Linear memories of all modules.
+    /// Linear memories of all modules; and likewise of all instances. Each reserves 4 GiB of addresses, and no memory, in each
+    /// of `instances_max` slots.
     pub filter_memories_max: u64,
-    /// Tables of all modules.
+    /// Tables of all modules; and likewise of all instances.
     pub filter_tables_max: u64,
     /// Element and data segments of all modules.
     pub filter_segments_max: u64,
@@ -116,6 +119,7 @@ impl Default for Sandbox {
             reuse_idle_ms_max: 60_000,
             filter_modules_max: 500,
             filter_instances_max: 1_000,
+            filter_core_instances_max: 64,
             filter_functions_max: 200_000,
             filter_function_bytes_max: 4 << 20,
             filter_locals_max: 20_000,
@@ -126,8 +130,8 @@ impl Default for Sandbox {
             filter_exports_max: 100_000,
             filter_links_max: 1_000_000,
             filter_globals_max: 100_000,
-            filter_memories_max: 16,
-            filter_tables_max: 64,
+            filter_memories_max: 8,
+            filter_tables_max: 8,
             filter_segments_max: 100_000,
         }
     }

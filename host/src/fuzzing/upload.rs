@@ -60,6 +60,7 @@ fn unlimited() -> Caps {
     Caps {
         modules_max: u64::MAX,
         instances_max: u64::MAX,
+        core_instances_max: u64::MAX,
         functions_max: u64::MAX,
         function_bytes_max: u64::MAX,
         locals_max: u64::MAX,

@@ -13,20 +13,15 @@ use wasmtime::{
 
 use super::Options;
 
-/// Core instances of one component. Rust makes 1 to 4; componentize-py links a few dozen libraries.
-const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 64;
-/// Linear memories of one component; each costs 4 GiB of address space a slot, but no memory.
-const MEMORIES_PER_COMPONENT_MAX: u32 = 2;
-/// Tables of one component. An adapted wasip1 component has two.
-const TABLES_PER_COMPONENT_MAX: u32 = 8;
 /// Stack of one call beside that of its WebAssembly frames, in bytes: all that host functions have. Overflowing it aborts
 /// the process, so it is far more than they need.
 const HOST_STACK_BYTES: usize = 1 << 20;
 /// Bytes up to which a memory's first content is laid out as an image, however much of it is empty; beyond, at least half
 /// has to be data.
 const DENSE_IMAGE_BYTES_MAX: u64 = 256 << 10;
-/// Frames named in a trap's record.
-const BACKTRACE_FRAMES_MAX: usize = 8;
+/// Frames of a trap that are looked through for the author's own: a panic's own are about ten, and a library's come before
+/// those of its caller.
+const BACKTRACE_FRAMES_MAX: usize = 64;
 
 /// What decides the machine code.
 pub(super) fn compile_config() -> Config {
@@ -83,17 +78,23 @@ pub(super) fn pooled(options: &Options) -> wasmtime::Result<Engine> {
 /// sizes. For measuring what the sandbox adds; whoever runs strangers' filters needs a [`Sandbox`](super::Sandbox).
 pub fn bare_config(options: &Options) -> Config {
     let slots = options.instances_max;
+    // What an upload may have, a slot has room for: the caps are what refuses it, and not the pool. Only as many slots of
+    // memories and tables stay warm as there are calls at once, however many a component may have.
+    let per_component = |cap: u64| u32::try_from(cap.max(1)).unwrap_or(u32::MAX);
+    let core_instances = per_component(options.caps.core_instances_max);
+    let memories = per_component(options.caps.memories_max);
+    let tables = per_component(options.caps.tables_max);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
-        .total_core_instances(slots.saturating_mul(CORE_INSTANCES_PER_COMPONENT_MAX))
-        .total_memories(slots.saturating_mul(MEMORIES_PER_COMPONENT_MAX))
-        .total_tables(slots.saturating_mul(TABLES_PER_COMPONENT_MAX))
+        .total_core_instances(slots.saturating_mul(core_instances))
+        .total_memories(slots.saturating_mul(memories))
+        .total_tables(slots.saturating_mul(tables))
         .total_stacks(slots)
-        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
-        .max_memories_per_component(MEMORIES_PER_COMPONENT_MAX)
-        .max_tables_per_component(TABLES_PER_COMPONENT_MAX)
-        .max_tables_per_module(TABLES_PER_COMPONENT_MAX)
-        .max_memories_per_module(MEMORIES_PER_COMPONENT_MAX)
+        .max_core_instances_per_component(core_instances)
+        .max_memories_per_component(memories)
+        .max_tables_per_component(tables)
+        .max_tables_per_module(tables)
+        .max_memories_per_module(memories)
         .table_elements(usize::try_from(options.table_elements_max).unwrap_or(usize::MAX))
         .max_memory_size(usize::try_from(options.memory_bytes_max).unwrap_or(usize::MAX))
         .max_unused_warm_slots(slots);

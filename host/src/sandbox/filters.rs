@@ -212,8 +212,7 @@ impl Loaded {
     /// Loads, looks at and links machine code. Blocks for as long as copying it takes.
     fn new(engine: &Engine, artefact: &Artefact) -> Result<Self, Rejected> {
         let words = |error: wasmtime::Error| fault::bounded(&format!("{error:#}"));
-        // What the pool has no room for is refused here: too many memories, tables or core instances, a memory whose
-        // first size is over a slot's.
+        // What the pool has no room for is refused here, such as core instances that are too large together.
         let component = artefact.load(engine).map_err(|error| Rejected::Invalid { detail: words(error) })?;
         let needs = validate::component(engine, &component)?;
         let pre = linker::link(engine, &component).map_err(|error| Rejected::WrongTypes { detail: words(error) })?;

@@ -13,10 +13,9 @@ pub(super) enum Import<'a> {
     Log,
     /// An interface that has to be granted.
     Granted(Grant),
-    /// One of the empty WASI, without its version.
+    /// One of WASI 0.2, without its version. Each function of it that the empty WASI does not have is there and denied when
+    /// it is called: see `wasi`.
     Wasi(&'a str),
-    /// `wasi:sockets`, which may be named for its types but not used.
-    Sockets(&'a str),
 }
 
 /// Reads an import's name; none where it is not one of ours in a version we have.
@@ -36,9 +35,10 @@ pub(super) fn read(name: &str) -> Option<Import<'_>> {
             }
         }
         _ if !version.starts_with("0.2.") => None,
-        _ if wasi::INTERFACES.contains(&interface) => Some(Import::Wasi(interface)),
-        _ if interface.starts_with("wasi:sockets/") => Some(Import::Sockets(interface)),
-        _ => None,
+        _ => {
+            let (package, _) = interface.split_once('/')?;
+            wasi::PACKAGES.contains(&package).then_some(Import::Wasi(interface))
+        }
     }
 }
 
@@ -54,13 +54,25 @@ mod tests {
     #[test]
     fn only_what_is_listed_may_be_imported() {
         assert_eq!(read("setgate:filter/lookup@0.1.7"), Some(Import::Granted(Grant::Lookup)));
-        assert_eq!(read("wasi:cli/stdout@0.2.3"), Some(Import::Wasi("wasi:cli/stdout")));
+        for (name, interface) in [
+            ("wasi:cli/stdout@0.2.3", "wasi:cli/stdout"),
+            ("wasi:sockets/tcp-create-socket@0.2.0", "wasi:sockets/tcp-create-socket"),
+            ("wasi:http/outgoing-handler@0.2.8", "wasi:http/outgoing-handler"),
+            ("wasi:filesystem/types@0.2.12", "wasi:filesystem/types"),
+            ("wasi:clocks/timezone@0.2.1", "wasi:clocks/timezone"),
+        ] {
+            assert_eq!(read(name), Some(Import::Wasi(interface)));
+        }
         for not in [
             "setgate:filter/log@0.2.0",
             "setgate:filter/log@0.1.0-rc.1",
             "setgate:filter/log",
             "setgate:filter/http@0.1.0",
-            "wasi:http/outgoing-handler@0.2.0",
+            "wasi:http/outgoing-handler@0.3.0",
+            "wasi:http/outgoing-handler",
+            "wasi:https/outgoing-handler@0.2.0",
+            "wasi:http",
+            "other:http/types@0.2.0",
             "wasi:cli/stdout@0.3.0",
             "wasi:keyvalue/store@0.2.0",
             "env",

@@ -7,7 +7,7 @@ use wasmtime::component::{Component, Linker};
 use super::host;
 use super::imports::{self, Import};
 use super::state::State;
-use super::wasi;
+use super::wasi::{self, Resources};
 use super::wit_v0_1::FilterPre;
 use crate::domain::filter::Grant;
 
@@ -21,6 +21,7 @@ use crate::domain::filter::Grant;
 pub(super) fn link(engine: &Engine, component: &Component) -> wasmtime::Result<FilterPre<State>> {
     let mut linker = Linker::<State>::new(engine);
     linker.allow_shadowing(true);
+    let mut resources = Resources::default();
     for (name, item) in component.component_type().imports(engine) {
         let (Some(import), ComponentItem::ComponentInstance(imported)) = (imports::read(name), item.ty) else {
             continue; // left undefined: instantiation refuses it
@@ -31,8 +32,8 @@ pub(super) fn link(engine: &Engine, component: &Component) -> wasmtime::Result<F
             Import::Log => host::log::define(&mut instance)?,
             Import::Granted(Grant::Config) => host::config::define(&mut instance)?,
             Import::Granted(Grant::Lookup) => host::lookup::define(&mut instance)?,
-            Import::Wasi(interface) | Import::Sockets(interface) => {
-                wasi::define(&mut instance, interface, &imported, engine)?;
+            Import::Wasi(interface) => {
+                wasi::define(&mut instance, interface, &imported, engine, &mut resources)?;
             }
         }
     }

@@ -5,8 +5,8 @@
 //!
 //! | against | stands | file |
 //! |---|---|---|
-//! | an upload that is no filter | a look at its bytes, imports and exports | `validate`, `imports` |
 //! | an upload of a million parts | caps on its structure, before any compile | `structure` |
+//! | an upload that is no filter | a look at its bytes, imports and exports, before any compile | `validate`, `imports` |
 //! | a compile without end | a child process with memory, CPU and wall limits | `compile` |
 //! | a flood of compiles | a bounded line for each tenant, served in turns | `filters`, `fair` |
 //! | machine code of somebody else | a MAC over the bytes that are loaded | `artefact`, `cache` |
@@ -34,10 +34,12 @@ mod compile;
 mod engine;
 mod fault;
 mod filters;
+mod frames;
 mod host;
 mod imports;
 mod instance;
 mod kept;
+mod last_words;
 mod limits;
 mod linker;
 mod log;
@@ -65,7 +67,7 @@ use bytes::Bytes;
 use tokio::runtime::{Handle, Runtime};
 
 use crate::crypto::sha256;
-use crate::domain::filter::Grant;
+use crate::domain::filter::{Grant, missing_grants};
 use crate::domain::id::{DeliveryId, Digest, EventId, FilterName, SourceName, SubscriptionId, TenantId};
 use crate::domain::limits::CallLimits;
 use crate::domain::redact::Redactor;
@@ -364,7 +366,10 @@ impl Shared {
             memory_bytes_max: quota.memory_bytes_max.min(self.host.memory_bytes_max),
             table_elements_max: quota.table_elements_max.min(self.host.table_elements_max),
         };
-        let looking = tokio::task::spawn_blocking(move || structure::check(&wasm, &caps, room));
+        let looking = tokio::task::spawn_blocking(move || {
+            validate::names(&structure::check(&wasm, &caps, room)?)?;
+            Ok(())
+        });
         looking.await.unwrap_or_else(|error| Err(Rejected::Host { detail: error.to_string() }))
     }
 
@@ -396,9 +401,8 @@ impl Shared {
             Ok(loaded) => loaded,
             Err(fault) => return (faulted(fault), waited),
         };
-        if let Some(missing) = loaded.needs.difference(&call.grants).next() {
-            let detail = format!("it imports `{}`, which its binding does not grant", missing.as_str());
-            return (faulted(Fault::Unavailable { detail }), waited);
+        if let Some(missing) = missing_grants(&loaded.needs, &call.grants) {
+            return (faulted(Fault::Unavailable { detail: format!("it {missing}") }), waited);
         }
         let Ok(Admitted { place, mut charges }) = self.admit(&tenant, &call.quota, &mut waited).await else {
             return (faulted(stopping()), waited);
@@ -503,7 +507,7 @@ fn stopping() -> Fault {
 pub(crate) fn before_compile(wasm: &[u8], caps: &Caps, quota: &Quota) -> Result<(), Rejected> {
     validate::bytes(wasm, quota.filter_bytes_max)?;
     let Quota { memory_bytes_max, table_elements_max, .. } = *quota;
-    structure::check(wasm, caps, structure::Room { memory_bytes_max, table_elements_max })
+    structure::check(wasm, caps, structure::Room { memory_bytes_max, table_elements_max }).map(drop)
 }
 
 /// What a call needs to begin.

@@ -68,8 +68,8 @@ pub enum Rejected {
     },
     /// It imports what no filter is given.
     #[error(
-        "the component imports `{import}`, which no filter is given: what there is are setgate:filter/log, config and \
-         lookup at 0.1.x, and an empty WASI 0.2 (cli, io, clocks, random, filesystem)"
+        "the component imports `{import}`, which no filter is given: there are setgate:filter/log, config and lookup at \
+         0.1.x, and an empty WASI 0.2 (cli, clocks, filesystem, http, io, random, sockets)"
     )]
     Import {
         /// The import's name.

@@ -83,6 +83,8 @@ pub(super) enum Stop {
     HostCalls { limit_name: &'static str, limit: u64 },
     #[error("called wasi:cli/exit")]
     Exit,
+    #[error("{call} is not available to filters")]
+    Denied { call: Arc<str> },
 }
 
 impl Meter {

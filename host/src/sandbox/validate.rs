@@ -10,6 +10,7 @@ use crate::domain::filter::Grant;
 
 use super::Rejected;
 use super::imports::{self, Import};
+use super::structure::Names;
 
 /// The export that makes a component a filter, without its version.
 const TRANSFORM: &str = "setgate:filter/transform";
@@ -34,34 +35,38 @@ pub(super) fn bytes(wasm: &[u8], bytes_max: u64) -> Result<(), Rejected> {
     }
 }
 
-/// Looks at what a compiled component imports and exports; gives the grants that it needs.
-pub(super) fn component(engine: &Engine, component: &Component) -> Result<BTreeSet<Grant>, Rejected> {
-    exports_transform(engine, component)?;
+/// Looks at what a component imports and exports, by name, which costs no compile; gives the grants that it needs.
+pub(super) fn names(names: &Names<'_>) -> Result<BTreeSet<Grant>, Rejected> {
+    exports_transform(&names.exports)?;
     let mut needs = BTreeSet::new();
-    for (name, item) in component.component_type().imports(engine) {
-        let refused = || Rejected::Import { import: super::log::printable(super::log::cut_to(name, 200)) };
-        let ComponentItem::ComponentInstance(interface) = item.ty else {
-            return Err(refused());
-        };
-        match imports::read(name).ok_or_else(refused)? {
-            Import::Granted(grant) => {
+    for (name, is_instance) in &names.imports {
+        let import = if *is_instance { imports::read(name) } else { None };
+        match import {
+            Some(Import::Granted(grant)) => {
                 needs.insert(grant);
             }
-            // Types of sockets come along with a standard library; a function would be a use of them.
-            Import::Sockets(_)
-                if interface.exports(engine).any(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_))) =>
-            {
-                return Err(refused());
+            Some(Import::Types | Import::Log | Import::Wasi(_)) => {}
+            None => {
+                return Err(Rejected::Import { import: super::log::printable(super::log::cut_to(name, 200)) });
             }
-            Import::Types | Import::Log | Import::Wasi(_) | Import::Sockets(_) => {}
         }
     }
     Ok(needs)
 }
 
-fn exports_transform(engine: &Engine, component: &Component) -> Result<(), Rejected> {
+/// The same for machine code, which may come from disk.
+pub(super) fn component(engine: &Engine, component: &Component) -> Result<BTreeSet<Grant>, Rejected> {
+    let of_type = component.component_type();
+    let is_instance = |item: &ComponentItem| matches!(item, ComponentItem::ComponentInstance(_));
+    names(&Names {
+        imports: of_type.imports(engine).map(|(name, item)| (name, is_instance(&item.ty))).collect(),
+        exports: of_type.exports(engine).map(|(name, _)| name).collect(),
+    })
+}
+
+fn exports_transform(exports: &[&str]) -> Result<(), Rejected> {
     let mut others = Vec::new();
-    for (name, _) in component.component_type().exports(engine) {
+    for name in exports.iter().copied() {
         match name.split_once('@') {
             Some((TRANSFORM, version)) if imports::is_ours(version) => return Ok(()),
             Some((TRANSFORM, _)) => return Err(Rejected::WrongVersion { export: super::log::printable(name) }),

@@ -47,11 +47,11 @@ pub struct Guest {
 #[derive(Debug, Clone, Copy)]
 pub struct Calls {
     /// The component's imports, and the lowered functions.
-    outer: &'static str,
+    pub outer: &'static str,
     /// What the core module is given.
-    given: &'static str,
+    pub given: &'static str,
     /// How the core module imports it.
-    core: &'static str,
+    pub core: &'static str,
 }
 
 /// `(call $log (level) (address) (length))`

@@ -42,10 +42,16 @@ pub(super) const CLASSES: &[Class] = &[
         limit("filter_start", "table_elements_max"),
         || Trial::of(&Guest::pass().core("(table 8000 funcref) (table 8000 funcref)")),
     ),
-    class("many-memories", "more memories than a slot of the pool has", rule("filter_invalid"), || {
-        Trial::of(&Guest::pass().core("(memory 1) (memory 1) (memory 1)"))
-    }),
-    class("many-tables", "more tables than a slot of the pool has", rule("filter_invalid"), || {
-        Trial::of(&Guest::pass().core(&"(table 1 funcref)".repeat(50)))
-    }),
+    class(
+        "many-memories",
+        "more memories than a component may have",
+        limit("filter_too_complex", "filter_memories_max"),
+        || Trial::of(&Guest::pass().core(&"(memory 1)".repeat(8))),
+    ),
+    class(
+        "many-tables",
+        "more tables than a component may have",
+        limit("filter_too_complex", "filter_tables_max"),
+        || Trial::of(&Guest::pass().core(&"(table 1 funcref)".repeat(50))),
+    ),
 ];

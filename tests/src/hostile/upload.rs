@@ -44,7 +44,7 @@ pub(super) const CLASSES: &[Class] = &[
         rule("filter_wrong_types"),
         How::Upload(wrong_types),
     ),
-    class("unknown-import", "an import of sockets", rule("filter_import"), How::Upload(unknown_import)),
+    class("unknown-import", "an import that no filter is given", rule("filter_import"), How::Upload(unknown_import)),
     class(
         "ungranted-import",
         "a filter bound without the grant that it imports",
@@ -119,9 +119,8 @@ fn wrong_types() -> Trial {
 }
 
 fn unknown_import() -> Trial {
-    let sockets =
-        r#"(import "wasi:sockets/tcp-create-socket@0.2.0" (instance $tcp (export "create-tcp-socket" (func))))"#;
-    Trial::of(&Guest::pass().outer(sockets))
+    let store = r#"(import "wasi:keyvalue/store@0.2.0" (instance $store (export "open" (func))))"#;
+    Trial::of(&Guest::pass().outer(store))
 }
 
 fn reads_config() -> Guest {

@@ -17,12 +17,18 @@
 /// | types, globals | 54, 3 | 174, 7 | 1 230, 874 |
 /// | imports, exports | 7, 11 | 97, 23 | 2 261, 4 192 |
 /// | memories, tables, segments | 1, 2, 3 | 1, 1, 6 715 | 1, 2, 1 809 |
+///
+/// QuickJS with a stubbed WASI has three memories. Memories, tables and core instances have less room to spare than the rest:
+/// making and resetting them takes the host time that no fuel pays for, and each memory reserves 4 GiB of addresses in
+/// each slot of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caps {
     /// Core modules and components nested in the upload, and components that are named again by an alias or export.
     pub modules_max: u64,
     /// Instances, of modules and components, that instantiating the upload comes to.
     pub instances_max: u64,
+    /// Of them, instances of core modules.
+    pub core_instances_max: u64,
     /// Functions of all core modules; and likewise functions that are lifted, lowered or built in, for each instance.
     pub functions_max: u64,
     /// Bytes of one function's body.
@@ -43,9 +49,9 @@ pub struct Caps {
     pub links_max: u64,
     /// Globals of all modules.
     pub globals_max: u64,
-    /// Linear memories of all modules.
+    /// Linear memories of all modules; and likewise of all instances. A slot of the pool has room for so many.
     pub memories_max: u64,
-    /// Tables of all modules.
+    /// Tables of all modules; and likewise of all instances. A slot of the pool has room for so many.
     pub tables_max: u64,
     /// Element and data segments of all modules.
     pub segments_max: u64,
@@ -56,6 +62,7 @@ impl Default for Caps {
         Self {
             modules_max: 500,
             instances_max: 1_000,
+            core_instances_max: 64,
             functions_max: 200_000,
             function_bytes_max: 4 << 20,
             locals_max: 20_000,
@@ -66,8 +73,8 @@ impl Default for Caps {
             exports_max: 100_000,
             links_max: 1_000_000,
             globals_max: 100_000,
-            memories_max: 16,
-            tables_max: 64,
+            memories_max: 8,
+            tables_max: 8,
             segments_max: 100_000,
         }
     }

@@ -16,6 +16,8 @@ pub(super) struct Component {
     pub(super) number: u64,
     /// Its index space of components: what one instance of each comes to.
     pub(super) components: Vec<Cost>,
+    /// The same for its index space of core modules.
+    pub(super) modules: Vec<Cost>,
     /// What one instance of itself comes to, itself not counted.
     pub(super) cost: Cost,
 }
@@ -24,18 +26,28 @@ pub(super) struct Component {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Cost {
     instances: u64,
+    core_instances: u64,
     functions: u64,
     links: u64,
+    memories: u64,
+    tables: u64,
+}
+
+impl Cost {
+    /// What one instance of a core module comes to.
+    pub(super) fn of_module(memories: u64, tables: u64) -> Self {
+        Self { instances: 1, core_instances: 1, memories, tables, ..Self::default() }
+    }
 }
 
 impl Component {
     pub(super) fn new(number: u64) -> Self {
-        Self { number, components: Vec::new(), cost: Cost::default() }
+        Self { number, components: Vec::new(), modules: Vec::new(), cost: Cost::default() }
     }
 }
 
-impl Scan<'_> {
-    pub(super) fn component_payload(&mut self, payload: Payload<'_>) -> Result<(), Rejected> {
+impl<'a> Scan<'a> {
+    pub(super) fn component_payload(&mut self, payload: Payload<'a>) -> Result<(), Rejected> {
         match payload {
             Payload::CoreTypeSection(types) => {
                 for of_type in types {
@@ -46,11 +58,15 @@ impl Scan<'_> {
             Payload::ComponentTypeSection(types) => self.types(types.range())?,
             Payload::InstanceSection(instances) => {
                 for instance in instances {
-                    let links = match instance.map_err(unreadable)? {
-                        Instance::Instantiate { args, .. } => args.len(),
-                        Instance::FromExports(exports) => exports.len(),
-                    };
-                    self.spend(Cost { instances: 1, functions: 0, links: links as u64 })?;
+                    match instance.map_err(unreadable)? {
+                        Instance::Instantiate { module_index, args } => {
+                            self.spend(self.module_at(0, module_index))?;
+                            self.spend(Cost { links: args.len() as u64, ..Cost::default() })?;
+                        }
+                        Instance::FromExports(exports) => {
+                            self.spend(Cost { instances: 1, links: exports.len() as u64, ..Cost::default() })?;
+                        }
+                    }
                 }
             }
             Payload::ComponentInstanceSection(instances) => {
@@ -65,13 +81,21 @@ impl Scan<'_> {
             }
             Payload::ComponentCanonicalSection(functions) => {
                 let functions = u64::from(functions.count());
-                self.spend(Cost { instances: 0, functions, links: functions })?;
+                self.spend(Cost { functions, links: functions, ..Cost::default() })?;
             }
             Payload::ComponentImportSection(imports) => {
                 for (offset, import) in imports.into_iter_with_offsets().map(flat) {
+                    let import = import?;
                     self.count(Total::Imports, 1)?;
-                    if matches!(import?.ty, ComponentTypeRef::Component(_)) {
+                    if matches!(import.ty, ComponentTypeRef::Component(_)) {
                         return Err(self.second_order(offset, "imports a component"));
+                    }
+                    if matches!(import.ty, ComponentTypeRef::Module(_)) {
+                        return Err(self.second_order(offset, "imports a core module"));
+                    }
+                    if self.open.len() == 1 {
+                        let is_instance = matches!(import.ty, ComponentTypeRef::Instance(_));
+                        self.names.imports.push((import.name.name, is_instance));
                     }
                 }
             }
@@ -80,8 +104,13 @@ impl Scan<'_> {
                     let export = export?;
                     self.count(Total::Exports, 1)?;
                     self.spend(Cost { links: 1, ..Cost::default() })?;
-                    if export.kind == ComponentExternalKind::Component {
-                        self.again(offset, 0, export.index)?;
+                    match export.kind {
+                        ComponentExternalKind::Component => self.again(offset, 0, export.index)?,
+                        ComponentExternalKind::Module => self.module_again(0, export.index),
+                        _ => {}
+                    }
+                    if self.open.len() == 1 {
+                        self.names.exports.push(export.name.name);
                     }
                 }
             }
@@ -99,11 +128,11 @@ impl Scan<'_> {
                         format!("{} instantiates component {component_index}, which is not there", self.place());
                     Rejected::Invalid { detail }
                 })?;
-                self.spend(Cost { instances: 1, functions: 0, links })?;
+                self.spend(Cost { instances: 1, links, ..Cost::default() })?;
                 self.spend(inner)
             }
             ComponentInstance::FromExports(exports) => {
-                self.spend(Cost { instances: 1, functions: 0, links: exports.len() as u64 })
+                self.spend(Cost { instances: 1, links: exports.len() as u64, ..Cost::default() })
             }
         }
     }
@@ -117,11 +146,18 @@ impl Scan<'_> {
             ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
                 self.again(offset, *count, *index)
             }
+            ComponentAlias::InstanceExport { kind: ComponentExternalKind::Module, .. } => {
+                Err(self.second_order(offset, "takes a core module out of an instance"))
+            }
+            ComponentAlias::Outer { kind: ComponentOuterAliasKind::CoreModule, count, index } => {
+                self.module_again(*count, *index);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
 
-    /// Where components are handed around as values, what instantiating them comes to can no longer be read off. No
+    /// Where components or core modules are handed around as values, what instantiating them comes to can no longer be read off. No
     /// tool makes such a filter.
     fn second_order(&self, offset: usize, what: &str) -> Rejected {
         let detail = format!("{} {what}, which no filter may (at offset {offset:#x})", self.place());
@@ -147,16 +183,40 @@ impl Scan<'_> {
         component.components.get(usize::try_from(index).ok()?).copied()
     }
 
+    /// Another index for a core module that has one, here or `outer` components further out.
+    fn module_again(&mut self, outer: u32, index: u32) {
+        let cost = self.module_at(outer, index);
+        if let Some(Open::Component(component)) = self.open.last_mut() {
+            component.modules.push(cost);
+        }
+    }
+
+    /// What one instance of a core module comes to. One that is not there is the validator's to refuse.
+    fn module_at(&self, outer: u32, index: u32) -> Cost {
+        let found = || {
+            let component = self.open.iter().rev().nth(usize::try_from(outer).ok()?)?;
+            let Open::Component(component) = component else { return None };
+            component.modules.get(usize::try_from(index).ok()?).copied()
+        };
+        found().unwrap_or(Cost::of_module(0, 0))
+    }
+
     /// Adds to what one instance of the open component comes to.
     fn spend(&mut self, more: Cost) -> Result<(), Rejected> {
         let Some(Open::Component(component)) = self.open.last_mut() else { return Ok(()) };
         let cost = &mut component.cost;
         cost.instances = cost.instances.saturating_add(more.instances);
+        cost.core_instances = cost.core_instances.saturating_add(more.core_instances);
         cost.functions = cost.functions.saturating_add(more.functions);
         cost.links = cost.links.saturating_add(more.links);
+        cost.memories = cost.memories.saturating_add(more.memories);
+        cost.tables = cost.tables.saturating_add(more.tables);
         let (cost, caps) = (*cost, self.caps);
         for (words, found, limit_name, limit) in [
             ("instances", cost.instances, "filter_instances_max", caps.instances_max),
+            ("core instances", cost.core_instances, "filter_core_instances_max", caps.core_instances_max),
+            ("memories", cost.memories, "filter_memories_max", caps.memories_max),
+            ("tables", cost.tables, "filter_tables_max", caps.tables_max),
             ("lifted and lowered functions", cost.functions, "filter_functions_max", caps.functions_max),
             ("links", cost.links, "filter_links_max", caps.links_max),
         ] {

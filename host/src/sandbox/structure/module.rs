@@ -13,11 +13,14 @@ pub(super) struct Module {
     pub(super) number: u64,
     /// Functions imported, and bodies read: the next body's number.
     functions: u64,
+    /// Linear memories and tables that it defines.
+    pub(super) memories: u64,
+    pub(super) tables: u64,
 }
 
 impl Module {
     pub(super) fn new(number: u64) -> Self {
-        Self { number, functions: 0 }
+        Self { number, functions: 0, memories: 0, tables: 0 }
     }
 }
 
@@ -40,6 +43,9 @@ impl Scan<'_> {
             }
             Payload::FunctionSection(functions) => self.count(Total::Functions, u64::from(functions.count()))?,
             Payload::TableSection(tables) => {
+                if let Some(Open::Module(module)) = self.open.last_mut() {
+                    module.tables += u64::from(tables.count());
+                }
                 for table in tables {
                     let elements = table.map_err(unreadable)?.ty.initial;
                     self.count(Total::Tables, 1)?;
@@ -47,6 +53,9 @@ impl Scan<'_> {
                 }
             }
             Payload::MemorySection(memories) => {
+                if let Some(Open::Module(module)) = self.open.last_mut() {
+                    module.memories += u64::from(memories.count());
+                }
                 for memory in memories {
                     let memory = memory.map_err(unreadable)?;
                     self.count(Total::Memories, 1)?;

@@ -6,7 +6,7 @@ fn looked_at(text: &str, set: impl FnOnce(&mut Caps)) -> Result<(), Rejected> {
     let wasm = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let mut caps = Caps::default();
     set(&mut caps);
-    check(&wasm, &caps, ROOM)
+    check(&wasm, &caps, ROOM).map(drop)
 }
 
 fn structure(what: &str, found: u64, limit_name: &str, limit: u64) -> Result<(), Rejected> {
@@ -73,7 +73,7 @@ fn locals_are_summed_without_overflow() {
     }
     wasm.push(0x0b);
     let at = "the number of locals of core module 0, function 0";
-    let refused = check(&wasm, &Caps::default(), ROOM);
+    let refused = check(&wasm, &Caps::default(), ROOM).map(drop);
     assert_eq!(refused, structure(at, u64::from(u32::MAX), "filter_locals_max", 20_000));
     // What the sum of a function could come to is past what the parser itself goes along with.
     let all = Caps { locals_max: u64::MAX, ..Caps::default() };
@@ -125,6 +125,12 @@ fn nested_components_are_multiplied_out() {
 fn functions_and_links_are_multiplied_out_too() {
     let lifts = r#"(core module $m (func (export "f"))) (core instance $i (instantiate $m))
         (func (export "f") (canon lift (core func $i "f")))"#;
+    let looked_at = |text: &str, set: fn(&mut Caps)| {
+        looked_at(text, |caps| {
+            caps.core_instances_max = 100;
+            set(caps);
+        })
+    };
     assert_eq!(looked_at(&fan_out(2, lifts), |_| {}), Ok(()));
     for (limit_name, refused) in [
         ("filter_functions_max", looked_at(&fan_out(2, lifts), |caps| caps.functions_max = 99)),
@@ -134,6 +140,44 @@ fn functions_and_links_are_multiplied_out_too() {
         assert_eq!(named, limit_name);
     }
     assert_eq!(looked_at(&fan_out(2, lifts), |caps| caps.functions_max = 100), Ok(()));
+}
+
+#[test]
+fn memories_tables_and_core_instances_count_for_each_instance() {
+    // One definition of each, and three instances of it: two of the module, one of a component around it.
+    let text = r#"(component
+      (core module $m (memory 1) (table 1 funcref))
+      (core instance (instantiate $m)) (core instance (instantiate $m))
+      (component $c (alias outer 1 $m (core module $again)) (core instance (instantiate $again)))
+      (instance (instantiate $c)))"#;
+    for (words, limit_name, set) in [
+        ("memories", "filter_memories_max", (|caps, max| caps.memories_max = max) as fn(&mut Caps, u64)),
+        ("tables", "filter_tables_max", |caps, max| caps.tables_max = max),
+        ("core instances", "filter_core_instances_max", |caps, max| caps.core_instances_max = max),
+    ] {
+        assert_eq!(looked_at(text, |caps| set(caps, 3)), Ok(()), "{words}");
+        let what = format!("the number of {words} that one instance of the outermost component comes to");
+        assert_eq!(looked_at(text, |caps| set(caps, 2)), structure(&what, 3, limit_name, 2));
+    }
+    let exported = r#"(component (core module $m (memory 1)) (export $e "m" (core module $m))
+      (core instance (instantiate $e)) (core instance (instantiate $e)))"#;
+    assert_eq!(looked_at(exported, |caps| caps.memories_max = 2), Ok(()));
+    assert!(looked_at(exported, |caps| caps.memories_max = 1).is_err(), "under another name it costs the same");
+}
+
+#[test]
+fn the_names_of_the_outermost_component_are_given_back() {
+    let wasm = wat::parse_str(
+        r#"(component
+          (import "wasi:io/poll@0.2.3" (instance)) (import "f" (func))
+          (component (import "inner" (func)) (core module $m) (export "n" (core module $m)))
+          (core module $m) (export "a:b/c@0.1.0" (core module $m)))"#,
+    )
+    .unwrap();
+    let caps = Caps::default();
+    let names = check(&wasm, &caps, ROOM).unwrap();
+    assert_eq!(names.imports, [("wasi:io/poll@0.2.3", true), ("f", false)]);
+    assert_eq!(names.exports, ["a:b/c@0.1.0"]);
 }
 
 #[test]
@@ -147,9 +191,12 @@ fn a_component_under_another_name_costs_the_same() {
 }
 
 #[test]
-fn components_are_no_values() {
+fn components_and_core_modules_are_no_values() {
     for text in [
         r#"(component (component (import "c" (component))))"#,
+        r#"(component (component (import "m" (core module))))"#,
+        r#"(component (component $a (core module $b) (export "b" (core module $b)))
+             (instance $i (instantiate $a)) (alias export $i "b" (core module)))"#,
         r#"(component (component $a (component $b) (export "b" (component $b)))
              (instance $i (instantiate $a)) (alias export $i "b" (component)))"#,
     ] {
@@ -211,7 +258,7 @@ fn what_types_declare_is_counted() {
 fn what_cannot_be_read_is_told_with_its_offset() {
     let whole = wat::parse_str(module("(func)")).unwrap();
     for cut in [9, 12, whole.len() - 1] {
-        let refused = check(&whole[..cut], &Caps::default(), ROOM);
+        let refused = check(&whole[..cut], &Caps::default(), ROOM).map(drop);
         let Err(Rejected::Invalid { detail }) = refused else { panic!("{cut}: {refused:?}") };
         assert!(detail.contains("at offset 0x"), "{detail}");
     }

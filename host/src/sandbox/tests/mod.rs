@@ -2,6 +2,7 @@
 
 mod beginning;
 mod compiling;
+mod denied;
 mod determinism;
 mod guests;
 mod keeping;
@@ -83,4 +84,9 @@ impl Fixture {
             keep: None,
         }
     }
+}
+
+/// The function that a fault names.
+fn own(name: &str) -> Option<String> {
+    Some(name.to_owned())
 }

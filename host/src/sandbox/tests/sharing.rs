@@ -48,7 +48,7 @@ async fn a_call_is_computed_in_slices_of_its_fuel() {
     let endless = fixture.upload(guests::endless()).await.unwrap().digest;
     fixture.quota.fuel_per_call = 1_000_000;
     let (ran, waited) = fixture.sandbox.0.run(fixture.call(endless)).await;
-    assert_eq!(ran.verdict, Err(Fault::Fuel { limit: 1_000_000 }));
+    assert_eq!(ran.verdict, Err(Fault::Fuel { limit: 1_000_000, function: own("process") }));
     assert!((95..=105).contains(&waited.turns.slices), "{waited:?}");
 }
 
@@ -61,7 +61,7 @@ async fn a_spent_budget_is_waited_for_and_is_no_fault() {
     fixture.quota.fuel_per_call = 3_000_000;
     fixture.quota.fuel_per_second = 1;
     let (ran, waited) = fixture.sandbox.0.run(fixture.call(endless)).await;
-    assert_eq!(ran.verdict, Err(Fault::Fuel { limit: 3_000_000 }));
+    assert_eq!(ran.verdict, Err(Fault::Fuel { limit: 3_000_000, function: own("process") }));
     assert_eq!(waited.budget, Duration::ZERO);
 
     let mut late = Box::pin(fixture.sandbox.0.run(fixture.call(pass)));

@@ -3,6 +3,10 @@
 use super::guests::{self, CONFIG, Guest, LOOKUP};
 use super::*;
 
+/// Two instances of a module with a memory of 100 pages.
+const APART: &str =
+    "(core module $one (memory 100)) (core instance (instantiate $one)) (core instance (instantiate $one))";
+
 async fn rejected(wasm: Bytes) -> Rejected {
     Fixture::new().upload(wasm).await.unwrap_err()
 }
@@ -63,8 +67,9 @@ async fn a_component_of_another_world_is_told_what_is_missing() {
 #[tokio::test]
 async fn what_nobody_is_given_cannot_be_imported() {
     for import in [
-        r#"(import "wasi:http/types@0.2.3" (instance $h (export "f" (func))))"#,
-        r#"(import "wasi:sockets/tcp-create-socket@0.2.3" (instance $s (export "create-tcp-socket" (func))))"#,
+        r#"(import "wasi:http/types@0.3.0" (instance $h (export "f" (func))))"#,
+        r#"(import "wasi:keyvalue/store@0.2.0" (instance $s (export "open" (func))))"#,
+        r#"(import "wasi:sockets/tcp@0.2.0" (func))"#,
         r#"(import "setgate:filter/http@0.1.0" (instance $h (export "f" (func))))"#,
         r#"(import "bare" (func))"#,
     ] {
@@ -76,18 +81,84 @@ async fn what_nobody_is_given_cannot_be_imported() {
 }
 
 #[tokio::test]
+async fn an_import_is_refused_before_anything_is_compiled() {
+    let fixture = Fixture::with(|options| options.compiler = Some("/nowhere/compiler".into()));
+    for (imports, export, kind) in [
+        (
+            r#"(import "malicious:net/tcp@1.0.0" (instance $h (export "f" (func))))"#,
+            "setgate:filter/transform@0.1.0",
+            "import",
+        ),
+        (
+            r#"(import "setgate:filter/http@0.1.0" (instance $h (export "f" (func))))"#,
+            "setgate:filter/transform@0.1.0",
+            "import",
+        ),
+        ("", "setgate:filter/transform@0.2.0", "wrong_version"),
+        ("", "setgate:other/transform@0.1.0", "no_transform"),
+    ] {
+        let why = fixture.upload(Guest { imports, export, ..Guest::default() }.wasm()).await.unwrap_err();
+        assert_eq!(why.kind(), kind, "{imports} {export}: {why}");
+    }
+    assert_eq!(fixture.upload(guests::pass()).await.unwrap_err().kind(), "host", "this one asks for the compiler");
+}
+
+#[tokio::test]
+async fn three_memories_are_taken_and_filter_memories_max_says_how_many() {
+    let more = |core| guests::doing_with(core, guests::PASS);
+    assert!(Fixture::new().run(more("(memory 1) (memory 1)")).await.verdict.is_ok(), "three memories");
+    let most = Fixture::with(|options| options.caps.memories_max = 5);
+    let wasm = more("(memory 1) (memory 1) (memory 1) (memory 1)");
+    assert!(most.run(wasm.clone()).await.verdict.is_ok(), "as many as may be");
+    let less = Fixture::with(|options| options.caps.memories_max = 4).upload(wasm).await.unwrap_err();
+    let Rejected::Structure { limit_name, limit, found, .. } = &less else { panic!("{less}") };
+    assert_eq!((limit_name.as_str(), *limit, *found), ("filter_memories_max", 4, 5));
+
+    // In modules of their own, as composed guests have them, and all of them charged to one limit.
+    let apart = |imports| Guest { imports, ..Guest::default() }.wasm();
+    let ran = Fixture::new().run(apart(APART)).await;
+    assert_eq!(ran.run.memory_bytes, 201 << 16, "all memories of a call count");
+    let two = Fixture::with(|options| options.caps.memories_max = 2).upload(apart(APART)).await.unwrap_err();
+    assert_eq!(two.kind(), "structure", "{two}");
+}
+
+#[tokio::test]
+async fn as_many_tables_and_core_instances_as_their_limits_say_are_taken() {
+    let tables = guests::doing_with("(table 1 funcref) (table 1 funcref) (table 1 funcref)", guests::PASS);
+    assert!(Fixture::with(|options| options.caps.tables_max = 3).run(tables.clone()).await.verdict.is_ok());
+    let refused = Fixture::with(|options| options.caps.tables_max = 2).upload(tables).await.unwrap_err();
+    assert!(
+        matches!(&refused, Rejected::Structure { limit_name, .. } if limit_name == "filter_tables_max"),
+        "{refused}"
+    );
+    let apart = Guest { imports: APART, ..Guest::default() }.wasm();
+    assert!(Fixture::with(|options| options.caps.core_instances_max = 3).run(apart.clone()).await.verdict.is_ok());
+    let refused = Fixture::with(|options| options.caps.core_instances_max = 2).upload(apart).await.unwrap_err();
+    assert!(
+        matches!(&refused, Rejected::Structure { limit_name, .. } if limit_name == "filter_core_instances_max"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
 async fn a_filter_that_cannot_start_within_its_quota_is_not_taken() {
     let mut fixture = Fixture::new();
     fixture.quota.fuel_per_call = 100_000;
     let endless = guests::doing_with("(func $start (loop $again (br $again))) (start $start)", guests::PASS);
-    assert_eq!(fixture.upload(endless).await.unwrap_err(), Rejected::Start(Fault::Fuel { limit: 100_000 }));
+    assert_eq!(
+        fixture.upload(endless).await.unwrap_err(),
+        Rejected::Start(Fault::Fuel { limit: 100_000, function: own("start") })
+    );
     let traps = guests::doing_with("(func $start unreachable) (start $start)", guests::PASS);
     assert_eq!(fixture.upload(traps).await.unwrap_err().kind(), "start");
 
     let (wanted, limit) = (1_000 << 16, 32 << 20);
     // Each for itself would fit.
     let two = Guest { memory: r#"(memory (export "memory") 501)"#, core: "(memory 499)", ..Guest::default() }.wasm();
-    assert_eq!(fixture.upload(two).await.unwrap_err(), Rejected::Start(Fault::Memory { wanted, limit }));
+    assert_eq!(
+        fixture.upload(two).await.unwrap_err(),
+        Rejected::Start(Fault::Memory { wanted, limit, function: None })
+    );
     let tables = guests::doing_with("(table 7000 funcref) (table 8000 funcref)", guests::PASS);
     assert_eq!(
         fixture.upload(tables).await.unwrap_err(),
@@ -131,8 +202,6 @@ async fn what_no_quota_could_hold_is_refused_by_the_limit_it_passes() {
     let huge = Guest { memory: r#"(memory (export "memory") 20000)"#, ..Guest::default() }.wasm();
     let refused = limited("bytes of a memory", 20_000 << 16, "memory_bytes_max", 128 << 20);
     assert_eq!(fixture.upload(huge).await.unwrap_err(), refused);
-    let memories = guests::doing_with("(memory 1) (memory 1)", guests::PASS);
-    assert_eq!(rejected(memories).await.kind(), "invalid");
 }
 
 #[tokio::test]

@@ -5,60 +5,61 @@
 //! over at once. And an instance has no tables or handles to set up, so a call of a std guest costs as little as one of
 //! a guest without WASI.
 //!
-//! What needs a file or a socket first can never be called; it is there as a trap, so that a standard library that
-//! imports everything still links.
+//! All other functions of the packages in [`PACKAGES`] are made from the component's own import types, whatever interface and
+//! version they belong to. Calling one ends the call with a fault that names it. So a standard library or a language's
+//! runtime that imports files, sockets and HTTP still links, and fails only if the filter uses them.
 
 mod cli;
 mod clocks;
 mod io;
 pub(super) mod random;
 
+use std::sync::Arc;
+
 use wasmtime::StoreContextMut;
 use wasmtime::component::types::{ComponentInstance, ComponentItem};
 use wasmtime::component::{ComponentNamedList, Lift, LinkerInstance, Lower, ResourceType};
 
-use super::state::{State, charge};
+use super::state::{State, Stop, charge};
 
-/// Every interface a standard library may import, without version: those of `wasi:cli/imports` short of the sockets.
-pub(super) const INTERFACES: &[&str] = &[
-    "wasi:cli/environment",
-    "wasi:cli/exit",
-    "wasi:cli/stderr",
-    "wasi:cli/stdin",
-    "wasi:cli/stdout",
-    "wasi:cli/terminal-input",
-    "wasi:cli/terminal-output",
-    "wasi:cli/terminal-stderr",
-    "wasi:cli/terminal-stdin",
-    "wasi:cli/terminal-stdout",
-    "wasi:clocks/monotonic-clock",
-    "wasi:clocks/wall-clock",
-    "wasi:filesystem/preopens",
-    "wasi:filesystem/types",
-    "wasi:io/error",
-    "wasi:io/poll",
-    "wasi:io/streams",
-    "wasi:random/insecure",
-    "wasi:random/insecure-seed",
-    "wasi:random/random",
-];
+/// Packages of WASI 0.2 of which every interface may be imported, without version.
+pub(super) const PACKAGES: [&str; 7] =
+    ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:http", "wasi:io", "wasi:random", "wasi:sockets"];
 
-/// Defines `interface` (a name out of [`INTERFACES`], or one that brings types only) as the component imports it.
+/// The host's types for the resources that one component imports, in the order in which the component introduces them. An
+/// interface may use another one's resource under another name (`wasi:http/types` calls the `error` of `wasi:io/error`
+/// `io-error`), so the component's own types say which resource it is, and not the name.
+#[derive(Default)]
+pub(super) struct Resources(Vec<(ResourceType, ResourceType)>);
+
+impl Resources {
+    fn host_type(&mut self, name: &str, imported: ResourceType) -> ResourceType {
+        if let Some((_, known)) = self.0.iter().find(|(of_component, _)| *of_component == imported) {
+            return *known;
+        }
+        let new = resource_type(name);
+        self.0.push((imported, new));
+        new
+    }
+}
+
+/// Defines `interface`, which is one of [`PACKAGES`], as the component imports it.
 pub(super) fn define(
     linker: &mut LinkerInstance<'_, State>,
     interface: &str,
     imported: &ComponentInstance,
     engine: &wasmtime::Engine,
+    resources: &mut Resources,
 ) -> wasmtime::Result<()> {
     for (name, item) in imported.exports(engine) {
         match item.ty {
             ComponentItem::ComponentFunc(_) => {
-                let called = format!("{interface} {name}");
-                linker.func_new(name, move |_, _, _, _| {
-                    Err(wasmtime::Error::msg(format!("called {called}, which is not to be had here")))
-                })?;
+                let call: Arc<str> = format!("{interface}.{name}").into();
+                linker.func_new(name, move |_, _, _, _| Err(Stop::Denied { call: call.clone() }.into()))?;
             }
-            ComponentItem::Resource(_) => linker.resource(name, resource_type(name), |_, _| Ok(()))?,
+            ComponentItem::Resource(of_component) => {
+                linker.resource(name, resources.host_type(name, of_component), |_, _| Ok(()))?;
+            }
             _ => {}
         }
     }
