@@ -9,6 +9,9 @@ use super::time::Timestamp;
 /// What stands in a record for the value of a header that is a secret.
 pub const REDACTED: &str = "***";
 
+/// Bytes of an answer's body that [`Outcome::in_words`] quotes.
+const WORDS_BYTES_MAX: usize = 200;
+
 /// One exchange with a receiver, as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attempt {
@@ -121,6 +124,22 @@ impl Outcome {
         matches!(self, Self::Answered { status: 200..=299, .. })
     }
 
+    /// In one line, for the reason of a delivery that is given up: status and beginning of the answer, or what went wrong.
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Answered { status, body_head, .. } => {
+                let visible: String = body_head.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+                let words = visible.split_whitespace().collect::<Vec<_>>().join(" ");
+                match &words[..words.floor_char_boundary(WORDS_BYTES_MAX)] {
+                    "" => format!("was answered {status}"),
+                    start if start.len() < words.len() => format!("was answered {status}: {start}..."),
+                    whole => format!("was answered {status}: {whole}"),
+                }
+            }
+            Self::Failed { class, detail } => format!("failed ({}): {detail}", class.as_str()),
+        }
+    }
+
     /// What it is counted as: the hundreds of its status (RFC 9110 section 15; `2xx`), or its error class.
     pub fn class(&self) -> &'static str {
         match self {
@@ -202,6 +221,23 @@ impl ErrorClass {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_outcome_is_told_in_one_line() {
+        let answered = |body_head: &str| Outcome::Answered {
+            status: 503,
+            body_head: body_head.to_owned(),
+            retry_after_s: None,
+            headers: Vec::new(),
+            wish: None,
+        };
+        assert_eq!(answered("").in_words(), "was answered 503");
+        assert_eq!(answered("<p>\r\n busy\u{1b}[2J </p>").in_words(), "was answered 503: <p> busy [2J </p>");
+        let long = answered(&"\u{e4}".repeat(150)).in_words();
+        assert_eq!(long, format!("was answered 503: {}...", "\u{e4}".repeat(100)));
+        let failed = Outcome::Failed { class: ErrorClass::Connect, detail: "connection refused".into() };
+        assert_eq!(failed.in_words(), "failed (connect): connection refused");
+    }
 
     #[test]
     fn what_older_ledgers_hold_is_read() {

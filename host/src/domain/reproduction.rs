@@ -253,7 +253,7 @@ mod tests {
         for fault in [Fault::Wall { limit_ms: 5 }, Fault::Transient { reason: "later".into() }, unavailable] {
             assert!(why_not(2, None, &[run(), faulted(fault.clone())]).unwrap().contains("`redact`"), "{fault}");
         }
-        for fault in [Fault::Fuel { limit: 5 }, Fault::Permanent { reason: "no".into() }] {
+        for fault in [Fault::Fuel { limit: 5, function: None }, Fault::Permanent { reason: "no".into() }] {
             assert_eq!(why_not(1, None, &[faulted(fault)]), None);
         }
         assert!(why_not(1, None, &[]).unwrap().contains("has not been run"));

@@ -61,18 +61,24 @@ impl VerdictKind {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Fault {
     /// The call used all its fuel.
-    #[error("used up its fuel: `fuel_per_call` is {limit}")]
+    #[error("used up its fuel: `fuel_per_call` is {limit}{}", in_function(function))]
     Fuel {
         /// Units of fuel allowed per call.
         limit: u64,
+        /// The filter's function that was running, if its name is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        function: Option<String>,
     },
     /// Linear memories or tables would have grown past the limit.
-    #[error("asked for {wanted} bytes of memory: `memory_bytes_max` is {limit}")]
+    #[error("asked for {wanted} bytes of memory: `memory_bytes_max` is {limit}{}", in_function(function))]
     Memory {
         /// What all linear memories together would have come to, in bytes.
         wanted: u64,
         /// Bytes allowed per call.
         limit: u64,
+        /// The filter's function that was running, if its name is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        function: Option<String>,
     },
     /// A table would have grown past the limit.
     #[error("asked for {wanted} table elements: `table_elements_max` is {limit}")]
@@ -91,7 +97,8 @@ pub enum Fault {
     /// The guest trapped: panic, unreachable, stack overflow, out of bounds.
     #[error("trapped: {detail}")]
     Trap {
-        /// The engine's words, bounded to 500 characters.
+        /// The message that the filter ended with, or the engine's words, and then the first function of the filter's own
+        /// code with its place, as far as they are known. Bounded to 500 bytes; line breaks stay.
         detail: String,
     },
     /// More host calls, or bytes through them, than allowed.
@@ -146,6 +153,10 @@ pub enum Fault {
         /// What is missing.
         detail: String,
     },
+}
+
+fn in_function(function: &Option<String>) -> String {
+    function.as_ref().map(|function| format!(", in {function}")).unwrap_or_default()
 }
 
 impl Fault {

@@ -46,10 +46,15 @@ pub(super) fn decide(
     match schedule.next(failed_before + 1, now, retry_after_s, jitter) {
         Some(due_at) => Step::Retry { attempt, due_at },
         None => {
-            let reason = format!("given up after {} attempts", failed_before + 1);
+            let last = attempt.outcome.in_words();
+            let reason = format!("given up after {}: the last one {last}", counted(failed_before + 1, "attempt"));
             Step::Dead { attempt: Some(attempt), reason }
         }
     }
+}
+
+fn counted(count: u32, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Where a delivery stands after its attempt was settled.
@@ -212,7 +217,10 @@ impl Pipeline {
             .unwrap_or_default();
         match schedule.next(delivery.filter_tries + 1, self.clock.now(), None, crypto::random_unit()) {
             Some(due_at) => Step::FilterAgain { runs, due_at },
-            None => Step::Held { runs, reason: format!("{reason} (after {} tries)", delivery.filter_tries + 1) },
+            None => {
+                let tries = counted(delivery.filter_tries + 1, "attempt");
+                Step::Held { runs, reason: format!("given up after {tries}: {reason}") }
+            }
         }
     }
 
@@ -259,7 +267,8 @@ mod tests {
     #[test]
     fn gives_up_when_the_schedule_is_spent_and_waits_as_asked() {
         let schedule = RetrySchedule::try_from(vec![1]).unwrap();
-        assert!(matches!(decide(&schedule, 1, answered(500, None), NOW, 0.5), Step::Dead { .. }));
+        let Step::Dead { reason, .. } = decide(&schedule, 1, answered(500, None), NOW, 0.5) else { panic!() };
+        assert_eq!(reason, "given up after 2 attempts: the last one was answered 500");
         let Step::Retry { due_at, .. } = decide(&schedule, 0, answered(503, Some(60)), NOW, 0.0) else { panic!() };
         assert_eq!(due_at.since(NOW), 60_000);
     }

@@ -67,7 +67,7 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
         Some(Ok(Ok(verdict))) => within_output(verdict.into(), &quota, &redactor),
         Some(Ok(Err(Failure::Transient(reason)))) => Err(Fault::Transient { reason: fault::said(&reason, &redactor) }),
         Some(Ok(Err(Failure::Permanent(reason)))) => Err(Fault::Permanent { reason: fault::said(&reason, &redactor) }),
-        Some(Err(error)) => Err(fault::from_engine(&error, &instance.state().limits, &quota, &redactor)),
+        Some(Err(error)) => Err(fault::from_engine(&error, instance.state(), &quota, &redactor)),
         None => Err(Fault::Wall { limit_ms: quota.wall_ms_max }),
     };
     let fuel = instance.fuel(&quota);
@@ -129,7 +129,7 @@ pub(super) async fn start(host: &Host, pre: &FilterPre<State>, quota: &Quota) ->
             .map(drop)
             .map_err(|error| Rejected::WrongTypes { detail: words(error) }),
         Some(Err(error)) => {
-            let fault = fault::from_engine(&error, &starting.state().limits, quota, &Redactor::default());
+            let fault = fault::from_engine(&error, starting.state(), quota, &Redactor::default());
             Err(Rejected::Start(fault))
         }
         None => Err(Rejected::Start(Fault::Wall { limit_ms: quota.wall_ms_max })),

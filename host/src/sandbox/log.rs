@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crate::domain::redact::Redactor;
 use crate::domain::verdict::{LogLevel, LogLine};
 
+use super::last_words::LastWords;
+
 /// What a line costs beside its text, so that empty lines are bounded too.
 const LINE_OVERHEAD_BYTES: u64 = 16;
 
@@ -18,6 +20,7 @@ pub(super) struct Log {
     /// What came through stdout and stderr without its line's end yet.
     stdout: Vec<u8>,
     stderr: Vec<u8>,
+    last_words: LastWords,
 }
 
 /// Which of a WASI guest's two output streams.
@@ -39,29 +42,59 @@ impl Stdio {
 impl Log {
     /// An empty log that takes `bytes_max` bytes, and takes out what `redactor` knows.
     pub(super) fn new(bytes_max: u64, redactor: Arc<Redactor>) -> Self {
-        Self { lines: Vec::new(), bytes: 0, bytes_max, cut: false, redactor, stdout: Vec::new(), stderr: Vec::new() }
+        let (lines, last_words) = (Vec::new(), LastWords::default());
+        Self { lines, bytes: 0, bytes_max, cut: false, redactor, stdout: Vec::new(), stderr: Vec::new(), last_words }
     }
 
-    /// Takes a line. What is over the bound is cut, and noted in [`Log::finish`].
+    /// Takes a message of the filter's: a line for each of its lines. What is over the bound is cut, and noted in
+    /// [`Log::finish`].
     pub(super) fn write(&mut self, level: LogLevel, text: &str) {
-        let left = self.bytes_max.saturating_sub(self.bytes).saturating_sub(LINE_OVERHEAD_BYTES);
-        if left == 0 {
-            self.cut = true;
-            return;
+        if level == LogLevel::Error {
+            self.last_words.push(text.as_bytes(), false, self.redactor.longest_bytes());
+            self.last_words.push(b"\n", false, 0);
         }
-        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        self.write_lines(level, text);
+    }
+
+    fn write_lines(&mut self, level: LogLevel, text: &str) {
+        let left = self.bytes_left();
         // Secrets first, while they are whole and spelled as they are. Cut before and after: a replaced character, or a
         // secret's name, may be longer than what it replaces.
-        let replaced = printable(&self.redactor.redact_start(text, left));
-        let kept = cut_to(&replaced, left).to_owned();
-        self.cut |= text.len() > left || kept.len() < replaced.len();
-        let text = kept;
-        self.bytes += text.len() as u64 + LINE_OVERHEAD_BYTES;
-        self.lines.push(LogLine { level, text });
+        let redacted = self.redactor.redact_start(text, left);
+        self.cut |= text.len() > left;
+        let mut lines = redacted.lines();
+        let mut next = Some(lines.next().unwrap_or_default());
+        while let Some(line) = next {
+            let left = self.bytes_left();
+            if left == 0 {
+                self.cut = true;
+                return;
+            }
+            let replaced = printable(line);
+            let kept = cut_to(&replaced, left).to_owned();
+            self.cut |= kept.len() < replaced.len();
+            self.bytes += kept.len() as u64 + LINE_OVERHEAD_BYTES;
+            self.lines.push(LogLine { level, text: kept });
+            next = lines.next();
+        }
+    }
+
+    /// Bytes that one more line may have.
+    fn bytes_left(&self) -> usize {
+        let left = self.bytes_max.saturating_sub(self.bytes).saturating_sub(LINE_OVERHEAD_BYTES);
+        usize::try_from(left).unwrap_or(usize::MAX)
+    }
+
+    /// What was written to standard error, or logged as an error, last.
+    pub(super) fn last_words(&self) -> &LastWords {
+        &self.last_words
     }
 
     /// Takes bytes of a stream; whole lines become lines of the log.
     pub(super) fn write_stdio(&mut self, stream: Stdio, mut bytes: &[u8]) {
+        if stream == Stdio::Err {
+            self.last_words.push(bytes, true, self.redactor.longest_bytes());
+        }
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.pending(stream).extend_from_slice(&bytes[..end]);
             self.flush_line(stream);
@@ -99,7 +132,7 @@ impl Log {
 
     fn flush_line(&mut self, stream: Stdio) {
         let line = std::mem::take(self.pending(stream));
-        self.write(stream.level(), String::from_utf8_lossy(&line).trim_end_matches('\r'));
+        self.write_lines(stream.level(), String::from_utf8_lossy(&line).trim_end_matches('\r'));
     }
 }
 
@@ -110,7 +143,21 @@ pub(super) fn cut_to(text: &str, bytes_max: usize) -> &str {
 
 /// `text` with every character that could move a cursor, hide or reorder text replaced.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c != '\t' && (c.is_control() || is_bidi_control(c)) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(printable_char).collect()
+}
+
+/// The same; line breaks stay, each as one `\n`.
+pub(super) fn printable_lines(text: &str) -> String {
+    let mut lines = String::with_capacity(text.len());
+    for (at, line) in text.split('\n').enumerate() {
+        lines.push_str(if at > 0 { "\n" } else { "" });
+        lines.extend(line.strip_suffix('\r').unwrap_or(line).chars().map(printable_char));
+    }
+    lines
+}
+
+fn printable_char(c: char) -> char {
+    if c != '\t' && (c.is_control() || is_bidi_control(c)) { '\u{fffd}' } else { c }
 }
 
 fn is_bidi_control(c: char) -> bool {
@@ -156,8 +203,9 @@ mod tests {
     #[test]
     fn a_line_cannot_steer_a_terminal() {
         let mut log = log(100);
-        log.write(LogLevel::Warn, "a\u{1b}[2J\r\nb\u{202e}");
-        assert_eq!(log.finish()[0].text, "a\u{fffd}[2J\u{fffd}\u{fffd}b\u{fffd}");
+        log.write(LogLevel::Warn, "a\u{1b}[2J\r\nb\u{202e}\rc");
+        let texts: Vec<_> = log.finish().into_iter().map(|line| line.text).collect();
+        assert_eq!(texts, ["a\u{fffd}[2J", "b\u{fffd}\u{fffd}c"], "its lines are lines");
     }
 
     #[test]

@@ -201,8 +201,8 @@ mod tests {
             let (acme, other) = ("acme".parse().unwrap(), "other".parse().unwrap());
             series.record(&acme, &ran("redact", Some(VerdictKind::Pass), None), &waited);
             series.record(&acme, &ran("redact", Some(VerdictKind::Pass), None), &waited);
-            series.record(&acme, &ran("redact", None, Some(Fault::Fuel { limit: 1 })), &waited);
-            series.record(&other, &ran("redact", None, Some(Fault::Fuel { limit: 1 })), &waited);
+            series.record(&acme, &ran("redact", None, Some(Fault::Fuel { limit: 1, function: None })), &waited);
+            series.record(&other, &ran("redact", None, Some(Fault::Fuel { limit: 1, function: None })), &waited);
             for events in [1, 2, 3] {
                 let nth = FilterRun { instance_events: Some(events), ..ran("script", Some(VerdictKind::Pass), None) };
                 series.record(&other, &nth, &waited);
