@@ -28,13 +28,14 @@
 //!
 //! [dependencies]
 //! setgate-sdk = "0.1"
+//! serde = { version = "1", features = ["derive"] }   # only for config and table rows as types of your own
 //!
 //! [profile.release]                 # a small component compiles and starts faster
 //! opt-level = "s"
 //! lto = true
 //! codegen-units = 1
 //! panic = "abort"
-//! strip = true
+//! strip = "debuginfo"               # names of functions stay: a fault says in which one it happened
 //! ```
 //!
 //! # Looking at an event
@@ -61,7 +62,9 @@
 //! # Settings and secrets
 //!
 //! A binding, the filter's place in one subscription's chain, may carry a `config` object and secrets. [`config()`]
-//! reads the object as a type of yours; whatever does not fit is a failure that names the member.
+//! reads the object as a type of yours; whatever does not fit is a failure that names the member. They are a grant: a filter
+//! that reads them can be bound only by a binding with `"grants": ["config"]`. The type below derives `Deserialize`, so
+//! this filter needs `cargo add serde --features derive` as well.
 //!
 //! ```
 //! use setgate_sdk::{Event, Result, Verdict, config, log};
@@ -112,7 +115,8 @@
 //!
 //! # Looking something up
 //!
-//! The tenant's tables are read with [`lookup::get`]. They are a grant: the binding has to name `lookup`.
+//! The tenant's tables are read with [`lookup::get`]. They are a grant as well: `"grants": ["lookup"]`, or
+//! `["config", "lookup"]` for a filter that also has settings.
 //!
 //! ```
 //! use setgate_sdk::{Event, Result, Verdict, json, lookup};
@@ -139,7 +143,7 @@
 //!
 //! `?` turns any error into a [permanent failure](Failure::Permanent) with its text: the binding's fault policy then
 //! holds the delivery, lets it through, or drops it. [`Failure::transient`] asks to be tried again later. A panic is a
-//! fault as well; its text is written to the delivery's history first.
+//! fault as well; its reason is the panic's message, the function it happened in, and the line.
 //!
 //! Each call finds a fresh instance, unless its binding says otherwise (`reuse`, for guests that start slowly). Nothing is
 //! kept between calls, and there is no clock but [`Event::accepted_at`], so that a run can be repeated byte for byte.
@@ -184,7 +188,8 @@
 //! filter with a `#[global_allocator]` of its own switches it off: `setgate-sdk = { version = "0.1", default-features = false }`.
 //!
 //! `setgate filter run FILE.wasm --event sample.json` calls it once, and prints the verdict, what changed, fuel, memory
-//! and time. Then upload it: the filter's page in the console takes the file, and so does the management API.
+//! and time; `--form logto` and its like take what a product sends, and a folder of samples is as good as a file. Then upload it: `setgate filter upload NAME FILE.wasm`, or `PUT /api/v1/tenants/{tenant}/filters/{name}` of the
+//! management API.
 
 mod config;
 mod event;

@@ -7,6 +7,8 @@ mod command_line;
 mod crash;
 mod delivery;
 mod documents;
+mod faults;
+mod filter_run;
 mod filter_versions;
 mod filters;
 mod history;

@@ -3,10 +3,14 @@
 //! In the section "Your first filter", blocks whose info string says `test` are taken in order: those with
 //! `file=PATH` are written to that file, those of `sh` are run. All run in one shell, as a reader has one terminal:
 //! what a block sets is there for the next.
+//!
+//! Samples of output are those of these runs: a block that says `output` is what the block before it printed, and the block
+//! that says `demo` is a part of what the demo printed, but for figures and ids. With `SETGATE_WRITE_SAMPLES=1` in the
+//! environment the story writes the samples anew.
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use setgate_tests::{Host, place};
@@ -42,6 +46,8 @@ struct Block {
 enum What {
     Run,
     Write(String),
+    /// What the block before it printed.
+    Output,
 }
 
 /// The tested blocks of the section.
@@ -57,7 +63,9 @@ fn blocks(markdown: &str) -> Vec<Block> {
                 text.push('\n');
             }
             let words: Vec<_> = info.split_whitespace().collect();
-            if level.is_some() && words.contains(&"test") {
+            if level.is_some() && words.contains(&"output") {
+                found.push(Block { line: number + 1, what: What::Output, text });
+            } else if level.is_some() && words.contains(&"test") {
                 let file = words.iter().find_map(|word| word.strip_prefix("file="));
                 let what = file.map_or(What::Run, |file| What::Write(file.to_owned()));
                 found.push(Block { line: number + 1, what, text });
@@ -81,6 +89,7 @@ fn script(blocks: &[Block], staged: &Path) -> String {
         writeln!(script, "echo '== README.md:{}'", block.line).expect("a string can be written to");
         match &block.what {
             What::Run => script.push_str(&block.text),
+            What::Output => {}
             What::Write(file) => {
                 let from = staged.join(number.to_string());
                 std::fs::write(&from, &block.text).expect("a writable folder");
@@ -100,13 +109,32 @@ async fn a_newcomer_gets_from_the_readme_to_a_filter_at_work() {
     assert!(!blocks.is_empty(), "the README has no tested blocks in a section \"{SECTION}\"");
 
     let (folder, staged) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let script = script(&blocks, staged.path());
+    let (status, said) = in_a_terminal(&script(&blocks, staged.path()), folder.path(), staged.path()).await;
+    assert!(status.success(), "a block of the README fails ({status}), the last one named here:\n{said}");
+
+    let mut written = readme.clone();
+    for pair in blocks.windows(2).filter(|pair| pair[1].what == What::Output) {
+        let printed = printed(&said, pair[0].line);
+        if std::env::var_os("SETGATE_WRITE_SAMPLES").is_some() {
+            written = written.replacen(&pair[1].text, &printed, 1);
+            continue;
+        }
+        assert_eq!(masked(&pair[1].text), masked(&printed), "the sample of README.md:{}", pair[1].line);
+    }
+    if written != readme {
+        std::fs::write(&file, written).unwrap();
+    }
+    faults_are_told_in_the_authors_words(folder.path(), staged.path()).await;
+}
+
+/// Runs a script as a reader runs the README's blocks, and gives what it printed.
+async fn in_a_terminal(script: &str, folder: &Path, staged: &Path) -> (ExitStatus, String) {
     let setgate = place::setgate();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path =
         std::env::join_paths(std::iter::once(setgate.parent().unwrap().to_owned()).chain(std::env::split_paths(&path)));
     // In a process group of its own, so that a host which the README starts ends with the story.
-    let output = staged.path().join("output");
+    let output = staged.join("output");
     let log = std::fs::File::create(&output).unwrap();
     let mut shell = Command::new("bash");
     for (name, _) in std::env::vars_os() {
@@ -115,17 +143,172 @@ async fn a_newcomer_gets_from_the_readme_to_a_filter_at_work() {
             shell.env_remove(name);
         }
     }
-    shell.args(["-c", &script]).current_dir(folder.path()).process_group(0).kill_on_drop(true);
+    shell.args(["-c", script]).current_dir(folder).process_group(0).kill_on_drop(true);
     shell.env("SETGATE_REPO", place::root()).env("PATH", path.unwrap());
+    shell.env("XDG_CACHE_HOME", staged.join("cache"));
     shell.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     let mut shell = shell.spawn().expect("bash is there");
     let group = shell.id().expect("it runs");
     let ended = tokio::time::timeout(DEADLINE, shell.wait()).await;
     let _all_may_be_gone = Command::new("kill").args(["-TERM", "--", &format!("-{group}")]).output().await;
-
     let said = String::from_utf8_lossy(&std::fs::read(&output).unwrap()).into_owned();
-    let status = ended.unwrap_or_else(|_| panic!("the README's blocks do not come to an end:\n{said}")).unwrap();
-    assert!(status.success(), "a block of the README fails ({status}), the last one named here:\n{said}");
+    let status = ended.unwrap_or_else(|_| panic!("the blocks do not come to an end:\n{said}")).unwrap();
+    (status, said)
+}
+
+/// The README's filter again, which faults in one way or another as the event says.
+const FAULTY: &str = r#"
+use setgate_sdk::{Event, Result, Verdict};
+
+setgate_sdk::export!(filter);
+
+fn filter(event: &Event) -> Result<Verdict> {
+    let text = event.text(["/text"]).unwrap_or_default();
+    match event.text(["/way"]).unwrap_or_default() {
+        "unwrap" => rules::parse(text),
+        "index" => rules::pick(&[1, 2, 3], text.len() + 7),
+        "assert" => rules::compare(text.len()),
+        "spin" => rules::spin(text.len()),
+        "grab" => rules::grab(text.len()),
+        _ => Err(setgate_sdk::Failure::permanent("one line\nand another")),
+    }
+}
+
+mod rules {
+    use super::*;
+
+    #[inline(never)]
+    pub fn parse(text: &str) -> Result<Verdict> {
+        let number: u32 = text.parse().unwrap();
+        Ok(Verdict::drop_because(number.to_string()))
+    }
+
+    #[inline(never)]
+    pub fn pick(of: &[u32], at: usize) -> Result<Verdict> {
+        Ok(Verdict::drop_because(of[at].to_string()))
+    }
+
+    #[inline(never)]
+    pub fn compare(length: usize) -> Result<Verdict> {
+        assert_eq!(length, 1_000, "the length of {length}");
+        Ok(Verdict::pass())
+    }
+
+    #[inline(never)]
+    pub fn spin(length: usize) -> Result<Verdict> {
+        let mut number = length as u64;
+        while std::hint::black_box(number) != u64::MAX {
+            number = std::hint::black_box(number / 3 + 1);
+        }
+        Ok(Verdict::pass())
+    }
+
+    #[inline(never)]
+    pub fn grab(length: usize) -> Result<Verdict> {
+        let mut held = Vec::new();
+        while held.len() < length + (1 << 20) {
+            held.push(std::hint::black_box(vec![length as u8; 1 << 20]));
+        }
+        Ok(Verdict::drop_because(held.len().to_string()))
+    }
+}
+"#;
+
+/// A filter's author reads the panic's message and a place in the own code, and nothing of the runtime.
+async fn faults_are_told_in_the_authors_words(folder: &Path, staged: &Path) {
+    std::fs::write(folder.join("src/lib.rs"), FAULTY).unwrap();
+    let ways = ["unwrap", "index", "assert", "spin", "grab", "fail"];
+    for way in ways {
+        let body = serde_json::json!({
+            "iss": "https://idp.example.com", "jti": way, "iat": 1_767_225_600,
+            "events": {"https://idp.example.com/e": {"way": way, "text": "seven"}},
+        });
+        std::fs::write(folder.join(format!("{way}.json")), body.to_string()).unwrap();
+    }
+    let script = r#"
+        set -uo pipefail
+        (
+          eval "$(cd "$SETGATE_REPO" && cargo xtask guests --env)"
+          cargo build --release --target wasm32-unknown-unknown
+        ) || exit 7
+        echo "== runs"
+        setgate filter run target/wasm32-unknown-unknown/release/mask_address.wasm --json --event \
+          unwrap.json index.json assert.json spin.json grab.json fail.json
+        echo "exit $?""#;
+    let (_, said) = in_a_terminal(script, folder, staged).await;
+    let (_, runs) = said.split_once("== runs\n").unwrap_or_else(|| panic!("it is not built:\n{said}"));
+    let lines: Vec<_> = runs.lines().collect();
+    assert_eq!(lines.len(), ways.len() + 1, "{said}");
+    assert_eq!(lines[ways.len()], "exit 1", "a fault is not a success");
+    let fault = |at: usize| serde_json::from_str::<serde_json::Value>(lines[at]).unwrap()["run"]["fault"].clone();
+    let detail = |at: usize| fault(at)["detail"].as_str().unwrap_or_default().to_owned();
+    let line_of = |part: &str| 1 + FAULTY.lines().position(|line| line.contains(part)).expect("a line of the filter");
+    let unwrap = detail(0);
+    assert!(unwrap.starts_with("called `Result::unwrap()` on an `Err` value: ParseIntError"), "{unwrap}");
+    assert!(
+        unwrap.contains(&format!("in mask_address::rules::parse (src/lib.rs:{}:", line_of(".unwrap();"))),
+        "{unwrap}"
+    );
+    let index = detail(1);
+    assert!(index.starts_with("index out of bounds: the len is 3 but the index is 12, in mask_address::rules::pick ("));
+    let assert = detail(2);
+    let expected =
+        "assertion `left == right` failed: the length of 5\n  left: 5\n right: 1000\nin mask_address::rules::compare (";
+    assert!(assert.starts_with(expected), "{assert}");
+    for at in 0..3 {
+        let runtime = ["core::", "std::", "setgate_sdk::", "rust_begin_unwind", "#process", "_ZN", "_RN"];
+        assert!(runtime.iter().all(|part| !detail(at).contains(part)), "{}", detail(at));
+    }
+    assert_eq!((&fault(3)["kind"], &fault(3)["function"]), (&"fuel".into(), &"mask_address::rules::spin".into()));
+    assert_eq!((&fault(4)["kind"], &fault(4)["function"]), (&"memory".into(), &"mask_address::rules::grab".into()));
+    assert_eq!(fault(5)["reason"], "one line\nand another", "line breaks stay");
+}
+
+/// What the block at a line printed.
+fn printed(said: &str, line: usize) -> String {
+    let begin = format!("== README.md:{line}\n");
+    let (_, rest) = said.split_once(&begin).unwrap_or_else(|| panic!("no output of README.md:{line}:\n{said}"));
+    let (printed, _) = rest.split_once("== README.md:").unwrap_or((rest, ""));
+    printed.to_owned()
+}
+
+/// Lines without what differs from run to run: figures, digests, and the widths of columns.
+fn masked(text: &str) -> Vec<String> {
+    let mask = |word: &str| {
+        let mut masked = String::new();
+        for c in word.chars() {
+            let is_figure = c.is_ascii_digit() || (matches!(c, ',' | '.') && masked.ends_with('#'));
+            if !is_figure {
+                masked.push(c);
+            } else if !masked.ends_with('#') {
+                masked.push('#');
+            }
+        }
+        masked
+    };
+    let is_number = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
+    let line = |line: &str| {
+        let words = line.split_whitespace().map(|word| if is_number(word) { mask(word) } else { word.to_owned() });
+        words.collect::<Vec<_>>().join(" ")
+    };
+    text.lines().map(line).filter(|line| !line.is_empty()).collect()
+}
+
+#[tokio::test]
+async fn the_readmes_part_of_the_demo_is_what_the_demo_prints() {
+    let readme = std::fs::read_to_string(place::root().join("README.md")).unwrap();
+    let (_, sample) = readme.split_once("```text demo\n").expect("the README shows a part of the demo");
+    let (sample, _) = sample.split_once("```").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut demo = Host::command(folder.path());
+    demo.args(["demo", "--once", "--filters"]).arg(place::filters());
+    let ran = tokio::time::timeout(DEADLINE, demo.output()).await.expect("the demo ends").unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(ran.status.success(), "{said}\n{}", String::from_utf8_lossy(&ran.stderr));
+    let printed = masked(&said);
+    for line in masked(sample).iter().filter(|line| *line != "...") {
+        assert!(printed.contains(line), "the demo does not print `{line}`, but:\n{said}");
+    }
 }
 
 #[tokio::test]
@@ -144,6 +327,11 @@ fn blocks_are_found_in_their_section_only() {
                     ```rust file=src/lib.rs test\nfn x() {}\n```\n### Upload\n```sh test\n# run\n```\n\
                     ## After\n```sh test\nno\n```\n";
     let found = blocks(markdown);
+    let sample = "## Your first filter\n```sh test\nrun\n```\n```text output\ntime 5 us\n```\n";
+    assert_eq!(blocks(sample)[1], Block { line: 5, what: What::Output, text: "time 5 us\n".to_owned() });
+    assert_eq!(printed("== README.md:2\ntime 7 us\n== README.md:9\nmore", 2), "time 7 us\n");
+    assert_eq!(masked("time      1,234 us\n\n"), masked("time 5 us"), "figures differ");
+    assert_ne!(masked("verdict patch"), masked("verdict pass"));
     let write = Block { line: 10, what: What::Write("src/lib.rs".to_owned()), text: "fn x() {}\n".to_owned() };
     let run = Block { line: 14, what: What::Run, text: "# run\n".to_owned() };
     assert_eq!(found, [write, run]);

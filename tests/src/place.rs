@@ -15,10 +15,14 @@ pub fn setgate() -> PathBuf {
     file
 }
 
-/// One of the example filters as a component: from `SETGATE_FILTERS`, else from `target/filters`.
+/// The folder of the example filters: `SETGATE_FILTERS`, else `target/filters`.
+pub fn filters() -> PathBuf {
+    from_env("SETGATE_FILTERS").unwrap_or_else(|| target_dir().join("filters"))
+}
+
+/// One of the example filters as a component.
 pub fn filter(name: &str) -> Vec<u8> {
-    let folder = from_env("SETGATE_FILTERS").unwrap_or_else(|| target_dir().join("filters"));
-    let file = folder.join(format!("{name}.wasm"));
+    let file = filters().join(format!("{name}.wasm"));
     std::fs::read(&file).unwrap_or_else(|error| {
         panic!("{}: {error}; build the example filters with `cargo xtask guests`", file.display())
     })

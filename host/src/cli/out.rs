@@ -17,7 +17,7 @@ const READER_GONE: u8 = 128 + 13;
 /// Exit code when standard output cannot be written for another reason, such as a full disk: `EX_IOERR` of sysexits.h.
 const NOT_WRITTEN: u8 = 74;
 /// Stands before the second line and each further line of a text, so that none passes for a line of the program's own.
-const CONTINUED: &str = "          ";
+pub(crate) const CONTINUED: &str = "          ";
 
 /// Why standard output could not be written, once it could not.
 static FAILED: OnceLock<io::Error> = OnceLock::new();

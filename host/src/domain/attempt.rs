@@ -230,6 +230,7 @@ mod tests {
             retry_after_s: None,
             headers: Vec::new(),
             wish: None,
+            body_incomplete: None,
         };
         assert_eq!(answered("").in_words(), "was answered 503");
         assert_eq!(answered("<p>\r\n busy\u{1b}[2J </p>").in_words(), "was answered 503: <p> busy [2J </p>");

@@ -54,7 +54,6 @@ fn of(route: &str, method: &Method) -> &'static [Interface] {
             "/healthz" | "/readyz" => &[Ingest, Tenant, Operator],
             "/openapi.json" => &[Tenant, Operator],
             route if route.starts_with("/ingest/") => &[Ingest],
-            route if route.starts_with("/console") => &[Tenant],
             _ => &[Operator],
         },
     }

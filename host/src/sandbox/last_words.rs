@@ -166,9 +166,9 @@ fn python(text: &str) -> Option<Message> {
 /// The last error with a stack: `TypeError: message`, then `    at f (app.js:3)` or `f@app.js:3:9`.
 fn javascript(text: &str) -> Option<Message> {
     let lines: Vec<_> = text.lines().collect();
-    let first = lines.iter().enumerate().filter(|(at, line)| *at > 0 && script_frame(line).is_some());
+    let mut frames = lines.iter().enumerate().filter(|(at, line)| *at > 0 && script_frame(line).is_some());
     // Of the last stack its first frame.
-    let (first, _) = first.filter(|(at, _)| script_frame(lines[at - 1]).is_none()).last()?;
+    let (first, _) = frames.rfind(|(at, _)| script_frame(lines[at - 1]).is_none())?;
     let mut end = first;
     while end > 0 && matches!(lines[end - 1].trim(), "Stack:" | "Stack trace:") {
         end -= 1;
@@ -354,7 +354,7 @@ mod tests {
             assert_eq!(message.text, "the end [secret key]");
             let mut long = LastWords::default();
             let text = format!("panicked at a.rs:1:1:\n{}", "-hunter2-and-more".repeat(2_000));
-            long.push(text[before..].as_bytes(), true, redactor.longest_bytes());
+            long.push(&text.as_bytes()[before..], true, redactor.longest_bytes());
             assert!(long.message(&redactor).is_none_or(|message| !message.text.contains("hun")), "{before}");
         }
     }

@@ -7,19 +7,22 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bytes::Bytes;
 
+use super::cache::{self, OwnCache};
+use super::outcome;
 use super::show::{grouped, needs};
-use crate::cli::out::say;
+use crate::cli::out::{say, say_error};
 use crate::crypto;
 use crate::domain::id::Digest;
 use crate::domain::limits::CallLimits;
 use crate::domain::tenant::Quota;
-use crate::sandbox::{Compiled, Components, Options, Sandbox};
+use crate::sandbox::{Compiled, Components, Options, Rejected, Sandbox};
 
-/// A sandbox with a folder that goes with it.
+/// A sandbox, over this user's compiled filters.
 pub(super) struct Bench {
     pub(super) sandbox: Sandbox,
     pub(super) quota: Quota,
-    dir: PathBuf,
+    /// A folder that goes with it, if the user has none.
+    temporary: Option<PathBuf>,
 }
 
 impl Bench {
@@ -36,46 +39,55 @@ impl Bench {
     }
 
     fn with(quota: Quota, wasm: HashMap<Digest, Bytes>, compiler: Option<PathBuf>) -> anyhow::Result<Self> {
-        let dir = std::env::temp_dir().join(format!("setgate-filter-{:032x}", crypto::random_u128()));
+        let (dir, key, temporary) = match cache::of_user() {
+            Ok(OwnCache { dir, key }) => (dir, key, None),
+            Err(why) => {
+                say_error!("compiled filters are not kept for the next run: {why}");
+                let dir = std::env::temp_dir().join(format!("setgate-filter-{:032x}", crypto::random_u128()));
+                (dir.clone(), crypto::random_bytes(), Some(dir))
+            }
+        };
         let components: Components = Arc::new(move |digest| {
             let found = wasm.get(&digest).cloned();
             Box::pin(async { found })
         });
-        let mut options = Options::new(dir.clone(), crypto::random_bytes(), components);
+        let mut options = Options::new(dir, key, components);
+        options.cache_bytes_max = cache::BYTES_MAX;
         options.instances_max = 1;
         options.guest_threads = 1;
         options.compiler = compiler;
         // A slot is never what stands in the way here, only the limits of the call.
         options.memory_bytes_max = options.memory_bytes_max.max(quota.memory_bytes_max);
         options.table_elements_max = options.table_elements_max.max(quota.table_elements_max);
-        Ok(Self { sandbox: Sandbox::new(options)?, quota, dir })
+        Ok(Self { sandbox: Sandbox::new(options)?, quota, temporary })
     }
 
-    /// Takes the filter in as a host would; says why where it would not.
-    pub(super) async fn take_in(&self, file: &Path) -> anyhow::Result<Option<Compiled>> {
+    /// Takes the filter in as a host would, or says why it would not.
+    pub(super) async fn take_in(&self, file: &Path) -> anyhow::Result<Result<Compiled, Rejected>> {
         let wasm = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        match self.sandbox.compile(&"local".parse()?, wasm.into(), &self.quota).await {
-            Ok(compiled) => Ok(Some(compiled)),
-            Err(why) => {
-                say!("{}: a host would not take this filter: {}", file.display(), why.kind());
-                say!("  {why}");
-                Ok(None)
-            }
-        }
+        Ok(self.sandbox.compile(&"local".parse()?, wasm.into(), &self.quota).await)
     }
 }
 
 impl Drop for Bench {
     fn drop(&mut self) {
         self.sandbox.shutdown();
-        let _ = std::fs::remove_dir_all(&self.dir);
+        if let Some(dir) = &self.temporary {
+            let _ = std::fs::remove_dir_all(dir);
+        }
     }
 }
 
 /// Says whether a host with the default quota would take a filter.
 pub(in crate::cli) async fn check(file: &Path) -> anyhow::Result<std::process::ExitCode> {
     let bench = Bench::new()?;
-    let Some(compiled) = bench.take_in(file).await? else { return Ok(std::process::ExitCode::FAILURE) };
+    let compiled = match bench.take_in(file).await? {
+        Ok(compiled) => compiled,
+        Err(why) => {
+            outcome::say_not_taken(file, &why, false)?;
+            return Ok(std::process::ExitCode::FAILURE);
+        }
+    };
     say!("{}: a host would take this filter", file.display());
     say!("digest    {}", compiled.digest);
     say!("size      {} bytes", grouped(compiled.size_bytes));

@@ -3,6 +3,8 @@
 
 mod again;
 mod bench;
+mod cache;
+mod outcome;
 mod show;
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,23 +12,28 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use bytes::Bytes;
 use clap::Parser;
 
 use crate::cli::out::say;
+use crate::clock::Clock;
+use crate::domain::event::NewEvent;
 use crate::domain::filter::Grant;
 use crate::domain::id::{DeliveryId, EventId, SubscriptionId, TableName};
 use crate::domain::json::{JsonLimits, Object};
 use crate::domain::secret::Secret;
-use crate::domain::set::SetToken;
+use crate::domain::source::{Form, Proof, Source, TIMESTAMP_TOLERANCE_S_DEFAULT};
+use crate::domain::table::{self, Delimiter};
+use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
-use crate::domain::{subject, table};
-use crate::sandbox::{Call, EventView, MemoryTables, Ran};
+use crate::pipeline::normalize::{Inbound, normalize};
+use crate::sandbox::{Call, Compiled, EventView, MemoryTables, Ran};
 
 pub(super) use bench::check;
 
 use bench::Bench;
-use show::{show_cost, show_effect};
+use outcome::{Called, Outcome};
 
 /// Options of `filter run`.
 #[derive(Debug, Parser)]
@@ -34,32 +41,65 @@ pub struct RunArgs {
     /// The component, a .wasm file.
     #[arg(required_unless_present = "delivery")]
     file: Option<PathBuf>,
-    /// The event: a file with the claims of a SET, as JSON.
-    #[arg(long, value_name = "FILE", required_unless_present = "delivery")]
-    event: Option<PathBuf>,
+    /// Events: files with what the product sends, or folders of such files (`*.json`); may be given more than once.
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "delivery")]
+    event: Vec<PathBuf>,
+    /// The form of the events, as a source has it.
+    #[arg(long, value_enum, default_value = "set", conflicts_with = "delivery")]
+    form: FormName,
+    /// For forms that name no issuer: `iss`, as a source has it.
+    #[arg(long, value_name = "URL", conflicts_with = "delivery")]
+    issuer: Option<String>,
+    /// One line of JSON for each event instead of text.
+    #[arg(long, conflicts_with = "delivery")]
+    json: bool,
     /// The binding's `config`: a JSON object, or @ and a file with one.
     #[arg(long, value_name = "JSON|@FILE", default_value = "{}", conflicts_with = "delivery")]
     config: String,
     /// A secret of the binding; may be given more than once. With --delivery, FILTER/NAME=VALUE is for one filter only.
     #[arg(long, value_name = "NAME=VALUE")]
     secret: Vec<String>,
-    /// A table for look-ups: JSON lines of {"key": ..., "value": ...}; may be given more than once.
+    /// A table for look-ups: JSON lines of {"key": ..., "value": ...}, or CSV with a header in a file that ends with .csv;
+    /// may be given more than once.
     #[arg(long, value_name = "NAME=FILE", conflicts_with = "delivery")]
     table: Vec<String>,
+    /// What stands between the columns of CSV tables: `,`, `;`, `|` or `tab`.
+    #[arg(long, conflicts_with = "delivery")]
+    delimiter: Option<Delimiter>,
     /// Fuel for the call.
     #[arg(long, value_name = "UNITS", conflicts_with = "delivery")]
     fuel: Option<u64>,
-    /// When the event was accepted (RFC 3339): where the filter's clock stands still. Default: the SET's `iat`.
+    /// When the events were accepted (RFC 3339): where the filter's clock stands still. Default: each one's `iat`.
     #[arg(long, value_name = "INSTANT", conflicts_with = "delivery")]
     accepted_at: Option<String>,
     #[command(flatten)]
     again: again::Args,
 }
 
-/// Runs a filter once and shows what came of it, or the chain of a delivery once more.
+/// A source's form, as an option has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum FormName {
+    Wso2,
+    Logto,
+    Platform,
+    Set,
+}
+
+impl From<FormName> for Form {
+    fn from(name: FormName) -> Self {
+        match name {
+            FormName::Wso2 => Self::Wso2,
+            FormName::Logto => Self::Logto,
+            FormName::Platform => Self::Platform,
+            FormName::Set => Self::Set,
+        }
+    }
+}
+
+/// Runs a filter over events and shows what came of each, or the chain of a delivery once more.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let (file, event) = match (&args.file, &args.event) {
-        (Some(file), Some(event)) => (file, event),
+    let file = match &args.file {
+        Some(file) if !args.event.is_empty() => file,
         _ => return again::run(args.again, &args.secret).await,
     };
     let mut bench = Bench::new()?;
@@ -67,59 +107,124 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         bench.quota.fuel_per_call = fuel;
         bench.quota.fuel_per_event_byte = 0;
     }
-    let before = SetToken::parse(read_text(event)?, JsonLimits::default())
-        .with_context(|| format!("{} is not a SET", event.display()))?;
-    let view = event_view(&before, args.accepted_at.as_deref())?;
-    let config = config(&args.config)?;
-    let (secrets, tables) = (secrets(&args.secret)?, tables(&args.table)?);
-    let Some(compiled) = bench.take_in(file).await? else { return Ok(ExitCode::FAILURE) };
-    let call = Call {
-        digest: compiled.digest,
-        filter: "local".parse()?,
-        event: view,
-        config: config.into(),
-        secrets,
-        grants: Grant::ALL.into(),
-        tables: Arc::new(tables),
-        quota: bench.quota.clone(),
-        keep: None,
+    let desk = Desk {
+        source: source(args.form.into(), args.issuer.clone())?,
+        accepted_at: args.accepted_at.as_deref().map(instant).transpose()?,
+        config: config(&args.config)?.into(),
+        secrets: secrets(&args.secret)?,
+        tables: Arc::new(tables(&args.table, args.delimiter)?),
     };
-    let Ran { verdict, run, .. } = bench.sandbox.run(call).await;
-    let quota = &bench.quota;
-    match verdict {
-        Ok(verdict) => {
-            say!("verdict   {}", verdict.kind().as_str());
-            show_cost(&run, &compiled, quota);
-            show_effect(&before, verdict, quota)
+    let events = outcome::files(&args.event)?;
+    let compiled = match bench.take_in(file).await? {
+        Ok(compiled) => compiled,
+        Err(why) => {
+            outcome::say_not_taken(file, &why, args.json)?;
+            return Ok(ExitCode::FAILURE);
         }
-        Err(fault) => {
-            say!("fault     {}: it {fault}", fault.kind());
-            show_cost(&run, &compiled, quota);
-            Ok(ExitCode::FAILURE)
+    };
+    let (mut kinds, mut all_good) = (Vec::new(), true);
+    for (number, file) in (0..).zip(&events) {
+        let outcome = desk.try_out(&bench, &compiled, file, number).await?;
+        kinds.push(outcome.kind());
+        all_good &= outcome.is_good();
+        if args.json {
+            outcome.say_json(file, &bench.quota)?;
+            continue;
+        }
+        if events.len() > 1 {
+            if number > 0 {
+                say!("");
+            }
+            say!("event     {}", file.display());
+        }
+        outcome.say(&compiled, &bench.quota)?;
+    }
+    if events.len() > 1 && !args.json {
+        say!("");
+        say!("{}", outcome::summary(&kinds));
+    }
+    Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a filter is given with each event.
+struct Desk {
+    source: Source,
+    accepted_at: Option<Timestamp>,
+    config: Arc<str>,
+    secrets: BTreeMap<String, Secret>,
+    tables: Arc<MemoryTables>,
+}
+
+impl Desk {
+    /// Takes an event in as a host does, and calls the filter with it. `number` tells it from the others.
+    async fn try_out(&self, bench: &Bench, compiled: &Compiled, file: &Path, number: u128) -> anyhow::Result<Outcome> {
+        let body = Bytes::from(std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?);
+        let taken_at = self.accepted_at.unwrap_or_else(|| Clock::system().now());
+        let inbound = Inbound { body: &body, content_type: None, delivery_id: None };
+        let id = |at| EventId::new(at, number);
+        let normalized = normalize(&self.source, inbound, taken_at, id(taken_at), JsonLimits::default());
+        let mut event = match normalized {
+            Ok(event) => event,
+            Err(why) => return Ok(Outcome::Refused(why)),
+        };
+        if self.accepted_at.is_none() {
+            // The same each time, so that a run can be repeated to the byte.
+            event.accepted_at = Timestamp::from_millis(event.set.issued_at.saturating_mul(1_000));
+            event.id = id(event.accepted_at);
+        }
+        let call = Call {
+            digest: compiled.digest,
+            filter: "local".parse()?,
+            event: self.view(&event),
+            config: self.config.clone(),
+            secrets: self.secrets.clone(),
+            grants: Grant::ALL.into(),
+            tables: self.tables.clone(),
+            quota: bench.quota.clone(),
+            keep: None,
+        };
+        let Ran { verdict, run, redactor, .. } = bench.sandbox.run(call).await;
+        Ok(Outcome::Called(Box::new(Called::new(event, verdict, run, &bench.quota, &redactor))))
+    }
+
+    fn view(&self, event: &NewEvent) -> EventView {
+        let subscription = SubscriptionId::new(event.accepted_at, 0);
+        EventView {
+            id: event.id,
+            issuer: event.set.issuer.clone(),
+            issued_at: event.set.issued_at,
+            accepted_at: event.accepted_at,
+            types: event.set.types.clone(),
+            subject: event.subject.clone(),
+            tenant: event.tenant.clone(),
+            source: event.source.clone(),
+            subscription,
+            delivery: DeliveryId { event: event.id, subscription, run: 0 },
+            claims: event.set.text.clone(),
         }
     }
 }
 
-fn event_view(set: &SetToken, accepted_at: Option<&str>) -> anyhow::Result<EventView> {
-    let accepted_at = match accepted_at {
-        Some(text) => Timestamp::parse(text).with_context(|| format!("`{text}` is not an RFC 3339 instant"))?,
-        None => Timestamp::from_millis(set.issued_at.saturating_mul(1_000)),
-    };
-    // The ids are the same every time, so that a run can be repeated to the byte.
-    let (id, subscription) = (EventId::new(accepted_at, 0), SubscriptionId::new(accepted_at, 0));
-    Ok(EventView {
-        id,
-        issuer: set.issuer.clone(),
-        issued_at: set.issued_at,
-        accepted_at,
-        types: set.types.clone(),
-        subject: subject::set(&Object::parse(&set.text)?).map(|subject| subject.as_str().to_owned()),
+/// A source of that form, without a proof to give.
+fn source(form: Form, issuer: Option<String>) -> anyhow::Result<Source> {
+    Ok(Source {
         tenant: "local".parse()?,
-        source: "local".parse()?,
-        subscription,
-        delivery: DeliveryId { event: id, subscription, run: 0 },
-        claims: set.text.clone(),
+        name: "local".parse()?,
+        form,
+        proofs: vec![Proof::Open],
+        issuer,
+        issuers_allowed: Vec::new(),
+        websub_topics: Vec::new(),
+        timestamp_tolerance_s: TIMESTAMP_TOLERANCE_S_DEFAULT,
+        allow_sha1: false,
+        allow_plain_event_names: false,
+        replace_lone_surrogates: false,
+        created_at: Timestamp::from_millis(0),
     })
+}
+
+fn instant(text: &str) -> anyhow::Result<Timestamp> {
+    Timestamp::parse(text).with_context(|| format!("`{text}` is not an RFC 3339 instant"))
 }
 
 fn config(given: &str) -> anyhow::Result<String> {
@@ -139,15 +244,18 @@ fn secrets(given: &[String]) -> anyhow::Result<BTreeMap<String, Secret>> {
     given.iter().map(parse).collect()
 }
 
-fn tables(given: &[String]) -> anyhow::Result<MemoryTables> {
+fn tables(given: &[String], delimiter: Option<Delimiter>) -> anyhow::Result<MemoryTables> {
     let mut tables = BTreeMap::<String, HashMap<String, Arc<str>>>::new();
     for pair in given {
         let (name, file) = pair.split_once('=').context("--table is NAME=FILE")?;
         let name: TableName = name.parse()?;
-        let rows = match table::parse(read_text(Path::new(file))?.as_bytes()) {
-            Ok(rows) => rows,
-            Err(why) => bail!("{file}: {why}"),
-        };
+        let path = Path::new(file);
+        let mut text = std::fs::read(path).with_context(|| format!("cannot read {file}"))?;
+        let wrong = |why: String| anyhow::anyhow!("{file}: {why}");
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
+            text = table::from_csv(&text, delimiter, Quota::default().table_bytes_max).map_err(wrong)?;
+        }
+        let rows = table::parse(&text).map_err(wrong)?;
         tables.insert(name.to_string(), rows);
     }
     Ok(MemoryTables(tables))

@@ -1,16 +1,16 @@
 //! What a person is shown of a filter's run.
 
-use std::process::ExitCode;
-
 use serde_json::Value;
 
 use crate::cli::out::say;
-use crate::domain::set::{Applied, SetToken, apply};
+use crate::domain::set::{Applied, SetToken};
 use crate::domain::tenant::Quota;
-use crate::domain::verdict::{FilterRun, Verdict};
+use crate::domain::verdict::{Fault, FilterRun};
 use crate::sandbox::Compiled;
 
-pub(super) fn show_cost(run: &FilterRun, compiled: &Compiled, quota: &Quota) {
+/// What a call cost.
+pub(super) fn say_cost(run: &FilterRun, compiled: &Compiled, quota: &Quota, subject: Option<&str>) {
+    say!("subject   {}", subject.unwrap_or("none"));
     say!("fuel      {} of {}", grouped(run.fuel), grouped(quota.fuel_per_call));
     say!("memory    {} KiB of {}", grouped(run.memory_bytes >> 10), grouped(quota.memory_bytes_max >> 10));
     say!("time      {} us", grouped(run.elapsed_us));
@@ -20,9 +20,9 @@ pub(super) fn show_cost(run: &FilterRun, compiled: &Compiled, quota: &Quota) {
     }
 }
 
-/// Does to the SET what a host would, and shows what is different then.
-pub(super) fn show_effect(before: &SetToken, verdict: Verdict, quota: &Quota) -> anyhow::Result<ExitCode> {
-    match apply(before, verdict, quota.output_bytes_max) {
+/// What is different in the SET then.
+pub(super) fn say_effect(before: &SetToken, applied: &Result<Applied, Fault>) -> anyhow::Result<()> {
+    match applied {
         Ok(Applied::Unchanged) => say!("claims    unchanged"),
         Ok(Applied::Dropped(reason)) => say!("reason    {reason}"),
         Ok(Applied::Changed(after)) => {
@@ -31,12 +31,9 @@ pub(super) fn show_effect(before: &SetToken, verdict: Verdict, quota: &Quota) ->
                 say!("  {line}");
             }
         }
-        Err(fault) => {
-            say!("fault     {}: it {fault}", fault.kind());
-            return Ok(ExitCode::FAILURE);
-        }
+        Err(_) => {}
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Members that are gone (`-`), new (`+`) or both, each with its JSON pointer (RFC 6901).
@@ -63,8 +60,8 @@ pub(super) fn difference(before: &Value, after: &Value) -> Vec<String> {
 }
 
 pub(super) fn needs(compiled: &Compiled) -> String {
-    let names: Vec<_> = compiled.needs.iter().map(|grant| grant.as_str()).collect();
-    if names.is_empty() { "no grants".to_owned() } else { names.join(", ") }
+    let names: Vec<_> = compiled.needs.iter().map(|grant| format!("\"{}\"", grant.as_str())).collect();
+    if names.is_empty() { "no grants".to_owned() } else { format!("\"grants\": [{}] in its binding", names.join(", ")) }
 }
 
 /// `1234567` as `1,234,567`.
