@@ -157,7 +157,7 @@ fn unusable(error: &head::HeadError) -> io::Error {
 
 impl<S: Write + Unpin> Lenient<S> {
     /// What writing came to: the bytes of `slices` that are done with.
-    fn wrote(&mut self, written: io::Result<usize>, slices: &[&[u8]]) -> io::Result<usize> {
+    fn wrote(&mut self, written: io::Result<usize>, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         let Some(http1) = &mut self.http1 else { return written };
         let count = match written {
             Err(_) if http1.request.is_none_under_way() => return Err(unsent()),
@@ -227,7 +227,7 @@ impl<S: Write + Unpin> Write for Lenient<S> {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = ready!(Pin::new(&mut this.inner).poll_write(cx, bytes));
-        Poll::Ready(this.wrote(written, &[bytes]))
+        Poll::Ready(this.wrote(written, &[io::IoSlice::new(bytes)]))
     }
 
     fn poll_write_vectored(
@@ -240,11 +240,7 @@ impl<S: Write + Unpin> Write for Lenient<S> {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         let written = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, slices));
-        if this.http1.is_none() {
-            return Poll::Ready(written);
-        }
-        let slices: Vec<&[u8]> = slices.iter().map(|slice| &**slice).collect();
-        Poll::Ready(this.wrote(written, &slices))
+        Poll::Ready(this.wrote(written, slices))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -20,6 +20,8 @@ use crate::domain::secret::Secret;
 
 /// Bytes of the head of the proxy's answer at the most.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Fields of it at the most.
+const FIELDS_MAX: usize = 512;
 
 /// Has the proxy at the other end of `stream` open a way to `host` (with brackets, where it is an IPv6 address) and
 /// `port`. Waits for as long as the proxy does; the caller bounds it.
@@ -30,8 +32,15 @@ pub(super) async fn open(
     credentials: Option<&Secret>,
 ) -> Result<TcpStream, Failure> {
     let request = connect_request(host, port, credentials)?;
-    let handshake = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream));
-    let (mut sender, connection) = handshake.await.map_err(|error| broken(&error))?;
+    let mut client = http1::Builder::new();
+    client
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(FIELDS_MAX)
+        // As with receivers: what counts is whether there is a way.
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .ignore_invalid_headers_in_responses(true);
+    let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
     let asking = async move {
         let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
         match answer.status() {

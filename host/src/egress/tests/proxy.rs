@@ -42,7 +42,8 @@ async fn proxy(does: Does) -> (u16, Arc<Mutex<Vec<String>>>) {
                 }
                 Does::LeadTo(port) => {
                     let mut far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                    let _ = near.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await;
+                    let head = b"HTTP/1.1 200 Connection established\r\nvia : odd\r\n folded\r\nno field\r\n\r\n";
+                    let _ = near.write_all(head).await;
                     let _ = copy_bidirectional(&mut near, &mut far).await;
                 }
             }
