@@ -46,8 +46,16 @@ fn the_suite_has_every_stage_and_each_class_once() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), classes.len(), "a class by each name");
-    for stage in [Stage::Upload, Stage::Compile, Stage::Artefact, Stage::Start, Stage::Run, Stage::Return, Stage::Share]
-    {
+    for stage in [
+        Stage::Upload,
+        Stage::Compile,
+        Stage::Artefact,
+        Stage::Start,
+        Stage::Run,
+        Stage::Return,
+        Stage::Share,
+        Stage::Responses,
+    ] {
         assert!(classes.iter().any(|class| class.stage == stage), "{}", stage.as_str());
     }
     for lift in lift::LIFTS {

@@ -2,8 +2,9 @@
 
 use http::Method;
 use serde_json::{Value, json};
+use setgate_tests::h2::Raw2;
 use setgate_tests::{Answer, Host, Manner, Receiver, Rude, Seed, Tenant, event};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// Begins a request that announces a body and sends all of it but the last byte.
@@ -301,5 +302,87 @@ async fn hanging_receivers_of_several_tenants_leave_places_for_another() {
     for (tenant, _receiver) in &hanging {
         let tried = host.metric("setgate_attempts_total", &[&format!("tenant=\"{}\"", tenant.name)]).await;
         assert!(tried < 1.0, "nothing of `{}` had ended", tenant.name);
+    }
+}
+
+#[tokio::test]
+async fn announced_bodies_that_never_come_take_no_room() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let ours = acme.source("open", Seed::Open).await;
+    // Without a key, on one connection: many times what the tenant's share would hold.
+    let mut announces = Raw2::open("127.0.0.2", &host.base(), 65_535).await.unwrap();
+    // Large ones first, and smaller ones for what is left.
+    let sizes = [("250000", 72), ("10000", 25), ("1000", 15), ("100", 15)];
+    for size in sizes.iter().flat_map(|(size, count)| std::iter::repeat_n(*size, *count)) {
+        let headers = [("content-type", "application/json"), ("content-length", size)];
+        announces.request("POST", &ours.path, &headers, false).await.unwrap();
+    }
+    let address = host.base().trim_start_matches("http://").to_owned();
+    let mut others = Vec::new();
+    for _ in 0..40 {
+        let mut one = TcpStream::connect(&address).await.unwrap();
+        let head = format!("POST {} HTTP/1.1\r\nhost: h\r\ncontent-length: 250000\r\n\r\n", ours.path);
+        one.write_all(head.as_bytes()).await.unwrap();
+        others.push(one);
+    }
+    // And with a key, for the room that uploads have.
+    let mut uploads = Vec::new();
+    for bytes in [16_000_000, 16_000_000, 1_500_000, 54_000, 400, 30] {
+        let mut one = TcpStream::connect(&address).await.unwrap();
+        let head = format!(
+            "PUT {} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {}\r\ncontent-type: application/wasm\r\n\
+             content-length: {bytes}\r\n\r\n",
+            acme.path("/filters/slow"),
+            acme.key
+        );
+        one.write_all(head.as_bytes()).await.unwrap();
+        uploads.push(one);
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    for number in 0..20 {
+        let answer = ours.send(event::set(&format!("e{number}"))).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    }
+    acme.table("apps", &[("a", json!(1))]).await;
+}
+
+/// The answer to a request of which only this was sent.
+async fn answer_to(host: &Host, sent: &str) -> String {
+    let address = host.base().trim_start_matches("http://").to_owned();
+    let mut connection = TcpStream::connect(&address).await.unwrap();
+    connection.write_all(sent.as_bytes()).await.unwrap();
+    let (mut answer, mut part) = (String::new(), [0; 4096]);
+    let read = async {
+        while let Ok(bytes @ 1..) = connection.read(&mut part).await {
+            answer.push_str(&String::from_utf8_lossy(&part[..bytes]));
+            if answer.contains("\"detail\"") {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(40), read).await;
+    answer
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_given_up() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let ours = acme.source("open", Seed::Open).await;
+    let key = format!("authorization: Bearer {}\r\n", acme.key);
+    let event = format!("POST {} HTTP/1.1\r\nhost: h\r\ncontent-length: 1000\r\n\r\n{{", ours.path);
+    let table = format!(
+        "PUT {} HTTP/1.1\r\nhost: h\r\n{key}content-type: text/csv\r\ncontent-length: 1000\r\n\r\n",
+        acme.path("/tables/t")
+    );
+    let document = format!(
+        "PUT {} HTTP/1.1\r\nhost: h\r\n{key}content-type: application/json\r\ncontent-length: 1000\r\n\r\n{{",
+        acme.path("/sources/s")
+    );
+    let answers = [answer_to(&host, &event), answer_to(&host, &table), answer_to(&host, &document)];
+    let [event, table, document] = answers;
+    for answer in <[String; 3]>::from(tokio::join!(event, table, document)) {
+        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_too_slow"), "{answer}");
     }
 }

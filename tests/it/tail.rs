@@ -1,9 +1,12 @@
 //! Looking on: settlements as they come, over Server-Sent Events.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use serde_json::json;
-use setgate_tests::{Host, Receiver, Reply, Seed, Tail, event, until};
+use serde_json::{Value, json};
+use setgate_tests::{Host, Receiver, Reply, Seed, Source, Tail, Tenant, event, until};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn a_tail_shows_what_happens_and_goes_on_where_it_was_cut_off() {
@@ -151,4 +154,173 @@ async fn only_so_many_tails_are_open_and_a_key_that_is_gone_opens_none() {
     assert_eq!(foreign.not_the_problem(403, "forbidden"), None);
     let nobody = host.stranger().get(&acme.path("/deliveries/tail")).await;
     assert_eq!(nobody.not_the_problem(401, "bad_key"), None);
+}
+
+/// Sends events all the time, so that a tail always has something to show.
+fn traffic(source: &Source) -> tokio::task::JoinHandle<()> {
+    let source = source.clone();
+    tokio::spawn(async move {
+        for number in 0_u64.. {
+            // The tenant may be removed meanwhile.
+            let _ = source.try_send(event::set(&format!("traffic-{number}"))).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+}
+
+/// Reads on until the stream ends, and gives the reason that it says.
+async fn end_of(mut tail: Tail) -> String {
+    let reading = async {
+        loop {
+            match tail.next().await {
+                Some(event) if event.kind == "end" => return event.data["reason"].as_str().unwrap().to_owned(),
+                Some(_) => {}
+                None => return "it ended without a word".to_owned(),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), reading).await.unwrap_or_else(|_| "it goes on".to_owned())
+}
+
+#[tokio::test]
+async fn a_tail_ends_with_what_it_was_opened_with_however_much_there_is_to_show() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let receiver = Receiver::start().await;
+    acme.subscribe(&receiver).create().await;
+    let source = acme.source("idp", Seed::Set).await;
+    let sending = traffic(&source);
+    let made = async |more: Value| {
+        let key = acme.client.post(&acme.path("/keys"), &more).await.expect(201).json();
+        (key["id"].as_str().unwrap().to_owned(), Tenant::new("acme", key["key"].as_str().unwrap(), &acme.client))
+    };
+    let (removed, by_removed) = made(json!({"scopes": ["read"]})).await;
+    let (rotated, by_rotated) = made(json!({"scopes": ["read"]})).await;
+    let soon = std::time::SystemTime::now() + Duration::from_secs(20);
+    let soon = soon.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let (_, by_expiring) = made(json!({"scopes": ["read"], "expires_at": rfc3339(soon)})).await;
+    let of_removed = Tail::open(&by_removed, "", None).await;
+    let of_rotated = Tail::open(&by_rotated, "", None).await;
+    let of_expiring = Tail::open(&by_expiring, "", None).await;
+    let own = Tail::open(&acme, "", None).await;
+    let operators = Tail::open(&Tenant::new("acme", host.key(), &acme.client), "", None).await;
+
+    acme.client.delete(&acme.path(&format!("/keys/{removed}"))).await.expect(204);
+    assert_eq!(end_of(of_removed).await, "the key was removed");
+    let path = acme.path(&format!("/keys/{rotated}/rotate"));
+    acme.client.post(&path, &json!({"overlap_hours": 0})).await.expect(201);
+    assert_eq!(end_of(of_rotated).await, "the key has expired, or ended after it was rotated");
+    assert_eq!(end_of(of_expiring).await, "the key has expired, or ended after it was rotated");
+    host.operator().delete("/api/v1/tenants/acme").await.expect(204);
+    for tail in [own, operators] {
+        assert_eq!(end_of(tail).await, "the tenant was removed");
+    }
+    sending.abort();
+}
+
+/// An instant of these seconds since the epoch, within the year 2026 or later.
+fn rfc3339(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Days to a date: Howard Hinnant's civil_from_days.
+    let z = days + 719_468;
+    let (era, of_era) = (z / 146_097, z % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3_600, rest / 60 % 60, rest % 60)
+}
+
+#[tokio::test]
+async fn nothing_that_was_given_out_for_a_tenant_opens_the_next_of_its_name() {
+    let host = Host::start().await;
+    let before = host.tenant("acme").await;
+    let receiver = Receiver::start().await;
+    before.subscribe(&receiver).create().await;
+    let source = before.source("idp", Seed::Set).await;
+    for number in 0..3 {
+        source.accept(event::set(&format!("e{number}"))).await;
+    }
+    until("all are delivered", async || {
+        (before.get("/statistics").await["deliveries"]["delivered"] == 3).then_some(())
+    })
+    .await;
+    let operator = Tenant::new("acme", host.key(), &before.client);
+    let mut stream = Tail::open(&operator, "", None).await;
+    let mut cursors = vec![("/deliveries/tail", stream.last_id.clone())];
+    for list in ["/deliveries", "/events", "/audit"] {
+        let next = before.get(&format!("{list}?limit=1")).await["next"].as_str().expect("more than one").to_owned();
+        cursors.push((list, next));
+    }
+    let tag = before.client.get(&before.path("/sources/idp")).await.header("etag").expect("a tag").to_owned();
+
+    host.operator().delete("/api/v1/tenants/acme").await.expect(204);
+    until("the name is free again", async || {
+        let made = host.operator().post("/api/v1/tenants", &json!({"id": "acme"})).await;
+        (made.status == 201).then_some(())
+    })
+    .await;
+    let key = host.operator().post("/api/v1/tenants/acme/keys", &json!({})).await.expect(201).json();
+    let after = Tenant::new("acme", key["key"].as_str().unwrap(), &before.client);
+    let theirs = after.source("idp", Seed::Set).await;
+    let subscription = after.subscribe(&receiver).create().await;
+    let secret = theirs.accept(event::set("secret")).await;
+    after.delivery_in("delivered", &subscription.delivery_of(&secret)).await;
+
+    let old = after.client.with_key(&before.key).get(&after.path("/deliveries")).await;
+    assert_eq!(old.not_the_problem(401, "bad_key"), None, "a key");
+    let reading = async {
+        while let Some(event) = stream.next().await {
+            assert_ne!(event.data["delivery"], subscription.delivery_of(&secret).as_str(), "a stream: {event:?}");
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(60), reading).await.is_ok(), "the stream ends");
+    for client in [&after.client, host.operator()] {
+        for (list, cursor) in &cursors {
+            let answer = client.get(&after.path(&format!("{list}?cursor={cursor}"))).await;
+            assert_eq!(answer.not_the_problem(400, "bad_cursor"), None, "a cursor of {list}");
+        }
+    }
+    let body = json!({"form": "set", "proofs": [{"kind": "open"}]}).to_string();
+    let headers = [("content-type", "application/json"), ("if-match", tag.as_str())];
+    let changed = after.client.send(http::Method::PUT, &after.path("/sources/idp"), &headers, body).await;
+    assert_eq!(changed.not_the_problem(412, "version_changed"), None, "a tag");
+}
+
+#[tokio::test]
+async fn a_body_that_ends_after_its_key_does_changes_nothing() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    for (name, kind, path) in
+        [("table", "application/jsonl", "/tables/late"), ("document", "application/json", "/sources/late")]
+    {
+        let key = acme.client.post(&acme.path("/keys"), &json!({})).await.expect(201).json();
+        let body = match name {
+            "table" => "{\"key\":\"a\",\"value\":1}\n".to_owned(),
+            _ => json!({"form": "set", "proofs": [{"kind": "open"}]}).to_string(),
+        };
+        let address = host.base().trim_start_matches("http://").to_owned();
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        let head = format!(
+            "PUT {} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {}\r\ncontent-type: {kind}\r\n\
+             content-length: {}\r\nconnection: close\r\nexpect: 100-continue\r\n\r\n",
+            acme.path(path),
+            key["key"].as_str().unwrap(),
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The host asks for the body once the key was looked at.
+        let mut go_on = [0; 25];
+        stream.read_exact(&mut go_on).await.unwrap();
+        assert!(go_on.starts_with(b"HTTP/1.1 100"), "{}", String::from_utf8_lossy(&go_on));
+        let id = key["id"].as_str().unwrap();
+        acme.client.delete(&acme.path(&format!("/keys/{id}"))).await.expect(204);
+        stream.write_all(body.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403"), "{name}: {answer}");
+        assert_eq!(acme.client.get(&acme.path(path)).await.status, 404, "{name}: nothing was made");
+    }
 }

@@ -396,8 +396,8 @@ async fn no_operation_reaches_what_is_another_tenants() {
 const ELSEWHERE: &[u16] = &[403, 404];
 /// Answers on the other's own path, where it has no such thing; 403 for what is the operator's alone.
 const NOT_THERE: &[u16] = &[403, 404, 422];
-/// Answers on the other's own path, where what is asked for is its own or can be.
-const ITS_OWN: &[u16] = &[200, 201, 204, 403, 404, 409, 422];
+/// Answers on the other's own path, where what is asked for is its own or can be; 400 for a cursor that is not its own.
+const ITS_OWN: &[u16] = &[200, 201, 204, 400, 403, 404, 409, 422];
 
 /// Everything that another tenant gets to see by one operation, and should not.
 async fn tried(

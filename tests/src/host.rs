@@ -353,6 +353,14 @@ impl Host {
         Tenant::new(name, key["key"].as_str().expect("a key is shown once"), &self.client)
     }
 
+    /// What its process holds in memory, swap included, in bytes.
+    pub fn rss_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
+        let kib = |name| line(name).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
+        (kib("VmRSS:") + kib("VmSwap:")) * 1024
+    }
+
     /// The value of a metric: the sum of its series that have all of these labels, written `name="value"`.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let text = self.client.get("/metrics").await.expect(200).text();

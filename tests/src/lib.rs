@@ -27,6 +27,7 @@ pub mod crash;
 pub mod event;
 pub mod everything;
 pub mod frames;
+pub mod h2;
 pub mod host;
 pub mod hostile;
 pub mod openapi;

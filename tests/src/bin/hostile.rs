@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use setgate_tests::hostile::report::{RATIO_MAX, Shown};
-use setgate_tests::hostile::{self, Options, artefact, lift};
+use setgate_tests::hostile::{self, Options, artefact, cores, lift};
 
 const HELP: &str = "\
 hostile [--class NAME]... [--short] [--lift LIMIT] [--bite] [--restart FILTERS] [--list] [--json]
@@ -40,7 +40,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    cores::divide();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_start(cores::attack_here)
+        .build()
+        .expect("threads can be started");
     let good = runtime.block_on(Box::pin(act(asked)));
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

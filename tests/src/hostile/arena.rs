@@ -35,12 +35,15 @@ impl Arena {
     pub async fn start(options: &Options) -> Self {
         let config = format!(
             "[sandbox]\ninstances_max = {INSTANCES_MAX}\n{}\n\
-             [delivery]\nin_flight_per_endpoint_max = {IN_FLIGHT_MAX}\n{}",
+             [delivery]\nin_flight_per_endpoint_max = {IN_FLIGHT_MAX}\n{}{}",
             options.lift.map_or_else(own_share, |lift| lift.sandbox_over(&own_share())),
             super::flood::SETTINGS,
+            super::responses::SETTINGS,
         );
+        let host = Host::with().config(&config).start().await;
+        super::cores::free(host.pid());
         Self {
-            host: Host::with().config(&config).start().await,
+            host,
             receiver: Receiver::start().await,
             events: if options.short { 2 } else { 40 },
             short: options.short,
@@ -52,7 +55,9 @@ impl Arena {
     /// of its `[sandbox]`.
     pub async fn another_host(&self, sandbox: &str) -> Host {
         let sandbox = self.lift.map_or_else(|| sandbox.to_owned(), |lift| lift.sandbox_over(sandbox));
-        Host::with().config(&format!("[sandbox]\n{sandbox}\n")).start().await
+        let host = Host::with().config(&format!("[sandbox]\n{sandbox}\n")).start().await;
+        super::cores::free(host.pid());
+        host
     }
 
     /// A tenant of the main host. What its `quota` does not say is as the host has it, but for the time that a call may
@@ -98,10 +103,7 @@ impl Arena {
 
     /// What the host's process holds in memory, swap included, in bytes.
     pub fn rss_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.host.pid())).unwrap_or_default();
-        let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
-        let kib = |name| line(name).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
-        (kib("VmRSS:") + kib("VmSwap:")) * 1024
+        self.host.rss_bytes()
     }
 }
 

@@ -19,11 +19,13 @@
 //! | run | `run`, `calls` | a call, by instructions, memory and host functions |
 //! | return | `returns` | the way back: what the guest says that it answered |
 //! | share | `shared`, `crash` | what outlives a call: slots, the pool, fault policies |
+//! | responses | `responses` | connections, bodies and answers: who holds them and does nothing |
 
 pub mod arena;
 pub mod artefact;
 mod calls;
 mod compile;
+pub mod cores;
 mod crash;
 pub mod encode;
 mod flood;
@@ -31,6 +33,7 @@ pub mod guest;
 pub mod lift;
 pub mod neighbour;
 pub mod report;
+mod responses;
 mod returns;
 mod run;
 mod shared;
@@ -62,6 +65,7 @@ pub fn classes() -> Vec<Class> {
         shared::CLASSES,
         flood::CLASSES,
         crash::CLASSES,
+        responses::CLASSES,
     ]
     .concat()
 }
@@ -92,6 +96,7 @@ pub enum Stage {
     Run,
     Return,
     Share,
+    Responses,
 }
 
 impl Stage {
@@ -105,6 +110,7 @@ impl Stage {
             Self::Run => "run",
             Self::Return => "return",
             Self::Share => "share",
+            Self::Responses => "responses",
         }
     }
 }
@@ -174,7 +180,16 @@ pub async fn run(options: &Options) -> Report {
     let quiet = |seconds| if options.short { Duration::from_millis(200) } else { Duration::from_secs(seconds) };
 
     let arena = Arc::new(Arena::start(options).await);
-    let neighbour = Neighbour::move_in(&arena.host).await;
+    // On a thread and a core of its own, so that no attack delays what is measured.
+    let measuring = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .on_thread_start(cores::measure_here)
+        .build()
+        .expect("a thread can be started");
+    let measured = arena.clone();
+    let neighbour = measuring.spawn(async move { Neighbour::move_in(&measured.host).await });
+    let neighbour = neighbour.await.expect("the neighbour moves in");
     arena.warm_up().await;
     let (process, rss_before) = (arena.host.pid(), arena.rss_bytes());
     neighbour.during(Phase::Quiet, tokio::time::sleep(quiet(10))).await;
@@ -195,7 +210,9 @@ pub async fn run(options: &Options) -> Report {
     neighbour.during(Phase::Quiet, tokio::time::sleep(quiet(5))).await;
     let rss_after = arena.rss_bytes();
     let same_process = arena.host.pid() == process && arena.answers().await.is_ok();
-    Report { shown, neighbour: neighbour.move_out().await, rss_before, rss_after, same_process }
+    let neighbour = neighbour.move_out().await;
+    measuring.shutdown_background();
+    Report { shown, neighbour, rss_before, rss_after, same_process }
 }
 
 /// Makes one attack and looks at what it left. Gives what was seen, and why it counts as an escape.

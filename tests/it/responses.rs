@@ -1,0 +1,134 @@
+//! Answers: how large they get, and what those take that nobody reads.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use setgate_tests::h2::{Raw2, Seen};
+use setgate_tests::{Host, Receiver, Seed, Tenant, until};
+
+/// Events whose records come to more than two pages.
+const EVENTS: usize = 160;
+/// Bytes of a page's entries.
+const PAGE_BYTES_MAX: usize = 1 << 20;
+/// What the memory of a host may grow by under any of this.
+const GROWTH_BYTES_MAX: u64 = 64 << 20;
+
+/// An event whose record is large: as many types as there may be, each as long as it may be.
+fn large(jti: &str) -> String {
+    let events: serde_json::Map<String, Value> =
+        (0..16).map(|number| (format!("https://example.com/{number}/{}", "t".repeat(1_000)), json!({}))).collect();
+    json!({"iss": "https://idp.example.com/", "jti": jti, "iat": 1_615_305_159, "events": events}).to_string()
+}
+
+/// A tenant with so many large events, each delivered.
+async fn with_history(host: &Host, name: &str, events: usize) -> (Tenant, Receiver) {
+    let tenant = host.tenant(name).await;
+    let source = tenant.source("open", Seed::Open).await;
+    let receiver = Receiver::start().await;
+    tenant.subscribe(&receiver).create().await;
+    for number in 0..events {
+        source.accept(large(&format!("e{number}"))).await;
+    }
+    until("all are delivered", async || {
+        (tenant.get("/statistics").await["deliveries"]["delivered"] == events).then_some(())
+    })
+    .await;
+    (tenant, receiver)
+}
+
+#[tokio::test]
+async fn pages_end_at_a_number_of_bytes_and_the_next_goes_on_there() {
+    let host = Host::start().await;
+    let (acme, _receiver) = with_history(&host, "acme", EVENTS).await;
+    for list in ["/deliveries", "/events"] {
+        let (mut seen, mut pages, mut query) = (std::collections::BTreeSet::new(), 0, String::new());
+        loop {
+            let answer = acme.client.get(&acme.path(&format!("{list}?limit=200{query}"))).await.expect(200);
+            let bytes = answer.body.len();
+            assert!(bytes <= PAGE_BYTES_MAX + 1_000, "{list}: a page of {bytes} bytes");
+            let page = answer.json();
+            let items = page["items"].as_array().unwrap();
+            assert!(!items.is_empty(), "{list}: each page has something");
+            seen.extend(items.iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+            pages += 1;
+            match page["next"].as_str() {
+                Some(next) => query = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(seen.len(), EVENTS, "{list}: each of them");
+        assert!(pages > 1, "{list}: {pages} pages");
+    }
+}
+
+#[tokio::test]
+async fn answers_that_nobody_takes_are_charged_to_their_tenant_and_bounded() {
+    let host = Host::start().await;
+    let (acme, _receiver) = with_history(&host, "acme", EVENTS).await;
+    let zeta = host.tenant("zeta").await;
+    let read = acme.client.post(&acme.path("/keys"), &json!({"scopes": ["read"]})).await.expect(201).json();
+    let bearer = format!("Bearer {}", read["key"].as_str().unwrap());
+    let key = [("authorization", bearer.as_str())];
+    // Once, so that what is measured is what the answers take.
+    acme.get("/deliveries?limit=200").await;
+    let before = host.rss_bytes();
+    let mut attacker = Raw2::open("127.0.0.2", &host.base(), 0).await.unwrap();
+    for _ in 0..50 {
+        attacker.request("GET", &acme.path("/deliveries?limit=200"), &key, true).await.unwrap();
+        attacker.request("GET", &acme.path("/events?limit=200"), &key, true).await.unwrap();
+    }
+    // Each is answered, and nothing of any answer is taken.
+    let mut heads = 0;
+    while heads < 100 {
+        match attacker.next().await {
+            Seen::Head(_) => heads += 1,
+            Seen::Reset(_) | Seen::Other => {}
+            other => panic!("{other:?} after {heads} answers"),
+        }
+    }
+    let grown = host.rss_bytes().saturating_sub(before);
+    assert!(grown <= GROWTH_BYTES_MAX, "{} MiB more", grown >> 20);
+    // Whose share is taken is refused, and nobody else.
+    let refused = acme.client.get(&acme.path("/deliveries?limit=200")).await;
+    assert_eq!(refused.not_the_problem(429, "busy"), None);
+    assert!(refused.text().contains("listen.responses_bytes_per_tenant_max"), "the limit is named: {}", refused.text());
+    assert!(refused.headers.contains_key("retry-after"), "and when to try again");
+    zeta.get("/deliveries").await;
+    drop(attacker);
+    until("the share is free again", async || {
+        (acme.client.get(&acme.path("/deliveries?limit=200")).await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_download_is_read_in_parts_and_takes_no_more_memory_than_those() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let rows: String =
+        (0..60_000).map(|number| format!("{{\"key\":\"k{number}\",\"value\":\"{}\"}}\n", "v".repeat(150))).collect();
+    let headers = [("content-type", "application/jsonl")];
+    acme.client.send(http::Method::PUT, &acme.path("/tables/large"), &headers, rows).await.expect(200);
+    let digest = acme.get("/tables/large").await["digest"].as_str().unwrap().to_owned();
+    let path = acme.path(&format!("/tables/large/versions/{digest}"));
+    let whole = acme.client.get(&path).await.expect(200);
+    let length = whole.header("content-length").map(str::to_owned);
+    assert_eq!(length, Some(whole.body.len().to_string()), "its length is told before");
+    assert!(whole.body.len() > 8 << 20);
+    assert_eq!(setgate_tests::everything::digest(&whole.body), digest, "and it is what was stored");
+    let before = host.rss_bytes();
+    let bearer = format!("Bearer {}", acme.key);
+    let mut attacker = Raw2::open("127.0.0.2", &host.base(), 1_000).await.unwrap();
+    for _ in 0..12 {
+        attacker.request("GET", &path, &[("authorization", &bearer)], true).await.unwrap();
+    }
+    let mut heads = 0;
+    while heads < 12 {
+        if let Seen::Head(_) = attacker.next().await {
+            heads += 1;
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let grown = host.rss_bytes().saturating_sub(before);
+    assert!(grown <= GROWTH_BYTES_MAX, "{} MiB more", grown >> 20);
+}

@@ -1,0 +1,71 @@
+//! Which core does what. On a machine with two cores or more, the attacks and the measurement of the neighbour do not share
+//! one: an attack that takes its core to itself would show as latency that is not the host's. The host may use all.
+
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The cores of this process, divided.
+struct Divided {
+    all: String,
+    measuring: String,
+    attacking: String,
+}
+
+static DIVIDED: OnceLock<Divided> = OnceLock::new();
+
+/// Divides the cores from now on. With one core nothing is done here, then or later.
+pub fn divide() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
+    let cores = listed(allowed.trim());
+    let [first, rest @ ..] = cores.as_slice() else { return };
+    if rest.is_empty() {
+        return;
+    }
+    let rest: Vec<_> = rest.iter().map(ToString::to_string).collect();
+    let divided = Divided { all: allowed.trim().to_owned(), measuring: first.to_string(), attacking: rest.join(",") };
+    let _ = DIVIDED.set(divided);
+    attack_here();
+}
+
+/// Has this thread do what attacks.
+pub fn attack_here() {
+    if let (Some(divided), Some(thread)) = (DIVIDED.get(), this_thread()) {
+        bind(&["-pc", &divided.attacking, &thread]);
+    }
+}
+
+/// Has this thread measure.
+pub fn measure_here() {
+    if let (Some(divided), Some(thread)) = (DIVIDED.get(), this_thread()) {
+        bind(&["-pc", &divided.measuring, &thread]);
+    }
+}
+
+/// Gives a host all cores, which it would else have as few of as the thread that started it.
+pub fn free(host: u32) {
+    if let Some(divided) = DIVIDED.get() {
+        bind(&["-apc", &divided.all, &host.to_string()]);
+    }
+}
+
+/// `0-2,5`
+fn listed(text: &str) -> Vec<usize> {
+    text.split(',')
+        .filter_map(|part| {
+            let (from, to) = part.split_once('-').unwrap_or((part, part));
+            Some(from.trim().parse().ok()?..=to.trim().parse().ok()?)
+        })
+        .flatten()
+        .collect()
+}
+
+fn this_thread() -> Option<String> {
+    let link = std::fs::read_link("/proc/thread-self").ok()?;
+    Some(link.file_name()?.to_string_lossy().into_owned())
+}
+
+/// By util-linux' `taskset`; without it the figures are what they were.
+fn bind(arguments: &[&str]) {
+    let _ = Command::new("taskset").args(arguments).output();
+}
