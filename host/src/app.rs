@@ -266,6 +266,7 @@ pub async fn start_with(
             "listen.responses_bytes_per_tenant_max",
         ),
         in_progress: http::InProgress::default(),
+        reads: http::Reads::default(),
         tails: http::Tails::new(config.history.tails_max, config.history.tails_per_tenant_max),
         metrics_on_loopback,
         metrics,

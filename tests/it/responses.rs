@@ -131,4 +131,5 @@ async fn a_download_is_read_in_parts_and_takes_no_more_memory_than_those() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let grown = host.rss_bytes().saturating_sub(before);
     assert!(grown <= GROWTH_BYTES_MAX, "{} MiB more", grown >> 20);
+    acme.client.get(&path).await.expect(200);
 }

@@ -2,16 +2,15 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use setgate_tests::h2::Raw2;
+use setgate_tests::h2::{Raw2, connect_from};
 use setgate_tests::{Answer, Host, Manner, Receiver, Rude, Seed, Tenant, event};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// Begins a request that announces a body and sends all of it but the last byte.
-async fn begin(host: &Host, head: &str, bytes: usize) -> TcpStream {
-    let address = host.base().trim_start_matches("http://").to_owned();
-    let mut connection = TcpStream::connect(&address).await.unwrap();
-    let head = format!("{head} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {bytes}\r\n\r\n");
+async fn begin(host: &Host, from: &str, head: &str, bytes: usize) -> TcpStream {
+    let mut connection = connect_from(from, &host.base()).await.unwrap();
+    let head = format!("{head} HTTP/1.1\r\nhost: h\r\ncontent-length: {bytes}\r\n\r\n");
     connection.write_all(head.as_bytes()).await.unwrap();
     connection.write_all(&vec![b' '; bytes - 1]).await.unwrap();
     connection
@@ -28,7 +27,9 @@ async fn bodies_of_one_tenant_cannot_take_the_room_of_others() {
     let mut slow = Vec::new();
     let refused = setgate_tests::until("the share is taken", async || {
         // One that comes while an event is being read may find no room itself, so there are always more.
-        slow.push(begin(&host, &head, 4000).await);
+        // One client takes half of it at the most, so there are two.
+        let from = if slow.len() % 2 == 0 { "127.0.0.2" } else { "127.0.0.3" };
+        slow.push(begin(&host, from, &head, 4000).await);
         let answer = ours.send(event::set("one")).await;
         (answer.status == 429).then_some(answer)
     })
@@ -385,4 +386,37 @@ async fn a_body_that_does_not_come_is_given_up() {
     for answer in <[String; 3]>::from(tokio::join!(event, table, document)) {
         assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_too_slow"), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn bodies_without_their_ends_leave_room_for_those_of_other_clients() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    // Signed, so that nothing is known before the body has ended.
+    let ours = acme.source("signed", Seed::Wso2).await;
+    let mut stalled = Vec::new();
+    // Large ones first, and smaller ones for what is left.
+    let sizes = [(200_000, 84), (20_000, 9), (2_000, 9), (200, 9)];
+    for bytes in sizes.iter().flat_map(|(bytes, count)| std::iter::repeat_n(*bytes, *count)) {
+        let head = format!(
+            "POST {} HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\nx-wso2-event-signature: sha256={}\r\n\
+             content-length: {bytes}\r\n\r\n",
+            ours.path,
+            "0".repeat(64)
+        );
+        let body = vec![b' '; bytes - 1];
+        let mut one = connect_from("127.0.0.2", &host.base()).await.unwrap();
+        let sent = async {
+            one.write_all(head.as_bytes()).await?;
+            one.write_all(&body).await
+        };
+        // Those beyond the client's share may be refused while they are sent.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), sent).await;
+        stalled.push(one);
+    }
+    for number in 0..20 {
+        let answer = ours.send(event::wso2(&format!("e{number}"))).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    }
+    drop(stalled);
 }

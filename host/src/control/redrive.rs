@@ -211,6 +211,10 @@ impl Control {
             if room == 0 || self.clock.now() >= deadline {
                 break;
             }
+            // Removed, and another of its name made, while this goes on.
+            if self.tenant(tenant)?.incarnation() != of {
+                return Err(Error::NotFound(format!("tenant `{tenant}` any more")));
+            }
             let page = self.ledger.at_rest(tenant, state, query.clone(), cursor, room.min(REDRIVE_CHUNK_ROWS)).await?;
             counts.matched += page.items.len() as u64;
             counts.redriven += self.redrive_chunk(tenant, page.items, action, at).await?;

@@ -1,20 +1,21 @@
 //! Permits that each tenant has a number of for itself. Unlike a [`super::Gate`], nobody shares anything here: it is a bound.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::Semaphore;
 
 use crate::domain::id::TenantId;
 
-/// So many permits for each tenant.
-pub(crate) struct Shares {
+/// So many permits for each tenant, or for each of whatever else there are many of.
+pub(crate) struct Shares<K = TenantId> {
     permits: usize,
-    /// Tenants that hold or wait for a permit.
-    tenants: Mutex<HashMap<TenantId, Weak<Semaphore>>>,
+    /// Those that hold or wait for a permit.
+    tenants: Mutex<HashMap<K, Weak<Semaphore>>>,
 }
 
-impl Shares {
+impl<K: Clone + Eq + Hash> Shares<K> {
     pub(crate) fn new(permits: usize) -> Self {
         Self { permits, tenants: Mutex::default() }
     }
@@ -25,7 +26,7 @@ impl Shares {
     }
 
     /// A tenant's permits.
-    pub(crate) fn of(&self, tenant: &TenantId) -> Arc<Semaphore> {
+    pub(crate) fn of(&self, tenant: &K) -> Arc<Semaphore> {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = tenants.get(tenant).and_then(Weak::upgrade) {
             return share;

@@ -9,7 +9,7 @@ use super::caller::{Remote, RequestId};
 use super::extract::path_param;
 use super::operations::{Described, Sheet};
 use super::problem::Problem;
-use super::responses::{Access, ROOM_BYTES_MIN};
+use super::responses::{Access, room_bytes_min};
 use crate::control::Control;
 use crate::control::keys::{Grant, Principal};
 use crate::domain::audit::{Actor, By};
@@ -28,12 +28,19 @@ impl FromRequestParts<Site> for Tenant {
         let principal = principal(parts, site)?;
         let tenant: TenantId = path_param(parts, site).await?;
         let scope = scope_of(&parts.method);
+        let access = parts.extensions.get::<Access>().cloned().unwrap_or_default();
+        // Another extractor of the request was here: one turn is enough, and a second would wait for the first.
+        if access.get().is_some_and(|grant| *grant.tenant() == tenant) {
+            return Ok(Self(tenant));
+        }
         let granted = site.control.grant(&principal, scope, &tenant);
         let grant = granted.ok_or_else(|| forbidden(&principal, &tenant, scope))?;
-        site.responses.check(Some(&tenant), ROOM_BYTES_MIN)?;
-        if let Some(access) = parts.extensions.get::<Access>() {
-            access.set(grant);
+        let reads = is_read(&parts.method);
+        if reads {
+            access.hold(site.reads.turn(&tenant).await?);
         }
+        site.responses.check(Some(&tenant), room_bytes_min(reads))?;
+        access.set(grant);
         Ok(Self(tenant))
     }
 }
@@ -119,7 +126,7 @@ impl FromRequestParts<Site> for Operator {
         let principal = principal(parts, site)?;
         let scope = if is_read(&parts.method) { Scope::OperatorRead } else { Scope::Operator };
         if principal.may(scope, None) {
-            site.responses.check(None, ROOM_BYTES_MIN)?;
+            site.responses.check(None, room_bytes_min(is_read(&parts.method)))?;
             return Ok(Self);
         }
         let detail = match principal.tenant {

@@ -17,7 +17,9 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::Site;
+use super::caller::Remote;
 use super::coding;
+use super::connection::Peer;
 use super::operations::{Described, Sheet};
 use super::problem::Problem;
 use super::responses::{Access, revoked_meanwhile};
@@ -176,15 +178,21 @@ pub(super) async fn read(
     what: &str,
 ) -> Result<Arrived, Problem> {
     let (Parts { headers, extensions, .. }, body) = request.into_parts();
+    let grant = extensions.get::<Access>().and_then(Access::get);
+    // With a key the tenant is charged, and may send what its quota allows.
+    let client = extensions.get::<Remote>().copied().filter(|_| grant.is_none());
     let mut taken = room.take(tenant, 0)?;
     let mut whole = Gathered::Nothing;
-    let keep = |data: Bytes| {
+    let keep = |data: Bytes, more: bool| {
         room.grow(&mut taken, tenant, data.len())?;
+        if let Some(Remote(client)) = client.filter(|_| more) {
+            room.charge_client(&mut taken, tenant, Peer::from(client))?;
+        }
         whole.add(data);
         Ok(())
     };
     arrive(&headers, body, bytes_max, what, keep).await?;
-    if let Some(grant) = extensions.get::<Access>().and_then(Access::get) {
+    if let Some(grant) = grant {
         // It may have taken a minute, and what it is written into may be somebody else's by now.
         site.control.still_holds(grant).map_err(revoked_meanwhile)?;
     }
@@ -194,17 +202,17 @@ pub(super) async fn read(
 /// Reads a request's body of at most `bytes_max` without keeping any of it, and answers as [`read`] does.
 pub(super) async fn discard(request: Request, bytes_max: usize, what: &str) -> Result<HeaderMap, Problem> {
     let (Parts { headers, .. }, body) = request.into_parts();
-    arrive(&headers, body, bytes_max, what, |_| Ok(())).await?;
+    arrive(&headers, body, bytes_max, what, |_, _| Ok(())).await?;
     Ok(headers)
 }
 
-/// Has a body come in, and hands on each part of it.
+/// Has a body come in, and hands on each part of it, with whether more is to come.
 async fn arrive(
     headers: &HeaderMap,
     mut body: axum::body::Body,
     bytes_max: usize,
     what: &str,
-    mut part: impl FnMut(Bytes) -> Result<(), Problem>,
+    mut part: impl FnMut(Bytes, bool) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
     let too_large = || {
         let detail = format!("{what} is larger than {bytes_max} bytes, the limit of this host");
@@ -225,7 +233,7 @@ async fn arrive(
             return Err(too_large());
         }
         pace.arrived(data.len());
-        part(data)?;
+        part(data, !body.is_end_stream())?;
     }
     Ok(())
 }

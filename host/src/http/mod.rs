@@ -24,6 +24,7 @@ pub mod tls;
 
 pub use idempotency::InProgress;
 pub use manage::tail::Tails;
+pub use responses::Reads;
 
 use std::sync::Arc;
 
@@ -53,6 +54,8 @@ pub struct Parts {
     pub responses: room::Room,
     /// Requests with an `Idempotency-Key` that are being carried out.
     pub in_progress: InProgress,
+    /// Turns of requests that read.
+    pub reads: Reads,
     /// Tails that are open.
     pub tails: Tails,
     /// Whether who reaches `/metrics` is on this machine.

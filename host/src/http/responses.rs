@@ -2,7 +2,7 @@
 //! key that they were asked for with does not hold any more.
 
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,26 +18,82 @@ use super::problem::Problem;
 use super::room::Taken;
 use crate::control::keys::{Grant, Revoked};
 use crate::domain::id::TenantId;
+use crate::domain::page::PAGE_BYTES_MAX;
+use crate::fair::{Bounds, Gate, Place};
 
 /// Bytes of a body up to which it is not charged: less than a connection takes by itself.
 const SMALL_BYTES: u64 = 4 << 10;
-/// Room that has to be left for a response before any work is done for it.
-pub(super) const ROOM_BYTES_MIN: usize = 64 << 10;
+/// Room that has to be left for a response before any work is done for it: a page's, if the request reads.
+pub(super) fn room_bytes_min(reads: bool) -> usize {
+    if reads { PAGE_BYTES_MAX } else { 64 << 10 }
+}
 /// How long the response to a change, which is done by then, waits for room.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// Requests of tenants that read, worked on at once: each takes a processor for some milliseconds to make its page.
+const READS_MAX: usize = 4;
+/// Of them, one tenant's.
+const READS_PER_TENANT_MAX: usize = 2;
+/// Of one tenant, those that wait for that.
+const READS_WAITING_PER_TENANT_MAX: usize = 256;
+
+/// Turns of requests that read, shared between tenants. A turn lasts until the response is charged, so that those that wait
+/// find out that there is no room before anything is done for them.
+pub struct Reads(Gate);
+
+impl Default for Reads {
+    fn default() -> Self {
+        Self(Gate::new(Bounds {
+            places: READS_MAX,
+            per_tenant_max: READS_PER_TENANT_MAX,
+            leaves_free: false,
+            waiting_per_tenant_max: READS_WAITING_PER_TENANT_MAX,
+            cost: 1,
+        }))
+    }
+}
+
+impl Reads {
+    /// Waits for a turn.
+    ///
+    /// # Errors
+    /// 429 if too many of the tenant's wait.
+    pub(super) async fn turn(&self, tenant: &TenantId) -> Result<Place, Problem> {
+        self.0.enter_bounded(tenant).await.map_err(|_| {
+            let detail =
+                format!("{READS_WAITING_PER_TENANT_MAX} requests of `{tenant}` that read wait: try again later");
+            Problem::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
+        })
+    }
+}
+
 /// What a request was granted, for the layer around the routes: left there by the extractor that looks at the key.
 #[derive(Clone, Default)]
-pub(super) struct Access(Arc<OnceLock<Grant>>);
+pub(super) struct Access(Arc<Granting>);
+
+#[derive(Default)]
+struct Granting {
+    grant: OnceLock<Grant>,
+    turn: Mutex<Option<Place>>,
+}
 
 impl Access {
     pub(super) fn set(&self, grant: Grant) {
         // Two extractors of a request find the same.
-        let _ = self.0.set(grant);
+        let _ = self.0.grant.set(grant);
     }
 
     pub(super) fn get(&self) -> Option<&Grant> {
-        self.0.get()
+        self.0.grant.get()
+    }
+
+    /// Holds a turn until the response is made.
+    pub(super) fn hold(&self, turn: Place) {
+        *self.0.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
+    }
+
+    pub(super) fn release(&self) {
+        drop(self.0.turn.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 

@@ -8,9 +8,13 @@ use std::sync::Arc;
 use http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::connection::Peer;
 use super::problem::Problem;
 use crate::domain::id::TenantId;
 use crate::fair::Shares;
+
+/// Clients that find room at the least, however much each has begun: one takes no more than this part of it.
+const CLIENTS_MIN: usize = 2;
 
 /// Bytes of bodies, one permit each.
 pub struct Room {
@@ -18,6 +22,10 @@ pub struct Room {
     shares: Shares,
     /// The share of what belongs to no tenant.
     no_tenants: Arc<Semaphore>,
+    /// What one client may take of the share of each tenant, by bodies that are not whole yet.
+    of_client: Shares<(Option<TenantId>, Peer)>,
+    /// What it may take of the host's room so.
+    of_client_in_all: Shares<Peer>,
     /// The key of the share in the configuration.
     share_name: &'static str,
 }
@@ -27,6 +35,8 @@ pub struct Room {
 pub(super) struct Taken {
     share: OwnedSemaphorePermit,
     all: OwnedSemaphorePermit,
+    /// Of the client's, if it has to wait for the client.
+    client: Option<[OwnedSemaphorePermit; 2]>,
 }
 
 impl Room {
@@ -36,6 +46,8 @@ impl Room {
             all: Arc::new(Semaphore::new(bytes_max as usize)),
             shares: Shares::new(per_tenant_max as usize),
             no_tenants: Arc::new(Semaphore::new(per_tenant_max as usize)),
+            of_client: Shares::new(per_tenant_max as usize / CLIENTS_MIN),
+            of_client_in_all: Shares::new(bytes_max as usize / CLIENTS_MIN),
             share_name,
         }
     }
@@ -49,7 +61,7 @@ impl Room {
         let share = self.share_of(tenant).try_acquire_many_owned(permits);
         let share = share.map_err(|_| self.share_is_taken(tenant))?;
         let all = self.all.clone().try_acquire_many_owned(permits).map_err(|_| Self::is_taken())?;
-        Ok(Taken { share, all })
+        Ok(Taken { share, all, client: None })
     }
 
     /// The same for what is never refused for its size alone: what is larger than a whole share takes the share.
@@ -59,10 +71,42 @@ impl Room {
 
     /// Takes more for what has some already.
     pub(super) fn grow(&self, taken: &mut Taken, tenant: Option<&TenantId>, bytes: usize) -> Result<(), Problem> {
-        let Taken { share, all } = self.take(tenant, bytes)?;
+        let Taken { share, all, .. } = self.take(tenant, bytes)?;
         taken.share.merge(share);
         taken.all.merge(all);
         Ok(())
+    }
+
+    /// Charges a client with all that was taken for a body of which more is to come. Without that, whoever sends all of
+    /// some bodies but their ends would take the whole share of a tenant, without a key.
+    pub(super) fn charge_client(
+        &self,
+        taken: &mut Taken,
+        tenant: Option<&TenantId>,
+        client: Peer,
+    ) -> Result<(), Problem> {
+        let charged = taken.client.as_ref().map_or(0, |[permit, _]| permit.num_permits());
+        // One that is larger than the client's part takes all of it.
+        let most = self.of_client.permits().min(self.of_client_in_all.permits());
+        let more = taken.share.num_permits().min(most).saturating_sub(charged);
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        let of_tenant = self.of_client.of(&(tenant.cloned(), client)).try_acquire_many_owned(more);
+        let of_all = self.of_client_in_all.of(&client).try_acquire_many_owned(more);
+        let (Ok(of_tenant), Ok(of_all)) = (of_tenant, of_all) else { return Err(Self::client_has_its_share()) };
+        match &mut taken.client {
+            None => taken.client = Some([of_tenant, of_all]),
+            Some([before, before_in_all]) => {
+                before.merge(of_tenant);
+                before_in_all.merge(of_all);
+            }
+        }
+        Ok(())
+    }
+
+    fn client_has_its_share() -> Problem {
+        let detail = "bodies that this client has begun and not ended take half of the room that there is for them: end \
+                      those, or try again later";
+        Problem::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
     }
 
     /// Whether there is room for `bytes` just now, for requests that had better be refused before any work is done.
@@ -75,7 +119,7 @@ impl Room {
         let permits = u32::try_from(bytes.min(self.shares.permits())).unwrap_or(u32::MAX);
         let share = self.share_of(tenant).acquire_many_owned(permits).await.ok()?;
         let all = self.all.clone().acquire_many_owned(permits).await.ok()?;
-        Some(Taken { share, all })
+        Some(Taken { share, all, client: None })
     }
 
     fn share_of(&self, tenant: Option<&TenantId>) -> Arc<Semaphore> {
@@ -116,6 +160,26 @@ mod tests {
         assert!(room.take(Some(&busy), 60).is_ok());
         assert!(room.take(None, 60).is_ok());
         assert!(room.take(None, 61).is_err(), "what is no tenant's has a share as well");
+    }
+
+    #[test]
+    fn one_client_takes_half_of_a_share_with_bodies_that_it_does_not_end() {
+        let room = Room::new(100, 60, "x_max");
+        let (busy, other) = names();
+        let [one, two] = ["192.0.2.1", "192.0.2.2"].map(|ip| Peer::from(ip.parse::<std::net::IpAddr>().unwrap()));
+        let mut held = room.take(Some(&busy), 20).unwrap();
+        room.charge_client(&mut held, Some(&busy), one).unwrap();
+        room.grow(&mut held, Some(&busy), 10).unwrap();
+        room.charge_client(&mut held, Some(&busy), one).unwrap();
+        let mut over = room.take(Some(&busy), 1).unwrap();
+        assert!(room.charge_client(&mut over, Some(&busy), one).is_err());
+        assert!(room.charge_client(&mut over, Some(&busy), two).is_ok(), "another client is not concerned");
+        let mut elsewhere = room.take(Some(&other), 21).unwrap();
+        assert!(room.charge_client(&mut elsewhere, Some(&other), one).is_err(), "half of the host's room");
+        drop((held, over));
+        assert!(room.charge_client(&mut elsewhere, Some(&other), one).is_ok());
+        let mut large = room.take(Some(&busy), 60).unwrap();
+        assert!(room.charge_client(&mut large, Some(&busy), two).is_ok(), "one by itself may be larger");
     }
 
     #[test]

@@ -103,6 +103,7 @@ async fn bounded(
             Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail).into_response()
         }
     };
+    access.release();
     response.headers_mut().insert(REQUEST_ID, id.into_header());
     // A slash at the end makes no other route.
     let route = route.as_ref().map_or("none", |route| route.as_str().trim_end_matches('/'));

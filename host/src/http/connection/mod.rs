@@ -31,7 +31,8 @@ use super::problem::Problem;
 use crate::config;
 use crate::telemetry::metric;
 use client::Proxies;
-use peers::{Connection, Connections, Peer};
+pub(in crate::http) use peers::Peer;
+use peers::{Connection, Connections};
 use sending::{Outgoing, Streams};
 use stream::opening;
 

@@ -14,7 +14,7 @@ use crate::http::auth::{self, Tenant};
 use crate::http::extract::{IfNoneMatch, Named};
 use crate::http::operations::{Operation, get, post};
 use crate::http::problem::Problem;
-use crate::http::responses::{Granted, Keeps};
+use crate::http::responses::{Granted, Keeps, revoked_meanwhile};
 
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
@@ -48,8 +48,11 @@ pub(in crate::http) async fn reproduce(
     Tenant(tenant): Tenant,
     Named(id): Named<DeliveryId>,
     State(site): State<Site>,
+    auth::Granted(grant): auth::Granted,
 ) -> Result<Json<Reproduced>, Problem> {
-    Ok(Json(site.control.reproduce(&tenant, id).await?))
+    let reproduced = site.control.reproduce(&tenant, id).await?;
+    site.control.still_holds(&grant).map_err(revoked_meanwhile)?;
+    Ok(Json(reproduced))
 }
 
 pub(in crate::http) async fn component(

@@ -8,10 +8,11 @@ use crate::control::rollouts::{BacktestInput, RolloutInput, RolloutView};
 use crate::domain::backtest::Report;
 use crate::domain::id::FilterName;
 use crate::http::Site;
-use crate::http::auth::{Acting, Tenant};
+use crate::http::auth::{Acting, Granted, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named};
 use crate::http::operations::{Operation, delete, get, post, put};
 use crate::http::problem::Problem;
+use crate::http::responses::revoked_meanwhile;
 
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
@@ -83,7 +84,11 @@ pub(in crate::http) async fn backtest(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
     State(site): State<Site>,
+    Granted(grant): Granted,
     JsonBody(input): JsonBody<BacktestInput>,
 ) -> Result<Json<Report>, Problem> {
-    Ok(Json(site.control.backtest(&tenant, &name, input).await?))
+    let report = site.control.backtest(&tenant, &name, input).await?;
+    // It takes a while, and what it read last may be somebody else's by now.
+    site.control.still_holds(&grant).map_err(revoked_meanwhile)?;
+    Ok(Json(report))
 }
