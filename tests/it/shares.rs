@@ -420,3 +420,31 @@ async fn bodies_without_their_ends_leave_room_for_those_of_other_clients() {
     }
     drop(stalled);
 }
+#[tokio::test]
+async fn what_the_head_rules_out_is_refused_before_any_of_the_body_is_read() {
+    let host = Host::start().await;
+    let acme = host.tenant("acme").await;
+    let post =
+        |path: &str, headers: &str| format!("POST {path} HTTP/1.1\r\nhost: h\r\ncontent-length: 1000\r\n{headers}\r\n");
+    let (open, token) = (acme.source("open", Seed::Open).await, acme.source("token", Seed::Set).await);
+    let (wso2, standard) = (acme.source("wso2", Seed::Wso2).await, acme.source("std", Seed::Platform).await);
+    let json = "content-type: application/json\r\n";
+    let sources = acme.path("/sources");
+    for (what, sent, expected) in [
+        ("another media type", post(&open.path, "content-type: text/html\r\n"), "415"),
+        ("no token", post(&token.path, json), "401"),
+        ("a wrong token", post(&token.path, &format!("{json}authorization: Bearer nonsense\r\n")), "401"),
+        ("no signature", post(&wso2.path, json), "401"),
+        ("a signature of another form", post(&wso2.path, &format!("{json}x-wso2-event-signature: 1\r\n")), "401"),
+        ("half of the headers", post(&standard.path, &format!("{json}webhook-id: a\r\n")), "401"),
+        ("no key", format!("PUT {sources}/a HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n{json}\r\n"), "401"),
+        (
+            "too much",
+            format!("POST {} HTTP/1.1\r\nhost: h\r\ncontent-length: 900000000\r\n{json}\r\n", open.path),
+            "413",
+        ),
+    ] {
+        let answer = answer_to(&host, &sent).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{what}: {answer}");
+    }
+}

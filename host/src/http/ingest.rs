@@ -20,6 +20,7 @@ use super::operations::{Described, Operation, Sheet, get, post};
 use super::problem::Problem;
 use crate::domain::id::{EventId, SourceName, TenantId};
 use crate::pipeline::decode::{Coding, decoded_bytes_max};
+use crate::pipeline::normalize::check_media_type;
 use crate::pipeline::prove::{Head, Inbound, Presented};
 
 /// What is read, for messages.
@@ -121,6 +122,12 @@ pub(super) async fn event(
     })?;
     let bytes_max = site.settings.now().ingest.body_bytes_max;
     let known = !matches!(head, Head::Signed(None));
+    let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    check_media_type(media_type).map_err(|refusal| {
+        // The same for a source that is not there.
+        site.pipeline.counted(known.then_some((&tenant, &source)), refusal.code());
+        Problem::refused(refusal.into(), presented)
+    })?;
     let read = if known {
         let read = extract::read(&site, &site.events, Some(&tenant), request, bytes_max, BODY).await;
         read.map(|Arrived { headers, body, room }| (headers, body, Some(room)))

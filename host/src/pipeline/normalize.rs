@@ -93,6 +93,14 @@ pub fn normalize(
     })
 }
 
+/// Whether a body of this `Content-Type` is read at all: known before any of it has come.
+///
+/// # Errors
+/// The [`Refusal`] that [`normalize`] would give.
+pub fn check_media_type(content_type: Option<&str>) -> Result<(), Refusal> {
+    media::json(content_type).map(drop)
+}
+
 /// What makes a second copy the same event: SHA-256 over tenant, source and `jti`, each after its length in bytes as
 /// eight bytes, most significant first.
 pub fn dedupe_key(tenant: &TenantId, source: &SourceName, jti: &str) -> [u8; 32] {
