@@ -142,6 +142,15 @@ async fn every_change_leaves_one_entry_and_no_secret() {
     let rotated = tenant.post(&format!("{path}/rotate-key"), &json!({})).await;
     let rotated = log.left(rotated, 200, "subscription.rotate_key").await;
     secrets.push(text(&rotated, "signing_secret"));
+    let staged = acme.path("/subscriptions/staged");
+    let asked = json!({"endpoint": {"url": receiver.url()}, "signing": {"scheme": "hub"}});
+    log.left(tenant.put(&staged, &asked).await, 201, "subscription.create").await;
+    for (end, action) in [("activate-key", "subscription.activate_key"), ("cancel-key", "subscription.cancel_key")] {
+        let rotated = tenant.post(&format!("{staged}/rotate-key"), &json!({})).await;
+        secrets.push(text(&log.left(rotated, 200, "subscription.rotate_key").await, "signing_secret"));
+        log.left(tenant.post(&format!("{staged}/{end}"), &json!({})).await, 200, action).await;
+    }
+    log.left(tenant.delete(&staged).await, 204, "subscription.remove").await;
 
     // The test is held as all else is; so only the challenge reaches the receiver.
     receiver.otherwise(Reply::status(200).body(|received| received.json()["challenge"].to_string().replace('"', "")));

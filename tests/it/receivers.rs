@@ -29,7 +29,11 @@ async fn misbehaving_once(manner: Manner) -> (Value, Rude) {
     assert_eq!(delivered["exchanges"][1]["outcome"]["status"], 204, "{delivered}");
     let failed = delivered["exchanges"][0].clone();
     assert_eq!(failed["connection"]["peer"], receiver.address.to_string(), "who it was is in the history: {failed}");
-    assert_eq!(failed["sent"]["url"], receiver.url(), "where it was sent is in the history: {failed}");
+    let sent = failed["sent"]["url"].as_str().unwrap();
+    assert!(
+        sent.starts_with(&format!("http://{}/", receiver.address)),
+        "where it was sent is in the history: {failed}"
+    );
     (failed["outcome"].clone(), receiver)
 }
 
@@ -274,7 +278,7 @@ async fn a_receiver_that_asks_for_a_certificate_gets_the_endpoints_and_nobody_se
     assert_eq!(receiver.count(), 1, "only with the certificate is anything sent");
 
     // The key is kept where it is not given again, and is seen nowhere.
-    let tls = json!({"ca_pem": servers.pem(), "client_certificate_pem": certificate, "client_key_pem": null});
+    let tls = json!({"ca_pem": servers.pem(), "client_certificate_pem": certificate, "client_key_pem": "***"});
     acme.client.put(&subscription.path(""), &endpoint(tls)).await.expect(200);
     acme.client
         .put(&subscription.path(""), &json!({"endpoint": {"url": receiver.url()}, "retry": []}))

@@ -212,6 +212,10 @@ async fn calls(all: &Everything) -> Vec<Call> {
         subscription("pauseSubscription").json(&json!({"reason": MARK})),
         subscription("resumeSubscription"),
         subscription("rotateKey").json(&json!({})),
+        call("activateKey")
+            .at("subscription", &spare.staged[0])
+            .elsewhere("subscription", all.subscription("delivered")),
+        call("cancelKey").at("subscription", &spare.staged[1]).elsewhere("subscription", all.subscription("delivered")),
         subscription("verifyEndpoint"),
         subscription("testSubscription"),
         subscription("showSubscriptionStatistics").numbers(),
@@ -247,6 +251,8 @@ struct Spare {
     key: String,
     rotated: String,
     subscription: String,
+    /// Two more, with a signing key that is staged.
+    staged: [String; 2],
     /// A replay that has ended, and one that goes on.
     replay: String,
     running: String,
@@ -284,7 +290,14 @@ async fn spare(acme: &Tenant, endpoint: &Value, replay: &Value) -> Spare {
     }
     let filter_version = versions("/filters/spare/versions").await;
     let table_version = versions("/tables/spare/versions").await;
-    Spare { key, rotated, subscription, replay, running, filter_version, table_version }
+    let mut staged = [String::new(), String::new()];
+    for staged in &mut staged {
+        let asked = json!({"endpoint": endpoint, "signing": {"scheme": "hub"}});
+        *staged = id(acme.client.post(&acme.path("/subscriptions"), &asked).await);
+        let rotate = acme.path(&format!("/subscriptions/{staged}/rotate-key"));
+        acme.client.post(&rotate, &json!({})).await.expect(200);
+    }
+    Spare { key, rotated, subscription, staged, replay, running, filter_version, table_version }
 }
 
 /// A filter that was suspended, for its owner to resume.

@@ -32,6 +32,8 @@ pub struct Received {
     pub at: Instant,
     /// The path it was sent to.
     pub path: String,
+    /// The path with the query.
+    pub target: String,
     /// Its headers.
     pub headers: HeaderMap,
     /// Its body.
@@ -67,20 +69,25 @@ impl Received {
     }
 }
 
+/// A text made of the request.
+pub type OfRequest = fn(&Received) -> String;
+
 /// How a receiver answers one request.
 #[derive(Debug, Clone)]
 pub struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
+    echoes: Vec<(&'static str, OfRequest)>,
     delay: Duration,
     hangs: bool,
-    body: fn(&Received) -> String,
+    body: OfRequest,
 }
 
 impl Reply {
     /// This status, at once.
     pub fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), delay: Duration::ZERO, hangs: false, body: |_| String::new() }
+        let (headers, echoes) = (Vec::new(), Vec::new());
+        Self { status, headers, echoes, delay: Duration::ZERO, hangs: false, body: |_| String::new() }
     }
 
     /// No answer until [`Receiver::release`].
@@ -94,8 +101,14 @@ impl Reply {
         self
     }
 
+    /// With a header made of the request.
+    pub fn echo(mut self, name: &'static str, value: OfRequest) -> Self {
+        self.echoes.push((name, value));
+        self
+    }
+
     /// With a body made of the request.
-    pub fn body(mut self, body: fn(&Received) -> String) -> Self {
+    pub fn body(mut self, body: OfRequest) -> Self {
         self.body = body;
         self
     }
@@ -250,8 +263,9 @@ async fn take(State(book): State<Arc<Book>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     // Broken off: the sender was killed. It has not arrived.
     let Ok(body) = body.collect().await else { return StatusCode::BAD_REQUEST.into_response() };
-    let received =
-        Received { at: Instant::now(), path: head.uri.path().to_owned(), headers: head.headers, body: body.to_bytes() };
+    let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+    let path = head.uri.path().to_owned();
+    let received = Received { at: Instant::now(), path, target, headers: head.headers, body: body.to_bytes() };
     lock(&book.received).push(received.clone());
     let reply = lock(&book.script).pop_front();
     let reply = reply.unwrap_or_else(|| lock(&book.otherwise).clone());
@@ -263,7 +277,8 @@ async fn take(State(book): State<Arc<Book>>, request: Request) -> Response {
     let status = StatusCode::from_u16(reply.status).expect("a status");
     let body = (reply.body)(&received);
     let mut response = if body.is_empty() { status.into_response() } else { (status, body).into_response() };
-    for (name, value) in reply.headers {
+    let echoes = reply.echoes.into_iter().map(|(name, value)| (name, value(&received)));
+    for (name, value) in reply.headers.into_iter().chain(echoes) {
         response.headers_mut().insert(name, value.parse().expect("a header's value"));
     }
     response

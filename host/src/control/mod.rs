@@ -36,7 +36,7 @@ use crate::domain::chain::Chained;
 use crate::domain::delivery::DeliveryRecord;
 use crate::domain::event::Event;
 use crate::domain::filter::Plan;
-use crate::domain::id::{DeliveryId, SubscriptionId, TenantId};
+use crate::domain::id::{DeliveryId, SubscriptionId, SubscriptionName, TenantId};
 use crate::domain::subscription::Subscription;
 use crate::domain::tenant::Quota;
 use crate::fair::Shares;
@@ -176,6 +176,9 @@ pub enum Error {
         /// The version that is stored; none: it is gone.
         actual: Option<u64>,
     },
+    /// Another subscription has that name.
+    #[error("another subscription is named `{0}` already")]
+    NameTaken(SubscriptionName),
     /// A field does not fit.
     #[error("`{field}`: {why}")]
     Invalid {
@@ -224,6 +227,7 @@ impl From<ledger::Error> for Error {
         match error {
             ledger::Error::VersionMismatch { current } => Self::Version { actual: current },
             ledger::Error::Cursor => Self::BadCursor,
+            ledger::Error::NameTaken(name) => Self::NameTaken(name),
             ledger::Error::NoTenant(tenant) => Self::NotFound(format!("tenant `{tenant}`")),
             ledger::Error::Purging(_)
             | ledger::Error::InUse(_)

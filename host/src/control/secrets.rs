@@ -40,6 +40,12 @@ fn of_subscription(subscription: &Subscription, master: &MasterKey, signer: &Sig
         if signer.open_key(&context, key.id, &key.secret).is_err() {
             tell(format!("its signing key {}", key.id));
         }
+        if key.v1.as_ref().is_some_and(|v1| signer.open_v1(&context, key.id, v1).is_err()) {
+            tell(format!("the `v1` secret of its signing key {}", key.id));
+        }
+    }
+    if master.open_destination(tenant, id, &subscription.endpoint).is_err() {
+        tell("the URL of its endpoint".to_owned());
     }
     let context = endpoint_context(tenant, id);
     for (name, sealed) in &subscription.headers {

@@ -1,7 +1,9 @@
 //! Subscriptions: who gets which events, through which filters, signed how.
 
 mod endpoint;
+mod named;
 mod shapes;
+mod signing;
 mod test_event;
 mod verification;
 
@@ -10,25 +12,26 @@ use std::collections::BTreeMap;
 use super::{Control, Error, Expected, Page, PageQuery, any_or, over_expected, retried, room, short};
 use crate::crypto;
 use crate::domain::filter::{Binding, REUSE_EVENTS_MIN, Reuse, missing_grants};
-use crate::domain::id::{FilterName, SigningKeyId, SourceName, SubscriptionId, TenantId};
+use crate::domain::id::{FilterName, SourceName, SubscriptionId, TenantId};
 use crate::domain::pacing::Pacing;
-use crate::domain::secret::{Secret, binding_context, signing_context};
+use crate::domain::secret::{REDACTED, Sealed, SecretInput, binding_context};
 use crate::domain::subscription::{
-    Cause, METADATA_ENTRIES_MAX, METADATA_KEY_CHARS_MAX, METADATA_VALUE_CHARS_MAX, Pattern, Pause, Signing, SigningKey,
-    SigningScheme, Subscription,
+    Cause, METADATA_ENTRIES_MAX, METADATA_KEY_CHARS_MAX, METADATA_VALUE_CHARS_MAX, Pattern, Pause, Signing,
+    Subscription,
 };
 use crate::ledger::TenantView;
-use crate::signing;
 
 pub use endpoint::{HEADER_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_MAX};
 pub use shapes::{
-    BindingInput, BindingView, EndpointInput, EndpointView, RotateInput, SigningInput, SigningKeyView, SigningView,
-    SubscriptionInput, SubscriptionOnce, SubscriptionView, TlsInput, TlsView,
+    BindingInput, BindingView, EndpointInput, EndpointView, Ignored, RotateInput, SigningInput, SigningKeyView,
+    SigningView, SubscriptionInput, SubscriptionOnce, SubscriptionView, TlsInput, TlsView,
 };
+pub use signing::KEYS_MAX;
 
 pub use test_event::TestSent;
 
 use shapes::show;
+use signing::Made;
 
 /// Filters in one chain at the most.
 pub const CHAIN_MAX: usize = 16;
@@ -38,11 +41,7 @@ pub const PATTERNS_MAX: usize = 64;
 pub const CONFIG_BYTES_MAX: usize = 64 << 10;
 /// Secrets of one binding at the most.
 pub const SECRETS_MAX: usize = 32;
-/// Keys of one key ring at the most.
-pub const KEYS_MAX: usize = 8;
-/// Hours that a rotated key goes on signing beside the new one, where the request does not say.
-const OVERLAP_HOURS: u32 = 24;
-/// Hours of such an overlap at the most: 90 days.
+/// Hours of an overlap of two signing keys at the most: 90 days.
 pub const OVERLAP_HOURS_MAX: u32 = 90 * 24;
 
 impl Control {
@@ -57,17 +56,12 @@ impl Control {
         short("description", &input.description)?;
         let now = self.clock.now();
         let id = SubscriptionId::new(now, crypto::random_u128());
-        let (key, shown) = self.make_signing_key(
-            tenant,
-            id,
-            input.signing.scheme,
-            input.signing.secret.as_ref(),
-            input.signing.ed25519,
-        )?;
+        let (key, made) = self.make_signing_key(tenant, id, &input.signing.wanted()?)?;
         let (endpoint, headers) = self.take_endpoint(tenant, id, input.endpoint, None)?;
         let mut subscription = Subscription {
             id,
             tenant: tenant.clone(),
+            name: named::name_of(input.name, None),
             chain: self.take_chain(tenant, id, input.chain, &[], &view)?,
             endpoint,
             headers,
@@ -87,7 +81,7 @@ impl Control {
         self.pause_unverified(&view, &mut subscription, None, now);
         let intent = (Expected::Absent, self.deed("subscription.create"));
         let version = self.ledger.put_subscription(subscription.clone(), intent).await?;
-        Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: shown })
+        Ok(made.beside(version, &subscription, now))
     }
 
     /// Replaces a subscription whole; its keys stay unless the scheme changes. What is already on its way keeps the
@@ -112,41 +106,15 @@ impl Control {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
         let before = &stored.value;
+        named::check_id(input.id, id)?;
         short("description", &input.description)?;
-        let context = signing_context(tenant, &id);
-        let known = |secret: &Secret| {
-            let opened = before.signing.keys.iter().map(|key| self.signer.open_key(&context, key.id, &key.secret));
-            opened.flatten().any(|key| {
-                crypto::constant_time_eq(
-                    &crypto::sha256(key.expose().as_bytes()),
-                    &crypto::sha256(secret.expose().as_bytes()),
-                )
-            })
-        };
-        let given = input.signing.secret.as_ref();
-        let new_key = input.signing.scheme != before.signing.scheme || given.is_some_and(|secret| !known(secret));
-        let symmetric = before.signing.keys.first().is_some_and(|key| key.public.is_none());
-        if !new_key && input.signing.ed25519 && symmetric {
-            let why = "the keys here are symmetric, and replacing keeps them: make an ed25519 key by `rotate-key`";
-            return Err(Error::invalid("signing/ed25519", why));
-        }
-        let (signing, shown) = if new_key {
-            let (key, shown) = self.make_signing_key(
-                tenant,
-                id,
-                input.signing.scheme,
-                input.signing.secret.as_ref(),
-                input.signing.ed25519,
-            )?;
-            (Signing { scheme: input.signing.scheme, keys: vec![key] }, shown)
-        } else {
-            (before.signing.clone(), None)
-        };
+        let (signing, made) = self.replace_signing(tenant, id, &input.signing, &before.signing)?;
         let (endpoint, headers) = self.take_endpoint(tenant, id, input.endpoint, Some(before))?;
         let now = self.clock.now();
         let mut after = Subscription {
             id,
             tenant: tenant.clone(),
+            name: named::name_of(input.name, Some(before)),
             chain: self.take_chain(tenant, id, input.chain, &before.chain, &view)?,
             endpoint,
             headers,
@@ -166,53 +134,7 @@ impl Control {
         self.pause_unverified(&view, &mut after, Some(before), now);
         let intent = (over_expected(expected, Some(stored)), self.deed("subscription.replace"));
         let version = self.ledger.put_subscription(after.clone(), intent).await?;
-        Ok(SubscriptionOnce { version, view: show(&after), signing_secret: shown })
-    }
-
-    /// Adds a signing key in front of the ring; those so far go on beside it for the overlap.
-    pub async fn rotate_signing_key(
-        &self,
-        tenant: &TenantId,
-        id: SubscriptionId,
-        input: RotateInput,
-        expected: Option<u64>,
-    ) -> Result<SubscriptionOnce, Error> {
-        retried(expected, || self.rotate_once(tenant, id, &input, expected)).await
-    }
-
-    async fn rotate_once(
-        &self,
-        tenant: &TenantId,
-        id: SubscriptionId,
-        input: &RotateInput,
-        expected: Option<u64>,
-    ) -> Result<SubscriptionOnce, Error> {
-        let view = self.tenant(tenant)?;
-        let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
-        let mut subscription = stored.value.clone();
-        let now = self.clock.now();
-        let hours = input.overlap_hours.unwrap_or(OVERLAP_HOURS);
-        if hours > OVERLAP_HOURS_MAX {
-            return Err(Error::invalid("overlap_hours", format!("at most {OVERLAP_HOURS_MAX}")));
-        }
-        let ends = now.plus_millis(i64::from(hours) * 3_600_000);
-        let ed25519 =
-            input.ed25519.unwrap_or_else(|| subscription.signing.keys.first().is_some_and(|key| key.public.is_some()));
-        let scheme = subscription.signing.scheme;
-        let (key, shown) = self.make_signing_key(tenant, id, scheme, input.secret.as_ref(), ed25519)?;
-        let made = key.id;
-        let keys = &mut subscription.signing.keys;
-        for old in keys.iter_mut() {
-            old.expires_at = Some(old.expires_at.map_or(ends, |at| at.min(ends)));
-        }
-        keys.insert(0, key);
-        keys.retain(|key| key.expires_at.is_none_or(|at| at > now));
-        keys.truncate(KEYS_MAX);
-        subscription.updated_at = now;
-        let intent =
-            (over_expected(expected, Some(stored)), self.deed("subscription.rotate_key").note(made.to_string()));
-        let version = self.ledger.put_subscription(subscription.clone(), intent).await?;
-        Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: shown })
+        Ok(made.beside(version, &after, now))
     }
 
     /// Stops or starts sending. Nothing is lost and nothing is skipped: what is pending waits.
@@ -250,20 +172,21 @@ impl Control {
         };
         let version =
             self.ledger.put_subscription(subscription.clone(), (over_expected(expected, Some(stored)), deed)).await?;
-        Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: None })
+        Ok(Made::default().beside(version, &subscription, now))
     }
 
     /// A tenant's subscriptions, oldest first.
     pub fn list_subscriptions(&self, tenant: &TenantId, page: PageQuery) -> Result<Page<SubscriptionView>, Error> {
         let view = self.tenant(tenant)?;
-        page.of(view.subscriptions.iter().map(|(id, stored)| (*id, stored)), |stored| show(&stored.value))
+        let now = self.clock.now();
+        page.of(view.subscriptions.iter().map(|(id, stored)| (*id, stored)), |stored| show(&stored.value, now))
     }
 
     /// One subscription.
     pub fn show_subscription(&self, tenant: &TenantId, id: SubscriptionId) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
-        Ok(SubscriptionOnce { version: stored.version, view: show(&stored.value), signing_secret: None })
+        Ok(Made::default().beside(stored.version, &stored.value, self.clock.now()))
     }
 
     /// Removes a subscription. What was pending becomes dead letters, with the reason.
@@ -318,20 +241,8 @@ impl Control {
                 let why = format!("give a JSON object of at most {CONFIG_BYTES_MAX} bytes");
                 return Err(Error::invalid("chain/config", why));
             }
-            let secrets = match binding.secrets {
-                Some(given) if given.len() > SECRETS_MAX => {
-                    return Err(Error::invalid("chain/secrets", format!("at most {SECRETS_MAX}")));
-                }
-                Some(given) => {
-                    given.iter().map(|(name, secret)| (name.clone(), self.master.seal(&context, secret))).collect()
-                }
-                None => before
-                    .iter()
-                    .filter(|old| old.filter == binding.filter)
-                    .nth(nth)
-                    .map(|old| old.secrets.clone())
-                    .unwrap_or_default(),
-            };
+            let stored = before.iter().filter(|old| old.filter == binding.filter).nth(nth).map(|old| &old.secrets);
+            let secrets = self.take_secrets(&context, binding.secrets, stored)?;
             chain.push(Binding {
                 filter: binding.filter,
                 config: binding.config,
@@ -342,6 +253,32 @@ impl Control {
             });
         }
         Ok(chain)
+    }
+
+    /// Secrets of a binding: see [`BindingInput::secrets`].
+    fn take_secrets(
+        &self,
+        context: &str,
+        given: Option<Option<BTreeMap<String, Option<SecretInput>>>>,
+        stored: Option<&BTreeMap<String, Sealed>>,
+    ) -> Result<BTreeMap<String, Sealed>, Error> {
+        let Some(given) = given.unwrap_or_else(|| Some(BTreeMap::new())) else { return Ok(BTreeMap::new()) };
+        let mut secrets = stored.cloned().unwrap_or_default();
+        for (name, secret) in given {
+            match secret {
+                None => drop(secrets.remove(&name)),
+                Some(SecretInput::New(secret)) => drop(secrets.insert(name, self.master.seal(context, &secret))),
+                Some(SecretInput::Stored) if secrets.contains_key(&name) => {}
+                Some(SecretInput::Stored) => {
+                    let why = format!("no value of `{name}` is stored, so `{REDACTED}` keeps nothing: give one");
+                    return Err(Error::invalid("chain/secrets", why));
+                }
+            }
+        }
+        if secrets.len() > SECRETS_MAX {
+            return Err(Error::invalid("chain/secrets", format!("at most {SECRETS_MAX}")));
+        }
+        Ok(secrets)
     }
 
     fn take_reuse(&self, given: Reuse) -> Result<Reuse, Error> {
@@ -356,38 +293,6 @@ impl Control {
             return Ok(given);
         };
         Err(Error::invalid("chain/reuse/events_max", why))
-    }
-
-    /// A key for the ring; its text is given back only where it was made here.
-    fn make_signing_key(
-        &self,
-        tenant: &TenantId,
-        id: SubscriptionId,
-        scheme: SigningScheme,
-        given: Option<&Secret>,
-        ed25519: bool,
-    ) -> Result<(SigningKey, Option<String>), Error> {
-        let made = match given {
-            Some(secret) => {
-                let public = signing::public_of(scheme, secret).map_err(|e| Error::invalid("signing/secret", e))?;
-                signing::NewKey { secret: secret.clone(), public }
-            }
-            None => {
-                let kind = if ed25519 { signing::Kind::Ed25519 } else { signing::Kind::Symmetric };
-                signing::generate(scheme, kind).map_err(|e| Error::invalid("signing/ed25519", e))?
-            }
-        };
-        let now = self.clock.now();
-        let key_id = SigningKeyId::new(now, crypto::random_u128());
-        let key = SigningKey {
-            id: key_id,
-            secret: self.signer.seal_key(&signing_context(tenant, &id), key_id, &made.secret),
-            public: made.public,
-            created_at: now,
-            expires_at: None,
-        };
-        let shown = given.is_none().then(|| made.secret.expose().to_owned());
-        Ok((key, shown))
     }
 }
 

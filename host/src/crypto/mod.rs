@@ -4,6 +4,7 @@
 //! One [`MasterKey`] per installation; every other key at rest follows from it by label, or is sealed under it.
 
 mod digest;
+mod endpoint;
 mod error;
 mod key;
 mod master_key;

@@ -6,9 +6,6 @@ use serde::{Deserialize, Serialize};
 use super::id::{Digest, SigningKeyId};
 use super::time::Timestamp;
 
-/// What stands in a record for the value of a header that is a secret.
-pub const REDACTED: &str = "***";
-
 /// Bytes of an answer's body that [`Outcome::in_words`] quotes.
 const WORDS_BYTES_MAX: usize = 200;
 
@@ -38,10 +35,10 @@ pub struct Attempt {
 /// The request of an attempt, as far as it is kept. The body itself can be made again from the delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sent {
-    /// Where to: the endpoint's URL as it was then, without its query, in which receivers' tokens stand.
+    /// The endpoint's URL as it was then: scheme, host, port and the last four characters of its path and query, which are secret.
     pub url: String,
     /// Names in lower case and values, each name once. Values of the headers that the endpoint was given are
-    /// [`REDACTED`].
+    /// `***`.
     pub headers: Vec<(String, String)>,
     /// SHA-256 of the body.
     pub body_digest: Digest,
@@ -86,7 +83,7 @@ pub enum Outcome {
         /// `Retry-After`, in seconds from the answer, where the receiver sent one that can be read.
         retry_after_s: Option<u32>,
         /// Its headers in their order, bounded by `egress.response_headers_kept` and `response_header_bytes_kept`:
-        /// names in lower case and values. Values of cookies are [`REDACTED`].
+        /// names in lower case and values. Values of cookies are `***`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         headers: Vec<(String, String)>,
         /// What the receiver asked for with `webhook-delivery`.

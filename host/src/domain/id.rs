@@ -200,6 +200,10 @@ name!(
     /// A look-up table's name, unique within its tenant.
     TableName, "table name"
 );
+name!(
+    /// A subscription's name, unique within its tenant.
+    SubscriptionName, "subscription name"
+);
 ulid!(
     /// An accepted event.
     EventId, "event id", "evt_"
@@ -220,6 +224,28 @@ ulid!(
     /// A signing key of a subscription's key ring.
     SigningKeyId, "signing key id", "sig_"
 );
+
+/// A subscription as a path names it: by its id, or by the name that its tenant has chosen. No name looks like an id.
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(into = "String", extend("pattern" = "^(sub_[0-7][0-9A-HJKMNP-TV-Z]{25}|[a-z0-9][a-z0-9-]{0,62})$"))]
+pub enum SubscriptionRef {
+    /// Its id.
+    Id(SubscriptionId),
+    /// Its name.
+    Name(SubscriptionName),
+}
+
+impl FromStr for SubscriptionRef {
+    type Err = Error;
+
+    fn from_str(given: &str) -> Result<Self, Error> {
+        if given.starts_with(SubscriptionId::PREFIX) {
+            given.parse().map(Self::Id)
+        } else {
+            given.parse().map(Self::Name)
+        }
+    }
+}
 
 /// Event x subscription x run: `dlv_<event>_<subscription>_<run>`. It is `webhook-id` and the idempotency key
 /// towards the receiver in every scheme, so it holds no dots and no control characters.

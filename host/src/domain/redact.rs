@@ -1,45 +1,77 @@
-//! Takes secrets out of text that is kept or shown.
+//! Takes secrets out of text that is stored or shown, and characters that could steer a terminal.
 //!
-//! A filter may read its binding's secrets, and what it then logs, gives as a reason or panics with goes into histories
-//! and answers that more people read than may know the secrets. This stands against accidents: a filter that wants to
-//! give a secret away can still spell it backwards.
+//! Two kinds of text come from outside and are read by more people than may know the secrets: the output of a filter, which may
+//! read the secrets of its binding, and the answer of a receiver, which is sent the endpoint's URL and headers and may echo them
+//! ([`exchange`]). This protects against accidents: whoever wants to disclose a secret can still spell it backwards.
+
+pub mod exchange;
 
 use std::collections::BTreeMap;
 
 use super::secret::Secret;
 
-/// Bytes of the shortest secret that is taken out. Shorter ones stand in half of all words.
+/// Bytes of the shortest secret that is redacted. Shorter ones are part of half of all words.
 const SECRET_BYTES_MIN: usize = 4;
 
-/// The secrets of one call, in each spelling in which they could come out by accident.
+/// Bytes by which a secret is recognised: if a text has that many of its first bytes, all that follows of it goes too. Bounds the
+/// work for each byte of a text, however long the secrets are.
+const RECOGNISED_BYTES: usize = 64;
+
+/// Secrets, in each spelling in which they could appear in a text.
 #[derive(Debug, Clone, Default)]
 pub struct Redactor {
-    /// What to look for, and what to put in its place; the longest first.
-    spellings: Vec<(Secret, String)>,
-    /// The first bytes of all of them.
-    starts: Vec<u8>,
+    /// What to look for, and the index of its replacement; in the order of their bytes.
+    spellings: Vec<(Secret, usize)>,
+    labels: Vec<String>,
+    /// The first bytes of all of them, one bit each.
+    starts: [u64; 4],
+    longest_bytes: usize,
+}
+
+/// Whether a text may end within a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It is complete.
+    Whole,
+    /// It may have been cut anywhere, by the sender or by a limit: the beginning of a secret at its end is redacted as well.
+    Cut,
 }
 
 impl Redactor {
-    /// Takes out the values of `secrets`, also where they stand escaped as in a string's debug form or in JSON, and
+    /// Redacts the values of `secrets`, also if they are escaped as in a string's debug form or in JSON, and
     /// each line of a value of several lines. A value of fewer than four bytes stays.
     pub fn new(secrets: &BTreeMap<String, Secret>) -> Self {
-        let mut spellings = Vec::new();
-        for (name, secret) in secrets {
-            let label = label(name, secrets);
-            for spelling in spellings_of(secret.expose()) {
-                spellings.push((spelling, label.clone()));
-            }
-        }
-        // Else a secret that another one begins with would leave the rest of that one.
-        spellings.sort_by_key(|(secret, _)| std::cmp::Reverse(secret.expose().len()));
-        let mut starts: Vec<u8> = spellings.iter().filter_map(|(secret, _)| secret.expose().bytes().next()).collect();
-        starts.sort_unstable();
-        starts.dedup();
-        Self { spellings, starts }
+        let labelled = |(name, secret): (&String, &Secret)| {
+            spellings_of(secret.expose()).into_iter().map(|spelling| (spelling, name.clone())).collect::<Vec<_>>()
+        };
+        Self::of(secrets.iter().flat_map(labelled).collect())
     }
 
-    /// Whether there is nothing to take out.
+    /// From spellings and the name of the secret that each belongs to.
+    fn of(named: Vec<(Secret, String)>) -> Self {
+        let mut labels: BTreeMap<String, String> = BTreeMap::new();
+        for (_, name) in &named {
+            if !labels.contains_key(name) {
+                // A name may be, or contain, the value of a secret. The replacement then is too short to contain any.
+                let label = format!("[secret {name}]");
+                let discloses = named.iter().any(|(spelling, _)| label.contains(spelling.expose()));
+                labels.insert(name.clone(), if discloses { "***".to_owned() } else { label });
+            }
+        }
+        let names: Vec<&String> = labels.keys().collect();
+        let index = |name: &String| names.binary_search(&name).unwrap_or_default();
+        let mut spellings: Vec<_> = named.into_iter().map(|(spelling, name)| (spelling, index(&name))).collect();
+        spellings.sort_by(|(a, _), (b, _)| a.expose().cmp(b.expose()));
+        spellings.dedup_by(|(a, _), (b, _)| a.expose() == b.expose());
+        let mut starts = [0; 4];
+        for first in spellings.iter().filter_map(|(secret, _)| secret.expose().bytes().next()) {
+            starts[usize::from(first / 64)] |= 1 << (first % 64);
+        }
+        let longest_bytes = spellings.iter().map(|(secret, _)| secret.expose().len()).max().unwrap_or_default();
+        Self { spellings, labels: labels.into_values().collect(), starts, longest_bytes }
+    }
+
+    /// Whether there is nothing to redact.
     pub fn is_empty(&self) -> bool {
         self.spellings.is_empty()
     }
@@ -49,50 +81,98 @@ impl Redactor {
         self.redact_start(text, text.len())
     }
 
-    /// The same for the first `bytes_max` bytes of `text` and no more, but for a secret that begins within them and
-    /// ends behind: cut first, its beginning would stay. What is returned may be longer or shorter.
+    /// The same for the first `bytes_max` bytes of `text` and no more, except for a secret that begins within them and
+    /// ends after them: cut first, its beginning would stay. The result may be longer or shorter.
     pub fn redact_start(&self, text: &str, bytes_max: usize) -> String {
-        let end = text.floor_char_boundary(bytes_max);
-        let mut redacted = String::with_capacity(end);
-        let (mut at, mut kept) = (0, 0);
-        while at < end {
-            match self.secret_at(&text.as_bytes()[at..]) {
-                Some((secret, label)) => {
-                    redacted.push_str(&text[kept..at]);
-                    redacted.push_str(label);
-                    at += secret.len();
-                    kept = at;
-                }
-                // Bytes suffice: a secret is text, so it begins and ends where characters do.
-                None => at += 1,
-            }
-        }
-        if kept < end {
-            redacted.push_str(&text[kept..end]);
-        }
-        redacted
+        redact_start(&[self], text, bytes_max, End::Whole)
     }
 
-    /// Bytes of the longest spelling: how far behind a cut one can reach.
-    pub fn longest_bytes(&self) -> usize {
-        self.spellings.first().map_or(0, |(secret, _)| secret.expose().len())
+    /// How many bytes after a cut have to be known, so that a secret that begins before it is recognised.
+    pub fn recognised_bytes(&self) -> usize {
+        self.longest_bytes.min(RECOGNISED_BYTES)
     }
 
-    fn secret_at(&self, text: &[u8]) -> Option<(&str, &str)> {
-        let first = text.first()?;
-        if !self.starts.contains(first) {
+    /// Bytes of memory that it takes, roughly.
+    pub fn bytes(&self) -> usize {
+        self.spellings.iter().map(|(secret, _)| secret.expose().len() + 48).sum()
+    }
+
+    /// How many bytes at the beginning of `text` are a secret, the longest that there is, and the replacement.
+    fn secret_at(&self, text: &[u8], end: End) -> Option<(usize, &str)> {
+        let first = *text.first()?;
+        if self.starts[usize::from(first / 64)] & (1 << (first % 64)) == 0 {
             return None;
         }
-        let (secret, label) = self.spellings.iter().find(|(secret, _)| text.starts_with(secret.expose().as_bytes()))?;
-        Some((secret.expose(), label))
+        let bytes_of = |at: usize| self.spellings[at].0.expose().as_bytes();
+        // Those that begin as the text does, up to the byte that is looked at.
+        let (mut from, mut to) = (0, self.spellings.len());
+        let mut found = None;
+        for (at, byte) in text.iter().take(RECOGNISED_BYTES).enumerate() {
+            let candidates = &self.spellings[from..to];
+            let below = |(secret, _): &(Secret, usize)| secret.expose().as_bytes().get(at).is_none_or(|b| b < byte);
+            let within = |(secret, _): &(Secret, usize)| secret.expose().as_bytes().get(at).is_none_or(|b| b <= byte);
+            (from, to) = (from + candidates.partition_point(below), from + candidates.partition_point(within));
+            if from == to {
+                break;
+            }
+            if bytes_of(from).len() == at + 1 {
+                found = Some((at + 1, from));
+            }
+        }
+        if from < to && text.len() >= RECOGNISED_BYTES {
+            let common = |at: usize| bytes_of(at).iter().zip(text).take_while(|(a, b)| a == b).count();
+            found = (from..to).map(|at| (common(at), at)).max().max(found);
+        } else if from < to && end == End::Cut && text.len() >= SECRET_BYTES_MIN {
+            found = Some((text.len(), from));
+        }
+        found.map(|(length, at)| (length, self.labels[self.spellings[at].1].as_str()))
     }
 }
 
-/// A name may be, or hold, the value of a secret; then it is left out for what is too short to hold any.
-fn label(name: &str, secrets: &BTreeMap<String, Secret>) -> String {
-    let label = format!("[secret {name}]");
-    let tells = |secret: &Secret| secret.expose().len() >= SECRET_BYTES_MIN && label.contains(secret.expose());
-    if secrets.values().any(tells) { "***".to_owned() } else { label }
+/// [`Redactor::redact_start`] for the secrets of several redactors at once.
+pub fn redact_start(redactors: &[&Redactor], text: &str, bytes_max: usize, at_end: End) -> String {
+    let end = text.floor_char_boundary(bytes_max);
+    let mut redacted = String::with_capacity(end);
+    let (mut at, mut copied) = (0, 0);
+    while at < end {
+        let rest = &text.as_bytes()[at..];
+        match redactors.iter().find_map(|redactor| redactor.secret_at(rest, at_end)) {
+            Some((length, label)) => {
+                redacted.push_str(&text[copied..at]);
+                redacted.push_str(label);
+                // All but a secret of which only the beginning is there ends at the boundary of a character.
+                at = text.ceil_char_boundary(at + length);
+                copied = at;
+            }
+            // Bytes suffice: a secret is text, so it begins at the boundary of a character.
+            None => at += 1,
+        }
+    }
+    if copied < end {
+        redacted.push_str(&text[copied..end]);
+    }
+    redacted
+}
+
+/// `text` with every character replaced that could move a cursor, hide text or reorder it.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c != '\t' && steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// The same for a text of several lines, which keeps its line ends.
+pub fn printable_lines(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        let ends_line = c == '\n' || (c == '\r' && rest.peek() == Some(&'\n'));
+        printable.push(if c != '\t' && !ends_line && steers(c) { char::REPLACEMENT_CHARACTER } else { c });
+    }
+    printable
+}
+
+fn steers(c: char) -> bool {
+    // Control characters, and those that change the direction of text.
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The spellings of a secret that are long enough.
@@ -100,11 +180,9 @@ fn spellings_of(secret: &str) -> Vec<Secret> {
     let mut spellings = vec![Secret::new(secret.to_owned()), Secret::new(secret.escape_debug().to_string())];
     let quoted = super::json::quote(secret);
     spellings.push(Secret::new(quoted[1..quoted.len() - 1].to_owned()));
-    // What goes through standard output comes line by line.
+    // Standard output is read line by line.
     spellings.extend(secret.lines().map(|line| Secret::new(line.trim().to_owned())));
     spellings.retain(|spelling| spelling.expose().len() >= SECRET_BYTES_MIN);
-    spellings.sort_by(|a, b| a.expose().cmp(b.expose()));
-    spellings.dedup_by(|a, b| a.expose() == b.expose());
     spellings
 }
 
@@ -159,6 +237,36 @@ mod tests {
     fn a_name_that_tells_the_secret_is_left_out() {
         assert_eq!(of(&[("hunter2", "hunter2")]).redact("it is hunter2"), "it is ***");
         assert_eq!(of(&[("a", "secret")]).redact("a secret"), "a ***", "what is put in place would tell it as well");
+    }
+
+    #[test]
+    fn a_secret_that_the_sender_cut_is_redacted_if_four_bytes_of_it_are_left() {
+        let redactor = of(&[("key", "s3cr3t-4711")]);
+        let cut = |text: &str| redact_start(&[&redactor], text, text.len(), End::Cut);
+        assert_eq!(
+            (cut("it is s3cr3t-47"), cut("it is s3cr")),
+            ("it is [secret key]".into(), "it is [secret key]".into())
+        );
+        assert_eq!((cut("it is s3c"), cut("it is s3cret")), ("it is s3c".into(), "it is s3cret".into()));
+        assert_eq!(redactor.redact("it is s3cr3t-47"), "it is s3cr3t-47", "a text that is complete stays as it is");
+    }
+
+    #[test]
+    fn a_long_secret_is_recognised_by_its_beginning() {
+        let long = "0123456789".repeat(50);
+        let redactor = of(&[("long", &long), ("other", &(long.clone() + "x")), ("short", "01234")]);
+        assert_eq!(redactor.redact(&format!("a {long} b")), "a [secret other] b");
+        assert_eq!(redactor.redact(&format!("a {} b", &long[..100])), "a [secret other] b", "most of it is gone");
+        assert_eq!(redactor.redact(&format!("a {} b", &long[..60])).matches("[secret short]").count(), 6);
+        assert_eq!(redactor.redact_start(&format!("a {long} b"), 70), "a [secret other]");
+        assert_eq!(redactor.recognised_bytes(), RECOGNISED_BYTES);
+    }
+
+    #[test]
+    fn text_cannot_steer_a_terminal() {
+        let text = "a\u{1b}[2J\r\nb\u{202e}\tc\rd";
+        assert_eq!(printable(text), "a\u{fffd}[2J\u{fffd}\u{fffd}b\u{fffd}\tc\u{fffd}d");
+        assert_eq!(printable_lines(text), "a\u{fffd}[2J\r\nb\u{fffd}\tc\u{fffd}d");
     }
 
     #[test]

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{SourceName, SubscriptionId, TenantId};
 
+/// Stands for the value of a secret in what is shown and recorded.
+pub const REDACTED: &str = "***";
+
 /// An encrypted secret, as `v1.<base64url nonce and ciphertext>`. Opened by `crypto` alone.
 /// Safe to store; still not shown, since its length tells something.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +69,38 @@ impl JsonSchema for Secret {
     }
 }
 
+/// A secret in a document that takes the place of another one. A member that is absent keeps the stored secret too, and `null`
+/// removes it.
+#[derive(Debug, Clone)]
+pub enum SecretInput {
+    /// [`REDACTED`], as it is shown: the stored one stays.
+    Stored,
+    /// Another one.
+    New(Secret),
+}
+
+impl<'de> Deserialize<'de> for SecretInput {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let given = Secret::deserialize(deserializer)?;
+        Ok(if given.expose() == REDACTED { Self::Stored } else { Self::New(given) })
+    }
+}
+
+impl JsonSchema for SecretInput {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SecretInput".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": "password",
+            "description": "A secret in the clear, which is stored encrypted and never shown; or `***`, as it is shown, to keep \
+                the stored one.",
+        })
+    }
+}
+
 /// What a source's secrets are bound to when they are encrypted: moved elsewhere, they do not open.
 pub fn source_context(tenant: &TenantId, source: &SourceName) -> String {
     format!("source/{tenant}/{source}")
@@ -79,6 +114,11 @@ pub fn binding_context(tenant: &TenantId, subscription: &SubscriptionId) -> Stri
 /// What the values of an endpoint's headers are bound to.
 pub fn endpoint_context(tenant: &TenantId, subscription: &SubscriptionId) -> String {
     format!("endpoint/{tenant}/{subscription}")
+}
+
+/// What the path and query of an endpoint's URL are bound to.
+pub fn target_context(tenant: &TenantId, subscription: &SubscriptionId) -> String {
+    format!("target/{tenant}/{subscription}")
 }
 
 /// What a subscription's signing keys are bound to.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::Endpoint;
 use super::filter::Binding;
-use super::id::{SigningKeyId, SourceName, SubscriptionId, TenantId};
+use super::id::{SigningKeyId, SourceName, SubscriptionId, SubscriptionName, TenantId};
 use super::pacing::Pacing;
 use super::retry::RetrySchedule;
 use super::secret::Sealed;
@@ -22,6 +22,9 @@ pub struct Subscription {
     pub id: SubscriptionId,
     /// Whose.
     pub tenant: TenantId,
+    /// The name that its tenant has chosen for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<SubscriptionName>,
     /// What people call it.
     #[serde(default)]
     pub description: Option<String>,
@@ -135,8 +138,8 @@ pub enum Format {
 pub struct Signing {
     /// Which headers.
     pub scheme: SigningScheme,
-    /// The key ring, newest first; the first signs, the others sign beside it until they expire, where the scheme
-    /// can carry several signatures.
+    /// The key ring, newest first. The newest that is not staged is the current key. Older ones sign beside it until they expire,
+    /// if the scheme can carry several signatures.
     pub keys: Vec<SigningKey>,
 }
 
@@ -156,6 +159,14 @@ pub enum SigningScheme {
 }
 
 impl SigningScheme {
+    /// Whether its headers carry several signatures, so that two keys can sign beside each other.
+    pub fn carries_several(self) -> bool {
+        match self {
+            Self::Standard => true,
+            Self::Hub | Self::Wso2 | Self::Logto => false,
+        }
+    }
+
     /// The word in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -179,7 +190,25 @@ pub struct SigningKey {
     pub public: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// From when it signs. None: from its creation, or it was activated since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activates_at: Option<Timestamp>,
     /// Until when it signs; none: until it is replaced.
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
+    /// If the key is ed25519: the `whsec_...` secret that signs `v1` beside its `v1a`, encrypted; none: it signs `v1a` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v1: Option<Sealed>,
+}
+
+impl SigningKey {
+    /// Whether it is staged at `now`: it will sign, and does not yet.
+    pub fn is_staged(&self, now: Timestamp) -> bool {
+        self.activates_at.is_some_and(|at| now < at)
+    }
+
+    /// Whether it signs at `now`, as far as its own times say.
+    pub fn is_alive(&self, now: Timestamp) -> bool {
+        !self.is_staged(now) && self.expires_at.is_none_or(|at| now < at)
+    }
 }

@@ -15,6 +15,7 @@ use url::Position;
 
 use super::clients::{Clients, Pooled, Versions};
 use super::connect::GuardedTcp;
+use super::echo::Echo;
 use super::failure::{Blame, Failure, OwnFault};
 use super::guard::Guard;
 use super::identity::Identity;
@@ -25,8 +26,9 @@ use super::tls::Trust;
 use super::{Error, Options, record, response};
 use crate::clock::Clock;
 use crate::domain::attempt::{Connection, ErrorClass, Outcome, Sent};
-use crate::domain::endpoint::Endpoint;
+use crate::domain::endpoint::Destination;
 use crate::domain::id::TenantId;
+use crate::domain::redact::Redactor;
 
 /// What Setgate calls itself.
 pub const USER_AGENT: &str = concat!("Setgate/", env!("CARGO_PKG_VERSION"));
@@ -53,11 +55,13 @@ pub struct Post<'a> {
     /// Whose: tenants share no connections.
     pub tenant: &'a TenantId,
     /// Where to, with the values of its own headers.
-    pub endpoint: &'a Endpoint,
+    pub endpoint: &'a Destination,
     /// What is particular to TLS there.
     pub identity: &'a Identity,
     /// Headers over the endpoint's own, with names in lower case, as [`HeaderName::from_static`] asks.
     pub headers: &'a [(&'static str, String)],
+    /// The secrets that the request has in it, which the receiver may echo.
+    pub secrets: &'a Redactor,
     /// What kind of body it is.
     pub content_type: &'a str,
     /// The body.
@@ -183,6 +187,7 @@ impl Way {
         let whole = post.within.map_or(whole, |within| within.min(whole));
         let mut patience = Patience { begin, head: millis(self.options.head_ms_max).min(whole), whole };
         let (mut resends, mut versions) = (0, Versions::All);
+        let echo = Echo::new(post.secrets, post.headers);
         loop {
             let client = match self.clients.of(post.tenant, post.identity, versions) {
                 Ok(client) => client,
@@ -193,7 +198,7 @@ impl Way {
                 Err(failure) => return Exchange::unsendable(failure.to_string()),
             };
             let proxied = request.uri().host().is_some_and(|host| self.clients.tcp.proxy_to(host).is_some());
-            let sent = record::sent(post.endpoint.url(), request.headers(), &post.body);
+            let sent = record::sent(post.endpoint, request.headers(), &post.body);
             let connected = capture_connection(&mut request);
             let (waits, before) = (client.waits.clone(), client.waits.total());
             // Once there is a connection, what others wait for is no wait of this attempt.
@@ -204,7 +209,7 @@ impl Way {
                 if is_connected { *waited.get_or_insert(so_far) } else { so_far }
             };
             // Boxed: hyper's futures are large, and thousands of attempts may be waiting.
-            let exchanged = Box::pin(self.exchange(client, request, patience, &mut uncharged)).await;
+            let exchanged = Box::pin(self.exchange(client, request, &echo, patience, &mut uncharged)).await;
             patience.begin += uncharged();
             let (outcome, own_fault) = match exchanged {
                 Ok(outcome) => (outcome, None),
@@ -223,7 +228,7 @@ impl Way {
                 },
             };
             return Exchange {
-                outcome,
+                outcome: echo.outcome(outcome),
                 own_fault,
                 latency_us: u64::try_from(patience.begin.elapsed().as_micros()).unwrap_or(u64::MAX),
                 sent: Some(sent),
@@ -236,6 +241,7 @@ impl Way {
         &self,
         client: Pooled,
         request: Request<Full<Bytes>>,
+        echo: &Echo<'_>,
         patience: Patience,
         mut uncharged: impl FnMut() -> Duration,
     ) -> Result<Outcome, Failure> {
@@ -248,12 +254,11 @@ impl Way {
             }
         };
         let end = Deadline { at: begin + whole + uncharged(), wait: whole };
-        Ok(response::read(response, &self.options, self.clock.wall(), end).await)
+        Ok(response::read(response, &self.options, echo, self.clock.wall(), end).await)
     }
 }
 
 fn request(post: &Post<'_>) -> Result<Request<Full<Bytes>>, Failure> {
-    // The fragment is the browser's own and is never sent.
     let uri: Uri = post.endpoint.url()[..Position::AfterQuery]
         .parse()
         .map_err(|_| unsendable("the endpoint's URL cannot stand in a request"))?;

@@ -15,6 +15,7 @@ mod anchors;
 mod client;
 mod clients;
 mod connect;
+mod echo;
 mod facts;
 mod failure;
 mod guard;

@@ -3,22 +3,24 @@
 use http::Extensions;
 use http::header::HeaderMap;
 use hyper_util::client::legacy::connect::{CaptureConnection, HttpInfo};
-use url::{Position, Url};
+use url::Position;
 
 use crate::crypto;
-use crate::domain::attempt::{Connection, HttpVersion, REDACTED, Sent};
+use crate::domain::attempt::{Connection, HttpVersion, Sent};
+use crate::domain::endpoint::Destination;
 use crate::domain::id::Digest;
+use crate::domain::secret::REDACTED;
 
-/// What is about to be sent. A header that is marked as sensitive is kept by its name.
-pub(super) fn sent(url: &Url, headers: &HeaderMap, body: &[u8]) -> Sent {
+/// What is about to be sent. Of a header that is marked as sensitive only the name is recorded.
+pub(super) fn sent(to: &Destination, headers: &HeaderMap, body: &[u8]) -> Sent {
     // The first line that every receiver sees, as `host` or as `:authority` (RFC 9113 section 8.3.1).
-    let host = ("host".to_owned(), url[Position::BeforeHost..Position::AfterPort].to_owned());
+    let host = ("host".to_owned(), to.url()[Position::BeforeHost..Position::AfterPort].to_owned());
     let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
         let value = if value.is_sensitive() { REDACTED.into() } else { String::from_utf8_lossy(value.as_bytes()) };
         (name.as_str().to_owned(), value.into_owned())
     };
     Sent {
-        url: url[..Position::AfterPath].to_owned(),
+        url: to.shown(),
         headers: std::iter::once(host).chain(headers.iter().map(header)).collect(),
         body_digest: Digest(crypto::sha256(body)),
         body_bytes: body.len() as u64,

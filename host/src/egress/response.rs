@@ -10,8 +10,10 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::Options;
+use super::echo::Echo;
 use super::failure::Failure;
-use crate::domain::attempt::{Outcome, REDACTED, ReceiverWish};
+use crate::domain::attempt::{Outcome, ReceiverWish};
+use crate::domain::secret::REDACTED;
 use crate::domain::time::Timestamp;
 
 /// What a receiver may ask for: one of the words of [`ReceiverWish`].
@@ -20,20 +22,28 @@ const WISH: HeaderName = HeaderName::from_static("webhook-delivery");
 /// What an answer means, once its head is there: the status decides, and so do the wishes of the head (RFC 9110
 /// section 15; a body that is cut short does not take back what the status said). `now`: when the head came. The body
 /// has until `end`; if it breaks off or has not ended by then, the outcome says why.
-pub(super) async fn read(response: Response<Incoming>, options: &Options, now: Timestamp, end: Deadline) -> Outcome {
+pub(super) async fn read(
+    response: Response<Incoming>,
+    options: &Options,
+    echo: &Echo<'_>,
+    now: Timestamp,
+    end: Deadline,
+) -> Outcome {
+    let bytes_kept = options.response_bytes_kept.saturating_add(echo.recognised_bytes());
     let (head, mut body) = response.into_parts();
     let mut kept = Vec::new();
-    let body_incomplete = match timeout_at(end.at, read_body(&mut body, options, &mut kept)).await {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(Failure::of(&error).to_string()),
-        Err(_) => Some(format!("it had not ended within {} ms", end.wait.as_millis())),
-    };
+    let body_incomplete =
+        match timeout_at(end.at, read_body(&mut body, options.response_bytes_max, bytes_kept, &mut kept)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(echo.line(Failure::of(&error).to_string().as_bytes(), usize::MAX)),
+            Err(_) => Some(format!("it had not ended within {} ms", end.wait.as_millis())),
+        };
     let said = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
     Outcome::Answered {
         status: head.status.as_u16(),
-        body_head: text(&kept, options.response_bytes_kept),
+        body_head: echo.lines(&kept, options.response_bytes_kept),
         retry_after_s: said(RETRY_AFTER).and_then(|value| retry_after_s(value, now)),
-        headers: kept_headers(&head.headers, options.response_headers_kept, options.response_header_bytes_kept),
+        headers: kept_headers(&head.headers, echo, options.response_headers_kept, options.response_header_bytes_kept),
         wish: said(WISH).and_then(ReceiverWish::read),
         body_incomplete,
     }
@@ -46,16 +56,21 @@ pub(super) struct Deadline {
     pub(super) wait: Duration,
 }
 
-/// Reads the body up to `response_bytes_max`, so that the connection can be used again, and adds the first
-/// `response_bytes_kept` of it to `kept`. A longer body is dropped with its connection (HTTP/1) or stream (HTTP/2).
-async fn read_body(body: &mut Incoming, options: &Options, kept: &mut Vec<u8>) -> Result<(), hyper::Error> {
+/// Reads the body up to `bytes_max`, so that the connection can be used again, and adds the first `bytes_kept` of it to
+/// `kept`. A longer body is dropped with its connection (HTTP/1) or stream (HTTP/2).
+async fn read_body(
+    body: &mut Incoming,
+    bytes_max: usize,
+    bytes_kept: usize,
+    kept: &mut Vec<u8>,
+) -> Result<(), hyper::Error> {
     let mut seen = 0usize;
-    while seen <= options.response_bytes_max
+    while seen <= bytes_max
         && let Some(frame) = body.frame().await
     {
         // Trailers mean nothing to us.
         let Ok(data) = frame?.into_data() else { continue };
-        let room = options.response_bytes_kept.saturating_sub(kept.len());
+        let room = bytes_kept.saturating_sub(kept.len());
         kept.extend_from_slice(&data[..data.len().min(room)]);
         seen = seen.saturating_add(data.len());
     }
@@ -64,15 +79,16 @@ async fn read_body(body: &mut Incoming, options: &Options, kept: &mut Vec<u8>) -
 
 /// The first headers, up to a count and up to so many bytes of names and values together; the last value is cut where
 /// it does not fit. What a cookie holds is nobody's business but the receiver's.
-fn kept_headers(headers: &HeaderMap, count_max: usize, bytes_max: usize) -> Vec<(String, String)> {
+fn kept_headers(headers: &HeaderMap, echo: &Echo<'_>, count_max: usize, bytes_max: usize) -> Vec<(String, String)> {
     let mut kept = Vec::new();
     let mut room = bytes_max;
     for (name, value) in headers.iter().take(count_max) {
         let value = if name == SET_COOKIE { REDACTED.as_bytes() } else { value.as_bytes() };
-        let Some(left) = room.checked_sub(name.as_str().len()) else { break };
-        let value = text(&value[..value.len().min(left)], left);
+        let name = echo.line(name.as_str().as_bytes(), usize::MAX);
+        let Some(left) = room.checked_sub(name.len()) else { break };
+        let value = echo.line(value, left);
         room = left - value.len();
-        kept.push((name.as_str().to_owned(), value));
+        kept.push((name, value));
         if room == 0 {
             break;
         }
@@ -95,20 +111,10 @@ pub fn retry_after_s(value: &str, now: Timestamp) -> Option<u32> {
     Some(u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
-// A character cut in half at the end goes; other bytes that are no text become U+FFFD, which is longer.
-fn text(bytes: &[u8], bytes_max: usize) -> String {
-    let whole = match std::str::from_utf8(bytes) {
-        Err(error) if error.error_len().is_none() => &bytes[..error.valid_up_to()],
-        _ => bytes,
-    };
-    let mut text = String::from_utf8_lossy(whole).into_owned();
-    text.truncate(text.floor_char_boundary(bytes_max));
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::redact::Redactor;
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
@@ -139,7 +145,7 @@ mod tests {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
         }
         let kept = |count_max, bytes_max| {
-            let kept = kept_headers(&headers, count_max, bytes_max);
+            let kept = kept_headers(&headers, &Echo::new(&Redactor::default(), &[]), count_max, bytes_max);
             kept.into_iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>()
         };
         assert_eq!(kept(9, 999), ["server: x", "set-cookie: ***", "set-cookie: ***", "etag: 12345678"]);
@@ -148,12 +154,5 @@ mod tests {
         assert_eq!(kept(9, 40), ["server: x", "set-cookie: ***", "set-cookie: ***", "etag: 123"]);
         assert_eq!(kept(9, 36).len(), 3);
         assert_eq!(kept(9, 0), Vec::<String>::new());
-    }
-
-    #[test]
-    fn text_is_bounded_and_whole() {
-        assert_eq!(text("aä".as_bytes(), 10), "aä");
-        assert_eq!(text(&"aä".as_bytes()[..2], 2), "a");
-        assert_eq!(text(&[0xff; 10], 10), "\u{fffd}".repeat(3));
     }
 }

@@ -27,7 +27,8 @@ use super::room::{Room, Taken};
 use super::strict;
 use crate::control::ABSENT;
 use crate::domain::id::{
-    DeliveryId, Digest, EventId, FilterName, KeyId, ReplayId, SourceName, SubscriptionId, TableName, TenantId,
+    DeliveryId, Digest, EventId, FilterName, KeyId, ReplayId, SourceName, SubscriptionId, SubscriptionRef, TableName,
+    TenantId,
 };
 
 use crate::domain::text::{check_charset, without_mark};
@@ -60,7 +61,7 @@ in_path!(
     SourceName = "source",
     FilterName = "filter",
     TableName = "table",
-    SubscriptionId = "subscription",
+    SubscriptionRef = "subscription",
     EventId = "event",
     DeliveryId = "delivery",
     KeyId = "key",
@@ -82,6 +83,25 @@ impl<T: InPath, S: Send + Sync> FromRequestParts<S> for Named<T> {
 impl<T: InPath> Described for Named<T> {
     fn describe(sheet: &mut Sheet<'_>) {
         sheet.in_path::<T>();
+    }
+}
+
+/// The subscription that the path names by its id or its name; an id need not be there. Stands after what shows whose it is.
+pub(super) struct OfSubscription(pub(super) SubscriptionId);
+
+impl FromRequestParts<Site> for OfSubscription {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
+        let tenant: TenantId = path_param(parts, site).await?;
+        let named: SubscriptionRef = path_param(parts, site).await?;
+        Ok(Self(site.control.subscription_id(&tenant, &named)?))
+    }
+}
+
+impl Described for OfSubscription {
+    fn describe(sheet: &mut Sheet<'_>) {
+        sheet.in_path::<SubscriptionRef>();
     }
 }
 

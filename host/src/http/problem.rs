@@ -245,7 +245,9 @@ impl From<control::Error> for Problem {
         let detail = error.to_string();
         match &error {
             control::Error::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
-            control::Error::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", detail),
+            control::Error::Conflict(_) | control::Error::NameTaken(_) => {
+                Self::new(StatusCode::CONFLICT, "conflict", detail)
+            }
             control::Error::Version { .. } => Self::new(StatusCode::PRECONDITION_FAILED, "version_changed", detail),
             control::Error::Invalid { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", detail),
             control::Error::Rejected(rejected) => {

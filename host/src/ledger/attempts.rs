@@ -14,6 +14,7 @@ use super::statements::Statements;
 use super::{Error, columns};
 use crate::domain::attempt::{Attempt, Connection as Over, Outcome, Sent};
 use crate::domain::delivery::{DeliverySeq, Settlement};
+use crate::domain::endpoint::shown_url;
 use crate::domain::id::SigningKeyId;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::FilterRun;
@@ -44,6 +45,14 @@ struct Told<'a> {
     connection: Option<&'a Over>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     runs: &'a [FilterRun],
+}
+
+impl Told<'_> {
+    fn packed(&self) -> Result<Value, Error> {
+        let plain = serde_json::to_string(self)
+            .map_err(|error| Error::corrupt(format!("an attempt cannot be written: {error}")))?;
+        Ok(packed::block(plain.as_bytes(), DICTIONARY).map_or(Value::Text(plain), Value::Blob))
+    }
 }
 
 /// The same, read back. Rows of earlier schemas have each member, as null where there was nothing.
@@ -82,10 +91,7 @@ impl NewRow {
             connection: attempt.connection.as_ref(),
             runs,
         };
-        let plain = serde_json::to_string(&told)
-            .map_err(|error| Error::corrupt(format!("an attempt cannot be written: {error}")))?;
-        let told = packed::block(plain.as_bytes(), DICTIONARY).map_or(Value::Text(plain), Value::Blob);
-        Ok(Some(Self { told, has_runs: !runs.is_empty() }))
+        Ok(Some(Self { told: told.packed()?, has_runs: !runs.is_empty() }))
     }
 
     /// Writes the row; false where it was there before.
@@ -132,6 +138,41 @@ pub(super) fn runs(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Ve
 pub(super) fn unreadable(conn: &Connection, most: usize) -> Result<Vec<String>, Error> {
     let name = |key: i64| format!("attempt {} of delivery {}", key & i64::from(NUMBER_MAX), key >> NUMBER_BITS);
     columns::unreadable(conn, "SELECT id, told FROM attempt", told, name, most)
+}
+
+/// Rows that [`redact_urls`] looks at in one transaction.
+const REDACTED_ROWS: i64 = 20_000;
+
+/// Redacts the URLs of the next attempts after a key, and gives the last key that was looked at; none: there are no more. A row
+/// that cannot be read stays as it is.
+pub(super) fn redact_urls(conn: &Connection, after: i64) -> Result<Option<i64>, Error> {
+    let transaction = conn.unchecked_transaction()?;
+    let mut last = None;
+    let mut changed = Vec::new();
+    {
+        let mut statement = conn.prepare_cached("SELECT id, told FROM attempt WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+        let mut rows = statement.query(params![after, REDACTED_ROWS])?;
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(0)?;
+            last = Some(id);
+            let Ok(ReadBack { outcome, signed_with, sent: Some(mut sent), connection, runs }) = told(row) else {
+                continue;
+            };
+            let shown = shown_url(&sent.url);
+            if shown == sent.url {
+                continue;
+            }
+            sent.url = shown;
+            let (sent, connection) = (Some(&sent), connection.as_ref());
+            let told = Told { outcome: &outcome, signed_with: &signed_with, sent, connection, runs: &runs };
+            changed.push((id, told.packed()?));
+        }
+    }
+    for (id, told) in changed {
+        conn.prepare_cached("UPDATE attempt SET told = ?2 WHERE id = ?1")?.execute(params![id, told])?;
+    }
+    transaction.commit()?;
+    Ok(last)
 }
 
 /// Deletes those of a delivery.

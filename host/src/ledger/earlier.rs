@@ -78,7 +78,7 @@ INSERT INTO attempt VALUES
 "#;
 
 /// Makes a file of the given schema with [`ROWS`], and a blob as that schema kept it.
-fn write(folder: &Path, schema: usize, blob: &[u8]) {
+pub(super) fn write(folder: &Path, schema: usize, blob: &[u8]) {
     let conn = Connection::open(folder.join(FILE)).unwrap();
     conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL").unwrap();
     for step in &MIGRATIONS[..schema] {

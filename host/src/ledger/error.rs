@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::domain::id::{Digest, FilterName, TenantId};
+use crate::domain::id::{Digest, FilterName, SubscriptionName, TenantId};
 
 /// What went wrong with the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,17 @@ pub enum Error {
         /// The newest schema known here.
         known: i64,
     },
+    /// The ledger is of an earlier Setgate, whose endpoints have to be sealed.
+    #[error("the ledger of an earlier Setgate holds endpoints in the clear: sealing them needs the master key")]
+    NoMasterKey,
+    /// The master key is not the ledger's.
+    #[error("the master key is {found}, and this ledger was made with {needed}: put the right file back")]
+    OtherMasterKey {
+        /// Names the key that was given.
+        found: String,
+        /// Names the key that the ledger needs.
+        needed: String,
+    },
     /// SQLite refused one request; the others of its batch are not touched by it.
     #[error("the ledger's engine failed: {0}")]
     Engine(#[source] rusqlite::Error),
@@ -90,6 +101,9 @@ pub enum Error {
     /// The document cannot be removed: another one names it. In words.
     #[error("{0}")]
     InUse(String),
+    /// Another subscription of the tenant has that name.
+    #[error("another subscription is named `{0}` already")]
+    NameTaken(SubscriptionName),
     /// A subscription's chain names a filter that is not there or has no active version.
     #[error("there is no active filter `{0}`: upload it first")]
     Unbound(FilterName),

@@ -18,7 +18,7 @@
 //! | `entry` | a document of the control plane, JSON, with its version | kind, tenant, id |
 //! | `blob`, `blob_part` | a filter's component or a table's rows, and its parts | SHA-256 |
 //! | `dedupe_run`, `dedupe_part`, `dedupe_head` | a run of the index of dedupe keys, and its pages (`dedupe.rs`) | a number |
-//! | `mark` | `cursor` (fanned out up to there), `revision` (last version given to a document), `settled` and `settled_floor` (last batch in the log of settlements, last one deleted from it) | name |
+//! | `mark` | `cursor` (fanned out up to there), `revision` (last version given to a document), `settled` and `settled_floor` (last batch in the log of settlements, last one deleted from it), `rewrite` (the file has to be written anew, `sealed_endpoints.rs`) | name |
 //! | `settled` | what became of deliveries in a batch, JSON | batch, tenant |
 //! | `replay` | past events made into new runs, JSON, with how far it has come | its id |
 //! | `failing` | since when a subscription has had no success, while it has none | the subscription |
@@ -95,6 +95,7 @@ mod replays;
 mod rerun;
 mod retention;
 mod schema;
+mod sealed_endpoints;
 mod settle;
 mod space;
 mod statements;
@@ -118,6 +119,7 @@ use rusqlite::{OptionalExtension, params};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
+use crate::crypto::MasterKey;
 use crate::domain::event::EventSeq;
 use crate::domain::filter::Plan;
 use crate::domain::id::Digest;
@@ -230,6 +232,8 @@ pub struct Options {
     pub disk_free_bytes_min: u64,
     /// What a tenant without a quota of its own may use.
     pub quota: Quota,
+    /// Seals what a ledger of an earlier Setgate holds in the clear. Default: none, with which such a ledger does not open.
+    pub master: Option<Arc<MasterKey>>,
 }
 
 /// Connections that read for the data plane.
@@ -264,6 +268,7 @@ impl Options {
             check_ms_max: 10_000,
             disk_free_bytes_min: 256 << 20,
             quota: Quota::default(),
+            master: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! them are in memory as one immutable [`Snapshot`], replaced after each durable change.
 
 mod weight;
-mod write;
+pub(super) mod write;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

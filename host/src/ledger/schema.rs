@@ -4,7 +4,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Error, Options, files};
+use super::{Error, Options, files, sealed_endpoints};
+use crate::crypto::MasterKey;
 
 /// Oldest SQLite the ledger runs on, as `sqlite3_libversion_number` writes it: through 3.51.2 a race at the reset of
 /// the WAL could lose commits.
@@ -17,8 +18,21 @@ const PAGE_BYTES: u64 = 4096;
 pub(super) const FILE: &str = "ledger.db";
 
 /// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
-pub(super) const MIGRATIONS: [&str; 12] =
-    [V1, V2, ORDER, SENT, STATISTICS, REPLAYS, SETTLED, AUDIT, TRACE, PACKED, DEDUPE, IDEMPOTENCY];
+pub(super) const MIGRATIONS: [&str; 13] = [
+    V1,
+    V2,
+    ORDER,
+    SENT,
+    STATISTICS,
+    REPLAYS,
+    SETTLED,
+    AUDIT,
+    TRACE,
+    PACKED,
+    DEDUPE,
+    IDEMPOTENCY,
+    sealed_endpoints::STEP,
+];
 
 /// The schema from which on attempts have a key of their own.
 const ATTEMPTS_BY_KEY: i64 = 10;
@@ -335,6 +349,18 @@ pub(super) fn open_writer(options: &Options) -> Result<Connection, Error> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
         return Err(Error::EngineVersion { found: rusqlite::version() });
     }
+    let mut conn = connect_writer(options)?;
+    migrate(&conn, options.master.as_deref())?;
+    if sealed_endpoints::is_due(&conn)? {
+        sealed_endpoints::rewrite(conn, &options.path)?;
+        conn = connect_writer(options)?;
+    }
+    expect(&conn, "auto_vacuum", "auto_vacuum", "2")?;
+    move_the_wal(&conn)?;
+    Ok(conn)
+}
+
+fn connect_writer(options: &Options) -> Result<Connection, Error> {
     let file = options.path.join(FILE);
     files::begin_private(&file).map_err(|source| Error::Folder { path: file.clone(), source })?;
     let conn = Connection::open(file)?;
@@ -360,9 +386,6 @@ pub(super) fn open_writer(options: &Options) -> Result<Connection, Error> {
         options.cache_bytes / 1024,
     ))?;
     expect(&conn, "synchronous", "synchronous", "2")?;
-    migrate(&conn)?;
-    expect(&conn, "auto_vacuum", "auto_vacuum", "2")?;
-    move_the_wal(&conn)?;
     Ok(conn)
 }
 
@@ -435,7 +458,7 @@ fn expect(conn: &Connection, pragma: &str, name: &'static str, wanted: &str) -> 
     if found == wanted { Ok(()) } else { Err(Error::Setting { name, found }) }
 }
 
-fn migrate(conn: &Connection) -> Result<(), Error> {
+fn migrate(conn: &Connection, master: Option<&MasterKey>) -> Result<(), Error> {
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let known = known();
     let Some(steps) = usize::try_from(found).ok().and_then(|from| MIGRATIONS.get(from..)) else {
@@ -445,7 +468,13 @@ fn migrate(conn: &Connection) -> Result<(), Error> {
         if to == ATTEMPTS_BY_KEY {
             copy_attempts(conn)?;
         }
+        if to == sealed_endpoints::SCHEMA {
+            sealed_endpoints::redact_attempts(conn)?;
+        }
         let transaction = conn.unchecked_transaction()?;
+        if to == sealed_endpoints::SCHEMA {
+            sealed_endpoints::seal(conn, master)?;
+        }
         transaction.execute_batch(step)?;
         transaction.execute_batch(&format!("PRAGMA user_version = {to}"))?;
         transaction.commit()?;
@@ -484,6 +513,7 @@ mod tests {
             (super::super::replays::REPLAY_EVENTS, "event_history"),
             (super::super::tail::SETTLED, "PRIMARY KEY"),
             (super::super::audit::OF_TENANT, "audit_tenant"),
+            (super::super::registry::write::NAMED, "entry_name"),
         ] {
             let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let count = statement.parameter_count();

@@ -12,6 +12,8 @@ use crate::domain::secret::signing_context;
 use crate::domain::subscription::Subscription;
 
 use super::Pipeline;
+use super::deliver::unopened;
+use super::endpoints::OpenEndpoint;
 
 /// `type` of the request's body.
 const CHALLENGE_TYPE: &str = "https://schemas.setgate.dev/verification";
@@ -33,7 +35,10 @@ impl Pipeline {
             Ok(signed) => signed,
             Err(error) => return Err(format!("the challenge could not be signed: {error}")),
         };
-        let exchange = self.post(subscription, &signed.headers, body).await;
+        let exchange = match OpenEndpoint::open(subscription, &self.master, &self.signer) {
+            Ok(endpoint) => self.post(subscription, &endpoint, &signed.headers, body).await,
+            Err(error) => unopened(&error),
+        };
         match (&exchange.outcome, exchange.own_fault) {
             (Outcome::Failed { detail, .. }, Some(_)) => Err(format!("this host could not ask, try again: {detail}")),
             (outcome, _) => read(outcome, &challenge),

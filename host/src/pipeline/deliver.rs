@@ -7,20 +7,18 @@ use metrics::{counter, histogram};
 use tracing::warn;
 
 use crate::crypto;
-use crate::domain;
 use crate::domain::attempt::{Attempt, Outcome};
 use crate::domain::delivery::DueDelivery;
-use crate::domain::endpoint::{ClientCertificate, Endpoint};
-use crate::domain::secret::endpoint_context;
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Timestamp;
 use crate::domain::trace::TraceContext;
 use crate::domain::verdict::FilterRun;
-use crate::egress::{Exchange, Identity, Post};
+use crate::egress::{Exchange, Post};
 use crate::ledger::Versioned;
 use crate::telemetry::{Seldom, metric};
 
 use super::Pipeline;
+use super::endpoints::OpenEndpoint;
 use super::seal::Sealed;
 use super::spans;
 
@@ -46,7 +44,10 @@ impl Pipeline {
         let span = self.attempting(trace.as_ref(), &subscription.value, &delivery);
         // Below the attempt; where that is not recorded, below whoever was there before.
         headers.extend(span.place().or(trace.as_ref()).into_iter().flat_map(TraceContext::headers));
-        let exchange = self.post(&subscription.value, &headers, body).await;
+        let exchange = match self.endpoints.get(&subscription, &self.master, &self.signer) {
+            Ok(endpoint) => self.post(&subscription.value, &endpoint, &headers, body).await,
+            Err(error) => unopened(&error),
+        };
         spans::attempted(span, &exchange.outcome);
         if let Some(fault) = exchange.own_fault {
             counter!(metric::ATTEMPTS_PUT_BACK, "cause" => fault.as_str()).increment(1);
@@ -73,41 +74,29 @@ impl Pipeline {
         Some(Attempted { delivery, subscription, accepted_at, attempt, passed })
     }
 
-    /// One exchange with a subscription's endpoint: with its headers and its identity, within its time.
+    /// One exchange with a subscription's endpoint, within its time.
     pub(super) async fn post(
         &self,
         subscription: &Subscription,
+        endpoint: &OpenEndpoint,
         headers: &[(&'static str, String)],
         body: Bytes,
     ) -> Exchange {
-        let (endpoint, identity) = match self.open_endpoint(subscription) {
-            Ok(opened) => opened,
-            Err(error) => return Exchange::unsendable(format!("a secret of the endpoint: {error}")),
-        };
         let post = Post {
             tenant: &subscription.tenant,
-            endpoint: &endpoint,
-            identity: &identity,
+            endpoint: &endpoint.destination,
+            identity: &endpoint.identity,
             headers,
+            secrets: &endpoint.secrets,
             content_type: "application/json",
             body,
             within: subscription.pacing.response_ms_max.map(|ms| Duration::from_millis(ms.get().into())),
         };
         self.egress.post(post).await
     }
+}
 
-    /// The endpoint with its headers opened, and what is particular to TLS there.
-    fn open_endpoint(&self, subscription: &Subscription) -> Result<(Endpoint, Identity), crypto::Error> {
-        let context = endpoint_context(&subscription.tenant, &subscription.id);
-        let open = |(name, sealed): (&String, &domain::secret::Sealed)| {
-            Ok((name.clone(), self.master.open(&context, sealed)?.expose().to_owned()))
-        };
-        let opened = subscription.headers.iter().map(open).collect::<Result<Vec<_>, crypto::Error>>()?;
-        let tls = subscription.endpoint.tls();
-        let shown = |client: &ClientCertificate| {
-            Ok::<_, crypto::Error>((client.certificate_pem.clone(), self.master.open(&context, &client.key)?))
-        };
-        let client = tls.client.as_ref().map(shown).transpose()?;
-        Ok((subscription.endpoint.with_headers(opened), Identity { ca_pem: tls.ca_pem.clone(), client }))
-    }
+/// An attempt that did not begin, because a secret of its endpoint does not open.
+pub(super) fn unopened(error: &crypto::Error) -> Exchange {
+    Exchange::unsendable(format!("a secret of the endpoint: {error}"))
 }

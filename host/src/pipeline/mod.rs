@@ -40,6 +40,7 @@ mod counts;
 pub mod decode;
 pub mod deliver;
 pub mod dispatcher;
+mod endpoints;
 pub mod fanout;
 pub mod filter;
 mod health;
@@ -104,6 +105,8 @@ pub struct Parts {
     matches: Gate,
     /// Events of one tenant that wait for such a turn.
     pub(crate) appends_waiting_max: usize,
+    /// Endpoints whose secrets are open.
+    endpoints: endpoints::Opened,
     /// Turns at applying large verdicts.
     large: Gate,
     /// What rollouts have shown.
@@ -162,6 +165,7 @@ impl Parts {
                 cost: 1,
             }),
             appends_waiting_max: ingest.waiting_per_tenant_max,
+            endpoints: endpoints::Opened::default(),
             trials: trial::Trials::default(),
             pending: canary::Pending::default(),
             shadows: shadow::InFlight::new(rollout.shadow_in_flight_per_tenant_max),

@@ -346,15 +346,15 @@ mod tests {
         for before in 0..40 {
             let mut words = LastWords::default();
             for _ in 0..2_000 {
-                words.push(b"hunter2-and-more ", true, redactor.longest_bytes());
+                words.push(b"hunter2-and-more ", true, redactor.recognised_bytes());
             }
-            words.push("z".repeat(before).as_bytes(), true, redactor.longest_bytes());
-            words.push(b"\nthe end hunter2-and-more\n", true, redactor.longest_bytes());
+            words.push("z".repeat(before).as_bytes(), true, redactor.recognised_bytes());
+            words.push(b"\nthe end hunter2-and-more\n", true, redactor.recognised_bytes());
             let message = words.message(&redactor).unwrap();
             assert_eq!(message.text, "the end [secret key]");
             let mut long = LastWords::default();
             let text = format!("panicked at a.rs:1:1:\n{}", "-hunter2-and-more".repeat(2_000));
-            long.push(&text.as_bytes()[before..], true, redactor.longest_bytes());
+            long.push(&text.as_bytes()[before..], true, redactor.recognised_bytes());
             assert!(long.message(&redactor).is_none_or(|message| !message.text.contains("hun")), "{before}");
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::redact::Redactor;
+pub(super) use crate::domain::redact::printable;
 use crate::domain::verdict::{LogLevel, LogLine};
 
 use super::last_words::LastWords;
@@ -50,7 +51,7 @@ impl Log {
     /// [`Log::finish`].
     pub(super) fn write(&mut self, level: LogLevel, text: &str) {
         if level == LogLevel::Error {
-            self.last_words.push(text.as_bytes(), false, self.redactor.longest_bytes());
+            self.last_words.push(text.as_bytes(), false, self.redactor.recognised_bytes());
             self.last_words.push(b"\n", false, 0);
         }
         self.write_lines(level, text);
@@ -93,7 +94,7 @@ impl Log {
     /// Takes bytes of a stream; whole lines become lines of the log.
     pub(super) fn write_stdio(&mut self, stream: Stdio, mut bytes: &[u8]) {
         if stream == Stdio::Err {
-            self.last_words.push(bytes, true, self.redactor.longest_bytes());
+            self.last_words.push(bytes, true, self.redactor.recognised_bytes());
         }
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.pending(stream).extend_from_slice(&bytes[..end]);
@@ -101,7 +102,8 @@ impl Log {
             bytes = &bytes[end + 1..];
         }
         // A secret that begins within the bound is taken in whole, else its beginning would not be known for what it is.
-        let room = usize::try_from(self.bytes_max).unwrap_or(usize::MAX).saturating_add(self.redactor.longest_bytes());
+        let room =
+            usize::try_from(self.bytes_max).unwrap_or(usize::MAX).saturating_add(self.redactor.recognised_bytes());
         let pending = self.pending(stream);
         let room = room.saturating_sub(pending.len());
         pending.extend_from_slice(&bytes[..bytes.len().min(room)]);
@@ -141,27 +143,9 @@ pub(super) fn cut_to(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 
-/// `text` with every character that could move a cursor, hide or reorder text replaced.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(printable_char).collect()
-}
-
-/// The same; line breaks stay, each as one `\n`.
+/// `text` of several lines, printable; each line ends with one `\n`.
 pub(super) fn printable_lines(text: &str) -> String {
-    let mut lines = String::with_capacity(text.len());
-    for (at, line) in text.split('\n').enumerate() {
-        lines.push_str(if at > 0 { "\n" } else { "" });
-        lines.extend(line.strip_suffix('\r').unwrap_or(line).chars().map(printable_char));
-    }
-    lines
-}
-
-fn printable_char(c: char) -> char {
-    if c != '\t' && (c.is_control() || is_bidi_control(c)) { '\u{fffd}' } else { c }
-}
-
-fn is_bidi_control(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    crate::domain::redact::printable_lines(&text.replace("\r\n", "\n"))
 }
 
 #[cfg(test)]

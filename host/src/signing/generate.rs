@@ -18,7 +18,7 @@ pub enum Kind {
     /// HMAC-SHA256 under a shared secret.
     #[default]
     Symmetric,
-    /// ed25519; Standard Webhooks `v1a` alone.
+    /// ed25519; Standard Webhooks `v1a`.
     Ed25519,
 }
 

@@ -1,6 +1,6 @@
 //! Which keys of a ring sign at a given time.
 
-use crate::domain::subscription::{Signing, SigningKey, SigningScheme};
+use crate::domain::subscription::{Signing, SigningKey};
 use crate::domain::time::Timestamp;
 
 /// Keys that sign beside each other at the most; older ones are left out. Bounds the header and the work of a
@@ -9,17 +9,22 @@ pub const KEYS_ACTIVE_MAX: usize = 8;
 
 /// The keys that sign at `now`, the current one first. Empty: none does any more.
 ///
-/// The current key is the newest that has not expired. Older keys sign beside it while they have an expiry that
-/// lies ahead; one without was replaced without overlap and signs no more. Where the scheme's header carries a
+/// The current key is the newest that is not staged and has not expired. Older keys sign beside it while they have an expiry that
+/// is in the future; one without was replaced without overlap and does not sign any more. If the scheme's header carries a
 /// single signature, the current key signs alone.
 pub fn active_keys(signing: &Signing, now: Timestamp) -> Vec<&SigningKey> {
-    let mut alive = signing.keys.iter().filter(|key| key.expires_at.is_none_or(|at| now < at));
+    let mut alive = signing.keys.iter().filter(|key| key.is_alive(now));
     let Some(current) = alive.next() else { return Vec::new() };
     let mut keys = vec![current];
-    if signing.scheme == SigningScheme::Standard {
+    if signing.scheme.carries_several() {
         keys.extend(alive.filter(|key| key.expires_at.is_some()).take(KEYS_ACTIVE_MAX - 1));
     }
     keys
+}
+
+/// The key that is staged at `now`: it signs once it is activated, or when its time comes.
+pub fn staged_key(signing: &Signing, now: Timestamp) -> Option<&SigningKey> {
+    signing.keys.iter().find(|key| key.is_staged(now))
 }
 
 #[cfg(test)]
@@ -27,6 +32,7 @@ mod tests {
     use super::*;
     use crate::domain::id::SigningKeyId;
     use crate::domain::secret::Sealed;
+    use crate::domain::subscription::SigningScheme;
 
     fn ring(scheme: SigningScheme, expiries: &[Option<i64>]) -> Signing {
         let at = Timestamp::from_millis;
@@ -35,7 +41,9 @@ mod tests {
             secret: Sealed(String::new()),
             public: None,
             created_at: at(0),
+            activates_at: None,
             expires_at: expires.map(at),
+            v1: None,
         };
         Signing { scheme, keys: expiries.iter().enumerate().map(key).collect() }
     }
@@ -67,6 +75,21 @@ mod tests {
     fn a_single_signature_is_the_current_keys() {
         for scheme in [SigningScheme::Hub, SigningScheme::Wso2, SigningScheme::Logto] {
             check(scheme, &[None, Some(100)], 0, &[0]);
+        }
+    }
+
+    #[test]
+    fn a_staged_key_takes_over_at_its_time_and_not_before() {
+        for scheme in [SigningScheme::Hub, SigningScheme::Wso2, SigningScheme::Logto, SigningScheme::Standard] {
+            let mut signing = ring(scheme, &[None, Some(100)]);
+            signing.keys[0].activates_at = Some(Timestamp::from_millis(100));
+            let active = |now| {
+                let keys = active_keys(&signing, Timestamp::from_millis(now));
+                keys.iter().map(|key| key.id == signing.keys[0].id).collect::<Vec<_>>()
+            };
+            assert_eq!((active(0), active(99), active(100)), (vec![false], vec![false], vec![true]), "{scheme:?}");
+            let staged = |now| staged_key(&signing, Timestamp::from_millis(now)).map(|key| key.id);
+            assert_eq!((staged(99), staged(100)), (Some(signing.keys[0].id), None));
         }
     }
 }

@@ -15,7 +15,7 @@ mod webhook;
 pub use error::Error;
 pub use generate::{Kind, NewKey, generate, public_of};
 pub use key::{HMAC_KEY_BYTES_MAX, HMAC_KEY_BYTES_MIN, TEXT_BYTES_MAX, TEXT_BYTES_MIN};
-pub use keyring::{KEYS_ACTIVE_MAX, active_keys};
+pub use keyring::{KEYS_ACTIVE_MAX, active_keys, staged_key};
 pub use signer::{Signed, Signer};
 pub use source::{
     MacError, MacRules, SOURCE_KEY_BYTES_MIN, Signed as SourceSigned, check_source_secret, check_text,

@@ -21,7 +21,16 @@ const OPENED_KEYS_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct Signer {
     master: Arc<MasterKey>,
-    opened: Mutex<HashMap<SigningKeyId, Opened>>,
+    opened: Mutex<HashMap<(SigningKeyId, Part), Opened>>,
+}
+
+/// Which secret of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Part {
+    /// The key itself.
+    Key,
+    /// What signs `v1` beside an ed25519 key.
+    V1,
 }
 
 /// What a signed attempt carries.
@@ -63,45 +72,85 @@ impl Signer {
         if active.is_empty() {
             return Err(Error::NoKey);
         }
-        let keys: Vec<Arc<Key>> =
-            active.iter().map(|key| self.opened(signing.scheme, context, key)).collect::<Result<_, _>>()?;
+        let mut keys = Vec::with_capacity(active.len());
+        for key in &active {
+            keys.push(self.opened(signing.scheme, context, key.id, Part::Key, &key.secret)?);
+            if let Some(v1) = &key.v1 {
+                keys.push(self.opened(signing.scheme, context, key.id, Part::V1, v1)?);
+            }
+        }
         let headers = webhook::headers(signing.scheme, &keys, delivery_id, now, body)?;
         Ok(Signed { headers, keys: active.iter().map(|key| key.id).collect() })
     }
 
     /// Encrypts a key's secret for its place in the ring of `context`.
     pub fn seal_key(&self, context: &str, id: SigningKeyId, secret: &Secret) -> Sealed {
-        self.master.seal(&place(context, id), secret)
+        self.master.seal(&place(context, id, Part::Key), secret)
+    }
+
+    /// The same for the secret that signs `v1` beside an ed25519 key.
+    pub fn seal_v1(&self, context: &str, id: SigningKeyId, secret: &Secret) -> Sealed {
+        self.master.seal(&place(context, id, Part::V1), secret)
     }
 
     /// Decrypts what [`Signer::seal_key`] made, for the person who sets up the receiver.
     pub fn open_key(&self, context: &str, id: SigningKeyId, sealed: &Sealed) -> Result<Secret, Error> {
-        self.master.open(&place(context, id), sealed).map_err(|source: crypto::Error| Error::Sealed { id, source })
+        self.open(context, id, Part::Key, sealed)
     }
 
-    fn opened(&self, scheme: SigningScheme, context: &str, key: &SigningKey) -> Result<Arc<Key>, Error> {
+    /// Decrypts what [`Signer::seal_v1`] made.
+    pub fn open_v1(&self, context: &str, id: SigningKeyId, sealed: &Sealed) -> Result<Secret, Error> {
+        self.open(context, id, Part::V1, sealed)
+    }
+
+    fn open(&self, context: &str, id: SigningKeyId, part: Part, sealed: &Sealed) -> Result<Secret, Error> {
+        self.master
+            .open(&place(context, id, part), sealed)
+            .map_err(|source: crypto::Error| Error::Sealed { id, source })
+    }
+
+    /// The secrets that receivers verify with, as far as they open. A receiver has no half of an ed25519 key that is secret.
+    pub fn symmetric_secrets(&self, context: &str, signing: &Signing) -> Vec<Secret> {
+        let opened = |key: &SigningKey| match (&key.public, &key.v1) {
+            (None, _) => self.open_key(context, key.id, &key.secret).ok(),
+            (Some(_), Some(v1)) => self.open_v1(context, key.id, v1).ok(),
+            (Some(_), None) => None,
+        };
+        signing.keys.iter().filter_map(opened).collect()
+    }
+
+    fn opened(
+        &self,
+        scheme: SigningScheme,
+        context: &str,
+        id: SigningKeyId,
+        part: Part,
+        sealed: &Sealed,
+    ) -> Result<Arc<Key>, Error> {
         // Entries are whole or absent, so a lock that was poisoned elsewhere is as good as any.
-        let known = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&key.id).and_then(|known| {
-            let same = known.sealed == key.secret && known.context == context && known.scheme == scheme;
+        let known = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&(id, part)).and_then(|known| {
+            let same = known.sealed == *sealed && known.context == context && known.scheme == scheme;
             same.then(|| Arc::clone(&known.key))
         });
         if let Some(known) = known {
             return Ok(known);
         }
-        let opened = Arc::new(Key::parse(scheme, &self.open_key(context, key.id, &key.secret)?)?);
-        let entry =
-            Opened { sealed: key.secret.clone(), context: context.to_owned(), scheme, key: Arc::clone(&opened) };
+        let opened = Arc::new(Key::parse(scheme, &self.open(context, id, part, sealed)?)?);
+        let entry = Opened { sealed: sealed.clone(), context: context.to_owned(), scheme, key: Arc::clone(&opened) };
         let mut all = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= OPENED_KEYS_MAX {
             all.clear();
         }
-        all.insert(key.id, entry);
+        all.insert((id, part), entry);
         Ok(opened)
     }
 }
 
-fn place(context: &str, id: SigningKeyId) -> String {
-    format!("signing/{context}/{id}")
+fn place(context: &str, id: SigningKeyId, part: Part) -> String {
+    match part {
+        Part::Key => format!("signing/{context}/{id}"),
+        Part::V1 => format!("signing/{context}/{id}/v1"),
+    }
 }
 
 #[cfg(test)]
@@ -133,7 +182,9 @@ mod tests {
                 secret: signer.seal_key(CONTEXT, id, &made.secret),
                 public: made.public,
                 created_at: NOW,
+                activates_at: None,
                 expires_at: *expires_at,
+                v1: None,
             });
             secrets.push(made.secret);
         }
@@ -176,6 +227,33 @@ mod tests {
         let entry: [u8; 64] = super::super::key::decode(entry).unwrap().as_slice().try_into().unwrap();
         let bytes = [b"dlv_1.1790000000.", BODY].concat();
         VerifyingKey::from_bytes(&public).unwrap().verify_strict(&bytes, &Signature::from_bytes(&entry)).unwrap();
+    }
+
+    /// Interoperability: what knows `v1` alone and what knows `v1a` both verify one header.
+    #[test]
+    fn an_ed25519_key_signs_v1_as_well_under_a_secret_of_its_own() {
+        use ed25519_dalek::{Signature, VerifyingKey};
+        let now = crate::clock::Clock::system().now();
+        let mut ring = ring(SigningScheme::Standard, &[(Kind::Ed25519, None)]);
+        let v1 = generate(SigningScheme::Standard, Kind::Symmetric).unwrap().secret;
+        let id = ring.signing.keys[0].id;
+        ring.signing.keys[0].v1 = Some(ring.signer.seal_v1(CONTEXT, id, &v1));
+        let signed = ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", now, BODY).unwrap();
+        assert_eq!(signed.keys, [id]);
+        let library = standardwebhooks::Webhook::new(v1.expose()).unwrap();
+        library.verify(BODY, &header_map(&signed)).unwrap();
+        library.verify(b"{}", &header_map(&signed)).unwrap_err();
+        let (v1a, _) = signed.headers[2].1.split_once(' ').unwrap();
+        let public = ring.signing.keys[0].public.as_deref().unwrap().strip_prefix("whpk_").unwrap();
+        let public: [u8; 32] = super::super::key::decode(public).unwrap().as_slice().try_into().unwrap();
+        let entry = super::super::key::decode(v1a.strip_prefix("v1a,").unwrap()).unwrap();
+        let bytes = [format!("dlv_1.{}.", now.as_seconds()).as_bytes(), BODY].concat();
+        let signature = Signature::from_slice(&entry).unwrap();
+        VerifyingKey::from_bytes(&public).unwrap().verify_strict(&bytes, &signature).unwrap();
+        let known = ring.signer.symmetric_secrets(CONTEXT, &ring.signing);
+        assert_eq!(known.iter().map(Secret::expose).collect::<Vec<_>>(), [v1.expose()], "no private key is among them");
+        // A secret that stands in the place of the other one does not open.
+        assert!(ring.signer.open_key(CONTEXT, id, ring.signing.keys[0].v1.as_ref().unwrap()).is_err());
     }
 
     #[test]

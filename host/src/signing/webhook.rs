@@ -18,7 +18,7 @@ pub(super) const WSO2: &str = "x-wso2-event-signature";
 /// Logto's webhooks: hex alone.
 pub(super) const LOGTO: &str = "logto-signature-sha-256";
 
-/// The headers to send beside the body; `keys` current first, never empty.
+/// The headers to send beside the body; `keys` current first, never empty, each with what signs beside it.
 pub(super) fn headers(
     scheme: SigningScheme,
     keys: &[impl AsRef<Key>],

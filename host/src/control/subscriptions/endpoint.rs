@@ -1,13 +1,14 @@
 //! An endpoint as it is sent in: its URL, the values of its headers, its certificates.
+//!
+//! In a document that replaces another one, a secret that is absent or redacted keeps its stored value, and `null` removes it. It is
+//! kept for the same origin only: whoever may change a subscription could otherwise have it sent to an endpoint of their own.
 
 use std::collections::BTreeMap;
 
-use url::Url;
-
 use super::{Control, EndpointInput, Error, TlsInput};
-use crate::domain::endpoint::{ClientCertificate, Endpoint, EndpointTls};
+use crate::domain::endpoint::{self, ClientCertificate, Destination, Endpoint, EndpointTls};
 use crate::domain::id::{SubscriptionId, TenantId};
-use crate::domain::secret::{Sealed, Secret, endpoint_context};
+use crate::domain::secret::{REDACTED, Sealed, Secret, SecretInput, endpoint_context};
 use crate::domain::subscription::Subscription;
 use crate::egress::{Certificates, Identity};
 
@@ -19,8 +20,7 @@ pub const HEADER_NAME_BYTES_MAX: usize = 128;
 pub const HEADER_BYTES_MAX: usize = 4 << 10;
 
 impl Control {
-    /// What is given, over what is stored. Secrets that are not given again are kept for the same origin alone: whoever
-    /// may change a subscription could otherwise have them sent to an endpoint of their own.
+    /// The given endpoint, over what is stored.
     pub(super) fn take_endpoint(
         &self,
         tenant: &TenantId,
@@ -28,115 +28,180 @@ impl Control {
         given: EndpointInput,
         before: Option<&Subscription>,
     ) -> Result<(Endpoint, BTreeMap<String, Sealed>), Error> {
-        let endpoint = Endpoint::new(&given.url, BTreeMap::new()).map_err(|why| Error::invalid("endpoint/url", why))?;
-        if endpoint.url().scheme() == "http" && !self.settings.now().egress.allow_http {
+        let endpoint = self.take_url(tenant, id, given.url, before)?;
+        if !endpoint.origin().https && !self.settings.now().egress.allow_http {
             let why = "this host sends to https:// only; the operator can open http:// with `egress.allow_http`";
             return Err(Error::invalid("endpoint/url", why));
         }
-        let context = endpoint_context(tenant, &id);
-        let mut stored = BTreeMap::new();
-        if let Some(before) = before {
-            // Values from before they were sealed are sealed now.
-            let seal = |value: &String| self.master.seal(&context, &Secret::new(value.clone()));
-            stored.extend(before.endpoint.headers().iter().map(|(name, value)| (name.to_lowercase(), seal(value))));
-            stored.extend(before.headers.clone());
-        }
         let elsewhere = before.is_some_and(|before| before.endpoint.origin() != endpoint.origin());
-        let (given, tls) = (given.headers, given.tls);
-        let given = given.unwrap_or_else(|| stored.keys().map(|name| (name.clone(), None)).collect());
-        if given.len() > HEADERS_MAX {
-            return Err(Error::invalid("endpoint/headers", format!("at most {HEADERS_MAX}")));
+        let context = endpoint_context(tenant, &id);
+        let stored = before.map(|before| &before.headers);
+        let headers = self.take_headers(&context, given.headers, stored, elsewhere)?;
+        let (host, stored) = (endpoint.origin().host, before.map(|before| before.endpoint.tls()));
+        let tls = self.take_tls(&context, given.tls, &host, stored, elsewhere)?;
+        let endpoint = endpoint.with_tls(tls).map_err(|why| Error::invalid("endpoint/tls", why))?;
+        Ok((endpoint, headers))
+    }
+
+    /// Whether what was verified of one subscription's endpoint holds for the other's.
+    pub(super) fn is_same_place(&self, one: &Subscription, other: &Subscription) -> bool {
+        if one.endpoint.origin() != other.endpoint.origin() {
+            return false;
         }
-        let mut headers = BTreeMap::new();
+        if one.endpoint.target() == other.endpoint.target() {
+            return true;
+        }
+        let open = |of: &Subscription| self.master.open_destination(&of.tenant, &of.id, &of.endpoint);
+        matches!((open(one), open(other)), (Ok(one), Ok(other)) if one.is_same_place(&other))
+    }
+
+    /// An endpoint without anything particular to TLS.
+    fn take_url(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        given: Option<Option<String>>,
+        before: Option<&Subscription>,
+    ) -> Result<Endpoint, Error> {
+        let invalid = |why: &str| Err(Error::invalid("endpoint/url", why));
+        let stored = before.map(|before| before.endpoint.without_tls());
+        let url = match (given, &stored) {
+            (None, Some(stored)) => return Ok(stored.clone()),
+            (Some(Some(url)), Some(stored)) if url == stored.shown() => return Ok(stored.clone()),
+            (Some(Some(url)), _) => url,
+            (None, None) => return invalid("give the URL to send to"),
+            (Some(None), None) => return invalid("an endpoint has a URL"),
+            (Some(None), Some(_)) => return invalid("an endpoint has a URL: leave it out to keep the stored one"),
+        };
+        let destination = Destination::parse(&url).map_err(|why| Error::invalid("endpoint/url", why))?;
+        // The same one once more is no change, which a new seal would be.
+        let known = |stored: &Endpoint| self.master.open_destination(tenant, &id, stored).ok();
+        match stored.filter(|stored| known(stored).as_ref() == Some(&destination)) {
+            Some(stored) => Ok(stored),
+            None => Ok(self.master.seal_destination(tenant, &id, &destination)),
+        }
+    }
+
+    fn take_headers(
+        &self,
+        context: &str,
+        given: Option<Option<BTreeMap<String, Option<SecretInput>>>>,
+        stored: Option<&BTreeMap<String, Sealed>>,
+        elsewhere: bool,
+    ) -> Result<BTreeMap<String, Sealed>, Error> {
+        let invalid = |why: String| Error::invalid("endpoint/headers", why);
+        let Some(given) = given.unwrap_or_else(|| Some(BTreeMap::new())) else { return Ok(BTreeMap::new()) };
+        let mut headers = stored.cloned().unwrap_or_default();
+        let mut fresh = BTreeMap::new();
         for (name, value) in given {
             let lower = name.to_lowercase();
             if lower.len() > HEADER_NAME_BYTES_MAX {
-                let why = format!("the name of a header has at most {HEADER_NAME_BYTES_MAX} bytes");
-                return Err(Error::invalid("endpoint/headers", why));
+                return Err(invalid(format!("the name of a header has at most {HEADER_NAME_BYTES_MAX} bytes")));
             }
-            let sealed = match value {
-                Some(value) if value.expose().len() > HEADER_BYTES_MAX => {
-                    let why = format!("the value of `{name}` is longer than {HEADER_BYTES_MAX} bytes");
-                    return Err(Error::invalid("endpoint/headers", why));
+            match value {
+                None => drop(headers.remove(&lower)),
+                Some(SecretInput::Stored) if headers.contains_key(&lower) => {}
+                Some(SecretInput::Stored) => {
+                    return Err(invalid(format!(
+                        "no value of `{name}` is stored, so `{REDACTED}` keeps nothing: give one"
+                    )));
                 }
-                Some(value) => {
-                    Endpoint::new(endpoint.url().as_str(), BTreeMap::from([(name, value.expose().to_owned())]))
+                Some(SecretInput::New(value)) if value.expose().len() > HEADER_BYTES_MAX => {
+                    return Err(invalid(format!("the value of `{name}` is longer than {HEADER_BYTES_MAX} bytes")));
+                }
+                Some(SecretInput::New(value)) => {
+                    endpoint::check_header(&name, value.expose())
                         .map_err(|why| Error::invalid("endpoint/headers", why))?;
-                    self.master.seal(&context, &value)
+                    headers.remove(&lower);
+                    fresh.insert(lower, self.master.seal(context, &value));
                 }
-                None if elsewhere => {
-                    let why = format!("the endpoint is another one: give the value of `{name}` again, or leave it out");
-                    return Err(Error::invalid("endpoint/headers", why));
-                }
-                None => stored.remove(&lower).ok_or_else(|| {
-                    Error::invalid("endpoint/headers", format!("no value of `{name}` is stored: give one"))
-                })?,
-            };
-            headers.insert(lower, sealed);
+            }
         }
-        let tls =
-            self.take_tls(&context, tls, endpoint.url(), before.map(|before| before.endpoint.tls()), elsewhere)?;
-        let endpoint = endpoint.with_tls(tls).map_err(|why| Error::invalid("endpoint/tls", why))?;
-        Ok((endpoint, headers))
+        if let Some(name) = headers.keys().next().filter(|_| elsewhere) {
+            let why = format!("the endpoint is another one: give the value of `{name}` again, or `null` to remove it");
+            return Err(invalid(why));
+        }
+        headers.extend(fresh);
+        if headers.len() > HEADERS_MAX {
+            return Err(invalid(format!("at most {HEADERS_MAX}")));
+        }
+        Ok(headers)
     }
 
     fn take_tls(
         &self,
         context: &str,
-        given: Option<TlsInput>,
-        url: &Url,
+        given: Option<Option<TlsInput>>,
+        host: &str,
         before: Option<&EndpointTls>,
         elsewhere: bool,
     ) -> Result<EndpointTls, Error> {
         let stored = before.cloned().unwrap_or_default();
-        let Some(given) = given else {
-            if elsewhere && !stored.is_empty() {
-                let why = "the endpoint is another one: give `tls` again, or `{}` for nothing";
+        let given = match given {
+            Some(given) => given.unwrap_or_default(),
+            None if elsewhere && !stored.is_empty() => {
+                let why = "the endpoint is another one: give `tls` again, or `null` for nothing";
                 return Err(Error::invalid("endpoint/tls", why));
             }
-            return Ok(stored);
+            None => return Ok(stored),
         };
-        let invalid = |field| move |why| Error::invalid(field, why);
         let ca_pem = match given.ca_pem {
             // It was good when it was given, and is no reason to refuse another change now.
             Some(pem) if !elsewhere && stored.ca_pem.as_ref() == Some(&pem) => Some(pem),
             Some(pem) => {
-                let (host, now_s) = (url.host_str().unwrap_or_default(), self.clock.now().as_millis() / 1_000);
-                let read = Certificates::read_trusted(&pem, host, now_s).map_err(invalid("endpoint/tls/ca_pem"))?;
-                Some(read.pem())
+                let now_s = self.clock.now().as_millis() / 1_000;
+                let read = Certificates::read_trusted(&pem, host, now_s);
+                Some(read.map_err(|why| Error::invalid("endpoint/tls/ca_pem", why))?.pem())
             }
             None => None,
         };
         let (field, key_field) = ("endpoint/tls/client_certificate_pem", "endpoint/tls/client_key_pem");
-        let client = match (given.client_certificate_pem, given.client_key_pem) {
-            (None, None) => None,
-            (None, Some(_)) => return Err(Error::invalid(field, "give the certificate that the key is of")),
-            (Some(pem), key) => {
-                let certificates = Certificates::read(&pem).map_err(invalid(field))?;
-                let (key, sealed) = match (key, stored.client) {
-                    (Some(key), _) => {
-                        let sealed = self.master.seal(context, &key);
-                        (key, sealed)
-                    }
-                    (None, Some(_)) if elsewhere => {
-                        return Err(Error::invalid(key_field, "the endpoint is another one: give the key again"));
-                    }
-                    (None, Some(client)) => {
-                        let opened = self.master.open(context, &client.key);
-                        let key = opened.map_err(|why| {
-                            Error::invalid(
-                                key_field,
-                                format!("the one that is stored cannot be opened ({why}): give it"),
-                            )
-                        })?;
-                        (key, client.key)
-                    }
-                    (None, None) => return Err(Error::invalid(key_field, "none is stored: give it")),
-                };
-                Identity::check_key(&certificates, &key).map_err(invalid(key_field))?;
+        let key = match given.client_key_pem {
+            Some(None) => None,
+            Some(Some(SecretInput::New(key))) => Some(Key::New(key)),
+            None | Some(Some(SecretInput::Stored)) => Some(Key::Stored),
+        };
+        let client = match (given.client_certificate_pem, key) {
+            (None, Some(Key::New(_))) => return Err(Error::invalid(field, "give the certificate that the key is of")),
+            (None, None | Some(Key::Stored)) => None,
+            (Some(_), None) => {
+                return Err(Error::invalid(key_field, "a certificate needs its key: remove both, or none"));
+            }
+            (Some(pem), Some(key)) => {
+                let certificates = Certificates::read(&pem).map_err(|why| Error::invalid(field, why))?;
+                let (key, sealed) = self.take_client_key(context, key, stored.client, elsewhere)?;
+                Identity::check_key(&certificates, &key).map_err(|why| Error::invalid(key_field, why))?;
                 Some(ClientCertificate { certificate_pem: certificates.pem(), key: sealed })
             }
         };
         Ok(EndpointTls { ca_pem, client })
     }
+
+    fn take_client_key(
+        &self,
+        context: &str,
+        given: Key,
+        stored: Option<ClientCertificate>,
+        elsewhere: bool,
+    ) -> Result<(Secret, Sealed), Error> {
+        let invalid = |why: &str| Err(Error::invalid("endpoint/tls/client_key_pem", why));
+        match (given, stored) {
+            (Key::New(key), _) => {
+                let sealed = self.master.seal(context, &key);
+                Ok((key, sealed))
+            }
+            (Key::Stored, Some(_)) if elsewhere => invalid("the endpoint is another one: give the key again"),
+            (Key::Stored, Some(client)) => match self.master.open(context, &client.key) {
+                Ok(key) => Ok((key, client.key)),
+                Err(why) => invalid(&format!("the one that is stored cannot be opened ({why}): give it")),
+            },
+            (Key::Stored, None) => invalid("none is stored: give it"),
+        }
+    }
+}
+
+/// Which key a client certificate is shown with.
+enum Key {
+    Stored,
+    New(Secret),
 }

@@ -1,6 +1,7 @@
 //! Verifying an endpoint: whoever runs it has to answer a challenge.
 
-use super::{SubscriptionOnce, not_found, show};
+use super::signing::Made;
+use super::{SubscriptionOnce, not_found};
 use crate::control::{Control, Error, over, retried};
 use crate::domain::audit::{Entry, Object, Outcome};
 use crate::domain::id::{SubscriptionId, TenantId};
@@ -22,7 +23,7 @@ impl Control {
         retried(None, || async {
             let view = self.tenant(tenant)?;
             let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
-            if !stored.value.endpoint.is_same_place(&asked.endpoint) {
+            if !self.is_same_place(&stored.value, &asked) {
                 let why = "the endpoint was changed while it was verified: verify the new one".to_owned();
                 return Err(Error::Conflict(why));
             }
@@ -35,7 +36,7 @@ impl Control {
             }
             let intent = (over(Some(stored)), self.deed("subscription.verify"));
             let version = self.ledger.put_subscription(subscription.clone(), intent).await?;
-            Ok(SubscriptionOnce { version, view: show(&subscription), signing_secret: None })
+            Ok(Made::default().beside(version, &subscription, now))
         })
         .await
     }
@@ -62,7 +63,7 @@ impl Control {
         before: Option<&Subscription>,
         now: Timestamp,
     ) {
-        let before = before.filter(|before| before.endpoint.is_same_place(&subscription.endpoint));
+        let before = before.filter(|before| self.is_same_place(before, subscription));
         subscription.verified_at = before.and_then(|before| before.verified_at);
         if before.is_none() && subscription.paused.is_none() && self.requires_verified(view) {
             subscription.paused = Some(Pause { cause: Cause::Unverified, reason: NOT_VERIFIED.to_owned(), since: now });

@@ -11,7 +11,6 @@ mod resolve;
 mod tls;
 mod waits;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,8 +23,9 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::clock::Clock;
 use crate::domain::attempt::{ErrorClass, Outcome};
-use crate::domain::endpoint::Endpoint;
+use crate::domain::endpoint::Destination;
 use crate::domain::id::TenantId;
+use crate::domain::redact::Redactor;
 use crate::domain::time::Timestamp;
 
 const BODY: &str = r#"{"test": 2432232314}"#;
@@ -44,14 +44,15 @@ fn egress(options: Options) -> Egress {
 /// An attempt of one tenant that is as plain as can be; tests set the rest.
 struct Plain {
     tenant: TenantId,
-    endpoint: Endpoint,
+    endpoint: Destination,
+    secrets: Redactor,
     identity: Identity,
 }
 
 impl Plain {
     fn to(url: &str) -> Self {
-        let endpoint = Endpoint::new(url, BTreeMap::new()).unwrap();
-        Self { tenant: "acme".parse().unwrap(), endpoint, identity: Identity::default() }
+        let endpoint = Destination::parse(url).unwrap();
+        Self { tenant: "acme".parse().unwrap(), endpoint, secrets: Redactor::default(), identity: Identity::default() }
     }
 
     fn post(&self) -> Post<'_> {
@@ -59,6 +60,7 @@ impl Plain {
             tenant: &self.tenant,
             endpoint: &self.endpoint,
             identity: &self.identity,
+            secrets: &self.secrets,
             headers: &[],
             content_type: "application/json",
             body: Bytes::from_static(BODY.as_bytes()),
@@ -167,8 +169,8 @@ async fn a_request_is_as_it_was_given() {
         }
     })
     .await;
-    let own = BTreeMap::from([("Authorization".to_owned(), "Bearer t".to_owned())]);
-    let endpoint = Endpoint::new(&format!("http://127.0.0.1:{port}/in?a=b#part"), own).unwrap();
+    let own = [("Authorization".to_owned(), "Bearer t".to_owned())];
+    let endpoint = Destination::parse(&format!("http://127.0.0.1:{port}/in?a=b#part")).unwrap().with_headers(own);
     let plain = Plain { endpoint, ..Plain::to("http://x/") };
     let headers = [("webhook-id", "dlv_1".to_owned()), ("x-hub-signature", "sha256=00".to_owned())];
     let post = Post { headers: &headers, content_type: "application/secevent+jwt", ..plain.post() };

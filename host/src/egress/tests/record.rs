@@ -16,14 +16,14 @@ async fn what_was_sent_is_what_the_receiver_read_without_the_secrets() {
         }
     })
     .await;
-    let own = BTreeMap::from([("Authorization".to_owned(), "Bearer hush".to_owned())]);
-    let endpoint = Endpoint::new(&format!("http://127.0.0.1:{port}/in?token=hush"), own).unwrap();
+    let own = [("Authorization".to_owned(), "Bearer hush".to_owned())];
+    let endpoint = Destination::parse(&format!("http://127.0.0.1:{port}/in?token=hush")).unwrap().with_headers(own);
     let plain = Plain { endpoint, ..Plain::to("http://x/") };
     let headers = [("webhook-id", "dlv_1".to_owned()), ("webhook-signature", "v1,abc".to_owned())];
     let exchange = egress(open()).post(Post { headers: &headers, ..plain.post() }).await;
 
     let sent = exchange.sent.unwrap();
-    assert_eq!(sent.url, format!("http://127.0.0.1:{port}/in"));
+    assert_eq!(sent.url, format!("http://127.0.0.1:{port}/***sh"));
     assert_eq!((sent.body_digest, sent.body_bytes), (Digest(crypto::sha256(BODY.as_bytes())), BODY.len() as u64));
     assert!(!format!("{sent:?}").contains("hush"), "{sent:?}");
     let read = requests.recv().await.unwrap().replace("Bearer hush", "***");

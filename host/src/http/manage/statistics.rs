@@ -2,10 +2,9 @@ use axum::Json;
 use axum::extract::State;
 
 use crate::control::statistics::{StatisticsQuery, StatisticsView};
-use crate::domain::id::SubscriptionId;
 use crate::http::Site;
 use crate::http::auth::Tenant;
-use crate::http::extract::{Named, Query};
+use crate::http::extract::{OfSubscription, Query};
 use crate::http::operations::{Operation, get};
 use crate::http::problem::Problem;
 
@@ -34,7 +33,7 @@ pub(in crate::http) async fn of_tenant(
 
 pub(in crate::http) async fn of_subscription(
     Tenant(tenant): Tenant,
-    Named(id): Named<SubscriptionId>,
+    OfSubscription(id): OfSubscription,
     Query(asked): Query<StatisticsQuery>,
     State(site): State<Site>,
 ) -> Result<Json<StatisticsView>, Problem> {

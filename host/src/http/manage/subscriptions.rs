@@ -2,10 +2,10 @@ use super::{located, made, path_of, tagged};
 use crate::control::Page;
 use crate::control::TEXT_CHARS_MAX;
 use crate::control::subscriptions::{RotateInput, SubscriptionInput, SubscriptionOnce, SubscriptionView, TestSent};
-use crate::domain::id::SubscriptionId;
+use crate::domain::id::SubscriptionRef;
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
-use crate::http::extract::{IfMatch, JsonBody, Named};
+use crate::http::extract::{IfMatch, JsonBody, Named, OfSubscription};
 use crate::http::operations::{Operation, delete, get, post, put};
 use crate::http::page::Paging;
 use crate::http::problem::Problem;
@@ -22,15 +22,20 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
         get("/subscriptions", "listSubscriptions", "All subscriptions, oldest first.", list)
             .gives::<Page<SubscriptionView>>(200, "The subscriptions."),
         post("/subscriptions", "createSubscription", "Makes a subscription.", create)
-            .says("It gets what is accepted from now on. A signing secret made here is shown this once.")
+            .says("It gets what is accepted from now on. A signing secret made here is shown this once; the private half of an \
+                 ed25519 key never is.")
             .gives::<SubscriptionOnce>(201, "It is made.")
             .tagged()
             .refuses([409, 422]),
         get("/subscriptions/{subscription}", "showSubscription", "One subscription, without its secrets.", show)
             .gives::<SubscriptionOnce>(200, "The subscription.")
             .tagged(),
-        put("/subscriptions/{subscription}", "replaceSubscription", "Replaces a subscription whole.", replace)
-            .says("Its signing keys stay unless the scheme changes. What is on its way keeps the chain that it began with.")
+        put("/subscriptions/{subscription}", "replaceSubscription", "Replaces a subscription whole, or makes one.", replace)
+            .says("By a name that its tenant chooses it is made if there is none; by an id it has to be there. The document of \
+                 showSubscription can be sent back as it is: secrets that are absent or `***` keep their values, and `null` \
+                 removes one. Signing keys stay unless the scheme or the secret changes. Pending deliveries keep the chain that \
+                 they were made with.")
+            .gives::<SubscriptionOnce>(201, "It is made.")
             .gives::<SubscriptionOnce>(200, "It is replaced.")
             .tagged()
             .refuses([409, 422]),
@@ -42,11 +47,23 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
             .gives::<SubscriptionOnce>(200, "It is sent.")
             .tagged()
             .refuses([412]),
-        post("/subscriptions/{subscription}/rotate-key", "rotateKey", "Adds a signing key in front of the others.", rotate)
-            .says("Those so far go on signing beside it for the overlap.")
+        post("/subscriptions/{subscription}/rotate-key", "rotateKey", "Makes a new signing key.", rotate)
+            .says("With the scheme `standard` it signs at once, and the keys so far beside it for the overlap. The other schemes \
+                 carry a single signature: there the new key is staged, and the current one goes on signing until activateKey \
+                 or the end of the overlap.")
+            .gives::<SubscriptionOnce>(200, "The new key is made.")
+            .tagged()
+            .refuses([409, 412, 422]),
+        post("/subscriptions/{subscription}/activate-key", "activateKey", "Has the staged signing key sign.", activate)
+            .says("The one before does not sign any more.")
             .gives::<SubscriptionOnce>(200, "The new key signs.")
             .tagged()
-            .refuses([412, 422]),
+            .refuses([409, 412]),
+        post("/subscriptions/{subscription}/cancel-key", "cancelKey", "Removes the staged signing key.", cancel)
+            .says("The current one goes on signing.")
+            .gives::<SubscriptionOnce>(200, "The current key stays.")
+            .tagged()
+            .refuses([409, 412]),
         post("/subscriptions/{subscription}/test", "testSubscription", "Sends a test event to this subscription alone.", test)
             .says("Through its chain and signed, like any event; a delivery of the history.")
             .gives::<TestSent>(202, "It is on its way.")
@@ -82,7 +99,7 @@ pub(in crate::http) async fn create(
 
 pub(in crate::http) async fn show(
     Tenant(tenant): Tenant,
-    Named(id): Named<SubscriptionId>,
+    OfSubscription(id): OfSubscription,
     State(site): State<Site>,
 ) -> Result<Response, Problem> {
     Ok(shown(StatusCode::OK, site.control.show_subscription(&tenant, id)?))
@@ -90,12 +107,17 @@ pub(in crate::http) async fn show(
 
 pub(in crate::http) async fn replace(
     Tenant(tenant): Tenant,
-    Named(id): Named<SubscriptionId>,
+    Named(named): Named<SubscriptionRef>,
     Acting(control): Acting,
     IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<SubscriptionInput>,
 ) -> Result<Response, Problem> {
-    Ok(shown(StatusCode::OK, control.replace_subscription(&tenant, id, input, expected).await?))
+    let (is_new, subscription) = match named {
+        SubscriptionRef::Id(id) => (false, control.replace_subscription(&tenant, id, input, expected).await?),
+        SubscriptionRef::Name(name) => control.put_subscription(&tenant, &name, input, expected).await?,
+    };
+    let path = path_of(&tenant, format_args!("/subscriptions/{}", subscription.view.id));
+    Ok(super::put(is_new, &path, subscription.version, subscription))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -113,7 +135,7 @@ fn by_request() -> String {
 
 pub(in crate::http) async fn pause(
     Tenant(tenant): Tenant,
-    Named(id): Named<SubscriptionId>,
+    OfSubscription(id): OfSubscription,
     Acting(control): Acting,
     IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<PauseInput>,
@@ -123,7 +145,7 @@ pub(in crate::http) async fn pause(
 
 pub(in crate::http) async fn resume(
     Tenant(tenant): Tenant,
-    Named(id): Named<SubscriptionId>,
+    OfSubscription(id): OfSubscription,
     Acting(control): Acting,
     IfMatch(expected): IfMatch,
 ) -> Result<Response, Problem> {
@@ -132,7 +154,7 @@ pub(in crate::http) async fn resume(
 
 pub(in crate::http) async fn rotate(
     Tenant(tenant): Tenant,
-    Named(id): Named<SubscriptionId>,
+    OfSubscription(id): OfSubscription,
     Acting(control): Acting,
     IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<RotateInput>,
@@ -140,9 +162,27 @@ pub(in crate::http) async fn rotate(
     Ok(shown(StatusCode::OK, control.rotate_signing_key(&tenant, id, input, expected).await?))
 }
 
+pub(in crate::http) async fn activate(
+    Tenant(tenant): Tenant,
+    OfSubscription(id): OfSubscription,
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
+) -> Result<Response, Problem> {
+    Ok(shown(StatusCode::OK, control.activate_signing_key(&tenant, id, expected).await?))
+}
+
+pub(in crate::http) async fn cancel(
+    Tenant(tenant): Tenant,
+    OfSubscription(id): OfSubscription,
+    Acting(control): Acting,
+    IfMatch(expected): IfMatch,
+) -> Result<Response, Problem> {
+    Ok(shown(StatusCode::OK, control.cancel_signing_key(&tenant, id, expected).await?))
+}
+
 pub(in crate::http) async fn test(
     Tenant(tenant): Tenant,
-    Named(id): Named<SubscriptionId>,
+    OfSubscription(id): OfSubscription,
     Acting(control): Acting,
 ) -> Result<Response, Problem> {
     let sent = control.test_subscription(&tenant, id).await?;
@@ -152,7 +192,7 @@ pub(in crate::http) async fn test(
 
 pub(in crate::http) async fn verify(
     Tenant(tenant): Tenant,
-    Named(id): Named<SubscriptionId>,
+    OfSubscription(id): OfSubscription,
     Acting(control): Acting,
 ) -> Result<Response, Problem> {
     Ok(shown(StatusCode::OK, control.verify_endpoint(&tenant, id).await?))
@@ -160,7 +200,7 @@ pub(in crate::http) async fn verify(
 
 pub(in crate::http) async fn remove(
     Tenant(tenant): Tenant,
-    Named(id): Named<SubscriptionId>,
+    OfSubscription(id): OfSubscription,
     Acting(control): Acting,
     IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {

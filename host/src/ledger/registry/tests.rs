@@ -1,9 +1,10 @@
 use super::super::tests::{NOW, TENANT, block_on, open, reopen, tenant};
 use super::*;
 use crate::domain::audit::{Actor, By};
-use crate::domain::endpoint::Endpoint;
+use crate::domain::endpoint::{Destination, Endpoint};
 use crate::domain::filter::{Binding, empty_object};
 use crate::domain::id::Digest;
+use crate::domain::secret::Sealed;
 use crate::domain::source::{Form, Proof};
 use crate::domain::subscription::{Format, Pattern, Signing, SigningScheme};
 use crate::domain::tenant::Quota;
@@ -111,8 +112,9 @@ fn bound() -> Subscription {
     Subscription {
         id: SubscriptionId::new(NOW, 1),
         tenant: TENANT.parse().unwrap(),
+        name: None,
         description: None,
-        endpoint: Endpoint::new("https://h/", BTreeMap::new()).unwrap(),
+        endpoint: Endpoint::new(&Destination::parse("https://h/").unwrap(), Sealed("v1.target".to_owned())),
         headers: BTreeMap::new(),
         events: vec![],
         sources: vec![],

@@ -92,6 +92,7 @@ pub(super) fn put_silently(
     expected.check(before.as_ref().map(|(version, _)| *version))?;
     if let Doc::Subscription(subscription) = &doc {
         check_chain(conn, subscription)?;
+        check_name(conn, subscription)?;
         failing::over(conn, subscription.id)?;
     }
     let version = next_revision(conn)?;
@@ -203,6 +204,22 @@ fn check_chain(conn: &Connection, subscription: &Subscription) -> Result<(), Err
         }
     }
     Ok(())
+}
+
+/// How the subscriptions of a tenant with a name are found; by the index `entry_name`.
+pub(in crate::ledger) const NAMED: &str = "SELECT id FROM entry WHERE kind = 'subscription' AND tenant = ?1 AND doc ->> '$.name' = ?2 AND doc ->> '$.name' IS NOT NULL";
+
+/// No other subscription of the tenant has its name; asked of the rows, as in [`check_chain`].
+fn check_name(conn: &Connection, subscription: &Subscription) -> Result<(), Error> {
+    let Some(name) = &subscription.name else { return Ok(()) };
+    let id = subscription.id.to_string();
+    let mut statement = conn.prepare_cached(NAMED)?;
+    let mut others = statement.query_map(params![subscription.tenant, name.as_str()], |row| row.get::<_, String>(0))?;
+    match others.find(|other| !matches!(other, Ok(other) if *other == id)) {
+        None => Ok(()),
+        Some(Ok(_)) => Err(Error::NameTaken(name.clone())),
+        Some(Err(error)) => Err(error.into()),
+    }
 }
 
 /// No subscription of the tenant binds the filter; asked of the rows, as in [`check_chain`].

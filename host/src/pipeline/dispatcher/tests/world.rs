@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::crypto::{MasterKey, sha256};
-use crate::domain::endpoint::Endpoint;
+use crate::domain::endpoint::Destination;
 use crate::domain::event::{Dedupe, NewEvent};
 use crate::domain::id::{EventId, SigningKeyId, SourceName};
 use crate::domain::json::JsonLimits;
@@ -110,8 +110,13 @@ impl World {
         let subscription = Subscription {
             id,
             tenant: self.tenant.clone(),
+            name: None,
             description: None,
-            endpoint: Endpoint::new(&self.receivers[number].url, BTreeMap::new()).unwrap(),
+            endpoint: self.master.seal_destination(
+                &self.tenant,
+                &id,
+                &Destination::parse(&self.receivers[number].url).unwrap(),
+            ),
             headers: BTreeMap::new(),
             events: vec![Pattern::try_from("*".to_owned()).unwrap()],
             sources: if number == NOTICES { vec![SourceName::setgate()] } else { vec![] },
@@ -135,7 +140,8 @@ impl World {
         let id = SigningKeyId::new(now, crate::crypto::random_u128());
         let context = signing_context(&self.tenant, &subscription);
         let sealed = Signer::new(self.master.clone()).seal_key(&context, id, &made.secret);
-        let key = SigningKey { id, secret: sealed, public: None, created_at: now, expires_at: None };
+        let (activates_at, expires_at) = (None, None);
+        let key = SigningKey { id, secret: sealed, public: None, created_at: now, activates_at, expires_at, v1: None };
         (key, made.secret.expose().to_owned())
     }
 

@@ -1,0 +1,377 @@
+//! Signing keys of a subscription: made, rotated, activated.
+//!
+//! If the scheme's header carries several signatures, a new key signs at once and the one before beside it for the overlap. A
+//! header with a single signature cannot do that, so there the new key is staged: it is made and shown, and the current key goes on
+//! signing until the new one is activated, or the overlap ends.
+
+use super::{
+    Control, Error, OVERLAP_HOURS_MAX, RotateInput, SigningInput, Subscription, SubscriptionOnce, not_found,
+    over_expected, retried, show,
+};
+use crate::crypto;
+use crate::domain::id::{SigningKeyId, SubscriptionId, TenantId};
+use crate::domain::secret::{Secret, SecretInput, signing_context};
+use crate::domain::subscription::{Signing, SigningKey, SigningScheme};
+use crate::domain::time::Timestamp;
+use crate::signing::{self, active_keys, staged_key};
+
+/// Keys of one key ring at the most.
+pub const KEYS_MAX: usize = 8;
+/// Hours that a rotated key goes on signing, if the request does not say.
+const OVERLAP_HOURS: u32 = 24;
+
+/// What is shown of a key once, when it is made. The private half of an ed25519 key is never shown.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    /// The symmetric secret, if the host made one.
+    pub(super) secret: Option<String>,
+    /// `whpk_...`, if the key is ed25519.
+    pub(super) public: Option<String>,
+}
+
+impl Made {
+    /// With the subscription.
+    pub(super) fn beside(self, version: u64, subscription: &Subscription, now: Timestamp) -> SubscriptionOnce {
+        SubscriptionOnce {
+            version,
+            view: show(subscription, now),
+            signing_secret: self.secret,
+            signing_public_key: self.public,
+        }
+    }
+}
+
+/// Which key is wanted.
+pub(super) struct Wanted<'a> {
+    pub(super) scheme: SigningScheme,
+    pub(super) secret: Option<&'a Secret>,
+    pub(super) ed25519: bool,
+    pub(super) with_v1: Option<bool>,
+}
+
+impl Control {
+    /// Rotates the signing key.
+    pub async fn rotate_signing_key(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        input: RotateInput,
+        expected: Option<u64>,
+    ) -> Result<SubscriptionOnce, Error> {
+        retried(expected, || self.rotate_once(tenant, id, &input, expected)).await
+    }
+
+    /// Has the staged key sign from now on. The one before does not sign any more.
+    pub async fn activate_signing_key(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        expected: Option<u64>,
+    ) -> Result<SubscriptionOnce, Error> {
+        retried(expected, || self.end_rotation(tenant, id, activate, "subscription.activate_key", expected)).await
+    }
+
+    /// Removes the staged key. The current one goes on signing.
+    pub async fn cancel_signing_key(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        expected: Option<u64>,
+    ) -> Result<SubscriptionOnce, Error> {
+        retried(expected, || self.end_rotation(tenant, id, cancel, "subscription.cancel_key", expected)).await
+    }
+
+    async fn rotate_once(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        input: &RotateInput,
+        expected: Option<u64>,
+    ) -> Result<SubscriptionOnce, Error> {
+        let view = self.tenant(tenant)?;
+        let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
+        let mut subscription = stored.value.clone();
+        let now = self.clock.now();
+        let hours = input.overlap_hours.unwrap_or(OVERLAP_HOURS);
+        if hours > OVERLAP_HOURS_MAX {
+            return Err(Error::invalid("overlap_hours", format!("at most {OVERLAP_HOURS_MAX}")));
+        }
+        if let Some(staged) = staged_key(&subscription.signing, now) {
+            let why = "POST .../activate-key or .../cancel-key first";
+            return Err(Error::Conflict(format!(
+                "the key {} is staged already and does not sign yet: {why}",
+                staged.id
+            )));
+        }
+        let newest = subscription.signing.keys.first();
+        let is_ed25519 = newest.is_some_and(|key| key.public.is_some());
+        let ed25519 = input.ed25519.unwrap_or(is_ed25519);
+        // What was switched off stays off.
+        let with_v1 = input.with_v1.or_else(|| newest.filter(|_| ed25519 && is_ed25519).map(|key| key.v1.is_some()));
+        let wanted = Wanted { scheme: subscription.signing.scheme, secret: input.secret.as_ref(), ed25519, with_v1 };
+        let (key, made) = self.make_signing_key(tenant, id, &wanted)?;
+        let key_id = key.id;
+        put_in_front(&mut subscription.signing, key, now.plus_millis(i64::from(hours) * 3_600_000), now);
+        subscription.updated_at = now;
+        let deed = self.deed("subscription.rotate_key").note(key_id.to_string());
+        let version =
+            self.ledger.put_subscription(subscription.clone(), (over_expected(expected, Some(stored)), deed)).await?;
+        Ok(made.beside(version, &subscription, now))
+    }
+
+    async fn end_rotation(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        end: fn(&mut Signing, Timestamp) -> Option<SigningKeyId>,
+        action: &'static str,
+        expected: Option<u64>,
+    ) -> Result<SubscriptionOnce, Error> {
+        let view = self.tenant(tenant)?;
+        let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
+        let mut subscription = stored.value.clone();
+        let now = self.clock.now();
+        let key = end(&mut subscription.signing, now).ok_or_else(|| {
+            Error::Conflict(
+                "no key is staged: `rotate-key` stages one, if the scheme carries a single signature".into(),
+            )
+        })?;
+        subscription.updated_at = now;
+        let intent = (over_expected(expected, Some(stored)), self.deed(action).note(key.to_string()));
+        let version = self.ledger.put_subscription(subscription.clone(), intent).await?;
+        Ok(Made::default().beside(version, &subscription, now))
+    }
+
+    /// The keys of a subscription that replaces another one. They stay unless another scheme or secret is given, which takes the
+    /// place of all keys at once.
+    pub(super) fn replace_signing(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        given: &SigningInput,
+        before: &Signing,
+    ) -> Result<(Signing, Made), Error> {
+        let secret = given.new_secret();
+        let is_new =
+            given.scheme != before.scheme || secret.is_some_and(|secret| !self.is_known(tenant, id, before, secret));
+        if is_new {
+            let wanted = Wanted {
+                scheme: given.scheme,
+                secret,
+                ed25519: given.ed25519.unwrap_or(false),
+                with_v1: given.with_v1,
+            };
+            let (key, made) = self.make_signing_key(tenant, id, &wanted)?;
+            return Ok((Signing { scheme: given.scheme, keys: vec![key] }, made));
+        }
+        let mut signing = before.clone();
+        let is_ed25519 = signing.keys.first().is_some_and(|key| key.public.is_some());
+        if secret.is_none() && given.ed25519.is_some_and(|wanted| wanted != is_ed25519) {
+            let why = "replacing keeps the keys, which are of the other kind: make one of this kind by `rotate-key`";
+            return Err(Error::invalid("signing/ed25519", why));
+        }
+        let mut made = Made::default();
+        match given.with_v1 {
+            None => {}
+            Some(_) if !is_ed25519 => return Err(only_ed25519()),
+            Some(false) => signing.keys.iter_mut().for_each(|key| key.v1 = None),
+            Some(true) => {
+                if let Some(key) = signing.keys.first_mut().filter(|key| key.v1.is_none()) {
+                    let (v1, shown) = self.make_v1(tenant, id, key.id)?;
+                    key.v1 = Some(v1);
+                    made.secret = Some(shown);
+                }
+            }
+        }
+        Ok((signing, made))
+    }
+
+    /// Whether a secret is one of the keys.
+    fn is_known(&self, tenant: &TenantId, id: SubscriptionId, signing: &Signing, secret: &Secret) -> bool {
+        let context = signing_context(tenant, &id);
+        let digest = |secret: &Secret| crypto::sha256(secret.expose().as_bytes());
+        let opened = signing.keys.iter().filter_map(|key| self.signer.open_key(&context, key.id, &key.secret).ok());
+        opened.into_iter().any(|key| crypto::constant_time_eq(&digest(&key), &digest(secret)))
+    }
+
+    /// A key for the ring, and what is shown of it.
+    pub(super) fn make_signing_key(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        wanted: &Wanted<'_>,
+    ) -> Result<(SigningKey, Made), Error> {
+        let Wanted { scheme, secret: given, ed25519, with_v1 } = *wanted;
+        let new = match given {
+            Some(secret) => {
+                let public = signing::public_of(scheme, secret).map_err(|e| Error::invalid("signing/secret", e))?;
+                signing::NewKey { secret: secret.clone(), public }
+            }
+            None => {
+                let kind = if ed25519 { signing::Kind::Ed25519 } else { signing::Kind::Symmetric };
+                signing::generate(scheme, kind).map_err(|e| Error::invalid("signing/ed25519", e))?
+            }
+        };
+        let now = self.clock.now();
+        let key_id = SigningKeyId::new(now, crypto::random_u128());
+        let mut made = Made { secret: None, public: new.public.clone() };
+        let mut v1 = None;
+        if new.public.is_some() {
+            // Published verifiers know `v1` alone.
+            if with_v1.unwrap_or(true) {
+                let (sealed, shown) = self.make_v1(tenant, id, key_id)?;
+                (v1, made.secret) = (Some(sealed), Some(shown));
+            }
+        } else if with_v1.is_some() {
+            return Err(only_ed25519());
+        } else if given.is_none() {
+            made.secret = Some(new.secret.expose().to_owned());
+        }
+        let key = SigningKey {
+            id: key_id,
+            secret: self.signer.seal_key(&signing_context(tenant, &id), key_id, &new.secret),
+            public: new.public,
+            created_at: now,
+            activates_at: None,
+            expires_at: None,
+            v1,
+        };
+        Ok((key, made))
+    }
+
+    /// A secret that signs `v1` beside an ed25519 key: sealed, and as it is shown once.
+    fn make_v1(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        key: SigningKeyId,
+    ) -> Result<(crate::domain::secret::Sealed, String), Error> {
+        let new = signing::generate(SigningScheme::Standard, signing::Kind::Symmetric);
+        let secret = new.map_err(|error| Error::invalid("signing/with_v1", error))?.secret;
+        let sealed = self.signer.seal_v1(&signing_context(tenant, &id), key, &secret);
+        Ok((sealed, secret.expose().to_owned()))
+    }
+}
+
+impl SigningInput {
+    /// A secret that is not the stored one as it is shown.
+    fn new_secret(&self) -> Option<&Secret> {
+        match &self.secret {
+            Some(SecretInput::New(secret)) => Some(secret),
+            Some(SecretInput::Stored) | None => None,
+        }
+    }
+
+    /// What a new subscription is signed with.
+    pub(super) fn wanted(&self) -> Result<Wanted<'_>, Error> {
+        if matches!(self.secret, Some(SecretInput::Stored)) {
+            return Err(Error::invalid(
+                "signing/secret",
+                "nothing is stored yet: give a secret, or leave it out to have one made",
+            ));
+        }
+        let (scheme, secret) = (self.scheme, self.new_secret());
+        Ok(Wanted { scheme, secret, ed25519: self.ed25519.unwrap_or(false), with_v1: self.with_v1 })
+    }
+}
+
+fn only_ed25519() -> Error {
+    Error::invalid(
+        "signing/with_v1",
+        "this is for ed25519 keys, which sign `v1a`; all others sign as their scheme says",
+    )
+}
+
+/// Puts a new key in front of a ring at `now`, with an overlap up to `ends`.
+fn put_in_front(signing: &mut Signing, mut key: SigningKey, ends: Timestamp, now: Timestamp) {
+    for old in &mut signing.keys {
+        old.expires_at = Some(old.expires_at.map_or(ends, |at| at.min(ends)));
+    }
+    if !signing.scheme.carries_several() && now < ends {
+        key.activates_at = Some(ends);
+    }
+    signing.keys.retain(|key| key.is_alive(now));
+    signing.keys.insert(0, key);
+    signing.keys.truncate(KEYS_MAX);
+}
+
+/// Leaves the staged key, which signs now.
+fn activate(signing: &mut Signing, now: Timestamp) -> Option<SigningKeyId> {
+    let id = staged_key(signing, now)?.id;
+    signing.keys.retain(|key| key.id == id);
+    signing.keys.iter_mut().for_each(|key| key.activates_at = None);
+    Some(id)
+}
+
+/// Removes the staged key, and the end of the one before it.
+fn cancel(signing: &mut Signing, now: Timestamp) -> Option<SigningKeyId> {
+    let id = staged_key(signing, now)?.id;
+    signing.keys.retain(|key| key.id != id);
+    let current = active_keys(signing, now).first().map(|key| key.id);
+    signing.keys.iter_mut().filter(|key| Some(key.id) == current).for_each(|key| key.expires_at = None);
+    Some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::secret::Sealed;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+
+    fn key(n: u128) -> SigningKey {
+        SigningKey {
+            id: SigningKeyId::new(NOW, n),
+            secret: Sealed(String::new()),
+            public: None,
+            created_at: NOW,
+            activates_at: None,
+            expires_at: None,
+            v1: None,
+        }
+    }
+
+    fn rotated(scheme: SigningScheme, overlap_ms: i64) -> Signing {
+        let mut signing = Signing { scheme, keys: vec![key(1)] };
+        put_in_front(&mut signing, key(2), NOW.plus_millis(overlap_ms), NOW);
+        signing
+    }
+
+    fn signs(signing: &Signing, after_ms: i64) -> Vec<SigningKeyId> {
+        active_keys(signing, NOW.plus_millis(after_ms)).iter().map(|key| key.id).collect()
+    }
+
+    #[test]
+    fn a_rotation_is_staged_if_a_header_has_room_for_one_signature() {
+        let (old, new) = (key(1).id, key(2).id);
+        for scheme in [SigningScheme::Hub, SigningScheme::Wso2, SigningScheme::Logto] {
+            let staged = rotated(scheme, 1_000);
+            assert_eq!(
+                (signs(&staged, 0), signs(&staged, 999), signs(&staged, 1_000)),
+                (vec![old], vec![old], vec![new])
+            );
+            let at_once = rotated(scheme, 0);
+            assert_eq!(
+                (signs(&at_once, 0), at_once.keys.len()),
+                (vec![new], 1),
+                "without an overlap there is no stage"
+            );
+        }
+        let beside = rotated(SigningScheme::Standard, 1_000);
+        assert_eq!((signs(&beside, 0), signs(&beside, 1_000)), (vec![new, old], vec![new]));
+    }
+
+    #[test]
+    fn a_staged_key_is_activated_or_cancelled_once() {
+        let (old, new) = (key(1).id, key(2).id);
+        let mut activated = rotated(SigningScheme::Hub, 1_000);
+        assert_eq!(activate(&mut activated, NOW), Some(new));
+        assert_eq!((signs(&activated, 0), activated.keys.len()), (vec![new], 1));
+        assert_eq!((activate(&mut activated, NOW), cancel(&mut activated, NOW)), (None, None));
+
+        let mut cancelled = rotated(SigningScheme::Hub, 1_000);
+        assert_eq!(cancel(&mut cancelled, NOW), Some(new));
+        assert_eq!((signs(&cancelled, 0), signs(&cancelled, 9_999)), (vec![old], vec![old]), "its end is gone");
+        assert_eq!(activate(&mut rotated(SigningScheme::Hub, 1_000), NOW.plus_millis(1_000)), None, "it signs already");
+    }
+}

@@ -1,0 +1,189 @@
+//! Endpoints opened: the URL and the headers in the clear, the identity for TLS, and what redacts all of that in answers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::crypto::{self, MasterKey};
+use crate::domain::endpoint::{ClientCertificate, Destination};
+use crate::domain::id::SubscriptionId;
+use crate::domain::redact::Redactor;
+use crate::domain::redact::exchange::Secrets;
+use crate::domain::secret::{endpoint_context, signing_context};
+use crate::domain::subscription::Subscription;
+use crate::egress::Identity;
+use crate::ledger::Versioned;
+use crate::signing::Signer;
+
+/// Bytes of memory that opened endpoints take together. Beyond, all are dropped and opened again when they are needed.
+const OPENED_BYTES_MAX: usize = 16 << 20;
+
+/// An endpoint ready for requests.
+pub(super) struct OpenEndpoint {
+    pub(super) destination: Destination,
+    pub(super) identity: Identity,
+    /// Redacts what the receiver echoes.
+    pub(super) secrets: Redactor,
+}
+
+/// Endpoints that were opened, so that an attempt need not do it again.
+#[derive(Default)]
+pub(crate) struct Opened(Mutex<Held>);
+
+#[derive(Default)]
+struct Held {
+    bytes: usize,
+    /// With the version of the subscription. A version is never used twice.
+    endpoints: HashMap<SubscriptionId, (u64, Arc<OpenEndpoint>)>,
+}
+
+impl Opened {
+    /// The endpoint of a subscription.
+    pub(super) fn get(
+        &self,
+        subscription: &Versioned<Subscription>,
+        master: &MasterKey,
+        signer: &Signer,
+    ) -> Result<Arc<OpenEndpoint>, crypto::Error> {
+        let id = subscription.value.id;
+        let known = self.lock().endpoints.get(&id).cloned();
+        if let Some((_, endpoint)) = known.filter(|(version, _)| *version == subscription.version) {
+            return Ok(endpoint);
+        }
+        let endpoint = Arc::new(OpenEndpoint::open(&subscription.value, master, signer)?);
+        self.hold(id, subscription.version, &endpoint);
+        Ok(endpoint)
+    }
+
+    fn hold(&self, id: SubscriptionId, version: u64, endpoint: &Arc<OpenEndpoint>) {
+        let bytes = endpoint.bytes();
+        // One that takes most of the room would only displace others.
+        if bytes > OPENED_BYTES_MAX / 4 {
+            return;
+        }
+        let mut held = self.lock();
+        if held.bytes + bytes > OPENED_BYTES_MAX {
+            *held = Held::default();
+        }
+        held.bytes += bytes;
+        if let Some((_, before)) = held.endpoints.insert(id, (version, Arc::clone(endpoint))) {
+            held.bytes = held.bytes.saturating_sub(before.bytes());
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
+        // Whole at each instant: a poisoned lock is as good as any.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OpenEndpoint {
+    /// Opens all secrets of an endpoint.
+    pub(super) fn open(
+        subscription: &Subscription,
+        master: &MasterKey,
+        signer: &Signer,
+    ) -> Result<Self, crypto::Error> {
+        let (tenant, id, endpoint) = (&subscription.tenant, &subscription.id, &subscription.endpoint);
+        let destination = master.open_destination(tenant, id, endpoint)?;
+        let mut secrets = Secrets::default();
+        secrets.url(destination.url());
+        let context = endpoint_context(tenant, id);
+        let mut headers = Vec::with_capacity(subscription.headers.len());
+        for (name, sealed) in &subscription.headers {
+            let value = master.open(&context, sealed)?;
+            secrets.header(name, value.expose());
+            headers.push((name.clone(), value.expose().to_owned()));
+        }
+        let context = signing_context(tenant, id);
+        for secret in signer.symmetric_secrets(&context, &subscription.signing) {
+            secrets.signing(secret.expose());
+        }
+        let tls = endpoint.tls();
+        let context = endpoint_context(tenant, id);
+        let opened = |client: &ClientCertificate| {
+            Ok::<_, crypto::Error>((client.certificate_pem.clone(), master.open(&context, &client.key)?))
+        };
+        let client = tls.client.as_ref().map(opened).transpose()?;
+        Ok(Self {
+            destination: destination.with_headers(headers),
+            identity: Identity { ca_pem: tls.ca_pem.clone(), client },
+            secrets: secrets.redactor(),
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        let client = self.identity.client.as_ref().map_or(0, |(pem, key)| pem.len() + key.expose().len());
+        let headers: usize = self.destination.headers().iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.secrets.bytes() + self.identity.ca_pem.as_ref().map_or(0, String::len) + client + headers + 512
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::endpoint::EndpointTls;
+    use crate::domain::subscription::{Format, Signing, SigningScheme};
+    use crate::domain::time::Timestamp;
+
+    fn subscription(master: &MasterKey, n: u128, url: &str, headers: &[(&str, String)]) -> Subscription {
+        let (tenant, at) = ("acme".parse().unwrap(), Timestamp::from_millis(0));
+        let id = SubscriptionId::new(at, n);
+        let context = endpoint_context(&tenant, &id);
+        let seal = |value: &String| master.seal(&context, &crate::domain::secret::Secret::new(value.clone()));
+        let endpoint = master.seal_destination(&tenant, &id, &Destination::parse(url).unwrap());
+        Subscription {
+            id,
+            name: None,
+            description: None,
+            endpoint: endpoint.with_tls(EndpointTls::default()).unwrap(),
+            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), seal(value))).collect(),
+            events: Vec::new(),
+            sources: Vec::new(),
+            chain: Vec::new(),
+            format: Format::Set,
+            signing: Signing { scheme: SigningScheme::Standard, keys: Vec::new() },
+            retry: Default::default(),
+            pacing: Default::default(),
+            paused: None,
+            metadata: Default::default(),
+            verified_at: None,
+            created_at: at,
+            updated_at: at,
+            tenant,
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_opened_once_for_each_version() {
+        let master = Arc::new(MasterKey::generate());
+        let (opened, signer) = (Opened::default(), Signer::new(master.clone()));
+        let of = |version, url: &str| Versioned { version, bytes: 0, value: subscription(&master, 1, url, &[]) };
+        let first = opened.get(&of(1, "https://h/one?token=4711"), &master, &signer).unwrap();
+        let again = opened.get(&of(1, "https://h/other"), &master, &signer).unwrap();
+        assert!(Arc::ptr_eq(&first, &again));
+        let changed = opened.get(&of(2, "https://h/other"), &master, &signer).unwrap();
+        assert_eq!(changed.destination.url().as_str(), "https://h/other");
+        assert_eq!(first.secrets.redact("/one?token=4711"), "[secret endpoint url]");
+        assert_eq!(opened.lock().endpoints.len(), 1);
+        assert_eq!(opened.lock().bytes, changed.bytes());
+    }
+
+    #[test]
+    fn opened_endpoints_take_no_more_than_their_room() {
+        let master = Arc::new(MasterKey::generate());
+        let (opened, signer) = (Opened::default(), Signer::new(master.clone()));
+        let headers: Vec<_> = (0..32).map(|n| ["x", &n.to_string()].concat()).collect();
+        let headers: Vec<_> =
+            headers.iter().map(|name| (name.as_str(), format!("{name}{}", "4711".repeat(500)))).collect();
+        let mut dropped = false;
+        for n in 0..40 {
+            let value = subscription(&master, n, "https://h/in", &headers);
+            let before = opened.lock().endpoints.len();
+            opened.get(&Versioned { version: 1, bytes: 0, value }, &master, &signer).unwrap();
+            let held = opened.lock();
+            dropped |= held.endpoints.len() <= before;
+            assert!(held.bytes <= OPENED_BYTES_MAX);
+        }
+        assert!(dropped, "the limit was reached");
+    }
+}
