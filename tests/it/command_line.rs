@@ -30,7 +30,7 @@ async fn host_with_a_filter() -> (Host, String) {
     let acme = host.tenant("acme").await;
     acme.filter("drop-by-type").await;
     let receiver = Receiver::start().await;
-    let chain = json!([{"filter": "drop-by-type"}]);
+    let chain = json!([{"filter": "drop-by-type", "grants": ["config"]}]);
     let subscription = acme.subscribe(&receiver).chain(chain).create().await;
     let source = acme.source("idp", Seed::Set).await;
     acme.source_with("own", Seed::Set, &json!({"proofs": [{"kind": "key"}]})).await;
