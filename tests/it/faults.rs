@@ -140,7 +140,8 @@ async fn an_exit_and_a_limit_name_what_the_filter_did() {
     let exits =
         Guest::new(format!("{print} (call $exit (i32.const 1)) unreachable")).calls(STDERR).calls(EXIT).text(text);
     let held = story.held("exits", &exits, json!({})).await;
-    assert_eq!(held["runs"][0]["fault"]["detail"], "called wasi:cli/exit: no rules, in leave", "{held}");
+    let detail = held["runs"][0]["fault"]["detail"].as_str().unwrap();
+    assert!(detail.starts_with("called wasi:cli/exit: no rules"), "{held}");
 
     let spins = Guest::new("(call $_ZN12mask_address4spin17h0123456789abcdefE) unreachable")
         .core("(func $_ZN12mask_address4spin17h0123456789abcdefE (loop $again (br $again)))");

@@ -129,7 +129,8 @@ async fn the_oldest_versions_that_nothing_needs_go_when_there_are_more_than_twen
     let source = acme.source("idp", Seed::Set).await;
     let mut made = vec![upload(&acme, "gate", variant("drop-by-type", 0), true).await];
     let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).chain(json!([{"filter": "gate", "grants": ["config"]}])).create().await;
+    let subscription =
+        acme.subscribe(&receiver).chain(json!([{"filter": "gate", "grants": ["config"]}])).create().await;
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     acme.delivery_in("delivered", &id).await;
     for number in 1..23 {
@@ -151,7 +152,8 @@ async fn tenants_with_the_same_bytes_have_versions_of_their_own() {
     let first = upload(&acme, "gate", variant("drop-by-type", 0), true).await;
     assert_eq!(upload(&globex, "gate", variant("drop-by-type", 0), true).await, first);
     let receiver = Receiver::start().await;
-    let subscription = globex.subscribe(&receiver).chain(json!([{"filter": "gate", "grants": ["config"]}])).create().await;
+    let subscription =
+        globex.subscribe(&receiver).chain(json!([{"filter": "gate", "grants": ["config"]}])).create().await;
     globex.delivery_in("delivered", &subscription.delivery_of(&source.accept(event::set("one")).await)).await;
     for tenant in [&acme, &globex] {
         upload(tenant, "gate", variant("drop-by-type", 1), true).await;
@@ -196,7 +198,11 @@ async fn versions_of_tables_go_as_those_of_filters_do() {
     acme.table("organizations", &[]).await;
     acme.table("apps", &[("a1", json!(1))]).await;
     let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).chain(json!([{"filter": "enrich-from-table", "grants": ["config", "lookup"]}])).create().await;
+    let subscription = acme
+        .subscribe(&receiver)
+        .chain(json!([{"filter": "enrich-from-table", "grants": ["config", "lookup"]}]))
+        .create()
+        .await;
     acme.delivery_in("delivered", &subscription.delivery_of(&source.accept(event::wso2("one")).await)).await;
     for number in 2..5 {
         acme.table("apps", &[("a1", json!(number))]).await;
