@@ -18,7 +18,7 @@ from setgate_client.models import (
     BindingInput,
     DeliveryState,
     EndpointInput,
-    IngestEventJsonBody,
+    JsonObject,
     KeyOnce,
     NewKey,
     NewTenant,
@@ -69,7 +69,7 @@ def main(base, operator_key, receiver, wasm_path):
     )
     assert subscribed.signing_secret.startswith("whsec_")
 
-    event = IngestEventJsonBody.from_dict({
+    event = JsonObject.from_dict({
         "iss": "https://idp.example.com/",
         "jti": "from-python",
         "iat": 1767225600,

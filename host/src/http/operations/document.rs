@@ -82,6 +82,8 @@ pub(super) fn document(groups: Vec<super::Group>) -> Value {
         },
     });
     schemas.finish(&mut document);
+    let any = json!({"type": "object", "additionalProperties": true, "description": "A JSON object of any form."});
+    document["components"]["schemas"]["JsonObject"] = any;
     document
 }
 
@@ -150,7 +152,7 @@ pub(super) fn bytes() -> Value {
 fn body_of(media_type: &str) -> Value {
     match media_type {
         json if json.ends_with("json") && !json.ends_with("ndjson") => {
-            json!({"type": "object", "additionalProperties": true})
+            json!({"$ref": "#/components/schemas/JsonObject"})
         }
         "application/wasm" | "application/octet-stream" => bytes(),
         _ => json!({"type": "string"}),
