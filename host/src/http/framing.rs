@@ -36,10 +36,10 @@ mod tests {
 
     #[test]
     fn only_chunked_alone_is_read() {
-        let outcome = |values: &[&'static str]| {
+        let outcome = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {
-                headers.append(header::TRANSFER_ENCODING, HeaderValue::from_static(value));
+                headers.append(header::TRANSFER_ENCODING, HeaderValue::from_bytes(value.as_bytes()).unwrap());
             }
             check(&headers).map_err(|problem| problem.code())
         };

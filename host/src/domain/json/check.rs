@@ -463,9 +463,19 @@ mod tests {
             fault("{\"a\":1,\n}"),
             JsonFault::Malformed { line: 2, column: 1, detail: "trailing comma".to_owned() }
         );
-        for bad in ["", "{} {}", "nul", "{\"a\":01}", "[1e999]", "\"\\ud800\"", "{'a':1}", "\u{feff}{}"] {
+        for bad in ["", "{} {}", "nul", "{\"a\":01}", "[1e999]", "{'a':1}", "\u{feff}{}"] {
             assert!(matches!(fault(bad), JsonFault::Malformed { .. }), "{bad}");
         }
+        for (bad, escape, line, column) in [
+            ("\"\\ud800\"", "\\ud800", 1, 2),
+            ("{\"a\":1,\n \"b\\uDC00\": 2}", "\\uDC00", 2, 4),
+            ("[\"\\ud83d\\ud83d\\ude00\"]", "\\ud83d", 1, 3),
+        ] {
+            let lone = JsonFault::LoneSurrogate { escape: escape.to_owned(), line, column };
+            assert_eq!(fault(bad), lone, "{bad}");
+        }
+        // What is wrong before it is what the reader means.
+        assert!(matches!(fault("[nope, \"\\ud800\"]"), JsonFault::Malformed { .. }));
         assert_eq!(check(b"{\"a\":\"\xff\"}", JsonLimits::default()), Err(JsonFault::NotUtf8 { at: 6 }));
         let small = JsonLimits { bytes_max: 2, ..JsonLimits::default() };
         assert_eq!(check(b"{ }", small), Err(JsonFault::TooLarge { bytes: 3, limit: 2 }));

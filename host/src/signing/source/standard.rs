@@ -95,8 +95,11 @@ fn signatures(header: &'static str, headers: &HeaderMap) -> Result<Vec<Vec<u8>>,
     for line in headers.get_all(header) {
         lines.push(line.to_str().map_err(|_| malformed())?);
     }
+    if lines.is_empty() {
+        return Err(MacError::Missing { header });
+    }
     // Lines that were joined on the way have a comma between them.
-    let entries = lines.into_iter().flat_map(str::split_whitespace).map(|entry| entry.trim_end_matches(','));
+    let entries = lines.into_iter().flat_map(str::split_whitespace).map(without_joint);
     let entries: Vec<_> = entries.take(ENTRIES_MAX).filter_map(|entry| entry.split_once(',')).collect();
     if entries.is_empty() {
         return Err(malformed());
@@ -106,4 +109,9 @@ fn signatures(header: &'static str, headers: &HeaderMap) -> Result<Vec<Vec<u8>>,
         return Err(MacError::Algorithm { header, expected: FORM });
     }
     Ok(v1.into_iter().filter_map(|(_, mac)| decode(mac)).map(|mac| mac.to_vec()).collect())
+}
+
+/// An entry without the comma behind it; the one inside of it, between version and signature, stays.
+fn without_joint(entry: &str) -> &str {
+    entry.strip_suffix(',').filter(|entry| entry.contains(',')).unwrap_or(entry)
 }

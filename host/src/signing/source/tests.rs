@@ -162,7 +162,8 @@ fn hub_takes_the_longer_digests_and_refuses_sha1() {
     body_mac(MacHeader::Hub, &[(HUB, &sha384)], &[GITHUB_SECRET]).unwrap();
     body_mac(MacHeader::Hub, &[(HUB, &sha512)], &[GITHUB_SECRET]).unwrap();
     let mislabelled = sha384.replace("sha384", "sha256");
-    assert_eq!(body_mac(MacHeader::Hub, &[(HUB, &mislabelled)], &[GITHUB_SECRET]), Err(MacError::NoMatch));
+    let malformed = Err(MacError::Malformed { header: HUB, expected: HUB_FORM });
+    assert_eq!(body_mac(MacHeader::Hub, &[(HUB, &mislabelled)], &[GITHUB_SECRET]), malformed, "of another length");
     for method in ["sha1", "md5", ""] {
         let value = format!("{method}={GITHUB_MAC}");
         let refused = Err(MacError::Algorithm { header: HUB, expected: HUB_FORM });
