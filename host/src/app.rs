@@ -2,6 +2,7 @@
 //! file that knows all; nothing imports it but the program.
 
 mod data_folder;
+mod exposition;
 mod reload;
 
 use std::net::SocketAddr;
@@ -105,9 +106,10 @@ pub async fn start_with(
 
     check_master_key(&ledger, &master, &key_file).await?;
     let seen = ledger.clone();
-    let metrics = Arc::new(move || {
-        record_stats(&seen.stats());
-        recorded.render()
+    let exposition = Arc::new(exposition::Exposition::new(seen, recorded));
+    let metrics: http::Metrics = Arc::new(move || {
+        let exposition = Arc::clone(&exposition);
+        async move { exposition.text().await }.boxed()
     });
 
     let wasm = ledger.clone();
@@ -515,6 +517,7 @@ fn metrics_handle() -> &'static PrometheusHandle {
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let _another_is_installed = metrics::set_global_recorder(recorder);
+        exposition::describe();
         handle
     })
 }

@@ -2,6 +2,8 @@
 //! program's own.
 
 mod handles;
+pub mod help;
+pub mod lasting;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

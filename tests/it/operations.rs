@@ -1,6 +1,7 @@
 //! What an operator does with a host: where it listens, changing its settings, taking it out of service,
 //! backing it up.
 
+mod alerts;
 mod backup;
 mod deploy;
 mod leaving;

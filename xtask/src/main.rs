@@ -11,6 +11,7 @@ mod guests;
 mod host;
 mod hostile;
 mod openapi;
+mod promtool;
 mod run;
 mod test;
 mod toolchain;

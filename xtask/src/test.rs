@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::host::{self, With};
 use crate::run::{cargo, line, run, which};
-use crate::{bench, demo, guests};
+use crate::{bench, demo, guests, promtool};
 
 const HELP: &str = "\
 cargo xtask test [--quick]
@@ -57,6 +57,14 @@ fn all(steps: &mut Steps, quick: bool) -> Result<()> {
     // The host, the SDK, xtask, and the example filters compiled for this machine.
     steps.cargo("unit tests", &["test", "--workspace", "--lib", "--bins"])?;
     steps.cargo("documentation tests", &["test", "--workspace", "--doc"])?;
+    match promtool::provide() {
+        Ok(_) => {}
+        Err(error) if std::env::var_os("SETGATE_REQUIRE_PROMTOOL").is_some() => return Err(error),
+        Err(error) => {
+            eprintln!("{error:#}");
+            steps.leave_out("alerts", "promtool cannot be had (`apt-get install prometheus`)");
+        }
+    }
     // The layering test and the README's own commands are among them.
     steps.cargo("end-to-end tests", &["test", "--workspace", "--test", "it"])?;
     // Only that it runs; what it shows of a build like this one means nothing.

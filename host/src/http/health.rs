@@ -63,6 +63,6 @@ impl Described for Reader {
 
 /// Prometheus text format.
 pub(super) async fn metrics(_: Reader, State(site): State<Site>) -> Result<Response, Problem> {
-    let text = (site.metrics)();
+    let text = (site.metrics)().await;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }

@@ -28,6 +28,7 @@ pub use responses::Reads;
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
@@ -37,6 +38,9 @@ use crate::pipeline::Pipeline;
 /// What every route works with. Cheap to clone.
 #[derive(Clone)]
 pub struct Site(Arc<Parts>);
+
+/// Writes what `/metrics` answers.
+pub type Metrics = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
 
 /// The parts of the HTTP surface.
 pub struct Parts {
@@ -61,7 +65,7 @@ pub struct Parts {
     /// Whether who reaches `/metrics` is on this machine.
     pub metrics_on_loopback: bool,
     /// Renders `/metrics`.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    pub metrics: Metrics,
     /// Set once the host is on its way down: it may still take requests, and asks for no more of them.
     pub stopping: CancellationToken,
 }

@@ -122,7 +122,7 @@ use crate::clock::Clock;
 use crate::crypto::MasterKey;
 use crate::domain::event::EventSeq;
 use crate::domain::filter::Plan;
-use crate::domain::id::Digest;
+use crate::domain::id::{Digest, TenantId};
 use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
 
@@ -401,6 +401,18 @@ impl Ledger {
                     .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
                     .query_row([name], |row| row.get(0))
                     .optional()?)
+            })
+            .await
+    }
+
+    /// How many deliveries of each tenant are due, held and dead.
+    pub async fn deliveries_by_state(&self) -> Result<Vec<(TenantId, [i64; 3])>, Error> {
+        self.readers()
+            .read(move |conn| {
+                let sql = "SELECT tenant, sum(due), sum(held), sum(dead) FROM tally GROUP BY tenant";
+                let mut statement = conn.prepare_cached(sql)?;
+                let rows = statement.query_map([], |row| Ok((row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?])))?;
+                Ok(rows.collect::<Result<_, _>>()?)
             })
             .await
     }

@@ -125,7 +125,7 @@ impl Writer {
                 self.roll_back();
                 self.statistics.forget();
                 self.dedupe.rolled_back();
-                metrics::counter!(super::COMMIT_FAILURES).increment(1);
+                crate::telemetry::lasting::count(super::COMMIT_FAILURES, String::new()).add(1);
                 self.shared.disk.failed("a commit", &error);
                 Err(Arc::new(error))
             }

@@ -1,10 +1,13 @@
 //! What is counted for each event, by labels of which there can be many.
 
+use std::sync::Arc;
+
 use metrics::{Counter, counter};
 
 use crate::domain::attempt::Outcome;
 use crate::domain::delivery::State;
 use crate::domain::id::{SourceName, TenantId};
+use crate::telemetry::lasting::{self, Count};
 use crate::telemetry::{Handles, metric};
 
 /// The counters that an event moves on its way.
@@ -12,7 +15,7 @@ use crate::telemetry::{Handles, metric};
 pub(super) struct Counts {
     ingest: Handles<(TenantId, SourceName, &'static str), Counter>,
     attempts: Handles<(TenantId, &'static str), Counter>,
-    deliveries: Handles<(TenantId, &'static str), Counter>,
+    deliveries: Handles<(TenantId, &'static str), Arc<Count>>,
 }
 
 impl Counts {
@@ -38,7 +41,9 @@ impl Counts {
     /// A delivery that came to rest.
     pub(super) fn delivery(&self, tenant: &TenantId, state: State) {
         let state = state.as_str();
-        let new = || counter!(metric::DELIVERIES, "tenant" => tenant.to_string(), "state" => state);
-        self.deliveries.of(&(tenant.clone(), state), new).increment(1);
+        let new = || lasting::count(metric::DELIVERIES, format!("tenant=\"{tenant}\",state=\"{state}\""));
+        if !self.deliveries.of(&(tenant.clone(), state), new).add(1) {
+            new().add(1);
+        }
     }
 }

@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use metrics::counter;
 use tracing::{info, warn};
 
 use crate::domain::audit::Deed;
@@ -15,7 +14,7 @@ use crate::domain::filter::{FAULT_WINDOW_CALLS, Plan, PlanStep, Suspension};
 use crate::domain::id::{Digest, FilterName, TenantId};
 use crate::domain::verdict::{Fault, FilterRun};
 use crate::ledger::{self, Expected, TenantView};
-use crate::telemetry::metric;
+use crate::telemetry::{lasting, metric};
 
 use super::Pipeline;
 
@@ -156,7 +155,7 @@ impl Pipeline {
         }
         // A version that is resumed begins with a clean slate.
         self.health.forget(tenant, &run.filter, run.digest);
-        counter!(metric::SUSPENSIONS, "tenant" => tenant.to_string(), "filter" => run.filter.to_string()).increment(1);
+        lasting::count(metric::SUSPENSIONS, format!("tenant=\"{tenant}\",filter=\"{}\"", run.filter)).add(1);
         info!(%tenant, filter = %run.filter, digest = %run.digest, calls, faults, "a filter is suspended: it keeps faulting");
         Ok(())
     }

@@ -26,7 +26,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use metrics::counter;
 use rustls::ClientConfig;
 use tokio::sync::mpsc;
 
@@ -34,10 +33,13 @@ use crate::clock::Clock;
 use crate::config;
 use crate::crypto;
 use crate::domain::trace::TraceContext;
-use crate::telemetry::metric;
+use crate::telemetry::{lasting, metric};
 
 use collector::Collector;
 use exporter::Exporter;
+
+/// Why spans are dropped: too many waited, the collector did not take them, it took the request and not them, the host ended.
+pub const DROP_REASONS: [&str; 4] = ["queue", "collector", "rejected", "shutdown"];
 
 pub use collector::Error;
 pub use exporter::Exporting;
@@ -173,7 +175,7 @@ impl Recorder {
     }
 
     fn drop_some(&self, count: u64, reason: &'static str) {
-        counter!(metric::TRACE_SPANS_DROPPED, "reason" => reason).increment(count);
+        lasting::count(metric::TRACE_SPANS_DROPPED, format!("reason=\"{reason}\"")).add(count);
         self.dropped.fetch_add(count, Ordering::Relaxed);
     }
 }

@@ -13,8 +13,14 @@ fn exported() -> BTreeMap<String, &'static str> {
         for (name, value) in text.lines().filter_map(constant) {
             names.insert(name.to_owned(), value.to_owned());
         }
-        for kind in ["counter", "gauge", "histogram"] {
-            for (at, found) in text.match_indices(&format!("{kind}!(")) {
+        let made = [
+            ("counter!(", "counter"),
+            ("lasting::count(", "counter"),
+            ("gauge!(", "gauge"),
+            ("histogram!(", "histogram"),
+        ];
+        for (call, kind) in made {
+            for (at, found) in text.match_indices(call) {
                 let path = text[at + found.len()..].split([',', ')']).next().unwrap_or_default().trim();
                 uses.insert((path.rsplit("::").next().unwrap_or_default().to_owned(), kind));
             }

@@ -1,0 +1,183 @@
+//! What `/metrics` answers: what the recorder has, without series of what was removed; the counters of alerts, with their zeros;
+//! how many deliveries wait; the process and the build.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use rustix::process::{Resource, getrlimit};
+
+use crate::domain::id::TenantId;
+use crate::ledger::{self, Ledger, Snapshot};
+use crate::sandbox;
+use crate::telemetry::{help, lasting, metric};
+use crate::traces::DROP_REASONS;
+
+/// States that alerts count from the first delivery on.
+const ALERTED: [&str; 2] = ["held", "dead"];
+
+/// Writes what is exported.
+pub(super) struct Exposition {
+    ledger: Ledger,
+    recorded: &'static PrometheusHandle,
+    /// Tenants whose zeros were exported.
+    shown: Mutex<HashSet<TenantId>>,
+}
+
+impl Exposition {
+    pub(super) fn new(ledger: Ledger, recorded: &'static PrometheusHandle) -> Self {
+        Self { ledger, recorded, shown: Mutex::default() }
+    }
+
+    /// As of now.
+    pub(super) async fn text(&self) -> String {
+        super::record_stats(&self.ledger.stats());
+        let by_state = self.ledger.deliveries_by_state().await.unwrap_or_default();
+        let snapshot = self.ledger.snapshot();
+        let recorded = self.recorded.render();
+        let mut text = String::with_capacity(recorded.len());
+        for line in recorded.lines().filter(|line| line.starts_with('#') || is_there(line, &snapshot)) {
+            text.push_str(line);
+            text.push('\n');
+        }
+        self.counters(&mut text, &snapshot);
+        let states = by_state.iter().filter(|(tenant, _)| snapshot.tenants.contains_key(tenant));
+        let states = states.flat_map(|(tenant, counts)| {
+            let lines = counts.iter().zip(["due", "held", "dead"]);
+            lines.map(move |(count, state)| (format!("tenant=\"{tenant}\",state=\"{state}\""), count.to_string()))
+        });
+        family(&mut text, "setgate_deliveries_by_state", "gauge", states);
+        process(&mut text);
+        let build = format!("version=\"{}\",arch=\"{}\"", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
+        family(&mut text, "setgate_build_info", "gauge", [(build, "1".to_owned())]);
+        text
+    }
+
+    /// The counters of alerts. A tenant's begin with its first subscription, those of a filter with the filter. One that has
+    /// counted before its zero was ever exported is exported as 0 once: else nobody would see that it rose.
+    fn counters(&self, text: &mut String, snapshot: &Snapshot) {
+        let mut counters = lasting::counted(|labels| is_there(labels, snapshot));
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = HashSet::new();
+        begin(&mut counters, ledger::COMMIT_FAILURES, String::new());
+        for reason in DROP_REASONS {
+            begin(&mut counters, metric::TRACE_SPANS_DROPPED, format!("reason=\"{reason}\""));
+        }
+        for (tenant, view) in &snapshot.tenants {
+            for filter in view.filters.keys() {
+                begin(&mut counters, metric::SUSPENSIONS, format!("tenant=\"{tenant}\",filter=\"{filter}\""));
+            }
+            if view.subscriptions.is_empty() && !shown.contains(tenant) {
+                continue;
+            }
+            for state in ALERTED {
+                let value = begin(&mut counters, metric::DELIVERIES, format!("tenant=\"{tenant}\",state=\"{state}\""));
+                if !shown.contains(tenant) {
+                    *value = 0;
+                }
+            }
+            now.insert(tenant.clone());
+        }
+        *shown = now;
+        let mut families = BTreeMap::<_, Vec<_>>::new();
+        for ((metric, labels), value) in counters {
+            families.entry(metric).or_default().push((labels, value.to_string()));
+        }
+        for (metric, series) in families {
+            family(text, metric, "counter", series);
+        }
+    }
+}
+
+/// A counter, at 0 if it has counted nothing.
+fn begin<'a>(
+    counters: &'a mut BTreeMap<(&'static str, String), u64>,
+    metric: &'static str,
+    labels: String,
+) -> &'a mut u64 {
+    counters.entry((metric, labels)).or_insert(0)
+}
+
+/// The meaning of every metric for the recorder, and gauges that are there from the start.
+pub(super) fn describe() {
+    let own = sandbox::METRICS.iter().map(|(name, _, help)| (*name, *help));
+    for (name, help) in help::HELP.iter().copied().chain(own) {
+        // The recorder keeps it by name alone, whatever the kind.
+        metrics::describe_counter!(name, help);
+    }
+    // Alerts ask for these, which are set when something happens.
+    metrics::gauge!(metric::RELOAD_REFUSED).set(0.0);
+    metrics::gauge!(metric::RELOAD_WAITING).set(0.0);
+}
+
+/// Whether the tenant, source and filter that a line's labels name are there.
+fn is_there(line: &str, snapshot: &Snapshot) -> bool {
+    let tenant = match label(line, "tenant") {
+        None | Some("") => return true,
+        Some(tenant) => tenant,
+    };
+    let Some(view) = tenant.parse().ok().and_then(|tenant: TenantId| snapshot.tenant(&tenant)) else { return false };
+    let source = label(line, "source")
+        .is_none_or(|source| source.parse().is_ok_and(|source| view.sources.contains_key(&source)));
+    let filter = label(line, "filter")
+        .is_none_or(|filter| filter.parse().is_ok_and(|filter| view.filters.contains_key(&filter)));
+    source && filter
+}
+
+/// The value of a label. Those that are looked for hold names, and so no quotes.
+fn label<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let begin = format!("{name}=\"");
+    let at = line.match_indices(&begin).map(|(at, _)| at).find(|at| *at == 0 || line[..*at].ends_with(['{', ',']))?;
+    line[at + begin.len()..].split('"').next()
+}
+
+fn family(text: &mut String, name: &str, kind: &str, series: impl IntoIterator<Item = (String, String)>) {
+    let mut series = series.into_iter().peekable();
+    if series.peek().is_none() {
+        return;
+    }
+    let write = || -> std::fmt::Result {
+        writeln!(text, "# HELP {name} {}\n# TYPE {name} {kind}", help::help(name))?;
+        for (labels, value) in series {
+            match labels.is_empty() {
+                true => writeln!(text, "{name} {value}")?,
+                false => writeln!(text, "{name}{{{labels}}} {value}")?,
+            }
+        }
+        writeln!(text)
+    };
+    write().expect("a string can be written to");
+}
+
+/// What the system says of this process (proc(5)), under the names that Prometheus' own libraries use.
+#[expect(clippy::cast_precision_loss, reason = "seconds and counts are far below 2^52")]
+fn process(text: &mut String) {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let stat = read("/proc/self/stat");
+    // Behind the name, which stands in parentheses and may hold anything: field 3 is the first.
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<u64>().ok());
+    let ticks = rustix::param::clock_ticks_per_second() as f64;
+    let seconds = |count: u64| count as f64 / ticks;
+    let booted = read("/proc/stat").lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<f64>().ok());
+    let started = field(22).zip(booted).map(|(since, booted)| booted + seconds(since));
+    let open = std::fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count().saturating_sub(1));
+    let resident = field(24).map(|pages| pages * rustix::param::page_size() as u64);
+    let as_text = |value: Option<u64>| value.map(|value| value.to_string());
+    for (name, kind, value) in [
+        (
+            "process_cpu_seconds_total",
+            "counter",
+            field(14).zip(field(15)).map(|(user, system)| seconds(user + system).to_string()),
+        ),
+        ("process_resident_memory_bytes", "gauge", as_text(resident)),
+        ("process_virtual_memory_bytes", "gauge", as_text(field(23))),
+        ("process_threads", "gauge", as_text(field(20))),
+        ("process_start_time_seconds", "gauge", started.map(|seconds| seconds.to_string())),
+        ("process_open_fds", "gauge", as_text(open.map(|open| open as u64))),
+        ("process_max_fds", "gauge", as_text(getrlimit(Resource::Nofile).current)),
+    ] {
+        family(text, name, kind, value.map(|value| (String::new(), value)));
+    }
+}

@@ -1,0 +1,57 @@
+//! What each metric says, for `# HELP`. A story holds the list against what a host exports.
+
+/// Name and meaning of every metric that is not the sandbox's, which describes its own.
+pub const HELP: &[(&str, &str)] = &[
+    ("process_cpu_seconds_total", "seconds of processor time, of user and system"),
+    ("process_max_fds", "file descriptors that may be open"),
+    ("process_open_fds", "file descriptors that are open"),
+    ("process_resident_memory_bytes", "bytes of memory that are resident"),
+    ("process_start_time_seconds", "when the process was started, in seconds since the epoch"),
+    ("process_threads", "threads of the process"),
+    ("process_virtual_memory_bytes", "bytes of address space"),
+    ("setgate_attempt_seconds", "seconds an attempt took"),
+    ("setgate_attempts_total", "attempts, by `tenant` and `outcome` (1xx to 9xx, or a class of error)"),
+    ("setgate_breaker_opened_total", "circuit breakers that opened, by `tenant`"),
+    ("setgate_breakers_open", "endpoints that get no attempts for now, since they fail or asked for time"),
+    ("setgate_build_info", "1; the labels say what is running"),
+    ("setgate_clock_jumps_total", "jumps of the system's clock, by `direction` (ahead, back)"),
+    ("setgate_clock_offset_seconds", "seconds by which the system's clock differs from the host's"),
+    ("setgate_connections_refused_total", "connections that were refused or closed for want of a place"),
+    ("setgate_deliveries_by_state", "deliveries that are due, held or dead now, by `tenant` and `state`"),
+    ("setgate_deliveries_in_flight", "deliveries that are worked on"),
+    ("setgate_deliveries_put_off_total", "deliveries put off since their tenant's fuel was spent, by `tenant`"),
+    ("setgate_deliveries_total", "deliveries that came to rest, by `tenant` and `state`"),
+    ("setgate_disk_free_bytes", "bytes free on the disk of the ledger"),
+    ("setgate_end_to_end_seconds", "seconds from acceptance to a receiver's 2xx"),
+    ("setgate_events_damaged_total", "events that cannot be read and were passed over"),
+    ("setgate_filter_suspensions_total", "filters suspended since they kept faulting, by `tenant` and `filter`"),
+    ("setgate_http_requests_total", "requests answered, by `route` and `status`"),
+    ("setgate_ingest_total", "ingest requests, by `tenant`, `source` and `outcome`"),
+    ("setgate_keys_denied_total", "keys that were not taken, by `reason` (missing, unknown, ended)"),
+    ("setgate_ledger_batch_size", "requests of a commit"),
+    ("setgate_ledger_behind_events", "accepted events that are not fanned out yet"),
+    ("setgate_ledger_commit_failures_total", "batches that could not be committed"),
+    ("setgate_ledger_commit_seconds", "seconds a batch took, its commit included"),
+    ("setgate_ledger_damaged", "1 once damage was found in the ledger's files"),
+    ("setgate_ledger_dedupe_bytes", "bytes in memory of the index of dedupe keys"),
+    ("setgate_ledger_file_bytes", "bytes of the ledger's file"),
+    ("setgate_ledger_retained_by_size_total", "events removed before their time for want of space"),
+    ("setgate_ledger_short_of_space", "1 while ingest is refused for want of space"),
+    ("setgate_ledger_used_bytes", "bytes of the ledger's file in use"),
+    ("setgate_ledger_waiting", "writes that wait for a commit"),
+    ("setgate_ledger_wal_bytes", "bytes of the ledger's WAL"),
+    ("setgate_reload_refused", "1 while the configuration that was read last is not valid"),
+    ("setgate_reload_waiting_keys", "changed settings that wait for a restart"),
+    ("setgate_reloads_total", "times that the configuration was read again, by `outcome` (applied, refused)"),
+    ("setgate_replayed_total", "deliveries made by replays, by `tenant`"),
+    ("setgate_rollouts_ended_total", "rollouts that ended, by `tenant` and `reason`"),
+    ("setgate_shadow_runs_total", "events that a shadow ran on, by `tenant` and `result`"),
+    ("setgate_subscriptions_disabled_total", "subscriptions that the host paused, by `tenant` and `cause`"),
+    ("setgate_trace_spans_dropped_total", "spans that no collector got, by `reason`"),
+    ("setgate_trace_spans_sent_total", "spans that a collector took"),
+];
+
+/// The meaning of a metric.
+pub fn help(name: &str) -> &'static str {
+    HELP.iter().find(|(known, _)| *known == name).map_or("", |(_, help)| *help)
+}
