@@ -79,7 +79,7 @@ async fn test_rules(
         }
     };
     expect(MINUTES - 1, &[]);
-    expect(MINUTES + 6, firing);
+    expect(MINUTES + 3, firing);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("test.yml");
     std::fs::write(&file, text).unwrap();
