@@ -108,7 +108,7 @@ async fn a_download_is_read_in_parts_and_takes_no_more_memory_than_those() {
     let rows: String =
         (0..60_000).map(|number| format!("{{\"key\":\"k{number}\",\"value\":\"{}\"}}\n", "v".repeat(150))).collect();
     let headers = [("content-type", "application/jsonl")];
-    acme.client.send(http::Method::PUT, &acme.path("/tables/large"), &headers, rows).await.expect(200);
+    acme.client.send(http::Method::PUT, &acme.path("/tables/large"), &headers, rows).await.expect(201);
     let digest = acme.get("/tables/large").await["digest"].as_str().unwrap().to_owned();
     let path = acme.path(&format!("/tables/large/versions/{digest}"));
     let whole = acme.client.get(&path).await.expect(200);
