@@ -70,6 +70,8 @@ pub mod metric {
     pub const LEDGER_WAL_BYTES: &str = "setgate_ledger_wal_bytes";
     /// Bytes in memory of the index of dedupe keys.
     pub const LEDGER_DEDUPE_BYTES: &str = "setgate_ledger_dedupe_bytes";
+    /// Bytes that a tenant has stored, by `tenant`.
+    pub const STORED_BYTES: &str = "setgate_stored_bytes";
     /// Writes that wait for a commit.
     pub const LEDGER_WAITING: &str = "setgate_ledger_waiting";
     /// Events of the journal that are not fanned out yet.

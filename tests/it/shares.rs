@@ -142,9 +142,9 @@ async fn fuel_of_a_second_that_is_spent_makes_deliveries_late_and_not_faulty() {
     assert!(put_off("rich").await < 1.0, "where there is fuel nothing waits");
 }
 
-/// An event of as many types as there may be, each as long as it may be.
+/// An event of as many types as there may be, each as long as it may be and with many places where a pattern may begin.
 fn long_types(jti: &str) -> String {
-    let types = (0..16).map(|number| format!("\"urn:{}{number:02}\":{{}}", "a".repeat(1_000)));
+    let types = (0..16).map(|number| format!("\"urn:{}{}{number:02}\":{{}}", "a:".repeat(31), "a".repeat(940)));
     let types: Vec<String> = types.collect();
     let (head, tail) = (r#"{"iss":"https://idp.example.com/","iat":1615305159,"jti":""#, types.join(","));
     format!("{head}{jti}\",\"events\":{{{tail}}}}}")
@@ -452,4 +452,131 @@ async fn what_the_head_rules_out_is_refused_before_any_of_the_body_is_read() {
         let answer = answer_to(&host, &sent).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{what}: {answer}");
     }
+}
+
+/// A SET of some 20 kB that nothing makes smaller.
+fn bulky(jti: &str) -> String {
+    let mut set: Value = serde_json::from_str(&event::set(jti)).expect("a SET is JSON");
+    let mut state = jti.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| state.rotate_left(8) ^ u64::from(byte));
+    let letters = std::iter::repeat_with(|| {
+        // Xorshift (Marsaglia 2003): letters that do not come again.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'0' + (state >> 40) as u8 % 43)
+    });
+    set["padding"] = letters.filter(|letter| letter.is_ascii_alphanumeric()).take(20_000).collect::<String>().into();
+    set.to_string()
+}
+
+async fn stored(tenant: &Tenant) -> u64 {
+    tenant.get("/statistics").await["now"]["stored_bytes"]
+        .as_u64()
+        .expect("a tenant's statistics show what it has stored")
+}
+
+#[tokio::test]
+async fn a_tenant_stores_as_many_bytes_as_it_may_and_its_neighbour_goes_on() {
+    let mut host = Host::with().config("[data]\nretention_every_s = 1\n").start().await;
+    let (acme, zeta) =
+        (host.tenant_with("acme", json!({"quota": {"stored_bytes_max": 200_000}})).await, host.tenant("zeta").await);
+    let (ours, theirs) = (acme.source("open", Seed::Open).await, zeta.source("open", Seed::Open).await);
+    let receiver = Receiver::start().await;
+    let subscription = acme.subscribe(&receiver).create().await;
+    let mut accepted = Vec::new();
+    let refused = loop {
+        assert!(accepted.len() < 30, "600 kB were taken in");
+        let answer = ours.send(bulky(&format!("e{}", accepted.len()))).await;
+        if answer.status != 202 {
+            break answer;
+        }
+        accepted.push(answer.json()["event"].as_str().unwrap().to_owned());
+    };
+    assert_eq!(refused.not_the_problem(429, "storage_full"), None);
+    assert!(
+        refused.text().contains("stored_bytes_max") && refused.headers.contains_key("retry-after"),
+        "{}",
+        refused.text()
+    );
+    assert!(accepted.len() > 4, "{} events of some 20 kB", accepted.len());
+    theirs.accept(bulky("calm")).await;
+    // What was accepted is delivered all the same, and other ways to fill the disk are shut as well.
+    receiver.received(accepted.len()).await;
+    let rows = json!({"key": "a", "value": "x".repeat(1_000)}).to_string();
+    let headers = [("content-type", "application/jsonl")];
+    let table = acme.client.send(Method::PUT, &acme.path("/tables/apps"), &headers, rows).await;
+    assert_eq!(table.not_the_problem(429, "storage_full"), None);
+    let delivered = acme.delivery_in("delivered", &subscription.delivery_of_any()(&accepted[0])).await;
+    assert_eq!(delivered["attempts"], 1);
+
+    // It is known after a crash, to the byte.
+    let before = setgate_tests::until("nothing is under way", async || {
+        let before = stored(&acme).await;
+        let due = acme.get("/statistics").await["now"]["due"].as_u64();
+        (due == Some(0) && stored(&acme).await == before).then_some(before)
+    })
+    .await;
+    assert!(before >= 200_000, "{before}");
+    let shown = host.metric("setgate_stored_bytes", &["tenant=\"acme\""]).await;
+    assert_eq!(shown, before as f64);
+    host.kill9().await;
+    host.launch();
+    setgate_tests::until("the host is back", async || host.is_listening().unwrap().then_some(())).await;
+    assert_eq!(stored(&acme).await, before);
+    assert_eq!(ours.send(bulky("after the crash")).await.status, 429);
+
+    // What goes with its time makes room.
+    host.set_env("SETGATE_DATA__RETENTION_S", "1");
+    host.restart().await;
+    setgate_tests::until("there is room again", async || (ours.send(bulky("later")).await.status == 202).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn a_tenant_sends_as_many_bytes_a_second_as_it_may_and_its_neighbour_goes_on() {
+    let host = Host::start().await;
+    let (acme, zeta) =
+        (host.tenant_with("acme", json!({"quota": {"ingest_bytes_per_second": 1}})).await, host.tenant("zeta").await);
+    let (ours, theirs) = (acme.source("open", Seed::Open).await, zeta.source("open", Seed::Open).await);
+    ours.accept(event::set("one")).await;
+    let refused = ours.send(event::set("two")).await;
+    assert_eq!(refused.not_the_problem(429, "too_many_bytes"), None);
+    assert!(refused.text().contains("ingest_bytes_per_second"), "the limit is named: {}", refused.text());
+    assert!(refused.headers.contains_key("retry-after"), "and when to try again");
+    for number in 0..5 {
+        theirs.accept(event::set(&format!("calm-{number}"))).await;
+    }
+    let quota = json!({"quota": {"ingest_bytes_per_second": 0}}).to_string();
+    let headers = [("content-type", "application/json")];
+    host.operator().send(Method::PATCH, "/api/v1/tenants/acme", &headers, quota).await.expect(200);
+    ours.accept(event::set("two")).await;
+}
+
+/// No disk is that full: a bound of three quarters of what is free stands for a disk that fills up.
+#[tokio::test]
+async fn while_the_disk_fills_up_the_tenant_with_the_most_is_refused_first() {
+    let mut host = Host::start().await;
+    let (acme, zeta) = (host.tenant("acme").await, host.tenant("zeta").await);
+    let (ours, theirs) = (acme.source("open", Seed::Open).await, zeta.source("open", Seed::Open).await);
+    for number in 0..10 {
+        ours.accept(bulky(&format!("e{number}"))).await;
+    }
+    theirs.accept(bulky("calm")).await;
+    assert!(stored(&acme).await > 5 * stored(&zeta).await);
+    let free = setgate_tests::until("the disk was looked at", async || {
+        let free = host.metric("setgate_disk_free_bytes", &[]).await;
+        (free > 0.0).then_some(free)
+    })
+    .await;
+    host.set_env("SETGATE_DATA__DISK_FREE_BYTES_MIN", &format!("{:.0}", free / 4.0 * 3.0));
+    host.restart().await;
+    let refused = setgate_tests::until("the disk was looked at", async || {
+        let answer = ours.send(bulky("one more")).await;
+        (answer.status != 202).then_some(answer)
+    })
+    .await;
+    assert_eq!(refused.not_the_problem(503, "disk_low"), None);
+    assert!(refused.text().contains("equal share"), "it says why: {}", refused.text());
+    theirs.accept(bulky("and calm")).await;
+    assert_eq!(host.stranger().get("/readyz").await.status, 200, "the host is ready for others");
 }

@@ -48,6 +48,10 @@ impl Exposition {
             lines.map(move |(count, state)| (format!("tenant=\"{tenant}\",state=\"{state}\""), count.to_string()))
         });
         family(&mut text, "setgate_deliveries_by_state", "gauge", states);
+        let stored = self.ledger.stored_of_all();
+        let stored = stored.iter().filter(|(tenant, _)| snapshot.tenants.contains_key(tenant));
+        let stored = stored.map(|(tenant, bytes)| (format!("tenant=\"{tenant}\""), bytes.to_string()));
+        family(&mut text, metric::STORED_BYTES, "gauge", stored);
         process(&mut text);
         let build = format!("version=\"{}\",arch=\"{}\"", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
         family(&mut text, "setgate_build_info", "gauge", [(build, "1".to_owned())]);

@@ -74,9 +74,9 @@ impl Control {
         let view = self.tenant(tenant)?;
         let quota = self.quota_of(&view);
         self.check_room(&view, &name, &wasm).await?;
-        self.check_space()?;
+        self.check_space(&view, wasm.len())?;
         let compiled = self.sandbox.compile(tenant, wasm.clone(), &quota).await?;
-        self.ledger.put_blob(wasm.clone()).await?;
+        self.ledger.put_blob(tenant, wasm.clone()).await?;
         retried(expected, || self.add_version(tenant, &name, &wasm, &compiled, activate, expected)).await
     }
 

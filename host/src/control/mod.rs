@@ -143,9 +143,17 @@ impl Control {
         settings.history.within(settings.listen.request_ms_max)
     }
 
-    /// Uploads are large: none where the disk is nearly full.
-    fn check_space(&self) -> Result<(), Error> {
-        self.ledger.shortage().map_or(Ok(()), |shortage| Err(shortage.into()))
+    /// Uploads are large: none where the disk is nearly full, or the tenant has as much stored as it may.
+    fn check_space(&self, view: &TenantView, upload_bytes: usize) -> Result<(), Error> {
+        let tenant = &view.tenant.value.id;
+        if let Some(shortage) = self.ledger.shortage_of(tenant) {
+            return Err(shortage.into());
+        }
+        let (stored, max) = (self.ledger.stored(tenant), self.quota_of(view).stored_bytes_max);
+        if max > 0 && stored.saturating_add(upload_bytes as u64) > max {
+            return Err(Error::StorageFull { stored, max });
+        }
+        Ok(())
     }
 
     fn tenant(&self, tenant: &TenantId) -> Result<Arc<TenantView>, Error> {
@@ -214,6 +222,16 @@ pub enum Error {
     /// The cursor is not one that this list gave.
     #[error("the cursor is not one that this list gave")]
     BadCursor,
+    /// The tenant would have more stored than it may.
+    #[error(
+        "the tenant has {stored} bytes stored, and with this it would have more than its quota `stored_bytes_max`, which is {max}"
+    )]
+    StorageFull {
+        /// Bytes stored.
+        stored: u64,
+        /// The quota.
+        max: u64,
+    },
     /// The disk is nearly full, or the ledger has its size.
     #[error("{0}: nothing was stored")]
     Short(#[from] ledger::Shortage),

@@ -86,6 +86,9 @@ pub struct NowView {
     pub held: u64,
     /// Given up.
     pub dead: u64,
+    /// Bytes that the tenant has stored, which `quota.stored_bytes_max` bounds; none for a single subscription.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored_bytes: Option<u64>,
     /// When the first of those that are due is or was due; long ago: it waits for the receiver, or the subscription is
     /// paused.
     pub oldest_due: Option<Timestamp>,
@@ -129,7 +132,13 @@ impl Control {
                 dead: of.rested_as(State::Dead),
             },
             accepted_to_delivered_ms: percentiles(&of.accepted_to_delivered_ms, 1.0),
-            now: NowView { due: counts.due, held: counts.held, dead: counts.dead, oldest_due },
+            now: NowView {
+                due: counts.due,
+                held: counts.held,
+                dead: counts.dead,
+                stored_bytes: subscription.is_none().then(|| self.ledger.stored(tenant)),
+                oldest_due,
+            },
         })
     }
 }

@@ -55,7 +55,7 @@ impl Control {
         if !view.tables.contains_key(&name) {
             room(view.tables.len(), self.quota_of(&view).tables_max, "tables_max")?;
         }
-        self.check_space()?;
+        self.check_space(&view, upload.len())?;
         let bytes_max = self.quota_of(&view).table_bytes_max;
         if upload.len() as u64 > bytes_max {
             let why =
@@ -71,7 +71,7 @@ impl Control {
             uploaded_at: self.clock.now(),
         };
         self.check_tables_room(&view, &with_version(&view, tenant, name.clone(), new.clone()))?;
-        self.ledger.put_blob(rows).await?;
+        self.ledger.put_blob(tenant, rows).await?;
         retried(expected, || async {
             // Read again: the rows took their time.
             let view = self.tenant(tenant)?;

@@ -97,6 +97,12 @@ pub struct Quota {
     /// Bytes of all documents of the tenant together, each with 1 KiB for itself: sources, subscriptions, filters, tables (what is
     /// known of their versions, not the versions), keys and the tenant itself. They are in memory for as long as the host runs.
     pub documents_bytes_max: u64,
+    /// Bytes that the tenant may have stored: its events with their deliveries and history, plans, and versions of filters and
+    /// tables. From there on, its events and uploads are answered 429; what was accepted goes on. 0: no bound.
+    pub stored_bytes_max: u64,
+    /// Bytes of event bodies of the tenant in a second, after a burst of four seconds' worth; beyond, they are answered 429. 0: no
+    /// bound.
+    pub ingest_bytes_per_second: u64,
     /// Event patterns of all subscriptions of the tenant together: each is held against each of its events.
     pub patterns_max: u64,
     /// Bytes of the texts of these patterns.
@@ -131,6 +137,8 @@ impl Default for Quota {
             tables_active_bytes_max: 64 << 20,
             keys_max: 50,
             documents_bytes_max: 16 << 20,
+            stored_bytes_max: 16 << 30,
+            ingest_bytes_per_second: 32 << 20,
             patterns_max: 10_000,
             patterns_bytes_max: 512 << 10,
             require_verified_endpoints: false,

@@ -13,6 +13,7 @@
 //!
 //! [`Line`] decides and knows no threads; [`Gate`] lets futures wait for it.
 
+mod byte_rate;
 mod shares;
 
 use std::collections::{HashMap, VecDeque};
@@ -22,6 +23,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::domain::id::TenantId;
 
+pub(crate) use byte_rate::ByteRate;
 pub(crate) use shares::Shares;
 
 /// Tenants whose account is kept although they neither hold nor wait; beyond, those without debt are forgotten.

@@ -18,7 +18,7 @@ const RETRY_AFTER_S: u32 = 2;
 const SPACE_RETRY_AFTER_S: u32 = 30;
 
 /// Every code there is, in alphabetical order. Each has a page in `docs/errors`.
-pub const CODES: [&str; 65] = [
+pub const CODES: [&str; 67] = [
     "backlog_full",
     "backtest_running",
     "bad_claim",
@@ -74,8 +74,10 @@ pub const CODES: [&str; 65] = [
     "not_utf8",
     "request_timeout",
     "secret_unreadable",
+    "storage_full",
     "too_deep",
     "too_large",
+    "too_many_bytes",
     "too_often",
     "unexpected_verification",
     "unknown_source",
@@ -233,7 +235,9 @@ impl Problem {
             }
             Refused::NotAnEvent(_) => Self::new(StatusCode::BAD_REQUEST, code, detail),
             Refused::Conflict(_) => Self::new(StatusCode::CONFLICT, code, detail),
-            Refused::Backlog { .. } | Refused::Flood { .. } => Self::busy(StatusCode::TOO_MANY_REQUESTS, code, detail),
+            Refused::Backlog { .. } | Refused::Storage { .. } | Refused::Rate { .. } | Refused::Flood { .. } => {
+                Self::busy(StatusCode::TOO_MANY_REQUESTS, code, detail)
+            }
             Refused::Short(_) => Self::short_of_space(code, detail),
             Refused::Ledger(error) => Self::not_stored(error, error.is_told(), error.is_damage()),
         }
@@ -280,6 +284,7 @@ impl From<control::Error> for Problem {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "endpoint_not_verified", detail)
             }
             control::Error::BadCursor => Self::new(StatusCode::BAD_REQUEST, "bad_cursor", detail),
+            control::Error::StorageFull { .. } => Self::busy(StatusCode::TOO_MANY_REQUESTS, "storage_full", detail),
             control::Error::Short(shortage) => Self::short_of_space(shortage.code(), detail),
             control::Error::Ledger(error) => Self::not_stored(error, error.is_told(), error.is_damage()),
         }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::packed;
 use super::statements::Statements;
+use super::stored::ATTEMPT_BYTES;
 use super::{Error, columns};
 use crate::domain::attempt::{Attempt, Connection as Over, Outcome, Sent};
 use crate::domain::delivery::{DeliverySeq, Settlement};
@@ -92,6 +93,16 @@ impl NewRow {
             runs,
         };
         Ok(Some(Self { told: told.packed()?, has_runs: !runs.is_empty() }))
+    }
+
+    /// Bytes that the row takes.
+    pub(super) fn bytes(&self) -> i64 {
+        let told = match &self.told {
+            Value::Text(text) => text.len(),
+            Value::Blob(block) => block.len(),
+            _ => 0,
+        };
+        ATTEMPT_BYTES + i64::try_from(told).unwrap_or(0)
     }
 
     /// Writes the row; false where it was there before.

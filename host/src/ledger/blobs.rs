@@ -9,18 +9,19 @@ use std::io;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Error, Ledger};
+use super::queue::Batch;
+use super::{Error, Ledger, stored};
 use crate::crypto::{sha256, sha256_of};
-use crate::domain::id::Digest;
+use crate::domain::id::{Digest, TenantId};
 use crate::domain::time::Timestamp;
 
 /// Bytes of a part.
 pub const BLOB_PART_BYTES: usize = 256 << 10;
 
 impl Ledger {
-    /// Stores some bytes, if they are not there yet, and returns their name: a filter's component, a table's rows.
+    /// Stores some bytes of a tenant, if they are not there yet, and returns their name: a filter's component, a table's rows.
     /// Kept while a filter, a table or a plan refers to them, and for [`super::UNUSED_KEPT_MS`] after this call.
-    pub async fn put_blob(&self, body: Bytes) -> Result<Digest, Error> {
+    pub async fn put_blob(&self, tenant: &TenantId, body: Bytes) -> Result<Digest, Error> {
         let digest = Digest(sha256(&body));
         let now = self.clock().now();
         if self.queue().write(move |batch| put_again(batch.conn, &digest, now)).await? {
@@ -30,15 +31,18 @@ impl Ledger {
             let part = body.slice(at..body.len().min(at + BLOB_PART_BYTES));
             self.queue().write(move |batch| put_part(batch.conn, &digest, number as i64, now, &part)).await?;
         }
+        let (tenant, bytes) = (tenant.clone(), stored::bytes(body.len()));
         self.queue()
             .write(move |batch| {
-                batch
-                    .conn
-                    .prepare_cached(
-                        "INSERT INTO blob (digest, put_at, body) VALUES (?1, ?2, x'')
-                         ON CONFLICT (digest) DO UPDATE SET put_at = max(put_at, ?2)",
-                    )?
-                    .execute(params![digest, now])?;
+                if !put_again(batch.conn, &digest, now)? {
+                    batch
+                        .conn
+                        .prepare_cached(
+                            "INSERT INTO blob (digest, put_at, body, tenant, bytes) VALUES (?1, ?2, x'', ?3, ?4)",
+                        )?
+                        .execute(params![digest, now, tenant, bytes])?;
+                    batch.effects.stored(&tenant, bytes);
+                }
                 Ok(digest)
             })
             .await
@@ -178,8 +182,15 @@ pub(super) fn read(conn: &Connection, digest: &Digest) -> Result<Option<Vec<u8>>
     Ok(Some(body))
 }
 
-pub(super) fn delete(conn: &Connection, digest: &Digest) -> Result<(), Error> {
-    conn.execute("DELETE FROM blob WHERE digest = ?1", [digest])?;
+pub(super) fn delete(batch: &mut Batch<'_>, digest: &Digest) -> Result<(), Error> {
+    let conn = batch.conn;
+    let owner: Option<(Option<TenantId>, i64)> = conn
+        .prepare_cached("DELETE FROM blob WHERE digest = ?1 RETURNING tenant, bytes")?
+        .query_row([digest], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    if let Some((Some(tenant), bytes)) = owner {
+        batch.effects.stored(&tenant, -bytes);
+    }
     conn.execute("DELETE FROM blob_part WHERE digest = ?1", [digest])?;
     Ok(())
 }
@@ -193,7 +204,7 @@ pub(super) fn sweep_unfinished(conn: &Connection, before: Timestamp) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::super::UNUSED_KEPT_MS;
-    use super::super::tests::{NOW, block_on, open};
+    use super::super::tests::{NOW, block_on, open, tenant};
     use super::*;
 
     #[test]
@@ -202,8 +213,8 @@ mod tests {
             let (_folder, ledger) = open();
             for bytes in [0, 4, BLOB_PART_BYTES - 1, BLOB_PART_BYTES, BLOB_PART_BYTES * 2 + 5] {
                 let body: Bytes = (0..bytes).map(|at| (at % 251) as u8).collect::<Vec<_>>().into();
-                let name = ledger.put_blob(body.clone()).await.unwrap();
-                assert_eq!(ledger.put_blob(body.clone()).await.unwrap(), name);
+                let name = ledger.put_blob(&tenant().id, body.clone()).await.unwrap();
+                assert_eq!(ledger.put_blob(&tenant().id, body.clone()).await.unwrap(), name);
                 assert_eq!(ledger.blob_bytes(&name).await.unwrap(), Some(bytes as u64));
                 assert_eq!(ledger.check_blob(&name).await.unwrap(), Some(bytes as u64));
                 assert_eq!(in_parts(&ledger, &name).await, body);
@@ -223,7 +234,7 @@ mod tests {
             let sql = "INSERT INTO blob (digest, put_at, body) VALUES (?1, 0, ?2)";
             let insert = move |conn: &Connection| Ok(conn.execute(sql, params![digest, row.as_ref()])?);
             ledger.queue().write(move |batch| insert(batch.conn)).await.unwrap();
-            assert_eq!(ledger.put_blob(body.clone()).await.unwrap(), digest);
+            assert_eq!(ledger.put_blob(&tenant().id, body.clone()).await.unwrap(), digest);
             assert_eq!(in_parts(&ledger, &digest).await, body);
             assert_eq!(ledger.check_blob(&digest).await.unwrap(), Some(body.len() as u64));
             assert_eq!(ledger.blob(&digest).await.unwrap(), Some(body));
@@ -246,7 +257,7 @@ mod tests {
     fn a_blob_that_is_damaged_is_found_before_any_of_it_is_sent() {
         block_on(async {
             let (_folder, ledger) = open();
-            let name = ledger.put_blob(Bytes::from(vec![7; BLOB_PART_BYTES + 5])).await.unwrap();
+            let name = ledger.put_blob(&tenant().id, Bytes::from(vec![7; BLOB_PART_BYTES + 5])).await.unwrap();
             let damage = "UPDATE blob_part SET body = x'00' WHERE number = 1";
             ledger.queue().write(move |batch| Ok(batch.conn.execute(damage, [])?)).await.unwrap();
             assert!(matches!(ledger.check_blob(&name).await, Err(Error::Corrupt { .. })));

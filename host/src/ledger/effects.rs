@@ -1,7 +1,7 @@
 //! What a batch changes besides its rows: counts kept next to the rows, and what lives in memory. Collected while the
 //! requests run, so that the counts are written once per batch and memory changes only after the commit.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -14,8 +14,9 @@ use super::disk::Disk;
 use super::hot::{Hot, Rows};
 use super::reach::Reach;
 use super::registry::{Change, Snapshot};
-use super::space::Space;
+use super::space::{Shortage, Space};
 use super::statistics::{Gathered, Known};
+use super::stored::Stored;
 use super::tail::Log;
 use super::untold::Untold;
 use super::{Error, Options};
@@ -32,6 +33,8 @@ type Deltas = [i64; State::ALL.len()];
 pub(super) struct Effects {
     tally: BTreeMap<(TenantId, SubscriptionId), Deltas>,
     plan_refs: BTreeMap<i64, i64>,
+    /// By how many bytes what tenants have stored has changed.
+    stored: BTreeMap<TenantId, i64>,
     appended: Vec<Arc<Event>>,
     /// Deliveries that are as they were made.
     made: Vec<DueDelivery>,
@@ -67,6 +70,14 @@ impl Effects {
     /// A delivery begins (1) or ceases (-1) to refer to a plan.
     pub(super) fn refer(&mut self, plan: i64, by: i64) {
         *self.plan_refs.entry(plan).or_default() += by;
+    }
+
+    /// What the tenant has stored grows, or shrinks, by so many bytes.
+    pub(super) fn stored(&mut self, tenant: &TenantId, by: i64) {
+        match self.stored.get_mut(tenant) {
+            Some(bytes) => *bytes += by,
+            None => drop(self.stored.insert(tenant.clone(), by)),
+        }
     }
 
     pub(super) fn appended(&mut self, event: Arc<Event>) {
@@ -112,6 +123,9 @@ impl Effects {
         for (plan, by) in other.plan_refs {
             self.refer(plan, by);
         }
+        for (tenant, by) in other.stored {
+            self.stored(&tenant, by);
+        }
         self.appended.extend(other.appended);
         self.made.extend(other.made);
         self.touched.extend(other.touched);
@@ -141,6 +155,10 @@ impl Effects {
         for (plan, by) in &self.plan_refs {
             conn.prepare_cached("UPDATE plan SET refs = refs + ?2 WHERE id = ?1")?.execute([plan, by])?;
         }
+        for (tenant, by) in self.stored.iter().filter(|(_, by)| **by != 0) {
+            conn.prepare_cached("INSERT INTO stored VALUES (?1, ?2) ON CONFLICT DO UPDATE SET bytes = bytes + ?2")?
+                .execute(params![tenant, by])?;
+        }
         self.statistics.store(conn, statistics)?;
         self.settled_batch = self.settled.store(conn)?;
         if let Some(cursor) = cursor {
@@ -168,6 +186,8 @@ pub(super) struct Shared {
     settled_of: RwLock<HashMap<TenantId, i64>>,
     /// Deliveries due or held, by tenant; tenants without any are absent.
     backlog: RwLock<HashMap<TenantId, i64>>,
+    /// What tenants have stored.
+    pub(super) stored: Stored,
     /// Bytes of requests that wait for the writer.
     pub(super) queue_bytes: AtomicUsize,
     /// Up to where retention has looked at events and left only those that it has to keep.
@@ -202,6 +222,7 @@ impl Shared {
             backlog.insert(row.get::<_, TenantId>(0)?, row.get::<_, i64>(1)?);
         }
         backlog.retain(|_, count| *count != 0);
+        let stored = Stored::load(conn)?;
         let snapshot = Snapshot::load(conn, revision)?;
         // The pages of the registry stay in this connection's cache else, and it is in memory by now.
         conn.execute_batch("PRAGMA shrink_memory")?;
@@ -215,6 +236,7 @@ impl Shared {
             settled_at_start: settled,
             settled_of: RwLock::default(),
             backlog: RwLock::new(backlog),
+            stored,
             queue_bytes: AtomicUsize::new(0),
             looked_through: AtomicI64::new(0),
             dedupe_bytes: AtomicUsize::new(0),
@@ -244,6 +266,10 @@ impl Shared {
                     backlog.remove(&tenant);
                 }
             }
+        }
+        if !effects.stored.is_empty() {
+            let grown = self.stored.add(effects.stored);
+            self.space.wrote(grown);
         }
         if !effects.changes.is_empty() {
             let mut next = Snapshot::clone(&self.snapshot.load());
@@ -279,6 +305,22 @@ impl Shared {
     pub(super) fn backlog(&self, tenant: &TenantId) -> u64 {
         let backlog = self.backlog.read().unwrap_or_else(PoisonError::into_inner);
         backlog.get(tenant).copied().and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
+    }
+
+    /// The shortage of a tenant that holds more than an equal share of what all have stored, if it does. A tenant alone is no
+    /// neighbour's trouble.
+    pub(super) fn over_share(&self, tenant: &TenantId) -> Option<Shortage> {
+        let tenants = self.snapshot.load().tenants.len();
+        let (stored, total) = (self.stored.of(tenant), self.stored.total());
+        let share = total / u64::try_from(tenants).ok().filter(|count| *count > 1)?;
+        (stored > share).then_some(Shortage::Share { stored, share })
+    }
+
+    /// The tenants that hold more than an equal share; none where there is one tenant, or none of them does.
+    pub(super) fn all_over_share(&self) -> Option<HashSet<TenantId>> {
+        let all = self.stored.all().into_iter().map(|(tenant, _)| tenant);
+        let heavy: HashSet<_> = all.filter(|tenant| self.over_share(tenant).is_some()).collect();
+        (!heavy.is_empty()).then_some(heavy)
     }
 
     /// The last batch that may have settled anything of the tenant.

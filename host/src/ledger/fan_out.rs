@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::order::is_kept_back;
 use super::plans::plan_row;
 use super::queue::Batch;
+use super::stored::DELIVERY_BYTES;
 use super::{Error, Ledger};
 use crate::domain::delivery::{DeliverySeq, DueDelivery, NewDelivery, State};
 use crate::domain::event::EventSeq;
@@ -161,6 +162,7 @@ fn insert_row(
     let seq = DeliverySeq(batch.conn.last_insert_rowid());
     batch.effects.count(&new.tenant, new.id.subscription, State::Due, 1);
     batch.effects.refer(plan, 1);
+    batch.effects.stored(&new.tenant, DELIVERY_BYTES);
     if new.order_key.is_some() && is_kept_back(batch.conn, seq)? {
         return Ok(None);
     }
@@ -402,7 +404,7 @@ mod tests {
                 .queue()
                 .write(move |batch| {
                     apply(batch, &fan_out, now)?;
-                    sweep(batch.conn, batch.snapshot, before)
+                    sweep(batch, before)
                 })
                 .await;
             assert_eq!(swept.unwrap(), (0, 0));
@@ -424,7 +426,7 @@ mod tests {
             let swept = ledger.queue().write(move |batch| {
                 assert!(batch.plans.is_empty());
                 apply(batch, &again, now)?;
-                sweep(batch.conn, batch.snapshot, before)
+                sweep(batch, before)
             });
             let (refused, swept) = in_one_batch(&ledger, async { tokio::join!(biased; refused, swept) }).await;
             assert!(matches!(refused, Err(Error::Cursor)));

@@ -152,13 +152,13 @@ impl Ledger {
         limit: usize,
     ) -> Result<Page<DeliveryRecord>, Error> {
         let tenant = tenant.clone();
-        self.history_readers().read(move |conn| deliveries(conn, &tenant, &query, cursor, limit)).await
+        self.history_of(&tenant).read(move |conn| deliveries(conn, &tenant, &query, cursor, limit)).await
     }
 
     /// A delivery of the tenant.
     pub async fn delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<DeliveryRecord>, Error> {
         let tenant = tenant.clone();
-        self.history_readers().read(move |conn| delivery(conn, &tenant, id)).await
+        self.history_of(&tenant).read(move |conn| delivery(conn, &tenant, id)).await
     }
 
     /// The same with its event and what its chain made of it, both as of one moment.
@@ -168,7 +168,7 @@ impl Ledger {
         id: DeliveryId,
     ) -> Result<Option<(DeliveryRecord, Content)>, Error> {
         let tenant = tenant.clone();
-        self.history_readers()
+        self.history_of(&tenant)
             .read(move |conn| {
                 // A read is one transaction as it is.
                 let Some(record) = delivery(conn, &tenant, id)? else { return Ok(None) };
@@ -186,7 +186,7 @@ impl Ledger {
     /// The claims of a delivery as JSON text: as the chain made them, else the SET as normalized.
     pub async fn delivery_claims(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<String>, Error> {
         let tenant = tenant.clone();
-        self.history_readers()
+        self.history_of(&tenant)
             .read(move |conn| {
                 let mut statement = conn.prepare_cached(concat!(
                     "SELECT f.claims, e.packed, e.set_text FROM delivery d JOIN event e ON e.seq = d.event_seq
@@ -212,13 +212,13 @@ impl Ledger {
         limit: usize,
     ) -> Result<Page<EventRecord>, Error> {
         let tenant = tenant.clone();
-        self.history_readers().read(move |conn| events(conn, &tenant, &query, cursor, limit)).await
+        self.history_of(&tenant).read(move |conn| events(conn, &tenant, &query, cursor, limit)).await
     }
 
     /// How many deliveries of the tenant, or of one of its subscriptions, are in which state.
     pub async fn counts(&self, tenant: &TenantId, subscription: Option<SubscriptionId>) -> Result<Counts, Error> {
         let tenant = tenant.clone();
-        self.history_readers()
+        self.history_of(&tenant)
             .read(move |conn| {
                 let counts = conn
                     .prepare_cached(

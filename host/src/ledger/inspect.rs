@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::backup::is_in_use;
 use super::journal::{EVENT_COLUMNS, read_event};
 use super::schema::FILE;
-use super::{BackupError, Error, Snapshot, attempts, audit, blobs, columns, dedupe, identity, plans, schema};
+use super::{BackupError, Error, Snapshot, attempts, audit, blobs, columns, dedupe, identity, plans, schema, stored};
 use crate::crypto::sha256;
 use crate::domain::filter::Plan;
 use crate::domain::id::Digest;
@@ -71,6 +71,17 @@ FROM plan p LEFT JOIN (SELECT plan, count(*) n FROM delivery GROUP BY plan) d ON
 UNION ALL
 SELECT 'delivery ' || seq || ': its plan is not there' FROM delivery WHERE plan NOT IN (SELECT id FROM plan)";
 
+/// Sums of what tenants have stored that are not those of the rows.
+fn stored_faults(conn: &Connection) -> Result<Vec<String>, Error> {
+    let sql = format!(
+        "SELECT coalesce(s.tenant, r.tenant) || ': ' || coalesce(s.bytes, 0) || ' bytes are noted, the rows have '
+             || coalesce(r.bytes, 0)
+         FROM stored s FULL JOIN ({}) r ON r.tenant = s.tenant WHERE coalesce(s.bytes, 0) <> coalesce(r.bytes, 0)",
+        stored::RECOUNT
+    );
+    lines(conn, &sql)
+}
+
 /// Rows that hang on nothing.
 const HANGING: &str = "
 SELECT 'delivery ' || d.seq || ': its event is not there' FROM delivery d LEFT JOIN event e ON e.seq = d.event_seq
@@ -110,6 +121,7 @@ pub fn inspect(folder: &Path) -> Result<Inspected, BackupError> {
     for (name, sql) in [("tally", TALLY), ("refs", REFS), ("rows", HANGING), ("cursor", CURSOR)] {
         found.checks.push(Check::of(name, lines(&conn, sql)));
     }
+    found.checks.push(Check::of("stored", stored_faults(&conn)));
     found.checks.push(Check::of("events", look_at_events(&conn)));
     found.checks.push(Check::of("dedupe", dedupe::missing(&conn, FAULTS_TOLD_MAX)));
     found.checks.push(Check::of("attempts", attempts::unreadable(&conn, FAULTS_TOLD_MAX)));
@@ -226,7 +238,7 @@ mod tests {
     async fn filled() -> (tempfile::TempDir, Ledger) {
         let (folder, ledger) = open();
         let plan = with_events(&ledger, 3).await;
-        ledger.put_blob(vec![7; 300 << 10].into()).await.unwrap();
+        ledger.put_blob(&tenant().id, vec![7; 300 << 10].into()).await.unwrap();
         let deliveries = (1..=2).map(|n| new_delivery(n, 1, plan)).collect();
         ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
         assert_eq!((event(1).tenant.as_str(), tenant().id.as_str()), (TENANT, TENANT));
@@ -244,7 +256,8 @@ mod tests {
             let (folder, _ledger) = filled().await;
             let found = inspect(folder.path()).unwrap();
             let names: Vec<_> = found.checks.iter().map(|check| check.name).collect();
-            let all = "integrity schema tally refs rows cursor events dedupe attempts documents plans blobs audit";
+            let all =
+                "integrity schema tally refs rows cursor stored events dedupe attempts documents plans blobs audit";
             assert_eq!(names, all.split(' ').collect::<Vec<_>>());
             assert!(found.checks.iter().all(|check| check.faults == 0), "{:?}", found.checks);
             assert_eq!(found.snapshot.unwrap().tenants.len(), 1);
@@ -255,11 +268,12 @@ mod tests {
     #[test]
     fn what_cannot_be_is_found() {
         block_on(async {
-            let cases: [(&str, &str, &str); 13] = [
+            let cases: [(&str, &str, &str); 14] = [
                 ("tally", "UPDATE tally SET due = due + 1", "the rows 2"),
                 ("tally", "DELETE FROM tally", "the counts are 0"),
                 ("refs", "UPDATE plan SET refs = 9", "refs is 9"),
                 ("rows", "DELETE FROM event WHERE seq = 1", "its event is not there"),
+                ("stored", "UPDATE stored SET bytes = bytes + 1", "bytes are noted, the rows have"),
                 ("cursor", "UPDATE mark SET value = 99 WHERE name = 'cursor'", "lies behind the last event 3"),
                 ("events", "UPDATE event SET packed = 3 WHERE seq = 2", "event 2: "),
                 ("dedupe", "UPDATE event SET dedupe_hash = 9 WHERE seq = 2", "event 2: its hash"),
@@ -276,7 +290,10 @@ mod tests {
                 let conn = Connection::open(folder.path().join(FILE)).unwrap();
                 assert!(conn.execute(sql, params![]).unwrap() > 0, "{sql}");
                 drop(conn);
-                assert_eq!(faulty(folder.path()), [name], "{sql}");
+                // A row that comes, goes or grows by hand is missing in the sums as well.
+                let found: Vec<_> =
+                    faulty(folder.path()).into_iter().filter(|fault| *fault != "stored" || name == "stored").collect();
+                assert_eq!(found, [name], "{sql}");
                 let found = inspect(folder.path()).unwrap();
                 let check = found.checks.iter().find(|check| check.name == name).unwrap();
                 assert!(check.told[0].contains(told), "{sql}: {:?}", check.told);

@@ -8,7 +8,7 @@ use super::columns::Json;
 use super::packed::{self, Packed};
 use super::queue::Batch;
 use super::statements::Statements;
-use super::{Error, Ledger, Reach, audit, dedupe, fan_out};
+use super::{Error, Ledger, Reach, audit, dedupe, fan_out, stored};
 use crate::domain::audit::{Deed, Entry, Object};
 use crate::domain::delivery::{DueDelivery, NewDelivery};
 use crate::domain::event::{Dedupe, Event, EventSeq, NewEvent};
@@ -151,7 +151,7 @@ impl Ledger {
     /// An event of the tenant, with its bytes.
     pub async fn event(&self, tenant: &TenantId, id: EventId) -> Result<Option<Event>, Error> {
         let tenant = tenant.clone();
-        self.history_readers()
+        self.history_of(&tenant)
             .read(move |conn| {
                 let mut statement = conn.prepare_cached(&format!(
                     "SELECT {EVENT_COLUMNS} FROM event e WHERE e.id = ?1 AND e.tenant = ?2"
@@ -261,6 +261,8 @@ fn append(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
         packed.packed,
     ])?;
     let seq = EventSeq(batch.conn.last_insert_rowid());
+    let bytes = stored::of_event(batch.conn, seq)?;
+    batch.effects.stored(&event.tenant, bytes);
     // Nobody else holds it, not even from a run that was rolled back, so this copies nothing.
     Arc::make_mut(event).seq = seq;
     batch.effects.appended(Arc::clone(event));

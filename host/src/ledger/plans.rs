@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::queue::Batch;
-use super::{Error, Ledger, blobs};
+use super::{Error, Ledger, blobs, stored};
 use crate::crypto::sha256;
 use crate::domain::filter::Plan;
 use crate::domain::id::{Digest, FilterName, TableName, TenantId};
@@ -24,7 +24,7 @@ impl Ledger {
     /// [`super::UNUSED_KEPT_MS`] after this call and after a first delivery was made with it.
     pub async fn intern_plan(&self, plan: &Plan) -> Result<Digest, Error> {
         let (digest, doc) = named(plan)?;
-        self.intern(HashMap::from([(digest, doc)])).await?;
+        self.intern(HashMap::from([(digest, (plan.tenant.clone(), doc))])).await?;
         Ok(digest)
     }
 
@@ -32,20 +32,28 @@ impl Ledger {
     pub async fn intern_plans(&self, plans: &[Plan]) -> Result<Vec<Digest>, Error> {
         let named = plans.iter().map(named).collect::<Result<Vec<_>, _>>()?;
         let digests = named.iter().map(|(digest, _)| *digest).collect();
-        self.intern(named.into_iter().collect()).await?;
+        let of = plans.iter().map(|plan| plan.tenant.clone());
+        self.intern(named.into_iter().zip(of).map(|((digest, doc), tenant)| (digest, (tenant, doc))).collect()).await?;
         Ok(digests)
     }
 
-    async fn intern(&self, docs: HashMap<Digest, String>) -> Result<(), Error> {
+    async fn intern(&self, docs: HashMap<Digest, (Option<TenantId>, String)>) -> Result<(), Error> {
         let now = self.clock().now();
         self.queue()
             .write_named(move |batch| {
-                let mut statement = batch.conn.prepare_cached(
-                    "INSERT INTO plan (digest, refs, interned_at, doc) VALUES (?1, 0, ?2, ?3)
-                     ON CONFLICT (digest) DO UPDATE SET interned_at = max(interned_at, ?2)",
-                )?;
-                for (digest, doc) in &docs {
-                    statement.execute(params![digest, now, doc])?;
+                let conn = batch.conn;
+                let mut again =
+                    conn.prepare_cached("UPDATE plan SET interned_at = max(interned_at, ?2) WHERE digest = ?1")?;
+                let mut new =
+                    conn.prepare_cached("INSERT INTO plan (digest, refs, interned_at, doc) VALUES (?1, 0, ?2, ?3)")?;
+                for (digest, (tenant, doc)) in &docs {
+                    if again.execute(params![digest, now])? > 0 {
+                        continue;
+                    }
+                    new.execute(params![digest, now, doc])?;
+                    if let Some(tenant) = tenant {
+                        batch.effects.stored(tenant, stored::bytes(doc.len()));
+                    }
                 }
                 Ok(())
             })
@@ -77,7 +85,7 @@ impl Ledger {
     /// for what is no version of the filter any more.
     pub async fn ran_filter(&self, tenant: &TenantId, filter: &FilterName, digest: Digest) -> Result<bool, Error> {
         let (tenant, filter) = (tenant.clone(), filter.clone());
-        self.history_readers()
+        self.history_of(&tenant)
             .read(move |conn| {
                 Ok(conn
                     .prepare_cached(
@@ -105,7 +113,7 @@ impl Ledger {
     /// The same for a version of a table.
     pub async fn saw_table(&self, tenant: &TenantId, table: &TableName, digest: Digest) -> Result<bool, Error> {
         let (tenant, table) = (tenant.clone(), table.clone());
-        self.history_readers()
+        self.history_of(&tenant)
             .read(move |conn| {
                 Ok(conn
                     .prepare_cached(
@@ -182,8 +190,19 @@ pub(super) fn plan_row(batch: &mut Batch<'_>, digest: &Digest, now: Timestamp) -
 }
 
 /// Deletes plans and blobs that nothing refers to and that were not put since `before`. Returns how many of each.
-pub(super) fn sweep(conn: &Connection, snapshot: &super::Snapshot, before: Timestamp) -> Result<(u64, u64), Error> {
-    let plans = conn.execute("DELETE FROM plan WHERE refs = 0 AND interned_at < ?1", [before])?;
+pub(super) fn sweep(batch: &mut Batch<'_>, before: Timestamp) -> Result<(u64, u64), Error> {
+    let (conn, snapshot) = (batch.conn, batch.snapshot);
+    let swept: Vec<(Option<TenantId>, i64)> = conn
+        .prepare_cached(
+            "DELETE FROM plan WHERE refs = 0 AND interned_at < ?1 RETURNING
+                 CASE WHEN json_valid(doc) THEN doc ->> '$.tenant' END, octet_length(doc)",
+        )?
+        .query_map([before], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    let plans = swept.len();
+    for (tenant, bytes) in swept {
+        tenant.iter().for_each(|tenant| batch.effects.stored(tenant, -bytes));
+    }
     let mut unused: Vec<Digest> = conn
         .prepare_cached("SELECT digest FROM blob WHERE put_at < ?1")?
         .query_map([before], |row| row.get(0))?
@@ -208,7 +227,7 @@ pub(super) fn sweep(conn: &Connection, snapshot: &super::Snapshot, before: Times
         unused.retain(|digest| !used.contains(digest));
     }
     for digest in &unused {
-        blobs::delete(conn, digest)?;
+        blobs::delete(batch, digest)?;
     }
     blobs::sweep_unfinished(conn, before)?;
     Ok((plans as u64, unused.len() as u64))

@@ -8,6 +8,8 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Error, schema};
+use crate::domain::id::TenantId;
+use crate::fair::{Bounds, Gate};
 
 /// A pool of connections; a read waits for a free one. Clones are the same pool.
 #[derive(Clone)]
@@ -16,6 +18,15 @@ pub(super) struct Readers {
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
     size: u32,
+    /// Turns of tenants at these connections: a tenant's hundred searches stand behind each other, and not before everybody's
+    /// next one.
+    turns: Gate,
+}
+
+/// The pool, for reads of one tenant.
+pub(super) struct ReadersOf<'a> {
+    readers: &'a Readers,
+    tenant: TenantId,
 }
 
 impl Readers {
@@ -23,7 +34,21 @@ impl Readers {
         let size = size.max(1);
         let idle = (0..size).map(|_| schema::open_reader(folder)).collect::<Result<_, _>>()?;
         let (idle, permits) = (Arc::new(Mutex::new(idle)), Arc::new(Semaphore::new(size as usize)));
-        Ok(Self { folder: folder.to_owned(), idle, permits, size })
+        let turns = Gate::new(Bounds {
+            places: size as usize,
+            // One is left to the others where there are several.
+            per_tenant_max: (size as usize - 1).max(1),
+            leaves_free: false,
+            // Who asks bounds how many requests it takes in.
+            waiting_per_tenant_max: usize::MAX,
+            cost: 1,
+        });
+        Ok(Self { folder: folder.to_owned(), idle, permits, size, turns })
+    }
+
+    /// The pool for reads of a tenant, which take its turn and no more than its share.
+    pub(super) fn of(&self, tenant: &TenantId) -> ReadersOf<'_> {
+        ReadersOf { readers: self, tenant: tenant.clone() }
     }
 
     /// Runs `read` on a blocking thread, within one transaction: it sees one state of the ledger.
@@ -75,6 +100,23 @@ impl Readers {
     }
 }
 
+impl ReadersOf<'_> {
+    /// As [`Readers::read`], once it is the tenant's turn.
+    pub(super) async fn read<T: Send + 'static>(
+        self,
+        read: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let place = self.readers.turns.enter(&self.tenant).await.map_err(|_| Error::Closed)?;
+        self.readers
+            .read(move |conn| {
+                // It goes with the read, which ends as it would have where nobody waits for it any more.
+                let _place = place;
+                read(conn)
+            })
+            .await
+    }
+}
+
 struct Lease {
     conn: Option<Connection>,
     idle: Arc<Mutex<Vec<Connection>>>,
@@ -94,4 +136,35 @@ impl Drop for Lease {
 fn lock(idle: &Mutex<Vec<Connection>>) -> std::sync::MutexGuard<'_, Vec<Connection>> {
     // A list of connections cannot be left half changed.
     idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::open;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn searches_of_one_tenant_leave_a_connection_to_others() {
+        let (_folder, ledger) = open();
+        let (end, wait) = std::sync::mpsc::channel::<()>();
+        let (busy, calm) = ("busy".parse().unwrap(), "calm".parse().unwrap());
+        let readers = ledger.history_readers().clone();
+        let (first, other) = (readers.clone(), readers.clone());
+        let first_of = tokio::spawn(async move {
+            let long = first.of(&busy).read(move |_| Ok(wait.recv().is_err()));
+            let next = first.of(&busy).read(|_| Ok(()));
+            tokio::join!(long, next)
+        });
+        // Both connections would be taken, were the second search of the busy tenant let.
+        while !readers.turns.anybody_waits() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        for _ in 0..20 {
+            other.of(&calm).read(|_| Ok(())).await.unwrap();
+        }
+        assert!(!first_of.is_finished());
+        drop(end);
+        let (long, next) = first_of.await.unwrap();
+        assert!(long.unwrap());
+        next.unwrap();
+    }
 }

@@ -26,7 +26,7 @@ impl Ledger {
         limit: usize,
     ) -> Result<Page<DeliveryRecord>, Error> {
         let tenant = tenant.clone();
-        self.history_readers().read(move |conn| at_rest(conn, &tenant, state, &query, cursor, limit)).await
+        self.history_of(&tenant).read(move |conn| at_rest(conn, &tenant, state, &query, cursor, limit)).await
     }
 
     /// Those of the deliveries that the tenant has, as they are now.
@@ -36,7 +36,7 @@ impl Ledger {
         ids: Vec<DeliveryId>,
     ) -> Result<Vec<DeliveryRecord>, Error> {
         let tenant = tenant.clone();
-        self.history_readers()
+        self.history_of(&tenant)
             .read(move |conn| ids.iter().filter_map(|id| delivery(conn, &tenant, *id).transpose()).collect())
             .await
     }

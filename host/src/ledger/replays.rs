@@ -78,13 +78,13 @@ impl Ledger {
         limit: usize,
     ) -> Result<Vec<ReplayRecord>, Error> {
         let tenant = tenant.clone();
-        self.history_readers().read(move |conn| list(conn, &tenant, before, limit)).await
+        self.history_of(&tenant).read(move |conn| list(conn, &tenant, before, limit)).await
     }
 
     /// A replay of the tenant.
     pub async fn replay(&self, tenant: &TenantId, id: ReplayId) -> Result<Option<ReplayRecord>, Error> {
         let tenant = tenant.clone();
-        self.history_readers().read(move |conn| find(conn, &tenant, id)).await
+        self.history_of(&tenant).read(move |conn| find(conn, &tenant, id)).await
     }
 
     /// Ends a replay of the tenant; one that has ended stays as it is. None where there is none.

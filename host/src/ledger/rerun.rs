@@ -7,7 +7,7 @@ use super::outbox::due_by_seq;
 use super::plans::plan_row;
 use super::queue::Batch;
 use super::tail::Entry;
-use super::{Error, Ledger, settle};
+use super::{Error, Ledger, settle, stored};
 use crate::domain::audit::Deed;
 use crate::domain::delivery::{DeliverySeq, DueDelivery, State};
 use crate::domain::id::{DeliveryId, Digest, TenantId};
@@ -72,6 +72,7 @@ fn apply(batch: &mut Batch<'_>, tenant: &TenantId, rerun: &Rerun, at: Timestamp)
         .optional()?;
     let Some((seq, before, state)) = found else { return Ok(None) };
     let plan = plan_row(batch, &rerun.plan, at)?;
+    let stored_before = stored::of_delivery(conn, seq)?;
     conn.prepare_cached("DELETE FROM filtered WHERE delivery = ?1")?.execute([seq])?;
     conn.prepare_cached(
         "UPDATE delivery SET state = 0, plan = ?3, due_at = ?2, updated_at = ?2, reason = NULL, filter_tries = 0,
@@ -79,6 +80,7 @@ fn apply(batch: &mut Batch<'_>, tenant: &TenantId, rerun: &Rerun, at: Timestamp)
          WHERE seq = ?1",
     )?
     .execute(params![seq, at, plan])?;
+    batch.effects.stored(tenant, stored::of_delivery(conn, seq)? - stored_before);
     batch.effects.refer(before, -1);
     batch.effects.refer(plan, 1);
     batch.effects.count(tenant, id.subscription, state, -1);

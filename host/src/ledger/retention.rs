@@ -1,14 +1,16 @@
 //! Giving space back: events past their time with everything that hangs on them, tenants that were removed, plans and
 //! blobs that nothing refers to. Always in chunks, each a request of its own, so that nobody waits long.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::lived::Lived;
 use super::queue::Batch;
 use super::schema::used_bytes;
-use super::{Error, Ledger, UNUSED_KEPT_MS, attempts, idempotency, plans};
+use super::{Error, Ledger, UNUSED_KEPT_MS, attempts, idempotency, plans, stored};
 use crate::domain::delivery::{DeliverySeq, State};
 use crate::domain::event::EventSeq;
 use crate::domain::id::{SubscriptionId, TenantId};
@@ -59,7 +61,8 @@ impl Ledger {
     /// Deletes, with their deliveries and attempts, the events accepted more than `retention_ms` before `now` whose
     /// deliveries have all been delivered, dropped or dead for as long. An event with a delivery due or held stays, and
     /// so does one not yet fanned out. Where the file is larger than nine tenths of `ledger_bytes_max` then, the oldest of
-    /// them go before that time, down to eight tenths, none before `retention_min_ms`. Then finishes tenants being
+    /// them go before that time, down to eight tenths, none before `retention_min_ms`; first those of tenants that hold more than an
+    /// equal share. Then finishes tenants being
     /// removed, sweeps what nothing refers to, and gives free pages back.
     ///
     /// Time during which the host did not live is not counted, see `lived.rs`.
@@ -69,11 +72,15 @@ impl Ledger {
         let mut retained = Retained::default();
         let lived = self.live(now).await?;
         let before = lived.ago(now, self.options().retention_ms.max(0));
-        self.remove_past(before, None, &mut retained).await?;
+        self.remove_past(before, None, None, &mut retained).await?;
         if let Some(down_to) = self.shared().space.pressure() {
             let of_age = retained.events;
             let least = self.options().retention_min_ms.clamp(0, self.options().retention_ms.max(0));
-            self.remove_past(lived.ago(now, least), Some(down_to), &mut retained).await?;
+            // A tenant that fills the ledger gives up its own history first.
+            if let Some(heavy) = self.shared().all_over_share() {
+                self.remove_past(lived.ago(now, least), Some(down_to), Some(Arc::new(heavy)), &mut retained).await?;
+            }
+            self.remove_past(lived.ago(now, least), Some(down_to), None, &mut retained).await?;
             retained.by_size = retained.events - of_age;
             metrics::counter!(BY_SIZE).increment(retained.by_size);
             if retained.by_size > 0
@@ -111,7 +118,8 @@ impl Ledger {
                     [],
                 )?;
                 idempotency::sweep(batch.conn, now)?;
-                plans::sweep(batch.conn, batch.snapshot, unused)
+                batch.conn.execute("DELETE FROM stored WHERE bytes = 0", [])?;
+                plans::sweep(batch, unused)
             })
             .await?;
         while self.queue().write(|batch| vacuum(batch.conn)).await? {}
@@ -119,13 +127,19 @@ impl Ledger {
     }
 
     /// Deletes events and deliveries at rest since before `before`, oldest first; with `down_to`, only until no more
-    /// bytes of the file are in use.
-    async fn remove_past(&self, before: Timestamp, down_to: Option<u64>, retained: &mut Retained) -> Result<(), Error> {
+    /// bytes of the file are in use; with `of`, only those of these tenants.
+    async fn remove_past(
+        &self,
+        before: Timestamp,
+        down_to: Option<u64>,
+        of: Option<Arc<HashSet<TenantId>>>,
+        retained: &mut Retained,
+    ) -> Result<(), Error> {
         let space = &self.shared().space;
         let enough = || down_to.is_some_and(|bytes| space.used() <= bytes);
         let mut after = EventSeq::default();
         loop {
-            let (past, last) = self.past(after, before).await?;
+            let (past, last) = self.past(after, before, of.clone()).await?;
             for chunk in past.chunks(if down_to.is_some() { CHUNK_EVENTS_BY_SIZE } else { CHUNK_ROWS }) {
                 let mut rest = chunk.to_vec();
                 while !rest.is_empty() && !enough() {
@@ -144,7 +158,10 @@ impl Ledger {
             }
             match last {
                 Some(last) if !enough() => {
-                    self.shared().looked_through.fetch_max(last.0, Ordering::Relaxed);
+                    // Of others, what may go was left as well.
+                    if of.is_none() {
+                        self.shared().looked_through.fetch_max(last.0, Ordering::Relaxed);
+                    }
                     after = last;
                 }
                 _ => return Ok(()),
@@ -175,10 +192,17 @@ impl Ledger {
     }
 
     /// Events behind `after` that may go, and where to look on; none: the rest is too young.
-    async fn past(&self, after: EventSeq, before: Timestamp) -> Result<(Vec<EventSeq>, Option<EventSeq>), Error> {
+    async fn past(
+        &self,
+        after: EventSeq,
+        before: Timestamp,
+        of: Option<Arc<HashSet<TenantId>>>,
+    ) -> Result<(Vec<EventSeq>, Option<EventSeq>), Error> {
         let cursor = self.cursor();
         self.readers()
-            .read(move |conn| match past(conn, after, cursor, before) {
+            .read(move |conn| match past(conn, after, cursor, before, of.as_deref()) {
+                // The round for all tenants looks beside the damage.
+                Err(error) if error.is_damage() && of.is_some() => Ok((Vec::new(), None)),
                 Err(error) if error.is_damage() => Ok(past_beside_damage(conn, after, cursor, before)),
                 found => found,
             })
@@ -191,9 +215,11 @@ fn past(
     after: EventSeq,
     cursor: EventSeq,
     before: Timestamp,
+    of: Option<&HashSet<TenantId>>,
 ) -> Result<(Vec<EventSeq>, Option<EventSeq>), Error> {
-    let mut statement =
-        conn.prepare_cached("SELECT seq, accepted_at FROM event WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3")?;
+    let mut statement = conn.prepare_cached(
+        "SELECT seq, accepted_at, tenant FROM event WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
+    )?;
     let mut rows = statement.query(params![after, cursor, LOOK_EVENTS])?;
     let mut past = Vec::new();
     let mut last = None;
@@ -204,7 +230,11 @@ fn past(
         if row.get::<_, Timestamp>(1)? >= before {
             return Ok((past, None));
         }
-        if !is_kept(conn, seq, before)? {
+        let is_meant = match of {
+            Some(tenants) => tenants.contains(&row.get::<_, TenantId>(2)?),
+            None => true,
+        };
+        if is_meant && !is_kept(conn, seq, before)? {
             past.push(seq);
         }
         last = Some(seq);
@@ -284,14 +314,28 @@ fn delete_event(batch: &mut Batch<'_>, event: EventSeq, rows_max: usize) -> Resu
     let more = deliveries.len() > rows_max;
     deliveries.truncate(rows_max);
     for (seq, tenant, subscription, state, plan) in &deliveries {
+        batch.effects.stored(tenant, -stored::of_delivery(conn, *seq)?);
         attempts::delete(conn, *seq)?;
         conn.prepare_cached("DELETE FROM filtered WHERE delivery = ?1")?.execute([seq])?;
         conn.prepare_cached("DELETE FROM delivery WHERE seq = ?1")?.execute([seq])?;
         batch.effects.count(tenant, *subscription, *state, -1);
         batch.effects.refer(*plan, -1);
     }
-    let events = if more { 0 } else { conn.prepare_cached("DELETE FROM event WHERE seq = ?1")?.execute([event])? };
+    let events = if more { 0 } else { delete_row(batch, event)? };
     Ok(Deleted { events: events as u64, deliveries: deliveries.len() as u64, more })
+}
+
+/// Deletes the row of an event.
+fn delete_row(batch: &mut Batch<'_>, event: EventSeq) -> Result<usize, Error> {
+    let conn = batch.conn;
+    let bytes = stored::of_event(conn, event)?;
+    let tenant: Option<TenantId> = conn
+        .prepare_cached("DELETE FROM event WHERE seq = ?1 RETURNING tenant")?
+        .query_row([event], |row| row.get(0))
+        .optional()?;
+    let Some(tenant) = tenant else { return Ok(0) };
+    batch.effects.stored(&tenant, -bytes);
+    Ok(1)
 }
 
 /// Deletes a chunk of a removed tenant; false where nothing is left, and then its name is free again.
@@ -455,9 +499,9 @@ mod tests {
     fn space_is_given_back() {
         block_on(async {
             let (folder, ledger) = open();
-            let old = ledger.put_blob(Bytes::from(vec![1; 24 << 20])).await.unwrap();
+            let old = ledger.put_blob(&tenant().id, Bytes::from(vec![1; 24 << 20])).await.unwrap();
             ledger.clock().set(LATER);
-            let new = ledger.put_blob(Bytes::from_static(b"new")).await.unwrap();
+            let new = ledger.put_blob(&tenant().id, Bytes::from_static(b"new")).await.unwrap();
             assert_eq!(ledger.retain(LATER).await.unwrap().blobs, 1);
             assert_eq!(ledger.blob(&old).await.unwrap(), None);
             assert!(ledger.blob(&new).await.unwrap().is_some());
@@ -499,6 +543,11 @@ mod tests {
 
     /// A ledger with a bound of 8 MiB and `count` events of 64 KiB, all delivered but those that `keep` says.
     async fn filled(count: u64, keep: impl Fn(u64) -> bool) -> (tempfile::TempDir, Ledger) {
+        filled_behind(0, count, keep).await
+    }
+
+    /// The same behind `quiet` such events of another tenant, which nobody wants.
+    async fn filled_behind(quiet: u64, count: u64, keep: impl Fn(u64) -> bool) -> (tempfile::TempDir, Ledger) {
         let folder = tempfile::tempdir().unwrap();
         let options = super::super::Options {
             ledger_bytes_max: 8 << 20,
@@ -509,14 +558,25 @@ mod tests {
         };
         let ledger = Ledger::open(options, crate::clock::Clock::manual(NOW)).unwrap();
         let plan = with_events(&ledger, 0).await;
+        let other: TenantId = "quiet".parse().unwrap();
+        if quiet > 0 {
+            ledger
+                .put_tenant(crate::domain::tenant::Tenant { id: other.clone(), ..tenant() }, Expected::Absent)
+                .await
+                .unwrap();
+        }
+        let count = quiet + count;
         for n in 1..=count {
             let mut large = event(n);
             large.original = noise(64 << 10, n).into();
+            if n <= quiet {
+                large.tenant = other.clone();
+            }
             ledger.append(large).await.unwrap();
         }
-        let deliveries = (1..=count).map(|n| new_delivery(n, 1, plan)).collect();
+        let deliveries = (quiet + 1..=count).map(|n| new_delivery(n, 1, plan)).collect();
         let made = ledger.fan_out(FanOut { through: EventSeq(count as i64), deliveries }).await.unwrap();
-        for (n, due) in (1_u64..).zip(made).filter(|(n, _)| !keep(*n)) {
+        for (n, due) in (quiet + 1..).zip(made).filter(|(n, _)| !keep(*n)) {
             let step = Step::Delivered { attempt: attempt(1, 200) };
             ledger.settle(Settlement::new(due.seq, NOW.plus_millis(n.cast_signed()), step)).await.unwrap();
         }
@@ -538,6 +598,15 @@ mod tests {
             assert_eq!(left[..4], [1, 2, 3, 104], "what is due stays, then the youngest");
             assert!(ledger.shared().space.used() <= (8 << 20) - (8 << 20) / 5);
             assert_eq!(ledger.retain(NOW.plus_millis(3_600_000)).await.unwrap().events, 0, "it is small enough");
+        });
+    }
+
+    #[test]
+    fn the_tenant_that_fills_the_ledger_gives_up_its_history_and_its_neighbour_does_not() {
+        block_on(async {
+            let (_folder, ledger) = filled_behind(5, 115, |_| false).await;
+            assert!(ledger.retain(NOW.plus_millis(3_600_000)).await.unwrap().by_size > 0);
+            assert_eq!(journal(&ledger).await[..5], [1, 2, 3, 4, 5], "the oldest are the neighbour's");
         });
     }
 

@@ -18,7 +18,7 @@ const PAGE_BYTES: u64 = 4096;
 pub(super) const FILE: &str = "ledger.db";
 
 /// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
-pub(super) const MIGRATIONS: [&str; 13] = [
+pub(super) const MIGRATIONS: [&str; 14] = [
     V1,
     V2,
     ORDER,
@@ -32,6 +32,7 @@ pub(super) const MIGRATIONS: [&str; 13] = [
     DEDUPE,
     IDEMPOTENCY,
     sealed_endpoints::STEP,
+    STORED,
 ];
 
 /// The schema from which on attempts have a key of their own.
@@ -290,6 +291,13 @@ CREATE INDEX idempotency_tenant ON idempotency (tenant, bytes);
 CREATE INDEX idempotency_at ON idempotency (at);
 ";
 
+/// What each tenant has stored (`stored.rs`). Whose a blob is: of who put it first; nobody's where it is from before.
+const STORED: &str = "
+ALTER TABLE blob ADD COLUMN tenant TEXT;
+ALTER TABLE blob ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE stored (tenant TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
+";
+
 /// Rows of attempts copied between two commits.
 const COPIED_ROWS: i64 = 50_000;
 
@@ -476,6 +484,12 @@ fn migrate(conn: &Connection, master: Option<&MasterKey>) -> Result<(), Error> {
             sealed_endpoints::seal(conn, master)?;
         }
         transaction.execute_batch(step)?;
+        if *step == STORED {
+            // A page that is damaged is no reason not to start: what it held is not charged then.
+            if let Err(error) = transaction.execute(&format!("INSERT INTO stored {}", super::stored::RECOUNT), []) {
+                tracing::warn!(%error, "the bytes that tenants have stored could not be counted: counting begins at 0");
+            }
+        }
         transaction.execute_batch(&format!("PRAGMA user_version = {to}"))?;
         transaction.commit()?;
     }

@@ -11,7 +11,7 @@ use super::order::freed_by;
 use super::outbox::due_by_seq;
 use super::queue::Batch;
 use super::tail::Entry;
-use super::{Error, Ledger, audit, failing};
+use super::{Error, Ledger, audit, failing, stored};
 use crate::domain::attempt::Attempt;
 use crate::domain::audit::{self as audit_log, Deed, Object};
 use crate::domain::delivery::{DeliverySeq, DueDelivery, Redrive, Settlement, State, Step};
@@ -183,7 +183,7 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement, row: Option<&NewRow>) 
     // Of a chain that passed and is settled with its attempt.
     let passed = found.filtered == UNFILTERED && !settlement.passed.is_empty();
     if passed && !row.is_some_and(|row| row.has_runs) {
-        keep(batch, found.seq, None, &settlement.passed)?;
+        keep(batch, &found, None, &settlement.passed)?;
     }
     let found = Found { passed, ..found };
     match &settlement.step {
@@ -194,7 +194,7 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement, row: Option<&NewRow>) 
             // The same decision, taken at the same instant for the same instant, is the same settlement.
             let again = found.filter_tries > 0 && found.updated_at == at && found.due_at == *due_at;
             if found.filtered == UNFILTERED && !again {
-                keep(batch, found.seq, None, runs)?;
+                keep(batch, &found, None, runs)?;
                 let again = batch.statements.get(
                     "UPDATE delivery SET filter_tries = filter_tries + 1, due_at = ?2, updated_at = ?3 WHERE seq = ?1",
                 )?;
@@ -250,7 +250,7 @@ fn ran(
     at: Timestamp,
 ) -> Result<(), Error> {
     if found.filtered == UNFILTERED {
-        keep(batch, found.seq, claims, runs)?;
+        keep(batch, found, claims, runs)?;
         batch
             .statements
             .get("UPDATE delivery SET filtered = 1, updated_at = ?2 WHERE seq = ?1")?
@@ -260,19 +260,22 @@ fn ran(
 }
 
 /// Keeps what the chain made. A pass over everything leaves no row.
-fn keep(batch: &mut Batch<'_>, seq: DeliverySeq, claims: Option<&str>, runs: &[FilterRun]) -> Result<(), Error> {
+fn keep(batch: &mut Batch<'_>, found: &Found, claims: Option<&str>, runs: &[FilterRun]) -> Result<(), Error> {
     if claims.is_some() || !runs.is_empty() {
+        let before = stored::of_filtered(batch.conn, found.seq)?;
         batch
             .statements
             .get("INSERT OR REPLACE INTO filtered (delivery, claims, runs) VALUES (?1, ?2, ?3)")?
-            .execute(params![seq, claims, Json(runs)])?;
+            .execute(params![found.seq, claims, Json(runs)])?;
+        let after = stored::of_filtered(batch.conn, found.seq)?;
+        batch.effects.stored(&found.tenant, after - before);
     }
     Ok(())
 }
 
 /// Keeps what filters did in an end without bytes. Bytes that are there already stay, and so do their runs.
 fn keep_runs(batch: &mut Batch<'_>, found: &Found, runs: &[FilterRun]) -> Result<(), Error> {
-    if found.filtered == UNFILTERED { keep(batch, found.seq, None, runs) } else { Ok(()) }
+    if found.filtered == UNFILTERED { keep(batch, found, None, runs) } else { Ok(()) }
 }
 
 /// Records an attempt, but for its number in the row; false where it was recorded before.
@@ -287,6 +290,7 @@ fn record(
     if new {
         let counts = batch.effects.statistics.of(&found.tenant, found.subscription, at);
         counts.attempt(&attempt.outcome, attempt.latency_us);
+        batch.effects.stored(&found.tenant, row.bytes());
     }
     Ok(new)
 }
@@ -325,6 +329,8 @@ fn rest(
              WHERE seq = ?1",
         )?
         .execute(params![found.seq, state, reason, at, attempt.unwrap_or(0), found.passed])?;
+    let length = |reason: Option<&String>| reason.map_or(0, |text| stored::bytes(text.len()));
+    batch.effects.stored(&found.tenant, length(reason) - length(found.reason.as_ref()));
     batch.effects.count(&found.tenant, found.subscription, found.state, -1);
     batch.effects.count(&found.tenant, found.subscription, state, 1);
     batch.effects.statistics.of(&found.tenant, found.subscription, at).rest(state);
@@ -377,7 +383,9 @@ fn redrive(
         (Redrive::Again, State::Dead | State::Held) => revive(batch, &found, found.filtered, at)?,
         (Redrive::Release, State::Held) => {
             // What the filters did stays in the record; their bytes, if any, do not.
+            let before = stored::of_filtered(conn, found.seq)?;
             conn.prepare_cached("UPDATE filtered SET claims = NULL WHERE delivery = ?1")?.execute([found.seq])?;
+            batch.effects.stored(tenant, stored::of_filtered(conn, found.seq)? - before);
             revive(batch, &found, RELEASED, at)?;
         }
         (Redrive::Discard, State::Dead | State::Held) => {
@@ -411,6 +419,7 @@ fn revive(batch: &mut Batch<'_>, found: &Found, filtered: i64, at: Timestamp) ->
              WHERE seq = ?1",
         )?
         .execute(params![found.seq, at, filtered])?;
+    batch.effects.stored(&found.tenant, -found.reason.as_ref().map_or(0, |text| stored::bytes(text.len())));
     batch.effects.count(&found.tenant, found.subscription, found.state, -1);
     batch.effects.count(&found.tenant, found.subscription, State::Due, 1);
     note(batch, found, State::Due, None, at);

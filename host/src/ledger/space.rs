@@ -26,6 +26,17 @@ pub enum Shortage {
         /// The setting.
         min: u64,
     },
+    /// Room runs out, and the tenant holds more of it than an equal share.
+    #[error(
+        "the host is short of space, and this tenant has stored {stored} bytes: tenants with more than {share}, an equal \
+         share, are refused first"
+    )]
+    Share {
+        /// Bytes that the tenant has stored.
+        stored: u64,
+        /// An equal share.
+        share: u64,
+    },
     /// The ledger has its size, and nothing in it may be removed yet.
     #[error("the ledger has {used} bytes, and `data.ledger_bytes_max` is {max}")]
     Ledger {
@@ -40,7 +51,7 @@ impl Shortage {
     /// A stable code, for metrics and problem details.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Disk { .. } => "disk_low",
+            Self::Disk { .. } | Self::Share { .. } => "disk_low",
             Self::Ledger { .. } => "ledger_full",
         }
     }
@@ -53,6 +64,8 @@ pub(super) struct Space {
     ledger_max: AtomicU64,
     free: AtomicU64,
     used: AtomicU64,
+    /// Bytes that were stored since the disk was last looked at.
+    written: AtomicU64,
     disk_low: AtomicBool,
     ledger_full: AtomicBool,
     /// Wakes who removes what is old.
@@ -67,6 +80,7 @@ impl Space {
             ledger_max: AtomicU64::new(options.ledger_bytes_max),
             free: AtomicU64::new(u64::MAX),
             used: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             disk_low: AtomicBool::new(false),
             ledger_full: AtomicBool::new(false),
             pressed: Notify::new(),
@@ -103,8 +117,22 @@ impl Space {
         metrics::gauge!(SHORT).set(if self.shortage().is_some() { 1.0 } else { 0.0 });
     }
 
+    /// So many bytes were stored. They are in the WAL, and will be in the file as well.
+    pub(super) fn wrote(&self, bytes: u64) {
+        self.written.fetch_add(bytes.saturating_mul(2), Ordering::Relaxed);
+    }
+
+    /// Whether room runs out: as much is free as twice the bound, or the ledger has nineteen twentieths of its size. Between
+    /// two looks at the disk, what was written since is taken off.
+    pub(super) fn is_tight(&self) -> bool {
+        let free = self.free.load(Ordering::Relaxed).saturating_sub(self.written.load(Ordering::Relaxed));
+        let max = self.ledger_max();
+        free < self.free_min().saturating_mul(2) || (max > 0 && self.used() > max - max / 20)
+    }
+
     fn disk_has(&self, free: u64) {
         self.free.store(free, Ordering::Relaxed);
+        self.written.store(0, Ordering::Relaxed);
         let was = self.disk_low.load(Ordering::Relaxed);
         let low = is_low(was, free, self.free_min());
         self.disk_low.store(low, Ordering::Relaxed);
@@ -224,6 +252,23 @@ mod tests {
             let expected = short.then_some(Shortage::Ledger { used, max: 1_000 });
             assert_eq!((space.shortage(), space.pressure()), (expected, down_to), "{used} bytes used");
         }
+    }
+
+    #[test]
+    fn room_is_tight_before_it_is_out() {
+        let space = space(800, 1_000);
+        assert!(!space.is_tight());
+        space.disk_has(1_600);
+        assert!(!space.is_tight());
+        space.wrote(1);
+        assert!(space.is_tight(), "what was written since the look is taken off, for the WAL and for the file");
+        space.disk_has(1_599);
+        assert!(space.is_tight() && space.shortage().is_none());
+        space.disk_has(1_600);
+        space.ledger_has(951);
+        assert!(space.is_tight() && space.shortage().is_none());
+        space.ledger_has(950);
+        assert!(!space.is_tight());
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Ledger {
         let tenant = tenant.clone();
         let bucket_ms = window.bucket_ms();
         let since = begin_of(now.plus_millis(-window.ms()), bucket_ms);
-        self.history_readers()
+        self.history_of(&tenant)
             .read(move |conn| {
                 // A tenant's subscriptions are found one by one, so that each is a range of the key.
                 let of = match subscription {
@@ -151,7 +151,7 @@ impl Ledger {
         subscription: Option<SubscriptionId>,
     ) -> Result<Option<Timestamp>, Error> {
         let tenant = tenant.clone();
-        self.history_readers()
+        self.history_of(&tenant)
             .read(move |conn| {
                 Ok(conn
                     .prepare_cached(

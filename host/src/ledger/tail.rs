@@ -179,7 +179,7 @@ impl Ledger {
             return Err(Error::Cursor);
         }
         let tenant = tenant.clone();
-        self.history_readers().read(move |conn| page(conn, &tenant, query, after, limit)).await
+        self.history_of(&tenant).read(move |conn| page(conn, &tenant, query, after, limit)).await
     }
 
     /// Deletes what is past its time, in chunks.

@@ -56,6 +56,24 @@ pub enum Refused {
         /// The quota.
         limit: u64,
     },
+    /// The tenant has as much stored as it may.
+    #[error("tenant `{tenant}` has {stored} bytes stored: its quota `stored_bytes_max` is {limit}")]
+    Storage {
+        /// Whose.
+        tenant: TenantId,
+        /// Bytes stored.
+        stored: u64,
+        /// The quota.
+        limit: u64,
+    },
+    /// The tenant sends more bytes a second than it may.
+    #[error("tenant `{tenant}` sends more than {limit} bytes a second: its quota `ingest_bytes_per_second`")]
+    Rate {
+        /// Whose.
+        tenant: TenantId,
+        /// The quota.
+        limit: u64,
+    },
     /// Too many of the tenant's events wait for the ledger.
     #[error("{limit} events of tenant `{tenant}` wait for the ledger already: `ingest.waiting_per_tenant_max`")]
     Flood {
@@ -85,6 +103,8 @@ impl Refused {
             Self::NotAnEvent(refusal) => refusal.code(),
             Self::Conflict(_) => "jti_conflict",
             Self::Backlog { .. } => "backlog_full",
+            Self::Storage { .. } => "storage_full",
+            Self::Rate { .. } => "too_many_bytes",
             Self::Flood { .. } => "busy",
             Self::Short(shortage) => shortage.code(),
             Self::Ledger(error) if error.is_damage() => "ledger_damaged",
@@ -142,9 +162,7 @@ impl Pipeline {
         trace: Option<TraceContext>,
     ) -> Result<Receipt, Refused> {
         let source = &source.value;
-        if let Some(shortage) = self.ledger.shortage() {
-            return Err(shortage.into());
-        }
+        self.has_room(&source.tenant, inbound.body.len())?;
         let limit = self.quota_of(&source.tenant).backlog_deliveries_max;
         let backlog = self.ledger.backlog(&source.tenant);
         if backlog >= limit {
@@ -169,6 +187,23 @@ impl Pipeline {
             Appended::Duplicate { id } => Ok(Receipt { event: id, duplicate: true }),
             Appended::Conflict { id } => Err(Refused::Conflict(id)),
         }
+    }
+
+    /// Whether a body of the tenant can be taken in: the host has room, and so has the tenant, and it does not send too fast.
+    fn has_room(&self, tenant: &TenantId, bytes: usize) -> Result<(), Refused> {
+        if let Some(shortage) = self.ledger.shortage_of(tenant) {
+            return Err(shortage.into());
+        }
+        let quota = self.quota_of(tenant);
+        let (stored, limit) = (self.ledger.stored(tenant), quota.stored_bytes_max);
+        if limit > 0 && stored >= limit {
+            return Err(Refused::Storage { tenant: tenant.clone(), stored, limit });
+        }
+        let limit = quota.ingest_bytes_per_second;
+        if !self.ingest_rate.take(tenant, bytes, limit, self.clock.now()) {
+            return Err(Refused::Rate { tenant: tenant.clone(), limit });
+        }
+        Ok(())
     }
 
     /// Appends the event with its deliveries, as the subscriptions are now.

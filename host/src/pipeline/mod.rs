@@ -69,7 +69,7 @@ use crate::domain::id::{FilterName, SubscriptionId, TenantId};
 use crate::domain::rollout::TrialReport;
 use crate::domain::subscription::Subscription;
 use crate::egress::Egress;
-use crate::fair::{Bounds, Gate};
+use crate::fair::{Bounds, ByteRate, Gate};
 use crate::ledger::{Ledger, Versioned};
 use crate::sandbox::Sandbox;
 use crate::signing::Signer;
@@ -103,6 +103,8 @@ pub struct Parts {
     pub(crate) appends: Gate,
     /// Turns at large matches of events and patterns.
     matches: Gate,
+    /// Bytes of bodies that tenants have sent.
+    ingest_rate: ByteRate,
     /// Events of one tenant that wait for such a turn.
     pub(crate) appends_waiting_max: usize,
     /// Endpoints whose secrets are open.
@@ -155,6 +157,7 @@ impl Parts {
             pinned: plan::Pinned::default(),
             tables: tables::Store::new(of_sandbox.tables_bytes_max, of_sandbox.tables_in_use_bytes_max),
             appends,
+            ingest_rate: ByteRate::default(),
             matches: matching::gate(ingest.waiting_per_tenant_max),
             large: Gate::new(Bounds {
                 places: apply::LARGE_MAX,

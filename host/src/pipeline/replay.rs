@@ -208,7 +208,13 @@ impl Pipeline {
 
     /// Deliveries that replays of the tenant may add to its backlog now.
     fn room_for_replays(&self, tenant: &crate::domain::id::TenantId) -> u64 {
-        let quota = self.quota_of(tenant).backlog_deliveries_max;
+        let quota = self.quota_of(tenant);
+        if self.ledger.shortage_of(tenant).is_some()
+            || (quota.stored_bytes_max > 0 && self.ledger.stored(tenant) >= quota.stored_bytes_max)
+        {
+            return 0;
+        }
+        let quota = quota.backlog_deliveries_max;
         // Of a very small quota one is left.
         let share = (quota.saturating_mul(BACKLOG_PERCENT_MAX) / 100).max(1);
         share.saturating_sub(self.ledger.backlog(tenant))

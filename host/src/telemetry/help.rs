@@ -46,6 +46,7 @@ pub const HELP: &[(&str, &str)] = &[
     ("setgate_replayed_total", "deliveries made by replays, by `tenant`"),
     ("setgate_rollouts_ended_total", "rollouts that ended, by `tenant` and `reason`"),
     ("setgate_shadow_runs_total", "events that a shadow ran on, by `tenant` and `result`"),
+    ("setgate_stored_bytes", "bytes that a tenant has stored, events, history, filters and tables, by `tenant`"),
     ("setgate_subscriptions_disabled_total", "subscriptions that the host paused, by `tenant` and `cause`"),
     ("setgate_trace_spans_dropped_total", "spans that no collector got, by `reason`"),
     ("setgate_trace_spans_sent_total", "spans that a collector took"),

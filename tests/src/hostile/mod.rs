@@ -20,6 +20,8 @@
 //! | return | `returns` | the way back: what the guest says that it answered |
 //! | share | `shared`, `crash` | what outlives a call: slots, the pool, fault policies |
 //! | responses | `responses` | connections, bodies and answers: who holds them and does nothing |
+//! | match | `matching` | matching: text of a tenant's against text of its senders |
+//! | shares | `pools` | what tenants share besides: documents, the disk, the way in, places for deliveries |
 
 pub mod arena;
 pub mod artefact;
@@ -31,7 +33,9 @@ pub mod encode;
 mod flood;
 pub mod guest;
 pub mod lift;
+mod matching;
 pub mod neighbour;
+mod pools;
 pub mod report;
 mod responses;
 mod returns;
@@ -66,6 +70,8 @@ pub fn classes() -> Vec<Class> {
         flood::CLASSES,
         crash::CLASSES,
         responses::CLASSES,
+        matching::CLASSES,
+        pools::CLASSES,
     ]
     .concat()
 }
@@ -97,6 +103,8 @@ pub enum Stage {
     Return,
     Share,
     Responses,
+    Match,
+    Shares,
 }
 
 impl Stage {
@@ -111,6 +119,8 @@ impl Stage {
             Self::Return => "return",
             Self::Share => "share",
             Self::Responses => "responses",
+            Self::Match => "match",
+            Self::Shares => "shares",
         }
     }
 }

@@ -41,8 +41,15 @@ impl Lines {
             let after: BTreeMap<&str, &str> = new.iter().collect();
             let added = new.iter().filter(|(key, _)| !before.contains_key(key));
             for (key, _) in old.iter().chain(added) {
-                let at = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
-                self.walk(&at, before.get(key).copied(), after.get(key).copied());
+                let (before, after) = (before.get(key).copied(), after.get(key).copied());
+                if self.full {
+                    return;
+                }
+                // A pointer is as long as all keys above it: made for what differs, and not for each of many members.
+                if before != after {
+                    let at = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
+                    self.walk(&at, before, after);
+                }
             }
             return;
         }
@@ -91,6 +98,17 @@ mod tests {
             1,
             "said, though no value differs"
         );
+    }
+
+    /// A pointer for each of these members would be tens of gigabytes.
+    #[test]
+    fn a_long_key_over_many_members_costs_no_more_than_their_text() {
+        let (key, members) = ("k".repeat(400_000), (0..50_000).map(|n| format!("\"m{n}\":{n}")).collect::<Vec<_>>());
+        let text = |last: &str| format!("{{\"{key}\":{{{},\"last\":{last}}}}}", members.join(","));
+        assert_eq!(differences(&text("1"), &text("2"), 100), [CUT], "the pointer alone is longer than that");
+        let others: Vec<String> = (0..50_000).map(|n| format!("\"m{n}\":{}", n + 1)).collect();
+        let other = format!("{{\"{key}\":{{{}}}}}", others.join(","));
+        assert_eq!(differences(&text("1"), &other, 100), [CUT]);
     }
 
     #[test]
