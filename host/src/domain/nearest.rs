@@ -8,21 +8,25 @@ pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -
     (least * 3 <= given.chars().count().max(3)).then_some(candidate)
 }
 
-/// Letters to be put in, taken out or replaced to make one text of the other (Levenshtein); upper and lower case are the same.
+/// Letters to be inserted, deleted, replaced or swapped with their neighbour to turn one text into the other (optimal string
+/// alignment); case is ignored.
 fn distance(one: &str, other: &str) -> usize {
     let letters = |text: &str| text.chars().flat_map(char::to_lowercase).collect::<Vec<_>>();
     let (one, other) = (letters(one), letters(other));
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (at, letter) in one.iter().enumerate() {
-        let mut before = row[0];
-        row[0] = at + 1;
-        for (column, with) in other.iter().enumerate() {
-            let replaced = before + usize::from(letter != with);
-            before = row[column + 1];
-            row[column + 1] = replaced.min(before + 1).min(row[column] + 1);
+    // The last three rows of the table: a swap looks back two.
+    let mut before_last = vec![0; other.len() + 1];
+    let mut last: Vec<usize> = (0..=other.len()).collect();
+    for (i, letter) in one.iter().enumerate() {
+        let mut row = vec![i + 1; other.len() + 1];
+        for (j, with) in other.iter().enumerate() {
+            row[j + 1] = (last[j] + usize::from(letter != with)).min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *letter == other[j - 1] && one[i - 1] == *with {
+                row[j + 1] = row[j + 1].min(before_last[j - 1] + 1);
+            }
         }
+        before_last = std::mem::replace(&mut last, row);
     }
-    row[other.len()]
+    last[other.len()]
 }
 
 #[cfg(test)]
@@ -43,5 +47,7 @@ mod tests {
             assert_eq!(nearest(given, names), meant, "{given}");
         }
         assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("inof", "info"), 1, "neighbours that are swapped are one slip");
+        assert_eq!(distance("", "abc"), 3);
     }
 }
