@@ -52,7 +52,10 @@ impl Secrets {
         let name = format!("header {name}");
         self.add(&name, value);
         let is_scheme = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        // The name of a scheme is no secret.
+        let mut parts = value;
         if let Some((scheme, credentials)) = value.split_once(' ').filter(|(scheme, _)| is_scheme(scheme)) {
+            parts = credentials;
             let credentials = credentials.trim();
             self.add(&name, credentials);
             let userinfo =
@@ -62,7 +65,7 @@ impl Secrets {
                 self.add(&name, userinfo.split_once(':').map_or("", |(_, password)| password));
             }
         }
-        for part in value.split([' ', ',', ';']).take(PARTS_MAX) {
+        for part in parts.split([' ', ',', ';']).take(PARTS_MAX) {
             self.add_part(&name, part.split_once('=').map_or(part, |(_, value)| value).trim_matches('"'));
         }
     }

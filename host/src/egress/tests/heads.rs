@@ -128,6 +128,6 @@ async fn a_second_head_is_cleaned_as_the_first_one_was_also_after_a_body() {
     let outcome = read(head).await;
     assert_eq!(field(&outcome, "x-a"), Some("o e"));
     let Outcome::Answered { body_head, .. } = outcome else { unreachable!() };
-    // The record escapes control characters; they were not replaced on the way in, as those of a head are.
+    // What cleans a head would have made a space of it; the record replaces it, as in all text of a receiver.
     assert_eq!(body_head, "HTTP/1.1 500\u{fffd}\r\n\r\nbody\u{fffd}\r\n\r\n", "a body is passed on as it is");
 }
