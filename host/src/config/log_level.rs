@@ -99,7 +99,6 @@ mod tests {
             "warn,hyper=debug",
             "setgate",
             "setgate[{tenant=acme}]=debug",
-            "info, setgate::ledger::writer=trace",
             "info,[span]=trace",
         ] {
             assert_eq!(fault(good), None, "{good}");

@@ -152,17 +152,18 @@ fn collect(
     }
 }
 
-/// The setting that may have been meant: one with a like name in the same table, of the same name in another, or alike as a
-/// whole.
+/// The setting that may have been meant: the one of the same name in another table, one with a like name in the same table, or
+/// one that is alike as a whole.
 fn meant<'a>(key: &str, name: &str, known: &'a BTreeMap<String, Json>) -> Option<&'a str> {
-    let parts = |known: &'a String| known.rsplit_once('.').unwrap_or(("", known));
+    let parts = |known: &'a str| known.rsplit_once('.').unwrap_or(("", known));
     let table = key.rsplit_once('.').map_or("", |(table, _)| table);
-    let beside = known.keys().map(parts).filter(|(of, _)| *of == table).map(|(_, name)| name);
-    if let Some(beside) = nearest(name, beside) {
-        return known.keys().map(String::as_str).find(|known| known.rsplit_once('.') == Some((table, beside)));
-    }
-    let elsewhere = known.keys().find(|known| parts(known).1 == name);
-    elsewhere.map(String::as_str).or_else(|| nearest(key, known.keys().map(String::as_str)))
+    let keys = || known.keys().map(String::as_str);
+    let elsewhere = || keys().find(|known| parts(known).1 == name);
+    let beside = || {
+        let beside = nearest(name, keys().map(parts).filter(|(of, _)| *of == table).map(|(_, name)| name))?;
+        keys().find(|known| parts(known) == (table, beside))
+    };
+    elsewhere().or_else(beside).or_else(|| nearest(key, keys()))
 }
 
 /// Tries one value over the defaults.
