@@ -206,6 +206,7 @@ pub async fn start_with(
         sandbox: sandbox.clone(),
         master,
         signer,
+        egress: egress.clone(),
         clock: clock.clone(),
         settings: settings.clone(),
         tell_due: Arc::new(move |deliveries| {

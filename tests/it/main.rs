@@ -47,3 +47,4 @@ mod tenants_apart;
 mod tidy;
 mod verification;
 mod versions;
+mod warnings;

@@ -23,6 +23,7 @@ pub mod tables;
 pub mod tail;
 pub mod tenants;
 pub mod versions;
+pub mod warnings;
 
 use std::sync::Arc;
 
@@ -39,6 +40,7 @@ use crate::domain::filter::Plan;
 use crate::domain::id::{DeliveryId, SubscriptionId, SubscriptionName, TenantId};
 use crate::domain::subscription::Subscription;
 use crate::domain::tenant::Quota;
+use crate::egress::Egress;
 use crate::fair::Shares;
 use crate::ledger::Expected;
 use crate::ledger::{self, Ledger, TenantView};
@@ -89,6 +91,8 @@ pub struct Parts {
     pub master: Arc<MasterKey>,
     /// Encrypts signing keys.
     pub signer: Arc<crate::signing::Signer>,
+    /// Says which endpoints it will refuse.
+    pub egress: Egress,
     /// Tells the time.
     pub clock: Clock,
     /// What the operator has set, as it is now.

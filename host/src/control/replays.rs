@@ -1,9 +1,10 @@
 //! Replays: past events made into new runs for one subscription. The data plane carries them out.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::subscriptions::PATTERNS_MAX;
+use super::warnings::Warning;
 use super::{Control, Error, Page, PageQuery};
 use crate::crypto;
 use crate::domain::id::{ReplayId, SourceName, SubscriptionId, TenantId};
@@ -41,11 +42,22 @@ pub struct ReplayInput {
     pub per_second: Option<u32>,
 }
 
+/// A replay that has begun.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ReplayBegun {
+    /// The replay.
+    #[serde(flatten)]
+    pub record: ReplayRecord,
+    /// What of it cannot have the effect that it asks for; absent: nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
+}
+
 impl Control {
     /// Begins a replay.
     ///
     /// [`Error::Conflict`] where as many of the tenant's run as may.
-    pub async fn create_replay(&self, tenant: &TenantId, input: ReplayInput) -> Result<ReplayRecord, Error> {
+    pub async fn create_replay(&self, tenant: &TenantId, input: ReplayInput) -> Result<ReplayBegun, Error> {
         let view = self.tenant(tenant)?;
         if !view.subscriptions.contains_key(&input.subscription) {
             return Err(Error::invalid("subscription", format!("there is no subscription `{}`", input.subscription)));
@@ -78,9 +90,10 @@ impl Control {
             per_second,
             created_at: now,
         };
+        let warnings = self.pattern_warnings(tenant, &replay.events, replay.source.as_slice());
         let running_max = self.history().replays_per_tenant_max;
         let begun = self.ledger.begin_replay(replay, running_max, self.actor.claim.clone()).await?;
-        begun.ok_or_else(|| {
+        begun.map(|record| ReplayBegun { record, warnings }).ok_or_else(|| {
             let (key, what) = ("history.replays_per_tenant_max", "replays of this tenant run");
             Error::Conflict(format!("{running_max} {what}, as many as may (`{key}`): wait for one, or cancel it"))
         })

@@ -81,7 +81,7 @@ impl Control {
         self.pause_unverified(&view, &mut subscription, None, now);
         let intent = (Expected::Absent, self.deed("subscription.create"));
         let version = self.ledger.put_subscription(subscription.clone(), intent).await?;
-        Ok(made.beside(version, &subscription, now))
+        Ok(made.beside(self, version, &subscription, now))
     }
 
     /// Replaces a subscription whole; its keys stay unless the scheme changes. What is already on its way keeps the
@@ -134,7 +134,7 @@ impl Control {
         self.pause_unverified(&view, &mut after, Some(before), now);
         let intent = (over_expected(expected, Some(stored)), self.deed("subscription.replace"));
         let version = self.ledger.put_subscription(after.clone(), intent).await?;
-        Ok(made.beside(version, &after, now))
+        Ok(made.beside(self, version, &after, now))
     }
 
     /// Stops or starts sending. Nothing is lost and nothing is skipped: what is pending waits.
@@ -172,7 +172,7 @@ impl Control {
         };
         let version =
             self.ledger.put_subscription(subscription.clone(), (over_expected(expected, Some(stored)), deed)).await?;
-        Ok(Made::default().beside(version, &subscription, now))
+        Ok(Made::default().beside(self, version, &subscription, now))
     }
 
     /// A tenant's subscriptions, oldest first.
@@ -186,7 +186,7 @@ impl Control {
     pub fn show_subscription(&self, tenant: &TenantId, id: SubscriptionId) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
-        Ok(Made::default().beside(stored.version, &stored.value, self.clock.now()))
+        Ok(Made::default().beside(self, stored.version, &stored.value, self.clock.now()))
     }
 
     /// Removes a subscription. What was pending becomes dead letters, with the reason.

@@ -4,12 +4,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::read_only::{ReadOnly, check_name};
+use super::warnings::Warning;
 use super::{
     Control, Error, Expected, Page, PageQuery, TEXT_CHARS_MAX, any_or, changed, over_expected, retried, short,
 };
 use crate::domain::id::TenantId;
 use crate::domain::tenant::{Quota, Tenant};
-use crate::ledger::Versioned;
 
 /// What is asked for.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -42,6 +42,9 @@ pub struct TenantChange {
     /// As it is shown.
     #[serde(default)]
     pub created_at: ReadOnly,
+    /// As it is shown.
+    #[serde(default)]
+    pub warnings: ReadOnly,
 }
 
 /// A tenant with its version.
@@ -53,12 +56,9 @@ pub struct TenantShown {
     /// The tenant.
     #[serde(flatten)]
     pub tenant: Tenant,
-}
-
-impl From<&Versioned<Tenant>> for TenantShown {
-    fn from(stored: &Versioned<Tenant>) -> Self {
-        Self { version: stored.version, tenant: stored.value.clone() }
-    }
+    /// What of its quota cannot have the effect that it asks for; absent: nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 impl Control {
@@ -72,7 +72,7 @@ impl Control {
             Tenant { id: new.id, display_name: new.display_name, quota: new.quota, created_at: self.clock.now() };
         let intent = (Expected::Absent, self.deed("tenant.create"));
         let version = self.ledger.put_tenant(tenant.clone(), intent).await?;
-        Ok(TenantShown { version, tenant })
+        Ok(self.tenant_shown(version, tenant))
     }
 
     /// Changes a tenant. A smaller quota takes nothing away: it holds for what comes.
@@ -98,7 +98,7 @@ impl Control {
             }
             let intent = (over_expected(expected, Some(&view.tenant)), self.deed("tenant.change"));
             let version = self.ledger.put_tenant(tenant.clone(), intent).await?;
-            Ok(TenantShown { version, tenant })
+            Ok(self.tenant_shown(version, tenant))
         })
         .await
     }
@@ -111,7 +111,13 @@ impl Control {
 
     /// One tenant.
     pub fn show_tenant(&self, tenant: &TenantId) -> Result<TenantShown, Error> {
-        Ok(self.tenant(tenant)?.tenant.as_ref().into())
+        let view = self.tenant(tenant)?;
+        Ok(self.tenant_shown(view.tenant.version, view.tenant.value.clone()))
+    }
+
+    fn tenant_shown(&self, version: u64, tenant: Tenant) -> TenantShown {
+        let warnings = self.tenant_warnings(&tenant);
+        TenantShown { version, tenant, warnings }
     }
 
     /// Removes a tenant with everything that is its own: events and history too. What the audit log tells of it stays,

@@ -8,6 +8,23 @@ pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -
     (least * 3 <= given.chars().count().max(3)).then_some(candidate)
 }
 
+/// The same for names in parts, such as `wso2/login/loginSuccess`. The parts at the beginning that are the same do not count:
+/// two long URIs of one authority are not near to each other because of it.
+pub fn nearest_in_parts<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let far = |given: &str, candidate: &str| {
+        let same = given.bytes().zip(candidate.bytes()).take_while(|(one, other)| one == other).count();
+        let parts =
+            given.as_bytes()[..same].iter().rposition(|byte| matches!(byte, b'/' | b':')).map_or(0, |at| at + 1);
+        let (given, candidate) = (&given[parts..], &candidate[parts..]);
+        let (length, other) = (given.chars().count(), candidate.chars().count());
+        let most = length.max(3) / 3;
+        // The lengths alone rule out most candidates, and a comparison costs their product.
+        (length.abs_diff(other) <= most).then(|| distance(given, candidate)).filter(|distance| *distance <= most)
+    };
+    let near = candidates.into_iter().filter_map(|candidate| Some((far(given, candidate)?, candidate)));
+    near.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
+}
+
 /// Letters to be inserted, deleted, replaced or swapped with their neighbour to turn one text into the other (optimal string
 /// alignment); case is ignored.
 fn distance(one: &str, other: &str) -> usize {
@@ -49,5 +66,22 @@ mod tests {
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(distance("inof", "info"), 1, "neighbours that are swapped are one slip");
         assert_eq!(distance("", "abc"), 3);
+    }
+
+    #[test]
+    fn parts_that_are_the_same_make_no_names_near() {
+        let names = ["wso2/login/loginSuccess", "https://a.example/events/login", "login/*"];
+        for (given, meant) in [
+            ("wso2/login/loginSucess", Some(names[0])),
+            ("wso2/lgoin/loginSuccess", Some(names[0])),
+            ("WSO2/login/loginSuccess", Some(names[0])),
+            ("https://a.example/event/login", Some(names[1])),
+            ("logn/*", Some(names[2])),
+            ("wso2/login/signedOut", None),
+            ("https://a.example/events/stockTaken", None),
+            ("https://a.example/events/\u{e9}t\u{e9}", None),
+        ] {
+            assert_eq!(nearest_in_parts(given, names), meant, "{given}");
+        }
     }
 }

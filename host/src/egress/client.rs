@@ -26,7 +26,7 @@ use super::tls::Trust;
 use super::{Error, Options, record, response};
 use crate::clock::Clock;
 use crate::domain::attempt::{Connection, ErrorClass, Outcome, Sent};
-use crate::domain::endpoint::Destination;
+use crate::domain::endpoint::{Destination, Origin};
 use crate::domain::id::TenantId;
 use crate::domain::redact::Redactor;
 
@@ -142,6 +142,11 @@ impl Egress {
     pub async fn post(&self, post: Post<'_>) -> Exchange {
         let way = self.0.load_full();
         way.post(post).await
+    }
+
+    /// Why every attempt at an endpoint will be refused, as far as that is certain without looking its name up; none: it is not.
+    pub fn foreseen_refusal(&self, origin: &Origin) -> Option<String> {
+        self.0.load().clients.tcp.foresee(origin)
     }
 
     #[cfg(test)]

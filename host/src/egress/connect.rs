@@ -23,6 +23,7 @@ use super::lookups::{Lookups, Waits, within};
 use super::tunnel;
 use crate::config::{Bypass, Proxy};
 use crate::domain::attempt::ErrorClass;
+use crate::domain::endpoint::Origin;
 use crate::domain::id::TenantId;
 
 /// Addresses of a name that are tried at the most.
@@ -108,7 +109,17 @@ impl Service<Uri> for TenantTcp {
     }
 }
 
+const PLAIN_HTTP_REFUSED: &str = "the endpoint is plain http, which `egress.allow_http` does not open";
+
 impl GuardedTcp {
+    /// Why every attempt at an endpoint will be refused, as far as that is certain without looking its name up.
+    pub(super) fn foresee(&self, origin: &Origin) -> Option<String> {
+        if !origin.https && !self.allow_http {
+            return Some(PLAIN_HTTP_REFUSED.to_owned());
+        }
+        self.guard.foresee(&origin.host, origin.port).err().map(|refusal| refusal.to_string())
+    }
+
     /// The proxy that leads to a host, as a URL has it; none: it is connected to directly.
     pub(super) fn proxy_to(&self, host: &str) -> Option<&Proxy> {
         self.proxy.as_deref().filter(|_| !self.proxy_bypass.iter().any(|bypass| bypass.holds(host)))
@@ -141,8 +152,7 @@ impl TenantTcp {
     async fn open(&self, uri: &Uri) -> Result<TcpStream, Failure> {
         let https = uri.scheme_str() == Some("https");
         if !https && !self.tcp.allow_http {
-            let detail = "the endpoint is plain http, which `egress.allow_http` does not open";
-            return Err(Failure::new(ErrorClass::Forbidden, detail));
+            return Err(Failure::new(ErrorClass::Forbidden, PLAIN_HTTP_REFUSED));
         }
         let host = uri.host().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });

@@ -6,7 +6,7 @@
 //! the ranges that carry an IPv4 address or have a special purpose (IANA special-purpose address registries,
 //! RFC 6890).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -97,6 +97,23 @@ impl Guard {
         }
     }
 
+    /// Why an endpoint will be refused whatever a resolver says: it is given by an address, or by a name of this machine.
+    /// Nothing is looked up.
+    pub fn foresee(&self, host: &str, port: u16) -> Result<(), Refusal> {
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let ips = match host.trim_start_matches('[').trim_end_matches(']').parse() {
+            Ok(ip) => vec![ip],
+            Err(_) if is_loopback_name(host) => loopback.to_vec(),
+            Err(_) => return Ok(()),
+        };
+        let addresses: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+        // Whether a name stands for both families is up to the machine; the port is ours in either.
+        if addresses.iter().any(|address| self.check(*address) == Err(Refusal::OwnListener)) {
+            return Err(Refusal::OwnListener);
+        }
+        self.permitted(&addresses).map(drop)
+    }
+
     /// Whether a connection may be used: one from an address to itself ends at this machine, under whatever name,
     /// and then its port must not be one of ours. Finds listeners bound to the unspecified address.
     pub fn check_connected(&self, local: SocketAddr, peer: SocketAddr) -> Result<(), Refusal> {
@@ -124,6 +141,14 @@ impl Guard {
             _ => Ok(permitted),
         }
     }
+}
+
+/// Whether a name is one of this machine's loopback addresses: those of RFC 6761 section 6.3, and those that Linux
+/// distributions have in `/etc/hosts`.
+fn is_loopback_name(host: &str) -> bool {
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let named = ["localhost", "localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback"].contains(&name);
+    named || name.ends_with(".localhost")
 }
 
 fn is_own(own: SocketAddr, ip: IpAddr, port: u16) -> bool {
@@ -263,6 +288,26 @@ mod tests {
             let connected = guard.check_connected("8.8.4.4:50000".parse().unwrap(), at("8.8.4.4"));
             assert_eq!(connected, Err(Refusal::OwnListener));
             assert_eq!(guard.check_connected("8.8.4.4:50000".parse().unwrap(), at("8.8.8.8")), Ok(()));
+        }
+    }
+
+    #[test]
+    fn addresses_and_names_of_this_machine_are_foreseen() {
+        let shut = guard(&[], &["0.0.0.0:443"]);
+        for host in ["10.0.0.1", "169.254.169.254", "[fd00::1]", "[::ffff:8.8.8.8]"] {
+            assert!(matches!(shut.foresee(host, 80), Err(Refusal::Range(_))), "{host}");
+        }
+        for host in ["localhost", "localhost.", "api.localhost", "ip6-localhost", "localhost.localdomain"] {
+            assert_eq!(shut.foresee(host, 80), Err(Refusal::Range("a loopback address")), "{host}");
+            assert_eq!(shut.foresee(host, 443), Err(Refusal::OwnListener), "{host}");
+        }
+        for host in ["1.1.1.1", "[2606:4700::1111]", "hooks.example.com", "localhost.example.com", "notlocalhost"] {
+            assert_eq!(shut.foresee(host, 443), Ok(()), "{host}");
+        }
+        let open = guard(&["127.0.0.0/8"], &["127.0.0.1:443"]);
+        assert_eq!(open.foresee("localhost", 80), Ok(()), "one of its addresses is open");
+        for host in ["localhost", "127.0.0.1"] {
+            assert_eq!(open.foresee(host, 443), Err(Refusal::OwnListener), "{host}");
         }
     }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{CHAIN_MAX, HEADERS_MAX, OVERLAP_HOURS_MAX, PATTERNS_MAX, SECRETS_MAX};
+use crate::control::warnings::Warning;
 use crate::control::{TEXT_CHARS_MAX, changed};
 use crate::domain::endpoint::EndpointTls;
 use crate::domain::filter::{Binding, Grant, Reuse, empty_object};
@@ -75,6 +76,9 @@ pub struct SubscriptionInput {
     /// As it is shown; ignored.
     #[serde(default)]
     pub updated_at: Ignored,
+    /// As it is shown; ignored.
+    #[serde(default)]
+    pub warnings: Ignored,
 }
 
 /// A member that is shown and cannot be set this way. It is accepted so that a document can be sent back as it was read.
@@ -345,6 +349,9 @@ pub struct SubscriptionOnce {
     /// What is shown later too.
     #[serde(flatten)]
     pub view: SubscriptionView,
+    /// What of it cannot have the effect that it asks for; absent: nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
     /// The new symmetric secret; for an ed25519 key the one that signs `v1` beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signing_secret: Option<String>,

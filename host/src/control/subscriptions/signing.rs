@@ -31,10 +31,17 @@ pub(super) struct Made {
 
 impl Made {
     /// With the subscription.
-    pub(super) fn beside(self, version: u64, subscription: &Subscription, now: Timestamp) -> SubscriptionOnce {
+    pub(super) fn beside(
+        self,
+        control: &Control,
+        version: u64,
+        subscription: &Subscription,
+        now: Timestamp,
+    ) -> SubscriptionOnce {
         SubscriptionOnce {
             version,
             view: show(subscription, now),
+            warnings: control.subscription_warnings(subscription),
             signing_secret: self.secret,
             signing_public_key: self.public,
         }
@@ -116,7 +123,7 @@ impl Control {
         let deed = self.deed("subscription.rotate_key").note(key_id.to_string());
         let version =
             self.ledger.put_subscription(subscription.clone(), (over_expected(expected, Some(stored)), deed)).await?;
-        Ok(made.beside(version, &subscription, now))
+        Ok(made.beside(self, version, &subscription, now))
     }
 
     async fn end_rotation(
@@ -139,7 +146,7 @@ impl Control {
         subscription.updated_at = now;
         let intent = (over_expected(expected, Some(stored)), self.deed(action).note(key.to_string()));
         let version = self.ledger.put_subscription(subscription.clone(), intent).await?;
-        Ok(Made::default().beside(version, &subscription, now))
+        Ok(Made::default().beside(self, version, &subscription, now))
     }
 
     /// The keys of a subscription that replaces another one. They stay unless another scheme or secret is given, which takes the

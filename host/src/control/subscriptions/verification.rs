@@ -36,7 +36,7 @@ impl Control {
             }
             let intent = (over(Some(stored)), self.deed("subscription.verify"));
             let version = self.ledger.put_subscription(subscription.clone(), intent).await?;
-            Ok(Made::default().beside(version, &subscription, now))
+            Ok(Made::default().beside(self, version, &subscription, now))
         })
         .await
     }

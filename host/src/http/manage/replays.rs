@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use super::{located, path_of};
 use crate::control::Page;
-use crate::control::replays::ReplayInput;
+use crate::control::replays::{ReplayBegun, ReplayInput};
 use crate::domain::id::ReplayId;
 use crate::domain::replay::ReplayRecord;
 use crate::http::Site;
@@ -22,7 +22,7 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
             .gives::<Page<ReplayRecord>>(200, "The replays."),
         post("/replays", "createReplay", "Sends past events to one subscription once more, at a rate.", create)
             .says("They go through its filters as they are then, as new deliveries. It goes on over a restart.")
-            .gives::<ReplayRecord>(201, "It has begun.")
+            .gives::<ReplayBegun>(201, "It has begun.")
             .refuses([409, 422]),
         get("/replays/{replay}", "showReplay", "One replay and how far it has come.", show)
             .gives::<ReplayRecord>(200, "The replay."),
@@ -45,9 +45,9 @@ pub(in crate::http) async fn create(
     Acting(control): Acting,
     JsonBody(input): JsonBody<ReplayInput>,
 ) -> Result<Response, Problem> {
-    let record = control.create_replay(&tenant, input).await?;
-    let path = path_of(&tenant, format_args!("/replays/{}", record.replay.id));
-    Ok((StatusCode::CREATED, located(&path), Json(record)).into_response())
+    let begun = control.create_replay(&tenant, input).await?;
+    let path = path_of(&tenant, format_args!("/replays/{}", begun.record.replay.id));
+    Ok((StatusCode::CREATED, located(&path), Json(begun)).into_response())
 }
 
 pub(in crate::http) async fn show(

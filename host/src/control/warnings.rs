@@ -1,0 +1,274 @@
+//! Warnings: settings that are taken although they cannot have the effect that they ask for. They are errors in most cases and
+//! right in some: a type of events that Setgate does not know, or settings of the host that are about to be changed. So they
+//! are said of a document whenever it is shown by itself, and never stored.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Control;
+use crate::config::Config;
+use crate::domain::catalogue::{self, PING, Product, SUBSCRIPTION_DISABLED};
+use crate::domain::id::{SourceName, TenantId};
+use crate::domain::nearest::nearest_in_parts;
+use crate::domain::source::Form;
+use crate::domain::subscription::{Pattern, Subscription};
+use crate::domain::tenant::{Quota, Tenant};
+
+/// Patterns of one document for which the nearest known name is searched: each search costs up to a millisecond.
+const SEARCHES_MAX: usize = 16;
+
+/// A setting that cannot have the effect that it asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Warning {
+    /// Which kind of warning.
+    pub code: WarningCode,
+    /// In words: why it has no effect, and what to do.
+    pub detail: String,
+    /// Which member of the document: a JSON Pointer (RFC 6901).
+    pub pointer: String,
+}
+
+/// A kind of warning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WarningCode {
+    /// An event pattern matches no event type that is known.
+    PatternMatchesNothing,
+    /// Every attempt at the endpoint will be refused.
+    EndpointRefused,
+    /// A limit of the tenant is above one of the host, which decides.
+    AboveHostLimit,
+}
+
+impl Control {
+    /// Of a subscription.
+    pub(super) fn subscription_warnings(&self, subscription: &Subscription) -> Vec<Warning> {
+        let mut warnings = self.pattern_warnings(&subscription.tenant, &subscription.events, &subscription.sources);
+        warnings.extend(self.egress.foreseen_refusal(&subscription.endpoint.origin()).map(|why| Warning {
+            code: WarningCode::EndpointRefused,
+            detail: format!("every delivery will be refused: {why}"),
+            pointer: "/endpoint/url".into(),
+        }));
+        warnings
+    }
+
+    /// Of the `events` of a document, which are about these sources; none: about all.
+    pub(super) fn pattern_warnings(
+        &self,
+        tenant: &TenantId,
+        events: &[Pattern],
+        sources: &[SourceName],
+    ) -> Vec<Warning> {
+        let is_open = self.tenant(tenant).is_ok_and(|view| {
+            let mut counted = view.sources.iter().filter(|(name, _)| sources.is_empty() || sources.contains(name));
+            counted.any(|(_, source)| source.value.form == Form::Set)
+        });
+        of_patterns(events, is_open)
+    }
+
+    /// Of a tenant.
+    pub(super) fn tenant_warnings(&self, tenant: &Tenant) -> Vec<Warning> {
+        tenant.quota.as_ref().map(|quota| of_quota(quota, &self.settings.now())).unwrap_or_default()
+    }
+}
+
+/// Of patterns over event types. `is_open`: a source of SETs sends event types that anybody may have defined, so that a pattern
+/// for them is not suspicious before it is nearly one for a known type.
+fn of_patterns(patterns: &[Pattern], is_open: bool) -> Vec<Warning> {
+    let unknown = patterns.iter().enumerate().filter(|(_, pattern)| !matches_known(pattern) && !is_unlisted(pattern));
+    let warning = |(nth, (place, pattern)): (usize, (usize, &Pattern))| {
+        let meant = (nth < SEARCHES_MAX).then(|| meant(pattern)).flatten();
+        if meant.is_none() && is_open {
+            return None;
+        }
+        let hint = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+        Some(Warning {
+            code: WarningCode::PatternMatchesNothing,
+            detail: format!("`{}` matches no event type that Setgate knows{hint}", pattern.as_str()),
+            pointer: format!("/events/{place}"),
+        })
+    };
+    unknown.enumerate().filter_map(warning).collect()
+}
+
+/// URI and short name of each type: the catalogue's, and Setgate's own.
+static KNOWN: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
+    let own = [PING, SUBSCRIPTION_DISABLED];
+    let uris = catalogue::all().map(|entry| entry.uri.as_str()).chain(own);
+    uris.map(|uri| (uri, catalogue::short_name(uri).unwrap_or_default().into_owned())).collect()
+});
+
+/// Patterns that people write for the known types: the type itself by each of its names, and all of a product or category.
+static USUAL: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+    let mut usual = BTreeSet::new();
+    for (uri, short_name) in KNOWN.iter() {
+        usual.insert((*uri).to_owned());
+        for (start, _) in std::iter::once((0, "")).chain(short_name.match_indices('/').map(|(at, _)| (at + 1, ""))) {
+            usual.insert(short_name[start..].to_owned());
+            let ends = short_name[start..].match_indices('/');
+            usual.extend(ends.map(|(end, _)| format!("{}/*", &short_name[start..start + end])));
+        }
+        if let Some((category, _)) = uri.split_once("/event-type/") {
+            usual.insert(format!("{category}/*"));
+            usual.insert(format!("{category}/event-type/*"));
+        }
+    }
+    usual
+});
+
+fn matches_known(pattern: &Pattern) -> bool {
+    KNOWN.iter().any(|(uri, short_name)| pattern.matches(uri, Some(short_name)))
+}
+
+/// Whether a pattern is for event types that a known product sends and the catalogue does not have: they are in the category
+/// `other`.
+fn is_unlisted(pattern: &Pattern) -> bool {
+    let text = pattern.as_str();
+    text.starts_with("other/") || text.contains("/other/")
+}
+
+/// The pattern that was probably meant by one that matches no known type.
+fn meant(pattern: &Pattern) -> Option<String> {
+    let text = pattern.as_str();
+    let all_below = format!("{}/*", text.trim_end_matches('/'));
+    if USUAL.contains(&all_below) {
+        return Some(all_below);
+    }
+    // The platform's names are known in several spellings.
+    let name = text.rsplit('/').next().unwrap_or(text);
+    let spelled = || catalogue::by_name(Product::Platform, name).map(|entry| entry.name);
+    nearest_in_parts(text, USUAL.iter().map(String::as_str)).or_else(spelled).map(str::to_owned)
+}
+
+/// Of a tenant's own quota.
+fn of_quota(quota: &Quota, config: &Config) -> Vec<Warning> {
+    let (sandbox, host) = (&config.sandbox, &config.quota);
+    // 0 is no bound.
+    let ledger = if config.data.ledger_bytes_max == 0 { u64::MAX } else { config.data.ledger_bytes_max };
+    let limits = [
+        ("memory_bytes_max", quota.memory_bytes_max, "sandbox.memory_bytes_max", sandbox.memory_bytes_max),
+        ("table_elements_max", quota.table_elements_max, "sandbox.table_elements_max", sandbox.table_elements_max),
+        ("filter_bytes_max", quota.filter_bytes_max, "quota.filter_bytes_max", host.filter_bytes_max),
+        ("table_bytes_max", quota.table_bytes_max, "quota.table_bytes_max", host.table_bytes_max),
+        ("filters_bytes_max", quota.filters_bytes_max, "data.ledger_bytes_max", ledger),
+        ("tables_bytes_max", quota.tables_bytes_max, "data.ledger_bytes_max", ledger),
+        ("documents_bytes_max", quota.documents_bytes_max, "data.ledger_bytes_max", ledger),
+    ];
+    let above = limits.into_iter().filter(|(_, wanted, _, most)| wanted > most);
+    let warning = |(key, wanted, setting, most): (&str, u64, &str, u64)| Warning {
+        code: WarningCode::AboveHostLimit,
+        detail: format!(
+            "{wanted} is above this host's `{setting}`, which is {most} and decides: lower it, or raise that"
+        ),
+        pointer: format!("/quota/{key}"),
+    };
+    above.map(warning).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patterns(texts: &[&str]) -> Vec<Pattern> {
+        texts.iter().map(|text| Pattern::try_from((*text).to_owned()).unwrap()).collect()
+    }
+
+    fn said(text: &str, is_open: bool) -> Option<String> {
+        of_patterns(&patterns(&[text]), is_open).pop().map(|warning| warning.detail)
+    }
+
+    #[test]
+    fn a_pattern_that_is_nearly_a_known_one_gets_it_suggested() {
+        for (given, meant) in [
+            ("wso2/login/loginSucess", "wso2/login/loginSuccess"),
+            ("LoginSuccess", "loginSuccess"),
+            ("wso2/logn/*", "wso2/login/*"),
+            ("lgoin/*", "login/*"),
+            ("wso3/login/*", "wso2/login/*"),
+            ("session", "session/*"),
+            ("wso2", "wso2/*"),
+            ("User.Create", "User.Created"),
+            ("PostSignin", "PostSignIn"),
+            ("USER_LOGIN", "user.login"),
+            ("user.signup", "user.created"),
+            ("operations/subscription-disable", "operations/subscription-disabled"),
+            (
+                "https://schemas.openid.net/secevent/caep/event-type/session-revokd",
+                "https://schemas.openid.net/secevent/caep/event-type/session-revoked",
+            ),
+            (
+                "https://schemas.identity.wso2.com/events/login/event-type/loginFailed",
+                "https://schemas.identity.wso2.org/events/login/event-type/loginFailed",
+            ),
+            ("https://schemas.identity.wso2.org/events/logn/*", "https://schemas.identity.wso2.org/events/login/*"),
+        ] {
+            for is_open in [false, true] {
+                let detail = said(given, is_open).unwrap_or_else(|| panic!("{given}"));
+                assert!(detail.contains(&format!("did you mean `{meant}`")), "{given}: {detail}");
+            }
+            assert_eq!(said(meant, false), None, "{meant}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_near_to_nothing_is_suspicious_unless_a_source_sends_what_others_define() {
+        for given in ["https://events.example.com/stock/taken", "parcel/*", "*weather*"] {
+            let detail = said(given, false).unwrap_or_else(|| panic!("{given}"));
+            assert!(!detail.contains("did you mean"), "{given}: {detail}");
+            assert_eq!(said(given, true), None, "{given}");
+        }
+    }
+
+    #[test]
+    fn patterns_for_known_types_and_for_those_of_the_category_other_are_fine() {
+        let all = ["*", "loginFailed", "*/login/*", "test/ping", "*Failed", "logto/other/*", "other/User.Renamed"];
+        assert_eq!(of_patterns(&patterns(&all), false), []);
+        let usual: Vec<&str> = USUAL.iter().map(String::as_str).collect();
+        assert_eq!(of_patterns(&patterns(&usual), false), []);
+    }
+
+    #[test]
+    fn each_pattern_is_named_by_its_place_and_the_search_is_bounded() {
+        let warnings = of_patterns(&patterns(&["*", "loginFaild", "loginFailed", "userCreatd"]), true);
+        assert_eq!(warnings.iter().map(|w| w.pointer.as_str()).collect::<Vec<_>>(), ["/events/1", "/events/3"]);
+        let many = patterns(&["loginFaild"; SEARCHES_MAX + 2]);
+        let hints = of_patterns(&many, false).iter().map(|w| w.detail.contains("did you mean")).collect::<Vec<_>>();
+        assert_eq!(hints.iter().filter(|hint| **hint).count(), SEARCHES_MAX);
+        assert_eq!(hints.len(), many.len());
+    }
+
+    #[test]
+    fn a_limit_above_the_host_s_names_the_setting() {
+        let mut config = Config::default();
+        assert_eq!(of_quota(&Quota::default(), &config), []);
+        config.data.ledger_bytes_max = 1 << 30;
+        let most = u64::MAX;
+        let quota = Quota {
+            memory_bytes_max: config.sandbox.memory_bytes_max + 1,
+            table_elements_max: most,
+            filter_bytes_max: most,
+            table_bytes_max: most,
+            filters_bytes_max: most,
+            tables_bytes_max: 1 << 30,
+            documents_bytes_max: (1 << 30) + 1,
+            ..Quota::default()
+        };
+        let warnings = of_quota(&quota, &config);
+        let found: Vec<_> =
+            warnings.iter().map(|w| (w.pointer.as_str(), w.detail.split('`').nth(1).unwrap())).collect();
+        assert_eq!(
+            found,
+            [
+                ("/quota/memory_bytes_max", "sandbox.memory_bytes_max"),
+                ("/quota/table_elements_max", "sandbox.table_elements_max"),
+                ("/quota/filter_bytes_max", "quota.filter_bytes_max"),
+                ("/quota/table_bytes_max", "quota.table_bytes_max"),
+                ("/quota/filters_bytes_max", "data.ledger_bytes_max"),
+                ("/quota/documents_bytes_max", "data.ledger_bytes_max"),
+            ]
+        );
+    }
+}
