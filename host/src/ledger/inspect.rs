@@ -151,7 +151,8 @@ fn open(folder: &Path) -> Result<Connection, Error> {
     match conn.query_row("PRAGMA user_version", [], |_| Ok(())) {
         Err(error) if !is_in_use(folder) => {
             tracing::debug!(%error, "the ledger is read without its index");
-            identity::open_untouched(folder)
+            // What cannot be read either way is a finding, and no reason not to look.
+            Ok(identity::open_untouched(folder).unwrap_or(conn))
         }
         _ => Ok(conn),
     }

@@ -84,6 +84,7 @@ mod model;
 mod order;
 mod outbox;
 mod packed;
+mod past;
 mod plans;
 mod queue;
 mod reach;
@@ -486,23 +487,6 @@ impl Ledger {
         self.0.options.store(Arc::new(kept));
     }
 
-    /// Bytes that a tenant has stored: events with their deliveries and history, plans and blobs. Never waits.
-    pub fn stored(&self, tenant: &TenantId) -> u64 {
-        self.shared().stored.of(tenant)
-    }
-
-    /// The same of every tenant that has anything.
-    pub fn stored_of_all(&self) -> Vec<(TenantId, u64)> {
-        self.shared().stored.all()
-    }
-
-    /// Why a tenant may add nothing just now; none: there is room. While the disk or the ledger fills up, tenants that hold more
-    /// than an equal share are refused first. Never waits.
-    pub fn shortage_of(&self, tenant: &TenantId) -> Option<Shortage> {
-        let shortage = self.shortage();
-        shortage.or_else(|| self.shared().space.is_tight().then(|| self.shared().over_share(tenant)).flatten())
-    }
-
     /// Waits until there is reason to call [`Ledger::retain`] before its time: the disk or the ledger fills up.
     pub async fn pressed(&self) {
         self.shared().space.pressed.notified().await;
@@ -518,11 +502,6 @@ impl Ledger {
 
     fn history_readers(&self) -> &readers::Readers {
         &self.0.history_readers
-    }
-
-    /// The same, in the tenant's turn.
-    fn history_of(&self, tenant: &TenantId) -> readers::ReadersOf<'_> {
-        self.history_readers().of(tenant)
     }
 
     fn shared(&self) -> &effects::Shared {

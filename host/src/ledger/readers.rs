@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Error, schema};
+use super::{Error, Ledger, schema};
 use crate::domain::id::TenantId;
 use crate::fair::{Bounds, Gate};
 
@@ -97,6 +97,13 @@ impl Readers {
             all.forget();
         }
         lock(&self.idle).clear();
+    }
+}
+
+impl Ledger {
+    /// The pool for history, in the tenant's turn.
+    pub(super) fn history_of(&self, tenant: &TenantId) -> ReadersOf<'_> {
+        self.history_readers().of(tenant)
     }
 }
 

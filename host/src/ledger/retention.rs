@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::lived::Lived;
+use super::past::{is_kept, past, past_beside_damage};
 use super::queue::Batch;
 use super::schema::used_bytes;
 use super::{Error, Ledger, UNUSED_KEPT_MS, attempts, idempotency, plans, stored};
@@ -21,8 +22,6 @@ use crate::telemetry::Seldom;
 const CHUNK_ROWS: usize = 500;
 /// Events of such a chunk where the size of the file says when it is enough.
 const CHUNK_EVENTS_BY_SIZE: usize = 100;
-/// Events one read looks at.
-const LOOK_EVENTS: i64 = 2_000;
 /// Pages given back to the file system between two commits.
 const VACUUM_PAGES: u32 = 500;
 /// Free pages the file keeps, so that it does not shrink and grow all the time.
@@ -208,71 +207,6 @@ impl Ledger {
             })
             .await
     }
-}
-
-fn past(
-    conn: &Connection,
-    after: EventSeq,
-    cursor: EventSeq,
-    before: Timestamp,
-    of: Option<&HashSet<TenantId>>,
-) -> Result<(Vec<EventSeq>, Option<EventSeq>), Error> {
-    let mut statement = conn.prepare_cached(
-        "SELECT seq, accepted_at, tenant FROM event WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
-    )?;
-    let mut rows = statement.query(params![after, cursor, LOOK_EVENTS])?;
-    let mut past = Vec::new();
-    let mut last = None;
-    while let Some(row) = rows.next()? {
-        let seq = row.get(0)?;
-        // The journal is in the order of acceptance, give or take a clock set back: what stands behind the first event
-        // that is too young can wait for its turn.
-        if row.get::<_, Timestamp>(1)? >= before {
-            return Ok((past, None));
-        }
-        let is_meant = match of {
-            Some(tenants) => tenants.contains(&row.get::<_, TenantId>(2)?),
-            None => true,
-        };
-        if is_meant && !is_kept(conn, seq, before)? {
-            past.push(seq);
-        }
-        last = Some(seq);
-    }
-    Ok((past, last))
-}
-
-/// The same, place by place: what cannot be read stays, and does not keep what stands behind it.
-fn past_beside_damage(
-    conn: &Connection,
-    after: EventSeq,
-    cursor: EventSeq,
-    before: Timestamp,
-) -> (Vec<EventSeq>, Option<EventSeq>) {
-    let end = cursor.0.min(after.0.saturating_add(LOOK_EVENTS));
-    let mut past = Vec::new();
-    for seq in (after.0 + 1..=end).map(EventSeq) {
-        let is_past = || -> Result<bool, Error> {
-            let old = conn
-                .prepare_cached("SELECT 1 FROM event WHERE seq = ?1 AND accepted_at < ?2")?
-                .exists(params![seq, before])?;
-            Ok(old && !is_kept(conn, seq, before)?)
-        };
-        if is_past().unwrap_or(false) {
-            past.push(seq);
-        }
-    }
-    (past, (end < cursor.0).then_some(EventSeq(end)))
-}
-
-/// Whether a delivery keeps the event: it waits, or its end is younger than `before`. A dead letter whose last attempt
-/// comes when the event is old already is there for a person as long as any other.
-fn is_kept(conn: &Connection, event: EventSeq, before: Timestamp) -> Result<bool, Error> {
-    Ok(conn
-        .prepare_cached(
-            "SELECT 1 FROM delivery WHERE event_seq = ?1 AND (state IN (0, 3) OR updated_at >= ?2) LIMIT 1",
-        )?
-        .exists(params![event, before])?)
 }
 
 /// Deletes the events as far as a chunk goes; returns the rest.

@@ -13,10 +13,29 @@ use std::sync::{PoisonError, RwLock};
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::Error;
+use super::{Error, Ledger, Shortage};
 use crate::domain::delivery::DeliverySeq;
 use crate::domain::event::EventSeq;
 use crate::domain::id::TenantId;
+
+impl Ledger {
+    /// Bytes that a tenant has stored: events with their deliveries and history, plans and blobs. Never waits.
+    pub fn stored(&self, tenant: &TenantId) -> u64 {
+        self.shared().stored.of(tenant)
+    }
+
+    /// The same of every tenant that has anything.
+    pub fn stored_of_all(&self) -> Vec<(TenantId, u64)> {
+        self.shared().stored.all()
+    }
+
+    /// Why a tenant may add nothing just now; none: there is room. While the disk or the ledger fills up, tenants that hold more
+    /// than an equal share are refused first. Never waits.
+    pub fn shortage_of(&self, tenant: &TenantId) -> Option<Shortage> {
+        let shortage = self.shortage();
+        shortage.or_else(|| self.shared().space.is_tight().then(|| self.shared().over_share(tenant)).flatten())
+    }
+}
 
 macro_rules! event_bytes {
     () => {

@@ -1,0 +1,79 @@
+//! Which events retention may delete: those whose deliveries have all been at rest for long enough. Only reads.
+
+use std::collections::HashSet;
+
+use rusqlite::{Connection, params};
+
+use super::Error;
+use crate::domain::event::EventSeq;
+use crate::domain::id::TenantId;
+use crate::domain::time::Timestamp;
+
+/// Events one read looks at.
+const LOOK_EVENTS: i64 = 2_000;
+
+/// Events behind `after` that may go, of the given tenants or of all, and where to look on; none: the rest is too young.
+pub(super) fn past(
+    conn: &Connection,
+    after: EventSeq,
+    cursor: EventSeq,
+    before: Timestamp,
+    of: Option<&HashSet<TenantId>>,
+) -> Result<(Vec<EventSeq>, Option<EventSeq>), Error> {
+    let mut statement = conn.prepare_cached(
+        "SELECT seq, accepted_at, tenant FROM event WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
+    )?;
+    let mut rows = statement.query(params![after, cursor, LOOK_EVENTS])?;
+    let mut past = Vec::new();
+    let mut last = None;
+    while let Some(row) = rows.next()? {
+        let seq = row.get(0)?;
+        // The journal is in the order of acceptance, give or take a clock set back: what stands behind the first event
+        // that is too young can wait for its turn.
+        if row.get::<_, Timestamp>(1)? >= before {
+            return Ok((past, None));
+        }
+        let is_meant = match of {
+            Some(tenants) => tenants.contains(&row.get::<_, TenantId>(2)?),
+            None => true,
+        };
+        if is_meant && !is_kept(conn, seq, before)? {
+            past.push(seq);
+        }
+        last = Some(seq);
+    }
+    Ok((past, last))
+}
+
+/// The same, place by place: what cannot be read stays, and does not keep what stands behind it.
+pub(super) fn past_beside_damage(
+    conn: &Connection,
+    after: EventSeq,
+    cursor: EventSeq,
+    before: Timestamp,
+) -> (Vec<EventSeq>, Option<EventSeq>) {
+    let end = cursor.0.min(after.0.saturating_add(LOOK_EVENTS));
+    let mut past = Vec::new();
+    for seq in (after.0 + 1..=end).map(EventSeq) {
+        let is_past = || -> Result<bool, Error> {
+            let old = conn
+                .prepare_cached("SELECT 1 FROM event WHERE seq = ?1 AND accepted_at < ?2")?
+                .exists(params![seq, before])?;
+            Ok(old && !is_kept(conn, seq, before)?)
+        };
+        if is_past().unwrap_or(false) {
+            past.push(seq);
+        }
+    }
+    (past, (end < cursor.0).then_some(EventSeq(end)))
+}
+
+/// Whether a delivery keeps the event: it waits, or its end is younger than `before`. A dead letter whose last attempt
+/// comes when the event is old already is there for a person as long as any other.
+pub(super) fn is_kept(conn: &Connection, event: EventSeq, before: Timestamp) -> Result<bool, Error> {
+    Ok(conn
+        .prepare_cached(
+            "SELECT 1 FROM delivery WHERE event_seq = ?1 AND (state IN (0, 3) OR updated_at >= ?2) LIMIT 1",
+        )?
+        .exists(params![event, before])?)
+}
