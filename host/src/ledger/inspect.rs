@@ -105,9 +105,16 @@ pub fn inspect(folder: &Path) -> Result<Inspected, BackupError> {
     if !folder.join(FILE).is_file() {
         return Err(BackupError::NoLedger(folder.to_owned()));
     }
-    let conn = open(folder)?;
-    let transaction = conn.unchecked_transaction()?;
     let mut found = Inspected { checks: Vec::new(), snapshot: None, plans: Vec::new(), master_key: None };
+    let conn = match open(folder) {
+        // Not even the names of its tables can be read.
+        Err(error) if error.is_damage() => {
+            found.checks.push(Check::of("integrity", Err(error)));
+            return Ok(found);
+        }
+        opened => opened?,
+    };
+    let transaction = conn.unchecked_transaction()?;
     let integrity = lines(&conn, &format!("PRAGMA integrity_check({FAULTS_TOLD_MAX})"))
         .map(|lines| lines.into_iter().filter(|line| line != "ok").collect());
     found.checks.push(Check::of("integrity", integrity));
@@ -151,8 +158,7 @@ fn open(folder: &Path) -> Result<Connection, Error> {
     match conn.query_row("PRAGMA user_version", [], |_| Ok(())) {
         Err(error) if !is_in_use(folder) => {
             tracing::debug!(%error, "the ledger is read without its index");
-            // What cannot be read either way is a finding, and no reason not to look.
-            Ok(identity::open_untouched(folder).unwrap_or(conn))
+            identity::open_untouched(folder)
         }
         _ => Ok(conn),
     }
