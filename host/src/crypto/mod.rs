@@ -3,6 +3,7 @@
 //!
 //! One [`MasterKey`] per installation; every other key at rest follows from it by label, or is sealed under it.
 
+mod claim;
 mod digest;
 mod endpoint;
 mod error;

@@ -100,7 +100,7 @@ async fn set_up(host: &Host, name: &str) -> (Tenant, Receiver, Receiver) {
     acme.subscribe(&good).with("sources", json!(["good"])).create().await;
     acme.subscribe(&bad).with("sources", json!(["bad"])).retry(&[1]).create().await;
     // Its filter asks for a secret that the binding has not.
-    let chain = json!([{"filter": "redact-claims"}]);
+    let chain = json!([{"filter": "redact-claims", "grants": ["config"]}]);
     acme.subscribe(&good).with("sources", json!(["faulty"])).chain(chain).create().await;
     (acme, good, bad)
 }

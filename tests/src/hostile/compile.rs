@@ -101,7 +101,8 @@ fn beside(module: &[u8]) -> Trial {
 }
 
 fn fan_out() -> Trial {
-    let mut text = "(component $c0 (core module $m) (core instance (instantiate $m)))".to_owned();
+    // The innermost one is empty: with a core module in it, the limit of core instances would answer first.
+    let mut text = "(component $c0)".to_owned();
     for level in 1..=20 {
         let before = level - 1;
         let _ = write!(
