@@ -25,8 +25,9 @@ use crate::http::operations::{Operation, get};
 use crate::http::problem::Problem;
 use crate::http::responses::Keeps;
 
-/// A stream that has nothing to send sends a comment this often, so that connections in between do not take it for dead.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+/// A stream that has nothing to send sends a comment this often, so that connections in between do not take it for dead. A client
+/// that closed its HTTP/1 connection is noticed by the second write after that: until then it might only have ended its side.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Tails that are open: so many of the host, and of them so many of a tenant.
 pub struct Tails {
