@@ -56,7 +56,12 @@ pub(super) fn open_untouched(folder: &Path) -> Result<Connection, Error> {
         return open(folder, "immutable=1");
     }
     if index.exists() {
-        return open(folder, "readonly_shm=1");
+        let read = open(folder, "readonly_shm=1").and_then(|conn| {
+            conn.query_row("PRAGMA user_version", [], |_| Ok(()))?;
+            Ok(conn)
+        });
+        // A process that was killed while it wrote the index leaves one that has to be made anew from the WAL.
+        return read.or_else(|_| open(folder, "mode=ro"));
     }
     let conn = open(folder, "mode=ro")?;
     // Made by the first read, and not needed in the file system from then on.
