@@ -47,26 +47,15 @@ pub fn identity(folder: &Path) -> Result<Option<Identity>, Error> {
     Ok(Some(Identity { master_key: key.map(|key| String::from_utf8_lossy(&key).into_owned()) }))
 }
 
-/// Opens a ledger that no process has open, to read, so that no file is made or changed. With an empty WAL the file alone
-/// is all of it. Else SQLite reads the WAL by the index beside it, or, if that is gone, makes one that is removed again.
+/// Opens a ledger that no process has open, to read, so that no file is made or changed. With an empty WAL the file alone is
+/// all of it. Else SQLite reads the WAL by an index of its own in memory: the one beside it may be missing, or half written
+/// if a kill hit its update. It keeps such an index only for a connection that has the file to itself, which the lock file
+/// grants here and not SQLite's own locks, since those cannot be taken on a file that is opened to read.
 pub(super) fn open_untouched(folder: &Path) -> Result<Connection, Error> {
     let wal = folder.join(format!("{FILE}-wal"));
-    let index = folder.join(format!("{FILE}-shm"));
-    if fs::metadata(&wal).map_or(0, |meta| meta.len()) == 0 {
-        return open(folder, "immutable=1");
-    }
-    if index.exists() {
-        let read = open(folder, "readonly_shm=1").and_then(|conn| {
-            conn.query_row("PRAGMA user_version", [], |_| Ok(()))?;
-            Ok(conn)
-        });
-        // A process that was killed while it wrote the index leaves one that has to be made anew from the WAL.
-        return read.or_else(|_| open(folder, "mode=ro"));
-    }
-    let conn = open(folder, "mode=ro")?;
-    // Made by the first read, and not needed in the file system from then on.
-    conn.query_row("PRAGMA user_version", [], |_| Ok(()))?;
-    let _stays_if_it_must = fs::remove_file(&index);
+    let is_empty = fs::metadata(&wal).map_or(0, |meta| meta.len()) == 0;
+    let conn = open(folder, if is_empty { "immutable=1" } else { "vfs=unix-none" })?;
+    conn.execute_batch("PRAGMA locking_mode = EXCLUSIVE")?;
     Ok(conn)
 }
 
@@ -107,21 +96,34 @@ mod tests {
             ledger.meta_put("master key", b"0123456789abcdef").await.unwrap();
             with_events(&ledger, 3).await;
             assert!(matches!(identity(folder.path()), Err(Error::Locked(_))));
-            // As a crash leaves it, with all of it in the WAL; the second has lost its index.
+            // As a crash leaves it, with all of it in the WAL; one has lost its index, and of one the index is half written.
             let crashed = tempfile::tempdir().unwrap();
             copy(folder.path(), crashed.path(), &[]);
             let moved = tempfile::tempdir().unwrap();
             copy(folder.path(), moved.path(), &["ledger.db-shm"]);
+            let torn = tempfile::tempdir().unwrap();
+            copy(folder.path(), torn.path(), &[]);
+            let index = torn.path().join("ledger.db-shm");
+            let mut bytes = fs::read(&index).unwrap();
+            assert_eq!(
+                bytes[..48],
+                bytes[48..96],
+                "the header of the index stands there twice (SQLite, WAL-index format)"
+            );
+            bytes[8] ^= 1;
+            fs::write(&index, bytes).unwrap();
             ledger.shutdown().await;
             drop(ledger);
-            for folder in [folder.path(), crashed.path(), moved.path()] {
+            for folder in [folder.path(), crashed.path(), moved.path(), torn.path()] {
                 let before = contents(folder);
                 let found = identity(folder).unwrap().unwrap();
                 assert_eq!(found.master_key.as_deref(), Some("0123456789abcdef"));
                 assert!(contents(folder) == before, "no file is made, changed or removed");
             }
-            // It can be opened afterwards.
-            drop(Ledger::open(Options::new(crashed.path()), Clock::manual(NOW)).unwrap());
+            // They can be opened afterwards.
+            for folder in [crashed.path(), torn.path()] {
+                drop(Ledger::open(Options::new(folder), Clock::manual(NOW)).unwrap());
+            }
         });
     }
 
