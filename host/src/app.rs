@@ -474,7 +474,7 @@ async fn look_over(ledger: Ledger) {
         Ok(ledger::Checked::Damaged(faults)) => error!(
             ?faults,
             "the ledger's file is damaged: what can be read is worked on, what cannot is answered 500. Nothing was \
-             changed; put a backup back, see docs/storage.md"
+             changed; put a backup back, see docs/how-to/storage.md"
         ),
         Err(error) => error!(%error, "the ledger's file could not be looked over"),
     }

@@ -31,7 +31,8 @@
 //! from sender to receiver.
 //!
 //! `append_with`, `fan_out` and `settle` are the transactions; each may be run again. What a person sets up goes through
-//! [`control`], and [`app`] puts the parts together. `ARCHITECTURE.md` draws the layers and says how to add to them.
+//! [`control`], and [`app`] puts the parts together. `docs/explanation/architecture.md` draws the layers and
+//! says how to add to them.
 
 pub mod app;
 pub mod cli;

@@ -20,10 +20,8 @@ async fn a_client_takes_its_share_of_connections_and_no_more() {
     let host = Host::with().config("[listen]\nconnections_max = 12\nconnections_per_peer_max = 4").start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("open", Seed::Open).await;
-    let head = format!(
-        "POST {} HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 1000\r\n\r\n",
-        source.path
-    );
+    let head =
+        format!("POST {} HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 1000\r\n\r\n", source.path);
     let mut served = Vec::new();
     for _ in 0..4 {
         let mut one = connect_from("127.0.0.2", &host.base()).await.unwrap();

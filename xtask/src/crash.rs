@@ -8,7 +8,7 @@ use crate::run::run;
 const HELP: &str = "\
 cargo xtask crash [--kills N] [--seed S] [--power-cut] [--sync-fails N] [--no-fsync] [--json]
 
-Builds everything, then kills a host under load and compares what it accepted with what arrived (host/docs/crash.md).
+Builds everything, then kills a host under load and compares what it accepted with what arrived (docs/reference/crash.md).
   --kills N    200 where absent
   --seed S     tell a run again; another one each time where absent, and printed
   --power-cut  at each kill, undo at random what was written and not synced (Linux; needs `cc`)

@@ -18,7 +18,7 @@ Not 0 where something escaped or the neighbour lost an event.
   --restart FILTERS  only upload so many filters, start the host again and see that none is compiled again
   --list             the classes and the limits that can be lifted
   --json             print the report as one JSON object on the last line
-host/docs/hostile.md says more.";
+docs/reference/hostile.md says more.";
 
 /// `cargo xtask hostile` with these arguments.
 pub(crate) fn command(arguments: &[String]) -> Result<()> {

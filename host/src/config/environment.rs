@@ -64,8 +64,8 @@ pub(super) fn fault(name: &str, value: &str, keys: &[String]) -> Option<String> 
     Some(match called.or(same).or_else(|| nearest(&upper, known)) {
         Some(meant) => format!("the variable `{name}` sets nothing; did you mean `{meant}`?"),
         None => format!(
-            "the variable `{name}` sets nothing: `{PREFIX}<SECTION>__<KEY>` sets a key of docs/config.md; take it away, or \
-             give it another name"
+            "the variable `{name}` sets nothing: `{PREFIX}<SECTION>__<KEY>` sets a key of docs/reference/config.md; take it \
+             away, or give it another name"
         ),
     })
 }
@@ -103,7 +103,7 @@ mod tests {
             ("SETGATE_DATA_DIR", "`SETGATE_DATA__DIR`"),
             ("SETGATE_CONFIGG", "`SETGATE_CONFIG`"),
             ("SETGATE_OPERATOR_KEYFILE", "`SETGATE_OPERATOR_KEY_FILE`"),
-            ("SETGATE_SOMETHING_ELSE_ENTIRELY", "docs/config.md"),
+            ("SETGATE_SOMETHING_ELSE_ENTIRELY", "docs/reference/config.md"),
         ] {
             let text = said(name, "8080").unwrap_or_default();
             assert!(text.contains(&format!("`{name}`")) && text.contains(meant), "{name}: {text}");

@@ -1,7 +1,7 @@
 //! Settings: a usable default for each, a TOML file over that, environment variables over both.
 //!
 //! `SETGATE_<SECTION>__<KEY>` sets `<key>` in `[<section>]`, for example `SETGATE_LISTEN__ADDRESS=0.0.0.0:8080`.
-//! Every limit ends in its unit and is listed in `docs/config.md`, which a test keeps equal to the types below.
+//! Every limit ends in its unit and is listed in `docs/reference/config.md`, which a test compares with the types below.
 
 mod address;
 mod environment;

@@ -1,4 +1,4 @@
-//! `docs/config.md`, made of the types: a test keeps the two equal.
+//! `docs/reference/config.md`, made of the types: a test keeps the two equal.
 //! `UPDATE=1 cargo test --workspace --lib config::` rewrites it.
 
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ nobody's. All that is wrong is reported at once, with file and line or the varia
 
 On SIGHUP it is read again and checked whole. Keys with `reload` yes are in force at once, the others from the next start on; the log
 names both. What is not valid changes nothing. Certificates are read again in any case; whether a listener speaks TLS at all is settled at the
-start. What the environment or the command line says stays as it was. See [operations.md](operations.md#changing-settings).
+start. What the environment or the command line says stays as it was. See [operations.md](../how-to/operations.md#changing-settings).
 
 ```toml
 [listen]
@@ -107,7 +107,7 @@ fn render() -> String {
 
 #[test]
 fn the_reference_is_that_of_the_types() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config.md");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/config.md");
     let rendered = render();
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&file, &rendered).unwrap();
@@ -115,7 +115,7 @@ fn the_reference_is_that_of_the_types() {
     let written = std::fs::read_to_string(&file).unwrap_or_default();
     assert!(
         written == rendered,
-        "docs/config.md is old: `UPDATE=1 cargo test --workspace --lib config::` writes it anew"
+        "docs/reference/config.md is old: `UPDATE=1 cargo test --workspace --lib config::` writes it anew"
     );
 }
 

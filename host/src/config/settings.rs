@@ -63,7 +63,7 @@ pub struct Change {
 type Take = fn(&mut Config, &Config);
 
 /// What takes effect while the host runs: keys, or `table.*` for all keys of a table, and how they are taken over. Everything
-/// else needs a restart. The column `reload` of `docs/config.md` is made of this.
+/// else needs a restart. The column `reload` of `docs/reference/config.md` is made of this.
 const LIVE: &[(&[&str], Take)] = &[
     (&["listen.tls_certificate", "listen.tls_key"], |now, read| {
         if now.listen.tls_key.is_some() && read.listen.tls_key.is_some() {

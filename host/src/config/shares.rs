@@ -1,4 +1,5 @@
-//! Tests that hold `docs/shares.md`, the list of every shared limit, against the settings, the source and the tests.
+//! Tests that compare `docs/reference/shares.md`, the list of every shared limit, with the settings, the source and the
+//! tests.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ fn manifest() -> &'static Path {
 }
 
 fn page() -> String {
-    std::fs::read_to_string(manifest().join("docs/shares.md")).unwrap()
+    std::fs::read_to_string(manifest().join("../docs/reference/shares.md")).unwrap()
 }
 
 /// What stands between backticks.
@@ -175,8 +176,8 @@ fn every_numeric_setting_is_a_shared_limit_a_share_or_named_as_neither() {
     let missing: Vec<_> = settings().into_iter().map(|(key, _)| key).filter(|key| !is_named(key)).collect();
     assert!(
         missing.is_empty(),
-        "docs/shares.md does not name {missing:?}: a limit for all tenants gets a row with its share of a tenant; \
-         any other goes to the list of settings that are not shared"
+        "docs/reference/shares.md does not name {missing:?}: a limit for all tenants gets a row with its share of a \
+         tenant; any other goes to the list of settings that are not shared"
     );
 }
 
@@ -190,9 +191,9 @@ fn every_pool_of_the_source_has_a_row() {
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         let Some(pool) = POOLS.iter().find(|pool| code.contains(**pool)) else { continue };
         let known = listed.contains(&file) || MECHANISMS.contains(&file.as_str()) || file == "config/shares.rs";
-        assert!(known, "{file} makes a pool with `{pool}...)`: give it a row in docs/shares.md");
+        assert!(known, "{file} makes a pool with `{pool}...)`: give it a row in docs/reference/shares.md");
     }
     for file in &listed {
-        assert!(root.join(file).is_file(), "docs/shares.md names {file}, which does not exist");
+        assert!(root.join(file).is_file(), "docs/reference/shares.md names {file}, which does not exist");
     }
 }

@@ -189,7 +189,7 @@ pub fn short_name(uri: &str) -> Option<Cow<'static, str>> {
     Some(Cow::Owned(short.replace(':', "%3A")))
 }
 
-/// The catalogue as the Markdown page `host/docs/events.md`.
+/// The catalogue as the Markdown page `docs/reference/events.md`.
 pub fn page() -> String {
     let mut page = String::from(
         "# Event types\n\n\
@@ -284,10 +284,10 @@ mod tests {
 
     #[test]
     fn the_page_shows_the_catalogue() {
-        let (committed, page) = (include_str!("../../docs/events.md"), page());
+        let (committed, page) = (include_str!("../../../docs/reference/events.md"), page());
         for (number, (there, here)) in committed.lines().zip(page.lines()).enumerate() {
-            assert_eq!(there, here, "host/docs/events.md, line {}: bring it in line with the catalogue", number + 1);
+            assert_eq!(there, here, "docs/reference/events.md, line {}: it differs from the catalogue", number + 1);
         }
-        assert!(committed == page, "host/docs/events.md lacks or adds lines; it has to read:\n{page}");
+        assert!(committed == page, "docs/reference/events.md lacks or adds lines; it has to read:\n{page}");
     }
 }

@@ -1,7 +1,7 @@
 //! Whom an event is about.
 //!
 //! The user's id if the event has one; else what the form names instead (a user name, an address); else nobody.
-//! The places are looked at in a fixed order per form; `host/docs/identities.md` has them as a table.
+//! The places are looked at in a fixed order per form; `docs/reference/identities.md` has them as a table.
 //!
 //! Only members that the product itself fills are looked at. Data that an end user can write (custom data, a profile, a
 //! display name, metadata) never names the subject: no subject is better than somebody else's.

@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn each_code_has_a_page_and_each_page_a_code() {
         assert!(CODES.is_sorted());
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/errors");
         let index = std::fs::read_to_string(folder.join("README.md")).unwrap();
         for code in CODES {
             let page = std::fs::read_to_string(folder.join(format!("{code}.md"))).unwrap_or_default();

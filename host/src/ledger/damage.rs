@@ -138,7 +138,7 @@ impl Ledger {
             from = cursor.0 + 1,
             to = through.0,
             "accepted events cannot be read: the ledger is damaged. They are passed over and not delivered, and stay where they \
-             are; all others go on. Put a backup back, see docs/storage.md"
+             are; all others go on. Put a backup back, see docs/how-to/storage.md"
         );
         Ok(count)
     }

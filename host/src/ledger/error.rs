@@ -81,7 +81,7 @@ pub enum Error {
     #[error("the ledger is closed")]
     Closed,
     /// What stands on disk cannot be read as what it should be.
-    #[error("the ledger is damaged: {what}; nothing was changed, see docs/storage.md for what to do")]
+    #[error("the ledger is damaged: {what}; nothing was changed, see docs/how-to/storage.md for what to do")]
     Corrupt {
         /// What and where.
         what: String,

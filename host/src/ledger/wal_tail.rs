@@ -54,7 +54,7 @@ pub(super) fn look(folder: &Path) -> Result<(), Error> {
             ?tail,
             ?aside,
             "the ledger's WAL is damaged: commits that were acknowledged are lost, and no one can tell of what; the host \
-             goes on with the rest. The file is put aside. See the disk's own health, and docs/storage.md"
+             goes on with the rest. The file is put aside. See the disk's own health, and docs/how-to/storage.md"
         );
     } else if tail.passed_over > 0 {
         tracing::info!(?tail, "the ledger's WAL ends in a commit that was under way when the host ended");

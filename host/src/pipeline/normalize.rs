@@ -5,7 +5,7 @@
 //! what makes a second copy the same event.
 //!
 //! Forms that are SETs keep their own text but for the least edits that make them valid; forms that are none stand
-//! untouched as the value of their event's member. `host/docs/identities.md` says for every form where `iss`, `jti`,
+//! untouched as the value of their event's member. `docs/reference/identities.md` says for every form where `iss`, `jti`,
 //! `iat`, `sub_id`, `txn` and the event type come from.
 
 mod form;

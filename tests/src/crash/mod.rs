@@ -1,5 +1,5 @@
 //! The crash suite: a real host under load, killed again and again, and a record outside it of what it accepted and
-//! what arrived. `host/docs/crash.md` says what a run does and how its last line is read.
+//! what arrived. `docs/reference/crash.md` says what a run does and how its last line is read.
 
 pub mod copy;
 pub mod first;

@@ -87,7 +87,7 @@ impl Outcome {
         say_effect(&event.set, applied)
     }
 
-    /// For a program: one line of JSON. `host/docs/filter-run.md` describes it.
+    /// For a program: one line of JSON. `docs/reference/filter-run.md` describes it.
     pub(super) fn say_json(&self, file: &Path, quota: &Quota) -> anyhow::Result<()> {
         let document = match self {
             Self::Refused(why) => {

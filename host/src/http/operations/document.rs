@@ -88,7 +88,7 @@ pub(super) fn document(groups: Vec<super::Group>) -> Value {
 }
 
 const ABOUT: &str = "\
-Every refusal is a problem (RFC 9457) with a stable `code`; each code has a page in `host/docs/errors`. Members and query \
+Every refusal is a problem (RFC 9457) with a stable `code`; each code has a page in `docs/errors`. Members and query \
 parameters that are not in here are refused, not passed over. Lists that grow are paged by `cursor`. Any request may be \
 answered 408 where it took too long; 429 and 503 say when to come again.";
 
