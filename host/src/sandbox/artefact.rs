@@ -1,12 +1,12 @@
-//! Machine code that may be loaded.
+//! Machine code that is safe to load.
 //!
-//! Loading runs what the bytes say, so there are two ways to an [`Artefact`] only: out of our own compiler, and out of
-//! the cache after its MAC was checked. The bytes that were checked are the bytes that are loaded: they are never read
-//! twice.
+//! Loading machine code means trusting it, so there are only two ways to create an [`Artefact`]: from the output of our
+//! own compiler, and from the cache after its MAC was verified. The verified bytes in memory are the bytes that are
+//! loaded: they are never read twice.
 //!
-//! They are mapped out of a file that is in memory only, has no name, and is sealed: nobody can change it any more, this
-//! process included. From there the engine maps the first content of a guest's memory as well, which it would copy out of
-//! other bytes into a file of its own. Where the system gives no such file, the engine copies the bytes.
+//! The code is mapped from a sealed memfd, which no process can modify any more, this one included. The engine also
+//! maps the initial contents of guest memories from it. If the code were loaded from a buffer, the engine would copy
+//! them to a file of its own. If the system does not support sealed memfds, the code is loaded from the buffer.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -18,21 +18,21 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// Compiled components, authentic.
+/// A compiled component of trusted origin.
 pub(super) struct Artefact {
     bytes: Vec<u8>,
-    /// Where in `bytes` the machine code is.
+    /// The range of the machine code in `bytes`.
     code: Range<usize>,
 }
 
 impl Artefact {
-    /// What our own compiler wrote: to be called by `compile` alone.
+    /// From the output of our own compiler. Only `compile` may call this.
     pub(super) fn compiled(bytes: Vec<u8>) -> Self {
         let code = 0..bytes.len();
         Self { bytes, code }
     }
 
-    /// What our own cache kept, its MAC checked: to be called by `cache` alone.
+    /// From our own cache, after the MAC was verified. Only `cache` may call this.
     pub(super) fn authenticated(bytes: Vec<u8>, code: Range<usize>) -> Self {
         Self { bytes, code }
     }
@@ -44,9 +44,9 @@ impl Artefact {
     /// Loads the code.
     ///
     /// # Errors
-    /// Where another version or configuration of the engine made it, or it does not fit this engine's pool.
+    /// If it was compiled by another version or configuration of the engine, or does not fit this engine's pool.
     pub(super) fn load(&self, engine: &Engine) -> wasmtime::Result<Component> {
-        // Whatever the reason was why it did not load from there: the bytes load, or they say what is wrong with them.
+        // On any error, load from the buffer: that either succeeds or returns the actual error.
         match self.sealed().map_err(wasmtime::Error::from).and_then(|file| load_sealed(engine, &file)) {
             Ok(component) => Ok(component),
             Err(error) => {
@@ -56,7 +56,7 @@ impl Artefact {
         }
     }
 
-    /// The code in a file that can be changed no more.
+    /// Copies the code to a sealed memfd.
     fn sealed(&self) -> std::io::Result<File> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let mut file = File::from(rustix::fs::memfd_create("setgate-filter", flags)?);
@@ -67,21 +67,21 @@ impl Artefact {
 
     fn load_copy(&self, engine: &Engine) -> wasmtime::Result<Component> {
         #[expect(unsafe_code, reason = "the one file where machine code is loaded")]
-        // SAFETY: `deserialize` asks for bytes that `Engine::precompile_component` made and nobody changed since. Both
-        // constructors stand for that: the compiler's own output, or bytes whose MAC under our key was checked in memory.
+        // SAFETY: `deserialize` requires unmodified output of `Engine::precompile_component`. Both constructors
+        // guarantee this: the bytes are our own compiler's output, or their MAC under our key was verified in memory.
         unsafe {
             Component::deserialize(engine, self.code())
         }
     }
 }
 
-/// Loads out of a sealed file, which lives on for as long as the component.
+/// Loads from a sealed file. The component keeps the file mapped.
 fn load_sealed(engine: &Engine, file: &File) -> wasmtime::Result<Component> {
-    // The engine opens files by their names only.
+    // The engine opens files only by path.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     #[expect(unsafe_code, reason = "the one file where machine code is loaded")]
-    // SAFETY: what `load_copy` says of the bytes, and that the file never changes while it is mapped: it is sealed against
-    // writing, growing and shrinking, and against taking the seals off.
+    // SAFETY: as in `load_copy` for the bytes. The file does not change while it is mapped: it is sealed against
+    // writing, growing, shrinking and against removal of the seals.
     unsafe {
         Component::deserialize_file(engine, path)
     }

@@ -1,17 +1,19 @@
-//! Where a call begins: on the thread that asks for it, or on the guests' own.
+//! Decides on which thread a call starts: inline on the caller's thread, or on the guest threads.
 //!
-//! Guests have threads of their own, so that none holds one that takes events in. Handing a call over and its verdict back
-//! costs about half of what a short call takes, though, and most calls are over within their first slice. So a call of a
-//! filter whose last calls were all short begins where it is asked for, in a turn like any other; what is not over after its
-//! first slice goes on on the guests' threads. A filter of which nothing is known begins there. Where no turn is free, the call
-//! waits for one where it is: its task does, and no thread.
+//! Guests have their own threads, so that none of them blocks a thread that accepts events. But handing a call over and
+//! its verdict back takes about half as long as a short call, and most calls finish within their first slice. So if the
+//! recent calls of a filter were all short, its next call starts inline, in a turn like any other. A call that does not
+//! finish in its first slice continues on the guest threads. Filters without a history start there. If no turn is free,
+//! the call waits as a task and blocks no thread.
 //!
-//! A slice is ended by fuel and by time, but one step of a guest may be over before either is looked at and still take
-//! milliseconds. A filter that does such a thing on a caller's thread is not let back for some calls, and each time for twice
-//! as many, so that no filter holds up those threads for more than a small part of its calls.
+//! Slices end by fuel and by time, but a single step of a guest may finish before either is checked and still take
+//! milliseconds. A filter that does this inline has to run a number of short calls on the guest threads before it may
+//! start inline again. The number doubles each time, so no filter delays the callers' threads in more than a small
+//! share of its calls.
 //!
-//! What counts is what a guest does and not what the machine does to it: fuel, and on a caller's thread the processor's time. On
-//! a busy machine a thread is pushed aside in the middle of a slice, which then ends by time; that says nothing of the filter.
+//! The measure is the work of the guest, not the load of the machine: fuel, and CPU time if the call runs inline. On a
+//! busy machine the kernel may preempt a thread in the middle of a slice, which then ends by time. Such a slice is no
+//! evidence about the filter.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -24,20 +26,20 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 
-/// Short calls in a row until a filter's next one begins on its caller's thread.
+/// Short calls in a row before a filter's next call starts inline.
 const ROW_MIN: u32 = 8;
-/// The same after many that were not short. So many short ones in a row make up for all of them.
+/// Upper bound of that number after repeated long calls. A run of this many short calls resets it to [`ROW_MIN`].
 const ROW_MAX: u32 = 4_096;
-/// A first slice that takes more of the processor's time is not short: ten times what a slice of fuel takes. Give or take
-/// [`LOOKED_MAX`].
+/// A first slice that takes more CPU time than this is not short. Ten times the usual time of a slice of fuel. The
+/// measurement is accurate to [`LOOKED_MAX`].
 const SHORT: Duration = Duration::from_millis(1);
-/// How long a look at what a thread has had of the processor is good for.
+/// How long a reading of a thread's CPU time is reused.
 const LOOKED_MAX: Duration = Duration::from_micros(500);
 
-/// How one filter's last calls went. Calls that end at the same time may count as one: nothing depends on the exact number.
+/// History of one filter's recent calls. Concurrent updates may be lost: nothing depends on exact counts.
 #[derive(Debug)]
 pub(super) struct Streak {
-    /// Short calls since the last that was not.
+    /// Short calls since the last long one.
     row: AtomicU32,
     needed: AtomicU32,
 }
@@ -47,18 +49,18 @@ impl Streak {
         Self { row: AtomicU32::new(0), needed: AtomicU32::new(ROW_MIN) }
     }
 
-    /// Whether the next call begins on its caller's thread.
+    /// Whether the next call starts inline.
     pub(super) fn is_short(&self) -> bool {
         self.row.load(Ordering::Relaxed) >= self.needed.load(Ordering::Relaxed)
     }
 
-    /// Counts a call that ended.
+    /// Records a call that ended.
     pub(super) fn count(&self, went: Went, began: Began) {
         match (went, began) {
-            // Counted as soon as it was known.
+            // Calls that were held up were already recorded when it happened.
             (_, Began::HeldUp) | (Went::Unclear, _) => {}
             (Went::Long, Began::Here) => self.held_up(),
-            // What begins elsewhere holds nobody up.
+            // A long call on the guest threads delays no caller.
             (Went::Long, Began::Elsewhere) => self.row.store(0, Ordering::Relaxed),
             (Went::Short, _) => {
                 let row = self.row.load(Ordering::Relaxed).saturating_add(1).min(ROW_MAX);
@@ -70,7 +72,7 @@ impl Streak {
         }
     }
 
-    /// A call that was not short began on its caller's thread.
+    /// Records a call that started inline and was not short.
     fn held_up(&self) {
         self.row.store(0, Ordering::Relaxed);
         let needed = self.needed.load(Ordering::Relaxed);
@@ -78,30 +80,30 @@ impl Streak {
     }
 }
 
-/// Where a call began.
+/// Where a call started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Began {
-    /// On the guests' threads.
+    /// On the guest threads.
     Elsewhere,
-    /// On its caller's thread.
+    /// Inline, on its caller's thread.
     Here,
-    /// There, and its first slice was not short, or ended in a panic.
+    /// Inline, and its first slice was not short or panicked.
     HeldUp,
 }
 
-/// What a call that ended says of its filter.
+/// Classification of a call that ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Went {
-    /// Over within one slice.
+    /// It ended within one slice.
     Short,
-    /// It used more than the fuel of one.
+    /// It used more fuel than one slice has.
     Long,
-    /// Its slices ended by time, of the guest's or of others' making.
+    /// Its slices ended by time, due to either the guest or the load of the machine.
     Unclear,
 }
 
 impl Went {
-    /// A call that used so much fuel, where a slice is of `fuel_slice`.
+    /// Classifies a call by the fuel that it used. `fuel_slice` is the fuel of one slice.
     pub(super) fn of(fuel: u64, fuel_slice: u64, slices: u64) -> Self {
         match slices {
             _ if fuel > fuel_slice => Self::Long,
@@ -111,28 +113,29 @@ impl Went {
     }
 }
 
-/// Why a call gave nothing.
+/// Why a call has no result.
 #[derive(Debug)]
 pub(super) enum Lost {
-    /// The host's own code failed in it, with these words.
+    /// Host code panicked, with this message.
     Panicked(String),
-    /// The guests' threads have ended.
+    /// The guest runtime was shut down.
     Stopping,
 }
 
-/// What lets a call begin on its caller's thread.
+/// Allows a call to start inline.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Here<'a> {
-    /// How its filter's last calls went.
+    /// History of the filter's recent calls.
     pub(super) streak: &'a Streak,
-    /// Set by the call once a slice of it has ended without its end: until then, what it waits for is its turn.
+    /// Set by the call once its first slice has ended. Before that, a pending call is waiting for its first turn.
     pub(super) sliced: &'a AtomicBool,
 }
 
-/// Runs a call to its end: its first slice on this thread where its filter's calls are short by `here`, else all of it on those
-/// of `guests`. A first slice that was not short is counted at once: nobody may be there when the call ends.
+/// Runs a call to its end. If `here` is given and its history is short, the first slice runs on this thread, otherwise
+/// the whole call runs on `guests`. A first slice that was not short is recorded immediately, because the caller may be
+/// cancelled before the call ends.
 ///
-/// Where what is returned is dropped, the call ends after its slice.
+/// If the returned future is dropped, the call ends after its current slice.
 ///
 /// # Errors
 /// See [`Lost`].
@@ -145,14 +148,15 @@ pub(super) async fn run<T: Send + 'static>(
     if let Some(Here { streak, sliced }) = here.filter(|here| here.streak.is_short()) {
         let first = std::future::poll_fn(|cx| {
             if !streak.is_short() {
-                // One that began before it was not short after all: those that wait behind it are not let in here.
+                // Meanwhile another call of this filter was not short: run this one on the guest threads too.
                 return Poll::Ready((Ok(Poll::Pending), None));
             }
             let slice = Slice::begin();
-            // As on the guests' threads, where the runtime does this. A call that panicked is not polled again.
+            // Catches panics like the runtime does on the guest threads. A call that panicked is not polled again.
             match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
-                // It has not had its turn yet. Were it handed over for that, the guests' threads would have the turns that
-                // those who come next find taken, and so on for as long as there are calls.
+                // The call still waits for its first turn. If it were handed over now, it would take its turn on the
+                // guest threads, the next inline call would find that turn taken and be handed over as well, and so on
+                // under sustained load.
                 Ok(Poll::Pending) if !sliced.load(Ordering::Relaxed) => Poll::Pending,
                 polled => Poll::Ready((polled, Some(slice.was_long()))),
             }
@@ -167,7 +171,7 @@ pub(super) async fn run<T: Send + 'static>(
         }
         match polled {
             Ok(Poll::Ready(ended)) => return Ok((ended, began)),
-            // Whoever it waits for is told by its next poll whom to wake instead of this task.
+            // The next poll registers the waker of the spawned task instead of this task's.
             Ok(Poll::Pending) => {}
             Err(panic) => return Err(Lost::Panicked(words(&*panic))),
         }
@@ -179,13 +183,14 @@ pub(super) async fn run<T: Send + 'static>(
     }
 }
 
-/// A slice on a caller's thread, and what that had of the processor before.
+/// Measures the CPU time of a slice on a caller's thread.
 ///
-/// To ask the system for that takes as long as a twentieth of a short call, so it is asked now and then: a slice that was
-/// over in no time needs no second look, and one that was not is looked at with what the thread did in the moment before.
+/// Reading a thread's CPU time takes about a twentieth of a short call, so readings are reused for [`LOOKED_MAX`]. A
+/// slice with a short wall-clock time needs no second reading. For a longer one, the work of the thread just before the
+/// slice is included in the measurement.
 struct Slice {
     began_at: Instant,
-    /// What the thread had of the processor at most [`LOOKED_MAX`] before the slice.
+    /// CPU time of the thread, read at most [`LOOKED_MAX`] before the slice.
     had: Duration,
 }
 
@@ -209,7 +214,7 @@ impl Slice {
     }
 }
 
-/// What this thread has had of the processor.
+/// CPU time of this thread.
 fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
@@ -220,7 +225,7 @@ fn words(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("no words").to_owned()
 }
 
-/// A spawned future that ends when nobody waits for it any more.
+/// Aborts a spawned future when dropped.
 struct AbortOnDrop<T>(JoinHandle<T>);
 
 impl<T> Future for AbortOnDrop<T> {
@@ -254,7 +259,7 @@ mod tests {
         streak
     }
 
-    /// It takes exactly so many short calls more until the next one begins on its caller's thread.
+    /// Asserts that exactly `calls` more short calls are needed until the next one starts inline.
     fn has_to_show(streak: &Streak, calls: u32) {
         count(streak, calls - 1);
         assert!(!streak.is_short());
@@ -262,7 +267,7 @@ mod tests {
         assert!(streak.is_short());
     }
 
-    /// A call by that streak, of which a slice has ended as soon as it is pending.
+    /// Starts calls inline by this history. A pending call counts as having finished a slice.
     fn of(streak: &Streak) -> Option<Here<'_>> {
         static SLICED: AtomicBool = AtomicBool::new(true);
         Some(Here { streak, sliced: &SLICED })
@@ -295,7 +300,7 @@ mod tests {
             assert!(streak.is_short(), "others took the processor");
             streak.count(Went::Long, Began::Here);
             assert!(!streak.is_short());
-            // Elsewhere it may be as long as it likes.
+            // Long calls on the guest threads do not raise the threshold.
             streak.count(Went::Long, Began::Elsewhere);
             has_to_show(&streak, needed);
         }
@@ -315,7 +320,7 @@ mod tests {
         has_to_show(&streak, ROW_MAX);
     }
 
-    /// The threads that two polls of a call happen on.
+    /// A call of two polls that records the thread of each.
     async fn polled_on() -> Vec<thread::ThreadId> {
         let mut threads = vec![thread::current().id()];
         tokio::task::yield_now().await;
@@ -345,7 +350,7 @@ mod tests {
         let (streak, sliced) = (short(), Arc::new(AtomicBool::new(false)));
         let told = sliced.clone();
         let call = Box::pin(async move {
-            // Pending for a turn, then after a slice.
+            // Pending once for a turn, then once after a slice.
             let mut threads = polled_on().await;
             told.store(true, Ordering::Relaxed);
             threads.extend(polled_on().await);
@@ -387,7 +392,7 @@ mod tests {
             while thread_time().saturating_sub(began_at) <= SHORT + LOOKED_MAX {}
             std::future::pending::<()>().await;
         };
-        // Whoever asked is gone before the call has ended.
+        // The caller is cancelled before the call ends.
         let mut gone = Box::pin(run(guests.handle(), of(&streak), Box::pin(spinning)));
         assert!(futures_util::poll!(gone.as_mut()).is_pending());
         drop(gone);

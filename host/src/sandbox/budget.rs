@@ -1,11 +1,12 @@
-//! Fuel per tenant and second.
+//! Limits each tenant's fuel per second.
 //!
-//! Each tenant has a bucket that fills by its quota's `fuel_per_second` and holds what one second gives. Calls are charged
-//! for what they burnt, slice by slice, so that the bucket may go below nothing; while it is not above, no call of the tenant
-//! begins. The wait comes before the call has an instance or a clock: a spent budget makes a call late, never faulty.
+//! Each tenant has a token bucket that refills at its quota's `fuel_per_second` and holds at most one second's fuel.
+//! Calls are charged for the fuel they used, slice by slice, so the level may become negative. No call of the tenant
+//! starts until the level is positive again. The wait happens before the call gets an instance and before its time
+//! limits apply: an exhausted budget delays a call but never makes it fault.
 //!
-//! The calls of a tenant begin one after the other: the first in line waits for fuel and then for a slot, those behind it for
-//! the first. So what a tenant can owe is bounded by the calls it has in slots, not by those that wait.
+//! The calls of a tenant start one after the other: the first in the queue waits for fuel and then for a slot, and the
+//! others wait for the first. So a tenant's debt is bounded by its calls in slots, not by the length of its queue.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,9 +18,9 @@ use crate::domain::id::TenantId;
 
 use crate::fair::Refused;
 
-/// Buckets in memory, above which full ones that nobody uses are dropped.
+/// Number of buckets above which unused full ones are dropped.
 const IDLE_BUCKETS_MAX: usize = 64;
-/// The longest that a debt is slept over before it is looked at again, since the quota may have been raised.
+/// Longest sleep before the level is checked again, since the quota may have been raised meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// The buckets of all tenants.
@@ -28,26 +29,26 @@ pub(super) struct Budgets {
     closed: CancellationToken,
 }
 
-/// One tenant's.
+/// The bucket of one tenant.
 pub(super) struct Bucket {
     level: Mutex<Level>,
-    /// First come, first served.
+    /// The tenant's FIFO queue.
     line: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What is in a bucket. Pure.
+/// The level of a bucket. Pure: the time is an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Level {
-    /// Below nothing: debt.
+    /// Negative if the tenant is in debt.
     fuel: i64,
     per_second: i64,
     filled_at: Instant,
 }
 
-/// The first place in a tenant's line, until dropped.
+/// The first place in a tenant's queue, until dropped.
 pub(super) struct First(#[expect(dead_code, reason = "held, not read")] tokio::sync::OwnedMutexGuard<()>);
 
-/// What one call is charged.
+/// The charges of one call.
 pub(super) struct Charges {
     bucket: Arc<Bucket>,
     charged: u64,
@@ -58,7 +59,7 @@ impl Budgets {
         Self { buckets: Mutex::default(), closed: CancellationToken::new() }
     }
 
-    /// The tenant's bucket. `fuel_per_second` is its quota as of now.
+    /// The tenant's bucket. `fuel_per_second` is its current quota.
     pub(super) fn of(&self, tenant: &TenantId, fuel_per_second: u64) -> Arc<Bucket> {
         let now = Instant::now();
         let per_second = i64::try_from(fuel_per_second.max(1)).unwrap_or(i64::MAX);
@@ -68,7 +69,7 @@ impl Budgets {
             return bucket.clone();
         }
         if buckets.len() >= IDLE_BUCKETS_MAX {
-            // A full one says no more than a new one does.
+            // A full bucket is equivalent to a new one.
             buckets.retain(|_, bucket| Arc::strong_count(bucket) > 1 || !bucket.lock().is_full(now));
         }
         let level = Mutex::new(Level::full(per_second, now));
@@ -77,8 +78,8 @@ impl Budgets {
         bucket
     }
 
-    /// Waits until a call may begin, where [`Bucket::first_at_once`] gave nothing. What is given back is to be dropped when
-    /// it has its slot.
+    /// Waits until a call may start, if [`Bucket::first_at_once`] returned `None`. Drop the result once the call has
+    /// its slot.
     ///
     /// # Errors
     /// [`Refused::Closed`] after [`Self::close`].
@@ -97,26 +98,26 @@ impl Budgets {
         }
     }
 
-    /// Ends all waiting, now and later.
+    /// Ends all current and future waits.
     pub(super) fn close(&self) {
         self.closed.cancel();
     }
 }
 
 impl Bucket {
-    /// The first place in line, where nothing is waited for: mostly there is fuel and nobody ahead. Those in line are not
-    /// overtaken: the line is handed on, never left open.
+    /// Fast path: the first place, if the bucket is not exhausted and the queue is empty. This cannot overtake waiting
+    /// calls: the lock is fair and passed directly to the next waiter.
     pub(super) fn first_at_once(&self) -> Option<First> {
         let first = self.line.clone().try_lock_owned().ok()?;
         (!self.is_spent()).then_some(First(first))
     }
 
-    /// Whether there is nothing to begin a call with.
+    /// Whether the budget is exhausted.
     pub(super) fn is_spent(&self) -> bool {
         self.wait(Instant::now()).is_some()
     }
 
-    /// How long there will be nothing to begin a call with; none: there is something now.
+    /// Time until the budget is positive again. `None` if it is positive now.
     pub(super) fn spent(&self) -> Option<Duration> {
         self.wait(Instant::now())
     }
@@ -135,13 +136,13 @@ impl Charges {
         Self { bucket, charged: 0 }
     }
 
-    /// Charges fuel that was burnt.
+    /// Charges fuel that was used.
     pub(super) fn burnt(&mut self, fuel: u64) {
         self.charged = self.charged.saturating_add(fuel);
         self.bucket.lock().spend(signed(fuel));
     }
 
-    /// Corrects what was charged to what the call burnt in all.
+    /// Corrects the charges to the total fuel of the call.
     pub(super) fn settle(self, fuel: u64) {
         self.bucket.lock().spend(signed(fuel).saturating_sub(signed(self.charged)));
     }
@@ -152,7 +153,7 @@ impl Level {
         Self { fuel: per_second, per_second, filled_at: now }
     }
 
-    /// Another quota. A larger one fills from now on, a smaller one takes away what it does not hold.
+    /// Changes the quota. A larger one refills faster from now on; a smaller one discards the excess fuel.
     fn set_rate(&mut self, per_second: i64, now: Instant) {
         if self.per_second != per_second {
             self.fill(now);
@@ -165,10 +166,10 @@ impl Level {
         self.fuel = self.fuel.saturating_sub(fuel);
     }
 
-    /// How long until a call may begin; none: it may now.
+    /// Time until a call may start. `None` if it may start now.
     fn wait(&mut self, now: Instant) -> Option<Duration> {
         self.fill(now);
-        // Above nothing by one: so the wait ends with a call that begins.
+        // Wait until the level is 1, so that a call can start after the wait.
         let missing = 1_i64.saturating_sub(self.fuel);
         if missing <= 0 {
             return None;
@@ -190,7 +191,7 @@ impl Level {
         if self.fuel >= self.per_second {
             (self.fuel, self.filled_at) = (self.per_second, now);
         } else {
-            // By what whole units take: what is less than one is left for the next time.
+            // Advance only by the time that yielded whole units, so that fractions accumulate.
             let taken = i128::from(gained) * 1_000_000_000 / i128::from(self.per_second);
             self.filled_at += Duration::from_nanos(u64::try_from(taken).unwrap_or(0));
         }

@@ -1,19 +1,19 @@
-//! Compiled filters on disk, so that a restart compiles nothing.
+//! On-disk cache of compiled filters, so that a restart does not compile anything.
 //!
-//! One file for each filter and engine, `<digest>-<start of compatibility>.cwasm`, in a folder of mode 0700:
+//! One file for each filter and engine, `<digest>-<start of compatibility>.cwasm`, in a directory with mode 0700:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 8 | `SGCWASM1` |
 //! | 32 | the filter's digest: SHA-256 of its wasm |
 //! | 32 | the engine's compatibility: SHA-256 over its version, target and settings |
 //! | 8 | length of the code, little endian |
 //! | n | the code |
-//! | 32 | HMAC-SHA256 over all before it, under the host's cache key |
+//! | 32 | HMAC-SHA256 over everything before it, under the host's cache key |
 //!
-//! Invariants: a file appears whole, by rename. A file that is cut, changed, from another engine, for another filter or
-//! without a right MAC counts as absent: its filter is compiled again and the file replaced. The MAC covers the header,
-//! so that a file under another name is not taken for that filter.
+//! Invariants: a file is created atomically, by rename. A file that is truncated, modified, from another engine, for
+//! another filter or without a valid MAC is treated as absent: the filter is compiled again and the file replaced. The
+//! MAC covers the header, so a renamed file is not accepted for another filter.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -32,30 +32,30 @@ const MAGIC: &[u8; 8] = b"SGCWASM1";
 const HEADER_BYTES: usize = 8 + 32 + 32 + 8;
 const MAC_BYTES: usize = 32;
 
-/// The folder of compiled filters.
 pub(super) struct Cache {
     dir: PathBuf,
     key: [u8; 32],
     compatibility: [u8; 32],
     bytes_max: u64,
-    /// Makes names of files in the making distinct within this process.
+    /// Makes the names of temporary files unique within this process.
     writes: AtomicU64,
-    /// Bytes in the folder at the most; none: not looked yet. What replaces a file counts beside it until it is looked again.
+    /// Upper bound of the bytes in the directory. `None` until the directory is first scanned. A replaced file counts
+    /// twice until the next scan.
     held: Mutex<Option<u64>>,
 }
 
 impl Cache {
-    /// Opens the folder, making it where it is not there.
+    /// Opens the directory and creates it if it does not exist.
     ///
     /// # Errors
-    /// Where it cannot be made, or cannot be made private (it belongs to somebody else).
+    /// If it cannot be created, or cannot be made private because another user owns it.
     pub(super) fn open(dir: PathBuf, key: [u8; 32], compatibility: [u8; 32], bytes_max: u64) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
         Ok(Self { dir, key, compatibility, bytes_max, writes: AtomicU64::new(0), held: Mutex::default() })
     }
 
-    /// The artefact of a filter; none where there is none that can be trusted. Blocks.
+    /// The artefact of a filter. `None` if there is no valid file. Blocks.
     pub(super) fn load(&self, digest: &Digest) -> Option<Artefact> {
         let path = self.path(digest);
         let mut file = File::open(&path).ok()?;
@@ -65,16 +65,16 @@ impl Cache {
             tracing::warn!(%digest, path = %path.display(), "compiled filter is damaged or not ours: compiling again");
             return None;
         };
-        // The file's time says when it was last of use; `evict` goes by it.
+        // The modification time records the last use; `evict` orders files by it.
         #[expect(clippy::disallowed_methods, reason = "compared with other files' times only")]
         let _ = file.set_modified(SystemTime::now());
         Some(Artefact::authenticated(bytes, code))
     }
 
-    /// Keeps an artefact. Blocks.
+    /// Stores an artefact. Blocks.
     ///
     /// # Errors
-    /// Where the folder takes no more; the filter runs all the same.
+    /// If the file cannot be written. The filter can still run.
     pub(super) fn store(&self, digest: &Digest, artefact: &Artefact) -> io::Result<()> {
         let header = self.header(digest, artefact.code().len());
         let mac = hmac_sha256(&self.key, &[&header, artefact.code()]);
@@ -95,10 +95,11 @@ impl Cache {
         result
     }
 
-    /// Where the folder may hold too much with so much more: removes what was of no use for the longest. A sixteenth more
-    /// than it has to, so that a full folder of thousands of files is not looked through for each that comes.
+    /// If the directory may exceed its limit with `more` further bytes, removes the least recently used files. Removes
+    /// a sixteenth more than necessary, so that a full directory of thousands of files is not scanned for each new
+    /// file.
     fn evict(&self, more: u64) {
-        // Bytes counted wrongly are counted anew at the next look.
+        // A poisoned lock is safe to use: a wrong count is corrected by the next scan.
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = &mut *held {
             *held = held.saturating_add(more);
@@ -135,7 +136,7 @@ impl Cache {
         if header != self.header(digest, code_len) {
             return None;
         }
-        // Comparing digests of the two tells nobody, by the time it takes, how much of a guess was right.
+        // Comparing hashes of the MACs leaks nothing about the expected MAC through timing.
         let expected = hmac_sha256(&self.key, &[header, code]);
         (sha256(mac) == sha256(&expected)).then_some(HEADER_BYTES..HEADER_BYTES + code_len)
     }
@@ -214,7 +215,7 @@ mod tests {
         let mut cache = open();
         for n in 0..10 {
             if n == 5 {
-                // What was there before it was opened counts as well.
+                // Files from before the cache was opened count as well.
                 cache = open();
             }
             cache.store(&Digest([n; 32]), &Artefact::compiled(vec![n; 300])).unwrap();

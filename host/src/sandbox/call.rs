@@ -1,5 +1,5 @@
-//! One call of one filter: an instance, the event in, the verdict out. The instance is fresh and dropped afterwards, unless
-//! the call's binding keeps instances: see `kept`.
+//! One call of one filter: instantiate, pass the event, return the verdict. The instance is fresh and dropped
+//! afterwards, unless the call's binding reuses instances: see `kept`.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,28 +21,28 @@ use super::wasi::random::Random;
 use super::wit_v0_1::{Event, Failure, FilterIndices, FilterPre};
 use super::{Call, Ran, Rejected, fault};
 
-/// What a call needs of its host.
+/// The parts of the sandbox that a call uses.
 pub(super) struct Host {
     pub(super) engine: Engine,
     /// Ends turns by time.
     pub(super) ticks: Ticks,
-    /// Instances that wait for another event, and the pool's room.
+    /// The idle pool, which also assigns engine slots.
     pub(super) kept: Arc<Kept>,
-    /// Fuel between two turns given to others.
+    /// Fuel of one slice, after which a call yields.
     pub(super) fuel_slice: u64,
-    /// The pool's own limit of a linear memory, in bytes.
+    /// Size limit of a linear memory in the pool, in bytes.
     pub(super) memory_bytes_max: u64,
-    /// The pool's own limit of a table.
+    /// Size limit of a table in the pool, in elements.
     pub(super) table_elements_max: u64,
 }
 
-/// Runs `call`. `asked_at` is when its caller asked for a slot.
+/// Runs `call`. `asked_at` is the time at which its caller requested a slot.
 pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_at: Instant) -> Ran {
     let _ticking = host.ticks.begin();
     let bound = host.kept.bound(&call);
     let Call { digest, filter, event, config, secrets, tables, quota, grants: _, keep: _ } = call;
     let quota = quota.for_event(event.claims.len());
-    // Everything the guest says passes by this on its way into the record.
+    // Redacts the text that the guest produces before it is recorded.
     let redactor = Arc::new(Redactor::new(&secrets));
     let state = State {
         limits: limits(host, &quota),
@@ -61,7 +61,7 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
         }
     };
     let event = Event::from(event);
-    // Around the whole: start functions and `realloc` are the guest's code as well.
+    // The limit covers everything: start functions and `realloc` are guest code as well.
     let called = within(&quota, instance.call(pre, &event)).await;
     let verdict = match called {
         Some(Ok(Ok(verdict))) => within_output(verdict.into(), &quota, &redactor),
@@ -103,7 +103,7 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
     Ran { verdict, run, redactor, used }
 }
 
-/// The instance of a call: one that waits for this binding's next event, else a fresh one.
+/// The instance for a call: an idle one of this binding, otherwise a fresh one.
 async fn instance(host: &Host, bound: Option<&Bound>, state: State, quota: &Quota) -> wasmtime::Result<Instance> {
     match bound.and_then(|bound| host.kept.take(bound)) {
         Some(mut instance) => {
@@ -114,7 +114,7 @@ async fn instance(host: &Host, bound: Option<&Bound>, state: State, quota: &Quot
     }
 }
 
-/// Instantiates once, without a call: what an upload must stand before it is taken. Tells the fuel it took as well.
+/// Instantiates a filter once without calling it, to validate an upload. Also returns the fuel used.
 pub(super) async fn start(host: &Host, pre: &FilterPre<State>, quota: &Quota) -> (Result<(), Rejected>, u64) {
     let _ticking = host.ticks.begin();
     let words = |error: wasmtime::Error| fault::bounded(&format!("{error:#}"));
@@ -137,10 +137,10 @@ pub(super) async fn start(host: &Host, pre: &FilterPre<State>, quota: &Quota) ->
     (started, starting.fuel(quota))
 }
 
-/// Runs `call` until it ends or has computed for `wall_ms_max`.
+/// Runs `call` until it ends or has computed for `wall_ms_max`. Returns `None` if the limit is reached.
 ///
-/// The time between its slices is not the call's doing: others compute in it. Counted, it would make other tenants' load a
-/// fault of this one's filter. Host calls wait for nothing today; one that does has to bring a limit of its own.
+/// Time between slices is not counted, because other calls compute in it: load from other tenants would otherwise make
+/// this filter fault. Host calls do not block today. A host call that does must bring a limit of its own.
 async fn within<T>(quota: &Quota, call: impl Future<Output = T>) -> Option<T> {
     let limit = Duration::from_millis(quota.wall_ms_max);
     let mut computed = Duration::ZERO;

@@ -1,12 +1,12 @@
-//! Compilation, in a child process of the same binary.
+//! Compiles filters in a child process of the same binary.
 //!
-//! What a compiler does with hostile input is not covered by the engine's own promises: it may take very long, very much
-//! memory, or crash. The child bounds its own memory and CPU time, the parent its wall time; `filters` bounds how many run at
-//! once.
+//! The engine makes no promises about the cost of compiling hostile input: a compile may take very long, use very much
+//! memory, or crash. The child limits its own memory and CPU time, the parent limits the wall-clock time, and `filters`
+//! limits how many compiles run at once.
 //!
-//! The wire: the parent writes [`Orders`] and then the component to the child's standard input; the child answers with the
-//! artefact on standard output and exit code 0, or with words on standard error and exit code [`INVALID`]
-//! or [`OUT_OF_MEMORY`].
+//! Protocol: the parent writes [`Orders`] followed by the component to the child's standard input. The child writes the
+//! artefact to standard output and exits with 0, or writes an error message to standard error and exits with
+//! [`INVALID`] or [`OUT_OF_MEMORY`].
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -22,32 +22,32 @@ use tokio::process::Command;
 use super::artefact::Artefact;
 use super::{Options, Rejected, engine};
 
-/// The argument with which the program is a compiler: `setgate compile-filter`.
+/// The subcommand that runs this program as the compiler: `setgate compile-filter`.
 pub const COMPILER_ARGUMENT: &str = "compile-filter";
 
-/// The child's exit code where the component is at fault.
+/// Exit code if the component is invalid.
 const INVALID: u8 = 3;
-/// The child's exit code where it was told that there is no more memory. Mostly it is not told, and aborts.
+/// Exit code if an allocation failed and the error could be handled. Most failed allocations abort the process instead.
 const OUT_OF_MEMORY: u8 = 4;
-/// Bytes of an artefact. SpiderMonkey compiles to 43 MB.
+/// Largest accepted artefact, in bytes. SpiderMonkey compiles to 43 MB.
 const ARTEFACT_BYTES_MAX: u64 = 512 << 20;
-/// Bytes kept of what a compiler has to say.
+/// Bytes of the compiler's standard error that are read.
 const WORDS_BYTES_MAX: u64 = 4 << 10;
-/// How much the child lets others go first: a compile is never as urgent as a delivery, so it yields to guests, which yield
-/// to the host (`super::GUEST_NICENESS`).
+/// Niceness of the child. Compiles are less urgent than deliveries, so the compiler yields to guests, which yield to
+/// the host (`super::GUEST_NICENESS`).
 const NICENESS: i32 = 10;
-/// The compiler's allocator asks for memory as it needs it, in MiB rather than in GiB: what it has set aside counts against
-/// its limits.
+/// Makes the allocator reserve memory in steps of MiB instead of GiB, because reserved memory counts against the
+/// child's limits.
 const ALLOCATOR: [(&str, &str); 2] = [("MIMALLOC_ARENA_RESERVE", "32MiB"), ("MIMALLOC_ARENA_EAGER_COMMIT", "0")];
 
-/// Compiles components, each for itself.
+/// Compiles each component in its own process.
 pub(super) struct Compiler {
     program: Option<PathBuf>,
     wall_ms_max: u64,
     orders: Orders,
 }
 
-/// What the parent tells the child before the component: the limits it is to put on itself.
+/// Header that the parent sends before the component: the limits that the child sets on itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Orders {
     memory_bytes_max: u64,
@@ -66,7 +66,7 @@ impl Compiler {
         }
     }
 
-    /// Compiles `wasm`, at once.
+    /// Compiles `wasm` immediately, without a queue.
     pub(super) async fn compile(&self, wasm: Bytes) -> Result<Artefact, Rejected> {
         let Some(program) = &self.program else {
             let compile = move || engine::compile_only()?.precompile_component(&wasm);
@@ -76,7 +76,7 @@ impl Compiler {
         let mut command = Command::new(program);
         command
             .arg(COMPILER_ARGUMENT)
-            .env_clear() // what the host was told, keys included, is not the compiler's business
+            .env_clear() // the host's environment may contain keys, which the compiler must not see
             .envs(ALLOCATOR)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -85,7 +85,7 @@ impl Compiler {
         let limit = Duration::from_millis(self.wall_ms_max);
         match tokio::time::timeout(limit, exchange(command, self.orders, wasm)).await {
             Ok(exchanged) => self.answer(exchanged.map_err(host_failed)?),
-            // The child dies with the exchange's future.
+            // Dropping the exchange's future kills the child.
             Err(_) => Err(over("compile_wall_ms_max", self.wall_ms_max)),
         }
     }
@@ -101,9 +101,9 @@ impl Compiler {
             (Some(code), _) if code == i32::from(OUT_OF_MEMORY) => {
                 Err(over("compile_memory_bytes_max", self.orders.memory_bytes_max))
             }
-            // SIGKILL could be anybody's: the system's, where the machine is out of memory.
+            // SIGKILL is not attributed to a limit: the kernel's OOM killer sends it too.
             (_, Some(SIGXCPU)) => Err(over("compile_cpu_seconds_max", self.orders.cpu_seconds_max)),
-            // Rust ends itself this way where an allocation fails.
+            // Rust aborts if an allocation fails.
             (_, Some(SIGABRT)) => Err(over("compile_memory_bytes_max", self.orders.memory_bytes_max)),
             _ => Err(Rejected::Host { detail: format!("the compiler ended with {status}: {}", bounded(&words)) }),
         }
@@ -125,7 +125,7 @@ async fn exchange(
     };
     let (mut artefact, mut words) = (Vec::new(), Vec::new());
     let say = async move {
-        // A child that stops listening says why on its other pipes.
+        // Ignore write errors: a child that stops reading reports the reason on its other pipes.
         let _ = stdin.write_all(&orders.to_bytes()).await;
         let _ = stdin.write_all(&wasm).await;
     };
@@ -134,13 +134,13 @@ async fn exchange(
     let ((), heard, warned) = tokio::join!(say, stdout.read_to_end(&mut artefact), stderr.read_to_end(&mut words));
     heard?;
     warned?;
-    // What is past a bound is not read: close the pipes, or the child would wait for us.
+    // Output past the bounds is not read. Close the pipes, otherwise the child would block on them.
     drop((stdout, stderr));
     Ok((child.wait().await?, artefact, words))
 }
 
-/// The child's side: reads `Orders` and a component, writes an artefact. The CLI calls this for
-/// `setgate compile-filter`, before anything else is set up.
+/// Entry point of the child process: reads `Orders` and a component, and writes an artefact. The CLI calls this for
+/// `setgate compile-filter` before any other setup.
 pub fn compiler_main() -> ExitCode {
     let (code, words) = match compile_stdin() {
         Ok(artefact) => match std::io::stdout().write_all(&artefact).and_then(|()| std::io::stdout().flush()) {
@@ -165,7 +165,7 @@ fn compile_stdin() -> Result<Vec<u8>, Rejected> {
     let mut wasm = Vec::new();
     match stdin.read_to_end(&mut wasm) {
         Ok(_) => {}
-        // Room for a large component may already be more than there is.
+        // The buffer for a large component may already exceed the memory limit.
         Err(error) if error.kind() == std::io::ErrorKind::OutOfMemory => return Err(no_memory()),
         Err(error) => return Err(host_failed(error)),
     }
@@ -193,16 +193,17 @@ impl Orders {
         }
     }
 
-    /// Puts the limits on this process.
+    /// Sets the limits on the current process.
     fn obey(self) -> rustix::io::Result<()> {
         let limit = |resource, current: u64, maximum: u64| {
             setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })
         };
-        // What is written to counts against `Data`, what is only reserved (allocator arenas, stacks) against `As`.
+        // Written memory counts against `Data`; memory that is only reserved (allocator arenas, stacks) counts against
+        // `As`.
         limit(Resource::Data, self.memory_bytes_max, self.memory_bytes_max)?;
         let reserved = self.memory_bytes_max.saturating_mul(2).saturating_add(2 << 30);
         limit(Resource::As, reserved, reserved)?;
-        // The soft limit's signal names the limit, the hard one's could be anybody's.
+        // The soft limit sends SIGXCPU, which identifies the limit. The hard limit sends SIGKILL, which does not.
         limit(Resource::Cpu, self.cpu_seconds_max, self.cpu_seconds_max.saturating_add(1))?;
         limit(Resource::Core, 0, 0)?;
         limit(Resource::Fsize, 0, 0)?;

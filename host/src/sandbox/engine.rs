@@ -1,8 +1,8 @@
-//! The engine: one per process, with everything off that a filter does not need.
+//! The engine: one per process, with every feature disabled that a filter does not need.
 //!
-//! Two things are decided here. [`compile_config`] is what decides the machine code, and is the same in the compiler's
-//! process and in the one that runs filters, else an artefact of the one would not load in the other. [`pooled`] adds
-//! where instances live: a pool of slots reserved once, so that a fresh instance per call costs microseconds.
+//! Two configurations are defined here. [`compile_config`] determines the machine code and is the same in the compiler
+//! process and in the host, otherwise the host could not load the artefacts. [`pooled`] adds the pooling allocator: its
+//! slots are reserved once, so that a fresh instance per call costs microseconds.
 
 use std::num::NonZeroUsize;
 
@@ -13,17 +13,17 @@ use wasmtime::{
 
 use super::Options;
 
-/// Stack of one call beside that of its WebAssembly frames, in bytes: all that host functions have. Overflowing it aborts
-/// the process, so it is far more than they need.
+/// Stack of a call in bytes, in addition to its WebAssembly frames. Host functions run on it. An overflow aborts the
+/// process, so it is far larger than they need.
 const HOST_STACK_BYTES: usize = 1 << 20;
-/// Bytes up to which a memory's first content is laid out as an image, however much of it is empty; beyond, at least half
-/// has to be data.
+/// Initial memory contents up to this size are laid out as an image, even if mostly empty. Beyond it, at least half of
+/// the image has to be data.
 const DENSE_IMAGE_BYTES_MAX: u64 = 256 << 10;
-/// Frames of a trap that are looked through for the author's own: a panic's own are about ten, and a library's come before
-/// those of its caller.
+/// Frames of a trap that are searched for the author's own code. A panic adds about ten frames, and library frames come
+/// before those of their caller.
 const BACKTRACE_FRAMES_MAX: usize = 64;
 
-/// What decides the machine code.
+/// The settings that determine the machine code.
 pub(super) fn compile_config() -> Config {
     let mut config = Config::new();
     config
@@ -31,22 +31,23 @@ pub(super) fn compile_config() -> Config {
         .concurrency_support(false)
         .consume_fuel(true)
         .operator_cost(operator_cost())
-        // Not all work costs fuel: see `ticks`.
+        // Some work costs no fuel: see `ticks`.
         .epoch_interruption(true)
-        // Determinism: one bit pattern for every NaN, and no instruction whose result is the machine's choice.
+        // Determinism: one bit pattern for every NaN, and no instruction with a machine-dependent result.
         .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false)
         .relaxed_simd_deterministic(true)
-        // Each of these is code that a hostile guest could reach and that no filter needs.
+        // Attack surface that no filter needs.
         .wasm_memory64(false)
         .wasm_custom_page_sizes(false)
         .wasm_wide_arithmetic(false)
         .wasm_stack_switching(false)
         .shared_memory(false)
-        // A memory whose data lies far apart would else become an image of up to 16 MiB, out of an upload of some bytes.
+        // Otherwise an upload of a few bytes with widely spaced data segments would become an image of up to 16 MiB.
         .memory_guaranteed_dense_image_size(DENSE_IMAGE_BYTES_MAX)
         .cranelift_opt_level(OptLevel::Speed)
-        // Traps name functions; offsets, line tables and unwind tables for debuggers would double the artefact.
+        // Traps name functions. Offsets, line tables and debuggers' unwind tables would double the size of the
+        // artefact.
         .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES_MAX))
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .generate_address_map(false)
@@ -54,9 +55,9 @@ pub(super) fn compile_config() -> Config {
     config
 }
 
-/// What instructions cost in fuel: one each, and one for each byte or element that a bulk instruction works on. Asking for
-/// memory or table elements is a call into the engine, a hundred times as long as an addition, also where it is refused:
-/// at the price of one, a guest that asks in a loop would get a hundred times the time that its fuel stands for.
+/// Fuel costs of instructions: one each, plus one for each byte or element of a bulk instruction. Growing a memory or a
+/// table calls into the engine and takes a hundred times as long as an addition, even if it is refused. At a price of
+/// one, a guest that grows in a loop would get a hundred times the CPU time that its fuel stands for.
 fn operator_cost() -> OperatorCost {
     let mut cost = OperatorCost::new();
     cost.MemoryGrow = u8::MAX;
@@ -64,22 +65,21 @@ fn operator_cost() -> OperatorCost {
     cost
 }
 
-/// The engine that compiles only.
 pub(super) fn compile_only() -> wasmtime::Result<Engine> {
     Engine::new(&compile_config())
 }
 
-/// The engine that runs filters, with its pool.
 pub(super) fn pooled(options: &Options) -> wasmtime::Result<Engine> {
     Engine::new(&bare_config(options))
 }
 
-/// The configuration of a sandbox's engine, and nothing of what the sandbox adds: no limit is in force but the pool's own
-/// sizes. For measuring what the sandbox adds; whoever runs strangers' filters needs a [`Sandbox`](super::Sandbox).
+/// The configuration of the sandbox's engine without the sandbox: the only limits in force are the pool's sizes. For
+/// benchmarks of the sandbox's overhead. To run untrusted filters, use a [`Sandbox`](super::Sandbox).
 pub fn bare_config(options: &Options) -> Config {
     let slots = options.instances_max;
-    // What an upload may have, a slot has room for: the caps are what refuses it, and not the pool. Only as many slots of
-    // memories and tables stay warm as there are calls at once, however many a component may have.
+    // A slot has room for everything that the structure limits allow, so that an upload is refused by those limits and
+    // never by the pool. The number of warm memory and table slots is bounded by the number of concurrent calls,
+    // independent of how many a component may have.
     let per_component = |cap: u64| u32::try_from(cap.max(1)).unwrap_or(u32::MAX);
     let core_instances = per_component(options.caps.core_instances_max);
     let memories = per_component(options.caps.memories_max);
@@ -99,15 +99,16 @@ pub fn bare_config(options: &Options) -> Config {
         .max_memory_size(usize::try_from(options.memory_bytes_max).unwrap_or(usize::MAX))
         .max_unused_warm_slots(slots);
     if swap_is_off() && PoolingAllocationConfig::is_pagemap_scan_available() {
-        // A slot is reset by writing back only the pages that were touched. With swap on, a touched page that was
-        // swapped out would be missed, and the next guest of the slot would see it: then slots are decommitted whole.
+        // With pagemap scans, a slot is reset by writing back only its dirty pages. With swap on, a dirty page that was
+        // swapped out would be missed and leak to the next guest in the slot. In that case slots are decommitted as a
+        // whole.
         pool.pagemap_scan(Enabled::Yes)
             .linear_memory_keep_resident(options.keep_resident_bytes)
             .table_keep_resident(options.keep_resident_bytes.min(64 << 10))
             .async_stack_keep_resident(options.keep_resident_bytes.min(64 << 10));
     }
     let mut config = compile_config();
-    // Not what decides the machine code: an artefact loads whatever the stack.
+    // These do not affect the machine code: an artefact loads with any stack size.
     config
         .max_wasm_stack(options.stack_bytes_max)
         .async_stack_size(options.stack_bytes_max.saturating_add(HOST_STACK_BYTES))
@@ -115,28 +116,28 @@ pub fn bare_config(options: &Options) -> Config {
     config
 }
 
-/// Whether this machine has no swap at all. Unknown counts as swap.
+/// Whether this machine has no swap. Returns false if that cannot be determined.
 fn swap_is_off() -> bool {
-    // The first line is the heading; each further line is a swap device or file.
+    // The first line is a heading; each further line is a swap device or file.
     std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().skip(1).all(|line| line.trim().is_empty()))
 }
 
-/// SHA-256 over everything that decides whether an artefact of this engine loads in another one.
+/// SHA-256 over everything that decides whether an artefact of this engine can be loaded by another one.
 pub(super) fn compatibility(engine: &Engine) -> [u8; 32] {
     let mut parts = HashedBytes::default();
     std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut parts);
     crate::crypto::sha256(&parts.0)
 }
 
-/// The engine's version, as a test finds it in `Cargo.lock`.
+/// The engine's version. A test compares it with `Cargo.lock`.
 const VERSION: &str = "48.0.8";
 
-/// The engine in a few characters: two that are the same make the same machine code of a filter.
+/// Short identifier of the engine. Engines with the same identifier generate the same machine code for a filter.
 pub(super) fn id(engine: &Engine) -> String {
     format!("wasmtime {VERSION} {}", hex::encode(&compatibility(engine)[..4]))
 }
 
-/// Keeps what is hashed, since `std`'s hash would be 64 bits and could differ between two builds.
+/// Collects the bytes to hash. The hash of `std` has only 64 bits and may differ between two builds.
 #[derive(Default)]
 struct HashedBytes(Vec<u8>);
 

@@ -1,4 +1,4 @@
-//! The engine's errors in our words.
+//! Converts engine errors to faults.
 
 use wasmtime::{Trap, WasmBacktrace};
 
@@ -12,15 +12,15 @@ use super::limits::Denied;
 use super::log::{cut_to, printable, printable_lines};
 use super::state::{State, Stop};
 
-/// Bytes kept of what an engine or a filter has to say.
+/// Maximum length of a message from the engine or from a filter, in bytes.
 pub(super) const DETAIL_BYTES_MAX: usize = 500;
-/// Bytes of a file name and line that are shown.
+/// Maximum length of a file name with its line, in bytes.
 const LOCATION_BYTES_MAX: usize = 160;
-/// How the engine says that a value from the guest is larger than `Store::set_hostcall_fuel` lets through. It has no type
-/// that could be asked for.
+/// Part of the engine's error message if a value from the guest exceeds the limit of `Store::set_hostcall_fuel`. There
+/// is no error type to downcast to.
 const HOSTCALL_FUEL: &str = "fuel allocated for hostcalls has been exhausted";
 
-/// What an error from a call means. `state` is that of the call, `redactor` knows the call's secrets.
+/// Converts an error of a call. `state` is the state of that call; `redactor` knows its secrets.
 pub(super) fn from_engine(error: &wasmtime::Error, state: &State, quota: &Quota, redactor: &Redactor) -> Fault {
     if let Some(Stop::HostCalls { limit_name, limit }) = error.downcast_ref::<Stop>() {
         return Fault::HostCalls { limit_name: (*limit_name).to_owned(), limit: *limit };
@@ -38,8 +38,8 @@ pub(super) fn from_engine(error: &wasmtime::Error, state: &State, quota: &Quota,
         return Fault::Unavailable { detail: "no instance slot is free at this host".into() };
     }
     if error.root_cause().to_string().contains(HOSTCALL_FUEL) {
-        // With frames it came through a host call, without them it is what the filter returned. The real size is not
-        // known, since the engine stopped reading: it is at least one more than the limit.
+        // With frames, the value was an argument of a host call; without, it is the filter's result. The actual size is
+        // unknown, since the engine stopped reading, but exceeds the limit by at least one byte.
         let in_host_call =
             error.downcast_ref::<WasmBacktrace>().is_some_and(|backtrace| !backtrace.frames().is_empty());
         return if in_host_call {
@@ -50,8 +50,8 @@ pub(super) fn from_engine(error: &wasmtime::Error, state: &State, quota: &Quota,
     }
     let gave_up = matches!(trapped, Some(Trap::UnreachableCodeReached));
     let message = gave_up.then(|| state.log.last_words().message(redactor)).flatten();
-    // A guest whose allocator was refused mostly gives up by `unreachable`: then the limit is what its author needs to know.
-    // One that went on without the memory and panicked later says something else.
+    // A guest whose allocation was denied usually aborts with `unreachable`. Then its author needs to know the limit.
+    // If the guest continued without the memory and panicked later with another message, report that message.
     if message.as_ref().is_none_or(|message| !message.is_certain || is_about_memory(&message.text)) {
         match state.limits.denied() {
             Some(Denied::Memory { wanted, limit }) => return Fault::Memory { wanted, limit, function },
@@ -72,7 +72,7 @@ fn is_about_memory(message: &str) -> bool {
     ["memory", "Memory", "alloc", "capacity overflow"].iter().any(|word| message.contains(word))
 }
 
-/// The guest's own message if it left one, else the engine's words; then the place, which is never cut.
+/// Combines the guest's own message, or the engine's if there is none, with the place, which is never cut.
 fn trap(cause: &str, message: Option<Message>, function: Option<String>) -> Fault {
     let (words, place) = match message {
         Some(Message { text, location, function: named, is_certain: true }) => {
@@ -89,7 +89,7 @@ fn trap(cause: &str, message: Option<Message>, function: Option<String>) -> Faul
     Fault::Trap { detail }
 }
 
-/// `in mask::filter (src/lib.rs:12:9)`, or what of it is known.
+/// Formats the known parts of `in mask::filter (src/lib.rs:12:9)`.
 fn place(function: Option<String>, location: Option<String>) -> Option<String> {
     let location = location.map(|location| cut_to(&location, LOCATION_BYTES_MAX).to_owned());
     match (function, location) {
@@ -100,25 +100,25 @@ fn place(function: Option<String>, location: Option<String>) -> Option<String> {
     }
 }
 
-/// Whether a panic's location is in the author's own source, and not in that of the standard library or of a dependency.
+/// Whether the location of a panic is in the author's own source, not in the standard library or in a dependency.
 fn is_own_source(location: &str) -> bool {
     !["/rustc/", "/rustlib/", "/.cargo/registry/", "/.cargo/git/"].iter().any(|part| location.contains(part))
         && !location.starts_with("library/")
 }
 
-/// `words` within [`DETAIL_BYTES_MAX`] bytes, without control characters.
+/// Escapes `words` and cuts them to [`DETAIL_BYTES_MAX`] bytes.
 pub(super) fn bounded(words: &str) -> String {
     let replaced = printable(cut_to(words, DETAIL_BYTES_MAX));
     cut_to(&replaced, DETAIL_BYTES_MAX).to_owned()
 }
 
-/// A guest's words within so many bytes, without control characters but line breaks.
+/// Escapes a guest's message, except for line breaks, and cuts it to `bytes_max` bytes.
 fn bounded_lines(words: &str, bytes_max: usize) -> String {
     let replaced = printable_lines(cut_to(words, bytes_max));
     cut_to(&replaced, bytes_max).to_owned()
 }
 
-/// What a guest said, bounded and without its secrets.
+/// A guest's message, cut and with secrets redacted.
 pub(super) fn said(words: &str, redactor: &Redactor) -> String {
     bounded_lines(&redactor.redact_start(words, DETAIL_BYTES_MAX), DETAIL_BYTES_MAX)
 }

@@ -1,4 +1,4 @@
-//! Filters in memory: from disk where their machine code is there, else from the compiler.
+//! Loaded filters: from the disk cache if it has their machine code, otherwise from the compiler.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,48 +22,49 @@ use super::wit_v0_1::FilterPre;
 use super::{Components, Error, Options, Rejected, engine, fault, linker, validate};
 use crate::fair::{Bounds, Gate, Refused};
 
-/// Filters read from disk at once: each takes its machine code several times over while it is authenticated and mapped.
+/// Maximum concurrent reads from disk. Each holds several copies of its machine code while it is authenticated and
+/// mapped.
 const LOADS_MAX: usize = 4;
-/// Of them, one tenant's.
+/// Maximum concurrent reads from disk for one tenant.
 const LOADS_PER_TENANT_MAX: usize = 2;
 
-/// Every filter that was asked for and still has a place.
+/// The in-memory cache of loaded filters, with the disk cache and the compiler behind it.
 pub(super) struct Filters {
     engine: Engine,
     components: Components,
     compiler: Compiler,
-    /// Compiles at once, in turns between tenants.
+    /// Concurrent compiles, scheduled fairly between tenants.
     pub(super) compiles: Gate,
     waiting_per_tenant_max: usize,
-    /// Turns at reading from disk.
+    /// Concurrent reads from disk, scheduled fairly between tenants.
     loads: Gate,
     disk: Arc<Cache>,
     loaded: MemoryCache<Digest, Arc<Loaded>>,
 }
 
-/// A filter in memory, ready to be instantiated.
+/// A loaded filter, ready to be instantiated.
 pub(super) struct Loaded {
     pub(super) pre: FilterPre<State>,
     pub(super) needs: BTreeSet<Grant>,
-    /// How its last calls went.
+    /// History of its recent calls.
     pub(super) streak: Streak,
     /// See [`held_bytes`].
     bytes: u32,
 }
 
-/// What a loaded filter holds beside its machine code, however small it is, and a sixteenth of the code: types, functions and
-/// imports as the engine keeps them. Measured with filters of 100 to 160 KB (decision 0022).
+/// Memory that a loaded filter takes in addition to its machine code and a sixteenth of that: the engine's types,
+/// functions and imports. Measured with filters of 100 to 160 KB (decision 0022).
 const BESIDE_BYTES: usize = 16 << 10;
 const PAGE_BYTES: usize = 4 << 10;
 
-/// Bytes of memory that a loaded filter of so much machine code holds, to a tenth or so.
+/// Estimates the memory that a loaded filter takes, given the size of its machine code. Accurate to about a tenth.
 fn held_bytes(code_bytes: usize) -> u32 {
     let held = code_bytes.next_multiple_of(PAGE_BYTES) + code_bytes / 16 + BESIDE_BYTES;
     u32::try_from(held).unwrap_or(u32::MAX)
 }
 
 impl Filters {
-    /// No filters yet, over the folder of compiled ones.
+    /// Opens the disk cache. No filter is loaded yet.
     pub(super) fn new(engine: Engine, options: &Options) -> Result<Self, Error> {
         let dir = options.cache_dir.clone();
         let compatibility = engine::compatibility(&engine);
@@ -75,7 +76,7 @@ impl Filters {
             compiler: Compiler::new(options),
             compiles: Gate::new(Bounds {
                 places: options.compiles_max.max(1),
-                // Where there are several, one is left for the others: a compile may take a minute.
+                // If there are several, leave one for other tenants: a compile may take a minute.
                 per_tenant_max: options.compiles_max.saturating_sub(1).max(1),
                 leaves_free: false,
                 waiting_per_tenant_max: options.compiles_waiting_per_tenant_max,
@@ -86,7 +87,7 @@ impl Filters {
                 places: LOADS_MAX,
                 per_tenant_max: LOADS_PER_TENANT_MAX,
                 leaves_free: false,
-                // Who delivers bounds what it has in flight.
+                // The dispatcher already bounds its calls in flight.
                 waiting_per_tenant_max: usize::MAX,
                 cost: 1,
             }),
@@ -98,12 +99,14 @@ impl Filters {
         })
     }
 
-    /// The filter, from memory, disk or the compiler, whichever has it first. Callers of one filter wait for one load; where
-    /// it has to be compiled, that is in `tenant`'s line, however long it is: an event is delivered late and not refused.
+    /// Returns the filter from memory, from disk or from the compiler. Concurrent callers share one load. A compile
+    /// waits in the queue of `tenant` without a limit on its length, so that an event is delivered late but not
+    /// rejected.
     pub(super) async fn get(&self, tenant: &TenantId, digest: Digest) -> Result<Arc<Loaded>, Fault> {
         match self.loaded.get(&digest).await {
             Some(loaded) => Ok(loaded),
-            // Large, and seldom needed: without the box every call would carry it.
+            // Boxed, because this future is large and rarely needed, and would otherwise be part of every call's
+            // future.
             None => Box::pin(self.bring(tenant, digest)).await,
         }
     }
@@ -113,8 +116,8 @@ impl Filters {
         if let Some(loaded) = self.known(tenant, digest).await {
             return Ok(loaded);
         }
-        // Each in its own tenant's line, as uploads are: where two tenants have the same filter, neither waits in the
-        // other's.
+        // Each caller waits in its own tenant's queue, as for uploads. If two tenants use the same filter, neither
+        // waits in the queue of the other.
         let waits = Counted::waiting_for_compile();
         let _place = self.compiles.enter(tenant).await.map_err(|_| super::stopping())?;
         drop(waits);
@@ -133,8 +136,8 @@ impl Filters {
         self.loaded.try_get_with(digest, loading).await.map_err(|fault: Arc<Fault>| fault.as_ref().clone())
     }
 
-    /// The filter, where its machine code is known already: in memory, or on disk. Reading it costs time and memory that no
-    /// fuel pays for, so a few are read at once, and tenants take turns at that.
+    /// Returns the filter if it is in memory or on disk. A read takes time and memory that no fuel pays for, so
+    /// concurrent reads are limited and scheduled fairly between tenants.
     pub(super) async fn known(&self, tenant: &TenantId, digest: Digest) -> Option<Arc<Loaded>> {
         if let Some(loaded) = self.loaded.get(&digest).await {
             return Some(loaded);
@@ -144,13 +147,13 @@ impl Filters {
         self.loaded.optionally_get_with(digest, loading).await
     }
 
-    /// The filter, compiled from `wasm`, in `tenant`'s line.
+    /// Returns the filter, compiled from `wasm` in the queue of `tenant`.
     ///
-    /// Each caller waits in its own tenant's line, also where others upload the same bytes, and only then looks whether there
-    /// is anything left to do: so a line that is full refuses nobody else's upload.
+    /// Each caller waits in its own tenant's queue, even if others upload the same bytes, and checks only then whether
+    /// the filter was compiled meanwhile. So a full queue never causes another tenant's upload to be rejected.
     ///
     /// # Errors
-    /// [`Rejected::CompileQueue`] where the line is full; else what the compiler says.
+    /// [`Rejected::CompileQueue`] if the queue is full, otherwise the compiler's error.
     pub(super) async fn compiled(
         &self,
         tenant: &TenantId,
@@ -166,19 +169,19 @@ impl Filters {
         if let Some(loaded) = self.known(tenant, digest).await {
             return Ok(loaded);
         }
-        // Whoever is waited for here has a place as well, so this cannot wait for itself.
+        // No deadlock: the caller that compiles already holds a place of the gate.
         let compiling = async { self.compile(digest, wasm).await.map(Arc::new) };
         self.loaded.try_get_with(digest, compiling).await.map_err(|why: Arc<Rejected>| why.as_ref().clone())
     }
 
-    /// Filters in memory, and the bytes that they hold.
+    /// Number of loaded filters, and the memory that they take.
     #[cfg(test)]
     pub(super) async fn held(&self) -> (u64, u64) {
         self.loaded.run_pending_tasks().await;
         (self.loaded.entry_count(), self.loaded.weighted_size())
     }
 
-    /// Ends all waiting for compiles, now and later.
+    /// Ends all current and future waits for compiles and reads.
     pub(super) fn close(&self) {
         self.compiles.close();
         self.loads.close();
@@ -209,14 +212,14 @@ impl Filters {
 }
 
 impl Loaded {
-    /// Loads, looks at and links machine code. Blocks for as long as copying it takes.
+    /// Loads, validates and links machine code. Blocks while the code is copied.
     fn new(engine: &Engine, artefact: &Artefact) -> Result<Self, Rejected> {
         let words = |error: wasmtime::Error| fault::bounded(&format!("{error:#}"));
-        // What the pool has no room for is refused here, such as core instances that are too large together.
+        // Fails if the pool has no room for it, for example if its core instances are too large together.
         let component = artefact.load(engine).map_err(|error| Rejected::Invalid { detail: words(error) })?;
         let needs = validate::component(engine, &component)?;
         let pre = linker::link(engine, &component).map_err(|error| Rejected::WrongTypes { detail: words(error) })?;
-        // Else the first call pays for it.
+        // Otherwise the first call would pay for it.
         component.initialize_copy_on_write_image().map_err(|error| Rejected::Host { detail: words(error) })?;
         Ok(Self { pre, needs, streak: Streak::new(), bytes: held_bytes(artefact.code().len()) })
     }

@@ -1,7 +1,7 @@
-//! Which function of a guest a fault happened in: the first frame of its author's own code.
+//! Finds the function in which a guest faulted: the innermost frame of the author's own code.
 //!
-//! A stack begins with the runtime's frames (a panic goes through a dozen of them), goes through libraries, and ends with the
-//! glue that the host called. Names come from the component's name section, if it has one.
+//! A stack starts with frames of the runtime (a panic adds a dozen of them), continues through libraries, and ends with
+//! the glue code that the host called. Names come from the component's name section, if it has one.
 
 use std::fmt::{self, Write as _};
 
@@ -9,12 +9,12 @@ use wasmtime::WasmBacktrace;
 
 use super::log::cut_to;
 
-/// Bytes of a function's name that are shown.
+/// Longest function name that is reported, in bytes.
 const NAME_BYTES_MAX: usize = 160;
-/// Bytes of a mangled name that are read: demangling costs more than the name is long.
+/// Bytes of a mangled name that are read. The cost of demangling grows faster than the length of the name.
 const MANGLED_BYTES_MAX: usize = 2 << 10;
 
-/// Crates that a filter's author did not write, as their names stand in symbols.
+/// Crates of the Rust runtime and of our SDK, as they appear in symbols.
 const RUNTIME_CRATES: [&str; 18] = [
     "__rustc",
     "alloc",
@@ -36,11 +36,11 @@ const RUNTIME_CRATES: [&str; 18] = [
     "wit_bindgen_rt",
 ];
 
-/// Beginnings of the names of C functions that are the runtime's, and of the names that tools make.
+/// Prefixes of C runtime functions and of tool-generated functions.
 const RUNTIME_STARTS: [&str; 9] =
     ["__", "_start", "_initialize", "cabi_", "rust_", "_abort", "signature_mismatch:", "undefined", "wasi_snapshot_"];
 
-/// C functions that a runtime ends or allocates with.
+/// C functions that terminate, allocate, or work on memory.
 const RUNTIME_FUNCTIONS: [&str; 18] = [
     "_Exit",
     "abort",
@@ -62,7 +62,8 @@ const RUNTIME_FUNCTIONS: [&str; 18] = [
     "strlen",
 ];
 
-/// Functions of interpreters: if one is in the stack, none of its frames is code that the author wrote.
+/// Prefixes of interpreter functions. If the stack contains one of them, none of its frames was written by the filter's
+/// author.
 const INTERPRETER_STARTS: [&str; 8] = [
     "JS_Call",
     "PyEval_",
@@ -74,7 +75,8 @@ const INTERPRETER_STARTS: [&str; 8] = [
     "js::RunScript",
 ];
 
-/// The function that an error happened in, in its author's words; none if no name is known or an interpreter was at work.
+/// The author's function in which an error happened. `None` if no name is known or if the filter runs in an
+/// interpreter.
 pub(super) fn author_function(error: &wasmtime::Error) -> Option<String> {
     let backtrace = error.downcast_ref::<WasmBacktrace>()?;
     let of_tools = |name: Option<&str>| name.is_some_and(|name| name.starts_with("wit-component:"));
@@ -82,14 +84,15 @@ pub(super) fn author_function(error: &wasmtime::Error) -> Option<String> {
     first_own(frames.map(|frame| frame.func_name()))
 }
 
-/// Of function names, innermost first, the first one that is the author's.
+/// The first name that belongs to the author's code. `names` are ordered from the innermost frame.
 fn first_own<'n>(names: impl Iterator<Item = Option<&'n str>>) -> Option<String> {
     let names: Vec<String> = names.flatten().map(demangled).collect();
     if names.iter().any(|name| INTERPRETER_STARTS.iter().any(|start| name.starts_with(start))) {
         return None;
     }
     let own: Vec<&String> = names.iter().filter(|name| !is_runtime(name)).collect();
-    // The host calls the author's crate, which calls the libraries it uses: the outermost frame says whose crate it is.
+    // The host calls the author's crate, which calls its libraries. So the outermost frame identifies the author's
+    // crate.
     let outermost = own.last().and_then(|name| crate_of(name));
     let same_crate = |name: &&&String| outermost.is_none() || crate_of(name) == outermost;
     own.iter().find(same_crate).map(|name| cut_to(name, NAME_BYTES_MAX).to_owned())
@@ -98,7 +101,7 @@ fn first_own<'n>(names: impl Iterator<Item = Option<&'n str>>) -> Option<String>
 fn is_runtime(name: &str) -> bool {
     match crate_of(name) {
         Some(of_crate) => RUNTIME_CRATES.contains(&of_crate),
-        // `setgate:filter/transform@0.1.0#process`: a tool's wrapper. `<T as Trait>` and `<[T]>` are generic code.
+        // `setgate:filter/transform@0.1.0#process` is a generated wrapper. `<T as Trait>` and `<[T]>` are generic code.
         None => {
             name.contains(['#', '<'])
                 || RUNTIME_FUNCTIONS.contains(&name)
@@ -107,7 +110,8 @@ fn is_runtime(name: &str) -> bool {
     }
 }
 
-/// The crate of a demangled Rust path (`<mask::Rule as core::fmt::Debug>::fmt` is of `mask`), or the namespace of a C++ one.
+/// The crate of a demangled Rust path (`<mask::Rule as core::fmt::Debug>::fmt` belongs to `mask`), or the namespace of
+/// a C++ path.
 fn crate_of(name: &str) -> Option<&str> {
     let path = name.trim_start_matches(['<', '&', '*', '(', '[']);
     let path = ["mut ", "const ", "dyn "].iter().fold(path, |path, word| path.trim_start_matches(word));
@@ -115,12 +119,12 @@ fn crate_of(name: &str) -> Option<&str> {
     path[end..].starts_with("::").then_some(&path[..end])
 }
 
-/// A symbol as its language spells it: Rust's two manglings, and C++'s.
+/// Demangles a symbol: both Rust manglings and C++. Other symbols are returned as they are.
 fn demangled(name: &str) -> String {
     let name = cut_to(name, MANGLED_BYTES_MAX);
     let mut text = Bounded(String::new());
     if let Ok(rust) = rustc_demangle::try_demangle(name) {
-        // Without the hash. What is over the bound ends the writing.
+        // `#` omits the hash. `Bounded` ends the write when the name is too long.
         let _ = write!(text, "{rust:#}");
         return text.0;
     }
@@ -133,7 +137,7 @@ fn demangled(name: &str) -> String {
     name.to_owned()
 }
 
-/// Takes [`NAME_BYTES_MAX`] bytes: a name of some hundred bytes can stand for one of gigabytes.
+/// Accepts at most [`NAME_BYTES_MAX`] bytes: a mangled name of a few hundred bytes can expand to gigabytes.
 struct Bounded(String);
 
 impl fmt::Write for Bounded {

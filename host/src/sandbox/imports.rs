@@ -1,4 +1,4 @@
-//! Which imports a filter may have, by name.
+//! The allowlist of imports.
 
 use crate::domain::filter::Grant;
 
@@ -11,14 +11,14 @@ pub(super) enum Import<'a> {
     Types,
     /// `setgate:filter/log`, which needs no grant.
     Log,
-    /// An interface that has to be granted.
+    /// An interface that requires a grant.
     Granted(Grant),
-    /// One of WASI 0.2, without its version. Each function of it that the empty WASI does not have is there and denied when
-    /// it is called: see `wasi`.
+    /// An interface of WASI 0.2, without its version. Functions that the empty WASI does not implement can be imported
+    /// and trap when called: see `wasi`.
     Wasi(&'a str),
 }
 
-/// Reads an import's name; none where it is not one of ours in a version we have.
+/// Parses the name of an import. `None` if it is not on the allowlist in a supported version.
 pub(super) fn read(name: &str) -> Option<Import<'_>> {
     let (interface, version) = name.split_once('@')?;
     match interface {
@@ -42,7 +42,7 @@ pub(super) fn read(name: &str) -> Option<Import<'_>> {
     }
 }
 
-/// Whether a version of `setgate:filter` is one that this host speaks: any `0.1.x`, since those only add.
+/// Whether this host supports a version of `setgate:filter`: all of `0.1.x`, since patch releases only add to it.
 pub(super) fn is_ours(version: &str) -> bool {
     version.strip_prefix("0.1.").is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()))
 }

@@ -1,8 +1,8 @@
-//! One instance of a filter, and what of it is new for each event.
+//! One instance of a filter, and its state that is reset for each event.
 //!
-//! All that belongs to a call is in the store's data and in the store's own counters: fuel, turns, limits, host calls, log,
-//! clock, randomness, settings, secrets and tables. [`Instance::new`] and [`Instance::renew`] set all of it, so that in an
-//! instance that is kept nothing is left of an event but what the guest itself has in its memories, globals and tables.
+//! Everything that belongs to a call is in the store's data and in the store's own counters: fuel, turns, limits, host
+//! calls, log, clock, randomness, settings, secrets and tables. [`Instance::new`] and [`Instance::renew`] set all of
+//! it. So the only state of an earlier event in a reused instance is in the guest's own memories, globals and tables.
 
 use wasmtime::Store;
 
@@ -15,23 +15,23 @@ use super::state::{Meter, State};
 use super::ticks::TICKS_PER_TURN;
 use super::wit_v0_1::{Event, Failure, Filter, FilterPre, Said};
 
-/// Handles of resources one instance may hold. A std guest holds fewer than ten.
+/// Maximum resource handles of one instance. A guest built with the Rust standard library holds fewer than ten.
 const HANDLES_MAX: usize = 1_000;
-/// What may come over in one value beside the verdict's text: the bytes around it.
+/// Bytes allowed in a value from the guest in addition to the verdict's text.
 const OUTPUT_SLACK_BYTES: u64 = 64 << 10;
 
-/// A filter in a slot of the pool.
+/// An instance of a filter in a pool slot.
 pub(super) struct Instance {
     store: Store<State>,
-    /// None: not instantiated yet, or ended by a fault.
+    /// `None` before the first call and after a fault.
     filter: Option<Filter>,
     events: u32,
-    /// Given back after the store is dropped, and so declared after it.
+    /// Declared last, so that the slot is released after the store is dropped.
     _slot: Slot,
 }
 
 impl Instance {
-    /// A store for one filter; the guest has no instance in it yet.
+    /// Creates the store. The filter is instantiated by the first call.
     pub(super) fn new(host: &Host, slot: Slot, state: State, quota: &Quota) -> wasmtime::Result<Self> {
         let mut store = Store::try_new(&host.engine, state)?;
         store.limiter(|state| &mut state.limits);
@@ -39,24 +39,24 @@ impl Instance {
         Ok(Self { store, filter: None, events: 0, _slot: slot })
     }
 
-    /// Makes the instance ready for another event. `state` is that event's; what the guest's memories and tables come to by
-    /// now counts against its limits.
+    /// Prepares the instance for its next event. `state` belongs to that event. The current sizes of the guest's
+    /// memories and tables count against its limits.
     pub(super) fn renew(&mut self, host: &Host, mut state: State, quota: &Quota) -> wasmtime::Result<()> {
         state.limits = self.store.data().limits.renewed(&state.limits);
         *self.store.data_mut() = state;
         begin(&mut self.store, host, quota)
     }
 
-    /// Lets go of all that belongs to the last event: what waits for another one holds no secrets and no tables.
+    /// Drops everything that belongs to the last event, so that an idle instance holds no secrets and no tables.
     pub(super) fn rest(&mut self) {
         let limits = self.store.data().limits;
         *self.store.data_mut() = State::at_rest(limits);
     }
 
-    /// Calls the filter, in a new instance where this is its first event.
+    /// Calls the filter, and instantiates it first if this is its first event.
     ///
     /// # Errors
-    /// The engine's. There is no further call after one.
+    /// Engine errors. The instance must not be called again after one.
     pub(super) async fn call(
         &mut self,
         pre: &FilterPre<State>,
@@ -72,7 +72,7 @@ impl Instance {
         Ok(said)
     }
 
-    /// The store: for a look at an instance without a call.
+    /// The store: for instantiation without a call.
     pub(super) fn store(&mut self) -> &mut Store<State> {
         &mut self.store
     }
@@ -81,23 +81,23 @@ impl Instance {
         self.store.data_mut()
     }
 
-    /// Events it was called for, the present one included.
+    /// Number of events processed, including the current one.
     pub(super) fn events(&self) -> u32 {
         self.events
     }
 
-    /// Fuel that the present call has used so far.
+    /// Fuel used by the current call so far.
     pub(super) fn fuel(&self, quota: &Quota) -> u64 {
         quota.fuel_per_call.saturating_sub(self.store.get_fuel().unwrap_or(0))
     }
 
-    /// Bytes of all its linear memories.
+    /// Size of all its linear memories in bytes.
     pub(super) fn memory_bytes(&self) -> u64 {
         self.store.data().limits.memory_bytes()
     }
 }
 
-/// Sets what one call may use of the engine.
+/// Sets the engine's limits for one call.
 fn begin(store: &mut Store<State>, host: &Host, quota: &Quota) -> wasmtime::Result<()> {
     store.set_fuel(quota.fuel_per_call)?;
     store.fuel_async_yield_interval(Some(host.fuel_slice.max(1)))?;
@@ -109,7 +109,7 @@ fn begin(store: &mut Store<State>, host: &Host, quota: &Quota) -> wasmtime::Resu
     Ok(())
 }
 
-/// The limits of a call in a new instance.
+/// Memory limits of a call in a new instance.
 pub(super) fn limits(host: &Host, quota: &Quota) -> Limits {
     Limits::new(
         quota.memory_bytes_max.min(host.memory_bytes_max),
@@ -117,7 +117,7 @@ pub(super) fn limits(host: &Host, quota: &Quota) -> Limits {
     )
 }
 
-/// The host calls of one call.
+/// Meter for the host calls of one call.
 pub(super) fn meter(host: &Host, quota: &Quota) -> Meter {
     Meter::new(quota.host_calls_max, quota.memory_bytes_max, host.fuel_slice.max(1), quota.fuel_per_call)
 }

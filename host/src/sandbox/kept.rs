@@ -1,18 +1,20 @@
-//! Instances between two calls, for bindings that ask for it (`reuse`).
+//! The idle pool: instances between two calls, for bindings that request it (`reuse`).
 //!
-//! What holds at any time:
+//! Invariants:
 //!
-//! 1. An instance is for one [`Bound`]: one step of one plan of one subscription of one tenant. A plan names the filter's
-//!    version, settings, secrets, grants, limits and tables, so a change of any of them is another plan, and finds nothing.
-//! 2. It runs one call at a time: [`Kept::take`] takes it out.
-//! 3. It comes back only after a call without any fault, and is given out again only when the verdict is known to make a
-//!    valid SET ([`Used::keep`]).
-//! 4. Every instance, kept or not, has a [`Slot`]; there are as many as the pool has. A call that finds none takes that of
-//!    the instance that nobody has used for the longest. Calls hold a place of the sandbox's gate, of which there are as
-//!    many as slots, so a call that finds no slot and nothing to end waits for one that is just being given back.
+//! 1. An instance belongs to one [`Bound`]: one step of one plan of one subscription of one tenant. A plan fixes the filter's
+//!    version, settings, secrets, grants, limits and tables. If any of them changes, the plan changes, and no idle instance
+//!    matches it.
+//! 2. An instance runs one call at a time: [`Kept::take`] removes it from the pool.
+//! 3. It returns only after a call without a fault, and is reused only once the call's verdict is known to produce a valid
+//!    SET ([`Used::keep`]).
+//! 4. Every instance, idle or running, holds a [`Slot`]; there are as many as the pooling allocator has. If none is free, a
+//!    call evicts the least recently used idle instance. Calls also hold a place of the sandbox's gate, which has as many
+//!    places as there are slots. So if there is neither a free slot nor an idle instance, a slot is about to be released,
+//!    and the call waits for it.
 //!
-//! What is kept is bounded in number, for the host and for each tenant, in bytes of memory and in time. A bound that is met
-//! ends what was unused for the longest: a call never waits for it.
+//! The number of idle instances is limited for the host and for each tenant, and so are their total memory and their
+//! idle time. Reaching a limit evicts the least recently used instances; a call never waits for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,48 +30,49 @@ use super::instance::Instance;
 use super::series::{INSTANCES_KEPT, INSTANCES_KEPT_ENDED};
 use super::{Call, KeptLimits};
 
-/// What an instance is for.
+/// Identifies the binding that an instance belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// Which subscription's chain.
+    /// The subscription that the chain belongs to.
     pub subscription: SubscriptionId,
-    /// The chain as it was pinned.
+    /// Digest of the pinned chain.
     pub plan: Digest,
-    /// The step's place in it, from 0.
+    /// Index of the step in the plan, from 0.
     pub step: usize,
-    /// The version that runs there.
+    /// Digest of the filter version at that step.
     pub digest: Digest,
 }
 
-/// Room for one instance in the pool, until dropped.
+/// Permission to use one instance slot of the pooling allocator, until dropped.
 pub(super) struct Slot(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
-/// An instance that has run a call without a fault. It is ended when this is dropped, unless [`Used::keep`] was called.
+/// An instance that completed a call without a fault. Dropping this ends the instance, unless [`Used::keep`] was
+/// called.
 #[must_use = "dropped, it ends the instance"]
 pub struct Used {
     kept: Arc<Kept>,
-    /// None: it is to be kept.
+    /// `None` once `keep` was called.
     id: Option<u64>,
 }
 
-/// Every instance that waits for another event.
+/// The pool of idle instances.
 pub(super) struct Kept {
     limits: KeptLimits,
     slots: Arc<Semaphore>,
     resting: Mutex<Resting>,
     added: Notify,
     gauge: Gauge,
-    /// Where instances are dropped: giving their memory back takes longer than others should wait.
+    /// The runtime on which instances are dropped: releasing their memory takes too long for the caller's thread.
     guests: Handle,
 }
 
 #[derive(Default)]
 struct Resting {
-    /// Those unused for the longest first.
+    /// Least recently used first.
     instances: Vec<Idle>,
-    /// Calls that found neither a slot nor an instance to end.
+    /// Number of calls that wait for a slot because there is no idle instance to evict.
     waiting: usize,
     last_id: u64,
     closed: bool,
@@ -80,26 +83,26 @@ struct Idle {
     bound: Bound,
     instance: Instance,
     since: Instant,
-    /// Whether the verdict of its last call was found good.
+    /// Whether the verdict of its last call was accepted.
     judged: bool,
 }
 
-/// Why an instance is kept no longer: the label of the metric.
+/// Why an instance was ended: a label of the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// It has seen as many events as it may.
+    /// It processed as many events as its binding allows.
     Events,
-    /// A call in it, or its verdict, was a fault.
+    /// A call faulted, or its verdict was rejected.
     Fault,
-    /// Nobody used it for too long.
+    /// It was idle for too long.
     Idle,
     /// A call needed its slot.
     Slot,
-    /// As many of the tenant's are kept as may be.
+    /// The tenant reached its limit of idle instances.
     PerTenant,
-    /// As many are kept as may be.
+    /// The host reached its limit of idle instances.
     Instances,
-    /// Those that are kept have as much memory as they may.
+    /// The idle instances reached their memory limit.
     Memory,
     /// Its binding was changed.
     Changed,
@@ -121,7 +124,7 @@ impl Ended {
 }
 
 impl Kept {
-    /// None yet, over a pool of `slots`.
+    /// An empty pool for an engine with `slots` instance slots.
     pub(super) fn new(limits: KeptLimits, slots: usize, guests: Handle) -> Arc<Self> {
         Arc::new(Self {
             limits,
@@ -133,7 +136,8 @@ impl Kept {
         })
     }
 
-    /// What the instance of a call is for, and how many events it may see; none: only this one.
+    /// The binding key of a call's instance, and how many events the instance may process. `None` if the instance is
+    /// not reused.
     pub(super) fn bound(&self, call: &Call) -> Option<(Bound, u32)> {
         let keep = call.keep.as_ref()?;
         let KeptLimits { events_max, instances_max, instances_per_tenant_max, .. } = self.limits;
@@ -151,7 +155,7 @@ impl Kept {
         Some((bound, events_max))
     }
 
-    /// An instance for the next event of this binding, where one waits: the one that was used last.
+    /// Removes an idle instance of this binding from the pool: the most recently used one. `None` if there is none.
     pub(super) fn take(&self, bound: &Bound) -> Option<Instance> {
         let mut resting = self.lock();
         let at = resting.instances.iter().rposition(|idle| idle.judged && idle.bound == *bound)?;
@@ -160,7 +164,8 @@ impl Kept {
         Some(idle.instance)
     }
 
-    /// Room for a new instance; where there is none, the room of one that waits. For callers with a place of the gate.
+    /// Acquires a slot for a new instance. If none is free, evicts the least recently used idle instance. The caller
+    /// must hold a place of the gate.
     pub(super) async fn slot(&self) -> Slot {
         loop {
             if let Ok(permit) = self.slots.clone().try_acquire_owned() {
@@ -168,7 +173,7 @@ impl Kept {
             }
             let mut resting = self.lock();
             if resting.instances.is_empty() {
-                // Seen by whoever would keep an instance from now on.
+                // While this is above zero, `put` ends instances instead of pooling them, which frees their slots.
                 resting.waiting += 1;
                 break;
             }
@@ -182,7 +187,7 @@ impl Kept {
         Slot(self.slots.clone().acquire_owned().await.expect("the semaphore is never closed"))
     }
 
-    /// Takes an instance after a call without a fault. It waits, but not for calls yet: see [`Used::keep`].
+    /// Adds an instance to the pool after a call without a fault. Calls cannot take it until [`Used::keep`] is called.
     pub(super) fn put(self: &Arc<Self>, bound: Bound, mut instance: Instance) -> Option<Used> {
         instance.rest();
         if instance.memory_bytes() > self.limits.memory_bytes_max {
@@ -209,9 +214,9 @@ impl Kept {
         Some(Used { kept: self.clone(), id: Some(id) })
     }
 
-    /// Ends those whose binding `is_current` does not know.
+    /// Ends the idle instances of all bindings for which `is_current` returns false.
     pub(super) fn keep_only(&self, mut is_current: impl FnMut(&Bound) -> bool) {
-        // Not asked under the lock: it may take its time.
+        // Call `is_current` without the lock: it may take a while.
         let bounds: Vec<_> = self.lock().instances.iter().map(|idle| idle.bound.clone()).collect();
         let gone: Vec<_> = bounds.into_iter().filter(|bound| !is_current(bound)).collect();
         if !gone.is_empty() {
@@ -219,7 +224,7 @@ impl Kept {
         }
     }
 
-    /// Ends those that nobody uses, as they come to their time. Runs beside the guests, on their threads.
+    /// Ends instances that were idle for `idle_ms_max`. Runs as a task on the guest threads.
     pub(super) async fn sweep(self: Arc<Self>) {
         let idle_max = Duration::from_millis(self.limits.idle_ms_max);
         loop {
@@ -236,7 +241,7 @@ impl Kept {
         }
     }
 
-    /// Ends all, and keeps none from now on.
+    /// Ends all idle instances. Later calls of `put` end theirs.
     pub(super) fn close(&self) {
         let mut resting = self.lock();
         resting.closed = true;
@@ -246,13 +251,13 @@ impl Kept {
         drop(ended);
     }
 
-    /// How many wait.
+    /// Number of idle instances.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.lock().instances.len()
     }
 
-    /// Since when the one waits that has waited longest.
+    /// When the least recently used instance became idle.
     fn oldest(&self) -> Option<Instant> {
         self.lock().instances.first().map(|idle| idle.since)
     }
@@ -279,8 +284,8 @@ impl Kept {
 }
 
 impl Resting {
-    /// Which one has to go so that no bound is passed, and which bound that is. `tenant` has got one more, at the end, which
-    /// is never the one to go.
+    /// Which instance to evict so that no limit is exceeded, and which limit that is. `tenant` has just added an
+    /// instance at the end, which is never the one to evict.
     fn over(&self, tenant: &TenantId, limits: &KeptLimits) -> Option<(usize, Ended)> {
         let of_tenant = |idle: &Idle| idle.bound.tenant == *tenant;
         if self.instances.iter().filter(|idle| of_tenant(idle)).count() > limits.instances_per_tenant_max {
@@ -295,11 +300,12 @@ impl Resting {
 }
 
 impl Used {
-    /// Gives the instance to further events of its binding: its verdict makes a valid SET.
+    /// Makes the instance available to further events of its binding. Call this once its verdict is known to produce a
+    /// valid SET.
     pub fn keep(mut self) {
         let Some(id) = self.id.take() else { return };
         let mut resting = self.kept.lock();
-        // Gone where a call needed its slot meanwhile.
+        // It may have been evicted meanwhile, if a call needed its slot.
         if let Some(idle) = resting.instances.iter_mut().find(|idle| idle.id == id) {
             idle.judged = true;
         }
@@ -320,7 +326,7 @@ impl std::fmt::Debug for Used {
     }
 }
 
-/// Counted among those that wait for a slot, until dropped.
+/// Counted in `waiting` until dropped.
 struct Waiting<'a>(&'a Kept);
 
 impl Drop for Waiting<'_> {
@@ -329,7 +335,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Counts an instance that is kept no longer.
+/// Counts an instance that was ended.
 pub(super) fn count(why: Ended) {
     metrics::counter!(INSTANCES_KEPT_ENDED, "why" => why.as_str()).increment(1);
 }

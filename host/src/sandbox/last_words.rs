@@ -1,43 +1,43 @@
-//! Why a guest gave up, from the text that it wrote before it did.
+//! Extracts a guest's own error message from the text that it wrote before it aborted.
 //!
-//! A guest that panics, throws or asserts writes a message and ends by `unreachable` or by `exit`. The message is for standard
-//! error, or for the log at level `error`, which is where the SDK's panic hook writes it. The end of that text is kept apart from
-//! the log, which may be full or cut by then, and read when the call has faulted.
+//! A guest that panics, throws or fails an assertion writes a message and ends with `unreachable` or `exit`. The
+//! message goes to standard error or, through the SDK's panic hook, to the log at level `error`. The end of that text
+//! is stored separately from the log, which may be full or cut by then, and is parsed when the call has faulted.
 
 use crate::domain::redact::Redactor;
 
-/// Bytes of a guest's text that are kept for this, beside the longest secret that might begin in them.
+/// Bytes of a guest's text that are stored, in addition to the longest secret that may begin in them.
 const KEPT_BYTES_MAX: usize = 16 << 10;
 
 const PANIC: &str = "panicked at ";
 const TRACEBACK: &str = "Traceback (most recent call last):";
 
-/// The end of what a call wrote to standard error and as errors to the log.
+/// The end of the text that a call wrote to standard error and to the log as errors.
 #[derive(Debug, Default)]
 pub(super) struct LastWords {
     text: Vec<u8>,
-    /// What came first is no longer there: the first line may be the end of one.
+    /// Earlier text was dropped, so the first line may be incomplete.
     is_front_cut: bool,
-    /// It begins with a message that filled it: what follows is not kept.
+    /// The text begins with a message that fills the buffer: later text is dropped.
     is_full: bool,
-    /// Whether the last of it came through standard error.
+    /// Whether the last write came through standard error.
     is_stderr: bool,
 }
 
-/// What a guest said when it gave up.
+/// A guest's message from before it aborted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Message {
     pub(super) text: String,
-    /// File and line, in the guest's own words.
+    /// File and line, as the guest printed them.
     pub(super) location: Option<String>,
-    /// The function, if the message names it: an interpreter's frames are no frames of WebAssembly.
+    /// The function, if the message names it. Needed for interpreters, whose script frames are not WebAssembly frames.
     pub(super) function: Option<String>,
-    /// Whether it is known to be the reason, and not only the last line before the end.
+    /// Whether this is known to be the reason, and not just the last line of output.
     pub(super) is_certain: bool,
 }
 
 impl LastWords {
-    /// Takes more text; `longest_secret_bytes` is how far a secret may reach behind a cut.
+    /// Appends text. `longest_secret_bytes` is how far a secret may extend past a cut.
     pub(super) fn push(&mut self, bytes: &[u8], is_stderr: bool, longest_secret_bytes: usize) {
         self.is_stderr = is_stderr;
         if self.is_full {
@@ -53,7 +53,8 @@ impl LastWords {
         self.text.extend_from_slice(&bytes[..bytes.len().min(room - self.text.len())]);
     }
 
-    /// A message that has begun stays from its first line on; other text goes, the oldest first, half of the room at a time.
+    /// A message that has begun is retained from its first line on. Other text is dropped oldest first, half of the
+    /// buffer at a time.
     fn make_room(&mut self, more: usize, room: usize) {
         match start_of_message(&self.text) {
             Some(start) => {
@@ -69,19 +70,19 @@ impl LastWords {
         }
     }
 
-    /// The message of a guest that gave up, without secrets; none if it wrote nothing.
+    /// The redacted message of a guest that aborted. `None` if it wrote none.
     pub(super) fn message(&self, redactor: &Redactor) -> Option<Message> {
         let text = String::from_utf8_lossy(&self.text);
         let whole = match text.split_once('\n') {
             _ if !self.is_front_cut || start_of_message(&self.text) == Some(0) => &text,
-            // The line that is cut may begin in the middle of a secret.
+            // The incomplete line may begin in the middle of a secret.
             Some((_, rest)) => rest,
             None => return None,
         };
         let text = redactor.redact_start(whole, KEPT_BYTES_MAX).replace("\r\n", "\n");
         let panic = text.rfind(PANIC);
         let traceback = text.rfind(TRACEBACK);
-        // An interpreter in a Rust program panics after it has printed what the script threw.
+        // An interpreter written in Rust panics after it printed the script's exception.
         let found = match (panic, traceback) {
             (Some(panic), Some(traceback)) if traceback < panic && !text[panic..].contains("Python") => {
                 rust(&text[panic..])
@@ -94,14 +95,15 @@ impl LastWords {
     }
 }
 
-/// Where a message that says why begins, if there is one: at the start of its line.
+/// Start of the line in which a panic or a traceback begins. `None` if there is none.
 fn start_of_message(text: &[u8]) -> Option<usize> {
     let find = |what: &str| text.windows(what.len()).position(|bytes| bytes == what.as_bytes());
     let at = [find(PANIC), find(TRACEBACK)].into_iter().flatten().min()?;
     Some(text[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |line_end| line_end + 1))
 }
 
-/// `panicked at src/lib.rs:5:10:`, the message on the next lines; before Rust 1.73 `panicked at 'message', src/lib.rs:5:10`.
+/// `panicked at src/lib.rs:5:10:` with the message on the next lines, or, before Rust 1.73, `panicked at 'message',
+/// src/lib.rs:5:10`.
 fn rust(text: &str) -> Option<Message> {
     let text = text.strip_prefix(PANIC)?;
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
@@ -119,12 +121,12 @@ fn rust(text: &str) -> Option<Message> {
     Some(Message { text: message, location: location.map(str::to_owned), function: None, is_certain: true })
 }
 
-/// What the standard library adds to a panic's message.
+/// Whether the standard library added this line after the message of a panic.
 fn is_note(line: &str) -> bool {
     line.starts_with("note: run with `RUST_BACKTRACE") || line == "stack backtrace:"
 }
 
-/// `src/lib.rs:5:10: message`: file, line and column, and what follows them.
+/// Splits `src/lib.rs:5:10: message` into the location and the message.
 fn split_location(line: &str) -> (Option<&str>, &str) {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let numbers = line.match_indices(':').map(|(at, _)| at).collect::<Vec<_>>();
@@ -139,7 +141,7 @@ fn split_location(line: &str) -> (Option<&str>, &str) {
     (None, line)
 }
 
-/// A traceback: frames, the innermost last, then the exception.
+/// A Python traceback: frames, innermost last, then the exception.
 fn python(text: &str) -> Option<Message> {
     let mut lines = text.lines().skip(1).peekable();
     let mut frames = Vec::new();
@@ -163,11 +165,11 @@ fn python(text: &str) -> Option<Message> {
     })
 }
 
-/// The last error with a stack: `TypeError: message`, then `    at f (app.js:3)` or `f@app.js:3:9`.
+/// The last JavaScript error with a stack: `TypeError: message`, then `    at f (app.js:3)` or `f@app.js:3:9`.
 fn javascript(text: &str) -> Option<Message> {
     let lines: Vec<_> = text.lines().collect();
     let mut frames = lines.iter().enumerate().filter(|(at, line)| *at > 0 && script_frame(line).is_some());
-    // Of the last stack its first frame.
+    // The first frame of the last stack.
     let (first, _) = frames.rfind(|(at, _)| script_frame(lines[at - 1]).is_none())?;
     let mut end = first;
     while end > 0 && matches!(lines[end - 1].trim(), "Stack:" | "Stack trace:") {
@@ -186,7 +188,8 @@ fn javascript(text: &str) -> Option<Message> {
     Some(Message { text: message, location, function, is_certain: true })
 }
 
-/// A script's exception in the debug form of a QuickJS runtime: `Exception { message: Some("..."), stack: Some("...") }`.
+/// A script's exception in the debug format of a QuickJS runtime: `Exception { message: Some("..."), stack: Some("...")
+/// }`.
 fn quoted_exception(text: &str) -> Option<Message> {
     let (_, rest) = text.split_once("Exception { message: Some(\"")?;
     let (message, rest) = unquoted(rest)?;
@@ -197,7 +200,7 @@ fn quoted_exception(text: &str) -> Option<Message> {
     Some(Message { text: message, location, function, is_certain: true })
 }
 
-/// A string in Rust's debug form up to its closing quotation mark, and what follows that.
+/// Unescapes a string in Rust's debug format up to its closing quotation mark. Returns it with the rest of the text.
 fn unquoted(text: &str) -> Option<(String, &str)> {
     let mut plain = String::new();
     let mut characters = text.char_indices();
@@ -216,7 +219,7 @@ fn unquoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// Function and location of a line of a script's stack; the engine's own functions have no location.
+/// Function and location of a line in a script's stack. The interpreter's own functions have no location.
 fn script_frame(line: &str) -> Option<(Option<String>, Option<String>)> {
     let line = line.trim();
     let named = |name: &str| (!name.is_empty() && name != "<anonymous>").then(|| name.to_owned());
@@ -232,7 +235,7 @@ fn script_frame(line: &str) -> Option<(Option<String>, Option<String>)> {
     (is_place && !name.contains(' ')).then(|| (named(name), Some(place.to_owned())))
 }
 
-/// The last line, with the lines before it that it is indented below.
+/// The last line. If it is indented, the lines before it are included, up to the last one that is not.
 fn last_line(text: &str) -> Option<Message> {
     let text = text.trim_end();
     let mut begin = text.rfind('\n').map_or(0, |line_end| line_end + 1);

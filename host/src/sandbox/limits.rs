@@ -1,8 +1,8 @@
-//! What one call may hold at once: the sum of all its linear memories, and of all its tables.
+//! Memory limits of one call: the sum of all its linear memories, and the sum of all its tables.
 
 use wasmtime::ResourceLimiter;
 
-/// Counts all memories together and all tables together, which the engine's own limiter does not.
+/// Sums up all memories and all tables, unlike the engine's own limiter.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     memory_bytes: u64,
@@ -13,12 +13,13 @@ pub(super) struct Limits {
     denied: Option<Denied>,
 }
 
-/// The first growth that was refused. The guest sees -1 and may go on; where it traps afterwards, this is why.
+/// The first growth that was denied. The guest gets -1 and may continue; if it traps later, this is reported as the
+/// reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// Bytes all memories would have come to, and the limit.
+    /// Requested total of all memories in bytes, and the limit.
     Memory { wanted: u64, limit: u64 },
-    /// Elements all tables would have come to, and the limit.
+    /// Requested total of all tables in elements, and the limit.
     Table { wanted: u64, limit: u64 },
 }
 
@@ -34,8 +35,8 @@ impl Limits {
         }
     }
 
-    /// These limits for another call in the same instance, with the bounds of `call`: what the instance has stays counted,
-    /// what an earlier call was refused does not.
+    /// The limits for the next call in the same instance, with the maxima of `call`. Existing memories and tables still
+    /// count; a denial in an earlier call is forgotten.
     pub(super) fn renewed(&self, call: &Self) -> Self {
         Self {
             memory_bytes: self.memory_bytes,
@@ -45,7 +46,7 @@ impl Limits {
         }
     }
 
-    /// Bytes of all linear memories now. They never shrink.
+    /// Current size of all linear memories in bytes. They never shrink.
     pub(super) fn memory_bytes(&self) -> u64 {
         self.memory_bytes
     }
@@ -59,12 +60,12 @@ impl Limits {
     }
 }
 
-// A growth that was granted and that the engine then could not do stays counted. Taking it back in `*_grow_failed` would be
-// a hole: the engine also calls those for growths that it never asked about, so a guest could count itself down.
+// A growth that was granted but failed in the engine still counts. Subtracting it in `*_grow_failed` would be
+// exploitable: the engine also calls those for growths that it never requested, so a guest could lower its own count.
 impl ResourceLimiter for Limits {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false); // past what the guest itself declared: nobody's limit but its own
+            return Ok(false); // past the maximum that the guest itself declared: not denied by our limit
         }
         let added = (desired as u64).saturating_sub(current as u64);
         let wanted = self.memory_bytes.saturating_add(added);

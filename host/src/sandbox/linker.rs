@@ -1,4 +1,4 @@
-//! Gives a component exactly what it imports, and nothing that is not on the list in `imports`.
+//! Links a component to exactly the interfaces that it imports, and to nothing outside the list in `imports`.
 
 use wasmtime::Engine;
 use wasmtime::component::types::ComponentItem;
@@ -11,20 +11,20 @@ use super::wasi::{self, Resources};
 use super::wit_v0_1::FilterPre;
 use crate::domain::filter::Grant;
 
-/// Links a component that `validate` has let through.
+/// Links a component that passed `validate`.
 ///
-/// A linker is made per component and under the very names that it imports: so one list serves every version of WASI, and
-/// a trap stands only where this component has an import that can never be called.
+/// Each component gets its own linker, under the exact names that it imports. So one list serves every version of WASI,
+/// and traps are defined only for imports that this component has and that may never be called.
 ///
 /// # Errors
-/// Where an import or the export has another type than the world says.
+/// If the type of an import or of the export differs from the world's.
 pub(super) fn link(engine: &Engine, component: &Component) -> wasmtime::Result<FilterPre<State>> {
     let mut linker = Linker::<State>::new(engine);
     linker.allow_shadowing(true);
     let mut resources = Resources::default();
     for (name, item) in component.component_type().imports(engine) {
         let (Some(import), ComponentItem::ComponentInstance(imported)) = (imports::read(name), item.ty) else {
-            continue; // left undefined: instantiation refuses it
+            continue; // left undefined: instantiation rejects it
         };
         let mut instance = linker.instance(name)?;
         match import {

@@ -1,4 +1,4 @@
-//! What a filter logs: kept for the delivery's record, within a bound and without its binding's secrets.
+//! Collects a filter's log for the delivery's record, within a size limit and with its binding's secrets redacted.
 
 use std::sync::Arc;
 
@@ -8,23 +8,23 @@ use crate::domain::verdict::{LogLevel, LogLine};
 
 use super::last_words::LastWords;
 
-/// What a line costs beside its text, so that empty lines are bounded too.
+/// Added to the length of each line, so that the number of empty lines is limited too.
 const LINE_OVERHEAD_BYTES: u64 = 16;
 
-/// The lines of one call.
+/// The log of one call.
 pub(super) struct Log {
     lines: Vec<LogLine>,
     bytes: u64,
     bytes_max: u64,
     cut: bool,
     redactor: Arc<Redactor>,
-    /// What came through stdout and stderr without its line's end yet.
+    /// Partial lines of stdout and stderr.
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     last_words: LastWords,
 }
 
-/// Which of a WASI guest's two output streams.
+/// The two output streams of a WASI guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stdio {
     Out,
@@ -41,14 +41,14 @@ impl Stdio {
 }
 
 impl Log {
-    /// An empty log that takes `bytes_max` bytes, and takes out what `redactor` knows.
+    /// An empty log of at most `bytes_max` bytes, redacted by `redactor`.
     pub(super) fn new(bytes_max: u64, redactor: Arc<Redactor>) -> Self {
         let (lines, last_words) = (Vec::new(), LastWords::default());
         Self { lines, bytes: 0, bytes_max, cut: false, redactor, stdout: Vec::new(), stderr: Vec::new(), last_words }
     }
 
-    /// Takes a message of the filter's: a line for each of its lines. What is over the bound is cut, and noted in
-    /// [`Log::finish`].
+    /// Appends a message, one log line for each of its lines. The excess over the limit is cut; [`Log::finish`] adds a
+    /// note.
     pub(super) fn write(&mut self, level: LogLevel, text: &str) {
         if level == LogLevel::Error {
             self.last_words.push(text.as_bytes(), false, self.redactor.recognised_bytes());
@@ -59,8 +59,8 @@ impl Log {
 
     fn write_lines(&mut self, level: LogLevel, text: &str) {
         let left = self.bytes_left();
-        // Secrets first, while they are whole and spelled as they are. Cut before and after: a replaced character, or a
-        // secret's name, may be longer than what it replaces.
+        // Redact first, while secrets are complete and unescaped. Cut before and after that, because a replaced
+        // character or the placeholder of a secret may be longer than the original.
         let redacted = self.redactor.redact_start(text, left);
         self.cut |= text.len() > left;
         let mut lines = redacted.lines();
@@ -80,18 +80,18 @@ impl Log {
         }
     }
 
-    /// Bytes that one more line may have.
+    /// Maximum length of the next line in bytes.
     fn bytes_left(&self) -> usize {
         let left = self.bytes_max.saturating_sub(self.bytes).saturating_sub(LINE_OVERHEAD_BYTES);
         usize::try_from(left).unwrap_or(usize::MAX)
     }
 
-    /// What was written to standard error, or logged as an error, last.
+    /// The end of what the guest wrote to standard error or logged as errors.
     pub(super) fn last_words(&self) -> &LastWords {
         &self.last_words
     }
 
-    /// Takes bytes of a stream; whole lines become lines of the log.
+    /// Appends bytes of a stream. Complete lines become log lines.
     pub(super) fn write_stdio(&mut self, stream: Stdio, mut bytes: &[u8]) {
         if stream == Stdio::Err {
             self.last_words.push(bytes, true, self.redactor.recognised_bytes());
@@ -101,7 +101,8 @@ impl Log {
             self.flush_line(stream);
             bytes = &bytes[end + 1..];
         }
-        // A secret that begins within the bound is taken in whole, else its beginning would not be known for what it is.
+        // Buffer a secret that starts within the limit completely, otherwise the redactor would not recognise its
+        // beginning.
         let room =
             usize::try_from(self.bytes_max).unwrap_or(usize::MAX).saturating_add(self.redactor.recognised_bytes());
         let pending = self.pending(stream);
@@ -110,7 +111,7 @@ impl Log {
         self.cut |= bytes.len() > room;
     }
 
-    /// The lines, with a last one that says so where something was cut.
+    /// Returns the lines. If something was cut, the last line is a note about it.
     pub(super) fn finish(&mut self) -> Vec<LogLine> {
         for stream in [Stdio::Out, Stdio::Err] {
             if !self.pending(stream).is_empty() {
@@ -138,12 +139,12 @@ impl Log {
     }
 }
 
-/// The longest start of `text` of at most `bytes_max` bytes that ends between two characters.
+/// The longest prefix of `text` that has at most `bytes_max` bytes and ends on a character boundary.
 pub(super) fn cut_to(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 
-/// `text` of several lines, printable; each line ends with one `\n`.
+/// Escapes multi-line text; line breaks become `\n`.
 pub(super) fn printable_lines(text: &str) -> String {
     crate::domain::redact::printable_lines(&text.replace("\r\n", "\n"))
 }
@@ -159,7 +160,7 @@ mod tests {
         Log::new(bytes_max, Arc::default())
     }
 
-    /// A log that knows one secret.
+    /// A log that redacts `secret`.
     fn log_with(bytes_max: u64, secret: &str) -> Log {
         let secrets = BTreeMap::from([("key".to_owned(), Secret::new(secret.to_owned()))]);
         Log::new(bytes_max, Arc::new(Redactor::new(&secrets)))

@@ -1,29 +1,30 @@
-//! Runs tenants' filters. The only place with the engine in it.
+//! Runs tenants' filters. The only module that uses the WebAssembly engine.
 //!
-//! A filter is a WebAssembly component that strangers wrote. It is taken in once ([`Sandbox::compile`]) and then called
-//! once for each delivery ([`Sandbox::run`]), each time in a fresh instance, unless its binding reuses them. What stands between it and the rest:
+//! A filter is an untrusted WebAssembly component. It is uploaded once ([`Sandbox::compile`]) and then called once for
+//! each delivery ([`Sandbox::run`]), in a fresh instance each time unless its binding reuses instances. The threats and
+//! their defences:
 //!
-//! | against | stands | file |
+//! | threat | defence | file |
 //! |---|---|---|
-//! | an upload of a million parts | caps on its structure, before any compile | `structure` |
-//! | an upload that is no filter | a look at its bytes, imports and exports, before any compile | `validate`, `imports` |
-//! | a compile without end | a child process with memory, CPU and wall limits | `compile` |
-//! | a flood of compiles | a bounded line for each tenant, served in turns | `filters`, `fair` |
-//! | machine code of somebody else | a MAC over the bytes that are loaded | `artefact`, `cache` |
-//! | loops | fuel, for instructions and for host calls alike | `state`, `call` |
-//! | steps that cost no fuel | turns that end by time as well | `ticks` |
+//! | an upload with a huge structure | limits on its structure, before any compile | `structure` |
+//! | an upload that is not a filter | checks of its bytes, imports and exports, before any compile | `validate`, `imports` |
+//! | a compile that never ends | a child process with memory, CPU and wall-clock limits | `compile` |
+//! | a flood of compiles | a bounded queue for each tenant, scheduled fairly | `filters`, `fair` |
+//! | forged machine code | a MAC over the bytes that are loaded | `artefact`, `cache` |
+//! | infinite loops | fuel, for instructions and for host calls alike | `state`, `call` |
+//! | work that costs no fuel | preemption by epoch as well as by fuel | `ticks` |
 //! | memory | one limit over all memories of a call | `limits` |
-//! | a busy tenant | fuel per second; then slots and slices of a tenth of a millisecond, in turns between tenants | `budget`, `fair`, `turns` |
-//! | guests before the host | threads of their own, less urgent than the host's, for all but a short call's first slice | here, `begin` |
-//! | what an earlier event left | a fresh instance; where one is kept, no other binding's call ever gets it | `kept`, `instance` |
-//! | looking around | grants; an empty WASI whose clock stands still | `linker`, `host/`, `wasi/` |
+//! | a busy tenant | fuel per second; then instance slots and slices of a tenth of a millisecond, scheduled fairly between tenants | `budget`, `fair`, `turns` |
+//! | guests starving the host | separate threads at a lower priority, for everything but the first slice of a short call | here, `begin` |
+//! | state left by an earlier event | a fresh instance; a pooled instance is never reused for another binding | `kept`, `instance` |
+//! | access to the environment | grants; an empty WASI whose clock stands still | `linker`, `host/`, `wasi/` |
 //!
-//! The same event through the same filter gives the same verdict and the same fuel, on any host of the same engine
-//! version and target: nothing that a filter can see changes between two runs. In an instance that is reused it sees what
-//! earlier events of its binding left there, and the record of the run says so.
+//! The same event through the same filter gives the same verdict and the same fuel on every host with the same engine
+//! version and target: nothing that a filter can observe differs between two runs. A reused instance can observe state
+//! left by earlier events of its binding; the run record shows this.
 //!
-//! A call waits in this order: for its filter to be in memory, for its tenant's budget, for a slot, and then between any two
-//! slices for its turn. No wait is a fault, and none counts towards `wall_ms_max`.
+//! A call waits, in this order, for its filter to be loaded, for its tenant's fuel budget, for an instance slot, and
+//! between slices for its turn. Waiting is never a fault, and does not count towards `wall_ms_max`.
 
 mod artefact;
 mod begin;
@@ -92,25 +93,25 @@ use kept::Kept;
 use series::{Series, UPLOADS, Waited};
 use turns::Turns;
 
-/// How much guests let the host's own threads go first, as `nice` has it: at 5 a thread of the host gets three times the time
-/// of a guest's that competes with it. Taking events in and delivering them costs little, and waiting behind guests would
-/// delay every tenant. Less than a compiler's, so that compiles do not slow down calls.
+/// Niceness of guest threads. At 5, a host thread gets three times the CPU time of a guest thread that competes with
+/// it. Ingest and delivery cost little CPU, and waiting behind guests would delay every tenant. Lower than the
+/// compiler's niceness, so that compiles do not slow down calls.
 const GUEST_NICENESS: i32 = 5;
 
-/// A filter that was taken in.
+/// An uploaded filter that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compiled {
-    /// SHA-256 of its wasm.
+    /// SHA-256 of the wasm.
     pub digest: Digest,
-    /// What it imports, and so needs from each binding.
+    /// The host interfaces that it imports. Each binding has to grant them.
     pub needs: BTreeSet<Grant>,
-    /// Bytes of its wasm.
+    /// Size of the wasm, in bytes.
     pub size_bytes: u64,
-    /// How long it took to compile, in milliseconds; waiting for a compiler included.
+    /// Compile time in milliseconds, including the time in the compile queue.
     pub compile_ms: u64,
 }
 
-/// The event as a filter sees it. Every field is one of `record event` in `wit/world.wit`.
+/// The event as a filter sees it. The fields match `record event` in `wit/world.wit`.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the fields are the WIT's own and explained there")]
 pub struct EventView {
@@ -127,15 +128,15 @@ pub struct EventView {
     pub claims: String,
 }
 
-/// The tables that `lookup` sees: those of the delivery's plan, in memory.
+/// The tables available to `lookup`: those of the delivery's plan, in memory.
 pub trait Tables: Send + Sync {
-    /// The row under `key` as JSON text; none where the table is not there, some none where the row is not.
+    /// The row under `key` as JSON text. `None` if there is no such table, `Some(None)` if the table has no such row.
     ///
-    /// Called in a guest's slice, on a guest's thread or its caller's: may not wait.
+    /// Called within a guest's slice, on a guest thread or on the caller's thread, so it must not block.
     fn get(&self, table: &str, key: &str) -> Option<Option<Arc<str>>>;
 }
 
-/// Tables as maps: for tests, for the CLI, and for deliveries without any.
+/// In-memory tables: for tests, for the CLI, and for deliveries without tables.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryTables(pub BTreeMap<String, HashMap<String, Arc<str>>>);
 
@@ -147,53 +148,55 @@ impl Tables for MemoryTables {
 
 /// One call of one filter.
 pub struct Call {
-    /// The filter's version.
+    /// The digest of the filter version.
     pub digest: Digest,
-    /// The filter's name, for the record.
+    /// The filter's name, for the run record.
     pub filter: FilterName,
-    /// The event.
+    /// The event passed to the filter.
     pub event: EventView,
     /// The binding's `config` object, as JSON text.
     pub config: Arc<str>,
-    /// The binding's secrets, opened.
+    /// The binding's secrets, decrypted.
     pub secrets: BTreeMap<String, Secret>,
-    /// What the binding grants.
+    /// The host interfaces that the binding grants.
     pub grants: BTreeSet<Grant>,
-    /// What `lookup` sees.
+    /// The tables available to `lookup`.
     pub tables: Arc<dyn Tables>,
-    /// The tenant's quota.
+    /// The tenant's quota, which sets the limits of the call.
     pub quota: Quota,
-    /// For a binding that reuses instances; none: a fresh instance, dropped after the call.
+    /// Set if the binding reuses instances. If `None`, the call gets a fresh instance, which is dropped afterwards.
     pub keep: Option<Keep>,
 }
 
-/// What tells the instances of one binding from all others, beside the call's tenant, subscription and version.
+/// Together with the call's tenant, subscription and filter version, identifies the binding that an instance belongs
+/// to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
-    /// The delivery's plan: another one is another binding, for an instance.
+    /// The delivery's plan. Instances are not reused across plans.
     pub plan: Digest,
-    /// The step's place in it, from 0.
+    /// Index of the filter's step in the plan, from 0.
     pub step: usize,
-    /// Events that one instance sees at the most.
+    /// How many events one instance may process.
     pub events_max: u32,
 }
 
-/// What came of a [`Call`].
+/// Result of a [`Call`].
 #[derive(Debug)]
 pub struct Ran {
-    /// The decision, or what went wrong. The text of a patch or a replacement is within `output_bytes_max`, and nothing
-    /// more is known of it.
+    /// The verdict or the fault. The text of a patch or a replacement is within `output_bytes_max`; it is not otherwise
+    /// validated here.
     pub verdict: Result<Verdict, Fault>,
-    /// What it cost, for the delivery's record.
+    /// What the call cost, for the delivery's record.
     pub run: FilterRun,
-    /// Knows the call's secrets: for whoever quotes the verdict.
+    /// Knows the call's secrets. Use it before the verdict's text is logged or stored.
     pub redactor: Arc<Redactor>,
-    /// The instance it ran in, where that may see further events: to be kept once the verdict is known to make a valid SET.
+    /// The instance, if it may process further events. The caller returns it to the idle pool once the verdict is known
+    /// to produce a valid SET.
     pub used: Option<Used>,
 }
 
 impl Ran {
-    /// A fault before the guest's first instruction.
+    /// The result if the guest never started.
     fn without_call(filter: FilterName, digest: Digest, fault: Fault, asked_at: Instant) -> Self {
         let elapsed_us = u64::try_from(asked_at.elapsed().as_micros()).unwrap_or(u64::MAX);
         let run = FilterRun { fault: Some(fault.clone()), elapsed_us, ..FilterRun::not_called(filter, digest) };
@@ -201,7 +204,7 @@ impl Ran {
     }
 }
 
-/// Compiles and runs filters. Clones share everything.
+/// Compiles and runs filters. Clones share all state.
 #[derive(Clone)]
 pub struct Sandbox(Arc<Shared>);
 
@@ -212,17 +215,17 @@ struct Shared {
     caps: Caps,
     reuse_events_max: u32,
     budgets: Budgets,
-    /// The pool answers an error where it is full; here a call waits instead.
+    /// The pooling allocator returns an error when it is full. This gate makes calls wait instead.
     slots: Gate,
     turns: Arc<Turns>,
     series: Series,
     guests: Handle,
-    /// The runtime behind `guests`; taken when it is shut down.
+    /// The runtime behind `guests`. `None` after shutdown.
     runtime: Mutex<Option<Runtime>>,
 }
 
 impl Sandbox {
-    /// Sets up the engine, its pool, the cache folder and the guests' threads.
+    /// Sets up the engine with its pool, the cache directory and the guest threads.
     ///
     /// # Errors
     /// See [`Error`].
@@ -234,11 +237,12 @@ impl Sandbox {
             .worker_threads(options.guest_threads.max(1))
             .thread_name("setgate-guest")
             .on_thread_start(|| {
-                // Acts on this thread alone. Where it is refused, guests compete as equals: slower, not wrong.
+                // Applies to this thread only. If it is refused, guests compete with the host at equal priority, which
+                // is slower but correct.
                 let _ = rustix::process::nice(GUEST_NICENESS);
             })
-            // New calls are looked for between any two slices, and so are timers: with the defaults a short call could wait
-            // for dozens of slices of others.
+            // Check for new calls and timers between any two slices. With tokio's defaults, a short call could wait for
+            // dozens of slices of other calls.
             .global_queue_interval(2)
             .event_interval(2)
             .enable_time()
@@ -267,10 +271,10 @@ impl Sandbox {
             slots: Gate::new(Bounds {
                 places: slots,
                 per_tenant_max: instances_per_tenant_max,
-                // A call holds its slot for as long as it computes and waits for its turns. Who gives one tenant all of
-                // them wants nothing left free.
+                // A call holds its slot while it computes and while it waits for its turns. Reserve free slots for
+                // other tenants unless the configuration allows one tenant to use all of them.
                 leaves_free: instances_per_tenant_max < slots,
-                // Who delivers bounds what it has in flight.
+                // The dispatcher already bounds its calls in flight.
                 waiting_per_tenant_max: usize::MAX,
                 cost: 1,
             }),
@@ -281,24 +285,25 @@ impl Sandbox {
         })))
     }
 
-    /// Takes in an upload: looks at it, compiles it, keeps the machine code, and starts it once within `quota`.
+    /// Accepts an upload: validates it, compiles it, caches the machine code, and instantiates it once within `quota`.
     ///
-    /// Called for every upload, also of bytes that are known already: those are not compiled again, but looked at by the
-    /// quota of this tenant. May take as long as a compile may, and the compiles before it in the tenant's line, which is
-    /// bounded by [`Options::compiles_waiting_per_tenant_max`].
+    /// Called for every upload, including bytes that were uploaded before: those are not compiled again, but are
+    /// validated against this tenant's quota. Takes up to one compile timeout, plus the compiles ahead of it in the
+    /// tenant's queue, which is bounded by [`Options::compiles_waiting_per_tenant_max`].
     ///
     /// # Errors
-    /// See [`Rejected`]; the words are for the filter's author.
+    /// See [`Rejected`]; its messages are written for the filter's author.
     pub async fn compile(&self, tenant: &TenantId, wasm: Bytes, quota: &Quota) -> Result<Compiled, Rejected> {
         let result = self.0.take_in(tenant, wasm, quota).await;
         metrics::counter!(UPLOADS, "result" => result.as_ref().map_or_else(Rejected::kind, |_| "taken")).increment(1);
         result
     }
 
-    /// Calls a filter once. Never fails: what went wrong is a [`Fault`].
+    /// Calls a filter once. Infallible: failures are reported as a [`Fault`].
     ///
-    /// Waits for fuel and for a free slot as long as it takes; `wall_ms_max` counts what is computed, so that a busy host
-    /// makes a call late, not faulty. Where the returned future is dropped, the call is ended after its slice.
+    /// Waits for fuel and for a free slot without a time limit. `wall_ms_max` counts computing time only, so a busy
+    /// host delays a call but does not make it fault. If the returned future is dropped, the call ends after its
+    /// current slice.
     pub async fn run(&self, call: Call) -> Ran {
         let tenant = call.event.tenant.clone();
         let (mut ran, waited) = self.0.run(call).await;
@@ -307,12 +312,13 @@ impl Sandbox {
         ran
     }
 
-    /// The engine in a few characters, for the record of a run: its version, and what decides its machine code.
+    /// Short identifier of the engine for the run record: its version and a hash of the settings that determine machine
+    /// code.
     pub fn engine_id(&self) -> &str {
         &self.0.engine_id
     }
 
-    /// `limits` as a call at this host would meet them: a slot of the pool may be smaller than a quota.
+    /// Caps `limits` at the sizes of a pool slot, which may be smaller than a tenant's quota.
     pub fn within_pool(&self, limits: CallLimits) -> CallLimits {
         CallLimits {
             memory_bytes_max: limits.memory_bytes_max.min(self.0.host.memory_bytes_max),
@@ -321,23 +327,24 @@ impl Sandbox {
         }
     }
 
-    /// How long until a call of the tenant may begin, where its fuel of this second is spent: what would have to wait for it
-    /// need not hold a place meanwhile.
+    /// Time until the tenant's next call may start. `None` if its fuel budget for this second is not exhausted. Lets
+    /// callers postpone work instead of holding resources while it waits for fuel.
     pub fn spent(&self, tenant: &TenantId, quota: &Quota) -> Option<std::time::Duration> {
         self.0.budgets.of(tenant, quota.fuel_per_second).spent()
     }
 
-    /// The most events that a binding may let one instance see at this host; 0 and 1: none are kept here.
+    /// The highest number of events per instance that a binding may configure on this host. Instances are not reused if
+    /// it is 0 or 1.
     pub fn reuse_events_max(&self) -> u32 {
         self.0.reuse_events_max
     }
 
-    /// Ends the instances that are kept for bindings that `is_current` does not know.
+    /// Drops the idle instances of all bindings for which `is_current` returns false.
     pub fn keep_only(&self, is_current: impl FnMut(&Bound) -> bool) {
         self.0.host.kept.keep_only(is_current);
     }
 
-    /// Ends all calls and the guests' threads. Calls that were running, and later ones, give [`Fault::Unavailable`].
+    /// Aborts all calls and stops the guest threads. Running and later calls return [`Fault::Unavailable`].
     pub fn shutdown(&self) {
         self.0.shutdown();
     }
@@ -359,7 +366,7 @@ impl Shared {
         Ok(Compiled { digest, needs: loaded.needs.clone(), size_bytes, compile_ms })
     }
 
-    /// On a thread that may block, since it reads every byte.
+    /// Runs on a blocking thread, because it reads every byte of the upload.
     async fn look_at_structure(&self, wasm: Bytes, quota: &Quota) -> Result<(), Rejected> {
         let caps = self.caps;
         let room = structure::Room {
@@ -373,7 +380,7 @@ impl Shared {
         looking.await.unwrap_or_else(|error| Err(Rejected::Host { detail: error.to_string() }))
     }
 
-    /// Instantiates once and throws away.
+    /// Instantiates the filter once and drops the instance.
     async fn start(&self, tenant: &TenantId, loaded: &Arc<Loaded>, quota: &Quota) -> Result<(), Rejected> {
         let stopping = || Rejected::Start(stopping());
         let Admitted { place, mut charges } =
@@ -422,7 +429,8 @@ impl Shared {
             if let Ok(ran) = &ran {
                 charges.settle(ran.run.fuel);
             }
-            // Given back here and not by the caller, who may be gone while the instance still is in its slot.
+            // Released here and not by the caller: the caller may be cancelled while the instance still occupies its
+            // slot.
             drop((place, running));
             (ran, taken)
         });
@@ -443,10 +451,10 @@ impl Shared {
         (ran, waited)
     }
 
-    /// Waits until a call of `tenant` may begin: for its budget, then for a slot.
+    /// Waits until a call of `tenant` may start: first for its fuel budget, then for a slot.
     async fn admit(&self, tenant: &TenantId, quota: &Quota, waited: &mut Waited) -> Result<Admitted, Refused> {
         let bucket = self.budgets.of(tenant, quota.fuel_per_second);
-        // Mostly nothing is waited for, and then there is no wait to measure or to show.
+        // Fast path: usually there is no wait, and then nothing to measure or to report.
         let first = match bucket.first_at_once() {
             Some(first) => first,
             None => Box::pin(self.first(&bucket, waited)).await?,
@@ -466,10 +474,11 @@ impl Shared {
         Ok(Admitted { place, charges: Charges::to(bucket) })
     }
 
-    /// Waits for the first place in a tenant's line.
+    /// Waits until the call is first in its tenant's queue.
     async fn first(&self, bucket: &Bucket, waited: &mut Waited) -> Result<First, Refused> {
         let asked_at = Instant::now();
-        // Behind calls of the tenant that wait for a slot, it is a slot that this one waits for.
+        // If the budget is not exhausted, the queue is blocked by a call that waits for a slot, so this wait counts as
+        // a slot wait.
         let spent = bucket.is_spent();
         let waiting = if spent { self.series.waiting_for_budget() } else { self.series.waiting_for_slot() };
         let first = self.budgets.wait(bucket).await?;
@@ -486,7 +495,7 @@ impl Shared {
         self.host.kept.close();
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(runtime) = runtime {
-            // Not waited for: a guest may be in the middle of its slice, and the caller on a runtime's thread.
+            // Do not wait: a guest may be in the middle of its slice, and the caller may be on a runtime thread.
             runtime.shutdown_background();
         }
     }
@@ -502,7 +511,7 @@ fn stopping() -> Fault {
     Fault::Unavailable { detail: "the host is stopping".into() }
 }
 
-/// What an upload is looked at for before it is compiled: for the fuzz targets.
+/// The checks that an upload passes before it is compiled. For fuzz targets.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn before_compile(wasm: &[u8], caps: &Caps, quota: &Quota) -> Result<(), Rejected> {
     validate::bytes(wasm, quota.filter_bytes_max)?;
@@ -510,7 +519,7 @@ pub(crate) fn before_compile(wasm: &[u8], caps: &Caps, quota: &Quota) -> Result<
     structure::check(wasm, caps, structure::Room { memory_bytes_max, table_elements_max }).map(drop)
 }
 
-/// What a call needs to begin.
+/// Resources that a call holds while it runs.
 struct Admitted {
     place: Place,
     charges: Charges,

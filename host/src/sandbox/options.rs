@@ -1,4 +1,4 @@
-//! How a sandbox is set up.
+//! Configuration of a sandbox.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,72 +10,74 @@ use crate::domain::id::Digest;
 
 use super::Caps;
 
-/// Where the wasm of a filter is found again, by digest, when neither memory nor disk has its machine code.
+/// Loads the wasm of a filter by its digest, if neither memory nor the disk cache has its machine code.
 pub type Components = Arc<dyn Fn(Digest) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
 
-/// How a [`Sandbox`](super::Sandbox) is set up.
+/// Configuration of a [`Sandbox`](super::Sandbox).
 #[derive(Clone)]
 pub struct Options {
-    /// Folder of compiled filters; made with mode 0700.
+    /// Directory of compiled filters. Created with mode 0700.
     pub cache_dir: PathBuf,
-    /// Key of the MAC over compiled filters. Whoever has it can run machine code in this process.
+    /// Key of the MAC over compiled filters. A holder of this key can run machine code in this process.
     pub cache_key: [u8; 32],
-    /// Where wasm is found again.
+    /// Loads stored wasm.
     pub components: Components,
-    /// The program that compiles when called with [`COMPILER_ARGUMENT`](super::COMPILER_ARGUMENT): the host's own. None:
-    /// compile in this process, without limits, for tests and for the author's own filter on the author's own machine.
+    /// Path of the program to run with [`COMPILER_ARGUMENT`](super::COMPILER_ARGUMENT), normally the host's own. If
+    /// `None`, filters are compiled in this process without limits: for tests, and for authors who run their own filter
+    /// on their own machine.
     pub compiler: Option<PathBuf>,
-    /// Calls at once. Each takes a slot of the pool: address space, and up to [`Self::keep_resident_bytes`] of memory.
+    /// Maximum concurrent calls. Each takes a pool slot: address space, and up to [`Self::keep_resident_bytes`] of
+    /// memory.
     pub instances_max: u32,
-    /// Calls at once of one tenant.
+    /// Maximum concurrent calls of one tenant.
     pub instances_per_tenant_max: u32,
-    /// Calls that compute at once. As many as cores: with more, the operating system decides who goes first and not the host.
+    /// Maximum calls that compute at the same time. Should be the number of cores: with more, the operating system
+    /// schedules guests instead of the host.
     pub turns_max: usize,
-    /// Threads that run guests, and nothing else. Those above [`Self::turns_max`] are for when a slice takes far too long.
+    /// Threads reserved for guests. Those in excess of [`Self::turns_max`] are used while a slice is overdue.
     pub guest_threads: usize,
-    /// Fuel after which a call lets others go on; about a tenth of a millisecond's.
+    /// Fuel of one slice, after which a call yields. About a tenth of a millisecond.
     pub fuel_slice: u64,
-    /// Size of a slot for linear memory, in bytes: the most that any tenant's quota can give.
+    /// Size of a pool slot for a linear memory, in bytes: an upper bound of every tenant's quota.
     pub memory_bytes_max: u64,
-    /// Bytes of stack for the WebAssembly frames of one call: what a guest's recursion may use before it traps.
+    /// Stack for the WebAssembly frames of one call, in bytes. A guest traps if it recurses deeper.
     pub stack_bytes_max: usize,
-    /// Size of a slot for a table, in elements: the most that any tenant's quota can give.
+    /// Size of a pool slot for a table, in elements: an upper bound of every tenant's quota.
     pub table_elements_max: u64,
-    /// Bytes of a slot that stay in memory between two calls. Only used where the machine has no swap, see `engine`.
+    /// Bytes of a slot that stay resident between two calls. Only used if the machine has no swap, see `engine`.
     pub keep_resident_bytes: usize,
-    /// Bytes that filters kept in memory hold: machine code, and what the engine keeps beside it.
+    /// Memory limit for loaded filters, in bytes: machine code and the engine's metadata.
     pub loaded_bytes_max: u64,
-    /// Machine code kept on disk, in bytes.
+    /// Size limit of the on-disk cache, in bytes.
     pub cache_bytes_max: u64,
-    /// Compiles at once. Of several, one is never the tenant's that has all others.
+    /// Maximum concurrent compiles. If above one, a single tenant never occupies all of them.
     pub compiles_max: usize,
-    /// Uploads of one tenant that wait for a compile, each with its bytes in memory.
+    /// Maximum uploads of one tenant that wait for a compile. Each holds its bytes in memory.
     pub compiles_waiting_per_tenant_max: usize,
-    /// Milliseconds one compile may take.
+    /// Wall-clock limit of one compile, in milliseconds.
     pub compile_wall_ms_max: u64,
-    /// CPU seconds one compile may take, over all its threads.
+    /// CPU time limit of one compile over all its threads, in seconds.
     pub compile_cpu_seconds_max: u64,
-    /// Bytes of memory one compile may take. SpiderMonkey takes 440 MB.
+    /// Memory limit of one compile, in bytes. SpiderMonkey needs 440 MB.
     pub compile_memory_bytes_max: u64,
-    /// How large an upload may be in structure.
+    /// Structure limits of an upload.
     pub caps: Caps,
-    /// Instances between two calls.
+    /// Limits of the idle pool.
     pub kept: KeptLimits,
 }
 
-/// What instances may be kept for the next events of their bindings. They stand in slots of the pool, and give them up when
-/// a call needs one.
+/// Limits of the idle pool. Idle instances occupy pool slots and are evicted when a call needs one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeptLimits {
-    /// Events that one instance sees at the most, whatever its binding allows; 0 and 1: none are kept.
+    /// Maximum events per instance, whatever its binding allows. Instances are not reused if it is 0 or 1.
     pub events_max: u32,
-    /// Instances that are kept; 0: none.
+    /// Maximum idle instances; 0 disables reuse.
     pub instances_max: usize,
-    /// Of them, one tenant's; 0: none.
+    /// Maximum idle instances of one tenant; 0 disables reuse.
     pub instances_per_tenant_max: usize,
-    /// Bytes of linear memory of all that are kept.
+    /// Maximum linear memory of all idle instances, in bytes.
     pub memory_bytes_max: u64,
-    /// Milliseconds for which one is kept without an event.
+    /// How long an instance may be idle, in milliseconds.
     pub idle_ms_max: u64,
 }
 
@@ -91,12 +93,12 @@ impl Default for KeptLimits {
     }
 }
 
-/// Guest threads for each turn, where nothing else is configured. Threads without a turn sleep; each tenant whose guests take
-/// far longer than their slices can block as many as there are turns, so this is for three of them and one more.
+/// Default number of guest threads for each turn. Threads without a turn sleep. A tenant whose slices take far too long
+/// can block as many threads as there are turns, so this suffices for three such tenants and one more.
 pub const GUEST_THREADS_PER_TURN: usize = 4;
 
 impl Options {
-    /// The defaults, for a node of a few cores.
+    /// The defaults, for a node with a few cores.
     pub fn new(cache_dir: PathBuf, cache_key: [u8; 32], components: Components) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
         Self {
@@ -129,18 +131,18 @@ impl Options {
 /// Why a [`Sandbox`](super::Sandbox) could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The engine refused its configuration, or the machine the pool's address space.
+    /// The engine rejected its configuration, or the system could not provide the pool's address space.
     #[error("the filter engine cannot be set up: {0}")]
     Engine(String),
-    /// The folder of compiled filters cannot be used.
+    /// The directory of compiled filters cannot be used.
     #[error("the folder of compiled filters `{path}` cannot be used")]
     CacheDir {
-        /// Which folder.
+        /// The directory.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: std::io::Error,
     },
-    /// The threads for guests could not be started.
+    /// The guest threads could not be started.
     #[error("the threads for filters cannot be started")]
     Threads(#[source] std::io::Error),
 }

@@ -1,22 +1,22 @@
-//! Why an upload is not taken.
+//! Why an upload was rejected.
 
 use crate::domain::verdict::Fault;
 
-/// What was wrong with an uploaded filter, in words for its author.
+/// Why an upload was rejected. The messages are written for the filter's author.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
-    /// More bytes than the tenant's quota takes.
+    /// The upload is larger than the tenant's quota allows.
     #[error("the filter is {bytes} bytes: `filter_bytes_max` is {limit}")]
     TooLarge {
-        /// Its size.
+        /// Size of the upload, in bytes.
         bytes: u64,
         /// The quota's `filter_bytes_max`.
         limit: u64,
     },
-    /// Machine code compiled elsewhere, which is never loaded.
+    /// Precompiled machine code, which is never loaded.
     #[error("this is a precompiled artefact (.cwasm): upload the .wasm component it was made from")]
     Precompiled,
-    /// A core module.
+    /// A core module instead of a component.
     #[error(
         "this is a core WebAssembly module, not a component: build with `cargo component build`, for wasm32-wasip2, \
          or with `wasm-component-ld` as linker"
@@ -25,65 +25,65 @@ pub enum Rejected {
     /// Neither a module nor a component.
     #[error("this is not a WebAssembly component: {detail}")]
     NotWasm {
-        /// What it starts with.
+        /// The header that was found.
         detail: String,
     },
-    /// Its structure is larger than what is compiled here.
+    /// The structure exceeds a limit.
     #[error("the component is too complex: {what} is {found}, and `{limit_name}` is {limit}")]
     Structure {
-        /// What is too large, and where in the upload.
+        /// Name of the structure that is too large, and its position in the upload.
         what: String,
-        /// How large it is, as far as it was counted.
+        /// Its size. Counting stops soon after the limit.
         found: u64,
-        /// The configuration key of the limit that answered.
+        /// Configuration key of the limit.
         limit_name: String,
-        /// Its value.
+        /// Value of the limit.
         limit: u64,
     },
-    /// The engine does not take it: invalid, or it uses a proposal or a size that is off here.
+    /// The engine rejected the component: it is invalid, or uses a proposal or a size that is disabled.
     #[error("the component is not valid here: {detail}")]
     Invalid {
-        /// The engine's words, bounded.
+        /// The engine's message, truncated.
         detail: String,
     },
-    /// It lacks the export that makes it a filter.
+    /// The export is missing that makes a component a filter.
     #[error(
         "the component does not export `setgate:filter/transform@0.1.x`, so it is not a filter; it exports {exports}"
     )]
     NoTransform {
-        /// What it exports instead.
+        /// The exports that were found.
         exports: String,
     },
-    /// It was made for a version of the world that this host does not speak.
+    /// The component targets a version of the world that this host does not support.
     #[error("the component exports `{export}`; this host speaks version 0.1.x")]
     WrongVersion {
-        /// The export's name.
+        /// Name of the export, with its version.
         export: String,
     },
-    /// The names fit the world, the types do not.
+    /// The names match the world, but the types do not.
     #[error("the component does not fit the world `setgate:filter/filter@0.1`: {detail}")]
     WrongTypes {
-        /// The engine's words.
+        /// The engine's message.
         detail: String,
     },
-    /// It imports what no filter is given.
+    /// The component imports an interface that filters do not get.
     #[error(
         "the component imports `{import}`, which no filter is given: there are setgate:filter/log, config and lookup at \
          0.1.x, and an empty WASI 0.2 (cli, clocks, filesystem, http, io, random, sockets)"
     )]
     Import {
-        /// The import's name.
+        /// Name of the import.
         import: String,
     },
-    /// It took more than the compiler may use.
+    /// The compile exceeded a resource limit.
     #[error("the compiler went over `{limit_name}`, {limit}")]
     CompileLimit {
-        /// The configuration key of the limit that answered.
+        /// Configuration key of the limit.
         limit_name: String,
-        /// Its value.
+        /// Value of the limit.
         limit: u64,
     },
-    /// As many uploads of the tenant wait for the compiler as may.
+    /// The tenant's compile queue is full.
     #[error(
         "{limit} uploads of this tenant wait for the compiler already, which is \
          `sandbox.compiles_waiting_per_tenant_max`: wait for their answers, then send it again"
@@ -92,19 +92,19 @@ pub enum Rejected {
         /// The host's `sandbox.compiles_waiting_per_tenant_max`.
         limit: usize,
     },
-    /// It could not be instantiated within the tenant's quota.
+    /// The filter could not be instantiated within the tenant's quota.
     #[error("the filter cannot be started: {0}")]
     Start(Fault),
-    /// The host could not do its part; the same upload may pass later.
+    /// The host failed. The same upload may succeed later.
     #[error("the filter could not be compiled now: {detail}")]
     Host {
-        /// What failed.
+        /// The failed operation.
         detail: String,
     },
 }
 
 impl Rejected {
-    /// A stable word for each kind: for problem codes and metrics.
+    /// Stable identifier of each variant, for problem codes and metrics.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::TooLarge { .. } => "too_large",
@@ -124,7 +124,7 @@ impl Rejected {
         }
     }
 
-    /// Whether the host is to blame, so that the same upload may pass later.
+    /// Whether the host is at fault, so that the same upload may succeed later.
     pub fn is_hosts_fault(&self) -> bool {
         match self {
             Self::Host { .. } => true,

@@ -1,4 +1,4 @@
-//! What is counted, by tenant and filter where there can be many.
+//! Metrics of the sandbox, by tenant and filter if tenants multiply them.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::telemetry::Handles;
 
 use super::turns::Taken;
 
-/// Every metric of this module, with its kind and what it says.
+/// All metrics of this module: name, kind and description.
 pub const METRICS: &[(&str, &str, &str)] = &[
     (
         CALLS,
@@ -53,23 +53,23 @@ const SECONDS_BOUNDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0
 const MEMORY_BOUNDS: &[f64] =
     &[262_144.0, 1_048_576.0, 2_097_152.0, 4_194_304.0, 16_777_216.0, 33_554_432.0, 134_217_728.0];
 
-/// The histograms that tenants multiply, and the upper bounds of their buckets. Of each a recorder keeps these counts and no
-/// more. One that made quantiles of them would keep every value to a ten-thousandth: up to 256 KiB, three times over, for each
-/// series of each tenant.
+/// The histograms with a series for each tenant, and the upper bounds of their buckets. A recorder stores only the
+/// count of each bucket. A summary with quantiles would store every value with a precision of one in ten thousand: up
+/// to 256 KiB, three times over, for each series of each tenant.
 pub const BUCKETS: &[(&str, &[f64])] = &[(SECONDS, SECONDS_BOUNDS), (MEMORY, MEMORY_BOUNDS), (WAITED, SECONDS_BOUNDS)];
 
-/// What a call waited for before and between its slices.
+/// How long a call waited before and between its slices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Waited {
-    /// For the tenant's fuel, or behind its own calls that wait for it.
+    /// For the tenant's fuel budget, or behind other calls of the tenant that wait for it.
     pub(super) budget: Duration,
-    /// For a slot of the pool.
+    /// For a pool slot.
     pub(super) slot: Duration,
-    /// At the processor.
+    /// For turns on the CPU.
     pub(super) turns: Taken,
 }
 
-/// The series of all filters that were called of late, and the gauges.
+/// The series of recently called filters, and the gauges.
 pub(super) struct Series {
     filters: Handles<(TenantId, FilterName), Arc<OfFilter>>,
     running: Gauge,
@@ -77,11 +77,11 @@ pub(super) struct Series {
     waiting_slot: Gauge,
 }
 
-/// The series of a filter.
+/// The series of one filter.
 struct OfFilter {
-    /// By verdict and fault, as they come up.
+    /// By verdict and fault. Created on first use.
     calls: Handles<(&'static str, &'static str), Counter>,
-    /// Made where a call is the first that reuses an instance: most filters never do.
+    /// Created by the first call in a reused instance, because most filters never reuse instances.
     reused: OnceLock<Counter>,
     fuel: Counter,
     seconds: Histogram,
@@ -91,11 +91,11 @@ struct OfFilter {
     waited_turns: Histogram,
 }
 
-/// Counted in a gauge until dropped.
+/// Increments a gauge until dropped.
 pub(super) struct Counted(Gauge);
 
 impl Series {
-    /// To be made after the recorder was set.
+    /// Call this only after the metrics recorder is installed.
     pub(super) fn new() -> Self {
         Self {
             filters: Handles::default(),
@@ -105,7 +105,7 @@ impl Series {
         }
     }
 
-    /// Counts a call that ended.
+    /// Records a call that ended.
     pub(super) fn record(&self, tenant: &TenantId, run: &FilterRun, waited: &Waited) {
         let filter = (tenant.clone(), run.filter.clone());
         let handles = self.filters.of(&filter, || Arc::new(OfFilter::new(tenant, &run.filter)));
@@ -168,7 +168,7 @@ impl Counted {
         Self(gauge)
     }
 
-    /// One more that waits for a compile.
+    /// Counts a compile that waits.
     pub(super) fn waiting_for_compile() -> Self {
         Self::in_gauge(gauge!(WAITING, "for" => "compile"))
     }

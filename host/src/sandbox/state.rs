@@ -1,4 +1,4 @@
-//! What one call carries with it: its store's data.
+//! The data of a call's store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,10 +15,11 @@ use super::log::Log;
 use super::wasi::random::Random;
 use super::{MemoryTables, Tables};
 
-/// Fuel of one host call. About what its way in and out costs, so that a loop of cheap calls is metered like any other.
+/// Fuel cost of one host call. About the cost of entering and leaving the host, so that a loop of cheap calls is
+/// metered like any other.
 const HOST_CALL_FUEL: u64 = 1_000;
 
-/// The data of one call's store. Lives as long as the call: an instance that is kept has another one for each.
+/// The data of one call's store. A pooled instance gets a new one for each call.
 pub(super) struct State {
     pub(super) limits: Limits,
     pub(super) meter: Meter,
@@ -30,7 +31,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// That of no call: no settings, no secrets, no tables, no fuel and no log.
+    /// The state between calls: no settings, no secrets, no tables, no fuel and no log.
     pub(super) fn at_rest(limits: Limits) -> Self {
         Self {
             limits,
@@ -46,10 +47,10 @@ impl State {
 
 /// The binding's settings and secrets.
 pub(super) struct Config {
-    /// A JSON object.
+    /// The settings, as the text of a JSON object.
     pub(super) text: Arc<str>,
     pub(super) secrets: BTreeMap<String, Secret>,
-    /// The object's members, read when a filter first asks for one.
+    /// The object's members, parsed when the filter first requests one.
     members: Option<BTreeMap<String, Box<RawValue>>>,
 }
 
@@ -64,19 +65,19 @@ impl Config {
     }
 }
 
-/// Host calls and their bytes, counted.
+/// Counts host calls and the bytes that they return.
 pub(super) struct Meter {
     calls: u64,
     calls_max: u64,
     bytes: u64,
     bytes_max: u64,
-    /// Fuel between two turns given to others.
+    /// Fuel of one slice, after which the call yields.
     slice: u64,
-    /// The fuel left when the last turn began.
+    /// Fuel left when the current turn began.
     turn_began_at: u64,
 }
 
-/// Why a host call ended the guest's call. Carried through the engine as an error, read again in `fault`.
+/// Why a host call ended the guest's call. Passed through the engine as an error and downcast in `fault`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Stop {
     #[error("went over `{limit_name}`")]
@@ -95,7 +96,7 @@ impl Meter {
     /// Counts one host call.
     ///
     /// # Errors
-    /// [`Stop::HostCalls`] where there were `host_calls_max` before it.
+    /// [`Stop::HostCalls`] if the guest already made `host_calls_max` calls.
     pub(super) fn count_call(&mut self) -> Result<(), Stop> {
         self.calls += 1;
         if self.calls > self.calls_max {
@@ -104,10 +105,10 @@ impl Meter {
         Ok(())
     }
 
-    /// Counts bytes on their way to the guest.
+    /// Counts bytes returned to the guest.
     ///
     /// # Errors
-    /// [`Stop::HostCalls`] where they come to more than the guest could hold at once.
+    /// [`Stop::HostCalls`] if the total exceeds the guest's memory limit.
     pub(super) fn count_bytes(&mut self, bytes: usize) -> Result<(), Stop> {
         self.bytes = self.bytes.saturating_add(bytes as u64);
         if self.bytes > self.bytes_max {
@@ -117,20 +118,20 @@ impl Meter {
     }
 }
 
-/// Takes the fuel of one host call that moves `bytes` bytes, and gives others their turn where a slice is used up.
+/// Consumes the fuel of one host call that moves `bytes` bytes, and yields if the slice is used up.
 ///
-/// Instructions alone would not do: a guest could spend hours in the host for the fuel of the calls' own few
-/// instructions, and since the engine only yields between instructions, nobody else would get the thread.
+/// Metering instructions alone would not be enough: a guest could spend hours inside host calls for the fuel of the few
+/// instructions around them. Since the engine yields only between instructions, no other call would get the thread.
 ///
 /// # Errors
-/// [`Trap::OutOfFuel`] where there is not enough fuel left.
+/// [`Trap::OutOfFuel`] if not enough fuel is left.
 pub(super) async fn charge(store: &mut StoreContextMut<'_, State>, bytes: usize) -> wasmtime::Result<()> {
     let cost = HOST_CALL_FUEL.saturating_add(bytes as u64);
     let Some(left) = store.get_fuel()?.checked_sub(cost) else {
         store.set_fuel(0)?;
         return Err(Trap::OutOfFuel.into());
     };
-    // This also begins a new slice in the engine, so the turns are counted here as well.
+    // Setting the fuel also starts a new slice in the engine, so turns are counted here as well.
     store.set_fuel(left)?;
     let meter = &mut store.data_mut().meter;
     if meter.turn_began_at.saturating_sub(left) >= meter.slice {

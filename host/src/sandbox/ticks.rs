@@ -1,12 +1,12 @@
-//! The second clock that ends a guest's turn.
+//! Increments the engine's epoch, so that a guest's turn also ends by time.
 //!
-//! Fuel ends a turn after so many instructions, and an instruction that works on many bytes pays for each of them. But a
-//! text that goes from one component of a filter to another is copied and checked by the engine in one step that costs no
-//! fuel: a guest that does nothing else would keep its thread for minutes, past every deadline. So turns also end by time:
-//! a thread counts the engine's epoch up every [`TICK`], and a guest that sees it change, at its next loop or call, lets
-//! others go on.
+//! Fuel ends a turn after a number of instructions, and an instruction that works on many bytes pays for each of them.
+//! But a string that one component of a filter passes to another is copied and validated by the engine in one step that
+//! costs no fuel. A guest that does nothing else would occupy its thread for minutes, past every deadline. So turns
+//! also end by time: a thread increments the engine's epoch every [`TICK`], and a guest that sees the deadline pass, at
+//! its next loop or call, yields.
 //!
-//! A turn's end changes nothing that a guest can see, so this clock does not make runs differ.
+//! The end of a turn is not observable to a guest, so this clock does not affect determinism.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,36 +15,36 @@ use std::time::Duration;
 
 use wasmtime::Engine;
 
-/// Time between two counts.
+/// Interval between two epoch increments.
 const TICK: Duration = Duration::from_millis(1);
-/// Counts after which a turn ends: it has at least one tick's time.
+/// Epoch increments until a turn ends. With 2, a turn lasts at least one full tick.
 pub(super) const TICKS_PER_TURN: u64 = 2;
-/// Ticks without a guest after which the thread stands still. Waking it costs as much as a tenth of a short call, so it
-/// should not be every other call that does.
+/// Ticks without a running guest after which the thread parks. Waking it costs about a tenth of a short call, so it
+/// should not be necessary for every other call.
 const QUIET_TICKS: u32 = 8;
 
-/// The thread that counts; it stands still while no guest has run for a while, and ends when this is dropped.
+/// Handle of the ticker thread. The thread parks while no guest is running and exits when this handle is dropped.
 pub(super) struct Ticks {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
-    /// Guests that run.
+    /// Number of running guests.
     running: AtomicUsize,
-    /// Whether the thread waits to be woken, or is about to.
+    /// Whether the thread is parked or about to park.
     stands: AtomicBool,
     ended: AtomicBool,
 }
 
-/// As long as this lives, there are ticks.
+/// Keeps the ticker running until dropped.
 pub(super) struct Ticking(Arc<Shared>);
 
 impl Ticks {
     /// Starts the thread.
     ///
     /// # Errors
-    /// Where the system has no more threads.
+    /// If the system cannot create another thread.
     pub(super) fn new(engine: Engine) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             running: AtomicUsize::new(0),
@@ -62,7 +62,8 @@ impl Ticks {
                     continue;
                 }
                 seen.stands.store(true, Ordering::SeqCst);
-                // Whoever comes from now on sees that it stands, and wakes it; whoever came before is seen here.
+                // A guest that begins after the store above sees `stands` and unparks this thread; a guest that began
+                // before it is counted in `running`. So no wake-up is lost.
                 if seen.running.load(Ordering::SeqCst) == 0 {
                     std::thread::park();
                 }
@@ -74,7 +75,7 @@ impl Ticks {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// To be held while a guest runs.
+    /// Call before running a guest, and hold the result while the guest runs.
     pub(super) fn begin(&self) -> Ticking {
         self.shared.running.fetch_add(1, Ordering::SeqCst);
         if self.shared.stands.load(Ordering::SeqCst)
@@ -97,7 +98,7 @@ impl Drop for Ticks {
         self.shared.ended.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            let _ = thread.join(); // a tick at the longest
+            let _ = thread.join(); // takes one tick at most
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Turns at the processor.
+//! Schedules guests on the CPU.
 //!
-//! A guest gives way after each slice of fuel, by returning from its poll. [`Turns::taking`] lets each such poll happen only
-//! with a place of a [`Gate`], so that it is not the runtime's queue that decides who computes next, but what each tenant has
-//! had, in nanoseconds. There are as many turns as cores and more threads than turns: a slice that takes much longer than
-//! slices do (one instruction that fills 30 MB cannot be interrupted) is overdue, and its turn is lent to somebody else
-//! meanwhile, on a spare thread or, for the first slice of a short call, on its caller's. The operating system then shares the core.
+//! A guest yields after each slice of fuel by returning from its poll. [`Turns::taking`] polls it only while it holds a
+//! place of a [`Gate`], so that the order is not decided by the runtime's queue, but by the CPU time in nanoseconds
+//! that each tenant has used (start-time fair queueing). There are as many turns as cores, and more threads than turns.
+//! A slice that takes much longer than usual (one instruction that fills 30 MB cannot be interrupted) is overdue, and
+//! meanwhile its turn is lent to another call, on a spare thread or, for the first slice of a short call, on its
+//! caller's thread. The operating system then shares the core between them.
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,22 +18,22 @@ use crate::domain::id::TenantId;
 
 use crate::fair::{Answer, Bounds, Gate, Place, Refused, Wait};
 
-/// A slice that takes longer is overdue. Some times what a slice of fuel takes.
+/// A slice that takes longer is overdue. Several times the usual duration.
 const OVERDUE: Duration = Duration::from_millis(1);
-/// What a turn counts until its slice ends.
+/// Estimated cost of a turn, until its slice ends and the actual cost is known.
 const SLICE: Duration = Duration::from_micros(100);
 
-/// The turns of one host.
+/// The scheduler of one host.
 pub(super) struct Turns {
     gate: Gate,
-    /// Turns without those lent.
+    /// Number of turns, without lent ones.
     turns_max: usize,
     running: Mutex<Running>,
-    /// Told when somebody waits.
+    /// Notified when a call has to wait.
     contended: Notify,
 }
 
-/// Slices that are being computed. Pure.
+/// The slices that are running. Pure: the time is an argument.
 #[derive(Debug, Default)]
 struct Running {
     slices: Vec<Option<Slice>>,
@@ -44,19 +45,19 @@ struct Slice {
     overdue: bool,
 }
 
-/// What a call's turns came to.
+/// Statistics of a call's turns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Taken {
-    /// Slices computed.
+    /// Number of slices.
     pub(super) slices: u64,
-    /// Time waited for turns.
+    /// Total time spent waiting for turns.
     pub(super) waited: Duration,
-    /// The most turns that others were given during one wait.
+    /// The most turns given to other calls during one wait.
     pub(super) behind: u64,
 }
 
 impl Turns {
-    /// `turns_max` guests compute at once on `threads` threads.
+    /// A scheduler for `turns_max` concurrent guests on `threads` threads.
     pub(super) fn new(turns_max: usize, threads: usize) -> Arc<Self> {
         let turns_max = turns_max.clamp(1, threads.max(1));
         let bounds = Bounds {
@@ -66,19 +67,19 @@ impl Turns {
             waiting_per_tenant_max: usize::MAX,
             cost: nanoseconds(SLICE),
         };
-        // One lent turn for each thread to spare.
+        // Each spare thread may run one lent turn.
         let running = Running { slices: Vec::with_capacity(threads) };
         Arc::new(Self { gate: Gate::new(bounds), turns_max, running: Mutex::new(running), contended: Notify::new() })
     }
 
-    /// Runs `call` for `tenant`, each poll in a turn of its own. It is pinned by its caller, since it is large to move.
-    /// `sliced` is told of each poll that did not end the call.
+    /// Runs `call` for `tenant` and takes a turn for each poll. The caller pins the call, because it is large to move.
+    /// `sliced` is called after each poll that did not end the call.
     ///
-    /// A call is expected to be pending only because its slice is over: it is put in line for the next at once. Where it waits
-    /// for something else, it waits with its place in line.
+    /// A pending call is expected to be at the end of its slice, so it is queued for the next turn immediately. If it
+    /// waits for something else, it keeps its place in the queue while it waits.
     ///
     /// # Errors
-    /// [`Refused::Closed`] where the host is stopping; the call is not polled again.
+    /// [`Refused::Closed`] if the host is stopping. The call is not polled again.
     pub(super) async fn taking<T>(
         &self,
         tenant: &TenantId,
@@ -147,7 +148,7 @@ impl Turns {
         (ended, taken)
     }
 
-    /// Lends turns that are overdue, for as long as somebody waits. Runs beside the guests, on their threads.
+    /// Lends out overdue turns while any call waits. Runs as a task on the guest threads.
     pub(super) async fn lend(self: Arc<Self>) {
         loop {
             self.contended.notified().await;
@@ -160,12 +161,12 @@ impl Turns {
         }
     }
 
-    /// Ends all waiting, now and later.
+    /// Ends all current and future waits.
     pub(super) fn close(&self) {
         self.gate.close();
     }
 
-    /// Looks whether the wait in `next` is over, and takes it out where it is.
+    /// Polls the wait in `next`, and resets `next` if the wait is over.
     fn settled(&self, next: &mut Next, cx: &mut std::task::Context<'_>) -> Poll<Result<Place, Refused>> {
         let Next::Waits(wait) = next else { return Poll::Ready(Err(Refused::Closed)) };
         let polled = pin!(wait).poll(cx);
@@ -181,14 +182,14 @@ impl Turns {
     }
 }
 
-/// Where a call stands between two slices.
+/// State of a call between two slices.
 enum Next {
     Ask,
     Waits(Wait),
     Has(Place),
 }
 
-/// One slice in the making; also ends where the guest's poll panics.
+/// A running slice. A drop guard, so that the slice also ends if the guest's poll panics.
 struct Computing<'a> {
     turns: &'a Turns,
     slot: usize,
@@ -198,14 +199,14 @@ impl Drop for Computing<'_> {
     fn drop(&mut self) {
         let mut running = self.turns.lock();
         if running.end(self.slot) {
-            // What was lent is owed back: the place that is given back next goes to nobody.
+            // The lent turn has to be returned: the next place that is released is not given to another call.
             self.turns.gate.set_places(self.turns.turns_max + running.overdue());
         }
     }
 }
 
 impl Running {
-    /// Notes a slice, and tells where.
+    /// Records a slice and returns its index.
     fn begin(&mut self, began_at: Instant) -> usize {
         let slice = Some(Slice { began_at, overdue: false });
         match self.slices.iter().position(Option::is_none) {
@@ -220,12 +221,12 @@ impl Running {
         }
     }
 
-    /// Ends a slice, and tells whether it was overdue.
+    /// Ends a slice. Returns whether it was overdue.
     fn end(&mut self, slot: usize) -> bool {
         self.slices.get_mut(slot).and_then(Option::take).is_some_and(|slice| slice.overdue)
     }
 
-    /// Marks what takes too long, and tells how many do.
+    /// Marks overdue slices and returns their number.
     fn find_overdue(&mut self, now: Instant) -> usize {
         for slice in self.slices.iter_mut().flatten() {
             slice.overdue |= now.saturating_duration_since(slice.began_at) >= OVERDUE;
@@ -259,7 +260,7 @@ mod tests {
         assert_eq!(running.overdue(), 0);
     }
 
-    /// A call of `slices` polls that writes its name at each.
+    /// A call of `slices` polls that logs its name at each.
     fn call<'a>(name: char, slices: usize, log: &'a Mutex<String>) -> impl Future<Output = ()> + 'a {
         let mut left = slices;
         std::future::poll_fn(move |cx| {
@@ -300,7 +301,7 @@ mod tests {
             assert!(rounds < 10, "{}", log.lock().unwrap());
             for call in &mut loops {
                 let _ = futures_util::poll!(call);
-                // As in a runtime: whoever was woken is polled next.
+                // Like a runtime: a task that was woken is polled next.
                 if futures_util::poll!(short.as_mut()).is_ready() {
                     let others = log.lock().unwrap()[before..].matches(['a', 'b']).count();
                     assert!(others <= 4, "{}", log.lock().unwrap());

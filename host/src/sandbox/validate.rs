@@ -1,4 +1,4 @@
-//! What an upload must be.
+//! Checks that an upload is a filter, before it is compiled.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use super::structure::Names;
 /// The export that makes a component a filter, without its version.
 const TRANSFORM: &str = "setgate:filter/transform";
 
-/// Looks at the bytes alone, before any time is spent on them.
+/// Checks the size and the header, before anything is parsed.
 pub(super) fn bytes(wasm: &[u8], bytes_max: u64) -> Result<(), Rejected> {
     if wasm.len() as u64 > bytes_max {
         return Err(Rejected::TooLarge { bytes: wasm.len() as u64, limit: bytes_max });
@@ -35,7 +35,7 @@ pub(super) fn bytes(wasm: &[u8], bytes_max: u64) -> Result<(), Rejected> {
     }
 }
 
-/// Looks at what a component imports and exports, by name, which costs no compile; gives the grants that it needs.
+/// Checks the names of a component's imports and exports, which requires no compile. Returns the grants that it needs.
 pub(super) fn names(names: &Names<'_>) -> Result<BTreeSet<Grant>, Rejected> {
     exports_transform(&names.exports)?;
     let mut needs = BTreeSet::new();
@@ -54,7 +54,7 @@ pub(super) fn names(names: &Names<'_>) -> Result<BTreeSet<Grant>, Rejected> {
     Ok(needs)
 }
 
-/// The same for machine code, which may come from disk.
+/// The same check for machine code, which may come from the cache.
 pub(super) fn component(engine: &Engine, component: &Component) -> Result<BTreeSet<Grant>, Rejected> {
     let of_type = component.component_type();
     let is_instance = |item: &ComponentItem| matches!(item, ComponentItem::ComponentInstance(_));

@@ -1,4 +1,4 @@
-//! `setgate:filter@0.1`: the engine's types for it, and their conversion from and to ours at this edge.
+//! Generated types for `setgate:filter@0.1`, and the conversions between them and the domain's types.
 
 use crate::domain::verdict::{LogLevel, Verdict};
 

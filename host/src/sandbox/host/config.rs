@@ -1,4 +1,4 @@
-//! `setgate:filter/config`: the binding's own settings and secrets.
+//! `setgate:filter/config`: the settings and secrets of the binding.
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::LinkerInstance;
@@ -9,8 +9,8 @@ use super::super::state::{State, charge};
 pub(in super::super) fn define(linker: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
     linker.func_wrap_async("get", |store: StoreContextMut<'_, State>, (key,): (String,)| {
         Box::new(async move {
-            // The first call reads the whole object, so every call pays for it: what a call costs should not depend on
-            // the calls before it.
+            // The first call parses the whole object, and every call is charged for that: the cost of a call should not
+            // depend on earlier calls.
             let read = store.data().config.text.len();
             answer(store, key.len() + read, |state| state.config.member(&key)).await
         })
@@ -29,7 +29,7 @@ pub(in super::super) fn define(linker: &mut LinkerInstance<'_, State>) -> wasmti
     })
 }
 
-/// Counts, finds and pays for one value.
+/// Looks up one value, counts the call and charges its fuel.
 async fn answer(
     mut store: StoreContextMut<'_, State>,
     read: usize,

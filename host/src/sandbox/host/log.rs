@@ -1,4 +1,4 @@
-//! `setgate:filter/log`: lines for the delivery's history. Needs no grant.
+//! `setgate:filter/log`: writes lines to the delivery's history. Requires no grant.
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::LinkerInstance;
@@ -8,8 +8,8 @@ use super::super::wit_v0_1::Level;
 
 /// Defines the interface in `linker`.
 ///
-/// Lines are not counted against `host_calls_max`, since the interface says that `write` never fails: the fuel bounds
-/// how many there are, and `log_bytes_max` what is kept of them.
+/// Lines do not count against `host_calls_max`, because the interface specifies that `write` never fails: fuel limits
+/// their number, and `log_bytes_max` limits how much is stored.
 pub(in super::super) fn define(linker: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
     linker.func_wrap_async("write", |mut store: StoreContextMut<'_, State>, (level, line): (Level, String)| {
         Box::new(async move {

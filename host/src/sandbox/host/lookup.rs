@@ -6,7 +6,8 @@ use wasmtime::component::LinkerInstance;
 use super::super::state::{State, charge};
 use super::super::wit_v0_1::LookupError;
 
-/// Defines the interface in `linker`. A spent budget is an answer here, not a fault: a filter may go on without.
+/// Defines the interface in `linker`. Exceeding the budget returns an error to the filter, which may continue without
+/// the row. It is not a fault.
 pub(in super::super) fn define(linker: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
     linker.func_wrap_async("get", |mut store: StoreContextMut<'_, State>, (table, key): (String, String)| {
         Box::new(async move {

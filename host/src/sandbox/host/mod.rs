@@ -1,4 +1,5 @@
-//! What a filter may import from us: one file a WIT interface. Every call is counted and paid for in fuel.
+//! The host interfaces that a filter may import, one file for each WIT interface. Every call is counted and charged in
+//! fuel.
 
 pub(super) mod config;
 pub(super) mod log;

@@ -1,10 +1,10 @@
-//! How large an upload may be in structure.
+//! Limits on the structure of an upload.
 
-/// How large an upload may be in structure, each part for itself. Each is a setting of `[sandbox]`, with `filter_` in
-/// front.
+/// Limits on the structure of an upload. Each is a setting of `[sandbox]`, with the prefix `filter_`.
 ///
-/// The defaults are several times, mostly more than ten times, what guests come to that carry a whole language with
-/// them, and far below what the format can say in the bytes that a quota allows. Measured, the largest of each column:
+/// The defaults are several times, mostly more than ten times, the values of guests that contain a whole language
+/// runtime, and far below the maximum that the format can encode within the bytes of a quota. Measured, with the
+/// largest value of each column:
 ///
 /// | | Rust (the example filters) | JavaScript (StarlingMonkey, its 3 builds) | Python (componentize-py) |
 /// |---|---|---|---|
@@ -13,45 +13,46 @@
 /// | bytes of the largest body | 8 268 | 171 628 | 426 843 |
 /// | locals, levels of blocks | 131, 42 | 483, 497 | 271, 781 |
 /// | modules and components | 5 | 1 | 17 |
-/// | instances, aliases | 8, 17 | as a module none | 69, 1 351 |
+/// | instances, aliases | 8, 17 | none, as it is one module | 69, 1 351 |
 /// | types, globals | 54, 3 | 174, 7 | 1 230, 874 |
 /// | imports, exports | 7, 11 | 97, 23 | 2 261, 4 192 |
 /// | memories, tables, segments | 1, 2, 3 | 1, 1, 6 715 | 1, 2, 1 809 |
 ///
-/// QuickJS with a stubbed WASI has three memories. Memories, tables and core instances have less room to spare than the rest:
-/// making and resetting them takes the host time that no fuel pays for, and each memory reserves 4 GiB of addresses in
-/// each slot of the pool.
+/// QuickJS with a stubbed WASI has three memories. The limits of memories, tables and core instances are tighter than
+/// the rest: creating and resetting them takes host time that no fuel pays for, and each memory reserves 4 GiB of
+/// address space in each slot of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caps {
-    /// Core modules and components nested in the upload, and components that are named again by an alias or export.
+    /// Core modules and nested components, including components that an alias or an export gives another index.
     pub modules_max: u64,
-    /// Instances, of modules and components, that instantiating the upload comes to.
+    /// Instances of modules and components that result from one instantiation of the upload.
     pub instances_max: u64,
-    /// Of them, instances of core modules.
+    /// Instances of core modules among them.
     pub core_instances_max: u64,
-    /// Functions of all core modules; and likewise functions that are lifted, lowered or built in, for each instance.
+    /// Functions of all core modules. Also the limit of functions that are lifted, lowered or built in, over all
+    /// instances.
     pub functions_max: u64,
-    /// Bytes of one function's body.
+    /// Size of one function body, in bytes.
     pub function_bytes_max: u64,
-    /// Locals of one function, without its parameters.
+    /// Locals of one function, not counting its parameters.
     pub locals_max: u64,
-    /// Levels of blocks in one function.
+    /// Nesting depth of blocks in one function.
     pub blocks_max: u64,
-    /// Types of all modules and components, with what instance and component types declare.
+    /// Types of all modules and components, including the declarations in instance and component types.
     pub types_max: u64,
-    /// Levels of components in components, and of types in types. Never more than 100.
+    /// Nesting depth of components, and of types. At most 100.
     pub nesting_max: u64,
     /// Imports of all modules and components.
     pub imports_max: u64,
     /// Exports of all modules and components.
     pub exports_max: u64,
-    /// Aliases, exports, arguments and canonical functions, for each instance.
+    /// Aliases, exports, arguments and canonical functions, over all instances.
     pub links_max: u64,
     /// Globals of all modules.
     pub globals_max: u64,
-    /// Linear memories of all modules; and likewise of all instances. A slot of the pool has room for so many.
+    /// Linear memories of all modules. Also the limit over all instances. Each pool slot has room for this number.
     pub memories_max: u64,
-    /// Tables of all modules; and likewise of all instances. A slot of the pool has room for so many.
+    /// Tables of all modules. Also the limit over all instances. Each pool slot has room for this number.
     pub tables_max: u64,
     /// Element and data segments of all modules.
     pub segments_max: u64,
@@ -80,7 +81,7 @@ impl Default for Caps {
     }
 }
 
-/// What is counted over a whole upload.
+/// Counters over a whole upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Total {
     Modules,
@@ -121,7 +122,7 @@ impl Total {
         }
     }
 
-    /// The key of its limit, and the limit.
+    /// The configuration key of the limit, and its value.
     pub(super) fn limit(self, caps: &Caps) -> (&'static str, u64) {
         match self {
             Self::Modules => ("filter_modules_max", caps.modules_max),

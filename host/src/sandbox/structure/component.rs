@@ -1,4 +1,4 @@
-//! Components: their types, and what instantiating them comes to.
+//! Components: their types, and the cost of instantiating them.
 
 use std::ops::Range;
 
@@ -11,18 +11,18 @@ use super::caps::Total;
 use super::module::types_of;
 use super::{NESTING_LIMIT, Open, Rejected, Scan, over, unreadable};
 
-/// A component that is being read.
+/// A component that is being parsed.
 pub(super) struct Component {
     pub(super) number: u64,
-    /// Its index space of components: what one instance of each comes to.
+    /// Its index space of components, as the cost of one instance of each.
     pub(super) components: Vec<Cost>,
-    /// The same for its index space of core modules.
+    /// Its index space of core modules, likewise.
     pub(super) modules: Vec<Cost>,
-    /// What one instance of itself comes to, itself not counted.
+    /// Cost of one instance of the component, without the instance itself.
     pub(super) cost: Cost,
 }
 
-/// What one instance of a component comes to, its inner instances included.
+/// Cost of one instance of a component, including its inner instances.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Cost {
     instances: u64,
@@ -34,7 +34,7 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    /// What one instance of a core module comes to.
+    /// Cost of one instance of a core module.
     pub(super) fn of_module(memories: u64, tables: u64) -> Self {
         Self { instances: 1, core_instances: 1, memories, tables, ..Self::default() }
     }
@@ -157,14 +157,14 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Where components or core modules are handed around as values, what instantiating them comes to can no longer be read off. No
-    /// tool makes such a filter.
+    /// If components or core modules are passed around as values, the cost of an instantiation cannot be computed
+    /// statically. No toolchain generates such filters.
     fn second_order(&self, offset: usize, what: &str) -> Rejected {
         let detail = format!("{} {what}, which no filter may (at offset {offset:#x})", self.place());
         Rejected::Invalid { detail }
     }
 
-    /// Another index for a component that has one, here or `outer` components further out.
+    /// Adds another index for an existing component, which is in this component or `outer` levels further out.
     fn again(&mut self, offset: usize, outer: u32, index: u32) -> Result<(), Rejected> {
         self.count(Total::Modules, 1)?;
         let Some(cost) = self.component_at(outer, index) else {
@@ -183,7 +183,7 @@ impl<'a> Scan<'a> {
         component.components.get(usize::try_from(index).ok()?).copied()
     }
 
-    /// Another index for a core module that has one, here or `outer` components further out.
+    /// Adds another index for an existing core module, which is in this component or `outer` levels further out.
     fn module_again(&mut self, outer: u32, index: u32) {
         let cost = self.module_at(outer, index);
         if let Some(Open::Component(component)) = self.open.last_mut() {
@@ -191,7 +191,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// What one instance of a core module comes to. One that is not there is the validator's to refuse.
+    /// Cost of one instance of a core module. An index that does not exist is left to the validator.
     fn module_at(&self, outer: u32, index: u32) -> Cost {
         let found = || {
             let component = self.open.iter().rev().nth(usize::try_from(outer).ok()?)?;
@@ -201,7 +201,7 @@ impl<'a> Scan<'a> {
         found().unwrap_or(Cost::of_module(0, 0))
     }
 
-    /// Adds to what one instance of the open component comes to.
+    /// Adds to the cost of one instance of the open component.
     fn spend(&mut self, more: Cost) -> Result<(), Rejected> {
         let Some(Open::Component(component)) = self.open.last_mut() else { return Ok(()) };
         let cost = &mut component.cost;
@@ -228,8 +228,8 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Reads a section of types. Not by `wasmparser`'s own reader of a whole type: that goes down as deep as the type does,
-    /// and a few megabytes of types in types overflow its stack.
+    /// Parses a type section. `wasmparser`'s own reader for a whole type recurses as deep as the type is nested, and a
+    /// few megabytes of nested types would overflow the stack.
     fn types(&mut self, range: Range<usize>) -> Result<(), Rejected> {
         let section = self.wasm.get(range.clone()).unwrap_or_default();
         let mut reader = BinaryReader::new(section, range.start);
@@ -257,7 +257,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// What a component or instance type declares.
+    /// Parses a declaration in a component type or an instance type.
     fn declaration(&mut self, reader: &mut BinaryReader<'_>, level: u64) -> Result<(), Rejected> {
         let declares = reader.clone().read_u8().map_err(unreadable)?;
         if declares == DECLARES_TYPE {
@@ -288,7 +288,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-// The first bytes of types and declarations, as the component model's `Binary.md` gives them.
+// Leading bytes of types and declarations, from the component model's `Binary.md`.
 const COMPONENT_TYPE: u8 = 0x41;
 const INSTANCE_TYPE: u8 = 0x42;
 const DECLARES_CORE_TYPE: u8 = 0x00;
@@ -297,7 +297,7 @@ const DECLARES_ALIAS: u8 = 0x02;
 const DECLARES_IMPORT: u8 = 0x03;
 const DECLARES_EXPORT: u8 = 0x04;
 
-/// How many types a core type is: a module type is one, and one for each of its declarations.
+/// Number of types in a core type. A module type counts as one, plus one for each of its declarations.
 fn core_types(of_type: &CoreType<'_>) -> u64 {
     match of_type {
         CoreType::Rec(group) => types_of(group),
@@ -311,7 +311,7 @@ fn core_types(of_type: &CoreType<'_>) -> u64 {
     }
 }
 
-/// An item with its offset, and what went wrong with it.
+/// Moves the offset out of the result, so that errors have one too.
 fn flat<T>(item: wasmparser::Result<(usize, T)>) -> (usize, Result<T, Rejected>) {
     match item {
         Ok((offset, item)) => (offset, Ok(item)),

@@ -1,13 +1,13 @@
-//! How large an upload is in structure, looked at before anything of it is compiled.
+//! Checks the size of an upload's structure before anything is compiled.
 //!
-//! A component of a few megabytes can ask for far more work than its bytes show: a million functions, nested components
-//! that come to 10^10 instances, a type nested so deeply that reading it overflows the reader's stack. The compiler's
-//! process has its limits, but dies of them in seconds and in words about memory. This pass reads each byte once,
-//! keeps next to nothing, recurses no deeper than [`NESTING_LIMIT`], and says what is too large, where, and which setting
-//! answered.
+//! A component of a few megabytes can require far more work than its size suggests: a million functions, nested
+//! components that amount to 10^10 instances, a type nested so deeply that parsing it overflows the stack. The compiler
+//! process has its own limits, but exceeding those takes seconds and yields an error about memory. This pass reads each
+//! byte once, stores almost nothing, recurses no deeper than [`NESTING_LIMIT`], and reports the name of the item that
+//! is too large, its position, and the setting that limits it.
 //!
-//! It does not validate: that is the compiler's, under its limits. What cannot be read at all is [`Rejected::Invalid`]
-//! here already.
+//! It does not validate: the compiler does, under its limits. Unparsable input is reported here as
+//! [`Rejected::Invalid`].
 
 mod caps;
 mod component;
@@ -25,29 +25,29 @@ use caps::Total;
 use component::{Component, Cost};
 use module::Module;
 
-/// Levels of components and of types that are never gone past, whatever is configured: types are read by recursion.
+/// Hard limit on the nesting of components and types, whatever is configured, because types are parsed recursively.
 const NESTING_LIMIT: u64 = 100;
 
-/// What a call may hold: the smaller of the tenant's quota and the pool's slot.
+/// Memory limits of a call: the smaller of the tenant's quota and the pool slot.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
     pub(super) memory_bytes_max: u64,
     pub(super) table_elements_max: u64,
 }
 
-/// What the outermost component imports and exports.
+/// Imports and exports of the outermost component.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Names<'a> {
-    /// Each import, and whether it is an instance, as an interface is.
+    /// The name of each import, and whether it is an instance, as interfaces are.
     pub(super) imports: Vec<(&'a str, bool)>,
     pub(super) exports: Vec<&'a str>,
 }
 
-/// Reads the structure of `wasm`, which has to begin as a component does. Takes time in proportion to its bytes, since
-/// each instruction is read once: tens of milliseconds for the 18 MB of a filter in Python, in a release build.
+/// Checks the structure of `wasm`, which must begin with the header of a component. Takes time proportional to the
+/// size, since each instruction is read once: tens of milliseconds for a Python filter of 18 MB, in a release build.
 ///
 /// # Errors
-/// [`Rejected::Structure`] at the first cap that is passed, [`Rejected::Invalid`] where it cannot be read.
+/// [`Rejected::Structure`] if a limit is exceeded, [`Rejected::Invalid`] if the input cannot be parsed.
 pub(super) fn check<'a>(wasm: &'a [u8], caps: &'a Caps, room: Room) -> Result<Names<'a>, Rejected> {
     let (totals, names) = ([0; Total::ALL.len()], Names::default());
     let mut scan = Scan { wasm, caps, room, totals, names, open: Vec::new(), modules: 0, components: 0 };
@@ -57,17 +57,17 @@ pub(super) fn check<'a>(wasm: &'a [u8], caps: &'a Caps, room: Room) -> Result<Na
     Ok(scan.names)
 }
 
-/// What was seen so far.
+/// State of the parser.
 struct Scan<'a> {
     wasm: &'a [u8],
     caps: &'a Caps,
     room: Room,
-    /// By [`Total`].
+    /// Indexed by [`Total`].
     totals: [u64; Total::ALL.len()],
     names: Names<'a>,
-    /// What is being read, outermost first.
+    /// The modules and components that are being parsed, outermost first.
     open: Vec<Open>,
-    /// Core modules and nested components begun so far: their numbers in words.
+    /// Number of core modules and of nested components so far. Used to number them in messages.
     modules: u64,
     components: u64,
 }
@@ -124,7 +124,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Counts `more` of something over the whole upload.
+    /// Adds `more` to a counter of the whole upload.
     fn count(&mut self, total: Total, more: u64) -> Result<(), Rejected> {
         let sum = &mut self.totals[total as usize];
         *sum = sum.saturating_add(more);
@@ -136,7 +136,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Where in the upload this is, in words.
+    /// Describes the current position in the upload.
     fn place(&self) -> String {
         match self.open.last() {
             Some(Open::Module(module)) => format!("core module {}", module.number),
@@ -150,7 +150,7 @@ fn over(what: String, found: u64, limit_name: &'static str, limit: u64) -> Rejec
     Rejected::Structure { what, found, limit_name: limit_name.to_owned(), limit }
 }
 
-/// The parser's words, which end in the offset.
+/// The parser's message ends with the offset.
 fn unreadable(error: wasmparser::Error) -> Rejected {
     Rejected::Invalid { detail: super::fault::bounded(&error.to_string()) }
 }

@@ -1,19 +1,19 @@
-//! Core modules: what they define, and each function's body.
+//! Core modules: their definitions and function bodies.
 
 use wasmparser::{FunctionBody, Operator, Payload, RecGroup, TypeRef};
 
 use super::caps::Total;
 use super::{Open, Rejected, Scan, over, unreadable};
 
-/// Bytes of a page of linear memory, as a power of two, where a memory does not say its own.
+/// Default page size of a linear memory, as a power of two, in bytes.
 const PAGE_BYTES_LOG2: u32 = 16;
 
-/// A core module that is being read.
+/// A core module that is being parsed.
 pub(super) struct Module {
     pub(super) number: u64,
-    /// Functions imported, and bodies read: the next body's number.
+    /// Imported functions plus the bodies parsed so far: the index of the next body.
     functions: u64,
-    /// Linear memories and tables that it defines.
+    /// Number of linear memories and of tables that the module defines.
     pub(super) memories: u64,
     pub(super) tables: u64,
 }
@@ -74,7 +74,7 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// What a memory or table begins with has to fit what a call may hold.
+    /// Checks that the initial size of a memory or table fits within the limits of a call.
     fn fits(&self, what: &str, found: u64, limit_name: &'static str, limit: u64) -> Result<(), Rejected> {
         if found > limit {
             return Err(over(format!("the {what} that {} begins with", self.place()), found, limit_name, limit));
@@ -94,7 +94,7 @@ impl Scan<'_> {
             let what = named("number of bytes of");
             return Err(over(what, bytes, "filter_function_bytes_max", self.caps.function_bytes_max));
         }
-        // Groups of a count and a type: six bytes can say four thousand million locals.
+        // Locals are encoded as groups of a count and a type: six bytes can encode four billion locals.
         let mut locals = 0_u64;
         for group in body.get_locals_reader().map_err(unreadable)? {
             locals = locals.saturating_add(u64::from(group.map_err(unreadable)?.0));
@@ -125,7 +125,7 @@ impl Scan<'_> {
     }
 }
 
-/// How many types a group has: one, unless they refer to each other.
+/// Number of types in a recursion group. Most groups have one.
 pub(super) fn types_of(group: &RecGroup) -> u64 {
     group.types().len() as u64
 }

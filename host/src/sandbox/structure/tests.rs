@@ -13,7 +13,7 @@ fn structure(what: &str, found: u64, limit_name: &str, limit: u64) -> Result<(),
     Err(Rejected::Structure { what: what.into(), found, limit_name: limit_name.into(), limit })
 }
 
-/// One core module in a component, with another one before it.
+/// A component with two core modules, the second of which contains `text`.
 fn module(text: &str) -> String {
     format!("(component (core module) (core module {text}))")
 }
@@ -65,7 +65,7 @@ fn a_function_is_named_by_its_index() {
 
 #[test]
 fn locals_are_summed_without_overflow() {
-    // Two groups of 2^32-1 locals each. The text format would write them out.
+    // Two groups of 2^32-1 locals each, in binary, because the text format would spell each of them out.
     let mut wasm =
         b"\0asm\x0d\0\x01\0\x01\x24\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a\x10\x01\x0e\x02".to_vec();
     for _ in 0..2 {
@@ -75,7 +75,7 @@ fn locals_are_summed_without_overflow() {
     let at = "the number of locals of core module 0, function 0";
     let refused = check(&wasm, &Caps::default(), ROOM).map(drop);
     assert_eq!(refused, structure(at, u64::from(u32::MAX), "filter_locals_max", 20_000));
-    // What the sum of a function could come to is past what the parser itself goes along with.
+    // The sum exceeds the parser's own limit.
     let all = Caps { locals_max: u64::MAX, ..Caps::default() };
     let Err(Rejected::Invalid { detail }) = check(&wasm, &all, ROOM) else { panic!("too many") };
     assert!(detail.contains("locals"), "{detail}");
@@ -96,7 +96,7 @@ fn what_a_call_could_never_hold_is_named_by_the_quota() {
     assert!(looked_at(&module("(memory i64 0xffffffffffff)"), |_| {}).is_err(), "no overflow");
 }
 
-/// Ten instances of the level below, `levels` times over.
+/// Nests components `levels` deep, each with ten instances of the one below.
 fn fan_out(levels: u32, innermost: &str) -> String {
     let mut text = format!("(component $c {innermost})");
     for _ in 0..levels {
@@ -117,7 +117,7 @@ fn nested_components_are_multiplied_out() {
 
     assert_eq!(looked_at(&fan_out(2, ""), |caps| caps.instances_max = 110), Ok(()), "10, and 10 in each");
     assert!(looked_at(&fan_out(2, ""), |caps| caps.instances_max = 109).is_err());
-    // Saturates: each level is the same component under another name, a hundred levels would be 10^100.
+    // Saturates: each level is the same component under another name, and a hundred levels would be 10^100 instances.
     assert!(looked_at(&fan_out(18, ""), |caps| caps.instances_max = u64::MAX).is_ok());
 }
 
@@ -144,7 +144,7 @@ fn functions_and_links_are_multiplied_out_too() {
 
 #[test]
 fn memories_tables_and_core_instances_count_for_each_instance() {
-    // One definition of each, and three instances of it: two of the module, one of a component around it.
+    // One definition of each, and three instances of it: two of the module and one through a component.
     let text = r#"(component
       (core module $m (memory 1) (table 1 funcref))
       (core instance (instantiate $m)) (core instance (instantiate $m))
@@ -222,7 +222,7 @@ fn nesting_has_a_cap() {
 
 #[test]
 fn types_in_types_do_not_overflow_the_stack() {
-    // A million instance types in each other, in three bytes each: a reader that recurses dies of them.
+    // A million nested instance types of three bytes each: a recursive parser would overflow its stack.
     let types = b"\x42\x01\x01".repeat(1_000_000);
     let mut section = vec![1];
     section.extend(types);
@@ -248,7 +248,7 @@ fn what_types_declare_is_counted() {
     let text = r#"(component (type (component
         (core type (func)) (type string) (import "i" (func)) (export "e" (func)) (alias outer 1 0 (type)))))"#;
     let text = text.replacen("(type (component", "(type string) (type (component", 1);
-    // Each of the two outer types, each declaration, and the types of the two functions.
+    // The two outer types, each declaration, and the types of the two functions.
     assert_eq!(looked_at(&text, |caps| caps.types_max = 9), Ok(()));
     let refused = looked_at(&text, |caps| caps.types_max = 8);
     assert_eq!(refused, structure("the number of types up to the outermost component", 9, "filter_types_max", 8));

@@ -1,14 +1,14 @@
-//! Which thread computes a call.
+//! On which thread a call runs.
 
 use super::guests::LOOKUP;
 use super::*;
 
-/// Notes on whose thread each lookup was made.
+/// Records on which thread each lookup was made.
 #[derive(Default)]
 struct Threads(Mutex<String>);
 
 impl Threads {
-    /// One letter for each lookup since the last look: `c` on the caller's thread, `g` on a guests' one.
+    /// One letter for each lookup since the previous call: `c` for the caller's thread, `g` for a guest thread.
     fn seen(&self) -> String {
         std::mem::take(&mut self.0.lock().unwrap())
     }
@@ -22,7 +22,7 @@ impl Tables for Threads {
     }
 }
 
-/// Looks up, counts to some slices where the claims are longer than 64 bytes, looks up again.
+/// Makes a lookup, loops for several slices if the claims are longer than 64 bytes, then makes another lookup.
 const LOOKS: &str = r"(local $n i32)
   (call $get (i32.const 1024) (i32.const 1) (i32.const 1025) (i32.const 1) (i32.const 512))
   (if (i32.gt_u (i32.load (i32.add (local.get 0) (i32.const 88))) (i32.const 64)) (then
@@ -49,7 +49,7 @@ async fn what_has_shown_itself_short_begins_on_its_callers_thread() {
             threads.seen()
         }
     };
-    // On a busy machine a slice may end by time, and such a call says nothing of its filter.
+    // On a busy machine a slice may end by time. Such a call does not affect the filter's history, so repeat.
     let elsewhere = async || {
         let mut calls = 0;
         while !call(false).await.starts_with('c') {

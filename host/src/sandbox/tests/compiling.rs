@@ -1,15 +1,16 @@
-//! The compiler's process, as its parent sees it. Small scripts stand for the compiler; the real one is run from outside,
-//! where there is a binary.
+//! The compiler process, from the parent's side. Shell scripts replace the compiler; the integration tests run the real
+//! one, because they have a binary.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::*;
 
-/// One at a time: a process started by another test could hold a script open for writing while this one starts it.
+/// Serialises these tests: a process that another test forks may still hold a script open for writing when this test
+/// executes it.
 pub(super) static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// A fixture whose compiler is a shell script.
+/// A fixture with a shell script as compiler.
 async fn compiler(script: &str) -> (Fixture, tempfile::TempDir, tokio::sync::MutexGuard<'static, ()>) {
     let one = ONE.lock().await;
     let dir = tempfile::tempdir().unwrap();
@@ -56,7 +57,7 @@ async fn each_limit_the_compiler_dies_of_is_named() {
 async fn words_about_the_component_are_the_authors_and_all_else_is_the_hosts() {
     let why = rejected("cat >/dev/null; echo 'bad section' >&2; exit 3").await;
     assert_eq!(why, Rejected::Invalid { detail: "bad section".into() });
-    // Killed by whom is not known: by the system, where the machine is out of memory.
+    // The sender of SIGKILL is unknown: it may be the kernel's OOM killer.
     for script in ["exit 1", "cat >/dev/null; kill -KILL $$"] {
         let why = rejected(script).await;
         assert!(why.is_hosts_fault(), "{why}");

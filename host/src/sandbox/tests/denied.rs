@@ -1,9 +1,9 @@
-//! Files, sockets and HTTP: may be imported, and are denied when they are called.
+//! Files, sockets and HTTP can be imported, and calls to them are denied.
 
 use super::guests::{self, Guest};
 use super::*;
 
-/// A filter that imports `imports`, where the core function `$denied` is lowered, and calls that.
+/// A filter that imports `imports`, which lowers the core function `$denied`, and calls it.
 fn calling(imports: &'static str, core_imports: &'static str, process: &'static str) -> Bytes {
     let with = r#"(with "host" (instance $host))"#;
     Guest { imports, with, core_imports, process, ..Guest::default() }.wasm()
@@ -26,7 +26,7 @@ const SOCKETS: &str = r#"
 (core func $denied (canon lower (func $create "create-tcp-socket")))
 (core instance $host (export "denied" (func $denied)))"#;
 
-/// As a client has it: `error` of `wasi:io/error` under another name, and one resource in two interfaces.
+/// Like a real HTTP client: uses `error` of `wasi:io/error` under another name, and one resource in two interfaces.
 const HTTP: &str = r#"
 (import "wasi:io/error@0.2.8" (instance $errors (export "error" (type (sub resource)))))
 (alias export $errors "error" (type $error))
@@ -52,7 +52,7 @@ const FILES: &str = r#"
 (core func $denied (canon lower (func $files "open-at-root")))
 (core instance $host (export "denied" (func $denied)))"#;
 
-/// Of packages that are there as a whole, an interface that none of our own list names.
+/// An interface that our own list does not name, in a package that is permitted as a whole.
 const TIMEZONE: &str = r#"
 (import "wasi:clocks/timezone@0.2.9" (instance $zone (export "utc-offset" (func (result s32)))))
 (core func $denied (canon lower (func $zone "utc-offset")))

@@ -1,5 +1,5 @@
-//! The same event, filter, settings and tables give the same bytes, fuel, memory and log: over two sandboxes that are set
-//! up differently, over a restart, and whatever the inputs are.
+//! The same event, filter, settings and tables give the same bytes, fuel, memory and log: on two sandboxes with
+//! different settings, after a restart, and for generated inputs.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
@@ -7,7 +7,7 @@ use proptest::test_runner::{Config, TestError, TestRunner};
 use super::guests::{self, CONFIG, Guest, LOG, LOOKUP, WASI};
 use super::*;
 
-/// Everything that WASI has of chance and time: `process` gives back a text made of all of it.
+/// A filter whose `process` returns everything that WASI offers in randomness and time, as text.
 fn chance() -> Bytes {
     let imports = r#"
 (import "wasi:random/random@0.2.3" (instance $random (export "get-random-u64" (func (result u64)))))
@@ -29,7 +29,7 @@ fn chance() -> Bytes {
 (import "host" "now" (func $now (result i64)))
 (import "host" "memory" (memory $memory 1))
 (export "memory" (memory $memory))"#;
-    // Six bits of each byte, as a printable letter.
+    // Six bits of each byte, as a printable character.
     let core = "(func $put (param $at i32) (param $x i64)
       (i64.store (local.get $at)
         (i64.or (i64.and (local.get $x) (i64.const 0x3f3f3f3f3f3f3f3f)) (i64.const 0x4040404040404040))))";
@@ -46,7 +46,7 @@ fn chance() -> Bytes {
     Guest { imports, with, core_imports, memory: "", core, process, ..Guest::default() }.wasm()
 }
 
-/// Guests that give back what they were given, each by another way, and some that fault.
+/// Guests that return their input in different ways, and guests that fault.
 pub(super) fn guests() -> Vec<(&'static str, Bytes)> {
     // The claims are the last two words of the event's record.
     let claims = "(i32.load (i32.add (local.get 0) (i32.const 84))) (i32.load (i32.add (local.get 0) (i32.const 88)))";
@@ -103,7 +103,7 @@ pub(super) fn guests() -> Vec<(&'static str, Bytes)> {
     ]
 }
 
-/// What a call may depend on.
+/// The inputs that a call may depend on.
 #[derive(Debug, Clone)]
 pub(super) struct Inputs {
     pub(super) accepted_at: i64,
@@ -148,7 +148,7 @@ fn the_same_inputs_give_the_same_bytes_fuel_memory_and_log_everywhere() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let guests = guests();
     let first = Fixture::new();
-    // Threads, turns and slots are the host's own affair.
+    // Settings of threads, slices and slots must not affect the result.
     let second = Fixture::with(|options| {
         (options.guest_threads, options.fuel_slice, options.instances_max) = (1, 10_000, 2);
         (options.memory_bytes_max, options.keep_resident_bytes) = (64 << 20, 0);
@@ -162,7 +162,7 @@ fn the_same_inputs_give_the_same_bytes_fuel_memory_and_log_everywhere() {
         }
         digests
     });
-    // The same folder under a sandbox that was just started: what it runs was compiled by the first one.
+    // A new sandbox on the same cache directory: it runs code that the first one compiled.
     let restarted = Fixture::with(|options| options.cache_dir = first.dir.path().join("cache"));
 
     let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, ..Config::default() });

@@ -1,4 +1,4 @@
-//! Guests written by hand, so that each does one thing and nothing around it.
+//! Handwritten guests that each do a single thing.
 
 use bytes::Bytes;
 
@@ -19,7 +19,7 @@ const TYPES: &str = r#"
 (alias export $types "failure" (type $failure))
 "#;
 
-/// Functions every guest's core module has beside its own: `$answer` builds the result at address 0.
+/// Functions in the core module of every guest: `$answer` builds the result at address 0.
 ///
 /// `(call $answer (ok or error) (case) (text's address) (text's length))`.
 const CORE: &str = r#"
@@ -37,21 +37,21 @@ const CORE: &str = r#"
   (local.get $at))
 "#;
 
-/// A filter out of the text of its `process` and more of its core module.
+/// A filter, assembled from the text of its `process` and other parts of its core module.
 pub(super) struct Guest {
-    /// Component imports, and what makes core functions of them.
+    /// Component imports, and their lowering to core functions.
     pub(super) imports: &'static str,
     /// Arguments of the core module's instantiation.
     pub(super) with: &'static str,
-    /// Core imports; these come first in a module.
+    /// Core imports, which a module has to list first.
     pub(super) core_imports: &'static str,
     /// The memory, exported as `memory`.
     pub(super) memory: &'static str,
-    /// More of the core module.
+    /// More definitions for the core module.
     pub(super) core: &'static str,
-    /// The instructions of `process`: the event's address is local 0, the result's address is what they leave.
+    /// The instructions of `process`. Local 0 is the event's address; they leave the result's address on the stack.
     pub(super) process: &'static str,
-    /// What it is exported as.
+    /// The name of its export.
     pub(super) export: &'static str,
 }
 
@@ -95,7 +95,8 @@ fn parse(text: &str) -> Bytes {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}")).into()
 }
 
-/// A filter of two components: one gives texts of 4 MiB to the other without end. The engine copies each in one step.
+/// A filter of two components, one of which passes strings of 4 MiB to the other in an endless loop. The engine copies
+/// each in one step.
 pub(super) fn texts() -> Bytes {
     let giver = Guest {
         imports: r#"
@@ -131,12 +132,12 @@ pub(super) fn texts() -> Bytes {
     ))
 }
 
-/// A filter that only does `process`.
+/// A filter that only runs `process`.
 pub(super) fn doing(process: &'static str) -> Bytes {
     Guest { process, ..Guest::default() }.wasm()
 }
 
-/// A filter that only does `process`, with more in its core module.
+/// A filter that runs `process`, with `core` added to its core module.
 pub(super) fn doing_with(core: &'static str, process: &'static str) -> Bytes {
     Guest { core, process, ..Guest::default() }.wasm()
 }
@@ -202,10 +203,9 @@ pub(super) const LOOKUP: Imports = Imports {
 (export "memory" (memory $memory))"#,
 };
 
-/// Imports of what a std guest uses of WASI:
-/// `(call $now (result))`, `(call $random (count as i64) (result))`, `(call $stdout)` gives a stream,
-/// `(call $print (stream) (address) (length) (result))`, `(call $sleep (nanoseconds))` gives a pollable,
-/// `(call $block (pollable))`, `(call $exit (status))`.
+/// Imports of the WASI functions that guests with the Rust standard library use: `(call $now (result))`, `(call $random
+/// (count as i64) (result))`, `(call $stdout)` returns a stream, `(call $print (stream) (address) (length) (result))`,
+/// `(call $sleep (nanoseconds))` returns a pollable, `(call $block (pollable))`, `(call $exit (status))`.
 pub(super) const WASI: Imports = Imports {
     imports: r#"
 (import "wasi:io/error@0.2.3" (instance $io-error (export "error" (type (sub resource)))))
@@ -264,8 +264,8 @@ pub(super) const WASI: Imports = Imports {
 (export "memory" (memory $memory))"#,
 };
 
-/// Ready-made imports. Their memory stands in a module of its own, since a function is lowered before the module that
-/// calls it is instantiated.
+/// Prepared imports. Their memory is in a separate module, since a function is lowered before the module that calls it
+/// is instantiated.
 pub(super) struct Imports {
     imports: &'static str,
     with: &'static str,

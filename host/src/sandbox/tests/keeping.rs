@@ -1,11 +1,11 @@
-//! Machine code between calls and restarts.
+//! Machine code in memory and on disk, across calls and restarts.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
-/// Sandboxes one after the other over the same folder, that count how often the wasm was fetched again.
+/// Consecutive sandboxes on the same directory. Counts how often the wasm was fetched.
 struct Restarts {
     dir: tempfile::TempDir,
     wasm: Bytes,
@@ -88,7 +88,7 @@ async fn many_first_calls_are_one_compile() {
     assert_eq!(restarts.fetched(), 1);
 }
 
-/// The same filter under another digest: with a custom section behind it, which nobody reads.
+/// The same filter with another digest, due to an additional custom section.
 fn distinct(wasm: &Bytes, number: u8) -> Bytes {
     [&wasm[..], &[0, 3, 1, b'n', number]].concat().into()
 }
@@ -103,7 +103,7 @@ async fn filters_beyond_their_share_of_memory_go_and_come_back_from_disk() {
     }
     for _ in 0..2 {
         for digest in &digests {
-            // There is no wasm to be had here: what was let go of can only come from disk.
+            // The wasm is not available here: evicted filters can only come from disk.
             assert_eq!(fixture.sandbox.run(fixture.call(*digest)).await.verdict, Ok(Verdict::Pass));
         }
         let (filters, bytes) = fixture.sandbox.0.filters.held().await;

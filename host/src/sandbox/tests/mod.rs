@@ -1,4 +1,4 @@
-//! What the sandbox promises, each promise with a guest that tries to break it.
+//! Tests the guarantees of the sandbox with guests that try to break them.
 
 mod beginning;
 mod compiling;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// A sandbox over a folder of its own, with one tenant's call in it.
+/// A sandbox with its own directory, and a call for one tenant.
 struct Fixture {
     sandbox: Sandbox,
     quota: Quota,
@@ -47,7 +47,7 @@ impl Fixture {
         self.sandbox.compile(&"acme".parse().unwrap(), wasm, &self.quota).await
     }
 
-    /// Uploads and calls once.
+    /// Uploads a filter and calls it once.
     async fn run(&self, wasm: Bytes) -> Ran {
         let digest = self.upload(wasm).await.unwrap().digest;
         self.sandbox.run(self.call(digest)).await
@@ -86,7 +86,7 @@ impl Fixture {
     }
 }
 
-/// The function that a fault names.
+/// The function named in a fault.
 fn own(name: &str) -> Option<String> {
     Some(name.to_owned())
 }

@@ -1,12 +1,13 @@
-//! Figures for decision 0011, not promises: what a short call takes quiet and beside a tenant with endless loops, and what
-//! a slice costs. `cargo test --workspace --lib -- --ignored --nocapture sandbox::tests::neighbour`
+//! Measurements for decision 0011, without assertions on time: the latency of a short call on an idle sandbox and next
+//! to a tenant with endless loops, and the cost of a slice. `cargo test --workspace --lib -- --ignored --nocapture
+//! sandbox::tests::neighbour`
 
 use super::guests::{self, Guest};
 use super::*;
 
-/// Short calls of each measurement.
+/// Short calls in each measurement.
 const CALLS: usize = 300;
-/// Endless loops at once of the other tenant.
+/// Concurrent endless loops of the other tenant.
 const LOOPS: usize = 32;
 
 fn call_of(fixture: &Fixture, tenant: &str, digest: Digest) -> Call {
@@ -15,7 +16,8 @@ fn call_of(fixture: &Fixture, tenant: &str, digest: Digest) -> Call {
     call
 }
 
-/// Microseconds of [`CALLS`] calls, one after the other with a pause of a millisecond: the median and the 99th of 100.
+/// Latency of [`CALLS`] calls in microseconds, with a pause of a millisecond between them: the median and the 99th
+/// percentile.
 async fn latencies(fixture: &Fixture, digest: Digest) -> (u128, u128) {
     let mut took = Vec::with_capacity(CALLS);
     for _ in 0..CALLS {

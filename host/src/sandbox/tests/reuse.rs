@@ -1,4 +1,4 @@
-//! Instances that see several events: what they may, for whom, and what ends them.
+//! Reused instances: which calls get them, and when they end.
 
 use futures_util::future::join_all;
 
@@ -8,7 +8,7 @@ use super::sharing::until;
 use super::*;
 use crate::domain::id::SubscriptionId;
 
-/// A filter that counts its events in a global, and does `process` with that count in `$n`.
+/// A filter that counts its events in a global, and runs `process` with the count in `$n`.
 fn counting(process: &str) -> Bytes {
     guest::doing_with(COUNTER, counted(process))
 }
@@ -19,7 +19,7 @@ fn counted(process: &str) -> &'static str {
     format!("(global.set $n (i32.add (global.get $n) (i32.const 1))) {process}").leak()
 }
 
-/// Drops with a reason as long as the count.
+/// Drops with a reason whose length is the count.
 const TELL: &str = "(call $answer (i32.const 0) (i32.const 3) (i32.const 1024) (global.get $n))";
 
 fn keep(plan: u8, step: usize, events_max: u32) -> Option<Keep> {
@@ -27,12 +27,13 @@ fn keep(plan: u8, step: usize, events_max: u32) -> Option<Keep> {
 }
 
 impl Fixture {
-    /// The call of a binding that reuses its instances.
+    /// A call of a binding that reuses instances.
     fn kept_call(&self, digest: Digest) -> Call {
         Call { keep: keep(1, 0, 100), ..self.call(digest) }
     }
 
-    /// One event whose verdict is found good: how many its instance has seen, as [`TELL`] tells it and as it is recorded.
+    /// Processes one event and accepts its verdict. Returns how many events the instance has processed, according to
+    /// [`TELL`] and to the run record.
     async fn seen(&self, call: Call) -> usize {
         let ran = self.sandbox.run(call).await;
         let Ok(Verdict::Drop(told)) = ran.verdict else { panic!("{ran:?}") };
@@ -72,7 +73,7 @@ async fn no_other_tenant_subscription_plan_step_or_version_finds_it() {
         |_| {},
         |call| call.event.tenant = "other".parse().unwrap(),
         |call| call.event.subscription = SubscriptionId::new(ACCEPTED_AT, 3),
-        // Another version, setting, secret, grant, limit or table is another plan.
+        // A change of version, setting, secret, grant, limit or table results in another plan.
         |call| call.keep = keep(2, 0, 100),
         |call| call.keep = keep(1, 1, 100),
     ];
@@ -157,7 +158,7 @@ async fn two_calls_never_have_it_at_once() {
 #[tokio::test]
 async fn what_a_call_is_given_is_its_own_events_and_nothing_of_the_one_before() {
     let fixture = Fixture::new();
-    // Whatever a call can see or use differs between the two.
+    // The two differ in everything that a call can observe or use.
     let one = Inputs {
         accepted_at: 1_000,
         event: 1,
@@ -199,13 +200,13 @@ async fn what_a_call_is_given_is_its_own_events_and_nothing_of_the_one_before() 
 #[tokio::test]
 async fn fuel_log_and_host_calls_are_each_calls_own_and_memory_is_the_instances() {
     let mut fixture = Fixture::new();
-    // One call takes more than half of each.
+    // One call takes more than half of each limit.
     fixture.quota.fuel_per_call = 150_000;
     fixture.quota.host_calls_max = 1;
     let burn = "(local $i i32)
       (loop $again (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 15000))))
       (call $all (i32.const 512)) (drop (memory.grow (i32.const 4)))";
-    // The memory is another module's, and 16 pages large.
+    // The memory belongs to another module and has 16 pages.
     let wasm = CONFIG.doing(
         r#"(data (i32.const 1024) "1")"#,
         format!("{burn} (call $answer (i32.const 0) (i32.const 3) (i32.const 1024) (i32.const 1))").leak(),
@@ -252,7 +253,8 @@ async fn the_hosts_bound_of_events_stands_over_the_bindings() {
     }
 }
 
-/// One event of each of these bindings, told apart by tenant and plan; then what each finds, the last one first.
+/// Processes one event for each of these bindings, identified by tenant and plan. Then returns the counts that further
+/// events get, for the last binding first.
 async fn after_one_each(fixture: &Fixture, bindings: &[(&str, u8)]) -> Vec<usize> {
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     let call = |(tenant, plan): (&str, u8)| {
@@ -306,7 +308,7 @@ async fn one_that_nobody_uses_ends_in_time() {
     until(|| fixture.kept() == 0).await;
     assert!(began.elapsed() >= Duration::from_millis(100), "{:?}", began.elapsed());
     assert_eq!(fixture.seen(fixture.kept_call(digest)).await, 1);
-    // The next one is waited for as well.
+    // Repeat, to check that the sweep continues after the pool was empty.
     until(|| fixture.kept() == 0).await;
 }
 
@@ -325,7 +327,7 @@ async fn a_call_that_needs_a_slot_takes_that_of_an_instance_that_waits() {
     assert_eq!(ran.verdict, Ok(Verdict::Drop("1".into())));
     assert_eq!(fixture.kept(), 1);
     assert_eq!(fixture.seen(Call { keep: keep(2, 0, 100), ..fixture.call(digest) }).await, 2, "the older one went");
-    // An upload needs one too.
+    // An upload needs a slot too.
     assert_eq!(fixture.seen(Call { keep: keep(1, 0, 100), ..fixture.call(digest) }).await, 1);
     assert_eq!(fixture.kept(), 2);
     fixture.upload(guest::pass()).await.unwrap();
@@ -345,7 +347,7 @@ async fn calls_of_all_kinds_on_a_small_pool_all_come_through() {
     let calls = (0..600_u32).map(|n| {
         let mut call = fixture.call(digest);
         call.event.tenant = format!("t-{}", n % 3).parse().unwrap();
-        // Every fourth in a fresh one; some bad, some given up.
+        // Every fourth call gets a fresh instance; some verdicts are rejected, some calls are cancelled.
         call.keep = if n.is_multiple_of(4) { None } else { keep((n % 5) as u8, 0, 7) };
         let sandbox = fixture.sandbox.clone();
         tokio::spawn(async move {

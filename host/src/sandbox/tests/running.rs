@@ -1,4 +1,4 @@
-//! What a call can do, and what it runs against.
+//! Calls: their verdicts, limits and faults.
 
 use super::guests::{self, CONFIG, Guest, LOG, LOOKUP, WASI};
 use super::*;
@@ -29,7 +29,7 @@ async fn each_verdict_and_failure_comes_back() {
 
 #[tokio::test]
 async fn the_event_arrives_as_it_is() {
-    // Gives back the claims: the last two words of the record, at 84 and 88.
+    // Returns the claims: the last two words of the record, at 84 and 88.
     let process = "(call $answer (i32.const 0) (i32.const 2) (i32.load (i32.add (local.get 0) (i32.const 84)))
       (i32.load (i32.add (local.get 0) (i32.const 88))))";
     let ran = Fixture::new().run(guests::doing(process)).await;
@@ -88,7 +88,7 @@ async fn work_that_costs_no_fuel_ends_with_its_time() {
     fixture.quota.wall_ms_max = 50;
     let ran = fixture.run(guests::texts()).await;
     assert_eq!(ran.verdict, Err(Fault::Wall { limit_ms: 50 }));
-    // By fuel alone its first turn would take minutes.
+    // If turns ended by fuel only, the first one would take minutes.
     assert!(ran.run.elapsed_us < 20_000_000, "{}", ran.run.elapsed_us);
 }
 
@@ -97,7 +97,7 @@ async fn asking_for_memory_costs_fuel_also_where_it_is_refused() {
     let mut fixture = Fixture::new();
     fixture.quota.fuel_per_call = 1_000_000;
     fixture.quota.wall_ms_max = 60_000;
-    // 10,000 times.
+    // 10,000 iterations.
     let process = "(local $n i32)
       (loop $again
         (drop (memory.grow (i32.const 60000)))
@@ -162,7 +162,7 @@ async fn a_trap_says_what_and_where() {
     for (process, says) in [
         ("(i32.load (i32.const -4))", "out of bounds"),
         ("(i32.div_u (i32.const 1) (i32.const 0))", "divide by zero"),
-        // Text outside of memory, and a verdict that does not exist.
+        // Text outside of memory, and an unknown verdict.
         ("(call $answer (i32.const 0) (i32.const 1) (i32.const -1) (i32.const 9))", "out of bounds"),
         ("(call $answer (i32.const 0) (i32.const 9) (i32.const 0) (i32.const 0))", "discriminant"),
         ("(i32.const -8)", "out of bounds"),
@@ -170,7 +170,7 @@ async fn a_trap_says_what_and_where() {
         let fault = fixture.fault(guests::doing(process)).await;
         assert!(matches!(&fault, Fault::Trap { detail } if detail.contains(says)), "{process}: {fault}");
     }
-    // The instance is dropped with its call: the next call is none the worse.
+    // The instance was dropped with its call and does not affect the next call.
     assert_eq!(fixture.run(guests::pass()).await.verdict, Ok(Verdict::Pass));
 }
 
@@ -179,7 +179,7 @@ async fn output_over_the_limit_is_a_fault() {
     let mut fixture = Fixture::new();
     fixture.quota.output_bytes_max = 6;
     assert_eq!(fixture.fault(answering(0, 1)).await, Fault::Output { bytes: 7, limit: 6 });
-    // Larger than the engine lets through: its real size is not known.
+    // Larger than the engine accepts, so the actual size is unknown.
     let huge = Guest {
         memory: r#"(memory (export "memory") 100)"#,
         process: "(call $answer (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 6000000))",
@@ -223,7 +223,7 @@ async fn a_loop_of_large_log_lines_costs_fuel_and_gives_others_their_turns() {
     assert_eq!(ran.verdict, Err(Fault::Fuel { limit: 100_000_000, function: own("process") }));
     assert!(ran.run.log.len() <= 3, "{}", ran.run.log.len());
     assert!(ran.run.log.last().unwrap().text.starts_with("[cut"));
-    // One line larger than anything the host takes at once.
+    // One line larger than the host accepts in one call.
     fixture.quota.output_bytes_max = 1_000;
     let line = LOG.doing("", "(call $log (i32.const 1) (i32.const 65536) (i32.const 900000)) unreachable");
     assert_eq!(fixture.fault(line).await, Fault::HostCalls { limit_name: "output_bytes_max".into(), limit: 1_000 });
@@ -233,7 +233,7 @@ async fn a_loop_of_large_log_lines_costs_fuel_and_gives_others_their_turns() {
 async fn a_spent_lookup_budget_is_an_answer() {
     let mut fixture = Fixture::new();
     fixture.quota.host_calls_max = 3;
-    // Looks up table "{" key "\"" until the answer is an error, then drops with a text as long as the count.
+    // Looks up key "\"" in table "{" until the result is an error, then drops with a reason whose length is the count.
     let process = r#"(local $n i32)
       (loop $again
         (local.set $n (i32.add (local.get $n) (i32.const 1)))
@@ -262,7 +262,7 @@ async fn what_is_not_granted_is_not_there() {
 #[tokio::test]
 async fn wasi_is_empty_still_and_the_same_every_time() {
     let fixture = Fixture::new();
-    // Prints to the log, sleeps an hour, and gives back 15 random bytes as text, with the clock's seconds before them.
+    // Prints to the log, sleeps for an hour, and returns 15 random bytes as text, preceded by the seconds of the clock.
     let process = r#"
       (call $print (call $stdout) (i32.const 1024) (i32.const 7) (i32.const 512))
       (call $block (call $sleep (i64.const 3600000000000)))
@@ -291,7 +291,7 @@ async fn wasi_is_empty_still_and_the_same_every_time() {
 
 #[tokio::test]
 async fn nothing_is_left_from_call_to_call() {
-    // Faults where it finds what an earlier call left in memory, fresh pages included, or in a global.
+    // Faults if it finds data of an earlier call in its memory, newly grown pages included, or in a global.
     let process = "(local $at i32)
       (drop (memory.grow (i32.const 4)))
       (local.set $at (i32.const 60000))

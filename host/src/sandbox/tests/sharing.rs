@@ -1,4 +1,4 @@
-//! Tenants that want everything, and what the others get.
+//! Fairness: tenants with excessive load, and the effect on other tenants.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,7 @@ async fn a_short_call_has_its_turn_after_one_of_each_tenant_with_endless_loops()
     tokio::time::sleep(Duration::from_millis(50)).await;
     let mut waits = 0;
     for n in 0..20 {
-        // Each a tenant that comes new: one that was there before may owe others what its last slice took.
+        // A new tenant each time: a tenant that ran before may have to wait for the cost of its last slice.
         let (ran, waited) = fixture.sandbox.0.run(call_of(&fixture, &format!("new-{n}"), pass)).await;
         assert_eq!(ran.verdict, Ok(Verdict::Pass));
         assert_eq!(waited.turns.slices, 1);
@@ -57,7 +57,7 @@ async fn a_spent_budget_is_waited_for_and_is_no_fault() {
     let mut fixture = Fixture::new();
     let pass = fixture.upload(guests::pass()).await.unwrap().digest;
     let endless = fixture.upload(guests::endless()).await.unwrap().digest;
-    // Three million fuel on one a second: more than a month.
+    // A debt of three million at one fuel per second takes more than a month.
     fixture.quota.fuel_per_call = 3_000_000;
     fixture.quota.fuel_per_second = 1;
     let (ran, waited) = fixture.sandbox.0.run(fixture.call(endless)).await;
@@ -70,7 +70,7 @@ async fn a_spent_budget_is_waited_for_and_is_no_fault() {
     assert_eq!(other.verdict, Ok(Verdict::Pass), "another tenant's budget is its own");
     assert_eq!(waited.budget, Duration::ZERO);
 
-    // The operator raises the quota: what waits goes on.
+    // The operator raises the quota, and the waiting call continues.
     fixture.quota.fuel_per_second = 1_000_000_000;
     let raised = fixture.sandbox.0.run(fixture.call(pass));
     let ((late, waited), (raised, _)) = tokio::join!(late, raised);
@@ -105,7 +105,7 @@ async fn a_full_pool_is_given_out_in_turns_between_tenants() {
             })
         })
         .collect();
-    // The pool is taken while they line up.
+    // The only slot is held while the calls queue up.
     let held = sandbox.slots.enter(&"flood".parse().unwrap()).await.unwrap();
     for call in &mut calls {
         assert!(futures_util::poll!(call).is_pending());
@@ -117,7 +117,7 @@ async fn a_full_pool_is_given_out_in_turns_between_tenants() {
     assert_eq!(order[..3], ["second", "third", "flood"], "{order:?}");
 }
 
-/// A sandbox whose compiler takes one component at a time and finds each invalid, but not before `let_go`.
+/// A sandbox whose compiler takes one component at a time and finds each of them invalid, but not before `let_go`.
 struct SlowCompiler {
     fixture: Fixture,
     dir: tempfile::TempDir,
@@ -179,7 +179,7 @@ async fn a_flood_of_uploads_is_refused_and_neither_other_tenants_nor_events_are(
     let refused = slow.uploads("flood", third.clone()).await.unwrap();
     assert_eq!(refused, Err(Rejected::CompileQueue { limit: 1 }));
     let others = slow.uploads("other", third);
-    // Nothing of this one is compiled yet.
+    // The filter of this event was not compiled yet.
     let event = slow.fixture.call(Digest(sha256(&guests::pass())));
     let sandbox = slow.fixture.sandbox.clone();
     let event = tokio::spawn(async move { sandbox.run(Call { filter: "cold".parse().unwrap(), ..event }).await });

@@ -1,4 +1,4 @@
-//! What is not taken in, and in which words.
+//! Rejected uploads, and their messages.
 
 use super::guests::{self, CONFIG, Guest, LOOKUP};
 use super::*;
@@ -114,7 +114,7 @@ async fn three_memories_are_taken_and_filter_memories_max_says_how_many() {
     let Rejected::Structure { limit_name, limit, found, .. } = &less else { panic!("{less}") };
     assert_eq!((limit_name.as_str(), *limit, *found), ("filter_memories_max", 4, 5));
 
-    // In modules of their own, as composed guests have them, and all of them charged to one limit.
+    // In separate modules, as in composed guests. All memories count towards one limit.
     let apart = |imports| Guest { imports, ..Guest::default() }.wasm();
     let ran = Fixture::new().run(apart(APART)).await;
     assert_eq!(ran.run.memory_bytes, 201 << 16, "all memories of a call count");
@@ -153,7 +153,7 @@ async fn a_filter_that_cannot_start_within_its_quota_is_not_taken() {
     assert_eq!(fixture.upload(traps).await.unwrap_err().kind(), "start");
 
     let (wanted, limit) = (1_000 << 16, 32 << 20);
-    // Each for itself would fit.
+    // Each would fit alone.
     let two = Guest { memory: r#"(memory (export "memory") 501)"#, core: "(memory 499)", ..Guest::default() }.wasm();
     assert_eq!(
         fixture.upload(two).await.unwrap_err(),
@@ -197,7 +197,7 @@ async fn what_no_quota_could_hold_is_refused_by_the_limit_it_passes() {
     let refused = limited("elements of a table", 15_000, "table_elements_max", 10_000);
     assert_eq!(fixture.upload(table).await.unwrap_err(), refused);
 
-    // A quota over the pool's slot gives no more than the slot.
+    // A quota above the size of a pool slot is capped at that size.
     fixture.quota.memory_bytes_max = 1 << 40;
     let huge = Guest { memory: r#"(memory (export "memory") 20000)"#, ..Guest::default() }.wasm();
     let refused = limited("bytes of a memory", 20_000 << 16, "memory_bytes_max", 128 << 20);

@@ -1,4 +1,4 @@
-//! `wasi:cli` and the files there are not.
+//! `wasi:cli` and the preopened directories, all of it empty.
 
 use wasmtime::component::{LinkerInstance, Resource};
 
@@ -6,11 +6,11 @@ use super::super::state::{State, Stop};
 use super::io::{InputStream, OutputStream, STDERR, STDOUT};
 use super::{free, function};
 
-/// There are none.
+/// Resource type without instances.
 pub(super) struct TerminalInput;
-/// There are none.
+/// Resource type without instances.
 pub(super) struct TerminalOutput;
-/// There are none.
+/// Resource type without instances.
 pub(super) struct Descriptor;
 
 pub(super) fn environment(linker: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {

@@ -1,4 +1,4 @@
-//! `wasi:clocks`: both clocks stand still at the instant the event was accepted.
+//! `wasi:clocks`: both clocks are frozen at the time at which the event was accepted.
 
 use wasmtime::component::{ComponentType, LinkerInstance, Lower};
 
@@ -30,7 +30,7 @@ pub(super) fn monotonic(linker: &mut LinkerInstance<'_, State>) -> wasmtime::Res
         Ok((accepted_at_millis(state).saturating_mul(NANOS_PER_MILLI.into()),))
     })?;
     function(linker, "resolution", free, |_, (): ()| Ok((u64::from(NANOS_PER_MILLI),)))?;
-    // A guest that sleeps is woken at once: time does not pass here, and nobody's thread is held for it.
+    // A sleep ends immediately: time does not advance, and no thread is blocked.
     for subscribe in ["subscribe-instant", "subscribe-duration"] {
         function(linker, subscribe, free, |_, (_,): (u64,)| Ok((always_ready(),)))?;
     }

@@ -1,4 +1,4 @@
-//! `wasi:io`: an input that has ended, two outputs that go to the log, and pollables that are always ready.
+//! `wasi:io`: an input stream at its end, two output streams that go to the log, and pollables that are always ready.
 
 use wasmtime::component::{ComponentType, LinkerInstance, Lower, Resource};
 
@@ -6,21 +6,21 @@ use super::super::log::Stdio;
 use super::super::state::State;
 use super::{free, function};
 
-/// Standard input, which has ended.
+/// Standard input, always at its end.
 pub(super) struct InputStream;
-/// Standard output or standard error: the handle's number says which.
+/// Standard output or standard error, depending on the number of the handle.
 pub(super) struct OutputStream;
 /// Always ready.
 pub(super) struct Pollable;
-/// Never made.
+/// Never created.
 pub(super) struct Error;
 
 pub(super) const STDOUT: u32 = 1;
 pub(super) const STDERR: u32 = 2;
 
-/// Bytes that `check-write` lets a guest write at once.
+/// Bytes that `check-write` permits a guest to write at once.
 const WRITE_BYTES_MAX: u64 = 64 << 10;
-/// Fuel for looking at one pollable, which costs more than its four bytes.
+/// Fuel for polling one pollable, which costs more than its four bytes.
 const FUEL_PER_POLLABLE: usize = 64;
 
 #[derive(ComponentType, Lower)]
@@ -82,7 +82,7 @@ pub(super) fn streams(linker: &mut LinkerInstance<'_, State>) -> wasmtime::Resul
     for flush in ["[method]output-stream.flush", "[method]output-stream.blocking-flush"] {
         function(linker, flush, free, |_, (_,): (Output,)| -> wasmtime::Result<Streamed<()>> { Ok((Ok(()),)) })?;
     }
-    // Zeroes say nothing in a log: they are taken and forgotten.
+    // Zeroes are useless in a log, so they are discarded.
     for zeroes in ["[method]output-stream.write-zeroes", "[method]output-stream.blocking-write-zeroes-and-flush"] {
         function(linker, zeroes, free, |_, (_, _): (Output, u64)| -> wasmtime::Result<Streamed<()>> { Ok((Ok(()),)) })?;
     }

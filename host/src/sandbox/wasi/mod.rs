@@ -1,13 +1,13 @@
-//! The empty WASI that a wasip2 guest finds: no files, no environment, no arguments, no sockets.
+//! The empty WASI for wasip2 guests: no files, no environment, no arguments, no sockets.
 //!
-//! Written here and not taken from `wasmtime-wasi`, for three reasons. Every call has to be counted and paid for in fuel
-//! (see `state::charge`). Nothing may wait: the clock stands still at the instant the event was accepted, so a sleep is
-//! over at once. And an instance has no tables or handles to set up, so a call of a std guest costs as little as one of
-//! a guest without WASI.
+//! Implemented here instead of using `wasmtime-wasi`, for three reasons. Every call has to be counted and charged in
+//! fuel (see `state::charge`). Calls must not block: the clock is frozen at the time at which the event was accepted,
+//! so a sleep ends immediately. And an instance has no resource tables or handles to set up, so a call of a guest with
+//! the Rust standard library is as cheap as one of a guest without WASI.
 //!
-//! All other functions of the packages in [`PACKAGES`] are made from the component's own import types, whatever interface and
-//! version they belong to. Calling one ends the call with a fault that names it. So a standard library or a language's
-//! runtime that imports files, sockets and HTTP still links, and fails only if the filter uses them.
+//! All other functions of the packages in [`PACKAGES`] are defined from the import types of the component, for any
+//! interface and version. Calling one ends the call with a fault that names the function. So a standard library or a
+//! language runtime that imports files, sockets and HTTP can be linked, and fails only if the filter uses them.
 
 mod cli;
 mod clocks;
@@ -22,13 +22,13 @@ use wasmtime::component::{ComponentNamedList, Lift, LinkerInstance, Lower, Resou
 
 use super::state::{State, Stop, charge};
 
-/// Packages of WASI 0.2 of which every interface may be imported, without version.
+/// Packages of WASI 0.2, without version. All their interfaces may be imported.
 pub(super) const PACKAGES: [&str; 7] =
     ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:http", "wasi:io", "wasi:random", "wasi:sockets"];
 
-/// The host's types for the resources that one component imports, in the order in which the component introduces them. An
-/// interface may use another one's resource under another name (`wasi:http/types` calls the `error` of `wasi:io/error`
-/// `io-error`), so the component's own types say which resource it is, and not the name.
+/// Maps the resource types that one component imports to host types, in order of their introduction. An interface may
+/// use the resource of another interface under another name (`wasi:http/types` calls the `error` of `wasi:io/error`
+/// `io-error`), so the lookup is by the component's type and not by name.
 #[derive(Default)]
 pub(super) struct Resources(Vec<(ResourceType, ResourceType)>);
 
@@ -43,7 +43,7 @@ impl Resources {
     }
 }
 
-/// Defines `interface`, which is one of [`PACKAGES`], as the component imports it.
+/// Defines `interface`, which belongs to one of [`PACKAGES`], as the component imports it.
 pub(super) fn define(
     linker: &mut LinkerInstance<'_, State>,
     interface: &str,
@@ -84,7 +84,7 @@ pub(super) fn define(
     }
 }
 
-/// One host type for each WASI resource, the same in every interface that speaks of it.
+/// One host type for each WASI resource, shared by all interfaces that use it.
 fn resource_type(name: &str) -> ResourceType {
     match name {
         "error" => ResourceType::host::<io::Error>(),
@@ -98,7 +98,7 @@ fn resource_type(name: &str) -> ResourceType {
     }
 }
 
-/// Defines one function that is counted, pays for the `bytes` it was given, and then answers at once.
+/// Defines a function that is counted, charged for its input of `bytes`, and returns immediately.
 fn function<P, R>(
     linker: &mut LinkerInstance<'_, State>,
     name: &str,
@@ -118,7 +118,7 @@ where
     })
 }
 
-/// For functions that are given nothing to speak of.
+/// For functions with small inputs of fixed size.
 fn free<P>(_: &P) -> usize {
     0
 }

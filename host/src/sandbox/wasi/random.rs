@@ -1,4 +1,4 @@
-//! `wasi:random`: random to look at, the same for the same event and filter.
+//! `wasi:random`: pseudorandom numbers that are the same for the same event and filter.
 
 use wasmtime::component::LinkerInstance;
 
@@ -8,16 +8,16 @@ use crate::domain::id::{Digest, EventId};
 use super::super::state::State;
 use super::{free, function};
 
-/// Bytes a guest may ask for at once. A standard library asks for 16 to 32.
+/// Maximum bytes for one request. A standard library requests 16 to 32.
 const BYTES_MAX: u64 = 64 << 10;
-/// A hash step makes 32 bytes and costs far more than copying them.
+/// Each hash produces 32 bytes and costs far more than copying them.
 const FUEL_PER_BYTE: u64 = 8;
 
 /// SHA-256 in counter mode, seeded from the event and the filter.
 pub(in super::super) struct Random {
     event: EventId,
     filter: Digest,
-    /// Made where a guest first asks: few do.
+    /// Created on first use, because few guests use it.
     seed: Option<[u8; 32]>,
     blocks: u64,
 }
