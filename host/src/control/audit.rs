@@ -1,4 +1,4 @@
-//! The audit log, for the tenant and for the operator.
+//! Queries of the audit log, for tenants and for the operator.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,14 +8,15 @@ pub use crate::domain::audit::{Query, Record};
 use crate::domain::id::TenantId;
 
 impl Control {
-    /// What was changed of the tenant, newest first, since it was made.
+    /// The tenant's audit records since the tenant was created, newest first.
     pub async fn list_audit(&self, tenant: &TenantId, query: Query, page: PageQuery) -> Result<Page<Record>, Error> {
         let of = self.tenant(tenant)?.incarnation();
         let page = self.audit_page(Some(tenant), true, query, page.within(of)?).await?;
         Ok(Page { items: page.items, next: page.next.map(|next| pages::cursor(of, next)) })
     }
 
-    /// What was changed at the host, newest first; of one tenant, where one is given, its namesakes' too.
+    /// All audit records of the host, newest first. If `tenant` is given, only records with that tenant name, including
+    /// those of earlier tenants with the same name.
     pub async fn list_whole_audit(
         &self,
         tenant: Option<&TenantId>,
@@ -38,7 +39,7 @@ impl Control {
     }
 }
 
-/// The place that a page ended at: it has one spelling.
+/// Cursor of the audit log: the sequence number of the last record of a page, as 16 lower-case hexadecimal digits.
 #[derive(Debug, PartialEq, Eq)]
 struct Place(i64);
 

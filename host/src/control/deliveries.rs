@@ -1,4 +1,4 @@
-//! Deliveries: their history, and what a person may do with those at rest.
+//! Deliveries: their history, and redriving of held and dead ones.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,21 +11,21 @@ use crate::domain::delivery::{DeliveryRecord, Redrive};
 use crate::domain::id::{DeliveryId, TenantId};
 use crate::ledger::{self, Redriven};
 
-/// One delivery with its attempts.
+/// A delivery with its attempts.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct DeliveryView {
-    /// The record.
+    /// The delivery record.
     #[serde(flatten)]
     pub record: DeliveryRecord,
-    /// Its attempts, oldest first.
+    /// The attempts, oldest first.
     pub exchanges: Vec<Attempt>,
 }
 
-/// What is asked for.
+/// A request to redrive one delivery.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RedriveInput {
-    /// What to do; `again` where absent.
+    /// The action. `again` if absent.
     #[serde(default = "again")]
     pub action: Redrive,
 }
@@ -35,7 +35,7 @@ pub(super) fn again() -> Redrive {
 }
 
 impl Control {
-    /// A tenant's deliveries, newest first.
+    /// Lists a tenant's deliveries, newest first.
     pub async fn list_deliveries(
         &self,
         tenant: &TenantId,
@@ -48,29 +48,33 @@ impl Control {
         Ok(Page { items: page.items, next: page.next.map(|next| cursor_of(of, next)) })
     }
 
-    /// One delivery with its attempts.
+    /// A delivery with its attempts.
     pub async fn show_delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<DeliveryView, Error> {
         let record = self.delivery(tenant, id).await?;
         let exchanges = self.ledger.attempts(record.seq).await?;
         Ok(DeliveryView { record, exchanges })
     }
 
-    /// The claims that a delivery sends, after its filters: JSON text.
+    /// The claims that a delivery sends, as filtered, as JSON text.
     pub async fn show_delivery_claims(&self, tenant: &TenantId, id: DeliveryId) -> Result<String, Error> {
         self.tenant(tenant)?;
         self.ledger.delivery_claims(tenant, id).await?.ok_or_else(|| not_found(id))
     }
 
-    /// Sends again, releases or discards a delivery at rest.
+    /// Redrives one delivery: sends it again, releases it or discards it.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the action does not apply to the delivery's state.
     pub async fn redrive(&self, tenant: &TenantId, id: DeliveryId, action: Redrive) -> Result<DeliveryView, Error> {
         let record = self.delivery(tenant, id).await?;
-        // Without bytes it runs its chain as it is now: the chain as it was would hold it once more.
+        // A delivery without a completed chain runs the current chain, because its pinned chain would hold it again.
         if action == Redrive::Again
             && !(self.pin_anew)(tenant.clone(), vec![record], self.deed("delivery.again")).await?.is_empty()
         {
             return self.show_delivery(tenant, id).await;
         }
-        // By itself: whoever asked may hang up, and then the row would be due without anybody who knows.
+        // Spawned, because the request may be cancelled after the commit, and then the dispatcher would not be notified
+        // of the due row.
         let (control, whose) = (self.clone(), tenant.clone());
         let deed = self.redrive_deed(action);
         let doing = tokio::spawn(async move {
@@ -93,7 +97,7 @@ impl Control {
         self.show_delivery(tenant, id).await
     }
 
-    /// What the audit log calls it.
+    /// The audit record of the action.
     pub(super) fn redrive_deed(&self, action: Redrive) -> Deed {
         self.deed(match action {
             Redrive::Again => "delivery.again",

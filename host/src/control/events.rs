@@ -21,13 +21,13 @@ pub struct EventView {
     pub jti: String,
     pub subject: Option<String>,
     pub accepted_at: Timestamp,
-    /// As normalized, before filters.
+    /// The normalized SET, before any filter.
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub set: Box<RawValue>,
 }
 
 impl Control {
-    /// A tenant's events, newest first, without their SETs.
+    /// Lists a tenant's events without their SETs, newest first.
     pub async fn list_events(
         &self,
         tenant: &TenantId,
@@ -40,7 +40,7 @@ impl Control {
         Ok(Page { items: page.items, next: page.next.map(|next| cursor_of(of, next)) })
     }
 
-    /// One event with its SET.
+    /// An event with its SET.
     pub async fn show_event(&self, tenant: &TenantId, id: EventId) -> Result<EventView, Error> {
         self.tenant(tenant)?;
         let event = self.ledger.event(tenant, id).await?;

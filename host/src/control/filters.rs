@@ -1,4 +1,4 @@
-//! Filters: upload, activate, roll back. A version is named by the digest of its bytes and never changes.
+//! Filters: upload, activation and rollback. A version is identified by the digest of its component and is immutable.
 
 use std::collections::BTreeSet;
 
@@ -16,12 +16,12 @@ use crate::domain::time::Timestamp;
 use crate::ledger::TenantView;
 use crate::sandbox::Compiled;
 
-/// Versions of one filter at the most, those that are needed among them.
+/// Limit for the versions of one filter, including versions in use.
 pub const VERSIONS_MAX: usize = 100;
-/// Versions that could be removed, of those that a full quota names.
+/// Limit for the removable versions named in the error if the quota is used up.
 const SPARE_NAMED_MAX: usize = 5;
 
-/// A filter as it is shown.
+/// A filter as returned by the API.
 #[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `Filter`")]
 pub struct FilterView {
@@ -30,20 +30,20 @@ pub struct FilterView {
     pub version: u64,
     pub name: FilterName,
     pub active: Option<Digest>,
-    /// What a roll-back would activate.
+    /// The version that a rollback would activate.
     pub previous: Option<Digest>,
-    /// The version on trial.
+    /// The current rollout, if there is one.
     pub rollout: Option<Rollout>,
-    /// How the last trial ended.
+    /// The result of the last rollout.
     pub last_rollout: Option<Ended>,
-    /// Set while the active version is not called, because it faulted too often.
+    /// Set while the active version is suspended because it faulted too often.
     pub suspended: Option<Suspension>,
-    /// Whether deliveries held by faults of this filter are being run anew.
+    /// Whether deliveries held by faults of this filter are being run again.
     pub releasing: bool,
     pub versions: Vec<VersionView>,
 }
 
-/// A version as it is shown.
+/// A filter version as returned by the API.
 #[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `FilterVersion`")]
 #[schemars(rename = "FilterVersionView")]
@@ -61,8 +61,8 @@ pub struct VersionView {
 }
 
 impl Control {
-    /// Takes in a component as the newest version, and activates it unless `activate` is false. The same bytes again
-    /// are the same version. Tells whether the version is new.
+    /// Stores a component as the newest version, and activates it unless `activate` is false. A repeated upload of the
+    /// same bytes results in the same version. The returned flag is true if the version is new.
     pub async fn upload_filter(
         &self,
         tenant: &TenantId,
@@ -89,7 +89,7 @@ impl Control {
         activate: bool,
         expected: Option<u64>,
     ) -> Result<(FilterView, bool), Error> {
-        // Read again: the compile took its time, and others may have uploaded meanwhile.
+        // Read again, because other uploads may have taken place during compilation.
         let view = self.tenant(tenant)?;
         let stored = view.filters.get(name);
         let mut filter = stored.map_or_else(
@@ -136,7 +136,7 @@ impl Control {
         Ok((show(&filter, version), new))
     }
 
-    /// The same bytes again take no room.
+    /// Checks the quotas for an upload. A repeated upload of stored bytes needs no space.
     async fn check_room(&self, view: &TenantView, name: &FilterName, wasm: &[u8]) -> Result<(), Error> {
         let digest = Digest(crypto::sha256(wasm));
         if view.filters.get(name).is_some_and(|filter| filter.value.version(&digest).is_some()) {
@@ -158,7 +158,7 @@ impl Control {
         Ok(())
     }
 
-    /// What a tenant can do whose versions fill its quota: names some that could be removed.
+    /// Advice for a tenant whose quota is used up, with the names of some removable versions.
     async fn how_to_make_room(&self, view: &TenantView) -> Result<String, Error> {
         let (mut spare, none) = (Vec::new(), InUse::new());
         let used = self.ledger.filter_versions_in_use(&view.tenant.value.id).await?;
@@ -196,7 +196,7 @@ impl Control {
         page.of(versions.into_iter().map(|version| (place(&version), version)), |version| version)
     }
 
-    /// Removes a version that nothing needs.
+    /// Removes a version that is not in use.
     pub async fn remove_filter_version(
         &self,
         tenant: &TenantId,
@@ -218,7 +218,7 @@ impl Control {
         .await
     }
 
-    /// Makes a version the one that new deliveries run.
+    /// Activates a version for new deliveries.
     pub async fn activate_filter(
         &self,
         tenant: &TenantId,
@@ -242,8 +242,8 @@ impl Control {
         .await
     }
 
-    /// Makes the version that was active before the active one again. A rollout ends with that: whoever rolls back wants
-    /// a version that is known, for everybody.
+    /// Activates the previously active version again. This also ends a rollout, since a rollback must leave all
+    /// subjects on a known version.
     pub async fn roll_back_filter(
         &self,
         tenant: &TenantId,
@@ -275,7 +275,7 @@ impl Control {
         .await
     }
 
-    /// Lets suspended versions be called again, all or the one given; what they hold is run anew.
+    /// Ends the suspension of all versions or of the given one. Deliveries that they hold are run again.
     pub async fn resume_filter(
         &self,
         tenant: &TenantId,
@@ -316,13 +316,13 @@ impl Control {
         })
     }
 
-    /// One filter.
+    /// Returns one filter.
     pub fn show_filter(&self, tenant: &TenantId, name: &FilterName) -> Result<FilterView, Error> {
         let view = self.tenant(tenant)?;
         view.filters.get(name).map(|filter| show(&filter.value, filter.version)).ok_or_else(|| not_found(name))
     }
 
-    /// Removes a filter that no subscription binds. Its components stay as long as a delivery may run them.
+    /// Removes a filter that no subscription binds. Its components are retained as long as a delivery may run them.
     pub async fn remove_filter(
         &self,
         tenant: &TenantId,
@@ -349,7 +349,7 @@ pub(super) fn set_active(filter: &mut Filter, digest: Digest, view: &TenantView)
         return Ok(());
     }
     if let Some(rollout) = &filter.rollout {
-        // What it has shown was shown beside the active version.
+        // The rollout compares its candidate with the active version, so its results would become invalid.
         return Err(Error::Conflict(format!(
             "the filter `{}` has a rollout of {}: promote or end it first, or upload with `?activate=false`",
             filter.name, rollout.digest
@@ -367,8 +367,8 @@ pub(super) fn set_active(filter: &mut Filter, digest: Digest, view: &TenantView)
     Ok(())
 }
 
-/// The active version is another one than `before`, by a person's decision: what a suspended version holds runs anew,
-/// and whatever the active one was suspended for is forgiven.
+/// Called after a user has activated another version than `before`. Deliveries held by the suspension of `before` are
+/// run again, and a suspension of the new active version ends.
 fn release(filter: &mut Filter, before: Option<Digest>) {
     if let Some(before) = before.filter(|before| filter.suspension(before).is_some()) {
         filter.releasing.insert(before);
@@ -378,7 +378,7 @@ fn release(filter: &mut Filter, before: Option<Digest>) {
     }
 }
 
-/// Lets a version be called again. Tells whether it was suspended.
+/// Ends the suspension of a version. Returns true if it was suspended.
 pub(super) fn resume(filter: &mut Filter, digest: Digest) -> bool {
     let suspended = filter.version_mut(&digest).and_then(|version| version.suspended.take());
     if suspended.is_some() {
@@ -387,7 +387,7 @@ pub(super) fn resume(filter: &mut Filter, digest: Digest) -> bool {
     suspended.is_some()
 }
 
-/// A version that needs more than a binding grants would fault on each of its deliveries.
+/// Refuses a version that needs more than a binding grants, because it would fault on each of the binding's deliveries.
 pub(super) fn check_needs(filter: &Filter, digest: Digest, view: &TenantView) -> Result<(), Error> {
     let Some(version) = filter.version(&digest) else { return Ok(()) };
     for subscription in view.subscriptions.values() {

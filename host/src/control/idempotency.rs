@@ -1,4 +1,5 @@
-//! Answers of requests with an `Idempotency-Key`, stored sealed: they may hold a secret that is shown once.
+//! Stored responses of requests with an `Idempotency-Key`. They are encrypted, because a response may contain a secret
+//! that is shown only once.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,38 +8,39 @@ use crate::domain::idempotency::Claim;
 use crate::domain::secret::Secret;
 use crate::ledger::AnswersStored;
 
-/// Requests of one tenant, or of the operator, whose answers are stored at once. Each is stored for a day.
+/// Limit for the stored responses of one tenant, or of the operator. Each is retained for one day.
 pub const ANSWERS_PER_TENANT_MAX: u64 = 1_000;
-/// Bytes of them. The last one may be larger than what is left.
+/// Limit for the total size of these responses in bytes. The last one may exceed it.
 pub const ANSWERS_BYTES_PER_TENANT_MAX: u64 = 16 << 20;
 
-/// An answer as it was given.
+/// A stored response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredAnswer {
     /// HTTP status.
     pub status: u16,
     /// Name and value of each header.
     pub headers: Vec<(String, String)>,
-    /// The body: JSON.
+    /// The body, as JSON.
     pub body: String,
 }
 
-/// How a request stands.
+/// The state of a request with an `Idempotency-Key`.
 pub enum Standing {
-    /// It was not carried out.
+    /// The request has not been executed.
     New,
-    /// It was carried out, and answered so.
+    /// The request was executed and its response is stored.
     Answered(StoredAnswer),
-    /// It was carried out, and the host was killed before its answer was stored.
+    /// The request was executed, but the host was killed before it stored the response, or the response cannot be
+    /// decrypted.
     AnswerLost,
-    /// Its key stands for another request.
+    /// The key was used for a different request.
     KeyReused,
-    /// As many answers are stored as may be.
+    /// The limit for stored responses is reached.
     Full(AnswersStored),
 }
 
 impl Control {
-    /// How a request stands that has an `Idempotency-Key`.
+    /// Looks up the state of a request with an `Idempotency-Key`.
     pub async fn standing(&self, claim: &Claim) -> Result<Standing, Error> {
         let (found, stored) = self.ledger.carried_out(claim).await?;
         let Some(found) = found else {
@@ -56,8 +58,8 @@ impl Control {
         Ok(answer.map_or(Standing::AnswerLost, Standing::Answered))
     }
 
-    /// Stores the answer of a request that was carried out. A refusal is stored only if the request has changed something:
-    /// else it may be sent again, and come to something else.
+    /// Stores the response of an executed request. An error response is stored only if the request has changed
+    /// something, since otherwise a retry may succeed.
     pub async fn store_answer(&self, claim: &Claim, answer: &StoredAnswer) -> Result<(), Error> {
         let is_success = (200..300).contains(&answer.status);
         let text = serde_json::to_string(answer).unwrap_or_default();
@@ -70,7 +72,7 @@ fn is_full(stored: AnswersStored) -> bool {
     stored.count >= ANSWERS_PER_TENANT_MAX || stored.bytes >= ANSWERS_BYTES_PER_TENANT_MAX
 }
 
-/// What a stored answer is bound to when it is encrypted.
+/// The encryption context that binds a stored response to its request.
 fn context(claim: &Claim) -> String {
     format!("answer/{}", claim.id)
 }

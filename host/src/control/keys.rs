@@ -1,4 +1,4 @@
-//! API keys: `sgk_<id>_<secret>`. The secret half has 256 random bits and is kept as SHA-256 only.
+//! API keys: `sgk_<id>_<secret>`. The secret has 256 random bits, and only its SHA-256 is stored.
 
 mod grant;
 mod principal;
@@ -21,63 +21,63 @@ use crate::ledger::Versioned;
 pub use grant::{Grant, Revoked};
 pub use principal::{Denied, Principal};
 
-/// Characters of the secret half: 32 bytes in base64.
+/// Length of the secret in characters: 32 bytes in base64url without padding.
 const SECRET_CHARS: usize = 43;
-/// Hours that a rotated key goes on beside the new one, where the request does not say.
+/// Default overlap of a rotated key with its successor, in hours.
 const OVERLAP_HOURS: u32 = 24;
-/// Hours of such an overlap at the most: 90 days.
+/// Longest overlap in hours: 90 days.
 pub const OVERLAP_HOURS_MAX: u32 = 90 * 24;
-/// Keys that a tenant may have together with those that have ended, as a multiple of its quota `keys_max`.
+/// Limit for a tenant's keys including expired ones, as a multiple of its quota `keys_max`.
 const WITH_ENDED: u64 = 2;
-/// Keys of the operator's, those that have ended among them.
+/// Limit for the operator's keys, including expired ones.
 pub const OPERATOR_KEYS_MAX: usize = 200;
 
-/// What is asked for.
+/// A request to create a key.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewKey {
-    /// What people call it.
+    /// A label for users.
     #[schemars(length(max = TEXT_CHARS_MAX))]
     pub label: Option<String>,
-    /// What it may do. Where absent: what the key that makes it may do itself; made by the operator, `read` and
-    /// `write`, and for a key of the operator's `operator`.
+    /// The scopes of the key. If absent: the scopes of the creating key, or `read` and `write` if the operator creates
+    /// a tenant's key, or `operator` for a key of the operator's own.
     #[schemars(extend("uniqueItems" = false))]
     pub scopes: Option<BTreeSet<Scope>>,
-    /// When it ends.
+    /// Expiry time.
     pub expires_at: Option<Timestamp>,
 }
 
-/// What is asked for when a key is rotated.
+/// A request to rotate a key.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RotateKey {
-    /// Hours that the old key goes on beside the new one; 24 where absent, 0: it ends at once.
+    /// Hours until the old key expires. 24 if absent. With 0 it expires immediately.
     #[schemars(range(max = OVERLAP_HOURS_MAX))]
     pub overlap_hours: Option<u32>,
 }
 
-/// What is to be changed of a key.
+/// A change of a key.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyChange {
-    /// What people call it; null: nothing.
+    /// The new label. `null` removes it.
     #[serde(deserialize_with = "Option::deserialize")]
     pub label: Option<String>,
-    /// As it is shown: the id in the path.
+    /// The id in the path. Optional.
     #[serde(default)]
     pub id: Option<KeyId>,
-    /// As they are shown.
+    /// Read-only; ignored.
     #[serde(default)]
     pub scopes: ReadOnly,
-    /// As it is shown.
+    /// Read-only; ignored.
     #[serde(default)]
     pub created_at: ReadOnly,
-    /// As it is shown.
+    /// Read-only; ignored.
     #[serde(default)]
     pub expires_at: ReadOnly,
 }
 
-/// A key as it is shown: without its secret.
+/// A key as returned by the API, without its secret.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `ApiKey`")]
 pub struct KeyView {
@@ -91,18 +91,18 @@ pub struct KeyView {
     pub expires_at: Option<Timestamp>,
 }
 
-/// A key just made: the one time that it is shown whole.
+/// A newly created key. The secret is returned only in this response.
 #[derive(Serialize, JsonSchema)]
 pub struct KeyOnce {
-    /// The whole key.
+    /// The complete key.
     pub key: String,
-    /// What is shown of it later.
+    /// The parts that can be read later.
     #[serde(flatten)]
     pub view: KeyView,
 }
 
 impl Control {
-    /// Makes a key for a tenant. A tenant's own key gives at most what it may do itself, and for no longer.
+    /// Creates a key for a tenant. A tenant's key can only create keys with at most its own scopes and expiry.
     pub async fn create_key(&self, by: &Principal, tenant: &TenantId, new: NewKey) -> Result<KeyOnce, Error> {
         self.check_keys_room(tenant, None)?;
         short("label", &new.label)?;
@@ -118,7 +118,7 @@ impl Control {
         self.make_key(Some(tenant.clone()), new.label, scopes, expires_at).await
     }
 
-    /// Makes one more key of the operator's.
+    /// Creates another key for the operator.
     pub async fn create_operator_key(&self, by: &Principal, new: NewKey) -> Result<KeyOnce, Error> {
         self.check_operator_keys_room()?;
         short("label", &new.label)?;
@@ -130,7 +130,7 @@ impl Control {
         self.make_key(None, new.label, scopes, expires_at).await
     }
 
-    /// The end of a key that `by` makes: none later than its own.
+    /// The expiry time of a key created by `by`: no later than that of `by`.
     fn take_end(&self, by: &Principal, given: Option<Timestamp>) -> Result<Option<Timestamp>, Error> {
         if given.is_some_and(|at| at <= self.clock.now()) {
             return Err(Error::invalid("expires_at", "lies in the past"));
@@ -140,9 +140,9 @@ impl Control {
         Ok(end)
     }
 
-    /// Makes a key in the place of one: the same scopes, label and end under a new id. The old one goes on beside it for
-    /// the overlap, so that senders and callers can be changed over one by one. Whoever rotates a key that is not its
-    /// own gets no more by that than it may give.
+    /// Replaces a key with a new one that has the same scopes, label and expiry under a new id. Both keys are valid
+    /// during the overlap, so that clients can be switched one by one. A caller that rotates a key other than its own
+    /// cannot gain more rights than it may grant.
     pub async fn rotate_key(
         &self,
         by: &Principal,
@@ -181,7 +181,7 @@ impl Control {
         Ok(once)
     }
 
-    /// Changes what people call a key.
+    /// Changes the label of a key.
     pub async fn label_key(
         &self,
         tenant: Option<&TenantId>,
@@ -199,9 +199,10 @@ impl Control {
         Ok(view(&key, version))
     }
 
-    /// Makes the operator's key at first start, or `another` one; none where there is one. `keep` is given the key
-    /// before it is durable: where that fails, there is no key that nobody knows. It gives back the key that it keeps,
-    /// which is an earlier one where a start was broken off between its keeping and here.
+    /// Creates the operator's key at the first start, or an additional one if `another` is set. `None` if there is one
+    /// already. `keep` saves the key before it is durable, so that a key cannot exist without a saved copy; if `keep`
+    /// fails, no key is created. `keep` returns the saved key, which is an earlier one if a previous start was
+    /// interrupted between saving and storing.
     pub async fn operator_key(
         &self,
         another: bool,
@@ -228,7 +229,10 @@ impl Control {
         Ok(Some(once))
     }
 
-    /// Ends a key of the operator's at once. One with `operator` and without an end has to remain.
+    /// Removes a key of the operator's, effective immediately.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] unless another key with the scope `operator` and without expiry remains.
     pub async fn remove_operator_key(&self, id: KeyId, expected: Option<u64>) -> Result<(), Error> {
         self.key_of(None, id)?;
         let keys = self.keys_of(None);
@@ -254,7 +258,7 @@ impl Control {
         Ok(once)
     }
 
-    /// A key that is not stored yet, and so without a version.
+    /// A new key that is not yet stored, so its version is 0.
     fn new_key(
         &self,
         tenant: Option<TenantId>,
@@ -278,8 +282,8 @@ impl Control {
         (key, once)
     }
 
-    /// Whether a tenant may have one more key, beside `rotated`. Those that have ended take little: they count towards
-    /// twice the quota.
+    /// Checks the key quota of a tenant, not counting the key `rotated`. Expired keys need little space, so all keys
+    /// together may reach twice the quota.
     fn check_keys_room(&self, tenant: &TenantId, rotated: Option<KeyId>) -> Result<(), Error> {
         let view = self.tenant(tenant)?;
         let max = self.quota_of(&view).keys_max;
@@ -315,14 +319,14 @@ impl Control {
         page.of(self.keys_of(Some(tenant)).into_iter().map(|key| (key.id, key)), |key| key)
     }
 
-    /// By id, and so by age.
+    /// Sorted by id, and therefore by age.
     fn keys_of(&self, tenant: Option<&TenantId>) -> Vec<KeyView> {
         let snapshot = self.ledger.snapshot();
         let keys = snapshot.keys.values().filter(|key| key.value.tenant.as_ref() == tenant);
         keys.map(|key| view(&key.value, key.version)).collect()
     }
 
-    /// One key of the tenant's, or of the operator's where none is given.
+    /// A key of the tenant, or of the operator if `tenant` is `None`.
     pub fn show_key(&self, tenant: Option<&TenantId>, id: KeyId) -> Result<KeyView, Error> {
         let key = self.key_of(tenant, id)?;
         Ok(view(&key.value, key.version))
@@ -334,7 +338,7 @@ impl Control {
         key.cloned().ok_or_else(|| Error::NotFound(format!("key `{id}`")))
     }
 
-    /// Ends a key at once.
+    /// Removes a key, effective immediately.
     pub async fn remove_key(&self, tenant: &TenantId, id: KeyId, expected: Option<u64>) -> Result<(), Error> {
         self.key_of(Some(tenant), id)?;
         self.ledger.remove_key(id, (any_or(expected), self.deed("key.remove"))).await?;

@@ -1,6 +1,6 @@
-//! The control plane: what tenants and the operator set up and look at. Each file is one kind of thing; each function
-//! takes what the request said, already parsed, and gives what is shown. Secrets go in and never come out, apart from
-//! the ones made here, which are shown once.
+//! The control plane: configuration and inspection by tenants and by the operator. Each file covers one resource. The
+//! functions take parsed requests and return the views that the API serialises. Secrets are never returned, except for
+//! generated ones, which are returned once.
 
 pub mod audit;
 pub mod deliveries;
@@ -48,21 +48,21 @@ pub use crate::ledger::{DeliveryQuery, EventQuery};
 use crate::sandbox::{Rejected, Sandbox};
 pub use pages::{Page, PageQuery};
 
-/// Tells the data plane of deliveries that became due again; handed in by `app`.
+/// Notifies the dispatcher of deliveries that became due again. Provided by `app`.
 pub type TellDue = Arc<dyn Fn(Vec<crate::domain::delivery::DueDelivery>) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Runs a chain over an event once more, deciding and storing nothing; handed in by `app`.
+/// Runs a chain over an event again, without storing anything. Provided by `app`.
 pub type RunAgain = Arc<dyn Fn(Arc<Plan>, Arc<Event>, DeliveryId) -> BoxFuture<'static, Chained> + Send + Sync>;
 
-/// Makes those of the deliveries due again that never got through their chains, with the chains pinned anew, and gives
-/// which they were; handed in by `app`, since pinning is the data plane's.
+/// Makes those of the deliveries due again that never completed their chain, pins their current chains, and returns
+/// their ids. Provided by `app`, because pinning belongs to the data plane.
 pub type PinAnew = Arc<
     dyn Fn(TenantId, Vec<DeliveryRecord>, Deed) -> BoxFuture<'static, Result<Vec<DeliveryId>, ledger::Error>>
         + Send
         + Sync,
 >;
 
-/// Sends a test event to one subscription alone, and gives its delivery; none where the subscription is gone. Handed in
+/// Sends a test event to one subscription and returns its delivery. `None` if the subscription does not exist. Provided
 /// by `app`.
 pub type Ping = Arc<
     dyn Fn(TenantId, SubscriptionId, Deed) -> BoxFuture<'static, Result<Option<DeliveryId>, ledger::Error>>
@@ -70,84 +70,84 @@ pub type Ping = Arc<
         + Sync,
 >;
 
-/// Sends the endpoint of a subscription a challenge; what it did instead of giving it back, in words. Handed in by
-/// `app`.
+/// Sends a verification challenge to the endpoint of a subscription. The error describes the failure for the user.
+/// Provided by `app`.
 pub type Challenge = Arc<dyn Fn(Subscription) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
-/// What every part works with, and on whose behalf. Cheap to clone.
+/// The state shared by all parts of the control plane, together with the actor for the audit log. Cheap to clone.
 #[derive(Clone)]
 pub struct Control {
     parts: Arc<Parts>,
     actor: Arc<Actor>,
 }
 
-/// The parts of the control plane.
+/// The components of the control plane.
 pub struct Parts {
     /// All durable state.
     pub ledger: Ledger,
-    /// Checks and compiles uploads.
+    /// Validates and compiles uploads.
     pub sandbox: Sandbox,
     /// Encrypts secrets.
     pub master: Arc<MasterKey>,
     /// Encrypts signing keys.
     pub signer: Arc<crate::signing::Signer>,
-    /// Says which endpoints it will refuse.
+    /// Checks endpoints against the address rules.
     pub egress: Egress,
-    /// Tells the time.
+    /// Wall and monotonic time.
     pub clock: Clock,
-    /// What the operator has set, as it is now.
+    /// The current configuration, which can change at run time.
     pub settings: Settings,
-    /// The data plane's ear.
+    /// Notifies the dispatcher of due deliveries.
     pub tell_due: TellDue,
-    /// What the data plane does for rollouts.
+    /// Rollout functions of the data plane.
     pub on_trial: rollouts::OnTrial,
-    /// The data plane's chains.
+    /// Runs a chain again.
     pub run_again: RunAgain,
-    /// The data plane's pins.
+    /// Pins the current chains of deliveries.
     pub pin_anew: PinAnew,
-    /// One redrive of many at a time for each tenant.
+    /// Limits the bulk redrives of each tenant.
     pub(crate) redriving: Shares,
-    /// The data plane's tests.
+    /// Sends test events.
     pub ping: Ping,
-    /// The data plane's challenges.
+    /// Verifies endpoints.
     pub challenge: Challenge,
-    /// Tests and verifications of each subscription.
+    /// Rate limit for test events and verifications of each subscription.
     pub tests: rate::PerMinute<SubscriptionId>,
 }
 
 impl Parts {
-    /// A tenant's redrives of many that are under way at once.
+    /// Limit for a tenant's concurrent bulk redrives.
     pub(crate) const REDRIVING_MAX: usize = 1;
 }
 
 impl Control {
-    /// From its parts, acting for the host itself.
+    /// Assembles the parts. The actor is the host itself.
     pub fn new(parts: Parts) -> Self {
         Self { parts: Arc::new(parts), actor: Arc::new(Actor::HOST) }
     }
 
-    /// The same, acting for somebody: whose name stands in the audit log for what is changed through it.
+    /// The same control plane, acting for `actor`, which is recorded in the audit log.
     pub fn acting(&self, actor: Actor) -> Self {
         Self { parts: self.parts.clone(), actor: Arc::new(actor) }
     }
 
-    /// What is about to be done, `kind.verb`.
+    /// The audit record of an action, `kind.verb`.
     fn deed(&self, action: &'static str) -> Deed {
         Deed { actor: self.actor.as_ref().clone(), action: Some(action), note: None }
     }
 
-    /// The tenant's own quota, else the host's.
+    /// The tenant's own quota, or the host's default if the tenant has none.
     fn quota_of(&self, view: &TenantView) -> Quota {
         view.tenant.value.quota.clone().unwrap_or_else(|| self.settings.now().quota.clone())
     }
 
-    /// Bounds of what is asked of the history; answers come before their requests are given up.
+    /// Limits for history queries, reduced so that a response is sent before its request times out.
     fn history(&self) -> config::History {
         let settings = self.settings.now();
         settings.history.within(settings.listen.request_ms_max)
     }
 
-    /// Uploads are large: none where the disk is nearly full, or the tenant has as much stored as it may.
+    /// Refuses an upload if the disk is nearly full or the tenant's storage quota would be exceeded.
     fn check_space(&self, view: &TenantView, upload_bytes: usize) -> Result<(), Error> {
         let tenant = &view.tenant.value.id;
         if let Some(shortage) = self.ledger.shortage_of(tenant) {
@@ -173,73 +173,73 @@ impl std::ops::Deref for Control {
     }
 }
 
-/// Why a request to the control plane was not carried out.
+/// Why a request to the control plane failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no such thing, or not for this tenant.
+    /// The resource does not exist, or belongs to another tenant.
     #[error("there is no {0}")]
     NotFound(String),
-    /// It is there already, or in use.
+    /// The resource exists already, is in use, or a limit is reached.
     #[error("{0}")]
     Conflict(String),
-    /// The version given is not the one that is stored.
+    /// The expected version is not the stored version.
     #[error("it was changed meanwhile: read it again and repeat the change")]
     Version {
-        /// The version that is stored; none: it is gone.
+        /// The stored version. `None` if the document does not exist.
         actual: Option<u64>,
     },
-    /// Another subscription has that name.
+    /// Another subscription has this name.
     #[error("another subscription is named `{0}` already")]
     NameTaken(SubscriptionName),
-    /// A field does not fit.
+    /// A field is invalid.
     #[error("`{field}`: {why}")]
     Invalid {
-        /// Where, as a JSON pointer or a name.
+        /// The field, as a JSON pointer or a name.
         field: &'static str,
-        /// What was wrong and what to do.
+        /// The problem and its remedy.
         why: String,
     },
-    /// An upload is not a filter.
+    /// The uploaded component is not a valid filter.
     #[error(transparent)]
     Rejected(#[from] Rejected),
-    /// As much of it is under way as there may be. In words.
+    /// The limit for concurrent operations of this kind is reached. Carries the message.
     #[error("{0}")]
     Busy(String),
-    /// A backtest of the tenant is under way.
+    /// The tenant already has a running backtest.
     #[error("a backtest of this tenant is under way: ask again when it has ended")]
     BacktestRunning,
-    /// It was asked for too often.
+    /// The rate limit of the operation is reached.
     #[error("this was asked for {max} times within a minute, which is the limit (`delivery.tests_per_minute_max`)")]
     TooOften {
-        /// How often it may be.
+        /// Operations allowed per minute.
         max: u32,
     },
-    /// An endpoint did not give its challenge back.
+    /// An endpoint did not return its challenge.
     #[error(
         "{why}; it has to answer 2xx with the challenge as its body, or with {{\"challenge\": ...}}, and the endpoint is \
          not verified"
     )]
     NotVerified {
-        /// What it did instead.
+        /// Describes the endpoint's response.
         why: String,
     },
-    /// The cursor is not one that this list gave.
+    /// The cursor does not belong to this list.
     #[error("the cursor is not one that this list gave")]
     BadCursor,
-    /// The tenant would have more stored than it may.
+    /// The tenant's storage quota would be exceeded.
     #[error(
         "the tenant has {stored} bytes stored, and with this it would have more than its quota `stored_bytes_max`, which is {max}"
     )]
     StorageFull {
         /// Bytes stored.
         stored: u64,
-        /// The quota.
+        /// The tenant's `stored_bytes_max`.
         max: u64,
     },
-    /// The disk is nearly full, or the ledger has its size.
+    /// The disk is nearly full, or the ledger has reached its size limit.
     #[error("{0}: nothing was stored")]
     Short(#[from] ledger::Shortage),
-    /// The ledger could not do it.
+    /// The ledger failed.
     #[error(transparent)]
     Ledger(ledger::Error),
 }
@@ -261,7 +261,7 @@ impl From<ledger::Error> for Error {
     }
 }
 
-/// Whether one more fits beside the `count` there are.
+/// Checks a quota for one more item beside `count` existing ones.
 fn room(count: usize, max: u64, name: &str) -> Result<(), Error> {
     if count as u64 >= max {
         return Err(Error::Conflict(format!("there are {count} already: the tenant's quota `{name}` is {max}")));
@@ -269,7 +269,7 @@ fn room(count: usize, max: u64, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Characters of a free text at the most.
+/// Limit for a free text, in characters.
 pub const TEXT_CHARS_MAX: usize = 1_000;
 
 fn short<'a>(field: &'static str, texts: impl IntoIterator<Item = &'a String>) -> Result<(), Error> {
@@ -279,11 +279,11 @@ fn short<'a>(field: &'static str, texts: impl IntoIterator<Item = &'a String>) -
     Ok(())
 }
 
-/// Times that a change without a version is tried while others change the same thing.
+/// Tries for a change without an expected version while it conflicts with concurrent changes.
 const TRIES: usize = 5;
 
-/// Tries a change again where the document was changed between reading and writing, by a request that this one knows
-/// nothing of. Where a version was asked for, that request was meant to come first or not at all.
+/// Retries a change if the document was changed concurrently between read and write. If the client gave an expected
+/// version, there is no retry, because the conflict is the client's to resolve.
 async fn retried<T, F: Future<Output = Result<T, Error>>>(
     expected: Option<u64>,
     mut change: impl FnMut() -> F,
@@ -297,11 +297,11 @@ async fn retried<T, F: Future<Output = Result<T, Error>>>(
     Err(Error::Conflict("this is being changed by others all the time: send it again".into()))
 }
 
-/// The version that a change expects if there is to be nothing yet: no document has it.
+/// As an expected version: the document must not exist yet. No document has this version.
 pub const ABSENT: u64 = 0;
 
-/// A change over a document that was read before: of the version that was asked for, else of the one that was read, or
-/// new where there was none.
+/// The expectation for a change of a document that was read before: the version that the client expects, or else the
+/// version that was read, or absence if there was no document.
 fn over_expected<T>(expected: Option<u64>, read: Option<&Arc<ledger::Versioned<T>>>) -> Expected {
     match expected {
         Some(ABSENT) => Expected::Absent,
@@ -310,8 +310,8 @@ fn over_expected<T>(expected: Option<u64>, read: Option<&Arc<ledger::Versioned<T
     }
 }
 
-/// Refuses a change of another version than the one that is stored, before anything else is said of it (RFC 9110 section
-/// 13.2.1). What the ledger checks once more decides.
+/// Checks the client's expected version before any other validation (RFC 9110 section 13.2.1). The ledger checks it
+/// again on commit.
 fn check_version(expected: Option<u64>, stored: u64) -> Result<(), Error> {
     match expected {
         Some(version) if version != stored => Err(Error::Version { actual: Some(stored) }),
@@ -319,19 +319,20 @@ fn check_version(expected: Option<u64>, stored: u64) -> Result<(), Error> {
     }
 }
 
-/// The same for a removal, which takes whatever is there.
+/// The expectation for a removal: any version if the client gave none.
 fn any_or(expected: Option<u64>) -> Expected {
     expected.map_or(Expected::Any, Expected::Version)
 }
 
-/// Reads a member that may be absent (nothing), null (taken away) or given.
+/// Deserialises a member that may be absent (unchanged), `null` (removed) or a value.
 fn changed<'de, T: serde::Deserialize<'de>, D: serde::Deserializer<'de>>(
     given: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     serde::Deserialize::deserialize(given).map(Some)
 }
 
-/// A change over a document that was read before: of that version, or new where there was none.
+/// The expectation for a change of a document that was read before: the version that was read, or absence if there was
+/// no document.
 fn over<T>(read: Option<&Arc<ledger::Versioned<T>>>) -> Expected {
     read.map_or(Expected::Absent, |document| Expected::Version(document.version))
 }

@@ -1,7 +1,7 @@
-//! Pages of lists, and the cursors between them.
+//! Pages of lists, and their cursors.
 //!
-//! A cursor belongs to one tenant as it was made: it names the place in the list, and the incarnation of the tenant. If the
-//! tenant is removed and another one is made under its name, the cursors of the first one are refused.
+//! A cursor is bound to one incarnation of a tenant: it contains the position in the list and the incarnation. If a
+//! tenant is removed and created again under the same name, cursors of the old tenant are refused.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -13,50 +13,50 @@ use super::Error;
 use crate::domain::page::Filling;
 use crate::domain::tenant::Incarnation;
 
-/// Between the place and the incarnation.
+/// Separates the position and the incarnation.
 const SEPARATOR: char = '-';
 
-/// Some entries of a list, in its order.
+/// One page of a list.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "{T}Page")]
 pub struct Page<T> {
-    /// The entries; fewer than asked for, or none, does not mean that there are no more.
+    /// The items. There may be further pages even if this one has fewer items than requested, or none.
     pub items: Vec<T>,
-    /// Where to go on, as `cursor`; none: that was all.
+    /// The `cursor` of the next page. Absent on the last page.
     pub next: Option<String>,
 }
 
-/// Entries of one page at the most.
+/// Limit for the items of one page.
 pub const PAGE_MAX: usize = 200;
 
-/// Which page of a list.
+/// Selects a page of a list.
 #[derive(Debug, Clone, Default)]
 pub struct PageQuery {
-    /// The place that the page before ended at; none: from the beginning.
+    /// The cursor returned by the previous page. `None` selects the first page.
     pub after: Option<String>,
-    /// Entries of the page at the most; never more than [`PAGE_MAX`].
+    /// Requested number of items, at most [`PAGE_MAX`].
     pub limit: usize,
 }
 
 impl PageQuery {
-    /// Entries of the page.
+    /// The number of items within the limits.
     pub(super) fn limit(&self) -> usize {
         self.limit.clamp(1, PAGE_MAX)
     }
 
-    /// The place to go on behind.
+    /// The parsed position after which the page begins.
     pub(super) fn place<P: FromStr>(&self) -> Result<Option<P>, Error> {
         self.after.as_deref().map(|text| text.parse().map_err(|_| Error::BadCursor)).transpose()
     }
 
-    /// The same page, if its place is one of the tenant as it was made.
+    /// Checks that the cursor belongs to this incarnation of the tenant, and removes the incarnation from it.
     pub(super) fn within(&self, of: Incarnation) -> Result<Self, Error> {
         Ok(Self { after: place(of, self.after.as_deref())?, limit: self.limit })
     }
 
-    /// The page of a list that is in memory: `entries` by their places, which rise. It is bounded in bytes as well
-    /// ([`PAGE_BYTES_MAX`](crate::domain::page::PAGE_BYTES_MAX)), and entries beyond are not made. An entry that is removed
-    /// between two pages moves no other one across the place.
+    /// A page of an in-memory list. `entries` must be sorted by position. The page is also limited in bytes
+    /// ([`PAGE_BYTES_MAX`](crate::domain::page::PAGE_BYTES_MAX)), and entries beyond the limit are not converted.
+    /// Entries removed between two pages do not affect the position of other entries.
     pub(super) fn of<P, V, T>(
         &self,
         entries: impl IntoIterator<Item = (P, V)>,
@@ -81,15 +81,16 @@ impl PageQuery {
     }
 }
 
-/// A place in a list of the tenant, as a client gets it.
+/// The cursor for a position in a tenant's list, as returned to clients.
 pub(super) fn cursor(of: Incarnation, place: impl Display) -> String {
     format!("{place}{SEPARATOR}{of}")
 }
 
-/// The place that a cursor of the same tenant names.
+/// The position in a cursor of this incarnation of the tenant.
 ///
 /// # Errors
-/// [`Error::BadCursor`] if it is malformed, another tenant's or of a tenant that had this name before.
+/// [`Error::BadCursor`] if the cursor is malformed, or belongs to another tenant or to an earlier tenant with the same
+/// name.
 pub(super) fn place<T: FromStr>(of: Incarnation, cursor: Option<&str>) -> Result<Option<T>, Error> {
     let Some(cursor) = cursor else { return Ok(None) };
     let (place, tag) = cursor.rsplit_once(SEPARATOR).ok_or(Error::BadCursor)?;

@@ -1,4 +1,4 @@
-//! How often something may be asked for.
+//! Rate limit for expensive operations.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,13 +6,13 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::domain::time::Timestamp;
 
-/// Milliseconds of a window.
+/// Length of a window in milliseconds.
 const WINDOW_MS: i64 = 60_000;
-/// Windows kept before those that are over are let go of.
+/// Number of windows above which expired ones are evicted.
 const WINDOWS_KEPT: usize = 1_000;
 
-/// Counts by key and minute: a window begins with the first that is asked for and lasts a minute. In memory: a restart
-/// begins anew.
+/// Fixed-window counters by key. A window begins with its first operation and lasts one minute. Kept in memory, so a
+/// restart resets them.
 #[derive(Debug)]
 pub struct PerMinute<K> {
     windows: Mutex<HashMap<K, Window>>,
@@ -31,11 +31,12 @@ impl<K> Default for PerMinute<K> {
 }
 
 impl<K: Eq + Hash> PerMinute<K> {
-    /// Counts one more; false where there were `max` in its minute already.
+    /// Counts one more operation. False if the window already has `max` operations.
     pub fn take(&self, key: K, max: u32, now: Timestamp) -> bool {
-        // A count cannot be left half changed, so a poisoned lock is as good as any.
+        // A counter cannot be left half updated, so a poisoned lock is safe to use.
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        // A clock that was set back ends a window too: it would last for as long as that.
+        // A window that begins in the future means that the clock was set back. It ends too, since it could otherwise
+        // last arbitrarily long.
         let is_over = |window: &Window| !(0..WINDOW_MS).contains(&now.since(window.since));
         if windows.len() >= WINDOWS_KEPT {
             windows.retain(|_, window| !is_over(window));

@@ -1,6 +1,6 @@
-//! Documents that are sent back as they were shown. Every document that a GET shows may be PUT or PATCHed as it is:
-//! members that only the host sets are accepted and ignored, names and ids have to be those of the path, and a secret that
-//! is absent or shown as [`REDACTED`] keeps its stored value, while `null` removes it.
+//! Support for sending documents back as they were returned. Every document that GET returns may be sent unchanged with
+//! PUT or PATCH: members that only the host sets are accepted and ignored, names and ids must match the path, and a
+//! secret that is absent or [`REDACTED`] keeps its stored value, while `null` removes it.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -9,10 +9,10 @@ use serde::de::IgnoredAny;
 use super::Error;
 use crate::domain::secret::Secret;
 
-/// Shown in the place of a secret.
+/// Replaces a secret in responses.
 pub const REDACTED: &str = "***";
 
-/// A member that only the host sets: accepted, and ignored.
+/// A member that only the host sets. Accepted in requests and ignored.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReadOnly;
 
@@ -36,12 +36,12 @@ impl JsonSchema for ReadOnly {
     }
 }
 
-/// Whether a secret is the one that is stored, as it is shown.
+/// Whether a secret is the placeholder for the stored one.
 pub(super) fn is_redacted(secret: &Secret) -> bool {
     secret.expose() == REDACTED
 }
 
-/// A name or id of the document is that of the path, if it is there at all.
+/// Checks that the name or id in a document, if present, matches the path.
 pub(super) fn check_name<T: PartialEq + std::fmt::Display>(
     field: &'static str,
     given: Option<&T>,

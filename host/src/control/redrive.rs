@@ -1,4 +1,4 @@
-//! Redriving many deliveries that are at rest: those that are named, or all that a filter finds, oldest first.
+//! Bulk redrive of held or dead deliveries: by id, or by filter, oldest first.
 
 use std::collections::BTreeSet;
 
@@ -13,63 +13,63 @@ use crate::domain::tenant::Incarnation;
 use crate::domain::time::Timestamp;
 use crate::ledger::{self, Cursor, REDRIVE_CHUNK_ROWS, Redriven};
 
-/// Deliveries that one request may name.
+/// Limit for the ids in one request.
 pub const IDS_MAX: usize = 1_000;
-/// Deliveries that one request redrives, where it does not say.
+/// Default limit for the deliveries that one request redrives.
 pub const LIMIT_DEFAULT: usize = 1_000;
 
-/// What is asked for: `filter` or `ids`, one of them.
+/// A bulk redrive request. Exactly one of `filter` and `ids` is required.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RedriveManyInput {
-    /// What to do; `again` where absent.
+    /// The action. `again` if absent.
     #[serde(default = "super::deliveries::again")]
     pub action: Redrive,
-    /// All that it finds.
+    /// Selects deliveries by their properties.
     #[serde(default)]
     pub filter: Option<RestFilter>,
-    /// Just these; at most [`IDS_MAX`].
+    /// Selects deliveries by id, at most [`IDS_MAX`].
     #[serde(default)]
     pub ids: Option<Vec<DeliveryId>>,
-    /// With `filter`: where to go on, as `next` of the answer before.
+    /// Only with `filter`: `next` of the previous response.
     #[serde(default)]
     pub cursor: Option<String>,
-    /// With `filter`: deliveries of this request; [`LIMIT_DEFAULT`] where absent, `history.redrive_deliveries_max` at the
-    /// most.
+    /// Only with `filter`: limit for the deliveries of this request. [`LIMIT_DEFAULT`] if absent, at most
+    /// `history.redrive_deliveries_max`.
     #[serde(default)]
     pub limit: Option<usize>,
 }
 
-/// Which deliveries at rest; an absent field asks for nothing.
+/// Selects held or dead deliveries. Absent fields match everything.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestFilter {
-    /// In this state.
+    /// The state.
     pub state: RestState,
-    /// Of this subscription.
+    /// The subscription.
     #[serde(default)]
     pub subscription: Option<SubscriptionId>,
-    /// Of an event that has this type (the whole URI).
+    /// A type of the event, as the complete URI.
     #[serde(default)]
     pub event_type: Option<String>,
-    /// Of an event about exactly this subject.
+    /// The subject of the event. Must match exactly.
     #[serde(default)]
     pub subject: Option<String>,
-    /// Of an event of this source.
+    /// The source of the event.
     #[serde(default)]
     pub source: Option<SourceName>,
-    /// Created at or after.
+    /// Created at or after this time.
     #[serde(default)]
     pub since: Option<Timestamp>,
-    /// Created before.
+    /// Created before this time.
     #[serde(default)]
     pub until: Option<Timestamp>,
-    /// Held by a fault of this filter, or dead since.
+    /// The filter whose fault holds the delivery, or held it before it was dead.
     #[serde(default)]
     pub filter: Option<FilterName>,
 }
 
-/// The states in which a delivery waits for a person.
+/// The states that need manual action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "as in `State`")]
@@ -78,20 +78,21 @@ pub enum RestState {
     Dead,
 }
 
-/// What came of it.
+/// The result of a bulk redrive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RedriveCounts {
-    /// Deliveries that were named or found.
+    /// Deliveries selected.
     pub matched: u64,
-    /// Of them, those that are due again, or discarded.
+    /// Selected deliveries that are due again or discarded.
     pub redriven: u64,
-    /// Of them, the others: gone, or in a state by now that the action does not apply to.
+    /// Selected deliveries that were not redriven, because they no longer exist or because the action does not apply to
+    /// their current state.
     pub skipped: u64,
-    /// Where to go on, as `cursor`; none: that was all.
+    /// The `cursor` of the next request. Absent if no deliveries remain.
     pub next: Option<String>,
 }
 
-/// All that a filter finds, checked.
+/// Validated selection by filter.
 struct Found {
     state: State,
     query: DeliveryQuery,
@@ -99,24 +100,26 @@ struct Found {
     limit: usize,
 }
 
-/// What is to be redriven, checked.
+/// Validated selection.
 enum Chosen {
     Ids(Vec<DeliveryId>),
     Found(Box<Found>),
 }
 
 impl Control {
-    /// Redrives deliveries at rest, a chunk a transaction. Doing it again finds nothing more to do: what was redriven is
-    /// no longer in the state that was asked for.
+    /// Redrives held or dead deliveries in chunks, with one transaction per chunk. A repeated request does nothing,
+    /// because redriven deliveries are no longer in the selected state.
     ///
-    /// [`Error::Busy`] where the tenant has one under way.
+    /// # Errors
+    /// [`Error::Busy`] if the tenant already has a bulk redrive running.
     pub async fn redrive_many(&self, tenant: &TenantId, input: RedriveManyInput) -> Result<RedriveCounts, Error> {
         let of = self.tenant(tenant)?.incarnation();
         let (action, chosen) = self.choose(of, input)?;
         let turn = self.redriving.of(tenant).try_acquire_owned();
         let turn =
             turn.map_err(|_| Error::Busy("a redrive of this tenant is under way: ask again when it has ended".into()))?;
-        // By itself: whoever asked may hang up, and what a chunk made due has to be told to the data plane.
+        // Spawned, because the request may be cancelled after a chunk is committed, and then the dispatcher would not
+        // be notified of the due deliveries.
         let (control, whose) = (self.clone(), tenant.clone());
         let doing = tokio::spawn(async move {
             let _turn = turn;
@@ -141,7 +144,7 @@ impl Control {
                         "`cursor` and `limit` go with `filter`: all `ids` are redriven",
                     ));
                 }
-                // Named twice is named once.
+                // Removes duplicates.
                 let ids: BTreeSet<DeliveryId> = ids.into_iter().collect();
                 Ok((action, Chosen::Ids(ids.into_iter().collect())))
             }
@@ -203,7 +206,7 @@ impl Control {
     ) -> Result<RedriveCounts, Error> {
         let Found { state, query, mut cursor, limit } = found;
         let mut counts = RedriveCounts::default();
-        // All of one instant, so that they fall due in the order they are in.
+        // All chunks use the same time, so that the deliveries become due in their original order.
         let at = self.clock.now();
         let deadline = at.plus_millis(i64::try_from(self.history().redrive_ms_max).unwrap_or(i64::MAX));
         loop {
@@ -211,7 +214,7 @@ impl Control {
             if room == 0 || self.clock.now() >= deadline {
                 break;
             }
-            // Removed, and another of its name made, while this goes on.
+            // The tenant was removed and created again in the meantime.
             if self.tenant(tenant)?.incarnation() != of {
                 return Err(Error::NotFound(format!("tenant `{tenant}` any more")));
             }
@@ -228,7 +231,7 @@ impl Control {
         Ok(counts)
     }
 
-    /// Redrives up to [`REDRIVE_CHUNK_ROWS`] deliveries, and gives how many it did.
+    /// Redrives up to [`REDRIVE_CHUNK_ROWS`] deliveries and returns how many changed.
     async fn redrive_chunk(
         &self,
         tenant: &TenantId,
@@ -242,7 +245,7 @@ impl Control {
         let mut ids: BTreeSet<DeliveryId> = records.iter().map(|record| record.id).collect();
         let mut redriven = 0;
         if action == Redrive::Again {
-            // Without bytes they run their chains as they are now.
+            // Deliveries without a completed chain run the current chain.
             for id in (self.pin_anew)(tenant.clone(), records, self.deed("delivery.again")).await? {
                 ids.remove(&id);
                 redriven += 1;
@@ -256,7 +259,7 @@ impl Control {
         for one in done {
             match one {
                 Redriven::Due(delivery) => due.push(delivery),
-                // What it kept back goes on.
+                // A discarded delivery unblocks the next one in its FIFO order.
                 Redriven::Discarded(freed) => due.extend(freed),
                 Redriven::NotApplicable(_) => continue,
             }

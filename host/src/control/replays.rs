@@ -1,4 +1,4 @@
-//! Replays: past events made into new runs for one subscription. The data plane carries them out.
+//! Replays: sends past events to one subscription again, as new runs. The data plane executes them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,50 +13,50 @@ use crate::domain::subject::SUBJECT_CHARS_MAX;
 use crate::domain::subscription::Pattern;
 use crate::domain::time::Timestamp;
 
-/// Deliveries a second, where the request does not say.
+/// Default rate in deliveries per second.
 pub const PER_SECOND_DEFAULT: u32 = 10;
 
-/// What is asked for.
+/// A request to start a replay.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayInput {
-    /// The subscription that gets the events, as far as it wants them as it is then.
+    /// The target subscription. Only events that match its current patterns and sources are sent.
     pub subscription: SubscriptionId,
-    /// Events accepted at or after.
+    /// Include events accepted at or after this time.
     pub since: Timestamp,
-    /// Events accepted before; now where absent or later. What comes after the request is no past event.
+    /// Include events accepted before this time. The time of the request if absent or later.
     #[serde(default)]
     pub until: Option<Timestamp>,
-    /// Of them, those with a type that matches one of these patterns; absent or empty: all.
+    /// Include only events with a type that matches one of these patterns. All events if absent or empty.
     #[serde(default)]
     pub events: Vec<Pattern>,
-    /// Of them, those of this source.
+    /// Include only events of this source.
     #[serde(default)]
     pub source: Option<SourceName>,
-    /// Of them, those about exactly this subject.
+    /// Include only events with exactly this subject.
     #[serde(default)]
     pub subject: Option<String>,
-    /// Deliveries that it makes in a second; [`PER_SECOND_DEFAULT`] where absent, `history.replay_per_second_max` at the
-    /// most.
+    /// Deliveries per second. [`PER_SECOND_DEFAULT`] if absent, at most `history.replay_per_second_max`.
     #[serde(default)]
     pub per_second: Option<u32>,
 }
 
-/// A replay that has begun.
+/// A replay that was started.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ReplayBegun {
-    /// The replay.
+    /// The replay record.
     #[serde(flatten)]
     pub record: ReplayRecord,
-    /// What of it cannot have the effect that it asks for; absent: nothing.
+    /// Parts of the request that have no effect. Absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
 }
 
 impl Control {
-    /// Begins a replay.
+    /// Starts a replay.
     ///
-    /// [`Error::Conflict`] where as many of the tenant's run as may.
+    /// # Errors
+    /// [`Error::Conflict`] if the tenant's limit for running replays is reached.
     pub async fn create_replay(&self, tenant: &TenantId, input: ReplayInput) -> Result<ReplayBegun, Error> {
         let view = self.tenant(tenant)?;
         if !view.subscriptions.contains_key(&input.subscription) {
@@ -99,10 +99,10 @@ impl Control {
         })
     }
 
-    /// A tenant's replays, newest first: those that run, and the last that ended.
+    /// A tenant's replays, newest first: the running ones and the most recently ended ones.
     pub async fn list_replays(&self, tenant: &TenantId, page: PageQuery) -> Result<Page<ReplayRecord>, Error> {
         self.tenant(tenant)?;
-        // One more says whether there are more.
+        // One extra item shows whether there is a next page.
         let mut items = self.ledger.replays(tenant, page.place()?, page.limit() + 1).await?;
         let more = items.len() > page.limit();
         items.truncate(page.limit());
@@ -110,13 +110,13 @@ impl Control {
         Ok(Page { items, next })
     }
 
-    /// A replay and how far it has come.
+    /// A replay with its progress.
     pub async fn show_replay(&self, tenant: &TenantId, id: ReplayId) -> Result<ReplayRecord, Error> {
         self.tenant(tenant)?;
         self.ledger.replay(tenant, id).await?.ok_or_else(|| not_found(id))
     }
 
-    /// Ends a replay; what it has made stays, and one that has ended stays as it is.
+    /// Cancels a replay. Deliveries that it has created remain, and a replay that has ended is not changed.
     pub async fn cancel_replay(&self, tenant: &TenantId, id: ReplayId) -> Result<ReplayRecord, Error> {
         self.tenant(tenant)?;
         let cancelled = self.ledger.cancel_replay(tenant, id, "by request".into(), self.clock.now()).await?;

@@ -1,4 +1,4 @@
-//! Running a delivery's chain again: here, or elsewhere with what is given out for it. Changes nothing.
+//! Reproduction: runs a delivery's chain again, on this host or elsewhere with the exported data. Changes nothing.
 
 use std::sync::Arc;
 
@@ -17,44 +17,44 @@ use crate::domain::reproduction::{Difference, EventFacts, Reproduction, StepFact
 use crate::domain::verdict::FilterRun;
 use crate::ledger::{self, Content};
 
-/// Bytes of a part of [`Control::read_part`].
+/// Size of a part returned by [`Control::read_part`], in bytes.
 pub use crate::ledger::BLOB_PART_BYTES as PART_BYTES;
 
-/// Milliseconds a call may take when it is run again, where its limit was less: what is asked is whether it comes to the
-/// same, not whether it is as fast on a host that does something else at the same time.
+/// Minimum wall-clock limit of a call in milliseconds during reproduction. It overrides a shorter limit, because
+/// reproduction compares results, and a busy host must not cause a timeout.
 pub const AGAIN_WALL_MS_MIN: u64 = 10_000;
 
-/// What came of running a delivery's chain again.
+/// The result of running a delivery's chain again.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Reproduced {
-    /// Which delivery.
+    /// The delivery.
     pub delivery: DeliveryId,
-    /// Whether it must come to the same.
+    /// Whether the chain is deterministic, so that the results must match.
     pub reproducible: bool,
-    /// Why not, where not.
+    /// The reason if the chain is not reproducible.
     pub reason: Option<String>,
-    /// Whether it came to the same, byte for byte.
+    /// Whether the results match byte for byte.
     pub reproduced: bool,
-    /// What came out differently.
+    /// The differences between the recorded and the new results.
     pub differences: Vec<Difference>,
-    /// What each filter did now; nothing where it was not run.
+    /// The new run of each filter. Empty if the chain was not run.
     pub runs: Vec<FilterRun>,
-    /// SHA-256 of the claims after the chain now; none where nothing came through it.
+    /// SHA-256 of the new claims. Absent if the chain did not complete.
     pub claims: Option<Digest>,
-    /// The engine of this host. Where the record names another one, fuel and the words of a trap may differ.
+    /// The engine of this host. If the record names another engine, fuel and trap messages may differ.
     pub engine: String,
 }
 
-/// Stored bytes that a tenant may have, not read yet.
+/// A stored blob that the tenant may read.
 #[derive(Debug, Clone, Copy)]
 pub struct Stored {
-    /// Their name.
+    /// The digest of the blob.
     pub digest: Digest,
-    /// How many there are.
+    /// Size in bytes.
     pub bytes: u64,
 }
 
-/// A delivery with its chain.
+/// A delivery with its content and its plan.
 struct Kept {
     record: DeliveryRecord,
     content: Content,
@@ -62,7 +62,7 @@ struct Kept {
 }
 
 impl Control {
-    /// All that is needed to run a delivery's chain elsewhere, secrets apart.
+    /// Everything that is needed to run a delivery's chain elsewhere, except secrets.
     pub async fn reproduction(&self, tenant: &TenantId, id: DeliveryId) -> Result<Reproduction, Error> {
         let kept = self.kept(tenant, id).await?;
         let reason = kept.why_not();
@@ -92,7 +92,7 @@ impl Control {
         })
     }
 
-    /// Runs a delivery's chain again at this host and compares. Stores and sends nothing.
+    /// Runs a delivery's chain again on this host and compares the results. Nothing is stored or sent.
     pub async fn reproduce(&self, tenant: &TenantId, id: DeliveryId) -> Result<Reproduced, Error> {
         let kept = self.kept(tenant, id).await?;
         let mut reproduced = Reproduced {
@@ -112,7 +112,7 @@ impl Control {
             let again = (self.run_again)(Arc::new(plan), kept.content.event.clone(), id).await;
             let Kept { record, content, plan } = &kept;
             reproduced.reason = match &again.end {
-                // A table that cannot be read ends the chain before its first run.
+                // If a table cannot be read, the chain ends before its first run.
                 ChainEnd::Again(reason) => Some(reason.clone()),
                 _ => why_not(plan.steps.len(), None, &again.runs),
             };
@@ -130,8 +130,8 @@ impl Control {
         Ok(reproduced)
     }
 
-    /// A filter's component. The digest alone opens nothing, since tenants share what is stored: it has to be a version
-    /// of the tenant's filter, or one that a delivery of the tenant was made with.
+    /// A filter's component. The digest alone grants no access, because tenants share the blob store: it must be a
+    /// version of the tenant's filter, or a version pinned by one of the tenant's deliveries.
     pub async fn component(&self, tenant: &TenantId, name: &FilterName, digest: Digest) -> Result<Stored, Error> {
         let view = self.tenant(tenant)?;
         let is_version = view.filters.get(name).is_some_and(|filter| filter.value.version(&digest).is_some());
@@ -141,7 +141,7 @@ impl Control {
         self.stored(digest).await
     }
 
-    /// The rows of a table as JSON lines; open to the same as [`Control::component`].
+    /// The rows of a table as JSON lines, with the same access rule as [`Control::component`].
     pub async fn table_rows(&self, tenant: &TenantId, name: &TableName, digest: Digest) -> Result<Stored, Error> {
         let view = self.tenant(tenant)?;
         let is_version = view.tables.get(name).is_some_and(|table| table.value.digests().any(|kept| kept == digest));
@@ -151,7 +151,8 @@ impl Control {
         self.stored(digest).await
     }
 
-    /// Reads a part of what [`Control::component`] or [`Control::table_rows`] found; empty behind the last one.
+    /// Reads a part of the blob that [`Control::component`] or [`Control::table_rows`] returned. Empty after the last
+    /// part.
     pub async fn read_part(&self, stored: Stored, number: u32) -> Result<Bytes, Error> {
         let part = self.ledger.blob_part(&stored.digest, number).await?;
         part.ok_or_else(|| Error::NotFound(format!("{}", stored.digest)))
@@ -168,12 +169,12 @@ impl Control {
         let found = self.ledger.delivery_with_content(tenant, id).await?;
         let (record, content) = found.ok_or_else(|| Error::NotFound(format!("delivery `{id}`")))?;
         let plan = self.ledger.plan(&record.plan).await?;
-        // A plan stays as long as a delivery that runs it.
+        // A plan is retained as long as a delivery refers to it.
         let plan = plan.ok_or_else(|| ledger::Error::UnknownPlan(record.plan))?;
         Ok(Kept { record, content, plan })
     }
 
-    /// The limits that a delivery was made with; of one that is older than their record, those of now.
+    /// The limits pinned with a delivery, or the current limits for deliveries from before limits were pinned.
     fn limits_of(&self, tenant: &TenantId, plan: &Plan) -> Result<CallLimits, Error> {
         let view = self.tenant(tenant)?;
         let now = || self.sandbox.within_pool(CallLimits::from(&self.quota_of(&view)));
@@ -187,11 +188,11 @@ impl Kept {
     }
 }
 
-/// The claims that came through the chain, by digest. None where they were not kept: the chain ended in a drop or a
-/// fault, or has not been run, or a person let the delivery go on without it.
+/// The digest of the claims that completed the chain. `None` if there are none: the chain was dropped or faulted, or
+/// has not run, or a user released the delivery without running it.
 fn chain_claims(record: &DeliveryRecord, content: &Content, plan: &Plan) -> Option<Digest> {
     let ran = content.filtered && !record.released;
-    // Of a chain without filters nothing is noted, since nothing can come of it.
+    // A chain without filters records no runs and always completes.
     let came_through = ran || (plan.steps.is_empty() && plan.broken.is_none());
     came_through.then(|| digest_of(content.claims.as_ref().unwrap_or(&content.event.set.text)))
 }

@@ -1,5 +1,5 @@
-//! Rollouts: a version of a filter is tried over stored events, in the active version's shadow, or for a share of the
-//! subjects, before it takes the active version's place.
+//! Rollouts: tries a version of a filter in a backtest over stored events, in a shadow run, or as a canary for a share
+//! of the subjects, before it is promoted to the active version.
 
 use std::sync::Arc;
 
@@ -20,17 +20,17 @@ use crate::domain::rollout::{
 use crate::ledger::{self, TenantView};
 use crate::telemetry::metric;
 
-/// Filters of one tenant that may be rolled out at once. Each canary doubles the chains that a subscription may have.
+/// Limit for a tenant's concurrent rollouts. Each canary doubles the number of possible plans of a subscription.
 pub const ROLLOUTS_MAX: usize = 4;
 
-/// Runs a backtest; gives none where one of the tenant is under way.
+/// Runs a backtest. `None` if the tenant already has one running.
 pub type RunBacktest = dyn Fn(Ask) -> BoxFuture<'static, Result<Option<Report>, ledger::Error>> + Send + Sync;
-/// Gives what the rollout of a filter has shown so far.
+/// Returns the state of a filter's rollout so far.
 pub type ShowTrial = dyn Fn(&TenantId, &FilterName) -> Option<TrialReport> + Send + Sync;
-/// Is told that the rollout of a filter has ended.
+/// Notifies the data plane that a filter's rollout has ended.
 pub type TellEnded = dyn Fn(&TenantId, &FilterName) + Send + Sync;
 
-/// What the data plane does for rollouts; handed in by `app`.
+/// Rollout functions of the data plane. Provided by `app`.
 pub struct OnTrial {
     /// See [`RunBacktest`].
     pub backtest: Arc<RunBacktest>,
@@ -40,46 +40,46 @@ pub struct OnTrial {
     pub ended: Arc<TellEnded>,
 }
 
-/// How a rollout is asked for: its own members, or a filter's rollout as it is shown.
+/// A rollout request: either the rollout's own members, or a filter's rollout document as returned by GET.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutInput {
-    /// The candidate; needed unless `rollout` is given.
+    /// The candidate version. Required unless `rollout` is given.
     #[serde(default)]
     pub digest: Option<Digest>,
-    /// `shadow` or `canary`; needed unless `rollout` is given.
+    /// `shadow` or `canary`. Required unless `rollout` is given.
     #[serde(default)]
     pub mode: Option<ModeInput>,
-    /// The share of subjects, for a canary.
+    /// For a canary: percentage of subjects that run the candidate.
     #[schemars(range(min = 0, max = 100))]
     pub percent: Option<f64>,
-    /// Share of the candidate's calls that may fault, for a canary; 5 where absent.
+    /// For a canary: percentage of the candidate's calls that may fault. 5 if absent.
     #[schemars(range(min = 0, max = 100))]
     pub faults_percent_max: Option<f64>,
-    /// Calls before that share counts, for a canary; 20 where absent.
+    /// For a canary: number of calls before `faults_percent_max` applies. 20 if absent.
     pub calls_min: Option<u64>,
-    /// The rollout as it is shown, in the place of the members above.
+    /// The rollout as returned by GET, instead of the members above.
     #[serde(default)]
     pub rollout: Option<ShownRollout>,
-    /// As it is shown: the name in the path.
+    /// The name in the path. Optional.
     #[serde(default)]
     pub filter: Option<FilterName>,
-    /// As it is shown.
+    /// Read-only; ignored.
     #[serde(default)]
     pub active: ReadOnly,
-    /// As it is shown.
+    /// Read-only; ignored.
     #[serde(default)]
     pub report: ReadOnly,
-    /// As it is shown.
+    /// Read-only; ignored.
     #[serde(default)]
     pub last_rollout: ReadOnly,
 }
 
-/// A rollout as it is shown.
+/// A rollout as returned by GET.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShownRollout {
-    /// The candidate.
+    /// The candidate version.
     pub digest: Digest,
     /// `shadow` or `canary`.
     pub mode: ModeInput,
@@ -94,12 +94,12 @@ pub struct ShownRollout {
     /// See [`RolloutInput::calls_min`].
     #[serde(default)]
     pub calls_min: Option<u64>,
-    /// As it is shown.
+    /// Read-only; ignored.
     #[serde(default)]
     pub started_at: ReadOnly,
 }
 
-/// The modes there are.
+/// Rollout modes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "as in `Mode`")]
@@ -108,7 +108,7 @@ pub enum ModeInput {
     Canary,
 }
 
-/// A filter's rollout as it is shown.
+/// A filter's rollout as returned by the API.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct RolloutView {
     /// The version of the filter's document, for `If-Match`.
@@ -116,33 +116,33 @@ pub struct RolloutView {
     pub version: u64,
     /// The filter.
     pub filter: FilterName,
-    /// Its active version.
+    /// The active version of the filter.
     pub active: Option<Digest>,
-    /// The rollout that is under way.
+    /// The current rollout.
     pub rollout: Option<Rollout>,
-    /// What it has shown so far.
+    /// The results of the current rollout so far.
     pub report: Option<TrialReport>,
-    /// How the one before ended.
+    /// The result of the previous rollout.
     pub last_rollout: Option<Ended>,
 }
 
-/// What is to be tried over stored events.
+/// A backtest request.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BacktestInput {
-    /// The version that would take the active one's place.
+    /// The candidate version.
     pub digest: Digest,
-    /// Events of each subscription, newest first; 100 where absent, 1,000 at the most.
+    /// Number of events per subscription, newest first. 100 if absent, at most 1,000.
     #[schemars(range(min = 1, max = EVENTS_MAX))]
     pub events: Option<usize>,
-    /// Only this subscription; else each one that binds the filter.
+    /// Only this subscription. If absent, each subscription that binds the filter.
     pub subscription: Option<SubscriptionId>,
     /// Only events of this source.
     pub source: Option<SourceName>,
 }
 
 impl RolloutInput {
-    /// What is asked for, in either of the two ways.
+    /// The requested rollout, from either of the two forms.
     fn asked(&self) -> Result<ShownRollout, Error> {
         let flat = [self.percent.is_some(), self.faults_percent_max.is_some(), self.calls_min.is_some()];
         match (self.rollout, self.digest, self.mode) {
@@ -191,7 +191,8 @@ impl ShownRollout {
 }
 
 impl Control {
-    /// Begins a rollout, or changes the one of the same candidate. Tells whether it began.
+    /// Starts a rollout, or changes the current rollout of the same candidate. The returned flag is true if it was
+    /// started.
     pub async fn put_rollout(
         &self,
         tenant: &TenantId,
@@ -236,7 +237,7 @@ impl Control {
         let new = goes_on.is_none();
         let started_at = goes_on.map_or_else(|| self.clock.now(), |rollout| rollout.started_at);
         filter.withdraw(&digest, None);
-        // Whoever tries it once more wants it called.
+        // A new trial of a suspended version implies that it may be called again.
         resume(&mut filter, digest);
         filter.rollout = Some(Rollout { digest, mode, started_at });
         let action = if new { "rollout.begin" } else { "rollout.change" };
@@ -245,14 +246,14 @@ impl Control {
         Ok((self.view(tenant, &filter, version), new))
     }
 
-    /// The rollout of a filter, and what it has shown.
+    /// The rollout of a filter and its results so far.
     pub fn show_rollout(&self, tenant: &TenantId, name: &FilterName) -> Result<RolloutView, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
         Ok(self.view(tenant, &stored.value, stored.version))
     }
 
-    /// Makes the candidate the active version. The rollout is over with that.
+    /// Makes the candidate the active version, which ends the rollout.
     pub async fn promote(
         &self,
         tenant: &TenantId,
@@ -262,7 +263,8 @@ impl Control {
         retried(expected, || self.end(tenant, name, EndReason::Promoted, expected)).await
     }
 
-    /// Ends a rollout: the active version stays, and what the candidate's faults hold is run again with it.
+    /// Ends a rollout without promotion. The active version remains, and deliveries held by the candidate's faults are
+    /// run again with it.
     pub async fn end_rollout(
         &self,
         tenant: &TenantId,
@@ -296,18 +298,18 @@ impl Control {
         Ok(self.view(tenant, &filter, version))
     }
 
-    /// What a rollout's candidate did so far.
+    /// The counters of a canary's candidate so far.
     pub(super) fn counted(&self, tenant: &TenantId, name: &FilterName) -> Counted {
         (self.on_trial.report)(tenant, name).and_then(|report| report.canary).unwrap_or_default()
     }
 
-    /// To be called once the end of a rollout is durable.
+    /// Must be called after the end of a rollout is durable.
     pub(super) fn rollout_ended(&self, tenant: &TenantId, name: &FilterName, reason: EndReason) {
         counter!(metric::ROLLOUTS_ENDED, "tenant" => tenant.to_string(), "reason" => reason.as_str()).increment(1);
         (self.on_trial.ended)(tenant, name);
     }
 
-    /// Tries a version over stored events. Changes nothing and sends nothing.
+    /// Runs a version over stored events. Changes nothing and sends nothing.
     pub async fn backtest(&self, tenant: &TenantId, name: &FilterName, input: BacktestInput) -> Result<Report, Error> {
         let view = self.tenant(tenant)?;
         let filter = &view.filters.get(name).ok_or_else(|| not_found(name))?.value;
@@ -334,7 +336,8 @@ impl Control {
     }
 }
 
-/// A candidate is a version of the filter that all bindings grant what it needs, beside an active one.
+/// Checks that a rollout or backtest with this candidate is possible: the version exists, all bindings grant what it
+/// needs, and there is an active version to compare with.
 fn check_candidate(filter: &Filter, digest: Digest, view: &TenantView) -> Result<(), Error> {
     if filter.version(&digest).is_none() {
         return Err(Error::NotFound(format!(
@@ -349,7 +352,7 @@ fn check_candidate(filter: &Filter, digest: Digest, view: &TenantView) -> Result
     check_needs(filter, digest, view)
 }
 
-/// The subscriptions that bind a filter, or the one that was asked for.
+/// The subscriptions that bind a filter, or only the requested one.
 fn binding(view: &TenantView, name: &FilterName, only: Option<SubscriptionId>) -> Result<Vec<SubscriptionId>, Error> {
     let binds = |id: &SubscriptionId| {
         view.subscriptions.get(id).is_some_and(|stored| stored.value.chain.iter().any(|step| step.filter == *name))

@@ -1,4 +1,5 @@
-//! Whether every secret of the documents opens with a master key. Nothing of a secret is told, only where it lies.
+//! Checks that all stored secrets can be decrypted with a master key. Reports the location of a secret, never its
+//! value.
 
 use crate::crypto::MasterKey;
 use crate::domain::secret::{binding_context, endpoint_context, signing_context, source_context};
@@ -7,7 +8,7 @@ use crate::domain::subscription::Subscription;
 use crate::ledger::Snapshot;
 use crate::signing::Signer;
 
-/// Where the secrets lie that do not open.
+/// The locations of secrets that cannot be decrypted.
 pub fn shut(snapshot: &Snapshot, master: &MasterKey, signer: &Signer) -> Vec<String> {
     let mut shut = Vec::new();
     for view in snapshot.tenants.values() {

@@ -1,4 +1,4 @@
-//! Sources: where a tenant's events come from.
+//! Sources: the senders of a tenant's events.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,20 +15,21 @@ use crate::domain::subscription::glob;
 use crate::domain::time::Timestamp;
 use crate::signing;
 
-/// Proofs of one source, and secrets of one proof, at the most.
+/// Limit for the proofs of one source, and for the secrets of one proof.
 pub const PROOFS_MAX: usize = 8;
-/// Issuers, and topics, of one source at the most.
+/// Limit for the issuers and for the topics of one source.
 const TEXTS_MAX: usize = 100;
-/// Bytes of a shared secret or token; less is refused as guessable.
+/// Minimum length of a shared secret or token in bytes. Shorter ones are refused as guessable.
 const SECRET_BYTES_MIN: usize = 8;
 
-/// What is asked for: the whole source, also when it is replaced.
+/// A request to create or replace a source. It contains the complete source.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceInput {
-    /// How its bodies look.
+    /// The format of the request bodies.
     pub form: Form,
-    /// Ways it may prove itself; one has to hold. When replacing, absent keeps all that are stored.
+    /// Accepted ways to authenticate a request. One of them must succeed. On replacement, the stored proofs are
+    /// retained if this is absent.
     #[serde(default)]
     #[schemars(length(min = 1, max = PROOFS_MAX))]
     pub proofs: Option<Vec<ProofInput>>,
@@ -36,34 +37,34 @@ pub struct SourceInput {
     #[serde(default)]
     #[schemars(length(max = TEXT_CHARS_MAX))]
     pub issuer: Option<String>,
-    /// Issuers taken from forms that carry one; empty: any.
+    /// Accepted issuers for forms that carry one. Empty accepts any issuer.
     #[serde(default)]
     #[schemars(length(max = TEXTS_MAX), inner(length(max = TEXT_CHARS_MAX)))]
     pub issuers_allowed: Vec<String>,
-    /// Topics whose WebSub verification is answered.
+    /// Topics for which WebSub verification requests are answered.
     #[serde(default)]
     #[schemars(length(max = TEXTS_MAX), inner(length(max = TEXT_CHARS_MAX)))]
     pub websub_topics: Vec<String>,
-    /// How far the timestamp that a sender signed may lie from now, either way, in seconds.
+    /// Accepted difference between a signed timestamp and the current time in either direction, in seconds.
     #[serde(default = "timestamp_tolerance_s_default")]
     #[schemars(range(min = 1, max = TIMESTAMP_TOLERANCE_S_MAX))]
     pub timestamp_tolerance_s: u32,
-    /// Take a signature by sha1 alone, from a sender that knows nothing better.
+    /// Accept signatures that use only SHA-1, for senders that support nothing better.
     #[serde(default)]
     pub allow_sha1: bool,
-    /// Take events whose names are no URIs; they get URIs of this host's.
+    /// Accept event names that are not URIs. They are mapped to URIs of this host.
     #[serde(default)]
     pub allow_plain_event_names: bool,
-    /// Take half a surrogate pair (`\\ud83d` without its other half) as U+FFFD; otherwise the body is refused.
+    /// Replace an unpaired surrogate (`\\ud83d` without its other half) with U+FFFD. Otherwise such a body is refused.
     #[serde(default)]
     pub replace_lone_surrogates: bool,
-    /// As it is shown: the name in the path.
+    /// The name in the path. Optional.
     #[serde(default)]
     pub name: Option<SourceName>,
-    /// As it is shown.
+    /// Read-only; ignored.
     #[serde(default)]
     pub ingest_path: ReadOnly,
-    /// As it is shown.
+    /// Read-only; ignored.
     #[serde(default)]
     pub created_at: ReadOnly,
 }
@@ -72,22 +73,24 @@ fn timestamp_tolerance_s_default() -> u32 {
     TIMESTAMP_TOLERANCE_S_DEFAULT
 }
 
-/// A proof with its secrets in the clear, as it is sent in. When replacing, secrets that are absent are those of the stored
-/// proof of the same kind (and header): of the first, if this is the first one, and so on. A secret of `***` is the stored
-/// one in its place, so that another can be added beside it. `null` removes the secrets, and the proof with them.
+/// A proof with its secrets in plain text. On replacement, absent secrets are taken from the stored proof of the same
+/// kind (and header): the first such proof from the first stored one, and so on. A secret of `***` stands for the
+/// stored secret at the same position, so that another secret can be added beside it. `null` removes the secrets
+/// together with the proof.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ProofInput {
     /// See [`Proof::Hmac`].
     Hmac {
-        /// Which header.
+        /// The header with the signature.
         header: MacHeader,
         /// The shared secrets.
         #[serde(default, deserialize_with = "changed")]
         #[schemars(with = "Option<Vec<Secret>>", length(min = 1, max = PROOFS_MAX))]
         secrets: Option<Option<Vec<Secret>>>,
-        /// How they are written. Absent: after `whsec_` base64, otherwise text; for `standard` it has to be said unless
-        /// each begins with `whsec_`. With secrets that stay: as before.
+        /// The encoding of the secrets. If absent: base64 after the prefix `whsec_`, otherwise text. For `standard` it
+        /// is required unless each secret begins with `whsec_`. If stored secrets are retained, their encoding is the
+        /// default.
         #[serde(default)]
         encoding: Option<KeyEncoding>,
     },
@@ -104,7 +107,7 @@ pub enum ProofInput {
     Open {},
 }
 
-/// A source as it is shown: without its secrets.
+/// A source as returned by the API, without its secrets.
 #[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `Source`")]
 pub struct SourceView {
@@ -121,12 +124,12 @@ pub struct SourceView {
     pub allow_sha1: bool,
     pub allow_plain_event_names: bool,
     pub replace_lone_surrogates: bool,
-    /// Where its events are sent to, below the host's address.
+    /// The path for events of this source, relative to the host's address.
     pub ingest_path: String,
     pub created_at: Timestamp,
 }
 
-/// A proof with each of its secrets redacted.
+/// A proof with each secret replaced by `***`.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "as in `Proof`")]
@@ -138,7 +141,7 @@ pub enum ProofView {
 }
 
 impl Control {
-    /// Makes a source, or replaces it whole. Tells whether it is new.
+    /// Creates or replaces a source. The returned flag is true if it is new.
     pub async fn put_source(
         &self,
         tenant: &TenantId,
@@ -243,7 +246,8 @@ impl Control {
                         }
                         _ => None,
                     });
-                    // What is given beside a secret that stays is written as that is, unless it is said for all of them.
+                    // A new secret beside a retained one uses the encoding of the retained one, unless the request
+                    // gives an encoding.
                     let keeps = keeps_any(secrets.as_ref());
                     let before = known.and_then(|(_, encoding)| encoding);
                     let written = encoding.or(keeps.then(|| before.unwrap_or(encoding_of(header))));
@@ -271,7 +275,8 @@ impl Control {
         Ok(proofs)
     }
 
-    /// A stored proof whose secrets stay, read as is asked for now. Read as before it stays as it was stored.
+    /// A stored proof with retained secrets and the requested encoding. If the encoding does not change, the proof is
+    /// returned as stored.
     fn with_encoding(&self, context: &str, stored: Proof, encoding: Option<KeyEncoding>) -> Result<Proof, Error> {
         let Proof::Hmac { header, secrets, encoding: before } = stored else { return Ok(stored) };
         let Some(encoding) = encoding.filter(|encoding| *encoding != before.unwrap_or(encoding_of(header))) else {
@@ -298,13 +303,13 @@ impl Control {
         })
     }
 
-    /// One source.
+    /// Returns one source.
     pub fn show_source(&self, tenant: &TenantId, name: &SourceName) -> Result<SourceView, Error> {
         let view = self.tenant(tenant)?;
         view.sources.get(name).map(|source| show(&source.value, source.version)).ok_or_else(|| not_found(name))
     }
 
-    /// Removes a source. What it sent stays.
+    /// Removes a source. Its events remain.
     pub async fn remove_source(
         &self,
         tenant: &TenantId,
@@ -318,12 +323,12 @@ impl Control {
         Ok(())
     }
 
-    /// Whether there is such a source.
+    /// Whether the source exists.
     pub fn has_source(&self, tenant: &TenantId, name: &SourceName) -> bool {
         self.tenant(tenant).is_ok_and(|view| view.sources.contains_key(name))
     }
 
-    /// Whether a WebSub verification of this topic is expected by this source (W3C WebSub section 5.3).
+    /// Whether this source expects a WebSub verification of this topic (W3C WebSub section 5.3).
     pub fn expects_topic(&self, tenant: &TenantId, name: &SourceName, topic: &str) -> bool {
         self.tenant(tenant).is_ok_and(|view| {
             view.sources
@@ -333,23 +338,23 @@ impl Control {
     }
 }
 
-/// The stored proofs that no given one stands for yet.
+/// Stored proofs that have not been matched to a proof of the request yet.
 struct Stored<'a>(Vec<&'a Proof>);
 
 impl<'a> Stored<'a> {
-    /// What the next of them has, of those that have it.
+    /// Removes and returns the next stored proof that `of` accepts.
     fn next<T>(&mut self, of: impl Fn(&'a Proof) -> Option<T>) -> Option<T> {
         let at = self.0.iter().position(|proof| of(proof).is_some())?;
         of(self.0.remove(at))
     }
 }
 
-/// Whether a secret that is stored stays: it is shown as it is, or none is given.
+/// Whether a stored secret is retained: it is given as `***`, or no secrets are given.
 fn keeps_any(given: Option<&Option<Vec<Secret>>>) -> bool {
     given.is_none_or(|given| given.iter().flatten().any(is_redacted))
 }
 
-/// The secrets of a proof as they are stored, made of what is given and of what is stored already; none: they are removed.
+/// The secrets of a proof to be stored, from the request and from the stored proof. `None` if the request removes them.
 fn take_secrets<T: Clone>(
     field: &'static str,
     given: Option<Option<Vec<Secret>>>,
@@ -388,12 +393,12 @@ fn take_secrets<T: Clone>(
     Ok(Some(taken))
 }
 
-/// How secrets are written if nobody says so.
+/// The default encoding of a secret.
 fn encoding_of(header: MacHeader) -> KeyEncoding {
     if header == MacHeader::Standard { KeyEncoding::Base64 } else { KeyEncoding::Text }
 }
 
-/// Whether a token can be sent as `Authorization: Bearer <token>` at all.
+/// Checks that a token is long enough and can be sent as `Authorization: Bearer <token>`.
 fn check_token(token: &str) -> Result<(), String> {
     signing::check_text(token)?;
     if token.len() < SECRET_BYTES_MIN {

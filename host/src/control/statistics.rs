@@ -1,4 +1,4 @@
-//! Statistics: how the deliveries of a subscription, or of all of a tenant's, have fared.
+//! Delivery statistics of a subscription or of a tenant.
 
 use std::collections::BTreeMap;
 
@@ -11,54 +11,55 @@ use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::statistics::{Durations, Window};
 use crate::domain::time::Timestamp;
 
-/// What is asked for.
+/// A statistics query.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StatisticsQuery {
-    /// How far to look back: `1h`, `24h` or `7d`; `24h` where absent.
+    /// Length of the window: `1h`, `24h` or `7d`. `24h` if absent.
     #[serde(default)]
     pub window: Window,
 }
 
-/// What the deliveries came to.
+/// Statistics of attempts and deliveries.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct StatisticsView {
-    /// The subscription; none: all of the tenant's, those that were removed too.
+    /// The subscription. Absent for the whole tenant, which includes removed subscriptions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscription: Option<SubscriptionId>,
-    /// What was asked for.
+    /// The requested window.
     pub window: Window,
-    /// From when on it is counted: the begin of a minute (`1h`) or an hour, so that it is part of one more than the window.
+    /// Start of the counted period. It is rounded down to a minute (`1h`) or an hour, so the period is up to one unit
+    /// longer than the window.
     pub since: Timestamp,
-    /// Up to now.
+    /// End of the counted period: the time of the request.
     pub until: Timestamp,
-    /// Exchanges with receivers.
+    /// HTTP requests to receivers.
     pub attempts: AttemptsView,
-    /// Deliveries that came to rest in this time. One that was redriven counts each time.
+    /// Deliveries that reached a final or held state in this period. A redriven delivery is counted each time.
     pub deliveries: DeliveriesView,
-    /// From an event's acceptance to a receiver's 2xx, waits between attempts included; replays are not in it. None where
-    /// nothing was delivered.
+    /// Time from the acceptance of an event to a receiver's 2xx, including the delays between attempts. Replays are
+    /// excluded. Absent if nothing was delivered.
     pub accepted_to_delivered_ms: Option<Percentiles>,
-    /// How things stand now.
+    /// The current state.
     pub now: NowView,
 }
 
-/// Attempts in numbers.
+/// Numbers of attempts.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct AttemptsView {
-    /// All of them.
+    /// All attempts.
     pub count: u64,
-    /// Those answered 2xx.
+    /// Attempts with a 2xx response.
     pub succeeded: u64,
-    /// Of the attempts, the share that succeeded: 0 to 1; none where there were none.
+    /// The fraction of attempts that succeeded, from 0 to 1. Absent if there were none.
     pub success_rate: Option<f64>,
-    /// The others, by class: the hundreds of the status (`4xx`), or an error class (`timeout`).
+    /// Failed attempts by class: the status class (`4xx`) or an error class (`timeout`).
     pub failures: BTreeMap<String, u64>,
-    /// How long they took, in milliseconds; none where there were none.
+    /// Duration of the attempts in milliseconds. Absent if there were none.
     pub latency_ms: Option<Percentiles>,
 }
 
-/// Deliveries by the state in which they came to rest.
+/// Numbers of deliveries by the state that they reached.
 #[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `State`")]
 pub struct DeliveriesView {
@@ -68,7 +69,7 @@ pub struct DeliveriesView {
     pub dead: u64,
 }
 
-/// What half, 9 of 10 and 99 of 100 do not exceed, in milliseconds; at most 1/16 off.
+/// Percentiles in milliseconds, with a relative error of at most 1/16.
 #[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "their names say which share")]
 pub struct Percentiles {
@@ -77,25 +78,25 @@ pub struct Percentiles {
     pub p99: f64,
 }
 
-/// Deliveries that wait, as of now.
+/// Current numbers of pending, held and dead deliveries.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct NowView {
-    /// For their time, or for their turn.
+    /// Queued deliveries, including those scheduled for a later time.
     pub due: u64,
-    /// For a person, by a fault.
+    /// Deliveries held after a filter fault, which need manual action.
     pub held: u64,
-    /// Given up.
+    /// Dead letters.
     pub dead: u64,
-    /// Bytes that the tenant has stored, which `quota.stored_bytes_max` bounds; none for a single subscription.
+    /// Bytes stored for the tenant, limited by `quota.stored_bytes_max`. Absent for a single subscription.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stored_bytes: Option<u64>,
-    /// When the first of those that are due is or was due; long ago: it waits for the receiver, or the subscription is
+    /// Due time of the oldest due delivery. If it is long ago, the receiver is failing or slow, or the subscription is
     /// paused.
     pub oldest_due: Option<Timestamp>,
 }
 
 impl Control {
-    /// The statistics of one subscription, or of the whole tenant.
+    /// Statistics of one subscription, or of the whole tenant if `subscription` is `None`.
     pub async fn statistics(
         &self,
         tenant: &TenantId,

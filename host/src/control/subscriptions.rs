@@ -1,4 +1,4 @@
-//! Subscriptions: who gets which events, through which filters, signed how.
+//! Subscriptions: the receiver of events, their selection, the filter chain and the signature.
 
 mod endpoint;
 mod named;
@@ -33,19 +33,19 @@ pub use test_event::TestSent;
 use shapes::show;
 use signing::Made;
 
-/// Filters in one chain at the most.
+/// Limit for the filters in one chain.
 pub const CHAIN_MAX: usize = 16;
-/// Event patterns of one subscription at the most.
+/// Limit for the event patterns of one subscription.
 pub const PATTERNS_MAX: usize = 64;
-/// Bytes of one binding's config at the most.
+/// Limit for the config of one binding in bytes.
 pub const CONFIG_BYTES_MAX: usize = 64 << 10;
-/// Secrets of one binding at the most.
+/// Limit for the secrets of one binding.
 pub const SECRETS_MAX: usize = 32;
-/// Hours of an overlap of two signing keys at the most: 90 days.
+/// Longest overlap of two signing keys in hours: 90 days.
 pub const OVERLAP_HOURS_MAX: u32 = 90 * 24;
 
 impl Control {
-    /// Makes a subscription.
+    /// Creates a subscription.
     pub async fn create_subscription(
         &self,
         tenant: &TenantId,
@@ -84,8 +84,8 @@ impl Control {
         Ok(made.beside(self, version, &subscription, now))
     }
 
-    /// Replaces a subscription whole; its keys stay unless the scheme changes. What is already on its way keeps the
-    /// chain that it was created with.
+    /// Replaces a subscription completely. Its keys are retained unless the scheme changes. Pending deliveries keep
+    /// their pinned chain.
     pub async fn replace_subscription(
         &self,
         tenant: &TenantId,
@@ -137,7 +137,8 @@ impl Control {
         Ok(made.beside(self, version, &after, now))
     }
 
-    /// Stops or starts sending. Nothing is lost and nothing is skipped: what is pending waits.
+    /// Pauses a subscription with a reason, or resumes it if `pause` is `None`. Deliveries remain queued while it is
+    /// paused.
     pub async fn pause_subscription(
         &self,
         tenant: &TenantId,
@@ -182,14 +183,14 @@ impl Control {
         page.of(view.subscriptions.iter().map(|(id, stored)| (*id, stored)), |stored| show(&stored.value, now))
     }
 
-    /// One subscription.
+    /// Returns one subscription.
     pub fn show_subscription(&self, tenant: &TenantId, id: SubscriptionId) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
         Ok(Made::default().beside(self, stored.version, &stored.value, self.clock.now()))
     }
 
-    /// Removes a subscription. What was pending becomes dead letters, with the reason.
+    /// Removes a subscription. Its pending deliveries become dead letters with that reason.
     pub async fn remove_subscription(
         &self,
         tenant: &TenantId,
@@ -231,7 +232,7 @@ impl Control {
             if let Some(missing) = missing_grants(&version.needs, &grants) {
                 return Err(Error::invalid("chain/grants", format!("the filter `{}` {missing}", binding.filter)));
             }
-            // A version on trial runs for this binding as well.
+            // The candidate of a rollout also runs for this binding.
             let candidate = filter.rollout.as_ref().and_then(|rollout| filter.version(&rollout.digest));
             if let Some(missing) = candidate.and_then(|candidate| missing_grants(&candidate.needs, &grants)) {
                 let why = format!("the version on trial of the filter `{}` {missing}", binding.filter);

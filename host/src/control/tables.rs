@@ -1,4 +1,4 @@
-//! Look-up tables of a tenant: uploaded whole as JSON lines or CSV, kept in versions, swapped at once.
+//! Lookup tables of a tenant: uploaded completely as JSON lines or CSV, versioned, and replaced atomically.
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -14,7 +14,7 @@ use crate::domain::text::without_mark;
 use crate::domain::time::Timestamp;
 use crate::ledger::TenantView;
 
-/// A table as it is shown.
+/// A table as returned by the API.
 #[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `Table`")]
 pub struct TableView {
@@ -26,12 +26,12 @@ pub struct TableView {
     pub digest: Digest,
     pub rows: u64,
     pub uploaded_at: Timestamp,
-    /// What a roll-back would activate.
+    /// The version that a rollback would activate.
     pub previous: Option<Digest>,
     pub versions: Vec<TableVersionView>,
 }
 
-/// A version as it is shown.
+/// A table version as returned by the API.
 #[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `TableVersion`")]
 pub struct TableVersionView {
@@ -41,8 +41,8 @@ pub struct TableVersionView {
 }
 
 impl Control {
-    /// Takes in a table and activates it: new deliveries see it, those on their way keep the one they were created
-    /// with. The same rows again are the same version. Says whether the version is new.
+    /// Stores a table and activates it. New deliveries use it, and pending deliveries keep their pinned version. A
+    /// repeated upload of the same rows results in the same version. The returned flag is true if the version is new.
     pub async fn put_table(
         &self,
         tenant: &TenantId,
@@ -73,7 +73,7 @@ impl Control {
         self.check_tables_room(&view, &with_version(&view, tenant, name.clone(), new.clone()))?;
         self.ledger.put_blob(tenant, rows).await?;
         retried(expected, || async {
-            // Read again: the rows took their time.
+            // Read again, because parsing and storing the rows takes time.
             let view = self.tenant(tenant)?;
             let table = with_version(&view, tenant, name.clone(), new.clone());
             self.check_tables_room(&view, &table)?;
@@ -94,13 +94,13 @@ impl Control {
         })
     }
 
-    /// One table.
+    /// Returns one table.
     pub fn show_table(&self, tenant: &TenantId, name: &TableName) -> Result<TableView, Error> {
         let view = self.tenant(tenant)?;
         view.tables.get(name).map(|table| show(&table.value, table.version)).ok_or_else(|| not_found(name))
     }
 
-    /// Makes a version that is kept the one that new deliveries see.
+    /// Activates a stored version for new deliveries.
     pub async fn activate_table(
         &self,
         tenant: &TenantId,
@@ -117,7 +117,7 @@ impl Control {
         .await
     }
 
-    /// Makes the version that was active before the active one again.
+    /// Activates the previously active version again.
     pub async fn roll_back_table(
         &self,
         tenant: &TenantId,
@@ -126,7 +126,7 @@ impl Control {
     ) -> Result<TableView, Error> {
         self.change_table(tenant, name, "table.rollback", expected, |table| {
             let previous = table.previous.pop();
-            // What was active is not where a later roll-back leads.
+            // The version that is rolled back must not become the target of the next rollback.
             let before = table.previous.clone();
             if !previous.is_some_and(|digest| set_active(table, digest)) {
                 return Err(Error::Conflict(format!(
@@ -176,7 +176,7 @@ impl Control {
         page.of(versions.into_iter().map(|version| (place(&version), version)), |version| version)
     }
 
-    /// Removes a version that nothing needs.
+    /// Removes a version that is not in use.
     pub async fn remove_table_version(
         &self,
         tenant: &TenantId,
@@ -199,7 +199,7 @@ impl Control {
         .await
     }
 
-    /// Removes a table. Deliveries on their way keep it.
+    /// Removes a table. Pending deliveries keep their pinned version.
     pub async fn remove_table(&self, tenant: &TenantId, name: &TableName, expected: Option<u64>) -> Result<(), Error> {
         if !self.tenant(tenant)?.tables.contains_key(name) {
             return Err(not_found(name));
@@ -208,7 +208,8 @@ impl Control {
         Ok(())
     }
 
-    /// The rows as they are kept, and how many. Not on a thread that others wait for: it may be megabytes.
+    /// Converts an upload to the stored format and counts its rows. Runs on a blocking thread, because the upload may
+    /// have megabytes.
     async fn read_table(
         &self,
         upload: Bytes,
@@ -227,7 +228,7 @@ impl Control {
         read.map_err(|why: String| Error::invalid("body", why))
     }
 
-    /// All versions of all tables share one limit, and the active ones another.
+    /// Checks the quotas: one for all versions of all tables, and one for the active versions.
     fn check_tables_room(&self, view: &TenantView, table: &Table) -> Result<(), Error> {
         let bytes = |table: &Table| table.versions.iter().map(|version| version.bytes).sum::<u64>();
         let others = view.tables.values().filter(|other| other.value.name != table.name);
@@ -239,7 +240,7 @@ impl Control {
                  remove a table that is not needed"
             )));
         }
-        // A version from before its bytes were counted has none: it is small, the limit on an upload was.
+        // Old versions without a recorded size count as 0. They are small, because uploads were limited.
         let active = |table: &Table| table.versions.iter().find(|v| v.digest == table.digest).map_or(0, |v| v.bytes);
         let others = view.tables.values().filter(|other| other.value.name != table.name);
         let in_use = others.map(|other| active(&other.value)).sum::<u64>().saturating_add(active(table));
@@ -254,7 +255,7 @@ impl Control {
     }
 }
 
-/// The table with a version added and active, and without what is too old to be kept.
+/// The table with a new active version, and without the versions that are no longer retained.
 fn with_version(view: &TenantView, tenant: &TenantId, name: TableName, new: TableVersion) -> Table {
     let digest = new.digest;
     let Some(stored) = view.tables.get(&name) else {
@@ -268,12 +269,12 @@ fn with_version(view: &TenantView, tenant: &TenantId, name: TableName, new: Tabl
         table.versions.push(new);
     }
     set_active(&mut table, digest);
-    // Deliveries that were made with a version keep its rows, whether the table still lists it or not.
+    // Deliveries that pinned a version retain its rows even if the table no longer lists it.
     table.prune(&InUse::new());
     table
 }
 
-/// Whether there was such a version to activate.
+/// Activates a version. Returns false if it does not exist.
 fn set_active(table: &mut Table, digest: Digest) -> bool {
     let Some(version) = table.versions.iter().find(|version| version.digest == digest) else { return false };
     if table.digest != digest {

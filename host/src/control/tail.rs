@@ -1,5 +1,5 @@
-//! The live tail: a tenant's settlements as they come, from the log that the ledger keeps of them. Nothing is handed on
-//! through memory: whoever reads slowly reads later, and misses nothing that the log still has.
+//! The live tail: streams a tenant's settlements from the ledger's settlement log. A tail reads only from the log, so a
+//! slow reader falls behind without loss, as long as the log retains the records.
 
 use std::time::Duration;
 
@@ -16,27 +16,28 @@ use crate::domain::time::Timestamp;
 pub use crate::ledger::SETTLED_BYTES_MAX as PAGE_BYTES_MAX;
 use crate::ledger::{SettledPlace, SettledQuery, SettledRecord};
 
-/// Settlements read at a time; together with [`PAGE_BYTES_MAX`] what a stream holds in memory.
+/// Settlements read at a time. Together with [`PAGE_BYTES_MAX`] it limits the memory of a stream.
 pub const PAGE_MAX: usize = 100;
-/// Time from the first settlement of a burst to reading it, in milliseconds, so that the rest of it is read with it.
+/// Delay in milliseconds between the first settlement of a burst and the read, so that one read covers the burst.
 const GATHER_MS: u64 = 50;
 
-/// What is asked for.
+/// A tail query.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TailQuery {
-    /// Of this subscription.
+    /// Only settlements of this subscription.
     #[serde(default)]
     pub subscription: Option<SubscriptionId>,
-    /// That left their deliveries in this state.
+    /// Only settlements that left the delivery in this state.
     #[serde(default)]
     pub state: Option<State>,
-    /// Behind this place, as the `id` of an event; from now on where absent. `Last-Event-ID` goes before it.
+    /// Start after this cursor, the `id` of an event in the stream. Starts with the next settlement if absent.
+    /// `Last-Event-ID` takes precedence.
     #[serde(default)]
     pub cursor: Option<String>,
 }
 
-/// What became of a delivery.
+/// A state change of a delivery.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct SettlementView {
     /// The delivery.
@@ -45,66 +46,66 @@ pub struct SettlementView {
     pub event: EventId,
     /// Its subscription.
     pub subscription: SubscriptionId,
-    /// Where it stands from then on: `due` after an attempt that is followed by another, or after a redrive.
+    /// The new state. `due` if another attempt follows, or after a redrive.
     pub state: State,
-    /// When.
+    /// Time of the change.
     pub at: Timestamp,
-    /// The source of its event.
+    /// The event's source.
     pub source: SourceName,
     /// The event's types.
     pub types: Vec<String>,
-    /// Whom the event is about.
+    /// The event's subject.
     pub subject: Option<String>,
-    /// The attempt that led to it, where one did.
+    /// The attempt that caused the change, if there was one.
     pub attempt: Option<Attempt>,
 }
 
-/// What a tail has next.
+/// The next part of a tail.
 #[derive(Debug)]
 pub struct Tailed {
-    /// Some settlements, oldest first, each with the place behind it.
+    /// Settlements, oldest first, each with the cursor after it.
     pub settlements: Vec<(String, SettlementView)>,
-    /// Before them some may be missing: the log goes back no further.
+    /// True if earlier settlements may be missing because the log no longer retains them.
     pub missed: bool,
 }
 
-/// A tail that is read.
+/// A running tail.
 pub struct Tail {
     control: Control,
     tenant: TenantId,
     of: Incarnation,
     query: SettledQuery,
     place: SettledPlace,
-    /// There may be more to read already.
+    /// The log may contain further settlements.
     more: bool,
     changed: watch::Receiver<i64>,
 }
 
 impl Control {
-    /// A tail of the tenant's settlements, behind `cursor` or from now on.
+    /// Starts a tail of the tenant's settlements, after `cursor` or from now on.
     pub async fn tail(&self, tenant: &TenantId, query: TailQuery) -> Result<Tail, Error> {
         let of = self.tenant(tenant)?.incarnation();
         let changed = self.ledger.settled_changed();
         let end = self.ledger.settled_end();
         let place = pages::place(of, query.cursor.as_deref())?.unwrap_or(end);
         let query = SettledQuery { subscription: query.subscription, state: query.state };
-        // A place that the log has not come to is none of this host's.
+        // Fails if the cursor is beyond the end of the log, since this host cannot have issued it.
         self.ledger.settled(tenant, query, place, 1).await?;
         Ok(Tail { control: self.clone(), tenant: tenant.clone(), of, query, place, more: true, changed })
     }
 }
 
 impl Tail {
-    /// How far it has come: where another tail would go on.
+    /// The current cursor, from which another tail can resume.
     pub fn place(&self) -> String {
         pages::cursor(self.of, self.place)
     }
 
-    /// Waits for the next settlements. Dropped while it waits, nothing is lost: the next call goes on.
+    /// Waits for the next settlements. Cancel safe: if the future is dropped, the next call resumes without loss.
     pub async fn next(&mut self) -> Result<Tailed, Error> {
         loop {
             if !self.more && !self.control.ledger.has_settled(&self.tenant, self.place) {
-                // The ledger that tells is held by `control`.
+                // The sender is part of the ledger that `control` holds, so the wait cannot fail.
                 let _told = self.changed.changed().await;
                 if !self.control.ledger.has_settled(&self.tenant, self.place) {
                     continue;
@@ -119,7 +120,7 @@ impl Tail {
                     page.items.into_iter().map(|one| (pages::cursor(self.of, one.place), show(one))).collect();
                 return Ok(Tailed { settlements, missed: page.missed });
             }
-            // Whatever is not asked for lets others go on.
+            // Yields to other tasks after a page without matching settlements.
             tokio::task::yield_now().await;
         }
     }

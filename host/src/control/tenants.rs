@@ -1,4 +1,4 @@
-//! Tenants: the operator makes, changes and removes them.
+//! Tenants: created, changed and removed by the operator.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,38 +11,38 @@ use super::{
 use crate::domain::id::TenantId;
 use crate::domain::tenant::{Quota, Tenant};
 
-/// What is asked for.
+/// A request to create a tenant.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewTenant {
-    /// Its name.
+    /// The name of the tenant.
     pub id: TenantId,
-    /// What people call it.
+    /// A display name for users.
     #[serde(default)]
     #[schemars(length(max = TEXT_CHARS_MAX))]
     pub display_name: Option<String>,
-    /// Where it differs from the host's quota.
+    /// Overrides of the host's default quota.
     #[serde(default)]
     pub quota: Option<Quota>,
 }
 
-/// What is to be changed of a tenant; what is absent stays.
+/// A change of a tenant. Absent members are not changed.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantChange {
-    /// What people call it; null: nothing.
+    /// The new display name. `null` removes it.
     #[serde(default, deserialize_with = "changed")]
     pub display_name: Option<Option<String>>,
-    /// Its quota, whole; null: the host's.
+    /// The complete quota. `null` restores the host's default.
     #[serde(default, deserialize_with = "changed")]
     pub quota: Option<Option<Quota>>,
-    /// As it is shown: the name in the path.
+    /// The name in the path. Optional.
     #[serde(default)]
     pub id: Option<TenantId>,
-    /// As it is shown.
+    /// Read-only; ignored.
     #[serde(default)]
     pub created_at: ReadOnly,
-    /// As it is shown.
+    /// Read-only; ignored.
     #[serde(default)]
     pub warnings: ReadOnly,
 }
@@ -56,13 +56,13 @@ pub struct TenantShown {
     /// The tenant.
     #[serde(flatten)]
     pub tenant: Tenant,
-    /// What of its quota cannot have the effect that it asks for; absent: nothing.
+    /// Quotas that have no effect. Absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
 }
 
 impl Control {
-    /// Makes a tenant.
+    /// Creates a tenant.
     pub async fn create_tenant(&self, new: NewTenant) -> Result<TenantShown, Error> {
         if self.ledger.snapshot().tenant(&new.id).is_some() {
             return Err(Error::Conflict(format!("there is a tenant `{}` already", new.id)));
@@ -75,7 +75,7 @@ impl Control {
         Ok(self.tenant_shown(version, tenant))
     }
 
-    /// Changes a tenant. A smaller quota takes nothing away: it holds for what comes.
+    /// Changes a tenant. A smaller quota applies to new data only; existing data is not removed.
     pub async fn change_tenant(
         &self,
         tenant: &TenantId,
@@ -109,7 +109,7 @@ impl Control {
         page.of(snapshot.tenants.iter().map(|(id, view)| (id.clone(), view)), |view| view.tenant.value.clone())
     }
 
-    /// One tenant.
+    /// Returns one tenant.
     pub fn show_tenant(&self, tenant: &TenantId) -> Result<TenantShown, Error> {
         let view = self.tenant(tenant)?;
         Ok(self.tenant_shown(view.tenant.version, view.tenant.value.clone()))
@@ -120,8 +120,8 @@ impl Control {
         TenantShown { version, tenant, warnings }
     }
 
-    /// Removes a tenant with everything that is its own: events and history too. What the audit log tells of it stays,
-    /// for the operator.
+    /// Removes a tenant with all its data, including events and history. Its audit records are retained for the
+    /// operator.
     pub async fn remove_tenant(&self, tenant: &TenantId, expected: Option<u64>) -> Result<(), Error> {
         self.tenant(tenant)?;
         self.ledger.remove_tenant(tenant, (any_or(expected), self.deed("tenant.remove"))).await?;

@@ -1,6 +1,6 @@
-//! Versions of filters and tables that go again: by request, or because there are many. A version stays while anything
-//! needs it: it is active, it is what a roll-back would activate, it is rolled out, or a delivery of the history was made
-//! with it, which has to stay reproducible.
+//! Removal of filter and table versions, by request or because there are too many. A version is retained while it is in
+//! use: it is active, it is the target of a rollback, it is the candidate of a rollout, or a delivery in the history
+//! used it and must stay reproducible.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,19 +11,20 @@ use crate::domain::filter::{Filter, Table};
 use crate::domain::id::Digest;
 use crate::domain::time::Timestamp;
 
-/// Versions of one filter, and of one table, that are kept. With a new one, the oldest that nothing needs go.
+/// Number of versions retained for each filter and table. When a version is added, the oldest unused ones beyond this
+/// number are removed.
 pub const VERSIONS_KEPT: usize = 20;
 
-/// Deliveries of the history by the version that they were made with.
+/// Number of deliveries in the history that used each version.
 pub(super) type InUse = BTreeMap<Digest, u64>;
 
-/// Why a version has to stay.
+/// Why a version must be retained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
     Active,
     Previous,
     RolledOut,
-    /// So many deliveries were made with it.
+    /// The number of deliveries that used it.
     Deliveries(u64),
 }
 
@@ -45,7 +46,7 @@ impl fmt::Display for Need {
     }
 }
 
-/// A version's place in the list of versions: by its upload.
+/// Cursor of the list of versions, which is sorted by upload time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct VersionPlace {
     pub(super) at: Timestamp,
@@ -68,13 +69,13 @@ impl FromStr for VersionPlace {
     }
 }
 
-/// What has versions, of which some can be removed.
+/// A resource with versions.
 pub(super) trait Versions {
     /// Oldest first.
     fn digests(&self) -> Vec<Digest>;
-    /// Why a version has to stay, if it has to.
+    /// Why a version must be retained. `None` if it may be removed.
     fn need(&self, digest: &Digest, used: &InUse) -> Option<Need>;
-    /// Takes a version out that nothing needs.
+    /// Removes a version that is not in use.
     fn take_out(&mut self, digest: &Digest);
 
     /// Removes a version by request.
@@ -89,7 +90,7 @@ pub(super) trait Versions {
         Ok(())
     }
 
-    /// Removes the oldest versions that nothing needs, down to [`VERSIONS_KEPT`]; the newest stays in any case.
+    /// Removes the oldest unused versions down to [`VERSIONS_KEPT`]. The newest version is always retained.
     fn prune(&mut self, used: &InUse) {
         let digests = self.digests();
         let mut spare = digests.len().saturating_sub(VERSIONS_KEPT);
@@ -160,7 +161,7 @@ mod tests {
         Digest([u8::try_from(number).unwrap(); 32])
     }
 
-    /// A table of so many versions, the newest one active.
+    /// A table with that many versions, of which the newest is active.
     fn table(versions: usize) -> Table {
         let at = Timestamp::from_millis(0);
         let version = |number| TableVersion {
@@ -197,7 +198,7 @@ mod tests {
             "nothing is rolled back to what is gone"
         );
 
-        // After a roll-back the active version is an old one.
+        // After a rollback, an older version is active.
         let mut back = table(VERSIONS_KEPT + 2);
         (back.digest, back.previous) = (digest(2), vec![digest(1)]);
         back.prune(&InUse::new());

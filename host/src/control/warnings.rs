@@ -1,6 +1,6 @@
-//! Warnings: settings that are taken although they cannot have the effect that they ask for. They are errors in most cases and
-//! right in some: a type of events that Setgate does not know, or settings of the host that are about to be changed. So they
-//! are said of a document whenever it is shown by itself, and never stored.
+//! Warnings about settings that are accepted although they have no effect. Most are mistakes, but some are intentional:
+//! an event type that Setgate does not know, or host settings that will be changed later. Warnings are therefore
+//! computed whenever a single document is returned, and never stored.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -17,17 +17,18 @@ use crate::domain::source::Form;
 use crate::domain::subscription::{Pattern, Subscription};
 use crate::domain::tenant::{Quota, Tenant};
 
-/// Patterns of one document for which the nearest known name is searched: each search costs up to a millisecond.
+/// Limit for the patterns of one document for which a similar known name is searched. Each search takes up to a
+/// millisecond.
 const SEARCHES_MAX: usize = 16;
 
-/// A setting that cannot have the effect that it asks for.
+/// A setting that has no effect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Warning {
-    /// Which kind of warning.
+    /// The kind of warning.
     pub code: WarningCode,
-    /// In words: why it has no effect, and what to do.
+    /// Why the setting has no effect, and the remedy.
     pub detail: String,
-    /// Which member of the document: a JSON Pointer (RFC 6901).
+    /// The member of the document, as a JSON Pointer (RFC 6901).
     pub pointer: String,
 }
 
@@ -35,16 +36,16 @@ pub struct Warning {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WarningCode {
-    /// An event pattern matches no event type that is known.
+    /// An event pattern matches no known event type.
     PatternMatchesNothing,
-    /// Every attempt at the endpoint will be refused.
+    /// The endpoint's address is not allowed, so every attempt will fail.
     EndpointRefused,
-    /// A limit of the tenant is above one of the host, which decides.
+    /// A tenant's limit exceeds the host's limit, which takes precedence.
     AboveHostLimit,
 }
 
 impl Control {
-    /// Of a subscription.
+    /// Warnings for a subscription.
     pub(super) fn subscription_warnings(&self, subscription: &Subscription) -> Vec<Warning> {
         let mut warnings = self.pattern_warnings(&subscription.tenant, &subscription.events, &subscription.sources);
         warnings.extend(self.egress.foreseen_refusal(&subscription.endpoint.origin()).map(|why| Warning {
@@ -55,7 +56,7 @@ impl Control {
         warnings
     }
 
-    /// Of the `events` of a document, which are about these sources; none: about all.
+    /// Warnings for the `events` of a document that selects these sources. Empty selects all sources.
     pub(super) fn pattern_warnings(
         &self,
         tenant: &TenantId,
@@ -69,14 +70,14 @@ impl Control {
         of_patterns(events, is_open)
     }
 
-    /// Of a tenant.
+    /// Warnings for a tenant.
     pub(super) fn tenant_warnings(&self, tenant: &Tenant) -> Vec<Warning> {
         tenant.quota.as_ref().map(|quota| of_quota(quota, &self.settings.now())).unwrap_or_default()
     }
 }
 
-/// Of patterns over event types. `is_open`: a source of SETs sends event types that anybody may have defined, so that a pattern
-/// for them is not suspicious before it is nearly one for a known type.
+/// Warnings for event patterns. If `is_open` is set, one of the sources sends SETs with arbitrary event types, so an
+/// unknown pattern causes a warning only if it is similar to a known type.
 fn of_patterns(patterns: &[Pattern], is_open: bool) -> Vec<Warning> {
     let unknown = patterns.iter().enumerate().filter(|(_, pattern)| !matches_known(pattern) && !is_unlisted(pattern));
     let warning = |(nth, (place, pattern)): (usize, (usize, &Pattern))| {
@@ -94,14 +95,14 @@ fn of_patterns(patterns: &[Pattern], is_open: bool) -> Vec<Warning> {
     unknown.enumerate().filter_map(warning).collect()
 }
 
-/// URI and short name of each type: the catalogue's, and Setgate's own.
+/// URI and short name of each known type, from the catalogue and from Setgate itself.
 static KNOWN: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
     let own = [PING, SUBSCRIPTION_DISABLED];
     let uris = catalogue::all().map(|entry| entry.uri.as_str()).chain(own);
     uris.map(|uri| (uri, catalogue::short_name(uri).unwrap_or_default().into_owned())).collect()
 });
 
-/// Patterns that people write for the known types: the type itself by each of its names, and all of a product or category.
+/// Common patterns for the known types: each of their names, and all types of a product or category.
 static USUAL: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     let mut usual = BTreeSet::new();
     for (uri, short_name) in KNOWN.iter() {
@@ -123,30 +124,30 @@ fn matches_known(pattern: &Pattern) -> bool {
     KNOWN.iter().any(|(uri, short_name)| pattern.matches(uri, Some(short_name)))
 }
 
-/// Whether a pattern is for event types that a known product sends and the catalogue does not have: they are in the category
-/// `other`.
+/// Whether a pattern is for event types that a known product sends but that are not in the catalogue. These are in the
+/// category `other`.
 fn is_unlisted(pattern: &Pattern) -> bool {
     let text = pattern.as_str();
     text.starts_with("other/") || text.contains("/other/")
 }
 
-/// The pattern that was probably meant by one that matches no known type.
+/// A suggestion for a pattern that matches no known type.
 fn meant(pattern: &Pattern) -> Option<String> {
     let text = pattern.as_str();
     let all_below = format!("{}/*", text.trim_end_matches('/'));
     if USUAL.contains(&all_below) {
         return Some(all_below);
     }
-    // The platform's names are known in several spellings.
+    // The catalogue has several spellings of the platform's names.
     let name = text.rsplit('/').next().unwrap_or(text);
     let spelled = || catalogue::by_name(Product::Platform, name).map(|entry| entry.name);
     nearest_in_parts(text, USUAL.iter().map(String::as_str)).or_else(spelled).map(str::to_owned)
 }
 
-/// Of a tenant's own quota.
+/// Warnings for a tenant's own quota.
 fn of_quota(quota: &Quota, config: &Config) -> Vec<Warning> {
     let (sandbox, host) = (&config.sandbox, &config.quota);
-    // 0 is no bound.
+    // 0 means unlimited.
     let ledger = if config.data.ledger_bytes_max == 0 { u64::MAX } else { config.data.ledger_bytes_max };
     let limits = [
         ("memory_bytes_max", quota.memory_bytes_max, "sandbox.memory_bytes_max", sandbox.memory_bytes_max),

@@ -1,4 +1,4 @@
-//! Accepting: from a request to a durable event. Only after [`Pipeline::ingest`] returns may a 202 be sent.
+//! Ingest: turns a request into a durable event. A 202 may be sent only after [`Pipeline::ingest`] has returned `Ok`.
 
 use std::time::Duration;
 
@@ -19,79 +19,79 @@ use super::plan::{OfEvent, Wanted};
 use super::prove::{Inbound, Proven, Unproven};
 use super::spans;
 
-/// Headers in which senders give a delivery an id, the same for each of its retries.
+/// Headers that carry the sender's delivery id, which stays the same across retries.
 const DELIVERY_IDS: [&str; 4] = ["webhook-id", "svix-id", "x-delivery-id", "idempotency-key"];
 
-/// Requests without a valid proof can be made by anybody, in any number: the log names one in a while.
+/// Anybody can send requests without a valid proof, in any number, so the log line is rate-limited.
 static UNPROVEN: Seldom = Seldom::new(Duration::from_secs(10));
 
-/// What a sender is told about an event that is on disk.
+/// The answer to the sender once the event is on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
-    /// The event's id at this host: of the first copy, where this was a second one.
+    /// The event's id on this host. For a duplicate, the id of the first copy.
     pub event: EventId,
-    /// Whether the event had been accepted before; it is delivered once.
+    /// True if the event had already been accepted. It is delivered only once.
     pub duplicate: bool,
 }
 
-/// Why an event was not accepted. Nothing of it is stored.
+/// Why an event was refused. Nothing of a refused event is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// Not the source's own.
+    /// The request did not prove that it comes from the source.
     #[error(transparent)]
     Unproven(#[from] Unproven),
-    /// Not an event of the source's form.
+    /// The body is not an event in the source's form.
     #[error(transparent)]
     NotAnEvent(#[from] Refusal),
-    /// Another body came before under the same `jti`.
+    /// An event with the same `jti` and a different body was accepted before.
     #[error("an event with this `jti` and another body was accepted before, as {0}: a `jti` names one event only")]
     Conflict(EventId),
-    /// The tenant has used up its share of the backlog.
+    /// The tenant's backlog quota is used up.
     #[error("tenant `{tenant}` has {backlog} deliveries waiting: `backlog_deliveries_max` is {limit}")]
     Backlog {
-        /// Whose.
+        /// The tenant.
         tenant: TenantId,
-        /// Deliveries due or held.
+        /// Deliveries that are due or held.
         backlog: u64,
-        /// The quota.
+        /// The tenant's `backlog_deliveries_max`.
         limit: u64,
     },
-    /// The tenant has as much stored as it may.
+    /// The tenant's storage quota is used up.
     #[error("tenant `{tenant}` has {stored} bytes stored: its quota `stored_bytes_max` is {limit}")]
     Storage {
-        /// Whose.
+        /// The tenant.
         tenant: TenantId,
-        /// Bytes stored.
+        /// Bytes stored for the tenant.
         stored: u64,
-        /// The quota.
+        /// The tenant's `stored_bytes_max`.
         limit: u64,
     },
-    /// The tenant sends more bytes a second than it may.
+    /// The tenant exceeds its ingest rate.
     #[error("tenant `{tenant}` sends more than {limit} bytes a second: its quota `ingest_bytes_per_second`")]
     Rate {
-        /// Whose.
+        /// The tenant.
         tenant: TenantId,
-        /// The quota.
+        /// The tenant's `ingest_bytes_per_second`.
         limit: u64,
     },
-    /// Too many of the tenant's events wait for the ledger.
+    /// Too many of the tenant's events are queued for the ledger.
     #[error("{limit} events of tenant `{tenant}` wait for the ledger already: `ingest.waiting_per_tenant_max`")]
     Flood {
-        /// Whose.
+        /// The tenant.
         tenant: TenantId,
-        /// The setting.
+        /// `ingest.waiting_per_tenant_max`.
         limit: usize,
     },
-    /// The disk is nearly full, or the ledger has its size.
+    /// The disk is nearly full, or the ledger has reached its size limit.
     #[error("{0}: send it again later")]
     Short(#[from] ledger::Shortage),
-    /// Not durable: busy, or the disk failed. The sender is to try again.
+    /// The event could not be made durable because the ledger is busy or the disk failed. The sender should retry.
     #[error("the event could not be stored: {0}")]
     Ledger(#[from] ledger::Error),
 }
 
 impl Refused {
-    /// A stable code, for metrics and problem details.
+    /// A stable code for metrics and problem details.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unproven(Unproven::UnknownSource { .. }) => "unknown_source",
@@ -113,7 +113,7 @@ impl Refused {
     }
 }
 
-/// In a word, for metrics and spans.
+/// A label for metrics and spans.
 fn outcome_of(result: &Result<Receipt, Refused>) -> &'static str {
     match result {
         Ok(Receipt { duplicate: false, .. }) => "accepted",
@@ -123,7 +123,7 @@ fn outcome_of(result: &Result<Receipt, Refused>) -> &'static str {
 }
 
 impl Pipeline {
-    /// Proves, normalizes and appends one request. The event is durable when this returns `Ok`.
+    /// Proves, normalizes and appends one request. If this returns `Ok`, the event is durable.
     pub async fn ingest(&self, inbound: Inbound) -> Result<Receipt, Refused> {
         let (tenant, source) = (inbound.tenant.clone(), inbound.source.clone());
         let result = match self.prove(inbound) {
@@ -139,7 +139,8 @@ impl Pipeline {
         result
     }
 
-    /// Counts and logs why a request was not taken as its source's own. Its sender is told less, since it may be anybody.
+    /// Counts and logs a request that failed its proof. The log gets the full reason; the response carries less,
+    /// because the sender is unauthenticated.
     pub fn refuse_unproven(&self, tenant: &TenantId, source: &SourceName, why: Unproven) -> Refused {
         let known = !matches!(why, Unproven::UnknownSource { .. });
         let refused = Refused::Unproven(why);
@@ -150,8 +151,8 @@ impl Pipeline {
         refused
     }
 
-    /// Counts a request by what came of it, with its source where that is there. [`Pipeline::ingest`] does so itself: this is
-    /// for those that come to nothing before it has them.
+    /// Counts a request by outcome, labelled with its source if the source exists. [`Pipeline::ingest`] calls this
+    /// itself; other callers use it for requests that fail before they reach `ingest`.
     pub fn counted(&self, source: Option<(&TenantId, &SourceName)>, outcome: &'static str) {
         self.counts.ingest(source, outcome);
     }
@@ -189,7 +190,7 @@ impl Pipeline {
         }
     }
 
-    /// Whether a body of the tenant can be taken in: the host has room, and so has the tenant, and it does not send too fast.
+    /// Checks the host's and the tenant's storage limits and the tenant's ingest rate before a body is accepted.
     fn has_room(&self, tenant: &TenantId, bytes: usize) -> Result<(), Refused> {
         if let Some(shortage) = self.ledger.shortage_of(tenant) {
             return Err(shortage.into());
@@ -206,10 +207,10 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Appends the event with its deliveries, as the subscriptions are now.
+    /// Appends the event together with the deliveries for the current subscriptions.
     pub(super) async fn append(&self, event: NewEvent, now: Timestamp) -> Result<Appended, Refused> {
         let snapshot = self.ledger.snapshot();
-        // Removed meanwhile: the ledger says so.
+        // The tenant was removed in the meantime: the ledger returns the error for that.
         let Some(view) = snapshot.tenant(&event.tenant) else { return Ok(self.ledger.append(event).await?) };
         let tenant = &view.tenant.value.id;
         let mut span = self.fanning_out(tenant, event.id, event.trace.as_ref());
@@ -223,7 +224,7 @@ impl Pipeline {
             let pinned = self.pinned.deliveries(self, wanted, now).await;
             Some(pinned.inspect_err(|_| span.failed("not_stored"))?)
         } else {
-            // Left to the loop: their plans are its business too.
+            // Too many deliveries for one append: loop A creates them and pins their plans.
             None
         };
         let turn = self.appends.enter_bounded(tenant).await;
@@ -238,16 +239,16 @@ impl Pipeline {
             span.count(attribute::DELIVERIES, wanting.len() as u64);
             return Ok(appended);
         }
-        // Of another event there is one already, and the loop makes its own.
+        // No fan-out took place here: the event is a duplicate, or loop A creates its deliveries.
         span.never_was();
         if at_once && matches!(appended, Appended::New(_)) {
-            // One of their plans may have been swept: the loop is to pin them anew.
+            // Retention may have swept one of the plans, so drop the cached ones. Loop A pins new plans.
             self.pinned.forget_all_of(tenant);
         }
         Ok(appended)
     }
 
-    /// The tenant's own quota, else the host's.
+    /// The tenant's own quota, or the host's default if the tenant has none.
     pub fn quota_of(&self, tenant: &TenantId) -> crate::domain::tenant::Quota {
         self.ledger
             .snapshot()
@@ -256,7 +257,7 @@ impl Pipeline {
             .unwrap_or_else(|| self.settings.now().quota.clone())
     }
 
-    /// Bounds of what is taken in.
+    /// JSON limits for request bodies.
     fn limits(&self) -> JsonLimits {
         let settings = self.settings.now();
         JsonLimits { depth_max: settings.ingest.json_depth_max, bytes_max: settings.ingest.body_bytes_max }

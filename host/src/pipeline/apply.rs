@@ -1,4 +1,4 @@
-//! Applying a verdict to the claims, and comparing two, away from what others wait for where it may take long.
+//! Applies verdicts to claims and computes differences. Large inputs run off the async worker threads.
 
 use std::sync::Arc;
 
@@ -12,14 +12,15 @@ use crate::domain::verdict::{Fault, Verdict};
 
 use super::Pipeline;
 
-/// Bytes of claims and verdict together up to which a verdict is applied on the spot: fractions of a millisecond.
+/// Up to this many bytes of claims and verdict together, a verdict is applied on the calling thread: it takes a
+/// fraction of a millisecond.
 const APPLIED_ON_THE_SPOT_BYTES_MAX: usize = 32 << 10;
-/// Large verdicts that are applied at once. A megabyte of claims can take part of a second, and its filter has paid for no
-/// more than writing it: neither the host's own threads nor all of its cores are for that.
+/// Large verdicts that are applied at the same time. A megabyte of claims can take part of a second, and the filter's
+/// fuel pays only for writing it, so this work must not take the async worker threads or all cores.
 pub(super) const LARGE_MAX: usize = 1;
 
 impl Pipeline {
-    /// Applies a verdict; a large one on a thread that may be kept, tenants in turns.
+    /// Applies a verdict. A large one runs on a blocking thread, scheduled fairly between tenants.
     pub(super) async fn apply(
         &self,
         tenant: &TenantId,
@@ -39,7 +40,8 @@ impl Pipeline {
     }
 }
 
-/// How two claims differ, in short. Large ones are compared where no other task waits for the thread.
+/// A short list of differences between two sets of claims. Large inputs are compared with `block_in_place`, so that
+/// other tasks keep running.
 pub(super) fn compare(before: &str, after: &str) -> Vec<String> {
     let comparing = || differences(before, after, DIFFERENCE_BYTES_MAX);
     if before.len() + after.len() > APPLIED_ON_THE_SPOT_BYTES_MAX {

@@ -1,8 +1,8 @@
-//! Backtests: stored events once more, with the active version of a filter and with another one. Nothing is stored and
-//! nothing is sent.
+//! Backtests: runs stored events through the active version of a filter and through a candidate, and compares the
+//! results. Nothing is stored and nothing is sent.
 //!
-//! One call at a time, in the tenant's own slots and with its own fuel; one backtest at a time for each tenant; and an
-//! end in time.
+//! Calls run one at a time, in the tenant's own slots and with its own fuel. Each tenant can run one backtest at a
+//! time, and each backtest has a deadline.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,11 +23,11 @@ use super::Pipeline;
 use super::apply::compare;
 use super::shadow::said;
 
-/// Tenants whose backtest runs.
+/// Tenants with a running backtest.
 #[derive(Default)]
 pub(super) struct Running(Arc<Mutex<HashSet<TenantId>>>);
 
-/// The right to a tenant's one backtest, until dropped.
+/// The tenant's only backtest slot, released on drop.
 struct Turn(Arc<Mutex<HashSet<TenantId>>>, TenantId);
 
 impl Running {
@@ -43,15 +43,14 @@ impl Drop for Turn {
     }
 }
 
-/// One subscription's part.
 struct Part {
-    /// The chain as it is, and with the candidate in the filter's places.
+    /// The current chain, and the same chain with the candidate in place of the filter's active version.
     plans: [Plan; 2],
-    /// Events still to be run.
+    /// Number of events still to run.
     left: usize,
 }
 
-/// What the calls of one version cost.
+/// Cost of the calls of one version.
 #[derive(Default)]
 struct Costs {
     fuel: Vec<u64>,
@@ -60,16 +59,16 @@ struct Costs {
 }
 
 impl Pipeline {
-    /// Its answer has to come before the request is given up.
+    /// The deadline is at most half of the request timeout, so that the response is sent before the request times out.
     fn backtest_time(&self) -> Duration {
         let settings = self.settings.now();
         Duration::from_millis(settings.rollout.backtest_ms_max.min(settings.listen.request_ms_max / 2))
     }
 
-    /// Runs a backtest. None where one of the tenant is under way.
+    /// Runs a backtest. `None` if the tenant already has one running.
     ///
     /// # Errors
-    /// Where the ledger cannot be read.
+    /// If the ledger cannot be read.
     pub async fn backtest(&self, ask: Ask) -> Result<Option<Report>, ledger::Error> {
         let Some(_turn) = self.backtests.begin(&ask.tenant) else { return Ok(None) };
         let deadline = Instant::now() + self.backtest_time();
@@ -89,7 +88,7 @@ impl Pipeline {
                 if wanting.is_empty() {
                     continue;
                 }
-                // Past retention in between.
+                // Retention removed the event after it was listed.
                 let Some(event) = self.ledger.event(&ask.tenant, record.id).await? else { continue };
                 for id in wanting {
                     let Some(part) = parts.get_mut(&id) else { continue };
@@ -115,7 +114,7 @@ impl Pipeline {
         self.ledger.snapshot().tenant(&ask.tenant)?.filters.get(&ask.filter)?.value.active
     }
 
-    /// The chains as they are now. A canary that runs counts as not there: its candidate is not the active version.
+    /// The current chains. A running canary is ignored, because its candidate is not the active version.
     fn parts_of(&self, ask: &Ask) -> BTreeMap<SubscriptionId, Part> {
         let snapshot = self.ledger.snapshot();
         let Some(view) = snapshot.tenant(&ask.tenant) else { return BTreeMap::new() };
@@ -131,7 +130,7 @@ impl Pipeline {
         ask.subscriptions.iter().filter_map(part).collect()
     }
 
-    /// The subscriptions that want an event and have not had all of theirs.
+    /// The subscriptions that match an event and still have events to run.
     async fn left_wanting(
         &self,
         tenant: &TenantId,
@@ -147,13 +146,12 @@ impl Pipeline {
     }
 
     async fn both(&self, [before, after]: &[Plan; 2], event: &Event, subscription: SubscriptionId) -> [Chained; 2] {
-        // As of its first delivery, which is what filters see of it.
+        // Run 0 is the first delivery, so filters see the event as on its first delivery.
         let delivery = DeliveryId { event: event.id, subscription, run: 0 };
         [self.run_chain(before, event, delivery).await, self.run_chain(after, event, delivery).await]
     }
 }
 
-/// What was found so far.
 struct Found {
     report: Report,
     costs: [Costs; 2],
@@ -230,14 +228,14 @@ fn runs_of<'a>(filter: &'a FilterName, chained: &'a Chained) -> impl Iterator<It
     chained.runs.iter().filter(move |run| run.filter == *filter)
 }
 
-/// Whether both ended the same way, with the same verdicts of the filter. The words of a reason may differ: they reach
-/// nobody but the tenant.
+/// True if both chains ended the same way with the same verdicts of the filter. Reasons may differ, because only the
+/// tenant sees them.
 fn is_same(filter: &FilterName, [active, candidate]: &[Chained; 2]) -> bool {
     let key = |run: &FilterRun| (run.verdict, run.fault.as_ref().map(Fault::kind));
     end(&active.end) == end(&candidate.end) && runs_of(filter, active).map(key).eq(runs_of(filter, candidate).map(key))
 }
 
-/// What the filter said, the last time where it stands in the chain more than once.
+/// The filter's last decision, if it occurs more than once in the chain.
 fn last_said(filter: &FilterName, chained: &Chained) -> Said {
     let none = Said { verdict: None, reason: None, fault: None, end: None };
     Said { end: Some(end(&chained.end)), ..runs_of(filter, chained).last().map_or(none, said) }

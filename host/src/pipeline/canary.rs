@@ -1,9 +1,10 @@
-//! Canaries: which subjects run a candidate, how it fares, and its way out where it faults too often.
+//! Canaries: which subjects run a candidate version, and how a canary ends automatically if the candidate faults too
+//! often.
 //!
-//! The choice is made when a chain is pinned, so a retry or a restart runs what was chosen. A rollout that ends without
-//! its candidate's promotion leaves deliveries behind that have the candidate pinned. Those that have not run it run the
-//! active version instead (`without_withdrawn`); those that its faults hold are run anew (`release`, by the
-//! filter's `releasing`). So nobody's event is lost to a trial.
+//! The version is chosen when the plan is pinned, so retries and restarts run the same version. If a rollout ends
+//! without promotion, some deliveries still have the candidate pinned. If the candidate has not run for them yet, they
+//! run the active version instead (`without_withdrawn`). If they are held because the candidate faulted, they are run
+//! again (`release`, driven by the filter's `releasing` field). A failed trial therefore loses no events.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,14 +28,14 @@ use crate::telemetry::metric;
 
 use super::Pipeline;
 
-/// Wait before trying again after the ledger failed, in milliseconds.
+/// Delay before a retry after a ledger error, in milliseconds.
 const RETRY_MS: u64 = 1_000;
 
-/// A step of a chain, by its place, and the version it runs instead of the active one.
+/// The index of a step in the chain and the version that it runs instead of the active one.
 pub(super) type Choice = (usize, Digest);
 
 /// The steps of a subscription's chain that run a candidate for this event. The same subject always gets the same
-/// choice; an event about nobody is chosen for by itself.
+/// choice. An event without a subject is assigned by its own id.
 pub(super) fn choices(
     subscription: &Subscription,
     view: &TenantView,
@@ -48,7 +49,8 @@ pub(super) fn choices(
         if !matches!(rollout.mode, Mode::Canary { .. }) || !is_granted(filter, &rollout.digest, binding) {
             continue;
         }
-        // A suspended one would only be held, and pinned anew, and held: its subjects run the active version.
+        // A suspended candidate would hold each delivery, which would then be re-pinned and held again. Its subjects
+        // run the active version instead.
         if filter.suspension(&rollout.digest).is_some() {
             continue;
         }
@@ -63,30 +65,30 @@ pub(super) fn choices(
     choices
 }
 
-/// Puts the chosen versions in their places.
+/// Replaces the digests of the chosen steps.
 pub(super) fn put_in(plan: &mut Plan, choices: &[Choice]) {
     for (place, digest) in choices {
-        // A chain that could not be pinned has no steps.
+        // A plan that could not be pinned has no steps.
         if let Some(step) = plan.steps.get_mut(*place) {
             step.digest = *digest;
         }
     }
 }
 
-/// Whether a binding grants what a version needs: a binding made after the rollout began may not.
+/// Whether a binding grants everything that a version needs. A binding created after the rollout began may not.
 pub(super) fn is_granted(filter: &Filter, digest: &Digest, binding: &Binding) -> bool {
     filter.version(digest).is_some_and(|version| version.needs.is_subset(&binding.grants))
 }
 
-/// A number that is evenly spread over subjects, another for each filter and candidate.
+/// A hash that is uniform over subjects and independent for each filter and candidate.
 fn spread(filter: &FilterName, candidate: &Digest, subject: &str) -> u64 {
-    // A filter's name holds no zero byte and a digest is of fixed length, so the parts cannot run into each other.
+    // A filter name contains no zero byte and a digest has a fixed length, so the concatenation is unambiguous.
     let text = [filter.as_str().as_bytes(), &[0], &candidate.0, subject.as_bytes()].concat();
     let [a, b, c, d, e, f, g, h, ..] = sha256(&text);
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// What the loop below has to look at. A set, so that it stays as small as the number of versions on trial.
+/// Work list of [`run`]. A set, so that its size is bounded by the number of versions on trial.
 #[derive(Default)]
 pub(super) struct Pending {
     versions: Mutex<BTreeSet<(TenantId, FilterName, Digest)>>,
@@ -104,7 +106,7 @@ impl Pending {
     }
 }
 
-/// Ends canaries that fault too often. Runs until `stop`.
+/// Ends canaries that fault too often. Runs until `stop` is cancelled.
 pub async fn run(pipeline: Pipeline, stop: CancellationToken) {
     loop {
         pipeline.trials.keep(&pipeline.ledger.snapshot());
@@ -126,12 +128,13 @@ pub async fn run(pipeline: Pipeline, stop: CancellationToken) {
 }
 
 impl Pipeline {
-    /// To be called when a person has ended the rollout of a filter.
+    /// Drops the counters of a filter's rollout. Call this after a user has ended the rollout.
     pub fn rollout_ended(&self, tenant: &TenantId, filter: &FilterName) {
         self.trials.forget(tenant, filter);
     }
 
-    /// Counts what candidates did in a delivery's chain. Calls that could not decide now are no evidence either way.
+    /// Counts the calls of canary candidates in a delivery's chain. Faults that are not the filter's own are ignored,
+    /// because they say nothing about the candidate.
     pub(super) fn count_candidates(&self, tenant: &TenantId, runs: &[FilterRun]) {
         let snapshot = self.ledger.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return };
@@ -145,8 +148,8 @@ impl Pipeline {
         }
     }
 
-    /// The plan without versions that were withdrawn after it was pinned: the active ones stand in their places, and
-    /// the delivery's row says so.
+    /// Replaces versions that were withdrawn after the plan was pinned with the active versions, and stores the new
+    /// plan in the delivery's row.
     pub(super) async fn without_withdrawn(
         &self,
         plan: Arc<Plan>,
@@ -166,14 +169,15 @@ impl Pipeline {
         Ok((Arc::new(plan), DueDelivery { plan: digest, ..delivery }))
     }
 
-    /// Whether a version was on trial, and the trial ended without its promotion.
+    /// Whether a version was on trial and the trial ended without promotion.
     pub(super) fn is_withdrawn(&self, tenant: &TenantId, filter: &FilterName, digest: Digest) -> bool {
         let snapshot = self.ledger.snapshot();
         let filter = snapshot.tenant(tenant).and_then(|view| view.filters.get(filter));
         filter.is_some_and(|filter| filter.value.is_withdrawn(&digest))
     }
 
-    /// Ends the canary of this candidate where it faults too often. A person's change in between comes first.
+    /// Ends the canary of this candidate if it faults too often. If the filter was changed concurrently, the new state
+    /// is checked again.
     async fn end_canary(&self, tenant: &TenantId, name: &FilterName, digest: Digest) -> Result<(), ledger::Error> {
         loop {
             let snapshot = self.ledger.snapshot();
@@ -205,13 +209,13 @@ impl Pipeline {
     }
 }
 
-/// The canary of a filter, where this version is its candidate.
+/// The filter's rollout, if it is a canary with this version as its candidate.
 pub(super) fn canary_of<'a>(view: &'a TenantView, filter: &FilterName, digest: Digest) -> Option<&'a Rollout> {
     let rollout = view.filters.get(filter)?.value.rollout.as_ref()?;
     (rollout.digest == digest && matches!(rollout.mode, Mode::Canary { .. })).then_some(rollout)
 }
 
-/// What a step runs in place of a version that was withdrawn.
+/// The active version, if the step's version was withdrawn.
 fn instead_of(view: &TenantView, step: &PlanStep) -> Option<Digest> {
     let filter = &view.filters.get(&step.binding.filter)?.value;
     filter.active.filter(|_| filter.is_withdrawn(&step.digest))
@@ -234,7 +238,7 @@ mod tests {
     fn the_share_is_what_was_asked_for_and_stays() {
         for (percent, expected) in [(0.0, 0), (0.5, 100), (5.0, 1_000), (50.0, 10_000), (100.0, 20_000)] {
             let found = picked(percent, "gate", 1).len();
-            // Five standard deviations of 20,000 throws, and more.
+            // A tolerance of more than five standard deviations for 20,000 samples.
             assert!(found.abs_diff(expected) <= expected.min(350), "{percent}%: {found} of 20000");
         }
         assert_eq!(picked(12.34, "gate", 1), picked(12.34, "gate", 1), "nothing but the names decides");

@@ -1,5 +1,5 @@
-//! Whether an endpoint is run by somebody who expects this subscription: it is asked something that only the answer to
-//! this request can hold.
+//! Endpoint verification: posts a random challenge and checks that the response returns it, to confirm that the
+//! receiver expects this subscription.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,16 +15,17 @@ use super::Pipeline;
 use super::deliver::unopened;
 use super::endpoints::OpenEndpoint;
 
-/// `type` of the request's body.
+/// Value of `type` in the request body.
 const CHALLENGE_TYPE: &str = "https://schemas.setgate.dev/verification";
 
 impl Pipeline {
-    /// Posts a challenge to the endpoint of a subscription, with its headers and signed as its deliveries are: the body
-    /// is `{"type": ..., "subscription": ..., "challenge": ...}`. The answer has to be 2xx with the challenge as its
-    /// body, or in a JSON object as `challenge`. One exchange, bounded and guarded as a delivery's.
+    /// Posts a challenge to the endpoint of a subscription, with the same headers, signature, limits and address checks
+    /// as a delivery. The body is `{"type": ..., "subscription": ..., "challenge": ...}`. The response must be 2xx and
+    /// return the challenge, either as the whole body or as `challenge` in a JSON object. Sends a single request,
+    /// without retries.
     ///
     /// # Errors
-    /// What the endpoint did instead, in words.
+    /// A description of the failure, for the user.
     pub async fn challenge(&self, subscription: &Subscription) -> Result<(), String> {
         let challenge = URL_SAFE_NO_PAD.encode(crypto::random_bytes::<32>());
         let body = json!({"type": CHALLENGE_TYPE, "subscription": subscription.id, "challenge": challenge});
@@ -46,10 +47,9 @@ impl Pipeline {
     }
 }
 
-/// What the answer means.
 fn read(outcome: &Outcome, challenge: &str) -> Result<(), String> {
     match outcome {
-        // Unlike the answer to a delivery, this one is decided by its body.
+        // Unlike a delivery, a challenge is decided by the response body, so the body must be complete.
         Outcome::Answered { status: status @ 200..=299, body_incomplete: Some(why), .. } => {
             Err(format!("the endpoint answered {status}, but the body is incomplete: {why}"))
         }

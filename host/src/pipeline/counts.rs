@@ -1,4 +1,4 @@
-//! What is counted for each event, by labels of which there can be many.
+//! Counters with high-cardinality labels that are updated for each event.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::domain::id::{SourceName, TenantId};
 use crate::telemetry::lasting::{self, Count};
 use crate::telemetry::{Handles, metric};
 
-/// The counters that an event moves on its way.
+/// Cached counter handles of the event path.
 #[derive(Default)]
 pub(super) struct Counts {
     ingest: Handles<(TenantId, SourceName, &'static str), Counter>,
@@ -19,7 +19,8 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// A request to a source; none: it is not there. What a stranger puts into the path must not become a series.
+    /// Counts an ingest request. `source` is `None` if the source does not exist: the path is untrusted and must not
+    /// create new time series.
     pub(super) fn ingest(&self, source: Option<(&TenantId, &SourceName)>, outcome: &'static str) {
         let Some((tenant, source)) = source else {
             return counter!(metric::INGEST, "tenant" => "", "source" => "", "outcome" => outcome).increment(1);
@@ -31,14 +32,14 @@ impl Counts {
         self.ingest.of(&(tenant.clone(), source.clone(), outcome), new).increment(1);
     }
 
-    /// An attempt that ended so.
+    /// Counts an attempt by its outcome.
     pub(super) fn attempt(&self, tenant: &TenantId, outcome: &Outcome) {
         let outcome = outcome.class();
         let new = || counter!(metric::ATTEMPTS, "tenant" => tenant.to_string(), "outcome" => outcome);
         self.attempts.of(&(tenant.clone(), outcome), new).increment(1);
     }
 
-    /// A delivery that came to rest.
+    /// Counts a delivery that reached a final or held state.
     pub(super) fn delivery(&self, tenant: &TenantId, state: State) {
         let state = state.as_str();
         let new = || lasting::count(metric::DELIVERIES, format!("tenant=\"{tenant}\",state=\"{state}\""));

@@ -1,39 +1,40 @@
-//! A body that comes compressed becomes what was meant to be sent.
+//! Decompresses request bodies.
 
 use std::io::Read;
 
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 
-/// How a body is coded (RFC 9110 section 8.4).
+/// Content coding of a body (RFC 9110 section 8.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
-    /// As it is.
+    /// Not compressed.
     Identity,
-    /// gzip (RFC 1952), in one member or several.
+    /// gzip (RFC 1952), with one or more members.
     Gzip,
 }
 
-/// Bytes that one byte may become. JSON of one kind a thousand times over comes to less; what comes to more was made to.
+/// Highest accepted expansion ratio. Even a thousand repetitions of similar JSON stay below it, so anything above is
+/// treated as a decompression bomb.
 pub const RATIO_MAX: usize = 100;
-/// Bytes that a body may become whatever its ratio: a short one that repeats itself is no attack.
+/// Size in bytes that a body may reach regardless of its ratio: a short repetitive body is no attack.
 const RATIO_FREE_BYTES: usize = 64 << 10;
 
-/// Why a body cannot be decoded.
+/// Why a body cannot be decompressed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CodingFault {
-    /// It is not what its coding says.
+    /// The body is not valid for its declared coding.
     #[error("the body is not gzip, as `content-encoding` says: {detail}")]
     Broken {
-        /// The reader's words.
+        /// The decoder's error message.
         detail: String,
     },
-    /// It becomes too large.
+    /// The decompressed body would exceed its limit.
     #[error("the body, {sent} bytes of gzip, becomes more than {limit} bytes: {}", reason(*.sent, *.limit))]
     TooLarge {
-        /// Bytes as it was sent.
+        /// Compressed size in bytes.
         sent: usize,
-        /// Bytes allowed.
+        /// Limit for the decompressed size in bytes.
         limit: usize,
     },
 }
@@ -46,15 +47,15 @@ fn reason(sent: usize, limit: usize) -> String {
     }
 }
 
-/// Bytes that a body of `sent` bytes of gzip may become.
+/// Limit in bytes for the decompressed size of a gzip body of `sent` bytes.
 pub fn decoded_bytes_max(sent: usize, bytes_max: usize) -> usize {
     sent.saturating_mul(RATIO_MAX).max(RATIO_FREE_BYTES).min(bytes_max)
 }
 
-/// The body that was compressed; at most `bytes_max`, and no more than [`RATIO_MAX`] allows.
+/// Decompresses a body, up to `bytes_max` bytes and up to the expansion that [`RATIO_MAX`] allows.
 ///
 /// # Errors
-/// The fault; no more than the limit was decoded then.
+/// If the body is not gzip, or if it is too large. At most one byte beyond the limit is decompressed.
 pub fn gunzip(sent: &[u8], bytes_max: usize) -> Result<Bytes, CodingFault> {
     let limit = decoded_bytes_max(sent.len(), bytes_max);
     let mut decoded = Vec::new();
@@ -94,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_body_that_was_made_to_explode_does_not() {
-        // Spaces compress a thousandfold.
+        // Spaces compress about a thousandfold.
         let bomb = gzip(&vec![b' '; 4 << 20]);
         let over = gunzip(&bomb, 64 << 20).unwrap_err();
         assert!(matches!(over, CodingFault::TooLarge { limit, .. } if limit == bomb.len() * RATIO_MAX), "{over}");

@@ -1,4 +1,4 @@
-//! One exchange with a receiver.
+//! One HTTP request to a receiver.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use super::endpoints::OpenEndpoint;
 use super::seal::Sealed;
 use super::spans;
 
-/// A delivery after an attempt: what `settle` takes.
+/// A delivery after an attempt: the input of `settle`.
 pub struct Attempted {
     pub(super) delivery: DueDelivery,
     pub(super) subscription: std::sync::Arc<Versioned<Subscription>>,
@@ -32,17 +32,18 @@ pub struct Attempted {
     pub(super) passed: Vec<FilterRun>,
 }
 
-/// Log lines about deliveries that were put back.
+/// Rate limit for the log line about attempts that were put back.
 static PUT_BACK: Seldom = Seldom::new(Duration::from_secs(60));
 
 impl Pipeline {
-    /// One attempt. None if this host was short of something that it takes: then it is no attempt, and the delivery stays
-    /// due.
+    /// Makes one attempt. `None` if this host lacked a resource for it: that does not count as an attempt, and the
+    /// delivery stays due.
     pub(super) async fn deliver(&self, sealed: Sealed, passed: Vec<FilterRun>) -> Option<Attempted> {
         let Sealed { delivery, subscription, accepted_at, body, mut headers, keys, trace } = sealed;
         let at = self.clock.now();
         let span = self.attempting(trace.as_ref(), &subscription.value, &delivery);
-        // Below the attempt; where that is not recorded, below whoever was there before.
+        // The receiver continues the trace below the attempt's span, or below the incoming context if the span is not
+        // recorded.
         headers.extend(span.place().or(trace.as_ref()).into_iter().flat_map(TraceContext::headers));
         let exchange = match self.endpoints.get(&subscription, &self.master, &self.signer) {
             Ok(endpoint) => self.post(&subscription.value, &endpoint, &headers, body).await,
@@ -74,7 +75,7 @@ impl Pipeline {
         Some(Attempted { delivery, subscription, accepted_at, attempt, passed })
     }
 
-    /// One exchange with a subscription's endpoint, within its time.
+    /// Sends one request to the subscription's endpoint, within the subscription's response timeout.
     pub(super) async fn post(
         &self,
         subscription: &Subscription,
@@ -96,7 +97,7 @@ impl Pipeline {
     }
 }
 
-/// An attempt that did not begin, because a secret of its endpoint does not open.
+/// The result of an attempt that could not start because a secret of the endpoint cannot be decrypted.
 pub(super) fn unopened(error: &crypto::Error) -> Exchange {
     Exchange::unsendable(format!("a secret of the endpoint: {error}"))
 }

@@ -1,4 +1,5 @@
-//! Endpoints opened: the URL and the headers in the clear, the identity for TLS, and what redacts all of that in answers.
+//! Cache of decrypted endpoints: URL and headers in plain text, the TLS client identity, and the redactor that removes
+//! these secrets from responses.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,30 +15,30 @@ use crate::egress::Identity;
 use crate::ledger::Versioned;
 use crate::signing::Signer;
 
-/// Bytes of memory that opened endpoints take together. Beyond, all are dropped and opened again when they are needed.
+/// Memory limit of the cache in bytes. If an insert would exceed it, the whole cache is cleared.
 const OPENED_BYTES_MAX: usize = 16 << 20;
 
-/// An endpoint ready for requests.
+/// An endpoint that is ready for requests.
 pub(super) struct OpenEndpoint {
     pub(super) destination: Destination,
     pub(super) identity: Identity,
-    /// Redacts what the receiver echoes.
+    /// Removes secrets that the receiver echoes in its responses.
     pub(super) secrets: Redactor,
 }
 
-/// Endpoints that were opened, so that an attempt need not do it again.
+/// Cache of decrypted endpoints, so that an attempt does not have to decrypt them again.
 #[derive(Default)]
 pub(crate) struct Opened(Mutex<Held>);
 
 #[derive(Default)]
 struct Held {
     bytes: usize,
-    /// With the version of the subscription. A version is never used twice.
+    /// Each entry carries the version of its subscription. Version numbers are never reused, so a stale entry is never
+    /// returned.
     endpoints: HashMap<SubscriptionId, (u64, Arc<OpenEndpoint>)>,
 }
 
 impl Opened {
-    /// The endpoint of a subscription.
     pub(super) fn get(
         &self,
         subscription: &Versioned<Subscription>,
@@ -56,7 +57,7 @@ impl Opened {
 
     fn hold(&self, id: SubscriptionId, version: u64, endpoint: &Arc<OpenEndpoint>) {
         let bytes = endpoint.bytes();
-        // One that takes most of the room would only displace others.
+        // One large endpoint would only evict the others.
         if bytes > OPENED_BYTES_MAX / 4 {
             return;
         }
@@ -71,13 +72,13 @@ impl Opened {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
-        // Whole at each instant: a poisoned lock is as good as any.
+        // No code can panic between two dependent changes, so a poisoned lock still guards consistent data.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl OpenEndpoint {
-    /// Opens all secrets of an endpoint.
+    /// Decrypts all secrets of an endpoint.
     pub(super) fn open(
         subscription: &Subscription,
         master: &MasterKey,

@@ -1,9 +1,10 @@
-//! From an event to its deliveries: those of the subscriptions that want it. Most are made in the transaction that appends
-//! the event (`accept`).
+//! Fan-out: creates one delivery for each subscription that matches an event. Most deliveries are created in the
+//! transaction that appends the event (`accept`).
 //!
-//! Loop A makes those of events that were left without: with a great many, or with a plan that was swept; the host's own
-//! notices; what an older version left. One batch writes the deliveries of up to [`EVENTS_PER_BATCH`] events and moves the
-//! cursor; a crash in between makes it run again, which changes nothing.
+//! Loop A creates the deliveries of events that were appended without them: events with very many matching
+//! subscriptions, events with a plan that retention swept, the host's own notices, and events from an older version.
+//! One transaction writes the deliveries of up to [`EVENTS_PER_BATCH`] events and advances the cursor. After a crash in
+//! between, the batch runs again with the same result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +19,12 @@ use super::Pipeline;
 use super::dispatcher;
 use super::plan::{OfEvent, Wanted};
 
-/// Events read from the journal at a time.
+/// Number of events read from the journal at a time.
 pub const EVENTS_PER_BATCH: usize = 256;
-/// Wait before trying again after the ledger failed, in milliseconds.
+/// Delay before a retry after a ledger error, in milliseconds.
 const RETRY_MS: u64 = 500;
 
-/// Runs until `stop`. What it leaves behind is found again by its cursor.
+/// Runs loop A until `stop` is cancelled. After a restart it resumes from the stored cursor.
 pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: CancellationToken) {
     let mut reach = pipeline.ledger.reach();
     let mut registry = pipeline.ledger.changed();
@@ -38,7 +39,7 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
             Ok(0) => tokio::select! {
                 () = stop.cancelled() => return,
                 _ = reach.wait_for(Reach::is_behind) => {}
-                // Looked at above.
+                // Marked as changed again, so that the check at the top of the loop handles the change.
                 Ok(()) = registry.changed() => registry.mark_changed(),
                 Ok(()) = settings.changed() => settings.mark_changed(),
             },
@@ -64,7 +65,7 @@ pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Hand
         return Ok(0);
     }
     let events = match ledger.next_events(EVENTS_PER_BATCH).await {
-        // One of them is damaged: those before it go one by one, and it is passed over.
+        // One of the events is damaged: read the others one by one, and skip the damaged one.
         Err(error) if error.is_damage() => match ledger.journal_after(ledger.cursor(), 1).await {
             Err(error) if error.is_damage() => {
                 let passed = ledger.pass_over_damaged().await?;
@@ -74,10 +75,10 @@ pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Hand
         },
         read => read?,
     };
-    // Those behind the last that was left have their deliveries, or come with the next batch.
+    // Events after the last pending one have their deliveries already, or belong to the next batch.
     let events: Vec<_> = events.into_iter().take_while(|event| event.seq <= reach.left()).collect();
     let Some(first) = events.first() else {
-        // What was left is gone, with its tenant.
+        // The pending events were removed together with their tenant.
         ledger.fan_out(FanOut { through: reach.left(), deliveries: Vec::new() }).await?;
         return Ok(1);
     };
@@ -88,13 +89,14 @@ pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Hand
     let mut wanted = Vec::new();
     let mut spans = Vec::new();
     for event in &events {
-        // One transaction stays of a bearable size, however many subscriptions there are; matching lets others go on.
+        // Bounds the transaction, however many subscriptions there are. The yield below keeps matching from blocking
+        // other tasks.
         if wanted.len() >= FAN_OUT_DELIVERIES_MAX {
             break;
         }
         tokio::task::yield_now().await;
         through = event.seq;
-        // A tenant removed after acceptance: its events go with it.
+        // The tenant was removed after acceptance, and its events are removed with it.
         let Some(view) = snapshot.tenant(&event.tenant) else { continue };
         let span = pipeline.fanning_out(&event.tenant, event.id, event.trace.as_ref());
         let before = wanted.len();
@@ -103,7 +105,7 @@ pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Hand
         let wanting = wanting.map_err(|_| ledger::Error::Closed)?;
         wanted.extend(wanting.into_iter().map(|subscription| Wanted { view, subscription, event: of }));
         if span.is_recorded() {
-            // It ends with the transaction.
+            // Kept open until the transaction ends.
             spans.push((span, wanted.len() - before));
         }
     }
@@ -113,7 +115,8 @@ pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Hand
         Err(error) => {
             spans.iter_mut().for_each(|(span, _)| span.failed("not_stored"));
             if let ledger::Error::UnknownPlan(plan) = &error {
-                // Retention swept it between pinning and now: pinned anew at once.
+                // Retention swept the plan after it was pinned: drop it from the cache and pin it again in the next
+                // batch.
                 pipeline.pinned.forget(plan);
                 return Ok(events.len());
             }
@@ -128,7 +131,7 @@ pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Hand
 }
 
 impl Pipeline {
-    /// The registry or what the operator has set is another: what is remembered of how it was goes.
+    /// Invalidates caches after a change of the registry or of the settings.
     fn has_changed(&self) {
         self.pinned.keep(&self.ledger.snapshot());
         self.end_changed_instances();

@@ -1,5 +1,5 @@
-//! The chain: each filter over what the one before left, once per delivery. The bytes it makes are kept before the
-//! first send, so that every retry and every restart sends the same.
+//! Runs the chain of a delivery: each filter gets the output of the previous one. The chain runs once per delivery, and
+//! its output is stored before the first send, so that every retry and every restart sends the same bytes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,18 +29,20 @@ use super::shadow::Witness;
 use super::spans;
 use super::tables::PinnedTables;
 
-/// Longest wait for fuel before it is looked at again, in milliseconds: the quota may have been raised.
+/// Longest delay in milliseconds before the fuel budget is checked again, because the quota may be raised in the
+/// meantime.
 const SPENT_MS_MAX: i64 = 1_000;
 
-/// A delivery whose chain has run: what `seal` takes.
+/// A delivery with a completed chain: the input of `seal`.
 #[derive(Debug)]
 pub struct Filtered {
     pub(super) delivery: DueDelivery,
     pub(super) event: Arc<Event>,
-    /// None: the SET as normalized.
+    /// `None` if the chain did not change the normalized SET.
     pub(super) claims: Option<String>,
-    /// What each filter did, where none of them changed anything and each would come to that again: the bytes are those of
-    /// the journal, and the runs are settled with the attempt. Empty where they are settled already.
+    /// Filter runs that are settled together with the attempt. This is allowed if no filter changed anything and all
+    /// would decide the same again, because the bytes are then those of the journal. Empty if the runs have been
+    /// settled already.
     pub(super) passed: Vec<FilterRun>,
 }
 
@@ -50,25 +52,26 @@ impl Filtered {
     }
 }
 
-/// What a chain meets besides its event.
+/// Context of a chain run apart from its event.
 #[derive(Clone, Copy)]
 struct Around<'a> {
     suspensions: &'a Suspensions,
     reusing: &'a Reusing,
-    /// Where its spans belong.
+    /// Parent of the chain's spans.
     under: Option<&'a TraceContext>,
 }
 
-/// Whether a delivery goes on or came to rest.
+/// Whether a delivery proceeds to the send.
 pub(super) enum Progress {
     On(Box<Filtered>),
-    /// Due again, as this row.
+    /// Due again, with this row.
     Again(Box<DueDelivery>),
-    /// At its end, held, or kept back by another: with the one that is due because of that.
+    /// Finished, held, or blocked by an earlier delivery in FIFO order. Carries the next delivery in order, if this one
+    /// unblocked it.
     Rests(Option<Box<DueDelivery>>),
 }
 
-/// What every call of one chain is given.
+/// Input shared by all calls of one chain.
 #[derive(Clone, Copy)]
 pub(super) struct Given<'a> {
     pub(super) event: &'a Event,
@@ -78,17 +81,17 @@ pub(super) struct Given<'a> {
 }
 
 impl Pipeline {
-    /// Runs the chain of a due delivery, unless it has run, and settles what came of it.
+    /// Runs the chain of a due delivery, unless it has run before, and settles the result.
     pub(super) async fn filter(&self, delivery: DueDelivery) -> Result<Progress, ledger::Error> {
         let Some(content) = self.ledger.load(delivery.seq).await? else {
-            // Removed with its tenant meanwhile.
+            // The delivery was removed together with its tenant.
             return Ok(Progress::Rests(None));
         };
-        // A lease may be older than the row: what was due when it was listed may have ended or been put off since.
+        // A lease may be older than the row: the delivery may have ended or been postponed since it was listed.
         if content.state != State::Due {
             return Ok(Progress::Rests(None));
         }
-        // One before it was revived since it was listed. Whoever ends that one gives this one back.
+        // An earlier delivery was revived since this one was listed. Settling the earlier one unblocks this one.
         if content.kept_back {
             return Ok(Progress::Rests(None));
         }
@@ -101,7 +104,7 @@ impl Pipeline {
             ..delivery
         };
         if stale {
-            // Nobody else may hold the row, so it goes back to its lane as it is now.
+            // This lease is the only one for the row, so the current row can go back to its lane.
             let row = DueDelivery { due_at: content.due_at, attempts: content.attempts, ..delivery };
             return Ok(Progress::Again(Box::new(row)));
         }
@@ -122,7 +125,8 @@ impl Pipeline {
         if !plan.steps.is_empty()
             && let Some(wait) = self.sandbox.spent(&event.tenant, &self.quota_of(&event.tenant))
         {
-            // Waiting here would take a place from other tenants' deliveries. Only the lease knows: on disk it is due.
+            // Waiting here would occupy a slot that other tenants' deliveries need. The delay exists only in memory: on
+            // disk the delivery stays due.
             let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).clamp(1, SPENT_MS_MAX);
             let due_at = self.clock.now().plus_millis(wait_ms);
             counter!(metric::PUT_OFF, "tenant" => event.tenant.to_string()).increment(1);
@@ -161,7 +165,8 @@ impl Pipeline {
             _ => None,
         };
         let freed = self.settle(&delivery, step).await?.freed;
-        // Whoever withdrew the version may have looked before the delivery was held.
+        // The version may have been withdrawn after the chain ran, and the release loop may have looked before this
+        // delivery was held.
         if let Some((filter, digest)) = holding
             && self.is_withdrawn(&delivery.tenant, &filter, digest)
             && let Some(row) = self.pin_anew(&delivery.tenant, delivery.id).await?
@@ -180,8 +185,9 @@ impl Pipeline {
         })
     }
 
-    /// A delivery was held because a version is suspended. Where that is over meanwhile, or its subscription's chain has
-    /// another version by now, whoever ended it may have looked before the delivery was held: it is run again here.
+    /// Called after a delivery was held because a version is suspended. If the suspension has ended, or if the
+    /// subscription's chain now uses another version, the release loop may have looked before the delivery was held. In
+    /// that case the delivery is run again from here.
     async fn chain_is_free_again(
         &self,
         plan: &Plan,
@@ -198,8 +204,9 @@ impl Pipeline {
         self.pin_anew(&delivery.tenant, delivery.id).await
     }
 
-    /// Runs a plan over an event, within the limits that were pinned with it, suspended versions and all, each filter in a
-    /// fresh instance. Decides nothing about the delivery and stores nothing, so that a chain can be run again at any time.
+    /// Runs a plan over an event within the limits pinned with the plan, including suspended versions, with a fresh
+    /// instance for each filter. It decides nothing about the delivery and stores nothing, so a chain can be run again
+    /// at any time.
     pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> Chained {
         let around = Around { suspensions: &Suspensions::ignored(), reusing: &Reusing::never(), under: None };
         self.chain(plan, event, delivery, around, &mut Witness::default()).await
@@ -235,11 +242,12 @@ impl Pipeline {
                     }
                     Err(fault) => Err(fault),
                 };
-                // Dropped without this, and its instance with it.
+                // If the verdict could not be applied, the instance is dropped instead of returned to the idle pool.
                 if let (Some(used), Ok(_)) = (used, &applied) {
                     used.keep();
                 }
-                // It may be what earlier events left there that went wrong: the event is asked about by itself.
+                // State left by earlier events in a reused instance may have caused the fault, so the call is repeated
+                // in a fresh instance.
                 if applied.is_err() && run.is_reused() && keep.take().is_some() {
                     continue;
                 }
@@ -255,7 +263,7 @@ impl Pipeline {
         chain.through()
     }
 
-    /// The tenant's quota, with the limits that were pinned with a plan.
+    /// The tenant's quota, overridden by the limits pinned with a plan.
     pub(super) fn quota_for(&self, plan: &Plan, tenant: &TenantId) -> Quota {
         let quota = self.quota_of(tenant);
         plan.limits.as_ref().map_or(quota.clone(), |limits| quota.with(limits))
@@ -311,8 +319,8 @@ impl Pipeline {
     }
 }
 
-/// Whether what a chain did may be settled with the attempt, after the send. What nobody changed is in the journal; and killed
-/// before that, the host runs the chain again, over the same bytes, so it has to come to the same again.
+/// Whether the chain's result may be settled with the attempt, after the send. Unchanged claims are in the journal. If
+/// the host is killed before the settlement, the chain runs again over the same bytes, so it must be reproducible.
 fn may_wait(claims: Option<&str>, steps: usize, runs: &[FilterRun]) -> bool {
     claims.is_none() && reproduction::why_not(steps, None, runs).is_none()
 }
@@ -341,7 +349,7 @@ mod tests {
         assert!(may_wait(None, 0, &[]), "there is nothing to keep");
         assert!(may_wait(None, 1, &[passed()]));
         assert!(!may_wait(Some("{}"), 1, &[passed()]), "the bytes are nowhere else");
-        // The chain went on without the filter (`on_fault` is open); next time it may be quick enough.
+        // The chain continued without the filter (`on_fault` is `open`). On a second run the filter may be fast enough.
         let slow = FilterRun { fault: Some(Fault::Wall { limit_ms: 1 }), ..passed() };
         assert!(!may_wait(None, 2, &[passed(), slow]));
         let reused = FilterRun { instance_events: Some(2), ..passed() };

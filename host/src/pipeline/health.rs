@@ -1,8 +1,8 @@
-//! How each version of a filter fares: its faults among its last calls, and its suspension where they are too many.
+//! Fault counters of each filter version, and automatic suspension of a version that faults too often.
 //!
-//! A version that keeps faulting spends its tenant's fuel and fills its history, and nobody gains. So it is suspended:
-//! not called any more, its events held (under `open` they go on without it, as that policy says), until the tenant
-//! resumes it or makes another version active. The counts live in memory: after a restart they begin anew.
+//! A version that keeps faulting only uses up its tenant's fuel and fills its history. A suspended version is no longer
+//! called, and its events are held (with the `open` policy they continue without it), until the tenant resumes the
+//! version or activates another one. The counters are kept in memory and start at zero after a restart.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -18,21 +18,21 @@ use crate::telemetry::{lasting, metric};
 
 use super::Pipeline;
 
-/// Faults of every version that was called since the host started.
+/// Fault counters of each version that was called since the host started.
 #[derive(Default)]
 pub(crate) struct Health(Mutex<HashMap<TenantId, HashMap<Version, Window>>>);
 
 type Version = (FilterName, Digest);
 
-/// What became of a version's last calls.
+/// Outcomes of a version's most recent calls.
 #[derive(Debug, Clone, Copy, Default)]
 struct Window {
-    /// One bit a call, the latest lowest; set where it ended in a fault of the filter's own.
+    /// One bit per call, with the latest call in the lowest bit. Set if the call ended in a fault of the filter's own.
     faulted: u128,
     calls: u32,
 }
 
-/// Calls looked at, and the faults among them.
+/// Number of calls in the window and of faults among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tally {
     calls: u32,
@@ -65,7 +65,7 @@ impl Health {
         }
     }
 
-    /// Forgets versions that are no more.
+    /// Removes versions that no longer exist.
     pub(super) fn keep(&self, snapshot: &ledger::Snapshot) {
         let mut tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tenants.retain(|tenant, versions| {
@@ -78,11 +78,11 @@ impl Health {
     }
 }
 
-/// The versions of a tenant's filters that must not be called now.
+/// The versions of a tenant's filters that are suspended and must not be called.
 pub(super) struct Suspensions(Option<std::sync::Arc<TenantView>>);
 
 impl Suspensions {
-    /// None are: for runs that decide nothing about a delivery.
+    /// Ignores all suspensions. For runs that decide nothing about a delivery.
     pub(super) fn ignored() -> Self {
         Self(None)
     }
@@ -93,7 +93,7 @@ impl Suspensions {
         Some(Fault::Suspended { reason: suspended.reason.clone() })
     }
 
-    /// Whether a plan has a version among its own that is suspended.
+    /// Whether a plan contains a suspended version.
     pub(super) fn concern(&self, plan: &Plan) -> bool {
         plan.steps.iter().any(|step| self.fault(step).is_some())
     }
@@ -104,7 +104,7 @@ impl Pipeline {
         Suspensions(self.ledger.snapshot().tenant(tenant).cloned())
     }
 
-    /// Counts what a delivery's chain did, and suspends a version that has faulted too often.
+    /// Counts the faults of a delivery's chain, and suspends a version that has faulted too often.
     pub(super) async fn judge(&self, tenant: &TenantId, runs: &[FilterRun]) {
         for run in runs {
             let fault = run.fault.as_ref();
@@ -118,7 +118,7 @@ impl Pipeline {
                 && tally.faults >= max.min(FAULT_WINDOW_CALLS)
                 && let Err(error) = Box::pin(self.suspend(tenant, run, fault, tally)).await
             {
-                // Its next fault tries again.
+                // Retried on the version's next fault.
                 warn!(%tenant, filter = %run.filter, %error, "a filter that keeps faulting could not be suspended");
             }
         }
@@ -153,7 +153,7 @@ impl Pipeline {
                 }
             }
         }
-        // A version that is resumed begins with a clean slate.
+        // A resumed version starts with empty counters.
         self.health.forget(tenant, &run.filter, run.digest);
         lasting::count(metric::SUSPENSIONS, format!("tenant=\"{tenant}\",filter=\"{}\"", run.filter)).add(1);
         info!(%tenant, filter = %run.filter, digest = %run.digest, calls, faults, "a filter is suspended: it keeps faulting");

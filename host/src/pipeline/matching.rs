@@ -1,6 +1,7 @@
-//! Matching: which subscriptions want an event. Tenants write the patterns and senders write the types, so that the work is
-//! bounded (`quota.patterns_max`, `quota.patterns_bytes_max`), counted before it is done, and paid for by its tenant: more than
-//! a moment of it is done in turns between tenants, on a thread that no request and no writer waits for.
+//! Selects the subscriptions that match an event. Tenants write the patterns and senders write the types, so the work
+//! is bounded (`quota.patterns_max`, `quota.patterns_bytes_max`), estimated in advance, and charged to its tenant. A
+//! match that would take more than [`ON_THE_SPOT_NS_MAX`] is scheduled fairly between tenants and runs on a blocking
+//! thread.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,16 +14,16 @@ use crate::ledger::TenantView;
 
 use super::Pipeline;
 
-/// Large matches at once, of the whole host.
+/// Large matches that run at the same time on this host.
 pub(super) const MATCHES_MAX: usize = 1;
-/// Nanoseconds, as estimated, up to which a match is done on the spot.
+/// Longest estimated match, in nanoseconds, that runs on the calling thread.
 pub(super) const ON_THE_SPOT_NS_MAX: u64 = 1_000_000;
-/// What a large match costs before its estimate is known, in microseconds.
+/// Cost charged for a large match before its estimate is known, in microseconds.
 const MATCH_COST_US: u64 = 1_000;
-/// Nanoseconds for a pattern and a type of no length; each byte of the type takes one more.
+/// Nanoseconds for one comparison of a pattern with an empty type. Each byte of the type adds one nanosecond.
 const PAIR_NS: u64 = 32;
 
-/// Turns at large matches.
+/// The gate for large matches.
 pub(super) fn gate(waiting_per_tenant_max: usize) -> Gate {
     Gate::new(Bounds {
         places: MATCHES_MAX,
@@ -48,7 +49,7 @@ impl<'a> Types<'a> {
             .any(|(uri, short_name)| patterns.iter().any(|pattern| pattern.matches(uri, short_name.as_deref())))
     }
 
-    /// Nanoseconds that it takes to hold so many patterns against them, at the most.
+    /// Upper estimate in nanoseconds for matching that many patterns against the types.
     pub(super) fn work_ns(&self, patterns: u64) -> u64 {
         let length =
             |(uri, short): &(&str, Option<Cow<'_, str>>)| uri.len() + short.as_ref().map_or(0, |name| name.len());
@@ -61,8 +62,9 @@ impl<'a> Types<'a> {
     }
 }
 
-/// Whether the subscription wants an event of that source and of those types. Setgate's own events are for those who name
-/// their source; a test has its delivery from the beginning and gets no other.
+/// Whether the subscription matches an event of that source and of those types. Setgate's own events go only to
+/// subscriptions that name their source. A ping event never matches, because its single delivery is created together
+/// with it.
 pub(super) fn wants(subscription: &Subscription, source: &SourceName, types: &Types<'_>) -> bool {
     let named = subscription.sources.contains(source);
     let all = subscription.sources.is_empty();
@@ -76,8 +78,8 @@ fn wanting<'v>(view: &'v TenantView, source: &SourceName, types: &Types<'_>) -> 
 }
 
 impl Pipeline {
-    /// The subscriptions of a tenant that want an event of that source and of those types. `bounded`: rather refused than one
-    /// more in the tenant's line, where as many wait as may.
+    /// The subscriptions of a tenant that match an event of that source and of those types. If `bounded` is set and the
+    /// tenant's queue is full, the match is refused instead of queued.
     pub(super) async fn wanting<'v>(
         &self,
         view: &'v Arc<TenantView>,
@@ -100,7 +102,7 @@ impl Pipeline {
         Ok(ids.iter().filter_map(|id| view.subscriptions.get(id)).map(|entry| &entry.value).collect())
     }
 
-    /// Does a large match in its tenant's turn, on another thread.
+    /// Runs a large match on a blocking thread once the tenant is admitted.
     pub(super) async fn match_in_turn<T: Send + 'static>(
         &self,
         tenant: &TenantId,
@@ -110,13 +112,13 @@ impl Pipeline {
     ) -> Result<T, Refused> {
         let place = if bounded { self.matches.enter_bounded(tenant).await } else { self.matches.enter(tenant).await };
         let place = place?;
-        // The place goes with the work: who asked may be gone before its end.
+        // The place moves into the work, because the caller may be cancelled before the work ends.
         let done = tokio::task::spawn_blocking(move || {
             let matched = work();
             place.give_back(work_ns / 1_000);
             matched
         });
-        // It ends otherwise only with the host.
+        // The task fails only if the host shuts down.
         done.await.map_err(|_| Refused::Closed)
     }
 }

@@ -1,35 +1,35 @@
-//! The data plane: the whole path of an event, one file a stage, each taking the type that the last one made.
+//! The data plane: the path of an event. Each stage is one file and takes the type that the previous stage returned.
 //!
 //! ```text
-//! ingest    prove      the source shows that the request is its own             -> Proven
-//!           decode     a body that comes compressed                             -> bytes
-//!           normalize  any accepted form becomes a SET                          -> NewEvent
-//!           fanout     the subscriptions that want it (matching), chain pinned (plan) -> NewDelivery
+//! ingest    prove      authenticates the request as coming from the source      -> Proven
+//!           decode     decompresses the body                                    -> bytes
+//!           normalize  turns any accepted form into a SET                       -> NewEvent
+//!           fanout     finds matching subscriptions (matching), pins chains (plan) -> NewDelivery
 //!           accept     ==append_with: event, outbox rows and cursor durable, then 202== -> Receipt, DueDelivery
 //!
-//! loop A    fanout     the same for events that were left without deliveries    -> DueDelivery
-//!                      ==fan_out: outbox rows and cursor, one batch==
+//! loop A    fanout     the same for events appended without their deliveries    -> DueDelivery
+//!                      ==fan_out: outbox rows and cursor, one transaction==
 //!
 //! loop B    dispatcher due deliveries, fair between tenants and endpoints (lane)-> DueDelivery
-//!           filter     the chain in the sandbox, once per delivery              -> Filtered
-//!                      ==settle: bytes that are not the journal's are kept before the first send==
-//!           seal       body and signature, anew for each attempt                -> Sealed
-//!           deliver    one exchange with the receiver                           -> Attempt
-//!           settle     what the attempt means; ==settle==                       -> delivered | due again | dead
+//!           filter     runs the chain in the sandbox, once per delivery         -> Filtered
+//!                      ==settle: changed bytes are stored before the first send==
+//!           seal       builds the body and signs it for each attempt            -> Sealed
+//!           deliver    one HTTP request to the receiver                         -> Attempt
+//!           settle     decides the next state; ==settle==                       -> delivered | due again | dead
 //!
-//! loop C    release    what a filter's faults held, once its tenant has decided about that filter
-//!                      ==rerun: due again, the chain pinned anew==              -> DueDelivery
+//! loop C    release    resumes deliveries held by a filter's faults, after the tenant has decided
+//!                      ==rerun: due again, with a newly pinned chain==          -> DueDelivery
 //!
-//! loop D    replay     past events once more for one subscription, at a rate            -> DueDelivery
-//! by hand   ping       a test event and its one delivery                            -> DueDelivery
-//!           challenge  whether an endpoint knows what it is asked; stored by control
+//! loop D    replay     sends past events again to one subscription, rate-limited -> DueDelivery
+//! manual    ping       a test event with its only delivery                      -> DueDelivery
+//!           challenge  endpoint verification; control stores the result
 //!
-//! beside    canary     some subjects run a candidate (plan); ended where it faults too often
-//!           shadow     a candidate runs after the chain has: counted, never sent
-//!           backtest   stored events once more, with two versions: answered, never stored
+//! trials    canary     some subjects run a candidate (plan); ends if it faults too often
+//!           shadow     runs a candidate after the chain; counted, never sent
+//!           backtest   runs stored events through two versions; reported, never stored
 //! ```
 //!
-//! No transaction and no lock is held while a guest or a receiver is at work. Every transaction may be run again.
+//! No transaction and no lock is held while a guest or a receiver is running. Every transaction is idempotent.
 
 pub mod accept;
 mod apply;
@@ -75,60 +75,60 @@ use crate::sandbox::Sandbox;
 use crate::signing::Signer;
 use crate::traces::Traces;
 
-/// What every stage works with. Cheap to clone.
+/// The state shared by all stages. Cheap to clone.
 #[derive(Clone)]
 pub struct Pipeline(Arc<Parts>);
 
-/// The parts a pipeline is made of.
+/// The components of a pipeline.
 pub struct Parts {
     /// All durable state.
     pub ledger: Ledger,
-    /// Where filters run.
+    /// Runs filters.
     pub sandbox: Sandbox,
-    /// Signs what is sent.
+    /// Signs requests to receivers.
     pub signer: Arc<Signer>,
-    /// Opens sources' secrets and those of bindings.
+    /// Decrypts the secrets of sources and of bindings.
     pub master: Arc<crate::crypto::MasterKey>,
-    /// Reaches receivers.
+    /// HTTP client for receivers.
     pub egress: Egress,
-    /// Tells the time.
+    /// Wall and monotonic time.
     pub clock: Clock,
-    /// What the operator has set, as it is now.
+    /// The current configuration, which can change at run time.
     pub settings: Settings,
-    /// Tables of plans in force, parsed.
+    /// Parsed lookup tables of the plans in use.
     pub(crate) tables: tables::Store,
-    /// Plans that events meet.
+    /// Cache of the current plans.
     pub(crate) pinned: plan::Pinned,
-    /// Turns at the ledger, so that one tenant's flood does not stand before everybody's next event.
+    /// Admits appends to the ledger, so that one tenant's burst does not delay the other tenants.
     pub(crate) appends: Gate,
-    /// Turns at large matches of events and patterns.
+    /// Admits large matches of events and patterns.
     matches: Gate,
-    /// Bytes of bodies that tenants have sent.
+    /// Ingest rate of each tenant, in bytes of bodies.
     ingest_rate: ByteRate,
-    /// Events of one tenant that wait for such a turn.
+    /// Limit for a tenant's events in the queue of `appends`.
     pub(crate) appends_waiting_max: usize,
-    /// Endpoints whose secrets are open.
+    /// Cache of decrypted endpoints.
     endpoints: endpoints::Opened,
-    /// Turns at applying large verdicts.
+    /// Admits large verdicts to be applied.
     large: Gate,
-    /// What rollouts have shown.
+    /// Counters of rollouts.
     trials: trial::Trials,
-    /// Versions whose trial may have to be ended, or has.
+    /// Canary versions to check for too many faults.
     pending: canary::Pending,
-    /// Shadow runs under way.
+    /// Running shadow runs.
     shadows: Arc<shadow::InFlight>,
-    /// Backtests under way.
+    /// Running backtests.
     backtests: backtest::Running,
-    /// Faults of filters, counted.
+    /// Fault counters of filters.
     pub(crate) health: health::Health,
-    /// Counters that each event moves.
+    /// Counters that are updated for each event.
     counts: counts::Counts,
-    /// Makes spans, where they are wanted.
+    /// Creates spans if tracing is enabled.
     traces: Traces,
 }
 
 impl Parts {
-    /// From what `app` built.
+    /// Assembles the parts that `app` has built.
     pub fn new(
         ledger: Ledger,
         sandbox: Sandbox,
@@ -163,7 +163,7 @@ impl Parts {
                 places: apply::LARGE_MAX,
                 per_tenant_max: apply::LARGE_MAX,
                 leaves_free: false,
-                // Who delivers bounds what it has in flight.
+                // The dispatcher already limits the number of deliveries in flight.
                 waiting_per_tenant_max: usize::MAX,
                 cost: 1,
             }),
@@ -180,20 +180,20 @@ impl Parts {
         }
     }
 
-    /// With spans of what it does.
+    /// Records spans with `traces`.
     pub fn traced(self, traces: Traces) -> Self {
         Self { traces, ..self }
     }
 }
 
 impl Pipeline {
-    /// From its parts.
+    /// Wraps the parts in a cheap handle.
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
     }
 
-    /// Why no event can be taken in just now, in words; none: the ledger takes writes, as far as its last commit tells,
-    /// has room, and can be read.
+    /// The reason why no event can be accepted at present. `None` if the ledger can be read, has space, and its last
+    /// commit succeeded.
     pub async fn why_not_ready(&self) -> Option<String> {
         let stats = self.ledger.stats();
         if !stats.open {
@@ -209,14 +209,14 @@ impl Pipeline {
         reads.err().map(|_| "the ledger cannot be read: see the host's log".to_owned())
     }
 
-    /// What the rollout of a filter has shown so far; none where there is none.
+    /// The state of a filter's rollout so far. `None` if it has no rollout.
     pub fn trial(&self, tenant: &TenantId, filter: &FilterName) -> Option<TrialReport> {
         let snapshot = self.ledger.snapshot();
         let rollout = snapshot.tenant(tenant)?.filters.get(filter)?.value.rollout.as_ref()?;
         Some(self.trials.report(tenant, filter, rollout, self.clock.now()))
     }
 
-    /// A subscription as it is now; none where it was removed.
+    /// The current subscription. `None` if it was removed.
     fn subscription(&self, tenant: &TenantId, id: SubscriptionId) -> Option<Arc<Versioned<Subscription>>> {
         self.ledger.snapshot().tenant(tenant)?.subscriptions.get(&id).cloned()
     }

@@ -1,12 +1,12 @@
-//! Any accepted form becomes a SET.
+//! Turns any accepted form into a SET.
 //!
-//! Called once per request, after the source has proved itself and before anything is stored. Pure: the clock and
-//! the random half of the id are arguments. What comes out carries the accepted bytes beside the SET made of them, and
-//! what makes a second copy the same event.
+//! Called once per request, after the source has been authenticated and before anything is stored. Pure: the clock and
+//! the random half of the id are arguments. The result carries the accepted bytes, the SET made from them, and the
+//! deduplication key.
 //!
-//! Forms that are SETs keep their own text but for the least edits that make them valid; forms that are none stand
-//! untouched as the value of their event's member. `docs/reference/identities.md` says for every form where `iss`, `jti`,
-//! `iat`, `sub_id`, `txn` and the event type come from.
+//! A body that is a SET keeps its own text apart from the smallest edits that make it valid. Any other body becomes,
+//! unchanged, the value of its event's member in a new SET. `docs/reference/identities.md` lists for every form the
+//! origin of `iss`, `jti`, `iat`, `sub_id`, `txn` and the event type.
 
 mod form;
 mod media;
@@ -34,32 +34,32 @@ use crate::domain::time::Timestamp;
 pub use original::original_body;
 pub use refusal::Refusal;
 
-/// How long a body without any id of its own or its sender's counts as the same event, in milliseconds. Long enough
-/// for a sender's retries (Logto: up to 3), short enough that the same thing may happen to the same user again.
+/// Deduplication window in milliseconds for a body that has neither an id of its own nor a delivery id. It covers a
+/// sender's retries (Logto: up to 3) and still allows the same event to occur again for the same user.
 pub const BODY_DIGEST_WINDOW_MS: i64 = 10 * 60 * 1000;
 
-/// Characters of a product's event name at the most.
+/// Limit for the length of a product's event name, in characters.
 pub const EVENT_NAME_CHARS_MAX: usize = 255;
 
-/// Levels that the SET adds around a body that is none: the claims and `events`.
+/// Nesting levels that the SET adds around a wrapped body: the claims and `events`.
 const WRAPPING_DEPTH: usize = 2;
 
-/// What a source sent, proven.
+/// A request from an authenticated source.
 #[derive(Debug, Clone, Copy)]
 pub struct Inbound<'a> {
-    /// The body.
+    /// The request body, decompressed.
     pub body: &'a Bytes,
-    /// `Content-Type`; where there is none, JSON is assumed.
+    /// `Content-Type`. If absent, JSON is assumed.
     pub content_type: Option<&'a str>,
-    /// The sender's own id for this delivery, the same for each of its retries: `webhook-id`, `x-delivery-id` or
+    /// The sender's delivery id, which stays the same across retries: `webhook-id`, `svix-id`, `x-delivery-id` or
     /// `idempotency-key`.
     pub delivery_id: Option<&'a str>,
 }
 
-/// Makes an event of what a source sent.
+/// Turns a request into an event.
 ///
 /// # Errors
-/// A [`Refusal`] with what is wrong, where, and what to do; nothing is stored then.
+/// A [`Refusal`] with the cause, the place and the remedy. Nothing is stored in that case.
 pub fn normalize(
     source: &Source,
     request: Inbound<'_>,
@@ -93,21 +93,21 @@ pub fn normalize(
     })
 }
 
-/// Whether a body of this `Content-Type` is read at all: known before any of it has come.
+/// Checks the `Content-Type` before the body is read.
 ///
 /// # Errors
-/// The [`Refusal`] that [`normalize`] would give.
+/// The [`Refusal`] that [`normalize`] would return.
 pub fn check_media_type(content_type: Option<&str>) -> Result<(), Refusal> {
     media::json(content_type).map(drop)
 }
 
-/// What makes a second copy the same event: SHA-256 over tenant, source and `jti`, each after its length in bytes as
-/// eight bytes, most significant first.
+/// The deduplication key: SHA-256 over tenant, source and `jti`, each prefixed with its length in bytes as a big-endian
+/// `u64`.
 pub fn dedupe_key(tenant: &TenantId, source: &SourceName, jti: &str) -> [u8; 32] {
     digest_of([tenant.as_str(), source.as_str(), jti])
 }
 
-/// The body as it is read: without a byte order mark, and with U+FFFD for halves of surrogate pairs if the source has it so.
+/// The body without a byte order mark. If the source is configured so, each unpaired surrogate is replaced with U+FFFD.
 fn text_of<'b>(source: &Source, body: &'b [u8]) -> Cow<'b, [u8]> {
     let body = without_mark(body);
     if !source.replace_lone_surrogates {
@@ -125,14 +125,15 @@ struct Made {
     window_ms: Option<i64>,
 }
 
-/// WSO2's SETs and everybody else's: their own text, with the least edits.
+/// A SET from WSO2 or from any other product: keeps its own text, with the smallest edits.
 fn own_set(source: &Source, body: &[u8], limits: JsonLimits) -> Result<Made, Refusal> {
     let (claims, events) = check_object_and("events", body, limits)?;
     form::expect(source, &claims)?;
     if source.allow_plain_event_names
         && let Some(renamed) = plain_names::with_uris(&claims, events.as_ref())
     {
-        // Checked anew, since two names may have become one. What was added is no part of what the limit is for.
+        // Validated again, because two names may have become equal. The size limit applies to the original body, not to
+        // the added text.
         let limits = JsonLimits { bytes_max: usize::MAX, ..limits };
         let (claims, events) = check_object_and("events", renamed.as_bytes(), limits)?;
         return of_claims(source, &claims, events.as_ref());
@@ -145,7 +146,7 @@ fn of_claims(source: &Source, claims: &Object<'_>, events: Option<&Object<'_>>) 
     if let Some(iat) = claims.get("iat").and_then(whole_number).filter(|iat| *iat >= MILLIS_FROM) {
         edits.push(("iat", Some((iat / 1000).to_string())));
     }
-    // Drafts of SSF had numbers.
+    // Drafts of SSF allowed numbers here.
     if let Some(number) = claims.get("txn").filter(|txn| txn.starts_with(|c: char| c == '-' || c.is_ascii_digit())) {
         edits.push(("txn", Some(quote(number))));
     }
@@ -172,7 +173,7 @@ fn of_claims(source: &Source, claims: &Object<'_>, events: Option<&Object<'_>>) 
     } else {
         subject = subject.or_else(|| first_event().and_then(|(_, event)| subject::of_event(&event)));
     }
-    // The edits add a member or two, no level: strings, numbers, and one flat object beside `events`.
+    // The edits add one or two members but no nesting level: strings, numbers, and one flat object beside `events`.
     let set = SetToken::edited(claims, events, &edits)?;
     if !source.issuers_allowed.is_empty() && !source.issuers_allowed.contains(&set.issuer) {
         return Err(Refusal::IssuerNotAllowed {
@@ -240,7 +241,7 @@ fn platform(
     )
 }
 
-/// Checks a body that is going to stand inside a SET, so that the SET stays within the limits too.
+/// Validates a body that will be wrapped in a SET, with limits reduced so that the SET stays within them too.
 fn wrapped_body<'b>(source: &Source, body: &'b [u8], limits: JsonLimits) -> Result<Object<'b>, Refusal> {
     let limits = JsonLimits { depth_max: limits.depth_max.saturating_sub(WRAPPING_DEPTH), ..limits };
     let body = check_object(body, limits)?;
@@ -255,7 +256,7 @@ struct Wrapping {
     subject: Option<Subject>,
 }
 
-/// A SET around a body that is none: iss, jti, iat, sub_id where a user is known, events.
+/// Wraps a body in a SET with `iss`, `jti`, `iat`, `events`, and `sub_id` if the user is known.
 fn wrap(source: &Source, uri: &str, body: &str, wrapping: Wrapping) -> Result<Made, Refusal> {
     let Wrapping { jti, window_ms, issued_at, subject } = wrapping;
     let issuer = issuer_of(source);
@@ -264,23 +265,23 @@ fn wrap(source: &Source, uri: &str, body: &str, wrapping: Wrapping) -> Result<Ma
     Ok(Made { set, subject, window_ms })
 }
 
-/// `iss` where the form carries none.
+/// `iss` for forms that carry none.
 fn issuer_of(source: &Source) -> String {
     source.issuer.clone().unwrap_or_else(|| default_issuer(&source.tenant, &source.name))
 }
 
-/// `iss` of a source that was given none.
+/// `iss` of a source without a configured issuer.
 pub fn default_issuer(tenant: &TenantId, source: &SourceName) -> String {
     format!("https://schemas.setgate.dev/sources/{tenant}/{source}")
 }
 
-/// RFC 9493 section 3.2.3; `issuer` is JSON text already.
+/// Subject identifier of format `iss_sub` (RFC 9493 section 3.2.3). `issuer` is JSON text already.
 fn iss_sub(issuer: &str, user: &str) -> String {
     write_object(&[("format", "\"iss_sub\""), ("iss", issuer), ("sub", &quote(user))])
 }
 
-/// A `jti` for a body that has none: from the sender's delivery id, else from the digest of the body itself, then with
-/// a window.
+/// A `jti` for a body that has none, and its deduplication window. It is derived from the sender's delivery id, or from
+/// the digest of the body with a window of [`BODY_DIGEST_WINDOW_MS`] if there is no delivery id.
 fn derived_jti(source: &Source, request: Inbound<'_>, digest: &[u8; 32]) -> (String, Option<i64>) {
     let short = |digest: &[u8; 32]| hex::encode(&digest[..16]);
     match request.delivery_id.map(str::trim).filter(|id| !id.is_empty()) {
@@ -313,7 +314,7 @@ fn event_name(body: &Object<'_>, claim: &str) -> Result<String, Refusal> {
     Ok(name)
 }
 
-/// An instant as products write it, RFC 3339 text or a number in seconds or milliseconds, in whole seconds.
+/// Parses a product's timestamp, RFC 3339 text or a number in seconds or milliseconds, into whole seconds.
 fn seconds(claim: &str, text: &str) -> Result<i64, Refusal> {
     let read = match whole_number(text) {
         Some(number) if number >= MILLIS_FROM => Some(number / 1000),

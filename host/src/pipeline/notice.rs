@@ -1,5 +1,6 @@
-//! Notices: events of Setgate's own about what the host did to a tenant's things, on the path of every other event. They
-//! reach the subscriptions that name the source `setgate`; where none does, none is made.
+//! Operational events: Setgate's own events about actions of the host, such as a paused subscription. They take the
+//! same path as all other events and reach the subscriptions that name the source `setgate`. If there is no such
+//! subscription, no event is created.
 
 use serde_json::json;
 use tracing::error;
@@ -16,9 +17,8 @@ use crate::ledger;
 
 use super::Pipeline;
 
-/// What a notice is about.
 pub(super) enum Notice<'a> {
-    /// The host paused a subscription. Since when that was due is part of the notice's name: it is given once.
+    /// The host paused a subscription. `since` is part of the event's name, so that each cause is reported only once.
     Disabled { subscription: &'a Subscription, cause: Cause, reason: &'a str, since: Timestamp },
 }
 
@@ -29,7 +29,7 @@ impl Notice<'_> {
         }
     }
 
-    /// What makes a second notice the same as the first.
+    /// The deduplication name: two notices with the same name are the same event.
     fn name(&self) -> String {
         match self {
             Self::Disabled { subscription, since, .. } => {
@@ -43,7 +43,7 @@ impl Notice<'_> {
             Self::Disabled { subscription, cause, reason, since } => json!({
                 "subscription": subscription.id,
                 "description": subscription.description,
-                // Without its path and query, which may hold what only the receiver should know.
+                // Without path and query, which may contain secrets of the receiver.
                 "endpoint": subscription.endpoint.origin().to_string(),
                 "cause": cause,
                 "reason": reason,
@@ -54,8 +54,8 @@ impl Notice<'_> {
 }
 
 impl Pipeline {
-    /// Appends a notice to the tenant's events, once. Where that fails, the operator is told: what it is about has
-    /// happened, and is shown where it happened too.
+    /// Appends an operational event to the tenant's journal, once. A failure is only logged, because the reported
+    /// action has taken place and is visible in the subscription itself.
     pub(super) async fn give_notice(&self, tenant: &TenantId, notice: Notice<'_>) {
         let snapshot = self.ledger.snapshot();
         let source = SourceName::setgate();
@@ -82,7 +82,7 @@ impl Pipeline {
         });
         let limits = JsonLimits { depth_max: usize::MAX, bytes_max: usize::MAX };
         let set = SetToken::parse(claims.to_string(), limits).map_err(|error| error.to_string())?;
-        // The name alone: the same notice may say another time or reason when it is made again.
+        // Only the name, because a repeated notice may have another time or reason.
         let key = crypto::sha256(format!("notice {tenant} {name}").as_bytes());
         let id = EventId::new(now, crypto::random_u128());
         let (_span, trace) = self.making(tenant, &source, id);
@@ -98,7 +98,8 @@ impl Pipeline {
             dedupe: Dedupe { key, body: key, window_ms: None },
             trace,
         };
-        // Without a turn among the tenant's own events, whose flood it may be about. The loop makes its deliveries.
+        // Bypasses the tenant's append queue, which may be full because of the reported problem. Loop A creates the
+        // deliveries.
         match self.ledger.append(event).await {
             Ok(_) | Err(ledger::Error::NoTenant(_)) => Ok(()),
             Err(error) => Err(error.to_string()),

@@ -1,5 +1,5 @@
-//! A test of one subscription: an event of the host's own and its one delivery, made in one transaction, so that no
-//! loop has to know of it.
+//! Sends a test event to one subscription. The event and its single delivery are created in one transaction, so that
+//! loop A skips the event.
 
 use serde_json::json;
 
@@ -19,8 +19,9 @@ use super::normalize;
 use super::plan::{OfEvent, Pinned, Wanted};
 
 impl Pipeline {
-    /// Appends a test event with its delivery to this subscription, whatever types and sources it asks for: through its
-    /// chain as it is now, signed as all its deliveries are. None where the subscription is gone.
+    /// Appends a test event with its delivery to this subscription, regardless of the subscription's event types and
+    /// sources. It runs through the current chain and is signed like any other delivery. `None` if the subscription
+    /// does not exist.
     pub async fn ping(
         &self,
         tenant: &TenantId,

@@ -1,5 +1,5 @@
-//! Pinning: the chain of a subscription as it is now, down to the digests, so that every retry, restart and replay
-//! runs just that.
+//! Pins the current chain of a subscription, including the digests of its filters, so that every retry, restart and
+//! replay runs the same plan.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,8 @@ use crate::ledger::{self, Snapshot, TenantView};
 use super::Pipeline;
 use super::canary::{Choice, choices, put_in};
 
-/// The chain as it is in `view`. Never fails: one bad chain must not stop the journal for all others.
+/// The chain as defined in `view`. It never fails, because one invalid chain must not block the journal for all others:
+/// the plan is marked as broken instead.
 fn pin(subscription: &Subscription, view: &TenantView, limits: CallLimits) -> Plan {
     let tenant = Some(view.tenant.value.id.clone());
     let mut steps = Vec::with_capacity(subscription.chain.len());
@@ -32,7 +33,7 @@ fn pin(subscription: &Subscription, view: &TenantView, limits: CallLimits) -> Pl
         looks_up |= binding.grants.contains(&Grant::Lookup);
         steps.push(PlanStep { binding: binding.clone(), digest });
     }
-    // A chain that looks nothing up does not change when a table does.
+    // A chain without lookups must keep its plan when a table changes.
     let tables = if looks_up {
         view.tables.iter().map(|(name, table)| (name.clone(), table.value.digest)).collect()
     } else {
@@ -42,22 +43,22 @@ fn pin(subscription: &Subscription, view: &TenantView, limits: CallLimits) -> Pl
 }
 
 impl Pipeline {
-    /// What a call of the tenant's filters may use at this host now.
+    /// The current limits for a call of the tenant's filters on this host.
     fn limits_of(&self, view: &TenantView) -> CallLimits {
         let settings = self.settings.now();
         let quota = view.tenant.value.quota.as_ref().unwrap_or(&settings.quota);
         self.sandbox.within_pool(CallLimits::from(quota))
     }
 
-    /// The chain as it is now; none where the tenant is gone.
+    /// The current chain as a plan. `None` if the tenant was removed.
     pub(super) fn pinned_now(&self, subscription: &Subscription) -> Option<Plan> {
         let snapshot = self.ledger.snapshot();
         snapshot.tenant(&subscription.tenant).map(|view| pin(subscription, view, self.limits_of(view)))
     }
 }
 
-/// What a delivery must not overtake others with: its subject, where the subscription asks for that. Two subjects that
-/// come to the same key wait for each other, which is harmless.
+/// The FIFO key of a delivery: a hash of its subject, if the subscription asks for ordering by subject. If two subjects
+/// collide, they share one order, which is harmless.
 fn order_key(subscription: &Subscription, subject: Option<&str>) -> Option<i64> {
     let subject = match subscription.pacing.ordering {
         Ordering::None => return None,
@@ -67,7 +68,7 @@ fn order_key(subscription: &Subscription, subject: Option<&str>) -> Option<i64> 
     Some(i64::from_le_bytes([a, b, c, d, e, f, g, h]))
 }
 
-/// What of an event decides which delivery is made of it.
+/// The parts of an event that determine its delivery.
 #[derive(Clone, Copy)]
 pub(super) struct OfEvent<'a> {
     seq: EventSeq,
@@ -75,7 +76,7 @@ pub(super) struct OfEvent<'a> {
     about: Option<&'a str>,
 }
 
-/// Its place is known once it is appended.
+/// The sequence number is assigned when the event is appended.
 impl<'a> From<&'a NewEvent> for OfEvent<'a> {
     fn from(event: &'a NewEvent) -> Self {
         Self { seq: EventSeq::default(), id: event.id, about: event.subject.as_deref() }
@@ -94,21 +95,20 @@ impl<'a> From<&'a EventRecord> for OfEvent<'a> {
     }
 }
 
-/// Plans in force, by tenant, subscription and what of its chain runs a candidate, so that a plan is pinned once per change of
-/// its tenant's and not once per event.
+/// Cache of the current plans by tenant, subscription and canary choices, so that a plan is pinned once per
+/// configuration change instead of once per event.
 #[derive(Default)]
 pub(crate) struct Pinned(Mutex<HashMap<TenantId, OfTenant>>);
 
-/// The plans of one tenant.
 struct OfTenant {
-    /// What of the registry they are of.
+    /// The view of the registry that the plans were made from.
     view: Arc<TenantView>,
-    /// The settings' version: plans have the limits of a call in them.
+    /// Version of the settings, because plans contain the limits of a call.
     settings: u64,
     plans: HashMap<Key, Digest>,
 }
 
-/// A subscription, and what of its chain runs a candidate.
+/// A subscription and the steps of its chain that run a candidate.
 type Key = (SubscriptionId, Vec<Choice>);
 
 impl OfTenant {
@@ -117,7 +117,7 @@ impl OfTenant {
     }
 }
 
-/// A delivery that is to be made.
+/// A delivery to be created.
 pub(super) struct Wanted<'a> {
     pub(super) view: &'a Arc<TenantView>,
     pub(super) subscription: &'a Subscription,
@@ -125,8 +125,8 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Pinned {
-    /// The deliveries, due `now`, each with the chain as it is in its view. What of their plans is not known yet is stored,
-    /// all in one request.
+    /// The deliveries, due at `now`, each with the chain of its view. Plans that are not in the cache are stored in a
+    /// single request.
     pub(super) async fn deliveries(
         &self,
         pipeline: &Pipeline,
@@ -148,13 +148,14 @@ impl Pinned {
         Ok(wanted.into_iter().zip(plans).map(delivery).collect())
     }
 
-    /// The plans of subscriptions' chains with those choices, in the same order.
+    /// The plans of these subscriptions with these choices, in the same order.
     pub(super) async fn plans_of(
         &self,
         pipeline: &Pipeline,
         of: Vec<(&Arc<TenantView>, &Subscription, Vec<Choice>)>,
     ) -> Result<Vec<Digest>, ledger::Error> {
-        // Taken before the limits are: settings that change in between make it pinned anew.
+        // Read before the limits: if the settings change in between, the entry is outdated and the plan is pinned
+        // again.
         let settings = pipeline.settings.version();
         let (keys, mut digests): (Vec<_>, Vec<_>) = {
             let tenants = self.lock();
@@ -189,25 +190,25 @@ impl Pinned {
         Ok(digests.into_iter().flatten().collect())
     }
 
-    /// Forgets the plans of tenants that are not there any more.
+    /// Removes the plans of tenants that no longer exist.
     pub(super) fn keep(&self, snapshot: &Snapshot) {
         self.lock().retain(|tenant, _| snapshot.tenant(tenant).is_some());
     }
 
-    /// Forgets a plan: it is not stored any more.
+    /// Removes a plan that is no longer stored.
     pub(super) fn forget(&self, plan: &Digest) {
         for of in self.lock().values_mut() {
             of.plans.retain(|_, digest| digest != plan);
         }
     }
 
-    /// Forgets all plans of a tenant: one of them may not be stored any more.
+    /// Removes all plans of a tenant, because one of them may no longer be stored.
     pub(super) fn forget_all_of(&self, tenant: &TenantId) {
         self.lock().remove(tenant);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, OfTenant>> {
-        // Whole at each instant: a poisoned lock is as good as any.
+        // No code can panic between two dependent changes, so a poisoned lock still guards consistent data.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

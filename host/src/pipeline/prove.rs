@@ -1,4 +1,4 @@
-//! A source proves that a request is its own, before anything of it is read as JSON or stored.
+//! Authenticates a request as coming from its source, before its body is parsed as JSON or stored.
 
 use std::sync::Arc;
 
@@ -16,48 +16,49 @@ use crate::signing::{MacError, MacRules, SourceSigned, signature_header, verify_
 use super::Pipeline;
 use super::decode::{Coding, gunzip};
 
-/// A request as it came to a source's address.
+/// A request to a source's ingest path.
 #[derive(Debug, Clone)]
 pub struct Inbound {
     /// The tenant named in the path.
     pub tenant: TenantId,
     /// The source named in the path.
     pub source: SourceName,
-    /// What its head has shown.
+    /// Result of the checks on the request head.
     pub head: Head,
     /// All headers.
     pub headers: HeaderMap,
     /// The raw body.
     pub body: Bytes,
-    /// How it is coded.
+    /// Content coding of the body.
     pub coding: Coding,
 }
 
-/// What the head of a request shows, before anything of its body is read.
+/// Result of authentication by the request head, before the body is read.
 #[derive(Debug, Clone)]
 pub enum Head {
-    /// That it is this source's own.
+    /// Authenticated as this source.
     Proven(Arc<Versioned<Source>>),
-    /// Nothing yet: there is a signature, and the body decides. So too if there is no such source, since a stranger must
-    /// not learn that from an answer that comes earlier.
+    /// Undecided: the request carries a signature, which is verified over the body. Also used if the source does not
+    /// exist, so that the time of the answer does not reveal that.
     Signed(Option<Arc<Versioned<Source>>>),
 }
 
-/// What a request presents as its proof, whether it holds or not. An answer to a stranger depends on nothing else.
+/// The kind of credential that a request presents, valid or not. The response to an unauthenticated request depends on
+/// nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presented {
-    /// Nothing.
+    /// No credential.
     Nothing,
     /// A signature in this header.
     Signature(&'static str),
-    /// A key of this host.
+    /// An API key of this host.
     Key,
-    /// Another `Authorization`.
+    /// Any other `Authorization` header.
     Token,
 }
 
 impl Presented {
-    /// By the request's headers alone.
+    /// Determined from the request headers alone.
     pub fn of(headers: &HeaderMap) -> Self {
         if let Some(header) = signature_header(headers) {
             return Self::Signature(header);
@@ -70,18 +71,18 @@ impl Presented {
     }
 }
 
-/// A request of a known source that has proven itself.
+/// An authenticated request of an existing source.
 pub struct Proven {
     pub(super) source: Arc<Versioned<Source>>,
     pub(super) inbound: Inbound,
-    /// The delivery's id, if it is among what was signed: then no header beside it counts.
+    /// The delivery id, if the signature covers it. Unsigned id headers are ignored in that case.
     pub(super) signed_id: Option<String>,
 }
 
-/// Why a request was not taken as the source's own.
+/// Why a request was not accepted as coming from the source.
 #[derive(Debug, thiserror::Error)]
 pub enum Unproven {
-    /// No such tenant or source; the two are not told apart, so that names cannot be probed.
+    /// The tenant or the source does not exist. The two cases share one error, so that names cannot be probed.
     #[error("there is no source `{source_name}` of tenant `{tenant}`: check the path, /ingest/{{tenant}}/{{source}}")]
     UnknownSource {
         /// The tenant in the path.
@@ -89,35 +90,36 @@ pub enum Unproven {
         /// The source in the path.
         source_name: SourceName,
     },
-    /// A MAC was expected, and there is no signature at all.
+    /// The source requires a signature and the request has none.
     #[error("this source asks for a signature, and the request has none")]
     Unsigned,
-    /// A MAC was expected and is missing, malformed or wrong.
+    /// The signature is malformed or wrong.
     #[error("{0}")]
     Mac(#[from] MacError),
-    /// A bearer token was expected and is missing or wrong.
+    /// The source requires a bearer token, which is missing or wrong.
     #[error("this source asks for `Authorization: Bearer <token>`, and the request has none that it knows")]
     Bearer,
-    /// A key was expected and is missing, unknown, another tenant's, or has ended.
+    /// The source requires an API key, which is missing, unknown, expired, revoked, or belongs to another tenant.
     #[error(
         "this source asks for a key of its tenant with the scope `ingest`, as `Authorization: Bearer sgk_...`, and the \
          request has none that is good"
     )]
     Key,
-    /// The key is the tenant's, but not for this.
+    /// The key belongs to the tenant but lacks the `ingest` scope.
     #[error("this key lacks the scope `ingest`: make one with it for senders")]
     KeyScope,
-    /// A stored secret could not be opened: the host's own fault.
+    /// A stored secret could not be decrypted, which is a fault of the host.
     #[error("a secret of this source cannot be opened with the host's master key")]
     SecretUnreadable,
 }
 
 impl Pipeline {
-    /// Finds the source and checks the proofs that a head can bring; one that holds is enough.
+    /// Looks up the source and checks the proofs that need only the request head. One valid proof is sufficient.
     ///
     /// # Errors
-    /// If the head rules out that any proof holds. Whether there is such a source then makes no difference: a request that
-    /// presents no signature is refused here in either case, one that does has its body read in either case.
+    /// If no proof can succeed with this head. The result does not depend on whether the source exists: a request
+    /// without a signature is refused here in both cases, and the body of a request with a signature is read in both
+    /// cases.
     pub fn prove_head(&self, tenant: &TenantId, name: &SourceName, headers: &HeaderMap) -> Result<Head, Unproven> {
         let source = self.source(tenant, name);
         let unknown = || Unproven::UnknownSource { tenant: tenant.clone(), source_name: name.clone() };
@@ -125,7 +127,7 @@ impl Pipeline {
         for proof in source.iter().flat_map(|source| &source.value.proofs) {
             match self.check_head(tenant, proof, headers) {
                 Ok(()) => return Ok(Head::Proven(source.expect("it has proofs"))),
-                // The first proof is the one the source's owner thinks of: its failure is the one to note.
+                // Report the failure of the first proof, because it is most likely the intended one.
                 Err(failure) => first_failure = first_failure.or(Some(failure)),
             }
         }
@@ -135,10 +137,10 @@ impl Pipeline {
         Err(first_failure.unwrap_or(Unproven::Bearer))
     }
 
-    /// Checks what the head left open: the MAC over the body.
+    /// Verifies the MAC over the body, if the request head was not sufficient.
     ///
-    /// The MAC of a compressed body is over its bytes as they were sent, or over those that were compressed: senders compress
-    /// before they sign or after it, and no body can pass as another by that.
+    /// The MAC of a compressed body may cover either the compressed or the decompressed bytes, since senders differ in
+    /// the order of signing and compressing. This does not allow one body to pass as another.
     pub(super) fn prove(&self, mut inbound: Inbound) -> Result<Proven, Unproven> {
         let (source, signed_id) = match &inbound.head {
             Head::Proven(source) => (source.clone(), None),
@@ -149,7 +151,7 @@ impl Pipeline {
                 let source = source.clone();
                 let checked = match self.check_macs(&source.value, &inbound.headers, &inbound.body) {
                     Err(Unproven::Mac(MacError::NoMatch)) if inbound.coding == Coding::Gzip => {
-                        // What cannot be decoded is nobody's: a stranger learns no more than of another wrong signature.
+                        // A body that cannot be decompressed gets the same error as any other wrong signature.
                         let decoded = gunzip(&inbound.body, self.body_bytes_max()).map_err(|_| MacError::NoMatch)?;
                         (inbound.body, inbound.coding) = (decoded, Coding::Identity);
                         self.check_macs(&source.value, &inbound.headers, &inbound.body)
@@ -162,7 +164,8 @@ impl Pipeline {
         Ok(Proven { source, inbound, signed_id })
     }
 
-    /// A source to which events may be sent; whoever could send to the host's own could speak in the host's name.
+    /// The source of an ingest request. The host's own source is excluded, because anyone able to send to it could
+    /// forge the host's operational events.
     fn source(&self, tenant: &TenantId, name: &SourceName) -> Option<Arc<Versioned<Source>>> {
         let snapshot = self.ledger.snapshot();
         snapshot.tenant(tenant)?.sources.get(name).filter(|_| !name.is_setgate()).cloned()
@@ -173,7 +176,7 @@ impl Pipeline {
             Proof::Open => Ok(()),
             Proof::Bearer { tokens } => {
                 let given = token(headers).ok_or(Unproven::Bearer)?;
-                // Digests of random tokens: comparing them tells nothing about the tokens.
+                // These are digests of random tokens, so the timing of the comparison reveals nothing about the tokens.
                 let digest = Digest(crypto::sha256(given.as_bytes()));
                 if tokens.contains(&digest) { Ok(()) } else { Err(Unproven::Bearer) }
             }
@@ -205,11 +208,11 @@ impl Pipeline {
                 None => {}
             }
         }
-        // A signature was presented that this source does not ask for.
+        // The request presents a signature but the source does not accept signatures.
         Err(first_failure.unwrap_or(Unproven::Bearer))
     }
 
-    /// None: the proof is no MAC.
+    /// `None` if the proof is not a MAC.
     fn check_mac(
         &self,
         source: &Source,
@@ -237,7 +240,7 @@ fn token(headers: &HeaderMap) -> Option<&str> {
     headers.get(::http::header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer)
 }
 
-/// The token of an `Authorization: Bearer` value (RFC 6750 section 2.1; the scheme's case does not matter).
+/// The token of an `Authorization: Bearer` value (RFC 6750 section 2.1). The scheme is case-insensitive.
 pub fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim()).filter(|token| !token.is_empty())

@@ -1,7 +1,9 @@
-//! Loop C: runs anew what faults of a version hold, once a person has resumed that version or made another one active.
+//! Loop C: runs deliveries again that were held because a filter version faulted, after a user has resumed the version
+//! or activated another one.
 //!
-//! What is to be released stands in the filter's own document, written together with the decision, and is taken out
-//! when all is due again; a crash in between makes the loop go over it once more, which changes nothing.
+//! The versions to release are stored in the filter's document by the same write as the user's decision, and are
+//! removed once all their deliveries are due again. After a crash in between, the loop repeats the work with the same
+//! result.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,10 +23,10 @@ use super::canary::choices;
 use super::dispatcher;
 use super::plan::Pinned;
 
-/// Wait before trying again after the ledger failed, in milliseconds.
+/// Delay before a retry after a ledger error, in milliseconds.
 const RETRY_MS: u64 = 1_000;
 
-/// Runs until `stop`.
+/// Runs loop C until `stop` is cancelled.
 pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: CancellationToken) {
     let mut changed = pipeline.ledger.changed();
     pipeline.release_forgotten(&dispatcher).await;
@@ -41,15 +43,15 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
 }
 
 impl Pipeline {
-    /// Makes a delivery that rests without having got through its chain (held, or dead since) due again, with the chain
-    /// as it is now; where its subscription is gone, it keeps its plan. None where the tenant has no such delivery.
+    /// Makes a delivery due again that is held, or dead without a completed chain, and pins the current chain for it.
+    /// If its subscription was removed, the delivery keeps its plan. `None` if the tenant has no such delivery.
     pub async fn pin_anew(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<DueDelivery>, ledger::Error> {
         let Some(record) = self.ledger.delivery(tenant, id).await? else { return Ok(None) };
         Ok(self.pin_all_anew(tenant, vec![record], None).await?.into_iter().next())
     }
 
-    /// The same of several deliveries, in one transaction. Gives those that are due again. `deed`: where a person
-    /// decided it.
+    /// Like [`Pipeline::pin_anew`] for several deliveries in one transaction. Returns the deliveries that are due
+    /// again. `deed` is the audit record, if a user requested this.
     pub async fn pin_all_anew(
         &self,
         tenant: &TenantId,
@@ -59,7 +61,7 @@ impl Pipeline {
         self.rerun(tenant, records, &Pinned::default(), deed).await
     }
 
-    /// Tells whether all went well. What failed for one filter keeps no other one waiting.
+    /// Returns true if all filters were released without an error. An error for one filter does not block the others.
     async fn release_all(&self, dispatcher: &dispatcher::Handle) -> bool {
         let snapshot = self.ledger.snapshot();
         let mut well = true;
@@ -89,17 +91,17 @@ impl Pipeline {
         after.releasing.clear();
         let done = Deed::host("filter.release").note(format!("{count} deliveries are run anew"));
         match self.ledger.put_filter(after, (Expected::Version(filter.version), done)).await {
-            // Somebody has decided anew meanwhile, maybe about the same versions: all is looked at once more.
+            // The filter was changed concurrently, maybe for the same versions: the change triggers another pass.
             Err(ledger::Error::VersionMismatch { .. }) => Ok(count),
             done => done.map(|_| count),
         }
     }
 
-    /// What was held by a version whose suspension or trial has ended: whoever held it was to look again, and the host may have
-    /// been killed before. Once, at the start.
+    /// Releases deliveries held by a version whose suspension or trial has ended. Normally the task that held the
+    /// delivery checks this itself, but the host may have been killed before. Runs once at startup.
     async fn release_forgotten(&self, dispatcher: &dispatcher::Handle) {
         let snapshot = self.ledger.snapshot();
-        // What is held is part of the backlog: of ten thousand tenants, few have any.
+        // Held deliveries count towards the backlog, which is empty for most tenants.
         for (tenant, view) in snapshot.tenants.iter().filter(|(tenant, _)| self.ledger.backlog(tenant) > 0) {
             let forgotten = |held: &DeliveryRecord| {
                 held.runs.last().is_some_and(|run| {
@@ -119,7 +121,7 @@ impl Pipeline {
         }
     }
 
-    /// Makes due again what is held and picked. Gives how many.
+    /// Makes the held deliveries that `picked` selects due again, and returns their number.
     async fn release(
         &self,
         tenant: &TenantId,
@@ -169,7 +171,8 @@ impl Pipeline {
     }
 }
 
-/// The last run is the one that held it: a chain ends there.
+/// Whether the delivery was held by one of these versions. A chain ends with the run that held it, so only the last run
+/// counts.
 fn held_by(record: &DeliveryRecord, filter: &FilterName, versions: &BTreeSet<Digest>) -> bool {
     record.runs.last().is_some_and(|run| run.fault.is_some() && run.filter == *filter && versions.contains(&run.digest))
 }

@@ -1,6 +1,6 @@
-//! Loop D: replays. Makes new runs of past events for one subscription, through its chain as it is now, at the rate that
-//! was asked for. What it has made and how far it has come are one transaction of the ledger, so a crash or a restart
-//! goes on where it was and makes nothing twice.
+//! Loop D: replays. Creates new runs of past events for one subscription, through its current chain, at the requested
+//! rate. The new deliveries and the replay's position are written in one transaction, so after a crash or a restart the
+//! replay resumes without creating anything twice.
 
 use std::time::Duration;
 
@@ -21,43 +21,43 @@ use super::dispatcher;
 use super::matching::{ON_THE_SPOT_NS_MAX, Types, wants};
 use super::plan::Wanted;
 
-/// Events that one step looks at, at the most.
+/// Limit for the events read in one step.
 pub const EVENTS_PER_STEP: usize = 500;
-/// Events read beyond those that a step may make something of, where most of them are wanted.
+/// Events read beyond the number of deliveries that a step may create, while most events match.
 const EVENTS_BEYOND: usize = 20;
-/// Nanoseconds of matching, as estimated, after which a step ends: the loop is every tenant's.
+/// Estimated matching time in nanoseconds after which a step ends, because all tenants share this loop.
 const STEP_WORK_NS_MAX: u64 = 10_000_000;
-/// How long a step's deliveries are worth at the replay's rate, in milliseconds: so many come at once.
+/// Length of one step at the replay's rate, in milliseconds. It determines the size of a burst.
 const STEP_MS: i64 = 100;
-/// Of a tenant's `backlog_deliveries_max`, what its replays fill; the rest is left to its events, which would be answered 429
-/// otherwise.
+/// The part of a tenant's `backlog_deliveries_max` that replays may fill. The rest is reserved for new events, which
+/// would otherwise be refused with 429.
 pub const BACKLOG_PERCENT_MAX: u64 = 80;
-/// Wait before looking at a full backlog again, in milliseconds.
+/// Delay before a full backlog is checked again, in milliseconds.
 const BACKLOG_WAIT_MS: i64 = 500;
-/// Wait before trying again after the ledger failed, in milliseconds.
+/// Delay before a retry after a ledger error, in milliseconds.
 const RETRY_MS: i64 = 1_000;
-/// Longest sleep of the loop while a replay runs, in milliseconds: an upper bound on how late a clock set forward is noticed.
+/// Longest sleep of the loop while a replay is running, in milliseconds. It bounds the delay until a forward clock
+/// change is noticed.
 const SLEEP_MS_MAX: i64 = 1_000;
 
-/// A replay that runs, as this loop knows it.
+/// A running replay.
 struct Running {
     record: ReplayRecord,
     pace: Pace,
-    /// When it may go on.
+    /// The time of the next step.
     next: Timestamp,
-    /// The last step found fewer events than it might have made something of: few are wanted.
+    /// True if the last step found fewer matching events than it could have used. The next step then reads more events.
     is_sparse: bool,
 }
 
-/// How a step ended.
 enum Stepped {
-    /// It goes on then.
+    /// The replay continues at this time.
     Next(Timestamp),
-    /// It runs no more, or somebody else has moved it.
+    /// The replay has ended or was changed concurrently.
     Ended,
 }
 
-/// Runs until `stop`.
+/// Runs loop D until `stop` is cancelled.
 pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: CancellationToken) {
     let mut changed = pipeline.ledger.replays_changed();
     let mut running: Vec<Running> = Vec::new();
@@ -77,7 +77,7 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
                 return;
             }
             let now = pipeline.clock.now();
-            // Further ahead than a step is worth, the clock was set back meanwhile.
+            // If the next step is further away than any regular wait, the clock was set back, and the step runs now.
             if replay.next > now && replay.next.since(now) <= SLEEP_MS_MAX.max(RETRY_MS) {
                 continue;
             }
@@ -86,7 +86,7 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
                 Ok(Stepped::Ended) => known = false,
                 Err(error) => {
                     if let ledger::Error::UnknownPlan(plan) = &error {
-                        // Retention swept it between pinning and now.
+                        // Retention swept the plan after it was pinned.
                         pipeline.pinned.forget(plan);
                     }
                     error!(replay = %replay.record.replay.id, %error, "a replay cannot go on; it is tried again");
@@ -110,7 +110,7 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
     }
 }
 
-/// The replays that run by now, with the paces of those that ran before.
+/// The replays that are running now. Those that ran before keep the time of their next step.
 fn take_over(before: Vec<Running>, records: Vec<ReplayRecord>) -> Vec<Running> {
     let went_on = |id: ReplayId| before.iter().find(|known| known.record.replay.id == id);
     let begins = Timestamp::from_millis(i64::MIN);
@@ -133,7 +133,7 @@ impl Pipeline {
         let record = &running.record;
         let replay = &record.replay;
         let snapshot = self.ledger.snapshot();
-        // Removed with its tenant.
+        // The replay was removed together with its tenant.
         let Some(view) = snapshot.tenant(&replay.tenant) else { return Ok(Stepped::Ended) };
         let Some(entry) = view.subscriptions.get(&replay.subscription) else {
             let reason = "its subscription was removed".to_owned();
@@ -163,7 +163,7 @@ impl Pipeline {
                 step.done = false;
                 break;
             }
-            // Matching lets others go on, and a step has no more of it than its share.
+            // Other tasks run between two matches, and the matching time of a step is bounded.
             tokio::task::yield_now().await;
             if work_ns > STEP_WORK_NS_MAX {
                 step.done = false;
@@ -206,7 +206,7 @@ impl Pipeline {
         Ok(Stepped::Next(running.pace.next(count, now)))
     }
 
-    /// Deliveries that replays of the tenant may add to its backlog now.
+    /// The number of deliveries that replays may add to the tenant's backlog at present.
     fn room_for_replays(&self, tenant: &crate::domain::id::TenantId) -> u64 {
         let quota = self.quota_of(tenant);
         if self.ledger.shortage_of(tenant).is_some()
@@ -215,13 +215,14 @@ impl Pipeline {
             return 0;
         }
         let quota = quota.backlog_deliveries_max;
-        // Of a very small quota one is left.
+        // A very small quota still allows one delivery.
         let share = (quota.saturating_mul(BACKLOG_PERCENT_MAX) / 100).max(1);
         share.saturating_sub(self.ledger.backlog(tenant))
     }
 }
 
-/// Whether a replay makes a delivery of an event: both who asked and the subscription want it.
+/// Whether a replay creates a delivery for an event: both the replay's own selection and the subscription must match
+/// it.
 fn is_wanted(replay: &Replay, subscription: &Subscription, event: &EventRecord, types: &Types<'_>) -> bool {
     (replay.events.is_empty() || types.any(&replay.events))
         && replay.source.as_ref().is_none_or(|source| *source == event.source)
@@ -229,20 +230,20 @@ fn is_wanted(replay: &Replay, subscription: &Subscription, event: &EventRecord, 
         && wants(subscription, &event.source, types)
 }
 
-/// The rate of a replay: after a step it waits as long as its deliveries are worth, so that no stretch of time has more than
-/// the rate allows and one step. What is not used is not saved up.
+/// The rate of a replay. After each step it waits for as long as the step's deliveries take at the rate, so any period
+/// contains at most the rate plus one step. Unused capacity does not accumulate.
 struct Pace {
     per_second: u32,
 }
 
 impl Pace {
-    /// Deliveries of one step at the most.
+    /// Limit for the deliveries of one step.
     fn at_once(&self) -> usize {
         let worth = i64::from(self.per_second) * STEP_MS / 1_000;
         usize::try_from(worth.max(1)).unwrap_or(1)
     }
 
-    /// When the step after one of `count` deliveries may be taken.
+    /// The time of the step after a step with `count` deliveries.
     fn next(&self, count: usize, now: Timestamp) -> Timestamp {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let per_second = i64::from(self.per_second.max(1));
@@ -255,7 +256,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Steps at every instant that the pace allows, for ten seconds: when how many were made.
+    /// Steps at every allowed time for ten seconds: pairs of time and number of deliveries.
     fn made(per_second: u32) -> Vec<(i64, usize)> {
         let pace = Pace { per_second };
         let mut now = Timestamp::from_millis(0);

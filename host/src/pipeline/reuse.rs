@@ -1,8 +1,7 @@
-//! Reuse: which calls of a delivery may find an instance that has seen other events, and the end of instances whose binding
-//! is another by now.
+//! Decides which calls of a delivery may run in a reused instance, and evicts idle instances of outdated chains.
 //!
-//! Only live deliveries do, and of them neither tests nor a canary's candidate: what is tried has to show what it does by
-//! itself. Shadows, backtests and reproductions run every call in a fresh instance.
+//! Only live deliveries reuse instances, except for test events and canary candidates: a trial must show the behaviour
+//! of each call on its own. Shadow runs, backtests and reproductions always use a fresh instance.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,22 +16,22 @@ use crate::sandbox::{Bound, Keep};
 use super::Pipeline;
 use super::canary::canary_of;
 
-/// Which calls of one run of a chain may be in an instance that is kept.
+/// Which calls of a chain run may use a reused instance.
 pub(super) struct Reusing(Option<Live>);
 
-/// The run of a delivery's own chain.
+/// A run of a delivery's own chain.
 struct Live {
     plan: Digest,
     view: Arc<TenantView>,
 }
 
 impl Reusing {
-    /// None may.
+    /// Every call runs in a fresh instance.
     pub(super) fn never() -> Self {
         Self(None)
     }
 
-    /// What the sandbox has to know so that this step may be in one; none: it runs in a fresh one.
+    /// The pool key of this step. `None` if the step must run in a fresh instance.
     pub(super) fn keep(&self, place: usize, step: &PlanStep) -> Option<Keep> {
         let live = self.0.as_ref()?;
         let reuse = step.binding.reuse?;
@@ -51,8 +50,8 @@ impl Pipeline {
         Reusing(view.map(|view| Live { plan: delivery.plan, view }))
     }
 
-    /// Ends the instances that are kept for a chain that is not its subscription's any more: it was changed or removed, or a
-    /// filter, table or quota of it was. No call would find them; this is for what they hold.
+    /// Evicts idle instances of chains that are no longer current because the subscription, a filter, a table or a
+    /// quota was changed or removed. No call would find such an instance; the eviction frees its memory.
     pub(super) fn end_changed_instances(&self) {
         let snapshot = self.ledger.snapshot();
         let mut current: HashMap<SubscriptionId, Option<Digest>> = HashMap::new();

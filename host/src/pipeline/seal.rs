@@ -1,5 +1,5 @@
-//! Sealing: the body in the subscription's format, and its signature; anew for each attempt, since the signature
-//! carries the time.
+//! Builds the request body in the subscription's format and signs it. This runs for each attempt, because the signature
+//! contains the time.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::Pipeline;
 use super::filter::Filtered;
 use super::normalize;
 
-/// A delivery ready to be sent: what `deliver` takes.
+/// A signed delivery that is ready to be sent: the input of `deliver`.
 pub struct Sealed {
     pub(super) delivery: DueDelivery,
     pub(super) subscription: Arc<Versioned<Subscription>>,
@@ -25,17 +25,17 @@ pub struct Sealed {
     pub(super) body: Bytes,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) keys: Vec<SigningKeyId>,
-    /// Its event's place in a trace.
+    /// Trace context of the event.
     pub(super) trace: Option<TraceContext>,
 }
 
-/// Why a delivery could not be sealed: the subscription's own settings, or the host's master key.
+/// Why a delivery could not be signed: invalid settings of the subscription, or the wrong master key.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No valid key, or one that cannot be read.
+    /// The subscription has no valid key, or a key cannot be decrypted.
     #[error(transparent)]
     Signing(#[from] signing::Error),
-    /// The product's own body cannot be found in the claims any more.
+    /// The filtered claims no longer contain the product's original body.
     #[error("the format `original` does not fit what the filters left: {0}")]
     Original(String),
 }

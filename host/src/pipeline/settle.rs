@@ -1,4 +1,5 @@
-//! What an attempt means for its delivery: a pure decision, then the transaction `settle`.
+//! Decides the next state of a delivery after an attempt, as a pure function, and commits it in the transaction
+//! `settle`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +21,10 @@ use super::Pipeline;
 use super::deliver::Attempted;
 use super::notice::Notice;
 
-/// Longest wait between two tries to write a settlement, in milliseconds.
+/// Longest delay between two tries to write a settlement, in milliseconds.
 const SETTLE_RETRY_MS_MAX: u64 = 5_000;
 
-/// What is done after an attempt. `jitter` is in 0.0..=1.0.
+/// The next step after an attempt. `jitter` is in 0.0..=1.0.
 pub(super) fn decide(
     schedule: &RetrySchedule,
     failed_before: u32,
@@ -57,18 +58,19 @@ fn counted(count: u32, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Where a delivery stands after its attempt was settled.
+/// The state of a delivery after its attempt was settled.
 pub(super) struct Onward {
-    /// When it is due again, where it is.
+    /// The time of the next attempt, if there is one.
     pub(super) due_at: Option<Timestamp>,
-    /// The one that it kept back until now.
+    /// The delivery that was blocked by this one in FIFO order.
     pub(super) freed: Option<DueDelivery>,
 }
 
-/// Why a receiver wants nothing more here, and in words. What is pending stays pending.
+/// The cause and the reason, if the response asks for no further deliveries to this subscription. Pending deliveries
+/// stay pending.
 fn unwanted(outcome: &Outcome) -> Option<(Cause, &'static str)> {
     match outcome {
-        // Standard Webhooks, "Responses": 410 means that the receiver wants no more.
+        // Standard Webhooks, "Responses": 410 disables the endpoint.
         Outcome::Answered { status: 410, .. } => Some((Cause::Gone, "the receiver answered 410 Gone")),
         Outcome::Answered { wish: Some(ReceiverWish::Disable), .. } => {
             Some((Cause::Receiver, "the receiver answered `webhook-delivery: disable`"))
@@ -77,7 +79,7 @@ fn unwanted(outcome: &Outcome) -> Option<(Cause, &'static str)> {
     }
 }
 
-/// Why the host pauses a subscription after an attempt, since when that was due, and in words.
+/// The cause, the start and the reason, if the host must pause the subscription after this attempt.
 fn disabling(
     unwanted: Option<(Cause, &'static str)>,
     at: Timestamp,
@@ -97,7 +99,7 @@ fn disabling(
 }
 
 impl Pipeline {
-    /// Decides and settles an attempt.
+    /// Decides and commits the result of an attempt.
     pub(super) async fn settle_attempt(&self, attempted: Attempted) -> Result<Onward, ledger::Error> {
         let Attempted { delivery, subscription, accepted_at, attempt, passed } = attempted;
         let now = self.clock.now();
@@ -124,14 +126,14 @@ impl Pipeline {
         if let Some((cause, since, reason)) = disabling(unwanted, at, settled.failing_since, now, after_s)
             && let Err(error) = Box::pin(self.disable(&delivery, cause, since, reason)).await
         {
-            // The delivery itself is settled; the next attempt will come to the same.
+            // The delivery itself is settled, and the next attempt tries to pause the subscription again.
             warn!(delivery = %delivery.id, %error, "the subscription could not be paused");
         }
         Ok(Onward { due_at, freed: settled.freed })
     }
 
-    /// The transaction, tried until it holds: what was exchanged with a receiver has happened and must be kept.
-    /// A stop of the host ends the wait; the delivery is then due again.
+    /// Commits a settlement and retries until the commit succeeds, because the request was already sent to the receiver
+    /// and must be recorded. If the host shuts down first, the delivery is due again after the restart.
     pub(super) async fn settle(&self, delivery: &DueDelivery, step: Step) -> Result<Settled, ledger::Error> {
         self.settle_as(delivery, Settlement::new(delivery.seq, self.clock.now(), step)).await
     }
@@ -167,7 +169,8 @@ impl Pipeline {
             self.counts.delivery(&delivery.tenant, state);
             match state {
                 State::Held | State::Dead => {
-                    // The reason may hold words of the guest's, which are the tenant's own: they stay in the history.
+                    // The reason may contain the guest's own text, which belongs to the tenant and therefore stays out
+                    // of the log.
                     warn!(tenant = %delivery.tenant, delivery = %delivery.id, state = state.as_str(), fault,
                         "a delivery needs a person");
                 }
@@ -177,8 +180,8 @@ impl Pipeline {
         Ok(settled)
     }
 
-    /// Pauses the subscription of a delivery, unless it is paused or gone, and tells its tenant. A person's change in
-    /// between comes first: it is looked at again at the next attempt.
+    /// Pauses the subscription of a delivery, unless it is paused or removed, and notifies its tenant. If the
+    /// subscription was changed concurrently, the next attempt decides again.
     async fn disable(
         &self,
         delivery: &DueDelivery,
@@ -190,7 +193,8 @@ impl Pipeline {
         if stored.value.paused.is_some() {
             return Ok(());
         }
-        // Before the pause: killed in between, the host comes here again and the notice is the same.
+        // Appended before the pause: if the host is killed in between, the next attempt repeats both, and deduplication
+        // drops the second notice.
         let about = Notice::Disabled { subscription: &stored.value, cause, reason: &reason, since };
         self.give_notice(&delivery.tenant, about).await;
         let now = self.clock.now();
@@ -209,7 +213,8 @@ impl Pipeline {
         }
     }
 
-    /// A filter asked for another try: by the schedule of the delivery's subscription, else given up as a dead letter.
+    /// A filter asked for another try: schedules it by the subscription's retry schedule, or holds the delivery if the
+    /// schedule is used up.
     pub(super) fn again(&self, delivery: &DueDelivery, runs: Vec<FilterRun>, reason: String) -> Step {
         let schedule = self
             .subscription(&delivery.tenant, delivery.id.subscription)
@@ -224,8 +229,8 @@ impl Pipeline {
         }
     }
 
-    /// An attempt that could not even be built or signed: recorded and retried like any other, since its cause is a
-    /// setting that a person can mend.
+    /// The record of an attempt that could not be built or signed. It is retried like any other attempt, because its
+    /// cause is a setting that a user can fix.
     pub(super) fn unsendable(&self, delivery: &DueDelivery, detail: String) -> Attempt {
         let outcome = Outcome::Failed { class: ErrorClass::Unsendable, detail };
         let number = delivery.attempts + 1;

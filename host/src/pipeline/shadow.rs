@@ -1,8 +1,8 @@
-//! Shadows: a candidate runs beside the active version over the same input, after the delivery's own chain has run.
-//! What it says is compared and counted, and goes nowhere.
+//! Shadow runs: a candidate runs over the same input as the active version, after the delivery's own chain has
+//! finished. The results are compared and counted, and never sent.
 //!
-//! A delivery never waits for it. Where as many shadow runs of the tenant as may be are under way, the event is left out
-//! and counted as such.
+//! A delivery never waits for a shadow run. If the tenant has reached its limit of concurrent shadow runs, the event is
+//! skipped and counted as skipped.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,15 +24,15 @@ use super::apply::compare;
 use super::canary::is_granted;
 use super::filter::Given;
 
-/// Looks at the steps of one run of a chain whose filters have a shadow.
+/// Records the input and result of each step whose filter has a shadow.
 #[derive(Default)]
 pub(super) struct Witness {
-    /// Their places in the chain, and their rollouts.
+    /// The indexes of these steps in the chain, and their rollouts.
     watched: Vec<(usize, Rollout)>,
     seen: Vec<Seen>,
 }
 
-/// What a step that has a shadow got, and what came of it.
+/// The input and the result of a step with a shadow.
 struct Seen {
     place: usize,
     rollout: Rollout,
@@ -42,10 +42,10 @@ struct Seen {
 }
 
 impl Witness {
-    /// Called for each step, with what it got and what it decided.
+    /// Called for each step with its input and its decision.
     pub(super) fn see(&mut self, place: usize, before: &SetToken, decided: &Result<Verdict, Fault>, run: &FilterRun) {
         if let Some((_, rollout)) = self.watched.iter().find(|(watched, _)| *watched == place) {
-            // Called twice where a kept instance faulted: the second time counts.
+            // A step whose reused instance faulted runs twice: the second result replaces the first.
             self.seen.retain(|seen| seen.place != place);
             let (rollout, before) = (rollout.clone(), before.clone());
             self.seen.push(Seen { place, rollout, before, decided: decided.clone(), run: run.clone() });
@@ -53,13 +53,13 @@ impl Witness {
     }
 }
 
-/// Shadow runs under way, by tenant; tenants without any are absent.
+/// Number of running shadow runs by tenant. Tenants without any have no entry.
 pub(super) struct InFlight {
     per_tenant_max: usize,
     tenants: Mutex<HashMap<TenantId, usize>>,
 }
 
-/// The right to one shadow run, until dropped.
+/// A slot for one shadow run, released on drop.
 struct Place(Arc<InFlight>, TenantId);
 
 impl InFlight {
@@ -91,7 +91,7 @@ impl Drop for Place {
 }
 
 impl Pipeline {
-    /// Who looks at a run of this plan: a step is looked at where it runs the active version of a filter with a shadow.
+    /// A recorder for a run of this plan. It records each step that runs the active version of a filter with a shadow.
     pub(super) fn witness(&self, plan: &Plan, tenant: &TenantId) -> Witness {
         let snapshot = self.ledger.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return Witness::default() };
@@ -106,7 +106,7 @@ impl Pipeline {
         Witness { watched, seen: Vec::new() }
     }
 
-    /// Starts the shadow runs of what was seen, as far as there is room, and goes on at once.
+    /// Starts the shadow runs in the background, as far as slots are free.
     pub(super) fn shadow(&self, witness: Witness, plan: &Arc<Plan>, event: &Event, delivery: DeliveryId) {
         for seen in witness.seen {
             let name = seen.run.filter.clone();
@@ -117,7 +117,7 @@ impl Pipeline {
                 continue;
             };
             let (pipeline, plan, event) = (self.clone(), plan.clone(), event.clone());
-            // Not waited for when the host stops: the sandbox ends the call, and what was not compared is not counted.
+            // Not awaited on shutdown: the sandbox ends the call, and its result is not counted.
             tokio::spawn(async move {
                 pipeline.run_shadow(seen, &plan, &event, delivery).await;
                 drop(place);
@@ -127,14 +127,14 @@ impl Pipeline {
 
     async fn run_shadow(&self, seen: Seen, plan: &Plan, event: &Event, delivery: DeliveryId) {
         let Seen { place, rollout, before, decided, run: mut active } = seen;
-        // Of a chain whose tables could not be read, no step was seen.
+        // No step was recorded if the tables could not be read.
         let Ok(tables) = self.tables_of(plan, &event.tenant).await else { return };
         let quota = self.quota_for(plan, &event.tenant);
         let step = PlanStep { digest: rollout.digest, ..plan.steps[place].clone() };
         let given = Given { event, delivery, tables: &tables, quota: &quota };
         let Ran { verdict: candidate_decided, run: mut candidate, redactor, used: _ } =
             self.run_step(&step, &before, given, None).await;
-        // Both run with the binding's secrets.
+        // The redactor covers the binding's secrets, which are the same for both versions.
         let (tenant, bytes_max) = (&event.tenant, quota.output_bytes_max);
         let active_applied = self.applied(tenant, &before, decided, &mut active, bytes_max, redactor.clone()).await;
         let candidate_applied =
@@ -146,7 +146,7 @@ impl Pipeline {
             (_, true) => "same",
             (_, false) => "different",
         };
-        // Large texts are compared before the numbers are locked.
+        // Compared here, before the counters are locked, because the texts may be large.
         let claims = |applied: &Result<Applied, Fault>| match applied {
             Ok(Applied::Changed(after)) => Some(after.text.clone()),
             Ok(Applied::Unchanged) => Some(before.text.clone()),
@@ -178,7 +178,7 @@ impl Pipeline {
         self.count_shadow(&event.tenant, result);
     }
 
-    /// What a decision makes of the claims. A verdict that makes no valid SET is a fault, as it is in a chain.
+    /// Applies a decision to the claims. As in a chain, a verdict that does not produce a valid SET is a fault.
     async fn applied(
         &self,
         tenant: &TenantId,
@@ -204,7 +204,7 @@ impl Pipeline {
     }
 }
 
-/// Whether two versions agree: the same verdict, and the same bytes after it; or the same kind of fault.
+/// Whether two versions agree: the same verdict with the same resulting bytes, or the same kind of fault.
 fn is_same(
     active: &FilterRun,
     active_applied: &Result<Applied, Fault>,
@@ -220,7 +220,6 @@ fn is_same(
     bytes && active.verdict == candidate.verdict
 }
 
-/// A run in short.
 pub(super) fn said(run: &FilterRun) -> Said {
     Said { verdict: run.verdict, reason: run.reason.clone(), fault: run.fault.clone(), end: None }
 }

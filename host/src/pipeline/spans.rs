@@ -1,5 +1,5 @@
-//! What the spans of each stage say, in one place, so that what leaves the host by them can be seen at a glance. See
-//! [`traces`](crate::traces).
+//! The spans of all stages with their attributes. They are defined in one place, so that it is easy to review which
+//! data leaves the host through tracing. See [`traces`](crate::traces).
 
 use crate::domain::attempt::Outcome;
 use crate::domain::delivery::DueDelivery;
@@ -14,7 +14,7 @@ use super::Pipeline;
 use super::prove::Inbound;
 
 impl Pipeline {
-    /// A request that has proven itself: strangers make no spans, and no traces of theirs are taken up.
+    /// Only for authenticated requests: other requests create no spans, and their trace context is ignored.
     pub(super) fn accepting(&self, inbound: &Inbound) -> (Span, Option<TraceContext>) {
         let (mut span, place) = self.traces.enter("accept", TraceContext::of_headers(&inbound.headers));
         span.say(attribute::TENANT, &inbound.tenant);
@@ -22,7 +22,7 @@ impl Pipeline {
         (span, place)
     }
 
-    /// An event of the host's own.
+    /// The span for an event created by the host itself.
     pub(super) fn making(
         &self,
         tenant: &TenantId,
@@ -43,7 +43,7 @@ impl Pipeline {
         span
     }
 
-    /// One call of a chain. Of a chain that is run again for somebody who asks (`under` is none) there is no span.
+    /// The span of one filter call. Not recorded if `under` is `None`, as for a chain run on request.
     pub(super) fn filtering(
         &self,
         under: Option<&TraceContext>,
@@ -71,7 +71,7 @@ impl Pipeline {
         span
     }
 
-    /// With the endpoint's origin alone: what else is in its URL may be a secret.
+    /// Only the origin of the endpoint is recorded, because the rest of the URL may contain secrets.
     pub(super) fn attempting(
         &self,
         under: Option<&TraceContext>,
@@ -97,7 +97,7 @@ fn of_delivery(span: &mut Span, tenant: &TenantId, delivery: DeliveryId) {
     span.say(attribute::DELIVERY, delivery);
 }
 
-/// `event` is none where it was refused.
+/// `event` is `None` if it was refused.
 pub(super) fn accepted(mut span: Span, event: Option<EventId>, outcome: &'static str) {
     span.say(attribute::OUTCOME, outcome);
     match event {
@@ -106,7 +106,8 @@ pub(super) fn accepted(mut span: Span, event: Option<EventId>, outcome: &'static
     }
 }
 
-/// `run` as it stands in the record. Its reason, its log and what its fault quotes are the guest's own words: they stay there.
+/// `run` as it is in the record. Its reason, its log and the text quoted in its fault come from the guest and are
+/// therefore not exported.
 pub(super) fn filtered(mut span: Span, run: Option<&FilterRun>) {
     let Some(run) = run else { return };
     span.count(attribute::FUEL, run.fuel);

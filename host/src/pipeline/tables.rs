@@ -1,7 +1,8 @@
-//! The tables a plan pinned: read once, shared, and bounded in memory.
+//! The lookup tables that a plan has pinned: read once, shared, and limited in memory.
 //!
-//! A tenant may upload one large version after the other, and each delivery needs the ones it was created with. So what
-//! the chains of one tenant hold at once is bounded; further chains of that tenant wait, and nobody else does.
+//! A tenant may upload many large versions of a table, and each delivery needs the version pinned in its plan. The
+//! memory used by one tenant's running chains is therefore limited. Further chains of that tenant wait, without
+//! delaying other tenants.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,12 +17,12 @@ use crate::sandbox;
 
 use super::Pipeline;
 
-/// Tables of which the size is remembered.
+/// Number of tables with a cached size.
 const SIZES_MAX: u64 = 10_000;
-/// Bytes one permit stands for.
+/// Bytes represented by one permit.
 const PERMIT_BYTES: u64 = 1 << 10;
 
-/// The tables of one plan, as the sandbox asks for them.
+/// The tables of one plan, in the form that the sandbox reads.
 pub(super) struct PinnedTables {
     rows: HashMap<Box<str>, Arc<Rows>>,
     _in_use: Option<OwnedSemaphorePermit>,
@@ -33,7 +34,7 @@ impl sandbox::Tables for PinnedTables {
     }
 }
 
-/// Parsed tables by digest, so that a table is read once and not once per event.
+/// Cache of parsed tables by digest, so that a table is parsed once instead of once per event.
 pub(crate) struct Store {
     parsed: moka::future::Cache<Digest, Arc<Rows>>,
     sizes: moka::future::Cache<Digest, u64>,
@@ -41,7 +42,8 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Keeps tables of `bytes_max` bytes parsed, and lets the chains of one tenant hold `in_use_bytes_max` at once.
+    /// `bytes_max` limits the cache of parsed tables. `in_use_bytes_max` limits the tables used by the running chains
+    /// of one tenant.
     pub(super) fn new(bytes_max: u64, in_use_bytes_max: u64) -> Self {
         let weight = |_: &_, rows: &Arc<Rows>| {
             let bytes: usize = rows.iter().map(|(key, value)| key.len() + value.len() + 64).sum();
@@ -57,12 +59,12 @@ impl Store {
 }
 
 impl Pipeline {
-    /// The tables that a plan pinned, in memory. Waits while the tenant's other chains hold as much as they may.
+    /// Loads the tables that a plan has pinned. Waits while the tenant's other chains use up the tenant's limit.
     pub(super) async fn tables_of(&self, plan: &Plan, tenant: &TenantId) -> Result<Arc<PinnedTables>, String> {
         if plan.tables.is_empty() {
             return Ok(Arc::new(PinnedTables { rows: HashMap::new(), _in_use: None }));
         }
-        // Large, and for few chains: without the box every delivery would carry it.
+        // A large future that few chains need. Without the box, every delivery's future would contain it.
         Box::pin(self.read_tables(plan, tenant)).await
     }
 
@@ -71,7 +73,7 @@ impl Pipeline {
         for (name, digest) in &plan.tables {
             bytes = bytes.saturating_add(self.table_bytes(name, digest).await?);
         }
-        // Where the tables alone are more than the bound, they are held by one chain at a time.
+        // If the tables alone exceed the limit, one chain at a time may use them.
         let Store { in_use, .. } = &self.tables;
         let permits = bytes.div_ceil(PERMIT_BYTES).min(in_use.permits() as u64);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
@@ -95,7 +97,7 @@ impl Pipeline {
         let reading = async {
             let bytes = self.ledger.blob(digest).await.map_err(|e| e.to_string())?;
             let bytes = bytes.ok_or_else(|| not_there(name, digest))?;
-            // Megabytes of JSON: not on a thread that others wait for.
+            // Parsing megabytes of JSON would block the async worker thread.
             let rows = tokio::task::spawn_blocking(move || table::parse(&bytes)).await;
             rows.map_err(|e| e.to_string())?.map(Arc::new)
         };

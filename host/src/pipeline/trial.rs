@@ -1,4 +1,4 @@
-//! What rollouts have shown so far, counted in memory: a host that is started again begins anew.
+//! Counters of rollouts, kept in memory. They start at zero after a restart.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,13 +8,13 @@ use crate::domain::rollout::{Counted, Mode, Rollout, SAMPLES_MAX, ShadowReport, 
 use crate::domain::time::Timestamp;
 use crate::ledger::Snapshot;
 
-/// The trials of every filter that has been rolled out since the host started.
+/// The counters of each filter with a rollout since the host started.
 #[derive(Default)]
 pub(super) struct Trials(Mutex<HashMap<TenantId, HashMap<FilterName, Trial>>>);
 
-/// One rollout's numbers.
+/// The counters of one rollout.
 struct Trial {
-    /// Which rollout: the same version may be tried again.
+    /// Identifies the rollout together with `started_at`, because the same version may be tried again.
     digest: Digest,
     started_at: Timestamp,
     counted_since: Timestamp,
@@ -23,7 +23,7 @@ struct Trial {
 }
 
 impl Trials {
-    /// Counts a candidate's call by a live delivery, and gives what there is by now.
+    /// Counts a candidate's call in a live delivery, and returns the current counts.
     pub(super) fn count(
         &self,
         (tenant, filter): (&TenantId, &FilterName),
@@ -38,7 +38,7 @@ impl Trials {
         })
     }
 
-    /// Writes down what a shadow found.
+    /// Records the result of a shadow run.
     pub(super) fn compare(
         &self,
         (tenant, filter): (&TenantId, &FilterName),
@@ -53,7 +53,7 @@ impl Trials {
         });
     }
 
-    /// What a rollout has shown so far.
+    /// The state of a rollout so far.
     pub(super) fn report(
         &self,
         tenant: &TenantId,
@@ -70,7 +70,7 @@ impl Trials {
         })
     }
 
-    /// Forgets the numbers of a filter whose rollout has ended.
+    /// Drops the counters of a filter whose rollout has ended.
     pub(super) fn forget(&self, tenant: &TenantId, filter: &FilterName) {
         let mut tenants = self.lock();
         if let Some(trials) = tenants.get_mut(tenant) {
@@ -81,7 +81,7 @@ impl Trials {
         }
     }
 
-    /// Forgets filters that are on trial no more.
+    /// Drops the counters of filters without a rollout.
     pub(super) fn keep(&self, snapshot: &Snapshot) {
         self.lock().retain(|tenant, trials| {
             let Some(view) = snapshot.tenant(tenant) else { return false };
@@ -114,7 +114,7 @@ impl Trials {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, HashMap<FilterName, Trial>>> {
-        // Numbers cannot be left half changed, so a poisoned lock is as good as any.
+        // Counters cannot be left half updated, so a poisoned lock is safe to use.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

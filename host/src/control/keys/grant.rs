@@ -1,4 +1,5 @@
-//! What a key was found to allow, held for longer than it takes to look it up: over a stream, or while a body arrives.
+//! Authorization that outlives a single check: for a stream, or while a request body arrives. It is rechecked until it
+//! ends.
 
 use std::time::Duration;
 
@@ -7,30 +8,30 @@ use crate::control::keys::Principal;
 use crate::domain::id::{KeyId, TenantId};
 use crate::domain::tenant::{Incarnation, Scope};
 
-/// How often a grant is looked at besides every change of the registry, so that no notification that was missed and no
-/// change of the clock keeps it.
+/// Interval at which a grant is rechecked in addition to each change of the registry, in case a notification is missed
+/// or the clock changes.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
-/// The least time between two looks.
+/// Shortest time between two checks.
 const CHECK_PAUSE: Duration = Duration::from_millis(1);
 
-/// A key may do this with this tenant, as it was made.
+/// Permission of a key for one scope of one tenant.
 #[derive(Debug, Clone)]
 pub struct Grant {
     key: KeyId,
     scope: Scope,
     tenant: TenantId,
-    /// None: there was no tenant of that name.
+    /// `None` if the tenant did not exist when the grant was made.
     incarnation: Option<Incarnation>,
 }
 
 impl Grant {
-    /// Whose things it is about.
+    /// The tenant.
     pub fn tenant(&self) -> &TenantId {
         &self.tenant
     }
 }
 
-/// Why a grant does not hold any more.
+/// Why a grant has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "each has its words")]
 pub enum Revoked {
@@ -45,17 +46,17 @@ pub enum Revoked {
 }
 
 impl Control {
-    /// What a principal may do with a tenant now, if it may.
+    /// Grants a principal a scope of a tenant, if the principal has it now.
     pub fn grant(&self, principal: &Principal, scope: Scope, tenant: &TenantId) -> Option<Grant> {
         let incarnation = self.ledger.snapshot().tenant(tenant).map(|view| view.incarnation());
         let grant = || Grant { key: principal.key, scope, tenant: tenant.clone(), incarnation };
         principal.may(scope, Some(tenant)).then(grant)
     }
 
-    /// Whether a grant still holds. Cheap: nothing is read from disk.
+    /// Checks whether a grant is still valid. Reads only memory.
     ///
     /// # Errors
-    /// With the reason if it does not.
+    /// The reason if it is no longer valid.
     pub fn still_holds(&self, grant: &Grant) -> Result<(), Revoked> {
         let snapshot = self.ledger.snapshot();
         let incarnation = snapshot.tenant(&grant.tenant).map(|view| view.incarnation());
@@ -69,8 +70,8 @@ impl Control {
         if Principal::of(key).may(grant.scope, Some(&grant.tenant)) { Ok(()) } else { Err(Revoked::Scope) }
     }
 
-    /// Waits until a grant does not hold any more: woken by each change of the registry, by the end of the key, and by a
-    /// clock of its own.
+    /// Waits until a grant ends. It is rechecked after each change of the registry, when the key expires, and every
+    /// five seconds.
     pub async fn revoked(&self, grant: &Grant) -> Revoked {
         let mut changed = self.ledger.changed();
         loop {
@@ -84,7 +85,7 @@ impl Control {
             let left = ends_at.map(|at| u64::try_from(at.since(self.clock.now())).unwrap_or(0));
             let pause = left.map_or(CHECK_EVERY, Duration::from_millis).clamp(CHECK_PAUSE, CHECK_EVERY);
             tokio::select! {
-                // The ledger that notifies is held by `self`.
+                // The sender is part of the ledger that `self` holds, so `changed` cannot fail.
                 _ = changed.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }

@@ -1,4 +1,4 @@
-//! Who is asking, by the key that came with the request.
+//! Authentication and authorization by API key.
 
 use std::collections::BTreeSet;
 
@@ -11,27 +11,27 @@ use crate::domain::tenant::{ApiKey, Scope};
 use crate::domain::time::Timestamp;
 use crate::telemetry::metric;
 
-/// Who is asking.
+/// The authenticated caller.
 #[derive(Debug, Clone)]
 pub struct Principal {
-    /// Its key.
+    /// The key that was presented.
     pub key: KeyId,
-    /// The tenant it acts for; none: the operator.
+    /// The key's tenant. `None` for the operator.
     pub tenant: Option<TenantId>,
-    /// What it may do.
+    /// The key's scopes.
     pub scopes: BTreeSet<Scope>,
-    /// When its key ends.
+    /// The key's expiry time.
     pub expires_at: Option<Timestamp>,
 }
 
 impl Principal {
-    /// Whoever has this key.
+    /// The owner of this key.
     pub(super) fn of(key: &ApiKey) -> Self {
         Self { key: key.id, tenant: key.tenant.clone(), scopes: key.scopes.clone(), expires_at: key.expires_at }
     }
 
-    /// Whether it may do this: with things of `tenant`, or where none is given with those of the host. `operator` may
-    /// read and change everything, `operator_read` read everything.
+    /// Whether the caller has a scope for `tenant`, or for the host if `tenant` is `None`. `operator` may read and
+    /// change everything, `operator_read` may read everything.
     pub fn may(&self, scope: Scope, tenant: Option<&TenantId>) -> bool {
         let Some(own) = &self.tenant else {
             let reads =
@@ -41,8 +41,8 @@ impl Principal {
         tenant == Some(own) && !scope.is_operators() && self.scopes.contains(&scope)
     }
 
-    /// What a key made by this one may have at the most. Who may change everything can open a source to anybody, so
-    /// `write` gives `ingest` too.
+    /// The scopes that this caller may grant to a new key. `write` includes `ingest` here, because a caller with
+    /// `write` could open a source to everybody anyway.
     pub(super) fn gives(&self) -> BTreeSet<Scope> {
         if self.tenant.is_none() {
             return Scope::TENANTS.into();
@@ -55,22 +55,22 @@ impl Principal {
     }
 }
 
-/// Why a key was not taken. An unknown one and a wrong one are not told apart.
+/// Why a key was rejected. An unknown key and a wrong secret share one error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// There is none in the request.
+    /// The request has no key.
     #[error("send a key of this host as `Authorization: Bearer sgk_...`; there is none in this request")]
     Missing,
-    /// No key of this host.
+    /// The key is unknown or was removed.
     #[error("send a key of this host as `Authorization: Bearer sgk_...`; this one is unknown or was removed")]
     Unknown,
-    /// It was one.
+    /// The key has expired.
     #[error("this key ended at {0}: use the one that it was rotated to, or make another")]
     Ended(Timestamp),
 }
 
 impl Control {
-    /// Whose key this is. Takes as long for a key that is malformed or unknown as for one whose secret is wrong.
+    /// Authenticates a key. Malformed and unknown keys take the same time as keys with a wrong secret.
     pub fn authenticate(&self, given: Option<&str>) -> Result<Principal, Denied> {
         let denied = |denied: Denied| {
             let reason = match denied {
@@ -108,12 +108,12 @@ mod tests {
             expires_at: None,
         };
         let all = [Scope::Ingest, Scope::Read, Scope::Write, Scope::OperatorRead, Scope::Operator];
-        // Which of `all` it may with its own tenant, with another and with the host.
+        // The scopes of `all` that the principal has for its own tenant, for another tenant and for the host.
         for (principal, own, others, host) in [
             (of(Some(&acme), &[Scope::Ingest]), "10000", "00000", "00000"),
             (of(Some(&acme), &[Scope::Read]), "01000", "00000", "00000"),
             (of(Some(&acme), &[Scope::Write]), "00100", "00000", "00000"),
-            // Never made, and no way up where it were.
+            // Such a key is never created. If it existed, it must not escalate.
             (of(Some(&acme), &[Scope::Operator]), "00000", "00000", "00000"),
             (of(None, &[Scope::OperatorRead]), "01010", "01010", "01010"),
             (of(None, &[Scope::Operator]), "11111", "11111", "11111"),

@@ -1,7 +1,8 @@
-//! An endpoint as it is sent in: its URL, the values of its headers, its certificates.
+//! Parses an endpoint from a request: its URL, headers and certificates.
 //!
-//! In a document that replaces another one, a secret that is absent or redacted keeps its stored value, and `null` removes it. It is
-//! kept for the same origin only: whoever may change a subscription could otherwise have it sent to an endpoint of their own.
+//! On replacement, a secret that is absent or redacted keeps its stored value, and `null` removes it. Stored values are
+//! retained only if the origin stays the same: otherwise anyone who may change a subscription could send its secrets to
+//! an endpoint of their own.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +13,15 @@ use crate::domain::secret::{REDACTED, Sealed, Secret, SecretInput, endpoint_cont
 use crate::domain::subscription::Subscription;
 use crate::egress::{Certificates, Identity};
 
-/// Headers of one endpoint at the most.
+/// Limit for the headers of one endpoint.
 pub const HEADERS_MAX: usize = 32;
-/// Bytes of one header's name at the most: it is kept with every attempt.
+/// Limit for the name of a header in bytes, because it is stored with every attempt.
 pub const HEADER_NAME_BYTES_MAX: usize = 128;
-/// Bytes of one header's value at the most.
+/// Limit for the value of a header in bytes.
 pub const HEADER_BYTES_MAX: usize = 4 << 10;
 
 impl Control {
-    /// The given endpoint, over what is stored.
+    /// The endpoint and headers of a request, merged with the stored ones.
     pub(super) fn take_endpoint(
         &self,
         tenant: &TenantId,
@@ -43,7 +44,7 @@ impl Control {
         Ok((endpoint, headers))
     }
 
-    /// Whether what was verified of one subscription's endpoint holds for the other's.
+    /// Whether a verification of one subscription's endpoint is valid for the other's.
     pub(super) fn is_same_place(&self, one: &Subscription, other: &Subscription) -> bool {
         if one.endpoint.origin() != other.endpoint.origin() {
             return false;
@@ -55,7 +56,7 @@ impl Control {
         matches!((open(one), open(other)), (Ok(one), Ok(other)) if one.is_same_place(&other))
     }
 
-    /// An endpoint without anything particular to TLS.
+    /// The endpoint without TLS settings.
     fn take_url(
         &self,
         tenant: &TenantId,
@@ -74,7 +75,7 @@ impl Control {
             (Some(None), Some(_)) => return invalid("an endpoint has a URL: leave it out to keep the stored one"),
         };
         let destination = Destination::parse(&url).map_err(|why| Error::invalid("endpoint/url", why))?;
-        // The same one once more is no change, which a new seal would be.
+        // An unchanged URL keeps its stored ciphertext, since a new ciphertext would count as a change.
         let known = |stored: &Endpoint| self.master.open_destination(tenant, &id, stored).ok();
         match stored.filter(|stored| known(stored).as_ref() == Some(&destination)) {
             Some(stored) => Ok(stored),
@@ -146,7 +147,8 @@ impl Control {
             None => return Ok(stored),
         };
         let ca_pem = match given.ca_pem {
-            // It was good when it was given, and is no reason to refuse another change now.
+            // An unchanged certificate was valid when it was stored. If it has expired since, that must not block other
+            // changes.
             Some(pem) if !elsewhere && stored.ca_pem.as_ref() == Some(&pem) => Some(pem),
             Some(pem) => {
                 let now_s = self.clock.now().as_millis() / 1_000;
@@ -200,7 +202,7 @@ impl Control {
     }
 }
 
-/// Which key a client certificate is shown with.
+/// The private key of a client certificate.
 enum Key {
     Stored,
     New(Secret),

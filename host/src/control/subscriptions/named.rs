@@ -1,4 +1,4 @@
-//! Subscriptions by the name that their tenant has chosen: found by it, and put by it, made if there is none.
+//! Subscriptions by name: looks them up, and creates or replaces them with PUT.
 
 use super::{Control, Error, Subscription, SubscriptionInput, SubscriptionOnce};
 use crate::control::{ABSENT, TRIES};
@@ -6,7 +6,7 @@ use crate::domain::id::{SubscriptionId, SubscriptionName, SubscriptionRef, Tenan
 use crate::ledger::TenantView;
 
 impl Control {
-    /// The id of a subscription that a path names.
+    /// The id of the subscription that a path refers to.
     pub fn subscription_id(&self, tenant: &TenantId, named: &SubscriptionRef) -> Result<SubscriptionId, Error> {
         match named {
             SubscriptionRef::Id(id) => Ok(*id),
@@ -15,7 +15,7 @@ impl Control {
         }
     }
 
-    /// Replaces the subscription of that name, or makes it. True: it was made.
+    /// Creates or replaces the subscription with this name. The returned flag is true if it was created.
     pub async fn put_subscription(
         &self,
         tenant: &TenantId,
@@ -34,14 +34,14 @@ impl Control {
             let found = find(self.tenant(tenant)?.as_ref(), name);
             let put = match found {
                 Some(id) => self.replace_subscription(tenant, id, input.clone(), expected).await,
-                // A version was expected, and there is none.
+                // The client expects a version, but the subscription does not exist.
                 None if expected.is_some_and(|version| version != ABSENT) => {
                     return Err(Error::Version { actual: None });
                 }
                 None => self.create_subscription(tenant, input.clone()).await,
             };
             match put {
-                // Made or removed by another request in between.
+                // Another request created or removed the subscription in the meantime: try again.
                 Err(Error::NameTaken(_)) if found.is_none() => {}
                 Err(Error::NotFound(_)) if found.is_some() && expected.is_none() => {}
                 put => return put.map(|put| (found.is_none(), put)),
@@ -51,13 +51,13 @@ impl Control {
     }
 }
 
-/// The subscription of that name.
+/// The id of the subscription with this name.
 fn find(view: &TenantView, name: &SubscriptionName) -> Option<SubscriptionId> {
     let mut subscriptions = view.subscriptions.values();
     subscriptions.find(|stored| stored.value.name.as_ref() == Some(name)).map(|stored| stored.value.id)
 }
 
-/// The name that a subscription has after it is replaced: absent keeps it, and `null` removes it.
+/// The name of a subscription after its replacement. If absent, the old name is retained, and `null` removes it.
 pub(super) fn name_of(
     given: Option<Option<SubscriptionName>>,
     before: Option<&Subscription>,
@@ -65,7 +65,7 @@ pub(super) fn name_of(
     given.unwrap_or_else(|| before.and_then(|before| before.name.clone()))
 }
 
-/// A document that was read for one subscription is not put over another.
+/// Refuses a document with the id of another subscription.
 pub(super) fn check_id(given: Option<SubscriptionId>, id: SubscriptionId) -> Result<(), Error> {
     match given {
         Some(given) if given != id => {

@@ -1,4 +1,4 @@
-//! What a subscription looks like when it is sent in, and when it is shown.
+//! Request and response types of subscriptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,68 +20,70 @@ use crate::domain::time::Timestamp;
 use crate::egress::Certificates;
 use crate::signing::{active_keys, staged_key};
 
-/// What is asked for: the whole subscription, also when it is replaced.
+/// A request to create or replace a subscription. It contains the complete subscription.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubscriptionInput {
-    /// As it is shown; has to be the id of the subscription that is replaced.
+    /// Optional. Must match the id of the subscription that is replaced.
     #[serde(default)]
     #[schemars(extend("readOnly" = true))]
     pub id: Option<SubscriptionId>,
-    /// A name that its tenant chooses, by which paths can name it too. When replacing, absent keeps it and `null` removes it.
+    /// A name that can be used in paths instead of the id. On replacement, the stored name is retained if this is
+    /// absent, and removed by `null`.
     #[serde(default, deserialize_with = "changed")]
     #[schemars(with = "Option<SubscriptionName>")]
     pub name: Option<Option<SubscriptionName>>,
-    /// What people call it.
+    /// A description for users.
     #[serde(default)]
     #[schemars(length(max = TEXT_CHARS_MAX))]
     pub description: Option<String>,
-    /// Where its deliveries go.
+    /// The endpoint that receives the deliveries.
     pub endpoint: EndpointInput,
-    /// Which event types.
+    /// Patterns of event types.
     #[serde(default = "everything")]
     #[schemars(length(min = 1, max = PATTERNS_MAX))]
     pub events: Vec<Pattern>,
-    /// Which sources; empty: all.
+    /// Sources. Empty selects all sources.
     #[serde(default)]
     pub sources: Vec<SourceName>,
     /// The filters, in order.
     #[serde(default)]
     #[schemars(length(max = CHAIN_MAX))]
     pub chain: Vec<BindingInput>,
-    /// What the body is.
+    /// The format of the request body.
     #[serde(default)]
     pub format: Format,
-    /// How it is signed; when replacing, the keys stay unless the scheme changes.
+    /// The signature. On replacement, the keys are retained unless the scheme changes.
     #[serde(default)]
     pub signing: SigningInput,
-    /// When a failed attempt is tried again, in seconds after the one before.
+    /// The retry schedule: delays in seconds after each failed attempt.
     #[serde(default)]
     pub retry: RetrySchedule,
-    /// How fast, in which order and for how long.
+    /// Rate, ordering and time limits of deliveries.
     #[serde(default)]
     pub pacing: Pacing,
-    /// What its owner wants to find here again.
+    /// Arbitrary entries for the user's own purposes.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
-    /// As it is shown; ignored.
+    /// Read-only; ignored.
     #[serde(default)]
     pub paused: Ignored,
-    /// As it is shown; ignored.
+    /// Read-only; ignored.
     #[serde(default)]
     pub verified_at: Ignored,
-    /// As it is shown; ignored.
+    /// Read-only; ignored.
     #[serde(default)]
     pub created_at: Ignored,
-    /// As it is shown; ignored.
+    /// Read-only; ignored.
     #[serde(default)]
     pub updated_at: Ignored,
-    /// As it is shown; ignored.
+    /// Read-only; ignored.
     #[serde(default)]
     pub warnings: Ignored,
 }
 
-/// A member that is shown and cannot be set this way. It is accepted so that a document can be sent back as it was read.
+/// A member that is returned by the API but cannot be set in this request. It is accepted so that a document can be
+/// sent back unchanged.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ignored;
 
@@ -105,73 +107,74 @@ impl JsonSchema for Ignored {
     }
 }
 
-/// An endpoint as it is sent in. When replacing, secrets and the URL keep their stored value if they are absent or as they are
-/// shown (`***`), and `null` removes a secret.
+/// An endpoint in a request. On replacement, the URL and the secrets keep their stored value if they are absent or
+/// redacted (`***`), and `null` removes a secret.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointInput {
-    /// Its URL. Its path and query are secrets.
+    /// The URL. Its path and query are treated as secrets.
     #[serde(default, deserialize_with = "changed")]
     #[schemars(with = "Option<String>")]
     pub url: Option<Option<String>>,
-    /// Headers to send besides Setgate's own.
+    /// Headers to send in addition to Setgate's own.
     #[serde(default, deserialize_with = "changed")]
     #[schemars(with = "Option<BTreeMap<String, Option<SecretInput>>>", extend("maxProperties" = HEADERS_MAX))]
     pub headers: Option<Option<BTreeMap<String, Option<SecretInput>>>>,
-    /// What is particular to TLS there. When replacing, absent keeps all that is stored; `null` is nothing.
+    /// TLS settings for this endpoint. On replacement, the stored settings are retained if this is absent, and removed
+    /// by `null`.
     #[serde(default, deserialize_with = "changed")]
     #[schemars(with = "Option<TlsInput>")]
     pub tls: Option<Option<TlsInput>>,
 }
 
-/// What is particular to TLS at an endpoint, as it is sent in.
+/// TLS settings for an endpoint, in a request.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsInput {
-    /// PEM of what to trust there, and nothing else: authorities, or the receiver's own certificate, which is then good for
-    /// a receiver that shows exactly it. Absent: the authorities that the host trusts.
+    /// PEM of the only certificates to trust for this endpoint: authorities, or the receiver's own certificate, which
+    /// must then match exactly. If absent, the authorities that the host trusts are used.
     pub ca_pem: Option<String>,
-    /// PEM of the certificate to show, then of those that lead to its authority.
+    /// PEM of the client certificate, followed by its intermediate certificates.
     pub client_certificate_pem: Option<String>,
-    /// PEM of its key, without a passphrase.
+    /// PEM of the private key, without a passphrase.
     #[serde(deserialize_with = "changed")]
     #[schemars(with = "Option<SecretInput>")]
     pub client_key_pem: Option<Option<SecretInput>>,
-    /// As it is shown; ignored.
+    /// Read-only; ignored.
     pub ca_fingerprints: Ignored,
-    /// As it is shown; ignored.
+    /// Read-only; ignored.
     pub client_certificate_fingerprints: Ignored,
 }
 
 /// An endpoint without its secrets.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct EndpointView {
-    /// Its URL: scheme, host, port, and after `/***` the last characters of its path and query, four at the most.
+    /// The URL: scheme, host and port, then `/***` and at most the last four characters of its path and query.
     pub url: String,
-    /// `***` for the value of each.
+    /// `***` for each value.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, &'static str>,
-    /// What is particular to TLS there.
+    /// TLS settings for this endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsView>,
 }
 
-/// What is particular to TLS at an endpoint, without the key.
+/// TLS settings for an endpoint, without the private key.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct TlsView {
-    /// PEM of the authorities and certificates that alone are trusted there.
+    /// PEM of the only certificates that are trusted for this endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_pem: Option<String>,
     /// SHA-256 of each of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ca_fingerprints: Vec<Digest>,
-    /// PEM of the certificate that is shown, then of those that lead to its authority.
+    /// PEM of the client certificate, followed by its intermediate certificates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate_pem: Option<String>,
     /// SHA-256 of each of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub client_certificate_fingerprints: Vec<Digest>,
-    /// `***` if there is one.
+    /// `***` if there is a key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_key_pem: Option<&'static str>,
 }
@@ -180,57 +183,59 @@ fn everything() -> Vec<Pattern> {
     vec![Pattern::try_from("*".to_owned()).expect("a literal pattern")]
 }
 
-/// A binding as it is sent in.
+/// A binding in a request.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BindingInput {
-    /// Which filter.
+    /// The filter.
     pub filter: FilterName,
-    /// Settings: a JSON object.
+    /// Settings for the filter, as a JSON object.
     #[serde(default = "empty_object")]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub config: Box<RawValue>,
-    /// Secrets by name. When replacing, one that is absent or `***` keeps the value that the same filter's binding has stored (the
-    /// first binding of a filter that of the first, and so on), and `null` removes it.
+    /// Secrets by name. On replacement, a secret that is absent or `***` keeps the stored value of the same filter's
+    /// binding (the first binding of a filter that of the first stored one, and so on), and `null` removes it.
     #[serde(default, deserialize_with = "changed")]
     #[schemars(with = "Option<BTreeMap<String, Option<SecretInput>>>", extend("maxProperties" = SECRETS_MAX))]
     pub secrets: Option<Option<BTreeMap<String, Option<SecretInput>>>>,
-    /// What it is granted, besides `log`; absent: nothing. It has to cover what the filter imports.
+    /// Grants in addition to `log`. None if absent. They must cover everything that the filter imports.
     #[serde(default)]
     #[schemars(extend("uniqueItems" = false))]
     pub grants: Option<BTreeSet<Grant>>,
-    /// What happens when it faults.
+    /// The policy for faults.
     #[serde(default)]
     pub on_fault: crate::domain::verdict::FaultPolicy,
-    /// Lets one instance of the filter see several events of this binding, one after the other; absent: each event has a
-    /// fresh one. Faster for guests with a large runtime, and its deliveries cannot be reproduced.
+    /// Allows one instance of the filter to process several events of this binding, one after the other. If absent,
+    /// each event gets a fresh instance. Reuse is faster for guests with a large runtime, but its deliveries cannot be
+    /// reproduced.
     #[serde(default)]
     pub reuse: Option<Reuse>,
 }
 
-/// How deliveries are to be signed.
+/// The signature settings in a request.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SigningInput {
-    /// Which headers.
+    /// The signature scheme, which determines the headers.
     #[serde(default = "standard")]
     pub scheme: SigningScheme,
-    /// A secret of the receiver's; absent: one is made. When replacing, absent or `***` keeps the keys.
+    /// A secret chosen by the receiver. If absent, one is generated. On replacement, the keys are retained if this is
+    /// absent or `***`.
     #[serde(default)]
     pub secret: Option<SecretInput>,
-    /// For `standard` without a secret: make an ed25519 key (`v1a`) instead of a symmetric one.
+    /// For `standard` without a secret: generate an ed25519 key (`v1a`) instead of a symmetric one.
     #[serde(default)]
     pub ed25519: Option<bool>,
-    /// For an ed25519 key: sign `v1` beside `v1a`, under a secret of its own that is shown once. True unless it is switched off.
+    /// For an ed25519 key: also sign with `v1`, using a separate secret that is returned once. Defaults to true.
     #[serde(default)]
     pub with_v1: Option<bool>,
-    /// As it is shown; ignored.
+    /// Read-only; ignored.
     #[serde(default)]
     pub current: Ignored,
-    /// As it is shown; ignored.
+    /// Read-only; ignored.
     #[serde(default)]
     pub next: Ignored,
-    /// As it is shown; ignored.
+    /// Read-only; ignored.
     #[serde(default)]
     pub keys: Ignored,
 }
@@ -253,23 +258,24 @@ impl Default for SigningInput {
     }
 }
 
-/// What is asked for when a key is rotated.
+/// A request to rotate the signing key.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RotateInput {
-    /// A secret of the receiver's; absent: one is made, of the kind of the newest key.
+    /// A secret chosen by the receiver. If absent, one is generated, of the same kind as the newest key.
     pub secret: Option<Secret>,
-    /// Make an ed25519 key; absent: of the kind of the newest key.
+    /// Generate an ed25519 key. If absent, the kind of the newest key is used.
     pub ed25519: Option<bool>,
-    /// For an ed25519 key: sign `v1` beside `v1a`. Absent: if the newest key does; true if that is of another kind.
+    /// For an ed25519 key: also sign with `v1`. If absent, the setting of the newest key is used, or true if the newest
+    /// key is of another kind.
     pub with_v1: Option<bool>,
-    /// Hours that the keys so far go on signing: beside the new one, or in its place if the scheme carries a single signature. 24
-    /// if absent; 0 ends them at once.
+    /// Hours for which the existing keys keep signing: beside the new one, or instead of it if the scheme carries a
+    /// single signature. 24 if absent. With 0 they expire immediately.
     #[schemars(range(max = OVERLAP_HOURS_MAX))]
     pub overlap_hours: Option<u32>,
 }
 
-/// A subscription as it is shown: without its secrets.
+/// A subscription as returned by the API, without its secrets.
 #[derive(Debug, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "as in `Subscription`")]
 pub struct SubscriptionView {
@@ -298,7 +304,7 @@ pub struct BindingView {
     pub filter: FilterName,
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub config: Box<RawValue>,
-    /// `***` for the value of each.
+    /// `***` for each value.
     pub secrets: BTreeMap<String, &'static str>,
     pub grants: BTreeSet<Grant>,
     pub on_fault: crate::domain::verdict::FaultPolicy,
@@ -306,19 +312,19 @@ pub struct BindingView {
     pub reuse: Option<Reuse>,
 }
 
-/// A key ring without its secrets.
+/// The signing keys of a subscription, without their secrets.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct SigningView {
-    /// Which headers.
+    /// The signature scheme, which determines the headers.
     pub scheme: SigningScheme,
-    /// Whether the newest key is ed25519.
+    /// Whether the newest key is an ed25519 key.
     pub ed25519: bool,
-    /// If it is: whether `v1` is signed beside `v1a`.
+    /// For an ed25519 key: whether `v1` is signed as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub with_v1: Option<bool>,
-    /// The key that signs, alone or first.
+    /// The key that signs alone or first.
     pub current: Option<SigningKeyId>,
-    /// The key that is staged: it signs from `activates_at`, or once it is activated.
+    /// The staged key. It signs from `activates_at`, or from its activation if that is earlier.
     pub next: Option<SigningKeyId>,
     /// All keys, newest first.
     pub keys: Vec<SigningKeyView>,
@@ -329,38 +335,39 @@ pub struct SigningView {
 #[expect(missing_docs, reason = "as in `SigningKey`")]
 pub struct SigningKeyView {
     pub id: SigningKeyId,
-    /// For the receiver, if the key is ed25519.
+    /// The public key for the receiver, if this is an ed25519 key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public: Option<String>,
     pub created_at: Timestamp,
-    /// From when it signs, if it is staged.
+    /// The time from which a staged key signs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activates_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
 }
 
-/// A subscription with its version and, if a signing key was just made, what its receiver needs of it: shown this once.
+/// A subscription with its version. If a signing key was just created, it also contains the receiver's secret or public
+/// key, which is not returned again.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct SubscriptionOnce {
     /// The version, for `If-Match`.
     #[serde(skip)]
     pub version: u64,
-    /// What is shown later too.
+    /// The subscription.
     #[serde(flatten)]
     pub view: SubscriptionView,
-    /// What of it cannot have the effect that it asks for; absent: nothing.
+    /// Settings that have no effect. Absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
-    /// The new symmetric secret; for an ed25519 key the one that signs `v1` beside it.
+    /// The new symmetric secret. For an ed25519 key, the secret that signs `v1` beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signing_secret: Option<String>,
-    /// The public half of the new ed25519 key. The private one is never shown.
+    /// The public half of the new ed25519 key. The private half is never returned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signing_public_key: Option<String>,
 }
 
-/// Without its secrets.
+/// The view of a subscription, without its secrets.
 pub(super) fn show(subscription: &Subscription, now: Timestamp) -> SubscriptionView {
     let binding = |binding: &Binding| BindingView {
         filter: binding.filter.clone(),
@@ -414,7 +421,7 @@ fn show_signing(signing: &Signing, now: Timestamp) -> SigningView {
 }
 
 fn show_tls(tls: &EndpointTls) -> Option<TlsView> {
-    // What is stored was read when it was set.
+    // The stored PEM was validated when it was set, so it can be parsed.
     let fingerprints =
         |pem: &String| Certificates::read(pem).map(|certificates| certificates.fingerprints()).unwrap_or_default();
     let client = tls.client.as_ref().map(|client| &client.certificate_pem);
@@ -427,7 +434,7 @@ fn show_tls(tls: &EndpointTls) -> Option<TlsView> {
     })
 }
 
-/// Names, with what stands for each value.
+/// The names with `***` as each value.
 fn redacted(secrets: &BTreeMap<String, Sealed>) -> BTreeMap<String, &'static str> {
     secrets.keys().map(|name| (name.clone(), REDACTED)).collect()
 }

@@ -1,8 +1,8 @@
-//! Signing keys of a subscription: made, rotated, activated.
+//! Creation, rotation and activation of a subscription's signing keys.
 //!
-//! If the scheme's header carries several signatures, a new key signs at once and the one before beside it for the overlap. A
-//! header with a single signature cannot do that, so there the new key is staged: it is made and shown, and the current key goes on
-//! signing until the new one is activated, or the overlap ends.
+//! If the scheme's header carries several signatures, a new key signs immediately, and the previous one signs beside it
+//! during the overlap. If the header carries a single signature, the new key is staged instead: it is created and
+//! returned, and the current key keeps signing until the new one is activated or the overlap ends.
 
 use super::{
     Control, Error, OVERLAP_HOURS_MAX, RotateInput, SigningInput, Subscription, SubscriptionOnce, not_found,
@@ -15,22 +15,22 @@ use crate::domain::subscription::{Signing, SigningKey, SigningScheme};
 use crate::domain::time::Timestamp;
 use crate::signing::{self, active_keys, staged_key};
 
-/// Keys of one key ring at the most.
+/// Limit for the keys of one subscription.
 pub const KEYS_MAX: usize = 8;
-/// Hours that a rotated key goes on signing, if the request does not say.
+/// Default overlap in hours during which a rotated key keeps signing.
 const OVERLAP_HOURS: u32 = 24;
 
-/// What is shown of a key once, when it is made. The private half of an ed25519 key is never shown.
+/// The parts of a new key that are returned once. The private half of an ed25519 key is never returned.
 #[derive(Debug, Default)]
 pub(super) struct Made {
-    /// The symmetric secret, if the host made one.
+    /// The symmetric secret, if the host generated one.
     pub(super) secret: Option<String>,
-    /// `whpk_...`, if the key is ed25519.
+    /// `whpk_...`, if this is an ed25519 key.
     pub(super) public: Option<String>,
 }
 
 impl Made {
-    /// With the subscription.
+    /// The response with the subscription and the new key.
     pub(super) fn beside(
         self,
         control: &Control,
@@ -48,7 +48,7 @@ impl Made {
     }
 }
 
-/// Which key is wanted.
+/// The properties of a key to be created.
 pub(super) struct Wanted<'a> {
     pub(super) scheme: SigningScheme,
     pub(super) secret: Option<&'a Secret>,
@@ -68,7 +68,7 @@ impl Control {
         retried(expected, || self.rotate_once(tenant, id, &input, expected)).await
     }
 
-    /// Has the staged key sign from now on. The one before does not sign any more.
+    /// Activates the staged key now. The previous key stops signing.
     pub async fn activate_signing_key(
         &self,
         tenant: &TenantId,
@@ -78,7 +78,7 @@ impl Control {
         retried(expected, || self.end_rotation(tenant, id, activate, "subscription.activate_key", expected)).await
     }
 
-    /// Removes the staged key. The current one goes on signing.
+    /// Removes the staged key. The current key keeps signing.
     pub async fn cancel_signing_key(
         &self,
         tenant: &TenantId,
@@ -113,7 +113,7 @@ impl Control {
         let newest = subscription.signing.keys.first();
         let is_ed25519 = newest.is_some_and(|key| key.public.is_some());
         let ed25519 = input.ed25519.unwrap_or(is_ed25519);
-        // What was switched off stays off.
+        // If `v1` was switched off, it stays off.
         let with_v1 = input.with_v1.or_else(|| newest.filter(|_| ed25519 && is_ed25519).map(|key| key.v1.is_some()));
         let wanted = Wanted { scheme: subscription.signing.scheme, secret: input.secret.as_ref(), ed25519, with_v1 };
         let (key, made) = self.make_signing_key(tenant, id, &wanted)?;
@@ -149,8 +149,8 @@ impl Control {
         Ok(Made::default().beside(self, version, &subscription, now))
     }
 
-    /// The keys of a subscription that replaces another one. They stay unless another scheme or secret is given, which takes the
-    /// place of all keys at once.
+    /// The keys of a subscription after its replacement. They are retained unless another scheme or secret is given,
+    /// which replaces all keys at once.
     pub(super) fn replace_signing(
         &self,
         tenant: &TenantId,
@@ -193,7 +193,7 @@ impl Control {
         Ok((signing, made))
     }
 
-    /// Whether a secret is one of the keys.
+    /// Whether a secret belongs to one of the keys.
     fn is_known(&self, tenant: &TenantId, id: SubscriptionId, signing: &Signing, secret: &Secret) -> bool {
         let context = signing_context(tenant, &id);
         let digest = |secret: &Secret| crypto::sha256(secret.expose().as_bytes());
@@ -201,7 +201,7 @@ impl Control {
         opened.into_iter().any(|key| crypto::constant_time_eq(&digest(&key), &digest(secret)))
     }
 
-    /// A key for the ring, and what is shown of it.
+    /// A new key, and the parts of it that are returned once.
     pub(super) fn make_signing_key(
         &self,
         tenant: &TenantId,
@@ -224,7 +224,7 @@ impl Control {
         let mut made = Made { secret: None, public: new.public.clone() };
         let mut v1 = None;
         if new.public.is_some() {
-            // Published verifiers know `v1` alone.
+            // Published verifiers support only `v1`.
             if with_v1.unwrap_or(true) {
                 let (sealed, shown) = self.make_v1(tenant, id, key_id)?;
                 (v1, made.secret) = (Some(sealed), Some(shown));
@@ -246,7 +246,7 @@ impl Control {
         Ok((key, made))
     }
 
-    /// A secret that signs `v1` beside an ed25519 key: sealed, and as it is shown once.
+    /// A secret that signs `v1` beside an ed25519 key: encrypted for storage, and in plain text for the response.
     fn make_v1(
         &self,
         tenant: &TenantId,
@@ -261,7 +261,7 @@ impl Control {
 }
 
 impl SigningInput {
-    /// A secret that is not the stored one as it is shown.
+    /// The secret in the request, unless it is the placeholder for the stored one.
     fn new_secret(&self) -> Option<&Secret> {
         match &self.secret {
             Some(SecretInput::New(secret)) => Some(secret),
@@ -269,7 +269,7 @@ impl SigningInput {
         }
     }
 
-    /// What a new subscription is signed with.
+    /// The properties of the first key of a new subscription.
     pub(super) fn wanted(&self) -> Result<Wanted<'_>, Error> {
         if matches!(self.secret, Some(SecretInput::Stored)) {
             return Err(Error::invalid(
@@ -289,7 +289,7 @@ fn only_ed25519() -> Error {
     )
 }
 
-/// Puts a new key in front of a ring at `now`, with an overlap up to `ends`.
+/// Inserts a new key at `now`, with an overlap that ends at `ends`.
 fn put_in_front(signing: &mut Signing, mut key: SigningKey, ends: Timestamp, now: Timestamp) {
     for old in &mut signing.keys {
         old.expires_at = Some(old.expires_at.map_or(ends, |at| at.min(ends)));
@@ -302,7 +302,7 @@ fn put_in_front(signing: &mut Signing, mut key: SigningKey, ends: Timestamp, now
     signing.keys.truncate(KEYS_MAX);
 }
 
-/// Leaves the staged key, which signs now.
+/// Retains only the staged key and activates it.
 fn activate(signing: &mut Signing, now: Timestamp) -> Option<SigningKeyId> {
     let id = staged_key(signing, now)?.id;
     signing.keys.retain(|key| key.id == id);
@@ -310,7 +310,7 @@ fn activate(signing: &mut Signing, now: Timestamp) -> Option<SigningKeyId> {
     Some(id)
 }
 
-/// Removes the staged key, and the end of the one before it.
+/// Removes the staged key, and the expiry time that the rotation set on the current key.
 fn cancel(signing: &mut Signing, now: Timestamp) -> Option<SigningKeyId> {
     let id = staged_key(signing, now)?.id;
     signing.keys.retain(|key| key.id != id);

@@ -1,4 +1,4 @@
-//! A test of a subscription: a real event of the host's own, to that subscription alone.
+//! Sends a test event to one subscription.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -7,18 +7,18 @@ use super::not_found;
 use crate::control::{Control, Error};
 use crate::domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 
-/// A test that is under way.
+/// A test event that was queued.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct TestSent {
     /// The event.
     pub event: EventId,
-    /// Its delivery: how it ends is in the history.
+    /// Its delivery. The result can be read from the delivery history.
     pub delivery: DeliveryId,
 }
 
 impl Control {
-    /// Sends a test event through the subscription's own chain, signed as its deliveries are, whatever types and sources
-    /// it asks for. It is a delivery like any other, retries included, and marked as a test.
+    /// Sends a test event through the subscription's own chain and signature, regardless of its event types and
+    /// sources. It is a regular delivery, including retries, and is marked as a test.
     pub async fn test_subscription(&self, tenant: &TenantId, id: SubscriptionId) -> Result<TestSent, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
@@ -39,7 +39,8 @@ impl Control {
         Ok(TestSent { event: delivery.event, delivery })
     }
 
-    /// Tests and verifications share one limit: both reach the receiver as often as a caller likes.
+    /// Test events and verifications share one rate limit, because both send a request to the receiver at the caller's
+    /// demand.
     pub(super) fn take_test(&self, id: SubscriptionId) -> Result<(), Error> {
         let max = self.settings.now().delivery.tests_per_minute_max;
         if self.tests.take(id, max, self.clock.now()) { Ok(()) } else { Err(Error::TooOften { max }) }

@@ -1,4 +1,4 @@
-//! Verifying an endpoint: whoever runs it has to answer a challenge.
+//! Verifies an endpoint: its operator must answer a challenge.
 
 use super::signing::Made;
 use super::{SubscriptionOnce, not_found};
@@ -10,8 +10,11 @@ use crate::domain::time::Timestamp;
 use crate::ledger::TenantView;
 
 impl Control {
-    /// Sends the endpoint a challenge. Where it is given back, the endpoint is verified, and a subscription that only
-    /// waited for that begins to send. [`Error::NotVerified`] tells what was answered instead.
+    /// Sends a challenge to the endpoint. If the response returns it, the endpoint is marked as verified, and a
+    /// subscription that was paused only for verification is resumed.
+    ///
+    /// # Errors
+    /// [`Error::NotVerified`] with the reason if the challenge was not returned.
     pub async fn verify_endpoint(&self, tenant: &TenantId, id: SubscriptionId) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
         let asked = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?.value.clone();
@@ -41,7 +44,7 @@ impl Control {
         .await
     }
 
-    /// A challenge that failed went out all the same: it stands in the log.
+    /// Records a failed verification in the audit log, because a request was sent.
     async fn note_failure(&self, tenant: &TenantId, id: SubscriptionId, why: &str) -> Result<(), Error> {
         let object = Object { kind: "subscription".to_owned(), id: id.to_string() };
         let deed = self.deed("subscription.verify").note(why);
@@ -50,12 +53,12 @@ impl Control {
         Ok(())
     }
 
-    /// Whether nothing may be sent to an endpoint of this tenant before it was verified.
+    /// Whether endpoints of this tenant must be verified before anything is sent to them.
     fn requires_verified(&self, view: &TenantView) -> bool {
         self.settings.now().delivery.require_verified_endpoints || self.quota_of(view).require_verified_endpoints
     }
 
-    /// Pauses what is about to be stored where its endpoint has to be verified first and is another one than before.
+    /// Pauses a subscription before it is stored, if its endpoint has changed and must be verified first.
     pub(super) fn pause_unverified(
         &self,
         view: &TenantView,
@@ -70,7 +73,7 @@ impl Control {
         }
     }
 
-    /// Whether a subscription may be resumed by a person.
+    /// Checks that a user may resume the subscription.
     pub(super) fn check_verified(&self, view: &TenantView, subscription: &Subscription) -> Result<(), Error> {
         if subscription.verified_at.is_none() && self.requires_verified(view) {
             let why = "its endpoint is not verified, which this host asks for: `POST .../verify` resumes it";

@@ -1,11 +1,12 @@
-//! Telling forms apart, so that a source set up as the wrong one is told so, not that a claim is missing.
+//! Detects bodies of a different form, so that the error for a misconfigured source names the form instead of a missing
+//! claim.
 
 use super::Refusal;
 use crate::domain::json::Object;
 use crate::domain::source::{Form, Source};
 
-/// Refuses a body that lacks what its source's form is known by and looks like something else. A body that looks like
-/// nothing in particular goes on, to be told what it lacks.
+/// Refuses a body that lacks the characteristic members of its source's form and looks like another form. An
+/// unrecognised body passes, and its error then names the missing claims.
 pub(super) fn expect(source: &Source, body: &Object<'_>) -> Result<(), Refusal> {
     if has_marks(source.form, body) {
         return Ok(());
@@ -17,14 +18,14 @@ pub(super) fn expect(source: &Source, body: &Object<'_>) -> Result<(), Refusal> 
 
 fn has_marks(form: Form, body: &Object<'_>) -> bool {
     match form {
-        // Each is a SET: a WSO2 server may be set to CAEP events, and a plain SET may come from WSO2.
+        // Both forms are SETs: a WSO2 server may be configured to send CAEP events, and a plain SET may come from WSO2.
         Form::Wso2 | Form::Set => body.get("events").is_some(),
         Form::Logto => body.get("event").is_some(),
         Form::Platform => body.get("type").is_some() && (body.get("timestamp").is_some() || body.get("data").is_some()),
     }
 }
 
-/// The name of a form in configuration, and what its bodies have.
+/// The name of a form in the configuration, and a description of its bodies.
 fn describe(form: Form) -> (&'static str, &'static str) {
     match form {
         Form::Wso2 => ("wso2", "a SET as JSON with iss, jti, iat and events"),
@@ -37,7 +38,7 @@ fn describe(form: Form) -> (&'static str, &'static str) {
 const OTHER_SOURCE: &str = "send it to a source of its own form, or change the form of this one";
 const NOT_AN_EVENT: &str = "only events are taken here";
 
-/// What a body looks like, and what to do about it.
+/// The detected form of a body, and the advice for it.
 fn looks_like(body: &Object<'_>) -> Option<(&'static str, &'static str)> {
     let has = |key| body.get(key).is_some();
     let text = |key| body.string(key).is_some();

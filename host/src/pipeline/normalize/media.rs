@@ -1,10 +1,13 @@
-//! Which media types are read.
+//! Accepted media types.
 
 use super::Refusal;
 use crate::domain::text::check_charset;
 
-/// The media type without its parameters, in lower case, where it is JSON: `application/json` and `application/*+json`
-/// (RFC 6839 section 3.1), in UTF-8. Senders that name none mean JSON.
+/// The JSON media type without its parameters, in lower case: `application/json` or `application/*+json` (RFC 6839
+/// section 3.1), in UTF-8. If the header is absent, JSON is assumed.
+///
+/// # Errors
+/// If the type is not JSON or not in UTF-8.
 pub(super) fn json(content_type: Option<&str>) -> Result<String, Refusal> {
     let Some(given) = content_type.map(str::trim).filter(|given| !given.is_empty()) else {
         return Ok("application/json".to_owned());

@@ -1,4 +1,4 @@
-//! The way back: the body that the product itself would have sent, after filters.
+//! The inverse of normalization: the body in the product's own format, built from the filtered claims.
 
 use super::plain_names;
 use crate::domain::event::Event;
@@ -6,19 +6,19 @@ use crate::domain::json::{JsonFault, Object, is_space, replace_lone};
 
 /// The body of a delivery with `format = "original"`, given the claims after the filters.
 ///
-/// For bodies that stand inside their SET (Logto, platform) it is the value of the event's member; where filters took
-/// that member out, of the first that is left. For SETs it is the SET with `iat` as the source wrote it and without
-/// what normalizing added; a `sub_id` that a filter changed stays. Which of both an event is can be read off the event
-/// itself, so a source may change its form while deliveries are pending.
+/// If the source's body was wrapped in a SET (Logto, platform), this is the value of the event's member, or of the
+/// first remaining member if the filters removed that one. If the body was a SET, this is the SET with `iat` as the
+/// source wrote it and without the claims that normalization added. A `sub_id` that a filter changed is retained. The
+/// event itself shows which case applies, so a source may change its form while deliveries are pending.
 ///
 /// # Errors
-/// Where the claims are not sound; what came through [`apply`](crate::domain::set::apply) is.
+/// If the claims are malformed. Claims that passed [`apply`](crate::domain::set::apply) never are.
 pub fn original_body(event: &Event, claims: &str) -> Result<String, JsonFault> {
     let claims = Object::parse(claims)?;
-    // Where no filter has changed them, they are what was made.
+    // If no filter changed the claims, they equal the normalized SET.
     let made = if claims.text() == event.set.text { claims.clone() } else { Object::parse(&event.set.text)? };
     let sent = std::str::from_utf8(&event.original).map_err(|error| JsonFault::NotUtf8 { at: error.valid_up_to() })?;
-    // Read as it was when the SET was made of it.
+    // Undo the same cleanup as when the SET was made.
     let sent = replace_lone(sent.trim_start_matches('\u{feff}').trim_matches(is_space));
     let sent = sent.as_ref();
     let (made_name, made_value) = first_event(&made)?;
@@ -31,7 +31,7 @@ pub fn original_body(event: &Event, claims: &str) -> Result<String, JsonFault> {
     }
     let sent = Object::parse(sent)?;
     let mut edits = vec![("iat", sent.get("iat").map(str::to_owned))];
-    // Added if they were not sent, or text in place of a number.
+    // Normalization adds these claims if they are absent, and turns a numeric `txn` into a string.
     for changed in ["txn", "sub_id"] {
         if claims.get(changed) == made.get(changed) {
             edits.push((changed, sent.get(changed).map(str::to_owned)));

@@ -1,5 +1,6 @@
-//! Events whose names are no URIs, of sources that may send such. A SET's have to be (RFC 8417 section 2.2), so each gets a URI
-//! of ours, and whoever asks for the original format gets the names back.
+//! Events with plain names instead of URIs, from sources that may send them. Event names in a SET must be URIs (RFC
+//! 8417 section 2.2), so each plain name is mapped to a URI of ours, and mapped back for deliveries in the original
+//! format.
 
 use std::borrow::Cow;
 
@@ -8,7 +9,7 @@ use crate::domain::catalogue;
 use crate::domain::json::{Object, write_object};
 use crate::domain::set::is_absolute_uri;
 
-/// The claims with a URI for each event that has none; none if each has one.
+/// The claims with a URI for each plain event name. `None` if all names are URIs already.
 pub(super) fn with_uris(claims: &Object<'_>, events: Option<&Object<'_>>) -> Option<String> {
     let events = events?;
     if events.iter().all(|(name, _)| !is_plain(name)) {
@@ -18,7 +19,7 @@ pub(super) fn with_uris(claims: &Object<'_>, events: Option<&Object<'_>>) -> Opt
     Some(claims.with(&[("events", Some(write(&members)))]))
 }
 
-/// The `events` of a SET that was made of `sent`, with the names that were sent; none if those were URIs all along.
+/// Maps the `events` of a SET back to the names in `sent`. `None` if `sent` has no plain names.
 pub(super) fn as_sent(events: &Object<'_>, sent: &Object<'_>) -> Option<String> {
     let plain: Vec<_> = sent.iter().filter(|(name, _)| is_plain(name)).map(|(name, _)| (uri_of(name), name)).collect();
     if plain.is_empty() {

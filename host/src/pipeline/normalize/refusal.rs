@@ -1,64 +1,65 @@
-//! Why a body is not taken.
+//! Errors for refused bodies.
 
 use super::super::decode::CodingFault;
 use crate::domain::json::JsonFault;
 use crate::domain::set::SetFault;
 
-/// Why a body is not taken: what, where, and what to do. Trying the same body again never helps.
+/// Why a body is refused, with the place and the remedy. All of these are permanent: a retry of the same body fails
+/// again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The media type is none that is read.
+    /// The media type is not supported.
     #[error("the content type `{given}` is not read here: {hint} (application/json, or application/*+json, in UTF-8)")]
     UnsupportedMediaType {
-        /// What was given, cut to 120 characters.
+        /// The given value, cut to 120 characters.
         given: String,
-        /// What to do.
+        /// The remedy.
         hint: String,
     },
-    /// The body cannot be decoded as its coding says.
+    /// The body cannot be decompressed.
     #[error(transparent)]
     Coding(#[from] CodingFault),
-    /// The body is no sound JSON, or not one object.
+    /// The body is not valid JSON, or not an object.
     #[error("the body cannot be read: {0}")]
     Json(#[from] JsonFault),
-    /// A member that the form needs is missing.
+    /// A member that the form requires is missing.
     #[error("`{claim}` is missing: {hint}")]
     MissingClaim {
-        /// Its name.
+        /// The name of the member.
         claim: String,
-        /// What it has to hold.
+        /// The expected content of the member.
         hint: &'static str,
     },
-    /// A member has another type or value than it may have.
+    /// A member has an invalid type or value.
     #[error("{why}")]
     BadClaim {
-        /// Its name.
+        /// The name of the member.
         claim: String,
-        /// What is wrong with it and what to do, as a sentence.
+        /// The problem and its remedy, as a sentence.
         why: String,
     },
-    /// The body has another form than its source is configured for.
+    /// The body has a different form from the one configured for its source.
     #[error(
         "this looks like {looks_like}; the source `{source_name}` is configured as {configured}, which expects {expected}: {advice}"
     )]
     WrongForm {
         /// The source.
         source_name: String,
-        /// The form it is configured for.
+        /// The configured form.
         configured: &'static str,
-        /// What a body of that form has.
+        /// Describes bodies of the configured form.
         expected: &'static str,
-        /// What the body looks like.
+        /// Describes the detected form.
         looks_like: &'static str,
-        /// What to do.
+        /// The remedy.
         advice: &'static str,
     },
-    /// `iss` is none of those that the source takes.
+    /// The source's `issuers_allowed` does not contain `iss`.
     #[error(
         "`iss` is `{issuer}`, which the source `{source_name}` does not take: add it to the source's `issuers_allowed`, or send from an issuer that is there"
     )]
     IssuerNotAllowed {
-        /// The issuer given, cut to 120 characters.
+        /// The given issuer, cut to 120 characters.
         issuer: String,
         /// The source.
         source_name: String,
@@ -66,7 +67,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// A stable word per kind, for problem details and metrics.
+    /// A stable code for each kind, for problem details and metrics.
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnsupportedMediaType { .. } => "unsupported_media_type",
@@ -88,7 +89,7 @@ impl Refusal {
         }
     }
 
-    /// The member at fault, where there is one.
+    /// The offending member, if the error concerns a single one.
     pub fn claim(&self) -> Option<&str> {
         match self {
             Self::MissingClaim { claim, .. } | Self::BadClaim { claim, .. } => Some(claim),
@@ -115,10 +116,10 @@ impl From<SetFault> for Refusal {
     }
 }
 
-/// Characters of what was given that a refusal repeats.
+/// Limit for the part of a rejected value that is repeated in an error, in characters.
 const GIVEN_CHARS_MAX: usize = 120;
 
-/// What was given, short enough to be repeated and without control characters.
+/// Shortens a rejected value for an error message and replaces control characters with spaces.
 pub(super) fn cut(given: &str) -> String {
     given.chars().take(GIVEN_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

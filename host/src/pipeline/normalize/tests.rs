@@ -1,4 +1,4 @@
-//! Stories of each form, of what is refused, and of the way back.
+//! Tests of each form, of refused bodies, and of the original format.
 
 use proptest::prelude::*;
 
@@ -240,7 +240,7 @@ fn the_original_body_comes_back_after_filters() {
     assert_eq!(original(translated, r#"{"events":{"urn:x":{"a":1.0}}}"#), r#"{"a":1.0}"#);
 }
 
-/// Samples as products and specifications document them, where their folder is at hand.
+/// The folder of sample events from products and specifications, if it is available.
 fn documented_samples() -> Option<std::path::PathBuf> {
     let beside = || concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/events").into();
     Some(std::env::var_os("SETGATE_EVENT_SAMPLES").unwrap_or_else(beside).into())
@@ -254,7 +254,7 @@ fn documented_samples_become_valid_sets() {
         eprintln!("skipped: set SETGATE_EVENT_SAMPLES to a folder of sample events");
         return;
     };
-    // About a role, a purpose, or an account that was not made; a test payload of Logto's names nobody.
+    // Events about a role, a purpose, or a failed registration have no user, and neither has Logto's test payload.
     let nobody = |name: &str| {
         [".role", "purposeVersion", "registrationFailed", "test-payload.User"].iter().any(|part| name.contains(part))
     };
