@@ -1,5 +1,5 @@
-//! What a batch changes besides its rows: counts kept next to the rows, and what lives in memory. Collected while the
-//! requests run, so that the counts are written once per batch and memory changes only after the commit.
+//! Changes of a batch other than its own rows: derived counts and in-memory state. They are collected while the
+//! requests run, so that counts are written once per batch and memory changes only after the commit.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -27,31 +27,31 @@ use crate::domain::id::{SubscriptionId, TenantId};
 /// Deliveries by state, in the order of [`State::ALL`].
 type Deltas = [i64; State::ALL.len()];
 
-/// The effects of one request, or of all requests of a batch that went well. Maps of a request have one key or a few, which
-/// are sooner compared than hashed.
+/// Effects of one request, or of all successful requests of a batch. The maps of a request have only a few keys, which
+/// makes comparing cheaper than hashing.
 #[derive(Default)]
 pub(super) struct Effects {
     tally: BTreeMap<(TenantId, SubscriptionId), Deltas>,
     plan_refs: BTreeMap<i64, i64>,
-    /// By how many bytes what tenants have stored has changed.
+    /// Change of the bytes stored per tenant.
     stored: BTreeMap<TenantId, i64>,
     appended: Vec<Arc<Event>>,
-    /// Deliveries that are as they were made.
+    /// New deliveries that have not changed since.
     made: Vec<DueDelivery>,
-    /// Deliveries that are not as they were made any more.
+    /// Deliveries changed after their insertion.
     touched: Vec<DeliverySeq>,
-    /// Rows of deliveries may have changed that nobody knows of here.
+    /// The request may have changed rows of deliveries that it did not list.
     rows_changed: bool,
-    /// Of those that were made, the ones that nobody has been told of: with their event.
+    /// New deliveries that the dispatcher must be notified of by the ledger.
     untold: Vec<DueDelivery>,
     changes: Vec<Change>,
-    /// A replay began or was cancelled.
+    /// A replay was started or cancelled.
     replays_changed: bool,
-    /// What of the batch goes into the log of settlements.
+    /// Entries for the settlement log.
     pub(super) settled: Log,
-    /// The number of the batch in that log, once it is written.
+    /// Number of the batch in the settlement log, once written.
     settled_batch: Option<i64>,
-    /// What of the batch goes into the statistics.
+    /// Counts for the statistics.
     pub(super) statistics: Gathered,
 }
 
@@ -62,17 +62,17 @@ impl Effects {
         deltas[state_number(state) as usize] += by;
     }
 
-    /// How many more deliveries are due than before the request.
+    /// Net change in the number of due deliveries.
     pub(super) fn due(&self) -> i64 {
         self.tally.values().map(|deltas| deltas[state_number(State::Due) as usize]).sum()
     }
 
-    /// A delivery begins (1) or ceases (-1) to refer to a plan.
+    /// A delivery starts (1) or stops (-1) referring to a plan.
     pub(super) fn refer(&mut self, plan: i64, by: i64) {
         *self.plan_refs.entry(plan).or_default() += by;
     }
 
-    /// What the tenant has stored grows, or shrinks, by so many bytes.
+    /// Adds to the tenant's stored bytes (`by` may be negative).
     pub(super) fn stored(&mut self, tenant: &TenantId, by: i64) {
         match self.stored.get_mut(tenant) {
             Some(bytes) => *bytes += by,
@@ -84,12 +84,11 @@ impl Effects {
         self.appended.push(event);
     }
 
-    /// A delivery was made and waits for nothing but its turn.
+    /// A delivery was inserted and is not blocked.
     pub(super) fn made(&mut self, delivery: &DueDelivery) {
         self.made.push(delivery.clone());
     }
 
-    /// A delivery's row was changed.
     pub(super) fn touched(&mut self, delivery: DeliverySeq) {
         self.touched.push(delivery);
     }
@@ -99,7 +98,7 @@ impl Effects {
         self.rows_changed |= rows == Rows::Any;
     }
 
-    /// A delivery was made whose maker does not tell the dispatcher of it.
+    /// A delivery was inserted, and the caller of the request will not notify the dispatcher of it.
     pub(super) fn untold(&mut self, delivery: DueDelivery) {
         self.untold.push(delivery);
     }
@@ -112,7 +111,7 @@ impl Effects {
         self.changes.push(change);
     }
 
-    /// Takes over what another request did.
+    /// Merges the effects of another request.
     pub(super) fn absorb(&mut self, other: Effects) {
         for (key, deltas) in other.tally {
             let sum = self.tally.entry(key).or_default();
@@ -137,7 +136,7 @@ impl Effects {
         self.statistics.absorb(other.statistics);
     }
 
-    /// Writes the counts, and the cursor where it has moved; the last thing before the commit.
+    /// Writes the counts, and the cursor if it has moved. The last step before the commit.
     pub(super) fn store(
         &mut self,
         conn: &Connection,
@@ -168,44 +167,44 @@ impl Effects {
     }
 }
 
-/// What of the ledger lives in memory. Written by the writer after each commit, read by everyone.
+/// In-memory state of the ledger. Updated by the writer after each commit, read by all threads.
 pub(super) struct Shared {
     pub(super) snapshot: ArcSwap<Snapshot>,
     pub(super) revision: watch::Sender<u64>,
-    /// How far the journal is. Who waits is woken only where something is left to the loop.
+    /// End of the journal and fan-out cursor. Watchers are woken only if something is left to the fan-out loop.
     pub(super) reach: watch::Sender<Reach>,
-    /// Deliveries that nobody has been told of yet.
+    /// New deliveries that the dispatcher has not fetched yet.
     pub(super) untold: Untold,
-    /// How often replays began or were cancelled.
+    /// Number of times replays were started or cancelled.
     pub(super) replays: watch::Sender<u64>,
-    /// The last batch in the log of settlements.
+    /// Last batch in the settlement log.
     pub(super) settled: watch::Sender<i64>,
-    /// The same as of the start.
+    /// The value of `settled` at the start.
     settled_at_start: i64,
-    /// The same by tenant, of those that settled anything since.
+    /// Last batch per tenant, for tenants with a settlement since the start.
     settled_of: RwLock<HashMap<TenantId, i64>>,
-    /// Deliveries due or held, by tenant; tenants without any are absent.
+    /// Deliveries due or held per tenant; tenants without any are absent.
     backlog: RwLock<HashMap<TenantId, i64>>,
-    /// What tenants have stored.
+    /// Bytes stored per tenant.
     pub(super) stored: Stored,
-    /// Bytes of requests that wait for the writer.
+    /// Bytes of requests in the writer's queue.
     pub(super) queue_bytes: AtomicUsize,
-    /// Up to where retention has looked at events and left only those that it has to keep.
+    /// Retention has examined all events up to here; those that remain must be retained.
     pub(super) looked_through: AtomicI64,
-    /// Bytes in memory of the index of dedupe keys.
+    /// Memory used by the dedupe index, in bytes.
     pub(super) dedupe_bytes: AtomicUsize,
-    /// Commits so far: tells the checkpointer whether there is anything to look at.
+    /// Number of commits. The checkpointer skips its check if this has not changed.
     pub(super) commits: AtomicUsize,
-    /// What was just written.
+    /// Recent events and deliveries, handed over in memory.
     pub(super) hot: Hot,
-    /// Whether the disk takes writes.
+    /// Whether the disk accepts writes.
     pub(super) disk: Disk,
-    /// Whether there is room.
+    /// Whether there is free space.
     pub(super) space: Space,
 }
 
 impl Shared {
-    /// Reads the marks, the counts and the registry.
+    /// Loads the marks, the counts and the registry.
     pub(super) fn load(conn: &Connection, options: &Options) -> Result<Self, Error> {
         let mark = |name: &str| -> Result<i64, Error> {
             Ok(conn.query_row("SELECT value FROM mark WHERE name = ?1", [name], |row| row.get(0))?)
@@ -224,7 +223,7 @@ impl Shared {
         backlog.retain(|_, count| *count != 0);
         let stored = Stored::load(conn)?;
         let snapshot = Snapshot::load(conn, revision)?;
-        // The pages of the registry stay in this connection's cache else, and it is in memory by now.
+        // The registry is in memory now, so its pages need not stay in this connection's cache.
         conn.execute_batch("PRAGMA shrink_memory")?;
         Ok(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -253,7 +252,7 @@ impl Shared {
         let rows = if effects.rows_changed { Rows::Any } else { Rows::Named };
         self.hot.take_in(effects.appended, effects.made, &effects.touched, reach.cursor(), rows);
         if !effects.tally.is_empty() {
-            // A counter cannot be left half changed, so a poisoned lock is as good as any.
+            // A counter cannot be left half updated, so a poisoned lock is safe to use.
             let mut backlog = self.backlog.write().unwrap_or_else(PoisonError::into_inner);
             for ((tenant, _), deltas) in effects.tally {
                 let by = deltas[state_number(State::Due) as usize] + deltas[state_number(State::Held) as usize];
@@ -307,8 +306,8 @@ impl Shared {
         backlog.get(tenant).copied().and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
     }
 
-    /// The shortage of a tenant that holds more than an equal share of what all have stored, if it does. A tenant alone is no
-    /// neighbour's trouble.
+    /// The shortage of a tenant that stores more than an equal share of all stored bytes, if it does. `None` for a
+    /// single tenant, who has no neighbours.
     pub(super) fn over_share(&self, tenant: &TenantId) -> Option<Shortage> {
         let tenants = self.snapshot.load().tenants.len();
         let (stored, total) = (self.stored.of(tenant), self.stored.total());
@@ -316,14 +315,14 @@ impl Shared {
         (stored > share).then_some(Shortage::Share { stored, share })
     }
 
-    /// The tenants that hold more than an equal share; none where there is one tenant, or none of them does.
+    /// The tenants above an equal share. `None` if there is only one tenant or none is above it.
     pub(super) fn all_over_share(&self) -> Option<HashSet<TenantId>> {
         let all = self.stored.all().into_iter().map(|(tenant, _)| tenant);
         let heavy: HashSet<_> = all.filter(|tenant| self.over_share(tenant).is_some()).collect();
         (!heavy.is_empty()).then_some(heavy)
     }
 
-    /// The last batch that may have settled anything of the tenant.
+    /// Last batch that may contain settlements of the tenant.
     pub(super) fn last_settled(&self, tenant: &TenantId) -> i64 {
         let settled_of = self.settled_of.read().unwrap_or_else(PoisonError::into_inner);
         settled_of.get(tenant).copied().unwrap_or(self.settled_at_start)

@@ -1,4 +1,4 @@
-//! How deliveries come into the outbox: with their event, by `fan_out`, or as a further run.
+//! Inserts deliveries into the outbox: with their event, by `fan_out`, or as a further run.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -12,29 +12,29 @@ use crate::domain::event::EventSeq;
 use crate::domain::id::EventId;
 use crate::domain::time::Timestamp;
 
-/// Events behind the cursor that an append looks at for those of its tenant; where there are more, they are taken to be among them.
+/// Maximum number of events after the cursor that an append checks for earlier events of its tenant. If there are more,
+/// one is assumed to exist.
 const LEFT_LOOKED_AT_MAX: i64 = 1_000;
-/// Deliveries from which a caller should end a [`FanOut`] at its current event: everyone else's requests wait while it
-/// is written. The ledger does not refuse more, since all deliveries of one event have to be in one. As many are made with their
-/// events in one batch at the most.
+/// Number of deliveries at which a caller should end a [`FanOut`] after its current event, because writing it delays
+/// every other request. More are accepted, since all deliveries of one event must be in one call. It also limits the
+/// deliveries that one batch inserts together with their events.
 pub const FAN_OUT_DELIVERIES_MAX: usize = 5_000;
 
-/// The deliveries of the next events of the journal, and how far that is.
+/// Deliveries of the next events of the journal, and the new cursor.
 #[derive(Debug, Clone)]
 pub struct FanOut {
-    /// The last event that was looked at, whether or not a subscription matched it.
+    /// Last event examined, even if no subscription matched it.
     pub through: EventSeq,
-    /// The deliveries of the events from the cursor to `through`; `run` is 0.
+    /// Deliveries of the events after the cursor up to `through`, all with `run` 0.
     pub deliveries: Vec<NewDelivery>,
 }
 
 impl Ledger {
-    /// Puts deliveries into the outbox and moves the cursor, both or neither. Returns the deliveries it made, without
-    /// those that an earlier one keeps back: they are given when that has ended.
+    /// Inserts deliveries into the outbox and advances the cursor in one transaction. Returns the new deliveries,
+    /// except for those blocked by an earlier delivery: they are returned once that one has ended.
     ///
-    /// Doing it again makes nothing: events at or before the cursor are passed over, and so is a delivery that is
-    /// there or whose event is not. [`Error::UnknownPlan`] where a plan has to be interned again; nothing is written
-    /// then.
+    /// Idempotent: events at or before the cursor are skipped, and so is a delivery that already exists or has no
+    /// event. [`Error::UnknownPlan`] if a plan must be interned again; then nothing is written.
     pub async fn fan_out(&self, fan_out: FanOut) -> Result<Vec<DueDelivery>, Error> {
         let now = self.clock().now();
         self.queue().write_named(move |batch| apply(batch, &fan_out, now)).await
@@ -60,8 +60,8 @@ fn apply(batch: &mut Batch<'_>, fan_out: &FanOut, now: Timestamp) -> Result<Vec<
     Ok(made)
 }
 
-/// Makes all deliveries of an event that was just appended, and has the dispatcher told of them; false, and nothing is made,
-/// where that is left to the loop. See [`Ledger::append_with`].
+/// Inserts all deliveries of an event that was just appended, and queues them for the dispatcher. Returns false,
+/// without any change, if they are left to the fan-out loop. See [`Ledger::append_with`].
 pub(super) fn insert_all(
     batch: &mut Batch<'_>,
     event: EventSeq,
@@ -91,7 +91,7 @@ pub(super) fn insert_all(
     Ok(true)
 }
 
-/// Whether deliveries of the event keep an order, and those of an earlier event of its tenant may be yet to come.
+/// Whether the event has ordered deliveries while an earlier event of its tenant may not have been fanned out.
 fn overtakes(batch: &Batch<'_>, event: EventSeq, deliveries: &[NewDelivery]) -> Result<bool, Error> {
     let Some(ordered) = deliveries.iter().find(|delivery| delivery.order_key.is_some()) else { return Ok(false) };
     if !batch.reach.is_behind() {
@@ -107,7 +107,8 @@ fn overtakes(batch: &Batch<'_>, event: EventSeq, deliveries: &[NewDelivery]) -> 
         .exists(params![cursor, event, ordered.tenant])?)
 }
 
-/// Puts a further run of a delivery into the outbox, numbered here: `id.run` is not looked at. None where its event is gone.
+/// Inserts a further run of a delivery and assigns the run number; the given `id.run` is ignored. `None` if its event
+/// is gone.
 pub(super) fn insert_next_run(
     batch: &mut Batch<'_>,
     mut new: NewDelivery,
@@ -117,7 +118,7 @@ pub(super) fn insert_next_run(
         .conn
         .prepare_cached("SELECT max(run) FROM delivery WHERE event_seq = ?1 AND subscription = ?2")?
         .query_row(params![new.event, new.id.subscription], |row| row.get(0))?;
-    // 0 is the fan-out's own, whether or not it made one.
+    // Run 0 is reserved for the fan-out, even if it made no delivery.
     new.id.run = last.map_or(1, |run| run.saturating_add(1));
     insert(batch, &new, now)
 }
@@ -130,7 +131,8 @@ pub(super) fn insert(batch: &mut Batch<'_>, new: &NewDelivery, now: Timestamp) -
     insert_row(batch, new, plan, now)
 }
 
-/// Makes the row; the event and the plan are there. None where the delivery was made before, or an earlier one keeps it back.
+/// Inserts the row; the event and the plan must exist. `None` if the delivery already exists, or is blocked by an
+/// earlier one.
 fn insert_row(
     batch: &mut Batch<'_>,
     new: &NewDelivery,
@@ -249,11 +251,11 @@ mod tests {
             assert_eq!(is_made(&ledger), [(1, 1), (1, 2)]);
             assert_eq!((ledger.cursor(), ledger.backlog(&event(1).tenant)), (EventSeq(1), 2));
             assert!(!ledger.reach().borrow().is_behind());
-            // A second copy makes nothing, and nobody is told twice.
+            // A duplicate inserts nothing, and is not reported to the dispatcher again.
             let again = ledger.append_with(event(1), to(1, [1, 2, 3], plan)).await.unwrap();
             assert_eq!(again, Taken { appended: Appended::Duplicate { id: event(1).id }, fanned_out: false });
             assert!(is_made(&ledger).is_empty());
-            // Nobody wants it: that is all its deliveries.
+            // No subscription matches: an empty list of deliveries is complete.
             assert!(ledger.append_with(event(2), vec![]).await.unwrap().fanned_out);
             let crashed = open_at(&copy(&folder));
             assert_eq!((crashed.cursor(), crashed.backlog(&event(1).tenant)), (EventSeq(2), 2));
@@ -270,7 +272,7 @@ mod tests {
             let plan = with_events(&ledger, 0).await;
             assert!(ledger.append_with(event(1), to(1, [1, 2], plan)).await.unwrap().fanned_out);
             assert!(!ledger.append_with(event(2), to(2, [1, 2, 3], plan)).await.unwrap().fanned_out);
-            // What comes after has its deliveries at once; the cursor waits for the one that was left.
+            // Later events still get their deliveries at once; the cursor stays at the event that was left.
             assert!(ledger.append_with(event(3), to(3, [1], plan)).await.unwrap().fanned_out);
             assert_eq!(is_made(&ledger), [(1, 1), (1, 2), (3, 1)]);
             assert_eq!((ledger.cursor(), ledger.reach().borrow().is_behind()), (EventSeq(1), true));
@@ -300,7 +302,7 @@ mod tests {
                 ledger.append_with(event(1), to(1, 1..=most, plan)),
                 ledger.append_with(event(2), to(2, [1], plan)),
             );
-            // Whether they meet in one batch is up to the writer; more than that never is.
+            // Whether both end up in one batch is up to the writer; the third append exceeds the limit in any case.
             assert!(taken.unwrap().fanned_out && other.is_ok());
             assert!(!ledger.append_with(event(3), to(3, 1..=most + 1, plan)).await.unwrap().fanned_out);
         });
@@ -329,7 +331,7 @@ mod tests {
             let deliveries = (1..=2).map(|n| NewDelivery { order_key: Some(5), ..new_delivery(n, 1, plan) }).collect();
             let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
             assert_eq!(made.iter().map(|due| due.event.0).collect::<Vec<_>>(), [1], "the second one waits");
-            // Nothing is left: the next one has its delivery, which waits behind those before.
+            // Nothing is left: the next event gets its delivery, blocked by the ones before it.
             assert!(ledger.append_with(event(3), ordered(3)).await.unwrap().fanned_out);
             assert!(is_made(&ledger).is_empty());
             assert_eq!(ledger.backlog(&event(1).tenant), 3);
@@ -377,7 +379,7 @@ mod tests {
         });
     }
 
-    /// A plan that a sweep at `before` would take, and what is about to use it `now`.
+    /// A plan that a sweep at `before` would delete, and a fan-out that is about to use it at `now`.
     struct Unused {
         _folder: tempfile::TempDir,
         ledger: Ledger,
@@ -413,7 +415,7 @@ mod tests {
         });
     }
 
-    /// What a request did to a plan's row is undone with it, so the next one asks for the row again.
+    /// Undoing a request also undoes its changes to a plan's row, so the next request must look the row up again.
     #[test]
     fn a_plan_that_only_a_refused_request_used_is_not_known_to_its_batch() {
         block_on(async {

@@ -1,38 +1,41 @@
-//! How long a writer that is busy waits for more requests to share its next commit.
+//! Group-commit delay: how long a busy writer waits for more requests to share its next commit.
 
 use std::time::{Duration, Instant};
 
-/// Requests of a commit from which the writer is busy, and waits for more to come: [`Options::gather_us_max`](super::Options).
+/// Size of a commit, in requests, from which the writer counts as busy and delays the next one:
+/// [`Options::gather_us_max`](super::Options).
 pub const GATHER_FROM: usize = 8;
 
-/// How much more a slice has to bring, as a part of what waited before it, for another slice to be waited.
+/// A further slice is waited for if the last one added at least 1/6 to the requests that were queued before it.
 const GROWTH: usize = 6;
 
-/// How long the writer waits for more before it begins a batch.
+/// Decides how long the writer waits before it starts a batch.
 ///
-/// A commit costs a sync and each page that it changes, however many requests changed it. Under load the first request of the
-/// next batch comes while those that were just answered are still on their way back, so that a writer in a hurry would commit
-/// a few at a time. One that waits a little finds them all. Alone, a request is never waited with.
+/// A commit costs one fsync, plus each page it changes, however many requests share it. Under load, the first request
+/// of the next batch arrives while callers that just got their replies are still preparing their next request, so a
+/// writer that starts at once commits only a few at a time. A short wait collects them all. An idle writer never delays
+/// a request.
 ///
-/// It waits half of what its last commit took, and as long again while each such slice brings a sixth more: where the disk
-/// is fast, a commit is over before many have come. Those of whom all wait already bring none, and are not kept.
+/// The writer waits for half of the duration of its last commit, and for as long again while each such slice adds a
+/// sixth more requests: on a fast disk, a commit ends before many have arrived. If all callers are already queued, a
+/// slice adds none and the wait ends.
 pub(super) struct Gather {
     max: Duration,
     last: Option<Last>,
 }
 
-/// The last commit.
+/// The previous commit.
 struct Last {
     requests: usize,
     took: Duration,
     ended_at: Instant,
 }
 
-/// What is waited before one batch.
+/// The wait before one batch, in slices.
 pub(super) struct Slices {
     slice: Duration,
     left: Duration,
-    /// Requests that waited before the last slice.
+    /// Requests in the queue before the last slice.
     before: usize,
 }
 
@@ -45,17 +48,17 @@ impl Gather {
         self.last = Some(Last { requests, took, ended_at });
     }
 
-    /// What to wait before a batch that begins at `now`; none: nothing.
+    /// The wait before a batch that starts at `now`. `None` if it should start at once.
     pub(super) fn begin(&self, now: Instant) -> Option<Slices> {
         let Last { requests, took, ended_at } = self.last.as_ref()?;
-        // Whoever comes later than that has not been waiting for its answer.
+        // A request that arrives later than that is not from a caller that waited for the last commit.
         let is_busy = *requests >= GATHER_FROM && now.saturating_duration_since(*ended_at) < *took;
         is_busy.then_some(Slices { slice: *took / 2, left: self.max, before: 0 })
     }
 }
 
 impl Slices {
-    /// How long to wait next, with so many requests waiting; none: no longer.
+    /// Duration of the next slice, given the number of queued requests. `None` if the batch should start.
     pub(super) fn next(&mut self, waiting: usize) -> Option<Duration> {
         let grew = waiting.saturating_sub(self.before) >= self.before.div_ceil(GROWTH);
         let wait = self.slice.min(self.left);
@@ -69,7 +72,7 @@ impl Slices {
 mod tests {
     use super::*;
 
-    /// The first slice of a batch that begins at `now`.
+    /// The first slice of a batch that starts at `now`.
     fn first(gather: &Gather, now: Instant) -> Option<Duration> {
         gather.begin(now)?.next(1)
     }

@@ -1,9 +1,8 @@
-//! What was just written and is about to be read: events until they are fanned out, and their deliveries until they are
-//! first worked on. It is handed over in memory, so that the way of an event from its 202 to its receiver reads nothing
-//! back from disk.
+//! A cache of recent writes that are about to be read: events until they are fanned out, and their deliveries until
+//! they are first worked on. An event thus gets from its 202 to its receiver without being read back from disk.
 //!
-//! A convenience and never the truth: whatever is not here is read from the file. Deliveries are here only while their row
-//! is as it was made. A request that may change rows in other ways has all of them forgotten ([`Rows::Any`]).
+//! The file is authoritative: a cache miss is read from it. A delivery is cached only while its row is unchanged since
+//! the insertion. A request that may change rows it does not list clears all deliveries ([`Rows::Any`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,23 +11,23 @@ use super::Content;
 use crate::domain::delivery::{DeliverySeq, DueDelivery, State};
 use crate::domain::event::{Event, EventSeq};
 
-/// Bytes that an event takes beside its texts, roughly.
+/// Approximate overhead of an event beside its texts, in bytes.
 const EVENT_BYTES: usize = 512;
-/// Bytes that a delivery takes, roughly.
+/// Approximate size of a delivery, in bytes.
 const DELIVERY_BYTES: usize = 256;
-/// Rows in the line of age that are there no more, at which they are taken out.
+/// Number of stale entries in `age` at which they are removed.
 const AGE_SPARE: usize = 1_024;
 
-/// Which rows of deliveries a request may change besides making new ones.
+/// The rows of existing deliveries that a request may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rows {
-    /// Those that it names ([`Effects::touched`](super::effects::Effects::touched)).
+    /// Only the rows it lists ([`Effects::touched`](super::effects::Effects::touched)).
     Named,
-    /// Any.
+    /// Any row.
     Any,
 }
 
-/// Events and deliveries in memory, within a bound in bytes; the oldest go first.
+/// Events and deliveries in memory, within a limit in bytes. The oldest are evicted first.
 pub(super) struct Hot {
     bytes_max: usize,
     held: Mutex<Held>,
@@ -38,11 +37,11 @@ pub(super) struct Hot {
 struct Held {
     /// Events not yet fanned out, in order.
     news: VecDeque<Arc<Event>>,
-    /// Deliveries nobody has loaded, by their row.
+    /// Deliveries that have not been loaded yet.
     made: HashMap<DeliverySeq, DueDelivery>,
-    /// Their events, each with how many of them it has.
+    /// The events of those deliveries, each with the number of deliveries that refer to it.
     events: HashMap<EventSeq, (Arc<Event>, usize)>,
-    /// The rows of `made` and some that are there no more, as they came.
+    /// Keys of `made` in insertion order, oldest first; may contain keys that have been removed.
     age: VecDeque<DeliverySeq>,
     bytes: usize,
 }
@@ -52,17 +51,17 @@ impl Hot {
         Self { bytes_max, held: Mutex::default() }
     }
 
-    /// The events behind `after`, where they are here; none where the file has to be asked.
+    /// The events after `after`. `None` if they are not cached and must be read from the file.
     pub(super) fn news(&self, after: EventSeq, limit: usize) -> Option<Vec<Arc<Event>>> {
         let held = self.lock();
         let first = held.news.iter().position(|event| event.seq > after)?;
-        // A number that is missing may be an event that has left.
+        // A gap in the sequence may be an evicted event.
         let in_a_row = (after.0 + 1..).zip(held.news.range(first..)).take_while(|(next, event)| event.seq.0 == *next);
         let found: Vec<_> = in_a_row.take(limit).map(|(_, event)| event.clone()).collect();
         (!found.is_empty()).then_some(found)
     }
 
-    /// The content of a delivery, once; none where the file has to be asked.
+    /// Removes and returns a delivery's content. `None` if it is not cached and must be read from the file.
     pub(super) fn content(&self, seq: DeliverySeq) -> Option<Content> {
         let (due, event) = self.lock().take(seq)?;
         Some(Content {
@@ -79,8 +78,7 @@ impl Hot {
         })
     }
 
-    /// Takes in what a batch wrote, once it is durable: events that it appended, deliveries that it made or changed, and
-    /// how far events are fanned out.
+    /// Adds a committed batch: the events it appended, the deliveries it inserted or changed, and the fan-out cursor.
     pub(super) fn take_in(
         &self,
         news: Vec<Arc<Event>>,
@@ -111,13 +109,13 @@ impl Hot {
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
-        // Half changed, it would still be checked against the file or against its own sum: a memory of rows is no more.
+        // A poisoned lock is safe to use: a miss is read from the file, and `keep_within` corrects the byte count.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Held {
-    /// Keeps a delivery whose event is among the news.
+    /// Caches a delivery if its event is in `news`.
     fn keep(&mut self, due: DueDelivery) {
         let place = self.news.binary_search_by_key(&due.event, |event| event.seq);
         let Some(event) = place.ok().and_then(|place| self.news.get(place)) else { return };
@@ -131,7 +129,7 @@ impl Held {
         self.made.insert(due.seq, due);
     }
 
-    /// Takes a delivery out, where it is here.
+    /// Removes a delivery, if it is cached.
     fn take(&mut self, seq: DeliverySeq) -> Option<(DueDelivery, Arc<Event>)> {
         let due = self.made.remove(&seq)?;
         let (event, deliveries) = self.events.get_mut(&due.event)?;
@@ -164,7 +162,7 @@ impl Held {
                 self.bytes = 0;
             }
         }
-        // Those that were loaded meanwhile.
+        // Removes the keys of deliveries that have been loaded since.
         if self.age.len() > 2 * self.made.len() + AGE_SPARE {
             self.age.retain(|seq| self.made.contains_key(seq));
         }
@@ -187,7 +185,7 @@ mod tests {
         ledger.shared().hot.lock().made.contains_key(&seq)
     }
 
-    /// Events 1 to `count`, each with a delivery.
+    /// Appends events 1 to `count` with one delivery each.
     async fn fanned_out(ledger: &Ledger, count: u64) -> Vec<DueDelivery> {
         let plan = with_events(ledger, count).await;
         let deliveries = (1..=count).map(|n| new_delivery(n, 1, plan)).collect();
@@ -235,7 +233,7 @@ mod tests {
             let attempt = attempt(1, 500);
             let dead = Step::Dead { attempt: Some(attempt), reason: "given up".into() };
             ledger.settle(Settlement::new(due[0].seq, NOW, dead)).await.unwrap();
-            // A person's decision may be about any row.
+            // A manual decision may change any row.
             let again = ledger.redrive(&due[0].tenant, due[0].id, Redrive::Again, NOW).await.unwrap();
             assert!(matches!(again, Some(Redriven::Due(_))));
             assert!(!is_hot(&ledger, due[0].seq) && !is_hot(&ledger, due[1].seq));
@@ -291,7 +289,7 @@ mod tests {
                 assert_eq!(ledger.load(delivery.seq).await.unwrap().unwrap().event.seq, delivery.event);
             }
             assert_eq!(ledger.next_events(10).await.unwrap().len(), 0);
-            // Nothing at all may be kept: all is read.
+            // With a limit of 0 everything is read from the file.
             let options = Options { hot_bytes_max: 0, ..Options::new(folder.path().join("none")) };
             let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
             let due = fanned_out(&ledger, 2).await;

@@ -1,4 +1,4 @@
-//! The journal: accepted events, in the order they were taken.
+//! The journal: accepted events, in the order in which they were appended.
 
 use std::sync::Arc;
 
@@ -17,56 +17,56 @@ use crate::domain::set::SetToken;
 use crate::domain::time::Timestamp;
 use crate::domain::trace::TraceContext;
 
-/// What came of an append.
+/// Result of [`Ledger::append`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
-    /// It is in the journal, at this place.
+    /// The event was appended at this position.
     New(EventSeq),
-    /// It was there already, with the same body.
+    /// The same event, with the same body, is already in the journal.
     Duplicate {
-        /// The event that was there.
+        /// The event that is already there.
         id: EventId,
     },
-    /// Another body is there under the same key. Nothing was written.
+    /// An event with the same key but another body is already in the journal. Nothing was written.
     Conflict {
-        /// The event that was there.
+        /// The event that is already there.
         id: EventId,
     },
 }
 
-/// Bytes that a delivery takes while it waits for the writer, roughly.
+/// Approximate bytes of a delivery in the writer's queue.
 const DELIVERY_BYTES: usize = 256;
 
-/// What came of an append with deliveries.
+/// Result of [`Ledger::append_with`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
-    /// The event.
+    /// The event's own result.
     pub appended: Appended,
-    /// Whether its deliveries were made. Not those of a duplicate, nor those that were left to [`Ledger::fan_out`].
+    /// Whether the deliveries were inserted. False for a duplicate, and if they were left to [`Ledger::fan_out`].
     pub fanned_out: bool,
 }
 
-/// Events in one answer of [`Ledger::journal_after`] at the most.
+/// Maximum number of events that [`Ledger::journal_after`] returns.
 pub const JOURNAL_LIMIT_MAX: usize = 1_000;
-/// Bytes of SETs and originals after which [`Ledger::journal_after`] answers with fewer events than asked for.
+/// Bytes of SETs and originals after which [`Ledger::journal_after`] returns early, with fewer events than requested.
 pub const JOURNAL_BYTES_MAX: usize = 8 << 20;
 
 impl Ledger {
-    /// Appends an event. It is durable when this returns [`Appended::New`]; on any error the caller has to refuse it.
+    /// Appends an event. It is durable once this returns [`Appended::New`]; on any error the caller must refuse it.
     ///
-    /// [`Error::Busy`] at once where the queue is full; [`Error::NoTenant`] where its tenant is not (any more) there.
+    /// [`Error::Busy`] immediately if the queue is full; [`Error::NoTenant`] if its tenant does not exist (any more).
     pub async fn append(&self, event: NewEvent) -> Result<Appended, Error> {
         let mut new = Append::from(event);
         let bytes = new.bytes();
         self.queue().write_unless_full(bytes, move |batch| append_alone(batch, &mut new)).await
     }
 
-    /// The same with all deliveries that there are to be of the event, each of run 0; its place in them is not looked at.
-    /// Nobody needs to tell the dispatcher of them: [`Ledger::made`] does.
+    /// Like [`Ledger::append`], but inserts the event's deliveries (run 0) in the same transaction. Their `event` field
+    /// is ignored. The dispatcher gets the new deliveries from [`Ledger::made`], so the caller need not notify it.
     ///
-    /// Left to [`Ledger::fan_out`] are those of an event with more than `append_deliveries_max` deliveries or with a plan
-    /// that has to be interned again, those that keep an order while earlier events of their tenant are left to it, and what is
-    /// more than one batch should make.
+    /// The deliveries are left to [`Ledger::fan_out`] if there are more than `append_deliveries_max` of them, if a plan
+    /// must be interned again, if they are ordered and earlier events of their tenant are still to be fanned out, or if
+    /// the batch has reached its limit of new deliveries.
     pub async fn append_with(&self, event: NewEvent, deliveries: Vec<NewDelivery>) -> Result<Taken, Error> {
         let (now, most) = (self.clock().now(), self.options().append_deliveries_max);
         let mut new = Append::from(event);
@@ -77,8 +77,8 @@ impl Ledger {
             .await
     }
 
-    /// Appends an event that is for one subscription alone, with its delivery: both or neither, and a row of the audit
-    /// log. The delivery's place of the event is not looked at. There is nothing to fan out of it.
+    /// Appends an event that is addressed to a single subscription, together with its delivery and an audit row, in one
+    /// transaction. The delivery's `event` field is ignored. The event is never fanned out.
     pub async fn append_for(&self, event: NewEvent, delivery: NewDelivery, deed: Deed) -> Result<DueDelivery, Error> {
         let at = self.clock().now();
         let (mut new, mut delivery) = (Append::from(event), delivery);
@@ -91,7 +91,7 @@ impl Ledger {
                 let Appended::New(seq) = append(batch, &mut new)? else {
                     return Err(Error::corrupt(format!("the event {} is there already", new.event.id)));
                 };
-                // Whoever else wants it: nobody.
+                // No other subscription may match it, so the event needs no fan-out.
                 batch.reach.append_whole(seq);
                 delivery.event = seq;
                 let due = fan_out::insert(batch, &delivery, at)?;
@@ -103,18 +103,19 @@ impl Ledger {
             .await
     }
 
-    /// How far the journal is; wakes after each batch while events are left to be fanned out. For the fan-out loop.
+    /// End of the journal and fan-out cursor. Changes are signalled after each batch while events are left to fan out.
+    /// For the fan-out loop.
     pub fn reach(&self) -> tokio::sync::watch::Receiver<Reach> {
         self.shared().reach.subscribe()
     }
 
-    /// Up to where events are fanned out. Never waits.
+    /// The fan-out cursor: the last event that has been fanned out. Never blocks.
     pub fn cursor(&self) -> EventSeq {
         self.shared().reach.borrow().cursor()
     }
 
-    /// The next events to fan out, in order; at most `limit`, and as [`Ledger::journal_after`]. Those that were appended
-    /// just now come from memory.
+    /// The next events to fan out, in order: at most `limit`, and with the limits of [`Ledger::journal_after`].
+    /// Recently appended events come from memory.
     pub async fn next_events(&self, limit: usize) -> Result<Vec<Arc<Event>>, Error> {
         let cursor = self.cursor();
         match self.shared().hot.news(cursor, limit.min(JOURNAL_LIMIT_MAX)) {
@@ -123,8 +124,8 @@ impl Ledger {
         }
     }
 
-    /// The events behind `after`, in order; at most `limit` and [`JOURNAL_LIMIT_MAX`], and no more once they come to
-    /// [`JOURNAL_BYTES_MAX`]. Empty only where there are none.
+    /// The events after `after`, in order: at most `limit` and [`JOURNAL_LIMIT_MAX`], and none beyond
+    /// [`JOURNAL_BYTES_MAX`] bytes. Empty only if no later event exists.
     pub async fn journal_after(&self, after: EventSeq, limit: usize) -> Result<Vec<Event>, Error> {
         let limit = limit.min(JOURNAL_LIMIT_MAX);
         self.readers()
@@ -148,7 +149,7 @@ impl Ledger {
             .await
     }
 
-    /// An event of the tenant, with its bytes.
+    /// An event of the tenant, including its SET and original bytes.
     pub async fn event(&self, tenant: &TenantId, id: EventId) -> Result<Option<Event>, Error> {
         let tenant = tenant.clone();
         self.history_of(&tenant)
@@ -163,10 +164,9 @@ impl Ledger {
     }
 }
 
-/// An event to be appended, made so that the journal and memory can share it, before the writer has it: everybody waits for
-/// that one.
+/// An event to append, compressed and in shareable form before it reaches the writer thread, which is the bottleneck.
 struct Append {
-    /// Its `seq` is what the last run gave it.
+    /// `seq` is assigned by the last run of the request.
     event: Arc<Event>,
     dedupe: Dedupe,
     packed: Packed,
@@ -192,7 +192,7 @@ impl From<NewEvent> for Append {
 }
 
 impl Append {
-    /// What it holds while it waits for the writer.
+    /// Bytes it occupies in the writer's queue.
     fn bytes(&self) -> usize {
         self.event.set.text.len() + self.event.original.len() + self.packed.bytes()
     }
@@ -226,7 +226,7 @@ fn append_with(
     Ok(Taken { appended, fanned_out })
 }
 
-/// Makes the event's row; how far the journal is fanned out is up to the caller.
+/// Inserts the event's row. Advancing the fan-out cursor is left to the caller.
 fn append(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
     let Append { event, dedupe, packed } = new;
     if !batch.snapshot.tenants.contains_key(&event.tenant) {
@@ -263,14 +263,14 @@ fn append(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
     let seq = EventSeq(batch.conn.last_insert_rowid());
     let bytes = stored::of_event(batch.conn, seq)?;
     batch.effects.stored(&event.tenant, bytes);
-    // Nobody else holds it, not even from a run that was rolled back, so this copies nothing.
+    // No run, even one that was rolled back, leaves another reference behind, so this never copies.
     Arc::make_mut(event).seq = seq;
     batch.effects.appended(Arc::clone(event));
     batch.appended.push(dedupe::Entry { hash, seq });
     Ok(Appended::New(seq))
 }
 
-/// What there is of an event's key, whose hash is the given one.
+/// Looks up an earlier event with the same dedupe key. `hash` is the hash of that key.
 fn seen(batch: &mut Batch<'_>, event: &Event, dedupe: &Dedupe, hash: i64) -> Result<Option<Appended>, Error> {
     let same_hash = batch.appended.iter().rev().filter(|entry| entry.hash == hash);
     for entry in same_hash {
@@ -282,8 +282,8 @@ fn seen(batch: &mut Batch<'_>, event: &Event, dedupe: &Dedupe, hash: i64) -> Res
     Ok(batch.dedupe.find(&mut batch.statements, hash, look)?.flatten())
 }
 
-/// What the event at that place says of it: none, it has another key or is deleted; or what there is, which is nothing
-/// where its window is over.
+/// Compares with the event at `seq`. Outer `None` if that event has another key or is deleted, so the search must go
+/// on; inner `None` if it has the same key but its dedupe window is over.
 fn seen_at(
     statements: &mut Statements<'_>,
     seq: EventSeq,
@@ -296,10 +296,10 @@ fn seen_at(
     if row.get::<_, [u8; 32]>(1)? != dedupe.key {
         return Ok(None);
     }
-    // A copy from a time that is yet to come: the clock was wrong then or is now, and its age is as good as any.
+    // An earlier copy may be dated in the future if the clock was or is wrong: then only the distance counts.
     let age_ms = event.accepted_at.since(row.get::<_, Timestamp>(3)?).saturating_abs();
     if dedupe.window_ms.is_some_and(|window| age_ms > window) {
-        // The newest copy is too old, and the others are older.
+        // This is the newest copy; all others are older still.
         return Ok(Some(None));
     }
     let id = row.get(0)?;
@@ -310,7 +310,7 @@ fn seen_at(
 pub(super) const EVENT_COLUMNS: &str = "e.seq, e.id, e.tenant, e.source, e.accepted_at, e.issued_at, e.issuer, e.jti, \
      e.types, e.subject, e.content_type, e.set_text, e.original, e.trace, e.packed";
 
-/// Reads [`EVENT_COLUMNS`], standing first in the row.
+/// Reads [`EVENT_COLUMNS`] from the start of the row.
 pub(super) fn read_event(row: &Row<'_>) -> Result<Event, Error> {
     let packed = row.get(14)?;
     let text = packed::text_of(packed, row.get_ref(11)?)?;
@@ -331,7 +331,7 @@ pub(super) fn read_event(row: &Row<'_>) -> Result<Event, Error> {
         subject: row.get(9)?,
         content_type: row.get(10)?,
         original,
-        // What cannot be read is no reason to lose an event.
+        // An unreadable trace context must not make the event unreadable.
         trace: row.get::<_, Option<Vec<u8>>>(13)?.as_deref().and_then(TraceContext::from_bytes),
     })
 }
@@ -357,7 +357,7 @@ mod tests {
             assert_eq!(ledger.append(again.clone()).await.unwrap(), Appended::Duplicate { id: first.id });
             again.dedupe.body = [9; 32];
             assert_eq!(ledger.append(again).await.unwrap(), Appended::Conflict { id: first.id });
-            // Two copies that come at the same time meet in one batch.
+            // Two simultaneous copies end up in the same batch.
             let mut twin = event(4);
             twin.dedupe = event(3).dedupe;
             let (a, b) = tokio::join!(ledger.append(event(3)), ledger.append(twin));
@@ -379,7 +379,7 @@ mod tests {
             assert_eq!(ledger.append(second.clone()).await.unwrap(), Appended::Duplicate { id: first.id });
             second.accepted_at = NOW.plus_millis(1_001);
             assert!(matches!(ledger.append(second.clone()).await.unwrap(), Appended::New(_)));
-            // From now on the newest copy counts.
+            // From here on the newest copy counts.
             let mut third = event(3);
             third.dedupe = first.dedupe;
             third.accepted_at = NOW.plus_millis(1_500);
@@ -397,7 +397,7 @@ mod tests {
                 let trace = (n == 5).then(|| trace.clone());
                 ledger.append(NewEvent { trace, ..event(n) }).await.unwrap();
             }
-            // The files as a crash at this instant would leave them, while the first ledger still runs.
+            // The files as a crash at this moment would leave them, while the first ledger is still running.
             let crashed = open_at(&copy(&folder));
             let events = crashed.journal_after(EventSeq(0), 100).await.unwrap();
             assert_eq!(events.len(), 20);

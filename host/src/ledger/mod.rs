@@ -1,59 +1,62 @@
-//! The ledger: all durable state of a host, in one folder that one process holds.
+//! The ledger: all durable state of a host, in one folder that one process opens at a time.
 //!
 //! # Format
 //!
 //! `ledger.lock` is locked while a process has the ledger open. `ledger.db` (with `-wal` and `-shm`) is SQLite in WAL
-//! mode with `synchronous=FULL`; `user_version` is the schema (`schema.rs`). `ledger.probe` was written to see why a write
-//! failed, `ledger.db-wal.damaged` is a WAL put aside (`tail.rs`). The tables:
+//! mode with `synchronous=FULL`; `user_version` is the schema version (`schema.rs`). `ledger.probe` is a scratch file
+//! that finds out why a write failed, and `ledger.db-wal.damaged` is a damaged WAL that was set aside (`tail.rs`). The
+//! tables:
 //!
-//! | table | a row is | named by |
+//! | table | row | key |
 //! |---|---|---|
-//! | `event` | an accepted event: the SET, the original bytes where they differ, both packed (`packed.rs`), its place in a trace | `seq`, rising, never used twice |
+//! | `event` | an accepted event: the SET, the original bytes if they differ from it (both compressed, `packed.rs`), the trace context | `seq`, increasing, never reused |
 //! | `delivery` | event x subscription x run, with its state | `seq`; unique (event, subscription, run) |
-//! | `filtered` | claims after the chain, and what each filter did, where it is not in an attempt | the delivery |
-//! | `attempt` | one exchange with a receiver, packed (`attempts.rs`) | delivery and number in one |
-//! | `plan` | a chain as it was, JSON | SHA-256; `refs` deliveries run it |
-//! | `tally` | deliveries by state | tenant, subscription |
-//! | `statistic` | what a minute or an hour came to, JSON | tenant, subscription, length, begin |
-//! | `entry` | a document of the control plane, JSON, with its version | kind, tenant, id |
-//! | `blob`, `blob_part` | a filter's component or a table's rows, and its parts | SHA-256 |
-//! | `dedupe_run`, `dedupe_part`, `dedupe_head` | a run of the index of dedupe keys, and its pages (`dedupe.rs`) | a number |
-//! | `mark` | `cursor` (fanned out up to there), `revision` (last version given to a document), `settled` and `settled_floor` (last batch in the log of settlements, last one deleted from it), `rewrite` (the file has to be written anew, `sealed_endpoints.rs`) | name |
-//! | `settled` | what became of deliveries in a batch, JSON | batch, tenant |
-//! | `replay` | past events made into new runs, JSON, with how far it has come | its id |
-//! | `failing` | since when a subscription has had no success, while it has none | the subscription |
+//! | `filtered` | claims after the chain, and the filter runs that are not stored in an attempt | the delivery |
+//! | `attempt` | one exchange with a receiver, compressed (`attempts.rs`) | delivery and number in one integer |
+//! | `plan` | a pinned filter chain, JSON | SHA-256; `refs` counts the deliveries that use it |
+//! | `tally` | number of deliveries by state | tenant, subscription |
+//! | `statistic` | counters of one minute or one hour, JSON | tenant, subscription, bucket length, start |
+//! | `entry` | a control-plane document, JSON, with its version | kind, tenant, id |
+//! | `blob`, `blob_part` | a filter component or the rows of a lookup table, and its parts | SHA-256 |
+//! | `dedupe_run`, `dedupe_part`, `dedupe_head` | a run of the dedupe index, and its pages (`dedupe.rs`) | a number |
+//! | `mark` | `cursor` (last event fanned out), `revision` (last version given to a document), `settled` and `settled_floor` (last batch in the settlement log, last batch deleted from it), `rewrite` (the file must be rewritten, `sealed_endpoints.rs`) | name |
+//! | `settled` | state changes of deliveries in one batch, JSON | batch, tenant |
+//! | `replay` | a replay of past events into new runs, JSON, with its progress | its id |
+//! | `failing` | start of a subscription's current failure streak, if it has one | the subscription |
 //! | `purge` | a tenant whose rows are still being deleted | tenant |
-//! | `audit` | a change of the control plane, JSON (`audit.rs`) | `seq`, rising without gaps; chained by hash |
-//! | `meta` | what the host remembers about itself | name |
+//! | `audit` | a control-plane change, JSON (`audit.rs`) | `seq`, increasing without gaps; a hash chain |
+//! | `meta` | small values of the host itself | name |
 //!
-//! Ids are 16 bytes, digests 32, instants milliseconds since the epoch, states the order of `State::ALL`.
+//! Ids are 16 bytes, digests 32, instants are milliseconds since the epoch, and a state is its index in `State::ALL`.
 //!
 //! # Invariants
 //!
-//! 1. What a call acknowledged is durable: rows, counts and cursor of a batch are one transaction, and answers go out
-//!    after its commit. A commit that fails is an error for everyone in it, and none of it counts.
-//! 2. An event is in the journal once per dedupe key and window. Every event's key is found by the index of dedupe keys, or
-//!    the event is later than all of its runs.
-//! 3. Every event at or before the cursor has all its deliveries. One behind it has all of them or none, save replays and the
-//!    one of `append_for`.
-//! 4. A delivery is made once, by `append_with`, `fan_out`, `append_for` or a step of a replay; only `settle` moves it out of due, only `redrive` and `rerun`
-//!    (and `expire_held`, from held to dead) out of rest, only retention and a tenant's removal delete it, and
-//!    retention only what has been at rest for the retention time, or the least of it where the ledger is too large,
-//!    and never while held. Only `rerun` and `repin`
-//!    change its plan, and only while it has not got through its chain.
-//! 5. `tally` and `plan.refs` are the counts of the rows, at every commit. The backlog in memory is that of `tally`.
-//! 6. A delivery with an order key is not due while an earlier one of its subscription with that key is due or held.
-//! 7. `statistic` is the sum of the attempts recorded and the deliveries that came to rest in its time, each counted once,
-//!    by the transaction that wrote it. What is deleted later stays counted until the bucket is past its time.
-//! 8. A replay's deliveries and its position are one transaction: what stands before it is made, what stands behind it is not.
-//! 9. `settled` has every change of a delivery's state and every attempt, in the order of the commits, save what is older than
-//!    `tail_retention_ms`. A batch's number is never used twice.
-//! 10. Every change of a document, and every decision of a person about a delivery, is a row of `audit` in the same
+//! 1. An acknowledged call is durable: rows, counts and cursor of a batch are one transaction, and replies are sent
+//!    after its commit. If the commit fails, every request of the batch gets an error and none of it takes effect.
+//! 2. An event is in the journal once per dedupe key and window. The key of every event is found through the dedupe
+//!    index, or the event is newer than all runs of the index.
+//! 3. Every event at or before the cursor has all its deliveries. An event after the cursor has all of them or none,
+//!    except for deliveries of replays and the one made by `append_for`.
+//! 4. A delivery is created once, by `append_with`, `fan_out`, `append_for` or a step of a replay. Only `settle` moves
+//!    it out of due; only `redrive`, `rerun` and `expire_held` (from held to dead) move it out of a resting state. Only
+//!    retention and the removal of its tenant delete it. Retention deletes a delivery only after it has rested for the
+//!    retention time, or for the minimum retention time if the ledger is too large, and never while it is held. Only
+//!    `rerun` and `repin` change its plan, and only until it has passed its chain.
+//! 5. `tally` and `plan.refs` match the rows at every commit. The backlog in memory matches `tally`.
+//! 6. A delivery with an order key is not due while an earlier delivery with that key, of the same subscription, is due
+//!    or held.
+//! 7. `statistic` counts each recorded attempt and each delivery that came to rest in its bucket exactly once, in the
+//!    transaction that wrote it. Deleting rows later does not change a bucket; it expires as a whole.
+//! 8. A replay's deliveries and its position are one transaction: everything before the position has been created,
+//!    nothing after it.
+//! 9. `settled` has every state change and every attempt, in commit order, except those older than `tail_retention_ms`.
+//!    Batch numbers are never reused.
+//! 10. Every document change, and every manual decision about a delivery, adds a row to `audit` in the same
 //!     transaction.
-//! 11. Memory (snapshot, cursor, backlog) changes after the commit and before its answers.
+//! 11. Memory (snapshot, cursor, backlog) changes after the commit and before the replies.
 //!
-//! `append_with` and `settle` are the two transactions of an event's life, and `fan_out` for the deliveries of an event that was
-//! appended without them. Each is idempotent, so recovery is opening the file and going on.
+//! An event passes through two transactions, `append_with` and `settle`, and through `fan_out` as well if it was
+//! appended without its deliveries. Each is idempotent, so recovery means opening the file and continuing.
 
 mod attempts;
 mod audit;
@@ -156,95 +159,99 @@ pub use statistics::{Counted, MINUTES_KEPT_MS};
 pub use tail::{SETTLED_BYTES_MAX, SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord};
 pub use untold::Made;
 
-/// The file that a process which has the ledger open holds locked.
+/// Locked by the process that has the ledger open.
 const LOCK: &str = "ledger.lock";
-/// How long a plan or a blob that nothing refers to is kept after it was last put, in milliseconds: one day, so that
-/// what is put is still there when the document or the delivery that needs it follows.
+/// How long an unreferenced plan or blob is retained after it was last stored, in milliseconds: one day, so that it
+/// still exists when the document or delivery that refers to it is written.
 pub const UNUSED_KEPT_MS: i64 = 24 * 3600 * 1000;
-/// Plans held in memory.
+/// Capacity of the in-memory plan cache.
 pub const PLANS_CACHED_MAX: u64 = 1_000;
 
-/// Histogram: seconds a batch took, from its begin to the end of its commit.
+/// Histogram: duration of a batch in seconds, from BEGIN to the end of the commit.
 pub const COMMIT_SECONDS: &str = "setgate_ledger_commit_seconds";
-/// Histogram: requests of a batch.
+/// Histogram: number of requests in a batch.
 pub const BATCH_SIZE: &str = "setgate_ledger_batch_size";
-/// Upper bounds of the buckets of these histograms.
+/// Bucket upper bounds of these histograms.
 pub const BUCKETS: &[(&str, &[f64])] = &[
     (COMMIT_SECONDS, &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]),
     (BATCH_SIZE, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0]),
 ];
-/// Counter: batches that could not be committed.
+/// Counter: batches whose commit failed.
 pub const COMMIT_FAILURES: &str = "setgate_ledger_commit_failures_total";
-/// Gauge: 1 once damage was found in the ledger's files since the start.
+/// Gauge: 1 if damage has been found in the ledger's files since the start.
 const DAMAGED: &str = "setgate_ledger_damaged";
 
-/// Where the ledger is and what it may use.
+/// Location and limits of the ledger.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The folder; made with mode 0700 where it is not there.
+    /// The folder. Created with mode 0700 if it is missing.
     pub path: PathBuf,
-    /// How long an event is kept after its acceptance, and after the end of the last of its deliveries, in
-    /// milliseconds. Default: 30 days.
+    /// How long an event is retained after its acceptance and after the end of its last delivery, in milliseconds.
+    /// Default: 30 days.
     pub retention_ms: i64,
-    /// How long statistics are kept, in milliseconds. Default: 7 days.
+    /// How long statistics are retained, in milliseconds. Default: 7 days.
     pub statistics_retention_ms: i64,
-    /// How long the log of settlements is kept, in milliseconds. Default: 1 hour.
+    /// How long the settlement log is retained, in milliseconds. Default: 1 hour.
     pub tail_retention_ms: i64,
-    /// Requests of one commit. Default: 256.
+    /// Maximum number of requests in one commit. Default: 256.
     pub batch_max: usize,
-    /// How long the writer waits for more requests, where there were at least [`GATHER_FROM`] in its last commit, in
-    /// microseconds: half of what that commit took, and on while many come. Default: 3 milliseconds.
+    /// Maximum group-commit delay in microseconds. If the last commit had at least [`GATHER_FROM`] requests, the writer
+    /// waits for half of that commit's duration, and longer while many requests arrive. Default: 3 milliseconds.
     pub gather_us_max: u64,
-    /// Deliveries that [`Ledger::append_with`] makes together with an event; one with more is left to [`Ledger::fan_out`], since
-    /// everyone else's requests wait while an append is written.
+    /// Maximum number of deliveries that [`Ledger::append_with`] inserts together with an event. An event with more is
+    /// left to [`Ledger::fan_out`], because a long append delays every other request.
     pub append_deliveries_max: usize,
-    /// Requests that may wait for the writer; an append beyond is refused, all else waits. Default: 4096.
+    /// Capacity of the writer's queue in requests. When it is full, an append is refused and any other request waits.
+    /// Default: 4096.
     pub queue_max: usize,
-    /// Bytes of events and new deliveries that are handed on in memory; beyond, they are read back from the file. Default: 16 MiB.
+    /// Maximum bytes of recent events and new deliveries handed over in memory. Anything beyond is read back from the
+    /// file. Default: 16 MiB.
     pub hot_bytes_max: usize,
-    /// Bytes of events that may wait for the writer; an append beyond is refused. Default: 64 MiB.
+    /// Maximum bytes of events in the writer's queue. An append beyond this is refused. Default: 64 MiB.
     pub queue_bytes_max: usize,
-    /// Events whose dedupe keys are held in memory until they are written to the index, some 24 bytes each. Default: 16,384.
+    /// Number of events whose dedupe keys are buffered in memory before they are written to the index, about 24 bytes
+    /// each. Default: 16,384.
     pub dedupe_run_events: usize,
-    /// Connections that read for the data plane. Default: 3.
+    /// Read connections for the data plane. Default: 3.
     pub readers_max: u32,
-    /// Connections that read history. Default: 2.
+    /// Read connections for history queries. Default: 2.
     pub history_readers_max: u32,
-    /// Bytes of the writer's page cache. Default: 16 MiB. Larger is not faster: wherever SQLite has put pages of a full node
-    /// in order, the commit looks through all of the cache (`balance_nonroot`, `pcache1TruncateUnsafe`).
+    /// The writer's page cache in bytes. Default: 16 MiB. A larger cache is not faster: each time SQLite rebalances a
+    /// full node, the commit scans the whole cache (`balance_nonroot`, `pcache1TruncateUnsafe`).
     pub cache_bytes: u64,
-    /// How often to see whether a checkpoint is due, in milliseconds. Default: 200.
+    /// How often to check whether a checkpoint is due, in milliseconds. Default: 200.
     pub checkpoint_poll_ms: u64,
-    /// Pages of 4 KiB in the WAL, not yet in the file, from which a checkpoint is run. Default: 4096 (16 MiB).
+    /// Number of uncheckpointed WAL pages (4 KiB each) at which a checkpoint is started. Default: 4096 (16 MiB).
     pub checkpoint_pages_min: u32,
-    /// Pages of the WAL from which the writer helps to finish a checkpoint. Default: 16384 (64 MiB).
+    /// Number of WAL pages at which the writer helps to finish a checkpoint. Default: 16384 (64 MiB).
     pub wal_pages_max: u32,
-    /// Bytes of the file in use from which events are removed before their time, and beyond which the ledger is
-    /// [short](Ledger::shortage) of space; 0: none. Default: none.
+    /// Bytes of the file in use above which events are removed before their retention time ends and the ledger is
+    /// [short](Ledger::shortage) of space. 0 means no limit. Default: 0.
     pub ledger_bytes_max: u64,
-    /// How long an event is kept after its acceptance and after the end of its deliveries, whatever its size, in
-    /// milliseconds. Default: 1 day.
+    /// How long an event is retained after its acceptance and after the end of its deliveries, even if the ledger is
+    /// too large, in milliseconds. Default: 1 day.
     pub retention_min_ms: i64,
-    /// Time between two rounds of retention from which the host counts as not having lived in between, in
-    /// milliseconds. Default: 1 hour.
+    /// If at least this much time lies between two rounds of retention, the host counts as having been down in between.
+    /// In milliseconds. Default: 1 hour.
     pub gap_ms_min: i64,
-    /// How long the file is looked over for damage after the start, in milliseconds; 0: not at all. Default: 10 seconds.
+    /// Time limit for the check for damage after the start, in milliseconds. 0 disables the check. Default: 10 seconds.
     pub check_ms_max: u64,
-    /// Bytes free on the disk below which the ledger is [short](Ledger::shortage) of space. Default: 256 MiB.
+    /// Free bytes on the disk below which the ledger is [short](Ledger::shortage) of space. Default: 256 MiB.
     pub disk_free_bytes_min: u64,
-    /// What a tenant without a quota of its own may use.
+    /// Quota of a tenant that has none of its own.
     pub quota: Quota,
-    /// Seals what a ledger of an earlier Setgate holds in the clear. Default: none, with which such a ledger does not open.
+    /// Key that encrypts secrets which a ledger of an earlier Setgate stored in plain text. Default: `None`, with which
+    /// such a ledger cannot be opened.
     pub master: Option<Arc<MasterKey>>,
 }
 
-/// Connections that read for the data plane.
+/// Default of [`Options::readers_max`].
 const READERS_MAX: u32 = 3;
-/// Connections that read history.
+/// Default of [`Options::history_readers_max`].
 const HISTORY_READERS_MAX: u32 = 2;
 
 impl Options {
-    /// The defaults, in the given folder.
+    /// Default options for the given folder.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -275,33 +282,33 @@ impl Options {
     }
 }
 
-/// What the ledger looks like from outside, for metrics.
+/// Point-in-time figures for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// Whether it takes requests.
+    /// Whether the writer accepts requests.
     pub open: bool,
-    /// Why the last batch could not be written; none: it could. It is tried again each second.
+    /// Cause of the last failed write, or `None` if the last batch was written. A failing disk is probed once a second.
     pub failing: Option<Cause>,
-    /// Requests that wait for the writer.
+    /// Requests in the writer's queue.
     pub queue_depth: usize,
-    /// Bytes of events that wait for the writer.
+    /// Bytes of events in the writer's queue.
     pub queue_bytes: usize,
-    /// Size of the file, in bytes.
+    /// Size of the database file, in bytes.
     pub file_bytes: u64,
     /// Size of the WAL, in bytes.
     pub wal_bytes: u64,
-    /// Bytes in memory of the index of dedupe keys: some 1.3 for each event of the ledger.
+    /// Memory used by the dedupe index in bytes: about 1.3 per event of the ledger.
     pub dedupe_bytes: u64,
-    /// The last event of the journal.
+    /// Last event of the journal.
     pub last: EventSeq,
-    /// The last event fanned out.
+    /// Last event fanned out.
     pub cursor: EventSeq,
-    /// Batches committed since it was opened, each with a sync of its own.
+    /// Batches committed since the ledger was opened. Each costs one fsync.
     pub commits: u64,
 }
 
-/// A handle on the ledger; all clones are the same one. When the last is dropped, what waits is written and the
-/// threads are joined; [`Ledger::shutdown`] does so without blocking a runtime thread.
+/// A handle to the ledger; clones share it. When the last clone is dropped, queued requests are written and the threads
+/// are joined, which blocks. [`Ledger::shutdown`] does the same without blocking a runtime thread.
 #[derive(Clone)]
 pub struct Ledger(Arc<Inner>);
 
@@ -309,7 +316,7 @@ struct Inner {
     options: ArcSwap<Options>,
     clock: Clock,
     shared: Arc<effects::Shared>,
-    /// None only while dropping: the writer ends when its queue does.
+    /// `None` only during drop: closing the queue ends the writer.
     queue: Option<queue::Queue>,
     readers: readers::Readers,
     history_readers: readers::Readers,
@@ -318,16 +325,17 @@ struct Inner {
 }
 
 impl Ledger {
-    /// Opens the ledger of a folder, or makes one. Blocks; a crash before costs the replay of the WAL, milliseconds.
+    /// Opens the ledger in a folder, or creates it. Blocks. After a crash the WAL is replayed, which takes
+    /// milliseconds.
     ///
-    /// [`Error::Locked`] where another process has it open, [`Error::Schema`] where a later Setgate wrote it,
-    /// [`Error::Corrupt`] where a document of the registry cannot be read.
+    /// [`Error::Locked`] if another process has it open, [`Error::Schema`] if a later version of Setgate wrote it,
+    /// [`Error::Corrupt`] if a document of the registry cannot be read.
     pub fn open(options: Options, clock: Clock) -> Result<Self, Error> {
         let lock = hold(&options.path)?;
         wal_tail::look(&options.path)?;
         let conn = schema::open_writer(&options)?;
         begin_behind(&conn, &clock)?;
-        // The file's own name has to be as durable as what is written into it.
+        // The directory entry must be as durable as the data in the file.
         sync_folder(&options.path)?;
         let dedupe = dedupe::Index::open(&conn, options.dedupe_run_events)?;
         let shared = Arc::new(effects::Shared::load(&conn, &options)?);
@@ -381,8 +389,8 @@ impl Ledger {
         })))
     }
 
-    /// Writes what waits, moves the WAL into the file, ends the threads and frees the folder. Every later call, on any
-    /// clone, is [`Error::Closed`].
+    /// Writes all queued requests, checkpoints the WAL, ends the threads and releases the folder. Later calls on any
+    /// clone return [`Error::Closed`].
     pub async fn shutdown(&self) {
         self.queue().stop().await;
         self.0.readers.close().await;
@@ -394,7 +402,7 @@ impl Ledger {
         }
     }
 
-    /// What the host remembers under a name.
+    /// Reads a value of the `meta` table.
     pub async fn meta_get(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let name = name.to_owned();
         self.readers()
@@ -407,7 +415,7 @@ impl Ledger {
             .await
     }
 
-    /// How many deliveries of each tenant are due, held and dead.
+    /// Number of due, held and dead deliveries per tenant.
     pub async fn deliveries_by_state(&self) -> Result<Vec<(TenantId, [i64; 3])>, Error> {
         self.readers()
             .read(move |conn| {
@@ -419,7 +427,7 @@ impl Ledger {
             .await
     }
 
-    /// Remembers a value under a name, in place of the one before.
+    /// Stores a value in the `meta` table, replacing the previous one.
     pub async fn meta_put(&self, name: &str, value: &[u8]) -> Result<(), Error> {
         let (name, value) = (name.to_owned(), value.to_owned());
         self.queue()
@@ -432,7 +440,7 @@ impl Ledger {
             .await
     }
 
-    /// Sizes and depths as of now. Asks the file system for two sizes; never waits for the writer.
+    /// Current sizes and depths. Stats two files; never waits for the writer.
     pub fn stats(&self) -> Stats {
         let options = self.options();
         let size = |name: &str| fs::metadata(options.path.join(name)).map_or(0, |meta| meta.len());
@@ -456,21 +464,20 @@ impl Ledger {
         self.options().append_deliveries_max
     }
 
-    /// Whether the last batch could be written. Never waits.
+    /// Whether the last batch could be written. Never blocks.
     pub fn takes_writes(&self) -> bool {
         self.shared().disk.failing().is_none()
     }
 
-    /// Why nothing may be added just now, events and uploads above all; none: there is room. Looked at once a second;
-    /// never waits.
+    /// Reason why nothing may be added at the moment (events and uploads in particular), or `None` if there is room.
+    /// Refreshed once a second; never blocks.
     pub fn shortage(&self) -> Option<Shortage> {
         self.shared().space.shortage()
     }
 
-    /// Takes over how long things are kept and how much room there is from other options, for the next round of retention
-    /// and the next look at the disk: `retention_ms`, `retention_min_ms`, `statistics_retention_ms`,
-    /// `tail_retention_ms`, `gap_ms_min`, `ledger_bytes_max`, `disk_free_bytes_min` and `quota`. All else is settled when a ledger is
-    /// opened.
+    /// Applies new limits from the next round of retention and the next disk check on: `retention_ms`,
+    /// `retention_min_ms`, `statistics_retention_ms`, `tail_retention_ms`, `gap_ms_min`, `ledger_bytes_max`,
+    /// `disk_free_bytes_min` and `quota`. All other options are fixed when the ledger is opened.
     pub fn keep(&self, other: &Options) {
         let kept = Options {
             retention_ms: other.retention_ms,
@@ -487,7 +494,7 @@ impl Ledger {
         self.0.options.store(Arc::new(kept));
     }
 
-    /// Waits until there is reason to call [`Ledger::retain`] before its time: the disk or the ledger fills up.
+    /// Waits until [`Ledger::retain`] should run early because the disk or the ledger is filling up.
     pub async fn pressed(&self) {
         self.shared().space.pressed.notified().await;
     }
@@ -544,7 +551,7 @@ fn spawn(path: &Path, name: &str, run: impl FnOnce() + Send + 'static) -> Result
         .map_err(|source| Error::Folder { path: path.to_owned(), source })
 }
 
-/// Makes the folder where needed and takes its lock, which lasts as long as the returned file is open.
+/// Creates the folder if necessary and locks it. The lock is held as long as the returned file is open.
 fn hold(path: &Path) -> Result<fs::File, Error> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -568,8 +575,9 @@ fn hold(path: &Path) -> Result<fs::File, Error> {
     }
 }
 
-/// Has the clock begin where what is stored ends. Where what is stored is from a time that the clock does not believe,
-/// what was made to wait then waits as long from now on, and not until that time comes.
+/// Starts the clock no earlier than the newest stored timestamp. If the stored data is from a time that the clock
+/// considers implausible, postponed deliveries keep their remaining delay relative to now instead of waiting until that
+/// time.
 fn begin_behind(conn: &rusqlite::Connection, clock: &Clock) -> Result<(), Error> {
     let newest: Option<Timestamp> =
         conn.query_row("SELECT accepted_at FROM event ORDER BY seq DESC LIMIT 1", [], |row| row.get(0)).optional()?;

@@ -1,5 +1,5 @@
-//! First in, first out: a delivery with an order key is kept back by every earlier one of its subscription with the same
-//! key that is due or held. What is kept back is not due for anybody; the transaction that lets it go gives its row.
+//! FIFO order: a delivery with an order key is blocked by every earlier delivery of its subscription that has the same
+//! key and is due or held. A blocked delivery is never returned as due; the transaction that unblocks it returns it.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -8,7 +8,7 @@ use super::outbox::due_by_seq;
 use crate::domain::delivery::{DeliverySeq, DueDelivery};
 use crate::domain::id::SubscriptionId;
 
-/// Whether the delivery `d` of the statement is kept back. In the words of the partial index `delivery_order`.
+/// SQL condition: delivery `d` of the statement is blocked. Worded so that the partial index `delivery_order` applies.
 macro_rules! kept_back {
     () => {
         "(d.order_key IS NOT NULL AND EXISTS (SELECT 1 FROM delivery o WHERE o.subscription = d.subscription
@@ -17,17 +17,17 @@ macro_rules! kept_back {
 }
 pub(super) use kept_back;
 
-/// Whether a new row, the last of its line so far, is kept back.
+/// The next unfinished delivery after a given row, in the same FIFO.
 pub(super) const LINE: &str = "SELECT seq FROM delivery WHERE subscription = ?1 AND order_key = ?2
      AND order_key IS NOT NULL AND state IN (0, 3) AND seq > ?3 ORDER BY seq LIMIT 1";
 
-/// Whether anything earlier keeps a delivery back.
+/// Whether an earlier delivery blocks this one.
 pub(super) fn is_kept_back(conn: &Connection, seq: DeliverySeq) -> Result<bool, Error> {
     Ok(conn.prepare_cached(concat!("SELECT 1 FROM delivery d WHERE d.seq = ?1 AND ", kept_back!()))?.exists([seq])?)
 }
 
-/// The row that a delivery which just came to an end lets go; none where nothing waits behind it, or something else
-/// keeps that back as well.
+/// The delivery unblocked by one that just ended. `None` if none is queued behind it, or something else still blocks
+/// that one.
 pub(super) fn freed_by(
     conn: &Connection,
     subscription: SubscriptionId,
@@ -37,7 +37,7 @@ pub(super) fn freed_by(
     let next: Option<DeliverySeq> =
         conn.prepare_cached(LINE)?.query_row(params![subscription, order_key, seq], |row| row.get(0)).optional()?;
     match next {
-        // Held: it keeps back the others itself.
+        // If `next` is held, it is not due, and it blocks the later ones itself.
         Some(next) if !is_kept_back(conn, next)? => due_by_seq(conn, next),
         _ => Ok(None),
     }
@@ -76,7 +76,7 @@ mod tests {
             assert_eq!(made.iter().map(|row| row.event.0).collect::<Vec<_>>(), [1, 3, 4]);
             assert_eq!(due(&ledger).await, [1, 3, 4]);
 
-            // Due again later, or held, it keeps them back all the same; also over a restart.
+            // A retry scheduled for later, or a held delivery, still blocks; also across a restart.
             let later = NOW.plus_millis(60_000);
             let retry = Step::Retry { attempt: attempt(1, 500), due_at: later };
             assert_eq!(settle(&ledger, made[0].seq, retry).await, None);
@@ -85,7 +85,7 @@ mod tests {
             let ledger = reopen(&folder, ledger).await;
             assert_eq!(due(&ledger).await, [4, 1]);
 
-            // One after the other.
+            // Each unblocks one successor.
             let delivered = Step::Delivered { attempt: attempt(2, 200) };
             assert_eq!(settle(&ledger, made[0].seq, delivered).await, Some(2));
             let second = ledger.due(subscription(1), NOW, None, 99).await.unwrap();
@@ -93,7 +93,7 @@ mod tests {
             let dead = Step::Dead { attempt: None, reason: "given up".into() };
             assert_eq!(settle(&ledger, second, dead).await, Some(5));
 
-            // A person lets the held one go.
+            // A person discards the held one.
             let tenant = TENANT.parse().unwrap();
             let redriven = ledger.redrive(&tenant, made[1].id, Redrive::Discard, NOW).await.unwrap();
             assert!(matches!(redriven, Some(Redriven::Discarded(Some(row))) if row.event.0 == 6));

@@ -1,4 +1,4 @@
-//! The outbox: one row per delivery, made with its event, by `fan_out` or by a replay, read by the dispatcher.
+//! The outbox: one row per delivery, inserted with its event, by `fan_out` or by a replay, and read by the dispatcher.
 
 use std::sync::Arc;
 
@@ -15,57 +15,57 @@ use crate::domain::time::Timestamp;
 /// Due deliveries of one subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lane {
-    /// Whose.
+    /// Tenant of the subscription.
     pub tenant: TenantId,
-    /// Which.
+    /// The subscription.
     pub subscription: SubscriptionId,
-    /// When the first is due.
+    /// When the first of them is due.
     pub due_at: Timestamp,
-    /// How many there are.
+    /// Number of due deliveries.
     pub deliveries: u64,
 }
 
-/// What is needed to run a delivery's chain, or to send it.
+/// Everything needed to run a delivery's chain, or to send it.
 #[derive(Debug, Clone)]
 pub struct Content {
     /// The event.
     pub event: Arc<Event>,
-    /// The claims after the chain, where it ran and changed them. With `filtered` set and none here, what is sent is
-    /// the SET as normalized.
+    /// Claims after the chain, if it ran and changed them. If `filtered` is set and this is `None`, the normalized SET
+    /// is sent.
     pub claims: Option<String>,
-    /// Whether the chain ran.
+    /// Whether the chain has run.
     pub filtered: bool,
-    /// The delivery's state as of the read: what was due when it was listed may be at rest by now.
+    /// State as of the read: a delivery that was due when it was listed may have come to rest since.
     pub state: State,
-    /// Attempts recorded, as of the read.
+    /// Number of attempts recorded, as of the read.
     pub attempts: u32,
-    /// When it is due, as of the read; means something only where it is due.
+    /// Due time as of the read; meaningful only if the delivery is due.
     pub due_at: Timestamp,
-    /// Runs of the chain that are to be repeated, as of the read.
+    /// Failed runs of the chain that will be retried, as of the read.
     pub filter_tries: u32,
-    /// The chain it runs, as of the read.
+    /// Plan of its filter chain, as of the read.
     pub plan: Digest,
-    /// See [`DueDelivery::attempts_before`], as of the read.
+    /// See [`DueDelivery::attempts_before`]; as of the read.
     pub attempts_before: u32,
-    /// Whether an earlier one about the same subject has to come to its end first, as of the read.
+    /// Whether an earlier delivery with the same order key must end first, as of the read.
     pub kept_back: bool,
 }
 
-/// Due deliveries in one answer of [`Ledger::due`] at the most.
+/// Maximum number of deliveries that [`Ledger::due`] returns.
 pub const DUE_LIMIT_MAX: usize = 10_000;
 
 impl Ledger {
-    /// Deliveries that were made by [`Ledger::append_with`] since the last call. For the dispatcher.
+    /// Deliveries inserted by [`Ledger::append_with`] since the last call. For the dispatcher.
     pub fn made(&self) -> Made {
         self.shared().untold.take()
     }
 
-    /// Returns when [`Ledger::made`] has something to tell. For one waiter.
+    /// Returns when [`Ledger::made`] has new deliveries. For a single waiter.
     pub async fn until_made(&self) {
         self.shared().untold.some().await;
     }
 
-    /// The subscription's deliveries due at `now`, in the order they fall due, behind `after`; at most `limit` and
+    /// Deliveries of the subscription due at `now`, ordered by due time, after position `after`: at most `limit` and
     /// [`DUE_LIMIT_MAX`].
     pub async fn due(
         &self,
@@ -89,7 +89,7 @@ impl Ledger {
             .await
     }
 
-    /// Every subscription that has deliveries due, now or later. For the start; it walks all due rows.
+    /// Every subscription with deliveries due now or later. Scans all due rows, so it is meant for the start.
     pub async fn lanes(&self) -> Result<Vec<Lane>, Error> {
         self.readers()
             .read(|conn| {
@@ -109,7 +109,8 @@ impl Ledger {
             .await
     }
 
-    /// What is needed to go on with a delivery; none where it is gone. Of one that was made just now it comes from memory.
+    /// Everything needed to continue a delivery, or `None` if it is gone. A delivery that was just inserted comes from
+    /// memory.
     pub async fn load(&self, delivery: DeliverySeq) -> Result<Option<Content>, Error> {
         if let Some(content) = self.shared().hot.content(delivery) {
             return Ok(Some(content));
@@ -117,7 +118,7 @@ impl Ledger {
         self.readers().read(move |conn| content(conn, delivery)).await
     }
 
-    /// Deliveries of the tenant that are due or held. Exact, from memory; never waits.
+    /// Number of deliveries of the tenant that are due or held. Exact, from memory; never blocks.
     pub fn backlog(&self, tenant: &TenantId) -> u64 {
         self.shared().backlog(tenant)
     }
@@ -149,7 +150,8 @@ pub(super) fn content(conn: &Connection, delivery: DeliverySeq) -> Result<Option
     }))
 }
 
-/// A missing plan is an unreadable column rather than a missing row: a delivery never vanishes silently.
+/// A missing plan shows up as an unreadable column and not as a missing row, so that a delivery never vanishes
+/// silently.
 macro_rules! due_columns {
     () => {
         "SELECT d.seq, d.event_id, d.subscription, d.run, d.event_seq, d.tenant, p.digest, d.due_at, d.attempts,
@@ -165,7 +167,7 @@ pub(super) const DUE: &str = concat!(
     " ORDER BY d.due_at, d.seq LIMIT ?5"
 );
 
-/// The inner part runs on the index alone; the tenant is read once per lane.
+/// The inner query runs on the index alone; the tenant is read once per lane.
 pub(super) const LANES: &str = "SELECT d.tenant, l.subscription, l.due_at, l.deliveries
      FROM (SELECT subscription, min(due_at) AS due_at, count(*) AS deliveries, seq
            FROM delivery INDEXED BY delivery_due WHERE state = 0 GROUP BY subscription) l
@@ -186,7 +188,7 @@ fn read_due(row: &Row<'_>) -> Result<DueDelivery, Error> {
     })
 }
 
-/// A delivery that is due, by its row.
+/// A due delivery by its row id. `None` if it is gone or not due.
 pub(super) fn due_by_seq(conn: &Connection, seq: DeliverySeq) -> Result<Option<DueDelivery>, Error> {
     let mut statement = conn.prepare_cached(concat!(due_columns!(), " WHERE d.seq = ?1 AND d.state = 0"))?;
     let mut rows = statement.query([seq])?;

@@ -1,4 +1,4 @@
-//! Where requests wait for the writer, and what they see of it while they run.
+//! The writer's queue, and the context in which its requests run.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,59 +15,59 @@ use super::registry::{Snapshot, Weight};
 use super::statements::Statements;
 use crate::domain::id::{Digest, TenantId};
 
-/// What waits for the writer.
+/// An entry of the queue.
 pub(super) enum Item {
-    /// A request to run within the next batch, and its size in bytes.
+    /// A request to run in the next batch, and its size in bytes.
     Write(Box<dyn Pending>, usize),
-    /// Finish what the checkpointer could not: it never catches up with a writer that goes on writing.
+    /// Finish a checkpoint: the checkpointer never catches up with a writer that keeps writing.
     Checkpoint,
-    /// Write something, to see whether the disk takes it.
+    /// Write something, to find out whether the disk works.
     Probe,
-    /// Take no more, finish what waits, end.
+    /// Accept no more requests, finish the queued ones, then end.
     Stop,
 }
 
-/// What a request sees while it runs.
+/// Context of a running request.
 pub(super) struct Batch<'a> {
     /// Inside the batch's transaction.
     pub(super) conn: &'a Connection,
-    /// The same, for statements that most requests of a batch run.
+    /// Cached statements on `conn`, for those that most requests of a batch run.
     pub(super) statements: Statements<'a>,
-    /// What this request changes besides rows.
+    /// Changes of this request other than its rows.
     pub(super) effects: Effects,
-    /// How far the journal is, with what earlier requests of the same batch did.
+    /// End of the journal and fan-out cursor, including the earlier requests of this batch.
     pub(super) reach: Reach,
-    /// Deliveries that appends of the same batch made.
+    /// Number of deliveries that appends of this batch have inserted.
     pub(super) made: usize,
-    /// Rows of plans that requests of the same batch found.
+    /// Row ids of plans that requests of this batch have looked up.
     pub(super) plans: Vec<(Digest, i64)>,
-    /// Which events have a dedupe key, as last committed.
+    /// The dedupe index as of the last commit.
     pub(super) dedupe: &'a Index,
-    /// Of those that earlier requests of the same batch appended, and this one.
+    /// Dedupe keys of the events appended in this batch so far, not yet in the index.
     pub(super) appended: Vec<Entry>,
-    /// The registry as last committed; changes of the same batch are not in it yet.
+    /// The registry as of the last commit; changes made in this batch are not included.
     pub(super) snapshot: &'a Snapshot,
-    /// What changes of documents in the same batch added to their tenants' weights.
+    /// Weight that document changes of this batch have added to their tenants.
     pub(super) weighed: Vec<(TenantId, Weight)>,
 }
 
-/// How a request ended.
+/// Outcome of running a request.
 pub(super) enum Ran {
-    /// Well.
+    /// Success.
     Done,
-    /// It failed, and its rows have to be undone.
+    /// It failed, and its rows must be undone.
     Refused,
-    /// As refused, because the disk is full or broken.
+    /// Like `Refused`, because the disk is full or broken.
     OutOfDisk,
 }
 
-/// A request of any type, from the queue to its answer.
+/// A type-erased request, from the queue to its reply.
 pub(super) trait Pending: Send {
     /// Whether it may be run again after a run that was rolled back.
     fn runs_again(&self) -> bool;
-    /// Runs it. The last run counts.
+    /// Runs the request. Only the result of the last run counts.
     fn run(&mut self, batch: &mut Batch<'_>) -> Ran;
-    /// Hands out the result, or the commit's failure in its place.
+    /// Replies with the result, or with the commit's error.
     fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>);
 }
 
@@ -103,18 +103,18 @@ where
 
     fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>) {
         let answer = match (committed, self.result) {
-            // A refusal stands however the batch ended.
+            // A refusal is independent of the outcome of the commit.
             (_, Some(Err(refusal))) => Err(refusal),
             (Err(error), _) => Err(Error::Commit(error)),
             (Ok(()), Some(done)) => done,
             (Ok(()), None) => Err(Error::Closed),
         };
-        // The caller may be gone; what was written stays.
+        // The caller may have been cancelled; the write stands.
         let _ = self.reply.send(answer);
     }
 }
 
-/// Where requests enter.
+/// Handle to the writer's queue.
 pub(super) struct Queue {
     sender: mpsc::Sender<Item>,
     shared: Arc<Shared>,
@@ -126,8 +126,8 @@ impl Queue {
         Self { sender, shared, bytes_max }
     }
 
-    /// Runs `write` in a batch and returns once it is durable. Waits where the queue is full.
-    /// Dropping the future does not take the request back.
+    /// Runs `write` in a batch and returns once it is durable. Waits if the queue is full. Dropping the future does not
+    /// cancel the request.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         write: impl FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
@@ -137,8 +137,8 @@ impl Queue {
         self.write_rows(Rows::Any, once).await
     }
 
-    /// The same for a request that says what it changes ([`Rows::Named`]), and that can be run again: what it did in
-    /// the run before has been rolled back by then, and what it noted besides is forgotten.
+    /// Like [`Queue::write`], for a request that lists the rows it changes ([`Rows::Named`]) and may be run again: the
+    /// rows and effects of the previous run have been rolled back by then.
     pub(super) async fn write_named<T: Send + 'static>(
         &self,
         write: impl FnMut(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
@@ -157,8 +157,8 @@ impl Queue {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// As [`Queue::write_named`], but refused with [`Error::Busy`] where the queue is full, in requests or in `bytes`. For
-    /// what only makes rows.
+    /// Like [`Queue::write_named`], but fails with [`Error::Busy`] if the queue is full, in requests or in `bytes`. For
+    /// requests that only insert rows.
     pub(super) async fn write_unless_full<T: Send + 'static>(
         &self,
         bytes: usize,
@@ -167,7 +167,7 @@ impl Queue {
         let (reply, answer) = oneshot::channel();
         let request = Request { rows: Rows::Named, write, result: None, reply };
         let waiting = self.shared.queue_bytes.fetch_add(bytes, Ordering::AcqRel);
-        // A single request larger than the limit is let in alone, or it could never be.
+        // A single request larger than the limit is admitted when the queue is otherwise empty, or it never could be.
         let sent = if waiting > 0 && waiting.saturating_add(bytes) > self.bytes_max {
             Err(Error::Busy)
         } else {
@@ -183,18 +183,18 @@ impl Queue {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// Requests that wait.
+    /// Number of queued requests.
     pub(super) fn depth(&self) -> usize {
         self.sender.max_capacity() - self.sender.capacity()
     }
 
-    /// Asks the writer to end; returns once the queue has taken that in.
+    /// Makes the writer end. Returns once the request to stop is queued.
     pub(super) async fn stop(&self) {
-        // A closed queue is what was asked for.
+        // An error means the queue is already closed, which is the goal.
         let _ = self.sender.send(Item::Stop).await;
     }
 
-    /// Whether the writer takes requests.
+    /// Whether the writer accepts requests.
     pub(super) fn is_open(&self) -> bool {
         !self.sender.is_closed()
     }

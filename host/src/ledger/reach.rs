@@ -1,24 +1,25 @@
-//! How far the journal reaches, and up to where its events have their deliveries.
+//! End of the journal and the fan-out cursor.
 //!
-//! Most events are appended together with their deliveries, and the cursor goes with them. Where that cannot be done the
-//! event is left to the loop, and the cursor stays before it until the loop has been there. What is appended meanwhile
-//! has its deliveries all the same: once nothing is left, the cursor is at the end again at once.
+//! Most events are appended together with their deliveries, and the cursor advances with them. If that is not possible,
+//! the event is left to the fan-out loop, and the cursor stays before it until the loop has processed it. Events
+//! appended meanwhile still get their deliveries at once, so when nothing is left the cursor jumps to the end.
 
 use crate::domain::event::EventSeq;
 
-/// A copy goes with each request of a batch, and is taken back only where the request went well.
+/// Each request of a batch gets a copy, which replaces the original only if the request succeeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
-    /// The last event of the journal.
+    /// Last event of the journal.
     last: EventSeq,
-    /// The last event that was left to the loop; at the begin the last one there is, if the cursor is not there.
+    /// Last event left to the fan-out loop. After the start it is the last event of the journal, since events after the
+    /// cursor may lack deliveries.
     left: EventSeq,
     /// Every event up to here has its deliveries.
     cursor: EventSeq,
 }
 
 impl Reach {
-    /// As the file says: whether those behind the cursor have deliveries is not known.
+    /// Restores the positions from the file, which does not record whether events after the cursor have deliveries.
     pub(super) fn new(last: EventSeq, cursor: EventSeq) -> Self {
         Self { last: last.max(cursor), left: last, cursor }
     }
@@ -36,7 +37,7 @@ impl Reach {
         }
     }
 
-    /// All events up to this one have their deliveries, or never will.
+    /// Advances the cursor: all events up to `seq` have their deliveries, or will never have any.
     pub(super) fn through(&mut self, seq: EventSeq) {
         self.cursor = self.cursor.max(seq);
         if !self.is_behind() {
@@ -44,17 +45,17 @@ impl Reach {
         }
     }
 
-    /// Whether there is something for the loop to do.
+    /// Whether events are left for the fan-out loop.
     pub fn is_behind(&self) -> bool {
         self.cursor < self.left
     }
 
-    /// The last event that was left to the loop; those behind it have their deliveries.
+    /// Last event left to the fan-out loop; later events have their deliveries.
     pub fn left(&self) -> EventSeq {
         self.left
     }
 
-    /// The last event of the journal.
+    /// Last event of the journal.
     pub fn last(&self) -> EventSeq {
         self.last
     }
@@ -91,7 +92,7 @@ mod tests {
         assert!(reach.is_behind());
         reach.through(EventSeq(9));
         assert_eq!(reach.cursor(), EventSeq(10));
-        // All that was appended last is gone again.
+        // The last appended events have been deleted again.
         assert_eq!(Reach::new(EventSeq(0), EventSeq(3)).last(), EventSeq(3));
     }
 }

@@ -1,4 +1,4 @@
-//! The tables, the settings of every connection, and how an older file is brought up to date.
+//! Tables, connection settings and migrations.
 
 use std::path::Path;
 
@@ -7,17 +7,17 @@ use rusqlite::{Connection, OpenFlags};
 use super::{Error, Options, files, sealed_endpoints};
 use crate::crypto::MasterKey;
 
-/// Oldest SQLite the ledger runs on, as `sqlite3_libversion_number` writes it: through 3.51.2 a race at the reset of
-/// the WAL could lose commits.
+/// Oldest supported SQLite, as `sqlite3_libversion_number` encodes it. Up to 3.51.2, a race during the WAL reset could
+/// lose commits.
 pub const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
-/// Bytes of a page: SQLite's own choice, which no setting here changes.
+/// SQLite's default page size, which no setting here changes.
 const PAGE_BYTES: u64 = 4096;
 
-/// The file within the ledger's folder.
+/// Name of the database file within the ledger's folder.
 pub(super) const FILE: &str = "ledger.db";
 
-/// Each entry brings a file from the schema of its index to the next; `user_version` counts them.
+/// Entry `i` migrates a file from schema `i` to `i + 1`; `user_version` is the number applied.
 pub(super) const MIGRATIONS: [&str; 14] = [
     V1,
     V2,
@@ -35,16 +35,15 @@ pub(super) const MIGRATIONS: [&str; 14] = [
     STORED,
 ];
 
-/// The schema from which on attempts have a key of their own.
+/// First schema that stores attempts under a single integer key.
 const ATTEMPTS_BY_KEY: i64 = 10;
 
-/// Small columns stand before large ones, so that a scan never walks overflow pages.
+/// Small columns come before large ones, so that a scan never follows overflow pages.
 ///
-/// `delivery` and `event` are written for every event, so each index has to earn its place:
-/// `event_dedupe` is gone by now (`dedupe.rs`), `event_id` and `delivery_event` grow at
-/// their end, the two `_history` indexes end at the page of each tenant that is hot anyway, `delivery_due` and
-/// `delivery_rest` hold only rows in the states they ask for. A filter by type, subject or subscription is a bounded
-/// scan instead of an index.
+/// `delivery` and `event` are written for every event, so each index must justify its cost: `event_dedupe` has been
+/// replaced (`dedupe.rs`), `event_id` and `delivery_event` grow at their end, the two `_history` indexes append to one
+/// page per tenant that is hot anyway, and `delivery_due` and `delivery_rest` hold only rows in the states they cover.
+/// A filter by type, subject or subscription is a bounded scan instead of an index.
 const V1: &str = "
 CREATE TABLE event (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -149,7 +148,7 @@ CREATE TABLE purge (tenant TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 ";
 
-/// Blobs in parts. Those that are there stay as they are, whole in their row.
+/// Stores blobs in parts. Blobs written before stay whole in their row.
 const V2: &str = "
 CREATE TABLE blob_part (
     id INTEGER PRIMARY KEY,
@@ -161,21 +160,21 @@ CREATE TABLE blob_part (
 CREATE UNIQUE INDEX blob_part_of ON blob_part (digest, number);
 ";
 
-/// Order within a subject, and since when a subscription fails. The index holds only rows of subscriptions that ask for
-/// order, while they wait.
+/// Order within a subject, and failure streaks of subscriptions. The index holds only unfinished rows of subscriptions
+/// with ordered delivery.
 const ORDER: &str = "
 ALTER TABLE delivery ADD COLUMN order_key INTEGER;
 CREATE INDEX delivery_order ON delivery (subscription, order_key, seq) WHERE order_key IS NOT NULL AND state IN (0, 3);
 CREATE TABLE failing (subscription BLOB PRIMARY KEY, tenant TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
-/// What an attempt sent, and over which connection: JSON, and nothing where an older version recorded the attempt.
+/// The request an attempt sent, and its connection, as JSON. Null in attempts that an older version recorded.
 const SENT: &str = "
 ALTER TABLE attempt ADD COLUMN sent TEXT;
 ALTER TABLE attempt ADD COLUMN connection TEXT;
 ";
 
-/// Counts of minutes and hours. A bucket enters the index once, with its first row; what is counted later leaves it alone.
+/// Counters per minute and hour. Only the first write of a bucket changes the index; later updates do not.
 const STATISTICS: &str = "
 CREATE TABLE statistic (
     tenant TEXT NOT NULL,
@@ -188,7 +187,7 @@ CREATE TABLE statistic (
 CREATE INDEX statistic_age ON statistic (bucket_ms, at);
 ";
 
-/// Replays. `at` and `seq` are the place of the last event looked at.
+/// Replays. `at` and `seq` are the position of the last event examined.
 const REPLAYS: &str = "
 CREATE TABLE replay (
     id BLOB PRIMARY KEY,
@@ -207,7 +206,7 @@ CREATE INDEX replay_of ON replay (tenant, id);
 CREATE INDEX replay_running ON replay (state, id) WHERE state = 0;
 ";
 
-/// The log of settlements. It grows at its end and is deleted from its begin.
+/// The settlement log. Rows are appended at its end and deleted from its start.
 const SETTLED: &str = "
 CREATE TABLE settled (
     batch INTEGER NOT NULL,
@@ -219,7 +218,7 @@ CREATE TABLE settled (
 INSERT INTO mark VALUES ('settled', 0), ('settled_floor', 0);
 ";
 
-/// The audit log. What it is searched by is computed from the entry, so that the two cannot differ.
+/// The audit log. The searchable columns are computed from the document, so the two cannot disagree.
 const AUDIT: &str = "
 CREATE TABLE audit (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -232,8 +231,8 @@ CREATE INDEX audit_tenant ON audit (tenant);
 CREATE INDEX audit_made ON audit (tenant) WHERE action = 'tenant.create';
 ";
 
-/// An event's place in a trace: 25 bytes and a `tracestate`; null where it is in none, which at the end of the row takes a
-/// byte. Whoever reads it reads the bytes before it as well.
+/// Trace context of an event: 25 bytes and a `tracestate`, or null, which costs one byte at the end of the row. Reading
+/// it means reading the columns before it as well.
 const TRACE: &str = "ALTER TABLE event ADD COLUMN trace BLOB";
 
 macro_rules! attempt_by_key {
@@ -247,9 +246,10 @@ macro_rules! attempt_by_key {
     };
 }
 
-/// Which bytes of an event are packed (`packed.rs`): bits, none in events of before. Attempts by one integer key, with what is
-/// told of them in one text (`attempts.rs`): a table whose rows are its keys' holds them in the inner pages of its tree as
-/// well, a few to each. By now those that are there are copied ([`copy_attempts`]).
+/// `packed` has a bit for each compressed column of an event (`packed.rs`); 0 in older events. Attempts move to one
+/// integer key with one document per attempt (`attempts.rs`): a WITHOUT ROWID table stores whole rows in the interior
+/// pages of its tree too, with only a few per page. Existing attempts have been copied before this step
+/// ([`copy_attempts`]).
 const PACKED: &str = concat!(
     attempt_by_key!(),
     "ALTER TABLE event ADD COLUMN packed INTEGER NOT NULL DEFAULT 0;
@@ -270,13 +270,13 @@ macro_rules! dedupe_tables {
     };
 }
 
-/// The tables of `dedupe.rs`.
+/// Tables of the dedupe index (`dedupe.rs`).
 pub(super) const DEDUPE_TABLES: &str = dedupe_tables!();
 
-/// The index of dedupe keys in runs, in the place of one that was a tree. Whoever opens it takes the events in that are there.
+/// Replaces the B-tree index of dedupe keys by an index of runs. Existing events are added when the index is opened.
 const DEDUPE: &str = concat!(dedupe_tables!(), "DROP INDEX event_dedupe;");
 
-/// Requests with an `Idempotency-Key`: see `idempotency.rs`.
+/// Requests with an `Idempotency-Key` header (`idempotency.rs`).
 const IDEMPOTENCY: &str = "
 CREATE TABLE idempotency (
     id INTEGER PRIMARY KEY,
@@ -291,19 +291,20 @@ CREATE INDEX idempotency_tenant ON idempotency (tenant, bytes);
 CREATE INDEX idempotency_at ON idempotency (at);
 ";
 
-/// What each tenant has stored (`stored.rs`). Whose a blob is: of who put it first; nobody's where it is from before.
+/// Bytes stored per tenant (`stored.rs`). A blob is charged to the tenant that stored it first, and to none if it
+/// predates this column.
 const STORED: &str = "
 ALTER TABLE blob ADD COLUMN tenant TEXT;
 ALTER TABLE blob ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE stored (tenant TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
-/// Rows of attempts copied between two commits.
+/// Attempts copied per transaction.
 const COPIED_ROWS: i64 = 50_000;
 
-/// Copies the attempts of a ledger of schema 9, a part at a time, each in a transaction of its own: there may be millions, which
-/// takes minutes, and a host that is killed meanwhile goes on where it was. Texts are put together as they are, so that one
-/// that cannot be read is no reason not to start.
+/// Copies the attempts of a schema 9 ledger in chunks, each in its own transaction: there may be millions, which takes
+/// minutes, and a host killed meanwhile resumes at the last chunk. The JSON is concatenated without parsing, so a
+/// document that cannot be read does not prevent the start.
 fn copy_attempts(conn: &Connection) -> Result<(), Error> {
     conn.execute_batch(attempt_by_key!())?;
     let count = |table: &str| conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0));
@@ -327,32 +328,33 @@ fn copy_attempts(conn: &Connection) -> Result<(), Error> {
              FROM attempt WHERE (delivery, number) > (?1, ?2) ORDER BY delivery, number LIMIT ?3",
             [delivery, number, COPIED_ROWS],
         )?;
-        // The WAL is not to become as large as all of them.
+        // Keeps the WAL from growing to the size of the whole table.
         conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         if copied == 0 {
             break;
         }
     }
     if count("attempt_by_key")? != rows {
-        // An earlier Setgate has written in between: all over again.
+        // An earlier version of Setgate wrote attempts in between: start over.
         conn.execute_batch("DROP TABLE attempt_by_key")?;
         return copy_attempts(conn);
     }
     Ok(())
 }
 
-/// The schema that this Setgate writes.
+/// Schema version written by this build.
 pub(super) fn known() -> i64 {
     MIGRATIONS.len() as i64
 }
 
-/// Refuses a ledger that a later version wrote.
+/// Refuses a ledger written by a later version.
 pub(super) fn refuse_later(found: i64) -> Result<(), Error> {
     let known = known();
     if found > known { Err(Error::Schema { found, known }) } else { Ok(()) }
 }
 
-/// Opens the one connection that writes, makes or updates the tables, and checks what durability depends on.
+/// Opens the only write connection, creates or migrates the tables, and verifies the settings that durability depends
+/// on.
 pub(super) fn open_writer(options: &Options) -> Result<Connection, Error> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
         return Err(Error::EngineVersion { found: rusqlite::version() });
@@ -375,9 +377,9 @@ fn connect_writer(options: &Options) -> Result<Connection, Error> {
     leave_the_wal(&conn)?;
     plan_once(&conn)?;
     conn.set_prepared_statement_cache_capacity(128);
-    // Waits only for a checkpoint or a recovery of our own connections: no other process has the lock file.
+    // Only a checkpoint or a recovery by our own connections can make it wait: no other process holds the lock file.
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
-    // Takes effect on an empty file only, so it stands before the first table.
+    // Only takes effect on an empty file, so it comes before the first table is created.
     conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
     expect(&conn, "journal_mode = WAL", "journal_mode", "wal")?;
     conn.execute_batch(&format!(
@@ -397,9 +399,9 @@ fn connect_writer(options: &Options) -> Result<Connection, Error> {
     Ok(conn)
 }
 
-/// Moves what was recovered of the WAL into the file and begins a new WAL. What a crash left there may be more than was
-/// ever synced, or what a failed sync has lost while memory still shows it: nothing new is to stand behind it. A full
-/// disk cannot have made it so, and must not keep the host from starting.
+/// Checkpoints the recovered WAL into the file and starts a new one. After a crash the WAL may hold frames that were
+/// never synced, or that a failed fsync lost although the page cache still shows them: no new frames may follow those.
+/// A full disk cannot cause this, so it must not prevent the start.
 fn move_the_wal(conn: &Connection) -> Result<(), Error> {
     match conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
@@ -410,7 +412,7 @@ fn move_the_wal(conn: &Connection) -> Result<(), Error> {
     }
 }
 
-/// Opens a connection that can only read.
+/// Opens a read-only connection.
 pub(super) fn open_reader(folder: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(folder.join(FILE), flags)?;
@@ -418,14 +420,15 @@ pub(super) fn open_reader(folder: &Path) -> Result<Connection, Error> {
     plan_once(&conn)?;
     conn.set_prepared_statement_cache_capacity(64);
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
-    // Its pages are void after each commit of the writer, so that more of them would be memory without a use.
+    // Each commit of the writer invalidates the cached pages, so a larger cache would only waste memory.
     conn.execute_batch(
         "PRAGMA query_only = ON; PRAGMA cache_size = -2048; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;",
     )?;
     Ok(conn)
 }
 
-/// Opens the connection that moves the WAL into the file. Its size in the cache is what a checkpoint reads, not rows.
+/// Opens the connection that checkpoints the WAL. Its cache is not sized, because a checkpoint reads WAL frames rather
+/// than rows.
 pub(super) fn open_checkpointer(folder: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(folder.join(FILE), flags)?;
@@ -434,22 +437,22 @@ pub(super) fn open_checkpointer(folder: &Path) -> Result<Connection, Error> {
     Ok(conn)
 }
 
-/// The last connection that closes runs no checkpoint: after a sync that failed, what it would rely on is not to be
-/// believed (`disk.rs`). The writer runs one where all is well.
+/// Disables the checkpoint when the last connection closes: after a failed fsync the pages it would copy cannot be
+/// trusted (`disk.rs`). The writer checkpoints explicitly if the disk is healthy.
 pub(super) fn leave_the_wal(conn: &Connection) -> Result<(), Error> {
     conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(())
 }
 
-/// A statement is planned when it is prepared and not again. Else SQLite prepares it anew for each value of a parameter that
-/// another plan might suit better, which for a row by its key never is so: it was a tenth of what the writer did, and nine
-/// tenths of reading a delivery. What asks for a state, for which there are partial indexes, names it in its text.
+/// Plans a statement once, when it is prepared. Otherwise SQLite prepares it again whenever a parameter value might
+/// favour another plan, which never applies to lookups by key: this cost a tenth of the writer's time and nine tenths
+/// of reading a delivery. Queries that need a partial index therefore write the state as a literal.
 fn plan_once(conn: &Connection) -> Result<(), Error> {
     conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }
 
-/// Bytes of the file that hold something, as this connection sees it.
+/// Bytes of the file in use, as seen by this connection.
 pub(super) fn used_bytes(conn: &Connection) -> Result<u64, Error> {
     let number = |sql: &str| conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
     let used = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
@@ -485,7 +488,7 @@ fn migrate(conn: &Connection, master: Option<&MasterKey>) -> Result<(), Error> {
         }
         transaction.execute_batch(step)?;
         if *step == STORED {
-            // A page that is damaged is no reason not to start: what it held is not charged then.
+            // A damaged page must not prevent the start; its content is then not charged.
             if let Err(error) = transaction.execute(&format!("INSERT INTO stored {}", super::stored::RECOUNT), []) {
                 tracing::warn!(%error, "the bytes that tenants have stored could not be counted: counting begins at 0");
             }
@@ -510,7 +513,7 @@ mod tests {
         );
     }
 
-    /// The hot queries run on their indexes: a scan would grow with the history.
+    /// The hot queries must use their indexes: a scan would become slower as the history grows.
     #[test]
     fn hot_queries_use_their_indexes() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! How a delivery's row changes: `settle` by the pipeline, `redrive` by a person. Nothing else writes a state, save
-//! [`Ledger::rerun`] and [`Ledger::expire_held`].
+//! State changes of deliveries: `settle` by the pipeline, `redrive` by a person. Apart from these, only
+//! [`Ledger::rerun`] and [`Ledger::expire_held`] write a state.
 
 use std::sync::Arc;
 
@@ -19,41 +19,41 @@ use crate::domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::FilterRun;
 
-/// What came of a redrive.
+/// Result of a redrive.
 #[derive(Debug, Clone)]
 pub enum Redriven {
-    /// It is due again.
+    /// The delivery is due again.
     Due(DueDelivery),
-    /// It was discarded, and this one goes on that it kept back.
+    /// The delivery was discarded. Contains the delivery that this unblocked, if any.
     Discarded(Option<DueDelivery>),
-    /// It is in a state that this redrive does not apply to; nothing was changed.
+    /// The delivery's state does not allow this redrive; nothing was changed.
     NotApplicable(State),
 }
 
-/// What a settlement brought about besides.
+/// Side effects of a settlement.
 #[derive(Debug, Clone, Default)]
 pub struct Settled {
-    /// A delivery that was kept back by this one and is due now.
+    /// A delivery that this one blocked and that is due now.
     pub freed: Option<DueDelivery>,
-    /// Since when the subscription has had no success; none after one, and where no attempt was made.
+    /// Start of the subscription's failure streak. `None` after a success, or if no attempt was made.
     pub failing_since: Option<Timestamp>,
 }
 
-/// What [`Ledger::expire_held`] did.
+/// Result of [`Ledger::expire_held`].
 #[derive(Debug, Clone, Default)]
 pub struct Expired {
-    /// Held deliveries that are dead letters now.
+    /// Number of held deliveries that became dead letters.
     pub deliveries: u64,
-    /// Deliveries that were kept back by them and are due now.
+    /// Deliveries that those blocked and that are due now.
     pub freed: Vec<DueDelivery>,
 }
 
-/// What a person decided about a delivery, and what the audit log says of it.
+/// A person's decision about a delivery, and its audit entry.
 #[derive(Debug, Clone)]
 pub struct Decision {
-    /// What is to be done.
+    /// The action to take.
     pub redrive: Redrive,
-    /// On whose behalf.
+    /// Who acted, for the audit log.
     pub deed: Deed,
 }
 
@@ -70,29 +70,29 @@ impl From<(Redrive, Deed)> for Decision {
     }
 }
 
-/// Rows that [`Ledger::expire_held`] changes between two commits.
+/// Rows that [`Ledger::expire_held`] changes per transaction.
 const EXPIRE_CHUNK_ROWS: i64 = 500;
 
 impl Ledger {
-    /// Applies a settlement; durable when this returns. Applying it again changes nothing.
+    /// Applies a settlement, which is durable when this returns. Idempotent.
     ///
-    /// Only a row that is due is touched: a settlement that comes late, for a row that is at rest or gone, is passed
-    /// over. A [`Step::Retry`] whose attempt is recorded already is passed over as well, and so are
-    /// [`Step::Filtered`] and [`Step::FilterAgain`] where the chain has run. A delivery whose chain has no steps, or left
-    /// the claims as they were, need not be settled as filtered before it is sent: its bytes are those of the journal.
+    /// Only due rows change: a late settlement for a row that is at rest or gone is skipped. So is a [`Step::Retry`]
+    /// whose attempt is already recorded, and a [`Step::Filtered`] or [`Step::FilterAgain`] if the chain has already
+    /// run. If a delivery's chain has no steps or passed the claims unchanged, it need not be settled as filtered
+    /// before it is sent: its bytes are those in the journal.
     pub async fn settle(&self, settlement: impl Into<Arc<Settlement>>) -> Result<Settled, Error> {
         let settlement = settlement.into();
-        // Before the writer has it: everybody waits for that one.
+        // Serialised and compressed here, because the writer thread is the bottleneck.
         let row = NewRow::of(&settlement)?;
         self.queue().write_named(move |batch| settle(batch, &settlement, row.as_ref())).await
     }
 
-    /// Applies what a person decided about a delivery of the tenant that is at rest; none where there is no such
-    /// delivery. See [`Redrive`] for what applies to which state: `Again` to dead and held, `Release` to held,
-    /// `Discard` to both.
+    /// Applies a person's decision about a resting delivery of the tenant. `None` if no such delivery exists. See
+    /// [`Redrive`] for the states each action applies to: `Again` to dead and held, `Release` to held, `Discard` to
+    /// both.
     ///
-    /// A dead delivery keeps its bytes and its attempts; the next attempt is numbered on, and the retry schedule
-    /// starts anew ([`DueDelivery::attempts_before`]).
+    /// A dead delivery keeps its bytes and its attempts. Attempt numbers continue, and the retry schedule starts over
+    /// ([`DueDelivery::attempts_before`]).
     pub async fn redrive(
         &self,
         tenant: &TenantId,
@@ -104,7 +104,7 @@ impl Ledger {
         self.queue().write(move |batch| decide(batch, &tenant, id, &decision, at)).await
     }
 
-    /// Makes dead letters of deliveries held since before `before`, in chunks.
+    /// Turns deliveries held since before `before` into dead letters, in chunks.
     pub async fn expire_held(&self, before: Timestamp, at: Timestamp) -> Result<Expired, Error> {
         let mut expired = Expired::default();
         loop {
@@ -118,12 +118,12 @@ impl Ledger {
     }
 }
 
-/// `delivery.filtered`: the chain has not run.
+/// `delivery.filtered`: the chain has not run. (1: it has run.)
 const UNFILTERED: i64 = 0;
-/// `delivery.filtered`: a person let the delivery go on without its chain. 1 in between: the chain ran.
+/// `delivery.filtered`: a person released the delivery without its chain.
 pub(super) const RELEASED: i64 = 2;
 
-/// What a step looks at.
+/// Columns of a delivery that a state change needs.
 struct Found {
     seq: DeliverySeq,
     tenant: TenantId,
@@ -137,9 +137,9 @@ struct Found {
     order_key: Option<i64>,
     event: EventId,
     run: u32,
-    /// Since when its subscription has had no success, while it has none.
+    /// Start of the subscription's failure streak, if it has one.
     failing_since: Option<Timestamp>,
-    /// Whether its chain has run by this step, and left everything as it was.
+    /// Whether this settlement records that the chain ran and passed everything unchanged.
     passed: bool,
 }
 
@@ -180,7 +180,7 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement, row: Option<&NewRow>) 
     let mut settled = Settled::default();
     let Some(found) = found.filter(|found| found.state == State::Due) else { return Ok(settled) };
     batch.effects.touched(found.seq);
-    // Of a chain that passed and is settled with its attempt.
+    // The chain passed and is settled together with its attempt.
     let passed = found.filtered == UNFILTERED && !settlement.passed.is_empty();
     if passed && !row.is_some_and(|row| row.has_runs) {
         keep(batch, &found, None, &settlement.passed)?;
@@ -191,7 +191,7 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement, row: Option<&NewRow>) 
             ran(batch, &found, claims.as_deref(), runs, at)?;
         }
         Step::FilterAgain { runs, due_at } => {
-            // The same decision, taken at the same instant for the same instant, is the same settlement.
+            // The same instant and the same due time mean the same settlement, applied again.
             let again = found.filter_tries > 0 && found.updated_at == at && found.due_at == *due_at;
             if found.filtered == UNFILTERED && !again {
                 keep(batch, &found, None, runs)?;
@@ -241,7 +241,7 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement, row: Option<&NewRow>) 
     Ok(settled)
 }
 
-/// Notes that the chain ran and keeps what it made, unless it ran before.
+/// Records the result of the chain, unless it ran before.
 fn ran(
     batch: &mut Batch<'_>,
     found: &Found,
@@ -259,7 +259,7 @@ fn ran(
     Ok(())
 }
 
-/// Keeps what the chain made. A pass over everything leaves no row.
+/// Stores the output of the chain. If every filter passed, no row is needed.
 fn keep(batch: &mut Batch<'_>, found: &Found, claims: Option<&str>, runs: &[FilterRun]) -> Result<(), Error> {
     if claims.is_some() || !runs.is_empty() {
         let before = stored::of_filtered(batch.conn, found.seq)?;
@@ -273,12 +273,13 @@ fn keep(batch: &mut Batch<'_>, found: &Found, claims: Option<&str>, runs: &[Filt
     Ok(())
 }
 
-/// Keeps what filters did in an end without bytes. Bytes that are there already stay, and so do their runs.
+/// Stores the filter runs of an outcome without claims. If the chain has already run, its claims and runs stay.
 fn keep_runs(batch: &mut Batch<'_>, found: &Found, runs: &[FilterRun]) -> Result<(), Error> {
     if found.filtered == UNFILTERED { keep(batch, found, None, runs) } else { Ok(()) }
 }
 
-/// Records an attempt, but for its number in the row; false where it was recorded before.
+/// Inserts the attempt and counts it. The delivery's own attempt number is updated by the caller. False if it was
+/// recorded before.
 fn record(
     batch: &mut Batch<'_>,
     found: &Found,
@@ -295,7 +296,7 @@ fn record(
     Ok(new)
 }
 
-/// Takes in a failed attempt. Gives since when the subscription has had no success.
+/// Starts a failure streak, unless one is running, and returns its start.
 fn fails(batch: &Batch<'_>, found: &Found, at: Timestamp) -> Result<Timestamp, Error> {
     match found.failing_since {
         Some(since) => Ok(since),
@@ -303,16 +304,18 @@ fn fails(batch: &Batch<'_>, found: &Found, at: Timestamp) -> Result<Timestamp, E
     }
 }
 
-/// Counts how long it took from the acceptance of the event, when its id was made. A replay says nothing about that.
+/// Records the time since the acceptance of the event, which is the creation time of its id. Replays are excluded,
+/// because their events are old by design.
 fn count_time(batch: &mut Batch<'_>, found: &Found, at: Timestamp) {
     if found.run == 0 {
-        // A clock that was set back makes it no time at all.
+        // Zero if the clock was set back.
         let ms = at.since(found.event.made_at()).max(0).unsigned_abs();
         batch.effects.statistics.of(&found.tenant, found.subscription, at).accepted_to_delivered_ms.count(ms);
     }
 }
 
-/// Moves a row to another state than due. Gives the one that it kept back until now, and does no longer.
+/// Moves a row out of due, or from one resting state to another. Returns the delivery that this one blocked, if nothing
+/// else blocks it.
 fn rest(
     batch: &mut Batch<'_>,
     found: &Found,
@@ -341,13 +344,13 @@ fn rest(
     }
 }
 
-/// Writes into the log that a delivery is in a state now, and after which attempt.
+/// Adds a delivery's new state, and the number of the attempt that led to it, to the settlement log.
 fn note(batch: &mut Batch<'_>, found: &Found, state: State, attempt: Option<u32>, at: Timestamp) {
     let entry = Entry { delivery: found.seq, state, attempt, at_ms: at.as_millis() };
     batch.effects.settled.note(&found.tenant, entry);
 }
 
-/// See [`Ledger::redrive`]: what was decided, and what the audit log says of it.
+/// [`Ledger::redrive`] with its audit row.
 pub(super) fn decide(
     batch: &mut Batch<'_>,
     tenant: &TenantId,
@@ -382,7 +385,7 @@ fn redrive(
     match (action, found.state) {
         (Redrive::Again, State::Dead | State::Held) => revive(batch, &found, found.filtered, at)?,
         (Redrive::Release, State::Held) => {
-            // What the filters did stays in the record; their bytes, if any, do not.
+            // The filter runs stay in the record; the claims they produced, if any, are dropped.
             let before = stored::of_filtered(conn, found.seq)?;
             conn.prepare_cached("UPDATE filtered SET claims = NULL WHERE delivery = ?1")?.execute([found.seq])?;
             batch.effects.stored(tenant, stored::of_filtered(conn, found.seq)? - before);
@@ -398,7 +401,7 @@ fn redrive(
     Ok(due_by_seq(conn, found.seq)?.map(Redriven::Due))
 }
 
-/// Notes a decision about a delivery in the audit log.
+/// Records a decision about a delivery in the audit log.
 pub(super) fn note_decision(
     batch: &mut Batch<'_>,
     deed: Deed,
@@ -477,7 +480,7 @@ mod tests {
             let ledger = reopen(&folder, ledger).await;
             assert_eq!(ledger.load(due.seq).await.unwrap().unwrap().claims.as_deref(), Some("{}"));
             twice(&ledger, Step::Delivered { attempt: attempt(2, 200) }).await;
-            // A row at rest is not moved by whatever still comes.
+            // Late settlements do not move a resting row.
             twice(&ledger, Step::Dead { attempt: Some(attempt(3, 500)), reason: "late".into() }).await;
             let record = ledger.delivery(&tenant(), due.id).await.unwrap().unwrap();
             assert_eq!((record.state, record.attempts, record.due_at), (State::Delivered, 2, None));
@@ -531,7 +534,7 @@ mod tests {
             assert!(matches!(again, Some(Redriven::Due(d)) if !d.filtered));
             ledger.settle(hold()).await.unwrap();
 
-            // Go on without the chain.
+            // Continue without the chain.
             let released = ledger.redrive(&tenant(), due.id, Redrive::Release, NOW).await.unwrap();
             assert!(matches!(released, Some(Redriven::Due(d)) if d.filtered));
             let content = ledger.load(due.seq).await.unwrap().unwrap();
@@ -541,7 +544,7 @@ mod tests {
             assert_eq!(record.runs, [run()]);
             ledger.settle(settlement(due.seq, Step::Held { runs: vec![], reason: "again".into() })).await.unwrap();
 
-            // Give it up after a time, then end it.
+            // Expire it, then discard it.
             let (before, at) = (NOW.plus_millis(8), NOW.plus_millis(9));
             assert_eq!(ledger.expire_held(NOW, at).await.unwrap().deliveries, 0);
             assert_eq!(ledger.expire_held(before, at).await.unwrap().deliveries, 1);

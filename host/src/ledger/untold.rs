@@ -1,7 +1,7 @@
-//! Deliveries that were made together with their events: what the dispatcher has not yet been told of.
+//! Deliveries that were inserted together with their events and that the dispatcher has not fetched yet.
 //!
-//! Whoever appended an event may be gone before its answer comes, so it is not the one to tell. Bounded: beyond, only the
-//! lanes are remembered, and the rows are found in the file.
+//! The request that appended an event may be cancelled before its reply, so the ledger notifies the dispatcher itself.
+//! Bounded: beyond the limit only the subscription is recorded, and the dispatcher reads the rows from the file.
 
 use std::collections::HashSet;
 use std::mem;
@@ -12,19 +12,19 @@ use tokio::sync::Notify;
 use crate::domain::delivery::DueDelivery;
 use crate::domain::id::{SubscriptionId, TenantId};
 
-/// Deliveries that are kept at the most.
+/// Maximum number of deliveries held in memory.
 const UNTOLD_MAX: usize = 10_000;
 
 /// Deliveries that became due.
 #[derive(Debug, Default)]
 pub struct Made {
-    /// As rows, in the order they were made.
+    /// Deliveries in insertion order.
     pub due: Vec<DueDelivery>,
-    /// Subscriptions that have more of them in the file.
+    /// Subscriptions with further deliveries that must be read from the file.
     pub on_disk: HashSet<(TenantId, SubscriptionId)>,
 }
 
-/// Written by the writer after each commit, emptied by the dispatcher.
+/// Filled by the writer after each commit, emptied by the dispatcher.
 #[derive(Default)]
 pub(super) struct Untold {
     made: Mutex<Made>,
@@ -36,7 +36,7 @@ impl Untold {
         if due.is_empty() {
             return;
         }
-        // Whole at each instant: a poisoned lock is as good as any.
+        // Each update is complete in itself, so a poisoned lock is safe to use.
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         for delivery in due {
             if made.due.len() < UNTOLD_MAX {
@@ -49,12 +49,12 @@ impl Untold {
         self.woken.notify_one();
     }
 
-    /// All there is; each once.
+    /// Removes and returns everything.
     pub(super) fn take(&self) -> Made {
         mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns when there is something, or soon after it was taken. For one waiter.
+    /// Returns when there is something to take; may return once too often after it was taken. For a single waiter.
     pub(super) async fn some(&self) {
         self.woken.notified().await;
     }

@@ -1,10 +1,11 @@
-//! The one thread that writes. It takes everything that waits, runs it in one transaction, commits once and only then
-//! answers: one sync for many requests, and no answer before it.
+//! The writer thread (group commit). It takes all queued requests, runs them in one transaction, commits once and only
+//! then replies: one fsync for many requests, and no reply before it.
 //!
-//! A request that fails leaves nothing behind, and the others of its batch are not touched by it. A savepoint around each
-//! would see to that, but costs a copy of every page that a request changes. So a batch of requests that can be run twice
-//! is first run without: they look before they write, and one that failed having changed nothing leaves nothing to undo.
-//! Where one did fail after a change, all is rolled back and run again, each request in a savepoint.
+//! A failed request must leave no changes behind, and must not affect the other requests of its batch. A savepoint
+//! around each would ensure that, but copies every page the request changes. A batch of repeatable requests is
+//! therefore run without savepoints first: requests validate before they write, and one that failed before its first
+//! change needs no undo. If a request did fail after a change, the batch is rolled back and run again with a savepoint
+//! for each request.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -24,37 +25,36 @@ use super::statistics::Known;
 use super::{Error, Options, checkpoint, dedupe, schema};
 use crate::domain::event::EventSeq;
 
-/// Time between two looks at the size of the file.
+/// Minimum time between two measurements of the file size.
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
-/// Time between two times that the files are opened anew.
+/// Minimum time between two attempts to reopen the files.
 const REOPEN_EVERY: Duration = Duration::from_secs(5);
 
-/// The writer's own state, moved onto its thread.
+/// State of the writer, moved onto its thread.
 pub(super) struct Writer {
-    /// None where the files were to be opened anew and could not be.
+    /// `None` if reopening the files failed.
     pub(super) conn: Option<Connection>,
     pub(super) options: Options,
-    /// The other connections, to be closed where the files are opened anew.
+    /// All other connections: they are closed while the files are reopened.
     pub(super) readers: [Readers; 2],
     pub(super) checkpointer: Shelf,
     pub(super) measured_at: Option<Instant>,
     pub(super) reopened_at: Option<Instant>,
-    /// Rows of statistics as they are.
+    /// Cached rows of the statistics.
     pub(super) statistics: Known,
-    /// Which events have a dedupe key.
     pub(super) dedupe: dedupe::Index,
     pub(super) shared: Arc<Shared>,
     pub(super) queue: mpsc::Receiver<Item>,
     pub(super) batch_max: usize,
     pub(super) gather: Gather,
-    /// Held until the thread ends: nobody else opens the ledger while it may still write.
+    /// Held until the thread ends, so that no other process opens the ledger while this one may still write.
     pub(super) lock: std::fs::File,
     /// Dropped with the writer, which ends the checkpointer.
     pub(super) alive: std::sync::mpsc::Sender<()>,
 }
 
 impl Writer {
-    /// Runs until the queue is closed or told to stop, and empty.
+    /// Runs until the queue is closed, or an [`Item::Stop`] arrives, and the queue is empty.
     pub(super) fn run(mut self) {
         let mut batch: Vec<Box<dyn Pending>> = Vec::with_capacity(self.batch_max);
         while let Some(item) = self.queue.blocking_recv() {
@@ -79,7 +79,7 @@ impl Writer {
                     }
                     Item::Checkpoint => checkpoint = true,
                     Item::Probe => probe = true,
-                    // What was sent before stays in the queue and is still received.
+                    // Requests sent before the stop are still in the queue and will be received.
                     Item::Stop => self.queue.close(),
                 }
                 if batch.len() < self.batch_max {
@@ -137,7 +137,7 @@ impl Writer {
         metrics::histogram!(super::COMMIT_SECONDS).record(took.as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^52 requests")]
         metrics::histogram!(super::BATCH_SIZE).record(size as f64);
-        // Before the answers, so that who was answered finds the room that it left.
+        // Before the replies, so that a caller that got its reply sees the freed capacity.
         self.shared.queue_bytes.fetch_sub(bytes, Ordering::AcqRel);
         for request in batch.drain(..) {
             request.answer(committed.clone());
@@ -152,7 +152,7 @@ impl Writer {
         }
     }
 
-    /// Writes something that nobody asked for.
+    /// Writes a row on no request's behalf, to find out whether the disk works again.
     fn probe(&mut self) {
         let written = match &self.conn {
             Some(conn) => conn.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('probe', randomblob(8))", []),
@@ -170,8 +170,8 @@ impl Writer {
         }
     }
 
-    /// Closes every connection and opens the file anew, as after a crash: the WAL is recovered from its begin. Called
-    /// right after a commit that held, so that all of the WAL is durable.
+    /// Closes every connection and reopens the file as after a crash, so that the WAL is recovered from its start.
+    /// Called right after a successful commit, which makes the whole WAL durable.
     fn reopen(&mut self) {
         if self.reopened_at.is_some_and(|at| at.elapsed() < REOPEN_EVERY) {
             return;
@@ -193,7 +193,7 @@ impl Writer {
         drop(held);
     }
 
-    /// Tells how many bytes of the file are in use, and of memory by the index of dedupe keys, now and then.
+    /// Updates the file size in use and the memory of the dedupe index, at most every [`MEASURE_EVERY`].
     fn measure(&mut self) {
         let Some(conn) = self.conn.as_ref().filter(|_| self.measured_at.is_none_or(|at| at.elapsed() > MEASURE_EVERY))
         else {
@@ -206,7 +206,7 @@ impl Writer {
         self.measured_at = Some(Instant::now());
     }
 
-    /// One transaction over the batch. An error means that nothing of it is durable.
+    /// Runs the batch as one transaction. On an error none of it is durable.
     fn attempt(&mut self, batch: &mut [Box<dyn Pending>]) -> Result<Written, rusqlite::Error> {
         if batch.iter().all(|request| request.runs_again()) {
             if let Some(written) = self.attempt_undoing(batch, Undo::All)? {
@@ -214,11 +214,12 @@ impl Writer {
             }
             self.conn.as_ref().ok_or_else(not_open)?.execute_batch("ROLLBACK")?;
         }
-        // With a savepoint for each there is always a way on.
+        // With a savepoint per request, a failed request can always be undone.
         self.attempt_undoing(batch, Undo::Request)?.ok_or_else(|| aborted("a request could not be undone"))
     }
 
-    /// The same, with the given way to undo a request; none where that is to roll back all, which is left to the caller.
+    /// Runs the batch with the given undo strategy. `None` if everything must be rolled back, which is left to the
+    /// caller.
     fn attempt_undoing(
         &mut self,
         batch: &mut [Box<dyn Pending>],
@@ -264,8 +265,8 @@ impl Writer {
                 appended.truncate(known.1);
                 weighed.truncate(known.2);
                 out_of_disk |= matches!(ran, Ran::OutOfDisk);
-                // On a full disk or an I/O error SQLite may have rolled everything back by itself; going on would
-                // run the rest outside of any transaction.
+                // On a full disk or an I/O error SQLite may have rolled back the transaction by itself. Continuing
+                // would run the remaining requests outside any transaction.
                 if conn.is_autocommit() {
                     return Err(aborted("a request's error ended the transaction"));
                 }
@@ -293,22 +294,22 @@ impl Writer {
     }
 }
 
-/// How what a failed request changed is undone.
+/// How the changes of a failed request are undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Undo {
-    /// With the whole transaction. One that failed before it changed a row needs no undoing.
+    /// Rolls back the whole transaction. Not needed if the request failed before it changed a row.
     All,
-    /// Alone: each request is run in a savepoint.
+    /// Rolls back the request alone, to its savepoint.
     Request,
 }
 
-/// A batch that was committed.
+/// A committed batch.
 struct Written {
     effects: Effects,
     reach: Reach,
-    /// The disk failed a request of it.
+    /// The disk failed one of its requests.
     out_of_disk: bool,
-    /// It changed a row: a commit that writes nothing shows nothing of the disk.
+    /// It changed a row: a commit without changes proves nothing about the disk.
     anything: bool,
 }
 
@@ -355,7 +356,7 @@ mod tests {
         });
     }
 
-    /// Of requests that run without savepoints, one fails after it wrote: they are run again, and it leaves nothing.
+    /// A request without a savepoint fails after a write: the batch runs again and that write is undone.
     #[test]
     fn a_request_that_fails_after_it_wrote_leaves_nothing_and_the_others_all() {
         block_on(async {
@@ -383,7 +384,7 @@ mod tests {
                     ledger.append_with(event(1), vec![new_delivery(1, 1, plan)]),
                     counted(true),
                     ledger.append_with(event(2), vec![new_delivery(2, 1, plan)]),
-                    // It looks before it writes, and does not have the batch run again.
+                    // Refused before it writes, so it does not cause another run of the batch.
                     ledger.append(NewEvent { tenant: "nobody".parse().unwrap(), ..event(3) }),
                 )
             };
@@ -439,7 +440,7 @@ mod tests {
         });
     }
 
-    /// A full disk is an error for those who wrote, and nothing to repair afterwards.
+    /// A full disk fails the writes at that moment and leaves nothing to repair.
     #[test]
     fn goes_on_after_the_disk_was_full() {
         block_on(async {
@@ -475,7 +476,7 @@ mod tests {
         block_on(async {
             let (_folder, ledger) = open();
             with_tenant(&ledger).await;
-            // Something large waits: the next one is refused at once rather than held in memory.
+            // The queue already holds a large request: the next one is refused at once instead of being kept in memory.
             ledger.shared().queue_bytes.store(usize::MAX / 2, Ordering::SeqCst);
             assert!(matches!(ledger.append(event(1)).await, Err(Error::Busy)));
             assert_eq!(ledger.shared().queue_bytes.load(Ordering::SeqCst), usize::MAX / 2);
