@@ -1,10 +1,10 @@
-//! Backups: a copy of the ledger as of one instant, made beside a host that runs, and the way back.
+//! Backups: a copy of the ledger at one point in time, made while a host may be running, and its restore.
 //!
-//! A backup is a folder of mode 0700 with two files: `ledger.db`, which `VACUUM INTO` wrote within one read transaction of a
-//! connection of its own, so that no commit waits for it; and `backup.json`, the [`Manifest`], which is written last.
-//! What stands in both was synced and read again before; a folder without a manifest is no backup.
+//! A backup is a folder with mode 0700 and two files: `ledger.db`, written by `VACUUM INTO` in one read transaction on
+//! a separate connection, so that no commit waits for it; and `backup.json`, the [`Manifest`], written last. The copy
+//! is synced and verified before the manifest is written; a folder without a manifest is not a backup.
 //!
-//! While a backup is made the WAL cannot start anew and grows by what is written meanwhile.
+//! While a backup is made, the WAL cannot be reset and grows with the writes of that time.
 
 use std::fs::{self, File};
 use std::io;
@@ -21,44 +21,45 @@ use crate::domain::event::EventSeq;
 use crate::domain::id::Digest;
 use crate::domain::time::Timestamp;
 
-/// The manifest's file.
+/// Name of the manifest file.
 const MANIFEST: &str = "backup.json";
-/// Bytes of a manifest at the most.
+/// Maximum size of a manifest, in bytes.
 const MANIFEST_BYTES_MAX: u64 = 64 << 10;
-/// The one shape of backups so far.
+/// The only backup format so far.
 const FORMAT: u32 = 1;
 
-/// What a backup holds.
+/// Description of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The shape of the folder: 1.
+    /// Format of the folder: 1.
     pub format: u32,
-    /// When it was begun.
+    /// When the backup was started.
     pub made_at: Timestamp,
-    /// The ledger's schema.
+    /// Schema of the ledger.
     pub schema: i64,
-    /// Bytes of `ledger.db`.
+    /// Size of `ledger.db` in bytes.
     pub bytes: u64,
     /// SHA-256 of `ledger.db`.
     pub sha256: Digest,
-    /// The last event in it.
+    /// Last event included.
     pub last: EventSeq,
-    /// The last event whose deliveries are in it; those behind are fanned out after a restore.
+    /// Last event whose deliveries are included; later ones are fanned out after a restore.
     pub cursor: EventSeq,
-    /// Names the master key that opens its secrets; the key itself is not in it. None: no host ever started over it.
+    /// Fingerprint of the master key that decrypts its secrets; the key itself is not included. `None` if no host has
+    /// ever started with this ledger.
     pub master_key: Option<String>,
 }
 
-/// Why there is no backup, or why it was not restored.
+/// Error while making or restoring a backup.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// There is no ledger to be backed up.
+    /// The folder has no ledger.
     #[error("there is no ledger in {}: name the data folder with --data, or the configuration with --config", .0.display())]
     NoLedger(PathBuf),
-    /// A folder that has to be new or empty is not.
+    /// A folder that must be new or empty is not.
     #[error("{} is not empty: nothing is ever written over; name another folder, or move it away", .0.display())]
     NotEmpty(PathBuf),
-    /// There is no manifest, or not one of ours.
+    /// The manifest is missing or invalid.
     #[error("{} is no backup: its {MANIFEST} {why}", path.display())]
     Manifest {
         /// The folder.
@@ -66,23 +67,23 @@ pub enum BackupError {
         /// What is wrong with the manifest.
         why: String,
     },
-    /// The copy is not what was backed up.
+    /// The copy differs from the original.
     #[error("{} is damaged: {why}; nothing was restored from it", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// In which way.
+        /// The difference.
         why: String,
     },
     /// A file or folder cannot be used.
     #[error("cannot use {}: {source}", path.display())]
     File {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The ledger itself.
+    /// An error of the ledger itself.
     #[error(transparent)]
     Ledger(#[from] Error),
 }
@@ -93,8 +94,8 @@ impl From<rusqlite::Error> for BackupError {
     }
 }
 
-/// Copies the ledger in `ledger`, whether a host runs over it or not, into the new or empty folder `to`. Blocks. The copy
-/// is on disk and was read again when this returns.
+/// Copies the ledger in `ledger`, which may be in use, into the new or empty folder `to`. Blocks. The copy is synced
+/// and verified when this returns.
 pub fn back_up(ledger: &Path, to: &Path, now: Timestamp) -> Result<Manifest, BackupError> {
     let source = ledger.join(FILE);
     if !source.is_file() {
@@ -107,17 +108,17 @@ pub fn back_up(ledger: &Path, to: &Path, now: Timestamp) -> Result<Manifest, Bac
     }
     let copy = to.join(FILE);
     let draft = to.join(format!("{FILE}.draft"));
-    // Not one of the host's readers: those may not even write another file.
+    // A reader connection of the host would not do, because it may not write any file.
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(&source, flags)?;
     schema::leave_the_wal(&conn)?;
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
     schema::refuse_later(conn.query_row("PRAGMA user_version", [], |row| row.get(0))?)?;
-    // It takes an empty file as it is, with its mode.
+    // SQLite accepts an existing empty file and keeps its mode.
     files::begin_private(&draft).map_err(failed(&draft))?;
     conn.execute("VACUUM INTO ?1", [draft.to_string_lossy()])?;
     drop(conn);
-    // `VACUUM INTO` leaves what it wrote to the system.
+    // `VACUUM INTO` does not sync the file it wrote.
     File::open(&draft).and_then(|file| file.sync_all()).map_err(failed(&draft))?;
     let manifest = describe(&draft, now)?;
     fs::rename(&draft, &copy).map_err(failed(&copy))?;
@@ -127,7 +128,8 @@ pub fn back_up(ledger: &Path, to: &Path, now: Timestamp) -> Result<Manifest, Bac
     Ok(manifest)
 }
 
-/// Puts a backup into the folder of a ledger that is not there yet. Blocks. [`Error::Locked`] where a host runs over it.
+/// Restores a backup into a folder that has no ledger yet. Blocks. [`Error::Locked`] if a host is running on that
+/// folder.
 pub fn restore(from: &Path, ledger: &Path) -> Result<Manifest, BackupError> {
     let manifest = manifest(from)?;
     schema::refuse_later(manifest.schema)?;
@@ -157,13 +159,13 @@ pub fn restore(from: &Path, ledger: &Path) -> Result<Manifest, BackupError> {
     Ok(manifest)
 }
 
-/// Whether a process has the ledger of a folder open. Makes nothing.
+/// Whether a process has the ledger in a folder open. Creates no files.
 pub fn is_in_use(ledger: &Path) -> bool {
     let lock = File::options().write(true).open(ledger.join(super::LOCK));
     lock.is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
 }
 
-/// What a backup says about itself.
+/// Reads and validates the manifest of a backup.
 pub fn manifest(from: &Path) -> Result<Manifest, BackupError> {
     let path = from.join(MANIFEST);
     let wrong = |why: String| BackupError::Manifest { path: from.to_owned(), why };
@@ -179,12 +181,12 @@ pub fn manifest(from: &Path) -> Result<Manifest, BackupError> {
     Ok(manifest)
 }
 
-/// Whether there is nothing in a folder.
+/// Whether a folder is empty.
 fn is_empty(folder: &Path) -> Result<bool, BackupError> {
     Ok(fs::read_dir(folder).map_err(failed(folder))?.next().is_none())
 }
 
-/// Reads a copy again, as a file of its own.
+/// Opens a finished copy on its own, verifies it and builds its manifest.
 fn describe(copy: &Path, now: Timestamp) -> Result<Manifest, BackupError> {
     let damaged = |why: String| BackupError::Damaged { path: copy.to_owned(), why };
     let conn = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -231,7 +233,7 @@ mod tests {
             with_events(&ledger, 3).await;
             let place = tempfile::tempdir().unwrap();
             let to = place.path().join("backup");
-            // Beside the ledger that is open.
+            // While the ledger is open.
             let made = back_up(folder.path(), &to, NOW).unwrap();
             assert_eq!((made.last, made.cursor, made.schema), (EventSeq(3), EventSeq(0), schema::known()));
             assert_eq!(manifest(&to).unwrap(), made);
@@ -245,7 +247,7 @@ mod tests {
             let events = restored.journal_after(EventSeq(0), 10).await.unwrap();
             assert_eq!(events.len(), 3, "what came later is not in it");
             assert_eq!(events[2].original, event(3).original);
-            // What comes next has a place that nothing had before.
+            // The next event gets a sequence number that was never used.
             assert!(matches!(restored.append(event(9)).await, Ok(super::super::Appended::New(EventSeq(4)))));
         });
     }

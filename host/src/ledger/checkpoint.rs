@@ -1,7 +1,8 @@
-//! Moving the WAL into the file, on a thread and a connection of its own, so that no commit waits for it.
+//! Checkpoints the WAL on a separate thread and connection, so that no commit waits for it.
 //!
-//! A checkpoint beside a writer never quite reaches the end, and only a finished one lets the WAL start anew. So when
-//! the WAL is large the writer is asked to finish between two batches; by then little is left to move.
+//! A checkpoint concurrent with a writer never quite catches up, and only a complete one lets the WAL restart at its
+//! beginning. When the WAL is large, the writer is therefore asked to finish the checkpoint between two batches; by
+//! then few pages are left to copy.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -15,18 +16,18 @@ use super::disk;
 use super::effects::Shared;
 use super::queue::Item;
 
-/// Time between two looks at the disk, and between two tries to write where it fails.
+/// Interval of the checks of free space, and of probes while the disk fails.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Where the checkpointer's connection lies, so that the writer can close it; none while all are closed.
+/// The checkpointer's connection, shared so that the writer can close it. `None` while all connections are closed.
 pub(super) type Shelf = Arc<Mutex<Option<Connection>>>;
 
-/// The checkpointer's own state, moved onto its thread.
+/// State of the checkpointer, moved onto its thread.
 pub(super) struct Checkpointer {
     pub(super) conn: Shelf,
     pub(super) shared: Arc<Shared>,
     pub(super) writer: WeakSender<Item>,
-    /// Ends when the writer does.
+    /// Disconnected when the writer ends.
     pub(super) alive: Receiver<()>,
     pub(super) poll: Duration,
     pub(super) pages_min: u32,
@@ -63,34 +64,34 @@ impl Checkpointer {
             if before.pages >= i64::from(self.wal_pages_max)
                 && let Some(writer) = self.writer.upgrade()
             {
-                // A full queue means that the writer is busy; the next round asks again.
+                // If the queue is full, the writer is busy; the next round tries again.
                 let _ = writer.try_send(Item::Checkpoint);
                 seen = 0;
             }
         }
     }
 
-    /// Where the disk fails, has the writer try it: nobody else may write meanwhile.
+    /// If the disk fails, makes the writer probe it, since only the writer may write.
     fn have_tried(&self) {
         let disk = &self.shared.disk;
         if (disk.failing().is_some() || disk.is_suspect())
             && let Some(writer) = self.writer.upgrade()
         {
-            // A full queue is as good: what is in it will try.
+            // If the queue is full, its requests will try to write anyway.
             let _ = writer.try_send(Item::Probe);
         }
     }
 }
 
-/// The WAL's length and how much of it is in the file already, in pages.
+/// Length of the WAL and the part of it already copied to the file, in pages.
 #[derive(Debug)]
 pub(super) struct Progress {
     pub(super) pages: i64,
     pub(super) moved: i64,
 }
 
-/// Runs a checkpoint in the given mode. None where it did not come to it; nothing is lost by that, the WAL is only
-/// longer for a while.
+/// Runs a checkpoint in the given mode. `None` if it failed; no data is lost then, the WAL only stays longer for a
+/// while.
 pub(super) fn run(conn: &Connection, mode: &str, shared: &Shared) -> Option<Progress> {
     let progress = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
         Ok(Progress { pages: row.get(1)?, moved: row.get(2)? })

@@ -1,5 +1,5 @@
-//! How domain values stand in columns: ULIDs and digests as blobs, instants as milliseconds, names as text, the rest as
-//! JSON text. What cannot be read back is an error of the column, which [`super::Error`] reports as corrupt.
+//! Column encodings of domain values: ULIDs and digests as blobs, instants as milliseconds, names as text, everything
+//! else as JSON text. A value that cannot be decoded is a column error, which [`super::Error`] reports as corrupt.
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row};
@@ -88,7 +88,7 @@ impl FromSql for Digest {
     }
 }
 
-/// The stored number of a state. The DDL's partial indexes spell these numbers out.
+/// The stored number of a state. The partial indexes in the DDL spell these numbers out.
 pub(super) const fn state_number(state: State) -> i64 {
     match state {
         State::Due => 0,
@@ -112,7 +112,7 @@ impl FromSql for State {
     }
 }
 
-/// A value as JSON text in a column.
+/// A value stored as JSON text.
 pub(super) struct Json<T>(pub T);
 
 impl<T: Serialize> ToSql for Json<T> {
@@ -129,7 +129,7 @@ impl<T: DeserializeOwned> FromSql for Json<T> {
     }
 }
 
-/// The rows that cannot be read, each by the name that its key has and in words; at most `most`. A row begins with its key.
+/// Rows that cannot be decoded, at most `most`, each described by its name and error. The first column must be the key.
 pub(super) fn unreadable<T>(
     conn: &Connection,
     sql: &str,

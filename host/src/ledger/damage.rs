@@ -1,5 +1,5 @@
-//! Damage in the file: looking for it, and going on beside it. Nothing here repairs, deletes or makes anything anew: what
-//! is damaged comes back from a backup only.
+//! Detects damage in the file, and skips damaged events. Nothing here repairs, deletes or rebuilds data: damaged rows
+//! can only be restored from a backup.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -10,31 +10,31 @@ use super::journal::{EVENT_COLUMNS, read_event};
 use super::{Error, Ledger};
 use crate::domain::event::EventSeq;
 
-/// Counter: accepted events that cannot be read and were passed over; nothing was delivered of them.
+/// Counter: accepted events that cannot be read and were skipped. No delivery was made for them.
 pub(super) const PASSED_OVER: &str = "setgate_events_damaged_total";
-/// Faults that one look names.
+/// Maximum number of faults reported by one check.
 const FAULTS_MAX: usize = 20;
-/// Places of the journal looked at one by one for the end of the damage.
+/// Maximum number of journal positions read one by one to find the end of the damage.
 const SCAN_MAX: i64 = 10_000;
-/// Name in `meta` of what was passed over: JSON, a list of first and last places.
+/// Key in `meta` of the skipped events: a JSON list of ranges (first and last position).
 const NAME: &str = "damaged events";
-/// Runs of events remembered there.
+/// Maximum number of ranges stored.
 const RUNS_MAX: usize = 1_000;
 
-/// What a look over the file found.
+/// Result of [`Ledger::check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Checked {
-    /// All of it is sound in structure.
+    /// The whole file is structurally sound.
     Sound,
-    /// The time was over before the end; nothing was found so far.
+    /// The time limit was reached without any fault found so far.
     NotFinished,
-    /// Faults, in SQLite's words.
+    /// Faults as described by SQLite.
     Damaged(Vec<String>),
 }
 
 impl Ledger {
-    /// Looks over the file's structure for `check_ms_max`, beside the work. Bytes within a row that were changed and still
-    /// read well are not found.
+    /// Checks the structure of the file for up to `check_ms_max`, concurrently with other work. Changed bytes within a
+    /// row that still decode are not detected.
     pub async fn check(&self) -> Result<Checked, Error> {
         let limit = Duration::from_millis(self.options().check_ms_max);
         if limit.is_zero() {
@@ -57,7 +57,8 @@ impl Ledger {
                 if let Ok(timer) = timer {
                     let _ = timer.join();
                 }
-                // It went through the whole file: of its pages nobody wants the last ones again. Failing, it keeps them.
+                // The check read the whole file, so its cached pages are of no further use. A failure only keeps them
+                // in memory.
                 let _kept = conn.execute_batch("PRAGMA shrink_memory");
                 match said {
                     Ok(said) if said == ["ok"] => Ok(Checked::Sound),
@@ -78,8 +79,8 @@ impl Ledger {
         Ok(checked)
     }
 
-    /// Moves the cursor over the events right behind it that cannot be read, so that those behind them, and other
-    /// tenants', are delivered. They stay where they are, and are remembered. Gives how many there were.
+    /// Advances the cursor past the unreadable events right after it, so that later events and other tenants' events
+    /// are delivered. The skipped events stay in the file and are recorded. Returns their number.
     pub async fn pass_over_damaged(&self) -> Result<u64, Error> {
         let reach = *self.shared().reach.borrow();
         let (cursor, last) = (reach.cursor(), reach.last());
@@ -97,7 +98,7 @@ impl Ledger {
                         .and_then(|mut rows| rows.next().map_err(Error::from)?.map(read_event).transpose());
                     match read {
                         Ok(Some(_)) => return Ok(found),
-                        // A place that was never taken, or is no more.
+                        // A sequence number that was never used, or was deleted.
                         Ok(None) => {}
                         Err(error) if error.is_damage() => found = (place, found.1 + 1),
                         Err(error) => return Err(error),

@@ -1,12 +1,13 @@
-//! How the disk is doing, as the ledger's threads find it: what fails, who is told, and what memory must not be believed.
+//! State of the disk as seen by the ledger's threads: failures, their logging, and the loss of trust in cached pages.
 //!
-//! A commit that fails needs no repair. SQLite takes its frames back, and the next commit writes over them and syncs
-//! what it wrote, so that nothing acknowledged stands on a sync that failed.
+//! A failed commit needs no repair. SQLite discards its frames, and the next commit overwrites them and syncs them
+//! itself, so no acknowledged data depends on the failed fsync.
 //!
-//! A checkpoint that fails is another matter. SQLite counts pages as moved before they are synced, and a page whose sync
-//! failed may be gone although the next sync succeeds: the kernel reports a failed write once, then forgets it. So after
-//! an I/O error of a checkpoint the count is [suspect](Disk::is_suspect): no checkpoint is run before all connections
-//! were closed and the file was opened anew, which recovers the WAL from its begin and has every page moved once more.
+//! A failed checkpoint is different. SQLite counts pages as checkpointed before they are synced, and a page whose fsync
+//! failed may be lost although the next fsync succeeds: the kernel reports a failed write once and then forgets it.
+//! After an I/O error in a checkpoint the count is therefore [suspect](Disk::is_suspect). No checkpoint runs until all
+//! connections have been closed and the file has been reopened, which recovers the WAL from its start and copies every
+//! page again.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -16,19 +17,19 @@ use std::time::Duration;
 
 use crate::telemetry::Seldom;
 
-/// Why nothing can be written, in words for the operator.
+/// Reason why writes fail, for the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// No space is left, or a quota of the system's is used up.
+    /// No space is left, or a disk quota is exhausted.
     Full,
     /// The file system is read-only.
     ReadOnly,
-    /// Anything else: an I/O error, mostly.
+    /// Any other failure, usually an I/O error.
     Fails,
 }
 
 impl Cause {
-    /// In words.
+    /// Description for log lines and health checks.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Full => "the disk is full",
@@ -46,9 +47,9 @@ impl Cause {
     }
 }
 
-/// Time between two lines of the log about one and the same outage.
+/// Minimum time between two log lines about the same outage.
 const TELL_EVERY: Duration = Duration::from_secs(60);
-/// Written to where a write failed, to learn the system's own words: SQLite does not pass them on.
+/// File written after a failure to get the operating system's own error, which SQLite does not pass on.
 const PROBE: &str = "ledger.probe";
 
 /// Shared by the ledger's threads.
@@ -58,7 +59,7 @@ pub(super) struct Disk {
     suspect: AtomicBool,
     cause: Mutex<Option<Cause>>,
     told: Seldom,
-    /// For checkpoints that fail.
+    /// Throttles log lines about failed checkpoints.
     pub(super) checkpoints_told: Seldom,
 }
 
@@ -74,7 +75,7 @@ impl Disk {
         }
     }
 
-    /// Something could not be written, in `doing`.
+    /// Records that a write failed during `doing`.
     pub(super) fn failed(&self, doing: &str, error: &dyn std::fmt::Display) {
         let first = !self.failing.swap(true, Ordering::AcqRel);
         if let Some(unsaid) = self.told.due() {
@@ -89,12 +90,12 @@ impl Disk {
             tracing::error!(%error, doing, system, unsaid, "the ledger cannot write: {}; nothing is accepted before it \
                 can, what was accepted stays, and it is tried again each second", cause.as_str());
         } else if first {
-            // Told of an outage a moment ago; this one may be of another kind.
+            // An outage was logged a moment ago; this one may have another cause.
             self.set_cause(Some(probe(&self.folder).err().map_or(Cause::Fails, |error| Cause::of(&error))));
         }
     }
 
-    /// Something was written and synced.
+    /// Records that a write was synced successfully.
     pub(super) fn works(&self) {
         if self.failing.load(Ordering::Acquire) && self.failing.swap(false, Ordering::AcqRel) {
             self.set_cause(None);
@@ -102,7 +103,7 @@ impl Disk {
         }
     }
 
-    /// A checkpoint failed with an I/O error; see the head of this file.
+    /// Records an I/O error in a checkpoint; see the module documentation.
     pub(super) fn suspect(&self) {
         self.suspect.store(true, Ordering::Release);
     }
@@ -111,12 +112,12 @@ impl Disk {
         self.suspect.load(Ordering::Acquire)
     }
 
-    /// The files were opened anew.
+    /// Called after the files have been reopened.
     pub(super) fn is_trusted_again(&self) {
         self.suspect.store(false, Ordering::Release);
     }
 
-    /// Why the last batch could not be written; none: it could.
+    /// Cause of the last failed write, or `None` if the last batch was written.
     pub(super) fn failing(&self) -> Option<Cause> {
         self.failing.load(Ordering::Acquire).then(|| {
             let cause = *self.cause.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,7 +130,7 @@ impl Disk {
     }
 }
 
-/// Whether an error of SQLite is one of the disk, apart from a full one.
+/// Whether SQLite reports a failure of the disk other than a full one.
 pub(super) fn is_io(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{CannotOpen, ReadOnly, SystemIoFailure};
     matches!(error.sqlite_error_code(), Some(CannotOpen | ReadOnly | SystemIoFailure))

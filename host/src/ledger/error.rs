@@ -1,43 +1,44 @@
-//! What can go wrong with the ledger.
+//! Errors of the ledger.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::domain::id::{Digest, FilterName, SubscriptionName, TenantId};
 
-/// What went wrong with the ledger.
+/// An error of the ledger.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process has the ledger open. One process writes a ledger, ever.
+    /// Another process has the ledger open. Only one process may use a ledger at a time.
     #[error("another process holds the ledger at {}", .0.display())]
     Locked(PathBuf),
-    /// The folder or a file in it cannot be made or opened.
+    /// The folder or a file in it cannot be created or opened.
     #[error("cannot use {}: {source}", path.display())]
     Folder {
-        /// Which path.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Others than its owner may write into the folder.
+    /// Users other than the owner may write to the folder.
     #[error(
         "others may write to {path} (mode {mode:04o}), and could put other data in place of this host's: run `chmod go-w \
          {path}`, or name a folder within it, which the host makes for itself alone",
         path = path.display()
     )]
     Shared {
-        /// Which folder.
+        /// The folder.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
-    /// The linked SQLite is older than [`super::SQLITE_VERSION_MIN`]; older ones can lose commits (WAL-reset race).
+    /// The linked SQLite is older than [`super::SQLITE_VERSION_MIN`], and such versions can lose commits (WAL-reset
+    /// race).
     #[error("SQLite {found} is linked, but the ledger needs 3.51.3 or later")]
     EngineVersion {
-        /// The version found.
+        /// The linked version.
         found: &'static str,
     },
-    /// SQLite did not take a setting that durability depends on.
+    /// SQLite did not accept a setting that durability depends on.
     #[error("SQLite did not take `{name}`: it answers `{found}`")]
     Setting {
         /// The PRAGMA.
@@ -45,114 +46,114 @@ pub enum Error {
         /// Its value afterwards.
         found: String,
     },
-    /// The ledger was written by a later Setgate.
+    /// A later version of Setgate wrote the ledger.
     #[error(
         "a later version of Setgate wrote the ledger: its schema is {found}, and this one knows up to {known}. Nothing was \
          changed: upgrade this program"
     )]
     Schema {
-        /// The schema of the file.
+        /// Schema of the file.
         found: i64,
-        /// The newest schema known here.
+        /// Newest schema that this version supports.
         known: i64,
     },
-    /// The ledger is of an earlier Setgate, whose endpoints have to be sealed.
+    /// An earlier version of Setgate wrote the ledger, and its endpoints must be encrypted.
     #[error("the ledger of an earlier Setgate holds endpoints in the clear: sealing them needs the master key")]
     NoMasterKey,
     /// The master key is not the ledger's.
     #[error("the master key is {found}, and this ledger was made with {needed}: put the right file back")]
     OtherMasterKey {
-        /// Names the key that was given.
+        /// Fingerprint of the given key.
         found: String,
-        /// Names the key that the ledger needs.
+        /// Fingerprint of the ledger's key.
         needed: String,
     },
-    /// SQLite refused one request; the others of its batch are not touched by it.
+    /// SQLite refused this request; the other requests of its batch are not affected.
     #[error("the ledger's engine failed: {0}")]
     Engine(#[source] rusqlite::Error),
-    /// The batch could not be made durable: nothing of it counts. The ledger goes on by itself once the cause (a full
-    /// disk, mostly) is gone.
+    /// The batch could not be made durable, and none of it takes effect. The ledger recovers by itself when the cause
+    /// (usually a full disk) is gone.
     #[error("the ledger could not commit: {0}")]
     Commit(#[source] Arc<rusqlite::Error>),
-    /// The queue before the writer is full.
+    /// The writer's queue is full.
     #[error("the ledger's queue is full")]
     Busy,
     /// The ledger was shut down.
     #[error("the ledger is closed")]
     Closed,
-    /// What stands on disk cannot be read as what it should be.
+    /// Stored data cannot be decoded.
     #[error("the ledger is damaged: {what}; nothing was changed, see docs/how-to/storage.md for what to do")]
     Corrupt {
-        /// What and where.
+        /// The data and its location.
         what: String,
     },
-    /// A document is not at the version the caller expected.
+    /// A document does not have the version that the caller expected.
     #[error("the document has changed meanwhile")]
     VersionMismatch {
-        /// Its version now; none: there is none by that name.
+        /// Its current version, or `None` if no such document exists.
         current: Option<u64>,
     },
-    /// There is no such tenant.
+    /// The tenant does not exist.
     #[error("there is no tenant `{0}`")]
     NoTenant(TenantId),
-    /// The tenant was removed and its rows are still being deleted: its name is not free yet.
+    /// The tenant was removed and its rows are still being deleted, so its name is not free yet.
     #[error("the tenant `{0}` is still being removed")]
     Purging(TenantId),
-    /// The document cannot be removed: another one names it. In words.
+    /// The document cannot be removed because another one refers to it. Contains the explanation.
     #[error("{0}")]
     InUse(String),
     /// Another subscription of the tenant has that name.
     #[error("another subscription is named `{0}` already")]
     NameTaken(SubscriptionName),
-    /// A subscription's chain names a filter that is not there or has no active version.
+    /// A subscription's chain names a filter that does not exist or has no active version.
     #[error("there is no active filter `{0}`: upload it first")]
     Unbound(FilterName),
-    /// The tenant's documents would come to more than its quota, or one document is too long.
+    /// The tenant's documents would exceed its quota.
     #[error(
         "with this change, what the tenant has comes to {sum}: its quota `{quota}` is {max}; remove or shorten something, or \
          have the operator raise it"
     )]
     TooHeavy {
-        /// The name of the quota.
+        /// Name of the quota.
         quota: &'static str,
-        /// What it comes to.
+        /// The total with this change.
         sum: u64,
         /// The quota.
         max: u64,
     },
-    /// One document is too long.
+    /// A single document is too long.
     #[error("the document has {bytes} bytes as it is stored: {max} are allowed; shorten it")]
     TooLong {
         /// Bytes of its text.
         bytes: usize,
-        /// How many there may be.
+        /// Maximum number of bytes.
         max: usize,
     },
-    /// The plan is not stored (any more): intern it again.
+    /// The plan is not stored (any more) and must be interned again.
     #[error("the plan {0} is not stored")]
     UnknownPlan(Digest),
-    /// A page cursor that this ledger did not make.
+    /// A page cursor that this ledger did not produce.
     #[error("the cursor is malformed")]
     Cursor,
 }
 
 impl Error {
-    /// Whether the same request may succeed later without anybody changing it.
+    /// Whether the same request may succeed later without any change to it.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Busy | Self::Commit(_) | Self::Engine(_) | Self::Purging(_))
     }
 
-    /// Whether what is asked for is damaged on disk, or the ledger as a whole.
+    /// Whether stored data is damaged, either the requested rows or the whole file.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Corrupt { .. })
     }
 
-    /// Whether the ledger itself has told the operator, and tells again while it lasts: who meets the error need not.
+    /// Whether the ledger logs this error itself, repeatedly while it lasts, so that the caller need not log it.
     pub fn is_told(&self) -> bool {
         matches!(self, Self::Commit(_)) || self.is_of_disk()
     }
 
-    /// Whether the disk failed one request, as it would have failed the commit.
+    /// Whether the disk failed this request, as it would have failed the commit.
     pub(super) fn is_of_disk(&self) -> bool {
         use rusqlite::ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};
         let Self::Engine(error) = self else { return false };

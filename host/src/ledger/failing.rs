@@ -1,7 +1,7 @@
-//! Since when a subscription has had no success: kept over restarts, so that days of failure are days.
+//! Failure streaks of subscriptions, stored so that they survive restarts.
 //!
-//! A row is made by the first failed attempt, and goes with the next success and with every change of the subscription:
-//! whoever mends an endpoint or resumes it starts anew.
+//! The first failed attempt inserts a row. The next success deletes it, and so does every change of the subscription:
+//! repairing or resuming an endpoint starts over.
 
 use rusqlite::{Connection, params};
 
@@ -9,7 +9,7 @@ use super::Error;
 use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
 
-/// Takes in the first failed attempt.
+/// Records the first failed attempt of a streak.
 pub(super) fn begins(
     conn: &Connection,
     tenant: &TenantId,
@@ -24,13 +24,13 @@ pub(super) fn begins(
     Ok(())
 }
 
-/// Takes in a success, or a change of the subscription.
+/// Ends a streak after a success or a change of the subscription.
 pub(super) fn over(conn: &Connection, subscription: SubscriptionId) -> Result<(), Error> {
     conn.prepare_cached("DELETE FROM failing WHERE subscription = ?1")?.execute([subscription])?;
     Ok(())
 }
 
-/// Forgets a tenant.
+/// Deletes the streaks of a tenant.
 pub(super) fn forget(conn: &Connection, tenant: &TenantId) -> Result<(), Error> {
     conn.prepare_cached("DELETE FROM failing WHERE tenant = ?1")?.execute([tenant])?;
     Ok(())

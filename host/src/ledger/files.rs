@@ -1,5 +1,5 @@
-//! The ledger's files belong to one user: nobody else may read them (they hold events), and nobody else may write into their
-//! folder.
+//! File permissions: only the owner may read the ledger's files, which contain events, and only the owner may write to
+//! their folder.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
@@ -8,15 +8,15 @@ use std::path::Path;
 
 use super::Error;
 
-/// Permission bits of a file that is its owner's alone.
+/// Mode of a private file.
 const PRIVATE: u32 = 0o600;
-/// Permission bits of everyone but the owner.
+/// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
-/// Permission to write, of everyone but the owner.
+/// Write permission of group and others.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Refuses a folder into which its group or everyone may write: they could put another ledger in place of this one. A folder
-/// that is not there is nobody's.
+/// Refuses a folder that its group or others may write to, because they could replace the ledger. A missing folder is
+/// accepted.
 pub fn refuse_shared(folder: &Path) -> Result<(), Error> {
     match fs::metadata(folder) {
         Ok(meta) if meta.permissions().mode() & OTHERS_WRITE != 0 => {
@@ -28,7 +28,7 @@ pub fn refuse_shared(folder: &Path) -> Result<(), Error> {
     }
 }
 
-/// Takes from everyone but the owner what they may do with the files in a folder. Earlier versions left that to the umask.
+/// Removes the permissions of group and others from the files in a folder. Earlier versions left them to the umask.
 pub(super) fn make_private(folder: &Path) -> Result<(), Error> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -44,8 +44,8 @@ pub(super) fn make_private(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes an empty file of mode 0600 if there is none. SQLite gives a ledger's WAL and index the mode of the ledger itself, and
-/// would leave that of a new one to the umask.
+/// Creates an empty file with mode 0600 if it is missing. SQLite gives the WAL and its index the mode of the database
+/// file, whose own mode would otherwise depend on the umask.
 pub(super) fn begin_private(path: &Path) -> io::Result<()> {
     OpenOptions::new().create(true).truncate(false).write(true).mode(PRIVATE).open(path).map(drop)
 }

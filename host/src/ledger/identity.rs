@@ -1,4 +1,5 @@
-//! Whose ledger it is and of which version, found out without a change to any of its files: asked before a host starts over it.
+//! Reads a ledger's master key fingerprint and checks its version without changing any file, before a host starts with
+//! it.
 
 use std::fs;
 use std::path::Path;
@@ -10,26 +11,27 @@ use super::backup::is_in_use;
 use super::schema::{self, FILE};
 use super::{Error, files};
 
-/// What cannot stand for itself in the path of a `file:` URI.
+/// Characters to percent-encode in the path of a `file:` URI.
 const NOT_IN_A_PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'?').add(b'#');
 
-/// What a ledger says about itself.
+/// Identity of a ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Names the master key that opens its secrets; none: no host has ever finished its first start over it.
+    /// Fingerprint of the master key that decrypts its secrets. `None` if no host has finished its first start with
+    /// this ledger.
     pub master_key: Option<String>,
 }
 
-/// Looks at the ledger in a folder; none: there is none, or one that nothing was ever written to.
+/// Reads the identity of the ledger in a folder. `None` if there is no ledger, or one that was never written to.
 ///
 /// # Errors
-/// [`Error::Shared`] if others may write into the folder, [`Error::Locked`] if a process has it open, [`Error::Schema`] if a
-/// later version wrote it, and what else keeps it from being read.
+/// [`Error::Shared`] if others may write to the folder, [`Error::Locked`] if a process has it open, [`Error::Schema`]
+/// if a later version wrote it, and any error that prevents reading it.
 pub fn identity(folder: &Path) -> Result<Option<Identity>, Error> {
     files::refuse_shared(folder)?;
     let length = |name: &str| fs::metadata(folder.join(name)).map_or(0, |meta| meta.len());
     if length(FILE) == 0 {
-        // A WAL alone is damage, which opening it finds.
+        // A WAL without its file is damage, which opening the ledger reports.
         return Ok(None);
     }
     if is_in_use(folder) {
@@ -39,7 +41,7 @@ pub fn identity(folder: &Path) -> Result<Option<Identity>, Error> {
     let schema: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     schema::refuse_later(schema)?;
     if schema == 0 {
-        // The first start was broken off before there were tables.
+        // The first start was interrupted before it created the tables.
         return Ok(None);
     }
     let key: Option<Vec<u8>> =
@@ -47,10 +49,11 @@ pub fn identity(folder: &Path) -> Result<Option<Identity>, Error> {
     Ok(Some(Identity { master_key: key.map(|key| String::from_utf8_lossy(&key).into_owned()) }))
 }
 
-/// Opens a ledger that no process has open, to read, so that no file is made or changed. With an empty WAL the file alone is
-/// all of it. Else SQLite reads the WAL by an index of its own in memory: the one beside it may be missing, or half written
-/// if a kill hit its update. It keeps such an index only for a connection that has the file to itself, which the lock file
-/// grants here and not SQLite's own locks, since those cannot be taken on a file that is opened to read.
+/// Opens a ledger that no process has open for reading, without creating or changing a file. If the WAL is empty, the
+/// database file alone is complete. Otherwise SQLite reads the WAL through an in-memory index of its own, because the
+/// index file may be missing, or half written if a kill interrupted its update. SQLite only does so for a connection
+/// with exclusive access. Here the lock file ensures that access, and not SQLite's own locks, which cannot be taken on
+/// a file opened for reading.
 pub(super) fn open_untouched(folder: &Path) -> Result<Connection, Error> {
     let wal = folder.join(format!("{FILE}-wal"));
     let is_empty = fs::metadata(&wal).map_or(0, |meta| meta.len()) == 0;
@@ -96,7 +99,8 @@ mod tests {
             ledger.meta_put("master key", b"0123456789abcdef").await.unwrap();
             with_events(&ledger, 3).await;
             assert!(matches!(identity(folder.path()), Err(Error::Locked(_))));
-            // As a crash leaves it, with all of it in the WAL; one has lost its index, and of one the index is half written.
+            // As a crash leaves it, with everything in the WAL; once without the index file, and once with a
+            // half-written one.
             let crashed = tempfile::tempdir().unwrap();
             copy(folder.path(), crashed.path(), &[]);
             let moved = tempfile::tempdir().unwrap();

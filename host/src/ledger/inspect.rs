@@ -1,5 +1,5 @@
-//! Looking through a ledger for what cannot be: the engine's own structures, then the invariants at the top of `mod.rs`.
-//! Reads only, in one transaction, so that it can be asked of a ledger that a host is writing.
+//! Checks a ledger for inconsistencies: SQLite's own structures, then the invariants listed in `mod.rs`. Reads only, in
+//! one transaction, so it can run on a ledger that a host is writing to.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,34 +15,34 @@ use crate::crypto::sha256;
 use crate::domain::filter::Plan;
 use crate::domain::id::Digest;
 
-/// Faults of one check that are told in words; the others are counted.
+/// Maximum number of faults of one check that are described; further ones are only counted.
 pub const FAULTS_TOLD_MAX: usize = 20;
 
-/// One thing that was looked at.
+/// Result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// Its name.
+    /// Name of the check.
     pub name: &'static str,
-    /// How many faults there are.
+    /// Number of faults.
     pub faults: u64,
-    /// The first [`FAULTS_TOLD_MAX`] of them.
+    /// Descriptions of the first [`FAULTS_TOLD_MAX`] faults.
     pub told: Vec<String>,
 }
 
-/// What looking through a ledger found.
+/// Result of [`inspect`].
 pub struct Inspected {
-    /// Each check, whether it found something or not.
+    /// All checks, with or without faults.
     pub checks: Vec<Check>,
-    /// The documents, where they can be read.
+    /// The documents, if they can be read.
     pub snapshot: Option<Snapshot>,
-    /// Chains that deliveries run, where they can be read.
+    /// The readable plans of deliveries.
     pub plans: Vec<Plan>,
-    /// Names the master key that the ledger belongs to.
+    /// Fingerprint of the master key that the ledger belongs to.
     pub master_key: Option<String>,
 }
 
 impl Check {
-    /// A check that found these faults.
+    /// A check with the given faults.
     pub fn new(name: &'static str, faults: Vec<String>) -> Self {
         let count = faults.len() as u64;
         Self { name, faults: count, told: faults.into_iter().take(FAULTS_TOLD_MAX).collect() }
@@ -53,7 +53,7 @@ impl Check {
     }
 }
 
-/// Counts beside rows: what `tally` says of each subscription, and how many deliveries there are.
+/// Subscriptions whose `tally` differs from their delivery rows.
 const TALLY: &str = "
 SELECT coalesce(t.tenant, d.tenant) || '/' || lower(hex(coalesce(t.subscription, d.subscription))) || ': the counts are '
     || concat_ws(' ', coalesce(t.due, 0), coalesce(t.delivered, 0), coalesce(t.dropped, 0), coalesce(t.held, 0), coalesce(t.dead, 0))
@@ -64,14 +64,14 @@ FROM tally t FULL JOIN (
 WHERE (coalesce(t.due, 0), coalesce(t.delivered, 0), coalesce(t.dropped, 0), coalesce(t.held, 0), coalesce(t.dead, 0))
     <> (coalesce(s0, 0), coalesce(s1, 0), coalesce(s2, 0), coalesce(s3, 0), coalesce(s4, 0))";
 
-/// Plans whose count of deliveries is not that of the rows, and deliveries whose plan is gone.
+/// Plans whose `refs` differs from the number of their deliveries, and deliveries whose plan is missing.
 const REFS: &str = "
 SELECT 'plan ' || lower(hex(p.digest)) || ': refs is ' || p.refs || ', the rows are ' || coalesce(d.n, 0)
 FROM plan p LEFT JOIN (SELECT plan, count(*) n FROM delivery GROUP BY plan) d ON d.plan = p.id WHERE p.refs <> coalesce(d.n, 0)
 UNION ALL
 SELECT 'delivery ' || seq || ': its plan is not there' FROM delivery WHERE plan NOT IN (SELECT id FROM plan)";
 
-/// Sums of what tenants have stored that are not those of the rows.
+/// Tenants whose `stored` bytes differ from the sum over their rows.
 fn stored_faults(conn: &Connection) -> Result<Vec<String>, Error> {
     let sql = format!(
         "SELECT coalesce(s.tenant, r.tenant) || ': ' || coalesce(s.bytes, 0) || ' bytes are noted, the rows have '
@@ -82,7 +82,7 @@ fn stored_faults(conn: &Connection) -> Result<Vec<String>, Error> {
     lines(conn, &sql)
 }
 
-/// Rows that hang on nothing.
+/// Rows whose parent row is missing.
 const HANGING: &str = "
 SELECT 'delivery ' || d.seq || ': its event is not there' FROM delivery d LEFT JOIN event e ON e.seq = d.event_seq
 WHERE e.seq IS NULL OR e.id <> d.event_id
@@ -92,22 +92,22 @@ WHERE a.id >> 20 NOT IN (SELECT seq FROM delivery)
 UNION ALL
 SELECT 'filtered ' || f.delivery || ': no such delivery' FROM filtered f WHERE f.delivery NOT IN (SELECT seq FROM delivery)";
 
-/// The cursor lies within the journal.
+/// A cursor that is missing or beyond the end of the journal.
 const CURSOR: &str = "
 SELECT 'the cursor ' || m.value || ' lies behind the last event ' || coalesce(s.seq, 0)
 FROM mark m LEFT JOIN sqlite_sequence s ON s.name = 'event' WHERE m.name = 'cursor' AND m.value > coalesce(s.seq, 0)
 UNION ALL
 SELECT 'there is no cursor' WHERE NOT EXISTS (SELECT 1 FROM mark WHERE name = 'cursor')";
 
-/// Looks through the ledger of a folder, or a backup's. Blocks; takes as long as reading all of it. While it looks, the WAL of
-/// a host that runs cannot start anew.
+/// Checks the ledger in a folder, or a backup. Blocks for as long as reading the whole file takes. Meanwhile the WAL of
+/// a running host cannot be reset and grows.
 pub fn inspect(folder: &Path) -> Result<Inspected, BackupError> {
     if !folder.join(FILE).is_file() {
         return Err(BackupError::NoLedger(folder.to_owned()));
     }
     let mut found = Inspected { checks: Vec::new(), snapshot: None, plans: Vec::new(), master_key: None };
     let conn = match open(folder) {
-        // Not even the names of its tables can be read.
+        // Damaged to the point that not even the schema can be read.
         Err(error) if error.is_damage() => {
             found.checks.push(Check::of("integrity", Err(error)));
             return Ok(found);
@@ -122,7 +122,7 @@ pub fn inspect(folder: &Path) -> Result<Inspected, BackupError> {
     let is_known = matches!(&schema, Ok(faults) if faults.is_empty());
     found.checks.push(Check::of("schema", schema));
     if !is_known {
-        // The questions below are asked of the tables as they are now.
+        // The following queries are written for the current schema.
         return Ok(found);
     }
     for (name, sql) in [("tally", TALLY), ("refs", REFS), ("rows", HANGING), ("cursor", CURSOR)] {
@@ -151,8 +151,8 @@ pub fn inspect(folder: &Path) -> Result<Inspected, BackupError> {
     Ok(found)
 }
 
-/// A connection that reads. If nothing can be written beside the file, as on a disk that is mounted read-only, it is read as it
-/// stands.
+/// Opens a read connection. If no file can be written next to the database, as on a read-only mount, the file is opened
+/// without its shared-memory index.
 fn open(folder: &Path) -> Result<Connection, Error> {
     let conn = schema::open_reader(folder)?;
     match conn.query_row("PRAGMA user_version", [], |_| Ok(())) {
@@ -185,7 +185,7 @@ fn schema_fault(conn: &Connection) -> Result<Vec<String>, Error> {
     Ok(older.into_iter().collect())
 }
 
-/// Every event can be read: what is packed of it has its sum.
+/// Reads every event, which verifies the checksums of its compressed columns.
 fn look_at_events(conn: &Connection) -> Result<Vec<String>, Error> {
     let sql = format!("SELECT {EVENT_COLUMNS} FROM event e");
     columns::unreadable(conn, &sql, read_event, |seq| format!("event {seq}"), FAULTS_TOLD_MAX)
@@ -208,7 +208,7 @@ fn look_at_plans(conn: &Connection, plans: &mut Vec<Plan>) -> Result<Vec<String>
     Ok(faults)
 }
 
-/// Every blob has its digest, and what filters, tables and plans name is there.
+/// Verifies the digest of every blob, and that every blob referred to by filters, tables and plans exists.
 fn look_at_blobs(conn: &Connection, snapshot: Option<&Snapshot>, plans: &[Plan]) -> Result<Vec<String>, Error> {
     let mut faults = Vec::new();
     let mut there = BTreeSet::new();
@@ -271,7 +271,7 @@ mod tests {
         });
     }
 
-    /// Each invariant, broken by hand, is found under its name and no other.
+    /// Each invariant, broken by hand, is reported by its own check and no other.
     #[test]
     fn what_cannot_be_is_found() {
         block_on(async {
@@ -297,7 +297,7 @@ mod tests {
                 let conn = Connection::open(folder.path().join(FILE)).unwrap();
                 assert!(conn.execute(sql, params![]).unwrap() > 0, "{sql}");
                 drop(conn);
-                // A row that comes, goes or grows by hand is missing in the sums as well.
+                // A row added, removed or enlarged by hand also makes the `stored` sums wrong.
                 let found: Vec<_> =
                     faulty(folder.path()).into_iter().filter(|fault| *fault != "stored" || name == "stored").collect();
                 assert_eq!(found, [name], "{sql}");
@@ -315,7 +315,7 @@ mod tests {
             ledger.shutdown().await;
             let file = folder.path().join(FILE);
             let mut bytes = std::fs::read(&file).unwrap();
-            // Behind the first page, which names the tables.
+            // After the first page, which holds the schema.
             let at = bytes.len() / 2;
             bytes[at..at + 4096].fill(0xa5);
             std::fs::write(&file, bytes).unwrap();

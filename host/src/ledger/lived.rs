@@ -1,8 +1,9 @@
-//! When the host lived. What is removed after a time is removed after a time in which somebody could have looked at it:
-//! a month in which the host was off, or a clock that jumps a year ahead, must not wipe the history and the dead letters.
+//! Tracks the host's uptime. Retention counts only time during which the host was running, because only then could
+//! somebody look at the data: a month of downtime, or a clock that jumps a year ahead, must not wipe the history and
+//! the dead letters.
 //!
-//! Each round of retention notes the time. Where far more than the time between two rounds lies between two notes, the
-//! host was off, the machine slept, or the clock jumped: the gap is remembered, and is not counted into any age.
+//! Each round of retention records the time. If two records are much further apart than two rounds, the host was off,
+//! the machine slept or the clock jumped. Such a gap is stored and not counted into the age of anything.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
@@ -10,13 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::domain::time::Timestamp;
 
-/// Under which name in `meta`, as JSON.
+/// Key in `meta`; the value is JSON.
 const NAME: &str = "lived";
-/// Gaps remembered; beyond, the oldest is forgotten, and its time counts.
+/// Maximum number of gaps stored. Beyond it the oldest is dropped, and its time counts again.
 const GAPS_MAX: usize = 64;
 
-/// The last note and the gaps, oldest first, none of them touching another, all before the note. Milliseconds since
-/// the epoch.
+/// The last record and the gaps, in milliseconds since the epoch. Gaps are ordered, disjoint, and lie before `noted`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lived {
     noted: Option<i64>,
@@ -24,7 +24,7 @@ pub(super) struct Lived {
 }
 
 impl Lived {
-    /// Notes that the host lives at `now`.
+    /// Records that the host is running at `now`.
     pub(super) fn note(conn: &Connection, now: Timestamp, gap_ms_min: i64) -> Result<Self, Error> {
         let kept: Option<Vec<u8>> = conn
             .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
@@ -41,7 +41,7 @@ impl Lived {
         Ok(lived)
     }
 
-    /// When it was last noted.
+    /// When the host was last recorded as running.
     pub(super) fn last(conn: &Connection) -> Result<Option<Timestamp>, Error> {
         let kept: Option<Vec<u8>> =
             conn.query_row("SELECT value FROM meta WHERE name = ?1", [NAME], |row| row.get(0)).optional()?;
@@ -52,7 +52,7 @@ impl Lived {
     fn go_on(&mut self, now: i64, gap_ms_min: i64) {
         if let Some(noted) = self.noted {
             if now < noted {
-                // The clock went back: what was noted beyond now is a time that is yet to come.
+                // The clock went back: gaps after `now` lie in the future again.
                 self.gaps.retain(|(from, _)| *from < now);
                 if let Some(last) = self.gaps.last_mut() {
                     last.1 = last.1.min(now);
@@ -70,7 +70,7 @@ impl Lived {
         self.noted = Some(now);
     }
 
-    /// The instant before `now` since which the host has lived for `ms`.
+    /// The instant at which the host had `ms` milliseconds of uptime left until `now`.
     pub(super) fn ago(&self, now: Timestamp, ms: i64) -> Timestamp {
         let mut at = now.as_millis().saturating_sub(ms);
         for (from, to) in self.gaps.iter().rev() {
@@ -94,7 +94,7 @@ mod tests {
         Timestamp::from_millis(ms)
     }
 
-    /// Notes each minute from `from` to `to`.
+    /// Records once a minute from `from` to `to`.
     fn live(lived: &mut Lived, from: i64, to: i64) {
         for now in (from..=to).step_by(60_000) {
             lived.go_on(now, HOUR);
@@ -118,7 +118,7 @@ mod tests {
         live(&mut lived, now, now + 2 * HOUR);
         assert_eq!(lived.ago(at(now + 2 * HOUR), HOUR), at(now + HOUR), "since then it lived on");
         assert_eq!(lived.ago(at(now + 2 * HOUR), 3 * HOUR), at(DAY - HOUR));
-        // Back again: the year is yet to come, and counts when it does.
+        // The clock went back: the year is in the future again, and will count once it passes.
         live(&mut lived, DAY + 2 * HOUR, DAY + 3 * HOUR);
         assert_eq!(lived.gaps, [(DAY, DAY + 2 * HOUR)]);
         assert_eq!(lived.ago(at(DAY + 3 * HOUR), 2 * HOUR), at(DAY - HOUR));

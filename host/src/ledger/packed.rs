@@ -1,9 +1,9 @@
-//! An event's bytes in fewer pages.
+//! Compression of an event's bytes.
 //!
-//! What a product sent and the SET that was made of it are nearly the same text: the product's own body stands in the SET
-//! untouched. Kept one beside the other they took a page of the file for each event, written twice, to the WAL and to the
-//! file. So what came is kept as what it differs in: an LZ4 block whose dictionary is the SET's text. That text is a block of
-//! its own where it is large enough to gain by it.
+//! A product's message and the SET made from it are nearly the same text, because the SET contains the product's body
+//! unchanged. Stored side by side they took a page of the file per event, written twice, to the WAL and to the file.
+//! The original is therefore stored as an LZ4 block with the SET's text as its dictionary. The text is a block of its
+//! own if it is large enough to benefit.
 
 use std::borrow::Cow;
 
@@ -13,31 +13,31 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
 use super::Error;
 
-/// `event.packed`: the SET's text is a block.
+/// Bit of `event.packed`: the SET's text is a block.
 const TEXT: i64 = 1;
-/// `event.packed`: so are the bytes that came, with the SET's text as the dictionary.
+/// Bit of `event.packed`: the original is a block, with the SET's text as the dictionary.
 const ORIGINAL: i64 = 2;
 
-/// Bytes of a text from which it is packed: below, it gains next to nothing.
+/// Minimum size of a text to compress, in bytes: shorter ones gain next to nothing.
 const TEXT_BYTES_MIN: usize = 512;
-/// Bytes of text and original together up to which they are packed on the spot: a tenth of a millisecond.
+/// Maximum bytes of text and original together that are compressed on the async thread: a tenth of a millisecond.
 const ON_THE_SPOT_BYTES_MAX: usize = 32 << 10;
-/// Bytes of a block before its LZ4 block.
+/// Bytes of a block before its LZ4 data.
 const HEAD_BYTES: usize = 8;
-/// Bytes that one byte of a block can become (LZ4 block format: a length goes on in bytes of at most 255 each).
+/// Maximum expansion of LZ4 (block format: a length continues in bytes of at most 255 each).
 const EXPANSION_MAX: usize = 255;
 
-/// The columns `packed`, `set_text` and `original` of an event.
+/// Values of the columns `packed`, `set_text` and `original` of an event.
 pub(super) struct Packed {
     /// See [`TEXT`] and [`ORIGINAL`].
     pub(super) packed: i64,
-    /// None: as it is.
+    /// `None` if stored uncompressed.
     text: Option<Vec<u8>>,
-    /// None: as it is.
+    /// `None` if stored uncompressed.
     original: Option<Vec<u8>>,
 }
 
-/// What stands in a column: a block, or what was packed as it is.
+/// Value of a column: a block, or the plain bytes.
 pub(super) struct Column<'a>(ValueRef<'a>);
 
 impl ToSql for Column<'_> {
@@ -47,7 +47,8 @@ impl ToSql for Column<'_> {
 }
 
 impl Packed {
-    /// Packs an event's bytes, each where that is worth it; large ones where no other task waits for the thread.
+    /// Compresses an event's bytes as far as it is worthwhile. Large ones are compressed with `block_in_place`, so that
+    /// no other task waits for the thread.
     pub(super) fn new(text: &str, original: &[u8]) -> Self {
         if text.len() + original.len() > ON_THE_SPOT_BYTES_MAX {
             tokio::task::block_in_place(|| Self::pack(text, original))
@@ -56,7 +57,7 @@ impl Packed {
         }
     }
 
-    /// Bytes that it takes beside what is packed.
+    /// Bytes of its blocks.
     pub(super) fn bytes(&self) -> usize {
         self.text.as_ref().map_or(0, Vec::len) + self.original.as_ref().map_or(0, Vec::len)
     }
@@ -68,12 +69,12 @@ impl Packed {
         Self { packed, text, original }
     }
 
-    /// The column `set_text`.
+    /// Value of the column `set_text`.
     pub(super) fn text<'a>(&'a self, plain: &'a str) -> Column<'a> {
         Column(self.text.as_deref().map_or(ValueRef::Text(plain.as_bytes()), ValueRef::Blob))
     }
 
-    /// The column `original`: nothing where the bytes are those of the SET.
+    /// Value of the column `original`: null if the bytes are identical to the SET.
     pub(super) fn original<'a>(&'a self, plain: &'a [u8], text: &str) -> Column<'a> {
         Column(match &self.original {
             Some(block) => ValueRef::Blob(block),
@@ -83,8 +84,8 @@ impl Packed {
     }
 }
 
-/// Bytes as a block: their length and their CRC-32, four bytes little endian each, and an LZ4 block. None where they would
-/// not get smaller by an eighth. Takes microseconds for each kilobyte.
+/// Compresses bytes into a block: their length and their CRC-32 (4 bytes each, little-endian), then an LZ4 block.
+/// `None` if that saves less than an eighth. Takes microseconds per kilobyte.
 pub(super) fn block(plain: &[u8], dictionary: &str) -> Option<Vec<u8>> {
     let length = u32::try_from(plain.len()).ok()?;
     let mut block = vec![0; HEAD_BYTES + get_maximum_output_size(plain.len())];
@@ -94,13 +95,13 @@ pub(super) fn block(plain: &[u8], dictionary: &str) -> Option<Vec<u8>> {
     let packed = compress_into_with_dict(plain, room, dictionary.as_bytes()).ok()?;
     block.truncate(HEAD_BYTES + packed);
     (block.len() <= plain.len() - plain.len() / 8).then(|| {
-        // It waits in a queue whose bytes are counted by its length.
+        // The request queue is accounted by length, so excess capacity would go uncounted.
         block.shrink_to_fit();
         block
     })
 }
 
-/// The SET's text, from the columns `packed` and `set_text`.
+/// The SET's text from the columns `packed` and `set_text`.
 pub(super) fn text_of(packed: i64, column: ValueRef<'_>) -> Result<String, Error> {
     let plain = if packed & TEXT != 0 {
         Cow::from(unpacked(column.as_blob().map_err(damaged)?, "")?)
@@ -110,7 +111,7 @@ pub(super) fn text_of(packed: i64, column: ValueRef<'_>) -> Result<String, Error
     String::from_utf8(plain.into_owned()).map_err(damaged)
 }
 
-/// The bytes that came, from the columns `packed` and `original`, and the SET's text.
+/// The original bytes from the columns `packed` and `original` and the SET's text.
 pub(super) fn original_of(packed: i64, column: ValueRef<'_>, text: &str) -> Result<Bytes, Error> {
     let Some(column) = column.as_blob_or_null().map_err(damaged)? else {
         return Ok(Bytes::copy_from_slice(text.as_bytes()));
@@ -121,12 +122,12 @@ pub(super) fn original_of(packed: i64, column: ValueRef<'_>, text: &str) -> Resu
     unpacked(column, text).map(Bytes::from)
 }
 
-/// What a block holds. A byte that was changed in it could make other text of it that reads as well: the sum tells.
+/// Decompresses a block. A changed byte could decompress to other, plausible text, which the checksum detects.
 pub(super) fn unpacked(block: &[u8], dictionary: &str) -> Result<Vec<u8>, Error> {
     let head = block.split_first_chunk().and_then(|(length, rest)| Some((length, rest.split_first_chunk()?)));
     let Some((length, (sum, rest))) = head else { return Err(damaged("a block is cut")) };
     let length = u32::from_le_bytes(*length) as usize;
-    // Room is made by what it says.
+    // The length determines the allocation, so it must be plausible.
     if length > rest.len().saturating_mul(EXPANSION_MAX) {
         return Err(damaged(format!("a block of {} bytes is said to hold {length}", rest.len())));
     }
@@ -153,7 +154,7 @@ mod tests {
         column.0
     }
 
-    /// Packs and reads back; gives the bytes that are kept.
+    /// Compresses and decompresses; returns the bytes stored.
     fn there_and_back(text: &str, original: &[u8]) -> usize {
         let packed = Packed::pack(text, original);
         let (of_text, of_original) = (packed.text(text), packed.original(original, text));
@@ -163,7 +164,7 @@ mod tests {
         bytes(column(&of_text)) + bytes(column(&of_original))
     }
 
-    /// A login of about a kilobyte, and the SET that is made of it.
+    /// A login event of about a kilobyte, and the SET made from it.
     fn login() -> (String, String) {
         let claims: Vec<String> =
             (0..12).map(|n| format!(r#"{{"uri":"http://wso2.org/claims/{n}","value":"{n}"}}"#)).collect();
@@ -196,12 +197,12 @@ mod tests {
         }
     }
 
-    /// What is on disk stays readable.
+    /// The format on disk must stay readable.
     #[test]
     fn a_block_is_length_sum_and_lz4() {
         let block = [&5_u32.to_le_bytes()[..], &0x3610_a686_u32.to_le_bytes(), b"\x50hello"].concat();
         assert_eq!(unpacked(&block, "").unwrap(), b"hello");
-        // Five literals and a match of nine bytes, fifteen back, where the dictionary begins.
+        // Five literals, then a match of nine bytes at distance 15, the start of the dictionary.
         let sum = crc32fast::hash(b"hellodictionar").to_le_bytes();
         let block = [&14_u32.to_le_bytes()[..], &sum, b"\x55hello\x0f\x00\x00"].concat();
         assert_eq!(unpacked(&block, "dictionary").unwrap(), b"hellodictionar");
@@ -239,7 +240,7 @@ mod tests {
                 }
             }
             there_and_back(&text, &original);
-            // Longer than LZ4 can look back.
+            // Longer than the LZ4 window.
             let (text, original) = (text.repeat(40), original.repeat(40));
             let packed = Packed::pack(&text, &original);
             prop_assert_eq!(text_of(packed.packed, column(&packed.text(&text))).unwrap(), text.as_str());

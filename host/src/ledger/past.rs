@@ -1,4 +1,5 @@
-//! Which events retention may delete: those whose deliveries have all been at rest for long enough. Only reads.
+//! Finds the events that retention may delete: those whose deliveries have all been at rest for long enough. Reads
+//! only.
 
 use std::collections::HashSet;
 
@@ -9,10 +10,11 @@ use crate::domain::event::EventSeq;
 use crate::domain::id::TenantId;
 use crate::domain::time::Timestamp;
 
-/// Events one read looks at.
+/// Events examined per read.
 const LOOK_EVENTS: i64 = 2_000;
 
-/// Events behind `after` that may go, of the given tenants or of all, and where to look on; none: the rest is too young.
+/// Deletable events after `after`, of the given tenants or of all, and the position to continue from. `None` if all
+/// later events are too young.
 pub(super) fn past(
     conn: &Connection,
     after: EventSeq,
@@ -28,8 +30,8 @@ pub(super) fn past(
     let mut last = None;
     while let Some(row) = rows.next()? {
         let seq = row.get(0)?;
-        // The journal is in the order of acceptance, give or take a clock set back: what stands behind the first event
-        // that is too young can wait for its turn.
+        // The journal is in order of acceptance, except if the clock was set back: events after the first one that is
+        // too young can wait for a later round.
         if row.get::<_, Timestamp>(1)? >= before {
             return Ok((past, None));
         }
@@ -45,7 +47,8 @@ pub(super) fn past(
     Ok((past, last))
 }
 
-/// The same, place by place: what cannot be read stays, and does not keep what stands behind it.
+/// Like [`past`], but reads one event at a time: unreadable events are skipped, so they do not block the retention of
+/// later ones.
 pub(super) fn past_beside_damage(
     conn: &Connection,
     after: EventSeq,
@@ -68,8 +71,8 @@ pub(super) fn past_beside_damage(
     (past, (end < cursor.0).then_some(EventSeq(end)))
 }
 
-/// Whether a delivery keeps the event: it waits, or its end is younger than `before`. A dead letter whose last attempt
-/// comes when the event is old already is there for a person as long as any other.
+/// Whether a delivery keeps the event: it is due or held, or it came to rest at or after `before`. A dead letter of an
+/// old event is thus available to a person for as long as any other.
 pub(super) fn is_kept(conn: &Connection, event: EventSeq, before: Timestamp) -> Result<bool, Error> {
     Ok(conn
         .prepare_cached(

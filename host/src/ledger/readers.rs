@@ -1,5 +1,5 @@
-//! Connections that only read: a few for the data plane and a few for history, so that a person's search cannot
-//! hold up deliveries. Each read is one short transaction, since a long one would keep the WAL from starting anew.
+//! Read-only connections: a few for the data plane and a few for history, so that a person's search cannot delay
+//! deliveries. Each read is one short transaction, since a long one keeps the WAL from being reset.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,19 +11,19 @@ use super::{Error, Ledger, schema};
 use crate::domain::id::TenantId;
 use crate::fair::{Bounds, Gate};
 
-/// A pool of connections; a read waits for a free one. Clones are the same pool.
+/// A pool of connections. A read waits for an idle one. Clones share the pool.
 #[derive(Clone)]
 pub(super) struct Readers {
     folder: PathBuf,
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
     size: u32,
-    /// Turns of tenants at these connections: a tenant's hundred searches stand behind each other, and not before everybody's
-    /// next one.
+    /// Fair scheduling between tenants: a tenant's hundred searches queue behind each other, not in front of every
+    /// other tenant's next one.
     turns: Gate,
 }
 
-/// The pool, for reads of one tenant.
+/// The pool, on behalf of one tenant.
 pub(super) struct ReadersOf<'a> {
     readers: &'a Readers,
     tenant: TenantId,
@@ -36,22 +36,22 @@ impl Readers {
         let (idle, permits) = (Arc::new(Mutex::new(idle)), Arc::new(Semaphore::new(size as usize)));
         let turns = Gate::new(Bounds {
             places: size as usize,
-            // One is left to the others where there are several.
+            // One connection is left to other tenants if there are several.
             per_tenant_max: (size as usize - 1).max(1),
             leaves_free: false,
-            // Who asks bounds how many requests it takes in.
+            // The callers limit the number of requests they accept.
             waiting_per_tenant_max: usize::MAX,
             cost: 1,
         });
         Ok(Self { folder: folder.to_owned(), idle, permits, size, turns })
     }
 
-    /// The pool for reads of a tenant, which take its turn and no more than its share.
+    /// The pool on behalf of a tenant, limited to its fair share.
     pub(super) fn of(&self, tenant: &TenantId) -> ReadersOf<'_> {
         ReadersOf { readers: self, tenant: tenant.clone() }
     }
 
-    /// Runs `read` on a blocking thread, within one transaction: it sees one state of the ledger.
+    /// Runs `read` on a blocking thread within one transaction, so that it sees a consistent snapshot.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
@@ -63,15 +63,15 @@ impl Readers {
             let waiting = lock(&idle).pop();
             let conn = match waiting {
                 Some(conn) => conn,
-                // The connections were let go of since.
+                // The connections have been closed since (`let_go`).
                 None => schema::open_reader(&folder)?,
             };
-            // Back into the pool even if `read` panics, and before the permit is free again.
+            // Returns the connection even if `read` panics, and before the permit is released.
             let lease = Lease { conn: Some(conn), idle, _permit: permit };
             let Some(conn) = &lease.conn else { return Err(Error::Closed) };
             conn.prepare_cached("BEGIN DEFERRED")?.execute([])?;
             let result = read(conn);
-            // Not committed: over a damaged file that fails, also where what was read is an answer.
+            // Rolled back and not committed: on a damaged file a commit fails, even if the rows read are valid.
             if !conn.is_autocommit() {
                 conn.prepare_cached("ROLLBACK")?.execute([])?;
             }
@@ -81,8 +81,8 @@ impl Readers {
         .map_err(|_| Error::Closed)?
     }
 
-    /// Waits for the reads under way and lets go of all connections, on a thread without a runtime. Reads wait until what
-    /// is given back is dropped; then they open connections anew. None where the pool is closed.
+    /// Waits for running reads and closes all connections; for a thread without a runtime. New reads wait until the
+    /// returned permit is dropped, then open new connections. `None` if the pool is closed.
     pub(super) fn let_go(&self) -> Option<OwnedSemaphorePermit> {
         let all = Arc::clone(&self.permits).acquire_many_owned(self.size);
         let all = tokio::runtime::Builder::new_current_thread().build().ok()?.block_on(all).ok()?;
@@ -90,7 +90,7 @@ impl Readers {
         Some(all)
     }
 
-    /// Waits for the reads under way and closes the connections.
+    /// Waits for running reads, then closes the pool and its connections.
     pub(super) async fn close(&self) {
         if let Ok(all) = self.permits.acquire_many(self.size).await {
             self.permits.close();
@@ -101,14 +101,14 @@ impl Readers {
 }
 
 impl Ledger {
-    /// The pool for history, in the tenant's turn.
+    /// The history pool on behalf of a tenant.
     pub(super) fn history_of(&self, tenant: &TenantId) -> ReadersOf<'_> {
         self.history_readers().of(tenant)
     }
 }
 
 impl ReadersOf<'_> {
-    /// As [`Readers::read`], once it is the tenant's turn.
+    /// Like [`Readers::read`], when it is the tenant's turn.
     pub(super) async fn read<T: Send + 'static>(
         self,
         read: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
@@ -116,7 +116,7 @@ impl ReadersOf<'_> {
         let place = self.readers.turns.enter(&self.tenant).await.map_err(|_| Error::Closed)?;
         self.readers
             .read(move |conn| {
-                // It goes with the read, which ends as it would have where nobody waits for it any more.
+                // Held by the read itself, which runs to its end even if the caller has been cancelled.
                 let _place = place;
                 read(conn)
             })
@@ -133,7 +133,8 @@ struct Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let Some(conn) = self.conn.take() else { return };
-        // Left by a panic, or by a read that the engine ended: what cannot be used again is not given back.
+        // The transaction may still be open after a panic or an engine error. A connection that cannot roll back is
+        // dropped.
         if conn.is_autocommit() || conn.execute_batch("ROLLBACK").is_ok() {
             lock(&self.idle).push(conn);
         }
@@ -141,7 +142,7 @@ impl Drop for Lease {
 }
 
 fn lock(idle: &Mutex<Vec<Connection>>) -> std::sync::MutexGuard<'_, Vec<Connection>> {
-    // A list of connections cannot be left half changed.
+    // A list of connections cannot be left half updated.
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -161,7 +162,7 @@ mod tests {
             let next = first.of(&busy).read(|_| Ok(()));
             tokio::join!(long, next)
         });
-        // Both connections would be taken, were the second search of the busy tenant let.
+        // If the busy tenant's second search were admitted, both connections would be taken.
         while !readers.turns.anybody_waits() {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }

@@ -1,5 +1,5 @@
-//! Giving space back: events past their time with everything that hangs on them, tenants that were removed, plans and
-//! blobs that nothing refers to. Always in chunks, each a request of its own, so that nobody waits long.
+//! Retention: deletes expired events with everything that belongs to them, removed tenants, and unreferenced plans and
+//! blobs. It works in chunks, each its own request, so that no other request is delayed for long.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,29 +18,29 @@ use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::telemetry::Seldom;
 
-/// Events and deliveries deleted between two commits; a delivery's attempts, a few at the most, come on top.
+/// Events and deliveries deleted per transaction. The attempts of a delivery, a few at most, are not counted.
 const CHUNK_ROWS: usize = 500;
-/// Events of such a chunk where the size of the file says when it is enough.
+/// Events per transaction if the size of the file decides when to stop.
 const CHUNK_EVENTS_BY_SIZE: usize = 100;
-/// Pages given back to the file system between two commits.
+/// Pages returned to the file system per transaction.
 const VACUUM_PAGES: u32 = 500;
-/// Free pages the file keeps, so that it does not shrink and grow all the time.
+/// Free pages left in the file, so that it does not shrink and grow continually.
 const FREE_PAGES_KEPT: i64 = 1_024;
 
-/// Counter: events removed before their time, because of `data.ledger_bytes_max`.
+/// Counter: events deleted before the end of their retention time because of `data.ledger_bytes_max`.
 pub(super) const BY_SIZE: &str = "setgate_ledger_retained_by_size_total";
-/// Time between two lines of the log about that.
+/// Minimum time between two log lines about it.
 const TELL_EVERY: std::time::Duration = std::time::Duration::from_secs(600);
 static TOLD: Seldom = Seldom::new(TELL_EVERY);
 
-/// What retention removed.
+/// Result of [`Ledger::retain`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retained {
     /// Events deleted.
     pub events: u64,
     /// Deliveries deleted.
     pub deliveries: u64,
-    /// Of the events, those younger than the retention time: the ledger was too large.
+    /// Number of `events` that were deleted before their retention time because the ledger was too large.
     pub by_size: u64,
     /// Plans deleted.
     pub plans: u64,
@@ -52,21 +52,21 @@ pub struct Retained {
 struct Deleted {
     events: u64,
     deliveries: u64,
-    /// There is more to delete.
+    /// More of the event is left to delete.
     more: bool,
 }
 
 impl Ledger {
-    /// Deletes, with their deliveries and attempts, the events accepted more than `retention_ms` before `now` whose
-    /// deliveries have all been delivered, dropped or dead for as long. An event with a delivery due or held stays, and
-    /// so does one not yet fanned out. Where the file is larger than nine tenths of `ledger_bytes_max` then, the oldest of
-    /// them go before that time, down to eight tenths, none before `retention_min_ms`; first those of tenants that hold more than an
-    /// equal share. Then finishes tenants being
-    /// removed, sweeps what nothing refers to, and gives free pages back.
+    /// Deletes events accepted more than `retention_ms` before `now`, with their deliveries and attempts, if all their
+    /// deliveries have been delivered, dropped or dead for at least as long. An event with a due or held delivery is
+    /// retained, and so is one that is not fanned out yet. If the file is then still larger than nine tenths of
+    /// `ledger_bytes_max`, the oldest deletable events are deleted early, down to eight tenths, but none before
+    /// `retention_min_ms`; tenants that store more than an equal share lose theirs first. Then the call finishes the
+    /// removal of tenants, sweeps unreferenced plans and blobs, and returns free pages to the file system.
     ///
-    /// Time during which the host did not live is not counted, see `lived.rs`.
+    /// Downtime of the host does not count, see `lived.rs`.
     ///
-    /// To be called every few minutes, and when [`Ledger::pressed`] says so, by one caller at a time.
+    /// Call this every few minutes and whenever [`Ledger::pressed`] returns, from one task only.
     pub async fn retain(&self, now: Timestamp) -> Result<Retained, Error> {
         let mut retained = Retained::default();
         let lived = self.live(now).await?;
@@ -75,7 +75,7 @@ impl Ledger {
         if let Some(down_to) = self.shared().space.pressure() {
             let of_age = retained.events;
             let least = self.options().retention_min_ms.clamp(0, self.options().retention_ms.max(0));
-            // A tenant that fills the ledger gives up its own history first.
+            // A tenant that fills the ledger loses its own history first.
             if let Some(heavy) = self.shared().all_over_share() {
                 self.remove_past(lived.ago(now, least), Some(down_to), Some(Arc::new(heavy)), &mut retained).await?;
             }
@@ -125,8 +125,8 @@ impl Ledger {
         Ok(retained)
     }
 
-    /// Deletes events and deliveries at rest since before `before`, oldest first; with `down_to`, only until no more
-    /// bytes of the file are in use; with `of`, only those of these tenants.
+    /// Deletes events at rest since before `before`, with their deliveries, oldest first. With `down_to`, stops when no
+    /// more than that many bytes of the file are in use. With `of`, only deletes events of these tenants.
     async fn remove_past(
         &self,
         before: Timestamp,
@@ -157,7 +157,7 @@ impl Ledger {
             }
             match last {
                 Some(last) if !enough() => {
-                    // Of others, what may go was left as well.
+                    // Only a pass over all tenants has examined every event.
                     if of.is_none() {
                         self.shared().looked_through.fetch_max(last.0, Ordering::Relaxed);
                     }
@@ -168,19 +168,18 @@ impl Ledger {
         }
     }
 
-    /// Notes that the host lives, and gives what is known of when it did.
+    /// Records that the host is running, and returns its uptime history.
     async fn live(&self, now: Timestamp) -> Result<Lived, Error> {
         let gap_ms_min = self.options().gap_ms_min;
         self.queue().write(move |batch| Lived::note(batch.conn, now, gap_ms_min)).await
     }
 
-    /// The instant that was `ms` of the host's life before `now`, see `lived.rs`: for what ends after a time unless
-    /// somebody looks at it.
+    /// The instant that lies `ms` of uptime before `now` (`lived.rs`). For deadlines that give a person time to react.
     pub async fn lived_ago(&self, now: Timestamp, ms: i64) -> Result<Timestamp, Error> {
         Ok(self.live(now).await?.ago(now, ms))
     }
 
-    /// Deletes what a removed tenant has left behind.
+    /// Deletes the remaining rows of a removed tenant.
     pub(super) async fn purge(&self, tenant: &TenantId) -> Result<(), Error> {
         loop {
             let tenant = tenant.clone();
@@ -190,7 +189,7 @@ impl Ledger {
         }
     }
 
-    /// Events behind `after` that may go, and where to look on; none: the rest is too young.
+    /// Deletable events after `after`, and the position to continue from. `None` if all later events are too young.
     async fn past(
         &self,
         after: EventSeq,
@@ -200,7 +199,7 @@ impl Ledger {
         let cursor = self.cursor();
         self.readers()
             .read(move |conn| match past(conn, after, cursor, before, of.as_deref()) {
-                // The round for all tenants looks beside the damage.
+                // The later pass over all tenants steps around the damage.
                 Err(error) if error.is_damage() && of.is_some() => Ok((Vec::new(), None)),
                 Err(error) if error.is_damage() => Ok(past_beside_damage(conn, after, cursor, before)),
                 found => found,
@@ -209,7 +208,7 @@ impl Ledger {
     }
 }
 
-/// Deletes the events as far as a chunk goes; returns the rest.
+/// Deletes events up to one chunk and returns the remaining ones.
 fn delete_past(
     batch: &mut Batch<'_>,
     events: Vec<EventSeq>,
@@ -221,7 +220,7 @@ fn delete_past(
         if rows >= CHUNK_ROWS {
             return Ok((sum, events[index..].to_vec()));
         }
-        // A redrive or a replay may have come in between.
+        // A redrive or a replay may have been committed since the events were read.
         if is_kept(batch.conn, *event, before)? {
             continue;
         }
@@ -236,7 +235,7 @@ fn delete_past(
     Ok((sum, Vec::new()))
 }
 
-/// Deletes up to `rows_max` deliveries of an event and, where none is left, the event.
+/// Deletes up to `rows_max` deliveries of an event, and the event itself if none is left.
 fn delete_event(batch: &mut Batch<'_>, event: EventSeq, rows_max: usize) -> Result<Deleted, Error> {
     let conn = batch.conn;
     let mut deliveries: Vec<(DeliverySeq, TenantId, SubscriptionId, State, i64)> = conn
@@ -272,7 +271,7 @@ fn delete_row(batch: &mut Batch<'_>, event: EventSeq) -> Result<usize, Error> {
     Ok(1)
 }
 
-/// Deletes a chunk of a removed tenant; false where nothing is left, and then its name is free again.
+/// Deletes a chunk of a removed tenant. Returns false when nothing is left, which frees its name.
 fn purge(batch: &mut Batch<'_>, tenant: &TenantId) -> Result<bool, Error> {
     let conn = batch.conn;
     if !conn.prepare_cached("SELECT 1 FROM purge WHERE tenant = ?1")?.exists([tenant])? {
@@ -303,13 +302,13 @@ fn purge(batch: &mut Batch<'_>, tenant: &TenantId) -> Result<bool, Error> {
     {
         return Ok(true);
     }
-    // Its rows in the log of settlements refer to nothing any more, and go with their time.
+    // Its rows in the settlement log no longer refer to anything, and expire with the log.
     conn.execute("DELETE FROM replay WHERE tenant = ?1", [tenant])?;
     conn.execute("DELETE FROM purge WHERE tenant = ?1", [tenant])?;
     Ok(false)
 }
 
-/// Gives a chunk of free pages back to the file system; false where few enough are left.
+/// Returns a chunk of free pages to the file system. False if few enough are left.
 fn vacuum(conn: &Connection) -> Result<bool, Error> {
     let free = |conn: &Connection| conn.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0));
     if free(conn)? <= FREE_PAGES_KEPT {
@@ -376,10 +375,10 @@ mod tests {
                 ledger.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
             }
             let retained = ledger.retain(LATER).await.unwrap();
-            // Nothing refers to the plan any more and nobody asked for it for a day.
+            // No delivery refers to the plan any more, and it was last stored over a day ago.
             assert_eq!((retained.events, retained.deliveries, retained.plans), (2, count, 1));
             assert!(journal(&ledger).await.is_empty());
-            // Places are never taken twice, and fan-out does not start over.
+            // Sequence numbers are not reused, and fan-out does not start over.
             let ledger = reopen(&folder, ledger).await;
             assert_eq!(ledger.reach().borrow().last(), EventSeq(2));
             ledger.append(event(3)).await.unwrap();
@@ -399,7 +398,7 @@ mod tests {
             assert!(ledger.remove_tenant(&id, Expected::Any).await.unwrap());
             assert_eq!((ledger.backlog(&id), journal(&ledger).await.len()), (0, 0));
             assert!(matches!(ledger.append(event(9)).await, Err(Error::NoTenant(_))));
-            // A settlement that was under way finds nothing and is no error.
+            // A settlement in flight finds no row, which is not an error.
             let step = Step::Delivered { attempt: attempt(1, 200) };
             ledger.settle(Settlement::new(made[0].seq, NOW, step)).await.unwrap();
             ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
@@ -456,7 +455,7 @@ mod tests {
             };
             settle(0, NOW, Step::Delivered { attempt: attempt(1, 200) }).await;
             settle(2, NOW, Step::Delivered { attempt: attempt(1, 200) }).await;
-            // Given up when the event is past its time already.
+            // Given up when the event's own retention time is already over.
             settle(1, LATER, Step::Dead { attempt: Some(attempt(1, 500)), reason: "gave up".into() }).await;
             let minute = LATER.plus_millis(60_000);
             let retained = ledger.retain(minute).await.unwrap();
@@ -465,7 +464,7 @@ mod tests {
             assert_eq!(ledger.attempts(made[1].seq).await.unwrap().len(), 1);
             let end = LATER.plus_millis(ledger.options().retention_ms);
             assert_eq!(ledger.retain(end).await.unwrap().events, 0);
-            // Other times hold from the next round on.
+            // New settings apply from the next round on.
             let options = ledger.options().as_ref().clone();
             ledger.keep(&super::super::Options { retention_ms: options.retention_ms + 1, ..options.clone() });
             assert_eq!(ledger.retain(end.plus_millis(1)).await.unwrap().events, 0);
@@ -475,12 +474,12 @@ mod tests {
         });
     }
 
-    /// A ledger with a bound of 8 MiB and `count` events of 64 KiB, all delivered but those that `keep` says.
+    /// A ledger limited to 8 MiB with `count` events of 64 KiB, all delivered except those selected by `keep`.
     async fn filled(count: u64, keep: impl Fn(u64) -> bool) -> (tempfile::TempDir, Ledger) {
         filled_behind(0, count, keep).await
     }
 
-    /// The same behind `quiet` such events of another tenant, which nobody wants.
+    /// Like [`filled`], after `quiet` such events of another tenant that no subscription matches.
     async fn filled_behind(quiet: u64, count: u64, keep: impl Fn(u64) -> bool) -> (tempfile::TempDir, Ledger) {
         let folder = tempfile::tempdir().unwrap();
         let options = super::super::Options {
@@ -514,7 +513,7 @@ mod tests {
             let step = Step::Delivered { attempt: attempt(1, 200) };
             ledger.settle(Settlement::new(due.seq, NOW.plus_millis(n.cast_signed()), step)).await.unwrap();
         }
-        // The writer looks at the size now and then only.
+        // The writer measures the size only at intervals.
         let used = ledger.queue().write(|batch| used_bytes(batch.conn)).await.unwrap();
         ledger.shared().space.ledger_has(used);
         (folder, ledger)
@@ -525,7 +524,7 @@ mod tests {
         block_on(async {
             let (_folder, ledger) = filled(120, |n| n <= 3).await;
             assert!(ledger.shared().space.used() > (8 << 20) - (8 << 20) / 10);
-            // None of them is old enough.
+            // None of them has reached the minimum age.
             assert_eq!(ledger.retain(NOW.plus_millis(60_000)).await.unwrap().events, 0);
             assert_eq!(ledger.retain(NOW.plus_millis(3_600_000)).await.unwrap().by_size, 100);
             let left = journal(&ledger).await;
@@ -560,7 +559,7 @@ mod tests {
             let (_folder, ledger) = open();
             with_events(&ledger, 4).await;
             ledger.fan_out(FanOut { through: EventSeq(4), deliveries: vec![] }).await.unwrap();
-            // As far as reading goes, an instant that is no number is a damaged page.
+            // A timestamp that is not a number is reported like a damaged page.
             let spoil = "UPDATE event SET accepted_at = 'damaged' WHERE seq = 2";
             ledger.queue().write(move |batch| Ok(batch.conn.execute(spoil, [])?)).await.unwrap();
             assert_eq!(ledger.retain(LATER).await.unwrap().events, 3);

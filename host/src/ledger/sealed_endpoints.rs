@@ -1,6 +1,6 @@
-//! Ledgers of before schema 13 hold the URLs of endpoints in the clear, in documents and in the records of attempts. They are sealed
-//! and redacted when such a ledger is opened. Then the file is written anew, because SQLite leaves what was overwritten in pages
-//! and parts of pages that are free.
+//! Migration to encrypted endpoints. Ledgers before schema 13 store endpoint URLs in plain text, in documents and in
+//! attempts. When such a ledger is opened, the documents are encrypted and the attempts redacted. Then the file is
+//! rewritten, because SQLite leaves overwritten data in free pages and in free parts of pages.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,44 +17,44 @@ use crate::domain::endpoint::{Destination, EndpointTls};
 use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::secret::{Sealed, Secret, endpoint_context};
 
-/// The schema from which endpoints are sealed.
+/// First schema with encrypted endpoints.
 pub(super) const SCHEMA: i64 = 13;
 
-/// Set while the file still has to be written anew, so that a host that was killed meanwhile does it at its next start.
+/// Set until the file has been rewritten, so that a host killed meanwhile does it at its next start.
 const MARK: &str = "rewrite";
 
-/// What the file is written into before it takes the place of the old one.
+/// The new file, before it replaces the old one.
 const DRAFT: &str = "ledger.db.rewrite";
 
-/// An index for the names of subscriptions, and the mark of a file that has to be written anew: one that has ever held a document.
+/// An index for the names of subscriptions, and the rewrite mark, for files that have ever held a document.
 pub(super) const STEP: &str = "
 CREATE INDEX entry_name ON entry (tenant, doc ->> '$.name') WHERE kind = 'subscription' AND doc ->> '$.name' IS NOT NULL;
 INSERT INTO mark SELECT 'rewrite', 1 WHERE EXISTS (SELECT 1 FROM entry);
 ";
 
-/// Redacts the URLs in the records of attempts, a part at a time, each in a transaction of its own. Done twice, it changes nothing.
+/// Redacts the URLs in attempts in chunks, each in its own transaction. Idempotent.
 pub(super) fn redact_attempts(conn: &Connection) -> Result<(), Error> {
     let mut after = -1;
     while let Some(last) = attempts::redact_urls(conn, after)? {
         after = last;
-        // The WAL is not to become as large as all of them.
+        // Keeps the WAL from growing to the size of the whole table.
         conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     }
     Ok(())
 }
 
-/// An endpoint as it was.
+/// An endpoint as stored before schema 13.
 #[derive(Deserialize)]
 struct Before {
     url: String,
-    /// Of before the values of headers were sealed.
+    /// From versions that stored header values in plain text.
     #[serde(default)]
     headers: BTreeMap<String, String>,
     #[serde(default)]
     tls: EndpointTls,
 }
 
-/// Seals the endpoints of all subscriptions; in the transaction of the step.
+/// Encrypts the endpoints of all subscriptions, within the transaction of the migration step.
 pub(super) fn seal(conn: &Connection, master: Option<&MasterKey>) -> Result<(), Error> {
     let mut statement = conn.prepare(
         "SELECT tenant, id, doc FROM entry WHERE kind = 'subscription' AND doc ->> '$.endpoint.target' IS NULL",
@@ -75,7 +75,7 @@ pub(super) fn seal(conn: &Connection, master: Option<&MasterKey>) -> Result<(), 
     Ok(())
 }
 
-/// What is sealed under another key than the ledger's would be lost.
+/// Refuses another key than the ledger's: data encrypted with it would be lost.
 fn check_key(conn: &Connection, master: &MasterKey) -> Result<(), Error> {
     let known: Option<Vec<u8>> =
         conn.query_row("SELECT value FROM meta WHERE name = 'master key'", [], |row| row.get(0)).optional()?;
@@ -88,7 +88,7 @@ fn check_key(conn: &Connection, master: &MasterKey) -> Result<(), Error> {
     }
 }
 
-/// The document with its endpoint sealed, all else untouched.
+/// Encrypts the endpoint of a document and leaves the rest unchanged.
 fn sealed_doc(tenant: &str, id: &str, doc: &str, master: &MasterKey) -> Result<String, String> {
     let said = |error: serde_json::Error| error.to_string();
     let tenant: TenantId = tenant.parse().map_err(|error: crate::domain::id::Error| error.to_string())?;
@@ -114,13 +114,14 @@ fn sealed_doc(tenant: &str, id: &str, doc: &str, master: &MasterKey) -> Result<S
     serde_json::to_string(&members).map_err(said)
 }
 
-/// Whether the file has to be written anew.
+/// Whether the file must be rewritten.
 pub(super) fn is_due(conn: &Connection) -> Result<bool, Error> {
     Ok(conn.prepare("SELECT 1 FROM mark WHERE name = ?1")?.exists([MARK])?)
 }
 
-/// Writes all that the file holds into a new one, which then takes its place, and closes it. No other connection is open. If the
-/// disk has no room for both, the host starts with the file as it is and tries again at its next start.
+/// Copies the content of the file into a new one, which replaces it, and closes the connection. No other connection may
+/// be open. If the disk has no space for both files, the host starts with the existing file and tries again at its next
+/// start.
 pub(super) fn rewrite(conn: Connection, folder: &Path) -> Result<(), Error> {
     let file = folder.join(FILE);
     let bytes = fs::metadata(&file).map_or(0, |file| file.len());
@@ -140,7 +141,7 @@ pub(super) fn rewrite(conn: Connection, folder: &Path) -> Result<(), Error> {
         );
         return Ok(());
     }
-    // Nothing is left in the WAL that the draft does not have: it was moved into the file, and nothing was written since.
+    // The WAL holds nothing beyond the new file: it was checkpointed, and nothing has been written since.
     drop(conn);
     let failed = |source| Error::Folder { path: draft.clone(), source };
     for beside in ["ledger.db-wal", "ledger.db-shm"] {
@@ -159,7 +160,7 @@ fn write_draft(conn: &Connection, draft: &Path) -> Result<(), Error> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    // SQLite takes an empty file as it is: this one is for its owner alone.
+    // SQLite accepts an existing empty file, which lets us set its mode.
     {
         use std::os::unix::fs::OpenOptionsExt as _;
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft).map_err(failed)?;
@@ -183,10 +184,10 @@ mod tests {
     use crate::clock::Clock;
     use crate::domain::delivery::DeliverySeq;
 
-    /// Stands in paths, queries and headers, and must not be in a file once the ledger was opened.
+    /// Occurs in paths, queries and headers, and must not be in any file after the ledger has been opened.
     const SECRET: &str = "Zq4711Secret0815";
 
-    /// A subscription as schema 12 stored it, with a header of before those were sealed.
+    /// A subscription as stored by schema 12, with a plain-text header of an even older version.
     fn subscription(id: &str) -> String {
         format!(
             r#"{{"id":"{id}","tenant":"acme","description":null,
@@ -211,7 +212,7 @@ mod tests {
             "07".repeat(32)
         );
         conn.execute("UPDATE attempt SET told = ?1 WHERE id = 2097153", [told]).unwrap();
-        // Others that were removed have left their text in free pages.
+        // Deleted subscriptions whose text remains in free pages.
         for n in 0..200 {
             let id = format!("sub_01JZCWF9HY00000000000{n:05}");
             conn.execute(put, (&id, subscription(&id))).unwrap();
@@ -219,7 +220,7 @@ mod tests {
         conn.execute("DELETE FROM entry WHERE kind = 'subscription' AND id <> ?1", [ID]).unwrap();
     }
 
-    /// The files of the ledger that hold the secret.
+    /// Files of the ledger that contain the secret.
     fn holding(folder: &Path) -> Vec<String> {
         let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap());
         let holds = |file: &fs::DirEntry| {
@@ -272,14 +273,14 @@ mod tests {
         open(Some(master)).unwrap();
     }
 
-    /// Killed after the step and before the file was in its place.
+    /// Killed after the migration step, before the file was replaced.
     #[test]
     fn a_file_that_was_not_written_anew_is_written_at_the_next_start() {
         let folder = tempfile::tempdir().unwrap();
         let master = Arc::new(MasterKey::generate());
         before(folder.path(), &master);
         let options = Options { gap_ms_min: i64::MAX, master: Some(master), ..Options::new(folder.path()) };
-        // Something stands in the way of the draft, as a full disk would.
+        // A directory in place of the new file makes the rewrite fail, as a full disk would.
         fs::create_dir(folder.path().join(DRAFT)).unwrap();
         Ledger::open(options.clone(), Clock::manual(NOW)).map(drop).unwrap();
         assert_eq!(holding(folder.path()), [FILE]);

@@ -1,5 +1,5 @@
-//! How much room there is: on the disk, and below `ledger_bytes_max`. Looked at once a second; between two bounds, so that
-//! ingest does not open and shut with every event.
+//! Free space: on the disk, and below `ledger_bytes_max`. Checked once a second, with hysteresis, so that ingest does
+//! not alternate between refusing and accepting with every event.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,47 +8,47 @@ use tokio::sync::Notify;
 
 use super::Options;
 
-/// Gauge: bytes that are free on the ledger's disk, for this user.
+/// Gauge: free bytes on the ledger's disk that this user may use.
 pub(super) const DISK_FREE_BYTES: &str = "setgate_disk_free_bytes";
-/// Gauge: bytes of the ledger's file in use; `data.ledger_bytes_max` bounds it.
+/// Gauge: bytes of the ledger's file in use, limited by `data.ledger_bytes_max`.
 pub(super) const USED_BYTES: &str = "setgate_ledger_used_bytes";
-/// Gauge: 1 while nothing is taken in for want of room.
+/// Gauge: 1 while new data is refused for lack of space.
 pub(super) const SHORT: &str = "setgate_ledger_short_of_space";
 
-/// Why nothing may be added just now. Deliveries, settlements and retention go on.
+/// Reason why new data is refused. Deliveries, settlements and retention continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Shortage {
     /// The disk is nearly full.
     #[error("{free} bytes are free on the host's disk, and `data.disk_free_bytes_min` is {min}")]
     Disk {
-        /// Bytes free.
+        /// Free bytes.
         free: u64,
-        /// The setting.
+        /// The configured minimum.
         min: u64,
     },
-    /// Room runs out, and the tenant holds more of it than an equal share.
+    /// Space is getting short, and the tenant stores more than an equal share.
     #[error(
         "the host is short of space, and this tenant has stored {stored} bytes: tenants with more than {share}, an equal \
          share, are refused first"
     )]
     Share {
-        /// Bytes that the tenant has stored.
+        /// Bytes stored by the tenant.
         stored: u64,
-        /// An equal share.
+        /// An equal share, in bytes.
         share: u64,
     },
-    /// The ledger has its size, and nothing in it may be removed yet.
+    /// The ledger has reached its maximum size, and nothing in it may be deleted yet.
     #[error("the ledger has {used} bytes, and `data.ledger_bytes_max` is {max}")]
     Ledger {
         /// Bytes in use.
         used: u64,
-        /// The setting.
+        /// The configured maximum.
         max: u64,
     },
 }
 
 impl Shortage {
-    /// A stable code, for metrics and problem details.
+    /// Stable code for metrics and problem details.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Disk { .. } | Self::Share { .. } => "disk_low",
@@ -57,18 +57,18 @@ impl Shortage {
     }
 }
 
-/// What the ledger's threads know of it.
+/// Current figures and limits, shared by the ledger's threads.
 pub(super) struct Space {
     folder: PathBuf,
     free_min: AtomicU64,
     ledger_max: AtomicU64,
     free: AtomicU64,
     used: AtomicU64,
-    /// Bytes that were stored since the disk was last looked at.
+    /// Estimated bytes written to the disk since it was last checked.
     written: AtomicU64,
     disk_low: AtomicBool,
     ledger_full: AtomicBool,
-    /// Wakes who removes what is old.
+    /// Wakes the retention task.
     pub(super) pressed: Notify,
 }
 
@@ -87,7 +87,7 @@ impl Space {
         }
     }
 
-    /// Other bounds, from now on.
+    /// Applies new limits at once.
     pub(super) fn bound(&self, options: &Options) {
         self.free_min.store(options.disk_free_bytes_min, Ordering::Relaxed);
         self.ledger_max.store(options.ledger_bytes_max, Ordering::Relaxed);
@@ -103,7 +103,7 @@ impl Space {
         self.ledger_max.load(Ordering::Relaxed)
     }
 
-    /// Asks the file system. A system that does not answer leaves things as they were.
+    /// Queries the file system. On an error the previous figures stay.
     pub(super) fn look(&self) {
         match free_bytes(&self.folder) {
             Ok(free) => self.disk_has(free),
@@ -117,13 +117,13 @@ impl Space {
         metrics::gauge!(SHORT).set(if self.shortage().is_some() { 1.0 } else { 0.0 });
     }
 
-    /// So many bytes were stored. They are in the WAL, and will be in the file as well.
+    /// Adds stored bytes. They count twice, since they are written to the WAL and later to the file.
     pub(super) fn wrote(&self, bytes: u64) {
         self.written.fetch_add(bytes.saturating_mul(2), Ordering::Relaxed);
     }
 
-    /// Whether room runs out: as much is free as twice the bound, or the ledger has nineteen twentieths of its size. Between
-    /// two looks at the disk, what was written since is taken off.
+    /// Whether space is getting short: free space is below twice the minimum, or the ledger is above 95% of its
+    /// maximum. Bytes written since the last check of the disk are subtracted.
     pub(super) fn is_tight(&self) -> bool {
         let free = self.free.load(Ordering::Relaxed).saturating_sub(self.written.load(Ordering::Relaxed));
         let max = self.ledger_max();
@@ -151,7 +151,7 @@ impl Space {
         }
     }
 
-    /// The ledger's file has so many bytes in use.
+    /// Updates the bytes in use of the ledger's file.
     pub(super) fn ledger_has(&self, used: u64) {
         self.used.store(used, Ordering::Relaxed);
         let max = self.ledger_max();
@@ -178,7 +178,7 @@ impl Space {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Bytes above which what is old is removed, and bytes down to which.
+    /// Target size in bytes for early deletion, or `None` if the ledger is small enough.
     pub(super) fn pressure(&self) -> Option<u64> {
         let max = self.ledger_max();
         (max > 0 && self.used() > pressed_from(max)).then(|| pressed_to(max))
@@ -193,22 +193,22 @@ impl Space {
     }
 }
 
-/// Low below the bound, and until an eighth more is free.
+/// Low below the minimum, and then until an eighth more is free.
 fn is_low(was: bool, free: u64, min: u64) -> bool {
     free < min || (was && free < min.saturating_add(min / 8))
 }
 
-/// Full from the bound on, and until a twentieth of it is free.
+/// Full at the maximum, and then until a twentieth of it is free.
 fn is_full(was: bool, used: u64, max: u64) -> bool {
     used >= max || (was && used > max - max / 20)
 }
 
-/// Nine tenths.
+/// Nine tenths of the maximum: early deletion starts.
 fn pressed_from(max: u64) -> u64 {
     max - max / 10
 }
 
-/// Eight tenths.
+/// Eight tenths of the maximum: early deletion stops.
 fn pressed_to(max: u64) -> u64 {
     max - max / 5
 }

@@ -1,9 +1,9 @@
-//! The statements of a batch. Each is looked up in the connection's cache once, by its text, and then kept for all further
-//! requests of the batch: hashing the text for each of them was a twentieth of what the writer did.
+//! Prepared statements of a batch. Each is looked up in the connection's cache once and then reused by all requests of
+//! the batch: hashing its text each time took a twentieth of the writer's time.
 
 use rusqlite::{CachedStatement, Connection, Statement};
 
-/// Statements that were asked for so far; given back to the connection's cache when dropped.
+/// Statements used so far; returned to the connection's cache on drop.
 pub(super) struct Statements<'a> {
     conn: &'a Connection,
     kept: Vec<(&'static str, CachedStatement<'a>)>,
@@ -14,9 +14,11 @@ impl<'a> Statements<'a> {
         Self { conn, kept: Vec::new() }
     }
 
-    /// The statement of that text. For what most requests of a batch run, as the search is from the first to the last.
+    /// The prepared statement for `sql`. Only for statements that most requests of a batch use, because the lookup is a
+    /// linear search.
     pub(super) fn get(&mut self, sql: &'static str) -> Result<&mut Statement<'a>, rusqlite::Error> {
-        // The same text mostly is the same literal. Where the compiler made two of one, it still is one statement.
+        // The same text is usually the same literal, so comparing pointers suffices; the compiler may also have
+        // duplicated it.
         let place = self.kept.iter().position(|(kept, _)| std::ptr::eq(*kept, sql));
         let place = match place.or_else(|| self.kept.iter().position(|(kept, _)| *kept == sql)) {
             Some(place) => place,

@@ -1,7 +1,7 @@
-//! Statistics: what the attempts and settlements of each minute and each hour came to, by subscription. Gathered while a
-//! batch runs and written once at its end: one row for each subscription, minute and hour in it.
+//! Statistics: counters of attempts and settlements per subscription, for each minute and each hour. Collected while a
+//! batch runs and written at its end, one row per subscription, minute and hour.
 //!
-//! Minutes answer for the last hour and are kept for [`MINUTES_KEPT_MS`]; hours are kept for
+//! Minutes cover the last hour and are retained for [`MINUTES_KEPT_MS`]; hours are retained for
 //! [`super::Options::statistics_retention_ms`].
 
 use std::collections::hash_map::Entry;
@@ -15,31 +15,31 @@ use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::statistics::{HOUR_MS, MINUTE_MS, Statistics, Window};
 use crate::domain::time::Timestamp;
 
-/// How long the counts of minutes are kept, in milliseconds.
+/// How long minute buckets are retained, in milliseconds.
 pub const MINUTES_KEPT_MS: i64 = 2 * HOUR_MS;
-/// Rows that retention deletes between two commits.
+/// Rows that retention deletes per transaction.
 const CHUNK_ROWS: i64 = 2_000;
-/// Rows known without reading them.
+/// Capacity of the cache of rows.
 const KNOWN_MAX: usize = 1_024;
 
-/// What a batch counted: by subscription and by the minute it was in.
+/// Counters of a batch, by subscription and minute.
 #[derive(Default)]
 pub(super) struct Gathered(BTreeMap<(TenantId, SubscriptionId, Timestamp), Statistics>);
 
 impl Gathered {
-    /// The counts of the minute that `at` is in.
+    /// Counters of the minute that contains `at`.
     pub(super) fn of(&mut self, tenant: &TenantId, subscription: SubscriptionId, at: Timestamp) -> &mut Statistics {
         self.0.entry((tenant.clone(), subscription, begin_of(at, MINUTE_MS))).or_default()
     }
 
-    /// Takes over what another request counted.
+    /// Adds the counters of another request.
     pub(super) fn absorb(&mut self, other: Self) {
         for (key, counted) in other.0 {
             self.0.entry(key).or_default().merge(&counted);
         }
     }
 
-    /// Adds what was counted to the rows.
+    /// Adds the counters to the rows.
     pub(super) fn store(&self, conn: &Connection, known: &mut Known) -> Result<(), Error> {
         let mut hours: BTreeMap<(&TenantId, SubscriptionId, Timestamp), Statistics> = BTreeMap::new();
         for ((tenant, subscription, minute), counted) in &self.0 {
@@ -53,21 +53,20 @@ impl Gathered {
     }
 }
 
-/// The begin of the bucket that an instant is in.
+/// Start of the bucket that contains an instant.
 fn begin_of(at: Timestamp, bucket_ms: i64) -> Timestamp {
     Timestamp::from_millis(at.as_millis().div_euclid(bucket_ms).saturating_mul(bucket_ms))
 }
 
-/// A row: whose, of which subscription, the length of its bucket and when that begins.
+/// Key of a row: tenant, subscription, bucket length in milliseconds, bucket start.
 type Key = (TenantId, SubscriptionId, i64, Timestamp);
 
-/// Rows as they were last written, so that adding to one reads nothing. Once a batch was not committed, nothing of this is
-/// sure any more.
+/// Write-through cache of rows, so that adding to one need not read it. Invalid after a batch that was not committed.
 #[derive(Default)]
 pub(super) struct Known(HashMap<Key, Statistics>);
 
 impl Known {
-    /// Forgets all.
+    /// Clears the cache.
     pub(super) fn forget(&mut self) {
         self.0.clear();
     }
@@ -99,17 +98,17 @@ impl Known {
     }
 }
 
-/// The counts of some time.
+/// Counters over a period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counted {
-    /// From when on: the begin of a bucket, so that it may be more than was asked for by part of one.
+    /// Start of the period: a bucket boundary, so the period may be longer than requested by part of a bucket.
     pub since: Timestamp,
-    /// What was counted.
+    /// The counters.
     pub statistics: Statistics,
 }
 
 impl Ledger {
-    /// What the deliveries of the tenant, or of one of its subscriptions, came to in the window that ends `now`.
+    /// Statistics of the tenant's deliveries, or of one subscription's, over the window that ends at `now`.
     pub async fn statistics(
         &self,
         tenant: &TenantId,
@@ -122,7 +121,7 @@ impl Ledger {
         let since = begin_of(now.plus_millis(-window.ms()), bucket_ms);
         self.history_of(&tenant)
             .read(move |conn| {
-                // A tenant's subscriptions are found one by one, so that each is a range of the key.
+                // One query per subscription, so that each is a range scan of the primary key.
                 let of = match subscription {
                     Some(one) => vec![one],
                     None => subscriptions(conn, &tenant)?,
@@ -143,8 +142,7 @@ impl Ledger {
             .await
     }
 
-    /// When the first of the due deliveries of the tenant, or of one of its subscriptions, is due or was; none where
-    /// none is.
+    /// Due time of the earliest due delivery of the tenant, or of one subscription. `None` if none is due.
     pub async fn oldest_due(
         &self,
         tenant: &TenantId,
@@ -164,11 +162,11 @@ impl Ledger {
             .await
     }
 
-    /// Deletes the counts that are past their time, in chunks.
+    /// Deletes expired buckets, in chunks.
     pub(super) async fn retain_statistics(&self, now: Timestamp) -> Result<(), Error> {
         let hours_ms = self.options().statistics_retention_ms.max(0);
         for (bucket_ms, kept_ms) in [(MINUTE_MS, MINUTES_KEPT_MS), (HOUR_MS, hours_ms)] {
-            // A bucket is past its time when all of it is.
+            // A bucket expires when all of it is past the retention time.
             let before = now.plus_millis(-kept_ms - bucket_ms);
             while self.queue().write(move |batch| delete_past(batch.conn, bucket_ms, before)).await? {}
         }
@@ -176,7 +174,7 @@ impl Ledger {
     }
 }
 
-/// Every subscription of the tenant that has counts: from one to the next by the key, whatever lies between.
+/// All subscriptions of the tenant with statistics, by seeking from one key to the next.
 fn subscriptions(conn: &Connection, tenant: &TenantId) -> Result<Vec<SubscriptionId>, Error> {
     let mut found: Vec<SubscriptionId> = Vec::new();
     let mut statement = conn.prepare_cached(
@@ -191,7 +189,7 @@ fn subscriptions(conn: &Connection, tenant: &TenantId) -> Result<Vec<Subscriptio
     }
 }
 
-/// Deletes a chunk; tells whether there may be more.
+/// Deletes a chunk. Returns whether there may be more.
 fn delete_past(conn: &Connection, bucket_ms: i64, before: Timestamp) -> Result<bool, Error> {
     let deleted = conn
         .prepare_cached(
@@ -273,7 +271,7 @@ mod tests {
             });
             let fan_out = FanOut { through: EventSeq(1), deliveries: deliveries.collect() };
             let made = ledger.fan_out(fan_out).await.unwrap();
-            // Together, so that they share batches.
+            // Concurrently, so that they share batches.
             let settling = made.iter().map(|due| {
                 let step = Step::Delivered { attempt: attempt(1, 200) };
                 ledger.settle(Settlement::new(due.seq, NOW, step))
@@ -306,7 +304,7 @@ mod tests {
             assert_eq!(oldest, None, "nothing is due");
 
             ledger.retain_statistics(now).await.unwrap();
-            // Two hours, and the minute that is young enough.
+            // Two hours, and the one minute that is young enough.
             assert_eq!((dropped(Window::Week).await, rows(&ledger).await), (2, 3));
             ledger.remove_tenant(&tenant(), Expected::Any).await.unwrap();
             assert_eq!(rows(&ledger).await, 0, "a removed tenant leaves nothing");

@@ -1,11 +1,11 @@
-//! What each tenant has stored, in bytes: its events, deliveries, attempts, what filters made, plans and blobs. A disk is shared,
-//! and a count of rows says little about it.
+//! Bytes stored by each tenant: events, deliveries, attempts, filter output, plans and blobs. Tenants share a disk, and
+//! row counts say little about its use.
 //!
-//! The table `stored` has one row for each tenant. Whoever writes or deletes a row says by how much it changes the sum
-//! ([`super::effects::Effects::stored`]); the sums of a batch are written with it, so that they are exact after a crash.
-//! [`RECOUNT`] is their definition, and `admin check` compares the two. Lengths are those of the columns as they stand on disk,
-//! packed; SQLite reads them from the head of a row. What a row takes beside them, its place in the indexes included, is a
-//! constant for each kind.
+//! The table `stored` has one row per tenant. Each write or delete of a row reports the change
+//! ([`super::effects::Effects::stored`]), and the sums are written in the same transaction, so they are exact after a
+//! crash. [`RECOUNT`] defines the sums, and `admin check` compares the two. Lengths are those of the compressed columns
+//! on disk, which SQLite reads from the row header. The overhead of a row, including its index entries, is a constant
+//! per kind.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -19,18 +19,18 @@ use crate::domain::event::EventSeq;
 use crate::domain::id::TenantId;
 
 impl Ledger {
-    /// Bytes that a tenant has stored: events with their deliveries and history, plans and blobs. Never waits.
+    /// Bytes stored by a tenant: events with their deliveries and history, plans and blobs. Never blocks.
     pub fn stored(&self, tenant: &TenantId) -> u64 {
         self.shared().stored.of(tenant)
     }
 
-    /// The same of every tenant that has anything.
+    /// Bytes stored by each tenant that has any.
     pub fn stored_of_all(&self) -> Vec<(TenantId, u64)> {
         self.shared().stored.all()
     }
 
-    /// Why a tenant may add nothing just now; none: there is room. While the disk or the ledger fills up, tenants that hold more
-    /// than an equal share are refused first. Never waits.
+    /// Reason why a tenant may not add data at the moment, or `None` if it may. While space is short, tenants above an
+    /// equal share are refused first. Never blocks.
     pub fn shortage_of(&self, tenant: &TenantId) -> Option<Shortage> {
         let shortage = self.shortage();
         shortage.or_else(|| self.shared().space.is_tight().then(|| self.shared().over_share(tenant)).flatten())
@@ -51,12 +51,12 @@ macro_rules! filtered_bytes {
     };
 }
 
-/// Bytes of a delivery's row beside its reason. As in [`RECOUNT`].
+/// Bytes of a delivery's row without its reason. Must match [`RECOUNT`].
 pub(super) const DELIVERY_BYTES: i64 = 300;
-/// Bytes of an attempt's row beside its text. As in [`RECOUNT`].
+/// Bytes of an attempt's row without its document. Must match [`RECOUNT`].
 pub(super) const ATTEMPT_BYTES: i64 = 32;
 
-/// What the sums have to be: tenant and bytes.
+/// The correct sums, computed from the rows: tenant and bytes.
 pub(super) const RECOUNT: &str = concat!(
     "SELECT tenant, sum(bytes) AS bytes FROM (
         SELECT tenant, ",
@@ -72,21 +72,21 @@ pub(super) const RECOUNT: &str = concat!(
     ) GROUP BY tenant"
 );
 
-/// Bytes of an event's row.
+/// Bytes of an event's row, or 0 if it does not exist.
 pub(super) fn of_event(conn: &Connection, event: EventSeq) -> Result<i64, Error> {
     let sql = concat!("SELECT ", event_bytes!(), " FROM event WHERE seq = ?1");
     let bytes = conn.prepare_cached(sql)?.query_row([event], |row| row.get(0)).optional()?;
     Ok(bytes.unwrap_or(0))
 }
 
-/// Bytes of what the filters of a delivery made.
+/// Bytes of a delivery's filter output.
 pub(super) fn of_filtered(conn: &Connection, delivery: DeliverySeq) -> Result<i64, Error> {
     let sql = concat!("SELECT ", filtered_bytes!(), " FROM filtered WHERE delivery = ?1");
     let bytes = conn.prepare_cached(sql)?.query_row([delivery], |row| row.get(0)).optional()?;
     Ok(bytes.unwrap_or(0))
 }
 
-/// Bytes of a delivery with all that hangs on it.
+/// Bytes of a delivery with its attempts and filter output.
 pub(super) fn of_delivery(conn: &Connection, delivery: DeliverySeq) -> Result<i64, Error> {
     let row: Option<i64> = conn
         .prepare_cached("SELECT 300 + coalesce(octet_length(reason), 0) FROM delivery WHERE seq = ?1")?
@@ -98,12 +98,12 @@ pub(super) fn of_delivery(conn: &Connection, delivery: DeliverySeq) -> Result<i6
     Ok(row.unwrap_or(0) + attempts + of_filtered(conn, delivery)?)
 }
 
-/// Bytes of a text or block as a number that can be added and taken away.
+/// A length as a signed number, for differences.
 pub(super) fn bytes(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// The sums in memory, as last committed. Tenants without anything are absent.
+/// Sums as of the last commit. Tenants without stored bytes are absent.
 pub(super) struct Stored {
     of: RwLock<HashMap<TenantId, i64>>,
     total: AtomicI64,
@@ -119,9 +119,9 @@ impl Stored {
         Ok(stored)
     }
 
-    /// Takes a committed batch in, and gives the bytes that it added.
+    /// Adds the changes of a committed batch. Returns the total of its increases.
     pub(super) fn add(&self, changes: BTreeMap<TenantId, i64>) -> u64 {
-        // A counter cannot be left half changed, so a poisoned lock is as good as any.
+        // A counter cannot be left half updated, so a poisoned lock is safe to use.
         let mut of = self.of.write().unwrap_or_else(PoisonError::into_inner);
         let mut grown = 0;
         for (tenant, by) in changes {
@@ -157,7 +157,7 @@ mod tests {
     use super::super::{Expected, Ledger, inspect};
     use crate::domain::delivery::{Redrive, Settlement, Step};
 
-    /// The sums are those of the rows.
+    /// Checks that the sums match the rows.
     fn assert_exact(folder: &tempfile::TempDir, after: &str) {
         let found = inspect(folder.path()).unwrap();
         let stored = found.checks.iter().find(|check| check.name == "stored").unwrap();

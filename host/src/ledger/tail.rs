@@ -1,7 +1,6 @@
-//! The log of settlements: which deliveries of a tenant have just changed, in the order they did, for those who look on.
-//! Gathered while a batch runs and written once at its end, a row for each tenant in it; kept for
-//! [`super::Options::tail_retention_ms`]. What a row refers to is read from the rows of deliveries and attempts, so one whose
-//! delivery is gone is passed over.
+//! The settlement log: recent state changes of a tenant's deliveries, in commit order, for live views. Collected while
+//! a batch runs and written at its end as one row per tenant; retained for [`super::Options::tail_retention_ms`].
+//! Details are read from the delivery and attempt rows, so an entry whose delivery has been deleted is skipped.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,21 +17,21 @@ use crate::domain::id::{DeliveryId, SourceName, SubscriptionId, TenantId};
 use crate::domain::page::Filling;
 use crate::domain::time::Timestamp;
 
-/// Settlements in one answer of [`Ledger::settled`] at the most.
+/// Maximum number of settlements that [`Ledger::settled`] returns.
 pub const SETTLED_LIMIT_MAX: usize = 200;
-/// Bytes of JSON of one such answer, if it has more than one settlement.
+/// Maximum bytes of JSON that it returns, unless a single settlement is larger.
 pub const SETTLED_BYTES_MAX: usize = 64 << 10;
-/// Batches that retention deletes between two commits.
+/// Batches that retention deletes per transaction.
 const CHUNK_BATCHES: i64 = 1_000;
 
-/// What became of a delivery, as the log holds it.
+/// A state change of a delivery, as stored in the log.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Entry {
     #[serde(rename = "d")]
     pub(super) delivery: DeliverySeq,
     #[serde(rename = "s")]
     pub(super) state: State,
-    /// The number of the attempt that led to it.
+    /// Number of the attempt that led to it.
     #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
     pub(super) attempt: Option<u32>,
     /// Milliseconds since the epoch.
@@ -40,7 +39,7 @@ pub(super) struct Entry {
     pub(super) at_ms: i64,
 }
 
-/// What a batch settled, by tenant.
+/// Entries of a batch by tenant.
 #[derive(Default)]
 pub(super) struct Log(BTreeMap<TenantId, Vec<Entry>>);
 
@@ -49,7 +48,7 @@ impl Log {
         self.0.entry(tenant.clone()).or_default().push(entry);
     }
 
-    /// Takes over what a later request of the batch did.
+    /// Appends the entries of a later request of the batch.
     pub(super) fn absorb(&mut self, other: Self) {
         for (tenant, entries) in other.0 {
             self.0.entry(tenant).or_default().extend(entries);
@@ -60,12 +59,13 @@ impl Log {
         self.0.keys()
     }
 
-    /// Writes the rows; gives the number of the batch, where there is anything in it.
+    /// Writes the rows. Returns the number of the batch, or `None` if it has no entries.
     pub(super) fn store(&self, conn: &Connection) -> Result<Option<i64>, Error> {
         if self.0.is_empty() {
             return Ok(None);
         }
-        // Not by `RETURNING`: its row is kept in a table that SQLite makes for it, which takes longer than asking.
+        // Without `RETURNING`, which makes SQLite materialise the row in a temporary table and is slower than a second
+        // query.
         conn.prepare_cached("UPDATE mark SET value = value + 1 WHERE name = 'settled'")?.execute([])?;
         let batch: i64 =
             conn.prepare_cached("SELECT value FROM mark WHERE name = 'settled'")?.query_row([], |row| row.get(0))?;
@@ -78,11 +78,11 @@ impl Log {
     }
 }
 
-/// A place in the log: behind an entry. Opaque in its textual form.
+/// A position in the log, just after an entry. Its text form is opaque to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SettledPlace {
     batch: i64,
-    /// The entry's number in its row; the last there can be where the row is over.
+    /// Index of the entry in its row; `u32::MAX` after the last entry of the row.
     entry: u32,
 }
 
@@ -104,70 +104,71 @@ impl FromStr for SettledPlace {
     }
 }
 
-/// Which settlements; an absent field asks for nothing.
+/// Settlement filter. Fields that are `None` match everything.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SettledQuery {
-    /// Of this subscription.
+    /// Only deliveries of this subscription.
     pub subscription: Option<SubscriptionId>,
-    /// That left the delivery in this state.
+    /// Only settlements that left the delivery in this state.
     pub state: Option<State>,
 }
 
-/// What became of a delivery.
+/// A state change of a delivery.
 #[derive(Debug, Clone, Serialize)]
 pub struct SettledRecord {
-    /// Its place in the log.
+    /// Position in the log.
     #[serde(skip)]
     pub place: SettledPlace,
     /// The delivery.
     pub delivery: DeliveryId,
-    /// The state it was in then.
+    /// State after the settlement.
     pub state: State,
-    /// When.
+    /// Time of the settlement.
     pub at: Timestamp,
-    /// The source of its event.
+    /// Source of the event.
     pub source: SourceName,
-    /// The event's types.
+    /// Types of the event.
     pub types: Vec<String>,
-    /// Whom the event is about.
+    /// Subject of the event.
     pub subject: Option<String>,
-    /// The attempt that led to it, where one did.
+    /// The attempt that led to it, if any.
     pub attempt: Option<Attempt>,
 }
 
-/// Some settlements, oldest first.
+/// A page of settlements, oldest first.
 #[derive(Debug, Clone)]
 pub struct SettledPage {
     /// The settlements.
     pub items: Vec<SettledRecord>,
-    /// Where to go on.
+    /// Position to continue from.
     pub next: SettledPlace,
-    /// There may be more already.
+    /// More settlements may be available already.
     pub more: bool,
-    /// What stood right behind the place that was asked for has been deleted: some may be missing before the first one.
+    /// Entries right after the requested position have been deleted: settlements may be missing before the first one.
     pub missed: bool,
 }
 
 impl Ledger {
-    /// The end of the log. Never waits.
+    /// End of the log. Never blocks.
     pub fn settled_end(&self) -> SettledPlace {
         SettledPlace { batch: *self.shared().settled.borrow(), entry: u32::MAX }
     }
 
-    /// Whether something of the tenant may stand behind a place. Never waits.
+    /// Whether the tenant may have settlements after a position. Never blocks.
     pub fn has_settled(&self, tenant: &TenantId, after: SettledPlace) -> bool {
         self.shared().last_settled(tenant) > after.batch
     }
 
-    /// Wakes after each batch that settled anything, of any tenant.
+    /// Signals each batch with settlements of any tenant.
     pub fn settled_changed(&self) -> tokio::sync::watch::Receiver<i64> {
         self.shared().settled.subscribe()
     }
 
-    /// The tenant's settlements behind a place, oldest first; at most `limit`, [`SETTLED_LIMIT_MAX`] and [`SETTLED_BYTES_MAX`]. Looks at
-    /// [`HISTORY_SCAN_ROWS_MAX`] rows at the most, so it may be empty and still have more.
+    /// Settlements of the tenant after a position, oldest first: at most `limit`, [`SETTLED_LIMIT_MAX`] and
+    /// [`SETTLED_BYTES_MAX`]. Scans at most [`HISTORY_SCAN_ROWS_MAX`] rows, so a page may be empty although more
+    /// follow.
     ///
-    /// [`Error::Cursor`] for a place that the log has not come to.
+    /// [`Error::Cursor`] if the position is beyond the end of the log.
     pub async fn settled(
         &self,
         tenant: &TenantId,
@@ -182,13 +183,14 @@ impl Ledger {
         self.history_of(&tenant).read(move |conn| page(conn, &tenant, query, after, limit)).await
     }
 
-    /// Deletes what is past its time, in chunks.
+    /// Deletes expired batches, in chunks.
     pub(super) async fn retain_settled(&self, now: Timestamp) -> Result<(), Error> {
         let before = now.plus_millis(-self.options().tail_retention_ms.max(0));
         let young = self
             .readers()
             .read(move |conn| {
-                // In the order of time, give or take a clock set back: what stands behind the first that is young can wait.
+                // Batches are in order of time, except if the clock was set back: batches after the first young one can
+                // wait.
                 let young = conn
                     .prepare_cached("SELECT batch FROM settled WHERE at >= ?1 ORDER BY batch LIMIT 1")?
                     .query_row([before], |row| row.get::<_, i64>(0))
@@ -248,18 +250,19 @@ fn page(
             next = place;
         }
         if looked_at >= HISTORY_SCAN_ROWS_MAX {
-            // The rows of one batch are of different tenants, and only one of them is this one's.
+            // Rows of one batch belong to different tenants, so at most one of them is this tenant's and `next` is
+            // safe.
             return ended(filling, next, true);
         }
         next = next.max(SettledPlace { batch: batch - 1, entry: u32::MAX });
     }
-    // All of it was looked at, what is other tenants' too.
+    // All batches were examined, including those with only other tenants' rows.
     let end: i64 =
         conn.prepare_cached("SELECT value FROM mark WHERE name = 'settled'")?.query_row([], |row| row.get(0))?;
     ended(filling, next.max(SettledPlace { batch: end, entry: u32::MAX }), false)
 }
 
-/// What an entry refers to; none where it is gone, or not asked for.
+/// Loads the details of an entry. `None` if the delivery is gone, or the filter excludes it.
 fn read(
     conn: &Connection,
     place: SettledPlace,
@@ -295,7 +298,7 @@ fn read(
     }))
 }
 
-/// Deletes a chunk of what stands before a batch; tells whether there is more.
+/// Deletes a chunk of batches before `batch`. Returns whether more are left.
 fn delete_before(conn: &Connection, batch: i64) -> Result<bool, Error> {
     let first: Option<i64> = conn.query_row("SELECT min(batch) FROM settled", [], |row| row.get(0))?;
     let Some(first) = first.filter(|first| *first < batch) else { return Ok(false) };
@@ -321,14 +324,14 @@ mod tests {
 
     const START: SettledPlace = SettledPlace { batch: 0, entry: 0 };
 
-    /// All behind a place, in pages of two.
+    /// All settlements after a position, in pages of two.
     async fn all_behind(ledger: &Ledger, mut after: SettledPlace, query: SettledQuery) -> Vec<SettledRecord> {
         let mut all = Vec::new();
         loop {
             let page = ledger.settled(&tenant(), query, after, 2).await.unwrap();
             assert!(page.items.len() <= 2 && !page.missed);
             all.extend(page.items);
-            // As a client keeps it.
+            // Through the text form, as a client would store it.
             after = page.next.to_string().parse().unwrap();
             if !page.more {
                 return all;
@@ -419,7 +422,7 @@ mod tests {
             let page = ledger.settled(&tenant(), SettledQuery::default(), seen, 9).await.unwrap();
             assert!(page.items.len() == 1 && page.missed, "{page:?}");
 
-            // Also where nothing is left: a place is never used twice.
+            // Even if the log is empty, positions are not reused.
             ledger.retain_settled(NOW.plus_millis(kept_ms + 1_000)).await.unwrap();
             let end = ledger.settled_end();
             let ledger = reopen(&folder, ledger).await;

@@ -1,12 +1,13 @@
-//! A look at the WAL before SQLite recovers it. SQLite takes what is whole from its begin and passes over the rest in
-//! silence: right for a commit that was under way at a crash, wrong for one that was acknowledged and is damaged.
+//! Checks the WAL before SQLite recovers it. SQLite applies the valid frames from the start and silently ignores the
+//! rest. That is right for a commit that was in progress at a crash, but wrong for an acknowledged commit that is
+//! damaged.
 //!
-//! A transaction is written when the one before it was synced. So where whole frames of a later transaction stand behind
-//! a frame that is damaged, the one with the damage had been acknowledged. That is told, and the file is put aside before
-//! it is written over; it cannot be repaired from here. A file that was cut off between two transactions looks
-//! like one that was never longer: nothing can tell.
+//! A transaction is only written after the one before it was synced. So if valid frames of a later transaction follow a
+//! damaged frame, the damaged transaction had been acknowledged. The loss is logged, and the file is copied before it
+//! is overwritten; it cannot be repaired here. A file truncated between two transactions cannot be distinguished from
+//! one that was never longer.
 //!
-//! Format: SQLite, "WAL-mode File Format", section 4.1 to 4.3.
+//! Format: SQLite, "WAL-mode File Format", sections 4.1 to 4.3.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -16,25 +17,25 @@ use super::{Error, schema};
 
 const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
-/// Magic number of a WAL with checksums over little-endian words; the one over big-endian words is one more.
+/// Magic number of a WAL with checksums over little-endian words. For big-endian words it is one higher.
 const MAGIC: u32 = 0x377f_0682;
 
-/// What a WAL shows.
+/// Result of the check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Tail {
-    /// Frames that SQLite will take.
+    /// Frames that SQLite will apply.
     taken: u64,
-    /// Frames behind them that are no remains of an earlier use of the file.
+    /// Later frames that belong to the current use of the file, not to an earlier one.
     passed_over: u64,
-    /// Transactions that were acknowledged and are passed over, at the least.
+    /// Minimum number of acknowledged transactions that are lost.
     lost: u64,
-    /// The header cannot be read, and there are frames behind it.
+    /// The header is unreadable, and frames follow it.
     headless: bool,
 }
 
-/// Looks at the WAL in the folder, tells what is lost and puts the file aside where something is.
+/// Checks the WAL in the folder. If commits are lost, logs it and copies the file.
 ///
-/// [`Error::Corrupt`] where there is a WAL and the file it belongs to is gone or empty: SQLite would begin anew.
+/// [`Error::Corrupt`] if a WAL exists but its database file is missing or empty: SQLite would start a new database.
 pub(super) fn look(folder: &Path) -> Result<(), Error> {
     let wal = folder.join(format!("{}-wal", schema::FILE));
     let length = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
@@ -62,7 +63,7 @@ pub(super) fn look(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// A copy beside the file, for whoever wants to save what can be saved; an earlier one stays.
+/// Copies the file so that data can be salvaged from it. An existing copy is not overwritten.
 fn put_aside(wal: &Path) -> Option<std::path::PathBuf> {
     let aside = wal.with_extension("db-wal.damaged");
     if aside.exists() {
@@ -77,13 +78,13 @@ fn put_aside(wal: &Path) -> Option<std::path::PathBuf> {
     }
 }
 
-/// A frame as it stands there.
+/// A frame as stored.
 struct Frame {
-    /// Ends a transaction.
+    /// It ends a transaction.
     commits: bool,
     salts: [u8; 8],
     checksum: (u32, u32),
-    /// The checksum that it has to have behind the given one.
+    /// The part of its header that the checksum covers.
     head: [u8; 8],
     page: Vec<u8>,
 }
@@ -103,14 +104,14 @@ fn read(mut file: impl Read) -> io::Result<Tail> {
     let mut tail = Tail::default();
     let mut before = stands;
     let mut broken = !is_header;
-    // A commit frame behind the damage: what follows it was written when it had been acknowledged.
+    // Commit frames after the damage: any later frame was written after they had been acknowledged.
     let mut commits_behind = 0;
     while let Some(frame) = next(&mut file, page_bytes)? {
         let own = frame.salts == header[16..24];
         let whole = checksum(little, checksum(little, before, &frame.head), &frame.page) == frame.checksum;
         before = frame.checksum;
         if !is_header {
-            // Which way its words lie is not known either.
+            // Without a header the byte order of the checksums is unknown too.
             tail.headless |= frame.commits && frame.salts != [0; 8];
             continue;
         }
@@ -149,7 +150,7 @@ fn next(file: &mut impl Read, page_bytes: usize) -> io::Result<Option<Frame>> {
     }))
 }
 
-/// Reads all of it; false where the file ends before.
+/// Fills the buffer. False if the file ends first.
 fn fill(file: &mut impl Read, into: &mut [u8]) -> io::Result<bool> {
     match file.read_exact(into) {
         Ok(()) => Ok(true),
@@ -179,7 +180,7 @@ mod tests {
     use super::super::tests::{block_on, copy, event, open, with_tenant};
     use super::*;
 
-    /// A WAL with the commits of some events, as a crash would leave it, and the number of its frames.
+    /// A WAL with a few commits, as a crash would leave it, and its number of frames.
     fn wal() -> (tempfile::TempDir, Vec<u8>, usize) {
         block_on(async {
             let (folder, ledger) = open();
@@ -220,7 +221,7 @@ mod tests {
         assert_eq!((tail.taken, tail.passed_over), (0, frames as u64));
         assert!(tail.lost >= 4, "{tail:?}");
 
-        // Cut off in the middle of a frame: nobody can tell a commit under way from one that was acknowledged.
+        // Truncated within a frame: an unfinished commit and an acknowledged one look the same.
         let tail = read(&bytes[..bytes.len() - 1_000]).unwrap();
         assert_eq!((tail.taken, tail.lost), (frames as u64 - 1, 0));
 
@@ -235,7 +236,7 @@ mod tests {
         let (_folder, mut bytes, _) = wal();
         bytes[..HEADER_BYTES].fill(b'x');
         assert!(read(&bytes[..]).unwrap().headless);
-        // A file that was never more than its begin.
+        // A file that never had more than its start.
         assert!(!read(&[0; 5_000][..]).unwrap().headless);
     }
 
