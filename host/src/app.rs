@@ -1,5 +1,5 @@
-//! The composition root: builds every part from the settings, starts them in order and stops them in order. The only
-//! file that knows all; nothing imports it but the program.
+//! The composition root: builds all components from the settings, starts them in order and stops them in order. The
+//! only module that depends on all others; only the program depends on it.
 
 mod data_folder;
 mod exposition;
@@ -37,40 +37,40 @@ use crate::signing::Signer;
 use crate::telemetry::{self, metric};
 use crate::traces::{Exporting, Traces};
 
-/// Seconds after which a series that does not move is no longer exported: those of tenants and filters that are gone. Far
-/// above the minute for which handles are kept (`telemetry`).
+/// Seconds after which an idle metric series is no longer exported, such as those of removed tenants and filters. Far
+/// above the minute for which `telemetry` caches handles.
 const SERIES_IDLE_S: u64 = 3_600;
-/// Seconds between two rounds of taking up what was recorded: what is recorded waits in memory until then.
+/// Seconds between two upkeep runs of the metrics recorder, which buffers samples in memory until then.
 const SERIES_UPKEEP_EVERY_S: u64 = 5;
-/// Rounds of upkeep after which idle series are let go of, also where nobody asks for `/metrics`.
+/// Number of upkeep runs after which idle series are removed, even if `/metrics` is never requested.
 const SERIES_UPKEEPS_PER_SWEEP: u32 = 120;
-/// Least time between two rounds of retention that counts as one in which the host did not live.
+/// Minimum time (ms) between two retention runs that counts as downtime of the host.
 const GAP_MS_MIN: i64 = 3_600_000;
-/// Time between two rounds of retention while the ledger or the disk fills up.
+/// Interval of retention runs while the ledger or the disk is nearly full.
 const PRESSED_EVERY: Duration = Duration::from_secs(5);
-/// Label under which the key that authenticates compiled filters is derived from the master key.
+/// Label for deriving the key that authenticates compiled filters from the master key.
 const ARTEFACT_KEY: &str = "compiled filters";
 
-/// Where a host listens.
+/// A bound listener.
 #[derive(Debug, Clone)]
 pub struct Listening {
     /// The table that configures it: `listen`, `listen.operator`, `listen.tenant`.
     pub table: &'static str,
     /// Address and port.
     pub address: SocketAddr,
-    /// Whether it speaks TLS there.
+    /// Whether it uses TLS.
     pub tls: bool,
 }
 
-/// A host that runs.
+/// A running host.
 pub struct Running {
-    /// Its main listener's address.
+    /// The main listener's address.
     pub address: SocketAddr,
     /// All its listeners, the main one first.
     pub listeners: Vec<Listening>,
-    /// The operator's key, where this was the first start: shown once and kept nowhere.
+    /// The operator's key if this was the first start: shown once and not stored.
     pub first_operator_key: Option<String>,
-    /// What the operator has set, as it is now.
+    /// The current settings.
     pub settings: Settings,
     live: reload::Live,
     leaving: CancellationToken,
@@ -86,15 +86,16 @@ pub async fn start(config: Config, compiler: Option<PathBuf>) -> anyhow::Result<
     start_with(config, compiler, false, |key| Ok(key.to_owned())).await
 }
 
-/// The same. `keep` is given the operator's key, where one is made, before it is durable: at first start, and where
-/// `another_key` asks for one. It gives back the key that it keeps, which may be one of a first start that was broken off.
+/// As [`start`], with control over a newly created operator key. `keep` receives the key before it is durable: at the
+/// first start, and if `another_key` requests one. It returns the key to store, which may be an earlier one of a first
+/// start that was interrupted.
 pub async fn start_with(
     config: Config,
     compiler: Option<PathBuf>,
     another_key: bool,
     keep: impl FnOnce(&str) -> anyhow::Result<String> + Send,
 ) -> anyhow::Result<Running> {
-    // First come, first kept: a second host in one process (tests) shares the recorder.
+    // // The first call installs the recorder; a second host in the same process (tests) shares it.
     let recorded = metrics_handle();
     let clock = Clock::settling(Duration::from_secs(config.data.clock_settle_s));
     let dir = config.data.dir.clone();
@@ -220,7 +221,8 @@ pub async fn start_with(
         }),
         pin_anew: Arc::new(move |tenant, records, deed| {
             let (pinning, ear) = (pinning.clone(), ear.clone());
-            // By itself: whoever asked may hang up, and then the row would be due without anybody who knows.
+            // // In its own task: if the client disconnects in between, the updated delivery would be due without the
+            // dispatcher being notified.
             let doing = tokio::spawn(async move {
                 let due = pinning.pin_all_anew(&tenant, records, Some(deed)).await?;
                 let ids = due.iter().map(|delivery| delivery.id).collect();
@@ -231,7 +233,7 @@ pub async fn start_with(
         }),
         ping: Arc::new(move |tenant, id, deed| {
             let (pinging, ear) = (pinging.clone(), ear_of_tests.clone());
-            // By itself, for the same reason.
+            // // In its own task, for the same reason.
             let doing = tokio::spawn(async move {
                 let due = pinging.ping(&tenant, id, deed).await?;
                 let delivery = due.as_ref().map(|due| due.id);
@@ -308,7 +310,7 @@ pub async fn start_with(
 }
 
 impl Running {
-    /// Says on `/readyz` that the host is on its way down. It takes requests as before.
+    /// Makes `/readyz` report that the host is shutting down. Requests are still served.
     pub fn leave(&self) {
         info!("leaving: not ready any more");
         self.leaving.cancel();
@@ -343,7 +345,7 @@ fn on_trial(pipeline: &Pipeline) -> control::rollouts::OnTrial {
     }
 }
 
-/// Spans, and what sends them; neither where no collector is configured.
+/// The span recorder and its exporter; both are no-ops if no collector is configured.
 fn traces(settings: &config::Traces, clock: &Clock) -> anyhow::Result<(Traces, Exporting)> {
     if settings.endpoint.is_none() {
         return Ok(Default::default());
@@ -352,18 +354,19 @@ fn traces(settings: &config::Traces, clock: &Clock) -> anyhow::Result<(Traces, E
     Ok(Traces::start(settings, clock.clone(), tls)?)
 }
 
-/// Milliseconds of so many seconds.
+/// Converts seconds to milliseconds, saturating.
 fn millis(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000)
 }
 
-/// Makes a folder for this user alone, where it is not there.
+/// Creates a directory with mode 0700, if it does not exist.
 pub fn private_folder(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// A ledger belongs to one master key. Another one, from a lost file most likely, would leave every secret shut.
+/// Checks that the ledger belongs to this master key. With another one (most likely because the file was lost), no
+/// secret could be decrypted.
 async fn check_master_key(ledger: &Ledger, master: &MasterKey, file: &Path) -> anyhow::Result<()> {
     let here = master.fingerprint();
     match ledger.meta_get("master key").await? {
@@ -454,7 +457,7 @@ async fn retain(
             Err(error) if error.is_told() => {}
             Err(error) => error!(%error, "retention failed; it is tried again"),
         }
-        // Under pressure it begins anew soon, where the last round was of no use.
+        // // Under pressure the next run starts soon, since the last one may not have freed enough.
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(every) => {}
@@ -464,7 +467,7 @@ async fn retain(
     }
 }
 
-/// Looks over the ledger's file once, beside the work.
+/// Checks the ledger file for damage once, in the background.
 async fn look_over(ledger: Ledger) {
     match ledger.check().await {
         Ok(ledger::Checked::Sound) => info!("the ledger's file was looked over and is sound"),
@@ -480,7 +483,7 @@ async fn look_over(ledger: Ledger) {
     }
 }
 
-/// Takes up what was recorded, and lets go of series that do not move.
+/// Runs the recorder's upkeep, and removes idle series.
 async fn keep_series(recorded: &'static PrometheusHandle, stop: CancellationToken) {
     loop {
         for _ in 0..SERIES_UPKEEPS_PER_SWEEP {
@@ -489,12 +492,12 @@ async fn keep_series(recorded: &'static PrometheusHandle, stop: CancellationToke
                 () = tokio::time::sleep(Duration::from_secs(SERIES_UPKEEP_EVERY_S)) => recorded.run_upkeep(),
             }
         }
-        // The exporter looks for idle series where it renders, and only there.
+        // // The exporter removes idle series only when it renders.
         drop(recorded.render());
     }
 }
 
-/// What the ledger looks like now: gauges, taken where they are asked for.
+/// Sets the gauges of the ledger, on each request of `/metrics`.
 #[expect(clippy::cast_precision_loss, reason = "sizes and counts far below 2^52")]
 fn record_stats(stats: &ledger::Stats) {
     gauge!(metric::LEDGER_FILE_BYTES).set(stats.file_bytes as f64);
@@ -507,7 +510,7 @@ fn record_stats(stats: &ledger::Stats) {
 fn metrics_handle() -> &'static PrometheusHandle {
     static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
     HANDLE.get_or_init(|| {
-        // Gauges stand still where all is well, and have no labels of tenants.
+        // // Gauges are excluded: they may be constant while all is well, and have no tenant labels.
         let mask = MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM;
         let mut builder = PrometheusBuilder::new().idle_timeout(mask, Some(Duration::from_secs(SERIES_IDLE_S)));
         for (name, bounds) in [sandbox::BUCKETS, ledger::BUCKETS, telemetry::BUCKETS].concat() {

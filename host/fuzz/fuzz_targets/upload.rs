@@ -1,12 +1,13 @@
-//! Bytes as an upload. Also counts memory: looking at an upload may not take much more than the upload itself.
+//! Fuzzes uploads. Also measures memory: inspecting an upload must not take much more than the upload itself.
 #![no_main]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Bytes that looking at an upload may take beside what stands in proportion to it.
+/// Bytes of memory for an inspection, in addition to the proportional part.
 const MEMORY_BYTES_MAX: usize = 64 << 10;
-/// Bytes for each byte of the upload: a declaration of two bytes becomes a value of a hundred, in a list that doubles.
+/// Bytes of memory per byte of the upload: a declaration of 2 bytes becomes a value of about 100 bytes, in a list that
+/// doubles.
 const MEMORY_PER_BYTE_MAX: usize = 200;
 
 struct Counting;
@@ -14,7 +15,7 @@ struct Counting;
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: everything is handed on to the system's allocator as it came.
+// // SAFETY: every call is forwarded unchanged to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();

@@ -1,4 +1,5 @@
-//! The data folder and its master key, looked at before a host writes anything. What does not belong together is left as it is.
+//! Checks the data directory and its master key before the host writes anything. If they do not match, both are left
+//! unchanged.
 
 use std::path::Path;
 
@@ -7,12 +8,12 @@ use anyhow::{Context as _, bail};
 use crate::crypto::MasterKey;
 use crate::ledger::{self, Identity};
 
-/// Makes the data folder if it is not there, and gives the master key: the one in its file, or a new one if there is no ledger
-/// yet that another one would have to open.
+/// Creates the data directory if it does not exist, and returns the master key: the one in its file, or a new one if
+/// there is no ledger yet that needs an existing key.
 ///
 /// # Errors
-/// With nothing written, if others may write to the folder, if the ledger cannot be opened by this version or by this key, or
-/// if the key is gone.
+/// If others may write to the directory, if this version or this key cannot open the ledger, or if the key is missing.
+/// Nothing is written in these cases.
 pub(super) fn master_key(dir: &Path, key_file: &Path) -> anyhow::Result<MasterKey> {
     let ledger = dir.join("ledger");
     ledger::refuse_shared(dir)?;

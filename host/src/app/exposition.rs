@@ -1,5 +1,5 @@
-//! What `/metrics` answers: what the recorder has, without series of what was removed; the counters of alerts, with their zeros;
-//! how many deliveries wait; the process and the build.
+//! The contents of `/metrics`: the recorder's series without those of removed objects, counters used by alerts with
+//! their initial zeros, counts of deliveries by state, process metrics and build information.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -14,10 +14,10 @@ use crate::sandbox;
 use crate::telemetry::{help, lasting, metric};
 use crate::traces::DROP_REASONS;
 
-/// States that alerts count from the first delivery on.
+/// States that alerts use: their counters must exist before the first delivery.
 const ALERTED: [&str; 2] = ["held", "dead"];
 
-/// Writes what is exported.
+/// Renders the metrics.
 pub(super) struct Exposition {
     ledger: Ledger,
     recorded: &'static PrometheusHandle,
@@ -30,7 +30,7 @@ impl Exposition {
         Self { ledger, recorded, shown: Mutex::default() }
     }
 
-    /// As of now.
+    /// The current metrics as text.
     pub(super) async fn text(&self) -> String {
         super::record_stats(&self.ledger.stats());
         let by_state = self.ledger.deliveries_by_state().await.unwrap_or_default();
@@ -58,8 +58,9 @@ impl Exposition {
         text
     }
 
-    /// The counters of alerts. A tenant's begin with its first subscription, those of a filter with the filter. One that has
-    /// counted before its zero was ever exported is exported as 0 once: else nobody would see that it rose.
+    /// Adds the counters used by alerts. A tenant's counters start with its first subscription, a filter's with the
+    /// filter. A counter that has increased before its zero was ever exported is exported as 0 once, because Prometheus
+    /// would not see the increase otherwise.
     fn counters(&self, text: &mut String, snapshot: &Snapshot) {
         let mut counters = lasting::counted(|labels| is_there(labels, snapshot));
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +95,7 @@ impl Exposition {
     }
 }
 
-/// A counter, at 0 if it has counted nothing.
+/// Returns a counter, inserting 0 if it does not exist.
 fn begin<'a>(
     counters: &'a mut BTreeMap<(&'static str, String), u64>,
     metric: &'static str,
@@ -103,19 +104,19 @@ fn begin<'a>(
     counters.entry((metric, labels)).or_insert(0)
 }
 
-/// The meaning of every metric for the recorder, and gauges that are there from the start.
+/// Registers the description of every metric, and sets gauges that must exist from the start.
 pub(super) fn describe() {
     let own = sandbox::METRICS.iter().map(|(name, _, help)| (*name, *help));
     for (name, help) in help::HELP.iter().copied().chain(own) {
-        // The recorder keeps it by name alone, whatever the kind.
+        // // The recorder stores descriptions by name only, regardless of the kind.
         metrics::describe_counter!(name, help);
     }
-    // Alerts ask for these, which are set when something happens.
+    // // Used by alerts, but otherwise only set by a reload.
     metrics::gauge!(metric::RELOAD_REFUSED).set(0.0);
     metrics::gauge!(metric::RELOAD_WAITING).set(0.0);
 }
 
-/// Whether the tenant, source and filter that a line's labels name are there.
+/// Whether the tenant, source and filter in a line's labels exist.
 fn is_there(line: &str, snapshot: &Snapshot) -> bool {
     let tenant = match label(line, "tenant") {
         None | Some("") => return true,
@@ -129,7 +130,7 @@ fn is_there(line: &str, snapshot: &Snapshot) -> bool {
     source && filter
 }
 
-/// The value of a label. Those that are looked for hold names, and so no quotes.
+/// The value of a label. The labels that are looked up contain names, and so no quotes.
 fn label<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let begin = format!("{name}=\"");
     let at = line.match_indices(&begin).map(|(at, _)| at).find(|at| *at == 0 || line[..*at].ends_with(['{', ',']))?;
@@ -154,12 +155,12 @@ fn family(text: &mut String, name: &str, kind: &str, series: impl IntoIterator<I
     write().expect("a string can be written to");
 }
 
-/// What the system says of this process (proc(5)), under the names that Prometheus' own libraries use.
+/// Process metrics from proc(5), named as in Prometheus' own client libraries.
 #[expect(clippy::cast_precision_loss, reason = "seconds and counts are far below 2^52")]
 fn process(text: &mut String) {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let stat = read("/proc/self/stat");
-    // Behind the name, which stands in parentheses and may hold anything: field 3 is the first.
+    // // The name in parentheses may contain any character, so parsing starts after it, at field 3.
     let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<u64>().ok());
     let ticks = rustix::param::clock_ticks_per_second() as f64;

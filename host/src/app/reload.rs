@@ -1,5 +1,5 @@
-//! Reading the configuration again while the host runs (SIGHUP). It is read and checked whole, with the files that it names,
-//! before anything changes: what fails changes nothing.
+//! Reloads the configuration at run time (SIGHUP). The configuration and the files it refers to are read and checked
+//! before anything changes: a failure changes nothing.
 
 use std::fmt;
 
@@ -13,24 +13,24 @@ use crate::egress::Egress;
 use crate::http::tls::{self, Tls};
 use crate::telemetry::{Log, metric};
 
-/// Parts that have to be told of a change; all others ask for the settings each time.
+/// Components that must be notified of a change; all others read the settings on every use.
 pub(super) struct Live {
     pub(super) egress: Egress,
-    /// Of each listener that speaks TLS, by its table.
+    /// The TLS listeners, by configuration table.
     pub(super) listening: Vec<(&'static str, Tls)>,
 }
 
-/// What came of it. Shown on one line, for whoever asked.
+/// The result of a reload. Displayed on one line.
 #[derive(Debug)]
 pub enum Reloaded {
-    /// It is in force, as far as it can be.
+    /// The configuration was applied.
     Applied {
-        /// Keys that were changed.
+        /// Changed keys that took effect.
         applied: Vec<String>,
-        /// Keys that were changed and wait for a restart.
+        /// Changed keys that need a restart.
         restart: Vec<String>,
     },
-    /// It is not valid, or a file that it names is not; everything stays as it was.
+    /// The configuration, or a file it refers to, is invalid; nothing was changed.
     Refused(anyhow::Error),
 }
 
@@ -47,8 +47,8 @@ impl fmt::Display for Reloaded {
 }
 
 impl Running {
-    /// Takes over a configuration that was read again, as far as it takes effect without a restart, and says in the log which
-    /// of its keys do. Certificates and authorities are read again in any case.
+    /// Applies a configuration that was read again, except for keys that need a restart, and logs the changed keys.
+    /// Certificates and certificate authorities are always read again.
     pub fn reload(&self, read: Result<Config, Error>, log: &Log) -> Reloaded {
         let reloaded = match self.take_over(read, log) {
             Ok(Change { applied, restart, .. }) => Reloaded::Applied { applied, restart },
@@ -61,7 +61,7 @@ impl Running {
     fn take_over(&self, read: Result<Config, Error>, log: &Log) -> anyhow::Result<Change> {
         let change = self.settings.now().change_to(&read?)?;
         let config = &change.config;
-        // All that can fail first.
+        // // All fallible steps come first.
         let level = Log::level(&config.log.level).map_err(anyhow::Error::msg)?;
         let listeners = config.listen.listeners();
         let mut certificates = Vec::new();

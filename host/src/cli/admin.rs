@@ -1,5 +1,5 @@
-//! `setgate admin backup | restore | check`: a host's data, looked at from beside it. None of them needs a key or speaks to
-//! the host: whoever may read its data folder has everything already.
+//! `setgate admin backup | restore | check`: commands that access a host's data directly. They need no key and do not
+//! talk to the host, because read access to its data directory already grants everything.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,51 +17,51 @@ use crate::crypto::MasterKey;
 use crate::ledger::{self, Check, Manifest};
 use crate::signing::Signer;
 
-/// What is done with a host's data.
+/// Commands on a host's data.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Copy the ledger as of now into a new folder, beside a host that runs or of one that does not.
+    /// Copy the current ledger into a new directory, whether or not the host is running.
     Backup {
-        /// Where the backup goes: a new or empty folder.
+        /// Directory of the backup: new or empty.
         #[arg(long)]
         to: PathBuf,
-        /// Whose data.
+        /// Location of the host's data.
         #[command(flatten)]
         place: Place,
     },
-    /// Put a backup into the data folder of a host that is not there yet.
+    /// Restore a backup into the data directory of a new host.
     Restore {
-        /// The backup's folder.
+        /// Directory of the backup.
         #[arg(long)]
         from: PathBuf,
-        /// Whose data.
+        /// Location of the host's data.
         #[command(flatten)]
         place: Place,
     },
-    /// Look through the ledger for faults, beside a host that runs or of one that does not. JSON on standard output; ends with 0
-    /// where nothing was found, with 1 where something was, with 2 where it could not look.
+    /// Check the ledger for damage, whether or not the host is running. Prints JSON to standard output. Exit code 0: no
+    /// damage; 1: damage found; 2: the check could not run.
     Check {
-        /// Look through this backup instead of the data folder's ledger.
+        /// Check this backup instead of the data directory's ledger.
         #[arg(long)]
         backup: Option<PathBuf>,
-        /// Whose data.
+        /// Location of the host's data.
         #[command(flatten)]
         place: Place,
     },
 }
 
-/// Which host's data.
+/// Location of a host's data.
 #[derive(Debug, Parser)]
 pub struct Place {
-    /// Configuration file; `setgate.toml` of the current folder where absent.
+    /// Configuration file; defaults to `setgate.toml` in the current directory.
     #[arg(long, env = "SETGATE_CONFIG")]
     config: Option<PathBuf>,
-    /// `data.dir`
+    /// Overrides `data.dir`
     #[arg(long)]
     data: Option<PathBuf>,
 }
 
-/// The data folder's parts.
+/// Paths in the data directory.
 struct Paths {
     data: PathBuf,
     ledger: PathBuf,
@@ -77,7 +77,7 @@ impl Place {
     }
 }
 
-/// Runs one of them.
+/// Runs a command.
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Backup { to, place } => back_up(&to, &place.paths()?),
@@ -111,7 +111,7 @@ fn back_up(to: &Path, paths: &Paths) -> anyhow::Result<ExitCode> {
 
 fn restore(from: &Path, paths: &Paths) -> anyhow::Result<ExitCode> {
     let manifest = ledger::manifest(from)?;
-    // Told first: whoever restores over a host that runs has named the wrong folder.
+    // // Checked first: if a host is running, the directory is most likely the wrong one.
     if ledger::is_in_use(&paths.ledger) {
         bail!("a host runs over {}: stop it and move its data away, or name another folder", paths.data.display());
     }
@@ -138,7 +138,7 @@ fn restore(from: &Path, paths: &Paths) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A data folder to restore into is not there, or holds the master key alone, wherever that was put first.
+/// Checks that a restore target does not exist or contains only the master key, which may have been copied there first.
 fn only_a_master_key(data: &Path) -> anyhow::Result<()> {
     let Ok(entries) = std::fs::read_dir(data) else { return Ok(()) };
     for entry in entries {
@@ -155,7 +155,7 @@ fn only_a_master_key(data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the key of a backup is in its place.
+/// Checks that the master key of a backup is in place.
 fn key_of(manifest: &Manifest, file: &Path) -> anyhow::Result<()> {
     let here = MasterKey::load(file)?.fingerprint();
     match &manifest.master_key {
@@ -167,7 +167,7 @@ fn key_of(manifest: &Manifest, file: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// What `check` found.
+/// The result of `check`.
 #[derive(Serialize)]
 struct Report {
     ok: bool,

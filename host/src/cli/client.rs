@@ -1,4 +1,4 @@
-//! A small HTTP client for the commands and the demo, which speak to a host as anyone would. Deliveries go through `egress`.
+//! A small HTTP client for the commands and the demo, which use a host's public API. Deliveries use `egress` instead.
 
 use std::io;
 use std::path::Path;
@@ -14,14 +14,14 @@ use hyper_util::rt::TokioExecutor;
 
 use crate::egress::operators_tls;
 
-/// Milliseconds for one exchange.
+/// Timeout (ms) of one request.
 const EXCHANGE_MS_MAX: u64 = 120_000;
-/// Bytes of an answer: as many as a host holds of bodies, components and tables among them.
+/// Maximum bytes of a response, equal to a host's default memory for bodies, which includes components and tables.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
-/// Characters of an answer that is not a host's which an error shows.
+/// Characters shown in an error of a response that is not from a Setgate host.
 const FOREIGN_CHARS_MAX: usize = 200;
 
-/// Speaks to one host over http or https.
+/// A client of one host over HTTP or HTTPS.
 #[derive(Clone)]
 pub struct Client {
     pool: Pool<hyper_rustls::HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -29,29 +29,29 @@ pub struct Client {
     key: Option<String>,
 }
 
-/// An answer, read whole.
+/// A complete response.
 #[derive(Debug)]
 pub struct Answer {
     /// HTTP status.
     pub status: StatusCode,
     /// Its media type; empty if it has none.
     pub content_type: String,
-    /// The body.
+    /// The complete body.
     pub body: Bytes,
 }
 
 impl Client {
-    /// For the host at `base`, such as `http://127.0.0.1:8080`, with a key if one is needed. The system's authorities are
-    /// trusted.
+    /// For the host at `base`, such as `http://127.0.0.1:8080`, with an optional key. Trusts the system's certificate
+    /// authorities.
     pub fn new(base: &str, key: Option<String>) -> anyhow::Result<Self> {
         Self::trusting(base, key, None)
     }
 
-    /// The same, which trusts the authorities of a PEM file besides.
+    /// As [`Client::new`], and also trusts the certificate authorities in a PEM file.
     pub fn trusting(base: &str, key: Option<String>, ca_file: Option<&Path>) -> anyhow::Result<Self> {
         let ca_files: Vec<_> = ca_file.map(Path::to_owned).into_iter().collect();
         let mut tls = operators_tls(&ca_files).context("--ca-file")?;
-        // The connector sets it.
+        // // The connector sets it.
         tls.alpn_protocols.clear();
         let connector =
             hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
@@ -59,15 +59,15 @@ impl Client {
         Ok(Self { pool, base: base.trim_end_matches('/').to_owned(), key })
     }
 
-    /// The URL of a path at this host.
+    /// The URL of a path on this host.
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
 
-    /// One exchange, whatever its status.
+    /// Sends a request and returns the response, whatever its status.
     ///
     /// # Errors
-    /// If there is no answer, with method and URL.
+    /// If there is no response, with method and URL.
     pub async fn send(
         &self,
         method: Method,
@@ -106,10 +106,10 @@ impl Client {
         Ok(Answer { status, content_type, body })
     }
 
-    /// An exchange that has to succeed.
+    /// Sends a request that must succeed.
     ///
     /// # Errors
-    /// If there is no answer, or another one than 2xx: with method, URL and what the host says.
+    /// If there is no response, or its status is not 2xx: with method, URL and the host's problem.
     pub async fn succeed(
         &self,
         method: Method,
@@ -124,7 +124,7 @@ impl Client {
         }
     }
 
-    /// A JSON exchange that has to succeed.
+    /// Sends a JSON request that must succeed.
     pub async fn json(
         &self,
         method: Method,
@@ -137,7 +137,7 @@ impl Client {
         self.read(&method, path, &answer)
     }
 
-    /// An upload that has to succeed.
+    /// Sends an upload that must succeed.
     pub async fn upload(&self, path: &str, media_type: &str, body: Bytes) -> anyhow::Result<serde_json::Value> {
         let answer = self.succeed(Method::PUT, path, &[("content-type", media_type)], body).await?;
         self.read(&Method::PUT, path, &answer)
@@ -154,8 +154,7 @@ impl Client {
 }
 
 impl Answer {
-    /// What it says, for a person: a host's problem by its code and detail, and anything else as the answer of something that
-    /// is no Setgate host.
+    /// A readable summary: code and detail of a host's problem, or a note that the response is not from a Setgate host.
     pub fn in_words(&self) -> String {
         let problem: Option<serde_json::Value> = serde_json::from_slice(&self.body).ok();
         let member = |name: &str| problem.as_ref().and_then(|problem| problem[name].as_str());
@@ -176,7 +175,7 @@ impl Answer {
     }
 }
 
-/// The failure with its cause, and what to do if that is known.
+/// The error with its causes, and advice if there is any.
 fn explained(error: hyper_util::client::legacy::Error) -> anyhow::Error {
     let advice = match tls_error(&error) {
         Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
@@ -195,14 +194,14 @@ fn explained(error: hyper_util::client::legacy::Error) -> anyhow::Error {
     }
 }
 
-/// The error of TLS in a chain of causes, as connectors wrap it.
+/// Finds the TLS error in a chain of causes, as wrapped by connectors.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        // The cause of an I/O error stands in it, and is not its source.
+        // // An I/O error contains its cause, which `source` does not return.
         let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = inside.map(|inside| inside as &(dyn std::error::Error + 'static)).or_else(|| error.source());
     }

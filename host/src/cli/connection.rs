@@ -1,4 +1,4 @@
-//! Which host a command speaks to, and with which key: the same options in every command that speaks to one.
+//! Options that select the host and the key; the same in every command that talks to a host.
 
 use std::path::{Path, PathBuf};
 
@@ -8,29 +8,29 @@ use url::Url;
 
 use super::client::Client;
 
-/// A key file is read this far; a key is far shorter.
+/// Maximum bytes read from a key file; a key is far shorter.
 const KEY_FILE_BYTES_MAX: usize = 1024;
 
-// Not doc comments: clap would take them for the command's own words.
+// // Not doc comments: clap would use them as the command's own description.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Connection {
-    /// The host.
+    /// URL of the host.
     #[arg(long, alias = "url", value_name = "URL", env = "SETGATE_HOST", default_value = "http://127.0.0.1:8080")]
     #[arg(value_parser = host)]
     pub(crate) host: Url,
-    /// A file with the key to speak to it with, such as the operator's key file; goes before --key.
+    /// File with the API key, such as the operator's key file; takes precedence over --key.
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
-    /// The key itself. On a command line it can be seen by others on the machine: prefer the variable, or --key-file.
+    /// The API key. Other users of the machine can see it on a command line: prefer the variable, or --key-file.
     #[arg(long, value_name = "KEY", env = "SETGATE_KEY", hide_env_values = true)]
     pub(crate) key: Option<String>,
-    /// A PEM file with authorities to trust besides the system's, for a host whose certificate is of a private one.
+    /// PEM file of certificate authorities to trust in addition to the system's, for a host with a private certificate.
     #[arg(long, value_name = "FILE", env = "SETGATE_CA_FILE")]
     pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl Connection {
-    /// A client with the key.
+    /// A client that sends the key.
     ///
     /// # Errors
     /// If no key is given, or a file cannot be used.
@@ -41,12 +41,12 @@ impl Connection {
         self.client(Some(key))
     }
 
-    /// A client without a key, as senders are.
+    /// A client without a key, for sending events.
     pub(crate) fn without_key(&self) -> anyhow::Result<Client> {
         self.client(None)
     }
 
-    /// The key that was given.
+    /// The key, from the file or the option. `None` if neither is given.
     pub(crate) fn key(&self) -> anyhow::Result<Option<String>> {
         match (&self.key_file, &self.key) {
             (Some(file), _) => read_key(file).map(Some),
@@ -60,8 +60,8 @@ impl Connection {
     }
 }
 
-/// The key in a file. Editors and `echo` end it with a line break, which is no part of it, and some begin it with a byte order
-/// mark.
+/// Reads the key from a file. A trailing line break, as written by editors and `echo`, and a byte order mark are
+/// stripped.
 fn read_key(file: &Path) -> anyhow::Result<String> {
     let bytes = std::fs::read(file).with_context(|| format!("cannot read the key file {}", file.display()))?;
     ensure!(
@@ -75,7 +75,7 @@ fn read_key(file: &Path) -> anyhow::Result<String> {
     one_key(&text).with_context(|| format!("the key file {}", file.display()))
 }
 
-/// A key without the space around it. What cannot stand in a header is none.
+/// Trims a key. An error if it contains characters that are not allowed in a header.
 fn one_key(text: &str) -> anyhow::Result<String> {
     let key = text.trim_start_matches('\u{feff}').trim();
     ensure!(!key.is_empty(), "is empty");
@@ -83,13 +83,14 @@ fn one_key(text: &str) -> anyhow::Result<String> {
     Ok(key.to_owned())
 }
 
-/// A host's URL: scheme, name or address and port; a path stays before those of the API, for a host behind a proxy.
+/// Parses a host's URL: scheme, name or address, and port. A path is kept as a prefix of the API paths, for a host
+/// behind a proxy.
 fn host(given: &str) -> anyhow::Result<Url> {
     let example = if given.is_empty() { "127.0.0.1:8080" } else { given };
     let Ok(url) = Url::parse(given) else {
         bail!("`{given}` is not a URL: write the scheme too, such as http://{example}");
     };
-    // `localhost:8080` is a URL too, of the scheme `localhost`.
+    // // `localhost:8080` also parses as a URL, with the scheme `localhost`.
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         let example = if given.contains("://") { "127.0.0.1:8080" } else { example };
         bail!("`{given}` is not the URL of a host: it begins with http:// or https://, such as http://{example}");

@@ -24,20 +24,21 @@ use crate::signing::check_text;
 pub struct Args {
     #[command(flatten)]
     connection: Connection,
-    /// The tenant whose source it is.
+    /// The tenant that owns the source.
     #[arg(long, env = "SETGATE_TENANT", required_unless_present = "to")]
     tenant: Option<TenantId>,
     /// The source.
     #[arg(long, required_unless_present = "to")]
     source: Option<SourceName>,
-    /// In place of --host, --tenant and --source: the whole URL of the source, such as
-    /// http://127.0.0.1:8080/ingest/acme/logto
+    /// The full URL of the source, such as http://127.0.0.1:8080/ingest/acme/logto, instead of --host, --tenant and
+    /// --source
     #[arg(long, value_name = "URL", conflicts_with = "source")]
     to: Option<url::Url>,
-    /// How the source proves itself.
+    /// How to authenticate to the source.
     #[arg(long, value_enum, default_value = "open")]
     proof: Proof,
-    /// The shared secret or token of the proof. A source that takes keys of its tenant takes that of --key-file.
+    /// The shared secret or token of the proof. For a source that accepts keys of its tenant, the key of --key-file is
+    /// used.
     #[arg(long, env = "SETGATE_EMIT_SECRET", hide_env_values = true)]
     secret: Option<String>,
     /// JSON files, one event each.
@@ -45,7 +46,7 @@ pub struct Args {
     files: Vec<PathBuf>,
 }
 
-/// The proofs that a source may ask for.
+/// The proofs that a source may require.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Proof {
     /// `x-wso2-event-signature`
@@ -99,7 +100,7 @@ impl Args {
         Ok((connection.without_key()?, to[url::Position::BeforePath..].to_owned()))
     }
 
-    /// The secret of the proof; for a bearer token, the tenant's key stands in.
+    /// The secret of the proof. For a bearer token, the tenant's key is the fallback.
     fn secret(&self) -> anyhow::Result<Option<String>> {
         match (&self.secret, self.proof) {
             (None, Proof::Bearer) => self.connection.key(),
@@ -144,7 +145,7 @@ pub async fn event(
     client.send(Method::POST, path, &headers, body).await
 }
 
-/// As a source reads its secret: after `whsec_` comes base64, anything else is text.
+/// Decodes the secret as a source does: base64 after `whsec_`, otherwise the text itself.
 fn mac_hex(key: &str, body: &[u8]) -> anyhow::Result<String> {
     let key = match key.strip_prefix("whsec_") {
         Some(base64) => STANDARD.decode(base64).context("after whsec_ comes base64")?,

@@ -17,7 +17,8 @@ use clap::{Parser, Subcommand};
 
 use out::say_error;
 
-/// An edge worker for identity events: takes in SETs, runs tenants' WebAssembly filters over them, signs and delivers.
+/// An edge worker for identity events: ingests SETs, runs tenants' WebAssembly filters over them, signs and delivers
+/// them.
 #[derive(Debug, Parser)]
 #[command(name = "setgate", version, about, long_about = None)]
 pub struct Cli {
@@ -29,30 +30,30 @@ pub struct Cli {
 enum Command {
     /// Run a host.
     Serve(serve::Args),
-    /// Run a host with two tenants, an identity provider and receivers, and watch events go through.
+    /// Run a host with two tenants, a simulated identity provider and receivers, and watch events go through.
     Demo(crate::demo::Args),
-    /// Check a filter, run it over an event, or roll it out at a host.
+    /// Check a filter, run it over an event, or roll it out on a host.
     #[command(subcommand)]
     Filter(FilterCommand),
     /// Sign events as a product would and send them to a host.
     Emit(Box<emit::Args>),
-    /// Back up a host's data, restore it, or look through it for faults.
+    /// Back up a host's data, restore it, or check it for damage.
     #[command(subcommand)]
     Admin(admin::Command),
-    /// Compile a component from standard input: the sandbox starts this by itself.
+    /// Compile a component from standard input. Internal: started by the sandbox.
     #[command(hide = true)]
     CompileFilter,
 }
 
 #[derive(Debug, Subcommand)]
 enum FilterCommand {
-    /// Say whether a host would take this component, and what it imports.
+    /// Check whether a host would accept this component, and list its imports.
     Check {
         /// The component, a .wasm file.
         file: PathBuf,
     },
-    /// Run this component over an event and show the verdict, the difference and the cost; or run the chain of a host's
-    /// delivery again (--delivery) and say whether it comes to the same.
+    /// Run this component over an event and show the verdict, the difference and the cost; or rerun the chain of a
+    /// host's delivery (--delivery) and compare the results.
     Run(Box<filter::RunArgs>),
     #[command(flatten)]
     Hosted(Box<rollout::Command>),
@@ -71,7 +72,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // A host goes on without a reader, and ends as it would have with one.
+    // // A host keeps running if the reader of its output is gone, and exits with its own code.
     let is_host = matches!(cli.command, Command::Serve(_));
     let result = runtime.block_on(async {
         match cli.command {

@@ -1,5 +1,5 @@
-//! Telling systemd how it stands (sd_notify(3), `Type=notify`): one datagram to the socket that `NOTIFY_SOCKET` names. Where
-//! nobody asked to be told, nothing happens.
+//! Notifies systemd of state changes (sd_notify(3), `Type=notify`): one datagram to the socket named by
+//! `NOTIFY_SOCKET`. Does nothing if the variable is not set.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,17 +7,17 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// All listeners answer.
+/// All listeners accept requests.
 pub(super) const READY: &str = "READY=1";
-/// On its way down.
+/// The host is shutting down.
 pub(super) const STOPPING: &str = "STOPPING=1";
 
-/// What `systemctl status` shows, on one line.
+/// The status line of `systemctl status`.
 pub(super) fn status(text: &str) -> String {
     format!("STATUS={}", text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// Tells it; a failure is logged and changes nothing.
+/// Sends the state. A failure is logged and otherwise ignored.
 pub(super) fn tell(state: &str) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&socket, state) {
@@ -25,7 +25,7 @@ pub(super) fn tell(state: &str) {
     }
 }
 
-/// `@` in front stands for the abstract namespace.
+/// A leading `@` selects the abstract namespace.
 fn send(socket: &OsStr, state: &str) -> io::Result<()> {
     let address = match socket.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,

@@ -1,8 +1,8 @@
-//! Standard output and standard error, as a person at a terminal sees them.
+//! Standard output and standard error.
 //!
-//! Two rules hold for all output of the command line. What a host, an event or a filter says cannot control the terminal:
-//! control characters are shown as escapes. And a reader that goes away (`setgate ... | head -1`) is no crash: after the first
-//! write that fails nothing more is written, and [`finish`] turns the failure into the exit code.
+//! Two rules apply to all output of the command line. Text from a host, an event or a filter cannot control the
+//! terminal: control characters are printed as escapes. And a closed pipe (`setgate ... | head -1`) is not a crash:
+//! after the first failed write nothing more is written, and [`finish`] turns the failure into the exit code.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -12,14 +12,15 @@ use std::sync::OnceLock;
 
 use serde::Serialize;
 
-/// Exit code of a program whose reader has gone, as a shell reports one that SIGPIPE ended: 128 and the signal's number.
+/// Exit code if the reader of standard output is gone: the code a shell reports for SIGPIPE, 128 plus the signal's
+/// number.
 const READER_GONE: u8 = 128 + 13;
-/// Exit code when standard output cannot be written for another reason, such as a full disk: `EX_IOERR` of sysexits.h.
+/// Exit code if standard output cannot be written for another reason, such as a full disk: `EX_IOERR` of sysexits.h.
 const NOT_WRITTEN: u8 = 74;
-/// Stands before the second line and each further line of a text, so that none passes for a line of the program's own.
+/// Indent of the second and each further line of a text, so that untrusted text cannot imitate a line of the program.
 pub(crate) const CONTINUED: &str = "          ";
 
-/// Why standard output could not be written, once it could not.
+/// The first error of writing standard output.
 static FAILED: OnceLock<io::Error> = OnceLock::new();
 
 /// Prints one line to standard output: see [`crate::cli::out`].
@@ -32,17 +33,18 @@ macro_rules! say_error {
 }
 pub(crate) use {say, say_error};
 
-/// Prints a line. Line breaks in it stay, with the text after them indented.
+/// Prints a line. Line breaks in it are kept, and the text after them is indented.
 pub(crate) fn line(words: fmt::Arguments<'_>) {
     write(&(plain(&words.to_string()) + "\n"));
 }
 
-/// Prints a line to standard error, in the same way. That it cannot be written is nobody's to know.
+/// Prints a line to standard error in the same way. A failure is ignored, since there is nowhere left to report it.
 pub(crate) fn error_line(words: fmt::Arguments<'_>) {
     let _nowhere_to_say_so = io::stderr().write_all((plain(&words.to_string()) + "\n").as_bytes());
 }
 
-/// Prints a document as indented JSON. It stays one: what could control a terminal is escaped as JSON escapes it.
+/// Prints a document as indented JSON. Characters that could control a terminal are escaped as in JSON, so the output
+/// stays valid.
 pub(crate) fn json(document: &impl Serialize) -> serde_json::Result<()> {
     write(&(plain_json(&serde_json::to_string_pretty(document)?) + "\n"));
     Ok(())
@@ -54,12 +56,12 @@ pub(crate) fn json_line(document: &impl Serialize) -> serde_json::Result<()> {
     Ok(())
 }
 
-/// Whether what is printed from now on goes nowhere.
+/// Whether standard output has failed and further output is discarded.
 pub(crate) fn is_closed() -> bool {
     FAILED.get().is_some()
 }
 
-/// The exit code of a program that wants to end with `code`: another one if its output was not written.
+/// The exit code of the program: `code`, unless its output could not be written.
 pub(crate) fn finish(code: ExitCode) -> ExitCode {
     if let Err(error) = io::stdout().flush() {
         let _first_counts = FAILED.set(error);
@@ -83,15 +85,15 @@ fn write(text: &str) {
     }
 }
 
-/// Whether a character could do something to a terminal other than show itself: control characters (C0, DEL, C1), separators of
-/// lines that are none in a terminal, and those that reverse the direction of what follows.
+/// Whether a character affects a terminal other than by being displayed: control characters (C0, DEL, C1), line
+/// separators that terminals do not treat as such, and characters that reorder the following text.
 fn controls(character: char) -> bool {
     let reorders =
         matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     character.is_control() || reorders || matches!(character, '\u{2028}' | '\u{2029}')
 }
 
-/// A text without what controls a terminal. Tabs stay, and line breaks, each with an indent behind it.
+/// Escapes everything that could control a terminal. Tabs are kept, and line breaks are followed by an indent.
 fn plain(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -108,12 +110,13 @@ fn plain(text: &str) -> String {
     shown
 }
 
-/// The same of JSON. Its own line breaks stand between values; within strings all below U+0020 is escaped already.
+/// Escapes JSON text likewise. Its own line breaks are between values; within strings everything below U+0020 is
+/// escaped already.
 fn plain_json(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         if character != '\n' && controls(character) {
-            // None is beyond the basic plane, so that one escape is enough.
+            // // All are in the basic multilingual plane, so one escape is enough.
             let _infallible = write!(shown, "\\u{:04x}", u32::from(character));
         } else {
             shown.push(character);

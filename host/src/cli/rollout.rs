@@ -1,5 +1,5 @@
-//! `setgate filter upload | list | activate | rollback | backtest | shadow | canary | rollout | promote | end`: a tenant's
-//! filters at a host that runs, through its API.
+//! `setgate filter upload | list | activate | rollback | backtest | shadow | canary | rollout | promote | end`: manages
+//! a tenant's filters on a running host through its API.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,16 +14,16 @@ use super::connection::Connection;
 use crate::cli::out::{self, say};
 use crate::domain::id::{Digest, FilterName, SourceName, SubscriptionId, TenantId};
 
-/// What can be done with filters at a host.
+/// The subcommands that manage filters on a host.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Upload a component as the newest version of a filter, and activate it.
     Upload {
-        /// The filter; made where there is none of that name.
+        /// The filter; created if there is none of that name.
         name: FilterName,
         /// The component, a .wasm file.
         file: PathBuf,
-        /// Keep it waiting: for a backtest, a shadow or a canary.
+        /// Do not activate it, but leave it for a backtest, a shadow run or a canary.
         #[arg(long)]
         no_activate: bool,
         #[command(flatten)]
@@ -34,7 +34,7 @@ pub(super) enum Command {
         #[command(flatten)]
         at: At,
     },
-    /// Make a version the one that new deliveries run.
+    /// Activate a version for new deliveries.
     Activate {
         /// The filter.
         name: FilterName,
@@ -43,15 +43,15 @@ pub(super) enum Command {
         #[command(flatten)]
         at: At,
     },
-    /// Make the version that was active before the active one again. A rollout ends with that.
+    /// Activate the previously active version again. This ends a rollout.
     Rollback {
         /// The filter.
         name: FilterName,
         #[command(flatten)]
         at: At,
     },
-    /// Run stored events through the active version and through another one, and show what would change. Nothing is
-    /// stored and nothing is sent.
+    /// Run stored events through the active version and another one, and show the differences. Nothing is stored or
+    /// sent.
     Backtest {
         /// The filter.
         name: FilterName,
@@ -69,7 +69,7 @@ pub(super) enum Command {
         #[command(flatten)]
         at: At,
     },
-    /// Run a version beside the active one on live events; what it says is counted and goes nowhere.
+    /// Run a version beside the active one on live events; its verdicts are counted and discarded.
     Shadow {
         /// The filter.
         name: FilterName,
@@ -78,7 +78,7 @@ pub(super) enum Command {
         #[command(flatten)]
         at: At,
     },
-    /// Run a version for a share of the subjects; it is rolled back where it faults too often.
+    /// Run a version for a share of the subjects; it is rolled back if it faults too often.
     Canary {
         /// The filter.
         name: FilterName,
@@ -87,16 +87,16 @@ pub(super) enum Command {
         /// The share of subjects, 0 to 100.
         #[arg(long)]
         percent: f64,
-        /// Percent of its calls that may fault. The host's default: 5.
+        /// Percentage of its calls that may fault. The host's default: 5.
         #[arg(long)]
         faults_percent_max: Option<f64>,
-        /// Calls before that counts. The host's default: 20.
+        /// Calls before faults are evaluated. The host's default: 20.
         #[arg(long)]
         calls_min: Option<u64>,
         #[command(flatten)]
         at: At,
     },
-    /// Show a filter's rollout and what it has shown so far.
+    /// Show a filter's rollout and its results so far.
     Rollout {
         /// The filter.
         name: FilterName,
@@ -110,7 +110,7 @@ pub(super) enum Command {
         #[command(flatten)]
         at: At,
     },
-    /// End a rollout: the active version stays.
+    /// End a rollout: the active version stays active.
     End {
         /// The filter.
         name: FilterName,
@@ -119,7 +119,7 @@ pub(super) enum Command {
     },
 }
 
-// Which host, whose filters, and how to show them. Not a doc comment: clap would take it for the command's own words.
+// // Host, tenant and output options. Not a doc comment: clap would use it as the command's own description.
 #[derive(Debug, Args)]
 pub(super) struct At {
     #[command(flatten)]
@@ -127,12 +127,12 @@ pub(super) struct At {
     /// The tenant.
     #[arg(long, env = "SETGATE_TENANT")]
     tenant: TenantId,
-    /// Print the host's answer as it is.
+    /// Print the host's answer unchanged.
     #[arg(long)]
     json: bool,
 }
 
-/// Asks the host, and prints what it says.
+/// Sends the request and prints the answer.
 pub(super) async fn run(command: Command) -> anyhow::Result<ExitCode> {
     let post = |below: &str, body: Value| (Method::POST, below.to_owned(), Some(body));
     let (at, name, (method, below, body), show): (_, _, _, fn(&Value)) = match command {
@@ -194,7 +194,7 @@ impl At {
     }
 }
 
-/// Puts a member in that was given.
+/// Adds a member if it has a value.
 fn insert(body: &mut Value, member: &str, value: Value) {
     if !value.is_null() {
         body[member] = value;

@@ -1,4 +1,4 @@
-//! `setgate serve`
+//! `setgate serve`: runs a host.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -19,40 +19,41 @@ use crate::config::{self, Address, Config};
 use crate::crypto;
 use crate::telemetry;
 
-/// An operator's key file is read this far; a key is far shorter.
+/// Maximum bytes read from an operator key file; a key is far shorter.
 const KEY_FILE_BYTES_MAX: u64 = 1024;
 
 /// Options of `serve`; each overrides its configuration key.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// Configuration file; `setgate.toml` of the current folder where absent.
+    /// Configuration file; defaults to `setgate.toml` in the current directory if it exists.
     #[arg(long, env = "SETGATE_CONFIG")]
     config: Option<PathBuf>,
-    /// `listen.address`
+    /// Overrides `listen.address`
     #[arg(long)]
     listen: Option<Address>,
-    /// `data.dir`
+    /// Overrides `data.dir`
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Write the operator's key, where one is made, to this new file (mode 0600) instead of standard output.
+    /// Write a newly created operator key to this new file (mode 0600) instead of standard output.
     #[arg(long, env = "SETGATE_OPERATOR_KEY_FILE")]
     operator_key_file: Option<PathBuf>,
-    /// Make another operator's key at this start, where the one so far was lost. Those so far stay until they are
+    /// Create a new operator key at this start, if the previous one was lost. Existing keys stay valid until they are
     /// removed.
     #[arg(long)]
     new_operator_key: bool,
 }
 
-/// Runs a host until SIGTERM or SIGINT. SIGHUP has it read its configuration again.
+/// Runs a host until SIGTERM or SIGINT. SIGHUP reloads the configuration.
 pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     if args.config.is_none() && Path::new(config::FILE).exists() {
-        // From now on it is meant: where it is gone when it is read again, that is no wish for the defaults.
+        // // Explicit from now on: if the file is missing at a reload, that is an error, not a request for the
+        // defaults.
         args.config = Some(PathBuf::from(config::FILE));
     }
     let config = read(&args)?;
     let log = telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
     raise_descriptors();
-    // Before anything is started: a signal in between would end the process without a word.
+    // // Installed before anything starts: a signal in between would end the process without cleanup.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -65,7 +66,8 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
             Ok(kept)
         }
         None => {
-            // Written before the key is durable, and checked: a key that nobody has seen would lock its operator out.
+            // // Printed and flushed before the key is durable: a key that was never displayed would lock the operator
+            // out.
             let mut out = io::stdout();
             writeln!(out, "operator key (shown this once, keep it safe): {key}")
                 .and_then(|()| out.flush())
@@ -74,7 +76,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     let running = app::start_with(config, compiler, args.new_operator_key, keep).await?;
-    // The main one last: once it is told, all are.
+    // // The main listener last: once its line is printed, all lines are.
     for Listening { table, address, tls } in running.listeners.iter().rev() {
         let scheme = if *tls { "https" } else { "http" };
         match table.strip_prefix("listen.") {
@@ -82,12 +84,12 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
             None => say!("listening on {scheme}://{address}"),
         }
     }
-    // That nobody reads these lines is no reason to stop: the log has the addresses too.
+    // // A closed standard output is no reason to stop: the log has the addresses too.
     let _nobody_reads = io::stdout().flush();
     notify::tell(notify::READY);
     loop {
         tokio::select! {
-            // Files are read here, on the program's first thread, where nobody waits.
+            // // Blocking reads are fine on the main thread, which serves no requests.
             _ = hang_up.recv() => notify::tell(&notify::status(&running.reload(read(&args), &log).to_string())),
             _ = terminate.recv() => {
                 notify::tell(notify::STOPPING);
@@ -100,7 +102,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
                 }
                 break;
             }
-            // A person at a terminal: no balancer is to be told.
+            // // SIGINT comes from a terminal: there is no load balancer to wait for.
             _ = interrupt.recv() => {
                 notify::tell(notify::STOPPING);
                 break;
@@ -111,8 +113,8 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Takes as many file descriptors as the system lets it: a connection takes one, and so does each filter in memory. Many
-/// systems give 1,024 to who does not ask for more.
+/// Raises the limit of file descriptors to its hard maximum: each connection and each loaded filter needs one, and many
+/// systems default to 1,024.
 fn raise_descriptors() {
     let limits = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }) {
@@ -120,7 +122,7 @@ fn raise_descriptors() {
     }
 }
 
-/// The configuration as it stands in its file now, and what the command line says over it.
+/// Reads the configuration file and applies the command line options over it.
 fn read(args: &Args) -> Result<Config, config::Error> {
     let mut config = Config::load(args.config.as_deref())?;
     if let Some(address) = &args.listen {
@@ -132,8 +134,8 @@ fn read(args: &Args) -> Result<Config, config::Error> {
     Ok(config)
 }
 
-/// Keeps the key in a new file, and gives it back. At a `first` start a file that is there already is what a start left
-/// that was broken off before its key was durable: that key is given back, and becomes the operator's.
+/// Writes the key to a new file and returns it. At a `first` start, an existing file is left over from a start that was
+/// interrupted before its key was durable: its key is returned and becomes the operator's.
 fn keep_in(path: &Path, key: &str, first: bool) -> anyhow::Result<String> {
     match crypto::write_private(path, ".operator-key", key.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && first => {
@@ -146,7 +148,7 @@ fn keep_in(path: &Path, key: &str, first: bool) -> anyhow::Result<String> {
 
 fn read_private(path: &Path) -> anyhow::Result<String> {
     let file = File::open(path)?;
-    // Asked of the open file, not of the path: what is checked is what is read.
+    // // Checked on the open file, not on the path, to avoid a race between check and read.
     let mode = file.metadata()?.permissions().mode() & 0o777;
     ensure!(mode & 0o077 == 0, "is there, and may be used by others than its owner (mode {mode:o}): remove it");
     let mut text = String::new();

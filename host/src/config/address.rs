@@ -1,4 +1,4 @@
-//! Where a listener listens.
+//! Addresses of listeners.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A host and a port: `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`. A name is resolved when the listener is bound.
+/// Host and port: `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`. A name is resolved when the listener is bound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Address {
@@ -14,7 +14,7 @@ pub struct Address {
     port: u16,
 }
 
-/// Why a text is no address.
+/// The text is not a valid address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not an address to listen on: give host and port, such as 127.0.0.1:8080, 0.0.0.0:8080 for all addresses, [::]:8080 \
@@ -28,12 +28,12 @@ impl Address {
         &self.host
     }
 
-    /// The port; 0 takes a free one.
+    /// The port; 0 lets the system choose a free one.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The same host with another port.
+    /// Replaces the port.
     pub fn with_port(self, port: u16) -> Self {
         Self { port, ..self }
     }
@@ -56,7 +56,8 @@ impl FromStr for Address {
     }
 }
 
-/// A host name (RFC 1123 section 2.1). What ends in a number is an address, and a wrong one by now (RFC 3986 section 3.2.2).
+/// Whether this is a valid host name (RFC 1123 section 2.1). A name whose last label is a number must be an IPv4
+/// address (RFC 3986 section 3.2.2), and parsing it as one has already failed.
 fn is_name(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let is_label = |label: &str| {

@@ -1,11 +1,11 @@
-//! Environment variables that begin with `SETGATE_`. One that is nobody's is an error, since it is nearly always a setting that
-//! was meant and is not in force.
+//! Checks environment variables that begin with `SETGATE_`. An unknown one is an error, because it is nearly always a
+//! misspelt setting that would otherwise be ignored.
 
 use crate::domain::nearest::nearest;
 
-/// What all of ours begin with.
+/// Prefix of all variables of the host.
 pub(super) const PREFIX: &str = "SETGATE_";
-/// Options of the command line that can be given as variables.
+/// Command line options that can be given as variables.
 const OPTIONS: [&str; 8] = [
     "SETGATE_CONFIG",
     "SETGATE_OPERATOR_KEY_FILE",
@@ -16,7 +16,7 @@ const OPTIONS: [&str; 8] = [
     "SETGATE_CA_FILE",
     "SETGATE_EMIT_SECRET",
 ];
-/// What the project's own tests and tools use, and may be set in a shell from which a host is started.
+/// Variables of the project's own tests and tools, which may be set in the shell that starts a host.
 const TOOLS: [&str; 10] = [
     "SETGATE_BASE",
     "SETGATE_BIN",
@@ -29,11 +29,11 @@ const TOOLS: [&str; 10] = [
     "SETGATE_SIMULATION_SEEDS",
     "SETGATE_UPDATE",
 ];
-/// The same by what they begin with.
+/// Prefixes of further variables of the tests and tools.
 const TOOLS_BEGIN: [&str; 4] = ["SETGATE_DISK_", "SETGATE_POWERCUT_", "SETGATE_REQUIRE_", "SETGATE_TEST_"];
-/// Ends of variables that Kubernetes and Docker set for a service of the name `setgate`, or one that begins so.
+/// Suffixes of the variables that Kubernetes and Docker set for a service whose name is or begins with `setgate`.
 const OF_A_SERVICE: [&str; 6] = ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP", "_PROTO", "_ADDR"];
-/// What people call a setting that has another name here.
+/// Common names of settings that are named differently here.
 const CALLED: [(&str, &str); 6] = [
     ("SETGATE_PORT", "SETGATE_LISTEN__ADDRESS"),
     ("SETGATE_ADDRESS", "SETGATE_LISTEN__ADDRESS"),
@@ -48,7 +48,7 @@ pub(super) fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "__").to_uppercase())
 }
 
-/// What is wrong with a variable that sets no key: in words, or nothing if it is somebody else's.
+/// An error message for a variable that sets no key. `None` if the variable belongs to another program or tool.
 pub(super) fn fault(name: &str, value: &str, keys: &[String]) -> Option<String> {
     let upper = name.to_uppercase();
     let tools = TOOLS.contains(&upper.as_str()) || TOOLS_BEGIN.iter().any(|begin| upper.starts_with(begin));
@@ -57,7 +57,7 @@ pub(super) fn fault(name: &str, value: &str, keys: &[String]) -> Option<String> 
     }
     let variables: Vec<String> = keys.iter().map(|key| variable(key)).collect();
     let called = CALLED.iter().find(|(other, _)| *other == upper).map(|(_, variable)| *variable);
-    // Where the underscores are is what is easily mistaken: `SETGATE_LISTEN_ADDRESS`.
+    // // Misplaced underscores are the most common mistake: `SETGATE_LISTEN_ADDRESS`.
     let joined = upper.replace('_', "");
     let same = variables.iter().map(String::as_str).find(|variable| variable.replace('_', "") == joined);
     let known = variables.iter().map(String::as_str).chain(OPTIONS);
@@ -70,8 +70,8 @@ pub(super) fn fault(name: &str, value: &str, keys: &[String]) -> Option<String> 
     })
 }
 
-/// Whether it is one that Kubernetes or Docker made for a service: `SETGATE_SERVICE_HOST`, `SETGATE_PORT=tcp://10.0.0.1:80`,
-/// `SETGATE_PORT_80_TCP_ADDR`, `SETGATE_SERVICE_PORT_HTTP`.
+/// Whether Kubernetes or Docker set the variable for a service: `SETGATE_SERVICE_HOST`,
+/// `SETGATE_PORT=tcp://10.0.0.1:80`, `SETGATE_PORT_80_TCP_ADDR`, `SETGATE_SERVICE_PORT_HTTP`.
 fn is_of_a_service(name: &str, value: &str) -> bool {
     let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     let of_a_port = name.contains("_PORT_") && name.split('_').any(|part| part.parse::<u16>().is_ok());

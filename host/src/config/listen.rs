@@ -1,4 +1,4 @@
-//! `[listen]`, and the listeners of single interfaces.
+//! `[listen]`, and the separate listeners of the management interfaces.
 
 use std::path::PathBuf;
 
@@ -7,72 +7,73 @@ use serde::{Deserialize, Serialize};
 
 use super::Address;
 
-/// `[listen]`
+/// `[listen]`: listeners, their connections and request limits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listen {
-    /// Host (an address or a name) and port; port 0 takes a free one, which the log tells.
+    /// Host (an address or a name) and port. Port 0 lets the system choose a free one, which is logged.
     pub address: Address,
-    /// PEM file with the certificate chain; with `tls_key`, the listener speaks TLS.
+    /// PEM file of the certificate chain. With `tls_key`, the listener uses TLS.
     pub tls_certificate: Option<PathBuf>,
-    /// PEM file with the private key.
+    /// PEM file of the private key.
     pub tls_key: Option<PathBuf>,
-    /// A listener of its own for the operator's interface, which `listen.address` then no longer answers.
+    /// Separate listener of the operator interface, which `listen.address` then no longer serves.
     pub operator: Option<Listener>,
-    /// A listener of its own for the tenants' management interface, which `listen.address` then no longer answers.
+    /// Separate listener of the tenants' management interface, which `listen.address` then no longer serves.
     pub tenant: Option<Listener>,
-    /// Whether `/metrics` is answered without the operator's key; where not set: on a loopback address only.
+    /// Whether `/metrics` is served without the operator key. Default: only on a loopback address.
     pub metrics_open: Option<bool>,
-    /// Connections open at once, of each listener. If all are, connections without a request are closed for new ones.
+    /// Maximum number of open connections per listener. If it is reached, idle connections are closed in favour of new
+    /// ones.
     pub connections_max: usize,
-    /// Of them, those of one client: of an IPv4 address, or of an IPv6 network of 64 bits. Further ones are closed at once.
-    /// Trusted proxies have no such limit; requests of a client that they name in a header count like connections.
+    /// The share of `connections_max` that one client (an IPv4 address, or an IPv6 /64 network) may use; further
+    /// connections are closed at once. The limit does not apply to trusted proxies; requests of a client that a proxy
+    /// names in a header count like connections.
     pub connections_per_peer_max: usize,
-    /// Milliseconds after which a connection without a request is closed, whatever else its client sends. More than a
-    /// balancer in front keeps its own connections open without one.
+    /// How long (ms) a connection without a request stays open, regardless of other traffic on it. Set it higher than
+    /// the idle timeout of a load balancer in front.
     pub idle_ms_max: u64,
-    /// Networks of proxies in front of the host that are believed when they say whose request it is, such as
-    /// `["10.0.0.0/8"]`.
+    /// Networks of proxies whose statement of the client address is trusted, such as `["10.0.0.0/8"]`.
     pub trusted_proxies: Vec<IpNet>,
-    /// How trusted proxies name their clients: `peer` (not at all), `proxy_protocol` (version 1 or 2, at the beginning of
-    /// each connection, and required there), `x_forwarded_for` or `forwarded` (RFC 7239), which are headers. The client's
-    /// address counts for `connections_per_peer_max` and stands in the audit log.
+    /// How trusted proxies state the client address: `peer` (not at all), `proxy_protocol` (version 1 or 2, required at
+    /// the beginning of each connection), or the headers `x_forwarded_for` or `forwarded` (RFC 7239). The address
+    /// counts for `connections_per_peer_max` and is recorded in the audit log.
     pub client_address: ClientAddress,
-    /// Milliseconds a client may take to send its request's head, and to finish its TLS handshake.
+    /// Timeout (ms) of the TLS handshake, and of the request head.
     pub head_ms_max: u64,
-    /// Milliseconds for which what a client still sends is taken and thrown away after the last answer on a connection, so
-    /// that a client whose request was refused half-way gets to read why.
+    /// How long (ms) to keep reading and discarding a request body after an early response, so that the client can read
+    /// the error.
     pub linger_ms_max: u64,
-    /// Milliseconds a request may take as a whole, its body included.
+    /// Timeout (ms) of a whole request, including its body.
     pub request_ms_max: u64,
-    /// Milliseconds for which the host goes on taking requests after SIGTERM, while `/readyz` answers 503: what a balancer
-    /// needs to notice. A second signal, or SIGINT, ends the wait.
+    /// How long (ms) requests are still served after SIGTERM while `/readyz` answers 503, so that a load balancer can
+    /// notice. A second signal, or SIGINT, ends the wait.
     pub leave_ms: u64,
-    /// Bytes of events' bodies in memory at once; an event that does not fit is answered 503.
+    /// Bytes of event bodies in memory; an event that does not fit is answered 503.
     pub bodies_bytes_max: u32,
-    /// Of them, one tenant's; an event beyond is answered 429.
+    /// The share of `bodies_bytes_max` that one tenant may use; an event beyond it is answered 429.
     pub bodies_bytes_per_tenant_max: u32,
-    /// Bytes of management requests' bodies in memory at once, of uploads above all; beyond, the answer is 503.
+    /// Bytes of management request bodies, mostly uploads, in memory; a request beyond it is answered 503.
     pub uploads_bytes_max: u32,
-    /// Of them, one tenant's; beyond, the answer is 429.
+    /// The share of `uploads_bytes_max` that one tenant may use; a request beyond it is answered 429.
     pub uploads_bytes_per_tenant_max: u32,
-    /// Bytes of management responses that are in memory until their clients take them; beyond, the answer is 503.
+    /// Bytes of management responses in memory that clients have not read yet; a request beyond it is answered 503.
     pub responses_bytes_max: u32,
-    /// Of them, one tenant's; beyond, the answer is 429.
+    /// The share of `responses_bytes_max` that one tenant may use; a request beyond it is answered 429.
     pub responses_bytes_per_tenant_max: u32,
 }
 
-/// How a trusted proxy names the client of a connection or a request.
+/// How a trusted proxy states the client address of a connection or a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientAddress {
-    /// It does not: the other end of the connection counts.
+    /// Not at all: the peer of the connection is the client.
     Peer,
-    /// At the beginning of the connection.
+    /// By the PROXY protocol header at the beginning of the connection.
     ProxyProtocol,
-    /// In `X-Forwarded-For`.
+    /// In the `X-Forwarded-For` header.
     XForwardedFor,
-    /// In `Forwarded`.
+    /// In the `Forwarded` header (RFC 7239).
     Forwarded,
 }
 
@@ -104,25 +105,26 @@ impl Default for Listen {
     }
 }
 
-/// `[listen.operator]` and `[listen.tenant]`
+/// `[listen.operator]` and `[listen.tenant]`: separate listeners.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// Host (an address or a name) and port; port 0 takes a free one, which the log tells.
+    /// Host (an address or a name) and port. Port 0 lets the system choose a free one, which is logged.
     pub address: Address,
-    /// PEM file with the certificate chain; with `tls_key`, the listener speaks TLS.
+    /// PEM file of the certificate chain. With `tls_key`, the listener uses TLS.
     #[serde(default)]
     pub tls_certificate: Option<PathBuf>,
-    /// PEM file with the private key.
+    /// PEM file of the private key.
     #[serde(default)]
     pub tls_key: Option<PathBuf>,
-    /// PEM file with certificate authorities: a client has to show a certificate of one of them (mTLS), besides its key.
+    /// PEM file of certificate authorities. If set, a client must present a certificate issued by one of them (mTLS) in
+    /// addition to its key.
     #[serde(default)]
     pub client_ca: Option<PathBuf>,
 }
 
 impl Listen {
-    /// What of `[listen]` says where and how to listen, in the shape of the other listeners.
+    /// The main listener's part of `[listen]`, in the same form as the other listeners.
     pub fn main(&self) -> Listener {
         Listener {
             address: self.address.clone(),
@@ -132,7 +134,7 @@ impl Listen {
         }
     }
 
-    /// All listeners, each with the name of its table.
+    /// All listeners, each with the name of its configuration table.
     pub fn listeners(&self) -> Vec<(&'static str, Listener)> {
         let more = [("listen.operator", &self.operator), ("listen.tenant", &self.tenant)];
         let more = more.into_iter().filter_map(|(table, listener)| Some((table, listener.clone()?)));

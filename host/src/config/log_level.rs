@@ -1,13 +1,12 @@
-//! `log.level`: a level, or directives. The library that reads them takes a word that is no level for the name of a module, and
-//! would log nothing else; here it is an error.
+//! Validates `log.level`: a level, or directives. `EnvFilter` takes any word that is not a level for a module name and
+//! would then log nothing else; here such a word is an error.
 
 use tracing_subscriber::EnvFilter;
 
 use crate::domain::nearest::nearest;
 
-/// The levels.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-/// The modules of this program that log. A test holds them against `lib.rs`.
+/// The modules of this crate that log. A test compares them with `lib.rs`.
 const MODULES: [&str; 15] = [
     "app",
     "cli",
@@ -26,7 +25,7 @@ const MODULES: [&str; 15] = [
     "traces",
 ];
 
-/// What is wrong with a level or directives.
+/// An error message if the level or directives are invalid.
 pub(super) fn fault(given: &str) -> Option<String> {
     let directives = || given.split(',').map(str::trim);
     if directives().all(str::is_empty) {
@@ -39,7 +38,7 @@ fn fault_of(directive: &str) -> Option<String> {
     if directive.is_empty() {
         return None;
     }
-    // Behind the bracket of a span, or the first `=`.
+    // // The level follows the first `=` after the bracket of a span.
     let after = directive.rfind(']').map_or(0, |at| at + 1);
     let (target, level) = match directive[after..].find('=') {
         Some(at) => (&directive[..after + at], Some(directive[after + at + 1..].trim())),
@@ -72,7 +71,7 @@ fn no_level(word: &str) -> String {
     )
 }
 
-/// What is wrong with a target, if it is one of this program's.
+/// An error message if the target is in this crate and its module does not exist.
 fn module_fault(target: &str) -> Option<String> {
     let path = target.split('[').next().unwrap_or_default().trim();
     let module = path.strip_prefix("setgate::")?.split("::").next().unwrap_or_default();

@@ -1,7 +1,8 @@
-//! Settings: a usable default for each, a TOML file over that, environment variables over both.
+//! Settings. Each has a usable default, a TOML file overrides the defaults, and environment variables override both.
 //!
-//! `SETGATE_<SECTION>__<KEY>` sets `<key>` in `[<section>]`, for example `SETGATE_LISTEN__ADDRESS=0.0.0.0:8080`.
-//! Every limit ends in its unit and is listed in `docs/reference/config.md`, which a test compares with the types below.
+//! `SETGATE_<SECTION>__<KEY>` sets `<key>` in `[<section>]`, for example `SETGATE_LISTEN__ADDRESS=0.0.0.0:8080`. Every
+//! limit's name ends in its unit. `docs/reference/config.md` lists all settings; a test compares it with the types
+//! below.
 
 mod address;
 mod environment;
@@ -31,42 +32,41 @@ pub use proxy::{Bypass, Error as ProxyError, Proxy};
 pub use sandbox::Sandbox;
 pub use settings::{Change, Settings};
 
-/// The configuration file of the current folder, where no other is named.
+/// The configuration file that is read from the current directory if no other is given.
 pub const FILE: &str = "setgate.toml";
 pub use traces::Traces;
 
-/// Levels that `ingest.json_depth_max` can allow: what comes out of a filter is checked with as many.
+/// Upper bound of `ingest.json_depth_max`. The output of filters is validated with the same depth.
 const JSON_DEPTH_MAX: usize = 64;
 
-/// Least bound of the ledger's size: tables, keys and what is under way have to fit.
+/// Lower bound of `data.ledger_bytes_max`: schema, keys and undelivered events must fit.
 const LEDGER_BYTES_MIN: u64 = 8 << 20;
 
-/// What was wrong with the settings: file, key and value, in words.
+/// The settings could not be read. The message names file, key and value.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The named file cannot be read.
+    /// The configuration file cannot be read.
     #[error(
         "cannot read the configuration file {path}: {source}; give another with --config, or none to use the defaults"
     )]
     File {
-        /// Its path.
+        /// Path of the file.
         path: PathBuf,
-        /// The system's words.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A key is unknown, or a value does not fit.
+    /// Unknown keys or invalid values; one message each.
     #[error("the configuration is not valid:{}", listed(.0))]
     Invalid(Vec<String>),
 }
 
 impl Error {
-    /// With all that is wrong.
     fn invalid(faults: impl IntoIterator<Item = String>) -> Self {
         Self::Invalid(faults.into_iter().collect())
     }
 }
 
-/// One line for each.
+/// One indented line per message.
 fn listed(faults: &[String]) -> String {
     faults.iter().map(|fault| format!("\n  {fault}")).collect()
 }
@@ -75,71 +75,74 @@ fn listed(faults: &[String]) -> String {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the host listens.
+    /// Listeners, TLS, connection limits and request limits.
     pub listen: Listen,
-    /// What is kept on disk.
+    /// Storage: data directory, retention, disk limits and commits.
     pub data: Data,
-    /// What is taken in.
+    /// Limits of event ingest.
     pub ingest: Ingest,
-    /// What a tenant may use where it has no quota of its own.
+    /// Default quota of a tenant. A tenant's own quota overrides it.
     pub quota: Quota,
-    /// How filters run.
+    /// Filter execution: instances, memory, compilation and limits of uploads.
     pub sandbox: Sandbox,
-    /// How versions of filters are tried.
+    /// Backtests and shadow runs of new filter versions.
     pub rollout: Rollout,
-    /// How deliveries are driven.
+    /// Delivery: concurrency, circuit breaker and endpoint verification.
     pub delivery: Delivery,
-    /// What is asked of the history, and how long it is kept.
+    /// Redrive, replay, statistics and live tails.
     pub history: History,
-    /// How receivers are reached.
+    /// Outgoing connections to receivers.
     pub egress: Egress,
-    /// What is logged.
+    /// Format and level of the log.
     pub log: Log,
-    /// Where spans of events' lives are sent (OpenTelemetry).
+    /// Export of OpenTelemetry spans.
     pub traces: Traces,
 }
 
-/// `[data]`
+/// `[data]`: storage.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Data {
-    /// Folder of the ledger, the compiled filters and, unless given otherwise, the master key. Made with mode 0700.
+    /// Directory of the ledger, the compiled filters and, by default, the master key. Created with mode 0700.
     pub dir: PathBuf,
-    /// File of the master key that encrypts secrets at rest; `<dir>/master.key` where absent, made at first start.
+    /// File of the master key that encrypts secrets at rest. Defaults to `<dir>/master.key`, which is created at the
+    /// first start.
     pub master_key_file: Option<PathBuf>,
-    /// Seconds that events with all their deliveries at rest are kept, and within which a second copy of an event is
-    /// known as one.
+    /// How long (seconds) an event is retained once all its deliveries have ended. A duplicate event is recognised
+    /// within this time.
     pub retention_s: u64,
-    /// Seconds between two rounds that delete what is past its time.
+    /// Interval (seconds) between two runs that delete expired data.
     pub retention_every_s: u64,
-    /// Bytes of the ledger's file in use, from nine tenths of which the oldest events at rest are removed before
-    /// `retention_s`; where there are none, ingest is answered 503 from here on. The WAL, some 64 MiB, comes on top. 0: no bound.
+    /// Bytes of the ledger file in use. From nine tenths of it, the oldest ended events are removed before
+    /// `retention_s`; if there are none left to remove, ingest is answered 503 once the limit is reached. The WAL
+    /// (about 64 MiB) is not included. 0: unlimited.
     pub ledger_bytes_max: u64,
-    /// Seconds that events at rest are kept even then. A second copy of an event is known as one for at least as long.
+    /// How long (seconds) ended events are retained even if the ledger is nearly full. A duplicate event is recognised
+    /// for at least as long.
     pub retention_min_s: u64,
-    /// Bytes free on the disk below which ingest and uploads are answered 503, while deliveries go on. 0: no bound.
+    /// Free disk space (bytes) below which ingest and uploads are answered 503; deliveries continue. 0: unlimited.
     pub disk_free_bytes_min: u64,
-    /// Milliseconds after the start that the ledger's file is looked over for damage at the most, beside the work; 0: not at
-    /// all.
+    /// How long (ms) after the start the ledger file is checked for damage in the background, at most. 0: not checked.
     pub check_ms_max: u64,
-    /// Seconds that the system's clock has to keep its new pace after a jump before the host follows it.
+    /// How long (seconds) the system clock must run steadily after a jump before the host adopts its time.
     pub clock_settle_s: u64,
-    /// Days that entries of the audit log are kept.
+    /// How long (days) audit log entries are retained.
     pub audit_retention_days: u64,
-    /// Events or settlements that share one commit at the most.
+    /// Maximum number of events or settlements in one commit.
     pub batch_max: usize,
-    /// Microseconds that a busy writer waits for more to share a commit with, at the most: half of what the last commit took, and
-    /// on while many come. 0: not at all.
+    /// Maximum time (microseconds) a busy writer delays a commit to batch more writes into it: half of the last
+    /// commit's duration, for as long as many writes arrive. 0: no delay.
     pub gather_us_max: u64,
-    /// Deliveries of an event that are made together with it; one with more is accepted first and fanned out after. 0: all are. One
-    /// commit makes no more than 5000 of them.
+    /// Deliveries of an event that are created in the same commit as the event. An event with more is accepted first
+    /// and fanned out afterwards. 0: all are created with it. One commit never creates more than 5000 of them.
     pub append_deliveries_max: usize,
-    /// Writes that wait for a commit at the most; beyond, ingest is answered 503.
+    /// Maximum number of writes queued for commit; if the queue is full, ingest is answered 503.
     pub queue_max: usize,
-    /// Bytes of events and new deliveries that are handed on in memory; what is beyond is read back from disk. 0: all is.
+    /// Bytes of events and new deliveries passed to the dispatcher in memory; anything beyond is read back from disk.
+    /// 0: everything is.
     pub hot_bytes_max: usize,
-    /// Events whose dedupe keys are held in memory until they are written to the index of them, some 24 bytes each; a start reads
-    /// that many rows.
+    /// Number of events whose dedupe keys are buffered in memory (about 24 bytes each) before they are written to the
+    /// dedupe index. A start reads that many rows.
     pub dedupe_run_events: usize,
 }
 
@@ -166,19 +169,19 @@ impl Default for Data {
     }
 }
 
-/// `[ingest]`
+/// `[ingest]`: limits of incoming events.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ingest {
-    /// Bytes of one event's body.
+    /// Maximum size (bytes) of an event's body.
     pub body_bytes_max: usize,
-    /// Levels of arrays and objects in one event.
+    /// Maximum nesting depth of arrays and objects in an event.
     pub json_depth_max: usize,
-    /// Events handed to the ledger at once; more wait, and tenants take turns.
+    /// Events that are appended to the ledger concurrently; more are queued, and tenants take turns.
     pub appends_max: usize,
-    /// Of them, one tenant's.
+    /// The share of `appends_max` that one tenant may use.
     pub appends_per_tenant_max: usize,
-    /// Events of one tenant that wait for that; one more is answered 429.
+    /// Events of one tenant that are queued for an append; further ones are answered 429.
     pub waiting_per_tenant_max: usize,
 }
 
@@ -194,14 +197,13 @@ impl Default for Ingest {
     }
 }
 
-/// `[rollout]`
+/// `[rollout]`: trials of new filter versions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rollout {
-    /// Milliseconds of one backtest; it answers with what it has then. Never more than half of
-    /// `listen.request_ms_max`.
+    /// Time limit (ms) of a backtest, which then returns its results so far. Capped at half of `listen.request_ms_max`.
     pub backtest_ms_max: u64,
-    /// Shadow runs of one tenant at once; an event that comes while there are as many is left out. 0: none is run.
+    /// Concurrent shadow runs of one tenant; events that arrive while all are busy are skipped. 0: no shadow runs.
     pub shadow_in_flight_per_tenant_max: usize,
 }
 
@@ -211,36 +213,38 @@ impl Default for Rollout {
     }
 }
 
-/// `[delivery]`
+/// `[delivery]`: dispatching of deliveries.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Delivery {
-    /// Deliveries worked on at once.
+    /// Maximum number of deliveries in flight.
     pub in_flight_max: usize,
-    /// Of them, one tenant's.
+    /// The share of `in_flight_max` that one tenant may use.
     pub in_flight_per_tenant_max: usize,
-    /// Of them, to one endpoint (scheme, host and port) of one tenant.
+    /// The share of `in_flight_max` that one endpoint (scheme, host and port) of a tenant may use.
     pub in_flight_per_endpoint_max: usize,
-    /// Deliveries of one subscription held ready in memory; the others wait on disk.
+    /// Pending deliveries of one subscription held in memory; the rest stays on disk.
     pub window_max: usize,
-    /// Milliseconds that deliveries in flight may take to finish when the host stops; then they are released.
+    /// How long (ms) deliveries in flight may take to finish when the host stops; the remaining ones are then released.
     pub drain_ms_max: u64,
-    /// Hours a held delivery waits for a person before it becomes a dead letter.
+    /// How long (hours) a held delivery is retained for manual action before it becomes a dead letter.
     pub held_hours_max: u64,
-    /// Failures of an endpoint in a row after which it is left alone for a while; 0: never.
+    /// Consecutive failures of an endpoint that open its circuit breaker. 0: the breaker never opens.
     pub breaker_failures_max: u32,
-    /// Milliseconds that it is left alone the first time; each probe that fails doubles them.
+    /// How long (ms) the circuit breaker stays open the first time; each failed probe doubles the time.
     pub breaker_open_ms: u64,
-    /// Milliseconds that it is left alone at the most.
+    /// Maximum time (ms) that the circuit breaker stays open between probes.
     pub breaker_open_ms_max: u64,
-    /// Seconds for which a receiver can ask, by `Retry-After`, that its endpoint be left alone; a longer wish holds for
-    /// the delivery that was answered so, up to a week.
+    /// Maximum time (seconds) for which a `Retry-After` answer pauses the whole endpoint. A longer one, up to a week,
+    /// applies only to the delivery that received it.
     pub throttle_s_max: u64,
-    /// Seconds without any success after which a subscription is paused, where it does not say; 0: never.
+    /// Seconds without any success after which a subscription is paused, unless the subscription sets its own limit. 0:
+    /// never.
     pub disable_after_s: u64,
-    /// Whether a subscription sends nothing before its endpoint was verified. Those that are there go on.
+    /// Whether a new subscription sends nothing until its endpoint is verified. Existing subscriptions are not
+    /// affected.
     pub require_verified_endpoints: bool,
-    /// Tests and verifications of one subscription in a minute; one more is answered 429.
+    /// Test events and verifications of one subscription per minute; further ones are answered 429.
     pub tests_per_minute_max: u32,
 }
 
@@ -264,26 +268,26 @@ impl Default for Delivery {
     }
 }
 
-/// `[history]`
+/// `[history]`: redrive, replay, statistics and live tails.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct History {
-    /// Deliveries that one request redrives at the most; its answer says where to go on.
+    /// Maximum number of deliveries per redrive request; the answer contains a cursor for the next request.
     pub redrive_deliveries_max: usize,
-    /// Milliseconds after which such a request answers with what it has done. Never more than half of
+    /// Time limit (ms) of a redrive request, which then answers with its progress. Capped at half of
     /// `listen.request_ms_max`.
     pub redrive_ms_max: u64,
-    /// Seconds that statistics are kept.
+    /// How long (seconds) statistics are retained.
     pub statistics_retention_s: u64,
-    /// Replays of one tenant that run at once.
+    /// Maximum number of concurrent replays of one tenant.
     pub replays_per_tenant_max: usize,
-    /// Deliveries a second that a replay may be asked to make.
+    /// Upper bound of the rate (deliveries per second) that a replay can request.
     pub replay_per_second_max: u32,
-    /// Seconds that a live tail can go back.
+    /// How far back (seconds) a live tail can start.
     pub tail_retention_s: u64,
-    /// Live tails open at once; one more is answered 429.
+    /// Maximum number of open live tails; further ones are answered 429.
     pub tails_max: usize,
-    /// Of them, one tenant's; one more is answered 429.
+    /// The share of `tails_max` that one tenant may use; further ones are answered 429.
     pub tails_per_tenant_max: usize,
 }
 
@@ -303,53 +307,56 @@ impl Default for History {
 }
 
 impl History {
-    /// The same with answers that come before their requests are given up.
+    /// These settings with `redrive_ms_max` lowered, so that a redrive answers before its request times out.
     pub fn within(&self, request_ms_max: u64) -> Self {
         Self { redrive_ms_max: self.redrive_ms_max.min(request_ms_max / 2), ..self.clone() }
     }
 }
 
-/// `[egress]`
+/// `[egress]`: connections to receivers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Egress {
-    /// Networks that deliveries may go to although they are private, such as `["10.0.0.0/8"]`. Everything that is
-    /// not on the public internet is refused otherwise.
+    /// Private networks that deliveries may be sent to, such as `["10.0.0.0/8"]`. All other addresses outside the
+    /// public internet are refused.
     pub allow: Vec<IpNet>,
-    /// Whether `http://` endpoints may be used.
+    /// Whether `http://` endpoints are allowed.
     pub allow_http: bool,
-    /// PEM files of certificate authorities to trust besides the system's.
+    /// PEM files of certificate authorities to trust in addition to those of the system.
     pub ca_files: Vec<PathBuf>,
-    /// Milliseconds to connect, TLS included.
+    /// Connect timeout (ms), including TLS.
     pub connect_ms_max: u32,
-    /// Milliseconds of an attempt until the head of the answer is there, connecting included.
+    /// Timeout (ms) of an attempt until the response head has arrived, including the connect.
     pub head_ms_max: u32,
-    /// Milliseconds for one attempt as a whole, to the end of the answer.
+    /// Timeout (ms) of a whole attempt, until the response body has been read.
     pub response_ms_max: u32,
-    /// Bytes of an answer read at the most; the connection is closed beyond.
+    /// Maximum bytes read from a response; if it is longer, the connection is closed.
     pub response_bytes_max: usize,
-    /// Bytes of an answer kept in the history.
+    /// Bytes of the response body stored in the history.
     pub response_bytes_kept: usize,
-    /// Headers of an answer kept in the history.
+    /// Number of response headers stored in the history.
     pub response_headers_kept: usize,
-    /// Bytes of their names and values kept in the history.
+    /// Total bytes of response header names and values stored in the history.
     pub response_header_bytes_kept: usize,
-    /// Unused connections kept for each receiver.
+    /// Maximum number of idle connections per receiver.
     pub idle_per_host_max: usize,
-    /// Milliseconds an unused connection is kept.
+    /// How long (ms) an idle connection is kept open.
     pub idle_ms_max: u32,
-    /// Pools of connections kept: one for each tenant and each `tls` of an endpoint. The one that has rested for longest
-    /// makes room.
+    /// Maximum number of connection pools, one for each tenant and each `tls` setting of an endpoint. If the limit is
+    /// reached, the pool that has been idle longest is evicted.
     pub clients_max: u64,
-    /// Milliseconds between two questions to an HTTP/2 connection, whether it lives, while attempts wait on it.
+    /// Interval (ms) of HTTP/2 keep-alive pings on a connection with pending attempts.
     pub ping_every_ms: u32,
-    /// Milliseconds the answer to that may take; then the attempts on it have failed, and others get a new one.
+    /// Timeout (ms) of a keep-alive ping. If it expires, the pending attempts on the connection fail and later ones use
+    /// a new connection.
     pub ping_ms_max: u32,
-    /// The site's HTTP proxy, `http://host:port` or `http://user:password@host:port`: every endpoint is reached through it,
-    /// by `CONNECT`, and TLS runs through the tunnel. With a password, set it by the environment variable.
+    /// HTTP proxy of the site, `http://host:port` or `http://user:password@host:port`. Every endpoint is reached
+    /// through it by `CONNECT`, with TLS inside the tunnel. If the URL contains a password, set it by the environment
+    /// variable.
     pub proxy: Option<Proxy>,
     /// Hosts that are reached without the proxy, such as `["idp.example", ".internal.example", "10.0.0.0/8"]`: a name,
-    /// all names below one, or endpoints given by an address.
+    /// all names below a domain, or a network of addresses. A network matches only endpoints whose URL contains an
+    /// address.
     pub proxy_bypass: Vec<Bypass>,
 }
 
@@ -377,11 +384,11 @@ impl Default for Egress {
     }
 }
 
-/// `[log]`
+/// `[log]`: format and level of the log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// `text` or `json`, to standard error.
+    /// Format of the log on standard error: `text` or `json`.
     pub format: LogFormat,
     /// Level, or directives such as `info,setgate::pipeline=debug`.
     pub level: String,
@@ -393,35 +400,35 @@ impl Default for Log {
     }
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 impl Config {
-    /// Defaults, then the file, then the environment. Without `file`, `setgate.toml` of the current folder is taken
-    /// where there is one.
+    /// Reads the settings: defaults, then the file, then the environment. If `file` is `None`, `setgate.toml` in the
+    /// current directory is read if it exists.
     ///
     /// # Errors
-    /// With all that is wrong, each with its place.
+    /// Returns every invalid setting with its location.
     pub fn load(file: Option<&Path>) -> Result<Self, Error> {
         let implied = Path::new(FILE);
         let file = file.or_else(|| implied.exists().then_some(implied));
         let text = |path: &Path| {
             let text = std::fs::read_to_string(path);
             let text = text.map_err(|source| Error::File { path: path.to_owned(), source })?;
-            // An editor's byte order mark is no part of it.
+            // // Some editors write a byte order mark.
             Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
         };
         read::read(file.map(|path| Ok((path, text(path)?))).transpose()?)
     }
 
-    /// What is wrong with settings that each can be read: limits of 0, and what does not go together.
+    /// Checks values that parse but are not usable: limits of 0, and combinations that contradict each other.
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let not_zero = [
@@ -471,7 +478,7 @@ impl Config {
                 ));
             }
         }
-        // A page, and the start of another.
+        // // Room for one page and the start of another.
         if (responses_bytes_per_tenant_max as usize) < 2 * PAGE_BYTES_MAX {
             faults.push(format!(
                 "`listen.responses_bytes_per_tenant_max` is less than {}, which two pages of a list take",

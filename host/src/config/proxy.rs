@@ -1,4 +1,4 @@
-//! The way to receivers where a site lets nothing out but through its proxy.
+//! The HTTP proxy through which receivers are reached, for sites that allow no direct outgoing connections.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,29 +9,29 @@ use url::{Host, Url};
 
 use crate::domain::secret::Secret;
 
-/// Why a setting of the proxy cannot be used. Does not quote it: a password may stand in it.
+/// A proxy setting is invalid. The message does not quote the URL, which may contain a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not `http://[user:password@]host:port`.
+    /// The URL is not `http://[user:password@]host:port`.
     #[error("the proxy is given as http://host:port or http://user:password@host:port, without a path")]
     Url,
-    /// TLS to the proxy itself.
+    /// The URL asks for TLS to the proxy itself, which is not supported.
     #[error("the proxy is spoken to over plain http:// alone; TLS to receivers runs through it all the same")]
     Https,
-    /// Neither name nor network.
+    /// A bypass entry is neither a name nor a network.
     #[error("`{0}` is not a host: give names, `.suffix` for all names below it, addresses or networks")]
     Bypass(String),
 }
 
-/// An HTTP proxy that opens tunnels (`CONNECT`, RFC 9110 section 9.3.6). Shown without user and password.
+/// An HTTP proxy that opens tunnels (`CONNECT`, RFC 9110 section 9.3.6). Displayed without user and password.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Proxy {
     /// Name or address, without brackets.
     pub host: String,
-    /// Port; 80 where none is given.
+    /// Port; defaults to 80.
     pub port: u16,
-    /// `user:password`, where it asks for one.
+    /// `user:password`, if the proxy requires them.
     pub credentials: Option<Secret>,
 }
 
@@ -39,7 +39,7 @@ impl TryFrom<String> for Proxy {
     type Error = Error;
 
     fn try_from(given: String) -> Result<Self, Error> {
-        // Whatever happens, the text with the password in it is wiped.
+        // // `Secret` wipes the text with the password on every path out of here.
         let given = Secret::new(given);
         let url = Url::parse(given.expose()).map_err(|_| Error::Url)?;
         match url.scheme() {
@@ -57,7 +57,7 @@ impl TryFrom<String> for Proxy {
         };
         let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
         let (user, password) = (decoded(url.username()), url.password().map(decoded).unwrap_or_default());
-        // RFC 7617 section 2: a user with a colon could not be told from its password.
+        // // RFC 7617 section 2: a colon in the user name would be read as the start of the password.
         if user.contains(':') {
             return Err(Error::Url);
         }
@@ -96,20 +96,20 @@ impl fmt::Debug for Proxy {
     }
 }
 
-/// Hosts that are reached without the proxy.
+/// A host that is reached without the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Bypass {
     /// Exactly this name, in lower case.
     Name(String),
-    /// Every name that ends so; begins with a dot.
+    /// Every name with this suffix, which begins with a dot.
     Suffix(String),
-    /// Endpoints given by an address in this network. Names are not resolved for it.
+    /// Endpoint addresses in this network. Host names are not resolved to match it.
     Net(IpNet),
 }
 
 impl Bypass {
-    /// Whether a host, as an endpoint's URL has it, is reached without the proxy.
+    /// Whether the host, written as in an endpoint's URL, is reached without the proxy.
     pub fn holds(&self, host: &str) -> bool {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         match self {

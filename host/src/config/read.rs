@@ -1,5 +1,5 @@
-//! Reading a configuration: every value is tried by itself, so that all that is wrong is reported at once, each with the place
-//! where it stands.
+//! Reads the configuration. Each value is validated separately, so that all errors are reported at once, each with its
+//! location.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,19 +14,19 @@ use super::environment::{self, PREFIX, variable};
 use super::{Config, Error};
 use crate::domain::nearest::nearest;
 
-/// Tables below a section. All else below a section is one setting, whatever its value looks like.
+/// Tables below a section. Every other key below a section is a single setting, even if its value is a table.
 const TABLES: [&str; 2] = ["listen.operator", "listen.tenant"];
-/// A value that stands in for the address of such a table while its other settings are tried.
+/// Placeholder for the address of such a table while its other settings are validated.
 const ANY_ADDRESS: &str = "127.0.0.1:0";
 
-/// A value that was given, and where.
+/// A configured value and its location.
 struct Given {
     key: String,
     value: Value,
     place: Place,
 }
 
-/// Where a value was given.
+/// The location of a configured value.
 #[derive(Clone)]
 enum Place {
     File(String, Option<usize>),
@@ -43,13 +43,13 @@ impl fmt::Display for Place {
     }
 }
 
-/// The defaults, with the file over them and the environment over both.
+/// Reads the settings: the defaults, overridden by the file, overridden by the environment.
 pub(super) fn read(file: Option<(&Path, String)>) -> Result<Config, Error> {
     let mut faults = Vec::new();
     let mut given = BTreeMap::new();
     if let Some((path, text)) = file {
         let name = path.display().to_string();
-        // What an editor on Windows puts in front.
+        // // Editors on Windows write a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         match Toml::string(text).data() {
             Ok(data) => {
@@ -89,14 +89,15 @@ pub(super) fn read(file: Option<(&Path, String)>) -> Result<Config, Error> {
             return Err(Error::invalid(faults));
         }
     };
-    // What was wrong by itself says nothing about what it goes together with.
+    // // A value that is invalid by itself was not applied: skip messages about its combination with others.
     let of_wrong = |fault: &String| wrong.iter().any(|key| fault.contains(&format!("`{key}`")));
     faults.extend(config.faults().into_iter().filter(|fault| !of_wrong(fault)));
     if faults.is_empty() { Ok(config) } else { Err(Error::invalid(faults)) }
 }
 
 fn from_environment(given: &mut BTreeMap<String, Given>, faults: &mut Vec<String>) {
-    // The master key is not a setting: it is read where it is used and kept out of everything that can be shown.
+    // // Variables without `__`, such as the master key, are no settings: secrets stay out of everything that can be
+    // displayed.
     let sets = |name: &str| name.contains("__") && !name.starts_with('_');
     match Env::prefixed(PREFIX).filter(move |key| sets(key.as_str())).split("__").data() {
         Ok(data) => collect(&dict(data), "", &|key| Place::Variable(variable(key)), given, faults),
@@ -112,7 +113,7 @@ fn from_environment(given: &mut BTreeMap<String, Given>, faults: &mut Vec<String
     }
 }
 
-/// Takes the settings out of a table. What is no setting is a fault, with the name that may have been meant.
+/// Collects the settings of a table. An unknown key is reported together with the closest known name.
 fn collect(
     table: &Dict,
     below: &str,
@@ -152,8 +153,8 @@ fn collect(
     }
 }
 
-/// The setting that may have been meant: the one of the same name in another table, one with a like name in the same table, or
-/// one that is alike as a whole.
+/// The most likely intended setting: the same name in another table, a similar name in the same table, or the most
+/// similar key overall.
 fn meant<'a>(key: &str, name: &str, known: &'a BTreeMap<String, Json>) -> Option<&'a str> {
     let parts = |known: &'a str| known.rsplit_once('.').unwrap_or(("", known));
     let table = key.rsplit_once('.').map_or("", |(table, _)| table);
@@ -166,7 +167,7 @@ fn meant<'a>(key: &str, name: &str, known: &'a BTreeMap<String, Json>) -> Option
     elsewhere().or_else(beside).or_else(|| nearest(key, keys()))
 }
 
-/// Tries one value over the defaults.
+/// Validates one value on top of the defaults.
 fn tried(key: &str, value: &Value) -> Result<(), String> {
     let mut figment = Figment::from(Serialized::defaults(Config::default()));
     if let Some(table) = TABLES.iter().find(|table| key.starts_with(&format!("{table}."))) {
@@ -207,7 +208,7 @@ fn known() -> BTreeMap<String, Json> {
     keys
 }
 
-/// The line of each key and table of a file that is TOML.
+/// Line numbers of each key and table in a valid TOML file.
 fn lines(text: &str) -> BTreeMap<String, usize> {
     fn walk(
         table: &dyn toml_edit::TableLike,

@@ -1,5 +1,5 @@
-//! `docs/reference/config.md`, made of the types: a test keeps the two equal.
-//! `UPDATE=1 cargo test --workspace --lib config::` rewrites it.
+//! Generates `docs/reference/config.md` from the settings types; a test compares the two. `UPDATE=1 cargo test
+//! --workspace --lib config::` rewrites the page.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -33,7 +33,7 @@ dir = \"/var/lib/setgate\"
 ```
 ";
 
-/// A field of a struct as the source has it.
+/// A field of a struct, as written in the source.
 struct Field {
     name: String,
     of_type: String,
@@ -56,7 +56,7 @@ fn fields(source: &str, name: &str) -> Vec<Field> {
     fields
 }
 
-/// A table's rows; `defaults` are its values, `None` where the table is absent by default.
+/// Writes a table's rows. `defaults` holds its default values, `Null` if the table is absent by default.
 fn rows(text: &mut String, table: &str, source: &str, of_type: &str, defaults: &Value) {
     writeln!(text, "| key | environment variable | default | reload | meaning |\n|---|---|---|---|---|")
         .expect("a string");
@@ -76,7 +76,6 @@ fn rows(text: &mut String, table: &str, source: &str, of_type: &str, defaults: &
     }
 }
 
-/// Whether a setting is a table of its own.
 fn is_table(field: &Field) -> bool {
     field.of_type == "Option<Listener>"
 }

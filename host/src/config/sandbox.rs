@@ -1,91 +1,92 @@
-//! `[sandbox]`: what filters may use.
+//! `[sandbox]`: resources and limits of filters.
 
 use serde::{Deserialize, Serialize};
 
-/// `[sandbox]`
+/// `[sandbox]`: resources and limits of filters.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sandbox {
-    /// Filter calls at once; more wait their turn.
+    /// Maximum number of concurrent filter calls; further ones are queued.
     pub instances_max: u32,
-    /// Of them, one tenant's.
+    /// The share of `instances_max` that one tenant may use.
     pub instances_per_tenant_max: u32,
-    /// Filter calls that compute at once, in turns between tenants; 0: one per core.
+    /// Filter calls that compute at the same time; tenants take turns. 0: one per core.
     pub turns_max: usize,
-    /// Threads that run guests and nothing else; 0: four per turn. Those above `turns_max` take over where one step of a guest
-    /// takes far longer than its turn.
+    /// Threads dedicated to guest code. 0: four per turn. Those in excess of `turns_max` take over if a single step of
+    /// a guest runs far longer than its turn.
     pub guest_threads: usize,
-    /// Fuel after which a call lets others go on; about a tenth of a millisecond's.
+    /// Fuel after which a call yields to others; about 0.1 ms of computation.
     pub fuel_slice: u64,
-    /// Bytes of linear memory that any tenant's quota can give: the size of a slot of the pool.
+    /// Linear memory (bytes) that a tenant's quota can grant at most: the size of a slot in the instance pool.
     pub memory_bytes_max: u64,
-    /// Bytes of stack for the WebAssembly frames of one call: what a guest's recursion may use before it traps.
+    /// Stack (bytes) for the WebAssembly frames of one call. A deeper recursion traps.
     pub stack_bytes_max: usize,
-    /// Table elements that any tenant's quota can give.
+    /// Table elements that a tenant's quota can grant at most.
     pub table_elements_max: u64,
-    /// Bytes of a slot kept in memory between two calls, where the machine has no swap.
+    /// Bytes of a slot that stay resident in memory between two calls, if the machine has no swap.
     pub keep_resident_bytes: usize,
-    /// Bytes of look-up tables kept parsed in memory.
+    /// Bytes of parsed look-up tables cached in memory.
     pub tables_bytes_max: u64,
-    /// Bytes of look-up tables that the chains of one tenant hold at once; further chains of it wait.
+    /// Bytes of look-up tables that the running filter chains of one tenant may use; further chains are queued.
     pub tables_in_use_bytes_max: u64,
-    /// Bytes that compiled filters in memory hold, all that belongs to them: some 360 KiB for a small one in Rust. Beyond, the
-    /// least used ones go, and come back from disk in a millisecond or two.
+    /// Bytes of compiled filters in memory, including all their data: about 360 KiB for a small filter in Rust. Beyond
+    /// it, the least recently used ones are evicted; loading one from disk again takes 1 to 2 ms.
     pub loaded_bytes_max: u64,
-    /// Bytes of compiled filters kept on disk.
+    /// Bytes of compiled filters stored on disk.
     pub cache_bytes_max: u64,
-    /// Compiles at once. Where it is more than one, no tenant has all of them.
+    /// Maximum number of concurrent compilations. If it is more than one, a single tenant cannot use all of them.
     pub compiles_max: usize,
-    /// Uploads of one tenant that wait for a compile; one more is answered 429.
+    /// Uploads of one tenant that may be queued for compilation; further ones are answered 429.
     pub compiles_waiting_per_tenant_max: usize,
-    /// Milliseconds one compile may take.
+    /// Time limit (ms) of one compilation.
     pub compile_wall_ms_max: u64,
-    /// CPU seconds one compile may take, over all its threads.
+    /// CPU time limit (seconds) of one compilation, over all its threads.
     pub compile_cpu_seconds_max: u64,
-    /// Bytes of memory one compile may take.
+    /// Memory limit (bytes) of one compilation.
     pub compile_memory_bytes_max: u64,
-    /// Events that a binding may let one instance see (`reuse`); 0 and 1: every event has a fresh instance, and no binding can
-    /// ask for more. Lowered, it also holds for bindings that asked for more before.
+    /// Upper bound of a binding's `reuse`, the number of events that one instance may process. 0 and 1: every event
+    /// gets a fresh instance, and no binding can ask for more. A lower value also applies to existing bindings.
     pub reuse_events_max: u32,
-    /// Instances kept for the next events of their bindings; 0: none. They stand in slots of `instances_max`, and a call that
-    /// needs one takes it.
+    /// Maximum number of idle instances retained for the next events of their bindings. 0: none. They occupy slots of
+    /// `instances_max` and are evicted if a call needs the slot.
     pub reuse_instances_max: usize,
-    /// Of them, one tenant's; 0: none.
+    /// The share of `reuse_instances_max` that one tenant may use. 0: none.
     pub reuse_instances_per_tenant_max: usize,
-    /// Bytes of linear memory of all instances that are kept.
+    /// Linear memory (bytes) of all idle instances together.
     pub reuse_memory_bytes_max: u64,
-    /// Milliseconds for which an instance is kept without an event.
+    /// How long (ms) an idle instance is retained.
     pub reuse_idle_ms_max: u64,
-    /// Core modules and components nested in the upload, and components that are named again by an alias or export.
+    /// Core modules and components nested in the upload, plus components that an alias or export refers to again.
     pub filter_modules_max: u64,
-    /// Instances, of modules and components, that instantiating the upload comes to.
+    /// Instances of modules and components that result from instantiating the upload.
     pub filter_instances_max: u64,
-    /// Of them, instances of core modules.
+    /// The share of `filter_instances_max` that instances of core modules may use.
     pub filter_core_instances_max: u64,
-    /// Functions of all core modules; and likewise functions that are lifted, lowered or built in, for each instance.
+    /// Functions of all core modules. The same limit applies to lifted, lowered and built-in functions, counted per
+    /// instance.
     pub filter_functions_max: u64,
     /// Bytes of one function's body.
     pub filter_function_bytes_max: u64,
-    /// Locals of one function, without its parameters.
+    /// Locals of one function, excluding its parameters.
     pub filter_locals_max: u64,
-    /// Levels of blocks in one function.
+    /// Nesting depth of blocks in one function.
     pub filter_blocks_max: u64,
-    /// Types of all modules and components, with what instance and component types declare.
+    /// Types of all modules and components, including the declarations in instance and component types.
     pub filter_types_max: u64,
-    /// Levels of components in components, and of types in types. Never more than 100.
+    /// Nesting depth of components, and of types. At most 100.
     pub filter_nesting_max: u64,
     /// Imports of all modules and components.
     pub filter_imports_max: u64,
     /// Exports of all modules and components.
     pub filter_exports_max: u64,
-    /// Aliases, exports, arguments and canonical functions, for each instance.
+    /// Aliases, exports, arguments and canonical functions, counted per instance.
     pub filter_links_max: u64,
     /// Globals of all modules.
     pub filter_globals_max: u64,
-    /// Linear memories of all modules; and likewise of all instances. Each reserves 4 GiB of addresses, and no memory, in each
-    /// of `instances_max` slots.
+    /// Linear memories of all modules. The same limit applies to the memories of all instances, each of which reserves
+    /// 4 GiB of address space (not memory) in each of the `instances_max` slots.
     pub filter_memories_max: u64,
-    /// Tables of all modules; and likewise of all instances.
+    /// Tables of all modules. The same limit applies to the tables of all instances.
     pub filter_tables_max: u64,
     /// Element and data segments of all modules.
     pub filter_segments_max: u64,

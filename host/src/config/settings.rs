@@ -1,4 +1,4 @@
-//! The settings in force, and what becomes of them when the configuration is read again.
+//! The current settings, and reloading of the configuration.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use super::{Config, Error, Listener};
 
-/// The settings in force; all clones are the same ones. What needs one asks for it each time, so that a change takes effect
-/// without anything being built anew. Asking costs no lock and no shared counter: it is done several times for each event.
+/// Shared handle of the current settings. Components read it on every use, so that a change takes effect without
+/// rebuilding them. A read takes no lock and changes no shared counter, because several happen per event.
 #[derive(Debug, Clone)]
 pub struct Settings(Arc<Inner>);
 
@@ -21,49 +21,50 @@ struct Inner {
 }
 
 impl Settings {
-    /// In force from the start.
+    /// Initial settings, at version 0.
     pub fn new(config: Config) -> Self {
         Self(Arc::new(Inner { now: ArcSwap::from_pointee(config), version: watch::Sender::new(0) }))
     }
 
-    /// As they are now. For a look: what is held over a wait keeps the settings that were.
+    /// The current settings, for immediate use. A guard held across an await keeps the old settings alive and does not
+    /// see changes.
     pub fn now(&self) -> Guard<Arc<Config>> {
         self.0.now.load()
     }
 
-    /// Another number after each change, for what is derived from settings and kept.
+    /// Incremented by each change, to invalidate values derived from the settings.
     pub fn version(&self) -> u64 {
         *self.0.version.borrow()
     }
 
-    /// Wakes at each change, for who has to act on one.
+    /// Notifies subscribers of each change.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.version.subscribe()
     }
 
-    /// In force from now on.
+    /// Replaces the current settings.
     pub fn put(&self, config: Config) {
         self.0.now.store(Arc::new(config));
         self.0.version.send_modify(|version| *version += 1);
     }
 }
 
-/// What a configuration that was read again comes to.
+/// The result of reloading the configuration.
 #[derive(Debug)]
 pub struct Change {
-    /// The settings to be in force: those of now, with each change that needs no restart.
+    /// The settings to apply: the current ones plus every change that needs no restart.
     pub config: Config,
-    /// Keys that differ in it from those of now.
+    /// Changed keys that take effect now.
     pub applied: Vec<String>,
-    /// Keys that differ in what was read, and need a restart.
+    /// Changed keys that need a restart.
     pub restart: Vec<String>,
 }
 
-/// Takes something over from the second configuration.
+/// Copies one or more settings from the second configuration to the first.
 type Take = fn(&mut Config, &Config);
 
-/// What takes effect while the host runs: keys, or `table.*` for all keys of a table, and how they are taken over. Everything
-/// else needs a restart. The column `reload` of `docs/reference/config.md` is made of this.
+/// Settings that can change at run time: their keys (`table.*` for all keys of a table), and how to copy them. All
+/// others need a restart. The column `reload` of `docs/reference/config.md` is derived from this list.
 const LIVE: &[(&[&str], Take)] = &[
     (&["listen.tls_certificate", "listen.tls_key"], |now, read| {
         if now.listen.tls_key.is_some() && read.listen.tls_key.is_some() {
@@ -107,7 +108,7 @@ const LIVE: &[(&[&str], Take)] = &[
     (&["log.level"], |now, read| now.log.level.clone_from(&read.log.level)),
 ];
 
-/// Takes a listener's files over, all or none: whether it speaks TLS at all is settled when it is bound.
+/// Copies the files of a listener, all or none. Whether a listener uses TLS is decided when it is bound.
 fn take_files(now: Option<&mut Listener>, read: Option<&Listener>) {
     if let (Some(now), Some(read)) = (now, read)
         && now.tls_key.is_some()
@@ -119,7 +120,6 @@ fn take_files(now: Option<&mut Listener>, read: Option<&Listener>) {
     }
 }
 
-/// Whether a key takes effect while the host runs.
 #[cfg(test)]
 pub(super) fn is_live(key: &str) -> bool {
     LIVE.iter().flat_map(|(keys, _)| *keys).any(|live| match live.strip_suffix('*') {
@@ -129,10 +129,10 @@ pub(super) fn is_live(key: &str) -> bool {
 }
 
 impl Config {
-    /// What reading `read` changes in these settings, which are in force.
+    /// Compares these settings, which are in force, with the newly read ones.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where what could take effect at once does not go together with what waits for a restart.
+    /// [`Error::Invalid`] if the immediate changes conflict with current values that only a restart would change.
     pub fn change_to(&self, read: &Self) -> Result<Change, Error> {
         let change = self.merged(read)?;
         let faults = change.config.faults();
@@ -155,12 +155,12 @@ impl Config {
     }
 }
 
-/// The keys that differ, sorted. Values are never told: some are secrets.
+/// The keys that differ, sorted. Values are omitted because some are secrets.
 fn differing(one: &Config, other: &Config) -> Result<Vec<String>, Error> {
     let in_json = |config| serde_json::to_value(config).map_err(|error| Error::invalid([error.to_string()]));
     let mut keys = BTreeSet::new();
     compare(&in_json(one)?, &in_json(other)?, "", &mut keys);
-    // In JSON only their names are shown, and it is shown without its password.
+    // // JSON shows only the names of the headers, and the proxy without its password: compare these values directly.
     let exposed = |config: &Config| -> Vec<(String, String)> {
         config.traces.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect()
     };
@@ -188,7 +188,7 @@ fn compare(one: &Value, other: &Value, key: &str, keys: &mut BTreeSet<String>) {
 mod tests {
     use super::*;
 
-    /// With every table that can be there.
+    /// All optional tables present, so that every key exists.
     fn config() -> Config {
         let mut config = Config::default();
         config.listen.operator = Some(config.listen.main());
@@ -203,7 +203,7 @@ mod tests {
         now.change_to(&read)
     }
 
-    /// Every key that holds no table.
+    /// Every key that is not a table.
     fn keys() -> Vec<String> {
         fn walk(value: &Value, key: &str, keys: &mut Vec<String>) {
             match value.as_object() {
@@ -314,7 +314,7 @@ mod tests {
         read.listen.tls_certificate = Some("new.pem".into());
         let operator = read.listen.operator.as_mut().unwrap();
         operator.client_ca = Some("ca.pem".into());
-        // Which says nothing yet about TLS that is not spoken.
+        // // Ignored: this listener does not use TLS yet.
         read.listen.tenant.as_mut().unwrap().client_ca = Some("ca.pem".into());
         let change = now.merged(&read).unwrap();
         assert_eq!(change.applied, ["listen.operator.client_ca", "listen.tls_certificate"]);

@@ -1,4 +1,4 @@
-//! Tests that compare `docs/reference/shares.md`, the list of every shared limit, with the settings, the source and the
+//! Tests that compare `docs/reference/shares.md`, the list of all shared limits, with the settings, the source and the
 //! tests.
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Config;
 
-/// Constructors of what all tenants share. A file that calls one of them outside its tests has a row.
+/// Constructors of resources shared between tenants. Every file that calls one of them outside its tests needs a row.
 const POOLS: [&str; 8] = [
     "Semaphore::new(",
     "Gate::new(",
@@ -20,7 +20,7 @@ const POOLS: [&str; 8] = [
     "mpsc::channel(",
 ];
 
-/// Files that make pools for others, which name them in rows of their own, or whose channels carry no work of tenants.
+/// Files whose pools are listed under their users, or whose channels carry no work of tenants.
 const MECHANISMS: [&str; 2] = ["fair/shares.rs", "ledger/damage.rs"];
 
 /// A row of the table of limits.
@@ -41,7 +41,7 @@ fn page() -> String {
     std::fs::read_to_string(manifest().join("../docs/reference/shares.md")).unwrap()
 }
 
-/// What stands between backticks.
+/// The parts of the text between backticks.
 fn quoted(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -64,7 +64,7 @@ fn rows(page: &str) -> Vec<Row> {
     table.take_while(|line| line.starts_with('|')).map(row).collect()
 }
 
-/// Every numeric setting by its name, with its default.
+/// Every numeric setting by name, with its default.
 fn settings() -> Vec<(String, Value)> {
     let Value::Object(sections) = serde_json::to_value(Config::default()).unwrap() else { panic!("an object") };
     let mut settings = Vec::new();
@@ -76,7 +76,7 @@ fn settings() -> Vec<(String, Value)> {
     settings
 }
 
-/// `64 MiB`, `1 << 20`, `4_096`: as a number.
+/// Parses `64 MiB`, `1 << 20` and `4_096`.
 fn number(text: &str) -> Option<u64> {
     let text = text.trim().replace('_', "");
     if let Some((left, right)) = text.split_once("<<") {
@@ -107,7 +107,7 @@ fn constant(name: &str, files: &[String]) -> Option<u64> {
     files.iter().find_map(|file| value_in(source(file)))
 }
 
-/// Files of the host's source, without those of tests alone.
+/// Source files of the host, except test-only files.
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![manifest().join("src")];
@@ -125,7 +125,7 @@ fn sources() -> Vec<PathBuf> {
     files
 }
 
-/// Whether there is a test `module::name`: in `tests/it` for `it::`, else in the host's source.
+/// Whether the test `module::name` exists: in `tests/it` for `it::`, otherwise in the host's source.
 fn exists(test: &str) -> bool {
     let (module, name) = test.rsplit_once("::").unwrap();
     let (root, module) = match module.strip_prefix("it::") {

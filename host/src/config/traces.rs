@@ -1,4 +1,4 @@
-//! `[traces]`
+//! `[traces]`: export of OpenTelemetry spans.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,35 +10,35 @@ use url::Url;
 
 use crate::domain::secret::Secret;
 
-/// `[traces]`
+/// `[traces]`: export of OpenTelemetry spans.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Traces {
-    /// URL of a collector that takes OTLP over HTTP in protobuf, such as `http://127.0.0.1:4318/v1/traces`; without a path,
-    /// `/v1/traces` is meant. Not set: no spans are made.
+    /// URL of a collector that accepts OTLP over HTTP in protobuf, such as `http://127.0.0.1:4318/v1/traces`. The path
+    /// defaults to `/v1/traces`. Not set: no spans are created.
     pub endpoint: Option<Url>,
-    /// Headers for the collector by name, such as its token. In the environment:
+    /// Headers sent to the collector by name, such as its token. In the environment:
     /// `SETGATE_TRACES__HEADERS='{authorization="Bearer ..."}'`.
     #[serde(serialize_with = "names", deserialize_with = "secrets")]
     pub headers: BTreeMap<String, Secret>,
-    /// File with further headers, a `name: value` in each line; lines that begin with `#` are left out.
+    /// File with further headers, one `name: value` per line. Lines that begin with `#` are ignored.
     pub headers_file: Option<PathBuf>,
-    /// PEM files of certificate authorities to trust for the collector besides those of the machine.
+    /// PEM files of certificate authorities to trust for the collector in addition to those of the system.
     pub ca_files: Vec<PathBuf>,
-    /// Share of the traces begun here that are recorded, from 0 to 1. Where a sender has sent `traceparent`, its flag
+    /// Share of the traces started here that are sampled, from 0 to 1. If a sender provides `traceparent`, its flag
     /// `sampled` decides instead.
     pub sample_ratio: f64,
     /// `service.name` of the spans.
     pub service_name: String,
-    /// Spans that wait for the collector at the most; beyond, they are dropped and counted.
+    /// Maximum number of spans queued for the collector; further ones are dropped and counted.
     pub queue_spans_max: usize,
-    /// Spans in one request to the collector at the most.
+    /// Maximum number of spans in one request to the collector.
     pub batch_spans_max: usize,
-    /// Milliseconds for which spans are gathered into a request.
+    /// Maximum time (ms) that spans are batched before a request is sent.
     pub batch_ms_max: u64,
-    /// Milliseconds that the collector may take for a request.
+    /// Timeout (ms) of a request to the collector.
     pub send_ms_max: u64,
-    /// Milliseconds at the end of the host for what still waits.
+    /// Time limit (ms) for sending the queued spans when the host stops.
     pub flush_ms_max: u64,
 }
 
@@ -89,7 +89,7 @@ impl Traces {
     }
 }
 
-/// What is shown of headers.
+/// Serialises the headers with their values masked.
 fn names<S: Serializer>(headers: &BTreeMap<String, Secret>, to: S) -> Result<S::Ok, S::Error> {
     to.collect_map(headers.keys().map(|name| (name, "***")))
 }
@@ -99,7 +99,8 @@ fn secrets<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Secret
     Ok(texts.into_iter().map(|(name, Text(text))| (name, text)).collect())
 }
 
-/// Text that no error quotes. The environment's own syntax reads `123` and `true` as something else.
+/// Text that no error message quotes. The environment parser would otherwise read `123` and `true` as number and
+/// boolean.
 struct Text(Secret);
 
 impl<'de> Deserialize<'de> for Text {

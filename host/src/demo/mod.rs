@@ -1,6 +1,6 @@
-//! `setgate demo`: a host with two tenants, an identity provider that sends events of five seeds, and a receiver that
-//! checks every signature by a code path of its own. What counts as lost, delivered or verified comes from the
-//! sender's and the receiver's records, never from the host's counters. In the end every delivery is reproduced.
+//! `setgate demo`: a host with two tenants, a simulated identity provider that sends events of five products, and a
+//! receiver that verifies every signature independently. The results (lost, delivered, verified) are computed from the
+//! sender's and the receiver's records, never from the host's counters. Finally every delivery is reproduced.
 
 mod provider;
 mod receiver;
@@ -26,23 +26,23 @@ use crate::telemetry;
 use receiver::Receiver;
 use report::Report;
 
-/// Seconds that deliveries may take to arrive after the last event was sent.
+/// Maximum time (seconds) for deliveries to arrive after the last event was sent.
 const ARRIVE_S_MAX: u64 = 60;
 
 /// Options of `demo`.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// Exit when all events have arrived; not 0 if one was lost, a signature did not verify or a delivery cannot be
+    /// Exit when all events have arrived; non-zero if one was lost, a signature did not verify or a delivery cannot be
     /// reproduced.
     #[arg(long)]
     once: bool,
     /// Print the summary as one JSON object on the last line.
     #[arg(long)]
     json: bool,
-    /// Folder with the example filters as components; `cargo xtask demo` builds them.
+    /// Directory of the example filters as components; `cargo xtask demo` builds them.
     #[arg(long, default_value = "target/filters")]
     filters: PathBuf,
-    /// Address of the host; port 0 takes a free one.
+    /// Address of the host; port 0 lets the system choose a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: Address,
 }
@@ -53,7 +53,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut config = Config::default();
     config.listen.address = args.listen;
     config.data.dir = folder.0.join("data");
-    // The demo's receiver is on this machine.
+    // // The demo's receiver is on this machine.
     config.egress.allow = vec!["127.0.0.0/8".parse().context("a literal network")?];
     config.egress.allow_http = true;
     config.log.format = LogFormat::Text;
@@ -102,7 +102,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     report.reproduced(reproduce::every_delivery(&stage).await?);
     let good = report.print_summary(args.json)?;
 
-    // Nobody watches if the output has gone nowhere.
+    // // Without a reader of the output there is no one to try things out.
     if !args.once && !out::is_closed() {
         stage.print_things_to_try(&base);
         tokio::signal::ctrl_c().await?;
@@ -112,7 +112,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A folder of this run alone, removed at its end.
+/// A directory for this run, removed at its end.
 struct PrivateFolder(PathBuf);
 
 impl PrivateFolder {

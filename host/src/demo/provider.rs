@@ -1,4 +1,4 @@
-//! The identity provider's side: each seed's events, signed as that product signs them.
+//! The simulated identity provider: sends each product's events, signed as that product signs them.
 
 use std::time::Instant;
 
@@ -8,18 +8,18 @@ use super::samples::Sample;
 use super::stage::Stage;
 use crate::cli::emit;
 
-/// An event that was sent, as the sender knows it.
+/// A sent event, as recorded by the sender.
 pub(super) struct Sent {
     pub(super) seed: &'static str,
     pub(super) name: String,
-    /// The host's id for it; none where it was refused.
+    /// The host's id of the event; `None` if it was refused.
     pub(super) event: Option<String>,
     pub(super) at: Instant,
-    /// What the host said, where it refused.
+    /// The host's error, if the event was refused.
     pub(super) refusal: Option<String>,
 }
 
-/// Sends one sample to the source of its seed.
+/// Sends one sample to the source of its product.
 pub(super) async fn send(stage: &Stage, sample: &Sample) -> anyhow::Result<Sent> {
     let source = stage.source_of(sample.seed).with_context(|| format!("no source for the seed {}", sample.seed))?;
     let at = Instant::now();

@@ -1,5 +1,5 @@
-//! The receiver's side: takes deliveries and checks each signature from the specifications alone. It shares no code
-//! with `signing`, so that a mistake there cannot hide here.
+//! The receiver: accepts deliveries and verifies each signature according to the specifications. It shares no code with
+//! `signing`, so that a mistake there is detected here.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,18 +18,18 @@ use http::{HeaderMap, StatusCode};
 use sha2::Sha256;
 use tokio_util::sync::CancellationToken;
 
-/// What a receiver knows of the sender: one per subscription, by the path it listens on.
+/// How to verify the deliveries of one subscription, which is identified by the request path.
 #[derive(Debug, Clone)]
 pub(super) enum Trust {
     /// `webhook-signature` with `v1`, under this `whsec_` secret.
     Standard(String),
     /// `webhook-signature` with `v1a`, under this `whpk_` key.
     StandardEd25519(String),
-    /// A header with the hex HMAC-SHA256 of the body after a prefix, under this secret.
+    /// A header with a prefix and the hex HMAC-SHA256 of the body, under this secret.
     HexMac { header: &'static str, prefix: &'static str, secret: String },
 }
 
-/// One delivery as it arrived.
+/// One received delivery.
 #[derive(Debug, Clone)]
 pub(super) struct Arrival {
     pub(super) at: Instant,
@@ -74,7 +74,7 @@ impl Receiver {
         self.lock().arrivals.get(delivery).cloned()
     }
 
-    /// Deliveries that arrived, and requests that were none.
+    /// The received deliveries, and the number of requests that were not deliveries.
     pub(super) fn totals(&self) -> (Vec<Arrival>, u64) {
         let known = self.lock();
         (known.arrivals.values().cloned().collect(), known.refused)
@@ -109,7 +109,7 @@ async fn take(
     if verified { StatusCode::NO_CONTENT } else { StatusCode::UNAUTHORIZED }
 }
 
-/// `Some` where the signature holds.
+/// `Some` if the signature is valid.
 fn verify(trust: &Trust, headers: &HeaderMap, body: &[u8]) -> Option<()> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     match trust {
@@ -138,7 +138,7 @@ fn verify(trust: &Trust, headers: &HeaderMap, body: &[u8]) -> Option<()> {
     }
 }
 
-/// Standard Webhooks: `{id}.{timestamp}.{body}`.
+/// The signed content of Standard Webhooks: `{id}.{timestamp}.{body}`.
 fn signed_bytes(headers: &HeaderMap, body: &[u8]) -> Option<Vec<u8>> {
     let id = headers.get("webhook-id")?.to_str().ok()?;
     let at = headers.get("webhook-timestamp")?.to_str().ok()?;

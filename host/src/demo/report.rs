@@ -1,8 +1,8 @@
-//! What the demo tells: a line per delivery as it comes to rest, a progress count, a summary.
+//! Prints the results: a line for each finished delivery, a progress count and a summary.
 //!
-//! An expected delivery is a pair of an event that was answered 202 and a subscription that wants its seed. It is
-//! accounted for when it arrived, when the stage set its filter up to drop its type, or when the host shows it as
-//! dropped by a filter's own words or held; all else is lost.
+//! An expected delivery is a pair of an event that was answered 202 and a subscription that wants its product. It is
+//! accounted for if it arrived, if the host shows it as dropped and its filter is configured to drop its type, or if
+//! the host shows it as held or dead. All others are lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ pub(super) struct Report {
     /// Expected deliveries that are not accounted for yet.
     open: Vec<Expected>,
     done: Vec<Done>,
-    /// Deliveries that were run again, and of them those that came to the same.
+    /// Deliveries that were rerun, and of them those with the same result.
     reproduced: (usize, usize),
 }
 
@@ -81,7 +81,7 @@ impl Report {
         self.open.len()
     }
 
-    /// Prints what has come to rest since the last call.
+    /// Prints the deliveries that finished since the last call.
     pub(super) async fn print_arrived(&mut self, stage: &Stage) -> anyhow::Result<()> {
         self.expect(stage);
         let mut still_open = Vec::new();
@@ -95,7 +95,7 @@ impl Report {
         Ok(())
     }
 
-    /// Whatever is still open is lost, unless the host can say otherwise.
+    /// Counts every remaining delivery as lost, unless the host's history explains it.
     pub(super) async fn finish(&mut self, stage: &Stage) -> anyhow::Result<()> {
         self.print_arrived(stage).await?;
         for expected in std::mem::take(&mut self.open) {
@@ -121,7 +121,8 @@ impl Report {
         }
     }
 
-    /// The receiver's word comes first; the host's history only adds what the filters did.
+    /// Whether an expected delivery is accounted for. The receiver's record takes precedence; the host's history only
+    /// adds the filters' verdicts.
     async fn look(&self, stage: &Stage, expected: &Expected) -> anyhow::Result<Option<Done>> {
         let of = &stage.subscriptions[expected.subscription];
         let path = format!("/api/v1/tenants/{}/deliveries/{}", of.tenant, expected.delivery);
@@ -131,14 +132,14 @@ impl Report {
         if state.is_empty() || state == "due" {
             return Ok(None);
         }
-        // Looked at after the host's word: what it calls delivered has arrived before.
+        // // Read after the host's state: a delivery in state delivered has arrived before.
         let arrival = self.receiver.arrival(&expected.delivery);
         let end = match (&arrival, state) {
             (Some(arrival), _) => End::Arrived { verified: arrival.verified },
             (None, "dropped") if self.may_drop(of, &record) => End::Dropped,
             (None, "held") => End::Held,
             (None, "dead") => End::Dead,
-            // The host says delivered or dropped, the receiver and the stage know nothing of it.
+            // // The host claims delivered or dropped, but neither the receiver nor the configuration confirms it.
             (None, _) => End::Lost,
         };
         let sent = &self.sent[expected.sent];
@@ -189,12 +190,12 @@ impl Report {
         }
     }
 
-    /// Notes how many deliveries were run again, and how many of them came to the same.
+    /// Records how many deliveries were rerun, and how many of them had the same result.
     pub(super) fn reproduced(&mut self, reproduced: (usize, usize)) {
         self.reproduced = reproduced;
     }
 
-    /// Prints the summary. Whether nothing was lost, failed, unverified or came out differently when it was run again.
+    /// Prints the summary. Returns whether no delivery was lost, failed, unverified or different when rerun.
     pub(super) fn print_summary(&self, as_json: bool) -> serde_json::Result<bool> {
         let summary = self.summary();
         let good = ["lost", "signatures_failed", "failed", "held"].iter().all(|name| summary[*name] == 0)
@@ -231,7 +232,7 @@ impl Report {
         Ok(good)
     }
 
-    /// Deliveries that have to come to the same when they are run again.
+    /// Deliveries whose rerun must have the same result.
     fn repeatable(&self) -> usize {
         self.done.iter().filter(|done| !is_reused(&done.runs)).count()
     }
@@ -285,7 +286,7 @@ impl Report {
     }
 }
 
-/// How many products they come from.
+/// Number of different products among the samples.
 pub(super) fn seeds(events: &[Sample]) -> usize {
     events.iter().map(|sample| sample.seed).collect::<BTreeSet<_>>().len()
 }
@@ -304,7 +305,7 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-/// Nearest rank.
+/// Quantile by nearest rank.
 fn quantile(sorted: &[f64], q: f64) -> f64 {
     let rank = (q * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()

@@ -1,5 +1,5 @@
-//! The demo's last act: filters are replaced and rolled back, a table is swapped, the host is started again, and each
-//! delivery's chain is run once more and held against its record.
+//! The demo's last step: replaces and rolls back filters, replaces a table and restarts the host, then reruns each
+//! delivery's chain and compares the result with its record.
 
 use std::path::Path;
 
@@ -11,12 +11,12 @@ use super::stage::Stage;
 use crate::cli::client::Client;
 use crate::cli::out::say;
 
-/// Changes what deliveries were made with, under the same names.
+/// Replaces the filters and tables that the deliveries used, under the same names.
 pub(super) async fn change_everything(stage: &Stage, filters: &Path) -> anyhow::Result<()> {
     let other = std::fs::read(filters.join("drop-by-type.wasm")).context("the example filter drop-by-type")?;
     for (tenant, client) in stage.tenants() {
         let api = format!("/api/v1/tenants/{tenant}");
-        // One filter is another from now on, one was for a moment.
+        // // One filter is replaced for good, the other one only temporarily.
         for name in ["redact-claims", "flag-suspicious-login"] {
             client.upload(&format!("{api}/filters/{name}"), "application/wasm", other.clone().into()).await?;
         }
@@ -30,8 +30,8 @@ pub(super) async fn change_everything(stage: &Stage, filters: &Path) -> anyhow::
     Ok(())
 }
 
-/// How many deliveries have to come to the same again, and how many of them did. Prints those that did not. Those that ran
-/// in an instance that had seen other events are left out: see [`is_reused`].
+/// Reruns every delivery. Returns the number that must be reproducible and the number that was; prints the others.
+/// Deliveries that ran in a reused instance are skipped: see [`is_reused`].
 pub(super) async fn every_delivery(stage: &Stage) -> anyhow::Result<(usize, usize)> {
     let (mut all, mut same) = (0, 0);
     for (tenant, client) in stage.tenants() {
@@ -49,7 +49,8 @@ pub(super) async fn every_delivery(stage: &Stage) -> anyhow::Result<(usize, usiz
     Ok((all, same))
 }
 
-/// Whether one of these runs was in an instance that had seen other events: what came of it cannot be repeated.
+/// Whether one of these runs was in an instance that had processed other events, so that its result may not be
+/// repeatable.
 pub(super) fn is_reused(runs: &[Value]) -> bool {
     runs.iter().any(|run| run["instance_events"].as_u64().is_some_and(|events| events > 1))
 }

@@ -1,9 +1,9 @@
-//! Sample events of every seed: what identity providers would send on a busy morning at two fictitious companies,
-//! Harbour Books and Northwind Clinics. Addresses are from the ranges kept for documentation (RFC 5737, RFC 3849,
-//! RFC 2606).
+//! Sample events of every product: those that identity providers would send on a busy morning at two fictitious
+//! companies, Harbour Books and Northwind Clinics. Addresses are from the ranges reserved for documentation (RFC 5737,
+//! RFC 3849, RFC 2606).
 //!
-//! Applications, organizations, roles, addresses and failed attempts vary, so that each example filter finds events
-//! to drop, redact, enrich, flag or translate, and others to leave alone.
+//! Applications, organizations, roles, addresses and failed attempts vary, so that each example filter finds events to
+//! drop, redact, enrich, flag or translate, and others to leave unchanged.
 
 use crate::domain::json::Object;
 use crate::domain::source::Form;
@@ -11,17 +11,17 @@ use crate::domain::source::Form;
 /// One sample event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// Where it comes from: `wso2`, `asgardeo`, `logto`, `platform` or `set`. The demo's sources have these names.
+    /// The product: `wso2`, `asgardeo`, `logto`, `platform` or `set`. The demo's sources have the same names.
     pub seed: &'static str,
-    /// The form that the seed's bodies have.
+    /// The form of the product's event bodies.
     pub form: Form,
-    /// What the sample shows; unique within its seed.
+    /// Describes the sample; unique within its product.
     pub name: String,
-    /// The body as the seed sends it: compact JSON.
+    /// The body as the product sends it: compact JSON.
     pub body: String,
 }
 
-/// Each file is one object, of sample names and bodies.
+/// Each file is one object of sample names and bodies.
 const FILES: [(&str, Form, &str); 5] = [
     ("wso2", Form::Wso2, include_str!("events/wso2.json")),
     ("asgardeo", Form::Wso2, include_str!("events/asgardeo.json")),
@@ -30,7 +30,7 @@ const FILES: [(&str, Form, &str); 5] = [
     ("set", Form::Set, include_str!("events/set.json")),
 ];
 
-/// All samples, seed by seed, in the order of time within each.
+/// All samples by product, ordered by time within each.
 pub fn samples() -> Vec<Sample> {
     let mut samples = Vec::new();
     for (seed, form, file) in FILES {
@@ -42,7 +42,7 @@ pub fn samples() -> Vec<Sample> {
     samples
 }
 
-/// The files are laid out for people; products send without white space.
+/// Removes white space: the files are formatted for readability, but products send compact JSON.
 fn compact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let (mut quoted, mut escaped) = (false, false);

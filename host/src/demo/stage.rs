@@ -1,4 +1,4 @@
-//! What the demo sets up: two tenants, their sources, tables, filters and subscriptions, all through the API.
+//! Sets up the demo through the API: two tenants with their sources, tables, filters and subscriptions.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::cli::emit::Proof;
 use crate::cli::out::say;
 use crate::crypto;
 
-/// Event types that acme's first subscription drops: the sender's own knowledge of what must not arrive there.
+/// Event types that acme's first subscription drops. The report uses them to predict which events must not arrive.
 const DROPPED_TYPES: [&str; 3] = ["*/accessTokenIssued", "*/sessionPresented", "*/session-presented"];
 
 pub(super) struct Stage {
@@ -24,14 +24,14 @@ pub(super) struct Stage {
     tenants: Vec<TenantOf>,
 }
 
-/// A tenant, its key, and who speaks with it.
+/// A tenant, its key and its client.
 struct TenantOf {
     name: &'static str,
     key: String,
     client: Client,
 }
 
-/// Where a seed's events go.
+/// The source of a product's events.
 pub(super) struct SourceOf {
     pub(super) seed: &'static str,
     pub(super) tenant: &'static str,
@@ -40,19 +40,19 @@ pub(super) struct SourceOf {
     pub(super) secret: String,
 }
 
-/// A subscription as the demo set it up.
+/// A subscription created by the demo.
 pub(super) struct SubscriptionOf {
     pub(super) id: String,
     pub(super) tenant: &'static str,
     pub(super) title: &'static str,
-    /// Whose events it wants.
+    /// The products whose events it wants.
     pub(super) seeds: &'static [&'static str],
     pub(super) drops: bool,
     pub(super) client: Client,
 }
 
 impl SubscriptionOf {
-    /// Whether its filter is set up to drop this type.
+    /// Whether its filter is configured to drop this type.
     pub(super) fn drops(&self, uri: &str) -> bool {
         self.drops && DROPPED_TYPES.iter().any(|pattern| crate::domain::subscription::glob(pattern, uri))
     }

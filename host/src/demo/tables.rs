@@ -1,5 +1,5 @@
-//! Look-up tables of the demo's two companies, for `enrich-from-table`: who owns an application, where an organization
-//! is at home. The ids are those of the samples.
+//! Look-up tables of the demo's two companies for `enrich-from-table`: owners of applications and regions of
+//! organizations. The ids match those in the samples.
 
 /// Names and rows, as JSON lines.
 pub(super) fn tables() -> [(&'static str, &'static str); 2] {

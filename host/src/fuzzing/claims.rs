@@ -1,4 +1,4 @@
-//! Claims: as they come in, as they are normalized, and as a filter gives them back.
+//! Fuzzing of claims: parsing, normalisation, and verdicts of filters.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ use crate::domain::verdict::{Fault, Verdict};
 use crate::pipeline::normalize::{Inbound, Refusal, normalize, original_body};
 
 const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_123);
-/// Bytes of any sentence about a refusal or a fault.
+/// Maximum bytes of any error message.
 const WORDS_BYTES_MAX: usize = 4 << 10;
 
-/// JSON that is taken is JSON to everybody else, and a SET says what its text says.
+/// JSON that is accepted is also valid for other parsers, and a SET's fields match its text.
 pub fn set(bytes: &[u8]) {
     let limits = JsonLimits { depth_max: 16, bytes_max: 64 << 10 };
     let read: Result<Value, _> = serde_json::from_slice(bytes);
@@ -69,7 +69,7 @@ fn edits(text: &str, value: &Value) {
     assert_eq!(serde_json::from_str::<Value>(&object.with(&[(first, None)])).ok(), Some(less));
 }
 
-/// What a SET was read as is what is in it.
+/// The fields of the parsed SET match the claims in its text.
 fn tells(set: &SetToken, value: &Value) {
     assert_eq!(value["iss"], Value::from(set.issuer.as_str()));
     assert_eq!(value["jti"], Value::from(set.jti.as_str()));
@@ -79,7 +79,7 @@ fn tells(set: &SetToken, value: &Value) {
     assert!(types.iter().copied().eq(&set.types) && !types.is_empty());
 }
 
-/// A body of any form becomes a SET that is valid, the same each time, and can be turned back into its bytes.
+/// A body of any form becomes a valid SET, deterministically, and can be converted back to its bytes.
 pub fn ingest(bytes: &[u8]) {
     let Some((choice, body)) = bytes.split_first() else { return };
     let form = [Form::Wso2, Form::Logto, Form::Platform, Form::Set][usize::from(choice & 3)];
@@ -97,7 +97,7 @@ pub fn ingest(bytes: &[u8]) {
     };
     let again = taken(NOW).expect("what is taken once is taken again");
     assert_eq!((&event.set, event.dedupe), (&again.set, again.dedupe), "the same each time");
-    // Where a body has no instant of its own, its `iat` is that of its arrival.
+    // // If a body has no time of its own, its `iat` is the time of arrival.
     let later = taken(NOW.plus_millis(86_400_000)).expect("and later too");
     assert_eq!((&event.set.jti, event.dedupe), (&later.set.jti, later.dedupe), "a second copy is the same event");
     assert_eq!(event.original, body);
@@ -105,7 +105,7 @@ pub fn ingest(bytes: &[u8]) {
     let text = &event.set.text;
     let wrapped = JsonLimits { depth_max: limits.depth_max, bytes_max: usize::MAX };
     assert_eq!(SetToken::parse(text.clone(), wrapped).as_ref(), Ok(&event.set), "what is stored is a SET");
-    // Escapes make an event's name six times as long, and it stands there once as a URI.
+    // // Escapes make an event's name up to six times as long, and it appears once as a URI.
     assert!(text.len() <= 2 * body.len() + 8 * 1024, "{} bytes became {}", body.len(), text.len());
     if let Some(subject) = &event.subject {
         assert!(subject.len() <= body.len(), "{subject}");
@@ -143,7 +143,7 @@ fn stored(event: NewEvent) -> Event {
     Event { seq: EventSeq(1), id, tenant, source, set, subject, original, content_type, accepted_at, trace }
 }
 
-/// SETs that verdicts are applied to: plain, with every sealed claim oddly spelled, and with large members.
+/// SETs that verdicts are applied to: plain, with every sealed claim in unusual spelling, and with large members.
 const BEFORE: [&str; 3] = [
     r#"{"iss":"i","jti":"1","iat":1,"events":{"urn:x:y":{}}}"#,
     "{ \"txn\" : \"a\\u002fb\", \"iss\":\"https:\\/\\/idp.example\",\"jti\":\"\\u0031\", \"iat\": 1520364019.0,\n\"aud\":[ \"x\" ],\
@@ -151,8 +151,8 @@ const BEFORE: [&str; 3] = [
     r#"{"a":{"b":{"c":{"d":1}}},"iss":"i","n":null,"jti":"2","iat":2,"aud":"me","sub_id":{"format":"opaque","id":"u"},"events":{"urn:x:y":{"k":"v"},"urn:x:z":{}},"":0}"#,
 ];
 
-/// Whatever a filter returns: a valid SET with the sealed claims as they were, and what a patch does not name as it
-/// was; or a fault in words.
+/// Any output of a filter results in a valid SET with unchanged sealed claims and unchanged members that a patch does
+/// not name, or in a fault with a message.
 pub fn verdict(bytes: &[u8]) {
     let Some((choice, text)) = bytes.split_first() else { return };
     let Ok(text) = std::str::from_utf8(text) else { return };
@@ -197,7 +197,7 @@ pub fn verdict(bytes: &[u8]) {
     }
 }
 
-/// A reason or a line without its secret, wherever it is cut.
+/// A reason or log line never contains the secret, wherever it is cut.
 fn redacted(text: &str) {
     const SECRET: &str = "hunter2\u{1b}";
     let secrets = BTreeMap::from([("key".to_owned(), Secret::new(SECRET.to_owned()))]);
@@ -209,7 +209,7 @@ fn redacted(text: &str) {
         !text.contains("hunter2\u{1b}") && !text.contains(r"hunter2\u{1b}") && !text.contains(r"hunter2\u001b")
     );
     let cut = text.floor_char_boundary(text.len() / 2);
-    // Of a text cut in the middle, the beginning of the whole one is kept, but for the secret over the cut.
+    // // A cut text starts like the whole redacted text, except for a secret across the cut.
     assert!(whole.starts_with(&redactor.redact_start(text, cut)), "{whole}");
 }
 

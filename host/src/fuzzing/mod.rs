@@ -1,8 +1,8 @@
-//! What the fuzz targets in `host/fuzz` call: one function each, which takes any bytes and panics where a promise is
-//! broken.
+//! Entry points of the fuzz targets in `host/fuzz`: each function takes arbitrary bytes and panics if an invariant is
+//! violated.
 //!
-//! Not part of the host: built for `cargo fuzz` alone, and for the test that runs the committed corpus through it, so that
-//! what was found once stays mended where there is no fuzzer.
+//! Not part of the host: compiled only for `cargo fuzz` and for the test that runs the committed corpus, so that past
+//! findings stay fixed on machines without a fuzzer.
 
 mod claims;
 mod upload;

@@ -1,19 +1,19 @@
-//! Uploads, up to the compiler's door.
+//! Fuzzing of uploads, up to the start of the compiler.
 
 use wasmparser::Validator;
 
 use crate::domain::tenant::Quota;
 use crate::sandbox::{Caps, Rejected, before_compile};
 
-/// Above this the validator is not asked: it reads types by recursion, which is what the caps keep from it.
+/// Above this size the validator is not run: it parses types recursively, and the caps protect it from deep nesting.
 const VALIDATED_BYTES_MAX: usize = 16 << 10;
 
-/// One look at an upload, for the target to count the memory of.
+/// One inspection of an upload; the target measures its memory use.
 pub fn look(bytes: &[u8]) -> bool {
     before_compile(bytes, &Caps::default(), &Quota::default()).is_ok()
 }
 
-/// An upload is taken or refused in words, whatever it is, and each refusal names a limit that is passed.
+/// Any upload is accepted or refused with a message, and each refusal names a limit that is exceeded.
 pub fn upload(bytes: &[u8]) {
     let quota = Quota::default();
     let checked = before_compile(bytes, &Caps::default(), &quota);
@@ -24,7 +24,7 @@ pub fn upload(bytes: &[u8]) {
             let mut tighter = quota.clone();
             tighter.filter_bytes_max = bytes.len() as u64 - 1;
             assert!(matches!(before_compile(bytes, &unlimited(), &tighter), Err(Rejected::TooLarge { .. })));
-            // What goes on to the compiler does not overflow the stack of its validator.
+            // // An upload that reaches the compiler does not overflow the stack of its validator.
             if bytes.len() <= VALIDATED_BYTES_MAX {
                 let _either = Validator::new().validate_all(bytes);
             }
@@ -38,7 +38,7 @@ pub fn upload(bytes: &[u8]) {
         }
         Err(Rejected::Invalid { detail }) => {
             assert!(detail.len() <= 500, "{detail}");
-            // Whatever is refused as broken is broken, but for what no filter may do.
+            // // An upload refused as invalid is invalid, except for features that filters may not use.
             if bytes.len() <= VALIDATED_BYTES_MAX && !detail.contains("which no filter may") {
                 assert!(Validator::new().validate_all(bytes).is_err(), "refused, but valid: {detail}");
             }

@@ -1,5 +1,5 @@
-//! `setgate filter run --delivery`: a delivery's chain from a host's record, run again here. Components, tables and
-//! settings come from the host; secrets have to be given, since a host never gives them out.
+//! `setgate filter run --delivery`: reruns a delivery's recorded filter chain locally. Components, tables and settings
+//! are downloaded from the host. Secrets must be given on the command line, since a host never returns them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::process::ExitCode;
@@ -26,27 +26,27 @@ use crate::domain::time::Timestamp;
 use crate::domain::verdict::FilterRun;
 use crate::sandbox::{Call, EventView, MemoryTables};
 
-/// Milliseconds a call may take here, where its limit was less: how fast this machine is, is not asked.
+/// Minimum time (ms) a call may take here: the recorded limit may be too short for a slower machine.
 const WALL_MS_MIN: u64 = 60_000;
 
-/// Where a delivery's record is.
+/// Options that select a recorded delivery.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Run the chain of this delivery again, as its host has it on record, and compare. The key has to be one that may read.
+    /// Rerun the chain of this delivery, as recorded by its host, and compare the results. The key needs read access.
     #[arg(long, value_name = "ID", conflicts_with_all = ["file", "event"])]
     delivery: Option<DeliveryId>,
-    /// With --delivery: whose it is.
-    // Not `requires`: the variable may be set for other commands.
+    /// With --delivery: the tenant that owns it.
+    // // Not `requires`: the variable may be set for other commands.
     #[arg(long, env = "SETGATE_TENANT")]
     tenant: Option<TenantId>,
     #[command(flatten)]
     connection: Connection,
-    /// With --delivery: run this component in place of the chain's filter of that name.
+    /// With --delivery: run this component instead of the chain's filter of that name.
     #[arg(long, value_name = "FILTER=FILE", requires = "delivery")]
     replace: Vec<String>,
 }
 
-/// Runs a delivery's chain again. Success: it came to the same, byte for byte.
+/// Reruns a delivery's chain. Succeeds if the result is the same, byte for byte.
 pub(super) async fn run(args: Args, secrets: &[String]) -> anyhow::Result<ExitCode> {
     let (Some(delivery), Some(tenant)) = (args.delivery, args.tenant) else {
         bail!("--delivery needs --tenant, or the variable SETGATE_TENANT");
@@ -126,7 +126,7 @@ impl Host {
         self.client.succeed(Method::GET, &format!("{}{below}", self.api), &[], "").await
     }
 
-    /// Bytes that have to have this digest.
+    /// Downloads bytes and verifies their digest.
     async fn named(&self, below: &str, digest: Digest) -> anyhow::Result<Bytes> {
         let bytes = self.get(below).await?;
         if Digest(sha256(&bytes)) != digest {
@@ -136,12 +136,13 @@ impl Host {
     }
 }
 
-/// The secrets that were given, by step.
+/// The given secrets, per step.
 #[derive(Debug)]
 struct Secrets(Vec<BTreeMap<String, Secret>>);
 
 impl Secrets {
-    /// For each step those that its binding has. One that is missing is an error: without it the outcome means nothing.
+    /// Selects for each step the secrets of its binding. A missing one is an error, because the result would not be
+    /// comparable.
     fn new(given: &[String], steps: &[StepFacts]) -> anyhow::Result<Self> {
         let mut by_name = BTreeMap::new();
         for pair in given {
@@ -149,7 +150,7 @@ impl Secrets {
             by_name.insert(name, value);
         }
         let of_step = |step: &StepFacts| {
-            // A host opens them for a filter that may see them, and for no other.
+            // // A host decrypts secrets only for a filter that may read them.
             let wanted = step.secrets.iter().filter(|_| step.grants.contains(&Grant::Config));
             let find = |name: &String| {
                 let own = format!("{}/{name}", step.filter);
@@ -207,7 +208,7 @@ async fn chain(bench: &Bench, kept: &Reproduction, secrets: &Secrets, tables: Ar
     chain.through()
 }
 
-/// The event as the host's filters saw it.
+/// The event as the host passed it to the filters.
 fn view(kept: &Reproduction, claims: &SetToken) -> EventView {
     let event = &kept.event;
     EventView {

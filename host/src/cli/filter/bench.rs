@@ -1,4 +1,4 @@
-//! A sandbox of one's own.
+//! A local sandbox for trying out filters.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,11 @@ use crate::domain::limits::CallLimits;
 use crate::domain::tenant::Quota;
 use crate::sandbox::{Compiled, Components, Options, Rejected, Sandbox};
 
-/// A sandbox, over this user's compiled filters.
+/// A sandbox that caches compiled filters for the current user.
 pub(super) struct Bench {
     pub(super) sandbox: Sandbox,
     pub(super) quota: Quota,
-    /// A folder that goes with it, if the user has none.
+    /// Temporary directory, removed on drop, if there is no usable cache directory.
     temporary: Option<PathBuf>,
 }
 
@@ -31,8 +31,8 @@ impl Bench {
         Self::with(Quota::default(), HashMap::new(), None)
     }
 
-    /// For components of a host, within the limits of a delivery. They may be anybody's, so another process compiles
-    /// them within limits, as at a host.
+    /// For components downloaded from a host, within the limits of a delivery. They are not trusted, so a separate
+    /// process compiles them within limits, as on a host.
     pub(super) fn over(components: HashMap<Digest, Bytes>, limits: &CallLimits) -> anyhow::Result<Self> {
         let compiler = std::env::current_exe().context("the program that compiles")?;
         Self::with(Quota::default().with(limits), components, Some(compiler))
@@ -56,13 +56,14 @@ impl Bench {
         options.instances_max = 1;
         options.guest_threads = 1;
         options.compiler = compiler;
-        // A slot is never what stands in the way here, only the limits of the call.
+        // // The pool must never be the limiting factor, only the limits of the call.
         options.memory_bytes_max = options.memory_bytes_max.max(quota.memory_bytes_max);
         options.table_elements_max = options.table_elements_max.max(quota.table_elements_max);
         Ok(Self { sandbox: Sandbox::new(options)?, quota, temporary })
     }
 
-    /// Takes the filter in as a host would, or says why it would not.
+    /// Validates and compiles the filter as a host would. The inner error is the reason for which a host would reject
+    /// it.
     pub(super) async fn take_in(&self, file: &Path) -> anyhow::Result<Result<Compiled, Rejected>> {
         let wasm = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         Ok(self.sandbox.compile(&"local".parse()?, wasm.into(), &self.quota).await)
@@ -78,7 +79,7 @@ impl Drop for Bench {
     }
 }
 
-/// Says whether a host with the default quota would take a filter.
+/// Prints whether a host with the default quota would accept the filter.
 pub(in crate::cli) async fn check(file: &Path) -> anyhow::Result<std::process::ExitCode> {
     let bench = Bench::new()?;
     let compiled = match bench.take_in(file).await? {

@@ -1,7 +1,8 @@
-//! Where compiled filters of this user are kept between two runs: a folder of the user's own.
+//! The current user's cache of compiled filters: a private directory.
 //!
-//! Whoever can write to the folder could have machine code run in this user's name, so it is not used unless it belongs to
-//! the user alone. What is in it is authenticated with a key beside it, as at a host: a file from elsewhere is not loaded.
+//! Write access to the directory would allow running machine code as this user, so it is not used unless it belongs to
+//! this user alone. Its files are authenticated with a key beside it, as on a host: a file from elsewhere is not
+//! loaded.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -10,20 +11,20 @@ use std::path::{Path, PathBuf};
 
 use crate::crypto;
 
-/// Bytes that compiled filters take at the most; the ones that were not used for the longest go first.
+/// Size limit (bytes) of the cached filters; the least recently used ones are evicted first.
 pub(super) const BYTES_MAX: u64 = 512 << 20;
 const KEY_BYTES: usize = 32;
 
-/// A folder for compiled filters, and the key that authenticates them.
+/// A directory for compiled filters, and the key that authenticates them.
 pub(super) struct OwnCache {
     pub(super) dir: PathBuf,
     pub(super) key: [u8; KEY_BYTES],
 }
 
-/// This user's folder, made if it is not there: `setgate/filters` in `$XDG_CACHE_HOME`, or in `~/.cache`.
+/// This user's directory, created if it does not exist: `setgate/filters` in `$XDG_CACHE_HOME`, or in `~/.cache`.
 ///
 /// # Errors
-/// In words, why nothing is kept.
+/// The reason for which nothing can be cached, as a message.
 pub(super) fn of_user() -> Result<OwnCache, String> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
@@ -36,7 +37,7 @@ fn open(base: &Path) -> Result<OwnCache, String> {
         move |error: io::Error| format!("{path}: {error}")
     };
     DirBuilder::new().recursive(true).mode(0o700).create(base).map_err(failed(base))?;
-    // In a folder that others may write to, they could put another one in the place of ours.
+    // // Anyone with write access to the parent could replace the directory by their own.
     let of_base = fs::metadata(base).map_err(failed(base))?;
     let is_sticky = of_base.mode() & 0o1000 != 0;
     if of_base.mode() & 0o022 != 0 && !is_sticky {
@@ -55,7 +56,7 @@ fn open(base: &Path) -> Result<OwnCache, String> {
     Ok(OwnCache { dir, key })
 }
 
-/// Whether a folder or file is this user's, is what it looks like, and is closed to others.
+/// Checks that the path is owned by this user, has the expected type and is not accessible to others.
 fn check(path: &Path, found: &Metadata, is_dir: bool) -> Result<(), String> {
     let path = path.display();
     let kind = if is_dir { found.is_dir() } else { found.is_file() };
@@ -72,7 +73,7 @@ fn check(path: &Path, found: &Metadata, is_dir: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// The key, made if there is none. Of two that make one at once, one is kept.
+/// Loads the key, or creates one. If two processes create one concurrently, both use the first.
 fn key(file: &Path) -> io::Result<Result<[u8; KEY_BYTES], String>> {
     let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
     let open = || OpenOptions::new().read(true).custom_flags(nofollow).open(file);
@@ -95,7 +96,7 @@ fn make(file: &Path) -> io::Result<()> {
     let unfinished = file.with_extension(format!("{:016x}", crypto::random_u128()));
     let mut new: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
     new.write_all(&crypto::random_bytes::<KEY_BYTES>())?;
-    // It appears whole, and never in the place of another one.
+    // // A hard link makes the complete file appear atomically and never replaces an existing key.
     let linked = fs::hard_link(&unfinished, file);
     let _ = fs::remove_file(&unfinished);
     match linked {

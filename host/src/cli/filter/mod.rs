@@ -1,5 +1,5 @@
-//! `setgate filter`: what a filter's author tries out before uploading, and a host's delivery run again. Both in a
-//! sandbox of its own.
+//! `setgate filter`: tries out a filter before it is uploaded, and reruns a host's delivery. Both run in a local
+//! sandbox.
 
 mod again;
 mod bench;
@@ -41,42 +41,43 @@ pub struct RunArgs {
     /// The component, a .wasm file.
     #[arg(required_unless_present = "delivery")]
     file: Option<PathBuf>,
-    /// Events: files with what the product sends, or folders of such files (`*.json`); may be given more than once.
+    /// Events: files in the product's format, or directories of such files (`*.json`); may be given more than once.
     #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "delivery")]
     event: Vec<PathBuf>,
-    /// The form of the events, as a source has it.
+    /// The form of the events, as configured for a source.
     #[arg(long, value_enum, default_value = "set", conflicts_with = "delivery")]
     form: FormName,
-    /// For forms that name no issuer: `iss`, as a source has it.
+    /// The `iss` of the events, as configured for a source, if their form names no issuer.
     #[arg(long, value_name = "URL", conflicts_with = "delivery")]
     issuer: Option<String>,
-    /// One line of JSON for each event instead of text.
+    /// Print one line of JSON per event instead of text.
     #[arg(long, conflicts_with = "delivery")]
     json: bool,
-    /// The binding's `config`: a JSON object, or @ and a file with one.
+    /// The binding's `config`: a JSON object, or @ and the name of a file with one.
     #[arg(long, value_name = "JSON|@FILE", default_value = "{}", conflicts_with = "delivery")]
     config: String,
-    /// A secret of the binding; may be given more than once. With --delivery, FILTER/NAME=VALUE is for one filter only.
+    /// A secret of the binding; may be given more than once. With --delivery, FILTER/NAME=VALUE applies to one filter
+    /// only.
     #[arg(long, value_name = "NAME=VALUE")]
     secret: Vec<String>,
-    /// A table for look-ups: JSON lines of {"key": ..., "value": ...}, or CSV with a header in a file that ends with .csv;
+    /// A look-up table: JSON lines of {"key": ..., "value": ...}, or CSV with a header in a file that ends with .csv;
     /// may be given more than once.
     #[arg(long, value_name = "NAME=FILE", conflicts_with = "delivery")]
     table: Vec<String>,
-    /// What stands between the columns of CSV tables: `,`, `;`, `|` or `tab`.
+    /// Column separator of CSV tables: `,`, `;`, `|` or `tab`.
     #[arg(long, conflicts_with = "delivery")]
     delimiter: Option<Delimiter>,
     /// Fuel for the call.
     #[arg(long, value_name = "UNITS", conflicts_with = "delivery")]
     fuel: Option<u64>,
-    /// When the events were accepted (RFC 3339): where the filter's clock stands still. Default: each one's `iat`.
+    /// When the events were accepted (RFC 3339), which is the time of the filter's clock. Default: each event's `iat`.
     #[arg(long, value_name = "INSTANT", conflicts_with = "delivery")]
     accepted_at: Option<String>,
     #[command(flatten)]
     again: again::Args,
 }
 
-/// A source's form, as an option has it.
+/// A source's form as a command line value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum FormName {
     Wso2,
@@ -96,7 +97,7 @@ impl From<FormName> for Form {
     }
 }
 
-/// Runs a filter over events and shows what came of each, or the chain of a delivery once more.
+/// Runs a filter over events and prints the results, or reruns the chain of a delivery.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let file = match &args.file {
         Some(file) if !args.event.is_empty() => file,
@@ -146,7 +147,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What a filter is given with each event.
+/// Everything passed to the filter along with each event.
 struct Desk {
     source: Source,
     accepted_at: Option<Timestamp>,
@@ -156,7 +157,7 @@ struct Desk {
 }
 
 impl Desk {
-    /// Takes an event in as a host does, and calls the filter with it. `number` tells it from the others.
+    /// Ingests an event as a host does and calls the filter with it. `number` makes the event's id unique.
     async fn try_out(&self, bench: &Bench, compiled: &Compiled, file: &Path, number: u128) -> anyhow::Result<Outcome> {
         let body = Bytes::from(std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?);
         let taken_at = self.accepted_at.unwrap_or_else(|| Clock::system().now());
@@ -168,7 +169,7 @@ impl Desk {
             Err(why) => return Ok(Outcome::Refused(why)),
         };
         if self.accepted_at.is_none() {
-            // The same each time, so that a run can be repeated to the byte.
+            // // Deterministic, so that a run can be repeated byte for byte.
             event.accepted_at = Timestamp::from_millis(event.set.issued_at.saturating_mul(1_000));
             event.id = id(event.accepted_at);
         }
@@ -205,7 +206,7 @@ impl Desk {
     }
 }
 
-/// A source of that form, without a proof to give.
+/// A source of that form without proofs.
 fn source(form: Form, issuer: Option<String>) -> anyhow::Result<Source> {
     Ok(Source {
         tenant: "local".parse()?,

@@ -1,4 +1,4 @@
-//! What a filter did with one event: worked out once, shown as text or as JSON.
+//! The outcome of a filter call for one event, printed as text or as JSON.
 
 use std::path::{Path, PathBuf};
 
@@ -17,15 +17,15 @@ use crate::domain::verdict::{Fault, FilterRun, Verdict};
 use crate::pipeline::normalize::Refusal;
 use crate::sandbox::{Compiled, Rejected};
 
-/// What came of one event.
+/// The outcome for one event.
 pub(super) enum Outcome {
-    /// A host would not take the event.
+    /// A host would refuse the event.
     Refused(Refusal),
     /// The filter was called.
     Called(Box<Called>),
 }
 
-/// A call, and what a host would make of its verdict.
+/// A call, and the result of applying its verdict as a host does.
 pub(super) struct Called {
     pub(super) event: NewEvent,
     pub(super) run: FilterRun,
@@ -33,7 +33,7 @@ pub(super) struct Called {
 }
 
 impl Called {
-    /// Does with the verdict what a host does.
+    /// Applies the verdict as a host does.
     pub(super) fn new(
         event: NewEvent,
         decided: Result<Verdict, Fault>,
@@ -52,12 +52,12 @@ impl Called {
 }
 
 impl Outcome {
-    /// Whether the event was taken and the filter decided.
+    /// Whether the event was accepted and the filter returned a valid verdict.
     pub(super) fn is_good(&self) -> bool {
         matches!(self, Self::Called(called) if called.applied.is_ok())
     }
 
-    /// In one word, for a summary.
+    /// The outcome in one word, for a summary.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Refused(_) => "refused",
@@ -65,7 +65,7 @@ impl Outcome {
         }
     }
 
-    /// For a person.
+    /// Prints the outcome as text.
     pub(super) fn say(&self, compiled: &Compiled, quota: &Quota) -> anyhow::Result<()> {
         let Called { event, run, applied } = match self {
             Self::Refused(why) => {
@@ -87,7 +87,7 @@ impl Outcome {
         say_effect(&event.set, applied)
     }
 
-    /// For a program: one line of JSON. `docs/reference/filter-run.md` describes it.
+    /// Prints the outcome as one line of JSON, documented in `docs/reference/filter-run.md`.
     pub(super) fn say_json(&self, file: &Path, quota: &Quota) -> anyhow::Result<()> {
         let document = match self {
             Self::Refused(why) => {
@@ -157,7 +157,7 @@ struct Limits {
     memory_bytes_max: u64,
 }
 
-/// A component that a host would not take, for a person or as a line of JSON.
+/// Prints the reason for which a host would reject the component, as text or as a line of JSON.
 pub(super) fn say_not_taken(file: &Path, why: &Rejected, json: bool) -> anyhow::Result<()> {
     if json {
         let refused = Why { code: why.kind(), detail: why.to_string() };
@@ -168,7 +168,7 @@ pub(super) fn say_not_taken(file: &Path, why: &Rejected, json: bool) -> anyhow::
     Ok(())
 }
 
-/// How many events came to what, for several of them.
+/// Counts the outcomes of several events by kind.
 pub(super) fn summary(outcomes: &[&'static str]) -> String {
     let mut kinds: Vec<(&str, usize)> = Vec::new();
     for kind in outcomes {
@@ -181,7 +181,7 @@ pub(super) fn summary(outcomes: &[&'static str]) -> String {
     format!("{} events: {}", outcomes.len(), words.join(", "))
 }
 
-/// The event files of a folder, by name, or the file itself.
+/// Expands directories to their event files, sorted by name.
 pub(super) fn files(given: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in given {

@@ -1,4 +1,4 @@
-//! What a person is shown of a filter's run.
+//! Prints a filter run as text.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::domain::tenant::Quota;
 use crate::domain::verdict::{Fault, FilterRun};
 use crate::sandbox::Compiled;
 
-/// What a call cost.
+/// Prints the cost of a call.
 pub(super) fn say_cost(run: &FilterRun, compiled: &Compiled, quota: &Quota, subject: Option<&str>) {
     say!("subject   {}", subject.unwrap_or("none"));
     say!("fuel      {} of {}", grouped(run.fuel), grouped(quota.fuel_per_call));
@@ -20,7 +20,7 @@ pub(super) fn say_cost(run: &FilterRun, compiled: &Compiled, quota: &Quota, subj
     }
 }
 
-/// What is different in the SET then.
+/// Prints the changes to the SET.
 pub(super) fn say_effect(before: &SetToken, applied: &Result<Applied, Fault>) -> anyhow::Result<()> {
     match applied {
         Ok(Applied::Unchanged) => say!("claims    unchanged"),
@@ -36,7 +36,7 @@ pub(super) fn say_effect(before: &SetToken, applied: &Result<Applied, Fault>) ->
     Ok(())
 }
 
-/// Members that are gone (`-`), new (`+`) or both, each with its JSON pointer (RFC 6901).
+/// Members that were removed (`-`), added (`+`) or changed (both), each with its JSON pointer (RFC 6901).
 pub(super) fn difference(before: &Value, after: &Value) -> Vec<String> {
     fn walk(at: &str, before: Option<&Value>, after: Option<&Value>, lines: &mut Vec<String>) {
         match (before, after) {
@@ -64,7 +64,7 @@ pub(super) fn needs(compiled: &Compiled) -> String {
     if names.is_empty() { "no grants".to_owned() } else { format!("\"grants\": [{}] in its binding", names.join(", ")) }
 }
 
-/// `1234567` as `1,234,567`.
+/// Formats `1234567` as `1,234,567`.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
