@@ -1,4 +1,5 @@
-//! Who may do what: keys as `Authorization: Bearer sgk_...`. A route names what it needs by the extractor it takes.
+//! Authentication and authorisation by API keys (`Authorization: Bearer sgk_...`). A route declares the access it
+//! requires by the extractor it uses.
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -18,7 +19,7 @@ use crate::domain::idempotency::Claim;
 use crate::domain::tenant::Scope;
 use crate::pipeline::prove::bearer;
 
-/// The path's `{tenant}`, after it was shown that the request may read (GET, HEAD) or change its things.
+/// The path's `{tenant}`, after checking that the key may read (GET, HEAD) or change its resources.
 pub(super) struct Tenant(pub(super) TenantId);
 
 impl FromRequestParts<Site> for Tenant {
@@ -29,7 +30,8 @@ impl FromRequestParts<Site> for Tenant {
         let tenant: TenantId = path_param(parts, site).await?;
         let scope = scope_of(&parts.method);
         let access = parts.extensions.get::<Access>().cloned().unwrap_or_default();
-        // Another extractor of the request was here: one turn is enough, and a second would wait for the first.
+        // // Another extractor of this request has checked already. A second turn would wait for the first one, which
+        // is held.
         if access.get().is_some_and(|grant| *grant.tenant() == tenant) {
             return Ok(Self(tenant));
         }
@@ -45,7 +47,7 @@ impl FromRequestParts<Site> for Tenant {
     }
 }
 
-/// What [`Tenant`] before it found.
+/// The grant that [`Tenant`] obtained.
 pub(super) struct Granted(pub(super) Grant);
 
 impl FromRequestParts<Site> for Granted {
@@ -58,12 +60,13 @@ impl FromRequestParts<Site> for Granted {
     }
 }
 
-/// Says nothing of its own: [`Tenant`] beside it does.
+/// Describes nothing: the [`Tenant`] extractor beside it does.
 impl Described for Granted {
     fn describe(_: &mut Sheet<'_>) {}
 }
 
-/// The control plane, acting for whoever is asking: what is changed through it stands in the audit log under its key.
+/// The control plane on behalf of the authenticated key: changes made through it are recorded under that key in the
+/// audit log.
 pub(super) struct Acting(pub(super) Control);
 
 impl FromRequestParts<Site> for Acting {
@@ -78,7 +81,7 @@ impl FromRequestParts<Site> for Acting {
     }
 }
 
-/// Another extractor beside it asks for the key of the API.
+/// The required key is described by another extractor beside it.
 impl Described for Acting {
     fn describe(sheet: &mut Sheet<'_>) {
         if *sheet.method() == Method::POST {
@@ -95,12 +98,12 @@ impl Described for Tenant {
     }
 }
 
-/// What a request asks for of a tenant.
+/// The scope that a request's method requires.
 fn scope_of(method: &Method) -> Scope {
     if is_read(method) { Scope::Read } else { Scope::Write }
 }
 
-/// Who is asking; what it may do is for another extractor beside this one.
+/// The authenticated principal. Its permissions are checked by another extractor beside this one.
 pub(super) struct Caller(pub(super) Principal);
 
 impl FromRequestParts<Site> for Caller {
@@ -111,12 +114,12 @@ impl FromRequestParts<Site> for Caller {
     }
 }
 
-/// Says nothing of its own: another extractor beside it asks for the key.
+/// Describes nothing: another extractor beside it describes the required key.
 impl Described for Caller {
     fn describe(_: &mut Sheet<'_>) {}
 }
 
-/// Shown to be the operator, or for reading (GET, HEAD) somebody whom the operator lets look.
+/// The operator's key, or for reads (GET, HEAD) a key that the operator has allowed to read.
 pub(super) struct Operator;
 
 impl FromRequestParts<Site> for Operator {
@@ -148,7 +151,7 @@ fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// Shown once for a request, however many extractors ask.
+/// Authenticates a request, once for all its extractors.
 pub(super) fn principal(parts: &mut Parts, site: &Site) -> Result<Principal, Problem> {
     if let Some(known) = parts.extensions.get::<Principal>() {
         return Ok(known.clone());
@@ -160,7 +163,8 @@ pub(super) fn principal(parts: &mut Parts, site: &Site) -> Result<Principal, Pro
     Ok(principal)
 }
 
-/// The same for a tenant that is another's and for one that is not there: names cannot be probed.
+/// The same refusal for a tenant that belongs to others and for one that does not exist, so that names cannot be
+/// probed.
 fn forbidden(principal: &Principal, tenant: &TenantId, scope: Scope) -> Problem {
     let own = principal.tenant.is_none() || principal.tenant.as_ref() == Some(tenant);
     let detail = if own { lacks(scope) } else { format!("this key is not one of tenant `{tenant}`") };

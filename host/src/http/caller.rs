@@ -1,4 +1,4 @@
-//! What a request says of itself besides its key: an id to find it by, and where it came from.
+//! Metadata of a request for logs and the audit log: its id and its remote address.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,13 +8,13 @@ use crate::crypto;
 
 /// The header that carries [`RequestId`], in requests and in every answer.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Characters of a request's id at the most; a longer one is replaced.
+/// Maximum length (characters) of a request id; a longer one is replaced.
 pub(super) const REQUEST_ID_CHARS_MAX: usize = 64;
 
-/// What a request is found by in the audit log: what the caller gave as `x-request-id`, where that is 1 to
-/// [`REQUEST_ID_CHARS_MAX`] of `A-Z a-z 0-9 . _ -`, else one that is made here.
+/// Identifies a request in the audit log: the caller's `x-request-id` if it has 1 to [`REQUEST_ID_CHARS_MAX`]
+/// characters of `A-Z a-z 0-9 . _ -`, otherwise a generated one.
 ///
-/// Kept as the header that it is answered in.
+/// Stored as the header value of the answer.
 #[derive(Debug, Clone)]
 pub(super) struct RequestId(HeaderValue);
 
@@ -41,7 +41,7 @@ fn is_plain(id: &[u8]) -> bool {
         && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// The other end of the connection that a request came on: the last proxy, where there is one.
+/// The peer address of a request's connection: the last proxy, if there is one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Remote(pub(super) IpAddr);
 

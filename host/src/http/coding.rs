@@ -1,14 +1,14 @@
-//! `content-encoding`: what is undone, and what is refused by its name instead of being read as something that it is not.
+//! `content-encoding`: decodes the supported codings and refuses all others explicitly, instead of misreading the body.
 
 use http::{HeaderMap, StatusCode, header};
 
 use super::problem::Problem;
 use crate::pipeline::decode::Coding;
 
-/// How the body of an event is coded. gzip is undone once; `x-gzip` is another name of it (RFC 9110 section 8.4.1.3).
+/// The coding of an event's body. One layer of gzip is supported; `x-gzip` is an alias (RFC 9110 section 8.4.1.3).
 ///
 /// # Errors
-/// 415 with the codings that were given, and those that are undone in `accept-encoding`.
+/// 415 with the given codings, and with the supported ones in `accept-encoding`.
 pub(super) fn of_event(headers: &HeaderMap) -> Result<Coding, Problem> {
     match &given(headers)[..] {
         [] => Ok(Coding::Identity),
@@ -17,10 +17,10 @@ pub(super) fn of_event(headers: &HeaderMap) -> Result<Coding, Problem> {
     }
 }
 
-/// Whether a body is as it is.
+/// Checks that a body has no content coding.
 ///
 /// # Errors
-/// 415 with the codings that were given.
+/// 415 with the given codings.
 pub(super) fn none(headers: &HeaderMap) -> Result<(), Problem> {
     match &given(headers)[..] {
         [] => Ok(()),
@@ -28,14 +28,14 @@ pub(super) fn none(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// Codings in the order in which they were applied, in lower case; `identity` is none.
+/// The codings in the order in which they were applied, in lower case, without `identity`.
 fn given(headers: &HeaderMap) -> Vec<String> {
     let lines = headers.get_all(header::CONTENT_ENCODING).iter().map(|line| line.to_str().unwrap_or("?"));
     let codings = lines.flat_map(|line| line.split(',')).map(|coding| coding.trim().to_ascii_lowercase());
     codings.filter(|coding| !coding.is_empty() && coding != "identity").collect()
 }
 
-/// Characters of the codings that the answer repeats.
+/// Maximum characters of the codings that are repeated in the answer.
 const GIVEN_CHARS_MAX: usize = 80;
 
 fn refusal(codings: &[String], accepted: &'static str, advice: &str) -> Problem {

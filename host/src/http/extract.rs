@@ -1,5 +1,5 @@
-//! Parsing at the border: names in paths, queries, headers and JSON bodies, each with a problem that says what was wrong,
-//! and each with what `/openapi.json` says of it.
+//! Extractors for path parameters, queries, headers and JSON bodies. Each reports a problem that says what is wrong,
+//! and describes itself for `/openapi.json`.
 
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -33,18 +33,18 @@ use crate::domain::id::{
 
 use crate::domain::text::{check_charset, without_mark};
 
-/// Time in which [`BODY_BYTES_MIN`] of a body, or all of it, have to arrive first.
+/// Time limit for the first [`BODY_BYTES_MIN`] bytes of a body, or all of it.
 const BODY_GRACE: Duration = Duration::from_secs(10);
-/// Time in which as many have to arrive again and again from then on.
+/// Time limit for each further [`BODY_BYTES_MIN`] bytes.
 const BODY_WINDOW: Duration = Duration::from_secs(5);
-/// Bytes of a body that have to arrive in each of these times: 4 KiB/s.
+/// Bytes of a body that must arrive within each time limit, which makes 4 KiB/s.
 const BODY_BYTES_MIN: usize = 20 << 10;
-/// Bytes of a management request's JSON body at the most.
+/// Maximum size (bytes) of a JSON body of a management request.
 pub(super) const JSON_BYTES_MAX: usize = 1 << 20;
 
-/// What names a thing in a path.
+/// A type that identifies a resource in a path.
 pub(super) trait InPath: FromStr<Err = crate::domain::id::Error> + JsonSchema {
-    /// The parameter of the path: `{source}`.
+    /// Name of the path parameter, such as `source` for `{source}`.
     const PARAM: &'static str;
 }
 
@@ -69,7 +69,7 @@ in_path!(
     Digest = "digest",
 );
 
-/// What the path names, parsed.
+/// The path parameter, parsed.
 pub(super) struct Named<T>(pub(super) T);
 
 impl<T: InPath, S: Send + Sync> FromRequestParts<S> for Named<T> {
@@ -86,7 +86,8 @@ impl<T: InPath> Described for Named<T> {
     }
 }
 
-/// The subscription that the path names by its id or its name; an id need not be there. Stands after what shows whose it is.
+/// The subscription in the path, given by id or name. An id need not exist. Must follow the extractor that authorises
+/// access to the tenant.
 pub(super) struct OfSubscription(pub(super) SubscriptionId);
 
 impl FromRequestParts<Site> for OfSubscription {
@@ -110,7 +111,7 @@ pub(super) async fn path_param<T: InPath, S: Send + Sync>(parts: &mut Parts, sta
     named.map_err(|detail| Problem::new(StatusCode::NOT_FOUND, "not_found", detail))
 }
 
-/// The same, or what is wrong with it in words.
+/// The parsed path parameter, or an error message.
 pub(super) async fn named<T: InPath, S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<T, String> {
     let params = RawPathParams::from_request_parts(parts, state).await.map_err(|error| error.body_text())?;
     let given = params.iter().find(|(key, _)| *key == T::PARAM).map_or("", |(_, value)| value);
@@ -131,13 +132,13 @@ where
         let media_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         check_text(media_type.unwrap_or_default(), &parts.headers)?;
         let is_json = media_type.is_some_and(is_json);
-        // A POST without a body is one of an empty object, whatever its type is said to be.
+        // // A POST without a body is treated as an empty object, whatever its content type.
         let may_be_absent = parts.method == Method::POST;
         let may_be_empty = body.size_hint().exact().is_none_or(|bytes| bytes == 0);
         if !(is_json || may_be_absent && may_be_empty) {
             return Err(not_json());
         }
-        // Operators' routes have no tenant; whose it is was shown before its body is read.
+        // // Operator routes have no tenant. Access has been checked before the body is read.
         let tenant: Option<TenantId> = path_param(&mut parts, site).await.ok();
         let request = Request::from_parts(parts, body);
         let Arrived { body, room: _room, .. } =
@@ -164,7 +165,7 @@ impl<T: JsonSchema> Described for JsonBody<T> {
     }
 }
 
-/// Whether a body that is text is one in UTF-8, and as it is.
+/// Checks that a text body is UTF-8 and has no content coding.
 pub(super) fn check_text(media_type: &str, headers: &HeaderMap) -> Result<(), Problem> {
     coding::none(headers)?;
     check_charset(media_type)
@@ -176,19 +177,20 @@ fn is_json(media_type: &str) -> bool {
     essence == "application/json" || essence.ends_with("+json")
 }
 
-/// A request that has been read.
+/// A request whose body has been read.
 pub(super) struct Arrived {
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// What the body takes in memory: to be held as long as it is.
+    /// The memory budget taken for the body; hold it as long as the body.
     pub(super) room: Taken,
 }
 
-/// Reads a request's body of at most `bytes_max`. Room is taken for what has arrived, not for what is announced.
+/// Reads a request's body of at most `bytes_max`. Memory budget is taken for the bytes received, not for the announced
+/// length.
 ///
 /// # Errors
-/// 413 if it is larger, 429 or 503 if there is no room for it, 408 if it comes too slowly, 400 if it breaks off; 403 if the
-/// key that the request came with does not hold any more at its end.
+/// 413 if it is larger, 429 or 503 if no memory budget is left, 408 if it arrives too slowly, 400 if it breaks off; 403
+/// if the request's key was revoked in the meantime.
 pub(super) async fn read(
     site: &Site,
     room: &Room,
@@ -199,7 +201,7 @@ pub(super) async fn read(
 ) -> Result<Arrived, Problem> {
     let (Parts { headers, extensions, .. }, body) = request.into_parts();
     let grant = extensions.get::<Access>().and_then(Access::get);
-    // With a key the tenant is charged, and may send what its quota allows.
+    // // With a key the tenant is charged, and the tenant's quota applies instead of the client's limit.
     let client = extensions.get::<Remote>().copied().filter(|_| grant.is_none());
     let mut taken = room.take(tenant, 0)?;
     let mut whole = Gathered::Nothing;
@@ -213,20 +215,20 @@ pub(super) async fn read(
     };
     arrive(&headers, body, bytes_max, what, keep).await?;
     if let Some(grant) = grant {
-        // It may have taken a minute, and what it is written into may be somebody else's by now.
+        // // Reading may have taken a minute: the key may have been revoked, and the tenant removed and created again.
         site.control.still_holds(grant).map_err(revoked_meanwhile)?;
     }
     Ok(Arrived { headers, body: whole.into_bytes(), room: taken })
 }
 
-/// Reads a request's body of at most `bytes_max` without keeping any of it, and answers as [`read`] does.
+/// Reads and discards a request's body of at most `bytes_max`. Fails as [`read`] does.
 pub(super) async fn discard(request: Request, bytes_max: usize, what: &str) -> Result<HeaderMap, Problem> {
     let (Parts { headers, .. }, body) = request.into_parts();
     arrive(&headers, body, bytes_max, what, |_, _| Ok(())).await?;
     Ok(headers)
 }
 
-/// Has a body come in, and hands on each part of it, with whether more is to come.
+/// Reads a body and passes each part on, with a flag that is true if more may follow.
 async fn arrive(
     headers: &HeaderMap,
     mut body: axum::body::Body,
@@ -246,7 +248,7 @@ async fn arrive(
     while let Some(frame) = pace.next(&mut body).await.ok_or_else(|| too_slow(what))? {
         let frame =
             frame.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "body_broken", format!("{what} broke off")))?;
-        // Trailers say nothing here.
+        // // Trailers are ignored.
         let Ok(data) = frame.into_data() else { continue };
         bytes += data.len();
         if bytes > bytes_max {
@@ -267,7 +269,7 @@ fn too_slow(what: &str) -> Problem {
     Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail)
 }
 
-/// What has arrived of a body. Most come in one piece, which is not copied.
+/// The received bytes of a body. Most bodies arrive in one piece, which is not copied.
 enum Gathered {
     Nothing,
     One(Bytes),
@@ -297,8 +299,8 @@ impl Gathered {
     }
 }
 
-/// Whether a body comes fast enough: a sender that announces one and does not send it holds its request for no longer than
-/// [`BODY_GRACE`].
+/// Enforces the minimum rate of a body: a sender that announces a body and does not send it holds its request for at
+/// most [`BODY_GRACE`].
 struct Pace {
     ends: Instant,
     bytes: usize,
@@ -310,7 +312,8 @@ impl Pace {
         Self { ends: Instant::now() + BODY_GRACE, bytes: 0, bytes_min: BODY_BYTES_MIN }
     }
 
-    /// The next frame, none at the end of the body; outside of that none if it came too slowly.
+    /// The next frame, with an inner `None` at the end of the body. The outer `None` means that the body arrived too
+    /// slowly.
     async fn next<B>(&mut self, body: &mut B) -> Option<Option<Result<Frame<B::Data>, B::Error>>>
     where
         B: Body + Unpin,
@@ -356,8 +359,8 @@ impl<T: JsonSchema> Described for Query<T> {
     }
 }
 
-/// The version that a change expects (RFC 9110 section 13.1.1): one strong tag; none: any, which is `*` too. A PUT with
-/// `if-none-match: *` expects [`ABSENT`] (section 13.1.2).
+/// The version that a change expects (RFC 9110 section 13.1.1): one strong tag. `None`, as well as `*`, matches any
+/// version. A PUT with `if-none-match: *` expects [`ABSENT`] (section 13.1.2).
 pub(super) struct IfMatch(pub(super) Option<u64>);
 
 impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
@@ -390,7 +393,7 @@ impl Described for IfMatch {
     }
 }
 
-/// The versions that are known already (RFC 9110 section 13.1.2).
+/// The versions that the client has cached (RFC 9110 section 13.1.2).
 pub(super) struct IfNoneMatch(Vec<HeaderValue>);
 
 impl IfNoneMatch {
@@ -398,16 +401,16 @@ impl IfNoneMatch {
         Self(headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect())
     }
 
-    /// Whether anything at all is known.
+    /// Whether the header is `*`.
     fn is_any(&self) -> bool {
         self.0.iter().any(|given| given.as_bytes() == b"*")
     }
 
-    /// Whether a version is known.
+    /// Whether the client has this version.
     pub(super) fn has(&self, tag: &str) -> bool {
         let given = self.0.iter().filter_map(|tags| tags.to_str().ok());
         let mut given = given.flat_map(|tags| tags.split(',')).map(str::trim);
-        // Compared weakly, as a proxy may have weakened it.
+        // // Weak comparison, since a proxy may have weakened the tag.
         given.any(|given| given == "*" || given.trim_start_matches("W/") == tag)
     }
 }

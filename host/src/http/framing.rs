@@ -1,14 +1,15 @@
-//! How a request's body is delimited.
+//! Checks the transfer coding of request bodies.
 
 use http::{HeaderMap, StatusCode, header};
 
 use super::problem::Problem;
 
-/// Refuses a transfer coding other than `chunked` alone (RFC 9112 section 6.1). The HTTP library undoes `chunked` and hands
-/// on what is inside as it is: of `gzip, chunked` the body would be compressed bytes, of `chunked, chunked` its chunks.
+/// Refuses any transfer coding but a single `chunked` (RFC 9112 section 6.1). The HTTP library removes `chunked` and
+/// passes the rest on unchanged: for `gzip, chunked` the body would be compressed bytes, for `chunked, chunked` it
+/// would contain chunk headers.
 ///
 /// # Errors
-/// 501 with the codings that were given.
+/// 501 with the given codings.
 pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
     let mut codings = Vec::new();
     for value in headers.get_all(header::TRANSFER_ENCODING) {
@@ -25,7 +26,7 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "unsupported_transfer_coding", detail))
 }
 
-/// Characters of the codings that the answer repeats.
+/// Maximum characters of the codings that are repeated in the answer.
 const GIVEN_CHARS_MAX: usize = 80;
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub(super) async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// Events can be taken in: the ledger answers and the host is not on its way down.
+/// The host can accept events: the ledger answers and the host is not shutting down.
 pub(super) async fn ready(State(site): State<Site>) -> Result<&'static str, Problem> {
     let not_ready = |why: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", why);
     if site.stopping.is_cancelled() {
@@ -41,7 +41,7 @@ pub(super) async fn ready(State(site): State<Site>) -> Result<&'static str, Prob
     }
 }
 
-/// Whoever may see the metrics: the operator, or everybody.
+/// Access to the metrics: the operator's key, or no key if `listen.metrics_open` allows it.
 pub(super) struct Reader;
 
 impl FromRequestParts<Site> for Reader {

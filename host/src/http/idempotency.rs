@@ -1,5 +1,5 @@
-//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a POST that is sent again under the same key is answered as it
-//! was, and not carried out again. Kept for a day, over restarts, for each key of the API by itself.
+//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a repeated POST with the same key gets the stored
+//! answer and is not executed again. Answers are stored for a day, survive restarts, and are separate for each API key.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,17 +23,18 @@ use crate::domain::id::{Digest, KeyId, TenantId};
 use crate::domain::idempotency::Claim;
 use crate::fair::Shares;
 
-/// The header.
+/// Name of the header.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Characters of a key at the most.
+/// Maximum length (characters) of a key.
 pub(super) const KEY_CHARS_MAX: usize = 255;
-/// Requests with a key of one tenant that are carried out at once: they go on after their client has left.
+/// Concurrent requests with a key of one tenant. They continue after their client has disconnected, so they need a
+/// limit of their own.
 pub(super) const IN_PROGRESS_PER_TENANT_MAX: usize = 16;
 
-/// Headers that a stored answer has again.
+/// Headers that are stored with an answer.
 const STORED_HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::ETAG, header::LOCATION];
 
-/// Requests that are being carried out.
+/// Keys of the requests that are being executed.
 pub struct InProgress {
     claims: Arc<Mutex<HashSet<Digest>>>,
     shares: Shares,
@@ -45,7 +46,7 @@ impl Default for InProgress {
     }
 }
 
-/// One of them, until dropped.
+/// Marks a key as in progress until dropped.
 struct Turn {
     claims: Arc<Mutex<HashSet<Digest>>>,
     id: Digest,
@@ -76,7 +77,8 @@ impl Drop for Turn {
     }
 }
 
-/// Carries a request with a key out once. Without one, and on routes that take none, nothing changes.
+/// Executes a request with an idempotency key at most once. Requests without one, and routes that do not support keys,
+/// are passed through.
 pub(super) async fn once(
     State(site): State<Site>,
     route: Option<MatchedPath>,
@@ -88,14 +90,14 @@ pub(super) async fn once(
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
-    // Whoever may not do it is refused by the route itself, before anything is read.
+    // // An unauthorised request is refused by the route itself, before anything is read.
     let Some((caller, tenant)) = allowed(&mut parts, &site).await else {
         return next.run(Request::from_parts(parts, body)).await;
     };
     match claimed(&site, caller, tenant, Request::from_parts(parts, body)).await {
         Ok(Claimed::New(new)) => {
             let (claim, turn, request) = *new;
-            // By itself: the client may leave, or run out of time, and the answer has to be stored all the same.
+            // // In its own task: the answer must be stored even if the client disconnects or the request times out.
             let carried_out = tokio::spawn(async move {
                 let _turn = turn;
                 let answer = next.run(request).await;
@@ -111,7 +113,7 @@ pub(super) async fn once(
     }
 }
 
-/// The caller and the tenant of a request, if it may change things there.
+/// The API key and the tenant of a request, if it is authorised to change the tenant.
 async fn allowed(parts: &mut Parts, site: &Site) -> Option<(KeyId, Option<TenantId>)> {
     let caller = auth::principal(parts, site).ok()?.key;
     if path_param::<TenantId, _>(parts, site).await.is_ok() {
@@ -168,7 +170,7 @@ async fn claimed(site: &Site, caller: KeyId, tenant: Option<TenantId>, request: 
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "idempotency_answers_full", detail));
         }
     }
-    // The route takes the room that its body needs once more.
+    // // The route takes memory budget for the body again.
     drop(room);
     parts.extensions.insert(claim.clone());
     Ok(Claimed::New(Box::new((claim, turn, Request::from_parts(parts, Body::from(body))))))
@@ -193,7 +195,7 @@ fn key_of(headers: &HeaderMap) -> Result<String, Problem> {
     key.filter(|key| (1..=KEY_CHARS_MAX).contains(&key.len()) && !key.contains('\t')).ok_or_else(invalid)
 }
 
-/// What stands between the quotes: `\` is before a quote or itself, and nowhere else (RFC 8941 section 3.3.3).
+/// Unescapes a quoted string: `\` is allowed only before a quote or another `\` (RFC 8941 section 3.3.3).
 fn unescaped(quoted: &str) -> Option<String> {
     let (mut text, mut rest) = (String::new(), quoted.chars());
     while let Some(character) = rest.next() {
@@ -206,7 +208,7 @@ fn unescaped(quoted: &str) -> Option<String> {
     Some(text)
 }
 
-/// Stores the answer before it is given. If that fails, the client has its answer all the same.
+/// Stores the answer before it is sent. If that fails, the client still receives it.
 async fn store(site: &Site, claim: &Claim, answer: Response) -> Response {
     let (head, body) = answer.into_parts();
     let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes) else {

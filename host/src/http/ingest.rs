@@ -1,4 +1,4 @@
-//! `/ingest/{tenant}/{source}`: events in, and the WebSub verification of a source that expects it.
+//! `/ingest/{tenant}/{source}`: ingest of events, and WebSub verification for sources that expect it.
 
 use std::convert::Infallible;
 
@@ -23,9 +23,9 @@ use crate::pipeline::decode::{Coding, decoded_bytes_max};
 use crate::pipeline::normalize::check_media_type;
 use crate::pipeline::prove::{Head, Inbound, Presented};
 
-/// What is read, for messages.
+/// Names the body in error messages.
 const BODY: &str = "the event";
-/// Bytes of a hub's challenge at the most: it is echoed to whoever asks.
+/// Maximum size (bytes) of a hub's challenge, because it is echoed to an unauthenticated client.
 const CHALLENGE_BYTES_MAX: usize = 1024;
 
 /// See [`super::operations`].
@@ -37,7 +37,7 @@ pub(super) fn operations() -> Vec<Operation> {
                  that is not there is answered as one that does not take the request's proof. A slash at the end of the path \
                  makes no difference.",
             )
-            // One type for generators of clients, some of which make broken code of several.
+            // // A single type, because some client generators produce broken code for several.
             .takes(
                 &["application/json"],
                 "The event as its product sends it; `application/secevent+json` is taken in the same way.",
@@ -58,7 +58,7 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-/// A SET as a source of the form `set` sends it (OpenID CAEP 1.0, section 3.1).
+/// A SET as sent to a source of the form `set` (OpenID CAEP 1.0, section 3.1).
 fn example() -> Value {
     json!({
         "iss": "https://idp.example.com/",
@@ -69,18 +69,18 @@ fn example() -> Value {
     })
 }
 
-/// What is said of an event that is on disk.
+/// Answer for an event that is on disk.
 #[derive(Serialize, JsonSchema)]
 struct Accepted {
-    /// Its id.
+    /// Id of the event.
     event: EventId,
-    /// Whether it was taken in before: then it is not delivered again.
+    /// Whether the event was accepted before. A duplicate is not delivered again.
     duplicate: bool,
 }
 
-/// Where a request is sent to.
+/// The source in the path of a request.
 pub(super) struct Place {
-    /// What is wrong with the path if it cannot name any source.
+    /// The error message if the path cannot name any source.
     named: Result<(TenantId, SourceName), String>,
 }
 
@@ -97,7 +97,7 @@ impl Described for Place {
     fn describe(sheet: &mut Sheet<'_>) {
         sheet.in_path::<TenantId>();
         sheet.in_path::<SourceName>();
-        // A hub that verifies a topic has nothing to prove.
+        // // A hub that verifies a topic sends no proof.
         if sheet.method() == Method::POST {
             sheet.needs_proof();
         }
@@ -116,7 +116,7 @@ pub(super) async fn event(
     })?;
     let presented = Presented::of(request.headers());
     let coding = coding::of_event(request.headers()).inspect_err(|problem| {
-        // Before it is known whose it is.
+        // // The path names no valid source, so the refusal is counted without one.
         site.pipeline.counted(None, problem.code());
     })?;
     let head = site.pipeline.prove_head(&tenant, &source, request.headers());
@@ -128,7 +128,7 @@ pub(super) async fn event(
     let known = !matches!(head, Head::Signed(None));
     let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     check_media_type(media_type).map_err(|refusal| {
-        // The same for a source that is not there.
+        // // The same answer for a source that does not exist.
         site.pipeline.counted(known.then_some((&tenant, &source)), refusal.code());
         Problem::refused(refusal.into(), presented)
     })?;
@@ -136,7 +136,8 @@ pub(super) async fn event(
         let read = extract::read(&site, &site.events, Some(&tenant), request, bytes_max, BODY).await;
         read.map(|Arrived { headers, body, room }| (headers, body, Some(room)))
     } else {
-        // As a known source's would be, so that neither the answer nor its time shows that there is none; nothing is kept.
+        // // Read like the body for an existing source, so that neither the answer nor its time reveals that there is
+        // none.
         extract::discard(request, bytes_max, BODY).await.map(|headers| (headers, Bytes::new(), None))
     };
     let (headers, body, _room) = match read {
@@ -158,25 +159,25 @@ pub(super) async fn event(
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Verification {
-    /// `subscribe`, `unsubscribe` or `denied`; all else is refused.
+    /// `subscribe`, `unsubscribe` or `denied`; anything else is refused.
     #[serde(rename = "hub.mode")]
     mode: Option<String>,
-    /// Which topic: to subscribe, one that the source lists; to unsubscribe, one that it does not list.
+    /// The topic. A subscription is confirmed if the source lists the topic, its end if the source does not.
     #[serde(rename = "hub.topic")]
     topic: Option<String>,
-    /// What is to be answered, 1 to 1024 bytes.
+    /// The challenge to echo, 1 to 1024 bytes.
     #[serde(rename = "hub.challenge")]
     challenge: Option<String>,
-    /// Why the hub denied it.
+    /// The hub's reason for a denial.
     #[serde(rename = "hub.reason")]
     reason: Option<String>,
 }
 
-/// W3C WebSub section 5.3: a hub asks whether a change of the subscription is wanted; the answer is its challenge.
+/// W3C WebSub section 5.3: a hub verifies a change of the subscription; the challenge is echoed to confirm it.
 ///
-/// A subscription is wanted if the source lists its topic. Its end is wanted if no source lists it: a source that was
-/// removed, or that never was, has no use for it either, and a hub that gets no confirmation sends for ever. A denial is
-/// taken note of, whoever it is about.
+/// A subscription is confirmed if the source lists its topic. An unsubscription is confirmed if the source does not
+/// list it, which includes removed and unknown sources, because a hub that gets no confirmation keeps sending. A denial
+/// is always acknowledged, and logged if the source lists the topic.
 pub(super) async fn verification(
     Place { named }: Place,
     State(site): State<Site>,

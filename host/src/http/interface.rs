@@ -1,5 +1,5 @@
-//! The host's interfaces, and which of them a listener serves. What it does not serve is not there: 404, as any path
-//! that is no route.
+//! The host's interfaces, and the ones that each listener serves. Routes of other interfaces are answered 404, like
+//! unknown paths.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use super::Site;
 use super::problem::Problem;
 use crate::config::Listen;
 
-/// Whom a route is for.
+/// The audience of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interface {
     /// Senders of events.
     Ingest,
-    /// Tenants, who manage what is their own.
+    /// Tenants that manage their own resources.
     Tenant,
     /// The operator.
     Operator,
@@ -26,7 +26,8 @@ pub enum Interface {
 
 use Interface::{Ingest, Operator, Tenant};
 
-/// The interfaces of each listener, by the name of its table: whatever has no listener of its own is the main one's.
+/// The interfaces of each listener, by the name of its table. The main one serves every interface without a listener of
+/// its own.
 pub fn served(listen: &Listen, table: &str) -> Vec<Interface> {
     match table {
         "listen.operator" => vec![Operator],
@@ -39,14 +40,14 @@ pub fn served(listen: &Listen, table: &str) -> Vec<Interface> {
     }
 }
 
-/// The interfaces that a route belongs to, by its pattern; a route that is not known here is the operator's.
+/// The interfaces that a route belongs to, by its pattern; an unlisted route belongs to the operator's.
 fn of(route: &str, method: &Method) -> &'static [Interface] {
     const TENANT: &str = "/api/v1/tenants/{tenant}";
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match route.strip_prefix(TENANT) {
-        // Only the operator removes a tenant.
+        // // Only the operator removes a tenant.
         Some("" | "/") if !reads => &[Operator],
-        // The operator looks at tenants, and makes each its first key.
+        // // The operator reads tenants, and creates each tenant's first key.
         Some("" | "/") => &[Tenant, Operator],
         Some(below) if below == "/keys" || below.starts_with("/keys/") => &[Tenant, Operator],
         Some(_) => &[Tenant],
@@ -73,7 +74,7 @@ pub(super) fn only(router: Router<Site>, served: Vec<Interface>) -> Router<Site>
                 Some(interfaces) if !interfaces.iter().any(|interface| served.contains(interface)) => {
                     Problem::no_route().into_response()
                 }
-                // The router itself says what is no route.
+                // // An unknown path is answered by the router itself.
                 _ => next.run(request).await,
             }
         }

@@ -1,5 +1,5 @@
-//! The HTTP surface: listeners, ingest, management, health. The only place with the HTTP server and the only one
-//! that knows status codes.
+//! The HTTP API: listeners, ingest, management, health. The only module that uses the HTTP server library and status
+//! codes.
 
 mod auth;
 mod caller;
@@ -35,58 +35,58 @@ use crate::config::Settings;
 use crate::control::Control;
 use crate::pipeline::Pipeline;
 
-/// What every route works with. Cheap to clone.
+/// Shared state of all routes. Cheap to clone.
 #[derive(Clone)]
 pub struct Site(Arc<Parts>);
 
-/// Writes what `/metrics` answers.
+/// Renders the answer of `/metrics`.
 pub type Metrics = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
 
-/// The parts of the HTTP surface.
+/// The components that the routes use.
 pub struct Parts {
     /// The data plane.
     pub pipeline: Pipeline,
     /// The control plane.
     pub control: Control,
-    /// What the operator has set, as it is now.
+    /// The current settings.
     pub settings: Settings,
-    /// Room for events on their way in.
+    /// Memory budget for event bodies.
     pub events: room::Room,
-    /// Room for what management requests bring and take.
+    /// Memory budget for bodies of management requests.
     pub uploads: room::Room,
-    /// Room for responses that are not sent yet.
+    /// Memory budget for responses that have not been sent yet.
     pub responses: room::Room,
-    /// Requests with an `Idempotency-Key` that are being carried out.
+    /// Requests with an `Idempotency-Key` that are being executed.
     pub in_progress: InProgress,
-    /// Turns of requests that read.
+    /// Limits concurrent read requests.
     pub reads: Reads,
-    /// Tails that are open.
+    /// Open live tails.
     pub tails: Tails,
-    /// Whether who reaches `/metrics` is on this machine.
+    /// Whether `/metrics` is served on a loopback address.
     pub metrics_on_loopback: bool,
     /// Renders `/metrics`.
     pub metrics: Metrics,
-    /// Set once the host is on its way down: it may still take requests, and asks for no more of them.
+    /// Cancelled once the host shuts down: requests are still accepted, but connections are no longer kept alive.
     pub stopping: CancellationToken,
 }
 
 impl Site {
-    /// From its parts.
+    /// Creates the shared state.
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
     }
 
-    /// Bytes of an uploaded filter at the most, for any tenant; its own quota may be smaller.
+    /// Upper bound (bytes) of an uploaded filter for any tenant; a tenant's own quota may be smaller.
     fn filter_bytes_max(&self) -> usize {
         usize::try_from(self.settings.now().quota.filter_bytes_max).unwrap_or(usize::MAX)
     }
 
-    /// Bytes of an uploaded table at the most, for any tenant; its own quota may be smaller.
+    /// Upper bound (bytes) of an uploaded table for any tenant; a tenant's own quota may be smaller.
     fn table_bytes_max(&self) -> usize {
         usize::try_from(self.settings.now().quota.table_bytes_max).unwrap_or(usize::MAX)
     }
 
-    /// Whether `/metrics` is answered without the operator's key.
+    /// Whether `/metrics` is served without the operator's key.
     fn metrics_open(&self) -> bool {
         self.settings.now().listen.metrics_open.unwrap_or(self.metrics_on_loopback)
     }

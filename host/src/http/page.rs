@@ -1,5 +1,5 @@
-//! Pages of lists at the border: `limit` and `cursor` of a request. A cursor belongs to the list that gave it: to its
-//! route and its tenant.
+//! Pagination of lists by `limit` and `cursor`. A cursor is only valid for the list that issued it, that is, for its
+//! route and tenant.
 
 use axum::Json;
 use axum::extract::{FromRequestParts, MatchedPath, RawPathParams};
@@ -15,13 +15,12 @@ use super::problem::Problem;
 use crate::control::pages::{PAGE_MAX, Page, PageQuery};
 use crate::crypto::sha256;
 
-/// Entries of a page if the request does not say.
+/// Default number of entries per page.
 const PAGE_DEFAULT: usize = 50;
-/// Bytes of the digest that a cursor carries of its list. A cursor opens nothing by itself, so this is against mistakes
-/// alone.
+/// Bytes of the list's digest in a cursor. A cursor grants no access, so the digest only has to detect mistakes.
 const MARK_BYTES: usize = 8;
 
-/// Which page of a list is asked for.
+/// The requested page of a list.
 pub(super) struct Paging {
     list: List,
     pub(super) query: PageQuery,
@@ -52,17 +51,17 @@ impl Described for Paging {
     }
 }
 
-/// The members of a query that every list has.
+/// The query parameters of every list.
 #[derive(Deserialize, JsonSchema)]
 struct PageParameters {
-    /// Entries of the page.
+    /// Maximum number of entries in the page.
     #[serde(default)]
     limit: Limit,
-    /// Where to go on: `next` of the page before, of the same list.
+    /// Continues a list: `next` of the previous page.
     cursor: Option<String>,
 }
 
-/// Entries of one page.
+/// Maximum number of entries in a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "usize")]
 #[schemars(inline, extend("minimum" = 1, "maximum" = PAGE_MAX, "default" = PAGE_DEFAULT))]
@@ -89,17 +88,17 @@ impl TryFrom<usize> for Limit {
 /// The list that a cursor belongs to.
 pub(super) struct List {
     route: String,
-    /// What the path names: the tenant, and the thing whose list it is.
+    /// The path parameters: the tenant, and the resource whose list it is.
     names: Vec<String>,
 }
 
 impl List {
-    /// The text of a place in this list, for its clients.
+    /// The cursor for a position in this list.
     pub(super) fn cursor(&self, place: &str) -> String {
         format!("{place}.{}", self.mark(place))
     }
 
-    /// The place in this list that a cursor stands for.
+    /// The position in this list that a cursor stands for.
     pub(super) fn place(&self, cursor: &str) -> Result<String, Problem> {
         match cursor.rsplit_once('.') {
             Some((place, mark)) if mark == self.mark(place) => Ok(place.to_owned()),
@@ -110,7 +109,7 @@ impl List {
     fn mark(&self, place: &str) -> String {
         let names = self.names.iter().map(String::as_str);
         let parts: Vec<&str> = ["cursor", &self.route].into_iter().chain(names).chain([place]).collect();
-        // None of the parts can have a NUL in it.
+        // // No part can contain a NUL.
         hex::encode(&sha256(parts.join("\0").as_bytes())[..MARK_BYTES])
     }
 }
@@ -130,7 +129,7 @@ impl FromRequestParts<Site> for List {
     }
 }
 
-/// Says nothing of its own: the cursor is a member of the body.
+/// Describes nothing: the cursor is a member of the body.
 impl Described for List {
     fn describe(_: &mut Sheet<'_>) {}
 }

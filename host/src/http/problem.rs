@@ -1,4 +1,4 @@
-//! The one map from errors to answers: RFC 9457 problem details with a stable `code`.
+//! Maps errors to answers: RFC 9457 problem details with a stable `code`.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -10,14 +10,14 @@ use crate::control;
 use crate::pipeline::accept::Refused;
 use crate::pipeline::prove::{Presented, Unproven};
 
-/// What the `type` of each problem starts with; the code follows.
+/// Prefix of each problem's `type`, followed by its code.
 pub const TYPE_BASE: &str = "https://schemas.setgate.dev/errors/";
-/// Seconds after which a busy host may be asked again.
+/// `Retry-After` (seconds) of a busy host.
 const RETRY_AFTER_S: u32 = 2;
-/// The same of a host that is short of space, which takes longer to pass.
+/// `Retry-After` (seconds) of a host that is short of disk space, which takes longer to resolve.
 const SPACE_RETRY_AFTER_S: u32 = 30;
 
-/// Every code there is, in alphabetical order. Each has a page in `docs/errors`.
+/// All codes in alphabetical order. Each has a page in `docs/errors`.
 pub const CODES: [&str; 67] = [
     "backlog_full",
     "backtest_running",
@@ -88,7 +88,7 @@ pub const CODES: [&str; 67] = [
     "wrong_form",
 ];
 
-/// An answer that is not a success.
+/// An error response.
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,
@@ -98,38 +98,38 @@ pub struct Problem {
     accept_encoding: Option<&'static str>,
 }
 
-/// Why a request was not carried out (RFC 9457).
+/// The reason for which a request failed (RFC 9457).
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Problem")]
 pub(super) struct Body<'a> {
-    /// What kind of problem it is: a base that stays the same, and the code.
+    /// Identifies the kind of problem: a fixed prefix followed by the code.
     #[schemars(extend("format" = "uri"))]
     r#type: String,
-    /// The status in words.
+    /// The name of the status.
     title: &'a str,
     /// The HTTP status.
     #[schemars(range(min = 400, max = 599))]
     status: u16,
-    /// What kind of problem it is, in a word that stays the same.
+    /// Identifies the kind of problem in one stable word.
     #[schemars(extend("enum" = CODES.as_slice()))]
     code: &'a str,
-    /// What was wrong, where, and what to do.
+    /// What was wrong, where, and what to do about it.
     detail: &'a str,
 }
 
 impl Problem {
-    /// A problem with its code and what was wrong, where and what to do.
+    /// A problem with its code, and a message that says what was wrong, where, and what to do.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         debug_assert!(CODES.contains(&code), "`{code}` is not in CODES");
         Self { status, code, detail: detail.into(), retry_after_s: None, accept_encoding: None }
     }
 
-    /// With the content codings that would have been taken (RFC 9110 section 15.5.16).
+    /// With the content codings that would be accepted (RFC 9110 section 15.5.16).
     pub(super) fn accepting(self, codings: &'static str) -> Self {
         Self { accept_encoding: Some(codings), ..self }
     }
 
-    /// For what is no route, or none of this listener's.
+    /// For a path that does not exist, or not on this listener.
     pub(super) fn no_route() -> Self {
         let detail =
             "there is no such route: events go to /ingest/{tenant}/{source}, management to /api/v1/tenants/...";
@@ -145,8 +145,8 @@ impl Problem {
         Self { retry_after_s: Some(SPACE_RETRY_AFTER_S), ..Self::new(status, code, detail) }
     }
 
-    /// The words of the storage engine are for the operator's log, not for a tenant; where the ledger wrote them there
-    /// itself, once is enough.
+    /// Errors of the storage engine are for the operator's log, not for tenants. They are logged here unless the ledger
+    /// has already logged them.
     fn not_stored(error: &impl std::fmt::Display, is_told: bool, is_damage: bool) -> Self {
         if is_damage {
             tracing::error!(%error, "a part of the ledger cannot be read");
@@ -165,7 +165,7 @@ impl Problem {
 }
 
 impl Problem {
-    /// Its code, for metrics.
+    /// The code, for metrics.
     pub fn code(&self) -> &'static str {
         self.code
     }
@@ -197,9 +197,8 @@ impl IntoResponse for Problem {
 }
 
 impl Problem {
-    /// For a request to an ingest address that does not prove to be the source's own, or whose source is not there. By
-    /// what the request presented and nothing else: a stranger learns neither which tenants and sources there are nor how
-    /// they prove themselves.
+    /// For an ingest request without a valid proof, or to a source that does not exist. Depends only on the kind of
+    /// proof presented, so that it reveals neither which tenants and sources exist nor which proofs they require.
     pub(super) fn unproven(presented: Presented) -> Self {
         let (code, given) = match presented {
             Presented::Nothing => ("bad_signature", "the request presents no proof".to_owned()),
@@ -217,7 +216,7 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, code, detail)
     }
 
-    /// For a request to an ingest address that presented this.
+    /// For a refused ingest request with this kind of proof.
     pub(super) fn refused(refused: Refused, presented: Presented) -> Self {
         let (code, detail) = (refused.code(), refused.to_string());
         match &refused {
@@ -307,7 +306,7 @@ mod tests {
             assert!(page.starts_with(&format!("# {code}\n")), "docs/errors/{code}.md says what `{code}` means");
             assert!(index.contains(&format!("[`{code}`]({code}.md)")), "docs/errors/README.md lists `{code}`");
         }
-        // And one page is the index.
+        // // Plus one for the index page.
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), CODES.len() + 1, "a page of a code that is gone");
     }
 
@@ -322,7 +321,7 @@ mod tests {
         assert!(response.headers().contains_key(header::RETRY_AFTER));
     }
 
-    /// Codes are literals, so reading the sources finds those that no test brings about.
+    /// Codes are literals, so reading the sources also finds those that no test triggers.
     #[test]
     fn each_code_in_the_sources_is_listed() {
         let sources = [
@@ -345,7 +344,7 @@ mod tests {
         let is_code = |text: &str| text.contains('_') && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
         for source in sources {
             let code = source.split("#[cfg(test)]").next().unwrap_or_default();
-            // What stands between quotes, in a line that makes a problem or maps to a code.
+            // // Text between quotes in a line that creates a problem or maps to a code.
             for line in code.lines().filter(|line| line.contains("Problem::new(") || line.contains("=> \"")) {
                 for text in line.split('"').skip(1).step_by(2).filter(|text| is_code(text)) {
                     let kind = line.trim_start().starts_with(&format!("\"{text}\" =>"));

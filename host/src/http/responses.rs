@@ -1,5 +1,5 @@
-//! The bodies of responses: what they take in memory until they are sent is charged to their tenant, and they end when the
-//! key that they were asked for with does not hold any more.
+//! Response bodies. Their memory is charged to their tenant until they are sent, and they break off if the key of the
+//! request is revoked.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -21,24 +21,24 @@ use crate::domain::id::TenantId;
 use crate::domain::page::PAGE_BYTES_MAX;
 use crate::fair::{Bounds, Gate, Place};
 
-/// Bytes of a body up to which it is not charged: less than a connection takes by itself.
+/// Bodies up to this size (bytes) are not charged: less than the connection itself takes.
 const SMALL_BYTES: u64 = 4 << 10;
-/// Room that has to be left for a response before any work is done for it: a page's, if the request reads.
+/// Memory budget that must be free before a request is processed: enough for a page if the request reads.
 pub(super) fn room_bytes_min(reads: bool) -> usize {
     if reads { PAGE_BYTES_MAX } else { 64 << 10 }
 }
-/// How long the response to a change, which is done by then, waits for room.
+/// How long the response to a change, which is committed by then, waits for memory budget.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Requests of tenants that read, worked on at once: each takes a processor for some milliseconds to make its page.
+/// Maximum number of concurrent read requests of tenants: each uses a core for some milliseconds to produce its page.
 const READS_MAX: usize = 4;
-/// Of them, one tenant's.
+/// The share of `READS_MAX` that one tenant may use.
 const READS_PER_TENANT_MAX: usize = 2;
-/// Of one tenant, those that wait for that.
+/// Maximum number of queued read requests of one tenant.
 const READS_WAITING_PER_TENANT_MAX: usize = 256;
 
-/// Turns of requests that read, shared between tenants. A turn lasts until the response is charged, so that those that wait
-/// find out that there is no room before anything is done for them.
+/// Turns of read requests, shared fairly between tenants. A turn lasts until the response is charged, so that queued
+/// requests notice a lack of memory budget before any work is done for them.
 pub struct Reads(Gate);
 
 impl Default for Reads {
@@ -57,7 +57,7 @@ impl Reads {
     /// Waits for a turn.
     ///
     /// # Errors
-    /// 429 if too many of the tenant's wait.
+    /// 429 if too many requests of the tenant are queued.
     pub(super) async fn turn(&self, tenant: &TenantId) -> Result<Place, Problem> {
         self.0.enter_bounded(tenant).await.map_err(|_| {
             let detail =
@@ -67,7 +67,7 @@ impl Reads {
     }
 }
 
-/// What a request was granted, for the layer around the routes: left there by the extractor that looks at the key.
+/// The grant of a request, passed from the extractor that checks the key to the middleware around the routes.
 #[derive(Clone, Default)]
 pub(super) struct Access(Arc<Granting>);
 
@@ -79,7 +79,7 @@ struct Granting {
 
 impl Access {
     pub(super) fn set(&self, grant: Grant) {
-        // Two extractors of a request find the same.
+        // // All extractors of a request set the same grant.
         let _ = self.0.grant.set(grant);
     }
 
@@ -87,7 +87,7 @@ impl Access {
         self.0.grant.get()
     }
 
-    /// Holds a turn until the response is made.
+    /// Holds a turn until the response has been produced.
     pub(super) fn hold(&self, turn: Place) {
         *self.0.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
     }
@@ -97,12 +97,12 @@ impl Access {
     }
 }
 
-/// Says of a response that its body sees to its key and to what it takes in memory by itself.
+/// Response extension of bodies that check their key or account for their memory themselves.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Keeps {
-    /// A stream with pieces of its own.
+    /// A stream that does both for each part.
     Both,
-    /// The bytes are there for everybody, and not for this response.
+    /// The bytes are shared by all responses, so their memory is not charged.
     Memory,
 }
 
@@ -122,7 +122,7 @@ pub(super) async fn bound(
     if let Some(grant) = access.get().filter(|_| reads)
         && let Err(revoked) = site.control.still_holds(grant)
     {
-        // What was read may belong to somebody else by now.
+        // // The tenant may have been removed and created again since the data was read.
         return revoked_meanwhile(revoked).into_response();
     }
     let bytes = response.body().size_hint().exact();
@@ -160,13 +160,13 @@ pub(super) async fn bound(
     Response::from_parts(head, Body::new(body))
 }
 
-/// For a request whose key or tenant went away while it was worked on.
+/// For a request whose key was revoked or whose tenant was removed while it was processed.
 pub(super) fn revoked_meanwhile(revoked: Revoked) -> Problem {
     let detail = format!("the request was refused while it was under way: {revoked}");
     Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
 }
 
-/// Bytes with the room that they take, given back with the last part that is sent.
+/// Bytes with their memory budget, which is released with the last part that is sent.
 pub(super) struct Charged {
     pub(super) bytes: Bytes,
     pub(super) _room: Taken,
@@ -178,7 +178,7 @@ impl AsRef<[u8]> for Charged {
     }
 }
 
-/// A body that breaks off once its grant does not hold any more.
+/// A body that breaks off if its grant is revoked.
 pub(super) struct Granted {
     pub(super) body: Body,
     pub(super) site: Site,

@@ -1,7 +1,7 @@
-//! Room in memory for bodies, of requests or of responses: so many bytes for the host, and of them a share that one tenant
-//! can take at the most. What belongs to no tenant, such as the operator's requests, has a share like a tenant's.
+//! Memory budget for bodies of requests or responses: a limit for the host, and a share of it that one tenant may use.
+//! Bodies that belong to no tenant, such as the operator's, have a share like a tenant's.
 //!
-//! Without the share, whoever opens a few hundred slow requests for one tenant would have every other tenant's answered 503.
+//! Without the share, a few hundred slow requests for one tenant would make the host answer every other tenant 503.
 
 use std::sync::Arc;
 
@@ -13,34 +13,35 @@ use super::problem::Problem;
 use crate::domain::id::TenantId;
 use crate::fair::Shares;
 
-/// Clients that find room at the least, however much each has begun: one takes no more than this part of it.
+/// A client may use at most 1/`CLIENTS_MIN` of a share with incomplete bodies, so that at least this many clients fit.
 const CLIENTS_MIN: usize = 2;
 
-/// Bytes of bodies, one permit each.
+/// A memory budget with one permit per byte.
 pub struct Room {
     all: Arc<Semaphore>,
     shares: Shares,
-    /// The share of what belongs to no tenant.
+    /// The share of bodies without a tenant.
     no_tenants: Arc<Semaphore>,
-    /// What one client may take of the share of each tenant, by bodies that are not whole yet.
+    /// Limits of one client's incomplete bodies, per tenant.
     of_client: Shares<(Option<TenantId>, Peer)>,
-    /// What it may take of the host's room so.
+    /// Limit of one client's incomplete bodies, in the whole budget.
     of_client_in_all: Shares<Peer>,
-    /// The key of the share in the configuration.
+    /// The configuration key of the per-tenant share.
     share_name: &'static str,
 }
 
-/// Bytes taken, until dropped.
+/// Bytes taken from the budget, returned on drop.
 #[derive(Debug)]
 pub(super) struct Taken {
     share: OwnedSemaphorePermit,
     all: OwnedSemaphorePermit,
-    /// Of the client's, if it has to wait for the client.
+    /// The client's part, while its body is incomplete.
     client: Option<[OwnedSemaphorePermit; 2]>,
 }
 
 impl Room {
-    /// Room for `bytes_max` bytes, of them `per_tenant_max` for one tenant, which is the setting `share_name`.
+    /// A budget of `bytes_max`, of which one tenant may use `per_tenant_max`; `share_name` is the configuration key of
+    /// the latter.
     pub fn new(bytes_max: u32, per_tenant_max: u32, share_name: &'static str) -> Self {
         Self {
             all: Arc::new(Semaphore::new(bytes_max as usize)),
@@ -52,10 +53,10 @@ impl Room {
         }
     }
 
-    /// Takes room for `bytes`, at once or not at all.
+    /// Takes `bytes` from the budget, or fails immediately.
     ///
     /// # Errors
-    /// 429 if the tenant's share is taken, 503 if the host's room is; code `busy`.
+    /// 429 if the tenant's share is used up, 503 if the host's budget is; code `busy`.
     pub(super) fn take(&self, tenant: Option<&TenantId>, bytes: usize) -> Result<Taken, Problem> {
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let share = self.share_of(tenant).try_acquire_many_owned(permits);
@@ -64,12 +65,12 @@ impl Room {
         Ok(Taken { share, all, client: None })
     }
 
-    /// The same for what is never refused for its size alone: what is larger than a whole share takes the share.
+    /// Like [`Room::take`], but takes at most a whole share, so that it never fails because of the size alone.
     pub(super) fn take_at_most(&self, tenant: Option<&TenantId>, bytes: usize) -> Result<Taken, Problem> {
         self.take(tenant, bytes.min(self.shares.permits()))
     }
 
-    /// Takes more for what has some already.
+    /// Takes more bytes for a body.
     pub(super) fn grow(&self, taken: &mut Taken, tenant: Option<&TenantId>, bytes: usize) -> Result<(), Problem> {
         let Taken { share, all, .. } = self.take(tenant, bytes)?;
         taken.share.merge(share);
@@ -77,8 +78,8 @@ impl Room {
         Ok(())
     }
 
-    /// Charges a client with all that was taken for a body of which more is to come. Without that, whoever sends all of
-    /// some bodies but their ends would take the whole share of a tenant, without a key.
+    /// Charges the client for all bytes of an incomplete body. Otherwise a client without a key could use up the whole
+    /// share of a tenant by sending bodies without their ends.
     pub(super) fn charge_client(
         &self,
         taken: &mut Taken,
@@ -86,7 +87,7 @@ impl Room {
         client: Peer,
     ) -> Result<(), Problem> {
         let charged = taken.client.as_ref().map_or(0, |[permit, _]| permit.num_permits());
-        // One that is larger than the client's part takes all of it.
+        // // A body larger than the client's limit takes all of it.
         let most = self.of_client.permits().min(self.of_client_in_all.permits());
         let more = taken.share.num_permits().min(most).saturating_sub(charged);
         let more = u32::try_from(more).unwrap_or(u32::MAX);
@@ -109,12 +110,12 @@ impl Room {
         Problem::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
     }
 
-    /// Whether there is room for `bytes` just now, for requests that had better be refused before any work is done.
+    /// Whether `bytes` are available now, to refuse a request before any work is done.
     pub(super) fn check(&self, tenant: Option<&TenantId>, bytes: usize) -> Result<(), Problem> {
         self.take_at_most(tenant, bytes).map(drop)
     }
 
-    /// Waits until there is room.
+    /// Waits until `bytes` are available.
     pub(super) async fn wait(&self, tenant: Option<&TenantId>, bytes: usize) -> Option<Taken> {
         let permits = u32::try_from(bytes.min(self.shares.permits())).unwrap_or(u32::MAX);
         let share = self.share_of(tenant).acquire_many_owned(permits).await.ok()?;

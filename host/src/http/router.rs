@@ -1,4 +1,4 @@
-//! What holds for every request: the routes are those of the table of operations.
+//! The router and the middleware of all requests. The routes come from the table of operations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::responses::{self, Access};
 use crate::control::keys::Grant;
 use crate::telemetry::{Handles, metric};
 
-/// Answers, counted by route and status.
+/// Counts answers by route and status.
 #[derive(Default)]
 struct Answered(Handles<String, Arc<Handles<u16, Counter>>>);
 
@@ -58,7 +58,7 @@ async fn no_method(method: Method) -> Response {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no_method", detail).into_response()
 }
 
-/// A GET of what its client has already is answered 304 (RFC 9110 section 13.1.2).
+/// Answers 304 to a GET if the client already has the current version (RFC 9110 section 13.1.2).
 async fn revalidated(request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     if !reads || !request.headers().contains_key(header::IF_NONE_MATCH) {
@@ -75,7 +75,7 @@ async fn revalidated(request: Request, next: Next) -> Response {
     }
 }
 
-/// Bounds each request in time and counts its answer.
+/// Applies the request timeout and counts the answer.
 async fn bounded(
     State((site, answered)): State<(Site, Arc<Answered>)>,
     route: Option<MatchedPath>,
@@ -105,7 +105,7 @@ async fn bounded(
     };
     access.release();
     response.headers_mut().insert(REQUEST_ID, id.into_header());
-    // A slash at the end makes no other route.
+    // // A trailing slash does not make a different route.
     let route = route.as_ref().map_or("none", |route| route.as_str().trim_end_matches('/'));
     answered.count(route, response.status());
     response

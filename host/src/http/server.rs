@@ -1,4 +1,4 @@
-//! A listener: accepts connections, and on shutdown lets requests finish.
+//! A listener: accepts connections, and on shutdown lets requests in progress finish.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,22 +17,22 @@ use super::router::router;
 use super::tls::{self, Tls};
 use crate::config;
 
-/// Milliseconds that requests in progress have to finish when the host stops.
+/// Time limit (ms) for requests in progress when the host stops.
 const FINISH_MS_MAX: u64 = 10_000;
-/// How long a place for a connection is waited for before some that are idle are closed.
+/// How long to wait for a free connection slot before idle connections are closed.
 const PLACE_WAIT: Duration = Duration::from_millis(50);
 
-/// Why a listener could not be started.
+/// A listener could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address is taken or not this machine's.
+    /// The address is in use or does not belong to this machine.
     #[error("cannot listen on {address}: {source}; choose another with `{table}.address`")]
     Bind {
         /// The configured address.
         address: config::Address,
-        /// The table that it stands in.
+        /// The configuration table of the listener.
         table: &'static str,
-        /// The system's words.
+        /// The operating system's error.
         source: io::Error,
     },
     /// Certificate, key or client authorities cannot be used.
@@ -40,10 +40,10 @@ pub enum Error {
     Tls(#[from] tls::Error),
 }
 
-/// A bound listener, not yet accepting.
+/// A bound listener that does not accept connections yet.
 pub struct Server {
     listener: TcpListener,
-    /// The table that configures it.
+    /// The configuration table of the listener.
     table: &'static str,
     tls: Option<Tls>,
     serves: Vec<Interface>,
@@ -51,13 +51,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds every listener that is configured, the main one first, and reads their certificates.
+    /// Binds all configured listeners, the main one first, and reads their certificates.
     pub async fn bind_all(settings: &config::Listen) -> Result<Vec<Self>, Error> {
         let mut servers = Vec::new();
         for (table, listener) in settings.listeners() {
             let tls = tls::read(&listener)?.map(Tls::new);
             let address = listener.address;
-            // A name may have several addresses: the first that can be bound is taken.
+            // // A name may have several addresses: the first one that can be bound is used.
             let listener = TcpListener::bind((address.host(), address.port())).await;
             let listener = listener.map_err(|source| Error::Bind { address, table, source })?;
             let serves = interface::served(settings, table);
@@ -66,27 +66,27 @@ impl Server {
         Ok(servers)
     }
 
-    /// The address it is bound to: with the port taken, where port 0 was asked for.
+    /// The bound address. If port 0 was configured, it contains the actual port.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// The table that configures it, such as `listen.operator`.
+    /// The configuration table of the listener, such as `listen.operator`.
     pub fn table(&self) -> &'static str {
         self.table
     }
 
-    /// Whether it answers the routes of that interface.
+    /// Whether it serves the routes of that interface.
     pub fn serves(&self, interface: Interface) -> bool {
         self.serves.contains(&interface)
     }
 
-    /// How it speaks TLS, where it does.
+    /// Its TLS configuration. `None` if it does not use TLS.
     pub fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
 
-    /// Accepts until `stop`, then lets requests in progress finish.
+    /// Accepts connections until `stop`, then lets requests in progress finish.
     pub async fn run(self, site: Site, stop: CancellationToken) {
         let app = router(site, self.serves.clone());
         self.serve(app, stop).await;
@@ -101,7 +101,7 @@ impl Server {
                 accepted = self.listener.accept() => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
-                        // Out of file descriptors, most likely: accepting again at once would spin.
+                        // // Most likely out of file descriptors: accepting again at once would spin.
                         warn!(%error, "a connection could not be accepted");
                         tokio::time::sleep(Duration::from_millis(50)).await;
                         continue;
@@ -127,8 +127,8 @@ impl Server {
     }
 }
 
-/// A place for one more connection. If there is none, connections that nobody uses are closed for it; while all are in use,
-/// it is waited for.
+/// Waits for a free connection slot. If there is none, idle connections are closed; if all connections are in use, it
+/// keeps waiting.
 async fn free_place(places: &Arc<Semaphore>, serving: &Serving) -> OwnedSemaphorePermit {
     loop {
         let place = places.clone().acquire_owned();

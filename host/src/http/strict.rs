@@ -1,8 +1,8 @@
-//! JSON as it is described: where an object is expected, an array is refused.
+//! Strict JSON deserialisation: an array in place of an object is refused.
 //!
-//! serde fills a struct from an array too, member by member in their order, and `deny_unknown_fields` has nothing to say
-//! against it: `[]` would be a subscription's `signing` with everything at its default. No client means that. This asks the
-//! deserializer below for a map wherever a struct asks to be filled, and changes nothing else.
+//! serde also fills a struct from an array, field by field in order, and `deny_unknown_fields` does not prevent it:
+//! `[]` would be accepted as a subscription's `signing` with all defaults. This wrapper requests a map from the inner
+//! deserializer for every struct, and changes nothing else.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-/// Reads one JSON value.
+/// Deserialises one JSON value.
 pub(super) fn from_slice<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let value = T::deserialize(Strict(&mut deserializer))?;
@@ -18,7 +18,7 @@ pub(super) fn from_slice<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_js
     Ok(value)
 }
 
-/// One part of serde's machinery around another, so that all that is nested is reached.
+/// Wraps each part of serde's machinery, so that nested values are covered.
 struct Strict<T>(T);
 
 macro_rules! asks {

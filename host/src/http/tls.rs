@@ -1,5 +1,5 @@
-//! How a listener speaks TLS: certificate, key and, for mTLS, the authorities of its clients. Read at the start, and again
-//! when the host reads its configuration again.
+//! TLS of a listener: certificate, key and, for mTLS, the certificate authorities of its clients. Read at the start and
+//! at each reload of the configuration.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::Listener;
 
-/// A file of a listener's TLS cannot be used.
+/// A TLS file of a listener cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("TLS cannot be started with `{}`: {why}", path.display())]
 pub struct Error {
@@ -21,7 +21,7 @@ pub struct Error {
     why: String,
 }
 
-/// How a listener speaks TLS to those who connect now; all clones are the same one.
+/// The current TLS configuration of a listener; clones share it.
 #[derive(Clone)]
 pub struct Tls(Arc<ArcSwap<ServerConfig>>);
 
@@ -30,22 +30,22 @@ impl Tls {
         Self(Arc::new(ArcSwap::new(config)))
     }
 
-    /// For one more connection.
+    /// The acceptor for one more connection.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.0.load_full())
     }
 
-    /// Connections from now on. Those that are open stay with what they were opened with, and none of their sessions is
+    /// Replaces the configuration for new connections. Open ones keep theirs, and none of their sessions can be
     /// resumed.
     pub fn put(&self, config: Arc<ServerConfig>) {
         self.0.store(config);
     }
 }
 
-/// Reads and checks a listener's files; none where it speaks no TLS.
+/// Reads and checks a listener's files. `None` if the listener does not use TLS.
 ///
 /// # Errors
-/// With the file that cannot be used: it is not there or not PEM, or certificate and key do not belong together.
+/// If a file is missing or not PEM, or if certificate and key do not match; names the file.
 pub fn read(listener: &Listener) -> Result<Option<Arc<ServerConfig>>, Error> {
     let (Some(certificate), Some(key)) = (&listener.tls_certificate, &listener.tls_key) else { return Ok(None) };
     let shown = chain(certificate)?;

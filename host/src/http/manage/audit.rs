@@ -23,7 +23,7 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
     ]
 }
 
-/// The same over all tenants.
+/// The operator's log of all tenants.
 pub(in crate::http) fn of_operator() -> Vec<Operation> {
     vec![
         get("/api/v1/audit", "listWholeAudit", "What was changed, by whom, newest first; of all tenants.", list_whole)
@@ -31,39 +31,39 @@ pub(in crate::http) fn of_operator() -> Vec<Operation> {
     ]
 }
 
-/// Which entries of a tenant's log.
+/// Filter of a tenant's audit log. Absent parameters match everything.
 #[derive(Deserialize, JsonSchema)]
 pub(in crate::http) struct ListQuery {
-    /// About things of this kind.
+    /// Entries about objects of this kind.
     kind: Option<String>,
-    /// About the thing of this id or name.
+    /// Entries about the object with this id or name.
     object: Option<String>,
-    /// Of this action, `kind.verb`.
+    /// Entries of this action, `kind.verb`.
     action: Option<String>,
-    /// Made with this key, or by the `host`.
+    /// Changes made with this key, or by the `host`.
     by: Option<By>,
-    /// At or after.
+    /// Entries at or after this time.
     since: Option<Timestamp>,
-    /// Before.
+    /// Entries before this time.
     until: Option<Timestamp>,
 }
 
-/// Which entries of the whole log.
+/// Filter of the whole audit log. Absent parameters match everything.
 #[derive(Deserialize, JsonSchema)]
 pub(in crate::http) struct WholeQuery {
-    /// Of this tenant.
+    /// Entries of this tenant.
     tenant: Option<TenantId>,
-    /// About things of this kind.
+    /// Entries about objects of this kind.
     kind: Option<String>,
-    /// About the thing of this id or name.
+    /// Entries about the object with this id or name.
     object: Option<String>,
-    /// Of this action, `kind.verb`.
+    /// Entries of this action, `kind.verb`.
     action: Option<String>,
-    /// Made with this key, or by the `host`.
+    /// Changes made with this key, or by the `host`.
     by: Option<By>,
-    /// At or after.
+    /// Entries at or after this time.
     since: Option<Timestamp>,
-    /// Before.
+    /// Entries before this time.
     until: Option<Timestamp>,
 }
 

@@ -45,23 +45,23 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 
 #[derive(Deserialize, JsonSchema)]
 pub(in crate::http) struct ListQuery {
-    /// To this subscription.
+    /// Deliveries to this subscription.
     subscription: Option<SubscriptionId>,
-    /// In this state.
+    /// Deliveries in this state.
     state: Option<DeliveryState>,
-    /// Of this event.
+    /// Deliveries of this event.
     event: Option<EventId>,
-    /// Of an event that has this type: the whole URI.
+    /// Deliveries of events with this type, given as the whole URI.
     r#type: Option<String>,
-    /// Of an event about exactly this subject.
+    /// Deliveries of events about exactly this subject.
     subject: Option<String>,
-    /// Of an event of this source.
+    /// Deliveries of events from this source.
     source: Option<SourceName>,
-    /// Whose chain was ended by this filter's fault.
+    /// Deliveries whose chain ended with a fault of this filter.
     filter: Option<FilterName>,
-    /// Created at or after.
+    /// Deliveries created at or after this time.
     since: Option<Timestamp>,
-    /// Created before.
+    /// Deliveries created before this time.
     until: Option<Timestamp>,
 }
 

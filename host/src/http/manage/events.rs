@@ -27,17 +27,17 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 
 #[derive(Deserialize, JsonSchema)]
 pub(in crate::http) struct ListQuery {
-    /// With this type among theirs: the whole URI.
+    /// Events with this type among theirs, given as the whole URI.
     r#type: Option<String>,
-    /// About exactly this subject.
+    /// Events about exactly this subject.
     subject: Option<String>,
-    /// With this `jti`.
+    /// Events with this `jti`.
     jti: Option<String>,
-    /// Of this source.
+    /// Events from this source.
     source: Option<SourceName>,
-    /// Accepted at or after.
+    /// Events accepted at or after this time.
     since: Option<Timestamp>,
-    /// Accepted before.
+    /// Events accepted before this time.
     until: Option<Timestamp>,
 }
 

@@ -78,7 +78,7 @@ pub(in crate::http) async fn show(
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct UploadQuery {
-    /// Whether new deliveries are to run it at once.
+    /// Whether to activate the version for new deliveries at once.
     #[serde(default = "yes")]
     activate: bool,
 }
@@ -136,7 +136,7 @@ pub(in crate::http) async fn roll_back(
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ResumeInput {
-    /// The version; all that are suspended where absent.
+    /// The version to resume. Absent: all suspended versions.
     #[serde(default)]
     digest: Option<Digest>,
 }

@@ -41,7 +41,7 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
     ]
 }
 
-/// The same for the operator's own.
+/// The routes of the operator's own keys.
 pub(in crate::http) fn of_operator() -> Vec<Operation> {
     vec![
         get("/api/v1/keys", "listOperatorKeys", "The operator's keys, oldest first.", list_operator)
@@ -189,7 +189,7 @@ pub(in crate::http) async fn remove_operator(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A key just made, with the path that it is found at; no tenant: the operator's.
+/// The answer with a newly created key and its path. It is the operator's key if `tenant` is `None`.
 fn made_key(tenant: Option<&TenantId>, once: KeyOnce) -> Response {
     let id = once.view.id;
     let path = match tenant {

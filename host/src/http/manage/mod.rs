@@ -1,4 +1,5 @@
-//! Management: one file a kind of thing, as in `control`. Each route parses, calls and shows; it decides nothing.
+//! Management routes, one file per kind of resource as in `control`. Routes parse the request, call the control plane
+//! and format the answer; they contain no decisions.
 
 pub(super) mod audit;
 pub(super) mod deliveries;
@@ -23,27 +24,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::id::{Digest, TenantId};
 
-/// A document with the version that it has, for `if-match`.
+/// A document with its version as `ETag`, for `if-match`.
 pub(super) fn tagged<T: Serialize>(status: StatusCode, version: u64, shown: T) -> Response {
     (status, tagged_only(version), Json(shown)).into_response()
 }
 
-/// A thing that was just made: 201 with the path that it is found at.
+/// A newly created resource: 201 with its path.
 pub(super) fn made<T: Serialize>(path: &str, version: u64, shown: T) -> Response {
     (StatusCode::CREATED, located(path), tagged_only(version), Json(shown)).into_response()
 }
 
-/// The path, below the host's address, that something made here is found at.
+/// The `location` header with the path of a new resource.
 pub(super) fn located(path: &str) -> [(header::HeaderName, String); 1] {
     [(header::LOCATION, path.to_owned())]
 }
 
-/// The path of a tenant's thing; `below` begins with a slash.
+/// The path of a tenant's resource; `below` begins with a slash.
 pub(super) fn path_of(tenant: &TenantId, below: std::fmt::Arguments<'_>) -> String {
     format!("/api/v1/tenants/{tenant}{below}")
 }
 
-/// What a PUT came to: 201 where the thing is new, else 200.
+/// The answer to a PUT: 201 if the resource is new, otherwise 200.
 pub(super) fn put<T: Serialize>(is_new: bool, path: &str, version: u64, shown: T) -> Response {
     if is_new { made(path, version, shown) } else { tagged(StatusCode::OK, version, shown) }
 }
@@ -52,7 +53,7 @@ fn tagged_only(version: u64) -> [(header::HeaderName, String); 1] {
     [(header::ETAG, format!("\"{version}\""))]
 }
 
-/// Which version of a filter or a table is to be active.
+/// The version of a filter or a table to activate.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ActivateInput {

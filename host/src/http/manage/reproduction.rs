@@ -79,13 +79,13 @@ pub(in crate::http) async fn rows(
     give(&site, grant, stored, "application/jsonl", &known)
 }
 
-/// Answers with stored bytes, which never change under their name.
+/// Answers with stored bytes, which are immutable because they are addressed by digest.
 fn give(site: &Site, grant: Grant, stored: Stored, media_type: &str, known: &IfNoneMatch) -> Result<Response, Problem> {
     let tag = format!("\"{}\"", stored.digest);
     if known.has(&tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
-    // One part is on its way while the next one is read.
+    // // One part is sent while the next one is read, so at most two are in memory.
     let weight = usize::try_from(stored.bytes).unwrap_or(usize::MAX).min(2 * PART_BYTES);
     let room = site.responses.take(Some(grant.tenant()), weight)?;
     let control = site.control.clone();

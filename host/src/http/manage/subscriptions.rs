@@ -123,7 +123,7 @@ pub(in crate::http) async fn replace(
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct PauseInput {
-    /// In words, for whoever looks at the subscription.
+    /// A reason, shown with the subscription.
     #[serde(default = "by_request")]
     #[schemars(length(max = TEXT_CHARS_MAX))]
     reason: String,

@@ -72,8 +72,7 @@ pub(in crate::http) async fn show(
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct PutQuery {
-    /// What stands between the columns of a CSV: `,`, `;`, `|` or `tab`. Absent: a comma, unless the header looks like one
-    /// with another.
+    /// Column separator of a CSV: `,`, `;`, `|` or `tab`. Absent: a comma, unless the header suggests another one.
     delimiter: Option<String>,
 }
 
@@ -131,7 +130,7 @@ pub(in crate::http) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What [`format`] knows.
+/// The media types that [`format`] accepts.
 const MEDIA_TYPES: &[&str] = &[
     "application/jsonl",
     "text/csv",
@@ -142,7 +141,8 @@ const MEDIA_TYPES: &[&str] = &[
     "text/plain",
 ];
 
-/// What the body is, by its media type. Without one nothing is taken: a request that lost its body would empty the table.
+/// The table format, by media type. A request without one is refused: a request whose body was lost would otherwise
+/// empty the table.
 fn format(request: &Request) -> Result<TableFormat, Problem> {
     let given = request.headers().get(header::CONTENT_TYPE).and_then(|given| given.to_str().ok());
     check_text(given.unwrap_or_default(), request.headers())?;

@@ -1,4 +1,4 @@
-//! Server-Sent Events (HTML standard, section 9.2): settlements as they come.
+//! Live tails: settlements as Server-Sent Events (HTML standard, section 9.2).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -25,25 +25,26 @@ use crate::http::operations::{Operation, get};
 use crate::http::problem::Problem;
 use crate::http::responses::Keeps;
 
-/// A stream that has nothing to send sends a comment this often, so that connections in between do not take it for dead. A client
-/// that closed its HTTP/1 connection is noticed by the second write after that: until then it might only have ended its side.
+/// Interval of the comments sent on a quiet stream, so that intermediaries do not consider the connection dead. A
+/// client that closed its HTTP/1 connection is noticed by the second write after that: until then it may only have
+/// closed its sending side.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// Tails that are open: so many of the host, and of them so many of a tenant.
+/// Limits the open tails, in total and per tenant.
 pub struct Tails {
     all: Arc<Semaphore>,
     all_max: usize,
     shares: Shares,
 }
 
-/// A tail's place among them, until dropped.
+/// The slot of an open tail, released on drop.
 struct Open {
     _share: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
 }
 
 impl Tails {
-    /// So many of the host (`history.tails_max`), and of them so many of a tenant (`history.tails_per_tenant_max`).
+    /// `all_max` is `history.tails_max`, `per_tenant_max` is `history.tails_per_tenant_max`.
     pub fn new(all_max: usize, per_tenant_max: usize) -> Self {
         Self { all: Arc::new(Semaphore::new(all_max)), all_max, shares: Shares::new(per_tenant_max) }
     }
@@ -77,7 +78,7 @@ pub(in crate::http) async fn tail(
     headers: HeaderMap,
     Granted(grant): Granted,
 ) -> Result<Response, Problem> {
-    // A client that was cut off asks for the same URL again, with what it saw last.
+    // // A disconnected client requests the same URL again with the id of the last event it received.
     if let Some(last) = headers.get("last-event-id") {
         asked.cursor = Some(last.to_str().unwrap_or_default().to_owned());
     }
@@ -97,17 +98,18 @@ pub(in crate::http) async fn tail(
         let frame = stream.next().await?;
         Some((Ok::<_, Infallible>(frame), stream))
     });
-    // Nothing in between may keep it or gather it.
+    // // Proxies must neither store nor buffer the stream.
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     let mut response = (headers, [("x-accel-buffering", "no")], Body::from_stream(frames)).into_response();
     response.extensions_mut().insert(Keeps::Both);
     Ok(response)
 }
 
-/// One stream while it is read. What is ready is at most a page of the log: the next one is read when it has been sent.
+/// A stream while it is being read. At most one page of the log is buffered; the next one is read once it has been
+/// sent.
 struct Stream {
     site: Site,
-    /// What it was opened with: it ends when that does not hold any more.
+    /// The grant the stream was opened with. The stream ends if it is revoked.
     grant: Grant,
     tail: Tail,
     ready: VecDeque<Bytes>,
@@ -119,7 +121,8 @@ struct Stream {
 impl Stream {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            // Before each frame, so that no traffic puts it off, and after what was read: it may be somebody else's by now.
+            // // Checked before each frame, so that traffic cannot delay it, and after reading, because the data may be
+            // of a new tenant.
             if !self.ended
                 && let Err(revoked) = self.site.control.still_holds(&self.grant)
             {
@@ -135,7 +138,7 @@ impl Stream {
             }
             tokio::select! {
                 () = self.site.stopping.cancelled() => self.end("the host is stopping"),
-                // Looked at above.
+                // // Handled above.
                 _ = self.site.control.revoked(&self.grant) => {}
                 () = tokio::time::sleep_until(self.heartbeat) => {
                     self.ready.push_back(format!(":\nid: {}\n\n", self.tail.place()).into());
@@ -154,7 +157,7 @@ impl Stream {
     fn take_in(&mut self, tailed: Tailed) {
         if tailed.missed {
             let why = "the log goes back no further: what came between is in the history, `GET .../deliveries`";
-            // Without an id: only what follows moves the place of the client on.
+            // // Without an id: only settlements advance the client's position.
             self.ready.push_back(format!("event: missed\ndata: {}\n\n", json!({"reason": why})).into());
         }
         for (place, settlement) in &tailed.settlements {
@@ -162,7 +165,7 @@ impl Stream {
         }
     }
 
-    /// The last event; a client goes on elsewhere or later, behind its place.
+    /// The last event. The client can reconnect, later or elsewhere, and continue from its position.
     fn end(&mut self, reason: &str) {
         self.ready.push_back(frame("end", &self.tail.place(), &json!({"reason": reason})));
         self.ended = true;
@@ -173,7 +176,7 @@ fn next_heartbeat() -> Instant {
     Instant::now() + HEARTBEAT
 }
 
-/// JSON has no line ends outside of its strings and escapes those within, so it is one line.
+/// JSON escapes line breaks in strings and has none outside of them here, so the data is a single line.
 fn frame(kind: &str, id: &str, data: &impl serde::Serialize) -> Bytes {
     let data = serde_json::to_string(data).unwrap_or_else(|_| "null".into());
     format!("id: {id}\nevent: {kind}\ndata: {data}\n\n").into()

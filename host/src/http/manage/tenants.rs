@@ -29,7 +29,7 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
     ]
 }
 
-/// What is the operator's alone.
+/// The routes that are reserved for the operator.
 pub(in crate::http) fn of_operator() -> Vec<Operation> {
     vec![
         get("/api/v1/tenants", "listTenants", "All tenants, by name.", list)

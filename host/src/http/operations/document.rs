@@ -1,4 +1,4 @@
-//! The table of operations as OpenAPI 3.1: `/openapi.json`, made once.
+//! Renders the table of operations as OpenAPI 3.1 for `/openapi.json`, once per process.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ use crate::domain::id::Digest;
 use crate::http::problem;
 use crate::http::responses::Keeps;
 
-/// The document as it is sent, and its `ETag`.
+/// The serialised document and its `ETag`.
 static TEXT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
     let text = document(super::all()).to_string();
     let tag = format!("\"{}\"", Digest(crypto::sha256(text.as_bytes())));
@@ -98,10 +98,10 @@ fn described(operation: &Operation, tag: &str, schemas: &mut Schemas) -> Value {
     if operation.body.is_some() {
         sheet.refuses([400, 413, 415, 429, 503]);
     }
-    // The time of a request is bounded for all.
+    // // Every request can time out.
     sheet.refuses([408]);
     sheet.refuses(operation.refuses.iter().copied());
-    // Any parameter that is not in the document is refused.
+    // // Any parameter that is not in the document is refused.
     if !operation.ignores_parameters {
         sheet.refuses([400]);
     }
@@ -143,12 +143,12 @@ fn described(operation: &Operation, tag: &str, schemas: &mut Schemas) -> Value {
     described
 }
 
-/// Bytes: as generators of clients know them. OpenAPI 3.1 would have an empty schema do, from which they make no type.
+/// The schema of binary content. OpenAPI 3.1 suggests an empty schema, but client generators create no type from it.
 pub(super) fn bytes() -> Value {
     json!({"type": "string", "format": "binary"})
 }
 
-/// A body that is read by its route itself: a JSON object, text, or bytes.
+/// The schema of a body that the route parses itself: a JSON object, text, or bytes.
 fn body_of(media_type: &str) -> Value {
     match media_type {
         json if json.ends_with("json") && !json.ends_with("ndjson") => {
@@ -189,7 +189,7 @@ fn security_schemes() -> Value {
     schemes
 }
 
-/// Every status that a problem may have, with what it means in general.
+/// Every status of a problem, with its general meaning.
 const REFUSALS: &[(u16, &str, &str)] = &[
     (400, "BadRequest", "The request cannot be read: its query, its body or its cursor."),
     (401, "Unauthorized", "No key or proof, or one that does not hold."),
@@ -206,7 +206,7 @@ const REFUSALS: &[(u16, &str, &str)] = &[
     (503, "ServiceUnavailable", "The host cannot do it just now: come again later."),
 ];
 
-/// Panics where a route refuses with a status that is not in [`REFUSALS`]: the document is made in tests too.
+/// Panics if the status is not in [`REFUSALS`]. Tests render the document, so a missing status fails there.
 fn name(status: u16) -> &'static str {
     let known = REFUSALS.iter().find(|(known, ..)| *known == status);
     known.unwrap_or_else(|| panic!("no route refuses with {status} so far: say in REFUSALS what it means")).1

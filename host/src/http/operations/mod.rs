@@ -1,7 +1,7 @@
-//! The table of operations: every route is described once, and the router as well as `/openapi.json` come from it. So no
-//! route is without its documentation, and the document names none that is not there.
+//! The table of operations: every route is described once, and both the router and `/openapi.json` are generated from
+//! it. So every route is documented, and the document contains no route that does not exist.
 //!
-//! **How to add one.** Write the route beside its kin in `http/manage/<things>.rs`, and give it a line in that file's
+//! **How to add one.** Write the route beside related ones in `http/manage/<things>.rs`, and add a line to that file's
 //! `operations()`:
 //!
 //! ```ignore
@@ -10,25 +10,28 @@
 //!     .refuses([409]),
 //! ```
 //!
-//! What the route takes is read from its arguments, so it cannot be told wrong: [`Named`](super::extract::Named) is a
-//! parameter of the path, [`Query`](super::extract::Query) those after the `?`,
-//! [`JsonBody`](super::extract::JsonBody) the body, [`Tenant`](super::auth::Tenant) and
-//! [`Operator`](super::auth::Operator) who may. Each brings the refusals that it makes itself (401, 403, 404, 400, 413,
-//! 415, ...) along; an argument of a new type says what it is by [`Described`]. Left to be said are
+//! The request is derived from the route's arguments, so it cannot be documented wrongly:
+//! [`Named`](super::extract::Named) is a parameter of the path, [`Query`](super::extract::Query) those after the `?`,
+//! [`JsonBody`](super::extract::JsonBody) the body, and [`Tenant`](super::auth::Tenant) and
+//! [`Operator`](super::auth::Operator) the required access. Each adds its own refusals (401, 403, 404, 400, 413, 415,
+//! ...); a new type of argument implements [`Described`]. The line itself states:
 //!
-//! - the path, whose parameters have the names of [`InPath`](super::extract::InPath), below the tenant's path for what
-//!   [`of_tenant`] lists;
-//! - the operation's id, unique, in camel case, and what it does in one line; [`Operation::says`] where there is more to tell;
-//! - each success: [`gives`](Operation::gives) with the type that is shown, [`gives_nothing`](Operation::gives_nothing),
-//!   [`gives_text`](Operation::gives_text), [`gives_bytes`](Operation::gives_bytes);
+//! - the path, whose parameters have the names of [`InPath`](super::extract::InPath), relative to the tenant's path for
+//!   operations in [`of_tenant`];
+//! - the operation's id, unique and in camel case, and a summary of one line; [`Operation::says`] adds a longer
+//!   description;
+//! - each success: [`gives`](Operation::gives) with the type of the answer,
+//!   [`gives_nothing`](Operation::gives_nothing), [`gives_text`](Operation::gives_text),
+//!   [`gives_bytes`](Operation::gives_bytes);
 //! - a body that is not JSON: [`takes`](Operation::takes);
-//! - the refusals that the route's own work brings: [`refuses`](Operation::refuses), mostly 409, 412, 422 and 429.
+//! - the refusals of the route itself: [`refuses`](Operation::refuses), mostly 409, 412, 422 and 429.
 //!
-//! Types that are taken or shown derive `schemars::JsonSchema` beside serde; what a field refuses is told by its attributes
-//! (`length`, `range`), so that the document says it too. A new file of routes gets its line in [`of_tenant`] or [`all`].
+//! Types of requests and answers derive `schemars::JsonSchema` in addition to serde; attributes (`length`, `range`)
+//! state the limits of a field, so that the document contains them. A new file of routes needs a line in [`of_tenant`]
+//! or [`all`].
 //!
-//! `cargo xtask openapi` then tries it: no answer outside of what is written here. And `tests/it/tenants_apart.rs` wants to
-//! know how it is called by its owner, or fails.
+//! `cargo xtask openapi` tests the operation: every answer must match the document. `tests/it/tenants_apart.rs` fails
+//! until it has a valid call of the operation by its tenant.
 
 mod document;
 mod operation;
@@ -47,10 +50,10 @@ use super::manage::{
 };
 use super::{Site, health, ingest};
 
-/// Where everything of a tenant lies.
+/// The path prefix of a tenant's resources.
 const TENANT: &str = "/api/v1/tenants/{tenant}";
 
-/// What belongs to one tenant: name of the group, what it is about, operations with paths below the tenant's.
+/// The resources of one tenant: name of the group, its description, and operations with paths relative to the tenant's.
 fn of_tenant() -> Vec<(&'static str, &'static str, Vec<Operation>)> {
     vec![
         ("sources", "Where events come from.", sources::operations()),
@@ -77,7 +80,7 @@ struct Group {
     operations: Vec<Operation>,
 }
 
-/// Every operation there is.
+/// All operations.
 fn all() -> Vec<Group> {
     let mut groups = vec![Group {
         name: "ingest",
@@ -102,7 +105,7 @@ fn all() -> Vec<Group> {
     groups
 }
 
-/// The routes of all operations, each with and without a slash at its end.
+/// The routes of all operations, each with and without a trailing slash.
 pub(super) fn routes() -> Router<Site> {
     let operations = all().into_iter().flat_map(|group| group.operations);
     operations.fold(Router::new(), |router, operation| {
@@ -131,7 +134,7 @@ mod tests {
                 assert!(operation.answers.iter().any(|answer| answer.status < 400), "{id}: it succeeds somehow");
             }
         }
-        // Paths that stand in each other's way would panic here.
+        // // Panics if paths conflict.
         let _ = routes();
     }
 

@@ -1,4 +1,4 @@
-//! One operation: its route and what is said of it.
+//! One operation: its route and its documentation.
 
 use axum::handler::Handler as Route;
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -18,26 +18,26 @@ pub(in crate::http) struct Operation {
     pub(super) summary: &'static str,
     pub(super) description: Option<&'static str>,
     pub(super) route: MethodRouter<Site>,
-    /// Writes down what the route's arguments say.
+    /// Collects the descriptions of the route's arguments.
     pub(super) arguments: fn(&mut Sheet<'_>),
-    /// Media types of a body that is no JSON, and what it is.
+    /// Media types of a body that is not JSON, and its description.
     pub(super) body: Option<(&'static [&'static str], &'static str)>,
-    /// Such a body, with the media types that it may have.
+    /// Examples of such a body by media type.
     pub(super) examples: Vec<(&'static str, Value)>,
     pub(super) answers: Vec<Answer>,
     pub(super) refuses: Vec<u16>,
-    /// Whether query parameters that it does not know are ignored.
+    /// Whether unknown query parameters are ignored.
     pub(super) ignores_parameters: bool,
 }
 
-/// A media type, and what makes its schema.
+/// A media type, and a function that creates its schema.
 type Content = (&'static str, fn(&mut Schemas) -> Value);
 
 /// A success.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) description: &'static str,
-    /// Media type, and its schema.
+    /// Media type and schema of the body.
     pub(super) content: Option<Content>,
     /// Whether it carries an `ETag`.
     pub(super) tagged: bool,
@@ -111,63 +111,63 @@ impl Operation {
         }
     }
 
-    /// The same below another path.
+    /// Prefixes the path.
     pub(super) fn below(mut self, path: &str) -> Self {
         self.path.insert_str(0, path);
         self
     }
 
-    /// More than the one line: CommonMark.
+    /// Adds a longer description in CommonMark.
     pub(in crate::http) fn says(mut self, description: &'static str) -> Self {
         self.description = Some(description);
         self
     }
 
-    /// A body that is not JSON, in one of these media types.
+    /// Declares a body that is not JSON, in one of these media types.
     pub(in crate::http) fn takes(mut self, media_types: &'static [&'static str], what: &'static str) -> Self {
         self.body = Some((media_types, what));
         self
     }
 
-    /// Such a body in one of its media types: JSON for JSON, else text.
+    /// Adds an example of such a body. An example of a JSON media type is JSON, any other one is text.
     pub(in crate::http) fn like(mut self, media_type: &'static str, example: Value) -> Self {
         self.examples.push((media_type, example));
         self
     }
 
-    /// Answers with a `T` as JSON.
+    /// Declares an answer with a `T` as JSON.
     pub(in crate::http) fn gives<T: JsonSchema>(self, status: u16, description: &'static str) -> Self {
         self.answer(status, description, Some(("application/json", Schemas::given::<T>)))
     }
 
-    /// Answers with a status alone.
+    /// Declares an answer without a body.
     pub(in crate::http) fn gives_nothing(self, status: u16, description: &'static str) -> Self {
         self.answer(status, description, None)
     }
 
-    /// Answers with text.
+    /// Declares an answer with text.
     pub(in crate::http) fn gives_text(self, status: u16, media_type: &'static str, description: &'static str) -> Self {
         self.answer(status, description, Some((media_type, |_| serde_json::json!({"type": "string"}))))
     }
 
-    /// Answers with bytes.
+    /// Declares an answer with bytes.
     pub(in crate::http) fn gives_bytes(self, status: u16, media_type: &'static str, description: &'static str) -> Self {
         self.answer(status, description, Some((media_type, |_| super::document::bytes())))
     }
 
-    /// The answers so far carry an `ETag`; a GET is answered 304 if it is one of `if-none-match`.
+    /// Declares that the answers so far carry an `ETag`, and that a GET is answered 304 if `if-none-match` contains it.
     pub(in crate::http) fn tagged(mut self) -> Self {
         self.answers.iter_mut().for_each(|answer| answer.tagged = true);
         self
     }
 
-    /// Statuses of the problems that the route's own work brings, besides those of its arguments.
+    /// Declares the problem statuses of the route itself, in addition to those of its arguments.
     pub(in crate::http) fn refuses<const N: usize>(mut self, statuses: [u16; N]) -> Self {
         self.refuses.extend(statuses);
         self
     }
 
-    /// Ignores query parameters that it does not know: its clients are not ours, and add some.
+    /// Ignores unknown query parameters: third-party clients of this operation add some.
     pub(in crate::http) fn ignores_parameters(mut self) -> Self {
         self.ignores_parameters = true;
         self

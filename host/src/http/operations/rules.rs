@@ -1,5 +1,5 @@
-//! What holds for a request before its route sees it, read from the same table of operations as the document: which query
-//! parameters there are, and whether it takes an `Idempotency-Key`.
+//! Checks before a route runs, generated from the same table of operations as the document: the known query parameters,
+//! and support for `Idempotency-Key`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -18,11 +18,11 @@ use crate::http::problem::Problem;
 
 /// The rules of one operation.
 pub(in crate::http) struct Rule {
-    /// Names of its query parameters; none if parameters that it does not know are ignored.
+    /// Names of its query parameters. `None` if unknown parameters are ignored.
     parameters: Option<Vec<String>>,
-    /// Whether it always needs a key of the API.
+    /// Whether it always requires an API key.
     needs_key: bool,
-    /// Whether it takes an `Idempotency-Key`.
+    /// Whether it supports `Idempotency-Key`.
     takes_key: bool,
 }
 
@@ -53,12 +53,12 @@ fn rule_of(route: &str, method: &Method) -> Option<Arc<Rule>> {
     of_path.iter().find(|(known, _)| known == method).map(|(_, rule)| rule.clone())
 }
 
-/// Whether an operation takes an `Idempotency-Key`.
+/// Whether an operation supports `Idempotency-Key`.
 pub(in crate::http) fn takes_key(route: &str, method: &Method) -> bool {
     rule_of(route, method).is_some_and(|rule| rule.takes_key)
 }
 
-/// Refuses query parameters that the operation does not have. serde sees to those that are there twice, and to values.
+/// Refuses unknown query parameters. serde checks values and duplicates.
 pub(in crate::http) async fn check_query(
     State(site): State<Site>,
     route: Option<MatchedPath>,
@@ -71,7 +71,7 @@ pub(in crate::http) async fn check_query(
     };
     let Some(problem) = rule.refusal(query) else { return next.run(request).await };
     let (mut parts, _) = request.into_parts();
-    // A stranger is told that a key is missing, not how the route is called.
+    // // An unauthenticated client learns that a key is missing, but not the names of the parameters.
     match rule.needs_key.then(|| auth::principal(&mut parts, &site)) {
         Some(Err(stranger)) => stranger.into_response(),
         _ => problem.into_response(),
@@ -98,5 +98,5 @@ impl Rule {
     }
 }
 
-/// Characters of an unknown name that are repeated in the answer.
+/// Maximum characters of an unknown name that are repeated in the answer.
 const NAME_CHARS_MAX: usize = 100;

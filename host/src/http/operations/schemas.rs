@@ -1,5 +1,5 @@
-//! Schemas of what is taken and of what is given. One type may look different in the two: what has a default may be left
-//! out when it is sent in, and is always there when it is shown.
+//! Schemas of requests and answers. A type may differ between the two: a member with a default may be omitted in a
+//! request, but is always present in an answer.
 
 use std::collections::BTreeSet;
 
@@ -7,9 +7,9 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-/// Where schemas are in the document.
+/// Path of the schemas in the document.
 const GIVEN: &str = "#/components/schemas/";
-/// Where those of what is taken are said to be, until both are put together.
+/// Temporary path of the request schemas until both sets are merged.
 const TAKEN: &str = "#/taken/";
 
 /// The schemas that one document needs.
@@ -21,7 +21,7 @@ pub(super) struct Schemas {
 impl Schemas {
     pub(super) fn new() -> Self {
         let settings = |path: &str| {
-            // JSON Schema 2020-12 is OpenAPI 3.1's own dialect.
+            // // JSON Schema 2020-12 is the dialect of OpenAPI 3.1.
             SchemaSettings::draft2020_12().with(|settings| {
                 settings.definitions_path = path.trim_start_matches('#').trim_end_matches('/').to_owned().into();
                 settings.meta_schema = None;
@@ -33,22 +33,22 @@ impl Schemas {
         }
     }
 
-    /// Of what is sent in.
+    /// The schema of a request body.
     pub(super) fn taken<T: JsonSchema>(&mut self) -> Value {
         self.taken.subschema_for::<T>().to_value()
     }
 
-    /// Of what is shown.
+    /// The schema of an answer.
     pub(super) fn given<T: JsonSchema>(&mut self) -> Value {
         self.given.subschema_for::<T>().to_value()
     }
 
-    /// The members of what is sent in, for parameters.
+    /// The members of a type in a request, for parameters.
     pub(super) fn members<T: JsonSchema>(&mut self) -> Value {
         T::json_schema(&mut self.taken).to_value()
     }
 
-    /// Adds all schemas to the document, and has its references lead to them.
+    /// Adds all schemas to the document and updates the references to them.
     pub(super) fn finish(mut self, document: &mut Value) {
         let mut taken = self.taken.take_definitions(true);
         let mut schemas = self.given.take_definitions(true);
@@ -71,7 +71,7 @@ impl Schemas {
     }
 }
 
-/// The names of schemas that are not the same when they are sent in and when they are shown, or refer to such.
+/// The names of schemas that differ between requests and answers, directly or through a reference.
 fn different(taken: &Map<String, Value>, given: &Map<String, Value>) -> BTreeSet<String> {
     let mut apart = BTreeSet::new();
     loop {
@@ -92,8 +92,8 @@ fn different(taken: &Map<String, Value>, given: &Map<String, Value>) -> BTreeSet
     }
 }
 
-/// Says the default of a member in words. Generators of clients make a member with a `default` one that is always there, and
-/// then each request would have to name it.
+/// Moves the default of a member to its description. Client generators treat a member with a `default` as always
+/// present, so that each request would have to set it.
 fn defaults_to_words(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -102,7 +102,7 @@ fn defaults_to_words(value: &mut Value) {
                 let words = format!("{about}\n\nDefault: `{default}`.").trim_start().to_owned();
                 members.insert("description".to_owned(), json!(words));
             }
-            // What is called `default` among properties is a member.
+            // // A property named `default` is a member, not a keyword.
             for (name, member) in members {
                 match member {
                     Value::Object(properties) if name == "properties" => {
@@ -133,7 +133,7 @@ fn each_reference(value: &mut Value, act: &mut dyn FnMut(&mut String)) {
     }
 }
 
-/// Says what the types say but their schemas do not, and takes Rust's own links out of the words.
+/// Adds constraints that schemars omits, and removes rustdoc links from descriptions.
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -163,8 +163,8 @@ fn tidy(value: &mut Value) {
     }
 }
 
-/// A choice of constants becomes an `enum`, and so does a single one: generators of clients make a type of the words from
-/// that, and few of them do from `const`. What each word means goes to the description of the whole.
+/// Converts a choice of constants, or a single one, to an `enum`: client generators create an enumeration from that,
+/// but few do from `const`. The meanings of the values are moved to the description of the whole.
 fn constants_to_enum(members: &mut Map<String, Value>) {
     if let Some(constant) = members.shift_remove("const") {
         members.insert("enum".to_owned(), json!([constant]));
@@ -193,7 +193,7 @@ fn constants_to_enum(members: &mut Map<String, Value>) {
     }
 }
 
-/// ``[`Name`](path)`` and ``[`Name`]`` become `` `Name` ``; lines that were broken for the sources are joined.
+/// ``[`Name`](path)`` and ``[`Name`]`` become `` `Name` ``; lines that were wrapped in the source are joined.
 fn without_links(text: &str) -> String {
     let text = text.split("\n\n").map(|part| part.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
     let (mut clean, mut rest) = (String::new(), text.as_str());

@@ -1,4 +1,4 @@
-//! What the arguments of a route say of it.
+//! The parts of an operation's description that come from its route's arguments.
 
 use std::collections::BTreeSet;
 
@@ -14,13 +14,13 @@ use crate::http::Site;
 use crate::http::extract::InPath;
 use crate::http::idempotency::KEY_CHARS_MAX;
 
-/// An argument of a route: what the request has to bring for it, and how it is refused where it does not.
+/// An argument of a route that describes its part of the request and its refusals.
 pub(in crate::http) trait Described {
-    /// Writes that down.
+    /// Adds the description.
     fn describe(sheet: &mut Sheet<'_>);
 }
 
-/// All arguments of a route, as axum has them in the second parameter of its routes.
+/// All arguments of a route, as the second type parameter of axum's handlers.
 pub(in crate::http) trait Arguments {
     fn describe(sheet: &mut Sheet<'_>);
 }
@@ -30,7 +30,7 @@ macro_rules! arguments {
         impl<M, $($type: Described),*> Arguments for (M, $($type,)*) {
             fn describe(sheet: &mut Sheet<'_>) {
                 $($type::describe(sheet);)*
-                // Without arguments there is nothing to write on it.
+                // // Unused if there are no arguments.
                 let _ = sheet;
             }
         }
@@ -46,16 +46,16 @@ arguments!(A, B, C, D, E);
 arguments!(A, B, C, D, E, F);
 arguments!(A, B, C, D, E, F, G);
 
-/// What is gathered about one operation.
+/// The description of an operation, collected from its arguments.
 pub(in crate::http) struct Sheet<'a> {
     pub(super) method: &'a Method,
     schemas: &'a mut Schemas,
     pub(super) parameters: Vec<Value>,
     pub(super) body: Option<Value>,
-    /// OpenAPI's security requirements; empty: none.
+    /// OpenAPI's security requirements; empty if there are none.
     pub(super) security: Vec<Value>,
     pub(super) refuses: BTreeSet<u16>,
-    /// Whether it takes an `Idempotency-Key`.
+    /// Whether it supports `Idempotency-Key`.
     pub(super) takes_key: bool,
 }
 
@@ -70,7 +70,7 @@ impl<'a> Sheet<'a> {
         self.method
     }
 
-    /// A parameter of the path.
+    /// Adds a path parameter.
     pub(in crate::http) fn in_path<T: InPath>(&mut self) {
         if self.parameters.iter().any(|known| known["name"] == T::PARAM) {
             return;
@@ -80,7 +80,7 @@ impl<'a> Sheet<'a> {
         self.refuses([404]);
     }
 
-    /// Parameters after the `?`: the members of a struct.
+    /// Adds query parameters: the members of a struct.
     pub(in crate::http) fn in_query<T: JsonSchema>(&mut self) {
         let schema = self.schemas.members::<T>();
         let required: Vec<_> = schema["required"].as_array().into_iter().flatten().cloned().collect();
@@ -96,13 +96,13 @@ impl<'a> Sheet<'a> {
         self.refuses([400]);
     }
 
-    /// A header that may be sent.
+    /// Adds an optional header.
     pub(in crate::http) fn in_header(&mut self, name: &str, schema: &Value, description: &str) {
         let parameter = json!({"name": name, "in": "header", "description": description, "schema": schema});
         self.parameters.push(parameter);
     }
 
-    /// The header that asks for what is not known yet; once, if an argument has asked for it too.
+    /// Adds the `if-none-match` header, once for all arguments.
     pub(in crate::http) fn known_versions(&mut self) {
         if self.parameters.iter().all(|known| known["name"] != "if-none-match") {
             let description = "`ETag`s of what is known already, with commas between them: it is not sent again.";
@@ -110,7 +110,7 @@ impl<'a> Sheet<'a> {
         }
     }
 
-    /// A key under which the request is carried out at most once.
+    /// Adds the `Idempotency-Key` header.
     pub(in crate::http) fn takes_key(&mut self) {
         self.takes_key = true;
         let schema = json!({"type": "string", "minLength": 1, "maxLength": KEY_CHARS_MAX, "pattern": "^[!#-+\\--~]+$"});
@@ -120,19 +120,19 @@ impl<'a> Sheet<'a> {
         self.refuses([400, 409, 422, 429]);
     }
 
-    /// A body of JSON.
+    /// Declares a JSON body.
     pub(in crate::http) fn json_body<T: JsonSchema>(&mut self) {
         let schema = self.schemas.taken::<T>();
-        // A POST without a body is one of an empty object.
+        // // A POST without a body is treated as an empty object.
         let required = self.method != Method::POST || self.schemas.members::<T>().get("required").is_some();
         self.body = Some(json!({"required": required, "content": {"application/json": {"schema": schema}}}));
-        // Broken or no JSON; too large; of another type; no room for it.
+        // // Malformed; too large; unsupported media type; no memory budget.
         self.refuses([400, 413, 415, 429, 503]);
     }
 
-    /// A key with this scope.
+    /// Requires a key with this scope.
     pub(in crate::http) fn needs(&mut self, scope: Scope) {
-        // Some of what belongs to a tenant is the operator's to change.
+        // // Some resources of a tenant can only be changed by the operator.
         let operators = json!({"key": [Scope::Operator]});
         if !self.security.contains(&operators) {
             self.security = vec![json!({"key": [scope]})];
@@ -140,25 +140,25 @@ impl<'a> Sheet<'a> {
         self.refuses([401, 403, 503]);
     }
 
-    /// Keys are asked for where the host is set up so, and not elsewhere.
+    /// The key is required only if the host is configured so.
     pub(in crate::http) fn may_need(&mut self, scope: Scope) {
         self.security = vec![json!({"key": [scope]}), json!({})];
         self.refuses([401, 403]);
     }
 
-    /// A proof of the source that is sent to, whichever it was set up with.
+    /// Requires a proof of the addressed source, of any kind.
     pub(in crate::http) fn needs_proof(&mut self) {
         self.security = PROOFS.iter().map(|(name, ..)| json!({*name: []})).chain([json!({})]).collect();
         self.refuses([401]);
     }
 
-    /// Statuses of problems.
+    /// Adds problem statuses.
     pub(in crate::http) fn refuses(&mut self, statuses: impl IntoIterator<Item = u16>) {
         self.refuses.extend(statuses);
     }
 }
 
-/// How a source proves itself: name of the scheme, header, what stands in it.
+/// The proofs of sources: name of the scheme, header, description.
 pub(super) const PROOFS: &[(&str, &str, &str)] = &[
     ("sourceToken", "authorization", "A source's token as `Authorization: Bearer ...`."),
     ("wso2Signature", "x-wso2-event-signature", "`sha256=<hex>`: HMAC of the body."),
@@ -171,7 +171,8 @@ pub(super) const PROOFS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// A member of a query as a parameter: its description stands beside its schema, and it is absent rather than null.
+/// Converts a member of a query to a parameter: its description is outside its schema, and it is absent rather than
+/// null.
 fn as_parameter(mut schema: Value) -> (Option<Value>, Value) {
     let Some(members) = schema.as_object_mut() else { return (None, schema) };
     let description = members.shift_remove("description");
@@ -191,12 +192,12 @@ impl Described for State<Site> {
     fn describe(_: &mut Sheet<'_>) {}
 }
 
-/// Said by [`Operation::takes`](super::Operation::takes).
+/// Described by [`Operation::takes`](super::Operation::takes).
 impl Described for Request {
     fn describe(_: &mut Sheet<'_>) {}
 }
 
-/// For a route that looks at the request once more later.
+/// For routes that use the request's head later.
 impl Described for Parts {
     fn describe(_: &mut Sheet<'_>) {}
 }
