@@ -6,10 +6,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{Result, Verdict, matches};
 
-/// One security event token (SET, RFC 8417) on its way to one subscription.
+/// A security event token (SET, RFC 8417) that is about to be delivered to one subscription.
 ///
-/// What the host already knows ([`types`](Event::types), [`subject`](Event::subject), …) costs nothing to ask for.
-/// The claims are parsed at the first call that needs them.
+/// Properties that the host has extracted already ([`types`](Event::types), [`subject`](Event::subject), …) cost
+/// nothing to read. The claims are parsed at the first call that needs them.
 #[derive(Debug, Clone)]
 pub struct Event {
     pub(crate) id: String,
@@ -27,7 +27,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// The event's id at this host, `evt_` and 26 characters. Not the SET's `jti`.
+    /// The event's id on this host, `evt_` and 26 characters. Not the SET's `jti`.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -52,22 +52,22 @@ impl Event {
         &self.types
     }
 
-    /// The first event type URI; empty where there is none, which the host does not let happen.
+    /// The first event type URI. Empty if there is none, which cannot happen on a host.
     pub fn event_type(&self) -> &str {
         self.types.first().map_or("", String::as_str)
     }
 
-    /// Whether one of the event's types matches a pattern, as [`matches()`] says.
+    /// Whether one of the event's types matches a pattern, as defined by [`matches()`].
     pub fn is(&self, pattern: &str) -> bool {
         self.types.iter().any(|uri| matches(pattern, uri))
     }
 
-    /// Whom the event is about, where the host could tell: a user id, else another stable name.
+    /// The subject of the event, if the host could determine it: a user id, otherwise another stable name.
     pub fn subject(&self) -> Option<&str> {
         self.subject.as_deref()
     }
 
-    /// The tenant whose event this is.
+    /// The tenant that owns the event.
     pub fn tenant(&self) -> &str {
         &self.tenant
     }
@@ -77,7 +77,7 @@ impl Event {
         &self.source
     }
 
-    /// The subscription it is on its way to, `sub_` and 26 characters.
+    /// The subscription it is delivered to, `sub_` and 26 characters.
     pub fn subscription(&self) -> &str {
         &self.subscription
     }
@@ -87,7 +87,7 @@ impl Event {
         &self.delivery
     }
 
-    /// The whole claims set as the JSON text the host handed over.
+    /// The whole claims set as JSON text, as passed by the host.
     pub fn claims_text(&self) -> &str {
         &self.text
     }
@@ -95,8 +95,8 @@ impl Event {
     /// The whole claims set, parsed at the first call.
     ///
     /// # Panics
-    /// Where the text is no JSON. The contract has the host check that before it calls a filter; a panic is a fault
-    /// and follows the binding's fault policy.
+    /// If the text is not valid JSON. The host guarantees that it is; a panic is a fault and triggers the binding's
+    /// fault policy.
     pub fn claims(&self) -> &Value {
         self.claims.get_or_init(|| serde_json::from_str(&self.text).expect("the host hands over valid JSON"))
     }
@@ -106,19 +106,18 @@ impl Event {
         self.claims().pointer(pointer)
     }
 
-    /// The value of the first member of `events`: what the product said about the event, in the product's own form.
-    /// `null` where there is none.
+    /// The value of the first member of `events`: the product's own description of the event. `null` if there is none.
     pub fn body(&self) -> &Value {
         &self.claims()["events"][self.event_type()]
     }
 
-    /// [`body`](Event::body) as a type of one's own.
+    /// Deserialises the [`body`](Event::body).
     pub fn body_as<T: DeserializeOwned>(&self) -> Result<T> {
         Ok(T::deserialize(self.body())?)
     }
 
-    /// The first of several places in the body that holds a text which is not empty. Each place is a JSON pointer;
-    /// this is how one filter serves products that put the same fact in different places.
+    /// The first non-empty text at one of several locations in the body. Each location is a JSON pointer; this is how
+    /// one filter supports products that store the same data in different places.
     ///
     /// ```
     /// # use setgate_sdk::{json, testing};
@@ -130,15 +129,15 @@ impl Event {
         places.into_iter().find_map(|place| body.pointer(place)?.as_str().filter(|text| !text.is_empty()))
     }
 
-    /// The verdict that merges `patch` (RFC 7396) into the [`body`](Event::body): members it names are set, `null`
-    /// removes one, and everything else keeps its exact bytes.
+    /// A verdict that merges `patch` (RFC 7396) into the [`body`](Event::body): members that it names are set, `null`
+    /// removes a member, and everything else keeps its exact bytes.
     pub fn patch_body(&self, patch: impl Serialize) -> Result<Verdict> {
         let body = Map::from_iter([(self.event_type().to_owned(), serde_json::to_value(patch)?)]);
         Verdict::patch(json!({ "events": body }))
     }
 
-    /// The verdict that makes the claims what `change` makes of them: [`Pass`](Verdict::Pass) where nothing changed, a
-    /// patch of what did, or, for the rare change that no merge patch can say (a new `null`), all of it.
+    /// A verdict for the changes that `change` makes to the claims: [`Pass`](Verdict::Pass) if there are none,
+    /// otherwise a patch. If no merge patch can express a change (a new `null`), the verdict replaces all claims.
     ///
     /// ```
     /// # use setgate_sdk::{Verdict, json, testing};
@@ -161,7 +160,7 @@ impl Event {
     }
 }
 
-/// The RFC 7396 patch that makes `after` of `before`; none where there is no such patch. Both have to be objects.
+/// The RFC 7396 patch from `before` to `after`. `None` if there is no such patch, or if one of them is not an object.
 fn patch_between(before: &Value, after: &Value) -> Option<Value> {
     let (before, after) = (before.as_object()?, after.as_object()?);
     let mut patch = Map::new();
@@ -183,7 +182,8 @@ fn patch_between(before: &Value, after: &Value) -> Option<Value> {
     Some(Value::Object(patch))
 }
 
-/// Whether a patch with this value would remove a member where it should set it. Arrays are taken as they are.
+/// Whether a patch with this value would remove a member instead of setting it. Arrays are not searched, because a
+/// merge patch replaces them as a whole.
 fn has_null(value: &Value) -> bool {
     value.is_null() || value.as_object().is_some_and(|members| members.values().any(has_null))
 }

@@ -1,5 +1,5 @@
-//! The edge of a guest: the generated bindings, and the conversions between them and this crate's types.
-//! Nothing else touches the bindings, so a new version of the contract changes this file alone.
+//! The boundary between guest and host: the generated bindings, and conversions between them and this crate's types.
+//! Nothing else uses the bindings, so a new version of the contract changes only this file.
 
 use std::cell::OnceCell;
 
@@ -30,8 +30,8 @@ pub mod bindings {
 
 pub use transform::Guest;
 
-/// Calls a filter with what came over the edge. Nothing here is kept between calls, so it does not
-/// matter whether the instance is a fresh one.
+/// Calls a filter with an event from the host. Keeps no state between calls, so it works in fresh and reused instances
+/// alike.
 pub fn process(
     event: transform::Event,
     filter: fn(&Event) -> Result<Verdict>,

@@ -1,9 +1,9 @@
 //! The heap of a filter built for `wasm32-unknown-unknown` (feature `heap`, on by default).
 //!
-//! The standard library's allocator asks the host for memory with its first allocation, and in a fresh instance every event
-//! begins with one. Growing a memory, and shrinking it again for the next instance, costs the host some 5 microseconds,
-//! between a quarter and a third of what a filter takes that lets an event pass. So the same allocator begins here with [`ARENA_BYTES`] that the
-//! instance has from its start. Pages of it that nobody touches cost nothing.
+//! The standard library's allocator grows the memory at its first allocation, which in a fresh instance means for every
+//! event. Growing a memory, and shrinking it again for the next instance, costs the host about 5 microseconds: a
+//! quarter to a third of the time of a filter that passes an event unchanged. So the same allocator starts here with
+//! [`ARENA_BYTES`] that belong to the instance from its start. Untouched pages of it cost nothing.
 
 #![expect(unsafe_code, reason = "an allocator hands out raw memory")]
 
@@ -13,7 +13,7 @@ use std::ptr::null_mut;
 
 use dlmalloc::{Allocator, Dlmalloc};
 
-/// Bytes that an instance begins with; beyond, its memory grows. Enough to read and write an event of some 20 KB.
+/// Initial heap size (bytes), enough to read and write an event of about 20 KB. If it is used up, the memory grows.
 const ARENA_BYTES: usize = 256 << 10;
 const PAGE_BYTES: usize = 64 << 10;
 
@@ -21,11 +21,12 @@ const PAGE_BYTES: usize = 64 << 10;
 static HEAP: Heap = Heap(UnsafeCell::new(Dlmalloc::new_with_allocator(Source { arena_is_taken: Cell::new(false) })));
 static ARENA: Arena = Arena(UnsafeCell::new([0; ARENA_BYTES]));
 
-/// As a page of memory is aligned.
+/// Aligned like a page of linear memory.
 #[repr(align(65536))]
 struct Arena(UnsafeCell<[u8; ARENA_BYTES]>);
 
-// SAFETY: a filter has one thread: this target has no others without the feature `atomics`, which the host does not offer.
+// SAFETY: a filter has one thread: this target supports others only with the feature `atomics`, which the host does
+// not offer.
 unsafe impl Sync for Arena {}
 
 struct Heap(UnsafeCell<Dlmalloc<Source>>);
@@ -33,8 +34,8 @@ struct Heap(UnsafeCell<Dlmalloc<Source>>);
 // SAFETY: as above.
 unsafe impl Sync for Heap {}
 
-// SAFETY: all is passed on to the allocator, which upholds what is asked for; nothing here allocates by itself, so no two
-// borrows of it are alive at once.
+// SAFETY: every call is forwarded to the allocator, which upholds the contract. Nothing in these methods allocates,
+// so no two borrows of the allocator overlap.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: see the implementation.
@@ -57,13 +58,13 @@ unsafe impl GlobalAlloc for Heap {
     }
 }
 
-/// Where the allocator gets its memory: the arena, once, then the end of the linear memory.
+/// The allocator's source of memory: the arena, once, then the end of the linear memory.
 struct Source {
     arena_is_taken: Cell<bool>,
 }
 
-// SAFETY: what is handed out is as large as was asked for, zeroed, and nobody else's: the arena is handed out once, and what
-// `memory.grow` added is new.
+// SAFETY: every returned block has at least the requested size, is zeroed and unaliased: the arena is returned only
+// once, and memory added by `memory.grow` is new.
 unsafe impl Allocator for Source {
     fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
         if size <= ARENA_BYTES && !self.arena_is_taken.replace(true) {

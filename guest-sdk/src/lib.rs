@@ -1,7 +1,7 @@
-//! What a filter author writes against.
+//! The SDK for filters.
 //!
-//! A filter is a WebAssembly component. Setgate calls it once for each delivery with one security event token (SET,
-//! RFC 8417), and it decides: let it pass, patch it, replace it, or drop it.
+//! A filter is a WebAssembly component. Setgate calls it once for each delivery with one security event token (SET, RFC
+//! 8417), and its verdict is to pass, patch, replace or drop the event.
 //!
 //! # The first filter
 //!
@@ -20,7 +20,7 @@
 //! # assert!(matches!(setgate_sdk::testing::run(filter, event).verdict(), Verdict::Drop(_)));
 //! ```
 //!
-//! Its `Cargo.toml` makes a component of it:
+//! With this `Cargo.toml`, it compiles to a component:
 //!
 //! ```toml
 //! [lib]
@@ -40,8 +40,9 @@
 //!
 //! # Looking at an event
 //!
-//! Products put the same fact in different places. [`Event::is`] matches the type whoever sent it, [`Event::body`] is
-//! what the product said, in its own form, and [`Event::text`] takes the first place that holds something.
+//! Products store the same data in different places. [`Event::is`] matches the type regardless of the product,
+//! [`Event::body`] is the event in the product's own format, and [`Event::text`] returns the first non-empty text of
+//! several locations.
 //!
 //! ```
 //! use setgate_sdk::{Event, Result, Verdict};
@@ -61,10 +62,10 @@
 //!
 //! # Settings and secrets
 //!
-//! A binding, the filter's place in one subscription's chain, may carry a `config` object and secrets. [`config()`]
-//! reads the object as a type of yours; whatever does not fit is a failure that names the member. They are a grant: a filter
-//! that reads them can be bound only by a binding with `"grants": ["config"]`. The type below derives `Deserialize`, so
-//! this filter needs `cargo add serde --features derive` as well.
+//! A binding, which is the filter's entry in one subscription's chain, may have a `config` object and secrets.
+//! [`config()`] deserialises the object; if it does not match the type, the result is a failure that names the member.
+//! Access requires a grant: a filter that reads config or secrets can only be used by a binding with `"grants":
+//! ["config"]`. The type below derives `Deserialize`, so this filter also needs `cargo add serde --features derive`.
 //!
 //! ```
 //! use setgate_sdk::{Event, Result, Verdict, config, log};
@@ -98,9 +99,10 @@
 //!
 //! # Changing an event
 //!
-//! A patch is an RFC 7396 merge patch: what it does not name keeps its exact bytes. [`Event::patch_body`] patches the
-//! event's own member, [`Verdict::patch`] the whole claims set; [`Event::edit`] finds the patch for a change made in
-//! place, and [`Verdict::replace`] is for a filter that writes another event altogether. `iss`, `iat`, `jti`, `aud` and `txn` cannot be changed.
+//! A patch is an RFC 7396 merge patch: members that it does not name keep their exact bytes. [`Event::patch_body`]
+//! patches the event's own member, [`Verdict::patch`] the whole claims set; [`Event::edit`] derives the patch from a
+//! change made in place, and [`Verdict::replace`] is for a filter that writes an entirely new event. `iss`, `iat`,
+//! `jti`, `aud` and `txn` cannot be changed.
 //!
 //! ```
 //! use setgate_sdk::{Event, Result, Verdict, json};
@@ -115,8 +117,8 @@
 //!
 //! # Looking something up
 //!
-//! The tenant's tables are read with [`lookup::get`]. They are a grant as well: `"grants": ["lookup"]`, or
-//! `["config", "lookup"]` for a filter that also has settings.
+//! The tenant's tables are read with [`lookup::get`]. This requires a grant as well: `"grants": ["lookup"]`, or
+//! `["config", "lookup"]` for a filter that also reads its config.
 //!
 //! ```
 //! use setgate_sdk::{Event, Result, Verdict, json, lookup};
@@ -141,16 +143,16 @@
 //!
 //! # When it cannot decide
 //!
-//! `?` turns any error into a [permanent failure](Failure::Permanent) with its text: the binding's fault policy then
-//! holds the delivery, lets it through, or drops it. [`Failure::transient`] asks to be tried again later. A panic is a
-//! fault as well; its reason is the panic's message, the function it happened in, and the line.
+//! `?` turns any error into a [permanent failure](Failure::Permanent) with the error's text: the binding's fault policy
+//! then holds the delivery, passes it, or drops it. [`Failure::transient`] requests a retry. A panic is a fault as
+//! well; the reason contains the panic's message, function and line.
 //!
-//! Each call finds a fresh instance, unless its binding says otherwise (`reuse`, for guests that start slowly). Nothing is
-//! kept between calls, and there is no clock but [`Event::accepted_at`], so that a run can be repeated byte for byte.
+//! Each call runs in a fresh instance, unless its binding sets `reuse` (for guests that start slowly). No state is kept
+//! between calls, and the only clock is [`Event::accepted_at`], so that a run can be repeated byte for byte.
 //!
 //! # Testing
 //!
-//! The [`testing`] module stands in for the host, so `cargo test` is all it takes:
+//! The [`testing`] module simulates the host, so `cargo test` is sufficient:
 //!
 //! ```
 //! use setgate_sdk::{Event, Result, Verdict, json, secret, testing};
@@ -167,16 +169,16 @@
 //! assert_eq!(run.failure(), "the binding has no secret `salt`");
 //! ```
 //!
-//! Many events and few rules are better kept as data: see [`testing::cases`].
+//! For many events and few rules, tests are easier to maintain as data: see [`testing::cases`].
 //!
 //! # Building and uploading
 //!
-//! Any of these writes a component:
+//! Each of these commands builds a component:
 //!
 //! * `cargo build --release --target wasm32-wasip2`
 //! * `cargo component build --release`
-//! * `cargo build --release --target wasm32-unknown-unknown`, with these lines in `.cargo/config.toml`. This one is the
-//!   smallest and imports nothing but Setgate's own interfaces:
+//! * `cargo build --release --target wasm32-unknown-unknown`, with these lines in `.cargo/config.toml`. This component
+//!   is the smallest and imports only Setgate's own interfaces:
 //!
 //! ```toml
 //! [target.wasm32-unknown-unknown]
@@ -184,12 +186,14 @@
 //! rustflags = ["-Clink-arg=-zstack-size=65536"]     # less memory to reset between calls
 //! ```
 //!
-//! On that target the crate brings the filter's heap along, which spares each fresh instance its first growth of memory. A
-//! filter with a `#[global_allocator]` of its own switches it off: `setgate-sdk = { version = "0.1", default-features = false }`.
+//! On that target the crate includes a heap for the filter, which saves each fresh instance its first growth of memory.
+//! A filter with its own `#[global_allocator]` disables it: `setgate-sdk = { version = "0.1", default-features = false
+//! }`.
 //!
-//! `setgate filter run FILE.wasm --event sample.json` calls it once, and prints the verdict, what changed, fuel, memory
-//! and time; `--form logto` and its like take what a product sends, and a folder of samples is as good as a file. Then upload it: `setgate filter upload NAME FILE.wasm`, or `PUT /api/v1/tenants/{tenant}/filters/{name}` of the
-//! management API.
+//! `setgate filter run FILE.wasm --event sample.json` calls the filter once, and prints the verdict, the changes, fuel,
+//! memory and time. `--form logto` and the other forms read events in a product's format; a directory of samples also
+//! works. Then upload it: `setgate filter upload NAME FILE.wasm`, or `PUT /api/v1/tenants/{tenant}/filters/{name}` of
+//! the management API.
 
 mod config;
 mod event;
@@ -211,15 +215,16 @@ pub use pattern::matches;
 pub use serde_json::{self, Value, json};
 pub use verdict::{Failure, Result, Verdict};
 
-/// Where config, secrets, log and look-ups go: over the edge of a guest, to a [`testing::Host`] elsewhere.
+/// Implements config, secrets, log and look-ups: by calling the host in a guest, and by a [`testing::Host`] elsewhere.
 #[cfg(target_family = "wasm")]
 use guest as host;
 #[cfg(not(target_family = "wasm"))]
 use testing as host;
 
-/// Makes a function the filter that this component is.
+/// Exports a function as this component's filter.
 ///
-/// Takes the path of a `fn(&Event) -> Result<Verdict>`; once per crate. Off WebAssembly it only checks that type.
+/// Takes the path of a `fn(&Event) -> Result<Verdict>`; use it once per crate. On targets other than WebAssembly it
+/// only checks that type.
 #[macro_export]
 macro_rules! export {
     ($filter:path) => {

@@ -1,18 +1,18 @@
-//! Lines for the delivery's history: `log::info!("{} rows", n)` and its three sisters.
+//! Writes lines to the delivery's history: `log::info!("{} rows", n)`, and likewise `debug!`, `warn!` and `error!`.
 //!
-//! The host bounds lines and bytes per call; what is over the bound is cut, and the cut is noted. What is written
-//! here is kept beside the delivery, so personal data does not belong in it.
+//! The host limits lines and bytes per call; anything beyond is cut, and the history says so. The lines are stored with
+//! the delivery, so they must not contain personal data.
 
 use crate::host;
 
-/// How much a line matters.
+/// Severity of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// For the filter's author.
+    /// Details for the filter's author.
     Debug,
-    /// Worth knowing.
+    /// Information for the operator of the filter.
     Info,
-    /// Something was not as expected.
+    /// Something unexpected happened.
     Warn,
     /// Something failed.
     Error,
@@ -23,28 +23,28 @@ pub fn write(level: Level, line: &str) {
     host::log(level, line);
 }
 
-/// Writes one line for the filter's author, with the arguments of `format!`.
+/// Writes one line at [`Debug`](Level::Debug) level, with the arguments of `format!`.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! __debug {
     ($($line:tt)+) => { $crate::log::write($crate::log::Level::Debug, &::std::format!($($line)+)) };
 }
 
-/// Writes one line that is worth knowing, with the arguments of `format!`.
+/// Writes one line at [`Info`](Level::Info) level, with the arguments of `format!`.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! __info {
     ($($line:tt)+) => { $crate::log::write($crate::log::Level::Info, &::std::format!($($line)+)) };
 }
 
-/// Writes one line on what was not as expected, with the arguments of `format!`.
+/// Writes one line at [`Warn`](Level::Warn) level, with the arguments of `format!`.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! __warn {
     ($($line:tt)+) => { $crate::log::write($crate::log::Level::Warn, &::std::format!($($line)+)) };
 }
 
-/// Writes one line on what failed, with the arguments of `format!`.
+/// Writes one line at [`Error`](Level::Error) level, with the arguments of `format!`.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! __error {

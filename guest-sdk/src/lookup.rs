@@ -1,4 +1,4 @@
-//! The tenant's read-only tables, for enrichment. A binding has to grant `lookup`.
+//! The tenant's read-only tables, for enrichment. The binding must grant `lookup`.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::host;
 
-/// The row under `key`, or none where the table has no such key.
+/// The row under `key`. `None` if the table has no such key.
 pub fn get<T: DeserializeOwned>(table: &str, key: &str) -> Result<Option<T>, LookupError> {
     let row = host::lookup(table, key).map_err(|refusal| match refusal {
         Refusal::NoSuchTable => LookupError::NoSuchTable { table: table.to_owned() },
@@ -17,24 +17,24 @@ pub fn get<T: DeserializeOwned>(table: &str, key: &str) -> Result<Option<T>, Loo
     Ok(Some(row.map_err(|source| LookupError::Row { table: table.to_owned(), key: key.to_owned(), source })?))
 }
 
-/// Why a look-up gave no answer.
+/// A look-up failed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LookupError {
     /// The tenant has no table of that name.
     NoSuchTable {
-        /// The table that was asked for.
+        /// Name of the table.
         table: String,
     },
-    /// The call's budget of look-ups or bytes is spent.
+    /// The call's budget of look-ups or bytes is exhausted.
     OverBudget,
-    /// The row is there, but is not of the type that was asked for.
+    /// The row exists, but cannot be deserialised to the requested type.
     Row {
-        /// The table.
+        /// Name of the table.
         table: String,
         /// The row's key.
         key: String,
-        /// What does not fit.
+        /// The deserialisation error.
         source: serde_json::Error,
     },
 }
@@ -58,7 +58,7 @@ impl std::error::Error for LookupError {
     }
 }
 
-/// The contract's two reasons, before they are told apart by table and key.
+/// The contract's two errors, before table and key are added.
 pub(crate) enum Refusal {
     NoSuchTable,
     OverBudget,

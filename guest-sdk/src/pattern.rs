@@ -1,7 +1,7 @@
 /// Whether an event type URI matches a pattern.
 ///
-/// A pattern may begin at the start of the URI or after any `/` or `:` in it, and has to reach its end. `*` stands
-/// for any run of characters, `/` included.
+/// A match starts at the beginning of the URI or after any `/` or `:` in it, and must extend to its end. `*` matches
+/// any sequence of characters, including `/`.
 ///
 /// ```
 /// use setgate_sdk::matches;
@@ -18,10 +18,10 @@ pub fn matches(pattern: &str, uri: &str) -> bool {
     std::iter::once(0).chain(starts).any(|start| glob(pattern.as_bytes(), &uri.as_bytes()[start..]))
 }
 
-/// Matches with one step of backtracking: time is bounded by the product of both lengths, whatever the pattern.
+/// Matches with one step of backtracking: the time is bounded by the product of both lengths for any pattern.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    // Where the last `*` stands, and how much of the text it has taken so far.
+    // Position of the last `*`, and the position in the text up to which it matches.
     let mut star = None;
     while t < text.len() {
         if pattern.get(p) == Some(&b'*') {

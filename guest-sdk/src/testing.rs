@@ -1,6 +1,6 @@
-//! Tests of a filter with plain `cargo test`: no WebAssembly toolchain, no running Setgate.
+//! Tests filters with plain `cargo test`, without a WebAssembly toolchain or a running host.
 //!
-//! Config, secrets, log and look-ups go to a [`Host`] that the test fills in. This module is not there in a guest.
+//! A [`Host`] filled by the test provides config, secrets, log and look-ups. This module does not exist in a guest.
 //!
 //! ```
 //! use setgate_sdk::{Event, Result, Verdict, config, json, testing};
@@ -28,22 +28,22 @@ use crate::{Event, Failure, Result, Verdict};
 
 pub use cases::cases;
 
-/// What a filter cannot change.
+/// The claims that a filter cannot change.
 const SEALED: [&str; 5] = ["iss", "iat", "jti", "aud", "txn"];
 
 thread_local! {
     static HOST: RefCell<Host> = RefCell::default();
 }
 
-/// Runs a filter over an event with no config, secrets or tables.
+/// Runs a filter over an event without config, secrets or tables.
 pub fn run(filter: fn(&Event) -> Result<Verdict>, event: Event) -> Run {
     Host::new().run(filter, event)
 }
 
-/// An event with these claims, as the host would hand it to a filter.
+/// An event with these claims, as the host would pass it to a filter.
 ///
 /// # Panics
-/// Where the claims are no SET: `iss`, `iat`, `jti` and an `events` object with at least one member.
+/// If the claims are not a SET, which needs `iss`, `iat`, `jti` and an `events` object with at least one member.
 pub fn event(claims: Value) -> Event {
     check_set(&claims);
     let issued_at = claims["iat"].as_u64().expect("`iat` is a whole number");
@@ -64,17 +64,17 @@ pub fn event(claims: Value) -> Event {
     }
 }
 
-/// An event with this body as the one member of `events`: what the host makes of a product's own form.
+/// An event with this body as the only member of `events`, as the host creates it from a product's own format.
 pub fn event_of(uri: &str, body: Value) -> Event {
     event(json!({
         "iss": "https://idp.example.com", "iat": 1_767_225_600, "jti": "test-1", "events": { uri: body }
     }))
 }
 
-/// The claims after a verdict, as the host would deliver them; none after a drop.
+/// The claims after a verdict, as the host would deliver them. `None` after a drop.
 ///
 /// # Panics
-/// Where the host would find a fault: what comes out is no valid SET, or changes a claim that filters cannot change.
+/// If the host would report a fault: the result is not a valid SET, or changes a claim that filters cannot change.
 pub fn apply(event: &Event, verdict: &Verdict) -> Option<Value> {
     let before = event.claims();
     let after = match verdict {
@@ -90,7 +90,7 @@ pub fn apply(event: &Event, verdict: &Verdict) -> Option<Value> {
     Some(after)
 }
 
-/// The host as a filter under test finds it.
+/// The host as seen by a filter under test.
 #[derive(Debug, Default)]
 pub struct Host {
     config: Option<Value>,
@@ -101,7 +101,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host with nothing in it.
+    /// A host without config, secrets and tables.
     pub fn new() -> Host {
         Host::default()
     }
@@ -118,13 +118,13 @@ impl Host {
         self
     }
 
-    /// Adds a row to one of the tenant's tables, and the table where it is new.
+    /// Adds a row to one of the tenant's tables, and creates the table if necessary.
     pub fn row(mut self, table: &str, key: &str, row: Value) -> Host {
         self.tables.entry(table.to_owned()).or_default().insert(key.to_owned(), row);
         self
     }
 
-    /// Allows this many look-ups per call; without it there is no bound.
+    /// Limits the number of look-ups per call; unlimited by default.
     pub fn lookups_max(mut self, lookups: usize) -> Host {
         self.lookups = Some(lookups);
         self
@@ -138,14 +138,14 @@ impl Host {
     }
 }
 
-/// What came of one call.
+/// The outcome of one call.
 #[derive(Debug)]
 pub struct Run {
     /// The event the filter was called with.
     pub event: Event,
-    /// What the filter returned.
+    /// The result of the filter.
     pub result: Result<Verdict>,
-    /// The lines it wrote.
+    /// The lines it logged.
     pub log: Vec<(Level, String)>,
 }
 
@@ -153,7 +153,7 @@ impl Run {
     /// The verdict.
     ///
     /// # Panics
-    /// Where the filter failed.
+    /// If the filter failed.
     pub fn verdict(&self) -> &Verdict {
         self.result.as_ref().unwrap_or_else(|failure| panic!("the filter failed: {failure:?}"))
     }
@@ -161,7 +161,7 @@ impl Run {
     /// The reason of a failure, of either kind.
     ///
     /// # Panics
-    /// Where the filter decided.
+    /// If the filter returned a verdict.
     pub fn failure(&self) -> &str {
         match &self.result {
             Ok(verdict) => panic!("the filter decided: {verdict:?}"),
@@ -172,7 +172,7 @@ impl Run {
     /// The claims after the verdict.
     ///
     /// # Panics
-    /// Where the filter failed or dropped the event, and where [`apply`] does.
+    /// If the filter failed or dropped the event, and if [`apply`] panics.
     pub fn claims(&self) -> Value {
         let claims = apply(&self.event, self.verdict());
         claims.unwrap_or_else(|| panic!("the event was dropped: {:?}", self.verdict()))

@@ -1,14 +1,14 @@
 use serde::Serialize;
 
-/// What a filter decides.
+/// The decision of a filter.
 ///
-/// [`patch`](Verdict::patch) and [`replace`](Verdict::replace) write JSON, which can fail; they return the `Result`
-/// that a filter returns, so that they stand at its end without an `Ok`.
+/// [`patch`](Verdict::patch) and [`replace`](Verdict::replace) serialise JSON, which can fail; they return the `Result`
+/// that a filter returns, so that they can be its last expression without an `Ok`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Leave the claims as they are: the bytes that came in go on.
+    /// Deliver the claims unchanged, byte for byte.
     Pass,
-    /// An RFC 7396 merge patch over the claims, as JSON text.
+    /// An RFC 7396 merge patch to the claims, as JSON text.
     Patch(String),
     /// A whole claims set, as JSON text.
     Replace(String),
@@ -17,19 +17,19 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Leave the claims as they are: the bytes that came in go on.
+    /// Deliver the claims unchanged, byte for byte.
     pub fn pass() -> Verdict {
         Verdict::Pass
     }
 
-    /// An RFC 7396 merge patch over the whole claims set; what it does not name keeps its exact bytes.
-    /// [`Event::patch_body`](crate::Event::patch_body) is the shorter way to patch the event's own member.
+    /// An RFC 7396 merge patch to the whole claims set; members that it does not name keep their exact bytes.
+    /// [`Event::patch_body`](crate::Event::patch_body) is a shorter way to patch the event's own member.
     pub fn patch(patch: impl Serialize) -> Result<Verdict> {
         Ok(Verdict::Patch(serde_json::to_string(&patch)?))
     }
 
-    /// A whole claims set. It has to be a valid SET, and `iss`, `iat`, `jti`, `aud` and `txn` must be as they were:
-    /// start from [`Event::claims`](crate::Event::claims).
+    /// A whole claims set. It must be a valid SET with unchanged `iss`, `iat`, `jti`, `aud` and `txn`: start from
+    /// [`Event::claims`](crate::Event::claims).
     pub fn replace(claims: impl Serialize) -> Result<Verdict> {
         Ok(Verdict::Replace(serde_json::to_string(&claims)?))
     }
@@ -40,30 +40,30 @@ impl Verdict {
     }
 }
 
-/// Why a filter could not decide.
+/// The reason for which a filter returned no verdict.
 ///
-/// Every `std::error::Error` becomes a permanent failure with its text, so that `?` works on whatever goes wrong.
+/// Every `std::error::Error` converts to a permanent failure with its text, so that `?` works on any error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// It may work later: the delivery is tried again on the subscription's schedule.
+    /// A temporary problem: the delivery is retried on the subscription's schedule.
     Transient(String),
-    /// It will not work: the binding's fault policy (hold, open or drop) decides.
+    /// A retry would not help: the binding's fault policy (hold, open or drop) applies.
     Permanent(String),
 }
 
 impl Failure {
-    /// It may work later: the delivery is tried again on the subscription's schedule.
+    /// A temporary problem: the delivery is retried on the subscription's schedule.
     pub fn transient(reason: impl Into<String>) -> Failure {
         Failure::Transient(reason.into())
     }
 
-    /// It will not work: the binding's fault policy (hold, open or drop) decides.
+    /// A retry would not help: the binding's fault policy (hold, open or drop) applies.
     pub fn permanent(reason: impl Into<String>) -> Failure {
         Failure::Permanent(reason.into())
     }
 }
 
-// `Failure` is no `Error` itself: that is what lets this cover every error there is.
+// `Failure` does not implement `Error` itself, which is what makes this blanket implementation possible.
 impl<E: std::error::Error> From<E> for Failure {
     fn from(error: E) -> Failure {
         let mut reason = error.to_string();
@@ -76,5 +76,5 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-/// What filters and most of this crate return.
+/// The result type of filters and of most functions in this crate.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;

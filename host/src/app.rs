@@ -95,7 +95,7 @@ pub async fn start_with(
     another_key: bool,
     keep: impl FnOnce(&str) -> anyhow::Result<String> + Send,
 ) -> anyhow::Result<Running> {
-    // // The first call installs the recorder; a second host in the same process (tests) shares it.
+    // The first call installs the recorder; a second host in the same process (tests) shares it.
     let recorded = metrics_handle();
     let clock = Clock::settling(Duration::from_secs(config.data.clock_settle_s));
     let dir = config.data.dir.clone();
@@ -221,7 +221,7 @@ pub async fn start_with(
         }),
         pin_anew: Arc::new(move |tenant, records, deed| {
             let (pinning, ear) = (pinning.clone(), ear.clone());
-            // // In its own task: if the client disconnects in between, the updated delivery would be due without the
+            // In its own task: if the client disconnects in between, the updated delivery would be due without the
             // dispatcher being notified.
             let doing = tokio::spawn(async move {
                 let due = pinning.pin_all_anew(&tenant, records, Some(deed)).await?;
@@ -233,7 +233,7 @@ pub async fn start_with(
         }),
         ping: Arc::new(move |tenant, id, deed| {
             let (pinging, ear) = (pinging.clone(), ear_of_tests.clone());
-            // // In its own task, for the same reason.
+            // In its own task, for the same reason.
             let doing = tokio::spawn(async move {
                 let due = pinging.ping(&tenant, id, deed).await?;
                 let delivery = due.as_ref().map(|due| due.id);
@@ -457,7 +457,7 @@ async fn retain(
             Err(error) if error.is_told() => {}
             Err(error) => error!(%error, "retention failed; it is tried again"),
         }
-        // // Under pressure the next run starts soon, since the last one may not have freed enough.
+        // Under pressure the next run starts soon, since the last one may not have freed enough.
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(every) => {}
@@ -492,7 +492,7 @@ async fn keep_series(recorded: &'static PrometheusHandle, stop: CancellationToke
                 () = tokio::time::sleep(Duration::from_secs(SERIES_UPKEEP_EVERY_S)) => recorded.run_upkeep(),
             }
         }
-        // // The exporter removes idle series only when it renders.
+        // The exporter removes idle series only when it renders.
         drop(recorded.render());
     }
 }
@@ -510,7 +510,7 @@ fn record_stats(stats: &ledger::Stats) {
 fn metrics_handle() -> &'static PrometheusHandle {
     static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
     HANDLE.get_or_init(|| {
-        // // Gauges are excluded: they may be constant while all is well, and have no tenant labels.
+        // Gauges are excluded: they may be constant while all is well, and have no tenant labels.
         let mask = MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM;
         let mut builder = PrometheusBuilder::new().idle_timeout(mask, Some(Duration::from_secs(SERIES_IDLE_S)));
         for (name, bounds) in [sandbox::BUCKETS, ledger::BUCKETS, telemetry::BUCKETS].concat() {

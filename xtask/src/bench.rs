@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what the host costs, against baselines of the same run.
+//! `cargo xtask bench`: measures the host's performance against baselines from the same run.
 
 use std::process::Command;
 
@@ -37,8 +37,8 @@ pub(crate) fn command(arguments: &[String]) -> Result<()> {
     run(bench.args(arguments).arg("--out").arg(target_dir().join("bench.json")))
 }
 
-/// Builds all of it in release, and gives a command that runs it. `with_filters`: also what only the stage of filters is
-/// compared with, as far as it can be had here.
+/// Builds the bench in release mode, and returns a command that runs it. `with_filters` also builds the programs that
+/// only the filter stage is compared with, if their toolchains are available.
 fn in_release(with_filters: bool) -> Result<Command> {
     guests::build_all()?;
     let built = |name: &str| target_dir().join("release").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));

@@ -1,5 +1,5 @@
-//! Generators of clients, of the versions in `xtask/clients`: openapi-python-client in an environment of its own, and
-//! openapi-typescript with what its output is compiled and run by.
+//! Client generators, in the versions of `xtask/clients`: openapi-python-client in a virtual environment, and
+//! openapi-typescript with the packages that compile and run its output.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,26 +10,26 @@ use anyhow::{Context, Result, ensure};
 use crate::run::{read, root, target_dir, which};
 use crate::toolchain::install_from_debian;
 
-/// The oldest Node.js that has what openapi-fetch needs, and that Debian does not lack.
+/// The oldest Node.js that supports openapi-fetch and is available in Debian.
 const NODE_MAJOR_MIN: u32 = 18;
 
-/// Where both are.
+/// Locations of both generators.
 pub(crate) struct Generators {
-    /// The `bin` folder of the Python environment.
+    /// The `bin` directory of the Python environment.
     pub(crate) python: PathBuf,
-    /// The folder that has `node_modules`.
+    /// The directory that contains `node_modules`.
     pub(crate) node: PathBuf,
 }
 
-/// Installs both into `target/clients`, unless they are there.
+/// Installs both into `target/clients`, unless they are installed already.
 pub(crate) fn provide() -> Result<Generators> {
     let requirements = root().join("xtask/clients/requirements.txt");
     let python = python(&requirements, "clients/python", "openapi-python-client")?;
     Ok(Generators { python, node: node()? })
 }
 
-/// A Python environment below the target folder with what a file of requirements lists, and in it `program`: gives its
-/// `bin` folder.
+/// Creates a Python environment below the target directory with the listed requirements, which must provide `program`.
+/// Returns its `bin` directory.
 pub(crate) fn python(requirements: &PathBuf, folder: &str, program: &str) -> Result<PathBuf> {
     let wanted = fs::read_to_string(requirements).with_context(|| requirements.display().to_string())?;
     let folder = target_dir().join(folder);

@@ -1,4 +1,4 @@
-//! `cargo xtask crash`: the host killed again and again under load, and nothing accepted may be lost.
+//! `cargo xtask crash`: kills the host repeatedly under load and checks that no accepted event is lost.
 
 use anyhow::Result;
 

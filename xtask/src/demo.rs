@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: everything from a fresh clone to events on the screen.
+//! `cargo xtask demo`: every step from a fresh clone to events on the screen.
 
 use std::process::Command;
 
@@ -28,7 +28,7 @@ pub(crate) fn command(arguments: &[String]) -> Result<()> {
     replace_with(demo)
 }
 
-/// Becomes the program, so that Ctrl-C, its last line and its exit code are its own.
+/// Replaces this process by the program, so that Ctrl-C, output and exit code are the program's own.
 #[cfg(unix)]
 fn replace_with(mut program: Command) -> Result<()> {
     use std::os::unix::process::CommandExt as _;

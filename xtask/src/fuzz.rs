@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the fuzz targets of `host/fuzz`, where there is what it takes to run them.
+//! `cargo xtask fuzz`: runs the fuzz targets of `host/fuzz`, if the required tools are installed.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -16,11 +16,11 @@ cargo xtask fuzz [TARGET] [--seconds N]
 Needs a nightly toolchain and cargo-fuzz. The first run compiles everything anew, the engine among it: 10 minutes and more.
 What is found is written to host/fuzz/artifacts/TARGET, and shown with the command that runs it again.";
 
-/// The targets, as `host/fuzz/Cargo.toml` has them.
+/// The targets, as listed in `host/fuzz/Cargo.toml`.
 const TARGETS: [&str; 4] = ["upload", "set", "ingest", "verdict"];
-/// Seconds after which a single input counts as one that does not end.
+/// Seconds after which a single input counts as hanging.
 const INPUT_SECONDS_MAX: u32 = 10;
-/// Megabytes that a target may take in all.
+/// Memory limit (megabytes) of a target.
 const MEMORY_MB_MAX: u32 = 2_048;
 
 pub(crate) fn command(arguments: &[String]) -> Result<()> {
@@ -45,7 +45,8 @@ pub(crate) fn command(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The committed corpus of a target as the fuzzer wants it, a file an input. It adds what it finds on its way.
+/// Unpacks the committed corpus of a target to one file per input, as the fuzzer expects. The fuzzer adds its findings
+/// there.
 fn unpack(target: &str) -> Result<PathBuf> {
     let fuzz = run::root().join("host/fuzz");
     let packed = fuzz.join("corpus").join(format!("{target}.hex"));
@@ -64,7 +65,7 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
 }
 
-/// Which targets, and for how many seconds each.
+/// Parses the targets, and the number of seconds for each.
 fn read(arguments: &[String]) -> Result<(Vec<&'static str>, u32)> {
     let (mut targets, mut seconds) = (Vec::new(), 60);
     let mut rest = arguments.iter();
@@ -72,7 +73,7 @@ fn read(arguments: &[String]) -> Result<(Vec<&'static str>, u32)> {
         if argument == "--seconds" {
             let given = rest.next().context("`--seconds` wants a number behind it")?;
             seconds = given.parse().with_context(|| format!("`--seconds {given}` is not a number of seconds"))?;
-            // libFuzzer takes 0 for "without end".
+            // libFuzzer interprets 0 as unlimited.
             ensure!(seconds > 0, "`--seconds` has to be at least 1");
         } else if let Some(target) = TARGETS.iter().find(|target| *target == argument) {
             targets.push(*target);
@@ -83,7 +84,7 @@ fn read(arguments: &[String]) -> Result<(Vec<&'static str>, u32)> {
     Ok((if targets.is_empty() { TARGETS.to_vec() } else { targets }, seconds))
 }
 
-/// Says what is missing and how to get it.
+/// Checks for the required tools; the error explains how to install them.
 fn tools() -> Result<()> {
     let works = |command: &mut Command| {
         command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
@@ -99,7 +100,7 @@ fn tools() -> Result<()> {
     Ok(())
 }
 
-/// By `rustup run`: the cargo that runs this is the pinned one, which takes no `+nightly`.
+/// Uses `rustup run`: the cargo that runs this is the pinned one, which does not support `+nightly`.
 fn cargo_fuzz() -> Command {
     let mut command = Command::new("rustup");
     command.args(["run", "nightly", "cargo", "fuzz"]).current_dir(run::root());

@@ -30,10 +30,10 @@ Builds each of example-filters/ into target/filters/NAME.wasm.
   --env                 build nothing; print what a shell has to export so that plain cargo finds the same compiler
 SETGATE_GUEST_TOOLCHAIN=active|rustup|debian forces where the compiler comes from.";
 
-/// Imports nothing but our own interfaces, so it is what the example filters are built for.
+/// The target of the example filters, because its components import only Setgate's own interfaces.
 const DEFAULT_TARGET: &str = "wasm32-unknown-unknown";
 
-/// What `cargo component` builds for unless told otherwise.
+/// The default target of `cargo component`.
 const COMPONENT_TARGET: &str = "wasm32-wasip1";
 
 /// `cargo xtask guests` with these arguments.
@@ -76,34 +76,35 @@ pub(crate) fn command(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// For `eval "$(cargo xtask guests --env)"` in a shell: filters outside this workspace are then compiled as those in it.
+/// Output for `eval "$(cargo xtask guests --env)"` in a shell, so that filters outside this workspace are compiled like
+/// those in it.
 fn print_environment(target: &str) -> Result<()> {
     let toolchain = toolchain::provide(target)?;
     match (&toolchain.rustc, env::var("RUSTUP_TOOLCHAIN")) {
         (Some(rustc), _) => {
             println!("export RUSTC='{}'", rustc.display());
-            // Documentation tests link what the compiler made, so both have to be of one version.
+            // Documentation tests link the compiler's output, so rustc and rustdoc must have the same version.
             println!("export RUSTDOC='{}'", rustc.with_file_name("rustdoc").display());
         }
-        // Outside this workspace, rustup would choose another toolchain than its `rust-toolchain.toml` names.
+        // Outside this workspace, rustup would select another toolchain than the one in its `rust-toolchain.toml`.
         (None, Ok(name)) => println!("export RUSTUP_TOOLCHAIN='{name}'"),
         (None, Err(_)) => println!("# the active toolchain has {target}"),
     }
     Ok(())
 }
 
-/// Builds every example filter for the default target, and gives their files, `target/filters/NAME.wasm`, by name.
-/// Does nothing where nothing changed.
+/// Builds every example filter for the default target and returns the files, `target/filters/NAME.wasm`, sorted by
+/// name. Does nothing if nothing changed.
 pub(crate) fn build_all() -> Result<Vec<PathBuf>> {
     build(DEFAULT_TARGET, &names()?, &filters_dir())
 }
 
-/// The folder of the built filters.
+/// The directory of the built filters.
 pub(crate) fn filters_dir() -> PathBuf {
     target_dir().join("filters")
 }
 
-/// Builds the packages of these names for `target`, each into `NAME.wasm` in a folder.
+/// Builds the named packages for `target`, each into `NAME.wasm` in a directory.
 fn build(target: &str, names: &[String], into: &Path) -> Result<Vec<PathBuf>> {
     let toolchain = toolchain::provide(target)?;
     let mut built = 0;
@@ -122,7 +123,7 @@ fn build(target: &str, names: &[String], into: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Puts what was built where it is looked for; whether it is another than the one there.
+/// Copies a build result to its destination if it differs. Returns whether it did.
 fn keep(built: &Path, file: &Path) -> Result<bool> {
     let bytes = fs::read(built).with_context(|| format!("no guest at {}", built.display()))?;
     let is_new = fs::read(file).ok().as_ref() != Some(&bytes);
@@ -133,7 +134,7 @@ fn keep(built: &Path, file: &Path) -> Result<bool> {
     Ok(is_new)
 }
 
-/// Has cargo compile filters with the `guest` profile: names, and where each component is.
+/// Compiles filters with the `guest` profile. Returns the name and path of each component.
 fn compile(toolchain: &Toolchain, target: &str, names: &[String]) -> Result<Vec<(String, PathBuf)>> {
     let folder = toolchain.target_dir.join(target).join("guest");
     if !folder.exists() {
@@ -148,7 +149,7 @@ fn compile(toolchain: &Toolchain, target: &str, names: &[String]) -> Result<Vec<
     Ok(names.iter().map(|name| (name.clone(), folder.join(file_name(name)))).collect())
 }
 
-/// The example filters, by name. A folder's name is its crate's name.
+/// The example filters, sorted by name. A directory has the name of its crate.
 fn names() -> Result<Vec<String>> {
     let mut names = Vec::new();
     for folder in fs::read_dir(root().join("example-filters"))? {
@@ -170,7 +171,7 @@ fn check(with: Option<&Path>, component: &Path) -> Result<()> {
     read(Command::new(setgate).args(["filter", "check"]).arg(component)).map(|_| ())
 }
 
-/// Builds each filter in every way a filter author may, has each component checked, and prints a table.
+/// Builds each filter in every way that is available to filter authors, validates each component, and prints a table.
 fn build_every_way(check_with: Option<&Path>) -> Result<()> {
     let mut rows = Vec::new();
     for target in [DEFAULT_TARGET, "wasm32-wasip2"] {
@@ -203,10 +204,10 @@ fn build_every_way(check_with: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// `cargo component build --release` in a filter's folder, as its author would run it.
+/// Runs `cargo component build --release` in a filter's directory, as its author would.
 ///
-/// It asks the `rustc` on the `PATH` for the target, whatever `RUSTC` says, and would have rustup download what is
-/// missing: so the `PATH` begins with our compiler, and rustup's server is out of reach.
+/// It asks the `rustc` on the `PATH` for the target regardless of `RUSTC`, and would make rustup download missing
+/// parts. So our compiler comes first on the `PATH`, and rustup's server is set to an unreachable address.
 fn cargo_component(program: &Path, toolchain: &Toolchain, name: &str) -> Result<PathBuf> {
     let mut command = Command::new(program);
     command.args(["component", "build", "--quiet", "--release"]).current_dir(root().join("example-filters").join(name));

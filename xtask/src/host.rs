@@ -1,4 +1,4 @@
-//! Building the host's program.
+//! Builds the host's program.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,16 +8,16 @@ use anyhow::Result;
 use crate::guests;
 use crate::run::{cargo, run, target_dir};
 
-/// What is built besides the program itself.
+/// Further targets to build with the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum With {
-    /// Nothing: it is wanted soon.
+    /// None: the program is needed soon.
     Nothing,
-    /// All tests, which come next.
+    /// All tests, which run next.
     Tests,
 }
 
-/// Builds `target/debug/setgate` and gives its path.
+/// Builds `target/debug/setgate` and returns its path.
 pub(crate) fn build(with: With) -> Result<PathBuf> {
     if !program().exists() {
         eprintln!("host: compiling, about ten minutes on two cores the first time; most of it is wasmtime");
@@ -26,7 +26,8 @@ pub(crate) fn build(with: With) -> Result<PathBuf> {
     Ok(program())
 }
 
-/// Builds the host, the filters and one more program of the workspace's, and gives a command that runs that one over them.
+/// Builds the host, the filters and one more program of the workspace, and returns a command that runs that program
+/// with them.
 pub(crate) fn suite(name: &str) -> Result<Command> {
     guests::build_all()?;
     run(cargo_build(With::Nothing).args(["--bin", name]))?;
@@ -35,7 +36,7 @@ pub(crate) fn suite(name: &str) -> Result<Command> {
     Ok(suite)
 }
 
-/// The host's program.
+/// Path of the host's program.
 pub(crate) fn program() -> PathBuf {
     built("setgate")
 }
@@ -44,8 +45,8 @@ fn built(name: &str) -> PathBuf {
     target_dir().join("debug").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
-/// `--workspace` although one program is wanted: with fewer packages some features of wasmtime's dependencies would be
-/// missing, and the tests would compile all of it a second time.
+/// Uses `--workspace` although only one program is needed: with fewer packages, some features of wasmtime's
+/// dependencies would be disabled, and the tests would compile all of it a second time.
 fn cargo_build(with: With) -> Command {
     let mut cargo = cargo();
     cargo.args(["build", "--workspace", "--bin", "setgate"]);

@@ -1,4 +1,4 @@
-//! `cargo xtask hostile`: hostile guests against a live host.
+//! `cargo xtask hostile`: runs hostile guests on a live host.
 
 use anyhow::Result;
 

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 
-/// Name, one line of help, and what does it with the arguments after the name.
+/// Name, one line of help, and the function that runs the command with the arguments after the name.
 type Command = (&'static str, &'static str, fn(&[String]) -> Result<()>);
 
 const COMMANDS: &[Command] = &[

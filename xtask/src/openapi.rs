@@ -1,4 +1,4 @@
-//! `cargo xtask openapi`: the API against its own description, by schemathesis and by clients that generators make of it.
+//! `cargo xtask openapi`: tests the API against its own description, with schemathesis and with generated clients.
 
 use anyhow::Result;
 

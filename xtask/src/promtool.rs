@@ -1,5 +1,5 @@
-//! `promtool`, which checks the alerts of `deploy/`: the machine's own, or that of Debian's package `prometheus`, unpacked into the
-//! target folder. The package is not installed, since that would start a server.
+//! `promtool`, which checks the alerts of `deploy/`: the machine's own, or that of Debian's package `prometheus`,
+//! unpacked into the target directory. The package is not installed, since that would start a server.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::run::{read, target_dir, which};
 
-/// The program, and where a story of `tests/it/operations/alerts.rs` looks for it.
+/// Installs the program at the path used by the story `tests/it/operations/alerts.rs`.
 pub(crate) fn provide() -> Result<PathBuf> {
     if let Some(program) = which("promtool") {
         return Ok(program);
@@ -24,7 +24,7 @@ pub(crate) fn provide() -> Result<PathBuf> {
     eprintln!("promtool: unpacking Debian's prometheus into {}: about 20 MB, once", folder.display());
     let download = || read(Command::new("apt-get").current_dir(&folder).args(["-qq", "download", "prometheus"]));
     if download().is_err() {
-        // The lists of packages may be missing or old. Only root may fetch them.
+        // The package lists may be missing or outdated. Only root may update them.
         let _decided_by_the_next_try = read(Command::new("apt-get").args(["-qq", "update"]));
         download().context("run `apt-get update` as root, and try again")?;
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask test` and `cargo xtask ci`: every check there is, each with its name, its time and its own command.
+//! `cargo xtask test` and `cargo xtask ci`: all checks, each with its name, duration and command.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ fn all(steps: &mut Steps, quick: bool) -> Result<()> {
     steps.cargo("format", &["fmt", "--all", "--check"])?;
     steps.cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     steps.step("filters", "cargo xtask guests", || guests::build_all().map(drop))?;
-    // The end-to-end tests start this program; built together with them, nothing is compiled twice.
+    // The end-to-end tests start this program; building both together compiles everything only once.
     steps.step("host", "cargo build --workspace --bin setgate --tests", || host::build(With::Tests).map(drop))?;
     if !quick {
         let setgate = host::program().display().to_string();
@@ -65,9 +65,9 @@ fn all(steps: &mut Steps, quick: bool) -> Result<()> {
             steps.leave_out("alerts", "promtool cannot be had (`apt-get install prometheus`)");
         }
     }
-    // The layering test and the README's own commands are among them.
+    // Includes the layering test and the README's own commands.
     steps.cargo("end-to-end tests", &["test", "--workspace", "--test", "it"])?;
-    // Only that it runs; what it shows of a build like this one means nothing.
+    // Checks only that the bench runs; numbers from an unoptimised build are meaningless.
     steps.step("bench", "cargo xtask bench --quick", || bench::command(&["--quick".to_owned()]))?;
     if quick {
         return Ok(());
@@ -82,7 +82,7 @@ fn all(steps: &mut Steps, quick: bool) -> Result<()> {
     steps.cargo("SDK package", &["package", "--package", "setgate-sdk", "--allow-dirty", "--quiet"])
 }
 
-/// What was done so far.
+/// The completed steps.
 #[derive(Default)]
 struct Steps(Vec<(&'static str, Outcome)>);
 
@@ -99,7 +99,7 @@ impl Steps {
         self.program(name, "", command)
     }
 
-    /// `environment` is what a person has to type in front to repeat it.
+    /// Runs a program. `environment` is the prefix for repeating the command in a shell.
     fn program(&mut self, name: &'static str, environment: &str, mut command: Command) -> Result<()> {
         let repeat = format!("{environment}{}", line(&command));
         self.step(name, &repeat, || run(&mut command))

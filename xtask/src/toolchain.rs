@@ -1,9 +1,9 @@
-//! Finds, or provides, a Rust toolchain that can compile a filter.
+//! Finds or installs a Rust toolchain that can compile a filter.
 //!
-//! In this order: the active toolchain, where it has the target; `rustup target add`, where rustup may install
-//! (`RUSTUP_AUTO_INSTALL` is not 0); Debian's own packages; else an error that says what to do.
-//! `SETGATE_GUEST_TOOLCHAIN=active|rustup|debian` forces one of them;
-//! `rustup` still installs nothing where `RUSTUP_AUTO_INSTALL` is 0.
+//! In this order: the active toolchain, if it has the target; `rustup target add`, if rustup may install
+//! (`RUSTUP_AUTO_INSTALL` is not 0); Debian's packages; otherwise an error with instructions.
+//! `SETGATE_GUEST_TOOLCHAIN=active|rustup|debian` forces one of them; even then, `rustup` installs nothing if
+//! `RUSTUP_AUTO_INSTALL` is 0.
 
 mod debian;
 
@@ -16,18 +16,18 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::run::{cargo, read, run, target_dir, which};
 
-/// A toolchain that has one wasm target's standard library.
+/// A toolchain with one wasm target's standard library.
 #[derive(Debug)]
 pub(crate) struct Toolchain {
-    /// The compiler, where it is not the active toolchain's.
+    /// The compiler, if it is not the active toolchain's.
     pub(crate) rustc: Option<PathBuf>,
-    /// Where this toolchain's guests are built, apart from what runs natively.
+    /// Target directory of guests built with this toolchain, separate from native builds.
     pub(crate) target_dir: PathBuf,
     target: String,
 }
 
 impl Toolchain {
-    /// A cargo that compiles with this toolchain, and without what `cargo run` set for xtask itself.
+    /// A cargo command for this toolchain, without the variables that `cargo run` set for xtask.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = cargo();
         for variable in ["CARGO_BUILD_TARGET", "CARGO_ENCODED_RUSTFLAGS", "LD_LIBRARY_PATH", "RUSTFLAGS"] {
@@ -46,8 +46,8 @@ impl Toolchain {
         Ok(toolchain)
     }
 
-    /// Removes guests that were compiled against another standard library. Cargo does not see that it changed, and
-    /// rustc then fails with E0463.
+    /// Removes guests that were compiled against another standard library. Cargo does not detect the change, and rustc
+    /// then fails with E0463.
     fn clean_if_stale(&self) -> Result<()> {
         let library = standard_library(&rustc(self.rustc.as_deref()), &self.target)?;
         let library = library.with_context(|| format!("the standard library of {} is gone", self.target))?;
@@ -68,12 +68,12 @@ impl Toolchain {
     }
 }
 
-/// Installs packages of Debian's that are missing; an error says what to do by hand.
+/// Installs missing Debian packages; the error explains how to do it manually.
 pub(crate) fn install_from_debian(packages: &[&str]) -> Result<()> {
     debian::install_missing(packages)
 }
 
-/// Finds a toolchain that has `target`, or gives one the target.
+/// Finds a toolchain that has `target`, or installs the target.
 pub(crate) fn provide(target: &str) -> Result<Toolchain> {
     let forced = env::var("SETGATE_GUEST_TOOLCHAIN").unwrap_or_default();
     match forced.as_str() {
@@ -117,7 +117,7 @@ fn active_has(target: &str) -> Result<bool> {
 }
 
 fn rustup_target_add(target: &str) -> Result<()> {
-    // Holds for a forced `rustup` too: who fixed a machine's toolchain meant it.
+    // Applies to a forced `rustup` too: the machine's toolchain was pinned deliberately.
     let forbidden = env::var("RUSTUP_AUTO_INSTALL").is_ok_and(|value| value == "0");
     ensure!(!forbidden, "RUSTUP_AUTO_INSTALL=0 forbids it to install");
     which("rustup").context("rustup is not installed")?;
@@ -132,14 +132,14 @@ fn rustc(path: Option<&Path>) -> PathBuf {
     path.map_or_else(|| env::var_os("RUSTC").map_or_else(|| "rustc".into(), PathBuf::from), Path::to_owned)
 }
 
-/// The folder that holds, or would hold, a target's standard library.
+/// The directory of a target's standard library, which may not exist.
 fn libdir(rustc: &Path, target: &str) -> Result<PathBuf> {
     let mut command = Command::new(rustc);
     command.env_remove("LD_LIBRARY_PATH").args(["--print", "target-libdir", "--target", target]);
     Ok(read(&mut command)?.into())
 }
 
-/// The `core` of a target, which stands for the whole standard library.
+/// The `core` library of a target, which represents the whole standard library.
 fn standard_library(rustc: &Path, target: &str) -> Result<Option<PathBuf>> {
     let Ok(files) = fs::read_dir(libdir(rustc, target)?) else { return Ok(None) };
     for file in files {

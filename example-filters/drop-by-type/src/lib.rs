@@ -1,7 +1,7 @@
 //! Drops events by their type.
 //!
-//! Config: `{"drop": ["accessTokenIssued", "platform/oauth/*"], "keep": [...]}`. Patterns are those of
-//! [`Event::is`]; a type that `keep` names is never dropped.
+//! Config: `{"drop": ["accessTokenIssued", "platform/oauth/*"], "keep": [...]}`. The patterns are those of
+//! [`Event::is`]; a type that matches `keep` is never dropped.
 
 use serde::Deserialize;
 use setgate_sdk::{Event, Result, Verdict, config};
@@ -15,7 +15,7 @@ struct Config {
     keep: Vec<String>,
 }
 
-/// The filter.
+/// The entry point of the filter.
 pub fn filter(event: &Event) -> Result<Verdict> {
     let config: Config = config()?;
     if config.keep.iter().any(|pattern| event.is(pattern)) {

@@ -1,7 +1,7 @@
-//! Adds what the tenant's tables know: which team owns the application, and in which region the organization is.
+//! Adds data from the tenant's tables: the team that owns the application, and the region of the organization.
 //!
 //! Table `apps` has rows such as `{"owner": "team-shop"}` by application id, table `organizations` rows such as
-//! `{"region": "eu"}` by organization id. All members of both rows end up in the body's `context`. Config (all
+//! `{"region": "eu"}` by organization id. All members of both rows are copied to the body's `context`. Config (all
 //! optional): `{"apps": "apps", "organizations": "organizations", "member": "context"}`.
 
 use serde::Deserialize;
@@ -10,7 +10,8 @@ use setgate_sdk::{Event, Result, Value, Verdict, config, json, log, lookup};
 
 setgate_sdk::export!(filter);
 
-/// Where WSO2, Logto and the platform form put the application; WSO2's session events have lists of them.
+/// Locations of the application in events of WSO2, Logto and the platform form. WSO2's session events contain lists of
+/// applications.
 const APPLICATION: [&str; 9] = [
     "/application/id",
     "/applications/0/id",
@@ -23,7 +24,8 @@ const APPLICATION: [&str; 9] = [
     "/application/consumerKey",
 ];
 
-/// The platform form's `organization` may be an object or the id itself; a Logto route has the id in its parameters.
+/// Locations of the organization. In the platform form, `organization` may be an object or the id itself; a Logto route
+/// contains the id in its parameters.
 const ORGANIZATION: [&str; 7] = [
     "/organization/id",
     "/organization",
@@ -48,7 +50,7 @@ impl Default for Config {
     }
 }
 
-/// The filter.
+/// The entry point of the filter.
 pub fn filter(event: &Event) -> Result<Verdict> {
     let config: Config = config()?;
     let mut context = Map::new();

@@ -1,8 +1,8 @@
-//! Says how risky a login looks, from what the event itself carries.
+//! Rates the risk of a login from the data in the event.
 //!
-//! Adds `"risk": {"score": 0-100, "level": "low|medium|high", "reasons": [...]}` to the body of an event that gives a
-//! reason, and lets all others pass. Config (all optional): `{"failed_attempts": 3, "medium": 30, "high": 60,
-//! "user_agents": ["curl"]}`; a user agent is suspicious when it contains one of these texts.
+//! Adds `"risk": {"score": 0-100, "level": "low|medium|high", "reasons": [...]}` to the body if there is at least one
+//! reason, and passes all other events unchanged. Config (all optional): `{"failed_attempts": 3, "medium": 30, "high":
+//! 60, "user_agents": ["curl"]}`; a user agent is suspicious if it contains one of these texts.
 
 use serde::Deserialize;
 use setgate_sdk::{Event, Result, Value, Verdict, config, json};
@@ -25,7 +25,7 @@ impl Default for Config {
     }
 }
 
-/// What an event's type alone says, whoever sent it.
+/// Scores and reasons that follow from the type alone, for any product.
 const BY_TYPE: [(&[&str], u64, &str); 4] = [
     (&["loginFailed", "*login_failed", "*challenge_failed"], 20, "login failed"),
     (&["userAccountLocked", "Identifier.Lockout", "Message.RateLimited", "*lockout", "*_locked"], 60, "shut out"),
@@ -33,7 +33,7 @@ const BY_TYPE: [(&[&str], u64, &str); 4] = [
     (&["*suspicious_login", "*breach*"], 80, "the product calls it suspicious"),
 ];
 
-/// The filter.
+/// The entry point of the filter.
 pub fn filter(event: &Event) -> Result<Verdict> {
     let config: Config = config()?;
     let mut reasons: Vec<(u64, String)> = Vec::new();
@@ -76,7 +76,8 @@ pub fn filter(event: &Event) -> Result<Verdict> {
     event.patch_body(json!({ "risk": { "score": score, "level": level, "reasons": reasons } }))
 }
 
-/// The first member of that name (in lower case, without `_`), however deep: products nest such facts differently.
+/// The first member with this name (compared in lower case and without `_`) at any depth, since products nest it
+/// differently.
 fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     let members = value.as_object()?;
     let here = members.iter().find(|(other, _)| other.replace('_', "").to_lowercase() == name);

@@ -1,5 +1,6 @@
-//! Replaces personal data, wherever a product puts it, by `hmac:` and a hash (HMAC-SHA256) under the secret `salt`, so
-//! that one person can still be told from another. Config, by name: `{"keep": ["country"], "also": ["badge"]}`.
+//! Replaces personal data, in the locations used by various products, with `hmac:` and a hash (HMAC-SHA256 with the
+//! secret `salt`), so that different persons stay distinguishable. Config, by member name: `{"keep": ["country"],
+//! "also": ["badge"]}`.
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
@@ -7,12 +8,12 @@ use setgate_sdk::{Event, Result, Value, Verdict, config, json, secret};
 
 setgate_sdk::export!(filter);
 
-/// Names of members that are personal, in lower case without `_` and `-`; so is all that lies below them.
+/// Names of personal members, in lower case without `_` and `-`. Everything nested below them is personal too.
 const PERSONAL: &str = " email emailaddress emailaddresses primaryemail phone phonenumber primaryphone mobile username \
     preferredusername givenname familyname firstname lastname fullname displayname friendlyname nickname avatar \
     picture birthdate address ip userip ipaddress initiatoripaddress recipient subjectid identities profile \
     customdata newvalue ";
-/// Objects that describe a person: there, and beside a personal member, `name` is personal too.
+/// Objects that describe a person. `name` is personal in them, and beside a personal member.
 const PERSONS: [&str; 6] = ["user", "users", "addedusers", "removedusers", "member", "actor"];
 
 #[derive(Default, Deserialize)]
@@ -24,7 +25,7 @@ struct Config {
     salt: String,
 }
 
-/// The filter.
+/// The entry point of the filter.
 pub fn filter(event: &Event) -> Result<Verdict> {
     let config = Config { salt: secret("salt")?, ..config()? };
     event.edit(|claims| {
@@ -41,13 +42,14 @@ impl Config {
         match value {
             Value::Object(members) => {
                 if let Some(format @ ("email" | "phone_number")) = members.get("format").and_then(Value::as_str) {
-                    // A subject (RFC 9493) that is an address: what is left of it is opaque.
+                    // A subject identifier (RFC 9493) that is an address becomes an opaque one.
                     let id = members.get(format).and_then(Value::as_str).map(|id| self.hash(id));
                     *value = json!({ "format": "opaque", "id": id });
                     return;
                 }
                 let person = PERSONS.contains(&&*plain(name)) || members.keys().any(|key| self.is_personal(key));
-                // WSO2 has each claim of a user as `uri` and `value`: the value is personal, under the URI's last name.
+                // WSO2 sends each claim of a user as `uri` and `value`: the value is personal if the last segment of
+                // the URI is.
                 let claim = members.get("uri").and_then(|uri| Some(uri.as_str()?.rsplit('/').next()?.to_owned()));
                 for (name, member) in members {
                     let of_claim = claim.as_deref().filter(|_| name == "value");
@@ -86,7 +88,7 @@ fn plain(name: &str) -> String {
     name.replace(['_', '-'], "").to_lowercase()
 }
 
-/// An email address, IP address or phone number, whatever its member is called.
+/// Whether a word looks like an email address, IP address or phone number, regardless of the member's name.
 fn looks_personal(word: &str) -> bool {
     let phone = word.starts_with('+') && word.bytes().filter(u8::is_ascii_digit).count() >= 8;
     word.contains('@') || phone || word.parse::<std::net::IpAddr>().is_ok()

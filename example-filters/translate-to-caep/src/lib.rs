@@ -1,12 +1,13 @@
-//! Rewrites what products say in their own words as CAEP and RISC events, for receivers of the Shared Signals
-//! Framework. What has no counterpart there passes as it is.
+//! Translates events from the products' own formats to CAEP and RISC events, for receivers of the Shared Signals
+//! Framework. Events without a counterpart pass unchanged.
 
 use setgate_sdk::serde_json::Map;
 use setgate_sdk::{Event, Result, Value, Verdict, json, log};
 
 setgate_sdk::export!(filter);
 
-/// The products' names, what they become, and what is then known of it. Sources: CAEP 1.0 and RISC 1.0, section 3 and 2.
+/// Product event types, the CAEP or RISC event they become, and its known members. Sources: CAEP 1.0 section 3 and RISC
+/// 1.0 section 2.
 const EVENTS: [(&str, &str, &str); 15] = [
     ("sessionRevoked session.terminated", "caep/session-revoked", ""),
     ("sessionEstablished PostSignIn session.created", "caep/session-established", ""),
@@ -25,7 +26,7 @@ const EVENTS: [(&str, &str, &str); 15] = [
     ("*password_breach*", "risc/credential-compromise", "credential_type=password"),
 ];
 
-/// The filter.
+/// The entry point of the filter.
 pub fn filter(event: &Event) -> Result<Verdict> {
     let row = EVENTS.iter().find(|(names, ..)| names.split(' ').any(|name| event.is(name)));
     let Some((_, name, members)) = row else { return Ok(Verdict::pass()) };
@@ -37,7 +38,7 @@ pub fn filter(event: &Event) -> Result<Verdict> {
     let mut body: Map<String, Value> = members.map(|(name, value)| (name.to_owned(), json!(value))).collect();
     let mut set = |name: &str, value: Option<String>| value.map(|value| body.insert(name.to_owned(), json!(value)));
 
-    // Logto has one event for the begin and the end of a suspension.
+    // Logto uses one event type for both the start and the end of a suspension.
     let ended = event.body().pointer("/data/isSuspended") == Some(&json!(false));
     let name = if ended { "risc/account-enabled" } else { name };
     let (profile, name) = name.split_once('/').expect("each row of the table has a profile");
@@ -64,7 +65,7 @@ pub fn filter(event: &Event) -> Result<Verdict> {
     Verdict::replace(claims)
 }
 
-/// Whom the event is about (RFC 9493), which these profiles want in `sub_id`.
+/// The subject of the event as a subject identifier (RFC 9493), which these profiles require in `sub_id`.
 fn subject(event: &Event) -> Option<Value> {
     let user = event.text(["/user/id", "/userId", "/params/userId", "/data/user_id", "/data/user/id", "/data/id"]);
     let by_id = || Some(json!({ "format": "iss_sub", "iss": event.issuer(), "sub": user.or(event.subject())? }));

@@ -6,12 +6,12 @@ use serde_json::Value;
 use super::{Host, Run, event, event_of};
 use crate::{Event, Result, Verdict};
 
-/// Runs a filter over cases that are kept as data, so that a new one needs no code.
+/// Runs a filter over cases that are stored as data, so that adding one needs no code.
 ///
-/// The text is a JSON object. `config`, `secrets` and `tables` (rows by table and key) are what the filter finds; a
-/// case may bring a `config` of its own. Each of the `cases` has a `name`, the event as `type` and `body` or as whole
-/// `claims`, and what it should `expect`: `"pass"`, `{"drop": "reason"}`, `{"body": ...}`, `{"claims": ...}`, or
-/// `{"failure": "part of its text"}`.
+/// The text is a JSON object. `config`, `secrets` and `tables` (rows by table and key) are provided to the filter; a
+/// case may override `config`. Each of the `cases` has a `name`, the event as `type` and `body` or as whole `claims`,
+/// and the result to `expect`: `"pass"`, `{"drop": "reason"}`, `{"body": ...}`, `{"claims": ...}`, or `{"failure":
+/// "part of its text"}`.
 ///
 /// ```
 /// use setgate_sdk::{Event, Result, Verdict, testing};
@@ -30,7 +30,7 @@ use crate::{Event, Result, Verdict};
 /// ```
 ///
 /// # Panics
-/// Where a case comes out otherwise, with its name, and where the text is not of this form.
+/// If the result of a case differs (the message contains its name), and if the text has another format.
 pub fn cases(filter: fn(&Event) -> Result<Verdict>, text: &str) {
     let file: Cases = serde_json::from_str(text).unwrap_or_else(|error| panic!("the cases cannot be read: {error}"));
     for case in &file.cases {
@@ -91,7 +91,7 @@ impl Expect {
     }
 }
 
-/// Compares as printed JSON, which shows a difference better than Rust's own form.
+/// Compares printed JSON, which shows a difference more clearly than Rust's debug format.
 fn same(name: &str, left: &Value, right: &Value) {
     assert!(left == right, "{name}\n     got: {left}\nexpected: {right}");
 }

@@ -108,10 +108,10 @@ fn begin<'a>(
 pub(super) fn describe() {
     let own = sandbox::METRICS.iter().map(|(name, _, help)| (*name, *help));
     for (name, help) in help::HELP.iter().copied().chain(own) {
-        // // The recorder stores descriptions by name only, regardless of the kind.
+        // The recorder stores descriptions by name only, regardless of the kind.
         metrics::describe_counter!(name, help);
     }
-    // // Used by alerts, but otherwise only set by a reload.
+    // Used by alerts, but otherwise only set by a reload.
     metrics::gauge!(metric::RELOAD_REFUSED).set(0.0);
     metrics::gauge!(metric::RELOAD_WAITING).set(0.0);
 }
@@ -160,7 +160,7 @@ fn family(text: &mut String, name: &str, kind: &str, series: impl IntoIterator<I
 fn process(text: &mut String) {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let stat = read("/proc/self/stat");
-    // // The name in parentheses may contain any character, so parsing starts after it, at field 3.
+    // The name in parentheses may contain any character, so parsing starts after it, at field 3.
     let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<u64>().ok());
     let ticks = rustix::param::clock_ticks_per_second() as f64;

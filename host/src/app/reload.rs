@@ -61,7 +61,7 @@ impl Running {
     fn take_over(&self, read: Result<Config, Error>, log: &Log) -> anyhow::Result<Change> {
         let change = self.settings.now().change_to(&read?)?;
         let config = &change.config;
-        // // All fallible steps come first.
+        // All fallible steps come first.
         let level = Log::level(&config.log.level).map_err(anyhow::Error::msg)?;
         let listeners = config.listen.listeners();
         let mut certificates = Vec::new();

@@ -111,7 +111,7 @@ fn back_up(to: &Path, paths: &Paths) -> anyhow::Result<ExitCode> {
 
 fn restore(from: &Path, paths: &Paths) -> anyhow::Result<ExitCode> {
     let manifest = ledger::manifest(from)?;
-    // // Checked first: if a host is running, the directory is most likely the wrong one.
+    // Checked first: if a host is running, the directory is most likely the wrong one.
     if ledger::is_in_use(&paths.ledger) {
         bail!("a host runs over {}: stop it and move its data away, or name another folder", paths.data.display());
     }

@@ -51,7 +51,7 @@ impl Client {
     pub fn trusting(base: &str, key: Option<String>, ca_file: Option<&Path>) -> anyhow::Result<Self> {
         let ca_files: Vec<_> = ca_file.map(Path::to_owned).into_iter().collect();
         let mut tls = operators_tls(&ca_files).context("--ca-file")?;
-        // // The connector sets it.
+        // The connector sets it.
         tls.alpn_protocols.clear();
         let connector =
             hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
@@ -201,7 +201,7 @@ fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rus
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        // // An I/O error contains its cause, which `source` does not return.
+        // An I/O error contains its cause, which `source` does not return.
         let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = inside.map(|inside| inside as &(dyn std::error::Error + 'static)).or_else(|| error.source());
     }

@@ -11,7 +11,7 @@ use super::client::Client;
 /// Maximum bytes read from a key file; a key is far shorter.
 const KEY_FILE_BYTES_MAX: usize = 1024;
 
-// // Not doc comments: clap would use them as the command's own description.
+// Not doc comments: clap would use them as the command's own description.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Connection {
     /// URL of the host.
@@ -90,7 +90,7 @@ fn host(given: &str) -> anyhow::Result<Url> {
     let Ok(url) = Url::parse(given) else {
         bail!("`{given}` is not a URL: write the scheme too, such as http://{example}");
     };
-    // // `localhost:8080` also parses as a URL, with the scheme `localhost`.
+    // `localhost:8080` also parses as a URL, with the scheme `localhost`.
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         let example = if given.contains("://") { "127.0.0.1:8080" } else { example };
         bail!("`{given}` is not the URL of a host: it begins with http:// or https://, such as http://{example}");

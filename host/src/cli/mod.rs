@@ -72,7 +72,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // // A host keeps running if the reader of its output is gone, and exits with its own code.
+    // A host keeps running if the reader of its output is gone, and exits with its own code.
     let is_host = matches!(cli.command, Command::Serve(_));
     let result = runtime.block_on(async {
         match cli.command {

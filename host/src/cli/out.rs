@@ -116,7 +116,7 @@ fn plain_json(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         if character != '\n' && controls(character) {
-            // // All are in the basic multilingual plane, so one escape is enough.
+            // All are in the basic multilingual plane, so one escape is enough.
             let _infallible = write!(shown, "\\u{:04x}", u32::from(character));
         } else {
             shown.push(character);

@@ -119,7 +119,7 @@ pub(super) enum Command {
     },
 }
 
-// // Host, tenant and output options. Not a doc comment: clap would use it as the command's own description.
+// Host, tenant and output options. Not a doc comment: clap would use it as the command's own description.
 #[derive(Debug, Args)]
 pub(super) struct At {
     #[command(flatten)]

@@ -46,14 +46,14 @@ pub struct Args {
 /// Runs a host until SIGTERM or SIGINT. SIGHUP reloads the configuration.
 pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     if args.config.is_none() && Path::new(config::FILE).exists() {
-        // // Explicit from now on: if the file is missing at a reload, that is an error, not a request for the
+        // Explicit from now on: if the file is missing at a reload, that is an error, not a request for the
         // defaults.
         args.config = Some(PathBuf::from(config::FILE));
     }
     let config = read(&args)?;
     let log = telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
     raise_descriptors();
-    // // Installed before anything starts: a signal in between would end the process without cleanup.
+    // Installed before anything starts: a signal in between would end the process without cleanup.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -66,7 +66,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
             Ok(kept)
         }
         None => {
-            // // Printed and flushed before the key is durable: a key that was never displayed would lock the operator
+            // Printed and flushed before the key is durable: a key that was never displayed would lock the operator
             // out.
             let mut out = io::stdout();
             writeln!(out, "operator key (shown this once, keep it safe): {key}")
@@ -76,7 +76,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     let running = app::start_with(config, compiler, args.new_operator_key, keep).await?;
-    // // The main listener last: once its line is printed, all lines are.
+    // The main listener last: once its line is printed, all lines are.
     for Listening { table, address, tls } in running.listeners.iter().rev() {
         let scheme = if *tls { "https" } else { "http" };
         match table.strip_prefix("listen.") {
@@ -84,12 +84,12 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
             None => say!("listening on {scheme}://{address}"),
         }
     }
-    // // A closed standard output is no reason to stop: the log has the addresses too.
+    // A closed standard output is no reason to stop: the log has the addresses too.
     let _nobody_reads = io::stdout().flush();
     notify::tell(notify::READY);
     loop {
         tokio::select! {
-            // // Blocking reads are fine on the main thread, which serves no requests.
+            // Blocking reads are fine on the main thread, which serves no requests.
             _ = hang_up.recv() => notify::tell(&notify::status(&running.reload(read(&args), &log).to_string())),
             _ = terminate.recv() => {
                 notify::tell(notify::STOPPING);
@@ -102,7 +102,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
                 }
                 break;
             }
-            // // SIGINT comes from a terminal: there is no load balancer to wait for.
+            // SIGINT comes from a terminal: there is no load balancer to wait for.
             _ = interrupt.recv() => {
                 notify::tell(notify::STOPPING);
                 break;
@@ -148,7 +148,7 @@ fn keep_in(path: &Path, key: &str, first: bool) -> anyhow::Result<String> {
 
 fn read_private(path: &Path) -> anyhow::Result<String> {
     let file = File::open(path)?;
-    // // Checked on the open file, not on the path, to avoid a race between check and read.
+    // Checked on the open file, not on the path, to avoid a race between check and read.
     let mode = file.metadata()?.permissions().mode() & 0o777;
     ensure!(mode & 0o077 == 0, "is there, and may be used by others than its owner (mode {mode:o}): remove it");
     let mut text = String::new();

@@ -57,7 +57,7 @@ pub(super) fn fault(name: &str, value: &str, keys: &[String]) -> Option<String> 
     }
     let variables: Vec<String> = keys.iter().map(|key| variable(key)).collect();
     let called = CALLED.iter().find(|(other, _)| *other == upper).map(|(_, variable)| *variable);
-    // // Misplaced underscores are the most common mistake: `SETGATE_LISTEN_ADDRESS`.
+    // Misplaced underscores are the most common mistake: `SETGATE_LISTEN_ADDRESS`.
     let joined = upper.replace('_', "");
     let same = variables.iter().map(String::as_str).find(|variable| variable.replace('_', "") == joined);
     let known = variables.iter().map(String::as_str).chain(OPTIONS);

@@ -38,7 +38,7 @@ fn fault_of(directive: &str) -> Option<String> {
     if directive.is_empty() {
         return None;
     }
-    // // The level follows the first `=` after the bracket of a span.
+    // The level follows the first `=` after the bracket of a span.
     let after = directive.rfind(']').map_or(0, |at| at + 1);
     let (target, level) = match directive[after..].find('=') {
         Some(at) => (&directive[..after + at], Some(directive[after + at + 1..].trim())),

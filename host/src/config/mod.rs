@@ -422,7 +422,7 @@ impl Config {
         let text = |path: &Path| {
             let text = std::fs::read_to_string(path);
             let text = text.map_err(|source| Error::File { path: path.to_owned(), source })?;
-            // // Some editors write a byte order mark.
+            // Some editors write a byte order mark.
             Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
         };
         read::read(file.map(|path| Ok((path, text(path)?))).transpose()?)
@@ -478,7 +478,7 @@ impl Config {
                 ));
             }
         }
-        // // Room for one page and the start of another.
+        // Room for one page and the start of another.
         if (responses_bytes_per_tenant_max as usize) < 2 * PAGE_BYTES_MAX {
             faults.push(format!(
                 "`listen.responses_bytes_per_tenant_max` is less than {}, which two pages of a list take",

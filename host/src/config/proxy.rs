@@ -39,7 +39,7 @@ impl TryFrom<String> for Proxy {
     type Error = Error;
 
     fn try_from(given: String) -> Result<Self, Error> {
-        // // `Secret` wipes the text with the password on every path out of here.
+        // `Secret` wipes the text with the password on every path out of here.
         let given = Secret::new(given);
         let url = Url::parse(given.expose()).map_err(|_| Error::Url)?;
         match url.scheme() {
@@ -57,7 +57,7 @@ impl TryFrom<String> for Proxy {
         };
         let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
         let (user, password) = (decoded(url.username()), url.password().map(decoded).unwrap_or_default());
-        // // RFC 7617 section 2: a colon in the user name would be read as the start of the password.
+        // RFC 7617 section 2: a colon in the user name would be read as the start of the password.
         if user.contains(':') {
             return Err(Error::Url);
         }

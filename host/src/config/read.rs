@@ -49,7 +49,7 @@ pub(super) fn read(file: Option<(&Path, String)>) -> Result<Config, Error> {
     let mut given = BTreeMap::new();
     if let Some((path, text)) = file {
         let name = path.display().to_string();
-        // // Editors on Windows write a byte order mark.
+        // Editors on Windows write a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         match Toml::string(text).data() {
             Ok(data) => {
@@ -89,14 +89,14 @@ pub(super) fn read(file: Option<(&Path, String)>) -> Result<Config, Error> {
             return Err(Error::invalid(faults));
         }
     };
-    // // A value that is invalid by itself was not applied: skip messages about its combination with others.
+    // A value that is invalid by itself was not applied: skip messages about its combination with others.
     let of_wrong = |fault: &String| wrong.iter().any(|key| fault.contains(&format!("`{key}`")));
     faults.extend(config.faults().into_iter().filter(|fault| !of_wrong(fault)));
     if faults.is_empty() { Ok(config) } else { Err(Error::invalid(faults)) }
 }
 
 fn from_environment(given: &mut BTreeMap<String, Given>, faults: &mut Vec<String>) {
-    // // Variables without `__`, such as the master key, are no settings: secrets stay out of everything that can be
+    // Variables without `__`, such as the master key, are no settings: secrets stay out of everything that can be
     // displayed.
     let sets = |name: &str| name.contains("__") && !name.starts_with('_');
     match Env::prefixed(PREFIX).filter(move |key| sets(key.as_str())).split("__").data() {

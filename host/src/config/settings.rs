@@ -160,7 +160,7 @@ fn differing(one: &Config, other: &Config) -> Result<Vec<String>, Error> {
     let in_json = |config| serde_json::to_value(config).map_err(|error| Error::invalid([error.to_string()]));
     let mut keys = BTreeSet::new();
     compare(&in_json(one)?, &in_json(other)?, "", &mut keys);
-    // // JSON shows only the names of the headers, and the proxy without its password: compare these values directly.
+    // JSON shows only the names of the headers, and the proxy without its password: compare these values directly.
     let exposed = |config: &Config| -> Vec<(String, String)> {
         config.traces.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect()
     };
@@ -314,7 +314,7 @@ mod tests {
         read.listen.tls_certificate = Some("new.pem".into());
         let operator = read.listen.operator.as_mut().unwrap();
         operator.client_ca = Some("ca.pem".into());
-        // // Ignored: this listener does not use TLS yet.
+        // Ignored: this listener does not use TLS yet.
         read.listen.tenant.as_mut().unwrap().client_ca = Some("ca.pem".into());
         let change = now.merged(&read).unwrap();
         assert_eq!(change.applied, ["listen.operator.client_ca", "listen.tls_certificate"]);

@@ -53,7 +53,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut config = Config::default();
     config.listen.address = args.listen;
     config.data.dir = folder.0.join("data");
-    // // The demo's receiver is on this machine.
+    // The demo's receiver is on this machine.
     config.egress.allow = vec!["127.0.0.0/8".parse().context("a literal network")?];
     config.egress.allow_http = true;
     config.log.format = LogFormat::Text;
@@ -102,7 +102,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     report.reproduced(reproduce::every_delivery(&stage).await?);
     let good = report.print_summary(args.json)?;
 
-    // // Without a reader of the output there is no one to try things out.
+    // Without a reader of the output there is no one to try things out.
     if !args.once && !out::is_closed() {
         stage.print_things_to_try(&base);
         tokio::signal::ctrl_c().await?;

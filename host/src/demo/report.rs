@@ -132,14 +132,14 @@ impl Report {
         if state.is_empty() || state == "due" {
             return Ok(None);
         }
-        // // Read after the host's state: a delivery in state delivered has arrived before.
+        // Read after the host's state: a delivery in state delivered has arrived before.
         let arrival = self.receiver.arrival(&expected.delivery);
         let end = match (&arrival, state) {
             (Some(arrival), _) => End::Arrived { verified: arrival.verified },
             (None, "dropped") if self.may_drop(of, &record) => End::Dropped,
             (None, "held") => End::Held,
             (None, "dead") => End::Dead,
-            // // The host claims delivered or dropped, but neither the receiver nor the configuration confirms it.
+            // The host claims delivered or dropped, but neither the receiver nor the configuration confirms it.
             (None, _) => End::Lost,
         };
         let sent = &self.sent[expected.sent];

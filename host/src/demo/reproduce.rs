@@ -16,7 +16,7 @@ pub(super) async fn change_everything(stage: &Stage, filters: &Path) -> anyhow::
     let other = std::fs::read(filters.join("drop-by-type.wasm")).context("the example filter drop-by-type")?;
     for (tenant, client) in stage.tenants() {
         let api = format!("/api/v1/tenants/{tenant}");
-        // // One filter is replaced for good, the other one only temporarily.
+        // One filter is replaced for good, the other one only temporarily.
         for name in ["redact-claims", "flag-suspicious-login"] {
             client.upload(&format!("{api}/filters/{name}"), "application/wasm", other.clone().into()).await?;
         }

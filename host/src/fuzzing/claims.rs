@@ -97,7 +97,7 @@ pub fn ingest(bytes: &[u8]) {
     };
     let again = taken(NOW).expect("what is taken once is taken again");
     assert_eq!((&event.set, event.dedupe), (&again.set, again.dedupe), "the same each time");
-    // // If a body has no time of its own, its `iat` is the time of arrival.
+    // If a body has no time of its own, its `iat` is the time of arrival.
     let later = taken(NOW.plus_millis(86_400_000)).expect("and later too");
     assert_eq!((&event.set.jti, event.dedupe), (&later.set.jti, later.dedupe), "a second copy is the same event");
     assert_eq!(event.original, body);
@@ -105,7 +105,7 @@ pub fn ingest(bytes: &[u8]) {
     let text = &event.set.text;
     let wrapped = JsonLimits { depth_max: limits.depth_max, bytes_max: usize::MAX };
     assert_eq!(SetToken::parse(text.clone(), wrapped).as_ref(), Ok(&event.set), "what is stored is a SET");
-    // // Escapes make an event's name up to six times as long, and it appears once as a URI.
+    // Escapes make an event's name up to six times as long, and it appears once as a URI.
     assert!(text.len() <= 2 * body.len() + 8 * 1024, "{} bytes became {}", body.len(), text.len());
     if let Some(subject) = &event.subject {
         assert!(subject.len() <= body.len(), "{subject}");
@@ -209,7 +209,7 @@ fn redacted(text: &str) {
         !text.contains("hunter2\u{1b}") && !text.contains(r"hunter2\u{1b}") && !text.contains(r"hunter2\u001b")
     );
     let cut = text.floor_char_boundary(text.len() / 2);
-    // // A cut text starts like the whole redacted text, except for a secret across the cut.
+    // A cut text starts like the whole redacted text, except for a secret across the cut.
     assert!(whole.starts_with(&redactor.redact_start(text, cut)), "{whole}");
 }
 

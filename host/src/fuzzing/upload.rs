@@ -24,7 +24,7 @@ pub fn upload(bytes: &[u8]) {
             let mut tighter = quota.clone();
             tighter.filter_bytes_max = bytes.len() as u64 - 1;
             assert!(matches!(before_compile(bytes, &unlimited(), &tighter), Err(Rejected::TooLarge { .. })));
-            // // An upload that reaches the compiler does not overflow the stack of its validator.
+            // An upload that reaches the compiler does not overflow the stack of its validator.
             if bytes.len() <= VALIDATED_BYTES_MAX {
                 let _either = Validator::new().validate_all(bytes);
             }
@@ -38,7 +38,7 @@ pub fn upload(bytes: &[u8]) {
         }
         Err(Rejected::Invalid { detail }) => {
             assert!(detail.len() <= 500, "{detail}");
-            // // An upload refused as invalid is invalid, except for features that filters may not use.
+            // An upload refused as invalid is invalid, except for features that filters may not use.
             if bytes.len() <= VALIDATED_BYTES_MAX && !detail.contains("which no filter may") {
                 assert!(Validator::new().validate_all(bytes).is_err(), "refused, but valid: {detail}");
             }

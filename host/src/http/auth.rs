@@ -30,7 +30,7 @@ impl FromRequestParts<Site> for Tenant {
         let tenant: TenantId = path_param(parts, site).await?;
         let scope = scope_of(&parts.method);
         let access = parts.extensions.get::<Access>().cloned().unwrap_or_default();
-        // // Another extractor of this request has checked already. A second turn would wait for the first one, which
+        // Another extractor of this request has checked already. A second turn would wait for the first one, which
         // is held.
         if access.get().is_some_and(|grant| *grant.tenant() == tenant) {
             return Ok(Self(tenant));

@@ -132,13 +132,13 @@ where
         let media_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         check_text(media_type.unwrap_or_default(), &parts.headers)?;
         let is_json = media_type.is_some_and(is_json);
-        // // A POST without a body is treated as an empty object, whatever its content type.
+        // A POST without a body is treated as an empty object, whatever its content type.
         let may_be_absent = parts.method == Method::POST;
         let may_be_empty = body.size_hint().exact().is_none_or(|bytes| bytes == 0);
         if !(is_json || may_be_absent && may_be_empty) {
             return Err(not_json());
         }
-        // // Operator routes have no tenant. Access has been checked before the body is read.
+        // Operator routes have no tenant. Access has been checked before the body is read.
         let tenant: Option<TenantId> = path_param(&mut parts, site).await.ok();
         let request = Request::from_parts(parts, body);
         let Arrived { body, room: _room, .. } =
@@ -201,7 +201,7 @@ pub(super) async fn read(
 ) -> Result<Arrived, Problem> {
     let (Parts { headers, extensions, .. }, body) = request.into_parts();
     let grant = extensions.get::<Access>().and_then(Access::get);
-    // // With a key the tenant is charged, and the tenant's quota applies instead of the client's limit.
+    // With a key the tenant is charged, and the tenant's quota applies instead of the client's limit.
     let client = extensions.get::<Remote>().copied().filter(|_| grant.is_none());
     let mut taken = room.take(tenant, 0)?;
     let mut whole = Gathered::Nothing;
@@ -215,7 +215,7 @@ pub(super) async fn read(
     };
     arrive(&headers, body, bytes_max, what, keep).await?;
     if let Some(grant) = grant {
-        // // Reading may have taken a minute: the key may have been revoked, and the tenant removed and created again.
+        // Reading may have taken a minute: the key may have been revoked, and the tenant removed and created again.
         site.control.still_holds(grant).map_err(revoked_meanwhile)?;
     }
     Ok(Arrived { headers, body: whole.into_bytes(), room: taken })
@@ -248,7 +248,7 @@ async fn arrive(
     while let Some(frame) = pace.next(&mut body).await.ok_or_else(|| too_slow(what))? {
         let frame =
             frame.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "body_broken", format!("{what} broke off")))?;
-        // // Trailers are ignored.
+        // Trailers are ignored.
         let Ok(data) = frame.into_data() else { continue };
         bytes += data.len();
         if bytes > bytes_max {
@@ -410,7 +410,7 @@ impl IfNoneMatch {
     pub(super) fn has(&self, tag: &str) -> bool {
         let given = self.0.iter().filter_map(|tags| tags.to_str().ok());
         let mut given = given.flat_map(|tags| tags.split(',')).map(str::trim);
-        // // Weak comparison, since a proxy may have weakened the tag.
+        // Weak comparison, since a proxy may have weakened the tag.
         given.any(|given| given == "*" || given.trim_start_matches("W/") == tag)
     }
 }

@@ -90,14 +90,14 @@ pub(super) async fn once(
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
-    // // An unauthorised request is refused by the route itself, before anything is read.
+    // An unauthorised request is refused by the route itself, before anything is read.
     let Some((caller, tenant)) = allowed(&mut parts, &site).await else {
         return next.run(Request::from_parts(parts, body)).await;
     };
     match claimed(&site, caller, tenant, Request::from_parts(parts, body)).await {
         Ok(Claimed::New(new)) => {
             let (claim, turn, request) = *new;
-            // // In its own task: the answer must be stored even if the client disconnects or the request times out.
+            // In its own task: the answer must be stored even if the client disconnects or the request times out.
             let carried_out = tokio::spawn(async move {
                 let _turn = turn;
                 let answer = next.run(request).await;
@@ -170,7 +170,7 @@ async fn claimed(site: &Site, caller: KeyId, tenant: Option<TenantId>, request: 
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "idempotency_answers_full", detail));
         }
     }
-    // // The route takes memory budget for the body again.
+    // The route takes memory budget for the body again.
     drop(room);
     parts.extensions.insert(claim.clone());
     Ok(Claimed::New(Box::new((claim, turn, Request::from_parts(parts, Body::from(body))))))

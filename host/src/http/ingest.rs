@@ -37,7 +37,7 @@ pub(super) fn operations() -> Vec<Operation> {
                  that is not there is answered as one that does not take the request's proof. A slash at the end of the path \
                  makes no difference.",
             )
-            // // A single type, because some client generators produce broken code for several.
+            // A single type, because some client generators produce broken code for several.
             .takes(
                 &["application/json"],
                 "The event as its product sends it; `application/secevent+json` is taken in the same way.",
@@ -97,7 +97,7 @@ impl Described for Place {
     fn describe(sheet: &mut Sheet<'_>) {
         sheet.in_path::<TenantId>();
         sheet.in_path::<SourceName>();
-        // // A hub that verifies a topic sends no proof.
+        // A hub that verifies a topic sends no proof.
         if sheet.method() == Method::POST {
             sheet.needs_proof();
         }
@@ -116,7 +116,7 @@ pub(super) async fn event(
     })?;
     let presented = Presented::of(request.headers());
     let coding = coding::of_event(request.headers()).inspect_err(|problem| {
-        // // The path names no valid source, so the refusal is counted without one.
+        // The path names no valid source, so the refusal is counted without one.
         site.pipeline.counted(None, problem.code());
     })?;
     let head = site.pipeline.prove_head(&tenant, &source, request.headers());
@@ -128,7 +128,7 @@ pub(super) async fn event(
     let known = !matches!(head, Head::Signed(None));
     let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     check_media_type(media_type).map_err(|refusal| {
-        // // The same answer for a source that does not exist.
+        // The same answer for a source that does not exist.
         site.pipeline.counted(known.then_some((&tenant, &source)), refusal.code());
         Problem::refused(refusal.into(), presented)
     })?;
@@ -136,7 +136,7 @@ pub(super) async fn event(
         let read = extract::read(&site, &site.events, Some(&tenant), request, bytes_max, BODY).await;
         read.map(|Arrived { headers, body, room }| (headers, body, Some(room)))
     } else {
-        // // Read like the body for an existing source, so that neither the answer nor its time reveals that there is
+        // Read like the body for an existing source, so that neither the answer nor its time reveals that there is
         // none.
         extract::discard(request, bytes_max, BODY).await.map(|headers| (headers, Bytes::new(), None))
     };

@@ -45,9 +45,9 @@ fn of(route: &str, method: &Method) -> &'static [Interface] {
     const TENANT: &str = "/api/v1/tenants/{tenant}";
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match route.strip_prefix(TENANT) {
-        // // Only the operator removes a tenant.
+        // Only the operator removes a tenant.
         Some("" | "/") if !reads => &[Operator],
-        // // The operator reads tenants, and creates each tenant's first key.
+        // The operator reads tenants, and creates each tenant's first key.
         Some("" | "/") => &[Tenant, Operator],
         Some(below) if below == "/keys" || below.starts_with("/keys/") => &[Tenant, Operator],
         Some(_) => &[Tenant],
@@ -74,7 +74,7 @@ pub(super) fn only(router: Router<Site>, served: Vec<Interface>) -> Router<Site>
                 Some(interfaces) if !interfaces.iter().any(|interface| served.contains(interface)) => {
                     Problem::no_route().into_response()
                 }
-                // // An unknown path is answered by the router itself.
+                // An unknown path is answered by the router itself.
                 _ => next.run(request).await,
             }
         }

@@ -109,7 +109,7 @@ impl List {
     fn mark(&self, place: &str) -> String {
         let names = self.names.iter().map(String::as_str);
         let parts: Vec<&str> = ["cursor", &self.route].into_iter().chain(names).chain([place]).collect();
-        // // No part can contain a NUL.
+        // No part can contain a NUL.
         hex::encode(&sha256(parts.join("\0").as_bytes())[..MARK_BYTES])
     }
 }

@@ -306,7 +306,7 @@ mod tests {
             assert!(page.starts_with(&format!("# {code}\n")), "docs/errors/{code}.md says what `{code}` means");
             assert!(index.contains(&format!("[`{code}`]({code}.md)")), "docs/errors/README.md lists `{code}`");
         }
-        // // Plus one for the index page.
+        // Plus one for the index page.
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), CODES.len() + 1, "a page of a code that is gone");
     }
 
@@ -344,7 +344,7 @@ mod tests {
         let is_code = |text: &str| text.contains('_') && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
         for source in sources {
             let code = source.split("#[cfg(test)]").next().unwrap_or_default();
-            // // Text between quotes in a line that creates a problem or maps to a code.
+            // Text between quotes in a line that creates a problem or maps to a code.
             for line in code.lines().filter(|line| line.contains("Problem::new(") || line.contains("=> \"")) {
                 for text in line.split('"').skip(1).step_by(2).filter(|text| is_code(text)) {
                     let kind = line.trim_start().starts_with(&format!("\"{text}\" =>"));

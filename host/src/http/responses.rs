@@ -79,7 +79,7 @@ struct Granting {
 
 impl Access {
     pub(super) fn set(&self, grant: Grant) {
-        // // All extractors of a request set the same grant.
+        // All extractors of a request set the same grant.
         let _ = self.0.grant.set(grant);
     }
 
@@ -122,7 +122,7 @@ pub(super) async fn bound(
     if let Some(grant) = access.get().filter(|_| reads)
         && let Err(revoked) = site.control.still_holds(grant)
     {
-        // // The tenant may have been removed and created again since the data was read.
+        // The tenant may have been removed and created again since the data was read.
         return revoked_meanwhile(revoked).into_response();
     }
     let bytes = response.body().size_hint().exact();

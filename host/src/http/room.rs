@@ -87,7 +87,7 @@ impl Room {
         client: Peer,
     ) -> Result<(), Problem> {
         let charged = taken.client.as_ref().map_or(0, |[permit, _]| permit.num_permits());
-        // // A body larger than the client's limit takes all of it.
+        // A body larger than the client's limit takes all of it.
         let most = self.of_client.permits().min(self.of_client_in_all.permits());
         let more = taken.share.num_permits().min(most).saturating_sub(charged);
         let more = u32::try_from(more).unwrap_or(u32::MAX);

@@ -105,7 +105,7 @@ async fn bounded(
     };
     access.release();
     response.headers_mut().insert(REQUEST_ID, id.into_header());
-    // // A trailing slash does not make a different route.
+    // A trailing slash does not make a different route.
     let route = route.as_ref().map_or("none", |route| route.as_str().trim_end_matches('/'));
     answered.count(route, response.status());
     response

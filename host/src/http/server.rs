@@ -57,7 +57,7 @@ impl Server {
         for (table, listener) in settings.listeners() {
             let tls = tls::read(&listener)?.map(Tls::new);
             let address = listener.address;
-            // // A name may have several addresses: the first one that can be bound is used.
+            // A name may have several addresses: the first one that can be bound is used.
             let listener = TcpListener::bind((address.host(), address.port())).await;
             let listener = listener.map_err(|source| Error::Bind { address, table, source })?;
             let serves = interface::served(settings, table);
@@ -101,7 +101,7 @@ impl Server {
                 accepted = self.listener.accept() => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
-                        // // Most likely out of file descriptors: accepting again at once would spin.
+                        // Most likely out of file descriptors: accepting again at once would spin.
                         warn!(%error, "a connection could not be accepted");
                         tokio::time::sleep(Duration::from_millis(50)).await;
                         continue;

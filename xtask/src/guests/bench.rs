@@ -1,5 +1,5 @@
-//! What the bench calls beside the host: its own guest, the same one in JavaScript, and the program with the peers' engines.
-//! All of it goes into `target/bench`, apart from the example filters.
+//! Builds the programs that the bench compares with the host: its own guest, the same guest in JavaScript, and the
+//! program with the peers' engines. All output goes to `target/bench`, separate from the example filters.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::toolchain;
 
 const GUEST: &str = "bench-guest";
 const PEERS_GUEST: &str = "bench-peers-guest";
-/// What a build in JavaScript is made of.
+/// Source files of the JavaScript build.
 const SCRIPTS: [&str; 3] = ["build.mjs", "filter.js", "package.json"];
 
 fn bench_dir() -> PathBuf {
@@ -26,7 +26,7 @@ pub(crate) fn build_bench() -> Result<PathBuf> {
     Ok(bench_dir().join("bench-guest.wasm"))
 }
 
-/// Builds the same guest from JavaScript: `target/bench/bench-guest-javascript.wasm`. None where there is no node or no npm.
+/// Builds the same guest from JavaScript: `target/bench/bench-guest-javascript.wasm`. `None` if node or npm is missing.
 pub(crate) fn build_javascript() -> Result<Option<PathBuf>> {
     let (Some(node), Some(npm)) = (which("node"), which("npm")) else {
         eprintln!("guests: no guest in JavaScript: node and npm are not both installed");
@@ -43,7 +43,7 @@ pub(crate) fn build_javascript() -> Result<Option<PathBuf>> {
         eprintln!("guests: {} is up to date", component.display());
         return Ok(Some(component));
     }
-    // Gone until it is the new one: what is interrupted is begun again.
+    // Removed first: an interrupted build must not leave an old component behind.
     let _was_there = fs::remove_file(&component);
     eprintln!("guests: building {}: about a minute the first time", component.display());
     run(Command::new(npm).args(["install", "--silent", "--no-audit", "--no-fund"]).current_dir(&folder))?;
@@ -53,9 +53,11 @@ pub(crate) fn build_javascript() -> Result<Option<PathBuf>> {
     Ok(Some(component))
 }
 
-/// Builds the program with the peers, in release, and its guest, `target/bench/peers-guest.wasm`. Gives the program.
+/// Builds the program with the peers, in release mode, and its guest, `target/bench/peers-guest.wasm`. Returns the
+/// program.
 ///
-/// A workspace of its own in a target folder of its own: it brings a second engine along, which nothing else compiles.
+/// It is a separate workspace with a separate target directory, because it compiles a second engine that nothing else
+/// needs.
 pub(crate) fn build_peers() -> Result<PathBuf> {
     let peers = root().join("bench/peers");
     let toolchain = toolchain::provide(DEFAULT_TARGET)?;

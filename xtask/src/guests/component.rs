@@ -1,9 +1,9 @@
-//! Looking into a component.
+//! Inspects components.
 
 use anyhow::{Result, ensure};
 use wasmparser::{Encoding, Parser, Payload};
 
-/// The names of what a component imports.
+/// The names of a component's imports.
 pub(super) fn imports(bytes: &[u8]) -> Result<Vec<String>> {
     let mut names = Vec::new();
     let mut depth = 0;
@@ -14,7 +14,7 @@ pub(super) fn imports(bytes: &[u8]) -> Result<Vec<String>> {
                 depth += 1;
             }
             Payload::End(_) => depth -= 1,
-            // The imports of what is nested inside are served inside.
+            // Imports of nested components are satisfied by the outer one.
             Payload::ComponentImportSection(section) if depth == 1 => {
                 for import in section {
                     names.push(import?.name.name.to_owned());
@@ -26,7 +26,7 @@ pub(super) fn imports(bytes: &[u8]) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Imports on one line: our own by interface, all of WASI as a number.
+/// Imports on one line: Setgate's own by interface, all of WASI as a count.
 pub(super) fn summary(imports: &[String]) -> String {
     let ours = imports.iter().filter_map(|name| name.strip_prefix("setgate:filter/"));
     let mut words: Vec<String> = ours.map(|name| name.split('@').next().unwrap_or(name).to_owned()).collect();
@@ -42,7 +42,7 @@ pub(super) fn summary(imports: &[String]) -> String {
 mod tests {
     use super::*;
 
-    /// Version 13, layer 1: what a component begins with.
+    /// The header of a component: version 13, layer 1.
     const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
     #[test]
@@ -54,7 +54,7 @@ mod tests {
         let names = imports(&component).expect("it is a component");
         assert_eq!(names, ["setgate:filter/log@0.1.0"]);
 
-        // Nested in another component (section 4), the import is that one's own matter.
+        // Nested in another component (section 4), the import is not one of the outer component.
         let outer = [COMPONENT, &[4, component.len() as u8], &component].concat();
         assert!(imports(&outer).expect("it is a component").is_empty());
     }

@@ -1,9 +1,9 @@
-//! The wasm targets from Debian's packages, for machines whose toolchain is fixed.
+//! The wasm targets from Debian's packages, for machines with a fixed toolchain.
 //!
-//! Debian 12 carries a current rustc (`rustc-web`) and the source of its standard library, but no library compiled
-//! for WebAssembly. So this compiles it, as rustc's own bootstrap does, and puts it where rustc looks. A stamp with
-//! the compiler's version makes that idempotent; the folder is moved into place as a whole, so that an interrupted
-//! run leaves nothing half done.
+//! Debian 12 provides a current rustc (`rustc-web`) and the source of its standard library, but no library compiled for
+//! WebAssembly. So this compiles it, as rustc's own bootstrap does, and installs it in rustc's library directory. A
+//! stamp with the compiler's version makes that idempotent; the directory is moved into place as a whole, so that an
+//! interrupted run leaves nothing incomplete.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +19,7 @@ const RUSTC: &str = "/usr/bin/rustc";
 /// The compiler, the standard library's source, and the two linkers that wasm needs.
 const PACKAGES: [&str; 4] = ["rustc-web", "rust-web-src", "rust-web-llvm", "lld-22"];
 
-/// What the WASI targets need besides.
+/// An additional package for the WASI targets.
 const WASI_PACKAGE: &str = "wasi-libc";
 const WASI_LIBC: &str = "/usr/lib/wasm32-wasi";
 const WASI_OBJECTS: [&str; 3] = ["libc.a", "crt1-command.o", "crt1-reactor.o"];
@@ -39,7 +39,7 @@ pub(super) fn provide(target: &str) -> Result<Toolchain> {
         let rustlib = library.ancestors().nth(2).context("a target's library lies in rustlib")?;
         let lock = fs::File::create(rustlib.join(".setgate-lock"))?;
         lock.lock()?;
-        // Another run may have done it while this one waited.
+        // Another process may have built it while this one waited for the lock.
         if stamp(&library) != version {
             let built = compile(target)?;
             put_in_place(&built, &library, wasi, &version)?;
@@ -49,7 +49,7 @@ pub(super) fn provide(target: &str) -> Result<Toolchain> {
     Toolchain::new(Some(RUSTC.into()), "guest-debian", target)
 }
 
-/// Installs those of the packages that are not there.
+/// Installs the packages that are missing.
 pub(super) fn install_missing(packages: &[&str]) -> Result<()> {
     which("apt-get").context("this is no Debian")?;
     let mut missing = Vec::new();
@@ -72,7 +72,8 @@ fn install(packages: &[&str]) -> Result<()> {
     let by_hand = format!("apt-get update && apt-get install -y --no-install-recommends {list}");
     ensure!(is_root()?, "run as root: {by_hand}");
     eprintln!("installing {list}: one to five minutes");
-    // Old lists name packages that are gone. Where this fails the lists may still do, so `install` decides.
+    // Outdated lists name packages that no longer exist. If the update fails, the lists may still be usable, so
+    // `install` decides.
     let _ = apt(&["update"]);
     let install = ["install", "-y", "--no-install-recommends"];
     apt(&[&install[..], packages].concat()).with_context(|| format!("run by hand to see more: {by_hand}"))
@@ -80,7 +81,7 @@ fn install(packages: &[&str]) -> Result<()> {
 
 fn apt(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new("apt-get");
-    // Others install packages too: wait for them rather than fail.
+    // Waits for other processes that hold the package lock, instead of failing.
     command.args(["-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]).args(arguments);
     let output = command.env("DEBIAN_FRONTEND", "noninteractive").output().context("cannot start apt-get")?;
     if !output.status.success() {
@@ -89,7 +90,7 @@ fn apt(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Compiles the standard library and gives the folder of its rlibs.
+/// Compiles the standard library and returns the directory of its rlibs.
 fn compile(target: &str) -> Result<PathBuf> {
     let source = Path::new(&rustc(&["--print", "sysroot"])?).join("lib/rustlib/src/rust/library");
     let source = source.canonicalize().with_context(|| format!("no source at {}", source.display()))?;
@@ -98,7 +99,7 @@ fn compile(target: &str) -> Result<PathBuf> {
     let mut build = cargo();
     for (variable, _) in env::vars_os() {
         let name = variable.to_string_lossy();
-        // What `cargo run` and the caller set for the workspace would end up in the standard library.
+        // Variables set for the workspace by `cargo run` and the caller would affect the standard library.
         if name.starts_with("CARGO_PROFILE") || name.starts_with("CARGO_TARGET") || name.starts_with("CARGO_BUILD") {
             build.env_remove(variable);
         }
@@ -108,13 +109,13 @@ fn compile(target: &str) -> Result<PathBuf> {
     }
     build
         .current_dir(source)
-        // `sysroot` depends on all that makes up a target's library; nothing but itself is left out below.
+        // `sysroot` depends on all crates of a target's library; only `sysroot` itself is left out below.
         .args(["build", "--quiet", "--locked", "--release", "--package", "sysroot", "--target", target])
         .env("CARGO_TARGET_DIR", &folder)
         .env("RUSTC", RUSTC)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", "-Zforce-unstable-if-unmarked -Cembed-bitcode=yes -Cdebuginfo=0");
-    // Its warnings are about crate types that wasm does not have: shown only where it fails.
+    // Its warnings are about crate types that wasm does not support: shown only if the build fails.
     read(&mut build).context("the standard library does not compile")?;
     Ok(folder.join(target).join("release/deps"))
 }
@@ -146,7 +147,7 @@ fn put_in_place(built: &Path, library: &Path, wasi: bool, version: &str) -> Resu
     Ok(())
 }
 
-/// The version of the compiler that made a library; empty where there is none.
+/// The compiler version that built a library; empty if there is no library.
 fn stamp(library: &Path) -> String {
     fs::read_to_string(library.join(".built-with")).unwrap_or_default().trim_end().to_owned()
 }

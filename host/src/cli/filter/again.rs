@@ -36,7 +36,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ID", conflicts_with_all = ["file", "event"])]
     delivery: Option<DeliveryId>,
     /// With --delivery: the tenant that owns it.
-    // // Not `requires`: the variable may be set for other commands.
+    // Not `requires`: the variable may be set for other commands.
     #[arg(long, env = "SETGATE_TENANT")]
     tenant: Option<TenantId>,
     #[command(flatten)]
@@ -150,7 +150,7 @@ impl Secrets {
             by_name.insert(name, value);
         }
         let of_step = |step: &StepFacts| {
-            // // A host decrypts secrets only for a filter that may read them.
+            // A host decrypts secrets only for a filter that may read them.
             let wanted = step.secrets.iter().filter(|_| step.grants.contains(&Grant::Config));
             let find = |name: &String| {
                 let own = format!("{}/{name}", step.filter);

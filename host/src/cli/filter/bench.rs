@@ -56,7 +56,7 @@ impl Bench {
         options.instances_max = 1;
         options.guest_threads = 1;
         options.compiler = compiler;
-        // // The pool must never be the limiting factor, only the limits of the call.
+        // The pool must never be the limiting factor, only the limits of the call.
         options.memory_bytes_max = options.memory_bytes_max.max(quota.memory_bytes_max);
         options.table_elements_max = options.table_elements_max.max(quota.table_elements_max);
         Ok(Self { sandbox: Sandbox::new(options)?, quota, temporary })

@@ -37,7 +37,7 @@ fn open(base: &Path) -> Result<OwnCache, String> {
         move |error: io::Error| format!("{path}: {error}")
     };
     DirBuilder::new().recursive(true).mode(0o700).create(base).map_err(failed(base))?;
-    // // Anyone with write access to the parent could replace the directory by their own.
+    // Anyone with write access to the parent could replace the directory by their own.
     let of_base = fs::metadata(base).map_err(failed(base))?;
     let is_sticky = of_base.mode() & 0o1000 != 0;
     if of_base.mode() & 0o022 != 0 && !is_sticky {
@@ -96,7 +96,7 @@ fn make(file: &Path) -> io::Result<()> {
     let unfinished = file.with_extension(format!("{:016x}", crypto::random_u128()));
     let mut new: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
     new.write_all(&crypto::random_bytes::<KEY_BYTES>())?;
-    // // A hard link makes the complete file appear atomically and never replaces an existing key.
+    // A hard link makes the complete file appear atomically and never replaces an existing key.
     let linked = fs::hard_link(&unfinished, file);
     let _ = fs::remove_file(&unfinished);
     match linked {

@@ -169,7 +169,7 @@ impl Desk {
             Err(why) => return Ok(Outcome::Refused(why)),
         };
         if self.accepted_at.is_none() {
-            // // Deterministic, so that a run can be repeated byte for byte.
+            // Deterministic, so that a run can be repeated byte for byte.
             event.accepted_at = Timestamp::from_millis(event.set.issued_at.saturating_mul(1_000));
             event.id = id(event.accepted_at);
         }

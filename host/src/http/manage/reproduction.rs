@@ -85,7 +85,7 @@ fn give(site: &Site, grant: Grant, stored: Stored, media_type: &str, known: &IfN
     if known.has(&tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
-    // // One part is sent while the next one is read, so at most two are in memory.
+    // One part is sent while the next one is read, so at most two are in memory.
     let weight = usize::try_from(stored.bytes).unwrap_or(usize::MAX).min(2 * PART_BYTES);
     let room = site.responses.take(Some(grant.tenant()), weight)?;
     let control = site.control.clone();

@@ -88,7 +88,7 @@ pub(in crate::http) async fn backtest(
     JsonBody(input): JsonBody<BacktestInput>,
 ) -> Result<Json<Report>, Problem> {
     let report = site.control.backtest(&tenant, &name, input).await?;
-    // // A backtest takes a while: the key may have been revoked since the data was read.
+    // A backtest takes a while: the key may have been revoked since the data was read.
     site.control.still_holds(&grant).map_err(revoked_meanwhile)?;
     Ok(Json(report))
 }

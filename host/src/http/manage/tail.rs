@@ -78,7 +78,7 @@ pub(in crate::http) async fn tail(
     headers: HeaderMap,
     Granted(grant): Granted,
 ) -> Result<Response, Problem> {
-    // // A disconnected client requests the same URL again with the id of the last event it received.
+    // A disconnected client requests the same URL again with the id of the last event it received.
     if let Some(last) = headers.get("last-event-id") {
         asked.cursor = Some(last.to_str().unwrap_or_default().to_owned());
     }
@@ -98,7 +98,7 @@ pub(in crate::http) async fn tail(
         let frame = stream.next().await?;
         Some((Ok::<_, Infallible>(frame), stream))
     });
-    // // Proxies must neither store nor buffer the stream.
+    // Proxies must neither store nor buffer the stream.
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     let mut response = (headers, [("x-accel-buffering", "no")], Body::from_stream(frames)).into_response();
     response.extensions_mut().insert(Keeps::Both);
@@ -121,7 +121,7 @@ struct Stream {
 impl Stream {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            // // Checked before each frame, so that traffic cannot delay it, and after reading, because the data may be
+            // Checked before each frame, so that traffic cannot delay it, and after reading, because the data may be
             // of a new tenant.
             if !self.ended
                 && let Err(revoked) = self.site.control.still_holds(&self.grant)
@@ -138,7 +138,7 @@ impl Stream {
             }
             tokio::select! {
                 () = self.site.stopping.cancelled() => self.end("the host is stopping"),
-                // // Handled above.
+                // Handled above.
                 _ = self.site.control.revoked(&self.grant) => {}
                 () = tokio::time::sleep_until(self.heartbeat) => {
                     self.ready.push_back(format!(":\nid: {}\n\n", self.tail.place()).into());
@@ -157,7 +157,7 @@ impl Stream {
     fn take_in(&mut self, tailed: Tailed) {
         if tailed.missed {
             let why = "the log goes back no further: what came between is in the history, `GET .../deliveries`";
-            // // Without an id: only settlements advance the client's position.
+            // Without an id: only settlements advance the client's position.
             self.ready.push_back(format!("event: missed\ndata: {}\n\n", json!({"reason": why})).into());
         }
         for (place, settlement) in &tailed.settlements {

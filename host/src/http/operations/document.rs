@@ -98,10 +98,10 @@ fn described(operation: &Operation, tag: &str, schemas: &mut Schemas) -> Value {
     if operation.body.is_some() {
         sheet.refuses([400, 413, 415, 429, 503]);
     }
-    // // Every request can time out.
+    // Every request can time out.
     sheet.refuses([408]);
     sheet.refuses(operation.refuses.iter().copied());
-    // // Any parameter that is not in the document is refused.
+    // Any parameter that is not in the document is refused.
     if !operation.ignores_parameters {
         sheet.refuses([400]);
     }

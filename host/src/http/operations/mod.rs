@@ -134,7 +134,7 @@ mod tests {
                 assert!(operation.answers.iter().any(|answer| answer.status < 400), "{id}: it succeeds somehow");
             }
         }
-        // // Panics if paths conflict.
+        // Panics if paths conflict.
         let _ = routes();
     }
 

@@ -71,7 +71,7 @@ pub(in crate::http) async fn check_query(
     };
     let Some(problem) = rule.refusal(query) else { return next.run(request).await };
     let (mut parts, _) = request.into_parts();
-    // // An unauthenticated client learns that a key is missing, but not the names of the parameters.
+    // An unauthenticated client learns that a key is missing, but not the names of the parameters.
     match rule.needs_key.then(|| auth::principal(&mut parts, &site)) {
         Some(Err(stranger)) => stranger.into_response(),
         _ => problem.into_response(),

@@ -21,7 +21,7 @@ pub(super) struct Schemas {
 impl Schemas {
     pub(super) fn new() -> Self {
         let settings = |path: &str| {
-            // // JSON Schema 2020-12 is the dialect of OpenAPI 3.1.
+            // JSON Schema 2020-12 is the dialect of OpenAPI 3.1.
             SchemaSettings::draft2020_12().with(|settings| {
                 settings.definitions_path = path.trim_start_matches('#').trim_end_matches('/').to_owned().into();
                 settings.meta_schema = None;
@@ -102,7 +102,7 @@ fn defaults_to_words(value: &mut Value) {
                 let words = format!("{about}\n\nDefault: `{default}`.").trim_start().to_owned();
                 members.insert("description".to_owned(), json!(words));
             }
-            // // A property named `default` is a member, not a keyword.
+            // A property named `default` is a member, not a keyword.
             for (name, member) in members {
                 match member {
                     Value::Object(properties) if name == "properties" => {

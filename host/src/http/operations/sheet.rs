@@ -30,7 +30,7 @@ macro_rules! arguments {
         impl<M, $($type: Described),*> Arguments for (M, $($type,)*) {
             fn describe(sheet: &mut Sheet<'_>) {
                 $($type::describe(sheet);)*
-                // // Unused if there are no arguments.
+                // Unused if there are no arguments.
                 let _ = sheet;
             }
         }
@@ -123,16 +123,16 @@ impl<'a> Sheet<'a> {
     /// Declares a JSON body.
     pub(in crate::http) fn json_body<T: JsonSchema>(&mut self) {
         let schema = self.schemas.taken::<T>();
-        // // A POST without a body is treated as an empty object.
+        // A POST without a body is treated as an empty object.
         let required = self.method != Method::POST || self.schemas.members::<T>().get("required").is_some();
         self.body = Some(json!({"required": required, "content": {"application/json": {"schema": schema}}}));
-        // // Malformed; too large; unsupported media type; no memory budget.
+        // Malformed; too large; unsupported media type; no memory budget.
         self.refuses([400, 413, 415, 429, 503]);
     }
 
     /// Requires a key with this scope.
     pub(in crate::http) fn needs(&mut self, scope: Scope) {
-        // // Some resources of a tenant can only be changed by the operator.
+        // Some resources of a tenant can only be changed by the operator.
         let operators = json!({"key": [Scope::Operator]});
         if !self.security.contains(&operators) {
             self.security = vec![json!({"key": [scope]})];
