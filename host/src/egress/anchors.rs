@@ -1,8 +1,9 @@
-//! Certificates that are trusted, and how a receiver's is checked against them.
+//! Trust anchors, and verification of a receiver's certificate against them.
 //!
-//! A certificate that may sign others is an authority. Any other one is trusted as it is: it is good for a receiver that
-//! shows exactly it, as with curl and Node, whoever has signed it. What `openssl req -x509` makes is both, and so is
-//! trusted both ways. Time and name are checked in any case.
+//! A certificate that may sign others is trusted as an authority. Any other certificate is trusted only as the
+//! receiver's own: the receiver must present exactly this certificate, regardless of its issuer, as with curl and Node.
+//! A certificate made with `openssl req -x509` is both and is trusted in both ways. Validity period and host name are
+//! always checked.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,11 +18,10 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 
 use super::facts::Facts;
 
-/// See the module.
 #[derive(Debug, Clone)]
 pub(super) struct Anchors {
     authorities: RootCertStore,
-    /// Trusted as they are.
+    /// Certificates that must match exactly.
     exact: Vec<CertificateDer<'static>>,
 }
 
@@ -32,23 +32,23 @@ impl PartialEq for Anchors {
 }
 
 impl Anchors {
-    /// Nobody is trusted.
+    /// No trust anchors.
     pub(super) fn none() -> Self {
         Self { authorities: RootCertStore::empty(), exact: Vec::new() }
     }
 
-    /// Trusts one more.
+    /// Adds a certificate.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// If the certificate cannot be parsed.
     pub(super) fn add(&mut self, certificate: CertificateDer<'static>) -> Result<(), Error> {
         let facts = Facts::read(&certificate);
-        // Without version 3 there is no word on it: old authorities are of version 1.
+        // Certificates before version 3 cannot state it, and some old authorities have version 1.
         let may_sign = facts.as_ref().is_none_or(|facts| facts.is_authority || facts.version < 3);
         if may_sign {
             self.authorities.add(certificate.clone())?;
         }
-        // A name is what makes it a receiver's.
+        // Only a certificate with a host name can be a receiver's own.
         if !may_sign || facts.is_some_and(|facts| facts.has_alternative_names || facts.common_name.is_some()) {
             self.exact.push(certificate);
         }
@@ -62,14 +62,14 @@ impl Anchors {
     pub(super) fn verifier(self) -> Arc<dyn ServerCertVerifier> {
         let provider = Arc::new(ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
-        // It refuses to be made of nothing, and nothing else.
+        // Building fails only if there are no authorities at all.
         let authorities =
             WebPkiServerVerifier::builder_with_provider(Arc::new(self.authorities), provider).build().ok();
         Arc::new(Verifier { authorities, exact: self.exact, algorithms })
     }
 }
 
-/// Whether a certificate is for that name and time.
+/// Whether a certificate is valid for that name and time.
 pub(super) fn check_as_it_is(
     certificate: &CertificateDer<'_>,
     name: &ServerName<'_>,
@@ -83,7 +83,8 @@ pub(super) fn check_as_it_is(
         return Err(CertificateError::Expired);
     }
     if !facts.has_alternative_names {
-        // As curl and Node do, and for a certificate that was given itself alone.
+        // The common name is accepted as a fallback, as in curl and Node, but only for certificates that must match
+        // exactly.
         let is_for = facts.common_name.is_some_and(|common_name| is_called(name, &common_name));
         return if is_for { Ok(()) } else { Err(CertificateError::NotValidForName) };
     }

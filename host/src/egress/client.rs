@@ -1,4 +1,4 @@
-//! Posts deliveries to receivers.
+//! The HTTP client for deliveries.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,17 +30,17 @@ use crate::domain::endpoint::{Destination, Origin};
 use crate::domain::id::TenantId;
 use crate::domain::redact::Redactor;
 
-/// What Setgate calls itself.
+/// Value of the `User-Agent` header.
 pub const USER_AGENT: &str = concat!("Setgate/", env!("CARGO_PKG_VERSION"));
 
-/// How often a request that its receiver has certainly not acted on is sent again within one attempt.
+/// Limit for the immediate resends within one attempt, for requests that the receiver has certainly not processed.
 const RESENDS_MAX: u32 = 3;
 
-/// The way out. One for the whole program: all clones are the same one, and it can be replaced while attempts are made.
+/// Handle of the HTTP client. All clones share one [`Way`], which can be replaced while attempts are running.
 #[derive(Debug, Clone)]
 pub struct Egress(Arc<ArcSwap<Way>>);
 
-/// The way out as some options have it, with its pools of connections.
+/// A client configuration with its connection pools.
 #[derive(Debug)]
 pub struct Way {
     clients: Clients,
@@ -52,40 +52,42 @@ pub struct Way {
 /// An attempt to be made.
 #[derive(Debug)]
 pub struct Post<'a> {
-    /// Whose: tenants share no connections.
+    /// The tenant. Connections are not shared between tenants.
     pub tenant: &'a TenantId,
-    /// Where to, with the values of its own headers.
+    /// The URL, and the headers of the endpoint with their values.
     pub endpoint: &'a Destination,
-    /// What is particular to TLS there.
+    /// TLS settings of the endpoint.
     pub identity: &'a Identity,
-    /// Headers over the endpoint's own, with names in lower case, as [`HeaderName::from_static`] asks.
+    /// Setgate's headers, which override the endpoint's own. Names must be in lower case, as
+    /// [`HeaderName::from_static`] requires.
     pub headers: &'a [(&'static str, String)],
-    /// The secrets that the request has in it, which the receiver may echo.
+    /// Redacts the secrets of the request if the receiver echoes them.
     pub secrets: &'a Redactor,
-    /// What kind of body it is.
+    /// Value of the `Content-Type` header.
     pub content_type: &'a str,
     /// The body.
     pub body: Bytes,
-    /// For this attempt as a whole, where it is less than `response_ms_max`.
+    /// Timeout of this attempt, if it is shorter than `response_ms_max`.
     pub within: Option<Duration>,
 }
 
-/// One exchange with a receiver.
+/// A request to a receiver and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
-    /// What came of it.
+    /// The result.
     pub outcome: Outcome,
-    /// From its begin to the end of the answer or the error, in microseconds.
+    /// Duration from the start to the end of the response or to the error, in microseconds.
     pub latency_us: u64,
     /// See [`Attempt::sent`](crate::domain::attempt::Attempt::sent).
     pub sent: Option<Sent>,
     /// See [`Attempt::connection`](crate::domain::attempt::Attempt::connection).
     pub connection: Option<Connection>,
-    /// What this host was short of, if it was: then no attempt was made, and nothing is said about the receiver.
+    /// The resource that this host lacked, if any. In that case no attempt was made, and the result is no evidence
+    /// about the receiver.
     pub own_fault: Option<OwnFault>,
 }
 
-/// Until when the head of an answer, and all of it, are waited for.
+/// Deadlines for the response head and for the complete response.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
     begin: Instant,
@@ -94,7 +96,7 @@ struct Patience {
 }
 
 impl Exchange {
-    /// One that did not begin.
+    /// The result of an attempt that could not start.
     pub fn unsendable(detail: String) -> Self {
         let outcome = Outcome::Failed { class: ErrorClass::Unsendable, detail };
         Self { outcome, latency_us: 0, sent: None, connection: None, own_fault: None }
@@ -102,12 +104,12 @@ impl Exchange {
 }
 
 impl Egress {
-    /// `own_listeners` are the addresses Setgate itself listens on: no delivery is ever sent there.
+    /// `own_listeners` are Setgate's own listening addresses. No delivery is ever sent to them.
     pub fn new(options: Options, clock: Clock, own_listeners: Vec<SocketAddr>) -> Result<Self, Error> {
         Self::with_resolver(options, clock, own_listeners, Arc::new(SystemResolver))
     }
 
-    /// The same with another resolver than the machine's.
+    /// Like [`Egress::new`] with a custom resolver.
     pub fn with_resolver(
         options: Options,
         clock: Clock,
@@ -118,8 +120,8 @@ impl Egress {
         Way::new(options, clock, own_listeners, lookups).map(|way| Self(Arc::new(ArcSwap::from_pointee(way))))
     }
 
-    /// The way that other options make of this one; none where neither they nor the trusted authorities, which are read
-    /// again, are others. Nothing changes before [`Egress::take`].
+    /// Prepares a [`Way`] with new options. `None` if neither the options nor the trusted authorities, which are read
+    /// again, have changed. It takes effect with [`Egress::take`].
     pub fn way(&self, options: Options) -> Result<Option<Way>, Error> {
         let now = self.0.load();
         let tcp = &now.clients.tcp;
@@ -128,23 +130,24 @@ impl Egress {
         Ok((!is_same).then_some(way))
     }
 
-    /// Attempts take this way from now on, over connections of its own. Those under way end with the one they began with,
-    /// and its unused connections are closed.
+    /// Uses this way for all new attempts, with new connections. Running attempts finish on their old connections, and
+    /// idle old connections are closed.
     pub fn take(&self, way: Way) {
         self.0.store(Arc::new(way));
     }
 
-    /// Posts a body to an endpoint and reads the answer. Never fails as such: what went wrong is the outcome.
+    /// Posts a body to an endpoint and reads the response. Never returns an error: failures are part of the outcome.
     ///
-    /// The head of the answer has `head_ms_max`, connecting included; the whole takes `response_ms_max` at the most, or
-    /// [`Post::within`] if that is less. Once the head of a final answer is there, its status decides: a body that is
-    /// cut short or has not ended by then is recorded as incomplete, and its connection is dropped.
+    /// The response head must arrive within `head_ms_max`, including the connection setup. The complete exchange is
+    /// limited to `response_ms_max`, or to [`Post::within`] if that is shorter. Once the head of a final response has
+    /// arrived, its status decides the outcome: a body that is truncated or late is recorded as incomplete, and its
+    /// connection is dropped.
     pub async fn post(&self, post: Post<'_>) -> Exchange {
         let way = self.0.load_full();
         way.post(post).await
     }
 
-    /// Why every attempt at an endpoint will be refused, as far as that is certain without looking its name up; none: it is not.
+    /// The reason why every attempt at an endpoint will be refused, if that is certain without resolving its name.
     pub fn foreseen_refusal(&self, origin: &Origin) -> Option<String> {
         self.0.load().clients.tcp.foresee(origin)
     }
@@ -206,14 +209,15 @@ impl Way {
             let sent = record::sent(post.endpoint, request.headers(), &post.body);
             let connected = capture_connection(&mut request);
             let (waits, before) = (client.waits.clone(), client.waits.total());
-            // Once there is a connection, what others wait for is no wait of this attempt.
+            // After this attempt has its connection, further waits of the client belong to other attempts and do not
+            // extend its deadline.
             let mut waited = None;
             let mut uncharged = || {
                 let so_far = waits.total().saturating_sub(before);
                 let is_connected = connected.connection_metadata().is_some();
                 if is_connected { *waited.get_or_insert(so_far) } else { so_far }
             };
-            // Boxed: hyper's futures are large, and thousands of attempts may be waiting.
+            // Boxed, because hyper's futures are large and thousands of attempts may be pending.
             let exchanged = Box::pin(self.exchange(client, request, &echo, patience, &mut uncharged)).await;
             patience.begin += uncharged();
             let (outcome, own_fault) = match exchanged {
@@ -224,7 +228,7 @@ impl Way {
                         if failure.blame() == Blame::WantsHttp1 {
                             versions = Versions::Http1;
                         }
-                        // Requests under way on it go on; those to come take another one.
+                        // Running requests on this connection continue, but new ones use another connection.
                         connected.connection_metadata().as_ref().inspect(|connection| connection.poison());
                         continue;
                     }
@@ -271,7 +275,8 @@ fn request(post: &Post<'_>) -> Result<Request<Full<Bytes>>, Failure> {
     map.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     for (name, text) in post.endpoint.headers() {
         let mut value = value(name, text)?;
-        // Receivers' tokens: kept out of records, of debug output and of HTTP/2's compression tables.
+        // These headers may contain tokens of the receiver. Sensitive values stay out of records, debug output and the
+        // HTTP/2 compression tables.
         value.set_sensitive(true);
         let name = HeaderName::from_bytes(name.as_bytes())
             .map_err(|_| unsendable(&format!("`{name}` is not the name of a header")))?;
@@ -282,7 +287,7 @@ fn request(post: &Post<'_>) -> Result<Request<Full<Bytes>>, Failure> {
         let value = value(name, text)?;
         map.insert(HeaderName::from_static(name), value);
     }
-    // As hyper would set it; here, so that it is in the record.
+    // hyper would set the same value. Set here so that it is part of the record.
     map.insert(header::CONTENT_LENGTH, HeaderValue::from(post.body.len()));
     let mut request = Request::new(Full::new(post.body.clone()));
     *request.method_mut() = Method::POST;

@@ -1,10 +1,11 @@
-//! The HTTP clients, each with a pool of connections of its own.
+//! The HTTP clients, each with its own connection pool.
 //!
-//! One for each tenant and TLS identity, so that a connection is never used by two tenants, nor for an endpoint with
-//! another authority or certificate than it was opened with: what was proven to the receiver on a connection holds for
-//! all that is sent over it (decision 0016). Within a client, connections are kept by scheme, host and port.
+//! There is one client for each tenant and TLS identity. A connection is therefore never shared by two tenants, nor
+//! used for an endpoint with another authority or client certificate than it was opened with: authentication applies to
+//! everything that is sent over the connection (decision 0016). Within a client, connections are pooled by scheme, host
+//! and port.
 //!
-//! When there are `clients_max`, the tenant with the most of them loses the one that rested longest.
+//! If `clients_max` is reached, the least recently used client of the tenant with the most clients is evicted.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,37 +26,37 @@ use super::lookups::Waits;
 use super::tls::Trust;
 use crate::domain::id::TenantId;
 
-/// Bytes of one HTTP/2 answer that may be under way unread.
+/// Flow-control window of an HTTP/2 stream in bytes.
 const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// Bytes of all HTTP/2 answers of a connection that may be under way unread.
+/// Flow-control window of an HTTP/2 connection in bytes.
 const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// A client with its connections; copies share them.
+/// A client with its connections, which clones share.
 #[derive(Debug, Clone)]
 pub(super) struct Pooled {
     pub(super) http: Client<Connector, Full<Bytes>>,
-    /// How long its connections have waited for what all tenants share.
+    /// The time that the client's connections spent in queues shared by all tenants.
     pub(super) waits: Waits,
 }
 
-/// Whose, the digest of what is particular to the endpoint, and what is spoken.
+/// Tenant, digest of the TLS identity, and HTTP versions.
 type Key = (TenantId, Option<[u8; 32]>, Versions);
 
-/// Versions of HTTP that are offered to a receiver.
+/// HTTP versions offered to a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Versions {
     /// HTTP/2 and HTTP/1.1.
     All,
-    /// HTTP/1.1 alone: the receiver has asked for it.
+    /// Only HTTP/1.1, because the receiver has requested it.
     Http1,
 }
 
-/// Makes clients as they are needed, and keeps the last ones.
+/// Creates clients on demand and caches the most recently used ones.
 #[derive(Debug)]
 pub(super) struct Clients {
     known: Mutex<HashMap<Key, Known>>,
     clients_max: usize,
-    /// The longest that a connection can be of use after its client was last asked for.
+    /// The time after its last use at which all connections of a client have ended.
     idle_max: Duration,
     builder: Builder,
     trust: Trust,
@@ -78,7 +79,7 @@ impl Clients {
             .pool_idle_timeout(millis(options.idle_ms_max))
             .http1_max_buf_size(head::HEAD_BYTES_MAX + head::GROWTH_BYTES_MAX)
             .http1_max_headers(head::FIELDS_MAX + head::DECIDING_MAX)
-            // What `head` leaves to the parser.
+            // Tolerances that `head` leaves to the parser.
             .http1_allow_obsolete_multiline_headers_in_responses(true)
             .http1_allow_spaces_after_header_name_in_responses(true)
             .http1_ignore_invalid_headers_in_responses(true)
@@ -92,8 +93,8 @@ impl Clients {
         Self { known: Mutex::default(), clients_max, idle_max, builder, trust, tcp }
     }
 
-    /// The client for a tenant's endpoint with that identity. One that falls out while attempts use it goes on until
-    /// they are done.
+    /// The client for a tenant's endpoint with this identity. An evicted client remains usable until its running
+    /// attempts have finished.
     pub(super) fn of(
         &self,
         tenant: &TenantId,
@@ -106,14 +107,14 @@ impl Clients {
             known.used_at = now;
             return Ok(known.client.clone());
         }
-        // Without the lock: certificates are read.
+        // Without the lock, because certificates are parsed.
         let client = self.make(tenant, identity, versions)?;
         let mut known = self.lock();
         if !known.contains_key(&key) {
             make_room(&mut known, self.clients_max, self.idle_max, now);
         }
         Ok(match known.entry(key) {
-            // Another attempt was faster.
+            // Another attempt has created the client in the meantime.
             Entry::Occupied(known) => known.get().client.clone(),
             Entry::Vacant(free) => free.insert(Known { client, used_at: now }).client.clone(),
         })
@@ -129,7 +130,7 @@ impl Clients {
         Ok(Pooled { http: self.builder.build(connector), waits })
     }
 
-    /// Whether both trust the same authorities where an endpoint says nothing else.
+    /// Whether both trust the same default authorities.
     pub(super) fn trusts_as(&self, other: &Self) -> bool {
         self.trust == other.trust
     }
@@ -144,7 +145,7 @@ impl Clients {
     }
 }
 
-/// Removes what is of no use any more, and then clients of the tenant that has the most, until one more fits.
+/// Evicts unused clients, and then clients of the tenant with the most clients, until there is space for one more.
 fn make_room(known: &mut HashMap<Key, Known>, clients_max: usize, idle_max: Duration, now: Instant) {
     known.retain(|_, client| now.duration_since(client.used_at) < idle_max);
     while known.len() >= clients_max {

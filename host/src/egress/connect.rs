@@ -1,5 +1,5 @@
-//! From a URL to a connection: resolve, check every address, connect to one that was checked, speak TLS. Where the
-//! operator has set a proxy, the connection goes there and a tunnel leads on.
+//! Opens connections: resolves the host, checks every address, connects to a checked address and performs the TLS
+//! handshake. If the operator has configured a proxy, the connection goes through a tunnel of the proxy.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,15 +26,15 @@ use crate::domain::attempt::ErrorClass;
 use crate::domain::endpoint::Origin;
 use crate::domain::id::TenantId;
 
-/// Addresses of a name that are tried at the most.
+/// Limit for the addresses of a name that are tried.
 const ADDRESSES_MAX: usize = 6;
-/// With a proxy, our own resolver has this part of the time for a connection: in a site that resolves nothing but
-/// its own names it may never answer.
+/// With a proxy, local name resolution gets this fraction of the connect timeout. In a network that resolves only
+/// internal names it may never answer.
 const PROXIED_RESOLVE_PART: u32 = 4;
 
 type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
-/// Makes connections for the pool, each within `connect_ms_max` from name to TLS.
+/// Opens connections for the pool, each within `connect_ms_max` including name resolution and TLS.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
     https: HttpsConnector<TenantTcp>,
@@ -42,7 +42,7 @@ pub(super) struct Connector {
     waits: Waits,
 }
 
-/// The same TCP for one tenant, which shares look-ups of names with others.
+/// The TCP connector of one tenant. Name lookups are scheduled between tenants.
 #[derive(Debug, Clone)]
 struct TenantTcp {
     tcp: GuardedTcp,
@@ -50,8 +50,8 @@ struct TenantTcp {
     waits: Waits,
 }
 
-/// Makes TCP connections to addresses the guard has passed. Knows the host as the URL has it, so that TLS still
-/// asks for that name.
+/// Opens TCP connections to addresses that the guard permits. The host name from the URL is retained, so that TLS
+/// verifies this name.
 #[derive(Debug, Clone)]
 pub(super) struct GuardedTcp {
     pub(super) guard: Arc<Guard>,
@@ -86,7 +86,7 @@ impl Service<Uri> for Connector {
             let uncharged = || waits.total().saturating_sub(before);
             match within(Instant::now(), wait_max, uncharged, https.call(uri)).await {
                 Some(Ok(stream)) => Ok(Lenient::new(stream)),
-                // What GuardedTcp did not say itself came from the TLS above it.
+                // Other errors than `GuardedTcp`'s own come from the TLS layer above it.
                 Some(Err(error)) => Err(find_in::<Failure>(&*error).cloned().unwrap_or_else(|| Failure::tls(&*error))),
                 None => Err(too_slow(wait_max)),
             }
@@ -112,7 +112,7 @@ impl Service<Uri> for TenantTcp {
 const PLAIN_HTTP_REFUSED: &str = "the endpoint is plain http, which `egress.allow_http` does not open";
 
 impl GuardedTcp {
-    /// Why every attempt at an endpoint will be refused, as far as that is certain without looking its name up.
+    /// The reason why every attempt at an endpoint will be refused, if that is certain without resolving its name.
     pub(super) fn foresee(&self, origin: &Origin) -> Option<String> {
         if !origin.https && !self.allow_http {
             return Some(PLAIN_HTTP_REFUSED.to_owned());
@@ -120,13 +120,13 @@ impl GuardedTcp {
         self.guard.foresee(&origin.host, origin.port).err().map(|refusal| refusal.to_string())
     }
 
-    /// The proxy that leads to a host, as a URL has it; none: it is connected to directly.
+    /// The proxy for a host. `None` if the host is connected directly.
     pub(super) fn proxy_to(&self, host: &str) -> Option<&Proxy> {
         self.proxy.as_deref().filter(|_| !self.proxy_bypass.iter().any(|bypass| bypass.holds(host)))
     }
 
-    // One address after the other, in the resolver's order (RFC 6724), each with its even share of the time left:
-    // one that never answers leaves time for the next.
+    // Tries the addresses in the resolver's order (RFC 6724). Each gets an equal share of the remaining time, so that
+    // an unresponsive address leaves time for the next.
     async fn connect(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
         let end = Instant::now() + self.wait_max;
         let addresses = &addresses[..addresses.len().min(ADDRESSES_MAX)];
@@ -136,7 +136,8 @@ impl GuardedTcp {
             let share = end.saturating_duration_since(Instant::now()) / left;
             match timeout(share, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
-                    // Requests are written whole; waiting to fill a packet only delays them. Refusing to is no harm.
+                    // Requests are written completely, so Nagle's algorithm would only add latency. A failure to
+                    // disable it is harmless.
                     let _ = stream.set_nodelay(true);
                     return Ok(stream);
                 }
@@ -178,8 +179,9 @@ impl TenantTcp {
         Ok(stream)
     }
 
-    /// What can be known here of where the proxy will connect to. It resolves the name itself and takes whichever
-    /// address it likes, so all of them have to be permitted; a name that does not resolve here is left to it.
+    /// Checks the addresses to which the proxy will connect, as far as they are known here. The proxy resolves the name
+    /// itself and may choose any address, so all of them must be permitted. A name that does not resolve here is left
+    /// to the proxy.
     async fn check_proxied(&self, host: &str, port: u16) -> Result<(), Failure> {
         let addresses = match literal(host, port) {
             Some(address) => vec![address],
@@ -194,7 +196,7 @@ impl TenantTcp {
         addresses.into_iter().try_for_each(|address| self.tcp.guard.check(address)).map_err(refused)
     }
 
-    // The operator has named the proxy: the guard is not asked about its address.
+    // The guard does not apply to the address of the proxy, because the operator has configured it.
     async fn open_through(&self, proxy: &Proxy, host: &str, port: u16) -> Result<TcpStream, Failure> {
         let way = async {
             let addresses = match literal(&proxy.host, proxy.port) {
@@ -215,8 +217,8 @@ impl TenantTcp {
     }
 }
 
-/// An address in place of a name, which is checked like any other. `Url` has already read the odd ways to write one
-/// (`0x7f.1`, `2130706433`) into the usual one; what a resolver that knows more of them makes of a name is checked too.
+/// Parses a literal address, which is checked like any other. `Url` has already normalised unusual notations (`0x7f.1`,
+/// `2130706433`). If the resolver supports further notations, its results are checked as well.
 fn literal(host: &str, port: u16) -> Option<SocketAddr> {
     let ip: IpAddr = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
     Some(SocketAddr::new(ip, port))
@@ -225,7 +227,8 @@ fn literal(host: &str, port: u16) -> Option<SocketAddr> {
 fn unconnected(error: &io::Error, address: &SocketAddr) -> Failure {
     let failure = Failure::new(ErrorClass::Connect, &error.to_string());
     match own_fault(error) {
-        // Said of any IPv6 address if the machine has none itself: no shortage that passes.
+        // This error is also reported for any IPv6 address if the machine has no IPv6 address, which is not a temporary
+        // shortage.
         Some(OwnFault::Ports) if address.is_ipv6() => failure,
         Some(fault) => failure.of_this_host(fault),
         None => failure,

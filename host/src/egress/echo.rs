@@ -1,5 +1,4 @@
-//! Receivers echo what they were sent. Secrets of the request are redacted in all text of an answer before any of it is cut,
-//! stored or shown.
+//! Redacts secrets that receivers echo. All text of a response is redacted before it is truncated, stored or displayed.
 
 use std::borrow::Cow;
 
@@ -7,14 +6,14 @@ use crate::domain::attempt::Outcome;
 use crate::domain::redact::exchange::Secrets;
 use crate::domain::redact::{End, Redactor, printable, printable_lines, redact_start};
 
-/// What redacts the answer to one request.
+/// The redactor for the response to one request.
 pub(super) struct Echo<'a> {
     endpoint: &'a Redactor,
     signatures: Redactor,
 }
 
 impl<'a> Echo<'a> {
-    /// For a request with these secrets of its endpoint and these headers of ours.
+    /// `endpoint` covers the secrets of the endpoint. The signatures in `headers` are added.
     pub(super) fn new(endpoint: &'a Redactor, headers: &[(&'static str, String)]) -> Self {
         let mut secrets = Secrets::default();
         for (_, value) in headers.iter().filter(|(name, _)| name.contains("signature")) {
@@ -23,22 +22,22 @@ impl<'a> Echo<'a> {
         Self { endpoint, signatures: secrets.redactor() }
     }
 
-    /// Bytes to read after a limit, so that a secret that begins before it is recognised.
+    /// Bytes to read beyond a limit, so that a secret that starts before the limit is recognised.
     pub(super) fn recognised_bytes(&self) -> usize {
         self.endpoint.recognised_bytes().max(self.signatures.recognised_bytes())
     }
 
-    /// The beginning of a text of one line.
+    /// The redacted beginning of a text, as a single line.
     pub(super) fn line(&self, bytes: &[u8], bytes_max: usize) -> String {
         cut(printable(&self.redacted(bytes, bytes_max)), bytes_max)
     }
 
-    /// The beginning of a text that may have several lines.
+    /// The redacted beginning of a text that may have several lines.
     pub(super) fn lines(&self, bytes: &[u8], bytes_max: usize) -> String {
         cut(printable_lines(&self.redacted(bytes, bytes_max)), bytes_max)
     }
 
-    /// An outcome whose detail may quote the receiver. An answer was redacted when it was read.
+    /// Redacts the detail of a failure, which may quote the receiver. Responses are redacted when they are read.
     pub(super) fn outcome(&self, outcome: Outcome) -> Outcome {
         match outcome {
             Outcome::Failed { class, detail } => {
@@ -54,7 +53,7 @@ impl<'a> Echo<'a> {
     }
 }
 
-/// A character that was cut at the end is left out; other bytes that are no text become U+FFFD.
+/// Decodes UTF-8. A character that is cut off at the end is dropped, and other invalid bytes become U+FFFD.
 fn text(bytes: &[u8]) -> Cow<'_, str> {
     let whole = match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => &bytes[..error.valid_up_to()],
@@ -63,7 +62,7 @@ fn text(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(whole)
 }
 
-// A replacement may be longer than what it replaces.
+// A replacement may be longer than the replaced text.
 fn cut(mut text: String, bytes_max: usize) -> String {
     text.truncate(text.floor_char_boundary(bytes_max));
     text

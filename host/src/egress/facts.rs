@@ -1,22 +1,21 @@
-//! The few things in a certificate (RFC 5280 section 4.1) that decide how it can be trusted and that the TLS library does
-//! not show: its version, its time, whether it is an authority, and the names it is for.
+//! Parses the parts of a certificate (RFC 5280 section 4.1) that decide how it can be trusted and that the TLS library
+//! does not expose: version, validity period, whether it is an authority, and its names.
 //!
-//! Signatures and names are checked by the TLS library alone; nothing here makes a certificate good.
+//! Signatures and names are verified only by the TLS library. Nothing in this module makes a certificate valid.
 
-/// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// 3 for all that TLS uses today.
+    /// 3 for all certificates that TLS uses today.
     pub(super) version: u8,
-    /// In seconds since the epoch.
+    /// In seconds since the Unix epoch.
     pub(super) not_before: i64,
-    /// In seconds since the epoch.
+    /// In seconds since the Unix epoch.
     pub(super) not_after: i64,
     /// Whether it may sign other certificates (basic constraints).
     pub(super) is_authority: bool,
-    /// Whether it has names by which hosts are known (subject alternative name).
+    /// Whether it has a subject alternative name extension.
     pub(super) has_alternative_names: bool,
-    /// The common name of its subject, by which hosts were known before there were alternative names.
+    /// The common name of its subject, which identified hosts before subject alternative names.
     pub(super) common_name: Option<String>,
 }
 
@@ -36,7 +35,7 @@ const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 0x11];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
 
 impl Facts {
-    /// Reads DER; none if it is not a certificate.
+    /// Parses DER. `None` if it is not a certificate.
     pub(super) fn read(der: &[u8]) -> Option<Self> {
         let mut certificate = Der(Der(der).take(SEQUENCE)?);
         let mut body = Der(certificate.take(SEQUENCE)?);
@@ -53,7 +52,7 @@ impl Facts {
         body.take(SEQUENCE)?; // the key
         let mut facts =
             Self { version, not_before, not_after, is_authority: false, has_alternative_names: false, common_name };
-        // Between the key and the extensions there can be unique ids, which nobody uses.
+        // Unique ids may precede the extensions, but they are not used in practice.
         while let Some((tag, content)) = body.next() {
             if tag == EXTENSIONS {
                 facts.read_extensions(Der(content).take(SEQUENCE)?)?;
@@ -92,7 +91,7 @@ fn common_name(subject: &[u8]) -> Option<String> {
     })
 }
 
-/// What is left of a sequence of values.
+/// The remaining input of a sequence of values.
 struct Der<'a>(&'a [u8]);
 
 impl<'a> Der<'a> {
@@ -102,7 +101,7 @@ impl<'a> Der<'a> {
         let (&first, mut rest) = rest.split_first()?;
         let length = match first {
             0..=0x7f => usize::from(first),
-            // Of a certificate that is given at all (64 KiB), no length has more bytes.
+            // Certificates are limited to 64 KiB, so longer length fields cannot occur.
             0x81..=0x83 => {
                 let (bytes, after) = rest.split_at_checked(usize::from(first & 0x7f))?;
                 rest = after;
@@ -123,7 +122,7 @@ impl<'a> Der<'a> {
         Some(content)
     }
 
-    /// RFC 5280 section 4.1.2.5: `YYMMDDHHMMSSZ` up to 2049, `YYYYMMDDHHMMSSZ` from then on.
+    /// RFC 5280 section 4.1.2.5: `YYMMDDHHMMSSZ` up to 2049, `YYYYMMDDHHMMSSZ` afterwards.
     fn time(&mut self) -> Option<i64> {
         let (tag, text) = self.next()?;
         let digits = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;

@@ -1,4 +1,4 @@
-//! What went wrong on the way, as classes that can be counted and details that people can read.
+//! Failures of attempts: a class for metrics and a detail for users.
 
 use std::error::Error;
 use std::io;
@@ -9,13 +9,14 @@ use rustix::io::Errno;
 use super::head::HEAD_BYTES_MAX;
 use crate::domain::attempt::{ErrorClass, Outcome};
 
-/// A detail is cut to this many characters.
+/// Limit for a detail in characters.
 const DETAIL_CHARS_MAX: usize = 200;
 
-/// How an error of the TLS library begins where the other side has refused the connection.
+/// Prefix of the TLS library's errors if the peer has refused the connection.
 const TLS_ALERT: &str = "received fatal alert";
 
-/// Why there is no answer. Details come from the network libraries and from here; none names URL, header or body.
+/// Why there is no response. Details come from the network libraries and from this module, and never contain a URL,
+/// header or body.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{detail}")]
 pub(super) struct Failure {
@@ -24,20 +25,20 @@ pub(super) struct Failure {
     blame: Blame,
 }
 
-/// What a failure means for the attempt.
+/// The consequence of a failure for the attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blame {
-    /// It has failed.
+    /// The attempt has failed.
     Attempt,
-    /// The receiver has certainly not acted on the request: it can be sent again at once.
+    /// The receiver has certainly not processed the request, so it can be resent at once.
     Unprocessed,
-    /// The receiver wants HTTP/1.1 for this.
+    /// The receiver requires HTTP/1.1 for this request.
     WantsHttp1,
-    /// The attempt was not made, for want of something on this host.
+    /// No attempt was made, because this host lacked a resource.
     ThisHost(OwnFault),
 }
 
-/// What this host was short of.
+/// The resource that this host lacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnFault {
     /// File descriptors.
@@ -46,12 +47,12 @@ pub enum OwnFault {
     Memory,
     /// Local ports.
     Ports,
-    /// Places for look-ups of names.
+    /// Slots for name lookups.
     Lookups,
 }
 
 impl OwnFault {
-    /// The word used in metrics.
+    /// Label for metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Descriptors => "descriptors",
@@ -62,7 +63,7 @@ impl OwnFault {
     }
 }
 
-/// Whether the operating system says that it is this host which cannot, and not the other side.
+/// Whether the operating system reports a resource shortage of this host.
 pub(super) fn own_fault(error: &io::Error) -> Option<OwnFault> {
     match Errno::from_io_error(error)? {
         Errno::MFILE | Errno::NFILE => Some(OwnFault::Descriptors),
@@ -77,12 +78,12 @@ impl Failure {
         Self { class, detail: detail.chars().take(DETAIL_CHARS_MAX).collect(), blame: Blame::Attempt }
     }
 
-    /// The same, with the receiver certainly not having acted on the request.
+    /// Marks the request as certainly not processed by the receiver.
     pub(super) fn unprocessed(self) -> Self {
         Self { blame: Blame::Unprocessed, ..self }
     }
 
-    /// The same, with this host at fault.
+    /// Marks this host as the cause.
     pub(super) fn of_this_host(self, fault: OwnFault) -> Self {
         Self { blame: Blame::ThisHost(fault), ..self }
     }
@@ -91,7 +92,7 @@ impl Failure {
         self.blame
     }
 
-    /// TLS failed, for a reason somewhere in `error`.
+    /// A TLS failure. The cause is searched in the chain of `error`.
     pub(super) fn tls(error: &(dyn Error + 'static)) -> Self {
         match find_in::<rustls::Error>(error) {
             Some(cause) => Self::new(ErrorClass::Tls, &cause.to_string()),
@@ -99,16 +100,16 @@ impl Failure {
         }
     }
 
-    /// Reads an error of the HTTP client or of an answer's body.
+    /// Converts an error of the HTTP client or of a response body.
     pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
         if let Some(failure) = find_in::<Self>(error) {
             return failure.clone();
         }
-        // With TLS 1.3 a receiver refuses our (missing) certificate only after the handshake.
+        // With TLS 1.3, a receiver rejects our (missing) client certificate only after the handshake.
         if find_in::<rustls::Error>(error).is_some() {
             return Self::tls(error);
         }
-        // The library's own way to refuse an answer; its words are those for a stream that was not processed.
+        // h2 reports an oversized header list with the same reason code as a stream that was not processed.
         let is_too_long = |error: &h2::Error| {
             error.is_library() && error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM)
         };
@@ -117,15 +118,15 @@ impl Failure {
             return Self::new(ErrorClass::Broken, &detail);
         }
         let last = root(error).to_string();
-        // HTTP/2 keeps of what went wrong below it the words alone.
+        // HTTP/2 retains only the message of a lower-level error.
         let class = if last.contains(TLS_ALERT) { ErrorClass::Tls } else { ErrorClass::Broken };
         Self { blame: blame(error), ..Self::new(class, &last) }
     }
 }
 
-/// RFC 9113 section 8.7: a stream that was refused, or has a higher id than the last one of a GOAWAY, was not processed.
-/// The library ends streams with the receiver's GOAWAY for no other reason than that. Of a request that it cancels itself,
-/// nothing has been written.
+/// RFC 9113 section 8.7: a stream was not processed if it was refused, or if its id is higher than the last id of a
+/// GOAWAY. h2 reports a remote GOAWAY only for such streams. A request that hyper cancels itself was not written at
+/// all.
 fn blame(error: &(dyn Error + 'static)) -> Blame {
     if let Some(error) = find_in::<h2::Error>(error).filter(|error| error.is_remote()) {
         return match error.reason() {
@@ -168,7 +169,7 @@ fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     last
 }
 
-// `io::Error::source` skips the error it wraps and gives that one's own source.
+// `io::Error::source` skips the wrapped error and returns the source of that error.
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(wrapped) => Some(wrapped),

@@ -1,23 +1,23 @@
-//! Which addresses may be connected to.
+//! Decides which addresses may be connected to.
 //!
-//! A tenant's endpoint must not lead into the operator's own networks (server-side request forgery). What is checked
-//! is the address about to be connected to, after the name was resolved, so that neither a name that points inside
-//! nor one that changes between check and use gets past. Of IPv6, global unicast alone is open (`2000::/3`), less
-//! the ranges that carry an IPv4 address or have a special purpose (IANA special-purpose address registries,
-//! RFC 6890).
+//! A tenant's endpoint must not reach the operator's own networks (server-side request forgery). The check applies to
+//! the address that is about to be connected to, after name resolution, so that neither a name that points to an
+//! internal address nor one that changes between check and use bypasses it. For IPv6, only global unicast (`2000::/3`)
+//! is open, except the ranges that embed an IPv4 address or have a special purpose (IANA special-purpose address
+//! registries, RFC 6890).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// Refused ranges, each with what is said of it. The first that holds an address names it.
+/// Refused ranges with their description. The first range that contains an address is reported.
 const REFUSED: [(&str, &str); 34] = [
     ("0.0.0.0/8", "an unspecified address"),
     ("10.0.0.0/8", "a private address"),
     ("100.64.0.0/10", "a carrier-grade NAT address"),
     ("127.0.0.0/8", "a loopback address"),
     ("169.254.0.0/16", "a link-local or metadata address"),
-    // Azure's metadata and DNS, reachable from inside alone although the range is public.
+    // Azure's metadata and DNS service. It is reachable only from inside, although the range is public.
     ("168.63.129.16/32", "a metadata address"),
     ("172.16.0.0/12", "a private address"),
     ("192.0.0.0/24", "a protocol assignment address"),
@@ -49,22 +49,22 @@ const REFUSED: [(&str, &str); 34] = [
     ("4000::/2", "a reserved address"),
 ];
 
-/// The upper half of IPv6, unless [`REFUSED`] has a better name for it.
+/// The upper half of IPv6, for addresses without a more specific entry in [`REFUSED`].
 const REFUSED_LAST: (&str, &str) = ("8000::/1", "a reserved address");
 
-/// Why an address is not connected to. Tells its kind and not the address: what a name inside the operator's
-/// network resolves to is nothing for tenants to learn.
+/// Why an address is refused. It contains the kind of the address but not the address itself, because tenants must not
+/// learn the addresses of internal names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// In a range that is refused.
+    /// The address is in a refused range.
     #[error("the endpoint leads to {0}, which `egress.allow` does not open")]
     Range(&'static str),
-    /// Setgate's own listener.
+    /// The address is Setgate's own listener.
     #[error("the endpoint leads back to Setgate's own listener")]
     OwnListener,
 }
 
-/// Decides on addresses.
+/// The address filter.
 #[derive(Debug, Clone)]
 pub struct Guard {
     refused: Vec<(IpNet, &'static str)>,
@@ -73,8 +73,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// `allow` opens exceptions to the refused ranges; `own_listeners` stay refused whatever it says, since
-    /// behind them is the management interface.
+    /// `allow` lists exceptions to the refused ranges. `own_listeners` are always refused, because the management
+    /// interface listens there.
     pub fn new(allow: Vec<IpNet>, own_listeners: Vec<SocketAddr>) -> Self {
         let parse =
             |(net, kind): &(&str, &'static str)| (net.parse().expect("the ranges above are well-formed"), *kind);
@@ -82,7 +82,7 @@ impl Guard {
         Self { refused, allow, own: own_listeners }
     }
 
-    /// Whether an address may be connected to.
+    /// Checks a single address.
     pub fn check(&self, address: SocketAddr) -> Result<(), Refusal> {
         let ip = address.ip();
         if self.own.iter().any(|own| is_own(*own, ip.to_canonical(), address.port())) {
@@ -97,8 +97,8 @@ impl Guard {
         }
     }
 
-    /// Why an endpoint will be refused whatever a resolver says: it is given by an address, or by a name of this machine.
-    /// Nothing is looked up.
+    /// Checks whether an endpoint will be refused regardless of name resolution: its host is a literal address or a
+    /// loopback name. No lookup takes place.
     pub fn foresee(&self, host: &str, port: u16) -> Result<(), Refusal> {
         let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let ips = match host.trim_start_matches('[').trim_end_matches(']').parse() {
@@ -107,15 +107,15 @@ impl Guard {
             Err(_) => return Ok(()),
         };
         let addresses: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-        // Whether a name stands for both families is up to the machine; the port is ours in either.
+        // Depending on the machine, the name may resolve to IPv4, IPv6 or both, and the port is ours in each case.
         if addresses.iter().any(|address| self.check(*address) == Err(Refusal::OwnListener)) {
             return Err(Refusal::OwnListener);
         }
         self.permitted(&addresses).map(drop)
     }
 
-    /// Whether a connection may be used: one from an address to itself ends at this machine, under whatever name,
-    /// and then its port must not be one of ours. Finds listeners bound to the unspecified address.
+    /// Checks an established connection. If both ends have the same address, the peer is this machine, and then its
+    /// port must not be one of our listeners'. This detects listeners that are bound to the unspecified address.
     pub fn check_connected(&self, local: SocketAddr, peer: SocketAddr) -> Result<(), Refusal> {
         let here = local.ip().to_canonical() == peer.ip().to_canonical();
         if here && self.own.iter().any(|own| own.port() == peer.port()) {
@@ -124,9 +124,9 @@ impl Guard {
         Ok(())
     }
 
-    /// The addresses of a name that may be connected to, in their order; the first refusal where none may. Those
-    /// that may not are left out rather than ending it all: a resolver in a NAT64 network adds a synthetic address
-    /// to each real one (RFC 6147).
+    /// The permitted addresses of a name in their original order, or the first refusal if none is permitted. Refused
+    /// addresses are skipped instead of failing the lookup, because a resolver in a NAT64 network adds a synthetic
+    /// address for each real one (RFC 6147).
     pub fn permitted(&self, addresses: &[SocketAddr]) -> Result<Vec<SocketAddr>, Refusal> {
         let mut permitted = Vec::new();
         let mut refusal = None;
@@ -143,8 +143,8 @@ impl Guard {
     }
 }
 
-/// Whether a name is one of this machine's loopback addresses: those of RFC 6761 section 6.3, and those that Linux
-/// distributions have in `/etc/hosts`.
+/// Whether a name refers to a loopback address: the names of RFC 6761 section 6.3, and those in `/etc/hosts` of Linux
+/// distributions.
 fn is_loopback_name(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
     let named = ["localhost", "localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback"].contains(&name);
@@ -283,7 +283,7 @@ mod tests {
             for here in ["127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::"] {
                 assert_eq!(guard.check(at(here)), Err(Refusal::OwnListener), "{unspecified} {here}");
             }
-            // An address of this machine that no list knows: seen once connected.
+            // An address of this machine that is in no list. It is detected after the connection is established.
             assert_eq!(guard.check(at("8.8.4.4")), Ok(()));
             let connected = guard.check_connected("8.8.4.4:50000".parse().unwrap(), at("8.8.4.4"));
             assert_eq!(connected, Err(Refusal::OwnListener));

@@ -1,29 +1,30 @@
-//! Heads of HTTP/1 answers, as servers in the wild write them: cleaned up so far that the parser takes them.
+//! Normalises heads of HTTP/1 responses from non-conforming servers, so that hyper's parser accepts them.
 //!
-//! The yardstick is what curl and Node accept. This part sees to what the parser is strict about: blank lines before the
-//! status line, its spaces and reason phrase, control bytes, and more fields than the parser has room for. The parser
-//! itself is set to take the rest (see `clients`): folded lines, a space before the colon, and lines that are no field,
-//! which it leaves out. A head that is still of no use is refused with the name of the field, never with its value.
+//! The target is the tolerance of curl and Node. This module handles the points on which the parser is strict: blank
+//! lines before the status line, spaces and reason phrase of the status line, control bytes, and more fields than the
+//! parser supports. The parser itself is configured to accept folded lines and a space before the colon, and to ignore
+//! invalid lines (see `clients`). A head that is still unusable is refused with an error that names the field but never
+//! contains its value.
 //!
 //! Pure: bytes in, bytes out.
 
 use http::StatusCode;
 
-/// Bytes of the head of an answer at the most. Below 32 KiB of names and values no server of note goes further.
+/// Limit for a response head in bytes. Common servers stay below 32 KiB of names and values.
 pub(super) const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// Fields that are passed on at the most. Of those beyond, only the ones that decide something are.
+/// Limit for the fields that are passed on. Beyond it, only the [`DECIDING`] ones are.
 pub(super) const FIELDS_MAX: usize = 512;
-/// Fields beyond [`FIELDS_MAX`] that decide something, at the most.
+/// Limit for the deciding fields beyond [`FIELDS_MAX`].
 pub(super) const DECIDING_MAX: usize = 32;
-/// Bytes by which a head can become longer: the reason phrase of its status, if it had none.
+/// Bytes by which a head can grow: the reason phrase, if it was missing.
 pub(super) const GROWTH_BYTES_MAX: usize = 64;
-/// Characters of a field's name in an error.
+/// Limit for a field name in an error, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
-/// Fields that decide how an answer is read or what it means.
+/// Fields that determine the framing or the meaning of a response.
 const DECIDING: [&str; 5] = ["content-length", "transfer-encoding", "connection", "retry-after", "webhook-delivery"];
 
-/// Why a head is of no use.
+/// Why a head is unusable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HeadError {
     #[error("the answer does not begin as HTTP/1 does")]
@@ -40,7 +41,7 @@ pub(super) enum HeadError {
     Lengths,
 }
 
-/// A place in a head, by name.
+/// The position of an error in a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Whereabouts {
     StatusLine,
@@ -56,15 +57,17 @@ impl std::fmt::Display for Whereabouts {
     }
 }
 
-/// A head that can be parsed.
+/// A head that hyper can parse.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Clean {
     pub(super) bytes: Vec<u8>,
-    /// Whether another head follows (RFC 9110 section 15.2). 101 is final: after it the connection is no longer HTTP/1.
+    /// Whether another head follows (RFC 9110 section 15.2). 101 is final, because the connection is no longer HTTP/1
+    /// after it.
     pub(super) is_interim: bool,
 }
 
-/// Where the first head of `bytes` ends: after its blank line. None before `from` bytes were looked at again.
+/// The end of the first head in `bytes`, after its blank line. `None` if the head is incomplete. The first `from` bytes
+/// have been searched before.
 pub(super) fn end(bytes: &[u8], from: usize) -> Option<usize> {
     let from = from.saturating_sub(2).max(leading_blank(bytes));
     (from..bytes.len()).find_map(|at| match &bytes[at..] {
@@ -74,7 +77,8 @@ pub(super) fn end(bytes: &[u8], from: usize) -> Option<usize> {
     })
 }
 
-/// Refuses an incomplete head that can never become one, or is too long. `bytes`: all that came of it so far.
+/// Refuses an incomplete head that is too long or does not begin like HTTP/1. `bytes` contains everything received so
+/// far.
 pub(super) fn check_begin(bytes: &[u8]) -> Result<(), HeadError> {
     let begin = &bytes[leading_blank(bytes)..];
     let compared = begin.len().min(b"HTTP/".len());
@@ -91,12 +95,12 @@ fn check_length(bytes: &[u8]) -> Result<(), HeadError> {
     Err(HeadError::TooLong(whereabouts(&bytes[leading_blank(bytes)..])))
 }
 
-/// For a connection that ended after these bytes of a head.
+/// The error for a connection that ended after these bytes of a head.
 pub(super) fn ended(bytes: &[u8]) -> HeadError {
     HeadError::Ended(whereabouts(&bytes[leading_blank(bytes)..]))
 }
 
-/// Cleans a whole head, its blank line included.
+/// Normalises a complete head, including its blank line.
 pub(super) fn clean(head: &[u8]) -> Result<Clean, HeadError> {
     check_length(head)?;
     let mut lines = head[leading_blank(head)..].split_inclusive(|byte| *byte == b'\n');
@@ -110,7 +114,7 @@ pub(super) fn clean(head: &[u8]) -> Result<Clean, HeadError> {
     status_line.write(is_chunked_or_such, &mut bytes);
     let (mut count, mut deciding, mut is_kept) = (0, 0, true);
     for (nth, line) in fields.iter().enumerate() {
-        // A blank before the first field continues nothing; the parser would refuse it.
+        // A leading blank on the first field is no continuation, and the parser would refuse it.
         let line = if nth == 0 { trim_blanks(line) } else { line };
         if !is_continuation(line) {
             let decides = count >= FIELDS_MAX && DECIDING.iter().any(|name| is_field(line, name));
@@ -133,8 +137,8 @@ struct StatusLine {
 }
 
 impl StatusLine {
-    /// In either case, with any blanks in between. What follows the status is the reason phrase, which means nothing
-    /// (RFC 9112 section 4) and is left out.
+    /// Case-insensitive, with any number of blanks between the parts. The reason phrase has no meaning (RFC 9112
+    /// section 4) and is replaced.
     fn read(line: &[u8]) -> Option<Self> {
         let (name, rest) = line.split_at_checked(b"HTTP/1.".len())?;
         if !name.eq_ignore_ascii_case(b"HTTP/1.") {
@@ -157,7 +161,8 @@ impl StatusLine {
         !matches!(self.status, 100..=199 | 204 | 304)
     }
 
-    /// Transfer codings came with HTTP/1.1. Servers that name the older version and use one are read all the same.
+    /// Transfer codings require HTTP/1.1. Responses with HTTP/1.0 and a transfer coding are rewritten to 1.1 to be
+    /// accepted.
     fn write(&self, has_transfer_encoding: bool, bytes: &mut Vec<u8>) {
         let minor = if has_transfer_encoding { 1 } else { self.minor };
         let reason = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
@@ -166,7 +171,7 @@ impl StatusLine {
     }
 }
 
-/// One length, even if it is given several times (RFC 9110 section 8.6).
+/// All `content-length` values must be equal (RFC 9110 section 8.6).
 fn check_lengths(fields: &[&[u8]]) -> Result<(), HeadError> {
     let mut known = None;
     for line in fields.iter().filter(|line| is_field(line, "content-length")) {
@@ -174,7 +179,7 @@ fn check_lengths(fields: &[&[u8]]) -> Result<(), HeadError> {
         for part in value.split(|byte| *byte == b',') {
             let part = part.trim_ascii();
             let digits = std::str::from_utf8(part).ok().filter(|_| part.iter().all(u8::is_ascii_digit));
-            // The parser's own limit, below which no body can be that long.
+            // The parser's own limit, which no body can reach.
             let length = digits.and_then(|digits| digits.parse().ok()).filter(|length| *length < u64::MAX - 1);
             let length: u64 = length.ok_or(HeadError::Length)?;
             if *known.get_or_insert(length) != length {
@@ -189,25 +194,25 @@ fn is_continuation(line: &[u8]) -> bool {
     matches!(line.first(), Some(b' ' | b'\t'))
 }
 
-/// Whether a line is a field of that name, with or without blanks before the colon.
+/// Whether a line is a field of that name. Blanks before the colon are ignored.
 fn is_field(line: &[u8], name: &str) -> bool {
     let colon = line.iter().position(|byte| *byte == b':');
     colon.is_some_and(|colon| line[..colon].trim_ascii_end().eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// Neither a text nor a tab (RFC 9110 section 5.5 has a recipient replace them).
+/// Control characters other than a tab, which a recipient may replace with spaces (RFC 9110 section 5.5).
 fn is_control(byte: u8) -> bool {
     byte != b'\t' && (byte < b' ' || byte == 0x7f)
 }
 
-/// The place of the last line that began.
+/// The position of the last line that has begun.
 fn whereabouts(head: &[u8]) -> Whereabouts {
     let lines = head.split_inclusive(|byte| *byte == b'\n').enumerate();
     let last = lines.filter(|(_, line)| !is_continuation(line) && !content(line).is_empty()).last();
     match last {
         None | Some((0, _)) => Whereabouts::StatusLine,
         Some((_, line)) => {
-            // Without a colon it may be part of a value that was folded badly, and values are not shown.
+            // A line without a colon may be part of a badly folded value, and values are never shown.
             let name = line.iter().position(|byte| *byte == b':').map_or(&b"..."[..], |colon| &line[..colon]);
             let name = String::from_utf8_lossy(name);
             let shown = name.trim_end().chars().map(|c| if c.is_ascii_graphic() { c } else { '?' });
@@ -216,12 +221,12 @@ fn whereabouts(head: &[u8]) -> Whereabouts {
     }
 }
 
-/// A line without its end.
+/// A line without its line ending.
 fn content(line: &[u8]) -> &[u8] {
     &line[..line.len() - ending(line)]
 }
 
-/// Bytes of a line's end: LF, and CR before it.
+/// Length of the line ending: LF, or CR LF.
 fn ending(line: &[u8]) -> usize {
     match line {
         [.., b'\r', b'\n'] => 2,
@@ -300,7 +305,7 @@ mod tests {
             ("\r\n\r\n", None),
         ] {
             assert_eq!(end(bytes.as_bytes(), 0), expected, "{bytes:?}");
-            // Byte by byte it comes to the same.
+            // Feeding the input byte by byte has the same result.
             let found = (1..=bytes.len()).find_map(|length| end(&bytes.as_bytes()[..length], length - 1));
             assert_eq!(found, expected, "{bytes:?}");
         }

@@ -1,4 +1,4 @@
-//! What makes TLS to one endpoint its own: the authority to trust, the certificate to show.
+//! TLS settings of one endpoint: its trusted certificates and the client certificate.
 
 use std::net::IpAddr;
 
@@ -16,79 +16,79 @@ use crate::crypto;
 use crate::domain::id::Digest;
 use crate::domain::secret::Secret;
 
-/// Certificates of one authority or of one chain at the most.
+/// Limit for the certificates in one PEM text.
 pub const CERTIFICATES_MAX: usize = 16;
-/// Bytes of one PEM text at the most.
+/// Limit for one PEM text in bytes.
 pub const PEM_BYTES_MAX: usize = 64 << 10;
-/// Characters of a line of PEM (RFC 7468 section 2).
+/// Line length of PEM in characters (RFC 7468 section 2).
 const LINE_CHARS: usize = 64;
 
-/// What is wrong with certificates or a key. Names no part of them.
+/// Why certificates or a key are refused. Contains no part of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
-    /// Longer than [`PEM_BYTES_MAX`].
+    /// The text is longer than [`PEM_BYTES_MAX`].
     #[error("it is longer than {PEM_BYTES_MAX} bytes")]
     TooLong,
-    /// No PEM, or broken.
+    /// The text is not valid PEM.
     #[error("it cannot be read as PEM: {0}")]
     Pem(String),
-    /// A key where certificates are expected, which are shown to whoever may read the subscription.
+    /// A private key among the certificates, which are readable by everybody who may read the subscription.
     #[error("it holds a private key: give the certificates alone, and the key as `client_key_pem`")]
     KeyAmongCertificates,
-    /// Nothing of what is expected.
+    /// The expected item is missing.
     #[error("there is no {0} in it")]
     Empty(&'static str),
-    /// More than [`CERTIFICATES_MAX`].
+    /// More than [`CERTIFICATES_MAX`] certificates.
     #[error("it holds {0} certificates; at most {CERTIFICATES_MAX}")]
     TooMany(usize),
-    /// Not a certificate that the TLS library reads.
+    /// A certificate that the TLS library cannot parse.
     #[error("certificate {nth} cannot be used: {why}")]
     Certificate {
-        /// Which, 1 for the first.
+        /// Position of the certificate, starting at 1.
         nth: usize,
-        /// The library's words.
+        /// The library's error message.
         why: String,
     },
-    /// Of a version that TLS does not take from receivers or clients.
+    /// A certificate of a version that TLS does not accept from receivers or clients.
     #[error("certificate {nth} is not of version 3 and names no host; create a proper one: `{command}`")]
     Version {
-        /// Which, 1 for the first.
+        /// Position of the certificate, starting at 1.
         nth: usize,
-        /// The command that creates a proper one.
+        /// A command that creates a valid certificate.
         command: String,
     },
-    /// Trusted as it is, it could never be the receiver's.
+    /// The certificate is not an authority, and can never be valid as the receiver's own.
     #[error(
         "certificate {nth} is no authority, so it is good for a receiver that shows exactly it; but {why}. Give the \
          authority that signed the receiver's certificate, or create a proper one: `{command}`"
     )]
     NeverGood {
-        /// Which, 1 for the first.
+        /// Position of the certificate, starting at 1.
         nth: usize,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
-        /// The command that creates a proper one.
+        /// A command that creates a valid certificate.
         command: String,
     },
-    /// Not a key that the TLS library reads.
+    /// A key that the TLS library cannot parse.
     #[error("the key cannot be used: {0}; give PKCS#8, PKCS#1 or SEC1 without a passphrase")]
     Key(String),
-    /// The key is that of another certificate.
+    /// The key belongs to another certificate.
     #[error("the key does not fit the first certificate")]
     Mismatch,
 }
 
-/// Certificates as they were read: PEM of them and of nothing else.
+/// Parsed certificates, without any other content of the PEM text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificates(Vec<CertificateDer<'static>>);
 
 impl Certificates {
-    /// Reads PEM text. What stands between the certificates is left out.
+    /// Parses PEM text. Text between the certificates is ignored.
     pub fn read(text: &str) -> Result<Self, IdentityError> {
         if text.len() > PEM_BYTES_MAX {
             return Err(IdentityError::TooLong);
         }
-        // Also of a kind that the reader passes over, such as an encrypted one.
+        // Checked as text, because the parser skips unknown kinds, such as encrypted keys.
         if text.contains("PRIVATE KEY") {
             return Err(IdentityError::KeyAmongCertificates);
         }
@@ -112,8 +112,8 @@ impl Certificates {
         Ok(Self(found))
     }
 
-    /// The same for what is to be trusted at an endpoint: authorities, or the receiver's own certificate. One of them at
-    /// least has to be able to be good there, at `now_s` in seconds since the epoch.
+    /// Parses the trusted certificates of an endpoint: authorities, or the receiver's own certificate. At least one of
+    /// them must be usable for `host`. `now_s` is the current time in seconds since the Unix epoch.
     pub fn read_trusted(text: &str, host: &str, now_s: i64) -> Result<Self, IdentityError> {
         let read = Self::read(text)?;
         read.anchors()?;
@@ -130,7 +130,7 @@ impl Certificates {
         first_unfit.map_or(Ok(read), Err)
     }
 
-    /// PEM of the certificates alone.
+    /// PEM of only the certificates.
     pub fn pem(&self) -> String {
         let mut text = String::new();
         for der in &self.0 {
@@ -145,7 +145,7 @@ impl Certificates {
         text
     }
 
-    /// SHA-256 of each, as other programs show it, in hexadecimal.
+    /// SHA-256 of each certificate, which is its common fingerprint.
     pub fn fingerprints(&self) -> Vec<Digest> {
         self.0.iter().map(|der| Digest(crypto::sha256(der))).collect()
     }
@@ -158,7 +158,7 @@ impl Certificates {
         Ok(anchors)
     }
 
-    /// With the key of the first of them.
+    /// Combines the certificates with the private key of the first one.
     pub(super) fn certified(self, key: &Secret) -> Result<CertifiedKey, IdentityError> {
         if key.expose().len() > PEM_BYTES_MAX {
             return Err(IdentityError::TooLong);
@@ -175,28 +175,28 @@ impl Certificates {
     }
 }
 
-/// What is particular to one endpoint, opened. Without either part, the host's own authorities are trusted and no
-/// certificate is shown.
+/// The decrypted TLS settings of one endpoint. Without them, the host's own authorities are trusted and no client
+/// certificate is presented.
 #[derive(Debug, Clone, Default)]
 pub struct Identity {
-    /// PEM of the authorities that alone are trusted.
+    /// PEM of the only certificates that are trusted.
     pub ca_pem: Option<String>,
-    /// PEM of the certificate that is shown, with those up to its authority, and of its key.
+    /// PEM of the client certificate with its intermediate certificates, and of its private key.
     pub client: Option<(String, Secret)>,
 }
 
 impl Identity {
-    /// Whether the key is that of the certificate.
+    /// Whether the key belongs to the certificate.
     pub fn check_key(certificates: &Certificates, key: &Secret) -> Result<(), IdentityError> {
         certificates.clone().certified(key).map(drop)
     }
 
-    /// What tells it from all others; none where nothing is particular.
+    /// Identifies the settings in the client cache. `None` if there are no settings.
     pub(super) fn digest(&self) -> Option<[u8; 32]> {
         if self.ca_pem.is_none() && self.client.is_none() {
             return None;
         }
-        // Digests of the parts, so that no part can run over into the next.
+        // Hashes of the parts have a fixed length, so the concatenation is unambiguous.
         let mut parts = Vec::new();
         let client = self.client.as_ref();
         for part in [
@@ -216,13 +216,14 @@ impl Identity {
     }
 }
 
-/// Why a certificate that is no authority can never be good for a receiver at that host, if so.
+/// The reason why a certificate that is not an authority can never be valid for a receiver at that host. `None` if it
+/// may be valid.
 fn unfit(der: &CertificateDer<'_>, host: &str, now_s: i64) -> Option<String> {
     let facts = Facts::read(der)?;
     if facts.is_authority {
         return None;
     }
-    // `host` as a URL has it: IPv6 addresses in brackets.
+    // URLs contain IPv6 addresses in brackets.
     let name = ServerName::try_from(host.trim_start_matches('[').trim_end_matches(']')).ok()?;
     Some(match check_as_it_is(der, &name, now_s).err()? {
         CertificateError::Expired => "it has expired".to_owned(),
@@ -230,12 +231,12 @@ fn unfit(der: &CertificateDer<'_>, host: &str, now_s: i64) -> Option<String> {
             format!("it names no host (subjectAltName), and the endpoint's is `{host}`")
         }
         CertificateError::NotValidForName => format!("it is for other hosts than the endpoint's, `{host}`"),
-        // It may be good later.
+        // The certificate may become valid later.
         _ => return None,
     })
 }
 
-/// Creates a certificate that is its receiver's own, and its key.
+/// A command that creates a self-signed certificate for the receiver and its key.
 fn command(host: &str) -> String {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let kind = if host.parse::<IpAddr>().is_ok() { "IP" } else { "DNS" };
@@ -246,7 +247,7 @@ fn command(host: &str) -> String {
 }
 
 fn in_words(error: pem::Error) -> IdentityError {
-    // Its words for sections quote the text, which may be that of a key.
+    // The parser's messages quote the text, which may be a private key.
     IdentityError::Pem(
         match error {
             pem::Error::MissingSectionEnd { .. } => "a section has no end",

@@ -1,10 +1,10 @@
-//! A connection on which HTTP/1 answers are read as curl and Node read them. It stands between the connection and the
-//! HTTP client; HTTP/2 passes through it.
+//! A connection that reads HTTP/1 responses with the tolerance of curl and Node. It wraps the connection below the HTTP
+//! client. HTTP/2 passes through unchanged.
 //!
-//! Two things are different from the plain connection. The head of each answer is held until it is complete, then
-//! cleaned by [`head`] and passed on, interim ones (1xx) left out. And a request that can no longer be written is no
-//! error yet: a receiver that answers early and closes (413) resets the connection under the rest of the request, and
-//! what it said can still be read.
+//! It differs from the plain connection in two ways. The head of each response is buffered until it is complete, then
+//! normalised by [`head`] and passed on without interim (1xx) responses. And a failed write of the request is not an
+//! error yet: a receiver that responds early and closes the connection (413) resets it during the rest of the request,
+//! and its response can still be read.
 
 use std::io;
 use std::pin::Pin;
@@ -17,14 +17,13 @@ use super::failure::Failure;
 use super::head;
 use crate::domain::attempt::ErrorClass;
 
-/// Bytes of a head that are read at once.
+/// Size of one read of a head in bytes.
 const READ_BYTES: usize = 4096;
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Lenient<S> {
     inner: S,
-    /// None for HTTP/2.
+    /// `None` for HTTP/2.
     http1: Option<Http1>,
 }
 
@@ -32,28 +31,28 @@ pub(super) struct Lenient<S> {
 struct Http1 {
     answer: Answer,
     request: Request,
-    /// Whether the rest of the request is thrown away, since it cannot be written.
+    /// Whether the rest of the request is discarded because it cannot be written.
     cut_off: bool,
 }
 
-/// How far the answer has come.
+/// Read state of the response.
 #[derive(Debug, Default)]
 enum Answer {
-    /// Its head is incomplete; these bytes of it were read.
+    /// The head is incomplete. Contains the bytes read so far.
     Head(Vec<u8>),
-    /// Bytes that were read and not passed on yet, from that one on.
+    /// Buffered bytes, and the number of them already passed on.
     Held(Vec<u8>, usize),
-    /// In its body, or between two exchanges: what comes is passed on as it is.
+    /// In the body, or between two exchanges: bytes are passed through.
     #[default]
     Body,
 }
 
-/// How far the request has been written. Every request of ours has a `content-length`.
+/// Write state of the request. All of our requests have a `content-length`.
 #[derive(Debug)]
 enum Request {
-    /// Its head, with what was written of it.
+    /// In the head. Contains the bytes written so far.
     Head(Vec<u8>),
-    /// Its body, with the bytes left.
+    /// In the body. Contains the number of remaining bytes.
     Body(usize),
 }
 
@@ -64,7 +63,7 @@ impl Default for Request {
 }
 
 impl Request {
-    /// Whether the last one was written whole, and nothing of the next one.
+    /// Whether the last request was written completely and the next one has not begun.
     fn is_none_under_way(&self) -> bool {
         matches!(self, Self::Head(written) if written.is_empty())
     }
@@ -92,9 +91,9 @@ impl<S: Read + Unpin> Read for Lenient<S> {
             let is_unsent = read.is_empty() && (http1.cut_off || !http1.request.is_none_under_way());
             match head {
                 Ok(Some(held)) => http1.answer = Answer::Held(held, 0),
-                // Without the rest of the request nobody can have acted on it.
+                // The receiver cannot have processed an incomplete request.
                 Ok(None) | Err(_) if is_unsent => return Poll::Ready(Err(unsent())),
-                // The end of the connection: the client says what that means.
+                // End of the connection, which the client interprets.
                 Ok(None) => return Poll::Ready(Ok(())),
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -115,8 +114,8 @@ impl<S: Read + Unpin> Read for Lenient<S> {
     }
 }
 
-/// Reads the head of a final answer: it, cleaned, and what came with it of the body. None if the connection ended before
-/// anything came.
+/// Reads the head of a final response. Returns the normalised head and the bytes of the body that arrived with it.
+/// `None` if the connection ended before the first byte.
 fn poll_head<S: Read + Unpin>(
     inner: &mut S,
     cx: &mut Context<'_>,
@@ -145,7 +144,7 @@ fn poll_head<S: Read + Unpin>(
     }
 }
 
-/// The request was not sent as a whole, and nothing came back.
+/// The request was not sent completely, and there was no response.
 fn unsent() -> io::Error {
     let detail = "the receiver closed the connection before the request was sent";
     io::Error::new(io::ErrorKind::ConnectionAborted, Failure::new(ErrorClass::Broken, detail).unprocessed())
@@ -156,7 +155,7 @@ fn unusable(error: &head::HeadError) -> io::Error {
 }
 
 impl<S: Write + Unpin> Lenient<S> {
-    /// What writing came to: the bytes of `slices` that are done with.
+    /// Handles the result of a write. Returns the number of bytes of `slices` that are consumed.
     fn wrote(&mut self, written: io::Result<usize>, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         let Some(http1) = &mut self.http1 else { return written };
         let count = match written {
@@ -182,7 +181,7 @@ impl<S: Write + Unpin> Lenient<S> {
 }
 
 impl Http1 {
-    /// Follows what is written, to know when the next answer begins.
+    /// Tracks the written bytes, to detect the start of the next response.
     fn follow(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             match &mut self.request {
@@ -212,7 +211,7 @@ impl Http1 {
     }
 }
 
-/// Of a request that our own client wrote.
+/// The `content-length` of a request written by our own client.
 fn content_length(head: &[u8]) -> usize {
     let lines = head.split(|byte| *byte == b'\n');
     let value = lines.filter_map(|line| line.split_at_checked(b"content-length:".len()));
@@ -254,7 +253,7 @@ impl<S: Write + Unpin> Write for Lenient<S> {
         }
         let flushed = ready!(Pin::new(&mut this.inner).poll_flush(cx));
         Poll::Ready(match (&mut this.http1, flushed) {
-            // Only TLS keeps bytes back: the request is cut off within what it kept.
+            // Only TLS buffers written bytes, so the request is cut off within the buffered part.
             (Some(http1), Err(_)) if matches!(http1.answer, Answer::Head(_)) => {
                 http1.cut_off = true;
                 Ok(())

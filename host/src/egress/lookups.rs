@@ -1,9 +1,10 @@
-//! Look-ups of names. Each takes a thread for as long as the machine's resolver likes, so there are only so many at once,
-//! shared between tenants: a tenant whose names lead nowhere must not keep the names of others waiting.
+//! Name lookups. Each lookup blocks a thread for as long as the system resolver takes, so their number is limited and
+//! shared between tenants: a tenant with unresponsive names must not delay the lookups of others.
 //!
-//! Every tenant has one look-up of its own, and some more of those that all share, by turns. Whoever had its resolver busy
-//! for longer is served later. Waiting for a place takes nothing from the time of an attempt (see [`Waits`]): it is no
-//! failure of the receiver. A place is taken for as long as the look-up lasts, even if nobody waits for it any more.
+//! Each tenant has one slot of its own and may use several shared slots, which are scheduled fairly. A tenant that has
+//! used more resolver time is scheduled later. The time in the queue does not count against the timeouts of an attempt
+//! (see [`Waits`]), because it is not a failure of the receiver. A slot is occupied until the lookup ends, even if the
+//! caller has given up.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,20 +21,19 @@ use crate::domain::attempt::ErrorClass;
 use crate::domain::id::TenantId;
 use crate::fair::{Bounds, Gate, Place, Refused};
 
-/// Tenants with a look-up of their own under way, at the most.
+/// Limit for the concurrent lookups in tenants' own slots.
 const OWN_MAX: usize = 64;
-/// Look-ups under way besides those, at the most.
+/// Limit for the concurrent lookups in shared slots.
 const SHARED_MAX: usize = 64;
-/// Of them, one tenant's at the most.
+/// Limit for one tenant's lookups in shared slots.
 const SHARED_PER_TENANT_MAX: usize = 8;
-/// Look-ups of the operator's proxy under way at the most.
+/// Limit for the concurrent lookups of the operator's proxy.
 const OPERATORS_MAX: usize = 8;
-/// What a look-up costs its tenant until it is known how long it took, in milliseconds.
+/// Cost in milliseconds that a tenant is charged for a lookup until its duration is known.
 const COST_MS: u64 = 20;
-/// Longest wait for a place. Then the delivery is put back, and is due again without an attempt.
+/// Longest time in the queue. After it, the delivery is put back and becomes due again without an attempt.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Lookups {
     resolver: Arc<dyn Resolve>,
@@ -59,7 +59,7 @@ impl Lookups {
             Gate::new(Bounds {
                 places,
                 per_tenant_max,
-                // The look-ups of their own are what is left free for tenants without any.
+                // The tenants' own slots already guarantee free slots for idle tenants.
                 leaves_free: false,
                 waiting_per_tenant_max: usize::MAX,
                 cost: COST_MS,
@@ -69,7 +69,7 @@ impl Lookups {
         Self { resolver, gates, operators: Arc::new(Semaphore::new(OPERATORS_MAX)), wait_max: WAIT_MAX }
     }
 
-    /// The addresses of a tenant's receiver. Waiting for a place is counted in `waits`.
+    /// Resolves the host of a tenant's receiver. The time in the queue is added to `waits`.
     pub(super) async fn of_tenant(
         &self,
         tenant: &TenantId,
@@ -92,13 +92,13 @@ impl Lookups {
         .await
     }
 
-    /// The addresses of the operator's proxy, which all tenants need.
+    /// Resolves the operator's proxy, which is used for all tenants.
     pub(super) async fn of_operator(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
         let permit = Arc::clone(&self.operators).acquire_owned().await.expect("the semaphore is never closed");
         self.look_up(host, port, move || drop(permit)).await
     }
 
-    /// `then` is called when the resolver has come back, whoever still waits.
+    /// `then` is called when the resolver has returned, even if the caller was cancelled.
     async fn look_up(
         &self,
         host: &str,
@@ -127,7 +127,7 @@ impl Lookups {
 
 impl Gates {
     async fn enter(&self, tenant: &TenantId) -> Result<Place, Refused> {
-        // The first that has a place; the wait in the other line ends with it.
+        // Uses the first free slot. The other queue entry is cancelled.
         match select(Box::pin(self.own.enter(tenant)), Box::pin(self.shared.enter(tenant))).await {
             Either::Left((place, _)) | Either::Right((place, _)) => place,
         }
@@ -138,13 +138,13 @@ fn unresolved(why: &str) -> Failure {
     Failure::new(ErrorClass::Resolve, &format!("the name does not resolve: {why}"))
 }
 
-/// The machine's resolver has its own words for a socket or file that it could not open, and takes some of them for a name
-/// that is not there.
+/// The system resolver reports its own errors if it cannot open a socket or file, some of which look like an unknown
+/// name. So this checks whether a file can be opened at present.
 fn out_of_descriptors() -> Option<OwnFault> {
     std::fs::File::open("/dev/null").err().as_ref().and_then(own_fault)
 }
 
-/// How long one of a client's connections has waited for a place: time that no attempt is charged with.
+/// The total time that a client's connections have spent in the queue. Attempts are not charged for it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Waits(Arc<Mutex<Waited>>);
 
@@ -155,7 +155,7 @@ struct Waited {
     since: Option<Instant>,
 }
 
-/// A wait, until dropped.
+/// A wait that ends on drop.
 struct Waiting<'a>(&'a Waits);
 
 impl Waits {
@@ -167,7 +167,7 @@ impl Waits {
         Waiting(self)
     }
 
-    /// All of it so far.
+    /// The total so far.
     pub(super) fn total(&self) -> Duration {
         let waited = self.lock();
         waited.total + waited.since.map_or(Duration::ZERO, |since| since.elapsed())
@@ -190,7 +190,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Waits for a future for `wait` from `begin`, and for as much longer as `uncharged` says by then. None: it was not ready.
+/// Waits for a future until `wait` after `begin`, extended by the current value of `uncharged`. `None` on timeout.
 pub(super) async fn within<T>(
     begin: Instant,
     wait: Duration,
@@ -204,7 +204,7 @@ pub(super) async fn within<T>(
             return Some(done);
         }
         let later = begin + wait + uncharged();
-        // A little is no wait: each turn takes some time itself.
+        // Smaller extensions are ignored, because each iteration takes some time itself.
         if later <= end + Duration::from_millis(1) {
             return None;
         }

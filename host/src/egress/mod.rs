@@ -1,15 +1,15 @@
-//! The way out to receivers, and the only place with the hyper client.
+//! Outgoing requests to receivers. This is the only module that uses the hyper client.
 //!
 //! ```text
 //! Egress::post -> the client of tenant and TLS identity -> pooled connection, or a new one:
 //!                   resolve -> Guard (every address) -> connect to a checked address -> TLS
 //!                   resolve -> Guard (every address) -> proxy -> CONNECT -> TLS
-//!              -> request -> bounded answer -> Exchange, with what the history keeps
+//!              -> request -> bounded response -> Exchange, with the record for the history
 //! ```
 //!
-//! Receivers are named by tenants, who are not trusted: the addresses they may lead to, the time they may take and
-//! the bytes they may send back all have limits. Redirects are answers like any other and are never followed
-//! (Standard Webhooks, "Operational considerations"). A pooled connection stays with the address that was checked.
+//! Receivers are chosen by tenants, who are not trusted: addresses, durations and response sizes are all limited.
+//! Redirects are treated like any other response and never followed (Standard Webhooks, "Operational considerations").
+//! A pooled connection stays connected to the address that was checked.
 
 mod anchors;
 mod client;

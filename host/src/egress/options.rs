@@ -1,4 +1,4 @@
-//! What an operator may set about deliveries going out.
+//! Egress options of the operator.
 
 use std::path::PathBuf;
 
@@ -11,41 +11,43 @@ use crate::config::{Bypass, Proxy};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Longest wait for a connection: name, TCP and TLS together.
+    /// Timeout for a connection, including name resolution, TCP and TLS.
     pub connect_ms_max: u32,
-    /// Longest wait for the head of an answer, from the attempt's begin: connecting and the receiver's work.
+    /// Timeout from the start of the attempt to the response head, including the connection and the receiver's
+    /// processing.
     pub head_ms_max: u32,
-    /// Longest time of a whole attempt, from its begin to the last byte of the answer that is read. Standard
-    /// Webhooks recommends 15 to 30 seconds.
+    /// Timeout from the start of the attempt to the last byte read of the response. Standard Webhooks recommends 15 to
+    /// 30 seconds.
     pub response_ms_max: u32,
-    /// Bytes of an answer's body that are read; past them the connection is dropped, the answer still counts.
+    /// Limit for the bytes read of a response body. If it is exceeded, the connection is dropped, but the response
+    /// still counts.
     pub response_bytes_max: usize,
-    /// Bytes of an answer's body that the history keeps.
+    /// Bytes of a response body stored in the history.
     pub response_bytes_kept: usize,
-    /// Headers of an answer that the history keeps.
+    /// Headers of a response stored in the history.
     pub response_headers_kept: usize,
-    /// Bytes of their names and values that the history keeps.
+    /// Bytes of their names and values stored in the history.
     pub response_header_bytes_kept: usize,
-    /// Unused connections kept for each receiver.
+    /// Idle connections retained for each receiver.
     pub idle_per_host_max: usize,
-    /// How long an unused connection is kept.
+    /// Time after which an idle connection is closed.
     pub idle_ms_max: u32,
-    /// Clients, each with a pool of connections of its own, that are kept: one for each tenant and TLS identity.
+    /// Limit for cached clients, each with its own connection pool: one for each tenant and TLS identity.
     pub clients_max: u64,
-    /// While attempts wait on an HTTP/2 connection, it is asked this often whether it lives: all attempts to a receiver
-    /// share it, and without asking a dead one would take every new attempt down with it.
+    /// Interval of HTTP/2 pings while requests are pending on a connection. All attempts at a receiver share one
+    /// connection, so without pings an unresponsive one would fail every new attempt.
     pub ping_every_ms: u32,
-    /// How long the answer to that may take; then the connection is given up with all that waits on it.
+    /// Timeout for the answer to a ping. After it, the connection and all requests on it are dropped.
     pub ping_ms_max: u32,
-    /// The HTTP proxy through which everything goes out.
+    /// The HTTP proxy for all outgoing requests.
     pub proxy: Option<Proxy>,
-    /// Hosts that are reached without it.
+    /// Hosts that are connected without the proxy.
     pub proxy_bypass: Vec<Bypass>,
-    /// Networks that may be connected to although the guard refuses them, such as `10.1.0.0/16`.
+    /// Exceptions to the refused networks, such as `10.1.0.0/16`.
     pub allow: Vec<IpNet>,
-    /// Whether plain `http://` endpoints are sent to.
+    /// Whether plain `http://` endpoints are allowed.
     pub allow_http: bool,
-    /// PEM files of certificate authorities to trust besides those of the machine.
+    /// PEM files of certificate authorities to trust in addition to those of the machine.
     pub ca_files: Vec<PathBuf>,
 }
 

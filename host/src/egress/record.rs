@@ -1,4 +1,4 @@
-//! What the history keeps of a request and of the connection it went over.
+//! The parts of a request and of its connection that are stored in the history.
 
 use http::Extensions;
 use http::header::HeaderMap;
@@ -11,9 +11,9 @@ use crate::domain::endpoint::Destination;
 use crate::domain::id::Digest;
 use crate::domain::secret::REDACTED;
 
-/// What is about to be sent. Of a header that is marked as sensitive only the name is recorded.
+/// The record of a request. Only the name of a sensitive header is recorded.
 pub(super) fn sent(to: &Destination, headers: &HeaderMap, body: &[u8]) -> Sent {
-    // The first line that every receiver sees, as `host` or as `:authority` (RFC 9113 section 8.3.1).
+    // Recorded first, as `host` (HTTP/1) or `:authority` (HTTP/2, RFC 9113 section 8.3.1).
     let host = ("host".to_owned(), to.url()[Position::BeforeHost..Position::AfterPort].to_owned());
     let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
         let value = if value.is_sensitive() { REDACTED.into() } else { String::from_utf8_lossy(value.as_bytes()) };
@@ -27,8 +27,7 @@ pub(super) fn sent(to: &Destination, headers: &HeaderMap, body: &[u8]) -> Sent {
     }
 }
 
-/// The connection that a request was given, where it was given one. The other end of a proxied one is the operator's
-/// own business.
+/// The connection of a request, if it got one. The address of a proxy is omitted, because it belongs to the operator.
 pub(super) fn connection(captured: &CaptureConnection, proxied: bool) -> Option<Connection> {
     let connected = captured.connection_metadata();
     let connected = connected.as_ref()?;

@@ -1,4 +1,4 @@
-//! From names to addresses.
+//! Name resolution.
 
 use std::fmt;
 use std::io;
@@ -7,15 +7,16 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-/// Resolves names. The machine's resolver, but for tests. Asked once for each connection: the addresses that it gives
-/// are checked, and connections go to those and to no others, so what it would say a moment later has no effect.
+/// A name resolver: the system's, or a fake in tests. It is called once per connection. The returned addresses are
+/// checked, and only these are connected to, so a different answer to a later query has no effect.
 pub trait Resolve: Send + Sync + fmt::Debug {
-    /// The addresses of a host, with that port, best first (RFC 6724).
+    /// The addresses of a host with that port, best first (RFC 6724).
     fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>>;
 }
 
-/// The machine's resolver: hosts file, DNS and whatever else it is set up to ask. Takes a thread of the runtime for as long
-/// as it likes, which can be many seconds: see `lookups` for how many there are at once.
+/// The system resolver, which uses the hosts file, DNS and any other configured source. It blocks a thread of the
+/// runtime for as long as a lookup takes, which can be many seconds. The number of concurrent lookups is limited in
+/// `lookups`.
 #[derive(Debug)]
 pub struct SystemResolver;
 

@@ -1,4 +1,4 @@
-//! Reads an answer, no further than it is wanted.
+//! Reads a response within its limits.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -16,12 +16,12 @@ use crate::domain::attempt::{Outcome, ReceiverWish};
 use crate::domain::secret::REDACTED;
 use crate::domain::time::Timestamp;
 
-/// What a receiver may ask for: one of the words of [`ReceiverWish`].
+/// The header with a [`ReceiverWish`].
 const WISH: HeaderName = HeaderName::from_static("webhook-delivery");
 
-/// What an answer means, once its head is there: the status decides, and so do the wishes of the head (RFC 9110
-/// section 15; a body that is cut short does not take back what the status said). `now`: when the head came. The body
-/// has until `end`; if it breaks off or has not ended by then, the outcome says why.
+/// Reads the response and converts it to an outcome. The status and the head decide the outcome (RFC 9110 section 15);
+/// an incomplete body does not change it. `now` is the arrival time of the head. If the body breaks off or has not
+/// ended at `end`, the outcome records the reason.
 pub(super) async fn read(
     response: Response<Incoming>,
     options: &Options,
@@ -49,15 +49,15 @@ pub(super) async fn read(
     }
 }
 
-/// Until when an answer is waited for, and how long that is from the attempt's begin.
+/// The deadline of a response, and its distance from the start of the attempt.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline {
     pub(super) at: Instant,
     pub(super) wait: Duration,
 }
 
-/// Reads the body up to `bytes_max`, so that the connection can be used again, and adds the first `bytes_kept` of it to
-/// `kept`. A longer body is dropped with its connection (HTTP/1) or stream (HTTP/2).
+/// Reads the body up to `bytes_max`, so that the connection can be reused, and appends its first `bytes_kept` bytes to
+/// `kept`. If the body is longer, its connection (HTTP/1) or stream (HTTP/2) is dropped.
 async fn read_body(
     body: &mut Incoming,
     bytes_max: usize,
@@ -68,7 +68,7 @@ async fn read_body(
     while seen <= bytes_max
         && let Some(frame) = body.frame().await
     {
-        // Trailers mean nothing to us.
+        // Trailers are ignored.
         let Ok(data) = frame?.into_data() else { continue };
         let room = bytes_kept.saturating_sub(kept.len());
         kept.extend_from_slice(&data[..data.len().min(room)]);
@@ -77,8 +77,8 @@ async fn read_body(
     Ok(())
 }
 
-/// The first headers, up to a count and up to so many bytes of names and values together; the last value is cut where
-/// it does not fit. What a cookie holds is nobody's business but the receiver's.
+/// The first headers, up to `count_max` headers and `bytes_max` bytes of names and values. The last value is truncated
+/// to fit. Cookie values are redacted, because they may be secrets of the receiver.
 fn kept_headers(headers: &HeaderMap, echo: &Echo<'_>, count_max: usize, bytes_max: usize) -> Vec<(String, String)> {
     let mut kept = Vec::new();
     let mut room = bytes_max;
@@ -96,9 +96,9 @@ fn kept_headers(headers: &HeaderMap, echo: &Echo<'_>, count_max: usize, bytes_ma
     kept
 }
 
-/// Reads `Retry-After` (RFC 9110 section 10.2.3): seconds, or a date in any of the three forms of section 5.6.7,
-/// taken from `now`. A date that has passed is 0; what cannot be read is none. Whether the wish is followed, and up
-/// to when, is the retry schedule's business.
+/// Parses `Retry-After` (RFC 9110 section 10.2.3): seconds, or a date in any of the three formats of section 5.6.7,
+/// relative to `now`. A past date is 0, and an invalid value is `None`. The retry schedule decides whether and up to
+/// which limit the value is respected.
 pub fn retry_after_s(value: &str, now: Timestamp) -> Option<u32> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
@@ -106,7 +106,7 @@ pub fn retry_after_s(value: &str, now: Timestamp) -> Option<u32> {
     }
     let at = httpdate::parse_http_date(value).ok()?.duration_since(UNIX_EPOCH).ok()?;
     let at = Timestamp::from_millis(i64::try_from(at.as_millis()).ok()?);
-    // Rounded up: never earlier than asked.
+    // Rounded up, so that a retry is never too early.
     let seconds = at.since(now).max(0).saturating_add(999) / 1000;
     Some(u32::try_from(seconds).unwrap_or(u32::MAX))
 }
@@ -150,7 +150,7 @@ mod tests {
         };
         assert_eq!(kept(9, 999), ["server: x", "set-cookie: ***", "set-cookie: ***", "etag: 12345678"]);
         assert_eq!(kept(2, 999), ["server: x", "set-cookie: ***"]);
-        // 7 bytes, twice 13, and what is left of the last.
+        // 7 bytes, two times 13 bytes, and the remaining part of the last value.
         assert_eq!(kept(9, 40), ["server: x", "set-cookie: ***", "set-cookie: ***", "etag: 123"]);
         assert_eq!(kept(9, 36).len(), 3);
         assert_eq!(kept(9, 0), Vec::<String>::new());

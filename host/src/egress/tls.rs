@@ -1,4 +1,4 @@
-//! Whom to trust, and how to speak TLS.
+//! TLS configuration: trusted authorities and client settings.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,40 +14,40 @@ use rustls_pki_types::pem::{self, PemObject};
 use super::anchors::Anchors;
 use super::identity::{Certificates, Identity, IdentityError};
 
-/// Why egress could not be set up.
+/// Why egress could not be configured.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A limit of zero, with which nothing could ever be sent.
+    /// A limit is zero, so that nothing could ever be sent.
     #[error("`egress.{0}` is 0: nothing could ever be sent; leave it out for the default")]
     Zero(&'static str),
     /// A file of `ca_files` cannot be read or is not PEM.
     #[error("cannot read certificates from {path}: expected a PEM file")]
     CaFile {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: pem::Error,
     },
-    /// A file of `ca_files` holds no certificate.
+    /// A file of `ca_files` contains no certificate.
     #[error("there is no certificate in {path}")]
     CaFileEmpty {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
     /// A certificate of `ca_files` cannot be a trust anchor.
     #[error("a certificate in {path} cannot be trusted as an authority")]
     CaCertificate {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: rustls::Error,
     },
 }
 
-/// TLS sessions of one client that are kept to be resumed, for as many receivers.
+/// Limit for the cached TLS sessions of one client, which is also the number of receivers that can resume a session.
 const RESUMPTIONS_MAX: usize = 16;
 
-/// Whom the host trusts if an endpoint says nothing else.
+/// The trust settings for endpoints without their own.
 #[derive(Debug)]
 pub(super) struct Trust {
     anchors: Anchors,
@@ -61,7 +61,7 @@ impl PartialEq for Trust {
 }
 
 impl Trust {
-    /// The machine's authorities (or those of `SSL_CERT_FILE`) and `ca_files`.
+    /// Loads the system's authorities (or those of `SSL_CERT_FILE`) and `ca_files`.
     pub(super) fn load(ca_files: &[PathBuf]) -> Result<Self, Error> {
         let mut anchors = Anchors::none();
         let native = rustls_native_certs::load_native_certs();
@@ -69,7 +69,7 @@ impl Trust {
             tracing::warn!(%error, "some of the machine's certificate authorities cannot be read");
         }
         for certificate in native.certs {
-            // Machines carry odd certificates; those that cannot be read are passed over, as browsers do.
+            // System stores contain unusual certificates. Those that cannot be parsed are skipped, as in browsers.
             let _unreadable = anchors.add(certificate);
         }
         for path in ca_files {
@@ -85,7 +85,8 @@ impl Trust {
             }
         }
         if anchors.is_empty() {
-            // Not an error: a node may send to plain receivers alone. Every https attempt will fail and say so.
+            // Not an error, because a node may send only to plain http receivers. Every https attempt will fail with a
+            // clear message.
             tracing::warn!(
                 "no certificate authority is trusted: install the package ca-certificates or set egress.ca_files"
             );
@@ -94,8 +95,8 @@ impl Trust {
         Ok(Self { anchors, verifier })
     }
 
-    /// TLS 1.2 and 1.3 for an endpoint with that identity; offers HTTP/2, then HTTP/1.1 (ALPN). Sessions are resumed
-    /// among connections of this configuration alone.
+    /// The client configuration for an endpoint with that identity: TLS 1.2 and 1.3, with HTTP/2 preferred over
+    /// HTTP/1.1 (ALPN). Sessions are resumed only among connections of this configuration.
     pub(super) fn client_config(&self, identity: &Identity) -> Result<ClientConfig, IdentityError> {
         let verifier = match &identity.ca_pem {
             None => Arc::clone(&self.verifier),
@@ -104,7 +105,7 @@ impl Trust {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("the provider's own versions")
-            // Not dangerous: it checks as the usual one does, and some certificates as they are.
+            // This is safe: the verifier performs the usual checks, and in addition matches some certificates exactly.
             .dangerous()
             .with_custom_certificate_verifier(verifier);
         let mut config = match &identity.client {
@@ -120,10 +121,10 @@ impl Trust {
     }
 }
 
-/// TLS for a place that the operator has named: the machine's authorities and these are trusted.
+/// TLS for a server that the operator has configured. Trusts the system's authorities and these files.
 ///
 /// # Errors
-/// Files that hold no certificates.
+/// If a file contains no valid certificates.
 pub fn operators_tls(ca_files: &[PathBuf]) -> Result<ClientConfig, Error> {
     let trust = Trust::load(ca_files)?;
     Ok(trust.client_config(&Identity::default()).expect("nothing particular that could be wrong"))

@@ -1,5 +1,5 @@
-//! A way through the operator's proxy: `CONNECT` (RFC 9110 section 9.3.6), after which the connection is the
-//! receiver's.
+//! Opens a tunnel through the operator's proxy with `CONNECT` (RFC 9110 section 9.3.6). Afterwards the connection leads
+//! to the receiver.
 
 use std::future::Future;
 use std::pin::pin;
@@ -18,13 +18,13 @@ use super::failure::Failure;
 use crate::domain::attempt::ErrorClass;
 use crate::domain::secret::Secret;
 
-/// Bytes of the head of the proxy's answer at the most.
+/// Limit for the head of the proxy's response in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Fields of it at the most.
+/// Limit for the fields of that head.
 const FIELDS_MAX: usize = 512;
 
-/// Has the proxy at the other end of `stream` open a way to `host` (with brackets, where it is an IPv6 address) and
-/// `port`. Waits for as long as the proxy does; the caller bounds it.
+/// Requests a tunnel to `host` (IPv6 addresses in brackets) and `port` from the proxy that `stream` is connected to.
+/// There is no timeout here; the caller sets one.
 pub(super) async fn open(
     stream: TcpStream,
     host: &str,
@@ -36,7 +36,7 @@ pub(super) async fn open(
     client
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(FIELDS_MAX)
-        // As with receivers: what counts is whether there is a way.
+        // Tolerant like the client for receivers, because only the status matters.
         .allow_obsolete_multiline_headers_in_responses(true)
         .allow_spaces_after_header_name_in_responses(true)
         .ignore_invalid_headers_in_responses(true);
@@ -50,11 +50,11 @@ pub(super) async fn open(
     };
     let upgraded = beside(asking, connection.with_upgrades()).await?;
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| said("it did not give the connection back"))?;
-    // A receiver waits to be spoken to, with TLS or without.
+    // With or without TLS, the client must send the first bytes.
     if parts.read_buf.is_empty() { Ok(parts.io.into_inner()) } else { Err(said("it spoke before it was asked")) }
 }
 
-/// Waits for `first` and drives `second` meanwhile, whose end changes nothing.
+/// Awaits `first` and polls `second` meanwhile. The end of `second` has no effect.
 async fn beside<T>(first: impl Future<Output = T>, second: impl Future) -> T {
     match select(pin!(first), pin!(second)).await {
         Either::Left((done, _)) => done,
@@ -95,7 +95,7 @@ fn broken(error: &hyper::Error) -> Failure {
     said(&format!("the connection to it broke off: {error}"))
 }
 
-/// A failure that is the proxy's.
+/// A failure caused by the proxy.
 pub(super) fn said(detail: &str) -> Failure {
     Failure::new(ErrorClass::Proxy, &format!("the operator's proxy: {detail}"))
 }

@@ -1,4 +1,4 @@
-//! New keys, and given ones.
+//! Generation of keys, and validation of given ones.
 
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
 use ed25519_dalek::SigningKey;
@@ -11,28 +11,28 @@ use crate::crypto::random_bytes;
 use crate::domain::secret::Secret;
 use crate::domain::subscription::SigningScheme;
 
-/// Whether both sides share a key or the receiver has a public one.
+/// Symmetric or asymmetric signatures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// HMAC-SHA256 under a shared secret.
+    /// HMAC-SHA256 with a shared secret.
     #[default]
     Symmetric,
-    /// ed25519; Standard Webhooks `v1a`.
+    /// ed25519, `v1a` in Standard Webhooks.
     Ed25519,
 }
 
-/// A key just made.
+/// A new key.
 #[derive(Debug)]
 pub struct NewKey {
-    /// The secret as its scheme writes it.
+    /// The secret in the notation of its scheme.
     pub secret: Secret,
-    /// `whpk_...` where it is ed25519.
+    /// `whpk_...` if it is an ed25519 key.
     pub public: Option<String>,
 }
 
-/// Makes a key of 32 random bytes: `whsec_...` or `whsk_...` (seed and public key, 64 bytes) for Standard
-/// Webhooks, 43 letters, digits, `-` and `_` for the others.
+/// Generates a key from 32 random bytes. For Standard Webhooks it is `whsec_...` or `whsk_...` (seed and public key, 64
+/// bytes), for the other schemes 43 characters of base64url.
 pub fn generate(scheme: SigningScheme, kind: Kind) -> Result<NewKey, Error> {
     let seed = Zeroizing::new(random_bytes::<32>());
     let text = match (scheme, kind) {
@@ -49,8 +49,10 @@ pub fn generate(scheme: SigningScheme, kind: Kind) -> Result<NewKey, Error> {
     Ok(NewKey { secret, public })
 }
 
-/// Checks a secret that somebody brings along, as precisely as [`Error`] tells; gives `whpk_...` where it is
-/// ed25519.
+/// Validates a given secret. Returns `whpk_...` if it is an ed25519 key.
+///
+/// # Errors
+/// The [`Error`] that describes the invalid part.
 pub fn public_of(scheme: SigningScheme, secret: &Secret) -> Result<Option<String>, Error> {
     Ok(Key::parse(scheme, secret)?.public())
 }

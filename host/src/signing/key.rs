@@ -1,4 +1,4 @@
-//! A signing key, read from the text its scheme writes it in.
+//! Signing keys, parsed from the notation of their scheme.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -12,13 +12,14 @@ use crate::crypto::hmac_sha256;
 use crate::domain::secret::Secret;
 use crate::domain::subscription::SigningScheme;
 
-/// Shortest symmetric key (Standard Webhooks, "Signature scheme": 24 to 64 bytes).
+/// Shortest symmetric key in bytes (Standard Webhooks, "Signature scheme": 24 to 64 bytes).
 pub const HMAC_KEY_BYTES_MIN: usize = 24;
-/// Longest symmetric key (Standard Webhooks, "Signature scheme": 24 to 64 bytes).
+/// Longest symmetric key in bytes (Standard Webhooks, "Signature scheme": 24 to 64 bytes).
 pub const HMAC_KEY_BYTES_MAX: usize = 64;
-/// Shortest text secret. Low, since receivers built for a product bring the secret they have.
+/// Shortest text secret in bytes. It is low, because receivers built for a product use the secrets that they already
+/// have.
 pub const TEXT_BYTES_MIN: usize = 8;
-/// Longest text secret (WebSub section 5.1: `hub.secret` is less than 200 bytes).
+/// Longest text secret in bytes (WebSub section 5.1: `hub.secret` is less than 200 bytes).
 pub const TEXT_BYTES_MAX: usize = 199;
 
 pub(super) const SYMMETRIC: &str = "whsec_";
@@ -31,16 +32,16 @@ const BASE64_ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A key that can sign. Wiped when dropped, never printed.
+/// A signing key. Zeroized on drop and never printed.
 pub(super) enum Key {
-    /// For HMAC-SHA256.
+    /// HMAC-SHA256.
     Symmetric(Zeroizing<Vec<u8>>),
-    /// For ed25519 (RFC 8032, pure).
+    /// ed25519 (RFC 8032, pure).
     Ed25519(Box<SigningKey>),
 }
 
 impl Key {
-    /// Reads a secret as `scheme` writes it.
+    /// Parses a secret in the notation of `scheme`.
     pub(super) fn parse(scheme: SigningScheme, secret: &Secret) -> Result<Self, Error> {
         let text = secret.expose();
         match scheme {
@@ -66,7 +67,7 @@ impl Key {
         }
     }
 
-    /// `whpk_...`, where there is a public half.
+    /// The public key as `whpk_...`, if this is an ed25519 key.
     pub(super) fn public(&self) -> Option<String> {
         match self {
             Self::Symmetric(_) => None,
@@ -74,8 +75,8 @@ impl Key {
         }
     }
 
-    /// One entry of `webhook-signature`: `v1,` or `v1a,` and padded base64, over `{id}.{timestamp}.{body}`
-    /// (Standard Webhooks, "Signature scheme").
+    /// One entry of `webhook-signature`: `v1,` or `v1a,` and padded base64, over `{id}.{timestamp}.{body}` (Standard
+    /// Webhooks, "Signature scheme").
     pub(super) fn sign_standard(&self, id: &str, timestamp_s: i64, body: &[u8]) -> String {
         let head = format!("{id}.{timestamp_s}.");
         match self {
@@ -89,7 +90,7 @@ impl Key {
         }
     }
 
-    /// HMAC-SHA256 of the body alone, in lower-case hex; none for ed25519.
+    /// HMAC-SHA256 of only the body, in lower-case hex. `None` for ed25519.
     pub(super) fn mac_hex(&self, body: &[u8]) -> Option<String> {
         match self {
             Self::Symmetric(key) => Some(hex::encode(hmac_sha256(key, &[body]))),
@@ -104,7 +105,7 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// Standard base64, with or without padding.
+/// Decodes standard base64, with or without padding.
 pub(super) fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     BASE64_ANY_PADDING.decode(text).ok().map(Zeroizing::new)
 }

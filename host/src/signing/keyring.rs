@@ -1,17 +1,17 @@
-//! Which keys of a ring sign at a given time.
+//! Selects the keys that sign at a given time.
 
 use crate::domain::subscription::{Signing, SigningKey};
 use crate::domain::time::Timestamp;
 
-/// Keys that sign beside each other at the most; older ones are left out. Bounds the header and the work of a
-/// rotation that is repeated before the last one has run out.
+/// Limit for the keys that sign at the same time; older ones are left out. It bounds the header size and the work if
+/// keys are rotated again before the previous overlap has ended.
 pub const KEYS_ACTIVE_MAX: usize = 8;
 
-/// The keys that sign at `now`, the current one first. Empty: none does any more.
+/// The keys that sign at `now`, with the current one first. Empty if all have expired.
 ///
-/// The current key is the newest that is not staged and has not expired. Older keys sign beside it while they have an expiry that
-/// is in the future; one without was replaced without overlap and does not sign any more. If the scheme's header carries a
-/// single signature, the current key signs alone.
+/// The current key is the newest one that is not staged and has not expired. Older keys sign beside it until they
+/// expire. An older key without an expiry time was replaced without overlap and does not sign any more. If the scheme's
+/// header carries a single signature, only the current key signs.
 pub fn active_keys(signing: &Signing, now: Timestamp) -> Vec<&SigningKey> {
     let mut alive = signing.keys.iter().filter(|key| key.is_alive(now));
     let Some(current) = alive.next() else { return Vec::new() };
@@ -22,7 +22,7 @@ pub fn active_keys(signing: &Signing, now: Timestamp) -> Vec<&SigningKey> {
     keys
 }
 
-/// The key that is staged at `now`: it signs once it is activated, or when its time comes.
+/// The key that is staged at `now`. It signs once it is activated, or from its activation time.
 pub fn staged_key(signing: &Signing, now: Timestamp) -> Option<&SigningKey> {
     signing.keys.iter().find(|key| key.is_staged(now))
 }

@@ -1,8 +1,8 @@
-//! How deliveries are signed, and how a source's signature is checked.
+//! Signatures of deliveries, and verification of the signatures of sources.
 //!
-//! [`active_keys`] chooses the keys of a ring that sign now, [`Signer`] opens them and writes the headers of a
-//! [`SigningScheme`](crate::domain::subscription::SigningScheme), [`generate`] makes keys and [`public_of`] checks
-//! given ones. [`verify_mac`] is the other direction: what ingest asks about a source's request.
+//! [`active_keys`] selects the current keys of a subscription, [`Signer`] decrypts them and creates the headers of a
+//! [`SigningScheme`](crate::domain::subscription::SigningScheme), [`generate`] creates keys and [`public_of`] validates
+//! given ones. [`verify_mac`] is the other direction: it verifies a source's request during ingest.
 
 mod error;
 mod generate;

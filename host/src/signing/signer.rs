@@ -1,4 +1,4 @@
-//! Signs attempts with the sealed keys of a subscription.
+//! Signs attempts with the encrypted keys of a subscription.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,40 +11,40 @@ use crate::domain::secret::{Sealed, Secret};
 use crate::domain::subscription::{Signing, SigningKey, SigningScheme};
 use crate::domain::time::Timestamp;
 
-/// Opened keys held in memory at the most; past it all are forgotten and opened again as they are needed.
+/// Limit for the cache of decrypted keys. If it is reached, the cache is cleared.
 const OPENED_KEYS_MAX: usize = 4096;
 
-/// Signs attempts; seals and opens signing keys. One for the whole program.
+/// Signs attempts, and encrypts and decrypts signing keys. The program has one instance.
 ///
-/// `context` names the owner of a ring, the tenant and the subscription: a key sealed for one owner does not open
-/// for another.
+/// `context` identifies the owner of the keys, a tenant and a subscription. A key that was encrypted for one owner
+/// cannot be decrypted for another.
 #[derive(Debug)]
 pub struct Signer {
     master: Arc<MasterKey>,
     opened: Mutex<HashMap<(SigningKeyId, Part), Opened>>,
 }
 
-/// Which secret of a key.
+/// Selects one of the secrets of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Part {
     /// The key itself.
     Key,
-    /// What signs `v1` beside an ed25519 key.
+    /// The secret that signs `v1` beside an ed25519 key.
     V1,
 }
 
-/// What a signed attempt carries.
+/// The signature of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
     /// Headers, with names in lower case.
     pub headers: Vec<(&'static str, String)>,
-    /// The keys that signed, current first.
+    /// The keys that signed, with the current one first.
     pub keys: Vec<SigningKeyId>,
 }
 
 #[derive(Debug)]
 struct Opened {
-    // All that the key was opened from: an entry is good for exactly that and nothing else.
+    // All inputs of the decryption. An entry is used only if all of them match.
     sealed: Sealed,
     context: String,
     scheme: SigningScheme,
@@ -52,14 +52,17 @@ struct Opened {
 }
 
 impl Signer {
-    /// Over an installation's master key.
+    /// A signer with the master key of the installation.
     pub fn new(master: Arc<MasterKey>) -> Self {
         Self { master, opened: Mutex::default() }
     }
 
-    /// Signs one attempt at `now` over the exact bytes of `body`. Every key that is active signs, where the scheme
-    /// carries several; one that does not open fails the whole, since its receivers would refuse the attempt.
-    /// `webhook-id` is the delivery's in every scheme.
+    /// Signs one attempt at `now` over the exact bytes of `body`. If the scheme carries several signatures, every
+    /// active key signs. `webhook-id` is the delivery id in every scheme.
+    ///
+    /// # Errors
+    /// If no key is active or the id is invalid. If one of the keys cannot be decrypted, signing fails as a whole,
+    /// because receivers that use this key would reject the attempt.
     pub fn sign(
         &self,
         signing: &Signing,
@@ -83,22 +86,22 @@ impl Signer {
         Ok(Signed { headers, keys: active.iter().map(|key| key.id).collect() })
     }
 
-    /// Encrypts a key's secret for its place in the ring of `context`.
+    /// Encrypts a key's secret for the owner in `context`.
     pub fn seal_key(&self, context: &str, id: SigningKeyId, secret: &Secret) -> Sealed {
         self.master.seal(&place(context, id, Part::Key), secret)
     }
 
-    /// The same for the secret that signs `v1` beside an ed25519 key.
+    /// Encrypts the secret that signs `v1` beside an ed25519 key.
     pub fn seal_v1(&self, context: &str, id: SigningKeyId, secret: &Secret) -> Sealed {
         self.master.seal(&place(context, id, Part::V1), secret)
     }
 
-    /// Decrypts what [`Signer::seal_key`] made, for the person who sets up the receiver.
+    /// Decrypts a secret from [`Signer::seal_key`], to configure the receiver.
     pub fn open_key(&self, context: &str, id: SigningKeyId, sealed: &Sealed) -> Result<Secret, Error> {
         self.open(context, id, Part::Key, sealed)
     }
 
-    /// Decrypts what [`Signer::seal_v1`] made.
+    /// Decrypts a secret from [`Signer::seal_v1`].
     pub fn open_v1(&self, context: &str, id: SigningKeyId, sealed: &Sealed) -> Result<Secret, Error> {
         self.open(context, id, Part::V1, sealed)
     }
@@ -109,7 +112,8 @@ impl Signer {
             .map_err(|source: crypto::Error| Error::Sealed { id, source })
     }
 
-    /// The secrets that receivers verify with, as far as they open. A receiver has no half of an ed25519 key that is secret.
+    /// The secrets that receivers verify with, without those that cannot be decrypted. For an ed25519 key the receiver
+    /// has only the public half, so its private half is not included.
     pub fn symmetric_secrets(&self, context: &str, signing: &Signing) -> Vec<Secret> {
         let opened = |key: &SigningKey| match (&key.public, &key.v1) {
             (None, _) => self.open_key(context, key.id, &key.secret).ok(),
@@ -127,7 +131,7 @@ impl Signer {
         part: Part,
         sealed: &Sealed,
     ) -> Result<Arc<Key>, Error> {
-        // Entries are whole or absent, so a lock that was poisoned elsewhere is as good as any.
+        // Entries are inserted atomically, so a poisoned lock is safe to use.
         let known = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&(id, part)).and_then(|known| {
             let same = known.sealed == *sealed && known.context == context && known.scheme == scheme;
             same.then(|| Arc::clone(&known.key))
@@ -169,7 +173,7 @@ mod tests {
         secrets: Vec<Secret>,
     }
 
-    /// A ring with a key per given kind and expiry, newest first.
+    /// A key for each given kind and expiry time, newest first.
     fn ring(scheme: SigningScheme, keys: &[(Kind, Option<Timestamp>)]) -> Ring {
         let signer = Signer::new(Arc::new(MasterKey::generate()));
         let mut signing = Signing { scheme, keys: Vec::new() };
@@ -229,7 +233,7 @@ mod tests {
         VerifyingKey::from_bytes(&public).unwrap().verify_strict(&bytes, &Signature::from_bytes(&entry)).unwrap();
     }
 
-    /// Interoperability: what knows `v1` alone and what knows `v1a` both verify one header.
+    /// Interoperability: verifiers of `v1` and of `v1a` both accept the same header.
     #[test]
     fn an_ed25519_key_signs_v1_as_well_under_a_secret_of_its_own() {
         use ed25519_dalek::{Signature, VerifyingKey};
@@ -252,7 +256,7 @@ mod tests {
         VerifyingKey::from_bytes(&public).unwrap().verify_strict(&bytes, &signature).unwrap();
         let known = ring.signer.symmetric_secrets(CONTEXT, &ring.signing);
         assert_eq!(known.iter().map(Secret::expose).collect::<Vec<_>>(), [v1.expose()], "no private key is among them");
-        // A secret that stands in the place of the other one does not open.
+        // A secret at the position of the other one cannot be decrypted.
         assert!(ring.signer.open_key(CONTEXT, id, ring.signing.keys[0].v1.as_ref().unwrap()).is_err());
     }
 
@@ -274,7 +278,7 @@ mod tests {
         ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW, BODY).unwrap();
         let stolen = ring.signer.sign(&ring.signing, "evil/sub_2", "dlv_1", NOW, BODY);
         assert!(matches!(stolen, Err(Error::Sealed { .. })));
-        // And a replaced secret under the same id is read anew.
+        // A replaced secret with the same id is not taken from the cache.
         let mut changed = ring.signing.clone();
         let id = changed.keys[0].id;
         let other = Secret::new("another secret".to_owned());

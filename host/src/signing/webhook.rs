@@ -1,13 +1,13 @@
-//! The headers of each scheme.
+//! The headers of each signing scheme.
 
 use super::Error;
 use super::key::Key;
 use crate::domain::subscription::SigningScheme;
 use crate::domain::time::Timestamp;
 
-/// The delivery id, in every scheme: what the receiver knows a second copy by.
+/// The delivery id, in every scheme. Receivers use it to detect duplicates.
 pub(super) const ID: &str = "webhook-id";
-/// When the attempt was signed, in seconds since the epoch (Standard Webhooks).
+/// The time of the signature in seconds since the Unix epoch (Standard Webhooks).
 pub(super) const TIMESTAMP: &str = "webhook-timestamp";
 /// The signatures, separated by spaces (Standard Webhooks).
 pub(super) const SIGNATURE: &str = "webhook-signature";
@@ -15,10 +15,11 @@ pub(super) const SIGNATURE: &str = "webhook-signature";
 pub(super) const HUB: &str = "x-hub-signature";
 /// WSO2 Identity Server's webhooks: `sha256=hex`.
 pub(super) const WSO2: &str = "x-wso2-event-signature";
-/// Logto's webhooks: hex alone.
+/// Logto's webhooks: only hex.
 pub(super) const LOGTO: &str = "logto-signature-sha-256";
 
-/// The headers to send beside the body; `keys` current first, never empty, each with what signs beside it.
+/// The headers for a body. `keys` starts with the current key and is never empty. Each key is followed by its
+/// additional `v1` key, if it has one.
 pub(super) fn headers(
     scheme: SigningScheme,
     keys: &[impl AsRef<Key>],
@@ -26,7 +27,7 @@ pub(super) fn headers(
     now: Timestamp,
     body: &[u8],
 ) -> Result<Vec<(&'static str, String)>, Error> {
-    // A dot would let bytes move between id, timestamp and body under one signature.
+    // If the id could contain a dot, bytes could be moved between id, timestamp and body under the same signature.
     if id.is_empty() || !id.bytes().all(|b| b.is_ascii_graphic() && b != b'.') {
         return Err(Error::DeliveryId);
     }
@@ -62,13 +63,13 @@ mod tests {
     #[track_caller]
     fn check(secret: &str, id: &str, seconds: i64, body: &str, expected: &str) {
         let keys = [key(SigningScheme::Standard, secret)];
-        // Milliseconds within the second do not show.
+        // Milliseconds are ignored.
         let now = Timestamp::from_millis(seconds * 1000 + 999);
         let headers = headers(SigningScheme::Standard, &keys, id, now, body.as_bytes()).unwrap();
         assert_eq!(headers, [(ID, id.to_owned()), (TIMESTAMP, seconds.to_string()), (SIGNATURE, expected.to_owned())]);
     }
 
-    /// The test of every official Standard Webhooks library, and that of the Rust one.
+    /// The test vectors of the official Standard Webhooks libraries, and of the Rust library.
     #[test]
     fn v1_agrees_with_the_published_vectors() {
         check(
@@ -87,8 +88,8 @@ mod tests {
         );
     }
 
-    /// Svix documentation, "Verifying webhooks manually". Its key is shorter than the specification allows, so that
-    /// it signs nothing of ours; the bytes that are signed are the same.
+    /// Svix documentation, "Verifying webhooks manually". Its key is shorter than the specification allows and would be
+    /// refused as a signing key, but the signed bytes are the same.
     #[test]
     fn v1_agrees_with_the_vector_under_a_short_key() {
         let short = Key::Symmetric(super::super::key::decode("plJ3nmyCDGBKInavdOK15jsl").unwrap());
@@ -102,7 +103,7 @@ mod tests {
         );
     }
 
-    /// The example of the specification, which is also the test of the Svix server.
+    /// The example of the specification, which is also a test of the Svix server.
     #[test]
     fn v1a_agrees_with_the_published_vector() {
         check(
@@ -114,7 +115,7 @@ mod tests {
         );
     }
 
-    /// GitHub documentation, "Validating webhook deliveries": the same MAC under three names.
+    /// GitHub documentation, "Validating webhook deliveries": the same MAC under three header names.
     #[test]
     fn body_macs_agree_with_the_published_vector_and_carry_the_id() {
         const MAC: &str = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";

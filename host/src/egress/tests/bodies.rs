@@ -1,10 +1,10 @@
-//! Answers whose head is complete and whose body is not: the status decides.
+//! Responses with a complete head and an incomplete body: the status decides.
 
 use super::tls::{Asks, Authority, tls_stream};
 use super::*;
 use crate::domain::attempt::ReceiverWish;
 
-/// The status of an answer, and why its body is incomplete.
+/// The status of a response, and the reason why its body is incomplete.
 #[track_caller]
 pub(super) fn incomplete(outcome: &Outcome) -> (u16, Option<&str>) {
     match outcome {
@@ -13,13 +13,13 @@ pub(super) fn incomplete(outcome: &Outcome) -> (u16, Option<&str>) {
     }
 }
 
-/// Reads a request, writes these bytes, and closes or resets the connection.
+/// A receiver that reads a request, writes these bytes, and closes or resets the connection.
 async fn answering_once(answer: &'static [u8], resets: bool) -> String {
     let port = receiver(move |mut stream| async move {
         request(&mut stream).await;
         let _ = stream.write_all(answer).await;
         if resets {
-            // Long enough for the head to be read.
+            // Gives the client time to read the head.
             tokio::time::sleep(Duration::from_millis(50)).await;
             stream.set_zero_linger().unwrap();
         }
@@ -95,7 +95,7 @@ async fn tls_that_is_closed_without_a_word_is_an_incomplete_body() {
             }
             stream.write_all(answer.as_bytes()).await.unwrap();
             stream.flush().await.unwrap();
-            // The connection beneath is closed, and TLS is not.
+            // Closes the TCP connection without a TLS close_notify.
             drop(stream.into_inner().0);
         })
         .await;
@@ -106,7 +106,7 @@ async fn tls_that_is_closed_without_a_word_is_an_incomplete_body() {
     }
 }
 
-/// More than the buffers of two sockets hold.
+/// More than the buffers of both sockets can hold.
 fn large() -> Bytes {
     Bytes::from(vec![b'x'; 32 << 20])
 }
@@ -121,7 +121,8 @@ async fn an_answer_before_the_whole_request_was_read_counts() {
             if waits {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            // Closed with bytes unread: a reset, under the request that is still being written.
+            // The connection is closed with unread bytes, which causes a reset while the request is still being
+            // written.
         })
         .await;
         let plain = Plain::to(&format!("http://127.0.0.1:{port}/"));

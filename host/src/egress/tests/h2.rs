@@ -1,4 +1,4 @@
-//! HTTP/2: many attempts over one connection, and what becomes of them when it dies.
+//! HTTP/2: many attempts over one connection, and their results if it becomes unresponsive.
 
 use futures_util::future::join_all;
 use tokio::io::copy_bidirectional;
@@ -23,8 +23,8 @@ async fn many_attempts_go_over_one_connection() {
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
-/// Stands before a receiver and passes everything on, until it is told that the line is dead: then it keeps the
-/// connections that there are, and passes nothing on any more. New ones work.
+/// A relay in front of a receiver. After a signal on `dead` it keeps its existing connections open but forwards
+/// nothing. New connections work.
 async fn line_to(port: u16, dead: watch::Receiver<bool>) -> u16 {
     receiver(move |mut near| {
         let mut dead = dead.clone();
@@ -46,7 +46,7 @@ async fn a_dead_connection_takes_what_waits_on_it_down_and_nothing_more() {
     let (port, connections) = tls_receiver(&authority.issue("localhost"), &["h2"], Asks::Nothing).await;
     let (die, dead) = watch::channel(false);
     let port = line_to(port, dead).await;
-    // Without the pings, attempts would wait for a minute each.
+    // Without the pings, each attempt would time out only after a minute.
     let wait = 60_000;
     let options = Options { ping_every_ms: 100, ping_ms_max: 300, head_ms_max: wait, response_ms_max: wait, ..open() };
     let (egress, url) = (egress(options), format!("https://localhost:{port}/"));

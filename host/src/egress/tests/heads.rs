@@ -1,9 +1,9 @@
-//! Heads of answers as they are in the wild.
+//! Response heads of non-conforming servers.
 
 use super::bodies::{counted, incomplete};
 use super::*;
 
-/// What an answer with this head comes to, over a connection that is used twice.
+/// The outcome for a response with this head, over a connection that is used twice.
 async fn read(head: &str) -> Outcome {
     let (connections, seen) = counted();
     let answer = head.to_owned();
@@ -12,7 +12,7 @@ async fn read(head: &str) -> Outcome {
         let answer = answer.clone();
         async move {
             while request(&mut stream).await.is_some() {
-                // In pieces, as a slow network delivers them.
+                // In pieces, as on a slow network.
                 for piece in answer.as_bytes().chunks(7 + answer.len() / 16) {
                     let _ = stream.write_all(piece).await;
                     tokio::task::yield_now().await;
@@ -128,6 +128,6 @@ async fn a_second_head_is_cleaned_as_the_first_one_was_also_after_a_body() {
     let outcome = read(head).await;
     assert_eq!(field(&outcome, "x-a"), Some("o e"));
     let Outcome::Answered { body_head, .. } = outcome else { unreachable!() };
-    // What cleans a head would have made a space of it; the record replaces it, as in all text of a receiver.
+    // The head's normalisation would have produced a space. The record uses U+FFFD, as for all text of a receiver.
     assert_eq!(body_head, "HTTP/1.1 500\u{fffd}\r\n\r\nbody\u{fffd}\r\n\r\n", "a body is passed on as it is");
 }

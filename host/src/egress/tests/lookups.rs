@@ -1,4 +1,4 @@
-//! Look-ups of names: shared by tenants, and not charged while they wait.
+//! Name lookups: shared by tenants, and not charged to an attempt while queued.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use super::super::failure::own_fault;
 use super::*;
 
-/// Names that begin with `dead` are not answered before they are released; all others lead to this machine.
+/// A resolver that does not answer names that begin with `dead` until they are released. All other names resolve to
+/// this machine.
 #[derive(Debug)]
 struct Hanging {
     under_way: AtomicUsize,
@@ -53,7 +54,7 @@ fn of(tenant: &str, url: &str) -> Plain {
     Plain { tenant: tenant.parse().unwrap(), ..Plain::to(url) }
 }
 
-/// Attempts of a tenant to so many names that lead nowhere; they go on by themselves.
+/// Starts attempts of a tenant for that many unresponsive names in the background.
 fn attempts_to_nowhere(egress: &Egress, tenant: &str, count: usize) -> Vec<tokio::task::JoinHandle<Exchange>> {
     let attempt = |nth: usize| {
         let (egress, plain) = (egress.clone(), of(tenant, &format!("http://dead{nth}.example/")));
@@ -69,7 +70,7 @@ async fn port_of(answer: &'static str) -> String {
 #[tokio::test]
 async fn names_that_lead_nowhere_keep_no_other_tenant_waiting() {
     let resolver = Hanging::new();
-    // So long that an attempt which waited for one of those look-ups would never end.
+    // Long enough that an attempt which waits for one of those lookups would never end.
     let wait = 3_600_000;
     let options = Options { connect_ms_max: wait, head_ms_max: wait, response_ms_max: wait, ..open() };
     let egress = with(options, &resolver);
@@ -77,7 +78,7 @@ async fn names_that_lead_nowhere_keep_no_other_tenant_waiting() {
     for tenant in 0..20 {
         attempts.extend(attempts_to_nowhere(&egress, &format!("dead{tenant}"), 64));
     }
-    // 20 of their own, and all that are shared.
+    // 20 own slots, and all shared slots.
     resolver.under_way(20 + 64).await;
     let port = port_of("HTTP/1.1 204 X\r\nconnection: close\r\n\r\n").await;
     for nth in 0..20 {
@@ -97,7 +98,7 @@ async fn a_tenant_has_so_many_look_ups_at_once() {
     resolver.under_way(9).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     resolver.under_way(9).await;
-    // A look-up that nobody waits for any more still takes its place, as its thread does.
+    // A cancelled lookup still occupies its slot, like its thread.
     attempts.iter().for_each(|attempt| attempt.abort());
     join_all(attempts).await;
     let more = attempts_to_nowhere(&egress, "acme", 1);
@@ -112,7 +113,7 @@ async fn a_tenant_has_so_many_look_ups_at_once() {
 #[tokio::test]
 async fn waiting_for_a_place_takes_nothing_from_the_time_of_an_attempt() {
     let resolver = Hanging::new();
-    // All waits are shorter than the one for a place.
+    // All timeouts are shorter than the time in the queue.
     let options = Options { connect_ms_max: 400, head_ms_max: 500, response_ms_max: 600, ..open() };
     let egress = with(options, &resolver);
     let dead = attempts_to_nowhere(&egress, "acme", 9);
@@ -147,7 +148,7 @@ async fn the_proxys_name_needs_no_place_of_a_tenants() {
     let proxy = serde_json::from_value(serde_json::json!(format!("http://proxy.example:{port}"))).unwrap();
     let egress = with(Options { proxy: Some(proxy), connect_ms_max: 2_000, ..open() }, &resolver);
     let attempts = attempts_to_nowhere(&egress, "acme", 30);
-    // All of them get to the proxy, although none of their names is ever resolved here.
+    // All attempts reach the proxy although none of their names is ever resolved here.
     for _ in 0..30 {
         assert!(proxied.recv().await.unwrap().starts_with("CONNECT dead"));
     }

@@ -1,4 +1,4 @@
-//! Stories with receivers on loopback, well-behaved and not.
+//! Tests with receivers on loopback, both conforming and misbehaving.
 
 mod bodies;
 mod h2;
@@ -30,7 +30,7 @@ use crate::domain::time::Timestamp;
 
 const BODY: &str = r#"{"test": 2432232314}"#;
 
-/// Loopback and plain http open, short waits.
+/// Options with loopback and plain http allowed, and short timeouts.
 fn open() -> Options {
     let allow = ["127.0.0.0/8", "::1/128"].map(|net| net.parse().unwrap()).to_vec();
     Options { allow, allow_http: true, connect_ms_max: 1000, response_ms_max: 2000, ..Options::default() }
@@ -41,7 +41,7 @@ fn egress(options: Options) -> Egress {
     Egress::new(options, clock, Vec::new()).unwrap()
 }
 
-/// An attempt of one tenant that is as plain as can be; tests set the rest.
+/// A minimal attempt of one tenant. Tests override the relevant parts.
 struct Plain {
     tenant: TenantId,
     endpoint: Destination,
@@ -73,7 +73,7 @@ async fn exchange(egress: &Egress, url: &str) -> Exchange {
     egress.post(Plain::to(url).post()).await
 }
 
-/// What came of an attempt, apart from the answer's headers.
+/// The outcome of an attempt without the response headers.
 async fn post(egress: &Egress, url: &str) -> Outcome {
     let mut outcome = exchange(egress, url).await.outcome;
     if let Outcome::Answered { headers, .. } = &mut outcome {
@@ -82,7 +82,7 @@ async fn post(egress: &Egress, url: &str) -> Outcome {
     outcome
 }
 
-/// Lets the connection of an answer that was read go back to its pool, which needs nothing but turns.
+/// Lets the connection of a finished response return to its pool, which only requires the tasks to be polled.
 async fn put_back() {
     for _ in 0..64 {
         tokio::task::yield_now().await;
@@ -108,7 +108,7 @@ fn answered(status: u16, body_head: &str) -> Outcome {
     outcome
 }
 
-/// Listens on loopback and lets `serve` have each connection; gives the port.
+/// Listens on loopback and runs `serve` for each connection. Returns the port.
 async fn receiver<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> u16
 where
     F: Future<Output = ()> + Send + 'static,
@@ -123,7 +123,7 @@ where
     port
 }
 
-/// Reads one request with the body every test sends; none where the client hung up.
+/// Reads one request with the body that all tests send. `None` if the client has closed the connection.
 async fn request(stream: &mut TcpStream) -> Option<String> {
     let mut read = Vec::new();
     while !read.ends_with(BODY.as_bytes()) {
@@ -134,7 +134,7 @@ async fn request(stream: &mut TcpStream) -> Option<String> {
     String::from_utf8(read).ok()
 }
 
-/// Answers every request with the same bytes, connection after connection; gives the URL.
+/// A receiver that answers every request on every connection with the same bytes. Returns the URL.
 async fn answering(answer: &'static str) -> String {
     let port = receiver(move |mut stream| async move {
         while request(&mut stream).await.is_some() && stream.write_all(answer.as_bytes()).await.is_ok() {}
@@ -266,7 +266,7 @@ async fn a_gibibyte_is_not_read() {
             Outcome::Answered { status: 200, body_head, .. } => assert_eq!(body_head.len(), 2048),
             other => panic!("{other:?}"),
         }
-        // What fits into the sockets' buffers may have gone out, and no more.
+        // At most the bytes that fit into the socket buffers were sent.
         let count = sent.recv().await.unwrap();
         assert!(count < 32 << 20, "{count} bytes");
     }
@@ -295,7 +295,7 @@ async fn what_breaks_off_is_broken() {
         let outcome = post(&egress(open()), &format!("http://127.0.0.1:{port}/")).await;
         assert_failed(&outcome, ErrorClass::Broken, "");
     }
-    // Closed with our bytes unread: a reset.
+    // Closed with unread bytes, which causes a reset.
     let port = receiver(|stream| async move {
         tokio::time::sleep(Duration::from_millis(50)).await;
         drop(stream);

@@ -1,8 +1,8 @@
-//! Who shares connections with whom.
+//! Connection sharing between tenants and endpoints.
 
 use super::*;
 
-/// A receiver that keeps its connections, and their count.
+/// A receiver with persistent connections, and their number.
 async fn keeping() -> (String, Arc<AtomicUsize>) {
     let connections = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&connections);
@@ -89,7 +89,7 @@ async fn the_tenant_with_the_most_clients_makes_room() {
     let (url, connections) = keeping().await;
     let egress = egress(Options { clients_max: 4, ..open() });
     post_of(&egress, "globex", &url).await;
-    // Many identities of one tenant, each with a client of its own.
+    // Many identities of one tenant, each with its own client.
     for _ in 0..9 {
         let plain = Plain { identity: tls::Authority::new().trusted(), ..Plain::to(&url) };
         assert!(egress.post(plain.post()).await.outcome.is_success());

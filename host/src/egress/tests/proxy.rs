@@ -1,4 +1,4 @@
-//! Through a proxy: a real one, in this process.
+//! Requests through a real proxy in this process.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,16 +13,16 @@ use super::resolve::{Scripted, egress_with};
 use super::tls::{Asks, Authority, tls_receiver};
 use super::*;
 
-/// What the proxy does when it is asked.
+/// The behaviour of the proxy.
 #[derive(Clone, Copy)]
 enum Does {
-    /// Leads to that port of this machine, whatever name it was asked for.
+    /// Connects to this local port, regardless of the requested name.
     LeadTo(u16),
-    /// Says this and closes.
+    /// Sends these bytes and closes the connection.
     Say(&'static str),
 }
 
-/// A proxy; gives its port and the heads of the requests it got.
+/// A proxy. Returns its port and the heads of its requests.
 async fn proxy(does: Does) -> (u16, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let heads = Arc::clone(&asked);
@@ -53,7 +53,7 @@ async fn proxy(does: Does) -> (u16, Arc<Mutex<Vec<String>>>) {
     (port, asked)
 }
 
-/// Nothing but the proxy is open: its own address needs no exception.
+/// No address is allowed, because the proxy's own address needs no exception.
 fn through(port: u16, bypass: &[&str]) -> Options {
     Options {
         allow: Vec::new(),
@@ -74,7 +74,7 @@ async fn tls_and_plain_http_run_through_the_tunnel_and_use_it_again() {
         ("http://receiver.example:8080/in", plain, "receiver.example:8080"),
     ] {
         let (port, asked) = proxy(Does::LeadTo(leads_to)).await;
-        // The name does not resolve here: it is left to the proxy.
+        // The name does not resolve here, so it is left to the proxy.
         let egress = egress_with(through(port, &[]), &Scripted::new(&[&[]]));
         let to = Plain { identity: authority.trusted(), ..Plain::to(url) };
         for _ in 0..2 {
@@ -117,7 +117,7 @@ async fn what_is_forbidden_stays_so_behind_the_proxy() {
         refused(&format!("https://{host}/"), &["1.1.1.1"]).await;
     }
     refused("https://inside.example/", &["10.0.0.1"]).await;
-    // The proxy would take either.
+    // The proxy might choose either address.
     refused("https://both.example/", &["1.1.1.1", "10.0.0.1"]).await;
     assert_eq!(asked.lock().unwrap().len(), 0);
 }
@@ -175,7 +175,7 @@ async fn a_proxy_that_says_nothing_is_too_slow() {
     assert_failed(&post(&egress, "https://receiver.example/").await, ErrorClass::Timeout, "no connection");
 }
 
-/// A resolver as behind some firewalls: it never answers.
+/// A resolver that never answers, as behind some firewalls.
 #[derive(Debug)]
 struct Silent;
 

@@ -1,4 +1,4 @@
-//! What an attempt records.
+//! The record of an attempt.
 
 use super::*;
 use crate::crypto;

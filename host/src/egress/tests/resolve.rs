@@ -1,4 +1,4 @@
-//! What names lead to.
+//! Checks of resolved addresses.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 
 use super::*;
 
-/// Gives one answer after the other, then the last one again; counts how often it was asked.
+/// Returns one answer after the other, then repeats the last one. Counts its calls.
 #[derive(Debug)]
 pub(super) struct Scripted {
     answers: Mutex<VecDeque<Vec<&'static str>>>,
@@ -18,7 +18,7 @@ pub(super) struct Scripted {
 }
 
 impl Scripted {
-    /// An answer without addresses is a name that does not exist.
+    /// An answer without addresses stands for a name that does not exist.
     pub(super) fn new(answers: &[&[&'static str]]) -> Arc<Self> {
         let answers = answers.iter().map(|addresses| addresses.to_vec()).collect();
         Arc::new(Self { answers: Mutex::new(answers), asked: AtomicUsize::new(0) })
@@ -45,12 +45,12 @@ pub(super) fn egress_with(options: Options, resolver: &Arc<Scripted>) -> Egress 
     Egress::with_resolver(options, Clock::system(), Vec::new(), resolver).unwrap()
 }
 
-/// Opens 127.0.0.1 and no other address of this machine.
+/// Options that allow 127.0.0.1 and no other address of this machine.
 fn one_open() -> Options {
     Options { allow: vec!["127.0.0.1/32".parse().unwrap()], ..open() }
 }
 
-/// A listener on another address of this machine at the same port, and the count of its connections.
+/// A listener on another address of this machine at the same port, and the number of its connections.
 async fn inside(port: u16) -> Arc<AtomicUsize> {
     let listener = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
     let hits = Arc::new(AtomicUsize::new(0));

@@ -1,4 +1,4 @@
-//! Receivers that speak TLS.
+//! Receivers with TLS.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use http_body_util::{BodyExt, Full};
@@ -13,7 +13,7 @@ use super::*;
 use crate::crypto;
 use crate::domain::secret::Secret;
 
-/// Whoever issues certificates.
+/// A certificate authority.
 pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate with its key.
@@ -24,7 +24,7 @@ pub(super) struct Issued {
 
 impl Authority {
     pub(super) fn new() -> Self {
-        // Names of their own: else a certificate of another one would look like a forged one of this.
+        // Each authority needs a unique name. Otherwise a certificate of another one would look like a forgery.
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let name = format!("authority {}", MADE.fetch_add(1, Ordering::SeqCst));
         let mut params = CertificateParams::default();
@@ -37,7 +37,7 @@ impl Authority {
         pem("CERTIFICATE", self.0.der())
     }
 
-    /// For a receiver or a client of that name.
+    /// A certificate for a receiver or client of that name.
     pub(super) fn issue(&self, name: &str) -> Issued {
         self.issue_until(name, 4096)
     }
@@ -50,7 +50,7 @@ impl Authority {
         Issued { certificate: certificate.der().clone(), key: key.serialize_der() }
     }
 
-    /// An identity that trusts this authority alone.
+    /// An identity that trusts only this authority.
     pub(super) fn trusted(&self) -> Identity {
         Identity { ca_pem: Some(self.pem()), client: None }
     }
@@ -70,14 +70,14 @@ fn pem(kind: &str, der: &[u8]) -> String {
     format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", BASE64_STANDARD.encode(der))
 }
 
-/// Whether a receiver asks its clients for a certificate.
+/// Whether a receiver requests a client certificate.
 pub(super) enum Asks<'a> {
     Nothing,
     Maybe(&'a Authority),
     Always(&'a Authority),
 }
 
-/// Listens with that certificate and lets `serve` have each connection whose handshake succeeds; gives the port.
+/// Listens with that certificate and runs `serve` for each connection after a successful handshake. Returns the port.
 pub(super) async fn tls_stream<F>(
     issued: &Issued,
     alpn: &[&str],
@@ -113,7 +113,8 @@ where
             match acceptor.accept(stream).into_fallible().await {
                 Ok(stream) => serve(stream).await,
                 Err((_, mut refused)) => {
-                    // Closed with bytes unread, it would be reset, and the alert that says why lost.
+                    // A close with unread bytes would reset the connection, and the alert with the reason would be
+                    // lost.
                     while refused.read_buf(&mut Vec::new()).await.is_ok_and(|read| read > 0) {}
                 }
             }
@@ -122,8 +123,8 @@ where
     .await
 }
 
-/// A receiver with that certificate; gives its port and the count of its handshakes. Answers with the HTTP version it
-/// was asked in, the name it was asked for, and the fingerprint of its client's certificate.
+/// A receiver with that certificate. Returns its port and the number of its handshakes. It answers with the HTTP
+/// version, the requested server name, and the fingerprint of the client certificate.
 pub(super) async fn tls_receiver(issued: &Issued, alpn: &[&str], asks: Asks<'_>) -> (u16, Arc<AtomicUsize>) {
     let (connections, count) = counted();
     let port = tls_stream(issued, alpn, asks, move |stream| {
@@ -159,7 +160,7 @@ pub(super) async fn post_as(egress: &Egress, url: &str, identity: Identity) -> O
     outcome
 }
 
-/// Options of a host that trusts this authority everywhere.
+/// Options of a host that trusts this authority for all endpoints.
 fn trusting(authority: &Authority) -> (tempfile::TempDir, Options) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
@@ -212,7 +213,8 @@ async fn an_endpoints_own_authority_is_trusted_there_and_no_other_is() {
     assert!(post(&egress, &usual).await.is_success());
     assert_failed(&post(&egress, &special).await, ErrorClass::Tls, "UnknownIssuer");
     assert!(post_as(&egress, &special, own.trusted()).await.is_success());
-    // What the host trusts does not count there, and what one endpoint trusts does not count elsewhere.
+    // The host's authorities do not apply to an endpoint with its own, and the authorities of one endpoint do not apply
+    // to others.
     assert_failed(&post_as(&egress, &usual, own.trusted()).await, ErrorClass::Tls, "UnknownIssuer");
     assert_failed(&post(&egress, &special).await, ErrorClass::Tls, "UnknownIssuer");
 }

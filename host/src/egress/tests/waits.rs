@@ -1,12 +1,12 @@
-//! Receivers that take too long, each in its own way.
+//! Receivers that exceed a timeout in different ways.
 
 use super::bodies::incomplete;
 use super::*;
 
-/// Long enough that it does not fire where another limit has to.
+/// Long enough that another timeout fires first.
 const NEVER_MS: u32 = 60_000;
 
-/// Sends these bytes after a request, then one byte after another without end.
+/// A receiver that sends these bytes after a request, and then single bytes without end.
 async fn trickling(at_once: &'static [u8]) -> String {
     let port = receiver(move |mut stream| async move {
         request(&mut stream).await;
@@ -19,7 +19,7 @@ async fn trickling(at_once: &'static [u8]) -> String {
     format!("http://127.0.0.1:{port}/")
 }
 
-/// Sends these bytes after a request, and then nothing.
+/// A receiver that sends these bytes after a request, and then nothing.
 async fn hanging(at_once: &'static [u8]) -> String {
     let port = receiver(move |mut stream| async move {
         request(&mut stream).await;

@@ -1,11 +1,11 @@
-//! Signatures as headers list them: some senders put several into one line, others send a line for each.
+//! Parses signature headers. Some senders put several signatures into one line, others send one line each.
 
 use http::HeaderMap;
 
 use super::{ENTRIES_MAX, MacError};
 
-/// The entries of all lines of a header, separated by commas or white space, at least one. Every entry is checked against
-/// the same secrets, so it does not matter in which order others read them.
+/// The entries of all lines of a header, separated by commas or white space. There is at least one. All entries are
+/// checked against the same secrets, so their order does not matter.
 pub(super) fn of<'a>(
     headers: &'a HeaderMap,
     header: &'static str,
@@ -27,7 +27,8 @@ pub(super) fn of<'a>(
     }
 }
 
-/// The one value of a header that has no list: there twice, it may be read one way here and another way elsewhere.
+/// The value of a header that must occur only once, because different parsers may pick different values of a repeated
+/// header.
 pub(super) fn single<'a>(
     headers: &'a HeaderMap,
     header: &'static str,
@@ -41,7 +42,7 @@ pub(super) fn single<'a>(
     }
 }
 
-/// A MAC of so many bytes, in hex digits of either case.
+/// A MAC of `bytes` bytes, in hex digits of either case.
 pub(super) fn hex(text: &str, bytes: usize, header: &'static str, expected: &'static str) -> Result<Vec<u8>, MacError> {
     let mac = hex::decode(text.trim()).ok().filter(|mac| mac.len() == bytes);
     mac.ok_or(MacError::Malformed { header, expected })

@@ -1,4 +1,4 @@
-//! `X-Hub-Signature: method=hex` (W3C WebSub section 8), and `X-Hub-Signature-256` as GitHub has it beside that.
+//! `X-Hub-Signature: method=hex` (W3C WebSub section 8), and GitHub's additional `X-Hub-Signature-256`.
 
 use http::HeaderMap;
 
@@ -43,8 +43,8 @@ impl Method {
     }
 }
 
-/// The strongest algorithm that is there decides: what an attacker could forge under a weaker one does not help, and what
-/// is wrong under the strongest is not made good by a weaker one. Algorithms that are not known are passed over.
+/// Only the strongest algorithm in the request counts: a valid signature with a weaker one cannot replace an invalid
+/// one with the strongest, so an attacker gains nothing by forging a weaker signature. Unknown algorithms are ignored.
 pub(super) fn verify(headers: &HeaderMap, body: &[u8], keys: &[Key], allow_sha1: bool) -> Result<Signed, MacError> {
     let mut given = Vec::new();
     for (header, form) in [(HUB, FORM), (HUB_256, FORM_256)] {

@@ -1,19 +1,19 @@
-//! A source's secrets: which text is taken, and which bytes it stands for.
+//! A source's secrets: accepted notations and the key bytes that they encode.
 
 use super::super::key::{SYMMETRIC, decode};
 use super::Key;
 use crate::domain::secret::Secret;
 use crate::domain::source::{KeyEncoding, MacHeader};
 
-/// Shortest key of a source that signs by Standard Webhooks, in bytes. Less than the 24 of the specification, since
-/// products are known to give out shorter ones.
+/// Shortest key of a source with Standard Webhooks signatures, in bytes. Less than the 24 bytes of the specification,
+/// because some products issue shorter ones.
 pub const SOURCE_KEY_BYTES_MIN: usize = 16;
-/// Shortest key of a source that signs in another way, in bytes; less can be guessed.
+/// Shortest key of a source with any other signature, in bytes. Shorter keys can be guessed.
 const KEY_BYTES_MIN: usize = 8;
 /// Longest secret of a source, in bytes of text.
 const TEXT_BYTES_MAX: usize = 1024;
 
-/// The key that a secret stands for; none if it cannot be one.
+/// The key that a secret encodes. `None` if the secret is invalid.
 pub(super) fn of(header: MacHeader, encoding: Option<KeyEncoding>, secret: &Secret) -> Option<Key> {
     let text = secret.expose();
     if text.is_empty() || text.len() > TEXT_BYTES_MAX {
@@ -25,8 +25,8 @@ pub(super) fn of(header: MacHeader, encoding: Option<KeyEncoding>, secret: &Secr
             (None, KeyEncoding::Base64) => decode(text)?,
             (None, KeyEncoding::Text) => Key::new(text.as_bytes().to_vec()),
         },
-        // Stored before the encoding could be said: base64 for Standard Webhooks, which libraries let one write without
-        // its prefix, and text as it stands for all others.
+        // A source from before the encoding was configurable. Standard Webhooks secrets are base64, and libraries allow
+        // them without the prefix. All other secrets are plain text.
         None if header == MacHeader::Standard => decode(text.strip_prefix(SYMMETRIC).unwrap_or(text))?,
         None => Key::new(text.as_bytes().to_vec()),
     };
@@ -41,11 +41,11 @@ fn bytes_min(header: MacHeader, encoding: Option<KeyEncoding>) -> usize {
     }
 }
 
-/// Checks a source's secret before it is stored, and says how it is written: as given, or else as its prefix or its header
-/// says. Nothing is guessed from what it looks like.
+/// Validates a source's secret before it is stored, and returns its encoding: the given one, or else the one implied by
+/// its prefix or by the header. The encoding is never guessed from the content.
 ///
 /// # Errors
-/// What is wrong with it and what to do; nothing of the secret itself.
+/// The problem and its remedy, without any part of the secret.
 pub fn check_source_secret(
     header: MacHeader,
     encoding: Option<KeyEncoding>,
@@ -85,10 +85,10 @@ pub fn check_source_secret(
     })
 }
 
-/// Refuses text that is not what was meant to be pasted: white space at its ends, and characters that nobody sees.
+/// Refuses text that was probably pasted incorrectly: white space at the ends, and invisible characters.
 ///
 /// # Errors
-/// Which character stands where, counted from 1.
+/// The character and its position, starting at 1.
 pub fn check_text(text: &str) -> Result<(), String> {
     let count = text.chars().count();
     for (index, c) in text.chars().enumerate() {
@@ -116,7 +116,7 @@ pub fn check_text(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Characters without a width, and marks of direction: a secret with them looks like one without.
+/// Zero-width characters and directional marks. A secret that contains them looks like one without them.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}')

@@ -1,4 +1,4 @@
-//! Whether a source's request was signed under one of its secrets.
+//! Verifies that a request was signed with one of its source's secrets.
 
 mod entries;
 mod hub;
@@ -17,95 +17,95 @@ use crate::domain::time::Timestamp;
 
 pub use key::{SOURCE_KEY_BYTES_MIN, check_source_secret, check_text};
 
-/// Signatures of one request that are looked at; each costs a MAC for each secret.
+/// Limit for the signatures of one request that are checked, because each costs one MAC per secret.
 const ENTRIES_MAX: usize = 32;
 
-/// GitHub's beside `X-Hub-Signature`: `sha256=hex`.
+/// GitHub's header in addition to `X-Hub-Signature`: `sha256=hex`.
 const HUB_256: &str = "x-hub-signature-256";
-/// Svix's own names of the three headers of Standard Webhooks.
+/// Svix's own name for the signature header of Standard Webhooks.
 const SVIX_SIGNATURE: &str = "svix-signature";
 
 const WSO2_FORM: &str = "`sha256=` and 64 hex digits";
 const LOGTO_FORM: &str = "64 hex digits";
 
-/// Headers that carry a signature of any kind that a source may ask for.
+/// All headers that carry a signature that a source may require.
 const SIGNATURES: [&str; 6] = [SIGNATURE, SVIX_SIGNATURE, HUB, HUB_256, WSO2, LOGTO];
 
-/// What a source asks of a signature.
+/// A source's requirements for signatures.
 #[derive(Debug, Clone, Copy)]
 pub struct MacRules {
-    /// Where it stands and how it is written.
+    /// The header, which also determines the format.
     pub header: MacHeader,
-    /// How the secrets are written; none: as a source that was stored before this could be said means it.
+    /// The encoding of the secrets. `None` for a source that was stored before the encoding was configurable.
     pub encoding: Option<KeyEncoding>,
-    /// How far a signed timestamp may lie from now, either way, in seconds.
+    /// Accepted difference between a signed timestamp and the current time in either direction, in seconds.
     pub tolerance_s: u32,
-    /// Whether a signature by sha1 alone is taken.
+    /// Whether signatures that use only SHA-1 are accepted.
     pub allow_sha1: bool,
 }
 
-/// Why a request is not taken as its source's own.
+/// Why a signature was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MacError {
-    /// A header is not there.
+    /// A header is missing.
     #[error("the header `{header}` is missing")]
     Missing {
-        /// Which.
+        /// The header.
         header: &'static str,
     },
-    /// A header has another form.
+    /// A header is malformed.
     #[error("the header `{header}` is malformed: expected {expected}")]
     Malformed {
-        /// Which.
+        /// The header.
         header: &'static str,
-        /// What it should hold.
+        /// The expected content.
         expected: &'static str,
     },
-    /// Signed by an algorithm that is not taken, such as sha1.
+    /// The signature uses an algorithm that is not accepted, such as SHA-1.
     #[error("the header `{header}` names an algorithm that is not taken: expected {expected}")]
     Algorithm {
-        /// Which.
+        /// The header.
         header: &'static str,
-        /// What it should hold.
+        /// The expected content.
         expected: &'static str,
     },
-    /// Signed too long ago, or by a clock that is wrong.
+    /// The signature is too old, or the sender's clock is wrong.
     #[error(
         "the signed timestamp is {} s {}, more than the {tolerance_s} s of the source's `timestamp_tolerance_s`",
         .ahead_s.unsigned_abs(),
         if *.ahead_s < 0 { "in the past" } else { "in the future" }
     )]
     Timestamp {
-        /// Seconds ahead of now; negative: behind.
+        /// Seconds ahead of the current time. Negative if it is in the past.
         ahead_s: i64,
-        /// Seconds allowed.
+        /// Accepted difference in seconds.
         tolerance_s: u32,
     },
-    /// Signed over other bytes or under another secret.
+    /// The signature covers other bytes or uses another secret.
     #[error("no signature matches: the body was changed on its way, or the secrets differ")]
     NoMatch,
-    /// None of the source's secrets can be used; only a change of the source helps.
+    /// None of the source's secrets is usable. Only a change of the source helps.
     #[error("the source has no usable secret")]
     NoSecret,
 }
 
-/// A signature that matches.
+/// A valid signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
-    /// The id of the delivery, if it is among what was signed.
+    /// The delivery id, if the signature covers it.
     pub id: Option<String>,
 }
 
-/// The header in which a request presents a signature, if there is one.
+/// The header with a signature, if the request has one.
 pub fn signature_header(headers: &HeaderMap) -> Option<&'static str> {
     SIGNATURES.into_iter().find(|name| headers.contains_key(*name))
 }
 
-/// Checks a request's MAC over the exact bytes of `body`. One secret that fits is enough; several are there while
-/// one is replaced by the next. Comparisons take the same time whatever the guess.
+/// Verifies a request's MAC over the exact bytes of `body`. One matching secret is sufficient; there are several during
+/// a rotation. Comparisons take constant time.
 ///
 /// # Errors
-/// The reason; [`MacError::NoMatch`] alone depends on the body.
+/// The reason. Only [`MacError::NoMatch`] depends on the body.
 pub fn verify_mac(
     rules: MacRules,
     headers: &HeaderMap,
@@ -113,7 +113,7 @@ pub fn verify_mac(
     secrets: &[Secret],
     now: Timestamp,
 ) -> Result<Signed, MacError> {
-    // An empty secret is one that anybody knows.
+    // Unusable secrets are dropped. In particular, anybody could sign with an empty secret.
     let keys: Vec<_> = secrets.iter().filter_map(|secret| key::of(rules.header, rules.encoding, secret)).collect();
     if keys.is_empty() {
         return Err(MacError::NoSecret);
@@ -141,7 +141,7 @@ pub fn verify_mac(
     }
 }
 
-/// A key, wiped when dropped.
+/// A key that is zeroized on drop.
 type Key = zeroize::Zeroizing<Vec<u8>>;
 
 fn any_sha256(keys: &[Key], given: &[Vec<u8>], body: &[u8]) -> Result<Signed, MacError> {

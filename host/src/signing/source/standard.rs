@@ -1,4 +1,4 @@
-//! Standard Webhooks: id, timestamp and body under one signature; in `webhook-*` headers, or in Svix's `svix-*`.
+//! Standard Webhooks: one signature over id, timestamp and body, in `webhook-*` headers or in Svix's `svix-*` headers.
 
 use http::HeaderMap;
 
@@ -10,8 +10,8 @@ use crate::domain::time::Timestamp;
 
 const FORM: &str = "`v1,` and base64, several separated by spaces";
 
-/// The three headers of one family. A signature covers the id and the timestamp of its own family, so a request has to
-/// have one of them whole.
+/// The three headers of one family. A signature covers the id and the timestamp of its own family, so a request needs
+/// one complete family.
 struct Family {
     id: &'static str,
     timestamp: &'static str,
@@ -31,7 +31,7 @@ impl Family {
     }
 }
 
-/// Of a request with both families whole, one has to match.
+/// If a request has both families, one of them must match.
 pub(super) fn verify(
     headers: &HeaderMap,
     body: &[u8],
@@ -48,7 +48,7 @@ pub(super) fn verify(
         }
     }
     let Some(failure) = first_failure else {
-        // Which header is missing, of the family that was begun.
+        // Reports the missing header of the incomplete family.
         let family = if SVIX.is_begun(headers) && !WEBHOOK.is_begun(headers) { SVIX } else { WEBHOOK };
         return check(&family, headers, body, keys, now, tolerance_s);
     };
@@ -63,13 +63,13 @@ fn check(
     now: Timestamp,
     tolerance_s: u32,
 ) -> Result<Signed, MacError> {
-    // With a dot in it, bytes could move between id, timestamp and body under one signature.
+    // If the id could contain a dot, bytes could be moved between id, timestamp and body under the same signature.
     let id = entries::single(headers, family.id, "text without `.`")?;
     if id.is_empty() || id.contains('.') {
         return Err(MacError::Malformed { header: family.id, expected: "text without `.`" });
     }
     let timestamp = entries::single(headers, family.timestamp, "whole seconds since 1970")?;
-    // `parse` takes a sign too; the signed text has none.
+    // `parse` also accepts a sign, which is not allowed here.
     let digits = !timestamp.is_empty() && timestamp.bytes().all(|b| b.is_ascii_digit());
     let signed_s: i64 = digits
         .then(|| timestamp.parse().ok())
@@ -88,7 +88,7 @@ fn check(
     if matches { Ok(Signed { id: Some(id.to_owned()) }) } else { Err(MacError::NoMatch) }
 }
 
-/// The `v1` signatures of all lines. Entries of other versions, and of none, are passed over.
+/// The `v1` signatures of all lines. Entries of other versions, or without a version, are ignored.
 fn signatures(header: &'static str, headers: &HeaderMap) -> Result<Vec<Vec<u8>>, MacError> {
     let malformed = || MacError::Malformed { header, expected: FORM };
     let mut lines = Vec::new();
@@ -98,7 +98,7 @@ fn signatures(header: &'static str, headers: &HeaderMap) -> Result<Vec<Vec<u8>>,
     if lines.is_empty() {
         return Err(MacError::Missing { header });
     }
-    // Lines that were joined on the way have a comma between them.
+    // Lines that were merged in transit are separated by a comma.
     let entries = lines.into_iter().flat_map(str::split_whitespace).map(without_joint);
     let entries: Vec<_> = entries.take(ENTRIES_MAX).filter_map(|entry| entry.split_once(',')).collect();
     if entries.is_empty() {
@@ -111,7 +111,7 @@ fn signatures(header: &'static str, headers: &HeaderMap) -> Result<Vec<Vec<u8>>,
     Ok(v1.into_iter().filter_map(|(_, mac)| decode(mac)).map(|mac| mac.to_vec()).collect())
 }
 
-/// An entry without the comma behind it; the one inside of it, between version and signature, stays.
+/// Removes a trailing comma, but not the comma between version and signature.
 fn without_joint(entry: &str) -> &str {
     entry.strip_suffix(',').filter(|entry| entry.contains(',')).unwrap_or(entry)
 }

@@ -1,4 +1,4 @@
-//! What is taken as a source's own and what is not.
+//! Tests of accepted and refused signatures.
 
 use super::super::webhook::{ID, TIMESTAMP};
 use super::*;
@@ -27,7 +27,7 @@ fn secrets(texts: &[&str]) -> Vec<Secret> {
     texts.iter().map(|text| Secret::new((*text).to_owned())).collect()
 }
 
-/// As a source that was stored before it could say more.
+/// The rules of a source that was stored before these options existed.
 fn rules(header: MacHeader) -> MacRules {
     MacRules { header, encoding: None, tolerance_s: 300, allow_sha1: false }
 }
@@ -89,7 +89,7 @@ fn standard_refuses_parts_of_a_signature_and_other_versions() {
     assert_eq!(standard_signed(&RIGHT[3..]), malformed);
     let algorithm = Err(MacError::Algorithm { header: SIGNATURE, expected: STANDARD_FORM });
     assert_eq!(standard_signed(&format!("v1a,{}", &RIGHT[3..])), algorithm);
-    // The right one beyond the entries that are looked at.
+    // A valid signature beyond the limit is not checked.
     assert_eq!(standard_signed(&format!("{}{RIGHT}", format!("{WRONG} ").repeat(ENTRIES_MAX))), Err(MacError::NoMatch));
 }
 
@@ -139,7 +139,7 @@ fn a_source_without_a_usable_secret_proves_nothing() {
     for unusable in [&[] as &[&str], &[""], &["whsec_"], &["whsec_!"], &["whsec_AAAA"]] {
         assert_eq!(standard_at(SIGNED_S, &pairs, unusable), Err(MacError::NoSecret), "{unusable:?}");
     }
-    // HMAC under the empty key is what an attacker would send.
+    // An attacker would send an HMAC with the empty key.
     let forged = format!("sha256={}", hex::encode(hmac_sha256(b"", &[GITHUB_BODY])));
     assert_eq!(body_mac(MacHeader::Hub, &[(HUB, &forged)], &[""]), Err(MacError::NoSecret));
 }
@@ -191,7 +191,8 @@ fn svix_headers_are_taken_as_a_whole_family() {
     let now = Timestamp::from_millis(SIGNED_S * 1000);
     let signed = verify_mac(rules(MacHeader::Standard), &headers(&svix), BODY, &secrets(&[SECRET]), now).unwrap();
     assert_eq!(signed.id.as_deref(), Some(ID_VALUE));
-    // Headers of the other family were not signed with these: an id among them does not count, and makes no family whole.
+    // Headers of the other family are not covered by the signature: an id among them does not count, and it does not
+    // complete a family.
     let both = [&svix[..], &[(ID, "another")]].concat();
     let signed = verify_mac(rules(MacHeader::Standard), &headers(&both), BODY, &secrets(&[SECRET]), now).unwrap();
     assert_eq!(signed.id.as_deref(), Some(ID_VALUE));
@@ -223,7 +224,7 @@ fn several_lines_of_a_signature_are_one_list() {
         body_mac(header, &[(name, &format!(" {wrong} , {right} "))], &[GITHUB_SECRET]).unwrap();
         let refused = body_mac(header, &[(name, &format!("{wrong},{wrong}"))], &[GITHUB_SECRET]);
         assert_eq!(refused, Err(MacError::NoMatch));
-        // The right one beyond the entries that are looked at.
+        // A valid signature beyond the limit is not checked.
         let many = format!("{} {right}", vec![wrong; ENTRIES_MAX].join(" "));
         assert_eq!(body_mac(header, &[(name, &many)], &[GITHUB_SECRET]), Err(MacError::NoMatch));
     }
@@ -239,7 +240,7 @@ fn of_several_algorithms_the_strongest_decides() {
         let rules = MacRules { allow_sha1, ..rules(MacHeader::Hub) };
         verify_mac(rules, &headers(pairs), GITHUB_BODY, &secrets(&[GITHUB_SECRET]), Timestamp::from_millis(0)).map(drop)
     };
-    // As GitHub sends them, and as lists.
+    // As sent by GitHub, and as lists.
     hub(&[(HUB, &sha1), (HUB_256, &sha256)], false).unwrap();
     hub(&[(HUB_256, &sha256)], false).unwrap();
     hub(&[(HUB, &format!("{sha1},{sha256}"))], false).unwrap();
@@ -248,7 +249,7 @@ fn of_several_algorithms_the_strongest_decides() {
     hub(&[(HUB, &sha1)], true).unwrap();
     let algorithm = Err(MacError::Algorithm { header: HUB, expected: HUB_FORM });
     assert_eq!(hub(&[(HUB, &sha1)], false), algorithm);
-    // What a weaker one would prove does not count beside a stronger one.
+    // A valid weaker signature does not count beside a stronger one.
     let wrong_256 = format!("sha256={}", "0".repeat(64));
     let wrong_512 = format!("sha512={}", "0".repeat(128));
     assert_eq!(hub(&[(HUB, &sha1), (HUB_256, &wrong_256)], true), Err(MacError::NoMatch));
@@ -256,7 +257,7 @@ fn of_several_algorithms_the_strongest_decides() {
     hub(&[(HUB, &format!("{wrong_256} {sha512}"))], true).unwrap();
     let malformed = Err(MacError::Malformed { header: HUB, expected: HUB_FORM });
     assert_eq!(hub(&[(HUB, &format!("{sha256},sha512=zz"))], true), malformed);
-    // GitHub's second header is for one algorithm.
+    // GitHub's second header allows only one algorithm.
     let algorithm = Err(MacError::Algorithm { header: HUB_256, expected: HUB_256_FORM });
     assert_eq!(hub(&[(HUB_256, &sha512)], true), algorithm);
 }
@@ -273,7 +274,7 @@ fn the_tolerance_is_the_sources_own() {
 
 #[test]
 fn a_secret_is_what_its_encoding_says_and_nothing_is_guessed() {
-    // Text that could be base64, and its bytes in base64.
+    // Text that is also valid base64, and its bytes in base64.
     let (text, base64) = ("c2VjcmV0LXNlY3JldA", "YzJWamNtVjBMWE5sWTNKbGRB");
     let mac = |key: &[u8]| format!("sha256={}", hex::encode(hmac_sha256(key, &[GITHUB_BODY])));
     let hub = |encoding, secret: &str, signed_under: &[u8]| {
@@ -286,7 +287,7 @@ fn a_secret_is_what_its_encoding_says_and_nothing_is_guessed() {
     assert!(hub(Some(KeyEncoding::Base64), text, b"secret-secret"));
     assert!(hub(Some(KeyEncoding::Base64), base64, text.as_bytes()));
     assert!(hub(Some(KeyEncoding::Text), "whsec_c2VjcmV0LXNlY3JldA==", b"secret-secret"), "a prefix says base64");
-    // As it was before there was an encoding.
+    // The behaviour before encodings were configurable.
     assert!(hub(None, "whsec_c2VjcmV0LXNlY3JldA==", b"whsec_c2VjcmV0LXNlY3JldA=="));
 }
 
