@@ -1,9 +1,10 @@
-//! Attempts: a row each, written once, by the settlement of its delivery.
+//! Attempts: one row each, written once, by the settlement of its delivery.
 //!
-//! A row's key is the delivery and the attempt's number in one integer, so that rows lie in the order in which they come and
-//! a page is filled before the next. What is told of an attempt is one JSON text, made and packed before the writer has it.
-//! What filters did in a chain that left everything as it was stands in the text of the first attempt, where it was settled
-//! with that one: the chain is over then, so nothing later is told of it. All else that filters did is a row of `filtered`.
+//! The row's key combines the delivery and the attempt number in one integer, so that rows are inserted mostly in key
+//! order and fill one page after another. An attempt is stored as one JSON document, serialised and compressed before
+//! it reaches the writer thread. If the chain passed everything unchanged and was settled together with the first
+//! attempt, its filter runs are part of that document, because no later runs can follow. All other filter runs are
+//! stored in `filtered`.
 
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, params};
@@ -20,12 +21,12 @@ use crate::domain::id::SigningKeyId;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::FilterRun;
 
-/// Bits of a row's key that hold the number: a million attempts of one delivery, far more than any schedule makes.
+/// Bits of the key for the attempt number: a million attempts per delivery, far more than any schedule makes.
 const NUMBER_BITS: u32 = 20;
 const NUMBER_MAX: u32 = (1 << NUMBER_BITS) - 1;
 
-/// What packed texts of attempts refer to. Those that are there could not be read with another: one that is to be used
-/// instead needs a column that tells which.
+/// Compression dictionary of attempt documents. It must never change, because existing rows could not be decompressed
+/// with another one. A new dictionary would need a column that names the dictionary of each row.
 const DICTIONARY: &str = concat!(
     r#"{"outcome":{"kind":"failed","class":"timeout","detail":"no answer began within 15000 ms"},"signed_with":[],"sent":null,"#,
     r#""connection":null,"runs":[],"fault":{"kind":"},"verdict":"patch","reason":","log":[{"level":"info","text":","#,
@@ -37,7 +38,7 @@ const DICTIONARY: &str = concat!(
     r#""memory_bytes":458752,"elapsed_us":1,"engine":"wasmtime 48.0.8 "}]}"#,
 );
 
-/// What is told of an attempt.
+/// The stored document of an attempt.
 #[derive(Serialize)]
 struct Told<'a> {
     outcome: &'a Outcome,
@@ -56,7 +57,7 @@ impl Told<'_> {
     }
 }
 
-/// The same, read back. Rows of earlier schemas have each member, as null where there was nothing.
+/// The document as read back. Rows of earlier schemas have each member, possibly null.
 #[derive(Deserialize)]
 struct ReadBack {
     outcome: Outcome,
@@ -67,21 +68,21 @@ struct ReadBack {
     runs: Vec<FilterRun>,
 }
 
-/// The attempt with which the runs of a chain that passed are kept.
+/// Number of the attempt that stores the filter runs of a chain that passed.
 const FIRST: u32 = 1;
 
-/// The row of an attempt, but for the delivery's part of its key.
+/// The row of an attempt, without the delivery's part of its key.
 pub(super) struct NewRow {
     told: Value,
-    /// Whether what filters did in a chain that passed is in it.
+    /// Whether it contains the filter runs of a chain that passed.
     pub(super) has_runs: bool,
 }
 
 impl NewRow {
-    /// That of the attempt which a settlement is about; none where it is about none.
+    /// The row for the attempt of a settlement, or `None` if it has no attempt.
     ///
     /// # Errors
-    /// Where it cannot be written as JSON, which no attempt is known to do.
+    /// If the attempt cannot be serialised, which no known attempt causes.
     pub(super) fn of(settlement: &Settlement) -> Result<Option<Self>, Error> {
         let Some(attempt) = settlement.step.attempt() else { return Ok(None) };
         let runs = if attempt.number == FIRST { settlement.passed.as_slice() } else { &[] };
@@ -95,7 +96,7 @@ impl NewRow {
         Ok(Some(Self { told: told.packed()?, has_runs: !runs.is_empty() }))
     }
 
-    /// Bytes that the row takes.
+    /// Bytes charged for the row.
     pub(super) fn bytes(&self) -> i64 {
         let told = match &self.told {
             Value::Text(text) => text.len(),
@@ -105,7 +106,7 @@ impl NewRow {
         ATTEMPT_BYTES + i64::try_from(told).unwrap_or(0)
     }
 
-    /// Writes the row; false where it was there before.
+    /// Inserts the row. Returns false if it already exists.
     pub(super) fn insert(
         &self,
         statements: &mut Statements<'_>,
@@ -120,7 +121,7 @@ impl NewRow {
     }
 }
 
-/// The attempts of a delivery, in order, or just one of them.
+/// The attempts of a delivery in order, or only one of them.
 pub(super) fn attempts(conn: &Connection, delivery: DeliverySeq, number: Option<u32>) -> Result<Vec<Attempt>, Error> {
     let (first, last) = number.map_or((0, NUMBER_MAX), |number| (number, number));
     let mut statement =
@@ -136,7 +137,7 @@ pub(super) fn attempts(conn: &Connection, delivery: DeliverySeq, number: Option<
     Ok(attempts)
 }
 
-/// What filters did in the chain of a delivery, where its first attempt tells.
+/// The filter runs stored with a delivery's first attempt, if any.
 pub(super) fn runs(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Vec<FilterRun>>, Error> {
     let mut statement = conn.prepare_cached("SELECT id, told FROM attempt WHERE id = ?1")?;
     let mut rows = statement.query([key(delivery, FIRST)?])?;
@@ -145,17 +146,17 @@ pub(super) fn runs(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Ve
     Ok((!runs.is_empty()).then_some(runs))
 }
 
-/// Attempts whose text cannot be read, in words; at most so many.
+/// Descriptions of attempts that cannot be decoded, at most `most`.
 pub(super) fn unreadable(conn: &Connection, most: usize) -> Result<Vec<String>, Error> {
     let name = |key: i64| format!("attempt {} of delivery {}", key & i64::from(NUMBER_MAX), key >> NUMBER_BITS);
     columns::unreadable(conn, "SELECT id, told FROM attempt", told, name, most)
 }
 
-/// Rows that [`redact_urls`] looks at in one transaction.
+/// Rows that [`redact_urls`] examines per transaction.
 const REDACTED_ROWS: i64 = 20_000;
 
-/// Redacts the URLs of the next attempts after a key, and gives the last key that was looked at; none: there are no more. A row
-/// that cannot be read stays as it is.
+/// Redacts the URLs of the next attempts after a key. Returns the last key examined, or `None` if there are no more. A
+/// row that cannot be decoded stays unchanged.
 pub(super) fn redact_urls(conn: &Connection, after: i64) -> Result<Option<i64>, Error> {
     let transaction = conn.unchecked_transaction()?;
     let mut last = None;
@@ -186,7 +187,6 @@ pub(super) fn redact_urls(conn: &Connection, after: i64) -> Result<Option<i64>, 
     Ok(last)
 }
 
-/// Deletes those of a delivery.
 pub(super) fn delete(conn: &Connection, delivery: DeliverySeq) -> Result<(), Error> {
     conn.prepare_cached("DELETE FROM attempt WHERE id BETWEEN ?1 AND ?2")?
         .execute([key(delivery, 0)?, key(delivery, NUMBER_MAX)?])?;
@@ -204,7 +204,7 @@ fn number_of(row: &Row<'_>) -> Result<u32, Error> {
     u32::try_from(key & i64::from(NUMBER_MAX)).map_err(|error| Error::corrupt(error.to_string()))
 }
 
-/// From a row that begins with key and text.
+/// Decodes a row that starts with key and document.
 fn told(row: &Row<'_>) -> Result<ReadBack, Error> {
     let text = match row.get_ref(1)? {
         ValueRef::Blob(block) => packed::unpacked(block, DICTIONARY)?,
@@ -221,7 +221,7 @@ mod tests {
     use crate::domain::delivery::Step;
     use crate::domain::id::Digest;
 
-    /// As a host writes nearly all of them.
+    /// A typical attempt.
     fn usual() -> Attempt {
         let headers = [
             ("host", "receiver.example.com"),
@@ -268,7 +268,7 @@ mod tests {
         });
     }
 
-    /// What a filter did when it asked for another try is not what is shown once the chain has passed, with whichever attempt.
+    /// The filter runs of a retried chain are replaced once the chain passes, with any attempt.
     #[test]
     fn the_runs_of_the_last_chain_are_shown() {
         for number in [1, 2] {
@@ -302,7 +302,7 @@ mod tests {
         });
     }
 
-    /// What is on disk refers to it: with one letter changed, nothing of that could be read.
+    /// Existing rows depend on it: with a single byte changed, none of them could be read.
     #[test]
     fn the_dictionary_is_the_one_that_rows_on_disk_refer_to() {
         let digest = hex::encode(crate::crypto::sha256(DICTIONARY.as_bytes()));

@@ -1,12 +1,12 @@
-//! The audit log: one row for each change of the control plane, written in the transaction of the change.
+//! The audit log: one row for each change of the control plane, written in the transaction of that change.
 //!
 //! # Invariants
 //!
-//! 1. Rows are only added, at the end, and only removed by retention, at the beginning: `seq` has no gaps.
-//! 2. `hash` is SHA-256 over the hash of the row before, `seq` (8 bytes, big endian) and `doc`. What the row before the
-//!    first one hashed to stands in `meta` as the anchor, 8 bytes of `seq` and 32 of hash; at the very beginning both
-//!    are 0. So a row that is changed, taken out or put in between shows in [`Ledger::check_audit`].
-//! 3. What rows are searched by (`tenant`, `action`) is computed from `doc`, never stored beside it.
+//! 1. Rows are appended at the end, and only retention deletes them, at the beginning: `seq` has no gaps.
+//! 2. `hash` is SHA-256 over the previous row's hash, `seq` (8 bytes, big endian) and `doc`. For the first row, the
+//!    previous `seq` (8 bytes) and hash (32 bytes) are stored in `meta` as the anchor; initially both are 0. A changed,
+//!    missing or inserted row is therefore detected by [`walk`].
+//! 3. The searchable columns (`tenant`, `action`) are computed from `doc`, never stored separately.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -19,23 +19,23 @@ use crate::domain::id::{Digest, TenantId};
 use crate::domain::page::Filling;
 use crate::domain::time::Timestamp;
 
-/// Rows removed between two commits, and rows of one read of the check.
+/// Rows that retention deletes per transaction, and rows per read of the check.
 const CHUNK_ROWS: i64 = 500;
-/// Where the anchor stands in `meta`.
+/// Key of the anchor in `meta`.
 const ANCHOR: &str = "audit anchor";
 
-/// What the check of the audit log found.
+/// Result of checking the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AuditCheck {
-    /// Rows that are as they were written.
+    /// Number of valid rows.
     pub(super) rows: u64,
-    /// The hash of the last of them: kept elsewhere, it also shows whether the whole log was written anew.
+    /// Hash of the last valid row. A copy stored elsewhere reveals whether the whole log was rewritten.
     pub(super) head: Digest,
-    /// The first row that is not, and what is wrong with it, in words.
+    /// Description of the first invalid row.
     pub(super) fault: Option<String>,
 }
 
-/// A place in the chain.
+/// A position in the hash chain.
 #[derive(Debug, Clone, Copy)]
 struct Link {
     seq: i64,
@@ -53,14 +53,15 @@ impl Link {
 }
 
 impl Ledger {
-    /// Writes an entry about something that no document of the registry tells of.
+    /// Records an action that changes no document of the registry.
     pub async fn record(&self, entry: Entry) -> Result<(), Error> {
         self.queue().write(move |batch| record(batch, &entry)).await
     }
 
-    /// A page of the log, newest first: the whole, or what concerns one tenant since it was made (a namesake before it
-    /// was somebody else). `before` is the place that the page before ended at; the second half is where to go on.
-    /// `limit` is at most [`HISTORY_LIMIT_MAX`]; a page also ends after [`HISTORY_SCAN_ROWS_MAX`] rows.
+    /// A page of the log, newest first, for all tenants or for one. With `since_made`, rows from before the tenant's
+    /// creation are left out: they belong to an earlier tenant of the same name. `before` is the position returned with
+    /// the previous page; the second value is the next position. `limit` is capped at [`HISTORY_LIMIT_MAX`]; a page
+    /// also ends after [`HISTORY_SCAN_ROWS_MAX`] rows.
     pub async fn audit(
         &self,
         tenant: Option<&TenantId>,
@@ -73,8 +74,8 @@ impl Ledger {
         self.history_readers().read(move |conn| page(conn, tenant.as_ref(), since_made, &query, before, limit)).await
     }
 
-    /// Removes the entries before `before`, in chunks, from the beginning up to the first that is younger. Returns how
-    /// many.
+    /// Deletes entries older than `before` in chunks, from the beginning up to the first younger one. Returns their
+    /// number.
     pub async fn retain_audit(&self, before: Timestamp) -> Result<u64, Error> {
         let mut removed = 0;
         loop {
@@ -87,7 +88,7 @@ impl Ledger {
     }
 }
 
-/// Walks the whole log and computes every hash again. For a connection that belongs to nobody else, such as a backup's.
+/// Verifies the hash chain of the whole log. For a dedicated connection, such as one to a backup.
 pub(super) fn walk(conn: &Connection) -> Result<AuditCheck, Error> {
     let (mut at, mut rows) = (Link::START, 0);
     loop {
@@ -134,7 +135,7 @@ fn anchor(conn: &Connection) -> Result<Link, Error> {
     }
 }
 
-/// The last `tenant.create` of a tenant; what stands before it was a namesake's.
+/// The last `tenant.create` of a tenant; earlier rows belong to a previous tenant of that name.
 const MADE: &str = "SELECT max(seq) FROM audit WHERE tenant = ?1 AND action = 'tenant.create'";
 const OF_ALL: &str = "SELECT seq, hash, doc FROM audit WHERE seq < ?1 AND seq >= ?2 ORDER BY seq DESC";
 pub(super) const OF_TENANT: &str =
@@ -186,10 +187,11 @@ fn page(
     Ok((filling.into_items(), None))
 }
 
-/// Checks a chunk behind `after`: where it ended, how many rows were good, and what is wrong with the next.
+/// Verifies a chunk of rows after `after`. Returns the last valid position, the number of valid rows, and the fault of
+/// the next row.
 fn check(conn: &Connection, after: Link) -> Result<(Link, u64, Option<String>), Error> {
     let anchor = anchor(conn)?;
-    // Retention may have overtaken the check.
+    // Retention may have deleted rows that the check has not reached.
     let mut at = if anchor.seq > after.seq { anchor } else { after };
     let mut good = 0;
     let mut statement = conn.prepare_cached("SELECT seq, hash, doc FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
@@ -348,7 +350,7 @@ mod tests {
             assert_eq!(ledger.retain_audit(later).await.unwrap(), 2);
             let check = checked(&ledger).await;
             assert_eq!((check.rows, check.fault), (1, None));
-            // All of it goes, and the next row is chained to what was.
+            // When all rows are gone, the next one still continues the chain.
             assert_eq!(ledger.retain_audit(later.plus_millis(1)).await.unwrap(), 1);
             let ledger = reopen(&folder, ledger).await;
             ledger.put_source(source("c"), Expected::Any).await.unwrap();

@@ -43,7 +43,7 @@ pub struct Manifest {
     pub sha256: Digest,
     /// Last event included.
     pub last: EventSeq,
-    /// Last event whose deliveries are included; later ones are fanned out after a restore.
+    /// Last event with its deliveries included; later ones are fanned out after a restore.
     pub cursor: EventSeq,
     /// Fingerprint of the master key that decrypts its secrets; the key itself is not included. `None` if no host has
     /// ever started with this ledger.
@@ -64,7 +64,7 @@ pub enum BackupError {
     Manifest {
         /// The folder.
         path: PathBuf,
-        /// What is wrong with the manifest.
+        /// The fault, as the rest of a sentence.
         why: String,
     },
     /// The copy differs from the original.
@@ -181,7 +181,6 @@ pub fn manifest(from: &Path) -> Result<Manifest, BackupError> {
     Ok(manifest)
 }
 
-/// Whether a folder is empty.
 fn is_empty(folder: &Path) -> Result<bool, BackupError> {
     Ok(fs::read_dir(folder).map_err(failed(folder))?.next().is_none())
 }

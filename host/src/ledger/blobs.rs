@@ -1,8 +1,8 @@
-//! Blobs: components of filters and rows of tables, stored once per content, named by its digest, kept as long as anything
-//! refers to them.
+//! Blobs: filter components and rows of lookup tables. Stored once per content, named by their digest, and retained
+//! while anything refers to them.
 //!
-//! A blob is written in parts, each in a batch of its own, so that an upload of many megabytes keeps nobody's event
-//! waiting for longer than a part takes. The row in `blob` comes last: without it the parts are nothing, and are swept.
+//! A blob is written in parts, each in its own batch, so that an upload of many megabytes delays an event by no more
+//! than one part. The row in `blob` comes last; parts without it are swept.
 
 use std::io;
 
@@ -15,12 +15,13 @@ use crate::crypto::{sha256, sha256_of};
 use crate::domain::id::{Digest, TenantId};
 use crate::domain::time::Timestamp;
 
-/// Bytes of a part.
+/// Maximum bytes of a part.
 pub const BLOB_PART_BYTES: usize = 256 << 10;
 
 impl Ledger {
-    /// Stores some bytes of a tenant, if they are not there yet, and returns their name: a filter's component, a table's rows.
-    /// Kept while a filter, a table or a plan refers to them, and for [`super::UNUSED_KEPT_MS`] after this call.
+    /// Stores a blob of a tenant (a filter component or table rows), unless it is already stored, and returns its
+    /// digest. It is retained while a filter, table or plan refers to it, and for [`super::UNUSED_KEPT_MS`] after this
+    /// call.
     pub async fn put_blob(&self, tenant: &TenantId, body: Bytes) -> Result<Digest, Error> {
         let digest = Digest(sha256(&body));
         let now = self.clock().now();
@@ -48,7 +49,7 @@ impl Ledger {
             .await
     }
 
-    /// How many bytes there are by that name, without reading them.
+    /// Size of a blob in bytes, without reading it.
     pub async fn blob_bytes(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         let digest = *digest;
         self.readers()
@@ -65,8 +66,8 @@ impl Ledger {
             .await
     }
 
-    /// How many bytes there are by that name, after a look at all of them; only one part is in memory at a time.
-    /// [`Error::Corrupt`] if they no longer have their digest.
+    /// Reads a whole blob to verify its digest and returns its size in bytes. Only one part is in memory at a time.
+    /// [`Error::Corrupt`] if the digest does not match.
     pub async fn check_blob(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         let digest = *digest;
         self.history_readers()
@@ -85,14 +86,14 @@ impl Ledger {
             .await
     }
 
-    /// A part of the bytes by that name, of [`BLOB_PART_BYTES`] unless it is the last one; behind that they are empty.
+    /// A part of a blob: [`BLOB_PART_BYTES`] bytes, fewer for the last part, none after it.
     pub async fn blob_part(&self, digest: &Digest, number: u32) -> Result<Option<Bytes>, Error> {
         let digest = *digest;
         let part = self.history_readers().read(move |conn| part(conn, &digest, number.into())).await?;
         Ok(part.map(Bytes::from))
     }
 
-    /// The bytes by that name. [`Error::Corrupt`] where they no longer have their digest.
+    /// The content of a blob. [`Error::Corrupt`] if it does not match its digest.
     pub async fn blob(&self, digest: &Digest) -> Result<Option<Bytes>, Error> {
         let digest = *digest;
         let body = self.readers().read(move |conn| read(conn, &digest)).await?;
@@ -103,7 +104,7 @@ impl Ledger {
     }
 }
 
-/// Whether the blob is there; then it counts as put now.
+/// Returns whether the blob exists, and if so refreshes its time of storage.
 fn put_again(conn: &Connection, digest: &Digest, now: Timestamp) -> Result<bool, Error> {
     let rows = conn
         .prepare_cached("UPDATE blob SET put_at = max(put_at, ?2) WHERE digest = ?1")?
@@ -112,7 +113,7 @@ fn put_again(conn: &Connection, digest: &Digest, now: Timestamp) -> Result<bool,
 }
 
 fn put_part(conn: &Connection, digest: &Digest, number: i64, now: Timestamp, part: &[u8]) -> Result<(), Error> {
-    // A part may be left of an upload that never came to its end, long ago: it is not to be swept now.
+    // An abandoned upload may have left this part; refresh its time so that it is not swept.
     conn.prepare_cached(
         "INSERT INTO blob_part (digest, number, put_at, body) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (digest, number) DO UPDATE SET put_at = max(put_at, ?3)",
@@ -121,15 +122,15 @@ fn put_part(conn: &Connection, digest: &Digest, number: i64, now: Timestamp, par
     Ok(())
 }
 
-/// The bytes of a blob, read part by part.
+/// Reads a blob part by part.
 struct Parts<'a> {
     conn: &'a Connection,
     digest: Digest,
     next: i64,
     part: Vec<u8>,
-    /// Of the part.
+    /// Bytes read of the current part.
     read: usize,
-    /// Of all.
+    /// Bytes read in total.
     bytes: u64,
     failed: Option<Error>,
 }
@@ -155,7 +156,7 @@ impl io::Read for Parts<'_> {
 
 /// See [`Ledger::blob_part`].
 fn part(conn: &Connection, digest: &Digest, number: i64) -> Result<Option<Vec<u8>>, Error> {
-    // What was written before there were parts is one row.
+    // Blobs from before schema 2 are a single row.
     let part = conn
         .prepare_cached(
             "SELECT CASE WHEN length(body) > 0 THEN substr(body, ?2 * ?3 + 1, ?3)
@@ -167,7 +168,7 @@ fn part(conn: &Connection, digest: &Digest, number: i64) -> Result<Option<Vec<u8
     Ok(part)
 }
 
-/// One row where it was written before there were parts, else all parts in order.
+/// Reads a blob: a single row if it is from before schema 2, otherwise all parts in order.
 pub(super) fn read(conn: &Connection, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
     let whole = conn
         .prepare_cached("SELECT body FROM blob WHERE digest = ?1")?
@@ -195,7 +196,7 @@ pub(super) fn delete(batch: &mut Batch<'_>, digest: &Digest) -> Result<(), Error
     Ok(())
 }
 
-/// Deletes what is left of uploads that were broken off before `before`.
+/// Deletes the parts of uploads abandoned before `before`.
 pub(super) fn sweep_unfinished(conn: &Connection, before: Timestamp) -> Result<(), Error> {
     conn.execute("DELETE FROM blob_part WHERE put_at < ?1 AND digest NOT IN (SELECT digest FROM blob)", [before])?;
     Ok(())

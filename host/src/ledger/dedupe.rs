@@ -1,23 +1,25 @@
-//! Which events have a dedupe key: an index that costs an event as much with ten million of them as with none.
+//! The dedupe index: finds the events with a given dedupe key. An insert costs the same with ten million events as with
+//! none.
 //!
-//! A key is a digest, so in an index that is a tree each event changes a page of its own, which is read, written to the WAL
-//! and moved into the file. Here entries of the last events are kept in memory, from where they are written as a sorted
-//! [`Run`], a few pages at once; runs are merged when there are several of one size (a log-structured merge-tree: O'Neil et
-//! al., 1996). A look asks memory, then a filter of each run, and reads a part of the file only where one says that the key
-//! most probably is there.
+//! A key is a digest, so in a B-tree each event would change a page of its own, which is read, written to the WAL and
+//! copied to the file. Here the entries of recent events stay in memory until they are written as a sorted [`Run`], a
+//! few pages at once. Several runs of about the same size are merged (a log-structured merge-tree: O'Neil et al.,
+//! 1996). A lookup checks memory, then a Bloom filter of each part, and reads a part from the file only if its filter
+//! reports a probable match.
 //!
-//! The events' rows are what counts: an entry is a hash and a place, and who finds one reads the row. So the index may lack
-//! the last events, which a start reads (mostly no more than a run and a batch), and may have entries of events that are
-//! deleted. All of it is changed in transactions of the batches that append events, each doing its share of the merging, so
-//! that nobody waits for a large one and nothing is left to do when nothing comes.
+//! The event rows are authoritative: an entry is a hash and a position, and a lookup reads the row to verify it. The
+//! index may therefore lack the latest events, which are read at the start (usually no more than a run and a batch),
+//! and may contain entries of deleted events. All changes happen in the transactions of batches that append events.
+//! Each batch does its share of the merging, so that no request waits for a large merge and no work is left when no
+//! events arrive.
 //!
-//! Memory: 1.3 bytes for each entry; while the largest runs are merged, up to twice that.
+//! Memory: 1.3 bytes per entry; up to twice that while the largest runs are merged.
 //!
 //! # Damage
 //!
-//! What cannot be read is never taken for "not there": the look fails, and with it the event and those that share its
-//! commit, since the engine commits nothing after damage. Nothing is merged any more from then on, the file remembers it, and
-//! the next start puts the index aside and makes it anew (`open.rs`).
+//! An unreadable part is never treated as "not found": the lookup fails, and with it the event and all requests of its
+//! commit, since SQLite commits nothing after detecting damage. From then on nothing is merged. The damage is recorded
+//! in the file, and the next start sets the index aside and rebuilds it (`open.rs`).
 
 mod check;
 mod merge;
@@ -39,87 +41,86 @@ use merge::{Gone, Merge};
 pub(super) use run::Entry;
 use run::{PART_ENTRIES, RUN_SHIFT, Run, Writing};
 
-/// Runs of one level that are merged into one of the next.
+/// Number of runs of one level that are merged into one of the next level.
 const FAN_IN: usize = 8;
-/// Entries merged for each event appended. Each entry is merged once a level, of which ten thousand million events have
-/// seven.
+/// Entries merged for each event appended. Each entry is merged once per level; ten billion events have seven levels.
 const MERGED_PER_EVENT: usize = 8;
 
-/// The name in `meta` that is there while the index is known to be damaged.
+/// Key in `meta` that exists while the index is known to be damaged.
 const DAMAGED_MARK: &str = "dedupe damaged";
 
-/// What the index holds of a key: entries are small, the row tells keys apart.
+/// The part of a key stored in the index. Entries are small; the event row resolves collisions.
 pub(super) fn hash(key: &[u8; 32]) -> i64 {
     let [a, b, c, d, e, f, g, h, ..] = *key;
     i64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// The index, as of the last commit.
+/// The index as of the last commit.
 pub(super) struct Index {
-    /// Events of a run that is written from memory.
+    /// Number of events buffered in memory before a run is written.
     run_events: usize,
-    /// Entries that are in no run.
+    /// Entries that are in no run yet.
     recent: BTreeSet<Entry>,
-    /// The oldest first, and the younger ones of no higher level.
+    /// Runs in order of age, oldest first; levels never increase along the list.
     runs: Vec<Run>,
-    /// At most one of each level.
+    /// At most one per level.
     merges: Vec<Merge>,
-    /// Runs whose rows are still to be deleted.
+    /// Ids of obsolete runs with rows left to delete.
     unused: VecDeque<i64>,
     next_id: i64,
-    /// What the transaction that is under way changes.
+    /// Changes of the current transaction.
     staged: Staged,
     damage: Cell<Damage>,
-    /// The file knows of the damage.
+    /// The damage is recorded in the file.
     is_noted: bool,
 }
 
-/// Changes that count once they are committed.
+/// Changes that take effect with the commit.
 #[derive(Default)]
 struct Staged {
     fresh: Vec<Entry>,
     written: Option<Run>,
-    /// The merge that was gone on with.
+    /// Output id of the merge that was advanced.
     merging: Option<i64>,
-    /// It is done: the runs that it read, and what it made of them.
+    /// Result of a finished merge: the ids of its inputs, and the new run.
     merged: Option<(Vec<i64>, Option<Run>)>,
-    /// Runs of which no event is left.
+    /// Runs without any remaining event.
     expired: Vec<i64>,
-    /// Of how many unused runs nothing is left.
+    /// Number of obsolete runs without any remaining row.
     swept: usize,
     is_noted: bool,
 }
 
-/// What of the tables cannot be relied on until the next start.
+/// Extent of the damage, until the next start rebuilds the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Damage {
     None,
-    /// Something could not be read: nothing is merged or swept.
+    /// A read failed: no more merges or sweeps.
     Read,
-    /// Nor can a run be written: entries stay in memory.
+    /// Writing a run failed too: entries stay in memory.
     Write,
 }
 
 impl Index {
-    /// Bytes that it takes in memory, roughly.
+    /// Approximate memory use in bytes.
     pub(super) fn bytes(&self) -> usize {
         let runs: usize = self.runs.iter().map(Run::bytes).sum();
         let merges: usize = self.merges.iter().map(Merge::bytes).sum();
         runs + merges + self.recent.len() * size_of::<Entry>() * 3 / 2
     }
 
-    /// Calls `look` with the events whose key has the hash, the newest first, until it gives something; some of them may be
-    /// deleted. Of those of the batch under way it knows nothing.
+    /// Calls `look` for each event with that hash, newest first, until it returns a value; some of those events may be
+    /// deleted. Events of the current batch are not included.
     ///
     /// # Errors
-    /// Those of `look`; [`Error::Corrupt`] where it cannot be told whether there is one.
+    /// Errors of `look`; [`Error::Corrupt`] if damage makes the answer uncertain.
     pub(super) fn find<T>(
         &self,
         statements: &mut Statements<'_>,
         hash: i64,
         mut look: impl FnMut(&mut Statements<'_>, EventSeq) -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
-        // A row of an event that cannot be read says nothing of the index.
+        // An unreadable event row is not damage of the index.
         let row_failed = Cell::new(false);
         let mut look =
             |statements: &mut Statements<'_>, seq| look(statements, seq).inspect_err(|_| row_failed.set(true));
@@ -141,12 +142,13 @@ impl Index {
         Ok(None)
     }
 
-    /// Takes in the entries of the events that a batch appended, and does the batch's share of what is to be written; within
-    /// its transaction. `looked_through`: see [`Gone`]. [`Index::committed`] or [`Index::rolled_back`] has to follow.
+    /// Adds the entries of the events that a batch appended, and does the batch's share of writing and merging, in its
+    /// transaction. For `looked_through` see [`Gone`]. Must be followed by [`Index::committed`] or
+    /// [`Index::rolled_back`].
     ///
     /// # Errors
-    /// Where something cannot be written or is damaged: the engine commits nothing then. What was damaged is left alone from the
-    /// next batch on.
+    /// If a write fails or a part is damaged; the transaction cannot be committed then. From the next batch on, the
+    /// damaged part is left alone.
     pub(super) fn keep_up(
         &mut self,
         conn: &Connection,
@@ -155,7 +157,7 @@ impl Index {
     ) -> Result<(), Error> {
         self.staged = Staged { fresh, ..Staged::default() };
         if !self.staged.fresh.is_empty() && self.has_work(looked_through) {
-            // Only what is left to do where there is damage can have met it.
+            // If damage is already known, only the remaining kind of work, writing a run, can have failed.
             let met = if self.damage.get() == Damage::None { Damage::Read } else { Damage::Write };
             let done = self.work(conn, looked_through);
             if done.as_ref().is_err_and(is_unreadable) {
@@ -201,7 +203,7 @@ impl Index {
         if is_sound { self.sweep(conn, share) } else { Ok(()) }
     }
 
-    /// Writes all that is in no run as one, which has all events up to `last`.
+    /// Writes all entries that are in no run as a new run, which covers the events up to `last`.
     fn write_recent(&mut self, conn: &Connection, last: EventSeq) -> Result<(), Error> {
         let mut entries: Vec<_> = self.recent.iter().chain(&self.staged.fresh).copied().collect();
         entries.sort_unstable();
@@ -213,7 +215,7 @@ impl Index {
         Ok(())
     }
 
-    /// Lets go of runs whose events are deleted.
+    /// Drops runs without any remaining event.
     fn expire(&mut self, conn: &Connection) -> Result<(), Error> {
         let oldest = oldest(conn)?;
         let merged = self.staged.merged.as_ref().map(|(inputs, _)| inputs);
@@ -229,7 +231,8 @@ impl Index {
         self.runs.last().map_or(0, |run| run.level)..=self.runs.first().map_or(0, |run| run.level)
     }
 
-    /// Runs of a level that are to become one: the oldest where there are enough, or one of which retention has left little.
+    /// Runs of a level to merge: the oldest if there are enough of them, or a single run of which retention has left
+    /// few events.
     fn to_merge(&self, level: u32, looked_through: EventSeq) -> Vec<&Run> {
         let of_level = || self.runs.iter().filter(move |run| run.level == level);
         let oldest: Vec<_> = of_level().take(FAN_IN).collect();
@@ -239,7 +242,7 @@ impl Index {
         of_level().find(|run| !run.is_sifted && run.last <= looked_through).into_iter().collect()
     }
 
-    /// Goes on with the merge of the lowest level, so that few runs wait for a large one.
+    /// Advances the merge of the lowest level first, so that few runs accumulate behind a large merge.
     fn merge(&mut self, conn: &Connection, looked_through: EventSeq, count: usize) -> Result<(), Error> {
         for level in self.levels() {
             let place = match self.merges.iter().position(|merge| merge.level == level) {
@@ -260,7 +263,7 @@ impl Index {
             let merge = &mut self.merges[place];
             self.staged.merging = Some(merge.id());
             if merge.step(conn, &self.runs, count)? {
-                // Until it is committed, `merging` says what to do with what it wrote.
+                // Until the commit, `merging` records that its output must be discarded on a rollback.
                 let merge = self.merges.swap_remove(place);
                 for input in &merge.inputs {
                     unlist(conn, *input)?;
@@ -272,7 +275,7 @@ impl Index {
         Ok(())
     }
 
-    /// Deletes some `rows` of runs that are not used any more.
+    /// Deletes up to `rows` rows of obsolete runs.
     fn sweep(&mut self, conn: &Connection, rows: usize) -> Result<(), Error> {
         let mut left = i64::try_from(rows).unwrap_or(i64::MAX);
         while left > 0
@@ -284,7 +287,7 @@ impl Index {
                 left -= i64::try_from(deleted).unwrap_or(i64::MAX);
             }
             if left > 0 {
-                // That were all of it. One without rows counts as a row, as it is asked for.
+                // All its rows are deleted. The query itself costs about as much as a row, so count one for it.
                 self.staged.swept += 1;
                 left -= 1;
             }
@@ -292,7 +295,7 @@ impl Index {
         Ok(())
     }
 
-    /// The transaction was committed.
+    /// Applies the changes of the committed transaction.
     pub(super) fn committed(&mut self) {
         let staged = std::mem::take(&mut self.staged);
         match staged.written {
@@ -321,7 +324,7 @@ impl Index {
         }
     }
 
-    /// The transaction was rolled back: nothing of it counts. A merge that was gone on with begins anew.
+    /// Discards the changes of the transaction. A merge that was advanced starts over.
     pub(super) fn rolled_back(&mut self) {
         if let Some(id) = self.staged.merging {
             self.merges.retain(|merge| merge.id() != id);
@@ -345,7 +348,7 @@ const SWEEP_PARTS: &str =
 const SWEEP_HEADS: &str =
     "DELETE FROM dedupe_head WHERE id IN (SELECT id FROM dedupe_head WHERE id >= ?1 AND id < ?2 LIMIT ?3)";
 
-/// The first event that is there; all are later that are yet to come. The very first where that cannot be read.
+/// First existing event, or `i64::MAX` if there is none: all future events are later. 0 if it cannot be read.
 fn oldest(conn: &Connection) -> Result<EventSeq, Error> {
     let oldest = conn.prepare_cached("SELECT min(seq) FROM event")?.query_row([], |row| row.get(0));
     match oldest.map_err(Error::from) {
@@ -354,13 +357,13 @@ fn oldest(conn: &Connection) -> Result<EventSeq, Error> {
     }
 }
 
-/// Takes a run out of the list: its rows are not read any more.
+/// Removes a run from the list; its rows are no longer read.
 fn unlist(conn: &Connection, id: i64) -> Result<(), Error> {
     conn.prepare_cached("DELETE FROM dedupe_run WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
 
-/// Whether what is asked for is damaged, or the disk does not give it.
+/// Whether the error means damaged data or a failed read from the disk.
 fn is_unreadable(error: &Error) -> bool {
     use rusqlite::ffi::{SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
     let of_disk = |code: i32| code == SQLITE_IOERR_READ || code == SQLITE_IOERR_SHORT_READ;

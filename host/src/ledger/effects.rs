@@ -306,8 +306,8 @@ impl Shared {
         backlog.get(tenant).copied().and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
     }
 
-    /// The shortage of a tenant that stores more than an equal share of all stored bytes, if it does. `None` for a
-    /// single tenant, who has no neighbours.
+    /// The shortage of a tenant that stores more than an equal share of all stored bytes, if it does. `None` if
+    /// there is only one tenant.
     pub(super) fn over_share(&self, tenant: &TenantId) -> Option<Shortage> {
         let tenants = self.snapshot.load().tenants.len();
         let (stored, total) = (self.stored.of(tenant), self.stored.total());

@@ -1,8 +1,8 @@
-//! What happened: deliveries and events of a tenant, newest first, page by page.
+//! History queries: deliveries and events of a tenant, newest first, in pages.
 //!
-//! Tenant, time and the states at rest are found by index. Every other filter looks at row after row, so a page stops
-//! after [`HISTORY_SCAN_ROWS_MAX`] rows and says where to go on: it may be short, or empty, and still have a next one. It
-//! also ends when its entries come to [`PAGE_BYTES_MAX`](crate::domain::page::PAGE_BYTES_MAX).
+//! Tenant, time and the resting states are indexed. Every other filter is evaluated row by row, so a page ends after
+//! [`HISTORY_SCAN_ROWS_MAX`] rows and returns a cursor: it may be short or empty although more pages follow. It also
+//! ends when its entries reach [`PAGE_BYTES_MAX`](crate::domain::page::PAGE_BYTES_MAX).
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,61 +25,62 @@ use crate::domain::page::Filling;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::FilterRun;
 
-/// Entries of a page at the most.
+/// Maximum number of entries per page.
 pub const HISTORY_LIMIT_MAX: usize = 200;
-/// Rows a page looks at, at the most.
+/// Maximum number of rows scanned per page.
 pub const HISTORY_SCAN_ROWS_MAX: usize = 10_000;
 
-/// Which deliveries; an absent field asks for nothing.
+/// Delivery filter. Fields that are `None` match everything.
 #[derive(Debug, Clone, Default)]
 pub struct DeliveryQuery {
-    /// Of this subscription.
+    /// Only deliveries of this subscription.
     pub subscription: Option<SubscriptionId>,
-    /// In this state.
+    /// Only deliveries in this state.
     pub state: Option<State>,
-    /// Of this event.
+    /// Only deliveries of this event.
     pub event: Option<EventId>,
-    /// Of an event that has this type (the whole URI).
+    /// Only events with this type (the whole URI).
     pub event_type: Option<String>,
-    /// Of an event about exactly this subject.
+    /// Only events with exactly this subject.
     pub subject: Option<String>,
-    /// Of an event of this source.
+    /// Only events of this source.
     pub source: Option<SourceName>,
-    /// Whose chain ended at a fault of this filter.
+    /// Only deliveries that ended at a fault of this filter.
     pub filter: Option<FilterName>,
-    /// Created at or after.
+    /// Created at or after this instant.
     pub since: Option<Timestamp>,
-    /// Created before.
+    /// Created before this instant.
     pub until: Option<Timestamp>,
 }
 
-/// Which events; an absent field asks for nothing.
+/// Event filter. Fields that are `None` match everything.
 #[derive(Debug, Clone, Default)]
 pub struct EventQuery {
-    /// Of this source.
+    /// Only events of this source.
     pub source: Option<SourceName>,
-    /// With this type among theirs (the whole URI).
+    /// Only events with this type among theirs (the whole URI).
     pub event_type: Option<String>,
-    /// About exactly this subject.
+    /// Only events with exactly this subject.
     pub subject: Option<String>,
-    /// With this `jti`.
+    /// Only events with this `jti`.
     pub jti: Option<String>,
-    /// Accepted at or after.
+    /// Accepted at or after this instant.
     pub since: Option<Timestamp>,
-    /// Accepted before.
+    /// Accepted before this instant.
     pub until: Option<Timestamp>,
 }
 
-/// Some entries, newest first.
+/// A page of entries, newest first unless noted otherwise.
 #[derive(Debug, Clone)]
 pub struct Page<T> {
-    /// The entries; fewer than asked for, or none, does not mean that there are no more.
+    /// The entries. A page with fewer than requested, or none, is not necessarily the last.
     pub items: Vec<T>,
-    /// Where to go on; none: that was all.
+    /// Cursor of the next page, or `None` after the last one.
     pub next: Option<Cursor>,
 }
 
-/// A place in a history. Opaque in its textual form; what comes or goes meanwhile moves no other entry across it.
+/// A position in a history. Its text form is opaque to clients. Inserted or deleted rows do not shift other entries
+/// across it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     pub(super) at: Timestamp,
@@ -87,7 +88,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Before the newest entry there can be.
+    /// Before the newest possible entry.
     const START: Cursor = Cursor { at: Timestamp::from_millis(i64::MAX), seq: i64::MAX };
 }
 
@@ -108,7 +109,7 @@ impl FromStr for Cursor {
     }
 }
 
-/// Deliveries by state.
+/// Number of deliveries by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Counts {
     /// See [`State::Due`].
@@ -143,7 +144,7 @@ macro_rules! delivery_page {
 }
 
 impl Ledger {
-    /// A page of the tenant's deliveries, newest first. `limit` is at most [`HISTORY_LIMIT_MAX`].
+    /// A page of the tenant's deliveries, newest first. `limit` is capped at [`HISTORY_LIMIT_MAX`].
     pub async fn deliveries(
         &self,
         tenant: &TenantId,
@@ -161,7 +162,7 @@ impl Ledger {
         self.history_of(&tenant).read(move |conn| delivery(conn, &tenant, id)).await
     }
 
-    /// The same with its event and what its chain made of it, both as of one moment.
+    /// A delivery of the tenant with its event and the output of its chain, from one consistent read.
     pub async fn delivery_with_content(
         &self,
         tenant: &TenantId,
@@ -170,7 +171,7 @@ impl Ledger {
         let tenant = tenant.clone();
         self.history_of(&tenant)
             .read(move |conn| {
-                // A read is one transaction as it is.
+                // A read is already a single transaction.
                 let Some(record) = delivery(conn, &tenant, id)? else { return Ok(None) };
                 let content = content(conn, record.seq)?;
                 Ok(content.map(|content| (record, content)))
@@ -183,7 +184,8 @@ impl Ledger {
         self.history_readers().read(move |conn| attempts::attempts(conn, delivery, None)).await
     }
 
-    /// The claims of a delivery as JSON text: as the chain made them, else the SET as normalized.
+    /// The claims of a delivery as JSON text: the output of its chain, or the normalized SET if the chain left it
+    /// unchanged.
     pub async fn delivery_claims(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<String>, Error> {
         let tenant = tenant.clone();
         self.history_of(&tenant)
@@ -203,7 +205,7 @@ impl Ledger {
             .await
     }
 
-    /// A page of the tenant's events, newest first. `limit` is at most [`HISTORY_LIMIT_MAX`].
+    /// A page of the tenant's events, newest first. `limit` is capped at [`HISTORY_LIMIT_MAX`].
     pub async fn events(
         &self,
         tenant: &TenantId,
@@ -215,7 +217,7 @@ impl Ledger {
         self.history_of(&tenant).read(move |conn| events(conn, &tenant, &query, cursor, limit)).await
     }
 
-    /// How many deliveries of the tenant, or of one of its subscriptions, are in which state.
+    /// Number of deliveries by state, for the tenant or for one of its subscriptions.
     pub async fn counts(&self, tenant: &TenantId, subscription: Option<SubscriptionId>) -> Result<Counts, Error> {
         let tenant = tenant.clone();
         self.history_of(&tenant)
@@ -243,10 +245,10 @@ impl Ledger {
     }
 }
 
-/// What [`read_delivery`] reads, up to `WHERE`.
+/// The columns that [`read_delivery`] expects, up to `WHERE`.
 pub(super) const DELIVERY_COLUMNS: &str = delivery_columns!();
 pub(super) const DELIVERIES: &str = concat!(delivery_columns!(), "WHERE d.tenant = ?1", delivery_page!());
-/// The index is partial, and SQLite uses it only where its condition is said in the same words.
+/// SQLite uses the partial index only if its condition is repeated literally.
 pub(super) const DELIVERIES_AT_REST: &str =
     concat!(delivery_columns!(), "WHERE d.tenant = ?1 AND d.state IN (3, 4) AND d.state = ?5", delivery_page!());
 const DELIVERIES_OF_EVENT: &str = concat!(
@@ -282,7 +284,7 @@ fn deliveries(
     page_of(rows, limit, |row| read_if_asked_for(conn, query, row))
 }
 
-/// The row's delivery, where the query asks for it. Time, tenant and event are for the SQL to see to.
+/// The delivery of the row, if the query matches. Time, tenant and event are filtered by the SQL.
 pub(super) fn read_if_asked_for(
     conn: &Connection,
     query: &DeliveryQuery,
@@ -297,7 +299,7 @@ pub(super) fn read_if_asked_for(
         return Ok(None);
     }
     if let Some(filter) = &query.filter {
-        // A chain ends at the fault that ends its delivery; one that is kept with an attempt had none.
+        // A delivery that ended at a fault has it as the last run. Runs stored with an attempt contain no fault.
         let runs = kept_runs(conn, row.get(1)?)?.unwrap_or_default();
         if runs.last().is_none_or(|run| run.fault.is_none() || run.filter != *filter) {
             return Ok(None);
@@ -312,7 +314,7 @@ pub(super) fn delivery(conn: &Connection, tenant: &TenantId, id: DeliveryId) -> 
     rows.next()?.map(|row| read_delivery(conn, row)).transpose()
 }
 
-/// What filters did in the chain of a delivery, where it is a row of its own.
+/// The filter runs of a delivery, if they are stored in a row of their own.
 fn kept_runs(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Vec<FilterRun>>, Error> {
     let runs = conn
         .prepare_cached("SELECT runs FROM filtered WHERE delivery = ?1")?
@@ -324,13 +326,13 @@ fn kept_runs(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Vec<Filt
 fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Error> {
     let seq: DeliverySeq = row.get(1)?;
     let state: State = row.get(3)?;
-    // Read apart: a page looks at many rows and keeps few.
+    // Not joined, because a page scans many rows and returns few of them.
     let attempted = row.get::<_, u32>(15)? > 0;
     let told = if attempted { attempts::runs(conn, seq) } else { Ok(None) };
     let runs = match told {
         Ok(Some(runs)) => Some(runs),
         Ok(None) => kept_runs(conn, seq)?,
-        // Whoever asks for the attempt is told. A list is not to end at it.
+        // Reading the attempt itself reports the damage; a list must not end there.
         Err(error) if error.is_damage() => None,
         Err(error) => return Err(error),
     };
@@ -386,7 +388,8 @@ fn events(
     })
 }
 
-/// An event of the tenant, of a row that has its time, number, id, source, types, subject, `jti` and media type, in this order.
+/// Reads an event of the tenant. The columns are time, seq, id, source, types, subject, `jti` and media type, in this
+/// order.
 pub(super) fn event_record(row: &Row<'_>, tenant: &TenantId) -> rusqlite::Result<EventRecord> {
     Ok(EventRecord {
         accepted_at: row.get(0)?,
@@ -401,7 +404,7 @@ pub(super) fn event_record(row: &Row<'_>, tenant: &TenantId) -> rusqlite::Result
     })
 }
 
-/// Both bounds are exclusive; the earlier one counts.
+/// Both bounds are exclusive; the earlier one applies.
 fn start(cursor: Option<Cursor>, until: Option<Timestamp>) -> Cursor {
     let cursor = cursor.unwrap_or(Cursor::START);
     match until {
@@ -410,8 +413,9 @@ fn start(cursor: Option<Cursor>, until: Option<Timestamp>) -> Cursor {
     }
 }
 
-/// A page of what `read` takes of the rows, each of which begins with its place: time, then number. It ends at `limit`
-/// entries, at [`PAGE_BYTES_MAX`](crate::domain::page::PAGE_BYTES_MAX) and after [`HISTORY_SCAN_ROWS_MAX`] rows.
+/// Builds a page from the rows that `read` accepts. The first two columns are the position: time, then seq. The page
+/// ends at `limit` entries, at [`PAGE_BYTES_MAX`](crate::domain::page::PAGE_BYTES_MAX) or after
+/// [`HISTORY_SCAN_ROWS_MAX`] rows.
 pub(super) fn page_of<T: Serialize>(
     mut rows: Rows<'_>,
     limit: usize,
@@ -477,7 +481,7 @@ mod tests {
             loop {
                 let page = ledger.deliveries(&tenant(), query.clone(), cursor, 3).await.unwrap();
                 seen.extend(page.items.iter().map(|d| d.id.event));
-                // What comes meanwhile is newer than every page that follows.
+                // New deliveries are newer than all following pages.
                 fan_out(&ledger, 5..=5, plan).await;
                 cursor = page.next.map(|next| next.to_string().parse().unwrap());
                 if cursor.is_none() {

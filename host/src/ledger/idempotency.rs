@@ -1,11 +1,12 @@
-//! Requests with an `Idempotency-Key`, and their answers.
+//! Requests with an `Idempotency-Key` header, and their responses.
 //!
 //! # Invariants
 //!
-//! 1. A row is written in the transaction that carries its request out (`audit.rs`): a request without a row has changed
-//!    nothing, so it may be carried out, and one with a row is never carried out again.
-//! 2. The answer comes after that, sealed. A row without one is a request whose host was killed in between.
-//! 3. A row ends [`ANSWERS_KEPT_MS`] after it was written.
+//! 1. A row is written in the transaction that executes its request (`audit.rs`). A request without a row has changed
+//!    nothing and may be executed; one with a row is never executed again.
+//! 2. The response is stored afterwards, encrypted. A row without a response belongs to a request whose host was killed
+//!    in between.
+//! 3. A row expires [`ANSWERS_KEPT_MS`] after it was written.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -15,29 +16,29 @@ use crate::domain::idempotency::Claim;
 use crate::domain::secret::Sealed;
 use crate::domain::time::Timestamp;
 
-/// Milliseconds for which a request is known by its key: a day.
+/// How long a request is recognised by its key, in milliseconds: one day.
 pub const ANSWERS_KEPT_MS: i64 = 24 * 3_600 * 1_000;
 
-/// A request that was carried out.
+/// A request that was executed.
 #[derive(Debug, Clone)]
 pub struct CarriedOut {
-    /// What was asked for.
+    /// Digest of the request.
     pub request: Digest,
-    /// What was answered; none if the host was killed before it knew.
+    /// The response. `None` if the host was killed before it was stored.
     pub answer: Option<Sealed>,
 }
 
-/// What is stored for a tenant, or for the operator.
+/// Rows of a tenant, or of the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswersStored {
-    /// Requests.
+    /// Number of requests.
     pub count: u64,
-    /// Bytes of their answers.
+    /// Bytes of their responses.
     pub bytes: u64,
 }
 
 impl Ledger {
-    /// The request of this claim, if it was carried out, and what else is stored for its tenant.
+    /// The executed request of this claim, if any, and the totals of its tenant.
     pub async fn carried_out(&self, claim: &Claim) -> Result<(Option<CarriedOut>, AnswersStored), Error> {
         let (claim, since) = (claim.clone(), self.clock().now().plus_millis(-ANSWERS_KEPT_MS));
         self.readers()
@@ -59,8 +60,8 @@ impl Ledger {
             .await
     }
 
-    /// Stores the answer of a request that was carried out. If it has changed nothing, there is no row of it: then one is
-    /// made if `in_any_case`, and else nothing is stored.
+    /// Stores the response of an executed request. A request that changed nothing has no row: it gets one if
+    /// `in_any_case` is set, and otherwise nothing is stored.
     pub async fn store_answer(&self, claim: &Claim, answer: Sealed, in_any_case: bool) -> Result<(), Error> {
         let (claim, at) = (claim.clone(), self.clock().now());
         self.queue()
@@ -78,7 +79,7 @@ impl Ledger {
     }
 }
 
-/// Writes a request down. One that is carried out in several transactions is written down by the first of them.
+/// Records a request. If it is executed in several transactions, the first one records it.
 pub(super) fn write(conn: &Connection, claim: &Claim, at: Timestamp) -> Result<(), Error> {
     conn.prepare_cached(
         "INSERT INTO idempotency (claim, tenant, at, request, bytes) VALUES (?1, ?2, ?3, ?4, 0)
@@ -94,19 +95,19 @@ pub(super) fn write(conn: &Connection, claim: &Claim, at: Timestamp) -> Result<(
     Ok(())
 }
 
-/// Deletes the requests whose time is over.
+/// Deletes expired requests.
 pub(super) fn sweep(conn: &Connection, now: Timestamp) -> Result<(), Error> {
     conn.execute("DELETE FROM idempotency WHERE at <= ?1", [now.plus_millis(-ANSWERS_KEPT_MS)])?;
     Ok(())
 }
 
-/// Deletes what belongs to a tenant that is removed.
+/// Deletes the rows of a removed tenant.
 pub(super) fn forget(conn: &Connection, tenant: &TenantId) -> Result<(), Error> {
     conn.execute("DELETE FROM idempotency WHERE tenant = ?1", [tenant])?;
     Ok(())
 }
 
-/// The operator's have no tenant.
+/// The operator's rows have an empty tenant.
 fn owner(tenant: Option<&TenantId>) -> &str {
     tenant.map_or("", TenantId::as_str)
 }
@@ -150,7 +151,7 @@ mod tests {
             let stored = ledger.carried_out(&one).await.unwrap().1;
             assert_eq!((stored.count, stored.bytes), (1, 6));
 
-            // Without a change there is nothing, unless it is asked for.
+            // A request without a change gets no row unless the caller wants one.
             let two = claim("b", "two");
             ledger.store_answer(&two, Sealed("sealed".into()), false).await.unwrap();
             assert_eq!(found(&ledger, &two).await, None);
@@ -167,7 +168,7 @@ mod tests {
             change(&ledger, &one).await;
             ledger.clock().set(NOW.plus_millis(ANSWERS_KEPT_MS));
             assert_eq!(found(&ledger, &one).await, None);
-            // Before it is swept, the key is free for another request.
+            // Before the sweep, an expired key can already be reused for another request.
             let other = claim("a", "other");
             change(&ledger, &other).await;
             assert_eq!(found(&ledger, &other).await, Some((other.request, None)));

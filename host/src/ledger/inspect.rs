@@ -53,7 +53,7 @@ impl Check {
     }
 }
 
-/// Subscriptions whose `tally` differs from their delivery rows.
+/// Subscriptions with a `tally` that differs from their delivery rows.
 const TALLY: &str = "
 SELECT coalesce(t.tenant, d.tenant) || '/' || lower(hex(coalesce(t.subscription, d.subscription))) || ': the counts are '
     || concat_ws(' ', coalesce(t.due, 0), coalesce(t.delivered, 0), coalesce(t.dropped, 0), coalesce(t.held, 0), coalesce(t.dead, 0))
@@ -64,14 +64,14 @@ FROM tally t FULL JOIN (
 WHERE (coalesce(t.due, 0), coalesce(t.delivered, 0), coalesce(t.dropped, 0), coalesce(t.held, 0), coalesce(t.dead, 0))
     <> (coalesce(s0, 0), coalesce(s1, 0), coalesce(s2, 0), coalesce(s3, 0), coalesce(s4, 0))";
 
-/// Plans whose `refs` differs from the number of their deliveries, and deliveries whose plan is missing.
+/// Plans with a `refs` that differs from the number of their deliveries, and deliveries without a plan.
 const REFS: &str = "
 SELECT 'plan ' || lower(hex(p.digest)) || ': refs is ' || p.refs || ', the rows are ' || coalesce(d.n, 0)
 FROM plan p LEFT JOIN (SELECT plan, count(*) n FROM delivery GROUP BY plan) d ON d.plan = p.id WHERE p.refs <> coalesce(d.n, 0)
 UNION ALL
 SELECT 'delivery ' || seq || ': its plan is not there' FROM delivery WHERE plan NOT IN (SELECT id FROM plan)";
 
-/// Tenants whose `stored` bytes differ from the sum over their rows.
+/// Tenants with `stored` bytes that differ from the sum over their rows.
 fn stored_faults(conn: &Connection) -> Result<Vec<String>, Error> {
     let sql = format!(
         "SELECT coalesce(s.tenant, r.tenant) || ': ' || coalesce(s.bytes, 0) || ' bytes are noted, the rows have '
@@ -82,7 +82,7 @@ fn stored_faults(conn: &Connection) -> Result<Vec<String>, Error> {
     lines(conn, &sql)
 }
 
-/// Rows whose parent row is missing.
+/// Rows without their parent row.
 const HANGING: &str = "
 SELECT 'delivery ' || d.seq || ': its event is not there' FROM delivery d LEFT JOIN event e ON e.seq = d.event_seq
 WHERE e.seq IS NULL OR e.id <> d.event_id

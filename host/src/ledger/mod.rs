@@ -176,7 +176,7 @@ pub const BUCKETS: &[(&str, &[f64])] = &[
     (COMMIT_SECONDS, &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]),
     (BATCH_SIZE, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0]),
 ];
-/// Counter: batches whose commit failed.
+/// Counter: batches that could not be committed.
 pub const COMMIT_FAILURES: &str = "setgate_ledger_commit_failures_total";
 /// Gauge: 1 if damage has been found in the ledger's files since the start.
 const DAMAGED: &str = "setgate_ledger_damaged";

@@ -1,5 +1,5 @@
-//! The ledger against a model of it in plain maps: any sequence of requests, restarts and crashes in between gives the
-//! same answers and the same rows, and the counts beside the rows stay true.
+//! Compares the ledger with a model made of plain maps: any sequence of requests, restarts and crashes gives the same
+//! results and rows, and the derived counts stay correct.
 
 mod compare;
 
@@ -24,7 +24,7 @@ use crate::domain::statistics::{HOUR_MS, Statistics};
 use crate::domain::time::Timestamp;
 use compare::compare;
 
-/// One step of a story. Numbers choose among what there is.
+/// One operation. Numbers select among the existing rows.
 #[derive(Debug, Clone)]
 enum Op {
     Append {
@@ -36,7 +36,7 @@ enum Op {
         body: u8,
         subscriptions: u8,
     },
-    /// In one batch with a request that changes rows of all kinds and fails.
+    /// In one batch with a request that changes rows of all kinds and then fails.
     AppendBesideFailure {
         key: u64,
         body: u8,
@@ -122,29 +122,29 @@ struct Delivery {
     filter_tries: u32,
     attempts: u32,
     attempts_before: u32,
-    /// When it was last changed; looked at only where it is at rest.
+    /// Time of the last change; only compared for resting deliveries.
     updated_at: Timestamp,
 }
 
-/// What the ledger should hold.
+/// Expected content of the ledger.
 struct Model {
     now: Timestamp,
     plan: Digest,
-    /// By place; the number makes the event's id.
+    /// By seq; the number determines the event's id.
     events: BTreeMap<i64, (u64, NewEvent)>,
     last: i64,
-    /// The last event that was appended without deliveries.
+    /// Last event that was appended without deliveries.
     left: i64,
     cursor: i64,
     deliveries: BTreeMap<i64, Delivery>,
     last_delivery: i64,
     last_fan_out: Option<FanOut>,
-    /// Attempts and ends by the begin of the hour they were in.
+    /// Attempts and final states by start of their hour.
     hours: BTreeMap<i64, (u64, [u64; State::ALL.len()])>,
 }
 
 impl Model {
-    /// A new event's outcome, and its row.
+    /// The expected result of an append, with the event.
     fn append(&mut self, number: u64, key: u64, body: u8) -> (NewEvent, Appended) {
         let mut new = event(number);
         new.dedupe.key = event(key).dedupe.key;
@@ -163,7 +163,7 @@ impl Model {
         (new, appended)
     }
 
-    /// The cursor, once all up to `through` have their deliveries.
+    /// Advances the cursor after all events up to `through` have their deliveries.
     fn through(&mut self, through: i64) {
         self.cursor = self.cursor.max(through);
         if self.cursor >= self.left {
@@ -171,12 +171,12 @@ impl Model {
         }
     }
 
-    /// What a start knows of what was left.
+    /// After a start, all events count as left to the fan-out loop.
     fn started(&mut self) {
         self.left = self.events.last_key_value().map_or(0, |(seq, _)| *seq);
     }
 
-    /// The deliveries of an event to those of the three subscriptions whose bit is set.
+    /// Deliveries of an event to those of the three subscriptions whose bit is set.
     fn deliveries_of(&self, event: EventSeq, id: EventId, subscriptions: u8) -> Vec<NewDelivery> {
         let picked = (0..3_u8).filter(|bit| subscriptions & (1 << bit) != 0);
         picked
@@ -212,7 +212,7 @@ impl Model {
         self.deliveries.iter().nth(pick % count).map(|(seq, delivery)| (*seq, delivery.clone()))
     }
 
-    /// The step as the pipeline would make it, for the delivery as it is.
+    /// The step that the pipeline would produce for the delivery in its current state.
     fn step(&self, delivery: &Delivery, kind: Kind) -> Step {
         let again = self.now.plus_millis(5_000);
         let number = delivery.attempts + 1;
@@ -230,7 +230,7 @@ impl Model {
         }
     }
 
-    /// Counts an attempt, or an end in a state.
+    /// Counts an attempt, a final state, or both.
     fn count_now(&mut self, attempt: bool, rested: Option<State>) {
         let hour = self.now.as_millis() / HOUR_MS * HOUR_MS;
         let (attempts, rests) = self.hours.entry(hour).or_default();
@@ -378,7 +378,7 @@ async fn apply(
             let of = |event: &Event| model.deliveries_of(event.seq, event.id, subscriptions);
             let fan_out = FanOut { through, deliveries: news.iter().flat_map(of).collect() };
             let made = ledger.fan_out(fan_out.clone()).await.unwrap();
-            // Some have deliveries from when they were appended; such a one takes a number all the same.
+            // Some already have deliveries from their append; the ignored insert still uses up a seq.
             let there: HashSet<DeliveryId> = model.deliveries.values().map(|delivery| delivery.id).collect();
             let mut expected = Vec::new();
             for new in &fan_out.deliveries {
@@ -394,7 +394,7 @@ async fn apply(
         }
         Op::FanOutAgain => {
             if let Some(fan_out) = model.last_fan_out.clone() {
-                // Whatever became of its deliveries meanwhile, retention included.
+                // Regardless of later changes to its deliveries, including retention.
                 prop_assert!(ledger.fan_out(fan_out).await.unwrap().is_empty());
             }
         }
@@ -422,7 +422,7 @@ async fn apply(
             if twice {
                 ledger.settle(settlement).await.unwrap();
             }
-            // So that the next settlement is not the same one again.
+            // Makes the next settlement distinct from this one.
             model.now = model.now.plus_millis(1);
         }
         Op::Redrive { pick, redrive } => {
@@ -455,7 +455,7 @@ async fn apply(
         Op::Retain => {
             model.retain();
             ledger.retain(model.now).await.unwrap();
-            // Interned again, as fan-out does when it is told that a plan is gone.
+            // Interned again, as the fan-out does after `UnknownPlan`.
             ledger.intern_plan(&Plan::default()).await.unwrap();
         }
         Op::Restart => {
@@ -478,7 +478,7 @@ async fn apply(
     Ok(ledger)
 }
 
-/// A request that leaves nothing behind, whatever it did.
+/// Changes rows and then fails: all of it must be rolled back.
 fn fail_after_writing(batch: &mut Batch<'_>) -> Result<(), Error> {
     batch.conn.execute_batch(
         "DELETE FROM attempt; DELETE FROM delivery; UPDATE event SET accepted_at = 0; UPDATE plan SET refs = 9;
@@ -487,7 +487,7 @@ fn fail_after_writing(batch: &mut Batch<'_>) -> Result<(), Error> {
     Err(Error::Cursor)
 }
 
-/// One further run of a delivery, made by a replay of its own.
+/// Inserts one further run of a delivery by a separate replay.
 async fn replay_one(ledger: &Ledger, new: NewDelivery, number: u64) -> Result<Vec<DueDelivery>, Error> {
     let begun = ledger.begin_replay(replay(u128::from(number)), usize::MAX, None).await?.expect("not too many run");
     let step = ReplayStep {

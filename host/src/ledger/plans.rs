@@ -1,5 +1,5 @@
-//! Chains as they were when deliveries were created: stored once per content, named by its digest, kept as long as
-//! anything refers to them.
+//! Plans: filter chains as pinned when deliveries were created. Stored once per content, named by their digest, and
+//! retained while anything refers to them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,22 +13,23 @@ use crate::domain::filter::Plan;
 use crate::domain::id::{Digest, FilterName, TableName, TenantId};
 use crate::domain::time::Timestamp;
 
-/// By the name of a filter or a table: how many deliveries were made with each of its versions.
+/// For each filter or table: the number of deliveries that pinned each of its versions.
 pub type VersionsInUse = BTreeMap<String, BTreeMap<Digest, u64>>;
 
-/// Rows of plans that a batch knows without asking: more are not searched sooner than an index is.
+/// Number of plan rows cached per batch. A longer linear search would not be faster than the index.
 const PLANS_KNOWN_MAX: usize = 64;
 
 impl Ledger {
-    /// Stores a plan, if it is not there yet, and returns its name. Kept while a delivery runs it, and for
-    /// [`super::UNUSED_KEPT_MS`] after this call and after a first delivery was made with it.
+    /// Stores a plan, unless it is already stored, and returns its digest. It is retained while a delivery uses it, and
+    /// for [`super::UNUSED_KEPT_MS`] after this call and after its first use by a delivery.
     pub async fn intern_plan(&self, plan: &Plan) -> Result<Digest, Error> {
         let (digest, doc) = named(plan)?;
         self.intern(HashMap::from([(digest, (plan.tenant.clone(), doc))])).await?;
         Ok(digest)
     }
 
-    /// The same of several at once, with their names in the same order; a plan that is there more than once is stored once.
+    /// Like [`Ledger::intern_plan`] for several plans at once. Returns their digests in the same order; equal plans are
+    /// stored once.
     pub async fn intern_plans(&self, plans: &[Plan]) -> Result<Vec<Digest>, Error> {
         let named = plans.iter().map(named).collect::<Result<Vec<_>, _>>()?;
         let digests = named.iter().map(|(digest, _)| *digest).collect();
@@ -60,7 +61,7 @@ impl Ledger {
             .await
     }
 
-    /// The plan by that name. The last [`super::PLANS_CACHED_MAX`] are answered from memory.
+    /// The plan with that digest. The [`super::PLANS_CACHED_MAX`] most recently used plans are cached in memory.
     pub async fn plan(&self, digest: &Digest) -> Result<Option<Arc<Plan>>, Error> {
         let digest = *digest;
         if let Some(plan) = self.plans().get(&digest).await {
@@ -81,8 +82,8 @@ impl Ledger {
         Ok(Some(plan))
     }
 
-    /// Whether a delivery of the tenant that is kept was made with that version of that filter. Looks through all plans:
-    /// for what is no version of the filter any more.
+    /// Whether an existing delivery of the tenant pinned that version of the filter. Scans all plans, so it is meant
+    /// for digests that are no longer a version of the filter.
     pub async fn ran_filter(&self, tenant: &TenantId, filter: &FilterName, digest: Digest) -> Result<bool, Error> {
         let (tenant, filter) = (tenant.clone(), filter.clone());
         self.history_of(&tenant)
@@ -98,19 +99,19 @@ impl Ledger {
             .await
     }
 
-    /// The versions of the tenant's filters that deliveries of the history were made with. Looks through all plans.
+    /// Versions of the tenant's filters that existing deliveries pinned. Scans all plans.
     pub async fn filter_versions_in_use(&self, tenant: &TenantId) -> Result<VersionsInUse, Error> {
         let tenant = tenant.clone();
         self.history_readers().read(move |conn| in_use(conn, FILTER_VERSIONS_IN_USE, &tenant)).await
     }
 
-    /// The same of its tables.
+    /// Versions of the tenant's tables that existing deliveries pinned. Scans all plans.
     pub async fn table_versions_in_use(&self, tenant: &TenantId) -> Result<VersionsInUse, Error> {
         let tenant = tenant.clone();
         self.history_readers().read(move |conn| in_use(conn, TABLE_VERSIONS_IN_USE, &tenant)).await
     }
 
-    /// The same for a version of a table.
+    /// Like [`Ledger::ran_filter`], for a version of a table.
     pub async fn saw_table(&self, tenant: &TenantId, table: &TableName, digest: Digest) -> Result<bool, Error> {
         let (tenant, table) = (tenant.clone(), table.clone());
         self.history_of(&tenant)
@@ -126,7 +127,7 @@ impl Ledger {
     }
 }
 
-/// A plan that is older than its member `tenant` may be anybody's.
+/// A plan without the member `tenant`, from an older version, may belong to any tenant.
 macro_rules! plans_in_use {
     () => {
         "p.refs > 0 AND coalesce(p.doc ->> '$.tenant', ?1) = ?1"
@@ -153,10 +154,10 @@ fn in_use(conn: &Connection, sql: &str, tenant: &TenantId) -> Result<VersionsInU
     Ok(used)
 }
 
-/// The name that [`Ledger::intern_plan`] gives a plan.
+/// The digest under which [`Ledger::intern_plan`] stores a plan.
 ///
 /// # Errors
-/// Where it makes no JSON.
+/// If the plan cannot be serialised.
 pub fn plan_name(plan: &Plan) -> Result<Digest, Error> {
     named(plan).map(|(digest, _)| digest)
 }
@@ -167,8 +168,9 @@ fn named(plan: &Plan) -> Result<(Digest, String), Error> {
     Ok((Digest(sha256(doc.as_bytes())), doc))
 }
 
-/// The row of a plan that a delivery is about to run. `refs` rises at the end of the batch only: until then the instant
-/// keeps an unused plan from a sweep in the same batch. So it stays where it is until the batch ends, and is asked for once.
+/// Row id of a plan that a delivery is about to use. `refs` is only updated at the end of the batch, so `interned_at`
+/// protects an unused plan from a sweep in the same batch. The row therefore exists until the batch ends and can be
+/// cached.
 pub(super) fn plan_row(batch: &mut Batch<'_>, digest: &Digest, now: Timestamp) -> Result<i64, Error> {
     if let Some((_, id)) = batch.plans.iter().find(|(known, _)| known == digest) {
         return Ok(*id);
@@ -179,7 +181,7 @@ pub(super) fn plan_row(batch: &mut Batch<'_>, digest: &Digest, now: Timestamp) -
         .query_row([digest], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?
         .ok_or(Error::UnknownPlan(*digest))?;
-    // Once per plan and batch, not per delivery: the row carries the whole chain.
+    // Once per plan and batch, not per delivery, since the row contains the whole chain.
     if refs == 0 && interned_at < now {
         conn.prepare_cached("UPDATE plan SET interned_at = ?2 WHERE id = ?1")?.execute(params![id, now])?;
     }
@@ -189,7 +191,7 @@ pub(super) fn plan_row(batch: &mut Batch<'_>, digest: &Digest, now: Timestamp) -
     Ok(id)
 }
 
-/// Deletes plans and blobs that nothing refers to and that were not put since `before`. Returns how many of each.
+/// Deletes plans and blobs that are unreferenced and were last stored before `before`. Returns how many of each.
 pub(super) fn sweep(batch: &mut Batch<'_>, before: Timestamp) -> Result<(u64, u64), Error> {
     let (conn, snapshot) = (batch.conn, batch.snapshot);
     let swept: Vec<(Option<TenantId>, i64)> = conn

@@ -1,4 +1,4 @@
-//! Redriving many: which deliveries are at rest, oldest first, and what a person decided about a chunk of them.
+//! Bulk redrive: lists deliveries at rest, oldest first, and applies a person's decision to a chunk of them.
 
 use rusqlite::{Connection, params};
 
@@ -9,14 +9,13 @@ use crate::domain::delivery::{DeliveryRecord, State};
 use crate::domain::id::{DeliveryId, TenantId};
 use crate::domain::time::Timestamp;
 
-/// Deliveries that one call of [`Ledger::redrive_many`] changes at the most: everyone else's requests wait as long.
+/// Maximum number of deliveries that one call of [`Ledger::redrive_many`] changes, since it delays all other requests.
 pub const REDRIVE_CHUNK_ROWS: usize = 200;
 
 impl Ledger {
-    /// A page of the tenant's deliveries in one of the states [`State::Held`] and [`State::Dead`], oldest first, so that
-    /// what is redriven page by page goes in the order it came. Of `query`, `event` is not looked at. A row that leaves
-    /// its state meanwhile moves no other one across the cursor. `limit` is at most
-    /// [`super::HISTORY_LIMIT_MAX`].
+    /// A page of the tenant's deliveries in state [`State::Held`] or [`State::Dead`], oldest first, so that redriving
+    /// page by page preserves their order. `query.event` is ignored. A row that leaves its state meanwhile does not
+    /// shift others across the cursor. `limit` is capped at [`super::HISTORY_LIMIT_MAX`].
     pub async fn at_rest(
         &self,
         tenant: &TenantId,
@@ -29,7 +28,7 @@ impl Ledger {
         self.history_of(&tenant).read(move |conn| at_rest(conn, &tenant, state, &query, cursor, limit)).await
     }
 
-    /// Those of the deliveries that the tenant has, as they are now.
+    /// The current records of the given deliveries, without those that the tenant does not have.
     pub async fn deliveries_by_id(
         &self,
         tenant: &TenantId,
@@ -41,8 +40,8 @@ impl Ledger {
             .await
     }
 
-    /// [`Ledger::redrive`] of up to [`REDRIVE_CHUNK_ROWS`] deliveries in one transaction; those beyond are left alone.
-    /// Returns what came of each of which there is a row.
+    /// Applies [`Ledger::redrive`] to the first [`REDRIVE_CHUNK_ROWS`] deliveries in one transaction, and ignores
+    /// further ones. Returns a result for each delivery that exists.
     pub async fn redrive_many(
         &self,
         tenant: &TenantId,
@@ -60,8 +59,7 @@ impl Ledger {
     }
 }
 
-/// The condition on the state is said twice for the sake of the partial index, and both bounds of the time are of the
-/// index too.
+/// The state condition is repeated literally so that the partial index applies; both time bounds are index ranges.
 pub(super) fn oldest_at_rest() -> String {
     format!(
         "{DELIVERY_COLUMNS} WHERE d.tenant = ?1 AND d.state IN (3, 4) AND d.state = ?2
@@ -78,7 +76,7 @@ fn at_rest(
     limit: usize,
 ) -> Result<Page<DeliveryRecord>, Error> {
     let since = Cursor { at: query.since.unwrap_or(Timestamp::from_millis(i64::MIN)), seq: i64::MIN };
-    // The later one counts; a cursor is behind a row, `since` is before any.
+    // The later bound applies. A cursor points after a row, `since` before the first one.
     let from = cursor.filter(|cursor| cursor.at >= since.at).unwrap_or(since);
     let until = query.until.unwrap_or(Timestamp::from_millis(i64::MAX));
     let mut statement = conn.prepare_cached(&oldest_at_rest())?;
@@ -100,7 +98,7 @@ mod tests {
         TENANT.parse().unwrap()
     }
 
-    /// Six events, two subscriptions each; the deliveries to the first are dead, those to the second held by `redact`.
+    /// Six events for two subscriptions: the deliveries of the first are dead, those of the second held by `redact`.
     async fn at_rest_by_twelve(ledger: &Ledger) {
         let plan = with_events(ledger, 6).await;
         for n in 1..=6_u64 {
@@ -129,7 +127,7 @@ mod tests {
                 let page = ledger.at_rest(&tenant(), State::Dead, DeliveryQuery::default(), cursor, 2).await.unwrap();
                 let ids: Vec<_> = page.items.iter().map(|record| record.id).collect();
                 seen.extend(ids.iter().map(|id| id.event));
-                // They leave the state that is asked for.
+                // The redriven ones leave the listed state.
                 let done = ledger.redrive_many(&tenant(), ids.clone(), Redrive::Again, NOW).await.unwrap();
                 assert!(done.iter().all(|one| matches!(one, Redriven::Due(_))) && done.len() == ids.len());
                 let again = ledger.redrive_many(&tenant(), ids, Redrive::Again, NOW).await.unwrap();

@@ -1,5 +1,5 @@
-//! The control plane's documents: what tenants, sources, filters, subscriptions, keys and tables there are. All of
-//! them are in memory as one immutable [`Snapshot`], replaced after each durable change.
+//! Documents of the control plane: tenants, sources, filters, subscriptions, keys and tables. All of them are in memory
+//! as one immutable [`Snapshot`], which is replaced after each durable change.
 
 mod weight;
 pub(super) mod write;
@@ -22,11 +22,11 @@ use crate::domain::tenant::{ApiKey, Incarnation, Tenant};
 use weight::Weighed;
 pub use weight::{DOCUMENT_BYTES, DOCUMENT_BYTES_MAX, Weight};
 
-/// A document with its version. Versions rise over the whole ledger and are never used twice, so that a document made
-/// anew under an old name does not answer to an old version.
+/// A document with its version. Versions increase across the whole ledger and are never reused, so a document recreated
+/// under an old name does not match an old version.
 #[derive(Debug, Clone, Serialize)]
 pub struct Versioned<T> {
-    /// The ledger's revision that wrote it.
+    /// Revision of the ledger that wrote it.
     pub version: u64,
     /// Bytes of its text on disk.
     #[serde(skip)]
@@ -35,14 +35,14 @@ pub struct Versioned<T> {
     pub value: T,
 }
 
-/// What a change expects to find.
+/// Precondition of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
-    /// Whatever there is.
+    /// No precondition.
     Any,
-    /// No document by that name.
+    /// No document with that name exists.
     Absent,
-    /// Exactly this version.
+    /// The document has exactly this version.
     Version(u64),
 }
 
@@ -57,12 +57,12 @@ impl Expected {
     }
 }
 
-/// What a change expects to find, and what the audit log says of it.
+/// Precondition of a change, and its audit entry.
 #[derive(Debug, Clone)]
 pub struct Intent {
-    /// What it expects to find.
+    /// The precondition.
     pub expected: Expected,
-    /// On whose behalf, and how it is called.
+    /// Actor and action, for the audit log.
     pub deed: Deed,
 }
 
@@ -79,31 +79,31 @@ impl From<(Expected, Deed)> for Intent {
     }
 }
 
-/// Everything configured, as of one revision.
+/// The whole configuration as of one revision.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// Rises with each change.
+    /// Increases with each change.
     pub revision: u64,
-    /// By name.
+    /// Tenants by name.
     pub tenants: BTreeMap<TenantId, Arc<TenantView>>,
-    /// Every key, the operators' among them.
+    /// All API keys, including the operator's.
     pub keys: BTreeMap<KeyId, Arc<Versioned<ApiKey>>>,
 }
 
-/// One tenant with everything it has.
+/// One tenant with all its documents.
 #[derive(Debug, Clone)]
 pub struct TenantView {
     /// The tenant itself.
     pub tenant: Arc<Versioned<Tenant>>,
-    /// What all its documents come to, its keys among them.
+    /// Total weight of its documents, including its keys.
     pub weight: Weight,
-    /// By name.
+    /// Sources by name.
     pub sources: BTreeMap<SourceName, Arc<Versioned<Source>>>,
-    /// By name.
+    /// Filters by name.
     pub filters: BTreeMap<FilterName, Arc<Versioned<Filter>>>,
-    /// By id.
+    /// Subscriptions by id.
     pub subscriptions: BTreeMap<SubscriptionId, Arc<Versioned<Subscription>>>,
-    /// By name.
+    /// Tables by name.
     pub tables: BTreeMap<TableName, Arc<Versioned<Table>>>,
 }
 
@@ -115,14 +115,15 @@ impl TenantView {
 }
 
 impl Snapshot {
-    /// The tenant by that name, with everything it has.
+    /// The tenant with that name and all its documents.
     pub fn tenant(&self, tenant: &TenantId) -> Option<&Arc<TenantView>> {
         self.tenants.get(tenant)
     }
 
     pub(super) fn load(conn: &Connection, revision: u64) -> Result<Self, Error> {
         let mut snapshot = Snapshot { revision, ..Snapshot::default() };
-        // Tenants first: the rest is hung up under them. Each in the order of the key, which nothing has to be sorted for.
+        // Tenants first, because the other documents belong to them. Each query follows the primary key, which avoids
+        // sorting.
         for of in ["kind = 'tenant'", "kind <> 'tenant'"] {
             let mut statement = conn.prepare(&format!(
                 "SELECT kind, tenant, id, version, doc FROM entry WHERE {of} ORDER BY kind, tenant, id"
@@ -230,7 +231,8 @@ impl Snapshot {
         }
     }
 
-    /// Keys are looked up by id alone, and weigh on their tenant all the same.
+    /// Keys are stored outside the tenants, because they are looked up by id alone, but count towards their tenant's
+    /// weight.
     fn replace_key(&mut self, id: KeyId, tenant: Option<TenantId>, new: Option<Versioned<ApiKey>>) {
         let mut weight = Weight::default();
         replace(&mut weight, &mut self.keys, id, new);
@@ -240,14 +242,14 @@ impl Snapshot {
     }
 
     fn under(&mut self, tenant: &TenantId, change: impl FnOnce(&mut TenantView)) {
-        // A document without its tenant is never written; one left over would have no reader.
+        // A document is never written without its tenant; a leftover one would have no reader.
         if let Some(view) = self.tenants.get_mut(tenant) {
             change(Arc::make_mut(view));
         }
     }
 }
 
-/// Puts a document in the place of the one that was there, or takes that one away, and keeps the weight in step.
+/// Replaces or removes a document and updates the weight accordingly.
 fn replace<K: Ord, T>(
     weight: &mut Weight,
     documents: &mut BTreeMap<K, Arc<Versioned<T>>>,
@@ -270,7 +272,7 @@ fn replace<K: Ord, T>(
 
 /// A change of the registry, applied to memory after its commit.
 pub(super) enum Change {
-    /// A document, its version and the bytes of its text.
+    /// A document, its version and the size of its text.
     Put(Box<Doc>, u64, usize),
     Remove(Name, u64),
 }
@@ -298,8 +300,8 @@ impl Doc {
         }
     }
 
-    /// Gives back the room that its lists have left over. What is read from JSON has room for four where there is one, and
-    /// each document is kept for as long as the host runs.
+    /// Releases the spare capacity of its lists. A list of one element read from JSON has capacity for four, and
+    /// documents stay in memory for as long as the host runs.
     fn fit(&mut self) {
         match self {
             Self::Tenant(_) | Self::Table(_) | Self::Key(_) => {}
@@ -321,7 +323,7 @@ impl Doc {
         }
     }
 
-    /// The tenant that has to be there for the document to be.
+    /// The tenant that must exist for this document.
     fn parent(&self) -> Option<&TenantId> {
         match self {
             Self::Tenant(_) => None,
@@ -333,7 +335,7 @@ impl Doc {
         }
     }
 
-    /// Whose it is; none: the operator's.
+    /// Owner of the document. `None` if it belongs to the operator.
     fn owner(&self) -> Option<TenantId> {
         match self {
             Self::Tenant(t) => Some(t.id.clone()),
@@ -341,7 +343,7 @@ impl Doc {
         }
     }
 
-    /// Why it sends nothing, where it is a subscription that is paused.
+    /// Reason of the pause, if it is a paused subscription.
     fn paused(&self) -> Option<&str> {
         match self {
             Self::Subscription(s) => s.paused.as_ref().map(|pause| pause.reason.as_str()),
@@ -376,7 +378,7 @@ impl Doc {
     }
 }
 
-/// What a document is found by.
+/// Name of a document of any kind.
 #[derive(Clone)]
 pub(super) enum Name {
     Tenant(TenantId),
@@ -388,7 +390,7 @@ pub(super) enum Name {
 }
 
 impl Name {
-    /// The primary key: kind, tenant, id. Keys stand under no tenant, since they are looked up by id alone.
+    /// The primary key: kind, tenant, id. API keys have an empty tenant, because they are looked up by id alone.
     fn columns(&self) -> (&'static str, &str, String) {
         match self {
             Self::Tenant(t) => ("tenant", t.as_str(), t.to_string()),
@@ -405,7 +407,7 @@ impl Name {
         Object { kind: kind.to_owned(), id }
     }
 
-    /// Whose the document of this name and text was; none: the operator's.
+    /// Owner of a document with this name and text. `None` if it belongs to the operator.
     fn owner(&self, text: &str) -> Option<TenantId> {
         match self {
             Self::Tenant(t)
@@ -418,61 +420,61 @@ impl Name {
     }
 }
 
-/// The registry. Each `put_` makes or replaces a document and returns its new version; each `remove_` says whether
-/// there was one. Both fail with [`Error::VersionMismatch`] where what they expect does not hold, and with
-/// [`Error::NoTenant`] where the document's tenant is not there. Durable, in the snapshot and in the audit log, when they
-/// return.
+/// The registry. Each `put_` creates or replaces a document and returns its new version; each `remove_` returns whether
+/// the document existed. Both fail with [`Error::VersionMismatch`] if the precondition does not hold, and with
+/// [`Error::NoTenant`] if the document's tenant does not exist. When they return, the change is durable and visible in
+/// the snapshot and the audit log.
 impl Ledger {
-    /// Everything configured. Cheap; never waits.
+    /// The current configuration. Cheap; never blocks.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.shared().snapshot.load_full()
     }
 
-    /// Wakes after each change of the registry, with its revision.
+    /// Signals each change of the registry with its revision.
     pub fn changed(&self) -> tokio::sync::watch::Receiver<u64> {
         self.shared().revision.subscribe()
     }
 
-    /// Makes or replaces a tenant. [`Error::Purging`] while an earlier tenant of that name is still being removed.
+    /// Creates or replaces a tenant. [`Error::Purging`] while an earlier tenant with that name is still being removed.
     pub async fn put_tenant(&self, tenant: Tenant, intent: impl Into<Intent>) -> Result<u64, Error> {
         self.put(Doc::Tenant(tenant), intent).await
     }
 
-    /// Makes or replaces a source.
+    /// Creates or replaces a source.
     pub async fn put_source(&self, source: Source, intent: impl Into<Intent>) -> Result<u64, Error> {
         self.put(Doc::Source(source), intent).await
     }
 
-    /// Makes or replaces a filter. Its versions' components are put before, by [`Ledger::put_blob`].
+    /// Creates or replaces a filter. The components of its versions must be stored first ([`Ledger::put_blob`]).
     pub async fn put_filter(&self, filter: Filter, intent: impl Into<Intent>) -> Result<u64, Error> {
         self.put(Doc::Filter(filter), intent).await
     }
 
-    /// Makes or replaces a subscription. [`Error::Unbound`] where its chain names a filter that is not there or has no
+    /// Creates or replaces a subscription. [`Error::Unbound`] if its chain names a filter that does not exist or has no
     /// active version.
     pub async fn put_subscription(&self, subscription: Subscription, intent: impl Into<Intent>) -> Result<u64, Error> {
         self.put(Doc::Subscription(Box::new(subscription)), intent).await
     }
 
-    /// Makes or replaces a table. Its rows are put before, by [`Ledger::put_blob`].
+    /// Creates or replaces a table. Its rows must be stored first ([`Ledger::put_blob`]).
     pub async fn put_table(&self, table: Table, intent: impl Into<Intent>) -> Result<u64, Error> {
         self.put(Doc::Table(table), intent).await
     }
 
-    /// Makes or replaces an API key.
+    /// Creates or replaces an API key.
     pub async fn put_key(&self, key: ApiKey, intent: impl Into<Intent>) -> Result<u64, Error> {
         self.put(Doc::Key(key), intent).await
     }
 
-    /// Puts a key beside the one whose place it takes, which is changed at the same time: both or neither, and one row
-    /// of the audit log. `intent` is for the old one; the new one must not be there. Returns the version of the new one.
+    /// Adds a key and updates the key it replaces, in one transaction with one audit row. `intent` applies to the old
+    /// key; the new one must not exist. Returns the version of the new one.
     pub async fn rotate_key(&self, old: ApiKey, new: ApiKey, intent: impl Into<Intent>) -> Result<u64, Error> {
         let (mut intent, at) = (intent.into(), self.clock().now());
         intent.deed = intent.deed.note(format!("in its place: {}", new.id));
         let quota = self.options().quota.clone();
         self.queue()
             .write(move |batch| {
-                // A key that leaked is replaced over any quota; how many there may be is bounded by itself.
+                // A leaked key can be replaced regardless of quotas; the number of keys has a limit of its own.
                 let made = write::put_silently(batch, Doc::Key(new), Expected::Absent, None)?;
                 write::put(batch, Doc::Key(old), intent, &quota, at)?;
                 Ok(made.version)
@@ -480,8 +482,8 @@ impl Ledger {
             .await
     }
 
-    /// Removes a tenant with everything it has: documents and keys at once, then events and deliveries in chunks.
-    /// Returns when all of it is gone; broken off, [`Ledger::retain`] goes on with it.
+    /// Removes a tenant: its documents and keys at once, then its events and deliveries in chunks. Returns when
+    /// everything is deleted. If it is interrupted, [`Ledger::retain`] finishes the removal.
     pub async fn remove_tenant(&self, tenant: &TenantId, intent: impl Into<Intent>) -> Result<bool, Error> {
         let removed = self.remove(Name::Tenant(tenant.clone()), intent).await?;
         if removed {
@@ -490,7 +492,7 @@ impl Ledger {
         Ok(removed)
     }
 
-    /// Removes a source. Its events stay.
+    /// Removes a source. Its events remain.
     pub async fn remove_source(
         &self,
         tenant: &TenantId,
@@ -500,8 +502,8 @@ impl Ledger {
         self.remove(Name::Source(tenant.clone(), name.clone()), intent).await
     }
 
-    /// Removes a filter; [`Error::InUse`] where a subscription binds it. Deliveries that pinned a version of it keep
-    /// that version.
+    /// Removes a filter. [`Error::InUse`] if a subscription binds it. Deliveries that pinned a version of it keep that
+    /// version.
     pub async fn remove_filter(
         &self,
         tenant: &TenantId,
@@ -511,7 +513,7 @@ impl Ledger {
         self.remove(Name::Filter(tenant.clone(), name.clone()), intent).await
     }
 
-    /// Removes a subscription. Its deliveries stay as they are: settling those that are due is the caller's.
+    /// Removes a subscription. Its deliveries remain unchanged; settling the due ones is up to the caller.
     pub async fn remove_subscription(
         &self,
         tenant: &TenantId,

@@ -1,4 +1,4 @@
-//! Another plan for a delivery that has not run its chain: the version it has pinned was withdrawn.
+//! Replaces the plan of a delivery that has not run its chain, because the pinned filter version was withdrawn.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -8,8 +8,8 @@ use crate::domain::delivery::DeliverySeq;
 use crate::domain::id::Digest;
 
 impl Ledger {
-    /// Gives a delivery another plan, stored before by [`Ledger::intern_plan`]. Tells whether it was done: a delivery
-    /// that is not due, or whose chain has run, keeps the plan it has. Doing it again changes nothing.
+    /// Replaces the plan of a delivery by one already stored by [`Ledger::intern_plan`]. Returns false if the delivery
+    /// is not due or its chain has run; it then keeps its plan. Idempotent.
     pub async fn repin(&self, delivery: DeliverySeq, plan: Digest) -> Result<bool, Error> {
         let now = self.clock().now();
         self.queue()

@@ -1,5 +1,5 @@
-//! Replays: past events made into new runs, a step at a time. What a step makes and where it stands afterwards are one
-//! transaction, so that a replay that was broken off goes on where it was and makes nothing twice.
+//! Replays: new runs for past events, in steps. The deliveries of a step and the new position are one transaction, so
+//! an interrupted replay resumes at its position and creates nothing twice.
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, params};
@@ -16,42 +16,42 @@ use crate::domain::idempotency::Claim;
 use crate::domain::replay::{Replay, ReplayPlace, ReplayRecord, ReplayState};
 use crate::domain::time::Timestamp;
 
-/// Replays of a tenant that have ended and are still shown; older ones are forgotten.
+/// Ended replays retained per tenant; older ones are deleted.
 pub const REPLAYS_KEPT_MAX: usize = 100;
-/// Events in one answer of [`Ledger::replay_events`] at the most.
+/// Maximum number of events that [`Ledger::replay_events`] returns.
 pub const REPLAY_EVENTS_MAX: usize = 1_000;
 
 /// A step of a replay.
 #[derive(Debug, Clone)]
 pub struct ReplayStep {
-    /// Which replay.
+    /// The replay.
     pub id: ReplayId,
-    /// Where it stood.
+    /// Position before the step.
     pub from: ReplayPlace,
-    /// Where it stands then.
+    /// Position after the step.
     pub to: ReplayPlace,
-    /// What is made of the events between; `id.run` is not looked at.
+    /// Deliveries to insert for the events in between; `id.run` is ignored.
     pub deliveries: Vec<NewDelivery>,
-    /// Events between that nothing is made of.
+    /// Number of events in between that get no delivery.
     pub passed_over: u64,
-    /// Whether there are no more events.
+    /// Whether this is the last step.
     pub done: bool,
 }
 
-/// What a step came to.
+/// Result of a step.
 #[derive(Debug, Clone)]
 pub struct Advanced {
-    /// Deliveries that it made. An event that is gone made none.
+    /// Number of deliveries inserted. Deleted events get none.
     pub made: u64,
-    /// Of them, those that the dispatcher is to be told of.
+    /// The inserted deliveries that are due, for the dispatcher.
     pub due: Vec<DueDelivery>,
 }
 
 impl Ledger {
-    /// Begins a replay of the events that are in the journal by now; none, and nothing is written, where `running_max` of the
-    /// tenant's run already. [`Error::NoTenant`] where its tenant is not there.
+    /// Starts a replay of the events that are in the journal now. Returns `None`, without any change, if the tenant
+    /// already has `running_max` running replays. [`Error::NoTenant`] if its tenant does not exist.
     ///
-    /// `claim` is written down with it.
+    /// `claim` is recorded in the same transaction.
     pub async fn begin_replay(
         &self,
         replay: Replay,
@@ -87,7 +87,7 @@ impl Ledger {
         self.history_of(&tenant).read(move |conn| find(conn, &tenant, id)).await
     }
 
-    /// Ends a replay of the tenant; one that has ended stays as it is. None where there is none.
+    /// Cancels a replay of the tenant. An ended one stays unchanged. `None` if the replay does not exist.
     pub async fn cancel_replay(
         &self,
         tenant: &TenantId,
@@ -113,7 +113,7 @@ impl Ledger {
             .await
     }
 
-    /// Every replay that runs, of all tenants, oldest first.
+    /// All running replays of all tenants, oldest first.
     pub async fn running_replays(&self) -> Result<Vec<ReplayRecord>, Error> {
         self.readers()
             .read(|conn| {
@@ -129,12 +129,12 @@ impl Ledger {
             .await
     }
 
-    /// Wakes when a replay began or was cancelled.
+    /// Signals when a replay is started or cancelled.
     pub fn replays_changed(&self) -> tokio::sync::watch::Receiver<u64> {
         self.shared().replays.subscribe()
     }
 
-    /// The events of a replay behind a place, in order; at most `limit` and [`REPLAY_EVENTS_MAX`].
+    /// Events of a replay after a position, in order: at most `limit` and [`REPLAY_EVENTS_MAX`].
     pub async fn replay_events(
         &self,
         record: &ReplayRecord,
@@ -155,10 +155,10 @@ impl Ledger {
             .await
     }
 
-    /// Takes a step: the deliveries and the place, both or neither. None, and nothing is written, where the replay does not run any more or does not stand where the step
-    /// begins: so a step that is taken twice is taken once.
+    /// Applies a step: its deliveries and the new position, in one transaction. Returns `None`, without any change, if
+    /// the replay has ended or is not at the position before the step. Applying a step twice therefore has no effect.
     ///
-    /// [`Error::UnknownPlan`] where a plan has to be interned again.
+    /// [`Error::UnknownPlan`] if a plan must be interned again.
     pub async fn advance_replay(&self, step: ReplayStep) -> Result<Option<Advanced>, Error> {
         let now = self.clock().now();
         self.queue().write(move |batch| advance(batch, &step, now)).await
@@ -198,7 +198,7 @@ fn list(
     before: Option<ReplayId>,
     limit: usize,
 ) -> Result<Vec<ReplayRecord>, Error> {
-    // Ids are in the order of time.
+    // Ids are ordered by time.
     let sql = format!("{REPLAY} WHERE tenant = ?1 AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3");
     let mut statement = conn.prepare_cached(&sql)?;
     let mut rows = statement.query(params![tenant, before, i64::try_from(limit).unwrap_or(i64::MAX)])?;
@@ -219,11 +219,12 @@ fn begin(batch: &mut Batch<'_>, replay: Replay, running_max: usize) -> Result<Op
         return Ok(None);
     }
     let ended = before.iter().filter(|one| one.state != ReplayState::Running);
-    // With the one that begins, which will end too.
+    // The new replay will end too, and then counts.
     for old in ended.skip(REPLAYS_KEPT_MAX - 1) {
         conn.prepare_cached("DELETE FROM replay WHERE id = ?1")?.execute([old.replay.id])?;
     }
-    // Not the cursor: those behind it may have their deliveries, and then nobody makes any of them for a new subscription.
+    // Not the cursor: events after it may already have their deliveries, and no one else would create those of a new
+    // subscription.
     let last = batch.reach.last();
     // Before the first event of that instant.
     let position = ReplayPlace { at: replay.since, event: EventSeq::default() };
@@ -248,7 +249,7 @@ fn advance(batch: &mut Batch<'_>, step: &ReplayStep, now: Timestamp) -> Result<O
     for delivery in &step.deliveries {
         due.extend(insert_next_run(batch, delivery.clone(), now)?);
     }
-    // Nothing else of this request makes any due.
+    // No other part of this request changes the number of due deliveries.
     let made = batch.effects.due();
     let (state, ended_at) = if step.done { (ReplayState::Done, Some(now)) } else { (ReplayState::Running, None) };
     conn.prepare_cached(
@@ -268,7 +269,7 @@ fn advance(batch: &mut Batch<'_>, step: &ReplayStep, now: Timestamp) -> Result<O
     Ok(Some(Advanced { made: made.cast_unsigned(), due }))
 }
 
-/// The stored number of a state. The DDL's partial index spells 0 out.
+/// The stored number of a state. The partial index in the DDL spells 0 out.
 fn state_number(state: ReplayState) -> i64 {
     match state {
         ReplayState::Running => 0,
@@ -321,7 +322,7 @@ pub(super) mod tests {
         ledger.begin_replay(replay(number), RUNNING_MAX, None).await.unwrap().expect("not too many run")
     }
 
-    /// The step that makes a delivery of each of the next `count` events.
+    /// A step with a delivery for each of the next `count` events.
     async fn step(ledger: &Ledger, record: &ReplayRecord, count: usize, plan: Digest) -> ReplayStep {
         let events = ledger.replay_events(record, record.position, count).await.unwrap();
         let to = events.last().map(|event| ReplayPlace { at: event.accepted_at, event: event.seq });
@@ -353,7 +354,8 @@ pub(super) mod tests {
             let running = ledger.running_replays().await.unwrap();
             assert_eq!((running.len(), running[0].made, running[0].position.event), (1, 2, EventSeq(2)));
             let second = step(&ledger, &running[0], 4, plan).await;
-            // The fifth is yet to be fanned out: another like it may have its deliveries, and nobody would make more of them.
+            // Includes the fifth event, although it is not fanned out: such events may already have their deliveries,
+            // without one for a new subscription.
             assert_eq!(second.deliveries.len(), 3);
             assert_eq!(ledger.advance_replay(second).await.unwrap().unwrap().made, 3);
             let tenant: TenantId = TENANT.parse().unwrap();
@@ -380,7 +382,7 @@ pub(super) mod tests {
             let mut gone = step(&ledger, &record, 2, plan).await;
             gone.deliveries.push(new_delivery(9, 1, plan));
             gone.passed_over = 1;
-            // An event that no subscription matched at the time starts at run 1 too: 0 is the fan-out's.
+            // An event that matched no subscription also starts at run 1, since 0 is reserved for the fan-out.
             let made = ledger.advance_replay(gone).await.unwrap().unwrap();
             assert_eq!(made.due.iter().map(|due| due.id.run).collect::<Vec<_>>(), [1]);
             let ended = ledger.replay(&TENANT.parse().unwrap(), record.replay.id).await.unwrap().unwrap();
@@ -416,7 +418,7 @@ pub(super) mod tests {
                 cancel(&tenant, number).await;
             }
             let listed = ledger.replays(&tenant, None, 999).await.unwrap();
-            // Those that ended, and the one that runs since before.
+            // The ended ones, and the one still running.
             assert_eq!(listed.len(), REPLAYS_KEPT_MAX + 1);
             assert!(listed.is_sorted_by(|newer, older| newer.replay.id > older.replay.id));
             assert!(ledger.replays(&stranger, None, 999).await.unwrap().is_empty());

@@ -1,5 +1,5 @@
-//! `rerun`: deliveries that rest without having got through their chain are due again, under a plan pinned anew. The
-//! chain as it was would only hold them once more.
+//! `rerun`: makes resting deliveries that did not pass their chain due again, with a newly pinned plan. The old chain
+//! would only hold them once more.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -13,26 +13,28 @@ use crate::domain::delivery::{DeliverySeq, DueDelivery, State};
 use crate::domain::id::{DeliveryId, Digest, TenantId};
 use crate::domain::time::Timestamp;
 
-/// A delivery at rest, held or dead, and the plan it is to run.
+/// A held or dead delivery and its new plan.
 #[derive(Debug, Clone, Copy)]
 pub struct Rerun {
-    /// Which delivery.
+    /// The delivery.
     pub id: DeliveryId,
-    /// Its plan from now on; stored before by `intern_plan`.
+    /// Its new plan, already stored by `intern_plan`.
     pub plan: Digest,
 }
 
 impl Ledger {
-    /// Makes deliveries of the tenant due again under another plan, in one transaction: held ones, and dead ones whose
-    /// chain never ran through. Returns those it did; any other is passed over, so that doing it twice is doing it once.
-    /// One that was sent before keeps its plan: where that has no steps, its bytes are those of the event.
+    /// Makes deliveries of the tenant due again with another plan, in one transaction: held and dead ones that never
+    /// passed their chain and were never sent. Returns those it changed; others are skipped, which makes the call
+    /// idempotent. A delivery that was sent before keeps its plan: if that has no steps, its bytes are those of the
+    /// event.
     ///
-    /// The record of the runs that held it goes: they were another plan's.
+    /// Filter runs recorded with the old plan are deleted.
     pub async fn rerun(&self, tenant: &TenantId, reruns: Vec<Rerun>, at: Timestamp) -> Result<Vec<DueDelivery>, Error> {
         self.rerun_for(tenant, reruns, at, None).await
     }
 
-    /// The same by a person's decision about just these deliveries: each that is due again is a row of the audit log.
+    /// Like [`Ledger::rerun`], by a person's decision about these deliveries: each one that becomes due adds a row to
+    /// the audit log.
     pub async fn rerun_for(
         &self,
         tenant: &TenantId,

@@ -258,7 +258,6 @@ fn delete_event(batch: &mut Batch<'_>, event: EventSeq, rows_max: usize) -> Resu
     Ok(Deleted { events: events as u64, deliveries: deliveries.len() as u64, more })
 }
 
-/// Deletes the row of an event.
 fn delete_row(batch: &mut Batch<'_>, event: EventSeq) -> Result<usize, Error> {
     let conn = batch.conn;
     let bytes = stored::of_event(conn, event)?;

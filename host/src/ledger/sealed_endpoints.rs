@@ -212,7 +212,7 @@ mod tests {
             "07".repeat(32)
         );
         conn.execute("UPDATE attempt SET told = ?1 WHERE id = 2097153", [told]).unwrap();
-        // Deleted subscriptions whose text remains in free pages.
+        // The text of these deleted subscriptions remains in free pages.
         for n in 0..200 {
             let id = format!("sub_01JZCWF9HY00000000000{n:05}");
             conn.execute(put, (&id, subscription(&id))).unwrap();

@@ -53,7 +53,7 @@ pub struct Expired {
 pub struct Decision {
     /// The action to take.
     pub redrive: Redrive,
-    /// Who acted, for the audit log.
+    /// The actor, for the audit log.
     pub deed: Deed,
 }
 

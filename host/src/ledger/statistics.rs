@@ -66,7 +66,6 @@ type Key = (TenantId, SubscriptionId, i64, Timestamp);
 pub(super) struct Known(HashMap<Key, Statistics>);
 
 impl Known {
-    /// Clears the cache.
     pub(super) fn forget(&mut self) {
         self.0.clear();
     }

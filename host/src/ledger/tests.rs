@@ -1,4 +1,4 @@
-//! What the tests of the ledger start from, and the tests of the handle itself.
+//! Fixtures of the ledger's tests, and tests of the handle itself.
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ pub(super) fn open() -> (TempDir, Ledger) {
 }
 
 pub(super) fn open_at(folder: &TempDir) -> Ledger {
-    // Its clock jumps by weeks, and it lives all the time. Its dedupe keys are in many runs.
+    // The tests move the clock by weeks, which must not count as downtime. Small runs exercise the dedupe index.
     let options = Options { gap_ms_min: i64::MAX, dedupe_run_events: 4, ..Options::new(folder.path()) };
     Ledger::open(options, Clock::manual(NOW)).unwrap()
 }
@@ -41,7 +41,7 @@ pub(super) async fn reopen(folder: &TempDir, ledger: Ledger) -> Ledger {
     open_at(folder)
 }
 
-/// The files as a crash at this instant would leave them. The lock and the shared memory die with the process.
+/// The files as a crash at this moment would leave them. The lock and the shared memory end with the process.
 pub(super) fn copy(folder: &TempDir) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     for name in ["ledger.db", "ledger.db-wal"] {
@@ -60,7 +60,7 @@ pub(super) async fn with_tenant(ledger: &Ledger) {
 
 pub(super) fn event(n: u64) -> NewEvent {
     let mut key = [0; 32];
-    // All keys share the indexed part, so that the row has to tell them apart.
+    // All keys share the indexed part, so only the event rows distinguish them.
     key[24..].copy_from_slice(&n.to_be_bytes());
     NewEvent {
         id: EventId::new(NOW, u128::from(n)),
@@ -82,7 +82,7 @@ pub(super) fn event(n: u64) -> NewEvent {
     }
 }
 
-/// A tenant, `count` events and a plan.
+/// Creates a tenant, `count` events and a plan.
 pub(super) async fn with_events(ledger: &Ledger, count: u64) -> Digest {
     with_tenant(ledger).await;
     for n in 1..=count {
@@ -106,7 +106,7 @@ pub(super) fn new_delivery(event_seq: u64, subscription_number: u128, plan: Dige
     }
 }
 
-/// Bytes that nothing makes smaller, others for each seed.
+/// Incompressible bytes that depend on the seed.
 pub(super) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut block = [0; 32];
     block[..8].copy_from_slice(&seed.to_le_bytes());
@@ -119,7 +119,7 @@ pub(super) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     noise
 }
 
-/// A ledger with one event and its one delivery, due.
+/// A ledger with one event and one due delivery of it.
 pub(super) async fn due_one(ledger: &Ledger) -> DueDelivery {
     let plan = with_events(ledger, 1).await;
     let fan_out = FanOut { through: EventSeq(1), deliveries: vec![new_delivery(1, 1, plan)] };
@@ -169,7 +169,7 @@ pub(super) fn run() -> FilterRun {
     }
 }
 
-/// Sends requests while the writer is busy, so that they are one batch; the writer goes on once all are sent.
+/// Sends requests while the writer is blocked, so that they form one batch. The writer continues once all are sent.
 pub(super) async fn in_one_batch<T>(ledger: &Ledger, requests: impl Future<Output = T>) -> T {
     let (started, has_started) = tokio::sync::oneshot::channel();
     let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
@@ -181,7 +181,7 @@ pub(super) async fn in_one_batch<T>(ledger: &Ledger, requests: impl Future<Outpu
     let send_all = async {
         has_started.await.unwrap();
         let open = async { drop(go_on) };
-        // Each is sent when it is first polled, and the writer is let go after that.
+        // Each request is sent at its first poll, before the writer is unblocked.
         tokio::join!(biased; requests, open).0
     };
     tokio::join!(busy, send_all).1
@@ -253,7 +253,7 @@ fn the_wal_starts_anew_while_writing_goes_on() {
     });
 }
 
-/// A clock that was years ahead must not keep what was put off then waiting for years.
+/// After a clock that was years ahead, postponed deliveries must not wait for years.
 #[test]
 fn what_was_put_off_by_a_clock_that_was_far_ahead_is_due_as_if_put_off_at_the_start() {
     block_on(async {

@@ -1,4 +1,4 @@
-//! Looking through the index for what it lacks.
+//! Consistency check of the dedupe index.
 
 use rusqlite::Connection;
 
@@ -7,8 +7,8 @@ use super::super::statements::Statements;
 use super::{Index, hash};
 use crate::domain::event::EventSeq;
 
-/// Parts that cannot be read, and events that a look at the index does not find; in words, `limit` at the most. Reads all of it,
-/// and a part for each event.
+/// Describes parts that cannot be read, and events that a lookup does not find, at most `limit` in total. Reads the
+/// whole index, and one part per event.
 pub(in super::super) fn missing(conn: &Connection, limit: usize) -> Result<Vec<String>, Error> {
     let index = Index::load(conn, 1_000)?;
     let parts = index.runs.iter().flat_map(|run| (0..run.parts()).map(move |part| run.read_part(conn, part)));

@@ -1,4 +1,4 @@
-//! Making one run of several, a few entries at a time.
+//! Merges several runs into one, a few entries at a time.
 
 use rusqlite::Connection;
 
@@ -6,30 +6,30 @@ use super::super::Error;
 use super::run::{Entry, Run, Writing};
 use crate::domain::event::EventSeq;
 
-/// A merge that has begun. What it has written so far counts for nothing before it is [finished](Merge::finish).
+/// A merge in progress. Its output is unused until it is [finished](Merge::finish).
 pub(super) struct Merge {
-    /// That of the runs that it reads.
+    /// Level of its inputs.
     pub(super) level: u32,
-    /// The runs that it reads, in the order of age.
+    /// Ids of the input runs, by age.
     pub(super) inputs: Vec<i64>,
     sources: Vec<Source>,
     out: Writing,
     gone: Gone,
 }
 
-/// How far an input is read.
+/// Read position in an input.
 struct Source {
     next_part: usize,
     entries: std::vec::IntoIter<Entry>,
 }
 
-/// Which events are deleted, so that their entries are left out.
+/// Decides which events are deleted, so that their entries can be left out.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Gone {
-    /// The first event that is there.
+    /// First existing event.
     pub(super) oldest: EventSeq,
-    /// Retention has looked at all events up to here and left few. Whether one of them is there is asked; of all others it is
-    /// taken for granted, since asking would cost more than their entries do.
+    /// Retention has examined all events up to here and left few of them, so their rows are checked one by one. Later
+    /// events are assumed to exist, because the checks would cost more than keeping their entries.
     pub(super) looked_through: EventSeq,
 }
 
@@ -40,7 +40,7 @@ impl Gone {
         }
         let there = conn.prepare_cached("SELECT 1 FROM event WHERE seq = ?1")?.exists([seq]).map_err(Error::from);
         match there {
-            // A row that cannot be read is there.
+            // An unreadable row exists.
             Err(error) if error.is_damage() => Ok(false),
             there => Ok(!there?),
         }
@@ -48,7 +48,7 @@ impl Gone {
 }
 
 impl Merge {
-    /// Of these runs, all of one level, into a run of that name and level.
+    /// Starts a merge of these runs, all of one level, into a run with the given id and level.
     pub(super) fn begin(inputs: &[&Run], id: i64, level: u32, gone: Gone) -> Self {
         let last = inputs.iter().map(|run| run.last).max().unwrap_or_default();
         let mut out = Writing::new(id, level, last, inputs.iter().map(|run| run.parts()).sum());
@@ -62,17 +62,17 @@ impl Merge {
         }
     }
 
-    /// Bytes that it takes in memory, roughly.
+    /// Approximate memory use in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.out.bytes()
     }
 
-    /// The run that it makes.
+    /// Id of the output run.
     pub(super) fn id(&self) -> i64 {
         self.out.id()
     }
 
-    /// Takes over up to `count` entries of `runs`, which have the inputs among them; whether that were all.
+    /// Merges up to `count` entries of the inputs, which are among `runs`. Returns whether that was everything.
     pub(super) fn step(&mut self, conn: &Connection, runs: &[Run], count: usize) -> Result<bool, Error> {
         for _ in 0..count {
             let mut least: Option<(Entry, usize)> = None;
@@ -91,14 +91,14 @@ impl Merge {
         Ok(false)
     }
 
-    /// Writes the run down; none where nothing was left of its inputs.
+    /// Finishes the output run. `None` if no entries are left.
     pub(super) fn finish(self, conn: &Connection) -> Result<Option<Run>, Error> {
         self.out.finish(conn)
     }
 }
 
 impl Source {
-    /// The next entry; none: that were all.
+    /// The next entry, or `None` at the end of the input.
     fn peek(&mut self, conn: &Connection, runs: &[Run], id: i64) -> Result<Option<Entry>, Error> {
         if self.entries.as_slice().is_empty() {
             let run = runs.iter().find(|run| run.id == id);

@@ -1,8 +1,8 @@
-//! What a start reads of the index, and how it is made anew.
+//! Loading and rebuilding the index at the start.
 //!
-//! Events that are in no run are taken in from their rows: after each start those of the last moments, at the first start after
-//! an upgrade and after damage all of them, a run at a time, each in a transaction of its own. So a start that is killed
-//! meanwhile goes on where it was.
+//! Events that are in no run are indexed from their rows: after a normal start only the latest ones, after an upgrade
+//! or damage all of them. This happens one run at a time, each in its own transaction, so a start that is killed
+//! resumes at the last run.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -13,16 +13,15 @@ use super::run::{Entry, RUN_ID_END, RUN_SHIFT, Run};
 use super::{DAMAGED_MARK, Damage, Index, Staged, is_unreadable};
 use crate::domain::event::EventSeq;
 
-/// Tables that the index is in.
+/// Tables of the index.
 const TABLES: [&str; 3] = ["dedupe_run", "dedupe_part", "dedupe_head"];
-/// Events in no run from which the operator is told that it takes a while.
+/// Number of events to index from which a log line announces the delay.
 const TOLD_FROM: i64 = 1_000_000;
 
 impl Index {
-    /// Reads what is held in memory, and writes runs of events that are in none. Puts the index aside and makes it anew where
-    /// it is damaged.
+    /// Loads the index and writes runs for events that are in none. A damaged index is set aside and rebuilt.
     ///
-    /// An event whose row cannot be read is left out: a copy of it is taken for a new event.
+    /// An event whose row cannot be read is left out: a duplicate of it would be accepted as a new event.
     pub(in super::super) fn open(conn: &Connection, run_events: usize) -> Result<Self, Error> {
         if !conn.prepare("SELECT 1 FROM meta WHERE name = ?1")?.exists([DAMAGED_MARK])? {
             match Self::catch_up(conn, run_events) {
@@ -34,7 +33,7 @@ impl Index {
         Self::catch_up(conn, run_events)
     }
 
-    /// Reads the runs, and writes runs of the events that are in none.
+    /// Loads the runs and writes runs for the events that are in none.
     fn catch_up(conn: &Connection, run_events: usize) -> Result<Self, Error> {
         let mut index = Self::of_runs(conn, run_events)?;
         let (mut through, last) = (index.through(), last_event(conn)?);
@@ -57,7 +56,7 @@ impl Index {
         Ok(index)
     }
 
-    /// The same without writing anything, and an error where the index is damaged.
+    /// Loads the index without writing anything. Fails if it is damaged.
     pub(super) fn load(conn: &Connection, run_events: usize) -> Result<Self, Error> {
         let mut index = Self::of_runs(conn, run_events)?;
         let (mut through, last) = (index.through(), last_event(conn)?);
@@ -67,7 +66,7 @@ impl Index {
         Ok(index)
     }
 
-    /// The index of all events that are in a run.
+    /// The index with all stored runs, but without the events that are in no run.
     fn of_runs(conn: &Connection, run_events: usize) -> Result<Self, Error> {
         let runs = Run::load_all(conn)?;
         let mut ids = BTreeSet::new();
@@ -96,18 +95,19 @@ impl Index {
         })
     }
 
-    /// The last event that is in a run.
+    /// Last event covered by a run.
     fn through(&self) -> EventSeq {
         self.runs.last().map_or(EventSeq::default(), |run| run.last)
     }
 
-    /// Takes in the entries of a run's worth of places behind `through`, up to `last`; gives how far it came.
+    /// Adds entries for up to `run_events` positions after `through`, at most up to `last`. Returns the last position
+    /// covered.
     fn take_in(&mut self, conn: &Connection, through: EventSeq, last: EventSeq) -> Result<EventSeq, Error> {
         let places = i64::try_from(self.run_events).unwrap_or(i64::MAX);
         let end = EventSeq(through.0.saturating_add(places).min(last.0));
         match entries(conn, through, end) {
             Err(error) if is_unreadable(&error) => {
-                // Place by place, so that a row that cannot be read keeps only itself out.
+                // One event at a time, so that an unreadable row leaves out only itself.
                 let mut left_out = 0_u64;
                 for place in (through.0..end.0).map(EventSeq) {
                     match entries(conn, place, EventSeq(place.0 + 1)) {
@@ -122,7 +122,7 @@ impl Index {
         Ok(end)
     }
 
-    /// Merges as long as there is something to merge.
+    /// Merges until no merge is due.
     fn merge_all(&mut self, conn: &Connection) -> Result<(), Error> {
         loop {
             let transaction = conn.unchecked_transaction()?;
@@ -136,21 +136,21 @@ impl Index {
     }
 }
 
-/// The entries of events behind `after` up to `through`.
+/// Entries of the events after `after` up to `through`.
 fn entries(conn: &Connection, after: EventSeq, through: EventSeq) -> Result<Vec<Entry>, Error> {
     let mut statement = conn.prepare_cached("SELECT dedupe_hash, seq FROM event WHERE seq > ?1 AND seq <= ?2")?;
     let entries = statement.query_map([after, through], |row| Ok(Entry { hash: row.get(0)?, seq: row.get(1)? }))?;
     Ok(entries.collect::<Result<_, _>>()?)
 }
 
-/// The last event that ever was.
+/// Highest event seq ever used.
 fn last_event(conn: &Connection) -> Result<EventSeq, Error> {
     let mut statement = conn.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'event'")?;
     Ok(statement.query_row([], |row| row.get(0)).optional()?.unwrap_or_default())
 }
 
-/// Begins an index without entries. The tables of the one that is damaged stay in the file, under other names: to delete
-/// what cannot be read is not possible.
+/// Starts an empty index. The damaged tables stay in the file under other names, because unreadable rows cannot be
+/// deleted.
 fn put_aside(conn: &Connection) -> Result<(), Error> {
     let transaction = conn.unchecked_transaction()?;
     let sql = "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'dedupe_run_damaged_%'";

@@ -1,13 +1,13 @@
-//! A run: the entries of some events, in order, written once and never changed.
+//! A run: the sorted entries of some events, written once and immutable.
 //!
 //! # Format
 //!
-//! A part is a row of `dedupe_part`: up to [`PART_ENTRIES`] entries of [`ENTRY_BYTES`], the hash (8 bytes) and the event's
-//! place (6 bytes), big-endian, which fill a page of the file. What is held in memory of a part stands in `dedupe_head`, up
-//! to [`HEAD_PARTS`] to a row: its first hash and its filter, a Bloom filter of [`FILTER_BITS`] bits (Bloom, "Space/time
-//! trade-offs in hash coding with allowable errors", 1970). Each row ends with the CRC-32 of its key and its bytes: what is
-//! changed is not to be taken for "not there". A key of either table is the run, shifted by [`RUN_SHIFT`], and the row's
-//! number within it, so that rows of a run lie together.
+//! A part is a row of `dedupe_part`: up to [`PART_ENTRIES`] entries of [`ENTRY_BYTES`], each the hash (8 bytes) and the
+//! event's seq (6 bytes), big-endian, which fill one page of the file. The in-memory data of the parts is stored in
+//! `dedupe_head`, up to [`HEAD_PARTS`] parts per row: the part's first hash and its Bloom filter of [`FILTER_BITS`]
+//! bits (Bloom, "Space/time trade-offs in hash coding with allowable errors", 1970). Each row ends with the CRC-32 of
+//! its key and its bytes, so that a changed row is not treated as "not found". A key of either table is the run id,
+//! shifted by [`RUN_SHIFT`], plus the row's number within the run, so that the rows of a run are adjacent.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -15,27 +15,27 @@ use super::super::Error;
 use super::super::statements::Statements;
 use crate::domain::event::EventSeq;
 
-/// Entries of a part: what a page of 4 KiB holds in one row.
+/// Entries per part: as many as fit into one row on a page of 4 KiB.
 pub(super) const PART_ENTRIES: usize = 280;
 const ENTRY_BYTES: usize = 14;
-/// Parts in a row of heads.
+/// Parts per row of `dedupe_head`.
 const HEAD_PARTS: usize = 11;
-/// Words of a part's filter: ten bits for each entry, with which one look in some hundred and twenty is in vain.
+/// Words of a part's Bloom filter: ten bits per entry, with one false positive in about 120 lookups.
 const FILTER_WORDS: usize = 44;
 const FILTER_BITS: u64 = FILTER_WORDS as u64 * 64;
-/// Bits that an entry sets: most of what such a filter can tell.
+/// Bits that an entry sets: close to the optimum for this filter size.
 const FILTER_PROBES: u32 = 7;
 const HEAD_BYTES: usize = 8 + FILTER_WORDS * 8;
 /// Bits of a row's key that hold its number within the run.
 pub(super) const RUN_SHIFT: u32 = 32;
-/// Names of runs are less.
+/// Exclusive upper bound of run ids.
 pub(super) const RUN_ID_END: i64 = 1 << 31;
-/// Bytes of a row's sum.
+/// Bytes of a row's checksum.
 const SUM_BYTES: usize = 4;
-/// Greatest place of an event that an entry can hold.
+/// Largest event seq that an entry can hold.
 const SEQ_MAX: i64 = (1 << 48) - 1;
 
-/// A hash of a dedupe key and the event that has it, in the order of runs.
+/// A hash of a dedupe key and its event, in the sort order of runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in super::super) struct Entry {
     pub(in super::super) hash: i64,
@@ -63,8 +63,8 @@ impl Entry {
     }
 }
 
-/// The bits of a hash in a filter. Hashes of one part begin alike, and senders choose what is hashed: each bit hangs on all
-/// of it (the finalizer of MurmurHash3).
+/// The filter bits of a hash. Hashes in one part share their leading bits, and senders can choose the hashed values, so
+/// each bit must depend on the whole hash (the finalizer of MurmurHash3).
 fn bits_of(hash: i64) -> impl Iterator<Item = (usize, u64)> {
     let mut mixed = hash.cast_unsigned();
     mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -78,28 +78,28 @@ fn bits_of(hash: i64) -> impl Iterator<Item = (usize, u64)> {
     })
 }
 
-/// What is held in memory of a run.
+/// The in-memory data of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) id: i64,
-    /// How often its entries were merged: those of one level are of about the same size.
+    /// Number of merges its entries went through. Runs of one level have about the same size.
     pub(super) level: u32,
     /// All events up to this one are in this run or an older one.
     pub(super) last: EventSeq,
     pub(super) entries: i64,
-    /// Entries of events that retention had deleted were left out when it was written, and no event of it is younger.
+    /// Entries of deleted events were left out when it was written, and retention had examined all its events by then.
     pub(super) is_sifted: bool,
-    /// The first hash of each part.
+    /// First hash of each part.
     fences: Vec<i64>,
-    /// The filters of all parts, one after another.
+    /// Filters of all parts, concatenated.
     filters: Vec<u64>,
 }
 
 impl Run {
-    /// All runs, the oldest first.
+    /// Loads all runs, oldest first.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where one is not whole.
+    /// [`Error::Corrupt`] if a run is incomplete.
     pub(super) fn load_all(conn: &Connection) -> Result<Vec<Self>, Error> {
         let mut statement = conn.prepare("SELECT id, level, last_seq, entries FROM dedupe_run ORDER BY last_seq")?;
         let rows = statement.query_map([], |row| {
@@ -149,20 +149,20 @@ impl Run {
         self.fences.len()
     }
 
-    /// Bytes that it takes in memory.
+    /// Memory use in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.fences.capacity() * 8 + self.filters.capacity() * 8
     }
 
-    /// Calls `look` with the events in it whose key has the hash, the newest first, until it gives something. Reads the file
-    /// only where there most probably is one.
+    /// Calls `look` for each event of the run with that hash, newest first, until it returns a value. Reads a part from
+    /// the file only if its filter reports a probable match.
     pub(super) fn find<T>(
         &self,
         statements: &mut Statements<'_>,
         hash: i64,
         look: &mut impl FnMut(&mut Statements<'_>, EventSeq) -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
-        // The part that the hash is in, and those before where several events share it.
+        // The part that contains the hash, then earlier parts if events with the same hash extend over several.
         let mut part = self.fences.partition_point(|fence| *fence <= hash);
         while part > 0 {
             part -= 1;
@@ -187,7 +187,7 @@ impl Run {
     /// The entries of a part.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where it is not there or not as it was written.
+    /// [`Error::Corrupt`] if it is missing or changed.
     pub(super) fn read_part(&self, conn: &Connection, part: usize) -> Result<Vec<Entry>, Error> {
         let body = conn.prepare_cached(SELECT_PART)?.query_row([key(self.id, part)], |row| row.get(0)).optional()?;
         self.entries_of(part, body)
@@ -210,7 +210,7 @@ fn key(run: i64, number: usize) -> i64 {
     (run << RUN_SHIFT) | number as i64
 }
 
-/// The sum of a row: of its key as well, so that no row is taken for another.
+/// Checksum of a row, including its key, so that no row passes for another.
 fn sum(key: i64, body: &[u8]) -> [u8; SUM_BYTES] {
     let mut sum = crc32fast::Hasher::new();
     sum.update(&key.to_be_bytes());
@@ -218,26 +218,27 @@ fn sum(key: i64, body: &[u8]) -> [u8; SUM_BYTES] {
     sum.finalize().to_be_bytes()
 }
 
-/// What stands in a row before its sum; none where that is not its sum.
+/// The content of a row without its checksum. `None` if the checksum does not match.
 fn sound(key: i64, row: &[u8]) -> Option<&[u8]> {
     let (body, stored) = row.split_last_chunk::<SUM_BYTES>()?;
     (*stored == sum(key, body)).then_some(body)
 }
 
-/// A run that is being written, entry by entry.
+/// A run being written, entry by entry.
 pub(super) struct Writing {
     run: Run,
-    /// Entries of the part that is not full yet.
+    /// Entries of the current part.
     body: Vec<u8>,
-    /// Its filter.
+    /// Filter of the current part.
     filter: [u64; FILTER_WORDS],
-    /// Heads of parts that are not in a row yet.
+    /// Heads of finished parts that are not in a row yet.
     heads: Vec<u8>,
     heads_written: usize,
 }
 
 impl Writing {
-    /// One of all events up to `last` that are in no older run; `parts`: how many it may come to.
+    /// Starts a run that covers all events up to `last` that are in no older run. `parts` is the expected maximum
+    /// number of parts.
     pub(super) fn new(id: i64, level: u32, last: EventSeq, parts: usize) -> Self {
         Self {
             run: Run {
@@ -256,7 +257,7 @@ impl Writing {
         self.run.id
     }
 
-    /// Bytes that it takes in memory.
+    /// Memory use in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.run.bytes()
     }
@@ -266,7 +267,7 @@ impl Writing {
         self.run.is_sifted = self.run.last <= looked_through;
     }
 
-    /// Takes the next entry, not less than the one before.
+    /// Appends an entry, which must not be less than the previous one.
     pub(super) fn push(&mut self, conn: &Connection, entry: Entry) -> Result<(), Error> {
         if self.body.is_empty() {
             self.run.fences.push(entry.hash);
@@ -307,7 +308,7 @@ impl Writing {
         Ok(())
     }
 
-    /// Writes what is left and the row of the run; none where it has no entries.
+    /// Writes the remaining entries and the row of the run. `None` if the run has no entries.
     pub(super) fn finish(mut self, conn: &Connection) -> Result<Option<Run>, Error> {
         if self.run.entries == 0 {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! The index held against a plain set, through rolled back transactions, restarts and deletions.
+//! Compares the index with a plain set, through rollbacks, restarts and deletions.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::run::{PART_ENTRIES, SELECT_PART};
 use super::*;
 use crate::crypto::sha256;
 
-/// A file with as much of the journal as the index looks at.
+/// A database with the columns of the journal that the index uses.
 fn file() -> Connection {
     let conn = Connection::open_in_memory().unwrap();
     prepare(&conn);
@@ -30,22 +30,22 @@ fn key_of(number: u64) -> [u8; 32] {
     sha256(&number.to_be_bytes())
 }
 
-/// The keys of the batch of a hundred with that number.
+/// The keys of a batch of one hundred events.
 fn keys_of(batch: i64) -> Vec<[u8; 32]> {
     (0..100).map(|n| key_of(batch.cast_unsigned() * 100 + n)).collect()
 }
 
-/// Entries that the index holds.
+/// Number of entries in the index.
 fn held(index: &Index) -> i64 {
     index.runs.iter().map(|run| run.entries).sum::<i64>() + index.recent.len() as i64
 }
 
-/// Appends events with these keys in a transaction that is kept or rolled back.
+/// Appends events with these keys in a transaction that is committed or rolled back.
 fn append(conn: &Connection, index: &mut Index, keys: &[[u8; 32]], first: i64, keep: bool) {
     try_append(conn, index, keys, first, keep, EventSeq::default()).unwrap();
 }
 
-/// The same as the writer does it, where it may fail.
+/// Like [`append`], for transactions that may fail, as the writer runs them.
 fn try_append(
     conn: &Connection,
     index: &mut Index,
@@ -76,7 +76,7 @@ fn find(conn: &Connection, index: &Index, hash: i64) -> Vec<EventSeq> {
     try_find(conn, index, hash).unwrap()
 }
 
-/// All events that the index has of a hash.
+/// All events with this hash in the index.
 fn try_find(conn: &Connection, index: &Index, hash: i64) -> Result<Vec<EventSeq>, Error> {
     let mut found = Vec::new();
     let all = |_: &mut Statements<'_>, seq| {
@@ -93,7 +93,7 @@ enum Op {
         keys: Vec<u64>,
         keep: bool,
     },
-    /// Of the oldest events, that many.
+    /// That many of the oldest events.
     Delete(usize),
     Restart,
 }
@@ -135,7 +135,7 @@ proptest! {
                         conn.execute("DELETE FROM event WHERE seq = ?1", [seq.0]).unwrap();
                     }
                 }
-                // What it knew is gone, as in a crash: nothing of it may be needed.
+                // As after a crash: the in-memory state is lost and must not be needed.
                 Op::Restart => index = Index::open(&conn, 5).unwrap(),
             }
         }
@@ -152,7 +152,7 @@ proptest! {
     }
 }
 
-/// Rows of runs that are neither in use nor to be swept.
+/// Rows of runs that are neither in use nor queued for deletion.
 fn of_no_use(conn: &Connection, index: &Index) -> usize {
     let known = index
         .runs
@@ -167,7 +167,7 @@ fn of_no_use(conn: &Connection, index: &Index) -> usize {
     there.filter(|run| !known.contains(run.as_ref().unwrap())).count()
 }
 
-/// Enough for runs of several parts and rows of heads, on three levels.
+/// Enough events for runs of several parts and head rows, on three levels.
 fn filled(events: u64) -> (Connection, Index) {
     let conn = file();
     let index = fill(&conn, events);
@@ -201,7 +201,7 @@ fn few_runs_hold_many_events_and_a_look_reads_the_file_where_there_is_something_
         assert_eq!(find(&conn, &index, hash(&key_of(number))), []);
     }
     let in_vain = reads() - before;
-    // One look of 120 in each run.
+    // One false positive in 120 lookups per run.
     assert!(usize::try_from(in_vain).unwrap() < 10_000 * levels.len() / 60, "{in_vain} of 10,000 in {levels:?}");
     let per_event = index.bytes() as f64 / 45_000.0;
     assert!(per_event < 2.0, "{per_event}");
@@ -226,7 +226,7 @@ fn an_index_made_of_events_finds_what_one_that_grew_does() {
     assert_eq!(of_no_use(&conn, &built), 0);
 }
 
-/// As many events as fill parts, all with hashes alike: they are found across the parts.
+/// Enough events with the same hash to fill several parts: all are found across the parts.
 #[test]
 fn keys_whose_hashes_are_alike_are_all_found() {
     let conn = file();
@@ -254,7 +254,7 @@ fn entries_of_deleted_events_go_with_their_runs_and_with_merges() {
     assert!(pages < 3 * held / PART_ENTRIES as i64, "{pages}: what is not used is swept");
 }
 
-/// One old event that has to stay keeps no entries of those that came after it and are gone.
+/// One old event that must stay does not preserve the entries of later, deleted ones.
 #[test]
 fn entries_of_deleted_events_go_although_an_older_one_stays() {
     let (conn, mut index) = filled(20_000);
@@ -283,7 +283,7 @@ fn damage_is_found_and_the_next_start_makes_the_index_anew() {
         assert_eq!(find(&conn, &index, hash(&key_of(1_500))), [EventSeq(1_501)], "{spoil}");
         assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new());
     }
-    // What is found when it is looked at: never "not there".
+    // Damage that only a lookup detects: never reported as "not found".
     for spoil in [
         "DELETE FROM dedupe_part WHERE id >> 32 = 1",
         "UPDATE dedupe_part SET body = x'00' WHERE id >> 32 = 1",
@@ -297,7 +297,7 @@ fn damage_is_found_and_the_next_start_makes_the_index_anew() {
         for number in 0..600 {
             assert!(try_find(&conn, &index, hash(&key_of(number))).unwrap_err().is_damage(), "{spoil}");
         }
-        // It is remembered, whatever comes next.
+        // The damage is recorded by the next batch.
         append(&conn, &mut index, &[], 0, true);
         let index = Index::open(&conn, 600).unwrap();
         for number in (0..2_000).step_by(7) {
@@ -315,7 +315,7 @@ fn an_event_that_cannot_be_read_is_no_damage_of_the_index() {
     assert!(found.unwrap_err().is_damage() && index.damage.get() == Damage::None);
 }
 
-/// Parts that merging cannot read are no reason to refuse events.
+/// Parts that a merge cannot read must not make events fail.
 #[test]
 fn merging_that_meets_damage_is_left_alone() {
     let (conn, mut index) = filled(4_000);
@@ -336,8 +336,8 @@ fn merging_that_meets_damage_is_left_alone() {
     assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new());
 }
 
-/// Pages of the file that hold the index, overwritten: nothing that is there is taken for new, events go on to be taken, and
-/// the next start has a sound index.
+/// Pages of the index are overwritten: no existing event is accepted as new, later events are still accepted, and the
+/// next start has an intact index.
 #[test]
 fn overwritten_pages_of_the_index_refuse_no_other_event_and_no_start() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
-//! The ledger beside its model: the same rows, and nothing that an invariant forbids.
+//! Compares the rows of the ledger with its model, and checks the invariants.
 
 use super::*;
 
-/// Everything that can be asked, against the model.
+/// Compares everything that the public interface returns.
 pub(super) async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCaseError> {
     let tenant: TenantId = TENANT.parse().unwrap();
     let journal = ledger.journal_after(EventSeq(0), 1_000).await.unwrap();
@@ -54,7 +54,7 @@ pub(super) async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCa
     Ok(())
 }
 
-/// The statistics of each hour, over all subscriptions.
+/// Statistics of each hour, over all subscriptions.
 async fn hours(ledger: &Ledger) -> Result<BTreeMap<i64, (u64, [u64; State::ALL.len()])>, Error> {
     ledger
         .readers()
@@ -73,7 +73,7 @@ async fn hours(ledger: &Ledger) -> Result<BTreeMap<i64, (u64, [u64; State::ALL.l
         .await
 }
 
-/// What of the invariants in the module's documentation can be asked of the rows alone.
+/// Checks the invariants of the module documentation that depend on the rows alone.
 async fn violations(ledger: &Ledger) -> Result<Vec<String>, Error> {
     const NONE: [(&str, &str); 5] = [
         (

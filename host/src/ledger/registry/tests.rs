@@ -53,7 +53,7 @@ fn a_change_to_another_version_is_refused() {
         assert!(ledger.remove_source(&tenant, &name, Expected::Version(first)).await.is_err());
         assert!(ledger.remove_source(&tenant, &name, Expected::Version(second)).await.unwrap());
         assert!(!ledger.remove_source(&tenant, &name, Expected::Any).await.unwrap());
-        // Made anew, it does not answer to the versions of its predecessor.
+        // Recreated, it does not match the versions of its predecessor.
         let third = ledger.put_source(source("idp"), Expected::Absent).await.unwrap();
         assert!(third > second);
     });
@@ -84,7 +84,7 @@ fn the_snapshot_follows_each_change_and_survives_a_restart() {
         let after = ledger.snapshot();
         assert!(after.tenants.is_empty() && after.revision > snapshot.revision);
         assert_eq!(after.keys.keys().copied().collect::<Vec<_>>(), [operator.id]);
-        // Whoever held the old snapshot still reads it whole.
+        // A holder of the old snapshot can still read all of it.
         assert_eq!(view.sources.len(), 1);
         let ledger = reopen(&folder, ledger).await;
         assert_eq!(ledger.snapshot().keys.len(), 1);
@@ -148,7 +148,7 @@ fn a_chain_names_active_filters_and_keeps_them() {
         assert!(ledger.remove_subscription(&id, bound().id, Expected::Any).await.unwrap());
         assert!(removed().await.unwrap());
 
-        // Both at once, in one batch: whoever comes first decides, though the snapshot does not know it yet.
+        // Both in one batch: the first one wins, although the snapshot does not have its change yet.
         ledger.put_filter(filter(true), Expected::Any).await.unwrap();
         let filter = Name::Filter(id.clone(), name.clone());
         let both = ledger.queue().write(move |batch| {
@@ -162,7 +162,7 @@ fn a_chain_names_active_filters_and_keeps_them() {
             write::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any.into(), &Quota::default(), NOW)
         });
         assert!(matches!(both.await, Err(Error::Unbound(_))));
-        // A tenant goes with all it has, bound or not.
+        // Removing a tenant removes everything it has, bound or not.
         put().await.unwrap();
         assert!(ledger.remove_tenant(&id, Expected::Any).await.unwrap());
     });
@@ -172,7 +172,7 @@ fn weighed(name: &str, topics: usize) -> Source {
     Source { websub_topics: vec!["t".repeat(1_000); topics], ..source(name) }
 }
 
-/// As a tenant's key asks for it.
+/// As requested with a tenant's API key.
 fn named() -> (Expected, Deed) {
     let actor = Actor { by: By::Key(KeyId::new(NOW, 1)), ..Actor::HOST };
     (Expected::Any, Deed { actor, action: Some("source.replace"), note: None })
@@ -183,7 +183,7 @@ fn bound_to_nothing(patterns: &[&str]) -> Subscription {
     Subscription { chain: vec![], events, ..bound() }
 }
 
-/// The sum that is kept is what the documents come to, whatever is put, replaced and removed, and after a restart.
+/// The running total equals the sum over the documents after any put, replacement, removal or restart.
 #[test]
 fn the_weight_of_a_tenant_is_that_of_its_documents() {
     block_on(async {
@@ -231,7 +231,7 @@ fn what_would_be_over_a_quota_is_refused_however_many_come_at_once() {
         assert!(matches!(refused, Error::TooHeavy { quota: "documents_bytes_max", max: 30_000, .. }), "{refused}");
         let weight = ledger.snapshot().tenant(&TENANT.parse().unwrap()).unwrap().weight;
         assert!(weight.documents_bytes <= 30_000, "{weight:?}");
-        // The host's own changes are not held up, and what takes less is always taken.
+        // Changes by the host itself are exempt, and a change that reduces the weight is always accepted.
         ledger.put_source(weighed("host", 30), Expected::Any).await.unwrap();
         ledger.put_source(weighed("host", 29), named()).await.unwrap();
         assert!(ledger.put_source(weighed("host", 30), named()).await.is_err());

@@ -1,4 +1,5 @@
-//! What documents weigh: each is in memory for as long as the host runs, and event patterns are held against each event.
+//! Weight of documents. It is limited because each document stays in memory while the host runs, and event patterns are
+//! matched against every event.
 
 use std::ops::{AddAssign, SubAssign};
 
@@ -8,19 +9,19 @@ use crate::domain::source::Source;
 use crate::domain::subscription::{Pattern, Subscription};
 use crate::domain::tenant::{ApiKey, Quota, Tenant};
 
-/// Bytes that a document takes in memory beside its text, about: the maps and lists that it is parsed into.
+/// Approximate memory overhead of a document beside its text, in bytes: the maps and lists it is parsed into.
 pub const DOCUMENT_BYTES: i64 = 1 << 10;
-/// Bytes of one document's text at the most.
+/// Maximum size of one document's text, in bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 1 << 20;
 
-/// A sum over documents, or what a change adds to one.
+/// Total weight of documents, or the change of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Weight {
-    /// Bytes of the documents' texts, with [`DOCUMENT_BYTES`] for each document.
+    /// Bytes of the documents' texts, plus [`DOCUMENT_BYTES`] for each document.
     pub documents_bytes: i64,
-    /// Event patterns of subscriptions.
+    /// Number of event patterns of subscriptions.
     pub patterns: i64,
-    /// Bytes of their texts.
+    /// Bytes of the event patterns.
     pub patterns_bytes: i64,
 }
 
@@ -35,8 +36,8 @@ impl Weight {
         Self { patterns: count(patterns.len()), patterns_bytes: count(bytes), ..self }
     }
 
-    /// The quota that the sum does not fit into, and that `added` makes worse: its name, the sum and the bound. What is over a
-    /// quota that was lowered can still be made smaller.
+    /// The first quota that the total exceeds and that `added` increases: its name, the total and the limit. A change
+    /// that reduces a total is always accepted, even above a quota that has been lowered.
     pub(super) fn over(&self, added: &Self, quota: &Quota) -> Option<(&'static str, i64, u64)> {
         [
             ("documents_bytes_max", self.documents_bytes, added.documents_bytes, quota.documents_bytes_max),
@@ -65,7 +66,7 @@ impl SubAssign for Weight {
     }
 }
 
-/// A document that knows its weight.
+/// A document with a weight.
 pub(super) trait Weighed {
     fn weight(&self) -> Weight;
 }
@@ -89,7 +90,7 @@ impl Weighed for Versioned<Subscription> {
 }
 
 impl Doc {
-    /// What it weighs with a text of so many bytes.
+    /// Weight of the document if its text has this many bytes.
     pub(super) fn weight(&self, bytes: usize) -> Weight {
         match self {
             Self::Subscription(subscription) => Weight::of_text(bytes).with_patterns(&subscription.events),

@@ -1,4 +1,4 @@
-//! How a document is written and removed, with the row of the audit log that tells of it: in one request of the writer.
+//! Writes and removes documents together with their audit rows, in one request of the writer.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -12,7 +12,7 @@ use crate::domain::subscription::Subscription;
 use crate::domain::tenant::Quota;
 use crate::domain::time::Timestamp;
 
-/// Verbs of changes that stop something or put it right: they have to work over any quota, and none adds more than a bounded
+/// Verbs exempt from quotas: they stop or repair something, so they must always work, and none adds more than a bounded
 /// text or key.
 const UNWEIGHED: [&str; 12] = [
     "activate",
@@ -29,7 +29,7 @@ const UNWEIGHED: [&str; 12] = [
     "verify",
 ];
 
-/// Puts a document and notes it in the audit log. It is weighed against the quota, unless the host itself changes it.
+/// Writes a document and its audit row. The quota applies unless the host itself makes the change.
 pub(super) fn put(batch: &mut Batch<'_>, doc: Doc, intent: Intent, host: &Quota, at: Timestamp) -> Result<u64, Error> {
     let Intent { expected, deed } = intent;
     let (name, tenant) = (doc.name(), doc.owner());
@@ -59,16 +59,16 @@ pub(super) fn put(batch: &mut Batch<'_>, doc: Doc, intent: Intent, host: &Quota,
     Ok(version)
 }
 
-/// What came of writing a document.
+/// Result of writing a document.
 pub(super) struct Put {
-    /// Version and text of the one that was there.
+    /// Version and text of the previous document.
     before: Option<(u64, String)>,
-    /// The text that is there now.
+    /// The new text.
     after: String,
     pub(super) version: u64,
 }
 
-/// Without an entry in the audit log; `host`: the quota of tenants without one of their own, where it is to be weighed.
+/// Writes a document without an audit row. `host` is the default quota, or `None` if no quota applies.
 pub(super) fn put_silently(
     batch: &mut Batch<'_>,
     doc: Doc,
@@ -105,7 +105,7 @@ pub(super) fn put_silently(
     Ok(Put { before, after, version })
 }
 
-/// Adds what the change weighs to the sum of its tenant, and refuses it where that is over the quota by it.
+/// Adds the weight of the change to the batch. Fails if the change makes the tenant exceed its quota.
 fn weigh(
     batch: &mut Batch<'_>,
     doc: &Doc,
@@ -138,7 +138,7 @@ fn weigh(
     Ok(())
 }
 
-/// Removes a document and notes it in the audit log.
+/// Removes a document and records it in the audit log.
 pub(super) fn remove(batch: &mut Batch<'_>, name: Name, intent: Intent, at: Timestamp) -> Result<bool, Error> {
     let Intent { expected, deed } = intent;
     let conn = batch.conn;
@@ -179,7 +179,7 @@ pub(super) fn remove(batch: &mut Batch<'_>, name: Name, intent: Intent, at: Time
     Ok(true)
 }
 
-/// Names of the members in which two documents differ. When it was changed is told by the entry itself.
+/// Names of the members that differ between two documents, except `updated_at`: the audit entry has its own time.
 fn differing(before: &str, after: &str) -> Vec<String> {
     let read = |text| serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).unwrap_or_default();
     let (before, after) = (read(before), read(after));
@@ -188,8 +188,8 @@ fn differing(before: &str, after: &str) -> Vec<String> {
     names.into_iter().filter(differs).cloned().collect()
 }
 
-/// Every filter of the chain has an active version. Asked of the rows, since the snapshot lacks the changes of the
-/// same batch.
+/// Checks that every filter of the chain has an active version. Reads the rows, because the snapshot lacks changes of
+/// the same batch.
 fn check_chain(conn: &Connection, subscription: &Subscription) -> Result<(), Error> {
     for binding in &subscription.chain {
         let name = Name::Filter(subscription.tenant.clone(), binding.filter.clone());
@@ -206,10 +206,10 @@ fn check_chain(conn: &Connection, subscription: &Subscription) -> Result<(), Err
     Ok(())
 }
 
-/// How the subscriptions of a tenant with a name are found; by the index `entry_name`.
+/// Finds the subscriptions of a tenant by name, through the index `entry_name`.
 pub(in crate::ledger) const NAMED: &str = "SELECT id FROM entry WHERE kind = 'subscription' AND tenant = ?1 AND doc ->> '$.name' = ?2 AND doc ->> '$.name' IS NOT NULL";
 
-/// No other subscription of the tenant has its name; asked of the rows, as in [`check_chain`].
+/// Checks that no other subscription of the tenant has its name. Reads the rows, as in [`check_chain`].
 fn check_name(conn: &Connection, subscription: &Subscription) -> Result<(), Error> {
     let Some(name) = &subscription.name else { return Ok(()) };
     let id = subscription.id.to_string();
@@ -222,7 +222,7 @@ fn check_name(conn: &Connection, subscription: &Subscription) -> Result<(), Erro
     }
 }
 
-/// No subscription of the tenant binds the filter; asked of the rows, as in [`check_chain`].
+/// Checks that no subscription of the tenant binds the filter. Reads the rows, as in [`check_chain`].
 fn check_unbound(conn: &Connection, tenant: &TenantId, filter: &FilterName) -> Result<(), Error> {
     let subscription = conn
         .prepare_cached(
