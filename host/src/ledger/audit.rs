@@ -101,7 +101,6 @@ pub(super) fn walk(conn: &Connection) -> Result<AuditCheck, Error> {
     }
 }
 
-/// Appends an entry to the log.
 pub(super) fn record(batch: &mut Batch<'_>, entry: &Entry) -> Result<(), Error> {
     let conn = batch.conn;
     let doc = serde_json::to_string(entry)

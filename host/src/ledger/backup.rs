@@ -21,7 +21,6 @@ use crate::domain::event::EventSeq;
 use crate::domain::id::Digest;
 use crate::domain::time::Timestamp;
 
-/// Name of the manifest file.
 const MANIFEST: &str = "backup.json";
 /// Maximum size of a manifest, in bytes.
 const MANIFEST_BYTES_MAX: u64 = 64 << 10;

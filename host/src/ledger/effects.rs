@@ -111,7 +111,6 @@ impl Effects {
         self.changes.push(change);
     }
 
-    /// Merges the effects of another request.
     pub(super) fn absorb(&mut self, other: Effects) {
         for (key, deltas) in other.tally {
             let sum = self.tally.entry(key).or_default();

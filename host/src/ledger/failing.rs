@@ -30,7 +30,6 @@ pub(super) fn over(conn: &Connection, subscription: SubscriptionId) -> Result<()
     Ok(())
 }
 
-/// Deletes the streaks of a tenant.
 pub(super) fn forget(conn: &Connection, tenant: &TenantId) -> Result<(), Error> {
     conn.prepare_cached("DELETE FROM failing WHERE tenant = ?1")?.execute([tenant])?;
     Ok(())

@@ -70,7 +70,7 @@ impl Lived {
         self.noted = Some(now);
     }
 
-    /// The instant at which the host had `ms` milliseconds of uptime left until `now`.
+    /// The instant `ms` milliseconds of uptime before `now`.
     pub(super) fn ago(&self, now: Timestamp, ms: i64) -> Timestamp {
         let mut at = now.as_millis().saturating_sub(ms);
         for (from, to) in self.gaps.iter().rev() {

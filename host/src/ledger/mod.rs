@@ -4,8 +4,8 @@
 //!
 //! `ledger.lock` is locked while a process has the ledger open. `ledger.db` (with `-wal` and `-shm`) is SQLite in WAL
 //! mode with `synchronous=FULL`; `user_version` is the schema version (`schema.rs`). `ledger.probe` is a scratch file
-//! that finds out why a write failed, and `ledger.db-wal.damaged` is a damaged WAL that was set aside (`tail.rs`). The
-//! tables:
+//! that finds out why a write failed, and `ledger.db-wal.damaged` is a damaged WAL that was set aside (`wal_tail.rs`).
+//! The tables:
 //!
 //! | table | row | key |
 //! |---|---|---|

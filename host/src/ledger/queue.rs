@@ -53,7 +53,6 @@ pub(super) struct Batch<'a> {
 
 /// Outcome of running a request.
 pub(super) enum Ran {
-    /// Success.
     Done,
     /// It failed, and its rows must be undone.
     Refused,
@@ -183,7 +182,6 @@ impl Queue {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// Number of queued requests.
     pub(super) fn depth(&self) -> usize {
         self.sender.max_capacity() - self.sender.capacity()
     }

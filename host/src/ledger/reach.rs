@@ -9,7 +9,6 @@ use crate::domain::event::EventSeq;
 /// Each request of a batch gets a copy, which replaces the original only if the request succeeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
-    /// Last event of the journal.
     last: EventSeq,
     /// Last event left to the fan-out loop. After the start it is the last event of the journal, since events after the
     /// cursor may lack deliveries.

@@ -277,7 +277,6 @@ pub(super) enum Change {
     Remove(Name, u64),
 }
 
-/// A document of any kind.
 #[derive(Clone)]
 pub(super) enum Doc {
     Tenant(Tenant),

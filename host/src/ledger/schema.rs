@@ -412,7 +412,6 @@ fn move_the_wal(conn: &Connection) -> Result<(), Error> {
     }
 }
 
-/// Opens a read-only connection.
 pub(super) fn open_reader(folder: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(folder.join(FILE), flags)?;

@@ -32,14 +32,12 @@ impl Gathered {
         self.0.entry((tenant.clone(), subscription, begin_of(at, MINUTE_MS))).or_default()
     }
 
-    /// Adds the counters of another request.
     pub(super) fn absorb(&mut self, other: Self) {
         for (key, counted) in other.0 {
             self.0.entry(key).or_default().merge(&counted);
         }
     }
 
-    /// Adds the counters to the rows.
     pub(super) fn store(&self, conn: &Connection, known: &mut Known) -> Result<(), Error> {
         let mut hours: BTreeMap<(&TenantId, SubscriptionId, Timestamp), Statistics> = BTreeMap::new();
         for ((tenant, subscription, minute), counted) in &self.0 {

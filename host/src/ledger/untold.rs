@@ -49,7 +49,6 @@ impl Untold {
         self.woken.notify_one();
     }
 
-    /// Removes and returns everything.
     pub(super) fn take(&self) -> Made {
         mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner))
     }

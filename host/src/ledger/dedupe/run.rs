@@ -113,7 +113,6 @@ impl Run {
         Ok(runs)
     }
 
-    /// A run without entries.
     fn new(id: i64, level: u32, last: EventSeq) -> Self {
         Self { id, level, last, entries: 0, is_sifted: false, fences: Vec::new(), filters: Vec::new() }
     }

@@ -35,7 +35,6 @@ fn keys_of(batch: i64) -> Vec<[u8; 32]> {
     (0..100).map(|n| key_of(batch.cast_unsigned() * 100 + n)).collect()
 }
 
-/// Number of entries in the index.
 fn held(index: &Index) -> i64 {
     index.runs.iter().map(|run| run.entries).sum::<i64>() + index.recent.len() as i64
 }

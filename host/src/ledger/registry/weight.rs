@@ -66,7 +66,6 @@ impl SubAssign for Weight {
     }
 }
 
-/// A document with a weight.
 pub(super) trait Weighed {
     fn weight(&self) -> Weight;
 }

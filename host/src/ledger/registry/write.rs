@@ -59,11 +59,9 @@ pub(super) fn put(batch: &mut Batch<'_>, doc: Doc, intent: Intent, host: &Quota,
     Ok(version)
 }
 
-/// Result of writing a document.
 pub(super) struct Put {
     /// Version and text of the previous document.
     before: Option<(u64, String)>,
-    /// The new text.
     after: String,
     pub(super) version: u64,
 }
