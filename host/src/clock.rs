@@ -1,15 +1,15 @@
-//! The one place that reads the clocks.
+//! The only module that reads the clocks.
 //!
-//! The system's clock is set: by NTP, by a person, by a machine that wakes up. The host keeps a time of its own,
-//! [`Clock::now`], for all that it stores and waits for, by these rules:
+//! The system clock can jump: it is adjusted by NTP or by an administrator, or the machine wakes from sleep. For
+//! everything that it stores or schedules, the host uses its own time, [`Clock::now`], with these rules:
 //!
-//! 1. It never goes back, so that ids rise, order is kept and no wait begins anew.
-//! 2. It follows the system's clock as long as that keeps pace with the monotonic one, give or take [`JUMP_MS_MIN`].
-//! 3. Where the system's clock jumps, the time goes on at its own pace, says so, and follows only when the system's
-//!    clock has kept its new pace for a while (`data.clock_settle_s`): a jump that is taken back changes nothing.
-//! 4. Where it is ahead of what it follows, it runs at half speed until they meet.
+//! 1. It is monotonic, so that ids increase, order is preserved and no delay starts again.
+//! 2. It follows the system clock as long as that agrees with the monotonic clock within [`JUMP_MS_MIN`].
+//! 3. If the system clock jumps, the host's time continues at its own pace, logs the jump, and follows it only after
+//!    the new offset has been stable for `data.clock_settle_s`. A jump that is reverted before has no effect.
+//! 4. If it is ahead of its target, it runs at half speed until they meet.
 //!
-//! What others compare with their own clocks (signatures, answers' dates) takes [`Clock::wall`].
+//! Times that others compare with their own clocks (signatures, dates of responses) use [`Clock::wall`].
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,17 +17,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::domain::time::Timestamp;
 
-/// Milliseconds by which the system's clock may leave the monotonic one between two readings before that is a jump.
+/// Deviation of the system clock from the monotonic clock between two readings, in milliseconds, above which it counts
+/// as a jump.
 pub const JUMP_MS_MIN: i64 = 1_000;
-/// How far ahead of the system's clock a host may begin, in milliseconds: one day. Where what was stored is later than
-/// that, the clock was wrong then.
+/// How far ahead of the system clock the host's time may start, in milliseconds: one day. If stored times are further
+/// ahead, the clock was wrong when they were stored.
 pub const AHEAD_MS_MAX: i64 = 24 * 3600 * 1000;
-/// Counter: jumps of the system's clock, by `direction` (`ahead`, `back`).
+/// Counter: jumps of the system clock, by `direction` (`ahead`, `back`).
 pub const JUMPS: &str = "setgate_clock_jumps_total";
-/// Gauge: seconds by which the system's clock is ahead of the host's own time.
+/// Gauge: seconds by which the system clock is ahead of the host's time.
 pub const OFFSET_SECONDS: &str = "setgate_clock_offset_seconds";
 
-/// Tells the time; can be set by hand in tests.
+/// The host's clock. Tests use a manual one.
 #[derive(Debug, Clone)]
 pub struct Clock(Kind);
 
@@ -44,32 +45,32 @@ struct System {
 }
 
 impl Clock {
-    /// The machine's own, for what does not live long.
+    /// The system's clock with the default settle time, for short-lived uses.
     pub fn system() -> Self {
         Self::settling(Duration::from_secs(600))
     }
 
-    /// The machine's own; follows a jump when the new pace has been kept for `settle`.
+    /// The system's clock. After a jump it follows once the new offset has been stable for `settle`.
     pub fn settling(settle: Duration) -> Self {
         let settle_us = i64::try_from(settle.as_micros()).unwrap_or(i64::MAX);
         let pace = Mutex::new(Pace::new(wall().as_millis(), settle_us));
         Self(Kind::System(Arc::new(System { began: Instant::now(), pace })))
     }
 
-    /// Stands still until it is set.
+    /// A clock that only changes when it is set.
     pub fn manual(at: Timestamp) -> Self {
         Self(Kind::Manual(Arc::new(AtomicI64::new(at.as_millis()))))
     }
 
-    /// Sets a manual clock; does nothing to the system's.
+    /// Sets a manual clock. No effect on a system clock.
     pub fn set(&self, at: Timestamp) {
         if let Kind::Manual(millis) = &self.0 {
             millis.store(at.as_millis(), Ordering::SeqCst);
         }
     }
 
-    /// Begins no earlier than `at`, which was stored by this host before; where that is more than [`AHEAD_MS_MAX`] ahead,
-    /// it is not believed. A manual clock believes everything.
+    /// Starts no earlier than `at`, the latest time that this host has stored. If `at` is more than [`AHEAD_MS_MAX`]
+    /// ahead of the system clock, it is ignored. A manual clock accepts any time.
     pub fn not_before(&self, at: Timestamp) {
         if let Kind::Manual(millis) = &self.0 {
             millis.fetch_max(at.as_millis(), Ordering::SeqCst);
@@ -89,11 +90,11 @@ impl Clock {
         }
     }
 
-    /// The host's own time: for what is stored, waited for and compared with what was stored.
+    /// The host's own time, for everything that is stored, scheduled, or compared with stored times.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Kind::System(system) => {
-                // Read while it is held, so that no thread goes by an older reading than the last.
+                // The clocks are read under the lock, so that no thread applies an older reading than the last one.
                 let mut pace = system.pace.lock().unwrap_or_else(PoisonError::into_inner);
                 let steady_us = i64::try_from(system.began.elapsed().as_micros()).unwrap_or(i64::MAX);
                 let (at, noticed) = pace.read(steady_us, wall().as_millis());
@@ -107,7 +108,7 @@ impl Clock {
         }
     }
 
-    /// What the system's clock says, whatever it did: for what others compare with their own.
+    /// The current system time, including jumps, for times that others compare with their own clocks.
     pub fn wall(&self) -> Timestamp {
         match &self.0 {
             Kind::System(_) => wall(),
@@ -115,7 +116,7 @@ impl Clock {
         }
     }
 
-    /// The same in nanoseconds since 1970-01-01T00:00:00Z, as spans have it.
+    /// The system time in nanoseconds since 1970-01-01T00:00:00Z, for spans.
     pub fn unix_nanos(&self) -> u64 {
         let nanos = match &self.0 {
             Kind::System(_) => since_epoch().as_nanos(),
@@ -134,27 +135,28 @@ fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// The rules at the head of this file, without a clock. Microseconds, so that half of a millisecond is not nothing.
+/// The rules in the module documentation, without a clock. Microseconds, because half of a millisecond would be rounded
+/// to zero.
 #[derive(Debug)]
 struct Pace {
     settle_us: i64,
-    /// The time last given, and the monotonic reading it was given at.
+    /// The last returned time, and its monotonic reading.
     time_us: i64,
     steady_us: i64,
-    /// What is followed: the system's clock less the monotonic one.
+    /// The current target: the system clock minus the monotonic clock.
     offset_us: i64,
-    /// Another offset, kept by the system's clock since a monotonic reading.
+    /// Another offset of the system clock, and the monotonic reading at which it began.
     other: Option<(i64, i64)>,
 }
 
-/// Something that the operator is told.
+/// An event for the log.
 #[derive(Debug, PartialEq, Eq)]
 enum Noticed {
     /// The system's clock left the host's time by so many microseconds.
     Jumped(i64),
-    /// It came back.
+    /// The system clock returned to the old offset.
     CameBack,
-    /// It stayed where it jumped to: the host follows.
+    /// The new offset was stable, and the host now follows it.
     Followed(i64),
 }
 
@@ -168,7 +170,7 @@ impl Pace {
         self.time_us = self.time_us.max(at_ms.saturating_mul(1_000));
     }
 
-    /// The time in milliseconds, where the two clocks read so.
+    /// The time in milliseconds for these readings of the two clocks.
     fn read(&mut self, steady_us: i64, wall_ms: i64) -> (i64, Option<Noticed>) {
         let elapsed_us = (steady_us - self.steady_us).max(0);
         self.steady_us = self.steady_us.max(steady_us);
@@ -244,7 +246,8 @@ mod tests {
     const HOUR_MS: i64 = 3_600_000;
     const START: i64 = 1_751_705_149_000;
 
-    /// A clock that settles in ten seconds, read each second; the wall clock is `ahead_ms` ahead of the monotonic one.
+    /// A clock that settles in ten seconds and is read once per second. The wall clock is `ahead_ms` ahead of the
+    /// monotonic one.
     struct Story {
         pace: Pace,
         at_s: i64,
@@ -255,7 +258,8 @@ mod tests {
             Self { pace: Pace::new(START, 10 * S), at_s: 0 }
         }
 
-        /// Reads for so many seconds; gives the last time, in milliseconds since the start, and what was noticed.
+        /// Reads the clock for that many seconds. Returns the last time in milliseconds since the start, and the
+        /// events.
         fn live(&mut self, seconds: i64, ahead_ms: i64) -> (i64, Vec<Noticed>) {
             let (mut last, mut noticed) = (i64::MIN, Vec::new());
             for _ in 0..seconds {

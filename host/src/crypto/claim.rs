@@ -1,17 +1,18 @@
-//! The digests by which a repeated request is recognised.
+//! Digests that identify a repeated request with an `Idempotency-Key`.
 
 use super::sha256;
 use crate::domain::id::{Digest, KeyId, TenantId};
 use crate::domain::idempotency::Claim;
 
 impl Claim {
-    /// Of a caller's key, and of everything that decides what the request does.
+    /// A claim on the caller's key for a request. `request` contains everything that determines the effect of the
+    /// request.
     pub fn new(caller: KeyId, key: &str, tenant: Option<TenantId>, request: &[&[u8]]) -> Self {
         Self { id: digest(&[caller.to_string().as_bytes(), key.as_bytes()]), tenant, request: digest(request) }
     }
 }
 
-/// Over the digests of the parts, so that no two lists of parts run into one another.
+/// A digest over the digests of the parts, so that different lists of parts never produce the same input.
 fn digest(parts: &[&[u8]]) -> Digest {
     let digests: Vec<[u8; 32]> = parts.iter().map(|part| sha256(part)).collect();
     Digest(sha256(&digests.concat()))

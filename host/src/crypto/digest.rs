@@ -1,4 +1,4 @@
-//! SHA-2, HMAC (RFC 2104) and comparison in constant time.
+//! SHA-2, HMAC (RFC 2104) and constant-time comparison.
 
 use std::io::{self, Read};
 
@@ -8,15 +8,15 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use subtle::ConstantTimeEq;
 
-/// Bytes of a file that are digested at a time.
+/// Bytes of a file that are read at a time.
 const READ_BYTES: usize = 256 << 10;
 
-/// SHA-256 of some bytes.
+/// SHA-256 of a byte string.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// SHA-256 of all that can be read, however long.
+/// SHA-256 of a stream of any length.
 pub fn sha256_of(mut from: impl Read) -> io::Result<[u8; 32]> {
     let mut digest = Sha256::new();
     let mut buffer = vec![0; READ_BYTES];
@@ -30,29 +30,29 @@ pub fn sha256_of(mut from: impl Read) -> io::Result<[u8; 32]> {
     }
 }
 
-/// HMAC-SHA1 over the parts as if they stood behind each other. For sources whose sender knows nothing better and whose owner
-/// allows it; nothing of ours is signed so.
+/// HMAC-SHA1 over the concatenated parts. Only for verifying sources whose senders support nothing better and whose
+/// owner has allowed it. Setgate never signs with it.
 pub fn hmac_sha1(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
     mac::<Hmac<Sha1>>(key, parts).into()
 }
 
-/// HMAC-SHA256 over the parts as if they stood behind each other.
+/// HMAC-SHA256 over the concatenated parts.
 pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     mac::<Hmac<Sha256>>(key, parts).into()
 }
 
-/// HMAC-SHA384 over the parts as if they stood behind each other. WebSub publishers may choose it (section 8).
+/// HMAC-SHA384 over the concatenated parts. WebSub publishers may use it (section 8).
 pub fn hmac_sha384(key: &[u8], parts: &[&[u8]]) -> [u8; 48] {
     mac::<Hmac<Sha384>>(key, parts).into()
 }
 
-/// HMAC-SHA512 over the parts as if they stood behind each other. WebSub publishers may choose it (section 8).
+/// HMAC-SHA512 over the concatenated parts. WebSub publishers may use it (section 8).
 pub fn hmac_sha512(key: &[u8], parts: &[&[u8]]) -> [u8; 64] {
     mac::<Hmac<Sha512>>(key, parts).into()
 }
 
-/// Whether both are the same, in a time that depends on their lengths alone. For every comparison with a MAC, a
-/// token digest or anything else an outsider might guess at.
+/// Compares in a time that depends only on the lengths. Must be used for MACs, token digests and anything else that an
+/// attacker might guess.
 pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }

@@ -1,4 +1,4 @@
-//! The path and query of endpoints, sealed and opened.
+//! Encryption of the path and query of endpoints.
 
 use super::{Error, MasterKey};
 use crate::domain::endpoint::{Destination, Endpoint};
@@ -6,12 +6,12 @@ use crate::domain::id::{SubscriptionId, TenantId};
 use crate::domain::secret::target_context;
 
 impl MasterKey {
-    /// A destination as it is stored for a subscription.
+    /// Encrypts a destination for storage in a subscription.
     pub fn seal_destination(&self, tenant: &TenantId, id: &SubscriptionId, destination: &Destination) -> Endpoint {
         Endpoint::new(destination, self.seal(&target_context(tenant, id), &destination.target()))
     }
 
-    /// The URL that [`MasterKey::seal_destination`] sealed.
+    /// Decrypts a URL from [`MasterKey::seal_destination`].
     ///
     /// # Errors
     /// As [`MasterKey::open`].
@@ -22,7 +22,7 @@ impl MasterKey {
         endpoint: &Endpoint,
     ) -> Result<Destination, Error> {
         let target = self.open(&target_context(tenant, id), endpoint.target())?;
-        // Only the target of a URL was ever sealed in this place.
+        // Only targets of URLs are encrypted with this context.
         endpoint.with_target(&target).map_err(|_| Error::SealedForm)
     }
 }

@@ -1,7 +1,7 @@
-//! The master key: where it comes from and what follows from it.
+//! The master key and the keys derived from it.
 //!
-//! Written as base64 of 32 random bytes, in a file that only its owner may read or in a setting taken from the
-//! environment; both have the same text, so that one can be moved to the other.
+//! It is the base64 of 32 random bytes, stored either in a file that only its owner may read or in a setting from the
+//! environment. Both use the same text, so the key can be moved between them.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,22 +15,22 @@ use super::sealing::Sealing;
 use super::{Error, hmac_sha256, random_bytes, write_private};
 use crate::domain::secret::{Sealed, Secret};
 
-/// Length of the master key.
+/// Length of the master key in bytes.
 pub const MASTER_KEY_BYTES: usize = 32;
 
-/// A key file is read this far; base64 of the key and some white space are far shorter.
+/// Limit for reading a key file in bytes. The base64 of a key with white space is far shorter.
 const KEY_FILE_BYTES_MAX: u64 = 1024;
 
-/// The one key of an installation. Whoever has it and the data folder has every secret.
-/// Wiped when dropped, never printed.
+/// The master key of an installation. Together with the data directory it gives access to every secret. Zeroized on
+/// drop and never printed.
 pub struct MasterKey {
     bytes: Zeroizing<[u8; MASTER_KEY_BYTES]>,
-    /// With the key that is derived for secrets at rest: an event whose source has one needs it.
+    /// Includes the derived key for secrets at rest, which is needed for each event of a source with secrets.
     sealing: Sealing,
 }
 
 impl MasterKey {
-    /// A new one.
+    /// Generates a random key.
     pub fn generate() -> Self {
         Self::of(random_bytes().into())
     }
@@ -40,18 +40,18 @@ impl MasterKey {
         Self { bytes, sealing }
     }
 
-    /// Reads base64, with white space around it.
+    /// Parses base64. Surrounding white space is ignored.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let bytes = Zeroizing::new(BASE64_STANDARD.decode(text.trim()).map_err(|_| Error::KeyText)?);
         let key = <[u8; MASTER_KEY_BYTES]>::try_from(bytes.as_slice());
         key.map(|key| Self::of(key.into())).map_err(|_| Error::KeySize { found: bytes.len() })
     }
 
-    /// Reads a key file. Refuses one that its group or others may read or change.
+    /// Reads a key file. Refuses a file that its group or others may read or change.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::KeyFile { action: "read", path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
-        // Asked of the open file, not of the path: what is checked is what is read.
+        // Checks the open file instead of the path, so that the checked file is the one that is read.
         let meta = file.metadata().map_err(failed)?;
         if meta.is_dir() {
             return Err(failed(io::ErrorKind::IsADirectory.into()));
@@ -68,8 +68,8 @@ impl MasterKey {
         }
     }
 
-    /// Reads the key file, or makes it, readable by its owner alone, where there is none. The file is on disk
-    /// before this returns; where two processes start at once, both use the one that was there first.
+    /// Reads the key file. If it does not exist, creates it with access only for its owner. The file is durable when
+    /// this returns. If two processes start at the same time, both use the file that was created first.
     pub fn load_or_create(path: &Path) -> Result<Self, Error> {
         if path.exists() {
             return Self::load(path);
@@ -81,28 +81,29 @@ impl MasterKey {
         }
     }
 
-    /// A key for one purpose: HKDF-Expand (RFC 5869 section 2.3) with SHA-256, one block, `info` being
-    /// `setgate/v1/` and the label. Extract is left out: the master key is uniformly random already (section 3.3).
-    /// The label says what the key is for and, where it matters, for whom.
+    /// Derives a key for one purpose: HKDF-Expand (RFC 5869 section 2.3) with SHA-256, one block, and `setgate/v1/`
+    /// followed by the label as `info`. Extract is skipped, because the master key is already uniformly random (section
+    /// 3.3). The label identifies the purpose and, if relevant, the owner.
     pub fn derive(&self, label: &str) -> Zeroizing<[u8; 32]> {
         derive(&self.bytes, label)
     }
 
-    /// Encrypts a secret for an owner. `context` names the owner and the place, and has to be the same to open it.
+    /// Encrypts a secret. `context` identifies its owner and its purpose, and must be the same for decryption.
     pub fn seal(&self, context: &str, secret: &Secret) -> Sealed {
         self.sealing.seal(context, secret)
     }
 
-    /// Decrypts what [`MasterKey::seal`] made with the same key and context.
+    /// Decrypts a secret from [`MasterKey::seal`] with the same key and context.
     ///
     /// # Errors
-    /// [`Error::SealedForm`] where it is no sealed text, [`Error::SealedShut`] where it is another key's or owner's.
+    /// [`Error::SealedForm`] if the text is malformed, [`Error::SealedShut`] if it was encrypted with another key or
+    /// context.
     pub fn open(&self, context: &str, sealed: &Sealed) -> Result<Secret, Error> {
         self.sealing.open(context, sealed)
     }
 
-    /// Names the key without telling anything about it: 16 hex digits. Kept beside the data, it shows at start that
-    /// the data belongs to another key.
+    /// Identifies the key without revealing anything about it: 16 hex digits. It is stored with the data, so that a
+    /// start with the wrong key is detected.
     pub fn fingerprint(&self) -> String {
         hex::encode(&self.derive("fingerprint")[..8])
     }

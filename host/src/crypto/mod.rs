@@ -1,7 +1,7 @@
-//! Digests, MACs, randomness and secrets at rest. Crypto libraries are used here and in `signing`, nowhere else
-//! (TLS aside).
+//! Digests, MACs, randomness and secrets at rest. Cryptographic libraries are used only here and in `signing`, except
+//! for TLS.
 //!
-//! One [`MasterKey`] per installation; every other key at rest follows from it by label, or is sealed under it.
+//! Each installation has one [`MasterKey`]. Every other key at rest is derived from it by label, or encrypted with it.
 
 mod claim;
 mod digest;

@@ -1,4 +1,4 @@
-//! Files that hold a secret.
+//! Files that contain a secret.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -7,16 +7,16 @@ use std::path::Path;
 
 use super::random_bytes;
 
-/// Makes a file of mode 0600 that is there whole or not at all, also after a power cut, and never in place of another one:
-/// it is written beside its place, under a name that begins with `draft`, and linked into it.
+/// Creates a file with mode 0600 atomically and durably, without ever replacing an existing file. It is first written
+/// under a temporary name that begins with `draft`, in the same directory, and then linked to its path.
 ///
 /// # Errors
-/// [`io::ErrorKind::AlreadyExists`] where there is a file; else what the system says.
+/// [`io::ErrorKind::AlreadyExists`] if the file exists, or else the error of the operating system.
 pub fn write_private(path: &Path, draft: &str, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let draft = folder.join(format!("{draft}-{}", hex::encode(random_bytes::<8>())));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    // `hard_link`, unlike `rename`, never replaces a key that secrets may already be sealed under.
+    // Unlike `rename`, `hard_link` never replaces a key that may already have been used to encrypt secrets.
     let linked = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&draft, path));
     fs::remove_file(&draft)?;
     linked?;

@@ -2,31 +2,33 @@
 
 use std::cell::RefCell;
 
-/// Bytes that a thread asks for at once, for ids: a call of the system for each would cost an event more than what is made
-/// of them.
+/// Bytes that a thread requests at a time for ids. One system call per id would cost more than the rest of creating it.
 const POOL_BYTES: usize = 1024;
 
-/// Fills an array. Panics where the operating system has no randomness to give: nothing here is safe without it.
+/// Fills an array with random bytes.
+///
+/// # Panics
+/// If the operating system provides no randomness, since nothing would be secure without it.
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the operating system gives randomness");
     bytes
 }
 
-/// A random number for ids, which may be known once they are given: keys and secrets are made of [`random_bytes`], of which
-/// nothing waits in memory. Panics as that does.
+/// A random number for ids, which are not secret after their creation. Keys and secrets must use [`random_bytes`],
+/// which leaves no unused bytes in memory. Panics like [`random_bytes`].
 pub fn random_u128() -> u128 {
     u128::from_ne_bytes(pooled())
 }
 
-/// Evenly spread over 0.0..1.0, for jitter. Panics as [`random_bytes`] does.
+/// Uniform in 0.0..1.0, for jitter. Panics like [`random_bytes`].
 pub fn random_unit() -> f64 {
     const UNIT: f64 = (1u64 << 53) as f64;
-    // 53 bits are what an f64 holds exactly.
+    // An f64 represents integers of up to 53 bits exactly.
     (u64::from_ne_bytes(pooled()) >> 11) as f64 / UNIT
 }
 
-/// Bytes of the operating system, of which a thread fetched more than it needed just then; each is given once.
+/// Random bytes from a per-thread buffer. Each byte is used only once.
 fn pooled<const N: usize>() -> [u8; N] {
     const { assert!(N <= POOL_BYTES, "a pool has as much as is asked for") };
     thread_local! {
@@ -60,12 +62,12 @@ mod tests {
 
     #[test]
     fn no_bytes_are_given_twice() {
-        // Several pools, with numbers of two sizes, on two threads.
+        // Several buffers, with numbers of two sizes, on two threads.
         let some = || (0..500).map(|n| if n % 3 == 0 { pooled::<8>().to_vec() } else { pooled::<16>().to_vec() });
         let other = std::thread::spawn(move || some().collect::<Vec<_>>());
         let all: Vec<_> = some().chain(other.join().unwrap()).collect();
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 1000);
-        // Nothing that was given is left, and nothing is given that was not filled: eight zero bytes come once in 2^64.
+        // No byte is returned twice, and no unfilled byte is returned: the probability of eight zero bytes is 2^-64.
         assert!(all.iter().all(|bytes| bytes.iter().any(|byte| *byte != 0)));
     }
 }

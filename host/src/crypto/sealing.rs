@@ -1,9 +1,9 @@
-//! Secrets at rest.
+//! Encryption of secrets at rest.
 //!
-//! `v1.` and base64url (no padding) of a random nonce of 24 bytes, followed by XChaCha20-Poly1305 of the secret's
-//! text. The key is derived from the master key for this alone. Associated data are `v1.` and the context, which
-//! names the owner: a sealed text copied to another tenant's row does not open there. A nonce of 24 bytes may be
-//! drawn at random for any number of secrets.
+//! The format is `v1.` and base64url (no padding) of a random nonce of 24 bytes, followed by XChaCha20-Poly1305 of the
+//! secret's text. The key is derived from the master key for this purpose only. The associated data are `v1.` and the
+//! context, which identifies the owner, so an encrypted text that is copied to another tenant's row cannot be decrypted
+//! there. A nonce of 24 bytes can be chosen at random for any number of secrets.
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
@@ -15,11 +15,11 @@ use crate::domain::secret::{Sealed, Secret};
 const PREFIX: &str = "v1.";
 const NONCE_BYTES: usize = 24;
 
-/// Seals and opens secrets. It wipes its key when dropped.
+/// Encrypts and decrypts secrets. Zeroizes its key on drop.
 pub(super) struct Sealing(XChaCha20Poly1305);
 
 impl Sealing {
-    /// What the key is derived for.
+    /// Derivation label of the key.
     pub(super) const LABEL: &str = "sealing";
 
     pub(super) fn new(key: &[u8; 32]) -> Self {
@@ -47,7 +47,7 @@ impl Sealing {
             .0
             .decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: &aad })
             .map_err(|_| Error::SealedShut)?;
-        // Only text was ever sealed; other bytes cannot have this tag.
+        // Only text is ever encrypted, so other bytes cannot have a valid tag.
         String::from_utf8(opened).map(Secret::new).map_err(|_| Error::SealedShut)
     }
 }

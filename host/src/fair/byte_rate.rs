@@ -1,4 +1,4 @@
-//! Bytes in a second, for each tenant by itself: a bucket that fills at the rate and holds what [`BURST_S`] seconds bring.
+//! Byte rate limit for each tenant: a token bucket with the capacity of [`BURST_S`] seconds.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,16 +6,16 @@ use std::sync::{Mutex, PoisonError};
 use crate::domain::id::TenantId;
 use crate::domain::time::Timestamp;
 
-/// Seconds of the rate that a tenant can use at once after it was idle.
+/// Capacity of a bucket, in seconds of its rate.
 const BURST_S: u64 = 4;
-/// Buckets kept before those that are full are forgotten.
+/// Number of buckets above which full ones are evicted.
 const BUCKETS_KEPT: usize = 1_000;
 
-/// The buckets of all tenants. In memory: a restart begins with full ones.
+/// The buckets of all tenants. Kept in memory, so they are full after a restart.
 #[derive(Debug, Default)]
 pub(crate) struct ByteRate(Mutex<HashMap<TenantId, Bucket>>);
 
-/// What is left, as of a time. Below nothing after a body larger than what was left.
+/// The tokens left at a time. Negative after a body that was larger than the rest.
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     left: i64,
@@ -24,7 +24,7 @@ struct Bucket {
 
 impl Bucket {
     fn filled(self, per_second: i64, now: Timestamp) -> Self {
-        // A clock that was set back brings nothing, and takes nothing away.
+        // If the clock was set back, the bucket does not change.
         let ms = now.since(self.at).clamp(0, i64::from(u32::MAX));
         let gained = i64::try_from(i128::from(per_second) * i128::from(ms) / 1_000).unwrap_or(i64::MAX);
         let most = per_second.saturating_mul(BURST_S.cast_signed());
@@ -33,15 +33,15 @@ impl Bucket {
 }
 
 impl ByteRate {
-    /// Takes so many bytes; false where nothing is left. One body may take more than is left, so that none is too large for its
-    /// tenant's rate. 0 a second is no bound.
+    /// Takes tokens for a body. False if the bucket is empty. A body may take more than the remaining tokens, so that
+    /// no body is too large for its tenant's rate. A rate of 0 means unlimited.
     pub(crate) fn take(&self, tenant: &TenantId, bytes: usize, per_second: u64, now: Timestamp) -> bool {
         if per_second == 0 {
             return true;
         }
         let per_second = i64::try_from(per_second).unwrap_or(i64::MAX);
         let full = Bucket { left: per_second.saturating_mul(BURST_S.cast_signed()), at: now };
-        // A number cannot be left half changed, so a poisoned lock is as good as any.
+        // A counter cannot be left half updated, so a poisoned lock is safe to use.
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = buckets.get_mut(tenant) {
             *bucket = bucket.filled(per_second, now);

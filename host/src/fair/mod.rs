@@ -1,17 +1,17 @@
-//! A bounded number of places, shared between tenants.
+//! Fair scheduling of a limited number of slots between tenants.
 //!
-//! Appends to the ledger, instance slots, turns at the processor and compiles are all this: some places, of them at most some for one tenant, and
-//! a line of its own for each tenant that waits. A place that becomes free goes to the tenant that has had the least, so
-//! that a tenant with a thousand waiting and one with a single one take turns.
+//! It is used for appends to the ledger, instance slots, CPU time and compilations: there are some slots, with a limit
+//! per tenant, and each tenant has its own queue. A free slot goes to the tenant with the lowest usage, so that a
+//! tenant with a thousand requests and a tenant with a single one are served alternately.
 //!
-//! What a tenant has had is counted like in start-time fair queueing. Each grant adds a cost to its tenant's account; where
-//! the cost is known afterwards only (time), an estimate is added and corrected when the place is given back. A tenant that
-//! comes back from being idle starts from where the least served of the others is: it neither saves up a right to flood, nor
-//! pays for having used places that nobody else wanted. A tenant that has had more than the others keeps its debt while it is
-//! idle, so that leaving and coming back gains nothing. With equal costs this is round robin; with unequal ones, a deficit
-//! round robin without rounds.
+//! Usage is accounted for as in start-time fair queueing. Each grant adds a cost to its tenant's account. If the cost
+//! is known only afterwards (time), an estimate is added and corrected when the slot is released. A tenant that returns
+//! after being idle starts at the level of the least served active tenant: it can neither save up capacity, nor is it
+//! charged for slots that nobody else wanted. A tenant above this level keeps its debt while it is idle, so that
+//! leaving and returning gains nothing. With equal costs this is round robin, with unequal costs a deficit round robin
+//! without rounds.
 //!
-//! [`Line`] decides and knows no threads; [`Gate`] lets futures wait for it.
+//! [`Line`] makes the decisions and is single-threaded. [`Gate`] lets futures wait for its decisions.
 
 mod byte_rate;
 mod shares;
@@ -26,49 +26,50 @@ use crate::domain::id::TenantId;
 pub(crate) use byte_rate::ByteRate;
 pub(crate) use shares::Shares;
 
-/// Tenants whose account is kept although they neither hold nor wait; beyond, those without debt are forgotten.
+/// Idle tenants whose accounts are retained. Above this number, accounts without debt are dropped.
 const IDLE_TENANTS_MAX: usize = 64;
-/// How far an account may fall behind the others, in costs of a grant. One whose tenant never asks for all it could have does,
-/// and would, once the tenant wants more, stop everybody else until it has caught up.
+/// How far an account may fall behind the others, in costs of a grant. The account of a tenant with little demand falls
+/// behind, and without this limit the tenant would, once its demand rises, block all others until it has caught up.
 const BEHIND_COSTS_MAX: u64 = 256;
 
-/// How many places there are, and for whom.
+/// The limits of a [`Line`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Places.
+    /// Number of slots.
     pub(crate) places: usize,
-    /// Of them, one tenant's at the most.
+    /// Limit for the slots of one tenant.
     pub(crate) per_tenant_max: usize,
-    /// Whether a tenant takes one more only while it holds fewer than it leaves free: for places that are held for long, so
-    /// that a tenant that holds none finds one, however many others hold on to theirs.
+    /// If set, a tenant gets another slot only while it holds fewer slots than are free. For slots that are held for a
+    /// long time: a tenant without any then finds a free one, regardless of the number of other tenants that hold
+    /// slots.
     pub(crate) leaves_free: bool,
-    /// Waiting of one tenant at the most, where the asker wants to be refused beyond.
+    /// Limit for one tenant's queue. It applies only to requests that ask for it.
     pub(crate) waiting_per_tenant_max: usize,
-    /// What a grant costs until its true cost is known.
+    /// Estimated cost of a grant until its actual cost is known.
     pub(crate) cost: u64,
 }
 
 impl Bounds {
-    /// Whether a tenant that holds so many may have one more, while so many are held by all.
+    /// Whether a tenant with `holds` slots may get another one while `held` slots are in use in total.
     fn allows(&self, holds: usize, held: usize) -> bool {
         let free = self.places.saturating_sub(held);
         free > 0 && holds < self.per_tenant_max && !(self.leaves_free && holds >= free)
     }
 }
 
-/// Who holds, who waits and who is next. Pure.
+/// The scheduler: slots in use, queues, and the next grant. Pure.
 pub(crate) struct Line {
     bounds: Bounds,
     held: usize,
     tenants: HashMap<TenantId, Account>,
-    /// Where the tenants being served are: the largest account at which anything was granted.
+    /// The largest account value at which a slot was granted.
     served_at: u64,
-    /// Places granted so far.
+    /// Number of grants so far.
     grants: u64,
     tickets: u64,
 }
 
-/// One who waits.
+/// Identifies a queued request.
 pub(crate) type Ticket = u64;
 
 #[derive(Default)]
@@ -78,12 +79,12 @@ struct Account {
     waiting: VecDeque<Ticket>,
 }
 
-/// The answer to [`Line::ask`].
+/// The result of [`Line::ask`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
     Granted,
     Waits(Ticket),
-    /// As many of the tenant's wait as may.
+    /// The tenant's queue is full.
     Full,
 }
 
@@ -92,7 +93,8 @@ impl Line {
         Self { bounds, held: 0, tenants: HashMap::new(), served_at: 0, grants: 0, tickets: 0 }
     }
 
-    /// Asks for a place. `bounded`: rather refused than one more than `waiting_per_tenant_max` in line.
+    /// Requests a slot. If `bounded` is set and the tenant's queue has reached `waiting_per_tenant_max`, the request is
+    /// refused.
     pub(crate) fn ask(&mut self, tenant: &TenantId, bounded: bool) -> Asked {
         if !self.tenants.contains_key(tenant) {
             self.forget_idle();
@@ -103,7 +105,7 @@ impl Line {
         if account.waiting.is_empty() {
             account.used = account.used.max(others_are_at);
         }
-        // Nobody who could be served waits while a place is free: each place is handed on as it is given back.
+        // While a slot is free, no request that could use it is queued, because released slots are granted immediately.
         if self.bounds.allows(account.holds, self.held) {
             self.served_at = self.served_at.max(account.used);
             account.grant(self.bounds.cost);
@@ -119,7 +121,8 @@ impl Line {
         Asked::Waits(self.tickets)
     }
 
-    /// Takes a place back; none: its use came to what a grant costs. To be followed by [`Self::next`] until there is none.
+    /// Releases a slot. `cost` is `None` if the estimate was correct. The caller must then call [`Self::next`] until it
+    /// returns `None`.
     pub(crate) fn give_back(&mut self, tenant: &TenantId, cost: Option<u64>) {
         self.held = self.held.saturating_sub(1);
         if let Some(account) = self.tenants.get_mut(tenant) {
@@ -129,8 +132,8 @@ impl Line {
         }
     }
 
-    /// Takes a place back from one who goes to the end of its tenant's line for the next. In one step, so that its tenant
-    /// is not taken for idle between the two. To be followed by [`Self::next`] until there is none.
+    /// Releases a slot and queues another request of the same tenant, in one step, so that the tenant does not count as
+    /// idle in between. The caller must then call [`Self::next`] until it returns `None`.
     pub(crate) fn exchange(&mut self, tenant: &TenantId, cost: u64) -> Ticket {
         self.give_back(tenant, Some(cost));
         self.tickets += 1;
@@ -142,14 +145,14 @@ impl Line {
         self.tickets
     }
 
-    /// Takes somebody out of the line.
+    /// Removes a request from the queue.
     pub(crate) fn leave(&mut self, tenant: &TenantId, ticket: Ticket) {
         if let Some(account) = self.tenants.get_mut(tenant) {
             account.waiting.retain(|waiting| *waiting != ticket);
         }
     }
 
-    /// Grants a free place to the next in turn, if there is one of each.
+    /// Grants a free slot to the next request, if there are both.
     pub(crate) fn next(&mut self) -> Option<Ticket> {
         if self.held >= self.bounds.places {
             return None;
@@ -159,7 +162,7 @@ impl Line {
             .tenants
             .values_mut()
             .filter(|account| !account.waiting.is_empty() && bounds.allows(account.holds, held))
-            // Tickets are numbered as they come: of two tenants that have had the same, the one waiting longer.
+            // Tickets increase, so of two tenants with equal usage the one that has waited longer is served.
             .min_by_key(|account| (account.used, account.waiting.front().copied()))?;
         let ticket = account.waiting.pop_front();
         self.served_at = self.served_at.max(account.used);
@@ -169,7 +172,7 @@ impl Line {
         ticket
     }
 
-    /// Sets how many places there are. Those held beyond are not taken away. To be followed by [`Self::next`].
+    /// Changes the number of slots. Slots in use beyond it are not revoked. The caller must then call [`Self::next`].
     pub(crate) fn set_places(&mut self, places: usize) {
         self.bounds.places = places;
     }
@@ -182,25 +185,25 @@ impl Line {
         if self.tenants.len() < IDLE_TENANTS_MAX {
             return;
         }
-        // Where nobody is served, nobody is owed.
+        // If no slots are in use and no requests are queued, debts have no meaning.
         let nobody = self.held == 0 && !self.anybody_waits();
         let level = self.level(|_| true);
         self.tenants.retain(|_, account| !nobody && (account.is_active() || account.used > level));
     }
 
-    /// Where the least served of these tenants is, of those that hold or wait: where one starts that comes new.
+    /// The usage level of the least served active tenant among those that `of` accepts. A new tenant starts there.
     ///
-    /// Not at [`Self::served_at`]: with several places that may be far ahead of a tenant that is still being served, and
-    /// whoever came new would wait until that one has caught up.
+    /// It does not start at [`Self::served_at`]: with several slots, this may be far ahead of a tenant that is still
+    /// being served, and a new tenant would have to wait until that one has caught up.
     fn level(&self, of: impl Fn(&TenantId) -> bool) -> u64 {
         let cost = self.bounds.cost;
         let active = self.tenants.iter().filter(|(tenant, account)| account.is_active() && of(tenant));
-        // Without the estimates for what is being used just now.
+        // Without the estimated costs of the slots in use.
         let paid = active.map(|(_, account)| account.used.saturating_sub(cost.saturating_mul(account.holds as u64)));
         paid.min().unwrap_or(self.served_at).clamp(self.least(), self.served_at)
     }
 
-    /// The least that anybody's account says.
+    /// The lowest allowed account value.
     fn least(&self) -> u64 {
         self.served_at.saturating_sub(self.bounds.cost.saturating_mul(BEHIND_COSTS_MAX))
     }
@@ -217,7 +220,7 @@ impl Account {
     }
 }
 
-/// A [`Line`] that futures can wait in. Clones share it.
+/// A [`Line`] for futures. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<Mutex<State>>);
 
@@ -231,40 +234,40 @@ struct State {
 enum Seat {
     Waiting {
         waker: Option<Waker>,
-        /// Grants there had been when it was taken.
+        /// Number of grants when the request was queued.
         since: u64,
     },
-    /// After so many grants to others.
+    /// Granted after this many grants to others.
     Granted { after: u64 },
 }
 
-/// Why there is no place.
+/// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// The host is stopping.
+    /// The host is shutting down.
     Closed,
-    /// As many of the tenant's wait as may.
+    /// The tenant's queue is full.
     Full,
 }
 
-/// A place, until dropped.
+/// A slot, released on drop.
 pub(crate) struct Place {
     gate: Gate,
     tenant: TenantId,
     after: u64,
-    /// Whether it was given back already.
+    /// Whether the slot has been released already.
     over: bool,
 }
 
-/// A place that is waited for. Dropping it leaves the line.
+/// A queued request. Dropping it removes it from the queue.
 pub(crate) struct Wait {
     gate: Gate,
     tenant: TenantId,
-    /// None: granted and given out.
+    /// `None` after the slot was returned to the caller.
     ticket: Option<Ticket>,
 }
 
-/// What [`Gate::ask`] says at once.
+/// The result of [`Gate::ask`].
 pub(crate) enum Answer {
     Granted(Place),
     Waits(Wait),
@@ -275,7 +278,7 @@ impl Gate {
         Self(Arc::new(Mutex::new(State { line: Line::new(bounds), seats: HashMap::new(), closed: false })))
     }
 
-    /// Waits for a place, however long the tenant's line is.
+    /// Waits for a slot, regardless of the length of the tenant's queue.
     pub(crate) async fn enter(&self, tenant: &TenantId) -> Result<Place, Refused> {
         match self.ask(tenant, false)? {
             Answer::Granted(place) => Ok(place),
@@ -283,7 +286,7 @@ impl Gate {
         }
     }
 
-    /// Waits for a place, unless as many of the tenant's wait as may.
+    /// Waits for a slot, unless the tenant's queue is full.
     pub(crate) async fn enter_bounded(&self, tenant: &TenantId) -> Result<Place, Refused> {
         match self.ask(tenant, true)? {
             Answer::Granted(place) => Ok(place),
@@ -291,7 +294,7 @@ impl Gate {
         }
     }
 
-    /// A place, or a place in line.
+    /// Returns a slot, or a queued request.
     pub(crate) fn ask(&self, tenant: &TenantId, bounded: bool) -> Result<Answer, Refused> {
         let mut state = self.lock();
         if state.closed {
@@ -316,7 +319,7 @@ impl Gate {
         self.lock().line.anybody_waits()
     }
 
-    /// Ends all waiting, now and later.
+    /// Refuses all queued and all future requests.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -329,11 +332,11 @@ impl Gate {
         Place { gate: self.clone(), tenant: tenant.clone(), after, over: false }
     }
 
-    /// Changes the line, then hands out what is free. Wakes without the lock.
+    /// Changes the line and grants free slots. Wakers run without the lock.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let changed = change(&mut state);
-        // Mostly none or one: nothing is allocated for that.
+        // Usually there is at most one grant, so no collection is allocated.
         while let Some(ticket) = state.line.next() {
             let grants = state.line.grants;
             let waker = state.seats.get_mut(&ticket).and_then(|seat| seat.grant(grants));
@@ -359,7 +362,7 @@ impl Seat {
         }
     }
 
-    /// Ends the wait with the grant of this number, and tells whom to wake.
+    /// Marks the request as granted, and returns its waker. `grants` is the number of the grant.
     fn grant(&mut self, grants: u64) -> Option<Waker> {
         let Self::Waiting { waker, since } = self else { return None };
         let (waker, after) = (waker.take(), grants.saturating_sub(*since + 1));
@@ -369,18 +372,18 @@ impl Seat {
 }
 
 impl Place {
-    /// How many grants others were given while it was waited for.
+    /// Number of grants to others while this request was queued.
     pub(crate) fn after(&self) -> u64 {
         self.after
     }
 
-    /// Gives the place back and says what its use came to.
+    /// Releases the slot with its actual cost.
     pub(crate) fn give_back(mut self, cost: u64) {
         self.over = true;
         self.gate.change(|state| state.line.give_back(&self.tenant, Some(cost)));
     }
 
-    /// Gives the place back, says what its use came to, and waits for the next.
+    /// Releases the slot with its actual cost, and queues a request for the next one.
     pub(crate) fn exchange(mut self, cost: u64) -> Wait {
         self.over = true;
         let (gate, tenant) = (self.gate.clone(), self.tenant.clone());
@@ -435,7 +438,7 @@ impl Drop for Wait {
         let Some(ticket) = self.ticket else { return };
         let tenant = &self.tenant;
         self.gate.change(|state| {
-            // A place that was granted and never used costs nothing and goes on to the next.
+            // A granted slot that was never used is free of charge and goes to the next request.
             if matches!(state.seats.remove(&ticket), Some(Seat::Granted { .. })) {
                 state.line.give_back(tenant, Some(0));
             } else {

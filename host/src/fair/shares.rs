@@ -1,4 +1,5 @@
-//! Permits that each tenant has a number of for itself. Unlike a [`super::Gate`], nobody shares anything here: it is a bound.
+//! A fixed number of permits for each tenant. Unlike with a [`super::Gate`], tenants do not compete: this is only a
+//! limit.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,10 +9,10 @@ use tokio::sync::Semaphore;
 
 use crate::domain::id::TenantId;
 
-/// So many permits for each tenant, or for each of whatever else there are many of.
+/// That many permits for each tenant, or for each key of another type.
 pub(crate) struct Shares<K = TenantId> {
     permits: usize,
-    /// Those that hold or wait for a permit.
+    /// Keys whose permits are in use or awaited.
     tenants: Mutex<HashMap<K, Weak<Semaphore>>>,
 }
 
@@ -20,12 +21,12 @@ impl<K: Clone + Eq + Hash> Shares<K> {
         Self { permits, tenants: Mutex::default() }
     }
 
-    /// How many each tenant has.
+    /// Number of permits of each tenant.
     pub(crate) fn permits(&self) -> usize {
         self.permits
     }
 
-    /// A tenant's permits.
+    /// The permits of a tenant.
     pub(crate) fn of(&self, tenant: &K) -> Arc<Semaphore> {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = tenants.get(tenant).and_then(Weak::upgrade) {

@@ -1,4 +1,4 @@
-//! Turns between tenants, first as decisions and then as futures.
+//! Scheduling between tenants: first the decisions, then the futures.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
-/// A line whose asks are remembered by name.
+/// A line that remembers its requests by name.
 struct Story {
     line: Line,
     asked: HashMap<Ticket, &'static str>,
@@ -28,13 +28,13 @@ impl Story {
         asked
     }
 
-    /// Gives back, and tells who is next.
+    /// Releases a slot, and returns the names of the next grants.
     fn ends(&mut self, name: &'static str, cost: u64) -> Vec<&'static str> {
         self.line.give_back(&tenant(name), Some(cost));
         std::iter::from_fn(|| self.line.next()).map(|ticket| self.asked[&ticket]).collect()
     }
 
-    /// Who is served, each at the same cost, until nobody waits.
+    /// The order of service at equal costs, until the queues are empty.
     fn order(&mut self, first: &'static str) -> String {
         let mut order = String::new();
         let mut served = first;
@@ -101,7 +101,7 @@ fn leaving_and_coming_back_does_not_shake_off_a_debt() {
     story.asks("b");
     story.asks("b");
     story.asks("b");
-    // A hundred units in one turn, and gone.
+    // A hundred units in one grant, and then idle.
     assert_eq!(story.ends("a", 100), ["b"]);
     story.asks("a");
     assert_eq!(story.ends("b", 1), ["b"]);
@@ -126,7 +126,7 @@ fn idle_time_is_not_saved_up_and_lone_use_is_not_held_against_anybody() {
 #[test]
 fn one_who_comes_new_does_not_wait_until_a_third_has_caught_up() {
     let mut story = Story::new(Bounds { places: 2, per_tenant_max: 2, cost: 10, ..ONE_EACH });
-    // `a` had one very long turn, and the next of its turns begins far ahead of `b`.
+    // `a` had a very long grant, and its next one starts far ahead of `b`.
     story.asks("a");
     story.asks("b");
     story.asks("a");
@@ -145,7 +145,7 @@ fn one_who_comes_new_does_not_wait_until_a_third_has_caught_up() {
 #[test]
 fn one_who_always_wanted_little_cannot_stop_everybody_at_once() {
     let mut story = Story::new(Bounds { places: 2, per_tenant_max: 2, cost: 10, ..ONE_EACH });
-    // `a` takes what there is; `b` has one place all the time and uses little of it.
+    // `a` takes all available slots. `b` always has one and uses little of it.
     story.asks("b");
     story.asks("a");
     for _ in 0..10_000 {
@@ -154,7 +154,8 @@ fn one_who_always_wanted_little_cannot_stop_everybody_at_once() {
         let again = story.line.exchange(&tenant("b"), 1);
         assert_eq!(story.line.next(), Some(again));
     }
-    // It wants more while it waits: asked in between, it would start from where the others are.
+    // The demand of `b` rises while it is queued. If it were idle in between, it would start at the level of the
+    // others.
     story.line.set_places(1);
     let again = story.line.exchange(&tenant("b"), 1);
     for _ in 0..1_000 {
@@ -277,7 +278,7 @@ async fn dropping_what_waits_gives_its_place_in_line_back() {
     let (left, granted, last) = (waiting(&gate, "b"), waiting(&gate, "c"), waiting(&gate, "d"));
     drop(left);
     drop(first);
-    // `c` has it and never looked.
+    // `c` was granted the slot and never polled.
     drop(granted);
     drop(last.await.unwrap());
     assert!(matches!(gate.ask(&tenant("e"), false), Ok(Answer::Granted(_))));

@@ -1,9 +1,9 @@
-//! Handles of series that have labels.
+//! Cache of handles of labelled metrics.
 //!
-//! To look such a series up costs a microsecond and a dozen allocations, since its labels are made anew each time. So handles
-//! are kept for a minute. Not longer: a recorder forgets series that do not move (`app` sets how long), and a handle to a
-//! forgotten one counts into nothing. A minute is far below that, so what is counted is lost only where a series that stood
-//! still for that long is forgotten in the very microsecond in which it moves again.
+//! Looking up such a series takes a microsecond and a dozen allocations, because its labels are built each time.
+//! Handles are therefore cached, but only for a minute: the recorder evicts idle series (after a time set by `app`),
+//! and a handle of an evicted series counts into nothing. A minute is far below that time, so a count is lost only if
+//! an idle series is evicted in the same microsecond in which it is used again.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -11,17 +11,17 @@ use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long handles are kept, in use or not.
+/// Time until a cached handle is dropped, whether in use or not.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// Handles of type `H`, cheap to clone, by what their labels are made of.
+/// Cached handles of type `H`, which are cheap to clone, by the values of their labels.
 #[derive(Debug)]
 pub struct Handles<K, H>(Mutex<Kept<K, H>>);
 
 #[derive(Debug)]
 struct Kept<K, H> {
     made: HashMap<K, (Instant, H)>,
-    /// When those that were old were let go of.
+    /// Time of the last eviction of old handles.
     swept_at: Instant,
 }
 
@@ -32,7 +32,7 @@ impl<K, H> Default for Handles<K, H> {
 }
 
 impl<K: Eq + Hash, H: Clone> Handles<K, H> {
-    /// The handle of a key: one that is kept, or what `make` makes.
+    /// The cached handle of a key. If there is none, `make` creates it.
     pub fn of<Q>(&self, key: &Q, make: impl FnOnce() -> H) -> H
     where
         K: Borrow<Q>,

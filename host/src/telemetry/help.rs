@@ -1,6 +1,6 @@
-//! What each metric says, for `# HELP`. A story holds the list against what a host exports.
+//! The `# HELP` texts of all metrics. An integration test compares the list with a host's export.
 
-/// Name and meaning of every metric that is not the sandbox's, which describes its own.
+/// Name and description of every metric, except those of the sandbox, which describes its own.
 pub const HELP: &[(&str, &str)] = &[
     ("process_cpu_seconds_total", "seconds of processor time, of user and system"),
     ("process_max_fds", "file descriptors that may be open"),
@@ -52,7 +52,7 @@ pub const HELP: &[(&str, &str)] = &[
     ("setgate_trace_spans_sent_total", "spans that a collector took"),
 ];
 
-/// The meaning of a metric.
+/// The description of a metric.
 pub fn help(name: &str) -> &'static str {
     HELP.iter().find(|(known, _)| *known == name).map_or("", |(_, help)| *help)
 }

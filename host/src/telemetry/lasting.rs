@@ -1,38 +1,38 @@
-//! Counters that alerts look at. `increase()` sees nothing of a counter that is exported with 1 from the first, and the recorder
-//! forgets a counter that rests. So these are kept here for as long as what they count is there, whoever exports them adds the
-//! zeros of those that have not counted yet, and a zero costs no memory.
+//! Counters for alerts. `increase()` misses the first increment of a counter that first appears with 1, and the
+//! recorder evicts idle counters. These counters are therefore retained as long as the counted object exists, and the
+//! exporter adds zeros for counters that do not exist yet, which costs no memory.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A metric's name, and labels as they are exported: `tenant="acme",state="dead"`.
+/// A metric's name, and its labels in export format: `tenant="acme",state="dead"`.
 type Name = (&'static str, String);
 
 static COUNTS: Mutex<BTreeMap<Name, Arc<Count>>> = Mutex::new(BTreeMap::new());
 
-/// One counter.
+/// A counter.
 #[derive(Debug, Default)]
 pub struct Count {
     value: AtomicU64,
-    /// Whether what it counts was removed: then another one of that name has taken its place.
+    /// Whether the counted object was removed. If one with the same name exists now, it has a new counter.
     removed: AtomicBool,
 }
 
 impl Count {
-    /// Counts so many. False: it was removed, look it up again.
+    /// Adds to the counter. If it returns false, the counter was removed and must be looked up again.
     pub fn add(&self, count: u64) -> bool {
         self.value.fetch_add(count, Ordering::Relaxed);
         !self.removed.load(Ordering::Acquire)
     }
 }
 
-/// The counter of that name, begun at 0. The labels' values are names, which need no escape.
+/// The counter with this name, created with 0. Label values are names, which need no escaping.
 pub fn count(metric: &'static str, labels: String) -> Arc<Count> {
     COUNTS.lock().unwrap_or_else(PoisonError::into_inner).entry((metric, labels)).or_default().clone()
 }
 
-/// What was counted so far, by metric and labels. Counters that are not to be kept are removed.
+/// The values of all counters by metric and labels. Removes counters that `keep` rejects.
 pub fn counted(mut keep: impl FnMut(&str) -> bool) -> BTreeMap<Name, u64> {
     let mut counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     counts.retain(|(_, labels), count| {

@@ -1,5 +1,5 @@
-//! The way to the collector: one exchange (OTLP/HTTP, binary protobuf). The operator has named it: egress's guard and
-//! proxy are for receivers, whom tenants name.
+//! The client for the trace collector (OTLP/HTTP, binary protobuf). The collector is configured by the operator, so
+//! egress's guard and proxy, which apply to receivers chosen by tenants, are not used.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,30 +20,30 @@ use url::Url;
 use super::otlp::Exported;
 use crate::config;
 
-/// Bytes of an answer that are read.
+/// Limit for a response in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// Characters of a collector's own words that are told.
+/// Limit for the collector's error message in the log, in characters.
 const WORDS_CHARS_MAX: usize = 200;
-/// How long an unused connection is kept.
+/// Time after which an idle connection is closed.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// What was wrong with the settings of the collector. Quotes no value.
+/// Why the settings of the collector are invalid. Contains no values.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
     #[error("cannot read `traces.headers_file` {path}")]
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A line of it is no header.
+    /// A line of the file is not a header.
     #[error("line {line} of `traces.headers_file` {path} is no `name: value`")]
     Line {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Line number, starting at 1.
         line: usize,
     },
     /// A header cannot be sent.
@@ -51,12 +51,12 @@ pub enum Error {
         "the header `{0}` cannot be sent to the collector: a name has letters, digits and `-`, a value no control characters"
     )]
     Header(String),
-    /// The URL cannot stand in a request.
+    /// The URL cannot be used in a request.
     #[error("`traces.endpoint` cannot stand in a request")]
     Endpoint,
 }
 
-/// Speaks to the collector.
+/// The client for the collector.
 pub(super) struct Collector {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     uri: Uri,
@@ -66,12 +66,12 @@ pub(super) struct Collector {
     origin: String,
 }
 
-/// Why spans were not taken.
+/// Why spans were not accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// It may take them later; after so long, where it said so.
+    /// Temporary. `after` is the delay that the collector asked for.
     ForNow { why: String, after: Option<Duration> },
-    /// It will not take these.
+    /// Permanent: the same spans would be rejected again.
     ForGood { why: String },
 }
 
@@ -106,7 +106,8 @@ impl Collector {
         &self.origin
     }
 
-    /// One request with spans. How many of them the collector did not keep although it took the request, and why.
+    /// Sends one request with spans. `Some` if the collector accepted the request but rejected some of the spans: their
+    /// number and the reason.
     pub(super) async fn send(&self, body: Bytes) -> Result<Option<(u64, String)>, Refused> {
         match timeout(self.send_max, self.exchange(body)).await {
             Ok(answer) => answer,
@@ -130,7 +131,7 @@ impl Collector {
         let (head, body) = self.client.request(request).await.map_err(|error| broken(&error))?.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| broken(&*error))?.to_bytes();
         if head.status.is_success() {
-            // Whoever answers 200 with something else has taken them all the same.
+            // A 200 response with any other body counts as full success.
             let part = Exported::decode(body).unwrap_or_default().partial_success.unwrap_or_default();
             let rejected = u64::try_from(part.rejected_spans).unwrap_or(0);
             return Ok((rejected > 0).then(|| (rejected, words(&part.error_message))));
@@ -139,7 +140,7 @@ impl Collector {
     }
 }
 
-/// What an answer that is no success means (OTLP, "OTLP/HTTP Response").
+/// Classifies a response without success status (OTLP, "OTLP/HTTP Response").
 fn refused(status: StatusCode, headers: &HeaderMap) -> Refused {
     let why = format!("it answered {status}");
     match status.as_u16() {
@@ -151,7 +152,7 @@ fn refused(status: StatusCode, headers: &HeaderMap) -> Refused {
     }
 }
 
-/// The URL that takes traces; `v1/traces` of a collector that is given by its origin alone.
+/// The URL for traces. If the endpoint has no path, `/v1/traces` is used.
 fn traces_uri(endpoint: &Url) -> Result<Uri, Error> {
     let mut url = endpoint.clone();
     if matches!(url.path(), "" | "/") {
@@ -176,7 +177,8 @@ fn read_headers(headers: &mut HeaderMap, path: &Path) -> Result<(), Error> {
 }
 
 fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Error> {
-    // A variable of the environment cannot have `-` in its name: who wrote `_` would find out at the collector.
+    // Names of environment variables cannot contain `-`. Refusing `_` here reports the mistake now instead of at the
+    // collector.
     let parsed = HeaderName::from_bytes(name.as_bytes()).ok().filter(|_| !name.contains('_'));
     let (Some(known), Ok(mut value)) = (parsed, HeaderValue::from_str(value)) else {
         return Err(Error::Header(name.to_owned()));
@@ -186,7 +188,7 @@ fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Error>
     Ok(())
 }
 
-/// Words of somebody else's, for one line of the log.
+/// Sanitises an external message for one line of the log.
 fn words(text: &str) -> String {
     text.chars().filter(|letter| !letter.is_control()).take(WORDS_CHARS_MAX).collect()
 }

@@ -1,5 +1,5 @@
-//! Gathers spans into batches and sends them. The only part that waits for the collector; nothing waits for it but, for a
-//! bounded time, the end of the host.
+//! Collects spans in batches and sends them. Only this task waits for the collector. Shutdown waits for it, with a
+//! timeout.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,16 +21,16 @@ use crate::config;
 use crate::crypto;
 use crate::telemetry::{Seldom, metric};
 
-/// How often a batch is sent before it is dropped, where the collector does not take it for now.
+/// Tries for a batch before it is dropped, if the collector's failures are temporary.
 const TRIES_MAX: u32 = 6;
-/// Milliseconds between the first two of them; then twice as long each time.
+/// Delay in milliseconds before the first retry. It doubles with each retry.
 const WAIT_MS: u64 = 1_000;
-/// Milliseconds between two of them at the most, whatever the collector asks for.
+/// Longest delay before a retry in milliseconds, regardless of the collector's `Retry-After`.
 const WAIT_MS_MAX: u64 = 30_000;
-/// Seconds between two lines of the log about a collector that does not take spans.
+/// Seconds between two log lines about a failing collector.
 const TOLD_EVERY_S: u64 = 60;
 
-/// The part that sends, as it runs; nothing where tracing is off.
+/// The running exporter. Empty if tracing is disabled.
 #[derive(Debug, Default)]
 pub struct Exporting(Option<(CancellationToken, JoinHandle<()>)>);
 
@@ -40,7 +40,7 @@ impl Exporting {
         Self(Some((stop.clone(), tokio::spawn(exporter.run(stop)))))
     }
 
-    /// Sends what waits, within `traces.flush_ms_max`. To be called when no span begins any more.
+    /// Sends the queued spans within `traces.flush_ms_max`. Must be called after the last span has begun.
     pub async fn finish(self) {
         let Some((stop, running)) = self.0 else { return };
         stop.cancel();
@@ -62,7 +62,7 @@ pub(super) struct Exporter {
     told: Seldom,
     /// Spans that were taken from the queue and are neither sent nor dropped yet.
     under_way: u64,
-    /// The last batch was not taken.
+    /// Whether the last batch failed.
     failing: bool,
 }
 
@@ -77,7 +77,7 @@ impl Exporter {
         let attributes = vec![
             named("service.name", &settings.service_name),
             named("service.version", env!("CARGO_PKG_VERSION")),
-            // Tells hosts of one name apart, and what one of them did before and after a restart.
+            // Distinguishes hosts with the same name, and the runs of a host before and after a restart.
             named("service.instance.id", &hex::encode(crypto::random_bytes::<16>())),
         ];
         Self {
@@ -112,7 +112,7 @@ impl Exporter {
         }
     }
 
-    /// Ends when all is sent that was in the queue when it was stopped.
+    /// Returns when all spans that were queued at the time of the stop have been sent.
     async fn send_all(&mut self, stop: &CancellationToken) {
         loop {
             let spans = self.gather(stop).await;
@@ -122,14 +122,15 @@ impl Exporter {
             self.under_way = spans.len() as u64;
             self.send(spans, stop).await;
             self.under_way = 0;
-            // Of their own: the queue was full while the collector may be well.
+            // Reported separately, because the queue may overflow even if the collector works.
             if !self.failing {
                 self.tell_dropped();
             }
         }
     }
 
-    /// Waits for the first span, then a while for more. Empty: it was stopped, and there are no more.
+    /// Waits for the first span, and then for a limited time for more. Empty if the exporter was stopped and the queue
+    /// is drained.
     async fn gather(&mut self, stop: &CancellationToken) -> Vec<otlp::Span> {
         let mut spans = Vec::new();
         let first = tokio::select! {
@@ -157,7 +158,7 @@ impl Exporter {
         spans
     }
 
-    /// Sends a batch, several times where need be; once it is stopped, no more than once.
+    /// Sends a batch with retries. After the stop there are no retries.
     async fn send(&mut self, spans: Vec<otlp::Span>, stop: &CancellationToken) {
         let count = spans.len() as u64;
         let body = self.encode(spans);
@@ -201,7 +202,7 @@ impl Exporter {
         otlp::Export { resource_spans }.encode_to_vec().into()
     }
 
-    /// Tells the operator, seldom, of a collector that does not take spans.
+    /// Logs, with a rate limit, that the collector does not accept spans.
     fn tell(&self, why: &str) {
         if self.told.due().is_some() {
             let dropped = self.recorder.dropped.swap(0, Ordering::Relaxed);
@@ -218,7 +219,7 @@ impl Exporter {
     }
 }
 
-/// How long is waited after a try; `jitter` in 0.0..1.0 takes up to a half of it.
+/// The delay after a failed try. `jitter` in 0.0..1.0 reduces it by up to half.
 fn wait(number: u32, after: Option<Duration>, jitter: f64) -> Duration {
     let most = Duration::from_millis(WAIT_MS_MAX);
     let by_ourselves = Duration::from_millis(WAIT_MS << number.saturating_sub(1).min(16)).min(most);

@@ -1,21 +1,20 @@
-//! Spans of an event's life, and their way to a collector (OpenTelemetry, OTLP over HTTP).
+//! Tracing of events, exported to a collector (OpenTelemetry, OTLP over HTTP).
 //!
 //! ```text
-//! accept                        the request of a sender; in the trace that its `traceparent` names, else in a new one
+//! accept                        the sender's request, in the trace of its `traceparent` or in a new trace
 //!   fan-out                     once per event
 //!   filter, filter ...          each call of a chain
-//!   sign, attempt               once per attempt; the receiver is told the attempt's place by `traceparent`
+//!   sign, attempt               once per attempt; the receiver gets the attempt's context as `traceparent`
 //! ```
 //!
-//! All but the first hang below `accept`, whose place is kept with the event: what happens days later, or after a crash,
-//! is in the same trace. Whether a trace is recorded is decided once, at the begin: by the sender's flag, else by
-//! `traces.sample_ratio`.
+//! All other spans are children of `accept`. Its context is stored with the event, so that later spans belong to the
+//! same trace, even after days or a crash. The sampling decision is made once, at the beginning: by the sender's flag,
+//! or else by `traces.sample_ratio`.
 //!
-//! Invariants: where tracing is off, a span is a null pointer: to begin it and to say something of it are a branch each, and nothing
-//! is allocated or formatted. A span
-//! that ends is put into a bounded queue or dropped and counted; nothing ever waits for the collector. A span carries names
-//! and ids of the host's own, figures and stable words for outcomes: no claim, subject, header or secret, and of an endpoint
-//! its origin alone.
+//! Invariants: if tracing is disabled, a span is a null pointer; starting it and adding attributes cost one branch
+//! each, without allocation or formatting. A finished span is put into a bounded queue, or is dropped and counted;
+//! nothing ever waits for the collector. Spans contain only names and ids of the host, numbers, and stable outcome
+//! codes. They contain no claims, subjects, headers or secrets, and only the origin of an endpoint.
 
 mod collector;
 mod exporter;
@@ -38,30 +37,30 @@ use crate::telemetry::{lasting, metric};
 use collector::Collector;
 use exporter::Exporter;
 
-/// Why spans are dropped: too many waited, the collector did not take them, it took the request and not them, the host ended.
+/// Reasons for dropped spans: queue overflow, collector failure, rejection by the collector, and shutdown.
 pub const DROP_REASONS: [&str; 4] = ["queue", "collector", "rejected", "shutdown"];
 
 pub use collector::Error;
 pub use exporter::Exporting;
 pub use span::{Kind, Span};
 
-/// What can be said of a span. Without a prefix of our own: OpenTelemetry's semantic conventions.
+/// Span attributes. Those without the `setgate` prefix are OpenTelemetry semantic conventions.
 pub mod attribute {
-    /// Whose.
+    /// The tenant.
     pub const TENANT: &str = "setgate.tenant";
     /// The source of the event.
     pub const SOURCE: &str = "setgate.source";
     /// The event.
     pub const EVENT: &str = "setgate.event";
-    /// Whether it had been accepted before: `accepted`, `duplicate`, or the code of a problem.
+    /// Result of the request: `accepted`, `duplicate`, or a problem code.
     pub const OUTCOME: &str = "setgate.outcome";
-    /// Deliveries made of an event.
+    /// Number of deliveries created for an event.
     pub const DELIVERIES: &str = "setgate.deliveries";
     /// The delivery.
     pub const DELIVERY: &str = "setgate.delivery";
     /// Its subscription.
     pub const SUBSCRIPTION: &str = "setgate.subscription";
-    /// The number of the attempt; 1 for the first.
+    /// The number of the attempt, starting at 1.
     pub const ATTEMPT: &str = "setgate.attempt";
     /// The filter's name.
     pub const FILTER: &str = "setgate.filter";
@@ -69,13 +68,13 @@ pub mod attribute {
     pub const DIGEST: &str = "setgate.filter.digest";
     /// Fuel used.
     pub const FUEL: &str = "setgate.filter.fuel";
-    /// `pass`, `patch`, `replace` or `drop`; none where it faulted.
+    /// `pass`, `patch`, `replace` or `drop`. Absent if the call faulted.
     pub const VERDICT: &str = "setgate.filter.verdict";
-    /// The scheme of the signature.
+    /// The signing scheme.
     pub const SCHEME: &str = "setgate.signing.scheme";
-    /// What went wrong: a fault's kind, an error's class, or the status of an answer that is no success.
+    /// The kind of a fault, the class of an error, or the status of an unsuccessful response.
     pub const ERROR: &str = "error.type";
-    /// The status of the answer.
+    /// The status of the response.
     pub const STATUS: &str = "http.response.status_code";
     /// The host of the endpoint.
     pub const SERVER_ADDRESS: &str = "server.address";
@@ -83,26 +82,26 @@ pub mod attribute {
     pub const SERVER_PORT: &str = "server.port";
 }
 
-/// Makes spans, where a collector is configured. Copies are the same one.
+/// Creates spans if a collector is configured. Clones share the same recorder.
 #[derive(Clone, Default)]
 pub struct Traces(Option<Arc<Recorder>>);
 
-/// Takes spans that have ended.
+/// Receives finished spans.
 struct Recorder {
     queue: mpsc::Sender<otlp::Span>,
     clock: Clock,
-    /// Of the 63 bits of a trace's id that are looked at, those below are recorded.
+    /// Sampling threshold: a trace is recorded if 63 bits of its id are below this value.
     sampled_below: u64,
-    /// Spans dropped since the operator was told.
+    /// Spans dropped since the last log line about it.
     dropped: AtomicU64,
 }
 
 impl Traces {
-    /// As the settings say, and the part that sends, which runs from now on; without an endpoint there is neither. `tls` is
-    /// how an https collector is spoken to. Needs a runtime.
+    /// Starts the exporter and returns it with the recorder. If no endpoint is configured, both are inactive. `tls` is
+    /// used for an https collector. Must be called within a runtime.
     ///
     /// # Errors
-    /// Headers that cannot be read or sent.
+    /// If a header cannot be read or sent.
     pub fn start(settings: &config::Traces, clock: Clock, tls: ClientConfig) -> Result<(Self, Exporting), Error> {
         let Some(endpoint) = &settings.endpoint else { return Ok((Self::default(), Exporting::default())) };
         let collector = Collector::new(endpoint, settings, tls)?;
@@ -111,9 +110,9 @@ impl Traces {
         Ok((Self(Some(recorder)), exporting))
     }
 
-    /// Begins the span of a request that takes an event in, and says what place in a trace the event has from now on: below
-    /// that span, or where the sender was, if the trace is not recorded here. None: tracing is off, and the sender
-    /// named no trace.
+    /// Starts the span of a request that creates an event. Also returns the event's trace context: the new span, or the
+    /// sender's context if this trace is not recorded. `None` if tracing is disabled and the sender has sent no
+    /// context.
     pub fn enter(&self, name: &'static str, sender: Option<TraceContext>) -> (Span, Option<TraceContext>) {
         let Some(recorder) = &self.0 else { return (Span::default(), sender) };
         let (place, parent) = match &sender {
@@ -130,7 +129,7 @@ impl Traces {
         (Span::begin(recorder, name, Kind::Server, place.clone(), parent, parent.is_some()), Some(place))
     }
 
-    /// Begins a span below an event's place, where that is recorded.
+    /// Starts a child span of an event's context, if that is recorded.
     pub fn begin(&self, name: &'static str, kind: Kind, under: Option<&TraceContext>) -> Span {
         let Some(recorder) = &self.0 else { return Span::default() };
         match under {
@@ -161,13 +160,13 @@ impl Recorder {
         (Arc::new(Self { queue, clock, sampled_below, dropped: AtomicU64::new(0) }), waiting)
     }
 
-    /// The same answer for the same trace everywhere (OpenTelemetry, "TraceIdRatioBased").
+    /// The decision is the same for a trace on all hosts (OpenTelemetry, "TraceIdRatioBased").
     fn samples(&self, trace: &[u8; 16]) -> bool {
         let [.., a, b, c, d, e, f, g, h] = *trace;
         u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1 < self.sampled_below
     }
 
-    /// Takes a span that has ended; never waits.
+    /// Queues a finished span without waiting.
     fn take(&self, span: otlp::Span) {
         if self.queue.try_send(span).is_err() {
             self.drop_some(1, "queue");
@@ -180,7 +179,7 @@ impl Recorder {
     }
 }
 
-/// An id of a trace or a span: random, and not zero.
+/// A random id of a trace or a span, which must not be zero.
 fn id<const N: usize>() -> [u8; N] {
     loop {
         let id = crypto::random_bytes();

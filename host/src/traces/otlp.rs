@@ -1,6 +1,6 @@
-//! What of OTLP 1 is sent and read: the messages of `opentelemetry/proto/collector/trace/v1/trace_service.proto` and what
-//! they are made of, with the fields that are used here and their numbers there. The story `operations/traces.rs` reads
-//! what is sent with the types generated from those files.
+//! The parts of OTLP 1 that are used: the messages of `opentelemetry/proto/collector/trace/v1/trace_service.proto` and
+//! their members, reduced to the fields used here, with the original field numbers. The integration test
+//! `operations/traces.rs` decodes the output with the types generated from those files.
 
 /// `ExportTraceServiceRequest`
 #[derive(Clone, PartialEq, prost::Message)]
@@ -52,7 +52,7 @@ pub(super) struct Span {
     pub(super) span_id: Vec<u8>,
     #[prost(string, tag = "3")]
     pub(super) trace_state: String,
-    /// Empty: it begins its trace.
+    /// Empty for a root span.
     #[prost(bytes = "vec", tag = "4")]
     pub(super) parent_span_id: Vec<u8>,
     #[prost(string, tag = "5")]
@@ -73,9 +73,9 @@ pub(super) struct Span {
     pub(super) flags: u32,
 }
 
-/// `SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK`: whether the parent is another program's is known.
+/// `SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK`: the flag [`REMOTE`] is valid.
 pub(super) const KNOWS_WHETHER_REMOTE: u32 = 0x100;
-/// `SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK`: it is another program's.
+/// `SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK`: the parent belongs to another program.
 pub(super) const REMOTE: u32 = 0x200;
 
 /// `Status`

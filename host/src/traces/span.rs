@@ -1,4 +1,4 @@
-//! One span: what is known of it while it goes on, and nothing at all where it is not recorded.
+//! A single span. If it is not recorded, it holds no data.
 
 use std::fmt;
 use std::mem;
@@ -9,19 +9,19 @@ use super::Recorder;
 use super::otlp::{self, KeyValue, Value};
 use crate::domain::trace::TraceContext;
 
-/// Who waits for what a span is about (OpenTelemetry, "SpanKind"); numbers as OTLP has them.
+/// The role of a span (OpenTelemetry, "SpanKind"), with the numbers of OTLP.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
-    /// Nobody outside.
+    /// An internal operation.
     Internal = 1,
-    /// Whoever sent a request.
+    /// Handling of an incoming request.
     Server = 2,
-    /// The host, for somebody's answer.
+    /// An outgoing request.
     Client = 3,
 }
 
-/// A span until it is dropped, which ends it. Where it is not recorded it is a null pointer: what is said of it is neither
-/// formatted nor kept.
+/// A span, which ends on drop. If it is not recorded, it is a null pointer, and attributes are neither formatted nor
+/// stored.
 #[derive(Default)]
 pub struct Span(Option<Box<Recording>>);
 
@@ -30,12 +30,13 @@ struct Recording {
     began: Instant,
     place: TraceContext,
     recorder: Arc<Recorder>,
-    /// Whether it is to be recorded when it ends.
+    /// Whether to record the span when it ends.
     was: bool,
 }
 
 impl Span {
-    /// Under `parent`; none: it begins the trace of `place`. A `remote` parent is another program's.
+    /// Starts a span below `parent`. If that is `None`, it is the root span of the trace in `place`. A `remote` parent
+    /// belongs to another program.
     pub(super) fn begin(
         recorder: &Arc<Recorder>,
         name: &'static str,
@@ -59,15 +60,15 @@ impl Span {
         Self(Some(Box::new(Recording { span, began: Instant::now(), place, recorder: recorder.clone(), was: true })))
     }
 
-    /// Says something of it: a name or an id of the host's own, or a word for an outcome. Never what a sender, a filter or a
-    /// receiver said.
+    /// Adds an attribute: a name or an id of the host, or an outcome code. The value must never contain data from a
+    /// sender, a filter or a receiver.
     pub fn say(&mut self, key: &'static str, value: impl fmt::Display) {
         if let Some(recording) = &mut self.0 {
             recording.span.attributes.push(KeyValue::new(key, Value::Text(value.to_string())));
         }
     }
 
-    /// Says a figure of it.
+    /// Adds a numeric attribute.
     pub fn count(&mut self, key: &'static str, value: u64) {
         if let Some(recording) = &mut self.0 {
             let value = i64::try_from(value).unwrap_or(i64::MAX);
@@ -75,7 +76,7 @@ impl Span {
         }
     }
 
-    /// It went wrong; `class` is a stable word (OpenTelemetry, `error.type`).
+    /// Marks the span as failed. `class` is a stable code (OpenTelemetry, `error.type`).
     pub fn failed(&mut self, class: impl fmt::Display) {
         if let Some(recording) = &mut self.0 {
             let class = class.to_string();
@@ -84,19 +85,19 @@ impl Span {
         }
     }
 
-    /// What it is about was not done after all: it is not recorded.
+    /// Discards the span, because its operation did not take place.
     pub fn never_was(&mut self) {
         if let Some(recording) = &mut self.0 {
             recording.was = false;
         }
     }
 
-    /// Whether it is recorded.
+    /// Whether the span is recorded.
     pub fn is_recorded(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Its place in the trace, for who goes on from here; none where it is not recorded.
+    /// The trace context for children of this span. `None` if the span is not recorded.
     pub fn place(&self) -> Option<&TraceContext> {
         self.0.as_ref().map(|recording| &recording.place)
     }
@@ -108,7 +109,7 @@ impl Drop for Recording {
             return;
         }
         let mut span = mem::take(&mut self.span);
-        // By the monotonic clock: a span is no longer for a clock that was set meanwhile.
+        // Measured by the monotonic clock, so that clock changes do not affect the duration.
         let lasted = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         span.end_time_unix_nano = span.start_time_unix_nano.saturating_add(lasted);
         self.recorder.take(span);
