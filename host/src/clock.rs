@@ -152,7 +152,7 @@ struct Pace {
 /// An event for the log.
 #[derive(Debug, PartialEq, Eq)]
 enum Noticed {
-    /// The system's clock left the host's time by so many microseconds.
+    /// The system clock jumped away from the host's time by this many microseconds.
     Jumped(i64),
     /// The system clock returned to the old offset.
     CameBack,

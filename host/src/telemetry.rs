@@ -79,8 +79,8 @@ pub mod metric {
     pub const LEDGER_BEHIND: &str = "setgate_ledger_behind_events";
     /// Spans accepted by the collector.
     pub const TRACE_SPANS_SENT: &str = "setgate_trace_spans_sent_total";
-    /// Spans that no collector got, by `reason` (`queue`: too many waited; `collector`: it did not take them; `rejected`: of a
-    /// request that it took; `shutdown`).
+    /// Spans that were lost, by `reason` (`queue`: the queue was full; `collector`: the collector did not accept them;
+    /// `rejected`: the collector accepted the request but rejected the spans; `shutdown`).
     pub const TRACE_SPANS_DROPPED: &str = "setgate_trace_spans_dropped_total";
     /// Connections closed immediately, because their client had reached its limit.
     pub const CONNECTIONS_REFUSED: &str = "setgate_connections_refused_total";

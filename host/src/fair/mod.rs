@@ -226,7 +226,7 @@ pub(crate) struct Gate(Arc<Mutex<State>>);
 
 struct State {
     line: Line,
-    /// Everybody who waits, and whether the wait is over.
+    /// All queued requests, and whether a slot was granted.
     seats: HashMap<Ticket, Seat>,
     closed: bool,
 }
