@@ -1,4 +1,4 @@
-//! Attempts: one exchange with a receiver each.
+//! Delivery attempts: one HTTP exchange with a receiver each.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,60 +6,61 @@ use serde::{Deserialize, Serialize};
 use super::id::{Digest, SigningKeyId};
 use super::time::Timestamp;
 
-/// Bytes of an answer's body that [`Outcome::in_words`] quotes.
+/// Maximum length of a response body that [`Outcome::in_words`] quotes, in bytes.
 const WORDS_BYTES_MAX: usize = 200;
 
-/// One exchange with a receiver, as recorded.
+/// One delivery attempt, as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attempt {
-    /// 1 for the first.
+    /// Number of the attempt, starting at 1.
     pub number: u32,
-    /// When it began.
+    /// Start time.
     pub at: Timestamp,
-    /// From its begin to the end of the answer or the error, in microseconds.
+    /// Time from the start to the end of the response or to the error, in microseconds.
     pub latency_us: u64,
-    /// What came of it.
+    /// Result of the attempt.
     pub outcome: Outcome,
-    /// The keys it was signed with.
+    /// IDs of the keys that signed it.
     #[serde(default)]
     pub signed_with: Vec<SigningKeyId>,
-    /// What was sent, or was to be sent where there was no connection. None where no request could be made up, and in
-    /// records from before it was kept.
+    /// The request that was sent, or would have been sent if the connection failed. Absent if no request could be
+    /// built, and in records of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent: Option<Sent>,
-    /// What it was sent over; none where there was no connection.
+    /// The connection that was used. Absent if none was established.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<Connection>,
 }
 
-/// The request of an attempt, as far as it is kept. The body itself can be made again from the delivery.
+/// The recorded part of a request. The body itself can be rebuilt from the delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sent {
-    /// The endpoint's URL as it was then: scheme, host, port and the last four characters of its path and query, which are secret.
+    /// The endpoint's URL at that time: scheme, host, port and the last four characters of path and query. The rest of
+    /// path and query is secret.
     pub url: String,
-    /// Names in lower case and values, each name once. Values of the headers that the endpoint was given are
-    /// `***`.
+    /// Header names in lower case, each once, with values. Values of the headers configured for the endpoint are shown
+    /// as `***`.
     pub headers: Vec<(String, String)>,
     /// SHA-256 of the body.
     pub body_digest: Digest,
-    /// Bytes of the body.
+    /// Length of the body in bytes.
     pub body_bytes: u64,
 }
 
 /// The connection of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Connection {
-    /// What was spoken on it.
+    /// Protocol version.
     pub http: HttpVersion,
-    /// Address and port at its other end; none where that was the operator's proxy.
+    /// Remote address and port. Absent if the connection went through the operator's proxy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
-    /// Whether it led through the operator's proxy.
+    /// Whether the connection went through the operator's proxy.
     #[serde(default)]
     pub proxied: bool,
 }
 
-/// A version of HTTP, by the name it has in ALPN (RFC 7301) where it is in use today.
+/// HTTP version, named by its ALPN protocol ID (RFC 7301).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum HttpVersion {
     /// HTTP/1.0 or HTTP/1.1.
@@ -70,41 +71,41 @@ pub enum HttpVersion {
     Http2,
 }
 
-/// What came of an attempt.
+/// Result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Outcome {
-    /// The receiver answered; 2xx is success, all else is not.
+    /// The receiver responded. Only a 2xx status is a success.
     Answered {
-        /// HTTP status.
+        /// HTTP status code.
         status: u16,
-        /// The first bytes of the body, as text, bounded by `response_bytes_kept`.
+        /// Start of the response body as text, limited by `response_bytes_kept`.
         body_head: String,
-        /// `Retry-After`, in seconds from the answer, where the receiver sent one that can be read.
+        /// `Retry-After`, in seconds from the response. Absent if the receiver sent none that could be parsed.
         retry_after_s: Option<u32>,
-        /// Its headers in their order, bounded by `egress.response_headers_kept` and `response_header_bytes_kept`:
-        /// names in lower case and values. Values of cookies are `***`.
+        /// Response headers in their order, with names in lower case, limited by `egress.response_headers_kept` and
+        /// `response_header_bytes_kept`. Cookie values are shown as `***`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         headers: Vec<(String, String)>,
-        /// What the receiver asked for with `webhook-delivery`.
+        /// The receiver's request in the header `webhook-delivery`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wish: Option<ReceiverWish>,
-        /// Why the body is incomplete, if it is: the connection broke off within it, or it had not ended in time. The
-        /// status counts all the same. Absent if the body was read to its end or up to `egress.response_bytes_max`.
+        /// Why the body is incomplete: the connection broke, or the body did not end in time. The status still counts.
+        /// Absent if the body was read to its end or up to `egress.response_bytes_max`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         body_incomplete: Option<String>,
     },
-    /// No answer.
+    /// There was no response.
     Failed {
-        /// What went wrong, for counting and for people.
+        /// Kind of the error.
         class: ErrorClass,
-        /// In words, without secrets.
+        /// Error message, without secrets.
         detail: String,
     },
 }
 
 impl Outcome {
-    /// An answer with this status and nothing else.
+    /// A response with this status and no other data.
     pub fn status(status: u16) -> Self {
         Self::Answered {
             status,
@@ -116,12 +117,12 @@ impl Outcome {
         }
     }
 
-    /// Whether the receiver took the delivery.
+    /// Whether the receiver accepted the delivery.
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Answered { status: 200..=299, .. })
     }
 
-    /// In one line, for the reason of a delivery that is given up: status and beginning of the answer, or what went wrong.
+    /// One-line summary for the reason of a failed delivery: status and start of the response, or the error.
     pub fn in_words(&self) -> String {
         match self {
             Self::Answered { status, body_head, .. } => {
@@ -137,7 +138,7 @@ impl Outcome {
         }
     }
 
-    /// What it is counted as: the hundreds of its status (RFC 9110 section 15; `2xx`), or its error class.
+    /// Label for metrics: the class of the status (RFC 9110 section 15; `2xx`), or the error class.
     pub fn class(&self) -> &'static str {
         match self {
             Self::Answered { status, .. } => match status / 100 {
@@ -149,7 +150,7 @@ impl Outcome {
                 6 => "6xx",
                 7 => "7xx",
                 8 => "8xx",
-                // There is none beyond 999 (section 15.1 of that RFC wants three digits).
+                // 999 is the highest: a status has three digits (RFC 9110 section 15.1).
                 _ => "9xx",
             },
             Self::Failed { class, .. } => class.as_str(),
@@ -157,18 +158,18 @@ impl Outcome {
     }
 }
 
-/// What a receiver may ask for in the header `webhook-delivery` of its answer.
+/// A receiver's request in the header `webhook-delivery` of its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReceiverWish {
-    /// Nothing more is to be sent here.
+    /// Do not send any more events to this endpoint.
     Disable,
-    /// This delivery is not to be tried again.
+    /// Do not retry this delivery.
     Abort,
 }
 
 impl ReceiverWish {
-    /// Reads the value of the header, in either case; none where it is another word.
+    /// Parses the header's value, ignoring case. `None` if the value is unknown.
     pub fn read(value: &str) -> Option<Self> {
         let value = value.trim();
         [("disable", Self::Disable), ("abort", Self::Abort)]
@@ -177,30 +178,30 @@ impl ReceiverWish {
     }
 }
 
-/// Why there was no answer.
+/// Why there was no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorClass {
-    /// The name did not resolve.
+    /// The host name could not be resolved.
     Resolve,
-    /// The address is not allowed (SSRF guard).
+    /// The address is blocked (SSRF protection).
     Forbidden,
-    /// The operator's proxy could not be reached, or did not open a way through.
+    /// The operator's proxy could not be reached, or refused the tunnel.
     Proxy,
-    /// No connection.
+    /// The connection could not be established.
     Connect,
-    /// TLS failed: certificate or protocol.
+    /// The TLS handshake failed: certificate or protocol.
     Tls,
-    /// Too slow: connect, headers or body.
+    /// A timeout: connect, headers or body.
     Timeout,
-    /// The exchange broke off.
+    /// The connection broke during the exchange.
     Broken,
-    /// The delivery could not be signed or built: the subscription's own settings.
+    /// The request could not be signed or built, because of the subscription's settings.
     Unsendable,
 }
 
 impl ErrorClass {
-    /// The word used in records and metrics.
+    /// Name in records and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Resolve => "resolve",

@@ -1,5 +1,5 @@
-//! The audit log of the control plane: who changed what, when, from where. Names of changed fields stand in it, never
-//! their values, so that no secret can.
+//! Audit log of the control plane: who changed what, when, and from where. Contains the names of changed fields but not
+//! their values, so that it cannot contain secrets.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,17 +8,17 @@ use super::id::{self, Digest, KeyId, TenantId};
 use super::idempotency::Claim;
 use super::time::Timestamp;
 
-/// Characters of a note at the most; what is over is cut.
+/// Maximum length of a note in characters. Longer notes are truncated.
 pub const NOTE_CHARS_MAX: usize = 500;
 
-/// Who changed something.
+/// The originator of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub enum By {
-    /// The host by itself: a pause after 410, a suspension, the end of a canary.
+    /// The host itself: a pause after 410, a suspension, the end of a canary.
     Host,
-    /// Whoever holds this key.
+    /// The holder of this API key.
     Key(KeyId),
 }
 
@@ -39,16 +39,16 @@ impl From<By> for String {
     }
 }
 
-/// On whose behalf the control plane acts.
+/// The originator of a control-plane request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
-    /// Who.
+    /// Key or host.
     pub by: By,
-    /// The request it came with.
+    /// ID of the HTTP request.
     pub request: Option<String>,
-    /// The address the request came from: of the last proxy, where there is one.
+    /// Remote address of the request. Behind proxies, the address of the last one.
     pub remote: Option<String>,
-    /// If the request is to be carried out at most once: written down with what it changes.
+    /// Set if the request has an idempotency key. Recorded in the same transaction as the change.
     pub claim: Option<Claim>,
 }
 
@@ -57,27 +57,27 @@ impl Actor {
     pub const HOST: Actor = Actor { by: By::Host, request: None, remote: None, claim: None };
 }
 
-/// What is about to be done, for the log: written in the transaction that does it.
+/// A pending change, as it will be logged in the transaction that makes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deed {
-    /// On whose behalf.
+    /// The originator.
     pub actor: Actor,
-    /// `kind.verb`; none: what the change itself looks like.
+    /// `kind.verb`. If `None`, derived from the change itself.
     pub action: Option<&'static str>,
-    /// A word on it, without secrets.
+    /// A short note, without secrets.
     pub note: Option<String>,
 }
 
 impl Deed {
-    /// Something that the host does by itself.
+    /// A change made by the host itself.
     pub fn host(action: &'static str) -> Self {
         Self { actor: Actor::HOST, action: Some(action), note: None }
     }
 
-    /// Something that the host does by itself, called by what the change looks like.
+    /// A change made by the host itself, with an action derived from the change.
     pub const UNNAMED: Deed = Deed { actor: Actor::HOST, action: None, note: None };
 
-    /// With a word on it.
+    /// Sets the note.
     pub fn note(mut self, note: impl Into<String>) -> Self {
         let note: String = note.into();
         self.note = Some(note.chars().take(NOTE_CHARS_MAX).collect());
@@ -85,65 +85,65 @@ impl Deed {
     }
 }
 
-/// What was changed.
+/// The object of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "AuditObject")]
 pub struct Object {
     /// `tenant`, `source`, `filter`, `subscription`, `table`, `key` or `delivery`.
     pub kind: String,
-    /// Its name or id.
+    /// Name or ID of the object.
     pub id: String,
 }
 
-/// How it ended.
+/// Outcome of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "AuditOutcome")]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It was done.
+    /// It succeeded.
     Done,
-    /// It was tried and came to nothing, as a verification whose endpoint did not answer. What was refused before
-    /// anything was tried is not in the log.
+    /// It was attempted and failed, for example a verification without a response from the endpoint. Requests that were
+    /// rejected before any attempt are not logged.
     Failed,
 }
 
-/// One change, as it stands in the log.
+/// A logged change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "AuditEntry")]
 pub struct Entry {
-    /// When.
+    /// Time of the change.
     pub at: Timestamp,
-    /// Whose thing; none: the operator's.
+    /// Owner of the object. Absent for the operator's objects.
     pub tenant: Option<TenantId>,
-    /// Who.
+    /// Originator of the change.
     pub by: By,
-    /// `kind.verb`, as `subscription.pause`.
+    /// `kind.verb`, such as `subscription.pause`.
     pub action: String,
-    /// What.
+    /// The changed object.
     pub object: Object,
-    /// How it ended.
+    /// Outcome of the action.
     pub outcome: Outcome,
-    /// Members of the document that differ, by name; empty where it was made or removed.
+    /// Names of the changed members. Empty if the object was created or deleted.
     #[serde(default)]
     pub changed: Vec<String>,
-    /// Its version before.
+    /// Version before the change.
     pub version_before: Option<u64>,
-    /// Its version since.
+    /// Version after the change.
     pub version: Option<u64>,
-    /// A word on it.
+    /// A short note.
     pub note: Option<String>,
-    /// The request it came with.
+    /// ID of the HTTP request.
     pub request: Option<String>,
-    /// The address the request came from.
+    /// Remote address of the request.
     pub remote: Option<String>,
-    /// Not a part of the log: written beside it.
+    /// Not part of the log, but recorded in the same transaction.
     #[serde(skip)]
     #[schemars(skip)]
     pub claim: Option<Claim>,
 }
 
 impl Entry {
-    /// An entry about something that is no document of the registry.
+    /// An entry for an object that is not a document of the registry.
     pub fn of(deed: Deed, at: Timestamp, tenant: Option<TenantId>, object: Object) -> Self {
         let Deed { actor: Actor { by, request, remote, claim }, action, note } = deed;
         let action = action.map_or_else(|| format!("{}.update", object.kind), str::to_owned);
@@ -165,38 +165,38 @@ impl Entry {
     }
 }
 
-/// An entry with its place in the log.
+/// An entry and its position in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "AuditRecord")]
 pub struct Record {
-    /// Its place: one more than the entry before, over all tenants.
+    /// Sequence number, incremented for each entry over all tenants.
     pub seq: i64,
-    /// SHA-256 over the hash of the entry before, this place and this entry as it is stored.
+    /// Hash chain: SHA-256 over the hash of the previous entry, this sequence number and this entry in its stored form.
     pub hash: Digest,
     /// The entry.
     #[serde(flatten)]
     pub entry: Entry,
 }
 
-/// Which entries; an absent field asks for nothing.
+/// Filter for entries. Fields that are `None` match everything.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
-    /// About things of this kind.
+    /// Kind of the object.
     pub kind: Option<String>,
-    /// About the thing of this name or id.
+    /// Name or ID of the object.
     pub object: Option<String>,
-    /// Of this action.
+    /// Action.
     pub action: Option<String>,
-    /// By the host or by this key.
+    /// Originator.
     pub by: Option<By>,
-    /// At or after.
+    /// Entries at or after this time.
     pub since: Option<Timestamp>,
-    /// Before.
+    /// Entries before this time.
     pub until: Option<Timestamp>,
 }
 
 impl Query {
-    /// Whether it asks for this entry.
+    /// Whether the entry matches.
     pub fn asks_for(&self, entry: &Entry) -> bool {
         self.kind.as_ref().is_none_or(|kind| *kind == entry.object.kind)
             && self.object.as_ref().is_none_or(|id| *id == entry.object.id)

@@ -1,4 +1,4 @@
-//! Backtests: what would have become of stored events with another version of a filter.
+//! Backtests: rerun stored events with another version of a filter and compare the results.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,83 +6,83 @@ use serde::Serialize;
 use super::id::{Digest, FilterName, SourceName, SubscriptionId, TenantId};
 use super::rollout::Difference;
 
-/// Events of one backtest at the most, for each subscription.
+/// Maximum number of events in a backtest, for each subscription.
 pub const EVENTS_MAX: usize = 1_000;
-/// Events of one backtest, where the request does not say.
+/// Default number of events in a backtest.
 pub const EVENTS_DEFAULT: usize = 100;
-/// Differences that a backtest lists; the others are counted.
+/// Maximum number of differences listed in a report. Further ones are only counted.
 pub const CHANGES_MAX: usize = 100;
 
-/// What is to be tried, checked: the filter has the version, and the subscriptions bind the filter.
+/// A validated backtest request: the filter has the version, and the subscriptions bind the filter.
 #[derive(Debug, Clone)]
 pub struct Ask {
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// The filter.
+    /// Name of the filter.
     pub filter: FilterName,
-    /// The version that would take the active one's place.
+    /// The version to compare with the active one.
     pub candidate: Digest,
-    /// Events of each subscription, newest first.
+    /// Number of events for each subscription, newest first.
     pub events: usize,
-    /// The subscriptions whose chains are run.
+    /// The subscriptions whose chains to run.
     pub subscriptions: Vec<SubscriptionId>,
-    /// Only events of this source.
+    /// If set, only events of this source.
     pub source: Option<SourceName>,
 }
 
-/// What a backtest found. Each event counts once for each subscription that wants it.
+/// Result of a backtest. An event counts once for each matching subscription.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(rename = "BacktestReport")]
 pub struct Report {
-    /// The filter.
+    /// Name of the filter.
     pub filter: FilterName,
-    /// Whether all that was asked for was run; else the time was over.
+    /// Whether all requested events were run. If false, the time limit was reached.
     pub complete: bool,
-    /// Subscriptions whose chains were run.
+    /// Number of subscriptions whose chains were run.
     pub subscriptions: usize,
-    /// Events run with both versions.
+    /// Number of events run with both versions.
     pub events: u64,
-    /// Of them, those with the same verdict, the same end and the same bytes.
+    /// Number of these events with the same verdict, the same end and identical bytes.
     pub unchanged: u64,
-    /// Of them, the others.
+    /// Number of these events with a difference.
     pub changed: u64,
-    /// The changes, newest event first; at most [`CHANGES_MAX`].
+    /// The differences, newest event first. At most [`CHANGES_MAX`].
     pub changes: Vec<Difference>,
-    /// The active version's calls.
+    /// Calls of the active version.
     pub active: Calls,
-    /// The candidate's calls.
+    /// Calls of the candidate.
     pub candidate: Calls,
 }
 
-/// What the calls of one version came to.
+/// Statistics of the calls of one version.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(rename = "BacktestCalls")]
 pub struct Calls {
-    /// The version.
+    /// Digest of the version.
     pub digest: Digest,
-    /// How many; fewer than events where a filter before it ended the chain.
+    /// Number of calls. Lower than the number of events if an earlier filter ended some chains.
     pub calls: u64,
-    /// Of them, those that faulted.
+    /// Number of these calls that faulted.
     pub faults: u64,
-    /// Fuel of a call.
+    /// Fuel for each call.
     pub fuel: Spread,
-    /// Microseconds of a call, waiting for a slot included.
+    /// Time for each call in microseconds, including waits for a slot.
     pub time_us: Spread,
 }
 
-/// Numbers in short.
+/// Summary of a set of numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 pub struct Spread {
-    /// All together.
+    /// Sum.
     pub sum: u64,
-    /// The one in the middle: half of all are not greater.
+    /// Median: half of the numbers are less than or equal to it.
     pub p50: u64,
-    /// The greatest.
+    /// Maximum.
     pub max: u64,
 }
 
 impl Spread {
-    /// Of these numbers.
+    /// Summarises these numbers.
     pub fn of(mut numbers: Vec<u64>) -> Self {
         numbers.sort_unstable();
         Self {

@@ -1,39 +1,40 @@
-//! The breaker of an endpoint: an endpoint that fails is left alone for a while, then asked with one delivery whether it
-//! is back. What waits meanwhile makes no attempts, so that no delivery is given up over an outage that all share.
-//! Pure: `now` is an argument.
+//! Circuit breaker of an endpoint. A failing endpoint gets no requests for a while, then a single delivery as a probe.
+//! Queued deliveries make no attempts meanwhile, so that none of them is given up because of a shared outage. Pure:
+//! `now` is an argument.
 
 use super::attempt::{ErrorClass, Outcome};
 use super::time::Timestamp;
 
-/// When a breaker opens, and for how long.
+/// Settings of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerBounds {
-    /// Failures in a row after which it opens; 0: never.
+    /// Consecutive failures after which it opens. 0 disables it.
     pub failures_max: u32,
-    /// How long it stays open the first time, in milliseconds. Doubles with each probe that fails.
+    /// Initial open time in milliseconds. Doubles with each failed probe.
     pub open_ms: i64,
-    /// Longest time that it stays open by itself, in milliseconds.
+    /// Maximum open time chosen by the breaker, in milliseconds.
     pub open_ms_max: i64,
-    /// Longest time that a receiver may ask for with `Retry-After`, in milliseconds.
+    /// Maximum open time requested by a receiver with `Retry-After`, in milliseconds.
     pub throttle_ms_max: i64,
 }
 
-/// What an attempt tells about its endpoint, whatever it means for its delivery.
+/// Signal of an attempt about the health of its endpoint, independent of the delivery's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
-    /// Somebody is at home: any answer that is not the endpoint's own failure.
+    /// Any response that is not a failure of the endpoint.
     Alive,
-    /// No answer, or one that says that the endpoint is broken.
+    /// No response, or one that indicates a failure of the endpoint.
     Failing,
-    /// It asks for fewer requests: 429, 502, 504 (Standard Webhooks, "Responses"), and 503 with `Retry-After`.
+    /// The endpoint requests fewer requests: 429, 502, 504 (Standard Webhooks, "Responses"), and 503 with
+    /// `Retry-After`.
     Throttled {
-        /// Its `Retry-After`, in seconds.
+        /// `Retry-After`, in seconds.
         retry_after_s: Option<u32>,
     },
 }
 
 impl Heard {
-    /// None where the attempt did not reach the endpoint for a reason of ours.
+    /// The signal of an outcome. `None` if the attempt did not reach the endpoint for a reason on our side.
     pub fn of(outcome: &Outcome) -> Option<Self> {
         match outcome {
             Outcome::Answered { status: 429 | 502 | 504, retry_after_s, .. } => {
@@ -50,66 +51,67 @@ impl Heard {
     }
 }
 
-/// Whether a delivery may go to an endpoint now.
+/// Whether a delivery may be sent to an endpoint now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passage {
-    /// It may.
+    /// Closed: it may.
     Free,
-    /// It may, and alone: what comes of it decides for the others. Tell by [`Breaker::probe`] that it goes.
+    /// It may, as the probe whose result decides for the others. Call [`Breaker::probe`] when it is sent.
     Probe,
-    /// Not before then.
+    /// Open: not before this time.
     Later(Timestamp),
-    /// Not before the probe under way has ended.
+    /// Not before the running probe has ended.
     Probing,
 }
 
-/// What an attempt changed.
+/// A state change of the breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// It was closed and is open now, until then.
+    /// It opened, until this time.
     Opened(Timestamp),
-    /// It was open and is closed now.
+    /// It closed.
     Closed,
 }
 
-/// The breaker of one endpoint. New ones are closed.
+/// The circuit breaker of one endpoint. Initially closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Breaker {
-    /// In a row.
+    /// Consecutive failures.
     failures: u32,
-    /// While it is open: until when nothing is sent, and for how long that was meant.
+    /// While open: the time until which nothing is sent, and the length of that period in milliseconds.
     open: Option<(Timestamp, i64)>,
     probing: bool,
 }
 
 impl Breaker {
-    /// Whether it is as new: nothing to remember.
+    /// Whether it is in its initial state, so that it need not be retained.
     pub fn is_fresh(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether it is open, or waits for what its probe says.
+    /// Whether it is open or half-open.
     pub fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Whether a delivery may go now.
+    /// Whether a delivery may be sent now.
     pub fn passage(&self, now: Timestamp) -> Passage {
         match self.open {
             None => Passage::Free,
-            // Further ahead than it was ever meant to be: the clock was set back, and nobody shall wait for that.
+            // If the remaining time is longer than the whole period, the clock was set back: do not wait for it.
             Some((until, wait_ms)) if now < until && until.since(now) <= wait_ms => Passage::Later(until),
             Some(_) if self.probing => Passage::Probing,
             Some(_) => Passage::Probe,
         }
     }
 
-    /// The one delivery that is let through goes.
+    /// Records that the probe is sent.
     pub fn probe(&mut self) {
         self.probing = true;
     }
 
-    /// Takes in what an attempt told; none: it told nothing, or was never made. `probe`: it was the one let through.
+    /// Records the signal of an attempt. `None` if there was no signal or no attempt. `probe` is true if the attempt
+    /// was the probe.
     pub fn heard(&mut self, heard: Option<Heard>, probe: bool, now: Timestamp, bounds: &BreakerBounds) -> Option<Turn> {
         if probe {
             self.probing = false;
@@ -120,7 +122,7 @@ impl Breaker {
             Heard::Failing => {
                 self.failures = self.failures.saturating_add(1);
                 match before {
-                    // Sent before it opened: it tells nothing new.
+                    // Sent before the breaker opened, so this is no new information.
                     Some(_) if !probe => {}
                     Some((_, wait_ms)) => self.open_for(now, self.longer(wait_ms, bounds)),
                     None if bounds.failures_max > 0 && self.failures >= bounds.failures_max => {
@@ -139,7 +141,7 @@ impl Breaker {
                     None => bounds.open_ms,
                 };
                 let wait_ms = asked_ms.max(own_ms);
-                // Of several that were under way, the longest wish holds.
+                // If several attempts were in flight, the longest requested time applies.
                 if before.is_none_or(|(until, _)| probe || until < now.plus_millis(wait_ms)) {
                     self.open_for(now, wait_ms);
                 }
@@ -153,7 +155,7 @@ impl Breaker {
     }
 
     fn longer(&self, wait_ms: i64, bounds: &BreakerBounds) -> i64 {
-        // What a receiver asked for is not doubled: only what the breaker chose itself.
+        // Only times chosen by the breaker are doubled, not those requested by a receiver.
         wait_ms.min(bounds.open_ms_max).saturating_mul(2).clamp(bounds.open_ms, bounds.open_ms_max.max(bounds.open_ms))
     }
 
@@ -184,7 +186,7 @@ mod tests {
     fn opens_after_failures_in_a_row_and_asks_with_one() {
         let mut breaker = Breaker::default();
         opened(&mut breaker);
-        // Those that were under way change nothing.
+        // Attempts that were in flight change nothing.
         assert_eq!(breaker.heard(Some(Heard::Failing), false, NOW, &BOUNDS), None);
         let mut now = NOW.plus_millis(1_000);
         for wait_ms in [2_000, 4_000, 8_000, 8_000] {
@@ -233,7 +235,7 @@ mod tests {
             breaker.heard(throttled(asked), false, NOW, &BOUNDS);
         }
         assert_eq!(breaker.passage(NOW), until(30_000), "the longest wish holds");
-        // And what was asked for once does not stretch what the breaker chooses later.
+        // A requested time does not lengthen the times chosen by the breaker later.
         let now = NOW.plus_millis(30_000);
         breaker.probe();
         breaker.heard(Some(Heard::Failing), true, now, &BOUNDS);

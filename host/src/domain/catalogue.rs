@@ -1,9 +1,9 @@
-//! The one place with every event type of every product.
+//! The catalogue of the event types of all supported products.
 //!
-//! Products that name their events by URI keep those URIs; Logto and the platform name theirs without one and get a
-//! URI of ours under [`SETGATE_BASE`]. Every type has a short name, `product/category/name`, for event patterns. A
-//! name that a known product does not document is taken too, in the category `other`: a product's new event must not
-//! be lost because this list is older than the product.
+//! Products that identify their events by URI keep those URIs. Logto and the platform use plain names, which are mapped
+//! to URIs under [`SETGATE_BASE`]. Every type has a short name, `product/category/name`, for event patterns. An
+//! undocumented event name of a known product is accepted in the category `other`, so that new events are not lost
+//! because the product is newer than this list.
 
 mod entries;
 
@@ -16,28 +16,29 @@ use super::id::SourceName;
 
 use entries::{ALIASES, ENTRIES};
 
-/// Where our own event type URIs are: `{base}{product}/{category}/event-type/{name}`.
+/// Base of our own event type URIs: `{base}{product}/{category}/event-type/{name}`.
 pub const SETGATE_BASE: &str = "https://schemas.setgate.dev/events/";
 
-/// A test of one subscription, by [`crate::domain::id::SourceName::setgate`]. Delivered where it was asked for and nowhere else.
+/// A test event for one subscription, with the source [`crate::domain::id::SourceName::setgate`]. Delivered to that
+/// subscription only.
 pub const PING: &str = "https://schemas.setgate.dev/events/test/event-type/ping";
 
-/// Whether an event of this source and these types is a test that somebody asked for.
+/// Whether an event with this source and these types is a requested test event.
 pub fn is_test(source: &SourceName, types: &[String]) -> bool {
     source.is_setgate() && types.iter().any(|uri| uri == PING)
 }
 
-/// The host paused a subscription whose endpoint is gone, keeps failing, or asked for it.
+/// The host paused a subscription because its endpoint is gone, keeps failing, or requested it.
 pub const SUBSCRIPTION_DISABLED: &str =
     "https://schemas.setgate.dev/events/operations/event-type/subscription-disabled";
 
-/// Where WSO2's are: `{base}{channel}/event-type/{name}`.
+/// Base of WSO2's event type URIs: `{base}{channel}/event-type/{name}`.
 pub const WSO2_BASE: &str = "https://schemas.identity.wso2.org/events/";
 
-/// Where CAEP's, RISC's and SSF's are: `{base}{specification}/event-type/{name}`.
+/// Base of the event type URIs of CAEP, RISC and SSF: `{base}{specification}/event-type/{name}`.
 pub const OPENID_BASE: &str = "https://schemas.openid.net/secevent/";
 
-/// Who defines an event type.
+/// The product or specification that defines an event type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Product {
     /// WSO2 Identity Server and Asgardeo.
@@ -55,7 +56,7 @@ pub enum Product {
 }
 
 impl Product {
-    /// The word that short names and URIs begin with.
+    /// Prefix of short names, and part of URIs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Wso2 => "wso2",
@@ -88,18 +89,18 @@ impl Product {
     }
 }
 
-/// One event type.
+/// An event type.
 #[derive(Debug)]
 pub struct Entry {
-    /// Who defines it.
+    /// The product that defines it.
     pub product: Product,
-    /// The product's own category or channel; for CAEP, RISC and SSF, which have none, ours.
+    /// Category or channel in the product's documentation. CAEP, RISC and SSF have none, so theirs are defined here.
     pub category: &'static str,
-    /// The product's own name.
+    /// Name in the product's documentation.
     pub name: &'static str,
-    /// What happened, in a few words.
+    /// Short description of the event.
     pub about: &'static str,
-    /// The member name in `events`.
+    /// The event type URI, used as member name in `events`.
     pub uri: String,
     /// `product/category/name`.
     pub short_name: String,
@@ -120,7 +121,7 @@ static CATALOGUE: LazyLock<Vec<Entry>> = LazyLock::new(|| {
 static BY_URI: LazyLock<HashMap<&'static str, &'static Entry>> =
     LazyLock::new(|| all().map(|entry| (entry.uri.as_str(), entry)).collect());
 
-/// The platform's under their folded names, all others under their exact ones.
+/// Names of the platform are normalised; other names are exact.
 static BY_NAME: LazyLock<HashMap<(Product, Cow<'static, str>), &'static Entry>> = LazyLock::new(|| {
     let mut names: HashMap<(Product, Cow<'static, str>), &'static Entry> =
         all().map(|entry| ((entry.product, key(entry.product, entry.name)), entry)).collect();
@@ -132,27 +133,26 @@ static BY_NAME: LazyLock<HashMap<(Product, Cow<'static, str>), &'static Entry>> 
     names
 });
 
-/// Every event type, by product and category.
+/// All event types, ordered by product and category.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
     CATALOGUE.iter()
 }
 
-/// The event type with this URI.
+/// Looks up an event type by URI.
 pub fn by_uri(uri: &str) -> Option<&'static Entry> {
     BY_URI.get(uri).copied()
 }
 
-/// The event type that a product calls so.
+/// Looks up an event type by the product's name for it.
 ///
-/// The platform's exact event names are not public, so its are read with tolerance: letter case and the separators
-/// `. : _ - /` and space do not count (`user.login`, `USER_LOGIN`, `userLogin`), and common other words are known
-/// (`user.signup` is `user.created`).
+/// The platform's exact event names are not public, so its names are matched leniently: letter case and the separators
+/// `. : _ - /` and space are ignored (`user.login`, `USER_LOGIN`, `userLogin`), and common synonyms are known
+/// (`user.signup` for `user.created`).
 pub fn by_name(product: Product, name: &str) -> Option<&'static Entry> {
     BY_NAME.get(&(product, key(product, name))).copied()
 }
 
-/// The event type URI for a product's event name; a name that is not in the catalogue stands percent-encoded under
-/// the category `other`.
+/// The event type URI for a product's event name. Unknown names are percent-encoded under the category `other`.
 pub fn uri_for(product: Product, name: &str) -> Cow<'static, str> {
     match by_name(product, name) {
         Some(entry) => Cow::Borrowed(&entry.uri),
@@ -160,13 +160,13 @@ pub fn uri_for(product: Product, name: &str) -> Cow<'static, str> {
     }
 }
 
-/// The event type URI for a name that is no URI, from a source of plain SETs that may send such.
+/// The event type URI for a name that is not a URI, from a source of plain SETs that allows such names.
 pub fn uri_for_plain(name: &str) -> String {
     format!("{SETGATE_BASE}set/other/event-type/{}", percent_encoded(name))
 }
 
-/// `product/category/name` of an event type URI: from the catalogue, or for an unknown event of a known product from
-/// the URI itself. None for anybody else's URI.
+/// `product/category/name` for an event type URI: from the catalogue, or derived from the URI for an unknown event of a
+/// known product. `None` for all other URIs.
 pub fn short_name(uri: &str) -> Option<Cow<'static, str>> {
     if let Some(entry) = by_uri(uri) {
         return Some(Cow::Borrowed(&entry.short_name));
@@ -185,11 +185,11 @@ pub fn short_name(uri: &str) -> Option<Cow<'static, str>> {
         let (specification, name) = split(uri.strip_prefix(OPENID_BASE)?)?;
         format!("{specification}/other/{name}")
     };
-    // A short name never holds a colon: patterns with one are held against the URI.
+    // Patterns with a colon are matched against the URI, so a short name must not contain one.
     Some(Cow::Owned(short.replace(':', "%3A")))
 }
 
-/// The catalogue as the Markdown page `docs/reference/events.md`.
+/// Generates the Markdown page `host/docs/events.md`.
 pub fn page() -> String {
     let mut page = String::from(
         "# Event types\n\n\
@@ -214,7 +214,7 @@ fn key(product: Product, name: &str) -> Cow<'static, str> {
     Cow::Owned(if product == Product::Platform { folded() } else { name.to_owned() })
 }
 
-/// All but the unreserved characters of RFC 3986 section 2.3 as `%XX`.
+/// Percent-encodes all but the unreserved characters (RFC 3986 section 2.3).
 fn percent_encoded(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for byte in name.bytes() {

@@ -1,5 +1,5 @@
-//! A chain while it runs: what each filter's outcome makes of the claims, and whether the next one is asked. Decides
-//! and does nothing else, so that a host and whoever runs a delivery's chain again come to the same end.
+//! State machine of a filter chain: applies each filter's outcome to the claims and decides whether the next filter is
+//! called. Pure, so that the host and a later reproduction of a delivery's chain come to the same result.
 
 use super::filter::Binding;
 use super::id::FilterName;
@@ -7,29 +7,29 @@ use super::redact::Redactor;
 use super::set::{self, Applied, SetToken};
 use super::verdict::{Fault, FaultPolicy, FilterRun, Verdict};
 
-/// What a chain came to.
+/// Result of a chain.
 #[derive(Debug, Clone)]
 pub struct Chained {
     /// How it ended.
     pub end: ChainEnd,
-    /// What each filter did.
+    /// The runs of its filters.
     pub runs: Vec<FilterRun>,
 }
 
 /// How a chain ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChainEnd {
-    /// These claims go on; none: the SET as normalized.
+    /// The delivery continues with these claims. `None` if the normalized SET is unchanged.
     Through(Option<String>),
-    /// Ended by a filter's drop or a fault policy, and why.
+    /// Dropped by a filter or by a fault policy, with the reason.
     Dropped(String),
-    /// Kept back by a fault, and why.
+    /// Held because of a fault, with the reason.
     Held(String),
-    /// To be tried again, and why.
+    /// To be retried, with the reason.
     Again(String),
 }
 
-/// A chain between two of its steps.
+/// A running chain, between two of its steps.
 #[derive(Debug)]
 pub struct Chain<'a> {
     set: &'a SetToken,
@@ -38,23 +38,23 @@ pub struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    /// Before the first step.
+    /// Starts a chain.
     pub fn over(set: &'a SetToken) -> Self {
         Self { set, changed: None, runs: Vec::new() }
     }
 
-    /// What the next filter is given.
+    /// The claims for the next filter.
     pub fn claims(&self) -> &SetToken {
         self.changed.as_ref().unwrap_or(self.set)
     }
 
-    /// What the last filter did, as it will stand in the record.
+    /// The last filter run, as it will be recorded.
     pub fn last(&self) -> Option<&FilterRun> {
         self.runs.last()
     }
 
-    /// Takes what a step came to: its verdict, applied to [`Self::claims`] by [`apply`]. None: the next one follows; else
-    /// the chain is at its end.
+    /// Records the result of a step: its verdict, applied to [`Self::claims`] by [`apply`]. Returns `None` if the chain
+    /// continues, otherwise its end.
     pub fn step(&mut self, of: Step<'_>, applied: Result<Applied, Fault>, mut run: FilterRun) -> Option<ChainEnd> {
         let fault = match applied {
             Ok(Applied::Dropped(reason)) => {
@@ -80,30 +80,30 @@ impl<'a> Chain<'a> {
         }
         match of.on_fault {
             FaultPolicy::Hold => Some(ChainEnd::Held(reason)),
-            // The filter has not seen it: a suspension is to lose nothing.
+            // The filter did not run: a suspension must not lose deliveries.
             FaultPolicy::Drop if matches!(fault, Fault::Suspended { .. }) => Some(ChainEnd::Held(reason)),
             FaultPolicy::Drop => Some(ChainEnd::Dropped(reason)),
             FaultPolicy::Open => None,
         }
     }
 
-    /// Ended by a step.
+    /// The result of a chain that was ended by a step.
     pub fn ended(self, end: ChainEnd) -> Chained {
         Chained { end, runs: self.runs }
     }
 
-    /// All steps are behind it.
+    /// The result of a chain that completed all its steps.
     pub fn through(self) -> Chained {
         Chained { end: ChainEnd::Through(self.changed.map(|set| set.text)), runs: self.runs }
     }
 }
 
-/// What a chain has to know of a step: the filter's name, and what happens when it faults.
+/// The parts of a step that the chain needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Step<'a> {
-    /// The filter's name, for the reason.
+    /// The filter's name, used in reasons.
     pub filter: &'a FilterName,
-    /// What a fault does to the delivery.
+    /// The policy for faults.
     pub on_fault: FaultPolicy,
 }
 
@@ -113,7 +113,7 @@ impl<'a> From<&'a Binding> for Step<'a> {
     }
 }
 
-/// Applies a verdict. Where it makes no SET, the fault quotes what the filter returned: without its secrets, then.
+/// Applies a verdict. If the result is not a valid SET, the fault quotes the filter's output with secrets redacted.
 pub fn apply(before: &SetToken, verdict: Verdict, bytes_max: u64, redactor: &Redactor) -> Result<Applied, Fault> {
     if redactor.is_empty() {
         return set::apply(before, verdict, bytes_max);
@@ -121,7 +121,7 @@ pub fn apply(before: &SetToken, verdict: Verdict, bytes_max: u64, redactor: &Red
     let given = verdict.clone();
     match set::apply(before, verdict, bytes_max) {
         Err(Fault::NotASet { .. }) => {
-            // Asked again with the secrets taken out before anything is quoted or cut.
+            // Apply it again with the secrets redacted first, before anything is quoted or truncated.
             let without_secrets = match given {
                 Verdict::Patch(text) => Verdict::Patch(redactor.redact(&text)),
                 Verdict::Replace(text) => Verdict::Replace(redactor.redact(&text)),
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(end(Err(trap()), FaultPolicy::Open), None);
         let transient = Fault::Transient { reason: "later".into() };
         assert!(matches!(end(Err(transient), FaultPolicy::Open), Some(ChainEnd::Again(_))));
-        // What a filter returns is held to be a SET before it counts as a verdict.
+        // The filter's output is validated as a SET before it counts as a verdict.
         let sealed = Verdict::Patch(r#"{"iss":"other"}"#.into());
         assert!(matches!(end(Ok(sealed), FaultPolicy::Hold), Some(ChainEnd::Held(why)) if why.contains("`iss`")));
     }
@@ -200,7 +200,7 @@ mod tests {
         let redactor = Redactor::new(&BTreeMap::from([("key".to_owned(), Secret::new(key.clone()))]));
         for patch in [
             format!(r#"{{"{key}":1,"{key}":2}}"#),
-            // Longer than what is quoted of a name.
+            // Longer than the quoted part of a name.
             format!(r#"{{"events":{{"not a URI {key}":{{}}}}}}"#),
             format!(r#"{{"{key}":{{"a":1,"a":1}}}}"#),
         ] {

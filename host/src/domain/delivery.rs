@@ -1,4 +1,4 @@
-//! Deliveries: one event on its way to one subscription.
+//! Deliveries: an event to be sent to a subscription.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,33 +9,33 @@ use super::id::{DeliveryId, Digest, EventId, SourceName, SubscriptionId, TenantI
 use super::time::Timestamp;
 use super::verdict::FilterRun;
 
-/// A delivery's row in the outbox.
+/// Row number of a delivery in the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DeliverySeq(pub i64);
 
-/// Where a delivery stands. `filtering` and `sending` are phases of a lease, which lives in memory: on disk such a
-/// delivery is due, so that a crash voids the lease and nothing else.
+/// State of a delivery. `filtering` and `sending` are phases of a lease, which is held in memory only: on disk such a
+/// delivery is due, so that a crash revokes the lease and has no other effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "DeliveryState")]
 pub enum State {
-    /// Waiting for its time.
+    /// Queued for its next attempt.
     Due,
-    /// A receiver answered 2xx.
+    /// The receiver responded with 2xx.
     Delivered,
-    /// A filter (or a fault policy) ended it.
+    /// Ended by a filter or a fault policy.
     Dropped,
-    /// Kept back by a fault until a person decides.
+    /// Held after a fault until an operator decides.
     Held,
-    /// Given up; kept until redriven, discarded or past retention.
+    /// Given up. Retained until it is redriven, discarded or past retention.
     Dead,
 }
 
 impl State {
-    /// Every state, in the order of their stored numbers.
+    /// All states, in the order of their stored numbers.
     pub const ALL: [State; 5] = [Self::Due, Self::Delivered, Self::Dropped, Self::Held, Self::Dead];
 
-    /// The word in JSON and metrics.
+    /// Name in JSON and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Due => "due",
@@ -47,25 +47,25 @@ impl State {
     }
 }
 
-/// A delivery to be made: with its event, by `fan_out`, or by a replay.
+/// A delivery to be created: with its event, by `fan_out`, or by a replay.
 #[derive(Debug, Clone)]
 pub struct NewDelivery {
-    /// Its id.
+    /// ID of the delivery.
     pub id: DeliveryId,
-    /// The event's place in the journal.
+    /// Position of the event in the journal.
     pub event: EventSeq,
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// The chain it will run, pinned now; stored before by `intern_plan`.
+    /// Digest of the pinned chain, which `intern_plan` has already stored.
     pub plan: Digest,
     /// When it is first due.
     pub due_at: Timestamp,
-    /// What it shares with those that it must not overtake; none: it may overtake any.
+    /// Deliveries with the same key must not overtake each other. `None` if there is no such restriction.
     pub order_key: Option<i64>,
 }
 
 impl NewDelivery {
-    /// As it is due for the first time, once it is the row `seq`.
+    /// The delivery as first due, after it was stored as row `seq`.
     pub fn due(&self, seq: DeliverySeq) -> DueDelivery {
         DueDelivery {
             seq,
@@ -82,106 +82,106 @@ impl NewDelivery {
     }
 }
 
-/// A delivery that is due, with what the pipeline needs to go on with it.
+/// A due delivery, with the data that the pipeline needs to continue it.
 #[derive(Debug, Clone)]
 pub struct DueDelivery {
-    /// Its row.
+    /// Row number.
     pub seq: DeliverySeq,
-    /// Its id.
+    /// ID of the delivery.
     pub id: DeliveryId,
-    /// The event's place in the journal.
+    /// Position of the event in the journal.
     pub event: EventSeq,
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// The chain it runs.
+    /// Digest of its pinned chain.
     pub plan: Digest,
-    /// Since when it is due.
+    /// When it became due.
     pub due_at: Timestamp,
-    /// Attempts made so far.
+    /// Number of attempts so far.
     pub attempts: u32,
-    /// Of them, those before the last redrive: the retry schedule starts anew after one.
+    /// Number of these attempts before the last redrive, which restarts the retry schedule.
     pub attempts_before: u32,
-    /// How often a filter asked for another try.
+    /// How often a filter requested a retry.
     pub filter_tries: u32,
-    /// Whether the chain has run and its bytes are stored.
+    /// Whether the chain ran and its result is stored.
     pub filtered: bool,
 }
 
-/// How a delivery goes on: the one way its row changes, by `settle`. Applying the same settlement twice is the same
-/// as once.
+/// A transition of a delivery. `settle` is the only way to change a delivery's row. Idempotent: applying a settlement
+/// twice has the same effect as once.
 #[derive(Debug, Clone)]
 pub struct Settlement {
-    /// Which delivery.
+    /// The delivery's row.
     pub delivery: DeliverySeq,
-    /// When this was decided.
+    /// Time of the decision.
     pub at: Timestamp,
-    /// What was decided.
+    /// The transition.
     pub step: Step,
-    /// What each filter did in a chain that left the claims as they were, where that was not settled before the attempt.
+    /// Filter runs of a chain that left the claims unchanged, unless they were already stored before the attempt.
     pub passed: Vec<FilterRun>,
 }
 
 impl Settlement {
-    /// A settlement of a delivery whose chain, if any, is settled by its step or was before.
+    /// A settlement without such filter runs: they are part of `step`, were stored before, or there are none.
     pub fn new(delivery: DeliverySeq, at: Timestamp, step: Step) -> Self {
         Self { delivery, at, step, passed: Vec::new() }
     }
 }
 
-/// What was decided about a delivery.
+/// A transition of a delivery.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// The chain ran: its bytes are kept before the first send. Stays due.
+    /// The chain ran. Its result is stored before the first attempt. The delivery stays due.
     Filtered {
-        /// The claims after the chain; none: the SET as normalized.
+        /// The claims after the chain. `None` if the normalized SET is unchanged.
         claims: Option<String>,
-        /// What each filter did.
+        /// The filter runs.
         runs: Vec<FilterRun>,
     },
-    /// A filter asked for another try.
+    /// A filter requested a retry.
     FilterAgain {
-        /// What each filter did.
+        /// The filter runs.
         runs: Vec<FilterRun>,
-        /// When to try again.
+        /// Time of the retry.
         due_at: Timestamp,
     },
     /// Ended by a filter or a fault policy.
     Dropped {
-        /// What each filter did.
+        /// The filter runs.
         runs: Vec<FilterRun>,
-        /// In words.
+        /// Description of the reason.
         reason: String,
     },
-    /// Kept back by a fault.
+    /// Held after a fault.
     Held {
-        /// What each filter did.
+        /// The filter runs.
         runs: Vec<FilterRun>,
-        /// In words.
+        /// Description of the reason.
         reason: String,
     },
-    /// The receiver took it.
+    /// The receiver accepted it.
     Delivered {
         /// The attempt.
         attempt: Attempt,
     },
-    /// The attempt failed and another will follow.
+    /// The attempt failed and will be retried.
     Retry {
         /// The attempt.
         attempt: Attempt,
-        /// When to try again.
+        /// Time of the retry.
         due_at: Timestamp,
     },
     /// Given up.
     Dead {
-        /// The attempt, where one was made.
+        /// The last attempt, if any was made.
         attempt: Option<Attempt>,
-        /// In words.
+        /// Description of the reason.
         reason: String,
     },
 }
 
 impl Step {
-    /// The attempt that it is about; none where it is about none.
+    /// The attempt that led to this transition, if any.
     pub fn attempt(&self) -> Option<&Attempt> {
         match self {
             Self::Delivered { attempt } | Self::Retry { attempt, .. } => Some(attempt),
@@ -191,59 +191,60 @@ impl Step {
     }
 }
 
-/// What a person may do with a delivery that is at rest.
+/// Manual action on a delivery that is dead or held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "RedriveAction")]
 pub enum Redrive {
-    /// Send the kept bytes again under the same id (dead); where there are none yet, run the chain as it is now (held).
+    /// Requeue it under the same ID. A delivery with stored bytes sends those again (dead); otherwise the current chain
+    /// runs (held).
     Again,
-    /// A held delivery: go on with the bytes as they were before the chain. Its filters are not applied.
+    /// Continue a held delivery with the claims from before the chain. Its filters are not applied.
     Release,
     /// End it as dropped.
     Discard,
 }
 
-/// A delivery as its history shows it.
+/// A delivery as shown in the history.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct DeliveryRecord {
-    /// Its row.
+    /// Row number.
     #[serde(skip)]
     pub seq: DeliverySeq,
-    /// Its id.
+    /// ID of the delivery.
     pub id: DeliveryId,
-    /// Its event.
+    /// ID of its event.
     pub event: EventId,
-    /// Its subscription.
+    /// ID of its subscription.
     pub subscription: SubscriptionId,
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// The source of its event.
+    /// Source of its event.
     pub source: SourceName,
-    /// The event's types.
+    /// Types of its event.
     pub types: Vec<String>,
-    /// Whom the event is about.
+    /// Subject of its event.
     pub subject: Option<String>,
-    /// The event's `jti`.
+    /// `jti` of its event.
     pub jti: String,
-    /// Whether it is a test that was asked for.
+    /// Whether the event is a requested test event.
     pub test: bool,
-    /// Where it stands.
+    /// State of the delivery.
     pub state: State,
-    /// When it is next due, while it is.
+    /// When it is next due. Absent if it is not due.
     pub due_at: Option<Timestamp>,
     /// Why it was dropped, held or given up.
     pub reason: Option<String>,
-    /// The chain it runs.
+    /// Digest of its pinned chain.
     pub plan: Digest,
-    /// What each filter did.
+    /// The filter runs.
     pub runs: Vec<FilterRun>,
-    /// Whether a person let it go on without its filters ([`Redrive::Release`]).
+    /// Whether an operator released it without its filters ([`Redrive::Release`]).
     pub released: bool,
-    /// Attempts made.
+    /// Number of attempts.
     pub attempts: u32,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// Time of the last change.
     pub updated_at: Timestamp,
 }

@@ -1,8 +1,8 @@
-//! Endpoints: where deliveries go.
+//! Endpoints: the destinations of deliveries.
 //!
-//! The path and query of a receiver's URL are secrets: whoever knows a Slack or Teams URL may post there. An [`Endpoint`] is what is
-//! stored: scheme, host and port in the clear, the rest sealed. A [`Destination`] is the URL in the clear, with the values of
-//! headers, for as long as a request is made.
+//! Path and query of a receiver's URL are secret: a Slack or Teams URL, for example, permits its holder to post there.
+//! An [`Endpoint`] is the stored form: scheme, host and port in plain text, the rest encrypted. A [`Destination`] is
+//! the URL in plain text with the values of headers, and exists only while a request is made.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,16 +12,16 @@ use url::{Position, Url};
 
 use super::secret::{REDACTED, Sealed, Secret};
 
-/// Characters that are shown of the end of a URL at the most.
+/// Maximum number of characters at the end of a URL that are shown.
 const SHOWN_CHARS_MAX: usize = 4;
 
-/// What was wrong with an endpoint. None of the texts quotes a URL.
+/// Why an endpoint is invalid. The messages never quote a URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Not an absolute http or https URL with a host.
     #[error("this is not an endpoint: use an absolute https:// (or http://) URL with a host")]
     Url,
-    /// A URL as it is shown, without its path and query.
+    /// A URL in redacted form, without its path and query.
     #[error(
         "this URL is redacted (`/{REDACTED}`), and it is not the stored one as it is shown: give the whole URL, or leave \
          `url` out to keep the stored one"
@@ -30,57 +30,57 @@ pub enum Error {
     /// A user name or password in the URL.
     #[error("the endpoint carries a user name or password: use a custom `authorization` header instead")]
     Credentials,
-    /// A header that Setgate sets itself, or that is malformed.
+    /// A header that Setgate sets itself, or an invalid one.
     #[error("the header `{0}` cannot be set: it is malformed or Setgate sets it itself")]
     Header(String),
-    /// Settings of TLS for a URL without it.
+    /// TLS settings for a URL without TLS.
     #[error("the endpoint is plain http://, where certificates have no effect: use https://, or leave them out")]
     TlsWithoutHttps,
 }
 
-/// A receiver as it is stored: its URL without what is secret in it, that sealed, and what is particular to TLS there.
+/// A receiver in stored form: the URL with its path and query encrypted, and the TLS settings.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Raw", into = "Raw")]
 pub struct Endpoint {
-    /// See [`Destination::shown`].
+    /// The redacted URL: see [`Destination::shown`].
     shown: String,
     origin: Origin,
-    /// Path and query.
+    /// Encrypted path and query.
     target: Sealed,
     tls: EndpointTls,
 }
 
-/// A receiver's URL in the clear, and the values of the headers that it wants.
+/// A receiver's URL in plain text, and the values of its headers.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Destination {
     url: Url,
     headers: BTreeMap<String, String>,
 }
 
-/// What is particular to TLS at one endpoint. Whether certificates and key can be used is checked by whoever sets them.
+/// TLS settings of one endpoint. The setter has to validate certificates and key.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointTls {
-    /// PEM of the authorities that are trusted there; no others are. None: those that the host trusts.
+    /// PEM of the trusted certificate authorities, instead of those that the host trusts. `None` to use the latter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_pem: Option<String>,
-    /// What Setgate shows to the receiver, where it asks for a certificate.
+    /// Client certificate, if the receiver requests one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<ClientCertificate>,
 }
 
-/// A certificate that Setgate shows to a receiver.
+/// A client certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientCertificate {
-    /// PEM of the certificate, then of those that lead to its authority.
+    /// PEM of the certificate, followed by its intermediates.
     pub certificate_pem: String,
-    /// PEM of its key, encrypted as the values of headers are.
+    /// PEM of the private key, encrypted in the same context as header values.
     pub key: Sealed,
 }
 
 impl EndpointTls {
-    /// Whether there is nothing particular.
+    /// Whether all settings have their defaults.
     pub fn is_empty(&self) -> bool {
         self.ca_pem.is_none() && self.client.is_none()
     }
@@ -96,8 +96,8 @@ struct Raw {
 }
 
 impl Destination {
-    /// Checks a URL. Whether the address may be connected to is egress's question, at connect time. A fragment is never sent,
-    /// so it is left out.
+    /// Parses and checks a URL, without its fragment, which is never sent. Whether the address may be connected to is
+    /// checked by egress at connect time.
     pub fn parse(url: &str) -> Result<Self, Error> {
         let mut url = Url::parse(url).map_err(|_| Error::Url)?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
@@ -113,17 +113,17 @@ impl Destination {
         Ok(Self { url, headers: BTreeMap::new() })
     }
 
-    /// The URL.
+    /// The URL in plain text.
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// Headers to send besides Setgate's own.
+    /// Headers to send in addition to Setgate's own.
     pub fn headers(&self) -> &BTreeMap<String, String> {
         &self.headers
     }
 
-    /// The same with these headers besides those it has.
+    /// Adds headers.
     pub fn with_headers(mut self, more: impl IntoIterator<Item = (String, String)>) -> Self {
         self.headers.extend(more);
         self
@@ -134,23 +134,23 @@ impl Destination {
         Origin::of(&self.url)
     }
 
-    /// What is shown of the URL: scheme, host, port, and the last four characters.
+    /// The redacted URL: scheme, host, port, and the last four characters.
     pub fn shown(&self) -> String {
         shown(&self.url)
     }
 
-    /// Path and query: what is sealed.
+    /// Path and query, to be encrypted.
     pub fn target(&self) -> Secret {
         Secret::new(self.url[Position::BeforePath..Position::AfterQuery].to_owned())
     }
 
-    /// Whether both lead to the same origin and path: what was verified of one holds for the other.
+    /// Whether both have the same origin and path, so that a verification of one applies to the other.
     pub fn is_same_place(&self, other: &Self) -> bool {
         self.origin() == other.origin() && self.url.path() == other.url.path()
     }
 }
 
-/// Checks a header that an endpoint is to be sent.
+/// Checks a header to be sent to an endpoint.
 pub fn check_header(name: &str, value: &str) -> Result<(), Error> {
     let lower = name.to_ascii_lowercase();
     let ours = lower.starts_with("webhook-")
@@ -174,7 +174,8 @@ pub fn check_header(name: &str, value: &str) -> Result<(), Error> {
     if ours || !formed { Err(Error::Header(name.to_owned())) } else { Ok(()) }
 }
 
-/// The URL of a record: see [`Destination::shown`]. One that is redacted, or that is no URL, stays as it is.
+/// Redacts the URL of a record: see [`Destination::shown`]. Returns it unchanged if it is already redacted or is not a
+/// URL.
 pub fn shown_url(url: &str) -> String {
     match Url::parse(url) {
         Ok(parsed) if !is_redacted(&parsed) => shown(&parsed),
@@ -182,7 +183,8 @@ pub fn shown_url(url: &str) -> String {
     }
 }
 
-/// A short end could be all that is secret (`?token=hush`), so at most half of the last part of path or query is shown.
+/// A short value could be completely disclosed by its last characters (`?token=hush`), so at most half of the last part
+/// of path or query is shown.
 fn shown(url: &Url) -> String {
     let target = &url[Position::BeforePath..Position::AfterQuery];
     if target == "/" {
@@ -198,38 +200,38 @@ fn is_redacted(url: &Url) -> bool {
 }
 
 impl Endpoint {
-    /// A destination whose target was sealed.
+    /// A destination whose target was encrypted.
     pub fn new(destination: &Destination, target: Sealed) -> Self {
         Self { shown: destination.shown(), origin: destination.origin(), target, tls: EndpointTls::default() }
     }
 
-    /// See [`Destination::shown`].
+    /// The redacted URL: see [`Destination::shown`].
     pub fn shown(&self) -> &str {
         &self.shown
     }
 
-    /// What `crypto` opens.
+    /// Encrypted path and query.
     pub fn target(&self) -> &Sealed {
         &self.target
     }
 
-    /// With its target opened.
+    /// Combines the endpoint with its decrypted target.
     pub fn with_target(&self, target: &Secret) -> Result<Destination, Error> {
         let shown = Url::parse(&self.shown).map_err(|_| Error::Url)?;
         Destination::parse(&format!("{}{}", &shown[..Position::BeforePath], target.expose()))
     }
 
-    /// What is particular to TLS there.
+    /// TLS settings.
     pub fn tls(&self) -> &EndpointTls {
         &self.tls
     }
 
-    /// The same with nothing particular to TLS.
+    /// Removes the TLS settings.
     pub fn without_tls(&self) -> Self {
         Self { tls: EndpointTls::default(), ..self.clone() }
     }
 
-    /// The same with that.
+    /// Sets the TLS settings.
     pub fn with_tls(self, tls: EndpointTls) -> Result<Self, Error> {
         if !self.origin.https && !tls.is_empty() {
             return Err(Error::TlsWithoutHttps);
@@ -237,7 +239,7 @@ impl Endpoint {
         Ok(Self { tls, ..self })
     }
 
-    /// Scheme, host and port: what a breaker, a rate and a concurrency limit belong to, within a tenant.
+    /// Scheme, host and port. Circuit breaker, rate limit and concurrency limit apply to each origin of a tenant.
     pub fn origin(&self) -> Origin {
         self.origin.clone()
     }
@@ -275,9 +277,9 @@ impl From<Endpoint> for Raw {
 /// Scheme, host and port of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Origin {
-    /// https rather than http.
+    /// Whether the scheme is https and not http.
     pub https: bool,
-    /// Host name or address, lower case.
+    /// Host name or address, in lower case.
     pub host: String,
     /// Port.
     pub port: u16,
@@ -325,7 +327,7 @@ mod tests {
         for (url, expected) in [
             ("https://hooks.slack.com/services/T000/B000/XyZ4711abcd", "https://hooks.slack.com/***abcd"),
             ("https://h:8443/in?v=1&token=0123456789#part", "https://h:8443/***6789"),
-            // Half of the last part at the most.
+            // At most half of the last part.
             ("https://h/in?token=hush", "https://h/***sh"),
             ("https://h/in", "https://h/***n"),
             ("https://h/in/", "https://h/***"),

@@ -1,4 +1,4 @@
-//! Events: what a source sent and was accepted, once in the source's bytes and once as a SET.
+//! Events: accepted from a source, stored with the original bytes and as a SET.
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -10,99 +10,100 @@ use super::set::SetToken;
 use super::time::Timestamp;
 use super::trace::TraceContext;
 
-/// Position in the journal: 1 for the first event a ledger ever took, then rising, with gaps where retention removed.
+/// Position in the journal: 1 for the first event of a ledger, then increasing, with gaps after retention removed
+/// events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
 pub struct EventSeq(pub i64);
 
-/// An event ready to be appended to the journal: proven, normalized, not yet durable.
+/// An event to be appended to the journal: authenticated and normalized, but not durable yet.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    /// Made at acceptance; time-ordered.
+    /// Created on acceptance; time-ordered.
     pub id: EventId,
-    /// Whose event it is.
+    /// The tenant.
     pub tenant: TenantId,
-    /// Who sent it.
+    /// The source.
     pub source: SourceName,
-    /// The SET: the bytes that a `pass` delivers.
+    /// The SET. A `pass` delivers exactly these bytes.
     pub set: SetToken,
-    /// Whom the event is about: user id, else a named fallback, else none.
+    /// The subject: the user ID, or else a fallback name. `None` if the event has neither.
     pub subject: Option<String>,
-    /// The accepted bytes as they came.
+    /// The original request body.
     pub original: Bytes,
-    /// The media type they came with, without parameters.
+    /// Media type of the request body, without parameters.
     pub content_type: String,
-    /// When the host took it in.
+    /// Time of acceptance.
     pub accepted_at: Timestamp,
-    /// What makes a second copy the same event.
+    /// Identifies duplicates of the event.
     pub dedupe: Dedupe,
-    /// Its place in a trace: below its acceptance, or where its sender was; none: it is in no trace.
+    /// Position in a distributed trace: the span of the acceptance, or that of the sender. `None` if it is not traced.
     pub trace: Option<TraceContext>,
 }
 
-/// What makes a second copy the same event.
+/// Identifies duplicates of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dedupe {
     /// SHA-256 over tenant, source and `jti`, each length-prefixed.
     pub key: [u8; 32],
-    /// SHA-256 of the original bytes: another body under the same key is a conflict, not a copy.
+    /// SHA-256 of the original bytes. Another body with the same key is a conflict and not a duplicate.
     pub body: [u8; 32],
-    /// How long after the first copy a second one counts as the same, in milliseconds;
-    /// none: as long as the first is in the journal.
+    /// How long after the first event another one counts as a duplicate, in milliseconds. `None`: as long as the first
+    /// one is in the journal.
     pub window_ms: Option<i64>,
 }
 
 /// An event in the journal.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// Its place in the journal.
+    /// Position in the journal.
     pub seq: EventSeq,
     /// See [`NewEvent::id`].
     pub id: EventId,
-    /// Whose event it is.
+    /// The tenant.
     pub tenant: TenantId,
-    /// Who sent it.
+    /// The source.
     pub source: SourceName,
-    /// The SET as normalized.
+    /// The normalized SET.
     pub set: SetToken,
-    /// Whom the event is about.
+    /// The subject.
     pub subject: Option<String>,
-    /// The accepted bytes as they came.
+    /// The original request body.
     pub original: Bytes,
-    /// The media type they came with, without parameters.
+    /// Media type of the request body, without parameters.
     pub content_type: String,
-    /// When the host took it in.
+    /// Time of acceptance.
     pub accepted_at: Timestamp,
     /// See [`NewEvent::trace`].
     pub trace: Option<TraceContext>,
 }
 
 impl Event {
-    /// Whether it is a test that somebody asked for.
+    /// Whether this is a requested test event.
     pub fn is_test(&self) -> bool {
         catalogue::is_test(&self.source, &self.set.types)
     }
 }
 
-/// An event as its history shows it: without its bytes.
+/// An event as shown in the history, without its contents.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct EventRecord {
-    /// Its place in the journal.
+    /// Position in the journal.
     #[serde(skip)]
     pub seq: EventSeq,
-    /// See [`NewEvent::id`].
+    /// ID of the event.
     pub id: EventId,
-    /// Whose event it is.
+    /// The tenant.
     pub tenant: TenantId,
-    /// Who sent it.
+    /// The source.
     pub source: SourceName,
-    /// The event's types.
+    /// Event types.
     pub types: Vec<String>,
-    /// Whom the event is about.
+    /// The subject.
     pub subject: Option<String>,
     /// The event's `jti`.
     pub jti: String,
-    /// The media type it came with, without parameters.
+    /// Media type of the request body, without parameters.
     pub content_type: String,
-    /// When the host took it in.
+    /// Time of acceptance.
     pub accepted_at: Timestamp,
 }

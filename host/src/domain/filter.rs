@@ -1,4 +1,4 @@
-//! Filters: named components of a tenant, versioned by digest; and the chain a delivery runs.
+//! Filters: named components of a tenant, with versions identified by digest; and the chain that a delivery runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,21 +13,21 @@ use super::secret::Sealed;
 use super::time::Timestamp;
 use super::verdict::FaultPolicy;
 
-/// A capability given to a filter: one WIT interface each. `log` needs no grant.
+/// A host interface that a binding grants to a filter. `log` requires no grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Grant {
-    /// `setgate:filter/config`: the binding's own settings and secrets.
+    /// `setgate:filter/config`: settings and secrets of the binding.
     Config,
     /// `setgate:filter/lookup`: the tenant's tables.
     Lookup,
 }
 
 impl Grant {
-    /// Every grant there is.
+    /// All grants.
     pub const ALL: [Grant; 2] = [Grant::Config, Grant::Lookup];
 
-    /// The word in JSON.
+    /// Name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Config => "config",
@@ -36,7 +36,8 @@ impl Grant {
     }
 }
 
-/// The grants that a filter imports and its binding lacks, in words with the JSON that adds them; none if nothing is missing.
+/// Describes the grants that a filter imports and its binding lacks, with the JSON to add. `None` if nothing is
+/// missing.
 pub fn missing_grants(needs: &BTreeSet<Grant>, granted: &BTreeSet<Grant>) -> Option<String> {
     let quoted = |grants: Vec<&Grant>, quote: char, between: &str| {
         grants.iter().map(|grant| format!("{quote}{}{quote}", grant.as_str())).collect::<Vec<_>>().join(between)
@@ -50,50 +51,52 @@ pub fn missing_grants(needs: &BTreeSet<Grant>, granted: &BTreeSet<Grant>) -> Opt
     Some(format!("imports {missing}, which its binding does not grant: add \"grants\": [{complete}] to the binding"))
 }
 
-/// A filter of a tenant with all its versions.
+/// A tenant's filter with all its versions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Filter {
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// Its name.
+    /// Name of the filter.
     pub name: FilterName,
-    /// The version new deliveries run; none until one is activated.
+    /// The version that new deliveries run. `None` until one is activated.
     pub active: Option<Digest>,
-    /// What was active before, newest last: what a roll-back returns to.
+    /// Previously active versions, newest last. A rollback returns to the last one.
     #[serde(default)]
     pub previous: Vec<Digest>,
     /// All versions, oldest first.
     pub versions: Vec<FilterVersion>,
-    /// A version on trial beside the active one.
+    /// The rollout in progress: a candidate version next to the active one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
-    /// How the last trial ended.
+    /// The last finished rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_rollout: Option<Ended>,
-    /// Versions that a person (or a roll-back) has decided about: what their faults hold is on its way to be run anew,
-    /// with the chain as it is now. Written with the decision, so that a crash in between loses none.
+    /// Versions for which an operator or a rollback decided to requeue the deliveries held by their faults. Those will
+    /// run again with the current chain. Written in the same transaction as the decision, so that a crash loses none of
+    /// them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub releasing: BTreeSet<Digest>,
 }
 
 impl Filter {
-    /// The version with that digest.
+    /// The version with this digest.
     pub fn version(&self, digest: &Digest) -> Option<&FilterVersion> {
         self.versions.iter().find(|v| v.digest == *digest)
     }
 
-    /// The same, to be changed.
+    /// The version with this digest, mutable.
     pub fn version_mut(&mut self, digest: &Digest) -> Option<&mut FilterVersion> {
         self.versions.iter_mut().find(|v| v.digest == *digest)
     }
 
-    /// Why a version is suspended, where it is.
+    /// The suspension of a version, if it is suspended.
     pub fn suspension(&self, digest: &Digest) -> Option<&Suspension> {
         self.version(digest)?.suspended.as_ref()
     }
 
-    /// Ends the rollout, where there is one. A candidate that is not promoted is withdrawn: deliveries that have it
-    /// pinned and have not run it yet run the active version, and what its faults hold is run anew.
+    /// Ends the rollout, if there is one. A candidate that is not promoted is withdrawn: deliveries that pinned it and
+    /// did not run it yet run the active version, and deliveries held by its faults are requeued. Returns the
+    /// candidate.
     pub fn end_rollout(&mut self, at: Timestamp, reason: EndReason, counted: Counted) -> Option<Digest> {
         let rollout = self.rollout.take()?;
         let candidate = rollout.digest;
@@ -105,89 +108,89 @@ impl Filter {
         Some(candidate)
     }
 
-    /// Withdraws a version, or takes that back.
+    /// Withdraws a version. `None` reverts that.
     pub fn withdraw(&mut self, digest: &Digest, since: Option<Timestamp>) {
         if let Some(version) = self.version_mut(digest) {
             version.withdrawn = since;
         }
     }
 
-    /// Whether the version was tried, and the trial ended without its promotion.
+    /// Whether the version was a candidate whose rollout ended without promotion.
     pub fn is_withdrawn(&self, digest: &Digest) -> bool {
         self.active != Some(*digest) && self.version(digest).is_some_and(|version| version.withdrawn.is_some())
     }
 }
 
-/// One uploaded component.
+/// An uploaded version of a filter.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FilterVersion {
     /// SHA-256 of the component's bytes.
     pub digest: Digest,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size_bytes: u64,
-    /// When it was uploaded.
+    /// Upload time.
     pub uploaded_at: Timestamp,
-    /// The grants it imports, and so needs from each binding.
+    /// The grants that it imports. Each binding has to provide them.
     pub needs: BTreeSet<Grant>,
-    /// How long the compile took, in milliseconds.
+    /// Compile time in milliseconds.
     pub compile_ms: u64,
-    /// Since when it is withdrawn: it was on trial, and the trial ended without its promotion. Deliveries that have it
-    /// pinned and have not run it yet run the active version.
+    /// When its rollout ended without promotion. Deliveries that pinned it and did not run it yet run the active
+    /// version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<Timestamp>,
-    /// Set while it is not called because it faulted too often.
+    /// Set while the version is not called because it faulted too often.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended: Option<Suspension>,
 }
 
-/// Why and since when a version is not called.
+/// Suspension of a filter version, which is not called meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Suspension {
-    /// Since when.
+    /// Start of the suspension.
     pub since: Timestamp,
-    /// In words, with its last fault.
+    /// Description, with the last fault.
     pub reason: String,
-    /// Calls that were looked at: the last [`FAULT_WINDOW_CALLS`], or fewer.
+    /// Number of calls considered: the last [`FAULT_WINDOW_CALLS`], or fewer.
     pub calls: u32,
-    /// Of them, those that ended in a fault of the filter's own.
+    /// Number of these calls that ended in a fault of the filter itself.
     pub faults: u32,
 }
 
-/// Calls of a version over which its faults are counted.
+/// Number of recent calls of a version over which faults are counted.
 pub const FAULT_WINDOW_CALLS: u32 = 100;
 
-/// One filter's place in one subscription's chain.
+/// A filter in the chain of a subscription.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Binding {
-    /// Which filter; its active version is pinned when a delivery is created.
+    /// Name of the filter. Its active version is pinned when a delivery is created.
     pub filter: FilterName,
-    /// Settings: a JSON object, kept as text.
+    /// Settings: a JSON object, stored as text.
     #[serde(default = "empty_object")]
     pub config: Box<RawValue>,
-    /// Secrets by name, encrypted.
+    /// Encrypted secrets by name.
     #[serde(default)]
     pub secrets: BTreeMap<String, Sealed>,
-    /// What it is granted.
+    /// Granted host interfaces.
     #[serde(default)]
     pub grants: BTreeSet<Grant>,
-    /// What happens when it faults.
+    /// Policy for faults.
     #[serde(default)]
     pub on_fault: FaultPolicy,
-    /// Whether one instance of it may see several events, and how many; none: each has a fresh one.
+    /// Enables instance reuse. If `None`, each event gets a fresh instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reuse: Option<Reuse>,
 }
 
-/// The least events for which it makes sense to keep an instance: with one, each has a fresh one.
+/// Minimum for reuse: with one event, each event gets a fresh instance anyway.
 pub const REUSE_EVENTS_MIN: u32 = 2;
 
-/// Leave to keep an instance of a filter for the next events of the same binding. What one event leaves in it the next
-/// ones can see, so that a run in such an instance cannot be reproduced.
+/// Allows an instance of a filter to process several events of the same binding. Later events can observe state that
+/// earlier ones left in the instance, so such runs cannot be reproduced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "InstanceReuse")]
 pub struct Reuse {
-    /// Events that one instance sees at the most; not more than the host's `sandbox.reuse_events_max`.
+    /// Maximum events for each instance. Capped at the host's `sandbox.reuse_events_max`.
     #[schemars(range(min = REUSE_EVENTS_MIN))]
     pub events_max: u32,
 }
@@ -197,58 +200,60 @@ pub fn empty_object() -> Box<RawValue> {
     RawValue::from_string("{}".into()).expect("a literal JSON object")
 }
 
-/// A chain as it was when a delivery was created: everything that decides the filtered bytes, by digest.
-/// Stored once per distinct content and named by its own digest.
+/// A pinned chain: everything that determines the filtered bytes, identified by digest. Created with a delivery.
+/// Identical plans are stored once, under their own digest.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Plan {
-    /// Whose it is, so that only the owner finds components and tables by it; none in rows older than this field.
+    /// The owner. Only the owner's components and tables can be accessed through the plan. `None` in rows of older
+    /// versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantId>,
-    /// The steps, in order. Empty: the SET goes on as it is.
+    /// The steps, in order. If empty, the SET is delivered unchanged.
     pub steps: Vec<PlanStep>,
-    /// What each call may use, as it was; none in rows older than this field: the tenant's present quota.
+    /// The limits of each call at the time of pinning. `None` in rows of older versions, which use the tenant's current
+    /// quota.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<CallLimits>,
-    /// The tables that `lookup` sees, by name, as they were.
+    /// Pinned tables for `lookup`, by name.
     #[serde(default)]
     pub tables: BTreeMap<TableName, Digest>,
-    /// Why the chain could not be pinned, where it could not: its deliveries are held with this reason.
+    /// Why the chain could not be pinned. If set, its deliveries are held with this reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broken: Option<String>,
 }
 
-/// One step of a [`Plan`]: a binding with its filter's version pinned.
+/// A step of a [`Plan`]: a binding with a pinned filter version.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PlanStep {
-    /// The binding as it was.
+    /// The binding at the time of pinning.
     pub binding: Binding,
-    /// The version it runs.
+    /// The pinned filter version.
     pub digest: Digest,
 }
 
-/// A table of a tenant for `lookup` with its versions; the rows are kept apart, by digest.
+/// A tenant's table for `lookup`, with its versions. The rows are stored separately, by digest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Table {
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// Its name.
+    /// Name of the table.
     pub name: TableName,
-    /// The version that new deliveries see.
+    /// The active version, which new deliveries pin.
     pub digest: Digest,
-    /// Rows of that version.
+    /// Number of rows in the active version.
     pub rows: u64,
-    /// When that version was uploaded.
+    /// Upload time of the active version.
     pub uploaded_at: Timestamp,
-    /// What was active before, newest last: what a roll-back returns to.
+    /// Previously active versions, newest last. A rollback returns to the last one.
     #[serde(default)]
     pub previous: Vec<Digest>,
-    /// All versions that are kept, oldest first; none in rows older than this field: see [`Table::kept`].
+    /// All retained versions, oldest first. Empty in rows of older versions: see [`Table::kept`].
     #[serde(default)]
     pub versions: Vec<TableVersion>,
 }
 
 impl Table {
-    /// The versions that are kept, the active one among them.
+    /// All retained versions, including the active one.
     pub fn kept(&self) -> Vec<TableVersion> {
         if !self.versions.is_empty() {
             return self.versions.clone();
@@ -257,34 +262,34 @@ impl Table {
         vec![TableVersion { digest, rows, bytes: 0, format: TableFormat::JsonLines, uploaded_at }]
     }
 
-    /// The digests of the versions that are kept.
+    /// Digests of all retained versions.
     pub fn digests(&self) -> impl Iterator<Item = Digest> {
         self.versions.iter().map(|version| version.digest).chain([self.digest])
     }
 }
 
-/// One upload of a table.
+/// An uploaded version of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TableVersion {
-    /// SHA-256 of the rows as they are kept: JSON lines.
+    /// SHA-256 of the rows in their stored form, JSON Lines.
     pub digest: Digest,
-    /// How many rows.
+    /// Number of rows.
     pub rows: u64,
-    /// Bytes of the rows as they are kept; 0 where it was not counted yet.
+    /// Size of the rows in their stored form, in bytes. 0 if unknown, in older records.
     pub bytes: u64,
-    /// What it was uploaded as.
+    /// Format of the upload.
     pub format: TableFormat,
-    /// When it was uploaded.
+    /// Upload time.
     pub uploaded_at: Timestamp,
 }
 
-/// What a table is uploaded as. It is kept as JSON lines in any case.
+/// Format of a table upload. Tables are always stored as JSON Lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TableFormat {
     /// Lines of `{"key": "...", "value": ...}`.
     JsonLines,
-    /// RFC 4180 with a header.
+    /// CSV (RFC 4180) with a header line.
     Csv,
 }
 

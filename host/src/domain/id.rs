@@ -1,4 +1,4 @@
-//! Names and identifiers. Each is parsed once at the border and cannot be wrong afterwards.
+//! Names and identifiers. They are parsed once on input and are always valid afterwards.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,48 +9,48 @@ use ulid::Ulid;
 
 use super::time::Timestamp;
 
-/// What was wrong with a name or an identifier.
+/// Why a name or an identifier is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A name outside `[a-z0-9][a-z0-9-]{0,62}`.
+    /// A name that does not match `[a-z0-9][a-z0-9-]{0,62}`.
     #[error("`{given}` is not a {what}: use 1 to 63 of a-z, 0-9 and '-', starting with a letter or digit")]
     Name {
-        /// Which kind of name was expected.
+        /// The expected kind of name.
         what: &'static str,
-        /// What was given, cut to 80 characters.
+        /// The invalid input, truncated to 80 characters.
         given: String,
     },
-    /// An identifier without its prefix or with a body that is not 26 characters of Crockford base32.
+    /// An identifier without its prefix, or without 26 characters of Crockford base32 after it.
     #[error("`{given}` is not a {what}: expected `{prefix}` followed by 26 characters of 0-9 and A-Z")]
     Id {
-        /// Which kind of identifier was expected.
+        /// The expected kind of identifier.
         what: &'static str,
-        /// The prefix of that kind.
+        /// The expected prefix.
         prefix: &'static str,
-        /// What was given, cut to 80 characters.
+        /// The invalid input, truncated to 80 characters.
         given: String,
     },
-    /// A delivery id that is not made of an event, a subscription and a run.
+    /// A delivery ID that does not consist of event, subscription and run.
     #[error(
         "`{given}` is not a delivery id: expected `dlv_<event>_<subscription>_<run>`, as the history shows it, with 26 \
          characters of 0-9 and A-Z for event and subscription"
     )]
     Delivery {
-        /// What was given, cut to 80 characters.
+        /// The invalid input, truncated to 80 characters.
         given: String,
     },
-    /// A digest that is not `sha256:` and 64 lower-case hexadecimal digits.
+    /// A digest that is not `sha256:` followed by 64 lower-case hexadecimal digits.
     #[error(
         "`{given}` is not a digest: expected `sha256:` followed by 64 hexadecimal digits (0-9, a-f){}",
         digits(given)
     )]
     Digest {
-        /// What was given, cut to 80 characters.
+        /// The invalid input, truncated to 80 characters.
         given: String,
     },
 }
 
-/// How many digits there are, if that is the fault.
+/// A note on the number of digits or the missing prefix, if that is the problem.
 fn digits(given: &str) -> String {
     match given.strip_prefix("sha256:") {
         Some(digits) if digits.len() != 64 => format!("; there are {}", digits.len()),
@@ -121,31 +121,32 @@ macro_rules! ulid {
         pub struct $type(Ulid);
 
         impl $type {
-            /// What the textual form starts with.
+            /// Prefix of the textual form.
             pub const PREFIX: &'static str = $prefix;
 
-            /// Time-ordered: the first 48 bits are `at`, the other 80 are taken from `random`.
+            /// Creates a time-ordered ID: the first 48 bits are `at`, the other 80 come from `random`.
             pub fn new(at: Timestamp, random: u128) -> Self {
                 Self(Ulid::from_parts(at.as_millis().max(0).unsigned_abs(), random))
             }
 
-            /// The time that it was made with, to the millisecond.
+            /// The time of creation, in milliseconds.
             pub fn made_at(self) -> Timestamp {
                 Timestamp::from_millis(self.0.timestamp_ms().cast_signed())
             }
 
-            /// The 16 bytes, most significant first: the stored form.
+            /// The stored form: 16 bytes, most significant first.
             pub fn to_bytes(self) -> [u8; 16] {
                 self.0.to_bytes()
             }
 
-            /// From the stored form.
+            /// Decodes the stored form.
             pub fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Ulid::from_bytes(bytes))
             }
 
             fn parse_body(body: &str) -> Option<Self> {
-                // `Ulid` reads lower case and look-alike letters too; one id has one spelling here.
+                // `Ulid` also accepts lower case and look-alike letters. Reject those, so that each ID has a unique
+                // spelling.
                 let ulid = Ulid::from_string(body).ok()?;
                 (ulid.to_string() == body).then_some(Self(ulid))
             }
@@ -185,53 +186,53 @@ macro_rules! ulid {
 }
 
 name!(
-    /// A tenant's name, unique at a host.
+    /// Name of a tenant, unique on a host.
     TenantId, "tenant name"
 );
 name!(
-    /// A source's name, unique within its tenant.
+    /// Name of a source, unique within its tenant.
     SourceName, "source name"
 );
 name!(
-    /// A filter's name, unique within its tenant.
+    /// Name of a filter, unique within its tenant.
     FilterName, "filter name"
 );
 name!(
-    /// A look-up table's name, unique within its tenant.
+    /// Name of a lookup table, unique within its tenant.
     TableName, "table name"
 );
 name!(
-    /// A subscription's name, unique within its tenant.
+    /// Name of a subscription, unique within its tenant.
     SubscriptionName, "subscription name"
 );
 ulid!(
-    /// An accepted event.
+    /// ID of an accepted event.
     EventId, "event id", "evt_"
 );
 ulid!(
-    /// A subscription.
+    /// ID of a subscription.
     SubscriptionId, "subscription id", "sub_"
 );
 ulid!(
-    /// An API key (the public half).
+    /// ID of an API key. Not secret.
     KeyId, "key id", "key_"
 );
 ulid!(
-    /// A replay.
+    /// ID of a replay.
     ReplayId, "replay id", "rpl_"
 );
 ulid!(
-    /// A signing key of a subscription's key ring.
+    /// ID of a signing key in a subscription's key ring.
     SigningKeyId, "signing key id", "sig_"
 );
 
-/// A subscription as a path names it: by its id, or by the name that its tenant has chosen. No name looks like an id.
+/// A subscription in a URL path: its ID, or the name that its tenant gave it. A name can never be an ID.
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
 #[schemars(into = "String", extend("pattern" = "^(sub_[0-7][0-9A-HJKMNP-TV-Z]{25}|[a-z0-9][a-z0-9-]{0,62})$"))]
 pub enum SubscriptionRef {
-    /// Its id.
+    /// By ID.
     Id(SubscriptionId),
-    /// Its name.
+    /// By name.
     Name(SubscriptionName),
 }
 
@@ -247,18 +248,18 @@ impl FromStr for SubscriptionRef {
     }
 }
 
-/// Event x subscription x run: `dlv_<event>_<subscription>_<run>`. It is `webhook-id` and the idempotency key
-/// towards the receiver in every scheme, so it holds no dots and no control characters.
+/// Event, subscription and run: `dlv_<event>_<subscription>_<run>`. It is sent as `webhook-id` and as the receiver's
+/// idempotency key in every signature scheme, so it contains no dots and no control characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(into = "String", extend("pattern" =
     "^dlv_[0-7][0-9A-HJKMNP-TV-Z]{25}_[0-7][0-9A-HJKMNP-TV-Z]{25}_(0|[1-9][0-9]{0,8})$"))]
 pub struct DeliveryId {
-    /// The event delivered.
+    /// The delivered event.
     pub event: EventId,
-    /// The subscription it is delivered to.
+    /// The receiving subscription.
     pub subscription: SubscriptionId,
-    /// 0 for the first, then one more for each replay.
+    /// 0 for the first delivery, incremented for each replay.
     pub run: u32,
 }
 
@@ -299,7 +300,7 @@ impl fmt::Display for DeliveryId {
     }
 }
 
-/// SHA-256 of some bytes: names a filter version, a plan, a table version.
+/// A SHA-256 digest. Identifies filter versions, plans and table versions.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(into = "String", extend("pattern" = "^sha256:[0-9a-f]{64}$"))]
@@ -336,7 +337,8 @@ impl Serialize for Digest {
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut digits = [0; 64];
-        // There are two for each byte. `hex::encode` goes digit by digit, and a digest is in nearly every record.
+        // 64 digits for 32 bytes. Faster than `hex::encode`, which matters because nearly every record contains a
+        // digest.
         hex::encode_to_slice(self.0, &mut digits).map_err(|_| fmt::Error)?;
         write!(f, "sha256:{}", std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
     }

@@ -1,14 +1,14 @@
-//! Requests that are carried out at most once (draft-ietf-httpapi-idempotency-key-header).
+//! Idempotent requests (draft-ietf-httpapi-idempotency-key-header).
 
 use super::id::{Digest, TenantId};
 
-/// A request with an `Idempotency-Key`. It is written down in the transaction that carries the request out.
+/// A request with an `Idempotency-Key`. Recorded in the same transaction as its effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// What it is found by: its caller and its key.
+    /// Lookup key: a digest of the caller and the idempotency key.
     pub id: Digest,
-    /// Whose share of stored answers it takes; none: the operator's.
+    /// The tenant to whose share of stored responses it counts. `None` for the operator.
     pub tenant: Option<TenantId>,
-    /// What was asked for: another request under the same key is refused.
+    /// Digest of the request. Another request with the same key is rejected.
     pub request: Digest,
 }

@@ -1,8 +1,8 @@
 //! JSON as text.
 //!
-//! Claims are kept as the text they came in: a tree would lose number text, and with it the promise that nobody's bytes
-//! change unless a filter changes them. [`check`] says once, at the border, that a text is sound; [`Object`] then looks
-//! at one level of it, and edits leave every byte alone that they do not name.
+//! Claims are stored as the original text. A parsed tree would lose the spelling of numbers, and thereby the guarantee
+//! that only filters change bytes. [`check`] validates a text once, on input. [`Object`] then parses one level of it,
+//! and edits preserve every byte that they do not name.
 
 mod check;
 mod differ;
@@ -20,7 +20,7 @@ pub use merge::{Merged, Named, Patch, merge_patch};
 pub use object::{Object, quote, write_object};
 pub use surrogates::{first_lone, replace_lone};
 
-/// What RFC 8259 calls white space.
+/// White space as defined by RFC 8259.
 pub(crate) fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }

@@ -1,24 +1,24 @@
-//! The limits of one call of a filter that can decide what comes of it.
+//! The limits that can influence the result of a filter call.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::tenant::Quota;
 
-/// What one call may use: the part of a [`Quota`] that a delivery keeps as it was when it was created, since a call that
-/// meets a limit ends differently from one that does not.
+/// Limits of one call: the part of a [`Quota`] that is pinned when a delivery is created, since a call that reaches a
+/// limit ends differently from one that does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CallLimits {
     /// See [`Quota::fuel_per_call`].
     pub fuel_per_call: u64,
-    /// See [`Quota::fuel_per_event_byte`]. Deliveries from before there was such have none.
+    /// See [`Quota::fuel_per_event_byte`]. 0 for deliveries of older versions.
     #[serde(default)]
     pub fuel_per_event_byte: u64,
     /// See [`Quota::memory_bytes_max`].
     pub memory_bytes_max: u64,
     /// See [`Quota::table_elements_max`].
     pub table_elements_max: u64,
-    /// See [`Quota::wall_ms_max`]. The one limit that a run can meet at one time and not at another.
+    /// See [`Quota::wall_ms_max`]. The only limit whose effect is not deterministic.
     pub wall_ms_max: u64,
     /// See [`Quota::output_bytes_max`].
     pub output_bytes_max: u64,
@@ -44,7 +44,7 @@ impl From<&Quota> for CallLimits {
 }
 
 impl Quota {
-    /// This quota with the limits of a call as they were pinned.
+    /// This quota with pinned call limits.
     pub fn with(self, limits: &CallLimits) -> Self {
         Self {
             fuel_per_call: limits.fuel_per_call,

@@ -1,4 +1,4 @@
-//! What Setgate speaks of, as plain values: no runtime, no network, no files, no clock, no randomness.
+//! The domain model as plain values: no runtime, network, files, clock or randomness.
 
 pub mod attempt;
 pub mod audit;

@@ -1,15 +1,15 @@
-//! What somebody may have meant who wrote a name that is none.
+//! Suggests a valid name for a misspelled one.
 
-/// The candidate that differs least from what was given, if it is near enough that one could be mistaken for the other: at most
-/// one letter in three.
+/// The candidate with the smallest edit distance to `given`. `None` if the distance is more than a third of the
+/// letters.
 pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let distances = candidates.into_iter().map(|candidate| (distance(given, candidate), candidate));
     let (least, candidate) = distances.min_by_key(|(distance, _)| *distance)?;
     (least * 3 <= given.chars().count().max(3)).then_some(candidate)
 }
 
-/// The same for names in parts, such as `wso2/login/loginSuccess`. The parts at the beginning that are the same do not count:
-/// two long URIs of one authority are not near to each other because of it.
+/// Like [`nearest`], for names with parts such as `wso2/login/loginSuccess`. Common leading parts do not count, so that
+/// two long URIs with the same authority are not considered similar.
 pub fn nearest_in_parts<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let far = |given: &str, candidate: &str| {
         let same = given.bytes().zip(candidate.bytes()).take_while(|(one, other)| one == other).count();
@@ -18,19 +18,19 @@ pub fn nearest_in_parts<'a>(given: &str, candidates: impl IntoIterator<Item = &'
         let (given, candidate) = (&given[parts..], &candidate[parts..]);
         let (length, other) = (given.chars().count(), candidate.chars().count());
         let most = length.max(3) / 3;
-        // The lengths alone rule out most candidates, and a comparison costs their product.
+        // Most candidates can be excluded by length. A comparison costs the product of the lengths.
         (length.abs_diff(other) <= most).then(|| distance(given, candidate)).filter(|distance| *distance <= most)
     };
     let near = candidates.into_iter().filter_map(|candidate| Some((far(given, candidate)?, candidate)));
     near.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
 }
 
-/// Letters to be inserted, deleted, replaced or swapped with their neighbour to turn one text into the other (optimal string
-/// alignment); case is ignored.
+/// Edit distance with insertions, deletions, replacements and swaps of neighbours (optimal string alignment). Ignores
+/// case.
 fn distance(one: &str, other: &str) -> usize {
     let letters = |text: &str| text.chars().flat_map(char::to_lowercase).collect::<Vec<_>>();
     let (one, other) = (letters(one), letters(other));
-    // The last three rows of the table: a swap looks back two.
+    // Only the last three rows of the matrix are needed, because a swap refers to the row before the last.
     let mut before_last = vec![0; other.len() + 1];
     let mut last: Vec<usize> = (0..=other.len()).collect();
     for (i, letter) in one.iter().enumerate() {

@@ -1,50 +1,52 @@
-//! How fast, in which order and for how long deliveries go to a receiver.
+//! Rate, order and timeout of the deliveries to a receiver.
 
 use std::num::{NonZeroU16, NonZeroU32};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Deliveries of one second that a rate can allow at the most.
+/// Highest rate that a subscription can configure, in deliveries per second.
 pub const PER_SECOND_MAX: u32 = 100_000;
-/// Longest time of one attempt that a subscription may ask for, in milliseconds; the host's own limit holds too.
+/// Longest timeout of an attempt that a subscription can configure, in milliseconds. The host's own limit applies too.
 pub const RESPONSE_MS_MAX: u32 = 60_000;
 
-/// In which order the deliveries of a subscription arrive.
+/// Order in which the deliveries of a subscription arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "DeliveryOrdering")]
 pub enum Ordering {
-    /// As they come: one that fails keeps no other one waiting.
+    /// Unordered: a failed delivery does not block others.
     #[default]
     None,
-    /// First in, first out for each subject: one that is due again or held keeps back the later ones about the same
-    /// subject, so that a lock and an unlock never arrive swapped. One that is given up (dead) does not.
+    /// First in, first out for each subject: a delivery that is to be retried or is held blocks later ones for the same
+    /// subject, so that a lock and an unlock never arrive in the wrong order. A delivery that is given up (dead) blocks
+    /// none.
     Subject,
 }
 
-/// What a subscription asks of the way its deliveries are sent. Rate and places count for its endpoint (scheme, host
-/// and port), which other subscriptions of the tenant may share.
+/// How the deliveries of a subscription are sent. Rate and concurrency apply to its endpoint (scheme, host and port),
+/// which other subscriptions of the tenant may share.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pacing {
-    /// In which order.
+    /// Order of deliveries.
     pub ordering: Ordering,
-    /// Attempts of one second at the most, evenly spread; absent: as many as come.
+    /// Maximum attempts per second, spread evenly. Unlimited if absent.
     #[schemars(range(min = 1, max = PER_SECOND_MAX))]
     pub per_second: Option<NonZeroU32>,
-    /// Attempts at once at the most; absent: the host's `delivery.in_flight_per_endpoint_max`, which is never exceeded.
+    /// Maximum concurrent attempts. The host's `delivery.in_flight_per_endpoint_max` is the default and the upper
+    /// bound.
     pub in_flight_max: Option<NonZeroU16>,
-    /// Milliseconds of one attempt; absent: the host's `egress.response_ms_max`, which is never exceeded.
+    /// Timeout of an attempt in milliseconds. The host's `egress.response_ms_max` is the default and the upper bound.
     #[schemars(range(min = 1, max = RESPONSE_MS_MAX))]
     pub response_ms_max: Option<NonZeroU32>,
-    /// Seconds without any success after which the subscription is paused, with a notice; 0: never;
-    /// absent: the host's `delivery.disable_after_s`.
+    /// Seconds without a successful delivery after which the subscription is paused and an operational event is sent. 0
+    /// disables this; the default is the host's `delivery.disable_after_s`.
     pub disable_after_s: Option<u32>,
 }
 
 impl Pacing {
-    /// What is out of bounds, in words.
+    /// Checks the limits. The error is the invalid field's path and a message.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         if self.per_second.is_some_and(|rate| rate.get() > PER_SECOND_MAX) {
             return Err(("pacing/per_second", format!("at most {PER_SECOND_MAX}")));
@@ -56,28 +58,28 @@ impl Pacing {
     }
 }
 
-/// Spreads attempts evenly: each moves on the instant from which the next may go. Microseconds, since a millisecond is
-/// longer than the distance of two attempts at a high rate.
+/// Rate limiter that spreads attempts evenly: each attempt advances the earliest time of the next one. In microseconds,
+/// since the interval at a high rate is below a millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rate {
     next_us: i64,
 }
 
-/// What may be caught up with at once, in microseconds: timers are late by some milliseconds, and that must not lower
-/// the rate.
+/// Lateness that may be caught up with a burst, in microseconds: timers fire some milliseconds late, which must not
+/// lower the rate.
 const SLACK_US: i64 = 20_000;
 
 impl Rate {
-    /// When the next attempt may go, in milliseconds since the epoch; none: now. `now_ms` likewise.
+    /// Earliest time of the next attempt, in milliseconds since the epoch. `None` if it may start at `now_ms`.
     pub fn wait_until_ms(&self, now_ms: i64, per_second: NonZeroU32) -> Option<i64> {
         let now_us = now_ms.saturating_mul(1_000);
         let until_us = self.next_us.saturating_sub(SLACK_US);
-        // Never further ahead than the distance itself, unless the clock was set back: then nobody waits for it.
+        // Never further ahead than the interval, unless the clock was set back. In that case do not wait.
         let ahead = until_us.saturating_sub(now_us);
         (ahead > 0 && ahead <= interval_us(per_second)).then(|| until_us.saturating_add(999) / 1_000)
     }
 
-    /// One goes now.
+    /// Records an attempt at `now_ms`.
     pub fn took(&mut self, now_ms: i64, per_second: NonZeroU32) {
         let now_us = now_ms.saturating_mul(1_000);
         let interval = interval_us(per_second);
@@ -89,7 +91,7 @@ impl Rate {
         self.next_us = from.saturating_add(interval);
     }
 
-    /// Whether it has nothing to remember at this time.
+    /// Whether it is equivalent to a new one at this time.
     pub fn is_idle(&self, now_ms: i64) -> bool {
         self.next_us <= now_ms.saturating_mul(1_000)
     }
@@ -122,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_kept_to() {
-        // And the slack, which is caught up with once.
+        // Includes the burst for lateness, which occurs once.
         for (per_second, expected) in [(1, 10), (10, 100), (50, 501), (1_000, 10_020), (3_000, 30_060)] {
             let sent = sent_in(per_second, 10_000);
             assert!(sent.abs_diff(expected) <= 1 + expected / 50, "{per_second} a second: {sent} in ten seconds");

@@ -1,13 +1,13 @@
-//! The size of a page: entries are counted, and weighed as the JSON that they are shown as.
+//! Limits the size of a page, by number of entries and by their length as JSON.
 
 use std::io;
 
 use serde::Serialize;
 
-/// Bytes of JSON of one page. An entry that is larger by itself is a page of its own.
+/// Maximum length of a page's JSON in bytes. A single entry that is larger gets its own page.
 pub const PAGE_BYTES_MAX: usize = 1 << 20;
 
-/// A page that is being filled.
+/// A page under construction.
 #[derive(Debug)]
 pub struct Filling<T> {
     items: Vec<T>,
@@ -17,23 +17,23 @@ pub struct Filling<T> {
 }
 
 impl<T: Serialize> Filling<T> {
-    /// An empty page for at most `items_max` entries and [`PAGE_BYTES_MAX`].
+    /// An empty page for at most `items_max` entries and [`PAGE_BYTES_MAX`] bytes.
     pub fn new(items_max: usize) -> Self {
         Self::with_bytes(items_max, PAGE_BYTES_MAX)
     }
 
-    /// The same with another bound in bytes.
+    /// Like [`Self::new`], with another limit in bytes.
     pub fn with_bytes(items_max: usize, bytes_max: usize) -> Self {
         Self { items: Vec::new(), items_max: items_max.max(1), bytes: 0, bytes_max }
     }
 
-    /// Whether it takes no further entry, however small.
+    /// Whether no further entry fits, even a small one.
     pub fn is_full(&self) -> bool {
         self.items.len() >= self.items_max || self.bytes >= self.bytes_max
     }
 
-    /// Takes an entry if it fits; the first one always does. Returns whether it was taken: the page ends before one that
-    /// was not.
+    /// Adds an entry if it fits; the first one always does. Returns whether it was added. If not, the page is complete
+    /// and the entry belongs to the next one.
     pub fn take(&mut self, item: T) -> bool {
         if self.is_full() {
             return false;
@@ -47,18 +47,18 @@ impl<T: Serialize> Filling<T> {
         true
     }
 
-    /// The entries that it took.
+    /// The entries of the page.
     pub fn into_items(self) -> Vec<T> {
         self.items
     }
 
-    /// The last entry that it took.
+    /// The last entry of the page.
     pub fn last(&self) -> Option<&T> {
         self.items.last()
     }
 }
 
-/// Length of a value as JSON. Nothing is allocated for it; a value that has no JSON counts as nothing.
+/// Length of a value as JSON in bytes, computed without allocation. 0 if the value cannot be serialised.
 pub fn json_bytes<T: Serialize + ?Sized>(value: &T) -> usize {
     struct Count(usize);
     impl io::Write for Count {

@@ -1,8 +1,8 @@
-//! Patterns over text, compiled when they are parsed and matched in time that is linear in the text.
+//! Glob patterns, compiled when they are parsed and matched in time linear in the length of the text.
 //!
-//! Tenants write patterns and senders write event types, and one event is held against all patterns of a tenant. So a match
-//! must not cost the product of both lengths: the text between two `*` is searched with the two-way algorithm
-//! (`memchr::memmem`), which never goes back.
+//! Tenants write the patterns, senders choose the event types, and each event is matched against all patterns of a
+//! tenant. So the cost of a match must not be the product of both lengths: the parts between two `*` are searched with
+//! the two-way algorithm (`memchr::memmem`), which does not backtrack.
 
 use std::hash::{Hash, Hasher};
 
@@ -10,20 +10,21 @@ use memchr::memmem::{self, Finder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Characters of a pattern at the most.
+/// Maximum length of a pattern in characters.
 pub const PATTERN_CHARS_MAX: usize = 256;
 
-/// `*` in a pattern at the most.
+/// Maximum number of `*` in a pattern.
 pub const PATTERN_STARS_MAX: usize = 4;
 
-/// Separators behind which a pattern is tried: type URIs have about ten, and a hostile one must not cost more.
+/// Number of separators after which a match is attempted. Type URIs have about ten; the limit bounds the cost of
+/// hostile ones.
 const SEGMENTS_MAX: usize = 32;
 
-/// A pattern over event types: `*` stands for any run of characters, all else for itself.
+/// A pattern for event types: `*` matches any run of characters, every other character matches itself.
 ///
-/// It is held against the event type URI and against the catalogue's short name (`wso2/login/loginSuccess`), from the
-/// beginning or from after any `/` or `:`, and has to reach the end: `loginSuccess`, `login/*` and the whole URI all
-/// find that event. The filter SDK's `Event::is` reads patterns the same way.
+/// It is matched against the event type URI and against the catalogue's short name (`wso2/login/loginSuccess`). A match
+/// may start at the beginning or after any `/` or `:`, and must extend to the end: `loginSuccess`, `login/*` and the
+/// whole URI all match that event. The filter SDK's `Event::is` uses the same rules.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(extend("minLength" = 1, "maxLength" = PATTERN_CHARS_MAX, "pattern" = r"^[^\s*]*(\*[^\s*]*){0,4}$"))]
@@ -31,9 +32,9 @@ const SEGMENTS_MAX: usize = 32;
 #[schemars(with = "String")]
 pub struct Pattern {
     text: Box<str>,
-    /// Bytes before the first `*` and after the last; none: there is no `*`.
+    /// Number of bytes before the first `*` and after the last. `None` if there is no `*`.
     ends: Option<(usize, usize)>,
-    /// The texts between two `*`, without empty ones.
+    /// The non-empty parts between two `*`.
     between: Box<[Finder<'static>]>,
 }
 
@@ -43,39 +44,39 @@ impl Pattern {
         &self.text
     }
 
-    /// Whether it matches an event type, given with its short name in the catalogue.
+    /// Whether the pattern matches an event type, given its URI and its short name in the catalogue.
     pub fn matches(&self, uri: &str, short_name: Option<&str>) -> bool {
         self.finds(uri.as_bytes()) || short_name.is_some_and(|name| self.finds(name.as_bytes()))
     }
 
-    /// Whether the pattern matches all of `text`, or all that follows one of its first [`SEGMENTS_MAX`] `/` or `:`.
+    /// Whether the pattern matches all of `text`, or everything after one of its first [`SEGMENTS_MAX`] `/` or `:`.
     fn finds(&self, text: &[u8]) -> bool {
         let pattern = self.text.as_bytes();
         let Some((head, tail)) = self.ends else {
             let Some(start) = text.len().checked_sub(pattern.len()) else { return false };
             return &text[start..] == pattern && starts(text).any(|at| at == start);
         };
-        // From the first place that fits: what a later one leaves to the `*`, an earlier one leaves to it as well.
+        // The earliest match of the head is sufficient: the `*` after it can match everything up to a later one.
         let (head, tail) = (&pattern[..head], &pattern[pattern.len() - tail..]);
-        // An empty head fits at the beginning.
+        // An empty head matches at the beginning.
         let Some(start) = starts(text).find(|at| text[*at..].starts_with(head)) else { return false };
         between_ends(&text[start + head.len()..], self.between.iter().map(Needle::Compiled), tail)
     }
 }
 
-/// Where a pattern may begin in a text.
+/// Positions at which a match may start.
 fn starts(text: &[u8]) -> impl Iterator<Item = usize> {
     std::iter::once(0).chain(memchr::memchr2_iter(b'/', b':', text).take(SEGMENTS_MAX).map(|at| at + 1))
 }
 
-/// A text to be found.
+/// A part to search for.
 enum Needle<'n> {
     Compiled(&'n Finder<'static>),
     Once(&'n [u8]),
 }
 
 impl Needle<'_> {
-    /// The place behind its first occurrence.
+    /// Index after its first occurrence.
     fn end_in(&self, text: &[u8]) -> Option<usize> {
         match self {
             Self::Compiled(finder) => Some(finder.find(text)? + finder.needle().len()),
@@ -84,8 +85,8 @@ impl Needle<'_> {
     }
 }
 
-/// Whether the needles follow each other in `text`, with `tail` at its end behind them. Each is taken at its first place,
-/// which leaves most to the others.
+/// Whether the needles occur in `text` in this order, with `tail` after them at the end. Takes the first occurrence of
+/// each, which leaves the most text to the rest.
 fn between_ends<'n>(mut text: &[u8], needles: impl Iterator<Item = Needle<'n>>, tail: &[u8]) -> bool {
     for needle in needles {
         let Some(end) = needle.end_in(text) else { return false };
@@ -94,8 +95,8 @@ fn between_ends<'n>(mut text: &[u8], needles: impl Iterator<Item = Needle<'n>>, 
     text.ends_with(tail)
 }
 
-/// Whether all of `text` matches `pattern`, where `*` stands for any run of characters. For patterns that are used once in a
-/// while: what is held against each event is a [`Pattern`].
+/// Whether `pattern` matches all of `text`, with `*` as any run of characters. For patterns that are rarely used. To
+/// match a pattern against each event, use [`Pattern`].
 pub fn glob(pattern: &str, text: &str) -> bool {
     let text = text.as_bytes();
     let Some((head, rest)) = pattern.split_once('*') else { return pattern.as_bytes() == text };
@@ -193,7 +194,7 @@ mod tests {
         assert!(serde_json::from_str::<Pattern>("\"a*b*c*d*e*\"").is_err());
     }
 
-    /// By going back at each `*`: slow, and plainly right.
+    /// Reference implementation with backtracking: slow but simple.
     fn by_definition(pattern: &[u8], text: &[u8]) -> bool {
         match pattern.split_first() {
             None => text.is_empty(),
@@ -216,13 +217,13 @@ mod tests {
         }
     }
 
-    /// Nanoseconds that this thread has computed: how busy the machine is does not matter.
+    /// CPU time of this thread in nanoseconds, which does not depend on the load of the machine.
     fn computed_ns() -> i128 {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
     }
 
-    /// For text and pattern 16 times as long, a product of both lengths would be 256 times the work.
+    /// With text and pattern 16 times as long, a quadratic algorithm would take 256 times as long.
     #[test]
     fn matching_is_linear_in_the_text() {
         let work = |length: usize| {

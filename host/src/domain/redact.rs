@@ -1,8 +1,9 @@
-//! Takes secrets out of text that is stored or shown, and characters that could steer a terminal.
+//! Redacts secrets in text that is stored or shown, and replaces characters that could manipulate a terminal.
 //!
-//! Two kinds of text come from outside and are read by more people than may know the secrets: the output of a filter, which may
-//! read the secrets of its binding, and the answer of a receiver, which is sent the endpoint's URL and headers and may echo them
-//! ([`exchange`]). This protects against accidents: whoever wants to disclose a secret can still spell it backwards.
+//! Two kinds of text from outside are visible to more people than the secrets are: the output of filters, which can
+//! access the secrets of their bindings, and the responses of receivers, which get the endpoint's URL and headers and
+//! may echo them ([`exchange`]). This protects against accidents, not against intent: a filter can still disclose a
+//! secret in reverse order.
 
 pub mod exchange;
 
@@ -10,20 +11,20 @@ use std::collections::BTreeMap;
 
 use super::secret::Secret;
 
-/// Bytes of the shortest secret that is redacted. Shorter ones are part of half of all words.
+/// Length of the shortest secret that is redacted, in bytes. Shorter ones would occur in many ordinary words.
 const SECRET_BYTES_MIN: usize = 4;
 
-/// Bytes by which a secret is recognised: if a text has that many of its first bytes, all that follows of it goes too. Bounds the
-/// work for each byte of a text, however long the secrets are.
+/// Length of the prefix by which a secret is recognised, in bytes. If it matches, all further matching bytes are
+/// redacted too. Limits the work for each byte of a text independent of the length of the secrets.
 const RECOGNISED_BYTES: usize = 64;
 
-/// Secrets, in each spelling in which they could appear in a text.
+/// A set of secrets, each in all spellings in which it may appear in a text.
 #[derive(Debug, Clone, Default)]
 pub struct Redactor {
-    /// What to look for, and the index of its replacement; in the order of their bytes.
+    /// Spellings and the indexes of their labels, sorted by bytes.
     spellings: Vec<(Secret, usize)>,
     labels: Vec<String>,
-    /// The first bytes of all of them, one bit each.
+    /// Bit set of the first bytes of all spellings.
     starts: [u64; 4],
     longest_bytes: usize,
 }
@@ -31,15 +32,15 @@ pub struct Redactor {
 /// Whether a text may end within a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// It is complete.
+    /// The text is complete.
     Whole,
-    /// It may have been cut anywhere, by the sender or by a limit: the beginning of a secret at its end is redacted as well.
+    /// The text may have been truncated, by the sender or by a limit. A prefix of a secret at its end is redacted too.
     Cut,
 }
 
 impl Redactor {
-    /// Redacts the values of `secrets`, also if they are escaped as in a string's debug form or in JSON, and
-    /// each line of a value of several lines. A value of fewer than four bytes stays.
+    /// Redacts the values of `secrets`, including values escaped as in Rust's debug format or in JSON, and each line of
+    /// a multi-line value. Values of fewer than four bytes are not redacted.
     pub fn new(secrets: &BTreeMap<String, Secret>) -> Self {
         let labelled = |(name, secret): (&String, &Secret)| {
             spellings_of(secret.expose()).into_iter().map(|spelling| (spelling, name.clone())).collect::<Vec<_>>()
@@ -47,12 +48,13 @@ impl Redactor {
         Self::of(secrets.iter().flat_map(labelled).collect())
     }
 
-    /// From spellings and the name of the secret that each belongs to.
+    /// Creates a redactor from spellings and the name of the secret that each belongs to.
     fn of(named: Vec<(Secret, String)>) -> Self {
         let mut labels: BTreeMap<String, String> = BTreeMap::new();
         for (_, name) in &named {
             if !labels.contains_key(name) {
-                // A name may be, or contain, the value of a secret. The replacement then is too short to contain any.
+                // The name may be, or contain, the value of a secret. In that case use a label that is too short to
+                // contain any.
                 let label = format!("[secret {name}]");
                 let discloses = named.iter().any(|(spelling, _)| label.contains(spelling.expose()));
                 labels.insert(name.clone(), if discloses { "***".to_owned() } else { label });
@@ -76,35 +78,35 @@ impl Redactor {
         self.spellings.is_empty()
     }
 
-    /// `text` with each secret replaced by `[secret <name>]`.
+    /// Replaces each secret in `text` with `[secret <name>]`.
     pub fn redact(&self, text: &str) -> String {
         self.redact_start(text, text.len())
     }
 
-    /// The same for the first `bytes_max` bytes of `text` and no more, except for a secret that begins within them and
-    /// ends after them: cut first, its beginning would stay. The result may be longer or shorter.
+    /// Like [`Self::redact`], for the first `bytes_max` bytes of `text`. A secret that starts within them is redacted
+    /// completely; truncating first would leave its beginning. The result may be longer or shorter than `bytes_max`.
     pub fn redact_start(&self, text: &str, bytes_max: usize) -> String {
         redact_start(&[self], text, bytes_max, End::Whole)
     }
 
-    /// How many bytes after a cut have to be known, so that a secret that begins before it is recognised.
+    /// Number of bytes after a cut that are needed to recognise a secret that starts before it.
     pub fn recognised_bytes(&self) -> usize {
         self.longest_bytes.min(RECOGNISED_BYTES)
     }
 
-    /// Bytes of memory that it takes, roughly.
+    /// Approximate memory use in bytes.
     pub fn bytes(&self) -> usize {
         self.spellings.iter().map(|(secret, _)| secret.expose().len() + 48).sum()
     }
 
-    /// How many bytes at the beginning of `text` are a secret, the longest that there is, and the replacement.
+    /// Finds the longest secret at the beginning of `text`. Returns its length in bytes and its label.
     fn secret_at(&self, text: &[u8], end: End) -> Option<(usize, &str)> {
         let first = *text.first()?;
         if self.starts[usize::from(first / 64)] & (1 << (first % 64)) == 0 {
             return None;
         }
         let bytes_of = |at: usize| self.spellings[at].0.expose().as_bytes();
-        // Those that begin as the text does, up to the byte that is looked at.
+        // Narrows down the range of spellings that match the text up to the current byte.
         let (mut from, mut to) = (0, self.spellings.len());
         let mut found = None;
         for (at, byte) in text.iter().take(RECOGNISED_BYTES).enumerate() {
@@ -129,7 +131,7 @@ impl Redactor {
     }
 }
 
-/// [`Redactor::redact_start`] for the secrets of several redactors at once.
+/// [`Redactor::redact_start`] with the secrets of several redactors.
 pub fn redact_start(redactors: &[&Redactor], text: &str, bytes_max: usize, at_end: End) -> String {
     let end = text.floor_char_boundary(bytes_max);
     let mut redacted = String::with_capacity(end);
@@ -140,11 +142,11 @@ pub fn redact_start(redactors: &[&Redactor], text: &str, bytes_max: usize, at_en
             Some((length, label)) => {
                 redacted.push_str(&text[copied..at]);
                 redacted.push_str(label);
-                // All but a secret of which only the beginning is there ends at the boundary of a character.
+                // A match ends on a character boundary, unless it is only a prefix of a secret.
                 at = text.ceil_char_boundary(at + length);
                 copied = at;
             }
-            // Bytes suffice: a secret is text, so it begins at the boundary of a character.
+            // Advancing by bytes is sufficient: secrets are text, so they only match at character boundaries.
             None => at += 1,
         }
     }
@@ -154,12 +156,12 @@ pub fn redact_start(redactors: &[&Redactor], text: &str, bytes_max: usize, at_en
     redacted
 }
 
-/// `text` with every character replaced that could move a cursor, hide text or reorder it.
+/// Replaces every character that could move the cursor, or hide or reorder text.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c != '\t' && steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// The same for a text of several lines, which keeps its line ends.
+/// Like [`printable`], but keeps line breaks.
 pub fn printable_lines(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
@@ -171,16 +173,16 @@ pub fn printable_lines(text: &str) -> String {
 }
 
 fn steers(c: char) -> bool {
-    // Control characters, and those that change the direction of text.
+    // Control characters, and characters that change the direction of text.
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The spellings of a secret that are long enough.
+/// All spellings of a secret that are long enough.
 fn spellings_of(secret: &str) -> Vec<Secret> {
     let mut spellings = vec![Secret::new(secret.to_owned()), Secret::new(secret.escape_debug().to_string())];
     let quoted = super::json::quote(secret);
     spellings.push(Secret::new(quoted[1..quoted.len() - 1].to_owned()));
-    // Standard output is read line by line.
+    // Standard output is processed line by line.
     spellings.extend(secret.lines().map(|line| Secret::new(line.trim().to_owned())));
     spellings.retain(|spelling| spelling.expose().len() >= SECRET_BYTES_MIN);
     spellings
@@ -218,7 +220,7 @@ mod tests {
                 ["ab", "ab [secret key]"][usize::from(bytes_max > 3)]
             );
         }
-        // What stands behind the cut does not move before it, however much the text shrinks.
+        // Text after the cut is never included, however much the redacted text shrinks.
         let redactor = of(&[("k", "0123456789012345678901234567890123456789")]);
         let text = "0123456789012345678901234567890123456789".repeat(2) + "0123";
         assert_eq!(redactor.redact_start(&text, 80), "[secret k][secret k]");

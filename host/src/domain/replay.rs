@@ -1,4 +1,4 @@
-//! Replays: past events made into new runs of deliveries, for one subscription, at a rate.
+//! Replays: create new deliveries of past events for one subscription, at a limited rate.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,77 +8,77 @@ use super::id::{ReplayId, SourceName, SubscriptionId, TenantId};
 use super::subscription::Pattern;
 use super::time::Timestamp;
 
-/// What is to be replayed.
+/// A replay request.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Replay {
-    /// Its id.
+    /// ID of the replay.
     pub id: ReplayId,
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// The subscription that gets the events, as far as it wants them as it is then.
+    /// The subscription that gets the events. Events are matched against its settings at the time of the replay.
     pub subscription: SubscriptionId,
-    /// Events accepted at or after.
+    /// Only events accepted at or after this time.
     pub since: Timestamp,
-    /// Events accepted before.
+    /// Only events accepted before this time.
     pub until: Timestamp,
-    /// Of them, those with a type that matches one of these; empty: all.
+    /// Only events with a type that matches one of these patterns. All types if empty.
     #[serde(default)]
     pub events: Vec<Pattern>,
-    /// Of them, those of this source.
+    /// Only events of this source.
     #[serde(default)]
     pub source: Option<SourceName>,
-    /// Of them, those about exactly this subject.
+    /// Only events with exactly this subject.
     #[serde(default)]
     pub subject: Option<String>,
-    /// Deliveries that it makes in a second at the most.
+    /// Maximum rate at which deliveries are created, per second.
     pub per_second: u32,
-    /// When it was asked for.
+    /// Time of the request.
     pub created_at: Timestamp,
 }
 
-/// How a replay stands.
+/// State of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplayState {
-    /// It goes on, also after a restart.
+    /// In progress. Continues after a restart.
     Running,
-    /// It has looked at every event.
+    /// All events were processed.
     Done,
-    /// It was ended before; what it had made stays.
+    /// Cancelled. Deliveries that were already created remain.
     Cancelled,
 }
 
 impl ReplayState {
-    /// Every state, in the order of their stored numbers.
+    /// All states, in the order of their stored numbers.
     pub const ALL: [Self; 3] = [Self::Running, Self::Done, Self::Cancelled];
 }
 
-/// A place among a tenant's events: in the order of their acceptance, and within one instant of the journal.
+/// A position in a tenant's events, which are ordered by time of acceptance and then by position in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReplayPlace {
-    /// When the last event looked at was accepted.
+    /// When the last processed event was accepted.
     pub at: Timestamp,
-    /// Its place in the journal.
+    /// Position of that event in the journal.
     pub event: EventSeq,
 }
 
-/// A replay with how far it has come.
+/// A replay and its progress.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ReplayRecord {
-    /// What was asked for.
+    /// The request.
     #[serde(flatten)]
     pub replay: Replay,
-    /// How it stands.
+    /// State of the replay.
     pub state: ReplayState,
-    /// Deliveries it has made.
+    /// Number of deliveries created.
     pub made: u64,
-    /// Events it has passed over, because the request or the subscription does not want them.
+    /// Number of events skipped, because the request or the subscription does not match them.
     pub passed_over: u64,
-    /// How far it has come: when the last event that it looked at was accepted; at first, `since`.
+    /// Progress: when the last processed event was accepted. Initially `since`.
     #[serde(serialize_with = "instant")]
     #[schemars(with = "Timestamp")]
     pub position: ReplayPlace,
-    /// The last event that it looks at: that of the journal when it was asked for.
+    /// The last event to process: the last one in the journal at the time of the request.
     #[serde(skip)]
     pub last: EventSeq,
     /// When it ended.

@@ -1,4 +1,4 @@
-//! What it takes to run a delivery's chain again somewhere else, and what is different where it came out differently.
+//! The data to rerun a delivery's chain elsewhere, and the comparison of the results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,65 +13,65 @@ use super::limits::CallLimits;
 use super::set::SetToken;
 use super::verdict::{Fault, FaultPolicy, FilterRun};
 
-/// Everything that decided a delivery's bytes, and what was recorded of its chain. Components and tables are named by
-/// digest, secrets by name alone.
+/// Everything that determined a delivery's bytes, and the recorded results of its chain. Components and tables are
+/// referenced by digest, and secrets only by name.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Reproduction {
-    /// Whether running it again must give the same.
+    /// Whether a rerun must produce the same result.
     pub reproducible: bool,
-    /// Why not, where not.
+    /// Why it need not, if `reproducible` is false.
     #[serde(default)]
     pub reason: Option<String>,
-    /// What the filters were given.
+    /// Input of the filters.
     pub event: EventFacts,
-    /// The chain's own digest.
+    /// Digest of the chain.
     pub plan: Digest,
-    /// The chain.
+    /// The steps of the chain.
     pub steps: Vec<StepFacts>,
-    /// What each call may use.
+    /// Limits of each call.
     pub limits: CallLimits,
-    /// Whether the limits are those of the delivery; else it is older than their record, and they are the tenant's
-    /// present ones.
+    /// Whether the limits were pinned by the delivery. If false, the delivery is from an older version, and these are
+    /// the tenant's current limits.
     pub limits_pinned: bool,
-    /// The tables that `lookup` sees.
+    /// Tables for `lookup`.
     pub tables: BTreeMap<TableName, Digest>,
-    /// What each filter did.
+    /// The recorded filter runs.
     pub runs: Vec<FilterRun>,
-    /// SHA-256 of the claims after the chain, as JSON text; none where nothing came through it.
+    /// SHA-256 of the claims after the chain, as JSON text. Absent if the chain did not complete.
     pub claims: Option<Digest>,
 }
 
-/// The event as filters see it; what is not here stands in the SET.
+/// The event as input of filters. Fields not listed here are in the SET.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "the fields are those of `Event`")]
 pub struct EventFacts {
     pub id: EventId,
-    /// Milliseconds since the epoch: the filters' clock.
+    /// The filters' clock, in milliseconds since the epoch.
     pub accepted_at_ms: i64,
     pub tenant: TenantId,
     pub source: SourceName,
     pub delivery: DeliveryId,
     pub subject: Option<String>,
-    /// The SET as normalized.
+    /// The normalized SET.
     pub set: SetToken,
 }
 
 /// One step of the chain.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct StepFacts {
-    /// The filter's name.
+    /// Name of the filter.
     pub filter: FilterName,
-    /// The version it runs.
+    /// Digest of the filter version.
     pub digest: Digest,
-    /// The binding's settings: a JSON object, as text, since a filter may see its bytes.
+    /// The binding's settings: a JSON object as text, since filters can read its exact bytes.
     pub config: String,
     /// Names of the binding's secrets.
     pub secrets: BTreeSet<String>,
-    /// What it is granted.
+    /// Granted host interfaces.
     pub grants: BTreeSet<Grant>,
-    /// What happens when it faults.
+    /// Policy for faults.
     pub on_fault: FaultPolicy,
-    /// Whether its instances might see several events.
+    /// Set if instances could process several events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reuse: Option<Reuse>,
 }
@@ -92,7 +92,7 @@ impl StepFacts {
     }
 }
 
-/// Why the runs of a chain of `steps` steps need not come out the same when they are run again; none: they must.
+/// Why a rerun of the chain need not produce the same runs. `None` if it must.
 pub fn why_not(steps: usize, broken: Option<&str>, runs: &[FilterRun]) -> Option<String> {
     if let Some(broken) = broken {
         return Some(format!("the chain was never run: {broken}"));
@@ -103,7 +103,7 @@ pub fn why_not(steps: usize, broken: Option<&str>, runs: &[FilterRun]) -> Option
     runs.iter().find_map(by_chance)
 }
 
-/// Why a run need not come out the same again.
+/// Why a rerun of the filter need not produce the same result. `None` if it must.
 fn by_chance(run: &FilterRun) -> Option<String> {
     if let Some(before) = run.instance_events.and_then(|events| events.checked_sub(1)).filter(|before| *before > 0) {
         let (filter, events) = (&run.filter, if before == 1 { "event" } else { "events" });
@@ -122,19 +122,19 @@ fn by_chance(run: &FilterRun) -> Option<String> {
     }
 }
 
-/// Something that came out differently.
+/// A difference between the recorded and the new result.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(rename = "ReproductionDifference")]
 pub struct Difference {
-    /// Which step, counted from 1; none: what came of the whole chain.
+    /// Number of the step, starting at 1. Absent for the result of the whole chain.
     pub step: Option<usize>,
-    /// The step's filter.
+    /// Filter of the step.
     pub filter: Option<FilterName>,
-    /// What is different: a member of a run, or `claims`.
+    /// The differing part: a member of the run, or `claims`.
     pub what: &'static str,
-    /// As it was recorded.
+    /// The recorded value.
     pub recorded: Value,
-    /// As it came out now.
+    /// The new value.
     pub now: Value,
 }
 
@@ -147,8 +147,8 @@ impl fmt::Display for Difference {
     }
 }
 
-/// All that is different between what was recorded and what came out now. `elapsed_us`, `engine` and `instance_events` are
-/// not looked at: the first two do not decide the bytes, and where the third does, [`why_not`] says so.
+/// Compares the recorded results with new ones. `elapsed_us`, `engine` and `instance_events` are ignored: the first two
+/// do not influence the bytes, and [`why_not`] reports cases in which the third may.
 pub fn differences(
     recorded: &[FilterRun],
     recorded_claims: Option<Digest>,
@@ -173,7 +173,7 @@ pub fn differences(
             (was, is) => differs("run", was.is_some().into(), is.is_some().into()),
         }
     }
-    // Where nothing was kept there is nothing to hold it against: the runs have told how the chain ended.
+    // If no claims were recorded, there is nothing to compare: the runs already show how the chain ended.
     if let Some(recorded) = recorded_claims.filter(|_| recorded_claims != now_claims) {
         let now = now_claims.map_or(Value::Null, |digest| digest.to_string().into());
         found.push(Difference { step: None, filter: None, what: "claims", recorded: recorded.to_string().into(), now });

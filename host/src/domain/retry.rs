@@ -1,21 +1,21 @@
-//! When a failed attempt is tried again: pure functions of the attempt count, the receiver's wish and a given jitter.
+//! Retry schedule: pure functions of the number of attempts, `Retry-After` and jitter.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::time::Timestamp;
 
-/// The waits before the second, third, ... attempt, in seconds. The default is the one Standard Webhooks recommends
-/// ("Retry schedule"): 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h.
+/// Delays before the second, third, ... attempt, in seconds. The default is the schedule recommended by Standard
+/// Webhooks ("Retry schedule"): 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<u32>", into = "Vec<u32>")]
 #[schemars(extend("maxItems" = RETRY_WAITS_MAX,
     "items" = serde_json::json!({"type": "integer", "minimum": 0, "maximum": RETRY_WAIT_SECONDS_MAX})))]
 pub struct RetrySchedule(Vec<u32>);
 
-/// Waits in a schedule at the most.
+/// Maximum number of delays in a schedule.
 pub const RETRY_WAITS_MAX: usize = 30;
-/// Longest wait in a schedule, and longest `Retry-After` followed, in seconds.
+/// Longest delay in a schedule, and longest `Retry-After` that is honoured, in seconds.
 pub const RETRY_WAIT_SECONDS_MAX: u32 = 7 * 24 * 3600;
 
 impl Default for RetrySchedule {
@@ -45,10 +45,11 @@ impl From<RetrySchedule> for Vec<u32> {
 }
 
 impl RetrySchedule {
-    /// When to try again after `failed` attempts have failed, the last one ending at `now`; none: give up.
+    /// Time of the next attempt after `failed` failed attempts, the last of which ended at `now`. `None` if the
+    /// schedule is exhausted.
     ///
-    /// `jitter` in 0.0..=1.0 spreads the wait over +-20%. `retry_after_s` is the receiver's wish: the wait is at
-    /// least that (up to [`RETRY_WAIT_SECONDS_MAX`]) and is then spread only upwards, never earlier than asked.
+    /// `jitter` from 0.0 to 1.0 spreads the delay by +-20%. The delay is at least `retry_after_s`, up to
+    /// [`RETRY_WAIT_SECONDS_MAX`]. Jitter only lengthens that, so that a retry is never earlier than requested.
     pub fn next(&self, failed: u32, now: Timestamp, retry_after_s: Option<u32>, jitter: f64) -> Option<Timestamp> {
         let index = usize::try_from(failed.checked_sub(1)?).ok()?;
         let wait_ms = f64::from(*self.0.get(index)?) * 1000.0 * (0.8 + 0.4 * jitter.clamp(0.0, 1.0));

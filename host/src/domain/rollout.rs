@@ -1,5 +1,5 @@
-//! Rolling out a version of a filter: the candidate runs in the shadow of the active version, or for a share of the
-//! subjects, before it takes the active version's place.
+//! Rollout of a filter version: the candidate runs as a shadow of the active version, or as a canary for a share of the
+//! subjects, before it becomes the active version.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,23 +8,23 @@ use super::id::{Digest, EventId, SubscriptionId};
 use super::time::Timestamp;
 use super::verdict::{Fault, VerdictKind};
 
-/// Calls of a candidate before its fault rate counts, where nobody chose otherwise.
+/// Default number of candidate calls before its fault rate is evaluated.
 pub const CALLS_MIN_DEFAULT: u64 = 20;
-/// Percent of a candidate's calls that may fault, where nobody chose otherwise.
+/// Default maximum fault rate of a candidate: 5 percent.
 pub const FAULTS_PERCENT_MAX_DEFAULT: Percent = Percent(500);
-/// Differences that a shadow keeps; the oldest make room.
+/// Number of differences that a shadow rollout stores. The oldest are dropped.
 pub const SAMPLES_MAX: usize = 20;
-/// Bytes in which one difference says how the claims differ.
+/// Maximum length of the description of one difference in claims, in bytes.
 pub const DIFFERENCE_BYTES_MAX: usize = 2 << 10;
 
-/// A share of 0 to 100 percent with at most two decimals, kept in hundredths of a percent.
+/// A percentage from 0 to 100 with at most two decimals. Stored in hundredths of a percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "f64", into = "f64")]
 #[schemars(extend("minimum" = 0, "maximum" = 100))]
 pub struct Percent(u16);
 
 impl Percent {
-    /// Hundredths of a percent, 0 to 10,000.
+    /// Hundredths of a percent, from 0 to 10,000.
     pub fn hundredths(self) -> u16 {
         self.0
     }
@@ -55,26 +55,26 @@ impl std::fmt::Display for Percent {
     }
 }
 
-/// How a candidate is tried.
+/// Mode of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "mode", rename_all = "snake_case")]
 #[schemars(rename = "RolloutMode")]
 pub enum Mode {
-    /// It runs beside the active version over the same input. What it says is counted and goes nowhere.
+    /// The candidate runs in addition to the active version, on the same input. Its verdicts are counted and discarded.
     Shadow,
-    /// It runs in place of the active version for a share of the subjects.
+    /// The candidate runs instead of the active version for a share of the subjects.
     Canary {
-        /// The share.
+        /// Share of the subjects.
         percent: Percent,
-        /// Share of its calls that may end in a fault of its own; beyond, it is rolled back.
+        /// Maximum share of the candidate's calls that may fault. If it is exceeded, the candidate is rolled back.
         faults_percent_max: Percent,
-        /// Calls before that share counts.
+        /// Number of calls before the fault rate is evaluated.
         calls_min: u64,
     },
 }
 
 impl Mode {
-    /// The word in JSON.
+    /// Name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Shadow => "shadow",
@@ -82,8 +82,8 @@ impl Mode {
         }
     }
 
-    /// Whether a subject runs the candidate. `hash` is evenly spread over subjects and stays the same for one subject
-    /// and candidate, so that a greater share takes more subjects in and lets none out.
+    /// Whether a subject is assigned to the candidate. `hash` must be distributed evenly over subjects and be stable
+    /// for a subject and a candidate, so that a larger share adds subjects and removes none.
     pub fn picks(self, hash: u64) -> bool {
         match self {
             Self::Shadow => false,
@@ -91,7 +91,7 @@ impl Mode {
         }
     }
 
-    /// Whether so many faults in so many calls end the rollout.
+    /// Whether this fault rate ends the rollout.
     pub fn is_over(self, calls: u64, faults: u64) -> bool {
         match self {
             Self::Shadow => false,
@@ -103,15 +103,15 @@ impl Mode {
     }
 }
 
-/// A rollout that is under way; a filter has one at the most.
+/// A rollout in progress. A filter has at most one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rollout {
-    /// The candidate.
+    /// Digest of the candidate.
     pub digest: Digest,
-    /// How it is tried.
+    /// Mode.
     #[serde(flatten)]
     pub mode: Mode,
-    /// Since when. A change of the numbers of a canary does not begin it anew.
+    /// Start time. Changing the parameters of a canary does not reset it.
     pub started_at: Timestamp,
 }
 
@@ -119,18 +119,18 @@ pub struct Rollout {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
-    /// The candidate became the active version.
+    /// The candidate was promoted to active version.
     Promoted,
-    /// A person ended it.
+    /// An operator ended it.
     Ended,
-    /// A person rolled the filter back.
+    /// An operator rolled the filter back.
     RolledBack,
-    /// The candidate faulted too often: the host ended it.
+    /// The host ended it because the candidate faulted too often.
     Faults,
 }
 
 impl EndReason {
-    /// The word in JSON and metrics.
+    /// Name in JSON and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Promoted => "promoted",
@@ -141,105 +141,105 @@ impl EndReason {
     }
 }
 
-/// A rollout that is over.
+/// A finished rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "EndedRollout")]
 pub struct Ended {
-    /// What it was.
+    /// The rollout.
     #[serde(flatten)]
     pub rollout: Rollout,
-    /// When it ended.
+    /// End time.
     pub at: Timestamp,
-    /// Why.
+    /// Reason of the end.
     pub reason: EndReason,
-    /// Calls of the candidate by live deliveries that decided or faulted, as far as they were counted.
+    /// Number of candidate calls by live deliveries that returned a verdict or faulted, as far as they were counted.
     pub calls: u64,
-    /// Of them, those that ended in a fault of the candidate's own.
+    /// Number of these calls that ended in a fault of the candidate itself.
     pub faults: u64,
 }
 
-/// What live deliveries did with a candidate, since the rollout or the host was started.
+/// Calls of a candidate by live deliveries, since the start of the rollout or of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[schemars(rename = "RolloutCounts")]
 pub struct Counted {
-    /// Calls that decided or faulted.
+    /// Number of calls that returned a verdict or faulted.
     pub calls: u64,
-    /// Of them, those that ended in a fault of the filter's own.
+    /// Number of these calls that ended in a fault of the filter itself.
     pub faults: u64,
 }
 
-/// What a version said about one event.
+/// Result of a version for one event.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(rename = "VersionVerdict")]
 pub struct Said {
-    /// Its verdict; none where it faulted or was not reached.
+    /// The verdict. Absent if the version faulted or was not called.
     pub verdict: Option<VerdictKind>,
-    /// Why it dropped, where it did.
+    /// Reason of a drop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What went wrong, where something did.
+    /// The fault, if the version faulted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
-    /// Where the delivery ended with it: `through`, `dropped`, `held` or `again`; told by a backtest.
+    /// End of the delivery's chain: `through`, `dropped`, `held` or `again`. Set by backtests only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end: Option<&'static str>,
 }
 
-/// One event over which two versions do not agree.
+/// An event for which the results of two versions differ.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(rename = "VersionDifference")]
 pub struct Difference {
-    /// The event.
+    /// ID of the event.
     pub event: EventId,
-    /// Whose chain ran.
+    /// Subscription whose chain ran.
     pub subscription: SubscriptionId,
-    /// What the active version said.
+    /// Result of the active version.
     pub active: Said,
-    /// What the candidate said.
+    /// Result of the candidate.
     pub candidate: Said,
-    /// How the claims differ then: members that only the active version leaves (`-`) or only the candidate (`+`), by
-    /// JSON pointer (RFC 6901), in at most [`DIFFERENCE_BYTES_MAX`] bytes.
+    /// Difference of the claims: members that only the active version (`-`) or only the candidate (`+`) produced, as
+    /// JSON Pointers (RFC 6901), in at most [`DIFFERENCE_BYTES_MAX`] bytes.
     pub claims: Vec<String>,
 }
 
-/// What a shadow found.
+/// Results of a shadow rollout.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct ShadowReport {
-    /// Events over which both versions were compared.
+    /// Number of compared events.
     pub runs: u64,
-    /// Of them, those with the same verdict and the same bytes.
+    /// Number of these events with the same verdict and identical bytes.
     pub same: u64,
-    /// Of them, the others.
+    /// Number of these events with different results.
     pub different: u64,
-    /// Events left out because as many shadow runs as may be were under way.
+    /// Number of events not compared, because the limit of concurrent shadow runs was reached.
     pub skipped: u64,
-    /// Events that one of the versions could not decide now: a transient failure, or it could not be started.
+    /// Number of events not compared, because one of the versions had a transient failure or could not be started.
     pub undecided: u64,
-    /// What the active version's calls cost.
+    /// Cost of the active version.
     pub active: ShadowCost,
-    /// What the candidate's calls cost.
+    /// Cost of the candidate.
     pub candidate: ShadowCost,
-    /// The latest differences.
+    /// The most recent differences.
     pub samples: Vec<Difference>,
 }
 
-/// What the compared calls of one version cost.
+/// Cost of the compared calls of one version.
 #[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
 pub struct ShadowCost {
-    /// Calls that ended in a fault of the filter's own.
+    /// Number of calls that ended in a fault of the filter itself.
     pub faults: u64,
-    /// Fuel of all calls.
+    /// Total fuel.
     pub fuel: u64,
-    /// Most fuel of one call.
+    /// Highest fuel of a call.
     pub fuel_max: u64,
-    /// Microseconds of all calls, waiting for a slot included.
+    /// Total time in microseconds, including waits for a slot.
     pub time_us: u64,
-    /// Most microseconds of one call.
+    /// Longest time of a call in microseconds.
     pub time_us_max: u64,
 }
 
 impl ShadowCost {
-    /// One call more.
+    /// Adds a call.
     pub fn add(&mut self, fuel: u64, time_us: u64, faulted: bool) {
         self.faults += u64::from(faulted);
         self.fuel = self.fuel.saturating_add(fuel);
@@ -249,15 +249,15 @@ impl ShadowCost {
     }
 }
 
-/// What a rollout has shown so far. In memory: it begins anew with the host.
+/// Results of a rollout so far. Kept in memory and reset when the host restarts.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct TrialReport {
-    /// Since when it counts.
+    /// Start of the counts.
     pub counted_since: Timestamp,
-    /// The candidate's calls by live deliveries, of a canary.
+    /// Calls of a canary.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canary: Option<Counted>,
-    /// What was compared, of a shadow.
+    /// Results of a shadow rollout.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowReport>,
 }

@@ -1,15 +1,15 @@
-//! Secrets at rest: text that only the master key opens.
+//! Secrets at rest: text encrypted under the master key.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::id::{SourceName, SubscriptionId, TenantId};
 
-/// Stands for the value of a secret in what is shown and recorded.
+/// Replaces the value of a secret in responses and records.
 pub const REDACTED: &str = "***";
 
-/// An encrypted secret, as `v1.<base64url nonce and ciphertext>`. Opened by `crypto` alone.
-/// Safe to store; still not shown, since its length tells something.
+/// An encrypted secret, as `v1.<base64url nonce and ciphertext>`. Decrypted only by `crypto`. Safe to store, but not
+/// shown, because its length reveals the length of the secret.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Sealed(pub String);
@@ -20,17 +20,17 @@ impl std::fmt::Debug for Sealed {
     }
 }
 
-/// A secret in the clear, for as short as possible. Wiped when dropped, never printed.
+/// A secret in plain text, to be held as briefly as possible. Zeroised on drop and never printed.
 #[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes hold of the text.
+    /// Wraps a plain-text secret.
     pub fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// The text. Do not keep, log or format it.
+    /// The plain text. Do not store, log or format it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -69,13 +69,12 @@ impl JsonSchema for Secret {
     }
 }
 
-/// A secret in a document that takes the place of another one. A member that is absent keeps the stored secret too, and `null`
-/// removes it.
+/// A secret in a document that replaces another one. An absent member retains the stored secret, and `null` removes it.
 #[derive(Debug, Clone)]
 pub enum SecretInput {
-    /// [`REDACTED`], as it is shown: the stored one stays.
+    /// [`REDACTED`], as shown in responses: retains the stored secret.
     Stored,
-    /// Another one.
+    /// A new secret.
     New(Secret),
 }
 
@@ -101,27 +100,27 @@ impl JsonSchema for SecretInput {
     }
 }
 
-/// What a source's secrets are bound to when they are encrypted: moved elsewhere, they do not open.
+/// Encryption context of a source's secrets. Ciphertexts cannot be decrypted in another context.
 pub fn source_context(tenant: &TenantId, source: &SourceName) -> String {
     format!("source/{tenant}/{source}")
 }
 
-/// What the secrets of a subscription's bindings are bound to.
+/// Encryption context of the secrets in a subscription's bindings.
 pub fn binding_context(tenant: &TenantId, subscription: &SubscriptionId) -> String {
     format!("binding/{tenant}/{subscription}")
 }
 
-/// What the values of an endpoint's headers are bound to.
+/// Encryption context of an endpoint's header values.
 pub fn endpoint_context(tenant: &TenantId, subscription: &SubscriptionId) -> String {
     format!("endpoint/{tenant}/{subscription}")
 }
 
-/// What the path and query of an endpoint's URL are bound to.
+/// Encryption context of the path and query of an endpoint's URL.
 pub fn target_context(tenant: &TenantId, subscription: &SubscriptionId) -> String {
     format!("target/{tenant}/{subscription}")
 }
 
-/// What a subscription's signing keys are bound to.
+/// Encryption context of a subscription's signing keys.
 pub fn signing_context(tenant: &TenantId, subscription: &SubscriptionId) -> String {
     format!("{tenant}/{subscription}")
 }

@@ -1,11 +1,12 @@
-//! Security event tokens (RFC 8417) as claims in JSON text.
+//! Security event tokens (RFC 8417), as claims in JSON text.
 //!
-//! The text is kept, not a tree: member order and number text survive everything that nobody touches.
+//! The claims are stored as text and not as a tree, so that unmodified parts keep their member order and the spelling
+//! of numbers.
 //!
-//! Of every [`SetToken`] this is true, and relied upon, so that its text is not checked again: the text went through
-//! [`check`](super::json::check) with no more levels than [`JsonLimits::default`] allows, or was written of parts that
-//! did; no white space is around it; it is a SET as [`SetToken::parse`] reads it, and the other fields are what is read
-//! there. All else that makes one (the ledger, a reproduction) puts together again what was kept of one.
+//! Invariants of every [`SetToken`], so that its text need not be validated again: the text passed
+//! [`check`](super::json::check) with at most the depth of [`JsonLimits::default`], or was composed of parts that did;
+//! it has no surrounding white space; and it is a SET according to [`SetToken::parse`], with the other fields as parsed
+//! there. Other code that constructs one (the ledger, a reproduction) restores stored fields of an existing one.
 
 mod apply;
 
@@ -17,18 +18,19 @@ use super::json::{JsonFault, JsonLimits, Object, check_object_and, is_space, quo
 
 pub use apply::{Applied, SEALED, apply};
 
-/// Characters of a `jti` at the most. Ours to choose: RFC 7519 names no limit, but it is a key of the ledger.
+/// Maximum length of a `jti` in characters. RFC 7519 specifies no limit, but `jti` is a key in the ledger.
 pub const JTI_CHARS_MAX: usize = 255;
 
-/// Bytes of an event type URI at the most.
+/// Maximum length of an event type URI in bytes.
 pub const EVENT_URI_BYTES_MAX: usize = 1024;
-/// Event types of one SET at the most: each is held against every pattern of every subscription.
+/// Maximum number of event types in a SET. Each is matched against every pattern of every subscription.
 pub const TYPES_MAX: usize = 16;
 
-/// Where a number stops being plausible seconds (the year 5138) and is milliseconds (since March 1973).
+/// From this value on, a number cannot be a time in seconds (the year 5138) and is treated as milliseconds (since March
+/// 1973).
 pub const MILLIS_FROM: i64 = 100_000_000_000;
 
-/// A valid SET: claims as JSON text, with the few facts that every stage asks for.
+/// A valid SET: the claims as JSON text, and the claims that every stage needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SetToken {
     /// The claims as JSON text.
@@ -37,45 +39,45 @@ pub struct SetToken {
     pub issuer: String,
     /// `jti`.
     pub jti: String,
-    /// `iat`, whole seconds since the epoch.
+    /// `iat`, in whole seconds since the epoch.
     pub issued_at: i64,
-    /// The member names of `events`, in their order; at least one.
+    /// Member names of `events`, in order. At least one.
     pub types: Vec<String>,
 }
 
-/// Why claims are not a valid SET. Each says which claim and what to do.
+/// Why claims are not a valid SET. The messages name the claim and how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SetFault {
-    /// The text is not sound JSON, or not an object.
+    /// The text is not valid JSON, or not an object.
     #[error(transparent)]
     Json(#[from] JsonFault),
     /// A required claim is missing.
     #[error("`{claim}` is missing: a SET has iss, iat, jti and events (RFC 8417 section 2.2)")]
     Missing {
-        /// The claim.
+        /// Name of the claim.
         claim: &'static str,
     },
-    /// A claim that is text is something else.
+    /// A string claim has another type.
     #[error(
         "`{claim}` has to be a string (RFC 7519 section 4.1, RFC 8417 section 2.2); leave it out where there is none"
     )]
     NotAString {
-        /// The claim.
+        /// Name of the claim.
         claim: &'static str,
     },
-    /// A claim that names something is empty.
+    /// A claim that must not be empty is empty.
     #[error("`{claim}` is an empty string: it has to name something")]
     Empty {
-        /// The claim.
+        /// Name of the claim.
         claim: &'static str,
     },
     /// `jti` is too long.
     #[error("`jti` has {chars} characters: {JTI_CHARS_MAX} are allowed")]
     JtiTooLong {
-        /// Characters of it.
+        /// Its length in characters.
         chars: usize,
     },
-    /// `jti` holds control characters.
+    /// `jti` contains control characters.
     #[error("`jti` holds control characters: use printable ones")]
     JtiControl,
     /// `iat` is not a number.
@@ -86,7 +88,7 @@ pub enum SetFault {
         "`iat` is {given}, which is no time in seconds since 1970-01-01T00:00:00Z: it has to be from 0 to below {MILLIS_FROM}"
     )]
     IatOutOfRange {
-        /// The number as it was written, cut to 40 characters.
+        /// The number as it was spelled, truncated to 40 characters.
         given: String,
     },
     /// `events` is not an object.
@@ -100,23 +102,23 @@ pub enum SetFault {
         "`events` has {members} members: {TYPES_MAX} are allowed, all of one state transition (RFC 8417 section 2.2)"
     )]
     EventsTooMany {
-        /// How many it has.
+        /// Number of members.
         members: usize,
     },
-    /// A member of `events` is not named by an absolute URI.
+    /// A member name in `events` is not an absolute URI.
     #[error(
         "the member `{name}` of `events` is not named by an absolute URI of at most {EVENT_URI_BYTES_MAX} bytes (RFC 8417 section 2.2)"
     )]
     EventNotAUri {
-        /// Its name, cut to 80 characters.
+        /// The name, truncated to 80 characters.
         name: String,
     },
-    /// A member of `events` is not an object.
+    /// The value of a member in `events` is not an object.
     #[error(
         "the member `{name}` of `events` has to be an object, `{{}}` where there is nothing to say (RFC 8417 section 2.2)"
     )]
     EventNotAnObject {
-        /// Its name, cut to 80 characters.
+        /// The name, truncated to 80 characters.
         name: String,
     },
     /// `aud` is neither a string nor an array of strings.
@@ -131,7 +133,7 @@ pub enum SetFault {
 }
 
 impl SetFault {
-    /// The claim at fault; none where the text is no JSON object.
+    /// The invalid claim. `None` if the text is not a JSON object.
     pub fn claim(&self) -> Option<&'static str> {
         Some(match self {
             Self::Json(_) => return None,
@@ -151,12 +153,11 @@ impl SetFault {
 }
 
 impl SetToken {
-    /// Reads claims as a SET (RFC 8417 section 2.2). The text is kept without the white space around it. A
-    /// fractional `iat` is rounded down in [`issued_at`](Self::issued_at); claims that the RFC does not speak of may
-    /// be anything.
+    /// Parses claims as a SET (RFC 8417 section 2.2). White space around the text is removed. A fractional `iat` is
+    /// rounded down in [`issued_at`](Self::issued_at). Claims that the RFC does not define may have any value.
     ///
     /// # Errors
-    /// The first [`SetFault`]: soundness of the JSON, then the required claims, then the optional ones.
+    /// The first [`SetFault`]: JSON syntax first, then required claims, then optional ones.
     pub fn parse(mut text: String, limits: JsonLimits) -> Result<Self, SetFault> {
         let (claims, events) = check_object_and("events", text.as_bytes(), limits)?;
         let facts = Facts::read(|claim| claims.get(claim), events.as_ref())?;
@@ -164,8 +165,9 @@ impl SetToken {
         Ok(facts.about(text))
     }
 
-    /// The SET that claims become by some edits, as [`Object::with`] makes them. The claims and their `events` have gone
-    /// through [`check_object_and`]; the edits are sound JSON, make nothing deeper than it may be, and leave `events` alone.
+    /// Applies edits to claims with [`Object::with`] and returns the resulting SET. The claims and their `events` must
+    /// have passed [`check_object_and`]. The edits must be valid JSON, stay within the depth limit, and not change
+    /// `events`.
     ///
     /// # Errors
     /// The first [`SetFault`] of the edited claims, in the order of [`parse`](Self::parse).
@@ -181,8 +183,8 @@ impl SetToken {
         Ok(Facts::read(edited, events)?.about(claims.with(edits)))
     }
 
-    /// Writes a SET of one event: its type, and the body that is its value. `sub_id` and the body are sound JSON, the
-    /// body two levels flatter than a SET may be; `sub_id` is an identifier of RFC 9493.
+    /// Creates a SET with one event, given its type and its value. `sub_id` and the value must be valid JSON, and the
+    /// value at least two levels below the depth limit. `sub_id` must be a subject identifier (RFC 9493).
     ///
     /// # Errors
     /// The first [`SetFault`] of issuer, `iat`, `jti` and event.
@@ -208,7 +210,7 @@ impl SetToken {
     }
 }
 
-/// What is read of claims.
+/// The parsed claims.
 struct Facts {
     issuer: String,
     jti: String,
@@ -217,7 +219,7 @@ struct Facts {
 }
 
 impl Facts {
-    /// Reads claims, given the texts of their values by name, and `events` taken apart where it is an object.
+    /// Parses the claims, given a lookup of their values as text, and `events` if it is an object.
     fn read<'c>(get: impl Fn(&str) -> Option<&'c str>, events: Option<&Object<'_>>) -> Result<Self, SetFault> {
         let issuer = required_text("iss", get("iss"))?;
         let issued_at = issued_at(get("iat"))?;
@@ -234,10 +236,10 @@ impl Facts {
     }
 }
 
-/// Whether a `jti` may stand as one: 1 to [`JTI_CHARS_MAX`] characters, none of them a control character.
+/// Checks a `jti`: 1 to [`JTI_CHARS_MAX`] characters and no control characters.
 ///
 /// # Errors
-/// Which of these does not hold.
+/// The violated rule.
 pub fn check_jti(jti: &str) -> Result<(), SetFault> {
     let chars = jti.chars().count();
     if chars == 0 {
@@ -251,8 +253,8 @@ pub fn check_jti(jti: &str) -> Result<(), SetFault> {
     }
 }
 
-/// Whether a text has the shape of an absolute URI (RFC 3986 section 3): a scheme, a colon, and something behind it
-/// without spaces, controls, or characters that a URI has to escape.
+/// Whether a text has the form of an absolute URI (RFC 3986 section 3): a scheme, a colon, and at least one further
+/// character, without spaces, control characters, or characters that must be escaped in a URI.
 pub fn is_absolute_uri(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once(':') else { return false };
     scheme.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -263,17 +265,17 @@ pub fn is_absolute_uri(text: &str) -> bool {
         })
 }
 
-/// The number that a JSON text is, rounded down; none where it is none.
+/// Parses a JSON number and rounds it down. `None` if the text is not a number.
 pub(crate) fn whole_number(text: &str) -> Option<i64> {
     if let Ok(whole) = text.parse() {
         return Some(whole);
     }
     let number: f64 = text.parse().ok().filter(|n: &f64| n.is_finite())?;
-    // The cast saturates, which is as good as any number outside of every range asked for here.
+    // The cast saturates, and the result is then outside of all valid ranges.
     Some(number.floor() as i64)
 }
 
-/// Takes the white space off both ends of a text.
+/// Removes surrounding white space.
 fn trim(text: &mut String) {
     text.truncate(text.trim_end_matches(is_space).len());
     text.drain(..text.len() - text.trim_start_matches(is_space).len());
@@ -301,7 +303,7 @@ fn in_range(seconds: i64, text: &str) -> Result<i64, SetFault> {
     }
 }
 
-/// Reads `events`: its text, and its members where it is an object.
+/// Checks `events`, given its text, and its members if it is an object.
 fn event_types(text: Option<&str>, events: Option<&Object<'_>>) -> Result<Vec<String>, SetFault> {
     if text.is_none() {
         return Err(SetFault::Missing { claim: "events" });
@@ -311,7 +313,7 @@ fn event_types(text: Option<&str>, events: Option<&Object<'_>>) -> Result<Vec<St
     check_types(&members)
 }
 
-/// Checks the members of `events`: their names, and whether each is an object.
+/// Checks the members of `events`, given their names and whether each is an object.
 fn check_types(members: &[(&str, bool)]) -> Result<Vec<String>, SetFault> {
     if members.is_empty() {
         return Err(SetFault::EventsEmpty);
@@ -333,7 +335,7 @@ fn check_types(members: &[(&str, bool)]) -> Result<Vec<String>, SetFault> {
     Ok(types)
 }
 
-/// Checks the claims that need not be there, given the texts of their values by name.
+/// Checks the optional claims, given a lookup of their values as text.
 fn check_optional<'c>(get: impl Fn(&str) -> Option<&'c str>) -> Result<(), SetFault> {
     for claim in ["txn", "sub"] {
         if let Some(text) = get(claim) {

@@ -1,4 +1,4 @@
-//! Sources: where a tenant's events come from, which form they have and how they prove themselves.
+//! Sources: the origin of a tenant's events, with their format and their authentication.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,45 +7,46 @@ use super::id::{Digest, SourceName, TenantId};
 use super::secret::Sealed;
 use super::time::Timestamp;
 
-/// A source of a tenant. Its form and its proof are configured apart.
+/// A source of a tenant. Format and authentication are configured independently.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Source {
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// Its name.
+    /// Name of the source.
     pub name: SourceName,
-    /// How its bodies look.
+    /// Format of the request bodies.
     pub form: Form,
-    /// Ways it may prove itself; one of them has to hold. Never empty: an unproven source says [`Proof::Open`].
+    /// Accepted ways of authentication, one of which must succeed. Never empty: a source without authentication has
+    /// [`Proof::Open`].
     pub proofs: Vec<Proof>,
-    /// `iss` for forms that carry none; `https://schemas.setgate.dev/sources/{tenant}/{source}` where absent.
+    /// `iss` for formats without an issuer. `https://schemas.setgate.dev/sources/{tenant}/{source}` if absent.
     #[serde(default)]
     pub issuer: Option<String>,
-    /// Issuers taken from forms that carry one; empty: any.
+    /// Allowed issuers for formats with an issuer. Any issuer is allowed if empty.
     #[serde(default)]
     pub issuers_allowed: Vec<String>,
-    /// Topics whose WebSub verification is answered; empty: none is. `*` stands for any run of characters.
+    /// Topics for which WebSub verification requests are confirmed; none if empty. `*` matches any run of characters.
     #[serde(default)]
     pub websub_topics: Vec<String>,
-    /// How far a signed timestamp may lie from now, either way, in seconds.
+    /// Maximum difference between a signed timestamp and the current time, in either direction, in seconds.
     #[serde(default = "timestamp_tolerance_s_default")]
     pub timestamp_tolerance_s: u32,
-    /// Whether a signature by sha1 alone is taken.
+    /// Whether a signature with SHA-1 only is accepted.
     #[serde(default)]
     pub allow_sha1: bool,
-    /// Whether events may have names that are no URIs; they get URIs of ours.
+    /// Whether event names that are not URIs are accepted. They are mapped to URIs of Setgate.
     #[serde(default)]
     pub allow_plain_event_names: bool,
-    /// Whether half a surrogate pair in a body becomes U+FFFD instead of being refused.
+    /// Whether unpaired surrogates in a body are replaced with U+FFFD. Otherwise the body is rejected.
     #[serde(default)]
     pub replace_lone_surrogates: bool,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 
-/// What all official libraries of Standard Webhooks take, in seconds.
+/// Default tolerance, in seconds: the value used by all official Standard Webhooks libraries.
 pub const TIMESTAMP_TOLERANCE_S_DEFAULT: u32 = 300;
-/// The most that a source may allow, in seconds: for so long a captured request can be sent again.
+/// Maximum tolerance, in seconds. A captured request can be replayed within this time.
 pub const TIMESTAMP_TOLERANCE_S_MAX: u32 = 86_400;
 
 fn timestamp_tolerance_s_default() -> u32 {
@@ -53,13 +54,13 @@ fn timestamp_tolerance_s_default() -> u32 {
 }
 
 impl SourceName {
-    /// The source of Setgate's own events. No tenant can make a source of this name or send to it, and its events
-    /// reach only what they were made for, and subscriptions that name it in `sources`.
+    /// The source of Setgate's own events. Tenants cannot create a source of this name or send to it. Its events are
+    /// delivered only to their intended subscription and to subscriptions that list it in `sources`.
     pub fn setgate() -> Self {
         SETGATE.parse().expect("a literal name")
     }
 
-    /// Whether it is the one of Setgate's own events.
+    /// Whether this is the source of Setgate's own events.
     pub fn is_setgate(&self) -> bool {
         self.as_str() == SETGATE
     }
@@ -67,7 +68,7 @@ impl SourceName {
 
 const SETGATE: &str = "setgate";
 
-/// How a source's bodies look.
+/// Format of the request bodies of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "SourceForm")]
@@ -76,59 +77,59 @@ pub enum Form {
     Wso2,
     /// Logto hooks: `{event, createdAt, ...}`.
     Logto,
-    /// `{type, timestamp, data, organization}`.
+    /// Webhooks and event subscriptions platform: `{type, timestamp, data, organization}`.
     Platform,
-    /// A SET as plain JSON (RFC 8417), CAEP, RISC and SSF events among them.
+    /// A SET as plain JSON (RFC 8417), including CAEP, RISC and SSF events.
     Set,
 }
 
-/// One way a source may prove that a request is its own.
+/// A way to authenticate requests of a source.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Proof {
     /// A MAC over the raw body under a shared secret.
     Hmac {
-        /// Which header, in which writing.
+        /// Header and format of the MAC.
         header: MacHeader,
-        /// The shared secrets, encrypted; several while one is replaced by the next.
+        /// Encrypted shared secrets. Several during a rotation.
         secrets: Vec<Sealed>,
-        /// How they are written; absent in sources that were stored before this could be said.
+        /// Encoding of the secrets. Absent in sources stored by older versions.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         encoding: Option<KeyEncoding>,
     },
-    /// `Authorization: Bearer <token>`, kept as SHA-256.
+    /// `Authorization: Bearer <token>`. Tokens are stored as SHA-256.
     Bearer {
-        /// Digests of the tokens that are taken.
+        /// Digests of the accepted tokens.
         tokens: Vec<Digest>,
     },
-    /// `Authorization: Bearer sgk_...` with a key of the tenant that has the scope `ingest`.
+    /// `Authorization: Bearer sgk_...` with an API key of the tenant that has the scope `ingest`.
     Key,
-    /// Nothing is asked. Has to be chosen explicitly.
+    /// No authentication. Has to be chosen explicitly.
     Open,
 }
 
-/// How the text of a shared secret stands for the bytes of the key. What follows `whsec_` is base64 always.
+/// How the text of a shared secret encodes the key. A secret with the prefix `whsec_` is always base64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyEncoding {
-    /// The text's own bytes, in UTF-8.
+    /// The UTF-8 bytes of the text are the key.
     Text,
-    /// The bytes that the text is base64 of (RFC 4648 section 4), with or without padding.
+    /// The text is base64 (RFC 4648 section 4), with or without padding.
     Base64,
 }
 
-/// Where a MAC stands and how it is written.
+/// Header and format of a MAC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MacHeader {
     /// `x-wso2-event-signature: sha256=<hex>`.
     Wso2,
-    /// `X-Hub-Signature: <sha256|sha384|sha512>=<hex>` (WebSub section 8) or GitHub's `X-Hub-Signature-256`; the strongest
-    /// that is there decides. sha1 alone is refused unless the source has `allow_sha1`.
+    /// `X-Hub-Signature: <sha256|sha384|sha512>=<hex>` (WebSub section 8) or GitHub's `X-Hub-Signature-256`. The
+    /// strongest signature in the request is verified. SHA-1 alone is rejected unless the source has `allow_sha1`.
     Hub,
     /// `logto-signature-sha-256: <hex>`.
     Logto,
-    /// Standard Webhooks `webhook-signature: v1,<base64>` with `webhook-id` and `webhook-timestamp`, or the same three as
-    /// `svix-*`; the timestamp within the source's `timestamp_tolerance_s`.
+    /// Standard Webhooks: `webhook-signature: v1,<base64>` with `webhook-id` and `webhook-timestamp`, or the same
+    /// headers with the prefix `svix-`. The timestamp must be within the source's `timestamp_tolerance_s`.
     Standard,
 }

@@ -1,4 +1,4 @@
-//! What deliveries came to over a stretch of time: counts, and how long things took.
+//! Delivery statistics over a period: counts and durations.
 
 use std::collections::BTreeMap;
 
@@ -8,37 +8,38 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::attempt::Outcome;
 use super::delivery::State;
 
-/// How long things took, counted in steps that grow with the value: each octave has eight of them, so that what is
-/// read back is at most 1/16 off. Small and mergeable; as JSON a list of `[step, count]`.
+/// A log-linear histogram of durations with eight buckets per octave, so that a value read back is off by at most 1/16.
+/// Small and mergeable. Serialised as a list of `[bucket, count]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(from = "Vec<(u16, u64)>")]
 pub struct Durations(BTreeMap<u16, u64>);
 
-/// Steps of an octave.
+/// Buckets per octave.
 const STEPS: u64 = 1 << STEPS_LOG2;
 const STEPS_LOG2: u32 = 3;
 
 impl Durations {
-    /// Counts a value, in whichever unit the others are.
+    /// Records a value. All values must have the same unit.
     pub fn count(&mut self, value: u64) {
         *self.0.entry(step_of(value)).or_default() += 1;
     }
 
-    /// Takes over what another one counted.
+    /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Self) {
         for (step, count) in &other.0 {
             *self.0.entry(*step).or_default() += count;
         }
     }
 
-    /// How many values were counted.
+    /// Number of recorded values.
     pub fn total(&self) -> u64 {
         self.0.values().sum()
     }
 
-    /// The value that `percent` of the values do not exceed, give or take a step; none where nothing was counted.
+    /// The value that `percent` of the recorded values do not exceed, to the precision of a bucket. `None` if there are
+    /// no values.
     pub fn percentile(&self, percent: u64) -> Option<u64> {
-        // The nearest rank: the smallest value with at least so many at or below it.
+        // Nearest-rank method: the smallest value with at least `rank` values less than or equal to it.
         let rank = (self.total() * percent.min(100)).div_ceil(100).max(1);
         let mut below = 0;
         self.0.iter().find_map(|(step, count)| {
@@ -60,7 +61,8 @@ impl Serialize for Durations {
     }
 }
 
-/// Values below two octaves' steps have one each; above, the highest bit tells the octave and the next bits the step.
+/// Small values have a bucket each. For larger ones, the highest bit determines the octave and the following bits the
+/// bucket within it.
 fn step_of(value: u64) -> u16 {
     if value < 2 * STEPS {
         return value as u16;
@@ -69,36 +71,36 @@ fn step_of(value: u64) -> u16 {
     (u64::from(shift) * STEPS + (value >> shift)) as u16
 }
 
-/// The value in the middle of a step.
+/// The middle value of a bucket.
 fn middle_of(step: u16) -> u64 {
     let step = u64::from(step);
     if step < 2 * STEPS {
         return step;
     }
-    // 60 octaves above the first: what a u64 can hold.
+    // The range of u64 has 60 octaves above the first.
     let shift = (step / STEPS - 1).min(60);
     let first = (step - shift * STEPS) << shift;
     first + ((1 << shift) - 1) / 2
 }
 
-/// Counts of a stretch of time. Of several stretches: their sum.
+/// Counts of one period, or the sum over several periods.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Statistics {
-    /// Attempts that a receiver answered 2xx.
+    /// Attempts with a 2xx response.
     pub succeeded: u64,
-    /// The others, by class: see [`Outcome::class`].
+    /// Other attempts by class: see [`Outcome::class`].
     pub failed: BTreeMap<String, u64>,
-    /// How long attempts took, in microseconds.
+    /// Durations of attempts, in microseconds.
     pub attempt_us: Durations,
-    /// Deliveries that came to rest, by state, in the order of [`State::ALL`].
+    /// Deliveries that are no longer due, by their state, in the order of [`State::ALL`].
     pub rested: [u64; State::ALL.len()],
-    /// From an event's acceptance to its delivery, in milliseconds; replays are not in it.
+    /// Time from the acceptance of an event to its delivery, in milliseconds. Without replays.
     pub accepted_to_delivered_ms: Durations,
 }
 
 impl Statistics {
-    /// Counts an attempt.
+    /// Records an attempt.
     pub fn attempt(&mut self, outcome: &Outcome, latency_us: u64) {
         if outcome.is_success() {
             self.succeeded += 1;
@@ -110,23 +112,23 @@ impl Statistics {
         self.attempt_us.count(latency_us);
     }
 
-    /// Counts a delivery that came to rest.
+    /// Records a delivery that is no longer due.
     pub fn rest(&mut self, state: State) {
         let place = State::ALL.iter().position(|known| *known == state);
         self.rested[place.expect("every state is one of all")] += 1;
     }
 
-    /// How many deliveries came to rest in a state.
+    /// Number of deliveries that reached a state.
     pub fn rested_as(&self, state: State) -> u64 {
         State::ALL.iter().zip(self.rested).find_map(|(known, count)| (*known == state).then_some(count)).unwrap_or(0)
     }
 
-    /// All attempts.
+    /// Number of attempts.
     pub fn attempts(&self) -> u64 {
         self.succeeded + self.failed.values().sum::<u64>()
     }
 
-    /// Takes over what another stretch counted.
+    /// Adds the counts of another period.
     pub fn merge(&mut self, other: &Self) {
         self.succeeded += other.succeeded;
         for (class, count) in &other.failed {
@@ -140,23 +142,23 @@ impl Statistics {
     }
 }
 
-/// A stretch of time to look back over.
+/// A period up to now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Window {
-    /// By minutes.
+    /// The last hour, in buckets of a minute.
     #[serde(rename = "1h")]
     Hour,
-    /// By hours.
+    /// The last 24 hours, in buckets of an hour.
     #[default]
     #[serde(rename = "24h")]
     Day,
-    /// By hours.
+    /// The last seven days, in buckets of an hour.
     #[serde(rename = "7d")]
     Week,
 }
 
 impl Window {
-    /// How long it is, in milliseconds.
+    /// Length in milliseconds.
     pub fn ms(self) -> i64 {
         match self {
             Self::Hour => HOUR_MS,
@@ -165,7 +167,7 @@ impl Window {
         }
     }
 
-    /// How long the buckets are of which it is made, in milliseconds.
+    /// Length of its buckets in milliseconds.
     pub fn bucket_ms(self) -> i64 {
         match self {
             Self::Hour => MINUTE_MS,
@@ -174,9 +176,9 @@ impl Window {
     }
 }
 
-/// Milliseconds of a minute.
+/// Milliseconds in a minute.
 pub const MINUTE_MS: i64 = 60_000;
-/// Milliseconds of an hour.
+/// Milliseconds in an hour.
 pub const HOUR_MS: i64 = 60 * MINUTE_MS;
 
 #[cfg(test)]
@@ -232,7 +234,7 @@ mod tests {
         assert_eq!((one.rested_as(State::Delivered), one.rested_as(State::Dead)), (1, 1));
         let text = serde_json::to_string(&one).unwrap();
         assert_eq!(serde_json::from_str::<Statistics>(&text).unwrap(), one);
-        // What a later version does not know any more, or an earlier one did not know yet, is no error.
+        // Missing fields, as written by older versions, are accepted.
         assert_eq!(serde_json::from_str::<Statistics>("{}").unwrap(), Statistics::default());
     }
 }

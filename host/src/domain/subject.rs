@@ -1,10 +1,10 @@
-//! Whom an event is about.
+//! Finds the subject of an event.
 //!
-//! The user's id if the event has one; else what the form names instead (a user name, an address); else nobody.
-//! The places are looked at in a fixed order per form; `docs/reference/identities.md` has them as a table.
+//! The subject is the user's ID if the event has one, else a name in the event (a user name, an address), else none.
+//! The members are checked in a fixed order for each format; `host/docs/identities.md` lists them in a table.
 //!
-//! Only members that the product itself fills are looked at. Data that an end user can write (custom data, a profile, a
-//! display name, metadata) never names the subject: no subject is better than somebody else's.
+//! Only members that the product itself fills are used. Data that an end user can write (custom data, a profile, a
+//! display name, metadata) never determines the subject: no subject is better than a forged one.
 
 mod products;
 
@@ -12,27 +12,27 @@ use super::json::Object;
 
 pub use products::{logto, platform, wso2};
 
-/// Characters of a subject at the most; anything longer is no name of anybody and is passed over.
+/// Maximum length of a subject in characters. Longer values are ignored.
 pub const SUBJECT_CHARS_MAX: usize = 512;
 
-/// Whom an event is about.
+/// The subject of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
-    /// By the user's id at the product.
+    /// The user's ID in the product.
     User(String),
-    /// By something else that the event names: a user name, an address, a device.
+    /// Another name in the event: a user name, an address, a device.
     Named(String),
 }
 
 impl Subject {
-    /// The id or the name.
+    /// The ID or the name.
     pub fn as_str(&self) -> &str {
         match self {
             Self::User(text) | Self::Named(text) => text,
         }
     }
 
-    /// The user's id, where it is one.
+    /// The user's ID, if the subject is one.
     pub fn user(&self) -> Option<&str> {
         match self {
             Self::User(id) => Some(id),
@@ -41,8 +41,8 @@ impl Subject {
     }
 }
 
-/// The subject of a plain SET: `sub_id` (RFC 9493), else `sub`, else the `subject` inside its first event, as RISC had
-/// it before its final version.
+/// The subject of a plain SET: `sub_id` (RFC 9493), else `sub`, else the `subject` of its first event, as in drafts of
+/// RISC.
 pub fn set(claims: &Object<'_>) -> Option<Subject> {
     of_claims(claims).or_else(|| {
         let events = claims.object("events")?;
@@ -50,7 +50,7 @@ pub fn set(claims: &Object<'_>) -> Option<Subject> {
     })
 }
 
-/// The subject that the claims of a plain SET name themselves: `sub_id`, else `sub`.
+/// The subject in the claims of a plain SET: `sub_id`, else `sub`.
 pub fn of_claims(claims: &Object<'_>) -> Option<Subject> {
     if let Some(subject) = claims.object("sub_id").and_then(|id| identifier(&id, 0)) {
         return Some(subject);
@@ -58,23 +58,23 @@ pub fn of_claims(claims: &Object<'_>) -> Option<Subject> {
     name_of(claims, "sub").map(Subject::User)
 }
 
-/// The subject of an event of a plain SET, given the value of its member: its `subject`.
+/// The subject in an event of a plain SET: the member `subject` of its value.
 pub fn of_event(event: &Object<'_>) -> Option<Subject> {
     identifier(&event.object("subject")?, 0)
 }
 
-/// Levels that identifiers may stand in one another: `complex` holds simple ones, `aliases` too (RFC 9493 section
-/// 3.2.8 forbids more).
+/// Maximum nesting of identifiers: `complex` and `aliases` contain simple ones (RFC 9493 section 3.2.8 forbids deeper
+/// nesting).
 const IDENTIFIER_DEPTH_MAX: usize = 2;
 
-/// Members of a complex subject, best first (SSF 1.0, complex subjects).
+/// Members of a complex subject in order of preference (SSF 1.0, complex subjects).
 const COMPLEX: [&str; 7] = ["user", "device", "session", "application", "tenant", "org_unit", "group"];
 
 fn identifier(id: &Object<'_>, depth: usize) -> Option<Subject> {
     if depth > IDENTIFIER_DEPTH_MAX {
         return None;
     }
-    // `subject_type` and its spelling with hyphens are those of the drafts.
+    // `subject_type` and the spelling with hyphens occur in drafts.
     let format = id.string("format").or_else(|| id.string("subject_type")).unwrap_or_else(|| "complex".to_owned());
     let named = |member| name_of(id, member).map(Subject::Named);
     match format.replace('-', "_").as_str() {
@@ -92,14 +92,14 @@ fn identifier(id: &Object<'_>, depth: usize) -> Option<Subject> {
         }
         "complex" => COMPLEX.iter().find_map(|member| {
             let found = identifier(&id.object(member)?, depth + 1)?;
-            // A device's or a tenant's id names no user.
+            // The ID of a device or a tenant is not a user ID.
             Some(if *member == "user" { found } else { Subject::Named(found.as_str().to_owned()) })
         }),
         _ => None,
     }
 }
 
-/// The first of some places, written with dots, that names somebody.
+/// The first of several dotted paths whose value can be a subject.
 fn first(object: &Object<'_>, places: &[&str]) -> Option<String> {
     places.iter().find_map(|place| at(object, place))
 }
@@ -111,7 +111,7 @@ fn at(object: &Object<'_>, place: &str) -> Option<String> {
     }
 }
 
-/// A member that can name somebody: a string that is not empty, or a whole number in its own text.
+/// A member that can be a subject: a non-empty string, or an integer as it is spelled.
 fn name_of(object: &Object<'_>, member: &str) -> Option<String> {
     let text = object.get(member)?;
     let name = match object.string(member) {

@@ -1,4 +1,4 @@
-//! Subscriptions: who gets which events, through which filters, signed how.
+//! Subscriptions: which events are delivered to which endpoint, with which filters and signature.
 
 use std::collections::BTreeMap;
 
@@ -18,97 +18,97 @@ pub use super::pattern::{PATTERN_CHARS_MAX, PATTERN_STARS_MAX, Pattern, glob};
 /// A subscription of a tenant.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Subscription {
-    /// Its id.
+    /// ID of the subscription.
     pub id: SubscriptionId,
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// The name that its tenant has chosen for it.
+    /// Name chosen by the tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<SubscriptionName>,
-    /// What people call it.
+    /// Description for people.
     #[serde(default)]
     pub description: Option<String>,
-    /// Where its deliveries go.
+    /// Destination of the deliveries.
     pub endpoint: Endpoint,
-    /// The values of the headers that its receiver wants, by name in lower case.
+    /// Additional request headers for the receiver, encrypted, by lower-case name.
     #[serde(default)]
     pub headers: BTreeMap<String, Sealed>,
-    /// Which event types; an event matches where one of its types matches one of these.
+    /// Event type patterns. An event matches if one of its types matches one of these.
     pub events: Vec<Pattern>,
-    /// Which sources; empty: all of the tenant's.
+    /// Sources of events. All sources of the tenant if empty.
     #[serde(default)]
     pub sources: Vec<SourceName>,
-    /// The filters, in order.
+    /// The filter chain, in order.
     #[serde(default)]
     pub chain: Vec<Binding>,
-    /// What the body is.
+    /// Format of the body.
     #[serde(default)]
     pub format: Format,
-    /// How deliveries are signed.
+    /// Signature of deliveries.
     pub signing: Signing,
-    /// When a failed attempt is tried again.
+    /// Retry schedule.
     #[serde(default)]
     pub retry: RetrySchedule,
-    /// How fast, in which order and for how long.
+    /// Rate, order and timeout.
     #[serde(default)]
     pub pacing: Pacing,
-    /// Why and since when nothing is sent; none: it runs. What is pending stays pending.
+    /// Set while the subscription is paused: nothing is sent, and pending deliveries stay pending.
     #[serde(default)]
     pub paused: Option<Pause>,
-    /// What its owner wants to find here again: kept and shown, nothing else.
+    /// Data for the tenant's own use. Stored and shown, but not interpreted.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
-    /// When the endpoint last answered a challenge rightly, at the origin and path that it has now; none: not yet.
+    /// When the endpoint last passed verification at its current origin and path. `None` if it has not.
     #[serde(default)]
     pub verified_at: Option<Timestamp>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it was last changed.
+    /// Time of the last change.
     pub updated_at: Timestamp,
 }
 
-/// Entries of a subscription's metadata at the most.
+/// Maximum number of metadata entries.
 pub const METADATA_ENTRIES_MAX: usize = 32;
-/// Characters of a key of it at the most.
+/// Maximum length of a metadata key in characters.
 pub const METADATA_KEY_CHARS_MAX: usize = 64;
-/// Characters of a value of it at the most.
+/// Maximum length of a metadata value in characters.
 pub const METADATA_VALUE_CHARS_MAX: usize = 500;
 
-/// Why a subscription is paused whose endpoint has to be verified first.
+/// Reason of the pause of a subscription whose endpoint is not verified yet.
 pub const NOT_VERIFIED: &str = "not verified";
 
-/// Why a subscription sends nothing.
+/// A pause of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pause {
-    /// Who or what paused it.
+    /// Cause of the pause.
     #[serde(default)]
     pub cause: Cause,
-    /// In words.
+    /// Description of the reason.
     pub reason: String,
-    /// Since when.
+    /// Start of the pause.
     pub since: Timestamp,
 }
 
-/// Who or what paused a subscription.
+/// Cause of a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "PauseCause")]
 pub enum Cause {
-    /// A person.
+    /// An API request.
     #[default]
     Request,
-    /// The receiver answered 410 Gone.
+    /// The receiver responded with 410 Gone.
     Gone,
-    /// Nothing has succeeded for as long as the subscription allows.
+    /// No delivery succeeded for as long as the subscription allows.
     Failing,
-    /// The receiver asked for it (`webhook-delivery: disable`).
+    /// The receiver requested it (`webhook-delivery: disable`).
     Receiver,
-    /// Its endpoint has to be verified first.
+    /// The endpoint has to be verified first.
     Unverified,
 }
 
 impl Cause {
-    /// The word in JSON and metrics.
+    /// Name in JSON and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Request => "request",
@@ -120,7 +120,7 @@ impl Cause {
     }
 }
 
-/// What a delivery's body is.
+/// Body of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "DeliveryFormat")]
@@ -128,22 +128,22 @@ pub enum Format {
     /// The SET as JSON.
     #[default]
     Set,
-    /// What the product itself would have sent, after filters: the value of the event's member, or for WSO2 the SET
-    /// with `iat` in milliseconds.
+    /// The product's original format, after the filters: the value of the event's member, or for WSO2 the SET with
+    /// `iat` in milliseconds.
     Original,
 }
 
-/// How deliveries of a subscription are signed.
+/// Signature settings of a subscription.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Signing {
-    /// Which headers.
+    /// Signature scheme.
     pub scheme: SigningScheme,
-    /// The key ring, newest first. The newest that is not staged is the current key. Older ones sign beside it until they expire,
-    /// if the scheme can carry several signatures.
+    /// The key ring, newest first. The newest key that is not staged is the current key. Older keys sign in addition
+    /// until they expire, if the scheme supports several signatures.
     pub keys: Vec<SigningKey>,
 }
 
-/// Which headers carry the signature.
+/// Signature scheme, which determines the headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SigningScheme {
@@ -159,7 +159,7 @@ pub enum SigningScheme {
 }
 
 impl SigningScheme {
-    /// Whether its headers carry several signatures, so that two keys can sign beside each other.
+    /// Whether the scheme supports several signatures, so that two keys can sign at the same time.
     pub fn carries_several(self) -> bool {
         match self {
             Self::Standard => true,
@@ -167,7 +167,7 @@ impl SigningScheme {
         }
     }
 
-    /// The word in JSON.
+    /// Name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Standard => "standard",
@@ -178,36 +178,37 @@ impl SigningScheme {
     }
 }
 
-/// One key of a key ring.
+/// A key of a key ring.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SigningKey {
-    /// Its id.
+    /// ID of the key.
     pub id: SigningKeyId,
-    /// The secret as its scheme writes it, encrypted: `whsec_...`, `whsk_...`, or any text for the others.
+    /// The encrypted secret in the encoding of its scheme: `whsec_...`, `whsk_...`, or any text for the others.
     pub secret: Sealed,
-    /// `whpk_...` where the key is ed25519.
+    /// The public key `whpk_...` of an ed25519 key.
     #[serde(default)]
     pub public: Option<String>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// From when it signs. None: from its creation, or it was activated since.
+    /// When it starts to sign. `None` if it signs since its creation or was activated since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activates_at: Option<Timestamp>,
-    /// Until when it signs; none: until it is replaced.
+    /// When it stops signing. `None` if it signs until it is replaced.
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
-    /// If the key is ed25519: the `whsec_...` secret that signs `v1` beside its `v1a`, encrypted; none: it signs `v1a` alone.
+    /// For an ed25519 key: the encrypted secret `whsec_...` for an additional `v1` signature. `None` if only `v1a` is
+    /// signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub v1: Option<Sealed>,
 }
 
 impl SigningKey {
-    /// Whether it is staged at `now`: it will sign, and does not yet.
+    /// Whether it is staged at `now`: it does not sign yet.
     pub fn is_staged(&self, now: Timestamp) -> bool {
         self.activates_at.is_some_and(|at| now < at)
     }
 
-    /// Whether it signs at `now`, as far as its own times say.
+    /// Whether it may sign at `now`, according to its activation and expiry.
     pub fn is_alive(&self, now: Timestamp) -> bool {
         !self.is_staged(now) && self.expires_at.is_none_or(|at| now < at)
     }

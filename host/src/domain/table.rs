@@ -1,4 +1,4 @@
-//! Look-up tables: rows by key, uploaded as JSON lines or CSV, kept as JSON lines.
+//! Lookup tables: rows by key, uploaded as JSON Lines or CSV, stored as JSON Lines.
 
 mod csv;
 
@@ -11,10 +11,10 @@ use serde_json::value::RawValue;
 pub use self::csv::{Delimiter, from_csv};
 use super::text::without_mark;
 
-/// A table's rows by key; the values are JSON text.
+/// The rows of a table by key. Values are JSON text.
 pub type Rows = HashMap<String, Arc<str>>;
 
-/// One row as it is uploaded: JSON lines of `{"key": "...", "value": ...}`.
+/// An uploaded row: a line of `{"key": "...", "value": ...}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
@@ -24,17 +24,18 @@ struct Line<'a> {
     value: &'a RawValue,
 }
 
-/// Reads JSON lines.
+/// Parses JSON Lines.
 ///
 /// # Errors
-/// What was wrong, with its line, counted from 1; of a key that stands twice, both lines.
+/// A message with the line number, starting at 1. For a duplicate key, with both line numbers.
 pub fn parse(text: &[u8]) -> Result<Rows, String> {
     let text = std::str::from_utf8(without_mark(text)).map_err(|e| format!("not UTF-8 at byte {}", e.valid_up_to()))?;
     let mut rows = Rows::new();
     for (number, line) in lines(text) {
         let Line { key, value } = read(number, line)?;
         if rows.contains_key(key.as_ref()) {
-            // Looked for now and not noted before: tables are read far oftener than they are wrong.
+            // Searching for the first line only on error saves recording every line number: tables are parsed far more
+            // often than they are invalid.
             let is_first = |(number, line): &(usize, &str)| read(*number, line).is_ok_and(|first| first.key == key);
             let first = lines(text).find(is_first).map_or(0, |(number, _)| number);
             return Err(twice(number, &key, first));
@@ -51,7 +52,7 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 fn read(number: usize, line: &str) -> Result<Line<'_>, String> {
     serde_json::from_str(line).map_err(|error| {
         let words = error.to_string();
-        // The parser counts from this line on, so its own line is always the first.
+        // Each line is parsed separately, so the parser's own line number is always 1.
         let words = words.split(" at line ").next().unwrap_or_default();
         let column = error.column();
         format!("line {number}, column {column}: {words}; each line is {{\"key\": \"...\", \"value\": ...}}")

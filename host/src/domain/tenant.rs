@@ -1,4 +1,4 @@
-//! Tenants, their quotas and their keys.
+//! Tenants, their quotas and their API keys.
 
 use std::collections::BTreeSet;
 
@@ -11,19 +11,20 @@ use super::time::Timestamp;
 /// A tenant of this host.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Tenant {
-    /// Its name.
+    /// Unique name.
     pub id: TenantId,
-    /// What people call it.
+    /// Display name for people.
     #[serde(default)]
     pub display_name: Option<String>,
-    /// Where it differs from the host's own quota; absent: the host's.
+    /// Quota of the tenant. If absent, the host's default quota applies.
     #[serde(default)]
     pub quota: Option<Quota>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 
-/// Tells a tenant from others that had its name before: what was given out for one of them opens nothing of the next.
+/// Distinguishes a tenant from earlier tenants with the same name, so that tokens issued for one are not valid for the
+/// other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Incarnation(u64);
 
@@ -34,10 +35,10 @@ impl std::fmt::Display for Incarnation {
 }
 
 impl Tenant {
-    /// Made of its name and of the instant at which it was made: a name is free again only after everything that its tenant
-    /// had was deleted, which takes longer than a millisecond.
+    /// Derived from the name and the time of creation. Unique, because a name can be reused only after all data of the
+    /// earlier tenant was deleted, which takes more than a millisecond.
     pub fn incarnation(&self) -> Incarnation {
-        // FNV-1a, 64 bits: it has to differ, not to be secret.
+        // 64-bit FNV-1a: the value has to be distinct, but not secret.
         const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
         const PRIME: u64 = 0x0000_0100_0000_01b3;
         let made_at = self.created_at.as_millis().to_be_bytes();
@@ -46,69 +47,71 @@ impl Tenant {
     }
 }
 
-/// What a tenant may use. Every field is a configuration key under `[quota]`.
+/// Limits of a tenant. Every field is a configuration key under `[quota]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quota {
-    /// Fuel for one call of one filter; about one unit an instruction.
+    /// Fuel of one filter call. One unit is about one instruction.
     pub fuel_per_call: u64,
-    /// Fuel that a call gets besides for each byte of its event's claims beyond the first 32 KiB: a filter that reads all of a
-    /// large event gets through, and no more is given for a small one.
+    /// Additional fuel of a call for each byte of its event's claims beyond the first 32 KiB, so that a filter can
+    /// process all of a large event while small events get no more than before.
     pub fuel_per_event_byte: u64,
-    /// Fuel of all calls of the tenant in one second; calls wait while it is spent. The default is about what one core
-    /// computes in a second or two.
+    /// Fuel of all calls of the tenant per second. Calls wait while it is exhausted. The default is about one to two
+    /// seconds of computing on one core.
     pub fuel_per_second: u64,
-    /// Bytes of all linear memories of one call together.
+    /// Total size of the linear memories of a call, in bytes.
     pub memory_bytes_max: u64,
-    /// Elements of all tables of one call together.
+    /// Total size of the tables of a call, in elements.
     pub table_elements_max: u64,
-    /// Milliseconds one call may compute; waiting for its turns is not counted.
+    /// Computing time of a call in milliseconds, not including waits for its turns.
     pub wall_ms_max: u64,
-    /// Bytes of a verdict, and of the claims after it.
+    /// Size of a verdict, and of the resulting claims, in bytes.
     pub output_bytes_max: u64,
-    /// Host calls of one call.
+    /// Host calls in one filter call.
     pub host_calls_max: u64,
-    /// Bytes of log lines of one call; what is over is cut.
+    /// Size of the log of one call, in bytes. The excess is cut.
     pub log_bytes_max: u64,
-    /// Bytes of an uploaded filter.
+    /// Size of an uploaded filter, in bytes.
     pub filter_bytes_max: u64,
-    /// Faults among the last 100 calls of one version of a filter at which it is suspended; 0: never.
+    /// Number of faults in the last 100 calls of a filter version that suspends it. 0 disables suspension.
     pub filter_faults_max: u32,
-    /// Deliveries of the tenant that may be due or held before its ingest is answered 429.
+    /// Number of due and held deliveries from which on the tenant's ingest requests are rejected with 429.
     pub backlog_deliveries_max: u64,
-    /// Sources of the tenant.
+    /// Number of sources.
     pub sources_max: u64,
-    /// Subscriptions of the tenant.
+    /// Number of subscriptions.
     pub subscriptions_max: u64,
-    /// Filters of the tenant.
+    /// Number of filters.
     pub filters_max: u64,
-    /// Bytes of all versions of all filters of the tenant together.
+    /// Total size of all versions of all filters, in bytes.
     pub filters_bytes_max: u64,
-    /// Look-up tables of the tenant.
+    /// Number of lookup tables.
     pub tables_max: u64,
-    /// Bytes of one version of a look-up table.
+    /// Size of one version of a lookup table, in bytes.
     pub table_bytes_max: u64,
-    /// Bytes of all versions of all look-up tables of the tenant together.
+    /// Total size of all versions of all lookup tables, in bytes.
     pub tables_bytes_max: u64,
-    /// Bytes of the active versions of all its look-up tables together: what a chain that looks up has in memory.
+    /// Total size of the active versions of all lookup tables, in bytes. A chain with `lookup` holds them in memory.
     pub tables_active_bytes_max: u64,
-    /// Keys of the tenant.
+    /// Number of API keys.
     pub keys_max: u64,
-    /// Bytes of all documents of the tenant together, each with 1 KiB for itself: sources, subscriptions, filters, tables (what is
-    /// known of their versions, not the versions), keys and the tenant itself. They are in memory for as long as the host runs.
+    /// Total size of the tenant's documents in bytes, each counted with an overhead of 1 KiB: sources, subscriptions,
+    /// filters, tables (only the metadata of their versions), keys and the tenant itself. They are held in memory while
+    /// the host runs.
     pub documents_bytes_max: u64,
-    /// Bytes that the tenant may have stored: its events with their deliveries and history, plans, and versions of filters and
-    /// tables. From there on, its events and uploads are answered 429; what was accepted goes on. 0: no bound.
+    /// Storage of the tenant in bytes: events with their deliveries and history, plans, and versions of filters and
+    /// tables. If it is used up, events and uploads are rejected with 429; accepted events are still delivered. 0
+    /// disables the limit.
     pub stored_bytes_max: u64,
-    /// Bytes of event bodies of the tenant in a second, after a burst of four seconds' worth; beyond, they are answered 429. 0: no
-    /// bound.
+    /// Rate of event bodies in bytes per second, with a burst of four seconds. Requests beyond it are rejected (429). 0
+    /// disables the limit.
     pub ingest_bytes_per_second: u64,
-    /// Event patterns of all subscriptions of the tenant together: each is held against each of its events.
+    /// Number of event patterns in all subscriptions. Each event is matched against all of them.
     pub patterns_max: u64,
-    /// Bytes of the texts of these patterns.
+    /// Total length of these patterns, in bytes.
     pub patterns_bytes_max: u64,
-    /// Whether nothing is sent to an endpoint before it was verified; `delivery.require_verified_endpoints` asks it of
-    /// all tenants.
+    /// Whether an endpoint must be verified before anything is sent to it. `delivery.require_verified_endpoints`
+    /// requires this for all tenants.
     pub require_verified_endpoints: bool,
 }
 
@@ -146,11 +149,11 @@ impl Default for Quota {
     }
 }
 
-/// Bytes of an event's claims that are in `fuel_per_call`.
+/// Size of an event's claims that `fuel_per_call` covers, in bytes.
 const EVENT_BYTES_FREE: u64 = 32 << 10;
 
 impl Quota {
-    /// The quota of a call for an event with so many bytes of claims.
+    /// The quota for a call with an event of this size, in bytes of claims.
     pub fn for_event(self, bytes: usize) -> Self {
         let beyond = (bytes as u64).saturating_sub(EVENT_BYTES_FREE);
         let more = beyond.saturating_mul(self.fuel_per_event_byte);
@@ -158,70 +161,70 @@ impl Quota {
     }
 }
 
-/// An API key: the secret half is kept as SHA-256 only (it has 256 random bits, so no slow hash is needed).
+/// An API key. Only the SHA-256 of the secret half is stored; it has 256 random bits, so no slow hash is needed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ApiKey {
     /// The public half.
     pub id: KeyId,
-    /// The tenant it acts for; none: the operator.
+    /// The tenant of the key. `None` for a key of the operator.
     pub tenant: Option<TenantId>,
-    /// What people call it.
+    /// Label for people.
     #[serde(default)]
     pub label: Option<String>,
-    /// What it may do.
+    /// Permissions.
     pub scopes: BTreeSet<Scope>,
     /// SHA-256 of the secret half.
     pub secret: Digest,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it ends; none: never.
+    /// Expiry time. `None` if it never expires.
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
 }
 
 impl ApiKey {
-    /// What every key starts with, so that scanners can find leaked ones.
+    /// Prefix of every key, so that scanners can detect leaked ones.
     pub const PREFIX: &str = "sgk_";
 
-    /// The public and the secret half of a whole key, `sgk_<id>_<secret>`.
+    /// Splits a key `sgk_<id>_<secret>` into its public and secret half.
     pub fn parts(given: &str) -> Option<(KeyId, &str)> {
         let (id, secret) = given.strip_prefix(Self::PREFIX)?.split_once('_')?;
         Some((format!("{}{id}", KeyId::PREFIX).parse().ok()?, secret))
     }
 
-    /// The whole key of both halves.
+    /// Combines both halves to a key.
     pub fn whole(id: KeyId, secret: &str) -> String {
         let body = id.to_string();
         format!("{}{}_{secret}", Self::PREFIX, body.trim_start_matches(KeyId::PREFIX))
     }
 
-    /// When it ended, where it has.
+    /// When the key expired, if it has expired.
     pub fn ended(&self, now: Timestamp) -> Option<Timestamp> {
         self.expires_at.filter(|at| *at <= now)
     }
 }
 
-/// What a key may do.
+/// Permissions of an API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Send events to those sources of the tenant that take its keys as a proof.
+    /// Send events to sources of the tenant that accept API keys as authentication.
     Ingest,
-    /// Look at everything of the tenant.
+    /// Read all data of the tenant.
     Read,
-    /// Change everything of the tenant.
+    /// Change all data of the tenant.
     Write,
-    /// Look at everything of every tenant, and of the host.
+    /// Read all data of every tenant and of the host.
     OperatorRead,
-    /// Make and remove tenants; everything of every tenant.
+    /// Create and delete tenants, and change all data of every tenant.
     Operator,
 }
 
 impl Scope {
-    /// Those that a tenant's key may have.
+    /// The scopes that a tenant's key may have.
     pub const TENANTS: [Scope; 3] = [Self::Ingest, Self::Read, Self::Write];
 
-    /// The word in JSON.
+    /// Name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
@@ -232,7 +235,7 @@ impl Scope {
         }
     }
 
-    /// Whether it is for keys of the operator's alone.
+    /// Whether only keys of the operator may have this scope.
     pub fn is_operators(self) -> bool {
         matches!(self, Self::OperatorRead | Self::Operator)
     }

@@ -1,21 +1,21 @@
-//! Text as it comes from outside: how it says its encoding, and what of it is no part of it.
+//! Encoding of text from outside: byte order mark and charset.
 
-/// A byte order mark in UTF-8. Editors and spreadsheets of some systems write one; RFC 8259 section 8.1 lets a reader of
-/// JSON skip it.
+/// UTF-8 byte order mark. Some editors and spreadsheets write one; RFC 8259 section 8.1 permits JSON parsers to ignore
+/// it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The bytes after a byte order mark, if one stands at their beginning.
+/// Strips a leading byte order mark.
 pub fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
-/// Characters of a charset that a refusal repeats.
+/// Maximum length of the charset in the error message, in characters.
 const GIVEN_CHARS_MAX: usize = 40;
 
-/// Whether a media type's `charset`, if it has one, is UTF-8 or a part of it.
+/// Checks that the `charset` of a media type, if given, is UTF-8 or a subset of it.
 ///
 /// # Errors
-/// The charset that is not read.
+/// A message with the unsupported charset.
 pub fn check_charset(media_type: &str) -> Result<(), String> {
     for parameter in media_type.split(';').skip(1) {
         let (name, value) = parameter.split_once('=').unwrap_or_default();
@@ -31,7 +31,7 @@ pub fn check_charset(media_type: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Names of UTF-8 that are in use (the registered one and the one that many programs write), and of its part US-ASCII.
+/// Common names of UTF-8 (the registered one and a frequent misspelling) and of its subset US-ASCII.
 const UTF_8_NAMES: [&str; 4] = ["utf-8", "utf8", "us-ascii", "ascii"];
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
-//! Instants. Where they come from is `clock`'s business; here they are values.
+//! Timestamps as values. `clock` provides the current time.
 
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds since 1970-01-01T00:00:00Z. In JSON: RFC 3339 with milliseconds, in UTC.
+/// Milliseconds since 1970-01-01T00:00:00Z. Serialised as RFC 3339 in UTC, with milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From milliseconds since the epoch.
+    /// Creates a timestamp from milliseconds since the epoch.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
@@ -25,17 +25,17 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// This instant and `millis` more; stays within range.
+    /// Adds `millis` milliseconds. Saturates.
     pub const fn plus_millis(self, millis: i64) -> Self {
         Self(self.0.saturating_add(millis))
     }
 
-    /// Milliseconds from `earlier` to this instant; negative where `earlier` is later.
+    /// Milliseconds from `earlier` to this timestamp. Negative if `earlier` is later.
     pub const fn since(self, earlier: Timestamp) -> i64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Reads RFC 3339, with any offset.
+    /// Parses RFC 3339 with any offset.
     pub fn parse(text: &str) -> Option<Self> {
         text.parse::<jiff::Timestamp>().ok().map(|at| Self(at.as_millisecond()))
     }

@@ -1,51 +1,50 @@
-//! Where in a distributed trace something stands: W3C Trace Context, as it comes with a request, as it is kept with an
-//! event, and as it is passed on.
+//! W3C Trace Context: parsed from requests, stored with events, and propagated to receivers.
 
 use http::HeaderMap;
 
-/// The header that names trace and parent (W3C Trace Context section 3.2).
+/// The header with trace ID and parent ID (W3C Trace Context section 3.2).
 pub const TRACEPARENT: &str = "traceparent";
-/// The header with what tracing systems keep of their own (W3C Trace Context section 3.3).
+/// The header with vendor-specific data (W3C Trace Context section 3.3).
 pub const TRACESTATE: &str = "tracestate";
-/// Bytes of `tracestate` that are kept and passed on; a longer one is left out as a whole. What section 3.3.1.5 asks for at
-/// the least.
+/// Maximum length of a `tracestate` that is propagated, in bytes. A longer one is discarded as a whole. This is the
+/// minimum that section 3.3.1.5 asks for.
 pub const TRACE_STATE_BYTES_MAX: usize = 512;
 
-/// Bit 0 of the flags: the trace is recorded (section 3.2.2.5.1).
+/// Bit 0 of the flags: the trace is sampled (section 3.2.2.5.1).
 const SAMPLED: u8 = 1;
-/// The flags that are passed on: those with a meaning in level 1 and 2, `sampled` and `random`. Others go out as 0.
+/// The flags that are propagated: those defined in levels 1 and 2, `sampled` and `random`. Others are cleared.
 const FLAGS_KNOWN: u8 = 0b11;
-/// Bytes of `traceparent` in version 00; later versions may add to them.
+/// Length of a version 00 `traceparent` in bytes. Later versions may append to it.
 const PARENT_BYTES: usize = 55;
 
-/// A place in a trace.
+/// A position in a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceContext {
-    /// The trace's id; not zero.
+    /// Trace ID; not zero.
     pub trace: [u8; 16],
-    /// The id of the span that is the parent of what follows; not zero.
+    /// Parent span ID; not zero.
     pub span: [u8; 8],
     /// `trace-flags`.
     pub flags: u8,
-    /// `tracestate` as it came, several headers joined; empty: none.
+    /// The unmodified `tracestate`, with several headers joined. Empty if there is none.
     pub state: String,
 }
 
 impl TraceContext {
-    /// What a request says; none where it says nothing, or not as W3C Trace Context asks: then it is as if it had said
-    /// nothing (section 3.2.2, "restart the trace").
+    /// Parses the headers of a request. `None` if there is no `traceparent` or it is invalid, which starts a new trace
+    /// (section 3.2.2).
     pub fn of_headers(headers: &HeaderMap) -> Option<Self> {
         let mut parents = headers.get_all(TRACEPARENT).iter();
         let parent = parents.next()?.to_str().ok()?;
-        // Two parents are none: which one is meant cannot be told.
+        // With two parents, it is ambiguous which one applies.
         if parents.next().is_some() {
             return None;
         }
         Some(Self { state: state_of(headers).unwrap_or_default(), ..Self::parse(parent)? })
     }
 
-    /// Reads the value of `traceparent`. Later versions are read as far as this one goes, and only their flag `sampled` is
-    /// believed (section 3.2.4).
+    /// Parses `traceparent`. Of later versions only the fields of this version are used, and only the flag `sampled`
+    /// (section 3.2.4).
     fn parse(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
         let (known, more) = bytes.split_at_checked(PARENT_BYTES)?;
@@ -66,34 +65,34 @@ impl TraceContext {
         (!zero).then(|| Self { trace, span, flags, state: String::new() })
     }
 
-    /// Whether whoever was there before records the trace.
+    /// Whether the caller samples the trace.
     pub fn is_sampled(&self) -> bool {
         self.flags & SAMPLED != 0
     }
 
-    /// A place that begins a trace, and whether it is recorded.
+    /// Starts a trace.
     pub fn beginning(trace: [u8; 16], span: [u8; 8], sampled: bool) -> Self {
         Self { trace, span, flags: if sampled { SAMPLED } else { 0 }, state: String::new() }
     }
 
-    /// The same trace with another span as the parent.
+    /// The same trace with another parent span.
     pub fn under(&self, span: [u8; 8]) -> Self {
         Self { span, ..self.clone() }
     }
 
-    /// The headers that pass it on: `traceparent`, and `tracestate` where there is one.
+    /// The headers for propagation: `traceparent`, and `tracestate` if there is one.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
         let parent = format!("00-{}-{}-{:02x}", hex::encode(self.trace), hex::encode(self.span), self.flags);
         let state = (!self.state.is_empty()).then(|| (TRACESTATE, self.state.clone()));
         std::iter::once((TRACEPARENT, parent)).chain(state)
     }
 
-    /// As it is stored: trace, span, flags, then the state.
+    /// Storage encoding: trace ID, span ID, flags, then the state.
     pub fn to_bytes(&self) -> Vec<u8> {
         [&self.trace[..], &self.span, &[self.flags], self.state.as_bytes()].concat()
     }
 
-    /// What [`TraceContext::to_bytes`] wrote; none where it is something else.
+    /// Decodes [`TraceContext::to_bytes`]. `None` if the bytes are invalid.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (trace, rest) = bytes.split_first_chunk()?;
         let (span, rest) = rest.split_first_chunk()?;
@@ -103,7 +102,7 @@ impl TraceContext {
     }
 }
 
-/// Fields of several headers are one list, in their order (section 3.3.1; RFC 9110 section 5.3).
+/// Several `tracestate` headers are one list, in their order (section 3.3.1; RFC 9110 section 5.3).
 fn state_of(headers: &HeaderMap) -> Option<String> {
     let texts = headers.get_all(TRACESTATE).iter().map(|value| value.to_str().ok()).collect::<Option<Vec<_>>>()?;
     let state = texts.join(",");
@@ -136,10 +135,10 @@ mod tests {
         for (parent, passed_on) in [
             (format!("00-{TRACE}-{SPAN}-01"), Some("01")),
             (format!("00-{TRACE}-{SPAN}-00"), Some("00")),
-            // Flags without a meaning are not passed on.
+            // Undefined flags are not propagated.
             (format!("00-{TRACE}-{SPAN}-ff"), Some("03")),
             (format!("00-{TRACE}-{SPAN}-02"), Some("02")),
-            // A later version: what is known of it.
+            // A later version: only the known fields are used.
             (format!("01-{TRACE}-{SPAN}-03"), Some("01")),
             (format!("cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like"), Some("01")),
             (format!("cc-{TRACE}-{SPAN}-01.what-the-future-will-be-like"), None),

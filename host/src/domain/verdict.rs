@@ -1,25 +1,25 @@
-//! What a filter decides, and what can go wrong with one.
+//! Verdicts and faults of filters.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::id::{Digest, FilterName};
 
-/// The filter's decision.
+/// A filter's decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The claims stay as they are.
+    /// Deliver the claims unchanged.
     Pass,
-    /// RFC 7396 merge patch over the claims, as JSON text.
+    /// Apply this JSON Merge Patch (RFC 7396) to the claims. JSON text.
     Patch(String),
-    /// A whole claims set, as JSON text.
+    /// Replace all claims. JSON text.
     Replace(String),
-    /// Not to be delivered, and why.
+    /// Do not deliver, for this reason.
     Drop(String),
 }
 
 impl Verdict {
-    /// `pass`, `patch`, `replace` or `drop`: for records and metrics.
+    /// The kind of the verdict, for records and metrics.
     pub fn kind(&self) -> VerdictKind {
         match self {
             Self::Pass => VerdictKind::Pass,
@@ -30,7 +30,7 @@ impl Verdict {
     }
 }
 
-/// A verdict without its payload.
+/// A verdict without its contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VerdictKind {
@@ -45,7 +45,7 @@ pub enum VerdictKind {
 }
 
 impl VerdictKind {
-    /// The word used in records and metrics.
+    /// Name in records and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -56,101 +56,101 @@ impl VerdictKind {
     }
 }
 
-/// What went wrong with a filter's call. Each names the limit or rule that answered, so that a tenant can act on it.
+/// A failed call of a filter. Each variant names the violated limit or rule, so that the tenant can fix the cause.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Fault {
     /// The call used all its fuel.
     #[error("used up its fuel: `fuel_per_call` is {limit}{}", in_function(function))]
     Fuel {
-        /// Units of fuel allowed per call.
+        /// Fuel limit of a call.
         limit: u64,
-        /// The filter's function that was running, if its name is known.
+        /// The running function in the filter's own code, if its name is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         function: Option<String>,
     },
-    /// Linear memories or tables would have grown past the limit.
+    /// A linear memory would have grown past the limit.
     #[error("asked for {wanted} bytes of memory: `memory_bytes_max` is {limit}{}", in_function(function))]
     Memory {
-        /// What all linear memories together would have come to, in bytes.
+        /// The total size of all linear memories after the growth, in bytes.
         wanted: u64,
-        /// Bytes allowed per call.
+        /// Limit of a call, in bytes.
         limit: u64,
-        /// The filter's function that was running, if its name is known.
+        /// The running function in the filter's own code, if its name is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         function: Option<String>,
     },
     /// A table would have grown past the limit.
     #[error("asked for {wanted} table elements: `table_elements_max` is {limit}")]
     Table {
-        /// Elements all tables together would have come to.
+        /// The total size of all tables after the growth, in elements.
         wanted: u64,
-        /// Elements allowed per call.
+        /// Limit of a call, in elements.
         limit: u64,
     },
-    /// The call took longer than allowed.
+    /// The call computed for longer than the limit.
     #[error("took longer than `wall_ms_max`, {limit_ms} ms")]
     Wall {
-        /// Milliseconds allowed per call.
+        /// Limit of a call, in milliseconds.
         limit_ms: u64,
     },
-    /// The guest trapped: panic, unreachable, stack overflow, out of bounds.
+    /// The guest trapped: panic, unreachable, stack overflow, out-of-bounds access.
     #[error("trapped: {detail}")]
     Trap {
-        /// The message that the filter ended with, or the engine's words, and then the first function of the filter's own
-        /// code with its place, as far as they are known. Bounded to 500 bytes; line breaks stay.
+        /// The filter's last error message or else the engine's message, followed by the function and location in the
+        /// filter's own code, as far as they are known. At most 500 bytes; may contain line breaks.
         detail: String,
     },
-    /// More host calls, or bytes through them, than allowed.
+    /// Too many host calls, or too many bytes transferred by them.
     #[error("went over its host calls: `{limit_name}` is {limit}")]
     HostCalls {
-        /// The configuration key of the limit that answered.
+        /// Configuration key of the limit.
         limit_name: String,
-        /// Its value.
+        /// Value of the limit.
         limit: u64,
     },
-    /// The verdict is larger than allowed.
+    /// The output is larger than the limit.
     #[error("returned {bytes} bytes: `output_bytes_max` is {limit}")]
     Output {
-        /// Size of the verdict, or of the claims after it, in bytes.
+        /// Size of the verdict, or of the resulting claims, in bytes.
         bytes: u64,
-        /// Bytes allowed.
+        /// Limit in bytes.
         limit: u64,
     },
-    /// What came back does not make a valid SET.
+    /// The resulting claims are not a valid SET.
     #[error("returned something that is not a valid SET: {detail}")]
     NotASet {
-        /// What was wrong and where.
+        /// The error and its position.
         detail: String,
     },
     /// A sealed claim was changed.
     #[error("changed `{claim}`, which is sealed: a filter may not change iss, iat, jti, aud or txn")]
     Sealed {
-        /// The claim.
+        /// Name of the claim.
         claim: String,
     },
-    /// The filter itself said that it will not work.
+    /// The filter returned a permanent failure.
     #[error("refused: {reason}")]
     Permanent {
-        /// The filter's words, bounded.
+        /// The filter's message, truncated.
         reason: String,
     },
-    /// The filter itself said that it may work later.
+    /// The filter returned a transient failure.
     #[error("cannot decide now: {reason}")]
     Transient {
-        /// The filter's words, bounded.
+        /// The filter's message, truncated.
         reason: String,
     },
-    /// Its version is suspended: it faulted too often. It was not called.
+    /// The filter version is suspended because it faulted too often. It was not called.
     #[error("is suspended: {reason}")]
     Suspended {
-        /// Why it was suspended, in words.
+        /// Reason of the suspension.
         reason: String,
     },
-    /// The pinned version, or what it needs, is not at hand at this host.
+    /// The pinned version, or something that it needs, is not available on this host.
     #[error("could not be started: {detail}")]
     Unavailable {
-        /// What is missing.
+        /// Name of the missing item.
         detail: String,
     },
 }
@@ -160,7 +160,7 @@ fn in_function(function: &Option<String>) -> String {
 }
 
 impl Fault {
-    /// One short word per kind: for metrics.
+    /// Stable identifier of each variant, for metrics.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Fuel { .. } => "fuel",
@@ -179,66 +179,66 @@ impl Fault {
         }
     }
 
-    /// Whether the filter's own code is to blame, so that it counts towards its suspension.
+    /// Whether the filter itself is at fault, so that this counts towards its suspension.
     pub fn is_filters_own(&self) -> bool {
         !self.is_transient() && !matches!(self, Self::Suspended { .. })
     }
 
-    /// Whether trying again later can help. All else follows the binding's fault policy.
+    /// Whether a retry may succeed. Other faults follow the binding's fault policy.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Transient { .. } | Self::Unavailable { .. })
     }
 }
 
-/// What happens to a delivery when a filter faults.
+/// Action on a delivery if a filter faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultPolicy {
-    /// Keep it back until a person decides: a redaction that failed must not leak.
+    /// Hold it until an operator decides: a failed redaction must not leak data.
     #[default]
     Hold,
-    /// Go on as if the filter were not in the chain.
+    /// Continue as if the filter were not in the chain.
     Open,
-    /// End the delivery as dropped.
+    /// End it as dropped.
     Drop,
 }
 
-/// What one call of one filter cost and gave: part of the delivery's record.
+/// One call of a filter, as recorded for a delivery.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FilterRun {
-    /// The filter's name.
+    /// Name of the filter.
     pub filter: FilterName,
-    /// The version that ran.
+    /// Digest of the version that ran.
     pub digest: Digest,
-    /// What it decided; none where it faulted.
+    /// The verdict. Absent if the call faulted.
     pub verdict: Option<VerdictKind>,
-    /// The drop's reason, where it dropped.
+    /// Reason of a drop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What went wrong; none where it decided.
+    /// The fault. Absent if the filter returned a verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
     /// Fuel used.
     pub fuel: u64,
-    /// Most linear memory in use at once, in bytes.
+    /// Peak of linear memory, in bytes.
     pub memory_bytes: u64,
-    /// Time from asking for an instance slot to the verdict, in microseconds.
+    /// Time from the request of an instance slot to the verdict, in microseconds.
     pub elapsed_us: u64,
-    /// What it logged, bounded.
+    /// Log lines, truncated to the limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<LogLine>,
-    /// The engine that ran it; none in records older than this field. The verdict does not depend on it, the fuel and the
-    /// words of a trap may.
+    /// The engine that ran it. Absent in records of older versions. The verdict does not depend on it; fuel and trap
+    /// messages may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
-    /// Events that its instance has seen, this one included; none where the instance was for this event alone. From the
-    /// second on, what came of it may depend on those before.
+    /// Number of events that the instance has processed, including this one. Absent if the instance was for this event
+    /// only. From 2 on, the result may depend on earlier events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_events: Option<u32>,
 }
 
 impl FilterRun {
-    /// The record of a filter that was not called: nothing decided, nothing used.
+    /// The record of a filter that was not called.
     pub fn not_called(filter: FilterName, digest: Digest) -> Self {
         Self {
             filter,
@@ -255,22 +255,22 @@ impl FilterRun {
         }
     }
 
-    /// Whether its instance had seen other events before.
+    /// Whether its instance processed other events before.
     pub fn is_reused(&self) -> bool {
         self.instance_events.is_some_and(|events| events > 1)
     }
 }
 
-/// A line a filter wrote.
+/// A log line of a filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogLine {
-    /// How much it matters.
+    /// Log level.
     pub level: LogLevel,
-    /// The line, control characters replaced.
+    /// The text, with control characters replaced.
     pub text: String,
 }
 
-/// How much a filter's line matters.
+/// Log level of a filter's log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words are the WIT's own and explained there")]

@@ -1,13 +1,13 @@
-//! The catalogue's data. Names as the products document them: the webhook event pages of WSO2 Identity Server and
-//! Asgardeo, Logto's webhook event list, CAEP 1.0 section 3, RISC 1.0 section 2, SSF 1.0 section 8.1. The
-//! platform documents categories and events but not their exact names; those are ours.
+//! Data of the catalogue. Names are those in the documentation: the webhook event pages of WSO2 Identity Server and
+//! Asgardeo, Logto's webhook event list, CAEP 1.0 section 3, RISC 1.0 section 2, SSF 1.0 section 8.1. The platform
+//! documents categories and events but not their exact names; those names are defined here.
 
 use super::Product::{self, Caep, Logto, Platform, Risc, Ssf, Wso2};
 
-/// Product, category, name, what happened.
+/// Product, category, name, description.
 type Row = (Product, &'static str, &'static str, &'static str);
 
-/// Every event type, by product and category.
+/// All event types, ordered by product and category.
 #[rustfmt::skip]
 pub(super) const ENTRIES: &[Row] = &[
     (Wso2, "login", "loginSuccess", "A user signed in"),
@@ -118,7 +118,7 @@ pub(super) const ENTRIES: &[Row] = &[
     (Ssf, "stream", "stream-updated", "A stream's status changed"),
 ];
 
-/// Other words for the platform's events: (what may be sent, what it is).
+/// Synonyms of the platform's event names: (synonym, name in the catalogue).
 #[rustfmt::skip]
 pub(super) const ALIASES: &[(&str, &str)] = &[
     ("user.signup", "user.created"),

@@ -1,4 +1,4 @@
-//! One pass over a text that says whether it is sound; no tree is built.
+//! Validates JSON text in one pass, without building a tree.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -9,132 +9,132 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAcces
 use super::surrogates::first_lone;
 use super::{Object, is_space};
 
-/// How large a text may be.
+/// Limits of a JSON text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JsonLimits {
-    /// Levels of objects and arrays inside one another; `{}` has one. More than 126 is read as 126.
+    /// Nesting depth of objects and arrays; `{}` has depth 1. Values above 126 are treated as 126.
     pub depth_max: usize,
-    /// Bytes, white space included.
+    /// Length in bytes, including white space.
     pub bytes_max: usize,
 }
 
 impl Default for JsonLimits {
-    /// 64 levels and 1 MiB.
+    /// Depth 64 and 1 MiB.
     fn default() -> Self {
         Self { depth_max: 64, bytes_max: 1 << 20 }
     }
 }
 
-/// Past this serde_json's own guard against deep nesting would answer, in words of its own.
+/// Beyond this depth, serde_json's own recursion limit would apply, with its own error message.
 const DEPTH_CEILING: usize = 126;
 
-/// Keys of one object up to which a new one is held against each of them; more are looked up.
+/// Number of keys in an object up to which duplicates are found by a linear scan. Above it, a hash set is used.
 const KEYS_SCANNED_MAX: usize = 16;
 
-/// Characters of a path that are shown.
+/// Maximum length of a reported path, in characters.
 const PATH_CHARS_MAX: usize = 200;
 
-/// Why a text is not taken. Lines and columns start at 1; a column counts bytes.
+/// Why a text was rejected. Lines and columns start at 1; columns count bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonFault {
-    /// Some bytes are not UTF-8.
+    /// The text is not UTF-8.
     #[error("not UTF-8 from byte {at} on: send JSON encoded as UTF-8 (RFC 8259 section 8.1)")]
     NotUtf8 {
-        /// How many bytes before it are.
+        /// Number of valid bytes before the first invalid one.
         at: usize,
     },
-    /// Not JSON; a number that no double can hold is refused too, since most readers would.
+    /// The text is not JSON, or has a number out of the range of a double, which most parsers would reject.
     #[error("not valid JSON at line {line}, column {column}: {detail}")]
     Malformed {
         /// Line.
         line: usize,
         /// Column.
         column: usize,
-        /// The reader's words.
+        /// The parser's message.
         detail: String,
     },
-    /// A text has half of a surrogate pair, which stands for no character (RFC 8259 section 8.2): readers differ in what they
-    /// make of it.
+    /// A string contains an unpaired surrogate, which is not a valid character (RFC 8259 section 8.2). Parsers handle
+    /// it in different ways.
     #[error(
         "a text has half of a surrogate pair, `{escape}`, at line {line}, column {column}: send both halves or none, or set the \
          source's `replace_lone_surrogates`, which puts U+FFFD in its place"
     )]
     LoneSurrogate {
-        /// The escape.
+        /// The escape sequence.
         escape: String,
         /// Line.
         line: usize,
-        /// Column at which the escape begins.
+        /// Column at which the escape sequence begins.
         column: usize,
     },
-    /// One object has one key twice. Readers differ in which they take, so a filter could see another value than the
-    /// receiver.
+    /// An object has a duplicate key. Parsers differ in which value they use, so a filter could see another value than
+    /// the receiver.
     #[error(
         "the key `{path}` stands twice in its object, the second time before line {line}, column {column}: send it once"
     )]
     DuplicateKey {
-        /// JSON Pointer (RFC 6901) to the key, cut to 200 characters.
+        /// JSON Pointer (RFC 6901) to the key, truncated to 200 characters.
         path: String,
         /// Line.
         line: usize,
-        /// Column, just after the second key.
+        /// Column after the second occurrence of the key.
         column: usize,
     },
-    /// Objects and arrays are nested too deeply.
+    /// The nesting is too deep.
     #[error("nested more than {limit} levels deep at line {line}, column {column}: send a flatter body")]
     TooDeep {
-        /// Levels allowed.
+        /// Maximum depth.
         limit: usize,
         /// Line.
         line: usize,
-        /// Column, give or take one.
+        /// Column, accurate to one.
         column: usize,
     },
-    /// The text is too long.
+    /// The text is too large.
     #[error("{bytes} bytes long: {limit} are allowed")]
     TooLarge {
-        /// Bytes of the text.
+        /// Length of the text in bytes.
         bytes: usize,
-        /// Bytes allowed.
+        /// Maximum length in bytes.
         limit: usize,
     },
-    /// The text is JSON, but an array or a single value.
+    /// The text is valid JSON, but not an object.
     #[error("not a JSON object: send one event as one object, `{{...}}`")]
     NotAnObject,
 }
 
 impl JsonFault {
     pub(super) fn malformed(error: &serde_json::Error) -> Self {
-        // serde_json writes the position behind its words; here it has fields of its own.
+        // serde_json appends the position to its message; here it has separate fields.
         let text = error.to_string();
         let detail = text.rsplit_once(" at line ").map_or(text.as_str(), |(detail, _)| detail).to_owned();
         Self::Malformed { line: error.line(), column: error.column(), detail }
     }
 }
 
-/// Checks that `bytes` are one JSON value in UTF-8, within the limits and with no key twice in any object, and gives
-/// the text without the white space around it.
+/// Checks that `bytes` are a single JSON value in UTF-8, within the limits and without duplicate keys. Returns the text
+/// without surrounding white space.
 ///
 /// # Errors
-/// The first [`JsonFault`] from the left; never [`JsonFault::NotAnObject`].
+/// The first [`JsonFault`] in the text. Never returns [`JsonFault::NotAnObject`].
 pub fn check(bytes: &[u8], limits: JsonLimits) -> Result<&str, JsonFault> {
     sound(bytes, limits, Keep::Nothing).map(|(text, _)| text)
 }
 
-/// Checks as [`check`] does, and takes the object apart in the same walk.
+/// Checks like [`check`], and splits the object into members in the same pass.
 ///
 /// # Errors
-/// The first [`JsonFault`] from the left; [`JsonFault::NotAnObject`] where all else is as it should be.
+/// The first [`JsonFault`] in the text. [`JsonFault::NotAnObject`] if it is otherwise valid.
 pub fn check_object(bytes: &[u8], limits: JsonLimits) -> Result<Object<'_>, JsonFault> {
     let (text, keys) = sound(bytes, limits, Keep::Root)?;
     Object::of_keys(text, keys.root.ok_or(JsonFault::NotAnObject)?)
 }
 
-/// Checks as [`check`] does, and takes the object apart in the same walk; so too its member `inner`, where that is an
-/// object.
+/// Checks like [`check`], and splits the object into members in the same pass. Does the same for its member `inner`, if
+/// that is an object.
 ///
 /// # Errors
-/// Those of [`check_object`].
+/// See [`check_object`].
 pub fn check_object_and<'a>(
     inner: &'static str,
     bytes: &'a [u8],
@@ -171,13 +171,13 @@ fn sound(bytes: &[u8], limits: JsonLimits, keep: Keep) -> Result<(&str, Kept<'_>
     }
 }
 
-/// The fault, if it is an escape of half a surrogate pair at which the reader stopped.
+/// The fault, if the parser stopped at an unpaired surrogate.
 fn lone_surrogate(text: &str, error: &serde_json::Error) -> Option<JsonFault> {
     let at = first_lone(text)?;
     let before = &text[..at];
     let line = before.matches('\n').count() + 1;
     let column = at - before.rfind('\n').map_or(0, |end| end + 1) + 1;
-    // Anything that is wrong before it is what the reader means.
+    // The parser stops at the first error, so an unpaired surrogate after its position is not the cause.
     ((line, column) <= (error.line(), error.column())).then(|| JsonFault::LoneSurrogate {
         escape: text[at..].chars().take(6).collect(),
         line,
@@ -185,40 +185,40 @@ fn lone_surrogate(text: &str, error: &serde_json::Error) -> Option<JsonFault> {
     })
 }
 
-/// What the walk has seen.
+/// State of the pass.
 struct Seen<'de> {
     depth_max: usize,
     found: Option<Found>,
-    /// The keys of all objects that the walk is inside of, as far as it has come: one list for all levels, so that a
-    /// level costs no allocation of its own.
+    /// Keys of all objects that enclose the current position. One stack for all levels, so that a level needs no
+    /// allocation of its own.
     keys: Vec<Cow<'de, str>>,
     keep: Keep,
     kept: Kept<'de>,
 }
 
-/// Of which objects the keys are kept.
+/// Of which objects the keys are returned.
 #[derive(Clone, Copy)]
 enum Keep {
     Nothing,
     Root,
-    /// And of this member of the root.
+    /// Also of this member of the root.
     RootAnd(&'static str),
 }
 
-/// Keys in their order; none where the value is no object.
+/// Keys in their order. `None` if the value is not an object.
 #[derive(Default)]
 struct Kept<'de> {
     root: Option<Vec<Cow<'de, str>>>,
     inner: Option<Vec<Cow<'de, str>>>,
 }
 
-/// What the walk found that serde has no word for.
+/// Errors that serde cannot represent.
 enum Found {
     Duplicate(String),
     TooDeep,
 }
 
-/// Where the walk is: a list on the stack, so that a sound text costs no allocation for its paths.
+/// The current path, as a linked list on the call stack, so that a valid text needs no allocations for paths.
 struct Place<'p> {
     parent: Option<&'p Place<'p>>,
     step: Step<'p>,
@@ -254,7 +254,7 @@ struct Walk<'w, 'de> {
 }
 
 impl Walk<'_, '_> {
-    /// The depth inside the value that starts here.
+    /// Returns the depth inside the object or array that starts here.
     fn enter<E: serde::de::Error>(&mut self) -> Result<usize, E> {
         let depth = self.place.depth + 1;
         if depth > self.seen.depth_max {
@@ -264,7 +264,7 @@ impl Walk<'_, '_> {
         Ok(depth)
     }
 
-    /// The object that was begun when there were `begun` keys is at its end.
+    /// Ends an object, whose keys start at index `begun`.
     fn leave(self, begun: usize) {
         let kept = match (self.seen.keep, &self.place.step) {
             (Keep::Root | Keep::RootAnd(_), Step::Root) => &mut self.seen.kept.root,
@@ -352,7 +352,7 @@ impl<'de> Visitor<'de> for Walk<'_, 'de> {
     }
 }
 
-/// A key, borrowed from the text where it has no escapes.
+/// A key, borrowed from the text unless it has escapes.
 pub(super) struct Key<'de>(pub(super) Cow<'de, str>);
 
 impl<'de> Deserialize<'de> for Key<'de> {
@@ -474,7 +474,7 @@ mod tests {
             let lone = JsonFault::LoneSurrogate { escape: escape.to_owned(), line, column };
             assert_eq!(fault(bad), lone, "{bad}");
         }
-        // What is wrong before it is what the reader means.
+        // An earlier error takes precedence.
         assert!(matches!(fault("[nope, \"\\ud800\"]"), JsonFault::Malformed { .. }));
         assert_eq!(check(b"{\"a\":\"\xff\"}", JsonLimits::default()), Err(JsonFault::NotUtf8 { at: 6 }));
         let small = JsonLimits { bytes_max: 2, ..JsonLimits::default() };

@@ -1,18 +1,18 @@
-//! How two texts of JSON differ, in few words.
+//! A short description of the differences between two JSON texts.
 
 use std::collections::BTreeMap;
 
 use super::Object;
 
-/// What stands where the rest did not fit.
+/// Replaces the part that did not fit.
 const CUT: &str = "...";
-/// Bytes of one value that are shown.
+/// Maximum length of a value in the output, in bytes.
 const VALUE_BYTES_MAX: usize = 300;
 
-/// Members of objects that one text has and the other has not, or has with another text: one line each, `-` for the
-/// first and `+` for the second, with the member's JSON pointer (RFC 6901) and its value. All lines together have at
-/// most `bytes_max` bytes or a few more, and the last is `...` where that was not enough. Empty where both texts are
-/// the same to the byte. Both are expected to have gone through [`check`](super::check).
+/// Compares two texts member by member. Returns one line for each value that was removed or added, prefixed with `-`
+/// for `before` and `+` for `after`, with the member's JSON Pointer (RFC 6901) and the value. A changed value yields
+/// both lines. The total length is limited to about `bytes_max` bytes; if that is exceeded, the last line is `...`.
+/// Empty if the texts are identical. Both texts must have passed [`check`](super::check).
 pub fn differences(before: &str, after: &str, bytes_max: usize) -> Vec<String> {
     let mut found = Lines { lines: Vec::new(), room: bytes_max, full: false };
     if before != after {
@@ -36,7 +36,7 @@ impl Lines {
             return;
         }
         if let (Some(Ok(old)), Some(Ok(new))) = (before.map(Object::parse), after.map(Object::parse)) {
-            // Indexes rather than `get`: both may have a hundred thousand members.
+            // Build indexes, because `get` is linear and both objects may have a hundred thousand members.
             let before: BTreeMap<&str, &str> = old.iter().collect();
             let after: BTreeMap<&str, &str> = new.iter().collect();
             let added = new.iter().filter(|(key, _)| !before.contains_key(key));
@@ -45,7 +45,7 @@ impl Lines {
                 if self.full {
                     return;
                 }
-                // A pointer is as long as all keys above it: made for what differs, and not for each of many members.
+                // Build pointers only for members that differ, because each is as long as all keys above it.
                 if before != after {
                     let at = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
                     self.walk(&at, before, after);
@@ -100,7 +100,7 @@ mod tests {
         );
     }
 
-    /// A pointer for each of these members would be tens of gigabytes.
+    /// A pointer for each of these members would take tens of gigabytes.
     #[test]
     fn a_long_key_over_many_members_costs_no_more_than_their_text() {
         let (key, members) = ("k".repeat(400_000), (0..50_000).map(|n| format!("\"m{n}\":{n}")).collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! Merge patches (RFC 7396) on text.
+//! JSON Merge Patch (RFC 7396) on text.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,56 +11,56 @@ use serde_json::value::RawValue;
 use super::object::push_quoted;
 use super::{JsonFault, JsonLimits, Object, check_object, is_space};
 
-/// What a patch says of one place.
+/// A merge patch for one value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Patch<'p> {
-    /// `null`: the member goes.
+    /// `null`: removes the member.
     Remove,
-    /// Anything but an object takes the place of what was there, in this text.
+    /// Any other value that is not an object: replaces the target with this text.
     Value(&'p str),
-    /// An object changes these members, in its order, and leaves the others.
+    /// An object: changes these members in this order, and leaves the others.
     Members(Vec<(Cow<'p, str>, Patch<'p>)>),
 }
 
-/// What a merge came to.
+/// Result of a merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Merged<'t, 'p> {
-    /// The target after the patch.
+    /// The patched text.
     pub text: String,
-    /// The members of the target itself that the patch names, in the patch's order; none where it is no object.
+    /// The top-level members that the patch names, in the order of the patch. Empty if the patch is not an object.
     pub named: Vec<Named<'t, 'p>>,
 }
 
-/// A member of the target that the patch names.
+/// A top-level member that the patch names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named<'t, 'p> {
-    /// Its name.
+    /// Name of the member.
     pub key: Cow<'p, str>,
-    /// What the patch says of it.
+    /// The patch for it.
     pub patch: Patch<'p>,
-    /// Its value in the target; none where the target has no such member.
+    /// Its value in the target. `None` if the target has no such member.
     pub before: Option<&'t str>,
-    /// Where its value stands in [`Merged::text`]; none where that has no such member.
+    /// Range of its value in [`Merged::text`]. `None` if that has no such member.
     pub after: Option<Range<usize>>,
 }
 
-/// Applies an RFC 7396 merge patch. Members that the patch does not name keep their exact bytes and their place; new
-/// ones are appended; what the patch gives is taken over in the patch's own text.
+/// Applies an RFC 7396 merge patch. Members that the patch does not name keep their exact bytes and their position. New
+/// members are appended. Values from the patch keep the text that they have there.
 ///
-/// The target is expected to have gone through [`check`](super::check) before, and is walked once. The patch is checked here, with the
-/// default limits in depth: the merge goes down as far as the patch does.
+/// The target must have passed [`check`](super::check), and is parsed once. The patch is checked here with the default
+/// depth limit, because the merge recurses as deep as the patch.
 ///
-/// Of a sound target comes a sound text again. No key stands twice, since a member is only added where there is none of
-/// its name. It is no deeper than the deeper of the two: each value of it stands at the place that it has in the target
-/// or in the patch, with nothing inside it but what it has there.
+/// If the target is valid, the result is valid too. It has no duplicate keys, since a member is only added if there is
+/// none of that name. Its depth is at most that of the deeper input: every value is at the same path as in the target
+/// or the patch, with unchanged contents.
 ///
 /// # Errors
-/// Where one of them is not sound; [`JsonFault::DuplicateKey`] and [`JsonFault::TooDeep`] speak of the patch.
+/// If the target or the patch is invalid. [`JsonFault::DuplicateKey`] and [`JsonFault::TooDeep`] refer to the patch.
 pub fn merge_patch<'t, 'p>(target: &'t str, patch: &'p str) -> Result<Merged<'t, 'p>, JsonFault> {
     let limits = JsonLimits { bytes_max: usize::MAX, ..JsonLimits::default() };
     let changes = match check_object(patch.as_bytes(), limits) {
         Ok(patch) => Patch::members(patch)?,
-        // As a whole it takes the place of the target.
+        // A patch that is not an object replaces the target.
         Err(JsonFault::NotAnObject) => {
             return Ok(Merged { text: patch.trim_matches(is_space).to_owned(), named: Vec::new() });
         }
@@ -84,12 +84,12 @@ pub fn merge_patch<'t, 'p>(target: &'t str, patch: &'p str) -> Result<Merged<'t,
 }
 
 impl Merged<'_, '_> {
-    /// A member of the target, where the patch names it.
+    /// A top-level member that the patch names.
     pub fn named(&self, key: &str) -> Option<&Named<'_, '_>> {
         self.named.iter().find(|named| named.key == key)
     }
 
-    /// The value that a member has now, where the patch names it.
+    /// The value of a member after the merge, if the patch names it.
     pub fn after(&self, key: &str) -> Option<&str> {
         Some(&self.text[self.named(key)?.after.clone()?])
     }
@@ -105,7 +105,7 @@ impl<'p> Patch<'p> {
         patch.into_members().into_iter().map(|(key, value)| Ok((key, read(value)?))).collect()
     }
 
-    /// Writes what becomes of it where there is no object that it could change.
+    /// Writes the result of applying the patch to a target that is not an object.
     fn write(&self, out: &mut String) {
         match self {
             Self::Remove => {}
@@ -126,10 +126,10 @@ impl<'p> Patch<'p> {
     }
 }
 
-/// A merge under way. What is left as it is gets copied when something else follows, in one piece.
+/// State of a merge. Unchanged text is copied lazily, in one piece.
 struct Merge<'t> {
     target: &'t str,
-    /// Bytes of the target that are done with: written, or left out.
+    /// Number of bytes of the target that were copied or skipped.
     copied: usize,
     out: String,
 }
@@ -140,19 +140,19 @@ impl Merge<'_> {
         self.copied = to;
     }
 
-    /// A key or a value is a slice of the target, so its place is the distance between the two.
+    /// `slice` is part of the target, so its range follows from the pointers.
     fn place_of(&self, slice: &RawValue) -> Range<usize> {
         let start = slice.get().as_ptr().addr() - self.target.as_ptr().addr();
         start..start + slice.get().len()
     }
 
-    /// The place of the first byte from there on that is no white space.
+    /// Index of the first byte at or after `at` that is not white space.
     fn past_space(&self, at: usize) -> usize {
         let rest = self.target.as_bytes().get(at..).unwrap_or_default();
         at + rest.iter().take_while(|byte| is_space(char::from(**byte))).count()
     }
 
-    /// Where the value behind a key begins, where that is an object.
+    /// Start of the value after a key, if that is an object.
     fn object_behind(&self, key: &RawValue) -> Option<usize> {
         let colon = self.past_space(self.place_of(key).end);
         let start = self.past_space(colon + 1);
@@ -160,22 +160,22 @@ impl Merge<'_> {
     }
 }
 
-/// One object of the target, and what the patch says of its members.
+/// One object of the target, with the changes to its members.
 struct Level<'m, 't, 'p> {
     merge: &'m mut Merge<'t>,
     changes: &'m [(Cow<'p, str>, Patch<'p>)],
-    /// Where its brace is.
+    /// Index of its opening brace.
     open: usize,
 }
 
-/// Where a member that the patch names stands in the target, and where in what is written.
+/// Range of a changed member in the target, and in the output.
 #[derive(Clone, Default)]
 struct Touched {
     before: Option<Range<usize>>,
     after: Option<Range<usize>>,
 }
 
-/// Gives the place after the object, and what became of each member that the patch names.
+/// Returns the index after the object, and the ranges of each member that the patch names.
 impl<'de> DeserializeSeed<'de> for Level<'_, 'de, '_> {
     type Value = (usize, Vec<Touched>);
 
@@ -193,16 +193,17 @@ impl<'de> Visitor<'de> for Level<'_, 'de, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
         let Self { merge, changes, open } = self;
-        // An index rather than a search: both sides may have a hundred thousand members.
+        // Build an index, because both sides may have a hundred thousand members.
         let index: BTreeMap<&str, usize> =
             changes.iter().enumerate().map(|(at, (key, _))| (key.as_ref(), at)).collect();
         let mut touched = vec![Touched::default(); changes.len()];
-        // After the brace or the last value; whether all before it has been taken out; whether something stands there.
+        // `end`: after the brace or the last value. `bare`: all members so far were removed. `kept`: at least one
+        // member was retained.
         let (mut end, mut bare, mut kept) = (open + 1, false, false);
         while let Some(key) = members.next_key::<&RawValue>()? {
             let at = index.get(name(key).map_err(A::Error::custom)?.as_ref()).copied();
             if let Some(at) = at.filter(|at| changes[*at].1 == Patch::Remove) {
-                // With what stands between it and the member before it.
+                // Removes the separator before it too.
                 merge.copy_to(end);
                 let place = merge.place_of(members.next_value()?);
                 (end, bare) = (place.end, !kept);
@@ -211,7 +212,7 @@ impl<'de> Visitor<'de> for Level<'_, 'de, '_> {
                 continue;
             }
             if bare {
-                // It becomes the first, and needs no comma.
+                // This is now the first member, so skip the comma.
                 merge.copied = merge.past_space(end) + 1;
                 bare = false;
             }
@@ -259,7 +260,7 @@ impl<'de> Visitor<'de> for Level<'_, 'de, '_> {
     }
 }
 
-/// A key without its quotes and escapes.
+/// Unquotes and unescapes a key.
 fn name(key: &RawValue) -> Result<Cow<'_, str>, serde_json::Error> {
     let text = key.get();
     if text.contains('\\') {
@@ -268,7 +269,7 @@ fn name(key: &RawValue) -> Result<Cow<'_, str>, serde_json::Error> {
     Ok(Cow::Borrowed(&text[1..text.len() - 1]))
 }
 
-/// The pseudocode of RFC 7396 section 2, over values: what the above is held against.
+/// The pseudocode of RFC 7396 section 2, on parsed values. Reference for tests.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn reference(target: serde_json::Value, patch: &serde_json::Value) -> serde_json::Value {
     use serde_json::{Map, Value};
@@ -285,8 +286,8 @@ pub(crate) fn reference(target: serde_json::Value, patch: &serde_json::Value) ->
     Value::Object(target)
 }
 
-/// The merge level by level, each read and written anew: slow, and plain to see. What the one walk is held against to
-/// the byte; both texts have gone through [`check`](super::check).
+/// The merge with a parser and a writer for each level: slow but simple. The single pass must match it byte for byte.
+/// Both texts must have passed [`check`](super::check).
 #[cfg(test)]
 pub(crate) fn by_levels(target: Option<&str>, patch: &str) -> Result<String, JsonFault> {
     let patch = match Object::parse(patch) {

@@ -1,4 +1,4 @@
-//! One level of an object, and edits that leave alone what they do not name.
+//! One level of a JSON object, and edits that preserve all other bytes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::check::Key;
 use super::{JsonFault, is_space};
 
-/// One level of a JSON object: its members in their order, each value as the slice of text it is.
+/// One level of a JSON object: the members in their order, with each value as a slice of the text.
 #[derive(Debug, Clone)]
 pub struct Object<'a> {
     text: &'a str,
@@ -18,8 +18,8 @@ pub struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// Reads one level. The text is expected to have gone through [`check`](super::check) before; where a key stands
-    /// twice all the same, [`get`](Self::get) finds the first.
+    /// Parses one level. The text should have passed [`check`](super::check). If it has a duplicate key,
+    /// [`get`](Self::get) returns the first value.
     ///
     /// # Errors
     /// [`JsonFault::NotAnObject`] and [`JsonFault::Malformed`].
@@ -36,16 +36,16 @@ impl<'a> Object<'a> {
         Ok(Self { text, members })
     }
 
-    /// The object that a walk has read the keys of, each in its place. `text` is sound, without white space around it,
-    /// and the keys are slices of it where they have no escapes.
+    /// Builds the object from keys that were already parsed, in order. `text` must be valid and without surrounding
+    /// white space, and keys without escapes must be slices of it.
     pub(super) fn of_keys(text: &'a str, keys: Vec<Cow<'a, str>>) -> Result<Self, JsonFault> {
         if keys.iter().any(|key| matches!(key, Cow::Owned(_))) {
-            // A key with escapes does not tell where it stands.
+            // The position of a key with escapes is unknown, because it is not a slice of the text.
             return Self::parse(text);
         }
         let start_of = |key: &str| key.as_ptr().addr() - text.as_ptr().addr();
         let mut members: Vec<(Cow<'a, str>, &'a str)> = Vec::with_capacity(keys.len());
-        // From the end: a value goes up to the quote before the next key, or to the brace.
+        // Backwards: a value ends before the quote of the next key, or before the closing brace.
         let mut end = text.len() - 1;
         for key in keys.into_iter().rev() {
             let start = start_of(&key);
@@ -58,27 +58,27 @@ impl<'a> Object<'a> {
         Ok(Self { text, members })
     }
 
-    /// Its text, without white space around it.
+    /// The text, without surrounding white space.
     pub fn text(&self) -> &'a str {
         self.text
     }
 
-    /// The text of a member's value.
+    /// The value of a member, as text.
     pub fn get(&self, key: &str) -> Option<&'a str> {
         self.members.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
     }
 
-    /// The value of a member that is a string, unescaped; none where it is anything else.
+    /// The unescaped value of a string member. `None` if there is no such member or it is not a string.
     pub fn string(&self, key: &str) -> Option<String> {
         serde_json::from_str(self.get(key)?).ok()
     }
 
-    /// A member that is an object itself.
+    /// The value of a member that is an object. `None` if there is no such member or it is not an object.
     pub fn object(&self, key: &str) -> Option<Object<'a>> {
         Object::parse(self.get(key)?).ok()
     }
 
-    /// The members in their order, with the texts of their values.
+    /// The members in their order, with their values as text.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> {
         self.members.iter().map(|(key, value)| (key.as_ref(), *value))
     }
@@ -87,19 +87,19 @@ impl<'a> Object<'a> {
         self.members
     }
 
-    /// How many members there are.
+    /// Number of members.
     pub fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Whether there is none.
+    /// Whether the object has no members.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// The object with some members changed: a text takes the place of the member's value, or is appended where
-    /// there is no such member; none takes the member out. All other bytes stay, white space and the escapes of keys
-    /// among them. The texts have to be JSON.
+    /// Changes some members: `Some` replaces the value of the member, or appends it if there is no such member. `None`
+    /// removes the member. All other bytes are preserved, including white space and escapes in keys. The new values
+    /// must be valid JSON.
     pub fn with(&self, edits: &[(&str, Option<String>)]) -> String {
         if edits.is_empty() {
             return self.text.to_owned();
@@ -132,15 +132,15 @@ impl<'a> Object<'a> {
         out
     }
 
-    /// What stands before a value since the value before it: comma, space, key, colon. Without the comma where the
-    /// member has become the first.
+    /// The text between the previous value and this one: comma, white space, key and colon. Without the comma if this
+    /// is now the first member.
     fn lead(&self, index: usize, first: bool) -> &'a str {
         let from = if index == 0 { 1 } else { self.end_of(self.members[index - 1].1) };
         let lead = &self.text[from..self.start_of(self.members[index].1)];
         if first && index > 0 { lead.trim_start_matches(is_space).trim_start_matches(',') } else { lead }
     }
 
-    /// A value is a slice of the text, so its place is the distance between the two.
+    /// A value is a slice of the text, so its position follows from the pointers.
     fn start_of(&self, value: &str) -> usize {
         value.as_ptr().addr() - self.text.as_ptr().addr()
     }
@@ -160,7 +160,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        // As many as a SET's claims or a login's members mostly are.
+        // The typical number of members of a SET or of a login event.
         let mut members = Vec::with_capacity(8);
         while let Some((Key(key), value)) = map.next_entry::<_, &'de RawValue>()? {
             members.push((key, value.get()));
@@ -169,9 +169,9 @@ impl<'de> Visitor<'de> for MembersVisitor {
     }
 }
 
-/// Writes an object of the pairs in their order; the values are JSON text and stand as they are.
+/// Writes an object with these members in order. The values must be JSON text and are copied verbatim.
 pub fn write_object(pairs: &[(&str, &str)]) -> String {
-    // Quotes, colon and comma around each.
+    // Two quotes, a colon and a comma for each.
     let bytes = pairs.iter().map(|(key, value)| key.len() + value.len() + 4).sum::<usize>();
     let mut out = String::with_capacity(bytes + 2);
     out.push('{');
@@ -187,16 +187,16 @@ pub fn write_object(pairs: &[(&str, &str)]) -> String {
     out
 }
 
-/// A string as JSON text.
+/// Encodes a string as JSON.
 pub fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     push_quoted(&mut out, text);
     out
 }
 
-/// Appends a string as JSON text. Nearly every key and id stands in it as it is.
+/// Appends a string encoded as JSON. Fast path for strings without escapes, which are nearly all keys and ids.
 pub(super) fn push_quoted(out: &mut String, text: &str) {
-    // RFC 8259 section 7: all that has to be escaped.
+    // The characters that must be escaped (RFC 8259 section 7).
     if text.bytes().any(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\')) {
         out.push_str(&serde_json::Value::from(text).to_string());
     } else {

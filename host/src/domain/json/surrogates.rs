@@ -1,19 +1,19 @@
-//! Escapes of half a surrogate pair (RFC 8259 section 8.2): `\ud83d` without its other half stands for no character. Some
-//! programs write it when they cut a text in the middle of an emoji.
+//! Unpaired surrogates in escapes (RFC 8259 section 8.2): `\ud83d` without its other half is not a character. Programs
+//! that cut a string in the middle of an emoji produce it.
 
 use std::borrow::Cow;
 
-/// What takes the place of one: the escape of U+FFFD, of the same length.
+/// Replaces an unpaired surrogate: the escape of U+FFFD, which has the same length.
 const REPLACEMENT: &str = "\\ufffd";
-/// Characters of an escape.
+/// Length of an escape.
 const ESCAPE: usize = REPLACEMENT.len();
 
-/// Where in a JSON text the first escape of half a pair begins, in bytes.
+/// Byte index of the first unpaired surrogate escape in a JSON text.
 pub fn first_lone(text: &str) -> Option<usize> {
     next_lone(text.as_bytes(), 0)
 }
 
-/// The text with the escape of U+FFFD in place of each half of a pair that lacks its other half.
+/// Replaces each unpaired surrogate escape with the escape of U+FFFD.
 pub fn replace_lone(text: &str) -> Cow<'_, str> {
     let Some(mut at) = first_lone(text) else { return Cow::Borrowed(text) };
     let mut out = String::with_capacity(text.len());
@@ -42,14 +42,14 @@ fn next_lone(text: &[u8], from: usize) -> Option<usize> {
             Some(0xd800..=0xdbff) if matches!(unit(text, at + ESCAPE), Some(0xdc00..=0xdfff)) => at += 2 * ESCAPE,
             Some(0xd800..=0xdfff) => return Some(at),
             Some(_) => at += ESCAPE,
-            // Another escape: of a backslash, most likely, which begins no escape of its own.
+            // Skip another escape as a whole: it may be an escaped backslash, which does not start an escape.
             None => at += 2,
         }
     }
     None
 }
 
-/// The UTF-16 code unit whose escape begins here.
+/// The UTF-16 code unit encoded by the escape at `at`.
 fn unit(text: &[u8], at: usize) -> Option<u16> {
     let escape = text.get(at..at + ESCAPE)?;
     let digits = escape.strip_prefix(b"\\u")?;
@@ -72,7 +72,7 @@ mod tests {
             (r#""\uD83Dx\uDE00""#, Some(1), r#""\ufffdx\ufffd""#),
             (r#""\ud83d\n""#, Some(1), r#""\ufffd\n""#),
             (r#""\ud83d\ude00""#, None, r#""\ud83d\ude00""#),
-            // A backslash that is escaped begins nothing.
+            // An escaped backslash does not start an escape.
             (r#""\\ud83d""#, None, r#""\\ud83d""#),
             (r#""\\\ud83d""#, Some(3), r#""\\\ufffd""#),
             (r#""\u00e9\"\u""#, None, r#""\u00e9\"\u""#),

@@ -1,7 +1,7 @@
-//! The secrets of the requests to one endpoint, as they could appear in an answer.
+//! The secrets in requests to an endpoint, in the forms in which a response may contain them.
 //!
-//! A receiver is sent a URL, headers and a signature, and knows the secret that verifies it. Error pages, debug handlers and
-//! proxies echo such things: as they are, or escaped as JSON, HTML, a URL or base64 require.
+//! A receiver gets a URL, headers and a signature, and has the secret that verifies it. Error pages, debug handlers and
+//! proxies echo such data: unchanged, or escaped for JSON, HTML, a URL or base64.
 
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE, Engine};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -10,24 +10,24 @@ use url::Url;
 use super::{Redactor, SECRET_BYTES_MIN};
 use crate::domain::secret::Secret;
 
-/// Bytes of the shortest part of a path or of a header's value that is redacted by itself.
+/// Length of the shortest part of a path or of a header's value that is redacted by itself, in bytes.
 const PART_BYTES_MIN: usize = 6;
-/// Bytes from which a part counts as a secret even if it looks like a word.
+/// Length from which a part is considered secret even if it looks like a word, in bytes.
 const WORD_BYTES_MAX: usize = 16;
-/// Parts of one path or value that are looked at.
+/// Maximum number of parts of a path or value that are examined.
 const PARTS_MAX: usize = 16;
-/// Characters of the shortest piece of base64 that is looked for.
+/// Length of the shortest base64 fragment that is redacted, in characters.
 const BASE64_CHARS_MIN: usize = 5;
-/// The unreserved characters (RFC 3986 section 2.3), which no encoder needs to escape.
+/// All characters except for the unreserved ones (RFC 3986 section 2.3), which encoders need not escape.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Collects the secrets of one endpoint, then becomes a [`Redactor`].
+/// Collects the secrets of one endpoint to create a [`Redactor`].
 #[derive(Debug, Default)]
 pub struct Secrets(Vec<(Secret, String)>);
 
 impl Secrets {
-    /// The path and query of the endpoint's URL: together, each by itself, each value of the query, and each segment of the path
-    /// that does not look like a word.
+    /// Adds the path and query of the endpoint's URL: both together, each by itself, each value of the query, and each
+    /// segment of the path that does not look like a word.
     pub fn url(&mut self, url: &Url) {
         const NAME: &str = "endpoint url";
         let path = url.path();
@@ -46,13 +46,13 @@ impl Secrets {
         }
     }
 
-    /// The value of a header: as a whole, the credentials after a scheme such as `Bearer`, user name and password of `Basic`, and
-    /// each part that does not look like a word, such as the value of a cookie.
+    /// Adds the value of a header: the whole value, the credentials after a scheme such as `Bearer`, user name and
+    /// password of `Basic`, and each part that does not look like a word, such as the value of a cookie.
     pub fn header(&mut self, name: &str, value: &str) {
         let name = format!("header {name}");
         self.add(&name, value);
         let is_scheme = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        // The name of a scheme is no secret.
+        // The name of the scheme is not secret.
         let mut parts = value;
         if let Some((scheme, credentials)) = value.split_once(' ').filter(|(scheme, _)| is_scheme(scheme)) {
             parts = credentials;
@@ -70,7 +70,7 @@ impl Secrets {
         }
     }
 
-    /// A symmetric secret that verifies signatures, with and without its prefix.
+    /// Adds a symmetric signing secret, with and without its prefix.
     pub fn signing(&mut self, secret: &str) {
         const NAME: &str = "signing secret";
         self.add(NAME, secret);
@@ -79,14 +79,15 @@ impl Secrets {
         }
     }
 
-    /// A header that carries signatures: each of them. Whoever has one can send its body once more while its time is recent.
+    /// Adds each signature in a signature header. With a signature, the request can be replayed while its timestamp is
+    /// recent.
     pub fn signature(&mut self, value: &str) {
         for entry in value.split(' ') {
             let signature = entry.split_once([',', '=']).map_or(entry, |(_, signature)| signature);
             if signature.len() < PART_BYTES_MIN {
                 continue;
             }
-            // Made for each attempt, so only the forms that base64 and hex can take.
+            // Called for each attempt, so it includes only the forms that base64 and hex can take.
             let percent = utf8_percent_encode(signature, RESERVED).to_string();
             for form in [signature.to_owned(), signature.replace('/', "\\/"), lower_escapes(&percent), percent] {
                 self.0.push((Secret::new(form), "signature".to_owned()));
@@ -94,7 +95,7 @@ impl Secrets {
         }
     }
 
-    /// What redacts all of them.
+    /// Creates the redactor.
     pub fn redactor(self) -> Redactor {
         Redactor::of(self.0)
     }
@@ -105,7 +106,7 @@ impl Secrets {
         }
     }
 
-    /// Words such as `webhooks` are parts of many addresses and of many answers.
+    /// Does not add words such as `webhooks`, which are common in addresses and in responses.
     fn add_part(&mut self, name: &str, part: &str) {
         let is_word = part.len() < WORD_BYTES_MAX && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'-' | b'_'));
         if part.len() >= PART_BYTES_MIN && !is_word {
@@ -114,7 +115,7 @@ impl Secrets {
     }
 }
 
-/// The forms in which a secret is echoed.
+/// The forms in which a secret may be echoed.
 fn spellings_of(secret: &str) -> Vec<String> {
     let mut forms = vec![secret.to_owned()];
     let decoded = percent_decode_str(secret).decode_utf8().map(std::borrow::Cow::into_owned).unwrap_or_default();
@@ -126,11 +127,12 @@ fn spellings_of(secret: &str) -> Vec<String> {
     for form in &forms {
         let quoted = crate::domain::json::quote(form);
         let quoted = &quoted[1..quoted.len() - 1];
-        // PHP escapes `/` in JSON. Go escapes what has a meaning in HTML, and Gson some more.
+        // PHP escapes `/` in JSON. Go escapes HTML characters, and Gson some more.
         let go = quoted.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e");
         let gson = go.replace('=', "\\u003d").replace('\'', "\\u0027");
         spellings.extend([quoted.to_owned(), quoted.replace('/', "\\/"), go, gson]);
-        // The named entities, with each number of `'` and `"`; and what Mustache and its kin escape.
+        // HTML entities with both numeric forms of `'` and `"`, and the escapes of Mustache and similar template
+        // engines.
         let html = form.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let named = html.replace('"', "&quot;");
         let mustache =
@@ -151,7 +153,7 @@ fn spellings_of(secret: &str) -> Vec<String> {
     spellings
 }
 
-/// `%2F` as `%2f`, the rest as it is.
+/// Converts percent-encoded bytes to lower case (`%2F` to `%2f`).
 fn lower_escapes(percent: &str) -> String {
     let mut lower = String::with_capacity(percent.len());
     let mut pieces = percent.split('%');
@@ -165,8 +167,8 @@ fn lower_escapes(percent: &str) -> String {
     lower
 }
 
-/// The characters of base64 that are the same wherever in a text the bytes begin: one piece for each of the three positions
-/// within a group of three bytes.
+/// Base64 fragments that do not depend on the surrounding bytes: one for each of the three possible offsets of the
+/// secret in a group of three bytes.
 fn base64_of(bytes: &[u8]) -> Vec<String> {
     let mut pieces = Vec::with_capacity(6);
     for before in 0..3 {
@@ -198,7 +200,7 @@ mod tests {
         secrets.redactor()
     }
 
-    /// What a receiver may echo, and what must not be found in the record of it.
+    /// Echoes of a receiver, each with the secret that must not remain in the record.
     #[test]
     fn each_form_in_which_a_receiver_echoes_a_secret_is_redacted() {
         let redactor = redactor();

@@ -1,4 +1,4 @@
-//! What a filter's verdict makes of a SET.
+//! Applies a filter's verdict to a SET.
 
 #[cfg(test)]
 mod long_way;
@@ -9,25 +9,25 @@ use super::{SetFault, SetToken, check_optional, check_types, event_types, trim};
 use crate::domain::json::{JsonFault, JsonLimits, Merged, Object, Patch, check_object_and, merge_patch};
 use crate::domain::verdict::{Fault, Verdict};
 
-/// The claims that a filter cannot change: who speaks, when, under which name, to whom, within what.
+/// Claims that a filter must not change: issuer, time, identifier, audience and transaction.
 pub const SEALED: [&str; 5] = ["iss", "iat", "jti", "aud", "txn"];
 
-/// What a verdict made of a SET.
+/// Result of applying a verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
-    /// Not a byte is different.
+    /// The text is identical.
     Unchanged,
-    /// The claims after the filter.
+    /// The SET after the filter.
     Changed(SetToken),
-    /// Not to be delivered, and the filter's reason.
+    /// The filter dropped the event, for this reason.
     Dropped(String),
 }
 
-/// Applies a verdict. A patch is an RFC 7396 merge patch: what it does not name keeps its bytes. In a replacement the
-/// sealed claims stand in the exact text they had before. What comes out is a valid SET again, as deep as
-/// [`JsonLimits::default`] allows and without a key twice.
+/// Applies a verdict. A patch is a JSON Merge Patch (RFC 7396): members that it does not name keep their bytes. In a
+/// replacement, the sealed claims get the exact text that they had before. The result is a valid SET within the depth
+/// of [`JsonLimits::default`] and without duplicate keys.
 ///
-/// `output_bytes_max` bounds what the filter returned and what came of it.
+/// `output_bytes_max` limits the filter's output and the result, in bytes.
 ///
 /// # Errors
 /// [`Fault::Output`], [`Fault::Sealed`] and [`Fault::NotASet`].
@@ -40,7 +40,7 @@ pub fn apply(before: &SetToken, verdict: Verdict, output_bytes_max: u64) -> Resu
     }
 }
 
-/// A patch: `before` is valid, so that what the patch does not name is so still, and is not looked at again.
+/// Applies a patch. `before` is valid, so only members that the patch names have to be validated.
 fn patched(before: &SetToken, patch: &str, output_bytes_max: u64) -> Result<Applied, Fault> {
     within(patch.len(), output_bytes_max)?;
     let merged = merge_patch(&before.text, patch).map_err(|fault| not_a_set("the patch is ", &fault))?;
@@ -65,7 +65,7 @@ fn patched(before: &SetToken, patch: &str, output_bytes_max: u64) -> Result<Appl
     Ok(changed(before, restored.unwrap_or(merged.text), types))
 }
 
-/// The types after a patch. An event that the patch names is an object where both sides are.
+/// The event types after a patch. An event that the patch names is an object exactly if the patch for it is one.
 fn types_after(before: &SetToken, merged: &Merged<'_, '_>) -> Result<Vec<String>, SetFault> {
     let Some(events) = merged.named("events") else { return Ok(before.types.clone()) };
     let changes = match &events.patch {
@@ -85,7 +85,8 @@ fn types_after(before: &SetToken, merged: &Merged<'_, '_>) -> Result<Vec<String>
     check_types(&kept.chain(new).collect::<Vec<_>>())
 }
 
-/// A replacement: walked once, while it is checked; before it, only the claims' places are looked for.
+/// Applies a replacement. It is parsed once, while it is validated; before that, only the positions of the claims are
+/// needed.
 fn replaced(before: &SetToken, mut text: String, output_bytes_max: u64) -> Result<Applied, Fault> {
     within(text.len(), output_bytes_max)?;
     let unsound = |fault: JsonFault| not_a_set("the claims are ", &fault);
@@ -106,9 +107,9 @@ fn replaced(before: &SetToken, mut text: String, output_bytes_max: u64) -> Resul
     Ok(changed(before, text, types))
 }
 
-/// The sealed claims that are the same value in another spelling, with the text that they keep: `values` gives what a
-/// claim was and what it is to become. Compared are the values, so another spelling of the same string is no change; a
-/// claim that appears or goes is one.
+/// Sealed claims that have the same value with a different spelling, with the text to restore. `values` returns the old
+/// and the new text of a claim. Values are compared, so another spelling of the same string is not a change, but adding
+/// or removing a claim is.
 fn respelled<'c>(
     values: impl Fn(&'static str) -> (Option<&'c str>, Option<&'c str>),
 ) -> Result<Vec<(&'static str, Option<String>)>, Fault> {
@@ -129,7 +130,7 @@ fn read(text: &str) -> Option<Value> {
     serde_json::from_str(text).ok()
 }
 
-/// Valid claims after a filter. `iss`, `iat` and `jti` are sealed, so what is known of them stays.
+/// The result for valid claims. `iss`, `iat` and `jti` are sealed, so their parsed values are retained.
 fn changed(before: &SetToken, text: String, types: Vec<String>) -> Applied {
     if text == before.text {
         return Applied::Unchanged;
@@ -152,7 +153,7 @@ fn invalid(fault: SetFault) -> Fault {
 }
 
 fn not_a_set(what: &str, fault: &JsonFault) -> Fault {
-    // Two of the sentences bring their own subject along.
+    // The message for a duplicate key already has a subject.
     let what = if matches!(fault, JsonFault::DuplicateKey { .. }) { "" } else { what };
     Fault::NotASet { detail: format!("{what}{fault}") }
 }

@@ -1,4 +1,4 @@
-//! Subjects of every form, with members that an end user wrote among them.
+//! Subjects of all formats, with user-controlled members in the input.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn of_wso2_events() {
         ("login/event-type/loginSuccess", format!(r#"{{"user":{{"id":"u-1",{claims}}}}}"#), user("u-1")),
         ("login/event-type/loginFailed", format!(r#"{{"user":{{{claims}}}}}"#), named("mia")),
         ("login/event-type/loginFailed", r#"{"user":{"claims":"?"}}"#.to_owned(), None),
-        // The name that was asked for may be somebody else's: that may be why it failed.
+        // The requested name may belong to another user, which may be why the registration failed.
         ("registration/event-type/registrationFailed", format!(r#"{{"user":{{{claims}}}}}"#), None),
         ("user/event-type/userProfileUpdated", format!(r#"{{"user":{{{claims}}}}}"#), None),
         ("role/event-type/roleCreated", r#"{"role":{"id":"r-1","users":[{"id":"u-2"}]}}"#.to_owned(), None),
@@ -75,7 +75,7 @@ fn of_platform_events() {
     }
 }
 
-/// Everything that an end user can write, with members named as ids are. None of it may name the subject.
+/// User-controlled data with members that look like IDs. None of it may become the subject.
 const WRITTEN: &str = r#""id":"evil","userId":"evil","user_id":"evil","sub":"evil","subject":"evil","user":{"id":"evil"},
     "sub_id":{"format":"opaque","id":"evil"},"params":{"userId":"evil"},"data":{"id":"evil"},"email":"evil","username":"evil""#;
 
@@ -92,7 +92,7 @@ fn nothing_that_an_end_user_wrote_names_the_subject_of_any_event() {
         let name = entry.name;
         match entry.product {
             Product::Logto => {
-                // What the routes for custom data and profile answer is nothing but the user's own words.
+                // The responses of the routes for custom data and profile contain only user-controlled data.
                 for route in ["custom-data", "profile", "logto-configs"] {
                     let hook = format!(
                         r#"{{"event":"{name}","path":"/api/users/u-1/{route}","matchedRoute":"/users/:userId/{route}",

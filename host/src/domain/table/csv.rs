@@ -1,4 +1,4 @@
-//! Tables as spreadsheets and directories export them: RFC 4180, with a header.
+//! CSV with a header (RFC 4180), as exported by spreadsheets and directories.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,21 +7,21 @@ use serde_json::{Map, Value};
 
 use super::twice;
 
-/// The column that names the rows; without one, it is the first.
+/// Name of the key column. If there is none, the first column is the key.
 const KEY: &str = "key";
 
-/// What stands between columns.
+/// Column delimiter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delimiter(u8);
 
 impl Delimiter {
-    /// RFC 4180's.
+    /// The delimiter of RFC 4180.
     pub const COMMA: Self = Self(b',');
-    /// Those that spreadsheets write, each with how it is asked for.
+    /// The supported delimiters and their names in requests.
     const ALL: [(Self, &'static str); 4] =
         [(Self::COMMA, ","), (Self(b';'), ";"), (Self(b'\t'), "tab"), (Self(b'|'), "|")];
 
-    /// How it is asked for.
+    /// Name in requests.
     fn name(self) -> &'static str {
         Self::ALL.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
     }
@@ -30,7 +30,7 @@ impl Delimiter {
 impl std::str::FromStr for Delimiter {
     type Err = String;
 
-    /// One of `,`, `;`, `|` and `tab`, or a tab itself.
+    /// Parses `,`, `;`, `|`, `tab`, or a literal tab.
     fn from_str(given: &str) -> Result<Self, String> {
         let given = if given == "\t" { "tab" } else { given };
         let known = Self::ALL.iter().find(|(_, name)| *name == given).map(|(delimiter, _)| *delimiter);
@@ -40,12 +40,12 @@ impl std::str::FromStr for Delimiter {
     }
 }
 
-/// Makes JSON lines of a CSV: each row's value is an object of its other columns, as strings. At most `bytes_max` bytes
-/// come out of it, which can be more than went in, since each row names its columns. Without a delimiter it is a comma, and
-/// a header that looks like one with another delimiter is refused.
+/// Converts CSV to JSON Lines. The value of each row is an object with its other columns as strings. The output is
+/// limited to `bytes_max` bytes; it can be larger than the input, since each row contains the column names. The default
+/// delimiter is a comma. A header that appears to use another delimiter is rejected unless a delimiter is given.
 ///
 /// # Errors
-/// What was wrong, with its line and column, both counted from 1; of a key that stands twice, both lines.
+/// A message with line and column, both starting at 1. For a duplicate key, with both line numbers.
 pub fn from_csv(text: &[u8], delimiter: Option<Delimiter>, bytes_max: u64) -> Result<Vec<u8>, String> {
     let mut reader = ReaderBuilder::new().delimiter(delimiter.unwrap_or(Delimiter::COMMA).0).from_reader(text);
     let header = reader.headers().map_err(|error| in_words(&error))?.clone();
@@ -77,14 +77,14 @@ pub fn from_csv(text: &[u8], delimiter: Option<Delimiter>, bytes_max: u64) -> Re
             ));
         }
     }
-    // The reader takes what is left for a field then, however many rows that swallows.
+    // The parser treats the rest of the file as one field in that case, including all further rows.
     if !text.iter().filter(|byte| **byte == b'"').count().is_multiple_of(2) {
         return Err(format!("the row of line {line}, or one before it: a quotation mark is opened and not closed"));
     }
     Ok(rows)
 }
 
-/// A header of one column in which another delimiter stands was written with that.
+/// Rejects a header with a single column that contains another delimiter.
 fn check_delimiter(header: &StringRecord) -> Result<(), String> {
     let mut columns = header.iter();
     let (Some(only), None) = (columns.next(), columns.next()) else { return Ok(()) };
@@ -102,7 +102,7 @@ fn check_delimiter(header: &StringRecord) -> Result<(), String> {
     ))
 }
 
-/// The place of the key, where the header is one.
+/// Validates the header and returns the index of the key column.
 fn check(header: &StringRecord) -> Result<usize, String> {
     if header.is_empty() {
         return Err("line 1: there is no header; the first line names the columns".to_owned());

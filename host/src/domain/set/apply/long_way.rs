@@ -1,5 +1,5 @@
-//! The long way to what a verdict makes of a SET: each step over whole texts, and what comes of it read anew from its
-//! first byte. [`apply`] takes the short one, and has to come to the same bytes, facts and words.
+//! Reference implementation of [`apply`]: each step processes whole texts and parses its result from the start.
+//! [`apply`] must return the same bytes, parsed claims and error messages.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -48,10 +48,10 @@ fn the_long_way(before: &SetToken, verdict: Verdict, bytes_max: u64) -> Result<A
     Ok(if after.text == before.text { Applied::Unchanged } else { Applied::Changed(after) })
 }
 
-/// A member of an object as it is written: key, what stands around the colon, value.
+/// A member of an object as written: key, colon with white space, value.
 type Member = (&'static str, &'static str, String);
 type Members = Vec<Member>;
-/// A claim that may be left out.
+/// An optional claim.
 type Claim = BoxedStrategy<Option<Member>>;
 
 fn object(members: &Members, space: &str) -> String {
@@ -67,7 +67,7 @@ fn colon() -> impl Strategy<Value = &'static str> {
     select(vec![":", ":", " :", ": ", "\t:\r\n"])
 }
 
-/// Takes out what stands there under the same name already, in whatever spelling.
+/// Removes members whose name, in any spelling, occurred before.
 fn each_once(mut members: Members) -> Members {
     let mut names = Vec::new();
     members.retain(|(key, ..)| {
@@ -77,7 +77,7 @@ fn each_once(mut members: Members) -> Members {
     members
 }
 
-/// Any JSON, with keys that are often the same, and here and there one that stands twice.
+/// Arbitrary JSON with frequently recurring keys, and occasionally a duplicate key.
 fn json() -> impl Strategy<Value = String> {
     let leaf = select(vec![
         "null",
@@ -121,7 +121,7 @@ fn events(event: BoxedStrategy<String>, least: usize) -> BoxedStrategy<String> {
         .boxed()
 }
 
-/// Claims in any order, as objects.
+/// An object with these claims in any order.
 fn claims(of: Vec<Claim>) -> impl Strategy<Value = String> {
     let shuffled = of.prop_map(|claims| claims.into_iter().flatten().collect::<Members>()).prop_shuffle();
     (shuffled, space()).prop_map(|(members, space)| object(&each_once(members), space))
@@ -148,7 +148,7 @@ fn sets() -> impl Strategy<Value = SetToken> {
     .prop_filter_map("a SET", |text| SetToken::parse(text, JsonLimits::default()).ok())
 }
 
-/// Patches that mostly name claims, and mostly leave the sealed ones as they are.
+/// Patches that mostly name claims, and rarely change the sealed ones.
 fn patches() -> impl Strategy<Value = String> {
     let rarely = |key, values: &[&'static str]| prop_oneof![6 => Just(None), 1 => claim(key, values)].boxed();
     let event = prop_oneof![4 => objects(), 1 => Just("null".to_owned()), 1 => json()].boxed();
@@ -177,7 +177,7 @@ fn patches() -> impl Strategy<Value = String> {
     prop_oneof![20 => members, 1 => json(), 1 => members_cut()]
 }
 
-/// Not JSON.
+/// Invalid JSON.
 fn members_cut() -> impl Strategy<Value = String> {
     objects().prop_map(|text| text[..text.len() - 1].to_owned())
 }
@@ -199,7 +199,7 @@ proptest! {
     fn a_replacement_comes_to_the_same(
         before in sets(), patch in patches(), whole in any::<bool>(), around in space(), bytes_max in bytes_max(),
     ) {
-        // What a patch makes of the claims is near to them; the patch itself is anything.
+        // A patched text is similar to the claims; the patch itself is arbitrary.
         let text = by_levels(Some(&before.text), &patch).ok().filter(|_| !whole).unwrap_or(patch);
         let verdict = Verdict::Replace(format!("{around}{text}{around}"));
         prop_assert_eq!(apply(&before, verdict.clone(), bytes_max), the_long_way(&before, verdict, bytes_max));
