@@ -1,13 +1,13 @@
-//! Events of a given size, each with a number in it by which it is found again.
+//! Events of a given size. Each contains a number that identifies it.
 
 use std::fmt::Write as _;
 
-/// Digits of the number: of nanoseconds since 1970, at which a run begins to count (`load::Record`).
+/// Digits of the number: numbers start at the nanoseconds since 1970 at the start of a run (`load::Record`).
 const DIGITS: usize = 19;
-/// What stands in front of the number, at the beginning of a `jti`.
+/// Precedes the number at the beginning of a `jti`.
 const MARK: &[u8] = b"\"jti\":\"bench-";
 
-/// A login as WSO2 Identity Server sends it, of a size, but for its number.
+/// A login of a given size in the format of WSO2 Identity Server, without its number.
 #[derive(Clone)]
 pub(crate) struct Template {
     before: String,
@@ -15,7 +15,7 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    /// Events of `bytes` bytes, or of what they need at the least: some 750.
+    /// Events of `bytes` bytes, or of their minimum size, which is about 750.
     pub(crate) fn of(bytes: usize) -> Self {
         let before = r#"{"iss":"https://is.example.com/t/example.com","jti":"bench-"#.to_owned();
         let claim = |number: usize| {
@@ -37,7 +37,7 @@ impl Template {
         Self { after: after(&claims), before }
     }
 
-    /// The event of that number.
+    /// The event with that number.
     pub(crate) fn event(&self, number: u64) -> String {
         let mut event = String::with_capacity(self.before.len() + DIGITS + self.after.len());
         event.push_str(&self.before);
@@ -47,12 +47,12 @@ impl Template {
     }
 }
 
-/// The `jti` of the event of that number.
+/// The `jti` of the event with that number.
 pub(crate) fn jti(number: u64) -> String {
     format!("bench-{number:0DIGITS$}")
 }
 
-/// The number of the event in a body, whatever was made of it on its way.
+/// The number of the event in a body, whatever its delivery format.
 pub(crate) fn number(body: &[u8]) -> Option<usize> {
     let at = body.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
     std::str::from_utf8(body.get(at..at + DIGITS)?).ok()?.parse().ok()

@@ -1,16 +1,16 @@
-//! A host's start, as exactly as it can be seen from outside.
+//! Measures a host's start time from outside.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use setgate_tests::Host;
 
-/// How long a start may take.
+/// Time limit of a start.
 const START: Duration = Duration::from_secs(120);
-/// Between two looks at whether it listens.
+/// Interval of checks whether it is listening.
 const LOOK: Duration = Duration::from_micros(500);
 
-/// Starts it over the data that it has, and gives the time from the process's start to `listening on`.
+/// Starts the host on its existing data, and returns the time from the start of the process to `listening on`.
 pub(crate) async fn start(host: &mut Host) -> anyhow::Result<Duration> {
     let begin = Instant::now();
     host.launch();

@@ -1,25 +1,25 @@
-//! The machine that figures were measured on.
+//! Describes the machine of a measurement.
 
 use std::fmt;
 use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-/// What decides figures besides the program.
+/// Everything besides the program that affects the figures.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cores: usize,
     pub(crate) memory_mib: u64,
     pub(crate) kernel: String,
-    /// The file system under the ledgers of the run.
+    /// The file system of the run's ledgers.
     pub(crate) file_system: String,
-    /// `release`, or `dev`, whose figures say nothing.
+    /// `release`, or `dev`, whose figures are meaningless.
     pub(crate) profile: String,
 }
 
 impl Machine {
-    /// This one.
+    /// This machine.
     pub(crate) fn this() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str| {
@@ -39,7 +39,8 @@ impl Machine {
     }
 }
 
-/// Of the mount that holds `path`: the longest that it begins with, the last where there are two.
+/// The file system of the mount that contains `path`: the longest matching mount point, or the last one of equal
+/// length.
 fn file_system(mounts: &str, path: &str) -> String {
     let mut found = ("", "unknown");
     for line in mounts.lines() {

@@ -1,5 +1,5 @@
-//! What the host costs, as ratios against baselines that are measured in the same run. `cargo xtask bench` builds what it
-//! needs and runs it; `bench/README.md` says how each figure is measured.
+//! Measures the host's costs as ratios to baselines from the same run. `cargo xtask bench` builds everything and runs
+//! it; `bench/README.md` describes how each figure is measured.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to a terminal")]
 
 mod events;
@@ -24,7 +24,7 @@ use anyhow::{Context as _, bail, ensure};
 use machine::Machine;
 use report::{Report, Sheet};
 
-/// As in the host's own program.
+/// The same allocator as in the host's own program.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -38,19 +38,19 @@ Measures the host against baselines of the same run, in turns, and prints a tabl
   --out FILE          where the JSON goes
   --compare OLD.json  also print what changed since that run";
 
-/// How long to measure.
+/// Duration of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Only whether it runs.
+    /// A smoke test.
     Quick,
     /// Minutes.
     Default,
-    /// Hours, with the long rows.
+    /// Hours, including the long rows.
     Full,
 }
 
 impl Mode {
-    /// Rounds of a figure.
+    /// Rounds per figure.
     pub(crate) fn rounds(self) -> usize {
         if self == Self::Quick { 1 } else { 3 }
     }
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     let done = match arguments.as_slice() {
-        // Started by a run, in a process of its own.
+        // Started by a run as a separate process.
         [relay, to] if relay == "relay" => runtime.block_on(path::relay::run(to)),
         [help] if help == "--help" || help == "-h" => {
             println!("{HELP}");

@@ -1,4 +1,4 @@
-//! What was measured: a table for people, JSON for machines, and what changed since another run.
+//! Reports of measurements: a table, JSON, and a comparison with another run.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ pub(crate) struct Report {
     pub(crate) machine: Machine,
     /// `quick`, `default` or `full`.
     pub(crate) mode: String,
-    /// Seconds that it took.
+    /// Duration in seconds.
     pub(crate) seconds: f64,
     pub(crate) targets: Vec<Target>,
     pub(crate) figures: Vec<Figure>,
@@ -22,12 +22,12 @@ pub(crate) struct Report {
 /// One figure: the median of its rounds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Figure {
-    /// The part of the run: `filter`, `path`, `ledger`, `scale`, `fairness`.
+    /// The section of the run: `filter`, `path`, `ledger`, `scale`, `fairness`.
     pub(crate) section: String,
     pub(crate) name: String,
     pub(crate) unit: String,
     pub(crate) value: f64,
-    /// Each round's, in order.
+    /// The result of each round, in order.
     pub(crate) rounds: Vec<f64>,
 }
 
@@ -35,27 +35,27 @@ pub(crate) struct Figure {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Target {
     pub(crate) name: String,
-    /// None: not measured in this run; `note` says why.
+    /// `None` if this run does not measure it; `note` gives the reason.
     pub(crate) value: Option<f64>,
     pub(crate) unit: String,
     /// Such as `<= 1.15`.
     pub(crate) target: String,
-    /// None: not measured.
+    /// `None` if it was not measured.
     pub(crate) met: Option<bool>,
-    /// What the value is relative to, in the same run: the baseline's own figure, in its own unit.
+    /// The reference of a relative value, from the same run: the baseline's own figure in its own unit.
     pub(crate) baseline: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
 }
 
-/// Which side of its bound a target is to be on.
+/// The bound of a target.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Bound {
     AtMost(f64),
     AtLeast(f64),
 }
 
-/// Figures and targets as they are measured.
+/// Collects figures and targets during a run.
 #[derive(Debug, Default)]
 pub(crate) struct Sheet {
     pub(crate) figures: Vec<Figure>,
@@ -63,7 +63,7 @@ pub(crate) struct Sheet {
 }
 
 impl Sheet {
-    /// Notes a figure and gives its median.
+    /// Adds a figure and returns its median.
     pub(crate) fn figure(&mut self, section: &str, name: &str, unit: &str, rounds: &[f64]) -> f64 {
         let value = median(rounds);
         self.figures.push(Figure {
@@ -76,7 +76,7 @@ impl Sheet {
         value
     }
 
-    /// Notes a row of the table of targets.
+    /// Adds a row to the table of targets.
     pub(crate) fn target(&mut self, name: &str, unit: &str, bound: Bound, value: f64, baseline: Option<f64>) {
         let met = match bound {
             Bound::AtMost(most) => value <= most,
@@ -85,7 +85,7 @@ impl Sheet {
         self.row(name, unit, bound, Some(value), Some(met), baseline, None);
     }
 
-    /// The last row is met for another reason than its bound.
+    /// Marks the last row as met for a reason other than its bound.
     pub(crate) fn met_otherwise(&mut self, why: String) {
         if let Some(target) = self.targets.last_mut() {
             target.met = Some(true);
@@ -93,7 +93,7 @@ impl Sheet {
         }
     }
 
-    /// Notes a row that this run does not measure.
+    /// Adds a row that this run does not measure.
     pub(crate) fn unmeasured(&mut self, name: &str, unit: &str, bound: Bound, why: &str) {
         self.row(name, unit, bound, None, None, None, Some(why.to_owned()));
     }
@@ -118,7 +118,7 @@ impl Sheet {
     }
 }
 
-/// The middle of what was measured: of an even count, the mean of the two in the middle.
+/// The median; for an even count, the mean of the two middle values.
 pub(crate) fn median(rounds: &[f64]) -> f64 {
     let mut sorted = rounds.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -130,7 +130,7 @@ pub(crate) fn median(rounds: &[f64]) -> f64 {
 }
 
 impl Report {
-    /// The tables, as a person reads them.
+    /// The tables as text.
     pub(crate) fn table(&self) -> String {
         let mut text = format!("{}\n", self.machine);
         let mut section = "";
@@ -165,7 +165,7 @@ impl Report {
         text
     }
 
-    /// What changed since `old`: every figure that both have.
+    /// Compares every figure that both runs have.
     pub(crate) fn since(&self, old: &Report) -> String {
         let mut text = String::new();
         if old.machine != self.machine {
@@ -188,7 +188,7 @@ impl Report {
     }
 }
 
-/// Three digits or so, whatever the size.
+/// Formats about three significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 1_000.0 => format!("{value:.0}"),

@@ -1,23 +1,23 @@
-//! What the filter of the bench does, without the edge it is called over: the same text is compiled into the component,
-//! into the bench itself and into the plug-in for the peers.
+//! The bench filter's function without its WebAssembly interface: the same source is compiled into the component, into
+//! the bench itself and into the plug-in for the peers.
 
 use serde_json::{Value, json};
 
-/// Every act by its name.
+/// The names of all acts.
 pub const ACTS: [&str; 5] = ["pass", "drop", "patch", "replace", "transform"];
 
-/// The patch: one member goes, one comes.
+/// The patch: removes one member and adds one.
 const PATCH: &str = r#"{"events":{"https://schemas.identity.wso2.org/events/login/event-type/loginSuccess":{"user":{"ref":null},"reviewed":true}}}"#;
-/// The member that a replacement changes, and what it becomes.
+/// The member that a replacement changes, before and after.
 const BEFORE: &str = r#""name":"Till""#;
 const AFTER: &str = r#""name":"Desk""#;
 
-/// What an act came to.
+/// The result of an act.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The claims stay as they are.
+    /// The claims are unchanged.
     Pass,
-    /// Not to be delivered, and why.
+    /// Do not deliver, with the reason.
     Drop(String),
     /// A merge patch.
     Patch(String),
@@ -25,11 +25,11 @@ pub enum Outcome {
     Replace(String),
 }
 
-/// Does it: `pass`, `drop` and `patch` (a constant) without a look at the claims, `replace` by text, `transform` by
-/// reading all of them and writing them again.
+/// Runs an act: `pass`, `drop` and `patch` (a constant) do not read the claims, `replace` edits them as text, and
+/// `transform` parses and serialises them.
 ///
 /// # Errors
-/// Where there is no such act, or the claims are not those of the bench.
+/// If there is no such act, or the claims are not those of the bench.
 pub fn act(name: &str, claims: &str) -> Result<Outcome, String> {
     match name {
         "pass" => Ok(Outcome::Pass),

@@ -1,5 +1,5 @@
-//! The filter of the bench. By the event's subject it does one [`act`](acts::act), so that one component shows what each
-//! verdict costs.
+//! The filter of the bench. The event's subject selects an [`act`](acts::act), so that one component shows the cost of
+//! each verdict.
 
 pub mod acts;
 
@@ -9,7 +9,7 @@ use acts::Outcome;
 
 setgate_sdk::export!(filter);
 
-/// The filter.
+/// The entry point of the filter.
 pub fn filter(event: &Event) -> Result<Verdict> {
     let wanted = event.subject().unwrap_or_default();
     match acts::act(wanted, event.claims_text()) {

@@ -1,8 +1,8 @@
-//! The function of `bench/guest` under engines that the host does not use: today extism, with its own wasmtime.
+//! Runs the function of `bench/guest` on engines that the host does not use: currently extism, with its own wasmtime.
 //!
-//! `bench-peers PLUGIN.wasm` reads lines such as `{"act": "pass", "claims": "...", "millis": 80, "threads": 1}` and answers
-//! each with `{"fresh_per_second": ..., "fresh_cpu_us": ..., "kept_per_second": ..., "kept_cpu_us": ...}`: calls per second over
-//! all threads, and microseconds of the processor for a call.
+//! `bench-peers PLUGIN.wasm` reads lines such as `{"act": "pass", "claims": "...", "millis": 80, "threads": 1}` and
+//! answers each with `{"fresh_per_second": ..., "fresh_cpu_us": ..., "kept_per_second": ..., "kept_cpu_us": ...}`:
+//! calls per second over all threads, and CPU microseconds per call.
 
 use std::io::{BufRead as _, Write as _};
 use std::thread;
@@ -13,14 +13,14 @@ use cpu_time::ThreadTime;
 use extism::{Manifest, Plugin, PluginBuilder, Wasm};
 use serde::{Deserialize, Serialize};
 
-/// As in the bench and the host.
+/// The same allocator as in the bench and the host.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Fuel of a call and pages of 64 KiB of its memory: as a tenant of the host has them by default.
+/// Fuel and memory (pages of 64 KiB) of a call: the default quota of a tenant on the host.
 const FUEL: u64 = 50_000_000;
 const PAGES_MAX: u32 = 512;
-/// Calls between two looks at the clock.
+/// Calls between two reads of the clock.
 const BATCH: u64 = 8;
 
 #[derive(Deserialize)]
@@ -43,7 +43,7 @@ fn main() -> anyhow::Result<()> {
     let file =
         std::env::args().nth(1).context("usage: bench-peers PLUGIN.wasm, and a line of JSON for each measurement")?;
     let manifest = Manifest::new([Wasm::file(&file)]).with_memory_max(PAGES_MAX);
-    // What extism limits itself, and what it does not: a pool of instances, as its users may set up.
+    // Extism's own limits, and a pool of instances, which its users can set up although extism has none.
     let compiled = PluginBuilder::new(manifest)
         .with_fuel_limit(FUEL)
         .with_wasmtime_config(pooled())
@@ -88,7 +88,7 @@ fn call(plugin: &mut Plugin, input: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Calls per second, calls, and microseconds of the processor that this thread took for them.
+/// Calls per second, number of calls, and the thread's CPU microseconds for them.
 fn repeat(lasts: Duration, mut call: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<(f64, f64, f64)> {
     let (began_at, cpu) = (Instant::now(), ThreadTime::now());
     let mut calls = 0;
@@ -105,7 +105,7 @@ fn repeat(lasts: Duration, mut call: impl FnMut() -> anyhow::Result<()>) -> anyh
     }
 }
 
-/// On so many threads at once: calls per second of all, and microseconds of the processor for a call.
+/// Runs on several threads at once: calls per second over all, and CPU microseconds per call.
 fn on(threads: usize, work: impl Fn() -> anyhow::Result<(f64, f64, f64)> + Sync) -> anyhow::Result<(f64, f64)> {
     thread::scope(|scope| {
         let working: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(&work)).collect();

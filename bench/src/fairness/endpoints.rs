@@ -1,4 +1,4 @@
-//! Ten endpoints of one tenant, of which all answer, or one takes what it gets and never answers.
+//! Ten endpoints of one tenant: either all of them answer, or one accepts requests and never answers.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use crate::load::{Pace, Receiver, Record, Target, percentiles, send};
 use crate::report::{Bound, Sheet};
 
 const TARGET: &str = "p99 of nine endpoints beside a dead one / beside one that answers";
-/// Endpoints that are measured; one more is dead, or is not.
+/// Number of measured endpoints; the tenth may be dead.
 const MEASURED: usize = 9;
-/// Events in a second, each to all ten.
+/// Events per second, each delivered to all ten.
 const PACE: Pace = Pace::Open { per_second: 50.0 };
-/// More than it needs, or events would be due while all are waiting, and never be sent.
+/// More than necessary, because with all connections busy, due events would not be sent.
 const CONNECTIONS: usize = 32;
 const EVENTS_MAX: usize = 10_000;
-/// An attempt at the dead one ends within the window, so that what comes after that is in it as well.
+/// An attempt at the dead endpoint times out within the window, so that the consequences are measured too.
 const SHORT: &str = "[egress]\nhead_ms_max = 1000";
 
 pub(super) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()> {
     let lasts = Duration::from_millis(if mode == Mode::Quick { 200 } else { 4_000 });
-    // On a machine that is slow enough for a smoke run, an endpoint that answers might not within the short time limit.
+    // In a smoke run on a slow machine, a healthy endpoint might exceed the short timeout.
     let config = if mode == Mode::Quick { "" } else { SHORT };
     let (mut p50, mut p99) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for _ in 0..mode.rounds() {
         for (at, is_dead) in [false, true].into_iter().enumerate() {
-            // A host of its own for each, so that nothing waits for the dead one where none is.
+            // A separate host for each, so that the measurement without a dead endpoint is not affected by one.
             let shown =
                 window(is_dead, config, lasts).await.with_context(|| format!("one of ten is dead: {is_dead}"))?;
             p50[at].push(shown[0]);
@@ -53,7 +53,7 @@ pub(super) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
     Ok(())
 }
 
-/// p50 and p99 in milliseconds of what nine endpoints get, from when each event was due.
+/// p50 and p99 in milliseconds from the time each event was due to its arrival at nine endpoints.
 async fn window(is_dead: bool, config: &str, lasts: Duration) -> anyhow::Result<[f64; 2]> {
     let host = Host::with().config(config).start().await;
     let tenant = host.tenant("bench").await;
@@ -70,7 +70,7 @@ async fn window(is_dead: bool, config: &str, lasts: Duration) -> anyhow::Result<
     }
     let (template, target) = (Template::of(EVENT_BYTES), Target::of(&host, &source.path));
     let mut shown = None;
-    // The first is to warm up, and the dead one is dead by the end of it.
+    // The first window is a warm-up, at the end of which the dead endpoint's circuit breaker is open.
     for lasts in [lasts / 3, lasts] {
         if is_dead {
             tenth.silence();

@@ -1,4 +1,4 @@
-//! Fairness: what a quiet tenant notices of a loud one, and an endpoint of a dead one beside it.
+//! Fairness: the effect of a busy tenant on a quiet one, and of a dead endpoint on the others.
 
 mod endpoints;
 mod neighbours;
@@ -10,9 +10,9 @@ use crate::report::Sheet;
 
 /// Bytes of an event: a login with its user, as a product sends it.
 const EVENT_BYTES: usize = 900;
-/// The filter of every chain: it looks at the type and passes what it gets.
+/// The filter of every chain: it checks the type and passes every event.
 const FILTER: &str = "drop-by-type";
-/// How long deliveries may take to arrive.
+/// Time limit for deliveries to arrive.
 const DRAIN: Duration = Duration::from_secs(120);
 
 /// Measures the section.

@@ -1,5 +1,5 @@
-//! A quiet tenant at a steady rate: alone, beside one that sends ten times as much, and beside one that sends all that the
-//! host takes.
+//! A quiet tenant at a constant rate: alone, beside a tenant with ten times the rate, and beside one that saturates the
+//! host.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use crate::events::Template;
 use crate::load::{Pace, Receiver, Record, Target, percentiles, send};
 use crate::report::Sheet;
 
-/// Events of the quiet tenant in a second.
+/// Rate of the quiet tenant.
 const QUIET: Pace = Pace::Open { per_second: 100.0 };
-/// More than it needs, or events would be due while all are waiting, and never be sent.
+/// More than necessary, because with all connections busy, due events would not be sent.
 const QUIET_CONNECTIONS: usize = 32;
-/// Those of the loud one, where it keeps to a rate.
+/// Rate of the loud tenant, if it is limited.
 const TEN_TIMES: Pace = Pace::Open { per_second: 1_000.0 };
 const LOUD_CONNECTIONS: usize = 64;
 
-/// A tenant, seen from its sender and its receiver.
+/// A tenant with its sender and receiver.
 struct Member {
     target: Target,
     receiver: Receiver,
@@ -38,8 +38,8 @@ impl Member {
         Ok(Self { target: Target::of(host, &source.path), receiver })
     }
 
-    /// Sends for so long and waits until all has arrived. Gives p50 and p99 from when each was due to its arrival, in
-    /// milliseconds, and events a second.
+    /// Sends for the given time and waits for all deliveries. Returns p50 and p99 in milliseconds from the time each
+    /// event was due to its arrival, and events per second.
     async fn sends(&self, pace: Pace, connections: usize, lasts: Duration) -> anyhow::Result<Shown> {
         let record = Record::of_window(lasts);
         self.receiver.record(&record);
@@ -71,7 +71,7 @@ pub(super) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
     for _ in 0..mode.rounds() {
         alone.push(quiet.sends(QUIET, QUIET_CONNECTIONS, lasts).await.context("a quiet tenant alone")?);
         for (beside, pace) in beside.iter_mut().zip([TEN_TIMES, Pace::Closed]) {
-            // The loud one begins first and ends last.
+            // The loud tenant starts first and ends last.
             let longer = lasts + lasts / 4;
             let (quiets, louds) = tokio::join!(
                 async {

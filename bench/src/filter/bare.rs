@@ -1,4 +1,4 @@
-//! The engine by itself, with the sandbox's own settings: a store, fuel, an instance, a call, and nothing around them.
+//! The bare engine with the sandbox's settings: a store, fuel, an instance and a call, and nothing around them.
 
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store};
@@ -18,8 +18,8 @@ pub(super) struct Bare {
 }
 
 impl Bare {
-    /// Takes in a component under an engine of its own. What it imports is there and traps: a guest of the bench calls
-    /// none of it.
+    /// Compiles a component for a separate engine. Its imports are defined but trap, because the bench's guest calls
+    /// none of them.
     pub(super) fn new(config: &wasmtime::Config, wasm: &[u8]) -> wasmtime::Result<Self> {
         let engine = Engine::new(config)?;
         let component = Component::new(&engine, wasm)?;
@@ -34,7 +34,7 @@ impl Bare {
     pub(super) fn call(&self, event: &Event) -> wasmtime::Result<()> {
         let mut store = Store::try_new(&self.engine, ())?;
         store.set_fuel(FUEL)?;
-        // The engine looks at its epoch, and nobody counts it up.
+        // The engine checks its epoch, which nothing increments here.
         store.set_epoch_deadline(1);
         let filter = self.filter.instantiate(&mut store)?;
         let said = filter.setgate_filter_transform().call_process(&mut store, event)?;
@@ -42,7 +42,7 @@ impl Bare {
     }
 }
 
-/// The event as the engine takes it.
+/// Converts the event to the engine's types.
 pub(super) fn event(input: &Input) -> Event {
     let view = &input.view;
     Event {

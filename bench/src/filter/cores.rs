@@ -1,4 +1,4 @@
-//! Threads that stay on one core, and the time that calls take on one or on all.
+//! Threads pinned to one core, and timing of calls on one core or on all.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use cpu_time::ProcessTime;
 
-/// Calls between two looks at the clock.
+/// Calls between two reads of the clock.
 const BATCH: u64 = 8;
 
-/// Calls, how long they took, and what of the processor: less than the time of all cores where others compute as well.
+/// Number of calls, elapsed time and CPU time. The CPU time is less than that of all cores if other processes run as
+/// well.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timed {
     pub(super) calls: u64,
@@ -23,20 +24,20 @@ impl Timed {
         self.calls as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// Microseconds from one call to the next.
+    /// Microseconds per call, elapsed.
     pub(super) fn us(&self) -> f64 {
         1e6 / self.per_second()
     }
 
-    /// Microseconds of the processor for a call.
+    /// CPU microseconds per call.
     #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
     pub(super) fn cpu_us(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.calls as f64
     }
 }
 
-/// Runs `work` on a thread that stays on one core, as do all threads and processes that it starts. The others are not
-/// touched, so there is nothing to put back.
+/// Runs `work` on a thread pinned to one core, together with all threads and processes that it starts. Other threads
+/// are not affected, so nothing needs to be restored.
 pub(super) fn on_one<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     on_all(|| {
         let cores = core_affinity::get_core_ids().context("the cores of this machine")?;
@@ -46,7 +47,7 @@ pub(super) fn on_one<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -
     })
 }
 
-/// Runs `work` on a thread of its own, which is none of a runtime's.
+/// Runs `work` on a separate thread that belongs to no async runtime.
 pub(super) fn on_all<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     thread::scope(|scope| {
         let working = scope.spawn(work);
@@ -54,7 +55,7 @@ pub(super) fn on_all<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -
     })
 }
 
-/// Calls again and again for so long, on this thread.
+/// Repeats a call on this thread for the given time.
 pub(super) fn repeat(lasts: Duration, mut call: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Timed> {
     let (began_at, cpu) = (Instant::now(), ProcessTime::now());
     let mut calls = 0;
@@ -70,7 +71,7 @@ pub(super) fn repeat(lasts: Duration, mut call: impl FnMut() -> anyhow::Result<(
     }
 }
 
-/// The same on so many threads at once.
+/// Repeats a call on several threads at once.
 pub(super) fn repeat_on(
     threads: usize,
     lasts: Duration,

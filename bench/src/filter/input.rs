@@ -1,4 +1,4 @@
-//! What the guests are given: the events of the bench as normalized SETs.
+//! The guests' input: the bench's events as normalized SETs.
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -12,20 +12,20 @@ use setgate::sandbox::EventView;
 
 use crate::events::Template;
 
-/// Whose filter it is.
+/// The tenant that owns the filter.
 pub(super) const TENANT: &str = "bench";
 const AT: Timestamp = Timestamp::from_millis(1_789_977_600_000);
 
-/// One event with the act that is asked of the guest.
+/// An event with the act for the guest to run.
 pub(super) struct Input {
     pub(super) act: &'static str,
     pub(super) set: SetToken,
-    /// Without the claims, which are the set's.
+    /// Without the claims, which are in `set`.
     pub(super) view: EventView,
 }
 
 impl Input {
-    /// An event of some `bytes` bytes, as it is after `normalize`.
+    /// An event of about `bytes` bytes, as returned by `normalize`.
     pub(super) fn new(act: &'static str, bytes: usize) -> anyhow::Result<Self> {
         let source = Source {
             tenant: TENANT.parse()?,

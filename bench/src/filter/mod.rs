@@ -1,5 +1,5 @@
-//! The filter stage: the sandbox's full call against the bare engine, against the same function compiled natively and
-//! against the same function under a peer, in turns.
+//! The filter stage: a full call of the sandbox, compared in turns with the bare engine, with the same function
+//! compiled natively, and with the same function on a peer.
 
 mod bare;
 mod cores;
@@ -31,13 +31,13 @@ use ours::Ours;
 use peers::Peers;
 
 const SECTION: &str = "filter";
-/// Bytes of the events, and what the rows call them.
+/// Sizes of the events, and their names in the table.
 const SIZES: [(usize, &str); 3] = [(800, "0.8 KB"), (5_000, "5 KB"), (50_000, "50 KB")];
-/// Calls at once, of each core: a host has many deliveries on their way.
+/// Concurrent calls per core: a host has many deliveries in flight.
 const AT_ONCE: usize = 16;
-/// Fuel of a call: enough for an interpreter and 50 KB, which a tenant's default is not.
+/// Fuel of a call: enough for an interpreter and 50 KB, which exceeds a tenant's default.
 const FUEL: u64 = 2_000_000_000;
-/// As at a host: how long a series stays that does not move, and how often what was recorded is taken in.
+/// As in a host: how long an idle series is retained, and the interval of the recorder's upkeep.
 const SERIES_IDLE: Duration = Duration::from_secs(600);
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -46,13 +46,13 @@ const PER_SECOND: &str = "fresh-instance pass verdict, one core";
 const PATCH: &str = "patch on 50 KB against replace on 50 KB, guest that need not parse its whole input";
 const OF_REPLACE: Bound = Bound::AtMost(0.5);
 
-/// How often and how long, with events of which sizes.
+/// Number and duration of rounds, and sizes of the events.
 #[derive(Debug, Clone, Copy)]
 struct Turns {
     rounds: usize,
     lasts: Duration,
     sizes: &'static [(usize, &'static str)],
-    /// Whether each act in each size has a filter of its own, which has to be compiled once on each machine.
+    /// Whether each act and size has a separate filter, which has to be compiled once on each machine.
     apart: bool,
 }
 
@@ -64,12 +64,12 @@ pub(crate) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
         _ => Turns { rounds: 5, lasts: Duration::from_millis(80), sizes: &SIZES, apart: true },
     };
     let peer = peers::program().map_err(|why| eprintln!("  not measured: the peers: {why}")).ok();
-    // On threads of its own, some of which stay on one core.
+    // Blocks: runs on separate threads, some of which are pinned to a core.
     tokio::task::block_in_place(|| {
-        // Kept: an interpreter takes minutes to compile.
+        // Stored for later runs: an interpreter takes minutes to compile.
         let folder = place::folder().join("compiled");
         let wasm = built("bench-guest.wasm")?;
-        // Compiled once, on all cores, and called from wherever it is measured.
+        // Compiled once, on all cores, and called from every measurement.
         let bare = on_all(|| Ok(Bare::new(&bare_config(&ours::options(&folder)), &wasm)?))?;
         let contest = |cores| Contest::new(&folder, &wasm, &bare, cores, turns, peer.as_deref());
         let one = on_one(|| contest(1)?.measure())?;
@@ -90,7 +90,7 @@ pub(crate) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
     })
 }
 
-/// Those that are measured beside each other.
+/// The candidates that are compared.
 struct Contest<'a> {
     bare: &'a Bare,
     ours: Arc<Ours>,
@@ -100,18 +100,18 @@ struct Contest<'a> {
     turns: Turns,
 }
 
-/// What one round of a case showed.
+/// The results of one round of a case.
 struct Round {
     native: Timed,
     bare: Timed,
     ours: Timed,
-    /// One call after the other.
+    /// Sequential calls.
     alone: Timed,
     peer: Option<peers::Answer>,
 }
 
 impl<'a> Contest<'a> {
-    /// To be made on a thread that stays where the contest is to be.
+    /// Must be called on a thread that is pinned as required by the measurement.
     fn new(
         folder: &Path,
         wasm: &Bytes,
@@ -130,12 +130,13 @@ impl<'a> Contest<'a> {
         })
     }
 
-    /// Each case once in each round.
+    /// Runs each case once per round.
     fn measure(&mut self) -> anyhow::Result<Shown> {
         let mut cases = Vec::new();
         for (bytes, size) in self.turns.sizes {
             for act in ACTS {
-                // A filter of its own, as one that does nothing else is: a host goes by what a filter's last calls took.
+                // A separate filter with a single act, because the host adapts to the duration of a filter's last
+                // calls.
                 let name = if self.turns.apart { format!("{act} {size}") } else { "all acts".to_owned() };
                 let filter = self.ours.take_in(ours::named(&self.wasm, &name))?;
                 cases.push((Arc::new(Input::new(act, *bytes)?), *size, filter, Vec::new()));
@@ -175,7 +176,7 @@ struct Shown {
 }
 
 impl Shown {
-    /// On one core, what a call takes of it; on all, how many there are in a second.
+    /// Reports the CPU time per call on one core, and calls per second on all cores.
     fn note(&self, sheet: &mut Sheet, cores: &str) {
         for (input, size, rounds) in &self.cases {
             let mut row = |what: &str, unit: &str, of: &dyn Fn(&Round) -> Option<f64>| {
@@ -239,7 +240,7 @@ impl Round {
     }
 }
 
-/// Counters and histograms that somebody reads, as at a host: else counting would cost nothing here.
+/// Installs a recorder for counters and histograms as in a host: without one, metrics would cost nothing here.
 fn count_as_a_host_does() {
     let mask = MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM;
     let mut builder = PrometheusBuilder::new().idle_timeout(mask, Some(SERIES_IDLE));

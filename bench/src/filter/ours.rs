@@ -1,5 +1,5 @@
-//! The sandbox's full call, as the pipeline makes it: limits, grants and metering, then the verdict applied to the claims
-//! and what comes of it checked to be a SET.
+//! A full call of the sandbox as made by the pipeline: limits, grants and metering, then applying the verdict to the
+//! claims and validating the resulting SET.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,12 +21,12 @@ use super::FUEL;
 use super::cores::Timed;
 use super::input::{Input, TENANT};
 
-/// As the fuel: for an interpreter on a busy machine.
+/// Generous, like the fuel: for an interpreter on a busy machine.
 const WALL_MS_MAX: u64 = 60_000;
-/// Events that a kept instance sees.
+/// Number of events that a reused instance processes.
 const KEEP_EVENTS_MAX: u32 = 1_000;
 
-/// A sandbox, and the threads of a host that calls it.
+/// A sandbox, and the threads of a host that call it.
 pub(super) struct Ours {
     sandbox: Sandbox,
     callers: Runtime,
@@ -36,7 +36,7 @@ pub(super) struct Ours {
 }
 
 impl Ours {
-    /// Its threads stay where the one that makes it stays; `callers` of them call.
+    /// The threads inherit the pinning of the current thread; `callers` of them make calls.
     pub(super) fn new(options: Options, callers: usize) -> anyhow::Result<Self> {
         // Budgets are for guests that share a host.
         let quota = Quota {
@@ -51,7 +51,7 @@ impl Ours {
         Ok(Self { sandbox, callers, quota, tables, config: "{}".into() })
     }
 
-    /// Takes in a filter, or reads it from the folder where another took it in.
+    /// Compiles a filter, or loads it from the cache of an earlier run.
     pub(super) fn take_in(&self, wasm: Bytes) -> anyhow::Result<Digest> {
         let taken = self.callers.block_on(self.sandbox.compile(&TENANT.parse()?, wasm, &self.quota));
         Ok(taken.context("the sandbox refuses the guest")?.digest)
@@ -78,8 +78,8 @@ impl Ours {
         Ok(())
     }
 
-    /// Calls a filter for so long, with so many calls at once; `keeping`: in instances that see several events, as those of a binding
-    /// with `reuse` do.
+    /// Calls a filter for the given time with the given concurrency. `keeping` reuses instances for several events,
+    /// like a binding with `reuse`.
     pub(super) fn repeat(
         self: &Arc<Self>,
         digest: Digest,
@@ -121,15 +121,15 @@ impl Drop for Ours {
     }
 }
 
-/// The same component under another digest: with a section of that name that nothing reads (WebAssembly core specification,
-/// "Custom Section").
+/// The same component with another digest: adds a custom section with that name, which has no effect (WebAssembly core
+/// specification, "Custom Section").
 pub(super) fn named(wasm: &Bytes, name: &str) -> Bytes {
     let name = name.as_bytes();
     let length = u8::try_from(name.len()).ok().filter(|length| *length < 127).expect("the bench's names are short");
     [wasm, [0, length + 1, length].as_slice(), name].concat().into()
 }
 
-/// A sandbox as a host of this machine has it, over a folder.
+/// A sandbox with the defaults of a host on this machine, with its cache in `folder`.
 pub(super) fn options(folder: &Path) -> Options {
     Options::new(folder.to_owned(), [7; 32], Arc::new(|_| Box::pin(std::future::ready(None))))
 }

@@ -1,4 +1,4 @@
-//! The program with the peers' engines: `bench/peers`, a process of its own that is told what to do line by line.
+//! Controls `bench/peers`, a separate process with the peers' engines, by lines on its standard input.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-/// The program, started; killed when dropped.
+/// The running program; killed on drop.
 pub(super) struct Peers {
     process: Child,
     asks: ChildStdin,
@@ -23,25 +23,25 @@ struct Ask<'a> {
     threads: usize,
 }
 
-/// What it measured: calls per second over all threads, and microseconds of the processor for a call.
+/// Measurements: calls per second over all threads, and CPU microseconds per call.
 #[derive(Deserialize)]
 pub(super) struct Answer {
     /// A plug-in for each call.
     pub(super) fresh_per_second: f64,
     pub(super) fresh_cpu_us: f64,
-    /// One plug-in for each thread.
+    /// One plug-in per thread.
     pub(super) kept_per_second: f64,
     pub(super) kept_cpu_us: f64,
 }
 
-/// Where the program is; else why it is not measured.
+/// Path of the program, or the reason for which it is not measured.
 pub(super) fn program() -> Result<PathBuf, String> {
     let program = std::env::var_os("BENCH_PEERS").filter(|value| !value.is_empty()).map(PathBuf::from);
     program.ok_or_else(|| "BENCH_PEERS does not name the program, see `cargo xtask guests --peers`".to_owned())
 }
 
 impl Peers {
-    /// Starts it over its own plug-in. It stays on the cores of the thread that starts it.
+    /// Starts the program with its own plug-in. It inherits the pinning of the current thread.
     pub(super) fn start(program: &Path, plugin: &Path) -> anyhow::Result<Self> {
         let mut process = Command::new(program)
             .arg(plugin)
@@ -54,7 +54,7 @@ impl Peers {
         Ok(Self { process, asks, answers })
     }
 
-    /// Has it call for so long.
+    /// Repeats calls for the given time.
     pub(super) fn repeat(
         &mut self,
         act: &str,

@@ -1,5 +1,5 @@
-//! Durable appends, by so many at once, against bare writes of the same bytes that are synced as often as a perfect group
-//! commit would.
+//! Durable appends at various levels of concurrency, compared with bare writes of the same bytes, synced as often as by
+//! a perfect group commit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use super::lives::Lives;
 use crate::Mode;
 use crate::report::Sheet;
 
-/// Appenders at once.
+/// Numbers of concurrent appenders.
 const LOADS: [usize; 4] = [1, 16, 256, 1024];
 
 pub(super) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()> {
@@ -52,7 +52,7 @@ struct Shown {
     syncs: f64,
 }
 
-/// Appends for so long, each appender one after the other, and waits for the last.
+/// Appends for the given time, sequentially in each appender, and waits for the last append.
 #[expect(clippy::cast_precision_loss, reason = "counts of events are small")]
 async fn append(lives: &Lives, load: usize, lasts: Duration) -> anyhow::Result<Shown> {
     let stop = Arc::new(AtomicBool::new(false));

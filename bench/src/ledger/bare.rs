@@ -1,4 +1,4 @@
-//! The baseline of a durable append: the same bytes, written to the end of a file and synced, and nothing else.
+//! The baseline of a durable append: the same bytes, appended to a file and synced.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-/// A file on the file system of temporary files, where the ledgers of the run are.
+/// A file on the file system of temporary files, which also contains the ledgers of the run.
 pub(super) struct Bare {
     file: File,
 }
@@ -16,7 +16,8 @@ impl Bare {
         Ok(Self { file: tempfile::tempfile().context("a file for the baseline")? })
     }
 
-    /// For so long: `group` times `bytes` in one write, then `fdatasync`. Gives how many of them in a second. Blocks.
+    /// Repeats for the given time: `group` times `bytes` in one write, then `fdatasync`. Returns the number of entries
+    /// per second. Blocks.
     #[expect(clippy::cast_precision_loss, reason = "counts of events are small")]
     pub(super) fn per_second(&mut self, bytes: usize, group: usize, lasts: Duration) -> anyhow::Result<f64> {
         let write = vec![7; bytes * group];

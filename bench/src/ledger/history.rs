@@ -1,4 +1,4 @@
-//! The cost of an event's life beside a short and a long history, both ledgers open side by side.
+//! The cost of processing an event with a short and a long history. Both ledgers are open at the same time.
 
 use std::path::Path;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use crate::report::{Bound, Sheet};
 const TARGET: &str = "cost per event with 10 million events of history / with 10 thousand";
 const BOUND: Bound = Bound::AtMost(1.1);
 
-/// Events of the two histories, of a turn, and turns of each.
+/// Events in the two histories and in a turn, and number of turns of each.
 struct Sizes {
     short: u64,
     long: u64,
@@ -21,7 +21,7 @@ struct Sizes {
     turns: usize,
 }
 
-/// What an event cost in a turn, in microseconds.
+/// The cost of an event in one turn, in microseconds.
 struct Cost {
     cpu_us: f64,
     wall_us: f64,
@@ -46,13 +46,13 @@ pub(super) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
     }
     let long = Lives::new(long_folder.path()).await?;
     long.live(sizes.long).await?;
-    // Both caches are warm for what a turn does before the first is measured.
+    // Warms up both caches before the first measurement.
     for lives in [&short, &long] {
         lives.live(sizes.turn).await?;
     }
     let (mut of_short, mut of_long) = (Vec::new(), Vec::new());
     for turn in 0..sizes.turns {
-        // In turns, and neither of them always first.
+        // In turns, and in alternating order.
         if turn % 2 == 0 {
             of_short.push(cost(&short, sizes.turn).await?);
             of_long.push(cost(&long, sizes.turn).await?);
@@ -95,21 +95,21 @@ async fn cost(lives: &Lives, events: u64) -> anyhow::Result<Cost> {
     Ok(Cost { cpu_us: cpu.as_secs_f64() * 1e6 / events as f64, wall_us: wall.as_secs_f64() * 1e6 / events as f64 })
 }
 
-/// What there is on the disk of temporary files, and what an event takes of it.
+/// Free disk space for temporary files, and the size of an event.
 struct Room {
     free_bytes: u64,
     event_bytes: u64,
 }
 
 impl Room {
-    /// By what the short history of so many events takes.
+    /// Estimates the size of an event from the short history.
     fn look(short: &Path, events: u64) -> anyhow::Result<Self> {
         let mut bytes = 0;
         for file in std::fs::read_dir(short)? {
             bytes += file?.metadata()?.len();
         }
         let space = rustix::fs::statvfs(short).context("the room on the disk of temporary files")?;
-        // A fifth more than it takes, for the WAL and for what else the machine does.
+        // Adds a fifth for the WAL and other writes on the machine.
         let event_bytes = (bytes / events / 5 * 6).max(1);
         Ok(Self { free_bytes: space.f_bavail * space.f_frsize, event_bytes })
     }
@@ -124,7 +124,7 @@ impl Room {
         format!("needs {needed} GiB in TMPDIR, where {free} are free")
     }
 
-    /// Events that half of it is enough for, to the million below.
+    /// The number of events that fit into half of the free space, rounded down to a million.
     fn millions(&self) -> u64 {
         self.free_bytes / 2 / self.event_bytes / 1_000_000 * 1_000_000
     }

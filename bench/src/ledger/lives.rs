@@ -1,4 +1,5 @@
-//! Events that live their whole life in a ledger: appended, fanned out to one subscription, settled as delivered.
+//! Drives events through their whole life cycle in a ledger: appended, fanned out to one subscription, settled as
+//! delivered.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,10 +22,10 @@ use tokio::task::JoinSet;
 use super::EVENT_BYTES;
 use crate::events::{Template, jti};
 
-/// Events that go through each transaction together: no more than a batch of the writer.
+/// Events per transaction; at most a batch of the writer.
 const TOGETHER: u64 = 256;
 
-/// A ledger with one tenant, and what its events are made of. Clones are the same one.
+/// A ledger with one tenant, and the template of its events. Clones share it.
 #[derive(Clone)]
 pub(super) struct Lives(Arc<Inner>);
 
@@ -40,7 +41,7 @@ struct Inner {
 }
 
 impl Lives {
-    /// A new ledger in that folder, with the settings that a host has.
+    /// A new ledger in that directory, with a host's settings.
     pub(super) async fn new(folder: &Path) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let ledger = Ledger::open(host_options(folder), clock.clone()).context("a new ledger")?;
@@ -52,8 +53,8 @@ impl Lives {
         Ok(Self::of(ledger, clock, tenant, subscription, plan, 0))
     }
 
-    /// The ledger of a host that does not run, for events from `first` on to one of its subscriptions, by a delivery of it
-    /// that is due.
+    /// The ledger of a stopped host. Appends events from number `first` on to one of its subscriptions, modelled on one
+    /// of its due deliveries.
     pub(super) async fn of_host(data: &Path, subscription: &str, first: u64) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let ledger = Ledger::open(host_options(&data.join("ledger")), clock.clone()).context("the host's ledger")?;
@@ -80,13 +81,13 @@ impl Lives {
         &self.0.ledger
     }
 
-    /// Bytes of one event in the journal: as it came, and as a SET.
+    /// Bytes of one event in the journal: the original and the SET.
     pub(super) fn event_bytes(&self) -> anyhow::Result<usize> {
         let NewEvent { set, original, .. } = self.0.event(0)?;
         Ok(set.text.len() + original.len())
     }
 
-    /// Appends one more event; durable when this returns.
+    /// Appends one more event and returns once it is durable.
     pub(super) async fn append(&self) -> anyhow::Result<()> {
         let event = self.0.event(self.0.next.fetch_add(1, Ordering::Relaxed))?;
         match self.0.ledger.append(event).await.context("an append")? {
@@ -95,7 +96,7 @@ impl Lives {
         }
     }
 
-    /// Appends so many events with their deliveries, and leaves those due.
+    /// Appends events with their deliveries, and leaves these due.
     pub(super) async fn pend(&self, events: u64) -> anyhow::Result<()> {
         for together in chunks(events) {
             self.make(together).await?;
@@ -103,7 +104,7 @@ impl Lives {
         Ok(())
     }
 
-    /// Appends so many events with their deliveries, and settles those.
+    /// Appends events with their deliveries, and settles these.
     pub(super) async fn live(&self, events: u64) -> anyhow::Result<()> {
         for together in chunks(events) {
             let mut settling = JoinSet::new();
@@ -118,7 +119,7 @@ impl Lives {
         Ok(())
     }
 
-    /// Events with a delivery each, as a host takes them in (decision 0024).
+    /// Appends events with one delivery each, as a host does (decision 0024).
     async fn make(&self, events: u64) -> anyhow::Result<Vec<DueDelivery>> {
         let mut appending = JoinSet::new();
         for _ in 0..events {
@@ -141,7 +142,7 @@ impl Lives {
         let event = self.0.event(self.0.next.fetch_add(1, Ordering::Relaxed))?;
         let delivery = NewDelivery {
             id: DeliveryId { event: event.id, subscription: self.0.subscription, run: 0 },
-            // Known once it is appended.
+            // Assigned when the event is appended.
             event: EventSeq::default(),
             tenant: self.0.tenant.clone(),
             plan: self.0.plan,
@@ -155,7 +156,7 @@ impl Lives {
 }
 
 impl Inner {
-    /// A SET of WSO2 Identity Server, as the host takes it in: its `iat` is in milliseconds where it came.
+    /// A SET of WSO2 Identity Server as the host stores it. The original `iat` is in milliseconds.
     fn event(&self, number: u64) -> anyhow::Result<NewEvent> {
         let original = self.template.event(number);
         let text = original.replacen("\"iat\":1789977600000", "\"iat\":1789977600", 1);
@@ -181,7 +182,7 @@ impl Inner {
         })
     }
 
-    /// The receiver took it, and one filter passed it.
+    /// Settles a delivery that passed one filter and was accepted by the receiver.
     fn settlement(&self, due: &DueDelivery) -> anyhow::Result<Settlement> {
         let at = self.clock.now();
         let outcome = Outcome::status(204);
@@ -218,7 +219,7 @@ impl Inner {
     }
 }
 
-/// What a host opens its ledger with, where its configuration says nothing.
+/// The ledger options of a host with the default configuration.
 fn host_options(folder: &Path) -> Options {
     Options { batch_max: 512, queue_max: 8192, ..Options::new(folder) }
 }
@@ -227,7 +228,7 @@ fn chunks(events: u64) -> impl Iterator<Item = u64> {
     (0..events).step_by(TOGETHER as usize).map(move |from| TOGETHER.min(events - from))
 }
 
-/// In the place of SHA-256: what it is of cannot be seen in it, so that an index gets them in no order.
+/// Replaces SHA-256: like a hash, the result is in no order, so that index inserts are random.
 fn digest(of: u64) -> [u8; 32] {
     let mut digest = [0; 32];
     let mut state = of;
@@ -238,7 +239,7 @@ fn digest(of: u64) -> [u8; 32] {
     digest
 }
 
-/// `splitmix64`: one number in, another out, no two the same.
+/// `splitmix64`: a bijection of numbers.
 fn scatter(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -266,7 +267,8 @@ mod tests {
         lives.pend(40).await.unwrap();
         assert_eq!(lives.ledger().backlog(&lives.0.tenant), 40);
         assert_eq!(lives.ledger().stats().last, EventSeq(340));
-        // How many requests share a commit is the machine's affair; a chunk is appended before it is settled.
+        // The number of appends that share a commit depends on the machine, but a chunk is appended before it is
+        // settled.
         assert!(lives.ledger().stats().commits >= 5, "two for each of two chunks, one for the third");
         lives.ledger().shutdown().await;
     }

@@ -1,5 +1,6 @@
-//! The ledger, in this process and in a host's: what a durable append costs against a bare write and sync, whether the cost
-//! of an event stays flat as history grows, and how soon a host goes on that was killed with deliveries pending.
+//! The ledger, in this process and in a host: the cost of a durable append compared with a bare write and sync, whether
+//! the cost of an event stays constant as the history grows, and the recovery time of a host that was killed with
+//! pending deliveries.
 
 mod appends;
 mod bare;
@@ -10,7 +11,7 @@ mod recovery;
 use crate::Mode;
 use crate::report::Sheet;
 
-/// Bytes of an event as it came: a login with its user, as a product sends it.
+/// Bytes of an incoming event: a login with its user, as a product sends it.
 const EVENT_BYTES: usize = 900;
 
 /// Measures the section.

@@ -1,4 +1,4 @@
-//! Recovery: a host with deliveries pending is killed while it works, and started again.
+//! Recovery: kills a working host with pending deliveries and restarts it.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,12 @@ use crate::host;
 use crate::load::{Pace, Receiver, Record, Target, send};
 use crate::report::Sheet;
 
-/// Events sent to the host before each kill, at the most.
+/// Maximum number of events sent to the host before each kill.
 const SENT_MAX: usize = 100_000;
-/// How long a delivery after the kill may take.
+/// Time limit of a delivery after the kill.
 const DELIVERY: Duration = Duration::from_secs(60);
 
-/// How long after its start a host was there again.
+/// Times from a host's start until it was available.
 struct Back {
     listening: Duration,
     first: Duration,
@@ -47,12 +47,12 @@ pub(super) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
     }
     tell(sheet, "few", &few);
 
-    // One that stays, to know by what a delivery of this subscription is like.
+    // This delivery stays due and serves as the model for further deliveries of the subscription.
     receiver.silence();
     source.accept(Template::of(EVENT_BYTES).event(Record::new(1).number(0))).await;
     until("the delivery is there", async || tenant.deliveries("state=due").await.pop()).await;
     host.kill9().await;
-    // While the host is down, as it would have written them, only sooner.
+    // Written while the host is down, which is faster, but with the same content as by the host.
     let record = Record::new(usize::try_from(pending)?);
     let lives = Lives::of_host(&host.data(), &subscription.id, record.number(0)).await?;
     lives.pend(pending).await?;
@@ -74,8 +74,8 @@ fn tell(sheet: &mut Sheet, pending: &str, rounds: &[Back]) {
     sheet.figure("ledger", &name("to the first delivery"), "ms", &ms(|back| back.first));
 }
 
-/// Sends for so long while the receiver is silent, so that nothing is at rest, kills the host and starts it again. Gives what
-/// it had accepted meanwhile.
+/// Sends for the given time while the receiver does not answer, so that no delivery ends, then kills and restarts the
+/// host. Returns the number of events accepted meanwhile.
 async fn kill(host: &mut Host, path: &str, receiver: &Receiver, lasts: Duration) -> anyhow::Result<(usize, Back)> {
     receiver.silence();
     let record = Record::new(SENT_MAX);
@@ -94,7 +94,7 @@ async fn kill(host: &mut Host, path: &str, receiver: &Receiver, lasts: Duration)
     Ok((accepted, Back { listening, first: begin.elapsed() }))
 }
 
-/// Waits until so much has arrived in all.
+/// Waits until the total number of arrivals reaches `expected`.
 async fn arrived(receiver: &Receiver, expected: usize) -> anyhow::Result<()> {
     let begin = Instant::now();
     while receiver.arrivals() < expected {

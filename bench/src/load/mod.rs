@@ -1,4 +1,4 @@
-//! Load: a sender that keeps its pace, a receiver that notes what arrives, and what came of both.
+//! Load generation: a sender with a constant pace, a receiver that records arrivals, and the results of both.
 
 mod receiver;
 mod sender;
@@ -10,18 +10,19 @@ use anyhow::Context as _;
 pub(crate) use receiver::{Receiver, Record};
 pub(crate) use sender::{Pace, Target, send};
 
-/// Events of a second at the most, for which a window has room: more than any machine sends.
+/// Capacity of a record in events per second: more than any machine sends.
 const EVENTS_PER_S_MAX: usize = 500_000;
-/// How long a host is left alone after the last arrival of a window. What is left to do then belongs to it: its settlement.
+/// How long to wait after the last arrival of a window, because the host's settlement of it still belongs to the
+/// window.
 const SETTLES: Duration = Duration::from_millis(200);
 
-/// Waits until all is done that a window of that length has brought.
+/// Waits until all work caused by a window of that length is done.
 pub(crate) async fn settled(lasts: Duration) {
-    // Of a short one, in a smoke run, nobody reads what it cost.
+    // In a smoke run the costs are ignored, so a short wait is enough.
     tokio::time::sleep(SETTLES.min(lasts / 2)).await;
 }
 
-/// p50 and p99 in milliseconds, of microseconds in any order.
+/// p50 and p99 in milliseconds, from unsorted microseconds.
 #[expect(clippy::cast_precision_loss, reason = "microseconds of a window")]
 pub(crate) fn percentiles(mut latencies_us: Vec<u64>) -> anyhow::Result<[f64; 2]> {
     latencies_us.sort_unstable();

@@ -1,4 +1,4 @@
-//! The receiver of a run, and the record of when which event was where.
+//! The receiver of a run, and the record of each event's times.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,17 +18,17 @@ use tokio::net::TcpListener;
 use super::EVENTS_PER_S_MAX;
 use crate::events;
 
-/// What is known of each event of a run, by its number.
+/// The times of each event of a run, by number.
 pub(crate) struct Record {
     begin: Instant,
-    /// The number of its first event: no two windows share one, or the host would know them for copies. Nor do those of two
-    /// runs, since a host may be kept from the one to the other.
+    /// The number of the first event. Windows never share a number, or the host would treat events as duplicates. Nor
+    /// do two runs, since a host's data may be reused.
     first: usize,
-    /// Receivers that note in it.
+    /// Number of receivers that write to this record.
     places: usize,
-    /// Nanoseconds from the begin to when it was to be sent.
+    /// Nanoseconds from the begin until the event was due to be sent.
     due: Vec<AtomicU64>,
-    /// Nanoseconds from the begin to the 202; 0: none yet.
+    /// Nanoseconds from the begin to the 202 answer; 0 if there is none yet.
     accepted: Vec<AtomicU64>,
     /// Nanoseconds from the begin to its last arrival, at each place.
     arrived: Vec<AtomicU64>,
@@ -39,20 +39,20 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// For so many events at the most, and one receiver.
+    /// A record for one receiver and at most `events_max` events.
     pub(crate) fn new(events_max: usize) -> Arc<Self> {
         Self::of_places(events_max, 1)
     }
 
-    /// The same for as many as can be sent in so long.
+    /// A record for as many events as can be sent in the given time.
     pub(crate) fn of_window(lasts: Duration) -> Arc<Self> {
         let ms = usize::try_from(lasts.as_millis()).unwrap_or(usize::MAX);
         Self::new(ms.saturating_mul(EVENTS_PER_S_MAX / 1_000))
     }
 
-    /// The same for receivers of several places, from 0.
+    /// A record for several receivers, numbered from 0.
     pub(crate) fn of_places(events_max: usize, places: usize) -> Arc<Self> {
-        // No run counts as fast as the clock does, so it ends below where the next begins.
+        // Numbers grow more slowly than the clock, so a run ends below the start of the next one.
         static FIRST: LazyLock<AtomicUsize> = LazyLock::new(|| AtomicUsize::new(now_ns()));
         let nothing = |count: usize| std::iter::repeat_with(AtomicU64::default).take(count).collect();
         Arc::new(Self {
@@ -72,7 +72,7 @@ impl Record {
         self.accepted.len()
     }
 
-    /// The number that the event at this place of the record bears.
+    /// The number of the event at this position in the record.
     pub(crate) fn number(&self, place: usize) -> u64 {
         (self.first + place) as u64
     }
@@ -81,7 +81,7 @@ impl Record {
         u64::try_from(at.saturating_duration_since(self.begin).as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// It was to be sent at `due`, and is answered now.
+    /// Records that the event was due at `due` and has been answered now.
     pub(crate) fn accept(&self, event: usize, due: Instant) {
         self.due[event].store(self.ns(due), Ordering::Relaxed);
         self.accepted[event].store(self.ns(Instant::now()), Ordering::Relaxed);
@@ -89,7 +89,7 @@ impl Record {
     }
 
     fn arrive(&self, number: usize, place: usize) {
-        // What is late from another window is not this one's.
+        // Late arrivals from another window are not counted in this one.
         if let Some(event) = number.checked_sub(self.first).filter(|event| *event < self.accepted.len()) {
             let at = event * self.places + place;
             self.arrived[at].store(self.ns(Instant::now()), Ordering::Relaxed);
@@ -98,7 +98,7 @@ impl Record {
         }
     }
 
-    /// Events that were accepted and have not arrived as often as they are to, roughly.
+    /// Approximate number of accepted events that have not arrived at all receivers yet.
     pub(crate) fn open(&self, copies: usize) -> usize {
         self.accepts.load(Ordering::Relaxed).saturating_sub(self.arrived() / copies.max(1))
     }
@@ -108,7 +108,7 @@ impl Record {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Waits until so much has arrived, at all places together.
+    /// Waits until the total number of arrivals at all places reaches `expected`.
     pub(crate) async fn all_arrived(&self, expected: usize, wait: Duration) -> anyhow::Result<()> {
         let begin = Instant::now();
         while self.arrived() < expected {
@@ -119,13 +119,13 @@ impl Record {
         Ok(())
     }
 
-    /// Microseconds from its 202 to its last arrival, of each event that was accepted; 0 where it arrived before its
-    /// sender had read the answer.
+    /// Microseconds from the 202 to the last arrival of each accepted event; 0 if it arrived before its sender had read
+    /// the answer.
     pub(crate) fn latencies_us(&self, copies: u32) -> anyhow::Result<Vec<u64>> {
         self.since(&self.accepted, copies)
     }
 
-    /// Microseconds from when it was to be sent to its arrival, of each event that was accepted, at each place.
+    /// Microseconds from the time each accepted event was due until it arrived, at each place.
     pub(crate) fn since_due_us(&self) -> anyhow::Result<Vec<u64>> {
         self.since(&self.due, 1)
     }
@@ -157,7 +157,7 @@ fn now_ns() -> usize {
     usize::try_from(since.as_nanos()).unwrap_or(0)
 }
 
-/// A receiver that answers 204 at once, unless it is told to be silent.
+/// A receiver that answers 204 immediately, unless it is silenced.
 pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
@@ -175,7 +175,7 @@ impl Receiver {
         Self::at(0).await
     }
 
-    /// One of several, with its place in their records.
+    /// One of several receivers, with its position in their records.
     pub(crate) async fn at(place: usize) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("a port for the receiver")?;
         let address = listener.local_addr()?;
@@ -206,22 +206,22 @@ impl Receiver {
         format!("http://{}/", self.address)
     }
 
-    /// From now on, what arrives goes into this record.
+    /// Records further arrivals in this record.
     pub(crate) fn record(&self, record: &Arc<Record>) {
         *self.shared.record.lock().expect("nobody panics while holding it") = record.clone();
     }
 
-    /// From now on, what arrives is taken and never answered, nor counted.
+    /// Accepts further requests without answering or counting them.
     pub(crate) fn silence(&self) {
         self.shared.silent.store(true, Ordering::SeqCst);
     }
 
-    /// From now on, what arrives is answered.
+    /// Answers further requests.
     pub(crate) fn answer(&self) {
         self.shared.silent.store(false, Ordering::SeqCst);
     }
 
-    /// Arrivals so far, whichever record they are in.
+    /// Arrivals so far, over all records.
     pub(crate) fn arrivals(&self) -> usize {
         self.shared.arrivals.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! The sender of a run: so many connections, each an exchange at a time.
+//! The sender of a run: a number of connections, each with one request at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,10 +18,10 @@ use tokio::time::sleep_until;
 use super::receiver::Record;
 use crate::events::Template;
 
-/// Events that were accepted and have not arrived, at which a sustained load waits.
+/// Number of accepted events that have not arrived at which a sustained load waits.
 const OPEN_MAX: usize = 1_000;
 
-/// Where events go; those of one run are of one host.
+/// The destination of events; all of a run belong to one host.
 #[derive(Clone)]
 pub(crate) struct Target {
     /// `host:port`.
@@ -30,30 +30,32 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// A path of a host, where it listens now.
+    /// A path of a host at its current address.
     pub(crate) fn of(host: &Host, path: &str) -> Self {
         Self { authority: host.base().trim_start_matches("http://").to_owned(), path: path.to_owned() }
     }
 }
 
-/// How events are sent.
+/// The pace of sending.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
-    /// Each connection sends the next as soon as it has its answer.
+    /// Each connection sends the next event as soon as it has its answer.
     Closed,
-    /// The same, unless [`OPEN_MAX`] events have not arrived yet: what is to be seen is what goes through, not what piles up.
+    /// Like `Closed`, but waits while [`OPEN_MAX`] events have not arrived, so that it measures throughput instead of
+    /// filling a queue.
     Sustained {
         /// Arrivals of each event.
         copies: usize,
     },
-    /// So many a second in all, due at fixed times whether or not a connection is free: what waits counts as waiting.
+    /// A fixed total rate. Events are due at fixed times whether or not a connection is free, and waiting for a
+    /// connection counts as latency.
     Open { per_second: f64 },
 }
 
-/// What was sent.
+/// The events sent in a window.
 pub(crate) struct Sent {
     pub(crate) accepted: usize,
-    /// Microseconds from when each was due to its answer.
+    /// Microseconds from the time each was due to its answer.
     pub(crate) latencies_us: Vec<u64>,
 }
 
@@ -67,7 +69,7 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// Sends for so long, to all targets by turns, and waits for the last answers.
+/// Sends for the given time, to all targets in turn, and waits for the last answers.
 pub(crate) async fn send(
     targets: &[Target],
     template: &Template,
@@ -155,7 +157,7 @@ impl Shared {
             let text = answer.into_body().collect().await?.to_bytes();
             match status {
                 200..=299 => return Ok(()),
-                // Too much at once: sent again, as any sender would, and late.
+                // Overload: retried as by any sender, which counts as latency.
                 429 | 503 => tokio::time::sleep(Duration::from_millis(5)).await,
                 _ => bail!("event {number} was answered {status}: {}", String::from_utf8_lossy(&text)),
             }

@@ -1,5 +1,5 @@
-//! The whole path: an event is taken in, durable, filtered, signed and delivered, against a bare relay that forwards it
-//! (`relay`), with the same sender, receiver, body and connections, in turns.
+//! The whole path: an event is accepted, durable, filtered, signed and delivered. Compared in turns with a bare relay
+//! that only forwards it (`relay`), with the same sender, receiver, body and connections.
 
 pub(crate) mod relay;
 mod sync_probe;
@@ -20,14 +20,14 @@ use crate::process;
 use crate::report::{Bound, Sheet};
 use sync_probe::SyncProbe;
 
-/// How long the last deliveries of a window may take.
+/// Time limit of the last deliveries of a window.
 const DRAIN: Duration = Duration::from_secs(120);
-/// The filter of every chain: it looks at the type and passes what it gets.
+/// The filter of every chain: it checks the type and passes every event.
 const FILTER: &str = "drop-by-type";
 
 /// Bytes of an event: a login with its user, as a product sends it.
 const EVENT_BYTES: usize = 900;
-/// A p99 that is good whatever a sync takes.
+/// A p99 that meets the target regardless of the duration of a sync.
 const HALF_LOAD_MS_MAX: f64 = 10.0;
 
 const AT_16: &str = "whole path against bare relay, events per CPU-second, 16 connections";
@@ -35,17 +35,17 @@ const AT_256: &str = "whole path against bare relay, events per CPU-second, 256 
 const SYNCS: &str = "fsyncs per accepted event at 256 connections";
 const HALF_LOAD: &str = "p99 from the 202 to the receiver at half of the maximum rate / fsync p99";
 
-/// What one window showed.
+/// The results of one window.
 #[derive(Debug, Clone, Copy, Default)]
 struct Window {
     events: usize,
     /// From the first event to the last arrival.
     seconds: f64,
-    /// CPU of the process that was measured.
+    /// CPU time of the measured process.
     cpu_s: f64,
-    /// From when it was due to the answer, milliseconds: p50 and p99.
+    /// From due to answered: p50 and p99 in milliseconds.
     answer_ms: [f64; 2],
-    /// From the answer to the receiver, milliseconds: p50 and p99.
+    /// From answered to arrived at the receiver: p50 and p99 in milliseconds.
     arrive_ms: [f64; 2],
 }
 
@@ -68,7 +68,7 @@ impl Window {
     }
 }
 
-/// A relay in a process of its own; killed when dropped.
+/// A relay in a separate process; killed on drop.
 struct Relay {
     process: Child,
     target: Target,
@@ -119,7 +119,7 @@ impl Stage {
     }
 }
 
-/// Sends for so long to what listens at `target` in the process `pid`, and waits until all of it has arrived.
+/// Sends for the given time to `target`, served by the process `pid`, and waits until everything has arrived.
 async fn window(
     (target, pid): (&Target, u32),
     receiver: &Receiver,
@@ -164,7 +164,7 @@ pub(crate) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
         let stage = Stage::start(&receiver, subscriptions).await?;
         for connections in [1, 16, 256] {
             if mode == Mode::Quick && connections * subscriptions > 256 {
-                // A tenth of a second of it are thousands of deliveries, which a busy machine takes far longer for.
+                // Even a tenth of a second means thousands of deliveries, which take far longer on a busy machine.
                 continue;
             }
             let case = Case { connections, subscriptions };
@@ -180,7 +180,7 @@ pub(crate) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Gives the events that the host took and delivered in a second.
+/// Returns the number of events that the host accepted and delivered per second.
 async fn measure_case(
     sheet: &mut Sheet,
     mode: Mode,
@@ -228,7 +228,8 @@ async fn measure_case(
     Ok(per_second)
 }
 
-/// Open load at half of what the host can do: how long from the 202 to the receiver, beside what a sync takes.
+/// An open load at half of the host's capacity: the latency from the 202 to the receiver, beside the duration of a
+/// sync.
 async fn at_half_load(
     sheet: &mut Sheet,
     mode: Mode,

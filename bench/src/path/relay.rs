@@ -1,5 +1,5 @@
-//! The baseline of the whole path: a bare relay on hyper. It takes a request, sends its body on, and answers as it was
-//! answered: no disk, no filter, no signature, no record.
+//! The baseline of the whole path: a bare relay on hyper. It forwards a request's body and returns the answer, without
+//! disk, filter, signature or record.
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 
-/// Relays to `to` until it is killed. Says `listening on ADDRESS` first.
+/// Relays to `to` until it is killed. Prints `listening on ADDRESS` first.
 #[expect(clippy::print_stdout, reason = "that line is how the bench learns its port")]
 pub(crate) async fn run(to: &str) -> anyhow::Result<()> {
     let to: Uri = to.parse().context("where to relay to")?;

@@ -1,4 +1,4 @@
-//! What a sync of the disk takes while a run is under way: a page written and synced, now and then, beside the host.
+//! Measures the duration of disk syncs during a run: writes and syncs a page periodically, beside the host.
 
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::sync::Arc;
@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 
-/// Time between two syncs.
+/// Interval of syncs.
 const EVERY: Duration = Duration::from_millis(20);
 const PAGE_BYTES: usize = 4096;
 
-/// Syncs until it is asked.
+/// Syncs until it is stopped.
 pub(super) struct SyncProbe {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<std::io::Result<Vec<f64>>>,
 }
 
 impl SyncProbe {
-    /// On the file system of temporary files, where the host's ledger is.
+    /// Uses the file system of temporary files, which contains the host's ledger.
     pub(super) fn start() -> anyhow::Result<Self> {
         let mut file = tempfile::tempfile().context("a file to sync")?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -39,7 +39,7 @@ impl SyncProbe {
         Ok(Self { stop, thread })
     }
 
-    /// Ends, and gives the p99 in milliseconds.
+    /// Stops, and returns the p99 in milliseconds.
     pub(super) fn p99_ms(self) -> anyhow::Result<f64> {
         self.stop.store(true, Ordering::Relaxed);
         let mut took_ms = self.thread.join().map_err(|_| anyhow!("the thread that syncs panicked"))??;

@@ -1,4 +1,5 @@
-//! The first call of a filter after a start, whose machine code comes from the cache on disk, against its second.
+//! The first call of a filter after a start, which loads its machine code from the cache on disk, compared with its
+//! second call.
 
 use anyhow::{Context as _, ensure};
 
@@ -7,7 +8,7 @@ use super::{DRAIN, EVENT_BYTES};
 use crate::events::Template;
 use crate::load::{Receiver, Record};
 
-/// Each filter's, in microseconds: from asking for it to its verdict.
+/// Microseconds for each filter, from requesting it to its verdict.
 pub(super) struct Cold {
     pub(super) first_us: Vec<f64>,
     pub(super) second_us: Vec<f64>,
@@ -30,7 +31,7 @@ pub(super) async fn measure(crowd: &Crowd, active: usize, receiver: &Receiver) -
     Ok(Cold { first_us, second_us })
 }
 
-/// Sends it an event, and gives how long its filter took by the delivery's own history.
+/// Sends an event, and returns the duration of its filter run from the delivery's history.
 async fn run_us(member: &Member, event: String) -> anyhow::Result<f64> {
     let accepted = member.source.accept(event).await;
     let delivery = member.subscription.delivery_of(&accepted);

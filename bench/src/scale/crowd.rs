@@ -1,4 +1,4 @@
-//! Many tenants of one host, each with a source, a subscription and a filter that no other has.
+//! Many tenants on one host, each with a source, a subscription and a unique filter.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -14,18 +14,18 @@ use super::kept::{self, Line, List};
 use crate::host;
 use crate::load::Receiver;
 
-/// The filter of every chain: it looks at the type and passes what it gets.
+/// The filter of every chain: it checks the type and passes every event.
 const FILTER: &str = "drop-by-type";
-/// What all sources are of.
+/// The product of all sources.
 const SEED: Seed = Seed::Wso2;
-/// Tenants set up at once.
+/// Concurrent set-ups of tenants.
 const AT_ONCE: usize = 4;
-/// Tenants after which it is told how far a long set-up is.
+/// Number of tenants after which the progress of a long set-up is printed.
 const TOLD_EVERY: usize = 500;
-/// Room on disk for the machine code of all, which the default has not.
+/// Disk space for all machine code, which exceeds the default.
 const CONFIG: &str = "[sandbox]\ncache_bytes_max = 34359738368";
 
-/// One of them.
+/// One of the tenants.
 #[derive(Clone)]
 pub(super) struct Member {
     pub(super) tenant: Tenant,
@@ -33,23 +33,23 @@ pub(super) struct Member {
     pub(super) subscription: Arc<Subscription>,
 }
 
-/// The host with all of them.
+/// The host with all its tenants.
 pub(super) struct Crowd {
     pub(super) host: Host,
     wasm: Vec<u8>,
     members: Vec<Member>,
-    /// Where members are noted for the next run; none: they go with this one.
+    /// Records members for later runs. `None` if the crowd is temporary.
     kept: Option<List>,
 }
 
 impl Crowd {
-    /// Nobody yet, in a folder that goes with it.
+    /// An empty crowd in a temporary directory.
     pub(super) async fn temporary() -> Self {
         let host = Host::with().config(CONFIG).start().await;
         Self { host, wasm: place::filter(FILTER), members: Vec::new(), kept: None }
     }
 
-    /// Those that runs before this one have kept, as many as they are; what is set up from here on is kept as well.
+    /// The crowd stored by earlier runs. Tenants that are added from here on are stored as well.
     pub(super) async fn kept() -> anyhow::Result<Self> {
         let wasm = place::filter(FILTER);
         let folder = kept::folder(&wasm)?;
@@ -71,7 +71,7 @@ impl Crowd {
         &self.members
     }
 
-    /// Sets tenants up until there are so many.
+    /// Sets up tenants until their number reaches `size`.
     pub(super) async fn grow(&mut self, size: usize, receiver: &Receiver) -> anyhow::Result<()> {
         let there: HashSet<String> = self.members.iter().map(|member| member.tenant.name.clone()).collect();
         let mut setting_up = JoinSet::new();
@@ -95,7 +95,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Waits for the next one that is complete.
+    /// Waits for the next complete tenant.
     async fn take(&mut self, setting_up: &mut JoinSet<anyhow::Result<Member>>, size: usize) -> anyhow::Result<()> {
         let Some(member) = setting_up.join_next().await else { return Ok(()) };
         let member = member??;
@@ -109,8 +109,8 @@ impl Crowd {
         Ok(())
     }
 
-    /// Brings a crowd that is kept to where one is that was just set up: deliveries of the first `active` go to this receiver,
-    /// wherever they went in another run, and the machine code is in the system's cache.
+    /// Brings a stored crowd to the state of a new one: redirects the deliveries of the first `active` tenants to this
+    /// receiver, and loads the machine code into the system's cache.
     pub(super) async fn adopt(&self, active: usize, receiver: &Receiver) -> anyhow::Result<()> {
         if self.kept.is_none() {
             return Ok(());
@@ -118,7 +118,7 @@ impl Crowd {
         tokio::task::block_in_place(|| kept::read_compiled(&self.host.data()))?;
         for member in self.members.iter().take(active) {
             let asked = member.tenant.subscribe_url(&receiver.url()).chain(chain());
-            // A run that was broken off may have left deliveries that failed for so long that the host gave up.
+            // An interrupted run may have left failing deliveries, which paused the subscription.
             if !asked.replace(&member.subscription).await["paused"].is_null() {
                 member.subscription.resume().await;
             }
@@ -126,15 +126,15 @@ impl Crowd {
         Ok(())
     }
 
-    /// Stops the host as an operator would.
+    /// Stops the host with SIGTERM.
     pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
         let ended = self.host.terminate().await;
         ensure!(ended.success(), "the host ended with {ended}:\n{}", self.host.log());
         Ok(())
     }
 
-    /// Stops the host and starts it again; gives what that took until it listened. Returns when the host has looked over its
-    /// ledger, which it does after that: only then it is at rest.
+    /// Restarts the host, and returns the time until it was listening. Returns after the host's ledger check, which
+    /// runs in the background, so that the host is idle.
     pub(super) async fn restart(&mut self) -> anyhow::Result<Duration> {
         self.stop().await?;
         let logged = self.host.logged();
@@ -144,7 +144,7 @@ impl Crowd {
     }
 }
 
-/// A host in a folder that stays, whether it lives there already or not.
+/// Starts a host in a permanent directory, which may contain its data already.
 async fn start_in(folder: PathBuf) -> anyhow::Result<Host> {
     let mut host = Host::with().config(CONFIG).in_folder(folder).prepare();
     host::start(&mut host).await?;
@@ -152,7 +152,7 @@ async fn start_in(folder: PathBuf) -> anyhow::Result<Host> {
     Ok(host)
 }
 
-/// A member that a run before this one has set up.
+/// A member that an earlier run has set up.
 fn known(line: &Line, operator: &Client) -> Member {
     let tenant = Tenant::new(&line.tenant, &line.key, operator);
     let source = tenant.known_source(&line.ingest_path, SEED);
@@ -171,7 +171,7 @@ fn line(member: &Member) -> Line {
     }
 }
 
-/// Removes what a run before this one was setting up when it was broken off, where there is something.
+/// Removes an incomplete tenant of an interrupted run, if it exists.
 async fn remove(operator: &Client, tenant: &str) -> anyhow::Result<()> {
     let answer = operator.delete(&format!("/api/v1/tenants/{tenant}")).await;
     ensure!(matches!(answer.status, 204 | 404), "removing {tenant} was answered {}: {}", answer.status, answer.text());
@@ -191,13 +191,13 @@ fn chain() -> Value {
     json!([{"filter": FILTER, "grants": ["config"], "config": {"drop": ["nothing"]}}])
 }
 
-/// The same component under another digest: with a custom section behind it, which nobody reads.
+/// The same component with another digest: appends a custom section, which has no effect.
 fn distinct(wasm: &[u8], number: usize) -> Vec<u8> {
     let name = b"bench";
     let number = u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
     let size = 1 + name.len() + number.len();
     let mut distinct = wasm.to_vec();
-    // Section 0; its size and that of its name each fit a byte of LEB128.
+    // Section 0; its size and that of its name each fit into one byte of LEB128.
     distinct.extend([0, u8::try_from(size).unwrap_or(0), u8::try_from(name.len()).unwrap_or(0)]);
     distinct.extend(name);
     distinct.extend(number);

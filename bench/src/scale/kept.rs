@@ -1,16 +1,16 @@
-//! A crowd that stays, since ten thousand filters take half an hour to compile: a host's folder with all its tenants, and
-//! the list of them.
+//! A permanent crowd, since ten thousand filters take half an hour to compile: a host's directory with all its tenants,
+//! and the list of them.
 //!
-//! The folder is `crowd/KEY` beside the bench's guests. `KEY` names what the machine code in it was made of and by: the filter
-//! and the engine. In it are
+//! The directory is `crowd/KEY` beside the bench's guests. `KEY` identifies the filter and the engine that its machine
+//! code was compiled from and with. It contains
 //!
-//! | name | what |
+//! | name | content |
 //! |---|---|
 //! | `setgate.toml`, `operator.key`, `data/` | the host's own |
-//! | `members.jsonl` | a line for each tenant, with what only its making told, see [`Line`] |
+//! | `members.jsonl` | a line for each tenant, with data that only its creation returns, see [`Line`] |
 //!
-//! A line is written when its tenant is complete. So a run that is broken off loses what it was about to set up and no more:
-//! the next removes tenants that have no line, if they are there, and goes on. A last line that was cut counts as none.
+//! A line is written once its tenant is complete. So an interrupted run only loses the tenants it was setting up: the
+//! next run removes tenants without a line, and continues. An incomplete last line is ignored.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -27,11 +27,11 @@ use setgate::sandbox::{Options, Sandbox};
 use crate::place;
 
 const LIST: &str = "members.jsonl";
-/// The host's folder of data, therein that of compiled filters, and how files of those are called.
+/// The host's data directory, its subdirectory of compiled filters, and the extension of their files.
 const DATA: &str = "data";
 const COMPILED: &str = "compiled";
 const COMPILED_EXTENSION: &str = "cwasm";
-/// Written by the host at its first start, once.
+/// Written once, by the host at its first start.
 const OPERATOR_KEY: &str = "operator.key";
 
 /// One tenant.
@@ -39,17 +39,18 @@ const OPERATOR_KEY: &str = "operator.key";
 pub(super) struct Line {
     pub(super) tenant: String,
     pub(super) key: String,
-    /// Where its source takes events.
+    /// The path of its source.
     pub(super) ingest_path: String,
     pub(super) subscription: String,
     pub(super) secret: String,
 }
 
-/// The list of a crowd's members, open to add to it.
+/// The list of a crowd's members, open for appending.
 pub(super) struct List(File);
 
 impl List {
-    /// The list in a crowd's folder, and what is in it. What cannot be of use any more is removed before, with words.
+    /// Opens the list in a crowd's directory and reads it. A directory that is no longer usable is removed first, with
+    /// a message.
     pub(super) fn open(folder: &Path) -> anyhow::Result<(Self, Vec<Line>)> {
         let (mut lines, mut bytes) = read(folder)?;
         if let Some(why) = useless(folder, lines.len())? {
@@ -57,7 +58,7 @@ impl List {
             fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
             (lines, bytes) = (Vec::new(), 0);
         }
-        // In it are keys of the host's.
+        // It contains keys of the host.
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let file = folder.join(LIST);
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(file)?;
@@ -65,7 +66,7 @@ impl List {
         Ok((Self(file), lines))
     }
 
-    /// Adds a tenant that is complete.
+    /// Adds a complete tenant.
     pub(super) fn add(&mut self, line: &Line) -> anyhow::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
@@ -73,8 +74,8 @@ impl List {
     }
 }
 
-/// Where the crowd is whose filters are this one but for their digests, compiled by an engine of this program's version and
-/// settings, which are the host's.
+/// The directory of the crowd whose filters equal this one except for their digests, compiled by an engine of this
+/// program's version with the host's settings.
 pub(super) fn folder(wasm: &[u8]) -> anyhow::Result<PathBuf> {
     let nowhere = tempfile::tempdir()?;
     let none = Arc::new(|_| Box::pin(std::future::ready(None)) as _);
@@ -86,7 +87,8 @@ pub(super) fn folder(wasm: &[u8]) -> anyhow::Result<PathBuf> {
     Ok(place::folder().join("crowd").join(format!("{digest}-{engine}")))
 }
 
-/// Has the system read all machine code, as it has just after a set-up: a cold start is not to measure the disk. Blocks.
+/// Reads all machine code into the system's cache, as after a set-up, so that a cold start does not measure the disk.
+/// Blocks.
 pub(super) fn read_compiled(data: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(data.join(COMPILED)).context("the compiled filters of the crowd")? {
         io::copy(&mut File::open(entry?.path())?, &mut io::sink())?;
@@ -94,7 +96,7 @@ pub(super) fn read_compiled(data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The lines that are whole, and the bytes of them.
+/// The complete lines, and their total length in bytes.
 fn read(folder: &Path) -> anyhow::Result<(Vec<Line>, u64)> {
     let text = match fs::read(folder.join(LIST)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
@@ -109,7 +111,7 @@ fn read(folder: &Path) -> anyhow::Result<(Vec<Line>, u64)> {
     Ok((lines, bytes))
 }
 
-/// Why a folder with so many members cannot be gone on with; none: it can, or there is nothing.
+/// The reason for which a directory with this many members is not usable. `None` if it is usable or empty.
 fn useless(folder: &Path, members: usize) -> anyhow::Result<Option<String>> {
     if !folder.try_exists()? {
         return Ok(None);
@@ -143,7 +145,7 @@ mod tests {
         }
     }
 
-    /// A folder of a host with so many compiled filters.
+    /// A directory of a host with compiled filters.
     fn lived_in(folder: &Path, compiled: usize) {
         fs::write(folder.join(OPERATOR_KEY), "key").unwrap();
         let folder = folder.join(DATA).join(COMPILED);

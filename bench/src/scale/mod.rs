@@ -1,5 +1,5 @@
-//! Scale: a host with many tenants, each with a source, a subscription and a filter of its own: what it takes in memory and in
-//! CPU, at rest and at work, and how soon it and its filters are there after a start.
+//! Scale: memory, CPU and start time of a host with many tenants, each with a source, a subscription and a unique
+//! filter, idle and under load.
 
 mod cold;
 mod crowd;
@@ -18,11 +18,11 @@ use crowd::Crowd;
 
 /// Bytes of an event: a login with its user, as a product sends it.
 const EVENT_BYTES: usize = 900;
-/// Tenants of the long row.
+/// Number of tenants in the long row.
 const FULL_SIZE: usize = 10_000;
-/// Of them, those that send.
+/// Maximum number of tenants that send events.
 const ACTIVE_MAX: usize = 1_000;
-/// How long deliveries may take to arrive.
+/// Time limit for deliveries to arrive.
 const DRAIN: Duration = Duration::from_secs(120);
 
 const IDLE: &str = "resident memory idle";
@@ -32,7 +32,7 @@ const START: &str = "start-up to ready with 10,000 filters on disk";
 
 const MIB: f64 = 1_048_576.0;
 
-/// What a crowd of one size showed.
+/// The results of a crowd of one size.
 struct Shown {
     tenants: usize,
     /// Resident and anonymous bytes after a start, and after every active tenant has sent.
@@ -94,7 +94,7 @@ fn targets(sheet: &mut Sheet, mode: Mode, first: &Shown, last: &Shown) {
     sheet.target(COLD, "ms", Bound::AtMost(2.0), median(&last.cold_us) / 1e3, None);
 }
 
-/// Sets tenants up until the crowd has that size, and measures it.
+/// Grows the crowd to that size, and measures it.
 async fn measure_size(
     sheet: &mut Sheet,
     mode: Mode,
@@ -107,7 +107,7 @@ async fn measure_size(
     measure_crowd(sheet, mode, crowd, receiver).await.with_context(|| format!("{size} tenants"))
 }
 
-/// Measures the crowd as it is, from a fresh start.
+/// Measures the current crowd, starting from a fresh start.
 async fn measure_crowd(sheet: &mut Sheet, mode: Mode, crowd: &mut Crowd, receiver: &Receiver) -> anyhow::Result<Shown> {
     let tenants = crowd.len();
     let name = |what: &str| format!("{tenants} tenants: {what}");
@@ -137,7 +137,7 @@ async fn measure_crowd(sheet: &mut Sheet, mode: Mode, crowd: &mut Crowd, receive
     Ok(Shown { tenants, idle, active, start_ms, cold_us: cold.first_us })
 }
 
-/// Notes resident and anonymous memory of the host, and gives both; and what its files in memory hold.
+/// Records the host's resident and anonymous memory and returns both; also records the size of its memory-backed files.
 #[expect(clippy::cast_precision_loss, reason = "bytes of memory")]
 fn memory(sheet: &mut Sheet, name: &str, crowd: &Crowd) -> anyhow::Result<[f64; 2]> {
     let (resident, anonymous) = process::resident(crowd.host.pid())?;
@@ -149,7 +149,7 @@ fn memory(sheet: &mut Sheet, name: &str, crowd: &Crowd) -> anyhow::Result<[f64; 
     Ok(bytes)
 }
 
-/// CPU of an event in microseconds, round by round.
+/// CPU microseconds per event in each round.
 #[derive(Default)]
 struct Costs {
     one_us: Vec<f64>,
@@ -168,7 +168,7 @@ async fn spread(mode: Mode, crowd: &Crowd, active: usize, receiver: &Receiver) -
     Ok(costs)
 }
 
-/// Sends to the first `tenants` of the crowd by turns; gives the host's CPU for each event, in microseconds.
+/// Sends to the first `tenants` of the crowd in turn; returns the host's CPU microseconds per event.
 #[expect(clippy::cast_precision_loss, reason = "counts of events are small")]
 async fn cost(crowd: &Crowd, tenants: usize, receiver: &Receiver, lasts: Duration) -> anyhow::Result<f64> {
     let targets: Vec<Target> =
@@ -181,7 +181,7 @@ async fn cost(crowd: &Crowd, tenants: usize, receiver: &Receiver, lasts: Duratio
     record.all_arrived(sent.accepted, DRAIN).await?;
     settled(lasts).await;
     let cpu = process::cpu(crowd.host.pid())? - cpu;
-    // All of it, once.
+    // Checks that every event has arrived exactly once.
     record.latencies_us(1)?;
     Ok(cpu.as_secs_f64() * 1e6 / sent.accepted as f64)
 }

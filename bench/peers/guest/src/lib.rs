@@ -1,5 +1,5 @@
-//! The filter of the bench as a plug-in of extism: the act's name and the claims in, with a line break between them; the
-//! verdict out, its first letter before its text.
+//! The filter of the bench as an extism plug-in. Input: the act's name and the claims, separated by a line break.
+//! Output: the verdict's first letter, followed by its text.
 
 #[path = "../../../guest/src/acts.rs"]
 #[expect(dead_code, reason = "the bench reads the list of acts")]
