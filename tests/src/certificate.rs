@@ -1,4 +1,4 @@
-//! Certificates of authorities, receivers and clients, made for a story.
+//! Creates certificates of authorities, receivers and clients for stories.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
-/// Whoever issues certificates.
+/// A certificate authority.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate with its key.
@@ -19,10 +19,11 @@ pub struct Issued {
 }
 
 impl Authority {
-    /// A new one, which nobody trusts so far.
+    /// A new authority that no client trusts yet.
     #[expect(clippy::new_without_default, reason = "each is another one")]
     pub fn new() -> Self {
-        // Names of their own: else a certificate of another one would look like a forged one of this.
+        // Unique names: a certificate of another authority with the same name would look like a forged one of this
+        // authority.
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let name = format!("authority {}", MADE.fetch_add(1, Ordering::SeqCst));
         let mut params = CertificateParams::default();
@@ -32,17 +33,17 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
     }
 
-    /// Its own certificate.
+    /// The authority's own certificate.
     pub fn pem(&self) -> String {
         pem("CERTIFICATE", self.0.der())
     }
 
-    /// A certificate for a name or an address.
+    /// Issues a certificate for a name or an address.
     pub fn issue(&self, name: &str) -> Issued {
         self.issue_until(name, 4096)
     }
 
-    /// One that has expired years ago.
+    /// Issues a certificate that expired years ago.
     pub fn issue_expired(&self, name: &str) -> Issued {
         self.issue_until(name, 2020)
     }
@@ -57,8 +58,8 @@ impl Authority {
 }
 
 impl Issued {
-    /// One that no authority has issued, for these names and until that year. `openssl req -x509` makes it such that it
-    /// could sign others too (`may_sign`).
+    /// A self-signed certificate for these names that expires in the given year. `may_sign` sets the CA flag, as
+    /// `openssl req -x509` does.
     pub fn by_itself(names: &[&str], may_sign: bool, year: i32) -> Self {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
@@ -81,8 +82,8 @@ impl Issued {
         pem("PRIVATE KEY", &self.key)
     }
 
-    /// What a receiver with this certificate speaks: HTTP/2 or HTTP/1.1. With `clients`, it serves those alone whose
-    /// certificate is of that authority.
+    /// TLS configuration of a receiver with this certificate: HTTP/2 or HTTP/1.1. With `clients`, it requires client
+    /// certificates of that authority.
     pub fn server(&self, clients: Option<&Authority>) -> Arc<ServerConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))

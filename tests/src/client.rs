@@ -1,4 +1,4 @@
-//! An HTTP client that looks at everything and takes nothing for granted.
+//! An HTTP client that exposes every detail of an answer.
 
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -16,26 +16,26 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ConfigBuilder};
 use serde_json::Value;
 
-/// One exchange at the most; an upload compiles a filter meanwhile.
+/// Timeout of a request; an upload includes the compilation of a filter.
 const EXCHANGE: Duration = Duration::from_secs(120);
 
-/// Where a host listens; changes when it is started again.
+/// The address of a host, which changes when it is restarted.
 #[derive(Debug, Clone, Default)]
 pub struct Base(Arc<RwLock<String>>);
 
 impl Base {
-    /// The address now.
+    /// The current address.
     pub fn get(&self) -> String {
         self.0.read().expect("nobody panics while holding it").clone()
     }
 
-    /// The address from now on.
+    /// Sets the address.
     pub fn set(&self, base: &str) {
         base.clone_into(&mut self.0.write().expect("nobody panics while holding it"));
     }
 }
 
-/// Speaks to one host, with one key or none.
+/// A client of one host, with or without a key.
 #[derive(Clone)]
 pub struct Client {
     pool: Pool<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -43,7 +43,7 @@ pub struct Client {
     key: Option<String>,
 }
 
-/// An answer, read whole.
+/// A complete answer.
 #[derive(Debug)]
 pub struct Answer {
     /// HTTP status.
@@ -56,12 +56,12 @@ pub struct Answer {
 }
 
 impl Client {
-    /// For the host at `base`. Trusts the given certificates and no others.
+    /// A client for the host at `base` that trusts only the given certificates.
     pub fn new(base: Base, trusted: &[CertificateDer<'static>]) -> Self {
         Self::with_tls(base, trusted, |tls| tls.with_no_client_auth())
     }
 
-    /// The same, showing a certificate of its own where it is asked for one (mTLS).
+    /// A client that also presents a certificate if the server requests one (mTLS).
     pub fn certified(
         base: Base,
         trusted: &[CertificateDer<'static>],
@@ -88,17 +88,17 @@ impl Client {
             .with_root_certificates(roots);
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(finish(tls)).https_or_http().enable_http1().build();
-        // No connection is kept: the host may have been killed since the last request.
+        // Connections are not reused: the host may have been killed since the last request.
         let pool = Pool::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Self { pool, base, key: None }
     }
 
-    /// The same with a key.
+    /// A copy of the client that sends this key.
     pub fn with_key(&self, key: &str) -> Self {
         Self { key: Some(key.to_owned()), ..self.clone() }
     }
 
-    /// The same without a key.
+    /// A copy of the client without a key.
     pub fn without_key(&self) -> Self {
         Self { key: None, ..self.clone() }
     }
@@ -108,7 +108,7 @@ impl Client {
         self.key.as_deref()
     }
 
-    /// One exchange, whatever its status; an error in words where there was no answer.
+    /// Sends a request and returns the answer, whatever its status. An error message if there is no answer.
     pub async fn try_send(
         &self,
         method: Method,
@@ -144,19 +144,19 @@ impl Client {
         request.body(Full::new(body))
     }
 
-    /// One exchange that has to bring an answer, whatever its status.
+    /// Sends a request that must be answered, with any status.
     pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
         self.try_send(method, path, headers, body).await.expect("the host answers")
     }
 
-    /// `GET` of a stream: its body is read as it comes.
+    /// Sends a `GET` and returns the answer as a stream.
     pub async fn open(&self, path: &str, headers: &[(&str, &str)]) -> Response<UnsyncBoxBody<Bytes, String>> {
         let request = self.request(Method::GET, path, headers, Bytes::new()).expect("a request");
         let response = self.pool.request(request).await.expect("the host answers");
         response.map(|body| body.map_err(|error| error.to_string()).boxed_unsync())
     }
 
-    /// `GET` of a stream: its head, and what comes first.
+    /// Sends a `GET` for a stream, and returns the head and the first part of the body.
     pub async fn begin(&self, path: &str) -> Answer {
         let (head, mut body) = self.open(path, &[]).await.into_parts();
         let first = body.frame().await.and_then(Result::ok).and_then(|frame| frame.into_data().ok());
@@ -164,22 +164,22 @@ impl Client {
         Answer { status: head.status.as_u16(), headers: head.headers, body, asked }
     }
 
-    /// `GET`
+    /// Sends a `GET`.
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], "").await
     }
 
-    /// `POST` of JSON.
+    /// Sends a `POST` with a JSON body.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send(Method::POST, path, &[JSON], body.to_string()).await
     }
 
-    /// `PUT` of JSON.
+    /// Sends a `PUT` with a JSON body.
     pub async fn put(&self, path: &str, body: &Value) -> Answer {
         self.send(Method::PUT, path, &[JSON], body.to_string()).await
     }
 
-    /// `DELETE`
+    /// Sends a `DELETE`.
     pub async fn delete(&self, path: &str) -> Answer {
         self.send(Method::DELETE, path, &[], "").await
     }
@@ -189,10 +189,10 @@ impl Client {
 pub const JSON: (&str, &str) = ("content-type", "application/json");
 
 impl Answer {
-    /// This answer, where it has the status.
+    /// Returns this answer if it has the status.
     ///
     /// # Panics
-    /// With what was asked and said, where it has another.
+    /// If it has another status; the message contains request and answer.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}: {}", self.asked, self.text());
@@ -216,7 +216,8 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// What is wrong with this answer as problem details (RFC 9457) of that status and code; none: nothing.
+    /// Describes the deviations of this answer from problem details (RFC 9457) with that status and code. `None` if
+    /// there are none.
     pub fn not_the_problem(&self, status: u16, code: &str) -> Option<String> {
         let said = format!("{} {}", self.status, self.text());
         if self.status != status {

@@ -1,35 +1,35 @@
-//! A tenant that owns one of everything, so that every route has something to show, and marks on all of it that tell whose
-//! it is.
+//! A tenant that owns one of everything, so that every route has data to return. All its data contains a mark that
+//! identifies it.
 
 use serde_json::{Value, json};
 
 use crate::{Accepted, Host, Receiver, Seed, Source, Tenant, event, place, until};
 
-/// Stands in everything of this tenant's that is free text: subjects, reasons, labels, URLs, rows.
+/// Contained in every free text of this tenant: subjects, reasons, labels, URLs, rows.
 pub const MARK: &str = "mark-0b7e4d";
 
-/// The tenant and what it owns.
+/// The tenant and its resources.
 pub struct Everything {
     /// The tenant, `acme`.
     pub tenant: Tenant,
-    /// Where its deliveries go.
+    /// The receiver of its deliveries.
     pub receiver: Receiver,
     /// Its source `idp`.
     pub source: Source,
-    /// The versions of its filter `gate`: the active one, and one that waits in a rollout as a shadow.
+    /// The versions of its filter `gate`: the active one, and one that runs as a shadow in a rollout.
     pub gate: [String; 2],
-    /// The versions of its table `users`: the one before, and the active one.
+    /// The versions of its table `users`: the previous one and the active one.
     pub users: [String; 2],
-    /// Its subscriptions, one for each state in which a delivery rests, and one that is paused.
+    /// Its subscriptions, one for each final state of a delivery, and a paused one.
     pub subscriptions: Vec<(&'static str, String)>,
     /// The event that it accepted.
     pub event: Accepted,
-    /// The id of a key of its own besides [`Tenant::key`].
+    /// The id of another key of the tenant besides [`Tenant::key`].
     pub key: String,
 }
 
 impl Everything {
-    /// Sets it up at a host.
+    /// Creates it on a host.
     pub async fn at(host: &Host) -> Self {
         let tenant = host.tenant_with("acme", json!({"display_name": MARK})).await;
         let source = tenant.source_with("idp", Seed::Open, &json!({"websub_topics": [MARK]})).await;
@@ -54,19 +54,19 @@ impl Everything {
         all
     }
 
-    /// The id of the subscription whose deliveries come to rest so.
+    /// The id of the subscription whose deliveries end in that state.
     pub fn subscription(&self, state: &str) -> &str {
         let found = self.subscriptions.iter().find(|(known, _)| *known == state);
         &found.unwrap_or_else(|| panic!("there is no subscription for `{state}`")).1
     }
 
-    /// The id of the delivery of its event that came to rest so.
+    /// The id of the event's delivery that ended in that state.
     pub fn delivery(&self, state: &str) -> String {
         let body = |id: &str| id.split_once('_').expect("an id has a prefix").1.to_owned();
         format!("dlv_{}_{}_0", body(&self.event.event), body(self.subscription(state)))
     }
 
-    /// Waits until each delivery of its event is where it stays.
+    /// Waits until each delivery of its event has reached its final state.
     pub async fn at_rest(&self) {
         for (state, _) in &self.subscriptions {
             let id = self.delivery(state);
@@ -84,7 +84,7 @@ pub fn marked(name: &str) -> String {
     event::set(&format!("{MARK}-{name}")).replace("jane@", &format!("{MARK}@"))
 }
 
-/// A second version of `gate`, not active.
+/// A second, inactive version of `gate`.
 async fn waiting(tenant: &Tenant) -> crate::Answer {
     let path = tenant.path("/filters/gate?activate=false");
     let headers = [("content-type", "application/wasm")];
@@ -119,7 +119,7 @@ async fn subscriptions(tenant: &Tenant, receiver: &Receiver) -> Vec<(&'static st
     made
 }
 
-/// The digest that the host gives to these bytes.
+/// The digest that the host computes for these bytes.
 pub fn digest(bytes: &[u8]) -> String {
     use sha2::Digest as _;
     format!("sha256:{}", hex::encode(sha2::Sha256::digest(bytes)))

@@ -1,4 +1,5 @@
-//! A receiver that speaks HTTP/2 frame by frame, to end streams and connections as no library lets one (RFC 9113).
+//! A receiver that implements HTTP/2 at the level of frames, so that it can end streams and connections in ways that
+//! libraries do not allow (RFC 9113).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,25 +25,25 @@ pub mod code {
     pub const HTTP_1_1_REQUIRED: u32 = 0xd;
 }
 
-/// How a request is treated.
+/// The treatment of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Treats {
-    /// 204, as it should be.
+    /// A regular 204.
     Well,
-    /// Its stream is reset with that code, without an answer.
+    /// Resets its stream with that code, without an answer.
     Resets(u32),
-    /// The head of an answer with status 200 and some of the body, then a reset with that code.
+    /// Sends the head of an answer with status 200 and part of the body, then resets the stream with that code.
     ResetsInBody(u32),
-    /// GOAWAY with that code and the stream before this one as the last: this one was not processed.
+    /// Sends GOAWAY with that code and the previous stream as the last one: this request was not processed.
     GoesAwayBefore(u32),
-    /// GOAWAY with that code and this stream as the last, and the end of the connection without an answer: this one may
-    /// have been processed.
+    /// Sends GOAWAY with that code and this stream as the last one, and closes the connection without an answer: this
+    /// request may have been processed.
     GoesAwayAfter(u32),
 }
 
-/// A receiver of frames; stops listening when dropped.
+/// A receiver of frames; stops listening on drop.
 pub struct Frames {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     book: Arc<Book>,
     serving: JoinHandle<()>,
@@ -70,8 +71,8 @@ const STATUS_200: u8 = 0x88;
 const STATUS_204: u8 = 0x89;
 
 impl Frames {
-    /// Treats the first requests so, one after the other, and those after them well. Serves HTTP/1.1 to clients that ask
-    /// for it.
+    /// Starts a receiver that treats the first requests according to the script, and all others well. It serves
+    /// HTTP/1.1 to clients that request it.
     pub async fn start(issued: &Issued, script: impl IntoIterator<Item = Treats>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port to listen on");
         let address = listener.local_addr().expect("a bound address");
@@ -84,7 +85,7 @@ impl Frames {
                 connections.spawn(async move {
                     let Ok(mut stream) = tls.accept(stream).await else { return };
                     book.connections.fetch_add(1, Ordering::SeqCst);
-                    // Clients may hang up.
+                    // Clients may disconnect.
                     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                         let _ = serve(&mut stream, &book).await;
                     } else {
@@ -101,17 +102,17 @@ impl Frames {
         format!("https://{}/in", self.address)
     }
 
-    /// How the requests were treated that have arrived so far.
+    /// The treatments of the requests that have arrived so far.
     pub fn treated(&self) -> Vec<Treats> {
         self.book.treated.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many requests have arrived over HTTP/1.1.
+    /// Number of requests that arrived over HTTP/1.1.
     pub fn over_http1(&self) -> usize {
         self.book.over_http1.load(Ordering::SeqCst)
     }
 
-    /// How many connections were opened.
+    /// Number of connections that were opened.
     pub fn connections(&self) -> usize {
         self.book.connections.load(Ordering::SeqCst)
     }
@@ -157,7 +158,7 @@ async fn serve(stream: &mut Stream, book: &Book) -> std::io::Result<()> {
                     go_away(stream, id, code).await?;
                     return end(stream).await;
                 }
-                // What is still under way of a stream that has ended.
+                // Frames of a stream that has ended already.
                 Treats::Resets(_) | Treats::GoesAwayBefore(_) => {}
             },
             _ => {}
@@ -175,7 +176,7 @@ async fn go_away(stream: &mut Stream, last: u32, code: u32) -> std::io::Result<(
     write(stream, GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat()).await
 }
 
-/// Ends the connection once the other side has read all, as it would be reset under what it still sends.
+/// Ends the connection once the other side has read everything, since a reset could discard data in transit.
 async fn end(stream: &mut Stream) -> std::io::Result<()> {
     stream.shutdown().await?;
     while stream.read(&mut [0; 1024]).await? > 0 {}
@@ -189,7 +190,7 @@ async fn write(stream: &mut Stream, kind: u8, flags: u8, id: u32, payload: &[u8]
     stream.flush().await
 }
 
-/// Reads a frame: its kind, its flags, its stream and its payload.
+/// Reads a frame: its type, flags, stream and payload.
 async fn read(stream: &mut Stream) -> std::io::Result<(u8, u8, u32, Vec<u8>)> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).await?;
@@ -202,7 +203,7 @@ async fn read(stream: &mut Stream) -> std::io::Result<(u8, u8, u32, Vec<u8>)> {
 
 async fn serve_http1(stream: &mut Stream, book: &Book) -> std::io::Result<()> {
     let mut read = Vec::new();
-    // The one request of the connection: deliveries end with the last brace of their JSON.
+    // The only request of the connection: deliveries end with the last brace of their JSON.
     while !(read.ends_with(b"}") && read.windows(4).any(|window| window == b"\r\n\r\n")) {
         if stream.read_buf(&mut read).await? == 0 {
             return Ok(());

@@ -1,4 +1,4 @@
-//! HTTP/2 spoken by hand, as attackers do: windows that never open, bodies that never come.
+//! Hand-written HTTP/2 as used in attacks: windows that never open, bodies that never arrive.
 
 use std::net::SocketAddr;
 
@@ -21,7 +21,7 @@ pub struct Raw2 {
     next_id: u32,
 }
 
-/// What a host sent.
+/// A frame received from the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     /// The head of an answer, on this stream.
@@ -30,18 +30,18 @@ pub enum Seen {
     Data(u32, usize),
     /// The stream was reset.
     Reset(u32),
-    /// The connection is being ended.
+    /// The connection is being closed.
     GoAway,
     /// The connection has ended.
     End,
-    /// Anything else.
+    /// Any other frame.
     Other,
 }
 
-/// Connects from this address of the machine, which is `127.0.0.1` and all others of `127.0.0.0/8`.
+/// Connects from this local address: any of `127.0.0.0/8`.
 ///
 /// # Errors
-/// Where it cannot be opened.
+/// If it cannot be opened.
 pub async fn connect_from(from: &str, base: &str) -> std::io::Result<TcpStream> {
     let to: SocketAddr = base.trim_start_matches("http://").parse().expect("an address");
     let socket = TcpSocket::new_v4()?;
@@ -50,10 +50,10 @@ pub async fn connect_from(from: &str, base: &str) -> std::io::Result<TcpStream> 
 }
 
 impl Raw2 {
-    /// Opens a connection whose streams have a window of so many bytes.
+    /// Opens a connection with this initial window of its streams.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// If it cannot be opened.
     pub async fn open(from: &str, base: &str, window: u32) -> std::io::Result<Self> {
         let mut stream = connect_from(from, base).await?;
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
@@ -62,10 +62,10 @@ impl Raw2 {
         Ok(Self { stream, next_id: 1 })
     }
 
-    /// Begins a request and gives its stream. With `whole` it has no body; else the body is still to come.
+    /// Starts a request and returns its stream. With `whole` it has no body; otherwise the body follows.
     ///
     /// # Errors
-    /// Where the connection has ended.
+    /// If the connection has ended.
     pub async fn request(
         &mut self,
         method: &str,
@@ -93,12 +93,12 @@ impl Raw2 {
     /// Sends a part of a body.
     ///
     /// # Errors
-    /// Where the connection has ended.
+    /// If the connection has ended.
     pub async fn data(&mut self, id: u32, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(&frame(DATA, 0, id, bytes)).await
     }
 
-    /// What comes next. Pings are answered, and settings.
+    /// The next frame. Pings and settings are acknowledged automatically.
     pub async fn next(&mut self) -> Seen {
         let mut head = [0; 9];
         if self.stream.read_exact(&mut head).await.is_err() {

@@ -1,4 +1,4 @@
-//! A host in a process of its own.
+//! A host in a separate process.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -16,7 +16,7 @@ use crate::place;
 use crate::tenant::Tenant;
 use crate::wait::{DEADLINE, until};
 
-/// What a story wants of its host.
+/// Options of a story's host.
 pub struct Options {
     config: String,
     env: Vec<(String, String)>,
@@ -26,7 +26,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Adds to the configuration file.
+    /// Appends to the configuration file.
     pub fn config(mut self, toml: &str) -> Self {
         self.config.push_str(toml);
         self.config.push('\n');
@@ -39,21 +39,22 @@ impl Options {
         self
     }
 
-    /// Has the client trust a certificate, for a host that speaks TLS.
+    /// Makes the client trust a certificate, for a host with TLS.
     pub fn trust(mut self, certificate: CertificateDer<'static>) -> Self {
         self.trusted.push(certificate);
         self
     }
 
-    /// Has the host live in a folder that stays, made where it is not there. Where a host has lived in it before, this one goes
-    /// on with its data.
+    /// Uses a permanent directory, which is created if necessary. If it contains the data of an earlier host, this one
+    /// continues with it.
     pub fn in_folder(mut self, folder: PathBuf) -> Self {
-        // The host is started in it, so what it is told of its data may not depend on where it is started.
+        // The host's working directory is this one, so paths must not be relative to the current one.
         self.folder = Some(std::path::absolute(folder).expect("a folder has a path"));
         self
     }
 
-    /// Starts the program through another one, which is given it with its arguments, such as `sh -c 'exec "$0" "$@"'`.
+    /// Starts the program through a wrapper that is given the program and its arguments, such as `sh -c 'exec "$0"
+    /// "$@"'`.
     pub fn through(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|&part| part.to_owned()).collect();
         self
@@ -67,7 +68,7 @@ impl Options {
         host
     }
 
-    /// A host that was never started, for stories about the first start.
+    /// A host that has not been started, for stories about the first start.
     pub fn prepare(self) -> Host {
         let folder = match self.folder {
             None => Folder::Temporary(tempfile::tempdir().expect("a temporary folder")),
@@ -83,7 +84,7 @@ impl Options {
     }
 }
 
-/// A host; killed when dropped. Its folder goes with it, unless it is one that stays.
+/// A host, killed on drop. A temporary directory is removed with it.
 pub struct Host {
     folder: Folder,
     env: Vec<(String, String)>,
@@ -94,11 +95,11 @@ pub struct Host {
     process: Option<Child>,
 }
 
-/// What a host keeps its configuration, its key and its data in.
+/// The directory of a host's configuration, key and data.
 enum Folder {
-    /// Goes with the host.
+    /// Removed with the host.
     Temporary(TempDir),
-    /// Is there for the next one.
+    /// Kept for the next host.
     Kept(PathBuf),
 }
 
@@ -111,7 +112,7 @@ impl Folder {
     }
 }
 
-/// What a process wrote, line by line.
+/// The output of a process, line by line.
 #[derive(Debug, Default)]
 struct Output {
     reading: Vec<JoinHandle<()>>,
@@ -120,17 +121,17 @@ struct Output {
 }
 
 impl Host {
-    /// Options with nothing in them.
+    /// Options without any settings.
     pub fn with() -> Options {
         Options { config: String::new(), env: Vec::new(), trusted: Vec::new(), folder: None, wrapper: Vec::new() }
     }
 
-    /// A host that may deliver to this machine, over http.
+    /// Starts a host that may deliver to this machine over http.
     pub async fn start() -> Host {
         Self::with().start().await
     }
 
-    /// A command that runs the program in `folder`, without what this process has set for it.
+    /// A command that runs the program in `folder`, without this process's Setgate variables.
     pub fn command(folder: &Path) -> Command {
         Self::command_of(folder, Command::new(place::setgate()))
     }
@@ -145,10 +146,10 @@ impl Host {
         command
     }
 
-    /// Starts it again, over the same data, and waits until it listens.
+    /// Restarts the host with the same data, and waits until it listens.
     ///
     /// # Panics
-    /// With what it said, where it does not start.
+    /// If it does not start; the message contains its output.
     pub async fn start_again(&mut self) {
         self.launch();
         let mut ended = None;
@@ -163,12 +164,13 @@ impl Host {
         assert!(ended.is_none(), "{}", ended.unwrap_or_default());
     }
 
-    /// Has [`Host::operator`] speak with the key of the first start.
+    /// Makes [`Host::operator`] use the key of the first start.
     pub fn take_operator_key(&mut self) {
         self.client = self.client.with_key(&self.operator_key());
     }
 
-    /// Starts it again, over the same data, and does not wait. Nothing reaches it before [`Host::is_listening`] said so.
+    /// Restarts the host with the same data, without waiting. It cannot be reached before [`Host::is_listening`]
+    /// returns true.
     pub fn launch(&mut self) {
         assert!(self.process.is_none(), "it runs: stop it first");
         let folder = self.folder.path();
@@ -200,7 +202,7 @@ impl Host {
         self.process = Some(process);
     }
 
-    /// Whether it listens by now; in words, where it has ended instead.
+    /// Whether it listens. An error message if it has ended.
     pub fn is_listening(&mut self) -> Result<bool, String> {
         let lines = self.output.stdout.lock().expect("nobody panics while holding it").clone();
         if let Some(address) = lines.iter().find_map(|line| line.strip_prefix("listening on ")) {
@@ -215,50 +217,50 @@ impl Host {
         }
     }
 
-    /// Sets an environment variable from the next start on.
+    /// Sets an environment variable for the next starts.
     pub fn set_env(&mut self, name: &str, value: &str) {
         self.env.retain(|(known, _)| known != name);
         self.env.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Waits until all is read that the last process wrote; it has to have ended.
+    /// Waits until all output of the last process has been read. The process must have ended.
     pub async fn read_to_the_end(&mut self) {
         for reading in std::mem::take(&mut self.output.reading) {
-            // A child of its own may hold the pipe a little longer.
+            // A child process may keep the pipe open a little longer.
             let _ = tokio::time::timeout(std::time::Duration::from_secs(2), reading).await;
         }
     }
 
-    /// How many lines it wrote to standard error so far.
+    /// Number of lines that it has written to standard error so far.
     pub fn logged(&self) -> usize {
         self.output.stderr.lock().expect("nobody panics while holding it").len()
     }
 
-    /// The last line of its log, from line `from` on, that has one of the words in it.
+    /// The last log line that contains one of the words, from line number `from` on.
     pub fn last_logged(&self, from: usize, words: &[&str]) -> Option<String> {
         let lines = self.output.stderr.lock().expect("nobody panics while holding it");
         lines.iter().skip(from).rev().find(|line| words.iter().any(|word| line.contains(word))).cloned()
     }
 
-    /// Stops it as an operator would, and starts it again.
+    /// Stops it with SIGTERM and restarts it.
     pub async fn restart(&mut self) {
         let status = self.terminate().await;
         assert!(status.success(), "a host that is told to stop ends with 0, not {status}:\n{}", self.log());
         self.start_again().await;
     }
 
-    /// SIGTERM, then waits for its end.
+    /// Sends SIGTERM and waits for the process to end.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.tell_to_stop().await;
         self.ended().await
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     pub async fn tell_to_stop(&mut self) {
         self.signal("TERM").await;
     }
 
-    /// Waits for its end.
+    /// Waits for the process to end.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("it runs");
         match tokio::time::timeout(DEADLINE, process.wait()).await {
@@ -267,7 +269,7 @@ impl Host {
         }
     }
 
-    /// SIGKILL: nothing is finished, nothing is said.
+    /// Sends SIGKILL, which ends the process without any cleanup.
     pub async fn kill9(&mut self) {
         let mut process = self.process.take().expect("it runs");
         process.kill().await.expect("a child can be killed");
@@ -288,17 +290,17 @@ impl Host {
         self.client.key().expect("the operator's client has a key")
     }
 
-    /// A client without a key, as senders are.
+    /// A client without a key, as used by senders.
     pub fn stranger(&self) -> Client {
         self.client.without_key()
     }
 
-    /// Where it listens, such as `http://127.0.0.1:40001`.
+    /// Its base URL, such as `http://127.0.0.1:40001`.
     pub fn base(&self) -> String {
         self.base.get()
     }
 
-    /// Where the listener is that one of its interfaces has of its own, as the host told at its start.
+    /// The address of an interface's separate listener, as printed by the host at its start.
     pub fn interface(&self, name: &str) -> Base {
         let said = self.said();
         let told = said.lines().find_map(|line| line.strip_prefix(&format!("{name} interface on ")));
@@ -313,39 +315,39 @@ impl Host {
         key.trim().to_owned()
     }
 
-    /// Sends it a signal, such as `HUP`.
+    /// Sends a signal, such as `HUP`.
     pub async fn signal(&self, name: &str) {
         let id = self.pid().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().await.expect("`kill` is there");
         assert!(sent.success(), "SIG{name} could not be sent");
     }
 
-    /// The file or folder of that name in the host's folder.
+    /// The file or directory with that name in the host's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// The data folder.
+    /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.path("data")
     }
 
-    /// What it wrote to standard output since its last start.
+    /// Standard output since the last start.
     pub fn said(&self) -> String {
         self.output.stdout.lock().expect("nobody panics while holding it").join("\n")
     }
 
-    /// What it wrote to standard error, over all its starts.
+    /// Standard error over all starts.
     pub fn log(&self) -> String {
         self.output.text()
     }
 
-    /// A new tenant, with a key of its own.
+    /// Creates a tenant with its own key.
     pub async fn tenant(&self, name: &str) -> Tenant {
         self.tenant_with(name, json!({})).await
     }
 
-    /// A new tenant with more members in the request, such as a quota.
+    /// Creates a tenant with further members in the request, such as a quota.
     pub async fn tenant_with(&self, name: &str, mut more: serde_json::Value) -> Tenant {
         more["id"] = name.into();
         self.client.post("/api/v1/tenants", &more).await.expect(201);
@@ -353,7 +355,7 @@ impl Host {
         Tenant::new(name, key["key"].as_str().expect("a key is shown once"), &self.client)
     }
 
-    /// What its process holds in memory, swap included, in bytes.
+    /// Memory of its process in bytes, including swap.
     pub fn rss_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());

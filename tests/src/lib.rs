@@ -1,8 +1,8 @@
-//! The harness of the stories in `tests/it`: a host in a process of its own, tenants set up through its API, senders
-//! that sign as the products do, and receivers that record what arrives and check signatures with code that is not
-//! Setgate's.
+//! The harness of the stories in `tests/it`: a host in a separate process, tenants created through its API, senders
+//! that sign as the products do, and receivers that record requests and verify signatures with code that is not part of
+//! Setgate.
 //!
-//! A story reads like this:
+//! A typical story:
 //!
 //! ```no_run
 //! # async fn story() {
@@ -18,8 +18,7 @@
 //! # }
 //! ```
 //!
-//! Stories wait by asking again until a deadline that is far away; none of them sleeps for a while and hopes, and
-//! none asserts how fast something was.
+//! Stories wait by polling until a generous deadline; none of them relies on a fixed sleep, and none asserts a speed.
 
 pub mod certificate;
 pub mod client;

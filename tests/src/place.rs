@@ -1,4 +1,4 @@
-//! Where things lie: the program, the built filters, the repository, samples from outside it.
+//! Locations of the program, the built filters, the repository, and samples from outside it.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,19 +8,19 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the workspace").to_owned()
 }
 
-/// The program: `SETGATE_BIN`, else the one beside this test in the target folder.
+/// The program: `SETGATE_BIN`, or the one beside this test in the target directory.
 pub fn setgate() -> PathBuf {
     let file = from_env("SETGATE_BIN").unwrap_or_else(|| profile_dir().join("setgate"));
     assert!(file.is_file(), "there is no {}: run `cargo build -p setgate` first, or set SETGATE_BIN", file.display());
     file
 }
 
-/// The folder of the example filters: `SETGATE_FILTERS`, else `target/filters`.
+/// The directory of the example filters: `SETGATE_FILTERS`, or `target/filters`.
 pub fn filters() -> PathBuf {
     from_env("SETGATE_FILTERS").unwrap_or_else(|| target_dir().join("filters"))
 }
 
-/// One of the example filters as a component.
+/// An example filter as a component.
 pub fn filter(name: &str) -> Vec<u8> {
     let file = filters().join(format!("{name}.wasm"));
     std::fs::read(&file).unwrap_or_else(|error| {
@@ -28,29 +28,29 @@ pub fn filter(name: &str) -> Vec<u8> {
     })
 }
 
-/// Samples as products and specifications document them: `SETGATE_EVENTS`, else `shared/events` beside the
-/// repository; none where neither is there. They are not part of it.
+/// Samples from the documentation of products and specifications, which are not part of the repository:
+/// `SETGATE_EVENTS`, or `shared/events` beside the repository. `None` if neither exists.
 pub fn events() -> Option<PathBuf> {
     let folder = from_env("SETGATE_EVENTS").unwrap_or_else(|| root().join("../shared/events"));
     folder.is_dir().then_some(folder)
 }
 
-/// Says that a story is not told here, and why.
+/// Prints that a story is skipped, with the reason.
 #[expect(clippy::print_stderr, reason = "a person has to see that a test did not run")]
 pub fn skip(story: &str, why: &str) {
     eprintln!("SKIPPED {story}: {why}");
 }
 
-/// The target folder.
+/// The target directory.
 pub fn target_dir() -> PathBuf {
     profile_dir().parent().expect("a profile's folder lies in the target folder").to_owned()
 }
 
-/// The profile's folder in the target folder, such as `target/debug`.
+/// The profile's directory in the target directory, such as `target/debug`.
 pub fn profile_dir() -> PathBuf {
     let program = env::current_exe().expect("a program knows where it is");
     let folder = program.parent().expect("a file lies in a folder");
-    // Tests lie in `deps`, programs beside it.
+    // Tests are in `deps`, programs beside it.
     let deps = folder.ends_with("deps").then(|| folder.parent()).flatten();
     deps.unwrap_or(folder).to_owned()
 }

@@ -1,4 +1,4 @@
-//! An HTTP proxy as a locked-down site has it: `CONNECT` alone, with a password.
+//! An HTTP proxy of a locked-down site: only `CONNECT`, with a password.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,16 +9,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// A proxy; stops when dropped.
+/// A proxy; stops on drop.
 pub struct Proxy {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
     serving: JoinHandle<()>,
 }
 
 impl Proxy {
-    /// Asks for `user:password`, and knows the way to these names alone; to others it says 502.
+    /// Requires `user:password`, and connects only to these names; others are answered 502.
     pub async fn start(credentials: &str, ways: &[(&str, SocketAddr)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port to listen on");
         let address = listener.local_addr().expect("a bound address");
@@ -35,7 +35,7 @@ impl Proxy {
         Self { address, asked, serving }
     }
 
-    /// What it was asked for, such as `receiver.example:443`.
+    /// The requested destinations, such as `receiver.example:443`.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,4 +1,4 @@
-//! A receiver: a real HTTP server, with TLS or without, that writes down what arrives and answers as a story wants.
+//! A receiver: a real HTTP server, with or without TLS, that records requests and sends scripted answers.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::wait::until;
 
-/// One request as it arrived.
+/// One received request.
 #[derive(Debug, Clone)]
 pub struct Received {
     /// When its body was complete.
@@ -44,7 +44,7 @@ impl Received {
     /// A header's value.
     ///
     /// # Panics
-    /// Where it is not there.
+    /// If it is missing.
     #[track_caller]
     pub fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name).and_then(|value| value.to_str().ok());
@@ -69,10 +69,10 @@ impl Received {
     }
 }
 
-/// A text made of the request.
+/// A function that derives a text from the request.
 pub type OfRequest = fn(&Received) -> String;
 
-/// How a receiver answers one request.
+/// The answer to one request.
 #[derive(Debug, Clone)]
 pub struct Reply {
     status: u16,
@@ -84,45 +84,45 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// This status, at once.
+    /// Answers with this status immediately.
     pub fn status(status: u16) -> Self {
         let (headers, echoes) = (Vec::new(), Vec::new());
         Self { status, headers, echoes, delay: Duration::ZERO, hangs: false, body: |_| String::new() }
     }
 
-    /// No answer until [`Receiver::release`].
+    /// Answers only after [`Receiver::release`].
     pub fn hang() -> Self {
         Self { hangs: true, ..Self::status(204) }
     }
 
-    /// With a header.
+    /// Adds a header.
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));
         self
     }
 
-    /// With a header made of the request.
+    /// Adds a header derived from the request.
     pub fn echo(mut self, name: &'static str, value: OfRequest) -> Self {
         self.echoes.push((name, value));
         self
     }
 
-    /// With a body made of the request.
+    /// Sets a body derived from the request.
     pub fn body(mut self, body: OfRequest) -> Self {
         self.body = body;
         self
     }
 
-    /// After a while.
+    /// Delays the answer.
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 }
 
-/// A receiver; stops listening when dropped.
+/// A receiver; stops listening on drop.
 pub struct Receiver {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     book: Arc<Book>,
     serving: JoinHandle<()>,
@@ -143,7 +143,7 @@ impl Receiver {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0))).await
     }
 
-    /// The same at an address.
+    /// A receiver at a given address.
     pub async fn start_at(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.expect("a port to listen on");
         let book = Arc::new(Book {
@@ -168,60 +168,61 @@ impl Receiver {
         Self { address, book, serving }
     }
 
-    /// A receiver that speaks TLS, and answers 204.
+    /// A receiver with TLS that answers 204.
     pub async fn start_tls(tls: Arc<ServerConfig>) -> Self {
         let receiver = Self::start().await;
         receiver.present(tls);
         receiver
     }
 
-    /// Speaks TLS so on connections to come.
+    /// Uses this TLS configuration for new connections.
     pub fn present(&self, tls: Arc<ServerConfig>) {
         *lock(&self.book.tls) = Some(tls);
     }
 
-    /// How many connections were opened so far.
+    /// Number of connections opened so far.
     pub fn connections(&self) -> usize {
         self.book.connections.load(Ordering::SeqCst)
     }
 
-    /// An address where nobody listens.
+    /// An address on which nothing listens.
     pub async fn nowhere() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port to listen on");
         listener.local_addr().expect("a bound address")
     }
 
-    /// Answers the next requests so, one reply each, and those after them as [`Receiver::otherwise`] says.
+    /// Sets the answers to the next requests, one reply each; later ones are answered as set by
+    /// [`Receiver::otherwise`].
     pub fn answer(&self, replies: impl IntoIterator<Item = Reply>) {
         lock(&self.book.script).extend(replies);
     }
 
-    /// Answers so where nothing else is said; 204 at the start.
+    /// Sets the default answer, which is initially 204.
     pub fn otherwise(&self, reply: Reply) {
         *lock(&self.book.otherwise) = reply;
     }
 
-    /// Answers all that hang, and those to come at once.
+    /// Answers all hanging requests, and later ones immediately.
     pub fn release(&self) {
         self.book.released.send_replace(true);
     }
 
-    /// Everything that arrived so far.
+    /// All requests so far.
     pub fn all(&self) -> Vec<Received> {
         lock(&self.book.received).clone()
     }
 
-    /// How many requests arrived so far.
+    /// Number of requests so far.
     pub fn count(&self) -> usize {
         lock(&self.book.received).len()
     }
 
-    /// The different `webhook-id`s that arrived so far.
+    /// The distinct `webhook-id`s so far.
     pub fn ids(&self) -> BTreeSet<String> {
         self.all().iter().map(|received| received.id().to_owned()).collect()
     }
 
-    /// Waits until at least so many requests have arrived, and gives all.
+    /// Waits until at least `count` requests have arrived, and returns all.
     pub async fn received(&self, count: usize) -> Vec<Received> {
         until(&format!("{count} requests arrive at the receiver"), async || {
             let all = self.all();
@@ -246,13 +247,13 @@ impl Drop for Receiver {
 async fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, app: Router) {
     let server = auto::Builder::new(TokioExecutor::new());
     let app = TowerToHyperService::new(app);
-    // Whoever hangs up, or does not like the certificate, may.
+    // Clients may disconnect or reject the certificate.
     match tls {
         None => drop(server.serve_connection(TokioIo::new(stream), app).await),
         Some(tls) => match TlsAcceptor::from(tls).accept(stream).into_fallible().await {
             Ok(stream) => drop(server.serve_connection(TokioIo::new(stream), app).await),
             Err((_, mut refused)) => {
-                // Closed with bytes unread, it would be reset, and the alert that says why lost.
+                // Closing with unread bytes would reset the connection, and the alert with the reason would be lost.
                 while refused.read_buf(&mut Vec::new()).await.is_ok_and(|read| read > 0) {}
             }
         },
@@ -261,7 +262,7 @@ async fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, app: Router) {
 
 async fn take(State(book): State<Arc<Book>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    // Broken off: the sender was killed. It has not arrived.
+    // The body breaks off because the sender was killed: the request has not arrived.
     let Ok(body) = body.collect().await else { return StatusCode::BAD_REQUEST.into_response() };
     let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
     let path = head.uri.path().to_owned();

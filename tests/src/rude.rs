@@ -1,4 +1,4 @@
-//! A receiver that takes a delivery and then misbehaves, as servers in the wild do: below HTTP, byte by byte.
+//! A receiver that accepts a delivery and then misbehaves like some real servers: below HTTP, byte by byte.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -16,41 +16,41 @@ use tokio_rustls::server::TlsStream;
 use crate::certificate::Issued;
 use crate::wait::until;
 
-/// How one request is answered. What does not end by itself ends when the other side hangs up.
+/// The answer to one request. An answer without an end lasts until the other side disconnects.
 #[derive(Debug, Clone, Copy)]
 pub enum Manner {
-    /// 204, as it should be.
+    /// A regular 204.
     Well,
-    /// Not at all.
+    /// No answer.
     Hang,
-    /// The head at once, and then nothing of the body.
+    /// The head, and then nothing of the body.
     HangInBody,
     /// The head, byte by byte, without end.
     TrickleHead,
-    /// The head at once, then the body byte by byte, without end.
+    /// The head, then the body byte by byte, without end.
     TrickleBody,
     /// The head and half of the body, then a reset.
     Reset,
-    /// The head, then so many bytes of body as fast as they go.
+    /// The head, then this many bytes of body at full speed.
     Flood(u64),
-    /// These bytes, and then the end as given.
+    /// These bytes, and then the given end.
     Says(&'static str, Ends),
-    /// These bytes before the body of the request was read, and then a close with bytes unread.
+    /// These bytes before the body of the request was read, and then a close with unread bytes.
     Interrupts(&'static str),
 }
 
-/// What follows an answer.
+/// The event after an answer.
 #[derive(Debug, Clone, Copy)]
 pub enum Ends {
     /// The next request.
     Not,
-    /// The end of the connection; over TLS without a word of TLS.
+    /// The end of the connection, over TLS without a close notification.
     Close,
     /// A reset.
     Reset,
 }
 
-/// A connection, with TLS or without.
+/// A connection, with or without TLS.
 trait Line: AsyncRead + AsyncWrite + Send + Unpin {
     fn tcp(&self) -> &TcpStream;
 }
@@ -67,9 +67,9 @@ impl Line for TlsStream<TcpStream> {
     }
 }
 
-/// A receiver without manners; stops listening when dropped.
+/// A misbehaving receiver; stops listening on drop.
 pub struct Rude {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     scheme: &'static str,
     book: Arc<Book>,
@@ -85,12 +85,12 @@ struct Book {
 }
 
 impl Rude {
-    /// Answers the first requests so, one after the other, and those after them well.
+    /// Starts a receiver that answers the first requests according to the script, and all others well.
     pub async fn start(script: impl IntoIterator<Item = Manner>) -> Self {
         Self::start_with(None, script).await
     }
 
-    /// The same over TLS, with HTTP/1.1 alone.
+    /// Starts one with TLS that supports only HTTP/1.1.
     pub async fn start_tls(issued: &Issued, script: impl IntoIterator<Item = Manner>) -> Self {
         let mut tls = ServerConfig::clone(&issued.server(None));
         tls.alpn_protocols.clear();
@@ -126,17 +126,17 @@ impl Rude {
         format!("{}://{}/in", self.scheme, self.address)
     }
 
-    /// How many requests have arrived so far.
+    /// Number of requests so far.
     pub fn requests(&self) -> u64 {
         self.book.requests.load(Ordering::SeqCst)
     }
 
-    /// Bytes of bodies that it could write so far.
+    /// Number of body bytes written so far.
     pub fn written(&self) -> u64 {
         self.book.written.load(Ordering::SeqCst)
     }
 
-    /// Waits until the other side has hung up so often while it was still being answered.
+    /// Waits until the other side has disconnected this many times during an answer.
     pub async fn hung_up(&self, times: u64) {
         until("the host hangs up", async || (self.book.hung_up.load(Ordering::SeqCst) >= times).then_some(())).await;
     }
@@ -167,7 +167,7 @@ async fn serve(mut stream: impl Line, book: Arc<Book>) {
     }
 }
 
-/// Answers one request; false where the connection is of no use any more.
+/// Answers one request. Returns false if the connection is not usable any more.
 async fn misbehave(stream: &mut impl Line, manner: Manner, book: &Book) -> bool {
     const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n";
     let hung_up = match manner {
@@ -181,14 +181,14 @@ async fn misbehave(stream: &mut impl Line, manner: Manner, book: &Book) -> bool 
         Manner::Reset => {
             let half = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf.";
             let _ = stream.write_all(half).await;
-            // Not by a close, which would wait for what was written: an RST, now.
+            // An immediate RST: a regular close would wait for the written bytes.
             stream.tcp().set_zero_linger().expect("a socket");
             false
         }
         Manner::Says(answer, ends) => {
             let written = stream.write_all(answer.as_bytes()).await.is_ok() && stream.flush().await.is_ok();
             if let Ends::Reset = ends {
-                // The head is to be read before the reset is.
+                // The head must be read before the reset arrives.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 stream.tcp().set_zero_linger().expect("a socket");
             }
@@ -213,14 +213,14 @@ async fn misbehave(stream: &mut impl Line, manner: Manner, book: &Book) -> bool 
     false
 }
 
-/// Waits for the other side to hang up.
+/// Waits for the other side to disconnect.
 async fn is_closed(stream: &mut impl Line) -> bool {
     let mut rest = [0; 64];
     while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
     true
 }
 
-/// Sends a bit now and then, until the other side hangs up.
+/// Sends a few bytes from time to time until the other side disconnects.
 async fn trickle(stream: &mut impl Line, bit: &[u8]) -> bool {
     while stream.write_all(bit).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -228,7 +228,8 @@ async fn trickle(stream: &mut impl Line, bit: &[u8]) -> bool {
     true
 }
 
-/// Reads the head of a request: what was read of its body with it, and how long that is. None if there is no more.
+/// Reads the head of a request. Returns the part of the body that was read with it, and the body's length. `None` if
+/// there is no further request.
 async fn read_head(stream: &mut impl Line) -> Option<(Vec<u8>, usize)> {
     let mut read = Vec::new();
     let head = loop {
@@ -245,7 +246,7 @@ async fn read_head(stream: &mut impl Line) -> Option<(Vec<u8>, usize)> {
     Some((read.split_off(head), length))
 }
 
-/// Reads the rest of a body of which `read` is there.
+/// Reads the rest of a body.
 async fn read_body(stream: &mut impl Line, mut read: Vec<u8>, length: usize) -> Option<()> {
     while read.len() < length {
         if stream.read_buf(&mut read).await.ok()? == 0 {

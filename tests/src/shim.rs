@@ -1,4 +1,5 @@
-//! Libraries of `tests/shims`, preloaded into the host: a disk that fails and a clock that is set, both on command.
+//! Libraries of `tests/shims`, preloaded into the host: a failing disk and an adjustable clock, both controlled by the
+//! test.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,21 +7,21 @@ use std::process::Command;
 use crate::host::Host;
 use crate::place;
 
-/// What one library does, told through its control file.
+/// A preloaded library and its control file.
 pub struct Shim {
     control: PathBuf,
 }
 
 impl Shim {
-    /// A disk below the host's ledger that does as it should until it [is told](Shim::tell), from the next start on.
+    /// Preloads a disk for the host's ledger from the next start on. It works normally until [`Shim::tell`] is called.
     pub fn disk(host: &mut Host) -> Self {
         let folder = std::fs::canonicalize(host.path("")).expect("the host's folder is there").join("data/ledger");
         host.set_env("SETGATE_DISK_DIR", &text(&folder));
         Self::preload(host, "disk", "SETGATE_DISK_CONTROL")
     }
 
-    /// A system's clock that is right until it [is told](Shim::tell) by how many milliseconds it is off, from the next
-    /// start on.
+    /// Preloads a system clock from the next start on. It is correct until [`Shim::tell`] sets its offset in
+    /// milliseconds.
     pub fn clock(host: &mut Host) -> Self {
         Self::preload(host, "clock", "SETGATE_CLOCK_CONTROL")
     }
@@ -38,9 +39,9 @@ impl Shim {
         Self { control }
     }
 
-    /// Has it do something else from now on; what it can do stands at the head of its source. Empty: as it should.
+    /// Sets the behaviour; the head of each library's source lists the commands. Empty: normal.
     pub fn tell(&self, what: &str) {
-        // Put in its place whole: the host reads it at any moment.
+        // Replaced atomically, because the host may read it at any time.
         let new = self.control.with_extension("new");
         std::fs::write(&new, what).expect("a file in the host's folder");
         std::fs::rename(&new, &self.control).expect("a file in the host's folder");

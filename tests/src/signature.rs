@@ -1,5 +1,5 @@
-//! Signatures, made as products make them and checked as receivers check them. Nothing of Setgate's is used: Standard
-//! Webhooks v1 is the crate `standardwebhooks`, v1a is `ed25519-dalek`, the others are `hmac`.
+//! Signatures, created as by products and verified as by receivers. Uses none of Setgate's code: Standard Webhooks v1
+//! is the crate `standardwebhooks`, v1a is `ed25519-dalek`, the others are `hmac`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,18 +26,18 @@ pub fn standard_headers(secret: &str, id: &str, at: u64, body: &[u8]) -> Vec<(&'
     vec![("webhook-id", id.to_owned()), ("webhook-timestamp", at.to_string()), ("webhook-signature", signature)]
 }
 
-/// What a receiver was given to check signatures with.
+/// The key with which a receiver verifies signatures.
 #[derive(Debug, Clone)]
 pub enum Trust {
-    /// Standard Webhooks `v1` under a `whsec_` secret.
+    /// Standard Webhooks `v1` with a `whsec_` secret.
     V1(String),
-    /// Standard Webhooks `v1a` under a `whpk_` key.
+    /// Standard Webhooks `v1a` with a `whpk_` key.
     V1a(String),
     /// A header with a prefix and the hex HMAC-SHA256 of the body.
     Hex {
-        /// The header.
+        /// Name of the header.
         header: &'static str,
-        /// What stands before the hex.
+        /// The prefix of the hex value.
         prefix: &'static str,
         /// The secret.
         secret: String,
@@ -45,7 +45,7 @@ pub enum Trust {
 }
 
 impl Trust {
-    /// For a scheme as the API names it, and what its subscription was given.
+    /// For a scheme, as named by the API, and the keys of its subscription.
     pub fn of(scheme: &str, secret: &str, public: Option<&str>) -> Self {
         let hex = |header, prefix| Self::Hex { header, prefix, secret: secret.to_owned() };
         match (scheme, public) {
@@ -58,7 +58,7 @@ impl Trust {
         }
     }
 
-    /// Whether the signature holds, else why not.
+    /// Verifies the signature; the error gives the reason.
     pub fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
         let text = |name: &str| {
             let value = headers.get(name).and_then(|value| value.to_str().ok());

@@ -1,4 +1,4 @@
-//! Senders: they sign as the products do.
+//! Senders that sign as the products do.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::client::{Answer, Client};
 use crate::signature::{hmac_hex, standard_headers};
 
-/// The products whose events are taken in, each with the way it proves itself.
+/// The supported products, each with its kind of proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seed {
     /// WSO2 Identity Server: `x-wso2-event-signature`.
@@ -18,13 +18,13 @@ pub enum Seed {
     Asgardeo,
     /// Logto: `logto-signature-sha-256`.
     Logto,
-    /// The webhooks platform, signed by Standard Webhooks.
+    /// The webhooks platform, signed with Standard Webhooks.
     Platform,
     /// The webhooks platform with a bearer token.
     PlatformBearer,
     /// Plain SETs with a bearer token.
     Set,
-    /// Plain SETs that nobody has to prove.
+    /// Plain SETs without a proof.
     Open,
 }
 
@@ -38,7 +38,7 @@ impl Seed {
         }
     }
 
-    /// The secret that sources of this seed share with their senders.
+    /// The secret shared by sources of this product and their senders.
     pub fn secret(self) -> &'static str {
         match self {
             Self::Platform => "whsec_c291cmNlLXNlY3JldC1vZi10aGUtcGxhdGZvcm0=",
@@ -46,7 +46,7 @@ impl Seed {
         }
     }
 
-    /// What a source of this seed is made of, as the API takes it.
+    /// The settings of a source of this product, in the form of the API.
     pub fn settings(self) -> Value {
         let hmac = |header: &str| json!({"kind": "hmac", "header": header, "secrets": [self.secret()]});
         let proof = match self {
@@ -67,7 +67,7 @@ impl Seed {
             Self::Asgardeo => vec![("x-hub-signature", format!("sha256={}", hmac_hex(self.secret(), body)))],
             Self::Logto => vec![("logto-signature-sha-256", hmac_hex(self.secret(), body))],
             Self::Platform => {
-                // A sender's retry of the same body has the same id.
+                // A retry of the same body has the same id.
                 let id = format!("msg_{}", &hmac_hex("id", body)[..24]);
                 standard_headers(self.secret(), &id, now_s(), body)
             }
@@ -77,26 +77,26 @@ impl Seed {
     }
 }
 
-/// A source, seen from its sender.
+/// A source as seen by its sender.
 #[derive(Clone)]
 pub struct Source {
-    /// Where its events go.
+    /// The path for its events.
     pub path: String,
     seed: Seed,
     client: Client,
 }
 
-/// What the host said about an event that it accepted.
+/// The host's answer to an accepted event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// The host's id of it.
+    /// The host's id of the event.
     pub event: String,
     /// Whether it had been accepted before.
     pub duplicate: bool,
 }
 
 impl Accepted {
-    /// What a 202 says.
+    /// Parses a 202 answer.
     pub fn of(answer: &Answer) -> Self {
         let said = answer.json();
         let event = said["event"].as_str().expect("an event id").to_owned();
@@ -109,12 +109,12 @@ impl Source {
         Self { path: path.to_owned(), seed, client: client.without_key() }
     }
 
-    /// The same source, with events sent to where `client` speaks to.
+    /// The same source, with events sent to the host of `client`.
     pub fn at(&self, client: &Client) -> Self {
         Self { client: client.without_key(), ..self.clone() }
     }
 
-    /// Sends a body with its proof, and gives the answer, whatever it is; an error where there is none.
+    /// Sends a body with its proof, and returns any answer. An error if there is none.
     pub async fn try_send(&self, body: impl Into<Bytes>) -> Result<Answer, String> {
         let body = body.into();
         let proof = self.seed.proof(&body);
@@ -123,12 +123,12 @@ impl Source {
         self.client.try_send(Method::POST, &self.path, &headers, body).await
     }
 
-    /// The same, where there has to be an answer.
+    /// Sends a body with its proof; there must be an answer.
     pub async fn send(&self, body: impl Into<Bytes>) -> Answer {
         self.try_send(body).await.expect("the host answers")
     }
 
-    /// Sends a body that has to be accepted.
+    /// Sends a body that must be accepted.
     pub async fn accept(&self, body: impl Into<Bytes>) -> Accepted {
         Accepted::of(&self.send(body).await.expect(202))
     }

@@ -1,4 +1,4 @@
-//! A tail of settlements: Server-Sent Events, read by hand.
+//! A live tail: a hand-written client for Server-Sent Events.
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::tenant::Tenant;
 use crate::wait::DEADLINE;
 
-/// A stream that is open.
+/// An open stream.
 pub struct Tail {
-    /// The id of the last event or heartbeat: where another stream goes on.
+    /// The id of the last event or heartbeat, from which another stream can continue.
     pub last_id: String,
     body: UnsyncBoxBody<Bytes, String>,
     text: String,
@@ -26,11 +26,11 @@ pub struct TailEvent {
 }
 
 impl Tail {
-    /// Opens the tenant's tail with a query string, behind an id where one is given, and reads the first event, which says
+    /// Opens the tenant's tail with a query string, optionally after an id, and reads the first event, which announces
     /// that it is open.
     ///
     /// # Panics
-    /// Where it does not open.
+    /// If it does not open.
     pub async fn open(tenant: &Tenant, query: &str, after: Option<&str>) -> Self {
         let headers: Vec<_> = after.iter().map(|id| ("last-event-id", *id)).collect();
         let response = tenant.client.open(&tenant.path(&format!("/deliveries/tail{query}")), &headers).await;
@@ -44,7 +44,7 @@ impl Tail {
         tail
     }
 
-    /// The next event; none where the stream has ended. Heartbeats are passed over.
+    /// The next event. `None` if the stream has ended. Heartbeats are skipped.
     pub async fn next(&mut self) -> Option<TailEvent> {
         loop {
             while let Some((block, rest)) = self.text.split_once("\n\n") {
@@ -63,7 +63,7 @@ impl Tail {
     /// The next settlement.
     ///
     /// # Panics
-    /// Where something else comes.
+    /// If another event comes.
     pub async fn settlement(&mut self) -> Value {
         let event = self.next().await.expect("the stream is open");
         assert_eq!(event.kind, "settlement", "{event:?}");

@@ -1,4 +1,4 @@
-//! Tenants: everything is set up through the API, as a tenant would.
+//! Tenants: everything is created through the API, as a tenant would do.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -17,13 +17,13 @@ pub struct Tenant {
     pub name: String,
     /// Its API key.
     pub key: String,
-    /// Speaks to the host with that key.
+    /// A client with that key.
     pub client: Client,
     api: String,
 }
 
 impl Tenant {
-    /// A tenant that is there, with a key of it; `client` says where its API is.
+    /// An existing tenant with one of its keys, on the host of `client`.
     pub fn new(name: &str, key: &str, client: &Client) -> Self {
         let api = format!("/api/v1/tenants/{name}");
         Self { name: name.to_owned(), key: key.to_owned(), client: client.with_key(key), api }
@@ -34,17 +34,17 @@ impl Tenant {
         format!("{}{below}", self.api)
     }
 
-    /// What is at a path below the tenant's own; it has to be there.
+    /// The document at a path below the tenant's own, which must exist.
     pub async fn get(&self, below: &str) -> Value {
         self.client.get(&self.path(below)).await.expect(200).json()
     }
 
-    /// A new source.
+    /// Creates a source.
     pub async fn source(&self, name: &str, seed: Seed) -> Source {
         self.source_with(name, seed, &json!({})).await
     }
 
-    /// A new source with more settings.
+    /// Creates a source with further settings.
     pub async fn source_with(&self, name: &str, seed: Seed, more: &Value) -> Source {
         let mut settings = seed.settings();
         for (key, value) in more.as_object().expect("an object of settings") {
@@ -54,18 +54,18 @@ impl Tenant {
         Source::new(made["ingest_path"].as_str().expect("an ingest path"), seed, &self.client)
     }
 
-    /// A source that is there, made by `seed`; `path` is where its events go.
+    /// An existing source of the product `seed`; `path` is the path for its events.
     pub fn known_source(&self, path: &str, seed: Seed) -> Source {
         Source::new(path, seed, &self.client)
     }
 
-    /// A subscription that is there, of the standard scheme without Ed25519, with the secret that was shown once.
+    /// An existing subscription with the standard scheme without Ed25519, and the secret that was shown once.
     pub fn known_subscription(&self, id: &str, secret: &str) -> Subscription {
         let trust = Trust::of("standard", secret, None);
         Subscription { id: id.to_owned(), secret: secret.to_owned(), trust, tenant: self.clone() }
     }
 
-    /// Uploads an example filter under its own name, and gives its digest.
+    /// Uploads an example filter under its own name, and returns its digest.
     pub async fn filter(&self, name: &str) -> String {
         let shown = self.upload(name, place::filter(name)).await;
         assert!(matches!(shown.status, 200 | 201), "{}", shown.text());
@@ -87,17 +87,17 @@ impl Tenant {
         assert!(matches!(sent.status, 200 | 201), "{}", sent.text());
     }
 
-    /// A subscription to come, to this receiver.
+    /// Starts building a subscription to this receiver.
     pub fn subscribe(&self, receiver: &Receiver) -> NewSubscription<'_> {
         self.subscribe_url(&receiver.url())
     }
 
-    /// A subscription to come, to this URL.
+    /// Starts building a subscription to this URL.
     pub fn subscribe_url(&self, url: &str) -> NewSubscription<'_> {
         NewSubscription { tenant: self, asked: json!({"endpoint": {"url": url}}) }
     }
 
-    /// What the active version of a filter imports: the `grants` of a binding for it.
+    /// The imports of a filter's active version: the `grants` of a binding for it.
     pub async fn needs(&self, filter: &str) -> Value {
         let shown = self.get(&format!("/filters/{filter}")).await;
         let versions = shown["versions"].as_array().expect("versions");
@@ -110,17 +110,17 @@ impl Tenant {
         self.get(&format!("/deliveries/{id}")).await
     }
 
-    /// Deliveries that a query string asks for, newest first.
+    /// The deliveries that match a query string, newest first.
     pub async fn deliveries(&self, query: &str) -> Vec<Value> {
         self.get(&format!("/deliveries?limit=200&{query}")).await["items"].as_array().expect("items").clone()
     }
 
-    /// Waits until a delivery is in a state, and gives its whole history.
+    /// Waits until a delivery is in a state, and returns its record.
     pub async fn delivery_in(&self, state: &str, id: &str) -> Value {
         let mut last = Value::Null;
         until(&format!("the delivery {id} is {state}"), async || {
             let answer = self.client.get(&self.path(&format!("/deliveries/{id}"))).await;
-            // It is there once the event was fanned out.
+            // It exists once the event has been fanned out.
             if answer.status == 404 {
                 return None;
             }
@@ -132,7 +132,7 @@ impl Tenant {
         .await
     }
 
-    /// The same, once it has changed since it was last updated.
+    /// Waits until a delivery is in a state and has been updated since `updated_at`.
     pub async fn delivery_in_after(&self, state: &str, id: &str, updated_at: &Value) -> Value {
         until(&format!("the delivery {id} is {state} once more"), async || {
             let now = self.delivery(id).await;
@@ -141,13 +141,13 @@ impl Tenant {
         .await
     }
 
-    /// Asks for a redrive of a delivery.
+    /// Requests a redrive of a delivery.
     pub async fn redrive(&self, id: &str, action: &str) -> Answer {
         self.client.post(&self.path(&format!("/deliveries/{id}/redrive")), &json!({"action": action})).await
     }
 }
 
-/// A subscription to come.
+/// A subscription that has not been created yet.
 pub struct NewSubscription<'a> {
     tenant: &'a Tenant,
     asked: Value,
@@ -159,33 +159,33 @@ impl NewSubscription<'_> {
         self.with("chain", chain)
     }
 
-    /// How deliveries are signed.
+    /// The signature scheme of deliveries.
     pub fn signing(self, scheme: &str, ed25519: bool) -> Self {
         self.with("signing", json!({"scheme": scheme, "ed25519": ed25519}))
     }
 
-    /// The waits between attempts, in seconds.
+    /// The intervals between attempts, in seconds.
     pub fn retry(self, waits: &[u32]) -> Self {
         self.with("retry", json!(waits))
     }
 
-    /// What the body is.
+    /// The format of the body.
     pub fn format(self, format: &str) -> Self {
         self.with("format", json!(format))
     }
 
-    /// Any member of the request.
+    /// Sets any member of the request.
     pub fn with(mut self, member: &str, value: Value) -> Self {
         self.asked[member] = value;
         self
     }
 
-    /// Asks for it, whatever the answer.
+    /// Sends the request and returns any answer.
     pub async fn ask(self) -> Answer {
         self.tenant.client.post(&self.tenant.path("/subscriptions"), &self.asked).await
     }
 
-    /// Makes it.
+    /// Creates the subscription.
     pub async fn create(self) -> Subscription {
         let tenant = self.tenant.clone();
         let made = self.ask().await.expect(201).json();
@@ -196,52 +196,52 @@ impl NewSubscription<'_> {
         Subscription { id, secret, trust, tenant }
     }
 
-    /// Has it take the place of one that is there, whose keys stay. Gives what that is now.
+    /// Replaces an existing subscription, whose keys are kept. Returns its new document.
     pub async fn replace(self, subscription: &Subscription) -> Value {
         self.tenant.client.put(&subscription.path(""), &self.asked).await.expect(200).json()
     }
 }
 
-/// A subscription, seen from its owner and its receiver.
+/// A subscription as seen by its owner and its receiver.
 pub struct Subscription {
     /// Its id.
     pub id: String,
     /// Its signing secret, shown once.
     pub secret: String,
-    /// What its receiver checks signatures with.
+    /// The key with which its receiver verifies signatures.
     pub trust: Trust,
     tenant: Tenant,
 }
 
 impl Subscription {
-    /// Whether a delivery's signature holds, else why not.
+    /// Verifies a delivery's signature; the error gives the reason.
     pub fn verify(&self, received: &Received) -> Result<(), String> {
         self.trust.verify(&received.headers, &received.body)
     }
 
-    /// The id of the first delivery of an event to this subscription, made up from both.
+    /// The id of the first delivery of an event to this subscription, derived from both ids.
     pub fn delivery_of(&self, event: &Accepted) -> String {
         self.delivery_of_any()(&event.event)
     }
 
-    /// The same for an event's id, without holding on to the subscription.
+    /// A function that derives it from an event's id without borrowing the subscription.
     pub fn delivery_of_any(&self) -> impl Fn(&str) -> String + Clone + Send + 'static {
         let body = |id: &str| id.split_once('_').expect("an id has a prefix").1.to_owned();
         let subscription = body(&self.id);
         move |event| format!("dlv_{}_{subscription}_0", body(event))
     }
 
-    /// The subscription as it is now.
+    /// The current document of the subscription.
     pub async fn show(&self) -> Value {
         self.tenant.get(&format!("/subscriptions/{}", self.id)).await
     }
 
-    /// Stops sending.
+    /// Pauses the subscription.
     pub async fn pause(&self) {
         self.tenant.client.post(&self.path("/pause"), &json!({"reason": "a story"})).await.expect(200);
     }
 
-    /// Starts sending again.
+    /// Resumes the subscription.
     pub async fn resume(&self) {
         self.tenant.client.post(&self.path("/resume"), &json!({})).await.expect(200);
     }

@@ -1,16 +1,16 @@
-//! Waiting for something to become true.
+//! Waits for a condition.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// How long a story waits before it fails. Far longer than anything takes on a busy machine with two cores.
+/// Time limit of a story's wait. Far longer than anything takes on a busy machine with two cores.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
-/// Asks again until there is something.
+/// Polls until there is a result.
 ///
 /// # Panics
-/// With `what` in its words, where nothing came before [`DEADLINE`].
+/// With `what` in the message, if there is no result before [`DEADLINE`].
 pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
     let mut pause = Duration::from_millis(5);

@@ -2,7 +2,7 @@
 //! and the list of them.
 //!
 //! The directory is `crowd/KEY` beside the bench's guests. `KEY` identifies the filter and the engine that its machine
-//! code was compiled from and with. It contains
+//! code was compiled from and with. It contains:
 //!
 //! | name | content |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! The crash suite's program; `cargo xtask crash` builds everything and runs it.
+//! The program of the crash suite; `cargo xtask crash` builds everything and runs it.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to a terminal")]
 
 use std::process::ExitCode;
@@ -7,9 +7,9 @@ use setgate_tests::crash::first::first_starts;
 use setgate_tests::crash::report::Summary;
 use setgate_tests::crash::{Options, run};
 
-/// Kills from which a run without a power cut has to hit every phase.
+/// Number of kills from which a run without power cuts must hit every phase.
 const FULL_RUN_KILLS: usize = 100;
-/// Kills for which one first start is broken off, before the run.
+/// One interrupted first start is tested per this many kills, before the run.
 const FIRST_START_EVERY: usize = 10;
 
 #[tokio::main]

@@ -1,4 +1,4 @@
-//! The hostile suite from the command line; `cargo xtask hostile` builds what it needs and runs it.
+//! The program of the hostile suite; `cargo xtask hostile` builds everything and runs it.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to a terminal")]
 
 use std::process::ExitCode;
@@ -18,10 +18,10 @@ Tries each class of attack against a live host with a quiet neighbour tenant.
   --list             the classes and the limits that can be lifted
   --json             print the report as one JSON object on the last line";
 
-/// Filters of the restart at the end of a whole run.
+/// Filters in the restart at the end of a full run.
 const FILTERS: usize = 1_000;
 
-/// What was asked for.
+/// The command line arguments.
 #[derive(Default)]
 struct Asked {
     options: Options,
@@ -157,7 +157,7 @@ async fn restart(filters: usize) -> bool {
     seen.ran == filters && seen.compiled == 0 && seen.loaded == filters
 }
 
-/// Lifts one limit and sees its class escape.
+/// Lifts one limit and checks that its class escapes.
 async fn lifted(lift: &'static lift::Lift) -> bool {
     let report = hostile::run(&lift.options()).await;
     let escaped = report.escaped();

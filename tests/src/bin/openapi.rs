@@ -1,4 +1,4 @@
-//! The API against its own description, from the command line; `cargo xtask openapi` builds what it needs and runs it.
+//! Tests the API against its own description; `cargo xtask openapi` builds everything and runs it.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to a terminal")]
 
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What is to be done.
+/// The command line arguments.
 struct Asked {
     generators: Option<Generators>,
     options: Option<Options>,

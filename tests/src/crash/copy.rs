@@ -1,4 +1,4 @@
-//! What a kill left of the ledger: its files copied aside and read there, so that looking changes nothing.
+//! Reads the ledger after a kill from a copy of its files, so that the original is not changed.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -7,37 +7,37 @@ use rusqlite::{Connection, Row, params};
 
 use super::load::End;
 
-/// Where the count of checkpointed frames and of those a checkpoint set out for stand in the WAL's index
-/// (SQLite, "WAL-mode File Format", section 2.1), in bytes.
+/// Byte offsets of two counts in the WAL's index (SQLite, "WAL-mode File Format", section 2.1): frames that are
+/// checkpointed, and frames that the last checkpoint attempted.
 const BACKFILLED: usize = 96;
 const BACKFILL_ATTEMPTED: usize = 128;
 
-/// A ledger as its files show it.
+/// The contents of a ledger's files.
 #[derive(Debug, Default)]
 pub struct Copy {
-    /// What `integrity_check` and the counts say; empty: all is well.
+    /// Findings of `integrity_check` and of the counts; empty if there are none.
     pub damage: Vec<String>,
     /// Ids of its events.
     pub events: HashSet<String>,
-    /// Events not fanned out.
+    /// Events that are not fanned out yet.
     pub behind_cursor: i64,
-    /// Deliveries that are due, by id.
+    /// Due deliveries by id.
     pub due: HashMap<String, Due>,
-    /// Deliveries at rest, by id; none: held, which no delivery of a run is to be.
+    /// Ended deliveries by id. `None` if a delivery is held, which must not happen in a run.
     pub at_rest: HashMap<String, Option<End>>,
-    /// Events that a round of retention at that moment would have deleted.
+    /// Events that a retention run at that moment would have deleted.
     pub past: i64,
 }
 
-/// A delivery that is due.
+/// A due delivery.
 #[derive(Debug, Clone, Copy)]
 pub struct Due {
-    /// Its chain has run.
+    /// Whether its chain has run.
     pub filtered: bool,
 }
 
 impl Copy {
-    /// Copies the ledger in `folder` and reads the copy. `retention_ms` is the time that the host kept to.
+    /// Copies the ledger in `folder` and reads the copy. `retention_ms` is the host's retention time.
     pub fn read(folder: &Path, retention_ms: i64) -> Result<Self, String> {
         let aside = tempfile::tempdir().map_err(|error| error.to_string())?;
         for name in ["ledger.db", "ledger.db-wal"] {
@@ -95,7 +95,7 @@ fn look(conn: &Connection, retention_ms: i64) -> rusqlite::Result<Copy> {
             _ => drop(copy.at_rest.insert(id, None)),
         }
     }
-    // The newest instant in the ledger stands for the kill's: nobody's clock is asked.
+    // The newest timestamp in the ledger represents the time of the kill, so no clock is read.
     copy.past = conn.query_row(
         "WITH now AS (SELECT max(coalesce((SELECT max(accepted_at) FROM event), 0),
                                  coalesce((SELECT max(updated_at) FROM delivery), 0)) - ?1 AS before)
@@ -118,16 +118,16 @@ fn text_of(bytes: [u8; 16]) -> String {
     (0..26).rev().map(letter).collect()
 }
 
-/// The WAL's index in `folder`, as it stands there for all connections: (frames moved into the file, frames that the
-/// last checkpoint set out for). None where there is none.
+/// Reads the WAL's index in `folder`: the number of checkpointed frames, and the number that the last checkpoint
+/// attempted. `None` if there is no index.
 pub fn checkpoint(folder: &Path) -> Option<(u32, u32)> {
     let index = std::fs::read(folder.join("ledger.db-shm")).ok()?;
     let number = |at: usize| Some(u32::from_ne_bytes(index.get(at..at + 4)?.try_into().ok()?));
     Some((number(BACKFILLED)?, number(BACKFILL_ATTEMPTED)?))
 }
 
-/// Whether a checkpoint is under way: it set out for more than it has moved. The index of a recovered WAL says the same
-/// of a checkpoint that never was; what it said when the host had started is `recovered`.
+/// Whether a checkpoint is in progress, that is, attempted more frames than it has moved. The index of a recovered WAL
+/// looks the same without a checkpoint; `recovered` is its content when the host had started.
 pub fn is_checkpointing(folder: &Path, recovered: Option<(u32, u32)>) -> bool {
     checkpoint(folder)
         .is_some_and(|(moved, attempted)| attempted > moved && recovered.is_some_and(|(_, before)| before != attempted))

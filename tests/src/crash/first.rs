@@ -1,4 +1,4 @@
-//! First starts that are broken off: whatever is there of a data folder, the next start makes a whole host of it.
+//! Interrupted first starts: from any partial data directory, the next start must create a working host.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use super::powercut::PowerCut;
 use super::random::Random;
 use crate::host::Host;
 
-/// Breaks off so many first starts, each in a folder of its own, then starts each host again and asks it something as
-/// its operator. In words, what went wrong.
+/// Interrupts a number of first starts, each in a new directory, then restarts each host and sends it a request as its
+/// operator. Returns an error message if anything fails.
 pub async fn first_starts(count: usize, seed: u64, power_cut: bool) -> Result<(), String> {
     let mut random = Random::new(seed, 3);
     for number in 0..count {
         let mut host = Host::with().prepare();
-        // The folder itself is the operator's: a cut does not undo it.
+        // The directory itself exists before the host starts, so a power cut does not undo it.
         std::fs::DirBuilder::new().mode(0o700).create(host.data()).map_err(|error| error.to_string())?;
         let cut = power_cut.then(|| PowerCut::build(&host.path(""), false)).transpose()?;
         if let Some(cut) = &cut {

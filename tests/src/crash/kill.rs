@@ -1,4 +1,4 @@
-//! When a process is killed: at some instant, before it listens, or at one where a phase can be seen from outside.
+//! The time of a kill: at a random time, before the host listens, or in a phase that is visible from outside.
 
 use std::time::Duration;
 
@@ -10,39 +10,39 @@ use super::record::Record;
 use super::senders::Senders;
 use crate::host::Host;
 
-/// Longest life of a process that waits to be seen in a phase, in milliseconds.
+/// Maximum time (ms) a process waits for its phase.
 const LIFE_MS_MAX: u64 = 4_000;
-/// How long a process may take to listen, in seconds.
+/// Time limit (seconds) until a process listens.
 const START_S_MAX: u64 = 90;
 
-/// When to kill.
+/// The time of a kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plan {
-    /// So many milliseconds after it listens.
+    /// Milliseconds after it listens.
     After(u64),
-    /// So many milliseconds after its start, listening or not.
+    /// Milliseconds after its start, whether it listens or not.
     Early(u64),
-    /// While it answers an event, then so many microseconds.
+    /// While an event is being answered, plus a number of microseconds.
     Append(u64),
-    /// While a receiver is at work, then so many microseconds.
+    /// While a receiver processes a request, plus a number of microseconds.
     Send(u64),
-    /// When a receiver took something, then so many microseconds.
+    /// After a receiver answered a request, plus a number of microseconds.
     Settle(u64),
-    /// While a checkpoint is under way.
+    /// While a checkpoint is in progress.
     Checkpoint,
-    /// When a round of retention has begun, then so many microseconds.
+    /// After the start of a retention run, plus a number of microseconds.
     Retention(u64),
 }
 
 impl Plan {
-    /// The next one. Where it is not `aimed`, it is over in at most half a second.
+    /// Draws the next plan. Unless it is `aimed`, the process is killed after at most half a second.
     pub fn draw(random: &mut Random, aimed: bool) -> Self {
         let kind = random.below(20);
         let soon_us = random.below(4_000);
         match kind {
             0..=2 => Self::After(random.below(30)),
             3..=6 => Self::After(random.below(if aimed { 1_500 } else { 500 })),
-            // Short ones mostly: a host listens soon where the machine is idle.
+            // Mostly short times: on an idle machine a host listens soon.
             7..=9 => {
                 let most = 8 << random.below(6);
                 Self::Early(random.below(most))
@@ -57,16 +57,16 @@ impl Plan {
     }
 }
 
-/// What is known of a process that is to be killed now.
+/// State of a process that is about to be killed.
 #[derive(Debug, Clone, Copy)]
 pub struct Life {
     /// Whether it listened.
     pub listened: bool,
-    /// What the WAL's index said when it began to.
+    /// The content of the WAL's index when it started to listen.
     pub recovered: Option<(u32, u32)>,
 }
 
-/// Waits until the process is to be killed; an error where it ended by itself.
+/// Waits for the time of the kill. An error if the process ended by itself.
 pub async fn wait(
     plan: &Plan,
     host: &mut Host,
@@ -104,7 +104,7 @@ pub async fn wait(
         Plan::Checkpoint => (Duration::from_millis(1), 0),
         Plan::Retention(us) => (Duration::from_millis(1), *us),
     };
-    // A process that has just started shows what is left over; aimed at is what it does in its own time.
+    // A process that has just started still processes leftovers of the previous one; the plan waits for new work.
     let seen = |host: &Host| match plan {
         Plan::Append(_) => senders.unanswered() > 0,
         Plan::Send(_) => record.receiving() > 0,

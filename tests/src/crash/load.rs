@@ -1,5 +1,5 @@
-//! What is sent, and what has to come of it: a function of the seed and the event's number, so that whoever receives
-//! something can tell what it should have been.
+//! The events of a run and their expected outcome. Both are functions of the seed and the event's number, so that a
+//! receiver can check any delivery.
 
 use serde_json::{Value, json};
 
@@ -8,56 +8,56 @@ use crate::signature::hmac_hex;
 
 /// The secret of the redacting filter.
 pub const SALT: &str = "salt-of-the-crash-suite";
-/// The types that are sent, each with the same share.
+/// The types of events, with equal shares.
 pub const TYPES: [&str; 3] = ["session-revoked", "credential-change", "assurance-level-change"];
-/// The one that the selecting filter drops.
+/// The type that the selecting filter drops.
 pub const DROPPED_TYPE: usize = 1;
 
-/// Where events come in: tenant and source.
+/// Tenant and name of the sources.
 pub const SOURCES: [(&str, &str); 4] = [("acme", "idp"), ("acme", "bulk"), ("globex", "idp"), ("globex", "rare")];
 
-/// How a receiver behaves.
+/// Behaviour of a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behaviour {
-    /// Takes everything at once.
+    /// Accepts everything at once.
     Prompt,
-    /// Takes everything after a while.
+    /// Accepts everything after a delay.
     Slow,
-    /// Takes a delivery at the first, second or third attempt.
+    /// Accepts a delivery at the first, second or third attempt.
     Flaky,
-    /// Takes nothing.
+    /// Accepts nothing.
     Refusing,
 }
 
-/// What becomes of a delivery.
+/// The final state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
     /// It arrives.
     Delivered,
     /// A filter drops it.
     Dropped,
-    /// Its receiver never takes it.
+    /// Its receiver never accepts it.
     Dead,
 }
 
 /// A subscription of the run.
 #[derive(Debug)]
 pub struct Target {
-    /// Its name in what is printed.
+    /// Its name in the output.
     pub name: &'static str,
-    /// Whose.
+    /// Its tenant.
     pub tenant: &'static str,
-    /// Of which sources, as places in [`SOURCES`].
+    /// Its sources, as indices in [`SOURCES`].
     pub sources: &'static [usize],
-    /// How its receiver behaves.
+    /// Behaviour of its receiver.
     pub behaviour: Behaviour,
     /// Its filter.
     pub filter: Option<&'static str>,
-    /// The waits between attempts, in seconds.
+    /// The intervals between attempts, in seconds.
     pub retry: &'static [u32],
 }
 
-/// Long enough that no flaky receiver, and none that a kill cut off, ends as a dead letter.
+/// Long enough that neither a flaky receiver nor kills turn a delivery into a dead letter.
 const PATIENT: &[u32] = &[1; 25];
 
 /// All subscriptions.
@@ -106,7 +106,7 @@ pub const TARGETS: [Target; 6] = [
 ];
 
 impl Target {
-    /// The chain as the API takes it.
+    /// The chain in the form of the API.
     pub fn chain(&self) -> Value {
         match self.filter {
             Some("redact-claims") => {
@@ -117,7 +117,7 @@ impl Target {
         }
     }
 
-    /// What becomes of an event here.
+    /// The expected final state of an event's delivery.
     pub fn end_of(&self, event: &Sent) -> End {
         match (self.filter, self.behaviour) {
             (Some("drop-by-type"), _) if event.kind == DROPPED_TYPE => End::Dropped,
@@ -126,7 +126,7 @@ impl Target {
         }
     }
 
-    /// The claims that have to arrive here.
+    /// The claims that must arrive at this subscription.
     pub fn claims_of(&self, event: &Sent) -> Value {
         let mut claims = event.claims();
         if self.filter == Some("redact-claims") {
@@ -137,25 +137,25 @@ impl Target {
     }
 }
 
-/// An event as it is sent.
+/// A sent event.
 #[derive(Debug, Clone, Copy)]
 pub struct Sent {
-    /// Its number, which is in its `jti`.
+    /// Its number, which is part of its `jti`.
     pub number: u64,
-    /// Its source, as a place in [`SOURCES`].
+    /// Its source, as an index in [`SOURCES`].
     pub source: usize,
-    /// Its type, as a place in [`TYPES`].
+    /// Its type, as an index in [`TYPES`].
     pub kind: usize,
     padding: usize,
 }
 
 impl Sent {
-    /// The event of that number in the run of that seed.
+    /// The event with that number in the run with that seed.
     pub fn new(seed: u64, number: u64) -> Self {
         let mut random = Random::new(seed, number.wrapping_add(1 << 32));
         let source = [0, 0, 0, 1, 1, 2, 2, 2, 2, 3][random.below(10) as usize];
         let kind = random.below(TYPES.len() as u64) as usize;
-        // Small ones mostly, as events are; some large, so that the log grows and checkpoints come.
+        // Mostly small ones, as in practice; some large ones, so that the log grows and checkpoints happen.
         let padding = if random.below(8) == 0 { random.below(24_000) } else { random.below(1_500) } as usize;
         Self { number, source, kind, padding }
     }

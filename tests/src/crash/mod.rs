@@ -1,5 +1,5 @@
-//! The crash suite: a real host under load, killed again and again, and a record outside it of what it accepted and
-//! what arrived. `docs/reference/crash.md` says what a run does and how its last line is read.
+//! The crash suite: kills a real host under load repeatedly, and compares its ledger and deliveries with an external
+//! record of accepted events. `docs/reference/crash.md` describes a run and its last line.
 
 pub mod copy;
 pub mod first;
@@ -29,48 +29,50 @@ use senders::Senders;
 use crate::host::Host;
 use crate::source::Seed;
 
-/// Seconds that the host keeps events at rest while it is killed. No process of a run lives as long, so that what
-/// retention takes was at rest in a copy before.
+/// Retention (seconds) while the host is being killed. No process runs for that long, so any event removed by retention
+/// has ended in an earlier copy.
 const RETENTION_S: i64 = 10;
-/// Deliveries that are made with their event: one less than one of the sources has, so that its events are left to the loop.
+/// Deliveries created together with their event: one less than the events of one source need, so that these are left to
+/// the fan-out loop.
 const APPEND_DELIVERIES_MAX: usize = 2;
-/// So few that kills meet runs of dedupe keys being written, merged and swept.
+/// Small enough that kills hit the writing, merging and cleaning of dedupe runs.
 const DEDUPE_RUN_EVENTS: usize = 16;
-/// Seconds for the last deliveries to come to rest.
+/// Time limit (seconds) for the remaining deliveries at the end.
 const DRAIN_S: u64 = 300;
-/// Starts in a row that the last deliveries may take without becoming fewer.
+/// Consecutive starts without progress after which the remaining deliveries count as stuck.
 const DRAIN_STARTS: usize = 5;
 
-/// What a run is asked for.
+/// Options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Kills.
+    /// Number of kills.
     pub kills: usize,
-    /// Draws the load, the kills and what a cut undoes. Instants are not repeated exactly, all else is.
+    /// Seed of the load, the kills and the writes undone by power cuts. Everything except the exact timing is
+    /// repeatable.
     pub seed: u64,
     /// Cut the power instead of killing the process.
     pub power_cut: bool,
-    /// A disk that answers a sync and does not do it. Ends with the first loss. Cuts the power.
+    /// Simulate a disk that acknowledges syncs without performing them. Ends with the first loss. Implies power cuts.
     pub no_fsync: bool,
-    /// Of a thousand syncs, so many fail, and what they were to sync is lost at the cut unless it is written anew. Cuts
-    /// the power.
+    /// Number of syncs in a thousand that fail; their data is lost at the cut unless it is written again. Implies power
+    /// cuts.
     pub sync_fails: u32,
-    /// Senders at once.
+    /// Number of concurrent senders.
     pub senders: u64,
-    /// Longest pause of a sender between two events, in milliseconds.
+    /// Maximum pause (ms) of a sender between two events.
     pub pause_ms: u64,
-    /// Whether kills wait for a phase for up to seconds, or come soon.
+    /// Whether kills wait up to some seconds for a phase, or happen soon.
     pub aimed: bool,
 }
 
 impl Options {
-    /// A run of so many kills.
+    /// Options with defaults for the given number of kills.
     pub fn new(kills: usize, seed: u64) -> Self {
         Self { kills, seed, power_cut: false, no_fsync: false, sync_fails: 0, senders: 6, pause_ms: 25, aimed: true }
     }
 }
 
-/// Runs it; `tell` is told a line now and then. An error is what kept the run from its end, in words.
+/// Runs the suite; `tell` receives progress lines. Returns an error message if the run could not be completed.
 pub async fn run(options: Options, mut tell: impl FnMut(String)) -> Result<Summary, String> {
     let record = Arc::new(Record::default());
     let receivers = Receivers::start(options.seed, &record).await;
@@ -108,7 +110,7 @@ pub async fn run(options: Options, mut tell: impl FnMut(String)) -> Result<Summa
             tell(run.line());
         }
         if run.options.no_fsync && run.record.lost() > 0 {
-            // What is lost will never come to rest; that it was lost is the end of this run.
+            // A lost event never reaches its final state, so the run ends with the report of its loss.
             drop(senders);
             run.summary.totals = run.record.totals();
             run.summary.totals.lost = run.record.lost();
@@ -139,7 +141,7 @@ async fn set_up(host: &Host, receivers: &Receivers, record: &Record) -> Vec<crat
         }
         let names: Vec<_> = target.sources.iter().map(|source| SOURCES[*source].1).collect();
         let asked = tenant.subscribe_url(&receivers.urls[place]).chain(target.chain()).retry(target.retry);
-        // One of them signs with a key pair.
+        // One subscription signs with a key pair.
         let asked = asked.with("sources", names.into()).signing("standard", target.name == "plain");
         let subscription = asked.create().await;
         receivers.trust(place, subscription.trust);
@@ -160,7 +162,7 @@ struct Run {
 }
 
 impl Run {
-    /// One process: started, killed, and its ledger looked at.
+    /// The life of one process: started, killed, and its ledger examined.
     async fn live_and_die(&mut self, senders: &Senders) -> Result<(), String> {
         if let Some(cut) = &self.cut {
             cut.prepare(&mut self.host, self.random.draw())?;
@@ -226,7 +228,7 @@ impl Run {
         Ok(undone)
     }
 
-    /// Looks through the ledger as an operator would.
+    /// Checks the ledger with the operator's command.
     async fn check(&self) -> Result<(), String> {
         let mut check = Host::command(&self.host.path(""));
         let output =
@@ -237,7 +239,7 @@ impl Run {
         Ok(())
     }
 
-    /// Lets everything come to rest, in a host that forgets nothing any more, and compares.
+    /// Lets all deliveries end on a host with long retention, and compares the results.
     async fn drain(&mut self, senders: Senders) -> Result<(), String> {
         self.host.set_env("SETGATE_DATA__RETENTION_S", "864000");
         if self.cut.take().is_some() {
@@ -247,10 +249,10 @@ impl Run {
         senders.stop().await;
         let deadline = tokio::time::Instant::now() + Duration::from_secs(DRAIN_S);
         let (mut due, mut starts) = (usize::MAX, 0);
-        // What a receiver refuses becomes dead one by one, as its breaker lets it ask: as long as they become fewer, they
-        // are not due for ever.
+        // Refused deliveries die one by one, as fast as the circuit breaker allows probes. As long as their number
+        // falls, they are not stuck.
         while starts < DRAIN_STARTS && tokio::time::Instant::now() < deadline {
-            // Dropped and dead deliveries are seen in the ledger only; what is left of the rest is soon gone.
+            // Dropped and dead deliveries are only visible in the ledger; the rest finishes soon.
             let mut unchanged = 0;
             let mut before = usize::MAX;
             while unchanged < 15 && tokio::time::Instant::now() < deadline {

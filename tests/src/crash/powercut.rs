@@ -1,4 +1,4 @@
-//! The power cut: the library of `tests/powercut`, preloaded into the host, and the pipe that sets it off.
+//! Simulates power cuts: the library of `tests/powercut`, preloaded into the host, and the pipe that triggers it.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -8,29 +8,29 @@ use std::process::Command;
 use crate::host::Host;
 use crate::place;
 
-/// The library and where it is told.
+/// The library and its control files.
 pub struct PowerCut {
     library: PathBuf,
     pipe: PathBuf,
     report: PathBuf,
     no_fsync: bool,
-    /// Of a thousand syncs, so many fail.
+    /// Number of syncs in a thousand that fail.
     sync_fails: u32,
 }
 
-/// What a cut undid.
+/// The writes undone by a power cut.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Undone {
     /// Writes that were not synced.
     pub pending: u64,
-    /// Of them, those undone in whole or in part.
+    /// Those that were undone completely or partially.
     pub undone: u64,
-    /// The ledger's file itself had writes that were not synced: a checkpoint was under way.
+    /// Whether the ledger file itself had unsynced writes, which means that a checkpoint was in progress.
     pub checkpointing: bool,
 }
 
 impl PowerCut {
-    /// Builds the library with `cc` into `folder`. In words, where that fails.
+    /// Builds the library with `cc` in `folder`. Returns an error message if that fails.
     pub fn build(folder: &Path, no_fsync: bool) -> Result<Self, String> {
         let library = folder.join("powercut.so");
         let source = place::root().join("tests/powercut/powercut.c");
@@ -45,12 +45,12 @@ impl PowerCut {
         Ok(Self { library, pipe: folder.join("cut"), report: folder.join("cut.report"), no_fsync, sync_fails: 0 })
     }
 
-    /// Has so many of a thousand syncs fail.
+    /// Sets the number of syncs in a thousand that fail.
     pub fn with_failing_syncs(self, sync_fails: u32) -> Self {
         Self { sync_fails, ..self }
     }
 
-    /// Sets the next start of the host up for a cut drawn from `seed`.
+    /// Prepares the next start of the host for a power cut derived from `seed`.
     pub fn prepare(&self, host: &mut Host, seed: u64) -> Result<(), String> {
         for file in [&self.pipe, &self.report] {
             let _was_not_there = std::fs::remove_file(file);
@@ -70,15 +70,15 @@ impl PowerCut {
         Ok(())
     }
 
-    /// Cuts the power. The pipe is to be held until the process has ended: the byte waits in it.
+    /// Cuts the power. Keep the returned pipe open until the process has ended, because it buffers the trigger.
     pub fn cut(&self) -> std::io::Result<File> {
-        // For reading too, so that it opens although nobody reads yet.
+        // Opened for reading too, because opening a pipe blocks until there is a reader.
         let mut pipe = OpenOptions::new().read(true).write(true).open(&self.pipe)?;
         pipe.write_all(b"x")?;
         Ok(pipe)
     }
 
-    /// What the last cut undid.
+    /// The writes undone by the last power cut.
     pub fn report(&self) -> Result<Undone, String> {
         let text = std::fs::read_to_string(&self.report).map_err(|error| format!("no report of the cut: {error}"))?;
         let number = |name: &str| {

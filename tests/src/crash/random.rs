@@ -1,11 +1,11 @@
-//! Numbers drawn from a seed, the same on every machine.
+//! Deterministic random numbers, the same on every machine.
 
 /// SplitMix64.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// From a seed; another `stream` of the same seed is another row of numbers.
+    /// Creates a generator from a seed; each `stream` of a seed is an independent sequence.
     pub fn new(seed: u64, stream: u64) -> Self {
         let mut random = Self(seed ^ stream.wrapping_mul(0xd6e8_feb8_6659_fd93));
         random.draw();
@@ -21,7 +21,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// One of 0..bound; 0 where the bound is.
+    /// A number in 0..bound; 0 if the bound is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.draw() % bound }
     }

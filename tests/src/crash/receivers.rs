@@ -1,4 +1,4 @@
-//! The receivers of a run: each checks what arrives against what has to arrive, and tells the record.
+//! The receivers of a run: each compares requests with the expected ones and reports to the record.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,10 +23,10 @@ use super::random::Random;
 use super::record::Record;
 use crate::signature::Trust;
 
-/// Longest wait of a slow receiver, in milliseconds.
+/// Maximum delay (ms) of a slow receiver.
 const SLOW_MS: u64 = 400;
 
-/// All receivers of a run; they stop listening when dropped.
+/// All receivers of a run; they stop listening on drop.
 pub struct Receivers {
     /// Their URLs, in the order of [`TARGETS`].
     pub urls: Vec<String>,
@@ -43,7 +43,7 @@ struct Place {
 }
 
 impl Receivers {
-    /// One for each target.
+    /// Starts one receiver per target.
     pub async fn start(seed: u64, record: &Arc<Record>) -> Self {
         let connections = Arc::new(AtomicUsize::new(0));
         let (mut urls, mut places, mut serving) = (Vec::new(), Vec::new(), Vec::new());
@@ -60,12 +60,13 @@ impl Receivers {
         Self { urls, places, connections, serving }
     }
 
-    /// Gives a receiver what it checks signatures with.
+    /// Sets the key with which a receiver verifies signatures.
     pub fn trust(&self, target: usize, trust: Trust) {
         assert!(self.places[target].trust.set(trust).is_ok(), "a subscription is made once");
     }
 
-    /// Waits until no connection is open, as it has to be soon after the host was killed; false where one stays.
+    /// Waits until all connections are closed, which must happen soon after the host was killed. Returns false if some
+    /// stay open.
     pub async fn are_left_alone(&self) -> bool {
         for _ in 0..2_000 {
             if self.connections.load(Ordering::SeqCst) == 0 {
@@ -83,7 +84,7 @@ impl Drop for Receivers {
     }
 }
 
-/// Tells the record how a request ended, also where its sender went away and this is dropped.
+/// Reports the end of a request to the record on drop, even if its sender disconnected.
 struct Work {
     place: Arc<Place>,
     id: String,
@@ -98,7 +99,7 @@ impl Drop for Work {
 
 async fn take(State(place): State<Arc<Place>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    // Broken off: the sender was killed. It has not arrived.
+    // The body breaks off because the sender was killed: the delivery has not arrived.
     let Ok(body) = body.collect().await else { return StatusCode::BAD_REQUEST.into_response() };
     let body = body.to_bytes();
     let target = &TARGETS[place.target];
@@ -127,7 +128,7 @@ async fn take(State(place): State<Arc<Place>>, request: Request) -> Response {
     StatusCode::from_u16(status).expect("a status").into_response()
 }
 
-/// Whether these are the bytes that have to come here, signed.
+/// Checks that these are the expected bytes for this receiver, with a valid signature.
 fn check(place: &Place, headers: &http::HeaderMap, body: &[u8]) -> Result<(), String> {
     let target = &TARGETS[place.target];
     place.trust.get().ok_or("nothing was to come yet")?.verify(headers, body)?;
@@ -146,7 +147,7 @@ fn check(place: &Place, headers: &http::HeaderMap, body: &[u8]) -> Result<(), St
     Ok(())
 }
 
-/// A listener that knows how many of its connections are open.
+/// A listener that counts its open connections.
 struct Counted {
     listener: TcpListener,
     connections: Arc<AtomicUsize>,
@@ -174,7 +175,7 @@ impl axum::serve::Listener for Counted {
                     self.connections.fetch_add(1, Ordering::SeqCst);
                     return (Connection { stream, connections: self.connections.clone() }, address);
                 }
-                // A connection that was reset before it was taken, or no file handle for a moment.
+                // The connection was reset before it was accepted, or no file descriptor was available.
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         }

@@ -1,5 +1,5 @@
-//! The record outside the host: what it accepted, what arrived, and what follows from both. Nothing in it is asked of
-//! the host's own memory; what the ledger says is read from a copy that a kill left.
+//! The external record: accepted events, arrivals, and the expectations derived from them. It uses nothing from the
+//! host's memory; the state of the ledger is read from a copy made after a kill.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,26 +8,26 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::copy::Copy;
 use super::load::{End, Sent, TARGETS};
 
-/// Faults that are kept in words; the rest is counted.
+/// Faults that are stored as messages; further ones are only counted.
 const FAULTS_KEPT: usize = 20;
 
-/// The record of a run, shared by senders, receivers and who kills.
+/// The record of a run, shared by senders, receivers and the loop of kills.
 #[derive(Debug, Default)]
 pub struct Record(Mutex<Book>);
 
-/// How the last request for a delivery ended, seen from its receiver.
+/// The end of the last request of a delivery, as seen by its receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Last {
-    /// Not answered: it is at work, or its sender went away.
+    /// Not answered: it is being processed, or its sender disconnected.
     #[default]
     Unanswered,
-    /// With a 2xx.
+    /// Answered with a 2xx.
     Taken,
-    /// With an error.
+    /// Answered with an error.
     Refused,
 }
 
-/// What arrived under one `webhook-id`.
+/// The arrivals with one `webhook-id`.
 #[derive(Debug, Default)]
 struct Arrivals {
     count: u64,
@@ -35,25 +35,25 @@ struct Arrivals {
     refused: u64,
     last: Last,
     body: u64,
-    /// It was in flight at a kill since the last arrival: another copy is to be expected.
+    /// Whether it was in flight at a kill since the last arrival, so that a duplicate is legitimate.
     excused: bool,
 }
 
-/// A delivery that an acceptance promised.
+/// A delivery that must happen because its event was accepted.
 #[derive(Debug)]
 struct Promise {
     end: End,
-    /// It is where it has to be.
+    /// Whether the delivery has reached its expected state.
     kept: bool,
     lost: bool,
 }
 
 #[derive(Debug, Default)]
 struct Book {
-    /// The parts of subscriptions' ids behind the prefix, in the order of [`TARGETS`].
+    /// The ids of the subscriptions without their prefix, in the order of [`TARGETS`].
     subscriptions: Vec<String>,
     accepted: BTreeSet<String>,
-    /// Accepted events with a promise that is not kept yet.
+    /// Accepted events with deliveries that have not reached their expected state.
     open: BTreeMap<String, Vec<String>>,
     promises: HashMap<String, Promise>,
     arrivals: HashMap<String, Arrivals>,
@@ -65,37 +65,37 @@ struct Book {
     taken: u64,
 }
 
-/// What a copy showed beside the record.
+/// Differences between a copy of the ledger and the record.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Shown {
-    /// Deliveries that a receiver took and the ledger has as due.
+    /// Deliveries that a receiver accepted but that are due in the ledger.
     pub taken_unsettled: usize,
     /// Deliveries whose filter has not run.
     pub unfiltered: usize,
-    /// Deliveries that this copy shows to be lost.
+    /// Deliveries that are lost according to this copy.
     pub lost: usize,
 }
 
-/// The record in numbers.
+/// Totals of the record.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
     /// Events answered 202.
     pub accepted: usize,
-    /// Deliveries that arrived as they had to.
+    /// Deliveries that arrived as expected.
     pub delivered: usize,
-    /// Deliveries dropped by a filter, as they had to be.
+    /// Deliveries dropped by a filter as expected.
     pub dropped: usize,
-    /// Deliveries that ended as dead letters, as they had to.
+    /// Deliveries that became dead letters as expected.
     pub dead: usize,
-    /// Deliveries that an acceptance promised and that are nowhere.
+    /// Deliveries of accepted events that do not exist anywhere.
     pub lost: usize,
-    /// Copies that came after a 2xx.
+    /// Duplicates that arrived after a 2xx.
     pub duplicates: u64,
-    /// Of them, those that no kill explains.
+    /// Duplicates that no kill explains.
     pub misplaced: u64,
-    /// Everything else that was wrong.
+    /// All other faults.
     pub faults: u64,
-    /// The first faults, in words.
+    /// Messages of the first faults.
     pub said: Vec<String>,
 }
 
@@ -104,12 +104,12 @@ impl Record {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says which subscriptions there are, by their ids.
+    /// Sets the ids of the subscriptions.
     pub fn subscribed(&self, ids: &[String]) {
         self.book().subscriptions = ids.iter().map(|id| body_of(id).to_owned()).collect();
     }
 
-    /// An event was answered 202.
+    /// Records that an event was answered 202.
     pub fn accepted(&self, event: &str, sent: &Sent) {
         let mut book = self.book();
         if !book.accepted.insert(event.to_owned()) {
@@ -128,7 +128,7 @@ impl Record {
         book.open.insert(event.to_owned(), promised.into_iter().map(|(id, _)| id).collect());
     }
 
-    /// A request arrived whole. Gives how many of the same id were refused before.
+    /// Records a complete request. Returns the number of earlier requests with the same id that were refused.
     pub fn arrived(&self, id: &str, body: &[u8]) -> u64 {
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);
@@ -156,7 +156,7 @@ impl Record {
         refused
     }
 
-    /// A request ended: with a status, or its sender went away first.
+    /// Records the end of a request: with a status, or because its sender disconnected.
     pub fn ended(&self, id: &str, status: Option<u16>) {
         let mut book = self.book();
         book.receiving -= 1;
@@ -178,22 +178,22 @@ impl Record {
         }
     }
 
-    /// Something was wrong.
+    /// Records a fault.
     pub fn fault(&self, what: String) {
         self.book().fault(what);
     }
 
-    /// Requests that receivers are at work on.
+    /// Number of requests that receivers are processing.
     pub fn receiving(&self) -> u64 {
         self.book().receiving
     }
 
-    /// Requests that receivers have taken.
+    /// Number of requests that receivers have accepted.
     pub fn taken(&self) -> u64 {
         self.book().taken
     }
 
-    /// Accepted events that are not where they have to be. Forgets those that are.
+    /// Number of accepted events with deliveries that have not reached their expected state. Forgets all others.
     pub fn open(&self) -> usize {
         let mut book = self.book();
         let Book { open, promises, .. } = &mut *book;
@@ -201,7 +201,7 @@ impl Record {
         open.len()
     }
 
-    /// Reads what a kill, or an end, left. `number` is said with what is lost.
+    /// Compares the record with a copy made after a kill or at the end. `number` identifies the kill in messages.
     pub fn compare(&self, copy: &Copy, number: usize) -> Shown {
         let mut shown = Shown::default();
         let mut book = self.book();
@@ -230,7 +230,7 @@ impl Record {
             if ids.is_empty() {
                 return false;
             }
-            // A round of retention takes only what is at rest, and then the promise was kept before.
+            // Retention removes only events whose deliveries have ended, and so have reached their expected state.
             if !copy.events.contains(event) {
                 for id in ids.drain(..) {
                     promises.get_mut(&id).expect("it was promised").lost = true;
@@ -245,7 +245,7 @@ impl Record {
         shown
     }
 
-    /// The record at the end, where everything has come to rest: what is not where it has to be is lost.
+    /// The totals after all deliveries have ended: those that have not reached their expected state are lost.
     pub fn totals(&self) -> Totals {
         let book = self.book();
         let kept = |end: End| book.promises.values().filter(|promise| promise.end == end && promise.kept).count();

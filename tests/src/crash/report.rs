@@ -1,4 +1,4 @@
-//! What a run says.
+//! The summary of a run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,26 +7,26 @@ use serde_json::{Value, json};
 
 use super::record::Totals;
 
-/// Where a host can be when it is killed. One kill can hit several.
+/// Phases of a host in which it can be killed. One kill can hit several.
 pub const PHASES: [&str; 8] = ["append", "fan-out", "filter", "send", "settle", "checkpoint", "retention", "recovery"];
 
-/// A run, ended.
+/// The result of a completed run.
 #[derive(Debug, Clone, Default)]
 pub struct Summary {
     /// The seed that repeats it.
     pub seed: u64,
-    /// Kills.
+    /// Number of kills.
     pub kills: usize,
-    /// What became of what was accepted.
+    /// Outcome of the accepted events.
     pub totals: Totals,
-    /// Kills that hit each of [`PHASES`].
+    /// Number of kills that hit each of [`PHASES`].
     pub phases: BTreeMap<&'static str, usize>,
-    /// Writes undone by power cuts, of so many that were not synced.
+    /// Writes undone by power cuts, and number of writes that were not synced.
     pub undone: Option<(u64, u64)>,
 }
 
 impl Summary {
-    /// Whether nothing was wrong, save that something was lost.
+    /// Whether there were no faults, regardless of losses.
     pub fn is_sound(&self) -> bool {
         self.totals.faults == 0 && self.totals.misplaced == 0
     }
@@ -55,7 +55,7 @@ impl Summary {
     }
 }
 
-/// The summary in one line: events accepted, then deliveries.
+/// The summary on one line: accepted events, then deliveries.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Totals { accepted, delivered, dropped, dead, lost, duplicates, .. } = &self.totals;

@@ -1,4 +1,4 @@
-//! The senders of a run: each sends an event until it has an answer, however often the host dies meanwhile.
+//! The senders of a run: each retries an event until it is answered, however often the host is killed meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -11,10 +11,10 @@ use super::random::Random;
 use super::record::Record;
 use crate::source::Source;
 
-/// Events under way (accepted, and not yet where they have to be) at which senders wait, so that a slow machine is not
-/// drowned.
+/// Number of accepted events that have not reached their expected state at which senders pause, so that a slow machine
+/// is not overloaded.
 const OPEN_MAX: usize = 400;
-/// Wait before an event is sent again, in milliseconds.
+/// Pause (ms) before an event is retried.
 const AGAIN_MS: u64 = 15;
 
 /// All senders of a run.
@@ -33,7 +33,7 @@ struct Shared {
 }
 
 impl Senders {
-    /// Starts so many, each with a pause of up to `pause_ms` between two events.
+    /// Starts `count` senders, each with a random pause of up to `pause_ms` between two events.
     pub fn start(count: u64, pause_ms: u64, seed: u64, sources: Vec<Source>, record: &Arc<Record>) -> Self {
         let shared = Arc::new(Shared {
             seed,
@@ -51,12 +51,12 @@ impl Senders {
         Self { shared, running }
     }
 
-    /// Requests that wait for their answer.
+    /// Number of requests that have not been answered yet.
     pub fn unanswered(&self) -> usize {
         self.shared.unanswered.load(Ordering::SeqCst)
     }
 
-    /// Lets each sender finish with the event it is at; the host has to run.
+    /// Stops the senders after each has finished its current event; the host must be running.
     pub async fn stop(mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         while self.running.join_next().await.is_some() {}
@@ -90,14 +90,14 @@ impl Shared {
                     }
                     return;
                 }
-                // Too much at once, or on its way up: to be sent again, as any sender would.
+                // Overloaded or starting: retried, as by any sender.
                 Ok(answer) if matches!(answer.status, 429 | 503) => {}
                 Ok(answer) => {
                     let (status, text) = (answer.status, answer.text());
                     self.record.fault(format!("event {} was answered {status}: {text}", sent.number));
                     return;
                 }
-                // The host is dead; whether the event was accepted, nobody knows.
+                // The host is dead, so it is unknown whether the event was accepted.
                 Err(_) => {}
             }
             tokio::time::sleep(Duration::from_millis(AGAIN_MS)).await;

@@ -1,4 +1,4 @@
-//! Where it happens: a host, and attackers with a tenant each.
+//! The environment of the attacks: a host, and attackers with a tenant each.
 
 use serde_json::{Value, json};
 
@@ -10,20 +10,20 @@ use crate::source::{Seed, Source};
 use crate::tenant::Tenant;
 use crate::{Host, event};
 
-/// Calls at once on the main host, and one tenant's share of them. Small, so that a laptop can fill them.
+/// Concurrent calls on the main host, and one tenant's share of them. Small enough to be filled by a laptop.
 pub const INSTANCES_MAX: u32 = 16;
 /// See [`INSTANCES_MAX`].
 pub const INSTANCES_PER_TENANT_MAX: u32 = 4;
-/// Deliveries of one tenant that may be in flight to one receiver: enough to fill the pool, were they let.
+/// Deliveries of one tenant in flight to one receiver: enough to fill the pool if there were no share.
 pub const IN_FLIGHT_MAX: u32 = 32;
 
-/// The host under attack, and who attacks it.
+/// The host under attack, and its settings.
 pub struct Arena {
     /// The host.
     pub host: Host,
-    /// Where the attackers' deliveries go.
+    /// The receiver of the attackers' deliveries.
     pub receiver: Receiver,
-    /// Events that a hostile filter meets.
+    /// Number of events that a hostile filter processes.
     pub events: usize,
     /// Whether this is a short run.
     pub short: bool,
@@ -31,7 +31,7 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Starts the host, with one limit lifted where the options say so.
+    /// Starts the host, with one limit lifted if the options say so.
     pub async fn start(options: &Options) -> Self {
         let config = format!(
             "[sandbox]\ninstances_max = {INSTANCES_MAX}\n{}\n\
@@ -51,8 +51,7 @@ impl Arena {
         }
     }
 
-    /// Another host beside the main one, for attacks that need a restart or settings of their own. `sandbox` are lines
-    /// of its `[sandbox]`.
+    /// Another host, for attacks that need a restart or other settings. `sandbox` contains lines of its `[sandbox]`.
     pub async fn another_host(&self, sandbox: &str) -> Host {
         let sandbox = self.lift.map_or_else(|| sandbox.to_owned(), |lift| lift.sandbox_over(sandbox));
         let host = Host::with().config(&format!("[sandbox]\n{sandbox}\n")).start().await;
@@ -60,13 +59,13 @@ impl Arena {
         host
     }
 
-    /// A tenant of the main host. What its `quota` does not say is as the host has it, but for the time that a call may
-    /// take: on a busy machine it would answer before the limit that is meant.
+    /// A tenant of the main host. Settings that `quota` does not contain have the host's defaults, except for the time
+    /// limit of a call: on a busy machine it could trigger before the limit under test.
     pub async fn attacker(&self, class: &'static str, quota: &Value) -> Attacker {
         Attacker::new(&self.host, class, &self.quota(quota)).await
     }
 
-    /// The quota that an attacker gets: with nothing said, some; and with what is lifted.
+    /// The quota of an attacker: a long time limit, its own members, and the lifted limit.
     pub fn quota(&self, own: &Value) -> Value {
         let mut quota = json!({"wall_ms_max": 60_000});
         let lifted = self.lift.map(Lift::quota).unwrap_or_default();
@@ -78,7 +77,7 @@ impl Arena {
         quota
     }
 
-    /// Whether the host answers.
+    /// Checks that the host answers.
     pub async fn answers(&self) -> Result<(), String> {
         let health = self.host.operator().try_send(http::Method::GET, "/healthz", &[], "").await;
         match health {
@@ -88,7 +87,7 @@ impl Arena {
         }
     }
 
-    /// Has every slot of the pool used once and every thread started, so that what is measured after is growth.
+    /// Uses every slot of the pool and starts every thread, so that later measurements show only growth.
     pub async fn warm_up(&self) {
         let tenant = self.attacker("warm-up", &Value::Null).await;
         let large = Guest::new(format!(
@@ -101,7 +100,7 @@ impl Arena {
         assert!(seen.wrong.is_empty(), "a good filter works: {:?}", seen.wrong);
     }
 
-    /// What the host's process holds in memory, swap included, in bytes.
+    /// Memory of the host's process in bytes, including swap.
     pub fn rss_bytes(&self) -> u64 {
         self.host.rss_bytes()
     }
@@ -111,18 +110,18 @@ fn own_share() -> String {
     format!("instances_per_tenant_max = {INSTANCES_PER_TENANT_MAX}")
 }
 
-/// A tenant that means harm. It has two sources, so that a hostile filter and a good one do not share events.
+/// A hostile tenant. It has two sources, so that a hostile filter and a good one do not share events.
 #[derive(Clone)]
 pub struct Attacker {
     /// The tenant.
     pub tenant: Tenant,
-    /// For hostile filters.
+    /// The source of the hostile filter.
     pub source: Source,
     good: Source,
 }
 
 impl Attacker {
-    /// A tenant of that name.
+    /// Creates a tenant with that name.
     pub async fn new(host: &Host, name: &str, quota: &Value) -> Self {
         let tenant = host.tenant_with(name, json!({"quota": quota})).await;
         let source = tenant.source("hostile", Seed::Set).await;
@@ -130,10 +129,10 @@ impl Attacker {
         Self { tenant, source, good }
     }
 
-    /// Whether a good filter of this tenant does its work.
+    /// Checks that a good filter of this tenant works.
     ///
     /// # Errors
-    /// With what happened instead.
+    /// If it does not, with the observed behaviour.
     pub async fn works(&self, arena: &Arena) -> Result<(), String> {
         let answer = self.tenant.upload("good", Guest::patches(r#"{"good":true}"#).wasm()).await;
         if !matches!(answer.status, 200 | 201) {

@@ -1,5 +1,4 @@
-//! Compiled filters on disk: what somebody changed there is compiled again and never loaded, and what nobody changed is
-//! not compiled again.
+//! Compiled filters on disk: a modified file is recompiled and never loaded, and an unmodified one is not recompiled.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,13 +26,13 @@ pub(super) const CLASSES: &[Class] = &[
     }),
 ];
 
-/// What is done to a compiled filter's file: its bytes, and those of another filter's.
+/// A modification of a compiled filter's file. Parameters: its bytes, and those of another filter's file.
 type Change = fn(&mut Vec<u8>, &[u8]);
 
 const TAMPERED: &[Change] = &[
     |file, _| file[0] ^= 1,
     |file, _| file[20] ^= 0x80,
-    // In the machine code, where it would matter most, and in what vouches for it.
+    // In the machine code, which is the most dangerous place, and in its authentication tag.
     |file, _| flip(file, 1, 2),
     |file, _| flip(file, 3, 4),
     |file, _| flip(file, 1, 1),
@@ -48,7 +47,7 @@ const TRUNCATED: &[Change] = &[
 const SWAPPED: &[Change] = &[
     |file, other| other.clone_into(file),
     |file, other| {
-        // With the head that names the right filter on another's code.
+        // The header of the right filter with the code of another one.
         let head = file[..80].to_vec();
         other.clone_into(file);
         file[..80].copy_from_slice(&head);
@@ -60,7 +59,7 @@ fn flip(file: &mut [u8], part: usize, of: usize) {
     file[at] ^= 0x10;
 }
 
-/// Uploads a filter for each change and one more, changes their files while the host is down, and runs them all.
+/// Uploads a filter for each modification and one more, modifies their files while the host is down, and runs them all.
 async fn tampered(arena: Arc<Arena>, changes: &'static [Change]) -> Observed {
     let mut host = arena.another_host("").await;
     let attacker = Attacker::new(&host, "hostile", &arena.quota(&Value::Null)).await;
@@ -104,7 +103,7 @@ async fn tampered(arena: Arc<Arena>, changes: &'static [Change]) -> Observed {
     let (compiled, loaded) = loads(&host).await;
     let told =
         format!("{} of {} gave the right verdict; {compiled} compiled again", bound.len() - wrong.len(), bound.len());
-    // The one that nobody touched is loaded.
+    // The unmodified one is loaded.
     let by = if (compiled, loaded) == (changes.len(), 1) {
         "compiled again".to_owned()
     } else {
@@ -113,7 +112,7 @@ async fn tampered(arena: Arc<Arena>, changes: &'static [Change]) -> Observed {
     Observed { by, told, ..Observed::nothing() }.wrong(wrong)
 }
 
-/// Filters that were compiled and that were loaded from disk since the host's start.
+/// Number of filters compiled, and loaded from disk, since the host's start.
 async fn loads(host: &Host) -> (usize, usize) {
     let loads = async |from: &str| {
         let value = host.metric("setgate_filter_loads_total", &[&format!("from=\"{from}\"")]).await;
@@ -133,28 +132,28 @@ fn file_of(folder: &Path, digest: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("there is no compiled filter {digest} in {}", folder.display()))
 }
 
-/// What a restart with many filters came to.
+/// The result of a restart with many filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restarted {
-    /// Filters that there were.
+    /// Number of filters.
     pub filters: usize,
-    /// How many ran after the restart and did their work.
+    /// Filters that worked after the restart.
     pub ran: usize,
-    /// How many were compiled for that.
+    /// Filters that had to be compiled for that.
     pub compiled: usize,
-    /// How many were loaded from disk for that.
+    /// Filters that were loaded from disk for that.
     pub loaded: usize,
 }
 
 /// Filters in one chain.
 const CHAIN: usize = 16;
-/// Uploads at once.
+/// Concurrent uploads.
 const AT_ONCE: usize = 4;
 
-/// Uploads so many different filters, starts the host again, and runs each of them once.
+/// Uploads the given number of different filters, restarts the host, and runs each of them once.
 ///
 /// # Panics
-/// Where an upload is refused.
+/// If an upload is refused.
 pub async fn restart_with(filters: usize) -> Restarted {
     let mut host = Host::with().config("[sandbox]\ncompiles_max = 2").start().await;
     let quota = json!({"filters_max": filters, "wall_ms_max": 60_000});

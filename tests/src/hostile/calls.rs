@@ -1,4 +1,4 @@
-//! A call, by what it asks of the host.
+//! Attacks during a call through host functions.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ const fn class(name: &'static str, tried: &'static str, answer: super::Answer, h
     Class { name, stage: Stage::Run, tried, answer, how: How::Run(how) }
 }
 
-/// Bytes of log in a record where 16 KiB are allowed, its JSON included.
+/// Limit for the log in a record, including its JSON, if 16 KiB of log are allowed.
 const LOG_BYTES: usize = 64 << 10;
 
 pub(super) const CLASSES: &[Class] = &[
@@ -44,7 +44,7 @@ pub(super) const CLASSES: &[Class] = &[
             .quota(quota)
     }),
     class("blocking-host-call", "a sleep of an hour", rule("pass"), || {
-        // Nothing stops it and nothing has to: the clock stands still, and the sleep is over at once.
+        // No limit is needed: the clock stands still, so the sleep returns immediately.
         let sleep = "(call $block (call $sleep (i64.const 3600000000000)))";
         Trial::of(&Guest::new(format!("{sleep}{PASS}")).calls(SLEEP)).also(|delivery| {
             let took_us = delivery["runs"][0]["elapsed_us"].as_u64();
@@ -52,7 +52,7 @@ pub(super) const CLASSES: &[Class] = &[
         })
     }),
     class("cancel-in-host-call", "host calls without end, and the time runs out", limit("wall", "wall_ms_max"), || {
-        // Half of its time it is in the host; there is fuel and there are calls for longer than it may take.
+        // Half of its time is spent in the host; fuel and calls would last longer than its time limit.
         let quota = json!({"fuel_per_call": 2_000_000_000_u64, "host_calls_max": 1_000_000_000, "wall_ms_max": 200});
         Trial::of(&Guest::new("(loop $again (call $block (call $once)) (br $again)) unreachable").calls(SLEEP).core(
             "(global $handle (mut i32) (i32.const 0))

@@ -1,4 +1,4 @@
-//! Components that are small to send and large to compile, and many at once.
+//! Components that are small to upload and expensive to compile, and many concurrent compilations.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use super::guest::Guest;
 use super::trial::{Observed, Trial};
 use super::{Class, How, Stage, encode, limit, rule};
 
-/// How often a good filter is tried on a host that has hardly any time to compile it.
+/// Retries of a good filter on a host with hardly any compile time.
 const TRIES: usize = 30;
 
 const fn class(name: &'static str, tried: &'static str, answer: super::Answer, how: How) -> Class {
@@ -101,7 +101,7 @@ fn beside(module: &[u8]) -> Trial {
 }
 
 fn fan_out() -> Trial {
-    // The innermost one is empty: with a core module in it, the limit of core instances would answer first.
+    // The innermost component is empty: a core module in it would trigger the limit of core instances first.
     let mut text = "(component $c0)".to_owned();
     for level in 1..=20 {
         let before = level - 1;
@@ -117,7 +117,7 @@ fn nesting() -> Trial {
     Trial::bytes(encode::with_components(Guest::pass().wasm(), 200))
 }
 
-/// Tuples of tuples, so many levels of so many fields.
+/// Nested tuples with this many levels and fields.
 fn tuples(levels: usize, fields: usize) -> Trial {
     let mut text = "(type $t0 (tuple u8 u8))".to_owned();
     for level in 1..=levels {
@@ -127,14 +127,14 @@ fn tuples(levels: usize, fields: usize) -> Trial {
     Trial::of(&Guest::pass().outer(&text))
 }
 
-/// Uploads what takes long to compile to a host that has this limit.
+/// Uploads a filter that takes long to compile to a host with this limit.
 async fn compile_over(arena: Arc<Arena>, limit: &'static str, value: u64) -> Observed {
     let build = || encode::with_module(Guest::pass().wasm(), &encode::long_functions(24_000, 600));
     let wasm = tokio::task::spawn_blocking(build).await.expect("a guest can be built");
     let host = arena.another_host(&format!("{limit} = {value}")).await;
     let attacker = Attacker::new(&host, "hostile", &arena.quota(&Value::Null)).await;
     let seen = Observed::of_upload(&attacker.tenant.upload("hostile", wasm).await);
-    // On a busy machine even a good filter may take longer than such a limit: it is tried again, as one would.
+    // On a busy machine even a good filter may exceed such a limit, so it is retried.
     let mut works = attacker.works(&arena).await;
     for _ in 0..TRIES {
         if works.is_ok() {
@@ -145,7 +145,8 @@ async fn compile_over(arena: Arc<Arena>, limit: &'static str, value: u64) -> Obs
     seen.wrong(works.err().map(|why| format!("afterwards this host does not work: {why}")))
 }
 
-/// Uploads different filters at once. Some may be taken; the flood has to be answered before it is a queue.
+/// Uploads different filters concurrently. Some may be accepted, but the flood must be refused before a long queue
+/// builds up.
 async fn flood(arena: Arc<Arena>, attacker: Attacker) -> Observed {
     let count = if arena.short { 32 } else { 64 };
     let build = || encode::with_module(Guest::pass().wasm(), &encode::long_functions(300, 60));

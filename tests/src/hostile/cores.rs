@@ -1,5 +1,5 @@
-//! Which core does what. On a machine with two cores or more, the attacks and the measurement of the neighbour do not share
-//! one: an attack that takes its core to itself would show as latency that is not the host's. The host may use all.
+//! Assigns CPU cores. With two or more cores, the attacks and the measurement of the neighbour use different ones: the
+//! latency of an attack that occupies a core would otherwise be attributed to the host. The host may use all cores.
 
 use std::process::Command;
 use std::sync::OnceLock;
@@ -13,7 +13,7 @@ struct Divided {
 
 static DIVIDED: OnceLock<Divided> = OnceLock::new();
 
-/// Divides the cores from now on. With one core nothing is done here, then or later.
+/// Divides the cores. With a single core, this and the other functions do nothing.
 pub fn divide() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
@@ -28,28 +28,28 @@ pub fn divide() {
     attack_here();
 }
 
-/// Has this thread do what attacks.
+/// Pins this thread to the cores of the attacks.
 pub fn attack_here() {
     if let (Some(divided), Some(thread)) = (DIVIDED.get(), this_thread()) {
         bind(&["-pc", &divided.attacking, &thread]);
     }
 }
 
-/// Has this thread measure.
+/// Pins this thread to the core of the measurement.
 pub fn measure_here() {
     if let (Some(divided), Some(thread)) = (DIVIDED.get(), this_thread()) {
         bind(&["-pc", &divided.measuring, &thread]);
     }
 }
 
-/// Gives a host all cores, which it would else have as few of as the thread that started it.
+/// Allows a host all cores; otherwise it would inherit the restriction of the thread that started it.
 pub fn free(host: u32) {
     if let Some(divided) = DIVIDED.get() {
         bind(&["-apc", &divided.all, &host.to_string()]);
     }
 }
 
-/// `0-2,5`
+/// Parses `0-2,5`.
 fn listed(text: &str) -> Vec<usize> {
     text.split(',')
         .filter_map(|part| {
@@ -65,7 +65,7 @@ fn this_thread() -> Option<String> {
     Some(link.file_name()?.to_string_lossy().into_owned())
 }
 
-/// By util-linux' `taskset`; without it the figures are what they were.
+/// Uses `taskset` of util-linux; without it, nothing is pinned.
 fn bind(arguments: &[&str]) {
     let _ = Command::new("taskset").args(arguments).output();
 }

@@ -1,4 +1,4 @@
-//! A filter that fails on every event, under each fault policy: the policy decides, and nothing is lost.
+//! A filter that fails on every event, under each fault policy: the policy is applied, and nothing is lost.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +42,8 @@ async fn crash_loop(arena: Arc<Arena>, attacker: Attacker, policy: &'static str,
     let mut ended = BTreeMap::new();
     let mut suspended = 0;
     for met in &met {
-        // A version that fails too often is suspended: its later events wait for a person, unless the policy is to go on.
+        // A version that fails too often is suspended: its later events are held for manual action, unless the policy
+        // is open.
         let was_suspended = met.delivery["runs"][0]["fault"]["kind"] == "suspended";
         suspended += usize::from(was_suspended);
         let expected = if was_suspended && policy == "drop" { "held" } else { state };
@@ -53,7 +54,7 @@ async fn crash_loop(arena: Arc<Arena>, attacker: Attacker, policy: &'static str,
         *ended.entry(expected).or_insert(0) += 1;
         seen.wrong.extend(trial::changed(&arena, met));
     }
-    // As many as there were events, each once, as the tenant's own list has them.
+    // As many as there were events, each exactly once, in the tenant's own list.
     for (state, count) in &ended {
         let listed = attacker.tenant.deliveries(&format!("subscription={}&state={state}", subscription.id)).await.len();
         if listed != *count {

@@ -1,11 +1,11 @@
-//! Modules too large to be written as text, byte by byte (WebAssembly core specification, section 5), and sections
-//! behind a component.
+//! Encodes modules that are too large for the text format (WebAssembly core specification, section 5), and sections
+//! after a component.
 
-/// Section of a component: a core module.
+/// Component section: a core module.
 const COMPONENT_MODULE: u8 = 1;
-/// Section of a component: another one inside it.
+/// Component section: a nested component.
 const COMPONENT_COMPONENT: u8 = 4;
-/// Section of either: custom.
+/// Section of both: custom.
 const CUSTOM: u8 = 0;
 /// Sections of a module.
 const TYPES: u8 = 1;
@@ -17,13 +17,13 @@ const I32: u8 = 0x7f;
 /// `end`
 const END: u8 = 0x0b;
 
-/// The component with a core module behind it that nothing instantiates: it is looked at and compiled all the same.
+/// The component followed by a core module that nothing instantiates, but that is checked and compiled.
 pub fn with_module(mut component: Vec<u8>, module: &[u8]) -> Vec<u8> {
     section(&mut component, COMPONENT_MODULE, module);
     component
 }
 
-/// The component with empty components behind it, so many levels inside one another.
+/// The component followed by empty components, nested this many levels deep.
 pub fn with_components(mut component: Vec<u8>, levels: usize) -> Vec<u8> {
     const EMPTY: [u8; 8] = *b"\0asm\x0d\0\x01\0";
     let mut nested = EMPTY.to_vec();
@@ -36,7 +36,7 @@ pub fn with_components(mut component: Vec<u8>, levels: usize) -> Vec<u8> {
     component
 }
 
-/// The component with a custom section behind it: another component by its digest, the same by what it does.
+/// The component followed by a custom section: the digest differs, the behaviour does not.
 pub fn with_note(mut component: Vec<u8>, note: &[u8]) -> Vec<u8> {
     let mut content = Vec::with_capacity(note.len() + 8);
     unsigned(&mut content, 4);
@@ -46,12 +46,12 @@ pub fn with_note(mut component: Vec<u8>, note: &[u8]) -> Vec<u8> {
     component
 }
 
-/// A module with so many functions without instructions.
+/// A module with this many empty functions.
 pub fn functions(count: u32) -> Vec<u8> {
     module(count, &[0, END])
 }
 
-/// A module with so many types, all without parameters or results.
+/// A module with this many types, all without parameters and results.
 pub fn types(count: u32) -> Vec<u8> {
     let mut declared = Vec::new();
     unsigned(&mut declared, count);
@@ -63,27 +63,28 @@ pub fn types(count: u32) -> Vec<u8> {
     module
 }
 
-/// A module with one function of so many instructions.
+/// A module with one function of this many instructions.
 pub fn long_function(instructions: u32) -> Vec<u8> {
     module(1, &arithmetic(instructions))
 }
 
-/// A module with so many functions of so many instructions, each of which costs the compiler some thought.
+/// A module with many functions of many instructions that are expensive to compile.
 pub fn long_functions(count: u32, instructions: u32) -> Vec<u8> {
     module(count, &arithmetic(instructions))
 }
 
-/// A module with one function of so many locals.
+/// A module with one function with this many locals.
 pub fn locals(count: u32) -> Vec<u8> {
     let mut body = Vec::new();
-    // One group of locals, which is how a few bytes ask for a great many.
+    // One group of locals, so that a few bytes declare a large number.
     unsigned(&mut body, 1);
     unsigned(&mut body, count);
     body.extend([I32, END]);
     module(1, &body)
 }
 
-/// No result; one local that is multiplied and added to, so that nothing can be left out.
+/// A function body without result: one local that is repeatedly multiplied and added to, so that nothing can be
+/// optimised away.
 fn arithmetic(instructions: u32) -> Vec<u8> {
     // (local.set 0 (i32.add (i32.mul (local.get 0) (local.get 0)) (i32.const 1))): six instructions, eleven bytes
     const STEP: [u8; 11] = [0x20, 0, 0x20, 0, 0x6c, 0x41, 1, 0x6a, 0x21, 0, 0x01];
@@ -95,7 +96,7 @@ fn arithmetic(instructions: u32) -> Vec<u8> {
     body
 }
 
-/// A module of `count` times the same function, without parameters or results.
+/// A module with `count` copies of a function without parameters and results.
 fn module(count: u32, body: &[u8]) -> Vec<u8> {
     let mut module = b"\0asm\x01\0\0\0".to_vec();
     section(&mut module, TYPES, &[1, 0x60, 0, 0]);
@@ -121,7 +122,7 @@ fn section(into: &mut Vec<u8>, id: u8, content: &[u8]) {
     into.extend(content);
 }
 
-/// LEB128.
+/// Encodes a number in LEB128.
 fn unsigned(into: &mut Vec<u8>, mut value: u32) {
     loop {
         let low = (value & 0x7f) as u8;

@@ -1,4 +1,4 @@
-//! More events than the ledger can take at once.
+//! More events than the ledger can append at once.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use super::trial::{self, Observed};
 use super::{Class, How, Stage, limit};
 use crate::{event, until};
 
-/// Events sent at once.
+/// Concurrent requests.
 const AT_ONCE: usize = 60;
-/// Rounds after which a flood that met no limit is given up.
+/// Rounds after which a flood that triggered no limit is abandoned.
 const ROUNDS_MAX: usize = 200;
-/// What the arena's host hands to its ledger at once for one tenant, and what may wait for that.
+/// The arena's limits of concurrent and queued appends of a tenant.
 pub(super) const SETTINGS: &str =
     "[ingest]\nappends_max = 64\nappends_per_tenant_max = 8\nwaiting_per_tenant_max = 16\n";
 
@@ -51,7 +51,7 @@ async fn event_flood(arena: Arc<Arena>) -> Observed {
             break;
         }
     }
-    // What was accepted is delivered, all of it and no more.
+    // Every accepted event is delivered, and no other.
     let labels = ["tenant=\"flood\"", "state=\"delivered\""];
     let delivered = until("the flood is delivered", async || {
         let delivered = arena.host.metric("setgate_deliveries_total", &labels).await;

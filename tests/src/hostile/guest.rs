@@ -1,45 +1,45 @@
-//! Hostile guests, written by hand: each does one thing and nothing around it.
+//! Hand-written hostile guests: each does one thing only.
 //!
-//! A guest is two core modules. The first has the memory and a `realloc` for what host functions give back; it comes
-//! first, since a host function is lowered over a memory before the module that calls it exists. The second has
-//! everything else: `process`, and the `realloc` through which the event comes in.
+//! A guest consists of two core modules. The first one contains the memory and a `realloc` for results of host
+//! functions; it comes first because a host function is lowered over a memory before the module that calls it exists.
+//! The second one contains everything else: `process`, and the `realloc` for the incoming event.
 //!
-//! | address | what |
+//! | address | content |
 //! |---|---|
-//! | 0 | what `process` answers |
+//! | 0 | the result of `process` |
 //! | [`TEXT`] | texts of the guest |
 //! | [`EVENT`] | the event |
-//! | [`GIVEN`] | what host functions gave; the same place each time |
+//! | [`GIVEN`] | results of host functions, always at the same address |
 
-/// Where a guest's own texts begin.
+/// Address of a guest's own texts.
 pub const TEXT: u32 = 1024;
-/// Where the event is put.
+/// Address of the event.
 pub const EVENT: u32 = 64 << 10;
-/// Where the answers of host functions are put.
+/// Address of results of host functions.
 pub const GIVEN: u32 = 512 << 10;
-/// Pages of memory unless said otherwise: 1 MiB.
+/// Default memory in pages: 1 MiB.
 const PAGES: &str = "16";
 
-/// A filter in the making.
+/// Builds a filter.
 #[derive(Debug, Clone)]
 pub struct Guest {
-    /// Of the component, before all else: imports, types, nested components.
+    /// The beginning of the component: imports, types, nested components.
     outer: String,
-    /// Pages of memory, and the most there may be.
+    /// Initial and maximum number of memory pages.
     pages: String,
-    /// Host functions it calls.
+    /// Host functions that it calls.
     calls: Vec<Calls>,
-    /// Of the second core module.
+    /// Further code of the second core module.
     core: String,
     /// The body of the `realloc` for the event: locals 0 to 3 are its parameters.
     realloc: String,
-    /// The body of `process`: local 0 is the event's address, what it leaves is the answer's.
+    /// The body of `process`: local 0 is the event's address, and the result is the address of the verdict.
     process: String,
     /// Options of the lift of `process`, besides memory and `realloc`.
     lift: String,
-    /// What `process` is exported in.
+    /// The interface in which `process` is exported.
     export: String,
-    /// Whether it is one of two components that make up the filter.
+    /// Whether it is one of two components of the filter.
     has_sibling: bool,
 }
 
@@ -48,9 +48,9 @@ pub struct Guest {
 pub struct Calls {
     /// The component's imports, and the lowered functions.
     pub outer: &'static str,
-    /// What the core module is given.
+    /// The instantiation arguments of the core module.
     pub given: &'static str,
-    /// How the core module imports it.
+    /// The imports of the core module.
     pub core: &'static str,
 }
 
@@ -66,7 +66,7 @@ pub const LOG: Calls = Calls {
     core: r#"(import "host" "log" (func $log (param i32 i32 i32)))"#,
 };
 
-/// `(call $config (address of the answer))`: the whole config as text.
+/// `(call $config (address of the result))`: the whole config as text.
 pub const CONFIG: Calls = Calls {
     outer: r#"
 (import "setgate:filter/config@0.1.0" (instance $config (export "all" (func (result string)))))
@@ -76,7 +76,7 @@ pub const CONFIG: Calls = Calls {
     core: r#"(import "host" "config" (func $config (param i32)))"#,
 };
 
-/// `(call $sleep (nanoseconds as i64))` gives a handle, `(call $block (handle))` waits for it.
+/// `(call $sleep (nanoseconds as i64))` returns a handle, `(call $block (handle))` waits for it.
 pub const SLEEP: Calls = Calls {
     outer: r#"
 (import "wasi:io/poll@0.2.0" (instance $poll
@@ -103,7 +103,7 @@ pub const EXIT: Calls = Calls {
     core: r#"(import "host" "exit" (func $exit (param i32)))"#,
 };
 
-/// `(call $stderr)` gives a stream, `(call $print (stream) (address) (length) (address of the answer))` writes to it.
+/// `(call $stderr)` returns a stream, `(call $print (stream) (address) (length) (address of the result))` writes to it.
 pub const STDERR: Calls = Calls {
     outer: r#"
 (import "wasi:io/error@0.2.0" (instance $errors (export "error" (type (sub resource)))))
@@ -127,7 +127,8 @@ pub const STDERR: Calls = Calls {
 (import "host" "print" (func $print (param i32 i32 i32 i32)))"#,
 };
 
-/// `(call $take (address) (length))` gives a text to another component of the same filter, see [`Guest::beside_taker`].
+/// `(call $take (address) (length))` passes a text to another component of the same filter, see
+/// [`Guest::beside_taker`].
 const TAKER: Calls = Calls {
     outer: r#"
 (import "take" (func $take (param "text" string)))
@@ -136,7 +137,7 @@ const TAKER: Calls = Calls {
     core: r#"(import "host" "take" (func $take (param i32 i32)))"#,
 };
 
-/// `setgate:filter/types`, as a component imports it.
+/// `setgate:filter/types`, as imported by a component.
 const TYPES: &str = r#"
 (import "setgate:filter/types@0.1.0" (instance $types
   (type $event_fields (record
@@ -154,20 +155,20 @@ const TYPES: &str = r#"
 (alias export $types "verdict" (type $verdict))
 (alias export $types "failure" (type $failure))"#;
 
-/// Instructions that answer `pass`.
+/// Instructions that return `pass`.
 pub const PASS: &str = "(call $answer (i32.const 0) (i32.const 0) (i32.const 0))";
 
-/// Instructions that answer with a patch: the text at this address, of this length.
+/// Instructions that return a patch: the text at this address with this length.
 pub fn patch(at: u32, length: u32) -> String {
     format!("(call $answer (i32.const 1) (i32.const {at}) (i32.const {length}))")
 }
 
-/// Instructions that answer with a drop whose reason is the text at this address.
+/// Instructions that return a drop whose reason is the text at this address.
 pub fn drop_because(at: u32, length: u32) -> String {
     format!("(call $answer (i32.const 3) (i32.const {at}) (i32.const {length}))")
 }
 
-/// Instructions that do `body` so many times; the counter is `$n`, a local of the guest's `process`.
+/// Instructions that repeat `body`; the counter is `$n`, a local of the guest's `process`.
 pub fn times(count: u32, body: &str) -> String {
     format!(
         "(local.set $n (i32.const {count}))
@@ -177,7 +178,7 @@ pub fn times(count: u32, body: &str) -> String {
 }
 
 impl Guest {
-    /// A filter that does this.
+    /// A filter with this body of `process`.
     pub fn new(process: impl Into<String>) -> Self {
         Self {
             outer: String::new(),
@@ -196,82 +197,82 @@ impl Guest {
         }
     }
 
-    /// A filter that passes everything on.
+    /// A filter that passes everything.
     pub fn pass() -> Self {
         Self::new(PASS)
     }
 
-    /// A filter that answers with this text as a patch.
+    /// A filter that returns this text as a patch.
     pub fn patches(text: &str) -> Self {
         let length = u32::try_from(text.len()).expect("a short text");
         Self::new(patch(TEXT, length)).text(text)
     }
 
-    /// A filter that answers with this text as the whole claims.
+    /// A filter that returns this text as the whole claims.
     pub fn replaces(text: &str) -> Self {
         let answer = format!("(call $answer (i32.const 2) (i32.const {TEXT}) (i32.const {}))", text.len());
         Self::new(answer).text(text)
     }
 
-    /// With this text at [`TEXT`].
+    /// Adds a text at [`TEXT`].
     pub fn text(self, text: &str) -> Self {
         let bytes: String = text.bytes().map(|byte| format!("\\{byte:02x}")).collect();
         self.core(&format!("(data (i32.const {TEXT}) \"{bytes}\")"))
     }
 
-    /// With more in its core module.
+    /// Adds code to its core module.
     pub fn core(mut self, text: &str) -> Self {
         self.core += text;
         self
     }
 
-    /// With more in the component, before the core modules.
+    /// Adds code to the component, before the core modules.
     pub fn outer(mut self, text: &str) -> Self {
         self.outer += text;
         self
     }
 
-    /// With this much memory, such as `1` or `1 100`.
+    /// Sets the memory, such as `1` or `1 100` pages.
     pub fn pages(mut self, pages: &str) -> Self {
         pages.clone_into(&mut self.pages);
         self
     }
 
-    /// With these host functions.
+    /// Adds host functions.
     pub fn calls(mut self, calls: Calls) -> Self {
         self.calls.push(calls);
         self
     }
 
-    /// As one of two components of a filter: `(call $take (address) (length))` gives a text to the other, which has a
-    /// memory of 10 MiB for it.
+    /// Makes it one of two components of a filter: `(call $take (address) (length))` passes a text to the other one,
+    /// which has a memory of 10 MiB for it.
     pub fn beside_taker(mut self) -> Self {
         self.has_sibling = true;
         self.calls(TAKER)
     }
 
-    /// With another `realloc`.
+    /// Replaces `realloc`.
     pub fn realloc(mut self, body: &str) -> Self {
         body.clone_into(&mut self.realloc);
         self
     }
 
-    /// With more options in the lift of `process`.
+    /// Adds options to the lift of `process`.
     pub fn lift(mut self, options: &str) -> Self {
         options.clone_into(&mut self.lift);
         self
     }
 
-    /// Exported under another name.
+    /// Exports it under another name.
     pub fn export(mut self, name: &str) -> Self {
         name.clone_into(&mut self.export);
         self
     }
 
-    /// The component.
+    /// The binary component.
     ///
     /// # Panics
-    /// With the text, where it is not one.
+    /// If the text is not a valid component.
     pub fn wasm(&self) -> Vec<u8> {
         let own = self.text_of();
         let text = if self.has_sibling { beside_taker(&own, &self.export) } else { own };
@@ -313,7 +314,7 @@ impl Guest {
     }
 }
 
-/// A component of two: what takes a text, and the guest, which is given that.
+/// A filter of two components: the guest, and one that accepts texts from it.
 fn beside_taker(guest: &str, export: &str) -> String {
     let guest = guest.strip_prefix("(component").expect("it is a component");
     format!(

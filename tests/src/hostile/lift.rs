@@ -1,5 +1,5 @@
-//! Lifting one limit at a time, to see that the suite bites: the class that this limit is there against has to come
-//! back as escaped. Other bounds stay, so that the machine survives it.
+//! Lifts one limit at a time, to check that the suite detects escapes: the class that the limit protects against must
+//! then be reported as escaped. Other limits remain, to protect the machine.
 
 use serde_json::Value;
 
@@ -10,11 +10,11 @@ use super::Options;
 pub struct Lift {
     /// Its configuration key.
     pub limit: &'static str,
-    /// The class that escapes then.
+    /// The class that then escapes.
     pub class: &'static str,
-    /// What it is set to.
+    /// The raised value.
     value: u64,
-    /// Where it is set.
+    /// The location of the setting.
     place: Place,
 }
 
@@ -34,9 +34,9 @@ const fn sandbox(limit: &'static str, class: &'static str, value: u64) -> Lift {
     Lift { limit, class, value, place: Place::Sandbox }
 }
 
-/// Every limit that can be lifted, raised far enough that its class gets what it wants, and no further.
+/// All limits that can be lifted, raised just far enough for their class to succeed.
 pub const LIFTS: &[Lift] = &[
-    // The wall clock then ends the loop, after a second: another answer than the one that is expected.
+    // The time limit then ends the loop after a second, which is not the expected answer.
     quota("fuel_per_call", "endless-loop", u64::MAX >> 1),
     quota("memory_bytes_max", "memory-growth", 64 << 20),
     quota("table_elements_max", "table-growth", 20_000),
@@ -55,18 +55,18 @@ pub const LIFTS: &[Lift] = &[
     sandbox("filter_function_bytes_max", "huge-function", 8 << 20),
     sandbox("filter_locals_max", "many-locals", 50_000),
     sandbox("filter_instances_max", "fan-out", 1 << 40),
-    // Compiling them goes over another limit then.
+    // Compiling them then exceeds another limit.
     sandbox("filter_functions_max", "million-functions", 2_000_000),
     sandbox("compile_wall_ms_max", "compile-time", 120_000),
 ];
 
-/// The lift of that limit.
+/// Finds the lift of that limit.
 pub fn named(limit: &str) -> Option<&'static Lift> {
     LIFTS.iter().find(|lift| lift.limit == limit)
 }
 
 impl Lift {
-    /// A run of the class that escapes, with this limit lifted.
+    /// Options for a run of the affected class with this limit lifted.
     pub fn options(&'static self) -> Options {
         Options { classes: vec![self.class.to_owned()], short: true, lift: Some(self), progress: None }
     }
@@ -82,7 +82,7 @@ impl Lift {
         }
     }
 
-    /// Lines of `[sandbox]`, with this limit's replaced.
+    /// Lines of `[sandbox]`, with this limit replaced.
     pub(super) fn sandbox_over(&self, lines: &str) -> String {
         let own = format!("{} = ", self.limit);
         let mut lines: Vec<_> = lines.lines().filter(|line| !line.starts_with(&own)).map(str::to_owned).collect();

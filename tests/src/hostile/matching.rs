@@ -1,5 +1,5 @@
-//! Text that a tenant writes against text that its senders write: event patterns, topics. The work is the host's, and nobody
-//! else may wait for it.
+//! Matching a tenant's patterns and topics against text from its senders. The host does the work, and other tenants
+//! must not be delayed by it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use super::{Class, How, Stage, limit, rule};
 use crate::source::{Seed, Source};
 use crate::{event, until};
 
-/// How long another tenant's event may take to be accepted beside the attack. It took 14 s before the work was bounded; on a
-/// busy machine it takes a fraction of a second.
+/// Time limit for another tenant's event during the attack. It took 14 s before the work was bounded; on a busy machine
+/// it takes a fraction of a second.
 const CALM_MAX: Duration = Duration::from_secs(5);
 
 pub(super) const CLASSES: &[Class] = &[
@@ -47,7 +47,7 @@ pub(super) const CLASSES: &[Class] = &[
     },
 ];
 
-/// An event of as many types as there may be, each as long as it may be and with many places where a pattern may begin.
+/// An event with the maximum number of types, each of maximum length and with many possible starts of a match.
 fn long_types(jti: &str) -> String {
     let types = (0..16).map(|number| format!("\"urn:{}{}{number:02}\":{{}}", "a:".repeat(31), "a".repeat(940)));
     let types: Vec<String> = types.collect();
@@ -55,12 +55,12 @@ fn long_types(jti: &str) -> String {
     format!("{head}{jti}\",\"events\":{{{}}}}}", types.join(","))
 }
 
-/// Patterns that a matcher which goes back has to try at each place of a type.
+/// Patterns for which a backtracking matcher has to try every position of a type.
 fn patterns(from: usize) -> Vec<String> {
     (from..from + 64).map(|number| format!("a*{}{number:05}b", "a".repeat(240))).collect()
 }
 
-/// The longest that another tenant's event took to be accepted while `under_way` went on.
+/// The longest time in which another tenant's event was accepted during `under_way`.
 async fn beside<T>(arena: &Arena, name: &str, under_way: impl Future<Output = T>) -> (T, Duration) {
     let calm = arena.host.tenant(name).await;
     let source = calm.source("calm", Seed::Open).await;
@@ -74,7 +74,7 @@ async fn beside<T>(arena: &Arena, name: &str, under_way: impl Future<Output = T>
             tokio::time::sleep(Duration::from_millis(20)).await;
             began.elapsed()
         };
-        // The one under way is waited for as well: it is the one that was delayed.
+        // Also waits for the request in progress, because that is the delayed one.
         let (ended, took) = tokio::select! {
             biased;
             ended = &mut under_way => (Some(ended), Duration::ZERO),
@@ -92,7 +92,7 @@ fn too_slow(longest: Duration) -> Option<String> {
     (longest > CALM_MAX).then(|| format!("beside it, another tenant's event took {:.1} s", longest.as_secs_f64()))
 }
 
-/// Sends such events at once; gives how many were accepted.
+/// Sends such events concurrently; returns the number of accepted ones.
 async fn send(source: &Source, name: &str, count: usize) -> usize {
     let sending: Vec<_> = (0..count)
         .map(|number| {

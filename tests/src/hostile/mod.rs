@@ -1,27 +1,27 @@
-//! The hostile suite: every way we know of in which a tenant's filter could hurt the host or another tenant, tried
-//! against a host in a process of its own, while a quiet neighbour goes about its business.
+//! The hostile suite: all known ways in which a tenant's filter could harm the host or another tenant, tried on a host
+//! in a separate process beside a quiet neighbour.
 //!
-//! A class of attack is contained where
-//! 1. the limit or rule that is there against it answered, and no other;
-//! 2. the host is the same process and still answers;
-//! 3. a well-behaved filter of the very tenant that attacked works afterwards;
+//! A class of attack is contained if
+//! 1. exactly the expected limit or rule has answered;
+//! 2. the host is still the same process and answers;
+//! 3. a well-behaved filter of the attacking tenant works afterwards;
 //! 4. the neighbour lost nothing: each of its events arrived once, signed.
 //!
-//! Anything else is an escape. What the suite shows comes from the host's own answers and records; that it would show
-//! an escape is proved by lifting one limit at a time ([`lift`]).
+//! Anything else is an escape. The results come from the host's own answers and records; lifting one limit at a time
+//! ([`lift`]) proves that an escape would be detected.
 //!
-//! | stage | file | what is attacked |
+//! | stage | file | target of the attack |
 //! |---|---|---|
-//! | upload | `upload` | the look at the bytes |
-//! | compile | `compile` | the compiler, and how many compiles there are |
+//! | upload | `upload` | the inspection of the bytes |
+//! | compile | `compile` | the compiler, and the number of compilations |
 //! | artefact | `artefact` | compiled filters on disk |
-//! | start | `start` | instantiation, which is the guest's code already |
+//! | start | `start` | instantiation, which already runs the guest's code |
 //! | run | `run`, `calls` | a call, by instructions, memory and host functions |
-//! | return | `returns` | the way back: what the guest says that it answered |
-//! | share | `shared`, `crash` | what outlives a call: slots, the pool, fault policies |
-//! | responses | `responses` | connections, bodies and answers: who holds them and does nothing |
-//! | match | `matching` | matching: text of a tenant's against text of its senders |
-//! | shares | `pools` | what tenants share besides: documents, the disk, the way in, places for deliveries |
+//! | return | `returns` | the return path: the guest's result |
+//! | share | `shared`, `crash` | state that outlives a call: slots, the pool, fault policies |
+//! | responses | `responses` | connections, bodies and answers that a client holds without using them |
+//! | match | `matching` | matching a tenant's patterns against text of its senders |
+//! | shares | `pools` | other shared resources: documents, the disk, ingest, slots for deliveries |
 
 pub mod arena;
 pub mod artefact;
@@ -56,7 +56,7 @@ use neighbour::{Neighbour, Phase};
 use report::{Report, Shown};
 use trial::{Observed, Trial};
 
-/// Every class of attack, in the order of a filter's life.
+/// All classes of attack, in the order of a filter's life cycle.
 pub fn classes() -> Vec<Class> {
     [
         upload::CLASSES,
@@ -79,19 +79,19 @@ pub fn classes() -> Vec<Class> {
 /// A class of attack.
 #[derive(Debug, Clone, Copy)]
 pub struct Class {
-    /// Its name, one for `--class`.
+    /// Its name, for `--class`.
     pub name: &'static str,
-    /// When it strikes.
+    /// The stage of the attack.
     pub stage: Stage,
-    /// What is tried.
+    /// Description of the attack.
     pub tried: &'static str,
-    /// What has to answer.
+    /// The expected answer.
     pub answer: Answer,
-    /// How it is tried.
+    /// The method of the attack.
     pub how: How,
 }
 
-/// When an attack strikes.
+/// The stage of an attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "explained in the module's own table")]
 pub enum Stage {
@@ -108,7 +108,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// The word for people.
+    /// The stage in one word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Upload => "upload",
@@ -125,61 +125,61 @@ impl Stage {
     }
 }
 
-/// What answers an attack.
+/// The answer to an attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
     /// A problem's code, a fault's kind, or a verdict.
     pub by: &'static str,
-    /// The configuration key of the limit, where it is one.
+    /// The configuration key, if the answer comes from a limit.
     pub limit: Option<&'static str>,
 }
 
-/// How an attack is made.
+/// The method of an attack.
 #[derive(Debug, Clone, Copy)]
 pub enum How {
     /// An upload that must be refused.
     Upload(fn() -> Trial),
-    /// A filter that must pass the upload, and then meets events.
+    /// A filter that must be accepted, and then processes events.
     Run(fn() -> Trial),
-    /// More than that.
+    /// Any other sequence of actions.
     Other(Attack),
 }
 
-/// An attack of more than one upload or filter.
+/// An attack that consists of more than one upload or filter.
 pub type Attack = fn(Arc<Arena>, Attacker) -> Pin<Box<dyn Future<Output = Observed>>>;
 
-/// A limit answers.
+/// The answer of a limit.
 const fn limit(by: &'static str, limit: &'static str) -> Answer {
     Answer { by, limit: Some(limit) }
 }
 
-/// A rule answers.
+/// The answer of a rule.
 const fn rule(by: &'static str) -> Answer {
     Answer { by, limit: None }
 }
 
-/// What is run, and how long.
+/// Options of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Classes by name; none: all.
+    /// Names of the classes; empty: all.
     pub classes: Vec<String>,
-    /// Few events, hardly any quiet time: for tests, which do not measure.
+    /// Few events and hardly any quiet time, for tests that do not measure.
     pub short: bool,
-    /// The limit that is lifted.
+    /// The limit to lift.
     pub lift: Option<&'static Lift>,
-    /// Told about each class when it is done.
+    /// Called with the result of each class.
     pub progress: Option<fn(&Shown)>,
 }
 
-/// Classes between two looks at how the neighbour fares without an attack.
+/// Number of classes between two measurements of the neighbour without an attack.
 const CLASSES_PER_QUIET: usize = 8;
-/// How long one attack may take. Then it counts as escaped: it should have been answered.
+/// Time limit of an attack. If it is exceeded, the attack counts as escaped, because it should have been answered.
 const ATTACK: Duration = Duration::from_secs(180);
 
-/// Tries all classes of `options` against one host.
+/// Tries all classes of `options` on one host.
 ///
 /// # Panics
-/// Where a class is not there, or the host cannot be set up.
+/// If a class does not exist, or the host cannot be set up.
 pub async fn run(options: &Options) -> Report {
     let all = classes();
     for name in &options.classes {
@@ -190,7 +190,7 @@ pub async fn run(options: &Options) -> Report {
     let quiet = |seconds| if options.short { Duration::from_millis(200) } else { Duration::from_secs(seconds) };
 
     let arena = Arc::new(Arena::start(options).await);
-    // On a thread and a core of its own, so that no attack delays what is measured.
+    // On a separate thread and core, so that attacks do not delay the measurement.
     let measuring = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -225,7 +225,8 @@ pub async fn run(options: &Options) -> Report {
     Report { shown, neighbour, rss_before, rss_after, same_process }
 }
 
-/// Makes one attack and looks at what it left. Gives what was seen, and why it counts as an escape.
+/// Runs one attack and checks its consequences. Returns the observation, and the reasons for which it counts as an
+/// escape.
 async fn attack(arena: &Arc<Arena>, class: &Class, neighbour: &Neighbour) -> (Observed, Vec<String>) {
     let trying = tokio::time::timeout(ATTACK, Caught(Box::pin(tried(arena.clone(), *class))));
     let (attacker, observed) = match neighbour.during(Phase::Attack, trying).await {
@@ -249,7 +250,7 @@ async fn attack(arena: &Arc<Arena>, class: &Class, neighbour: &Neighbour) -> (Ob
 async fn tried(arena: Arc<Arena>, class: Class) -> (Attacker, Observed) {
     let made = match class.how {
         How::Upload(trial) | How::Run(trial) => {
-            // Some guests take a second to build, on a thread that others need.
+            // Some guests take a second to build, which would block a runtime thread.
             Some(tokio::task::spawn_blocking(trial).await.expect("a guest can be built"))
         }
         How::Other(_) => None,
@@ -265,7 +266,7 @@ async fn tried(arena: Arc<Arena>, class: Class) -> (Attacker, Observed) {
     (attacker, observed)
 }
 
-/// A future whose panic is an error in words: what a tenant cannot do any more is found, not died of.
+/// A future whose panic becomes an error message, so that a tenant's failure is reported instead of ending the suite.
 struct Caught<T>(Pin<Box<T>>);
 
 impl<T: Future> Future for Caught<T> {
@@ -283,13 +284,13 @@ impl<T: Future> Future for Caught<T> {
 }
 
 impl Answer {
-    /// For people: the limit and who names it, or the rule.
+    /// The limit with its code or kind, or the rule, as text.
     pub fn words(&self) -> String {
         words(self.by, self.limit)
     }
 }
 
-/// A limit and the code or kind that comes with it.
+/// A limit with the code or kind that comes with it.
 pub(crate) fn words(by: &str, limit: Option<&str>) -> String {
     limit.map_or_else(|| by.to_owned(), |limit| format!("{limit} ({by})"))
 }

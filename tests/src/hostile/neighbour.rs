@@ -1,8 +1,7 @@
-//! A quiet neighbour: another tenant with a real filter and a steady trickle of events, whatever happens around it.
+//! A quiet neighbour: another tenant with a real filter and a steady, low rate of events during all attacks.
 //!
-//! Events are sent on a schedule that waits for nobody (an open loop), and how long each took is counted from the time
-//! at which it was due to be sent. So a host that stands still for a second shows in every event of that second, not
-//! only in the one that was being sent.
+//! Events are sent on a fixed schedule (an open loop), and latency is measured from the time at which an event was due.
+//! So if the host stalls for a second, all events of that second show it, not only the one that was being sent.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -18,26 +17,26 @@ use crate::receiver::Receiver;
 use crate::source::{Seed, Source};
 use crate::tenant::Subscription;
 
-/// Time between two events.
+/// Interval of events.
 const PACE: Duration = Duration::from_millis(50);
-/// How long an event may take to arrive before it counts as lost.
+/// Time limit for an event to arrive before it counts as lost.
 const ARRIVAL: Duration = Duration::from_secs(60);
-/// How often the sender tries where it is not answered 202, as any sender of a webhook does.
+/// Number of attempts of the sender if it is not answered 202; any webhook sender retries.
 const TRIES: usize = 50;
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
-/// What goes on around the neighbour.
+/// The activity around the neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Nothing.
+    /// None.
     Quiet,
     /// An attack.
     Attack,
-    /// Setting up and looking.
+    /// Set-up and checks.
     Between,
 }
 
-/// The neighbour, living on.
+/// The running neighbour.
 pub struct Neighbour {
     book: Arc<Book>,
     receiver: Receiver,
@@ -59,25 +58,25 @@ struct Sent {
     phase: Phase,
     /// The delivery's id, once the event was accepted.
     delivery: Option<String>,
-    /// The sender gave up.
+    /// The last error, if the sender gave up.
     refused: Option<String>,
 }
 
-/// How the neighbour fared.
+/// The results of the neighbour.
 #[derive(Debug, Clone, Default)]
 pub struct Fared {
-    /// Events it sent.
+    /// Number of events it sent.
     pub sent: usize,
-    /// What was lost, came twice or was not signed; each in words.
+    /// Messages about events that were lost, duplicated or not signed.
     pub losses: Vec<String>,
-    /// Milliseconds from schedule to arrival, sorted: while nothing went on.
+    /// Sorted milliseconds from schedule to arrival during quiet times.
     pub quiet_ms: Vec<f64>,
-    /// The same under attack.
+    /// The same during attacks.
     pub attack_ms: Vec<f64>,
 }
 
 impl Neighbour {
-    /// Sets the tenant up and begins to send.
+    /// Creates the tenant and starts to send.
     pub async fn move_in(host: &Host) -> Self {
         let tenant = host.tenant("neighbour").await;
         let source = tenant.source("idp", Seed::Set).await;
@@ -95,7 +94,7 @@ impl Neighbour {
         Self { book, receiver, subscription, sending }
     }
 
-    /// Does something, and has all events that are due meanwhile belong to this phase.
+    /// Runs `what`, and assigns all events that become due meanwhile to this phase.
     pub async fn during<T>(&self, phase: Phase, what: impl Future<Output = T>) -> T {
         self.book.phase.store(phase as u8, Ordering::Relaxed);
         let done = what.await;
@@ -103,7 +102,7 @@ impl Neighbour {
         done
     }
 
-    /// Waits until everything that was sent so far has arrived. Gives what is wrong, where something is.
+    /// Waits until all events sent so far have arrived. Returns messages about losses.
     pub async fn lost_anything(&self) -> Vec<String> {
         let until = Instant::now();
         loop {
@@ -115,7 +114,7 @@ impl Neighbour {
         }
     }
 
-    /// Ends the sending, waits for the last events and sums up.
+    /// Stops sending, waits for the last events and returns the results.
     pub async fn move_out(self) -> Fared {
         self.book.leaving.store(true, Ordering::Relaxed);
         let Self { sending, .. } = &self;
@@ -126,7 +125,7 @@ impl Neighbour {
         self.fared(Instant::now())
     }
 
-    /// How it fared with events that were due before `until`. What has not arrived counts as lost.
+    /// The results for events that were due before `until`. Events that have not arrived count as lost.
     fn fared(&self, until: Instant) -> Fared {
         let mut arrivals: HashMap<String, Vec<Instant>> = HashMap::new();
         let mut fared = Fared::default();
@@ -161,7 +160,7 @@ impl Neighbour {
 }
 
 impl Fared {
-    /// The value below which that share of the sorted values lie; none where there are none.
+    /// The value at that percentile of sorted values. `None` if there are no values.
     pub fn percentile(sorted: &[f64], share: f64) -> Option<f64> {
         #[expect(
             clippy::cast_possible_truncation,
@@ -173,7 +172,7 @@ impl Fared {
         sorted.get(rank.saturating_sub(1)).copied()
     }
 
-    /// The 99th percentile under attack over that of quiet times; none where either has no events.
+    /// The 99th percentile during attacks divided by that of quiet times. `None` if there are no events of one kind.
     pub fn ratio(&self) -> Option<f64> {
         Some(Self::percentile(&self.attack_ms, 0.99)? / Self::percentile(&self.quiet_ms, 0.99)?)
     }

@@ -1,4 +1,4 @@
-//! What all tenants share besides the sandbox: memory for documents, the disk, the way in, places for deliveries.
+//! Resources shared by all tenants outside the sandbox: memory for documents, the disk, ingest, slots for deliveries.
 
 use std::sync::Arc;
 
@@ -80,12 +80,12 @@ async fn flood(arena: Arc<Arena>, quota: Value) -> Observed {
     Observed { told: format!("after {accepted}: {}", seen.told), ..seen }
 }
 
-/// A SET of some 60 kB that nothing makes smaller.
+/// A SET of about 60 kB that does not compress.
 fn bulky(jti: &str) -> String {
     let mut set: Value = serde_json::from_str(&event::set(jti)).expect("a SET is JSON");
     let mut state = jti.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| state.rotate_left(8) ^ u64::from(byte));
     let letters = std::iter::repeat_with(|| {
-        // Xorshift (Marsaglia 2003): letters that do not come again.
+        // Xorshift (Marsaglia 2003): letters without repetition.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -95,7 +95,7 @@ fn bulky(jti: &str) -> String {
     set.to_string()
 }
 
-/// On a host of its own: no receiver's time ends while it is looked at.
+/// On a separate host whose receiver timeouts do not expire during the check.
 async fn hanging_receivers() -> Observed {
     let config = "[delivery]\nin_flight_max = 24\nin_flight_per_tenant_max = 8\nbreaker_failures_max = 0\n\
         [egress]\nhead_ms_max = 600000\nresponse_ms_max = 600000\n";

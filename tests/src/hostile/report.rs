@@ -1,4 +1,4 @@
-//! What the suite has to say, for people and for machines.
+//! The report of the suite as text and JSON.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,36 +9,36 @@ use super::Class;
 use super::neighbour::Fared;
 use super::trial::Observed;
 
-/// The neighbour's 99th percentile under attack should not be more than so many times that of quiet times.
+/// Target for the neighbour's 99th percentile during attacks, as a multiple of that of quiet times.
 pub const RATIO_MAX: f64 = 2.0;
-/// Characters of what a tenant is told that the table shows.
+/// Characters of a tenant's error message in the table.
 const TOLD_CHARS: usize = 160;
 
-/// A class that was tried.
+/// The result of a class.
 #[derive(Debug, Clone)]
 pub struct Shown {
-    /// Which.
+    /// The class.
     pub class: Class,
-    /// What was seen.
+    /// The observation.
     pub observed: Observed,
-    /// Why it counts as escaped; nothing: it is contained.
+    /// The reasons for which it counts as escaped; empty if it is contained.
     pub escaped: Vec<String>,
-    /// How long it took.
+    /// Its duration.
     pub took: Duration,
 }
 
-/// All that was tried.
+/// The results of a run.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// The classes, in order.
     pub shown: Vec<Shown>,
-    /// How the neighbour fared.
+    /// The results of the neighbour.
     pub neighbour: Fared,
-    /// Bytes of the host's process before the first attack.
+    /// Memory of the host's process (bytes) before the first attack.
     pub rss_before: u64,
-    /// And after the last.
+    /// Memory of the host's process (bytes) after the last attack.
     pub rss_after: u64,
-    /// Whether the host is the process that it was.
+    /// Whether the host is still the same process.
     pub same_process: bool,
 }
 
@@ -48,12 +48,12 @@ impl Report {
         self.shown.iter().filter(|shown| !shown.escaped.is_empty()).collect()
     }
 
-    /// Whether everything was contained and nothing lost. How fast it was does not matter here.
+    /// Whether everything was contained and nothing lost. Latency is not considered.
     pub fn is_good(&self) -> bool {
         self.escaped().is_empty() && self.neighbour.losses.is_empty() && self.same_process
     }
 
-    /// What escaped and what was lost, in words.
+    /// Describes escapes and losses.
     pub fn complaints(&self) -> String {
         let mut text = String::new();
         for shown in self.escaped() {
@@ -68,7 +68,7 @@ impl Report {
         text
     }
 
-    /// The table by class.
+    /// The table of classes.
     pub fn table(&self) -> String {
         let name_width = self.shown.iter().map(|shown| shown.class.name.len()).max().unwrap_or(0);
         let answer_width = self.shown.iter().map(|shown| shown.observed.answer_words().len()).max().unwrap_or(0);
@@ -95,7 +95,7 @@ impl Report {
         text
     }
 
-    /// How the neighbour fared, in two lines.
+    /// The neighbour's results in two lines.
     pub fn neighbour_lines(&self) -> String {
         let of = |sorted: &[f64]| {
             let show =
@@ -129,7 +129,7 @@ impl Report {
         mib(self.rss_after) - mib(self.rss_before)
     }
 
-    /// The same as one object.
+    /// The report as a JSON object.
     pub fn json(&self) -> Value {
         let classes: Vec<_> = self
             .shown

@@ -1,4 +1,5 @@
-//! What clients do with connections, bodies and answers: announce and not send, ask and not read, stay and do nothing.
+//! Attacks with connections, bodies and answers: announcing a body without sending it, requesting without reading,
+//! staying idle.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +15,19 @@ use crate::tail::Tail;
 use crate::tenant::Tenant;
 use crate::{event, until};
 
-/// Where the attackers' connections come from: another address than the neighbour's.
+/// Source address of the attackers' connections, different from the neighbour's.
 const FROM: &str = "127.0.0.2";
 /// Requests of one connection.
 const REQUESTS: usize = 100;
-/// Events whose records fill more than a page.
+/// Number of events whose records exceed a page.
 const EVENTS: usize = 120;
-/// What the host's memory may grow by in one of these attacks.
+/// Limit of the host's memory growth during one of these attacks.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
-/// Connections of one client at the arena's host.
+/// Limit of connections of one client on the arena's host.
 pub(super) const PER_PEER_MAX: usize = 256;
-/// The same as lines of its configuration.
+/// The same limit as configuration lines.
 pub(super) const SETTINGS: &str = "[listen]\nconnections_per_peer_max = 256\n";
-/// How long anything here may take.
+/// Time limit of each operation.
 const DEADLINE: Duration = Duration::from_secs(90);
 
 pub(super) const CLASSES: &[Class] = &[

@@ -1,4 +1,4 @@
-//! The way back: the guest's allocator, and what it says that it answered.
+//! The return path: the guest's allocator, and its result.
 
 use super::guest::{CONFIG, GIVEN, Guest, PASS, TEXT, drop_because, patch};
 use super::trial::Trial;
@@ -49,7 +49,7 @@ pub(super) const CLASSES: &[Class] = &[
         "a patch of 4 MiB from an event of 300 bytes",
         limit("output", "output_bytes_max"),
         || {
-            // {"a":"xxx..."}, which is sound JSON: only its size is wrong.
+            // {"a":"xxx..."}, which is valid JSON but too large.
             let length = 4 << 20;
             let fill = format!(
                 "(memory.fill (i32.const {GIVEN}) (i32.const 120) (i32.const {length}))
@@ -67,7 +67,7 @@ pub(super) const CLASSES: &[Class] = &[
         "sixty objects inside one another, a megabyte of members in the innermost",
         rule("patch"),
         || {
-            // As much as a patch may be, and as much work as there can be in merging it: at each level all of the rest.
+            // A patch of maximum size and with the most expensive merge: each level contains all of the rest.
             let members: Vec<_> = (0..80_000).map(|n| format!("\"{n}\":0")).collect();
             let text = format!("{}{{{}}}{}", "{\"a\":".repeat(60), members.join(","), "}".repeat(60));
             let length = u32::try_from(text.len()).expect("a megabyte");
@@ -111,8 +111,8 @@ pub(super) const CLASSES: &[Class] = &[
         })
     }),
     class("event-overwritten", "the event's own text changed in place", rule("pass"), || {
-        // The claims' address and length are the last two words of the record. What is written there is the guest's
-        // own copy: the event that is delivered is not touched.
+        // The claims' address and length are the last two words of the record. The guest overwrites its own copy: the
+        // delivered event must not change.
         let at = "(i32.load (i32.add (local.get 0) (i32.const 84)))";
         let length = "(i32.load (i32.add (local.get 0) (i32.const 88)))";
         Trial::of(&Guest::new(format!("(memory.fill {at} (i32.const 120) {length}) {PASS}")))

@@ -1,4 +1,4 @@
-//! A call, by what it computes and holds.
+//! Attacks during a call by computation and memory.
 
 use serde_json::{Value, json};
 
@@ -45,7 +45,7 @@ pub(super) const CLASSES: &[Class] = &[
         "texts of 8 MiB from one component of the filter to another, over and over",
         limit("wall", "wall_ms_max"),
         || {
-            // The engine copies and checks such a text in one step, whatever the guest has for fuel.
+            // The engine copies and checks such a text in one step, without charging fuel.
             let length = 8 << 20;
             let take = format!("(call $take (i32.const {GIVEN}) (i32.const {length}))");
             let process = format!(
@@ -119,8 +119,8 @@ pub(super) const CLASSES: &[Class] = &[
     }),
 ];
 
-/// Whether it was cut off after some hundred texts, by what it burnt: 8 MiB to write the text, and little for each time it
-/// is given. Where nothing but fuel ends a turn, there are thousands, and the deadline is seconds ago.
+/// Checks by the fuel used that the guest was cut off after some hundred texts: 8 MiB to write the text, and little for
+/// each pass. If only fuel ended a turn, there would be thousands, long after the deadline.
 fn few_texts(delivery: &Value) -> Result<(), String> {
     const MOST: u64 = (8 << 20) + 100_000;
     match delivery["runs"][0]["fuel"].as_u64() {

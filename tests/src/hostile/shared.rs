@@ -1,4 +1,4 @@
-//! What two calls could share: memory, tables, globals, the pool's slots.
+//! State that two calls could share: memory, tables, globals, the pool's slots.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -72,7 +72,7 @@ pub(super) const CLASSES: &[Class] = &[
 const PAGES: u32 = 64;
 const FOUND: &str = "found";
 
-/// Writes to all of its memory and its table, then does `end`.
+/// Fills all of its memory and its table, then does `end`.
 fn filler(end: &str) -> Guest {
     let below = EVENT / 2;
     let fill = format!(
@@ -87,8 +87,8 @@ fn filler(end: &str) -> Guest {
     Guest::new(fill).core("(table $t 5000 funcref) (elem declare func $f) (func $f)")
 }
 
-/// Looks for anything that is not zero where its own module put nothing, and for anything in its table. `first` is done
-/// before it looks.
+/// Searches for any non-zero byte in memory that its own module has not written, and for any entry in its table.
+/// `first` runs before the search.
 fn searcher(first: &str) -> Guest {
     let found = drop_because(TEXT, u32::try_from(FOUND.len()).expect("five"));
     let search = |from: u32, to: u32| {
@@ -115,7 +115,7 @@ fn searcher(first: &str) -> Guest {
     Guest::new(process).core("(table $t 5000 funcref)").text(FOUND)
 }
 
-/// One tenant fills, another searches, in turns, on a host that has one slot. `binding` is the filler's.
+/// One tenant fills, another searches, in turns, on a host with a single slot. `binding` is the filler's.
 async fn leftovers(arena: Arc<Arena>, end: &'static str, binding: Value) -> Observed {
     let host = arena.another_host("instances_max = 1\nguest_threads = 1").await;
     let quota = arena.quota(&json!({"fuel_per_call": 30_000_000}));
@@ -144,7 +144,7 @@ async fn leftovers(arena: Arc<Arena>, end: &'static str, binding: Value) -> Obse
             }
         }
     }
-    // What is searched for is found where it is: a single byte, at the end.
+    // Control: the searcher finds a single byte at the end of the memory.
     let planted = format!("(i32.store8 (i32.const {}) (i32.const 1))", (16 << 16) - 1);
     let sees = bound(&second, "planted", searcher(&planted), &Value::Null).await;
     searches.pause().await;
@@ -166,9 +166,9 @@ async fn one(who: &Attacker, subscription: &Subscription, jti: &str) -> Result<V
     trial::at_rest(&who.tenant, &subscription.delivery_of(&accepted)).await
 }
 
-/// Long calls, as many as the tenant may have in flight; looks at how many of them run at once.
+/// Starts as many long calls as the tenant may have in flight, and observes how many of them run concurrently.
 async fn pool_exhaustion(arena: Arc<Arena>) -> Observed {
-    // Far longer than it takes to look, and it goes well.
+    // Far longer than the observation takes; it succeeds.
     let guest = Guest::new(times(60_000_000, "") + PASS);
     let quota = json!({"fuel_per_call": 1_000_000_000, "fuel_per_second": 1_000_000_000_000_u64});
     let attacker = Attacker::new(&arena.host, "crowd", &arena.quota(&quota)).await;
@@ -192,7 +192,7 @@ async fn pool_exhaustion(arena: Arc<Arena>) -> Observed {
     let told = format!("{events} calls waited their turn, at most {most} ran at once");
     let seen =
         Observed::of("waits", told).wrong(other.map(|one| format!("a call was answered {}: {}", one.by, one.told)));
-    // The neighbour has its own calls among those that run, one or two at its pace; as many as the attacker has, never.
+    // One or two of the concurrent calls belong to the neighbour at its rate; never as many as the attacker has.
     if most < f64::from(INSTANCES_PER_TENANT_MAX) {
         seen.wrong([format!("at most {most} calls ran at once: the attack did not come to its limit")])
     } else if most >= f64::from(2 * INSTANCES_PER_TENANT_MAX) {
@@ -202,15 +202,15 @@ async fn pool_exhaustion(arena: Arc<Arena>) -> Observed {
     }
 }
 
-/// More fuel than the tenant has in a second: the calls are late, not faulty. Of a limit on a rate, the time that must
-/// have passed is all that can be seen.
+/// Uses more fuel than the tenant has per second: the calls are delayed, but do not fault. A rate limit can only be
+/// verified by the elapsed time.
 async fn fuel_budget(arena: Arc<Arena>) -> Observed {
     const FUEL: u64 = 30_000_000;
     const CALLS: usize = 8;
     let quota = arena.quota(&json!({"fuel_per_call": FUEL, "fuel_per_second": FUEL}));
     let attacker = Attacker::new(&arena.host, "spender", &quota).await;
     attacker.tenant.upload("hostile", Guest::new("(loop $again (br $again)) unreachable").wasm()).await.expect(201);
-    // The upload started it once, which costs next to nothing.
+    // The upload started it once, which uses hardly any fuel.
     let subscription = trial::subscribe(&arena, &attacker, "hostile", &Value::Null).await;
     let began = Instant::now();
     let met = match trial::meet(&attacker, &subscription, CALLS).await {
@@ -226,7 +226,7 @@ async fn fuel_budget(arena: Arc<Arena>) -> Observed {
     );
     let wrong = other.map(|one| format!("a call was answered {}: {}", one.by, one.told));
     let seen = Observed::of("waits", told).wrong(wrong);
-    // One is paid for by what was saved, and as many as run at once may begin before they are charged.
+    // One call is covered by the saved budget, and concurrent ones may start before they are charged.
     let least = Duration::from_secs(CALLS as u64 - u64::from(INSTANCES_PER_TENANT_MAX) - 1);
     if took >= least.mul_f64(0.8) { seen.limit("fuel_per_second") } else { seen }
 }

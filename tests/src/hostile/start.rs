@@ -1,4 +1,4 @@
-//! Starting an instance is the guest's code already: start functions, and what it declares that it needs.
+//! Attacks during instantiation, which already runs the guest's code: start functions, and declared resources.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! One filter tried: uploaded, and where that passes, run over events. What is seen is read from the host's answers.
+//! Tries one filter: uploads it and, if it is accepted, runs it over events. Observations come from the host's answers.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::client::Answer as HttpAnswer;
 use crate::event;
 use crate::tenant::{Subscription, Tenant};
 
-/// How long a delivery may take to come to rest.
+/// Time limit for a delivery to end.
 const REST: Duration = Duration::from_secs(100);
 
 /// A filter to try.
@@ -19,88 +19,88 @@ const REST: Duration = Duration::from_secs(100);
 pub struct Trial {
     /// Its bytes.
     pub wasm: Vec<u8>,
-    /// Of its tenant's quota, what this trial wants otherwise.
+    /// Members of the tenant's quota that this trial overrides.
     pub quota: Value,
-    /// Of its binding, what this trial wants otherwise.
+    /// Members of the binding that this trial overrides.
     pub binding: Value,
-    /// What has to hold of each delivery besides.
+    /// An additional check of each delivery.
     pub also: fn(&Value) -> Result<(), String>,
 }
 
 impl Trial {
-    /// A guest.
+    /// A trial of a guest.
     pub fn of(guest: &Guest) -> Self {
         Self::bytes(guest.wasm())
     }
 
-    /// Any bytes.
+    /// A trial of any bytes.
     pub fn bytes(wasm: Vec<u8>) -> Self {
         Self { wasm, quota: json!({}), binding: json!({}), also: |_| Ok(()) }
     }
 
-    /// With this quota.
+    /// Sets the quota.
     pub fn quota(self, quota: Value) -> Self {
         Self { quota, ..self }
     }
 
-    /// With these members in its binding.
+    /// Sets members of the binding.
     pub fn binding(self, binding: Value) -> Self {
         Self { binding, ..self }
     }
 
-    /// With something that has to hold of each delivery besides.
+    /// Sets an additional check of each delivery.
     pub fn also(self, also: fn(&Value) -> Result<(), String>) -> Self {
         Self { also, ..self }
     }
 }
 
-/// What was seen of an attack.
+/// The observed result of an attack.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
     /// A problem's code, a fault's kind, or a verdict.
     pub by: String,
-    /// The configuration key that was named.
+    /// The configuration key in the message.
     pub limit: Option<String>,
-    /// What the tenant reads.
+    /// The message to the tenant.
     pub told: String,
-    /// What was wrong besides: any of it is an escape.
+    /// Further findings, each of which makes it an escape.
     pub wrong: Vec<String>,
 }
 
 impl Observed {
-    /// Nothing was seen.
+    /// No observation.
     pub fn nothing() -> Self {
         Self::default()
     }
 
-    /// Of an attack on something that no answer is about.
+    /// An observation without an answer of the host.
     pub fn of(by: &str, told: impl Into<String>) -> Self {
         Self { by: by.to_owned(), told: told.into(), ..Self::default() }
     }
 
-    /// With what was wrong.
+    /// Adds findings.
     pub fn wrong(mut self, why: impl IntoIterator<Item = String>) -> Self {
         self.wrong.extend(why);
         self
     }
 
-    /// With the limit that showed.
+    /// Sets the observed limit.
     pub fn limit(mut self, limit: &str) -> Self {
         self.limit = Some(limit.to_owned());
         self
     }
 
-    /// Whether this is the answer.
+    /// Whether this is the expected answer.
     pub fn is(&self, answer: Answer) -> bool {
         self.by == answer.by && self.limit.as_deref() == answer.limit
     }
 
-    /// What answered, for people.
+    /// The answer as text.
     pub fn answer_words(&self) -> String {
         if self.by.is_empty() { "nothing".to_owned() } else { words(&self.by, self.limit.as_deref()) }
     }
 
-    /// What an upload was answered.
+    /// The observation from the answer to an upload.
     pub fn of_upload(answer: &HttpAnswer) -> Self {
         if matches!(answer.status, 200 | 201) {
             return Self::of("taken", "the filter was taken");
@@ -117,12 +117,12 @@ impl Observed {
         }
     }
 
-    /// What a delivery's record says.
+    /// The observation from a delivery's record.
     pub fn of_delivery(delivery: &Value) -> Self {
         let run = &delivery["runs"][0];
         let fault = &run["fault"];
         let log = run["log"].as_array().map_or(&[][..], Vec::as_slice);
-        // A fault says what answered; a cut in the log of a call that went well is an answer too.
+        // The fault names the answer; in a successful call, a cut log counts as an answer too.
         let log = if fault.is_null() { log } else { &[] };
         let cut = log.iter().filter_map(|line| line["text"].as_str()).find(|text| text.starts_with("[cut: "));
         let by = fault["kind"].as_str().or(run["verdict"].as_str()).unwrap_or("no run");
@@ -136,7 +136,7 @@ impl Observed {
     }
 }
 
-/// The configuration key between backticks, the last where there are several, without its section.
+/// The last configuration key between backticks, without its section.
 fn named_limit(text: &str) -> Option<String> {
     let is_key = |word: &&str| {
         word.contains('_') && word.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'.'))
@@ -145,17 +145,17 @@ fn named_limit(text: &str) -> Option<String> {
     keys.last().and_then(|key| key.rsplit('.').next()).map(str::to_owned)
 }
 
-/// Uploads only.
+/// Only uploads.
 pub async fn upload(attacker: &Attacker, trial: &Trial) -> Observed {
     Observed::of_upload(&attacker.tenant.upload("hostile", trial.wasm.clone()).await)
 }
 
-/// Uploads, which has to pass, and runs over as many events as the arena says.
+/// Uploads, which must succeed, and runs over the arena's number of events.
 pub async fn run(arena: &Arena, attacker: &Attacker, trial: &Trial) -> Observed {
     run_events(arena, attacker, trial, arena.events).await
 }
 
-/// Uploads, which has to pass, and runs over so many events. All have to see the same.
+/// Uploads, which must succeed, and runs over the given number of events. All observations must be the same.
 pub async fn run_events(arena: &Arena, attacker: &Attacker, trial: &Trial, events: usize) -> Observed {
     let uploaded = upload(attacker, trial).await;
     if uploaded.by != "taken" {
@@ -193,20 +193,20 @@ pub async fn subscribe(arena: &Arena, attacker: &Attacker, filter: &str, binding
     asked.with("sources", json!(["hostile"])).retry(&[1, 1]).create().await
 }
 
-/// An event that met a filter.
+/// An event that a filter has processed.
 pub struct Met {
-    /// What was sent.
+    /// The sent body.
     pub sent: String,
     /// Its delivery's id.
     pub id: String,
-    /// Its delivery's record, at rest.
+    /// Its delivery's record in its final state.
     pub delivery: Value,
 }
 
-/// Sends so many events, and gives their deliveries at rest.
+/// Sends events, and returns their deliveries in their final state.
 ///
 /// # Errors
-/// Where one does not come to rest.
+/// If a delivery does not end.
 pub async fn meet(attacker: &Attacker, subscription: &Subscription, events: usize) -> Result<Vec<Met>, String> {
     let mut met = Vec::with_capacity(events);
     for number in 0..events {
@@ -220,7 +220,8 @@ pub async fn meet(attacker: &Attacker, subscription: &Subscription, events: usiz
     Ok(met)
 }
 
-/// What is wrong with the bytes that arrived of an event whose filter decided to pass it, or that went on without one.
+/// Describes changes in the delivered bytes of an event that its filter passed, or that was delivered without its
+/// filter.
 pub fn changed(arena: &Arena, met: &Met) -> Option<String> {
     let run = &met.delivery["runs"][0];
     let untouched = run["verdict"] == "pass" || run["verdict"].is_null();
@@ -234,10 +235,10 @@ pub fn changed(arena: &Arena, met: &Met) -> Option<String> {
     }
 }
 
-/// A delivery's record, once nothing is due of it any more.
+/// A delivery's record once it is no longer due.
 ///
 /// # Errors
-/// Where that does not happen.
+/// If that does not happen.
 pub async fn at_rest(tenant: &Tenant, id: &str) -> Result<Value, String> {
     let began = Instant::now();
     let mut pause = Duration::from_millis(5);

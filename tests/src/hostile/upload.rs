@@ -1,4 +1,4 @@
-//! Uploads that are no filter.
+//! Uploads that are not filters.
 
 use serde_json::json;
 
@@ -68,7 +68,7 @@ fn oversize() -> Trial {
 }
 
 fn garbage() -> Trial {
-    // A linear congruential generator; the same garbage each time.
+    // A linear congruential generator, so that the garbage is always the same.
     let mut state = 1_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -81,7 +81,7 @@ fn core_module() -> Trial {
     Trial::bytes(encode::functions(10))
 }
 
-/// The head of machine code as the engine writes it: an ELF file with an OS ABI of its own.
+/// The header of machine code as written by the engine: an ELF file with a special OS ABI.
 fn precompiled() -> Trial {
     let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 200];
     elf.resize(16, 0);
@@ -90,7 +90,7 @@ fn precompiled() -> Trial {
         elf.extend(word.to_le_bytes());
     }
     elf.resize(48, 0);
-    // It says that it is a component; then sizes, and no sections.
+    // The flag for a component; then sizes, and no sections.
     elf.extend(2_u32.to_le_bytes());
     for half in [64_u16, 0, 0, 64, 0, 0] {
         elf.extend(half.to_le_bytes());

@@ -1,5 +1,4 @@
-//! Clients that generators made of `/openapi.json`, through the README's flow against a live host: `tests/clients` says what
-//! they do.
+//! Runs clients that were generated from `/openapi.json` through the README's flow on a live host, see `tests/clients`.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,17 +10,17 @@ use crate::{Host, Receiver, place};
 /// The generators of clients.
 #[derive(Debug, Clone)]
 pub struct Generators {
-    /// A `bin` folder with `openapi-python-client` and a `python` that has what its clients need.
+    /// A `bin` directory with `openapi-python-client` and a `python` with the packages that its clients need.
     pub python: PathBuf,
-    /// A folder whose `node_modules` has openapi-typescript, openapi-fetch and typescript.
+    /// A directory whose `node_modules` contains openapi-typescript, openapi-fetch and typescript.
     pub node: PathBuf,
 }
 
-/// Bodies of a type that openapi-python-client does not know: it leaves that type out, and offers the others. No other warning
-/// may be there.
+/// Warnings about media types that openapi-python-client does not support: it omits these and uses the others. Any
+/// other warning is an error.
 const KNOWN_WARNINGS: [&str; 2] = ["Unsupported content type ", "(Unsupported content_type "];
 
-/// Makes both clients and has each go through the flow; what went wrong, in words.
+/// Generates both clients and runs each through the flow; returns error messages.
 pub async fn run(generators: &Generators) -> Vec<String> {
     let host = Host::start().await;
     let receiver = Receiver::start().await;
@@ -85,14 +84,14 @@ async fn typescript(
     output(run.current_dir(folder).arg("out/flow.js").args(arguments)).await.map(drop)
 }
 
-/// The environment's own programs first: the generator runs its formatter from there.
+/// The environment's own programs come first, because the generator runs its formatter from there.
 fn path(first: &Path) -> std::ffi::OsString {
     let rest = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(first.to_owned()).chain(std::env::split_paths(&rest));
     std::env::join_paths(folders).unwrap_or(rest)
 }
 
-/// What a program wrote; it has to succeed.
+/// The output of a program, which must succeed.
 async fn output(command: &mut Command) -> Result<String, String> {
     let ended = command.stdin(Stdio::null()).kill_on_drop(true).output().await.map_err(|error| error.to_string())?;
     let said = [ended.stdout, ended.stderr].map(|part| String::from_utf8_lossy(&part).into_owned()).concat();

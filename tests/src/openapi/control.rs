@@ -1,4 +1,4 @@
-//! Controls: something true is taken out of the document, or something untrue put in, and the check has to see it.
+//! Controls: removes correct statements from the document, or adds wrong ones. The check must detect each change.
 
 use std::path::Path;
 
@@ -7,18 +7,18 @@ use serde_json::{Value, json};
 use super::{Options, schemathesis};
 use crate::Host;
 
-/// One of them.
+/// A control.
 pub struct Control {
-    /// Which check it is about.
+    /// Name of the check that it tests.
     pub name: &'static str,
     /// The operation that is called.
     operation: &'static str,
     change: fn(&mut Value),
-    /// What schemathesis says then.
+    /// The expected message of schemathesis.
     words: &'static str,
 }
 
-/// All of them.
+/// All controls.
 pub const CONTROLS: &[Control] = &[
     Control {
         name: "status",
@@ -55,13 +55,13 @@ pub const CONTROLS: &[Control] = &[
     },
 ];
 
-/// A member of the operation that looks at a path.
+/// A member of the operation that reads a path.
 fn of<'a>(document: &'a mut Value, path: &str, member: &str) -> &'a mut Value {
     &mut document["paths"][path]["get"][member]
 }
 
 impl Control {
-    /// Whether it is found.
+    /// Whether the change is detected.
     pub(super) async fn bites(&self, options: &Options, host: &Host, document: &Value, folder: &Path) -> bool {
         let mut document = document.clone();
         (self.change)(&mut document);

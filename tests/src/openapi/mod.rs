@@ -1,10 +1,10 @@
-//! The API against its own description: schemathesis calls every operation of a live host's `/openapi.json` with data that
-//! fits and data that does not, in chains and alone, and looks at each answer.
+//! Tests the API against its own description: schemathesis calls every operation in a live host's `/openapi.json` with
+//! valid and invalid data, in chains and individually, and checks each answer.
 //!
-//! The host has a tenant that owns one of everything, so that names and ids in paths are often real. What is looked for: no
-//! 5xx, no status and no content type that is not in the document, bodies and headers as their schemas say, nothing
-//! answered without a key, no method taken that is not there, bad data refused. Then the controls: the same over a
-//! document from which something true was taken out has to fail, else the checks look at nothing.
+//! The host has a tenant that owns one of everything, so that names and ids in paths are often real. Checked are: no
+//! 5xx, no undocumented status or content type, bodies and headers that match their schemas, no access without a key,
+//! no undocumented methods, and refusal of invalid data. Then the controls: the same checks must fail for a document
+//! from which a correct statement was removed, which proves that they check anything.
 
 pub mod clients;
 mod control;
@@ -20,41 +20,41 @@ use tokio::process::Command;
 use crate::{Everything, Host};
 pub use control::CONTROLS;
 
-/// What is asked for.
+/// Options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The program `schemathesis`.
+    /// Path of the program `schemathesis`.
     pub program: PathBuf,
-    /// Calls of each operation and phase at the most.
+    /// Maximum number of calls of each operation per phase.
     pub examples: u32,
     /// The same seed makes the same calls.
     pub seed: u64,
 }
 
-/// What came of it.
+/// The results.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Operations in the document.
     pub operations: usize,
-    /// Of them, those that were answered with success at least once.
+    /// Operations that succeeded at least once.
     pub succeeded: usize,
-    /// The others.
+    /// Operations that never succeeded.
     pub never: Vec<String>,
-    /// Calls made.
+    /// Number of calls.
     pub calls: usize,
-    /// What is wrong, in words.
+    /// Error messages.
     pub faults: Vec<String>,
-    /// Controls that found what was taken out, of all there are.
+    /// Number of controls that were detected.
     pub controls: usize,
 }
 
 impl Report {
-    /// Whether everything is as it should be.
+    /// Whether there are no errors and all controls were detected.
     pub fn is_good(&self) -> bool {
         self.faults.is_empty() && self.controls == CONTROLS.len()
     }
 
-    /// One line.
+    /// A summary on one line.
     pub fn summary(&self) -> String {
         format!(
             "operations={} succeeded={} calls={} faults={} controls={}/{}",
@@ -68,9 +68,9 @@ impl Report {
     }
 }
 
-/// Runs all of it against a host of its own.
+/// Runs all checks on a new host.
 pub async fn run(options: &Options) -> Report {
-    // Far more of everything is made than anybody would by hand.
+    // The run creates far more resources than a user would.
     let mut host = Host::with().config(QUOTA).start().await;
     let all = Everything::at(&host).await;
     let document = host.stranger().get("/openapi.json").await.expect(200).json();
@@ -81,7 +81,7 @@ pub async fn run(options: &Options) -> Report {
         place
     };
     let mut report = Report::default();
-    // First, while everything is there that they look at.
+    // First, while the resources that they read still exist.
     for control in CONTROLS {
         let place = place(control.name);
         settings::write(&host, &all, &place).await;
@@ -92,7 +92,7 @@ pub async fn run(options: &Options) -> Report {
         }
     }
     let mut succeeded = BTreeSet::new();
-    // What takes the ground from under the others comes last.
+    // Operations that make the others fail come last.
     for (name, which) in [("most", "--exclude-operation-id"), ("last", "--include-operation-id")] {
         let place = place(name);
         settings::write(&host, &all, &place).await;
@@ -124,23 +124,23 @@ pub async fn run(options: &Options) -> Report {
     report
 }
 
-/// So that making things goes on to succeed.
+/// High quotas, so that creating resources keeps succeeding.
 const QUOTA: &str = "[quota]\nkeys_max = 100000\nsources_max = 100000\nsubscriptions_max = 100000\nfilters_max = 10000\n\
                      tables_max = 10000\n[history]\nreplays_per_tenant_max = 1000\n";
 
-/// Operations that are called when all others have been: without its tenant, or its key, nothing else succeeds.
+/// Operations that are called last: without its tenant or its key, nothing else succeeds.
 const LAST: [&str; 2] = ["removeTenant", "removeOperatorKey"];
 
-/// A stream that ends when its client leaves, which schemathesis does not. `tests/it/tail.rs` reads it.
+/// A stream that ends only if its client disconnects, which schemathesis does not do. `tests/it/tail.rs` tests it.
 const ENDLESS: &str = "tailDeliveries";
 
-/// How a run of schemathesis ended.
+/// The result of a schemathesis run.
 struct Ended {
     good: bool,
     said: String,
 }
 
-/// Runs it over a document against a host, with the settings in `folder`.
+/// Runs it with a document on a host, with the settings in `folder`.
 async fn schemathesis(options: &Options, host: &Host, document: &Value, folder: &Path, more: &[&str]) -> Ended {
     let file = folder.join("openapi.json");
     std::fs::write(&file, document.to_string()).expect("a writable folder");
@@ -163,17 +163,17 @@ async fn schemathesis(options: &Options, host: &Host, document: &Value, folder: 
     Ended { good: output.status.success(), said }
 }
 
-/// Checks that do not hold here, with the reason.
+/// Checks that do not apply, with the reason.
 ///
-/// - `positive_data_acceptance`: what fits the schema need not fit the host: an endpoint that it may not send to, a source
-///   that is not there.
-/// - `ensure_resource_availability`: what was just made may be removed by a call that runs beside.
+/// - `positive_data_acceptance`: data that matches the schema may still be refused, such as a forbidden endpoint or a
+///   source that does not exist.
+/// - `ensure_resource_availability`: a new resource may be removed by a concurrent call.
 const LEFT_OUT: &str = "positive_data_acceptance,ensure_resource_availability";
 
-/// Method, and the parts of a path.
+/// Method, and the segments of a path.
 type Called = (String, Vec<String>);
 
-/// Notes what was answered with success, and gives how many calls there were.
+/// Records the operations that succeeded, and returns the number of calls.
 fn count(folder: &Path, succeeded: &mut BTreeSet<Called>) -> usize {
     let har = std::fs::read(folder.join("calls.har")).unwrap_or_default();
     let har: Value = serde_json::from_slice(&har).unwrap_or_default();

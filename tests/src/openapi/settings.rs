@@ -1,4 +1,4 @@
-//! What schemathesis is told of the host: its key, and what is there under which names.
+//! Configures schemathesis: the key, and the names of existing resources.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 use crate::everything::MARK;
 use crate::{Everything, Host, place};
 
-/// How often a value in a path is one that is there; otherwise it is made up.
+/// Share of path parameters that name an existing resource; the others are generated.
 const REAL: f64 = 0.85;
-/// Things of each kind that may be removed.
+/// Number of resources of each kind that may be removed.
 const SPARES: usize = 4;
 
-/// How bad data may be refused. 412 is beside what schemathesis expects: an `if-match` is looked at before the body.
+/// Statuses that refuse invalid data. 412 is not among schemathesis' defaults: `if-match` is checked before the body.
 const REFUSED: &str = "\
 [checks.negative_data_rejection]
 expected-statuses = [400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 429]
 ";
 
-/// How media types are written that schemathesis does not know: the text as it is.
+/// Serialises media types that schemathesis does not support: the text is sent unchanged.
 const HOOKS: &str = "\
 import json
 import schemathesis
@@ -29,7 +29,7 @@ def as_it_is(ctx, value):
     return (value if isinstance(value, str) else json.dumps(value)).encode('utf-8', 'replace')
 ";
 
-/// Writes `schemathesis.toml` and `hooks.py` into a folder, and makes things that may be removed.
+/// Writes `schemathesis.toml` and `hooks.py` to a directory, and creates resources that may be removed.
 pub(super) async fn write(host: &Host, all: &Everything, folder: &Path) {
     let acme = &all.tenant;
     std::fs::write(folder.join("hooks.py"), HOOKS).expect("a writable folder");
@@ -78,7 +78,7 @@ pub(super) async fn write(host: &Host, all: &Everything, folder: &Path) {
     ] {
         writeln!(text, "{}", binding(parameter, dictionary)).expect("a string can be written to");
     }
-    // What is removed is not missed by the others.
+    // These operations remove only spare resources, which no other operation uses.
     for (operation, parameter, dictionary) in [
         ("removeTenant", "path.tenant", "spare-tenants"),
         ("removeSource", "path.source", "spare-named"),
@@ -97,7 +97,7 @@ fn binding(parameter: &str, dictionary: &str) -> String {
     format!("\"{parameter}\" = {{ dictionary = \"{dictionary}\", probability = {REAL} }}")
 }
 
-/// What may be removed.
+/// Resources that may be removed.
 struct Spares {
     keys: Vec<String>,
     /// Names of sources, filters, tables, and of tenants.
@@ -109,7 +109,7 @@ async fn spares(host: &Host, all: &Everything, folder: &Path) -> Spares {
     let acme = &all.tenant;
     let id = |made: &Value| made["id"].as_str().expect("an id").to_owned();
     let mut spares = Spares { keys: Vec::new(), named: Vec::new(), subscriptions: Vec::new() };
-    // Each run has its own.
+    // Unique per run.
     let run = folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let run: String = run.chars().filter(char::is_ascii_alphanumeric).collect();
     for number in 0..SPARES {
