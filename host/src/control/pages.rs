@@ -22,7 +22,7 @@ const SEPARATOR: char = '-';
 pub struct Page<T> {
     /// The items. There may be further pages even if this one has fewer items than requested, or none.
     pub items: Vec<T>,
-    /// The `cursor` of the next page. Absent on the last page.
+    /// The `cursor` of the next page. `null` on the last page.
     pub next: Option<String>,
 }
 

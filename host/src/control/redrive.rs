@@ -88,7 +88,7 @@ pub struct RedriveCounts {
     /// Selected deliveries that were not redriven, because they no longer exist or because the action does not apply to
     /// their current state.
     pub skipped: u64,
-    /// The `cursor` of the next request. Absent if no deliveries remain.
+    /// The `cursor` of the next request. `null` if no deliveries remain.
     pub next: Option<String>,
 }
 

@@ -39,7 +39,7 @@ pub struct Reproduced {
     pub differences: Vec<Difference>,
     /// The new run of each filter. Empty if the chain was not run.
     pub runs: Vec<FilterRun>,
-    /// SHA-256 of the new claims. Absent if the chain did not complete.
+    /// SHA-256 of the new claims. `null` if the chain did not complete.
     pub claims: Option<Digest>,
     /// The engine of this host. If the record names another engine, fuel and trap messages may differ.
     pub engine: String,

@@ -38,7 +38,7 @@ pub struct StatisticsView {
     /// Deliveries that reached a final or held state in this period. A redriven delivery is counted each time.
     pub deliveries: DeliveriesView,
     /// Time from the acceptance of an event to a receiver's 2xx, including the delays between attempts. Replays are
-    /// excluded. Absent if nothing was delivered.
+    /// excluded. `null` if nothing was delivered.
     pub accepted_to_delivered_ms: Option<Percentiles>,
     /// The current state.
     pub now: NowView,
@@ -51,11 +51,11 @@ pub struct AttemptsView {
     pub count: u64,
     /// Attempts with a 2xx response.
     pub succeeded: u64,
-    /// The fraction of attempts that succeeded, from 0 to 1. Absent if there were none.
+    /// The fraction of attempts that succeeded, from 0 to 1. `null` if there were none.
     pub success_rate: Option<f64>,
     /// Failed attempts by class: the status class (`4xx`) or an error class (`timeout`).
     pub failures: BTreeMap<String, u64>,
-    /// Duration of the attempts in milliseconds. Absent if there were none.
+    /// Duration of the attempts in milliseconds. `null` if there were none.
     pub latency_ms: Option<Percentiles>,
 }
 
@@ -83,7 +83,7 @@ pub struct Percentiles {
 pub struct NowView {
     /// Queued deliveries, including those scheduled for a later time.
     pub due: u64,
-    /// Deliveries held after a filter fault, which need manual action.
+    /// Held deliveries, which need manual action.
     pub held: u64,
     /// Dead letters.
     pub dead: u64,

@@ -1,4 +1,4 @@
-//! What has to be true in the end, whatever happened.
+//! The invariants that are checked at the end of a simulation.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -59,11 +59,11 @@ pub(super) async fn all_went_well(seed: u64, world: &World, seen: &mut Seen) {
     let long = world.receivers[IMPATIENT].outages.iter().any(|(from, to, trouble)| {
         to.since(*from) > i64::from(DISABLE_AFTER_S) * 1_500 && !matches!(trouble, Trouble::Throttle { .. })
     });
-    // Whether anything was due in the outage is the seed's; that a pause comes without one is not.
+    // The seed decides whether deliveries were due during an outage. A pause without any outage is an error.
     assert!(disabled == 0 || long || world.receivers[IMPATIENT].outages.len() > 1, "seed {seed}: paused for no reason");
 }
 
-/// Every event has come to its end once, and arrived once, unless it was given up with a reason.
+/// Every event has ended once and arrived once, unless it was given up with a reason.
 fn nothing_is_lost(at: &str, world: &World, records: &[&DeliveryRecord], arrivals: &[Arrival]) {
     let mut arrived: HashMap<String, usize> = HashMap::new();
     for arrival in arrivals.iter().filter(|arrival| arrival.trouble.is_none()) {
@@ -85,7 +85,7 @@ fn nothing_is_lost(at: &str, world: &World, records: &[&DeliveryRecord], arrival
     }
 }
 
-/// Each attempt of the history is a request that came, by the schedule, and none came that is not there.
+/// The attempts in the history match the received requests, and follow the retry schedule.
 async fn attempts_are_what_arrived(at: &str, world: &World, records: &[&DeliveryRecord], arrivals: &[Arrival]) {
     let waits: Vec<u32> = RetrySchedule::default().into();
     let mut by_delivery: BTreeMap<String, Vec<&Arrival>> = BTreeMap::new();
@@ -113,13 +113,14 @@ async fn attempts_are_what_arrived(at: &str, world: &World, records: &[&Delivery
     assert!(by_delivery.is_empty(), "{at}: requests that the history does not know: {:?}", by_delivery.keys());
 }
 
-/// Every request is signed with the newest key of its time, and with those whose overlap is not over.
+/// Every request is signed with the newest key of its time, and with all keys whose overlap has not ended.
 fn signatures_are_good(at: &str, world: &World, number: usize, arrivals: &[Arrival]) {
     for arrival in arrivals {
         let valid = |key: &&KeyTime| key.from <= arrival.at && key.until.is_none_or(|end| arrival.at < end);
         let keys: Vec<_> = world.keys[number].iter().filter(valid).collect();
         assert!(!keys.is_empty(), "{at}");
-        // Anew for each attempt, at its own time. The library's own check compares that with the machine's clock.
+        // Each attempt is signed with its own time. The library's own check cannot be used, because it compares with
+        // the system clock.
         let stamp: i64 = arrival.headers["webhook-timestamp"].to_str().unwrap().parse().unwrap();
         assert_eq!(stamp, arrival.at.as_seconds(), "{at}");
         let given: HashSet<&str> = arrival.headers["webhook-signature"].to_str().unwrap().split(' ').collect();
@@ -129,7 +130,7 @@ fn signatures_are_good(at: &str, world: &World, number: usize, arrivals: &[Arriv
     }
 }
 
-/// Nobody is asked again before the time that it asked for, unless the host was started again in between.
+/// No receiver gets a request before the time of its `Retry-After`, unless the host was restarted in between.
 fn wishes_are_followed(at: &str, world: &World, arrivals: &[Arrival]) {
     let mut not_before = Timestamp::from_millis(0);
     let mut asked_at = not_before;
@@ -137,7 +138,7 @@ fn wishes_are_followed(at: &str, world: &World, arrivals: &[Arrival]) {
         if world.restarts.iter().any(|restart| (asked_at..=arrival.at).contains(restart)) {
             not_before = arrival.at;
         }
-        // What was under way at the same instant had left already.
+        // Requests in flight at the same instant had already been sent.
         assert!(
             arrival.at >= not_before || arrival.at == asked_at,
             "{at}: asked at {}, {} ms too early",
@@ -151,7 +152,7 @@ fn wishes_are_followed(at: &str, world: &World, arrivals: &[Arrival]) {
     }
 }
 
-/// An endpoint that is down gets what was under way, and then one request from time to time.
+/// An endpoint that is down gets the requests in flight, and then only occasional probes.
 fn outages_are_not_hammered(at: &str, world: &World, number: usize, arrivals: &[Arrival]) {
     let delivery = config::Delivery::default();
     for (from, to, _) in &world.receivers[number].outages {
@@ -164,8 +165,8 @@ fn outages_are_not_hammered(at: &str, world: &World, number: usize, arrivals: &[
     }
 }
 
-/// Events about one subject arrive in the order in which they were accepted. Gives how many had to wait for that: those
-/// that came after one which was tried more than once.
+/// Events about one subject arrive in the order of acceptance. Returns the number of deliveries that needed more than
+/// one attempt, since those blocked later ones.
 fn in_order(seed: u64, world: &World, records: &[DeliveryRecord]) -> usize {
     let place: HashMap<&str, usize> =
         world.accepted.iter().enumerate().map(|(place, (jti, _))| (jti.as_str(), place)).collect();
@@ -177,7 +178,7 @@ fn in_order(seed: u64, world: &World, records: &[DeliveryRecord]) -> usize {
             assert!(before < this, "seed {seed}: event {this} of {subject} came after {before}");
         }
     }
-    // And none was left out for the sake of order.
+    // No delivery was lost because of the ordering.
     let id = world.subscriptions[ORDERED];
     let ended: HashSet<State> =
         records.iter().filter(|record| record.id.subscription == id).map(|record| record.state).collect();
@@ -185,7 +186,7 @@ fn in_order(seed: u64, world: &World, records: &[DeliveryRecord]) -> usize {
     records.iter().filter(|record| record.id.subscription == id && record.attempts > 1).count()
 }
 
-/// In no second more than the rate, give or take what a late timer may catch up with.
+/// No period of one second exceeds the rate, with a tolerance of one for a late timer.
 fn at_the_rate(seed: u64, world: &World) {
     let arrivals = world.receivers[PACED].arrivals();
     for (index, arrival) in arrivals.iter().enumerate() {

@@ -1,10 +1,11 @@
-//! Days in seconds: the data plane over a real ledger and real receivers, with a clock that jumps to whatever is next.
+//! Simulates days in seconds: the data plane over a real ledger and real receivers, with a clock that jumps to the next
+//! event.
 //!
-//! A seed decides what happens: events, outages, throttling, rotations, pauses, restarts. Each receiver records what it
-//! is asked and answers by the script of its outages; nobody but the script fails. In the end all is well again, and what
-//! was recorded outside is held against what was accepted and against what the ledger says (`checks.rs`).
+//! A seed determines the script: events, outages, throttling, key rotations, pauses, restarts. Each receiver records
+//! its requests and fails only during its scripted outages. At the end, all receivers work again, and the recorded
+//! requests are compared with the accepted events and with the ledger (`checks.rs`).
 //!
-//! `SETGATE_SIMULATION_SEEDS=100 cargo test --workspace --lib days_of_trouble` runs more seeds than the few of every test run.
+//! `SETGATE_SIMULATION_SEEDS=100 cargo test --workspace --lib days_of_trouble` runs more seeds than the default.
 
 mod checks;
 mod receivers;
@@ -20,16 +21,16 @@ use crate::ledger;
 use receivers::Trouble;
 use world::World;
 
-/// Milliseconds of an hour.
+/// One hour in milliseconds.
 const HOUR: i64 = 3_600_000;
-/// When every simulation begins.
+/// The start time of each simulation.
 const START: Timestamp = Timestamp::from_millis(1_760_000_000_000);
-/// How long things happen; what is under way then is seen to its end.
+/// Length of the script. Afterwards, all pending deliveries are completed.
 const DAYS: i64 = 4;
-/// Seeds of an ordinary run.
+/// Number of seeds in an ordinary run.
 const SEEDS: u64 = 3;
 
-/// Numbers that look random and are the same for a seed (splitmix64).
+/// Deterministic pseudo-random numbers for a seed (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -41,7 +42,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// 0 to `end`, without `end`.
+    /// From 0 to `end`, exclusive.
     fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
@@ -51,29 +52,29 @@ impl Random {
     }
 }
 
-/// What happens, and when.
+/// A scripted action.
 #[derive(Debug, Clone, Copy)]
 enum Act {
-    /// Some events come in, at once.
+    /// Ingests that many events at once.
     Events(u64),
-    /// A key of this subscription is rotated, the old one goes on for two hours.
+    /// Rotates the key of this subscription. The old key remains valid for two hours.
     Rotate(usize),
     Pause(usize),
     Resume(usize),
     /// The host stops and starts again.
     Restart,
-    /// A round of retention.
+    /// Runs retention once.
     Retain,
 }
 
-/// What happens in the simulation of a seed, in order of time.
+/// The script of a seed, in order of time.
 fn script(random: &mut Random) -> Vec<(Timestamp, Act)> {
     let end = DAYS * 24 * HOUR;
     let mut acts = Vec::new();
     for _ in 0..60 {
         acts.push((random.between(0, end), Act::Events(1 + random.below(4))));
     }
-    // A burst, on which rates and breakers have something to do.
+    // A burst, to exercise rates and breakers.
     acts.push((random.between(0, end), Act::Events(40)));
     for _ in 0..6 {
         acts.push((random.between(0, end), Act::Rotate(random.below(4) as usize)));
@@ -91,7 +92,7 @@ fn script(random: &mut Random) -> Vec<(Timestamp, Act)> {
     acts.into_iter().map(|(at, act)| (START.plus_millis(at), act)).collect()
 }
 
-/// The outages of one receiver, one after the other.
+/// The outages of one receiver, in order of time.
 fn outages(random: &mut Random) -> Vec<(Timestamp, Timestamp, Trouble)> {
     let mut outages = Vec::new();
     let mut at = random.between(0, 6 * HOUR);
@@ -109,7 +110,7 @@ fn outages(random: &mut Random) -> Vec<(Timestamp, Timestamp, Trouble)> {
     outages
 }
 
-/// What a simulation had to do with: a promise that nothing ever put to the test is none.
+/// Counts the situations that occurred, because an invariant proves nothing if its situation never occurred.
 #[derive(Debug, Default)]
 struct Seen {
     delivered: usize,
@@ -135,7 +136,7 @@ async fn simulate(seed: u64, seen: &mut Seen) {
         }
         world.settle().await;
     }
-    // Nothing fails any more, and whoever was paused goes on: all that waits comes to its end.
+    // Receivers no longer fail and all subscriptions are resumed, so all pending deliveries are completed.
     world.resume_all().await;
     world.until(START.plus_millis(60 * 24 * HOUR)).await;
     checks::all_went_well(seed, &world, seen).await;
@@ -151,6 +152,6 @@ async fn days_of_trouble_lose_nothing_and_keep_every_promise() {
     }
     let Seen { delivered, given_up, retries, throttled, disabled, kept_back } = seen;
     assert!(delivered > 500 && retries > 100 && throttled > 10 && disabled > 0 && kept_back > 10, "{seen:?}");
-    // Four days of trouble with pauses between are less than the schedule lasts.
+    // Four days with intermittent outages are shorter than the retry schedule.
     assert!(given_up < delivered / 10, "{seen:?}");
 }

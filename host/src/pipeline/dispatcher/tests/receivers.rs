@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use crate::clock::Clock;
 use crate::domain::time::Timestamp;
 
-/// How a receiver fails.
+/// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
     Status(u16),
@@ -19,17 +19,17 @@ pub(super) enum Trouble {
         status: u16,
         retry_after_s: u64,
     },
-    /// The connection breaks before an answer.
+    /// Closes the connection before a response.
     HangUp,
 }
 
-/// One request, as it came, and how it was answered.
+/// A request and its response.
 #[derive(Debug, Clone)]
 pub(super) struct Arrival {
     pub(super) at: Timestamp,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
-    /// None: answered 204.
+    /// `None` if the response was 204.
     pub(super) trouble: Option<Trouble>,
 }
 
@@ -45,7 +45,7 @@ impl Arrival {
     }
 }
 
-/// One receiver. Its task ends with the runtime.
+/// A receiver. Its task ends with the runtime.
 pub(super) struct Receiver {
     pub(super) url: String,
     pub(super) outages: Vec<(Timestamp, Timestamp, Trouble)>,
@@ -87,7 +87,7 @@ async fn answer(State(desk): State<Desk>, request: Request) -> Response {
         Some(Trouble::Throttle { status, retry_after_s }) => {
             (StatusCode::from_u16(status).unwrap(), [("retry-after", retry_after_s.to_string())]).into_response()
         }
-        // hyper closes the connection of a service whose body fails before it begins.
+        // hyper closes the connection if the body fails before its first frame.
         Some(Trouble::HangUp) => {
             let broken =
                 futures_util::stream::once(async { Err::<bytes::Bytes, _>(std::io::Error::other("hangs up")) });

@@ -1,4 +1,4 @@
-//! A host of the simulation: everything from the journal to the wire, driven by hand.
+//! The host of the simulation: all components from the journal to the HTTP client, driven step by step.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use crate::signing::{self, Signer};
 use super::receivers::Receiver;
 use super::*;
 
-/// Which subscription is which.
+/// The indexes of the subscriptions.
 pub(super) const ORDERED: usize = 1;
 pub(super) const PACED: usize = 2;
 pub(super) const IMPATIENT: usize = 3;
 pub(super) const NOTICES: usize = 4;
-/// Attempts of one second to [`PACED`].
+/// Attempts per second at [`PACED`].
 pub(super) const PER_SECOND: u32 = 5;
-/// Seconds of failure after which [`IMPATIENT`] is paused.
+/// Seconds of failures after which [`IMPATIENT`] is paused.
 pub(super) const DISABLE_AFTER_S: u32 = 3_600;
 
-/// A key and when it signs: from, until.
+/// A key with its validity.
 pub(super) struct KeyTime {
     pub(super) secret: String,
     pub(super) from: Timestamp,
@@ -52,9 +52,9 @@ pub(super) struct World {
     pub(super) subscriptions: Vec<SubscriptionId>,
     pub(super) receivers: Vec<Receiver>,
     pub(super) keys: Vec<Vec<KeyTime>>,
-    /// When the host was started again: breakers are in memory.
+    /// Times of restarts, because breakers are kept in memory.
     pub(super) restarts: Vec<Timestamp>,
-    /// `jti` and subject of what was accepted, in order.
+    /// `jti` and subject of the accepted events, in order.
     pub(super) accepted: Vec<(String, String)>,
     work: JoinSet<Ended>,
 }
@@ -87,7 +87,7 @@ impl World {
         let tenant = Tenant { id: world.tenant.clone(), display_name: None, quota: None, created_at: START };
         world.ledger.put_tenant(tenant, Expected::Absent).await.unwrap();
         for number in 0..=NOTICES {
-            // The one that hears of the others has no trouble of its own.
+            // The receiver of operational events has no outages.
             let outages = if number == NOTICES { Vec::new() } else { outages(random) };
             world.receivers.push(Receiver::start(world.clock.clone(), outages).await);
             world.subscribe(number).await;
@@ -145,7 +145,7 @@ impl World {
         (key, made.secret.expose().to_owned())
     }
 
-    /// Builds the data plane over the ledger as it is.
+    /// Builds the data plane over the current ledger.
     async fn start(&mut self) {
         let settings = config::Settings::new(config::Config::default());
         let options = egress::Options {
@@ -170,7 +170,7 @@ impl World {
         self.start().await;
     }
 
-    /// Does all there is to do at this instant.
+    /// Completes all work that is due at this instant.
     pub(super) async fn settle(&mut self) {
         let (dispatcher, tell) = self.dispatcher.as_mut().expect("it runs");
         loop {
@@ -187,12 +187,12 @@ impl World {
         }
     }
 
-    /// Goes from instant to instant at which something is due, up to `end`.
+    /// Advances the clock to each due time in turn, up to `end`.
     pub(super) async fn until(&mut self, end: Timestamp) {
         loop {
             self.settle().await;
             let (dispatcher, _) = self.dispatcher.as_ref().expect("it runs");
-            // What is due and cannot go yet waits for a time that the lanes know.
+            // A due delivery that cannot start yet waits for a time that the lanes report.
             let next = dispatcher.lanes.next_due().filter(|at| *at < end);
             match next {
                 Some(at) => self.clock.set(at.max(self.clock.now().plus_millis(1))),
@@ -227,7 +227,7 @@ impl World {
                 dedupe: Dedupe { key, body: key, window_ms: None },
                 trace: None,
             };
-            // As most are, and as those that are left to the loop.
+            // Most events are appended with their deliveries, and some without, for loop A.
             if !self.accepted.len().is_multiple_of(3) {
                 let (dispatcher, _) = self.dispatcher.as_ref().expect("it runs");
                 dispatcher.pipeline.append(event, now).await.unwrap();
@@ -282,7 +282,7 @@ impl World {
 }
 
 fn open(folder: &tempfile::TempDir, clock: &Clock) -> Ledger {
-    // Longer than the simulation, so that its history is there to be checked.
+    // Longer than the simulation, so that its whole history can be checked.
     let retention_ms = 365 * 24 * HOUR;
     let options = ledger::Options { retention_ms, ..ledger::Options::new(folder.path().join("ledger")) };
     Ledger::open(options, clock.clone()).unwrap()
