@@ -189,7 +189,7 @@ pub fn short_name(uri: &str) -> Option<Cow<'static, str>> {
     Some(Cow::Owned(short.replace(':', "%3A")))
 }
 
-/// Generates the Markdown page `host/docs/events.md`.
+/// Generates the Markdown page `docs/reference/events.md`.
 pub fn page() -> String {
     let mut page = String::from(
         "# Event types\n\n\

@@ -95,7 +95,7 @@ pub struct DueDelivery {
     pub tenant: TenantId,
     /// Digest of its pinned chain.
     pub plan: Digest,
-    /// When it became due.
+    /// When it is due.
     pub due_at: Timestamp,
     /// Number of attempts so far.
     pub attempts: u32,

@@ -1,7 +1,7 @@
 //! Finds the subject of an event.
 //!
 //! The subject is the user's ID if the event has one, else a name in the event (a user name, an address), else none.
-//! The members are checked in a fixed order for each format; `host/docs/identities.md` lists them in a table.
+//! The members are checked in a fixed order for each format; `docs/reference/identities.md` lists them in a table.
 //!
 //! Only members that the product itself fills are used. Data that an end user can write (custom data, a profile, a
 //! display name, metadata) never determines the subject: no subject is better than a forged one.

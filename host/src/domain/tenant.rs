@@ -216,7 +216,7 @@ pub enum Scope {
     Write,
     /// Read all data of every tenant and of the host.
     OperatorRead,
-    /// Create and delete tenants, and change all data of every tenant.
+    /// Create and delete tenants, and read and change all data of every tenant.
     Operator,
 }
 

@@ -2,16 +2,16 @@
 //!
 //! Invariants:
 //!
-//! 1. An instance belongs to one [`Bound`]: one step of one plan of one subscription of one tenant. A plan fixes the filter's
-//!    version, settings, secrets, grants, limits and tables. If any of them changes, the plan changes, and no idle instance
-//!    matches it.
+//! 1. An instance belongs to one [`Bound`]: one step of one plan of one subscription of one tenant. A plan fixes the
+//!    filter's version, settings, secrets, grants, limits and tables. If any of them changes, the plan changes, and no
+//!    idle instance matches it.
 //! 2. An instance runs one call at a time: [`Kept::take`] removes it from the pool.
-//! 3. It returns only after a call without a fault, and is reused only once the call's verdict is known to produce a valid
-//!    SET ([`Used::keep`]).
-//! 4. Every instance, idle or running, holds a [`Slot`]; there are as many as the pooling allocator has. If none is free, a
-//!    call evicts the least recently used idle instance. Calls also hold a place of the sandbox's gate, which has as many
-//!    places as there are slots. So if there is neither a free slot nor an idle instance, a slot is about to be released,
-//!    and the call waits for it.
+//! 3. It returns only after a call without a fault, and is reused only once the call's verdict is known to produce a
+//!    valid SET ([`Used::keep`]).
+//! 4. Every instance, idle or running, holds a [`Slot`]; there are as many as the pooling allocator has. If none is
+//!    free, a call evicts the least recently used idle instance. Calls also hold a place of the sandbox's gate, which
+//!    has as many places as there are slots. So if there is neither a free slot nor an idle instance, a slot is about
+//!    to be released, and the call waits for it.
 //!
 //! The number of idle instances is limited for the host and for each tenant, and so are their total memory and their
 //! idle time. Reaching a limit evicts the least recently used instances; a call never waits for it.

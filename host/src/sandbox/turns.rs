@@ -48,7 +48,6 @@ struct Slice {
 /// Statistics of a call's turns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Taken {
-    /// Number of slices.
     pub(super) slices: u64,
     /// Total time spent waiting for turns.
     pub(super) waited: Duration,
