@@ -1,4 +1,5 @@
-//! Answers to deliveries as receivers give them: cut short, oddly written, or refused below HTTP; and what each means.
+//! Unusual answers to deliveries, as real receivers give them: cut short, oddly formatted, or refused below HTTP; and
+//! their interpretation.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,13 +9,13 @@ use setgate_tests::{Authority, Ends, Frames, Manner, Rude, Source, Subscription,
 
 use crate::receivers::{SHORT_WAITS, assert_failed, set_up};
 
-/// The id of an event that has not been sent before.
+/// An event id that has not been used before.
 fn another() -> String {
     static MADE: AtomicUsize = AtomicUsize::new(0);
     format!("event {}", MADE.fetch_add(1, Ordering::SeqCst))
 }
 
-/// A delivery that is tried once: what the history says of its attempt, in this state.
+/// Sends one event, waits for this state, and returns the only attempt of its delivery.
 async fn tried_once(acme: &Tenant, source: &Source, subscription: &Subscription, state: &str) -> Value {
     let id = subscription.delivery_of(&source.accept(event::set(&another())).await);
     let delivery = acme.delivery_in(state, &id).await;
@@ -74,7 +75,7 @@ async fn a_body_that_ends_is_not_called_incomplete() {
 async fn a_tls_receiver_that_closes_without_a_word_of_tls_has_answered() {
     let (_host, acme, source) = set_up("").await;
     let authority = Authority::new();
-    // As `http.server` of Python does it.
+    // As sent by Python's `http.server`.
     let answer = "HTTP/1.0 200 OK\r\nServer: BaseHTTP/0.6 Python/3.11.2\r\nContent-type: text/plain\r\n\r\nok";
     let receiver = Rude::start_tls(&authority.issue("127.0.0.1"), [Manner::Says(answer, Ends::Close); 3]).await;
     let endpoint = json!({"url": receiver.url(), "tls": {"ca_pem": authority.pem()}});
@@ -190,7 +191,7 @@ async fn a_head_that_cannot_be_read_names_its_field_and_not_the_value() {
     }
 }
 
-/// A subscription to an HTTP/2 receiver that treats its first requests so.
+/// A subscription to an HTTP/2 receiver that treats its first requests according to the script.
 async fn to_frames(acme: &Tenant, script: &[Treats]) -> (Frames, Subscription) {
     let authority = Authority::new();
     let receiver = Frames::start(&authority.issue("127.0.0.1"), script.iter().copied()).await;
@@ -209,7 +210,7 @@ async fn an_http2_stream_that_was_not_processed_is_sent_again_at_once() {
         vec![Treats::GoesAwayBefore(code::NO_ERROR)],
         vec![Treats::GoesAwayBefore(code::ENHANCE_YOUR_CALM)],
         vec![Treats::GoesAwayBefore(code::INTERNAL_ERROR), refused],
-        // With a connection that was good for others before.
+        // On a connection that has served requests before.
         vec![Treats::Well, refused],
         vec![Treats::Well, Treats::GoesAwayBefore(code::NO_ERROR)],
     ] {

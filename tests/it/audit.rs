@@ -1,11 +1,11 @@
-//! The audit log: every change leaves its trace, and no secret does.
+//! The audit log: every change is recorded, and no secret is.
 
 use http::Method;
 use serde_json::{Value, json};
 use setgate_tests::client::JSON;
 use setgate_tests::{Answer, Client, Host, Receiver, Reply, Seed, event, place};
 
-/// The operator's view of the log, read as far as it was read before.
+/// The operator's view of the log, with the position up to which it has been read.
 struct Log<'a> {
     operator: &'a Client,
     last: i64,
@@ -18,7 +18,7 @@ impl<'a> Log<'a> {
         log
     }
 
-    /// What people did since the last look, oldest first. What the host does by itself is not in it.
+    /// New entries made by users, oldest first. Entries of the host itself are skipped.
     async fn news(&mut self) -> Vec<Value> {
         let page = self.operator.get("/api/v1/audit?limit=200").await.expect(200).json();
         let items = page["items"].as_array().expect("items");
@@ -28,7 +28,7 @@ impl<'a> Log<'a> {
         new
     }
 
-    /// The one entry that this answer left.
+    /// Checks that this answer left exactly one entry.
     #[track_caller]
     fn left(&mut self, answer: Answer, status: u16, action: &str) -> impl Future<Output = Answer> {
         let answer = answer.expect(status);
@@ -62,7 +62,7 @@ async fn every_change_leaves_one_entry_and_no_secret() {
         client.send(Method::PATCH, path, &[JSON], body.to_string()).await
     };
 
-    // The operator's.
+    // The operator's changes.
     log.left(operator.post("/api/v1/tenants", &json!({"id": "globex"})).await, 201, "tenant.create").await;
     log.left(operator.delete("/api/v1/tenants/globex").await, 204, "tenant.remove").await;
     let made = log.left(operator.post("/api/v1/keys", &json!({})).await, 201, "key.create").await;
@@ -152,12 +152,12 @@ async fn every_change_leaves_one_entry_and_no_secret() {
     }
     log.left(tenant.delete(&staged).await, 204, "subscription.remove").await;
 
-    // The test is held as all else is; so only the challenge reaches the receiver.
+    // The test event is held like all others, so only the challenge reaches the receiver.
     receiver.otherwise(Reply::status(200).body(|received| received.json()["challenge"].to_string().replace('"', "")));
     log.left(tenant.post(&format!("{path}/test"), &json!({})).await, 202, "subscription.test").await;
     log.left(tenant.post(&format!("{path}/verify"), &json!({})).await, 200, "subscription.verify").await;
 
-    // What a person decides about deliveries.
+    // Manual decisions about deliveries.
     let sender = operator.with_key(Seed::Set.secret());
     let mut held = Vec::new();
     for jti in ["one", "two"] {
@@ -174,7 +174,7 @@ async fn every_change_leaves_one_entry_and_no_secret() {
     log.left(acme.redrive(&held[1], "discard").await, 200, "delivery.discard").await;
     log.left(tenant.delete(&path).await, 204, "subscription.remove").await;
 
-    // What changes nothing, and what is refused, leaves no entry.
+    // Requests that change nothing or are refused leave no entry.
     tenant.post(&acme.path("/keys"), &json!({"scopes": ["operator"]})).await.expect(422);
     tenant.post(&acme.path("/keys"), &json!({"scope": "read"})).await.expect(400);
     tenant.delete(&acme.path("/sources/nobody")).await.expect(404);

@@ -1,5 +1,5 @@
-//! The system's clock jumps: a year ahead and back, an hour back. The clock is `tests/shims/clock.c`, preloaded into the
-//! host; what the host's own time does then stands at the head of `host/src/clock.rs`.
+//! Jumps of the system clock: a year ahead and back, an hour back. The clock is `tests/shims/clock.c`, preloaded into
+//! the host; the head of `host/src/clock.rs` describes the host's reaction.
 
 use serde_json::json;
 use setgate_tests::{Accepted, Host, Receiver, Reply, Seed, Shim, event, place, until};
@@ -20,7 +20,7 @@ async fn host_with_clock(story: &str, config: &str) -> Option<(Host, Shim)> {
     Some((host, clock))
 }
 
-/// Waits for two rounds of retention that began from now on.
+/// Waits for two retention runs that start from now on.
 async fn rounds_of_retention(host: &Host) {
     let from = host.logged();
     until("retention has its rounds", async || {
@@ -31,7 +31,7 @@ async fn rounds_of_retention(host: &Host) {
     .await;
 }
 
-/// Ids and the list are in the order in which the events were sent.
+/// Checks that ids and the list are in the order in which the events were sent.
 async fn assert_order(tenant: &setgate_tests::Tenant, accepted: &[Accepted]) {
     let ids: Vec<_> = accepted.iter().map(|accepted| accepted.event.clone()).collect();
     assert!(ids.is_sorted() && ids.windows(2).all(|two| two[0] != two[1]), "ids rise: {ids:?}");
@@ -46,7 +46,7 @@ async fn assert_order(tenant: &setgate_tests::Tenant, accepted: &[Accepted]) {
     assert_eq!(listed, ids, "the newest stands first");
 }
 
-/// An instant some weeks or months after the host's last event, and less than a year.
+/// A time some weeks or months after the host's last event, and less than a year.
 async fn in_some_months(tenant: &setgate_tests::Tenant) -> String {
     let events = tenant.get("/events").await;
     let at = events["items"][0]["accepted_at"].as_str().expect("an instant");
@@ -121,7 +121,7 @@ async fn a_clock_that_stays_a_year_ahead_is_followed_and_wipes_nothing() {
     assert!(new.event > old.event);
     acme.delivery_in("dead", &dead.delivery_of(&new)).await;
 
-    // Nor does it at the next start, nor at one with the right time.
+    // Nor at the next start, nor at a start with the right time.
     for shift in [YEAR_MS, 0] {
         clock.tell(&shift.to_string());
         host.restart().await;
@@ -152,7 +152,7 @@ async fn an_hour_back_delays_no_retry_and_keeps_the_order() {
     accepted.push(source.accept(event::set("after")).await);
     acme.delivery_in("delivered", &subscription.delivery_of(&accepted[4])).await;
 
-    // A start does not change that: the host's time begins where what is stored ends.
+    // A restart does not change that: the host's time continues from the newest stored timestamp.
     receiver.answer([Reply::status(500)]);
     accepted.push(source.accept(event::set("retried over a start")).await);
     receiver.received(7).await;

@@ -1,5 +1,5 @@
-//! The command line as people and scripts use it: in pipes, against the wrong host, with key files of any editor, and over
-//! words that others chose.
+//! The command line in practice: in pipes, with the wrong host, with key files from any editor, and with untrusted text
+//! in its output.
 
 use std::fs::File;
 use std::io::PipeWriter;
@@ -10,21 +10,21 @@ use serde_json::json;
 use setgate_tests::{Authority, Host, Receiver, Reply, Seed, event, place, until};
 use tokio::process::Command;
 
-/// Exit code of a program whose reader has gone, as a shell reports it: 128 and the number of SIGPIPE.
+/// Exit code of a program whose reader is gone, as reported by a shell: 128 plus the number of SIGPIPE.
 const READER_GONE: i32 = 141;
 
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// A pipe that nobody reads.
+/// A pipe without a reader.
 fn nobody_reads() -> PipeWriter {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     writer
 }
 
-/// A host with something to show, and its files: `tenant.key`, `event.json`, `filter.wasm`.
+/// A host with some data, and its files: `tenant.key`, `event.json`, `filter.wasm`.
 async fn host_with_a_filter() -> (Host, String) {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
@@ -37,7 +37,7 @@ async fn host_with_a_filter() -> (Host, String) {
     let accepted = source.accept(event::set("one")).await;
     let delivery = subscription.delivery_of(&accepted);
     acme.delivery_in("delivered", &delivery).await;
-    // One that may send events too.
+    // A key that may also send events.
     let scopes = json!({"scopes": ["ingest", "read", "write"]});
     let made = host.operator().post("/api/v1/tenants/acme/keys", &scopes).await.expect(201).json();
     std::fs::write(host.path("tenant.key"), format!("{}\n", made["key"].as_str().unwrap())).unwrap();
@@ -46,7 +46,7 @@ async fn host_with_a_filter() -> (Host, String) {
     (host, delivery)
 }
 
-/// Every command that prints, with what it needs.
+/// Every command that prints, with its arguments.
 fn commands(host: &Host, delivery: &str) -> Vec<Vec<String>> {
     let base = host.base();
     let at = ["--host", &base, "--key-file", "tenant.key", "--tenant", "acme"];
@@ -74,7 +74,7 @@ async fn a_reader_that_goes_away_ends_a_command_without_a_panic() {
         assert!(!said.contains("panicked"), "{arguments:?}: {said}");
         assert_eq!(ended.status.code(), Some(READER_GONE), "{arguments:?}: {said}");
     }
-    // The shell's own pipe, and a reader that takes one line.
+    // A real shell pipe, with a reader that reads one line.
     let pipe =
         "\"$0\" filter list --host \"$1\" --key-file tenant.key --tenant acme 2>err.txt | head -1; cat err.txt >&2";
     let mut shell = Command::new("sh");
@@ -152,7 +152,7 @@ async fn every_command_takes_the_same_host_and_the_same_key_file() {
     }
 }
 
-/// Runs `setgate filter ARGUMENTS` in a folder with a key file, expects it to fail, and gives what it said.
+/// Runs `setgate filter ARGUMENTS` in a directory with a key file, expects it to fail, and returns its output.
 async fn fails(folder: &Path, arguments: &[&str]) -> String {
     std::fs::write(folder.join("tenant.key"), "sgk_a_b\n").unwrap();
     let mut command = Host::command(folder);
@@ -166,14 +166,14 @@ async fn fails(folder: &Path, arguments: &[&str]) -> String {
 async fn errors_name_the_url_and_what_was_expected() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    // Nobody listens there.
+    // Nothing listens there.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}");
     let text = fails(folder, &["list", "--host", &url]).await;
     let path = "/api/v1/tenants/acme/filters";
     assert!(text.contains(&format!("GET {url}{path}")) && text.contains("Connection refused"), "{text}");
 
-    // Another server, which answers as those do.
+    // A different server with its usual answers.
     let other = Receiver::start().await;
     let url = format!("http://{}", other.address);
     let page = |_: &setgate_tests::Received| format!("<html>\x1b[2J<h1>Not here</h1>{}</html>", "x".repeat(100_000));
@@ -229,7 +229,8 @@ async fn a_host_with_a_certificate_of_a_private_authority_can_be_trusted() {
 
 #[tokio::test]
 async fn nothing_that_is_shown_controls_the_terminal() {
-    /// Clears the screen, sets the title (C0 and C1), goes back to the line's begin, and reverses what follows.
+    /// Clears the screen, sets the title (C0 and C1), returns to the start of the line, and reverses the following
+    /// text.
     const EVIL: &str = "\x1b[2J\x1b]0;x\x07\u{9b}31m\r\u{202e}";
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("tenant.key"), "sgk_a_b\n").unwrap();
@@ -273,7 +274,7 @@ async fn nothing_that_is_shown_controls_the_terminal() {
         assert!(!output.status.success());
     }
 
-    // What a filter and an event say: here a value that the filter takes out of the event.
+    // Text from a filter and an event: here a value that the filter removes from the event.
     let wasm = folder.path().join("filter.wasm");
     std::fs::write(&wasm, place::filter("redact-claims")).unwrap();
     let mut set: serde_json::Value = serde_json::from_str(&event::set("one")).unwrap();

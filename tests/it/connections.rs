@@ -1,4 +1,4 @@
-//! Connections: whose they are, how many a client has, and when nobody uses them.
+//! Connections: their clients, the limits per client, and the closing of idle ones.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use setgate_tests::h2::{Raw2, Seen, connect_from};
 use setgate_tests::{Client, Host, Seed, Tenant, event};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// Within this a host that is locked up does not answer, and any other does on the busiest machine.
+/// A blocked host does not answer within this time, and any other does on the busiest machine.
 const SOON: Duration = Duration::from_secs(25);
 
 async fn answers(client: &Client) -> bool {
@@ -26,7 +26,7 @@ async fn a_client_takes_its_share_of_connections_and_no_more() {
     for _ in 0..4 {
         let mut one = connect_from("127.0.0.2", &host.base()).await.unwrap();
         one.write_all(head.as_bytes()).await.unwrap();
-        // Its body is awaited, so it is not an idle connection that makes place for the next one.
+        // The host is waiting for its body, so it is not an idle connection that can be closed for the next one.
         let read = tokio::time::timeout(SOON, one.read(&mut [0; 64])).await;
         assert!(matches!(read, Ok(Ok(1..))), "{read:?}");
         served.push(one);
@@ -69,7 +69,7 @@ async fn a_connection_without_a_request_is_closed_after_a_time() {
     assert!(tokio::time::timeout(SOON * 2, ended).await.is_ok(), "it answers each ping, and is closed");
 }
 
-/// The address in the audit log of a change that is made by this request.
+/// The client address in the audit log for a change made by this request.
 async fn audited(host: &Host, acme: &Tenant, from: &str, before: &str, name: &str, headers: &str) -> Option<String> {
     let body = json!({"form": "set", "proofs": [{"kind": "open"}]}).to_string();
     let mut stream = connect_from(from, &host.base()).await.unwrap();
@@ -86,7 +86,7 @@ async fn audited(host: &Host, acme: &Tenant, from: &str, before: &str, name: &st
     if !answer.starts_with("HTTP/1.1 201") {
         return None;
     }
-    // By the operator, from a listener that wants no header.
+    // Read by the operator, from a listener that requires no header.
     let path = acme.path(&format!("/audit?kind=source&object={name}"));
     let audit = host.operator().get(&path).await.expect(200).json();
     audit["items"][0]["remote"].as_str().map(str::to_owned)
@@ -104,7 +104,7 @@ async fn a_trusted_proxy_names_its_clients_in_a_header() {
     let forged = audited(&host, &acme, "127.0.0.3", "", "two", named).await;
     assert_eq!(forged.as_deref(), Some("127.0.0.3"), "anybody can send a header");
 
-    // Requests of one client count together, those of others do not.
+    // Requests of one client count together, those of other clients do not.
     let source = acme.source("open", Seed::Open).await;
     let mut crowd = Vec::new();
     let begin = async |client: &str| {
@@ -124,7 +124,7 @@ async fn a_trusted_proxy_names_its_clients_in_a_header() {
         let mut answer = vec![0; 1024];
         match tokio::time::timeout(Duration::from_millis(500), over.read(&mut answer)).await {
             Ok(Ok(bytes)) => Some(String::from_utf8_lossy(&answer[..bytes]).into_owned()),
-            // It came before one of the three.
+            // It arrived before one of the three.
             _ => {
                 crowd.push(over);
                 None

@@ -1,4 +1,4 @@
-//! The crash suite, shortened: `cargo xtask crash` is the whole of it.
+//! A short run of the crash suite; `cargo xtask crash` runs all of it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::PermissionsExt;
@@ -10,10 +10,10 @@ use setgate_tests::crash::record::Record;
 use setgate_tests::crash::{Options, run};
 use setgate_tests::{Host, place};
 
-/// Cuts at which the control has to have lost something, at the latest.
+/// Number of power cuts after which the control must have lost something.
 const CONTROL_CUTS_MAX: usize = 12;
 
-/// Another one each time; a failure prints it.
+/// A random seed; it is printed on a failure.
 fn seed() -> u64 {
     RandomState::new().hash_one("crash") >> 32
 }
@@ -42,14 +42,14 @@ async fn nothing_accepted_is_lost_to_power_cuts_unless_the_disk_lies() {
     assert!(summary.totals.accepted > 0, "there was a load: {summary}");
     assert!(summary.totals.lost == 0 && summary.is_sound(), "seed {seed}: {summary}\n{:#?}", summary.totals.said);
 
-    // The control: a suite that finds nothing here would find nothing anywhere.
+    // The control: a suite that detects no loss here would never detect any.
     let options = Options { no_fsync: true, pause_ms: 5, ..short(CONTROL_CUTS_MAX) };
     let seed = options.seed;
     let summary = run(options, |_| {}).await.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
     assert!(summary.totals.lost > 0, "seed {seed}: without fsync, {CONTROL_CUTS_MAX} cuts lose something: {summary}");
 }
 
-/// A sync that failed is not made good by the next one that holds: what stands on it has to be written anew.
+/// After a failed sync, a later successful sync does not make the data durable: it must be written again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_accepted_is_lost_to_syncs_that_fail_before_power_cuts() {
     if !cfg!(target_os = "linux") {
@@ -71,7 +71,8 @@ async fn a_first_start_that_was_broken_off_is_made_good_by_the_next() {
     }
 }
 
-/// The key file is written before the key is durable, so a kill between the two leaves the one without the other.
+/// The key file is written before the key is durable, so a kill in between leaves the file without the key in the
+/// ledger.
 #[tokio::test]
 async fn the_key_of_a_first_start_that_was_broken_off_becomes_the_operators() {
     let other = Host::start().await;
@@ -92,7 +93,7 @@ async fn the_key_of_a_first_start_that_was_broken_off_becomes_the_operators() {
     }
 }
 
-/// The record of a run is what judges it: here it is shown what it has to find.
+/// The record of a run judges it: this test shows it every fault that it must detect.
 #[test]
 fn the_record_finds_what_it_is_there_for() {
     let (event, all) = ("evt_E", ["P", "R", "S", "X", "F", "N"]);

@@ -1,4 +1,4 @@
-//! One event comes in, the signed result arrives; and what happens when the receiver does not take it.
+//! The path of an event from ingest to signed delivery, and retries if the receiver does not accept it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -82,7 +82,7 @@ async fn a_failed_attempt_is_retried_with_the_same_id_and_bytes() {
         assert_eq!(attempt.body, received[0].body, "every attempt sends the same bytes");
         assert_eq!(subscription.verify(attempt), Ok(()), "every attempt is signed");
     }
-    // The waits are 1.6 s at the least, so the whole seconds differ.
+    // The waits are at least 1.6 s, so the timestamps in seconds differ.
     let stamps: Vec<_> = received.iter().map(|attempt| attempt.header("webhook-timestamp")).collect();
     assert!(stamps[0] < stamps[1] && stamps[1] < stamps[2], "every attempt is signed at its own time: {stamps:?}");
 
@@ -227,7 +227,7 @@ async fn a_pause_loses_and_repeats_nothing() {
 
 #[tokio::test]
 async fn a_receiver_that_hangs_delays_nobody_else() {
-    // The hanging attempts outlive the story: none of them may end by a timeout.
+    // The hanging attempts outlast the story, so none of them may time out.
     let host = Host::with().config("[egress]\nhead_ms_max = 300000\nresponse_ms_max = 300000").start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -296,7 +296,7 @@ async fn patterns_and_sources_choose_the_events() {
     acme.delivery_in("delivered", &by_name.delivery_of(&login)).await;
     acme.delivery_in("delivered", &by_uri.delivery_of(&revoked)).await;
     acme.delivery_in("delivered", &by_source.delivery_of(&revoked)).await;
-    // Fan-out writes all deliveries of an event at once, so there are no more to come.
+    // Fan-out writes all deliveries of an event at once, so no more will follow.
     let all = acme.deliveries("").await;
     assert_eq!(all.len(), 3, "nothing else matches: {all:?}");
 }
@@ -305,8 +305,8 @@ fn status_of(exchange: &Value) -> (u64, u64) {
     (exchange["number"].as_u64().unwrap(), exchange["outcome"]["status"].as_u64().unwrap())
 }
 
-/// Some events have their deliveries made with them, some by the loop that comes after; nobody can tell which, not even over a
-/// crash in between.
+/// Some events get their deliveries in the same commit, others from the fan-out loop. The result must be the same, even
+/// after a crash in between.
 #[tokio::test]
 async fn an_event_with_many_subscriptions_reaches_them_all() {
     let mut host = Host::with().config("[data]\nappend_deliveries_max = 1").start().await;
@@ -327,7 +327,7 @@ async fn an_event_with_many_subscriptions_reaches_them_all() {
     host.kill9().await;
     host.start_again().await;
     for (receiver, expected) in receivers.iter().zip([3, 2, 2]) {
-        // One that was on its way may come twice, under the same id.
+        // A delivery in flight at the crash may arrive twice, with the same id.
         until("every event has arrived at every receiver", async || (receiver.ids().len() == expected).then_some(()))
             .await;
         let jtis: BTreeSet<_> = receiver.all().iter().map(|received| received.json()["jti"].to_string()).collect();

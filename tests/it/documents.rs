@@ -1,4 +1,4 @@
-//! A document that a GET shows can be sent back as it is, and then nothing of it is different, its secrets included.
+//! A document from a GET can be sent back unchanged without changing anything, including its secrets.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ async fn every_document_can_be_sent_back_as_it_was_shown() {
         let shown = client.get(&path).await.expect(200);
         let headers = [JSON, ("if-match", shown.header("etag").expect("a version"))];
         let sent = client.send(method.clone(), &path, &headers, shown.body.clone()).await.expect(200);
-        // What the rollout has shown may have grown meanwhile.
+        // The rollout's report may have grown meanwhile.
         let without = |mut document: Value| {
             document.as_object_mut().unwrap().remove("report");
             document
@@ -82,7 +82,8 @@ async fn secrets_of_a_source_stay_unless_others_are_given() {
     for (index, path) in paths.iter().enumerate() {
         let shown = acme.client.get(path).await.expect(200).json();
         assert_eq!(shown["proofs"][0][member[index]], json!(["***"]), "{shown}");
-        // Sent back; without secrets; without proofs; with another beside it, and another proof before it.
+        // Sent back as shown; without secrets; without proofs; with another secret beside it, and another proof before
+        // it.
         let mut without = shown.clone();
         without["proofs"][0].as_object_mut().unwrap().remove(member[index]);
         let bare = json!({"form": shown["form"]});

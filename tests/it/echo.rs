@@ -1,5 +1,5 @@
-//! Receivers that echo what they were sent: nothing of it that is secret gets into what is recorded, shown or logged. And URLs of
-//! endpoints, whose path and query are secret themselves.
+//! Receivers that echo requests: no secret from a request is recorded, returned or logged. The path and query of an
+//! endpoint's URL are secret as well.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use setgate_tests::{Host, Received, Receiver, Reply, Seed, Subscription, Tail, Tenant, event};
 
-/// Parts of the secrets of [`endpoint`], none of which may be found anywhere.
+/// Parts of the secrets of [`endpoint`], none of which may appear anywhere.
 const HUSH: [&str; 6] = ["B0aZ4711qwertz", "q-hush-0815", "tok-hush-4711", "pass-hush-99", "c00kie-hush", "hush"];
 
-/// An endpoint as products have them: tokens in the path, the query, and headers of all kinds.
+/// A typical endpoint with tokens in the path, the query and various headers.
 fn endpoint(receiver: &Receiver) -> Value {
     let base = receiver.url().trim_end_matches("/in").to_owned();
     json!({
@@ -24,7 +24,7 @@ fn endpoint(receiver: &Receiver) -> Value {
     })
 }
 
-/// The whole request, as a debug page shows it.
+/// The whole request, as displayed by a debug page.
 fn dump(received: &Received) -> String {
     let mut page = format!("POST {} HTTP/1.1\r\n", received.target);
     for (name, value) in &received.headers {
@@ -53,7 +53,7 @@ fn dump_upper_lower(received: &Received) -> String {
     format!("{escaped} {} {}", escaped.replace("%2F", "%2f"), header(received, "x-api-key").to_lowercase())
 }
 
-/// A secret that the receiver cut, and characters that steer a terminal.
+/// A secret that the receiver truncated, and characters that control a terminal.
 fn cut_short(received: &Received) -> String {
     format!("\u{1b}[2J\u{202e}key {}", &header(received, "x-api-key")[..12])
 }
@@ -116,7 +116,7 @@ async fn secrets_that_a_receiver_echoes_are_in_no_record() {
         let told = tail.next().await.expect("a settlement");
         assert_silent("the tail", &told.data.to_string());
     }
-    // Keys that verify are secrets as well, and a receiver has them.
+    // Verification keys are secrets as well, and the receiver has them.
     receiver.answer([Reply::status(400).body(|received| received.text())]);
     receiver.answer([Reply::status(400).body(dump)]);
     let refused = acme.client.post(&subscription.path("/verify"), &json!({})).await.expect(422);
@@ -142,7 +142,7 @@ async fn no_beginning_of_an_echoed_secret_is_left_at_the_limit_of_a_record() {
         let limits = format!("[egress]\nresponse_bytes_kept = {kept}\nresponse_header_bytes_kept = {kept}");
         let (_host, acme, receiver, subscription) = set_up(&limits).await;
         let source = acme.source("idp", Seed::Set).await;
-        // The limit falls into the secret, in the body and in the header.
+        // The limit cuts the secret, in the body and in the header.
         let body: fn(&Received) -> String = |received| format!("{}{}", "x".repeat(35), header(received, "x-api-key"));
         receiver.answer([Reply::status(400)
             .echo("a", |received| format!("{}{}", "x".repeat(34), key(received)))
@@ -154,7 +154,7 @@ async fn no_beginning_of_an_echoed_secret_is_left_at_the_limit_of_a_record() {
     }
 }
 
-/// Names of the files of a folder that hold one of these texts.
+/// Names of the files in a directory that contain one of these texts.
 fn holding(folder: &Path, secrets: &[&str]) -> Vec<String> {
     let files = std::fs::read_dir(folder).expect("a folder").map(|file| file.expect("a file"));
     let holds = |file: &std::fs::DirEntry| {
@@ -179,7 +179,7 @@ async fn the_path_and_query_of_an_endpoint_are_sealed_and_shown_nowhere() {
     for (place, text) in [("a test", tested), ("the history", delivered.to_string()), ("it", shown.to_string())] {
         assert_silent(place, &text);
     }
-    // While it runs, what was written stands in the WAL.
+    // While the host is running, recent writes are in the WAL.
     assert_eq!(holding(&host.data().join("ledger"), &HUSH), [""; 0]);
     let back = host.path("backup");
     let mut command = Host::command(&host.path("."));

@@ -1,12 +1,12 @@
-//! The reason of a fault, as the filter's author reads it in the history: the message, and the first function of the
-//! author's own code.
+//! The reason of a fault in the history, for the filter's author: the message, and the first function of the author's
+//! own code.
 
 use serde_json::{Value, json};
 use setgate_tests::hostile::guest::{CONFIG, EXIT, Guest, LOG, STDERR, TEXT};
 use setgate_tests::{Host, Receiver, Reply, Seed, Source, Tenant, event};
 
-/// Functions as rustc names them, each calling the next: the filter's entry, a function of its own, the standard library's
-/// panic, which ends by `unreachable`. `$words` says the message before.
+/// Functions named as by rustc, each calling the next one: the filter's entry, a function of its own, and the standard
+/// library's panic, which ends with `unreachable`. `$words` prints the message first.
 fn panicking(words: &str) -> Guest {
     let core = format!(
         "(func $_ZN12mask_address6filter17h0123456789abcdefE (call $_RNvNtCs1234_12mask_address5rules5parse))
@@ -43,7 +43,7 @@ impl Story {
         Self { _host: host, acme, source, receiver: Receiver::start().await }
     }
 
-    /// The delivery that a filter's fault held.
+    /// The delivery that was held because of a filter's fault.
     async fn held(&self, name: &str, filter: &Guest, binding: Value) -> Value {
         self.acme.upload(name, filter.wasm()).await.expect(201);
         let mut chain = json!([binding]);
@@ -110,7 +110,7 @@ async fn a_panic_is_its_message_and_the_first_own_frame() {
 async fn a_message_is_told_also_after_the_log_is_full_and_without_secrets() {
     let story = Story::begin().await;
     let secret = "hunter2-4711-and-more";
-    // 64 times 1 KiB of log, then the panic.
+    // 64 KiB of log, then the panic.
     let noise = "n".repeat(1_024);
     let message = format!("{noise}panicked at src/lib.rs:5:10:\nthe key is {secret} {}", "x".repeat(3_000));
     let words = format!(
@@ -122,7 +122,7 @@ async fn a_message_is_told_also_after_the_log_is_full_and_without_secrets() {
         TEXT + 1_024,
         message.len() - 1_024,
     );
-    // Its config is read so that its binding has secrets to redact.
+    // Reads its config, so that its binding has secrets to redact.
     let filter = panicking(&words).calls(LOG).calls(CONFIG).text(&message);
     let held = story.held("loud", &filter, json!({"secrets": {"token": secret}})).await;
     let detail = held["runs"][0]["fault"]["detail"].as_str().unwrap().to_owned();

@@ -1,4 +1,5 @@
-//! `setgate filter run`: a filter tried out at home on what products send, as a host would run it.
+//! `setgate filter run`: tries out a filter locally on events in the products' formats, with the same result as on a
+//! host.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use setgate_tests::hostile::guest::Guest;
 use setgate_tests::{Host, Receiver, Seed, event, place};
 
-/// What a run said, and its exit code.
+/// The output and exit code of a run.
 struct Said {
     code: Option<i32>,
     out: String,
@@ -73,7 +74,7 @@ async fn what_products_send_is_taken_in_as_at_a_host() {
         assert_eq!(line["claims"]["events"], claims["events"], "{form}: the same claims come out");
     }
 
-    // Of another form than it is, an event is refused as at a host.
+    // An event of another form is refused, as on a host.
     let said = run(folder, &["filter.wasm", "--form", "logto", "--event", "event.json", "--json"]).await;
     assert_eq!((said.code, &said.lines()[0]["refused"]["code"]), (Some(1), &json!("wrong_form")), "{}", said.out);
     let said = run(folder, &["filter.wasm", "--form", "logto", "--event", "event.json"]).await;
@@ -84,7 +85,7 @@ async fn what_products_send_is_taken_in_as_at_a_host() {
 async fn several_events_are_run_one_after_the_other_and_one_fault_fails_them_all() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    // Its config does not fit, so it fails where it reads one.
+    // Its config does not match, so it fails when it reads the config.
     write(folder, "good.wasm", place::filter("drop-by-type"));
     for (name, jti) in [("events/b.json", "two"), ("events/a.json", "one"), ("c.json", "three")] {
         write(folder, name, event::set(jti));
@@ -156,11 +157,11 @@ async fn compiled_filters_are_kept_in_a_private_folder() {
     assert_eq!(std::fs::metadata(&kept).unwrap().mode() & 0o777, 0o700);
     assert_eq!(std::fs::metadata(compiled).unwrap().mode() & 0o777, 0o600);
 
-    // What is kept is loaded: the file stays the one that was written.
+    // A cached filter is loaded: the file is not written again.
     let written = std::fs::metadata(compiled).unwrap().ino();
     assert_eq!(run(folder, &arguments).await.code, Some(0));
     assert_eq!(std::fs::metadata(compiled).unwrap().ino(), written, "it was not compiled again");
-    // A file that somebody changed is not.
+    // A modified file is not loaded.
     let mut bytes = std::fs::read(compiled).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -169,7 +170,7 @@ async fn compiled_filters_are_kept_in_a_private_folder() {
     assert_ne!(std::fs::metadata(compiled).unwrap().ino(), written, "it was compiled again");
     assert_ne!(std::fs::read(compiled).unwrap(), bytes);
 
-    // A folder that others may write to is not used, and the run goes on without.
+    // A directory that others may write to is not used, and the run continues without a cache.
     std::fs::set_permissions(&kept, std::os::unix::fs::PermissionsExt::from_mode(0o770)).unwrap();
     std::fs::remove_file(compiled).unwrap();
     let said = run(folder, &arguments).await;

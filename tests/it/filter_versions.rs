@@ -1,10 +1,10 @@
-//! Versions that nothing needs any more are removed, by request or because there are many; one that is needed never is.
+//! Versions that are no longer needed are removed, on request or because there are many; a needed version never is.
 
 use http::Method;
 use serde_json::{Value, json};
 use setgate_tests::{Answer, Host, Receiver, Seed, Tenant, event, place, until};
 
-/// An example filter that does the same and is another version.
+/// An example filter with the same behaviour but another digest.
 fn variant(name: &str, number: usize) -> Vec<u8> {
     let mut wasm = place::filter(name);
     // A custom section of a component: id 0, its size, the length of its name, its name, its content.
@@ -58,13 +58,13 @@ async fn a_version_goes_when_nothing_needs_it() {
     let path = acme.path(&format!("/filters/gate/versions/{}", made[0]));
     assert_eq!(acme.client.get(&path).await.not_the_problem(404, "not_found"), None);
 
-    // What a roll-back would have activated is not what is gone.
+    // The version that a rollback would activate is still there.
     acme.client.delete(&acme.path("/filters/gate/rollout")).await.expect(200);
     remove(&acme, "gate", &made[1]).await.expect(204);
     let rolled = acme.client.post(&acme.path("/filters/gate/rollback"), &json!({})).await.expect(200).json();
     assert_eq!((&rolled["active"], &rolled["previous"]), (&json!(made[2]), &Value::Null));
     remove(&acme, "gate", &made[3]).await.expect(204);
-    // The same bytes are a new version then.
+    // The same bytes are a new version now.
     acme.upload("gate", variant("drop-by-type", 0)).await.expect(201);
     let stale = acme.path(&format!("/filters/gate/versions/{}", made[2]));
     let stale = acme.client.send(Method::DELETE, &stale, &[("if-match", "\"1\"")], "").await;
@@ -78,10 +78,10 @@ async fn a_version_stays_while_a_delivery_of_the_history_was_made_with_it() {
     let config = "[data]\nretention_s = 20\nretention_every_s = 1";
     let host = Host::with().config(config).start().await;
     let acme = host.tenant("acme").await;
-    // What is held keeps its event, and with that all deliveries of the event: it has an event of its own.
+    // A held delivery retains its event, and with it all deliveries of the event, so it gets an event of its own.
     let (source, other) = (acme.source("idp", Seed::Set).await, acme.source("other", Seed::Set).await);
     let receiver = Receiver::start().await;
-    // Each subscription's delivery ends in another state, each with a version of its own.
+    // Each subscription's delivery ends in another state, each with its own version.
     let nowhere = format!("http://{}/", Receiver::nowhere().await);
     // Without its salt, `redact-claims` fails on every event.
     let mut made = Vec::new();
@@ -110,7 +110,7 @@ async fn a_version_stays_while_a_delivery_of_the_history_was_made_with_it() {
         let bundle = acme.get(&format!("/deliveries/{}/reproduction", ids[index])).await;
         assert!(bundle.to_string().contains(&made[index]), "{bundle}");
     }
-    // The other two go with their time; what is held stays, and so does what it needs.
+    // The other two expire; the held one is retained with everything that it needs.
     for name in [0, 1] {
         let of = ["delivered", "dead"][name];
         until("retention removes the last delivery", async || {
@@ -136,7 +136,7 @@ async fn the_oldest_versions_that_nothing_needs_go_when_there_are_more_than_twen
     for number in 1..23 {
         made.push(upload(&acme, "gate", variant("drop-by-type", number), number < 3).await);
     }
-    // Kept: what the delivery was made with, what a roll-back would activate, the active one, and the newest.
+    // Retained: the versions used by the delivery, by a rollback, the active one, and the newest.
     let kept: Vec<_> = made[..3].iter().chain(&made[6..]).cloned().collect();
     assert_eq!(digests(&acme, "gate").await, kept, "{} of {}", kept.len(), made.len());
     let again = acme.path(&format!("/deliveries/{id}/reproduce"));
@@ -181,7 +181,7 @@ async fn a_full_quota_of_versions_says_what_can_be_done() {
     assert!(full.text().contains("filters_bytes_max") && full.text().contains(&named), "{}", full.text());
     remove(&acme, "gate", &made[0]).await.expect(204);
     acme.upload("gate", variant("drop-by-type", 3)).await.expect(201);
-    // Now one is active and one is what a roll-back would activate; of the third a delivery needs nothing.
+    // Now one is active and one would be activated by a rollback; no delivery needs the third one.
     remove(&acme, "gate", &made[1]).await.expect(204);
     acme.upload("other", variant("drop-by-type", 4)).await.expect(201);
     let full = acme.upload("gate", variant("drop-by-type", 5)).await;

@@ -1,4 +1,4 @@
-//! Each example filter end to end, and the life of a filter: upload, activation, faults.
+//! Each example filter end to end, and the life cycle of a filter: upload, activation, faults.
 
 use serde_json::{Value, json};
 use setgate_tests::hostile::guest::{Calls, Guest};
@@ -41,7 +41,7 @@ impl Story {
         delivery
     }
 
-    /// The one delivery that arrived, its signature checked.
+    /// The only delivery that arrived, with its signature verified.
     async fn arrived(&self) -> Received {
         let received = self.receiver.received(1).await.remove(0);
         assert_eq!(self.subscription.verify(&received), Ok(()), "the filtered bytes are the signed bytes");
@@ -239,7 +239,7 @@ async fn a_component_may_have_as_many_memories_as_its_limit_says() {
     let source = acme.source("idp", Seed::Set).await;
     let receiver = Receiver::start().await;
     let with = |more: usize| Guest::patches(r#"{"seen":true}"#).core(&"(memory 1)".repeat(more)).wasm();
-    // Each has one memory of its own.
+    // Each component has one memory.
     for (name, more) in [("three", 2), ("four", 3)] {
         acme.upload(name, with(more)).await.expect(201);
         let subscription = acme.subscribe(&receiver).chain(json!([{"filter": name}])).create().await;
@@ -284,12 +284,13 @@ async fn a_binding_has_to_grant_what_its_filter_imports() {
     }
     assert_eq!(granted.show().await["chain"][0]["grants"], json!(["config", "lookup"]), "a refusal changes nothing");
 
-    // One that imports only `log`, or nothing, needs none; what is shown can be sent back.
+    // A filter that imports only `log`, or nothing, needs no grant; its document can be sent back.
     acme.filter("translate-to-caep").await;
     let bare = acme.subscribe(&receiver).chain(json!([{"filter": "translate-to-caep"}])).create().await;
     assert_eq!(bare.show().await["chain"][0]["grants"], json!([]), "absent grants are none");
 
-    // A version that imports more than a binding grants would fault on each delivery: it is neither activated nor tried.
+    // A version that imports more than a binding grants would fault on each delivery: it can neither be activated nor
+    // tried.
     acme.filter("drop-by-type").await;
     let narrow = json!([{"filter": "drop-by-type", "grants": ["config"]}]);
     acme.subscribe(&receiver).chain(narrow.clone()).create().await;
@@ -371,7 +372,7 @@ async fn the_same_bytes_are_the_same_version() {
     assert_eq!(second["versions"].as_array().map(Vec::len), Some(1), "one version: {second}");
 }
 
-/// A filter that gives its secret `token` away wherever it can: it logs it, then drops with it, or fails with it.
+/// A filter that leaks its secret `token`: it logs it, then drops the event with it as the reason, or fails with it.
 fn telling(verdict_or_failure: u32, case: u32) -> Vec<u8> {
     let text = format!(
         r#"(component
@@ -438,7 +439,7 @@ async fn a_filter_cannot_tell_its_secrets_to_the_history() {
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
     let receiver = Receiver::start().await;
-    // (verdict or failure, case): a drop, a permanent failure, a replacement by what is no SET.
+    // (verdict or failure, case): a drop, a permanent failure, a replacement that is not a SET.
     for (name, wasm, state) in
         [("drops", telling(0, 3), "dropped"), ("fails", telling(1, 1), "held"), ("replaces", telling(0, 2), "held")]
     {
@@ -481,7 +482,7 @@ async fn by_default_a_fault_holds_the_delivery_until_a_person_decides() {
     }
     assert_eq!(receiver_count(&story), 0, "a redaction that failed does not leak");
 
-    // The chain as it is now is the same, so it fails again.
+    // The current chain is the same, so it fails again.
     let before = acme.delivery(&released).await;
     acme.redrive(&released, "again").await.expect(200);
     let again = acme.delivery_in_after("held", &released, &before["updated_at"]).await;
@@ -520,7 +521,7 @@ fn receiver_count(story: &Story) -> usize {
     story.receiver.count()
 }
 
-/// Components in components that come to ten instances on each level: 10^levels in all, in a few hundred bytes.
+/// Nested components, each with ten instances of the next one: 10^levels instances in a few hundred bytes.
 fn fan_out(levels: u32) -> String {
     let mut text = "(component $c)".to_owned();
     for _ in 0..levels {
@@ -529,7 +530,7 @@ fn fan_out(levels: u32) -> String {
     text
 }
 
-/// The component with another import; the names are of one length, so nothing else moves.
+/// Replaces an import of the component by one with a name of the same length, so that no offset changes.
 fn imports_instead(mut component: Vec<u8>, name: &str, other: &str) -> Vec<u8> {
     assert_eq!(name.len(), other.len());
     let places: Vec<_> = component
@@ -545,13 +546,13 @@ fn imports_instead(mut component: Vec<u8>, name: &str, other: &str) -> Vec<u8> {
     component
 }
 
-/// The head of machine code as wasmtime writes it: an ELF file with its own OS ABI.
+/// The header of machine code as written by wasmtime: an ELF file with its own OS ABI.
 fn precompiled() -> Vec<u8> {
     let mut elf = b"\x7fELF\x02\x01\x01\xc8\0\0\0\0\0\0\0\0".to_vec();
     // Type, machine (x86-64), version; entry, program headers, section headers.
     elf.extend([1, 0, 62, 0, 1, 0, 0, 0]);
     elf.extend([0; 24]);
-    // Flags: a component; sizes and counts of the tables that are not there.
+    // Flags: a component; sizes and counts of the absent tables.
     elf.extend([2, 0, 0, 0, 64, 0, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0]);
     elf
 }

@@ -1,4 +1,4 @@
-//! Looking back: what deliveries came to, and what can be asked of them.
+//! The history of deliveries, and queries of it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -83,12 +83,12 @@ async fn what_waits_is_in_sight() {
     assert!(oldest.as_str().is_some_and(|at| at <= shown["until"].as_str().unwrap()), "since when it waits: {shown}");
 }
 
-/// Begins a replay.
+/// Starts a replay.
 async fn replay(tenant: &Tenant, body: Value) -> Answer {
     tenant.client.post(&tenant.path("/replays"), &body).await
 }
 
-/// Waits until a replay is in a state, and gives it.
+/// Waits until a replay is in a state, and returns it.
 async fn replay_in(tenant: &Tenant, state: &str, id: &str) -> Value {
     until(&format!("the replay {id} is {state}"), async || {
         let shown = tenant.get(&format!("/replays/{id}")).await;
@@ -115,7 +115,7 @@ async fn a_replay_that_is_killed_again_and_again_makes_each_run_once() {
         }
     }
     old.received(EVENTS + 6).await;
-    // A subscription that was not there when the events came gets them now, through its filters.
+    // A subscription created after the events gets them now, through its filters.
     acme.upload("gate", setgate_tests::place::filter("redact-claims")).await.expect(201);
     let receiver = Receiver::start().await;
     let chain = json!([{"filter": "gate", "grants": ["config"], "secrets": {"salt": "pepper"}}]);
@@ -155,7 +155,7 @@ async fn a_replay_that_is_killed_again_and_again_makes_each_run_once() {
     assert!(receiver.all().iter().all(|one| one.text().contains("hmac:")), "through the filters as they are now");
     assert_eq!(acme.deliveries(&format!("subscription={}", to_old.id)).await.len(), EVENTS + 6, "nobody else gets any");
 
-    // Another replay is another run.
+    // Another replay is a separate run.
     let asked = json!({"subscription": subscription.id, "since": LONG_AGO, "source": "idp", "per_second": 1000,
         "subject": "jane@example.com"});
     let again = replay(&acme, asked).await.expect(201).json();
@@ -191,7 +191,7 @@ async fn a_replay_keeps_its_rate_and_waits_while_the_backlog_is_full() {
         (full["state"] == "running").then_some(id)
     })
     .await;
-    // Eight of ten: its own events still have room.
+    // Eight of ten: two remain for regular events.
     let waiting = acme.get(&format!("/replays/{id}")).await;
     assert_eq!((&waiting["made"], &waiting["state"]), (&json!(8), &json!("running")), "{waiting}");
     source.accept(event::set("meanwhile")).await;
@@ -207,7 +207,7 @@ async fn a_replay_keeps_its_rate_and_waits_while_the_backlog_is_full() {
     let id = begun["id"].as_str().unwrap();
     let received = receiver.received(21 + 20).await;
     let took = received[40].at.duration_since(received[21].at);
-    // Twenty of them at ten a second: 1.9 s from the first to the last, and an attempt may be late.
+    // Twenty at ten per second: 1.9 s from the first to the last, and an attempt may be late.
     assert!(took >= Duration::from_millis(1_500), "the rate is kept: {took:?}");
     replay_in(&acme, "done", id).await;
 }
@@ -236,7 +236,7 @@ async fn a_replay_is_cancelled_and_a_strangers_is_none() {
     assert_eq!((&cancelled["state"], &cancelled["reason"]), (&json!("cancelled"), &json!("by request")), "{cancelled}");
     assert!(cancelled["made"].as_u64() < Some(5), "it had not ended: {cancelled}");
 
-    // One whose subscription goes is cancelled by itself.
+    // Removing its subscription cancels a replay.
     let begun = replay(&acme, asked.clone()).await.expect(201).json();
     acme.client.delete(&subscription.path("")).await.expect(204);
     let ended = replay_in(&acme, "cancelled", begun["id"].as_str().unwrap()).await;

@@ -1,5 +1,5 @@
-//! The hostile suite, shortened: every class, with few events. How fast anything was is not looked at here;
-//! `cargo xtask hostile` measures.
+//! A short run of the hostile suite: every class, with few events. Latency is not checked here; `cargo xtask hostile`
+//! measures it.
 
 use setgate_tests::hostile::{self, Options, Stage, artefact, lift};
 
@@ -11,7 +11,8 @@ async fn every_class_of_attack_is_contained_and_the_neighbour_loses_nothing() {
     assert!(report.neighbour.sent > 0, "the neighbour was there");
 }
 
-/// Limits of each kind: fuel, memory, tables, host calls, log, output, upload. `cargo xtask hostile --bite` lifts all.
+/// One limit of each kind: fuel, memory, tables, host calls, log, output, upload. `cargo xtask hostile --bite` lifts
+/// all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_one_limit_lifted_its_class_is_reported_as_escaped() {
     let few = [

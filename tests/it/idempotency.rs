@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a POST that is sent again is answered as it was, and not carried out again.
+//! `Idempotency-Key`: a repeated POST gets the stored answer and is not executed again.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ async fn post(client: &Client, path: &str, key: &str, body: &Value) -> Answer {
     client.send(Method::POST, path, &[JSON, ("idempotency-key", key)], body.to_string()).await
 }
 
-/// How an answer was: all that is not of the one exchange alone.
+/// The parts of an answer that must be equal in a repeated answer.
 fn shown(answer: &Answer) -> (u16, String, Vec<Option<String>>) {
     let headers = ["content-type", "etag", "location"].map(|name| answer.header(name).map(str::to_owned));
     (answer.status, answer.text(), headers.to_vec())
@@ -51,7 +51,7 @@ async fn each_kind_is_made_once_under_a_key_and_its_secret_is_shown_again() {
         made.push((client.clone(), path, key, body.clone(), answer));
     }
     assert!(made[1].4.json()["key"].as_str().unwrap().starts_with("sgk_"), "it is shown this once");
-    // A change in between changes nothing of the answer; nor do a restart and a kill.
+    // Neither a change in between nor a restart or a kill affects the stored answer.
     acme.client.post(&acme.path(&format!("/subscriptions/{id}/resume")), &json!({})).await.expect(200);
     let counts = async |client: &Client| {
         let mut counts = Vec::new();
@@ -78,7 +78,7 @@ async fn each_kind_is_made_once_under_a_key_and_its_secret_is_shown_again() {
     }
     let whole = made[1].4.json()["key"].as_str().unwrap().to_owned();
     acme.client.with_key(&whole).get(&acme.path("/keys")).await.expect(200);
-    // It is on disk sealed.
+    // It is encrypted on disk.
     for file in std::fs::read_dir(host.data()).unwrap().chain(std::fs::read_dir(host.data()).unwrap()) {
         let path = file.unwrap().path();
         let bytes = if path.is_file() { std::fs::read(&path).unwrap() } else { continue };
@@ -105,7 +105,7 @@ async fn a_key_stands_for_one_request_of_one_caller() {
     let matched = acme.client.send(Method::POST, &keys, &matched, json!({"label": "a"}).to_string()).await;
     assert_eq!(matched.not_the_problem(422, "idempotency_key_reused"), None, "another version is another request");
 
-    // Another key of the API, and another tenant's, is another caller.
+    // Another API key, or one of another tenant, is another caller.
     let second = first.json()["key"].as_str().unwrap().to_owned();
     for client in [acme.client.with_key(&second), host.operator().clone()] {
         let made = post(&client, &keys, "one", &json!({"label": "a"})).await.expect(201);
@@ -169,7 +169,7 @@ async fn copies_that_come_at_once_make_one() {
     assert_eq!(labelled.count(), 1);
 }
 
-/// Kills the host again and again while requests are under way: none is carried out twice.
+/// Kills the host repeatedly during requests: none is executed twice.
 #[tokio::test]
 async fn a_host_that_is_killed_carries_nothing_out_twice() {
     let mut host = Host::start().await;

@@ -1,4 +1,4 @@
-//! One story per form in which events come in.
+//! One story for each form of events.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 use setgate_tests::{Accepted, Host, Receiver, Seed, Source, Subscription, Tenant, event, place};
 
-/// A tenant with one source, and a receiver that takes everything as SETs.
+/// A tenant with one source, and a receiver that gets all events as SETs.
 struct Story {
     host: Host,
     acme: Tenant,
@@ -25,7 +25,7 @@ impl Story {
         Self { host, acme, source, receiver, subscription }
     }
 
-    /// Sends an event and gives the SET that arrives.
+    /// Sends an event and returns the SET that arrives.
     async fn through(&self, body: &str) -> (Accepted, Value) {
         let accepted = self.source.accept(body.to_owned()).await;
         self.acme.delivery_in("delivered", &self.subscription.delivery_of(&accepted)).await;
@@ -38,14 +38,14 @@ impl Story {
     }
 }
 
-/// What RFC 8417 section 2.2 asks of a SET, and what of it is missing here.
+/// The first requirement of RFC 8417 section 2.2 that a SET violates. `None` if it is valid.
 fn not_a_set(set: &Value) -> Option<String> {
     for claim in ["iss", "jti"] {
         if set[claim].as_str().is_none_or(str::is_empty) {
             return Some(format!("`{claim}` is {}", set[claim]));
         }
     }
-    // Seconds: in milliseconds these would be instants after the year 5000.
+    // In seconds: in milliseconds these would be times after the year 5000.
     if set["iat"].as_u64().is_none_or(|iat| iat == 0 || iat > 100_000_000_000) {
         return Some(format!("`iat` is {}", set["iat"]));
     }
@@ -76,7 +76,7 @@ async fn asgardeo_through_its_hub() {
     source["websub_topics"] = settings["websub_topics"].clone();
     story.acme.client.put(&story.acme.path("/sources/idp"), &source).await.expect(200);
 
-    // The hub asks first whether the subscription is wanted (W3C WebSub section 5.3).
+    // The hub first verifies the intent of the subscriber (W3C WebSub section 5.3).
     let topic = "shop.example.o1.schema.wso2.v1.event.login";
     let asked = |mode: &str, topic: &str| {
         format!(
@@ -186,7 +186,7 @@ async fn what_a_user_wrote_is_never_the_subject_of_an_event() {
     let acme = host.tenant("acme").await;
     let (logto, wso2) = (acme.source("logto", Seed::Logto).await, acme.source("wso2", Seed::Wso2).await);
     let platform = acme.source("platform", Seed::PlatformBearer).await;
-    // Custom data is an object of the user's own making, with whatever members the user likes.
+    // Custom data is an object chosen by the user, with arbitrary members.
     let written = json!({"id": "u-victim", "userId": "u-victim", "sub": "u-victim", "user": {"id": "u-victim"}});
     let hook = |event: &str, route: &str, params: Value, data: &Value| {
         json!({"event": event, "createdAt": "2026-08-21T12:16:09.000Z", "path": route.replace(":userId", "u-17"), "method": "PATCH",
@@ -197,7 +197,7 @@ async fn what_a_user_wrote_is_never_the_subject_of_an_event() {
         "data": {"user_id": "u-17", "id": "u-victim", "email": "u-victim", "metadata": written}});
     let renamed = json!({"type": "user.email_changed", "timestamp": "2026-08-21T12:16:09Z",
         "data": {"email": "victim@example.com", "profile": written}});
-    // The name that a registration asked for may be somebody else's: that may be why it failed.
+    // The name in a failed registration may belong to another user, which may be the reason for the failure.
     let refused =
         event::wso2("taken").replace("login/event-type/loginFailed", "registration/event-type/registrationFailed");
     let refused = refused.replace(r#""id":"u-17","#, "");
@@ -303,7 +303,7 @@ async fn every_sample_of_every_product_is_taken_and_becomes_a_set() {
     files.sort();
     for (number, file) in files.iter().enumerate() {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        // What is beside them is no event: an answer, a poll, a request to create a webhook.
+        // The other samples are not events: an answer, a poll, a request to create a webhook.
         let seeds: &[Seed] = match name.split(['.', '-']).next().unwrap() {
             "wso2" if name.starts_with("wso2-is") => &[Seed::Wso2, Seed::Asgardeo],
             "logto" => &[Seed::Logto],
@@ -311,7 +311,7 @@ async fn every_sample_of_every_product_is_taken_and_becomes_a_set() {
             _ => continue,
         };
         for seed in seeds {
-            // A source each: some samples of one product share a `jti`.
+            // A separate source for each, because some samples of a product have the same `jti`.
             let source = acme.source(&format!("s{number}-{}", format!("{seed:?}").to_lowercase()), *seed).await;
             let answer = source.send(std::fs::read(file).unwrap()).await;
             assert_eq!(answer.status, 202, "{name} as {seed:?}: {}", answer.text());
@@ -348,7 +348,7 @@ async fn the_same_event_again_is_accepted_and_delivered_once() {
     let other = story.source.send(event::set("one").replace("1615304991", "1615304992")).await;
     assert_eq!(other.not_the_problem(409, "jti_conflict"), None, "another body under the same `jti`");
 
-    // What comes later shows that nothing of the copies is on its way.
+    // After a later event has arrived, no copy can still be in flight.
     story.through(&event::set("two")).await;
     assert_eq!(story.receiver.count(), 2, "one delivery each");
     assert_eq!(story.acme.deliveries("").await.len(), 2);

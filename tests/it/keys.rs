@@ -1,11 +1,11 @@
-//! Keys: what each may do, and how one takes another's place.
+//! API keys: their permissions, and rotation.
 
 use http::Method;
 use serde_json::{Value, json};
 use setgate_tests::client::JSON;
 use setgate_tests::{Answer, Client, Host, Receiver, Seed, Tenant, event};
 
-/// A key of the tenant with these scopes, made by the operator: its id and a client with it.
+/// Creates a key of the tenant with these scopes as the operator. Returns its id and a client that uses it.
 async fn key(host: &Host, tenant: &Tenant, scopes: Value) -> (String, Client) {
     made(host.operator(), &host.operator().post(&tenant.path("/keys"), &json!({"scopes": scopes})).await.expect(201))
 }
@@ -15,7 +15,7 @@ fn made(client: &Client, answer: &Answer) -> (String, Client) {
     (key["id"].as_str().unwrap().to_owned(), client.with_key(key["key"].as_str().unwrap()))
 }
 
-/// What is wrong with a refusal that should name the scope that is missing.
+/// Describes how an answer differs from a refusal that names the missing scope. `None` if it does not.
 fn not_lacking(answer: &Answer, scope: &str) -> Option<String> {
     let named = answer.json()["detail"].as_str().is_some_and(|detail| detail.contains(&format!("`{scope}`")));
     answer.not_the_problem(403, "forbidden").or_else(|| (!named).then(|| format!("no `{scope}`: {}", answer.text())))
@@ -38,7 +38,7 @@ async fn a_key_does_what_its_scopes_say_and_is_told_what_it_lacks() {
     assert_eq!(not_lacking(&sends.get(&sources).await, "read"), None);
     assert_eq!(not_lacking(&sends.delete(&one).await, "write"), None);
 
-    // The operator may let somebody look at everything and touch nothing.
+    // The operator can grant read access to everything.
     let looking = host.operator().post("/api/v1/keys", &json!({"scopes": ["operator_read"]})).await.expect(201);
     let (id, looks) = made(host.operator(), &looking);
     for path in [sources.as_str(), "/api/v1/tenants", "/api/v1/keys", "/metrics"] {
@@ -86,7 +86,7 @@ async fn a_source_that_takes_keys_takes_those_for_sending_alone() {
     ] {
         assert_eq!(answer.not_the_problem(401, "bad_key"), None, "{what}");
     }
-    // A source that does not ask for a key does not take one.
+    // A source that requires no key does not accept one.
     assert_eq!(send(&sends, "tokens", "two").await.not_the_problem(401, "bad_key"), None);
     acme.client.delete(&acme.path(&format!("/keys/{id}"))).await.expect(204);
     assert_eq!(send(&sends, "idp", "two").await.not_the_problem(401, "bad_key"), None, "a removed key");
@@ -110,7 +110,7 @@ async fn a_rotated_key_goes_on_beside_the_new_one_and_then_ends() {
     let shown = new.get(&format!("{keys}/{first}")).await.expect(200).json();
     assert!(shown["expires_at"].is_string(), "the old one has an end now: {shown}");
 
-    // Nothing overlaps: the one before ends with the answer.
+    // Without an overlap the previous key ends with the answer.
     let rotated = new.post(&format!("{keys}/{second}/rotate"), &json!({"overlap_hours": 0})).await.expect(201);
     let (third, newest) = made(&acme.client, &rotated);
     let ended = new.get(&sources).await;
@@ -136,13 +136,13 @@ async fn rotating_gives_nobody_more_than_they_have() {
     let (_, writes) = key(&host, &acme, json!(["write"])).await;
     let rotated = writes.post(&acme.path(&format!("/keys/{id}/rotate")), &json!({})).await;
     assert_eq!(rotated.not_the_problem(422, "invalid_field"), None, "`write` alone does not come by `read`");
-    // Who may open a source to anybody may give keys for sending too.
+    // A key that may open a source to everyone may also create keys for sending.
     writes.post(&acme.path("/keys"), &json!({"scopes": ["ingest"]})).await.expect(201);
     let other = host.tenant("globex").await;
     let theirs = other.client.post(&other.path(&format!("/keys/{id}/rotate")), &json!({})).await;
     assert_eq!(theirs.not_the_problem(404, "not_found"), None, "another tenant's key is not there");
 
-    // The operator's own: a new one takes over, and the first can go.
+    // The operator's own keys: a new one takes over, and the first can be removed.
     let keys = host.operator().get("/api/v1/keys").await.expect(200).json();
     let first = keys["items"][0]["id"].as_str().unwrap();
     let path = format!("/api/v1/keys/{first}/rotate");

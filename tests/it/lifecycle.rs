@@ -95,7 +95,7 @@ async fn sigterm_lets_deliveries_in_flight_finish() {
     host.start_again().await;
     let id = subscription.delivery_of(&accepted);
     acme.delivery_in("delivered", &id).await;
-    // The second event may have come just before the door was closed.
+    // The second event may have been accepted just before the listener was closed.
     let copies = receiver.all().iter().filter(|received| received.id() == id).count();
     assert_eq!(copies, 1, "what was in flight was finished, and is not sent again");
 }
@@ -123,14 +123,14 @@ async fn what_does_not_finish_in_time_is_released_and_sent_again_later() {
 #[tokio::test]
 async fn what_was_accepted_before_a_kill_arrives_after_it() {
     const EVENTS: usize = 100;
-    // Printed where the story fails, to be told again.
+    // Printed if the story fails, so that it can be repeated.
     let killed_after = usize::try_from(RandomState::new().hash_one("kill") % EVENTS as u64).unwrap();
     let mut host = Host::start().await;
     let acme = host.tenant("acme").await;
     acme.filter("drop-by-type").await;
     let source = acme.source("idp", Seed::Set).await;
     let receiver = Receiver::start().await;
-    // Some are in flight, some wait for another attempt, some are done when the kill comes.
+    // At the kill, some deliveries are in flight, some wait for a retry, and some are done.
     receiver.answer((0..EVENTS / 2).map(|number| match number % 3 {
         0 => Reply::status(204),
         1 => Reply::status(500),
@@ -145,7 +145,7 @@ async fn what_was_accepted_before_a_kill_arrives_after_it() {
         let (source, told) = (source.clone(), told.clone());
         senders.spawn(async move {
             for number in (sender..EVENTS).step_by(4) {
-                // No answer: the host is dead, and the event is the sender's own to send again.
+                // No answer: the host is dead, and the sender is responsible for retrying.
                 let Ok(answer) = source.try_send(event::set(&format!("e{number}"))).await else { return };
                 if answer.status == 202 {
                     told.send(answer.json()["event"].as_str().unwrap().to_owned()).unwrap();
@@ -216,7 +216,7 @@ async fn secrets_are_in_no_file_and_in_no_log() {
     source.accept(event::set("two")).await;
     receiver.received(2).await;
 
-    // Once with the write-ahead log as it is, once after everything was written back.
+    // Once with the WAL as it is, once after everything was written back.
     for state in ["running", "stopped"] {
         if state == "stopped" {
             host.terminate().await;
@@ -367,7 +367,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What follows `sgk_`, the key's id and `_`: the id is no secret.
+/// The part after `sgk_`, the key's id and `_`: the id is not secret.
 fn secret_half(key: &str) -> String {
     let (_, half) = key.strip_prefix("sgk_").and_then(|key| key.split_once('_')).expect("sgk_<id>_<secret>");
     half.to_owned()

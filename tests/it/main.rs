@@ -1,4 +1,4 @@
-//! The stories: what a host does, seen from outside.
+//! The stories: a host's behaviour as seen from outside.
 
 mod answers;
 mod audit;

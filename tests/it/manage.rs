@@ -1,4 +1,4 @@
-//! What a tenant and the operator change and look at.
+//! The management API of tenants and the operator.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ async fn lists_are_paged_without_gaps_and_without_repeats() {
             let jtis = page["items"].as_array().unwrap().iter().map(|item| item["jti"].as_str().unwrap().to_owned());
             seen.extend(jtis);
             pages += 1;
-            // What comes in between does not shift the pages.
+            // New entries do not shift the pages.
             source.accept(event::set(&format!("{}-{pages}", list.trim_start_matches('/')))).await;
             match page["next"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
@@ -114,7 +114,7 @@ async fn a_removed_tenant_is_gone_with_everything_and_nobody_else_is() {
     assert_eq!(key.not_the_problem(401, "bad_key"), None, "its keys end with it");
     assert_eq!(globex.get("/events").await["items"].as_array().map(Vec::len), Some(1), "the neighbour's events stay");
 
-    // A namesake begins with nothing: neither events nor what makes a second copy a duplicate.
+    // A new tenant of the same name starts empty: without events, and without dedupe keys.
     let namesake = host.tenant("acme").await;
     for list in ["/events", "/deliveries", "/sources", "/filters", "/subscriptions", "/tables"] {
         assert_eq!(namesake.get(list).await["items"], json!([]), "{list}");
@@ -215,7 +215,7 @@ async fn nobody_sends_in_the_name_of_the_host() {
     assert_eq!(made.not_the_problem(422, "invalid_field"), None);
     let sent = host.stranger().post("/ingest/acme/setgate", &json!({})).await;
     assert_eq!(sent.not_the_problem(401, "bad_signature"), None, "as a source that is not there");
-    // Its events can be asked for by name all the same.
+    // Subscriptions can still select the host's own events by this source name.
     let receiver = Receiver::start().await;
     let named = acme.subscribe(&receiver).with("sources", json!(["setgate"])).create().await;
     assert_eq!(named.show().await["sources"], json!(["setgate"]));

@@ -1,5 +1,5 @@
-//! The description of the API, held against the host that gives it out. `cargo xtask openapi` does more of this, with
-//! data that is made up.
+//! Compares the API's description with the host that serves it. `cargo xtask openapi` does this more thoroughly, with
+//! generated data.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,7 @@ fn operations(document: &Value) -> Vec<(&str, Method, &Value)> {
     found
 }
 
-/// The path with names and ids of things that are not there.
+/// The path with names and ids of resources that do not exist.
 fn made_up(path: &str) -> String {
     let ulid = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
     [
@@ -59,7 +59,8 @@ async fn the_description_is_open_to_all_and_kept_by_whoever_has_it() {
     assert_eq!(known.header("etag"), Some(tag.as_str()));
 }
 
-/// What is described is there, and asks for the key that it says; what is not described is answered 405 with what is.
+/// Every described operation exists and requires the described key; undescribed methods are answered 405 with the
+/// allowed ones.
 #[tokio::test]
 async fn each_path_takes_the_methods_that_are_described_and_no_other() {
     let host = Host::start().await;
@@ -103,7 +104,7 @@ async fn each_path_takes_the_methods_that_are_described_and_no_other() {
     assert!(faults.is_empty(), "{} answers are not as described:\n{}", faults.len(), faults.join("\n"));
 }
 
-/// One bad request after the other, each answered with a problem that its operation describes.
+/// A series of bad requests, each answered with a problem that its operation describes.
 #[tokio::test]
 async fn what_cannot_be_read_is_a_problem_that_is_described() {
     let host = Host::start().await;
@@ -146,7 +147,7 @@ async fn what_cannot_be_read_is_a_problem_that_is_described() {
     }
     assert!(faults.is_empty(), "{} answers are not as they should be:\n{}", faults.len(), faults.join("\n"));
 
-    // NUL is a character like others in what is only compared.
+    // In values that are only compared, NUL is an ordinary character.
     let events = acme.get("/events?subject=%00&type=%00&jti=a%00b").await;
     assert_eq!(events["items"], json!([]));
     let found = acme.client.get(&at("/events?limit=200")).await.expect(200);

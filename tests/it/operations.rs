@@ -1,5 +1,4 @@
-//! What an operator does with a host: where it listens, changing its settings, taking it out of service,
-//! backing it up.
+//! Operating a host: listeners, changing settings, taking it out of service, backups.
 
 mod alerts;
 mod backup;
@@ -15,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// An authority that makes certificates, and a folder where they lie as PEM.
+/// A certificate authority, and a directory for PEM files.
 struct Authority {
     folder: tempfile::TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -46,7 +45,7 @@ impl Authority {
         self.write("ca.pem", "CERTIFICATE", self.issuer.der())
     }
 
-    /// A certificate for a name or an address, in files that begin with `file`.
+    /// A certificate for a name or an address, in files whose names start with `file`.
     fn certify(&self, file: &str, name: &str) -> Certified {
         let pair = KeyPair::generate().unwrap();
         let certificate =
@@ -68,7 +67,7 @@ impl Authority {
     }
 }
 
-/// Lines of a table that make its listener speak TLS.
+/// Lines of a table that enable TLS on its listener.
 fn speaks(certificate: &Path, key: &Path) -> String {
     format!("tls_certificate = \"{}\"\ntls_key = \"{}\"\n", certificate.display(), key.display())
 }

@@ -1,11 +1,12 @@
-//! Faults of the host's own and of other tenants, which are no failures of a receiver: no attempt is recorded for them.
+//! Faults of the host itself and of other tenants, which do not count as failures of a receiver: no attempt is recorded
+//! for them.
 
 use std::net::UdpSocket;
 use std::process::Command;
 
 use setgate_tests::{Host, Receiver, Reply, Seed, Tenant, event, place, until};
 
-/// A server of names that takes every question and never answers; none if this story may not have one.
+/// A DNS server that accepts every query and never answers. `None` if this story cannot run here.
 fn silent_names(story: &str) -> Option<UdpSocket> {
     let may = Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|status| status.success());
     let socket = may.then(|| UdpSocket::bind("127.77.0.1:53").ok()).flatten();
@@ -15,7 +16,7 @@ fn silent_names(story: &str) -> Option<UdpSocket> {
     socket
 }
 
-/// A host that asks those for names it does not find in `/etc/hosts`.
+/// A host that uses this server for names that are not in `/etc/hosts`.
 async fn with_silent_names(config: &str) -> Host {
     let folder = std::env::temp_dir().join(format!("setgate-names-{}", std::process::id()));
     std::fs::write(&folder, "nameserver 127.77.0.1\noptions timeout:30 attempts:1\n").unwrap();
@@ -23,7 +24,7 @@ async fn with_silent_names(config: &str) -> Host {
     Host::with().config(config).through(&["unshare", "-m", "sh", "-c", &script]).start().await
 }
 
-/// Has a tenant send to so many names that lead nowhere.
+/// Makes a tenant send to this many names that cannot be resolved.
 async fn sends_nowhere(tenant: &Tenant, names: usize, events: usize) {
     let source = tenant.source("idp", Seed::Set).await;
     for name in 0..names {
@@ -54,7 +55,7 @@ async fn names_of_one_tenant_that_lead_nowhere_cost_no_other_tenant_an_attempt()
     }
 }
 
-/// Lets a process open files up to that number.
+/// Limits the number of files that a process can open.
 fn limit_files(pid: u32, count: usize) {
     let limited = Command::new("prlimit").arg(format!("--pid={pid}")).arg(format!("--nofile={count}:")).status();
     assert!(limited.is_ok_and(|status| status.success()), "prlimit of util-linux works");
@@ -66,7 +67,7 @@ async fn a_host_without_descriptors_makes_no_attempts_and_loses_nothing() {
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
     let receiver = Receiver::start().await;
-    // The second attempt needs a connection of its own, and there is no third one.
+    // The second attempt needs a new connection, and there is no third attempt.
     receiver.answer([0; 2].map(|_| Reply::status(500).header("connection", "close")));
     let by_name = format!("http://localhost:{}/in", receiver.address.port());
     let (one, two) = (acme.subscribe(&receiver).retry(&[10]), acme.subscribe_url(&by_name).retry(&[10]));
@@ -80,7 +81,7 @@ async fn a_host_without_descriptors_makes_no_attempts_and_loses_nothing() {
         })
         .await;
     }
-    // What is open stays open, and nothing else can be opened.
+    // Open files stay open, and no other file can be opened.
     limit_files(host.pid(), 0);
     until("the second attempts are put back", async || host.log().contains("is short of something").then_some(()))
         .await;

@@ -1,4 +1,4 @@
-//! How fast, in which order and for how long deliveries go to a receiver, and that one receiver's trouble stays its own.
+//! Rate, order and duration of deliveries to a receiver, and isolation between receivers.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use setgate_tests::{Host, Receiver, Reply, Seed, event, until};
 
 #[tokio::test]
 async fn nobody_waits_behind_a_dead_endpoint() {
-    // Fewer places than the dead endpoint has deliveries: they would be taken, were it not left alone.
+    // The dead endpoint has more deliveries than there are slots: they would all be occupied without a circuit breaker.
     let host = Host::with().config("[delivery]\nin_flight_max = 12\nin_flight_per_tenant_max = 12\n").start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -27,7 +27,7 @@ async fn nobody_waits_behind_a_dead_endpoint() {
     for (receiver, _) in &others {
         receiver.received(40).await;
     }
-    // And all that while nobody had an answer of the dead one.
+    // Meanwhile the dead endpoint has not answered at all.
     let waiting = acme.deliveries(&format!("subscription={}&state=due", stuck.id)).await;
     assert_eq!(waiting.len(), 40, "the dead endpoint's own wait");
     assert!(dead.count() <= 4, "it is asked at its own places only: {}", dead.count());
@@ -50,7 +50,8 @@ async fn an_endpoint_that_fails_is_left_alone_until_one_delivery_gets_through() 
         ids.push(subscription.delivery_of(&source.accept(event::set(&format!("e{n}"))).await));
     }
     until("the breaker opens", async || (host.metric("setgate_breakers_open", &[]).await > 0.0).then_some(())).await;
-    // Three failures opened it. From then on one asks, then another: most have not been tried at all.
+    // Three failures opened the circuit breaker. Since then single probes are sent, so most deliveries have not been
+    // tried.
     receiver.received(6).await;
     let untried = acme.deliveries("state=due").await.iter().filter(|one| one["attempts"] == 0).count();
     assert!(untried >= 20, "{untried} of 30 wait without an attempt");
@@ -100,7 +101,7 @@ async fn events_about_one_subject_never_overtake_each_other() {
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
     let receiver = Receiver::start().await;
-    // The very first attempt of all fails: whatever is about that subject has to wait for its retry.
+    // The very first attempt fails: all later events about its subject have to wait for its retry.
     receiver.answer([Reply::status(500)]);
     let subscription =
         acme.subscribe(&receiver).retry(&[2, 2]).with("pacing", json!({"ordering": "subject"})).create().await;
@@ -121,7 +122,7 @@ async fn events_about_one_subject_never_overtake_each_other() {
         received[1..].iter().map(|one| one.json()["jti"].as_str().unwrap_or_default().to_owned()).collect();
     let ada: Vec<&String> = arrived.iter().filter(|jti| jti.contains("lock")).collect();
     assert_eq!(ada, sent.iter().collect::<Vec<_>>(), "in the order in which they were accepted");
-    // The others did not wait for her.
+    // Events about other subjects did not wait.
     let place = |jti: &str| arrived.iter().position(|one| one == jti);
     assert!(place("other-1") < place("lock-1"), "another subject goes on meanwhile: {arrived:?}");
 }
@@ -133,14 +134,14 @@ async fn what_is_held_keeps_back_its_subject_until_a_person_decides() {
     let source = acme.source("idp", Seed::Set).await;
     let receiver = Receiver::start().await;
     acme.filter("drop-by-type").await;
-    // A config that the filter cannot read faults, and a fault holds.
+    // A config that the filter cannot read causes a fault, and a fault holds the delivery.
     let broken = json!([{"filter": "drop-by-type", "grants": ["config"], "config": {"drop": 5}}]);
     let ordered = json!({"ordering": "subject"});
     let subscription = acme.subscribe(&receiver).chain(broken).with("pacing", ordered.clone()).create().await;
     let first = source.accept(event::about("lock", "ada")).await;
     let held = subscription.delivery_of(&first);
     acme.delivery_in("held", &held).await;
-    // Mended, and the later one would go through.
+    // With the fixed config, the later delivery could be sent.
     let mended = json!({
         "endpoint": {"url": receiver.url()},
         "chain": [{"filter": "drop-by-type", "grants": ["config"], "config": {"drop": []}}],
@@ -177,7 +178,7 @@ async fn a_subscription_that_only_fails_is_paused_and_its_tenant_is_told() {
         due.iter().any(|one| one["id"] == id.as_str() && one["attempts"].as_u64() >= Some(1)).then_some(())
     })
     .await;
-    // Since when it fails is not forgotten over a restart.
+    // The start of the failures is remembered over a restart.
     host.restart().await;
     let paused = until("it is paused", async || {
         let shown = failing.show().await;
@@ -190,7 +191,7 @@ async fn a_subscription_that_only_fails_is_paused_and_its_tenant_is_told() {
     let body = &told.json()["events"]["https://schemas.setgate.dev/events/operations/event-type/subscription-disabled"];
     assert_eq!(body["subscription"], failing.id.as_str());
     assert!(!told.text().contains("hush"), "what stands in the URL is the receiver's: {}", told.text());
-    // Kept, and sent when a person has mended it.
+    // It is retained, and sent once the problem is fixed.
     assert_eq!(acme.delivery(&id).await["state"], "due");
     let later = failing.delivery_of(&source.accept(event::set("two")).await);
     let receiver = Receiver::start_at(address).await;
@@ -233,7 +234,7 @@ async fn a_receiver_can_end_a_delivery_or_all_of_them() {
     let dead = acme.delivery_in("dead", &id).await;
     assert_eq!(dead["attempts"], 1, "it is not tried again: {dead}");
 
-    // Taken, and nothing more is wanted.
+    // Accepted, and no further deliveries are wanted.
     let id = subscription.delivery_of(&source.accept(event::set("two")).await);
     acme.delivery_in("delivered", &id).await;
     let paused = async || {
@@ -241,7 +242,7 @@ async fn a_receiver_can_end_a_delivery_or_all_of_them() {
         (shown["paused"]["cause"] == "receiver").then_some(())
     };
     until("it is paused", paused).await;
-    // Not taken, and nothing more is wanted: it waits with the others.
+    // Not accepted, and no further deliveries are wanted: it is retained with the others.
     subscription.resume().await;
     let id = subscription.delivery_of(&source.accept(event::set("three")).await);
     until("it is paused again", paused).await;

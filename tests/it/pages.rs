@@ -1,11 +1,11 @@
-//! Every list comes in pages, in an order that stays, with cursors that belong to the list.
+//! Every list is paginated in a stable order, with cursors that are valid only for that list.
 
 use http::Method;
 use serde_json::{Value, json};
 use setgate_tests::client::JSON;
 use setgate_tests::{Client, Everything, Host};
 
-/// Every entry of a list, `limit` at a time.
+/// Every entry of a list, read in pages of `limit`.
 async fn walk(client: &Client, path: &str, limit: usize) -> Vec<Value> {
     let (mut seen, mut cursor) = (Vec::new(), String::new());
     for _ in 0..100 {
@@ -21,7 +21,7 @@ async fn walk(client: &Client, path: &str, limit: usize) -> Vec<Value> {
     panic!("{path}: its pages do not end");
 }
 
-/// A host on which each list has at least three entries, and the lists: of a tenant, and of the operator.
+/// A host on which each list has at least three entries, and the lists of a tenant and of the operator.
 async fn lists(host: &Host) -> (Everything, Vec<&'static str>) {
     let all = Everything::at(host).await;
     let acme = &all.tenant;
@@ -42,7 +42,7 @@ async fn lists(host: &Host) -> (Everything, Vec<&'static str>) {
         host.tenant(&format!("other{number}")).await;
         host.operator().post("/api/v1/keys", &json!({})).await.expect(201);
     }
-    // While one runs, deliveries are made.
+    // A running replay creates deliveries.
     setgate_tests::until("the replays are done", async || {
         let replays = acme.get("/replays").await;
         replays["items"].as_array().unwrap().iter().all(|replay| replay["state"] == "done").then_some(())
@@ -72,7 +72,7 @@ async fn each_list_is_walked_page_by_page_and_each_entry_comes_once() {
     let lists = lists.into_iter().map(|list| (&acme.client, acme.path(list)));
     let operators = ["/api/v1/tenants", "/api/v1/keys", "/api/v1/audit"].map(|list| (host.operator(), list.to_owned()));
     for (client, path) in lists.chain(operators) {
-        // Deliveries settle meanwhile; which there are stays.
+        // Deliveries settle meanwhile, but the set of entries stays the same.
         let name = |entry: &Value| {
             ["id", "name", "digest", "seq"].iter().find_map(|member| entry.get(member)).cloned().expect("a name")
         };

@@ -1,4 +1,4 @@
-//! What a request may have around its body: query parameters, a body or none, a slash at its end, methods, versions.
+//! Everything around a request's body: query parameters, missing or empty bodies, trailing slashes, methods, versions.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ async fn a_parameter_that_a_route_does_not_have_is_refused_with_the_nearest_name
     acme.get("/sources?").await;
     let stranger = host.stranger().get(&at("/sources?limt=2")).await;
     assert_eq!(stranger.not_the_problem(401, "bad_key"), None, "a stranger learns nothing of the route");
-    // Senders and hubs add parameters of their own.
+    // Senders and hubs add their own parameters.
     let source = acme.source("sender", Seed::Open).await;
     let _ = source;
     host.stranger()
@@ -70,7 +70,7 @@ async fn a_post_without_a_body_is_one_of_an_empty_object() {
             (format!("/deliveries/{}/redrive", all.delivery("dead")), 200),
         ] {
             let answer = acme.client.send(Method::POST, &acme.path(&below), headers, "").await;
-            // The third rotation of one key finds it at its end.
+            // The third rotation of one key fails because the key has ended.
             assert!(answer.status == status || answer.status == 409, "POST {below} {headers:?}: {}", answer.text());
         }
         host.operator().send(Method::POST, "/api/v1/keys", headers, "").await.expect(201);

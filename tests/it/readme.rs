@@ -1,12 +1,12 @@
-//! The README's first filter, done by a machine: its code blocks run in an empty folder outside the repository.
+//! Executes the README's first filter: its code blocks run in an empty directory outside the repository.
 //!
-//! In the section "Your first filter", blocks whose info string says `test` are taken in order: those with
-//! `file=PATH` are written to that file, those of `sh` are run. All run in one shell, as a reader has one terminal:
-//! what a block sets is there for the next.
+//! In the section "Your first filter", blocks with `test` in their info string are executed in order: those with
+//! `file=PATH` are written to that file, those of `sh` are run. All run in one shell, as in a reader's terminal:
+//! variables set by one block are available in the next.
 //!
-//! Samples of output are those of these runs: a block that says `output` is what the block before it printed, and the block
-//! that says `demo` is a part of what the demo printed, but for figures and ids. With `SETGATE_WRITE_SAMPLES=1` in the
-//! environment the story writes the samples anew.
+//! Sample output comes from these runs: an `output` block is the output of the block before it, and the `demo` block is
+//! an excerpt of the demo's output, except for figures and ids. With `SETGATE_WRITE_SAMPLES=1` in the environment the
+//! story rewrites the samples.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -17,11 +17,11 @@ use setgate_tests::{Host, place};
 use tokio::process::Command;
 
 const SECTION: &str = "Your first filter";
-/// The first filter is compiled with its dependencies, and perhaps a toolchain has to be found.
+/// The first filter is compiled with its dependencies, and a toolchain may have to be located.
 const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
-/// What cargo sets for a test, or for this project alone, and is not there in a reader's terminal. The compiler's own
-/// libraries would get in the way of another compiler; the toolchain stays the pinned one.
+/// Variables that cargo sets for a test, or that are set only for this project, and that a reader's terminal does not
+/// have. The compiler's library path would break another compiler; the toolchain stays pinned.
 const OF_A_TEST: &[&str] = &[
     "SETGATE_",
     "LD_LIBRARY_PATH",
@@ -33,10 +33,10 @@ const OF_A_TEST: &[&str] = &[
     "CARGO_TARGET_",
 ];
 
-/// A block that is tested.
+/// A block to test.
 #[derive(Debug, PartialEq, Eq)]
 struct Block {
-    /// The line of its fence.
+    /// Line number of its fence.
     line: usize,
     what: What,
     text: String,
@@ -46,7 +46,7 @@ struct Block {
 enum What {
     Run,
     Write(String),
-    /// What the block before it printed.
+    /// The output of the block before it.
     Output,
 }
 
@@ -82,7 +82,7 @@ fn blocks(markdown: &str) -> Vec<Block> {
     found
 }
 
-/// One script of all blocks. Files lie ready in `staged`, by number.
+/// One script of all blocks. Files are prepared in `staged`, by number.
 fn script(blocks: &[Block], staged: &Path) -> String {
     let mut script = "set -euo pipefail\n".to_owned();
     for (number, block) in blocks.iter().enumerate() {
@@ -127,13 +127,13 @@ async fn a_newcomer_gets_from_the_readme_to_a_filter_at_work() {
     faults_are_told_in_the_authors_words(folder.path(), staged.path()).await;
 }
 
-/// Runs a script as a reader runs the README's blocks, and gives what it printed.
+/// Runs a script like the README's blocks in a terminal, and returns its output.
 async fn in_a_terminal(script: &str, folder: &Path, staged: &Path) -> (ExitStatus, String) {
     let setgate = place::setgate();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path =
         std::env::join_paths(std::iter::once(setgate.parent().unwrap().to_owned()).chain(std::env::split_paths(&path)));
-    // In a process group of its own, so that a host which the README starts ends with the story.
+    // In its own process group, so that a host started by the README ends with the story.
     let output = staged.join("output");
     let log = std::fs::File::create(&output).unwrap();
     let mut shell = Command::new("bash");
@@ -156,7 +156,7 @@ async fn in_a_terminal(script: &str, folder: &Path, staged: &Path) -> (ExitStatu
     (status, said)
 }
 
-/// The README's filter again, which faults in one way or another as the event says.
+/// The README's filter with various faults, selected by the event.
 const FAULTY: &str = r#"
 use setgate_sdk::{Event, Result, Verdict};
 
@@ -214,7 +214,7 @@ mod rules {
 }
 "#;
 
-/// A filter's author reads the panic's message and a place in the own code, and nothing of the runtime.
+/// A filter's author sees the panic's message and a location in the filter's own code, and no frames of the runtime.
 async fn faults_are_told_in_the_authors_words(folder: &Path, staged: &Path) {
     std::fs::write(folder.join("src/lib.rs"), FAULTY).unwrap();
     let ways = ["unwrap", "index", "assert", "spin", "grab", "fail"];
@@ -264,7 +264,7 @@ async fn faults_are_told_in_the_authors_words(folder: &Path, staged: &Path) {
     assert_eq!(fault(5)["reason"], "one line\nand another", "line breaks stay");
 }
 
-/// What the block at a line printed.
+/// The output of the block at a line.
 fn printed(said: &str, line: usize) -> String {
     let begin = format!("== README.md:{line}\n");
     let (_, rest) = said.split_once(&begin).unwrap_or_else(|| panic!("no output of README.md:{line}:\n{said}"));
@@ -272,7 +272,7 @@ fn printed(said: &str, line: usize) -> String {
     printed.to_owned()
 }
 
-/// Lines without what differs from run to run: figures, digests, and the widths of columns.
+/// The lines without parts that differ between runs: figures, digests, and column widths.
 fn masked(text: &str) -> Vec<String> {
     let mask = |word: &str| {
         let mut masked = String::new();

@@ -1,4 +1,4 @@
-//! Receivers as they are: slow, broken, flooding, behind other authorities and proxies; and what the history says of each.
+//! Receivers in practice: slow, broken, flooding, behind private authorities and proxies; and the resulting history.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use setgate_tests::certificate::Issued;
 use setgate_tests::{Authority, Host, Manner, Proxy, Received, Receiver, Reply, Rude, Seed, Source, Tenant, event};
 use sha2::{Digest, Sha256};
 
-/// Waits that are short enough for a story, and far from each other.
+/// Timeouts that are short enough for a story, and far apart.
 pub(crate) const SHORT_WAITS: &str = "[egress]\nhead_ms_max = 1000\nresponse_ms_max = 2500";
 
 /// A host, a tenant and a source.
@@ -18,7 +18,7 @@ pub(crate) async fn set_up(config: &str) -> (Host, Tenant, Source) {
     (host, acme, source)
 }
 
-/// Has a rude receiver misbehave once, and gives what the history says of the attempt; the next one is delivered.
+/// Lets a rude receiver misbehave once, and returns the attempt from the history. The next attempt succeeds.
 async fn misbehaving_once(manner: Manner) -> (Value, Rude) {
     let (_host, acme, source) = set_up(SHORT_WAITS).await;
     let receiver = Rude::start([manner]).await;
@@ -78,7 +78,7 @@ async fn a_receiver_that_fails_for_a_while_gets_it_in_the_end_and_each_attempt_i
     assert!(!delivered.to_string().contains("hush"), "no secret of the endpoint is in the history: {delivered}");
 }
 
-/// What the history holds of a request is what its receiver got, but for the secrets.
+/// The request in the history equals the received one, except for secrets.
 #[track_caller]
 fn assert_on_record(received: &Received, sent: &Value) {
     let kept = sent["headers"].as_array().unwrap();
@@ -98,7 +98,7 @@ async fn a_receiver_that_sends_a_gibibyte_is_cut_off_and_costs_no_memory() {
     let (host, acme, source) = set_up("").await;
     let receiver = Rude::start([Manner::Well, Manner::Flood(GIBIBYTE)]).await;
     let subscription = acme.subscribe_url(&receiver.url()).retry(&[]).create().await;
-    // What a delivery takes at all is taken by now.
+    // Warm-up, so that the memory needed by any delivery is not measured.
     let first = subscription.delivery_of(&source.accept(event::set("one")).await);
     acme.delivery_in("delivered", &first).await;
     let before = peak_bytes(host.pid());
@@ -109,13 +109,13 @@ async fn a_receiver_that_sends_a_gibibyte_is_cut_off_and_costs_no_memory() {
     let outcome = &delivered["exchanges"][0]["outcome"];
     assert_eq!(outcome["status"], 200, "what the receiver said first counts: {delivered}");
     assert_eq!(outcome["body_head"].as_str().unwrap().len(), 2048, "and so much of the rest is kept");
-    // Sockets' buffers take some before the host hangs up.
+    // Socket buffers accept some bytes before the host disconnects.
     assert!(receiver.written() < 64 * MEBIBYTE, "{} bytes were taken", receiver.written());
     let grown = peak_bytes(host.pid()).saturating_sub(before);
     assert!(grown < 32 * MEBIBYTE, "the host grew by {grown} bytes");
 }
 
-/// The most memory that a process had so far.
+/// The peak memory of a process so far.
 fn peak_bytes(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux tells");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
@@ -167,7 +167,7 @@ async fn a_bad_certificate_is_named_and_put_right_the_redrive_arrives() {
     }
 }
 
-/// Settings of a host that trusts an authority everywhere.
+/// Configuration lines of a host that trusts an authority for all endpoints.
 fn trust(folder: &Path, authority: &Authority) -> String {
     let file = folder.join("ca.pem");
     std::fs::write(&file, authority.pem()).unwrap();
@@ -192,7 +192,7 @@ async fn an_endpoint_has_an_authority_of_its_own() {
     assert_eq!(shown["ca_pem"], own.pem(), "an authority is no secret");
     assert!(shown["ca_fingerprints"][0].as_str().unwrap().starts_with("sha256:"), "{shown}");
 
-    // What the host trusts does not count where an endpoint names its own.
+    // The host's authorities are ignored if an endpoint names its own.
     receiver.present(everywhere.issue("127.0.0.1").server(None));
     let moved = Receiver::start_tls(everywhere.issue("127.0.0.1").server(None)).await;
     let endpoint = json!({"url": moved.url(), "tls": {"ca_pem": own.pem()}});
@@ -217,7 +217,7 @@ async fn a_receivers_own_certificate_is_trusted_as_it_is_and_no_other_is() {
         acme.delivery_in("delivered", &id).await;
 
         for other in [Issued::by_itself(&["127.0.0.1"], true, 4096), elsewhere.issue("127.0.0.1")] {
-            // A port of its own: what is open to the first one stays open.
+            // A new port, because existing connections to the first one stay open.
             let receiver = Receiver::start_tls(other.server(None)).await;
             let endpoint = json!({"url": receiver.url(), "tls": {"ca_pem": own.certificate_pem()}});
             acme.client.put(&subscription.path(""), &json!({"endpoint": endpoint, "retry": []})).await.expect(200);
@@ -249,7 +249,7 @@ async fn a_certificate_that_can_never_be_good_there_is_refused_with_the_command_
         let text = answer.text();
         assert!(text.contains(why) && text.contains("subjectAltName=IP:127.0.0.1"), "{why}: {text}");
     }
-    // With one of them good, the others do no harm: certificates are replaced that way.
+    // One valid certificate is enough, so that certificates can be replaced.
     let endpoint = json!({"url": "https://127.0.0.1:1/", "tls": {"ca_pem": other + &good + &expired}});
     acme.subscribe_url("https://127.0.0.1:1/").with("endpoint", endpoint).create().await;
 }
@@ -267,7 +267,7 @@ async fn a_receiver_that_asks_for_a_certificate_gets_the_endpoints_and_nobody_se
 
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     let dead = acme.delivery_in("dead", &id).await;
-    // In TLS 1.3 the receiver refuses after the handshake: what is seen first, its alert or the end, is a race.
+    // In TLS 1.3 the receiver refuses after the handshake, so the alert or the end of the connection may be seen first.
     let class = dead["exchanges"][0]["outcome"]["class"].as_str().unwrap_or_default();
     assert!(["tls", "broken"].contains(&class), "{dead}");
 
@@ -277,7 +277,7 @@ async fn a_receiver_that_asks_for_a_certificate_gets_the_endpoints_and_nobody_se
     acme.delivery_in("delivered", &id).await;
     assert_eq!(receiver.count(), 1, "only with the certificate is anything sent");
 
-    // The key is kept where it is not given again, and is seen nowhere.
+    // The key is kept if it is not given again, and is never returned.
     let tls = json!({"ca_pem": servers.pem(), "client_certificate_pem": certificate, "client_key_pem": "***"});
     acme.client.put(&subscription.path(""), &endpoint(tls)).await.expect(200);
     acme.client
@@ -333,7 +333,7 @@ async fn certificates_that_cannot_work_are_refused_when_they_are_set() {
     let answer = acme.subscribe(&receiver).with("endpoint", plain).ask().await;
     assert_eq!(answer.not_the_problem(422, "invalid_field"), None);
 
-    // To another origin, nothing goes along that was not given for it.
+    // For another origin, the stored secrets must be given again.
     let tls = json!({"client_certificate_pem": certificate, "client_key_pem": key});
     let asked = json!({"url": receiver.url(), "tls": tls});
     let subscription = acme.subscribe(&receiver).with("endpoint", asked).create().await;
@@ -358,7 +358,7 @@ async fn attempts_to_one_receiver_share_an_http2_connection_and_tenants_share_no
     let (host, acme, source) = set_up(&trust(folder.path(), &authority)).await;
     let receiver = Receiver::start_tls(authority.issue("127.0.0.1").server(None)).await;
     let subscription = acme.subscribe(&receiver).create().await;
-    // One alone first, so that the connection is there when the others come.
+    // A single request first, so that the connection exists when the others start.
     for number in 0..20 {
         let id = subscription.delivery_of(&source.accept(event::set(&format!("e{number}"))).await);
         if number == 0 {
@@ -402,7 +402,7 @@ async fn behind_a_proxy_everything_goes_through_it() {
     asked.sort();
     assert_eq!(asked, ["nobody.invalid:443", "receiver.invalid:443"], "what is forbidden is not even asked for");
 
-    // With a wrong password, every attempt says so.
+    // With a wrong password, every attempt reports it.
     host.set_env("SETGATE_EGRESS__PROXY", &setting.replace("hush", "hash"));
     host.restart().await;
     let id = known.delivery_of(&source.accept(event::set("two")).await);

@@ -1,4 +1,4 @@
-//! Many deliveries that wait for a person: redriven together, by what they have in common or by name.
+//! Deliveries that need manual action are redriven in bulk, by filter or by id.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ async fn redrive(tenant: &Tenant, body: Value) -> Answer {
     tenant.client.post(&tenant.path("/deliveries/redrive"), &body).await
 }
 
-/// Sends so many events at once, and gives their deliveries' ids.
+/// Sends events concurrently, and returns the ids of their deliveries.
 async fn send(source: &Source, subscription: &Subscription, count: usize) -> Vec<String> {
     let sending: Vec<_> = (0..count)
         .map(|number| {
@@ -25,7 +25,7 @@ async fn send(source: &Source, subscription: &Subscription, count: usize) -> Vec
     ids
 }
 
-/// Waits until so many of the subscription's deliveries are in a state.
+/// Waits until this many of the tenant's deliveries are in a state.
 async fn counted(tenant: &Tenant, state: &str, count: usize) {
     until(&format!("{count} deliveries are {state}"), async || {
         let statistics = tenant.get("/statistics").await;
@@ -120,7 +120,7 @@ async fn deliveries_are_named_and_a_strangers_are_left_alone() {
 
     let theirs = redrive(&other, json!({"action": "discard", "ids": ids})).await.expect(200).json();
     assert_eq!(theirs, json!({"matched": 3, "redriven": 0, "skipped": 3, "next": null}), "they are not theirs");
-    // Named twice is named once; `release` is for what is held.
+    // A duplicate id counts once; `release` applies only to held deliveries.
     let said = redrive(&acme, json!({"action": "release", "ids": [ids[0], ids[0]]})).await.expect(200).json();
     assert_eq!((&said["matched"], &said["skipped"]), (&json!(1), &json!(1)), "{said}");
     let said = redrive(&acme, json!({"action": "discard", "ids": ids[..2]})).await.expect(200).json();

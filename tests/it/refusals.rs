@@ -27,7 +27,7 @@ impl Story {
     }
 }
 
-/// One request that is refused.
+/// A request that is refused.
 struct Bad {
     what: &'static str,
     source: &'static str,
@@ -35,7 +35,7 @@ struct Bad {
     body: Vec<u8>,
     status: u16,
     code: &'static str,
-    /// The outcome that it is counted under, which tells an operator more than the sender is told.
+    /// The outcome label of the count, which is more precise than the answer to the sender.
     outcome: &'static str,
 }
 
@@ -161,7 +161,7 @@ async fn a_body_that_breaks_off_is_no_event() {
     assert_eq!(story.acme.get("/events").await["items"], json!([]), "nothing of it is stored");
 }
 
-/// What of an answer could tell one place from another: all but the request's own id and the clock.
+/// The parts of an answer that could distinguish two paths: everything except the request's id and the clock.
 fn visible(answer: &Answer) -> String {
     let own = ["x-request-id", "date"];
     let headers = answer.headers.iter().filter(|(name, _)| !own.contains(&name.as_str()));
@@ -172,7 +172,7 @@ fn visible(answer: &Answer) -> String {
 async fn nobody_without_a_proof_learns_which_tenants_and_sources_there_are() {
     let story = Story::new().await;
     let sender = story.host.stranger();
-    // Nobody's, another source of a tenant that is there, and sources that prove themselves in every way but openly.
+    // A tenant that does not exist, another source of an existing tenant, and sources with every kind of proof.
     let keyed = json!({"proofs": [{"kind": "key"}]});
     story.acme.source_with("keyed", Seed::Set, &keyed).await;
     let places = ["nobody/wso2", "acme/nobody", "acme/setgate", "acme/wso2", "acme/token", "acme/hook", "acme/keyed"];
@@ -246,7 +246,7 @@ async fn a_request_whose_head_rules_it_out_is_refused_before_its_body() {
     for place in ["nobody/idp", "acme/wso2", "acme/token", "acme/hook"] {
         let mut connection = TcpStream::connect(&address).await.unwrap();
         let head = format!("POST /ingest/{place} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n");
-        // Announced, and never sent.
+        // Announced, but never sent.
         connection.write_all(format!("{head}content-length: 500\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = vec![0; 12];
         connection.read_exact(&mut answer).await.unwrap();
@@ -254,7 +254,7 @@ async fn a_request_whose_head_rules_it_out_is_refused_before_its_body() {
     }
 }
 
-/// What comes back for these bytes when the client has ended its side of the connection.
+/// The answer to these bytes if the client has closed its sending side.
 async fn half_closed(address: &str, request: &str) -> String {
     let mut connection = TcpStream::connect(address).await.unwrap();
     connection.write_all(request.as_bytes()).await.unwrap();
@@ -359,7 +359,7 @@ async fn a_key_opens_its_own_tenant_and_nothing_else() {
     reader.get(&story.acme.path("/sources")).await.expect(200);
     story.acme.get("/sources/open").await;
 
-    // An ended key is no key.
+    // An ended key is not accepted.
     let id = story.acme.get("/keys").await["items"][1]["id"].as_str().unwrap().to_owned();
     story.acme.client.delete(&story.acme.path(&format!("/keys/{id}"))).await.expect(204);
     let ended = reader.get(&story.acme.path("/sources")).await;

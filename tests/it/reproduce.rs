@@ -1,5 +1,5 @@
-//! Every delivered byte can be explained: a delivery's chain is run again from its record, at the host and at home, after
-//! all that made it has changed.
+//! Every delivered byte can be reproduced: a delivery's chain is rerun from its record, on the host and locally, after
+//! all its inputs have changed.
 
 use std::path::Path;
 
@@ -9,14 +9,14 @@ use sha2::{Digest, Sha256};
 
 const SALT: &str = "pepper-4711";
 
-/// What `setgate filter run` said and how it ended.
+/// The output and exit code of `setgate filter run`.
 pub(super) struct Said {
     pub(super) code: Option<i32>,
     pub(super) out: String,
     err: String,
 }
 
-/// `setgate filter run --delivery`, as a process of its own.
+/// Runs `setgate filter run --delivery` in a separate process.
 pub(super) async fn run_again(host: &Host, tenant: &Tenant, delivery: &str, more: &[&str]) -> Said {
     let key = host.path("tenant.key");
     std::fs::write(&key, format!("{}\n", tenant.key)).unwrap();
@@ -76,7 +76,8 @@ async fn deliveries_come_out_the_same_after_all_that_made_them_has_changed() {
     acme.delivery_in("dropped", &dropped).await;
     let received = [enriched.all(), redacted.all()].concat();
 
-    // A filter is another, one was for a while, one is gone with its subscription; the tables too; the limits are tight.
+    // One filter is replaced, one was replaced temporarily, one is removed with its subscription; the tables are
+    // replaced, and the limits are tight.
     acme.upload("redact-claims", place::filter("drop-by-type")).await.expect(201);
     acme.upload("drop-by-type", place::filter("flag-suspicious-login")).await.expect(201);
     acme.client.post(&acme.path("/filters/drop-by-type/rollback"), &json!({})).await.expect(200);
@@ -107,7 +108,7 @@ async fn deliveries_come_out_the_same_after_all_that_made_them_has_changed() {
     let engine = record["runs"][0]["engine"].as_str().unwrap();
     assert!(engine.starts_with("wasmtime "), "the record names the engine: {record}");
 
-    // What is made from now on has the limits of now.
+    // New deliveries use the current limits.
     let tight = redact.delivery_of(&source.accept(event::wso2("three")).await);
     let held = acme.delivery_in("held", &tight).await;
     assert_eq!(held["runs"][0]["fault"], json!({"kind": "fuel", "limit": 5_000}), "{held}");
@@ -142,7 +143,7 @@ async fn what_is_not_the_same_is_told() {
     for says in ["digest was", "verdict was \"patch\", is \"pass\"", "fuel was", "claims was"] {
         assert!(replaced.out.contains(says), "{says}: {}", replaced.out);
     }
-    // The same file under the same name is no replacement.
+    // The same file under the same name is not a replacement.
     std::fs::write(host.path("same.wasm"), place::filter("redact-claims")).unwrap();
     let same = run_again(&host, &acme, &id, &["--secret", &salt, "--replace", "redact-claims=same.wasm"]).await;
     assert_eq!(same.code, Some(0), "{}{}", same.out, same.err);
@@ -232,7 +233,7 @@ async fn a_digest_opens_nothing_for_another_tenant() {
         assert_eq!(sha256(&answer.body), rows, "{when}");
     };
     check_open("while they are versions").await;
-    // Names of its own do not help, nor does a table or filter of the same name.
+    // The other tenant cannot use its own ids, nor a table or filter of the same name.
     globex.upload("enrich-from-table", place::filter("drop-by-type")).await.expect(201);
     globex.table("apps", &[("a1", json!({"owner": "globex"}))]).await;
     for path in [&component, &table, &format!("/filters/enrich-from-table/versions/{rows}")] {
@@ -251,7 +252,7 @@ async fn a_digest_opens_nothing_for_another_tenant() {
     let refused = globex.client.post(&globex.path(&format!("/deliveries/{id}/reproduce")), &json!({})).await;
     assert_eq!(refused.not_the_problem(404, "not_found"), None);
 
-    // Nothing but the delivery speaks of them any more.
+    // Only the delivery still refers to them.
     acme.client.delete(&subscription.path("")).await.expect(204);
     acme.client.delete(&acme.path("/filters/enrich-from-table")).await.expect(204);
     acme.client.delete(&acme.path("/tables/apps")).await.expect(204);

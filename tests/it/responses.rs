@@ -1,4 +1,4 @@
-//! Answers: how large they get, and what those take that nobody reads.
+//! Answers: their maximum size, and the memory of answers that nobody reads.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use serde_json::{Value, json};
 use setgate_tests::h2::{Raw2, Seen};
 use setgate_tests::{Host, Receiver, Seed, Tenant, until};
 
-/// Events whose records come to more than two pages.
+/// Number of events whose records exceed two pages.
 const EVENTS: usize = 160;
 /// Bytes of a page's entries.
 const PAGE_BYTES_MAX: usize = 1 << 20;
-/// What the memory of a host may grow by under any of this.
+/// Limit of the host's memory growth in these tests.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
 
-/// An event whose record is large: as many types as there may be, each as long as it may be.
+/// An event with a large record: the maximum number of types, each of maximum length.
 fn large(jti: &str) -> String {
     let events: serde_json::Map<String, Value> =
         (0..16).map(|number| (format!("https://example.com/{number}/{}", "t".repeat(1_000)), json!({}))).collect();
     json!({"iss": "https://idp.example.com/", "jti": jti, "iat": 1_615_305_159, "events": events}).to_string()
 }
 
-/// A tenant with so many large events, each delivered.
+/// A tenant with this many large events, each delivered.
 async fn with_history(host: &Host, name: &str, events: usize) -> (Tenant, Receiver) {
     let tenant = host.tenant(name).await;
     let source = tenant.source("open", Seed::Open).await;
@@ -69,7 +69,7 @@ async fn answers_that_nobody_takes_are_charged_to_their_tenant_and_bounded() {
     let read = acme.client.post(&acme.path("/keys"), &json!({"scopes": ["read"]})).await.expect(201).json();
     let bearer = format!("Bearer {}", read["key"].as_str().unwrap());
     let key = [("authorization", bearer.as_str())];
-    // Once, so that what is measured is what the answers take.
+    // Warm-up, so that only the answers are measured.
     acme.get("/deliveries?limit=200").await;
     let before = host.rss_bytes();
     let mut attacker = Raw2::open("127.0.0.2", &host.base(), 0).await.unwrap();
@@ -77,7 +77,7 @@ async fn answers_that_nobody_takes_are_charged_to_their_tenant_and_bounded() {
         attacker.request("GET", &acme.path("/deliveries?limit=200"), &key, true).await.unwrap();
         attacker.request("GET", &acme.path("/events?limit=200"), &key, true).await.unwrap();
     }
-    // Each is answered, and nothing of any answer is taken.
+    // Each request is answered, and no answer is read.
     let mut heads = 0;
     while heads < 100 {
         match attacker.next().await {
@@ -88,7 +88,7 @@ async fn answers_that_nobody_takes_are_charged_to_their_tenant_and_bounded() {
     }
     let grown = host.rss_bytes().saturating_sub(before);
     assert!(grown <= GROWTH_BYTES_MAX, "{} MiB more", grown >> 20);
-    // Whose share is taken is refused, and nobody else.
+    // Only the tenant with the exhausted share is refused.
     let refused = acme.client.get(&acme.path("/deliveries?limit=200")).await;
     assert_eq!(refused.not_the_problem(429, "busy"), None);
     assert!(refused.text().contains("listen.responses_bytes_per_tenant_max"), "the limit is named: {}", refused.text());

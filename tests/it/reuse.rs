@@ -1,14 +1,14 @@
-//! Instances that see several events of one binding, where the binding asks for it: what the record says of them, who never
-//! finds them, and what ends them.
+//! Instances that process several events of a binding with `reuse`: their record, their isolation, and the end of their
+//! reuse.
 
 use serde_json::{Value, json};
 use setgate_tests::hostile::guest::{Guest, TEXT, patch};
 use setgate_tests::{Host, Receiver, Seed, Source, Subscription, Tenant, event, until};
 
-/// A filter that patches `{"seen":N}` into the claims, where N is how many events its instance has had. At the fourth it
-/// traps. `more` is done before it answers, and makes it another version.
+/// A filter that patches `{"seen":N}` into the claims, where N is the number of events of its instance. It traps at the
+/// fourth event. `more` runs before it returns, and makes it another version.
 fn counting(more: &str) -> Vec<u8> {
-    // Of what comes after the first object see `sealing`.
+    // The part after the first object is for `sealing`.
     let text = r#"{"seen":0}{"iss":"other"}"#;
     let digit = TEXT + 8;
     let process = format!(
@@ -21,7 +21,7 @@ fn counting(more: &str) -> Vec<u8> {
     Guest::new(process).text(text).core("(global $seen (mut i32) (i32.const 0))").wasm()
 }
 
-/// The same; at its second event it changes what no filter may change.
+/// A counting filter that changes a sealed claim at its second event.
 fn sealing() -> Vec<u8> {
     counting(&format!("(if (i32.eq (global.get $seen) (i32.const 2)) (then (return {})))", patch(TEXT + 10, 15)))
 }
@@ -49,8 +49,8 @@ impl Story {
         self.acme.subscribe(&self.receiver).chain(json!([binding])).create().await
     }
 
-    /// Sends one event, waits until its deliveries have arrived, and gives for each subscription what the filter saw and
-    /// what its record says of the instance.
+    /// Sends one event, waits until its deliveries have arrived, and returns for each subscription the count of the
+    /// filter and the instance in its record.
     async fn one(&self, jti: &str, subscriptions: &[&Subscription]) -> Vec<(Value, Value)> {
         let accepted = self.source.accept(event::set(jti)).await;
         let mut seen = Vec::new();
@@ -146,7 +146,8 @@ async fn what_goes_wrong_in_a_kept_instance_is_asked_of_a_fresh_one() {
         seen.extend(story.one(&format!("e{number}"), &[&subscription]).await);
     }
     let nth = |events: u32| (json!(events), json!(events));
-    // The fourth traps where it finds what three others left, and not by itself: that run stands in the record.
+    // The fourth call traps because of the state left by the three before it. A fresh instance does not trap, so the
+    // call is repeated in one; the record contains that run.
     assert_eq!(seen, [nth(1), nth(2), nth(3), (json!(1), Value::Null), nth(1), nth(2)]);
     assert_eq!(story.metric("setgate_filter_calls_total", &["fault=\"trap\""]).await, 1.0);
     assert_eq!(story.metric("setgate_filter_instances_kept_ended_total", &["why=\"fault\""]).await, 1.0);
@@ -179,7 +180,7 @@ async fn what_is_tried_runs_in_fresh_instances() {
     assert_eq!(test["runs"][0]["instance_events"], Value::Null, "a test: {test}");
     assert_eq!(one("c").await, nth(3), "which left nothing behind");
 
-    // Beside it, a shadow of the same behaviour finds nothing that the active version's events left.
+    // A shadow with the same behaviour does not see the state of the active version's instances.
     let upload = story.acme.upload("count?activate=false", counting("(nop)")).await.expect(201).json();
     let candidate = upload["versions"][1]["digest"].clone();
     let rollout = story.acme.path("/filters/count/rollout");

@@ -1,4 +1,4 @@
-//! A version of a filter before it is everybody's: tried over stored events, in the shadow, for some of the subjects.
+//! Trials of a filter version before it is activated: over stored events, as a shadow, and for a share of the subjects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use setgate_tests::hostile::guest::Guest;
 use setgate_tests::{Accepted, Host, Receiver, Seed, Source, Subscription, Tenant, event, place, until};
 
-/// A tenant whose one subscription binds the filter `gate`, the active version of which lets everything pass.
+/// A tenant whose only subscription binds the filter `gate`; its active version passes everything.
 struct Story {
     host: Host,
     acme: Tenant,
@@ -31,12 +31,12 @@ impl Story {
         Self { host, acme, source, receiver, subscription, active }
     }
 
-    /// A version that waits.
+    /// Uploads an inactive version.
     async fn candidate(&self, wasm: Vec<u8>) -> String {
         waiting(&self.acme, "gate", wasm).await
     }
 
-    /// Asks for a rollout, whatever the answer.
+    /// Requests a rollout and returns any answer.
     async fn roll_out(&self, rollout: Value) -> setgate_tests::Answer {
         self.acme.client.put(&self.acme.path("/filters/gate/rollout"), &rollout).await
     }
@@ -49,7 +49,7 @@ impl Story {
         self.acme.client.post(&self.acme.path("/filters/gate/backtest"), &asked).await
     }
 
-    /// Waits until an event is delivered, and gives the version that ran.
+    /// Waits until an event is delivered, and returns the version that ran.
     async fn ran(&self, event: &Accepted) -> String {
         let delivery = self.acme.delivery_in("delivered", &self.subscription.delivery_of(event)).await;
         delivery["runs"][0]["digest"].as_str().expect("a run has a version").to_owned()
@@ -64,12 +64,12 @@ async fn waiting(tenant: &Tenant, name: &str, wasm: Vec<u8>) -> String {
     newest["digest"].as_str().expect("a version has a digest").to_owned()
 }
 
-/// A failed login by curl, which `flag-suspicious-login` adds a `risk` to.
+/// A failed login by curl, to which `flag-suspicious-login` adds a `risk`.
 fn suspicious(jti: &str, user: &str) -> String {
     event::wso2(jti).replace("u-17", user)
 }
 
-/// A login that it lets pass.
+/// A login that it passes unchanged.
 fn harmless(jti: &str) -> String {
     let login = event::wso2(jti).replace("loginFailed", "loginSuccess").replace("curl/8.5", "Mozilla/5.0");
     login.replace("\"failedAttempts\":4", "\"failedAttempts\":0")
@@ -124,7 +124,7 @@ async fn a_backtest_shows_which_events_would_change_and_sends_nothing() {
         let fuel = |member: &str| calls["fuel"][member].as_u64().unwrap();
         assert!(fuel("p50") > 0 && fuel("p50") <= fuel("max") && fuel("max") < fuel("sum"), "{report}");
     }
-    // What a filter costs does not change from run to run.
+    // The fuel of a filter is the same in every run.
     let again = story.backtest(json!({"digest": digest})).await.expect(200).json();
     assert_eq!(again["candidate"]["fuel"], report["candidate"]["fuel"]);
 
@@ -188,7 +188,7 @@ async fn a_shadow_is_compared_while_the_active_versions_bytes_are_delivered() {
     assert_eq!((&begun["rollout"]["mode"], &begun["active"]), (&json!("shadow"), &json!(story.active)), "{begun}");
     let mut different = BTreeSet::new();
     for number in 0..4 {
-        // One after the other, so that there is room for each.
+        // One after the other, because concurrent shadow runs are limited.
         let (jti, expected) = (format!("e{number}"), number + 1);
         let odd = number % 2 == 1;
         let body = if odd { suspicious(&jti, "u-1") } else { harmless(&jti) };
@@ -217,7 +217,7 @@ async fn a_shadow_is_compared_while_the_active_versions_bytes_are_delivered() {
     assert_eq!(received.len(), 4, "each event arrives once");
     assert!(received.iter().all(|one| !one.text().contains("\"risk\"")), "nothing of the candidate is sent");
 
-    // A candidate that faults is counted, and harms nobody.
+    // A faulting candidate is counted, and does not affect deliveries.
     story.acme.client.delete(&story.acme.path("/filters/gate/rollout")).await.expect(200);
     let faulty = story.candidate(trapping()).await;
     story.roll_out(json!({"digest": faulty, "mode": "shadow"})).await.expect(201);
@@ -270,7 +270,7 @@ async fn a_canary_takes_some_subjects_for_good_until_it_is_promoted() {
     let report = story.rollout().await["report"]["canary"].clone();
     assert_eq!(report, json!({"calls": picked * 2, "faults": 0}));
 
-    // More of them: nobody is let out, and what was counted stays.
+    // A larger share: no subject is removed, and the counts are kept.
     let begun = story.rollout().await["rollout"]["started_at"].clone();
     let changed = story.roll_out(canary(99.99)).await.expect(200).json();
     assert_eq!((&changed["rollout"]["percent"], &changed["rollout"]["started_at"]), (&json!(99.99), &begun));
@@ -341,7 +341,7 @@ async fn a_canary_that_is_suspended_before_it_is_over_holds_nobody_up() {
     for number in 0..8 {
         let accepted = story.source.accept(suspicious(&format!("e{number}"), &format!("user-{number}"))).await;
         let id = story.subscription.delivery_of(&accepted);
-        // Its faults suspend it at the third; from then on its subjects run the active version.
+        // Its third fault suspends it; from then on its subjects run the active version.
         story.acme.delivery_in(if number < 3 { "held" } else { "delivered" }, &id).await;
         deliveries.push(id);
     }
@@ -358,7 +358,7 @@ async fn a_canary_that_is_suspended_before_it_is_over_holds_nobody_up() {
 
 #[tokio::test]
 async fn what_waits_for_a_candidate_runs_the_active_version_once_the_rollout_has_ended() {
-    // Under this policy, a fault of the candidate would let the event through unfiltered.
+    // With this policy, a fault of the candidate would pass the event unfiltered.
     let story =
         Story::on(Host::start().await, json!({"filter": "gate", "grants": ["config"], "on_fault": "open"})).await;
     let digest = story.candidate(trapping()).await;
@@ -375,7 +375,7 @@ async fn what_waits_for_a_candidate_runs_the_active_version_once_the_rollout_has
     assert_eq!((&run["digest"], &run["verdict"]), (&json!(story.active), &json!("pass")), "{delivered}");
     assert_ne!(delivered["plan"], due["plan"], "its record names the plan that ran");
 
-    // Chosen once more, it is on trial once more.
+    // A new rollout of the same version starts a new trial.
     story.roll_out(json!({"digest": digest, "mode": "canary", "percent": 100})).await.expect(201);
     let accepted = story.source.accept(suspicious("two", "u-1")).await;
     assert_eq!(story.ran(&accepted).await, digest, "its fault lets the event through, as its binding says");
@@ -409,7 +409,7 @@ async fn a_rollout_stands_between_a_filter_and_another_active_version() {
     let none = acme.client.post(&path("/rollout/promote"), &json!({})).await;
     assert_eq!(none.not_the_problem(404, "not_found"), None, "there is nothing to promote");
 
-    // What the tenant has to grant first.
+    // A candidate that imports more than the binding grants is refused.
     let needy = story.candidate(place::filter("enrich-from-table")).await;
     assert_eq!(story.roll_out(shadow(&needy)).await.not_the_problem(409, "conflict"), None, "no binding grants lookup");
 
@@ -420,7 +420,7 @@ async fn a_rollout_stands_between_a_filter_and_another_active_version() {
     let upload = acme.upload("gate", Guest::new("unreachable unreachable").wasm()).await;
     assert_eq!(upload.not_the_problem(409, "conflict"), None);
 
-    // A roll-back is never in the way.
+    // A rollback is never blocked.
     let back = acme.client.post(&path("/rollback"), &json!({})).await;
     assert_eq!(back.not_the_problem(409, "conflict"), None, "there is nothing to roll back to");
     acme.client.post(&path("/rollout/promote"), &json!({})).await.expect(200);

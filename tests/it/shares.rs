@@ -1,4 +1,4 @@
-//! What all tenants use at once: each has a share, and whoever takes all of its own keeps nobody else waiting.
+//! Resources shared by all tenants: each tenant has a share, and exhausting it does not delay others.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use setgate_tests::{Answer, Host, Manner, Receiver, Rude, Seed, Tenant, event};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Begins a request that announces a body and sends all of it but the last byte.
+/// Starts a request that announces a body, and sends all but its last byte.
 async fn begin(host: &Host, from: &str, head: &str, bytes: usize) -> TcpStream {
     let mut connection = connect_from(from, &host.base()).await.unwrap();
     let head = format!("{head} HTTP/1.1\r\nhost: h\r\ncontent-length: {bytes}\r\n\r\n");
@@ -26,8 +26,8 @@ async fn bodies_of_one_tenant_cannot_take_the_room_of_others() {
     let head = format!("POST {}", ours.path);
     let mut slow = Vec::new();
     let refused = setgate_tests::until("the share is taken", async || {
-        // One that comes while an event is being read may find no room itself, so there are always more.
-        // One client takes half of it at the most, so there are two.
+        // A request that arrives while an event is being read may be refused itself, so new ones are added
+        // continuously. One client can use at most half of the budget, so there are two.
         let from = if slow.len() % 2 == 0 { "127.0.0.2" } else { "127.0.0.3" };
         slow.push(begin(&host, from, &head, 4000).await);
         let answer = ours.send(event::set("one")).await;
@@ -64,7 +64,7 @@ async fn uploads_of_one_tenant_cannot_take_the_room_of_others() {
         tenant.client.send(Method::PUT, &tenant.path("/tables/apps"), &headers, rows.clone()).await
     };
     let refused = setgate_tests::until("the share is taken", async || {
-        // One that comes while a table is being read may find no room itself, so there are always more.
+        // A request that arrives while a table is being read may be refused itself, so new ones are added continuously.
         let mut connection = TcpStream::connect(&address).await.unwrap();
         connection.write_all(head.as_bytes()).await.unwrap();
         connection.write_all(&vec![0; 399_999]).await.unwrap();
@@ -86,7 +86,7 @@ async fn a_flood_of_one_tenant_is_refused_first_and_only_there() {
     let (acme, zeta) = (host.tenant("acme").await, host.tenant("zeta").await);
     let (ours, theirs) = (acme.source("open", Seed::Open).await, zeta.source("open", Seed::Open).await);
     let (mut accepted, mut refused, mut round) = (0, Vec::new(), 0);
-    // One event is at the ledger and one waits; of a hundred at once some find both places taken.
+    // One event is being appended and one is queued; some of a hundred concurrent ones find both slots taken.
     while refused.is_empty() {
         let flood = (0..100).map(|number| {
             let (source, body) = (ours.clone(), event::set(&format!("flood-{round}-{number}")));
@@ -130,7 +130,7 @@ async fn fuel_of_a_second_that_is_spent_makes_deliveries_late_and_not_faulty() {
     };
     let rich = host.tenant("rich").await;
     let fuel = send(&rich, 1).await[0]["runs"][0]["fuel"].as_u64().expect("the fuel of a call");
-    // Each call takes what two thirds of a second give, so the second finds nothing to begin with.
+    // Each call uses the fuel of two thirds of a second, so the second one has to wait.
     let quota = json!({"quota": {"fuel_per_second": fuel * 3 / 2}});
     let poor = host.tenant_with("poor", quota).await;
     for delivery in send(&poor, 6).await {
@@ -142,7 +142,7 @@ async fn fuel_of_a_second_that_is_spent_makes_deliveries_late_and_not_faulty() {
     assert!(put_off("rich").await < 1.0, "where there is fuel nothing waits");
 }
 
-/// An event of as many types as there may be, each as long as it may be and with many places where a pattern may begin.
+/// An event with the maximum number of types, each of maximum length and with many possible starts of a match.
 fn long_types(jti: &str) -> String {
     let types = (0..16).map(|number| format!("\"urn:{}{}{number:02}\":{{}}", "a:".repeat(31), "a".repeat(940)));
     let types: Vec<String> = types.collect();
@@ -150,14 +150,15 @@ fn long_types(jti: &str) -> String {
     format!("{head}{jti}\",\"events\":{{{tail}}}}}")
 }
 
-/// Patterns that a matcher which goes back has to try at each place of a type.
+/// Patterns for which a backtracking matcher has to try every position of a type.
 fn slow_patterns() -> Vec<String> {
     (0..64).map(|number| format!("a*{}{number:02}b", "a".repeat(200))).collect()
 }
 
 #[tokio::test]
 async fn patterns_made_to_be_slow_delay_nobody() {
-    // A matcher whose work is the product of both lengths takes minutes for these events, and a request no longer than this.
+    // A matcher with a cost of the product of both lengths would take minutes for these events, longer than the request
+    // timeout.
     let host = Host::with().config("[listen]\nrequest_ms_max = 15000\n").start().await;
     let (acme, zeta) = (host.tenant("acme").await, host.tenant("zeta").await);
     let (ours, theirs) = (acme.source("open", Seed::Open).await, zeta.source("open", Seed::Open).await);
@@ -179,7 +180,7 @@ async fn patterns_made_to_be_slow_delay_nobody() {
     }
     assert_eq!(receiver.received(24).await.len(), 24, "each is for {} alone", all.id);
 
-    // A replay holds the same patterns against the same events.
+    // A replay matches the same patterns against the same events.
     let asked =
         json!({"subscription": all.id, "since": "2020-01-01T00:00:00Z", "events": slow_patterns(), "per_second": 1000});
     let replay = acme.client.post(&acme.path("/replays"), &asked).await.expect(201).json();
@@ -206,7 +207,7 @@ async fn patterns_of_a_tenant_are_bounded_in_total() {
     }
 }
 
-/// A subscription with some 16 KiB of metadata.
+/// A subscription with about 16 KiB of metadata.
 async fn heavy(tenant: &Tenant, receiver: &Receiver) -> Answer {
     let metadata: serde_json::Map<String, Value> =
         (0..32).map(|number| (format!("note-{number}"), Value::from("x".repeat(500)))).collect();
@@ -218,7 +219,7 @@ async fn documents_of_a_tenant_are_weighed_and_not_only_counted() {
     let mut host = Host::start().await;
     let receiver = Receiver::start().await;
     let acme = host.tenant_with("acme", json!({"quota": {"documents_bytes_max": 100_000}})).await;
-    // At once: what is not committed yet is weighed as well.
+    // Concurrently: uncommitted documents are counted as well.
     let (one, two) = (acme.clone(), receiver.url());
     let asked: Vec<_> = (0..12)
         .map(|_| {
@@ -242,7 +243,7 @@ async fn documents_of_a_tenant_are_weighed_and_not_only_counted() {
     }
     assert!((3..=5).contains(&made.len()), "{} of more than 17 KiB each", made.len());
 
-    // Every other kind of document weighs on the same sum, and so does what replaces a smaller one.
+    // All other kinds of documents count towards the same limit, and so do larger replacements.
     let topics = json!({"websub_topics": vec!["t".repeat(1_000); 90]});
     let mut source = Seed::Open.settings();
     source["websub_topics"] = topics["websub_topics"].clone();
@@ -253,7 +254,7 @@ async fn documents_of_a_tenant_are_weighed_and_not_only_counted() {
     assert_eq!(refused.not_the_problem(409, "conflict"), None);
     small.accept(event::set("one")).await;
 
-    // Over a quota that was lowered everything goes on but what adds to it; a restart opens the ledger all the same.
+    // With a quota below the current use, everything works except additions; the ledger also opens at a restart.
     let lower = json!({"quota": {"documents_bytes_max": 1_000}});
     let change = json!({"quota": lower["quota"]});
     let headers = [("content-type", "application/json")];
@@ -311,9 +312,9 @@ async fn announced_bodies_that_never_come_take_no_room() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let ours = acme.source("open", Seed::Open).await;
-    // Without a key, on one connection: many times what the tenant's share would hold.
+    // Without a key, on one connection: many times the tenant's share.
     let mut announces = Raw2::open("127.0.0.2", &host.base(), 65_535).await.unwrap();
-    // Large ones first, and smaller ones for what is left.
+    // Large ones first, and smaller ones for the rest.
     let sizes = [("250000", 72), ("10000", 25), ("1000", 15), ("100", 15)];
     for size in sizes.iter().flat_map(|(size, count)| std::iter::repeat_n(*size, *count)) {
         let headers = [("content-type", "application/json"), ("content-length", size)];
@@ -327,7 +328,7 @@ async fn announced_bodies_that_never_come_take_no_room() {
         one.write_all(head.as_bytes()).await.unwrap();
         others.push(one);
     }
-    // And with a key, for the room that uploads have.
+    // And with a key, for the memory budget of uploads.
     let mut uploads = Vec::new();
     for bytes in [16_000_000, 16_000_000, 1_500_000, 54_000, 400, 30] {
         let mut one = TcpStream::connect(&address).await.unwrap();
@@ -348,7 +349,7 @@ async fn announced_bodies_that_never_come_take_no_room() {
     acme.table("apps", &[("a", json!(1))]).await;
 }
 
-/// The answer to a request of which only this was sent.
+/// Sends this incomplete request and returns the answer.
 async fn answer_to(host: &Host, sent: &str) -> String {
     let address = host.base().trim_start_matches("http://").to_owned();
     let mut connection = TcpStream::connect(&address).await.unwrap();
@@ -392,14 +393,14 @@ async fn a_body_that_does_not_come_is_given_up() {
 async fn bodies_without_their_ends_leave_room_for_those_of_other_clients() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
-    // Signed, so that nothing is known before the body has ended.
+    // Signed, so that the proof can only be checked at the end of the body.
     let ours = acme.source("signed", Seed::Wso2).await;
     let mut stalled = Vec::new();
-    // Large ones first, and smaller ones for what is left.
+    // Large ones first, and smaller ones for the rest.
     let sizes = [(200_000, 84), (20_000, 9), (2_000, 9), (200, 9)];
     for bytes in sizes.iter().flat_map(|(bytes, count)| std::iter::repeat_n(*bytes, *count)) {
         if stalled.last().is_some_and(|(before, _)| *before != bytes) {
-            // Smaller ones fill what those before them have left, once those are there.
+            // Smaller ones fill the rest once the larger ones have arrived.
             tokio::time::sleep(std::time::Duration::from_millis(700)).await;
         }
         let head = format!(
@@ -414,7 +415,7 @@ async fn bodies_without_their_ends_leave_room_for_those_of_other_clients() {
             one.write_all(head.as_bytes()).await?;
             one.write_all(&body).await
         };
-        // Those beyond the client's share may be refused while they are sent.
+        // Requests beyond the client's share may be refused while they are being sent.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(5), sent).await;
         stalled.push((bytes, one));
     }
@@ -454,12 +455,12 @@ async fn what_the_head_rules_out_is_refused_before_any_of_the_body_is_read() {
     }
 }
 
-/// A SET of some 20 kB that nothing makes smaller.
+/// A SET of about 20 kB that does not compress.
 fn bulky(jti: &str) -> String {
     let mut set: Value = serde_json::from_str(&event::set(jti)).expect("a SET is JSON");
     let mut state = jti.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| state.rotate_left(8) ^ u64::from(byte));
     let letters = std::iter::repeat_with(|| {
-        // Xorshift (Marsaglia 2003): letters that do not come again.
+        // Xorshift (Marsaglia 2003): letters without repetition.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -500,7 +501,7 @@ async fn a_tenant_stores_as_many_bytes_as_it_may_and_its_neighbour_goes_on() {
     );
     assert!(accepted.len() > 4, "{} events of some 20 kB", accepted.len());
     theirs.accept(bulky("calm")).await;
-    // What was accepted is delivered all the same, and other ways to fill the disk are shut as well.
+    // Accepted events are still delivered, and other ways to fill the disk are blocked as well.
     receiver.received(accepted.len()).await;
     let rows = json!({"key": "a", "value": "x".repeat(1_000)}).to_string();
     let headers = [("content-type", "application/jsonl")];
@@ -509,7 +510,7 @@ async fn a_tenant_stores_as_many_bytes_as_it_may_and_its_neighbour_goes_on() {
     let delivered = acme.delivery_in("delivered", &subscription.delivery_of_any()(&accepted[0])).await;
     assert_eq!(delivered["attempts"], 1);
 
-    // It is known after a crash, to the byte.
+    // The count is exact to the byte after a crash.
     let before = setgate_tests::until("nothing is under way", async || {
         let before = stored(&acme).await;
         let due = acme.get("/statistics").await["now"]["due"].as_u64();
@@ -525,7 +526,7 @@ async fn a_tenant_stores_as_many_bytes_as_it_may_and_its_neighbour_goes_on() {
     assert_eq!(stored(&acme).await, before);
     assert_eq!(ours.send(bulky("after the crash")).await.status, 429);
 
-    // What goes with its time makes room.
+    // Expired data frees space.
     host.set_env("SETGATE_DATA__RETENTION_S", "1");
     host.restart().await;
     setgate_tests::until("there is room again", async || (ours.send(bulky("later")).await.status == 202).then_some(()))
@@ -552,7 +553,7 @@ async fn a_tenant_sends_as_many_bytes_a_second_as_it_may_and_its_neighbour_goes_
     ours.accept(event::set("two")).await;
 }
 
-/// No disk is that full: a bound of three quarters of what is free stands for a disk that fills up.
+/// A limit of three quarters of the free space simulates a disk that fills up.
 #[tokio::test]
 async fn while_the_disk_fills_up_the_tenant_with_the_most_is_refused_first() {
     let mut host = Host::start().await;

@@ -1,5 +1,6 @@
-//! What the host signs, a receiver written by others verifies: PyPI `standardwebhooks`. (The crate of that name checks
-//! every Standard Webhooks delivery of the other stories.) And how keys are rotated without a receiver that breaks.
+//! Verifies the host's signatures with a third-party implementation: PyPI `standardwebhooks`. (The crate of that name
+//! verifies every Standard Webhooks delivery in the other stories.) Also tests that key rotation does not break
+//! receivers.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,10 +10,10 @@ use setgate_tests::signature::Trust;
 use setgate_tests::{Host, Receiver, Reply, Seed, Shim, Source, Subscription, Tenant, event, place};
 use tokio::process::Command;
 
-/// The release that is installed.
+/// The installed release.
 const STANDARDWEBHOOKS: &str = "standardwebhooks==1.1.0";
 
-/// Reads `{secret, headers, body}` and verifies; then once more with another body, which has to fail.
+/// Reads `{secret, headers, body}` and verifies; then once more with another body, which must fail.
 const VERIFY: &str = "
 import json, sys
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
@@ -39,7 +40,7 @@ async fn a_python_receiver_verifies_what_the_host_signs() {
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Logto).await;
     let receiver = Receiver::start().await;
-    // The library knows `v1` alone, which an ed25519 key signs as well.
+    // The library supports only `v1`, which is also sent if there is an ed25519 key.
     let subscriptions =
         [acme.subscribe(&receiver).create().await, acme.subscribe(&receiver).signing("standard", true).create().await];
     // With letters beyond ASCII: the signature is over bytes.
@@ -62,7 +63,7 @@ async fn a_python_receiver_verifies_what_the_host_signs() {
 /// The schemes whose header carries one signature.
 const SINGLE: [&str; 3] = ["hub", "wso2", "logto"];
 
-/// Sends an event, and gives whether its delivery verifies with each of these.
+/// Sends an event, and returns for each key whether it verifies the delivery.
 async fn verifies(source: &Source, receiver: &Receiver, jti: &str, trusts: [&Trust; 2]) -> [bool; 2] {
     let before = receiver.count();
     source.accept(event::set(jti)).await;
@@ -137,7 +138,7 @@ async fn a_staged_key_can_be_cancelled_and_goes_with_its_scheme() {
     let source = acme.source("idp", Seed::Set).await;
     let receiver = Receiver::start().await;
     let subscription = acme.subscribe(&receiver).signing("hub", false).create().await;
-    // A subscription that is paused is rotated as any other.
+    // A paused subscription is rotated like any other.
     subscription.pause().await;
     let (_, new) = rotate(&acme, &subscription).await;
     let cancelled = acme.client.post(&subscription.path("/cancel-key"), &json!({})).await.expect(200).json();
@@ -256,7 +257,8 @@ async fn an_ed25519_key_signs_v1_too_and_its_private_half_is_never_shown() {
     }
 }
 
-/// A Python with the package, installed into `target/venv` where it is not there yet; else why there is none.
+/// A Python with the package, installed into `target/venv` if necessary. The error is the reason for which there is
+/// none.
 async fn python_with_standardwebhooks() -> Result<PathBuf, String> {
     let venv = place::target_dir().join("venv");
     let python = venv.join("bin/python");
@@ -274,7 +276,7 @@ async fn python_with_standardwebhooks() -> Result<PathBuf, String> {
     Ok(python)
 }
 
-/// Standard output, or what went wrong.
+/// Runs a program. Returns its standard output, or an error message.
 async fn run(program: &PathBuf, arguments: &[&str], input: &str) -> Result<String, String> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

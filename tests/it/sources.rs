@@ -1,4 +1,4 @@
-//! What senders send in practice: signatures, secrets and bytes as products and their proxies make them.
+//! Senders in practice: signatures, secrets and bytes as products and their proxies produce them.
 
 use std::io::Write as _;
 
@@ -112,7 +112,7 @@ async fn signatures_are_taken_in_every_way_that_senders_write_them() {
         let answer = send(&acme, source, &headers, body).await;
         assert_eq!(answer.status, status, "{what}: {}", answer.text());
     }
-    // One family has to be whole, and what stands in the other was not signed.
+    // The headers of one family must be complete; those of the other one are not covered by the signature.
     let body = event::platform("mixed");
     let svix = signed(now_s(), "msg_2", "svix-", &body);
     let mut mixed: Vec<_> = svix.iter().map(|(n, v)| (n.as_str(), v.as_str())).chain([JSON]).collect();
@@ -155,7 +155,7 @@ async fn a_secret_is_refused_with_what_it_carries_and_read_by_its_encoding() {
     }
     assert_eq!(acme.get("/sources").await["items"], json!([]), "nothing of it is stored");
 
-    // The same text, read in two ways.
+    // The same text, as text and as base64.
     let text = "c2VjcmV0LXNlY3JldA==";
     let key = BASE64_STANDARD.decode(text).unwrap();
     let mac = |key: &[u8], body: &str| {
@@ -207,7 +207,7 @@ async fn a_source_that_was_shown_can_be_put_back_with_its_secrets() {
     let token = [("authorization", "Bearer a-token-of-it"), JSON];
     send(&acme, "idp", &token, event::wso2("two")).await.expect(202);
 
-    // One proof less, one secret changed, the others as they are.
+    // One proof removed, one secret changed, the others unchanged.
     let mut fewer = shown.clone();
     fewer["proofs"] = json!([{"kind": "bearer", "tokens": ["another-token"]}, {"kind": "hmac", "header": "wso2"}]);
     put(&acme, "idp", &fewer).await.expect(200);
@@ -247,7 +247,7 @@ async fn a_compressed_event_is_decoded_and_another_coding_is_named() {
         assert!(refused.text().contains(coding), "{}", refused.text());
         assert_eq!(refused.header("accept-encoding"), Some("gzip"));
     }
-    // A sender signs before it compresses, or after.
+    // A sender signs either before or after it compresses.
     let (before, after) = (event::set("signed-before"), gzip(event::set("signed-after").as_bytes()));
     for (what, signed, sent, status) in [
         ("before", before.as_bytes(), gzip(before.as_bytes()), 202),
@@ -275,7 +275,7 @@ async fn a_compressed_event_is_decoded_and_another_coding_is_named() {
         let stranger = send(&acme, "hub", &headers, sent).await;
         assert_eq!(stranger.not_the_problem(401, "bad_signature"), None, "{what}: a stranger learns nothing of it");
     }
-    // Routes that undo no coding say so, instead of taking compressed bytes for a document.
+    // Routes without content codings refuse them, instead of reading compressed bytes as a document.
     for (path, kind) in
         [("/sources/x", "application/json"), ("/tables/x", "text/csv"), ("/filters/x", "application/wasm")]
     {
@@ -356,7 +356,7 @@ async fn half_of_a_surrogate_pair_has_its_own_error_and_a_setting() {
             serde_json::from_str::<Value>(&arrived).expect("any reader reads it");
         }
     }
-    // Whole pairs, and backslashes that are escaped, are nobody's halves.
+    // Complete surrogate pairs and escaped backslashes are accepted.
     let whole = event::set("whole").replace("1615304991", r#"1615304991,"x":"\ud83d\ude00 \\ud83d""#);
     send(&acme, "set", &[JSON], whole).await.expect(202);
     let broken = send(&acme, "set", &[JSON], r#"{"a": nope, "b": "\ud83d"}"#).await;
@@ -455,7 +455,7 @@ async fn the_largest_events_of_the_products_pass_through_filters() {
         assert_eq!(subscription.verify(&received), Ok(()));
         assert!(received.text().len() > at_least / 2, "all of it arrives");
     }
-    // 1 MiB is the default, and no more than that.
+    // The default limit is exactly 1 MiB.
     let open = acme.source("open", Seed::Open).await;
     let padded = |bytes: usize| {
         let body = event::set(&format!("padded-{bytes}"));

@@ -1,5 +1,5 @@
-//! A disk that fails, fills up and comes back: nothing accepted is lost, nothing is accepted in vain, and the host goes
-//! on by itself. The disk is `tests/shims/disk.c`, preloaded into the host.
+//! A disk that fails, fills up and recovers: no accepted event is lost, no event is acknowledged without being stored,
+//! and the host recovers automatically. The disk is `tests/shims/disk.c`, preloaded into the host.
 
 use std::time::Duration;
 
@@ -22,12 +22,12 @@ async fn host_with_disk(config: &str) -> (Host, Shim) {
     (host, disk)
 }
 
-/// A SET of some 60 kB that nothing makes smaller.
+/// A SET of about 60 kB that does not compress.
 fn large(jti: &str) -> String {
     let mut set: Value = serde_json::from_str(&event::set(jti)).expect("a SET is JSON");
     let mut state = jti.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| state.rotate_left(8) ^ u64::from(byte));
     let letters = std::iter::repeat_with(|| {
-        // Xorshift (Marsaglia 2003): letters that do not come again.
+        // Xorshift (Marsaglia 2003): letters without repetition.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -47,7 +47,7 @@ async fn readiness(host: &Host) -> Answer {
     host.stranger().get("/readyz").await
 }
 
-/// One disk that takes no writes for a while, and how the host names that.
+/// A disk that temporarily refuses writes, and the name of the fault in the host's log.
 async fn an_outage(fault: &str, named: &str) {
     let (host, disk) = host_with_disk("").await;
     let acme = host.tenant("acme").await;
@@ -60,7 +60,7 @@ async fn an_outage(fault: &str, named: &str) {
     let between = source.accept(event::set("between")).await;
     receiver.received(2).await;
 
-    // The receiver takes it, and that cannot be written down.
+    // The receiver accepts the delivery, but its settlement cannot be stored.
     disk.tell(fault);
     let from = host.logged();
     receiver.release();
@@ -70,18 +70,18 @@ async fn an_outage(fault: &str, named: &str) {
     let ready = readiness(&host).await;
     assert_eq!(ready.not_the_problem(503, "not_ready"), None, "{fault}");
     assert!(ready.text().contains(named), "{fault}: {}", ready.text());
-    // What is there can be read, and the one under way is still due.
+    // Stored data is readable, and the delivery in flight is still due.
     let shown = acme.delivery(&subscription.delivery_of(&between)).await;
     assert_eq!(shown["state"], "due", "{fault}: {shown}");
     assert_eq!(acme.get("/events").await["items"].as_array().map(Vec::len), Some(2), "{fault}");
-    // Several rounds of everything that is tried again.
+    // Several rounds of all retries.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let said =
         host.log().lines().skip(from).filter(|line| line.contains("ERROR")).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(said.len(), 1, "{fault}: the operator is told once: {said:#?}");
     assert!(said[0].contains("the ledger cannot write") && said[0].contains(named), "{fault}: {said:?}");
 
-    // Over, and nobody sends anything.
+    // The fault ends; no request triggers the recovery.
     disk.tell("");
     until("the host is ready by itself", async || (readiness(&host).await.status == 200).then_some(())).await;
     acme.delivery_in("delivered", &subscription.delivery_of(&between)).await;
@@ -114,7 +114,8 @@ async fn a_disk_that_becomes_read_only_refuses_events_and_loses_none() {
     }
 }
 
-/// A sync of the file itself fails, not of the WAL: commits hold, and what was moved is not believed.
+/// A sync of the ledger file fails, not of the WAL: commits succeed, and the data moved by the checkpoint is not
+/// trusted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_checkpoint_that_fails_to_sync_has_the_file_opened_anew() {
     if !is_linux("a failing checkpoint") {
@@ -135,7 +136,7 @@ async fn a_checkpoint_that_fails_to_sync_has_the_file_opened_anew() {
         if answer.status == 202 {
             accepted.push(Accepted::of(&answer));
         } else {
-            // To open the file anew is to sync it, which fails as well as long as the disk does.
+            // Reopening the file syncs it, which also fails as long as the disk does.
             assert_refused(&answer, "not_stored");
             until("a checkpoint has failed", async || has_failed().then_some(())).await;
         }
@@ -154,7 +155,7 @@ async fn a_checkpoint_that_fails_to_sync_has_the_file_opened_anew() {
     assert_eq!(receiver.ids().len(), accepted.len());
 }
 
-/// No disk has so much free: the bound stands for a disk that is nearly full.
+/// A high limit of free space simulates a disk that is nearly full.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_is_nearly_full_shuts_ingest_and_lets_deliveries_go_on() {
     let mut host = Host::start().await;
@@ -178,7 +179,7 @@ async fn a_disk_that_is_nearly_full_shuts_ingest_and_lets_deliveries_go_on() {
     let headers = [("content-type", "application/jsonl")];
     assert_refused(&acme.client.send(Method::PUT, &acme.path("/tables/apps"), &headers, row).await, "disk_low");
     assert_eq!(host.metric("setgate_ledger_short_of_space", &[]).await, 1.0);
-    // There is room enough for what is under way to come to its end, and for a subscription to be changed.
+    // There is enough space for deliveries in flight to end, and for changing a subscription.
     acme.delivery_in("delivered", &subscription.delivery_of(&under_way)).await;
     subscription.pause().await;
     subscription.resume().await;
@@ -220,7 +221,7 @@ async fn a_ledger_that_is_too_large_gives_up_its_oldest_history_and_nothing_that
     let gone = acme.client.get(&acme.path(&format!("/events/{first}"))).await;
     assert_eq!(gone.status, 404, "the oldest goes first");
 
-    // Now nothing comes to rest.
+    // Now no delivery can end.
     subscription.pause().await;
     until("the ledger is full", async || {
         for _ in 0..20 {
@@ -236,7 +237,7 @@ async fn a_ledger_that_is_too_large_gives_up_its_oldest_history_and_nothing_that
     assert!(readiness(&host).await.text().contains("ledger_full"));
     let due = acme.deliveries("state=due").await.len();
     assert!(due > 50, "{due} are due");
-    // They are delivered, and then there is room.
+    // They are delivered, which makes events removable.
     subscription.resume().await;
     until("the host is ready by itself", async || (readiness(&host).await.status == 200).then_some(())).await;
     source.accept(large("one more")).await;

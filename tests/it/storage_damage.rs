@@ -1,11 +1,11 @@
-//! Damage in the ledger's files: what is lost is told, what can be read goes on, and nothing is deleted or begun anew.
+//! Damage in the ledger's files: losses are reported, readable data is processed, and nothing is deleted or recreated.
 
 use setgate_tests::{Host, Receiver, Seed, event, until};
 
 const PAGE: usize = 4096;
 const WAL_HEADER: usize = 32;
 
-/// Acknowledged commits that are damaged on disk cannot be got back. They are told, and the file is put aside.
+/// Acknowledged commits that are damaged on disk cannot be recovered. They are reported, and the file is moved aside.
 #[tokio::test]
 async fn damage_in_the_wal_is_told_and_put_aside() {
     let mut host = Host::start().await;
@@ -13,7 +13,7 @@ async fn damage_in_the_wal_is_told_and_put_aside() {
     let source = acme.source("idp", Seed::Set).await;
     let receiver = Receiver::start().await;
     let subscription = acme.subscribe(&receiver).create().await;
-    // What was set up is in the file then, and the WAL is empty.
+    // Now the setup is in the ledger file, and the WAL is empty.
     host.restart().await;
     for n in 0..5 {
         let accepted = source.accept(event::set(&format!("n-{n}"))).await;
@@ -35,7 +35,7 @@ async fn damage_in_the_wal_is_told_and_put_aside() {
     let accepted = source.accept(event::set("after")).await;
     acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
 
-    // The end of a WAL that was cut off in mid commit is no damage.
+    // A WAL that ends within a commit is not damaged.
     host.kill9().await;
     let bytes = std::fs::read(&wal).unwrap();
     std::fs::write(&wal, &bytes[..bytes.len() - 500]).unwrap();
@@ -64,7 +64,7 @@ async fn damage_in_one_tenants_rows_is_told_and_the_others_go_on() {
     for n in 0..60 {
         whole.push(source.accept(event::set(&format!("whole-{n}"))).await);
     }
-    // All deliveries are made, and all is in the file.
+    // All deliveries are created, and all data is in the ledger file.
     let all = "all deliveries are made";
     until(all, async || (acme.deliveries("state=due").await.len() == 60).then_some(())).await;
     until(all, async || (other.deliveries("state=due").await.len() == 60).then_some(())).await;
@@ -87,7 +87,7 @@ async fn damage_in_one_tenants_rows_is_told_and_the_others_go_on() {
     assert_eq!(host.metric("setgate_ledger_damaged", &[]).await, 1.0);
     let lost = acme.client.get(&acme.path(&format!("/events/{}", damaged[30].event))).await;
     assert_eq!(lost.not_the_problem(500, "ledger_damaged"), None);
-    // The page held a few of them; the first is on another.
+    // The page contained several deliveries; the first one is on another page.
     acme.get(&format!("/events/{}", damaged[0].event)).await;
 
     of_acme.resume().await;
@@ -101,8 +101,8 @@ async fn damage_in_one_tenants_rows_is_told_and_the_others_go_on() {
     assert_eq!(acme.client.get(&path).await.not_the_problem(500, "ledger_damaged"), None);
 }
 
-/// What tells copies from new events can be made anew from the events. The operator hears of the damage all the same: the page
-/// is in the file still, and says something of the disk.
+/// The dedupe index can be rebuilt from the events. The damage is still reported to the operator: the page remains in
+/// the file, and may indicate a failing disk.
 #[tokio::test]
 async fn damage_in_the_index_of_dedupe_keys_lets_no_copy_in() {
     let mut host = Host::with().config("[data]\ndedupe_run_events = 16\n").start().await;
@@ -153,7 +153,7 @@ async fn a_ledger_that_cannot_be_opened_is_left_as_it_is() {
             0 => bytes.clear(),
             length => bytes[..length].fill(0xff),
         }
-        // An empty file is only then no new ledger when its WAL tells.
+        // An empty file is only recognised as an existing ledger by its WAL.
         if bytes.is_empty() {
             std::fs::write(file.with_extension("db-wal"), [1; 100]).unwrap();
         }

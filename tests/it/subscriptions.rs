@@ -1,4 +1,4 @@
-//! Subscriptions by a name that their tenant chooses, and documents that are sent back as they were read.
+//! Subscriptions with a name chosen by their tenant, and documents that are sent back as they were read.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ async fn a_subscription_is_put_and_reached_by_its_name() {
     source.accept(event::set("one")).await;
     receiver.received(3).await;
 
-    // Names are the tenant's own, and unique there.
+    // Names are local to the tenant, and unique there.
     globex.client.get(&globex.path("/subscriptions/crm")).await.expect(404);
     globex.client.put(&globex.path("/subscriptions/crm"), &asked).await.expect(201);
     let taken = acme.subscribe(&receiver).with("name", json!("crm")).ask().await;
@@ -80,7 +80,7 @@ async fn a_name_that_many_put_at_once_makes_one_subscription() {
         puts.spawn(async move { client.put(&path, &asked).await.status });
     }
     let statuses = puts.join_all().await;
-    // Each finds it made or makes it; one that others come before all the time may be told so.
+    // Each request finds the subscription or creates it; under constant contention it may get a conflict.
     assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 1, "{statuses:?}");
     assert!(statuses.iter().all(|status| matches!(status, 200 | 201 | 409)), "{statuses:?}");
     assert_eq!(acme.get("/subscriptions").await["items"].as_array().map(Vec::len), Some(1));

@@ -1,10 +1,10 @@
-//! A filter that keeps faulting: suspended with the reason in sight, its events kept, and run anew once somebody decided.
+//! A filter that keeps faulting is suspended with a reason; its events are retained and rerun after a manual decision.
 
 use http::Method;
 use serde_json::{Value, json};
 use setgate_tests::{Host, Receiver, Seed, Source, Subscription, Tenant, event, until};
 
-/// Faults at which a version is suspended, in these stories.
+/// Number of faults that suspend a version in these stories.
 const FAULTS_MAX: usize = 3;
 
 /// A tenant whose filter `gate` is `redact-claims`, which fails on every event as long as it has no salt.
@@ -28,7 +28,7 @@ impl Story {
         Self { host, acme, source, receiver, subscription }
     }
 
-    /// Sends events one after another, and gives their deliveries once each is in a state.
+    /// Sends events one after another, and returns each delivery once it is in a state.
     async fn send(&self, events: std::ops::Range<usize>, state: &str) -> Vec<Value> {
         let mut deliveries = Vec::new();
         for number in events {
@@ -42,7 +42,7 @@ impl Story {
         self.acme.get("/filters/gate").await
     }
 
-    /// Gives the binding its salt.
+    /// Adds the salt to the binding.
     async fn mend(&self) {
         let mut subscription = self.subscription.show().await;
         let chain =
@@ -86,7 +86,7 @@ async fn a_filter_that_keeps_faulting_is_suspended_and_resumed_with_nothing_lost
     let resume = story.acme.path("/filters/gate/resume");
     let shown = story.acme.client.post(&resume, &json!({})).await.expect(200).json();
     assert_eq!(shown["suspended"], Value::Null, "{shown}");
-    // What is to be run anew is decided durably, whenever the host is killed.
+    // The decision to rerun is durable, even if the host is killed.
     story.host.kill9().await;
     story.host.start_again().await;
     for delivery in &held {
@@ -109,7 +109,7 @@ async fn a_filter_that_keeps_faulting_is_suspended_and_resumed_with_nothing_lost
 async fn another_version_takes_over_what_a_suspended_one_holds() {
     let story = Story::of("hold").await;
     let held = story.send(0..FAULTS_MAX + 1, "held").await;
-    // Due under the suspended version, and not looked at before the other one is active.
+    // Due with the suspended version, and not processed before the other one is active.
     story.subscription.pause().await;
     let accepted = story.source.accept(event::set("waits")).await;
     let waits = story.acme.delivery_in("due", &story.subscription.delivery_of(&accepted)).await;

@@ -1,4 +1,4 @@
-//! Look-up tables: uploaded whole, kept in versions, swapped at once.
+//! Look-up tables: uploaded as a whole, versioned, replaced atomically.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ async fn a_delivery_sees_the_version_that_was_active_when_it_was_created() {
     let shown = acme.get("/tables/apps").await;
     let versions = shown["versions"].as_array().unwrap();
     assert_eq!(versions.iter().map(|version| &version["active"]).collect::<Vec<_>>(), [false, true], "{shown}");
-    // The same rows again are the same version, and a CSV's rows are those of the JSON lines it is kept as.
+    // Uploading the same rows again creates no new version; a CSV equals the JSON lines that it is stored as.
     let again = put(&acme, "apps", "text/csv; charset=utf-8", "app,owner,tier\na1,team-shop,gold\n").await;
     let again = again.expect(200).json();
     assert_eq!((&again["digest"], again["versions"].as_array().map(Vec::len)), (&first["digest"], Some(2)), "{again}");
@@ -125,7 +125,7 @@ async fn tables_take_no_more_room_than_the_quota_gives() {
         assert!(answer.text().contains(&format!("`{quota}`")), "{quota}: {}", answer.text());
     };
     named(&put(&acme, "one", "application/jsonl", &rows("a", 400)).await, "table_bytes_max");
-    // A CSV becomes larger than it was.
+    // A CSV grows when it is converted.
     let csv =
         format!("key,a-name-of-a-column-that-is-long\n{}", (0..20).map(|n| format!("{n},\n")).collect::<String>());
     assert!(csv.len() < 400);
@@ -140,7 +140,7 @@ async fn tables_take_no_more_room_than_the_quota_gives() {
     put(&acme, "one", "application/jsonl", &rows("a", 300)).await.expect(200);
     acme.client.delete(&acme.path("/tables/one")).await.expect(204);
     put(&acme, "two", "application/jsonl", &rows("c", 300)).await.expect(201);
-    // Nobody else's share is touched.
+    // No other tenant's share is affected.
     let globex = host.tenant("globex").await;
     put(&globex, "one", "application/jsonl", &rows("a", 400)).await.expect(201);
 }

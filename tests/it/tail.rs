@@ -1,4 +1,4 @@
-//! Looking on: settlements as they come, over Server-Sent Events.
+//! Live tails: settlements over Server-Sent Events.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn a_tail_shows_what_happens_and_goes_on_where_it_was_cut_off() {
-    // A stream outlives what a request may take as a whole.
+    // A stream is not subject to the request timeout.
     let mut host = Host::with().config("[listen]\nrequest_ms_max = 500").start().await;
     let (acme, other) = (host.tenant("acme").await, host.tenant("other").await);
     let source = acme.source("idp", Seed::Set).await;
@@ -26,11 +26,11 @@ async fn a_tail_shows_what_happens_and_goes_on_where_it_was_cut_off() {
     assert_eq!(failed["delivery"], subscription.delivery_of(&first), "{failed}");
     assert_eq!((&failed["event"], &failed["subscription"]), (&json!(first.event), &json!(subscription.id)), "{failed}");
     assert_eq!((&failed["types"], &failed["source"]), (&json!([event::SET_TYPE]), &json!("idp")), "{failed}");
-    // A second later, and so after the request's time.
+    // A second later, and so after the request timeout.
     let delivered = tail.settlement().await;
     assert_eq!((&delivered["state"], &delivered["attempt"]["number"]), (&json!("delivered"), &json!(2)), "{delivered}");
 
-    // Cut off: what happens meanwhile is not missed, also over a kill.
+    // After a disconnect no settlement is missed, even over a kill.
     let seen = tail.last_id.clone();
     drop(tail);
     let mut expected = BTreeSet::new();
@@ -52,7 +52,7 @@ async fn a_tail_shows_what_happens_and_goes_on_where_it_was_cut_off() {
     }
     assert_eq!(settled.iter().cloned().collect::<BTreeSet<_>>(), expected, "each of them once");
 
-    // The query's cursor is the same; the header goes before it.
+    // The cursor of the query is equivalent; the header takes precedence.
     let mut by_query = Tail::open(&acme, &format!("?cursor={seen}&subscription={}", subscription.id), None).await;
     assert_eq!(by_query.settlement().await["delivery"], settled[0].as_str());
     let mut dead = Tail::open(&acme, &format!("?cursor={seen}&state=dead"), None).await;
@@ -63,7 +63,7 @@ async fn a_tail_shows_what_happens_and_goes_on_where_it_was_cut_off() {
     let gone = source.accept(event::set("gone")).await;
     assert_eq!(dead.settlement().await["delivery"], subscription.delivery_of(&gone), "only what was asked for");
 
-    // A place of one tenant is none of another's, which has only its own.
+    // One tenant's cursor is not valid for another one.
     let path = other.path("/deliveries/tail");
     let foreign = other.client.send(http::Method::GET, &path, &[("last-event-id", &begin)], "").await;
     assert_eq!(foreign.not_the_problem(400, "bad_cursor"), None);
@@ -73,7 +73,7 @@ async fn a_tail_shows_what_happens_and_goes_on_where_it_was_cut_off() {
     let accepted = theirs.accept(event::set("theirs")).await;
     assert_eq!(tail.settlement().await["delivery"], own.delivery_of(&accepted), "nothing of others comes before");
 
-    // A host that stops says so, and does not wait for those who look on.
+    // A host that stops ends its streams, and does not wait for their clients.
     assert!(host.terminate().await.success(), "{}", host.log());
     let mut end = None;
     while let Some(event) = resumed.next().await {
@@ -86,7 +86,7 @@ async fn a_tail_shows_what_happens_and_goes_on_where_it_was_cut_off() {
 
 #[tokio::test]
 async fn a_slow_reader_misses_nothing() {
-    // More than the stream holds at a time.
+    // More than the stream buffers.
     const EVENTS: usize = 350;
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
@@ -110,7 +110,7 @@ async fn a_slow_reader_misses_nothing() {
 
 #[tokio::test]
 async fn a_reader_that_comes_too_late_is_told() {
-    // A tail that was dropped holds its place until the next writes to it, so there have to be more than are tried.
+    // A dropped tail occupies its slot until the next writes to it, so there must be more slots than attempts.
     let config =
         "[history]\ntail_retention_s = 1\ntails_max = 2000\ntails_per_tenant_max = 1000\n[data]\nretention_every_s = 1";
     let host = Host::with().config(config).start().await;
@@ -158,7 +158,7 @@ async fn only_so_many_tails_are_open_and_a_key_that_is_gone_opens_none() {
     assert_eq!(nobody.not_the_problem(401, "bad_key"), None);
 }
 
-/// Sends events all the time, so that a tail always has something to show.
+/// Sends events continuously, so that a tail always has data.
 fn traffic(source: &Source) -> tokio::task::JoinHandle<()> {
     let source = source.clone();
     tokio::spawn(async move {
@@ -170,7 +170,7 @@ fn traffic(source: &Source) -> tokio::task::JoinHandle<()> {
     })
 }
 
-/// Reads on until the stream ends, and gives the reason that it says.
+/// Reads until the stream ends, and returns the reason it gives.
 async fn end_of(mut tail: Tail) -> String {
     let reading = async {
         loop {
@@ -218,7 +218,7 @@ async fn a_tail_ends_with_what_it_was_opened_with_however_much_there_is_to_show(
     sending.abort();
 }
 
-/// An instant twenty seconds from now, as RFC 3339 has it.
+/// The time twenty seconds from now in RFC 3339.
 #[expect(clippy::disallowed_methods, reason = "the host is another process and goes by the real clock")]
 fn in_a_while() -> String {
     let soon = std::time::SystemTime::now() + Duration::from_secs(20);
@@ -314,7 +314,7 @@ async fn a_body_that_ends_after_its_key_does_changes_nothing() {
             body.len()
         );
         stream.write_all(head.as_bytes()).await.unwrap();
-        // The host asks for the body once the key was looked at.
+        // The host requests the body after checking the key.
         let mut go_on = [0; 25];
         stream.read_exact(&mut go_on).await.unwrap();
         assert!(go_on.starts_with(b"HTTP/1.1 100"), "{}", String::from_utf8_lossy(&go_on));

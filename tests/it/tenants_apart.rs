@@ -1,7 +1,7 @@
-//! Nothing of one tenant is reached from another: every operation of the live `/openapi.json` is shown to work for its
-//! owner, then tried with another tenant's key on the owner's path, and on the other's own path with the owner's ids.
+//! Isolation of tenants: every operation of the live `/openapi.json` succeeds for its owner, and is then tried with
+//! another tenant's key on the owner's path, and on the other tenant's path with the owner's ids.
 //!
-//! An operation that is not in [`calls`] fails this: whoever adds a route tells here how its owner calls it.
+//! An operation that is missing in [`calls`] fails this test: a new route needs an example call by its owner here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use setgate_tests::everything::{self, MARK};
 use setgate_tests::{Answer, Client, Everything, Host, Received, Reply, Seed, Tenant, place, until};
 
-/// What belongs to one tenant.
+/// The path prefix of a tenant's resources.
 const BELOW: &str = "/api/v1/tenants/{tenant}";
 
-/// Faults at which a filter is suspended.
+/// Number of faults that suspend a filter.
 const FAULTS_MAX: usize = 3;
 
-/// One way to call an operation.
+/// A call of an operation.
 #[derive(Clone)]
 struct Call {
     operation: &'static str,
@@ -26,19 +26,19 @@ struct Call {
     query: String,
     media_type: &'static str,
     body: Bytes,
-    /// What the other tenant asks for instead, where the owner's call uses up what it names.
+    /// Replacements of path parameters for the other tenant, if the owner's call consumes the resource.
     elsewhere: Vec<(&'static str, String)>,
-    /// More queries for the other tenant to try.
+    /// Further queries for the other tenant to try.
     queries: Vec<String>,
-    /// Whether it makes something under a name of the caller's choice, which everybody may.
+    /// Whether it creates a resource under a name of the caller's choice, which is always allowed.
     makes: bool,
-    /// Whether its body names things that have to be the caller's own.
+    /// Whether its body refers to resources that must belong to the caller.
     names_in_body: bool,
-    /// Whether it is refused too where the other tenant has things of the same names, since it names bytes.
+    /// Whether it is also refused if the other tenant has resources of the same names, because it refers to bytes.
     names_bytes: bool,
-    /// Whether it tells numbers and times alone, which nobody could be told by.
+    /// Whether it returns only numbers and times, which identify no tenant.
     numbers: bool,
-    /// Whether its answer has no end: what comes first is looked at.
+    /// Whether its answer is endless, so that only its beginning is checked.
     endless: bool,
 }
 
@@ -114,7 +114,7 @@ impl Call {
         self
     }
 
-    /// The path at a tenant, with the parameters that the owner or the other one uses.
+    /// The path for a tenant, with the parameters of the owner or of the other tenant.
     fn path(&self, template: &str, tenant: &str, by_owner: bool, query: &str) -> String {
         let mut path = template.replace("{tenant}", tenant);
         for (parameter, value) in &self.at {
@@ -136,8 +136,8 @@ impl Call {
     }
 }
 
-/// How the owner calls each operation, in an order in which all of it works. One that stands here twice is tried by the
-/// other tenant as it stands here last.
+/// A call of each operation by its owner, in an order in which all of them succeed. If an operation occurs twice, the
+/// other tenant tries the last call.
 async fn calls(all: &Everything) -> Vec<Call> {
     let acme = &all.tenant;
     let gate = |operation: &'static str| call(operation).at("filter", "gate");
@@ -152,7 +152,7 @@ async fn calls(all: &Everything) -> Vec<Call> {
     let (deliveries, events) = (next("/deliveries").await.expect("more than one"), next("/events").await);
     let replay = json!({"subscription": all.subscription("delivered"), "since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"});
     let spare = spare(acme, &endpoint, &replay).await;
-    // What it is asked is whether it knows the challenge.
+    // An endpoint is verified by returning the challenge.
     let knows = |received: &Received| json!({"challenge": received.json()["challenge"]}).to_string();
     all.receiver.otherwise(Reply::status(200).body(knows));
     vec![
@@ -246,17 +246,17 @@ async fn calls(all: &Everything) -> Vec<Call> {
     ]
 }
 
-/// What the owner may lose.
+/// Resources that the owner may lose.
 struct Spare {
     key: String,
     rotated: String,
     subscription: String,
-    /// Two more, with a signing key that is staged.
+    /// Two more, with a staged signing key.
     staged: [String; 2],
-    /// A replay that has ended, and one that goes on.
+    /// A replay that has ended, and one that is running.
     replay: String,
     running: String,
-    /// Versions that nothing needs.
+    /// Versions that are not needed.
     filter_version: String,
     table_version: String,
 }
@@ -283,7 +283,7 @@ async fn spare(acme: &Tenant, endpoint: &Value, replay: &Value) -> Spare {
         let listed = acme.get(list).await;
         listed["items"][0]["digest"].as_str().expect("a version").to_owned()
     };
-    // The oldest of three is neither active nor what a roll-back would activate.
+    // The oldest of three is neither active nor the target of a rollback.
     for filter in ["redact-claims", "drop-by-type", "flag-suspicious-login"] {
         acme.upload("spare", place::filter(filter)).await;
         acme.table("spare", &[(filter, json!(1))]).await;
@@ -300,7 +300,7 @@ async fn spare(acme: &Tenant, endpoint: &Value, replay: &Value) -> Spare {
     Spare { key, rotated, subscription, staged, replay, running, filter_version, table_version }
 }
 
-/// A filter that was suspended, for its owner to resume.
+/// Suspends a filter, for its owner to resume.
 async fn suspended(all: &Everything) {
     let acme = &all.tenant;
     acme.upload("faulty", place::filter("redact-claims")).await.expect(201);
@@ -331,7 +331,7 @@ async fn operations(host: &Host) -> BTreeMap<String, (Method, String)> {
     found
 }
 
-/// Everything that the owner can look at.
+/// Everything that the owner can read.
 async fn state(all: &Everything, calls: &[Call], operations: &BTreeMap<String, (Method, String)>) -> Vec<String> {
     let mut shown = Vec::new();
     for call in calls.iter().filter(|call| !call.numbers && !call.endless) {
@@ -345,7 +345,7 @@ async fn state(all: &Everything, calls: &[Call], operations: &BTreeMap<String, (
     shown
 }
 
-/// Words that are nobody's but the owner's, apart from those of its words that the other one sent itself.
+/// The owner's secrets in an answer, except for words that the other tenant sent itself.
 fn leaked<'a>(answer: &Answer, secrets: &'a BTreeSet<String>, sent: &str) -> Option<&'a str> {
     let said = format!("{:?} {}", answer.headers, answer.text());
     secrets.iter().find(|secret| said.contains(secret.as_str()) && !sent.contains(secret.as_str())).map(String::as_str)
@@ -361,14 +361,14 @@ async fn no_operation_reaches_what_is_another_tenants() {
     let documented: BTreeSet<_> = operations.keys().cloned().collect();
     assert_eq!(known, documented, "each operation of a tenant is told in `calls`, and no other");
 
-    // To its owner each answers with success.
+    // Every operation succeeds for its owner.
     let mut secrets = BTreeSet::from([MARK.to_owned(), all.key.clone(), all.event.event.clone()]);
     secrets.extend(all.gate.iter().chain(&all.users).cloned());
     secrets.extend(all.subscriptions.iter().flat_map(|(state, id)| [id.clone(), all.delivery(state)]));
     host.tenant("gone").await;
     for call in &calls {
         let (method, template) = &operations[call.operation];
-        // A tenant is the operator's to change and to remove.
+        // Changing and removing a tenant is reserved for the operator.
         let by_operator = ["changeTenant", "removeTenant"].contains(&call.operation);
         let (client, tenant) =
             if by_operator { (host.operator(), "gone") } else { (&all.tenant.client, all.tenant.name.as_str()) };
@@ -382,7 +382,7 @@ async fn no_operation_reaches_what_is_another_tenants() {
         );
     }
 
-    // What was begun above ends before it is looked at.
+    // Operations started above must finish first.
     let rests = async || state(&all, &calls, &operations).await;
     let before = until("the owner's things are at rest", async || {
         all.at_rest().await;
@@ -405,14 +405,14 @@ async fn no_operation_reaches_what_is_another_tenants() {
     assert_eq!(rests().await, before, "nothing of the owner's has changed");
 }
 
-/// Answers on the owner's path.
+/// Allowed answers on the owner's path.
 const ELSEWHERE: &[u16] = &[403, 404];
-/// Answers on the other's own path, where it has no such thing; 403 for what is the operator's alone.
+/// Allowed answers on the other tenant's own path for a resource it does not have; 403 for operations of the operator.
 const NOT_THERE: &[u16] = &[403, 404, 422];
-/// Answers on the other's own path, where what is asked for is its own or can be; 400 for a cursor that is not its own.
+/// Allowed answers on the other tenant's own path if the resource may be its own; 400 for a foreign cursor.
 const ITS_OWN: &[u16] = &[200, 201, 204, 400, 403, 404, 409, 422];
 
-/// Everything that another tenant gets to see by one operation, and should not.
+/// Everything that another tenant learns through one operation and should not.
 async fn tried(
     host: &Host,
     all: &Everything,
@@ -421,7 +421,7 @@ async fn tried(
     secrets: &BTreeSet<String>,
 ) -> Vec<String> {
     let name = call.operation.to_ascii_lowercase();
-    // One with nothing of its own but what the call itself makes, and one with things of the same names.
+    // One tenant with no resources besides those the call creates, and one with resources of the same names.
     let bare = host.tenant(&format!("{name}-bare")).await;
     let namesake = host.tenant(&format!("{name}-namesake")).await;
     if call.names_bytes {
@@ -439,12 +439,12 @@ async fn tried(
             let path = call.path(template, &at.name, false, query);
             let answer = call.send(&by.client, method, &path).await;
             let what = format!("{} by {}, {method} {path}", call.operation, by.name);
-            // A cursor is of one tenant.
+            // A cursor is valid for one tenant only.
             let is_foreign = query.contains("cursor=") && answer.not_the_problem(400, "bad_cursor").is_none();
             if !statuses.contains(&answer.status) && !is_foreign {
                 faults.push(format!("{what}: {} {}", answer.status, answer.text()));
             }
-            // What it sent itself it may be told, and the digest of that.
+            // The answer may repeat the tenant's own input, and its digest.
             let sent = format!("{path} {} {}", String::from_utf8_lossy(&call.body), everything::digest(&call.body));
             if let Some(word) = leaked(&answer, secrets, &sent) {
                 faults.push(format!("{what}: tells `{word}`: {}", answer.text()));

@@ -1,16 +1,16 @@
-//! The layers of DESIGN.md, kept true: this reads the sources and needs no host.
+//! Checks the layers of DESIGN.md in the sources; needs no host.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use setgate_tests::place;
 
-/// Foundations: values, settings, time, log and metric names, digests and secrets, turns between tenants.
+/// Foundations: values, settings, time, log and metric names, digests and secrets, scheduling between tenants.
 const L0: &[&str] = &["domain", "config", "clock", "telemetry", "crypto", "fair"];
-/// The parts at the edges of the process. They know the foundations and not each other.
+/// The components at the edges of the process. They depend on the foundations and not on each other.
 const L1: &[&str] = &["ledger", "sandbox", "signing", "egress", "traces"];
 
-/// What each module under `host/src` may import from the others.
+/// The modules that each module under `host/src` may import.
 fn may_import(module: &str) -> Option<Vec<&'static str>> {
     Some(match module {
         "domain" => vec![],
@@ -20,7 +20,7 @@ fn may_import(module: &str) -> Option<Vec<&'static str>> {
         "pipeline" | "control" => [L0, L1].concat(),
         "http" => [L0, &["pipeline", "control"]].concat(),
         "app" => [L0, L1, &["pipeline", "control", "http"]].concat(),
-        // The program's faces, and what names the modules.
+        // The program's entry points, and the crate root.
         "cli" | "demo" | "main" | "lib" | "fuzzing" => {
             [L0, L1, &["pipeline", "control", "http", "app", "cli", "demo"]].concat()
         }
@@ -28,7 +28,7 @@ fn may_import(module: &str) -> Option<Vec<&'static str>> {
     })
 }
 
-/// Crates, and the folders or files of `host/src` that may name them.
+/// Crates, and the directories or files of `host/src` that may use them.
 const CRATES: &[(&str, &[&str])] = &[
     ("wasmtime", &["sandbox/"]),
     ("wasmtime_wasi", &["sandbox/"]),
@@ -43,7 +43,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ed25519_dalek", &["crypto/", "signing/", "demo/receiver.rs"]),
 ];
 
-/// What the domain, which is pure, may not name.
+/// Names that the domain, which is pure, may not use.
 const NOT_PURE: &[&str] = &[
     "tokio",
     "hyper",
@@ -58,7 +58,7 @@ const NOT_PURE: &[&str] = &[
     "std::time::Instant",
 ];
 
-/// Words that say nothing (DESIGN.md, "Vocabulary").
+/// Meaningless words (DESIGN.md, "Vocabulary").
 const EMPTY_WORDS: &[&str] = &[
     "message",
     "messages",
@@ -90,7 +90,7 @@ struct File {
     text: String,
 }
 
-/// All Rust files below a folder of the repository, with paths from there.
+/// All Rust files below a directory of the repository, with relative paths.
 fn files(below: &str) -> Vec<File> {
     fn walk(folder: &Path, into: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
@@ -116,7 +116,7 @@ impl File {
         self.path.split('/').next().unwrap().trim_end_matches(".rs")
     }
 
-    /// How deep its module lies: 1 for `clock.rs` and `ledger/mod.rs`.
+    /// The depth of its module: 1 for `clock.rs` and `ledger/mod.rs`.
     fn depth(&self) -> usize {
         let parts = self.path.split('/').count();
         if self.path.ends_with("/mod.rs") { parts - 1 } else { parts }
@@ -127,13 +127,13 @@ impl File {
         parts.any(|part| matches!(part, "tests" | "tests.rs") || part.ends_with("_tests.rs"))
     }
 
-    /// Its lines with their numbers, without comments and without its tests.
+    /// Its lines with their numbers, without comments and tests.
     fn code(&self) -> Vec<(usize, &str)> {
         let mut lines = Vec::new();
         let mut numbered = self.text.lines().enumerate();
         while let Some((number, line)) = numbered.next() {
             if line == "#[cfg(test)]" {
-                // What it belongs to: one line, or a block to its end.
+                // The item after the attribute: one line, or a block to its end.
                 let item = numbered.by_ref().map(|(_, line)| line).find(|line| !line.starts_with("#["));
                 if item.is_some_and(|item| !item.ends_with(';')) {
                     numbered.by_ref().map(|(_, line)| line).find(|line| *line == "}");
@@ -146,7 +146,7 @@ impl File {
     }
 }
 
-/// The modules that a line of code reaches by `crate::`, in groups too.
+/// The modules that a line of code uses by `crate::`, including groups.
 fn reached(line: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for (at, _) in line.match_indices("crate::") {
@@ -186,11 +186,11 @@ fn is_word(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || letter == '_'
 }
 
-/// Whether a line of code names a crate or a path: `name::...`, or `use name...`.
+/// Whether a line of code uses a crate or a path: `name::...`, or `use name...`.
 fn names(line: &str, name: &str) -> bool {
     line.match_indices(name).any(|(at, _)| {
         let (before, after) = (&line[..at], &line[at + name.len()..]);
-        // `crate::http` is ours, `::http` is the crate.
+        // `crate::http` is our module, `::http` is the crate.
         let own = before.ends_with("crate::") || before.ends_with("super::") || before.ends_with("self::");
         let whole = !before.ends_with(is_word) && !after.starts_with(is_word) && !own;
         whole && (after.starts_with("::") || before.trim_end().ends_with("use"))
@@ -318,7 +318,7 @@ fn the_rules_find_what_they_forbid() {
         ("elsewhere.rs", "", 1),
         ("ledger/utils.rs", "\n\n\n\n", 2),
     ] {
-        // A file over three lines is too long here; the tests in it count.
+        // The length limit here is three lines, including tests.
         assert_eq!(check(path, text), faults, "{path}: {text:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a subscription works and its endpoint is the right one, before anything depends on it.
+//! Test events and endpoint verification: checks of a subscription before it is used.
 
 use serde_json::{Value, json};
 use setgate_tests::{Answer, Host, Receiver, Reply, Seed, Subscription, Tenant, event};
@@ -13,7 +13,7 @@ async fn verify(acme: &Tenant, subscription: &Subscription) -> Answer {
     acme.client.post(&subscription.path("/verify"), &json!({})).await
 }
 
-/// Gives the challenge back, as JSON.
+/// A reply that returns the challenge as JSON.
 fn knows() -> Reply {
     Reply::status(200).body(|received| json!({"challenge": received.json()["challenge"]}).to_string())
 }
@@ -24,7 +24,7 @@ async fn a_test_goes_through_the_chain_to_one_subscription_alone() {
     let acme = host.tenant("acme").await;
     acme.filter("flag-suspicious-login").await;
     let (receiver, others) = (Receiver::start().await, Receiver::start().await);
-    // Neither the patterns nor the sources would let it through.
+    // Neither the patterns nor the sources match the test event.
     acme.source("idp", Seed::Set).await;
     let chain = json!([{"filter": "flag-suspicious-login", "grants": ["config"]}]);
     let narrow = acme.subscribe(&receiver).chain(chain).with("events", json!(["loginFailed"]));
@@ -44,7 +44,7 @@ async fn a_test_goes_through_the_chain_to_one_subscription_alone() {
     assert_eq!((&delivery["test"], &delivery["source"]), (&json!(true), &json!("setgate")));
     assert_eq!(delivery["runs"][0]["filter"], "flag-suspicious-login", "{delivery}");
 
-    // A later test is fanned out after the first: by then the others would have had it.
+    // A later test event is fanned out after the first one: by then the others would have received it.
     test(&acme, &own).await.expect(202);
     let theirs = others.received(1).await;
     assert!(theirs[0].id().contains(&own.id["sub_".len()..]), "its own test, and nobody else's");
@@ -75,7 +75,7 @@ async fn a_test_of_what_is_paused_or_tested_too_often_is_refused() {
         assert_eq!(refused.not_the_problem(429, "too_often"), None);
         assert!(refused.header("retry-after").is_some());
     }
-    // Each subscription by itself.
+    // The limit applies to each subscription separately.
     let other = acme.subscribe(&receiver).create().await;
     test(&acme, &other).await.expect(202);
 }
@@ -114,7 +114,7 @@ async fn an_endpoint_is_verified_by_giving_the_challenge_back() {
     assert_eq!(asked.json()["type"], "https://schemas.setgate.dev/verification");
     assert_eq!(asked.json()["subscription"], subscription.id.as_str());
 
-    // Another query is the same place; another path is not.
+    // Another query is the same endpoint; another path is not.
     for (url, verified) in [(format!("{}?a=1", receiver.url()), true), (format!("{}/other", receiver.url()), false)] {
         let asked = json!({"endpoint": {"url": url}});
         let shown = acme.client.put(&subscription.path(""), &asked).await.expect(200).json();
@@ -151,7 +151,7 @@ async fn where_it_is_asked_for_nothing_is_sent_before_the_endpoint_is_verified()
         assert_eq!(verified["paused"], Value::Null, "{verified}");
         acme.delivery_in("delivered", &id).await;
 
-        // Paused by a person, it stays so; another endpoint has to be verified anew.
+        // A manual pause remains; another endpoint must be verified again.
         subscription.pause().await;
         receiver.answer([knows()]);
         let verified = verify(&acme, &subscription).await.expect(200).json();
@@ -179,7 +179,7 @@ async fn metadata_is_kept_and_shown_and_bounded() {
     }
     let refused = acme.subscribe(&receiver).with("metadata", json!({"k": 1})).ask().await;
     assert_eq!(refused.not_the_problem(400, "invalid_body"), None);
-    // Replacing is whole.
+    // A replacement replaces the whole document.
     let shown = acme.client.put(&subscription.path(""), &json!({"endpoint": {"url": receiver.url()}})).await;
     assert_eq!(shown.expect(200).json()["metadata"], json!({}));
 }

@@ -1,4 +1,5 @@
-//! Changes that meet: whoever says which version it means is never overtaken, and whoever does not is not refused.
+//! Concurrent changes: a request that states the version it expects never overwrites another change, and one without a
+//! version is not refused.
 
 use http::Method;
 use serde_json::{Value, json};

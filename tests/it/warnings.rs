@@ -1,4 +1,5 @@
-//! Settings that are taken although they cannot have an effect: the answer says so, for each with the member that it is.
+//! Settings that are accepted although they have no effect: the answer contains a warning for each, with the name of
+//! the member.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ fn warned(document: &Value) -> Vec<(&str, &str)> {
     warnings.iter().map(|one| (one["code"].as_str().unwrap(), one["pointer"].as_str().unwrap())).collect()
 }
 
-/// What the first warning of a document says.
+/// The text of the first warning of a document.
 fn detail(document: &Value) -> &str {
     document["warnings"][0]["detail"].as_str().unwrap_or_else(|| panic!("no warning: {document}"))
 }
@@ -48,7 +49,7 @@ async fn a_pattern_that_matches_no_event_type_is_warned_of_with_the_nearest() {
     }
     let far = subscribe(&acme, OPEN, json!(["https://events.example.com/parcel/sent"])).await;
     assert_eq!(warned(&far), [(UNMATCHED, "/events/0")]);
-    // A source of SETs sends what anybody has defined: only a near miss is suspicious then.
+    // A source of SETs can send any type, so only a near miss is suspicious.
     acme.source("others", Seed::Set).await;
     let events = json!(["https://events.example.com/parcel/sent", "loginFaild"]);
     let custom = subscribe(&acme, OPEN, events.clone()).await;
@@ -159,7 +160,7 @@ async fn a_quota_above_the_host_s_limit_is_warned_of_with_the_setting() {
     let both = [(above, "/quota/memory_bytes_max"), (above, "/quota/table_elements_max")];
     assert_eq!(warned(&made), both, "{made}");
     assert!(detail(&made).contains("`sandbox.memory_bytes_max`, which is 67108864"), "{made}");
-    // Sent back as it is shown.
+    // Sent back as shown.
     let shown = operator.get(path).await.expect(200).json();
     assert_eq!(warned(&shown), both, "{shown}");
     let sent = operator.send(Method::PATCH, path, &[JSON], shown.to_string()).await.expect(200).json();

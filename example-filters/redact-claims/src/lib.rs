@@ -1,6 +1,5 @@
-//! Replaces personal data, in the locations used by various products, with `hmac:` and a hash (HMAC-SHA256 with the
-//! secret `salt`), so that different persons stay distinguishable. Config, by member name: `{"keep": ["country"],
-//! "also": ["badge"]}`.
+//! Replaces personal data in events of various products with `hmac:` and a hash (HMAC-SHA256 with the secret `salt`),
+//! so that persons stay distinguishable. Config, by member name: `{"keep": ["country"], "also": ["badge"]}`.
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;

@@ -1,5 +1,5 @@
-//! The alerts of `deploy/`, held by Prometheus' own `promtool` against what a host exported before and after its first dead and
-//! its first held delivery.
+//! Tests the alerts of `deploy/` with Prometheus' own `promtool`, using the metrics of a host before and after its
+//! first dead and its first held delivery.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use tokio::process::Command;
 /// Minutes of samples before and after the change.
 const MINUTES: usize = 30;
 
-/// The program, unless there is none here; then says so, and fails if it is required.
+/// The program. If it is not installed, prints that the story is skipped, or fails if it is required.
 async fn promtool(story: &str) -> Option<PathBuf> {
     let unpacked = place::target_dir().join("promtool/usr/bin/promtool");
     for program in [PathBuf::from("promtool"), unpacked] {
@@ -33,14 +33,14 @@ fn rules() -> PathBuf {
     place::root().join("deploy/prometheus/setgate.rules.yml")
 }
 
-/// What a host exports, by series.
+/// A host's exported metrics by series.
 async fn scrape(host: &Host) -> BTreeMap<String, String> {
     let text = host.operator().get("/metrics").await.expect(200).text();
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// A series as Prometheus stores it: with the labels of its target.
+/// A series as stored by Prometheus, with the labels of its target.
 fn stored(series: &str) -> String {
     let target = "instance=\"gate\",job=\"setgate\"";
     match series.strip_suffix('}') {
@@ -49,8 +49,8 @@ fn stored(series: &str) -> String {
     }
 }
 
-/// Runs the rules over the first samples for a while, then over the second, and gives what `promtool` found wrong with what
-/// should fire at the end. At the end of the first nothing may.
+/// Evaluates the rules over the first samples for a while, then over the second ones, and returns `promtool`'s errors
+/// about the alerts that should fire at the end. At the end of the first samples none may fire.
 async fn test_rules(
     promtool: &Path,
     before: &BTreeMap<String, String>,
@@ -66,7 +66,7 @@ async fn test_rules(
     };
     write("up", &format!("1+0x{}", 2 * MINUTES + 5));
     for (series, last) in after.iter().filter(|(series, _)| series.starts_with("setgate_")) {
-        // A series that was not there yet has no samples before, as in Prometheus.
+        // As in Prometheus, a new series has no earlier samples.
         let first = before.get(series).map_or(format!("_x{MINUTES}"), |first| format!("{first}+0x{}", MINUTES - 1));
         write(series, &format!("{first} {last}+0x{MINUTES}"));
     }
@@ -88,7 +88,8 @@ async fn test_rules(
     if ended.status.success() { Ok(()) } else { Err(said) }
 }
 
-/// A tenant with a subscription that delivers, one whose receiver fails, and one whose filter does; nothing was sent yet.
+/// Creates a tenant with a subscription that delivers, one whose receiver fails, and one whose filter fails; no events
+/// have been sent.
 async fn set_up(host: &Host, name: &str) -> (Tenant, Receiver, Receiver) {
     let acme = host.tenant(name).await;
     acme.filter("redact-claims").await;
@@ -99,7 +100,7 @@ async fn set_up(host: &Host, name: &str) -> (Tenant, Receiver, Receiver) {
     }
     acme.subscribe(&good).with("sources", json!(["good"])).create().await;
     acme.subscribe(&bad).with("sources", json!(["bad"])).retry(&[1]).create().await;
-    // Its filter asks for a secret that the binding has not.
+    // Its filter needs a secret that the binding does not have.
     let chain = json!([{"filter": "redact-claims", "grants": ["config"]}]);
     acme.subscribe(&good).with("sources", json!(["faulty"])).chain(chain).create().await;
     (acme, good, bad)
@@ -147,7 +148,7 @@ async fn alerts_fire_on_the_first_dead_and_the_first_held_delivery() {
     let both = ["SetgateDeadLetters", "SetgateHeld"];
     test_rules(&promtool, &before, &after, &both).await.expect("both fire, and no other");
     assert!(test_rules(&promtool, &before, &after, &[]).await.is_err(), "the test can fail");
-    // The first of each other kind: the zero that was exported, and one more.
+    // The first occurrence of each other kind: the exported zero, plus one.
     let suspended = "setgate_filter_suspensions_total{tenant=\"acme\",filter=\"redact-claims\"}";
     for (series, alert) in [
         ("setgate_ledger_commit_failures_total", "SetgateLedgerFails"),

@@ -1,4 +1,4 @@
-//! Backups made beside a host that works, and what becomes of them.
+//! Backups made from a running host, and their restoration.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use setgate_tests::{Host, Receiver, Reply, Seed, event};
 
-/// Runs `setgate admin ...` in the host's folder.
+/// Runs `setgate admin ...` in the host's directory.
 async fn admin(host: &Host, arguments: &[&str]) -> std::process::Output {
     let folder = host.path("");
     Host::command(&folder).arg("admin").args(arguments).output().await.expect("the program can be started")
@@ -45,7 +45,7 @@ async fn what_was_accepted_before_a_backup_is_delivered_after_its_restore() {
     let chain = json!([{"filter": "drop-by-type", "grants": ["config"], "secrets": {"unused": "but sealed"}}]);
     let subscription = acme.subscribe(&receiver).chain(chain).retry(&[1; 20]).create().await;
 
-    // Senders that go on all the while.
+    // Senders that keep sending throughout.
     let (told, mut accepted) = tokio::sync::mpsc::unbounded_channel();
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut senders = tokio::task::JoinSet::new();
@@ -56,7 +56,7 @@ async fn what_was_accepted_before_a_backup_is_delivered_after_its_restore() {
                 if *stopped.borrow() {
                     break;
                 }
-                // Each has to be taken: a backup stands in nobody's way.
+                // Each must be accepted: a backup does not block ingest.
                 let taken = source.accept(event::wso2(&format!("e{sender}-{number}"))).await;
                 told.send(taken.event).unwrap();
             }
@@ -83,7 +83,7 @@ async fn what_was_accepted_before_a_backup_is_delivered_after_its_restore() {
     assert!(ok, "the backup: {report}");
     host.kill9().await;
 
-    // Another machine: a folder of its own, and the master key brought there by another way.
+    // Another machine: a new directory, and the master key, which is transferred separately.
     let mut other = Host::with().prepare();
     std::fs::copy(host.path("operator.key"), other.path("operator.key")).unwrap();
     let restored = admin(&other, &["restore", "--from", text(&backup), "--data", "data"]).await;
@@ -126,7 +126,7 @@ async fn a_copy_that_is_damaged_is_found_and_not_restored() {
     let again = admin(&host, &["backup", "--to", text(&backup), "--data", "data"]).await;
     assert!(!again.status.success() && said(&again).contains("is not empty"), "{}", said(&again));
 
-    // What only the ledger's own meaning tells: the engine finds the file well.
+    // Damage that only the ledger's own checks detect: for SQLite, the file is intact.
     let file = backup.join("ledger.db");
     let good = std::fs::read(&file).unwrap();
     let conn = rusqlite::Connection::open(&file).unwrap();
@@ -137,7 +137,7 @@ async fn a_copy_that_is_damaged_is_found_and_not_restored() {
     assert!(!ok);
     assert_eq!(faults(&report), ["tally", "blobs"], "{report}");
 
-    // And what a disk does.
+    // Damage as caused by a disk.
     let mut bytes = good.clone();
     let middle = bytes.len() / 2 / 4096 * 4096;
     bytes[middle..middle + 4096].fill(0xa5);
@@ -148,7 +148,7 @@ async fn a_copy_that_is_damaged_is_found_and_not_restored() {
     assert!(!refused.status.success() && said(&refused).contains("is damaged"), "{}", said(&refused));
     assert!(!host.path("elsewhere/ledger/ledger.db").exists());
 
-    // Another master key opens nothing: that is told before a host is started over it.
+    // Another master key cannot decrypt anything, which is reported before a host is started with it.
     std::fs::write(&file, &good).unwrap();
     host.terminate().await;
     std::fs::rename(host.data().join("master.key"), host.path("kept.key")).unwrap();

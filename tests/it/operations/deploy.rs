@@ -1,11 +1,11 @@
-//! What lies in `deploy/`, held against the host: this reads files, and starts programs where they are installed.
+//! Compares the files in `deploy/` with the host: reads files, and starts programs if they are installed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use setgate_tests::{Host, Receiver, Seed, event, place, until};
 
-/// Every metric that the sources of the host name, with its kind.
+/// Every metric named in the host's sources, with its kind.
 fn exported() -> BTreeMap<String, &'static str> {
     let mut names = BTreeMap::new();
     let mut uses = BTreeSet::new();
@@ -29,7 +29,7 @@ fn exported() -> BTreeMap<String, &'static str> {
     uses.into_iter().filter_map(|(name, kind)| Some((names.get(&name)?.clone(), kind))).collect()
 }
 
-/// `const NAME: &str = "setgate_...";`
+/// Parses `const NAME: &str = "setgate_...";`
 fn constant(line: &str) -> Option<(&str, &str)> {
     let (name, rest) = line.split_once("const ")?.1.split_once(": &str = \"")?;
     let value = rest.split('"').next()?;
@@ -47,7 +47,7 @@ fn walk(folder: &Path, look: &mut impl FnMut(&str)) {
     }
 }
 
-/// The metrics that a text asks for.
+/// The metrics that a text uses.
 fn asked(text: &str) -> BTreeSet<String> {
     let ends = |letter: char| !(letter.is_ascii_alphanumeric() || letter == '_');
     let starts = text.match_indices("setgate_").filter(|(at, _)| *at == 0 || text[..*at].ends_with(ends));
@@ -90,7 +90,7 @@ async fn what_the_dashboard_asks_for_a_host_at_work_shows() {
     let subscription = acme.subscribe(&receiver).chain(chain).create().await;
     let accepted = source.accept(event::set("one")).await;
     acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
-    // Those that count what went wrong are there once something has.
+    // Counters of failures only exist after a failure.
     let seldom = ["commit_failures", "suspensions", "rollouts_ended", "put_off", "shadow_runs"];
     let often = |name: &String| !seldom.iter().any(|seldom| name.contains(seldom));
     let wanted: BTreeSet<_> = asked(&deploy("grafana/setgate.json")).into_iter().filter(often).collect();
@@ -104,7 +104,7 @@ async fn what_the_dashboard_asks_for_a_host_at_work_shows() {
 #[tokio::test]
 async fn systemd_takes_the_unit() {
     let folder = tempfile::tempdir().unwrap();
-    // The program and its documentation are where they are installed, which is not here.
+    // The program and its documentation are not at their installed locations here.
     let unit = deploy("systemd/setgate.service").replace("/usr/local/bin/setgate", &place::setgate().to_string_lossy());
     let file = folder.path().join("setgate.service");
     std::fs::write(&file, unit).unwrap();

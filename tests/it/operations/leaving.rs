@@ -1,10 +1,10 @@
-//! Going out of service: first a balancer is told, then the door is shut.
+//! Taking a host out of service: first load balancers are notified, then the listeners are closed.
 
 use setgate_tests::{Host, Receiver, Seed, event, until};
 
 #[tokio::test]
 async fn a_host_that_is_told_to_stop_is_not_ready_first_and_still_takes_events() {
-    // Long enough for the story; a second signal ends it.
+    // Longer than the story takes; a second signal ends it.
     let mut host = Host::with().env("SETGATE_LISTEN__LEAVE_MS", "600000").start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;

@@ -1,4 +1,4 @@
-//! Interfaces at listeners of their own, each with TLS of its own.
+//! Interfaces on separate listeners, each with its own TLS settings.
 
 use http::Method;
 use serde_json::json;
@@ -6,7 +6,7 @@ use setgate_tests::{Client, Host, Receiver, Seed, Tenant, event};
 
 use super::{Authority, speaks};
 
-/// An address that is this machine and nobody's port yet.
+/// A local address with any free port.
 const ANY: &str = "address = \"127.0.0.1:0\"\n";
 
 #[tokio::test]
@@ -29,7 +29,7 @@ async fn each_interface_answers_where_it_was_put_and_nowhere_else() {
     let of_tenants = Client::new(host.interface("tenant"), &trusted);
     let at_main = host.operator();
 
-    // The whole way, each step where it belongs.
+    // The whole flow, each step on its own listener.
     of_operator.post("/api/v1/tenants", &json!({"id": "acme"})).await.expect(201);
     let made = of_operator.post("/api/v1/tenants/acme/keys", &json!({})).await.expect(201).json();
     let acme = Tenant::new("acme", made["key"].as_str().unwrap(), &of_tenants);
@@ -40,7 +40,7 @@ async fn each_interface_answers_where_it_was_put_and_nowhere_else() {
     acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
     of_operator.get("/metrics").await.expect(200);
 
-    // No listener answers what another one has, whoever asks with whatever key.
+    // No listener serves another one's routes, with any key.
     let of_tenants = of_tenants.with_key(&key);
     for (at, method, path) in [
         ("main", Method::GET, "/api/v1/tenants"),
@@ -93,7 +93,7 @@ async fn the_operators_listener_wants_a_certificate_of_its_authority() {
     let person = authority.certify("person", "operator.example");
     let person = Client::certified(base, &trusted, person.der, person.private);
     assert_eq!(reach(person.clone()).await.unwrap().status, 200);
-    // The certificate opens the door; the key says who it is.
+    // The client certificate only admits the connection; the key identifies the caller.
     assert_eq!(person.get("/api/v1/tenants").await.not_the_problem(401, "bad_key"), None);
 }
 

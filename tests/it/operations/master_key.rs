@@ -1,5 +1,6 @@
-//! A host over data that it must not touch: the master key is gone or another one, a later version wrote the ledger, or others
-//! may write to the folder. It refuses to start, says what to do, and leaves every byte as it was.
+//! A host with data that it must not modify: the master key is missing or a different one, the ledger was written by a
+//! later version, or others may write to the directory. The host refuses to start, explains the solution, and leaves
+//! every byte unchanged.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +10,7 @@ use std::process::Output;
 use serde_json::Value;
 use setgate_tests::{Host, Receiver, Seed, Tenant, event};
 
-/// Every file below a folder with its bytes and its mode.
+/// Every file below a directory with its bytes and its mode.
 fn contents(folder: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -40,7 +41,7 @@ async fn run(host: &Host, arguments: &[&str]) -> Output {
     tokio::time::timeout(setgate_tests::wait::DEADLINE, ended).await.expect("it ends").unwrap()
 }
 
-/// Starts a host over the data, which has to refuse and to change nothing.
+/// Starts a host with the data, which must refuse and change nothing.
 async fn refuses(host: &Host, says: &[&str]) {
     let before = contents(&host.data());
     let ended = run(host, &["serve", "--listen", "127.0.0.1:0", "--data", "data"]).await;
@@ -56,7 +57,7 @@ async fn refuses(host: &Host, says: &[&str]) {
     assert!(changed.is_empty(), "changed, made or removed: {changed:?}");
 }
 
-/// What `admin check` reports; it changes nothing either.
+/// The report of `admin check`, which must not change anything either.
 async fn check(host: &Host) -> Value {
     let before = contents(&host.data());
     let ended = run(host, &["admin", "check", "--data", "data"]).await;
@@ -69,13 +70,13 @@ async fn check(host: &Host) -> Value {
     report
 }
 
-/// The faults of one check in words.
+/// The faults reported by one check, as text.
 fn told(report: &Value, check: &str) -> String {
     let checks = report["checks"].as_array().unwrap();
     checks.iter().find(|found| found["name"] == check).map(|found| found["told"].to_string()).unwrap_or_default()
 }
 
-/// A host with a secret and an event in its ledger, at rest. `crash`: everything is still in its WAL.
+/// A host with a secret and a finished event in its ledger. With `crash`, everything is still in its WAL.
 async fn with_data(crash: bool) -> Host {
     let mut host = Host::start().await;
     let acme = host.tenant("acme").await;
@@ -105,7 +106,7 @@ async fn a_ledger_without_its_master_key_is_left_alone() {
         assert!(backup.status.success() && said(&backup).contains("warning: "), "{}", said(&backup));
         assert!(!key.exists(), "no key is made in its place");
 
-        // Another one is as bad as none.
+        // A different key is as bad as none.
         std::fs::write(&key, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").unwrap();
         set_mode(&key, 0o600);
         refuses(&host, &["master.key", "put the right file back", "Nothing was written"]).await;
@@ -126,7 +127,7 @@ async fn a_ledger_without_its_master_key_is_left_alone() {
         refuses(&host, &["chmod 600"]).await;
         assert!(told(&check(&host).await, "secrets").contains("chmod 600"));
 
-        // With the right file back it goes on; an editor may have ended its line in another way.
+        // With the right file it continues; an editor may have written another line ending.
         set_mode(&key, 0o600);
         let text = std::fs::read_to_string(&key).unwrap();
         std::fs::write(&key, format!("{}\r\n", text.trim())).unwrap();
@@ -163,7 +164,7 @@ async fn a_ledger_of_a_later_version_is_left_alone_and_the_program_is_to_be_upgr
         assert!(!restored.status.success() && said(&restored).contains("upgrade this program"), "{}", said(&restored));
         assert!(!host.path("elsewhere/ledger/ledger.db").exists());
 
-        // An earlier one gets the other advice, and a host of this version brings it up to date.
+        // An earlier version gets different advice, and a host of this version migrates it.
         let conn = rusqlite::Connection::open(&file).unwrap();
         conn.execute_batch(&format!("PRAGMA user_version = {known}")).unwrap();
         drop(conn);
@@ -205,7 +206,7 @@ async fn a_data_folder_that_others_may_write_to_is_refused() {
         }
         set_mode(&folder, 0o700);
     }
-    // A new one as well, and one into which a backup is to go.
+    // Applies to a new directory as well, and to the target of a backup.
     for name in ["new", "copy"] {
         std::fs::create_dir(host.path(name)).unwrap();
         set_mode(&host.path(name), 0o777);
@@ -227,13 +228,13 @@ async fn no_file_of_the_data_folder_is_readable_by_others() {
     };
     assert_eq!(open(&host.data()), Vec::<PathBuf>::new());
     assert_eq!(std::fs::metadata(host.path("operator.key")).unwrap().permissions().mode() & 0o777, 0o600);
-    // Files that an earlier version left to the umask are closed at the next start.
+    // Files that an earlier version created with the umask get mode 0600 at the next start.
     for (path, _) in contents(&host.data().join("ledger")) {
         set_mode(&path, 0o644);
     }
     host.start_again().await;
     assert_eq!(open(&host.data()), Vec::<PathBuf>::new());
-    // In a folder that was there before, and can be looked into.
+    // In an existing directory that others can read.
     std::fs::create_dir(host.path("backup")).unwrap();
     set_mode(&host.path("backup"), 0o755);
     let backup = run(&host, &["admin", "backup", "--data", "data", "--to", "backup"]).await;

@@ -1,4 +1,4 @@
-//! SIGHUP: settings and certificates that change while the host runs, and those that are not valid.
+//! SIGHUP: settings and certificates that change at run time, and invalid ones.
 
 use http::Method;
 use setgate_tests::client::Base;
@@ -6,11 +6,11 @@ use setgate_tests::{Client, Host, Receiver, Reply, Seed, event, until};
 
 use super::{Authority, speaks};
 
-/// What the log says of a configuration that is in force, and of one that is not.
+/// The log line of an applied configuration, and of a refused one.
 const APPLIED: &str = "was read again, and the certificates";
 const REFUSED: &str = "everything stays as it was";
 
-/// Writes the configuration anew, sends SIGHUP, and waits for the line of the log that says so.
+/// Replaces the configuration, sends SIGHUP, and waits for the resulting log line.
 async fn reload(host: &Host, config: &str, says: &str) -> String {
     let from = host.logged();
     std::fs::write(host.path("setgate.toml"), config).unwrap();
@@ -27,7 +27,7 @@ async fn what_is_lowered_is_in_force_and_no_request_is_lost_over_it() {
     receiver.otherwise(Reply::hang());
     let subscription = acme.subscribe(&receiver).create().await;
 
-    // Events go on coming while the settings change. Each is taken or refused with its reason, and none fails.
+    // Events keep arriving while the settings change. Each is accepted or refused with a reason, and none fails.
     let (ask, asked) = tokio::sync::watch::channel(false);
     let sending = tokio::spawn({
         let source = source.clone();
@@ -90,7 +90,7 @@ async fn what_is_not_valid_changes_nothing() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
-    // Each would refuse every event, were it in force.
+    // Each of these would refuse every event if it were applied.
     let valid = "[quota]\nbacklog_deliveries_max = 0\n";
     for (config, named) in [
         ("[delivery]\nwindow_max = 0\n", "delivery.window_max"),
@@ -105,7 +105,7 @@ async fn what_is_not_valid_changes_nothing() {
         assert!(line.contains(named), "the error names `{named}`: {line}");
         source.accept(event::set(named)).await;
     }
-    // Neither is a file that is gone: nobody has asked for the defaults.
+    // A missing file is refused as well: it is not a request for the defaults.
     let from = host.logged();
     std::fs::remove_file(host.path("setgate.toml")).unwrap();
     host.signal("HUP").await;
@@ -137,7 +137,7 @@ async fn log_bodies_retention_and_egress_follow_the_settings() {
         (host.metric("setgate_attempts_total", &["outcome=\"timeout\""]).await > 0.0).then_some(())
     })
     .await;
-    // The first begins with the reload itself.
+    // The first run starts with the reload itself.
     for round in ["first", "second", "third"] {
         let from = host.logged();
         until(&format!("retention goes its {round} round, and the log tells"), async || {
@@ -164,7 +164,7 @@ async fn a_rotated_certificate_is_presented_and_a_broken_one_is_not() {
     };
     assert!(reach(&old).await && !reach(&new).await);
 
-    // Half of it is there: certificate and key do not belong together.
+    // Only half of the change: certificate and key do not match.
     std::fs::copy(&next.chain, &first.chain).unwrap();
     let line = reload(&host, &config, REFUSED).await;
     assert!(line.contains(&*first.chain.to_string_lossy()), "the file is named: {line}");
@@ -174,7 +174,7 @@ async fn a_rotated_certificate_is_presented_and_a_broken_one_is_not() {
     reload(&host, &config, APPLIED).await;
     assert!(reach(&new).await && !reach(&old).await, "the same files, and what is in them now");
 
-    // Another file is as good, and none at all is for the next start.
+    // A different file can be used at once; removing TLS takes effect at the next start.
     let last = old.certify("last", "127.0.0.1");
     reload(&host, &format!("[listen]\n{}", speaks(&last.chain, &last.key)), APPLIED).await;
     assert!(reach(&old).await && !reach(&new).await);

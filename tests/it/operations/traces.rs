@@ -1,5 +1,5 @@
-//! Traces: one from the sender over the host to the receiver, as a collector sees it that reads with the types generated
-//! from OTLP's own files; and a collector that is away.
+//! Traces: one trace from the sender over the host to the receiver, decoded by a collector with types generated from
+//! OTLP's own definitions; and an unreachable collector.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -20,7 +20,7 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SENDER: &str = "00f067aa0ba902b7";
 const STATE: &str = "rojo=00f067aa0ba902b7, congo=t61rcWkgMzE";
 
-/// What a collector got, each span once, however often it came.
+/// The spans received by a collector, each once even if it was sent repeatedly.
 fn spans(collector: &Receiver) -> Vec<Span> {
     let mut spans = BTreeMap::new();
     for received in collector.all() {
@@ -36,7 +36,7 @@ fn export(received: &Received) -> ExportTraceServiceRequest {
     ExportTraceServiceRequest::decode(received.body.clone()).expect("what is sent is OTLP")
 }
 
-/// Waits for so many spans of a name, and gives them in the order in which they began.
+/// Waits for the given number of spans with a name, and returns them in the order of their start.
 async fn named(collector: &Receiver, name: &str, count: usize) -> Vec<Span> {
     until(&format!("the collector has {count} spans `{name}`"), async || {
         let mut of_name: Vec<_> = spans(collector).into_iter().filter(|span| span.name == name).collect();
@@ -47,7 +47,7 @@ async fn named(collector: &Receiver, name: &str, count: usize) -> Vec<Span> {
     .await
 }
 
-/// What a span says under a key.
+/// The value of a span's attribute.
 fn said(span: &Span, key: &str) -> Option<String> {
     let said = span.attributes.iter().find(|attribute| attribute.key == key)?;
     match said.value.clone()?.value? {
@@ -57,14 +57,14 @@ fn said(span: &Span, key: &str) -> Option<String> {
     }
 }
 
-/// Lines that have a host send spans to a collector soon.
+/// Configuration lines that make a host send spans to a collector promptly.
 fn sends_to(collector: &Receiver, more: &str) -> String {
     let url = collector.url();
     let origin = url.strip_suffix("/in").unwrap();
     format!("[traces]\nendpoint = \"{origin}\"\nbatch_ms_max = 20\n{more}\n")
 }
 
-/// Sends an event with headers of a trace.
+/// Sends an event with trace headers.
 async fn send(host: &Host, source: &Source, seed: Seed, jti: &str, more: &[(&str, &str)]) -> Accepted {
     let body = event::set(jti);
     let proof = seed.proof(body.as_bytes());
@@ -74,7 +74,7 @@ async fn send(host: &Host, source: &Source, seed: Seed, jti: &str, more: &[(&str
     Accepted::of(&host.stranger().send(Method::POST, &source.path, &headers, body).await.expect(202))
 }
 
-/// The ids in a receiver's `traceparent`, trace and span, and the flags.
+/// Trace id, span id and flags in a receiver's `traceparent`.
 fn parent(received: &Received) -> [String; 3] {
     let parts: Vec<_> = received.header("traceparent").split('-').collect();
     let ["00", trace, span, flags] = parts[..] else { panic!("{parts:?}") };
@@ -87,7 +87,7 @@ async fn one_trace_goes_from_the_sender_over_the_filter_to_the_receiver_and_over
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("headers");
     std::fs::write(&file, "# of the collector\nauthorization: Bearer collector-token-19c4\n").unwrap();
-    // Of traces begun here none is recorded: it is the sender's flag that has this one recorded.
+    // No trace that starts on the host is sampled: this one is sampled because of the sender's flag.
     let more = format!("sample_ratio = 0.0\nservice_name = \"edge\"\nheaders_file = \"{}\"", file.display());
     let mut host = Host::with()
         .config(&sends_to(&collector, &more))
@@ -108,11 +108,11 @@ async fn one_trace_goes_from_the_sender_over_the_filter_to_the_receiver_and_over
     let headers = [("traceparent", sent.as_str()), ("tracestate", STATE)];
     let accepted = send(&host, &source, Seed::Set, "one", &headers).await;
     let delivery = subscription.delivery_of(&accepted);
-    // A process that is killed loses the spans that it has not sent.
+    // A killed process loses the spans that it has not sent.
     for name in ["accept", "fan-out", "filter", "sign", "attempt"] {
         named(&collector, name, 1).await;
     }
-    // The place in the trace is kept with the event: the second attempt is another process's.
+    // The trace context is stored with the event: the second attempt is made by another process.
     host.kill9().await;
     host.start_again().await;
     acme.delivery_in("delivered", &delivery).await;
@@ -180,7 +180,7 @@ async fn one_trace_goes_from_the_sender_over_the_filter_to_the_receiver_and_over
 async fn a_trace_is_begun_where_the_sender_gives_none_that_is_valid() {
     let authority = Authority::new();
     let collector = Receiver::start_tls(authority.issue("127.0.0.1").server(None)).await;
-    // Taken at the second time: what may be sent again is.
+    // Accepted at the second attempt: retryable requests are retried.
     collector.answer([Reply::status(503)]);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
@@ -196,7 +196,7 @@ async fn a_trace_is_begun_where_the_sender_gives_none_that_is_valid() {
     for (jti, headers) in [("one", vec![]), ("two", vec![("traceparent", none.as_str()), ("tracestate", STATE)])] {
         send(&host, &source, Seed::Open, jti, &headers).await;
     }
-    // A sender that does not record is followed in that, and its trace passed on as it came.
+    // If the sender does not sample, neither does the host, and it passes the trace context on unchanged.
     let unsampled = format!("00-{TRACE}-{SENDER}-00");
     send(&host, &source, Seed::Open, "three", &[("traceparent", unsampled.as_str()), ("tracestate", STATE)]).await;
     let received = receiver.received(3).await;
@@ -255,7 +255,7 @@ async fn what_a_collector_rejects_or_refuses_is_counted() {
     let host = Host::with().config(&sends_to(&collector, "")).start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Open).await;
-    // Nobody asks for its events: acceptance and fan-out are all there is.
+    // No subscription wants its events, so there are only acceptance and fan-out.
     source.accept(event::set("one")).await;
     let count =
         async |reason: &str| host.metric("setgate_trace_spans_dropped_total", &[&format!("reason=\"{reason}\"")]).await;
@@ -263,7 +263,7 @@ async fn what_a_collector_rejects_or_refuses_is_counted() {
     until("one of two is sent", async || (sent().await == 1.0 && count("rejected").await == 1.0).then_some(())).await;
     let told = host.last_logged(0, &["collector of traces"]).expect("it is told");
     assert!(told.contains("too odd") && told.contains("rejected 1 of"), "{told}");
-    // What will never be taken is not sent again.
+    // A permanent failure is not retried.
     collector.otherwise(Reply::status(400));
     let before = collector.count();
     source.accept(event::set("two")).await;
@@ -297,7 +297,7 @@ async fn without_a_collector_the_senders_trace_is_passed_on_as_it_came() {
 
 #[tokio::test]
 async fn a_collector_that_is_gone_holds_nothing_up_and_is_told_once_a_minute() {
-    // Nobody listens at port 1, and no other story can come to do so.
+    // Nothing listens on port 1, and no other story can start to.
     let config =
         "[traces]\nendpoint = \"http://127.0.0.1:1\"\nbatch_ms_max = 20\nqueue_spans_max = 5\nbatch_spans_max = 2";
     let mut host = Host::with().config(config).start().await;
@@ -310,7 +310,7 @@ async fn a_collector_that_is_gone_holds_nothing_up_and_is_told_once_a_minute() {
         let accepted = source.accept(event::set(&number.to_string())).await;
         acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
     }
-    // Four spans each; two are under way at the most, five wait.
+    // Four spans each; at most two are being sent, five are queued.
     let dropped = async |labels: &[&str]| host.metric("setgate_trace_spans_dropped_total", labels).await;
     assert!(dropped(&[]).await >= 32.0 - 7.0, "{} of 32", dropped(&[]).await);
     assert!(dropped(&["reason=\"queue\""]).await > 0.0);
