@@ -101,7 +101,7 @@ async fn secrets_of_a_source_stay_unless_others_are_given() {
         removed["proofs"][1][member[index]] = Value::Null;
         let left = acme.client.put(path, &removed).await.expect(200).json();
         assert_eq!(left["proofs"], json!([{"kind": "key"}]), "null removes them");
-        // Nothing is stored any more that could be kept.
+        // No stored secret is left that could be reused.
         for body in [&shown, &without] {
             let refused = acme.client.put(path, body).await;
             assert_eq!(refused.not_the_problem(422, "invalid_field"), None, "{body}");

@@ -1,4 +1,4 @@
-//! A guest in JavaScript, which brings its interpreter along: in fresh instances, and in those that a binding reuses.
+//! A guest in JavaScript, which contains its interpreter, in fresh and in reused instances.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::{AT_ONCE, SECTION, Turns, built};
 use crate::Mode;
 use crate::report::Sheet;
 
-/// The guest, where this run measures it; else why not.
+/// The guest, or the reason for which this run does not measure it.
 pub(super) fn guest(mode: Mode) -> Result<Bytes, String> {
     if mode == Mode::Quick {
         return Err("it takes longer to compile than a quick run".to_owned());
@@ -28,7 +28,7 @@ pub(super) fn guest(mode: Mode) -> Result<Bytes, String> {
 
 /// Measures it on one core.
 pub(super) fn measure(sheet: &mut Sheet, turns: Turns, folder: &Path, wasm: &Bytes) -> anyhow::Result<()> {
-    // Compiled on all cores: what stays on one finds it in the folder.
+    // Compiled on all cores and cached, so that the pinned threads only load it.
     let bare = on_all(|| {
         Ours::new(ours::options(folder), 1)?.take_in(wasm.clone())?;
         Ok(Bare::new(&bare_config(&ours::options(folder)), wasm)?)
@@ -57,7 +57,7 @@ pub(super) fn measure(sheet: &mut Sheet, turns: Turns, folder: &Path, wasm: &Byt
     })
 }
 
-/// Microseconds of the processor for a call: bare, in the sandbox, and there in instances that see several events.
+/// CPU microseconds per call: on the bare engine, in the sandbox, and in the sandbox with reused instances.
 fn round(
     bare: &Bare,
     (ours, filter): (&Arc<Ours>, Digest),

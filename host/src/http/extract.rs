@@ -1,5 +1,5 @@
-//! Extractors for path parameters, queries, headers and JSON bodies. Each reports a problem that says what is wrong,
-//! and describes itself for `/openapi.json`.
+//! Extractors for path parameters, queries, headers and JSON bodies. Each reports a precise problem, and describes
+//! itself for `/openapi.json`.
 
 use std::convert::Infallible;
 use std::str::FromStr;

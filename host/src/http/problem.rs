@@ -113,12 +113,12 @@ pub(super) struct Body<'a> {
     /// Identifies the kind of problem in one stable word.
     #[schemars(extend("enum" = CODES.as_slice()))]
     code: &'a str,
-    /// What was wrong, where, and what to do about it.
+    /// The error, its location, and how to fix it.
     detail: &'a str,
 }
 
 impl Problem {
-    /// A problem with its code, and a message that says what was wrong, where, and what to do.
+    /// A problem with its code, and a message that states the error, its location, and how to fix it.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         debug_assert!(CODES.contains(&code), "`{code}` is not in CODES");
         Self { status, code, detail: detail.into(), retry_after_s: None, accept_encoding: None }
