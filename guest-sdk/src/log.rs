@@ -23,28 +23,28 @@ pub fn write(level: Level, line: &str) {
     host::log(level, line);
 }
 
-/// Writes one line at [`Debug`](Level::Debug) level, with the arguments of `format!`.
+/// Writes one line at level `Debug`, with the arguments of `format!`.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! __debug {
     ($($line:tt)+) => { $crate::log::write($crate::log::Level::Debug, &::std::format!($($line)+)) };
 }
 
-/// Writes one line at [`Info`](Level::Info) level, with the arguments of `format!`.
+/// Writes one line at level `Info`, with the arguments of `format!`.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! __info {
     ($($line:tt)+) => { $crate::log::write($crate::log::Level::Info, &::std::format!($($line)+)) };
 }
 
-/// Writes one line at [`Warn`](Level::Warn) level, with the arguments of `format!`.
+/// Writes one line at level `Warn`, with the arguments of `format!`.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! __warn {
     ($($line:tt)+) => { $crate::log::write($crate::log::Level::Warn, &::std::format!($($line)+)) };
 }
 
-/// Writes one line at [`Error`](Level::Error) level, with the arguments of `format!`.
+/// Writes one line at level `Error`, with the arguments of `format!`.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! __error {
