@@ -122,7 +122,7 @@ async fn every_change_leaves_one_entry_and_no_secret() {
     log.left(tenant.post(&format!("{rollout}/promote"), &json!({})).await, 200, "rollout.promote").await;
     log.left(tenant.delete(&path).await, 204, "filter.remove").await;
 
-    // A subscription whose filter faults, so that its deliveries are held.
+    // A subscription with a faulting filter, so that its deliveries are held.
     log.left(acme.upload("redact-claims", place::filter("redact-claims")).await, 201, "filter.upload").await;
     let receiver = Receiver::start().await;
     let asked = json!({

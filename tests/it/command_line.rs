@@ -10,7 +10,7 @@ use serde_json::json;
 use setgate_tests::{Authority, Host, Receiver, Reply, Seed, event, place, until};
 use tokio::process::Command;
 
-/// Exit code of a program whose reader is gone, as reported by a shell: 128 plus the number of SIGPIPE.
+/// Exit code of a program after its reader has gone, as reported by a shell: 128 plus the number of SIGPIPE.
 const READER_GONE: i32 = 141;
 
 fn said(output: &Output) -> String {

@@ -31,7 +31,7 @@ const TOOLS: [&str; 10] = [
 ];
 /// Prefixes of further variables of the tests and tools.
 const TOOLS_BEGIN: [&str; 4] = ["SETGATE_DISK_", "SETGATE_POWERCUT_", "SETGATE_REQUIRE_", "SETGATE_TEST_"];
-/// Suffixes of the variables that Kubernetes and Docker set for a service whose name is or begins with `setgate`.
+/// Suffixes of the variables that Kubernetes and Docker set for a service named `setgate` or `setgate-...`.
 const OF_A_SERVICE: [&str; 6] = ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP", "_PROTO", "_ADDR"];
 /// Common names of settings that are named differently here.
 const CALLED: [(&str, &str); 6] = [

@@ -45,7 +45,7 @@ pub(super) struct SubscriptionOf {
     pub(super) id: String,
     pub(super) tenant: &'static str,
     pub(super) title: &'static str,
-    /// The products whose events it wants.
+    /// The products it receives events of.
     pub(super) seeds: &'static [&'static str],
     pub(super) drops: bool,
     pub(super) client: Client,

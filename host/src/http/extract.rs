@@ -177,7 +177,7 @@ fn is_json(media_type: &str) -> bool {
     essence == "application/json" || essence.ends_with("+json")
 }
 
-/// A request whose body has been read.
+/// A request with its complete body.
 pub(super) struct Arrived {
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,

@@ -88,7 +88,7 @@ impl TryFrom<usize> for Limit {
 /// The list that a cursor belongs to.
 pub(super) struct List {
     route: String,
-    /// The path parameters: the tenant, and the resource whose list it is.
+    /// The path parameters: the tenant, and the parent resource of the list.
     names: Vec<String>,
 }
 

@@ -160,7 +160,7 @@ pub(super) async fn bound(
     Response::from_parts(head, Body::new(body))
 }
 
-/// For a request whose key was revoked or whose tenant was removed while it was processed.
+/// For a request that lost its authorisation while it was processed: the key was revoked or the tenant removed.
 pub(super) fn revoked_meanwhile(revoked: Revoked) -> Problem {
     let detail = format!("the request was refused while it was under way: {revoked}");
     Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)

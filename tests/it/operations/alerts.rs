@@ -88,8 +88,8 @@ async fn test_rules(
     if ended.status.success() { Ok(()) } else { Err(said) }
 }
 
-/// Creates a tenant with a subscription that delivers, one whose receiver fails, and one whose filter fails; no events
-/// have been sent.
+/// Creates a tenant with three subscriptions: one that delivers, one with a failing receiver, and one with a failing
+/// filter. No events have been sent.
 async fn set_up(host: &Host, name: &str) -> (Tenant, Receiver, Receiver) {
     let acme = host.tenant(name).await;
     acme.filter("redact-claims").await;

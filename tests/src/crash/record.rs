@@ -70,7 +70,7 @@ struct Book {
 pub struct Shown {
     /// Deliveries that a receiver accepted but that are due in the ledger.
     pub taken_unsettled: usize,
-    /// Deliveries whose filter has not run.
+    /// Deliveries that have not been filtered yet.
     pub unfiltered: usize,
     /// Deliveries that are lost according to this copy.
     pub lost: usize,

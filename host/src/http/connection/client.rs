@@ -1,4 +1,4 @@
-//! Whose request it is: the other end of the connection, or the client that a trusted proxy names.
+//! The client address of a request: the peer of the connection, or the client stated by a trusted proxy.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,10 +7,10 @@ use ipnet::IpNet;
 
 use crate::config::{ClientAddress, Listen};
 
-/// The header that most proxies write.
+/// The header that most proxies use.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Which proxies are believed, and how they name their clients.
+/// The trusted proxies, and how they state the client address.
 #[derive(Debug, Clone)]
 pub(super) struct Proxies {
     trusted: Vec<IpNet>,
@@ -26,12 +26,12 @@ impl Proxies {
         self.trusted.iter().any(|net| net.contains(&address))
     }
 
-    /// Whether connections from there begin with a header of the PROXY protocol.
+    /// Whether connections from this address start with a PROXY protocol header.
     pub(super) fn announces(&self, address: IpAddr) -> bool {
         self.named_by == ClientAddress::ProxyProtocol && self.is_trusted(address)
     }
 
-    /// The client of a request that came from there; none: the other end itself.
+    /// The client stated in a request from this address. `None` if it is the peer itself.
     pub(super) fn client_of(&self, other_end: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
         if !self.is_trusted(other_end) {
             return None;
@@ -46,8 +46,8 @@ impl Proxies {
                 elements.map(|element| forwarded_for(element).and_then(address)).collect()
             }
         };
-        // Each proxy adds the address that it saw at the end: the last one that is no proxy of ours is the client. What
-        // stands before it is the client's own word.
+        // Each proxy appends the address of its peer, so the last address that is not a trusted proxy is the client.
+        // Everything before it was sent by the client and is not trusted.
         let mut client = None;
         for named in named.into_iter().rev() {
             let Some(named) = named else { break };
@@ -64,7 +64,7 @@ fn texts<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
     headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default())
 }
 
-/// `for` of an element of `Forwarded` (RFC 7239 section 4).
+/// The `for` parameter of an element of `Forwarded` (RFC 7239 section 4).
 fn forwarded_for(element: &str) -> Option<&str> {
     element.split(';').find_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
@@ -72,7 +72,7 @@ fn forwarded_for(element: &str) -> Option<&str> {
     })
 }
 
-/// An address, with or without brackets and port.
+/// Parses an address with or without brackets and port.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let whole = || text.parse::<IpAddr>().ok();

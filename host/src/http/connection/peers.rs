@@ -1,8 +1,8 @@
-//! The connections of a listener: how many there are, whose, and which of them nobody uses.
+//! The connections of a listener by client, and the idle ones among them.
 //!
-//! A connection without a request is idle, whatever else its client sends: pings and settings do not count. An idle one is
-//! closed after [`Limits::idle`], and before that if its place is needed: of the client that has the most connections
-//! first, and of those the one that has been idle for longest.
+//! A connection without a request is idle, regardless of pings and settings from its client. It is closed after
+//! [`Limits::idle`], or earlier if its slot is needed: first from the client with the most connections, and among those
+//! the one that has been idle longest.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,12 +13,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Idle connections that are closed together when all places are taken, so that those who wait for one do not wait for
-/// one close each.
+/// Number of idle connections closed together if all slots are taken, so that waiting connections do not wait for one
+/// close each.
 const CLOSED_AT_ONCE: usize = 16;
 
-/// Addresses that count as one client: an IPv4 address, or an IPv6 network of 64 bits, which is the least that one
-/// customer of a provider gets.
+/// The addresses that count as one client: an IPv4 address, or an IPv6 /64 network, which is the smallest that a
+/// provider assigns to a customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::http) enum Peer {
     V4([u8; 4]),
@@ -37,22 +37,22 @@ impl From<IpAddr> for Peer {
     }
 }
 
-/// How many connections, and how long.
+/// Limits of connections.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::http) struct Limits {
-    /// Connections of one client.
+    /// Maximum number of connections of one client.
     pub(in crate::http) per_peer_max: usize,
-    /// How long a connection may be without a request.
+    /// How long a connection may be idle.
     pub(in crate::http) idle: Duration,
 }
 
-/// All connections of a listener. Clones are the same.
+/// All connections of a listener. Clones share them.
 #[derive(Clone)]
 pub(super) struct Connections(Arc<Inner>);
 
 struct Inner {
     limits: Limits,
-    /// What times are counted from.
+    /// Reference of the times in milliseconds.
     begin: Instant,
     state: Mutex<State>,
 }
@@ -61,18 +61,18 @@ struct Inner {
 struct State {
     next: u64,
     open: HashMap<u64, Entry>,
-    /// Connections of each client, and requests of those that come through a proxy.
+    /// Number of connections of each client, plus requests of clients behind a proxy.
     of_peer: HashMap<Peer, usize>,
 }
 
 struct Entry {
-    /// None: a trusted proxy, or one that has not said yet whose connection it is.
+    /// `None` for a trusted proxy, also before its PROXY protocol header has arrived.
     peer: Option<Peer>,
     usage: Arc<Usage>,
     close: CancellationToken,
 }
 
-/// What a connection is used for just now. Read and written without a lock, since every request does so.
+/// The current use of a connection. Lock-free, because every request updates it.
 #[derive(Default)]
 struct Usage {
     requests: AtomicUsize,
@@ -80,7 +80,7 @@ struct Usage {
     idle_since_ms: AtomicU64,
 }
 
-/// One connection, until dropped.
+/// An open connection, removed on drop.
 pub(super) struct Connection {
     all: Connections,
     id: u64,
@@ -88,19 +88,19 @@ pub(super) struct Connection {
     close: CancellationToken,
 }
 
-/// A request that is not answered yet, or its answer is not sent: until dropped, its connection is not idle.
+/// A request until its answer has been sent; its connection is not idle until this is dropped.
 pub(super) struct Request {
     all: Connections,
     usage: Arc<Usage>,
 }
 
-/// A request of a client behind a proxy, counted among the client's until dropped.
+/// A request of a client behind a proxy, counted for the client until dropped.
 pub(super) struct Proxied {
     all: Connections,
     peer: Peer,
 }
 
-/// A client has as many connections as it may.
+/// The client has reached its limit of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ShareTaken;
 
@@ -109,7 +109,7 @@ impl Connections {
         Self(Arc::new(Inner { limits, begin: Instant::now(), state: Mutex::default() }))
     }
 
-    /// Takes in a connection: of a client, or of a trusted proxy, which has no share.
+    /// Adds a connection of a client, or of a trusted proxy (`None`), which has no limit.
     pub(super) fn admit(&self, peer: Option<Peer>) -> Result<Connection, ShareTaken> {
         let mut state = self.lock();
         if let Some(peer) = peer {
@@ -123,7 +123,7 @@ impl Connections {
         Ok(Connection { all: self.clone(), id, usage, close })
     }
 
-    /// Has some idle connections closed, if there are any, so that others find a place.
+    /// Closes some idle connections, if there are any, to free slots.
     pub(super) fn close_idle(&self) {
         let mut state = self.lock();
         for _ in 0..CLOSED_AT_ONCE {
@@ -136,7 +136,7 @@ impl Connections {
         }
     }
 
-    /// Counts a request of a client behind a proxy whose connections carry the requests of many.
+    /// Counts a request of a client behind a proxy whose connections carry requests of many clients.
     pub(super) fn proxied(&self, peer: Peer) -> Result<Proxied, ShareTaken> {
         self.take_share(&mut self.lock(), peer)?;
         Ok(Proxied { all: self.clone(), peer })
@@ -144,7 +144,7 @@ impl Connections {
 
     fn take_share(&self, state: &mut State, peer: Peer) -> Result<(), ShareTaken> {
         if state.of_peer.get(&peer).copied().unwrap_or(0) >= self.0.limits.per_peer_max {
-            // One that it does not use makes place for the one that it asks for.
+            // If the client has an idle connection, that one is closed to make room for the new one.
             let own = state.open.iter().filter(|(_, entry)| entry.peer == Some(peer));
             let idle = own.filter_map(|(id, entry)| Some((entry.idle_since()?, *id))).min();
             let (_, id) = idle.ok_or(ShareTaken)?;
@@ -159,13 +159,13 @@ impl Connections {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Counts and entries are changed together, and nothing in between can panic.
+        // Counts and entries are updated together, and nothing in between can panic.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Has a connection closed. Its place in its client's share is free at once.
+    /// Closes a connection. Its slot in the client's limit is free immediately.
     fn close(&mut self, id: u64) {
         if let Some(entry) = self.open.remove(&id) {
             entry.close.cancel();
@@ -197,25 +197,25 @@ impl Usage {
 }
 
 impl Connection {
-    /// Says whose connection it is, of one that came through a proxy.
+    /// Sets the client of a connection that came through a proxy.
     pub(super) fn identify(&self, peer: Peer) -> Result<(), ShareTaken> {
         let mut state = self.all.lock();
         self.all.take_share(&mut state, peer)?;
         match state.open.get_mut(&self.id) {
             Some(entry) => entry.peer = Some(peer),
-            // It is being closed.
+            // The connection is being closed.
             None => state.give_back(Some(peer)),
         }
         Ok(())
     }
 
-    /// Begins a request on it.
+    /// Starts a request.
     pub(super) fn request(&self) -> Request {
         self.usage.requests.fetch_add(1, Ordering::AcqRel);
         Request { all: self.all.clone(), usage: self.usage.clone() }
     }
 
-    /// Waits until its place is needed, or it was idle for too long.
+    /// Waits until the connection must be closed because its slot is needed or it was idle for too long.
     pub(super) async fn to_be_closed(&self) {
         tokio::select! {
             () = self.close.cancelled() => {}

@@ -1,5 +1,5 @@
-//! The PROXY protocol, versions 1 and 2 (HAProxy's specification of 2020/03/05): a proxy says first whose connection it
-//! passes on. Read from trusted proxies alone, and required of them if the host is set up for it.
+//! The PROXY protocol, versions 1 and 2 (HAProxy's specification of 2020/03/05): a proxy sends the client address at
+//! the start of a connection. Read only from trusted proxies, which must send it if the host is configured so.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -7,26 +7,26 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-/// What version 2 begins with.
+/// The signature of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Bytes of a header of version 1 at the most, its end of line included.
+/// Maximum length (bytes) of a version 1 header, including the end of line.
 const V1_BYTES_MAX: usize = 107;
 /// Bytes before the addresses of version 2.
 const V2_HEAD_BYTES: usize = 16;
-/// Bytes of a header of version 2 at the most: addresses and what proxies add to them.
+/// Maximum length (bytes) of a version 2 header: addresses, and extensions added by proxies.
 const V2_BYTES_MAX: usize = 2_048;
-/// Time between two looks at a header that has arrived in part.
+/// Interval of checks for the rest of an incomplete header.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// A header that has arrived.
+/// A complete header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     bytes: usize,
-    /// None: the proxy speaks for itself, as its health checks do.
+    /// `None` if the connection is the proxy's own, such as a health check.
     pub(super) client: Option<IpAddr>,
 }
 
-/// What has arrived so far.
+/// The result of parsing the bytes received so far.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Part,
@@ -34,7 +34,7 @@ enum Seen {
     NoHeader,
 }
 
-/// Reads the header that a connection begins with, and nothing behind it.
+/// Reads the header at the start of a connection, and nothing beyond it.
 pub(super) async fn read(stream: &mut TcpStream) -> Option<Header> {
     let mut seen = [0; V2_BYTES_MAX];
     let mut before = 0;
@@ -44,7 +44,7 @@ pub(super) async fn read(stream: &mut TcpStream) -> Option<Header> {
             Seen::Whole(header) => break header,
             Seen::NoHeader => return None,
             Seen::Part if bytes == seen.len() => return None,
-            // What has been seen stays readable, so that waiting for it to be readable does not wait.
+            // Peeked bytes keep the socket readable, so waiting for readability would return immediately.
             Seen::Part if bytes == before => tokio::time::sleep(LOOK_EVERY).await,
             Seen::Part => before = bytes,
         }

@@ -1,8 +1,8 @@
-//! Answers on their way out. HTTP/2 lets a client ask for as much as it likes and take none of it: an answer of which
-//! nothing is taken for [`STALL_MAX`] is given up, and its stream reset.
+//! Sends answers. An HTTP/2 client can request any amount of data and read none of it: if nothing of an answer is read
+//! for [`STALL_MAX`], its stream is reset.
 //!
-//! hyper asks a body for its next piece when the client has room for it. So a body is handed over in small pieces, and the
-//! time since the last one tells whether the client takes any.
+//! hyper polls a body for its next piece if the client's window has room. So bodies are split into small pieces, and
+//! the time since the last piece shows whether the client is reading.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,24 +18,24 @@ use tracing::debug;
 
 use super::peers::{Proxied, Request};
 
-/// How long a client may take none of an answer that is ready for it.
+/// How long a client may read nothing of an answer that is ready.
 pub(in crate::http) const STALL_MAX: Duration = Duration::from_secs(30);
-/// Bytes of a body that are handed over at a time.
+/// Size (bytes) of the pieces of a body.
 const PIECE_BYTES: usize = 16 << 10;
 
 tokio::task_local! {
-    /// The stream that this task serves, on a connection of HTTP/2.
+    /// Progress of the HTTP/2 stream that the current task serves.
     static STREAM: Arc<Progress>;
 }
 
-/// How far the answer on a stream is.
+/// Progress of the answer on a stream.
 struct Progress {
     begin: Instant,
-    /// Milliseconds from `begin` to when the client was last given something to take; [`NOTHING`]: it has none to take.
+    /// Milliseconds from `begin` until the client was last offered data; [`NOTHING`] if it has been offered none.
     offered_ms: AtomicU64,
 }
 
-/// The client waits for us.
+/// No data is available: the client is waiting for the host.
 const NOTHING: u64 = u64::MAX;
 
 impl Progress {
@@ -52,7 +52,7 @@ impl Progress {
         self.offered_ms.store(NOTHING, Ordering::Relaxed);
     }
 
-    /// Waits until the client took nothing for `stall`.
+    /// Waits until the client has read nothing for `stall`.
     async fn stalled(&self, stall: Duration) {
         loop {
             let since = match self.offered_ms.load(Ordering::Relaxed) {
@@ -68,7 +68,7 @@ impl Progress {
     }
 }
 
-/// Runs the streams of HTTP/2 connections, each until it ends or its client takes nothing any more.
+/// Runs the streams of HTTP/2 connections, each until it ends or its client stops reading.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Streams {
     pub(super) stall: Duration,
@@ -84,26 +84,26 @@ where
         tokio::spawn(STREAM.scope(progress.clone(), async move {
             tokio::select! {
                 _ = stream => {}
-                // What is dropped unfinished is reset.
+                // Dropping an unfinished stream resets it.
                 () = progress.stalled(stall) => debug!("a stream was reset: its client takes nothing of the answer"),
             }
         }));
     }
 }
 
-/// The body of an answer, while it is sent.
+/// The body of an answer while it is being sent.
 pub(super) struct Outgoing<B> {
     body: B,
-    /// What is left of the piece that the body gave.
+    /// The unsent rest of the body's last piece.
     left: Bytes,
     progress: Option<Arc<Progress>>,
-    /// Its connection is in use until it is sent.
+    /// Marks the connection as in use until the body has been sent.
     _request: Request,
     _proxied: Option<Proxied>,
 }
 
 impl<B> Outgoing<B> {
-    /// Polled within the task of its stream, if it has one.
+    /// Must be called in the task of its stream, if it has one.
     pub(super) fn new(body: B, request: Request, proxied: Option<Proxied>) -> Self {
         let progress = STREAM.try_with(Arc::clone).ok();
         if let Some(progress) = &progress {

@@ -57,7 +57,7 @@ pub(in crate::http) struct ListQuery {
     subject: Option<String>,
     /// Deliveries of events from this source.
     source: Option<SourceName>,
-    /// Deliveries whose chain ended with a fault of this filter.
+    /// Deliveries with a chain that ended with a fault of this filter.
     filter: Option<FilterName>,
     /// Deliveries created at or after this time.
     since: Option<Timestamp>,
