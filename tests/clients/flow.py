@@ -1,4 +1,4 @@
-"""The README's flow by a client that openapi-python-client made of /openapi.json: tenant, key, source, filter, subscription,
+"""The tutorial's flow by a client that openapi-python-client made of /openapi.json: tenant, key, source, filter, subscription,
 event, deliveries. Ends with 0 if each step came to what the document says."""
 
 import io

@@ -1,4 +1,4 @@
-// The README's flow by a client over the types that openapi-typescript made of /openapi.json: tenant, key, source, filter,
+// The tutorial's flow by a client over the types that openapi-typescript made of /openapi.json: tenant, key, source, filter,
 // subscription, event, deliveries. Ends with 0 if each step came to what the document says.
 
 import { readFileSync } from "node:fs";

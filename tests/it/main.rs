@@ -7,6 +7,7 @@ mod command_line;
 mod connections;
 mod crash;
 mod delivery;
+mod docs;
 mod documents;
 mod echo;
 mod faults;

@@ -1,12 +1,12 @@
-//! Executes the README's first filter: its code blocks run in an empty directory outside the repository.
+//! Runs the tutorial `docs/tutorial/first-filter.md`, and compares README with the program.
 //!
-//! In the section "Your first filter", blocks with `test` in their info string are executed in order: those with
-//! `file=PATH` are written to that file, those of `sh` are run. All run in one shell, as in a reader's terminal:
-//! variables set by one block are available in the next.
+//! The tutorial's blocks whose info string says `test` run in order in an empty folder outside the repository: blocks with
+//! `file=PATH` are written to that file, `sh` blocks are run. All run in one shell, as in a reader's terminal, so a
+//! variable that one block sets is available to the next.
 //!
-//! Sample output comes from these runs: an `output` block is the output of the block before it, and the `demo` block is
-//! an excerpt of the demo's output, except for figures and ids. With `SETGATE_WRITE_SAMPLES=1` in the environment the
-//! story rewrites the samples.
+//! A block that says `output` is the output of the block before it, and README's `demo` block is an excerpt of the
+//! demo's output; figures and ids may differ. With `SETGATE_WRITE_SAMPLES=1` in the environment the output samples are
+//! rewritten.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -16,12 +16,12 @@ use std::time::Duration;
 use setgate_tests::{Host, place};
 use tokio::process::Command;
 
-const SECTION: &str = "Your first filter";
-/// The first filter is compiled with its dependencies, and a toolchain may have to be located.
+const TUTORIAL: &str = "docs/tutorial/first-filter.md";
+/// The first filter is compiled with its dependencies, and the compiler may have to be installed first.
 const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
-/// Variables that cargo sets for a test, or that are set only for this project, and that a reader's terminal does not
-/// have. The compiler's library path would break another compiler; the toolchain stays pinned.
+/// Variables that cargo or the tests set and that a reader's terminal does not have. The compiler's own libraries would
+/// break another compiler; the toolchain stays the pinned one.
 const OF_A_TEST: &[&str] = &[
     "SETGATE_",
     "LD_LIBRARY_PATH",
@@ -33,10 +33,10 @@ const OF_A_TEST: &[&str] = &[
     "CARGO_TARGET_",
 ];
 
-/// A block to test.
+/// A tested block.
 #[derive(Debug, PartialEq, Eq)]
 struct Block {
-    /// Line number of its fence.
+    /// The line of its fence.
     line: usize,
     what: What,
     text: String,
@@ -50,43 +50,36 @@ enum What {
     Output,
 }
 
-/// The tested blocks of the section.
+/// The tested blocks of a page.
 fn blocks(markdown: &str) -> Vec<Block> {
     let mut found = Vec::new();
-    let mut level = None;
     let mut lines = markdown.lines().enumerate();
     while let Some((number, line)) = lines.next() {
-        if let Some(info) = line.strip_prefix("```") {
-            let mut text = String::new();
-            for (_, line) in lines.by_ref().take_while(|(_, line)| *line != "```") {
-                text.push_str(line);
-                text.push('\n');
-            }
-            let words: Vec<_> = info.split_whitespace().collect();
-            if level.is_some() && words.contains(&"output") {
-                found.push(Block { line: number + 1, what: What::Output, text });
-            } else if level.is_some() && words.contains(&"test") {
-                let file = words.iter().find_map(|word| word.strip_prefix("file="));
-                let what = file.map_or(What::Run, |file| What::Write(file.to_owned()));
-                found.push(Block { line: number + 1, what, text });
-            }
-        } else if line.starts_with('#') {
-            let depth = line.bytes().take_while(|byte| *byte == b'#').count();
-            if line[depth..].trim() == SECTION {
-                level = Some(depth);
-            } else if level.is_some_and(|level| depth <= level) {
-                level = None;
-            }
+        let Some(info) = line.strip_prefix("```") else { continue };
+        let mut text = String::new();
+        for (_, line) in lines.by_ref().take_while(|(_, line)| *line != "```") {
+            text.push_str(line);
+            text.push('\n');
         }
+        let words: Vec<_> = info.split_whitespace().collect();
+        let what = if words.contains(&"output") {
+            What::Output
+        } else if words.contains(&"test") {
+            let file = words.iter().find_map(|word| word.strip_prefix("file="));
+            file.map_or(What::Run, |file| What::Write(file.to_owned()))
+        } else {
+            continue;
+        };
+        found.push(Block { line: number + 1, what, text });
     }
     found
 }
 
-/// One script of all blocks. Files are prepared in `staged`, by number.
+/// One script of all blocks. The files to write are prepared in `staged`, by number.
 fn script(blocks: &[Block], staged: &Path) -> String {
     let mut script = "set -euo pipefail\n".to_owned();
     for (number, block) in blocks.iter().enumerate() {
-        writeln!(script, "echo '== README.md:{}'", block.line).expect("a string can be written to");
+        writeln!(script, "echo '{}'", marker(block.line)).expect("a string can be written to");
         match &block.what {
             What::Run => script.push_str(&block.text),
             What::Output => {}
@@ -101,39 +94,72 @@ fn script(blocks: &[Block], staged: &Path) -> String {
     script
 }
 
+/// The line that the script prints before the output of a block.
+fn marker(line: usize) -> String {
+    format!("== {TUTORIAL}:{line}")
+}
+
+fn read(path: &str) -> String {
+    let file = place::root().join(path);
+    std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
 #[tokio::test]
-async fn a_newcomer_gets_from_the_readme_to_a_filter_at_work() {
-    let file = place::root().join("README.md");
-    let readme = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    let blocks = blocks(&readme);
-    assert!(!blocks.is_empty(), "the README has no tested blocks in a section \"{SECTION}\"");
+async fn the_tutorial_runs_word_for_word() {
+    let tutorial = read(TUTORIAL);
+    let blocks = blocks(&tutorial);
+    assert!(blocks.len() > 10, "{TUTORIAL} has only {} tested blocks", blocks.len());
 
     let (folder, staged) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (status, said) = in_a_terminal(&script(&blocks, staged.path()), folder.path(), staged.path()).await;
-    assert!(status.success(), "a block of the README fails ({status}), the last one named here:\n{said}");
+    assert!(status.success(), "a block of the tutorial fails ({status}): the last one that is named here:\n{said}");
 
-    let mut written = readme.clone();
+    let mut written = tutorial.clone();
     for pair in blocks.windows(2).filter(|pair| pair[1].what == What::Output) {
         let printed = printed(&said, pair[0].line);
         if std::env::var_os("SETGATE_WRITE_SAMPLES").is_some() {
             written = written.replacen(&pair[1].text, &printed, 1);
             continue;
         }
-        assert_eq!(masked(&pair[1].text), masked(&printed), "the sample of README.md:{}", pair[1].line);
+        assert_eq!(masked(&pair[1].text), masked(&printed), "the sample at {TUTORIAL}:{}", pair[1].line);
     }
-    if written != readme {
-        std::fs::write(&file, written).unwrap();
+    if written != tutorial {
+        std::fs::write(place::root().join(TUTORIAL), written).unwrap();
     }
-    faults_are_told_in_the_authors_words(folder.path(), staged.path()).await;
+    faults_name_the_authors_function(folder.path(), staged.path()).await;
 }
 
-/// Runs a script like the README's blocks in a terminal, and returns its output.
+#[test]
+fn the_readmes_filter_is_the_tutorials() {
+    let (readme, tutorial) = (read("README.md"), read(TUTORIAL));
+    let (_, filter) = readme.split_once("```rust file=src/lib.rs\n").expect("README shows a filter");
+    let (filter, _) = filter.split_once("```").unwrap();
+    let is_lib = |block: &&Block| block.what == What::Write("src/lib.rs".to_owned());
+    let blocks = blocks(&tutorial);
+    let lib = blocks.iter().find(is_lib).expect("the tutorial writes src/lib.rs");
+    assert!(lib.text.starts_with(filter), "README's filter differs from the one of {TUTORIAL}, which is run");
+}
+
+#[test]
+fn the_readmes_commands_are_those_of_the_ci() {
+    let (readme, ci) = (read("README.md"), read(".ci/run"));
+    let (_, commands) = readme.split_once("```sh\n").expect("README has its commands in a block");
+    let (commands, _) = commands.split_once("```").unwrap();
+    let commands: Vec<_> = commands.lines().map(|line| line.split('#').next().unwrap().trim()).collect();
+    assert_eq!(commands.len(), 2, "{commands:?}");
+    for command in commands {
+        let runs = |line: &str| line.strip_prefix(command).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
+        assert!(ci.lines().any(runs), ".ci/run does not run README's `{command}`");
+    }
+}
+
+/// Runs a script as a reader runs the tutorial's blocks. Returns its exit status and its output.
 async fn in_a_terminal(script: &str, folder: &Path, staged: &Path) -> (ExitStatus, String) {
     let setgate = place::setgate();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path =
         std::env::join_paths(std::iter::once(setgate.parent().unwrap().to_owned()).chain(std::env::split_paths(&path)));
-    // In its own process group, so that a host started by the README ends with the story.
+    // In a process group of its own, so that a host that the tutorial starts ends with the story.
     let output = staged.join("output");
     let log = std::fs::File::create(&output).unwrap();
     let mut shell = Command::new("bash");
@@ -156,7 +182,7 @@ async fn in_a_terminal(script: &str, folder: &Path, staged: &Path) -> (ExitStatu
     (status, said)
 }
 
-/// The README's filter with various faults, selected by the event.
+/// A filter that faults in the way that the event names.
 const FAULTY: &str = r#"
 use setgate_sdk::{Event, Result, Verdict};
 
@@ -214,8 +240,8 @@ mod rules {
 }
 "#;
 
-/// A filter's author sees the panic's message and a location in the filter's own code, and no frames of the runtime.
-async fn faults_are_told_in_the_authors_words(folder: &Path, staged: &Path) {
+/// A fault contains the panic's message and a function of the author's own code, and no frames of the runtime.
+async fn faults_name_the_authors_function(folder: &Path, staged: &Path) {
     std::fs::write(folder.join("src/lib.rs"), FAULTY).unwrap();
     let ways = ["unwrap", "index", "assert", "spin", "grab", "fail"];
     for way in ways {
@@ -266,13 +292,13 @@ async fn faults_are_told_in_the_authors_words(folder: &Path, staged: &Path) {
 
 /// The output of the block at a line.
 fn printed(said: &str, line: usize) -> String {
-    let begin = format!("== README.md:{line}\n");
-    let (_, rest) = said.split_once(&begin).unwrap_or_else(|| panic!("no output of README.md:{line}:\n{said}"));
-    let (printed, _) = rest.split_once("== README.md:").unwrap_or((rest, ""));
+    let begin = format!("{}\n", marker(line));
+    let (_, rest) = said.split_once(&begin).unwrap_or_else(|| panic!("no output of {TUTORIAL}:{line}:\n{said}"));
+    let (printed, _) = rest.split_once(&format!("== {TUTORIAL}:")).unwrap_or((rest, ""));
     printed.to_owned()
 }
 
-/// The lines without parts that differ between runs: figures, digests, and column widths.
+/// Lines without the parts that differ from run to run: figures, digests, and the widths of columns.
 fn masked(text: &str) -> Vec<String> {
     let mask = |word: &str| {
         let mut masked = String::new();
@@ -295,9 +321,9 @@ fn masked(text: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_readmes_part_of_the_demo_is_what_the_demo_prints() {
-    let readme = std::fs::read_to_string(place::root().join("README.md")).unwrap();
-    let (_, sample) = readme.split_once("```text demo\n").expect("the README shows a part of the demo");
+async fn the_readmes_excerpt_of_the_demo_is_current() {
+    let readme = read("README.md");
+    let (_, sample) = readme.split_once("```text demo\n").expect("README has an excerpt of the demo's output");
     let (sample, _) = sample.split_once("```").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut demo = Host::command(folder.path());
@@ -322,17 +348,18 @@ async fn the_help_of_the_program_names_every_command() {
 }
 
 #[test]
-fn blocks_are_found_in_their_section_only() {
-    let markdown = "# Setgate\n```sh test\nno\n```\n## Your first filter\ntext\n```sh\nnot tested\n```\n\
-                    ```rust file=src/lib.rs test\nfn x() {}\n```\n### Upload\n```sh test\n# run\n```\n\
-                    ## After\n```sh test\nno\n```\n";
-    let found = blocks(markdown);
-    let sample = "## Your first filter\n```sh test\nrun\n```\n```text output\ntime 5 us\n```\n";
-    assert_eq!(blocks(sample)[1], Block { line: 5, what: What::Output, text: "time 5 us\n".to_owned() });
-    assert_eq!(printed("== README.md:2\ntime 7 us\n== README.md:9\nmore", 2), "time 7 us\n");
+fn tested_blocks_are_found_and_figures_masked() {
+    let markdown = "# Page\ntext\n```sh\nnot tested\n```\n```rust file=src/lib.rs test\nfn x() {}\n```\n\
+                    ## Upload\n```sh test\n# run\n```\n```text output\ntime 5 us\n```\n";
+    let block = |line, what, text: &str| Block { line, what, text: text.to_owned() };
+    let expected = [
+        block(6, What::Write("src/lib.rs".to_owned()), "fn x() {}\n"),
+        block(10, What::Run, "# run\n"),
+        block(13, What::Output, "time 5 us\n"),
+    ];
+    assert_eq!(blocks(markdown), expected);
+    let said = format!("{}\ntime 7 us\n{}\nmore", marker(2), marker(9));
+    assert_eq!(printed(&said, 2), "time 7 us\n");
     assert_eq!(masked("time      1,234 us\n\n"), masked("time 5 us"), "figures differ");
     assert_ne!(masked("verdict patch"), masked("verdict pass"));
-    let write = Block { line: 10, what: What::Write("src/lib.rs".to_owned()), text: "fn x() {}\n".to_owned() };
-    let run = Block { line: 14, what: What::Run, text: "# run\n".to_owned() };
-    assert_eq!(found, [write, run]);
 }

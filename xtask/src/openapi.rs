@@ -14,7 +14,7 @@ in it, an answer without a key. schemathesis is installed into target/schemathes
 newer with its `venv` module, and a package index that pip reaches.
 
 Before that, openapi-python-client and openapi-typescript each make a client of the same document, and each client goes through
-the README's flow. They are installed into target/clients the first time: that takes Node.js and npm as well, from Debian's
+the tutorial's flow. They are installed into target/clients the first time: that takes Node.js and npm as well, from Debian's
 packages if they are not there.
   --clients     the clients alone
   --examples N  calls of each operation and phase at the most; 15 where absent

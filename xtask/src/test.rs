@@ -65,7 +65,7 @@ fn all(steps: &mut Steps, quick: bool) -> Result<()> {
             steps.leave_out("alerts", "promtool cannot be had (`apt-get install prometheus`)");
         }
     }
-    // Includes the layering test and the README's own commands.
+    // Includes the layering test, the tutorial and the links of the documentation.
     steps.cargo("end-to-end tests", &["test", "--workspace", "--test", "it"])?;
     // Checks only that the bench runs; numbers from an unoptimised build are meaningless.
     steps.step("bench", "cargo xtask bench --quick", || bench::command(&["--quick".to_owned()]))?;

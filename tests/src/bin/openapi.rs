@@ -11,7 +11,7 @@ const HELP: &str = "\
 openapi [--python FOLDER --node FOLDER] [--schemathesis PROGRAM] [--examples N] [--seed S]
 
 With the two folders, has openapi-python-client and openapi-typescript each make a client of a live host's /openapi.json, and
-each client go through the README's flow. With schemathesis, calls every operation of a live host's /openapi.json with data that fits and data that does not, and checks each answer
+each client go through the tutorial's flow. With schemathesis, calls every operation of a live host's /openapi.json with data that fits and data that does not, and checks each answer
 against the document. Ends with a line of counts; not 0 where an answer is not as the document says, or a control found nothing.
   --examples N  calls of each operation and phase at the most; 15 where absent
   --seed S      the same seed makes the same calls; 1 where absent";

@@ -1,4 +1,4 @@
-//! Runs clients that were generated from `/openapi.json` through the README's flow on a live host, see `tests/clients`.
+//! Runs clients that were generated from `/openapi.json` through the tutorial's flow on a live host, see `tests/clients`.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
