@@ -114,9 +114,9 @@ pub async fn start_with(
     });
 
     let wasm = ledger.clone();
-    let components: sandbox::Components = Arc::new(move |digest| {
-        let ledger = wasm.clone();
-        async move { ledger.blob(&digest).await.ok().flatten() }.boxed()
+    let components: sandbox::Components = Arc::new(move |tenant, digest| {
+        let (ledger, tenant) = (wasm.clone(), tenant.clone());
+        async move { ledger.blob(&tenant, &digest).await.ok().flatten() }.boxed()
     });
     let defaults = sandbox::Options::new(dir.join("compiled"), *master.derive(ARTEFACT_KEY), components);
     let settings = &config.sandbox;

@@ -131,5 +131,5 @@ pub(super) fn named(wasm: &Bytes, name: &str) -> Bytes {
 
 /// A sandbox with the defaults of a host on this machine, with its cache in `folder`.
 pub(super) fn options(folder: &Path) -> Options {
-    Options::new(folder.to_owned(), [7; 32], Arc::new(|_| Box::pin(std::future::ready(None))))
+    Options::new(folder.to_owned(), [7; 32], Arc::new(|_, _| Box::pin(std::future::ready(None))))
 }

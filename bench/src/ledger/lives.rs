@@ -59,9 +59,10 @@ impl Lives {
         let clock = Clock::system();
         let ledger = Ledger::open(host_options(&data.join("ledger")), clock.clone()).context("the host's ledger")?;
         let subscription: SubscriptionId = subscription.parse()?;
-        let due = ledger.due(subscription, clock.now(), None, 1).await?;
-        let DueDelivery { tenant, plan, .. } =
-            due.into_iter().next().context("the subscription has a delivery that is due")?;
+        let lane = ledger.lanes().await?.into_iter().find(|lane| lane.subscription == subscription);
+        let tenant = lane.context("the subscription has no delivery that is due")?.tenant;
+        let due = ledger.due(&tenant, subscription, clock.now(), None, 1).await?;
+        let DueDelivery { plan, .. } = due.into_iter().next().context("no delivery of the subscription is due yet")?;
         Ok(Self::of(ledger, clock, tenant, subscription, plan, first))
     }
 

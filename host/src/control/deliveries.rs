@@ -51,7 +51,7 @@ impl Control {
     /// A delivery with its attempts.
     pub async fn show_delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<DeliveryView, Error> {
         let record = self.delivery(tenant, id).await?;
-        let exchanges = self.ledger.attempts(record.seq).await?;
+        let exchanges = self.ledger.attempts(tenant, record.seq).await?;
         Ok(DeliveryView { record, exchanges })
     }
 

@@ -46,8 +46,10 @@ pub struct Reproduced {
 }
 
 /// A stored blob that the tenant may read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Stored {
+    /// The tenant whose turn the reads take.
+    pub tenant: TenantId,
     /// The digest of the blob.
     pub digest: Digest,
     /// Size in bytes.
@@ -138,7 +140,7 @@ impl Control {
         if !is_version && !self.ledger.ran_filter(tenant, name, digest).await? {
             return Err(Error::NotFound(format!("version {digest} of filter `{name}`")));
         }
-        self.stored(digest).await
+        self.stored(tenant, digest).await
     }
 
     /// The rows of a table as JSON lines, with the same access rule as [`Control::component`].
@@ -148,27 +150,27 @@ impl Control {
         if !is_version && !self.ledger.saw_table(tenant, name, digest).await? {
             return Err(Error::NotFound(format!("version {digest} of table `{name}`")));
         }
-        self.stored(digest).await
+        self.stored(tenant, digest).await
     }
 
     /// Reads a part of the blob that [`Control::component`] or [`Control::table_rows`] returned. Empty after the last
     /// part.
-    pub async fn read_part(&self, stored: Stored, number: u32) -> Result<Bytes, Error> {
-        let part = self.ledger.blob_part(&stored.digest, number).await?;
+    pub async fn read_part(&self, stored: &Stored, number: u32) -> Result<Bytes, Error> {
+        let part = self.ledger.blob_part(&stored.tenant, &stored.digest, number).await?;
         part.ok_or_else(|| Error::NotFound(format!("{}", stored.digest)))
     }
 
-    async fn stored(&self, digest: Digest) -> Result<Stored, Error> {
-        let bytes = self.ledger.check_blob(&digest).await?;
+    async fn stored(&self, tenant: &TenantId, digest: Digest) -> Result<Stored, Error> {
+        let bytes = self.ledger.check_blob(tenant, &digest).await?;
         let bytes = bytes.ok_or_else(|| Error::NotFound(format!("{digest}: its bytes are not stored here")))?;
-        Ok(Stored { digest, bytes })
+        Ok(Stored { tenant: tenant.clone(), digest, bytes })
     }
 
     async fn kept(&self, tenant: &TenantId, id: DeliveryId) -> Result<Kept, Error> {
         self.tenant(tenant)?;
         let found = self.ledger.delivery_with_content(tenant, id).await?;
         let (record, content) = found.ok_or_else(|| Error::NotFound(format!("delivery `{id}`")))?;
-        let plan = self.ledger.plan(&record.plan).await?;
+        let plan = self.ledger.plan(tenant, &record.plan).await?;
         // A plan is retained as long as a delivery refers to it.
         let plan = plan.ok_or_else(|| ledger::Error::UnknownPlan(record.plan))?;
         Ok(Kept { record, content, plan })

@@ -215,7 +215,7 @@ fn told(row: &Row<'_>) -> Result<ReadBack, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{NOW, TENANT, attempt, block_on, due_one, open, reopen, run};
+    use super::super::tests::{NOW, TENANT, attempt, block_on, due_one, open, reopen, run, tenant};
     use super::*;
     use crate::domain::attempt::HttpVersion;
     use crate::domain::delivery::Step;
@@ -261,10 +261,10 @@ mod tests {
             let second = Attempt { number: 2, ..usual() };
             ledger.settle(Settlement::new(due.seq, NOW, Step::Delivered { attempt: second.clone() })).await.unwrap();
             let ledger = reopen(&folder, ledger).await;
-            assert_eq!(ledger.attempts(due.seq).await.unwrap(), [attempt(1, 500), second]);
+            assert_eq!(ledger.attempts(&tenant().id, due.seq).await.unwrap(), [attempt(1, 500), second]);
             let record = ledger.delivery(&TENANT.parse().unwrap(), due.id).await.unwrap().unwrap();
             assert_eq!(record.runs, [run()]);
-            assert!(ledger.attempts(DeliverySeq(due.seq.0 + 1)).await.unwrap().is_empty());
+            assert!(ledger.attempts(&tenant().id, DeliverySeq(due.seq.0 + 1)).await.unwrap().is_empty());
         });
     }
 
@@ -294,7 +294,7 @@ mod tests {
             ledger.settle(Settlement::new(due.seq, NOW, Step::Delivered { attempt: usual() })).await.unwrap();
             let spoil = "UPDATE attempt SET told = substr(told, 1, 20)";
             ledger.queue().write(move |batch| Ok(batch.conn.execute(spoil, [])?)).await.unwrap();
-            assert!(ledger.attempts(due.seq).await.unwrap_err().is_damage());
+            assert!(ledger.attempts(&tenant().id, due.seq).await.unwrap_err().is_damage());
             let record = ledger.delivery(&TENANT.parse().unwrap(), due.id).await.unwrap().unwrap();
             assert_eq!((record.attempts, record.runs.len()), (1, 0));
             let found = ledger.readers().read(|conn| unreadable(conn, 9)).await.unwrap();

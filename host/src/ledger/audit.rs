@@ -70,8 +70,13 @@ impl Ledger {
         before: Option<i64>,
         limit: usize,
     ) -> Result<(Vec<Record>, Option<i64>), Error> {
-        let tenant = tenant.cloned();
-        self.history_readers().read(move |conn| page(conn, tenant.as_ref(), since_made, &query, before, limit)).await
+        let readers = self.history_readers();
+        let of = tenant.cloned();
+        let read = move |conn: &Connection| page(conn, of.as_ref(), since_made, &query, before, limit);
+        match tenant {
+            Some(tenant) => readers.of(tenant).read(read).await,
+            None => readers.read(read).await,
+        }
     }
 
     /// Deletes entries older than `before` in chunks, from the beginning up to the first younger one. Returns their

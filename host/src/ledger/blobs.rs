@@ -50,9 +50,10 @@ impl Ledger {
     }
 
     /// Size of a blob in bytes, without reading it.
-    pub async fn blob_bytes(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+    pub async fn blob_bytes(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<u64>, Error> {
         let digest = *digest;
         self.readers()
+            .of(tenant)
             .read(move |conn| {
                 Ok(conn
                     .prepare_cached(
@@ -68,9 +69,9 @@ impl Ledger {
 
     /// Reads a whole blob to verify its digest and returns its size in bytes. Only one part is in memory at a time.
     /// [`Error::Corrupt`] if the digest does not match.
-    pub async fn check_blob(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+    pub async fn check_blob(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<u64>, Error> {
         let digest = *digest;
-        self.history_readers()
+        self.history_of(tenant)
             .read(move |conn| {
                 if part(conn, &digest, 0)?.is_none() {
                     return Ok(None);
@@ -87,16 +88,16 @@ impl Ledger {
     }
 
     /// A part of a blob: [`BLOB_PART_BYTES`] bytes, fewer for the last part, none after it.
-    pub async fn blob_part(&self, digest: &Digest, number: u32) -> Result<Option<Bytes>, Error> {
+    pub async fn blob_part(&self, tenant: &TenantId, digest: &Digest, number: u32) -> Result<Option<Bytes>, Error> {
         let digest = *digest;
-        let part = self.history_readers().read(move |conn| part(conn, &digest, number.into())).await?;
+        let part = self.history_of(tenant).read(move |conn| part(conn, &digest, number.into())).await?;
         Ok(part.map(Bytes::from))
     }
 
     /// The content of a blob. [`Error::Corrupt`] if it does not match its digest.
-    pub async fn blob(&self, digest: &Digest) -> Result<Option<Bytes>, Error> {
+    pub async fn blob(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<Bytes>, Error> {
         let digest = *digest;
-        let body = self.readers().read(move |conn| read(conn, &digest)).await?;
+        let body = self.readers().of(tenant).read(move |conn| read(conn, &digest)).await?;
         match body {
             Some(body) if sha256(&body) != digest.0 => Err(Error::corrupt(format!("blob {digest}"))),
             body => Ok(body.map(Bytes::from)),
@@ -216,13 +217,13 @@ mod tests {
                 let body: Bytes = (0..bytes).map(|at| (at % 251) as u8).collect::<Vec<_>>().into();
                 let name = ledger.put_blob(&tenant().id, body.clone()).await.unwrap();
                 assert_eq!(ledger.put_blob(&tenant().id, body.clone()).await.unwrap(), name);
-                assert_eq!(ledger.blob_bytes(&name).await.unwrap(), Some(bytes as u64));
-                assert_eq!(ledger.check_blob(&name).await.unwrap(), Some(bytes as u64));
+                assert_eq!(ledger.blob_bytes(&tenant().id, &name).await.unwrap(), Some(bytes as u64));
+                assert_eq!(ledger.check_blob(&tenant().id, &name).await.unwrap(), Some(bytes as u64));
                 assert_eq!(in_parts(&ledger, &name).await, body);
-                assert_eq!(ledger.blob(&name).await.unwrap(), Some(body));
+                assert_eq!(ledger.blob(&tenant().id, &name).await.unwrap(), Some(body));
             }
-            assert_eq!(ledger.blob(&Digest([7; 32])).await.unwrap(), None);
-            assert_eq!(ledger.blob_bytes(&Digest([7; 32])).await.unwrap(), None);
+            assert_eq!(ledger.blob(&tenant().id, &Digest([7; 32])).await.unwrap(), None);
+            assert_eq!(ledger.blob_bytes(&tenant().id, &Digest([7; 32])).await.unwrap(), None);
         });
     }
 
@@ -237,15 +238,15 @@ mod tests {
             ledger.queue().write(move |batch| insert(batch.conn)).await.unwrap();
             assert_eq!(ledger.put_blob(&tenant().id, body.clone()).await.unwrap(), digest);
             assert_eq!(in_parts(&ledger, &digest).await, body);
-            assert_eq!(ledger.check_blob(&digest).await.unwrap(), Some(body.len() as u64));
-            assert_eq!(ledger.blob(&digest).await.unwrap(), Some(body));
+            assert_eq!(ledger.check_blob(&tenant().id, &digest).await.unwrap(), Some(body.len() as u64));
+            assert_eq!(ledger.blob(&tenant().id, &digest).await.unwrap(), Some(body));
         });
     }
 
     async fn in_parts(ledger: &Ledger, digest: &Digest) -> Bytes {
         let mut whole = Vec::new();
         for number in 0.. {
-            let part = ledger.blob_part(digest, number).await.unwrap().unwrap();
+            let part = ledger.blob_part(&tenant().id, digest, number).await.unwrap().unwrap();
             if part.is_empty() {
                 break;
             }
@@ -261,8 +262,8 @@ mod tests {
             let name = ledger.put_blob(&tenant().id, Bytes::from(vec![7; BLOB_PART_BYTES + 5])).await.unwrap();
             let damage = "UPDATE blob_part SET body = x'00' WHERE number = 1";
             ledger.queue().write(move |batch| Ok(batch.conn.execute(damage, [])?)).await.unwrap();
-            assert!(matches!(ledger.check_blob(&name).await, Err(Error::Corrupt { .. })));
-            assert_eq!(ledger.check_blob(&Digest([7; 32])).await.unwrap(), None);
+            assert!(matches!(ledger.check_blob(&tenant().id, &name).await, Err(Error::Corrupt { .. })));
+            assert_eq!(ledger.check_blob(&tenant().id, &Digest([7; 32])).await.unwrap(), None);
         });
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 
 use super::schema::{FILE, MIGRATIONS};
-use super::tests::{NOW, TENANT, attempt, block_on, event};
+use super::tests::{NOW, TENANT, attempt, block_on, event, tenant};
 use super::{Appended, FanOut, Ledger, Options, inspect};
 use crate::clock::Clock;
 use crate::crypto::sha256;
@@ -121,7 +121,7 @@ fn a_ledger_of_each_earlier_schema_is_gone_on_with() {
                 let options = Options { gap_ms_min: i64::MAX, ..Options::new(folder.path()) };
                 let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
                 go_on(&ledger, round, &blob).await;
-                let attempts = ledger.attempts(DeliverySeq(2)).await.unwrap();
+                let attempts = ledger.attempts(&tenant().id, DeliverySeq(2)).await.unwrap();
                 let (sent, connection) = (&attempts[0].sent, &attempts[0].connection);
                 let was_kept = (4..10).contains(&schema);
                 assert_eq!(sent.as_ref().map(|sent| sent.body_bytes), was_kept.then_some(7));
@@ -149,7 +149,7 @@ fn a_copy_of_attempts_that_was_broken_off_is_gone_on_with() {
             let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
             for (delivery, count) in [(1, 1), (2, 1), (3, 1), (4, 0)] {
                 assert_eq!(
-                    ledger.attempts(DeliverySeq(delivery)).await.unwrap().len(),
+                    ledger.attempts(&tenant().id, DeliverySeq(delivery)).await.unwrap().len(),
                     count,
                     "{delivery} of {copied}"
                 );
@@ -197,7 +197,7 @@ async fn go_on(ledger: &Ledger, round: u64, blob: &[u8]) {
     let subscription = SubscriptionId::from_bytes(0x0197_D9C7_A63E_0000_0000_0000_0000_0009_u128.to_be_bytes());
     let id = |n: u128| EventId::from_bytes((0x0197_D9C7_A63E_0000_0000_0000_0000_0000_u128 + n).to_be_bytes());
     let digest = Digest(sha256(blob));
-    assert_eq!(ledger.blob(&digest).await.unwrap(), Some(Bytes::from(blob.to_vec())));
+    assert_eq!(ledger.blob(&tenant, &digest).await.unwrap(), Some(Bytes::from(blob.to_vec())));
     assert_eq!(ledger.meta_get("kept").await.unwrap(), Some(vec![1]));
     let first = ledger.event(&tenant, id(1)).await.unwrap().unwrap();
     assert_eq!((&first.original[..], first.subject.as_deref()), (&b"original 1"[..], Some("user-1")));
@@ -208,7 +208,7 @@ async fn go_on(ledger: &Ledger, round: u64, blob: &[u8]) {
     assert_eq!(new, Appended::New(EventSeq(4 + round.cast_signed())));
     let dead = DeliveryId { event: id(1), subscription, run: 1 };
     assert_eq!(ledger.delivery(&tenant, dead).await.unwrap().unwrap().state, State::Dead);
-    let attempts = ledger.attempts(DeliverySeq(2)).await.unwrap();
+    let attempts = ledger.attempts(&tenant, DeliverySeq(2)).await.unwrap();
     let Outcome::Answered { status, body_head, .. } = &attempts[0].outcome else { panic!("{attempts:?}") };
     assert_eq!((attempts.len(), attempts[0].number, attempts[0].latency_us), (1, 1, 1500));
     assert_eq!((*status, body_head.as_str(), attempts[0].at), (500, "said", NOW));
@@ -217,10 +217,10 @@ async fn go_on(ledger: &Ledger, round: u64, blob: &[u8]) {
         return;
     }
     // Due deliveries are still due, with their bytes, and can be settled; the remaining event can be fanned out.
-    let due = ledger.due(subscription, NOW, None, 9).await.unwrap();
+    let due = ledger.due(&tenant, subscription, NOW, None, 9).await.unwrap();
     assert_eq!((due.len(), due[0].attempts, due[0].filtered, ledger.backlog(&tenant)), (1, 1, true, 1));
-    assert_eq!(ledger.load(due[0].seq).await.unwrap().unwrap().claims.as_deref(), Some("{\"after\":2}"));
-    assert!(ledger.plan(&due[0].plan).await.unwrap().is_some());
+    assert_eq!(ledger.load(&tenant, due[0].seq).await.unwrap().unwrap().claims.as_deref(), Some("{\"after\":2}"));
+    assert!(ledger.plan(&tenant, &due[0].plan).await.unwrap().is_some());
     let step = Step::Delivered { attempt: attempt(2, 200) };
     ledger.settle(Settlement::new(due[0].seq, NOW, step)).await.unwrap();
     assert_eq!(ledger.cursor(), EventSeq(2));

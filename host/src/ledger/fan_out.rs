@@ -186,7 +186,7 @@ mod tests {
     use super::super::plans::sweep;
     use super::super::tests::{
         NOW, attempt, block_on, copy, due_one, event, in_one_batch, new_delivery, open, open_at, reopen, run,
-        subscription, with_events,
+        subscription, tenant, with_events,
     };
     use super::super::{Appended, Made, Options, Taken};
     use super::*;
@@ -349,12 +349,12 @@ mod tests {
             }
             ledger.fan_out(FanOut { through: EventSeq(4), deliveries }).await.unwrap();
             let at = NOW.plus_millis(10);
-            let due = ledger.due(subscription(1), at, None, 10).await.unwrap();
+            let due = ledger.due(&tenant().id, subscription(1), at, None, 10).await.unwrap();
             assert_eq!(due.iter().map(|d| d.event.0).collect::<Vec<_>>(), [2, 1, 3]);
             let after = Some((due[1].due_at, due[1].seq));
-            let rest = ledger.due(subscription(1), at, after, 10).await.unwrap();
+            let rest = ledger.due(&tenant().id, subscription(1), at, after, 10).await.unwrap();
             assert_eq!(rest.iter().map(|d| d.event.0).collect::<Vec<_>>(), [3]);
-            let content = ledger.load(due[0].seq).await.unwrap().unwrap();
+            let content = ledger.load(&tenant().id, due[0].seq).await.unwrap().unwrap();
             assert_eq!((content.event.id, content.claims, content.filtered), (event(2).id, None, false));
         });
     }
@@ -366,7 +366,7 @@ mod tests {
             let due = due_one(&ledger).await;
             let settle = async |step: Step| {
                 ledger.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
-                let now = ledger.load(due.seq).await.unwrap().unwrap();
+                let now = ledger.load(&tenant().id, due.seq).await.unwrap().unwrap();
                 (now.state, now.attempts, now.due_at, now.filter_tries)
             };
             let (soon, later) = (NOW.plus_millis(10), NOW.plus_millis(20));
@@ -410,8 +410,8 @@ mod tests {
                 })
                 .await;
             assert_eq!(swept.unwrap(), (0, 0));
-            assert!(ledger.plan(&plan).await.unwrap().is_some());
-            assert_eq!(ledger.due(subscription(1), now, None, 9).await.unwrap()[0].plan, plan);
+            assert!(ledger.plan(&tenant().id, &plan).await.unwrap().is_some());
+            assert_eq!(ledger.due(&tenant().id, subscription(1), now, None, 9).await.unwrap()[0].plan, plan);
         });
     }
 

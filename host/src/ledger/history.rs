@@ -179,9 +179,9 @@ impl Ledger {
             .await
     }
 
-    /// The attempts of a delivery, in order.
-    pub async fn attempts(&self, delivery: DeliverySeq) -> Result<Vec<Attempt>, Error> {
-        self.history_readers().read(move |conn| attempts::attempts(conn, delivery, None)).await
+    /// The attempts of a delivery of the tenant, in order.
+    pub async fn attempts(&self, tenant: &TenantId, delivery: DeliverySeq) -> Result<Vec<Attempt>, Error> {
+        self.history_of(tenant).read(move |conn| attempts::attempts(conn, delivery, None)).await
     }
 
     /// The claims of a delivery as JSON text: the output of its chain, or the normalized SET if the chain left it
@@ -499,7 +499,7 @@ mod tests {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 3).await;
             fan_out(&ledger, 1..=3, plan).await;
-            let due = ledger.due(subscription(2), NOW, None, 9).await.unwrap();
+            let due = ledger.due(&tenant(), subscription(2), NOW, None, 9).await.unwrap();
             let step = Step::Held { runs: vec![], reason: "trapped".into() };
             ledger.settle(Settlement::new(due[1].seq, NOW, step)).await.unwrap();
             let step = Step::Delivered { attempt: attempt(1, 204) };

@@ -175,7 +175,7 @@ fn weight(event: &Event) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{NOW, attempt, block_on, event, new_delivery, open, open_at, with_events};
+    use super::super::tests::{NOW, attempt, block_on, event, new_delivery, open, open_at, tenant, with_events};
     use super::super::{FanOut, Ledger, Options, Redriven};
     use super::*;
     use crate::clock::Clock;
@@ -198,13 +198,16 @@ mod tests {
             let (folder, ledger) = open();
             let due = fanned_out(&ledger, 2).await;
             assert!(is_hot(&ledger, due[0].seq) && is_hot(&ledger, due[1].seq));
-            let hot = ledger.load(due[0].seq).await.unwrap().unwrap();
+            let hot = ledger.load(&tenant().id, due[0].seq).await.unwrap().unwrap();
             assert!(!is_hot(&ledger, due[0].seq), "it is handed over once");
-            let read = ledger.load(due[0].seq).await.unwrap().unwrap();
+            let read = ledger.load(&tenant().id, due[0].seq).await.unwrap().unwrap();
             assert_eq!(format!("{hot:?}"), format!("{read:?}"));
             ledger.shutdown().await;
             let ledger = open_at(&folder);
-            assert_eq!(format!("{hot:?}"), format!("{:?}", ledger.load(due[0].seq).await.unwrap().unwrap()));
+            assert_eq!(
+                format!("{hot:?}"),
+                format!("{:?}", ledger.load(&tenant().id, due[0].seq).await.unwrap().unwrap())
+            );
         });
     }
 
@@ -237,7 +240,7 @@ mod tests {
             let again = ledger.redrive(&due[0].tenant, due[0].id, Redrive::Again, NOW).await.unwrap();
             assert!(matches!(again, Some(Redriven::Due(_))));
             assert!(!is_hot(&ledger, due[0].seq) && !is_hot(&ledger, due[1].seq));
-            assert_eq!(ledger.load(due[0].seq).await.unwrap().unwrap().attempts, 1);
+            assert_eq!(ledger.load(&tenant().id, due[0].seq).await.unwrap().unwrap().attempts, 1);
         });
     }
 
@@ -267,7 +270,7 @@ mod tests {
                 assert_eq!(bytes(), of_event + left * DELIVERY_BYTES);
                 let seq = due[3 - left].seq;
                 assert!(is_hot(&ledger, seq));
-                assert_eq!(ledger.load(seq).await.unwrap().unwrap().event.id, event(1).id);
+                assert_eq!(ledger.load(&tenant().id, seq).await.unwrap().unwrap().event.id, event(1).id);
             }
             let held = ledger.shared().hot.lock();
             assert!(held.bytes == 0 && held.events.is_empty() && held.news.is_empty());
@@ -286,7 +289,7 @@ mod tests {
             let hot: Vec<bool> = due.iter().map(|due| is_hot(&ledger, due.seq)).collect();
             assert!(!hot[0] && ledger.shared().hot.lock().bytes <= room, "{hot:?}");
             for delivery in &due {
-                assert_eq!(ledger.load(delivery.seq).await.unwrap().unwrap().event.seq, delivery.event);
+                assert_eq!(ledger.load(&tenant().id, delivery.seq).await.unwrap().unwrap().event.seq, delivery.event);
             }
             assert_eq!(ledger.next_events(10).await.unwrap().len(), 0);
             // With a limit of 0 everything is read from the file.
@@ -294,7 +297,7 @@ mod tests {
             let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
             let due = fanned_out(&ledger, 2).await;
             assert!(!is_hot(&ledger, due[1].seq));
-            assert_eq!(ledger.load(due[1].seq).await.unwrap().unwrap().event.id, event(2).id);
+            assert_eq!(ledger.load(&tenant().id, due[1].seq).await.unwrap().unwrap().event.id, event(2).id);
         });
     }
 }

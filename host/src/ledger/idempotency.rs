@@ -40,24 +40,26 @@ pub struct AnswersStored {
 impl Ledger {
     /// The executed request of this claim, if any, and the totals of its tenant.
     pub async fn carried_out(&self, claim: &Claim) -> Result<(Option<CarriedOut>, AnswersStored), Error> {
-        let (claim, since) = (claim.clone(), self.clock().now().plus_millis(-ANSWERS_KEPT_MS));
-        self.readers()
-            .read(move |conn| {
-                let found = conn
-                    .prepare_cached("SELECT request, answer FROM idempotency WHERE claim = ?1 AND at > ?2")?
-                    .query_row(params![claim.id, since], |row| {
-                        Ok(CarriedOut { request: row.get(0)?, answer: row.get::<_, Option<String>>(1)?.map(Sealed) })
-                    })
-                    .optional()?;
-                let stored = conn
-                    .prepare_cached("SELECT count(*), coalesce(sum(bytes), 0) FROM idempotency WHERE tenant = ?1")?
-                    .query_row([owner(claim.tenant.as_ref())], |row| {
-                        let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
-                        Ok(AnswersStored { count: number(0)?, bytes: number(1)? })
-                    })?;
-                Ok((found, stored))
-            })
-            .await
+        let (asked, since) = (claim.clone(), self.clock().now().plus_millis(-ANSWERS_KEPT_MS));
+        let read = move |conn: &Connection| {
+            let found = conn
+                .prepare_cached("SELECT request, answer FROM idempotency WHERE claim = ?1 AND at > ?2")?
+                .query_row(params![asked.id, since], |row| {
+                    Ok(CarriedOut { request: row.get(0)?, answer: row.get::<_, Option<String>>(1)?.map(Sealed) })
+                })
+                .optional()?;
+            let stored = conn
+                .prepare_cached("SELECT count(*), coalesce(sum(bytes), 0) FROM idempotency WHERE tenant = ?1")?
+                .query_row([owner(asked.tenant.as_ref())], |row| {
+                    let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+                    Ok(AnswersStored { count: number(0)?, bytes: number(1)? })
+                })?;
+            Ok((found, stored))
+        };
+        match &claim.tenant {
+            Some(tenant) => self.readers().of(tenant).read(read).await,
+            None => self.readers().read(read).await,
+        }
     }
 
     /// Stores the response of an executed request. A request that changed nothing has no row: it gets one if

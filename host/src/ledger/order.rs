@@ -45,7 +45,9 @@ pub(super) fn freed_by(
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{NOW, TENANT, attempt, block_on, new_delivery, open, reopen, subscription, with_events};
+    use super::super::tests::{
+        NOW, TENANT, attempt, block_on, new_delivery, open, reopen, subscription, tenant, with_events,
+    };
     use super::super::{FanOut, Ledger, Redriven};
     use super::*;
     use crate::domain::delivery::{NewDelivery, Redrive, Settlement, Step};
@@ -62,7 +64,7 @@ mod tests {
 
     async fn due(ledger: &Ledger) -> Vec<i64> {
         let at = NOW.plus_millis(1_000_000);
-        ledger.due(subscription(1), at, None, 99).await.unwrap().iter().map(|row| row.event.0).collect()
+        ledger.due(&tenant().id, subscription(1), at, None, 99).await.unwrap().iter().map(|row| row.event.0).collect()
     }
 
     #[test]
@@ -88,7 +90,7 @@ mod tests {
             // Each unblocks one successor.
             let delivered = Step::Delivered { attempt: attempt(2, 200) };
             assert_eq!(settle(&ledger, made[0].seq, delivered).await, Some(2));
-            let second = ledger.due(subscription(1), NOW, None, 99).await.unwrap();
+            let second = ledger.due(&tenant().id, subscription(1), NOW, None, 99).await.unwrap();
             let second = second.iter().find(|row| row.event.0 == 2).unwrap().seq;
             let dead = Step::Dead { attempt: None, reason: "given up".into() };
             assert_eq!(settle(&ledger, second, dead).await, Some(5));
@@ -128,8 +130,8 @@ mod tests {
             ledger.redrive(&TENANT.parse().unwrap(), made[0].id, Redrive::Again, NOW).await.unwrap();
             assert_eq!(due(&ledger).await, [1]);
             let second = ledger.delivery(&TENANT.parse().unwrap(), new_delivery(2, 1, plan).id).await.unwrap().unwrap();
-            assert!(ledger.load(second.seq).await.unwrap().unwrap().kept_back);
-            assert!(!ledger.load(made[0].seq).await.unwrap().unwrap().kept_back);
+            assert!(ledger.load(&tenant().id, second.seq).await.unwrap().unwrap().kept_back);
+            assert!(!ledger.load(&tenant().id, made[0].seq).await.unwrap().unwrap().kept_back);
         });
     }
 }

@@ -69,6 +69,7 @@ impl Ledger {
     /// [`DUE_LIMIT_MAX`].
     pub async fn due(
         &self,
+        tenant: &TenantId,
         subscription: SubscriptionId,
         now: Timestamp,
         after: Option<(Timestamp, DeliverySeq)>,
@@ -77,6 +78,7 @@ impl Ledger {
         let (after_at, after_seq) = after.unwrap_or((Timestamp::from_millis(i64::MIN), DeliverySeq(i64::MIN)));
         let limit = i64::try_from(limit.min(DUE_LIMIT_MAX)).unwrap_or(i64::MAX);
         self.readers()
+            .of(tenant)
             .read(move |conn| {
                 let mut statement = conn.prepare_cached(DUE)?;
                 let mut rows = statement.query(params![subscription, now, after_at, after_seq, limit])?;
@@ -111,11 +113,11 @@ impl Ledger {
 
     /// Everything needed to continue a delivery, or `None` if it is gone. A delivery that was just inserted comes from
     /// memory.
-    pub async fn load(&self, delivery: DeliverySeq) -> Result<Option<Content>, Error> {
+    pub async fn load(&self, tenant: &TenantId, delivery: DeliverySeq) -> Result<Option<Content>, Error> {
         if let Some(content) = self.shared().hot.content(delivery) {
             return Ok(Some(content));
         }
-        self.readers().read(move |conn| content(conn, delivery)).await
+        self.readers().of(tenant).read(move |conn| content(conn, delivery)).await
     }
 
     /// Number of deliveries of the tenant that are due or held. Exact, from memory; never blocks.

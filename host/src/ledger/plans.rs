@@ -62,13 +62,14 @@ impl Ledger {
     }
 
     /// The plan with that digest. The [`super::PLANS_CACHED_MAX`] most recently used plans are cached in memory.
-    pub async fn plan(&self, digest: &Digest) -> Result<Option<Arc<Plan>>, Error> {
+    pub async fn plan(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<Arc<Plan>>, Error> {
         let digest = *digest;
         if let Some(plan) = self.plans().get(&digest).await {
             return Ok(Some(plan));
         }
         let doc = self
             .readers()
+            .of(tenant)
             .read(move |conn| {
                 Ok(conn
                     .prepare_cached("SELECT doc FROM plan WHERE digest = ?1")?
@@ -102,13 +103,13 @@ impl Ledger {
     /// Versions of the tenant's filters that existing deliveries pinned. Scans all plans.
     pub async fn filter_versions_in_use(&self, tenant: &TenantId) -> Result<VersionsInUse, Error> {
         let tenant = tenant.clone();
-        self.history_readers().read(move |conn| in_use(conn, FILTER_VERSIONS_IN_USE, &tenant)).await
+        self.history_of(&tenant).read(move |conn| in_use(conn, FILTER_VERSIONS_IN_USE, &tenant)).await
     }
 
     /// Versions of the tenant's tables that existing deliveries pinned. Scans all plans.
     pub async fn table_versions_in_use(&self, tenant: &TenantId) -> Result<VersionsInUse, Error> {
         let tenant = tenant.clone();
-        self.history_readers().read(move |conn| in_use(conn, TABLE_VERSIONS_IN_USE, &tenant)).await
+        self.history_of(&tenant).read(move |conn| in_use(conn, TABLE_VERSIONS_IN_USE, &tenant)).await
     }
 
     /// Like [`Ledger::ran_filter`], for a version of a table.
@@ -241,7 +242,7 @@ pub(super) fn parse(digest: &Digest, doc: &str) -> Result<Plan, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{block_on, open};
+    use super::super::tests::{block_on, open, tenant};
     use super::*;
 
     #[test]
@@ -251,8 +252,8 @@ mod tests {
             let plan = Plan::default();
             let digest = ledger.intern_plan(&plan).await.unwrap();
             assert_eq!(ledger.intern_plan(&plan).await.unwrap(), digest);
-            assert!(ledger.plan(&digest).await.unwrap().unwrap().steps.is_empty());
-            assert!(ledger.plan(&Digest([0; 32])).await.unwrap().is_none());
+            assert!(ledger.plan(&tenant().id, &digest).await.unwrap().unwrap().steps.is_empty());
+            assert!(ledger.plan(&tenant().id, &Digest([0; 32])).await.unwrap().is_none());
         });
     }
 

@@ -148,31 +148,97 @@ fn lock(idle: &Mutex<Vec<Connection>>) -> std::sync::MutexGuard<'_, Vec<Connecti
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::open;
+    use std::time::Duration;
+
+    use futures_util::future::BoxFuture;
+    use futures_util::{FutureExt as _, TryFutureExt as _};
+
+    use super::super::READERS_MAX;
+    use super::super::tests::{open, subscription};
+    use super::*;
+    use crate::domain::audit::Query;
+    use crate::domain::delivery::DeliverySeq;
+    use crate::domain::id::Digest;
+    use crate::domain::time::Timestamp;
+    use crate::ledger::DeliveryQuery;
+
+    const DIGEST: Digest = Digest([7; 32]);
+    const ROW: DeliverySeq = DeliverySeq(1);
+
+    type Reads<'a> = Vec<(&'static str, BoxFuture<'a, Result<(), Error>>)>;
+
+    /// Every read of the data plane for a tenant.
+    fn data_plane<'a>(ledger: &'a Ledger, tenant: &'a TenantId) -> Reads<'a> {
+        let due = ledger.due(tenant, subscription(1), Timestamp::from_millis(0), None, 9);
+        vec![
+            ("due", due.map_ok(drop).boxed()),
+            ("load", ledger.load(tenant, ROW).map_ok(drop).boxed()),
+            ("plan", ledger.plan(tenant, &DIGEST).map_ok(drop).boxed()),
+            ("blob", ledger.blob(tenant, &DIGEST).map_ok(drop).boxed()),
+            ("blob_bytes", ledger.blob_bytes(tenant, &DIGEST).map_ok(drop).boxed()),
+        ]
+    }
+
+    /// Reads of history for a tenant.
+    fn history<'a>(ledger: &'a Ledger, tenant: &'a TenantId) -> Reads<'a> {
+        let audit = ledger.audit(Some(tenant), true, Query::default(), None, 9);
+        vec![
+            ("deliveries", ledger.deliveries(tenant, DeliveryQuery::default(), None, 9).map_ok(drop).boxed()),
+            ("attempts", ledger.attempts(tenant, ROW).map_ok(drop).boxed()),
+            ("audit", audit.map_ok(drop).boxed()),
+            ("filter_versions_in_use", ledger.filter_versions_in_use(tenant).map_ok(drop).boxed()),
+            ("table_versions_in_use", ledger.table_versions_in_use(tenant).map_ok(drop).boxed()),
+            ("check_blob", ledger.check_blob(tenant, &DIGEST).map_ok(drop).boxed()),
+            ("blob_part", ledger.blob_part(tenant, &DIGEST, 0).map_ok(drop).boxed()),
+        ]
+    }
+
+    /// A tenant with as many long reads as there are connections leaves one to others, and its own next reads wait.
+    async fn one_is_left(readers: &Readers, ledger: &Ledger, reads: for<'a> fn(&'a Ledger, &'a TenantId) -> Reads<'a>) {
+        let (busy, calm): (TenantId, TenantId) = ("busy".parse().unwrap(), "calm".parse().unwrap());
+        let (release, released) = tokio::sync::watch::channel(());
+        let long: Vec<_> = (0..readers.size)
+            .map(|_| {
+                let (readers, busy, mut released) = (readers.clone(), busy.clone(), released.clone());
+                let wait =
+                    move |_: &Connection| Ok(tokio::runtime::Handle::current().block_on(released.changed()).is_ok());
+                tokio::spawn(async move { readers.of(&busy).read(wait).await })
+            })
+            .collect();
+        while !readers.turns.anybody_waits() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for _ in 0..20 {
+            for (name, read) in reads(ledger, &calm) {
+                read.await.unwrap_or_else(|error| panic!("{name}: {error}"));
+            }
+            // A read of the host itself.
+            readers.read(|_| Ok(())).await.unwrap();
+        }
+        for (name, mut read) in reads(ledger, &busy) {
+            let early = tokio::time::timeout(Duration::from_millis(20), &mut read).await;
+            assert!(early.is_err(), "`{name}` does not wait for the turn of its tenant");
+        }
+        assert!(long.iter().all(|read| !read.is_finished()));
+        release.send(()).unwrap();
+        for read in long {
+            assert!(read.await.unwrap().unwrap());
+        }
+        for (name, read) in reads(ledger, &busy) {
+            read.await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn reads_for_the_deliveries_of_one_tenant_leave_a_connection_to_others() {
+        let (_folder, ledger) = open();
+        assert_eq!(ledger.readers().size, READERS_MAX);
+        one_is_left(ledger.readers(), &ledger, data_plane).await;
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn searches_of_one_tenant_leave_a_connection_to_others() {
         let (_folder, ledger) = open();
-        let (end, wait) = std::sync::mpsc::channel::<()>();
-        let (busy, calm) = ("busy".parse().unwrap(), "calm".parse().unwrap());
-        let readers = ledger.history_readers().clone();
-        let (first, other) = (readers.clone(), readers.clone());
-        let first_of = tokio::spawn(async move {
-            let long = first.of(&busy).read(move |_| Ok(wait.recv().is_err()));
-            let next = first.of(&busy).read(|_| Ok(()));
-            tokio::join!(long, next)
-        });
-        // If the busy tenant's second search were admitted, both connections would be taken.
-        while !readers.turns.anybody_waits() {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
-        for _ in 0..20 {
-            other.of(&calm).read(|_| Ok(())).await.unwrap();
-        }
-        assert!(!first_of.is_finished());
-        drop(end);
-        let (long, next) = first_of.await.unwrap();
-        assert!(long.unwrap());
-        next.unwrap();
+        one_is_left(ledger.history_readers(), &ledger, history).await;
     }
 }

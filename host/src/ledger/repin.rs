@@ -35,7 +35,7 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{NOW, block_on, due_one, open, reopen, run};
+    use super::super::tests::{NOW, block_on, due_one, open, reopen, run, tenant};
     use super::*;
     use crate::domain::delivery::{Settlement, Step};
     use crate::domain::filter::Plan;
@@ -53,7 +53,7 @@ mod tests {
                 assert!(ledger.repin(due.seq, plan).await.unwrap());
             }
             let ledger = reopen(&folder, ledger).await;
-            let rows = ledger.due(due.id.subscription, NOW, None, 9).await.unwrap();
+            let rows = ledger.due(&tenant().id, due.id.subscription, NOW, None, 9).await.unwrap();
             assert_eq!((rows.len(), rows[0].plan), (1, plan));
 
             let step = Step::Filtered { claims: None, runs: vec![run()] };

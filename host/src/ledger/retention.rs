@@ -342,7 +342,7 @@ mod tests {
             let plan = with_events(&ledger, 5).await;
             let deliveries = (1..=4).map(|n| new_delivery(n, 1, plan)).collect();
             ledger.fan_out(FanOut { through: EventSeq(4), deliveries }).await.unwrap();
-            let due = ledger.due(subscription(1), NOW, None, 9).await.unwrap();
+            let due = ledger.due(&tenant().id, subscription(1), NOW, None, 9).await.unwrap();
             let settle = async |index: usize, step: Step| {
                 ledger.settle(Settlement::new(due[index].seq, NOW, step)).await.unwrap();
             };
@@ -354,7 +354,7 @@ mod tests {
             assert_eq!((retained.events, retained.deliveries, retained.plans), (2, 2, 0));
             // Held, due, and not yet fanned out.
             assert_eq!(journal(&ledger).await, [2, 4, 5]);
-            assert!(ledger.attempts(due[0].seq).await.unwrap().is_empty());
+            assert!(ledger.attempts(&tenant().id, due[0].seq).await.unwrap().is_empty());
             let counts = ledger.counts(&TENANT.parse().unwrap(), None).await.unwrap();
             assert_eq!((counts.due, counts.held, counts.delivered, counts.dead), (1, 1, 0, 0));
             assert_eq!(ledger.retain(LATER).await.unwrap(), Retained::default());
@@ -435,8 +435,8 @@ mod tests {
             ledger.clock().set(LATER);
             let new = ledger.put_blob(&tenant().id, Bytes::from_static(b"new")).await.unwrap();
             assert_eq!(ledger.retain(LATER).await.unwrap().blobs, 1);
-            assert_eq!(ledger.blob(&old).await.unwrap(), None);
-            assert!(ledger.blob(&new).await.unwrap().is_some());
+            assert_eq!(ledger.blob(&tenant().id, &old).await.unwrap(), None);
+            assert!(ledger.blob(&tenant().id, &new).await.unwrap().is_some());
             let ledger = reopen(&folder, ledger).await;
             assert!(ledger.stats().file_bytes < 8 << 20, "{:?}", ledger.stats());
         });
@@ -460,7 +460,7 @@ mod tests {
             let retained = ledger.retain(minute).await.unwrap();
             assert_eq!((retained.events, retained.deliveries), (1, 1));
             assert_eq!(journal(&ledger).await, [1]);
-            assert_eq!(ledger.attempts(made[1].seq).await.unwrap().len(), 1);
+            assert_eq!(ledger.attempts(&tenant().id, made[1].seq).await.unwrap().len(), 1);
             let end = LATER.plus_millis(ledger.options().retention_ms);
             assert_eq!(ledger.retain(end).await.unwrap().events, 0);
             // New settings apply from the next round on.

@@ -251,7 +251,7 @@ mod tests {
                 let header = master.open(&endpoint_context(tenant, id), &subscription.headers["x-token"]).unwrap();
                 assert_eq!(header.expose(), SECRET);
                 assert_eq!(subscription.chain[0].config.get(), r#"{"n":1.50}"#);
-                let attempts = ledger.attempts(DeliverySeq(2)).await.unwrap();
+                let attempts = ledger.attempts(tenant, DeliverySeq(2)).await.unwrap();
                 assert_eq!(attempts[0].sent.as_ref().unwrap().url, "https://r.example:8443/***0815");
                 ledger.shutdown().await;
             }

@@ -474,18 +474,18 @@ mod tests {
             twice(&ledger, Step::Retry { attempt: attempt(1, 500), due_at: NOW.plus_millis(900) }).await;
             // A late copy of an earlier step changes nothing either.
             twice(&ledger, Step::Filtered { claims: Some("{\"late\":1}".into()), runs: vec![] }).await;
-            let again = ledger.due(due.id.subscription, NOW.plus_millis(1_000), None, 9).await.unwrap();
+            let again = ledger.due(&tenant(), due.id.subscription, NOW.plus_millis(1_000), None, 9).await.unwrap();
             assert_eq!((again[0].attempts, again[0].filter_tries, again[0].filtered), (1, 1, true));
             assert_eq!(again[0].due_at, NOW.plus_millis(900));
             let ledger = reopen(&folder, ledger).await;
-            assert_eq!(ledger.load(due.seq).await.unwrap().unwrap().claims.as_deref(), Some("{}"));
+            assert_eq!(ledger.load(&tenant(), due.seq).await.unwrap().unwrap().claims.as_deref(), Some("{}"));
             twice(&ledger, Step::Delivered { attempt: attempt(2, 200) }).await;
             // Late settlements do not move a resting row.
             twice(&ledger, Step::Dead { attempt: Some(attempt(3, 500)), reason: "late".into() }).await;
             let record = ledger.delivery(&tenant(), due.id).await.unwrap().unwrap();
             assert_eq!((record.state, record.attempts, record.due_at), (State::Delivered, 2, None));
             assert_eq!(record.runs, [run()]);
-            let attempts = ledger.attempts(due.seq).await.unwrap();
+            let attempts = ledger.attempts(&tenant(), due.seq).await.unwrap();
             assert_eq!(attempts, [attempt(1, 500), attempt(2, 200)]);
             assert_eq!(ledger.backlog(&tenant()), 0);
         });
@@ -509,11 +509,11 @@ mod tests {
                 panic!("a dead delivery is redriven")
             };
             assert_eq!((again.id, again.attempts, again.attempts_before, again.filtered), (due.id, 1, 1, true));
-            assert_eq!(ledger.load(due.seq).await.unwrap().unwrap().claims.as_deref(), Some("{\"a\":1}"));
+            assert_eq!(ledger.load(&tenant(), due.seq).await.unwrap().unwrap().claims.as_deref(), Some("{\"a\":1}"));
             let twice = ledger.redrive(&tenant(), due.id, Redrive::Again, at).await.unwrap();
             assert!(matches!(twice, Some(Redriven::NotApplicable(State::Due))));
             ledger.settle(settlement(due.seq, Step::Delivered { attempt: attempt(2, 200) })).await.unwrap();
-            assert_eq!(ledger.attempts(due.seq).await.unwrap().len(), 2);
+            assert_eq!(ledger.attempts(&tenant(), due.seq).await.unwrap().len(), 2);
             let other = "another".parse().unwrap();
             assert!(ledger.redrive(&other, due.id, Redrive::Again, at).await.unwrap().is_none());
         });
@@ -537,7 +537,7 @@ mod tests {
             // Continue without the chain.
             let released = ledger.redrive(&tenant(), due.id, Redrive::Release, NOW).await.unwrap();
             assert!(matches!(released, Some(Redriven::Due(d)) if d.filtered));
-            let content = ledger.load(due.seq).await.unwrap().unwrap();
+            let content = ledger.load(&tenant(), due.seq).await.unwrap().unwrap();
             assert_eq!((content.filtered, content.claims), (true, None));
             let record = ledger.delivery(&tenant(), due.id).await.unwrap().unwrap();
             assert!(record.released && record.reason.is_none());

@@ -270,7 +270,7 @@ fn what_was_put_off_by_a_clock_that_was_far_ahead_is_due_as_if_put_off_at_the_st
         ledger.settle(Settlement::new(made[0].seq, ahead, step)).await.unwrap();
         ledger.shutdown().await;
         let ledger = Ledger::open(Options::new(folder.path()), Clock::system()).unwrap();
-        let due = ledger.due(subscription(1), ahead, None, 9).await.unwrap();
+        let due = ledger.due(&tenant().id, subscription(1), ahead, None, 9).await.unwrap();
         let wait_ms = due[0].due_at.since(real);
         assert!((60_000..600_000).contains(&wait_ms), "{wait_ms} ms");
     });

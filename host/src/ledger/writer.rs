@@ -330,7 +330,9 @@ mod tests {
     use rusqlite::params;
 
     use super::super::Appended::New;
-    use super::super::tests::{TENANT, block_on, event, in_one_batch, new_delivery, open, with_events, with_tenant};
+    use super::super::tests::{
+        TENANT, block_on, event, in_one_batch, new_delivery, open, tenant, with_events, with_tenant,
+    };
     use super::*;
     use crate::domain::delivery::{DeliverySeq, State};
     use crate::domain::event::NewEvent;
@@ -397,9 +399,9 @@ mod tests {
             let told: Vec<_> = ledger.made().due.iter().map(|due| (due.seq.0, due.event.0)).collect();
             assert_eq!((ledger.cursor(), told), (EventSeq(2), vec![(1, 1), (2, 2)]));
             assert_eq!(ledger.backlog(&TENANT.parse().unwrap()), 2);
-            let hot = ledger.load(DeliverySeq(2)).await.unwrap().unwrap();
+            let hot = ledger.load(&tenant().id, DeliverySeq(2)).await.unwrap().unwrap();
             assert_eq!((hot.event.seq, hot.state), (EventSeq(2), State::Due));
-            assert_eq!(ledger.load(DeliverySeq(1)).await.unwrap().unwrap().state, State::Due);
+            assert_eq!(ledger.load(&tenant().id, DeliverySeq(1)).await.unwrap().unwrap().state, State::Due);
         });
     }
 

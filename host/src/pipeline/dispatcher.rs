@@ -208,7 +208,7 @@ impl Dispatcher {
             work.spawn(async move {
                 // Whenever due: the lane knows its next time from what waits in it.
                 let ever = Timestamp::from_millis(i64::MAX);
-                let rows = match ledger.due(subscription, ever, None, asked).await {
+                let rows = match ledger.due(&tenant, subscription, ever, None, asked).await {
                     Ok(rows) => Some(rows),
                     Err(error) => {
                         if let Some(unsaid) = TOLD.due() {

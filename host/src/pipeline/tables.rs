@@ -71,7 +71,7 @@ impl Pipeline {
     async fn read_tables(&self, plan: &Plan, tenant: &TenantId) -> Result<Arc<PinnedTables>, String> {
         let mut bytes = 0_u64;
         for (name, digest) in &plan.tables {
-            bytes = bytes.saturating_add(self.table_bytes(name, digest).await?);
+            bytes = bytes.saturating_add(self.table_bytes(tenant, name, digest).await?);
         }
         // If the tables alone exceed the limit, one chain at a time may use them.
         let Store { in_use, .. } = &self.tables;
@@ -80,22 +80,22 @@ impl Pipeline {
         let held = in_use.of(tenant).acquire_many_owned(permits).await.map_err(|e| e.to_string())?;
         let mut rows = HashMap::with_capacity(plan.tables.len());
         for (name, digest) in &plan.tables {
-            rows.insert(name.as_str().into(), self.table(name, digest).await?);
+            rows.insert(name.as_str().into(), self.table(tenant, name, digest).await?);
         }
         Ok(Arc::new(PinnedTables { rows, _in_use: Some(held) }))
     }
 
-    async fn table_bytes(&self, name: &TableName, digest: &Digest) -> Result<u64, String> {
+    async fn table_bytes(&self, tenant: &TenantId, name: &TableName, digest: &Digest) -> Result<u64, String> {
         let reading = async {
-            let bytes = self.ledger.blob_bytes(digest).await.map_err(|e| e.to_string())?;
+            let bytes = self.ledger.blob_bytes(tenant, digest).await.map_err(|e| e.to_string())?;
             bytes.ok_or_else(|| not_there(name, digest))
         };
         self.tables.sizes.try_get_with(*digest, reading).await.map_err(|error: Arc<String>| error.as_ref().clone())
     }
 
-    async fn table(&self, name: &TableName, digest: &Digest) -> Result<Arc<Rows>, String> {
+    async fn table(&self, tenant: &TenantId, name: &TableName, digest: &Digest) -> Result<Arc<Rows>, String> {
         let reading = async {
-            let bytes = self.ledger.blob(digest).await.map_err(|e| e.to_string())?;
+            let bytes = self.ledger.blob(tenant, digest).await.map_err(|e| e.to_string())?;
             let bytes = bytes.ok_or_else(|| not_there(name, digest))?;
             // Parsing megabytes of JSON would block the async worker thread.
             let rows = tokio::task::spawn_blocking(move || table::parse(&bytes)).await;

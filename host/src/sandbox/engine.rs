@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_pool_does_not_decide_the_machine_code() {
-        let components: super::super::Components = std::sync::Arc::new(|_| Box::pin(std::future::ready(None)));
+        let components: super::super::Components = std::sync::Arc::new(|_, _| Box::pin(std::future::ready(None)));
         let options = |memory_bytes_max| Options {
             memory_bytes_max,
             instances_max: 1,

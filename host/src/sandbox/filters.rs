@@ -125,7 +125,7 @@ impl Filters {
             return Ok(loaded);
         }
         let loading = async {
-            let Some(wasm) = (self.components)(digest).await else {
+            let Some(wasm) = (self.components)(tenant, digest).await else {
                 return Err(unavailable(format!("its version {digest} is not stored here")));
             };
             if Digest(sha256(&wasm)) != digest {

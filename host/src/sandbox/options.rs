@@ -6,12 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::domain::id::Digest;
+use crate::domain::id::{Digest, TenantId};
 
 use super::Caps;
 
 /// Loads the wasm of a filter by its digest, if neither memory nor the disk cache has its machine code.
-pub type Components = Arc<dyn Fn(Digest) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
+pub type Components = Arc<dyn Fn(&TenantId, Digest) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
 
 /// Configuration of a [`Sandbox`](super::Sandbox).
 #[derive(Clone)]

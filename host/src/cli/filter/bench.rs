@@ -47,7 +47,7 @@ impl Bench {
                 (dir.clone(), crypto::random_bytes(), Some(dir))
             }
         };
-        let components: Components = Arc::new(move |digest| {
+        let components: Components = Arc::new(move |_, digest| {
             let found = wasm.get(&digest).cloned();
             Box::pin(async { found })
         });

@@ -89,14 +89,14 @@ fn give(site: &Site, grant: Grant, stored: Stored, media_type: &str, known: &IfN
     let weight = usize::try_from(stored.bytes).unwrap_or(usize::MAX).min(2 * PART_BYTES);
     let room = site.responses.take(Some(grant.tenant()), weight)?;
     let control = site.control.clone();
+    let length = (header::CONTENT_LENGTH, stored.bytes.to_string());
     let parts = futures_util::stream::try_unfold((0, room), move |(number, room)| {
-        let control = control.clone();
+        let (control, stored) = (control.clone(), stored.clone());
         async move {
-            let part = control.read_part(stored, number).await?;
+            let part = control.read_part(&stored, number).await?;
             Ok::<_, control::Error>((!part.is_empty()).then_some((part, (number + 1, room))))
         }
     });
-    let length = (header::CONTENT_LENGTH, stored.bytes.to_string());
     let body = Granted { body: Body::from_stream(parts), site: site.clone(), grant: Some(grant) };
     let headers = [(header::CONTENT_TYPE, media_type.to_owned()), (header::ETAG, tag), length];
     let mut response = (headers, Body::new(body)).into_response();

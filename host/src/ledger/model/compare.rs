@@ -24,7 +24,7 @@ pub(super) async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCa
     prop_assert_eq!(lanes.iter().map(|lane| lane.deliveries).sum::<u64>(), counts.due);
     let mut due = BTreeMap::new();
     for lane in &lanes {
-        for row in ledger.due(lane.subscription, model.now.plus_millis(10_000), None, 1_000).await.unwrap() {
+        for row in ledger.due(&tenant, lane.subscription, model.now.plus_millis(10_000), None, 1_000).await.unwrap() {
             due.insert(row.seq.0, row);
         }
     }
@@ -36,9 +36,9 @@ pub(super) async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCa
         };
         prop_assert_eq!((record.id, record.state), (expected.id, expected.state));
         prop_assert_eq!((record.attempts, record.released), (expected.attempts, expected.released));
-        let numbers: Vec<u32> = ledger.attempts(record.seq).await.unwrap().iter().map(|a| a.number).collect();
+        let numbers: Vec<u32> = ledger.attempts(&tenant, record.seq).await.unwrap().iter().map(|a| a.number).collect();
         prop_assert_eq!(numbers, (1..=expected.attempts).collect::<Vec<_>>());
-        let content = ledger.load(record.seq).await.unwrap().unwrap();
+        let content = ledger.load(&tenant, record.seq).await.unwrap().unwrap();
         prop_assert_eq!((content.filtered, &content.claims), (expected.filtered, &expected.claims));
         match due.get(&record.seq.0) {
             Some(row) => {

@@ -34,7 +34,7 @@ impl Fixture {
     fn with(set: impl FnOnce(&mut Options)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut options =
-            Options::new(dir.path().join("cache"), [7; 32], Arc::new(|_| Box::pin(std::future::ready(None))));
+            Options::new(dir.path().join("cache"), [7; 32], Arc::new(|_, _| Box::pin(std::future::ready(None))));
         options.instances_max = 8;
         options.instances_per_tenant_max = 8;
         options.turns_max = 2;

@@ -140,7 +140,7 @@ impl SlowCompiler {
             options.compiler = Some(program);
             options.compiles_max = 1;
             options.compiles_waiting_per_tenant_max = 1;
-            options.components = Arc::new(move |_| {
+            options.components = Arc::new(move |_, _| {
                 told.store(true, Ordering::SeqCst);
                 Box::pin(std::future::ready(Some(guests::pass())))
             });

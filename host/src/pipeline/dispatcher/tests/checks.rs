@@ -93,7 +93,7 @@ async fn attempts_are_what_arrived(at: &str, world: &World, records: &[&Delivery
         by_delivery.entry(arrival.delivery()).or_default().push(arrival);
     }
     for record in records {
-        let attempts = world.ledger.attempts(record.seq).await.unwrap();
+        let attempts = world.ledger.attempts(&record.tenant, record.seq).await.unwrap();
         let arrived = by_delivery.remove(&record.id.to_string()).unwrap_or_default();
         assert_eq!(attempts.len(), arrived.len(), "{at}: {}", record.id);
         assert!(attempts.len() <= waits.len() + 1, "{at}: {}", record.id);

@@ -64,7 +64,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::manual(START);
         let master = Arc::new(MasterKey::generate());
-        let nothing: sandbox::Components = Arc::new(|_| Box::pin(std::future::ready(None)));
+        let nothing: sandbox::Components = Arc::new(|_, _| Box::pin(std::future::ready(None)));
         let mut options = sandbox::Options::new(folder.path().join("compiled"), [7; 32], nothing);
         (options.instances_max, options.turns_max, options.guest_threads) = (1, 1, 1);
         let sandbox = Sandbox::new(options).unwrap();
