@@ -75,6 +75,57 @@ async fn a_wrong_configuration_ends_the_start_and_names_the_key() {
     assert!(!missing.status.success() && said.contains("nowhere.toml"), "a file that is not there: {said}");
 }
 
+/// A configuration with an error of each kind, and the text with which each is reported.
+const WRONG: &str = "[listen]\nadress = \"127.0.0.1:0\"\n\n[data]\ndir = \"data\"\nbatch_max = \"many\"\n\n\
+    [delivery]\nwindow_max = 0\n\n[egress]\nallow = [\"everywhere\"]\n\n[log]\nlevel = \"inof\"\n\n[quotas]\nfilters_max = 3\n";
+const REPORTED: [&str; 8] = [
+    "bad.toml, line 2: `listen.adress` is no setting; did you mean `listen.address`?",
+    "bad.toml, line 6: `data.batch_max`",
+    "`delivery.window_max` is 0",
+    "bad.toml, line 12: `egress.allow`",
+    "`log.level` `inof` is no level; did you mean `info`?",
+    "bad.toml, line 17: there is no section `[quotas]`",
+    "the variable `SETGATE_LISTEN_ADDRESS` sets nothing; did you mean `SETGATE_LISTEN__ADDRESS`?",
+    "the variable SETGATE_INGEST__BODY_BYTES_MAX: `ingest.body_bytes_max`",
+];
+
+#[tokio::test]
+async fn all_errors_of_a_configuration_are_reported_at_once_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("bad.toml"), WRONG).unwrap();
+    let mut serve = Host::command(folder.path());
+    serve.args(["serve", "--config", "bad.toml", "--operator-key-file", "operator.key"]);
+    serve.env("SETGATE_LISTEN_ADDRESS", "127.0.0.1:0").env("SETGATE_INGEST__BODY_BYTES_MAX", "lots");
+    let ended = serve.output().await.unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    for reported in REPORTED {
+        assert_eq!(said.matches(reported).count(), 1, "`{reported}` is reported once: {said}");
+    }
+    // A headline, and a line for each error: no error is reported as the consequence of another one.
+    assert_eq!(said.trim_end().lines().count(), 1 + REPORTED.len(), "{said}");
+    assert!(ended.stdout.is_empty(), "{}", String::from_utf8_lossy(&ended.stdout));
+    let entries = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(entries.collect::<Vec<_>>(), ["bad.toml"], "neither a data folder nor a key");
+    assert_eq!(std::fs::read_to_string(folder.path().join("bad.toml")).unwrap(), WRONG);
+}
+
+#[tokio::test]
+async fn an_almost_right_variable_alone_ends_the_start_and_a_name_is_an_address() {
+    let mut host = Host::with().env("SETGATE_LISTEN_ADDRESS", "127.0.0.1:0").prepare();
+    host.launch();
+    assert_eq!(host.ended().await.code(), Some(1), "{}", host.log());
+    host.read_to_the_end().await;
+    let said = host.log();
+    assert!(said.contains("`SETGATE_LISTEN_ADDRESS`") && said.contains("`SETGATE_LISTEN__ADDRESS`"), "{said}");
+    assert!(!host.data().exists() && !host.path("operator.key").exists(), "nothing is written");
+
+    let host = Host::with().env("SETGATE_LISTEN__ADDRESS", "localhost:0").start().await;
+    host.operator().get("/readyz").await.expect(200);
+    let (_, port) = host.base().rsplit_once(':').map(|(name, port)| (name.to_owned(), port.to_owned())).unwrap();
+    assert_ne!(port.parse::<u16>().unwrap(), 0, "a free port: {}", host.base());
+}
+
 #[tokio::test]
 async fn sigterm_lets_deliveries_in_flight_finish() {
     let mut host = Host::start().await;

@@ -2,6 +2,7 @@
 //! unpacked into the target directory. The package is not installed, since that would start a server.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -34,8 +35,13 @@ pub(crate) fn provide() -> Result<PathBuf> {
         .context("apt-get downloaded no package")?;
     read(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&folder))?;
     fs::remove_file(package)?;
-    // The server itself is not needed.
-    fs::remove_file(folder.join("usr/bin/prometheus")).or_else(|_| Ok::<_, anyhow::Error>(()))?;
     ensure!(program.is_file(), "Debian's prometheus has no {}", program.display());
+    // The server is not needed, and has some 100 MB. A package without it is as good.
+    match fs::remove_file(folder.join("usr/bin/prometheus")) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).context("the server of Debian's prometheus cannot be removed");
+        }
+        _ => {}
+    }
     Ok(program)
 }

@@ -10,6 +10,7 @@ pub const HELP: &[(&str, &str)] = &[
     ("process_threads", "threads of the process"),
     ("process_virtual_memory_bytes", "bytes of address space"),
     ("setgate_attempt_seconds", "seconds an attempt took"),
+    ("setgate_attempts_put_back_total", "attempts not made since the host was short of something, by `cause`"),
     ("setgate_attempts_total", "attempts, by `tenant` and `outcome` (1xx to 9xx, or a class of error)"),
     ("setgate_breaker_opened_total", "circuit breakers that opened, by `tenant`"),
     ("setgate_breakers_open", "endpoints that get no attempts for now, since they fail or asked for time"),
@@ -55,4 +56,60 @@ pub const HELP: &[(&str, &str)] = &[
 /// The description of a metric.
 pub fn help(name: &str) -> &'static str {
     HELP.iter().find(|(known, _)| *known == name).map_or("", |(_, help)| *help)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    /// Every metric that has a meaning here or in the sandbox.
+    fn described() -> BTreeSet<String> {
+        let own = HELP.iter().map(|(name, _)| *name);
+        own.chain(crate::sandbox::METRICS.iter().map(|(name, ..)| *name)).map(str::to_owned).collect()
+    }
+
+    fn manifest() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+    }
+
+    /// The names of all constants of the source such as `const INGEST: &str = "setgate_ingest_total";`.
+    fn constants() -> BTreeSet<String> {
+        let mut folders = vec![manifest().join("src")];
+        let mut names = BTreeSet::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path: PathBuf = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    let text = std::fs::read_to_string(path).unwrap();
+                    let values = text.match_indices(": &str = \"setgate_").map(|(at, found)| &text[at + found.len()..]);
+                    names.extend(values.map(|rest| format!("setgate_{}", rest.split('"').next().unwrap_or_default())));
+                }
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn every_metric_of_the_source_has_a_meaning() {
+        let (constants, described) = (constants(), described());
+        assert!(constants.len() > 40, "{constants:?}");
+        let missing: Vec<_> = constants.difference(&described).collect();
+        assert!(missing.is_empty(), "give these a line in `HELP`: {missing:?}");
+    }
+
+    #[test]
+    fn the_operators_page_documents_every_metric() {
+        let page = std::fs::read_to_string(manifest().join("../docs/how-to/operations.md")).unwrap();
+        let section = page.split("\n## ").find(|section| section.starts_with("Metrics\n")).expect("a section Metrics");
+        let row = |line: &str| Some(line.strip_prefix("| `")?.split('`').next()?.to_owned());
+        let rows: Vec<String> = section.lines().filter_map(row).collect();
+        let documented: BTreeSet<String> = rows.iter().cloned().collect();
+        assert_eq!(documented, described(), "rows of docs/how-to/operations.md, Metrics, and the metrics of the host");
+        assert_eq!(rows.len(), documented.len(), "each once: {rows:?}");
+    }
 }

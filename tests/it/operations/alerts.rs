@@ -1,91 +1,70 @@
-//! Tests the alerts of `deploy/` with Prometheus' own `promtool`, using the metrics of a host before and after its
-//! first dead and its first held delivery.
+//! Tests the alerts of `deploy/` with Prometheus' own `promtool` over the metrics of a real host: each fires after its
+//! time, and none on an idle host.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+mod rules;
+
+use std::collections::BTreeSet;
 
 use serde_json::json;
 use setgate_tests::{Host, Receiver, Reply, Seed, Tenant, event, place, until};
 use tokio::process::Command;
 
-/// Minutes of samples before and after the change.
-const MINUTES: usize = 30;
+use rules::{Case, Change, Scrape, promtool, scrape};
 
-/// The program. If it is not installed, prints that the story is skipped, or fails if it is required.
-async fn promtool(story: &str) -> Option<PathBuf> {
-    let unpacked = place::target_dir().join("promtool/usr/bin/promtool");
-    for program in [PathBuf::from("promtool"), unpacked] {
-        let version =
-            Command::new(&program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
-        if version.is_ok_and(|status| status.success()) {
-            return Some(program);
-        }
-    }
-    let required = ["SETGATE_REQUIRE_INTEROP", "SETGATE_REQUIRE_PROMTOOL"].into_iter().any(place::is_on);
-    assert!(!required, "promtool is required and not installed: `cargo xtask test` provides it");
-    place::skip(story, "promtool is not installed");
-    None
+/// A change of metrics that makes an alert fire.
+struct Firing {
+    alert: &'static str,
+    changes: Vec<(String, Change)>,
+    /// Minutes after the change at which it does not fire yet, because of its `for`.
+    silent: Option<usize>,
+    /// Minutes after the change at which it fires.
+    fires: usize,
 }
 
-fn rules() -> PathBuf {
-    place::root().join("deploy/prometheus/setgate.rules.yml")
-}
-
-/// A host's exported metrics by series.
-async fn scrape(host: &Host) -> BTreeMap<String, String> {
-    let text = host.operator().get("/metrics").await.expect(200).text();
-    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-    lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-/// A series as stored by Prometheus, with the labels of its target.
-fn stored(series: &str) -> String {
-    let target = "instance=\"gate\",job=\"setgate\"";
-    match series.strip_suffix('}') {
-        Some(labelled) => format!("{labelled},{target}}}"),
-        None => format!("{series}{{{target}}}"),
-    }
-}
-
-/// Evaluates the rules over the first samples for a while, then over the second ones, and returns `promtool`'s errors
-/// about the alerts that should fire at the end. At the end of the first samples none may fire.
-async fn test_rules(
-    promtool: &Path,
-    before: &BTreeMap<String, String>,
-    after: &BTreeMap<String, String>,
-    firing: &[&str],
-) -> Result<(), String> {
-    let mut text = format!(
-        "rule_files: [\"{}\"]\nevaluation_interval: 1m\ntests:\n- interval: 1m\n  input_series:\n",
-        rules().display()
-    );
-    let mut write = |series: &str, values: &str| {
-        writeln!(text, "  - series: '{}'\n    values: '{values}'", stored(series)).unwrap();
+/// A firing case of every alert, on a host with this scrape.
+fn firing(scrape: &Scrape) -> Vec<Firing> {
+    use Change::{Once, PerMinute, To};
+    let of = |alert, series: &str, change, silent, fires| {
+        let changes = vec![(series.to_owned(), change)];
+        Firing { alert, changes, silent, fires }
     };
-    write("up", &format!("1+0x{}", 2 * MINUTES + 5));
-    for (series, last) in after.iter().filter(|(series, _)| series.starts_with("setgate_")) {
-        // As in Prometheus, a new series has no earlier samples.
-        let first = before.get(series).map_or(format!("_x{MINUTES}"), |first| format!("{first}+0x{}", MINUTES - 1));
-        write(series, &format!("{first} {last}+0x{MINUTES}"));
-    }
-    writeln!(text, "  promql_expr_test:").unwrap();
-    let mut expect = |minute: usize, firing: &[&str]| {
-        let expr = "count by (alertname) (ALERTS{alertstate=\"firing\"})";
-        writeln!(text, "  - expr: '{expr}'\n    eval_time: {minute}m\n    exp_samples:").unwrap();
-        for alert in firing {
-            writeln!(text, "    - labels: '{{alertname=\"{alert}\"}}'\n      value: 1").unwrap();
-        }
+    // Deliveries that take between one and five minutes.
+    let is_slow = |series: &&String| {
+        let bound =
+            series.strip_prefix("setgate_end_to_end_seconds_bucket{le=\"").and_then(|rest| rest.strip_suffix("\"}"));
+        bound.is_some_and(|bound| bound == "+Inf" || bound.parse::<f64>().unwrap() > 60.0)
     };
-    expect(MINUTES - 1, &[]);
-    expect(MINUTES + 3, firing);
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("test.yml");
-    std::fs::write(&file, text).unwrap();
-    let ended = Command::new(promtool).args(["test", "rules"]).arg(&file).output().await.unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-    if ended.status.success() { Ok(()) } else { Err(said) }
+    let slow: Vec<_> = scrape.keys().filter(is_slow).map(|series| (series.clone(), PerMinute(1))).collect();
+    assert!(slow.len() > 2, "buckets of more than a minute: {slow:?}");
+    let delivery_slow = Firing { alert: "SetgateDeliverySlow", changes: slow, silent: Some(9), fires: 25 };
+    let suspended = "setgate_filter_suspensions_total{tenant=\"acme\",filter=\"redact-claims\"}";
+    let refused = "setgate_ingest_total{tenant=\"full\",source=\"idp\",outcome=\"backlog_full\"}";
+    let unproven = "setgate_ingest_total{tenant=\"acme\",source=\"good\",outcome=\"bad_token\"}";
+    vec![
+        of("SetgateDown", "up", To("0"), Some(1), 3),
+        of("SetgateLedgerFails", "setgate_ledger_commit_failures_total", Once, None, 1),
+        of("SetgateIngestRefused", refused, PerMinute(60), Some(4), 12),
+        of("SetgateSourceNotProven", unproven, PerMinute(60), Some(9), 25),
+        of("SetgateDeadLetters", &deliveries("dead"), Once, None, 1),
+        of("SetgateHeld", &deliveries("held"), Once, None, 1),
+        of("SetgateReceiversFail", &attempts("5xx"), PerMinute(10), Some(14), 35),
+        delivery_slow,
+        of("SetgateFanOutBehind", "setgate_ledger_behind_events", To("10001"), Some(4), 6),
+        of("SetgateWalGrows", "setgate_ledger_wal_bytes", To("1000000001"), Some(9), 11),
+        of("SetgateReloadRefused", "setgate_reload_refused", To("1"), None, 1),
+        of("SetgateRestartDue", "setgate_reload_waiting_keys", To("2"), Some(24 * 60 - 1), 24 * 60 + 1),
+        of("SetgateFilterSuspended", suspended, Once, None, 1),
+        of("SetgateFiltersWait", "setgate_filter_waiting{for=\"slot\"}", To("101"), Some(9), 11),
+        of("SetgateTraceSpansDropped", "setgate_trace_spans_dropped_total{reason=\"collector\"}", Once, None, 1),
+    ]
+}
+
+fn deliveries(state: &str) -> String {
+    format!("setgate_deliveries_total{{tenant=\"acme\",state=\"{state}\"}}")
+}
+
+fn attempts(outcome: &str) -> String {
+    format!("setgate_attempts_total{{tenant=\"acme\",outcome=\"{outcome}\"}}")
 }
 
 /// Creates a tenant with three subscriptions: one that delivers, one with a failing receiver, and one with a failing
@@ -118,7 +97,7 @@ async fn alerts_fire_on_the_first_dead_and_the_first_held_delivery() {
     send(&acme, "good", "one").await;
     good.received(1).await;
     let before = scrape(&host).await;
-    let of = |state: &str| format!("setgate_deliveries_total{{tenant=\"acme\",state=\"{state}\"}}");
+    let of = deliveries;
     for state in ["dead", "held"] {
         assert_eq!(before.get(&of(state)).map(String::as_str), Some("0"), "there before the first: {state}");
     }
@@ -142,24 +121,109 @@ async fn alerts_fire_on_the_first_dead_and_the_first_held_delivery() {
         assert_eq!(after.get(&gauge).map(String::as_str), Some(count), "{gauge}");
     }
     let Some(promtool) = promtool("alerts_fire_on_the_first_dead_and_the_first_held_delivery").await else { return };
-    let checked = Command::new(&promtool).args(["check", "rules"]).arg(rules()).output().await.unwrap();
+    let checked = Command::new(&promtool).args(["check", "rules"]).arg(rules::file()).output().await.unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-    test_rules(&promtool, &before, &before, &[]).await.expect("a healthy host is silent");
-    let both = ["SetgateDeadLetters", "SetgateHeld"];
-    test_rules(&promtool, &before, &after, &both).await.expect("both fire, and no other");
-    assert!(test_rules(&promtool, &before, &after, &[]).await.is_err(), "the test can fail");
-    // The first occurrence of each other kind: the exported zero, plus one.
-    let suspended = "setgate_filter_suspensions_total{tenant=\"acme\",filter=\"redact-claims\"}";
-    for (series, alert) in [
-        ("setgate_ledger_commit_failures_total", "SetgateLedgerFails"),
-        ("setgate_reload_refused", "SetgateReloadRefused"),
-        ("setgate_trace_spans_dropped_total{reason=\"collector\"}", "SetgateTraceSpansDropped"),
-        (suspended, "SetgateFilterSuspended"),
-    ] {
-        let mut one = before.clone();
-        assert_eq!(one.insert(series.to_owned(), "1".to_owned()).as_deref(), Some("0"), "{series}");
-        test_rules(&promtool, &before, &one, &[alert]).await.unwrap_or_else(|error| panic!("{alert}: {error}"));
+    let healthy = Case::between("healthy", &before, &before, &[]);
+    let both = Case::between("first dead and held", &before, &after, &["SetgateDeadLetters", "SetgateHeld"]);
+    rules::check(&promtool, &[healthy, both]).await.expect("both fire, and no other");
+    let none = Case::between("none", &before, &after, &[]);
+    assert!(rules::check(&promtool, &[none]).await.is_err(), "the test can fail");
+}
+
+/// A host on which each of these has happened at least once: a delivery that arrived, one that is dead, one that is held, an
+/// event without its proof, and an event above the quota of its tenant.
+async fn host_with_faults() -> (Host, Scrape) {
+    let host = Host::start().await;
+    let (acme, good, _bad) = set_up(&host, "acme").await;
+    let full = host.tenant_with("full", json!({"quota": {"backlog_deliveries_max": 0}})).await;
+    let source = full.source("idp", Seed::Set).await;
+    full.subscribe(&good).create().await;
+    let refused = source.send(event::set("refused")).await;
+    assert_eq!(refused.not_the_problem(429, "backlog_full"), None);
+    let unproven = acme.known_source("/ingest/acme/good", Seed::Open).send(event::set("unproven")).await;
+    // The answer does not tell one proof from another; the metric does.
+    assert_eq!(unproven.status, 401, "{}", unproven.text());
+    for (source, jti) in [("good", "one"), ("bad", "two"), ("faulty", "three")] {
+        send(&acme, source, jti).await;
     }
+    let scraped = until("one is delivered, one is dead and one is held", async || {
+        let now = scrape(&host).await;
+        let counted = |state: &str| now.get(&deliveries(state)).is_some_and(|value| value == "1");
+        let all = ["delivered", "dead", "held"].into_iter().all(counted) && now.contains_key(&attempts("2xx"));
+        all.then_some(now)
+    })
+    .await;
+    (host, scraped)
+}
+
+#[tokio::test]
+async fn every_alert_fires_and_waits_as_long_as_it_says() {
+    let (_host, scrape) = host_with_faults().await;
+    let firing = firing(&scrape);
+    let covered: BTreeSet<_> = firing.iter().map(|case| case.alert.to_owned()).collect();
+    assert_eq!(covered, rules::alerts(), "every alert of the file has a firing case");
+    let mut cases = vec![Case::steady("after some faults", &scrape, 60)];
+    for Firing { alert, changes, silent, fires } in &firing {
+        let alerts = [*alert];
+        let mut expected: Vec<(usize, &[&str])> = vec![(*fires, &alerts)];
+        expected.extend(silent.map(|minute| (minute, &[][..])));
+        cases.push(Case::changed(alert, &scrape, changes, &expected));
+    }
+    // At the bound itself no alert fires, however long it lasts.
+    for (series, change) in [
+        ("setgate_ledger_behind_events", Change::To("10000")),
+        ("setgate_ledger_wal_bytes", Change::To("1000000000")),
+        ("setgate_filter_waiting{for=\"slot\"}", Change::To("100")),
+        ("setgate_ingest_total{tenant=\"full\",source=\"idp\",outcome=\"backlog_full\"}", Change::PerMinute(5)),
+        ("setgate_ingest_total{tenant=\"acme\",source=\"good\",outcome=\"bad_token\"}", Change::PerMinute(5)),
+        (&attempts("2xx"), Change::PerMinute(100)),
+    ] {
+        cases.push(Case::changed(series, &scrape, &[(series.to_owned(), change)], &[(60, &[])]));
+    }
+    let mixed = [(attempts("5xx"), Change::PerMinute(10)), (attempts("2xx"), Change::PerMinute(11))];
+    cases.push(Case::changed("fewer than half of the attempts fail", &scrape, &mixed, &[(60, &[])]));
+    let Some(promtool) = promtool("every_alert_fires_and_waits_as_long_as_it_says").await else { return };
+    rules::check(&promtool, &cases).await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[tokio::test]
+async fn no_alert_fires_on_an_idle_host_whose_idle_tenants_cost_little() {
+    let host = Host::start().await;
+    set_up(&host, "idle").await;
+    // The first scrape may be the one that creates series.
+    scrape(&host).await;
+    let scrape = scrape(&host).await;
+    let of_tenant: Vec<_> = scrape.iter().filter(|(series, _)| series.contains("tenant=\"idle\"")).collect();
+    let bytes: usize = of_tenant.iter().map(|(series, value)| series.len() + value.len() + 2).sum();
+    // Its counters of dead and held deliveries, the suspensions of its filter, and the bytes that it has stored.
+    assert!((3..=8).contains(&of_tenant.len()) && bytes < 1024, "{bytes} bytes: {of_tenant:?}");
+    let Some(promtool) = promtool("no_alert_fires_on_an_idle_host_whose_idle_tenants_cost_little").await else {
+        return;
+    };
+    let idle = Case::steady("idle", &scrape, 26 * 60);
+    rules::check(&promtool, &[idle]).await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Outcomes that alerts name are codes of the host, and the runbook has a row for each alert.
+#[test]
+fn alerts_name_codes_that_exist_and_have_a_runbook() {
+    let text = std::fs::read_to_string(rules::file()).unwrap();
+    let lists = text.lines().filter_map(|line| line.split_once("outcome=~\"")?.1.split('"').next());
+    let codes: BTreeSet<_> = lists.flat_map(|list| list.split('|')).collect();
+    assert!(codes.len() > 5, "{codes:?}");
+    for code in codes {
+        let page = place::root().join(format!("docs/errors/{code}.md"));
+        assert!(page.is_file(), "`{code}` is no code of the host");
+    }
+    let operations = std::fs::read_to_string(place::root().join("docs/how-to/operations.md")).unwrap();
+    let row = |line: &str| Some(line.strip_prefix("| `Setgate")?.split('`').next()?.to_owned());
+    let rows: Vec<_> = operations.lines().filter_map(row).map(|name| format!("Setgate{name}")).collect();
+    assert_eq!(
+        rows.iter().cloned().collect::<BTreeSet<_>>(),
+        rules::alerts(),
+        "rows of docs/how-to/operations.md, Alerts"
+    );
+    assert_eq!(rows.len(), rules::alerts().len(), "each once");
 }
 
 #[tokio::test]
