@@ -20,7 +20,7 @@ const POOLS: [&str; 8] = [
     "mpsc::channel(",
 ];
 
-/// Files whose pools are listed under their users, or whose channels carry no work of tenants.
+/// Files with pools that are listed under their users, or with channels that carry no work of tenants.
 const MECHANISMS: [&str; 2] = ["fair/shares.rs", "ledger/damage.rs"];
 
 /// A row of the table of limits.

@@ -266,7 +266,8 @@ async fn tried(arena: Arc<Arena>, class: Class) -> (Attacker, Observed) {
     (attacker, observed)
 }
 
-/// A future whose panic becomes an error message, so that a tenant's failure is reported instead of ending the suite.
+/// A future that turns a panic into an error message, so that a failure of a tenant is reported instead of ending the
+/// suite.
 struct Caught<T>(Pin<Box<T>>);
 
 impl<T: Future> Future for Caught<T> {
