@@ -159,7 +159,6 @@ pub use statistics::{Counted, MINUTES_KEPT_MS};
 pub use tail::{SETTLED_BYTES_MAX, SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord};
 pub use untold::Made;
 
-/// Locked by the process that has the ledger open.
 const LOCK: &str = "ledger.lock";
 /// How long an unreferenced plan or blob is retained after it was last stored, in milliseconds: one day, so that it
 /// still exists when the document or delivery that refers to it is written.
@@ -204,13 +203,12 @@ pub struct Options {
     /// Capacity of the writer's queue in requests. When it is full, an append is refused and any other request waits.
     /// Default: 4096.
     pub queue_max: usize,
-    /// Maximum bytes of recent events and new deliveries handed over in memory. Anything beyond is read back from the
-    /// file. Default: 16 MiB.
+    /// Maximum bytes of recent events and new deliveries handed over in memory; the rest is read back. Default: 16 MiB.
     pub hot_bytes_max: usize,
     /// Maximum bytes of events in the writer's queue. An append beyond this is refused. Default: 64 MiB.
     pub queue_bytes_max: usize,
-    /// Number of events whose dedupe keys are buffered in memory before they are written to the index, about 24 bytes
-    /// each. Default: 16,384.
+    /// Number of events whose dedupe keys (about 24 bytes each) are buffered in memory before indexing. Default:
+    /// 16,384.
     pub dedupe_run_events: usize,
     /// Read connections for the data plane. Default: 3.
     pub readers_max: u32,
@@ -245,9 +243,7 @@ pub struct Options {
     pub master: Option<Arc<MasterKey>>,
 }
 
-/// Default of [`Options::readers_max`].
 const READERS_MAX: u32 = 3;
-/// Default of [`Options::history_readers_max`].
 const HISTORY_READERS_MAX: u32 = 2;
 
 impl Options {

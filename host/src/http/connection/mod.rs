@@ -36,26 +36,26 @@ use peers::{Connection, Connections};
 use sending::{Outgoing, Streams};
 use stream::opening;
 
-/// Streams of one HTTP/2 connection at once.
+/// Maximum number of concurrent streams of an HTTP/2 connection.
 const STREAMS_MAX: u32 = 128;
-/// Bytes of the bodies on all streams of an HTTP/2 connection that its client may send before they are read.
+/// Flow control window (bytes) of an HTTP/2 connection: unread bodies on all its streams.
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
-/// The same of one stream.
+/// Flow control window (bytes) of a single stream.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-/// Bytes of an answer that wait for the client's window, for each stream of HTTP/2.
+/// Bytes of an answer buffered per HTTP/2 stream while the client's window is full.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
-/// Bytes of the fields of one request's head on HTTP/2, as RFC 9113 section 6.5.2 counts them.
+/// Maximum size (bytes) of a request's header list on HTTP/2, counted as in RFC 9113 section 6.5.2.
 const HEADER_LIST_BYTES_MAX: u32 = 32 << 10;
-/// Streams that their client reset before they were looked at, after which an HTTP/2 connection is ended.
+/// Number of pending streams reset by the client after which an HTTP/2 connection is closed.
 const RESET_STREAMS_MAX: usize = 20;
-/// Bytes of a request's head on HTTP/1, and of what is read or written at a time.
+/// Maximum size (bytes) of a request's head on HTTP/1; also the size of read and write buffers.
 const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 
-/// How often an HTTP/2 connection is asked whether its client is still there.
+/// Interval of keep-alive pings on an HTTP/2 connection.
 const PING_EVERY: Duration = Duration::from_secs(20);
-/// How long the answer to that may take.
+/// Timeout of a keep-alive ping.
 const PING_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How long the end of a connection that is not needed any more may take.
+/// Time limit for closing a connection.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// What holds for all connections of a listener.
@@ -221,13 +221,14 @@ fn builder(head: Duration, stall: Duration) -> auto::Builder<Streams> {
     builder
 }
 
-/// The same share as that of connections: behind a proxy a client's requests come on connections of the proxy.
+/// Uses the limit of connections: requests of a client behind a proxy share the proxy's connections.
 fn too_many() -> axum::response::Response {
     let detail = "as many requests of this client are open as it may have (`listen.connections_per_peer_max`)";
     Problem::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail).into_response()
 }
 
-/// A client has its share of connections. It is closed without a word: what could be said is not HTTP before TLS is spoken.
+/// Counts a connection beyond its client's limit. It is closed without an answer, because HTTP is not possible before
+/// the TLS handshake.
 fn refused(remote: Remote) {
     counter!(metric::CONNECTIONS_REFUSED).increment(1);
     debug!(client = %remote.0, "a connection was closed: its client has as many as it may (`listen.connections_per_peer_max`)");

@@ -25,12 +25,12 @@ async fn answer(address: SocketAddr) -> String {
 #[tokio::test]
 async fn a_connection_without_a_request_gives_its_slot_back() {
     let address = start(200).await;
-    // Silence, and what could still become either protocol.
+    // Silence, and prefixes of both protocols.
     for begin in [b"".as_slice(), b"P", b"PRI * HTTP/2.0\r\n"] {
         let mut idle = TcpStream::connect(address).await.unwrap();
         idle.write_all(begin).await.unwrap();
         let ended = tokio::time::timeout(Duration::from_secs(10), idle.read(&mut [0; 8])).await;
-        // What was sent and not read makes it a reset rather than an end.
+        // Unread bytes cause a reset instead of a regular end.
         assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{begin:?}: {ended:?}");
         let text = tokio::time::timeout(Duration::from_secs(10), answer(address)).await.expect("the slot is free");
         assert!(text.ends_with("hello"), "{text}");
@@ -55,7 +55,7 @@ async fn a_request_in_pieces_is_answered() {
 async fn a_client_that_is_refused_half_way_reads_why() {
     let address = start(10_000).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // No route takes a PUT, so nobody reads the body: the answer is there long before its last byte was sent.
+    // No route accepts a PUT, so the body is never read: the answer arrives long before the last byte has been sent.
     stream.write_all(b"PUT / HTTP/1.1\r\nhost: h\r\ncontent-length: 8000000\r\n\r\n").await.unwrap();
     for _ in 0..80 {
         stream.write_all(&[b'x'; 100_000]).await.unwrap();
@@ -184,7 +184,7 @@ async fn a_connection_that_has_no_request_ends_whatever_else_it_sends() {
         drop(reading);
         tokio::time::timeout(Duration::from_secs(60), sends).await.expect("also for writing").unwrap();
     }
-    // The same of HTTP/1, between two requests.
+    // The same for HTTP/1, between two requests.
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
     let mut text = String::new();
