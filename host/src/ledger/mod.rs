@@ -207,8 +207,7 @@ pub struct Options {
     pub hot_bytes_max: usize,
     /// Maximum bytes of events in the writer's queue. An append beyond this is refused. Default: 64 MiB.
     pub queue_bytes_max: usize,
-    /// Number of events whose dedupe keys (about 24 bytes each) are buffered in memory before indexing. Default:
-    /// 16,384.
+    /// Events whose dedupe keys (about 24 bytes each) are buffered in memory before indexing. Default: 16,384.
     pub dedupe_run_events: usize,
     /// Read connections for the data plane. Default: 3.
     pub readers_max: u32,
