@@ -56,3 +56,4 @@ pub mod sandbox;
 pub mod signing;
 pub mod telemetry;
 pub mod traces;
+pub(crate) mod trust;

@@ -72,6 +72,16 @@ impl Issued {
         Self { certificate: certificate.der().clone(), key: key.serialize_der() }
     }
 
+    /// The certificate.
+    pub fn der(&self) -> CertificateDer<'static> {
+        self.certificate.clone()
+    }
+
+    /// The key.
+    pub fn private(&self) -> PrivateKeyDer<'static> {
+        PrivatePkcs8KeyDer::from(self.key.clone()).into()
+    }
+
     /// PEM of the certificate.
     pub fn certificate_pem(&self) -> String {
         pem("CERTIFICATE", &self.certificate)

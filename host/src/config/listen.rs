@@ -117,8 +117,8 @@ pub struct Listener {
     /// PEM file of the private key.
     #[serde(default)]
     pub tls_key: Option<PathBuf>,
-    /// PEM file of certificate authorities. If set, a client must present a certificate issued by one of them (mTLS) in
-    /// addition to its key.
+    /// PEM file of certificate authorities and single certificates. If set, a client must present, in addition to its
+    /// key, a certificate issued by one of the authorities or exactly one of the single certificates (mTLS).
     #[serde(default)]
     pub client_ca: Option<PathBuf>,
 }

@@ -10,11 +10,10 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
-use super::anchors::{Anchors, check_as_it_is};
-use super::facts::Facts;
 use crate::crypto;
 use crate::domain::id::Digest;
 use crate::domain::secret::Secret;
+use crate::trust::{Anchors, Facts, check_as_it_is};
 
 /// Limit for the certificates in one PEM text.
 pub const CERTIFICATES_MAX: usize = 16;

@@ -11,12 +11,10 @@
 //! Redirects are treated like any other response and never followed (Standard Webhooks, "Operational considerations").
 //! A pooled connection stays connected to the address that was checked.
 
-mod anchors;
 mod client;
 mod clients;
 mod connect;
 mod echo;
-mod facts;
 mod failure;
 mod guard;
 mod head;

@@ -11,8 +11,8 @@ use rustls::sign::SingleCertAndKey;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject};
 
-use super::anchors::Anchors;
 use super::identity::{Certificates, Identity, IdentityError};
+use crate::trust::Anchors;
 
 /// Why egress could not be configured.
 #[derive(Debug, thiserror::Error)]

@@ -1,17 +1,19 @@
-//! TLS of a listener: certificate, key and, for mTLS, the certificate authorities of its clients. Read at the start and
-//! at each reload of the configuration.
+//! TLS of a listener: certificate, key and, for mTLS, the certificate authorities and certificates of its clients. Read at
+//! the start and at each reload of the configuration.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{CertificateError, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::TlsAcceptor;
+use tracing::warn;
 
 use crate::config::Listener;
+use crate::trust::{Anchors, Facts};
 
 /// A TLS file of a listener cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,25 +58,53 @@ pub fn read(listener: &Listener) -> Result<Option<Arc<ServerConfig>>, Error> {
         let path = path.to_owned();
         move |error: rustls::Error| Error { path, why: error.to_string() }
     };
-    let builder = ServerConfig::builder_with_provider(provider.clone())
+    let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(in_file(certificate))?;
     let builder = match &listener.client_ca {
         None => builder.with_no_client_auth(),
-        Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for authority in chain(path)? {
-                roots.add(authority).map_err(in_file(path))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(|error| Error { path: path.clone(), why: error.to_string() })?;
-            builder.with_client_cert_verifier(verifier)
-        }
+        Some(path) => builder.with_client_cert_verifier(clients(path)?),
     };
     let mut config = builder.with_single_cert(shown, private).map_err(in_file(certificate))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Some(Arc::new(config)))
+}
+
+/// Creates a self-signed client certificate and its key.
+const OPENSSL: &str = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -keyout key.pem \
+                       -out certificate.pem -subj /CN=client";
+
+/// Verifies clients against the certificates in the file; see [`Anchors`].
+fn clients(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    let failed = |why: String| Error { path: path.to_owned(), why };
+    let mut anchors = Anchors::none();
+    for (at, certificate) in chain(path)?.into_iter().enumerate() {
+        let nth = at + 1;
+        if let Some(facts) = Facts::read(&certificate) {
+            if facts.version < 3 {
+                return Err(failed(format!(
+                    "certificate {nth} in it is not of version 3, so TLS refuses clients that present it; create a proper one: `{OPENSSL}`"
+                )));
+            }
+            // Not an error: the expiry of one client's certificate must not prevent a restart of the host. The validity
+            // period of an authority is not checked.
+            if facts.check_time(seconds_now()) == Err(CertificateError::Expired) {
+                warn!(
+                    path = %path.display(), certificate = nth,
+                    "a certificate in `client_ca` has expired: a client that presents it is refused; replace the certificate"
+                );
+            }
+        }
+        anchors.add(certificate).map_err(|error| {
+            failed(format!("certificate {nth} in it cannot be used: {error}; create a proper one: `{OPENSSL}`"))
+        })?;
+    }
+    Ok(anchors.client_verifier())
+}
+
+/// Seconds since the Unix epoch, of the clock that rustls uses for validity periods.
+fn seconds_now() -> i64 {
+    i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX)
 }
 
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

@@ -2,6 +2,7 @@
 
 use http::Method;
 use serde_json::json;
+use setgate_tests::certificate::Issued;
 use setgate_tests::{Client, Host, Receiver, Seed, Tenant, event};
 
 use super::{Authority, speaks};
@@ -95,6 +96,56 @@ async fn the_operators_listener_wants_a_certificate_of_its_authority() {
     assert_eq!(reach(person.clone()).await.unwrap().status, 200);
     // The client certificate only admits the connection; the key identifies the caller.
     assert_eq!(person.get("/api/v1/tenants").await.not_the_problem(401, "bad_key"), None);
+}
+
+/// A certificate of version 1, valid until 2126, made with `openssl x509 -req -signkey` of OpenSSL 3.0.
+const OF_VERSION_1: &str = "-----BEGIN CERTIFICATE-----\n\
+    MIIBHjCBxQIUNnim86F73pzqofl5Z7W6RYiG9RcwCgYIKoZIzj0EAwIwETEPMA0G\n\
+    A1UEAwwGcGVyc29uMCAXDTI2MTEyODIzNDkyNloYDzIxMjYxMTA0MjM0OTI2WjAR\n\
+    MQ8wDQYDVQQDDAZwZXJzb24wWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQqX1N8\n\
+    UQMgH5TgMu/6Ndpyfm5RNX76nhh14Zxc2aoch7UJOQBLXEGDK8QhfjBCxnkjxDI+\n\
+    RT+FQtAT19allBO4MAoGCCqGSM49BAMCA0gAMEUCIQDQLvPhms9FbGugLo7rjqQU\n\
+    FLdYFLiOFcRiLnO3+/Gb6AIgKUuXrkv48mK9x+M1d5gMAfuNydh+mvaoZGO1dOxI\n\
+    nxo=\n\
+    -----END CERTIFICATE-----\n";
+
+#[tokio::test]
+async fn a_client_can_be_known_by_a_certificate_that_it_made_itself() {
+    let authority = Authority::new();
+    let server = authority.certify("server", "127.0.0.1");
+    // As made by `openssl req -x509`; then one without basic constraints, and one that an unknown authority has issued.
+    let own = [true, false].map(|may_sign| Issued::by_itself(&["person.example"], may_sign, 4096));
+    let employed = setgate_tests::certificate::Authority::new().issue("person.example");
+    let expired = Issued::by_itself(&["person.example"], false, 2020);
+    let stranger = Issued::by_itself(&["person.example"], false, 4096);
+    let file = authority.folder.path().join("clients.pem");
+    let all = own.iter().chain([&employed, &expired]).map(Issued::certificate_pem).collect::<String>();
+    std::fs::write(&file, all).unwrap();
+    let speaks = speaks(&server.chain, &server.key);
+    let config = format!("[listen.operator]\n{ANY}{speaks}client_ca = \"{}\"", file.display());
+    let host = Host::with().config(&config).start().await;
+    let trusted = [authority.der()];
+    let reach = async |client: &Issued| {
+        let client = Client::certified(host.interface("operator"), &trusted, client.der(), client.private());
+        client.try_send(Method::GET, "/healthz", &[], "").await.is_ok()
+    };
+    for (nth, client) in own.iter().chain([&employed]).enumerate() {
+        assert!(reach(client).await, "certificate {nth} matches exactly");
+    }
+    assert!(!reach(&stranger).await, "another certificate with the same name");
+    assert!(!reach(&expired).await);
+    let warned = host.last_logged(0, &["WARN", "client_ca", "has expired"]).expect("a line of the log");
+    assert!(warned.contains("clients.pem") && warned.contains('4'), "{warned}");
+
+    // A certificate that no client can present is refused at the start.
+    std::fs::write(&file, OF_VERSION_1).unwrap();
+    std::fs::write(authority.folder.path().join("bad.toml"), config).unwrap();
+    let ended = Host::command(authority.folder.path()).args(["serve", "--config", "bad.toml"]).output().await.unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(!ended.status.success(), "it must not start: {said}");
+    for part in ["clients.pem", "certificate 1", "version 3", "`openssl req -x509 "] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
-//! Trust anchors, and verification of a receiver's certificate against them.
+//! Trust anchors, and verification of a receiver's certificate against them. [`super::clients`] verifies clients.
 //!
 //! A certificate that may sign others is trusted as an authority. Any other certificate is trusted only as the
-//! receiver's own: the receiver must present exactly this certificate, regardless of its issuer, as with curl and Node.
-//! A certificate made with `openssl req -x509` is both and is trusted in both ways. Validity period and host name are
-//! always checked.
+//! receiver's or client's own: the peer must present exactly this certificate, regardless of its issuer, as with curl
+//! and Node. A certificate made with `openssl req -x509` is both and is trusted in both ways. The validity period is
+//! always checked, and so is the host name of a receiver.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 use super::facts::Facts;
 
 #[derive(Debug, Clone)]
-pub(super) struct Anchors {
-    authorities: RootCertStore,
+pub(crate) struct Anchors {
+    pub(super) authorities: RootCertStore,
     /// Certificates that must match exactly.
-    exact: Vec<CertificateDer<'static>>,
+    pub(super) exact: Vec<CertificateDer<'static>>,
 }
 
 impl PartialEq for Anchors {
@@ -33,7 +33,7 @@ impl PartialEq for Anchors {
 
 impl Anchors {
     /// No trust anchors.
-    pub(super) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { authorities: RootCertStore::empty(), exact: Vec::new() }
     }
 
@@ -41,25 +41,24 @@ impl Anchors {
     ///
     /// # Errors
     /// If the certificate cannot be parsed.
-    pub(super) fn add(&mut self, certificate: CertificateDer<'static>) -> Result<(), Error> {
+    pub(crate) fn add(&mut self, certificate: CertificateDer<'static>) -> Result<(), Error> {
         let facts = Facts::read(&certificate);
         // Certificates before version 3 cannot state it, and some old authorities have version 1.
         let may_sign = facts.as_ref().is_none_or(|facts| facts.is_authority || facts.version < 3);
         if may_sign {
             self.authorities.add(certificate.clone())?;
+        } else {
+            ParsedCertificate::try_from(&certificate)?;
         }
-        // Only a certificate with a host name can be a receiver's own.
-        if !may_sign || facts.is_some_and(|facts| facts.has_alternative_names || facts.common_name.is_some()) {
-            self.exact.push(certificate);
-        }
+        self.exact.push(certificate);
         Ok(())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.authorities.is_empty() && self.exact.is_empty()
     }
 
-    pub(super) fn verifier(self) -> Arc<dyn ServerCertVerifier> {
+    pub(crate) fn verifier(self) -> Arc<dyn ServerCertVerifier> {
         let provider = Arc::new(ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
         // Building fails only if there are no authorities at all.
@@ -70,18 +69,13 @@ impl Anchors {
 }
 
 /// Whether a certificate is valid for that name and time.
-pub(super) fn check_as_it_is(
+pub(crate) fn check_as_it_is(
     certificate: &CertificateDer<'_>,
     name: &ServerName<'_>,
     now_s: i64,
 ) -> Result<(), CertificateError> {
     let facts = Facts::read(certificate).ok_or(CertificateError::BadEncoding)?;
-    if now_s < facts.not_before {
-        return Err(CertificateError::NotValidYet);
-    }
-    if now_s > facts.not_after {
-        return Err(CertificateError::Expired);
-    }
+    facts.check_time(now_s)?;
     if !facts.has_alternative_names {
         // The common name is accepted as a fallback, as in curl and Node, but only for certificates that must match
         // exactly.
@@ -90,6 +84,11 @@ pub(super) fn check_as_it_is(
     }
     let parsed = ParsedCertificate::try_from(certificate).map_err(|_| CertificateError::BadEncoding)?;
     verify_server_name(&parsed, name).map_err(|_| CertificateError::NotValidForName)
+}
+
+/// Seconds since the Unix epoch.
+pub(super) fn seconds(time: UnixTime) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn is_called(name: &ServerName<'_>, common_name: &str) -> bool {
@@ -117,8 +116,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if self.exact.contains(end_entity) {
-            let now_s = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-            return check_as_it_is(end_entity, server_name, now_s)
+            return check_as_it_is(end_entity, server_name, seconds(now))
                 .map(|()| ServerCertVerified::assertion())
                 .map_err(Error::InvalidCertificate);
         }

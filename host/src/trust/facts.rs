@@ -3,20 +3,24 @@
 //!
 //! Signatures and names are verified only by the TLS library. Nothing in this module makes a certificate valid.
 
+use rustls::CertificateError;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// 3 for all certificates that TLS uses today.
-    pub(super) version: u8,
+    pub(crate) version: u8,
+    /// The issuer's name in DER, without the tag and length of its sequence.
+    pub(crate) issuer: Vec<u8>,
     /// In seconds since the Unix epoch.
-    pub(super) not_before: i64,
+    pub(crate) not_before: i64,
     /// In seconds since the Unix epoch.
-    pub(super) not_after: i64,
+    pub(crate) not_after: i64,
     /// Whether it may sign other certificates (basic constraints).
-    pub(super) is_authority: bool,
+    pub(crate) is_authority: bool,
     /// Whether it has a subject alternative name extension.
-    pub(super) has_alternative_names: bool,
+    pub(crate) has_alternative_names: bool,
     /// The common name of its subject, which identified hosts before subject alternative names.
-    pub(super) common_name: Option<String>,
+    pub(crate) common_name: Option<String>,
 }
 
 const INTEGER: u8 = 0x02;
@@ -36,7 +40,7 @@ const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
 
 impl Facts {
     /// Parses DER. `None` if it is not a certificate.
-    pub(super) fn read(der: &[u8]) -> Option<Self> {
+    pub(crate) fn read(der: &[u8]) -> Option<Self> {
         let mut certificate = Der(Der(der).take(SEQUENCE)?);
         let mut body = Der(certificate.take(SEQUENCE)?);
         let version = match body.take(VERSION) {
@@ -45,13 +49,20 @@ impl Facts {
         };
         body.take(INTEGER)?; // the serial number
         body.take(SEQUENCE)?; // the algorithm of the signature
-        body.take(SEQUENCE)?; // the issuer
+        let issuer = body.take(SEQUENCE)?.to_vec();
         let mut validity = Der(body.take(SEQUENCE)?);
         let (not_before, not_after) = (validity.time()?, validity.time()?);
         let common_name = common_name(body.take(SEQUENCE)?);
         body.take(SEQUENCE)?; // the key
-        let mut facts =
-            Self { version, not_before, not_after, is_authority: false, has_alternative_names: false, common_name };
+        let mut facts = Self {
+            version,
+            issuer,
+            not_before,
+            not_after,
+            is_authority: false,
+            has_alternative_names: false,
+            common_name,
+        };
         // Unique ids may precede the extensions, but they are not used in practice.
         while let Some((tag, content)) = body.next() {
             if tag == EXTENSIONS {
@@ -59,6 +70,17 @@ impl Facts {
             }
         }
         Some(facts)
+    }
+
+    /// Checks the validity period. `now_s` is in seconds since the Unix epoch.
+    pub(crate) fn check_time(&self, now_s: i64) -> Result<(), CertificateError> {
+        if now_s < self.not_before {
+            return Err(CertificateError::NotValidYet);
+        }
+        if now_s > self.not_after {
+            return Err(CertificateError::Expired);
+        }
+        Ok(())
     }
 
     fn read_extensions(&mut self, extensions: &[u8]) -> Option<()> {
