@@ -14,6 +14,7 @@ mod faults;
 mod filter_run;
 mod filter_versions;
 mod filters;
+mod framing;
 mod history;
 mod hostile;
 mod idempotency;

@@ -91,7 +91,8 @@ async fn bounded(
     let answered_by = async {
         let response = match framing::check(request.headers()) {
             Ok(()) => next.run(request).await,
-            Err(problem) => problem.into_response(),
+            // A proxy in front may see the end of this request elsewhere.
+            Err(problem) => ([(header::CONNECTION, "close")], problem).into_response(),
         };
         let tenant = access.get().map(Grant::tenant);
         responses::bound(&site, &method, tenant, &access, response).await
