@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use setgate_tests::certificate::Issued;
 use setgate_tests::{Host, Receiver, Reply, Seed, Source, Tail, Tenant, event, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -110,9 +111,7 @@ async fn a_slow_reader_misses_nothing() {
 
 #[tokio::test]
 async fn a_reader_that_comes_too_late_is_told() {
-    // A dropped tail occupies its slot until the next writes to it, so there must be more slots than attempts.
-    let config =
-        "[history]\ntail_retention_s = 1\ntails_max = 2000\ntails_per_tenant_max = 1000\n[data]\nretention_every_s = 1";
+    let config = "[history]\ntail_retention_s = 1\n[data]\nretention_every_s = 1";
     let host = Host::with().config(config).start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -156,6 +155,72 @@ async fn only_so_many_tails_are_open_and_a_key_that_is_gone_opens_none() {
     assert_eq!(foreign.not_the_problem(403, "forbidden"), None);
     let nobody = host.stranger().get(&acme.path("/deliveries/tail")).await;
     assert_eq!(nobody.not_the_problem(401, "bad_key"), None);
+}
+
+/// How a client disconnects.
+#[derive(Debug, Clone, Copy)]
+enum Leaves {
+    Closes,
+    /// Closes its sending side only.
+    Ends,
+    Resets,
+}
+
+#[tokio::test]
+async fn a_client_that_disconnects_frees_its_slot_at_once() {
+    for speaks_tls in [false, true] {
+        let certificate = Issued::by_itself(&["127.0.0.1"], false, 4096);
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = "[history]\ntails_per_tenant_max = 1\n".to_owned();
+        if speaks_tls {
+            for (key, name, pem) in [
+                ("tls_certificate", "c.pem", certificate.certificate_pem()),
+                ("tls_key", "k.pem", certificate.key_pem()),
+            ] {
+                std::fs::write(folder.path().join(name), pem).unwrap();
+                let place = if key == "tls_key" { "" } else { "[listen]\n" };
+                config.push_str(&format!("{place}{key} = \"{}\"\n", folder.path().join(name).display()));
+            }
+        }
+        let host = Host::with().config(&config).trust(certificate.der()).start().await;
+        let ways: &[_] = if speaks_tls { &[Leaves::Closes] } else { &[Leaves::Closes, Leaves::Ends, Leaves::Resets] };
+        for &leaves in ways {
+            let acme = host.tenant(&format!("{leaves:?}").to_lowercase()).await;
+            let path = acme.path("/deliveries/tail");
+            let mut raw = None;
+            if speaks_tls {
+                drop(Tail::open(&acme, "", None).await);
+            } else {
+                let mut stream = TcpStream::connect(host.base().trim_start_matches("http://")).await.unwrap();
+                let key = acme.client.key().unwrap();
+                let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n");
+                stream.write_all(request.as_bytes()).await.unwrap();
+                let mut begin = String::new();
+                while !begin.contains("event: open") {
+                    begin.push(char::from(stream.read_u8().await.unwrap()));
+                }
+                match leaves {
+                    Leaves::Closes => drop(stream),
+                    Leaves::Ends => {
+                        stream.shutdown().await.unwrap();
+                        raw = Some(stream);
+                    }
+                    Leaves::Resets => {
+                        stream.set_zero_linger().unwrap();
+                        drop(stream);
+                    }
+                }
+            }
+            // Before the first heartbeat, whose write could fail.
+            let free =
+                until("the slot is free", async || (acme.client.open(&path, &[]).await.status() == 200).then_some(()));
+            let in_time = tokio::time::timeout(Duration::from_secs(12), free).await;
+            assert!(in_time.is_ok(), "TLS {speaks_tls}: a client that {leaves:?} still has its slot");
+            if let Some(mut stream) = raw {
+                stream.read_to_end(&mut Vec::new()).await.expect("the connection ends");
+            }
+        }
+    }
 }
 
 /// Sends events continuously, so that a tail always has data.

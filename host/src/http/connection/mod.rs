@@ -34,7 +34,7 @@ use client::Proxies;
 pub(in crate::http) use peers::Peer;
 use peers::{Connection, Connections};
 use sending::{Outgoing, Streams};
-use stream::opening;
+use stream::{Endless, Waits, opening};
 
 /// Maximum number of concurrent streams of an HTTP/2 connection.
 const STREAMS_MAX: u32 = 128;
@@ -64,11 +64,13 @@ pub(super) struct Serving {
     app: axum::Router,
     connections: Connections,
     proxies: Arc<Proxies>,
-    head: Duration,
-    linger: Duration,
-    stall: Duration,
+    waits: Waits,
     stop: CancellationToken,
 }
+
+/// Extension of a response that does not end by itself: it ends when the client closes its side of the connection.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct UntilClientEnds;
 
 impl Serving {
     pub(super) fn new(app: axum::Router, settings: &config::Listen, stop: CancellationToken) -> Self {
@@ -80,9 +82,11 @@ impl Serving {
             app,
             connections: Connections::new(limits),
             proxies: Arc::new(Proxies::new(settings)),
-            head: Duration::from_millis(settings.head_ms_max),
-            linger: Duration::from_millis(settings.linger_ms_max),
-            stall: sending::STALL_MAX,
+            waits: Waits {
+                head: Duration::from_millis(settings.head_ms_max),
+                linger: Duration::from_millis(settings.linger_ms_max),
+                stall: sending::STALL_MAX,
+            },
             stop,
         }
     }
@@ -97,15 +101,15 @@ impl Serving {
         let other_end = Remote::from(address);
         let peer = (!self.proxies.is_trusted(other_end.0)).then(|| Peer::from(other_end.0));
         let Ok(connection) = self.connections.admit(peer) else { return refused(other_end) };
-        let connection = Arc::new(connection);
+        let (connection, endless) = (Arc::new(connection), Endless::default());
         // Nothing is lost with a connection that has not begun to speak.
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = connection.to_be_closed() => {}
-            opened = Box::pin(self.open(stream, other_end, tls, &connection)) => match opened {
+            opened = Box::pin(self.open(stream, other_end, tls, &connection, &endless)) => match opened {
                 None => {}
-                Some((remote, Opened::Plain(stream))) => self.speak(stream, remote, connection.clone()).await,
-                Some((remote, Opened::Tls(stream))) => self.speak(*stream, remote, connection.clone()).await,
+                Some((remote, Opened::Plain(stream))) => self.speak(stream, remote, connection.clone(), endless).await,
+                Some((remote, Opened::Tls(stream))) => self.speak(*stream, remote, connection.clone(), endless).await,
             }
         }
     }
@@ -117,10 +121,11 @@ impl Serving {
         other_end: Remote,
         tls: Option<TlsAcceptor>,
         connection: &Connection,
+        endless: &Endless,
     ) -> Option<(Remote, Opened)> {
         let mut remote = other_end;
         if self.proxies.announces(other_end.0) {
-            let Ok(Some(header)) = tokio::time::timeout(self.head, proxy::read(&mut stream)).await else {
+            let Ok(Some(header)) = tokio::time::timeout(self.waits.head, proxy::read(&mut stream)).await else {
                 debug!(proxy = %other_end.0, "a connection of a trusted proxy has no header of the PROXY protocol");
                 return None;
             };
@@ -133,17 +138,17 @@ impl Serving {
             }
         }
         let opened = match tls {
-            None => Opened::Plain(opening(stream, self.head, self.linger, self.stall).await?),
+            None => Opened::Plain(opening(stream, self.waits, endless.clone()).await?),
             Some(tls) => {
-                let stream = handshake(&tls, stream, self.head).await?;
-                Opened::Tls(Box::new(opening(stream, self.head, self.linger, self.stall).await?))
+                let stream = handshake(&tls, stream, self.waits.head).await?;
+                Opened::Tls(Box::new(opening(stream, self.waits, endless.clone()).await?))
             }
         };
         Some((remote, opened))
     }
 
     /// Requests and answers.
-    async fn speak<S>(&self, stream: S, remote: Remote, connection: Arc<Connection>)
+    async fn speak<S>(&self, stream: S, remote: Remote, connection: Arc<Connection>, endless: Endless)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -151,6 +156,8 @@ impl Serving {
         let (connections, proxies, of_requests) = (self.connections.clone(), self.proxies.clone(), connection.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             let open = of_requests.request();
+            endless.set(false);
+            let endless = endless.clone();
             let named = proxies.client_of(remote.0, request.headers()).map(Remote);
             let proxied = named.map(|client| connections.proxied(Peer::from(client.0))).transpose();
             request.extensions_mut().insert(named.unwrap_or(remote));
@@ -160,10 +167,11 @@ impl Serving {
                     Ok((answer, proxied)) => (answer.await.unwrap_or_else(|never: Infallible| match never {}), proxied),
                     Err(_) => (too_many(), None),
                 };
+                endless.set(response.extensions().get::<UntilClientEnds>().is_some());
                 Ok::<_, Infallible>(response.map(|body| Outgoing::new(body, open, proxied)))
             }
         });
-        let builder = builder(self.head, self.stall);
+        let builder = builder(self.waits);
         let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let (mut stopping, mut closing) = (false, false);
         let mut to_be_closed = pin!(connection.to_be_closed());
@@ -197,14 +205,13 @@ enum Opened {
     Tls(Box<stream::Stream<tokio_rustls::server::TlsStream<TcpStream>>>),
 }
 
-fn builder(head: Duration, stall: Duration) -> auto::Builder<Streams> {
-    let mut builder = auto::Builder::new(Streams { stall });
-    // A client may end its side of the connection once it has sent its request (RFC 9112 section 9.6, as many small senders
-    // do) and still reads the answer. One that is gone is noticed by the next write.
+fn builder(waits: Waits) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams { stall: waits.stall });
+    // [`stream::Stream`] handles half-closed connections.
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(head)
+        .header_read_timeout(waits.head)
         .max_buf_size(HTTP1_BUFFER_BYTES)
         .half_close(true);
     builder
@@ -252,5 +259,7 @@ async fn handshake(
     }
 }
 
+#[cfg(test)]
+mod leaving;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,26 @@
 //! A connection as HTTP gets it: its first bytes are there, its client has to take what is written, and its end waits until
 //! the client had time to read.
+//!
+//! # Half-closed connections
+//! A client of HTTP/1 may close its sending side after the request and still read the response (RFC 9112 section 9.6).
+//! Until something is written, this cannot be distinguished from a client that is gone. With half-close allowed, hyper
+//! does not read between the request and the end of the response, so it notices neither the end nor a reset. Therefore
+//! [`Stream`] reads one byte ahead whenever hyper flushes, as Go's server does:
+//!
+//! - A reset ends the connection at once, together with the request.
+//! - The end of the client's side ends the connection at once if the response is [`Endless`]. Otherwise the response of a
+//!   client that is gone would keep its slot until a write fails. hyper by default (and so axum) and nginx end every
+//!   response in this case; Go leaves the decision to the handler.
+//! - Any other response is sent completely. It ends by itself, and writes to a client that is gone soon fail.
+//!
+//! If the client has sent more than its request, such as a pipelined one, the byte ahead belongs to that, and nothing
+//! behind it is noticed before a write. HTTP/2 reads at all times and ends with the client's side.
 
 use std::io;
 use std::io::IoSlice;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,11 +34,46 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes thrown away at a time.
 const SCRATCH_BYTES: usize = 8 * 1024;
 
+/// Whether the current response on a connection of HTTP/1 does not end by itself. Clones share the value.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Endless(Arc<AtomicBool>);
+
+impl Endless {
+    pub(super) fn set(&self, endless: bool) {
+        self.0.store(endless, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Timeouts of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waits {
+    /// For the first bytes.
+    pub(super) head: Duration,
+    /// For further bytes of the client after the last response, which are read and discarded. Closing with unread bytes
+    /// makes TCP reset the connection, so a client refused before it has sent its body would not see the response
+    /// (RFC 9112 section 9.6).
+    pub(super) linger: Duration,
+    /// For the client to accept some of the written bytes.
+    pub(super) stall: Duration,
+}
+
 /// A connection that has begun to speak.
 pub(super) struct Stream<S> {
     /// What was read of it to see what it speaks.
     begun: Bytes,
+    speaks_h2: bool,
     inner: S,
+    /// Read ahead; the first byte of hyper's next read.
+    ahead: Option<u8>,
+    /// The client has closed its sending side.
+    ended: bool,
+    /// hyper's last read was pending, so it has to be woken.
+    read_waits: bool,
+    endless: Endless,
     linger: Duration,
     lingering: Option<Pin<Box<Sleep>>>,
     stall: Duration,
@@ -46,22 +98,56 @@ impl<S> Stream<S> {
         debug!("a connection was ended: its client takes nothing of what is sent");
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     fn wrote(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.write_waits = polled.is_pending();
+        if self.write_waits {
+            self.look_ahead(cx)?;
+        }
         self.watched(cx, polled)
+    }
+
+    /// Checks whether the client has closed its side or reset the connection.
+    ///
+    /// # Errors
+    /// If the connection was reset, or the client has closed its side and the response is endless.
+    fn look_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.speaks_h2 || !self.begun.is_empty() || self.ahead.is_some() {
+            return Ok(());
+        }
+        if !self.ended {
+            let mut byte = [0];
+            let mut read = ReadBuf::new(&mut byte);
+            let Poll::Ready(outcome) = Pin::new(&mut self.inner).poll_read(cx, &mut read) else { return Ok(()) };
+            self.ended = is_end(outcome, read.filled().is_empty())?;
+            self.ahead = read.filled().first().copied();
+            if self.read_waits {
+                cx.waker().wake_by_ref();
+            }
+        }
+        if self.ended && self.endless.get() {
+            debug!("an endless response was ended: its client has closed its side of the connection");
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+}
+
+/// Whether a read found the end. The end of TCP without `close_notify` of TLS counts too: HTTP/1 detects an incomplete
+/// request by itself.
+fn is_end(outcome: io::Result<()>, nothing_read: bool) -> io::Result<bool> {
+    match outcome {
+        Ok(()) => Ok(nothing_read),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
+        Err(error) => Err(error),
     }
 }
 
 /// Waits until the first bytes tell HTTP/2 from HTTP/1: hyper has no timer for that, so a connection that stays silent
 /// would keep its slot for ever.
-///
-/// `linger` is how long what the client still sends is taken and thrown away after the last answer. Were the connection
-/// closed with bytes unread, TCP would reset it, and a client that is refused before it has sent its body would never see
-/// why (RFC 9112 section 9.6).
-///
-/// `stall` is how long the client may take nothing of what is written.
-pub(super) async fn opening<S>(mut inner: S, limit: Duration, linger: Duration, stall: Duration) -> Option<Stream<S>>
+pub(super) async fn opening<S>(mut inner: S, waits: Waits, endless: Endless) -> Option<Stream<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -75,13 +161,18 @@ where
         }
         Ok::<(), io::Error>(())
     };
-    match tokio::time::timeout(limit, decided).await {
+    match tokio::time::timeout(waits.head, decided).await {
         Ok(Ok(())) if !read.is_empty() => Some(Stream {
+            speaks_h2: read == H2_PREFACE,
             begun: read.into(),
             inner,
-            linger,
+            ahead: None,
+            ended: false,
+            read_waits: false,
+            endless,
+            linger: waits.linger,
             lingering: None,
-            stall,
+            stall: waits.stall,
             stalled: None,
             write_waits: false,
         }),
@@ -94,13 +185,32 @@ where
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.begun.is_empty() {
-            return Pin::new(&mut self.inner).poll_read(cx, buf);
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.begun.is_empty() {
+            let taken = this.begun.len().min(buf.remaining());
+            buf.put_slice(&this.begun[..taken]);
+            this.begun.advance(taken);
+            return Poll::Ready(Ok(()));
         }
-        let taken = self.begun.len().min(buf.remaining());
-        buf.put_slice(&self.begun[..taken]);
-        self.begun.advance(taken);
+        if this.ended {
+            buf.put_slice(this.ahead.take().as_slice());
+            return Poll::Ready(Ok(()));
+        }
+        let Some(byte) = this.ahead.take() else {
+            let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
+            this.read_waits = polled.is_pending();
+            return polled;
+        };
+        this.read_waits = false;
+        buf.put_slice(&[byte]);
+        // A body would otherwise arrive in single bytes. After a reset, the byte is of no use.
+        let room = buf.remaining();
+        if room > 0
+            && let Poll::Ready(outcome) = Pin::new(&mut this.inner).poll_read(cx, buf)
+        {
+            this.ended = is_end(outcome, buf.remaining() == room)?;
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -125,6 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.look_ahead(cx)?;
         let polled = Pin::new(&mut self.inner).poll_flush(cx);
         self.watched(cx, polled)
     }
@@ -163,6 +274,11 @@ mod tests {
     use super::*;
 
     const NEVER: Duration = Duration::from_secs(3_600);
+    const WAITS: Waits = Waits { head: NEVER, linger: NEVER, stall: NEVER };
+
+    async fn open<S: AsyncRead + AsyncWrite + Unpin>(inner: S, waits: Waits) -> Stream<S> {
+        opening(inner, waits, Endless::default()).await.unwrap()
+    }
 
     #[tokio::test]
     async fn what_was_read_to_tell_what_it_speaks_comes_first() {
@@ -170,7 +286,7 @@ mod tests {
             let (mut client, server) = duplex(64);
             client.write_all(sent).await.unwrap();
             client.shutdown().await.unwrap();
-            let mut stream = opening(server, NEVER, NEVER, NEVER).await.unwrap();
+            let mut stream = open(server, WAITS).await;
             let mut read = Vec::new();
             stream.read_to_end(&mut read).await.unwrap();
             assert_eq!(read, sent);
@@ -181,7 +297,7 @@ mod tests {
     async fn end(linger: Duration, client_ends: bool) {
         let (mut client, server) = duplex(64);
         client.write_all(b"POST").await.unwrap();
-        let mut stream = opening(server, NEVER, linger, NEVER).await.unwrap();
+        let mut stream = open(server, Waits { linger, ..WAITS }).await;
         let sends = tokio::spawn(async move {
             client.write_all(&[b'x'; 100_000]).await.unwrap();
             (!client_ends).then_some(client)
@@ -204,7 +320,7 @@ mod tests {
         let stall = Duration::from_secs(3);
         let (mut client, server) = duplex(64);
         client.write_all(b"GET").await.unwrap();
-        let mut stream = opening(server, NEVER, NEVER, stall).await.unwrap();
+        let mut stream = open(server, Waits { stall, ..WAITS }).await;
         let slow = tokio::spawn(async move {
             for _ in 0..4 {
                 tokio::time::sleep(stall / 3).await;
@@ -219,5 +335,48 @@ mod tests {
         let error = stream.write_all(b"x").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() >= stall);
+    }
+
+    #[tokio::test]
+    async fn bytes_read_ahead_are_neither_lost_nor_reordered() {
+        let (mut client, server) = duplex(16);
+        let sent: Vec<u8> = (0..=255).cycle().take(5_000).collect();
+        client.write_all(b"GET").await.unwrap();
+        let mut stream = open(server, WAITS).await;
+        let sends = tokio::spawn({
+            let sent = sent.clone();
+            async move { client.write_all(&sent).await }
+        });
+        let mut read = Vec::new();
+        for room in (1..=7).cycle() {
+            stream.flush().await.unwrap();
+            let mut piece = vec![0; room];
+            let bytes = stream.read(&mut piece).await.unwrap();
+            stream.flush().await.unwrap();
+            if bytes == 0 {
+                break;
+            }
+            read.extend_from_slice(&piece[..bytes]);
+        }
+        sends.await.unwrap().unwrap();
+        assert_eq!(read, [b"GET", sent.as_slice()].concat());
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "the end is reported again");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_clients_side_ends_an_endless_response_alone() {
+        let (mut client, server) = duplex(64);
+        client.write_all(b"GET").await.unwrap();
+        let endless = Endless::default();
+        let mut stream = opening(server, WAITS, endless.clone()).await.unwrap();
+        stream.read_exact(&mut [0; 3]).await.unwrap();
+        endless.set(true);
+        stream.flush().await.unwrap();
+        endless.set(false);
+        client.shutdown().await.unwrap();
+        stream.flush().await.unwrap();
+        stream.write_all(b"response").await.unwrap();
+        endless.set(true);
+        assert_eq!(stream.flush().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

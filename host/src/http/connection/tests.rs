@@ -67,33 +67,33 @@ async fn a_client_that_is_refused_half_way_reads_why() {
 }
 
 /// Speaks HTTP/2 without a library: the preface, settings with a window of nothing, and requests that are never read.
-mod h2 {
+pub(super) mod h2 {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
 
-    pub(super) const PING: u8 = 6;
-    pub(super) const RST_STREAM: u8 = 3;
+    pub(in super::super) const PING: u8 = 6;
+    pub(in super::super) const RST_STREAM: u8 = 3;
 
-    pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    pub(in super::super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
     }
 
     /// With the window of streams that the client has.
-    pub(super) async fn open(stream: &mut TcpStream, window: u32) {
+    pub(in super::super) async fn open(stream: &mut TcpStream, window: u32) {
         let settings = [[0, 4].as_slice(), &window.to_be_bytes()].concat();
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         stream.write_all(&frame(4, 0, 0, &settings)).await.unwrap();
     }
 
     /// `GET /`, in fields of the static table.
-    pub(super) async fn get(stream: &mut TcpStream, id: u32) {
+    pub(in super::super) async fn get(stream: &mut TcpStream, id: u32) {
         let head = [&[0x82, 0x84, 0x86, 0x01, 1], b"h".as_slice()].concat();
         stream.write_all(&frame(1, 5, id, &head)).await.unwrap();
     }
 
     /// Kind and stream of the next frame; none: the connection ended.
-    pub(super) async fn next(stream: &mut TcpStream) -> Option<(u8, u32)> {
+    pub(in super::super) async fn next(stream: &mut TcpStream) -> Option<(u8, u32)> {
         let mut head = [0; 9];
         stream.read_exact(&mut head).await.ok()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
@@ -103,19 +103,30 @@ mod h2 {
 }
 
 async fn serving(app: axum::Router, stall: Duration, idle_ms_max: u64) -> SocketAddr {
+    serving_with(app, stall, idle_ms_max, None).await
+}
+
+pub(super) async fn serving_with(
+    app: axum::Router,
+    stall: Duration,
+    idle_ms_max: u64,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> SocketAddr {
+    let tls = tls.map(TlsAcceptor::from);
     let settings = config::Listen { idle_ms_max, ..config::Listen::default() };
-    let serving = Serving { stall, ..Serving::new(app, &settings, CancellationToken::new()) };
+    let mut serving = Serving::new(app, &settings, CancellationToken::new());
+    serving.waits.stall = stall;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, address)) = listener.accept().await {
-            tokio::spawn(serving.clone().serve(stream, address, None));
+            tokio::spawn(serving.clone().serve(stream, address, tls.clone()));
         }
     });
     address
 }
 
-const NEVER_MS: u64 = 3_600_000;
+pub(super) const NEVER_MS: u64 = 3_600_000;
 
 #[tokio::test]
 async fn a_stream_whose_client_takes_nothing_is_reset_and_the_others_go_on() {

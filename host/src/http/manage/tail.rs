@@ -20,15 +20,14 @@ use crate::domain::id::TenantId;
 use crate::fair::Shares;
 use crate::http::Site;
 use crate::http::auth::{Granted, Tenant};
+use crate::http::connection::UntilClientEnds;
 use crate::http::extract::Query;
 use crate::http::operations::{Operation, get};
 use crate::http::problem::Problem;
 use crate::http::responses::Keeps;
 
-/// Interval of the comments sent on a quiet stream, so that intermediaries do not consider the connection dead. A
-/// client that closed its HTTP/1 connection is noticed by the second write after that: until then it may only have
-/// closed its sending side.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Interval of the comments sent on a quiet stream, so that intermediaries do not consider the connection dead.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Limits the open tails, in total and per tenant.
 pub struct Tails {
@@ -65,7 +64,7 @@ impl Tails {
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
         get("/deliveries/tail", "tailDeliveries", "What becomes of deliveries, as it happens.", tail)
-            .says("Server-Sent Events, until the client leaves. `cursor`, or the header `last-event-id`, goes on behind a place.")
+            .says("Server-Sent Events, until the client leaves or ends its side of the connection. `cursor`, or the header `last-event-id`, goes on behind a place.")
             .gives_text(200, "text/event-stream", "Events `open`, `settlement`, `missed` and `end`.")
             .refuses([429]),
     ]
@@ -102,6 +101,7 @@ pub(in crate::http) async fn tail(
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     let mut response = (headers, [("x-accel-buffering", "no")], Body::from_stream(frames)).into_response();
     response.extensions_mut().insert(Keeps::Both);
+    response.extensions_mut().insert(UntilClientEnds);
     Ok(response)
 }
 
