@@ -118,16 +118,6 @@ async fn systemd_takes_the_unit() {
 }
 
 #[tokio::test]
-async fn prometheus_takes_the_alerts() {
-    let rules = place::root().join("deploy/prometheus/setgate.rules.yml");
-    let checked = tokio::process::Command::new("promtool").args(["check", "rules"]).arg(&rules).output().await;
-    let Ok(checked) = checked else {
-        return place::skip("prometheus_takes_the_alerts", "promtool is not installed");
-    };
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-}
-
-#[tokio::test]
 async fn systemd_is_told_when_the_host_is_ready_and_when_it_leaves() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
