@@ -1,4 +1,4 @@
-//! One connection, from its first byte to its last: whose it is, TLS, requests, and when it is closed.
+//! The life of a connection: client address, TLS, requests, and closing.
 
 mod client;
 mod peers;
@@ -58,7 +58,7 @@ const PING_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Time limit for closing a connection.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
-/// What holds for all connections of a listener.
+/// State shared by all connections of a listener.
 #[derive(Clone)]
 pub(super) struct Serving {
     app: axum::Router,
@@ -91,7 +91,7 @@ impl Serving {
         }
     }
 
-    /// All places are taken, and somebody waits for one.
+    /// Closes idle connections, because all slots are taken and a new connection is waiting.
     pub(super) fn make_place(&self) {
         self.connections.close_idle();
     }
@@ -102,7 +102,7 @@ impl Serving {
         let peer = (!self.proxies.is_trusted(other_end.0)).then(|| Peer::from(other_end.0));
         let Ok(connection) = self.connections.admit(peer) else { return refused(other_end) };
         let (connection, endless) = (Arc::new(connection), Endless::default());
-        // Nothing is lost with a connection that has not begun to speak.
+        // Before the first byte of a request, the connection can be dropped at any time.
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = connection.to_be_closed() => {}
@@ -114,7 +114,7 @@ impl Serving {
         }
     }
 
-    /// Up to the first bytes of a request.
+    /// Handles the connection up to the first bytes of a request.
     async fn open(
         &self,
         mut stream: TcpStream,
@@ -147,7 +147,7 @@ impl Serving {
         Some((remote, opened))
     }
 
-    /// Requests and answers.
+    /// Serves requests.
     async fn speak<S>(&self, stream: S, remote: Remote, connection: Arc<Connection>, endless: Endless)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -199,7 +199,7 @@ impl Serving {
     }
 }
 
-/// A connection that has begun to speak.
+/// A connection that has sent its first bytes.
 enum Opened {
     Plain(stream::Stream<TcpStream>),
     Tls(Box<stream::Stream<tokio_rustls::server::TlsStream<TcpStream>>>),

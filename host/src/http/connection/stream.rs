@@ -1,5 +1,5 @@
-//! A connection as HTTP gets it: its first bytes are there, its client has to take what is written, and its end waits until
-//! the client had time to read.
+//! The byte stream below HTTP: replays the first bytes, limits how long a client may stop reading, and delays the end
+//! of a connection until the client has had time to read.
 //!
 //! # Half-closed connections
 //! A client of HTTP/1 may close its sending side after the request and still read the response (RFC 9112 section 9.6).
@@ -29,9 +29,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use tracing::debug;
 
-/// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
+/// The preface of every HTTP/2 connection (RFC 9113 section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Bytes thrown away at a time.
+/// Bytes discarded per read.
 const SCRATCH_BYTES: usize = 8 * 1024;
 
 /// Whether the current response on a connection of HTTP/1 does not end by itself. Clones share the value.
@@ -61,9 +61,9 @@ pub(super) struct Waits {
     pub(super) stall: Duration,
 }
 
-/// A connection that has begun to speak.
+/// A connection that has sent its first bytes.
 pub(super) struct Stream<S> {
-    /// What was read of it to see what it speaks.
+    /// The bytes that were read to detect the protocol.
     begun: Bytes,
     speaks_h2: bool,
     inner: S,
@@ -77,14 +77,14 @@ pub(super) struct Stream<S> {
     linger: Duration,
     lingering: Option<Pin<Box<Sleep>>>,
     stall: Duration,
-    /// Runs while the client takes nothing of what is to be written.
+    /// Timer that runs while the client reads nothing of the pending data.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// The last write found no room.
+    /// Whether the last write is pending.
     write_waits: bool,
 }
 
 impl<S> Stream<S> {
-    /// An attempt to write: an error once the client took nothing for as long as it may.
+    /// Adds the stall timeout to a write: an error if the client has read nothing for `stall`.
     fn watched<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             if !self.write_waits {
@@ -145,8 +145,8 @@ fn is_end(outcome: io::Result<()>, nothing_read: bool) -> io::Result<bool> {
     }
 }
 
-/// Waits until the first bytes tell HTTP/2 from HTTP/1: hyper has no timer for that, so a connection that stays silent
-/// would keep its slot for ever.
+/// Waits until the first bytes distinguish HTTP/2 from HTTP/1. hyper has no timeout for that, so a silent connection
+/// would occupy its slot for ever.
 pub(super) async fn opening<S>(mut inner: S, waits: Waits, endless: Endless) -> Option<Stream<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -257,7 +257,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
             let mut thrown_away = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut this.inner).poll_read(cx, &mut thrown_away)) {
                 Ok(()) if !thrown_away.filled().is_empty() => {}
-                // Its client is done too, or gone: what was to be said was said.
+                // The client is done too, or gone: the response has been sent.
                 Ok(()) | Err(_) => return Poll::Ready(Ok(())),
             }
         }
@@ -293,7 +293,7 @@ mod tests {
         }
     }
 
-    /// Ends a connection whose client still sends more than there is room for, and then ends too, or never does.
+    /// Ends a connection whose client still sends more than the buffer holds. It then closes its side, or never does.
     async fn end(linger: Duration, client_ends: bool) {
         let (mut client, server) = duplex(64);
         client.write_all(b"POST").await.unwrap();
@@ -328,7 +328,7 @@ mod tests {
             }
             client
         });
-        // 64 bytes wait for the client, and it takes 64 more in four steps.
+        // 64 bytes are buffered for the client, and it reads 64 more in four steps.
         stream.write_all(&[b'x'; 128]).await.unwrap();
         let _client = slow.await.unwrap();
         let begun = Instant::now();

@@ -66,7 +66,7 @@ async fn a_client_that_is_refused_half_way_reads_why() {
     assert!(text.starts_with("HTTP/1.1 405"), "{text}");
 }
 
-/// Speaks HTTP/2 without a library: the preface, settings with a window of nothing, and requests that are never read.
+/// Hand-written HTTP/2: the preface, settings with an empty window, and requests whose responses are never read.
 pub(super) mod h2 {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
@@ -79,7 +79,7 @@ pub(super) mod h2 {
         [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
     }
 
-    /// With the window of streams that the client has.
+    /// `window` is the client's initial window of streams.
     pub(in super::super) async fn open(stream: &mut TcpStream, window: u32) {
         let settings = [[0, 4].as_slice(), &window.to_be_bytes()].concat();
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
@@ -92,7 +92,7 @@ pub(super) mod h2 {
         stream.write_all(&frame(1, 5, id, &head)).await.unwrap();
     }
 
-    /// Kind and stream of the next frame; none: the connection ended.
+    /// Type and stream of the next frame. `None` if the connection ended.
     pub(in super::super) async fn next(stream: &mut TcpStream) -> Option<(u8, u32)> {
         let mut head = [0; 9];
         stream.read_exact(&mut head).await.ok()?;
