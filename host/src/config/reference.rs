@@ -10,17 +10,18 @@ use super::Config;
 use super::settings::is_live;
 
 const HEAD: &str = "\
-# Configuration
+# Settings
 
-Made of the types in `host/src/config` by a test; `UPDATE=1 cargo test --workspace --lib config::` writes it anew.
+A test generates this page from the types in `host/src/config`; `UPDATE=1 cargo test --workspace --lib config::` rewrites it.
 
-Every setting has a default. `setgate serve` reads `setgate.toml` of the current folder where there is one, or the file that
-`--config` (`SETGATE_CONFIG`) names. Environment variables go over the file. An unknown key is an error, and so is a variable that begins with `SETGATE_` and is
-nobody's. All that is wrong is reported at once, with file and line or the variable.
+Every setting has a default. `setgate serve` reads `setgate.toml` of the current folder if it exists, or the file that `--config`
+(`SETGATE_CONFIG`) names. Environment variables override the file. An unknown key is an error, and so is an unknown variable that begins
+with `SETGATE_`. All errors are reported at once, with file and line or the variable.
 
-On SIGHUP it is read again and checked whole. Keys with `reload` yes are in force at once, the others from the next start on; the log
-names both. What is not valid changes nothing. Certificates are read again in any case; whether a listener speaks TLS at all is settled at the
-start. What the environment or the command line says stays as it was. See [operations.md](../how-to/operations.md#changing-settings).
+On SIGHUP the configuration is read again and checked as a whole. Keys with `reload` yes take effect at once, the others at the next
+start; the log names both. An invalid configuration changes nothing. Certificates are always read again; whether a listener uses TLS is
+fixed at the start. Values from the environment or the command line stay as they were. See
+[Changing settings](../how-to/operations.md#changing-settings).
 
 ```toml
 [listen]

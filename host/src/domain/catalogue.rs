@@ -193,16 +193,16 @@ pub fn short_name(uri: &str) -> Option<Cow<'static, str>> {
 pub fn page() -> String {
     let mut page = String::from(
         "# Event types\n\n\
-        Every event type that Setgate knows by name. A subscription's event pattern is held against the short name, or,\n\
-        where the pattern has a `:`, against the URI. Events that a product sends beside these are taken as well: they\n\
-        appear under the category `other` (WSO2: under their own channel).\n",
+        Every event type that Setgate knows by name. A subscription's event pattern is matched against the short name, or\n\
+        against the URI if the pattern contains a `:`. Other events of a product are accepted too; they\n\
+        are in the category `other` (WSO2: in their own channel).\n",
     );
     let mut product = None;
     for entry in all() {
         if product != Some(entry.product) {
             product = Some(entry.product);
             let _ = write!(page, "\n## {}\n\n", entry.product.title());
-            page.push_str("| short name | what happened | URI |\n|---|---|---|\n");
+            page.push_str("| short name | meaning | URI |\n|---|---|---|\n");
         }
         let _ = writeln!(page, "| `{}` | {} | `{}` |", entry.short_name, entry.about, entry.uri);
     }
