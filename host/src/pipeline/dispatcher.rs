@@ -1,7 +1,7 @@
-//! Loop B: leases due deliveries and sees each through filter, seal, deliver and settle.
+//! Loop B: leases due deliveries and runs each through filter, seal, deliver and settle.
 //!
-//! A lease is a place in `Lanes`: it lives in memory, and a crash voids it. The loop alone owns the lanes; all else
-//! speaks to it through its channel.
+//! A lease is an entry in `Lanes`. It exists only in memory, so a crash releases it. Only the loop accesses the lanes;
+//! all other parts send messages to its channel.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -29,24 +29,24 @@ use super::filter::Progress;
 use super::lane::{Bounds, EndpointKey, Lanes, Route};
 use super::settle::Onward;
 
-/// Batches of due deliveries that may wait for the loop; beyond, whoever tells waits.
+/// Capacity of the channel in batches of due deliveries. If it is full, senders wait.
 const TOLD_MAX: usize = 256;
-/// Wait before a delivery is taken up again after the host itself failed over it, in milliseconds.
+/// Delay in milliseconds before a delivery is retried after an internal error.
 const AFTER_FAILURE_MS: i64 = 10_000;
-/// Wait before a delivery is taken up again after the host was short of something that an attempt takes, in milliseconds.
+/// Delay in milliseconds before a delivery is retried after this host lacked a resource for the attempt.
 const AFTER_SHORTAGE_MS: i64 = 1_000;
-/// Longest sleep of the loop, in milliseconds: an upper bound on how late a clock set forward is noticed.
+/// Longest sleep of the loop in milliseconds. It bounds the delay until a forward clock change is noticed.
 const SLEEP_MS_MAX: u64 = 1_000;
 
-/// For an outbox that cannot be read: it is tried again each second, in each lane.
+/// Rate limit for the log line about an unreadable outbox, because each lane retries every second.
 static TOLD: Seldom = Seldom::new(Duration::from_secs(60));
 
-/// Tells the dispatcher of deliveries that became due.
+/// Notifies the dispatcher of due deliveries.
 #[derive(Clone)]
 pub struct Handle(mpsc::Sender<Vec<DueDelivery>>);
 
 impl Handle {
-    /// Where the dispatcher has stopped, the deliveries are found in the ledger at the next start.
+    /// Queues due deliveries. If the dispatcher has stopped, they are found in the ledger at the next start.
     pub async fn due(&self, deliveries: Vec<DueDelivery>) {
         if !deliveries.is_empty() {
             let _stopped = self.0.send(deliveries).await;
@@ -54,23 +54,23 @@ impl Handle {
     }
 }
 
-/// The loop, not yet running.
+/// The dispatcher before it runs.
 pub struct Dispatcher {
     pipeline: Pipeline,
     told: mpsc::Receiver<Vec<DueDelivery>>,
     lanes: Lanes,
 }
 
-/// What came of the work on a delivery.
+/// The result of the work on a delivery.
 #[derive(Default)]
 struct Seen {
-    /// Where it is due again, its row.
+    /// The row, if the delivery is due again.
     again: Option<DueDelivery>,
-    /// The next one about its subject, where it was kept back by this one.
+    /// The next delivery of the same subject, if this one unblocked it.
     freed: Option<DueDelivery>,
 }
 
-/// How far a delivery came at once.
+/// The result of one stage of work.
 enum Reached {
     /// Its end for now.
     End(Box<Seen>),
@@ -78,25 +78,26 @@ enum Reached {
     Attempt(Box<Attempted>),
 }
 
-/// What ended.
+/// A completed task.
 enum Ended {
     /// An attempt.
     Attempt(DeliverySeq, Box<Attempted>),
     /// Work on a delivery.
     Delivery(DeliverySeq, Box<Seen>),
-    /// A question to the ledger.
+    /// A query of the ledger ended.
     Asked { tenant: TenantId, subscription: SubscriptionId, asked: usize, rows: Option<Vec<DueDelivery>> },
 }
 
 impl Dispatcher {
-    /// A dispatcher and the way to tell it things.
+    /// A dispatcher and its handle.
     pub fn new(pipeline: Pipeline) -> (Self, Handle) {
         let (tell, told) = mpsc::channel(TOLD_MAX);
         let lanes = Lanes::new(bounds(&pipeline.settings.now().delivery));
         (Self { pipeline, told, lanes }, Handle(tell))
     }
 
-    /// Runs until `stop`, then lets what is in flight finish for `drain_ms_max` and releases the rest.
+    /// Runs until `stop` is cancelled. Then deliveries in flight may finish for `drain_ms_max`, and the rest is
+    /// released.
     pub async fn run(mut self, stop: CancellationToken) {
         while let Err(error) = self.find_what_is_due().await {
             error!(%error, "the outbox cannot be read; it is tried again");
@@ -140,7 +141,7 @@ impl Dispatcher {
                     self.lanes.on_disk(&lane.tenant, lane.subscription);
                 }
             }
-            // Each lane asks for itself then, and those that can be read go on.
+            // Each lane then queries its own rows, so that readable ones proceed.
             Err(error) if error.is_damage() => {
                 error!(%error, "the outbox cannot be read as a whole");
                 for (tenant, view) in &self.pipeline.ledger.snapshot().tenants {
@@ -155,18 +156,19 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Brings the lanes in line with the subscriptions as they are now.
+    /// Updates the lanes to match the current subscriptions.
     fn open_lanes(&mut self) {
         let pipeline = self.pipeline.clone();
         self.lanes.keep(|tenant, subscription| pipeline.subscription(tenant, *subscription).is_some());
         for (tenant, subscription) in self.lanes.all() {
             self.open_lane(&tenant, subscription);
         }
-        // What nobody sends to any more was forgotten.
+        // Endpoints without subscriptions were removed, and with them their breakers.
         self.count_breakers();
     }
 
-    /// Walks all endpoints that there is something to remember about: for when one of them turned, not for each delivery.
+    /// Updates the gauge of open breakers. Iterates over all endpoints with state, so it is called on state changes
+    /// only, not for each delivery.
     fn count_breakers(&self) {
         gauge!(metric::BREAKERS_OPEN).set(u32::try_from(self.lanes.breakers_open()).unwrap_or(u32::MAX));
     }
@@ -179,7 +181,7 @@ impl Dispatcher {
                 per_second: subscription.value.pacing.per_second,
                 in_flight_max: subscription.value.pacing.in_flight_max,
             }),
-            // Removed: its deliveries are worked off as dead letters, which needs no endpoint.
+            // The subscription was removed. Its deliveries become dead letters, which needs no endpoint.
             None => Some(Route::to(Origin { https: true, host: String::new(), port: 0 })),
         };
         self.lanes.open(tenant, subscription, route);
@@ -206,7 +208,7 @@ impl Dispatcher {
         for (tenant, subscription, asked) in self.lanes.short() {
             let ledger = self.pipeline.ledger.clone();
             work.spawn(async move {
-                // Whenever due: the lane knows its next time from what waits in it.
+                // Any due time, so that the lane knows when its next delivery is due.
                 let ever = Timestamp::from_millis(i64::MAX);
                 let rows = match ledger.due(&tenant, subscription, ever, None, asked).await {
                     Ok(rows) => Some(rows),
@@ -224,7 +226,7 @@ impl Dispatcher {
     }
 
     fn start(&mut self, work: &mut JoinSet<Ended>) {
-        // What is sent while nothing can be written would be sent once more.
+        // Without a writable ledger, the result of an attempt could not be stored and the request would be sent again.
         if !self.pipeline.ledger.takes_writes() {
             return;
         }
@@ -273,10 +275,10 @@ impl Dispatcher {
 
     fn sleep(&self) -> Duration {
         if !self.pipeline.ledger.takes_writes() {
-            // What is due meanwhile is no reason to wake.
+            // A due delivery cannot start, so it is no reason to wake up.
             return Duration::from_millis(SLEEP_MS_MAX);
         }
-        // What is due but out of bounds is started when something ends, not by waking early.
+        // A due delivery that a limit holds back starts when another one ends, so it is no reason to wake up early.
         let until_due = self.lanes.next_due().map_or(i64::MAX, |at| at.since(self.pipeline.clock.now()).max(1));
         let wait_ms = until_due.unsigned_abs().min(SLEEP_MS_MAX);
         Duration::from_millis(wait_ms)
@@ -332,9 +334,9 @@ fn tell_turn(tenant: &TenantId, origin: &Origin, turn: Turn, now: Timestamp) {
 }
 
 impl Pipeline {
-    /// Work on a delivery, whatever becomes of it: where it fails, the delivery stays due.
+    /// Runs the work on a delivery. If it fails or panics, the delivery stays due.
     async fn guard(&self, delivery: DueDelivery, work: impl Future<Output = Result<Reached, ledger::Error>>) -> Ended {
-        // A panic is a defect of ours; it must not keep the place of its delivery for ever.
+        // A panic is a bug, but it must not occupy the delivery's slot forever.
         let why = match AssertUnwindSafe(work).catch_unwind().await {
             Ok(Ok(Reached::End(seen))) => return Ended::Delivery(delivery.seq, seen),
             Ok(Ok(Reached::Attempt(attempted))) => return Ended::Attempt(delivery.seq, attempted),
@@ -348,7 +350,7 @@ impl Pipeline {
         Ended::Delivery(seq, Box::new(Seen { again, ..Seen::default() }))
     }
 
-    /// One delivery up to the end of its attempt, or as far as it goes without one.
+    /// Processes one delivery up to the end of its attempt, or until it stops before an attempt.
     async fn see_through(&self, delivery: DueDelivery) -> Result<Reached, ledger::Error> {
         if self.subscription(&delivery.tenant, delivery.id.subscription).is_none() {
             let reason = "its subscription was removed".to_owned();

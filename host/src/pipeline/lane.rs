@@ -40,11 +40,11 @@ pub(super) struct Lanes {
     bounds: Bounds,
     lanes: HashMap<LaneKey, Lane>,
     tenants: HashMap<TenantId, Turns>,
-    /// Tenants with a lane that is ready, in the order of their turns.
+    /// Tenants with a ready lane, in round-robin order.
     round: VecDeque<TenantId>,
-    /// Lanes whose first delivery is due later, or whose endpoint is to be left alone until then.
+    /// Lanes whose first delivery is due later, or whose endpoint admits nothing before this time.
     timers: BTreeSet<(Timestamp, LaneKey)>,
-    /// Lanes that wait for their endpoint to have room.
+    /// Lanes that wait for a free slot of their endpoint.
     parked: HashMap<EndpointKey, Vec<LaneKey>>,
     /// Lanes that ought to ask the ledger for more.
     low: HashSet<LaneKey>,
@@ -56,12 +56,12 @@ pub(super) struct Lanes {
     told: HashMap<DeliverySeq, DueDelivery>,
 }
 
-/// Before everything that can be due.
+/// Earlier than any due time.
 const LONG_AGO: Timestamp = Timestamp::from_millis(i64::MIN);
 
 type LaneKey = (TenantId, SubscriptionId);
 
-/// A delivery that is worked on.
+/// A delivery in flight.
 struct Flight {
     lane: LaneKey,
     /// Where it goes, and whether what comes of it decides if its endpoint's breaker closes; none: it was there.
@@ -70,54 +70,55 @@ struct Flight {
 
 #[derive(Default)]
 struct Turns {
-    /// Lanes that are ready, in the order of their turns.
+    /// Ready lanes, in round-robin order.
     round: VecDeque<SubscriptionId>,
     in_round: bool,
     in_flight: usize,
 }
 
-/// Where a lane waits.
+/// The state of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Place {
-    /// For something to come, or to be resumed.
+    /// Empty, or paused.
     #[default]
     Idle,
-    /// For the time of its first delivery, or of its endpoint.
+    /// Waits for the due time of its first delivery, or until its endpoint admits one.
     Timer(Timestamp),
-    /// For its turn.
+    /// In the round robin.
     Ready,
-    /// For its endpoint.
+    /// Waits for a free slot of its endpoint.
     Parked,
 }
 
-/// One subscription's deliveries.
+/// The deliveries of one subscription.
 #[derive(Default)]
 struct Lane {
     place: Place,
-    /// Ordered by when they are due, then by age.
+    /// Ordered by due time, then by age.
     waiting: BTreeMap<(Timestamp, DeliverySeq), DueDelivery>,
-    /// Where they go; none: paused, or not known yet.
+    /// The endpoint. `None` if the subscription is paused or not known yet.
     route: Option<Route>,
     in_flight: HashSet<DeliverySeq>,
-    /// When each waiting delivery is due: a delivery waits once, at its latest word.
+    /// The due time of each delivery in `waiting`, which holds each delivery once, at its latest due time.
     due: HashMap<DeliverySeq, Timestamp>,
-    /// From when on the ledger may hold due deliveries that are not in memory; none: it holds no others.
+    /// The ledger may hold due deliveries from this time on that are not in memory. `None` if it holds no others.
     on_disk: Option<Timestamp>,
-    /// While the ledger is being asked: what ended or changed since, of which its answer may tell an older state.
+    /// Set while a query of the ledger is running. Its answer may be outdated for deliveries that ended or changed
+    /// since.
     asking: Option<Asking>,
 }
 
-/// What happens to a lane while the ledger is being asked.
+/// Changes of a lane while a query of the ledger is running.
 #[derive(Default)]
 struct Asking {
-    /// Deliveries that ended or changed since.
+    /// Deliveries that ended or changed since the query began.
     changed: HashSet<DeliverySeq>,
-    /// As [`Lane::on_disk`]: what came to be there since, which the answer may not know of.
+    /// Like [`Lane::on_disk`], for deliveries that the answer may not contain yet.
     on_disk: Option<Timestamp>,
 }
 
 impl Lane {
-    /// From `at` on the ledger holds deliveries that are not in memory.
+    /// Records that the ledger holds deliveries from `at` on that are not in memory.
     fn left_on_disk(&mut self, at: Timestamp) {
         self.on_disk = earlier(self.on_disk, Some(at));
         if let Some(asking) = &mut self.asking {
@@ -147,8 +148,8 @@ impl Lanes {
         }
     }
 
-    /// Other bounds, from now on. What is in flight beyond them ends as it would have, and a breaker that is open stays so for
-    /// as long as it was opened for.
+    /// Changes the limits. Deliveries in flight beyond them finish normally, and an open breaker stays open for its
+    /// original time.
     pub(super) fn bound(&mut self, bounds: Bounds) {
         self.bounds = bounds;
         self.endpoints.bound(bounds.per_endpoint_max, bounds.breaker);
@@ -172,7 +173,7 @@ impl Lanes {
         let lane = self.lanes.entry(key.clone()).or_default();
         if lane.route != route {
             lane.route = route;
-            // It waits for the endpoint it went to no longer.
+            // The lane no longer waits for its old endpoint.
             if matches!(lane.place, Place::Parked) {
                 lane.place = Place::Idle;
             }
@@ -180,12 +181,12 @@ impl Lanes {
         }
     }
 
-    /// Endpoints that are left alone because they fail.
+    /// Number of endpoints with an open breaker.
     pub(super) fn breakers_open(&self) -> usize {
         self.endpoints.open()
     }
 
-    /// Every lane there is.
+    /// The keys of all lanes.
     pub(super) fn all(&self) -> Vec<(TenantId, SubscriptionId)> {
         self.lanes.keys().cloned().collect()
     }
@@ -197,7 +198,8 @@ impl Lanes {
         self.place(&key);
     }
 
-    /// Takes in a delivery that somebody made due; where its lease is not back yet, after that.
+    /// Adds a delivery that was made due by another part of the host. If it is still in flight, it is added when its
+    /// lease ends.
     pub(super) fn told(&mut self, delivery: DueDelivery) {
         if self.in_flight.contains_key(&delivery.seq) {
             self.told.insert(delivery.seq, delivery);
@@ -206,7 +208,7 @@ impl Lanes {
         }
     }
 
-    /// Takes in a delivery that is due now or later. What does not fit into the window stays on disk.
+    /// Adds a delivery that is due now or later. If the window is full, the delivery that is due last stays on disk.
     pub(super) fn add(&mut self, delivery: DueDelivery) {
         let key = (delivery.tenant.clone(), delivery.id.subscription);
         let lane = self.lanes.entry(key.clone()).or_default();
@@ -220,26 +222,27 @@ impl Lanes {
         if lane.waiting.len() > self.bounds.window_max
             && let Some(((at, seq), _)) = lane.waiting.pop_last()
         {
-            // The one due last goes back to disk, so that retries far ahead never keep out what is due now.
+            // Evict the delivery that is due last, so that distant retries never displace due deliveries.
             lane.due.remove(&seq);
             lane.left_on_disk(at);
         }
         self.place(&key);
     }
 
-    /// Lanes that ought to ask the ledger, and for how many rows; each told once until [`Self::answered`].
+    /// Lanes that should query the ledger, with the number of rows. Each is returned once until [`Self::answered`] is
+    /// called.
     pub(super) fn short(&mut self) -> Vec<(TenantId, SubscriptionId, usize)> {
         let mut short = Vec::new();
         for key in self.low.drain() {
             let Some(lane) = self.lanes.get_mut(&key) else { continue };
             lane.asking = Some(Asking::default());
-            // Rows in flight are still due on disk and come back in the answer.
+            // Rows in flight are still due on disk, so the answer contains them as well.
             short.push((key.0, key.1, self.bounds.window_max + lane.in_flight.len()));
         }
         short
     }
 
-    /// What the ledger answered: the earliest due rows of a lane, at most `asked` of them; none where it failed.
+    /// Handles the answer of the ledger: the earliest due rows of a lane, at most `asked`. `None` if the query failed.
     pub(super) fn answered(
         &mut self,
         tenant: &TenantId,
@@ -251,10 +254,10 @@ impl Lanes {
         let lane = self.lanes.entry(key.clone()).or_default();
         let Asking { changed, on_disk: since_asked } = lane.asking.take().unwrap_or_default();
         if let Some(rows) = rows {
-            // Behind the last row of a full answer there may be more. Rows beyond the window are put back by `add`.
+            // If the answer is full, there may be further rows after it. Rows beyond the window are put back by `add`.
             lane.on_disk = earlier(since_asked, rows.last().filter(|_| rows.len() >= asked).map(|row| row.due_at));
             for row in rows {
-                // Read before it ended or changed: what is known here is newer.
+                // The row was read before it ended or changed, so it is outdated.
                 if !changed.contains(&row.seq) {
                     self.add(row);
                 }
@@ -263,7 +266,7 @@ impl Lanes {
         self.place(&key);
     }
 
-    /// The next delivery to work on, taken into flight; none where nothing is ready or all bounds are reached.
+    /// Takes the next delivery into flight. `None` if no lane is ready or all limits are reached.
     pub(super) fn take(&mut self, now: Timestamp) -> Option<DueDelivery> {
         while let Some((_, key)) = self.timers.first().filter(|(at, _)| *at <= now).cloned() {
             self.to(&key, Place::Ready);
@@ -272,13 +275,13 @@ impl Lanes {
         if free == 0 {
             return None;
         }
-        // Nothing is left free for others where there are none.
+        // A single tenant need not leave slots free for others.
         let is_alone = self.tenants.len() <= 1;
         while let Some(tenant) = self.round.pop_front() {
             let Some(turns) = self.tenants.get_mut(&tenant) else { continue };
             turns.in_round = false;
             if turns.in_flight >= self.bounds.per_tenant_max {
-                // Back in the round when one of its deliveries ends.
+                // It returns to the round robin when one of its deliveries ends.
                 continue;
             }
             if !is_alone && turns.in_flight >= free {
@@ -296,7 +299,7 @@ impl Lanes {
         None
     }
 
-    /// The first delivery of a lane that has just left its tenant's round.
+    /// Takes the first delivery of a lane that has just been removed from its tenant's round robin.
     fn take_from(&mut self, key: &LaneKey, now: Timestamp) -> Option<DueDelivery> {
         let lane = self.lanes.get_mut(key)?;
         if lane.place != Place::Ready {
@@ -352,8 +355,8 @@ impl Lanes {
         turn.map(|turn| (endpoint, turn))
     }
 
-    /// A delivery is no longer worked on. Where it is due again, its row comes with it. Gives what that changed at its
-    /// endpoint, where it never got to an attempt.
+    /// Ends the work on a delivery. `again` is its row if it is due again. Returns the breaker's state change if the
+    /// delivery ended without an attempt.
     pub(super) fn done(
         &mut self,
         seq: DeliverySeq,
@@ -362,7 +365,7 @@ impl Lanes {
     ) -> Option<(EndpointKey, Turn)> {
         let turned = self.left(seq, None, now);
         let Flight { lane: key, .. } = self.in_flight.remove(&seq)?;
-        // What was told meanwhile is the newer word: the row came to rest and was made due again since this lease read it.
+        // A row in `told` is newer: the delivery was settled and made due again after this lease had read it.
         let again = self.told.remove(&seq).or(again);
         if let Some(turns) = self.tenants.get_mut(&key.0) {
             turns.in_flight -= 1;
@@ -390,7 +393,7 @@ impl Lanes {
         }
     }
 
-    /// Lanes that waited for an endpoint's time need not wait any longer.
+    /// Wakes the lanes that wait for a time of this endpoint.
     fn hurry(&mut self, endpoint: &EndpointKey) {
         let (timers, lanes) = (&self.timers, &self.lanes);
         let goes_there = |key: &LaneKey| {
@@ -403,12 +406,12 @@ impl Lanes {
         }
     }
 
-    /// When something that waits in memory is next due, of what is not due already.
+    /// The next time at which a waiting delivery becomes due. Deliveries that are due already are not considered.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Forgets lanes that `exists` does not know and that have nothing left.
+    /// Removes empty lanes whose subscription does not exist.
     pub(super) fn keep(&mut self, exists: impl Fn(&TenantId, &SubscriptionId) -> bool) {
         self.lanes.retain(|(tenant, subscription), lane| {
             exists(tenant, subscription)
@@ -425,10 +428,10 @@ impl Lanes {
         self.round.retain(|tenant| self.tenants.contains_key(tenant));
     }
 
-    /// Puts a lane where it belongs by what it holds. What waits for its turn or its endpoint stays there.
+    /// Moves a lane to the place that matches its content. A ready or parked lane stays there.
     fn place(&mut self, key: &LaneKey) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        // Low: little is left, or what is on disk may be due before what waits here.
+        // The lane is low if few deliveries are left, or if deliveries on disk may be due before those in memory.
         let next = lane.waiting.first_key_value().map(|((at, _), _)| *at);
         let low = lane.on_disk.is_some_and(|from| {
             lane.waiting.len() <= self.bounds.window_max / 4 || next.is_some_and(|next| from < next)
@@ -456,7 +459,7 @@ impl Lanes {
         }
         lane.place = place;
         match place {
-            // Left behind in a round or in `parked`, it is passed over there.
+            // A stale entry in a round or in `parked` is skipped there.
             Place::Idle => {}
             Place::Timer(at) => drop(self.timers.insert((at, key.clone()))),
             Place::Parked => {

@@ -1,5 +1,5 @@
-//! Endpoints, as far as deliveries have to wait for them: places, rate and breaker of each, shared by all subscriptions
-//! of a tenant that send there.
+//! The admission state of endpoints: slots, rate and circuit breaker. An endpoint is shared by all of a tenant's
+//! subscriptions that send to it.
 
 use std::collections::HashMap;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -10,10 +10,10 @@ use crate::domain::id::TenantId;
 use crate::domain::pacing::Rate;
 use crate::domain::time::Timestamp;
 
-/// Whose, and where.
+/// An endpoint belongs to a tenant.
 pub(in crate::pipeline) type EndpointKey = (TenantId, Origin);
 
-/// Where a lane's deliveries go, and what its subscription asks of the way there.
+/// The endpoint of a lane, and the limits of its subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::pipeline) struct Route {
     pub(in crate::pipeline) origin: Origin,
@@ -22,18 +22,18 @@ pub(in crate::pipeline) struct Route {
 }
 
 impl Route {
-    /// With nothing asked for.
+    /// A route without limits of the subscription.
     pub(in crate::pipeline) fn to(origin: Origin) -> Self {
         Self { origin, per_second: None, in_flight_max: None }
     }
 }
 
-/// Whether a delivery may go.
+/// Whether a delivery may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// It goes, and its place is taken. Whether it is the breaker's probe.
+    /// It may start, and has taken a slot. `probe` is set if it is the breaker's probe.
     Goes { probe: bool },
-    /// Not before then.
+    /// Not before this time.
     At(Timestamp),
     /// Not before one that is under way has ended.
     Full,
@@ -107,12 +107,12 @@ impl Endpoints {
         turn
     }
 
-    /// Forgets endpoints that nothing is under way to and that `wanted` does not know.
+    /// Drops the state of endpoints without deliveries in flight that `wanted` rejects.
     pub(super) fn keep(&mut self, wanted: impl Fn(&EndpointKey) -> bool) {
         self.known.retain(|key, endpoint| endpoint.in_flight > 0 || wanted(key));
     }
 
-    /// Endpoints whose breaker is open.
+    /// Number of endpoints with an open breaker.
     pub(super) fn open(&self) -> usize {
         self.known.values().filter(|endpoint| endpoint.breaker.is_open()).count()
     }

@@ -103,14 +103,14 @@ fn what_is_due_now_is_never_kept_out_by_retries_far_ahead() {
     lanes.open(&"a".parse().unwrap(), subscription(1), origin("x"));
     assert_eq!(taken(&mut lanes), [9]);
     lanes.done(DeliverySeq(9), None, NOW);
-    // Three far retries are in memory, the rest on disk: more is asked for once the window has run low.
+    // Three later retries are in memory and the rest is on disk. The ledger is queried once the window is nearly empty.
     assert!(lanes.short().is_empty());
     let later = NOW.plus_millis(5000);
     assert_eq!(lanes.take(later).unwrap().seq.0, 0);
     assert_eq!(lanes.take(later).unwrap().seq.0, 1);
     assert_eq!(lanes.short(), [("a".parse().unwrap(), subscription(1), 4 + 2)]);
     assert!(lanes.short().is_empty(), "asked once");
-    // The answer holds what is in flight too: it is not taken twice.
+    // The answer includes the rows in flight, which must not be taken twice.
     let rows = (0..6).map(|seq| delivery("a", 1, seq, NOW.plus_millis(1000 + seq))).collect();
     lanes.answered(&"a".parse().unwrap(), subscription(1), 6, Some(rows));
     assert_eq!(lanes.take(later).unwrap().seq.0, 2);
@@ -146,7 +146,7 @@ fn an_answer_that_is_older_than_an_end_is_not_believed() {
     lanes.on_disk(&tenant, subscription(1));
     assert_eq!(taken(&mut lanes), [1, 2]);
     assert_eq!(lanes.short().len(), 1);
-    // Both end while the ledger is being asked, one for good and one to be due again later.
+    // Both end during the query: one is finished, the other is due again later.
     let later = NOW.plus_millis(300_000);
     lanes.done(DeliverySeq(1), None, NOW);
     lanes.done(DeliverySeq(2), Some(delivery("a", 1, 2, later)), NOW);
@@ -166,13 +166,13 @@ fn what_comes_to_be_on_disk_after_the_question_is_asked_for_again() {
         lanes.open(&tenant, subscription(1), origin("x"));
         let [(_, _, asked)] = lanes.short().try_into().unwrap();
         if overflows {
-            // More than fits are told of: the one due last is left on disk.
+            // More deliveries than fit into the window: the one that is due last stays on disk.
             (0..5).for_each(|seq| lanes.told(delivery("a", 1, seq, NOW)));
         } else {
             lanes.on_disk(&tenant, subscription(1));
         }
         assert!(lanes.short().is_empty(), "one question at a time");
-        // Read before that.
+        // Read before those were added.
         lanes.answered(&tenant, subscription(1), asked, Some(Vec::new()));
         let mut seen = taken(&mut lanes);
         seen.iter().for_each(|seq| drop(lanes.done(DeliverySeq(*seq), None, NOW)));
@@ -189,7 +189,7 @@ fn what_is_due_on_disk_does_not_wait_behind_retries_in_memory() {
     for seq in 0..6 {
         lanes.add(delivery("a", 1, seq, NOW.plus_millis(seq)));
     }
-    // 4 and 5 are on disk. Those in memory fail and are put off for an hour.
+    // 4 and 5 are on disk. Those in memory fail and are postponed for an hour.
     let now = NOW.plus_millis(10);
     for _ in 0..4 {
         let failed = lanes.take(now).unwrap();
@@ -215,7 +215,7 @@ fn what_is_made_due_again_before_its_lease_is_back_is_not_forgotten() {
     assert_eq!(lanes.take(NOW).map(|taken| taken.seq), Some(row.seq));
 }
 
-/// Tenants whose receivers hang take what places they get and give none back.
+/// Tenants with unresponsive receivers occupy the slots that they get and never release them.
 #[test]
 fn tenants_whose_receivers_hang_leave_places_for_those_with_nothing_in_flight() {
     let bounds = Bounds { in_flight_max: 256, per_tenant_max: 64, per_endpoint_max: 16, window_max: 512, ..BOUNDS };
@@ -237,7 +237,7 @@ fn tenants_whose_receivers_hang_leave_places_for_those_with_nothing_in_flight() 
         }
         let held = taken(&mut lanes).len();
         assert!(held < bounds.in_flight_max, "{held} of {hanging} tenants are in flight for ever");
-        // Each of its deliveries ends at once, as those of a receiver that answers.
+        // Each of these deliveries ends at once, as with a responsive receiver.
         flood(&mut lanes, "healthy", 100_000, "live");
         let mut delivered = 0;
         while let Some(row) = lanes.take(NOW) {
@@ -284,7 +284,7 @@ fn nothing_is_taken_twice_or_forgotten() {
     proptest!(|(steps in prop::collection::vec((0u8..5, 0u128..4, 0i64..3), 1..200))| {
         let mut lanes = Lanes::new(BOUNDS);
         let tenants = ["a", "b"];
-        // The outbox: what is due on disk, by subscription.
+        // The outbox: due deliveries on disk, by subscription.
         let mut disk: BTreeMap<(u128, i64), DueDelivery> = BTreeMap::new();
         let mut flying: Vec<DueDelivery> = Vec::new();
         let mut settled = HashSet::new();
@@ -316,7 +316,7 @@ fn nothing_is_taken_twice_or_forgotten() {
                 },
             }
         }
-        // Everything is opened, and worked off until nothing is left.
+        // All lanes are opened and worked off until nothing is left.
         for sub in 0..4 {
             let tenant = tenants[usize::from(sub % 2 == 1)].parse().unwrap();
             lanes.open(&tenant, subscription(sub), origin("x"));
@@ -345,7 +345,7 @@ fn open_route(lanes: &mut Lanes, tenant: &str, sub: u128, route: Option<Route>) 
     lanes.open(&tenant.parse().unwrap(), subscription(sub), route);
 }
 
-/// The end of an attempt, and of the work on it.
+/// The end of an attempt and of its delivery's work.
 fn over(
     lanes: &mut Lanes,
     seq: DeliverySeq,
@@ -395,7 +395,7 @@ fn an_endpoint_that_fails_is_left_alone_and_then_asked_with_one() {
     let until = NOW.plus_millis(1_000);
     assert_eq!(fails(&mut lanes, 1, NOW), Some(Turn::Opened(until)));
     assert_eq!(lanes.breakers_open(), 1);
-    // Both subscriptions wait for it, and the other endpoint for nobody.
+    // Both subscriptions wait for the breaker. The other endpoint is not affected.
     assert!(taken(&mut lanes).is_empty());
     over(&mut lanes, DeliverySeq(20), None, Some(Heard::Alive), NOW);
     lanes.add(delivery("a", 3, 21, NOW));
@@ -404,7 +404,7 @@ fn an_endpoint_that_fails_is_left_alone_and_then_asked_with_one() {
 
     let probes: Vec<_> = std::iter::from_fn(|| lanes.take(until)).map(|d| d.seq.0).collect();
     assert_eq!(probes.len(), 1, "one asks: {probes:?}");
-    // What ends for a reason of ours told nothing: another one asks.
+    // A delivery that ends without a signal about the endpoint leaves the breaker open, so another probe is sent.
     lanes.done(DeliverySeq(probes[0]), None, until);
     let probes: Vec<_> = std::iter::from_fn(|| lanes.take(until)).map(|d| d.seq.0).collect();
     assert_eq!(probes.len(), 1, "{probes:?}");
@@ -426,7 +426,7 @@ fn a_breaker_that_closes_early_lets_nobody_wait_for_its_time() {
     lanes.add(delivery("a", 1, 3, NOW));
     over(&mut lanes, DeliverySeq(0), None, Some(Heard::Throttled { retry_after_s: Some(30) }), NOW);
     assert!(taken(&mut lanes).is_empty());
-    // One that was under way all the while succeeds.
+    // A delivery that was already in flight succeeds.
     over(&mut lanes, DeliverySeq(1), None, Some(Heard::Alive), NOW);
     assert_eq!(taken(&mut lanes), [3]);
 }
