@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::filter::FAULT_WINDOW_CALLS;
 use crate::domain::page::PAGE_BYTES_MAX;
 use crate::domain::tenant::Quota;
 
@@ -478,6 +479,24 @@ impl Config {
                 ));
             }
         }
+        // A tenant's own quota above these gets a warning in the response; the host's would silently be another value.
+        for (key, wanted, most) in [
+            ("memory_bytes_max", self.quota.memory_bytes_max, self.sandbox.memory_bytes_max),
+            ("table_elements_max", self.quota.table_elements_max, self.sandbox.table_elements_max),
+        ] {
+            if wanted > most {
+                faults.push(format!(
+                    "`quota.{key}` is {wanted}, which is more than `sandbox.{key}` ({most}) allows any tenant: lower it, or \
+                     raise that"
+                ));
+            }
+        }
+        if self.quota.filter_faults_max > FAULT_WINDOW_CALLS {
+            faults.push(format!(
+                "`quota.filter_faults_max` is more than {FAULT_WINDOW_CALLS}, the number of calls that are counted; 0 never \
+                 suspends a filter"
+            ));
+        }
         // Room for one page and the start of another.
         if (responses_bytes_per_tenant_max as usize) < 2 * PAGE_BYTES_MAX {
             faults.push(format!(
@@ -552,6 +571,10 @@ mod tests {
             ("[listen]\nbodies_bytes_per_tenant_max = 1000\n", "ingest.body_bytes_max"),
             ("[listen]\nuploads_bytes_per_tenant_max = 1000\n", "quota.filter_bytes_max"),
             ("[ingest]\njson_depth_max = 65\n", "ingest.json_depth_max"),
+            ("[quota]\nfilter_faults_max = 101\n", "`quota.filter_faults_max` is more than 100"),
+            ("[quota]\nmemory_bytes_max = 1073741825\n", "`quota.memory_bytes_max` is 1073741825"),
+            ("[sandbox]\nmemory_bytes_max = 33554431\n", "`sandbox.memory_bytes_max` (33554431)"),
+            ("[quota]\ntable_elements_max = 1000000\n", "`sandbox.table_elements_max`"),
             ("[traces]\nsample_ratio = 1.5\n", "traces.sample_ratio"),
             ("[traces]\nendpoint = \"collector:4318\"\n", "traces.endpoint"),
             ("[traces]\nendpoint = \"http://me:hush@collector:4318\"\n", "traces.headers"),
@@ -573,6 +596,7 @@ mod tests {
             assert!(said.contains(expected), "{text}: {said}");
         }
         assert!(load("[listen]\naddress = \"localhost:0\"\n").is_ok());
+        assert!(load("[quota]\nfilter_faults_max = 100\n").is_ok(), "every one of the calls that are counted");
         let missing = Config::load(Some(Path::new("/nowhere/setgate.toml"))).unwrap_err();
         assert!(missing.to_string().contains("/nowhere/setgate.toml"));
     }

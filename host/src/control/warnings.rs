@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::Control;
 use crate::config::Config;
 use crate::domain::catalogue::{self, PING, Product, SUBSCRIPTION_DISABLED};
+use crate::domain::filter::FAULT_WINDOW_CALLS;
 use crate::domain::id::{SourceName, TenantId};
 use crate::domain::nearest::nearest_in_parts;
 use crate::domain::source::Form;
@@ -159,6 +160,15 @@ fn of_quota(quota: &Quota, config: &Config) -> Vec<Warning> {
         ("documents_bytes_max", quota.documents_bytes_max, "data.ledger_bytes_max", ledger),
     ];
     let above = limits.into_iter().filter(|(_, wanted, _, most)| wanted > most);
+    let faults = (quota.filter_faults_max > FAULT_WINDOW_CALLS).then(|| Warning {
+        code: WarningCode::AboveHostLimit,
+        detail: format!(
+            "{} is above {FAULT_WINDOW_CALLS}, the number of calls that are counted, which decides: lower it; 0 never suspends \
+             a filter",
+            quota.filter_faults_max
+        ),
+        pointer: "/quota/filter_faults_max".to_owned(),
+    });
     let warning = |(key, wanted, setting, most): (&str, u64, &str, u64)| Warning {
         code: WarningCode::AboveHostLimit,
         detail: format!(
@@ -166,7 +176,7 @@ fn of_quota(quota: &Quota, config: &Config) -> Vec<Warning> {
         ),
         pointer: format!("/quota/{key}"),
     };
-    above.map(warning).collect()
+    above.map(warning).chain(faults).collect()
 }
 
 #[cfg(test)]
@@ -255,9 +265,11 @@ mod tests {
             filters_bytes_max: most,
             tables_bytes_max: 1 << 30,
             documents_bytes_max: (1 << 30) + 1,
+            filter_faults_max: FAULT_WINDOW_CALLS + 1,
             ..Quota::default()
         };
-        let warnings = of_quota(&quota, &config);
+        let mut warnings = of_quota(&quota, &config);
+        let last = warnings.pop().unwrap();
         let found: Vec<_> =
             warnings.iter().map(|w| (w.pointer.as_str(), w.detail.split('`').nth(1).unwrap())).collect();
         assert_eq!(
@@ -271,5 +283,7 @@ mod tests {
                 ("/quota/documents_bytes_max", "data.ledger_bytes_max"),
             ]
         );
+        assert_eq!(last.pointer, "/quota/filter_faults_max");
+        assert!(last.detail.contains("above 100"), "{}", last.detail);
     }
 }

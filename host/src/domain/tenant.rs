@@ -73,7 +73,7 @@ pub struct Quota {
     pub log_bytes_max: u64,
     /// Size of an uploaded filter, in bytes.
     pub filter_bytes_max: u64,
-    /// Number of faults in the last 100 calls of a filter version that suspends it. 0 disables suspension.
+    /// Number of faults in the last 100 calls of a filter version that suspends it, at most 100. 0 disables suspension.
     pub filter_faults_max: u32,
     /// Number of due and held deliveries from which on the tenant's ingest requests are rejected with 429.
     pub backlog_deliveries_max: u64,
