@@ -2,7 +2,8 @@
 //! while anything refers to them.
 //!
 //! A blob is written in parts, each in its own batch, so that an upload of many megabytes delays an event by no more
-//! than one part. The row in `blob` comes last; parts without it are swept.
+//! than one part. The row in `blob` comes last; parts without it are swept. Until then the row in `upload` charges them to
+//! the tenant that uploads, since an upload may be abandoned after any part.
 
 use std::io;
 
@@ -30,11 +31,13 @@ impl Ledger {
         }
         for (number, at) in (0..body.len()).step_by(BLOB_PART_BYTES).enumerate() {
             let part = body.slice(at..body.len().min(at + BLOB_PART_BYTES));
-            self.queue().write(move |batch| put_part(batch.conn, &digest, number as i64, now, &part)).await?;
+            let tenant = tenant.clone();
+            self.queue().write(move |batch| put_part(batch, (&digest, number as i64), now, (&tenant, &part))).await?;
         }
         let (tenant, bytes) = (tenant.clone(), stored::bytes(body.len()));
         self.queue()
             .write(move |batch| {
+                end_upload(batch, &digest)?;
                 if !put_again(batch.conn, &digest, now)? {
                     batch
                         .conn
@@ -113,13 +116,47 @@ fn put_again(conn: &Connection, digest: &Digest, now: Timestamp) -> Result<bool,
     Ok(rows > 0)
 }
 
-fn put_part(conn: &Connection, digest: &Digest, number: i64, now: Timestamp, part: &[u8]) -> Result<(), Error> {
+/// Stores a part and charges it to the tenant, unless the part is already stored.
+fn put_part(
+    batch: &mut Batch<'_>,
+    (digest, number): (&Digest, i64),
+    now: Timestamp,
+    (tenant, part): (&TenantId, &[u8]),
+) -> Result<(), Error> {
+    let conn = batch.conn;
     // An abandoned upload may have left this part; refresh its time so that it is not swept.
-    conn.prepare_cached(
-        "INSERT INTO blob_part (digest, number, put_at, body) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (digest, number) DO UPDATE SET put_at = max(put_at, ?3)",
-    )?
-    .execute(params![digest, number, now, part])?;
+    let there = conn
+        .prepare_cached("UPDATE blob_part SET put_at = max(put_at, ?3) WHERE digest = ?1 AND number = ?2")?
+        .execute(params![digest, number, now])?;
+    if there > 0 {
+        return Ok(());
+    }
+    conn.prepare_cached("INSERT INTO blob_part (digest, number, put_at, body) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![digest, number, now, part])?;
+    // Another upload of the same bytes may have finished meanwhile, and its tenant is charged for all of them.
+    let is_whole = conn.prepare_cached("SELECT 1 FROM blob WHERE digest = ?1")?.exists([digest])?;
+    if !is_whole {
+        let bytes = stored::bytes(part.len());
+        conn.prepare_cached(
+            "INSERT INTO upload (digest, tenant, bytes) VALUES (?1, ?2, ?3)
+             ON CONFLICT (digest, tenant) DO UPDATE SET bytes = bytes + ?3",
+        )?
+        .execute(params![digest, tenant, bytes])?;
+        batch.effects.stored(tenant, bytes);
+    }
+    Ok(())
+}
+
+/// Ends the charge for the parts of an upload that has finished or was deleted.
+fn end_upload(batch: &mut Batch<'_>, digest: &Digest) -> Result<(), Error> {
+    let charged: Vec<(TenantId, i64)> = batch
+        .conn
+        .prepare_cached("DELETE FROM upload WHERE digest = ?1 RETURNING tenant, bytes")?
+        .query_map([digest], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (tenant, bytes) in charged {
+        batch.effects.stored(&tenant, -bytes);
+    }
     Ok(())
 }
 
@@ -197,16 +234,27 @@ pub(super) fn delete(batch: &mut Batch<'_>, digest: &Digest) -> Result<(), Error
     Ok(())
 }
 
-/// Deletes the parts of uploads abandoned before `before`.
-pub(super) fn sweep_unfinished(conn: &Connection, before: Timestamp) -> Result<(), Error> {
-    conn.execute("DELETE FROM blob_part WHERE put_at < ?1 AND digest NOT IN (SELECT digest FROM blob)", [before])?;
+/// Deletes the parts of uploads abandoned before `before`: none of their parts was stored since.
+pub(super) fn sweep_unfinished(batch: &mut Batch<'_>, before: Timestamp) -> Result<(), Error> {
+    let broken_off: Vec<Digest> = batch
+        .conn
+        .prepare_cached(
+            "SELECT digest FROM blob_part WHERE digest NOT IN (SELECT digest FROM blob)
+             GROUP BY digest HAVING max(put_at) < ?1",
+        )?
+        .query_map([before], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for digest in &broken_off {
+        batch.conn.prepare_cached("DELETE FROM blob_part WHERE digest = ?1")?.execute([digest])?;
+        end_upload(batch, digest)?;
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::UNUSED_KEPT_MS;
-    use super::super::tests::{NOW, block_on, open, tenant};
+    use super::super::tests::{NOW, block_on, open, reopen, tenant};
+    use super::super::{UNUSED_KEPT_MS, inspect};
     use super::*;
 
     #[test]
@@ -268,19 +316,51 @@ mod tests {
     }
 
     #[test]
+    fn an_upload_that_is_broken_off_is_charged_until_it_is_swept_or_another_ends() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let (ours, theirs) = (tenant().id, "another".parse::<TenantId>().unwrap());
+            let before = ledger.stored(&ours);
+            let body = Bytes::from(vec![7; BLOB_PART_BYTES * 20]);
+            tokio::select! {
+                biased;
+                _ = ledger.put_blob(&ours, body.clone()) => panic!("it is broken off after its first parts"),
+                () = async { while ledger.stored(&ours) == before { tokio::task::yield_now().await } } => {}
+            }
+            let ledger = reopen(&folder, ledger).await;
+            let charged = ledger.stored(&ours) - before;
+            assert!((1..20).contains(&(charged / BLOB_PART_BYTES as u64)), "{charged}");
+            // Whoever uploads the same bytes to their end is charged for all of them, and nobody else is.
+            ledger.put_blob(&theirs, body.clone()).await.unwrap();
+            assert_eq!((ledger.stored(&ours), ledger.stored(&theirs)), (before, body.len() as u64));
+            let found = inspect(folder.path()).unwrap();
+            assert!(found.checks.iter().all(|check| check.faults == 0), "{:?}", found.checks);
+        });
+    }
+
+    #[test]
     fn parts_of_an_upload_that_was_broken_off_are_swept() {
         block_on(async {
             let (_folder, ledger) = open();
             let digest = Digest([5; 32]);
-            ledger.queue().write(move |batch| put_part(batch.conn, &digest, 0, NOW, b"half")).await.unwrap();
+            let before = ledger.stored(&tenant().id);
+            let put = |number, at| {
+                let tenant = tenant().id;
+                ledger.queue().write(move |batch| put_part(batch, (&digest, number), at, (&tenant, b"half")))
+            };
+            put(0, NOW).await.unwrap();
+            put(1, NOW.plus_millis(5)).await.unwrap();
+            put(1, NOW.plus_millis(5)).await.unwrap();
+            assert_eq!(ledger.stored(&tenant().id), before + 8, "parts are charged, each once");
             let parts = async || {
                 let count = |conn: &Connection| Ok(conn.query_row("SELECT count(*) FROM blob_part", [], |r| r.get(0))?);
                 ledger.readers().read::<i64>(count).await.unwrap()
             };
-            ledger.retain(NOW.plus_millis(UNUSED_KEPT_MS - 1)).await.unwrap();
-            assert_eq!(parts().await, 1, "it may still go on");
-            ledger.retain(NOW.plus_millis(UNUSED_KEPT_MS + 1)).await.unwrap();
+            ledger.retain(NOW.plus_millis(UNUSED_KEPT_MS + 4)).await.unwrap();
+            assert_eq!(parts().await, 2, "it may still go on");
+            ledger.retain(NOW.plus_millis(UNUSED_KEPT_MS + 6)).await.unwrap();
             assert_eq!(parts().await, 0);
+            assert_eq!(ledger.stored(&tenant().id), before);
         });
     }
 }

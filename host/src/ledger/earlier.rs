@@ -77,6 +77,9 @@ INSERT INTO attempt VALUES
     (3145729, 1751705149662, 1500, '{"outcome":{"kind":"answered","status":500,"body_head":"said"},"signed_with":[]}');
 "#;
 
+/// First schema that stores the memory that a delivery needs.
+const BYTES_STORED: usize = 15;
+
 /// Creates a file of the given schema with [`ROWS`], and a blob in that schema's format.
 pub(super) fn write(folder: &Path, schema: usize, blob: &[u8]) {
     let conn = Connection::open(folder.join(FILE)).unwrap();
@@ -88,6 +91,9 @@ pub(super) fn write(folder: &Path, schema: usize, blob: &[u8]) {
     conn.execute_batch(if schema < 10 { ATTEMPTS } else { ATTEMPTS_BY_KEY }).unwrap();
     if (4..10).contains(&schema) {
         conn.execute_batch(SENT).unwrap();
+    }
+    if schema >= BYTES_STORED {
+        conn.execute_batch("UPDATE delivery SET bytes = 40").unwrap();
     }
     let digest = sha256(blob);
     let put = |body: &[u8]| {
@@ -120,7 +126,7 @@ fn a_ledger_of_each_earlier_schema_is_gone_on_with() {
             for round in 0..2 {
                 let options = Options { gap_ms_min: i64::MAX, ..Options::new(folder.path()) };
                 let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
-                go_on(&ledger, round, &blob).await;
+                go_on(&ledger, round, &blob, if schema < BYTES_STORED { 1 << 20 } else { 40 }).await;
                 let attempts = ledger.attempts(&tenant().id, DeliverySeq(2)).await.unwrap();
                 let (sent, connection) = (&attempts[0].sent, &attempts[0].connection);
                 let was_kept = (4..10).contains(&schema);
@@ -192,7 +198,7 @@ fn dedupe_keys_of_an_earlier_schema_are_known() {
     });
 }
 
-async fn go_on(ledger: &Ledger, round: u64, blob: &[u8]) {
+async fn go_on(ledger: &Ledger, round: u64, blob: &[u8], bytes: u64) {
     let tenant = TENANT.parse().unwrap();
     let subscription = SubscriptionId::from_bytes(0x0197_D9C7_A63E_0000_0000_0000_0000_0009_u128.to_be_bytes());
     let id = |n: u128| EventId::from_bytes((0x0197_D9C7_A63E_0000_0000_0000_0000_0000_u128 + n).to_be_bytes());
@@ -220,6 +226,7 @@ async fn go_on(ledger: &Ledger, round: u64, blob: &[u8]) {
     let due = ledger.due(&tenant, subscription, NOW, None, 9).await.unwrap();
     assert_eq!((due.len(), due[0].attempts, due[0].filtered, ledger.backlog(&tenant)), (1, 1, true, 1));
     assert_eq!(ledger.load(&tenant, due[0].seq).await.unwrap().unwrap().claims.as_deref(), Some("{\"after\":2}"));
+    assert_eq!(due[0].bytes, bytes + 11, "with the claims that its filters left");
     assert!(ledger.plan(&tenant, &due[0].plan).await.unwrap().is_some());
     let step = Step::Delivered { attempt: attempt(2, 200) };
     ledger.settle(Settlement::new(due[0].seq, NOW, step)).await.unwrap();

@@ -17,7 +17,7 @@
 //! | `tally` | number of deliveries by state | tenant, subscription |
 //! | `statistic` | counters of one minute or one hour, JSON | tenant, subscription, bucket length, start |
 //! | `entry` | a control-plane document, JSON, with its version | kind, tenant, id |
-//! | `blob`, `blob_part` | a filter component or the rows of a lookup table, and its parts | SHA-256 |
+//! | `blob`, `blob_part`, `upload` | a filter component or the rows of a lookup table, its parts, and the bytes of an unfinished upload by tenant | SHA-256 |
 //! | `dedupe_run`, `dedupe_part`, `dedupe_head` | a run of the dedupe index, and its pages (`dedupe.rs`) | a number |
 //! | `mark` | `cursor` (last event fanned out), `revision` (last version given to a document), `settled` and `settled_floor` (last batch in the settlement log, last batch deleted from it), `rewrite` (the file must be rewritten, `sealed_endpoints.rs`) | name |
 //! | `settled` | state changes of deliveries in one batch, JSON | batch, tenant |

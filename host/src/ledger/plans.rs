@@ -232,7 +232,7 @@ pub(super) fn sweep(batch: &mut Batch<'_>, before: Timestamp) -> Result<(u64, u6
     for digest in &unused {
         blobs::delete(batch, digest)?;
     }
-    blobs::sweep_unfinished(conn, before)?;
+    blobs::sweep_unfinished(batch, before)?;
     Ok((plans as u64, unused.len() as u64))
 }
 

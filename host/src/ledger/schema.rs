@@ -18,7 +18,7 @@ const PAGE_BYTES: u64 = 4096;
 pub(super) const FILE: &str = "ledger.db";
 
 /// Entry `i` migrates a file from schema `i` to `i + 1`; `user_version` is the number applied.
-pub(super) const MIGRATIONS: [&str; 14] = [
+pub(super) const MIGRATIONS: [&str; 15] = [
     V1,
     V2,
     ORDER,
@@ -33,6 +33,7 @@ pub(super) const MIGRATIONS: [&str; 14] = [
     IDEMPOTENCY,
     sealed_endpoints::STEP,
     STORED,
+    WEIGHED,
 ];
 
 /// First schema that stores attempts under a single integer key.
@@ -291,13 +292,30 @@ CREATE INDEX idempotency_tenant ON idempotency (tenant, bytes);
 CREATE INDEX idempotency_at ON idempotency (at);
 ";
 
+/// Bytes of unfinished uploads per tenant (`stored.rs`). Created together with `stored`, which is filled from it.
+macro_rules! upload_table {
+    () => {
+        "CREATE TABLE IF NOT EXISTS upload (
+            digest BLOB NOT NULL,
+            tenant TEXT NOT NULL,
+            bytes INTEGER NOT NULL,
+            PRIMARY KEY (digest, tenant)
+        ) WITHOUT ROWID;"
+    };
+}
+
 /// Bytes stored per tenant (`stored.rs`). A blob is charged to the tenant that stored it first, and to none if it
 /// predates this column.
-const STORED: &str = "
-ALTER TABLE blob ADD COLUMN tenant TEXT;
-ALTER TABLE blob ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
-CREATE TABLE stored (tenant TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
-";
+const STORED: &str = concat!(
+    "ALTER TABLE blob ADD COLUMN tenant TEXT;
+     ALTER TABLE blob ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+     CREATE TABLE stored (tenant TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;",
+    upload_table!()
+);
+
+/// Memory that a delivery needs while it is in flight, in bytes; 0 in older rows. Parts of unfinished uploads are charged
+/// to their tenants, except parts that predate this schema.
+const WEIGHED: &str = concat!("ALTER TABLE delivery ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;", upload_table!());
 
 /// Attempts copied per transaction.
 const COPIED_ROWS: i64 = 50_000;

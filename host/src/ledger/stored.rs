@@ -1,5 +1,5 @@
-//! Bytes stored by each tenant: events, deliveries, attempts, filter output, plans and blobs. Tenants share a disk, and
-//! row counts say little about its use.
+//! Bytes stored by each tenant: events, deliveries, attempts, filter output, plans, blobs and unfinished uploads. Tenants
+//! share a disk, and row counts say little about its use.
 //!
 //! The table `stored` has one row per tenant. Each write or delete of a row reports the change
 //! ([`super::effects::Effects::stored`]), and the sums are written in the same transaction, so they are exact after a
@@ -69,6 +69,7 @@ pub(super) const RECOUNT: &str = concat!(
         UNION ALL SELECT d.tenant, 32 + octet_length(told) FROM attempt a JOIN delivery d ON d.seq = a.id >> 20
         UNION ALL SELECT doc ->> '$.tenant', octet_length(doc) FROM plan WHERE json_valid(doc) AND doc ->> '$.tenant' IS NOT NULL
         UNION ALL SELECT tenant, bytes FROM blob WHERE tenant IS NOT NULL
+        UNION ALL SELECT tenant, bytes FROM upload
     ) GROUP BY tenant"
 );
 
