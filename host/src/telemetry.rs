@@ -43,6 +43,8 @@ pub mod metric {
     pub const END_TO_END_SECONDS: &str = "setgate_end_to_end_seconds";
     /// Deliveries in flight.
     pub const IN_FLIGHT: &str = "setgate_deliveries_in_flight";
+    /// Memory of the events and bodies of deliveries in flight, in bytes.
+    pub const IN_FLIGHT_BYTES: &str = "setgate_deliveries_in_flight_bytes";
     /// Endpoints with an open circuit breaker, because they fail or asked for a delay.
     pub const BREAKERS_OPEN: &str = "setgate_breakers_open";
     /// Circuit breakers that opened, by `tenant`.

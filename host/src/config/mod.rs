@@ -224,6 +224,11 @@ pub struct Delivery {
     pub in_flight_per_tenant_max: usize,
     /// The share of `in_flight_max` that one endpoint (scheme, host and port) of a tenant may use.
     pub in_flight_per_endpoint_max: usize,
+    /// Maximum memory (bytes) of deliveries in flight: the event as accepted and as a SET, and the body sent.
+    pub in_flight_bytes_max: u64,
+    /// The share of `in_flight_bytes_max` that one tenant may use, half of it for one endpoint. A tenant with no delivery
+    /// in flight can always start one of any size.
+    pub in_flight_bytes_per_tenant_max: u64,
     /// Pending deliveries of one subscription held in memory; the rest stays on disk.
     pub window_max: usize,
     /// How long (ms) deliveries in flight may take to finish when the host stops; the remaining ones are then released.
@@ -255,6 +260,8 @@ impl Default for Delivery {
             in_flight_max: 256,
             in_flight_per_tenant_max: 64,
             in_flight_per_endpoint_max: 16,
+            in_flight_bytes_max: 128 << 20,
+            in_flight_bytes_per_tenant_max: 32 << 20,
             window_max: 512,
             drain_ms_max: 20_000,
             held_hours_max: 24 * 14,
@@ -453,6 +460,8 @@ impl Config {
             ("delivery.in_flight_max", self.delivery.in_flight_max),
             ("delivery.in_flight_per_tenant_max", self.delivery.in_flight_per_tenant_max),
             ("delivery.in_flight_per_endpoint_max", self.delivery.in_flight_per_endpoint_max),
+            ("delivery.in_flight_bytes_max", self.delivery.in_flight_bytes_max as usize),
+            ("delivery.in_flight_bytes_per_tenant_max", self.delivery.in_flight_bytes_per_tenant_max as usize),
             ("delivery.window_max", self.delivery.window_max),
             ("history.redrive_deliveries_max", self.history.redrive_deliveries_max),
             ("history.replay_per_second_max", self.history.replay_per_second_max as usize),
@@ -515,6 +524,12 @@ impl Config {
                 ));
             }
         }
+        if self.delivery.in_flight_bytes_per_tenant_max > self.delivery.in_flight_bytes_max {
+            faults.push(
+                "`delivery.in_flight_bytes_per_tenant_max` is more than `delivery.in_flight_bytes_max`, which it is a share of"
+                    .to_owned(),
+            );
+        }
         if self.data.ledger_bytes_max != 0 && self.data.ledger_bytes_max < LEDGER_BYTES_MIN {
             faults.push(format!(
                 "`data.ledger_bytes_max` is less than {LEDGER_BYTES_MIN}: the ledger itself takes some of it; 0 is no bound"
@@ -571,6 +586,8 @@ mod tests {
             ("[listen]\nbodies_bytes_per_tenant_max = 1000\n", "ingest.body_bytes_max"),
             ("[listen]\nuploads_bytes_per_tenant_max = 1000\n", "quota.filter_bytes_max"),
             ("[ingest]\njson_depth_max = 65\n", "ingest.json_depth_max"),
+            ("[delivery]\nin_flight_bytes_max = 33554431\n", "`delivery.in_flight_bytes_per_tenant_max` is more than"),
+            ("[delivery]\nin_flight_bytes_per_tenant_max = 0\n", "`delivery.in_flight_bytes_per_tenant_max` is 0"),
             ("[quota]\nfilter_faults_max = 101\n", "`quota.filter_faults_max` is more than 100"),
             ("[quota]\nmemory_bytes_max = 1073741825\n", "`quota.memory_bytes_max` is 1073741825"),
             ("[sandbox]\nmemory_bytes_max = 33554431\n", "`sandbox.memory_bytes_max` (33554431)"),

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Attempt;
-use super::event::EventSeq;
+use super::event::{Event, EventSeq};
 use super::id::{DeliveryId, Digest, EventId, SourceName, SubscriptionId, TenantId};
 use super::time::Timestamp;
 use super::verdict::FilterRun;
@@ -62,6 +62,8 @@ pub struct NewDelivery {
     pub due_at: Timestamp,
     /// Deliveries with the same key must not overtake each other. `None` if there is no such restriction.
     pub order_key: Option<i64>,
+    /// See [`DueDelivery::bytes`]. 0 for a further run: the ledger copies the value of another delivery of the event.
+    pub bytes: u64,
 }
 
 impl NewDelivery {
@@ -78,8 +80,23 @@ impl NewDelivery {
             attempts_before: 0,
             filter_tries: 0,
             filtered: false,
+            bytes: known_bytes(self.bytes),
         }
     }
+}
+
+/// Assumed memory of a delivery whose row does not store it, until the delivery is loaded: an earlier version created it.
+const UNWEIGHED_BYTES: u64 = 1 << 20;
+
+/// [`DueDelivery::bytes`] of a stored value; 0 means that none is stored.
+pub fn known_bytes(stored: u64) -> u64 {
+    if stored == 0 { UNWEIGHED_BYTES } else { stored }
+}
+
+/// Memory of a delivery in flight whose filters changed nothing, in bytes: the SET, the accepted bytes, and the body made of
+/// the SET.
+pub fn bytes_in_flight(set_bytes: usize, original_bytes: usize) -> u64 {
+    2 * set_bytes as u64 + original_bytes as u64
 }
 
 /// A due delivery, with the data that the pipeline needs to continue it.
@@ -105,6 +122,17 @@ pub struct DueDelivery {
     pub filter_tries: u32,
     /// Whether the chain ran and its result is stored.
     pub filtered: bool,
+    /// Memory that it needs while it is in flight, in bytes, known before anything is loaded: [`bytes_in_flight`], plus the
+    /// claims after the chain if the chain changed them.
+    pub bytes: u64,
+}
+
+impl DueDelivery {
+    /// Sets the memory to that of the loaded event and claims.
+    pub fn weighed(self, event: &Event, claims: Option<&str>) -> Self {
+        let bytes = bytes_in_flight(event.set.text.len(), event.original.len()) + claims.map_or(0, str::len) as u64;
+        Self { bytes, ..self }
+    }
 }
 
 /// A transition of a delivery. `settle` is the only way to change a delivery's row. Idempotent: applying a settlement

@@ -120,6 +120,12 @@ pub(super) fn insert_next_run(
         .query_row(params![new.event, new.id.subscription], |row| row.get(0))?;
     // Run 0 is reserved for the fan-out, even if it made no delivery.
     new.id.run = last.map_or(1, |run| run.saturating_add(1));
+    let noted: Option<i64> = batch
+        .conn
+        .prepare_cached("SELECT bytes FROM delivery WHERE event_seq = ?1 LIMIT 1")?
+        .query_row([new.event], |row| row.get(0))
+        .optional()?;
+    new.bytes = noted.unwrap_or(0).cast_unsigned();
     insert(batch, &new, now)
 }
 
@@ -143,8 +149,8 @@ fn insert_row(
         .statements
         .get(
             "INSERT INTO delivery (event_seq, event_id, subscription, run, tenant, state, due_at, plan, attempts,
-                 attempts_before, filter_tries, filtered, created_at, updated_at, order_key)
-             VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, 0, 0, 0, 0, ?8, ?8, ?9)
+                 attempts_before, filter_tries, filtered, created_at, updated_at, order_key, bytes)
+             VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, 0, 0, 0, 0, ?8, ?8, ?9, ?10)
              ON CONFLICT (event_seq, subscription, run) DO NOTHING",
         )?
         .execute(params![
@@ -156,7 +162,8 @@ fn insert_row(
             new.due_at,
             plan,
             now,
-            new.order_key
+            new.order_key,
+            new.bytes.cast_signed()
         ])?;
     if inserted == 0 {
         return Ok(None);

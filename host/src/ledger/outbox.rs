@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row, params};
 use super::journal::{EVENT_COLUMNS, read_event};
 use super::order::kept_back;
 use super::{Error, Ledger, Made};
-use crate::domain::delivery::{DeliverySeq, DueDelivery, State};
+use crate::domain::delivery::{DeliverySeq, DueDelivery, State, known_bytes};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, Digest, SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
@@ -157,8 +157,8 @@ pub(super) fn content(conn: &Connection, delivery: DeliverySeq) -> Result<Option
 macro_rules! due_columns {
     () => {
         "SELECT d.seq, d.event_id, d.subscription, d.run, d.event_seq, d.tenant, p.digest, d.due_at, d.attempts,
-             d.attempts_before, d.filter_tries, d.filtered
-         FROM delivery d LEFT JOIN plan p ON p.id = d.plan"
+             d.attempts_before, d.filter_tries, d.filtered, d.bytes, coalesce(octet_length(f.claims), 0)
+         FROM delivery d LEFT JOIN plan p ON p.id = d.plan LEFT JOIN filtered f ON f.delivery = d.seq"
     };
 }
 
@@ -176,6 +176,7 @@ pub(super) const LANES: &str = "SELECT d.tenant, l.subscription, l.due_at, l.del
      CROSS JOIN delivery d ON d.seq = l.seq";
 
 fn read_due(row: &Row<'_>) -> Result<DueDelivery, Error> {
+    let (event_bytes, claims_bytes): (i64, i64) = (row.get(12)?, row.get(13)?);
     Ok(DueDelivery {
         seq: row.get(0)?,
         id: DeliveryId { event: row.get(1)?, subscription: row.get(2)?, run: row.get(3)? },
@@ -187,6 +188,7 @@ fn read_due(row: &Row<'_>) -> Result<DueDelivery, Error> {
         attempts_before: row.get(9)?,
         filter_tries: row.get(10)?,
         filtered: row.get(11)?,
+        bytes: known_bytes(event_bytes.cast_unsigned()) + claims_bytes.cast_unsigned(),
     })
 }
 

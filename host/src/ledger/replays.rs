@@ -367,6 +367,8 @@ pub(super) mod tests {
             let again = begin(&ledger, 2).await;
             let made = ledger.advance_replay(step(&ledger, &again, 9, plan).await).await.unwrap().unwrap();
             assert!(made.due.iter().all(|due| due.id.run == 2), "each replay is a run of its own");
+            let bytes: Vec<_> = made.due.iter().map(|due| due.bytes).collect();
+            assert_eq!(bytes, [40, 40, 40, 40, 1 << 20], "as noted for other runs; the fifth event has none");
         });
     }
 

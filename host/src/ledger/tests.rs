@@ -103,6 +103,7 @@ pub(super) fn new_delivery(event_seq: u64, subscription_number: u128, plan: Dige
         plan,
         due_at: NOW,
         order_key: None,
+        bytes: 40,
     }
 }
 

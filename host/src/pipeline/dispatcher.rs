@@ -25,7 +25,7 @@ use crate::telemetry::{Seldom, metric};
 
 use super::Pipeline;
 use super::deliver::Attempted;
-use super::filter::Progress;
+use super::filter::{Filtered, Progress};
 use super::lane::{Bounds, EndpointKey, Lanes, Route};
 use super::settle::Onward;
 
@@ -74,6 +74,8 @@ struct Seen {
 enum Reached {
     /// Its end for now.
     End(Box<Seen>),
+    /// The end of its filters, if they left more bytes than it was taken for.
+    Grown(Box<Filtered>),
     /// The end of its attempt, which is to be settled. Its endpoint has room for the next meanwhile.
     Attempt(Box<Attempted>),
 }
@@ -82,6 +84,8 @@ enum Reached {
 enum Ended {
     /// An attempt.
     Attempt(DeliverySeq, Box<Attempted>),
+    /// Filters that left more bytes than their delivery was taken for.
+    Grown(Box<Filtered>),
     /// Work on a delivery.
     Delivery(DeliverySeq, Box<Seen>),
     /// A query of the ledger ended.
@@ -111,10 +115,13 @@ impl Dispatcher {
         let mut settings = self.pipeline.settings.changes();
         let mut work = JoinSet::new();
         let in_flight = gauge!(metric::IN_FLIGHT);
+        let in_flight_bytes = gauge!(metric::IN_FLIGHT_BYTES);
         loop {
             self.ask(&mut work);
             self.start(&mut work);
             in_flight.set(u32::try_from(self.lanes.in_flight()).unwrap_or(u32::MAX));
+            #[expect(clippy::cast_precision_loss, reason = "bytes in memory")]
+            in_flight_bytes.set(self.lanes.bytes() as f64);
             let sleep = self.sleep();
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -259,6 +266,19 @@ impl Dispatcher {
                     pipeline.guard(delivery, worked).await
                 });
             }
+            Ok(Ended::Grown(filtered)) => {
+                let delivery = filtered.row();
+                if self.lanes.grow(delivery.seq, delivery.bytes) {
+                    let pipeline = self.pipeline.clone();
+                    work.spawn(async move {
+                        let worked = Box::pin(pipeline.send(*filtered));
+                        pipeline.guard(delivery, worked).await
+                    });
+                } else {
+                    let turned = self.lanes.done(delivery.seq, Some(delivery), self.pipeline.clock.now());
+                    self.tell(turned);
+                }
+            }
             Ok(Ended::Asked { tenant, subscription, asked, rows }) => {
                 self.lanes.answered(&tenant, subscription, asked, rows);
             }
@@ -307,6 +327,8 @@ fn bounds(settings: &config::Delivery) -> Bounds {
         in_flight_max: settings.in_flight_max,
         per_tenant_max: settings.in_flight_per_tenant_max,
         per_endpoint_max: settings.in_flight_per_endpoint_max,
+        bytes_max: settings.in_flight_bytes_max,
+        bytes_per_tenant_max: settings.in_flight_bytes_per_tenant_max,
         window_max: settings.window_max,
         breaker: breaker_bounds(settings),
     }
@@ -340,6 +362,7 @@ impl Pipeline {
         let why = match AssertUnwindSafe(work).catch_unwind().await {
             Ok(Ok(Reached::End(seen))) => return Ended::Delivery(delivery.seq, seen),
             Ok(Ok(Reached::Attempt(attempted))) => return Ended::Attempt(delivery.seq, attempted),
+            Ok(Ok(Reached::Grown(filtered))) => return Ended::Grown(filtered),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "a defect of this program, see its output".to_owned(),
         };
@@ -357,38 +380,38 @@ impl Pipeline {
             let freed = self.settle(&delivery, Step::Dead { attempt: None, reason }).await?.freed;
             return Ok(Reached::end(Seen { freed, ..Seen::default() }));
         }
-        let mut filtered = match self.filter(delivery.clone()).await? {
-            Progress::On(filtered) => filtered,
-            Progress::Again(row) => return Ok(Reached::again(*row)),
-            Progress::Rests(freed) => {
-                return Ok(Reached::end(Seen { freed: freed.map(|row| *row), ..Seen::default() }));
-            }
-        };
+        let taken_for = delivery.bytes;
+        match self.filter(delivery).await? {
+            Progress::On(filtered) if filtered.delivery.bytes > taken_for => Ok(Reached::Grown(filtered)),
+            Progress::On(filtered) => self.send(*filtered).await,
+            Progress::Again(row) => Ok(Reached::again(*row)),
+            Progress::Rests(freed) => Ok(Reached::end(Seen { freed: freed.map(|row| *row), ..Seen::default() })),
+        }
+    }
+
+    /// A delivery whose chain has run, up to the end of its attempt.
+    async fn send(&self, mut filtered: Filtered) -> Result<Reached, ledger::Error> {
+        let row = filtered.row();
         // Taken anew: the filters may have run for a while.
-        let kept = DueDelivery { filtered: true, ..delivery };
-        let Some(subscription) = self.subscription(&kept.tenant, kept.id.subscription) else {
-            return Ok(Reached::again(kept));
+        let Some(subscription) = self.subscription(&row.tenant, row.id.subscription) else {
+            return Ok(Reached::again(row));
         };
         if subscription.value.paused.is_some() {
             // Paused while its filters ran: it stays due, and its lane waits.
-            return Ok(Reached::again(kept));
+            return Ok(Reached::again(row));
         }
         let (accepted_at, passed) = (filtered.accepted_at(), std::mem::take(&mut filtered.passed));
-        let attempted = match self.seal(*filtered, subscription.clone()) {
-            Ok(sealed) => {
-                // A chain that passed it is settled with the attempt: without one, it runs again.
-                let filtered = passed.is_empty();
-                match self.deliver(sealed, passed).await {
-                    Some(attempted) => attempted,
-                    None => {
-                        let due_at = self.clock.now().plus_millis(AFTER_SHORTAGE_MS);
-                        return Ok(Reached::again(DueDelivery { due_at, filtered, ..kept }));
-                    }
+        let attempted = match self.seal(filtered, subscription.clone()) {
+            Ok(sealed) => match self.deliver(sealed, passed).await {
+                Some(attempted) => attempted,
+                None => {
+                    let due_at = self.clock.now().plus_millis(AFTER_SHORTAGE_MS);
+                    return Ok(Reached::again(DueDelivery { due_at, ..row }));
                 }
-            }
+            },
             Err(error) => {
-                let attempt = self.unsendable(&kept, error.to_string());
-                Attempted { delivery: kept, subscription, accepted_at, attempt, passed }
+                let attempt = self.unsendable(&row, error.to_string());
+                Attempted { delivery: row, subscription, accepted_at, attempt, passed }
             }
         };
         Ok(Reached::Attempt(Box::new(attempted)))
@@ -397,7 +420,9 @@ impl Pipeline {
     async fn settle_and_go_on(&self, attempted: Attempted) -> Result<Reached, ledger::Error> {
         let delivery = attempted.delivery.clone();
         let Onward { due_at, freed } = self.settle_attempt(attempted).await?;
-        let again = due_at.map(|due_at| DueDelivery { due_at, attempts: delivery.attempts + 1, ..delivery });
+        // What its chain did, if that was not settled before, was settled with the attempt.
+        let again = |due_at| DueDelivery { due_at, attempts: delivery.attempts + 1, filtered: true, ..delivery };
+        let again = due_at.map(again);
         Ok(Reached::end(Seen { again, freed }))
     }
 }

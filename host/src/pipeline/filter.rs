@@ -47,6 +47,11 @@ pub struct Filtered {
 }
 
 impl Filtered {
+    /// The delivery as it is due if no attempt follows: a chain whose runs are to be settled with the attempt runs again.
+    pub(super) fn row(&self) -> DueDelivery {
+        DueDelivery { filtered: self.passed.is_empty(), ..self.delivery.clone() }
+    }
+
     pub(super) fn accepted_at(&self) -> Timestamp {
         self.event.accepted_at
     }
@@ -109,6 +114,7 @@ impl Pipeline {
             return Ok(Progress::Again(Box::new(row)));
         }
         let event = content.event;
+        let delivery = delivery.weighed(&event, content.claims.as_deref());
         if delivery.filtered {
             let (claims, passed) = (content.claims, Vec::new());
             return Ok(Progress::On(Box::new(Filtered { delivery, event, claims, passed })));
@@ -149,6 +155,7 @@ impl Pipeline {
                     self.settle(&delivery, Step::Filtered { claims: claims.clone(), runs }).await?;
                     Vec::new()
                 };
+                let delivery = delivery.weighed(&event, claims.as_deref());
                 return Ok(Progress::On(Box::new(Filtered { delivery, event, claims, passed })));
             }
             ChainEnd::Dropped(reason) => Step::Dropped { runs, reason },

@@ -8,6 +8,10 @@
 //! a tenant takes one more place only while it holds fewer than it leaves free: the more a few tenants hold, the less they
 //! add, and the last places are for tenants with nothing in flight.
 //!
+//! Bytes are shared like places, by what a delivery holds in memory, which is known before it is loaded. A tenant that holds none
+//! always finds place for one delivery, however large that is and whatever others hold. The first delivery in a tenant's turns
+//! that does not fit stays the first: smaller ones do not pass it, so it has a place once enough of its tenant's have ended.
+//!
 //! A lane stands in exactly one [`Place`], and only lanes that can be served stand in a round: the cost of a turn does
 //! not grow with the number of subscriptions.
 
@@ -23,7 +27,7 @@ use crate::domain::time::Timestamp;
 
 pub(super) use endpoints::{EndpointKey, Route};
 
-use endpoints::{Admission, Endpoints};
+use endpoints::{Admission, EndpointBounds, Endpoints};
 
 /// Bounds on what is in flight at once.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +35,10 @@ pub(super) struct Bounds {
     pub(super) in_flight_max: usize,
     pub(super) per_tenant_max: usize,
     pub(super) per_endpoint_max: usize,
+    /// Bytes of all deliveries in flight.
+    pub(super) bytes_max: u64,
+    /// Of them, one tenant's; an endpoint has half of that.
+    pub(super) bytes_per_tenant_max: u64,
     pub(super) window_max: usize,
     pub(super) breaker: BreakerBounds,
 }
@@ -48,9 +56,11 @@ pub(super) struct Lanes {
     parked: HashMap<EndpointKey, Vec<LaneKey>>,
     /// Lanes that ought to ask the ledger for more.
     low: HashSet<LaneKey>,
-    /// Tenants that hold as much as is free, and so wait for anything to end.
+    /// Tenants that hold as much as is free, in places or bytes, and so wait for anything to end.
     held_back: Vec<TenantId>,
     in_flight: HashMap<DeliverySeq, Flight>,
+    /// Bytes of all deliveries in flight.
+    bytes: u64,
     endpoints: Endpoints,
     /// Rows that were made due while in flight.
     told: HashMap<DeliverySeq, DueDelivery>,
@@ -64,8 +74,16 @@ type LaneKey = (TenantId, SubscriptionId);
 /// A delivery in flight.
 struct Flight {
     lane: LaneKey,
-    /// Where it goes, and whether what comes of it decides if its endpoint's breaker closes; none: it was there.
-    bound: Option<(EndpointKey, bool)>,
+    /// None: its attempt is over, and it holds neither its endpoint nor bytes.
+    bound: Option<Bound>,
+}
+
+/// What a delivery holds until its attempt is over.
+struct Bound {
+    endpoint: EndpointKey,
+    /// Whether its outcome decides if the endpoint's breaker closes.
+    probe: bool,
+    bytes: u64,
 }
 
 #[derive(Default)]
@@ -74,6 +92,8 @@ struct Turns {
     round: VecDeque<SubscriptionId>,
     in_round: bool,
     in_flight: usize,
+    /// Bytes of its deliveries in flight.
+    bytes: u64,
 }
 
 /// The state of a lane.
@@ -131,6 +151,22 @@ fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp
     one.into_iter().chain(other).min()
 }
 
+impl Bounds {
+    /// Whether a tenant may take so many bytes more, while it and all tenants hold so many. As with places, it takes more only
+    /// while it leaves as many free as it then holds.
+    fn fit(&self, bytes: u64, of_tenant: u64, of_all: u64, is_alone: bool) -> bool {
+        if of_tenant == 0 {
+            return true;
+        }
+        let (holds, free) = (of_tenant.saturating_add(bytes), self.bytes_max.saturating_sub(of_all));
+        holds <= self.bytes_per_tenant_max && free >= if is_alone { bytes } else { holds }
+    }
+
+    fn of_endpoint(&self) -> EndpointBounds {
+        EndpointBounds { in_flight_max: self.per_endpoint_max, bytes_max: self.bytes_per_tenant_max / 2 }
+    }
+}
+
 impl Lanes {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
@@ -144,7 +180,8 @@ impl Lanes {
             told: HashMap::new(),
             held_back: Vec::new(),
             in_flight: HashMap::new(),
-            endpoints: Endpoints::new(bounds.per_endpoint_max, bounds.breaker),
+            bytes: 0,
+            endpoints: Endpoints::new(bounds.of_endpoint(), bounds.breaker),
         }
     }
 
@@ -152,7 +189,7 @@ impl Lanes {
     /// original time.
     pub(super) fn bound(&mut self, bounds: Bounds) {
         self.bounds = bounds;
-        self.endpoints.bound(bounds.per_endpoint_max, bounds.breaker);
+        self.endpoints.bound(bounds.of_endpoint(), bounds.breaker);
         // Who waited for a place looks again.
         for parked in std::mem::take(&mut self.parked).into_values().flatten() {
             self.unpark(&parked);
@@ -165,6 +202,11 @@ impl Lanes {
 
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// Bytes of what is in flight.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Tells where a subscription's deliveries go; none while it is paused.
@@ -290,8 +332,11 @@ impl Lanes {
             }
             let Some(subscription) = turns.round.pop_front() else { continue };
             let key = (tenant.clone(), subscription);
+            let held_back = self.held_back.len();
             let taken = self.take_from(&key, now);
-            self.back_in_round(&tenant);
+            if self.held_back.len() == held_back {
+                self.back_in_round(&tenant);
+            }
             if taken.is_some() {
                 return taken;
             }
@@ -311,9 +356,19 @@ impl Lanes {
             self.place(key);
             return None;
         }
+        let bytes = first.get().bytes;
         let endpoint = (key.0.clone(), route.origin.clone());
-        let probe = match self.endpoints.enter(&endpoint, &route, now) {
+        let is_alone = self.tenants.len() <= 1;
+        let turns = self.tenants.entry(key.0.clone()).or_default();
+        let fits = self.bounds.fit(bytes, turns.bytes, self.bytes, is_alone);
+        let probe = match self.endpoints.enter(&endpoint, &route, (bytes, fits), now) {
             Admission::Goes { probe } => probe,
+            Admission::NoRoom => {
+                lane.place = Place::Ready;
+                turns.round.push_front(key.1);
+                self.held_back.push(key.0.clone());
+                return None;
+            }
             Admission::At(at) => {
                 self.to(key, Place::Timer(at));
                 return None;
@@ -326,14 +381,34 @@ impl Lanes {
         let delivery = first.remove();
         lane.due.remove(&delivery.seq);
         lane.in_flight.insert(delivery.seq);
-        self.tenants.entry(key.0.clone()).or_default().in_flight += 1;
-        self.in_flight.insert(delivery.seq, Flight { lane: key.clone(), bound: Some((endpoint, probe)) });
+        turns.in_flight += 1;
+        turns.bytes += bytes;
+        self.bytes += bytes;
+        let bound = Some(Bound { endpoint, probe, bytes });
+        self.in_flight.insert(delivery.seq, Flight { lane: key.clone(), bound });
         let next_is_due = lane.waiting.first_key_value().is_some_and(|((at, _), _)| *at <= now);
         self.place(key);
         if next_is_due {
             self.to(key, Place::Ready);
         }
         Some(delivery)
+    }
+
+    /// A delivery in flight holds more bytes than it was taken for: its filters made them. Whether there is room for them; if not,
+    /// it is to come back to its lane by [`Self::done`] and wait for as many.
+    pub(super) fn grow(&mut self, seq: DeliverySeq, bytes: u64) -> bool {
+        let is_alone = self.tenants.len() <= 1;
+        let Some(Flight { lane, bound: Some(bound) }) = self.in_flight.get_mut(&seq) else { return true };
+        let Some(turns) = self.tenants.get_mut(&lane.0) else { return true };
+        let of_others = (turns.bytes.saturating_sub(bound.bytes), self.bytes.saturating_sub(bound.bytes));
+        if !self.bounds.fit(bytes, of_others.0, of_others.1, is_alone)
+            || !self.endpoints.grow(&bound.endpoint, bound.bytes, bytes)
+        {
+            return false;
+        }
+        (turns.bytes, self.bytes) = (of_others.0 + bytes, of_others.1 + bytes);
+        bound.bytes = bytes;
+        true
     }
 
     /// A delivery's attempt is over, and its endpoint has room for another while what came of it is written. `heard`:
@@ -344,8 +419,15 @@ impl Lanes {
         heard: Option<Heard>,
         now: Timestamp,
     ) -> Option<(EndpointKey, Turn)> {
-        let (endpoint, probe) = self.in_flight.get_mut(&seq)?.bound.take()?;
-        let turn = self.endpoints.leave(&endpoint, probe, heard, now);
+        let Bound { endpoint, probe, bytes } = self.in_flight.get_mut(&seq)?.bound.take()?;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if let Some(turns) = self.tenants.get_mut(&endpoint.0) {
+            turns.bytes = turns.bytes.saturating_sub(bytes);
+        }
+        for waiting in std::mem::take(&mut self.held_back) {
+            self.back_in_round(&waiting);
+        }
+        let turn = self.endpoints.leave(&endpoint, bytes, (probe, heard), now);
         for parked in self.parked.remove(&endpoint).unwrap_or_default() {
             self.unpark(&parked);
         }

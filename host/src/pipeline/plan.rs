@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::crypto;
-use crate::domain::delivery::NewDelivery;
+use crate::domain::delivery::{NewDelivery, bytes_in_flight};
 use crate::domain::event::{Event, EventRecord, EventSeq, NewEvent};
 use crate::domain::filter::{Grant, Plan, PlanStep};
 use crate::domain::id::{DeliveryId, Digest, EventId, SubscriptionId, TenantId};
@@ -74,24 +74,36 @@ pub(super) struct OfEvent<'a> {
     seq: EventSeq,
     id: EventId,
     about: Option<&'a str>,
+    /// See [`NewDelivery::bytes`].
+    bytes: u64,
 }
 
 /// The sequence number is assigned when the event is appended.
 impl<'a> From<&'a NewEvent> for OfEvent<'a> {
     fn from(event: &'a NewEvent) -> Self {
-        Self { seq: EventSeq::default(), id: event.id, about: event.subject.as_deref() }
+        Self {
+            seq: EventSeq::default(),
+            id: event.id,
+            about: event.subject.as_deref(),
+            bytes: bytes_in_flight(event.set.text.len(), event.original.len()),
+        }
     }
 }
 
 impl<'a> From<&'a Event> for OfEvent<'a> {
     fn from(event: &'a Event) -> Self {
-        Self { seq: event.seq, id: event.id, about: event.subject.as_deref() }
+        Self {
+            seq: event.seq,
+            id: event.id,
+            about: event.subject.as_deref(),
+            bytes: bytes_in_flight(event.set.text.len(), event.original.len()),
+        }
     }
 }
 
 impl<'a> From<&'a EventRecord> for OfEvent<'a> {
     fn from(event: &'a EventRecord) -> Self {
-        Self { seq: event.seq, id: event.id, about: event.subject.as_deref() }
+        Self { seq: event.seq, id: event.id, about: event.subject.as_deref(), bytes: 0 }
     }
 }
 
@@ -144,6 +156,7 @@ impl Pinned {
             plan,
             due_at: now,
             order_key: order_key(subscription, event.about),
+            bytes: event.bytes,
         };
         Ok(wanted.into_iter().zip(plans).map(delivery).collect())
     }

@@ -20,6 +20,7 @@ pub const HELP: &[(&str, &str)] = &[
     ("setgate_connections_refused_total", "connections that were refused or closed for want of a place"),
     ("setgate_deliveries_by_state", "deliveries that are due, held or dead now, by `tenant` and `state`"),
     ("setgate_deliveries_in_flight", "deliveries that are worked on"),
+    ("setgate_deliveries_in_flight_bytes", "bytes of events and bodies of deliveries that are worked on"),
     ("setgate_deliveries_put_off_total", "deliveries put off since their tenant's fuel was spent, by `tenant`"),
     ("setgate_deliveries_total", "deliveries that came to rest, by `tenant` and `state`"),
     ("setgate_disk_free_bytes", "bytes free on the disk of the ledger"),

@@ -37,34 +37,51 @@ pub(super) enum Admission {
     At(Timestamp),
     /// Not before one that is under way has ended.
     Full,
+    /// The endpoint would take it, and there is no room for its bytes.
+    NoRoom,
+}
+
+/// What one endpoint may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EndpointBounds {
+    pub(super) in_flight_max: usize,
+    /// Bytes; a single delivery may hold more.
+    pub(super) bytes_max: u64,
 }
 
 #[derive(Default)]
 struct Endpoint {
     in_flight: usize,
+    bytes: u64,
     breaker: Breaker,
     rate: Rate,
 }
 
 /// Every endpoint that there is something to remember about.
 pub(super) struct Endpoints {
-    per_endpoint_max: usize,
+    bounds: EndpointBounds,
     breaker: BreakerBounds,
     known: HashMap<EndpointKey, Endpoint>,
 }
 
 impl Endpoints {
-    pub(super) fn new(per_endpoint_max: usize, breaker: BreakerBounds) -> Self {
-        Self { per_endpoint_max, breaker, known: HashMap::new() }
+    pub(super) fn new(bounds: EndpointBounds, breaker: BreakerBounds) -> Self {
+        Self { bounds, breaker, known: HashMap::new() }
     }
 
     /// Other bounds, from now on.
-    pub(super) fn bound(&mut self, per_endpoint_max: usize, breaker: BreakerBounds) {
-        (self.per_endpoint_max, self.breaker) = (per_endpoint_max, breaker);
+    pub(super) fn bound(&mut self, bounds: EndpointBounds, breaker: BreakerBounds) {
+        (self.bounds, self.breaker) = (bounds, breaker);
     }
 
-    /// Takes a place where there is one.
-    pub(super) fn enter(&mut self, key: &EndpointKey, route: &Route, now: Timestamp) -> Admission {
+    /// Takes a place for a delivery of so many bytes if there is one, and if its bytes fit into what tenants share.
+    pub(super) fn enter(
+        &mut self,
+        key: &EndpointKey,
+        route: &Route,
+        (bytes, fits): (u64, bool),
+        now: Timestamp,
+    ) -> Admission {
         let endpoint = self.known.entry(key.clone()).or_default();
         let probe = match endpoint.breaker.passage(now) {
             Passage::Free => false,
@@ -72,34 +89,53 @@ impl Endpoints {
             Passage::Later(at) => return Admission::At(at),
             Passage::Probing => return Admission::Full,
         };
-        let places =
-            route.in_flight_max.map_or(self.per_endpoint_max, |own| self.per_endpoint_max.min(own.get().into()));
-        if endpoint.in_flight >= places {
+        let EndpointBounds { in_flight_max, bytes_max } = self.bounds;
+        let places = route.in_flight_max.map_or(in_flight_max, |own| in_flight_max.min(own.get().into()));
+        // One that is larger than that waits for its tenant's other deliveries instead: here, smaller ones could always be first.
+        let is_heavy = bytes <= bytes_max && endpoint.bytes.saturating_add(bytes) > bytes_max;
+        if endpoint.in_flight >= places || is_heavy {
             return Admission::Full;
         }
+        let wait_until = route.per_second.and_then(|rate| endpoint.rate.wait_until_ms(now.as_millis(), rate));
+        if let Some(at) = wait_until {
+            return Admission::At(Timestamp::from_millis(at));
+        }
+        if !fits {
+            return Admission::NoRoom;
+        }
         if let Some(per_second) = route.per_second {
-            if let Some(at) = endpoint.rate.wait_until_ms(now.as_millis(), per_second) {
-                return Admission::At(Timestamp::from_millis(at));
-            }
             endpoint.rate.took(now.as_millis(), per_second);
         }
         if probe {
             endpoint.breaker.probe();
         }
         endpoint.in_flight += 1;
+        endpoint.bytes += bytes;
         Admission::Goes { probe }
     }
 
-    /// Gives a place back, with what was heard of the endpoint, if anything.
+    /// A delivery on its way there holds more bytes. False, and nothing changes, if they are more than the endpoint may hold.
+    pub(super) fn grow(&mut self, key: &EndpointKey, before: u64, bytes: u64) -> bool {
+        let Some(endpoint) = self.known.get_mut(key) else { return true };
+        let others = endpoint.bytes.saturating_sub(before);
+        if others > 0 && others.saturating_add(bytes) > self.bounds.bytes_max {
+            return false;
+        }
+        endpoint.bytes = others + bytes;
+        true
+    }
+
+    /// Gives a place and bytes back, with what was heard of the endpoint, if anything.
     pub(super) fn leave(
         &mut self,
         key: &EndpointKey,
-        probe: bool,
-        heard: Option<Heard>,
+        bytes: u64,
+        (probe, heard): (bool, Option<Heard>),
         now: Timestamp,
     ) -> Option<Turn> {
         let endpoint = self.known.get_mut(key)?;
         endpoint.in_flight = endpoint.in_flight.saturating_sub(1);
+        endpoint.bytes = endpoint.bytes.saturating_sub(bytes);
         let turn = endpoint.breaker.heard(heard, probe, now, &self.breaker);
         if endpoint.in_flight == 0 && endpoint.breaker.is_fresh() && endpoint.rate.is_idle(now.as_millis()) {
             self.known.remove(key);

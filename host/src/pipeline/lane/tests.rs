@@ -8,8 +8,15 @@ use crate::domain::id::{DeliveryId, Digest, EventId};
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 const BREAKER: BreakerBounds =
     BreakerBounds { failures_max: 3, open_ms: 1_000, open_ms_max: 8_000, throttle_ms_max: 60_000 };
-const BOUNDS: Bounds =
-    Bounds { in_flight_max: 8, per_tenant_max: 6, per_endpoint_max: 3, window_max: 4, breaker: BREAKER };
+const BOUNDS: Bounds = Bounds {
+    in_flight_max: 8,
+    per_tenant_max: 6,
+    per_endpoint_max: 3,
+    bytes_max: 1_000,
+    bytes_per_tenant_max: 400,
+    window_max: 4,
+    breaker: BREAKER,
+};
 
 fn subscription(number: u128) -> SubscriptionId {
     SubscriptionId::new(NOW, number)
@@ -19,7 +26,7 @@ fn delivery(tenant: &str, sub: u128, seq: i64, due_at: Timestamp) -> DueDelivery
     let id =
         DeliveryId { event: EventId::new(NOW, seq.unsigned_abs().into()), subscription: subscription(sub), run: 0 };
     let tenant = tenant.parse().unwrap();
-    NewDelivery { id, event: EventSeq(seq), tenant, plan: Digest([0; 32]), due_at, order_key: None }
+    NewDelivery { id, event: EventSeq(seq), tenant, plan: Digest([0; 32]), due_at, order_key: None, bytes: 1 }
         .due(DeliverySeq(seq))
 }
 
@@ -277,6 +284,127 @@ fn a_tenant_alone_has_all_places() {
     assert_eq!(taken(&mut lanes), [0, 1, 2, 3]);
 }
 
+/// As many bytes as in [`BOUNDS`], and more places than any of these tests takes.
+const BY_BYTES: Bounds =
+    Bounds { in_flight_max: 256, per_tenant_max: 64, per_endpoint_max: 16, window_max: 512, ..BOUNDS };
+
+fn heavy(tenant: &str, sub: u128, seq: i64, bytes: u64) -> DueDelivery {
+    DueDelivery { bytes, ..delivery(tenant, sub, seq, NOW) }
+}
+
+#[test]
+fn large_deliveries_of_a_tenant_that_hang_leave_bytes_for_others() {
+    let mut lanes = Lanes::new(BY_BYTES);
+    for seq in 0..10 {
+        lanes.add(heavy("large", 1, seq, 90));
+        lanes.add(heavy("large", 2, 10 + seq, 90));
+        lanes.add(heavy("large", 3, 20 + seq, 90));
+        lanes.add(heavy("small", 4, 30 + seq, 10));
+    }
+    for (sub, host) in [(1, "x"), (2, "y"), (3, "z")] {
+        open_route(&mut lanes, "large", sub, origin(host));
+    }
+    assert_eq!(taken(&mut lanes), [0, 10, 20, 1], "a fifth one is more than the 400 bytes of a tenant");
+    open_route(&mut lanes, "small", 4, origin("live"));
+    assert_eq!(taken(&mut lanes), (30..40).collect::<Vec<_>>(), "which are not those of another tenant");
+    // One of the endpoint that has its half waits for it; the tenant's turn goes to another endpoint.
+    lanes.left(DeliverySeq(20), Some(Heard::Alive), NOW);
+    assert_eq!(taken(&mut lanes), [11], "bytes are free again when the attempt is over");
+    assert_eq!(lanes.in_flight(), 15, "and the place when that is written");
+    lanes.left(DeliverySeq(11), Some(Heard::Alive), NOW);
+    lanes.left(DeliverySeq(10), Some(Heard::Alive), NOW);
+    assert_eq!(taken(&mut lanes), [21, 12]);
+}
+
+#[test]
+fn an_endpoint_holds_half_of_its_tenants_bytes() {
+    let mut lanes = Lanes::new(BY_BYTES);
+    for seq in 0..10 {
+        lanes.add(heavy("a", 1, seq, 70));
+        lanes.add(heavy("a", 2, 10 + seq, 70));
+    }
+    open_route(&mut lanes, "a", 1, origin("hangs"));
+    assert_eq!(taken(&mut lanes), [0, 1]);
+    open_route(&mut lanes, "a", 2, origin("live"));
+    for seq in 10..20 {
+        assert_eq!(lanes.take(NOW).map(|row| row.seq.0), Some(seq), "the other half is for other endpoints");
+        lanes.done(DeliverySeq(seq), None, NOW);
+    }
+    lanes.done(DeliverySeq(0), None, NOW);
+    assert_eq!(taken(&mut lanes), [2]);
+}
+
+#[test]
+fn a_tenant_that_holds_nothing_has_room_for_one_delivery_of_any_size() {
+    let mut lanes = Lanes::new(BY_BYTES);
+    // Larger than the share of a tenant and of an endpoint, and than all there is.
+    lanes.add(heavy("a", 1, 0, 5_000));
+    lanes.add(heavy("a", 1, 1, 1));
+    open_route(&mut lanes, "a", 1, origin("x"));
+    lanes.add(heavy("b", 2, 10, 5_000));
+    lanes.add(heavy("b", 2, 11, 5_000));
+    open_route(&mut lanes, "b", 2, origin("x"));
+    assert_eq!(taken(&mut lanes), [0, 10], "and nothing else of theirs meanwhile");
+    lanes.done(DeliverySeq(10), None, NOW);
+    assert_eq!(taken(&mut lanes), [11]);
+    lanes.done(DeliverySeq(0), None, NOW);
+    assert_eq!(taken(&mut lanes), [1]);
+}
+
+#[test]
+fn small_deliveries_of_a_tenant_do_not_pass_its_large_one_for_ever() {
+    let mut lanes = Lanes::new(BY_BYTES);
+    for seq in 0..9 {
+        lanes.add(heavy("a", 1, seq, 100));
+    }
+    lanes.add(heavy("a", 2, 10, 350));
+    open_route(&mut lanes, "a", 1, origin("x"));
+    assert_eq!(taken(&mut lanes), [0, 1]);
+    open_route(&mut lanes, "a", 2, origin("y"));
+    assert!(taken(&mut lanes).is_empty(), "it is more than is left of the tenant's share");
+    lanes.done(DeliverySeq(0), None, NOW);
+    assert!(taken(&mut lanes).is_empty(), "and it is its turn");
+    lanes.done(DeliverySeq(1), None, NOW);
+    assert_eq!(taken(&mut lanes), [10]);
+}
+
+#[test]
+fn what_filters_make_larger_waits_if_there_is_no_room_for_it() {
+    let mut lanes = Lanes::new(BY_BYTES);
+    for seq in 0..3 {
+        lanes.add(heavy("a", 1, seq, 10));
+    }
+    open_route(&mut lanes, "a", 1, origin("x"));
+    open_route(&mut lanes, "b", 2, origin("x"));
+    assert_eq!(taken(&mut lanes), [0, 1, 2]);
+    assert!(lanes.grow(DeliverySeq(0), 150));
+    assert!(lanes.grow(DeliverySeq(1), 30));
+    assert!(!lanes.grow(DeliverySeq(2), 30), "the endpoint has its half");
+    let row = heavy("a", 1, 2, 30);
+    lanes.done(row.seq, Some(row), NOW);
+    assert!(taken(&mut lanes).is_empty());
+    lanes.left(DeliverySeq(1), Some(Heard::Alive), NOW);
+    assert_eq!(taken(&mut lanes), [2]);
+    assert!(lanes.grow(DeliverySeq(2), 40), "up to the bound");
+    assert!(lanes.grow(DeliverySeq(1), 40), "whose attempt is over holds nothing");
+    lanes.left(DeliverySeq(2), Some(Heard::Alive), NOW);
+    assert!(lanes.grow(DeliverySeq(0), 9_000), "one alone goes, however large");
+}
+
+#[test]
+fn other_bounds_in_bytes_hold_from_the_next_turn_on() {
+    let mut lanes = Lanes::new(Bounds { bytes_per_tenant_max: 100, ..BY_BYTES });
+    for seq in 0..3 {
+        lanes.add(heavy("a", 1, seq, 50));
+    }
+    open_route(&mut lanes, "a", 1, origin("x"));
+    assert_eq!(taken(&mut lanes), [0]);
+    lanes.bound(Bounds { bytes_per_tenant_max: 200, ..BY_BYTES });
+    assert_eq!(taken(&mut lanes), [1]);
+    lanes.bound(Bounds { bytes_max: 100, ..BY_BYTES });
+    assert!(taken(&mut lanes).is_empty());
+}
+
 /// Whatever happens in whatever order: each delivery is taken once, none is forgotten, no bound is passed.
 #[test]
 fn nothing_is_taken_twice_or_forgotten() {
@@ -294,6 +422,7 @@ fn nothing_is_taken_twice_or_forgotten() {
             match step {
                 0 | 1 => {
                     let row = delivery(tenant, sub, next, NOW.plus_millis(number - 1));
+                    let row = DueDelivery { bytes: 1 + 120 * (next.unsigned_abs() % 5), ..row };
                     next += 1;
                     disk.insert((sub, row.seq.0), row.clone());
                     lanes.add(row);
@@ -307,6 +436,11 @@ fn nothing_is_taken_twice_or_forgotten() {
                         prop_assert!(flying.iter().all(|other| other.seq != row.seq), "taken twice");
                         flying.push(row);
                         prop_assert!(flying.len() <= BOUNDS.in_flight_max);
+                        for tenant in tenants {
+                            let of = flying.iter().filter(|row| row.tenant.as_str() == tenant);
+                            let (count, bytes) = of.fold((0, 0), |(count, bytes), row| (count + 1, bytes + row.bytes));
+                            prop_assert!(count <= 1 || bytes <= BOUNDS.bytes_per_tenant_max, "{count}, {bytes} bytes");
+                        }
                     }
                 }
                 _ => if let Some(row) = flying.pop() {

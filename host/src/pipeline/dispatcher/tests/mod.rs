@@ -13,10 +13,11 @@ mod world;
 
 use tokio::task::JoinSet;
 
-use super::{Dispatcher, Ended, Handle, Pipeline};
+use super::{Dispatcher, Ended, Handle, Pipeline, Progress, Reached};
 use crate::config;
-use crate::domain::id::{SubscriptionId, TenantId};
+use crate::domain::id::{Digest, SubscriptionId, TenantId};
 use crate::domain::time::Timestamp;
+use crate::domain::verdict::FilterRun;
 use crate::ledger;
 use receivers::Trouble;
 use world::World;
@@ -154,4 +155,24 @@ async fn days_of_trouble_lose_nothing_and_keep_every_promise() {
     assert!(delivered > 500 && retries > 100 && throttled > 10 && disabled > 0 && kept_back > 10, "{seen:?}");
     // Four days with intermittent outages are shorter than the retry schedule.
     assert!(given_up < delivered / 10, "{seen:?}");
+}
+
+/// What its filters did is settled with the attempt if they changed nothing: without one, they are to run again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_paused_while_its_filters_ran_is_due_with_what_they_did_unsettled() {
+    let mut random = Random(1);
+    let mut world = World::new(&mut random).await;
+    world.events(&mut random, 1).await;
+    let due = world.first_due(0).await;
+    world.pause(0, true).await;
+    let passed = FilterRun::not_called("f".parse().unwrap(), Digest([1; 32]));
+    for unsettled in [vec![], vec![passed]] {
+        let pipeline = world.pipeline();
+        let Ok(Progress::On(mut filtered)) = pipeline.filter(due.clone()).await else { panic!("it is due") };
+        let is_settled = unsettled.is_empty();
+        filtered.passed = unsettled;
+        let Ok(Reached::End(seen)) = pipeline.send(*filtered).await else { panic!("it is sent") };
+        let again = seen.again.expect("it stays due");
+        assert_eq!((again.seq, again.attempts, again.filtered), (due.seq, 0, is_settled));
+    }
 }

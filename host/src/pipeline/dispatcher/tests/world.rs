@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::crypto::{MasterKey, sha256};
+use crate::domain::delivery::DueDelivery;
 use crate::domain::endpoint::Destination;
 use crate::domain::event::{Dedupe, NewEvent};
 use crate::domain::id::{EventId, SigningKeyId, SourceName};
@@ -236,6 +237,19 @@ impl World {
             }
             self.accepted.push((jti, subject));
         }
+    }
+
+    pub(super) fn pipeline(&self) -> &Pipeline {
+        let (dispatcher, _) = self.dispatcher.as_ref().expect("it runs");
+        &dispatcher.pipeline
+    }
+
+    /// Fans out what was accepted, and gives the first delivery of a subscription.
+    pub(super) async fn first_due(&self, number: usize) -> DueDelivery {
+        let (dispatcher, tell) = self.dispatcher.as_ref().expect("it runs");
+        while fanout::one_batch(&dispatcher.pipeline, tell).await.unwrap() > 0 {}
+        let due = self.ledger.due(&self.tenant, self.subscriptions[number], self.clock.now(), None, 1).await.unwrap();
+        due.into_iter().next().expect("a delivery is due")
     }
 
     async fn change(&self, number: usize, change: impl FnOnce(&mut Subscription)) {
