@@ -18,6 +18,7 @@ mod framing;
 mod history;
 mod hostile;
 mod idempotency;
+mod in_flight;
 mod ingest;
 mod keys;
 mod lifecycle;

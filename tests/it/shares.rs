@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 use setgate_tests::h2::{Raw2, connect_from};
-use setgate_tests::{Answer, Host, Manner, Receiver, Reply, Rude, Seed, Tenant, event};
+use setgate_tests::{Answer, Host, Manner, Receiver, Rude, Seed, Tenant, event};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -307,91 +307,6 @@ async fn hanging_receivers_of_several_tenants_leave_places_for_another() {
     }
 }
 
-/// Places are plenty and bytes are not. An event of [`bulky`] takes some 60 kB: two fit into the half of a share that one endpoint
-/// has, and five into a share.
-#[tokio::test]
-async fn large_deliveries_that_hang_leave_bytes_for_those_of_others() {
-    let config = "[delivery]\nin_flight_bytes_max = 1000000\nin_flight_bytes_per_tenant_max = 320000\n\
-        breaker_failures_max = 0\n[egress]\nhead_ms_max = 600000\nresponse_ms_max = 600000\n";
-    let host = Host::with().config(config).start().await;
-    let hang = host.tenant("hang").await;
-    let source = hang.source("open", Seed::Open).await;
-    let mut hanging = Vec::new();
-    for _ in 0..3 {
-        let receiver = Receiver::start().await;
-        receiver.otherwise(Reply::hang());
-        hanging.push((hang.subscribe(&receiver).create().await, receiver));
-    }
-    let mut accepted = Vec::new();
-    for number in 0..6 {
-        accepted.push(source.accept(bulky(&format!("large-{number}"))).await);
-    }
-    let arrived = || hanging.iter().map(|(_, receiver)| receiver.count()).sum::<usize>();
-    setgate_tests::until("the share is taken", async || (arrived() >= 5).then_some(())).await;
-
-    let calm = host.tenant("calm").await;
-    let source = calm.source("open", Seed::Open).await;
-    let receiver = Receiver::start().await;
-    let subscription = calm.subscribe(&receiver).create().await;
-    // The last one is larger than the share, and goes alone.
-    let mut large: Value = serde_json::from_str(&event::set("huge")).expect("a SET is JSON");
-    large["padding"] = "x".repeat(200_000).into();
-    let small = (0..20).map(|number| event::set(&format!("calm-{number}")));
-    for body in small.chain([large.to_string()]) {
-        let id = subscription.delivery_of(&source.accept(body).await);
-        let delivered = calm.delivery_in("delivered", &id).await;
-        assert_eq!(delivered["attempts"], 1);
-    }
-    assert_eq!(arrived(), 5, "18 are due, and each endpoint has 16 places");
-    let bytes = host.metric("setgate_deliveries_in_flight_bytes", &[]).await;
-    assert!((250_000.0..320_000.0).contains(&bytes), "{bytes}");
-
-    // What waited was not tried meanwhile, and goes as soon as there is room.
-    hanging.iter().for_each(|(_, receiver)| receiver.release());
-    for (subscription, _) in &hanging {
-        for event in &accepted {
-            let delivered = hang.delivery_in("delivered", &subscription.delivery_of(event)).await;
-            assert_eq!(delivered["attempts"], 1, "{delivered}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn what_a_filter_makes_larger_is_weighed_before_it_is_sent() {
-    let config = "[delivery]\nin_flight_bytes_per_tenant_max = 120000\n[egress]\nhead_ms_max = 600000\n\
-        response_ms_max = 600000\n";
-    let host = Host::with().config(config).start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Wso2).await;
-    acme.filter("enrich-from-table").await;
-    acme.table("apps", &[("a1", json!({"notes": "x".repeat(50_000)}))]).await;
-    acme.table("organizations", &[]).await;
-    let receiver = Receiver::start().await;
-    receiver.otherwise(Reply::hang());
-    let chain = json!([{"filter": "enrich-from-table", "grants": ["config", "lookup"]}]);
-    let subscription = acme.subscribe(&receiver).chain(chain).create().await;
-    let mut accepted = Vec::new();
-    for number in 0..3 {
-        accepted.push(subscription.delivery_of(&source.accept(event::wso2(&format!("e{number}"))).await));
-    }
-    receiver.received(1).await;
-    // All three fit as they came. Each has run its filter once, and the bytes that it made are kept.
-    for id in &accepted {
-        setgate_tests::until("its filter has run", async || {
-            let shown = acme.get(&format!("/deliveries/{id}")).await;
-            shown["runs"][0].is_object().then_some(())
-        })
-        .await;
-    }
-    assert_eq!(receiver.count(), 1, "an endpoint has half of the share: room for one of some 55 kB");
-    receiver.release();
-    for id in &accepted {
-        let delivered = acme.delivery_in("delivered", id).await;
-        assert_eq!((&delivered["attempts"], delivered["runs"].as_array().map(Vec::len)), (&json!(1), Some(1)));
-    }
-    assert_eq!(receiver.count(), 3);
-}
-
 #[tokio::test]
 async fn announced_bodies_that_never_come_take_no_room() {
     let host = Host::start().await;
@@ -541,7 +456,7 @@ async fn what_the_head_rules_out_is_refused_before_any_of_the_body_is_read() {
 }
 
 /// A SET of about 20 kB that does not compress.
-fn bulky(jti: &str) -> String {
+pub(crate) fn bulky(jti: &str) -> String {
     let mut set: Value = serde_json::from_str(&event::set(jti)).expect("a SET is JSON");
     let mut state = jti.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| state.rotate_left(8) ^ u64::from(byte));
     let letters = std::iter::repeat_with(|| {
