@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use setgate::clock::Clock;
 use setgate::domain::attempt::{Attempt, Connection, HttpVersion, Outcome, Sent};
-use setgate::domain::delivery::{DueDelivery, NewDelivery, Settlement, Step};
+use setgate::domain::delivery::{DueDelivery, NewDelivery, Settlement, Step, bytes_in_flight};
 use setgate::domain::event::{Dedupe, EventSeq, NewEvent};
 use setgate::domain::filter::Plan;
 use setgate::domain::id::{DeliveryId, Digest, EventId, SubscriptionId, TenantId};
@@ -149,6 +149,7 @@ impl Lives {
             plan: self.0.plan,
             due_at: self.0.clock.now(),
             order_key: None,
+            bytes: bytes_in_flight(event.set.text.len(), event.original.len()),
         };
         let taken = self.0.ledger.append_with(event, vec![delivery]).await.context("an append")?;
         ensure!(taken.fanned_out, "an event that is new was answered {taken:?}");
