@@ -48,7 +48,7 @@ pub struct Reproduced {
 /// A stored blob that the tenant may read.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// The tenant whose turn the reads take.
+    /// The tenant that the reads are charged to in fair scheduling.
     pub tenant: TenantId,
     /// The digest of the blob.
     pub digest: Digest,

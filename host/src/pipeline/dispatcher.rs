@@ -72,21 +72,21 @@ struct Seen {
 
 /// The result of one stage of work.
 enum Reached {
-    /// Its end for now.
+    /// The delivery is finished for now.
     End(Box<Seen>),
-    /// The end of its filters, if they left more bytes than it was taken for.
+    /// The filters have run and made the delivery larger than estimated.
     Grown(Box<Filtered>),
-    /// The end of its attempt, which is to be settled. Its endpoint has room for the next meanwhile.
+    /// An attempt has ended and must be settled. Its endpoint's slot is already free for the next delivery.
     Attempt(Box<Attempted>),
 }
 
 /// A completed task.
 enum Ended {
-    /// An attempt.
+    /// An attempt ended.
     Attempt(DeliverySeq, Box<Attempted>),
-    /// Filters that left more bytes than their delivery was taken for.
+    /// Filters made their delivery larger than estimated.
     Grown(Box<Filtered>),
-    /// Work on a delivery.
+    /// The work on a delivery ended.
     Delivery(DeliverySeq, Box<Seen>),
     /// A query of the ledger ended.
     Asked { tenant: TenantId, subscription: SubscriptionId, asked: usize, rows: Option<Vec<DueDelivery>> },
@@ -389,15 +389,15 @@ impl Pipeline {
         }
     }
 
-    /// A delivery whose chain has run, up to the end of its attempt.
+    /// Processes a delivery with a completed chain up to the end of its attempt.
     async fn send(&self, mut filtered: Filtered) -> Result<Reached, ledger::Error> {
         let row = filtered.row();
-        // Taken anew: the filters may have run for a while.
+        // Read again, because the filters may have run for a while.
         let Some(subscription) = self.subscription(&row.tenant, row.id.subscription) else {
             return Ok(Reached::again(row));
         };
         if subscription.value.paused.is_some() {
-            // Paused while its filters ran: it stays due, and its lane waits.
+            // The subscription was paused while the filters ran. The delivery stays due and its lane waits.
             return Ok(Reached::again(row));
         }
         let (accepted_at, passed) = (filtered.accepted_at(), std::mem::take(&mut filtered.passed));
@@ -420,7 +420,7 @@ impl Pipeline {
     async fn settle_and_go_on(&self, attempted: Attempted) -> Result<Reached, ledger::Error> {
         let delivery = attempted.delivery.clone();
         let Onward { due_at, freed } = self.settle_attempt(attempted).await?;
-        // What its chain did, if that was not settled before, was settled with the attempt.
+        // Filter runs that had not been settled before were settled with the attempt.
         let again = |due_at| DueDelivery { due_at, attempts: delivery.attempts + 1, filtered: true, ..delivery };
         let again = due_at.map(again);
         Ok(Reached::end(Seen { again, freed }))

@@ -47,7 +47,7 @@ pub struct Filtered {
 }
 
 impl Filtered {
-    /// The delivery as it is due if no attempt follows: a chain whose runs are to be settled with the attempt runs again.
+    /// The row if no attempt follows. If the runs were to be settled with the attempt, the chain runs again.
     pub(super) fn row(&self) -> DueDelivery {
         DueDelivery { filtered: self.passed.is_empty(), ..self.delivery.clone() }
     }

@@ -1,19 +1,21 @@
-//! The dispatcher's memory: which deliveries are ready, in which order. Pure: `now` is an argument, nothing waits.
+//! The scheduler of the dispatcher: which deliveries are ready, and in which order. Pure: `now` is an argument, and
+//! nothing blocks.
 //!
-//! One lane per subscription holds the deliveries that are due first, up to `window_max`; the rest waits on disk and
-//! is asked for when the lane runs low. Turns go round the tenants, and within a tenant round its lanes, so that
-//! neither a tenant's flood nor one slow endpoint takes the turns of others.
+//! Each subscription has one lane, which holds its earliest due deliveries, up to `window_max`. The rest stays on disk
+//! and is queried when the lane runs low. Scheduling is round robin between tenants, and between the lanes of a tenant,
+//! so that neither a tenant's burst nor a slow endpoint delays the others.
 //!
-//! A place is held for as long as a receiver takes, and turns alone do not help once receivers that hang hold all of them. So
-//! a tenant takes one more place only while it holds fewer than it leaves free: the more a few tenants hold, the less they
-//! add, and the last places are for tenants with nothing in flight.
+//! A slot is occupied until the receiver has responded, so round robin alone does not help once unresponsive receivers
+//! occupy all slots. A tenant therefore gets another slot only while it holds fewer slots than are free: the more slots
+//! a few tenants hold, the fewer they can add, and the last ones are reserved for tenants with nothing in flight.
 //!
-//! Bytes are shared like places, by what a delivery holds in memory, which is known before it is loaded. A tenant that holds none
-//! always finds place for one delivery, however large that is and whatever others hold. The first delivery in a tenant's turns
-//! that does not fit stays the first: smaller ones do not pass it, so it has a place once enough of its tenant's have ended.
+//! Bytes are shared like slots, by the memory that a delivery needs, which is known before it is loaded. A tenant that
+//! holds no bytes can always start one delivery, regardless of its size and of the bytes that others hold. If the next
+//! delivery in a tenant's round robin does not fit, it stays first and smaller ones do not overtake it, so it starts
+//! once enough of the tenant's deliveries have ended.
 //!
-//! A lane stands in exactly one [`Place`], and only lanes that can be served stand in a round: the cost of a turn does
-//! not grow with the number of subscriptions.
+//! A lane is in exactly one [`Place`], and only lanes that can be served are in the round robin, so the cost of a
+//! decision does not grow with the number of subscriptions.
 
 mod endpoints;
 
@@ -29,15 +31,15 @@ pub(super) use endpoints::{EndpointKey, Route};
 
 use endpoints::{Admission, EndpointBounds, Endpoints};
 
-/// Bounds on what is in flight at once.
+/// Limits for the deliveries in flight.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) in_flight_max: usize,
     pub(super) per_tenant_max: usize,
     pub(super) per_endpoint_max: usize,
-    /// Bytes of all deliveries in flight.
+    /// Limit for all deliveries in flight, in bytes.
     pub(super) bytes_max: u64,
-    /// Of them, one tenant's; an endpoint has half of that.
+    /// Limit for one tenant's deliveries in flight, in bytes. An endpoint may use half of it.
     pub(super) bytes_per_tenant_max: u64,
     pub(super) window_max: usize,
     pub(super) breaker: BreakerBounds,
@@ -54,15 +56,15 @@ pub(super) struct Lanes {
     timers: BTreeSet<(Timestamp, LaneKey)>,
     /// Lanes that wait for a free slot of their endpoint.
     parked: HashMap<EndpointKey, Vec<LaneKey>>,
-    /// Lanes that ought to ask the ledger for more.
+    /// Lanes that should query the ledger.
     low: HashSet<LaneKey>,
-    /// Tenants that hold as much as is free, in places or bytes, and so wait for anything to end.
+    /// Tenants that hold as many slots or bytes as are free. They wait until any delivery ends.
     held_back: Vec<TenantId>,
     in_flight: HashMap<DeliverySeq, Flight>,
     /// Bytes of all deliveries in flight.
     bytes: u64,
     endpoints: Endpoints,
-    /// Rows that were made due while in flight.
+    /// Rows that became due again while they were in flight.
     told: HashMap<DeliverySeq, DueDelivery>,
 }
 
@@ -74,14 +76,14 @@ type LaneKey = (TenantId, SubscriptionId);
 /// A delivery in flight.
 struct Flight {
     lane: LaneKey,
-    /// None: its attempt is over, and it holds neither its endpoint nor bytes.
+    /// `None` after the attempt has ended: the delivery then holds neither a slot of its endpoint nor bytes.
     bound: Option<Bound>,
 }
 
-/// What a delivery holds until its attempt is over.
+/// The resources that a delivery holds until its attempt ends.
 struct Bound {
     endpoint: EndpointKey,
-    /// Whether its outcome decides if the endpoint's breaker closes.
+    /// Whether this is the probe of the endpoint's breaker.
     probe: bool,
     bytes: u64,
 }
@@ -152,8 +154,8 @@ fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp
 }
 
 impl Bounds {
-    /// Whether a tenant may take so many bytes more, while it and all tenants hold so many. As with places, it takes more only
-    /// while it leaves as many free as it then holds.
+    /// Whether a tenant that holds `of_tenant` bytes may take `bytes` more while all tenants hold `of_all`. As with
+    /// slots, it may take more only while at least as many bytes are free as it would then hold.
     fn fit(&self, bytes: u64, of_tenant: u64, of_all: u64, is_alone: bool) -> bool {
         if of_tenant == 0 {
             return true;
@@ -190,7 +192,7 @@ impl Lanes {
     pub(super) fn bound(&mut self, bounds: Bounds) {
         self.bounds = bounds;
         self.endpoints.bound(bounds.of_endpoint(), bounds.breaker);
-        // Who waited for a place looks again.
+        // Reconsider the lanes and tenants that waited for a slot.
         for parked in std::mem::take(&mut self.parked).into_values().flatten() {
             self.unpark(&parked);
         }
@@ -204,12 +206,12 @@ impl Lanes {
         self.in_flight.len()
     }
 
-    /// Bytes of what is in flight.
+    /// Bytes of the deliveries in flight.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Tells where a subscription's deliveries go; none while it is paused.
+    /// Sets the endpoint of a subscription's deliveries. `None` while it is paused.
     pub(super) fn open(&mut self, tenant: &TenantId, subscription: SubscriptionId, route: Option<Route>) {
         let key = (tenant.clone(), subscription);
         let lane = self.lanes.entry(key.clone()).or_default();
@@ -394,8 +396,9 @@ impl Lanes {
         Some(delivery)
     }
 
-    /// A delivery in flight holds more bytes than it was taken for: its filters made them. Whether there is room for them; if not,
-    /// it is to come back to its lane by [`Self::done`] and wait for as many.
+    /// Called if the filters of a delivery in flight made it larger than estimated. Reserves the additional bytes. If
+    /// they do not fit, returns false, and the caller must return the delivery to its lane with [`Self::done`], to wait
+    /// for enough free bytes.
     pub(super) fn grow(&mut self, seq: DeliverySeq, bytes: u64) -> bool {
         let is_alone = self.tenants.len() <= 1;
         let Some(Flight { lane, bound: Some(bound) }) = self.in_flight.get_mut(&seq) else { return true };
@@ -411,8 +414,8 @@ impl Lanes {
         true
     }
 
-    /// A delivery's attempt is over, and its endpoint has room for another while what came of it is written. `heard`:
-    /// what it told about its endpoint, if anything. Gives what that changed.
+    /// Releases the endpoint's slot after an attempt, while its result is still being written. `heard` is the signal
+    /// about the endpoint, if there is one. Returns the breaker's state change.
     pub(super) fn left(
         &mut self,
         seq: DeliverySeq,

@@ -35,17 +35,17 @@ pub(super) enum Admission {
     Goes { probe: bool },
     /// Not before this time.
     At(Timestamp),
-    /// Not before one that is under way has ended.
+    /// Not before a delivery in flight ends.
     Full,
-    /// The endpoint would take it, and there is no room for its bytes.
+    /// The endpoint admits it, but its bytes do not fit.
     NoRoom,
 }
 
-/// What one endpoint may hold.
+/// The limits of one endpoint.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EndpointBounds {
     pub(super) in_flight_max: usize,
-    /// Bytes; a single delivery may hold more.
+    /// In bytes. A single delivery may exceed it.
     pub(super) bytes_max: u64,
 }
 
@@ -57,7 +57,7 @@ struct Endpoint {
     rate: Rate,
 }
 
-/// Every endpoint that there is something to remember about.
+/// All endpoints with state.
 pub(super) struct Endpoints {
     bounds: EndpointBounds,
     breaker: BreakerBounds,
@@ -69,12 +69,13 @@ impl Endpoints {
         Self { bounds, breaker, known: HashMap::new() }
     }
 
-    /// Other bounds, from now on.
+    /// Changes the limits.
     pub(super) fn bound(&mut self, bounds: EndpointBounds, breaker: BreakerBounds) {
         (self.bounds, self.breaker) = (bounds, breaker);
     }
 
-    /// Takes a place for a delivery of so many bytes if there is one, and if its bytes fit into what tenants share.
+    /// Takes a slot for a delivery of that many bytes if one is free. `fits` says whether the bytes fit into the limits
+    /// of its tenant and of the host.
     pub(super) fn enter(
         &mut self,
         key: &EndpointKey,
@@ -91,7 +92,8 @@ impl Endpoints {
         };
         let EndpointBounds { in_flight_max, bytes_max } = self.bounds;
         let places = route.in_flight_max.map_or(in_flight_max, |own| in_flight_max.min(own.get().into()));
-        // One that is larger than that waits for its tenant's other deliveries instead: here, smaller ones could always be first.
+        // A delivery above the endpoint's limit waits for its tenant's other deliveries instead: if it waited here,
+        // smaller ones could overtake it forever.
         let is_heavy = bytes <= bytes_max && endpoint.bytes.saturating_add(bytes) > bytes_max;
         if endpoint.in_flight >= places || is_heavy {
             return Admission::Full;
@@ -114,7 +116,8 @@ impl Endpoints {
         Admission::Goes { probe }
     }
 
-    /// A delivery on its way there holds more bytes. False, and nothing changes, if they are more than the endpoint may hold.
+    /// Reserves additional bytes for a delivery in flight. Returns false without a change if they exceed the endpoint's
+    /// limit.
     pub(super) fn grow(&mut self, key: &EndpointKey, before: u64, bytes: u64) -> bool {
         let Some(endpoint) = self.known.get_mut(key) else { return true };
         let others = endpoint.bytes.saturating_sub(before);
@@ -125,7 +128,7 @@ impl Endpoints {
         true
     }
 
-    /// Gives a place and bytes back, with what was heard of the endpoint, if anything.
+    /// Releases a slot and its bytes. `heard` is the signal about the endpoint, if there is one.
     pub(super) fn leave(
         &mut self,
         key: &EndpointKey,

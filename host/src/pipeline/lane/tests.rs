@@ -284,7 +284,7 @@ fn a_tenant_alone_has_all_places() {
     assert_eq!(taken(&mut lanes), [0, 1, 2, 3]);
 }
 
-/// As many bytes as in [`BOUNDS`], and more places than any of these tests takes.
+/// As many bytes as in [`BOUNDS`], and more slots than any of these tests uses.
 const BY_BYTES: Bounds =
     Bounds { in_flight_max: 256, per_tenant_max: 64, per_endpoint_max: 16, window_max: 512, ..BOUNDS };
 
@@ -307,7 +307,8 @@ fn large_deliveries_of_a_tenant_that_hang_leave_bytes_for_others() {
     assert_eq!(taken(&mut lanes), [0, 10, 20, 1], "a fifth one is more than the 400 bytes of a tenant");
     open_route(&mut lanes, "small", 4, origin("live"));
     assert_eq!(taken(&mut lanes), (30..40).collect::<Vec<_>>(), "which are not those of another tenant");
-    // One of the endpoint that has its half waits for it; the tenant's turn goes to another endpoint.
+    // A delivery to the endpoint that has used up its half waits for it, and the tenant's next one goes to another
+    // endpoint.
     lanes.left(DeliverySeq(20), Some(Heard::Alive), NOW);
     assert_eq!(taken(&mut lanes), [11], "bytes are free again when the attempt is over");
     assert_eq!(lanes.in_flight(), 15, "and the place when that is written");
@@ -337,7 +338,7 @@ fn an_endpoint_holds_half_of_its_tenants_bytes() {
 #[test]
 fn a_tenant_that_holds_nothing_has_room_for_one_delivery_of_any_size() {
     let mut lanes = Lanes::new(BY_BYTES);
-    // Larger than the share of a tenant and of an endpoint, and than all there is.
+    // Larger than the share of a tenant and of an endpoint, and than the limit of the host.
     lanes.add(heavy("a", 1, 0, 5_000));
     lanes.add(heavy("a", 1, 1, 1));
     open_route(&mut lanes, "a", 1, origin("x"));
@@ -405,7 +406,7 @@ fn other_bounds_in_bytes_hold_from_the_next_turn_on() {
     assert!(taken(&mut lanes).is_empty());
 }
 
-/// Whatever happens in whatever order: each delivery is taken once, none is forgotten, no bound is passed.
+/// In any order of operations: each delivery is taken once, none is lost, and no limit is exceeded.
 #[test]
 fn nothing_is_taken_twice_or_forgotten() {
     use proptest::prelude::*;

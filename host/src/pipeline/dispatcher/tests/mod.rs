@@ -157,7 +157,7 @@ async fn days_of_trouble_lose_nothing_and_keep_every_promise() {
     assert!(given_up < delivered / 10, "{seen:?}");
 }
 
-/// What its filters did is settled with the attempt if they changed nothing: without one, they are to run again.
+/// If the filters changed nothing, their runs are settled with the attempt. Without an attempt they must run again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delivery_paused_while_its_filters_ran_is_due_with_what_they_did_unsettled() {
     let mut random = Random(1);

@@ -244,7 +244,7 @@ impl World {
         &dispatcher.pipeline
     }
 
-    /// Fans out what was accepted, and gives the first delivery of a subscription.
+    /// Fans out the accepted events, and returns the first delivery of a subscription.
     pub(super) async fn first_due(&self, number: usize) -> DueDelivery {
         let (dispatcher, tell) = self.dispatcher.as_ref().expect("it runs");
         while fanout::one_batch(&dispatcher.pipeline, tell).await.unwrap() > 0 {}
