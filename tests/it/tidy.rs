@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use setgate_tests::place;
 
 /// Foundations: values, settings, time, log and metric names, digests and secrets, scheduling between tenants.
-const L0: &[&str] = &["domain", "config", "clock", "telemetry", "crypto", "fair"];
+const L0: &[&str] = &["domain", "config", "clock", "telemetry", "crypto", "fair", "trust"];
 /// The components at the edges of the process. They depend on the foundations and not on each other.
 const L1: &[&str] = &["ledger", "sandbox", "signing", "egress", "traces"];
 
@@ -14,7 +14,7 @@ const L1: &[&str] = &["ledger", "sandbox", "signing", "egress", "traces"];
 fn may_import(module: &str) -> Option<Vec<&'static str>> {
     Some(match module {
         "domain" => vec![],
-        "config" | "clock" | "crypto" | "fair" => vec!["domain"],
+        "config" | "clock" | "crypto" | "fair" | "trust" => vec!["domain"],
         "telemetry" => vec!["domain", "config"],
         "ledger" | "sandbox" | "signing" | "egress" | "traces" => L0.to_vec(),
         "pipeline" | "control" => [L0, L1].concat(),
