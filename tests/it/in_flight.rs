@@ -5,8 +5,8 @@ use setgate_tests::{Host, Receiver, Reply, Seed, event};
 
 use crate::shares::bulky;
 
-/// Places are plenty and bytes are not. An event of [`bulky`] takes some 60 kB: two fit into the half of a share that one endpoint
-/// has, and five into a share.
+/// Memory is scarce, slots are not. An event of [`bulky`] needs about 60 kB: two fit into half of a share, which one endpoint
+/// may use, and five into a share.
 #[tokio::test]
 async fn large_deliveries_that_hang_leave_bytes_for_those_of_others() {
     let config = "[delivery]\nin_flight_bytes_max = 1000000\nin_flight_bytes_per_tenant_max = 320000\n\
@@ -31,7 +31,7 @@ async fn large_deliveries_that_hang_leave_bytes_for_those_of_others() {
     let source = calm.source("open", Seed::Open).await;
     let receiver = Receiver::start().await;
     let subscription = calm.subscribe(&receiver).create().await;
-    // The last one is larger than the share, and goes alone.
+    // The last event is larger than the share.
     let mut large: Value = serde_json::from_str(&event::set("huge")).expect("a SET is JSON");
     large["padding"] = "x".repeat(200_000).into();
     let small = (0..20).map(|number| event::set(&format!("calm-{number}")));
@@ -44,7 +44,7 @@ async fn large_deliveries_that_hang_leave_bytes_for_those_of_others() {
     let bytes = host.metric("setgate_deliveries_in_flight_bytes", &[]).await;
     assert!((250_000.0..320_000.0).contains(&bytes), "{bytes}");
 
-    // What waited was not tried meanwhile, and goes as soon as there is room.
+    // Waiting deliveries made no attempt, and start when memory is free.
     hanging.iter().for_each(|(_, receiver)| receiver.release());
     for (subscription, _) in &hanging {
         for event in &accepted {
@@ -73,7 +73,7 @@ async fn what_a_filter_makes_larger_is_weighed_before_it_is_sent() {
         accepted.push(subscription.delivery_of(&source.accept(event::wso2(&format!("e{number}"))).await));
     }
     receiver.received(1).await;
-    // All three fit as they came. Each has run its filter once, and the bytes that it made are kept.
+    // All three fit as accepted, so each has run its filter, and the result is stored.
     for id in &accepted {
         setgate_tests::until("its filter has run", async || {
             let shown = acme.get(&format!("/deliveries/{id}")).await;
