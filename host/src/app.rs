@@ -3,6 +3,8 @@
 
 mod data_folder;
 mod exposition;
+#[cfg(test)]
+mod metric_tests;
 mod reload;
 
 use std::net::SocketAddr;
@@ -15,26 +17,26 @@ use futures_util::FutureExt;
 use metrics::gauge;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
+use setgate_base::clock::Clock;
+use setgate_base::crypto::MasterKey;
+use setgate_base::fair::Shares;
+use setgate_base::telemetry::{self, metric};
+use setgate_dialects::Signer;
+use setgate_egress::Egress;
+use setgate_ledger::Ledger;
+use setgate_sandbox::Sandbox;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::clock::Clock;
 use crate::config::{self, Config, Settings};
 use crate::control::{self, Control};
-use crate::crypto::MasterKey;
-use crate::egress::{self, Egress};
-use crate::fair::Shares;
 use crate::http::interface::Interface;
 use crate::http::room::Room;
 use crate::http::server::Server;
 use crate::http::{self, Site};
-use crate::ledger::{self, Ledger};
 use crate::pipeline::dispatcher::{self, Dispatcher};
 use crate::pipeline::{self, Pipeline, canary, fanout, release, replay};
-use crate::sandbox::{self, Sandbox};
-use crate::signing::Signer;
-use crate::telemetry::{self, metric};
 use crate::traces::{Exporting, Traces};
 
 /// Seconds after which an idle metric series is no longer exported, such as those of removed tenants and filters. Far
@@ -102,7 +104,7 @@ pub async fn start_with(
     let key_file = config.data.master_key_file.clone().unwrap_or_else(|| dir.join("master.key"));
     let master = Arc::new(data_folder::master_key(&dir, &key_file)?);
 
-    let options = ledger::Options { master: Some(master.clone()), ..ledger_options(&config) };
+    let options = setgate_ledger::Options { master: Some(master.clone()), ..ledger_options(&config) };
     let ledger = Ledger::open(options, clock.clone()).context("the ledger cannot be opened")?;
 
     check_master_key(&ledger, &master, &key_file).await?;
@@ -114,20 +116,20 @@ pub async fn start_with(
     });
 
     let wasm = ledger.clone();
-    let components: sandbox::Components = Arc::new(move |tenant, digest| {
+    let components: setgate_sandbox::Components = Arc::new(move |tenant, digest| {
         let (ledger, tenant) = (wasm.clone(), tenant.clone());
         async move { ledger.blob(&tenant, &digest).await.ok().flatten() }.boxed()
     });
-    let defaults = sandbox::Options::new(dir.join("compiled"), *master.derive(ARTEFACT_KEY), components);
+    let defaults = setgate_sandbox::Options::new(dir.join("compiled"), *master.derive(ARTEFACT_KEY), components);
     let settings = &config.sandbox;
     let turns_max = if settings.turns_max == 0 { defaults.turns_max } else { settings.turns_max };
-    let sandbox = Sandbox::new(sandbox::Options {
+    let sandbox = Sandbox::new(setgate_sandbox::Options {
         compiler,
         instances_max: settings.instances_max,
         instances_per_tenant_max: settings.instances_per_tenant_max,
         turns_max,
         guest_threads: match settings.guest_threads {
-            0 => turns_max.saturating_mul(sandbox::GUEST_THREADS_PER_TURN),
+            0 => turns_max.saturating_mul(setgate_sandbox::GUEST_THREADS_PER_TURN),
             threads => threads,
         },
         fuel_slice: settings.fuel_slice,
@@ -142,14 +144,14 @@ pub async fn start_with(
         compile_wall_ms_max: settings.compile_wall_ms_max,
         compile_cpu_seconds_max: settings.compile_cpu_seconds_max,
         compile_memory_bytes_max: settings.compile_memory_bytes_max,
-        kept: sandbox::KeptLimits {
+        kept: setgate_sandbox::KeptLimits {
             events_max: settings.reuse_events_max,
             instances_max: settings.reuse_instances_max,
             instances_per_tenant_max: settings.reuse_instances_per_tenant_max,
             memory_bytes_max: settings.reuse_memory_bytes_max,
             idle_ms_max: settings.reuse_idle_ms_max,
         },
-        caps: sandbox::Caps {
+        caps: setgate_sandbox::Caps {
             modules_max: settings.filter_modules_max,
             instances_max: settings.filter_instances_max,
             core_instances_max: settings.filter_core_instances_max,
@@ -229,7 +231,7 @@ pub async fn start_with(
                 ear.due(due).await;
                 Ok(ids)
             });
-            async move { doing.await.unwrap_or(Err(ledger::Error::Closed)) }.boxed()
+            async move { doing.await.unwrap_or(Err(setgate_ledger::Error::Closed)) }.boxed()
         }),
         ping: Arc::new(move |tenant, id, deed| {
             let (pinging, ear) = (pinging.clone(), ear_of_tests.clone());
@@ -240,7 +242,7 @@ pub async fn start_with(
                 ear.due(due.into_iter().collect()).await;
                 Ok(delivery)
             });
-            async move { doing.await.unwrap_or(Err(ledger::Error::Closed)) }.boxed()
+            async move { doing.await.unwrap_or(Err(setgate_ledger::Error::Closed)) }.boxed()
         }),
         challenge: Arc::new(move |subscription| {
             let challenging = challenging.clone();
@@ -350,7 +352,7 @@ fn traces(settings: &config::Traces, clock: &Clock) -> anyhow::Result<(Traces, E
     if settings.endpoint.is_none() {
         return Ok(Default::default());
     }
-    let tls = egress::operators_tls(&settings.ca_files).context("`traces.ca_files`")?;
+    let tls = setgate_egress::operators_tls(&settings.ca_files).context("`traces.ca_files`")?;
     Ok(Traces::start(settings, clock.clone(), tls)?)
 }
 
@@ -380,9 +382,9 @@ async fn check_master_key(ledger: &Ledger, master: &MasterKey, file: &Path) -> a
     }
 }
 
-fn ledger_options(config: &Config) -> ledger::Options {
+fn ledger_options(config: &Config) -> setgate_ledger::Options {
     let (data, history) = (&config.data, &config.history);
-    ledger::Options {
+    setgate_ledger::Options {
         retention_ms: millis(data.retention_s),
         statistics_retention_ms: millis(history.statistics_retention_s),
         tail_retention_ms: millis(history.tail_retention_s),
@@ -398,13 +400,13 @@ fn ledger_options(config: &Config) -> ledger::Options {
         quota: config.quota.clone(),
         check_ms_max: data.check_ms_max,
         gap_ms_min: millis(data.retention_every_s).saturating_mul(3).max(GAP_MS_MIN),
-        ..ledger::Options::new(data.dir.join("ledger"))
+        ..setgate_ledger::Options::new(data.dir.join("ledger"))
     }
 }
 
-fn egress_options(config: &Config) -> egress::Options {
+fn egress_options(config: &Config) -> setgate_egress::Options {
     let settings = &config.egress;
-    egress::Options {
+    setgate_egress::Options {
         allow: settings.allow.clone(),
         allow_http: settings.allow_http,
         ca_files: settings.ca_files.clone(),
@@ -470,11 +472,11 @@ async fn retain(
 /// Checks the ledger file for damage once, in the background.
 async fn look_over(ledger: Ledger) {
     match ledger.check().await {
-        Ok(ledger::Checked::Sound) => info!("the ledger's file was looked over and is sound"),
-        Ok(ledger::Checked::NotFinished) => {
+        Ok(setgate_ledger::Checked::Sound) => info!("the ledger's file was looked over and is sound"),
+        Ok(setgate_ledger::Checked::NotFinished) => {
             info!("the ledger's file was not looked over to its end: `data.check_ms_max`");
         }
-        Ok(ledger::Checked::Damaged(faults)) => error!(
+        Ok(setgate_ledger::Checked::Damaged(faults)) => error!(
             ?faults,
             "the ledger's file is damaged: what can be read is worked on, what cannot is answered 500. Nothing was \
              changed; put a backup back, see docs/how-to/storage.md"
@@ -499,7 +501,7 @@ async fn keep_series(recorded: &'static PrometheusHandle, stop: CancellationToke
 
 /// Sets the gauges of the ledger, on each request of `/metrics`.
 #[expect(clippy::cast_precision_loss, reason = "sizes and counts far below 2^52")]
-fn record_stats(stats: &ledger::Stats) {
+fn record_stats(stats: &setgate_ledger::Stats) {
     gauge!(metric::LEDGER_FILE_BYTES).set(stats.file_bytes as f64);
     gauge!(metric::LEDGER_WAL_BYTES).set(stats.wal_bytes as f64);
     gauge!(metric::LEDGER_DEDUPE_BYTES).set(stats.dedupe_bytes as f64);
@@ -513,7 +515,7 @@ fn metrics_handle() -> &'static PrometheusHandle {
         // Gauges are excluded: they may be constant while all is well, and have no tenant labels.
         let mask = MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM;
         let mut builder = PrometheusBuilder::new().idle_timeout(mask, Some(Duration::from_secs(SERIES_IDLE_S)));
-        for (name, bounds) in [sandbox::BUCKETS, ledger::BUCKETS, telemetry::BUCKETS].concat() {
+        for (name, bounds) in [setgate_sandbox::BUCKETS, setgate_ledger::BUCKETS, telemetry::BUCKETS].concat() {
             builder = builder
                 .set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)
                 .expect("every list of bounds has some");

@@ -38,22 +38,12 @@
 
 pub mod app;
 pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod control;
-pub mod crypto;
 pub mod demo;
-pub mod domain;
-pub mod egress;
-pub(crate) mod fair;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;
-pub mod ledger;
 pub mod pipeline;
-pub mod sandbox;
-pub mod signing;
-pub mod telemetry;
 pub mod traces;
-pub(crate) mod trust;

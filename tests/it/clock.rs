@@ -1,5 +1,5 @@
 //! Jumps of the system clock: a year ahead and back, an hour back. The clock is `tests/shims/clock.c`, preloaded into
-//! the host; the head of `host/src/clock.rs` describes the host's reaction.
+//! the host; the head of `host/crates/base/src/clock.rs` describes the host's reaction.
 
 use serde_json::json;
 use setgate_tests::{Accepted, Host, Receiver, Reply, Seed, Shim, event, place, until};

@@ -2,13 +2,13 @@
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use setgate::domain::id::{DeliveryId, EventId, SubscriptionId};
-use setgate::domain::json::JsonLimits;
-use setgate::domain::set::SetToken;
-use setgate::domain::source::{Form, Proof, Source};
-use setgate::domain::time::Timestamp;
 use setgate::pipeline::normalize::{Inbound, normalize};
-use setgate::sandbox::EventView;
+use setgate_domain::id::{DeliveryId, EventId, SubscriptionId};
+use setgate_domain::json::JsonLimits;
+use setgate_domain::set::SetToken;
+use setgate_domain::source::{Form, Proof, Source};
+use setgate_domain::time::Timestamp;
+use setgate_sandbox::EventView;
 
 use crate::events::Template;
 
@@ -66,9 +66,9 @@ impl Input {
 #[cfg(test)]
 mod tests {
     use bench_guest::acts::{ACTS, Outcome, act};
-    use setgate::domain::redact::Redactor;
-    use setgate::domain::set::Applied;
-    use setgate::domain::verdict::Verdict;
+    use setgate_domain::redact::Redactor;
+    use setgate_domain::set::Applied;
+    use setgate_domain::verdict::Verdict;
 
     use super::*;
 
@@ -83,8 +83,7 @@ mod tests {
                     Outcome::Patch(patch) => Verdict::Patch(patch),
                     Outcome::Replace(claims) => Verdict::Replace(claims),
                 };
-                let applied =
-                    setgate::domain::chain::apply(&input.set, verdict, 1 << 20, &Redactor::default()).unwrap();
+                let applied = setgate_domain::chain::apply(&input.set, verdict, 1 << 20, &Redactor::default()).unwrap();
                 match (name, applied) {
                     ("pass", Applied::Unchanged) | ("drop", Applied::Dropped(_)) => {}
                     ("patch", Applied::Changed(after)) => {

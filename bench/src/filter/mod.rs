@@ -14,17 +14,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bench_guest::acts::{ACTS, act};
 use bytes::Bytes;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use metrics_util::MetricKindMask;
-use setgate::domain::id::Digest;
-use setgate::sandbox::{BUCKETS, bare_config};
+use setgate_domain::id::Digest;
+use setgate_sandbox::{BUCKETS, bare_config};
 
-use crate::Mode;
-use crate::place;
 use crate::report::{Bound, Sheet, median};
+use crate::{Mode, place};
 use bare::Bare;
-use bench_guest::acts::{ACTS, act};
 use cores::{Timed, on_all, on_one, repeat_on};
 use input::Input;
 use ours::Ours;

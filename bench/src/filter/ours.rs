@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bytes::Bytes;
 use cpu_time::ProcessTime;
-use setgate::domain::chain;
-use setgate::domain::filter::Grant;
-use setgate::domain::id::Digest;
-use setgate::domain::tenant::Quota;
-use setgate::sandbox::{Call, EventView, Keep, MemoryTables, Options, Sandbox, Tables};
+use setgate_domain::chain;
+use setgate_domain::filter::Grant;
+use setgate_domain::id::Digest;
+use setgate_domain::tenant::Quota;
+use setgate_sandbox::{Call, EventView, Keep, MemoryTables, Options, Sandbox, Tables};
 use tokio::runtime::Runtime;
 
 use super::FUEL;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bench_guest::acts::ACTS;
 use bytes::Bytes;
-use setgate::domain::id::Digest;
-use setgate::sandbox::bare_config;
+use setgate_domain::id::Digest;
+use setgate_sandbox::bare_config;
 
 use super::bare::{self, Bare};
 use super::cores::{on_all, on_one, repeat};

@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
-use setgate::clock::Clock;
-use setgate::domain::attempt::{Attempt, Connection, HttpVersion, Outcome, Sent};
-use setgate::domain::delivery::{DueDelivery, NewDelivery, Settlement, Step, bytes_in_flight};
-use setgate::domain::event::{Dedupe, EventSeq, NewEvent};
-use setgate::domain::filter::Plan;
-use setgate::domain::id::{DeliveryId, Digest, EventId, SubscriptionId, TenantId};
-use setgate::domain::set::SetToken;
-use setgate::domain::tenant::Tenant;
-use setgate::domain::verdict::{FilterRun, VerdictKind};
-use setgate::ledger::{Appended, Expected, Ledger, Made, Options};
+use setgate_base::clock::Clock;
+use setgate_domain::attempt::{Attempt, Connection, HttpVersion, Outcome, Sent};
+use setgate_domain::delivery::{DueDelivery, NewDelivery, Settlement, Step, bytes_in_flight};
+use setgate_domain::event::{Dedupe, EventSeq, NewEvent};
+use setgate_domain::filter::Plan;
+use setgate_domain::id::{DeliveryId, Digest, EventId, SubscriptionId, TenantId};
+use setgate_domain::set::SetToken;
+use setgate_domain::tenant::Tenant;
+use setgate_domain::verdict::{FilterRun, VerdictKind};
+use setgate_ledger::{Appended, Expected, Ledger, Made, Options};
 use tokio::task::JoinSet;
 
 use super::EVENT_BYTES;

@@ -8,11 +8,10 @@ use setgate_tests::{Host, Seed, until};
 
 use super::EVENT_BYTES;
 use super::lives::Lives;
-use crate::Mode;
 use crate::events::Template;
-use crate::host;
 use crate::load::{Pace, Receiver, Record, Target, send};
 use crate::report::Sheet;
+use crate::{Mode, host};
 
 /// Maximum number of events sent to the host before each kill.
 const SENT_MAX: usize = 100_000;

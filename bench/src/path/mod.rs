@@ -13,11 +13,10 @@ use setgate_tests::{Host, Seed};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::Mode;
 use crate::events::Template;
 use crate::load::{Pace, Receiver, Record, Target, percentiles, send, settled};
-use crate::process;
 use crate::report::{Bound, Sheet};
+use crate::{Mode, process};
 use sync_probe::SyncProbe;
 
 /// Time limit of the last deliveries of a window.

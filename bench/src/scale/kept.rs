@@ -20,9 +20,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use setgate::crypto::sha256;
-use setgate::domain::id::Digest;
-use setgate::sandbox::{Options, Sandbox};
+use setgate_base::crypto::sha256;
+use setgate_domain::id::Digest;
+use setgate_sandbox::{Options, Sandbox};
 
 use crate::place;
 
@@ -78,7 +78,7 @@ impl List {
 /// program's version with the host's settings.
 pub(super) fn folder(wasm: &[u8]) -> anyhow::Result<PathBuf> {
     let nowhere = tempfile::tempdir()?;
-    let none: setgate::sandbox::Components = Arc::new(|_, _| Box::pin(std::future::ready(None)));
+    let none: setgate_sandbox::Components = Arc::new(|_, _| Box::pin(std::future::ready(None)));
     let sandbox = Sandbox::new(Options::new(nowhere.path().to_owned(), [0; 32], none))?;
     let engine = sandbox.engine_id().replace(' ', "-");
     sandbox.shutdown();

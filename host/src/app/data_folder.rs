@@ -4,9 +4,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-
-use crate::crypto::MasterKey;
-use crate::ledger::{self, Identity};
+use setgate_base::crypto::MasterKey;
+use setgate_ledger::Identity;
 
 /// Creates the data directory if it does not exist, and returns the master key: the one in its file, or a new one if
 /// there is no ledger yet that needs an existing key.
@@ -16,8 +15,8 @@ use crate::ledger::{self, Identity};
 /// Nothing is written in these cases.
 pub(super) fn master_key(dir: &Path, key_file: &Path) -> anyhow::Result<MasterKey> {
     let ledger = dir.join("ledger");
-    ledger::refuse_shared(dir)?;
-    let found = ledger::identity(&ledger).context("the ledger cannot be opened")?;
+    setgate_ledger::refuse_shared(dir)?;
+    let found = setgate_ledger::identity(&ledger).context("the ledger cannot be opened")?;
     let needed = found.as_ref().and_then(|Identity { master_key }| master_key.as_deref());
     if let (Some(needed), false) = (needed, key_file.try_exists().unwrap_or(true)) {
         bail!(

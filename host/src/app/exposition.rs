@@ -7,11 +7,10 @@ use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use rustix::process::{Resource, getrlimit};
+use setgate_base::telemetry::{help, lasting, metric};
+use setgate_domain::id::TenantId;
+use setgate_ledger::{Ledger, Snapshot};
 
-use crate::domain::id::TenantId;
-use crate::ledger::{self, Ledger, Snapshot};
-use crate::sandbox;
-use crate::telemetry::{help, lasting, metric};
 use crate::traces::DROP_REASONS;
 
 /// States that alerts use: their counters must exist before the first delivery.
@@ -65,7 +64,7 @@ impl Exposition {
         let mut counters = lasting::counted(|labels| is_there(labels, snapshot));
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let mut now = HashSet::new();
-        begin(&mut counters, ledger::COMMIT_FAILURES, String::new());
+        begin(&mut counters, setgate_ledger::COMMIT_FAILURES, String::new());
         for reason in DROP_REASONS {
             begin(&mut counters, metric::TRACE_SPANS_DROPPED, format!("reason=\"{reason}\""));
         }
@@ -106,7 +105,7 @@ fn begin<'a>(
 
 /// Registers the description of every metric, and sets gauges that must exist from the start.
 pub(super) fn describe() {
-    let own = sandbox::METRICS.iter().map(|(name, _, help)| (*name, *help));
+    let own = setgate_sandbox::METRICS.iter().map(|(name, _, help)| (*name, *help));
     for (name, help) in help::HELP.iter().copied().chain(own) {
         // The recorder stores descriptions by name only, regardless of the kind.
         metrics::describe_counter!(name, help);

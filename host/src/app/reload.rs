@@ -5,13 +5,13 @@ use std::fmt;
 
 use anyhow::Context as _;
 use metrics::{counter, gauge};
+use setgate_base::telemetry::{Log, metric};
+use setgate_egress::Egress;
 use tracing::{error, info, warn};
 
 use super::{Running, egress_options, ledger_options};
 use crate::config::{Change, Config, Error};
-use crate::egress::Egress;
 use crate::http::tls::{self, Tls};
-use crate::telemetry::{Log, metric};
 
 /// Components that must be notified of a change; all others read the settings on every use.
 pub(super) struct Live {

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
+use setgate_base::clock::Clock;
+use setgate_base::crypto::MasterKey;
+use setgate_dialects::Signer;
+use setgate_ledger::{Check, Manifest};
 
 use crate::cli::out::{self, say_error};
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::secrets;
-use crate::crypto::MasterKey;
-use crate::ledger::{self, Check, Manifest};
-use crate::signing::Signer;
 
 /// Commands on a host's data.
 #[derive(Debug, Subcommand)]
@@ -96,7 +96,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn back_up(to: &Path, paths: &Paths) -> anyhow::Result<ExitCode> {
-    let made = ledger::back_up(&paths.ledger, to, Clock::system().now())?;
+    let made = setgate_ledger::back_up(&paths.ledger, to, Clock::system().now())?;
     out::json(&made)?;
     if let Err(why) = key_of(&made, &paths.master_key) {
         say_error!("warning: {why:#}. The backup cannot be used without that key");
@@ -110,19 +110,19 @@ fn back_up(to: &Path, paths: &Paths) -> anyhow::Result<ExitCode> {
 }
 
 fn restore(from: &Path, paths: &Paths) -> anyhow::Result<ExitCode> {
-    let manifest = ledger::manifest(from)?;
+    let manifest = setgate_ledger::manifest(from)?;
     // Checked first: if a host is running, the directory is most likely the wrong one.
-    if ledger::is_in_use(&paths.ledger) {
+    if setgate_ledger::is_in_use(&paths.ledger) {
         bail!("a host runs over {}: stop it and move its data away, or name another folder", paths.data.display());
     }
-    ledger::refuse_shared(&paths.data)?;
+    setgate_ledger::refuse_shared(&paths.data)?;
     only_a_master_key(&paths.data)?;
     let has_key = paths.master_key.exists();
     if has_key {
         key_of(&manifest, &paths.master_key)?;
     }
     crate::app::private_folder(&paths.data).with_context(|| format!("the data folder {}", paths.data.display()))?;
-    ledger::restore(from, &paths.ledger)?;
+    setgate_ledger::restore(from, &paths.ledger)?;
     out::json(&manifest)?;
     let key = manifest.master_key.as_deref().unwrap_or("none so far");
     if !has_key {
@@ -179,7 +179,7 @@ fn look(backup: Option<&Path>, place: &Place) -> anyhow::Result<Report> {
     let place = Place { config: place.config.clone(), data: place.data.clone() };
     let paths = place.paths()?;
     let folder = backup.map_or(paths.ledger, Path::to_owned);
-    let looked = ledger::inspect(&folder)?;
+    let looked = setgate_ledger::inspect(&folder)?;
     let mut checks = looked.checks;
     if let Some(snapshot) = &looked.snapshot {
         let faults = match MasterKey::load(&paths.master_key) {

@@ -11,8 +11,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-
-use crate::egress::operators_tls;
+use setgate_egress::operators_tls;
 
 /// Timeout (ms) of one request.
 const EXCHANGE_MS_MAX: u64 = 120_000;

@@ -9,15 +9,15 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
 use http::Method;
+use setgate_base::clock::Clock;
+use setgate_base::crypto;
+use setgate_dialects::check_text;
+use setgate_domain::id::{SourceName, TenantId};
+use setgate_domain::text::without_mark;
 
 use super::client::{Answer, Client};
 use super::connection::Connection;
 use crate::cli::out::say;
-use crate::clock::Clock;
-use crate::crypto;
-use crate::domain::id::{SourceName, TenantId};
-use crate::domain::text::without_mark;
-use crate::signing::check_text;
 
 /// Options of `emit`.
 #[derive(Debug, Parser)]

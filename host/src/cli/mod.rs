@@ -63,7 +63,7 @@ enum FilterCommand {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Command::CompileFilter = cli.command {
-        return crate::sandbox::compiler_main();
+        return setgate_sandbox::compiler_main();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -8,11 +8,11 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
+use setgate_domain::id::{Digest, FilterName, SourceName, SubscriptionId, TenantId};
 
 use super::client::Client;
 use super::connection::Connection;
 use crate::cli::out::{self, say};
-use crate::domain::id::{Digest, FilterName, SourceName, SubscriptionId, TenantId};
 
 /// The subcommands that manage filters on a host.
 #[derive(Debug, Subcommand)]

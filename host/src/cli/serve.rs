@@ -10,14 +10,13 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use setgate_base::{crypto, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::notify;
 use crate::app::{self, Listening};
 use crate::cli::out::say;
 use crate::config::{self, Address, Config};
-use crate::crypto;
-use crate::telemetry;
 
 /// Maximum bytes read from an operator key file; a key is far shorter.
 const KEY_FILE_BYTES_MAX: u64 = 1024;
@@ -51,7 +50,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         args.config = Some(PathBuf::from(config::FILE));
     }
     let config = read(&args)?;
-    let log = telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
+    let log = telemetry::start(config.log.format, &config.log.level).map_err(anyhow::Error::msg)?;
     raise_descriptors();
     // Installed before anything starts: a signal in between would end the process without cleanup.
     let mut terminate = signal(SignalKind::terminate())?;

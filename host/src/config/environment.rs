@@ -1,7 +1,7 @@
 //! Checks environment variables that begin with `SETGATE_`. An unknown one is an error, because it is nearly always a
 //! misspelt setting that would otherwise be ignored.
 
-use crate::domain::nearest::nearest;
+use setgate_domain::nearest::nearest;
 
 /// Prefix of all variables of the host.
 pub(super) const PREFIX: &str = "SETGATE_";

@@ -8,7 +8,6 @@ mod address;
 mod environment;
 mod listen;
 mod log_level;
-mod proxy;
 mod read;
 #[cfg(test)]
 mod reference;
@@ -22,15 +21,15 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-
-use crate::domain::filter::FAULT_WINDOW_CALLS;
-use crate::domain::page::PAGE_BYTES_MAX;
-use crate::domain::tenant::Quota;
+use setgate_domain::filter::FAULT_WINDOW_CALLS;
+use setgate_domain::page::PAGE_BYTES_MAX;
+use setgate_domain::tenant::Quota;
 
 pub use address::{Address, NotAnAddress};
 pub use listen::{ClientAddress, Listen, Listener};
-pub use proxy::{Bypass, Error as ProxyError, Proxy};
 pub use sandbox::Sandbox;
+pub use setgate_base::telemetry::LogFormat;
+pub use setgate_egress::{Bypass, Proxy, ProxyError};
 pub use settings::{Change, Settings};
 
 /// The configuration file that is read from the current directory if no other is given.
@@ -406,16 +405,6 @@ impl Default for Log {
     fn default() -> Self {
         Self { format: LogFormat::Text, level: "info".into() }
     }
-}
-
-/// Format of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// Human-readable text.
-    Text,
-    /// One JSON object per line.
-    Json,
 }
 
 impl Config {

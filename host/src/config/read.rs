@@ -9,10 +9,10 @@ use figment::providers::{Env, Format as _, Serialized, Toml};
 use figment::value::{Dict, Value};
 use figment::{Figment, Profile, Provider as _};
 use serde_json::Value as Json;
+use setgate_domain::nearest::nearest;
 
 use super::environment::{self, PREFIX, variable};
 use super::{Config, Error};
-use crate::domain::nearest::nearest;
 
 /// Tables below a section. Every other key below a section is a single setting, even if its value is a table.
 const TABLES: [&str; 2] = ["listen.operator", "listen.tenant"];

@@ -87,7 +87,7 @@ fn render() -> String {
         include_str!("listen.rs"),
         include_str!("sandbox.rs"),
         include_str!("traces.rs"),
-        include_str!("../domain/tenant.rs"),
+        include_str!("../../crates/domain/src/tenant.rs"),
     ]
     .concat();
     let defaults = serde_json::to_value(Config::default()).expect("settings are JSON");

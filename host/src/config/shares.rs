@@ -20,8 +20,8 @@ const POOLS: [&str; 8] = [
     "mpsc::channel(",
 ];
 
-/// Files with pools that are listed under their users, or with channels that carry no work of tenants.
-const MECHANISMS: [&str; 2] = ["fair/shares.rs", "ledger/damage.rs"];
+/// Files whose pools are listed under their users, or whose channels carry no work of tenants.
+const MECHANISMS: [&str; 2] = ["base/fair/shares.rs", "ledger/damage.rs"];
 
 /// A row of the table of limits.
 struct Row {
@@ -93,8 +93,18 @@ fn number(text: &str) -> Option<u64> {
     text.parse().ok()
 }
 
+/// The place of a source file or module as the page names it: `ledger/space.rs` is in the crate `ledger`, if there is one,
+/// and otherwise in the host.
+fn place(name: &str) -> PathBuf {
+    let in_crate = name.split_once('/').map(|(first, rest)| (manifest().join("crates").join(first), rest));
+    match in_crate {
+        Some((folder, rest)) if folder.is_dir() => folder.join("src").join(rest),
+        _ => manifest().join("src").join(name),
+    }
+}
+
 fn source(file: &str) -> String {
-    let path = manifest().join("src").join(file);
+    let path = place(file);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -107,10 +117,19 @@ fn constant(name: &str, files: &[String]) -> Option<u64> {
     files.iter().find_map(|file| value_in(source(file)))
 }
 
-/// Source files of the host, except test-only files.
-fn sources() -> Vec<PathBuf> {
+/// Source files by their names on the page, without those that contain only tests.
+fn sources() -> Vec<(String, PathBuf)> {
+    let crates = std::fs::read_dir(manifest().join("crates")).unwrap().map(|entry| entry.unwrap());
+    let crates = crates.map(|entry| (entry.file_name().to_string_lossy().into_owned() + "/", entry.path().join("src")));
+    let roots = crates.chain([(String::new(), manifest().join("src"))]);
+    roots
+        .flat_map(|(prefix, root)| below(&root).into_iter().map(move |(file, path)| (prefix.clone() + &file, path)))
+        .collect()
+}
+
+fn below(root: &Path) -> Vec<(String, PathBuf)> {
     let mut files = Vec::new();
-    let mut folders = vec![manifest().join("src")];
+    let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -118,7 +137,7 @@ fn sources() -> Vec<PathBuf> {
             if path.is_dir() && name != "tests" {
                 folders.push(path);
             } else if name.ends_with(".rs") && !name.contains("tests") {
-                files.push(path);
+                files.push((path.strip_prefix(root).unwrap().to_string_lossy().into_owned(), path));
             }
         }
     }
@@ -128,16 +147,22 @@ fn sources() -> Vec<PathBuf> {
 /// Whether the test `module::name` exists: in `tests/it` for `it::`, otherwise in the host's source.
 fn exists(test: &str) -> bool {
     let (module, name) = test.rsplit_once("::").unwrap();
-    let (root, module) = match module.strip_prefix("it::") {
-        Some(module) => (manifest().join("../tests/it"), module),
-        None => (manifest().join("src"), module),
+    let (in_stories, module) = match module.strip_prefix("it::") {
+        Some(module) => (true, module),
+        None => (false, module),
     };
     let module = module.replace("::", "/");
     let inline = module.strip_suffix("/tests").unwrap_or(&module);
-    let files =
-        [format!("{module}.rs"), format!("{module}/mod.rs"), format!("{inline}.rs"), format!("{inline}/mod.rs")];
+    let names = [
+        format!("{module}.rs"),
+        format!("{module}/mod.rs"),
+        format!("{inline}.rs"),
+        format!("{inline}/mod.rs"),
+        format!("{inline}/lib.rs"),
+    ];
+    let file = |name: &String| if in_stories { manifest().join("../tests/it").join(name) } else { place(name) };
     let has = |text: String| text.contains(&format!("fn {name}("));
-    files.iter().any(|file| std::fs::read_to_string(root.join(file)).is_ok_and(has))
+    names.iter().any(|name| std::fs::read_to_string(file(name)).is_ok_and(has))
 }
 
 #[test]
@@ -183,10 +208,8 @@ fn every_numeric_setting_is_a_shared_limit_a_share_or_named_as_neither() {
 
 #[test]
 fn every_pool_of_the_source_has_a_row() {
-    let root = manifest().join("src");
     let listed: BTreeSet<String> = rows(&page()).into_iter().flat_map(|row| row.files).collect();
-    for path in sources() {
-        let file = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+    for (file, path) in sources() {
         let text = std::fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         let Some(pool) = POOLS.iter().find(|pool| code.contains(**pool)) else { continue };
@@ -194,6 +217,6 @@ fn every_pool_of_the_source_has_a_row() {
         assert!(known, "{file} makes a pool with `{pool}...)`: give it a row in docs/reference/shares.md");
     }
     for file in &listed {
-        assert!(root.join(file).is_file(), "docs/reference/shares.md names {file}, which does not exist");
+        assert!(place(file).is_file(), "docs/reference/shares.md names {file}, which does not exist");
     }
 }

@@ -6,9 +6,8 @@ use std::path::PathBuf;
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use setgate_domain::secret::Secret;
 use url::Url;
-
-use crate::domain::secret::Secret;
 
 /// `[traces]`: export of OpenTelemetry spans.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{Control, Error, Page, PageQuery, pages};
-pub use crate::domain::audit::{Query, Record};
-use crate::domain::id::TenantId;
+
+pub use setgate_domain::audit::{Query, Record};
+use setgate_domain::id::TenantId;
 
 impl Control {
     /// The tenant's audit records since the tenant was created, newest first.

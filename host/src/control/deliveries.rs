@@ -2,14 +2,14 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setgate_domain::attempt::Attempt;
+use setgate_domain::audit::Deed;
+use setgate_domain::delivery::{DeliveryRecord, Redrive};
+use setgate_domain::id::{DeliveryId, TenantId};
+use setgate_ledger::Redriven;
 
 use super::pages::cursor as cursor_of;
 use super::{Control, DeliveryQuery, Error, Page, PageQuery};
-use crate::domain::attempt::Attempt;
-use crate::domain::audit::Deed;
-use crate::domain::delivery::{DeliveryRecord, Redrive};
-use crate::domain::id::{DeliveryId, TenantId};
-use crate::ledger::{self, Redriven};
 
 /// A delivery with its attempts.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -84,7 +84,7 @@ impl Control {
             }
             Ok(redriven)
         });
-        match doing.await.unwrap_or(Err(ledger::Error::Closed))? {
+        match doing.await.unwrap_or(Err(setgate_ledger::Error::Closed))? {
             None => return Err(not_found(id)),
             Some(Redriven::Due(_) | Redriven::Discarded(_)) => {}
             Some(Redriven::NotApplicable(state)) => {

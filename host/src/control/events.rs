@@ -3,13 +3,12 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use setgate_domain::event::EventRecord;
+use setgate_domain::id::{EventId, SourceName, TenantId};
+use setgate_domain::time::Timestamp;
 
 use super::pages::cursor as cursor_of;
 use super::{Control, Error, EventQuery, Page, PageQuery};
-use crate::domain::event::EventRecord;
-use crate::domain::id::{EventId, SourceName, TenantId};
-use crate::domain::time::Timestamp;
-use crate::ledger;
 
 /// An event with its SET.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -46,7 +45,7 @@ impl Control {
         let event = self.ledger.event(tenant, id).await?;
         let event = event.ok_or_else(|| Error::NotFound(format!("event `{id}`")))?;
         let set = RawValue::from_string(event.set.text).map_err(|error| {
-            Error::Ledger(ledger::Error::Corrupt { what: format!("the SET of event {id}: {error}") })
+            Error::Ledger(setgate_ledger::Error::Corrupt { what: format!("the SET of event {id}: {error}") })
         })?;
         Ok(EventView {
             id: event.id,

@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
+use setgate_base::crypto;
+use setgate_domain::filter::{Filter, FilterVersion, Grant, Suspension, missing_grants};
+use setgate_domain::id::{Digest, FilterName, TenantId};
+use setgate_domain::rollout::{EndReason, Ended, Rollout};
+use setgate_domain::time::Timestamp;
+use setgate_ledger::TenantView;
+use setgate_sandbox::Compiled;
 
 use super::versions::{InUse, VERSIONS_KEPT, VersionPlace, Versions as _};
 use super::{Control, Error, Page, PageQuery, any_or, check_version, over_expected, retried, room};
-use crate::crypto;
-use crate::domain::filter::{Filter, FilterVersion, Grant, Suspension, missing_grants};
-use crate::domain::id::{Digest, FilterName, TenantId};
-use crate::domain::rollout::{EndReason, Ended, Rollout};
-use crate::domain::time::Timestamp;
-use crate::ledger::TenantView;
-use crate::sandbox::Compiled;
 
 /// Limit for the versions of one filter, including versions in use.
 pub const VERSIONS_MAX: usize = 100;

@@ -2,11 +2,11 @@
 //! that is shown only once.
 
 use serde::{Deserialize, Serialize};
+use setgate_domain::idempotency::Claim;
+use setgate_domain::secret::Secret;
+use setgate_ledger::AnswersStored;
 
 use super::{Control, Error};
-use crate::domain::idempotency::Claim;
-use crate::domain::secret::Secret;
-use crate::ledger::AnswersStored;
 
 /// Limit for the stored responses of one tenant, or of the operator. Each is retained for one day.
 pub const ANSWERS_PER_TENANT_MAX: u64 = 1_000;

@@ -9,14 +9,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setgate_base::crypto;
+use setgate_domain::id::{Digest, KeyId, TenantId};
+use setgate_domain::tenant::{ApiKey, Scope};
+use setgate_domain::time::Timestamp;
+use setgate_ledger::Versioned;
 
 use super::read_only::{ReadOnly, check_name};
 use super::{Control, Error, Expected, Page, PageQuery, TEXT_CHARS_MAX, any_or, over_expected, room, short};
-use crate::crypto;
-use crate::domain::id::{Digest, KeyId, TenantId};
-use crate::domain::tenant::{ApiKey, Scope};
-use crate::domain::time::Timestamp;
-use crate::ledger::Versioned;
 
 pub use grant::{Grant, Revoked};
 pub use principal::{Denied, Principal};

@@ -29,27 +29,28 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::clock::Clock;
 use crate::config::{self, Settings};
-use crate::crypto::MasterKey;
-use crate::domain::audit::{Actor, Deed};
-use crate::domain::chain::Chained;
-use crate::domain::delivery::DeliveryRecord;
-use crate::domain::event::Event;
-use crate::domain::filter::Plan;
-use crate::domain::id::{DeliveryId, SubscriptionId, SubscriptionName, TenantId};
-use crate::domain::subscription::Subscription;
-use crate::domain::tenant::Quota;
-use crate::egress::Egress;
-use crate::fair::Shares;
-use crate::ledger::Expected;
-use crate::ledger::{self, Ledger, TenantView};
-pub use crate::ledger::{DeliveryQuery, EventQuery};
-use crate::sandbox::{Rejected, Sandbox};
+
 pub use pages::{Page, PageQuery};
+use setgate_base::clock::Clock;
+use setgate_base::crypto::MasterKey;
+use setgate_base::fair::Shares;
+use setgate_domain::audit::{Actor, Deed};
+use setgate_domain::chain::Chained;
+use setgate_domain::delivery::DeliveryRecord;
+use setgate_domain::event::Event;
+use setgate_domain::filter::Plan;
+use setgate_domain::id::{DeliveryId, SubscriptionId, SubscriptionName, TenantId};
+use setgate_domain::subscription::Subscription;
+use setgate_domain::tenant::Quota;
+use setgate_egress::Egress;
+use setgate_ledger::Expected;
+pub use setgate_ledger::{DeliveryQuery, EventQuery};
+use setgate_ledger::{Ledger, TenantView};
+use setgate_sandbox::{Rejected, Sandbox};
 
 /// Notifies the dispatcher of deliveries that became due again. Provided by `app`.
-pub type TellDue = Arc<dyn Fn(Vec<crate::domain::delivery::DueDelivery>) -> BoxFuture<'static, ()> + Send + Sync>;
+pub type TellDue = Arc<dyn Fn(Vec<setgate_domain::delivery::DueDelivery>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Runs a chain over an event again, without storing anything. Provided by `app`.
 pub type RunAgain = Arc<dyn Fn(Arc<Plan>, Arc<Event>, DeliveryId) -> BoxFuture<'static, Chained> + Send + Sync>;
@@ -57,7 +58,7 @@ pub type RunAgain = Arc<dyn Fn(Arc<Plan>, Arc<Event>, DeliveryId) -> BoxFuture<'
 /// Makes those of the deliveries due again that never completed their chain, pins their current chains, and returns
 /// their ids. Provided by `app`, because pinning belongs to the data plane.
 pub type PinAnew = Arc<
-    dyn Fn(TenantId, Vec<DeliveryRecord>, Deed) -> BoxFuture<'static, Result<Vec<DeliveryId>, ledger::Error>>
+    dyn Fn(TenantId, Vec<DeliveryRecord>, Deed) -> BoxFuture<'static, Result<Vec<DeliveryId>, setgate_ledger::Error>>
         + Send
         + Sync,
 >;
@@ -65,7 +66,7 @@ pub type PinAnew = Arc<
 /// Sends a test event to one subscription and returns its delivery. `None` if the subscription does not exist. Provided
 /// by `app`.
 pub type Ping = Arc<
-    dyn Fn(TenantId, SubscriptionId, Deed) -> BoxFuture<'static, Result<Option<DeliveryId>, ledger::Error>>
+    dyn Fn(TenantId, SubscriptionId, Deed) -> BoxFuture<'static, Result<Option<DeliveryId>, setgate_ledger::Error>>
         + Send
         + Sync,
 >;
@@ -90,7 +91,7 @@ pub struct Parts {
     /// Encrypts secrets.
     pub master: Arc<MasterKey>,
     /// Encrypts signing keys.
-    pub signer: Arc<crate::signing::Signer>,
+    pub signer: Arc<setgate_dialects::Signer>,
     /// Checks endpoints against the address rules.
     pub egress: Egress,
     /// Wall and monotonic time.
@@ -238,24 +239,24 @@ pub enum Error {
     },
     /// The disk is nearly full, or the ledger has reached its size limit.
     #[error("{0}: nothing was stored")]
-    Short(#[from] ledger::Shortage),
+    Short(#[from] setgate_ledger::Shortage),
     /// The ledger failed.
     #[error(transparent)]
-    Ledger(ledger::Error),
+    Ledger(setgate_ledger::Error),
 }
 
-impl From<ledger::Error> for Error {
-    fn from(error: ledger::Error) -> Self {
+impl From<setgate_ledger::Error> for Error {
+    fn from(error: setgate_ledger::Error) -> Self {
         match error {
-            ledger::Error::VersionMismatch { current } => Self::Version { actual: current },
-            ledger::Error::Cursor => Self::BadCursor,
-            ledger::Error::NameTaken(name) => Self::NameTaken(name),
-            ledger::Error::NoTenant(tenant) => Self::NotFound(format!("tenant `{tenant}`")),
-            ledger::Error::Purging(_)
-            | ledger::Error::InUse(_)
-            | ledger::Error::Unbound(_)
-            | ledger::Error::TooHeavy { .. }
-            | ledger::Error::TooLong { .. } => Self::Conflict(error.to_string()),
+            setgate_ledger::Error::VersionMismatch { current } => Self::Version { actual: current },
+            setgate_ledger::Error::Cursor => Self::BadCursor,
+            setgate_ledger::Error::NameTaken(name) => Self::NameTaken(name),
+            setgate_ledger::Error::NoTenant(tenant) => Self::NotFound(format!("tenant `{tenant}`")),
+            setgate_ledger::Error::Purging(_)
+            | setgate_ledger::Error::InUse(_)
+            | setgate_ledger::Error::Unbound(_)
+            | setgate_ledger::Error::TooHeavy { .. }
+            | setgate_ledger::Error::TooLong { .. } => Self::Conflict(error.to_string()),
             other => Self::Ledger(other),
         }
     }
@@ -302,7 +303,7 @@ pub const ABSENT: u64 = 0;
 
 /// The expectation for a change of a document that was read before: the version that the client expects, or else the
 /// version that was read, or absence if there was no document.
-fn over_expected<T>(expected: Option<u64>, read: Option<&Arc<ledger::Versioned<T>>>) -> Expected {
+fn over_expected<T>(expected: Option<u64>, read: Option<&Arc<setgate_ledger::Versioned<T>>>) -> Expected {
     match expected {
         Some(ABSENT) => Expected::Absent,
         Some(version) => Expected::Version(version),
@@ -333,7 +334,7 @@ fn changed<'de, T: serde::Deserialize<'de>, D: serde::Deserializer<'de>>(
 
 /// The expectation for a change of a document that was read before: the version that was read, or absence if there was
 /// no document.
-fn over<T>(read: Option<&Arc<ledger::Versioned<T>>>) -> Expected {
+fn over<T>(read: Option<&Arc<setgate_ledger::Versioned<T>>>) -> Expected {
     read.map_or(Expected::Absent, |document| Expected::Version(document.version))
 }
 

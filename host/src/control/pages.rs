@@ -8,10 +8,10 @@ use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use setgate_domain::page::Filling;
+use setgate_domain::tenant::Incarnation;
 
 use super::Error;
-use crate::domain::page::Filling;
-use crate::domain::tenant::Incarnation;
 
 /// Separates the position and the incarnation.
 const SEPARATOR: char = '-';
@@ -55,7 +55,7 @@ impl PageQuery {
     }
 
     /// A page of an in-memory list. `entries` must be sorted by position. The page is also limited in bytes
-    /// ([`PAGE_BYTES_MAX`](crate::domain::page::PAGE_BYTES_MAX)), and entries beyond the limit are not converted.
+    /// ([`PAGE_BYTES_MAX`](setgate_domain::page::PAGE_BYTES_MAX)), and entries beyond the limit are not converted.
     /// Entries removed between two pages do not affect the position of other entries.
     pub(super) fn of<P, V, T>(
         &self,
@@ -103,9 +103,9 @@ pub(super) fn place<T: FromStr>(of: Incarnation, cursor: Option<&str>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::page::PAGE_BYTES_MAX;
-    use crate::domain::tenant::Tenant;
-    use crate::domain::time::Timestamp;
+    use setgate_domain::page::PAGE_BYTES_MAX;
+    use setgate_domain::tenant::Tenant;
+    use setgate_domain::time::Timestamp;
 
     fn made(id: &str, at_ms: i64) -> Incarnation {
         let created_at = Timestamp::from_millis(at_ms);

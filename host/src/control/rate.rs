@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
-use crate::domain::time::Timestamp;
+use setgate_domain::time::Timestamp;
 
 /// Length of a window in milliseconds.
 const WINDOW_MS: i64 = 60_000;

@@ -5,9 +5,9 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use setgate_domain::secret::Secret;
 
 use super::Error;
-use crate::domain::secret::Secret;
 
 /// Replaces a secret in responses.
 pub const REDACTED: &str = "***";

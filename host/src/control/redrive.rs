@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setgate_domain::delivery::{DeliveryRecord, Redrive, State};
+use setgate_domain::id::{DeliveryId, FilterName, SourceName, SubscriptionId, TenantId};
+use setgate_domain::tenant::Incarnation;
+use setgate_domain::time::Timestamp;
+use setgate_ledger::{Cursor, REDRIVE_CHUNK_ROWS, Redriven};
 
 use super::pages::{cursor as cursor_of, place};
 use super::{Control, DeliveryQuery, Error};
-use crate::domain::delivery::{DeliveryRecord, Redrive, State};
-use crate::domain::id::{DeliveryId, FilterName, SourceName, SubscriptionId, TenantId};
-use crate::domain::tenant::Incarnation;
-use crate::domain::time::Timestamp;
-use crate::ledger::{self, Cursor, REDRIVE_CHUNK_ROWS, Redriven};
 
 /// Limit for the ids in one request.
 pub const IDS_MAX: usize = 1_000;
@@ -128,7 +128,7 @@ impl Control {
                 Chosen::Found(found) => control.redrive_found(&whose, of, *found, action).await,
             }
         });
-        doing.await.unwrap_or(Err(ledger::Error::Closed.into()))
+        doing.await.unwrap_or(Err(setgate_ledger::Error::Closed.into()))
     }
 
     fn choose(&self, of: Incarnation, input: RedriveManyInput) -> Result<(Redrive, Chosen), Error> {

@@ -2,16 +2,16 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setgate_base::crypto;
+use setgate_domain::id::{ReplayId, SourceName, SubscriptionId, TenantId};
+use setgate_domain::replay::{Replay, ReplayRecord};
+use setgate_domain::subject::SUBJECT_CHARS_MAX;
+use setgate_domain::subscription::Pattern;
+use setgate_domain::time::Timestamp;
 
 use super::subscriptions::PATTERNS_MAX;
 use super::warnings::Warning;
 use super::{Control, Error, Page, PageQuery};
-use crate::crypto;
-use crate::domain::id::{ReplayId, SourceName, SubscriptionId, TenantId};
-use crate::domain::replay::{Replay, ReplayRecord};
-use crate::domain::subject::SUBJECT_CHARS_MAX;
-use crate::domain::subscription::Pattern;
-use crate::domain::time::Timestamp;
 
 /// Default rate in deliveries per second.
 pub const PER_SECOND_DEFAULT: u32 = 10;

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
+use setgate_base::crypto::sha256;
+use setgate_domain::chain::ChainEnd;
+use setgate_domain::delivery::DeliveryRecord;
+use setgate_domain::filter::Plan;
+use setgate_domain::id::{DeliveryId, Digest, FilterName, TableName, TenantId};
+use setgate_domain::limits::CallLimits;
+use setgate_domain::reproduction::{Difference, EventFacts, Reproduction, StepFacts, differences, why_not};
+use setgate_domain::verdict::FilterRun;
+use setgate_ledger::Content;
 
 use super::{Control, Error};
-use crate::crypto::sha256;
-use crate::domain::chain::ChainEnd;
-use crate::domain::delivery::DeliveryRecord;
-use crate::domain::filter::Plan;
-use crate::domain::id::{DeliveryId, Digest, FilterName, TableName, TenantId};
-use crate::domain::limits::CallLimits;
-use crate::domain::reproduction::{Difference, EventFacts, Reproduction, StepFacts, differences, why_not};
-use crate::domain::verdict::FilterRun;
-use crate::ledger::{self, Content};
 
 /// Size of a part returned by [`Control::read_part`], in bytes.
-pub use crate::ledger::BLOB_PART_BYTES as PART_BYTES;
+pub use setgate_ledger::BLOB_PART_BYTES as PART_BYTES;
 
 /// Minimum wall-clock limit of a call in milliseconds during reproduction. It overrides a shorter limit, because
 /// reproduction compares results, and a busy host must not cause a timeout.
@@ -172,7 +172,7 @@ impl Control {
         let (record, content) = found.ok_or_else(|| Error::NotFound(format!("delivery `{id}`")))?;
         let plan = self.ledger.plan(tenant, &record.plan).await?;
         // A plan is retained as long as a delivery refers to it.
-        let plan = plan.ok_or_else(|| ledger::Error::UnknownPlan(record.plan))?;
+        let plan = plan.ok_or_else(|| setgate_ledger::Error::UnknownPlan(record.plan))?;
         Ok(Kept { record, content, plan })
     }
 

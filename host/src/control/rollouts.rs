@@ -7,24 +7,24 @@ use futures_util::future::BoxFuture;
 use metrics::counter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setgate_base::telemetry::metric;
+use setgate_domain::backtest::{Ask, EVENTS_DEFAULT, EVENTS_MAX, Report};
+use setgate_domain::filter::Filter;
+use setgate_domain::id::{Digest, FilterName, SourceName, SubscriptionId, TenantId};
+use setgate_domain::rollout::{
+    CALLS_MIN_DEFAULT, Counted, EndReason, Ended, FAULTS_PERCENT_MAX_DEFAULT, Mode, Percent, Rollout, TrialReport,
+};
+use setgate_ledger::TenantView;
 
 use super::filters::{check_needs, not_found, resume, set_active};
 use super::read_only::{ReadOnly, check_name};
 use super::{Control, Error, over_expected, retried};
-use crate::domain::backtest::{Ask, EVENTS_DEFAULT, EVENTS_MAX, Report};
-use crate::domain::filter::Filter;
-use crate::domain::id::{Digest, FilterName, SourceName, SubscriptionId, TenantId};
-use crate::domain::rollout::{
-    CALLS_MIN_DEFAULT, Counted, EndReason, Ended, FAULTS_PERCENT_MAX_DEFAULT, Mode, Percent, Rollout, TrialReport,
-};
-use crate::ledger::{self, TenantView};
-use crate::telemetry::metric;
 
 /// Limit for a tenant's concurrent rollouts. Each canary doubles the number of possible plans of a subscription.
 pub const ROLLOUTS_MAX: usize = 4;
 
 /// Runs a backtest. `None` if the tenant already has one running.
-pub type RunBacktest = dyn Fn(Ask) -> BoxFuture<'static, Result<Option<Report>, ledger::Error>> + Send + Sync;
+pub type RunBacktest = dyn Fn(Ask) -> BoxFuture<'static, Result<Option<Report>, setgate_ledger::Error>> + Send + Sync;
 /// Returns the state of a filter's rollout so far.
 pub type ShowTrial = dyn Fn(&TenantId, &FilterName) -> Option<TrialReport> + Send + Sync;
 /// Notifies the data plane that a filter's rollout has ended.

@@ -1,12 +1,12 @@
 //! Checks that all stored secrets can be decrypted with a master key. Reports the location of a secret, never its
 //! value.
 
-use crate::crypto::MasterKey;
-use crate::domain::secret::{binding_context, endpoint_context, signing_context, source_context};
-use crate::domain::source::{Proof, Source};
-use crate::domain::subscription::Subscription;
-use crate::ledger::Snapshot;
-use crate::signing::Signer;
+use setgate_base::crypto::MasterKey;
+use setgate_dialects::Signer;
+use setgate_domain::secret::{binding_context, endpoint_context, signing_context, source_context};
+use setgate_domain::source::{Proof, Source};
+use setgate_domain::subscription::Subscription;
+use setgate_ledger::Snapshot;
 
 /// The locations of secrets that cannot be decrypted.
 pub fn shut(snapshot: &Snapshot, master: &MasterKey, signer: &Signer) -> Vec<String> {

@@ -2,18 +2,17 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setgate_base::crypto;
+use setgate_domain::id::{Digest, SourceName, TenantId};
+use setgate_domain::secret::{Secret, source_context};
+use setgate_domain::source::{
+    Form, KeyEncoding, MacHeader, Proof, Source, TIMESTAMP_TOLERANCE_S_DEFAULT, TIMESTAMP_TOLERANCE_S_MAX,
+};
+use setgate_domain::subscription::glob;
+use setgate_domain::time::Timestamp;
 
 use super::read_only::{REDACTED, ReadOnly, check_name, is_redacted};
 use super::{Control, Error, Page, PageQuery, TEXT_CHARS_MAX, any_or, changed, over_expected, retried, room, short};
-use crate::crypto;
-use crate::domain::id::{Digest, SourceName, TenantId};
-use crate::domain::secret::{Secret, source_context};
-use crate::domain::source::{
-    Form, KeyEncoding, MacHeader, Proof, Source, TIMESTAMP_TOLERANCE_S_DEFAULT, TIMESTAMP_TOLERANCE_S_MAX,
-};
-use crate::domain::subscription::glob;
-use crate::domain::time::Timestamp;
-use crate::signing;
 
 /// Limit for the proofs of one source, and for the secrets of one proof.
 pub const PROOFS_MAX: usize = 8;
@@ -252,7 +251,7 @@ impl Control {
                     let before = known.and_then(|(_, encoding)| encoding);
                     let written = encoding.or(keeps.then(|| before.unwrap_or(encoding_of(header))));
                     let seal = |secret: Secret| {
-                        signing::check_source_secret(header, written, &secret)
+                        setgate_dialects::check_source_secret(header, written, &secret)
                             .map_err(|why| Error::invalid("proofs/secrets", why))?;
                         Ok(self.master.seal(&context, &secret))
                     };
@@ -289,7 +288,7 @@ impl Control {
                     "a stored secret cannot be opened with the host's master key: give it anew",
                 )
             })?;
-            signing::check_source_secret(header, Some(encoding), &secret)
+            setgate_dialects::check_source_secret(header, Some(encoding), &secret)
                 .map_err(|why| Error::invalid("proofs/encoding", why))?;
         }
         Ok(Proof::Hmac { header, secrets, encoding: Some(encoding) })
@@ -400,7 +399,7 @@ fn encoding_of(header: MacHeader) -> KeyEncoding {
 
 /// Checks that a token is long enough and can be sent as `Authorization: Bearer <token>`.
 fn check_token(token: &str) -> Result<(), String> {
-    signing::check_text(token)?;
+    setgate_dialects::check_text(token)?;
     if token.len() < SECRET_BYTES_MIN {
         return Err(format!("each has at least {SECRET_BYTES_MIN} bytes"));
     }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setgate_domain::delivery::State;
+use setgate_domain::id::{SubscriptionId, TenantId};
+use setgate_domain::statistics::{Durations, Window};
+use setgate_domain::time::Timestamp;
 
 use super::{Control, Error};
-use crate::domain::delivery::State;
-use crate::domain::id::{SubscriptionId, TenantId};
-use crate::domain::statistics::{Durations, Window};
-use crate::domain::time::Timestamp;
 
 /// A statistics query.
 #[derive(Debug, Deserialize, JsonSchema)]

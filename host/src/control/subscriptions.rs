@@ -9,17 +9,18 @@ mod verification;
 
 use std::collections::BTreeMap;
 
-use super::{Control, Error, Expected, Page, PageQuery, any_or, over_expected, retried, room, short};
-use crate::crypto;
-use crate::domain::filter::{Binding, REUSE_EVENTS_MIN, Reuse, missing_grants};
-use crate::domain::id::{FilterName, SourceName, SubscriptionId, TenantId};
-use crate::domain::pacing::Pacing;
-use crate::domain::secret::{REDACTED, Sealed, SecretInput, binding_context};
-use crate::domain::subscription::{
+use setgate_base::crypto;
+use setgate_domain::filter::{Binding, REUSE_EVENTS_MIN, Reuse, missing_grants};
+use setgate_domain::id::{FilterName, SourceName, SubscriptionId, TenantId};
+use setgate_domain::pacing::Pacing;
+use setgate_domain::secret::{REDACTED, Sealed, SecretInput, binding_context};
+use setgate_domain::subscription::{
     Cause, METADATA_ENTRIES_MAX, METADATA_KEY_CHARS_MAX, METADATA_VALUE_CHARS_MAX, Pattern, Pause, Signing,
     Subscription,
 };
-use crate::ledger::TenantView;
+use setgate_ledger::TenantView;
+
+use super::{Control, Error, Expected, Page, PageQuery, any_or, over_expected, retried, room, short};
 
 pub use endpoint::{HEADER_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_MAX};
 pub use shapes::{

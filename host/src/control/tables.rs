@@ -3,16 +3,16 @@
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
+use setgate_base::crypto;
+use setgate_domain::filter::{Table, TableFormat, TableVersion};
+use setgate_domain::id::{Digest, TableName, TenantId};
+use setgate_domain::table::{self, Delimiter};
+use setgate_domain::text::without_mark;
+use setgate_domain::time::Timestamp;
+use setgate_ledger::TenantView;
 
 use super::versions::{InUse, VERSIONS_KEPT, VersionPlace, Versions as _};
 use super::{Control, Error, Page, PageQuery, any_or, check_version, over_expected, retried, room};
-use crate::crypto;
-use crate::domain::filter::{Table, TableFormat, TableVersion};
-use crate::domain::id::{Digest, TableName, TenantId};
-use crate::domain::table::{self, Delimiter};
-use crate::domain::text::without_mark;
-use crate::domain::time::Timestamp;
-use crate::ledger::TenantView;
 
 /// A table as returned by the API.
 #[derive(Debug, Serialize, JsonSchema)]

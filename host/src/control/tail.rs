@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setgate_domain::attempt::Attempt;
+use setgate_domain::delivery::State;
+use setgate_domain::id::{DeliveryId, EventId, SourceName, SubscriptionId, TenantId};
+use setgate_domain::tenant::Incarnation;
+use setgate_domain::time::Timestamp;
 use tokio::sync::watch;
 
 use super::{Control, Error, pages};
-use crate::domain::attempt::Attempt;
-use crate::domain::delivery::State;
-use crate::domain::id::{DeliveryId, EventId, SourceName, SubscriptionId, TenantId};
-use crate::domain::tenant::Incarnation;
-use crate::domain::time::Timestamp;
-pub use crate::ledger::SETTLED_BYTES_MAX as PAGE_BYTES_MAX;
-use crate::ledger::{SettledPlace, SettledQuery, SettledRecord};
+
+pub use setgate_ledger::SETTLED_BYTES_MAX as PAGE_BYTES_MAX;
+use setgate_ledger::{SettledPlace, SettledQuery, SettledRecord};
 
 /// Settlements read at a time. Together with [`PAGE_BYTES_MAX`] it limits the memory of a stream.
 pub const PAGE_MAX: usize = 100;

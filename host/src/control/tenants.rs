@@ -2,14 +2,14 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setgate_domain::id::TenantId;
+use setgate_domain::tenant::{Quota, Tenant};
 
 use super::read_only::{ReadOnly, check_name};
 use super::warnings::Warning;
 use super::{
     Control, Error, Expected, Page, PageQuery, TEXT_CHARS_MAX, any_or, changed, over_expected, retried, short,
 };
-use crate::domain::id::TenantId;
-use crate::domain::tenant::{Quota, Tenant};
 
 /// A request to create a tenant.
 #[derive(Debug, Deserialize, JsonSchema)]

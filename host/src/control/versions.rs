@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use setgate_domain::filter::{Filter, Table};
+use setgate_domain::id::Digest;
+use setgate_domain::time::Timestamp;
+
 use super::Error;
-use crate::domain::filter::{Filter, Table};
-use crate::domain::id::Digest;
-use crate::domain::time::Timestamp;
 
 /// Number of versions retained for each filter and table. When a version is added, the oldest unused ones beyond this
 /// number are removed.
@@ -155,7 +156,7 @@ fn of_history(previous: Option<&Digest>, digest: &Digest, used: &InUse) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::filter::{TableFormat, TableVersion};
+    use setgate_domain::filter::{TableFormat, TableVersion};
 
     fn digest(number: usize) -> Digest {
         Digest([u8::try_from(number).unwrap(); 32])

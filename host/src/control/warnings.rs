@@ -7,16 +7,16 @@ use std::sync::LazyLock;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use setgate_domain::catalogue::{self, PING, Product, SUBSCRIPTION_DISABLED};
+use setgate_domain::filter::FAULT_WINDOW_CALLS;
+use setgate_domain::id::{SourceName, TenantId};
+use setgate_domain::nearest::nearest_in_parts;
+use setgate_domain::source::Form;
+use setgate_domain::subscription::{Pattern, Subscription};
+use setgate_domain::tenant::{Quota, Tenant};
 
 use super::Control;
 use crate::config::Config;
-use crate::domain::catalogue::{self, PING, Product, SUBSCRIPTION_DISABLED};
-use crate::domain::filter::FAULT_WINDOW_CALLS;
-use crate::domain::id::{SourceName, TenantId};
-use crate::domain::nearest::nearest_in_parts;
-use crate::domain::source::Form;
-use crate::domain::subscription::{Pattern, Subscription};
-use crate::domain::tenant::{Quota, Tenant};
 
 /// Limit for the patterns of one document for which a similar known name is searched. Each search takes up to a
 /// millisecond.

@@ -16,13 +16,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Parser;
+use setgate_base::telemetry;
 
 use crate::app;
 use crate::cli::client::Client;
 use crate::cli::out::{self, say, say_error};
 use crate::config::{Address, Config, LogFormat};
-use crate::telemetry;
-
 use receiver::Receiver;
 use report::Report;
 
@@ -58,7 +57,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     config.egress.allow_http = true;
     config.log.format = LogFormat::Text;
     config.log.level = "warn".into();
-    telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
+    telemetry::start(config.log.format, &config.log.level).map_err(anyhow::Error::msg)?;
 
     let running = app::start(config.clone(), std::env::current_exe().ok()).await?;
     let base = format!("http://{}", running.address);
@@ -117,7 +116,8 @@ struct PrivateFolder(PathBuf);
 
 impl PrivateFolder {
     fn new() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("setgate-demo-{:016x}", crate::crypto::random_u128() as u64));
+        let path =
+            std::env::temp_dir().join(format!("setgate-demo-{:016x}", setgate_base::crypto::random_u128() as u64));
         app::private_folder(&path)?;
         Ok(Self(path))
     }

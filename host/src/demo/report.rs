@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::Method;
 use serde_json::{Value, json};
+use setgate_domain::catalogue;
 
 use super::provider::Sent;
 use super::receiver::{Arrival, Receiver};
@@ -15,7 +16,6 @@ use super::reproduce::is_reused;
 use super::samples::Sample;
 use super::stage::{Stage, SubscriptionOf};
 use crate::cli::out::{self, say};
-use crate::domain::catalogue;
 
 /// Width of the event column.
 const NAME_WIDTH: usize = 44;

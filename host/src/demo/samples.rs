@@ -5,8 +5,8 @@
 //! Applications, organizations, roles, addresses and failed attempts vary, so that each example filter finds events to
 //! drop, redact, enrich, flag or translate, and others to leave unchanged.
 
-use crate::domain::json::Object;
-use crate::domain::source::Form;
+use setgate_domain::json::Object;
+use setgate_domain::source::Form;
 
 /// One sample event.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,12 +7,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use serde_json::{Value, json};
+use setgate_base::crypto;
 
 use super::receiver::{Receiver, Trust};
 use crate::cli::client::Client;
 use crate::cli::emit::Proof;
 use crate::cli::out::say;
-use crate::crypto;
 
 /// Event types that acme's first subscription drops. The report uses them to predict which events must not arrive.
 const DROPPED_TYPES: [&str; 3] = ["*/accessTokenIssued", "*/sessionPresented", "*/session-presented"];
@@ -54,7 +54,7 @@ pub(super) struct SubscriptionOf {
 impl SubscriptionOf {
     /// Whether its filter is configured to drop this type.
     pub(super) fn drops(&self, uri: &str) -> bool {
-        self.drops && DROPPED_TYPES.iter().any(|pattern| crate::domain::subscription::glob(pattern, uri))
+        self.drops && DROPPED_TYPES.iter().any(|pattern| setgate_domain::subscription::glob(pattern, uri))
     }
 }
 

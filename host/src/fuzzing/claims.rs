@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use setgate_domain::event::{Event, EventSeq, NewEvent};
+use setgate_domain::id::EventId;
+use setgate_domain::json::{JsonFault, JsonLimits, Object, check, reference};
+use setgate_domain::redact::Redactor;
+use setgate_domain::secret::Secret;
+use setgate_domain::set::{Applied, SEALED, SetToken, apply};
+use setgate_domain::source::{Form, Proof, Source};
+use setgate_domain::time::Timestamp;
+use setgate_domain::verdict::{Fault, Verdict};
 
-use crate::domain::event::{Event, EventSeq, NewEvent};
-use crate::domain::id::EventId;
-use crate::domain::json::{JsonFault, JsonLimits, Object, check, reference};
-use crate::domain::redact::Redactor;
-use crate::domain::secret::Secret;
-use crate::domain::set::{Applied, SEALED, SetToken, apply};
-use crate::domain::source::{Form, Proof, Source};
-use crate::domain::time::Timestamp;
-use crate::domain::verdict::{Fault, Verdict};
 use crate::pipeline::normalize::{Inbound, Refusal, normalize, original_body};
 
 const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_123);

@@ -1,9 +1,8 @@
 //! Fuzzing of uploads, up to the start of the compiler.
 
+use setgate_domain::tenant::Quota;
+use setgate_sandbox::{Caps, Rejected, before_compile};
 use wasmparser::Validator;
-
-use crate::domain::tenant::Quota;
-use crate::sandbox::{Caps, Rejected, before_compile};
 
 /// Above this size the validator is not run: it parses types recursively, and the caps protect it from deep nesting.
 const VALIDATED_BYTES_MAX: usize = 16 << 10;

@@ -4,6 +4,10 @@
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use http::{Method, StatusCode, header};
+use setgate_domain::audit::{Actor, By};
+use setgate_domain::id::TenantId;
+use setgate_domain::idempotency::Claim;
+use setgate_domain::tenant::Scope;
 
 use super::Site;
 use super::caller::{Remote, RequestId};
@@ -13,10 +17,6 @@ use super::problem::Problem;
 use super::responses::{Access, room_bytes_min};
 use crate::control::Control;
 use crate::control::keys::{Grant, Principal};
-use crate::domain::audit::{Actor, By};
-use crate::domain::id::TenantId;
-use crate::domain::idempotency::Claim;
-use crate::domain::tenant::Scope;
 use crate::pipeline::prove::bearer;
 
 /// The path's `{tenant}`, after checking that the key may read (GET, HEAD) or change its resources.

@@ -3,8 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-
-use crate::crypto;
+use setgate_base::crypto;
 
 /// The header that carries [`RequestId`], in requests and in every answer.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -14,24 +14,21 @@ use hyper::body::{Body, Frame};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use setgate_domain::id::{
+    DeliveryId, Digest, EventId, FilterName, KeyId, ReplayId, SourceName, SubscriptionId, SubscriptionRef, TableName,
+    TenantId,
+};
+use setgate_domain::text::{check_charset, without_mark};
 use tokio::time::Instant;
 
-use super::Site;
 use super::caller::Remote;
-use super::coding;
 use super::connection::Peer;
 use super::operations::{Described, Sheet};
 use super::problem::Problem;
 use super::responses::{Access, revoked_meanwhile};
 use super::room::{Room, Taken};
-use super::strict;
+use super::{Site, coding, strict};
 use crate::control::ABSENT;
-use crate::domain::id::{
-    DeliveryId, Digest, EventId, FilterName, KeyId, ReplayId, SourceName, SubscriptionId, SubscriptionRef, TableName,
-    TenantId,
-};
-
-use crate::domain::text::{check_charset, without_mark};
 
 /// Time limit for the first [`BODY_BYTES_MIN`] bytes of a body, or all of it.
 const BODY_GRACE: Duration = Duration::from_secs(10);
@@ -43,7 +40,7 @@ const BODY_BYTES_MIN: usize = 20 << 10;
 pub(super) const JSON_BYTES_MAX: usize = 1 << 20;
 
 /// A type that identifies a resource in a path.
-pub(super) trait InPath: FromStr<Err = crate::domain::id::Error> + JsonSchema {
+pub(super) trait InPath: FromStr<Err = setgate_domain::id::Error> + JsonSchema {
     /// Name of the path parameter, such as `source` for `{source}`.
     const PARAM: &'static str;
 }
@@ -115,7 +112,7 @@ pub(super) async fn path_param<T: InPath, S: Send + Sync>(parts: &mut Parts, sta
 pub(super) async fn named<T: InPath, S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<T, String> {
     let params = RawPathParams::from_request_parts(parts, state).await.map_err(|error| error.body_text())?;
     let given = params.iter().find(|(key, _)| *key == T::PARAM).map_or("", |(_, value)| value);
-    given.parse().map_err(|error: crate::domain::id::Error| error.to_string())
+    given.parse().map_err(|error: setgate_domain::id::Error| error.to_string())
 }
 
 /// A JSON body.

@@ -4,12 +4,12 @@ use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{StatusCode, header};
+use setgate_domain::tenant::Scope;
 
 use super::Site;
 use super::auth::Operator;
 use super::operations::{Described, Operation, Sheet, get};
 use super::problem::Problem;
-use crate::domain::tenant::Scope;
 
 /// See [`super::operations`].
 pub(super) fn operations() -> Vec<Operation> {

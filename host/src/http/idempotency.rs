@@ -11,17 +11,16 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
+use setgate_base::fair::Shares;
+use setgate_domain::id::{Digest, KeyId, TenantId};
+use setgate_domain::idempotency::Claim;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Site;
-use super::auth;
 use super::extract::{Arrived, JSON_BYTES_MAX, path_param, read};
 use super::operations::rules;
 use super::problem::Problem;
+use super::{Site, auth};
 use crate::control::idempotency::{ANSWERS_BYTES_PER_TENANT_MAX, ANSWERS_PER_TENANT_MAX, Standing, StoredAnswer};
-use crate::domain::id::{Digest, KeyId, TenantId};
-use crate::domain::idempotency::Claim;
-use crate::fair::Shares;
 
 /// Name of the header.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -145,7 +144,7 @@ async fn claimed(site: &Site, caller: KeyId, tenant: Option<TenantId>, request: 
     let expected = headers.get(header::IF_MATCH).map(HeaderValue::as_bytes).unwrap_or_default();
     let path = uri.path().trim_end_matches('/');
     let request = [method.as_str().as_bytes(), path.as_bytes(), expected, &body];
-    let claim = Claim::new(caller, &key, tenant, &request);
+    let claim = setgate_base::crypto::claim(caller, &key, tenant, &request);
     let turn = site.in_progress.begin(&claim)?;
     match site.control.standing(&claim).await? {
         Standing::New => {}
@@ -272,15 +271,15 @@ mod tests {
     #[test]
     fn a_request_is_under_way_once_and_a_tenant_has_a_share() {
         let in_progress = InProgress::default();
-        let by = KeyId::new(crate::domain::time::Timestamp::from_millis(1), 1);
-        let claim = |key: usize| Claim::new(by, &key.to_string(), Some("acme".parse().unwrap()), &[]);
+        let by = KeyId::new(setgate_domain::time::Timestamp::from_millis(1), 1);
+        let claim = |key: usize| setgate_base::crypto::claim(by, &key.to_string(), Some("acme".parse().unwrap()), &[]);
         let first = in_progress.begin(&claim(0)).expect("it is the first");
         let code = |claim: &Claim| in_progress.begin(claim).err().map(|problem| problem.code());
         assert_eq!(code(&claim(0)), Some("idempotency_key_in_progress"));
         drop(first);
         let _turns: Vec<_> = (0..IN_PROGRESS_PER_TENANT_MAX).map(|key| in_progress.begin(&claim(key)).ok()).collect();
         assert_eq!(code(&claim(99)), Some("busy"));
-        let operators = Claim::new(by, "99", None, &[]);
+        let operators = setgate_base::crypto::claim(by, "99", None, &[]);
         assert_eq!(code(&operators), None, "the operator is not kept out by a tenant");
     }
 }

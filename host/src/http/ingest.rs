@@ -11,14 +11,13 @@ use http::{Method, StatusCode, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use setgate_domain::id::{EventId, SourceName, TenantId};
 use tracing::info;
 
-use super::Site;
-use super::coding;
 use super::extract::{self, Arrived, Query};
 use super::operations::{Described, Operation, Sheet, get, post};
 use super::problem::Problem;
-use crate::domain::id::{EventId, SourceName, TenantId};
+use super::{Site, coding};
 use crate::pipeline::decode::{Coding, decoded_bytes_max};
 use crate::pipeline::normalize::check_media_type;
 use crate::pipeline::prove::{Head, Inbound, Presented};

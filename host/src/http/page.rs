@@ -7,13 +7,13 @@ use http::StatusCode;
 use http::request::Parts;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use setgate_base::crypto::sha256;
 
 use super::Site;
 use super::extract::Query;
 use super::operations::{Described, Sheet};
 use super::problem::Problem;
 use crate::control::pages::{PAGE_MAX, Page, PageQuery};
-use crate::crypto::sha256;
 
 /// Default number of entries per page.
 const PAGE_DEFAULT: usize = 50;

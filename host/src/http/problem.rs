@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_full_line_for_the_compiler_is_to_be_tried_again() {
-        let full = control::Error::Rejected(crate::sandbox::Rejected::CompileQueue { limit: 4 });
+        let full = control::Error::Rejected(setgate_sandbox::Rejected::CompileQueue { limit: 4 });
         let problem = Problem::from(full);
         assert_eq!(problem.code(), "compile_queue_full");
         assert!(problem.detail.contains("4 uploads"), "{}", problem.detail);

@@ -12,14 +12,14 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, SizeHint};
+use setgate_base::fair::{Bounds, Gate, Place};
+use setgate_domain::id::TenantId;
+use setgate_domain::page::PAGE_BYTES_MAX;
 
 use super::Site;
 use super::problem::Problem;
 use super::room::Taken;
 use crate::control::keys::{Grant, Revoked};
-use crate::domain::id::TenantId;
-use crate::domain::page::PAGE_BYTES_MAX;
-use crate::fair::{Bounds, Gate, Place};
 
 /// Bodies up to this size (bytes) are not charged: less than the connection itself takes.
 const SMALL_BYTES: u64 = 4 << 10;

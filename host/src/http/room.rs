@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use setgate_base::fair::Shares;
+use setgate_domain::id::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::Peer;
 use super::problem::Problem;
-use crate::domain::id::TenantId;
-use crate::fair::Shares;
 
 /// A client may use at most 1/`CLIENTS_MIN` of a share with incomplete bodies, so that at least this many clients fit.
 const CLIENTS_MIN: usize = 2;

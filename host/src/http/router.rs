@@ -9,18 +9,16 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode, header};
 use metrics::{Counter, counter};
+use setgate_base::telemetry::{Handles, metric};
 
-use super::Site;
 use super::caller::{REQUEST_ID, RequestId};
 use super::extract::IfNoneMatch;
-use super::framing;
-use super::idempotency;
 use super::interface::{self, Interface};
 use super::operations::{self, rules};
 use super::problem::Problem;
 use super::responses::{self, Access};
+use super::{Site, framing, idempotency};
 use crate::control::keys::Grant;
-use crate::telemetry::{Handles, metric};
 
 /// Counts answers by route and status.
 #[derive(Default)]

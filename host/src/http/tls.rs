@@ -9,11 +9,11 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{CertificateError, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use setgate_base::trust::{Anchors, Facts};
 use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
 use crate::config::Listener;
-use crate::trust::{Anchors, Facts};
 
 /// A TLS file of a listener cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -2,22 +2,21 @@
 
 use std::time::Duration;
 
-use crate::crypto;
-use crate::domain::event::NewEvent;
-use crate::domain::id::{EventId, SourceName, TenantId};
-use crate::domain::json::JsonLimits;
-use crate::domain::time::Timestamp;
-use crate::domain::trace::TraceContext;
-use crate::ledger::{self, Appended, Taken};
-use crate::telemetry::Seldom;
-use crate::traces::attribute;
+use setgate_base::crypto;
+use setgate_base::telemetry::Seldom;
+use setgate_domain::event::NewEvent;
+use setgate_domain::id::{EventId, SourceName, TenantId};
+use setgate_domain::json::JsonLimits;
+use setgate_domain::time::Timestamp;
+use setgate_domain::trace::TraceContext;
+use setgate_ledger::{Appended, Taken};
 
-use super::Pipeline;
 use super::decode::{Coding, gunzip};
 use super::normalize::{self, Refusal};
 use super::plan::{OfEvent, Wanted};
 use super::prove::{Inbound, Proven, Unproven};
-use super::spans;
+use super::{Pipeline, spans};
+use crate::traces::attribute;
 
 /// Headers that carry the sender's delivery id, which stays the same across retries.
 const DELIVERY_IDS: [&str; 4] = ["webhook-id", "svix-id", "x-delivery-id", "idempotency-key"];
@@ -84,10 +83,10 @@ pub enum Refused {
     },
     /// The disk is nearly full, or the ledger has reached its size limit.
     #[error("{0}: send it again later")]
-    Short(#[from] ledger::Shortage),
+    Short(#[from] setgate_ledger::Shortage),
     /// The event could not be made durable because the ledger is busy or the disk failed. The sender should retry.
     #[error("the event could not be stored: {0}")]
-    Ledger(#[from] ledger::Error),
+    Ledger(#[from] setgate_ledger::Error),
 }
 
 impl Refused {
@@ -249,7 +248,7 @@ impl Pipeline {
     }
 
     /// The tenant's own quota, or the host's default if the tenant has none.
-    pub fn quota_of(&self, tenant: &TenantId) -> crate::domain::tenant::Quota {
+    pub fn quota_of(&self, tenant: &TenantId) -> setgate_domain::tenant::Quota {
         self.ledger
             .snapshot()
             .tenant(tenant)

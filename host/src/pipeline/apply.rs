@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::domain::chain::apply;
-use crate::domain::id::TenantId;
-use crate::domain::json::differences;
-use crate::domain::redact::Redactor;
-use crate::domain::rollout::DIFFERENCE_BYTES_MAX;
-use crate::domain::set::{Applied, SetToken};
-use crate::domain::verdict::{Fault, Verdict};
+use setgate_domain::chain::apply;
+use setgate_domain::id::TenantId;
+use setgate_domain::json::differences;
+use setgate_domain::redact::Redactor;
+use setgate_domain::rollout::DIFFERENCE_BYTES_MAX;
+use setgate_domain::set::{Applied, SetToken};
+use setgate_domain::verdict::{Fault, Verdict};
 
 use super::Pipeline;
 
@@ -61,7 +61,7 @@ fn is_large(before: &SetToken, verdict: &Verdict) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::json::JsonLimits;
+    use setgate_domain::json::JsonLimits;
 
     #[test]
     fn only_what_is_large_is_set_aside() {

@@ -8,16 +8,15 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use setgate_domain::backtest::{Ask, CHANGES_MAX, Calls, Report, Spread};
+use setgate_domain::chain::{ChainEnd, Chained};
+use setgate_domain::event::{Event, EventRecord};
+use setgate_domain::filter::Plan;
+use setgate_domain::id::{DeliveryId, Digest, FilterName, SubscriptionId, TenantId};
+use setgate_domain::rollout::{Difference, Said};
+use setgate_domain::verdict::{Fault, FilterRun};
+use setgate_ledger::{EventQuery, HISTORY_LIMIT_MAX};
 use tokio::time::{Instant, timeout_at};
-
-use crate::domain::backtest::{Ask, CHANGES_MAX, Calls, Report, Spread};
-use crate::domain::chain::{ChainEnd, Chained};
-use crate::domain::event::{Event, EventRecord};
-use crate::domain::filter::Plan;
-use crate::domain::id::{DeliveryId, Digest, FilterName, SubscriptionId, TenantId};
-use crate::domain::rollout::{Difference, Said};
-use crate::domain::verdict::{Fault, FilterRun};
-use crate::ledger::{self, EventQuery, HISTORY_LIMIT_MAX};
 
 use super::Pipeline;
 use super::apply::compare;
@@ -69,7 +68,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the ledger cannot be read.
-    pub async fn backtest(&self, ask: Ask) -> Result<Option<Report>, ledger::Error> {
+    pub async fn backtest(&self, ask: Ask) -> Result<Option<Report>, setgate_ledger::Error> {
         let Some(_turn) = self.backtests.begin(&ask.tenant) else { return Ok(None) };
         let deadline = Instant::now() + self.backtest_time();
         let mut parts = self.parts_of(&ask);
@@ -136,11 +135,11 @@ impl Pipeline {
         tenant: &TenantId,
         parts: &BTreeMap<SubscriptionId, Part>,
         record: &EventRecord,
-    ) -> Result<Vec<SubscriptionId>, ledger::Error> {
+    ) -> Result<Vec<SubscriptionId>, setgate_ledger::Error> {
         let snapshot = self.ledger.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return Ok(Vec::new()) };
         let wanting = self.wanting(view, &record.source, &record.types, false).await;
-        let wanting = wanting.map_err(|_| ledger::Error::Closed)?;
+        let wanting = wanting.map_err(|_| setgate_ledger::Error::Closed)?;
         let is_left = |id: &SubscriptionId| parts.get(id).is_some_and(|part| part.left > 0);
         Ok(wanting.into_iter().map(|subscription| subscription.id).filter(is_left).collect())
     }

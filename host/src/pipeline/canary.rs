@@ -11,20 +11,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::counter;
+use setgate_base::crypto::sha256;
+use setgate_base::telemetry::metric;
+use setgate_domain::audit::Deed;
+use setgate_domain::delivery::DueDelivery;
+use setgate_domain::filter::{Binding, Filter, Plan, PlanStep};
+use setgate_domain::id::{Digest, EventId, FilterName, TenantId};
+use setgate_domain::rollout::{EndReason, Mode, Rollout};
+use setgate_domain::subscription::Subscription;
+use setgate_domain::verdict::{Fault, FilterRun};
+use setgate_ledger::{Expected, TenantView};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
-
-use crate::crypto::sha256;
-use crate::domain::audit::Deed;
-use crate::domain::delivery::DueDelivery;
-use crate::domain::filter::{Binding, Filter, Plan, PlanStep};
-use crate::domain::id::{Digest, EventId, FilterName, TenantId};
-use crate::domain::rollout::{EndReason, Mode, Rollout};
-use crate::domain::subscription::Subscription;
-use crate::domain::verdict::{Fault, FilterRun};
-use crate::ledger::{self, Expected, TenantView};
-use crate::telemetry::metric;
 
 use super::Pipeline;
 
@@ -154,7 +153,7 @@ impl Pipeline {
         &self,
         plan: Arc<Plan>,
         delivery: DueDelivery,
-    ) -> Result<(Arc<Plan>, DueDelivery), ledger::Error> {
+    ) -> Result<(Arc<Plan>, DueDelivery), setgate_ledger::Error> {
         let snapshot = self.ledger.snapshot();
         let Some(view) = snapshot.tenant(&delivery.tenant) else { return Ok((plan, delivery)) };
         let instead: Vec<Choice> =
@@ -178,7 +177,12 @@ impl Pipeline {
 
     /// Ends the canary of this candidate if it faults too often. If the filter was changed concurrently, the new state
     /// is checked again.
-    async fn end_canary(&self, tenant: &TenantId, name: &FilterName, digest: Digest) -> Result<(), ledger::Error> {
+    async fn end_canary(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        digest: Digest,
+    ) -> Result<(), setgate_ledger::Error> {
         loop {
             let snapshot = self.ledger.snapshot();
             let Some(stored) = snapshot.tenant(tenant).and_then(|view| view.filters.get(name)) else { return Ok(()) };
@@ -194,7 +198,7 @@ impl Pipeline {
             filter.end_rollout(now, EndReason::Faults, counted);
             let deed = Deed::host("rollout.end").note(format!("{digest} faulted too often"));
             match self.ledger.put_filter(filter, (Expected::Version(stored.version), deed)).await {
-                Err(ledger::Error::VersionMismatch { .. }) => {}
+                Err(setgate_ledger::Error::VersionMismatch { .. }) => {}
                 done => {
                     done?;
                     self.trials.forget(tenant, name);
@@ -224,7 +228,7 @@ fn instead_of(view: &TenantView, step: &PlanStep) -> Option<Digest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::rollout::Percent;
+    use setgate_domain::rollout::Percent;
 
     fn picked(percent: f64, filter: &str, candidate: u8) -> BTreeSet<usize> {
         let percent = Percent::try_from(percent).unwrap();

@@ -5,11 +5,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::json;
-
-use crate::crypto;
-use crate::domain::attempt::Outcome;
-use crate::domain::secret::signing_context;
-use crate::domain::subscription::Subscription;
+use setgate_base::crypto;
+use setgate_domain::attempt::Outcome;
+use setgate_domain::secret::signing_context;
+use setgate_domain::subscription::Subscription;
 
 use super::Pipeline;
 use super::deliver::unopened;

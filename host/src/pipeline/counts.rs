@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use metrics::{Counter, counter};
-
-use crate::domain::attempt::Outcome;
-use crate::domain::delivery::State;
-use crate::domain::id::{SourceName, TenantId};
-use crate::telemetry::lasting::{self, Count};
-use crate::telemetry::{Handles, metric};
+use setgate_base::telemetry::lasting::{self, Count};
+use setgate_base::telemetry::{Handles, metric};
+use setgate_domain::attempt::Outcome;
+use setgate_domain::delivery::State;
+use setgate_domain::id::{SourceName, TenantId};
 
 /// Cached counter handles of the event path.
 #[derive(Default)]

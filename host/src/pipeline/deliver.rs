@@ -4,23 +4,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use metrics::{counter, histogram};
+use setgate_base::crypto;
+use setgate_base::telemetry::{Seldom, metric};
+use setgate_domain::attempt::{Attempt, Outcome};
+use setgate_domain::delivery::DueDelivery;
+use setgate_domain::subscription::Subscription;
+use setgate_domain::time::Timestamp;
+use setgate_domain::trace::TraceContext;
+use setgate_domain::verdict::FilterRun;
+use setgate_egress::{Exchange, Post};
+use setgate_ledger::Versioned;
 use tracing::warn;
 
-use crate::crypto;
-use crate::domain::attempt::{Attempt, Outcome};
-use crate::domain::delivery::DueDelivery;
-use crate::domain::subscription::Subscription;
-use crate::domain::time::Timestamp;
-use crate::domain::trace::TraceContext;
-use crate::domain::verdict::FilterRun;
-use crate::egress::{Exchange, Post};
-use crate::ledger::Versioned;
-use crate::telemetry::{Seldom, metric};
-
-use super::Pipeline;
 use super::endpoints::OpenEndpoint;
 use super::seal::Sealed;
-use super::spans;
+use super::{Pipeline, spans};
 
 /// A delivery after an attempt: the input of `settle`.
 pub struct Attempted {

@@ -7,27 +7,25 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-
 use metrics::{counter, gauge};
+use setgate_base::telemetry::{Seldom, metric};
+use setgate_domain::breaker::{BreakerBounds, Heard, Turn};
+use setgate_domain::delivery::{DeliverySeq, DueDelivery, Step};
+use setgate_domain::endpoint::Origin;
+use setgate_domain::id::{SubscriptionId, TenantId};
+use setgate_domain::time::Timestamp;
+use setgate_ledger::Made;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-
-use crate::config;
-use crate::domain::breaker::{BreakerBounds, Heard, Turn};
-use crate::domain::delivery::{DeliverySeq, DueDelivery, Step};
-use crate::domain::endpoint::Origin;
-use crate::domain::id::{SubscriptionId, TenantId};
-use crate::domain::time::Timestamp;
-use crate::ledger::{self, Made};
-use crate::telemetry::{Seldom, metric};
 
 use super::Pipeline;
 use super::deliver::Attempted;
 use super::filter::{Filtered, Progress};
 use super::lane::{Bounds, EndpointKey, Lanes, Route};
 use super::settle::Onward;
+use crate::config;
 
 /// Capacity of the channel in batches of due deliveries. If it is full, senders wait.
 const TOLD_MAX: usize = 256;
@@ -141,7 +139,7 @@ impl Dispatcher {
         self.drain(work).await;
     }
 
-    async fn find_what_is_due(&mut self) -> Result<(), ledger::Error> {
+    async fn find_what_is_due(&mut self) -> Result<(), setgate_ledger::Error> {
         match self.pipeline.ledger.lanes().await {
             Ok(lanes) => {
                 for lane in lanes {
@@ -357,7 +355,11 @@ fn tell_turn(tenant: &TenantId, origin: &Origin, turn: Turn, now: Timestamp) {
 
 impl Pipeline {
     /// Runs the work on a delivery. If it fails or panics, the delivery stays due.
-    async fn guard(&self, delivery: DueDelivery, work: impl Future<Output = Result<Reached, ledger::Error>>) -> Ended {
+    async fn guard(
+        &self,
+        delivery: DueDelivery,
+        work: impl Future<Output = Result<Reached, setgate_ledger::Error>>,
+    ) -> Ended {
         // A panic is a bug, but it must not occupy the delivery's slot forever.
         let why = match AssertUnwindSafe(work).catch_unwind().await {
             Ok(Ok(Reached::End(seen))) => return Ended::Delivery(delivery.seq, seen),
@@ -374,7 +376,7 @@ impl Pipeline {
     }
 
     /// Processes one delivery up to the end of its attempt, or until it stops before an attempt.
-    async fn see_through(&self, delivery: DueDelivery) -> Result<Reached, ledger::Error> {
+    async fn see_through(&self, delivery: DueDelivery) -> Result<Reached, setgate_ledger::Error> {
         if self.subscription(&delivery.tenant, delivery.id.subscription).is_none() {
             let reason = "its subscription was removed".to_owned();
             let freed = self.settle(&delivery, Step::Dead { attempt: None, reason }).await?.freed;
@@ -390,7 +392,7 @@ impl Pipeline {
     }
 
     /// Processes a delivery with a completed chain up to the end of its attempt.
-    async fn send(&self, mut filtered: Filtered) -> Result<Reached, ledger::Error> {
+    async fn send(&self, mut filtered: Filtered) -> Result<Reached, setgate_ledger::Error> {
         let row = filtered.row();
         // Read again, because the filters may have run for a while.
         let Some(subscription) = self.subscription(&row.tenant, row.id.subscription) else {
@@ -417,7 +419,7 @@ impl Pipeline {
         Ok(Reached::Attempt(Box::new(attempted)))
     }
 
-    async fn settle_and_go_on(&self, attempted: Attempted) -> Result<Reached, ledger::Error> {
+    async fn settle_and_go_on(&self, attempted: Attempted) -> Result<Reached, setgate_ledger::Error> {
         let delivery = attempted.delivery.clone();
         let Onward { due_at, freed } = self.settle_attempt(attempted).await?;
         // Filter runs that had not been settled before were settled with the attempt.

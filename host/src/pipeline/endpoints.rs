@@ -4,16 +4,16 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::crypto::{self, MasterKey};
-use crate::domain::endpoint::{ClientCertificate, Destination};
-use crate::domain::id::SubscriptionId;
-use crate::domain::redact::Redactor;
-use crate::domain::redact::exchange::Secrets;
-use crate::domain::secret::{endpoint_context, signing_context};
-use crate::domain::subscription::Subscription;
-use crate::egress::Identity;
-use crate::ledger::Versioned;
-use crate::signing::Signer;
+use setgate_base::crypto::{self, MasterKey};
+use setgate_dialects::Signer;
+use setgate_domain::endpoint::{ClientCertificate, Destination};
+use setgate_domain::id::SubscriptionId;
+use setgate_domain::redact::Redactor;
+use setgate_domain::redact::exchange::Secrets;
+use setgate_domain::secret::{endpoint_context, signing_context};
+use setgate_domain::subscription::Subscription;
+use setgate_egress::Identity;
+use setgate_ledger::Versioned;
 
 /// Memory limit of the cache in bytes. If an insert would exceed it, the whole cache is cleared.
 const OPENED_BYTES_MAX: usize = 16 << 20;
@@ -122,15 +122,15 @@ impl OpenEndpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::endpoint::EndpointTls;
-    use crate::domain::subscription::{Format, Signing, SigningScheme};
-    use crate::domain::time::Timestamp;
+    use setgate_domain::endpoint::EndpointTls;
+    use setgate_domain::subscription::{Format, Signing, SigningScheme};
+    use setgate_domain::time::Timestamp;
 
     fn subscription(master: &MasterKey, n: u128, url: &str, headers: &[(&str, String)]) -> Subscription {
         let (tenant, at) = ("acme".parse().unwrap(), Timestamp::from_millis(0));
         let id = SubscriptionId::new(at, n);
         let context = endpoint_context(&tenant, &id);
-        let seal = |value: &String| master.seal(&context, &crate::domain::secret::Secret::new(value.clone()));
+        let seal = |value: &String| master.seal(&context, &setgate_domain::secret::Secret::new(value.clone()));
         let endpoint = master.seal_destination(&tenant, &id, &Destination::parse(url).unwrap());
         Subscription {
             id,

@@ -9,15 +9,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use setgate_ledger::{FAN_OUT_DELIVERIES_MAX, FanOut, Reach};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::ledger::{self, FAN_OUT_DELIVERIES_MAX, FanOut, Reach};
-use crate::traces::attribute;
-
-use super::Pipeline;
-use super::dispatcher;
 use super::plan::{OfEvent, Wanted};
+use super::{Pipeline, dispatcher};
+use crate::traces::attribute;
 
 /// Number of events read from the journal at a time.
 pub const EVENTS_PER_BATCH: usize = 256;
@@ -58,7 +56,10 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
     }
 }
 
-pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Handle) -> Result<usize, ledger::Error> {
+pub(super) async fn one_batch(
+    pipeline: &Pipeline,
+    dispatcher: &dispatcher::Handle,
+) -> Result<usize, setgate_ledger::Error> {
     let ledger = &pipeline.ledger;
     let reach = *ledger.reach().borrow();
     if !reach.is_behind() {
@@ -102,7 +103,7 @@ pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Hand
         let before = wanted.len();
         let of = OfEvent::from(event.as_ref());
         let wanting = pipeline.wanting(view, &event.source, &event.set.types, false).await;
-        let wanting = wanting.map_err(|_| ledger::Error::Closed)?;
+        let wanting = wanting.map_err(|_| setgate_ledger::Error::Closed)?;
         wanted.extend(wanting.into_iter().map(|subscription| Wanted { view, subscription, event: of }));
         if span.is_recorded() {
             // Kept open until the transaction ends.
@@ -114,7 +115,7 @@ pub(super) async fn one_batch(pipeline: &Pipeline, dispatcher: &dispatcher::Hand
         Ok(due) => due,
         Err(error) => {
             spans.iter_mut().for_each(|(span, _)| span.failed("not_stored"));
-            if let ledger::Error::UnknownPlan(plan) = &error {
+            if let setgate_ledger::Error::UnknownPlan(plan) = &error {
                 // Retention swept the plan after it was pinned: drop it from the cache and pin it again in the next
                 // batch.
                 pipeline.pinned.forget(plan);

@@ -5,29 +5,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metrics::counter;
+use setgate_base::telemetry::metric;
+use setgate_domain::chain::{self, Chain, ChainEnd, Chained};
+use setgate_domain::delivery::{DueDelivery, State, Step};
+use setgate_domain::event::Event;
+use setgate_domain::filter::{Grant, Plan, PlanStep};
+use setgate_domain::id::{DeliveryId, TenantId};
+use setgate_domain::reproduction;
+use setgate_domain::secret::binding_context;
+use setgate_domain::set::SetToken;
+use setgate_domain::tenant::Quota;
+use setgate_domain::time::Timestamp;
+use setgate_domain::trace::TraceContext;
+use setgate_domain::verdict::{Fault, FilterRun};
+use setgate_sandbox::{Call, EventView, Keep, Ran};
 
-use crate::domain::chain::{self, Chain, ChainEnd, Chained};
-use crate::domain::delivery::{DueDelivery, State, Step};
-use crate::domain::event::Event;
-use crate::domain::filter::{Grant, Plan, PlanStep};
-use crate::domain::id::{DeliveryId, TenantId};
-use crate::domain::reproduction;
-use crate::domain::secret::binding_context;
-use crate::domain::set::SetToken;
-use crate::domain::tenant::Quota;
-use crate::domain::time::Timestamp;
-use crate::domain::trace::TraceContext;
-use crate::domain::verdict::{Fault, FilterRun};
-use crate::ledger;
-use crate::sandbox::{Call, EventView, Keep, Ran};
-use crate::telemetry::metric;
-
-use super::Pipeline;
 use super::health::Suspensions;
 use super::reuse::Reusing;
 use super::shadow::Witness;
-use super::spans;
 use super::tables::PinnedTables;
+use super::{Pipeline, spans};
 
 /// Longest delay in milliseconds before the fuel budget is checked again, because the quota may be raised in the
 /// meantime.
@@ -87,7 +84,7 @@ pub(super) struct Given<'a> {
 
 impl Pipeline {
     /// Runs the chain of a due delivery, unless it has run before, and settles the result.
-    pub(super) async fn filter(&self, delivery: DueDelivery) -> Result<Progress, ledger::Error> {
+    pub(super) async fn filter(&self, delivery: DueDelivery) -> Result<Progress, setgate_ledger::Error> {
         let Some(content) = self.ledger.load(&delivery.tenant, delivery.seq).await? else {
             // The delivery was removed together with its tenant.
             return Ok(Progress::Rests(None));
@@ -199,7 +196,7 @@ impl Pipeline {
         &self,
         plan: &Plan,
         delivery: &DueDelivery,
-    ) -> Result<Option<DueDelivery>, ledger::Error> {
+    ) -> Result<Option<DueDelivery>, setgate_ledger::Error> {
         let suspensions = self.suspensions(&delivery.tenant);
         let now = match self.subscription(&delivery.tenant, delivery.id.subscription) {
             Some(subscription) => self.pinned_now(&subscription.value),
@@ -344,8 +341,8 @@ fn not_run(step: &PlanStep, fault: Fault) -> Ran {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::id::Digest;
-    use crate::domain::verdict::VerdictKind;
+    use setgate_domain::id::Digest;
+    use setgate_domain::verdict::VerdictKind;
 
     #[test]
     fn what_need_not_come_out_the_same_is_kept_before_the_send() {

@@ -7,14 +7,13 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use setgate_base::telemetry::{lasting, metric};
+use setgate_domain::audit::Deed;
+use setgate_domain::filter::{FAULT_WINDOW_CALLS, Plan, PlanStep, Suspension};
+use setgate_domain::id::{Digest, FilterName, TenantId};
+use setgate_domain::verdict::{Fault, FilterRun};
+use setgate_ledger::{Expected, TenantView};
 use tracing::{info, warn};
-
-use crate::domain::audit::Deed;
-use crate::domain::filter::{FAULT_WINDOW_CALLS, Plan, PlanStep, Suspension};
-use crate::domain::id::{Digest, FilterName, TenantId};
-use crate::domain::verdict::{Fault, FilterRun};
-use crate::ledger::{self, Expected, TenantView};
-use crate::telemetry::{lasting, metric};
 
 use super::Pipeline;
 
@@ -66,7 +65,7 @@ impl Health {
     }
 
     /// Removes versions that no longer exist.
-    pub(super) fn keep(&self, snapshot: &ledger::Snapshot) {
+    pub(super) fn keep(&self, snapshot: &setgate_ledger::Snapshot) {
         let mut tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tenants.retain(|tenant, versions| {
             let Some(view) = snapshot.tenant(tenant) else { return false };
@@ -130,7 +129,7 @@ impl Pipeline {
         run: &FilterRun,
         fault: &Fault,
         tally: Tally,
-    ) -> Result<(), ledger::Error> {
+    ) -> Result<(), setgate_ledger::Error> {
         let Tally { calls, faults } = tally;
         let reason = format!("{faults} of its last {calls} calls faulted, the last one: {fault}");
         loop {
@@ -146,7 +145,7 @@ impl Pipeline {
             }
             let deed = Deed::host("filter.suspend").note(format!("{}: {faults} of {calls} calls faulted", run.digest));
             match self.ledger.put_filter(filter, (Expected::Version(stored.version), deed)).await {
-                Err(ledger::Error::VersionMismatch { .. }) => {}
+                Err(setgate_ledger::Error::VersionMismatch { .. }) => {}
                 done => {
                     done?;
                     break;

@@ -21,11 +21,11 @@ mod endpoints;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
-use crate::domain::breaker::{BreakerBounds, Heard, Turn};
-use crate::domain::delivery::{DeliverySeq, DueDelivery};
-use crate::domain::endpoint::Origin;
-use crate::domain::id::{SubscriptionId, TenantId};
-use crate::domain::time::Timestamp;
+use setgate_domain::breaker::{BreakerBounds, Heard, Turn};
+use setgate_domain::delivery::{DeliverySeq, DueDelivery};
+use setgate_domain::endpoint::Origin;
+use setgate_domain::id::{SubscriptionId, TenantId};
+use setgate_domain::time::Timestamp;
 
 pub(super) use endpoints::{EndpointKey, Route};
 

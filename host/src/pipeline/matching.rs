@@ -6,11 +6,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::domain::catalogue;
-use crate::domain::id::{SourceName, SubscriptionId, TenantId};
-use crate::domain::subscription::{Pattern, Subscription};
-use crate::fair::{Bounds, Gate, Refused};
-use crate::ledger::TenantView;
+use setgate_base::fair::{Bounds, Gate, Refused};
+use setgate_domain::catalogue;
+use setgate_domain::id::{SourceName, SubscriptionId, TenantId};
+use setgate_domain::subscription::{Pattern, Subscription};
+use setgate_ledger::TenantView;
 
 use super::Pipeline;
 

@@ -63,16 +63,17 @@ mod trial;
 
 use std::sync::Arc;
 
-use crate::clock::Clock;
+use setgate_base::clock::Clock;
+use setgate_base::fair::{Bounds, ByteRate, Gate};
+use setgate_dialects::Signer;
+use setgate_domain::id::{FilterName, SubscriptionId, TenantId};
+use setgate_domain::rollout::TrialReport;
+use setgate_domain::subscription::Subscription;
+use setgate_egress::Egress;
+use setgate_ledger::{Ledger, Versioned};
+use setgate_sandbox::Sandbox;
+
 use crate::config::{self, Settings};
-use crate::domain::id::{FilterName, SubscriptionId, TenantId};
-use crate::domain::rollout::TrialReport;
-use crate::domain::subscription::Subscription;
-use crate::egress::Egress;
-use crate::fair::{Bounds, ByteRate, Gate};
-use crate::ledger::{Ledger, Versioned};
-use crate::sandbox::Sandbox;
-use crate::signing::Signer;
 use crate::traces::Traces;
 
 /// The state shared by all stages. Cheap to clone.
@@ -88,7 +89,7 @@ pub struct Parts {
     /// Signs requests to receivers.
     pub signer: Arc<Signer>,
     /// Decrypts the secrets of sources and of bindings.
-    pub master: Arc<crate::crypto::MasterKey>,
+    pub master: Arc<setgate_base::crypto::MasterKey>,
     /// HTTP client for receivers.
     pub egress: Egress,
     /// Wall and monotonic time.
@@ -133,7 +134,7 @@ impl Parts {
         ledger: Ledger,
         sandbox: Sandbox,
         signer: Arc<Signer>,
-        master: Arc<crate::crypto::MasterKey>,
+        master: Arc<setgate_base::crypto::MasterKey>,
         egress: Egress,
         clock: Clock,
         settings: Settings,

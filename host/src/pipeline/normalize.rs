@@ -19,17 +19,16 @@ mod tests;
 use std::borrow::Cow;
 
 use bytes::Bytes;
-
-use crate::crypto::sha256;
-use crate::domain::catalogue::{self, Product};
-use crate::domain::event::{Dedupe, NewEvent};
-use crate::domain::id::{EventId, SourceName, TenantId};
-use crate::domain::json::{JsonLimits, Object, check_object, check_object_and, quote, replace_lone, write_object};
-use crate::domain::set::{MILLIS_FROM, SetToken, check_jti, whole_number};
-use crate::domain::source::{Form, Source};
-use crate::domain::subject::{self, Subject};
-use crate::domain::text::without_mark;
-use crate::domain::time::Timestamp;
+use setgate_base::crypto::sha256;
+use setgate_domain::catalogue::{self, Product};
+use setgate_domain::event::{Dedupe, NewEvent};
+use setgate_domain::id::{EventId, SourceName, TenantId};
+use setgate_domain::json::{JsonLimits, Object, check_object, check_object_and, quote, replace_lone, write_object};
+use setgate_domain::set::{MILLIS_FROM, SetToken, check_jti, whole_number};
+use setgate_domain::source::{Form, Source};
+use setgate_domain::subject::{self, Subject};
+use setgate_domain::text::without_mark;
+use setgate_domain::time::Timestamp;
 
 pub use original::original_body;
 pub use refusal::Refusal;

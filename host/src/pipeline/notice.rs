@@ -3,17 +3,15 @@
 //! subscription, no event is created.
 
 use serde_json::json;
+use setgate_base::crypto;
+use setgate_domain::catalogue;
+use setgate_domain::event::{Dedupe, NewEvent};
+use setgate_domain::id::{EventId, SourceName, TenantId};
+use setgate_domain::json::JsonLimits;
+use setgate_domain::set::SetToken;
+use setgate_domain::subscription::{Cause, Subscription};
+use setgate_domain::time::Timestamp;
 use tracing::error;
-
-use crate::crypto;
-use crate::domain::catalogue;
-use crate::domain::event::{Dedupe, NewEvent};
-use crate::domain::id::{EventId, SourceName, TenantId};
-use crate::domain::json::JsonLimits;
-use crate::domain::set::SetToken;
-use crate::domain::subscription::{Cause, Subscription};
-use crate::domain::time::Timestamp;
-use crate::ledger;
 
 use super::Pipeline;
 
@@ -101,7 +99,7 @@ impl Pipeline {
         // Bypasses the tenant's append queue, which may be full because of the reported problem. Loop A creates the
         // deliveries.
         match self.ledger.append(event).await {
-            Ok(_) | Err(ledger::Error::NoTenant(_)) => Ok(()),
+            Ok(_) | Err(setgate_ledger::Error::NoTenant(_)) => Ok(()),
             Err(error) => Err(error.to_string()),
         }
     }

@@ -2,21 +2,18 @@
 //! loop A skips the event.
 
 use serde_json::json;
+use setgate_base::crypto;
+use setgate_domain::audit::Deed;
+use setgate_domain::catalogue;
+use setgate_domain::delivery::DueDelivery;
+use setgate_domain::event::{Dedupe, NewEvent};
+use setgate_domain::id::{EventId, SourceName, SubscriptionId, TenantId};
+use setgate_domain::json::JsonLimits;
+use setgate_domain::set::SetToken;
+use setgate_domain::time::Timestamp;
 
-use crate::crypto;
-use crate::domain::audit::Deed;
-use crate::domain::catalogue;
-use crate::domain::delivery::DueDelivery;
-use crate::domain::event::{Dedupe, NewEvent};
-use crate::domain::id::{EventId, SourceName, SubscriptionId, TenantId};
-use crate::domain::json::JsonLimits;
-use crate::domain::set::SetToken;
-use crate::domain::time::Timestamp;
-use crate::ledger;
-
-use super::Pipeline;
-use super::normalize;
 use super::plan::{OfEvent, Pinned, Wanted};
+use super::{Pipeline, normalize};
 
 impl Pipeline {
     /// Appends a test event with its delivery to this subscription, regardless of the subscription's event types and
@@ -27,7 +24,7 @@ impl Pipeline {
         tenant: &TenantId,
         id: SubscriptionId,
         deed: Deed,
-    ) -> Result<Option<DueDelivery>, ledger::Error> {
+    ) -> Result<Option<DueDelivery>, setgate_ledger::Error> {
         let snapshot = self.ledger.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return Ok(None) };
         let Some(subscription) = view.subscriptions.get(&id).map(|stored| &stored.value) else { return Ok(None) };
@@ -42,7 +39,11 @@ impl Pipeline {
     }
 }
 
-fn test_event(tenant: &TenantId, subscription: SubscriptionId, now: Timestamp) -> Result<NewEvent, ledger::Error> {
+fn test_event(
+    tenant: &TenantId,
+    subscription: SubscriptionId,
+    now: Timestamp,
+) -> Result<NewEvent, setgate_ledger::Error> {
     let source = SourceName::setgate();
     let id = EventId::new(now, crypto::random_u128());
     let text = json!({
@@ -53,7 +54,7 @@ fn test_event(tenant: &TenantId, subscription: SubscriptionId, now: Timestamp) -
     })
     .to_string();
     let set = SetToken::parse(text, JsonLimits::default())
-        .map_err(|fault| ledger::Error::Corrupt { what: format!("the SET of a test: {fault}") })?;
+        .map_err(|fault| setgate_ledger::Error::Corrupt { what: format!("the SET of a test: {fault}") })?;
     Ok(NewEvent {
         id,
         tenant: tenant.clone(),

@@ -4,16 +4,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::crypto;
-use crate::domain::delivery::{NewDelivery, bytes_in_flight};
-use crate::domain::event::{Event, EventRecord, EventSeq, NewEvent};
-use crate::domain::filter::{Grant, Plan, PlanStep};
-use crate::domain::id::{DeliveryId, Digest, EventId, SubscriptionId, TenantId};
-use crate::domain::limits::CallLimits;
-use crate::domain::pacing::Ordering;
-use crate::domain::subscription::Subscription;
-use crate::domain::time::Timestamp;
-use crate::ledger::{self, Snapshot, TenantView};
+use setgate_base::crypto;
+use setgate_domain::delivery::{NewDelivery, bytes_in_flight};
+use setgate_domain::event::{Event, EventRecord, EventSeq, NewEvent};
+use setgate_domain::filter::{Grant, Plan, PlanStep};
+use setgate_domain::id::{DeliveryId, Digest, EventId, SubscriptionId, TenantId};
+use setgate_domain::limits::CallLimits;
+use setgate_domain::pacing::Ordering;
+use setgate_domain::subscription::Subscription;
+use setgate_domain::time::Timestamp;
+use setgate_ledger::{Snapshot, TenantView};
 
 use super::Pipeline;
 use super::canary::{Choice, choices, put_in};
@@ -144,7 +144,7 @@ impl Pinned {
         pipeline: &Pipeline,
         wanted: Vec<Wanted<'_>>,
         now: Timestamp,
-    ) -> Result<Vec<NewDelivery>, ledger::Error> {
+    ) -> Result<Vec<NewDelivery>, setgate_ledger::Error> {
         let of = wanted.iter().map(|Wanted { view, subscription, event }| {
             (*view, *subscription, choices(subscription, view, event.about, event.id))
         });
@@ -166,7 +166,7 @@ impl Pinned {
         &self,
         pipeline: &Pipeline,
         of: Vec<(&Arc<TenantView>, &Subscription, Vec<Choice>)>,
-    ) -> Result<Vec<Digest>, ledger::Error> {
+    ) -> Result<Vec<Digest>, setgate_ledger::Error> {
         // Read before the limits: if the settings change in between, the entry is outdated and the plan is pinned
         // again.
         let settings = pipeline.settings.version();

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use ::http::HeaderMap;
 use bytes::Bytes;
-
-use crate::crypto;
-use crate::domain::id::{Digest, SourceName, TenantId};
-use crate::domain::secret::source_context;
-use crate::domain::source::{Proof, Source};
-use crate::domain::tenant::{ApiKey, Scope};
-use crate::ledger::Versioned;
-use crate::signing::{MacError, MacRules, SourceSigned, signature_header, verify_mac};
+use setgate_base::crypto;
+use setgate_dialects::{MacError, MacRules, SourceSigned, signature_header, verify_mac};
+use setgate_domain::id::{Digest, SourceName, TenantId};
+use setgate_domain::secret::source_context;
+use setgate_domain::source::{Proof, Source};
+use setgate_domain::tenant::{ApiKey, Scope};
+use setgate_ledger::Versioned;
 
 use super::Pipeline;
 use super::decode::{Coding, gunzip};

@@ -8,20 +8,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use setgate_domain::audit::Deed;
+use setgate_domain::delivery::{DeliveryRecord, DueDelivery, State};
+use setgate_domain::filter::Filter;
+use setgate_domain::id::{DeliveryId, Digest, FilterName, TenantId};
+use setgate_domain::verdict::Fault;
+use setgate_ledger::{DeliveryQuery, Expected, HISTORY_LIMIT_MAX, Rerun, Versioned};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::domain::audit::Deed;
-use crate::domain::delivery::{DeliveryRecord, DueDelivery, State};
-use crate::domain::filter::Filter;
-use crate::domain::id::{DeliveryId, Digest, FilterName, TenantId};
-use crate::domain::verdict::Fault;
-use crate::ledger::{self, DeliveryQuery, Expected, HISTORY_LIMIT_MAX, Rerun, Versioned};
-
-use super::Pipeline;
 use super::canary::choices;
-use super::dispatcher;
 use super::plan::Pinned;
+use super::{Pipeline, dispatcher};
 
 /// Delay before a retry after a ledger error, in milliseconds.
 const RETRY_MS: u64 = 1_000;
@@ -45,7 +43,11 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
 impl Pipeline {
     /// Makes a delivery due again that is held, or dead without a completed chain, and pins the current chain for it.
     /// If its subscription was removed, the delivery keeps its plan. `None` if the tenant has no such delivery.
-    pub async fn pin_anew(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<DueDelivery>, ledger::Error> {
+    pub async fn pin_anew(
+        &self,
+        tenant: &TenantId,
+        id: DeliveryId,
+    ) -> Result<Option<DueDelivery>, setgate_ledger::Error> {
         let Some(record) = self.ledger.delivery(tenant, id).await? else { return Ok(None) };
         Ok(self.pin_all_anew(tenant, vec![record], None).await?.into_iter().next())
     }
@@ -57,7 +59,7 @@ impl Pipeline {
         tenant: &TenantId,
         records: Vec<DeliveryRecord>,
         deed: Option<Deed>,
-    ) -> Result<Vec<DueDelivery>, ledger::Error> {
+    ) -> Result<Vec<DueDelivery>, setgate_ledger::Error> {
         self.rerun(tenant, records, &Pinned::default(), deed).await
     }
 
@@ -85,14 +87,14 @@ impl Pipeline {
         name: &FilterName,
         filter: &Versioned<Filter>,
         dispatcher: &dispatcher::Handle,
-    ) -> Result<u64, ledger::Error> {
+    ) -> Result<u64, setgate_ledger::Error> {
         let count = self.release(tenant, |held| held_by(held, name, &filter.value.releasing), dispatcher).await?;
         let mut after = filter.value.clone();
         after.releasing.clear();
         let done = Deed::host("filter.release").note(format!("{count} deliveries are run anew"));
         match self.ledger.put_filter(after, (Expected::Version(filter.version), done)).await {
             // The filter was changed concurrently, maybe for the same versions: the change triggers another pass.
-            Err(ledger::Error::VersionMismatch { .. }) => Ok(count),
+            Err(setgate_ledger::Error::VersionMismatch { .. }) => Ok(count),
             done => done.map(|_| count),
         }
     }
@@ -127,7 +129,7 @@ impl Pipeline {
         tenant: &TenantId,
         picked: impl Fn(&DeliveryRecord) -> bool,
         dispatcher: &dispatcher::Handle,
-    ) -> Result<u64, ledger::Error> {
+    ) -> Result<u64, setgate_ledger::Error> {
         let pinned = Pinned::default();
         let (mut count, mut cursor) = (0, None);
         loop {
@@ -150,7 +152,7 @@ impl Pipeline {
         held: Vec<DeliveryRecord>,
         pinned: &Pinned,
         deed: Option<Deed>,
-    ) -> Result<Vec<DueDelivery>, ledger::Error> {
+    ) -> Result<Vec<DueDelivery>, setgate_ledger::Error> {
         if held.is_empty() {
             return Ok(Vec::new());
         }

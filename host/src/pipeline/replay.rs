@@ -5,21 +5,19 @@
 use std::time::Duration;
 
 use metrics::counter;
+use setgate_base::telemetry::metric;
+use setgate_domain::event::EventRecord;
+use setgate_domain::id::ReplayId;
+use setgate_domain::replay::{Replay, ReplayPlace, ReplayRecord};
+use setgate_domain::subscription::Subscription;
+use setgate_domain::time::Timestamp;
+use setgate_ledger::ReplayStep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::domain::event::EventRecord;
-use crate::domain::id::ReplayId;
-use crate::domain::replay::{Replay, ReplayPlace, ReplayRecord};
-use crate::domain::subscription::Subscription;
-use crate::domain::time::Timestamp;
-use crate::ledger::{self, ReplayStep};
-use crate::telemetry::metric;
-
-use super::Pipeline;
-use super::dispatcher;
 use super::matching::{ON_THE_SPOT_NS_MAX, Types, wants};
 use super::plan::Wanted;
+use super::{Pipeline, dispatcher};
 
 /// Limit for the events read in one step.
 pub const EVENTS_PER_STEP: usize = 500;
@@ -85,7 +83,7 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
                 Ok(Stepped::Next(at)) => replay.next = at,
                 Ok(Stepped::Ended) => known = false,
                 Err(error) => {
-                    if let ledger::Error::UnknownPlan(plan) = &error {
+                    if let setgate_ledger::Error::UnknownPlan(plan) = &error {
                         // Retention swept the plan after it was pinned.
                         pipeline.pinned.forget(plan);
                     }
@@ -129,7 +127,7 @@ impl Pipeline {
         running: &mut Running,
         dispatcher: &dispatcher::Handle,
         now: Timestamp,
-    ) -> Result<Stepped, ledger::Error> {
+    ) -> Result<Stepped, setgate_ledger::Error> {
         let record = &running.record;
         let replay = &record.replay;
         let snapshot = self.ledger.snapshot();
@@ -180,7 +178,7 @@ impl Pipeline {
                 let matched = self.match_in_turn(&replay.tenant, ns, false, move || {
                     is_wanted(&asked, &entry.value, &event, &Types::of(&event.types))
                 });
-                matched.await.map_err(|_| ledger::Error::Closed)?
+                matched.await.map_err(|_| setgate_ledger::Error::Closed)?
             };
             if is_wanted {
                 wanted.push(Wanted { view, subscription, event: event.into() });
@@ -207,7 +205,7 @@ impl Pipeline {
     }
 
     /// The number of deliveries that replays may add to the tenant's backlog at present.
-    fn room_for_replays(&self, tenant: &crate::domain::id::TenantId) -> u64 {
+    fn room_for_replays(&self, tenant: &setgate_domain::id::TenantId) -> u64 {
         let quota = self.quota_of(tenant);
         if self.ledger.shortage_of(tenant).is_some()
             || (quota.stored_bytes_max > 0 && self.ledger.stored(tenant) >= quota.stored_bytes_max)

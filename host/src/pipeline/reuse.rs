@@ -6,12 +6,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::domain::delivery::DueDelivery;
-use crate::domain::event::Event;
-use crate::domain::filter::PlanStep;
-use crate::domain::id::{Digest, SubscriptionId};
-use crate::ledger::{TenantView, plan_name};
-use crate::sandbox::{Bound, Keep};
+use setgate_domain::delivery::DueDelivery;
+use setgate_domain::event::Event;
+use setgate_domain::filter::PlanStep;
+use setgate_domain::id::{Digest, SubscriptionId};
+use setgate_ledger::{TenantView, plan_name};
+use setgate_sandbox::{Bound, Keep};
 
 use super::Pipeline;
 use super::canary::canary_of;

@@ -4,24 +4,21 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use setgate_domain::delivery::DueDelivery;
+use setgate_domain::id::SigningKeyId;
+use setgate_domain::secret::signing_context;
+use setgate_domain::subscription::{Format, Subscription};
+use setgate_domain::trace::TraceContext;
+use setgate_ledger::Versioned;
 
-use crate::domain::delivery::DueDelivery;
-use crate::domain::id::SigningKeyId;
-use crate::domain::secret::signing_context;
-use crate::domain::subscription::{Format, Subscription};
-use crate::domain::trace::TraceContext;
-use crate::ledger::Versioned;
-use crate::signing;
-
-use super::Pipeline;
 use super::filter::Filtered;
-use super::normalize;
+use super::{Pipeline, normalize};
 
 /// A signed delivery that is ready to be sent: the input of `deliver`.
 pub struct Sealed {
     pub(super) delivery: DueDelivery,
     pub(super) subscription: Arc<Versioned<Subscription>>,
-    pub(super) accepted_at: crate::domain::time::Timestamp,
+    pub(super) accepted_at: setgate_domain::time::Timestamp,
     pub(super) body: Bytes,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) keys: Vec<SigningKeyId>,
@@ -34,7 +31,7 @@ pub struct Sealed {
 pub enum Error {
     /// The subscription has no valid key, or a key cannot be decrypted.
     #[error(transparent)]
-    Signing(#[from] signing::Error),
+    Signing(#[from] setgate_dialects::Error),
     /// The filtered claims no longer contain the product's original body.
     #[error("the format `original` does not fit what the filters left: {0}")]
     Original(String),

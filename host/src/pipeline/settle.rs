@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, histogram};
+use setgate_base::crypto;
+use setgate_base::telemetry::metric;
+use setgate_domain::attempt::{Attempt, ErrorClass, Outcome, ReceiverWish};
+use setgate_domain::delivery::{DueDelivery, Settlement, State, Step};
+use setgate_domain::retry::RetrySchedule;
+use setgate_domain::subscription::{Cause, Pause};
+use setgate_domain::time::Timestamp;
+use setgate_domain::verdict::{Fault, FilterRun};
+use setgate_ledger::{Expected, Settled};
 use tracing::{debug, warn};
-
-use crate::crypto;
-use crate::domain::attempt::{Attempt, ErrorClass, Outcome, ReceiverWish};
-use crate::domain::delivery::{DueDelivery, Settlement, State, Step};
-use crate::domain::retry::RetrySchedule;
-use crate::domain::subscription::{Cause, Pause};
-use crate::domain::time::Timestamp;
-use crate::domain::verdict::{Fault, FilterRun};
-use crate::ledger::{self, Expected, Settled};
-use crate::telemetry::metric;
 
 use super::Pipeline;
 use super::deliver::Attempted;
@@ -100,7 +99,7 @@ fn disabling(
 
 impl Pipeline {
     /// Decides and commits the result of an attempt.
-    pub(super) async fn settle_attempt(&self, attempted: Attempted) -> Result<Onward, ledger::Error> {
+    pub(super) async fn settle_attempt(&self, attempted: Attempted) -> Result<Onward, setgate_ledger::Error> {
         let Attempted { delivery, subscription, accepted_at, attempt, passed } = attempted;
         let now = self.clock.now();
         let (at, unwanted) = (attempt.at, unwanted(&attempt.outcome));
@@ -134,11 +133,15 @@ impl Pipeline {
 
     /// Commits a settlement and retries until the commit succeeds, because the request was already sent to the receiver
     /// and must be recorded. If the host shuts down first, the delivery is due again after the restart.
-    pub(super) async fn settle(&self, delivery: &DueDelivery, step: Step) -> Result<Settled, ledger::Error> {
+    pub(super) async fn settle(&self, delivery: &DueDelivery, step: Step) -> Result<Settled, setgate_ledger::Error> {
         self.settle_as(delivery, Settlement::new(delivery.seq, self.clock.now(), step)).await
     }
 
-    async fn settle_as(&self, delivery: &DueDelivery, settlement: Settlement) -> Result<Settled, ledger::Error> {
+    async fn settle_as(
+        &self,
+        delivery: &DueDelivery,
+        settlement: Settlement,
+    ) -> Result<Settled, setgate_ledger::Error> {
         let fault = match &settlement.step {
             Step::Held { runs, .. } => runs.iter().filter_map(|run| run.fault.as_ref()).next_back().map(Fault::kind),
             _ => None,
@@ -188,7 +191,7 @@ impl Pipeline {
         cause: Cause,
         since: Timestamp,
         reason: String,
-    ) -> Result<(), ledger::Error> {
+    ) -> Result<(), setgate_ledger::Error> {
         let Some(stored) = self.subscription(&delivery.tenant, delivery.id.subscription) else { return Ok(()) };
         if stored.value.paused.is_some() {
             return Ok(());
@@ -202,7 +205,7 @@ impl Pipeline {
         subscription.paused = Some(Pause { cause, reason: reason.clone(), since: now });
         subscription.updated_at = now;
         match self.ledger.put_subscription(subscription, Expected::Version(stored.version)).await {
-            Err(ledger::Error::VersionMismatch { .. }) => Ok(()),
+            Err(setgate_ledger::Error::VersionMismatch { .. }) => Ok(()),
             Err(error) => Err(error),
             Ok(_) => {
                 let (tenant, subscription) = (&delivery.tenant, delivery.id.subscription);

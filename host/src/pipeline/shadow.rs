@@ -8,16 +8,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::counter;
-
-use crate::domain::event::Event;
-use crate::domain::filter::{Plan, PlanStep};
-use crate::domain::id::{DeliveryId, TenantId};
-use crate::domain::redact::Redactor;
-use crate::domain::rollout::{Difference, Mode, Rollout, Said};
-use crate::domain::set::{Applied, SetToken};
-use crate::domain::verdict::{Fault, FilterRun, Verdict};
-use crate::sandbox::Ran;
-use crate::telemetry::metric;
+use setgate_base::telemetry::metric;
+use setgate_domain::event::Event;
+use setgate_domain::filter::{Plan, PlanStep};
+use setgate_domain::id::{DeliveryId, TenantId};
+use setgate_domain::redact::Redactor;
+use setgate_domain::rollout::{Difference, Mode, Rollout, Said};
+use setgate_domain::set::{Applied, SetToken};
+use setgate_domain::verdict::{Fault, FilterRun, Verdict};
+use setgate_sandbox::Ran;
 
 use super::Pipeline;
 use super::apply::compare;

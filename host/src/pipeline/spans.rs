@@ -1,17 +1,17 @@
 //! The spans of all stages with their attributes. They are defined in one place, so that it is easy to review which
 //! data leaves the host through tracing. See [`traces`](crate::traces).
 
-use crate::domain::attempt::Outcome;
-use crate::domain::delivery::DueDelivery;
-use crate::domain::filter::PlanStep;
-use crate::domain::id::{DeliveryId, EventId, SourceName, TenantId};
-use crate::domain::subscription::Subscription;
-use crate::domain::trace::TraceContext;
-use crate::domain::verdict::FilterRun;
-use crate::traces::{Kind, Span, attribute};
+use setgate_domain::attempt::Outcome;
+use setgate_domain::delivery::DueDelivery;
+use setgate_domain::filter::PlanStep;
+use setgate_domain::id::{DeliveryId, EventId, SourceName, TenantId};
+use setgate_domain::subscription::Subscription;
+use setgate_domain::trace::TraceContext;
+use setgate_domain::verdict::FilterRun;
 
 use super::Pipeline;
 use super::prove::Inbound;
+use crate::traces::{Kind, Span, attribute};
 
 impl Pipeline {
     /// Only for authenticated requests: other requests create no spans, and their trace context is ignored.

@@ -7,13 +7,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use setgate_base::fair::Shares;
+use setgate_domain::filter::Plan;
+use setgate_domain::id::{Digest, TableName, TenantId};
+use setgate_domain::table::{self, Rows};
 use tokio::sync::OwnedSemaphorePermit;
-
-use crate::domain::filter::Plan;
-use crate::domain::id::{Digest, TableName, TenantId};
-use crate::domain::table::{self, Rows};
-use crate::fair::Shares;
-use crate::sandbox;
 
 use super::Pipeline;
 
@@ -28,7 +26,7 @@ pub(super) struct PinnedTables {
     _in_use: Option<OwnedSemaphorePermit>,
 }
 
-impl sandbox::Tables for PinnedTables {
+impl setgate_sandbox::Tables for PinnedTables {
     fn get(&self, table: &str, key: &str) -> Option<Option<Arc<str>>> {
         Some(self.rows.get(table)?.get(key).cloned())
     }

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::domain::id::{Digest, FilterName, TenantId};
-use crate::domain::rollout::{Counted, Mode, Rollout, SAMPLES_MAX, ShadowReport, TrialReport};
-use crate::domain::time::Timestamp;
-use crate::ledger::Snapshot;
+use setgate_domain::id::{Digest, FilterName, TenantId};
+use setgate_domain::rollout::{Counted, Mode, Rollout, SAMPLES_MAX, ShadowReport, TrialReport};
+use setgate_domain::time::Timestamp;
+use setgate_ledger::Snapshot;
 
 /// The counters of each filter with a rollout since the host started.
 #[derive(Default)]

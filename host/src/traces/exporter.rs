@@ -8,6 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use metrics::counter;
 use prost::Message as _;
+use setgate_base::crypto;
+use setgate_base::telemetry::{Seldom, metric};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until};
@@ -18,8 +20,6 @@ use super::Recorder;
 use super::collector::{Collector, Refused};
 use super::otlp::{self, KeyValue, Value};
 use crate::config;
-use crate::crypto;
-use crate::telemetry::{Seldom, metric};
 
 /// Tries for a batch before it is dropped, if the collector's failures are temporary.
 const TRIES_MAX: u32 = 6;

@@ -26,14 +26,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::ClientConfig;
+use setgate_base::clock::Clock;
+use setgate_base::crypto;
+use setgate_base::telemetry::{lasting, metric};
+use setgate_domain::trace::TraceContext;
 use tokio::sync::mpsc;
 
-use crate::clock::Clock;
 use crate::config;
-use crate::crypto;
-use crate::domain::trace::TraceContext;
-use crate::telemetry::{lasting, metric};
-
 use collector::Collector;
 use exporter::Exporter;
 
@@ -192,7 +191,7 @@ fn id<const N: usize>() -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::time::Timestamp;
+    use setgate_domain::time::Timestamp;
 
     const SENDER: TraceContext = TraceContext { trace: [7; 16], span: [8; 8], flags: 1, state: String::new() };
 

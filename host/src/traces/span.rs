@@ -1,13 +1,13 @@
 //! A single span. If it is not recorded, it holds no data.
 
-use std::fmt;
-use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
+use std::{fmt, mem};
+
+use setgate_domain::trace::TraceContext;
 
 use super::Recorder;
 use super::otlp::{self, KeyValue, Value};
-use crate::domain::trace::TraceContext;
 
 /// The role of a span (OpenTelemetry, "SpanKind"), with the numbers of OTLP.
 #[derive(Debug, Clone, Copy)]

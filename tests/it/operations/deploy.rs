@@ -9,7 +9,7 @@ use setgate_tests::{Host, Receiver, Seed, event, place, until};
 fn exported() -> BTreeMap<String, &'static str> {
     let mut names = BTreeMap::new();
     let mut uses = BTreeSet::new();
-    walk(&place::root().join("host/src"), &mut |text| {
+    walk(&place::root().join("host"), &mut |text| {
         for (name, value) in text.lines().filter_map(constant) {
             names.insert(name.to_owned(), value.to_owned());
         }

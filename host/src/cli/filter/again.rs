@@ -8,23 +8,23 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::Method;
+use setgate_base::crypto::sha256;
+use setgate_domain::chain::{Chain, ChainEnd, Chained, Step, apply};
+use setgate_domain::filter::Grant;
+use setgate_domain::id::{DeliveryId, Digest, FilterName, TenantId};
+use setgate_domain::reproduction::{Reproduction, StepFacts, differences, why_not};
+use setgate_domain::secret::Secret;
+use setgate_domain::set::SetToken;
+use setgate_domain::table;
+use setgate_domain::time::Timestamp;
+use setgate_domain::verdict::FilterRun;
+use setgate_sandbox::{Call, EventView, MemoryTables};
 
 use super::bench::Bench;
 use super::show::{difference, grouped};
 use crate::cli::client::Client;
 use crate::cli::connection::Connection;
 use crate::cli::out::say;
-use crate::crypto::sha256;
-use crate::domain::chain::{Chain, ChainEnd, Chained, Step, apply};
-use crate::domain::filter::Grant;
-use crate::domain::id::{DeliveryId, Digest, FilterName, TenantId};
-use crate::domain::reproduction::{Reproduction, StepFacts, differences, why_not};
-use crate::domain::secret::Secret;
-use crate::domain::set::SetToken;
-use crate::domain::table;
-use crate::domain::time::Timestamp;
-use crate::domain::verdict::FilterRun;
-use crate::sandbox::{Call, EventView, MemoryTables};
 
 /// Minimum time (ms) a call may take here: the recorded limit may be too short for a slower machine.
 const WALL_MS_MIN: u64 = 60_000;
@@ -250,7 +250,7 @@ fn show_step(at: usize, run: &FilterRun) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::verdict::FaultPolicy;
+    use setgate_domain::verdict::FaultPolicy;
 
     fn step(filter: &str, secrets: &[&str], grants: &[Grant]) -> StepFacts {
         StepFacts {

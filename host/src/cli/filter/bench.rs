@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use setgate_base::crypto;
+use setgate_domain::id::Digest;
+use setgate_domain::limits::CallLimits;
+use setgate_domain::tenant::Quota;
+use setgate_sandbox::{Compiled, Components, Options, Rejected, Sandbox};
 
 use super::cache::{self, OwnCache};
 use super::outcome;
 use super::show::{grouped, needs};
 use crate::cli::out::{say, say_error};
-use crate::crypto;
-use crate::domain::id::Digest;
-use crate::domain::limits::CallLimits;
-use crate::domain::tenant::Quota;
-use crate::sandbox::{Compiled, Components, Options, Rejected, Sandbox};
 
 /// A sandbox that caches compiled filters for the current user.
 pub(super) struct Bench {

@@ -9,7 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::crypto;
+use setgate_base::crypto;
 
 /// Size limit (bytes) of the cached filters; the least recently used ones are evicted first.
 pub(super) const BYTES_MAX: u64 = 512 << 20;

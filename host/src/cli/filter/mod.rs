@@ -15,20 +15,20 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Parser;
+use setgate_base::clock::Clock;
+use setgate_domain::event::NewEvent;
+use setgate_domain::filter::Grant;
+use setgate_domain::id::{DeliveryId, EventId, SubscriptionId, TableName};
+use setgate_domain::json::{JsonLimits, Object};
+use setgate_domain::secret::Secret;
+use setgate_domain::source::{Form, Proof, Source, TIMESTAMP_TOLERANCE_S_DEFAULT};
+use setgate_domain::table::{self, Delimiter};
+use setgate_domain::tenant::Quota;
+use setgate_domain::time::Timestamp;
+use setgate_sandbox::{Call, Compiled, EventView, MemoryTables, Ran};
 
 use crate::cli::out::say;
-use crate::clock::Clock;
-use crate::domain::event::NewEvent;
-use crate::domain::filter::Grant;
-use crate::domain::id::{DeliveryId, EventId, SubscriptionId, TableName};
-use crate::domain::json::{JsonLimits, Object};
-use crate::domain::secret::Secret;
-use crate::domain::source::{Form, Proof, Source, TIMESTAMP_TOLERANCE_S_DEFAULT};
-use crate::domain::table::{self, Delimiter};
-use crate::domain::tenant::Quota;
-use crate::domain::time::Timestamp;
 use crate::pipeline::normalize::{Inbound, normalize};
-use crate::sandbox::{Call, Compiled, EventView, MemoryTables, Ran};
 
 pub(super) use bench::check;
 

@@ -4,18 +4,18 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use setgate_domain::chain;
+use setgate_domain::event::NewEvent;
+use setgate_domain::redact::Redactor;
+use setgate_domain::set::Applied;
+use setgate_domain::tenant::Quota;
+use setgate_domain::time::Timestamp;
+use setgate_domain::verdict::{Fault, FilterRun, Verdict};
+use setgate_sandbox::{Compiled, Rejected};
 
 use super::show::{difference, say_cost, say_effect};
 use crate::cli::out::{self, CONTINUED, say};
-use crate::domain::chain;
-use crate::domain::event::NewEvent;
-use crate::domain::redact::Redactor;
-use crate::domain::set::Applied;
-use crate::domain::tenant::Quota;
-use crate::domain::time::Timestamp;
-use crate::domain::verdict::{Fault, FilterRun, Verdict};
 use crate::pipeline::normalize::Refusal;
-use crate::sandbox::{Compiled, Rejected};
 
 /// The outcome for one event.
 pub(super) enum Outcome {

@@ -1,12 +1,12 @@
 //! Prints a filter run as text.
 
 use serde_json::Value;
+use setgate_domain::set::{Applied, SetToken};
+use setgate_domain::tenant::Quota;
+use setgate_domain::verdict::{Fault, FilterRun};
+use setgate_sandbox::Compiled;
 
 use crate::cli::out::say;
-use crate::domain::set::{Applied, SetToken};
-use crate::domain::tenant::Quota;
-use crate::domain::verdict::{Fault, FilterRun};
-use crate::sandbox::Compiled;
 
 /// Prints the cost of a call.
 pub(super) fn say_cost(run: &FilterRun, compiled: &Compiled, quota: &Quota, subject: Option<&str>) {

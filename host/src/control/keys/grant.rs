@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use setgate_domain::id::{KeyId, TenantId};
+use setgate_domain::tenant::{Incarnation, Scope};
+
 use crate::control::Control;
 use crate::control::keys::Principal;
-use crate::domain::id::{KeyId, TenantId};
-use crate::domain::tenant::{Incarnation, Scope};
 
 /// Interval at which a grant is rechecked in addition to each change of the registry, in case a notification is missed
 /// or the clock changes.

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use metrics::counter;
+use setgate_base::crypto;
+use setgate_base::telemetry::metric;
+use setgate_domain::id::{KeyId, TenantId};
+use setgate_domain::tenant::{ApiKey, Scope};
+use setgate_domain::time::Timestamp;
 
 use crate::control::Control;
-use crate::crypto;
-use crate::domain::id::{KeyId, TenantId};
-use crate::domain::tenant::{ApiKey, Scope};
-use crate::domain::time::Timestamp;
-use crate::telemetry::metric;
 
 /// The authenticated caller.
 #[derive(Debug, Clone)]

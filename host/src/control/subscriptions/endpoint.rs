@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 
+use setgate_domain::endpoint::{self, ClientCertificate, Destination, Endpoint, EndpointTls};
+use setgate_domain::id::{SubscriptionId, TenantId};
+use setgate_domain::secret::{REDACTED, Sealed, Secret, SecretInput, endpoint_context};
+use setgate_domain::subscription::Subscription;
+use setgate_egress::{Certificates, Identity};
+
 use super::{Control, EndpointInput, Error, TlsInput};
-use crate::domain::endpoint::{self, ClientCertificate, Destination, Endpoint, EndpointTls};
-use crate::domain::id::{SubscriptionId, TenantId};
-use crate::domain::secret::{REDACTED, Sealed, Secret, SecretInput, endpoint_context};
-use crate::domain::subscription::Subscription;
-use crate::egress::{Certificates, Identity};
 
 /// Limit for the headers of one endpoint.
 pub const HEADERS_MAX: usize = 32;

@@ -1,9 +1,10 @@
 //! Subscriptions by name: looks them up, and creates or replaces them with PUT.
 
+use setgate_domain::id::{SubscriptionId, SubscriptionName, SubscriptionRef, TenantId};
+use setgate_ledger::TenantView;
+
 use super::{Control, Error, Subscription, SubscriptionInput, SubscriptionOnce};
 use crate::control::{ABSENT, TRIES};
-use crate::domain::id::{SubscriptionId, SubscriptionName, SubscriptionRef, TenantId};
-use crate::ledger::TenantView;
 
 impl Control {
     /// The id of the subscription that a path refers to.

@@ -5,20 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use setgate_dialects::{active_keys, staged_key};
+use setgate_domain::endpoint::EndpointTls;
+use setgate_domain::filter::{Binding, Grant, Reuse, empty_object};
+use setgate_domain::id::{Digest, FilterName, SigningKeyId, SourceName, SubscriptionId, SubscriptionName};
+use setgate_domain::pacing::Pacing;
+use setgate_domain::retry::RetrySchedule;
+use setgate_domain::secret::{REDACTED, Sealed, Secret, SecretInput};
+use setgate_domain::subscription::{Format, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
+use setgate_domain::time::Timestamp;
+use setgate_egress::Certificates;
 
 use super::{CHAIN_MAX, HEADERS_MAX, OVERLAP_HOURS_MAX, PATTERNS_MAX, SECRETS_MAX};
 use crate::control::warnings::Warning;
 use crate::control::{TEXT_CHARS_MAX, changed};
-use crate::domain::endpoint::EndpointTls;
-use crate::domain::filter::{Binding, Grant, Reuse, empty_object};
-use crate::domain::id::{Digest, FilterName, SigningKeyId, SourceName, SubscriptionId, SubscriptionName};
-use crate::domain::pacing::Pacing;
-use crate::domain::retry::RetrySchedule;
-use crate::domain::secret::{REDACTED, Sealed, Secret, SecretInput};
-use crate::domain::subscription::{Format, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
-use crate::domain::time::Timestamp;
-use crate::egress::Certificates;
-use crate::signing::{active_keys, staged_key};
 
 /// A request to create or replace a subscription. It contains the complete subscription.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -204,7 +204,7 @@ pub struct BindingInput {
     pub grants: Option<BTreeSet<Grant>>,
     /// The policy for faults.
     #[serde(default)]
-    pub on_fault: crate::domain::verdict::FaultPolicy,
+    pub on_fault: setgate_domain::verdict::FaultPolicy,
     /// Allows one instance of the filter to process several events of this binding, one after the other. If absent,
     /// each event gets a fresh instance. Reuse is faster for guests with a large runtime, but its deliveries cannot be
     /// reproduced.
@@ -307,7 +307,7 @@ pub struct BindingView {
     /// `***` for each value.
     pub secrets: BTreeMap<String, &'static str>,
     pub grants: BTreeSet<Grant>,
-    pub on_fault: crate::domain::verdict::FaultPolicy,
+    pub on_fault: setgate_domain::verdict::FaultPolicy,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reuse: Option<Reuse>,
 }

@@ -4,16 +4,17 @@
 //! during the overlap. If the header carries a single signature, the new key is staged instead: it is created and
 //! returned, and the current key keeps signing until the new one is activated or the overlap ends.
 
+use setgate_base::crypto;
+use setgate_dialects::{active_keys, staged_key};
+use setgate_domain::id::{SigningKeyId, SubscriptionId, TenantId};
+use setgate_domain::secret::{Secret, SecretInput, signing_context};
+use setgate_domain::subscription::{Signing, SigningKey, SigningScheme};
+use setgate_domain::time::Timestamp;
+
 use super::{
     Control, Error, OVERLAP_HOURS_MAX, RotateInput, SigningInput, Subscription, SubscriptionOnce, not_found,
     over_expected, retried, show,
 };
-use crate::crypto;
-use crate::domain::id::{SigningKeyId, SubscriptionId, TenantId};
-use crate::domain::secret::{Secret, SecretInput, signing_context};
-use crate::domain::subscription::{Signing, SigningKey, SigningScheme};
-use crate::domain::time::Timestamp;
-use crate::signing::{self, active_keys, staged_key};
 
 /// Limit for the keys of one subscription.
 pub const KEYS_MAX: usize = 8;
@@ -211,12 +212,13 @@ impl Control {
         let Wanted { scheme, secret: given, ed25519, with_v1 } = *wanted;
         let new = match given {
             Some(secret) => {
-                let public = signing::public_of(scheme, secret).map_err(|e| Error::invalid("signing/secret", e))?;
-                signing::NewKey { secret: secret.clone(), public }
+                let public =
+                    setgate_dialects::public_of(scheme, secret).map_err(|e| Error::invalid("signing/secret", e))?;
+                setgate_dialects::NewKey { secret: secret.clone(), public }
             }
             None => {
-                let kind = if ed25519 { signing::Kind::Ed25519 } else { signing::Kind::Symmetric };
-                signing::generate(scheme, kind).map_err(|e| Error::invalid("signing/ed25519", e))?
+                let kind = if ed25519 { setgate_dialects::Kind::Ed25519 } else { setgate_dialects::Kind::Symmetric };
+                setgate_dialects::generate(scheme, kind).map_err(|e| Error::invalid("signing/ed25519", e))?
             }
         };
         let now = self.clock.now();
@@ -252,8 +254,8 @@ impl Control {
         tenant: &TenantId,
         id: SubscriptionId,
         key: SigningKeyId,
-    ) -> Result<(crate::domain::secret::Sealed, String), Error> {
-        let new = signing::generate(SigningScheme::Standard, signing::Kind::Symmetric);
+    ) -> Result<(setgate_domain::secret::Sealed, String), Error> {
+        let new = setgate_dialects::generate(SigningScheme::Standard, setgate_dialects::Kind::Symmetric);
         let secret = new.map_err(|error| Error::invalid("signing/with_v1", error))?.secret;
         let sealed = self.signer.seal_v1(&signing_context(tenant, &id), key, &secret);
         Ok((sealed, secret.expose().to_owned()))
@@ -322,7 +324,7 @@ fn cancel(signing: &mut Signing, now: Timestamp) -> Option<SigningKeyId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::secret::Sealed;
+    use setgate_domain::secret::Sealed;
 
     const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 

@@ -2,10 +2,10 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use setgate_domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 
 use super::not_found;
 use crate::control::{Control, Error};
-use crate::domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 
 /// A test event that was queued.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -1,13 +1,14 @@
 //! Verifies an endpoint: its operator must answer a challenge.
 
+use setgate_domain::audit::{Entry, Object, Outcome};
+use setgate_domain::id::{SubscriptionId, TenantId};
+use setgate_domain::subscription::{Cause, NOT_VERIFIED, Pause, Subscription};
+use setgate_domain::time::Timestamp;
+use setgate_ledger::TenantView;
+
 use super::signing::Made;
 use super::{SubscriptionOnce, not_found};
 use crate::control::{Control, Error, over, retried};
-use crate::domain::audit::{Entry, Object, Outcome};
-use crate::domain::id::{SubscriptionId, TenantId};
-use crate::domain::subscription::{Cause, NOT_VERIFIED, Pause, Subscription};
-use crate::domain::time::Timestamp;
-use crate::ledger::TenantView;
 
 impl Control {
     /// Sends a challenge to the endpoint. If the response returns it, the endpoint is marked as verified, and a

@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use metrics::counter;
+use setgate_base::telemetry::metric;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -29,8 +30,8 @@ use tracing::debug;
 use super::caller::Remote;
 use super::problem::Problem;
 use crate::config;
-use crate::telemetry::metric;
 use client::Proxies;
+
 pub(in crate::http) use peers::Peer;
 use peers::{Connection, Connections};
 use sending::{Outgoing, Streams};

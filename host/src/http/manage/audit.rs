@@ -2,12 +2,12 @@ use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use setgate_domain::audit::By;
+use setgate_domain::id::TenantId;
+use setgate_domain::time::Timestamp;
 
 use crate::control::Page;
 use crate::control::audit::{Query as AuditQuery, Record};
-use crate::domain::audit::By;
-use crate::domain::id::TenantId;
-use crate::domain::time::Timestamp;
 use crate::http::Site;
 use crate::http::auth::{Operator, Tenant};
 use crate::http::extract::Query;

@@ -5,13 +5,13 @@ use http::header;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use setgate_domain::delivery::{DeliveryRecord, State as DeliveryState};
+use setgate_domain::id::{DeliveryId, EventId, FilterName, SourceName, SubscriptionId};
+use setgate_domain::time::Timestamp;
 
 use crate::control::deliveries::{DeliveryView, RedriveInput};
 use crate::control::redrive::{RedriveCounts, RedriveManyInput};
 use crate::control::{DeliveryQuery, Page};
-use crate::domain::delivery::{DeliveryRecord, State as DeliveryState};
-use crate::domain::id::{DeliveryId, EventId, FilterName, SourceName, SubscriptionId};
-use crate::domain::time::Timestamp;
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{JsonBody, Named, Query};

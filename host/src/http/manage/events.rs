@@ -2,12 +2,12 @@ use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use setgate_domain::event::EventRecord;
+use setgate_domain::id::{EventId, SourceName};
+use setgate_domain::time::Timestamp;
 
 use crate::control::events::EventView;
 use crate::control::{EventQuery, Page};
-use crate::domain::event::EventRecord;
-use crate::domain::id::{EventId, SourceName};
-use crate::domain::time::Timestamp;
 use crate::http::Site;
 use crate::http::auth::Tenant;
 use crate::http::extract::{Named, Query};

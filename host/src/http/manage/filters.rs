@@ -4,18 +4,17 @@ use axum::response::Response;
 use http::{StatusCode, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use setgate_domain::id::{Digest, FilterName};
 
 use super::{ActivateInput, path_of, tagged};
 use crate::control::Page;
 use crate::control::filters::{FilterView, VersionView};
-use crate::domain::id::{Digest, FilterName};
-use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
-use crate::http::coding;
 use crate::http::extract::{Arrived, IfMatch, JsonBody, Named, Query, read};
 use crate::http::operations::{Operation, delete, get, post, put};
 use crate::http::page::Paging;
 use crate::http::problem::Problem;
+use crate::http::{Site, coding};
 
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {

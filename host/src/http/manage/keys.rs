@@ -1,12 +1,12 @@
-use super::{made, path_of, tagged};
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
+use setgate_domain::id::{KeyId, TenantId};
 
+use super::{made, path_of, tagged};
 use crate::control::Page;
 use crate::control::keys::{KeyChange, KeyOnce, KeyView, NewKey, RotateKey};
-use crate::domain::id::{KeyId, TenantId};
 use crate::http::Site;
 use crate::http::auth::{Acting, Caller, Operator, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named};

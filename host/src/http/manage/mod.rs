@@ -21,8 +21,7 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use crate::domain::id::{Digest, TenantId};
+use setgate_domain::id::{Digest, TenantId};
 
 /// A document with its version as `ETag`, for `if-match`.
 pub(super) fn tagged<T: Serialize>(status: StatusCode, version: u64, shown: T) -> Response {

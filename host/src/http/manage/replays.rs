@@ -2,12 +2,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use setgate_domain::id::ReplayId;
+use setgate_domain::replay::ReplayRecord;
 
 use super::{located, path_of};
 use crate::control::Page;
 use crate::control::replays::{ReplayBegun, ReplayInput};
-use crate::domain::id::ReplayId;
-use crate::domain::replay::ReplayRecord;
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{JsonBody, Named};

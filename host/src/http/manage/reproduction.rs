@@ -3,12 +3,12 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
+use setgate_domain::id::{DeliveryId, Digest, FilterName, TableName};
+use setgate_domain::reproduction::Reproduction;
 
 use crate::control;
 use crate::control::keys::Grant;
 use crate::control::reproduction::{PART_BYTES, Reproduced, Stored};
-use crate::domain::id::{DeliveryId, Digest, FilterName, TableName};
-use crate::domain::reproduction::Reproduction;
 use crate::http::Site;
 use crate::http::auth::{self, Tenant};
 use crate::http::extract::{IfNoneMatch, Named};

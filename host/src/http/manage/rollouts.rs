@@ -2,11 +2,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
+use setgate_domain::backtest::Report;
+use setgate_domain::id::FilterName;
 
 use super::{path_of, tagged};
 use crate::control::rollouts::{BacktestInput, RolloutInput, RolloutView};
-use crate::domain::backtest::Report;
-use crate::domain::id::FilterName;
 use crate::http::Site;
 use crate::http::auth::{Acting, Granted, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named};

@@ -2,11 +2,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
+use setgate_domain::id::SourceName;
 
 use super::{path_of, tagged};
 use crate::control::Page;
 use crate::control::sources::{SourceInput, SourceView};
-use crate::domain::id::SourceName;
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named};

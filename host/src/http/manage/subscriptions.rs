@@ -1,20 +1,20 @@
-use super::{located, made, path_of, tagged};
-use crate::control::Page;
-use crate::control::TEXT_CHARS_MAX;
-use crate::control::subscriptions::{RotateInput, SubscriptionInput, SubscriptionOnce, SubscriptionView, TestSent};
-use crate::domain::id::SubscriptionRef;
-use crate::http::Site;
-use crate::http::auth::{Acting, Tenant};
-use crate::http::extract::{IfMatch, JsonBody, Named, OfSubscription};
-use crate::http::operations::{Operation, delete, get, post, put};
-use crate::http::page::Paging;
-use crate::http::problem::Problem;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use setgate_domain::id::SubscriptionRef;
+
+use super::{located, made, path_of, tagged};
+use crate::control::subscriptions::{RotateInput, SubscriptionInput, SubscriptionOnce, SubscriptionView, TestSent};
+use crate::control::{Page, TEXT_CHARS_MAX};
+use crate::http::Site;
+use crate::http::auth::{Acting, Tenant};
+use crate::http::extract::{IfMatch, JsonBody, Named, OfSubscription};
+use crate::http::operations::{Operation, delete, get, post, put};
+use crate::http::page::Paging;
+use crate::http::problem::Problem;
 
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {

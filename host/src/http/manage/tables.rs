@@ -5,13 +5,13 @@ use http::{StatusCode, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
+use setgate_domain::filter::TableFormat;
+use setgate_domain::id::{Digest, TableName};
+use setgate_domain::table::Delimiter;
 
 use super::{ActivateInput, path_of, tagged};
 use crate::control::Page;
 use crate::control::tables::{TableVersionView, TableView};
-use crate::domain::filter::TableFormat;
-use crate::domain::id::{Digest, TableName};
-use crate::domain::table::Delimiter;
 use crate::http::Site;
 use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{Arrived, IfMatch, JsonBody, Named, Query, check_text, read};

@@ -11,13 +11,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
+use setgate_base::fair::Shares;
+use setgate_domain::id::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::control::keys::Grant;
 use crate::control::tail::{Tail, TailQuery, Tailed};
-use crate::domain::id::TenantId;
-use crate::fair::Shares;
 use crate::http::Site;
 use crate::http::auth::{Granted, Tenant};
 use crate::http::connection::UntilClientEnds;

@@ -2,11 +2,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
+use setgate_domain::tenant;
 
 use super::{made, path_of, tagged};
 use crate::control::Page;
 use crate::control::tenants::{NewTenant, TenantChange, TenantShown};
-use crate::domain::tenant;
 use crate::http::Site;
 use crate::http::auth::{Acting, Operator, Tenant};
 use crate::http::extract::{IfMatch, JsonBody};

@@ -6,12 +6,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{Method, header};
 use serde_json::{Map, Value, json};
+use setgate_base::crypto;
+use setgate_domain::id::Digest;
 
 use super::operation::{Answer, Operation, get};
 use super::schemas::Schemas;
 use super::sheet::{PROOFS, Sheet};
-use crate::crypto;
-use crate::domain::id::Digest;
 use crate::http::problem;
 use crate::http::responses::Keeps;
 

@@ -8,13 +8,12 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode};
+use setgate_domain::nearest::nearest;
 
 use super::schemas::Schemas;
 use super::sheet::Sheet;
-use crate::domain::nearest::nearest;
-use crate::http::Site;
-use crate::http::auth;
 use crate::http::problem::Problem;
+use crate::http::{Site, auth};
 
 /// The rules of one operation.
 pub(in crate::http) struct Rule {

@@ -7,9 +7,9 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 use schemars::JsonSchema;
 use serde_json::{Value, json};
+use setgate_domain::tenant::Scope;
 
 use super::schemas::Schemas;
-use crate::domain::tenant::Scope;
 use crate::http::Site;
 use crate::http::extract::InPath;
 use crate::http::idempotency::KEY_CHARS_MAX;

@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::num::{NonZeroU16, NonZeroU32};
 
-use crate::domain::breaker::{Breaker, BreakerBounds, Heard, Passage, Turn};
-use crate::domain::endpoint::Origin;
-use crate::domain::id::TenantId;
-use crate::domain::pacing::Rate;
-use crate::domain::time::Timestamp;
+use setgate_domain::breaker::{Breaker, BreakerBounds, Heard, Passage, Turn};
+use setgate_domain::endpoint::Origin;
+use setgate_domain::id::TenantId;
+use setgate_domain::pacing::Rate;
+use setgate_domain::time::Timestamp;
 
 /// An endpoint belongs to a tenant.
 pub(in crate::pipeline) type EndpointKey = (TenantId, Origin);

@@ -1,9 +1,10 @@
 use std::num::{NonZeroU16, NonZeroU32};
 
+use setgate_domain::delivery::NewDelivery;
+use setgate_domain::event::EventSeq;
+use setgate_domain::id::{DeliveryId, Digest, EventId};
+
 use super::*;
-use crate::domain::delivery::NewDelivery;
-use crate::domain::event::EventSeq;
-use crate::domain::id::{DeliveryId, Digest, EventId};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 const BREAKER: BreakerBounds =

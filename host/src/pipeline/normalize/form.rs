@@ -1,9 +1,10 @@
 //! Detects bodies of a different form, so that the error for a misconfigured source names the form instead of a missing
 //! claim.
 
+use setgate_domain::json::Object;
+use setgate_domain::source::{Form, Source};
+
 use super::Refusal;
-use crate::domain::json::Object;
-use crate::domain::source::{Form, Source};
 
 /// Refuses a body that lacks the characteristic members of its source's form and looks like another form. An
 /// unrecognised body passes, and its error then names the missing claims.

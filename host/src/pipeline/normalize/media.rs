@@ -1,7 +1,8 @@
 //! Accepted media types.
 
+use setgate_domain::text::check_charset;
+
 use super::Refusal;
-use crate::domain::text::check_charset;
 
 /// The JSON media type without its parameters, in lower case: `application/json` or `application/*+json` (RFC 6839
 /// section 3.1), in UTF-8. If the header is absent, JSON is assumed.

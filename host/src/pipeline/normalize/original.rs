@@ -1,8 +1,9 @@
 //! The inverse of normalization: the body in the product's own format, built from the filtered claims.
 
+use setgate_domain::event::Event;
+use setgate_domain::json::{JsonFault, Object, is_space, replace_lone};
+
 use super::plain_names;
-use crate::domain::event::Event;
-use crate::domain::json::{JsonFault, Object, is_space, replace_lone};
 
 /// The body of a delivery with `format = "original"`, given the claims after the filters.
 ///
@@ -12,7 +13,7 @@ use crate::domain::json::{JsonFault, Object, is_space, replace_lone};
 /// event itself shows which case applies, so a source may change its form while deliveries are pending.
 ///
 /// # Errors
-/// If the claims are malformed. Claims that passed [`apply`](crate::domain::set::apply) never are.
+/// If the claims are malformed. Claims that passed [`apply`](setgate_domain::set::apply) never are.
 pub fn original_body(event: &Event, claims: &str) -> Result<String, JsonFault> {
     let claims = Object::parse(claims)?;
     // If no filter changed the claims, they equal the normalized SET.

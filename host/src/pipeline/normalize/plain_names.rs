@@ -4,10 +4,11 @@
 
 use std::borrow::Cow;
 
+use setgate_domain::catalogue;
+use setgate_domain::json::{Object, write_object};
+use setgate_domain::set::is_absolute_uri;
+
 use super::EVENT_NAME_CHARS_MAX;
-use crate::domain::catalogue;
-use crate::domain::json::{Object, write_object};
-use crate::domain::set::is_absolute_uri;
 
 /// The claims with a URI for each plain event name. `None` if all names are URIs already.
 pub(super) fn with_uris(claims: &Object<'_>, events: Option<&Object<'_>>) -> Option<String> {

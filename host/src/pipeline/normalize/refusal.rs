@@ -1,8 +1,9 @@
 //! Errors for refused bodies.
 
+use setgate_domain::json::JsonFault;
+use setgate_domain::set::SetFault;
+
 use super::super::decode::CodingFault;
-use crate::domain::json::JsonFault;
-use crate::domain::set::SetFault;
 
 /// Why a body is refused, with the place and the remedy. All of these are permanent: a retry of the same body fails
 /// again.

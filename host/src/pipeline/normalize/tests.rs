@@ -1,10 +1,10 @@
 //! Tests of each form, of refused bodies, and of the original format.
 
 use proptest::prelude::*;
+use setgate_domain::event::{Event, EventSeq};
+use setgate_domain::source::Proof;
 
 use super::*;
-use crate::domain::event::{Event, EventSeq};
-use crate::domain::source::Proof;
 
 const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_123);
 

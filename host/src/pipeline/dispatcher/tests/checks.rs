@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use setgate_domain::attempt::Outcome;
+use setgate_domain::catalogue;
+use setgate_domain::delivery::{DeliveryRecord, State};
+use setgate_domain::retry::RetrySchedule;
+use setgate_ledger::DeliveryQuery;
 use standardwebhooks::Webhook;
-
-use crate::domain::attempt::Outcome;
-use crate::domain::catalogue;
-use crate::domain::delivery::{DeliveryRecord, State};
-use crate::domain::retry::RetrySchedule;
-use crate::ledger::DeliveryQuery;
 
 use super::receivers::{Arrival, Trouble};
 use super::world::{DISABLE_AFTER_S, IMPATIENT, KeyTime, NOTICES, ORDERED, PACED, PER_SECOND, World};

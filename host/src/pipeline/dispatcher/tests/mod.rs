@@ -11,14 +11,13 @@ mod checks;
 mod receivers;
 mod world;
 
+use setgate_domain::id::{Digest, SubscriptionId, TenantId};
+use setgate_domain::time::Timestamp;
+use setgate_domain::verdict::FilterRun;
 use tokio::task::JoinSet;
 
 use super::{Dispatcher, Ended, Handle, Pipeline, Progress, Reached};
 use crate::config;
-use crate::domain::id::{Digest, SubscriptionId, TenantId};
-use crate::domain::time::Timestamp;
-use crate::domain::verdict::FilterRun;
-use crate::ledger;
 use receivers::Trouble;
 use world::World;
 

@@ -7,9 +7,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
-
-use crate::clock::Clock;
-use crate::domain::time::Timestamp;
+use setgate_base::clock::Clock;
+use setgate_domain::time::Timestamp;
 
 /// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

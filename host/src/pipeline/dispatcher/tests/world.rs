@@ -3,27 +3,27 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::clock::Clock;
-use crate::crypto::{MasterKey, sha256};
-use crate::domain::delivery::DueDelivery;
-use crate::domain::endpoint::Destination;
-use crate::domain::event::{Dedupe, NewEvent};
-use crate::domain::id::{EventId, SigningKeyId, SourceName};
-use crate::domain::json::JsonLimits;
-use crate::domain::pacing::{Ordering, Pacing};
-use crate::domain::retry::RetrySchedule;
-use crate::domain::secret::signing_context;
-use crate::domain::set::SetToken;
-use crate::domain::subscription::{Cause, Format, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
-use crate::domain::tenant::Tenant;
-use crate::egress::{self, Egress};
-use crate::ledger::{Expected, Ledger};
-use crate::pipeline::{Parts, fanout};
-use crate::sandbox::{self, Sandbox};
-use crate::signing::{self, Signer};
+use setgate_base::clock::Clock;
+use setgate_base::crypto::{MasterKey, sha256};
+use setgate_dialects::Signer;
+use setgate_domain::delivery::DueDelivery;
+use setgate_domain::endpoint::Destination;
+use setgate_domain::event::{Dedupe, NewEvent};
+use setgate_domain::id::{EventId, SigningKeyId, SourceName};
+use setgate_domain::json::JsonLimits;
+use setgate_domain::pacing::{Ordering, Pacing};
+use setgate_domain::retry::RetrySchedule;
+use setgate_domain::secret::signing_context;
+use setgate_domain::set::SetToken;
+use setgate_domain::subscription::{Cause, Format, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
+use setgate_domain::tenant::Tenant;
+use setgate_egress::Egress;
+use setgate_ledger::{Expected, Ledger};
+use setgate_sandbox::Sandbox;
 
 use super::receivers::Receiver;
 use super::*;
+use crate::pipeline::{Parts, fanout};
 
 /// The indexes of the subscriptions.
 pub(super) const ORDERED: usize = 1;
@@ -65,8 +65,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::manual(START);
         let master = Arc::new(MasterKey::generate());
-        let nothing: sandbox::Components = Arc::new(|_, _| Box::pin(std::future::ready(None)));
-        let mut options = sandbox::Options::new(folder.path().join("compiled"), [7; 32], nothing);
+        let nothing: setgate_sandbox::Components = Arc::new(|_, _| Box::pin(std::future::ready(None)));
+        let mut options = setgate_sandbox::Options::new(folder.path().join("compiled"), [7; 32], nothing);
         (options.instances_max, options.turns_max, options.guest_threads) = (1, 1, 1);
         let sandbox = Sandbox::new(options).unwrap();
         let ledger = open(&folder, &clock);
@@ -137,8 +137,8 @@ impl World {
 
     fn key(&self, subscription: SubscriptionId) -> (SigningKey, String) {
         let now = self.clock.now();
-        let made = signing::generate(SigningScheme::Standard, signing::Kind::Symmetric).unwrap();
-        let id = SigningKeyId::new(now, crate::crypto::random_u128());
+        let made = setgate_dialects::generate(SigningScheme::Standard, setgate_dialects::Kind::Symmetric).unwrap();
+        let id = SigningKeyId::new(now, setgate_base::crypto::random_u128());
         let context = signing_context(&self.tenant, &subscription);
         let sealed = Signer::new(self.master.clone()).seal_key(&context, id, &made.secret);
         let (activates_at, expires_at) = (None, None);
@@ -149,10 +149,10 @@ impl World {
     /// Builds the data plane over the current ledger.
     async fn start(&mut self) {
         let settings = config::Settings::new(config::Config::default());
-        let options = egress::Options {
+        let options = setgate_egress::Options {
             allow: vec!["127.0.0.0/8".parse().unwrap()],
             allow_http: true,
-            ..egress::Options::default()
+            ..setgate_egress::Options::default()
         };
         let egress = Egress::new(options, self.clock.clone(), vec![]).unwrap();
         let signer = Arc::new(Signer::new(self.master.clone()));
@@ -217,7 +217,7 @@ impl World {
             let set = SetToken::parse(claims.to_string(), JsonLimits { depth_max: 9, bytes_max: 9_999 }).unwrap();
             let key = sha256(jti.as_bytes());
             let event = NewEvent {
-                id: EventId::new(now, crate::crypto::random_u128()),
+                id: EventId::new(now, setgate_base::crypto::random_u128()),
                 tenant: self.tenant.clone(),
                 source: "idp".parse().unwrap(),
                 original: set.text.clone().into_bytes().into(),
@@ -298,6 +298,7 @@ impl World {
 fn open(folder: &tempfile::TempDir, clock: &Clock) -> Ledger {
     // Longer than the simulation, so that its whole history can be checked.
     let retention_ms = 365 * 24 * HOUR;
-    let options = ledger::Options { retention_ms, ..ledger::Options::new(folder.path().join("ledger")) };
+    let options =
+        setgate_ledger::Options { retention_ms, ..setgate_ledger::Options::new(folder.path().join("ledger")) };
     Ledger::open(options, clock.clone()).unwrap()
 }

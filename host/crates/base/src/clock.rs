@@ -1,0 +1,334 @@
+//! The only module that reads the clocks.
+//!
+//! The system clock can jump: it is adjusted by NTP or by an administrator, or the machine wakes from sleep. For
+//! everything that it stores or schedules, the host uses its own time, [`Clock::now`], with these rules:
+//!
+//! 1. It is monotonic, so that ids increase, order is preserved and no delay starts again.
+//! 2. It follows the system clock as long as that agrees with the monotonic clock within [`JUMP_MS_MIN`].
+//! 3. If the system clock jumps, the host's time continues at its own pace, logs the jump, and follows it only after
+//!    the new offset has been stable for `data.clock_settle_s`. A jump that is reverted before has no effect.
+//! 4. If it is ahead of its target, it runs at half speed until they meet.
+//!
+//! Times that others compare with their own clocks (signatures, dates of responses) use [`Clock::wall`].
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use setgate_domain::time::Timestamp;
+
+/// Deviation of the system clock from the monotonic clock between two readings, in milliseconds, above which it counts
+/// as a jump.
+pub const JUMP_MS_MIN: i64 = 1_000;
+/// How far ahead of the system clock the host's time may start, in milliseconds: one day. If stored times are further
+/// ahead, the clock was wrong when they were stored.
+pub const AHEAD_MS_MAX: i64 = 24 * 3600 * 1000;
+/// Counter: jumps of the system clock, by `direction` (`ahead`, `back`).
+pub const JUMPS: &str = "setgate_clock_jumps_total";
+/// Gauge: seconds by which the system clock is ahead of the host's time.
+pub const OFFSET_SECONDS: &str = "setgate_clock_offset_seconds";
+
+/// The host's clock. Tests use a manual one.
+#[derive(Debug, Clone)]
+pub struct Clock(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    System(Arc<System>),
+    Manual(Arc<AtomicI64>),
+}
+
+#[derive(Debug)]
+struct System {
+    began: Instant,
+    pace: Mutex<Pace>,
+}
+
+impl Clock {
+    /// The system's clock with the default settle time, for short-lived uses.
+    pub fn system() -> Self {
+        Self::settling(Duration::from_secs(600))
+    }
+
+    /// The system's clock. After a jump it follows once the new offset has been stable for `settle`.
+    pub fn settling(settle: Duration) -> Self {
+        let settle_us = i64::try_from(settle.as_micros()).unwrap_or(i64::MAX);
+        let pace = Mutex::new(Pace::new(wall().as_millis(), settle_us));
+        Self(Kind::System(Arc::new(System { began: Instant::now(), pace })))
+    }
+
+    /// A clock that only changes when it is set.
+    pub fn manual(at: Timestamp) -> Self {
+        Self(Kind::Manual(Arc::new(AtomicI64::new(at.as_millis()))))
+    }
+
+    /// Sets a manual clock. No effect on a system clock.
+    pub fn set(&self, at: Timestamp) {
+        if let Kind::Manual(millis) = &self.0 {
+            millis.store(at.as_millis(), Ordering::SeqCst);
+        }
+    }
+
+    /// Starts no earlier than `at`, the latest time that this host has stored. If `at` is more than [`AHEAD_MS_MAX`]
+    /// ahead of the system clock, it is ignored. A manual clock accepts any time.
+    pub fn not_before(&self, at: Timestamp) {
+        if let Kind::Manual(millis) = &self.0 {
+            millis.fetch_max(at.as_millis(), Ordering::SeqCst);
+        }
+        if let Kind::System(system) = &self.0 {
+            let ahead_ms = at.since(wall());
+            if ahead_ms > AHEAD_MS_MAX {
+                tracing::error!(ahead_ms, stored = %at, "what is stored is from a time far ahead of the system's clock: \
+                    the clock was wrong then, or is now. The host takes the system's clock");
+            } else if ahead_ms > 0 {
+                if ahead_ms > JUMP_MS_MIN {
+                    tracing::warn!(ahead_ms, stored = %at, "the system's clock is behind what is stored: the host's time \
+                        begins there and runs slowly until they meet");
+                }
+                system.pace.lock().unwrap_or_else(PoisonError::into_inner).begin_at(at.as_millis());
+            }
+        }
+    }
+
+    /// The host's own time, for everything that is stored, scheduled, or compared with stored times.
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            Kind::System(system) => {
+                // The clocks are read under the lock, so that no thread applies an older reading than the last one.
+                let mut pace = system.pace.lock().unwrap_or_else(PoisonError::into_inner);
+                let steady_us = i64::try_from(system.began.elapsed().as_micros()).unwrap_or(i64::MAX);
+                let (at, noticed) = pace.read(steady_us, wall().as_millis());
+                drop(pace);
+                if let Some(noticed) = noticed {
+                    noticed.tell();
+                }
+                Timestamp::from_millis(at)
+            }
+            Kind::Manual(millis) => Timestamp::from_millis(millis.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// The current system time, including jumps, for times that others compare with their own clocks.
+    pub fn wall(&self) -> Timestamp {
+        match &self.0 {
+            Kind::System(_) => wall(),
+            Kind::Manual(_) => self.now(),
+        }
+    }
+
+    /// The system time in nanoseconds since 1970-01-01T00:00:00Z, for spans.
+    pub fn unix_nanos(&self) -> u64 {
+        let nanos = match &self.0 {
+            Kind::System(_) => since_epoch().as_nanos(),
+            Kind::Manual(_) => u128::try_from(self.now().as_millis()).unwrap_or(0) * 1_000_000,
+        };
+        u64::try_from(nanos).unwrap_or(u64::MAX)
+    }
+}
+
+fn wall() -> Timestamp {
+    Timestamp::from_millis(i64::try_from(since_epoch().as_millis()).unwrap_or(i64::MAX))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The rules in the module documentation, without a clock. Microseconds, because half of a millisecond would be rounded
+/// to zero.
+#[derive(Debug)]
+struct Pace {
+    settle_us: i64,
+    /// The last returned time, and its monotonic reading.
+    time_us: i64,
+    steady_us: i64,
+    /// The current target: the system clock minus the monotonic clock.
+    offset_us: i64,
+    /// Another offset of the system clock, and the monotonic reading at which it began.
+    other: Option<(i64, i64)>,
+}
+
+/// An event for the log.
+#[derive(Debug, PartialEq, Eq)]
+enum Noticed {
+    /// The system clock jumped away from the host's time by this many microseconds.
+    Jumped(i64),
+    /// The system clock returned to the old offset.
+    CameBack,
+    /// The new offset was stable, and the host now follows it.
+    Followed(i64),
+}
+
+impl Pace {
+    fn new(wall_ms: i64, settle_us: i64) -> Self {
+        let time_us = wall_ms.saturating_mul(1_000);
+        Self { settle_us, time_us, steady_us: 0, offset_us: time_us, other: None }
+    }
+
+    fn begin_at(&mut self, at_ms: i64) {
+        self.time_us = self.time_us.max(at_ms.saturating_mul(1_000));
+    }
+
+    /// The time in milliseconds for these readings of the two clocks.
+    fn read(&mut self, steady_us: i64, wall_ms: i64) -> (i64, Option<Noticed>) {
+        let elapsed_us = (steady_us - self.steady_us).max(0);
+        self.steady_us = self.steady_us.max(steady_us);
+        let offset_us = wall_ms.saturating_mul(1_000).saturating_sub(self.steady_us);
+        let noticed = self.follow(offset_us);
+        let target_us = self.offset_us.saturating_add(self.steady_us);
+        self.time_us = target_us.max(self.time_us + elapsed_us / 2);
+        (self.time_us.div_euclid(1_000), noticed)
+    }
+
+    fn follow(&mut self, offset_us: i64) -> Option<Noticed> {
+        let near = |one: i64, other: i64| one.abs_diff(other) <= JUMP_MS_MIN.unsigned_abs() * 1_000;
+        if near(offset_us, self.offset_us) {
+            self.offset_us = offset_us;
+            return self.other.take().map(|_| Noticed::CameBack);
+        }
+        match &mut self.other {
+            Some((other, since)) if near(offset_us, *other) => {
+                *other = offset_us;
+                if self.steady_us - *since < self.settle_us {
+                    return None;
+                }
+                let by = offset_us.saturating_sub(self.offset_us);
+                self.offset_us = offset_us;
+                self.other = None;
+                Some(Noticed::Followed(by))
+            }
+            _ => {
+                self.other = Some((offset_us, self.steady_us));
+                Some(Noticed::Jumped(offset_us.saturating_sub(self.offset_us)))
+            }
+        }
+    }
+}
+
+impl Noticed {
+    fn tell(&self) {
+        #[expect(clippy::cast_precision_loss, reason = "seconds of a gauge")]
+        let seconds = |us: i64| us as f64 / 1e6;
+        match self {
+            Self::Jumped(by) => {
+                let by_s = seconds(*by);
+                metrics::counter!(JUMPS, "direction" => if *by > 0 { "ahead" } else { "back" }).increment(1);
+                metrics::gauge!(OFFSET_SECONDS).set(by_s);
+                tracing::warn!(
+                    by_s,
+                    "the system's clock has jumped: the host's own time goes on as before, and follows \
+                    when the clock has kept its new pace for `data.clock_settle_s`"
+                );
+            }
+            Self::CameBack => {
+                metrics::gauge!(OFFSET_SECONDS).set(0.0);
+                tracing::info!("the system's clock agrees with the host's own time again");
+            }
+            Self::Followed(by) => {
+                metrics::gauge!(OFFSET_SECONDS).set(0.0);
+                let by_s = seconds(*by);
+                tracing::warn!(
+                    by_s,
+                    "the system's clock stays where it jumped to: the host's own time follows{}",
+                    if *by > 0 { "" } else { ", at half speed until they meet" }
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: i64 = 1_000_000;
+    const HOUR_MS: i64 = 3_600_000;
+    const START: i64 = 1_751_705_149_000;
+
+    /// A clock that settles in ten seconds and is read once per second. The wall clock is `ahead_ms` ahead of the
+    /// monotonic one.
+    struct Story {
+        pace: Pace,
+        at_s: i64,
+    }
+
+    impl Story {
+        fn new() -> Self {
+            Self { pace: Pace::new(START, 10 * S), at_s: 0 }
+        }
+
+        /// Reads the clock for that many seconds. Returns the last time in milliseconds since the start, and the
+        /// events.
+        fn live(&mut self, seconds: i64, ahead_ms: i64) -> (i64, Vec<Noticed>) {
+            let (mut last, mut noticed) = (i64::MIN, Vec::new());
+            for _ in 0..seconds {
+                self.at_s += 1;
+                let (at, new) = self.pace.read(self.at_s * S, START + self.at_s * 1_000 + ahead_ms);
+                assert!(at >= last, "the time went back");
+                last = at;
+                noticed.extend(new);
+            }
+            (last - START, noticed)
+        }
+    }
+
+    #[test]
+    fn small_steps_are_followed_and_never_back() {
+        let mut story = Story::new();
+        assert_eq!(story.live(5, 400), (5_400, vec![]));
+        assert_eq!(story.live(1, -500), (5_900, vec![]), "half a second of life, no step back");
+        assert_eq!(story.live(5, -500), (10_500, vec![]));
+    }
+
+    #[test]
+    fn a_jump_that_is_taken_back_changes_nothing() {
+        for jump in [365 * 24 * HOUR_MS, -HOUR_MS] {
+            let mut story = Story::new();
+            story.live(5, 0);
+            assert_eq!(story.live(9, jump), (14_000, vec![Noticed::Jumped(jump * 1_000)]));
+            assert_eq!(story.live(9, 0), (23_000, vec![Noticed::CameBack]));
+        }
+    }
+
+    #[test]
+    fn a_jump_ahead_that_stays_is_followed() {
+        let mut story = Story::new();
+        assert_eq!(story.live(10, HOUR_MS).0, 10_000);
+        assert_eq!(story.live(1, HOUR_MS), (11_000 + HOUR_MS, vec![Noticed::Followed(HOUR_MS * 1_000)]));
+    }
+
+    #[test]
+    fn a_jump_back_that_stays_is_met_at_half_speed() {
+        let mut story = Story::new();
+        story.live(11, -60_000);
+        assert_eq!(story.live(60, -60_000).0, 10_000 + 61 * 500, "half speed");
+        assert_eq!(story.live(120, -60_000).0, 191_000 - 60_000, "they have met");
+    }
+
+    #[test]
+    fn a_clock_that_keeps_jumping_is_never_followed() {
+        let mut story = Story::new();
+        for n in 0..20 {
+            story.live(9, (n % 2 + 1) * HOUR_MS);
+        }
+        assert_eq!(story.live(1, 0).0, 181_000);
+    }
+
+    #[test]
+    fn it_begins_where_what_was_stored_ends() {
+        let mut story = Story::new();
+        story.pace.begin_at(START + 60_000);
+        assert_eq!(story.live(60, 0).0, 90_000);
+        assert_eq!(story.live(60, 0).0, 120_000, "they have met");
+    }
+
+    #[test]
+    fn a_host_does_not_begin_where_its_ledger_was_wrong() {
+        let clock = Clock::system();
+        clock.not_before(clock.wall().plus_millis(AHEAD_MS_MAX + 60_000));
+        assert!(clock.now().since(clock.wall()) < 60_000);
+        clock.not_before(clock.wall().plus_millis(HOUR_MS));
+        assert!(clock.now().since(clock.wall()) > HOUR_MS / 2);
+    }
+}

@@ -1,0 +1,93 @@
+//! Byte rate limit for each tenant: a token bucket with the capacity of [`BURST_S`] seconds.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use setgate_domain::id::TenantId;
+use setgate_domain::time::Timestamp;
+
+/// Capacity of a bucket, in seconds of its rate.
+const BURST_S: u64 = 4;
+/// Number of buckets above which full ones are evicted.
+const BUCKETS_KEPT: usize = 1_000;
+
+/// The buckets of all tenants. Kept in memory, so they are full after a restart.
+#[derive(Debug, Default)]
+pub struct ByteRate(Mutex<HashMap<TenantId, Bucket>>);
+
+/// The tokens left at a time. Negative after a body that was larger than the rest.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    left: i64,
+    at: Timestamp,
+}
+
+impl Bucket {
+    fn filled(self, per_second: i64, now: Timestamp) -> Self {
+        // If the clock was set back, the bucket does not change.
+        let ms = now.since(self.at).clamp(0, i64::from(u32::MAX));
+        let gained = i64::try_from(i128::from(per_second) * i128::from(ms) / 1_000).unwrap_or(i64::MAX);
+        let most = per_second.saturating_mul(BURST_S.cast_signed());
+        Self { left: self.left.saturating_add(gained).min(most), at: now }
+    }
+}
+
+impl ByteRate {
+    /// Takes tokens for a body. False if the bucket is empty. A body may take more than the remaining tokens, so that
+    /// no body is too large for its tenant's rate. A rate of 0 means unlimited.
+    pub fn take(&self, tenant: &TenantId, bytes: usize, per_second: u64, now: Timestamp) -> bool {
+        if per_second == 0 {
+            return true;
+        }
+        let per_second = i64::try_from(per_second).unwrap_or(i64::MAX);
+        let full = Bucket { left: per_second.saturating_mul(BURST_S.cast_signed()), at: now };
+        // A counter cannot be left half updated, so a poisoned lock is safe to use.
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.get_mut(tenant) {
+            *bucket = bucket.filled(per_second, now);
+            if bucket.left <= 0 {
+                return false;
+            }
+            bucket.left = bucket.left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+            return true;
+        }
+        if buckets.len() >= BUCKETS_KEPT {
+            buckets.retain(|_, bucket| bucket.filled(per_second, now).left < full.left);
+        }
+        let left = full.left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        buckets.insert(tenant.clone(), Bucket { left, at: now });
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + ms)
+    }
+
+    #[test]
+    fn so_many_bytes_in_a_second_after_a_burst_for_each_tenant_by_itself() {
+        let rate = ByteRate::default();
+        let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let burst = (0..9).filter(|_| rate.take(&a, 500, 1_000, at(0))).count();
+        assert_eq!(burst, 8, "four seconds of it");
+        assert!(rate.take(&b, 500, 1_000, at(0)), "another tenant has its own");
+        assert!(!rate.take(&a, 1, 1_000, at(0)) && rate.take(&a, 1_500, 1_000, at(1)), "something is left, so it goes");
+        assert!(!rate.take(&a, 1, 1_000, at(1_400)), "and is paid for");
+        assert!(rate.take(&a, 1, 1_000, at(1_600)));
+        assert!(!rate.take(&a, 1, 1_000, at(-9_000)) || rate.take(&a, 1, 1_000, at(1_600)), "set back");
+        assert!((0..99).all(|_| rate.take(&a, 1 << 30, 0, at(1_600))), "0 is no bound");
+    }
+
+    #[test]
+    fn full_buckets_are_forgotten() {
+        let rate = ByteRate::default();
+        for number in 0..3 * BUCKETS_KEPT as i64 {
+            assert!(rate.take(&format!("t{number}").parse().unwrap(), 1, 1_000, at(number * 1_000)));
+        }
+        assert!(rate.0.lock().unwrap().len() <= BUCKETS_KEPT);
+    }
+}

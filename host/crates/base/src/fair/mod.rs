@@ -1,0 +1,452 @@
+//! Fair scheduling of a limited number of slots between tenants.
+//!
+//! It is used for appends to the ledger, instance slots, CPU time and compilations: there are some slots, with a limit
+//! per tenant, and each tenant has its own queue. A free slot goes to the tenant with the lowest usage, so that a
+//! tenant with a thousand requests and a tenant with a single one are served alternately.
+//!
+//! Usage is accounted for as in start-time fair queueing. Each grant adds a cost to its tenant's account. If the cost
+//! is known only afterwards (time), an estimate is added and corrected when the slot is released. A tenant that returns
+//! after being idle starts at the level of the least served active tenant: it can neither save up capacity, nor is it
+//! charged for slots that nobody else wanted. A tenant above this level keeps its debt while it is idle, so that
+//! leaving and returning gains nothing. With equal costs this is round robin, with unequal costs a deficit round robin
+//! without rounds.
+//!
+//! [`Line`] makes the decisions and is single-threaded. [`Gate`] lets futures wait for its decisions.
+
+mod byte_rate;
+mod shares;
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use setgate_domain::id::TenantId;
+
+pub use byte_rate::ByteRate;
+pub use shares::Shares;
+
+/// Idle tenants whose accounts are retained. Above this number, accounts without debt are dropped.
+const IDLE_TENANTS_MAX: usize = 64;
+/// How far an account may fall behind the others, in costs of a grant. The account of a tenant with little demand falls
+/// behind, and without this limit the tenant would, once its demand rises, block all others until it has caught up.
+const BEHIND_COSTS_MAX: u64 = 256;
+
+/// The limits of a [`Line`].
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Number of slots.
+    pub places: usize,
+    /// Limit for the slots of one tenant.
+    pub per_tenant_max: usize,
+    /// If set, a tenant gets another slot only while it holds fewer slots than are free. For slots that are held for a
+    /// long time: a tenant without any then finds a free one, regardless of the number of other tenants that hold
+    /// slots.
+    pub leaves_free: bool,
+    /// Limit for one tenant's queue. It applies only to requests that ask for it.
+    pub waiting_per_tenant_max: usize,
+    /// Estimated cost of a grant until its actual cost is known.
+    pub cost: u64,
+}
+
+impl Bounds {
+    /// Whether a tenant with `holds` slots may get another one while `held` slots are in use in total.
+    fn allows(&self, holds: usize, held: usize) -> bool {
+        let free = self.places.saturating_sub(held);
+        free > 0 && holds < self.per_tenant_max && !(self.leaves_free && holds >= free)
+    }
+}
+
+/// The scheduler: slots in use, queues, and the next grant. Pure.
+pub struct Line {
+    bounds: Bounds,
+    held: usize,
+    tenants: HashMap<TenantId, Account>,
+    /// The largest account value at which a slot was granted.
+    served_at: u64,
+    /// Number of grants so far.
+    grants: u64,
+    tickets: u64,
+}
+
+/// Identifies a queued request.
+pub type Ticket = u64;
+
+#[derive(Default)]
+struct Account {
+    used: u64,
+    holds: usize,
+    waiting: VecDeque<Ticket>,
+}
+
+/// The result of [`Line::ask`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    Granted,
+    Waits(Ticket),
+    /// The tenant's queue is full.
+    Full,
+}
+
+impl Line {
+    pub fn new(bounds: Bounds) -> Self {
+        Self { bounds, held: 0, tenants: HashMap::new(), served_at: 0, grants: 0, tickets: 0 }
+    }
+
+    /// Requests a slot. If `bounded` is set and the tenant's queue has reached `waiting_per_tenant_max`, the request is
+    /// refused.
+    pub fn ask(&mut self, tenant: &TenantId, bounded: bool) -> Asked {
+        if !self.tenants.contains_key(tenant) {
+            self.forget_idle();
+            self.tenants.insert(tenant.clone(), Account::default());
+        }
+        let others_are_at = self.level(|other| other != tenant);
+        let Some(account) = self.tenants.get_mut(tenant) else { return Asked::Full };
+        if account.waiting.is_empty() {
+            account.used = account.used.max(others_are_at);
+        }
+        // While a slot is free, no request that could use it is queued, because released slots are granted immediately.
+        if self.bounds.allows(account.holds, self.held) {
+            self.served_at = self.served_at.max(account.used);
+            account.grant(self.bounds.cost);
+            self.held += 1;
+            self.grants += 1;
+            return Asked::Granted;
+        }
+        if bounded && account.waiting.len() >= self.bounds.waiting_per_tenant_max {
+            return Asked::Full;
+        }
+        self.tickets += 1;
+        account.waiting.push_back(self.tickets);
+        Asked::Waits(self.tickets)
+    }
+
+    /// Releases a slot. `cost` is `None` if the estimate was correct. The caller must then call [`Self::next`] until it
+    /// returns `None`.
+    pub fn give_back(&mut self, tenant: &TenantId, cost: Option<u64>) {
+        self.held = self.held.saturating_sub(1);
+        if let Some(account) = self.tenants.get_mut(tenant) {
+            account.holds = account.holds.saturating_sub(1);
+            account.used =
+                account.used.saturating_sub(self.bounds.cost).saturating_add(cost.unwrap_or(self.bounds.cost));
+        }
+    }
+
+    /// Releases a slot and queues another request of the same tenant, in one step, so that the tenant does not count as
+    /// idle in between. The caller must then call [`Self::next`] until it returns `None`.
+    pub fn exchange(&mut self, tenant: &TenantId, cost: u64) -> Ticket {
+        self.give_back(tenant, Some(cost));
+        self.tickets += 1;
+        let least = self.least();
+        if let Some(account) = self.tenants.get_mut(tenant) {
+            account.used = account.used.max(least);
+            account.waiting.push_back(self.tickets);
+        }
+        self.tickets
+    }
+
+    /// Removes a request from the queue.
+    pub fn leave(&mut self, tenant: &TenantId, ticket: Ticket) {
+        if let Some(account) = self.tenants.get_mut(tenant) {
+            account.waiting.retain(|waiting| *waiting != ticket);
+        }
+    }
+
+    /// Grants a free slot to the next request, if there are both.
+    pub fn next_ticket(&mut self) -> Option<Ticket> {
+        if self.held >= self.bounds.places {
+            return None;
+        }
+        let (bounds, held) = (self.bounds, self.held);
+        let account = self
+            .tenants
+            .values_mut()
+            .filter(|account| !account.waiting.is_empty() && bounds.allows(account.holds, held))
+            // Tickets increase, so of two tenants with equal usage the one that has waited longer is served.
+            .min_by_key(|account| (account.used, account.waiting.front().copied()))?;
+        let ticket = account.waiting.pop_front();
+        self.served_at = self.served_at.max(account.used);
+        account.grant(self.bounds.cost);
+        self.held += 1;
+        self.grants += 1;
+        ticket
+    }
+
+    /// Changes the number of slots. Slots in use beyond it are not revoked. The caller must then call [`Self::next`].
+    pub fn set_places(&mut self, places: usize) {
+        self.bounds.places = places;
+    }
+
+    pub fn anybody_waits(&self) -> bool {
+        self.tenants.values().any(|account| !account.waiting.is_empty())
+    }
+
+    fn forget_idle(&mut self) {
+        if self.tenants.len() < IDLE_TENANTS_MAX {
+            return;
+        }
+        // If no slots are in use and no requests are queued, debts have no meaning.
+        let nobody = self.held == 0 && !self.anybody_waits();
+        let level = self.level(|_| true);
+        self.tenants.retain(|_, account| !nobody && (account.is_active() || account.used > level));
+    }
+
+    /// The usage level of the least served active tenant among those that `of` accepts. A new tenant starts there.
+    ///
+    /// It does not start at [`Self::served_at`]: with several slots, this may be far ahead of a tenant that is still
+    /// being served, and a new tenant would have to wait until that one has caught up.
+    fn level(&self, of: impl Fn(&TenantId) -> bool) -> u64 {
+        let cost = self.bounds.cost;
+        let active = self.tenants.iter().filter(|(tenant, account)| account.is_active() && of(tenant));
+        // Without the estimated costs of the slots in use.
+        let paid = active.map(|(_, account)| account.used.saturating_sub(cost.saturating_mul(account.holds as u64)));
+        paid.min().unwrap_or(self.served_at).clamp(self.least(), self.served_at)
+    }
+
+    /// The lowest allowed account value.
+    fn least(&self) -> u64 {
+        self.served_at.saturating_sub(self.bounds.cost.saturating_mul(BEHIND_COSTS_MAX))
+    }
+}
+
+impl Account {
+    fn is_active(&self) -> bool {
+        self.holds > 0 || !self.waiting.is_empty()
+    }
+
+    fn grant(&mut self, cost: u64) {
+        self.used = self.used.saturating_add(cost);
+        self.holds += 1;
+    }
+}
+
+/// A [`Line`] for futures. Clones share it.
+#[derive(Clone)]
+pub struct Gate(Arc<Mutex<State>>);
+
+struct State {
+    line: Line,
+    /// All queued requests, and whether a slot was granted.
+    seats: HashMap<Ticket, Seat>,
+    closed: bool,
+}
+
+enum Seat {
+    Waiting {
+        waker: Option<Waker>,
+        /// Number of grants when the request was queued.
+        since: u64,
+    },
+    /// Granted after this many grants to others.
+    Granted { after: u64 },
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The host is shutting down.
+    Closed,
+    /// The tenant's queue is full.
+    Full,
+}
+
+/// A slot, released on drop.
+pub struct Place {
+    gate: Gate,
+    tenant: TenantId,
+    after: u64,
+    /// Whether the slot has been released already.
+    over: bool,
+}
+
+/// A queued request. Dropping it removes it from the queue.
+pub struct Wait {
+    gate: Gate,
+    tenant: TenantId,
+    /// `None` after the slot was returned to the caller.
+    ticket: Option<Ticket>,
+}
+
+/// The result of [`Gate::ask`].
+pub enum Answer {
+    Granted(Place),
+    Waits(Wait),
+}
+
+impl Gate {
+    pub fn new(bounds: Bounds) -> Self {
+        Self(Arc::new(Mutex::new(State { line: Line::new(bounds), seats: HashMap::new(), closed: false })))
+    }
+
+    /// Waits for a slot, regardless of the length of the tenant's queue.
+    pub async fn enter(&self, tenant: &TenantId) -> Result<Place, Refused> {
+        match self.ask(tenant, false)? {
+            Answer::Granted(place) => Ok(place),
+            Answer::Waits(wait) => wait.await,
+        }
+    }
+
+    /// Waits for a slot, unless the tenant's queue is full.
+    pub async fn enter_bounded(&self, tenant: &TenantId) -> Result<Place, Refused> {
+        match self.ask(tenant, true)? {
+            Answer::Granted(place) => Ok(place),
+            Answer::Waits(wait) => wait.await,
+        }
+    }
+
+    /// Returns a slot, or a queued request.
+    pub fn ask(&self, tenant: &TenantId, bounded: bool) -> Result<Answer, Refused> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Refused::Closed);
+        }
+        match state.line.ask(tenant, bounded) {
+            Asked::Granted => Ok(Answer::Granted(self.place(tenant, 0))),
+            Asked::Waits(ticket) => {
+                let since = state.line.grants;
+                state.seats.insert(ticket, Seat::Waiting { waker: None, since });
+                Ok(Answer::Waits(Wait { gate: self.clone(), tenant: tenant.clone(), ticket: Some(ticket) }))
+            }
+            Asked::Full => Err(Refused::Full),
+        }
+    }
+
+    pub fn set_places(&self, places: usize) {
+        self.change(|state| state.line.set_places(places));
+    }
+
+    pub fn anybody_waits(&self) -> bool {
+        self.lock().line.anybody_waits()
+    }
+
+    /// Refuses all queued and all future requests.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let wakers: Vec<_> = state.seats.values_mut().filter_map(Seat::waker).collect();
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn place(&self, tenant: &TenantId, after: u64) -> Place {
+        Place { gate: self.clone(), tenant: tenant.clone(), after, over: false }
+    }
+
+    /// Changes the line and grants free slots. Wakers run without the lock.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let changed = change(&mut state);
+        // Usually there is at most one grant, so no collection is allocated.
+        while let Some(ticket) = state.line.next_ticket() {
+            let grants = state.line.grants;
+            let waker = state.seats.get_mut(&ticket).and_then(|seat| seat.grant(grants));
+            if let Some(waker) = waker {
+                drop(state);
+                waker.wake();
+                state = self.lock();
+            }
+        }
+        changed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    fn waker(&mut self) -> Option<Waker> {
+        match self {
+            Self::Waiting { waker, .. } => waker.take(),
+            Self::Granted { .. } => None,
+        }
+    }
+
+    /// Marks the request as granted, and returns its waker. `grants` is the number of the grant.
+    fn grant(&mut self, grants: u64) -> Option<Waker> {
+        let Self::Waiting { waker, since } = self else { return None };
+        let (waker, after) = (waker.take(), grants.saturating_sub(*since + 1));
+        *self = Self::Granted { after };
+        waker
+    }
+}
+
+impl Place {
+    /// Number of grants to others while this request was queued.
+    pub fn after(&self) -> u64 {
+        self.after
+    }
+
+    /// Releases the slot with its actual cost.
+    pub fn give_back(mut self, cost: u64) {
+        self.over = true;
+        self.gate.change(|state| state.line.give_back(&self.tenant, Some(cost)));
+    }
+
+    /// Releases the slot with its actual cost, and queues a request for the next one.
+    pub fn exchange(mut self, cost: u64) -> Wait {
+        self.over = true;
+        let (gate, tenant) = (self.gate.clone(), self.tenant.clone());
+        let ticket = gate.change(|state| {
+            let ticket = state.line.exchange(&tenant, cost);
+            let since = state.line.grants;
+            state.seats.insert(ticket, Seat::Waiting { waker: None, since });
+            ticket
+        });
+        Wait { gate, tenant, ticket: Some(ticket) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.over {
+            self.gate.change(|state| state.line.give_back(&self.tenant, None));
+        }
+    }
+}
+
+impl Future for Wait {
+    type Output = Result<Place, Refused>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(ticket) = self.ticket else { return Poll::Ready(Err(Refused::Closed)) };
+        let mut state = self.gate.lock();
+        if state.closed {
+            return Poll::Ready(Err(Refused::Closed)); // the ticket is given back by drop
+        }
+        match state.seats.get_mut(&ticket) {
+            Some(Seat::Waiting { waker, .. }) => {
+                if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    *waker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+            Some(Seat::Granted { after }) => {
+                let after = *after;
+                state.seats.remove(&ticket);
+                drop(state);
+                self.ticket = None;
+                Poll::Ready(Ok(self.gate.place(&self.tenant, after)))
+            }
+            None => Poll::Ready(Err(Refused::Closed)), // polled again after its end
+        }
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let tenant = &self.tenant;
+        self.gate.change(|state| {
+            // A granted slot that was never used is free of charge and goes to the next request.
+            if matches!(state.seats.remove(&ticket), Some(Seat::Granted { .. })) {
+                state.line.give_back(tenant, Some(0));
+            } else {
+                state.line.leave(tenant, ticket);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+//! Scheduling between tenants: first the decisions, then the futures.
+
+use super::*;
+
+const ONE_EACH: Bounds =
+    Bounds { places: 1, per_tenant_max: 1, leaves_free: false, waiting_per_tenant_max: 2, cost: 1 };
+
+fn tenant(name: &str) -> TenantId {
+    name.parse().unwrap()
+}
+
+/// A line that remembers its requests by name.
+struct Story {
+    line: Line,
+    asked: HashMap<Ticket, &'static str>,
+}
+
+impl Story {
+    fn new(bounds: Bounds) -> Self {
+        Self { line: Line::new(bounds), asked: HashMap::new() }
+    }
+
+    fn asks(&mut self, name: &'static str) -> Asked {
+        let asked = self.line.ask(&tenant(name), false);
+        if let Asked::Waits(ticket) = asked {
+            self.asked.insert(ticket, name);
+        }
+        asked
+    }
+
+    /// Releases a slot, and returns the names of the next grants.
+    fn ends(&mut self, name: &'static str, cost: u64) -> Vec<&'static str> {
+        self.line.give_back(&tenant(name), Some(cost));
+        std::iter::from_fn(|| self.line.next_ticket()).map(|ticket| self.asked[&ticket]).collect()
+    }
+
+    /// The order of service at equal costs, until the queues are empty.
+    fn order(&mut self, first: &'static str) -> String {
+        let mut order = String::new();
+        let mut served = first;
+        while let [next] = self.ends(served, 1)[..] {
+            order.push_str(next);
+            served = next;
+        }
+        order
+    }
+}
+
+#[test]
+fn tenants_are_served_in_turns_however_many_each_has_waiting() {
+    let mut story = Story::new(ONE_EACH);
+    assert_eq!(story.asks("a"), Asked::Granted);
+    for name in ["a", "a", "a", "a", "b", "b", "c"] {
+        assert!(matches!(story.asks(name), Asked::Waits(_)));
+    }
+    assert_eq!(story.order("a"), "bcabaaa".to_owned());
+}
+
+#[test]
+fn one_who_comes_new_waits_for_one_turn_of_each_other_at_the_most() {
+    let mut story = Story::new(ONE_EACH);
+    story.asks("a");
+    for _ in 0..100 {
+        story.asks("a");
+        story.asks("b");
+    }
+    let mut served = "a";
+    for _ in 0..50 {
+        served = story.ends(served, 1)[0];
+    }
+    story.asks("new");
+    let waited: Vec<_> = std::iter::from_fn(|| {
+        served = story.ends(served, 1)[0];
+        (served != "new").then_some(served)
+    })
+    .collect();
+    assert!(waited.len() <= 2, "{waited:?}");
+}
+
+#[test]
+fn turns_are_paid_for_by_what_they_cost() {
+    let mut story = Story::new(Bounds { cost: 10, ..ONE_EACH });
+    story.asks("long");
+    for _ in 0..40 {
+        story.asks("long");
+        story.asks("short");
+    }
+    let mut served = "long";
+    let mut turns = HashMap::<_, u32>::new();
+    for _ in 0..33 {
+        served = story.ends(served, if served == "long" { 100 } else { 10 })[0];
+        *turns.entry(served).or_default() += 1;
+    }
+    assert_eq!(turns, HashMap::from([("long", 3), ("short", 30)]));
+}
+
+#[test]
+fn leaving_and_coming_back_does_not_shake_off_a_debt() {
+    let mut story = Story::new(ONE_EACH);
+    story.asks("a");
+    story.asks("b");
+    story.asks("b");
+    story.asks("b");
+    // A hundred units in one grant, and then idle.
+    assert_eq!(story.ends("a", 100), ["b"]);
+    story.asks("a");
+    assert_eq!(story.ends("b", 1), ["b"]);
+    assert_eq!(story.ends("b", 1), ["b"]);
+    assert_eq!(story.ends("b", 1), ["a"], "nobody else is left");
+}
+
+#[test]
+fn idle_time_is_not_saved_up_and_lone_use_is_not_held_against_anybody() {
+    let mut story = Story::new(ONE_EACH);
+    story.asks("a");
+    for _ in 0..1_000 {
+        story.asks("a");
+        assert_eq!(story.ends("a", 1), ["a"]);
+    }
+    for name in ["a", "a", "a", "b", "b", "b"] {
+        story.asks(name);
+    }
+    assert_eq!(story.order("a"), "bababa");
+}
+
+#[test]
+fn one_who_comes_new_does_not_wait_until_a_third_has_caught_up() {
+    let mut story = Story::new(Bounds { places: 2, per_tenant_max: 2, cost: 10, ..ONE_EACH });
+    // `a` had a very long grant, and its next one starts far ahead of `b`.
+    story.asks("a");
+    story.asks("b");
+    story.asks("a");
+    assert_eq!(story.ends("a", 1_000), ["a"]);
+    for _ in 0..10 {
+        story.asks("b");
+    }
+    story.asks("new");
+    let mut before_new = 0;
+    while story.ends("b", 10) != ["new"] {
+        before_new += 1;
+        assert!(before_new <= 1, "`b` is at a hundredth of `a`, and `new` waits for it");
+    }
+}
+
+#[test]
+fn one_who_always_wanted_little_cannot_stop_everybody_at_once() {
+    let mut story = Story::new(Bounds { places: 2, per_tenant_max: 2, cost: 10, ..ONE_EACH });
+    // `a` takes all available slots. `b` always has one and uses little of it.
+    story.asks("b");
+    story.asks("a");
+    for _ in 0..10_000 {
+        story.asks("a");
+        assert_eq!(story.ends("a", 10), ["a"]);
+        let again = story.line.exchange(&tenant("b"), 1);
+        assert_eq!(story.line.next_ticket(), Some(again));
+    }
+    // The demand of `b` rises while it is queued. If it were idle in between, it would start at the level of the
+    // others.
+    story.line.set_places(1);
+    let again = story.line.exchange(&tenant("b"), 1);
+    for _ in 0..1_000 {
+        story.asks("b");
+        story.asks("a");
+    }
+    story.line.set_places(2);
+    assert_eq!(story.line.next_ticket(), Some(again));
+    let mut before_a = 0;
+    while story.ends("b", 10) != ["a"] {
+        before_a += 1;
+        assert!(before_a <= BEHIND_COSTS_MAX, "`a` is starved");
+    }
+}
+
+#[test]
+fn a_tenant_at_its_bound_waits_while_others_do_not() {
+    let mut story = Story::new(Bounds { places: 3, per_tenant_max: 2, ..ONE_EACH });
+    assert_eq!(story.asks("busy"), Asked::Granted);
+    assert_eq!(story.asks("busy"), Asked::Granted);
+    assert!(matches!(story.asks("busy"), Asked::Waits(_)));
+    assert_eq!(story.asks("other"), Asked::Granted);
+    assert_eq!(story.ends("other", 1), [""; 0], "the free place is not the busy one's");
+    assert_eq!(story.ends("busy", 1), ["busy"]);
+}
+
+#[test]
+fn tenants_that_hold_on_leave_places_for_one_that_holds_none() {
+    let bounds = Bounds { places: 8, per_tenant_max: 8, leaves_free: true, ..ONE_EACH };
+    let mut line = Line::new(bounds);
+    let mut held = 0;
+    for _ in 0..8 {
+        held += ["a", "b", "c"].iter().filter(|name| line.ask(&tenant(name), false) == Asked::Granted).count();
+    }
+    assert_eq!(held, 6, "two each, and as many are free");
+    assert_eq!(line.ask(&tenant("new"), false), Asked::Granted);
+    assert!(matches!(line.ask(&tenant("new"), false), Asked::Waits(_)), "it leaves one free as well");
+    assert_eq!(line.ask(&tenant("newer"), false), Asked::Granted, "the last is for one that holds none");
+    line.give_back(&tenant("newer"), None);
+    assert_eq!(line.next_ticket(), None, "it goes to none of those that hold one");
+    line.give_back(&tenant("a"), None);
+    assert!(line.next_ticket().is_some(), "now it does");
+}
+
+#[test]
+fn the_line_of_each_tenant_is_bounded_for_itself() {
+    let mut line = Line::new(ONE_EACH);
+    let (a, b) = (tenant("a"), tenant("b"));
+    assert_eq!(line.ask(&a, true), Asked::Granted);
+    assert!(matches!(line.ask(&a, true), Asked::Waits(_)));
+    let Asked::Waits(second) = line.ask(&a, true) else { panic!("two may wait") };
+    assert_eq!(line.ask(&a, true), Asked::Full);
+    assert!(matches!(line.ask(&b, true), Asked::Waits(_)), "another tenant's line is its own");
+    assert!(matches!(line.ask(&a, false), Asked::Waits(_)), "who may not be refused waits");
+    line.leave(&a, second);
+    assert_eq!(line.ask(&a, true), Asked::Full, "three, less one");
+}
+
+#[test]
+fn an_exchange_lets_others_go_first_and_keeps_the_account() {
+    let mut story = Story::new(ONE_EACH);
+    story.asks("a");
+    story.asks("b");
+    let again = story.line.exchange(&tenant("a"), 1);
+    story.asked.insert(again, "a");
+    assert_eq!(story.line.next_ticket().map(|ticket| story.asked[&ticket]), Some("b"));
+    assert_eq!(story.line.next_ticket(), None);
+    assert_eq!(story.ends("b", 1), ["a"]);
+}
+
+#[test]
+fn more_places_are_given_out_and_fewer_are_waited_for() {
+    let mut story = Story::new(Bounds { per_tenant_max: 9, ..ONE_EACH });
+    story.asks("a");
+    story.asks("b");
+    story.asks("b");
+    story.line.set_places(2);
+    assert_eq!(story.line.next_ticket().map(|ticket| story.asked[&ticket]), Some("b"));
+    assert_eq!(story.line.next_ticket(), None);
+    story.line.set_places(1);
+    assert_eq!(story.ends("b", 1), [""; 0], "two were held");
+    assert_eq!(story.ends("a", 1), ["b"]);
+}
+
+#[test]
+fn tenants_that_are_gone_are_forgotten() {
+    let mut line = Line::new(ONE_EACH);
+    for n in 0..10_000 {
+        let tenant = tenant(&format!("t-{n}"));
+        assert_eq!(line.ask(&tenant, false), Asked::Granted);
+        line.give_back(&tenant, None);
+    }
+    assert!(line.tenants.len() <= IDLE_TENANTS_MAX, "{}", line.tenants.len());
+}
+
+fn waiting(gate: &Gate, name: &str) -> Wait {
+    match gate.ask(&tenant(name), false) {
+        Ok(Answer::Waits(wait)) => wait,
+        _ => panic!("there is no place to be had"),
+    }
+}
+
+#[tokio::test]
+async fn a_place_goes_to_the_future_whose_turn_it_is() {
+    let gate = Gate::new(ONE_EACH);
+    let first = gate.enter(&tenant("a")).await.unwrap();
+    let (mut again, mut other) = (waiting(&gate, "a"), waiting(&gate, "b"));
+    assert!(futures_util::poll!(&mut again).is_pending());
+    drop(first);
+    assert!(futures_util::poll!(&mut again).is_pending());
+    let place = (&mut other).await.unwrap();
+    place.give_back(1);
+    assert!(again.await.is_ok());
+}
+
+#[tokio::test]
+async fn dropping_what_waits_gives_its_place_in_line_back() {
+    let gate = Gate::new(ONE_EACH);
+    let first = gate.enter(&tenant("a")).await.unwrap();
+    let (left, granted, last) = (waiting(&gate, "b"), waiting(&gate, "c"), waiting(&gate, "d"));
+    drop(left);
+    drop(first);
+    // `c` was granted the slot and never polled.
+    drop(granted);
+    drop(last.await.unwrap());
+    assert!(matches!(gate.ask(&tenant("e"), false), Ok(Answer::Granted(_))));
+    assert!(gate.lock().seats.is_empty() && !gate.anybody_waits());
+}
+
+#[tokio::test]
+async fn closing_ends_the_waiting() {
+    let gate = Gate::new(ONE_EACH);
+    let held = gate.enter(&tenant("a")).await.unwrap();
+    let waits = tokio::spawn(waiting(&gate, "b"));
+    tokio::task::yield_now().await;
+    gate.close();
+    assert_eq!(waits.await.unwrap().err(), Some(Refused::Closed));
+    assert_eq!(gate.enter(&tenant("b")).await.err(), Some(Refused::Closed));
+    drop(held);
+}

@@ -1,0 +1,8 @@
+//! Trusted certificates of receivers ([`setgate_egress`]) and of the clients of a listener ([`crate::http`]).
+
+mod anchors;
+mod clients;
+mod facts;
+
+pub use anchors::{Anchors, check_as_it_is};
+pub use facts::Facts;

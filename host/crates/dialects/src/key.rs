@@ -1,0 +1,176 @@
+//! Signing keys, parsed from the notation of their scheme.
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::prelude::BASE64_STANDARD;
+use ed25519_dalek::{Signer as _, SigningKey};
+use setgate_base::crypto::hmac_sha256;
+use setgate_domain::secret::Secret;
+use setgate_domain::subscription::SigningScheme;
+use zeroize::Zeroizing;
+
+use super::Error;
+
+/// Shortest symmetric key in bytes (Standard Webhooks, "Signature scheme": 24 to 64 bytes).
+pub const HMAC_KEY_BYTES_MIN: usize = 24;
+/// Longest symmetric key in bytes (Standard Webhooks, "Signature scheme": 24 to 64 bytes).
+pub const HMAC_KEY_BYTES_MAX: usize = 64;
+/// Shortest text secret in bytes. It is low, because receivers built for a product use the secrets that they already
+/// have.
+pub const TEXT_BYTES_MIN: usize = 8;
+/// Longest text secret in bytes (WebSub section 5.1: `hub.secret` is less than 200 bytes).
+pub const TEXT_BYTES_MAX: usize = 199;
+
+pub(super) const SYMMETRIC: &str = "whsec_";
+pub(super) const PRIVATE: &str = "whsk_";
+pub(super) const PUBLIC: &str = "whpk_";
+
+// Products write their secrets with and without padding.
+const BASE64_ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// A signing key. Zeroized on drop and never printed.
+pub(super) enum Key {
+    /// HMAC-SHA256.
+    Symmetric(Zeroizing<Vec<u8>>),
+    /// ed25519 (RFC 8032, pure).
+    Ed25519(Box<SigningKey>),
+}
+
+impl Key {
+    /// Parses a secret in the notation of `scheme`.
+    pub(super) fn parse(scheme: SigningScheme, secret: &Secret) -> Result<Self, Error> {
+        let text = secret.expose();
+        match scheme {
+            SigningScheme::Standard => {
+                if let Some(body) = text.strip_prefix(SYMMETRIC) {
+                    let bytes = decode(body).ok_or(Error::Base64 { prefix: SYMMETRIC })?;
+                    let fits = (HMAC_KEY_BYTES_MIN..=HMAC_KEY_BYTES_MAX).contains(&bytes.len());
+                    if fits { Ok(Self::Symmetric(bytes)) } else { Err(Error::HmacSize { found: bytes.len() }) }
+                } else if let Some(body) = text.strip_prefix(PRIVATE) {
+                    let bytes = decode(body).ok_or(Error::Base64 { prefix: PRIVATE })?;
+                    ed25519(&bytes).map(|key| Self::Ed25519(Box::new(key)))
+                } else {
+                    Err(Error::Prefix)
+                }
+            }
+            SigningScheme::Hub | SigningScheme::Wso2 | SigningScheme::Logto => {
+                let fits = (TEXT_BYTES_MIN..=TEXT_BYTES_MAX).contains(&text.len());
+                if !fits || text.contains(char::is_control) {
+                    return Err(Error::Text);
+                }
+                Ok(Self::Symmetric(Zeroizing::new(text.as_bytes().to_vec())))
+            }
+        }
+    }
+
+    /// The public key as `whpk_...`, if this is an ed25519 key.
+    pub(super) fn public(&self) -> Option<String> {
+        match self {
+            Self::Symmetric(_) => None,
+            Self::Ed25519(key) => Some(format!("{PUBLIC}{}", BASE64_STANDARD.encode(key.verifying_key().as_bytes()))),
+        }
+    }
+
+    /// One entry of `webhook-signature`: `v1,` or `v1a,` and padded base64, over `{id}.{timestamp}.{body}` (Standard
+    /// Webhooks, "Signature scheme").
+    pub(super) fn sign_standard(&self, id: &str, timestamp_s: i64, body: &[u8]) -> String {
+        let head = format!("{id}.{timestamp_s}.");
+        match self {
+            Self::Symmetric(key) => {
+                format!("v1,{}", BASE64_STANDARD.encode(hmac_sha256(key, &[head.as_bytes(), body])))
+            }
+            Self::Ed25519(key) => {
+                let signed = key.sign(&[head.as_bytes(), body].concat());
+                format!("v1a,{}", BASE64_STANDARD.encode(signed.to_bytes()))
+            }
+        }
+    }
+
+    /// HMAC-SHA256 of only the body, in lower-case hex. `None` for ed25519.
+    pub(super) fn mac_hex(&self, body: &[u8]) -> Option<String> {
+        match self {
+            Self::Symmetric(key) => Some(hex::encode(hmac_sha256(key, &[body]))),
+            Self::Ed25519(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+/// Decodes standard base64, with or without padding.
+pub(super) fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    BASE64_ANY_PADDING.decode(text).ok().map(Zeroizing::new)
+}
+
+fn ed25519(bytes: &[u8]) -> Result<SigningKey, Error> {
+    if let Ok(seed) = bytes.try_into() {
+        Ok(SigningKey::from_bytes(seed))
+    } else if let Ok(pair) = bytes.try_into() {
+        SigningKey::from_keypair_bytes(pair).map_err(|_| Error::Ed25519Pair)
+    } else {
+        Err(Error::Ed25519Size { found: bytes.len() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(scheme: SigningScheme, text: &str) -> Result<Key, Error> {
+        Key::parse(scheme, &Secret::new(text.to_owned()))
+    }
+
+    fn bytes(prefix: &str, count: usize) -> String {
+        format!("{prefix}{}", BASE64_STANDARD.encode(vec![7; count]))
+    }
+
+    #[test]
+    fn malformed_standard_secrets_are_named() {
+        use SigningScheme::Standard;
+        for (text, refused) in [
+            ("", "Prefix"),
+            ("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "Prefix"),
+            ("whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=", "Prefix"),
+            ("whsec_", "HmacSize { found: 0 }"),
+            ("whsec_not base64", "Base64 { prefix: \"whsec_\" }"),
+            (&bytes("whsec_", 23), "HmacSize { found: 23 }"),
+            (&bytes("whsec_", 65), "HmacSize { found: 65 }"),
+            ("whsk_!", "Base64 { prefix: \"whsk_\" }"),
+            (&bytes("whsk_", 33), "Ed25519Size { found: 33 }"),
+            (&bytes("whsk_", 64), "Ed25519Pair"),
+        ] {
+            assert_eq!(format!("{:?}", parse(Standard, text).unwrap_err()), refused, "{text}");
+        }
+        for good in [bytes("whsec_", 24), bytes("whsec_", 64), bytes("whsk_", 32)] {
+            parse(Standard, &good).unwrap();
+            parse(Standard, good.trim_end_matches('=')).unwrap();
+        }
+    }
+
+    #[test]
+    fn text_secrets_have_bounds() {
+        for scheme in [SigningScheme::Hub, SigningScheme::Wso2, SigningScheme::Logto] {
+            for bad in ["", "short", "line\nbreak in it", &"x".repeat(200)] {
+                assert!(matches!(parse(scheme, bad), Err(Error::Text)), "{bad:?}");
+            }
+            parse(scheme, "It's a Secret to Everybody").unwrap();
+            parse(scheme, "pässwörter").unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_is_printed() {
+        let secret = Secret::new(bytes("whsec_", 32));
+        let key = Key::parse(SigningScheme::Standard, &secret).unwrap();
+        let ed25519 = parse(SigningScheme::Standard, &bytes("whsk_", 32)).unwrap();
+        assert_eq!(format!("{secret:?} {key:?} {ed25519:?}"), "Secret(..) Key(..) Key(..)");
+    }
+}

@@ -1,0 +1,309 @@
+//! The HTTP client for deliveries.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Uri};
+use http_body_util::Full;
+use hyper_util::client::legacy::connect::capture_connection;
+use setgate_base::clock::Clock;
+use setgate_domain::attempt::{Connection, ErrorClass, Outcome, Sent};
+use setgate_domain::endpoint::{Destination, Origin};
+use setgate_domain::id::TenantId;
+use setgate_domain::redact::Redactor;
+use tokio::time::Instant;
+use url::Position;
+
+use super::clients::{Clients, Pooled, Versions};
+use super::connect::GuardedTcp;
+use super::echo::Echo;
+use super::failure::{Blame, Failure, OwnFault};
+use super::guard::Guard;
+use super::identity::Identity;
+use super::lookups::{Lookups, within};
+use super::resolve::{Resolve, SystemResolver};
+use super::response::Deadline;
+use super::tls::Trust;
+use super::{Error, Options, record, response};
+
+/// Value of the `User-Agent` header.
+pub const USER_AGENT: &str = concat!("Setgate/", env!("CARGO_PKG_VERSION"));
+
+/// Limit for the immediate resends within one attempt, for requests that the receiver has certainly not processed.
+const RESENDS_MAX: u32 = 3;
+
+/// Handle of the HTTP client. All clones share one [`Way`], which can be replaced while attempts are running.
+#[derive(Debug, Clone)]
+pub struct Egress(Arc<ArcSwap<Way>>);
+
+/// A client configuration with its connection pools.
+#[derive(Debug)]
+pub struct Way {
+    clients: Clients,
+    options: Options,
+    clock: Clock,
+    own_listeners: Vec<SocketAddr>,
+}
+
+/// An attempt to be made.
+#[derive(Debug)]
+pub struct Post<'a> {
+    /// The tenant. Connections are not shared between tenants.
+    pub tenant: &'a TenantId,
+    /// The URL, and the headers of the endpoint with their values.
+    pub endpoint: &'a Destination,
+    /// TLS settings of the endpoint.
+    pub identity: &'a Identity,
+    /// Setgate's headers, which override the endpoint's own. Names must be in lower case, as
+    /// [`HeaderName::from_static`] requires.
+    pub headers: &'a [(&'static str, String)],
+    /// Redacts the secrets of the request if the receiver echoes them.
+    pub secrets: &'a Redactor,
+    /// Value of the `Content-Type` header.
+    pub content_type: &'a str,
+    /// The body.
+    pub body: Bytes,
+    /// Timeout of this attempt, if it is shorter than `response_ms_max`.
+    pub within: Option<Duration>,
+}
+
+/// A request to a receiver and its result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// The result.
+    pub outcome: Outcome,
+    /// Duration from the start to the end of the response or to the error, in microseconds.
+    pub latency_us: u64,
+    /// See [`Attempt::sent`](setgate_domain::attempt::Attempt::sent).
+    pub sent: Option<Sent>,
+    /// See [`Attempt::connection`](setgate_domain::attempt::Attempt::connection).
+    pub connection: Option<Connection>,
+    /// The resource that this host lacked, if any. In that case no attempt was made, and the result is no evidence
+    /// about the receiver.
+    pub own_fault: Option<OwnFault>,
+}
+
+/// Deadlines for the response head and for the complete response.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    begin: Instant,
+    head: Duration,
+    whole: Duration,
+}
+
+impl Exchange {
+    /// The result of an attempt that could not start.
+    pub fn unsendable(detail: String) -> Self {
+        let outcome = Outcome::Failed { class: ErrorClass::Unsendable, detail };
+        Self { outcome, latency_us: 0, sent: None, connection: None, own_fault: None }
+    }
+}
+
+impl Egress {
+    /// `own_listeners` are Setgate's own listening addresses. No delivery is ever sent to them.
+    pub fn new(options: Options, clock: Clock, own_listeners: Vec<SocketAddr>) -> Result<Self, Error> {
+        Self::with_resolver(options, clock, own_listeners, Arc::new(SystemResolver))
+    }
+
+    /// Like [`Egress::new`] with a custom resolver.
+    pub fn with_resolver(
+        options: Options,
+        clock: Clock,
+        own_listeners: Vec<SocketAddr>,
+        resolver: Arc<dyn Resolve>,
+    ) -> Result<Self, Error> {
+        let lookups = Arc::new(Lookups::new(resolver));
+        Way::new(options, clock, own_listeners, lookups).map(|way| Self(Arc::new(ArcSwap::from_pointee(way))))
+    }
+
+    /// Prepares a [`Way`] with new options. `None` if neither the options nor the trusted authorities, which are read
+    /// again, have changed. It takes effect with [`Egress::take`].
+    pub fn way(&self, options: Options) -> Result<Option<Way>, Error> {
+        let now = self.0.load();
+        let tcp = &now.clients.tcp;
+        let way = Way::new(options, now.clock.clone(), now.own_listeners.clone(), Arc::clone(&tcp.lookups))?;
+        let is_same = way.options == now.options && way.clients.trusts_as(&now.clients);
+        Ok((!is_same).then_some(way))
+    }
+
+    /// Uses this way for all new attempts, with new connections. Running attempts finish on their old connections, and
+    /// idle old connections are closed.
+    pub fn take(&self, way: Way) {
+        self.0.store(Arc::new(way));
+    }
+
+    /// Posts a body to an endpoint and reads the response. Never returns an error: failures are part of the outcome.
+    ///
+    /// The response head must arrive within `head_ms_max`, including the connection setup. The complete exchange is
+    /// limited to `response_ms_max`, or to [`Post::within`] if that is shorter. Once the head of a final response has
+    /// arrived, its status decides the outcome: a body that is truncated or late is recorded as incomplete, and its
+    /// connection is dropped.
+    pub async fn post(&self, post: Post<'_>) -> Exchange {
+        let way = self.0.load_full();
+        way.post(post).await
+    }
+
+    /// The reason why every attempt at an endpoint will be refused, if that is certain without resolving its name.
+    pub fn foreseen_refusal(&self, origin: &Origin) -> Option<String> {
+        self.0.load().clients.tcp.foresee(origin)
+    }
+
+    #[cfg(test)]
+    pub(super) fn clients(&self) -> usize {
+        self.0.load_full().clients.count()
+    }
+}
+
+impl Way {
+    fn new(
+        options: Options,
+        clock: Clock,
+        own_listeners: Vec<SocketAddr>,
+        lookups: Arc<Lookups>,
+    ) -> Result<Self, Error> {
+        for (name, limit) in [
+            ("connect_ms_max", u64::from(options.connect_ms_max)),
+            ("head_ms_max", u64::from(options.head_ms_max)),
+            ("response_ms_max", u64::from(options.response_ms_max)),
+            ("ping_every_ms", u64::from(options.ping_every_ms)),
+            ("ping_ms_max", u64::from(options.ping_ms_max)),
+            ("clients_max", options.clients_max),
+        ] {
+            if limit == 0 {
+                return Err(Error::Zero(name));
+            }
+        }
+        let tcp = GuardedTcp {
+            guard: Arc::new(Guard::new(options.allow.clone(), own_listeners.clone())),
+            allow_http: options.allow_http,
+            lookups,
+            proxy: options.proxy.clone().map(Arc::new),
+            proxy_bypass: options.proxy_bypass.clone().into(),
+            wait_max: millis(options.connect_ms_max),
+        };
+        let clients = Clients::new(&options, Trust::load(&options.ca_files)?, tcp);
+        Ok(Self { clients, options, clock, own_listeners })
+    }
+
+    async fn post(&self, post: Post<'_>) -> Exchange {
+        let begin = Instant::now();
+        let whole = millis(self.options.response_ms_max);
+        let whole = post.within.map_or(whole, |within| within.min(whole));
+        let mut patience = Patience { begin, head: millis(self.options.head_ms_max).min(whole), whole };
+        let (mut resends, mut versions) = (0, Versions::All);
+        let echo = Echo::new(post.secrets, post.headers);
+        loop {
+            let client = match self.clients.of(post.tenant, post.identity, versions) {
+                Ok(client) => client,
+                Err(error) => return Exchange::unsendable(format!("the endpoint's `tls`: {error}")),
+            };
+            let mut request = match request(&post) {
+                Ok(request) => request,
+                Err(failure) => return Exchange::unsendable(failure.to_string()),
+            };
+            let proxied = request.uri().host().is_some_and(|host| self.clients.tcp.proxy_to(host).is_some());
+            let sent = record::sent(post.endpoint, request.headers(), &post.body);
+            let connected = capture_connection(&mut request);
+            let (waits, before) = (client.waits.clone(), client.waits.total());
+            // After this attempt has its connection, further waits of the client belong to other attempts and do not
+            // extend its deadline.
+            let mut waited = None;
+            let mut uncharged = || {
+                let so_far = waits.total().saturating_sub(before);
+                let is_connected = connected.connection_metadata().is_some();
+                if is_connected { *waited.get_or_insert(so_far) } else { so_far }
+            };
+            // Boxed, because hyper's futures are large and thousands of attempts may be pending.
+            let exchanged = Box::pin(self.exchange(client, request, &echo, patience, &mut uncharged)).await;
+            patience.begin += uncharged();
+            let (outcome, own_fault) = match exchanged {
+                Ok(outcome) => (outcome, None),
+                Err(failure) => match failure.blame() {
+                    Blame::Unprocessed | Blame::WantsHttp1 if resends < RESENDS_MAX => {
+                        resends += 1;
+                        if failure.blame() == Blame::WantsHttp1 {
+                            versions = Versions::Http1;
+                        }
+                        // Running requests on this connection continue, but new ones use another connection.
+                        connected.connection_metadata().as_ref().inspect(|connection| connection.poison());
+                        continue;
+                    }
+                    Blame::ThisHost(fault) => (failure.into(), Some(fault)),
+                    Blame::Attempt | Blame::Unprocessed | Blame::WantsHttp1 => (failure.into(), None),
+                },
+            };
+            return Exchange {
+                outcome: echo.outcome(outcome),
+                own_fault,
+                latency_us: u64::try_from(patience.begin.elapsed().as_micros()).unwrap_or(u64::MAX),
+                sent: Some(sent),
+                connection: record::connection(&connected, proxied),
+            };
+        }
+    }
+
+    async fn exchange(
+        &self,
+        client: Pooled,
+        request: Request<Full<Bytes>>,
+        echo: &Echo<'_>,
+        patience: Patience,
+        mut uncharged: impl FnMut() -> Duration,
+    ) -> Result<Outcome, Failure> {
+        let Patience { begin, head, whole } = patience;
+        let response = match within(begin, head, &mut uncharged, client.http.request(request)).await {
+            Some(response) => response.map_err(|error| Failure::of(&error))?,
+            None => {
+                let detail = format!("no answer began within {} ms", head.as_millis());
+                return Err(Failure::new(ErrorClass::Timeout, &detail));
+            }
+        };
+        let end = Deadline { at: begin + whole + uncharged(), wait: whole };
+        Ok(response::read(response, &self.options, echo, self.clock.wall(), end).await)
+    }
+}
+
+fn request(post: &Post<'_>) -> Result<Request<Full<Bytes>>, Failure> {
+    let uri: Uri = post.endpoint.url()[..Position::AfterQuery]
+        .parse()
+        .map_err(|_| unsendable("the endpoint's URL cannot stand in a request"))?;
+    let mut map = HeaderMap::new();
+    map.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+    for (name, text) in post.endpoint.headers() {
+        let mut value = value(name, text)?;
+        // These headers may contain tokens of the receiver. Sensitive values stay out of records, debug output and the
+        // HTTP/2 compression tables.
+        value.set_sensitive(true);
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| unsendable(&format!("`{name}` is not the name of a header")))?;
+        map.insert(name, value);
+    }
+    map.insert(header::CONTENT_TYPE, value("content-type", post.content_type)?);
+    for (name, text) in post.headers {
+        let value = value(name, text)?;
+        map.insert(HeaderName::from_static(name), value);
+    }
+    // hyper would set the same value. Set here so that it is part of the record.
+    map.insert(header::CONTENT_LENGTH, HeaderValue::from(post.body.len()));
+    let mut request = Request::new(Full::new(post.body.clone()));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = map;
+    Ok(request)
+}
+
+fn value(name: &str, text: &str) -> Result<HeaderValue, Failure> {
+    HeaderValue::from_str(text).map_err(|_| unsendable(&format!("the value of the header `{name}` cannot be sent")))
+}
+
+fn unsendable(detail: &str) -> Failure {
+    Failure::new(ErrorClass::Unsendable, detail)
+}
+
+fn millis(count: u32) -> Duration {
+    Duration::from_millis(u64::from(count))
+}

@@ -1,0 +1,43 @@
+//! Outgoing requests to receivers. This is the only module that uses the hyper client.
+//!
+//! ```text
+//! Egress::post -> the client of tenant and TLS identity -> pooled connection, or a new one:
+//!                   resolve -> Guard (every address) -> connect to a checked address -> TLS
+//!                   resolve -> Guard (every address) -> proxy -> CONNECT -> TLS
+//!              -> request -> bounded response -> Exchange, with the record for the history
+//! ```
+//!
+//! Receivers are chosen by tenants, who are not trusted: addresses, durations and response sizes are all limited.
+//! Redirects are treated like any other response and never followed (Standard Webhooks, "Operational considerations").
+//! A pooled connection stays connected to the address that was checked.
+
+mod client;
+mod clients;
+mod connect;
+mod echo;
+mod failure;
+mod guard;
+mod head;
+mod identity;
+mod lenient;
+mod lookups;
+mod options;
+mod proxy;
+mod record;
+mod resolve;
+mod response;
+mod tls;
+mod tunnel;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{Egress, Exchange, Post, USER_AGENT, Way};
+pub use failure::OwnFault;
+pub use guard::{Guard, Refusal};
+pub use identity::{CERTIFICATES_MAX, Certificates, Identity, IdentityError, PEM_BYTES_MAX};
+pub use options::Options;
+pub use proxy::{Bypass, Error as ProxyError, Proxy};
+pub use resolve::{Resolve, SystemResolver};
+pub use response::retry_after_s;
+pub use tls::{Error, operators_tls};

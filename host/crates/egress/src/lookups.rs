@@ -1,0 +1,260 @@
+//! Name lookups. Each lookup blocks a thread for as long as the system resolver takes, so their number is limited and
+//! shared between tenants: a tenant with unresponsive names must not delay the lookups of others.
+//!
+//! Each tenant has one slot of its own and may use several shared slots, which are scheduled fairly. A tenant that has
+//! used more resolver time is scheduled later. The time in the queue does not count against the timeouts of an attempt
+//! (see [`Waits`]), because it is not a failure of the receiver. A slot is occupied until the lookup ends, even if the
+//! caller has given up.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use setgate_base::fair::{Bounds, Gate, Place, Refused};
+use setgate_domain::attempt::ErrorClass;
+use setgate_domain::id::TenantId;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::failure::{Failure, OwnFault, own_fault};
+use super::resolve::Resolve;
+
+/// Limit for the concurrent lookups in tenants' own slots.
+const OWN_MAX: usize = 64;
+/// Limit for the concurrent lookups in shared slots.
+const SHARED_MAX: usize = 64;
+/// Limit for one tenant's lookups in shared slots.
+const SHARED_PER_TENANT_MAX: usize = 8;
+/// Limit for the concurrent lookups of the operator's proxy.
+const OPERATORS_MAX: usize = 8;
+/// Cost in milliseconds that a tenant is charged for a lookup until its duration is known.
+const COST_MS: u64 = 20;
+/// Longest time in the queue. After it, the delivery is put back and becomes due again without an attempt.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(super) struct Lookups {
+    resolver: Arc<dyn Resolve>,
+    gates: Gates,
+    operators: Arc<Semaphore>,
+    wait_max: Duration,
+}
+
+struct Gates {
+    own: Gate,
+    shared: Gate,
+}
+
+impl std::fmt::Debug for Gates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gates")
+    }
+}
+
+impl Lookups {
+    pub(super) fn new(resolver: Arc<dyn Resolve>) -> Self {
+        let gate = |places, per_tenant_max| {
+            Gate::new(Bounds {
+                places,
+                per_tenant_max,
+                // The tenants' own slots already guarantee free slots for idle tenants.
+                leaves_free: false,
+                waiting_per_tenant_max: usize::MAX,
+                cost: COST_MS,
+            })
+        };
+        let gates = Gates { own: gate(OWN_MAX, 1), shared: gate(SHARED_MAX, SHARED_PER_TENANT_MAX) };
+        Self { resolver, gates, operators: Arc::new(Semaphore::new(OPERATORS_MAX)), wait_max: WAIT_MAX }
+    }
+
+    /// Resolves the host of a tenant's receiver. The time in the queue is added to `waits`.
+    pub(super) async fn of_tenant(
+        &self,
+        tenant: &TenantId,
+        waits: &Waits,
+        host: &str,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, Failure> {
+        let place = {
+            let _waiting = waits.begin();
+            timeout(self.wait_max, self.gates.enter(tenant)).await
+        };
+        let Ok(Ok(place)) = place else {
+            let detail = "too many look-ups of names are under way on this host";
+            return Err(Failure::new(ErrorClass::Resolve, detail).of_this_host(OwnFault::Lookups));
+        };
+        let began = Instant::now();
+        self.look_up(host, port, move || {
+            place.give_back(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1));
+        })
+        .await
+    }
+
+    /// Resolves the operator's proxy, which is used for all tenants.
+    pub(super) async fn of_operator(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+        let permit = Arc::clone(&self.operators).acquire_owned().await.expect("the semaphore is never closed");
+        self.look_up(host, port, move || drop(permit)).await
+    }
+
+    /// `then` is called when the resolver has returned, even if the caller was cancelled.
+    async fn look_up(
+        &self,
+        host: &str,
+        port: u16,
+        then: impl FnOnce() + Send + 'static,
+    ) -> Result<Vec<SocketAddr>, Failure> {
+        let resolving = self.resolver.resolve(host, port);
+        let resolved = tokio::spawn(async move {
+            let resolved = resolving.await;
+            then();
+            resolved
+        });
+        match resolved.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(addresses) if addresses.is_empty() => Err(unresolved("it has no address")),
+            Ok(addresses) => Ok(addresses),
+            Err(error) => {
+                let failure = unresolved(&error.to_string());
+                Err(match own_fault(&error).or_else(out_of_descriptors) {
+                    Some(fault) => failure.of_this_host(fault),
+                    None => failure,
+                })
+            }
+        }
+    }
+}
+
+impl Gates {
+    async fn enter(&self, tenant: &TenantId) -> Result<Place, Refused> {
+        // Uses the first free slot. The other queue entry is cancelled.
+        match select(Box::pin(self.own.enter(tenant)), Box::pin(self.shared.enter(tenant))).await {
+            Either::Left((place, _)) | Either::Right((place, _)) => place,
+        }
+    }
+}
+
+fn unresolved(why: &str) -> Failure {
+    Failure::new(ErrorClass::Resolve, &format!("the name does not resolve: {why}"))
+}
+
+/// The system resolver reports its own errors if it cannot open a socket or file, some of which look like an unknown
+/// name. So this checks whether a file can be opened at present.
+fn out_of_descriptors() -> Option<OwnFault> {
+    std::fs::File::open("/dev/null").err().as_ref().and_then(own_fault)
+}
+
+/// The total time that a client's connections have spent in the queue. Attempts are not charged for it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Waits(Arc<Mutex<Waited>>);
+
+#[derive(Debug, Default)]
+struct Waited {
+    total: Duration,
+    now: usize,
+    since: Option<Instant>,
+}
+
+/// A wait that ends on drop.
+struct Waiting<'a>(&'a Waits);
+
+impl Waits {
+    fn begin(&self) -> Waiting<'_> {
+        let mut waited = self.lock();
+        waited.now += 1;
+        waited.since.get_or_insert_with(Instant::now);
+        drop(waited);
+        Waiting(self)
+    }
+
+    /// The total so far.
+    pub(super) fn total(&self) -> Duration {
+        let waited = self.lock();
+        waited.total + waited.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waited> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut waited = self.0.lock();
+        waited.now -= 1;
+        if waited.now == 0
+            && let Some(since) = waited.since.take()
+        {
+            waited.total += since.elapsed();
+        }
+    }
+}
+
+/// Waits for a future until `wait` after `begin`, extended by the current value of `uncharged`. `None` on timeout.
+pub(super) async fn within<T>(
+    begin: Instant,
+    wait: Duration,
+    mut uncharged: impl FnMut() -> Duration,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    let mut end = begin + wait;
+    loop {
+        if let Ok(done) = timeout_at(end, future.as_mut()).await {
+            return Some(done);
+        }
+        let later = begin + wait + uncharged();
+        // Smaller extensions are ignored, because each iteration takes some time itself.
+        if later <= end + Duration::from_millis(1) {
+            return None;
+        }
+        end = later;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+
+    use super::super::failure::Blame;
+    use super::*;
+
+    #[derive(Debug)]
+    struct Never;
+
+    impl Resolve for Never {
+        fn resolve(&self, _: &str, _: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+            std::future::pending().boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_too_long_for_a_place_has_made_no_attempt() {
+        let wait_max = Duration::from_millis(50);
+        let lookups = Arc::new(Lookups { wait_max, ..Lookups::new(Arc::new(Never)) });
+        let (waits, tenant): (_, TenantId) = (Waits::default(), "acme".parse().unwrap());
+        let under_way: Vec<_> = (0..=SHARED_PER_TENANT_MAX)
+            .map(|_| {
+                let (lookups, waits, tenant) = (Arc::clone(&lookups), waits.clone(), tenant.clone());
+                tokio::spawn(async move { lookups.of_tenant(&tenant, &waits, "dead.example", 443).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert_eq!(waits.lock().now, 0, "those have places");
+        let failure = lookups.of_tenant(&tenant, &waits, "alive.example", 443).await.unwrap_err();
+        assert_eq!(failure.blame(), Blame::ThisHost(OwnFault::Lookups));
+        assert!(waits.total() >= wait_max);
+        under_way.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn a_wait_is_extended_by_what_is_not_charged_and_no_further() {
+        let (begin, wait) = (Instant::now(), Duration::from_millis(30));
+        assert_eq!(within(begin, wait, || Duration::ZERO, std::future::pending::<()>()).await, None);
+        assert_eq!(within(begin, wait, || Duration::from_millis(50), std::future::pending::<()>()).await, None);
+        assert!(begin.elapsed() >= Duration::from_millis(80));
+        let ready = tokio::time::sleep(Duration::from_millis(60));
+        assert_eq!(within(Instant::now(), wait, || Duration::from_secs(60), ready).await, Some(()));
+    }
+}

@@ -1,0 +1,184 @@
+//! Errors of the ledger.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use setgate_domain::id::{Digest, FilterName, SubscriptionName, TenantId};
+
+/// An error of the ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process has the ledger open. Only one process may use a ledger at a time.
+    #[error("another process holds the ledger at {}", .0.display())]
+    Locked(PathBuf),
+    /// The folder or a file in it cannot be created or opened.
+    #[error("cannot use {}: {source}", path.display())]
+    Folder {
+        /// The path.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// Users other than the owner may write to the folder.
+    #[error(
+        "others may write to {path} (mode {mode:04o}), and could put other data in place of this host's: run `chmod go-w \
+         {path}`, or name a folder within it, which the host makes for itself alone",
+        path = path.display()
+    )]
+    Shared {
+        /// The folder.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The linked SQLite is older than [`super::SQLITE_VERSION_MIN`], and such versions can lose commits (WAL-reset
+    /// race).
+    #[error("SQLite {found} is linked, but the ledger needs 3.51.3 or later")]
+    EngineVersion {
+        /// The linked version.
+        found: &'static str,
+    },
+    /// SQLite did not accept a setting that durability depends on.
+    #[error("SQLite did not take `{name}`: it answers `{found}`")]
+    Setting {
+        /// The PRAGMA.
+        name: &'static str,
+        /// Its value afterwards.
+        found: String,
+    },
+    /// A later version of Setgate wrote the ledger.
+    #[error(
+        "a later version of Setgate wrote the ledger: its schema is {found}, and this one knows up to {known}. Nothing was \
+         changed: upgrade this program"
+    )]
+    Schema {
+        /// Schema of the file.
+        found: i64,
+        /// Newest schema that this version supports.
+        known: i64,
+    },
+    /// An earlier version of Setgate wrote the ledger, and its endpoints must be encrypted.
+    #[error("the ledger of an earlier Setgate holds endpoints in the clear: sealing them needs the master key")]
+    NoMasterKey,
+    /// The master key is not the ledger's.
+    #[error("the master key is {found}, and this ledger was made with {needed}: put the right file back")]
+    OtherMasterKey {
+        /// Fingerprint of the given key.
+        found: String,
+        /// Fingerprint of the ledger's key.
+        needed: String,
+    },
+    /// SQLite refused this request; the other requests of its batch are not affected.
+    #[error("the ledger's engine failed: {0}")]
+    Engine(#[source] rusqlite::Error),
+    /// The batch could not be made durable, and none of it takes effect. The ledger recovers by itself when the cause
+    /// (usually a full disk) is gone.
+    #[error("the ledger could not commit: {0}")]
+    Commit(#[source] Arc<rusqlite::Error>),
+    /// The writer's queue is full.
+    #[error("the ledger's queue is full")]
+    Busy,
+    /// The ledger was shut down.
+    #[error("the ledger is closed")]
+    Closed,
+    /// Stored data cannot be decoded.
+    #[error("the ledger is damaged: {what}; nothing was changed, see docs/how-to/storage.md for what to do")]
+    Corrupt {
+        /// The data and its location.
+        what: String,
+    },
+    /// A document does not have the version that the caller expected.
+    #[error("the document has changed meanwhile")]
+    VersionMismatch {
+        /// Its current version, or `None` if no such document exists.
+        current: Option<u64>,
+    },
+    /// The tenant does not exist.
+    #[error("there is no tenant `{0}`")]
+    NoTenant(TenantId),
+    /// The tenant was removed and its rows are still being deleted, so its name is not free yet.
+    #[error("the tenant `{0}` is still being removed")]
+    Purging(TenantId),
+    /// The document cannot be removed because another one refers to it. Contains the explanation.
+    #[error("{0}")]
+    InUse(String),
+    /// Another subscription of the tenant has that name.
+    #[error("another subscription is named `{0}` already")]
+    NameTaken(SubscriptionName),
+    /// A subscription's chain names a filter that does not exist or has no active version.
+    #[error("there is no active filter `{0}`: upload it first")]
+    Unbound(FilterName),
+    /// The tenant's documents would exceed its quota.
+    #[error(
+        "with this change, what the tenant has comes to {sum}: its quota `{quota}` is {max}; remove or shorten something, or \
+         have the operator raise it"
+    )]
+    TooHeavy {
+        /// Name of the quota.
+        quota: &'static str,
+        /// The total with this change.
+        sum: u64,
+        /// The quota.
+        max: u64,
+    },
+    /// A single document is too long.
+    #[error("the document has {bytes} bytes as it is stored: {max} are allowed; shorten it")]
+    TooLong {
+        /// Bytes of its text.
+        bytes: usize,
+        /// Maximum number of bytes.
+        max: usize,
+    },
+    /// The plan is not stored (any more) and must be interned again.
+    #[error("the plan {0} is not stored")]
+    UnknownPlan(Digest),
+    /// A page cursor that this ledger did not produce.
+    #[error("the cursor is malformed")]
+    Cursor,
+}
+
+impl Error {
+    /// Whether the same request may succeed later without any change to it.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Busy | Self::Commit(_) | Self::Engine(_) | Self::Purging(_))
+    }
+
+    /// Whether stored data is damaged, either the requested rows or the whole file.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
+    }
+
+    /// Whether the ledger logs this error itself, repeatedly while it lasts, so that the caller need not log it.
+    pub fn is_told(&self) -> bool {
+        matches!(self, Self::Commit(_)) || self.is_of_disk()
+    }
+
+    /// Whether the disk failed this request, as it would have failed the commit.
+    pub(super) fn is_of_disk(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};
+        let Self::Engine(error) = self else { return false };
+        matches!(error.sqlite_error_code(), Some(CannotOpen | DiskFull | ReadOnly | SystemIoFailure))
+    }
+
+    pub(super) fn corrupt(what: impl Into<String>) -> Self {
+        Self::Corrupt { what: what.into() }
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::{Error as E, ErrorCode};
+        match &error {
+            E::FromSqlConversionFailure(..)
+            | E::IntegralValueOutOfRange(..)
+            | E::Utf8Error(..)
+            | E::InvalidColumnType(..) => Self::corrupt(error.to_string()),
+            E::SqliteFailure(cause, _)
+                if matches!(cause.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) =>
+            {
+                Self::corrupt(error.to_string())
+            }
+            _ => Self::Engine(error),
+        }
+    }
+}

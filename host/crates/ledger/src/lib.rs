@@ -1,0 +1,506 @@
+//! The ledger: all durable state of a host, in one folder that one process opens at a time.
+//!
+//! # Format
+//!
+//! `ledger.lock` is locked while a process has the ledger open. `ledger.db` (with `-wal` and `-shm`) is SQLite in WAL
+//! mode with `synchronous=FULL`; `user_version` is the schema version (`schema.rs`). `ledger.probe` is a scratch file
+//! that finds out why a write failed, and `ledger.db-wal.damaged` is a damaged WAL that was set aside (`wal_tail.rs`).
+//! The tables:
+//!
+//! | table | row | key |
+//! |---|---|---|
+//! | `event` | an accepted event: the SET, the original bytes if they differ from it (both compressed, `packed.rs`), the trace context | `seq`, increasing, never reused |
+//! | `delivery` | event x subscription x run, with its state | `seq`; unique (event, subscription, run) |
+//! | `filtered` | claims after the chain, and the filter runs that are not stored in an attempt | the delivery |
+//! | `attempt` | one exchange with a receiver, compressed (`attempts.rs`) | delivery and number in one integer |
+//! | `plan` | a pinned filter chain, JSON | SHA-256; `refs` counts the deliveries that use it |
+//! | `tally` | number of deliveries by state | tenant, subscription |
+//! | `statistic` | counters of one minute or one hour, JSON | tenant, subscription, bucket length, start |
+//! | `entry` | a control-plane document, JSON, with its version | kind, tenant, id |
+//! | `blob`, `blob_part`, `upload` | a filter component or the rows of a lookup table, its parts, and the bytes of an unfinished upload by tenant | SHA-256 |
+//! | `dedupe_run`, `dedupe_part`, `dedupe_head` | a run of the dedupe index, and its pages (`dedupe.rs`) | a number |
+//! | `mark` | `cursor` (last event fanned out), `revision` (last version given to a document), `settled` and `settled_floor` (last batch in the settlement log, last batch deleted from it), `rewrite` (the file must be rewritten, `sealed_endpoints.rs`) | name |
+//! | `settled` | state changes of deliveries in one batch, JSON | batch, tenant |
+//! | `replay` | a replay of past events into new runs, JSON, with its progress | its id |
+//! | `failing` | start of a subscription's current failure streak, if it has one | the subscription |
+//! | `purge` | a tenant whose rows are still being deleted | tenant |
+//! | `audit` | a control-plane change, JSON (`audit.rs`) | `seq`, increasing without gaps; a hash chain |
+//! | `meta` | small values of the host itself | name |
+//!
+//! Ids are 16 bytes, digests 32, instants are milliseconds since the epoch, and a state is its index in `State::ALL`.
+//!
+//! # Invariants
+//!
+//! 1. An acknowledged call is durable: rows, counts and cursor of a batch are one transaction, and replies are sent
+//!    after its commit. If the commit fails, every request of the batch gets an error and none of it takes effect.
+//! 2. An event is in the journal once per dedupe key and window. The key of every event is found through the dedupe
+//!    index, or the event is newer than all runs of the index.
+//! 3. Every event at or before the cursor has all its deliveries. An event after the cursor has all of them or none,
+//!    except for deliveries of replays and the one made by `append_for`.
+//! 4. A delivery is created once, by `append_with`, `fan_out`, `append_for` or a step of a replay. Only `settle` moves
+//!    it out of due; only `redrive`, `rerun` and `expire_held` (from held to dead) move it out of a resting state. Only
+//!    retention and the removal of its tenant delete it. Retention deletes a delivery only after it has rested for the
+//!    retention time, or for the minimum retention time if the ledger is too large, and never while it is held. Only
+//!    `rerun` and `repin` change its plan, and only until it has passed its chain.
+//! 5. `tally` and `plan.refs` match the rows at every commit. The backlog in memory matches `tally`.
+//! 6. A delivery with an order key is not due while an earlier delivery with that key, of the same subscription, is due
+//!    or held.
+//! 7. `statistic` counts each recorded attempt and each delivery that came to rest in its bucket exactly once, in the
+//!    transaction that wrote it. Deleting rows later does not change a bucket; it expires as a whole.
+//! 8. A replay's deliveries and its position are one transaction: everything before the position has been created,
+//!    nothing after it.
+//! 9. `settled` has every state change and every attempt, in commit order, except those older than `tail_retention_ms`.
+//!    Batch numbers are never reused.
+//! 10. Every document change, and every manual decision about a delivery, adds a row to `audit` in the same
+//!     transaction.
+//! 11. Memory (snapshot, cursor, backlog) changes after the commit and before the replies.
+//!
+//! An event passes through two transactions, `append_with` and `settle`, and through `fan_out` as well if it was
+//! appended without its deliveries. Each is idempotent, so recovery means opening the file and continuing.
+
+mod attempts;
+mod audit;
+mod backup;
+mod blobs;
+mod checkpoint;
+mod columns;
+mod damage;
+mod dedupe;
+mod disk;
+#[cfg(test)]
+mod earlier;
+mod effects;
+mod error;
+mod failing;
+mod fan_out;
+mod files;
+mod gather;
+mod history;
+mod hot;
+mod idempotency;
+mod identity;
+mod inspect;
+mod journal;
+mod lived;
+#[cfg(test)]
+mod model;
+mod options;
+mod order;
+mod outbox;
+mod packed;
+mod past;
+mod plans;
+mod queue;
+mod reach;
+mod readers;
+mod redrive;
+mod registry;
+mod repin;
+mod replays;
+mod rerun;
+mod retention;
+mod schema;
+mod sealed_endpoints;
+mod settle;
+mod space;
+mod statements;
+mod statistics;
+mod stored;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod untold;
+mod wal_tail;
+mod writer;
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use rusqlite::OptionalExtension;
+use setgate_base::clock::Clock;
+use setgate_domain::event::EventSeq;
+use setgate_domain::filter::Plan;
+use setgate_domain::id::{Digest, TenantId};
+use setgate_domain::time::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::columns::{ReadColumn, params};
+
+pub use backup::{BackupError, Manifest, back_up, is_in_use, manifest, restore};
+pub use blobs::BLOB_PART_BYTES;
+pub use damage::Checked;
+pub use disk::Cause;
+pub use error::Error;
+pub use fan_out::{FAN_OUT_DELIVERIES_MAX, FanOut};
+pub use files::refuse_shared;
+pub use gather::GATHER_FROM;
+pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
+pub use idempotency::{ANSWERS_KEPT_MS, AnswersStored, CarriedOut};
+pub use identity::{Identity, identity};
+pub use inspect::{Check, FAULTS_TOLD_MAX, Inspected, inspect};
+pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX, Taken};
+pub use options::Options;
+pub use outbox::{Content, DUE_LIMIT_MAX, Lane};
+pub use plans::{VersionsInUse, plan_name};
+pub use reach::Reach;
+pub use redrive::REDRIVE_CHUNK_ROWS;
+pub use registry::{DOCUMENT_BYTES, DOCUMENT_BYTES_MAX, Expected, Intent, Snapshot, TenantView, Versioned, Weight};
+pub use replays::{Advanced, REPLAY_EVENTS_MAX, REPLAYS_KEPT_MAX, ReplayStep};
+pub use rerun::Rerun;
+pub use retention::Retained;
+pub use schema::SQLITE_VERSION_MIN;
+pub use settle::{Decision, Expired, Redriven, Settled};
+pub use space::Shortage;
+pub use statistics::{Counted, MINUTES_KEPT_MS};
+pub use tail::{SETTLED_BYTES_MAX, SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord};
+pub use untold::Made;
+
+const LOCK: &str = "ledger.lock";
+/// How long an unreferenced plan or blob is retained after it was last stored, in milliseconds: one day, so that it
+/// still exists when the document or delivery that refers to it is written.
+pub const UNUSED_KEPT_MS: i64 = 24 * 3600 * 1000;
+/// Capacity of the in-memory plan cache.
+pub const PLANS_CACHED_MAX: u64 = 1_000;
+
+/// Histogram: duration of a batch in seconds, from BEGIN to the end of the commit.
+pub const COMMIT_SECONDS: &str = "setgate_ledger_commit_seconds";
+/// Histogram: number of requests in a batch.
+pub const BATCH_SIZE: &str = "setgate_ledger_batch_size";
+/// Bucket upper bounds of these histograms.
+pub const BUCKETS: &[(&str, &[f64])] = &[
+    (COMMIT_SECONDS, &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]),
+    (BATCH_SIZE, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0]),
+];
+/// Counter: batches that could not be committed.
+pub const COMMIT_FAILURES: &str = "setgate_ledger_commit_failures_total";
+/// Gauge: 1 if damage has been found in the ledger's files since the start.
+const DAMAGED: &str = "setgate_ledger_damaged";
+
+/// Point-in-time figures for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Whether the writer accepts requests.
+    pub open: bool,
+    /// Cause of the last failed write, or `None` if the last batch was written. A failing disk is probed once a second.
+    pub failing: Option<Cause>,
+    /// Requests in the writer's queue.
+    pub queue_depth: usize,
+    /// Bytes of events in the writer's queue.
+    pub queue_bytes: usize,
+    /// Size of the database file, in bytes.
+    pub file_bytes: u64,
+    /// Size of the WAL, in bytes.
+    pub wal_bytes: u64,
+    /// Memory used by the dedupe index in bytes: about 1.3 per event of the ledger.
+    pub dedupe_bytes: u64,
+    /// Last event of the journal.
+    pub last: EventSeq,
+    /// Last event fanned out.
+    pub cursor: EventSeq,
+    /// Batches committed since the ledger was opened. Each costs one fsync.
+    pub commits: u64,
+}
+
+/// A handle to the ledger; clones share it. When the last clone is dropped, queued requests are written and the threads
+/// are joined, which blocks. [`Ledger::shutdown`] does the same without blocking a runtime thread.
+#[derive(Clone)]
+pub struct Ledger(Arc<Inner>);
+
+struct Inner {
+    options: ArcSwap<Options>,
+    clock: Clock,
+    shared: Arc<effects::Shared>,
+    /// `None` only during drop: closing the queue ends the writer.
+    queue: Option<queue::Queue>,
+    readers: readers::Readers,
+    history_readers: readers::Readers,
+    plans: moka::future::Cache<Digest, Arc<Plan>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Ledger {
+    /// Opens the ledger in a folder, or creates it. Blocks. After a crash the WAL is replayed, which takes
+    /// milliseconds.
+    ///
+    /// [`Error::Locked`] if another process has it open, [`Error::Schema`] if a later version of Setgate wrote it,
+    /// [`Error::Corrupt`] if a document of the registry cannot be read.
+    pub fn open(options: Options, clock: Clock) -> Result<Self, Error> {
+        let lock = hold(&options.path)?;
+        wal_tail::look(&options.path)?;
+        let conn = schema::open_writer(&options)?;
+        begin_behind(&conn, &clock)?;
+        // The directory entry must be as durable as the data in the file.
+        sync_folder(&options.path)?;
+        let dedupe = dedupe::Index::open(&conn, options.dedupe_run_events)?;
+        let shared = Arc::new(effects::Shared::load(&conn, &options)?);
+        shared.dedupe_bytes.store(dedupe.bytes(), Ordering::Relaxed);
+        let readers = readers::Readers::open(&options.path, options.readers_max)?;
+        let history_readers = readers::Readers::open(&options.path, options.history_readers_max)?;
+        let (sender, receiver) = mpsc::channel(options.queue_max.max(1));
+        let (alive, ended) = std::sync::mpsc::channel();
+        let queue = queue::Queue::new(sender, Arc::clone(&shared), options.queue_bytes_max);
+        let shelf = Arc::new(Mutex::new(Some(schema::open_checkpointer(&options.path)?)));
+        let checkpointer = checkpoint::Checkpointer {
+            conn: Arc::clone(&shelf),
+            shared: Arc::clone(&shared),
+            writer: queue.downgrade(),
+            alive: ended,
+            poll: Duration::from_millis(options.checkpoint_poll_ms.max(1)),
+            pages_min: options.checkpoint_pages_min,
+            wal_pages_max: options.wal_pages_max,
+        };
+        let batch_max = options.batch_max.max(1);
+        let gather_max = Duration::from_micros(options.gather_us_max);
+        let writer = writer::Writer {
+            conn: Some(conn),
+            options: options.clone(),
+            readers: [readers.clone(), history_readers.clone()],
+            checkpointer: shelf,
+            measured_at: None,
+            reopened_at: None,
+            statistics: statistics::Known::default(),
+            dedupe,
+            shared: Arc::clone(&shared),
+            queue: receiver,
+            batch_max,
+            gather: gather::Gather::new(gather_max),
+            lock,
+            alive,
+        };
+        let threads = vec![
+            spawn(&options.path, "ledger-writer", move || writer.run())?,
+            spawn(&options.path, "ledger-checkpointer", move || checkpointer.run())?,
+        ];
+        Ok(Self(Arc::new(Inner {
+            options: ArcSwap::from_pointee(options),
+            clock,
+            shared,
+            queue: Some(queue),
+            readers,
+            history_readers,
+            plans: moka::future::Cache::new(PLANS_CACHED_MAX),
+            threads: Mutex::new(threads),
+        })))
+    }
+
+    /// Writes all queued requests, checkpoints the WAL, ends the threads and releases the folder. Later calls on any
+    /// clone return [`Error::Closed`].
+    pub async fn shutdown(&self) {
+        self.queue().stop().await;
+        self.0.readers.close().await;
+        self.0.history_readers.close().await;
+        let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let joined = tokio::task::spawn_blocking(move || join(threads)).await;
+        if let Err(error) = joined {
+            tracing::error!(%error, "the ledger's threads could not be joined");
+        }
+    }
+
+    /// Reads a value of the `meta` table.
+    pub async fn meta_get(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let name = name.to_owned();
+        self.readers()
+            .read(move |conn| {
+                Ok(conn
+                    .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
+                    .query_row([name], |row| row.get(0))
+                    .optional()?)
+            })
+            .await
+    }
+
+    /// Number of due, held and dead deliveries per tenant.
+    pub async fn deliveries_by_state(&self) -> Result<Vec<(TenantId, [i64; 3])>, Error> {
+        self.readers()
+            .read(move |conn| {
+                let sql = "SELECT tenant, sum(due), sum(held), sum(dead) FROM tally GROUP BY tenant";
+                let mut statement = conn.prepare_cached(sql)?;
+                let rows =
+                    statement.query_map([], |row| Ok((row.column(0)?, [row.get(1)?, row.get(2)?, row.get(3)?])))?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    /// Stores a value in the `meta` table, replacing the previous one.
+    pub async fn meta_put(&self, name: &str, value: &[u8]) -> Result<(), Error> {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.queue()
+            .write(move |batch| {
+                batch
+                    .conn
+                    .execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)", params![name, value])?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Current sizes and depths. Stats two files; never waits for the writer.
+    pub fn stats(&self) -> Stats {
+        let options = self.options();
+        let size = |name: &str| fs::metadata(options.path.join(name)).map_or(0, |meta| meta.len());
+        let reach = *self.shared().reach.borrow();
+        Stats {
+            open: self.queue().is_open(),
+            failing: self.0.shared.disk.failing(),
+            queue_depth: self.queue().depth(),
+            queue_bytes: self.0.shared.queue_bytes.load(Ordering::Relaxed),
+            file_bytes: size(schema::FILE),
+            wal_bytes: size(&format!("{}-wal", schema::FILE)),
+            dedupe_bytes: self.0.shared.dedupe_bytes.load(Ordering::Relaxed) as u64,
+            last: reach.last(),
+            cursor: reach.cursor(),
+            commits: self.0.shared.commits.load(Ordering::Relaxed) as u64,
+        }
+    }
+
+    /// See [`Options::append_deliveries_max`].
+    pub fn append_deliveries_max(&self) -> usize {
+        self.options().append_deliveries_max
+    }
+
+    /// Whether the last batch could be written. Never blocks.
+    pub fn takes_writes(&self) -> bool {
+        self.shared().disk.failing().is_none()
+    }
+
+    /// Reason why nothing may be added at the moment (events and uploads in particular), or `None` if there is room.
+    /// Refreshed once a second; never blocks.
+    pub fn shortage(&self) -> Option<Shortage> {
+        self.shared().space.shortage()
+    }
+
+    /// Applies new limits from the next round of retention and the next disk check on: `retention_ms`,
+    /// `retention_min_ms`, `statistics_retention_ms`, `tail_retention_ms`, `gap_ms_min`, `ledger_bytes_max`,
+    /// `disk_free_bytes_min` and `quota`. All other options are fixed when the ledger is opened.
+    pub fn keep(&self, other: &Options) {
+        let kept = Options {
+            retention_ms: other.retention_ms,
+            retention_min_ms: other.retention_min_ms,
+            statistics_retention_ms: other.statistics_retention_ms,
+            tail_retention_ms: other.tail_retention_ms,
+            gap_ms_min: other.gap_ms_min,
+            ledger_bytes_max: other.ledger_bytes_max,
+            disk_free_bytes_min: other.disk_free_bytes_min,
+            quota: other.quota.clone(),
+            ..Options::clone(&self.options())
+        };
+        self.shared().space.bound(&kept);
+        self.0.options.store(Arc::new(kept));
+    }
+
+    /// Waits until [`Ledger::retain`] should run early because the disk or the ledger is filling up.
+    pub async fn pressed(&self) {
+        self.shared().space.pressed.notified().await;
+    }
+
+    fn queue(&self) -> &queue::Queue {
+        self.0.queue.as_ref().expect("only `drop` takes the queue, and a handle is alive")
+    }
+
+    fn readers(&self) -> &readers::Readers {
+        &self.0.readers
+    }
+
+    fn history_readers(&self) -> &readers::Readers {
+        &self.0.history_readers
+    }
+
+    fn shared(&self) -> &effects::Shared {
+        &self.0.shared
+    }
+
+    fn plans(&self) -> &moka::future::Cache<Digest, Arc<Plan>> {
+        &self.0.plans
+    }
+
+    fn options(&self) -> Guard<Arc<Options>> {
+        self.0.options.load()
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        join(threads);
+    }
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the ledger panicked");
+        }
+    }
+}
+
+fn spawn(path: &Path, name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|source| Error::Folder { path: path.to_owned(), source })
+}
+
+/// Creates the folder if necessary and locks it. The lock is held as long as the returned file is open.
+fn hold(path: &Path) -> Result<fs::File, Error> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Folder { path, source }
+    };
+    refuse_shared(path)?;
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(failed(path))?;
+    let name = path.join(LOCK);
+    files::begin_private(&name).map_err(failed(&name))?;
+    let file = fs::OpenOptions::new().write(true).open(&name).map_err(failed(&name))?;
+    match file.try_lock() {
+        Ok(()) => {
+            files::make_private(path)?;
+            Ok(file)
+        }
+        Err(fs::TryLockError::WouldBlock) => Err(Error::Locked(path.to_owned())),
+        Err(fs::TryLockError::Error(source)) => Err(failed(&name)(source)),
+    }
+}
+
+/// Starts the clock no earlier than the newest stored timestamp. If the stored data is from a time that the clock
+/// considers implausible, postponed deliveries keep their remaining delay relative to now instead of waiting until that
+/// time.
+fn begin_behind(conn: &rusqlite::Connection, clock: &Clock) -> Result<(), Error> {
+    let newest: Option<Timestamp> = conn
+        .query_row("SELECT accepted_at FROM event ORDER BY seq DESC LIMIT 1", [], |row| row.column(0))
+        .optional()?;
+    let Some(stored) = newest.max(lived::Lived::last(conn)?) else { return Ok(()) };
+    clock.not_before(stored);
+    let now = clock.now();
+    if stored > now {
+        let rows = conn.execute(
+            "UPDATE delivery SET due_at = ?1 + max(due_at - updated_at, 0), updated_at = ?1
+             WHERE state = 0 AND updated_at > ?1",
+            params![now],
+        )?;
+        tracing::warn!(rows, "deliveries that were put off by a clock far ahead are due as if put off now");
+    }
+    Ok(())
+}
+
+fn sync_folder(path: &Path) -> Result<(), Error> {
+    for folder in [Some(path), path.parent().filter(|p| !p.as_os_str().is_empty())].into_iter().flatten() {
+        fs::File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,242 @@
+use setgate_domain::audit::{Actor, By};
+use setgate_domain::endpoint::{Destination, Endpoint};
+use setgate_domain::filter::{Binding, empty_object};
+use setgate_domain::id::Digest;
+use setgate_domain::secret::Sealed;
+use setgate_domain::source::{Form, Proof};
+use setgate_domain::subscription::{Format, Pattern, Signing, SigningScheme};
+use setgate_domain::tenant::Quota;
+use setgate_domain::verdict::FaultPolicy;
+
+use super::super::tests::{NOW, TENANT, block_on, open, reopen, tenant};
+use super::*;
+
+fn source(name: &str) -> Source {
+    Source {
+        tenant: TENANT.parse().unwrap(),
+        name: name.parse().unwrap(),
+        form: Form::Wso2,
+        proofs: vec![Proof::Open],
+        issuer: None,
+        issuers_allowed: vec![],
+        websub_topics: vec![],
+        timestamp_tolerance_s: 300,
+        allow_sha1: false,
+        allow_plain_event_names: false,
+        replace_lone_surrogates: false,
+        created_at: NOW,
+    }
+}
+
+fn key(tenant: Option<TenantId>, random: u128) -> ApiKey {
+    ApiKey {
+        id: KeyId::new(NOW, random),
+        tenant,
+        label: None,
+        scopes: [].into(),
+        secret: Digest([0; 32]),
+        created_at: NOW,
+        expires_at: None,
+    }
+}
+
+#[test]
+fn a_change_to_another_version_is_refused() {
+    block_on(async {
+        let (_folder, ledger) = open();
+        ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
+        let first = ledger.put_source(source("idp"), Expected::Absent).await.unwrap();
+        let again = ledger.put_source(source("idp"), Expected::Absent).await;
+        assert!(matches!(again, Err(Error::VersionMismatch { current: Some(v) }) if v == first));
+        let second = ledger.put_source(source("idp"), Expected::Version(first)).await.unwrap();
+        assert!(ledger.put_source(source("idp"), Expected::Version(first)).await.is_err());
+        let (tenant, name) = (TENANT.parse().unwrap(), "idp".parse().unwrap());
+        assert!(ledger.remove_source(&tenant, &name, Expected::Version(first)).await.is_err());
+        assert!(ledger.remove_source(&tenant, &name, Expected::Version(second)).await.unwrap());
+        assert!(!ledger.remove_source(&tenant, &name, Expected::Any).await.unwrap());
+        // Recreated, it does not match the versions of its predecessor.
+        let third = ledger.put_source(source("idp"), Expected::Absent).await.unwrap();
+        assert!(third > second);
+    });
+}
+
+#[test]
+fn the_snapshot_follows_each_change_and_survives_a_restart() {
+    block_on(async {
+        let (folder, ledger) = open();
+        let changed = ledger.changed();
+        let early = ledger.put_source(source("idp"), Expected::Any).await;
+        assert!(matches!(early, Err(Error::NoTenant(_))));
+        ledger.put_tenant(tenant(), Expected::Any).await.unwrap();
+        let version = ledger.put_source(source("idp"), Expected::Any).await.unwrap();
+        let mine = key(Some(TENANT.parse().unwrap()), 1);
+        let operator = key(None, 2);
+        ledger.put_key(mine.clone(), Expected::Any).await.unwrap();
+        ledger.put_key(operator.clone(), Expected::Any).await.unwrap();
+        assert!(changed.has_changed().unwrap());
+
+        let ledger = reopen(&folder, ledger).await;
+        let snapshot = ledger.snapshot();
+        let view = snapshot.tenant(&TENANT.parse().unwrap()).unwrap();
+        assert_eq!(view.sources[&"idp".parse().unwrap()].version, version);
+        assert_eq!(snapshot.keys.len(), 2);
+
+        ledger.remove_tenant(&TENANT.parse().unwrap(), Expected::Any).await.unwrap();
+        let after = ledger.snapshot();
+        assert!(after.tenants.is_empty() && after.revision > snapshot.revision);
+        assert_eq!(after.keys.keys().copied().collect::<Vec<_>>(), [operator.id]);
+        // A holder of the old snapshot can still read all of it.
+        assert_eq!(view.sources.len(), 1);
+        let ledger = reopen(&folder, ledger).await;
+        assert_eq!(ledger.snapshot().keys.len(), 1);
+        ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
+        assert!(ledger.snapshot().tenants[&TENANT.parse().unwrap()].sources.is_empty());
+    });
+}
+
+fn filter(active: bool) -> Filter {
+    let active = active.then_some(Digest([1; 32]));
+    let (tenant, name) = (TENANT.parse().unwrap(), "redact".parse().unwrap());
+    let (previous, versions, releasing) = (vec![], vec![], [].into());
+    Filter { tenant, name, active, previous, versions, rollout: None, last_rollout: None, releasing }
+}
+
+fn bound() -> Subscription {
+    let binding = Binding {
+        filter: "redact".parse().unwrap(),
+        config: empty_object(),
+        secrets: BTreeMap::new(),
+        grants: [].into(),
+        on_fault: FaultPolicy::default(),
+        reuse: None,
+    };
+    Subscription {
+        id: SubscriptionId::new(NOW, 1),
+        tenant: TENANT.parse().unwrap(),
+        name: None,
+        description: None,
+        endpoint: Endpoint::new(&Destination::parse("https://h/").unwrap(), Sealed("v1.target".to_owned())),
+        headers: BTreeMap::new(),
+        events: vec![],
+        sources: vec![],
+        chain: vec![binding],
+        format: Format::Set,
+        signing: Signing { scheme: SigningScheme::Standard, keys: vec![] },
+        retry: Default::default(),
+        pacing: Default::default(),
+        paused: None,
+        metadata: Default::default(),
+        verified_at: None,
+        created_at: NOW,
+        updated_at: NOW,
+    }
+}
+
+#[test]
+fn a_chain_names_active_filters_and_keeps_them() {
+    block_on(async {
+        let (_folder, ledger) = open();
+        ledger.put_tenant(tenant(), Expected::Any).await.unwrap();
+        let (id, name): (TenantId, FilterName) = (TENANT.parse().unwrap(), "redact".parse().unwrap());
+        let put = || ledger.put_subscription(bound(), Expected::Any);
+        let removed = || ledger.remove_filter(&id, &name, Expected::Any);
+        assert!(matches!(put().await, Err(Error::Unbound(filter)) if filter == name));
+        ledger.put_filter(filter(false), Expected::Any).await.unwrap();
+        assert!(matches!(put().await, Err(Error::Unbound(_))));
+        ledger.put_filter(filter(true), Expected::Any).await.unwrap();
+        put().await.unwrap();
+        assert!(matches!(removed().await, Err(Error::InUse(_))));
+        assert!(ledger.remove_subscription(&id, bound().id, Expected::Any).await.unwrap());
+        assert!(removed().await.unwrap());
+
+        // Both in one batch: the first one wins, although the snapshot does not have its change yet.
+        ledger.put_filter(filter(true), Expected::Any).await.unwrap();
+        let filter = Name::Filter(id.clone(), name.clone());
+        let both = ledger.queue().write(move |batch| {
+            write::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any.into(), &Quota::default(), NOW)?;
+            write::remove(batch, filter, Expected::Any.into(), NOW)
+        });
+        assert!(matches!(both.await, Err(Error::InUse(_))));
+        let filter = Name::Filter(id.clone(), name.clone());
+        let both = ledger.queue().write(move |batch| {
+            write::remove(batch, filter, Expected::Any.into(), NOW)?;
+            write::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any.into(), &Quota::default(), NOW)
+        });
+        assert!(matches!(both.await, Err(Error::Unbound(_))));
+        // Removing a tenant removes everything it has, bound or not.
+        put().await.unwrap();
+        assert!(ledger.remove_tenant(&id, Expected::Any).await.unwrap());
+    });
+}
+
+fn weighed(name: &str, topics: usize) -> Source {
+    Source { websub_topics: vec!["t".repeat(1_000); topics], ..source(name) }
+}
+
+/// As requested with a tenant's API key.
+fn named() -> (Expected, Deed) {
+    let actor = Actor { by: By::Key(KeyId::new(NOW, 1)), ..Actor::HOST };
+    (Expected::Any, Deed { actor, action: Some("source.replace"), note: None })
+}
+
+fn bound_to_nothing(patterns: &[&str]) -> Subscription {
+    let events = patterns.iter().map(|text| Pattern::try_from((*text).to_owned()).unwrap()).collect();
+    Subscription { chain: vec![], events, ..bound() }
+}
+
+/// The running total equals the sum over the documents after any put, replacement, removal or restart.
+#[test]
+fn the_weight_of_a_tenant_is_that_of_its_documents() {
+    block_on(async {
+        let (folder, ledger) = open();
+        ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
+        let weight = |ledger: &Ledger| ledger.snapshot().tenant(&TENANT.parse().unwrap()).unwrap().weight;
+        let empty = weight(&ledger);
+        let key = key(Some(TENANT.parse().unwrap()), 7);
+        ledger.put_source(weighed("idp", 3), Expected::Any).await.unwrap();
+        ledger.put_key(key.clone(), Expected::Any).await.unwrap();
+        ledger.put_subscription(bound_to_nothing(&["a*b", "c"]), Expected::Any).await.unwrap();
+        let full = weight(&ledger);
+        assert!(full.documents_bytes > empty.documents_bytes + 3_000 + 3 * DOCUMENT_BYTES);
+        assert_eq!((full.patterns, full.patterns_bytes), (2, 4));
+        let ledger = reopen(&folder, ledger).await;
+        assert_eq!(weight(&ledger), full, "a restart weighs the same");
+        ledger.put_source(weighed("idp", 30), Expected::Any).await.unwrap();
+        assert!(weight(&ledger).documents_bytes > full.documents_bytes + 26_000);
+        ledger.put_source(weighed("idp", 3), Expected::Any).await.unwrap();
+        assert_eq!(weight(&ledger), full);
+        let of = TENANT.parse().unwrap();
+        ledger.remove_source(&of, &"idp".parse().unwrap(), Expected::Any).await.unwrap();
+        ledger.remove_key(key.id, Expected::Any).await.unwrap();
+        ledger.remove_subscription(&of, bound_to_nothing(&["c"]).id, Expected::Any).await.unwrap();
+        assert_eq!(weight(&ledger), empty);
+    });
+}
+
+#[test]
+fn what_would_be_over_a_quota_is_refused_however_many_come_at_once() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let quota = Quota { documents_bytes_max: 30_000, ..Quota::default() };
+        let ledger = Ledger::open(
+            crate::Options { quota, ..crate::Options::new(folder.path()) },
+            setgate_base::clock::Clock::manual(NOW),
+        )
+        .unwrap();
+        ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
+        let all = (0..20).map(|n| ledger.put_source(weighed(&format!("s{n}"), 5), named()));
+        let results = futures_util::future::join_all(all).await;
+        let made = results.iter().filter(|made| made.is_ok()).count();
+        assert!((2..=5).contains(&made), "{made} of 6 KiB and more fit into 30,000 bytes");
+        let refused = results.into_iter().find_map(Result::err).unwrap();
+        assert!(matches!(refused, Error::TooHeavy { quota: "documents_bytes_max", max: 30_000, .. }), "{refused}");
+        let weight = ledger.snapshot().tenant(&TENANT.parse().unwrap()).unwrap().weight;
+        assert!(weight.documents_bytes <= 30_000, "{weight:?}");
+        // Changes by the host itself are exempt, and a change that reduces the weight is always accepted.
+        ledger.put_source(weighed("host", 30), Expected::Any).await.unwrap();
+        ledger.put_source(weighed("host", 29), named()).await.unwrap();
+        assert!(ledger.put_source(weighed("host", 30), named()).await.is_err());
+        let long = Source { websub_topics: vec!["t".repeat(1_000); 1_100], ..source("long") };
+        assert!(matches!(ledger.put_source(long, named()).await, Err(Error::TooLong { .. })));
+    });
+}

@@ -1,0 +1,263 @@
+//! Writes and removes documents together with their audit rows, in one request of the writer.
+
+use rusqlite::{Connection, OptionalExtension};
+use setgate_domain::audit::{By, Entry};
+use setgate_domain::id::{FilterName, TenantId};
+use setgate_domain::subscription::Subscription;
+use setgate_domain::tenant::Quota;
+use setgate_domain::time::Timestamp;
+
+use super::super::queue::Batch;
+use super::super::{Error, audit, failing, idempotency};
+use super::weight::{DOCUMENT_BYTES_MAX, Weight};
+use super::{Change, Doc, Expected, Intent, Name};
+use crate::columns::params;
+
+/// Verbs exempt from quotas: they stop or repair something, so they must always work, and none adds more than a bounded
+/// text or key.
+const UNWEIGHED: [&str; 12] = [
+    "activate",
+    "end",
+    "label",
+    "pause",
+    "promote",
+    "release",
+    "remove_version",
+    "resume",
+    "rollback",
+    "rotate_key",
+    "suspend",
+    "verify",
+];
+
+/// Writes a document and its audit row. The quota applies unless the host itself makes the change.
+pub(super) fn put(batch: &mut Batch<'_>, doc: Doc, intent: Intent, host: &Quota, at: Timestamp) -> Result<u64, Error> {
+    let Intent { expected, deed } = intent;
+    let (name, tenant) = (doc.name(), doc.owner());
+    let paused = doc.paused().map(str::to_owned);
+    let verb = deed.action.and_then(|action| action.split_once('.')).map(|(_, verb)| verb);
+    let weighed = deed.actor.by != By::Host && !verb.is_some_and(|verb| UNWEIGHED.contains(&verb));
+    let Put { before, after, version } = put_silently(batch, doc, expected, weighed.then_some(host))?;
+    let changed = before.as_ref().map(|(_, text)| differing(text, &after)).unwrap_or_default();
+    let (kind, ..) = name.columns();
+    let named = deed.action.is_some();
+    let mut entry = Entry::of(deed, at, tenant, name.object());
+    if !named {
+        let only_paused = !changed.is_empty() && changed.iter().all(|field| field == "paused");
+        let verb = match (&before, &paused) {
+            (None, _) => "create",
+            (Some(_), Some(_)) if only_paused => "pause",
+            (Some(_), None) if only_paused => "resume",
+            (Some(_), _) => "update",
+        };
+        entry.action = format!("{kind}.{verb}");
+        entry.note = entry.note.or(paused.filter(|_| only_paused));
+    }
+    entry.changed = changed;
+    entry.version_before = before.map(|(version, _)| version);
+    entry.version = Some(version);
+    audit::record(batch, &entry)?;
+    Ok(version)
+}
+
+pub(super) struct Put {
+    /// Version and text of the previous document.
+    before: Option<(u64, String)>,
+    after: String,
+    pub(super) version: u64,
+}
+
+/// Writes a document without an audit row. `host` is the default quota, or `None` if no quota applies.
+pub(super) fn put_silently(
+    batch: &mut Batch<'_>,
+    doc: Doc,
+    expected: Expected,
+    host: Option<&Quota>,
+) -> Result<Put, Error> {
+    let conn = batch.conn;
+    if let Some(tenant) = doc.parent()
+        && current(conn, &Name::Tenant(tenant.clone()))?.is_none()
+    {
+        return Err(Error::NoTenant(tenant.clone()));
+    }
+    if let Doc::Tenant(tenant) = &doc {
+        let purging = conn.prepare_cached("SELECT 1 FROM purge WHERE tenant = ?1")?.exists(params![&tenant.id])?;
+        if purging {
+            return Err(Error::Purging(tenant.id.clone()));
+        }
+    }
+    let name = doc.name();
+    let before = stored(conn, &name)?;
+    expected.check(before.as_ref().map(|(version, _)| *version))?;
+    if let Doc::Subscription(subscription) = &doc {
+        check_chain(conn, subscription)?;
+        check_name(conn, subscription)?;
+        failing::over(conn, subscription.id)?;
+    }
+    let version = next_revision(conn)?;
+    let (kind, tenant, id) = name.columns();
+    let after = doc.text().map_err(|e| Error::Engine(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
+    weigh(batch, &doc, before.as_ref().map(|(_, text)| text.as_str()), after.len(), host)?;
+    conn.prepare_cached("INSERT OR REPLACE INTO entry (kind, tenant, id, version, doc) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![kind, tenant, id, version.cast_signed(), after])?;
+    batch.effects.change(Change::Put(Box::new(doc), version, after.len()));
+    Ok(Put { before, after, version })
+}
+
+/// Adds the weight of the change to the batch. Fails if the change makes the tenant exceed its quota.
+fn weigh(
+    batch: &mut Batch<'_>,
+    doc: &Doc,
+    before: Option<&str>,
+    bytes: usize,
+    host: Option<&Quota>,
+) -> Result<(), Error> {
+    let Some(tenant) = doc.owner() else { return Ok(()) };
+    let mut added = doc.weight(bytes);
+    if let Some(text) = before {
+        let (kind, ..) = doc.name().columns();
+        let before = Doc::parse(kind, text).ok().flatten();
+        added -= before.map(|before| before.weight(text.len())).unwrap_or_default();
+    }
+    if let Some(host) = host.filter(|_| !matches!(doc, Doc::Tenant(_))) {
+        let view = batch.snapshot.tenant(&tenant);
+        let quota = view.and_then(|view| view.tenant.value.quota.as_ref()).unwrap_or(host);
+        let mut sum = view.map(|view| view.weight).unwrap_or_default();
+        // Changes of the same batch are not in the snapshot yet.
+        batch.weighed.iter().filter(|(of, _)| *of == tenant).for_each(|(_, added)| sum += *added);
+        sum += added;
+        if bytes > DOCUMENT_BYTES_MAX && added.documents_bytes > 0 {
+            return Err(Error::TooLong { bytes, max: DOCUMENT_BYTES_MAX });
+        }
+        if let Some((quota, sum, max)) = sum.over(&added, quota) {
+            return Err(Error::TooHeavy { quota, sum: sum.unsigned_abs(), max });
+        }
+    }
+    batch.weighed.push((tenant, added));
+    Ok(())
+}
+
+/// Removes a document and records it in the audit log.
+pub(super) fn remove(batch: &mut Batch<'_>, name: Name, intent: Intent, at: Timestamp) -> Result<bool, Error> {
+    let Intent { expected, deed } = intent;
+    let conn = batch.conn;
+    let found = stored(conn, &name)?;
+    expected.check(found.as_ref().map(|(version, _)| *version))?;
+    let Some((before, text)) = found else { return Ok(false) };
+    if let Name::Filter(tenant, filter) = &name {
+        check_unbound(conn, tenant, filter)?;
+    }
+    let version = next_revision(conn)?;
+    let (kind, tenant, id) = name.columns();
+    if let (Some(owner), Ok(Some(doc))) = (name.owner(&text), Doc::parse(kind, &text)) {
+        let mut freed = Weight::default();
+        freed -= doc.weight(text.len());
+        batch.weighed.push((owner, freed));
+    }
+    if let Name::Subscription(_, subscription) = &name {
+        failing::over(conn, *subscription)?;
+    }
+    if let Name::Tenant(tenant) = &name {
+        failing::forget(conn, tenant)?;
+        idempotency::forget(conn, tenant)?;
+        conn.execute("DELETE FROM entry WHERE tenant = ?1", params![tenant])?;
+        conn.execute("DELETE FROM entry WHERE kind = 'key' AND doc ->> 'tenant' = ?1", params![tenant])?;
+        conn.execute("INSERT OR IGNORE INTO purge VALUES (?1)", params![tenant])?;
+    } else {
+        conn.prepare_cached("DELETE FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?
+            .execute(params![kind, tenant, id])?;
+    }
+    let named = deed.action.is_some();
+    let mut entry = Entry::of(deed, at, name.owner(&text), name.object());
+    if !named {
+        entry.action = format!("{kind}.remove");
+    }
+    entry.version_before = Some(before);
+    audit::record(batch, &entry)?;
+    batch.effects.change(Change::Remove(name, version));
+    Ok(true)
+}
+
+/// Names of the members that differ between two documents, except `updated_at`: the audit entry has its own time.
+fn differing(before: &str, after: &str) -> Vec<String> {
+    let read = |text| serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).unwrap_or_default();
+    let (before, after) = (read(before), read(after));
+    let names: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let differs = |name: &&String| name.as_str() != "updated_at" && before.get(*name) != after.get(*name);
+    names.into_iter().filter(differs).cloned().collect()
+}
+
+/// Checks that every filter of the chain has an active version. Reads the rows, because the snapshot lacks changes of
+/// the same batch.
+fn check_chain(conn: &Connection, subscription: &Subscription) -> Result<(), Error> {
+    for binding in &subscription.chain {
+        let name = Name::Filter(subscription.tenant.clone(), binding.filter.clone());
+        let (kind, tenant, id) = name.columns();
+        let active = conn
+            .prepare_cached(
+                "SELECT 1 FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3 AND doc ->> 'active' IS NOT NULL",
+            )?
+            .exists(params![kind, tenant, id])?;
+        if !active {
+            return Err(Error::Unbound(binding.filter.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Finds the subscriptions of a tenant by name, through the index `entry_name`.
+pub(crate) const NAMED: &str = "SELECT id FROM entry WHERE kind = 'subscription' AND tenant = ?1 AND doc ->> '$.name' = ?2 AND doc ->> '$.name' IS NOT NULL";
+
+/// Checks that no other subscription of the tenant has its name. Reads the rows, as in [`check_chain`].
+fn check_name(conn: &Connection, subscription: &Subscription) -> Result<(), Error> {
+    let Some(name) = &subscription.name else { return Ok(()) };
+    let id = subscription.id.to_string();
+    let mut statement = conn.prepare_cached(NAMED)?;
+    let mut others = statement.query_map(params![subscription.tenant, name.as_str()], |row| row.get::<_, String>(0))?;
+    match others.find(|other| !matches!(other, Ok(other) if *other == id)) {
+        None => Ok(()),
+        Some(Ok(_)) => Err(Error::NameTaken(name.clone())),
+        Some(Err(error)) => Err(error.into()),
+    }
+}
+
+/// Checks that no subscription of the tenant binds the filter. Reads the rows, as in [`check_chain`].
+fn check_unbound(conn: &Connection, tenant: &TenantId, filter: &FilterName) -> Result<(), Error> {
+    let subscription = conn
+        .prepare_cached(
+            "SELECT id FROM entry WHERE kind = 'subscription' AND tenant = ?1
+                 AND EXISTS (SELECT 1 FROM json_each(doc, '$.chain') b WHERE b.value ->> 'filter' = ?2) LIMIT 1",
+        )?
+        .query_row(params![tenant, filter.as_str()], |row| row.get::<_, String>(0))
+        .optional()?;
+    match subscription {
+        Some(id) => Err(Error::InUse(format!("the subscription `{id}` binds the filter `{filter}`: change it first"))),
+        None => Ok(()),
+    }
+}
+
+/// Version and text of a document.
+fn stored(conn: &Connection, name: &Name) -> Result<Option<(u64, String)>, Error> {
+    let (kind, tenant, id) = name.columns();
+    let found = conn
+        .prepare_cached("SELECT version, doc FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?
+        .query_row(params![kind, tenant, id], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?)))
+        .optional()?;
+    Ok(found)
+}
+
+fn current(conn: &Connection, name: &Name) -> Result<Option<u64>, Error> {
+    let (kind, tenant, id) = name.columns();
+    let version = conn
+        .prepare_cached("SELECT version FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?
+        .query_row(params![kind, tenant, id], |row| row.get::<_, i64>(0))
+        .optional()?;
+    Ok(version.map(i64::cast_unsigned))
+}
+
+fn next_revision(conn: &Connection) -> Result<u64, Error> {
+    let revision: i64 = conn
+        .prepare_cached("UPDATE mark SET value = value + 1 WHERE name = 'revision' RETURNING value")?
+        .query_row([], |row| row.get(0))?;
+    Ok(revision.cast_unsigned())
+}

@@ -1,0 +1,278 @@
+//! Fixtures of the ledger's tests, and tests of the handle itself.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use setgate_base::clock::Clock;
+use setgate_domain::attempt::{Attempt, Connection, HttpVersion, Outcome, Sent};
+use setgate_domain::delivery::{DueDelivery, NewDelivery, Settlement, Step};
+use setgate_domain::event::{Dedupe, EventSeq, NewEvent};
+use setgate_domain::filter::Plan;
+use setgate_domain::id::{DeliveryId, Digest, EventId, SubscriptionId};
+use setgate_domain::set::SetToken;
+use setgate_domain::tenant::Tenant;
+use setgate_domain::time::Timestamp;
+use setgate_domain::verdict::{FilterRun, VerdictKind};
+use tempfile::TempDir;
+
+use super::{Error, Expected, FanOut, Ledger, Options, SQLITE_VERSION_MIN};
+
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_751_705_149_662);
+pub(super) const TENANT: &str = "acme";
+
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap().block_on(future)
+}
+
+pub(super) fn open() -> (TempDir, Ledger) {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open_at(&folder);
+    (folder, ledger)
+}
+
+pub(super) fn open_at(folder: &TempDir) -> Ledger {
+    // The tests move the clock by weeks, which must not count as downtime. Small runs exercise the dedupe index.
+    let options = Options { gap_ms_min: i64::MAX, dedupe_run_events: 4, ..Options::new(folder.path()) };
+    Ledger::open(options, Clock::manual(NOW)).unwrap()
+}
+
+pub(super) async fn reopen(folder: &TempDir, ledger: Ledger) -> Ledger {
+    ledger.shutdown().await;
+    open_at(folder)
+}
+
+/// The files as a crash at this moment would leave them. The lock and the shared memory end with the process.
+pub(super) fn copy(folder: &TempDir) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["ledger.db", "ledger.db-wal"] {
+        let _ = std::fs::copy(folder.path().join(name), copy.path().join(name));
+    }
+    copy
+}
+
+pub(super) fn tenant() -> Tenant {
+    Tenant { id: TENANT.parse().unwrap(), display_name: None, quota: None, created_at: NOW }
+}
+
+pub(super) async fn with_tenant(ledger: &Ledger) {
+    ledger.put_tenant(tenant(), Expected::Any).await.unwrap();
+}
+
+pub(super) fn event(n: u64) -> NewEvent {
+    let mut key = [0; 32];
+    // All keys share the indexed part, so only the event rows distinguish them.
+    key[24..].copy_from_slice(&n.to_be_bytes());
+    NewEvent {
+        id: EventId::new(NOW, u128::from(n)),
+        tenant: TENANT.parse().unwrap(),
+        source: "idp".parse().unwrap(),
+        set: SetToken {
+            text: format!("{{\"jti\":\"{n}\"}}"),
+            issuer: "https://idp.example".into(),
+            jti: n.to_string(),
+            issued_at: 1_751_705_149,
+            types: vec![format!("https://e/{n}")],
+        },
+        subject: Some(format!("user-{n}")),
+        original: Bytes::from(format!("original {n}")),
+        content_type: "application/json".into(),
+        accepted_at: NOW,
+        dedupe: Dedupe { key, body: [1; 32], window_ms: None },
+        trace: None,
+    }
+}
+
+/// Creates a tenant, `count` events and a plan.
+pub(super) async fn with_events(ledger: &Ledger, count: u64) -> Digest {
+    with_tenant(ledger).await;
+    for n in 1..=count {
+        ledger.append(event(n)).await.unwrap();
+    }
+    ledger.intern_plan(&Plan::default()).await.unwrap()
+}
+
+pub(super) fn subscription(n: u128) -> SubscriptionId {
+    SubscriptionId::new(NOW, n)
+}
+
+pub(super) fn new_delivery(event_seq: u64, subscription_number: u128, plan: Digest) -> NewDelivery {
+    NewDelivery {
+        id: DeliveryId { event: event(event_seq).id, subscription: subscription(subscription_number), run: 0 },
+        event: EventSeq(event_seq.cast_signed()),
+        tenant: TENANT.parse().unwrap(),
+        plan,
+        due_at: NOW,
+        order_key: None,
+        bytes: 40,
+    }
+}
+
+/// Incompressible bytes that depend on the seed.
+pub(super) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut block = [0; 32];
+    block[..8].copy_from_slice(&seed.to_le_bytes());
+    let mut noise = Vec::with_capacity(bytes + block.len());
+    while noise.len() < bytes {
+        block = setgate_base::crypto::sha256(&block);
+        noise.extend_from_slice(&block);
+    }
+    noise.truncate(bytes);
+    noise
+}
+
+/// A ledger with one event and one due delivery of it.
+pub(super) async fn due_one(ledger: &Ledger) -> DueDelivery {
+    let plan = with_events(ledger, 1).await;
+    let fan_out = FanOut { through: EventSeq(1), deliveries: vec![new_delivery(1, 1, plan)] };
+    ledger.fan_out(fan_out).await.unwrap().remove(0)
+}
+
+pub(super) fn attempt(number: u32, status: u16) -> Attempt {
+    let outcome = Outcome::Answered {
+        status,
+        body_head: "said".into(),
+        retry_after_s: None,
+        headers: vec![("server".into(), "a receiver".into())],
+        wish: None,
+        body_incomplete: None,
+    };
+    let sent = Sent {
+        url: "https://receiver.example/in".into(),
+        headers: vec![("webhook-id".into(), "dlv_1".into())],
+        body_digest: Digest([7; 32]),
+        body_bytes: 2,
+    };
+    let connection = Connection { http: HttpVersion::Http2, peer: Some("192.0.2.1:443".into()), proxied: false };
+    Attempt {
+        number,
+        at: NOW,
+        latency_us: 1_500,
+        outcome,
+        signed_with: vec![],
+        sent: Some(sent),
+        connection: Some(connection),
+    }
+}
+
+pub(super) fn run() -> FilterRun {
+    FilterRun {
+        filter: "redact".parse().unwrap(),
+        digest: Digest([3; 32]),
+        verdict: Some(VerdictKind::Patch),
+        reason: None,
+        fault: None,
+        fuel: 1_000,
+        memory_bytes: 65_536,
+        elapsed_us: 90,
+        log: vec![],
+        engine: Some("wasmtime 1.2.3 00000000".into()),
+        instance_events: None,
+    }
+}
+
+/// Sends requests while the writer is blocked, so that they form one batch. The writer continues once all are sent.
+pub(super) async fn in_one_batch<T>(ledger: &Ledger, requests: impl Future<Output = T>) -> T {
+    let (started, has_started) = tokio::sync::oneshot::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+    let busy = ledger.queue().write(move |_| {
+        let _ = started.send(());
+        let _ = may_go_on.recv();
+        Ok(())
+    });
+    let send_all = async {
+        has_started.await.unwrap();
+        let open = async { drop(go_on) };
+        // Each request is sent at its first poll, before the writer is unblocked.
+        tokio::join!(biased; requests, open).0
+    };
+    tokio::join!(busy, send_all).1
+}
+
+#[test]
+fn the_linked_sqlite_is_new_enough() {
+    assert!(rusqlite::version_number() >= SQLITE_VERSION_MIN);
+}
+
+#[test]
+fn one_process_holds_a_ledger() {
+    block_on(async {
+        let (folder, ledger) = open();
+        let second = Ledger::open(Options::new(folder.path()), Clock::manual(NOW));
+        assert!(matches!(second, Err(Error::Locked(_))));
+        ledger.meta_put("host", b"one").await.unwrap();
+        drop(ledger);
+        let third = open_at(&folder);
+        assert_eq!(third.meta_get("host").await.unwrap().as_deref(), Some(b"one".as_slice()));
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn the_folder_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deep/ledger");
+    drop(Ledger::open(Options::new(&path), Clock::manual(NOW)).unwrap());
+    assert_eq!(std::fs::metadata(Path::new(&path)).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn after_shutdown_every_call_says_so_and_what_was_sent_before_is_kept() {
+    block_on(async {
+        let (folder, ledger) = open();
+        with_tenant(&ledger).await;
+        let (appended, ()) = tokio::join!(ledger.append(event(1)), ledger.shutdown());
+        appended.unwrap();
+        assert!(matches!(ledger.append(event(2)).await, Err(Error::Closed)));
+        assert!(matches!(ledger.meta_get("x").await, Err(Error::Closed)));
+        assert!(!ledger.stats().open);
+        assert_eq!(open_at(&folder).journal_after(EventSeq(0), 9).await.unwrap().len(), 1);
+    });
+}
+
+/// The WAL does not grow without bound under a writer that never pauses.
+#[test]
+fn the_wal_starts_anew_while_writing_goes_on() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            checkpoint_poll_ms: 1,
+            checkpoint_pages_min: 8,
+            wal_pages_max: 64,
+            ..Options::new(folder.path())
+        };
+        let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
+        with_tenant(&ledger).await;
+        let mut written = 0_u64;
+        for n in 1..=2_000 {
+            let mut event = event(n);
+            event.original = Bytes::from(noise(8 << 10, n));
+            written += 8 << 10;
+            ledger.append(event).await.unwrap();
+        }
+        assert!(ledger.stats().wal_bytes < written / 2, "{:?}", ledger.stats());
+    });
+}
+
+/// After a clock that was years ahead, postponed deliveries must not wait for years.
+#[test]
+fn what_was_put_off_by_a_clock_that_was_far_ahead_is_due_as_if_put_off_at_the_start() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let real = Clock::system().now();
+        let ahead = real.plus_millis(2 * 365 * 24 * 3_600_000);
+        let ledger = Ledger::open(Options::new(folder.path()), Clock::manual(ahead)).unwrap();
+        with_tenant(&ledger).await;
+        let plan = ledger.intern_plan(&Plan::default()).await.unwrap();
+        ledger.append(NewEvent { accepted_at: ahead, ..event(1) }).await.unwrap();
+        let delivery = NewDelivery { due_at: ahead, ..new_delivery(1, 1, plan) };
+        let made = ledger.fan_out(FanOut { through: EventSeq(1), deliveries: vec![delivery] }).await.unwrap();
+        let step = Step::Retry { attempt: attempt(1, 500), due_at: ahead.plus_millis(60_000) };
+        ledger.settle(Settlement::new(made[0].seq, ahead, step)).await.unwrap();
+        ledger.shutdown().await;
+        let ledger = Ledger::open(Options::new(folder.path()), Clock::system()).unwrap();
+        let due = ledger.due(&tenant().id, subscription(1), ahead, None, 9).await.unwrap();
+        let wait_ms = due[0].due_at.since(real);
+        assert!((60_000..600_000).contains(&wait_ms), "{wait_ms} ms");
+    });
+}

@@ -1,0 +1,122 @@
+//! One instance of a filter, and its state that is reset for each event.
+//!
+//! Everything that belongs to a call is in the store's data and in the store's own counters: fuel, turns, limits, host
+//! calls, log, clock, randomness, settings, secrets and tables. [`Instance::new`] and [`Instance::renew`] set all of
+//! it. So the only state of an earlier event in a reused instance is in the guest's own memories, globals and tables.
+
+use setgate_domain::tenant::Quota;
+use wasmtime::Store;
+
+use super::call::Host;
+use super::kept::Slot;
+use super::limits::Limits;
+use super::state::{Meter, State};
+use super::ticks::TICKS_PER_TURN;
+use super::wit_v0_1::{Event, Failure, Filter, FilterPre, Said};
+
+/// Maximum resource handles of one instance. A guest built with the Rust standard library holds fewer than ten.
+const HANDLES_MAX: usize = 1_000;
+/// Bytes allowed in a value from the guest in addition to the verdict's text.
+const OUTPUT_SLACK_BYTES: u64 = 64 << 10;
+
+/// An instance of a filter in a pool slot.
+pub(super) struct Instance {
+    store: Store<State>,
+    /// `None` before the first call and after a fault.
+    filter: Option<Filter>,
+    events: u32,
+    /// Declared last, so that the slot is released after the store is dropped.
+    _slot: Slot,
+}
+
+impl Instance {
+    /// Creates the store. The filter is instantiated by the first call.
+    pub(super) fn new(host: &Host, slot: Slot, state: State, quota: &Quota) -> wasmtime::Result<Self> {
+        let mut store = Store::try_new(&host.engine, state)?;
+        store.limiter(|state| &mut state.limits);
+        begin(&mut store, host, quota)?;
+        Ok(Self { store, filter: None, events: 0, _slot: slot })
+    }
+
+    /// Prepares the instance for its next event. `state` belongs to that event. The current sizes of the guest's
+    /// memories and tables count against its limits.
+    pub(super) fn renew(&mut self, host: &Host, mut state: State, quota: &Quota) -> wasmtime::Result<()> {
+        state.limits = self.store.data().limits.renewed(&state.limits);
+        *self.store.data_mut() = state;
+        begin(&mut self.store, host, quota)
+    }
+
+    /// Drops everything that belongs to the last event, so that an idle instance holds no secrets and no tables.
+    pub(super) fn rest(&mut self) {
+        let limits = self.store.data().limits;
+        *self.store.data_mut() = State::at_rest(limits);
+    }
+
+    /// Calls the filter, and instantiates it first if this is its first event.
+    ///
+    /// # Errors
+    /// Engine errors. The instance must not be called again after one.
+    pub(super) async fn call(
+        &mut self,
+        pre: &FilterPre<State>,
+        event: &Event,
+    ) -> wasmtime::Result<Result<Said, Failure>> {
+        self.events = self.events.saturating_add(1);
+        let filter = match self.filter.take() {
+            Some(filter) => filter,
+            None => pre.instantiate_async(&mut self.store).await?,
+        };
+        let said = filter.setgate_filter_transform().call_process(&mut self.store, event).await?;
+        self.filter = Some(filter);
+        Ok(said)
+    }
+
+    /// The store: for instantiation without a call.
+    pub(super) fn store(&mut self) -> &mut Store<State> {
+        &mut self.store
+    }
+
+    pub(super) fn state(&mut self) -> &mut State {
+        self.store.data_mut()
+    }
+
+    /// Number of events processed, including the current one.
+    pub(super) fn events(&self) -> u32 {
+        self.events
+    }
+
+    /// Fuel used by the current call so far.
+    pub(super) fn fuel(&self, quota: &Quota) -> u64 {
+        quota.fuel_per_call.saturating_sub(self.store.get_fuel().unwrap_or(0))
+    }
+
+    /// Size of all its linear memories in bytes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.store.data().limits.memory_bytes()
+    }
+}
+
+/// Sets the engine's limits for one call.
+fn begin(store: &mut Store<State>, host: &Host, quota: &Quota) -> wasmtime::Result<()> {
+    store.set_fuel(quota.fuel_per_call)?;
+    store.fuel_async_yield_interval(Some(host.fuel_slice.max(1)))?;
+    store.set_epoch_deadline(TICKS_PER_TURN);
+    store.epoch_deadline_async_yield_and_update(TICKS_PER_TURN);
+    let lifted = quota.output_bytes_max.saturating_add(OUTPUT_SLACK_BYTES);
+    store.set_hostcall_fuel(usize::try_from(lifted).unwrap_or(usize::MAX));
+    store.set_max_component_handles(HANDLES_MAX);
+    Ok(())
+}
+
+/// Memory limits of a call in a new instance.
+pub(super) fn limits(host: &Host, quota: &Quota) -> Limits {
+    Limits::new(
+        quota.memory_bytes_max.min(host.memory_bytes_max),
+        quota.table_elements_max.min(host.table_elements_max),
+    )
+}
+
+/// Meter for the host calls of one call.
+pub(super) fn meter(host: &Host, quota: &Quota) -> Meter {
+    Meter::new(quota.host_calls_max, quota.memory_bytes_max, host.fuel_slice.max(1), quota.fuel_per_call)
+}

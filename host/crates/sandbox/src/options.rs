@@ -1,0 +1,147 @@
+//! Configuration of a sandbox.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use setgate_domain::id::{Digest, TenantId};
+
+use super::Caps;
+
+/// Loads the wasm of a filter by its digest, if neither memory nor the disk cache has its machine code.
+pub type Components = Arc<dyn Fn(&TenantId, Digest) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
+
+/// Configuration of a [`Sandbox`](super::Sandbox).
+#[derive(Clone)]
+pub struct Options {
+    /// Directory of compiled filters. Created with mode 0700.
+    pub cache_dir: PathBuf,
+    /// Key of the MAC over compiled filters. A holder of this key can run machine code in this process.
+    pub cache_key: [u8; 32],
+    /// Loads stored wasm.
+    pub components: Components,
+    /// Path of the program to run with [`COMPILER_ARGUMENT`](super::COMPILER_ARGUMENT), normally the host's own. If
+    /// `None`, filters are compiled in this process without limits: for tests, and for authors who run their own filter
+    /// on their own machine.
+    pub compiler: Option<PathBuf>,
+    /// Maximum concurrent calls. Each takes a pool slot: address space, and up to [`Self::keep_resident_bytes`] of
+    /// memory.
+    pub instances_max: u32,
+    /// Maximum concurrent calls of one tenant.
+    pub instances_per_tenant_max: u32,
+    /// Maximum calls that compute at the same time. Should be the number of cores: with more, the operating system
+    /// schedules guests instead of the host.
+    pub turns_max: usize,
+    /// Threads reserved for guests. Those in excess of [`Self::turns_max`] are used while a slice is overdue.
+    pub guest_threads: usize,
+    /// Fuel of one slice, after which a call yields. About a tenth of a millisecond.
+    pub fuel_slice: u64,
+    /// Size of a pool slot for a linear memory, in bytes: an upper bound of every tenant's quota.
+    pub memory_bytes_max: u64,
+    /// Stack for the WebAssembly frames of one call, in bytes. A guest traps if it recurses deeper.
+    pub stack_bytes_max: usize,
+    /// Size of a pool slot for a table, in elements: an upper bound of every tenant's quota.
+    pub table_elements_max: u64,
+    /// Bytes of a slot that stay resident between two calls. Only used if the machine has no swap, see `engine`.
+    pub keep_resident_bytes: usize,
+    /// Memory limit for loaded filters, in bytes: machine code and the engine's metadata.
+    pub loaded_bytes_max: u64,
+    /// Size limit of the on-disk cache, in bytes.
+    pub cache_bytes_max: u64,
+    /// Maximum concurrent compiles. If above one, a single tenant never occupies all of them.
+    pub compiles_max: usize,
+    /// Maximum uploads of one tenant that wait for a compile. Each holds its bytes in memory.
+    pub compiles_waiting_per_tenant_max: usize,
+    /// Wall-clock limit of one compile, in milliseconds.
+    pub compile_wall_ms_max: u64,
+    /// CPU time limit of one compile over all its threads, in seconds.
+    pub compile_cpu_seconds_max: u64,
+    /// Memory limit of one compile, in bytes. SpiderMonkey needs 440 MB.
+    pub compile_memory_bytes_max: u64,
+    /// Structure limits of an upload.
+    pub caps: Caps,
+    /// Limits of the idle pool.
+    pub kept: KeptLimits,
+}
+
+/// Limits of the idle pool. Idle instances occupy pool slots and are evicted when a call needs one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptLimits {
+    /// Maximum events per instance, whatever its binding allows. Instances are not reused if it is 0 or 1.
+    pub events_max: u32,
+    /// Maximum idle instances; 0 disables reuse.
+    pub instances_max: usize,
+    /// Maximum idle instances of one tenant; 0 disables reuse.
+    pub instances_per_tenant_max: usize,
+    /// Maximum linear memory of all idle instances, in bytes.
+    pub memory_bytes_max: u64,
+    /// How long an instance may be idle, in milliseconds.
+    pub idle_ms_max: u64,
+}
+
+impl Default for KeptLimits {
+    fn default() -> Self {
+        Self {
+            events_max: 1_000,
+            instances_max: 16,
+            instances_per_tenant_max: 4,
+            memory_bytes_max: 256 << 20,
+            idle_ms_max: 60_000,
+        }
+    }
+}
+
+/// Default number of guest threads for each turn. Threads without a turn sleep. A tenant whose slices take far too long
+/// can block as many threads as there are turns, so this suffices for three such tenants and one more.
+pub const GUEST_THREADS_PER_TURN: usize = 4;
+
+impl Options {
+    /// The defaults, for a node with a few cores.
+    pub fn new(cache_dir: PathBuf, cache_key: [u8; 32], components: Components) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
+        Self {
+            cache_dir,
+            cache_key,
+            components,
+            compiler: None,
+            instances_max: 64,
+            instances_per_tenant_max: 32,
+            turns_max: cores,
+            guest_threads: GUEST_THREADS_PER_TURN * cores,
+            fuel_slice: 200_000,
+            memory_bytes_max: 128 << 20,
+            stack_bytes_max: 512 << 10,
+            table_elements_max: 20_000,
+            keep_resident_bytes: 512 << 10,
+            loaded_bytes_max: 256 << 20,
+            cache_bytes_max: 2 << 30,
+            compiles_max: 2,
+            compiles_waiting_per_tenant_max: 4,
+            compile_wall_ms_max: 60_000,
+            compile_cpu_seconds_max: 60,
+            compile_memory_bytes_max: 1 << 30,
+            caps: Caps::default(),
+            kept: KeptLimits::default(),
+        }
+    }
+}
+
+/// Why a [`Sandbox`](super::Sandbox) could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The engine rejected its configuration, or the system could not provide the pool's address space.
+    #[error("the filter engine cannot be set up: {0}")]
+    Engine(String),
+    /// The directory of compiled filters cannot be used.
+    #[error("the folder of compiled filters `{path}` cannot be used")]
+    CacheDir {
+        /// The directory.
+        path: PathBuf,
+        /// The underlying error.
+        source: std::io::Error,
+    },
+    /// The guest threads could not be started.
+    #[error("the threads for filters cannot be started")]
+    Threads(#[source] std::io::Error),
+}
