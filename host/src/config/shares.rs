@@ -21,7 +21,7 @@ const POOLS: [&str; 8] = [
 ];
 
 /// Files whose pools are listed under their users, or whose channels carry no work of tenants.
-const MECHANISMS: [&str; 2] = ["base/fair/shares.rs", "ledger/damage.rs"];
+const MECHANISMS: [&str; 2] = ["base/fair/shares.rs", "ledger/integrity/damage.rs"];
 
 /// A row of the table of limits.
 struct Row {

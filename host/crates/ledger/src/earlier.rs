@@ -12,9 +12,10 @@ use setgate_domain::delivery::{DeliverySeq, Settlement, State, Step};
 use setgate_domain::event::EventSeq;
 use setgate_domain::id::{DeliveryId, Digest, EventId, SubscriptionId};
 
-use super::schema::{FILE, MIGRATIONS};
-use super::tests::{NOW, TENANT, attempt, block_on, event, tenant};
-use super::{Appended, FanOut, Ledger, Options, inspect};
+use crate::inspect;
+use crate::schema::{FILE, MIGRATIONS};
+use crate::tests::{NOW, TENANT, attempt, block_on, event, tenant};
+use crate::{Appended, FanOut, Ledger, Options};
 
 /// Rows that every schema supports: a tenant; three events, two of them fanned out (one delivered, one dead and due
 /// once more); a plan; a filter component stored whole in its row.
@@ -81,7 +82,7 @@ INSERT INTO attempt VALUES
 const BYTES_STORED: usize = 15;
 
 /// Creates a file of the given schema with [`ROWS`], and a blob in that schema's format.
-pub(super) fn write(folder: &Path, schema: usize, blob: &[u8]) {
+pub(crate) fn write(folder: &Path, schema: usize, blob: &[u8]) {
     let conn = Connection::open(folder.join(FILE)).unwrap();
     conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL").unwrap();
     for step in &MIGRATIONS[..schema] {

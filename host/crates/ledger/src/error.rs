@@ -31,7 +31,7 @@ pub enum Error {
         /// Its permission bits.
         mode: u32,
     },
-    /// The linked SQLite is older than [`super::SQLITE_VERSION_MIN`], and such versions can lose commits (WAL-reset
+    /// The linked SQLite is older than [`crate::SQLITE_VERSION_MIN`], and such versions can lose commits (WAL-reset
     /// race).
     #[error("SQLite {found} is linked, but the ledger needs 3.51.3 or later")]
     EngineVersion {
@@ -154,13 +154,13 @@ impl Error {
     }
 
     /// Whether the disk failed this request, as it would have failed the commit.
-    pub(super) fn is_of_disk(&self) -> bool {
+    pub(crate) fn is_of_disk(&self) -> bool {
         use rusqlite::ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};
         let Self::Engine(error) = self else { return false };
         matches!(error.sqlite_error_code(), Some(CannotOpen | DiskFull | ReadOnly | SystemIoFailure))
     }
 
-    pub(super) fn corrupt(what: impl Into<String>) -> Self {
+    pub(crate) fn corrupt(what: impl Into<String>) -> Self {
         Self::Corrupt { what: what.into() }
     }
 }

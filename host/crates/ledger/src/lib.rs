@@ -58,60 +58,25 @@
 //! An event passes through two transactions, `append_with` and `settle`, and through `fan_out` as well if it was
 //! appended without its deliveries. Each is idempotent, so recovery means opening the file and continuing.
 
-mod attempts;
-mod audit;
-mod backup;
-mod blobs;
-mod checkpoint;
-mod columns;
-mod damage;
+mod commit;
 mod dedupe;
-mod disk;
+mod deliveries;
 #[cfg(test)]
 mod earlier;
-mod effects;
 mod error;
-mod failing;
-mod fan_out;
-mod files;
-mod gather;
+mod events;
 mod history;
-mod hot;
-mod idempotency;
-mod identity;
-mod inspect;
-mod journal;
-mod lived;
+mod integrity;
 #[cfg(test)]
 mod model;
 mod options;
-mod order;
-mod outbox;
-mod packed;
-mod past;
-mod plans;
-mod queue;
-mod reach;
-mod readers;
-mod redrive;
 mod registry;
-mod repin;
-mod replays;
-mod rerun;
-mod retention;
 mod schema;
 mod sealed_endpoints;
-mod settle;
-mod space;
-mod statements;
-mod statistics;
-mod stored;
-mod tail;
+mod state;
 #[cfg(test)]
 mod tests;
-mod untold;
-mod wal_tail;
-mod writer;
+mod upkeep;
 
 use std::fs;
 use std::path::Path;
@@ -129,36 +94,43 @@ use setgate_domain::id::{Digest, TenantId};
 use setgate_domain::time::Timestamp;
 use tokio::sync::mpsc;
 
-use crate::columns::{ReadColumn, params};
+use crate::commit::{checkpoint, effects, group_commit, queue, writer};
+use crate::history::statistics;
+use crate::integrity::wal_check;
+use crate::schema::sql_types::{ReadColumn, params};
+use crate::schema::{files, readers};
+use crate::upkeep::uptime;
 
-pub use backup::{BackupError, Manifest, back_up, is_in_use, manifest, restore};
-pub use blobs::BLOB_PART_BYTES;
-pub use damage::Checked;
-pub use disk::Cause;
+pub use commit::group_commit::GATHER_FROM;
+pub use deliveries::outbox::{Content, DUE_LIMIT_MAX, Lane};
+pub use deliveries::redrive::REDRIVE_CHUNK_ROWS;
+pub use deliveries::replan::Rerun;
+pub use deliveries::replays::{Advanced, REPLAY_EVENTS_MAX, REPLAYS_KEPT_MAX, ReplayStep};
+pub use deliveries::settle::{Decision, Expired, Redriven, Settled};
 pub use error::Error;
-pub use fan_out::{FAN_OUT_DELIVERIES_MAX, FanOut};
-pub use files::refuse_shared;
-pub use gather::GATHER_FROM;
-pub use history::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
-pub use idempotency::{ANSWERS_KEPT_MS, AnswersStored, CarriedOut};
-pub use identity::{Identity, identity};
-pub use inspect::{Check, FAULTS_TOLD_MAX, Inspected, inspect};
-pub use journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX, Taken};
+pub use events::fan_out::{FAN_OUT_DELIVERIES_MAX, FanOut};
+pub use events::journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX, Taken};
+pub use history::queries::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
+pub use history::settlement_log::{
+    SETTLED_BYTES_MAX, SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord,
+};
+pub use history::statistics::{Counted, MINUTES_KEPT_MS};
+pub use integrity::damage::Checked;
+pub use integrity::inspect::{Check, FAULTS_TOLD_MAX, Inspected, inspect};
 pub use options::Options;
-pub use outbox::{Content, DUE_LIMIT_MAX, Lane};
-pub use plans::{VersionsInUse, plan_name};
-pub use reach::Reach;
-pub use redrive::REDRIVE_CHUNK_ROWS;
+pub use registry::blobs::BLOB_PART_BYTES;
+pub use registry::idempotency::{ANSWERS_KEPT_MS, AnswersStored, CarriedOut};
+pub use registry::plans::{VersionsInUse, plan_name};
 pub use registry::{DOCUMENT_BYTES, DOCUMENT_BYTES_MAX, Expected, Intent, Snapshot, TenantView, Versioned, Weight};
-pub use replays::{Advanced, REPLAY_EVENTS_MAX, REPLAYS_KEPT_MAX, ReplayStep};
-pub use rerun::Rerun;
-pub use retention::Retained;
 pub use schema::SQLITE_VERSION_MIN;
-pub use settle::{Decision, Expired, Redriven, Settled};
-pub use space::Shortage;
-pub use statistics::{Counted, MINUTES_KEPT_MS};
-pub use tail::{SETTLED_BYTES_MAX, SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord};
-pub use untold::Made;
+pub use schema::files::refuse_shared;
+pub use state::disk::Cause;
+pub use state::fanout_cursor::Reach;
+pub use state::handoff::Made;
+pub use state::space::Shortage;
+pub use upkeep::backup::{BackupError, Manifest, back_up, is_in_use, manifest, restore};
+pub use upkeep::identity::{Identity, identity};
+pub use upkeep::retention::Retained;
 
 const LOCK: &str = "ledger.lock";
 /// How long an unreferenced plan or blob is retained after it was last stored, in milliseconds: one day, so that it
@@ -231,7 +203,7 @@ impl Ledger {
     /// [`Error::Corrupt`] if a document of the registry cannot be read.
     pub fn open(options: Options, clock: Clock) -> Result<Self, Error> {
         let lock = hold(&options.path)?;
-        wal_tail::look(&options.path)?;
+        wal_check::look(&options.path)?;
         let conn = schema::open_writer(&options)?;
         begin_behind(&conn, &clock)?;
         // The directory entry must be as durable as the data in the file.
@@ -268,7 +240,7 @@ impl Ledger {
             shared: Arc::clone(&shared),
             queue: receiver,
             batch_max,
-            gather: gather::Gather::new(gather_max),
+            gather: group_commit::Gather::new(gather_max),
             lock,
             alive,
         };
@@ -482,7 +454,7 @@ fn begin_behind(conn: &rusqlite::Connection, clock: &Clock) -> Result<(), Error>
     let newest: Option<Timestamp> = conn
         .query_row("SELECT accepted_at FROM event ORDER BY seq DESC LIMIT 1", [], |row| row.column(0))
         .optional()?;
-    let Some(stored) = newest.max(lived::Lived::last(conn)?) else { return Ok(()) };
+    let Some(stored) = newest.max(uptime::Lived::last(conn)?) else { return Ok(()) };
     clock.not_before(stored);
     let now = clock.now();
     if stored > now {

@@ -15,13 +15,13 @@ use setgate_domain::statistics::{HOUR_MS, Statistics};
 use setgate_domain::time::Timestamp;
 use tempfile::TempDir;
 
-use super::queue::Batch;
-use super::replays::tests::replay;
-use super::tests::{
+use crate::commit::queue::Batch;
+use crate::deliveries::replays::tests::replay;
+use crate::schema::sql_types::{Json, state_number};
+use crate::tests::{
     NOW, TENANT, attempt, block_on, copy, event, in_one_batch, new_delivery, open, open_at, reopen, run, with_tenant,
 };
-use super::{Appended, Counts, DeliveryQuery, Error, FanOut, Ledger, Redriven, ReplayStep, Rerun};
-use crate::columns::{Json, state_number};
+use crate::{Appended, Counts, DeliveryQuery, Error, FanOut, Ledger, Redriven, ReplayStep, Rerun};
 use compare::compare;
 
 /// One operation. Numbers select among the existing rows.

@@ -14,12 +14,13 @@ use setgate_domain::endpoint::{Destination, EndpointTls};
 use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::secret::{Sealed, Secret, endpoint_context};
 
-use super::schema::FILE;
-use super::{Error, attempts, sync_folder};
-use crate::columns::params;
+use crate::deliveries::attempts;
+use crate::schema::FILE;
+use crate::schema::sql_types::params;
+use crate::{Error, sync_folder};
 
 /// First schema with encrypted endpoints.
-pub(super) const SCHEMA: i64 = 13;
+pub(crate) const SCHEMA: i64 = 13;
 
 /// Set until the file has been rewritten, so that a host killed meanwhile does it at its next start.
 const MARK: &str = "rewrite";
@@ -28,13 +29,13 @@ const MARK: &str = "rewrite";
 const DRAFT: &str = "ledger.db.rewrite";
 
 /// An index for the names of subscriptions, and the rewrite mark, for files that have ever held a document.
-pub(super) const STEP: &str = "
+pub(crate) const STEP: &str = "
 CREATE INDEX entry_name ON entry (tenant, doc ->> '$.name') WHERE kind = 'subscription' AND doc ->> '$.name' IS NOT NULL;
 INSERT INTO mark SELECT 'rewrite', 1 WHERE EXISTS (SELECT 1 FROM entry);
 ";
 
 /// Redacts the URLs in attempts in chunks, each in its own transaction. Idempotent.
-pub(super) fn redact_attempts(conn: &Connection) -> Result<(), Error> {
+pub(crate) fn redact_attempts(conn: &Connection) -> Result<(), Error> {
     let mut after = -1;
     while let Some(last) = attempts::redact_urls(conn, after)? {
         after = last;
@@ -56,7 +57,7 @@ struct Before {
 }
 
 /// Encrypts the endpoints of all subscriptions, within the transaction of the migration step.
-pub(super) fn seal(conn: &Connection, master: Option<&MasterKey>) -> Result<(), Error> {
+pub(crate) fn seal(conn: &Connection, master: Option<&MasterKey>) -> Result<(), Error> {
     let mut statement = conn.prepare(
         "SELECT tenant, id, doc FROM entry WHERE kind = 'subscription' AND doc ->> '$.endpoint.target' IS NULL",
     )?;
@@ -116,14 +117,14 @@ fn sealed_doc(tenant: &str, id: &str, doc: &str, master: &MasterKey) -> Result<S
 }
 
 /// Whether the file must be rewritten.
-pub(super) fn is_due(conn: &Connection) -> Result<bool, Error> {
+pub(crate) fn is_due(conn: &Connection) -> Result<bool, Error> {
     Ok(conn.prepare("SELECT 1 FROM mark WHERE name = ?1")?.exists([MARK])?)
 }
 
 /// Copies the content of the file into a new one, which replaces it, and closes the connection. No other connection may
 /// be open. If the disk has no space for both files, the host starts with the existing file and tries again at its next
 /// start.
-pub(super) fn rewrite(conn: Connection, folder: &Path) -> Result<(), Error> {
+pub(crate) fn rewrite(conn: Connection, folder: &Path) -> Result<(), Error> {
     let file = folder.join(FILE);
     let bytes = fs::metadata(&file).map_or(0, |file| file.len());
     tracing::info!(
@@ -179,9 +180,9 @@ fn write_draft(conn: &Connection, draft: &Path) -> Result<(), Error> {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::tests::{NOW, block_on};
-    use super::super::{Ledger, Options, earlier};
     use super::*;
+    use crate::tests::{NOW, block_on};
+    use crate::{Ledger, Options, earlier};
     use setgate_base::clock::Clock;
     use setgate_domain::delivery::DeliverySeq;
 

@@ -15,34 +15,34 @@ use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::{FilterRun, VerdictKind};
 use tempfile::TempDir;
 
-use super::{Error, Expected, FanOut, Ledger, Options, SQLITE_VERSION_MIN};
+use crate::{Error, Expected, FanOut, Ledger, Options, SQLITE_VERSION_MIN};
 
-pub(super) const NOW: Timestamp = Timestamp::from_millis(1_751_705_149_662);
-pub(super) const TENANT: &str = "acme";
+pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_751_705_149_662);
+pub(crate) const TENANT: &str = "acme";
 
-pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap().block_on(future)
 }
 
-pub(super) fn open() -> (TempDir, Ledger) {
+pub(crate) fn open() -> (TempDir, Ledger) {
     let folder = tempfile::tempdir().unwrap();
     let ledger = open_at(&folder);
     (folder, ledger)
 }
 
-pub(super) fn open_at(folder: &TempDir) -> Ledger {
+pub(crate) fn open_at(folder: &TempDir) -> Ledger {
     // The tests move the clock by weeks, which must not count as downtime. Small runs exercise the dedupe index.
     let options = Options { gap_ms_min: i64::MAX, dedupe_run_events: 4, ..Options::new(folder.path()) };
     Ledger::open(options, Clock::manual(NOW)).unwrap()
 }
 
-pub(super) async fn reopen(folder: &TempDir, ledger: Ledger) -> Ledger {
+pub(crate) async fn reopen(folder: &TempDir, ledger: Ledger) -> Ledger {
     ledger.shutdown().await;
     open_at(folder)
 }
 
 /// The files as a crash at this moment would leave them. The lock and the shared memory end with the process.
-pub(super) fn copy(folder: &TempDir) -> TempDir {
+pub(crate) fn copy(folder: &TempDir) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     for name in ["ledger.db", "ledger.db-wal"] {
         let _ = std::fs::copy(folder.path().join(name), copy.path().join(name));
@@ -50,15 +50,15 @@ pub(super) fn copy(folder: &TempDir) -> TempDir {
     copy
 }
 
-pub(super) fn tenant() -> Tenant {
+pub(crate) fn tenant() -> Tenant {
     Tenant { id: TENANT.parse().unwrap(), display_name: None, quota: None, created_at: NOW }
 }
 
-pub(super) async fn with_tenant(ledger: &Ledger) {
+pub(crate) async fn with_tenant(ledger: &Ledger) {
     ledger.put_tenant(tenant(), Expected::Any).await.unwrap();
 }
 
-pub(super) fn event(n: u64) -> NewEvent {
+pub(crate) fn event(n: u64) -> NewEvent {
     let mut key = [0; 32];
     // All keys share the indexed part, so only the event rows distinguish them.
     key[24..].copy_from_slice(&n.to_be_bytes());
@@ -83,7 +83,7 @@ pub(super) fn event(n: u64) -> NewEvent {
 }
 
 /// Creates a tenant, `count` events and a plan.
-pub(super) async fn with_events(ledger: &Ledger, count: u64) -> Digest {
+pub(crate) async fn with_events(ledger: &Ledger, count: u64) -> Digest {
     with_tenant(ledger).await;
     for n in 1..=count {
         ledger.append(event(n)).await.unwrap();
@@ -91,11 +91,11 @@ pub(super) async fn with_events(ledger: &Ledger, count: u64) -> Digest {
     ledger.intern_plan(&Plan::default()).await.unwrap()
 }
 
-pub(super) fn subscription(n: u128) -> SubscriptionId {
+pub(crate) fn subscription(n: u128) -> SubscriptionId {
     SubscriptionId::new(NOW, n)
 }
 
-pub(super) fn new_delivery(event_seq: u64, subscription_number: u128, plan: Digest) -> NewDelivery {
+pub(crate) fn new_delivery(event_seq: u64, subscription_number: u128, plan: Digest) -> NewDelivery {
     NewDelivery {
         id: DeliveryId { event: event(event_seq).id, subscription: subscription(subscription_number), run: 0 },
         event: EventSeq(event_seq.cast_signed()),
@@ -108,7 +108,7 @@ pub(super) fn new_delivery(event_seq: u64, subscription_number: u128, plan: Dige
 }
 
 /// Incompressible bytes that depend on the seed.
-pub(super) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut block = [0; 32];
     block[..8].copy_from_slice(&seed.to_le_bytes());
     let mut noise = Vec::with_capacity(bytes + block.len());
@@ -121,13 +121,13 @@ pub(super) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
 }
 
 /// A ledger with one event and one due delivery of it.
-pub(super) async fn due_one(ledger: &Ledger) -> DueDelivery {
+pub(crate) async fn due_one(ledger: &Ledger) -> DueDelivery {
     let plan = with_events(ledger, 1).await;
     let fan_out = FanOut { through: EventSeq(1), deliveries: vec![new_delivery(1, 1, plan)] };
     ledger.fan_out(fan_out).await.unwrap().remove(0)
 }
 
-pub(super) fn attempt(number: u32, status: u16) -> Attempt {
+pub(crate) fn attempt(number: u32, status: u16) -> Attempt {
     let outcome = Outcome::Answered {
         status,
         body_head: "said".into(),
@@ -154,7 +154,7 @@ pub(super) fn attempt(number: u32, status: u16) -> Attempt {
     }
 }
 
-pub(super) fn run() -> FilterRun {
+pub(crate) fn run() -> FilterRun {
     FilterRun {
         filter: "redact".parse().unwrap(),
         digest: Digest([3; 32]),
@@ -171,7 +171,7 @@ pub(super) fn run() -> FilterRun {
 }
 
 /// Sends requests while the writer is blocked, so that they form one batch. The writer continues once all are sent.
-pub(super) async fn in_one_batch<T>(ledger: &Ledger, requests: impl Future<Output = T>) -> T {
+pub(crate) async fn in_one_batch<T>(ledger: &Ledger, requests: impl Future<Output = T>) -> T {
     let (started, has_started) = tokio::sync::oneshot::channel();
     let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
     let busy = ledger.queue().write(move |_| {

@@ -3,14 +3,14 @@
 use rusqlite::Connection;
 use setgate_domain::event::EventSeq;
 
-use super::super::Error;
-use super::super::statements::Statements;
 use super::{Index, hash};
-use crate::columns::ReadColumn;
+use crate::Error;
+use crate::schema::sql_types::ReadColumn;
+use crate::schema::statements::Statements;
 
 /// Describes parts that cannot be read, and events that a lookup does not find, at most `limit` in total. Reads the
 /// whole index, and one part per event.
-pub(in super::super) fn missing(conn: &Connection, limit: usize) -> Result<Vec<String>, Error> {
+pub(crate) fn missing(conn: &Connection, limit: usize) -> Result<Vec<String>, Error> {
     let index = Index::load(conn, 1_000)?;
     let parts = index.runs.iter().flat_map(|run| (0..run.parts()).map(move |part| run.read_part(conn, part)));
     let mut faults: Vec<_> = parts.filter_map(|read| Some(read.err()?.to_string())).take(limit).collect();

@@ -3,16 +3,16 @@
 use rusqlite::Connection;
 use setgate_domain::event::EventSeq;
 
-use super::super::Error;
 use super::run::{Entry, Run, Writing};
-use crate::columns::params;
+use crate::Error;
+use crate::schema::sql_types::params;
 
 /// A merge in progress. Its output is unused until it is [finished](Merge::finish).
-pub(super) struct Merge {
+pub(crate) struct Merge {
     /// Level of its inputs.
-    pub(super) level: u32,
+    pub(crate) level: u32,
     /// Ids of the input runs, by age.
-    pub(super) inputs: Vec<i64>,
+    pub(crate) inputs: Vec<i64>,
     sources: Vec<Source>,
     out: Writing,
     gone: Gone,
@@ -26,12 +26,12 @@ struct Source {
 
 /// Decides which events are deleted, so that their entries can be left out.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Gone {
+pub(crate) struct Gone {
     /// First existing event.
-    pub(super) oldest: EventSeq,
+    pub(crate) oldest: EventSeq,
     /// Retention has examined all events up to here and left few of them, so their rows are checked one by one. Later
     /// events are assumed to exist, because the checks would cost more than keeping their entries.
-    pub(super) looked_through: EventSeq,
+    pub(crate) looked_through: EventSeq,
 }
 
 impl Gone {
@@ -51,7 +51,7 @@ impl Gone {
 
 impl Merge {
     /// Starts a merge of these runs, all of one level, into a run with the given id and level.
-    pub(super) fn begin(inputs: &[&Run], id: i64, level: u32, gone: Gone) -> Self {
+    pub(crate) fn begin(inputs: &[&Run], id: i64, level: u32, gone: Gone) -> Self {
         let last = inputs.iter().map(|run| run.last).max().unwrap_or_default();
         let mut out = Writing::new(id, level, last, inputs.iter().map(|run| run.parts()).sum());
         out.sifted_through(gone.looked_through);
@@ -65,17 +65,17 @@ impl Merge {
     }
 
     /// Approximate memory use in bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.out.bytes()
     }
 
     /// Id of the output run.
-    pub(super) fn id(&self) -> i64 {
+    pub(crate) fn id(&self) -> i64 {
         self.out.id()
     }
 
     /// Merges up to `count` entries of the inputs, which are among `runs`. Returns whether that was everything.
-    pub(super) fn step(&mut self, conn: &Connection, runs: &[Run], count: usize) -> Result<bool, Error> {
+    pub(crate) fn step(&mut self, conn: &Connection, runs: &[Run], count: usize) -> Result<bool, Error> {
         for _ in 0..count {
             let mut least: Option<(Entry, usize)> = None;
             for (place, (source, id)) in self.sources.iter_mut().zip(&self.inputs).enumerate() {
@@ -94,7 +94,7 @@ impl Merge {
     }
 
     /// Finishes the output run. `None` if no entries are left.
-    pub(super) fn finish(self, conn: &Connection) -> Result<Option<Run>, Error> {
+    pub(crate) fn finish(self, conn: &Connection) -> Result<Option<Run>, Error> {
         self.out.finish(conn)
     }
 }

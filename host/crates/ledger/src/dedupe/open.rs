@@ -9,10 +9,11 @@ use std::collections::{BTreeSet, VecDeque};
 use rusqlite::{Connection, OptionalExtension as _};
 use setgate_domain::event::EventSeq;
 
-use super::super::{Error, schema};
 use super::run::{Entry, RUN_ID_END, RUN_SHIFT, Run};
 use super::{DAMAGED_MARK, Damage, Index, Staged, is_unreadable};
-use crate::columns::{ReadColumn, params};
+use crate::Error;
+use crate::schema;
+use crate::schema::sql_types::{ReadColumn, params};
 
 /// Tables of the index.
 const TABLES: [&str; 3] = ["dedupe_run", "dedupe_part", "dedupe_head"];
@@ -23,7 +24,7 @@ impl Index {
     /// Loads the index and writes runs for events that are in none. A damaged index is set aside and rebuilt.
     ///
     /// An event whose row cannot be read is left out: a duplicate of it would be accepted as a new event.
-    pub(in super::super) fn open(conn: &Connection, run_events: usize) -> Result<Self, Error> {
+    pub(crate) fn open(conn: &Connection, run_events: usize) -> Result<Self, Error> {
         if !conn.prepare("SELECT 1 FROM meta WHERE name = ?1")?.exists([DAMAGED_MARK])? {
             match Self::catch_up(conn, run_events) {
                 Err(error) if is_unreadable(&error) => tracing::warn!(%error, "the index of dedupe keys is damaged"),
@@ -58,7 +59,7 @@ impl Index {
     }
 
     /// Loads the index without writing anything. Fails if it is damaged.
-    pub(super) fn load(conn: &Connection, run_events: usize) -> Result<Self, Error> {
+    pub(crate) fn load(conn: &Connection, run_events: usize) -> Result<Self, Error> {
         let mut index = Self::of_runs(conn, run_events)?;
         let (mut through, last) = (index.through(), last_event(conn)?);
         while through < last {

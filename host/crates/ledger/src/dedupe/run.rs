@@ -12,12 +12,12 @@
 use rusqlite::{Connection, OptionalExtension as _};
 use setgate_domain::event::EventSeq;
 
-use super::super::Error;
-use super::super::statements::Statements;
-use crate::columns::{ReadColumn, params};
+use crate::Error;
+use crate::schema::sql_types::{ReadColumn, params};
+use crate::schema::statements::Statements;
 
 /// Entries per part: as many as fit into one row on a page of 4 KiB.
-pub(super) const PART_ENTRIES: usize = 280;
+pub(crate) const PART_ENTRIES: usize = 280;
 const ENTRY_BYTES: usize = 14;
 /// Parts per row of `dedupe_head`.
 const HEAD_PARTS: usize = 11;
@@ -28,9 +28,9 @@ const FILTER_BITS: u64 = FILTER_WORDS as u64 * 64;
 const FILTER_PROBES: u32 = 7;
 const HEAD_BYTES: usize = 8 + FILTER_WORDS * 8;
 /// Bits of a row's key that hold its number within the run.
-pub(super) const RUN_SHIFT: u32 = 32;
+pub(crate) const RUN_SHIFT: u32 = 32;
 /// Exclusive upper bound of run ids.
-pub(super) const RUN_ID_END: i64 = 1 << 31;
+pub(crate) const RUN_ID_END: i64 = 1 << 31;
 /// Bytes of a row's checksum.
 const SUM_BYTES: usize = 4;
 /// Largest event seq that an entry can hold.
@@ -38,9 +38,9 @@ const SEQ_MAX: i64 = (1 << 48) - 1;
 
 /// A hash of a dedupe key and its event, in the sort order of runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in super::super) struct Entry {
-    pub(in super::super) hash: i64,
-    pub(in super::super) seq: EventSeq,
+pub(crate) struct Entry {
+    pub(crate) hash: i64,
+    pub(crate) seq: EventSeq,
 }
 
 impl Entry {
@@ -81,15 +81,15 @@ fn bits_of(hash: i64) -> impl Iterator<Item = (usize, u64)> {
 
 /// The in-memory data of a run.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) id: i64,
+pub(crate) struct Run {
+    pub(crate) id: i64,
     /// Number of merges its entries went through. Runs of one level have about the same size.
-    pub(super) level: u32,
+    pub(crate) level: u32,
     /// All events up to this one are in this run or an older one.
-    pub(super) last: EventSeq,
-    pub(super) entries: i64,
+    pub(crate) last: EventSeq,
+    pub(crate) entries: i64,
     /// Entries of deleted events were left out when it was written, and retention had examined all its events by then.
-    pub(super) is_sifted: bool,
+    pub(crate) is_sifted: bool,
     /// First hash of each part.
     fences: Vec<i64>,
     /// Filters of all parts, concatenated.
@@ -101,7 +101,7 @@ impl Run {
     ///
     /// # Errors
     /// [`Error::Corrupt`] if a run is incomplete.
-    pub(super) fn load_all(conn: &Connection) -> Result<Vec<Self>, Error> {
+    pub(crate) fn load_all(conn: &Connection) -> Result<Vec<Self>, Error> {
         let mut statement = conn.prepare("SELECT id, level, last_seq, entries FROM dedupe_run ORDER BY last_seq")?;
         let rows = statement.query_map([], |row| {
             let run = Self::new(row.get(0)?, row.get(1)?, row.column(2)?);
@@ -145,18 +145,18 @@ impl Run {
         Ok(())
     }
 
-    pub(super) fn parts(&self) -> usize {
+    pub(crate) fn parts(&self) -> usize {
         self.fences.len()
     }
 
     /// Memory use in bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.fences.capacity() * 8 + self.filters.capacity() * 8
     }
 
     /// Calls `look` for each event of the run with that hash, newest first, until it returns a value. Reads a part from
     /// the file only if its filter reports a probable match.
-    pub(super) fn find<T>(
+    pub(crate) fn find<T>(
         &self,
         statements: &mut Statements<'_>,
         hash: i64,
@@ -188,7 +188,7 @@ impl Run {
     ///
     /// # Errors
     /// [`Error::Corrupt`] if it is missing or changed.
-    pub(super) fn read_part(&self, conn: &Connection, part: usize) -> Result<Vec<Entry>, Error> {
+    pub(crate) fn read_part(&self, conn: &Connection, part: usize) -> Result<Vec<Entry>, Error> {
         let body = conn.prepare_cached(SELECT_PART)?.query_row([key(self.id, part)], |row| row.get(0)).optional()?;
         self.entries_of(part, body)
     }
@@ -203,7 +203,7 @@ impl Run {
     }
 }
 
-pub(super) const SELECT_PART: &str = "SELECT body FROM dedupe_part WHERE id = ?1";
+pub(crate) const SELECT_PART: &str = "SELECT body FROM dedupe_part WHERE id = ?1";
 
 fn key(run: i64, number: usize) -> i64 {
     // No table has 2^32 rows of a page each.
@@ -225,7 +225,7 @@ fn sound(key: i64, row: &[u8]) -> Option<&[u8]> {
 }
 
 /// A run being written, entry by entry.
-pub(super) struct Writing {
+pub(crate) struct Writing {
     run: Run,
     /// Entries of the current part.
     body: Vec<u8>,
@@ -239,7 +239,7 @@ pub(super) struct Writing {
 impl Writing {
     /// Starts a run that covers all events up to `last` that are in no older run. `parts` is the expected maximum
     /// number of parts.
-    pub(super) fn new(id: i64, level: u32, last: EventSeq, parts: usize) -> Self {
+    pub(crate) fn new(id: i64, level: u32, last: EventSeq, parts: usize) -> Self {
         Self {
             run: Run {
                 fences: Vec::with_capacity(parts),
@@ -253,22 +253,22 @@ impl Writing {
         }
     }
 
-    pub(super) fn id(&self) -> i64 {
+    pub(crate) fn id(&self) -> i64 {
         self.run.id
     }
 
     /// Memory use in bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.run.bytes()
     }
 
     /// See [`Run::is_sifted`].
-    pub(super) fn sifted_through(&mut self, looked_through: EventSeq) {
+    pub(crate) fn sifted_through(&mut self, looked_through: EventSeq) {
         self.run.is_sifted = self.run.last <= looked_through;
     }
 
     /// Appends an entry, which must not be less than the previous one.
-    pub(super) fn push(&mut self, conn: &Connection, entry: Entry) -> Result<(), Error> {
+    pub(crate) fn push(&mut self, conn: &Connection, entry: Entry) -> Result<(), Error> {
         if self.body.is_empty() {
             self.run.fences.push(entry.hash);
         }
@@ -309,7 +309,7 @@ impl Writing {
     }
 
     /// Writes the remaining entries and the row of the run. `None` if the run has no entries.
-    pub(super) fn finish(mut self, conn: &Connection) -> Result<Option<Run>, Error> {
+    pub(crate) fn finish(mut self, conn: &Connection) -> Result<Option<Run>, Error> {
         if self.run.entries == 0 {
             return Ok(None);
         }

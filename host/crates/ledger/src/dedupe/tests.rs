@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use rusqlite::StatementStatus;
 use setgate_base::crypto::sha256;
 
-use super::super::schema;
 use super::run::{PART_ENTRIES, SELECT_PART};
 use super::*;
+use crate::schema;
 
 /// A database with the columns of the journal that the index uses.
 fn file() -> Connection {

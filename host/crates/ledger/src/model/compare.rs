@@ -3,7 +3,7 @@
 use super::*;
 
 /// Compares everything that the public interface returns.
-pub(super) async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCaseError> {
+pub(crate) async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCaseError> {
     let tenant: TenantId = TENANT.parse().unwrap();
     let journal = ledger.journal_after(EventSeq(0), 1_000).await.unwrap();
     let journal: Vec<_> = journal.iter().map(|e| (e.seq.0, e.id)).collect();

@@ -8,8 +8,8 @@ use setgate_domain::subscription::{Format, Pattern, Signing, SigningScheme};
 use setgate_domain::tenant::Quota;
 use setgate_domain::verdict::FaultPolicy;
 
-use super::super::tests::{NOW, TENANT, block_on, open, reopen, tenant};
 use super::*;
+use crate::tests::{NOW, TENANT, block_on, open, reopen, tenant};
 
 fn source(name: &str) -> Source {
     Source {

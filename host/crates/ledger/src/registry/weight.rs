@@ -39,7 +39,7 @@ impl Weight {
 
     /// The first quota that the total exceeds and that `added` increases: its name, the total and the limit. A change
     /// that reduces a total is always accepted, even above a quota that has been lowered.
-    pub(super) fn over(&self, added: &Self, quota: &Quota) -> Option<(&'static str, i64, u64)> {
+    pub(crate) fn over(&self, added: &Self, quota: &Quota) -> Option<(&'static str, i64, u64)> {
         [
             ("documents_bytes_max", self.documents_bytes, added.documents_bytes, quota.documents_bytes_max),
             ("patterns_max", self.patterns, added.patterns, quota.patterns_max),
@@ -67,7 +67,7 @@ impl SubAssign for Weight {
     }
 }
 
-pub(super) trait Weighed {
+pub(crate) trait Weighed {
     fn weight(&self) -> Weight;
 }
 
@@ -91,7 +91,7 @@ impl Weighed for Versioned<Subscription> {
 
 impl Doc {
     /// Weight of the document if its text has this many bytes.
-    pub(super) fn weight(&self, bytes: usize) -> Weight {
+    pub(crate) fn weight(&self, bytes: usize) -> Weight {
         match self {
             Self::Subscription(subscription) => Weight::of_text(bytes).with_patterns(&subscription.events),
             _ => Weight::of_text(bytes),

@@ -7,11 +7,14 @@ use setgate_domain::subscription::Subscription;
 use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
 
-use super::super::queue::Batch;
-use super::super::{Error, audit, failing, idempotency};
 use super::weight::{DOCUMENT_BYTES_MAX, Weight};
 use super::{Change, Doc, Expected, Intent, Name};
-use crate::columns::params;
+use crate::Error;
+use crate::commit::queue::Batch;
+use crate::history::audit;
+use crate::registry::failure_streak;
+use crate::registry::idempotency;
+use crate::schema::sql_types::params;
 
 /// Verbs exempt from quotas: they stop or repair something, so they must always work, and none adds more than a bounded
 /// text or key.
@@ -31,7 +34,7 @@ const UNWEIGHED: [&str; 12] = [
 ];
 
 /// Writes a document and its audit row. The quota applies unless the host itself makes the change.
-pub(super) fn put(batch: &mut Batch<'_>, doc: Doc, intent: Intent, host: &Quota, at: Timestamp) -> Result<u64, Error> {
+pub(crate) fn put(batch: &mut Batch<'_>, doc: Doc, intent: Intent, host: &Quota, at: Timestamp) -> Result<u64, Error> {
     let Intent { expected, deed } = intent;
     let (name, tenant) = (doc.name(), doc.owner());
     let paused = doc.paused().map(str::to_owned);
@@ -60,15 +63,15 @@ pub(super) fn put(batch: &mut Batch<'_>, doc: Doc, intent: Intent, host: &Quota,
     Ok(version)
 }
 
-pub(super) struct Put {
+pub(crate) struct Put {
     /// Version and text of the previous document.
     before: Option<(u64, String)>,
     after: String,
-    pub(super) version: u64,
+    pub(crate) version: u64,
 }
 
 /// Writes a document without an audit row. `host` is the default quota, or `None` if no quota applies.
-pub(super) fn put_silently(
+pub(crate) fn put_silently(
     batch: &mut Batch<'_>,
     doc: Doc,
     expected: Expected,
@@ -92,7 +95,7 @@ pub(super) fn put_silently(
     if let Doc::Subscription(subscription) = &doc {
         check_chain(conn, subscription)?;
         check_name(conn, subscription)?;
-        failing::over(conn, subscription.id)?;
+        failure_streak::over(conn, subscription.id)?;
     }
     let version = next_revision(conn)?;
     let (kind, tenant, id) = name.columns();
@@ -138,7 +141,7 @@ fn weigh(
 }
 
 /// Removes a document and records it in the audit log.
-pub(super) fn remove(batch: &mut Batch<'_>, name: Name, intent: Intent, at: Timestamp) -> Result<bool, Error> {
+pub(crate) fn remove(batch: &mut Batch<'_>, name: Name, intent: Intent, at: Timestamp) -> Result<bool, Error> {
     let Intent { expected, deed } = intent;
     let conn = batch.conn;
     let found = stored(conn, &name)?;
@@ -155,10 +158,10 @@ pub(super) fn remove(batch: &mut Batch<'_>, name: Name, intent: Intent, at: Time
         batch.weighed.push((owner, freed));
     }
     if let Name::Subscription(_, subscription) = &name {
-        failing::over(conn, *subscription)?;
+        failure_streak::over(conn, *subscription)?;
     }
     if let Name::Tenant(tenant) = &name {
-        failing::forget(conn, tenant)?;
+        failure_streak::forget(conn, tenant)?;
         idempotency::forget(conn, tenant)?;
         conn.execute("DELETE FROM entry WHERE tenant = ?1", params![tenant])?;
         conn.execute("DELETE FROM entry WHERE kind = 'key' AND doc ->> 'tenant' = ?1", params![tenant])?;

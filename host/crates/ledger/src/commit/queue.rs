@@ -1,0 +1,203 @@
+//! The writer's queue, and the context in which its requests run.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rusqlite::Connection;
+use setgate_domain::id::{Digest, TenantId};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::Error;
+use crate::commit::effects::{Effects, Shared};
+use crate::dedupe::{Entry, Index};
+use crate::registry::{Snapshot, Weight};
+use crate::schema::statements::Statements;
+use crate::state::fanout_cursor::Reach;
+use crate::state::recent_writes::Rows;
+
+/// An entry of the queue.
+pub(crate) enum Item {
+    /// A request to run in the next batch, and its size in bytes.
+    Write(Box<dyn Pending>, usize),
+    /// Finish a checkpoint: the checkpointer never catches up with a writer that keeps writing.
+    Checkpoint,
+    /// Write something, to find out whether the disk works.
+    Probe,
+    /// Accept no more requests, finish the queued ones, then end.
+    Stop,
+}
+
+/// Context of a running request.
+pub(crate) struct Batch<'a> {
+    /// Inside the batch's transaction.
+    pub(crate) conn: &'a Connection,
+    /// Cached statements on `conn`, for those that most requests of a batch run.
+    pub(crate) statements: Statements<'a>,
+    /// Changes of this request other than its rows.
+    pub(crate) effects: Effects,
+    /// End of the journal and fan-out cursor, including the earlier requests of this batch.
+    pub(crate) reach: Reach,
+    /// Number of deliveries that appends of this batch have inserted.
+    pub(crate) made: usize,
+    /// Row ids of plans that requests of this batch have looked up.
+    pub(crate) plans: Vec<(Digest, i64)>,
+    /// The dedupe index as of the last commit.
+    pub(crate) dedupe: &'a Index,
+    /// Dedupe keys of the events appended in this batch so far, not yet in the index.
+    pub(crate) appended: Vec<Entry>,
+    /// The registry as of the last commit; changes made in this batch are not included.
+    pub(crate) snapshot: &'a Snapshot,
+    /// Weight that document changes of this batch have added to their tenants.
+    pub(crate) weighed: Vec<(TenantId, Weight)>,
+}
+
+/// Outcome of running a request.
+pub(crate) enum Ran {
+    Done,
+    /// It failed, and its rows must be undone.
+    Refused,
+    /// Like `Refused`, because the disk is full or broken.
+    OutOfDisk,
+}
+
+/// A type-erased request, from the queue to its reply.
+pub(crate) trait Pending: Send {
+    /// Whether it may be run again after a run that was rolled back.
+    fn runs_again(&self) -> bool;
+    /// Runs the request. Only the result of the last run counts.
+    fn run(&mut self, batch: &mut Batch<'_>) -> Ran;
+    /// Replies with the result, or with the commit's error.
+    fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>);
+}
+
+struct Request<T, F> {
+    rows: Rows,
+    write: F,
+    result: Option<Result<T, Error>>,
+    reply: oneshot::Sender<Result<T, Error>>,
+}
+
+impl<T, F> Pending for Request<T, F>
+where
+    T: Send,
+    F: FnMut(&mut Batch<'_>) -> Result<T, Error> + Send,
+{
+    fn runs_again(&self) -> bool {
+        self.rows == Rows::Named
+    }
+
+    fn run(&mut self, batch: &mut Batch<'_>) -> Ran {
+        let result = (self.write)(batch);
+        let ran = match &result {
+            Ok(_) => {
+                batch.effects.may_have_changed(self.rows);
+                Ran::Done
+            }
+            Err(error) if error.is_of_disk() => Ran::OutOfDisk,
+            Err(_) => Ran::Refused,
+        };
+        self.result = Some(result);
+        ran
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>) {
+        let answer = match (committed, self.result) {
+            // A refusal is independent of the outcome of the commit.
+            (_, Some(Err(refusal))) => Err(refusal),
+            (Err(error), _) => Err(Error::Commit(error)),
+            (Ok(()), Some(done)) => done,
+            (Ok(()), None) => Err(Error::Closed),
+        };
+        // The caller may have been cancelled; the write stands.
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// Handle to the writer's queue.
+pub(crate) struct Queue {
+    sender: mpsc::Sender<Item>,
+    shared: Arc<Shared>,
+    bytes_max: usize,
+}
+
+impl Queue {
+    pub(crate) fn new(sender: mpsc::Sender<Item>, shared: Arc<Shared>, bytes_max: usize) -> Self {
+        Self { sender, shared, bytes_max }
+    }
+
+    /// Runs `write` in a batch and returns once it is durable. Waits if the queue is full. Dropping the future does not
+    /// cancel the request.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let mut write = Some(write);
+        let once = move |batch: &mut Batch<'_>| write.take().map_or(Err(Error::Closed), |write| write(batch));
+        self.write_rows(Rows::Any, once).await
+    }
+
+    /// Like [`Queue::write`], for a request that lists the rows it changes ([`Rows::Named`]) and may be run again: the
+    /// rows and effects of the previous run have been rolled back by then.
+    pub(crate) async fn write_named<T: Send + 'static>(
+        &self,
+        write: impl FnMut(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.write_rows(Rows::Named, write).await
+    }
+
+    async fn write_rows<T: Send + 'static>(
+        &self,
+        rows: Rows,
+        write: impl FnMut(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { rows, write, result: None, reply };
+        self.sender.send(Item::Write(Box::new(request), 0)).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Like [`Queue::write_named`], but fails with [`Error::Busy`] if the queue is full, in requests or in `bytes`. For
+    /// requests that only insert rows.
+    pub(crate) async fn write_unless_full<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        write: impl FnMut(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { rows: Rows::Named, write, result: None, reply };
+        let waiting = self.shared.queue_bytes.fetch_add(bytes, Ordering::AcqRel);
+        // A single request larger than the limit is admitted when the queue is otherwise empty, or it never could be.
+        let sent = if waiting > 0 && waiting.saturating_add(bytes) > self.bytes_max {
+            Err(Error::Busy)
+        } else {
+            self.sender.try_send(Item::Write(Box::new(request), bytes)).map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => Error::Busy,
+                mpsc::error::TrySendError::Closed(_) => Error::Closed,
+            })
+        };
+        if let Err(error) = sent {
+            self.shared.queue_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            return Err(error);
+        }
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        self.sender.max_capacity() - self.sender.capacity()
+    }
+
+    /// Makes the writer end. Returns once the request to stop is queued.
+    pub(crate) async fn stop(&self) {
+        // An error means the queue is already closed, which is the goal.
+        let _ = self.sender.send(Item::Stop).await;
+    }
+
+    /// Whether the writer accepts requests.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    pub(crate) fn downgrade(&self) -> mpsc::WeakSender<Item> {
+        self.sender.downgrade()
+    }
+}

@@ -1,0 +1,566 @@
+//! State changes of deliveries: `settle` by the pipeline, `redrive` by a person. Apart from these, only
+//! [`Ledger::rerun`] and [`Ledger::expire_held`] write a state.
+
+use std::sync::Arc;
+
+use rusqlite::OptionalExtension;
+use setgate_domain::attempt::Attempt;
+use setgate_domain::audit::{self as audit_log, Deed, Object};
+use setgate_domain::delivery::{DeliverySeq, DueDelivery, Redrive, Settlement, State, Step};
+use setgate_domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
+use setgate_domain::time::Timestamp;
+use setgate_domain::verdict::FilterRun;
+
+use crate::commit::queue::Batch;
+use crate::deliveries::attempts::NewRow;
+use crate::deliveries::fifo::freed_by;
+use crate::deliveries::outbox::due_by_seq;
+use crate::history::audit;
+use crate::history::settlement_log::Entry;
+use crate::registry::failure_streak;
+use crate::schema::sql_types::{Json, ReadColumn, params};
+use crate::state::stored;
+use crate::{Error, Ledger};
+
+/// Result of a redrive.
+#[derive(Debug, Clone)]
+pub enum Redriven {
+    /// The delivery is due again.
+    Due(DueDelivery),
+    /// The delivery was discarded. Contains the delivery that this unblocked, if any.
+    Discarded(Option<DueDelivery>),
+    /// The delivery's state does not allow this redrive; nothing was changed.
+    NotApplicable(State),
+}
+
+/// Side effects of a settlement.
+#[derive(Debug, Clone, Default)]
+pub struct Settled {
+    /// A delivery that this one blocked and that is due now.
+    pub freed: Option<DueDelivery>,
+    /// Start of the subscription's failure streak. `None` after a success, or if no attempt was made.
+    pub failing_since: Option<Timestamp>,
+}
+
+/// Result of [`Ledger::expire_held`].
+#[derive(Debug, Clone, Default)]
+pub struct Expired {
+    /// Number of held deliveries that became dead letters.
+    pub deliveries: u64,
+    /// Deliveries that those blocked and that are due now.
+    pub freed: Vec<DueDelivery>,
+}
+
+/// A person's decision about a delivery, and its audit entry.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// The action to take.
+    pub redrive: Redrive,
+    /// The actor, for the audit log.
+    pub deed: Deed,
+}
+
+/// A decision of the host itself.
+impl From<Redrive> for Decision {
+    fn from(redrive: Redrive) -> Self {
+        Self { redrive, deed: Deed::UNNAMED }
+    }
+}
+
+impl From<(Redrive, Deed)> for Decision {
+    fn from((redrive, deed): (Redrive, Deed)) -> Self {
+        Self { redrive, deed }
+    }
+}
+
+/// Rows that [`Ledger::expire_held`] changes per transaction.
+const EXPIRE_CHUNK_ROWS: i64 = 500;
+
+impl Ledger {
+    /// Applies a settlement, which is durable when this returns. Idempotent.
+    ///
+    /// Only due rows change: a late settlement for a row that is at rest or gone is skipped. So is a [`Step::Retry`]
+    /// whose attempt is already recorded, and a [`Step::Filtered`] or [`Step::FilterAgain`] if the chain has already
+    /// run. If a delivery's chain has no steps or passed the claims unchanged, it need not be settled as filtered
+    /// before it is sent: its bytes are those in the journal.
+    pub async fn settle(&self, settlement: impl Into<Arc<Settlement>>) -> Result<Settled, Error> {
+        let settlement = settlement.into();
+        // Serialised and compressed here, because the writer thread is the bottleneck.
+        let row = NewRow::of(&settlement)?;
+        self.queue().write_named(move |batch| settle(batch, &settlement, row.as_ref())).await
+    }
+
+    /// Applies a person's decision about a resting delivery of the tenant. `None` if no such delivery exists. See
+    /// [`Redrive`] for the states each action applies to: `Again` to dead and held, `Release` to held, `Discard` to
+    /// both.
+    ///
+    /// A dead delivery keeps its bytes and its attempts. Attempt numbers continue, and the retry schedule starts over
+    /// ([`DueDelivery::attempts_before`]).
+    pub async fn redrive(
+        &self,
+        tenant: &TenantId,
+        id: DeliveryId,
+        decision: impl Into<Decision>,
+        at: Timestamp,
+    ) -> Result<Option<Redriven>, Error> {
+        let (tenant, decision) = (tenant.clone(), decision.into());
+        self.queue().write(move |batch| decide(batch, &tenant, id, &decision, at)).await
+    }
+
+    /// Turns deliveries held since before `before` into dead letters, in chunks.
+    pub async fn expire_held(&self, before: Timestamp, at: Timestamp) -> Result<Expired, Error> {
+        let mut expired = Expired::default();
+        loop {
+            let chunk = self.queue().write(move |batch| expire(batch, before, at)).await?;
+            if chunk.deliveries == 0 {
+                return Ok(expired);
+            }
+            expired.deliveries += chunk.deliveries;
+            expired.freed.extend(chunk.freed);
+        }
+    }
+}
+
+/// `delivery.filtered`: the chain has not run. (1: it has run.)
+const UNFILTERED: i64 = 0;
+/// `delivery.filtered`: a person released the delivery without its chain.
+pub(crate) const RELEASED: i64 = 2;
+
+/// Columns of a delivery that a state change needs.
+struct Found {
+    seq: DeliverySeq,
+    tenant: TenantId,
+    subscription: SubscriptionId,
+    state: State,
+    filtered: i64,
+    due_at: Timestamp,
+    updated_at: Timestamp,
+    filter_tries: u32,
+    reason: Option<String>,
+    order_key: Option<i64>,
+    event: EventId,
+    run: u32,
+    /// Start of the subscription's failure streak, if it has one.
+    failing_since: Option<Timestamp>,
+    /// Whether this settlement records that the chain ran and passed everything unchanged.
+    passed: bool,
+}
+
+macro_rules! found {
+    ($which:literal) => {
+        concat!(
+            "SELECT d.seq, d.tenant, d.subscription, d.state, d.filtered, d.due_at, d.updated_at, d.filter_tries, d.reason,
+                 d.order_key, d.event_id, d.run, (SELECT since FROM failing WHERE subscription = d.subscription)
+             FROM delivery d ",
+            $which
+        )
+    };
+}
+
+fn read_found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
+    Ok(Found {
+        seq: row.column(0)?,
+        tenant: row.column(1)?,
+        subscription: row.column(2)?,
+        state: row.column(3)?,
+        filtered: row.get(4)?,
+        due_at: row.column(5)?,
+        updated_at: row.column(6)?,
+        filter_tries: row.get(7)?,
+        reason: row.get(8)?,
+        order_key: row.get(9)?,
+        event: row.column(10)?,
+        run: row.get(11)?,
+        failing_since: row.column(12)?,
+        passed: false,
+    })
+}
+
+fn settle(batch: &mut Batch<'_>, settlement: &Settlement, row: Option<&NewRow>) -> Result<Settled, Error> {
+    let at = settlement.at;
+    let found = batch
+        .statements
+        .get(found!("WHERE d.seq = ?1"))?
+        .query_row(params![settlement.delivery], read_found)
+        .optional()?;
+    let mut settled = Settled::default();
+    let Some(found) = found.filter(|found| found.state == State::Due) else { return Ok(settled) };
+    batch.effects.touched(found.seq);
+    // The chain passed and is settled together with its attempt.
+    let passed = found.filtered == UNFILTERED && !settlement.passed.is_empty();
+    if passed && !row.is_some_and(|row| row.has_runs) {
+        keep(batch, &found, None, &settlement.passed)?;
+    }
+    let found = Found { passed, ..found };
+    match &settlement.step {
+        Step::Filtered { claims, runs } => {
+            ran(batch, &found, claims.as_deref(), runs, at)?;
+        }
+        Step::FilterAgain { runs, due_at } => {
+            // The same instant and the same due time mean the same settlement, applied again.
+            let again = found.filter_tries > 0 && found.updated_at == at && found.due_at == *due_at;
+            if found.filtered == UNFILTERED && !again {
+                keep(batch, &found, None, runs)?;
+                let again = batch.statements.get(
+                    "UPDATE delivery SET filter_tries = filter_tries + 1, due_at = ?2, updated_at = ?3 WHERE seq = ?1",
+                )?;
+                again.execute(params![found.seq, due_at, at])?;
+                note(batch, &found, State::Due, None, at);
+            }
+        }
+        Step::Dropped { runs, reason } => {
+            keep_runs(batch, &found, runs)?;
+            settled.freed = rest(batch, &found, State::Dropped, Some(reason), None, at)?;
+        }
+        Step::Held { runs, reason } => {
+            keep_runs(batch, &found, runs)?;
+            rest(batch, &found, State::Held, Some(reason), None, at)?;
+        }
+        Step::Delivered { attempt } => {
+            record(batch, &found, (attempt, row), at)?;
+            if found.failing_since.is_some() {
+                failure_streak::over(batch.conn, found.subscription)?;
+            }
+            settled.freed = rest(batch, &found, State::Delivered, None, Some(attempt.number), at)?;
+            count_time(batch, &found, at);
+        }
+        Step::Retry { attempt, due_at } => {
+            if record(batch, &found, (attempt, row), at)? {
+                let retry = batch.statements.get(
+                    "UPDATE delivery SET attempts = max(attempts, ?4), due_at = ?2, updated_at = ?3, filtered = max(filtered, ?5)
+                     WHERE seq = ?1",
+                )?;
+                retry.execute(params![found.seq, due_at, at, attempt.number, found.passed])?;
+                note(batch, &found, State::Due, Some(attempt.number), at);
+            }
+            settled.failing_since = Some(fails(batch, &found, at)?);
+        }
+        Step::Dead { attempt, reason } => {
+            if let Some(attempt) = attempt {
+                record(batch, &found, (attempt, row), at)?;
+                settled.failing_since = Some(fails(batch, &found, at)?);
+            }
+            let number = attempt.as_ref().map(|attempt| attempt.number);
+            settled.freed = rest(batch, &found, State::Dead, Some(reason), number, at)?;
+        }
+    }
+    Ok(settled)
+}
+
+/// Records the result of the chain, unless it ran before.
+fn ran(
+    batch: &mut Batch<'_>,
+    found: &Found,
+    claims: Option<&str>,
+    runs: &[FilterRun],
+    at: Timestamp,
+) -> Result<(), Error> {
+    if found.filtered == UNFILTERED {
+        keep(batch, found, claims, runs)?;
+        batch
+            .statements
+            .get("UPDATE delivery SET filtered = 1, updated_at = ?2 WHERE seq = ?1")?
+            .execute(params![found.seq, at])?;
+    }
+    Ok(())
+}
+
+/// Stores the output of the chain. If every filter passed, no row is needed.
+fn keep(batch: &mut Batch<'_>, found: &Found, claims: Option<&str>, runs: &[FilterRun]) -> Result<(), Error> {
+    if claims.is_some() || !runs.is_empty() {
+        let before = stored::of_filtered(batch.conn, found.seq)?;
+        batch
+            .statements
+            .get("INSERT OR REPLACE INTO filtered (delivery, claims, runs) VALUES (?1, ?2, ?3)")?
+            .execute(params![found.seq, claims, Json(runs)])?;
+        let after = stored::of_filtered(batch.conn, found.seq)?;
+        batch.effects.stored(&found.tenant, after - before);
+    }
+    Ok(())
+}
+
+/// Stores the filter runs of an outcome without claims. If the chain has already run, its claims and runs stay.
+fn keep_runs(batch: &mut Batch<'_>, found: &Found, runs: &[FilterRun]) -> Result<(), Error> {
+    if found.filtered == UNFILTERED { keep(batch, found, None, runs) } else { Ok(()) }
+}
+
+/// Inserts the attempt and counts it. The delivery's own attempt number is updated by the caller. False if it was
+/// recorded before.
+fn record(
+    batch: &mut Batch<'_>,
+    found: &Found,
+    (attempt, row): (&Attempt, Option<&NewRow>),
+    at: Timestamp,
+) -> Result<bool, Error> {
+    let Some(row) = row else { return Ok(false) };
+    let new = row.insert(&mut batch.statements, found.seq, attempt)?;
+    if new {
+        let counts = batch.effects.statistics.of(&found.tenant, found.subscription, at);
+        counts.attempt(&attempt.outcome, attempt.latency_us);
+        batch.effects.stored(&found.tenant, row.bytes());
+    }
+    Ok(new)
+}
+
+/// Starts a failure streak, unless one is running, and returns its start.
+fn fails(batch: &Batch<'_>, found: &Found, at: Timestamp) -> Result<Timestamp, Error> {
+    match found.failing_since {
+        Some(since) => Ok(since),
+        None => failure_streak::begins(batch.conn, &found.tenant, found.subscription, at).map(|()| at),
+    }
+}
+
+/// Records the time since the acceptance of the event, which is the creation time of its id. Replays are excluded,
+/// because their events are old by design.
+fn count_time(batch: &mut Batch<'_>, found: &Found, at: Timestamp) {
+    if found.run == 0 {
+        // Zero if the clock was set back.
+        let ms = at.since(found.event.made_at()).max(0).unsigned_abs();
+        batch.effects.statistics.of(&found.tenant, found.subscription, at).accepted_to_delivered_ms.count(ms);
+    }
+}
+
+/// Moves a row out of due, or from one resting state to another. Returns the delivery that this one blocked, if nothing
+/// else blocks it.
+fn rest(
+    batch: &mut Batch<'_>,
+    found: &Found,
+    state: State,
+    reason: Option<&String>,
+    attempt: Option<u32>,
+    at: Timestamp,
+) -> Result<Option<DueDelivery>, Error> {
+    batch
+        .statements
+        .get(
+            "UPDATE delivery SET state = ?2, reason = ?3, updated_at = ?4, attempts = max(attempts, ?5),
+                 filtered = max(filtered, ?6)
+             WHERE seq = ?1",
+        )?
+        .execute(params![found.seq, state, reason, at, attempt.unwrap_or(0), found.passed])?;
+    let length = |reason: Option<&String>| reason.map_or(0, |text| stored::bytes(text.len()));
+    batch.effects.stored(&found.tenant, length(reason) - length(found.reason.as_ref()));
+    batch.effects.count(&found.tenant, found.subscription, found.state, -1);
+    batch.effects.count(&found.tenant, found.subscription, state, 1);
+    batch.effects.statistics.of(&found.tenant, found.subscription, at).rest(state);
+    note(batch, found, state, attempt, at);
+    match found.order_key {
+        Some(key) if state != State::Held => freed_by(batch.conn, found.subscription, key, found.seq),
+        _ => Ok(None),
+    }
+}
+
+/// Adds a delivery's new state, and the number of the attempt that led to it, to the settlement log.
+fn note(batch: &mut Batch<'_>, found: &Found, state: State, attempt: Option<u32>, at: Timestamp) {
+    let entry = Entry { delivery: found.seq, state, attempt, at_ms: at.as_millis() };
+    batch.effects.settled.note(&found.tenant, entry);
+}
+
+/// [`Ledger::redrive`] with its audit row.
+pub(crate) fn decide(
+    batch: &mut Batch<'_>,
+    tenant: &TenantId,
+    id: DeliveryId,
+    decision: &Decision,
+    at: Timestamp,
+) -> Result<Option<Redriven>, Error> {
+    let redriven = redrive(batch, tenant, id, decision.redrive, at)?;
+    if let Some(Redriven::Due(_) | Redriven::Discarded(_)) = redriven {
+        note_decision(batch, decision.deed.clone(), tenant, id, at)?;
+    }
+    Ok(redriven)
+}
+
+fn redrive(
+    batch: &mut Batch<'_>,
+    tenant: &TenantId,
+    id: DeliveryId,
+    action: Redrive,
+    at: Timestamp,
+) -> Result<Option<Redriven>, Error> {
+    let conn = batch.conn;
+    let found = conn
+        .prepare_cached(found!(
+            "WHERE d.event_seq = (SELECT seq FROM event WHERE id = ?1) AND d.subscription = ?2 AND d.run = ?3
+                 AND d.tenant = ?4"
+        ))?
+        .query_row(params![id.event, id.subscription, id.run, tenant], read_found)
+        .optional()?;
+    let Some(found) = found else { return Ok(None) };
+    let before = found.reason.as_deref().unwrap_or("no reason kept");
+    match (action, found.state) {
+        (Redrive::Again, State::Dead | State::Held) => revive(batch, &found, found.filtered, at)?,
+        (Redrive::Release, State::Held) => {
+            // The filter runs stay in the record; the claims they produced, if any, are dropped.
+            let before = stored::of_filtered(conn, found.seq)?;
+            conn.prepare_cached("UPDATE filtered SET claims = NULL WHERE delivery = ?1")?
+                .execute(params![found.seq])?;
+            batch.effects.stored(tenant, stored::of_filtered(conn, found.seq)? - before);
+            revive(batch, &found, RELEASED, at)?;
+        }
+        (Redrive::Discard, State::Dead | State::Held) => {
+            let reason = format!("discarded; was {}: {before}", found.state.as_str());
+            let freed = rest(batch, &found, State::Dropped, Some(&reason), None, at)?;
+            return Ok(Some(Redriven::Discarded(freed)));
+        }
+        (_, state) => return Ok(Some(Redriven::NotApplicable(state))),
+    }
+    Ok(due_by_seq(conn, found.seq)?.map(Redriven::Due))
+}
+
+/// Records a decision about a delivery in the audit log.
+pub(crate) fn note_decision(
+    batch: &mut Batch<'_>,
+    deed: Deed,
+    tenant: &TenantId,
+    id: DeliveryId,
+    at: Timestamp,
+) -> Result<(), Error> {
+    let object = Object { kind: "delivery".to_owned(), id: id.to_string() };
+    audit::record(batch, &audit_log::Entry::of(deed, at, Some(tenant.clone()), object))
+}
+
+fn revive(batch: &mut Batch<'_>, found: &Found, filtered: i64, at: Timestamp) -> Result<(), Error> {
+    batch
+        .conn
+        .prepare_cached(
+            "UPDATE delivery SET state = 0, due_at = ?2, updated_at = ?2, filtered = ?3, reason = NULL, filter_tries = 0,
+                 attempts_before = attempts
+             WHERE seq = ?1",
+        )?
+        .execute(params![found.seq, at, filtered])?;
+    batch.effects.stored(&found.tenant, -found.reason.as_ref().map_or(0, |text| stored::bytes(text.len())));
+    batch.effects.count(&found.tenant, found.subscription, found.state, -1);
+    batch.effects.count(&found.tenant, found.subscription, State::Due, 1);
+    note(batch, found, State::Due, None, at);
+    Ok(())
+}
+
+fn expire(batch: &mut Batch<'_>, before: Timestamp, at: Timestamp) -> Result<Expired, Error> {
+    let held: Vec<Found> = batch
+        .conn
+        .prepare_cached(found!(
+            "INDEXED BY delivery_rest
+             WHERE d.state IN (3, 4) AND d.state = 3 AND d.updated_at < ?1 LIMIT ?2"
+        ))?
+        .query_map(params![before, EXPIRE_CHUNK_ROWS], read_found)?
+        .collect::<Result<_, _>>()?;
+    let mut expired = Expired { deliveries: held.len() as u64, freed: Vec::new() };
+    for found in &held {
+        let reason = format!("held for too long: {}", found.reason.as_deref().unwrap_or("no reason kept"));
+        expired.freed.extend(rest(batch, found, State::Dead, Some(&reason), None, at)?);
+    }
+    Ok(expired)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::{NOW, TENANT, attempt, block_on, due_one, open, reopen, run};
+
+    fn settlement(delivery: DeliverySeq, step: Step) -> Settlement {
+        Settlement::new(delivery, NOW.plus_millis(7), step)
+    }
+
+    fn tenant() -> TenantId {
+        TENANT.parse().unwrap()
+    }
+
+    #[test]
+    fn settling_twice_is_settling_once() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let due = due_one(&ledger).await;
+            let twice = async |ledger: &Ledger, step: Step| {
+                for _ in 0..2 {
+                    ledger.settle(settlement(due.seq, step.clone())).await.unwrap();
+                }
+            };
+            twice(&ledger, Step::FilterAgain { runs: vec![run()], due_at: NOW.plus_millis(100) }).await;
+            twice(&ledger, Step::Filtered { claims: Some("{}".into()), runs: vec![run()] }).await;
+            twice(&ledger, Step::Retry { attempt: attempt(1, 500), due_at: NOW.plus_millis(900) }).await;
+            // A late copy of an earlier step changes nothing either.
+            twice(&ledger, Step::Filtered { claims: Some("{\"late\":1}".into()), runs: vec![] }).await;
+            let again = ledger.due(&tenant(), due.id.subscription, NOW.plus_millis(1_000), None, 9).await.unwrap();
+            assert_eq!((again[0].attempts, again[0].filter_tries, again[0].filtered), (1, 1, true));
+            assert_eq!(again[0].due_at, NOW.plus_millis(900));
+            let ledger = reopen(&folder, ledger).await;
+            assert_eq!(ledger.load(&tenant(), due.seq).await.unwrap().unwrap().claims.as_deref(), Some("{}"));
+            twice(&ledger, Step::Delivered { attempt: attempt(2, 200) }).await;
+            // Late settlements do not move a resting row.
+            twice(&ledger, Step::Dead { attempt: Some(attempt(3, 500)), reason: "late".into() }).await;
+            let record = ledger.delivery(&tenant(), due.id).await.unwrap().unwrap();
+            assert_eq!((record.state, record.attempts, record.due_at), (State::Delivered, 2, None));
+            assert_eq!(record.runs, [run()]);
+            let attempts = ledger.attempts(&tenant(), due.seq).await.unwrap();
+            assert_eq!(attempts, [attempt(1, 500), attempt(2, 200)]);
+            assert_eq!(ledger.backlog(&tenant()), 0);
+        });
+    }
+
+    #[test]
+    fn a_dead_letter_is_sent_again_with_its_bytes_and_a_new_schedule() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let due = due_one(&ledger).await;
+            let step = Step::Filtered { claims: Some("{\"a\":1}".into()), runs: vec![run()] };
+            ledger.settle(settlement(due.seq, step)).await.unwrap();
+            let dead = Step::Dead { attempt: Some(attempt(1, 410)), reason: "gone".into() };
+            ledger.settle(settlement(due.seq, dead)).await.unwrap();
+            assert_eq!(ledger.backlog(&tenant()), 0);
+            let at = NOW.plus_millis(50);
+            let released = ledger.redrive(&tenant(), due.id, Redrive::Release, at).await.unwrap();
+            assert!(matches!(released, Some(Redriven::NotApplicable(State::Dead))));
+            let Some(Redriven::Due(again)) = ledger.redrive(&tenant(), due.id, Redrive::Again, at).await.unwrap()
+            else {
+                panic!("a dead delivery is redriven")
+            };
+            assert_eq!((again.id, again.attempts, again.attempts_before, again.filtered), (due.id, 1, 1, true));
+            assert_eq!(ledger.load(&tenant(), due.seq).await.unwrap().unwrap().claims.as_deref(), Some("{\"a\":1}"));
+            let twice = ledger.redrive(&tenant(), due.id, Redrive::Again, at).await.unwrap();
+            assert!(matches!(twice, Some(Redriven::NotApplicable(State::Due))));
+            ledger.settle(settlement(due.seq, Step::Delivered { attempt: attempt(2, 200) })).await.unwrap();
+            assert_eq!(ledger.attempts(&tenant(), due.seq).await.unwrap().len(), 2);
+            let other = "another".parse().unwrap();
+            assert!(ledger.redrive(&other, due.id, Redrive::Again, at).await.unwrap().is_none());
+        });
+    }
+
+    #[test]
+    fn what_is_held_waits_for_a_person() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let due = due_one(&ledger).await;
+            let hold = || settlement(due.seq, Step::Held { runs: vec![run()], reason: "trapped".into() });
+            ledger.settle(hold()).await.unwrap();
+            assert_eq!(ledger.backlog(&tenant()), 1);
+            assert!(ledger.lanes().await.unwrap().is_empty());
+
+            // Run the chain again; it faults again.
+            let again = ledger.redrive(&tenant(), due.id, Redrive::Again, NOW).await.unwrap();
+            assert!(matches!(again, Some(Redriven::Due(d)) if !d.filtered));
+            ledger.settle(hold()).await.unwrap();
+
+            // Continue without the chain.
+            let released = ledger.redrive(&tenant(), due.id, Redrive::Release, NOW).await.unwrap();
+            assert!(matches!(released, Some(Redriven::Due(d)) if d.filtered));
+            let content = ledger.load(&tenant(), due.seq).await.unwrap().unwrap();
+            assert_eq!((content.filtered, content.claims), (true, None));
+            let record = ledger.delivery(&tenant(), due.id).await.unwrap().unwrap();
+            assert!(record.released && record.reason.is_none());
+            assert_eq!(record.runs, [run()]);
+            ledger.settle(settlement(due.seq, Step::Held { runs: vec![], reason: "again".into() })).await.unwrap();
+
+            // Expire it, then discard it.
+            let (before, at) = (NOW.plus_millis(8), NOW.plus_millis(9));
+            assert_eq!(ledger.expire_held(NOW, at).await.unwrap().deliveries, 0);
+            assert_eq!(ledger.expire_held(before, at).await.unwrap().deliveries, 1);
+            assert_eq!(ledger.backlog(&tenant()), 0);
+            let ended = ledger.redrive(&tenant(), due.id, Redrive::Discard, at).await.unwrap();
+            assert!(matches!(ended, Some(Redriven::Discarded(None))));
+            let record = ledger.delivery(&tenant(), due.id).await.unwrap().unwrap();
+            assert_eq!(record.state, State::Dropped);
+            assert_eq!(record.reason.as_deref(), Some("discarded; was dead: held for too long: again"));
+        });
+    }
+}

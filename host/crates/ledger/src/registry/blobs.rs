@@ -1,0 +1,369 @@
+//! Blobs: filter components and rows of lookup tables. Stored once per content, named by their digest, and retained
+//! while anything refers to them.
+//!
+//! A blob is written in parts, each in its own batch, so that an upload of many megabytes delays an event by no more
+//! than one part. The row in `blob` comes last; parts without it are swept. Until then the row in `upload` charges them to
+//! the tenant that uploads, since an upload may be abandoned after any part.
+
+use std::io;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension};
+use setgate_base::crypto::{sha256, sha256_of};
+use setgate_domain::id::{Digest, TenantId};
+use setgate_domain::time::Timestamp;
+
+use crate::commit::queue::Batch;
+use crate::schema::sql_types::{ReadColumn, params};
+use crate::state::stored;
+use crate::{Error, Ledger};
+
+/// Maximum bytes of a part.
+pub const BLOB_PART_BYTES: usize = 256 << 10;
+
+impl Ledger {
+    /// Stores a blob of a tenant (a filter component or table rows), unless it is already stored, and returns its
+    /// digest. It is retained while a filter, table or plan refers to it, and for [`crate::UNUSED_KEPT_MS`] after this
+    /// call.
+    pub async fn put_blob(&self, tenant: &TenantId, body: Bytes) -> Result<Digest, Error> {
+        let digest = Digest(sha256(&body));
+        let now = self.clock().now();
+        if self.queue().write(move |batch| put_again(batch.conn, &digest, now)).await? {
+            return Ok(digest);
+        }
+        for (number, at) in (0..body.len()).step_by(BLOB_PART_BYTES).enumerate() {
+            let part = body.slice(at..body.len().min(at + BLOB_PART_BYTES));
+            let tenant = tenant.clone();
+            self.queue().write(move |batch| put_part(batch, (&digest, number as i64), now, (&tenant, &part))).await?;
+        }
+        let (tenant, bytes) = (tenant.clone(), stored::bytes(body.len()));
+        self.queue()
+            .write(move |batch| {
+                end_upload(batch, &digest)?;
+                if !put_again(batch.conn, &digest, now)? {
+                    batch
+                        .conn
+                        .prepare_cached(
+                            "INSERT INTO blob (digest, put_at, body, tenant, bytes) VALUES (?1, ?2, x'', ?3, ?4)",
+                        )?
+                        .execute(params![digest, now, tenant, bytes])?;
+                    batch.effects.stored(&tenant, bytes);
+                }
+                Ok(digest)
+            })
+            .await
+    }
+
+    /// Size of a blob in bytes, without reading it.
+    pub async fn blob_bytes(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<u64>, Error> {
+        let digest = *digest;
+        self.readers()
+            .of(tenant)
+            .read(move |conn| {
+                Ok(conn
+                    .prepare_cached(
+                        "SELECT length(body) + (SELECT coalesce(sum(length(p.body)), 0) FROM blob_part p WHERE p.digest = ?1)
+                         FROM blob WHERE digest = ?1",
+                    )?
+                    .query_row(params![digest], |row| row.get::<_, i64>(0))
+                    .optional()?
+                    .map(i64::cast_unsigned))
+            })
+            .await
+    }
+
+    /// Reads a whole blob to verify its digest and returns its size in bytes. Only one part is in memory at a time.
+    /// [`Error::Corrupt`] if the digest does not match.
+    pub async fn check_blob(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<u64>, Error> {
+        let digest = *digest;
+        self.history_of(tenant)
+            .read(move |conn| {
+                if part(conn, &digest, 0)?.is_none() {
+                    return Ok(None);
+                }
+                let mut parts = Parts { conn, digest, next: 0, part: Vec::new(), read: 0, bytes: 0, failed: None };
+                let found = sha256_of(&mut parts);
+                match (parts.failed, found) {
+                    (Some(error), _) => Err(error),
+                    (None, Ok(found)) if found == digest.0 => Ok(Some(parts.bytes)),
+                    (None, _) => Err(Error::corrupt(format!("blob {digest}"))),
+                }
+            })
+            .await
+    }
+
+    /// A part of a blob: [`BLOB_PART_BYTES`] bytes, fewer for the last part, none after it.
+    pub async fn blob_part(&self, tenant: &TenantId, digest: &Digest, number: u32) -> Result<Option<Bytes>, Error> {
+        let digest = *digest;
+        let part = self.history_of(tenant).read(move |conn| part(conn, &digest, number.into())).await?;
+        Ok(part.map(Bytes::from))
+    }
+
+    /// The content of a blob. [`Error::Corrupt`] if it does not match its digest.
+    pub async fn blob(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<Bytes>, Error> {
+        let digest = *digest;
+        let body = self.readers().of(tenant).read(move |conn| read(conn, &digest)).await?;
+        match body {
+            Some(body) if sha256(&body) != digest.0 => Err(Error::corrupt(format!("blob {digest}"))),
+            body => Ok(body.map(Bytes::from)),
+        }
+    }
+}
+
+/// Returns whether the blob exists, and if so refreshes its time of storage.
+fn put_again(conn: &Connection, digest: &Digest, now: Timestamp) -> Result<bool, Error> {
+    let rows = conn
+        .prepare_cached("UPDATE blob SET put_at = max(put_at, ?2) WHERE digest = ?1")?
+        .execute(params![digest, now])?;
+    Ok(rows > 0)
+}
+
+/// Stores a part and charges it to the tenant, unless the part is already stored.
+fn put_part(
+    batch: &mut Batch<'_>,
+    (digest, number): (&Digest, i64),
+    now: Timestamp,
+    (tenant, part): (&TenantId, &[u8]),
+) -> Result<(), Error> {
+    let conn = batch.conn;
+    // An abandoned upload may have left this part; refresh its time so that it is not swept.
+    let there = conn
+        .prepare_cached("UPDATE blob_part SET put_at = max(put_at, ?3) WHERE digest = ?1 AND number = ?2")?
+        .execute(params![digest, number, now])?;
+    if there > 0 {
+        return Ok(());
+    }
+    conn.prepare_cached("INSERT INTO blob_part (digest, number, put_at, body) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![digest, number, now, part])?;
+    // Another upload of the same bytes may have finished meanwhile, and its tenant is charged for all of them.
+    let is_whole = conn.prepare_cached("SELECT 1 FROM blob WHERE digest = ?1")?.exists(params![digest])?;
+    if !is_whole {
+        let bytes = stored::bytes(part.len());
+        conn.prepare_cached(
+            "INSERT INTO upload (digest, tenant, bytes) VALUES (?1, ?2, ?3)
+             ON CONFLICT (digest, tenant) DO UPDATE SET bytes = bytes + ?3",
+        )?
+        .execute(params![digest, tenant, bytes])?;
+        batch.effects.stored(tenant, bytes);
+    }
+    Ok(())
+}
+
+/// Ends the charge for the parts of an upload that has finished or was deleted.
+fn end_upload(batch: &mut Batch<'_>, digest: &Digest) -> Result<(), Error> {
+    let charged: Vec<(TenantId, i64)> = batch
+        .conn
+        .prepare_cached("DELETE FROM upload WHERE digest = ?1 RETURNING tenant, bytes")?
+        .query_map(params![digest], |row| Ok((row.column(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (tenant, bytes) in charged {
+        batch.effects.stored(&tenant, -bytes);
+    }
+    Ok(())
+}
+
+/// Reads a blob part by part.
+struct Parts<'a> {
+    conn: &'a Connection,
+    digest: Digest,
+    next: i64,
+    part: Vec<u8>,
+    /// Bytes read of the current part.
+    read: usize,
+    /// Bytes read in total.
+    bytes: u64,
+    failed: Option<Error>,
+}
+
+impl io::Read for Parts<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.read == self.part.len() {
+            match part(self.conn, &self.digest, self.next) {
+                Ok(part) => (self.part, self.read) = (part.unwrap_or_default(), 0),
+                Err(error) => {
+                    self.failed = Some(error);
+                    return Err(io::ErrorKind::Other.into());
+                }
+            }
+            self.next += 1;
+        }
+        let read = io::Read::read(&mut &self.part[self.read..], buffer)?;
+        self.read += read;
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}
+
+/// See [`Ledger::blob_part`].
+fn part(conn: &Connection, digest: &Digest, number: i64) -> Result<Option<Vec<u8>>, Error> {
+    // Blobs from before schema 2 are a single row.
+    let part = conn
+        .prepare_cached(
+            "SELECT CASE WHEN length(body) > 0 THEN substr(body, ?2 * ?3 + 1, ?3)
+                 ELSE coalesce((SELECT p.body FROM blob_part p WHERE p.digest = ?1 AND p.number = ?2), x'') END
+             FROM blob WHERE digest = ?1",
+        )?
+        .query_row(params![digest, number, BLOB_PART_BYTES as i64], |row| row.get(0))
+        .optional()?;
+    Ok(part)
+}
+
+/// Reads a blob: a single row if it is from before schema 2, otherwise all parts in order.
+pub(crate) fn read(conn: &Connection, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
+    let whole = conn
+        .prepare_cached("SELECT body FROM blob WHERE digest = ?1")?
+        .query_row(params![digest], |row| row.get::<_, Vec<u8>>(0))
+        .optional()?;
+    let Some(mut body) = whole else { return Ok(None) };
+    let mut statement = conn.prepare_cached("SELECT body FROM blob_part WHERE digest = ?1 ORDER BY number")?;
+    let mut rows = statement.query(params![digest])?;
+    while let Some(row) = rows.next()? {
+        body.extend_from_slice(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?);
+    }
+    Ok(Some(body))
+}
+
+pub(crate) fn delete(batch: &mut Batch<'_>, digest: &Digest) -> Result<(), Error> {
+    let conn = batch.conn;
+    let owner: Option<(Option<TenantId>, i64)> = conn
+        .prepare_cached("DELETE FROM blob WHERE digest = ?1 RETURNING tenant, bytes")?
+        .query_row(params![digest], |row| Ok((row.column(0)?, row.get(1)?)))
+        .optional()?;
+    if let Some((Some(tenant), bytes)) = owner {
+        batch.effects.stored(&tenant, -bytes);
+    }
+    conn.execute("DELETE FROM blob_part WHERE digest = ?1", params![digest])?;
+    Ok(())
+}
+
+/// Deletes the parts of uploads abandoned before `before`: none of their parts was stored since.
+pub(crate) fn sweep_unfinished(batch: &mut Batch<'_>, before: Timestamp) -> Result<(), Error> {
+    let broken_off: Vec<Digest> = batch
+        .conn
+        .prepare_cached(
+            "SELECT digest FROM blob_part WHERE digest NOT IN (SELECT digest FROM blob)
+             GROUP BY digest HAVING max(put_at) < ?1",
+        )?
+        .query_map(params![before], |row| row.column(0))?
+        .collect::<Result<_, _>>()?;
+    for digest in &broken_off {
+        batch.conn.prepare_cached("DELETE FROM blob_part WHERE digest = ?1")?.execute(params![digest])?;
+        end_upload(batch, digest)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::UNUSED_KEPT_MS;
+    use crate::inspect;
+    use crate::tests::{NOW, block_on, open, reopen, tenant};
+
+    #[test]
+    fn a_blob_is_named_by_its_content_whatever_its_size() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            for bytes in [0, 4, BLOB_PART_BYTES - 1, BLOB_PART_BYTES, BLOB_PART_BYTES * 2 + 5] {
+                let body: Bytes = (0..bytes).map(|at| (at % 251) as u8).collect::<Vec<_>>().into();
+                let name = ledger.put_blob(&tenant().id, body.clone()).await.unwrap();
+                assert_eq!(ledger.put_blob(&tenant().id, body.clone()).await.unwrap(), name);
+                assert_eq!(ledger.blob_bytes(&tenant().id, &name).await.unwrap(), Some(bytes as u64));
+                assert_eq!(ledger.check_blob(&tenant().id, &name).await.unwrap(), Some(bytes as u64));
+                assert_eq!(in_parts(&ledger, &name).await, body);
+                assert_eq!(ledger.blob(&tenant().id, &name).await.unwrap(), Some(body));
+            }
+            assert_eq!(ledger.blob(&tenant().id, &Digest([7; 32])).await.unwrap(), None);
+            assert_eq!(ledger.blob_bytes(&tenant().id, &Digest([7; 32])).await.unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn what_was_written_whole_before_there_were_parts_is_read() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let body = Bytes::from_static(b"from a ledger of the first schema");
+            let (digest, row) = (Digest(sha256(&body)), body.clone());
+            let sql = "INSERT INTO blob (digest, put_at, body) VALUES (?1, 0, ?2)";
+            let insert = move |conn: &Connection| Ok(conn.execute(sql, params![digest, row.as_ref()])?);
+            ledger.queue().write(move |batch| insert(batch.conn)).await.unwrap();
+            assert_eq!(ledger.put_blob(&tenant().id, body.clone()).await.unwrap(), digest);
+            assert_eq!(in_parts(&ledger, &digest).await, body);
+            assert_eq!(ledger.check_blob(&tenant().id, &digest).await.unwrap(), Some(body.len() as u64));
+            assert_eq!(ledger.blob(&tenant().id, &digest).await.unwrap(), Some(body));
+        });
+    }
+
+    async fn in_parts(ledger: &Ledger, digest: &Digest) -> Bytes {
+        let mut whole = Vec::new();
+        for number in 0.. {
+            let part = ledger.blob_part(&tenant().id, digest, number).await.unwrap().unwrap();
+            if part.is_empty() {
+                break;
+            }
+            whole.extend_from_slice(&part);
+        }
+        whole.into()
+    }
+
+    #[test]
+    fn a_blob_that_is_damaged_is_found_before_any_of_it_is_sent() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let name = ledger.put_blob(&tenant().id, Bytes::from(vec![7; BLOB_PART_BYTES + 5])).await.unwrap();
+            let damage = "UPDATE blob_part SET body = x'00' WHERE number = 1";
+            ledger.queue().write(move |batch| Ok(batch.conn.execute(damage, [])?)).await.unwrap();
+            assert!(matches!(ledger.check_blob(&tenant().id, &name).await, Err(Error::Corrupt { .. })));
+            assert_eq!(ledger.check_blob(&tenant().id, &Digest([7; 32])).await.unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn an_upload_that_is_broken_off_is_charged_until_it_is_swept_or_another_ends() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let (ours, theirs) = (tenant().id, "another".parse::<TenantId>().unwrap());
+            let before = ledger.stored(&ours);
+            let body = Bytes::from(vec![7; BLOB_PART_BYTES * 20]);
+            tokio::select! {
+                biased;
+                _ = ledger.put_blob(&ours, body.clone()) => panic!("it is broken off after its first parts"),
+                () = async { while ledger.stored(&ours) == before { tokio::task::yield_now().await } } => {}
+            }
+            let ledger = reopen(&folder, ledger).await;
+            let charged = ledger.stored(&ours) - before;
+            assert!((1..20).contains(&(charged / BLOB_PART_BYTES as u64)), "{charged}");
+            // Whoever uploads the same bytes to their end is charged for all of them, and nobody else is.
+            ledger.put_blob(&theirs, body.clone()).await.unwrap();
+            assert_eq!((ledger.stored(&ours), ledger.stored(&theirs)), (before, body.len() as u64));
+            let found = inspect(folder.path()).unwrap();
+            assert!(found.checks.iter().all(|check| check.faults == 0), "{:?}", found.checks);
+        });
+    }
+
+    #[test]
+    fn parts_of_an_upload_that_was_broken_off_are_swept() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let digest = Digest([5; 32]);
+            let before = ledger.stored(&tenant().id);
+            let put = |number, at| {
+                let tenant = tenant().id;
+                ledger.queue().write(move |batch| put_part(batch, (&digest, number), at, (&tenant, b"half")))
+            };
+            put(0, NOW).await.unwrap();
+            put(1, NOW.plus_millis(5)).await.unwrap();
+            put(1, NOW.plus_millis(5)).await.unwrap();
+            assert_eq!(ledger.stored(&tenant().id), before + 8, "parts are charged, each once");
+            let parts = async || {
+                let count = |conn: &Connection| Ok(conn.query_row("SELECT count(*) FROM blob_part", [], |r| r.get(0))?);
+                ledger.readers().read::<i64>(count).await.unwrap()
+            };
+            ledger.retain(NOW.plus_millis(UNUSED_KEPT_MS + 4)).await.unwrap();
+            assert_eq!(parts().await, 2, "it may still go on");
+            ledger.retain(NOW.plus_millis(UNUSED_KEPT_MS + 6)).await.unwrap();
+            assert_eq!(parts().await, 0);
+            assert_eq!(ledger.stored(&tenant().id), before);
+        });
+    }
+}

@@ -1,0 +1,182 @@
+//! Requests with an `Idempotency-Key` header, and their responses.
+//!
+//! # Invariants
+//!
+//! 1. A row is written in the transaction that executes its request (`audit.rs`). A request without a row has changed
+//!    nothing and may be executed; one with a row is never executed again.
+//! 2. The response is stored afterwards, encrypted. A row without a response belongs to a request whose host was killed
+//!    in between.
+//! 3. A row expires [`ANSWERS_KEPT_MS`] after it was written.
+
+use rusqlite::{Connection, OptionalExtension};
+use setgate_domain::id::{Digest, TenantId};
+use setgate_domain::idempotency::Claim;
+use setgate_domain::secret::Sealed;
+use setgate_domain::time::Timestamp;
+
+use crate::schema::sql_types::{ReadColumn, params};
+use crate::{Error, Ledger};
+
+/// How long a request is recognised by its key, in milliseconds: one day.
+pub const ANSWERS_KEPT_MS: i64 = 24 * 3_600 * 1_000;
+
+/// A request that was executed.
+#[derive(Debug, Clone)]
+pub struct CarriedOut {
+    /// Digest of the request.
+    pub request: Digest,
+    /// The response. `None` if the host was killed before it was stored.
+    pub answer: Option<Sealed>,
+}
+
+/// Rows of a tenant, or of the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswersStored {
+    /// Number of requests.
+    pub count: u64,
+    /// Bytes of their responses.
+    pub bytes: u64,
+}
+
+impl Ledger {
+    /// The executed request of this claim, if any, and the totals of its tenant.
+    pub async fn carried_out(&self, claim: &Claim) -> Result<(Option<CarriedOut>, AnswersStored), Error> {
+        let (asked, since) = (claim.clone(), self.clock().now().plus_millis(-ANSWERS_KEPT_MS));
+        let read = move |conn: &Connection| {
+            let found = conn
+                .prepare_cached("SELECT request, answer FROM idempotency WHERE claim = ?1 AND at > ?2")?
+                .query_row(params![asked.id, since], |row| {
+                    Ok(CarriedOut { request: row.column(0)?, answer: row.get::<_, Option<String>>(1)?.map(Sealed) })
+                })
+                .optional()?;
+            let stored = conn
+                .prepare_cached("SELECT count(*), coalesce(sum(bytes), 0) FROM idempotency WHERE tenant = ?1")?
+                .query_row([owner(asked.tenant.as_ref())], |row| {
+                    let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+                    Ok(AnswersStored { count: number(0)?, bytes: number(1)? })
+                })?;
+            Ok((found, stored))
+        };
+        match &claim.tenant {
+            Some(tenant) => self.readers().of(tenant).read(read).await,
+            None => self.readers().read(read).await,
+        }
+    }
+
+    /// Stores the response of an executed request. A request that changed nothing has no row: it gets one if
+    /// `in_any_case` is set, and otherwise nothing is stored.
+    pub async fn store_answer(&self, claim: &Claim, answer: Sealed, in_any_case: bool) -> Result<(), Error> {
+        let (claim, at) = (claim.clone(), self.clock().now());
+        self.queue()
+            .write(move |batch| {
+                if in_any_case {
+                    write(batch.conn, &claim, at)?;
+                }
+                batch
+                    .conn
+                    .prepare_cached("UPDATE idempotency SET answer = ?2, bytes = ?3 WHERE claim = ?1")?
+                    .execute(params![claim.id, answer.0, answer.0.len() as i64])?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// Records a request. If it is executed in several transactions, the first one records it.
+pub(crate) fn write(conn: &Connection, claim: &Claim, at: Timestamp) -> Result<(), Error> {
+    conn.prepare_cached(
+        "INSERT INTO idempotency (claim, tenant, at, request, bytes) VALUES (?1, ?2, ?3, ?4, 0)
+         ON CONFLICT (claim) DO UPDATE SET at = ?3, request = ?4, bytes = 0, answer = NULL WHERE at <= ?5",
+    )?
+    .execute(params![
+        claim.id,
+        owner(claim.tenant.as_ref()),
+        at,
+        claim.request,
+        at.plus_millis(-ANSWERS_KEPT_MS)
+    ])?;
+    Ok(())
+}
+
+/// Deletes expired requests.
+pub(crate) fn sweep(conn: &Connection, now: Timestamp) -> Result<(), Error> {
+    conn.execute("DELETE FROM idempotency WHERE at <= ?1", params![now.plus_millis(-ANSWERS_KEPT_MS)])?;
+    Ok(())
+}
+
+/// Deletes the rows of a removed tenant.
+pub(crate) fn forget(conn: &Connection, tenant: &TenantId) -> Result<(), Error> {
+    conn.execute("DELETE FROM idempotency WHERE tenant = ?1", params![tenant])?;
+    Ok(())
+}
+
+/// The operator's rows have an empty tenant.
+fn owner(tenant: Option<&TenantId>) -> &str {
+    tenant.map_or("", TenantId::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::{NOW, TENANT, block_on, open, reopen};
+    use setgate_domain::audit::{Actor, By, Deed, Entry, Object};
+    use setgate_domain::id::KeyId;
+
+    fn claim(key: &str, request: &str) -> Claim {
+        setgate_base::crypto::claim(KeyId::new(NOW, 1), key, Some(TENANT.parse().unwrap()), &[request.as_bytes()])
+    }
+
+    async fn change(ledger: &Ledger, claim: &Claim) {
+        let actor = Actor { by: By::Host, request: None, remote: None, claim: Some(claim.clone()) };
+        let deed = Deed { actor, action: Some("key.create"), note: None };
+        let object = Object { kind: "key".into(), id: "x".into() };
+        let entry = Entry::of(deed, ledger.clock().now(), claim.tenant.clone(), object);
+        ledger.record(entry).await.unwrap();
+    }
+
+    async fn found(ledger: &Ledger, claim: &Claim) -> Option<(Digest, Option<String>)> {
+        let found = ledger.carried_out(claim).await.unwrap().0;
+        found.map(|found| (found.request, found.answer.map(|answer| answer.0)))
+    }
+
+    #[test]
+    fn a_request_is_known_from_its_change_on_and_its_answer_over_a_restart() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let one = claim("a", "one");
+            assert_eq!(found(&ledger, &one).await, None);
+            change(&ledger, &one).await;
+            change(&ledger, &one).await;
+            assert_eq!(found(&ledger, &one).await, Some((one.request, None)), "carried out, and no answer yet");
+            ledger.store_answer(&one, Sealed("sealed".into()), false).await.unwrap();
+            let ledger = reopen(&folder, ledger).await;
+            assert_eq!(found(&ledger, &claim("a", "other")).await, Some((one.request, Some("sealed".into()))));
+            let stored = ledger.carried_out(&one).await.unwrap().1;
+            assert_eq!((stored.count, stored.bytes), (1, 6));
+
+            // A request without a change gets no row unless the caller wants one.
+            let two = claim("b", "two");
+            ledger.store_answer(&two, Sealed("sealed".into()), false).await.unwrap();
+            assert_eq!(found(&ledger, &two).await, None);
+            ledger.store_answer(&two, Sealed("sealed".into()), true).await.unwrap();
+            assert_eq!(found(&ledger, &two).await, Some((two.request, Some("sealed".into()))));
+        });
+    }
+
+    #[test]
+    fn a_request_is_forgotten_after_a_day() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let one = claim("a", "one");
+            change(&ledger, &one).await;
+            ledger.clock().set(NOW.plus_millis(ANSWERS_KEPT_MS));
+            assert_eq!(found(&ledger, &one).await, None);
+            // Before the sweep, an expired key can already be reused for another request.
+            let other = claim("a", "other");
+            change(&ledger, &other).await;
+            assert_eq!(found(&ledger, &other).await, Some((other.request, None)));
+            ledger.retain(NOW.plus_millis(2 * ANSWERS_KEPT_MS)).await.unwrap();
+            assert_eq!(ledger.carried_out(&one).await.unwrap().1.count, 0);
+        });
+    }
+}

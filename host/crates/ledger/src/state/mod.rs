@@ -1,0 +1,8 @@
+//! In-memory state that follows the commits: what the writer publishes after each of them.
+
+pub(crate) mod disk;
+pub(crate) mod fanout_cursor;
+pub(crate) mod handoff;
+pub(crate) mod recent_writes;
+pub(crate) mod space;
+pub(crate) mod stored;

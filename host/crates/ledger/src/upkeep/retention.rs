@@ -1,0 +1,572 @@
+//! Retention: deletes expired events with everything that belongs to them, removed tenants, and unreferenced plans and
+//! blobs. It works in chunks, each its own request, so that no other request is delayed for long.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rusqlite::{Connection, OptionalExtension};
+use setgate_base::telemetry::Seldom;
+use setgate_domain::delivery::{DeliverySeq, State};
+use setgate_domain::event::EventSeq;
+use setgate_domain::id::{SubscriptionId, TenantId};
+use setgate_domain::time::Timestamp;
+
+use crate::commit::queue::Batch;
+use crate::deliveries::attempts;
+use crate::registry::idempotency;
+use crate::registry::plans;
+use crate::schema::sql_types::{ReadColumn, params};
+use crate::schema::used_bytes;
+use crate::state::stored;
+use crate::upkeep::expiry::{is_kept, past, past_beside_damage};
+use crate::upkeep::uptime::Lived;
+use crate::{Error, Ledger, UNUSED_KEPT_MS};
+
+/// Events and deliveries deleted per transaction. The attempts of a delivery, a few at most, are not counted.
+const CHUNK_ROWS: usize = 500;
+/// Events per transaction if the size of the file decides when to stop.
+const CHUNK_EVENTS_BY_SIZE: usize = 100;
+/// Pages returned to the file system per transaction.
+const VACUUM_PAGES: u32 = 500;
+/// Free pages left in the file, so that it does not shrink and grow continually.
+const FREE_PAGES_KEPT: i64 = 1_024;
+
+/// Counter: events deleted before the end of their retention time because of `data.ledger_bytes_max`.
+pub(crate) const BY_SIZE: &str = "setgate_ledger_retained_by_size_total";
+/// Minimum time between two log lines about it.
+const TELL_EVERY: std::time::Duration = std::time::Duration::from_secs(600);
+static TOLD: Seldom = Seldom::new(TELL_EVERY);
+
+/// Result of [`Ledger::retain`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Retained {
+    /// Events deleted.
+    pub events: u64,
+    /// Deliveries deleted.
+    pub deliveries: u64,
+    /// Number of `events` that were deleted before their retention time because the ledger was too large.
+    pub by_size: u64,
+    /// Plans deleted.
+    pub plans: u64,
+    /// Blobs deleted.
+    pub blobs: u64,
+}
+
+#[derive(Default)]
+struct Deleted {
+    events: u64,
+    deliveries: u64,
+    /// More of the event is left to delete.
+    more: bool,
+}
+
+impl Ledger {
+    /// Deletes events accepted more than `retention_ms` before `now`, with their deliveries and attempts, if all their
+    /// deliveries have been delivered, dropped or dead for at least as long. An event with a due or held delivery is
+    /// retained, and so is one that is not fanned out yet. If the file is then still larger than nine tenths of
+    /// `ledger_bytes_max`, the oldest deletable events are deleted early, down to eight tenths, but none before
+    /// `retention_min_ms`; tenants that store more than an equal share lose theirs first. Then the call finishes the
+    /// removal of tenants, sweeps unreferenced plans and blobs, and returns free pages to the file system.
+    ///
+    /// Downtime of the host does not count, see `lived.rs`.
+    ///
+    /// Call this every few minutes and whenever [`Ledger::pressed`] returns, from one task only.
+    pub async fn retain(&self, now: Timestamp) -> Result<Retained, Error> {
+        let mut retained = Retained::default();
+        let lived = self.live(now).await?;
+        let before = lived.ago(now, self.options().retention_ms.max(0));
+        self.remove_past(before, None, None, &mut retained).await?;
+        if let Some(down_to) = self.shared().space.pressure() {
+            let of_age = retained.events;
+            let least = self.options().retention_min_ms.clamp(0, self.options().retention_ms.max(0));
+            // A tenant that fills the ledger loses its own history first.
+            if let Some(heavy) = self.shared().all_over_share() {
+                self.remove_past(lived.ago(now, least), Some(down_to), Some(Arc::new(heavy)), &mut retained).await?;
+            }
+            self.remove_past(lived.ago(now, least), Some(down_to), None, &mut retained).await?;
+            retained.by_size = retained.events - of_age;
+            metrics::counter!(BY_SIZE).increment(retained.by_size);
+            if retained.by_size > 0
+                && let Some(unsaid) = TOLD.due()
+            {
+                let (removed, used) = (retained.by_size, self.shared().space.used());
+                tracing::warn!(
+                    removed,
+                    used,
+                    unsaid,
+                    "events were removed before `data.retention_s`: the ledger is near \
+                    `data.ledger_bytes_max`. Their history is gone, and a second copy of one is taken for a new event"
+                );
+            }
+        }
+        let purging = self
+            .readers()
+            .read(|conn| {
+                let mut statement = conn.prepare("SELECT tenant FROM purge")?;
+                let tenants = statement.query_map([], |row| row.column::<TenantId>(0))?;
+                Ok(tenants.collect::<Result<Vec<_>, _>>()?)
+            })
+            .await?;
+        for tenant in purging {
+            self.purge(&tenant).await?;
+        }
+        self.retain_statistics(now).await?;
+        self.retain_settled(now).await?;
+        let unused = now.plus_millis(-UNUSED_KEPT_MS);
+        (retained.plans, retained.blobs) = self
+            .queue()
+            .write(move |batch| {
+                batch.conn.execute(
+                    "DELETE FROM tally WHERE due = 0 AND delivered = 0 AND dropped = 0 AND held = 0 AND dead = 0",
+                    [],
+                )?;
+                idempotency::sweep(batch.conn, now)?;
+                batch.conn.execute("DELETE FROM stored WHERE bytes = 0", [])?;
+                plans::sweep(batch, unused)
+            })
+            .await?;
+        while self.queue().write(|batch| vacuum(batch.conn)).await? {}
+        Ok(retained)
+    }
+
+    /// Deletes events at rest since before `before`, with their deliveries, oldest first. With `down_to`, stops when no
+    /// more than that many bytes of the file are in use. With `of`, only deletes events of these tenants.
+    async fn remove_past(
+        &self,
+        before: Timestamp,
+        down_to: Option<u64>,
+        of: Option<Arc<HashSet<TenantId>>>,
+        retained: &mut Retained,
+    ) -> Result<(), Error> {
+        let space = &self.shared().space;
+        let enough = || down_to.is_some_and(|bytes| space.used() <= bytes);
+        let mut after = EventSeq::default();
+        loop {
+            let (past, last) = self.past(after, before, of.clone()).await?;
+            for chunk in past.chunks(if down_to.is_some() { CHUNK_EVENTS_BY_SIZE } else { CHUNK_ROWS }) {
+                let mut rest = chunk.to_vec();
+                while !rest.is_empty() && !enough() {
+                    let (deleted, left, used) = self
+                        .queue()
+                        .write(move |batch| {
+                            let (deleted, left) = delete_past(batch, rest, before)?;
+                            Ok((deleted, left, used_bytes(batch.conn)?))
+                        })
+                        .await?;
+                    retained.events += deleted.events;
+                    retained.deliveries += deleted.deliveries;
+                    rest = left;
+                    space.ledger_has(used);
+                }
+            }
+            match last {
+                Some(last) if !enough() => {
+                    // Only a pass over all tenants has examined every event.
+                    if of.is_none() {
+                        self.shared().looked_through.fetch_max(last.0, Ordering::Relaxed);
+                    }
+                    after = last;
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Records that the host is running, and returns its uptime history.
+    async fn live(&self, now: Timestamp) -> Result<Lived, Error> {
+        let gap_ms_min = self.options().gap_ms_min;
+        self.queue().write(move |batch| Lived::note(batch.conn, now, gap_ms_min)).await
+    }
+
+    /// The instant that lies `ms` of uptime before `now` (`lived.rs`). For deadlines that give a person time to react.
+    pub async fn lived_ago(&self, now: Timestamp, ms: i64) -> Result<Timestamp, Error> {
+        Ok(self.live(now).await?.ago(now, ms))
+    }
+
+    /// Deletes the remaining rows of a removed tenant.
+    pub(crate) async fn purge(&self, tenant: &TenantId) -> Result<(), Error> {
+        loop {
+            let tenant = tenant.clone();
+            if !self.queue().write(move |batch| purge(batch, &tenant)).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Deletable events after `after`, and the position to continue from. `None` if all later events are too young.
+    async fn past(
+        &self,
+        after: EventSeq,
+        before: Timestamp,
+        of: Option<Arc<HashSet<TenantId>>>,
+    ) -> Result<(Vec<EventSeq>, Option<EventSeq>), Error> {
+        let cursor = self.cursor();
+        self.readers()
+            .read(move |conn| match past(conn, after, cursor, before, of.as_deref()) {
+                // The later pass over all tenants steps around the damage.
+                Err(error) if error.is_damage() && of.is_some() => Ok((Vec::new(), None)),
+                Err(error) if error.is_damage() => Ok(past_beside_damage(conn, after, cursor, before)),
+                found => found,
+            })
+            .await
+    }
+}
+
+/// Deletes events up to one chunk and returns the remaining ones.
+fn delete_past(
+    batch: &mut Batch<'_>,
+    events: Vec<EventSeq>,
+    before: Timestamp,
+) -> Result<(Deleted, Vec<EventSeq>), Error> {
+    let mut sum = Deleted::default();
+    let mut rows = 0;
+    for (index, event) in events.iter().enumerate() {
+        if rows >= CHUNK_ROWS {
+            return Ok((sum, events[index..].to_vec()));
+        }
+        // A redrive or a replay may have been committed since the events were read.
+        if is_kept(batch.conn, *event, before)? {
+            continue;
+        }
+        let deleted = delete_event(batch, *event, CHUNK_ROWS - rows)?;
+        rows += (deleted.events + deleted.deliveries) as usize;
+        sum.events += deleted.events;
+        sum.deliveries += deleted.deliveries;
+        if deleted.more {
+            return Ok((sum, events[index..].to_vec()));
+        }
+    }
+    Ok((sum, Vec::new()))
+}
+
+/// Deletes up to `rows_max` deliveries of an event, and the event itself if none is left.
+fn delete_event(batch: &mut Batch<'_>, event: EventSeq, rows_max: usize) -> Result<Deleted, Error> {
+    let conn = batch.conn;
+    let mut deliveries: Vec<(DeliverySeq, TenantId, SubscriptionId, State, i64)> = conn
+        .prepare_cached("SELECT seq, tenant, subscription, state, plan FROM delivery WHERE event_seq = ?1 LIMIT ?2")?
+        .query_map(params![event, i64::try_from(rows_max + 1).unwrap_or(i64::MAX)], |row| {
+            Ok((row.column(0)?, row.column(1)?, row.column(2)?, row.column(3)?, row.get(4)?))
+        })?
+        .collect::<Result<_, _>>()?;
+    let more = deliveries.len() > rows_max;
+    deliveries.truncate(rows_max);
+    for (seq, tenant, subscription, state, plan) in &deliveries {
+        batch.effects.stored(tenant, -stored::of_delivery(conn, *seq)?);
+        attempts::delete(conn, *seq)?;
+        conn.prepare_cached("DELETE FROM filtered WHERE delivery = ?1")?.execute(params![seq])?;
+        conn.prepare_cached("DELETE FROM delivery WHERE seq = ?1")?.execute(params![seq])?;
+        batch.effects.count(tenant, *subscription, *state, -1);
+        batch.effects.refer(*plan, -1);
+    }
+    let events = if more { 0 } else { delete_row(batch, event)? };
+    Ok(Deleted { events: events as u64, deliveries: deliveries.len() as u64, more })
+}
+
+fn delete_row(batch: &mut Batch<'_>, event: EventSeq) -> Result<usize, Error> {
+    let conn = batch.conn;
+    let bytes = stored::of_event(conn, event)?;
+    let tenant: Option<TenantId> = conn
+        .prepare_cached("DELETE FROM event WHERE seq = ?1 RETURNING tenant")?
+        .query_row(params![event], |row| row.column(0))
+        .optional()?;
+    let Some(tenant) = tenant else { return Ok(0) };
+    batch.effects.stored(&tenant, -bytes);
+    Ok(1)
+}
+
+/// Deletes a chunk of a removed tenant. Returns false when nothing is left, which frees its name.
+fn purge(batch: &mut Batch<'_>, tenant: &TenantId) -> Result<bool, Error> {
+    let conn = batch.conn;
+    if !conn.prepare_cached("SELECT 1 FROM purge WHERE tenant = ?1")?.exists(params![tenant])? {
+        return Ok(false);
+    }
+    let events: Vec<EventSeq> = conn
+        .prepare_cached("SELECT seq FROM event WHERE tenant = ?1 LIMIT ?2")?
+        .query_map(params![tenant, CHUNK_ROWS as i64], |row| row.column(0))?
+        .collect::<Result<_, _>>()?;
+    let mut rows = 0;
+    for event in &events {
+        if rows >= CHUNK_ROWS {
+            break;
+        }
+        let deleted = delete_event(batch, *event, CHUNK_ROWS - rows)?;
+        rows += (deleted.events + deleted.deliveries) as usize;
+    }
+    if !events.is_empty() {
+        return Ok(true);
+    }
+    if conn
+        .prepare_cached(
+            "DELETE FROM statistic WHERE (tenant, subscription, bucket_ms, at) IN (
+                 SELECT tenant, subscription, bucket_ms, at FROM statistic WHERE tenant = ?1 LIMIT ?2)",
+        )?
+        .execute(params![tenant, CHUNK_ROWS as i64])?
+        > 0
+    {
+        return Ok(true);
+    }
+    // Its rows in the settlement log no longer refer to anything, and expire with the log.
+    conn.execute("DELETE FROM replay WHERE tenant = ?1", params![tenant])?;
+    conn.execute("DELETE FROM purge WHERE tenant = ?1", params![tenant])?;
+    Ok(false)
+}
+
+/// Returns a chunk of free pages to the file system. False if few enough are left.
+fn vacuum(conn: &Connection) -> Result<bool, Error> {
+    let free = |conn: &Connection| conn.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0));
+    if free(conn)? <= FREE_PAGES_KEPT {
+        return Ok(false);
+    }
+    conn.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+    Ok(free(conn)? > FREE_PAGES_KEPT)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::registry::Expected;
+    use crate::tests::{
+        NOW, TENANT, attempt, block_on, event, new_delivery, noise, open, reopen, subscription, tenant, with_events,
+    };
+    use crate::{FanOut, Ledger};
+    use setgate_domain::delivery::{Settlement, Step};
+
+    const LATER: Timestamp = NOW.plus_millis(31 * 24 * 3600 * 1000);
+
+    async fn journal(ledger: &Ledger) -> Vec<i64> {
+        ledger.journal_after(EventSeq(0), 1_000).await.unwrap().iter().map(|e| e.seq.0).collect()
+    }
+
+    #[test]
+    fn only_what_is_at_an_end_is_deleted() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 5).await;
+            let deliveries = (1..=4).map(|n| new_delivery(n, 1, plan)).collect();
+            ledger.fan_out(FanOut { through: EventSeq(4), deliveries }).await.unwrap();
+            let due = ledger.due(&tenant().id, subscription(1), NOW, None, 9).await.unwrap();
+            let settle = async |index: usize, step: Step| {
+                ledger.settle(Settlement::new(due[index].seq, NOW, step)).await.unwrap();
+            };
+            settle(0, Step::Delivered { attempt: attempt(1, 200) }).await;
+            settle(1, Step::Held { runs: vec![], reason: "trapped".into() }).await;
+            settle(2, Step::Dead { attempt: Some(attempt(1, 500)), reason: "gave up".into() }).await;
+            assert_eq!(ledger.retain(NOW).await.unwrap(), Retained::default());
+            let retained = ledger.retain(LATER).await.unwrap();
+            assert_eq!((retained.events, retained.deliveries, retained.plans), (2, 2, 0));
+            // Held, due, and not yet fanned out.
+            assert_eq!(journal(&ledger).await, [2, 4, 5]);
+            assert!(ledger.attempts(&tenant().id, due[0].seq).await.unwrap().is_empty());
+            let counts = ledger.counts(&TENANT.parse().unwrap(), None).await.unwrap();
+            assert_eq!((counts.due, counts.held, counts.delivered, counts.dead), (1, 1, 0, 0));
+            assert_eq!(ledger.retain(LATER).await.unwrap(), Retained::default());
+        });
+    }
+
+    #[test]
+    fn an_event_with_more_deliveries_than_a_chunk_goes_in_pieces() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let plan = with_events(&ledger, 2).await;
+            let count = CHUNK_ROWS as u64 + 100;
+            let deliveries = (1..=count).map(|s| new_delivery(1, u128::from(s), plan)).collect();
+            let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            for due in made {
+                let step = Step::Dropped { runs: vec![], reason: "not wanted".into() };
+                ledger.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
+            }
+            let retained = ledger.retain(LATER).await.unwrap();
+            // No delivery refers to the plan any more, and it was last stored over a day ago.
+            assert_eq!((retained.events, retained.deliveries, retained.plans), (2, count, 1));
+            assert!(journal(&ledger).await.is_empty());
+            // Sequence numbers are not reused, and fan-out does not start over.
+            let ledger = reopen(&folder, ledger).await;
+            assert_eq!(ledger.reach().borrow().last(), EventSeq(2));
+            ledger.append(event(3)).await.unwrap();
+            assert_eq!(journal(&ledger).await, [3]);
+        });
+    }
+
+    #[test]
+    fn a_removed_tenant_leaves_nothing() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 3).await;
+            let deliveries = (1..=2).map(|n| new_delivery(n, 1, plan)).collect();
+            let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            let id = tenant().id;
+            assert_eq!(ledger.backlog(&id), 2);
+            assert!(ledger.remove_tenant(&id, Expected::Any).await.unwrap());
+            assert_eq!((ledger.backlog(&id), journal(&ledger).await.len()), (0, 0));
+            assert!(matches!(ledger.append(event(9)).await, Err(Error::NoTenant(_))));
+            // A settlement in flight finds no row, which is not an error.
+            let step = Step::Delivered { attempt: attempt(1, 200) };
+            ledger.settle(Settlement::new(made[0].seq, NOW, step)).await.unwrap();
+            ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
+            assert_eq!(ledger.backlog(&id), 0);
+        });
+    }
+
+    #[test]
+    fn a_removal_that_was_broken_off_is_finished() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            with_events(&ledger, 3).await;
+            let id = tenant().id;
+            let mark = id.clone();
+            ledger
+                .queue()
+                .write(move |batch| {
+                    batch.conn.execute("DELETE FROM entry", [])?;
+                    Ok(batch.conn.execute("INSERT INTO purge VALUES (?1)", params![mark])?)
+                })
+                .await
+                .unwrap();
+            assert!(matches!(ledger.put_tenant(tenant(), Expected::Any).await, Err(Error::Purging(_))));
+            ledger.retain(NOW).await.unwrap();
+            assert!(journal(&ledger).await.is_empty());
+            ledger.put_tenant(tenant(), Expected::Any).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn space_is_given_back() {
+        block_on(async {
+            let (folder, ledger) = open();
+            let old = ledger.put_blob(&tenant().id, Bytes::from(vec![1; 24 << 20])).await.unwrap();
+            ledger.clock().set(LATER);
+            let new = ledger.put_blob(&tenant().id, Bytes::from_static(b"new")).await.unwrap();
+            assert_eq!(ledger.retain(LATER).await.unwrap().blobs, 1);
+            assert_eq!(ledger.blob(&tenant().id, &old).await.unwrap(), None);
+            assert!(ledger.blob(&tenant().id, &new).await.unwrap().is_some());
+            let ledger = reopen(&folder, ledger).await;
+            assert!(ledger.stats().file_bytes < 8 << 20, "{:?}", ledger.stats());
+        });
+    }
+
+    #[test]
+    fn a_delivery_at_rest_keeps_its_event_for_the_retention_time() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            let plan = with_events(&ledger, 2).await;
+            let deliveries = vec![new_delivery(1, 1, plan), new_delivery(1, 2, plan), new_delivery(2, 1, plan)];
+            let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            let settle = async |index: usize, at: Timestamp, step: Step| {
+                ledger.settle(Settlement::new(made[index].seq, at, step)).await.unwrap();
+            };
+            settle(0, NOW, Step::Delivered { attempt: attempt(1, 200) }).await;
+            settle(2, NOW, Step::Delivered { attempt: attempt(1, 200) }).await;
+            // Given up when the event's own retention time is already over.
+            settle(1, LATER, Step::Dead { attempt: Some(attempt(1, 500)), reason: "gave up".into() }).await;
+            let minute = LATER.plus_millis(60_000);
+            let retained = ledger.retain(minute).await.unwrap();
+            assert_eq!((retained.events, retained.deliveries), (1, 1));
+            assert_eq!(journal(&ledger).await, [1]);
+            assert_eq!(ledger.attempts(&tenant().id, made[1].seq).await.unwrap().len(), 1);
+            let end = LATER.plus_millis(ledger.options().retention_ms);
+            assert_eq!(ledger.retain(end).await.unwrap().events, 0);
+            // New settings apply from the next round on.
+            let options = ledger.options().as_ref().clone();
+            ledger.keep(&crate::Options { retention_ms: options.retention_ms + 1, ..options.clone() });
+            assert_eq!(ledger.retain(end.plus_millis(1)).await.unwrap().events, 0);
+            ledger.keep(&options);
+            let retained = ledger.retain(end.plus_millis(1)).await.unwrap();
+            assert_eq!((retained.events, retained.deliveries), (1, 2));
+        });
+    }
+
+    /// A ledger limited to 8 MiB with `count` events of 64 KiB, all delivered except those selected by `keep`.
+    async fn filled(count: u64, keep: impl Fn(u64) -> bool) -> (tempfile::TempDir, Ledger) {
+        filled_behind(0, count, keep).await
+    }
+
+    /// Like [`filled`], after `quiet` such events of another tenant that no subscription matches.
+    async fn filled_behind(quiet: u64, count: u64, keep: impl Fn(u64) -> bool) -> (tempfile::TempDir, Ledger) {
+        let folder = tempfile::tempdir().unwrap();
+        let options = crate::Options {
+            ledger_bytes_max: 8 << 20,
+            retention_min_ms: 60_000,
+            gap_ms_min: i64::MAX,
+            disk_free_bytes_min: 0,
+            ..crate::Options::new(folder.path())
+        };
+        let ledger = Ledger::open(options, setgate_base::clock::Clock::manual(NOW)).unwrap();
+        let plan = with_events(&ledger, 0).await;
+        let other: TenantId = "quiet".parse().unwrap();
+        if quiet > 0 {
+            ledger
+                .put_tenant(setgate_domain::tenant::Tenant { id: other.clone(), ..tenant() }, Expected::Absent)
+                .await
+                .unwrap();
+        }
+        let count = quiet + count;
+        for n in 1..=count {
+            let mut large = event(n);
+            large.original = noise(64 << 10, n).into();
+            if n <= quiet {
+                large.tenant = other.clone();
+            }
+            ledger.append(large).await.unwrap();
+        }
+        let deliveries = (quiet + 1..=count).map(|n| new_delivery(n, 1, plan)).collect();
+        let made = ledger.fan_out(FanOut { through: EventSeq(count as i64), deliveries }).await.unwrap();
+        for (n, due) in (quiet + 1..).zip(made).filter(|(n, _)| !keep(*n)) {
+            let step = Step::Delivered { attempt: attempt(1, 200) };
+            ledger.settle(Settlement::new(due.seq, NOW.plus_millis(n.cast_signed()), step)).await.unwrap();
+        }
+        // The writer measures the size only at intervals.
+        let used = ledger.queue().write(|batch| used_bytes(batch.conn)).await.unwrap();
+        ledger.shared().space.ledger_has(used);
+        (folder, ledger)
+    }
+
+    #[test]
+    fn a_ledger_that_is_too_large_gives_up_its_oldest_events_at_rest() {
+        block_on(async {
+            let (_folder, ledger) = filled(120, |n| n <= 3).await;
+            assert!(ledger.shared().space.used() > (8 << 20) - (8 << 20) / 10);
+            // None of them has reached the minimum age.
+            assert_eq!(ledger.retain(NOW.plus_millis(60_000)).await.unwrap().events, 0);
+            assert_eq!(ledger.retain(NOW.plus_millis(3_600_000)).await.unwrap().by_size, 100);
+            let left = journal(&ledger).await;
+            assert_eq!(left[..4], [1, 2, 3, 104], "what is due stays, then the youngest");
+            assert!(ledger.shared().space.used() <= (8 << 20) - (8 << 20) / 5);
+            assert_eq!(ledger.retain(NOW.plus_millis(3_600_000)).await.unwrap().events, 0, "it is small enough");
+        });
+    }
+
+    #[test]
+    fn the_tenant_that_fills_the_ledger_gives_up_its_history_and_its_neighbour_does_not() {
+        block_on(async {
+            let (_folder, ledger) = filled_behind(5, 115, |_| false).await;
+            assert!(ledger.retain(NOW.plus_millis(3_600_000)).await.unwrap().by_size > 0);
+            assert_eq!(journal(&ledger).await[..5], [1, 2, 3, 4, 5], "the oldest are the neighbour's");
+        });
+    }
+
+    #[test]
+    fn a_ledger_full_of_what_is_due_is_short_of_space_and_keeps_all() {
+        block_on(async {
+            let (_folder, ledger) = filled(130, |_| true).await;
+            assert!(matches!(ledger.shortage(), Some(crate::Shortage::Ledger { max, .. }) if max == 8 << 20));
+            assert_eq!(ledger.retain(LATER).await.unwrap().events, 0);
+            assert_eq!(ledger.counts(&TENANT.parse().unwrap(), None).await.unwrap().due, 130);
+        });
+    }
+
+    #[test]
+    fn what_is_damaged_stays_and_does_not_keep_the_rest() {
+        block_on(async {
+            let (_folder, ledger) = open();
+            with_events(&ledger, 4).await;
+            ledger.fan_out(FanOut { through: EventSeq(4), deliveries: vec![] }).await.unwrap();
+            // A timestamp that is not a number is reported like a damaged page.
+            let spoil = "UPDATE event SET accepted_at = 'damaged' WHERE seq = 2";
+            ledger.queue().write(move |batch| Ok(batch.conn.execute(spoil, [])?)).await.unwrap();
+            assert_eq!(ledger.retain(LATER).await.unwrap().events, 3);
+        });
+    }
+}
