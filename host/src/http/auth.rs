@@ -3,7 +3,7 @@
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use http::{Method, StatusCode, header};
+use http::{Method, header};
 use setgate_domain::audit::{Actor, By};
 use setgate_domain::id::TenantId;
 use setgate_domain::idempotency::Claim;
@@ -13,7 +13,7 @@ use super::Site;
 use super::caller::{Remote, RequestId};
 use super::extract::path_param;
 use super::operations::{Described, Sheet};
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::responses::{Access, room_bytes_min};
 use crate::control::Control;
 use crate::control::keys::{Grant, Principal};
@@ -136,7 +136,7 @@ impl FromRequestParts<Site> for Operator {
             Some(_) => "this is for keys of the operator's, and this key is a tenant's".to_owned(),
             None => lacks(scope),
         };
-        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+        Err(Problem::new(Code::Forbidden, detail))
     }
 }
 
@@ -158,7 +158,7 @@ pub(super) fn principal(parts: &mut Parts, site: &Site) -> Result<Principal, Pro
     }
     let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
     let shown = site.control.authenticate(given);
-    let principal = shown.map_err(|denied| Problem::new(StatusCode::UNAUTHORIZED, "bad_key", denied.to_string()))?;
+    let principal = shown.map_err(|denied| Problem::new(Code::BadKey, denied.to_string()))?;
     parts.extensions.insert(principal.clone());
     Ok(principal)
 }
@@ -168,7 +168,7 @@ pub(super) fn principal(parts: &mut Parts, site: &Site) -> Result<Principal, Pro
 fn forbidden(principal: &Principal, tenant: &TenantId, scope: Scope) -> Problem {
     let own = principal.tenant.is_none() || principal.tenant.as_ref() == Some(tenant);
     let detail = if own { lacks(scope) } else { format!("this key is not one of tenant `{tenant}`") };
-    Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    Problem::new(Code::Forbidden, detail)
 }
 
 fn lacks(scope: Scope) -> String {

@@ -1,8 +1,8 @@
 //! `content-encoding`: decodes the supported codings and refuses all others explicitly, instead of misreading the body.
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, header};
 
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use crate::pipeline::decode::Coding;
 
 /// The coding of an event's body. One layer of gzip is supported; `x-gzip` is an alias (RFC 9110 section 8.4.1.3).
@@ -41,7 +41,7 @@ const GIVEN_CHARS_MAX: usize = 80;
 fn refusal(codings: &[String], accepted: &'static str, advice: &str) -> Problem {
     let given: String = codings.join(", ").chars().take(GIVEN_CHARS_MAX).collect();
     let detail = format!("the body is coded by `content-encoding: {given}`, which is not undone here: {advice}");
-    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_coding", detail).accepting(accepted)
+    Problem::new(Code::UnsupportedCoding, detail).accepting(accepted)
 }
 
 #[cfg(test)]
@@ -74,7 +74,7 @@ mod tests {
             [&["br"][..], &["deflate"], &["zstd"], &["gzip, gzip"], &["gzip", "gzip"], &["gzip, br"], &["aws-chunked"]]
         {
             let problem = of_event(&headers(lines)).unwrap_err();
-            assert_eq!(problem.code(), "unsupported_coding");
+            assert_eq!(problem.code(), Code::UnsupportedCoding);
             assert!(format!("{problem:?}").contains(lines[0]), "{problem:?}");
         }
         assert!(none(&headers(&["identity"])).is_ok());

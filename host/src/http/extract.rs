@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame};
 use schemars::JsonSchema;
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::caller::Remote;
 use super::connection::Peer;
 use super::operations::{Described, Sheet};
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::responses::{Access, revoked_meanwhile};
 use super::room::{Room, Taken};
 use super::{Site, coding, strict};
@@ -105,7 +105,7 @@ impl Described for OfSubscription {
 
 pub(super) async fn path_param<T: InPath, S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<T, Problem> {
     let named = named(parts, state).await;
-    named.map_err(|detail| Problem::new(StatusCode::NOT_FOUND, "not_found", detail))
+    named.map_err(|detail| Problem::new(Code::NotFound, detail))
 }
 
 /// The parsed path parameter, or an error message.
@@ -140,7 +140,7 @@ where
         let request = Request::from_parts(parts, body);
         let Arrived { body, room: _room, .. } =
             read(site, &site.uploads, tenant.as_ref(), request, JSON_BYTES_MAX, "the JSON body").await?;
-        let invalid = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "invalid_body", detail);
+        let invalid = |detail: String| Problem::new(Code::InvalidBody, detail);
         if body.is_empty() && may_be_absent {
             return strict::from_slice(b"{}").map(Self).map_err(|error| invalid(format!("there is no body: {error}")));
         }
@@ -153,7 +153,7 @@ where
 
 fn not_json() -> Problem {
     let detail = "send the body as `content-type: application/json`";
-    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+    Problem::new(Code::UnsupportedMediaType, detail)
 }
 
 impl<T: JsonSchema> Described for JsonBody<T> {
@@ -165,8 +165,7 @@ impl<T: JsonSchema> Described for JsonBody<T> {
 /// Checks that a text body is UTF-8 and has no content coding.
 pub(super) fn check_text(media_type: &str, headers: &HeaderMap) -> Result<(), Problem> {
     coding::none(headers)?;
-    check_charset(media_type)
-        .map_err(|why| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", why))
+    check_charset(media_type).map_err(|why| Problem::new(Code::UnsupportedMediaType, why))
 }
 
 fn is_json(media_type: &str) -> bool {
@@ -235,7 +234,7 @@ async fn arrive(
 ) -> Result<(), Problem> {
     let too_large = || {
         let detail = format!("{what} is larger than {bytes_max} bytes, the limit of this host");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+        Problem::new(Code::BodyTooLarge, detail)
     };
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
@@ -243,8 +242,7 @@ async fn arrive(
     }
     let (mut bytes, mut pace) = (0, Pace::begin());
     while let Some(frame) = pace.next(&mut body).await.ok_or_else(|| too_slow(what))? {
-        let frame =
-            frame.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "body_broken", format!("{what} broke off")))?;
+        let frame = frame.map_err(|_| Problem::new(Code::BodyBroken, format!("{what} broke off")))?;
         // Trailers are ignored.
         let Ok(data) = frame.into_data() else { continue };
         bytes += data.len();
@@ -263,7 +261,7 @@ fn too_slow(what: &str) -> Problem {
         BODY_GRACE.as_secs(),
         BODY_WINDOW.as_secs()
     );
-    Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail)
+    Problem::new(Code::BodyTooSlow, detail)
 }
 
 /// The received bytes of a body. Most bodies arrive in one piece, which is not copied.
@@ -345,7 +343,7 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match axum::extract::Query::from_request_parts(parts, state).await {
             Ok(axum::extract::Query(query)) => Ok(Self(query)),
-            Err(error) => Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_query", error.body_text())),
+            Err(error) => Err(Problem::new(Code::InvalidQuery, error.body_text())),
         }
     }
 }
@@ -373,7 +371,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
         let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
         version.map(|version| Self(Some(version))).ok_or_else(|| {
             let detail = "`if-match` is not an ETag that this host gave: send the one of your last GET";
-            Problem::new(StatusCode::PRECONDITION_FAILED, "version_changed", detail)
+            Problem::new(Code::VersionChanged, detail)
         })
     }
 }

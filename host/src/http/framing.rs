@@ -1,8 +1,8 @@
 //! Checks the transfer coding of request bodies.
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, header};
 
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 
 /// Refuses any transfer coding but a single `chunked` (RFC 9112 section 6.1). The HTTP library removes `chunked` and
 /// passes the rest on unchanged: for `gzip, chunked` the body would be compressed bytes, for `chunked, chunked` it
@@ -23,7 +23,7 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
         "`transfer-encoding: {given}` is not read here: send the body with `content-length`, or with `chunked` alone; a \
          compressed body of an event is announced by `content-encoding: gzip`"
     );
-    Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "unsupported_transfer_coding", detail))
+    Err(Problem::new(Code::UnsupportedTransferCoding, detail))
 }
 
 /// Maximum characters of the codings that are repeated in the answer.
@@ -55,7 +55,7 @@ mod tests {
             &["identity, chunked"],
             &["x\u{e9}, chunked"],
         ] {
-            assert_eq!(outcome(bad), Err("unsupported_transfer_coding"), "{bad:?}");
+            assert_eq!(outcome(bad), Err(Code::UnsupportedTransferCoding), "{bad:?}");
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
+use http::header;
 use http::request::Parts;
-use http::{StatusCode, header};
 use setgate_domain::tenant::Scope;
 
 use super::Site;
 use super::auth::Operator;
 use super::operations::{Described, Operation, Sheet, get};
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 
 /// See [`super::operations`].
 pub(super) fn operations() -> Vec<Operation> {
@@ -31,7 +31,7 @@ pub(super) async fn alive() -> &'static str {
 
 /// The host can accept events: the ledger answers and the host is not shutting down.
 pub(super) async fn ready(State(site): State<Site>) -> Result<&'static str, Problem> {
-    let not_ready = |why: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", why);
+    let not_ready = |why: &str| Problem::new(Code::NotReady, why);
     if site.stopping.is_cancelled() {
         return Err(not_ready("the host is stopping"));
     }

@@ -18,7 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::extract::{Arrived, JSON_BYTES_MAX, path_param, read};
 use super::operations::rules;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::{Site, auth};
 use crate::control::idempotency::{ANSWERS_BYTES_PER_TENANT_MAX, ANSWERS_PER_TENANT_MAX, Standing, StoredAnswer};
 
@@ -60,11 +60,11 @@ impl InProgress {
                 "{IN_PROGRESS_PER_TENANT_MAX} requests of this tenant that have an `idempotency-key` are under way, as many \
                  as may be: send it again when one of them has ended"
             );
-            Problem::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
+            Problem::new(Code::Busy, detail)
         })?;
         if !self.claims.lock().unwrap_or_else(PoisonError::into_inner).insert(claim.id) {
             let detail = "a request with this `idempotency-key` is under way: send it again when that has ended";
-            return Err(Problem::busy(StatusCode::CONFLICT, "idempotency_key_in_progress", detail));
+            return Err(Problem::new(Code::IdempotencyKeyInProgress, detail));
         }
         Ok(Turn { claims: self.claims.clone(), id: claim.id, _share: share })
     }
@@ -152,12 +152,12 @@ async fn claimed(site: &Site, caller: KeyId, tenant: Option<TenantId>, request: 
         Standing::KeyReused => {
             let detail =
                 "this `idempotency-key` was used for another request: send each request under a key of its own";
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail));
+            return Err(Problem::new(Code::IdempotencyKeyReused, detail));
         }
         Standing::AnswerLost => {
             let detail = "this request was carried out, and its answer was lost because the host was stopped meanwhile: look \
                           for what it made; to do it once more, use another `idempotency-key`";
-            return Err(Problem::new(StatusCode::CONFLICT, "idempotency_answer_lost", detail));
+            return Err(Problem::new(Code::IdempotencyAnswerLost, detail));
         }
         Standing::Full(stored) => {
             let detail = format!(
@@ -166,7 +166,7 @@ async fn claimed(site: &Site, caller: KeyId, tenant: Option<TenantId>, request: 
                  was done",
                 stored.count, stored.bytes
             );
-            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "idempotency_answers_full", detail));
+            return Err(Problem::new(Code::IdempotencyAnswersFull, detail));
         }
     }
     // The route takes memory budget for the body again.
@@ -182,7 +182,7 @@ fn key_of(headers: &HeaderMap) -> Result<String, Problem> {
             "`idempotency-key` is one string of 1 to {KEY_CHARS_MAX} printable ASCII characters, such as a UUID, with or \
              without quotes"
         );
-        Problem::new(StatusCode::BAD_REQUEST, "idempotency_key_invalid", detail)
+        Problem::new(Code::IdempotencyKeyInvalid, detail)
     };
     let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
     let (Some(given), None) = (given.next(), given.next()) else { return Err(invalid()) };
@@ -242,7 +242,7 @@ fn again(answer: StoredAnswer) -> Response {
 mod tests {
     use super::*;
 
-    fn key(values: &[&'static str]) -> Result<String, &'static str> {
+    fn key(values: &[&'static str]) -> Result<String, Code> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(IDEMPOTENCY_KEY, HeaderValue::from_static(value));
@@ -262,9 +262,9 @@ mod tests {
         }
         let long = "a".repeat(KEY_CHARS_MAX + 1).leak();
         for bad in ["", "\"\"", "\"", "\"a", "a\"", "a, b", "a b", "\"a\"b\"", r#""a\b""#, "\"a\tb\"", long] {
-            assert_eq!(key(&[bad]), Err("idempotency_key_invalid"), "{bad}");
+            assert_eq!(key(&[bad]), Err(Code::IdempotencyKeyInvalid), "{bad}");
         }
-        assert_eq!(key(&["a", "b"]), Err("idempotency_key_invalid"));
+        assert_eq!(key(&["a", "b"]), Err(Code::IdempotencyKeyInvalid));
         assert!(key(&["a".repeat(KEY_CHARS_MAX).leak()]).is_ok());
     }
 
@@ -275,10 +275,10 @@ mod tests {
         let claim = |key: usize| setgate_base::crypto::claim(by, &key.to_string(), Some("acme".parse().unwrap()), &[]);
         let first = in_progress.begin(&claim(0)).expect("it is the first");
         let code = |claim: &Claim| in_progress.begin(claim).err().map(|problem| problem.code());
-        assert_eq!(code(&claim(0)), Some("idempotency_key_in_progress"));
+        assert_eq!(code(&claim(0)), Some(Code::IdempotencyKeyInProgress));
         drop(first);
         let _turns: Vec<_> = (0..IN_PROGRESS_PER_TENANT_MAX).map(|key| in_progress.begin(&claim(key)).ok()).collect();
-        assert_eq!(code(&claim(99)), Some("busy"));
+        assert_eq!(code(&claim(99)), Some(Code::Busy));
         let operators = setgate_base::crypto::claim(by, "99", None, &[]);
         assert_eq!(code(&operators), None, "the operator is not kept out by a tenant");
     }

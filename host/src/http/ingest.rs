@@ -16,7 +16,7 @@ use tracing::info;
 
 use super::extract::{self, Arrived, Query};
 use super::operations::{Described, Operation, Sheet, get, post};
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::{Site, coding};
 use crate::pipeline::decode::{Coding, decoded_bytes_max};
 use crate::pipeline::normalize::check_media_type;
@@ -111,17 +111,17 @@ pub(super) async fn event(
 ) -> Result<Response, Problem> {
     let (tenant, source) = named.map_err(|why| {
         site.pipeline.counted(None, "unknown_source");
-        Problem::new(StatusCode::NOT_FOUND, "unknown_source", why)
+        Problem::new(Code::UnknownSource, why)
     })?;
     let presented = Presented::of(request.headers());
     let coding = coding::of_event(request.headers()).inspect_err(|problem| {
         // The path names no valid source, so the refusal is counted without one.
-        site.pipeline.counted(None, problem.code());
+        site.pipeline.counted(None, problem.code().as_str());
     })?;
     let head = site.pipeline.prove_head(&tenant, &source, request.headers());
     let head = head.map_err(|why| {
         let refused = site.pipeline.refuse_unproven(&tenant, &source, why);
-        Problem::refused(refused, presented)
+        Problem::refused(&refused, presented)
     })?;
     let bytes_max = site.settings.now().ingest.body_bytes_max;
     let known = !matches!(head, Head::Signed(None));
@@ -129,7 +129,7 @@ pub(super) async fn event(
     check_media_type(media_type).map_err(|refusal| {
         // The same answer for a source that does not exist.
         site.pipeline.counted(known.then_some((&tenant, &source)), refusal.code());
-        Problem::refused(refusal.into(), presented)
+        Problem::refused(&refusal.into(), presented)
     })?;
     let read = if known {
         let read = extract::read(&site, &site.events, Some(&tenant), request, bytes_max, BODY).await;
@@ -142,7 +142,7 @@ pub(super) async fn event(
     let (headers, body, _room) = match read {
         Ok(read) => read,
         Err(problem) => {
-            site.pipeline.counted(known.then_some((&tenant, &source)), problem.code());
+            site.pipeline.counted(known.then_some((&tenant, &source)), problem.code().as_str());
             return Err(problem);
         }
     };
@@ -151,7 +151,7 @@ pub(super) async fn event(
         Coding::Gzip | Coding::Identity => None,
     };
     let taken = site.pipeline.ingest(Inbound { tenant, source, head, headers, body, coding }).await;
-    let receipt = taken.map_err(|refused| Problem::refused(refused, presented))?;
+    let receipt = taken.map_err(|refused| Problem::refused(&refused, presented))?;
     let accepted = Accepted { event: receipt.event, duplicate: receipt.duplicate };
     Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())
 }
@@ -208,5 +208,5 @@ pub(super) async fn verification(
         "this change of a subscription is not expected here: to subscribe, list the topic in the source's `websub_topics`; \
          to unsubscribe, take it out; the challenge has 1 to {CHALLENGE_BYTES_MAX} bytes"
     );
-    Err(Problem::new(StatusCode::NOT_FOUND, "unexpected_verification", detail))
+    Err(Problem::new(Code::UnexpectedVerification, detail))
 }

@@ -3,7 +3,6 @@
 
 use axum::Json;
 use axum::extract::{FromRequestParts, MatchedPath, RawPathParams};
-use http::StatusCode;
 use http::request::Parts;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -12,7 +11,7 @@ use setgate_base::crypto::sha256;
 use super::Site;
 use super::extract::Query;
 use super::operations::{Described, Sheet};
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use crate::control::pages::{PAGE_MAX, Page, PageQuery};
 
 /// Default number of entries per page.
@@ -118,7 +117,7 @@ impl FromRequestParts<Site> for List {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
-        let not_found = |detail: String| Problem::new(StatusCode::NOT_FOUND, "not_found", detail);
+        let not_found = |detail: String| Problem::new(Code::NotFound, detail);
         let route = MatchedPath::from_request_parts(parts, site).await.map_err(|error| not_found(error.body_text()))?;
         let names =
             RawPathParams::from_request_parts(parts, site).await.map_err(|error| not_found(error.body_text()))?;
@@ -152,7 +151,7 @@ mod tests {
             (list("/a", "acme"), ""),
             (list("/a", "acme"), "."),
         ] {
-            assert_eq!(list.place(cursor).err().map(|problem| problem.code()), Some("bad_cursor"), "{cursor}");
+            assert_eq!(list.place(cursor).err().map(|problem| problem.code()), Some(Code::BadCursor), "{cursor}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::Method;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, SizeHint};
 use setgate_base::fair::{Bounds, Gate, Place};
@@ -17,7 +17,7 @@ use setgate_domain::id::TenantId;
 use setgate_domain::page::PAGE_BYTES_MAX;
 
 use super::Site;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::room::Taken;
 use crate::control::keys::{Grant, Revoked};
 
@@ -62,7 +62,7 @@ impl Reads {
         self.0.enter_bounded(tenant).await.map_err(|_| {
             let detail =
                 format!("{READS_WAITING_PER_TENANT_MAX} requests of `{tenant}` that read wait: try again later");
-            Problem::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
+            Problem::new(Code::Busy, detail)
         })
     }
 }
@@ -135,7 +135,7 @@ pub(super) async fn bound(
         Err(error) => {
             tracing::warn!(%error, "a response could not be made");
             let detail = "the response could not be made: try again";
-            return Problem::busy(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).into_response();
+            return Problem::host_busy(detail).into_response();
         }
     };
     let room = match site.responses.take_at_most(tenant, whole.len()) {
@@ -147,7 +147,7 @@ pub(super) async fn bound(
                 Ok(Some(room)) => room,
                 _ => {
                     let detail = "it was done, and there is no room to show the result: read it again later";
-                    return Problem::busy(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).into_response();
+                    return Problem::host_busy(detail).into_response();
                 }
             }
         }
@@ -163,7 +163,7 @@ pub(super) async fn bound(
 /// For a request that lost its authorisation while it was processed: the key was revoked or the tenant removed.
 pub(super) fn revoked_meanwhile(revoked: Revoked) -> Problem {
     let detail = format!("the request was refused while it was under way: {revoked}");
-    Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    Problem::new(Code::Forbidden, detail)
 }
 
 /// Bytes with their memory budget, which is released with the last part that is sent.

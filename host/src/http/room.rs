@@ -5,13 +5,12 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
 use setgate_base::fair::Shares;
 use setgate_domain::id::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::Peer;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 
 /// A client may use at most 1/`CLIENTS_MIN` of a share with incomplete bodies, so that at least this many clients fit.
 const CLIENTS_MIN: usize = 2;
@@ -107,7 +106,7 @@ impl Room {
     fn client_has_its_share() -> Problem {
         let detail = "bodies that this client has begun and not ended take half of the room that there is for them: end \
                       those, or try again later";
-        Problem::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
+        Problem::new(Code::Busy, detail)
     }
 
     /// Whether `bytes` are available now, to refuse a request before any work is done.
@@ -131,12 +130,12 @@ impl Room {
         let whose = tenant.map_or_else(|| "no tenant".to_owned(), |tenant| format!("`{tenant}`"));
         let (name, limit) = (self.share_name, self.shares.permits());
         let detail = format!("what is under way for {whose} takes its share, `{name}` ({limit}): try again later");
-        Problem::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
+        Problem::new(Code::Busy, detail)
     }
 
     fn is_taken() -> Problem {
         let detail = "the host has as many bodies in memory as it has room for: try again later";
-        Problem::busy(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+        Problem::host_busy(detail)
     }
 }
 

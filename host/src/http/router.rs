@@ -15,7 +15,7 @@ use super::caller::{REQUEST_ID, RequestId};
 use super::extract::IfNoneMatch;
 use super::interface::{self, Interface};
 use super::operations::{self, rules};
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::responses::{self, Access};
 use super::{Site, framing, idempotency};
 use crate::control::keys::Grant;
@@ -53,7 +53,7 @@ async fn no_method(method: Method) -> Response {
         return StatusCode::NO_CONTENT.into_response();
     }
     let detail = format!("this route does not take {method}: `allow` lists what it takes");
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no_method", detail).into_response()
+    Problem::new(Code::NoMethod, detail).into_response()
 }
 
 /// Answers 304 to a GET if the client already has the current version (RFC 9110 section 13.1.2).
@@ -99,7 +99,7 @@ async fn bounded(
         Ok(response) => response,
         Err(_) => {
             let detail = format!("the request took longer than {limit_ms} ms");
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail).into_response()
+            Problem::new(Code::RequestTimeout, detail).into_response()
         }
     };
     access.release();

@@ -6,6 +6,7 @@ use axum::body::{Body, Bytes};
 use axum::response::Response;
 use axum::routing::{get, put};
 use futures_util::{StreamExt as _, stream};
+use http::StatusCode;
 use http_body_util::BodyExt as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::IntoResponse as _;
-use http::{Request, StatusCode};
+use http::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::caller::Remote;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use crate::config;
 use client::Proxies;
 
@@ -232,7 +232,7 @@ fn builder(waits: Waits) -> auto::Builder<Streams> {
 /// Uses the limit of connections: requests of a client behind a proxy share the proxy's connections.
 fn too_many() -> axum::response::Response {
     let detail = "as many requests of this client are open as it may have (`listen.connections_per_peer_max`)";
-    Problem::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail).into_response()
+    Problem::new(Code::Busy, detail).into_response()
 }
 
 /// Counts a connection beyond its client's limit. It is closed without an answer, because HTTP is not possible before

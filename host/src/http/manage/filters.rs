@@ -13,7 +13,7 @@ use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{Arrived, IfMatch, JsonBody, Named, Query, read};
 use crate::http::operations::{Operation, delete, get, post, put};
 use crate::http::page::Paging;
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
 use crate::http::{Site, coding};
 
 /// See [`crate::http::operations`].
@@ -99,8 +99,7 @@ pub(in crate::http) async fn upload(
     let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if !matches!(media_type, Some("application/wasm" | "application/octet-stream")) {
         return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
+            Code::UnsupportedMediaType,
             "send the component itself as `content-type: application/wasm`",
         ));
     }

@@ -17,7 +17,7 @@ use crate::http::auth::{Acting, Tenant};
 use crate::http::extract::{Arrived, IfMatch, JsonBody, Named, Query, check_text, read};
 use crate::http::operations::{Operation, delete, get, post, put};
 use crate::http::page::Paging;
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
 
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
@@ -87,10 +87,10 @@ pub(in crate::http) async fn put_table(
 ) -> Result<Response, Problem> {
     let format = format(&request)?;
     let delimiter = query.delimiter.map(|given| given.parse::<Delimiter>()).transpose();
-    let delimiter = delimiter.map_err(|why| Problem::new(StatusCode::BAD_REQUEST, "invalid_query", why))?;
+    let delimiter = delimiter.map_err(|why| Problem::new(Code::InvalidQuery, why))?;
     if delimiter.is_some() && format != TableFormat::Csv {
         let why = "`delimiter` is for `content-type: text/csv`";
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_query", why));
+        return Err(Problem::new(Code::InvalidQuery, why));
     }
     let Arrived { body: rows, room: _room, .. } =
         read(&site, &site.uploads, Some(&tenant), request, site.table_bytes_max(), "the table").await?;
@@ -156,8 +156,7 @@ fn format(request: &Request) -> Result<TableFormat, Problem> {
         | "application/octet-stream"
         | "text/plain" => Ok(TableFormat::JsonLines),
         _ => Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
+            Code::UnsupportedMediaType,
             "send the rows as `content-type: application/jsonl` or `text/csv`",
         )),
     }

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, header};
 use serde_json::json;
 use setgate_base::fair::Shares;
 use setgate_domain::id::TenantId;
@@ -23,7 +23,7 @@ use crate::http::auth::{Granted, Tenant};
 use crate::http::connection::UntilClientEnds;
 use crate::http::extract::Query;
 use crate::http::operations::{Operation, get};
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
 use crate::http::responses::Keeps;
 
 /// Interval of the comments sent on a quiet stream, so that intermediaries do not consider the connection dead.
@@ -51,7 +51,7 @@ impl Tails {
     fn open(&self, tenant: &TenantId) -> Result<Open, Problem> {
         let full = |key: &str, max: usize| {
             let detail = format!("{max} tails are open, as many as may (`{key}`): close one, or try again later");
-            Problem::busy(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
+            Problem::new(Code::Busy, detail)
         };
         let share = self.shares.of(tenant).try_acquire_owned();
         let share = share.map_err(|_| full("history.tails_per_tenant_max", self.shares.permits()))?;

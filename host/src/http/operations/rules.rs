@@ -7,12 +7,12 @@ use std::sync::{Arc, LazyLock};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{Method, StatusCode};
+use http::Method;
 use setgate_domain::nearest::nearest;
 
 use super::schemas::Schemas;
 use super::sheet::Sheet;
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
 use crate::http::{Site, auth};
 
 /// The rules of one operation.
@@ -93,7 +93,7 @@ impl Rule {
             );
             format!("there is no query parameter `{unknown}` here: {hint}")
         };
-        Some(Problem::new(StatusCode::BAD_REQUEST, "invalid_query", detail))
+        Some(Problem::new(Code::InvalidQuery, detail))
     }
 }
 
