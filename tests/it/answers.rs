@@ -19,8 +19,8 @@ fn another() -> String {
 async fn tried_once(acme: &Tenant, source: &Source, subscription: &Subscription, state: &str) -> Value {
     let id = subscription.delivery_of(&source.accept(event::set(&another())).await);
     let delivery = acme.delivery_in(state, &id).await;
-    assert_eq!(delivery["attempts"], 1, "{delivery}");
-    delivery["exchanges"][0]["outcome"].clone()
+    assert_eq!(delivery["attempt_count"], 1, "{delivery}");
+    delivery["attempts"][0]["outcome"].clone()
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn what_a_head_asks_for_is_honoured_without_its_body() {
     until("its attempt is recorded", async || {
         let delivery = acme.client.get(&acme.path(&format!("/deliveries/{id}"))).await;
         let delivery = (delivery.status == 200).then(|| delivery.json())?;
-        (delivery["exchanges"][0]["outcome"]["retry_after_s"] == 3600).then_some(())
+        (delivery["attempts"][0]["outcome"]["retry_after_s"] == 3600).then_some(())
     })
     .await;
 }

@@ -37,9 +37,9 @@ async fn the_signed_result_arrives_under_every_scheme() {
         assert_eq!(received.id(), id, "{scheme}: `webhook-id` is the delivery's id");
 
         let delivery = acme.delivery_in("delivered", &id).await;
-        assert_eq!(delivery["attempts"], 1, "{scheme}: one attempt was enough");
-        assert_eq!(delivery["exchanges"][0]["outcome"]["status"], 204, "{scheme}: the answer is in the history");
-        let keys = delivery["exchanges"][0]["signed_with"].as_array().map(Vec::len);
+        assert_eq!(delivery["attempt_count"], 1, "{scheme}: one attempt was enough");
+        assert_eq!(delivery["attempts"][0]["outcome"]["status"], 204, "{scheme}: the answer is in the history");
+        let keys = delivery["attempts"][0]["signed_with"].as_array().map(Vec::len);
         assert_eq!(keys, Some(1), "{scheme}: the key is in the history");
         assert_eq!(delivery["runs"][0]["filter"], "drop-by-type", "{scheme}: the run is in the history");
         assert_eq!(delivery["jti"], "one", "{scheme}: the event is in the history");
@@ -87,7 +87,7 @@ async fn a_failed_attempt_is_retried_with_the_same_id_and_bytes() {
     assert!(stamps[0] < stamps[1] && stamps[1] < stamps[2], "every attempt is signed at its own time: {stamps:?}");
 
     let delivery = acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
-    let history: Vec<_> = delivery["exchanges"].as_array().unwrap().iter().map(status_of).collect();
+    let history: Vec<_> = delivery["attempts"].as_array().unwrap().iter().map(status_of).collect();
     assert_eq!(history, [(1, 500), (2, 503), (3, 204)], "the history has each attempt with its answer");
 }
 
@@ -106,7 +106,7 @@ async fn a_receiver_that_asks_for_time_gets_it() {
     let waited = received[1].at.duration_since(received[0].at);
     assert!(waited >= Duration::from_secs(3), "`Retry-After: 3` is honoured over a schedule of 1 s: {waited:?}");
     let delivery = acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
-    assert_eq!(delivery["exchanges"][0]["outcome"]["retry_after_s"], 3, "what was asked for is in the history");
+    assert_eq!(delivery["attempts"][0]["outcome"]["retry_after_s"], 3, "what was asked for is in the history");
 }
 
 #[tokio::test]
@@ -147,13 +147,13 @@ async fn what_was_given_up_is_redriven_with_the_same_id_and_bytes() {
 
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     let dead = acme.delivery_in("dead", &id).await;
-    assert_eq!(dead["attempts"], 2, "the schedule of one wait allows two attempts: {dead}");
+    assert_eq!(dead["attempt_count"], 2, "the schedule of one wait allows two attempts: {dead}");
     assert!(dead["reason"].as_str().is_some_and(|reason| reason.contains("2 attempts")), "the reason is told: {dead}");
 
     acme.redrive(&id, "release").await.expect(409);
     acme.redrive(&id, "again").await.expect(200);
     let delivered = acme.delivery_in("delivered", &id).await;
-    assert_eq!(delivered["attempts"], 3, "the history goes on: {delivered}");
+    assert_eq!(delivered["attempt_count"], 3, "the history goes on: {delivered}");
     let received = receiver.received(3).await;
     assert!(received.iter().all(|one| one.id() == id), "a redrive goes under the same id");
     assert!(received.iter().all(|one| one.body == received[0].body), "a redrive sends the kept bytes");
@@ -189,10 +189,10 @@ async fn a_receiver_that_comes_up_late_misses_nothing() {
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     let failed = until("an attempt fails", async || {
         let answer = acme.client.get(&acme.path(&format!("/deliveries/{id}"))).await;
-        (answer.status == 200).then(|| answer.json()).filter(|delivery| delivery["exchanges"][0].is_object())
+        (answer.status == 200).then(|| answer.json()).filter(|delivery| delivery["attempts"][0].is_object())
     })
     .await;
-    let outcome = &failed["exchanges"][0]["outcome"];
+    let outcome = &failed["attempts"][0]["outcome"];
     assert_eq!(outcome["class"], "connect", "nobody listened: {outcome}");
     let receiver = Receiver::start_at(address).await;
     let received = receiver.received(1).await.remove(0);
@@ -263,7 +263,7 @@ async fn a_redirect_is_not_followed() {
     let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
 
     let dead = acme.delivery_in("dead", &subscription.delivery_of(&source.accept(event::set("one")).await)).await;
-    assert_eq!(status_of(&dead["exchanges"][0]), (1, 307), "a redirect is a failure");
+    assert_eq!(status_of(&dead["attempts"][0]), (1, 307), "a redirect is a failure");
     assert_eq!(elsewhere.count(), 0, "the address in `Location` was never checked, so nothing goes there");
 }
 
@@ -276,7 +276,7 @@ async fn a_private_address_is_refused_unless_the_operator_allows_it() {
     let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
 
     let dead = acme.delivery_in("dead", &subscription.delivery_of(&source.accept(event::set("one")).await)).await;
-    assert_eq!(dead["exchanges"][0]["outcome"]["class"], "forbidden", "the attempt says why it was not made: {dead}");
+    assert_eq!(dead["attempts"][0]["outcome"]["class"], "forbidden", "the attempt says why it was not made: {dead}");
     assert_eq!(receiver.count(), 0, "nothing was sent");
 }
 

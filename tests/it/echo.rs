@@ -107,7 +107,7 @@ async fn secrets_that_a_receiver_echoes_are_in_no_record() {
         let received = receiver.received(n + 1).await.remove(n);
         assert_eq!(header(&received, "x-api-key"), "tok-hush-4711", "the receiver got its secrets");
         assert_eq!(received.target, "/services/T0AB/B0aZ4711qwertz?token=q-hush-0815");
-        let outcome = &dead["exchanges"][0]["outcome"];
+        let outcome = &dead["attempts"][0]["outcome"];
         assert_silent("the history", &dead.to_string());
         assert!(outcome["body_head"].as_str().unwrap().contains("[secret "), "it says that there was one: {outcome}");
         let signature = header(&received, "webhook-signature").trim_start_matches("v1,").to_owned();
@@ -149,7 +149,7 @@ async fn no_beginning_of_an_echoed_secret_is_left_at_the_limit_of_a_record() {
             .body(body)]);
         let id = subscription.delivery_of(&source.accept(event::set("one")).await);
         let dead = acme.delivery_in("dead", &id).await;
-        let outcome = dead["exchanges"][0]["outcome"].to_string();
+        let outcome = dead["attempts"][0]["outcome"].to_string();
         assert!(!outcome.contains("xto") && outcome.contains("xxx"), "{kept}: {outcome}");
     }
 }
@@ -174,7 +174,7 @@ async fn the_path_and_query_of_an_endpoint_are_sealed_and_shown_nowhere() {
     assert_eq!(shown["endpoint"]["headers"], json!({"authorization": "***", "cookie": "***", "x-api-key": "***"}));
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     let delivered = acme.delivery_in("delivered", &id).await;
-    assert_eq!(delivered["exchanges"][0]["sent"]["url"], format!("{origin}/***0815"));
+    assert_eq!(delivered["attempts"][0]["sent"]["url"], format!("{origin}/***0815"));
     let tested = acme.client.post(&subscription.path("/test"), &json!({})).await.expect(202).text();
     for (place, text) in [("a test", tested), ("the history", delivered.to_string()), ("it", shown.to_string())] {
         assert_silent(place, &text);

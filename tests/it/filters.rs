@@ -60,7 +60,7 @@ async fn drop_by_type_ends_a_delivery_with_its_reason() {
     let dropped = story.ran(&accepted, "dropped", json!("drop")).await;
     let reason = dropped["reason"].as_str().unwrap();
     assert!(reason.contains("loginFailed") && reason.contains("drop-by-type"), "who dropped it and why: {reason}");
-    assert_eq!(dropped["attempts"], 0, "nothing was sent");
+    assert_eq!(dropped["attempt_count"], 0, "nothing was sent");
 
     let other = event::wso2("two").replace("loginFailed", "loginSuccess");
     let accepted = story.source.accept(other).await;

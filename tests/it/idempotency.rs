@@ -35,7 +35,7 @@ async fn each_kind_is_made_once_under_a_key_and_its_secret_is_shown_again() {
     let subscription = post(&acme.client, &acme.path("/subscriptions"), "s", &endpoint).await.expect(201);
     let id = subscription.json()["id"].as_str().unwrap().to_owned();
     let replay = json!({"subscription": id, "since": "2020-01-01T00:00:00Z"});
-    let redrive = json!({"filter": {"state": "dead"}});
+    let redrive = json!({"where": {"state": "dead"}});
     let mut made = vec![(acme.client.clone(), acme.path("/subscriptions"), "s".to_owned(), endpoint, subscription)];
     for (client, path, body, status) in [
         (&acme.client, acme.path("/keys"), &json!({"label": "ci"}), 201),
@@ -207,7 +207,7 @@ async fn a_tenant_that_stores_as_many_answers_as_it_may_is_refused_alone() {
     const ANSWERS_PER_TENANT_MAX: usize = 1_000;
     let host = Host::start().await;
     let (acme, other) = (host.tenant("acme").await, host.tenant("globex").await);
-    let redrive = json!({"filter": {"state": "dead"}});
+    let redrive = json!({"where": {"state": "dead"}});
     let path = acme.path("/deliveries/redrive");
     for number in 0..ANSWERS_PER_TENANT_MAX {
         post(&acme.client, &path, &number.to_string(), &redrive).await.expect(200);

@@ -38,7 +38,7 @@ async fn large_deliveries_that_hang_leave_bytes_for_those_of_others() {
     for body in small.chain([large.to_string()]) {
         let id = subscription.delivery_of(&source.accept(body).await);
         let delivered = calm.delivery_in("delivered", &id).await;
-        assert_eq!(delivered["attempts"], 1);
+        assert_eq!(delivered["attempt_count"], 1);
     }
     assert_eq!(arrived(), 5, "18 are due, and each endpoint has 16 places");
     let bytes = host.metric("setgate_deliveries_in_flight_bytes", &[]).await;
@@ -49,7 +49,7 @@ async fn large_deliveries_that_hang_leave_bytes_for_those_of_others() {
     for (subscription, _) in &hanging {
         for event in &accepted {
             let delivered = hang.delivery_in("delivered", &subscription.delivery_of(event)).await;
-            assert_eq!(delivered["attempts"], 1, "{delivered}");
+            assert_eq!(delivered["attempt_count"], 1, "{delivered}");
         }
     }
 }
@@ -85,7 +85,7 @@ async fn what_a_filter_makes_larger_is_weighed_before_it_is_sent() {
     receiver.release();
     for id in &accepted {
         let delivered = acme.delivery_in("delivered", id).await;
-        assert_eq!((&delivered["attempts"], delivered["runs"].as_array().map(Vec::len)), (&json!(1), Some(1)));
+        assert_eq!((&delivered["attempt_count"], delivered["runs"].as_array().map(Vec::len)), (&json!(1), Some(1)));
     }
     assert_eq!(receiver.count(), 3);
 }

@@ -51,7 +51,7 @@ async fn names_of_one_tenant_that_lead_nowhere_cost_no_other_tenant_an_attempt()
     for nth in 0..20 {
         let id = subscription.delivery_of(&source.accept(event::set(&format!("e{nth}"))).await);
         let delivered = globex.delivery_in("delivered", &id).await;
-        assert_eq!(delivered["attempts"], 1, "{delivered}");
+        assert_eq!(delivered["attempt_count"], 1, "{delivered}");
     }
 }
 
@@ -77,7 +77,7 @@ async fn a_host_without_descriptors_makes_no_attempts_and_loses_nothing() {
     for delivery in &deliveries {
         until("the first attempt is recorded", async || {
             let answer = acme.client.get(&acme.path(&format!("/deliveries/{delivery}"))).await;
-            (answer.status == 200 && answer.json()["attempts"] == 1).then_some(())
+            (answer.status == 200 && answer.json()["attempt_count"] == 1).then_some(())
         })
         .await;
     }
@@ -88,7 +88,7 @@ async fn a_host_without_descriptors_makes_no_attempts_and_loses_nothing() {
     limit_files(host.pid(), 1_024);
     for delivery in &deliveries {
         let delivered = acme.delivery_in("delivered", delivery).await;
-        assert_eq!(delivered["attempts"], 2, "{delivered}");
+        assert_eq!(delivered["attempt_count"], 2, "{delivered}");
     }
     assert!(host.metric("setgate_attempts_put_back_total", &["cause=\"descriptors\""]).await >= 1.0);
 }

@@ -53,12 +53,12 @@ async fn an_endpoint_that_fails_is_left_alone_until_one_delivery_gets_through() 
     // Three failures opened the circuit breaker. Since then single probes are sent, so most deliveries have not been
     // tried.
     receiver.received(6).await;
-    let untried = acme.deliveries("state=due").await.iter().filter(|one| one["attempts"] == 0).count();
+    let untried = acme.deliveries("state=due").await.iter().filter(|one| one["attempt_count"] == 0).count();
     assert!(untried >= 20, "{untried} of 30 wait without an attempt");
     receiver.otherwise(Reply::status(204));
     for id in &ids {
         let delivered = acme.delivery_in("delivered", id).await;
-        assert!(delivered["attempts"].as_u64() <= Some(12), "no attempts are wasted on an outage: {delivered}");
+        assert!(delivered["attempt_count"].as_u64() <= Some(12), "no attempts are wasted on an outage: {delivered}");
     }
     until("the breaker closes", async || (host.metric("setgate_breakers_open", &[]).await < 1.0).then_some(())).await;
 }
@@ -175,7 +175,7 @@ async fn a_subscription_that_only_fails_is_paused_and_its_tenant_is_told() {
     let id = failing.delivery_of(&source.accept(event::set("one")).await);
     until("it is tried", async || {
         let due = acme.deliveries("state=due").await;
-        due.iter().any(|one| one["id"] == id.as_str() && one["attempts"].as_u64() >= Some(1)).then_some(())
+        due.iter().any(|one| one["id"] == id.as_str() && one["attempt_count"].as_u64() >= Some(1)).then_some(())
     })
     .await;
     // The start of the failures is remembered over a restart.
@@ -232,7 +232,7 @@ async fn a_receiver_can_end_a_delivery_or_all_of_them() {
     let subscription = acme.subscribe(&receiver).retry(&[1; 9]).create().await;
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     let dead = acme.delivery_in("dead", &id).await;
-    assert_eq!(dead["attempts"], 1, "it is not tried again: {dead}");
+    assert_eq!(dead["attempt_count"], 1, "it is not tried again: {dead}");
 
     // Accepted, and no further deliveries are wanted.
     let id = subscription.delivery_of(&source.accept(event::set("two")).await);

@@ -118,7 +118,7 @@ async fn a_cursor_is_of_one_list_of_one_tenant() {
             assert_eq!(answer.not_the_problem(400, "bad_cursor"), None, "{of}?cursor={bad}");
         }
     }
-    let redrive = json!({"filter": {"state": "dead"}, "cursor": cursors[7].1});
+    let redrive = json!({"where": {"state": "dead"}, "cursor": cursors[7].1});
     let redrive = acme.client.send(Method::POST, &acme.path("/deliveries/redrive"), &[JSON], redrive.to_string()).await;
     assert_eq!(redrive.not_the_problem(400, "bad_cursor"), None);
 }

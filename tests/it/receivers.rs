@@ -25,9 +25,9 @@ async fn misbehaving_once(manner: Manner) -> (Value, Rude) {
     let subscription = acme.subscribe_url(&receiver.url()).retry(&[1, 1]).create().await;
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     let delivered = acme.delivery_in("delivered", &id).await;
-    assert_eq!(delivered["attempts"], 2, "the second attempt was taken: {delivered}");
-    assert_eq!(delivered["exchanges"][1]["outcome"]["status"], 204, "{delivered}");
-    let failed = delivered["exchanges"][0].clone();
+    assert_eq!(delivered["attempt_count"], 2, "the second attempt was taken: {delivered}");
+    assert_eq!(delivered["attempts"][1]["outcome"]["status"], 204, "{delivered}");
+    let failed = delivered["attempts"][0].clone();
     assert_eq!(failed["connection"]["peer"], receiver.address.to_string(), "who it was is in the history: {failed}");
     let sent = failed["sent"]["url"].as_str().unwrap();
     assert!(
@@ -63,7 +63,7 @@ async fn a_receiver_that_fails_for_a_while_gets_it_in_the_end_and_each_attempt_i
 
     let delivered = acme.delivery_in("delivered", &id).await;
     let received = receiver.received(5).await;
-    let exchanges = delivered["exchanges"].as_array().unwrap();
+    let exchanges = delivered["attempts"].as_array().unwrap();
     let statuses: Vec<_> = exchanges.iter().map(|exchange| &exchange["outcome"]["status"]).collect();
     assert_eq!(statuses, [500, 500, 503, 500, 204], "{delivered}");
     let trace = json!(["x-trace", "t1"]);
@@ -106,7 +106,7 @@ async fn a_receiver_that_sends_a_gibibyte_is_cut_off_and_costs_no_memory() {
     let id = subscription.delivery_of(&source.accept(event::set("two")).await);
     let delivered = acme.delivery_in("delivered", &id).await;
     receiver.hung_up(1).await;
-    let outcome = &delivered["exchanges"][0]["outcome"];
+    let outcome = &delivered["attempts"][0]["outcome"];
     assert_eq!(outcome["status"], 200, "what the receiver said first counts: {delivered}");
     assert_eq!(outcome["body_head"].as_str().unwrap().len(), 2048, "and so much of the rest is kept");
     // Socket buffers accept some bytes before the host disconnects.
@@ -131,7 +131,7 @@ async fn a_redirect_is_an_answer_and_nothing_goes_where_it_leads() {
         receiver.answer([Reply::status(status).header("location", &elsewhere.url())]);
         let id = subscription.delivery_of(&source.accept(event::set(&format!("e{status}"))).await);
         let dead = acme.delivery_in("dead", &id).await;
-        let outcome = &dead["exchanges"][0]["outcome"];
+        let outcome = &dead["attempts"][0]["outcome"];
         assert_eq!(outcome["status"], status, "{dead}");
         let location = json!(["location", elsewhere.url()]);
         assert!(outcome["headers"].as_array().unwrap().contains(&location), "where it leads is in the history: {dead}");
@@ -154,14 +154,14 @@ async fn a_bad_certificate_is_named_and_put_right_the_redrive_arrives() {
         let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
         let id = subscription.delivery_of(&source.accept(event::set(what)).await);
         let dead = acme.delivery_in("dead", &id).await;
-        assert_failed(&dead["exchanges"][0]["outcome"], "tls", words);
+        assert_failed(&dead["attempts"][0]["outcome"], "tls", words);
         assert_eq!(receiver.count(), 0, "nothing is sent to a receiver that cannot prove who it is");
 
         receiver.present(authority.issue("127.0.0.1").server(None));
         acme.redrive(&id, "again").await.expect(200);
         let delivered = acme.delivery_in("delivered", &id).await;
-        assert_eq!(delivered["attempts"], 2, "{delivered}");
-        assert_eq!(delivered["exchanges"][1]["connection"]["http"], "h2", "HTTP/2 is spoken where it is offered");
+        assert_eq!(delivered["attempt_count"], 2, "{delivered}");
+        assert_eq!(delivered["attempts"][1]["connection"]["http"], "h2", "HTTP/2 is spoken where it is offered");
         assert_eq!(subscription.verify(&receiver.received(1).await[0]), Ok(()), "{what}");
         acme.client.delete(&subscription.path("")).await.expect(204);
     }
@@ -187,7 +187,7 @@ async fn an_endpoint_has_an_authority_of_its_own() {
     let accepted = source.accept(event::set("one")).await;
     acme.delivery_in("delivered", &with.delivery_of(&accepted)).await;
     let dead = acme.delivery_in("dead", &without.delivery_of(&accepted)).await;
-    assert_failed(&dead["exchanges"][0]["outcome"], "tls", "UnknownIssuer");
+    assert_failed(&dead["attempts"][0]["outcome"], "tls", "UnknownIssuer");
     let shown = &with.show().await["endpoint"]["tls"];
     assert_eq!(shown["ca_pem"], own.pem(), "an authority is no secret");
     assert!(shown["ca_fingerprints"][0].as_str().unwrap().starts_with("sha256:"), "{shown}");
@@ -198,7 +198,7 @@ async fn an_endpoint_has_an_authority_of_its_own() {
     let endpoint = json!({"url": moved.url(), "tls": {"ca_pem": own.pem()}});
     acme.client.put(&with.path(""), &json!({"endpoint": endpoint, "retry": []})).await.expect(200);
     let dead = acme.delivery_in("dead", &with.delivery_of(&source.accept(event::set("two")).await)).await;
-    assert_failed(&dead["exchanges"][0]["outcome"], "tls", "UnknownIssuer");
+    assert_failed(&dead["attempts"][0]["outcome"], "tls", "UnknownIssuer");
 }
 
 #[tokio::test]
@@ -223,7 +223,7 @@ async fn a_receivers_own_certificate_is_trusted_as_it_is_and_no_other_is() {
             acme.client.put(&subscription.path(""), &json!({"endpoint": endpoint, "retry": []})).await.expect(200);
             let id = subscription.delivery_of(&source.accept(event::set(&format!("{what}, another"))).await);
             let dead = acme.delivery_in("dead", &id).await;
-            assert_failed(&dead["exchanges"][0]["outcome"], "tls", "invalid peer certificate");
+            assert_failed(&dead["attempts"][0]["outcome"], "tls", "invalid peer certificate");
             assert_eq!(receiver.count(), 0, "{what}");
         }
         acme.client.delete(&subscription.path("")).await.expect(204);
@@ -268,7 +268,7 @@ async fn a_receiver_that_asks_for_a_certificate_gets_the_endpoints_and_nobody_se
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     let dead = acme.delivery_in("dead", &id).await;
     // In TLS 1.3 the receiver refuses after the handshake, so the alert or the end of the connection may be seen first.
-    let class = dead["exchanges"][0]["outcome"]["class"].as_str().unwrap_or_default();
+    let class = dead["attempts"][0]["outcome"]["class"].as_str().unwrap_or_default();
     assert!(["tls", "broken"].contains(&class), "{dead}");
 
     let tls = json!({"ca_pem": servers.pem(), "client_certificate_pem": certificate, "client_key_pem": key});
@@ -392,12 +392,12 @@ async fn behind_a_proxy_everything_goes_through_it() {
 
     let accepted = source.accept(event::set("one")).await;
     let delivered = acme.delivery_in("delivered", &known.delivery_of(&accepted)).await;
-    assert_eq!(delivered["exchanges"][0]["connection"], json!({"http": "h2", "proxied": true}), "{delivered}");
+    assert_eq!(delivered["attempts"][0]["connection"], json!({"http": "h2", "proxied": true}), "{delivered}");
     assert_eq!(known.verify(&receiver.received(1).await[0]), Ok(()), "TLS and signature are the receiver's own");
     let dead = acme.delivery_in("dead", &unknown.delivery_of(&accepted)).await;
-    assert_failed(&dead["exchanges"][0]["outcome"], "proxy", "(502)");
+    assert_failed(&dead["attempts"][0]["outcome"], "proxy", "(502)");
     let dead = acme.delivery_in("dead", &inside.delivery_of(&accepted)).await;
-    assert_failed(&dead["exchanges"][0]["outcome"], "forbidden", "a private address");
+    assert_failed(&dead["attempts"][0]["outcome"], "forbidden", "a private address");
     let mut asked = proxy.asked();
     asked.sort();
     assert_eq!(asked, ["nobody.invalid:443", "receiver.invalid:443"], "what is forbidden is not even asked for");
@@ -407,7 +407,7 @@ async fn behind_a_proxy_everything_goes_through_it() {
     host.restart().await;
     let id = known.delivery_of(&source.accept(event::set("two")).await);
     let dead = acme.delivery_in("dead", &id).await;
-    assert_failed(&dead["exchanges"][0]["outcome"], "proxy", "`egress.proxy` has (407)");
+    assert_failed(&dead["attempts"][0]["outcome"], "proxy", "`egress.proxy` has (407)");
     host.set_env("SETGATE_EGRESS__PROXY", &setting);
     host.restart().await;
     acme.redrive(&id, "again").await.expect(200);

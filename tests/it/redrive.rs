@@ -47,7 +47,7 @@ async fn five_hundred_dead_letters_are_sent_again_in_parts() {
     counted(&acme, "dead", 500).await;
     receiver.otherwise(Reply::status(204));
 
-    let mut asked = json!({"filter": {"state": "dead", "subscription": subscription.id}, "limit": 220});
+    let mut asked = json!({"where": {"state": "dead", "subscription": subscription.id}, "limit": 220});
     let mut answers = Vec::new();
     loop {
         let said = redrive(&acme, asked.clone()).await.expect(200).json();
@@ -71,7 +71,7 @@ async fn five_hundred_dead_letters_are_sent_again_in_parts() {
         let bodies = &copies[id];
         assert!(bodies.len() == 2 && bodies[0] == bodies[1], "{id} was sent twice, with the same bytes");
     }
-    let again = redrive(&acme, json!({"filter": {"state": "dead"}})).await.expect(200).json();
+    let again = redrive(&acme, json!({"where": {"state": "dead"}})).await.expect(200).json();
     assert_eq!(again, json!({"matched": 0, "redriven": 0, "skipped": 0, "next": null}), "there is nothing left to do");
 }
 
@@ -92,11 +92,11 @@ async fn what_a_filter_holds_runs_the_chain_as_it_is_now() {
     let mended = json!({"endpoint": {"url": receiver.url()}, "chain": chain}).to_string();
     let headers = [("content-type", "application/json")];
     acme.client.send(Method::PUT, &subscription.path(""), &headers, mended).await.expect(200);
-    let other = json!({"filter": {"state": "held", "filter": "another"}});
+    let other = json!({"where": {"state": "held", "faulted_filter": "another"}});
     assert_eq!(redrive(&acme, other).await.expect(200).json()["matched"], 0, "no other filter holds any");
-    let listed = acme.deliveries("state=held&filter=gate").await;
+    let listed = acme.deliveries("state=held&faulted_filter=gate").await;
     assert_eq!(listed.len(), 30, "the history is asked the same way");
-    let said = redrive(&acme, json!({"action": "again", "filter": {"state": "held", "filter": "gate"}})).await;
+    let said = redrive(&acme, json!({"action": "again", "where": {"state": "held", "faulted_filter": "gate"}})).await;
     assert_eq!(said.expect(200).json(), json!({"matched": 30, "redriven": 30, "skipped": 0, "next": null}));
 
     counted(&acme, "delivered", 30).await;
@@ -139,21 +139,21 @@ async fn a_request_that_cannot_be_meant_is_refused_with_what_to_do() {
     let many: Vec<_> = (0..1_001).map(|run| format!("{}{run}", &id[..id.len() - 1])).collect();
     let dead = json!({"state": "dead"});
     for (what, body, code, named) in [
-        ("neither", json!({}), "invalid_field", "filter"),
-        ("both", json!({"filter": dead, "ids": [id]}), "invalid_field", "filter"),
+        ("neither", json!({}), "invalid_field", "where"),
+        ("both", json!({"where": dead, "ids": [id]}), "invalid_field", "where"),
         ("too many ids", json!({"ids": many}), "invalid_field", "1000"),
-        ("more than the host allows", json!({"filter": dead, "limit": 51}), "invalid_field", "redrive_deliveries_max"),
-        ("none at all", json!({"filter": dead, "limit": 0}), "invalid_field", "limit"),
-        ("a release of the dead", json!({"action": "release", "filter": dead}), "invalid_field", "again"),
+        ("more than the host allows", json!({"where": dead, "limit": 51}), "invalid_field", "redrive_deliveries_max"),
+        ("none at all", json!({"where": dead, "limit": 0}), "invalid_field", "limit"),
+        ("a release of the dead", json!({"action": "release", "where": dead}), "invalid_field", "again"),
         ("ids in pages", json!({"ids": [id], "limit": 1}), "invalid_field", "ids"),
-        ("a cursor of nobody", json!({"filter": dead, "cursor": "x"}), "bad_cursor", "cursor"),
-        ("a state that does not wait", json!({"filter": {"state": "delivered"}}), "invalid_body", "held"),
+        ("a cursor of nobody", json!({"where": dead, "cursor": "x"}), "bad_cursor", "cursor"),
+        ("a state that does not wait", json!({"where": {"state": "delivered"}}), "invalid_body", "held"),
     ] {
         let answer = redrive(&acme, body).await;
         let status = if code == "invalid_field" { 422 } else { 400 };
         assert_eq!(answer.not_the_problem(status, code), None, "{what}");
         assert!(answer.json()["detail"].as_str().unwrap().contains(named), "{what}: {}", answer.text());
     }
-    let said = redrive(&acme, json!({"filter": dead})).await.expect(200).json();
+    let said = redrive(&acme, json!({"where": dead})).await.expect(200).json();
     assert_eq!(said["matched"], 0, "without a limit, the host's own holds: {said}");
 }

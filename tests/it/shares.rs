@@ -508,7 +508,7 @@ async fn a_tenant_stores_as_many_bytes_as_it_may_and_its_neighbour_goes_on() {
     let table = acme.client.send(Method::PUT, &acme.path("/tables/apps"), &headers, rows).await;
     assert_eq!(table.not_the_problem(429, "storage_full"), None);
     let delivered = acme.delivery_in("delivered", &subscription.delivery_of_any()(&accepted[0])).await;
-    assert_eq!(delivered["attempts"], 1);
+    assert_eq!(delivered["attempt_count"], 1);
 
     // The count is exact to the byte after a crash.
     let before = setgate_tests::until("nothing is under way", async || {

@@ -185,7 +185,7 @@ async fn each_attempt_of_a_delivery_is_signed_with_the_key_of_its_time() {
     let delivered = acme.delivery_in("delivered", &id).await;
     let last = receiver.all().pop().expect("the last attempt");
     assert_eq!(new.verify(&last.headers, &last.body), Ok(()));
-    let exchanges = delivered["exchanges"].as_array().unwrap();
+    let exchanges = delivered["attempts"].as_array().unwrap();
     let keys = &rotated["signing"]["keys"];
     assert_eq!(exchanges[0]["signed_with"], json!([keys[1]["id"]]));
     assert_eq!(exchanges.last().unwrap()["signed_with"], json!([keys[0]["id"]]));

@@ -18,7 +18,7 @@ pub struct DeliveryView {
     #[serde(flatten)]
     pub record: DeliveryRecord,
     /// The attempts, oldest first.
-    pub exchanges: Vec<Attempt>,
+    pub attempts: Vec<Attempt>,
 }
 
 /// A request to redrive one delivery.
@@ -51,8 +51,8 @@ impl Control {
     /// A delivery with its attempts.
     pub async fn show_delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<DeliveryView, Error> {
         let record = self.delivery(tenant, id).await?;
-        let exchanges = self.ledger.attempts(tenant, record.seq).await?;
-        Ok(DeliveryView { record, exchanges })
+        let attempts = self.ledger.attempts(tenant, record.seq).await?;
+        Ok(DeliveryView { record, attempts })
     }
 
     /// The claims that a delivery sends, as filtered, as JSON text.

@@ -1,4 +1,4 @@
-//! Bulk redrive of held or dead deliveries: by id, or by filter, oldest first.
+//! Bulk redrive of held or dead deliveries: by id, or by their properties, oldest first.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ pub const IDS_MAX: usize = 1_000;
 /// Default limit for the deliveries that one request redrives.
 pub const LIMIT_DEFAULT: usize = 1_000;
 
-/// A bulk redrive request. Exactly one of `filter` and `ids` is required.
+/// A bulk redrive request. Exactly one of `where` and `ids` is required.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RedriveManyInput {
@@ -26,15 +26,15 @@ pub struct RedriveManyInput {
     #[serde(default = "super::deliveries::again")]
     pub action: Redrive,
     /// Selects deliveries by their properties.
-    #[serde(default)]
-    pub filter: Option<RestFilter>,
+    #[serde(default, rename = "where")]
+    pub selector: Option<RedriveSelector>,
     /// Selects deliveries by id, at most [`IDS_MAX`].
     #[serde(default)]
     pub ids: Option<Vec<DeliveryId>>,
-    /// Only with `filter`: `next` of the previous response.
+    /// Only with `where`: `next` of the previous response.
     #[serde(default)]
     pub cursor: Option<String>,
-    /// Only with `filter`: limit for the deliveries of this request. [`LIMIT_DEFAULT`] if absent, at most
+    /// Only with `where`: limit for the deliveries of this request. [`LIMIT_DEFAULT`] if absent, at most
     /// `history.redrive_deliveries_max`.
     #[serde(default)]
     pub limit: Option<usize>,
@@ -43,15 +43,15 @@ pub struct RedriveManyInput {
 /// Selects held or dead deliveries. Absent fields match everything.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RestFilter {
+pub struct RedriveSelector {
     /// The state.
-    pub state: RestState,
+    pub state: RedriveState,
     /// The subscription.
     #[serde(default)]
     pub subscription: Option<SubscriptionId>,
     /// A type of the event, as the complete URI.
     #[serde(default)]
-    pub event_type: Option<String>,
+    pub r#type: Option<String>,
     /// The subject of the event. Must match exactly.
     #[serde(default)]
     pub subject: Option<String>,
@@ -64,16 +64,16 @@ pub struct RestFilter {
     /// Created before this time.
     #[serde(default)]
     pub until: Option<Timestamp>,
-    /// The filter whose fault holds the delivery, or held it before it was dead.
+    /// The filter whose fault caused the delivery to be held.
     #[serde(default)]
-    pub filter: Option<FilterName>,
+    pub faulted_filter: Option<FilterName>,
 }
 
 /// The states that need manual action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "as in `State`")]
-pub enum RestState {
+pub enum RedriveState {
     Held,
     Dead,
 }
@@ -132,26 +132,26 @@ impl Control {
     }
 
     fn choose(&self, of: Incarnation, input: RedriveManyInput) -> Result<(Redrive, Chosen), Error> {
-        let RedriveManyInput { action, filter, ids, cursor, limit } = input;
-        match (filter, ids) {
+        let RedriveManyInput { action, selector, ids, cursor, limit } = input;
+        match (selector, ids) {
             (None, Some(ids)) => {
                 if ids.len() > IDS_MAX {
-                    return Err(Error::invalid("ids", format!("at most {IDS_MAX} deliveries; or use `filter`")));
+                    return Err(Error::invalid("ids", format!("at most {IDS_MAX} deliveries; or use `where`")));
                 }
                 if cursor.is_some() || limit.is_some() {
                     return Err(Error::invalid(
                         "cursor",
-                        "`cursor` and `limit` go with `filter`: all `ids` are redriven",
+                        "`cursor` and `limit` are only valid with `where`: all `ids` are redriven",
                     ));
                 }
                 // Removes duplicates.
                 let ids: BTreeSet<DeliveryId> = ids.into_iter().collect();
                 Ok((action, Chosen::Ids(ids.into_iter().collect())))
             }
-            (Some(filter), None) => {
-                let state = match filter.state {
-                    RestState::Held => State::Held,
-                    RestState::Dead => State::Dead,
+            (Some(selector), None) => {
+                let state = match selector.state {
+                    RedriveState::Held => State::Held,
+                    RedriveState::Dead => State::Dead,
                 };
                 if action == Redrive::Release && state == State::Dead {
                     return Err(Error::invalid(
@@ -165,19 +165,19 @@ impl Control {
                     return Err(Error::invalid("limit", format!("1 to {max} (`history.redrive_deliveries_max`)")));
                 }
                 let query = DeliveryQuery {
-                    subscription: filter.subscription,
-                    event_type: filter.event_type,
-                    subject: filter.subject,
-                    source: filter.source,
-                    filter: filter.filter,
-                    since: filter.since,
-                    until: filter.until,
+                    subscription: selector.subscription,
+                    event_type: selector.r#type,
+                    subject: selector.subject,
+                    source: selector.source,
+                    filter: selector.faulted_filter,
+                    since: selector.since,
+                    until: selector.until,
                     ..DeliveryQuery::default()
                 };
                 let cursor = place(of, cursor.as_deref())?;
                 Ok((action, Chosen::Found(Box::new(Found { state, query, cursor, limit }))))
             }
-            _ => Err(Error::invalid("filter", "give `filter` or `ids`, one of them")),
+            _ => Err(Error::invalid("where", "exactly one of `where` and `ids` is required")),
         }
     }
 

@@ -269,8 +269,7 @@ pub struct DeliveryRecord {
     pub runs: Vec<FilterRun>,
     /// Whether an operator released it without its filters ([`Redrive::Release`]).
     pub released: bool,
-    /// Number of attempts.
-    pub attempts: u32,
+    pub attempt_count: u32,
     /// Time of creation.
     pub created_at: Timestamp,
     /// Time of the last change.

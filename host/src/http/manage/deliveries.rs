@@ -58,7 +58,7 @@ pub(in crate::http) struct ListQuery {
     /// Deliveries of events from this source.
     source: Option<SourceName>,
     /// Deliveries with a chain that ended with a fault of this filter.
-    filter: Option<FilterName>,
+    faulted_filter: Option<FilterName>,
     /// Deliveries created at or after this time.
     since: Option<Timestamp>,
     /// Deliveries created before this time.
@@ -78,7 +78,7 @@ pub(in crate::http) async fn list(
         event_type: asked.r#type,
         subject: asked.subject,
         source: asked.source,
-        filter: asked.filter,
+        filter: asked.faulted_filter,
         since: asked.since,
         until: asked.until,
     };

@@ -298,7 +298,7 @@ mod tests {
             ledger.queue().write(move |batch| Ok(batch.conn.execute(spoil, [])?)).await.unwrap();
             assert!(ledger.attempts(&tenant().id, due.seq).await.unwrap_err().is_damage());
             let record = ledger.delivery(&TENANT.parse().unwrap(), due.id).await.unwrap().unwrap();
-            assert_eq!((record.attempts, record.runs.len()), (1, 0));
+            assert_eq!((record.attempt_count, record.runs.len()), (1, 0));
             let found = ledger.readers().read(|conn| unreadable(conn, 9)).await.unwrap();
             assert!(matches!(&found[..], [one] if one.starts_with("attempt 1 of delivery 1: ")), "{found:?}");
         });

@@ -490,7 +490,7 @@ mod tests {
             // Late settlements do not move a resting row.
             twice(&ledger, Step::Dead { attempt: Some(attempt(3, 500)), reason: "late".into() }).await;
             let record = ledger.delivery(&tenant(), due.id).await.unwrap().unwrap();
-            assert_eq!((record.state, record.attempts, record.due_at), (State::Delivered, 2, None));
+            assert_eq!((record.state, record.attempt_count, record.due_at), (State::Delivered, 2, None));
             assert_eq!(record.runs, [run()]);
             let attempts = ledger.attempts(&tenant(), due.seq).await.unwrap();
             assert_eq!(attempts, [attempt(1, 500), attempt(2, 200)]);

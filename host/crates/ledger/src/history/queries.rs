@@ -355,7 +355,7 @@ fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Err
         plan: row.column(13)?,
         runs: runs.unwrap_or_default(),
         released: row.get::<_, i64>(14)? == RELEASED,
-        attempts: row.get(15)?,
+        attempt_count: row.get(15)?,
         created_at: row.column(0)?,
         updated_at: row.column(16)?,
     })

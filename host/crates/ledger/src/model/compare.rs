@@ -35,7 +35,7 @@ pub(crate) async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCa
             return Err(TestCaseError::fail(format!("{} is not in the model", record.id)));
         };
         prop_assert_eq!((record.id, record.state), (expected.id, expected.state));
-        prop_assert_eq!((record.attempts, record.released), (expected.attempts, expected.released));
+        prop_assert_eq!((record.attempt_count, record.released), (expected.attempts, expected.released));
         let numbers: Vec<u32> = ledger.attempts(&tenant, record.seq).await.unwrap().iter().map(|a| a.number).collect();
         prop_assert_eq!(numbers, (1..=expected.attempts).collect::<Vec<_>>());
         let content = ledger.load(&tenant, record.seq).await.unwrap().unwrap();

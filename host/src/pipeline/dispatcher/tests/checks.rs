@@ -182,7 +182,7 @@ fn in_order(seed: u64, world: &World, records: &[DeliveryRecord]) -> usize {
     let ended: HashSet<State> =
         records.iter().filter(|record| record.id.subscription == id).map(|record| record.state).collect();
     assert!(ended.iter().all(|state| matches!(state, State::Delivered | State::Dead)), "seed {seed}: {ended:?}");
-    records.iter().filter(|record| record.id.subscription == id && record.attempts > 1).count()
+    records.iter().filter(|record| record.id.subscription == id && record.attempt_count > 1).count()
 }
 
 /// No period of one second exceeds the rate, with a tolerance of one for a late timer.
