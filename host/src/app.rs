@@ -294,7 +294,7 @@ pub async fn start_with(
     let live = reload::Live { egress, listening };
     parts.extend(servers.into_iter().map(|server| tokio::spawn(server.run(site.clone(), stop.clone()))));
     for Listening { table, address, tls } in &listeners {
-        info!(%address, tls, listener = table, data = %dir.display(), "setgate listens");
+        info!(%address, tls, listener = table, data = %dir.display(), "listening");
     }
     Ok(Running {
         address,
@@ -314,7 +314,7 @@ pub async fn start_with(
 impl Running {
     /// Makes `/readyz` report that the host is shutting down. Requests are still served.
     pub fn leave(&self) {
-        info!("leaving: not ready any more");
+        info!("shutdown requested: /readyz reports 503");
         self.leaving.cancel();
     }
 
@@ -325,7 +325,7 @@ impl Running {
         self.stop.cancel();
         for part in self.parts {
             if let Err(error) = part.await {
-                error!(%error, "a part ended badly");
+                error!(%error, "background task failed");
             }
         }
         self.sandbox.shutdown();
@@ -375,7 +375,7 @@ async fn check_master_key(ledger: &Ledger, master: &MasterKey, file: &Path) -> a
         None => Ok(ledger.meta_put("master key", here.as_bytes()).await?),
         Some(known) if known == here.as_bytes() => Ok(()),
         Some(known) => anyhow::bail!(
-            "{} holds the master key {here}, and this ledger was made with {}: put the right file back",
+            "{} contains the master key {here}, but this ledger requires {}: put the right file back",
             file.display(),
             String::from_utf8_lossy(&known)
         ),
@@ -440,7 +440,7 @@ async fn retain(
         let every = Duration::from_secs(config.data.retention_every_s);
         let held_ms_max = millis(config.delivery.held_hours_max.saturating_mul(3_600));
         let audit_ms = millis(config.data.audit_retention_days.saturating_mul(86_400));
-        tracing::debug!("retention begins");
+        tracing::debug!("retention run started");
         let now = clock.now();
         let expired = match ledger.lived_ago(now, held_ms_max).await {
             Ok(before) => ledger.expire_held(before, now).await,
@@ -449,15 +449,15 @@ async fn retain(
         match expired {
             Ok(expired) => tell_due.due(expired.freed).await,
             Err(error) if error.is_told() => {}
-            Err(error) => error!(%error, "held deliveries could not be expired; it is tried again"),
+            Err(error) => error!(%error, "held deliveries could not be expired; retrying"),
         }
         if let Err(error) = ledger.retain_audit(now.plus_millis(-audit_ms)).await {
-            error!(%error, "old entries of the audit log could not be removed; it is tried again");
+            error!(%error, "old audit log entries could not be removed; retrying");
         }
         match ledger.retain(now).await {
-            Ok(removed) => tracing::debug!(?removed, "retention ends"),
+            Ok(removed) => tracing::debug!(?removed, "retention run finished"),
             Err(error) if error.is_told() => {}
-            Err(error) => error!(%error, "retention failed; it is tried again"),
+            Err(error) => error!(%error, "retention failed; retrying"),
         }
         // Under pressure the next run starts soon, since the last one may not have freed enough.
         tokio::select! {
@@ -472,16 +472,16 @@ async fn retain(
 /// Checks the ledger file for damage once, in the background.
 async fn look_over(ledger: Ledger) {
     match ledger.check().await {
-        Ok(setgate_ledger::Checked::Sound) => info!("the ledger's file was looked over and is sound"),
+        Ok(setgate_ledger::Checked::Sound) => info!("ledger file check passed"),
         Ok(setgate_ledger::Checked::NotFinished) => {
-            info!("the ledger's file was not looked over to its end: `data.check_ms_max`");
+            info!("ledger file check stopped at its time limit (`data.check_ms_max`)");
         }
         Ok(setgate_ledger::Checked::Damaged(faults)) => error!(
             ?faults,
-            "the ledger's file is damaged: what can be read is worked on, what cannot is answered 500. Nothing was \
-             changed; put a backup back, see docs/how-to/storage.md"
+            "ledger file is damaged: readable data is still processed, requests for unreadable data are answered 500. \
+             Nothing was changed; restore a backup, see docs/how-to/storage.md"
         ),
-        Err(error) => error!(%error, "the ledger's file could not be looked over"),
+        Err(error) => error!(%error, "ledger file check failed"),
     }
 }
 

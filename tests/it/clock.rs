@@ -25,8 +25,8 @@ async fn rounds_of_retention(host: &Host) {
     let from = host.logged();
     until("retention has its rounds", async || {
         let log = host.log();
-        let ended = log.lines().skip(from).skip_while(|line| !line.contains("retention begins"));
-        (ended.filter(|line| line.contains("retention ends")).count() >= 2).then_some(())
+        let ended = log.lines().skip(from).skip_while(|line| !line.contains("retention run started"));
+        (ended.filter(|line| line.contains("retention run finished")).count() >= 2).then_some(())
     })
     .await;
 }

@@ -180,7 +180,7 @@ async fn errors_name_the_url_and_what_was_expected() {
     other.otherwise(Reply::status(404).header("content-type", "text/html").body(page));
     let text = fails(folder, &["list", "--host", &url]).await;
     assert!(text.contains(&format!("GET {url}{path}")) && text.contains("404"), "{text}");
-    assert!(text.contains("not how a Setgate host answers") && text.contains("Not here"), "{text}");
+    assert!(text.contains("not a response of a Setgate host") && text.contains("Not here"), "{text}");
     assert!(text.len() < 1_000 && !text.contains('\x1b'), "the page is cut and escaped: {text}");
     other.otherwise(Reply::status(200).header("content-type", "text/html").body(|_| "<html></html>".to_owned()));
     let text = fails(folder, &["list", "--host", &url]).await;

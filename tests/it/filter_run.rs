@@ -175,6 +175,6 @@ async fn compiled_filters_are_kept_in_a_private_folder() {
     std::fs::remove_file(compiled).unwrap();
     let said = run(folder, &arguments).await;
     assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
-    assert!(said.err.contains("not kept") && said.err.contains("chmod 700"), "{}", said.err);
+    assert!(said.err.contains("not cached") && said.err.contains("chmod 700"), "{}", said.err);
     assert!(files().is_empty(), "nothing is put there");
 }

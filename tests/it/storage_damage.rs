@@ -81,7 +81,7 @@ async fn damage_in_one_tenants_rows_is_told_and_the_others_go_on() {
     let from = host.logged();
     host.start_again().await;
     until("the operator is told", async || {
-        host.last_logged(from, &["the ledger's file is damaged"]).filter(|line| line.contains("ERROR"))
+        host.last_logged(from, &["ledger file is damaged"]).filter(|line| line.contains("ERROR"))
     })
     .await;
     assert_eq!(host.metric("setgate_ledger_damaged", &[]).await, 1.0);

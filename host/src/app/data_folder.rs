@@ -20,9 +20,9 @@ pub(super) fn master_key(dir: &Path, key_file: &Path) -> anyhow::Result<MasterKe
     let needed = found.as_ref().and_then(|Identity { master_key }| master_key.as_deref());
     if let (Some(needed), false) = (needed, key_file.try_exists().unwrap_or(true)) {
         bail!(
-            "there is a ledger in {}, and its master key {needed} is not at {}: put the right file back there, or name its \
-             place with `data.master_key_file`. Without it no secret of the ledger can be read. Nothing was written; to begin \
-             anew, name another data folder",
+            "the ledger in {} requires the master key {needed}, which is not at {}: put the right file back there, or set \
+             `data.master_key_file`. Without it, the secrets of the ledger cannot be decrypted. Nothing was written; to start \
+             with an empty ledger, choose another data directory",
             ledger.display(),
             key_file.display()
         );
@@ -31,8 +31,8 @@ pub(super) fn master_key(dir: &Path, key_file: &Path) -> anyhow::Result<MasterKe
         let master = MasterKey::load(key_file)?;
         match needed {
             Some(needed) if needed != master.fingerprint() => bail!(
-                "{} holds the master key {}, and the ledger in {} was made with {needed}: put the right file back. Nothing \
-                 was written",
+                "{} contains the master key {}, but the ledger in {} requires {needed}: put the right file back. Nothing was \
+                 written",
                 key_file.display(),
                 master.fingerprint(),
                 ledger.display()
@@ -41,13 +41,13 @@ pub(super) fn master_key(dir: &Path, key_file: &Path) -> anyhow::Result<MasterKe
                 tracing::warn!(
                     key = %key_file.display(),
                     ledger = %ledger.display(),
-                    "there is a master key and no ledger: a new ledger is made. If this host had one, stop it and see \
-                     whether its data folder is the right one, and mounted"
+                    "master key exists without a ledger: creating a new ledger. If this host had a ledger, stop it and \
+                     check that the data directory is correct and mounted"
                 );
             }
             _ => {}
         }
     }
-    super::private_folder(dir).with_context(|| format!("the data folder {}", dir.display()))?;
+    super::private_folder(dir).with_context(|| format!("the data directory {}", dir.display()))?;
     Ok(MasterKey::load_or_create(key_file)?)
 }

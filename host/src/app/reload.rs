@@ -37,11 +37,13 @@ pub enum Reloaded {
 impl fmt::Display for Reloaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Applied { restart, .. } if restart.is_empty() => f.write_str("the configuration was read again"),
+            Self::Applied { restart, .. } if restart.is_empty() => f.write_str("configuration reloaded"),
             Self::Applied { restart, .. } => {
-                write!(f, "the configuration was read again; a restart is needed for {}", restart.join(", "))
+                write!(f, "configuration reloaded; a restart is required for {}", restart.join(", "))
             }
-            Self::Refused(error) => write!(f, "the configuration is not valid, all stays as it was: {error:#}"),
+            Self::Refused(error) => {
+                write!(f, "reload refused: the configuration is invalid and nothing was changed: {error:#}")
+            }
         }
     }
 }
@@ -88,16 +90,16 @@ impl Running {
 fn tell(reloaded: &Reloaded) {
     let outcome = match reloaded {
         Reloaded::Applied { applied, restart } => {
-            info!(applied = applied.join(", "), "the configuration was read again, and the certificates");
+            info!(applied = applied.join(", "), "configuration and certificates reloaded");
             if !restart.is_empty() {
-                warn!(keys = restart.join(", "), "changed in the configuration, and in force after a restart alone");
+                warn!(keys = restart.join(", "), "changed settings require a restart");
             }
             gauge!(metric::RELOAD_WAITING).set(u32::try_from(restart.len()).unwrap_or(u32::MAX));
             "applied"
         }
         Reloaded::Refused(error) => {
             let error = format!("{error:#}");
-            error!(error, "the configuration was read again and is not valid: everything stays as it was");
+            error!(error, "reload refused: the configuration is invalid and nothing was changed");
             "refused"
         }
     };

@@ -102,7 +102,7 @@ fn back_up(to: &Path, paths: &Paths) -> anyhow::Result<ExitCode> {
         say_error!("warning: {why:#}. The backup cannot be used without that key");
     }
     say_error!(
-        "{} holds the ledger, and not the master key: without {} nobody opens its secrets. Keep that apart.",
+        "{} contains the ledger but not the master key. Its secrets cannot be decrypted without {}: store that file separately.",
         to.display(),
         paths.master_key.display()
     );
@@ -113,7 +113,10 @@ fn restore(from: &Path, paths: &Paths) -> anyhow::Result<ExitCode> {
     let manifest = setgate_ledger::manifest(from)?;
     // Checked first: if a host is running, the directory is most likely the wrong one.
     if setgate_ledger::is_in_use(&paths.ledger) {
-        bail!("a host runs over {}: stop it and move its data away, or name another folder", paths.data.display());
+        bail!(
+            "a host is running on {}: stop it and move its data away, or choose another directory",
+            paths.data.display()
+        );
     }
     setgate_ledger::refuse_shared(&paths.data)?;
     only_a_master_key(&paths.data)?;
@@ -121,19 +124,16 @@ fn restore(from: &Path, paths: &Paths) -> anyhow::Result<ExitCode> {
     if has_key {
         key_of(&manifest, &paths.master_key)?;
     }
-    crate::app::private_folder(&paths.data).with_context(|| format!("the data folder {}", paths.data.display()))?;
+    crate::app::private_folder(&paths.data).with_context(|| format!("the data directory {}", paths.data.display()))?;
     setgate_ledger::restore(from, &paths.ledger)?;
     out::json(&manifest)?;
-    let key = manifest.master_key.as_deref().unwrap_or("none so far");
+    let key = manifest.master_key.as_deref().unwrap_or("none");
     if !has_key {
-        say_error!(
-            "Put the master key {key} into {} (mode 0600) before a host is started.",
-            paths.master_key.display()
-        );
+        say_error!("Put the master key {key} into {} (mode 0600) before you start a host.", paths.master_key.display());
     }
     say_error!(
-        "What was due when the backup was made will be delivered, also what has been delivered since: receivers tell the \
-         second copy by its id. What was accepted since is not in it."
+        "Deliveries that were due at the time of the backup will be delivered, even if they have been delivered since: \
+         receivers recognise the second copy by its id. Events accepted after the backup are not included."
     );
     Ok(ExitCode::SUCCESS)
 }
@@ -145,8 +145,8 @@ fn only_a_master_key(data: &Path) -> anyhow::Result<()> {
         let name = entry?.file_name();
         if name != "master.key" {
             bail!(
-                "{} is not empty (it holds {}): a backup is restored into a new folder; name another with --data, or move \
-                 this one away",
+                "{} is not empty (it contains {}): a backup is restored into a new directory; choose another one with --data, \
+                 or move this one away",
                 data.display(),
                 name.display()
             );
@@ -160,7 +160,7 @@ fn key_of(manifest: &Manifest, file: &Path) -> anyhow::Result<()> {
     let here = MasterKey::load(file)?.fingerprint();
     match &manifest.master_key {
         Some(needed) if *needed != here => bail!(
-            "{} holds the master key {here}, and the backup was made under {needed}: put the right file there",
+            "{} contains the master key {here}, but the backup requires {needed}: put the right file there",
             file.display()
         ),
         _ => Ok(()),
@@ -186,7 +186,7 @@ fn look(backup: Option<&Path>, place: &Place) -> anyhow::Result<Report> {
             Ok(master) if looked.master_key.as_ref().is_some_and(|known| *known != master.fingerprint()) => {
                 let known = looked.master_key.unwrap_or_default();
                 vec![format!(
-                    "{} holds the master key {}, and the ledger was made under {known}",
+                    "{} contains the master key {}, but the ledger requires {known}",
                     paths.master_key.display(),
                     master.fingerprint()
                 )]
@@ -196,9 +196,9 @@ fn look(backup: Option<&Path>, place: &Place) -> anyhow::Result<Report> {
                 secrets::shut(snapshot, &master, &Signer::new(master.clone()))
             }
             Err(error) => {
-                let needed = looked.master_key.as_deref().unwrap_or("none so far");
+                let needed = looked.master_key.as_deref().unwrap_or("none");
                 let error = anyhow::Error::new(error);
-                vec![format!("no secret was tried, since the master key {needed} is not there: {error:#}")]
+                vec![format!("secrets were not checked, because the master key {needed} is missing: {error:#}")]
             }
         };
         checks.push(Check::new("secrets", faults));

@@ -78,7 +78,7 @@ impl Client {
         let exchange = self.exchange(method, path, headers, body.into());
         match tokio::time::timeout(Duration::from_millis(EXCHANGE_MS_MAX), exchange).await {
             Ok(answer) => answer.with_context(|| at),
-            Err(_) => Err(anyhow!("no answer within {} s", EXCHANGE_MS_MAX / 1_000).context(at)),
+            Err(_) => Err(anyhow!("no response within {} s", EXCHANGE_MS_MAX / 1_000).context(at)),
         }
     }
 
@@ -101,7 +101,7 @@ impl Client {
         let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let content_type = content_type.unwrap_or_default().to_owned();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| anyhow!("the answer breaks off: {error}"))?.to_bytes();
+        let body = body.map_err(|error| anyhow!("the response is incomplete: {error}"))?.to_bytes();
         Ok(Answer { status, content_type, body })
     }
 
@@ -147,7 +147,7 @@ impl Client {
             return Ok(serde_json::Value::Null);
         }
         serde_json::from_slice(body).with_context(|| {
-            format!("{method} {}: the answer is not JSON, so it is not that of a Setgate host", self.url(path))
+            format!("{method} {}: the response is not JSON, so it is not from a Setgate host", self.url(path))
         })
     }
 }
@@ -168,7 +168,7 @@ impl Answer {
         let media = if self.content_type.is_empty() { "no media type" } else { &self.content_type };
         let begin = if begin.is_empty() { "is empty".to_owned() } else { format!("begins with: {begin}") };
         format!(
-            "{} with {media}, which is not how a Setgate host answers: see whether the URL is that of one; the body {begin}",
+            "{} with {media}, which is not a response of a Setgate host: check the URL; the body {begin}",
             self.status
         )
     }
@@ -178,12 +178,10 @@ impl Answer {
 fn explained(error: hyper_util::client::legacy::Error) -> anyhow::Error {
     let advice = match tls_error(&error) {
         Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
-            Some("the authority of the host's certificate is not trusted: give its PEM file with --ca-file")
+            Some("the certificate authority of the host is not trusted: give its PEM file with --ca-file")
         }
-        Some(rustls::Error::InvalidMessage(_)) => {
-            Some("what answers there does not speak TLS: try http://, or another port")
-        }
-        _ if error.is_connect() => Some("cannot connect: see whether the host runs there"),
+        Some(rustls::Error::InvalidMessage(_)) => Some("the server does not use TLS: try http://, or another port"),
+        _ if error.is_connect() => Some("cannot connect: check that the host is running at this address"),
         _ => None,
     };
     let error = anyhow::Error::new(error);
@@ -223,7 +221,7 @@ mod tests {
         assert_eq!(said, "404 Not Found not_found: no filter `f`");
         let page = format!("<html><h1>nginx</h1>{}</html>", "x".repeat(10_000));
         let said = answer(404, "text/html", &page).in_words();
-        assert!(said.contains("text/html") && said.contains("not how a Setgate host answers"), "{said}");
+        assert!(said.contains("text/html") && said.contains("not a response of a Setgate host"), "{said}");
         assert!(said.contains("<h1>nginx") && said.len() < 500, "{said}");
         let said = answer(502, "", "").in_words();
         assert!(said.contains("502") && said.contains("no media type") && said.contains("is empty"), "{said}");

@@ -35,9 +35,9 @@ impl Connection {
     /// # Errors
     /// If no key is given, or a file cannot be used.
     pub(crate) fn with_key(&self) -> anyhow::Result<Client> {
-        let key = self.key()?.context(
-            "a key is needed: give a file that holds one with --key-file, or the key itself in the variable SETGATE_KEY",
-        )?;
+        let key = self
+            .key()?
+            .context("an API key is required: give a file with --key-file, or the key in the variable SETGATE_KEY")?;
         self.client(Some(key))
     }
 
@@ -50,7 +50,7 @@ impl Connection {
     pub(crate) fn key(&self) -> anyhow::Result<Option<String>> {
         match (&self.key_file, &self.key) {
             (Some(file), _) => read_key(file).map(Some),
-            (None, Some(key)) => one_key(key).context("the key of --key, or of the variable SETGATE_KEY,").map(Some),
+            (None, Some(key)) => one_key(key).context("the key from --key or the variable SETGATE_KEY").map(Some),
             (None, None) => Ok(None),
         }
     }
@@ -66,7 +66,7 @@ fn read_key(file: &Path) -> anyhow::Result<String> {
     let bytes = std::fs::read(file).with_context(|| format!("cannot read the key file {}", file.display()))?;
     ensure!(
         bytes.len() <= KEY_FILE_BYTES_MAX,
-        "the key file {} has {} bytes: it is no key",
+        "the key file {} has {} bytes, so it is not a key",
         file.display(),
         bytes.len()
     );
@@ -79,7 +79,7 @@ fn read_key(file: &Path) -> anyhow::Result<String> {
 fn one_key(text: &str) -> anyhow::Result<String> {
     let key = text.trim_start_matches('\u{feff}').trim();
     ensure!(!key.is_empty(), "is empty");
-    ensure!(key.bytes().all(|byte| byte.is_ascii_graphic()), "holds more than one key: give one, on one line");
+    ensure!(key.bytes().all(|byte| byte.is_ascii_graphic()), "contains more than one key: give one key on one line");
     Ok(key.to_owned())
 }
 
@@ -88,18 +88,18 @@ fn one_key(text: &str) -> anyhow::Result<String> {
 fn host(given: &str) -> anyhow::Result<Url> {
     let example = if given.is_empty() { "127.0.0.1:8080" } else { given };
     let Ok(url) = Url::parse(given) else {
-        bail!("`{given}` is not a URL: write the scheme too, such as http://{example}");
+        bail!("`{given}` is not a URL: add the scheme, such as http://{example}");
     };
     // `localhost:8080` also parses as a URL, with the scheme `localhost`.
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         let example = if given.contains("://") { "127.0.0.1:8080" } else { example };
-        bail!("`{given}` is not the URL of a host: it begins with http:// or https://, such as http://{example}");
+        bail!("`{given}` is not the URL of a host: it must begin with http:// or https://, such as http://{example}");
     }
     if url.query().is_some() || url.fragment().is_some() {
-        bail!("`{given}` is more than the URL of a host: leave out the query");
+        bail!("`{given}` has a query or fragment: leave out the query");
     }
     if !url.username().is_empty() || url.password().is_some() {
-        bail!("the host's URL carries a user name or password: give the key with --key-file");
+        bail!("the host's URL contains a user name or password: give the key with --key-file");
     }
     Ok(url)
 }

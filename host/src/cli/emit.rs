@@ -68,7 +68,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (client, path) = args.target()?;
     let secret = args.secret()?;
     if let Some(secret) = &secret {
-        check_text(secret).map_err(|why| anyhow!("the secret cannot be meant so: {why}"))?;
+        check_text(secret).map_err(|why| anyhow!("the secret is not valid: {why}"))?;
     }
     let mut refused = 0;
     for file in &args.files {
@@ -89,7 +89,7 @@ impl Args {
     fn target(&self) -> anyhow::Result<(Client, String)> {
         let Some(to) = &self.to else {
             let (Some(tenant), Some(source)) = (&self.tenant, &self.source) else {
-                bail!("give the source with --tenant and --source, or its whole URL with --to");
+                bail!("select the source with --tenant and --source, or give its full URL with --to");
             };
             return Ok((self.connection.without_key()?, format!("/ingest/{tenant}/{source}")));
         };
@@ -121,9 +121,9 @@ pub async fn event(
     match (proof, secret) {
         (Proof::Open, _) => {}
         (Proof::Bearer, None) => {
-            bail!("this proof needs the token as --secret, or a key of the tenant with --key-file")
+            bail!("this proof requires the token as --secret, or a key of the tenant with --key-file")
         }
-        (_, None) => bail!("this proof needs --secret"),
+        (_, None) => bail!("this proof requires --secret"),
         (Proof::Bearer, Some(token)) => headers.push(("authorization", format!("Bearer {token}"))),
         (Proof::Wso2, Some(key)) => {
             headers.push(("x-wso2-event-signature", format!("sha256={}", mac_hex(key, &body)?)))
@@ -132,7 +132,7 @@ pub async fn event(
         (Proof::Logto, Some(key)) => headers.push(("logto-signature-sha-256", mac_hex(key, &body)?)),
         (Proof::Standard, Some(key)) => {
             let key = key.strip_prefix("whsec_").context("a Standard Webhooks secret starts with whsec_")?;
-            let key = STANDARD.decode(key).context("after whsec_ comes base64")?;
+            let key = STANDARD.decode(key).context("the part after whsec_ must be base64")?;
             let id = format!("emit-{:032x}", crypto::random_u128());
             let at = Clock::system().now().as_seconds().to_string();
             let mac = crypto::hmac_sha256(&key, &[id.as_bytes(), b".", at.as_bytes(), b".", &body]);
@@ -148,7 +148,7 @@ pub async fn event(
 /// Decodes the secret as a source does: base64 after `whsec_`, otherwise the text itself.
 fn mac_hex(key: &str, body: &[u8]) -> anyhow::Result<String> {
     let key = match key.strip_prefix("whsec_") {
-        Some(base64) => STANDARD.decode(base64).context("after whsec_ comes base64")?,
+        Some(base64) => STANDARD.decode(base64).context("the part after whsec_ must be base64")?,
         None => key.as_bytes().to_vec(),
     };
     Ok(hex::encode(crypto::hmac_sha256(&key, &[body])))

@@ -21,7 +21,7 @@ pub(super) fn status(text: &str) -> String {
 pub(super) fn tell(state: &str) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&socket, state) {
-        tracing::warn!(%error, state, "systemd could not be told");
+        tracing::warn!(%error, state, "systemd notification failed");
     }
 }
 

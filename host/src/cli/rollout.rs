@@ -257,12 +257,12 @@ fn show_rollout(answer: &Value) {
     let report = &answer["report"];
     if let Some(canary) = report.get("canary") {
         let limit = format!("{}% may fault, from {} calls", rollout["faults_percent_max"], rollout["calls_min"]);
-        say!("calls      {}, of them {} faulted; {limit}", canary["calls"], canary["faults"]);
+        say!("calls      {}, {} faulted; {limit}", canary["calls"], canary["faults"]);
     }
     if let Some(shadow) = report.get("shadow") {
         let count = |name: &str| text(&shadow[name]);
         say!("compared   {}: {} same, {} different", count("runs"), count("same"), count("different"));
-        say!("left out   {} without room, {} undecided", count("skipped"), count("undecided"));
+        say!("skipped    {} (limits), {} undecided", count("skipped"), count("undecided"));
         for version in ["active", "candidate"] {
             let cost = &shadow[version];
             say!(
@@ -296,7 +296,7 @@ fn show_backtest(report: &Value) {
         count("changed")
     );
     if report["complete"] != true {
-        say!("           the time was over before all of them were run");
+        say!("           stopped at the time limit before all events were run");
     }
     for version in ["active", "candidate"] {
         let calls = &report[version];
@@ -304,19 +304,14 @@ fn show_backtest(report: &Value) {
         say!("           {} calls, {} faults", calls["calls"], calls["faults"]);
         for (member, unit) in [("fuel", "fuel"), ("time_us", "us")] {
             let spread = &calls[member];
-            say!(
-                "           {unit:<4} {} in all, {} in the middle, {} at most",
-                spread["sum"],
-                spread["p50"],
-                spread["max"]
-            );
+            say!("           {unit:<4} {} total, {} median, {} max", spread["sum"], spread["p50"], spread["max"]);
         }
     }
     items(&report["changes"]).for_each(show_difference);
     let listed = items(&report["changes"]).count() as u64;
     let more = report["changed"].as_u64().unwrap_or(0).saturating_sub(listed);
     if more > 0 {
-        say!("and {more} more that change");
+        say!("and {more} more with differences");
     }
 }
 

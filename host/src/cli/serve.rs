@@ -61,14 +61,14 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         Some(path) => {
             let kept = keep_in(path, key, !args.new_operator_key)
                 .with_context(|| format!("the operator key file {}", path.display()))?;
-            say!("the operator key is in {}", path.display());
+            say!("operator key written to {}", path.display());
             Ok(kept)
         }
         None => {
             // Printed and flushed before the key is durable: a key that was never displayed would lock the operator
             // out.
             let mut out = io::stdout();
-            writeln!(out, "operator key (shown this once, keep it safe): {key}")
+            writeln!(out, "operator key (shown only once, store it safely): {key}")
                 .and_then(|()| out.flush())
                 .context("the operator key cannot be printed: give a file with --operator-key-file")?;
             Ok(key.to_owned())
@@ -117,7 +117,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
 fn raise_descriptors() {
     let limits = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }) {
-        tracing::warn!(%error, limit = ?limits.current, "the limit of file descriptors cannot be raised");
+        tracing::warn!(%error, limit = ?limits.current, "limit of open file descriptors could not be raised");
     }
 }
 
@@ -149,7 +149,7 @@ fn read_private(path: &Path) -> anyhow::Result<String> {
     let file = File::open(path)?;
     // Checked on the open file, not on the path, to avoid a race between check and read.
     let mode = file.metadata()?.permissions().mode() & 0o777;
-    ensure!(mode & 0o077 == 0, "is there, and may be used by others than its owner (mode {mode:o}): remove it");
+    ensure!(mode & 0o077 == 0, "exists and is accessible to other users (mode {mode:o}): remove it");
     let mut text = String::new();
     file.take(KEY_FILE_BYTES_MAX).read_to_string(&mut text)?;
     Ok(text)

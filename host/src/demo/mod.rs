@@ -69,7 +69,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stage = stage::set(&operator, &base, &receiver, &args.filters).await?;
     let mut report = Report::new(&stage, receiver.clone());
     let events = samples::samples();
-    say!("sending {} events as {} products would", events.len(), report::seeds(&events));
+    say!("sending {} events in the formats of {} products", events.len(), report::seeds(&events));
     say!("");
     report.heading();
     for sample in &events {
@@ -93,7 +93,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     report.finish(&stage).await?;
 
     say!("");
-    say!("replacing filters, swapping tables, starting the host again; then every delivery's chain is run once more");
+    say!("replacing filters and tables and restarting the host; then the chain of every delivery is run again");
     reproduce::change_everything(&stage, &args.filters).await?;
     config.listen.address = running.address.into();
     running.stop().await;

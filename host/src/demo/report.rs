@@ -225,7 +225,7 @@ impl Report {
         say!("{:>20}: {} of {}", "reproduced", summary["reproduced"], self.repeatable());
         let praise = "every event arrived, every signature verified, every delivery reproduced byte for byte";
         say!("");
-        say!("{}", if good { praise } else { "NOT GOOD: see above" });
+        say!("{}", if good { praise } else { "FAILED: see above" });
         if as_json {
             out::json_line(&summary)?;
         }

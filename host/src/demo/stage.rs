@@ -70,7 +70,7 @@ impl Stage {
 
     pub(super) fn print_things_to_try(&self, base: &str) {
         say!("");
-        say!("The host goes on; stop it with Ctrl-C. Things to try in another shell:");
+        say!("The host keeps running; stop it with Ctrl-C. Commands to try in another shell:");
         for TenantOf { name: tenant, key, .. } in &self.tenants {
             say!("  curl -H 'Authorization: Bearer {key}' '{base}/api/v1/tenants/{tenant}/deliveries?limit=3'");
         }

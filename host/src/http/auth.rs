@@ -133,7 +133,7 @@ impl FromRequestParts<Site> for Operator {
             return Ok(Self);
         }
         let detail = match principal.tenant {
-            Some(_) => "this is for keys of the operator's, and this key is a tenant's".to_owned(),
+            Some(_) => "this request requires an operator key, and this key belongs to a tenant".to_owned(),
             None => lacks(scope),
         };
         Err(Problem::new(Code::Forbidden, detail))
@@ -167,10 +167,10 @@ pub(super) fn principal(parts: &mut Parts, site: &Site) -> Result<Principal, Pro
 /// probed.
 fn forbidden(principal: &Principal, tenant: &TenantId, scope: Scope) -> Problem {
     let own = principal.tenant.is_none() || principal.tenant.as_ref() == Some(tenant);
-    let detail = if own { lacks(scope) } else { format!("this key is not one of tenant `{tenant}`") };
+    let detail = if own { lacks(scope) } else { format!("this key does not belong to tenant `{tenant}`") };
     Problem::new(Code::Forbidden, detail)
 }
 
 fn lacks(scope: Scope) -> String {
-    format!("this key lacks the scope `{}`, which this request needs", scope.as_str())
+    format!("this request requires the scope `{}`, which this key does not have", scope.as_str())
 }

@@ -13,7 +13,7 @@ pub(super) fn of_event(headers: &HeaderMap) -> Result<Coding, Problem> {
     match &given(headers)[..] {
         [] => Ok(Coding::Identity),
         [coding] if coding == "gzip" || coding == "x-gzip" => Ok(Coding::Gzip),
-        codings => Err(refusal(codings, "gzip", "send it as it is, or compress it once by `gzip`")),
+        codings => Err(refusal(codings, "gzip", "send it uncompressed, or compressed once with `gzip`")),
     }
 }
 
@@ -24,7 +24,7 @@ pub(super) fn of_event(headers: &HeaderMap) -> Result<Coding, Problem> {
 pub(super) fn none(headers: &HeaderMap) -> Result<(), Problem> {
     match &given(headers)[..] {
         [] => Ok(()),
-        codings => Err(refusal(codings, "identity", "send it as it is")),
+        codings => Err(refusal(codings, "identity", "send it uncompressed")),
     }
 }
 
@@ -40,7 +40,7 @@ const GIVEN_CHARS_MAX: usize = 80;
 
 fn refusal(codings: &[String], accepted: &'static str, advice: &str) -> Problem {
     let given: String = codings.join(", ").chars().take(GIVEN_CHARS_MAX).collect();
-    let detail = format!("the body is coded by `content-encoding: {given}`, which is not undone here: {advice}");
+    let detail = format!("the body has `content-encoding: {given}`, which is not supported here: {advice}");
     Problem::new(Code::UnsupportedCoding, detail).accepting(accepted)
 }
 

@@ -142,7 +142,7 @@ where
             read(site, &site.uploads, tenant.as_ref(), request, JSON_BYTES_MAX, "the JSON body").await?;
         let invalid = |detail: String| Problem::new(Code::InvalidBody, detail);
         if body.is_empty() && may_be_absent {
-            return strict::from_slice(b"{}").map(Self).map_err(|error| invalid(format!("there is no body: {error}")));
+            return strict::from_slice(b"{}").map(Self).map_err(|error| invalid(format!("the body is empty: {error}")));
         }
         if !is_json {
             return Err(not_json());
@@ -242,7 +242,8 @@ async fn arrive(
     }
     let (mut bytes, mut pace) = (0, Pace::begin());
     while let Some(frame) = pace.next(&mut body).await.ok_or_else(|| too_slow(what))? {
-        let frame = frame.map_err(|_| Problem::new(Code::BodyBroken, format!("{what} broke off")))?;
+        let frame = frame
+            .map_err(|_| Problem::new(Code::BodyBroken, format!("{what} is incomplete: the connection was closed")))?;
         // Trailers are ignored.
         let Ok(data) = frame.into_data() else { continue };
         bytes += data.len();
@@ -257,7 +258,7 @@ async fn arrive(
 
 fn too_slow(what: &str) -> Problem {
     let detail = format!(
-        "{what} came too slowly: after the first {} s, at least {BODY_BYTES_MIN} bytes have to arrive in each {} s",
+        "{what} arrived too slowly: after the first {} s, at least {BODY_BYTES_MIN} bytes must arrive in each {} s",
         BODY_GRACE.as_secs(),
         BODY_WINDOW.as_secs()
     );
@@ -370,7 +371,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
         }
         let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
         version.map(|version| Self(Some(version))).ok_or_else(|| {
-            let detail = "`if-match` is not an ETag that this host gave: send the one of your last GET";
+            let detail = "`if-match` is not an ETag of this host: send the ETag of your last GET";
             Problem::new(Code::VersionChanged, detail)
         })
     }
@@ -379,10 +380,14 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
 impl Described for IfMatch {
     fn describe(sheet: &mut Sheet<'_>) {
         let schema = json!({"type": "string", "pattern": "^(\\*|\"[0-9]{1,19}\")$"});
-        sheet.in_header("if-match", &schema, "The `ETag` of the version that is to be changed; `*` or absent: any.");
+        sheet.in_header(
+            "if-match",
+            &schema,
+            "The `ETag` of the version to change. `*` or no header matches any version.",
+        );
         if *sheet.method() == Method::PUT {
             let schema = json!({"type": "string", "enum": ["*"]});
-            sheet.in_header("if-none-match", &schema, "`*`: makes something new, and changes nothing that is there.");
+            sheet.in_header("if-none-match", &schema, "`*` creates the resource only if it does not exist.");
         }
         sheet.refuses([412]);
     }

@@ -20,8 +20,8 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
     }
     let given: String = codings.join(", ").chars().take(GIVEN_CHARS_MAX).collect();
     let detail = format!(
-        "`transfer-encoding: {given}` is not read here: send the body with `content-length`, or with `chunked` alone; a \
-         compressed body of an event is announced by `content-encoding: gzip`"
+        "`transfer-encoding: {given}` is not supported: send the body with `content-length`, or with `chunked` only; use \
+         `content-encoding: gzip` for a compressed event body"
     );
     Err(Problem::new(Code::UnsupportedTransferCoding, detail))
 }

@@ -14,12 +14,12 @@ use super::problem::{Code, Problem};
 /// See [`super::operations`].
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        get("/healthz", "isAlive", "Whether the process is alive.", alive).gives_text(200, "text/plain", "It is."),
-        get("/readyz", "isReady", "Whether events can be taken in.", ready)
-            .gives_text(200, "text/plain", "They can.")
+        get("/healthz", "isAlive", "Liveness probe.", alive).gives_text(200, "text/plain", "The process is alive."),
+        get("/readyz", "isReady", "Readiness probe: whether the host accepts events.", ready)
+            .gives_text(200, "text/plain", "The host accepts events.")
             .refuses([503]),
-        get("/metrics", "showMetrics", "What the host counts, in Prometheus' text format.", metrics)
-            .says("Needs the operator's key unless `listen.metrics_open` is set.")
+        get("/metrics", "showMetrics", "Metrics in the Prometheus text format.", metrics)
+            .says("Requires an operator key unless `listen.metrics_open` is set.")
             .gives_text(200, "text/plain", "The metrics."),
     ]
 }

@@ -57,13 +57,13 @@ impl InProgress {
         let share = claim.tenant.as_ref().map(|tenant| self.shares.of(tenant).try_acquire_owned()).transpose();
         let share = share.map_err(|_| {
             let detail = format!(
-                "{IN_PROGRESS_PER_TENANT_MAX} requests of this tenant that have an `idempotency-key` are under way, as many \
-                 as may be: send it again when one of them has ended"
+                "{IN_PROGRESS_PER_TENANT_MAX} requests of this tenant with an `idempotency-key` are in progress, which is the \
+                 limit: retry after one of them has ended"
             );
             Problem::new(Code::Busy, detail)
         })?;
         if !self.claims.lock().unwrap_or_else(PoisonError::into_inner).insert(claim.id) {
-            let detail = "a request with this `idempotency-key` is under way: send it again when that has ended";
+            let detail = "a request with this `idempotency-key` is in progress: retry after it has ended";
             return Err(Problem::new(Code::IdempotencyKeyInProgress, detail));
         }
         Ok(Turn { claims: self.claims.clone(), id: claim.id, _share: share })
@@ -103,7 +103,7 @@ pub(super) async fn once(
                 store(&site, &claim, answer).await
             });
             carried_out.await.unwrap_or_else(|error| {
-                tracing::error!(%error, "a request with an idempotency key was broken off");
+                tracing::error!(%error, "request with an idempotency key failed");
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
             })
         }
@@ -150,20 +150,18 @@ async fn claimed(site: &Site, caller: KeyId, tenant: Option<TenantId>, request: 
         Standing::New => {}
         Standing::Answered(answer) => return Ok(Claimed::Answered(answer)),
         Standing::KeyReused => {
-            let detail =
-                "this `idempotency-key` was used for another request: send each request under a key of its own";
+            let detail = "this `idempotency-key` was used for another request: use a new key for each request";
             return Err(Problem::new(Code::IdempotencyKeyReused, detail));
         }
         Standing::AnswerLost => {
-            let detail = "this request was carried out, and its answer was lost because the host was stopped meanwhile: look \
-                          for what it made; to do it once more, use another `idempotency-key`";
+            let detail = "this request was executed, but its response was lost because the host was stopped: check for the \
+                          resource that it created; to execute the request again, use another `idempotency-key`";
             return Err(Problem::new(Code::IdempotencyAnswerLost, detail));
         }
         Standing::Full(stored) => {
             let detail = format!(
-                "{} answers of {} bytes are stored for a day each, of {ANSWERS_PER_TENANT_MAX} and \
-                 {ANSWERS_BYTES_PER_TENANT_MAX} at the most: send the request without `idempotency-key`, or later; nothing \
-                 was done",
+                "{} responses of {} bytes are stored for a day each; the limits are {ANSWERS_PER_TENANT_MAX} responses and \
+                 {ANSWERS_BYTES_PER_TENANT_MAX} bytes: retry without `idempotency-key`, or later; nothing was changed",
                 stored.count, stored.bytes
             );
             return Err(Problem::new(Code::IdempotencyAnswersFull, detail));
@@ -179,8 +177,8 @@ async fn claimed(site: &Site, caller: KeyId, tenant: Option<TenantId>, request: 
 fn key_of(headers: &HeaderMap) -> Result<String, Problem> {
     let invalid = || {
         let detail = format!(
-            "`idempotency-key` is one string of 1 to {KEY_CHARS_MAX} printable ASCII characters, such as a UUID, with or \
-             without quotes"
+            "`idempotency-key` must be one string of 1 to {KEY_CHARS_MAX} printable ASCII characters, such as a UUID, with \
+             or without quotes"
         );
         Problem::new(Code::IdempotencyKeyInvalid, detail)
     };
@@ -222,7 +220,7 @@ async fn store(site: &Site, claim: &Claim, answer: Response) -> Response {
         body: String::from_utf8_lossy(&body).into_owned(),
     };
     if let Err(error) = site.control.store_answer(claim, &stored).await {
-        tracing::warn!(%error, "the answer of a request with an idempotency key could not be stored");
+        tracing::warn!(%error, "response of a request with an idempotency key could not be stored");
     }
     Response::from_parts(head, Body::from(body))
 }

@@ -30,29 +30,28 @@ const CHALLENGE_BYTES_MAX: usize = 1024;
 /// See [`super::operations`].
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        post("/ingest/{tenant}/{source}", "ingestEvent", "Takes in an event.", event)
+        post("/ingest/{tenant}/{source}", "ingestEvent", "Accepts an event.", event)
             .says(
-                "In the form that the source was set up with. 202 is said once the event is on disk, and not before. A source \
-                 that is not there is answered as one that does not take the request's proof. A slash at the end of the path \
-                 makes no difference.",
+                "The body has the `form` of the source. The answer is 202 only after the event is durable (fsync). If the source does \
+                 not exist, the answer is the same as for an invalid proof. A trailing slash in the path is ignored.",
             )
             // A single type, because some client generators produce broken code for several.
             .takes(
                 &["application/json"],
-                "The event as its product sends it; `application/secevent+json` is taken in the same way.",
+                "The event as its product sends it. `application/secevent+json` is accepted too.",
             )
             .like("application/json", example())
-            .gives::<Accepted>(202, "It is on disk.")
+            .gives::<Accepted>(202, "The event is durable.")
             .ignores_parameters()
             .refuses([400, 401, 404, 409, 413, 415, 429, 500, 503]),
         get(
             "/ingest/{tenant}/{source}",
             "verifyTopic",
-            "Answers a hub's verification (W3C WebSub section 5.3).",
+            "Confirms a hub's verification of intent (W3C WebSub section 5.3).",
             verification,
         )
         .ignores_parameters()
-        .gives_text(200, "text/plain", "The challenge; nothing if the hub denied the topic.")
+        .gives_text(200, "text/plain", "The challenge. Empty if the hub denied the topic.")
         .refuses([404]),
     ]
 }
@@ -189,7 +188,7 @@ pub(super) async fn verification(
         _ if topic.is_empty() => {}
         (Some(mode @ ("subscribe" | "unsubscribe")), Some(challenge)) if listed == (mode == "subscribe") => {
             if let (true, Ok((tenant, source))) = (listed, &named) {
-                info!(%tenant, %source, topic, "confirmed a WebSub subscription");
+                info!(%tenant, %source, topic, "WebSub subscription confirmed");
             }
             let plain =
                 [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
@@ -198,15 +197,15 @@ pub(super) async fn verification(
         (Some("denied"), _) => {
             if let (true, Ok((tenant, source))) = (listed, &named) {
                 let reason = asked.reason.as_deref();
-                tracing::warn!(%tenant, %source, topic, reason, "a hub denied a WebSub subscription");
+                tracing::warn!(%tenant, %source, topic, reason, "WebSub subscription denied by the hub");
             }
             return Ok(StatusCode::OK.into_response());
         }
         _ => {}
     }
     let detail = format!(
-        "this change of a subscription is not expected here: to subscribe, list the topic in the source's `websub_topics`; \
-         to unsubscribe, take it out; the challenge has 1 to {CHALLENGE_BYTES_MAX} bytes"
+        "this WebSub verification is not expected: to subscribe, add the topic to the source's `websub_topics`; to \
+         unsubscribe, remove it; the challenge must have 1 to {CHALLENGE_BYTES_MAX} bytes"
     );
     Err(Problem::new(Code::UnexpectedVerification, detail))
 }

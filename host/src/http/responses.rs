@@ -60,8 +60,7 @@ impl Reads {
     /// 429 if too many requests of the tenant are queued.
     pub(super) async fn turn(&self, tenant: &TenantId) -> Result<Place, Problem> {
         self.0.enter_bounded(tenant).await.map_err(|_| {
-            let detail =
-                format!("{READS_WAITING_PER_TENANT_MAX} requests of `{tenant}` that read wait: try again later");
+            let detail = format!("{READS_WAITING_PER_TENANT_MAX} read requests of `{tenant}` are queued: retry later");
             Problem::new(Code::Busy, detail)
         })
     }
@@ -133,8 +132,8 @@ pub(super) async fn bound(
     let whole = match body.collect().await {
         Ok(collected) => collected.to_bytes(),
         Err(error) => {
-            tracing::warn!(%error, "a response could not be made");
-            let detail = "the response could not be made: try again";
+            tracing::warn!(%error, "response body failed");
+            let detail = "the response could not be created: retry";
             return Problem::host_busy(detail).into_response();
         }
     };
@@ -146,7 +145,7 @@ pub(super) async fn bound(
             match tokio::time::timeout(ROOM_WAIT_MAX, waiting).await {
                 Ok(Some(room)) => room,
                 _ => {
-                    let detail = "it was done, and there is no room to show the result: read it again later";
+                    let detail = "the request was executed, but the memory budget for its response is used up: read the resource later";
                     return Problem::host_busy(detail).into_response();
                 }
             }
@@ -162,7 +161,7 @@ pub(super) async fn bound(
 
 /// For a request that lost its authorisation while it was processed: the key was revoked or the tenant removed.
 pub(super) fn revoked_meanwhile(revoked: Revoked) -> Problem {
-    let detail = format!("the request was refused while it was under way: {revoked}");
+    let detail = format!("the request was refused while it was in progress: {revoked}");
     Problem::new(Code::Forbidden, detail)
 }
 

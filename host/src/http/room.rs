@@ -104,8 +104,8 @@ impl Room {
     }
 
     fn client_has_its_share() -> Problem {
-        let detail = "bodies that this client has begun and not ended take half of the room that there is for them: end \
-                      those, or try again later";
+        let detail = "incomplete request bodies of this client use half of the memory budget: complete them, or retry \
+                      later";
         Problem::new(Code::Busy, detail)
     }
 
@@ -129,12 +129,14 @@ impl Room {
     fn share_is_taken(&self, tenant: Option<&TenantId>) -> Problem {
         let whose = tenant.map_or_else(|| "no tenant".to_owned(), |tenant| format!("`{tenant}`"));
         let (name, limit) = (self.share_name, self.shares.permits());
-        let detail = format!("what is under way for {whose} takes its share, `{name}` ({limit}): try again later");
+        let detail = format!(
+            "requests and responses of {whose} use its share of the memory budget, `{name}` ({limit}): retry later"
+        );
         Problem::new(Code::Busy, detail)
     }
 
     fn is_taken() -> Problem {
-        let detail = "the host has as many bodies in memory as it has room for: try again later";
+        let detail = "the memory budget of the host for bodies is used up: retry later";
         Problem::host_busy(detail)
     }
 }

@@ -52,7 +52,7 @@ async fn no_method(method: Method) -> Response {
     if method == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
     }
-    let detail = format!("this route does not take {method}: `allow` lists what it takes");
+    let detail = format!("this route does not support {method}: the header `allow` lists the supported methods");
     Problem::new(Code::NoMethod, detail).into_response()
 }
 

@@ -102,7 +102,7 @@ impl Server {
                     Ok(accepted) => accepted,
                     Err(error) => {
                         // Most likely out of file descriptors: accepting again at once would spin.
-                        warn!(%error, "a connection could not be accepted");
+                        warn!(%error, "connection could not be accepted");
                         tokio::time::sleep(Duration::from_millis(50)).await;
                         continue;
                     }
@@ -122,7 +122,7 @@ impl Server {
         let limit = Duration::from_millis(FINISH_MS_MAX);
         let all = u32::try_from(self.settings.connections_max).unwrap_or(u32::MAX);
         if tokio::time::timeout(limit, places.acquire_many(all)).await.is_err() {
-            warn!(limit_ms = FINISH_MS_MAX, "some requests did not finish in time");
+            warn!(limit_ms = FINISH_MS_MAX, "shutdown: some requests did not finish in time");
         }
     }
 }

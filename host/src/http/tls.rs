@@ -91,7 +91,7 @@ fn clients(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, Error> {
             if facts.check_time(seconds_now()) == Err(CertificateError::Expired) {
                 warn!(
                     path = %path.display(), certificate = nth,
-                    "a certificate in `client_ca` has expired: a client that presents it is refused; replace the certificate"
+                    "certificate in `client_ca` has expired: clients that present it are refused; replace the certificate"
                 );
             }
         }

@@ -102,7 +102,7 @@ async fn what_was_accepted_before_a_backup_is_delivered_after_its_restore() {
     let arrived = receiver.ids();
     assert!(before.iter().all(|event| arrived.contains(&id_of(event))));
     let second = admin(&other, &["restore", "--from", text(&backup), "--data", "data"]).await;
-    assert!(!second.status.success() && said(&second).contains("a host runs"), "{}", said(&second));
+    assert!(!second.status.success() && said(&second).contains("a host is running"), "{}", said(&second));
     other.terminate().await;
     let third = admin(&other, &["restore", "--from", text(&backup), "--data", "data"]).await;
     assert!(!third.status.success() && said(&third).contains("is not empty"), "{}", said(&third));

@@ -101,7 +101,7 @@ async fn a_ledger_without_its_master_key_is_left_alone() {
         std::fs::rename(&key, &away).unwrap();
         refuses(&host, &["master.key", "data.master_key_file", "Nothing was written"]).await;
         let secrets = told(&check(&host).await, "secrets");
-        assert!(secrets.contains("is not there") && secrets.contains("master.key"), "{secrets}");
+        assert!(secrets.contains("is missing") && secrets.contains("master.key"), "{secrets}");
         let backup = run(&host, &["admin", "backup", "--data", "data", "--to", "backup"]).await;
         assert!(backup.status.success() && said(&backup).contains("warning: "), "{}", said(&backup));
         assert!(!key.exists(), "no key is made in its place");
@@ -110,7 +110,7 @@ async fn a_ledger_without_its_master_key_is_left_alone() {
         std::fs::write(&key, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").unwrap();
         set_mode(&key, 0o600);
         refuses(&host, &["master.key", "put the right file back", "Nothing was written"]).await;
-        assert!(told(&check(&host).await, "secrets").contains("the ledger was made under"));
+        assert!(told(&check(&host).await, "secrets").contains("but the ledger requires"));
         for (text, says) in
             [(&b"not base64!"[..], "is not base64"), (b"", "has 0 bytes"), (b"\xff\xfe\x00", "is not base64")]
         {
@@ -181,7 +181,7 @@ async fn a_key_without_a_ledger_and_a_ledger_that_was_never_begun_start_anew() {
     std::fs::write(&key, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").unwrap();
     set_mode(&key, 0o600);
     host.start_again().await;
-    assert!(host.log().contains("there is a master key and no ledger"), "it is noticed: {}", host.log());
+    assert!(host.log().contains("master key exists without a ledger"), "it is noticed: {}", host.log());
     host.take_operator_key();
     host.operator().get("/api/v1/tenants").await.expect(200);
     host.terminate().await;

@@ -7,8 +7,8 @@ use setgate_tests::{Client, Host, Receiver, Reply, Seed, event, until};
 use super::{Authority, speaks};
 
 /// The log line of an applied configuration, and of a refused one.
-const APPLIED: &str = "was read again, and the certificates";
-const REFUSED: &str = "everything stays as it was";
+const APPLIED: &str = "configuration and certificates reloaded";
+const REFUSED: &str = "reload refused";
 
 /// Replaces the configuration, sends SIGHUP, and waits for the resulting log line.
 async fn reload(host: &Host, config: &str, says: &str) -> String {
@@ -74,7 +74,9 @@ async fn what_needs_a_restart_is_named_until_there_is_one() {
     for _ in 0..2 {
         let from = host.logged();
         reload(&host, config, APPLIED).await;
-        let line = until("what waits is named", async || host.last_logged(from, &["after a restart alone"])).await;
+        let line =
+            until("what waits is named", async || host.last_logged(from, &["changed settings require a restart"]))
+                .await;
         assert!(line.contains("data.batch_max, listen.connections_max\""), "{line}");
         assert_eq!(host.metric("setgate_reload_waiting_keys", &[]).await, 2.0);
     }
@@ -82,7 +84,7 @@ async fn what_needs_a_restart_is_named_until_there_is_one() {
     let from = host.logged();
     let line = reload(&host, config, APPLIED).await;
     assert!(line.contains("applied=\"\""), "nothing is another one: {line}");
-    assert_eq!(host.last_logged(from, &["after a restart alone"]), None);
+    assert_eq!(host.last_logged(from, &["changed settings require a restart"]), None);
 }
 
 #[tokio::test]
@@ -141,7 +143,7 @@ async fn log_bodies_retention_and_egress_follow_the_settings() {
     for round in ["first", "second", "third"] {
         let from = host.logged();
         until(&format!("retention goes its {round} round, and the log tells"), async || {
-            host.last_logged(from, &["retention ends"])
+            host.last_logged(from, &["retention run finished"])
         })
         .await;
     }
@@ -180,7 +182,7 @@ async fn a_rotated_certificate_is_presented_and_a_broken_one_is_not() {
     assert!(reach(&old).await && !reach(&new).await);
     let from = host.logged();
     reload(&host, "", APPLIED).await;
-    let line = until("that is told", async || host.last_logged(from, &["after a restart alone"])).await;
+    let line = until("that is told", async || host.last_logged(from, &["changed settings require a restart"])).await;
     assert!(line.contains("listen.tls_certificate, listen.tls_key"), "{line}");
     assert!(reach(&old).await);
 }
@@ -221,9 +223,9 @@ async fn systemd_is_told_what_came_of_it() {
     };
     assert_eq!(told().await, "READY=1");
     reload(&host, "", APPLIED).await;
-    assert_eq!(told().await, "STATUS=the configuration was read again");
+    assert_eq!(told().await, "STATUS=configuration reloaded");
     reload(&host, "[data]\nbatch_max = 7\n", APPLIED).await;
-    assert_eq!(told().await, "STATUS=the configuration was read again; a restart is needed for data.batch_max");
+    assert_eq!(told().await, "STATUS=configuration reloaded; a restart is required for data.batch_max");
     reload(&host, "[data]\nbatch_max = 0\n", REFUSED).await;
     let status = told().await;
     assert!(status.starts_with("STATUS=") && status.contains("data.batch_max") && !status.contains('\n'), "{status}");

@@ -112,7 +112,9 @@ pub async fn wait(
         Plan::Checkpoint => copy::is_checkpointing(&ledger, recovered),
         Plan::Retention(_) => {
             began.elapsed() > Duration::from_millis(900)
-                && host.last_logged(log_from, &["retention "]).is_some_and(|line| line.contains("retention begins"))
+                && host
+                    .last_logged(log_from, &["retention run "])
+                    .is_some_and(|line| line.contains("retention run started"))
         }
         Plan::After(_) | Plan::Early(_) => true,
     };

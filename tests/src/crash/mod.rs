@@ -173,8 +173,8 @@ impl Run {
         let life = kill::wait(&plan, &mut self.host, senders, &self.record, from).await?;
         let (unanswered, receiving) = (senders.unanswered(), self.record.receiving());
         let undone = self.kill().await?;
-        let round = self.host.last_logged(from, &["retention begins", "retention ends"]);
-        let in_retention = round.is_some_and(|line| line.contains("retention begins"));
+        let round = self.host.last_logged(from, &["retention run started", "retention run finished"]);
+        let in_retention = round.is_some_and(|line| line.contains("retention run started"));
         let checkpointing = undone
             .map_or_else(|| copy::is_checkpointing(&self.ledger(), life.recovered), |undone| undone.checkpointing);
         if !self.receivers.are_left_alone().await {

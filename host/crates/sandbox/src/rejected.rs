@@ -6,7 +6,7 @@ use setgate_domain::verdict::Fault;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
     /// The upload is larger than the tenant's quota allows.
-    #[error("the filter is {bytes} bytes: `filter_bytes_max` is {limit}")]
+    #[error("the filter has {bytes} bytes, and `filter_bytes_max` is {limit}")]
     TooLarge {
         /// Size of the upload, in bytes.
         bytes: u64,
@@ -14,16 +14,16 @@ pub enum Rejected {
         limit: u64,
     },
     /// Precompiled machine code, which is never loaded.
-    #[error("this is a precompiled artefact (.cwasm): upload the .wasm component it was made from")]
+    #[error("the upload is a precompiled artefact (.cwasm): upload the .wasm component from which it was compiled")]
     Precompiled,
     /// A core module instead of a component.
     #[error(
-        "this is a core WebAssembly module, not a component: build with `cargo component build`, for wasm32-wasip2, \
-         or with `wasm-component-ld` as linker"
+        "the upload is a core WebAssembly module, not a component: build with `cargo component build`, for \
+         wasm32-wasip2, or with `wasm-component-ld` as linker"
     )]
     CoreModule,
     /// Neither a module nor a component.
-    #[error("this is not a WebAssembly component: {detail}")]
+    #[error("the upload is not a WebAssembly component: {detail}")]
     NotWasm {
         /// The header that was found.
         detail: String,
@@ -41,7 +41,7 @@ pub enum Rejected {
         limit: u64,
     },
     /// The engine rejected the component: it is invalid, or uses a proposal or a size that is disabled.
-    #[error("the component is not valid here: {detail}")]
+    #[error("the component is invalid: {detail}")]
     Invalid {
         /// The engine's message, truncated.
         detail: String,
@@ -55,7 +55,7 @@ pub enum Rejected {
         exports: String,
     },
     /// The component targets a version of the world that this host does not support.
-    #[error("the component exports `{export}`; this host speaks version 0.1.x")]
+    #[error("the component exports `{export}`, but this host supports version 0.1.x")]
     WrongVersion {
         /// Name of the export, with its version.
         export: String,
@@ -68,15 +68,15 @@ pub enum Rejected {
     },
     /// The component imports an interface that filters do not get.
     #[error(
-        "the component imports `{import}`, which no filter is given: there are setgate:filter/log, config and lookup at \
-         0.1.x, and an empty WASI 0.2 (cli, clocks, filesystem, http, io, random, sockets)"
+        "the component imports `{import}`, which is not available to filters. Available: setgate:filter/log, config and \
+         lookup at 0.1.x, and WASI 0.2 without files and network (cli, clocks, filesystem, http, io, random, sockets)"
     )]
     Import {
         /// Name of the import.
         import: String,
     },
     /// The compile exceeded a resource limit.
-    #[error("the compiler went over `{limit_name}`, {limit}")]
+    #[error("compiling the component exceeded `{limit_name}`, which is {limit}")]
     CompileLimit {
         /// Configuration key of the limit.
         limit_name: String,
@@ -85,8 +85,8 @@ pub enum Rejected {
     },
     /// The tenant's compile queue is full.
     #[error(
-        "{limit} uploads of this tenant wait for the compiler already, which is \
-         `sandbox.compiles_waiting_per_tenant_max`: wait for their answers, then send it again"
+        "{limit} uploads of this tenant are queued for the compiler, which is the limit \
+         `sandbox.compiles_waiting_per_tenant_max`: retry after they have been answered"
     )]
     CompileQueue {
         /// The host's `sandbox.compiles_waiting_per_tenant_max`.
@@ -96,7 +96,7 @@ pub enum Rejected {
     #[error("the filter cannot be started: {0}")]
     Start(Fault),
     /// The host failed. The same upload may succeed later.
-    #[error("the filter could not be compiled now: {detail}")]
+    #[error("the host could not compile the filter: {detail}")]
     Host {
         /// The failed operation.
         detail: String,

@@ -49,7 +49,7 @@ pub(super) struct Args {
 /// Reruns a delivery's chain. Succeeds if the result is the same, byte for byte.
 pub(super) async fn run(args: Args, secrets: &[String]) -> anyhow::Result<ExitCode> {
     let (Some(delivery), Some(tenant)) = (args.delivery, args.tenant) else {
-        bail!("--delivery needs --tenant, or the variable SETGATE_TENANT");
+        bail!("--delivery requires --tenant, or the variable SETGATE_TENANT");
     };
     let host = Host { client: args.connection.with_key()?, api: format!("/api/v1/tenants/{tenant}") };
     let asked = host.get(&format!("/deliveries/{delivery}/reproduction")).await?;
@@ -82,7 +82,7 @@ pub(super) async fn run(args: Args, secrets: &[String]) -> anyhow::Result<ExitCo
     let here = bench.sandbox.engine_id();
     let engines: BTreeSet<_> = kept.runs.iter().filter_map(|run| run.engine.as_deref()).collect();
     for other in engines.into_iter().filter(|engine| *engine != here) {
-        say!("engine    {here} here, {other} on record: fuel and the words of a trap may differ");
+        say!("engine    {here} here, {other} on record: fuel and the text of a trap may differ");
     }
     let claims = match &end {
         ChainEnd::Through(claims) => Some(claims.as_ref().unwrap_or(&kept.event.set.text)),
@@ -130,7 +130,10 @@ impl Host {
     async fn named(&self, below: &str, digest: Digest) -> anyhow::Result<Bytes> {
         let bytes = self.get(below).await?;
         if Digest(sha256(&bytes)) != digest {
-            bail!("GET {}: the answer has another digest", self.client.url(&format!("{}{below}", self.api)));
+            bail!(
+                "GET {}: the digest of the response does not match",
+                self.client.url(&format!("{}{below}", self.api))
+            );
         }
         Ok(bytes)
     }
@@ -146,7 +149,7 @@ impl Secrets {
     fn new(given: &[String], steps: &[StepFacts]) -> anyhow::Result<Self> {
         let mut by_name = BTreeMap::new();
         for pair in given {
-            let (name, value) = pair.split_once('=').context("--secret is NAME=VALUE")?;
+            let (name, value) = pair.split_once('=').context("--secret must be NAME=VALUE")?;
             by_name.insert(name, value);
         }
         let of_step = |step: &StepFacts| {
@@ -168,7 +171,7 @@ impl Secrets {
 
 fn replacements(given: &[String], steps: &[StepFacts]) -> anyhow::Result<Vec<(FilterName, Bytes)>> {
     let read = |pair: &String| {
-        let (name, file) = pair.split_once('=').context("--replace is FILTER=FILE")?;
+        let (name, file) = pair.split_once('=').context("--replace must be FILTER=FILE")?;
         let name: FilterName = name.parse()?;
         if !steps.iter().any(|step| step.filter == name) {
             bail!("--replace {pair}: the chain has no filter `{name}`");
@@ -230,7 +233,7 @@ fn show_head(kept: &Reproduction) {
     say!("delivery  {}", kept.event.delivery);
     say!("event     {} accepted {}", kept.event.id, Timestamp::from_millis(kept.event.accepted_at_ms));
     if !kept.limits_pinned {
-        say!("limits    the tenant's present ones: the delivery is older than their record");
+        say!("limits    the tenant's current limits: the delivery is older than the record of limits");
     }
 }
 
@@ -238,7 +241,7 @@ fn show_step(at: usize, run: &FilterRun) {
     let verdict = match (&run.verdict, &run.fault) {
         (Some(verdict), _) => verdict.as_str().to_owned(),
         (None, Some(fault)) => format!("fault {}", fault.kind()),
-        (None, None) => "nothing".to_owned(),
+        (None, None) => "no verdict".to_owned(),
     };
     let (fuel, memory) = (grouped(run.fuel), grouped(run.memory_bytes >> 10));
     say!("step {at:<4} {} {verdict}, fuel {fuel}, memory {memory} KiB, {}", run.filter, run.digest);

@@ -34,7 +34,7 @@ impl Bench {
     /// For components downloaded from a host, within the limits of a delivery. They are not trusted, so a separate
     /// process compiles them within limits, as on a host.
     pub(super) fn over(components: HashMap<Digest, Bytes>, limits: &CallLimits) -> anyhow::Result<Self> {
-        let compiler = std::env::current_exe().context("the program that compiles")?;
+        let compiler = std::env::current_exe().context("the path of this program, which compiles filters")?;
         Self::with(Quota::default().with(limits), components, Some(compiler))
     }
 
@@ -42,7 +42,7 @@ impl Bench {
         let (dir, key, temporary) = match cache::of_user() {
             Ok(OwnCache { dir, key }) => (dir, key, None),
             Err(why) => {
-                say_error!("compiled filters are not kept for the next run: {why}");
+                say_error!("compiled filters are not cached for the next run: {why}");
                 let dir = std::env::temp_dir().join(format!("setgate-filter-{:032x}", crypto::random_u128()));
                 (dir.clone(), crypto::random_bytes(), Some(dir))
             }
@@ -89,7 +89,7 @@ pub(in crate::cli) async fn check(file: &Path) -> anyhow::Result<std::process::E
             return Ok(std::process::ExitCode::FAILURE);
         }
     };
-    say!("{}: a host would take this filter", file.display());
+    say!("{}: a host would accept this filter", file.display());
     say!("digest    {}", compiled.digest);
     say!("size      {} bytes", grouped(compiled.size_bytes));
     say!("needs     {}", needs(&compiled));

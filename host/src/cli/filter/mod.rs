@@ -225,7 +225,7 @@ fn source(form: Form, issuer: Option<String>) -> anyhow::Result<Source> {
 }
 
 fn instant(text: &str) -> anyhow::Result<Timestamp> {
-    Timestamp::parse(text).with_context(|| format!("`{text}` is not an RFC 3339 instant"))
+    Timestamp::parse(text).with_context(|| format!("`{text}` is not an RFC 3339 timestamp"))
 }
 
 fn config(given: &str) -> anyhow::Result<String> {
@@ -239,7 +239,7 @@ fn config(given: &str) -> anyhow::Result<String> {
 
 fn secrets(given: &[String]) -> anyhow::Result<BTreeMap<String, Secret>> {
     let parse = |pair: &String| {
-        let (name, value) = pair.split_once('=').context("--secret is NAME=VALUE")?;
+        let (name, value) = pair.split_once('=').context("--secret must be NAME=VALUE")?;
         Ok((name.to_owned(), Secret::new(value.to_owned())))
     };
     given.iter().map(parse).collect()
@@ -248,7 +248,7 @@ fn secrets(given: &[String]) -> anyhow::Result<BTreeMap<String, Secret>> {
 fn tables(given: &[String], delimiter: Option<Delimiter>) -> anyhow::Result<MemoryTables> {
     let mut tables = BTreeMap::<String, HashMap<String, Arc<str>>>::new();
     for pair in given {
-        let (name, file) = pair.split_once('=').context("--table is NAME=FILE")?;
+        let (name, file) = pair.split_once('=').context("--table must be NAME=FILE")?;
         let name: TableName = name.parse()?;
         let path = Path::new(file);
         let mut text = std::fs::read(path).with_context(|| format!("cannot read {file}"))?;

@@ -69,7 +69,7 @@ impl Outcome {
     pub(super) fn say(&self, compiled: &Compiled, quota: &Quota) -> anyhow::Result<()> {
         let Called { event, run, applied } = match self {
             Self::Refused(why) => {
-                say!("refused   {}: a host would not take this event", why.code());
+                say!("refused   {}: a host would not accept this event", why.code());
                 say!("{CONTINUED}{why}");
                 return Ok(());
             }
@@ -163,7 +163,7 @@ pub(super) fn say_not_taken(file: &Path, why: &Rejected, json: bool) -> anyhow::
         let refused = Why { code: why.kind(), detail: why.to_string() };
         return Ok(out::json_line(&Document { refused: Some(refused), ..Document::default() })?);
     }
-    say!("{}: a host would not take this filter: {}", file.display(), why.kind());
+    say!("{}: a host would not accept this filter: {}", file.display(), why.kind());
     say!("  {why}");
     Ok(())
 }
@@ -197,7 +197,7 @@ pub(super) fn files(given: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
             }
         }
         if inside.is_empty() {
-            anyhow::bail!("{} has no event: no file in it ends with .json", path.display());
+            anyhow::bail!("{} has no events: it contains no .json file", path.display());
         }
         inside.sort();
         files.extend(inside);

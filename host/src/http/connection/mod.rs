@@ -127,7 +127,7 @@ impl Serving {
         let mut remote = other_end;
         if self.proxies.announces(other_end.0) {
             let Ok(Some(header)) = tokio::time::timeout(self.waits.head, proxy::read(&mut stream)).await else {
-                debug!(proxy = %other_end.0, "a connection of a trusted proxy has no header of the PROXY protocol");
+                debug!(proxy = %other_end.0, "connection of a trusted proxy has no PROXY protocol header");
                 return None;
             };
             if let Some(client) = header.client {
@@ -181,7 +181,7 @@ impl Serving {
             tokio::select! {
                 ended = &mut served => {
                     if let Err(error) = ended {
-                        debug!(%error, "a connection ended badly");
+                        debug!(%error, "connection failed");
                     }
                     return;
                 }
@@ -231,7 +231,7 @@ fn builder(waits: Waits) -> auto::Builder<Streams> {
 
 /// Uses the limit of connections: requests of a client behind a proxy share the proxy's connections.
 fn too_many() -> axum::response::Response {
-    let detail = "as many requests of this client are open as it may have (`listen.connections_per_peer_max`)";
+    let detail = "this client has reached its limit of open requests (`listen.connections_per_peer_max`): retry after one has ended";
     Problem::new(Code::Busy, detail).into_response()
 }
 
@@ -239,7 +239,7 @@ fn too_many() -> axum::response::Response {
 /// the TLS handshake.
 fn refused(remote: Remote) {
     counter!(metric::CONNECTIONS_REFUSED).increment(1);
-    debug!(client = %remote.0, "a connection was closed: its client has as many as it may (`listen.connections_per_peer_max`)");
+    debug!(client = %remote.0, "connection closed: its client has reached `listen.connections_per_peer_max`");
 }
 
 async fn handshake(
@@ -250,11 +250,11 @@ async fn handshake(
     match tokio::time::timeout(limit, tls.accept(stream)).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
-            debug!(%error, "a TLS handshake failed");
+            debug!(%error, "TLS handshake failed");
             None
         }
         Err(_) => {
-            debug!("a TLS handshake took too long");
+            debug!("TLS handshake timed out");
             None
         }
     }

@@ -85,7 +85,7 @@ where
             tokio::select! {
                 _ = stream => {}
                 // Dropping an unfinished stream resets it.
-                () = progress.stalled(stall) => debug!("a stream was reset: its client takes nothing of the answer"),
+                () = progress.stalled(stall) => debug!("stream reset: the client does not read the response"),
             }
         }));
     }

@@ -95,7 +95,7 @@ impl<S> Stream<S> {
         let stall = self.stall;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
         ready!(stalled.as_mut().poll(cx));
-        debug!("a connection was ended: its client takes nothing of what is sent");
+        debug!("connection closed: the client does not read the response");
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -128,7 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
             }
         }
         if self.ended && self.endless.get() {
-            debug!("an endless response was ended: its client has closed its side of the connection");
+            debug!("live tail ended: the client closed its side of the connection");
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(())
@@ -178,7 +178,7 @@ where
         }),
         Ok(_) => None,
         Err(_) => {
-            debug!("a connection sent no request in time");
+            debug!("connection closed: no request arrived in time");
             None
         }
     }

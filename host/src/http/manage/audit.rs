@@ -18,16 +18,16 @@ use crate::http::problem::Problem;
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        get("/audit", "listAudit", "What was changed, by whom, newest first.", list)
-            .gives::<Page<Record>>(200, "Some entries, and where to go on."),
+        get("/audit", "listAudit", "Lists the audit log of the tenant, newest first.", list)
+            .gives::<Page<Record>>(200, "A page of entries."),
     ]
 }
 
 /// The operator's log of all tenants.
 pub(in crate::http) fn of_operator() -> Vec<Operation> {
     vec![
-        get("/api/v1/audit", "listWholeAudit", "What was changed, by whom, newest first; of all tenants.", list_whole)
-            .gives::<Page<Record>>(200, "Some entries, and where to go on."),
+        get("/api/v1/audit", "listWholeAudit", "Lists the audit log of all tenants, newest first.", list_whole)
+            .gives::<Page<Record>>(200, "A page of entries."),
     ]
 }
 

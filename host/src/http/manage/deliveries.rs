@@ -22,23 +22,23 @@ use crate::http::problem::Problem;
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        get("/deliveries", "listDeliveries", "Deliveries, newest first.", list)
-            .gives::<Page<DeliveryRecord>>(200, "Some of them, and where to go on."),
-        get("/deliveries/{delivery}", "showDelivery", "One delivery with its attempts.", show)
+        get("/deliveries", "listDeliveries", "Lists deliveries, newest first.", list)
+            .gives::<Page<DeliveryRecord>>(200, "A page of deliveries."),
+        get("/deliveries/{delivery}", "showDelivery", "Shows one delivery with its attempts.", show)
             .gives::<DeliveryView>(200, "The delivery."),
-        get("/deliveries/{delivery}/claims", "showClaims", "The claims that it sends, after its filters.", claims)
-            .gives::<Map<String, Value>>(200, "A SET."),
+        get("/deliveries/{delivery}/claims", "showClaims", "Shows the claims of a delivery after its filters.", claims)
+            .gives::<Map<String, Value>>(200, "The claims of a SET."),
         post(
             "/deliveries/{delivery}/redrive",
             "redriveDelivery",
-            "Sends a delivery at rest again, releases or discards it.",
+            "Retries, releases or discards a held or dead delivery.",
             redrive,
         )
-        .gives::<DeliveryView>(200, "The delivery as it is now.")
+        .gives::<DeliveryView>(200, "The updated delivery.")
         .refuses([409]),
-        post("/deliveries/redrive", "redriveDeliveries", "Sends many deliveries at rest again, releases or discards them.", redrive_many)
-            .says("Those that a filter finds, oldest first, or those named. `next` goes on where the bounds of a request end.")
-            .gives::<RedriveCounts>(200, "How many.")
+        post("/deliveries/redrive", "redriveDeliveries", "Retries, releases or discards many held or dead deliveries.", redrive_many)
+            .says("Selects deliveries by `where`, oldest first, or by `ids`. If a limit of the request is reached, `next` is the cursor of the next request.")
+            .gives::<RedriveCounts>(200, "The number of matched, redriven and skipped deliveries.")
             .refuses([409, 422, 429]),
     ]
 }

@@ -18,9 +18,9 @@ use crate::http::problem::Problem;
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        get("/events", "listEvents", "Events, newest first, without their SETs.", list)
-            .gives::<Page<EventRecord>>(200, "Some of them, and where to go on."),
-        get("/events/{event}", "showEvent", "One event with its SET, as it was before filters.", show)
+        get("/events", "listEvents", "Lists events, newest first, without their SETs.", list)
+            .gives::<Page<EventRecord>>(200, "A page of events."),
+        get("/events/{event}", "showEvent", "Shows one event with its SET before filters.", show)
             .gives::<EventView>(200, "The event."),
     ]
 }

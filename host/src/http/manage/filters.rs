@@ -19,40 +19,40 @@ use crate::http::{Site, coding};
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        get("/filters", "listFilters", "All filters with their versions, by name.", list)
-            .gives::<Page<FilterView>>(200, "The filters."),
-        get("/filters/{filter}", "showFilter", "One filter with its versions.", show)
+        get("/filters", "listFilters", "Lists filters with their versions, by name.", list)
+            .gives::<Page<FilterView>>(200, "A page of filters."),
+        get("/filters/{filter}", "showFilter", "Shows one filter with its versions.", show)
             .gives::<FilterView>(200, "The filter.").tagged(),
-        put("/filters/{filter}", "uploadFilter", "Takes in a component as the newest version of a filter.", upload)
-            .says("It is checked and compiled before it is stored. The same bytes again are the same version.")
-            .takes(&["application/wasm", "application/octet-stream"], "The component itself.")
-            .gives::<FilterView>(200, "The version was there already.")
+        put("/filters/{filter}", "uploadFilter", "Uploads a component as the newest version of a filter.", upload)
+            .says("The component is checked and compiled before it is stored. Identical bytes are the same version.")
+            .takes(&["application/wasm", "application/octet-stream"], "The WebAssembly component.")
+            .gives::<FilterView>(200, "The version already existed.")
             .gives::<FilterView>(201, "The version is new.").tagged()
             .refuses([409, 412, 422]),
-        post("/filters/{filter}/activate", "activateFilter", "Has new deliveries run this version.", activate)
-            .gives::<FilterView>(200, "It is active.").tagged()
+        post("/filters/{filter}/activate", "activateFilter", "Activates a version for new deliveries.", activate)
+            .gives::<FilterView>(200, "The version is active.").tagged()
             .refuses([409, 412]),
         post(
             "/filters/{filter}/rollback",
             "rollBackFilter",
-            "Makes the version before the active one again.",
+            "Activates the previous version again.",
             roll_back,
         )
-        .says("A rollout ends with it.")
-        .gives::<FilterView>(200, "The version before is active.").tagged()
+        .says("This ends a rollout.")
+        .gives::<FilterView>(200, "The previous version is active.").tagged()
         .refuses([409, 412]),
-        post("/filters/{filter}/resume", "resumeFilter", "Lets suspended versions be called again.", resume)
-            .says("All of them, or the one given. What their faults hold is run anew.")
-            .gives::<FilterView>(200, "They are called again.").tagged()
+        post("/filters/{filter}/resume", "resumeFilter", "Resumes suspended versions.", resume)
+            .says("Resumes all suspended versions, or the given one. Deliveries that were held because of their faults run the chain again.")
+            .gives::<FilterView>(200, "The versions are resumed.").tagged()
             .refuses([409, 412]),
-        get("/filters/{filter}/versions", "listFilterVersions", "The versions of a filter, oldest first.", list_versions)
-            .gives::<Page<VersionView>>(200, "Some of them, and where to go on."),
-        delete("/filters/{filter}/versions/{digest}", "removeFilterVersion", "Removes a version that nothing needs.", remove_version)
-            .says("Refused while it is active, rolled out, what a roll-back would activate, or needed to reproduce a delivery of the history.")
-            .gives_nothing(204, "It is gone.")
+        get("/filters/{filter}/versions", "listFilterVersions", "Lists the versions of a filter, oldest first.", list_versions)
+            .gives::<Page<VersionView>>(200, "A page of versions."),
+        delete("/filters/{filter}/versions/{digest}", "removeFilterVersion", "Removes an unused version.", remove_version)
+            .says("Refused if the version is active, in a rollout, the target of a rollback, or needed to reproduce a delivery of the history.")
+            .gives_nothing(204, "Removed.")
             .refuses([409, 412]),
-        delete("/filters/{filter}", "removeFilter", "Removes a filter that no subscription binds.", remove)
-            .gives_nothing(204, "It is gone.")
+        delete("/filters/{filter}", "removeFilter", "Removes a filter that is not bound by any subscription.", remove)
+            .gives_nothing(204, "Removed.")
             .refuses([409, 412]),
     ]
 }
@@ -98,10 +98,7 @@ pub(in crate::http) async fn upload(
     coding::none(request.headers())?;
     let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if !matches!(media_type, Some("application/wasm" | "application/octet-stream")) {
-        return Err(Problem::new(
-            Code::UnsupportedMediaType,
-            "send the component itself as `content-type: application/wasm`",
-        ));
+        return Err(Problem::new(Code::UnsupportedMediaType, "send the component as `content-type: application/wasm`"));
     }
     let Arrived { body: wasm, room: _room, .. } =
         read(&site, &site.uploads, Some(&tenant), request, site.filter_bytes_max(), "the filter").await?;

@@ -17,58 +17,66 @@ use crate::http::problem::Problem;
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        get("/keys", "listKeys", "The tenant's keys, oldest first.", list).gives::<Page<KeyView>>(200, "The keys."),
-        post("/keys", "createKey", "Makes a key, which is shown this once.", create)
-            .says("A tenant's own key gives at most what it may do itself, and for no longer.")
-            .gives::<KeyOnce>(201, "The whole key.")
+        get("/keys", "listKeys", "Lists the tenant's keys, oldest first.", list)
+            .gives::<Page<KeyView>>(200, "A page of keys."),
+        post("/keys", "createKey", "Creates a key. Its secret is shown only once.", create)
+            .says("A key of the tenant cannot grant more scopes or a later expiry than it has itself.")
+            .gives::<KeyOnce>(201, "The key with its secret.")
             .tagged()
             .refuses([409, 422]),
-        get("/keys/{key}", "showKey", "One key, without its secret.", show).gives::<KeyView>(200, "The key.").tagged(),
-        patch("/keys/{key}", "labelKey", "Changes what people call a key.", label)
-            .gives::<KeyView>(200, "The key as it is now.")
+        get("/keys/{key}", "showKey", "Shows one key without its secret.", show)
+            .gives::<KeyView>(200, "The key.")
+            .tagged(),
+        patch("/keys/{key}", "labelKey", "Changes the label of a key.", label)
+            .gives::<KeyView>(200, "The updated key.")
             .tagged()
             .refuses([422]),
         post(
             "/keys/{key}/rotate",
             "rotateTenantKey",
-            "Makes a key in place of another, which ends after the overlap.",
+            "Creates a replacement for a key, which expires after the overlap.",
             rotate,
         )
-        .gives::<KeyOnce>(201, "The whole new key, shown this once.")
+        .gives::<KeyOnce>(201, "The new key with its secret, which is shown only once.")
         .tagged()
         .refuses([409, 422]),
-        delete("/keys/{key}", "removeKey", "Ends a key at once.", remove).gives_nothing(204, "It is gone."),
+        delete("/keys/{key}", "removeKey", "Revokes a key immediately.", remove).gives_nothing(204, "Revoked."),
     ]
 }
 
 /// The routes of the operator's own keys.
 pub(in crate::http) fn of_operator() -> Vec<Operation> {
     vec![
-        get("/api/v1/keys", "listOperatorKeys", "The operator's keys, oldest first.", list_operator)
-            .gives::<Page<KeyView>>(200, "The keys."),
-        post("/api/v1/keys", "createOperatorKey", "Makes a key of the operator's.", create_operator)
-            .gives::<KeyOnce>(201, "The whole key, shown this once.")
-            .tagged()
-            .refuses([409, 422]),
-        get("/api/v1/keys/{key}", "showOperatorKey", "One key of the operator's, without its secret.", show_operator)
+        get("/api/v1/keys", "listOperatorKeys", "Lists the operator's keys, oldest first.", list_operator)
+            .gives::<Page<KeyView>>(200, "A page of keys."),
+        post(
+            "/api/v1/keys",
+            "createOperatorKey",
+            "Creates an operator key. Its secret is shown only once.",
+            create_operator,
+        )
+        .gives::<KeyOnce>(201, "The key with its secret.")
+        .tagged()
+        .refuses([409, 422]),
+        get("/api/v1/keys/{key}", "showOperatorKey", "Shows one operator key without its secret.", show_operator)
             .gives::<KeyView>(200, "The key.")
             .tagged(),
-        patch("/api/v1/keys/{key}", "labelOperatorKey", "Changes what people call a key.", label_operator)
-            .gives::<KeyView>(200, "The key as it is now.")
+        patch("/api/v1/keys/{key}", "labelOperatorKey", "Changes the label of a key.", label_operator)
+            .gives::<KeyView>(200, "The updated key.")
             .tagged()
             .refuses([422]),
         post(
             "/api/v1/keys/{key}/rotate",
             "rotateOperatorKey",
-            "Makes a key in place of another, which ends after the overlap.",
+            "Creates a replacement for a key, which expires after the overlap.",
             rotate_operator,
         )
-        .gives::<KeyOnce>(201, "The whole new key, shown this once.")
+        .gives::<KeyOnce>(201, "The new key with its secret, which is shown only once.")
         .tagged()
         .refuses([409, 422]),
-        delete("/api/v1/keys/{key}", "removeOperatorKey", "Ends a key of the operator's at once.", remove_operator)
-            .says("One without an end has to remain.")
-            .gives_nothing(204, "It is gone.")
+        delete("/api/v1/keys/{key}", "removeOperatorKey", "Revokes an operator key immediately.", remove_operator)
+            .says("At least one operator key without an expiry must remain.")
+            .gives_nothing(204, "Revoked.")
             .refuses([409, 412]),
     ]
 }

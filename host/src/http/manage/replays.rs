@@ -18,16 +18,16 @@ use crate::http::problem::Problem;
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        get("/replays", "listReplays", "All replays, newest first.", list)
-            .gives::<Page<ReplayRecord>>(200, "The replays."),
-        post("/replays", "createReplay", "Sends past events to one subscription once more, at a rate.", create)
-            .says("They go through its filters as they are then, as new deliveries. It goes on over a restart.")
-            .gives::<ReplayBegun>(201, "It has begun.")
+        get("/replays", "listReplays", "Lists replays, newest first.", list)
+            .gives::<Page<ReplayRecord>>(200, "A page of replays."),
+        post("/replays", "createReplay", "Replays past events to one subscription at a given rate.", create)
+            .says("Each event becomes a new delivery and runs the chain as it is at that time. A replay continues after a restart of the host.")
+            .gives::<ReplayBegun>(201, "The replay has started.")
             .refuses([409, 422]),
-        get("/replays/{replay}", "showReplay", "One replay and how far it has come.", show)
+        get("/replays/{replay}", "showReplay", "Shows one replay and its progress.", show)
             .gives::<ReplayRecord>(200, "The replay."),
-        delete("/replays/{replay}", "cancelReplay", "Ends a replay; what it has made stays.", cancel)
-            .gives::<ReplayRecord>(200, "The replay as it is now.")
+        delete("/replays/{replay}", "cancelReplay", "Cancels a replay. Its existing deliveries remain.", cancel)
+            .gives::<ReplayRecord>(200, "The cancelled replay.")
             .refuses([409]),
     ]
 }

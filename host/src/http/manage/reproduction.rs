@@ -19,20 +19,40 @@ use crate::http::responses::{Granted, Keeps, revoked_meanwhile};
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        get("/deliveries/{delivery}/reproduction", "showReproduction", "All that decided a delivery's bytes.", bundle)
-            .says("What it takes to run its chain elsewhere; secrets by name alone.")
-            .gives::<Reproduction>(200, "Event, chain, limits, tables and what was recorded."),
-        post("/deliveries/{delivery}/reproduce", "reproduceDelivery", "Runs its chain again and compares.", reproduce)
-            .says("Stores and sends nothing.")
-            .gives::<Reproduced>(200, "Whether it came to the same."),
-        get("/filters/{filter}/versions/{digest}", "downloadFilter", "A filter's component.", component)
-            .gives_bytes(200, "application/wasm", "The bytes as they were uploaded.")
-            .tagged()
-            .refuses([429]),
-        get("/tables/{table}/versions/{digest}", "downloadTable", "A version's rows as JSON lines.", rows)
-            .gives_bytes(200, "application/jsonl", "The rows as they are kept.")
-            .tagged()
-            .refuses([429]),
+        get(
+            "/deliveries/{delivery}/reproduction",
+            "showReproduction",
+            "Shows all inputs that determined the bytes of a delivery.",
+            bundle,
+        )
+        .says("Everything that is needed to run its chain elsewhere. Secrets are listed by name only.")
+        .gives::<Reproduction>(200, "Event, chain, limits, tables and the recorded results."),
+        post(
+            "/deliveries/{delivery}/reproduce",
+            "reproduceDelivery",
+            "Runs the chain of a delivery again and compares the results.",
+            reproduce,
+        )
+        .says("Does not store or send anything.")
+        .gives::<Reproduced>(200, "Whether the results are identical."),
+        get(
+            "/filters/{filter}/versions/{digest}",
+            "downloadFilter",
+            "Downloads the component of a filter version.",
+            component,
+        )
+        .gives_bytes(200, "application/wasm", "The bytes as uploaded.")
+        .tagged()
+        .refuses([429]),
+        get(
+            "/tables/{table}/versions/{digest}",
+            "downloadTable",
+            "Downloads the rows of a table version as JSON lines.",
+            rows,
+        )
+        .gives_bytes(200, "application/jsonl", "The rows as stored.")
+        .tagged()
+        .refuses([429]),
     ]
 }
 

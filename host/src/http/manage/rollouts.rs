@@ -17,26 +17,36 @@ use crate::http::responses::revoked_meanwhile;
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        post("/filters/{filter}/backtest", "backtestFilter", "Tries a version over stored events.", backtest)
-            .says("Changes nothing and sends nothing. A tenant has one under way at a time.")
-            .gives::<Report>(200, "What would have come out differently.")
-            .refuses([409, 422, 429]),
-        get("/filters/{filter}/rollout", "showRollout", "The rollout of a filter and what it has shown.", show)
-            .gives::<RolloutView>(200, "The rollout, where there is one.")
+        post(
+            "/filters/{filter}/backtest",
+            "backtestFilter",
+            "Runs a version on stored events and reports differences.",
+            backtest,
+        )
+        .says("Does not change or send anything. A tenant can run one backtest at a time.")
+        .gives::<Report>(200, "The differences from the recorded results.")
+        .refuses([409, 422, 429]),
+        get("/filters/{filter}/rollout", "showRollout", "Shows the rollout of a filter and its report.", show)
+            .gives::<RolloutView>(200, "The rollout.")
             .tagged(),
-        put("/filters/{filter}/rollout", "putRollout", "Begins a rollout, or changes it.", put_rollout)
-            .gives::<RolloutView>(200, "It is changed.")
-            .gives::<RolloutView>(201, "It has begun.")
+        put("/filters/{filter}/rollout", "putRollout", "Starts or changes a rollout.", put_rollout)
+            .gives::<RolloutView>(200, "The rollout is changed.")
+            .gives::<RolloutView>(201, "The rollout has started.")
             .tagged()
             .refuses([409, 412, 422]),
-        delete("/filters/{filter}/rollout", "endRollout", "Ends a rollout; the active version stays.", end)
-            .gives::<RolloutView>(200, "It is over.")
+        delete("/filters/{filter}/rollout", "endRollout", "Ends a rollout without changing the active version.", end)
+            .gives::<RolloutView>(200, "The rollout has ended.")
             .tagged()
             .refuses([412]),
-        post("/filters/{filter}/rollout/promote", "promoteRollout", "Makes the candidate the active version.", promote)
-            .gives::<RolloutView>(200, "It is active, and the rollout is over.")
-            .tagged()
-            .refuses([409, 412]),
+        post(
+            "/filters/{filter}/rollout/promote",
+            "promoteRollout",
+            "Activates the candidate and ends the rollout.",
+            promote,
+        )
+        .gives::<RolloutView>(200, "The candidate is active and the rollout has ended.")
+        .tagged()
+        .refuses([409, 412]),
     ]
 }
 

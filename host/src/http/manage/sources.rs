@@ -17,17 +17,18 @@ use crate::http::problem::Problem;
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        get("/sources", "listSources", "All sources, by name.", list).gives::<Page<SourceView>>(200, "The sources."),
-        get("/sources/{source}", "showSource", "One source, without its secrets.", show)
+        get("/sources", "listSources", "Lists sources by name.", list)
+            .gives::<Page<SourceView>>(200, "A page of sources."),
+        get("/sources/{source}", "showSource", "Shows one source without its secrets.", show)
             .gives::<SourceView>(200, "The source.")
             .tagged(),
-        put("/sources/{source}", "putSource", "Makes a source, or replaces it whole.", put_source)
-            .gives::<SourceView>(200, "It is replaced.")
-            .gives::<SourceView>(201, "It is made.")
+        put("/sources/{source}", "putSource", "Creates or replaces a source.", put_source)
+            .gives::<SourceView>(200, "The source is replaced.")
+            .gives::<SourceView>(201, "The source is created.")
             .tagged()
             .refuses([409, 412, 422]),
-        delete("/sources/{source}", "removeSource", "Removes a source; what it sent stays.", remove)
-            .gives_nothing(204, "It is gone.")
+        delete("/sources/{source}", "removeSource", "Removes a source. Its events remain.", remove)
+            .gives_nothing(204, "Removed.")
             .refuses([412]),
     ]
 }

@@ -11,15 +11,15 @@ use crate::http::problem::Problem;
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        get("/statistics", "showStatistics", "How all deliveries of the tenant have fared.", of_tenant)
-            .gives::<StatisticsView>(200, "Counts and latencies of the window."),
+        get("/statistics", "showStatistics", "Shows statistics of all deliveries of the tenant.", of_tenant)
+            .gives::<StatisticsView>(200, "Counts and latencies within the window."),
         get(
             "/subscriptions/{subscription}/statistics",
             "showSubscriptionStatistics",
-            "How the deliveries of a subscription have fared.",
+            "Shows statistics of the deliveries of a subscription.",
             of_subscription,
         )
-        .gives::<StatisticsView>(200, "Counts and latencies of the window."),
+        .gives::<StatisticsView>(200, "Counts and latencies within the window."),
     ]
 }
 

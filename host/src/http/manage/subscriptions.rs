@@ -19,62 +19,62 @@ use crate::http::problem::Problem;
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        get("/subscriptions", "listSubscriptions", "All subscriptions, oldest first.", list)
-            .gives::<Page<SubscriptionView>>(200, "The subscriptions."),
-        post("/subscriptions", "createSubscription", "Makes a subscription.", create)
-            .says("It gets what is accepted from now on. A signing secret made here is shown this once; the private half of an \
-                 ed25519 key never is.")
-            .gives::<SubscriptionOnce>(201, "It is made.")
+        get("/subscriptions", "listSubscriptions", "Lists subscriptions, oldest first.", list)
+            .gives::<Page<SubscriptionView>>(200, "A page of subscriptions."),
+        post("/subscriptions", "createSubscription", "Creates a subscription.", create)
+            .says("It receives events that are accepted from now on. A generated signing secret is shown only once. The private half of \
+                 an Ed25519 key is never shown.")
+            .gives::<SubscriptionOnce>(201, "The subscription is created.")
             .tagged()
             .refuses([409, 422]),
-        get("/subscriptions/{subscription}", "showSubscription", "One subscription, without its secrets.", show)
+        get("/subscriptions/{subscription}", "showSubscription", "Shows one subscription without its secrets.", show)
             .gives::<SubscriptionOnce>(200, "The subscription.")
             .tagged(),
-        put("/subscriptions/{subscription}", "replaceSubscription", "Replaces a subscription whole, or makes one.", replace)
-            .says("By a name that its tenant chooses it is made if there is none; by an id it has to be there. The document of \
-                 showSubscription can be sent back as it is: secrets that are absent or `***` keep their values, and `null` \
-                 removes one. Signing keys stay unless the scheme or the secret changes. Pending deliveries keep the chain that \
-                 they were made with.")
-            .gives::<SubscriptionOnce>(201, "It is made.")
-            .gives::<SubscriptionOnce>(200, "It is replaced.")
+        put("/subscriptions/{subscription}", "replaceSubscription", "Creates or replaces a subscription.", replace)
+            .says("If the path has a name, the subscription is created if it does not exist. If the path has an id, it must exist. The \
+                 document of showSubscription can be sent back unchanged: secrets that are absent or `***` keep their values, and \
+                 `null` removes one. Signing keys are retained unless the scheme or the secret changes. Pending deliveries keep \
+                 the chain that they were created with.")
+            .gives::<SubscriptionOnce>(201, "The subscription is created.")
+            .gives::<SubscriptionOnce>(200, "The subscription is replaced.")
             .tagged()
             .refuses([409, 422]),
-        post("/subscriptions/{subscription}/pause", "pauseSubscription", "Stops sending; what is pending waits.", pause)
-            .gives::<SubscriptionOnce>(200, "Nothing is sent.")
+        post("/subscriptions/{subscription}/pause", "pauseSubscription", "Pauses a subscription. Its deliveries stay queued.", pause)
+            .gives::<SubscriptionOnce>(200, "The subscription is paused.")
             .tagged()
             .refuses([412, 422]),
-        post("/subscriptions/{subscription}/resume", "resumeSubscription", "Starts sending again.", resume)
-            .gives::<SubscriptionOnce>(200, "It is sent.")
+        post("/subscriptions/{subscription}/resume", "resumeSubscription", "Resumes a paused subscription.", resume)
+            .gives::<SubscriptionOnce>(200, "The subscription is active.")
             .tagged()
             .refuses([412]),
-        post("/subscriptions/{subscription}/rotate-key", "rotateKey", "Makes a new signing key.", rotate)
-            .says("With the scheme `standard` it signs at once, and the keys so far beside it for the overlap. The other schemes \
-                 carry a single signature: there the new key is staged, and the current one goes on signing until activateKey \
+        post("/subscriptions/{subscription}/rotate-key", "rotateKey", "Creates a new signing key.", rotate)
+            .says("With the scheme `standard`, the new key signs immediately and the previous keys also sign during the overlap. The \
+                 other schemes carry a single signature, so the new key is staged and the current key signs until activateKey \
                  or the end of the overlap.")
-            .gives::<SubscriptionOnce>(200, "The new key is made.")
+            .gives::<SubscriptionOnce>(200, "The new key is created.")
             .tagged()
             .refuses([409, 412, 422]),
-        post("/subscriptions/{subscription}/activate-key", "activateKey", "Has the staged signing key sign.", activate)
-            .says("The one before does not sign any more.")
-            .gives::<SubscriptionOnce>(200, "The new key signs.")
+        post("/subscriptions/{subscription}/activate-key", "activateKey", "Activates the staged signing key.", activate)
+            .says("The previous key stops signing.")
+            .gives::<SubscriptionOnce>(200, "The staged key is active.")
             .tagged()
             .refuses([409, 412]),
         post("/subscriptions/{subscription}/cancel-key", "cancelKey", "Removes the staged signing key.", cancel)
-            .says("The current one goes on signing.")
-            .gives::<SubscriptionOnce>(200, "The current key stays.")
+            .says("The current key continues to sign.")
+            .gives::<SubscriptionOnce>(200, "The staged key is removed.")
             .tagged()
             .refuses([409, 412]),
-        post("/subscriptions/{subscription}/test", "testSubscription", "Sends a test event to this subscription alone.", test)
-            .says("Through its chain and signed, like any event; a delivery of the history.")
-            .gives::<TestSent>(202, "It is on its way.")
+        post("/subscriptions/{subscription}/test", "testSubscription", "Sends a test event to this subscription only.", test)
+            .says("The event runs through the chain and is signed like any other. It appears as a delivery in the history.")
+            .gives::<TestSent>(202, "The test event is queued.")
             .refuses([409, 429]),
-        post("/subscriptions/{subscription}/verify", "verifyEndpoint", "Sends the endpoint a challenge to answer.", verify)
+        post("/subscriptions/{subscription}/verify", "verifyEndpoint", "Sends a verification challenge to the endpoint.", verify)
             .gives::<SubscriptionOnce>(200, "The endpoint is verified.")
             .tagged()
             .refuses([409, 412, 422, 429]),
         delete("/subscriptions/{subscription}", "removeSubscription", "Removes a subscription.", remove)
-            .says("What was pending becomes dead letters, with the reason.")
-            .gives_nothing(204, "It is gone.")
+            .says("Pending deliveries become dead letters with the reason.")
+            .gives_nothing(204, "Removed.")
             .refuses([412]),
     ]
 }

@@ -22,32 +22,32 @@ use crate::http::problem::{Code, Problem};
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        get("/tables", "listTables", "All tables with their versions, by name.", list)
-            .gives::<Page<TableView>>(200, "The tables."),
-        get("/tables/{table}", "showTable", "One table with its versions.", show).gives::<TableView>(200, "The table.").tagged(),
-        put("/tables/{table}", "putTable", "Takes in all rows of a table as its active version.", put_table)
-            .says("The same rows again are the same version. Deliveries on their way keep the version that they began with.")
+        get("/tables", "listTables", "Lists tables with their versions, by name.", list)
+            .gives::<Page<TableView>>(200, "A page of tables."),
+        get("/tables/{table}", "showTable", "Shows one table with its versions.", show).gives::<TableView>(200, "The table.").tagged(),
+        put("/tables/{table}", "putTable", "Uploads all rows of a table as its active version.", put_table)
+            .says("Identical rows are the same version. Pending deliveries keep the version that they started with.")
             .takes(MEDIA_TYPES, "JSON lines of `{\"key\": \"...\", \"value\": ...}`, or CSV with a header.")
             .like("application/jsonl", json!("{\"key\":\"a1\",\"value\":{\"name\":\"Shop\"}}\n"))
             .like("application/json", json!({"key": "a1", "value": {"name": "Shop"}}))
             .like("text/csv", json!("key,name\na1,Shop\n"))
-            .gives::<TableView>(200, "The version was there already, and is active.")
-            .gives::<TableView>(201, "The version is new, and is active.").tagged()
+            .gives::<TableView>(200, "The version already existed and is active.")
+            .gives::<TableView>(201, "The version is new and is active.").tagged()
             .refuses([409, 412, 422]),
-        post("/tables/{table}/activate", "activateTable", "Has new deliveries look up in this version.", activate)
-            .gives::<TableView>(200, "It is active.").tagged()
+        post("/tables/{table}/activate", "activateTable", "Activates a version for new deliveries.", activate)
+            .gives::<TableView>(200, "The version is active.").tagged()
             .refuses([409, 412]),
-        post("/tables/{table}/rollback", "rollBackTable", "Makes the version before the active one again.", roll_back)
-            .gives::<TableView>(200, "The version before is active.").tagged()
+        post("/tables/{table}/rollback", "rollBackTable", "Activates the previous version again.", roll_back)
+            .gives::<TableView>(200, "The previous version is active.").tagged()
             .refuses([409, 412]),
-        get("/tables/{table}/versions", "listTableVersions", "The versions of a table, oldest first.", list_versions)
-            .gives::<Page<TableVersionView>>(200, "Some of them, and where to go on."),
-        delete("/tables/{table}/versions/{digest}", "removeTableVersion", "Removes a version that nothing needs.", remove_version)
-            .says("Refused while it is active, what a roll-back would activate, or needed to reproduce a delivery of the history.")
-            .gives_nothing(204, "It is gone.")
+        get("/tables/{table}/versions", "listTableVersions", "Lists the versions of a table, oldest first.", list_versions)
+            .gives::<Page<TableVersionView>>(200, "A page of versions."),
+        delete("/tables/{table}/versions/{digest}", "removeTableVersion", "Removes an unused version.", remove_version)
+            .says("Refused if the version is active, the target of a rollback, or needed to reproduce a delivery of the history.")
+            .gives_nothing(204, "Removed.")
             .refuses([409, 412]),
-        delete("/tables/{table}", "removeTable", "Removes a table; deliveries on their way keep it.", remove)
-            .gives_nothing(204, "It is gone.")
+        delete("/tables/{table}", "removeTable", "Removes a table. Pending deliveries can still read it.", remove)
+            .gives_nothing(204, "Removed.")
             .refuses([412]),
     ]
 }
@@ -89,7 +89,7 @@ pub(in crate::http) async fn put_table(
     let delimiter = query.delimiter.map(|given| given.parse::<Delimiter>()).transpose();
     let delimiter = delimiter.map_err(|why| Problem::new(Code::InvalidQuery, why))?;
     if delimiter.is_some() && format != TableFormat::Csv {
-        let why = "`delimiter` is for `content-type: text/csv`";
+        let why = "`delimiter` is only valid with `content-type: text/csv`";
         return Err(Problem::new(Code::InvalidQuery, why));
     }
     let Arrived { body: rows, room: _room, .. } =

@@ -50,7 +50,7 @@ impl Tails {
 
     fn open(&self, tenant: &TenantId) -> Result<Open, Problem> {
         let full = |key: &str, max: usize| {
-            let detail = format!("{max} tails are open, as many as may (`{key}`): close one, or try again later");
+            let detail = format!("{max} tails are open, which is the limit `{key}`: close one, or retry later");
             Problem::new(Code::Busy, detail)
         };
         let share = self.shares.of(tenant).try_acquire_owned();
@@ -63,8 +63,8 @@ impl Tails {
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        get("/deliveries/tail", "tailDeliveries", "What becomes of deliveries, as it happens.", tail)
-            .says("Server-Sent Events, until the client leaves or ends its side of the connection. `cursor`, or the header `last-event-id`, goes on behind a place.")
+        get("/deliveries/tail", "tailDeliveries", "Streams settlements of deliveries (live tail).", tail)
+            .says("Server-Sent Events until the client disconnects or closes its side of the connection. `cursor` or the header `last-event-id` continues after a position.")
             .gives_text(200, "text/event-stream", "Events `open`, `settlement`, `missed` and `end`.")
             .refuses([429]),
     ]
@@ -146,8 +146,8 @@ impl Stream {
                 tailed = self.tail.next() => match tailed {
                     Ok(tailed) => self.take_in(tailed),
                     Err(error) => {
-                        tracing::warn!(%error, "a tail cannot be read on");
-                        self.end("the ledger cannot be read just now");
+                        tracing::warn!(%error, "live tail failed: the ledger cannot be read");
+                        self.end("the ledger is unavailable");
                     }
                 },
             }
@@ -156,7 +156,7 @@ impl Stream {
 
     fn take_in(&mut self, tailed: Tailed) {
         if tailed.missed {
-            let why = "the log goes back no further: what came between is in the history, `GET .../deliveries`";
+            let why = "the log does not retain older settlements: read them from the history, `GET .../deliveries`";
             // Without an id: only settlements advance the client's position.
             self.ready.push_back(format!("event: missed\ndata: {}\n\n", json!({"reason": why})).into());
         }

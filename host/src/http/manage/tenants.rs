@@ -17,14 +17,16 @@ use crate::http::problem::Problem;
 /// See [`crate::http::operations`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
-        get("", "showTenant", "The tenant and its quota.", show).gives::<TenantShown>(200, "The tenant.").tagged(),
-        patch("", "changeTenant", "Changes what people call a tenant, or its quota; the operator's.", change)
-            .gives::<TenantShown>(200, "The tenant as it is now.")
+        get("", "showTenant", "Shows the tenant and its quota.", show)
+            .gives::<TenantShown>(200, "The tenant.")
+            .tagged(),
+        patch("", "changeTenant", "Changes the label or the quota of a tenant. Operator only.", change)
+            .gives::<TenantShown>(200, "The updated tenant.")
             .tagged()
             .refuses([409, 422]),
-        delete("", "removeTenant", "Removes a tenant with everything that is its own.", remove)
-            .says("Events and history too.")
-            .gives_nothing(204, "It is gone.")
+        delete("", "removeTenant", "Removes a tenant with all of its data.", remove)
+            .says("This includes events and history.")
+            .gives_nothing(204, "Removed.")
             .refuses([409, 412]),
     ]
 }
@@ -32,10 +34,10 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 /// The routes that are reserved for the operator.
 pub(in crate::http) fn of_operator() -> Vec<Operation> {
     vec![
-        get("/api/v1/tenants", "listTenants", "All tenants, by name.", list)
-            .gives::<Page<tenant::Tenant>>(200, "The tenants."),
-        post("/api/v1/tenants", "createTenant", "Makes a tenant.", create)
-            .gives::<TenantShown>(201, "It is made.")
+        get("/api/v1/tenants", "listTenants", "Lists tenants by name.", list)
+            .gives::<Page<tenant::Tenant>>(200, "A page of tenants."),
+        post("/api/v1/tenants", "createTenant", "Creates a tenant.", create)
+            .gives::<TenantShown>(201, "The tenant is created.")
             .tagged()
             .refuses([409, 422]),
     ]

@@ -54,11 +54,11 @@ pub(super) fn document(groups: Vec<super::Group>) -> Value {
         "info": {
             "title": "Setgate",
             "version": env!("CARGO_PKG_VERSION"),
-            "summary": "Identity events in; each tenant's filters over them; signed deliveries out.",
+            "summary": "Identity events in, filters of each tenant, signed deliveries out.",
             "description": ABOUT,
             "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": "/", "description": "The host that gave out this document."}],
+        "servers": [{"url": "/", "description": "The host that served this document."}],
         "tags": tags,
         "paths": paths,
         "components": {
@@ -66,15 +66,15 @@ pub(super) fn document(groups: Vec<super::Group>) -> Value {
             "responses": problem_responses(&problem),
             "headers": {
                 "Retry-After": {
-                    "description": "Seconds after which to come again (RFC 9110 section 10.2.3).",
+                    "description": "Seconds to wait before a retry (RFC 9110 section 10.2.3).",
                     "schema": {"type": "integer", "minimum": 0},
                 },
                 "ETag": {
-                    "description": "The version that is shown, for `if-match` or `if-none-match`.",
+                    "description": "The version of the document, for `if-match` or `if-none-match`.",
                     "schema": {"type": "string"},
                 },
                 "Location": {
-                    "description": "The path of what was made.",
+                    "description": "The path of the created resource.",
                     "schema": {"type": "string", "format": "uri-reference"},
                 },
                 "WWW-Authenticate": {"schema": {"type": "string"}},
@@ -88,9 +88,9 @@ pub(super) fn document(groups: Vec<super::Group>) -> Value {
 }
 
 const ABOUT: &str = "\
-Every refusal is a problem (RFC 9457) with a stable `code`; each code has a page in `docs/errors`. Members and query \
-parameters that are not in here are refused, not passed over. Lists that grow are paged by `cursor`. Any request may be \
-answered 408 where it took too long; 429 and 503 say when to come again.";
+Every error is a problem (RFC 9457) with a stable `code`; each code has a page in `docs/errors`. Unknown members and query \
+parameters are refused. Lists are paged by `cursor`. Any request is answered 408 if it takes too long. Responses with 429 \
+and 503 have `Retry-After`, unless a retry cannot help yet.";
 
 fn described(operation: &Operation, tag: &str, schemas: &mut Schemas) -> Value {
     let mut sheet = Sheet::new(&operation.method, schemas);
@@ -116,7 +116,7 @@ fn described(operation: &Operation, tag: &str, schemas: &mut Schemas) -> Value {
         answers.insert(answer.status.to_string(), shown(answer, schemas));
     }
     if revalidates {
-        answers.insert("304".to_owned(), json!({"description": "It is one of `if-none-match`."}));
+        answers.insert("304".to_owned(), json!({"description": "The version is one of `if-none-match`."}));
     }
     for status in refuses {
         answers.insert(status.to_string(), json!({"$ref": format!("#/components/responses/{}", name(status))}));
@@ -180,7 +180,7 @@ fn security_schemes() -> Value {
             "type": "http",
             "scheme": "bearer",
             "bearerFormat": "sgk_<id>_<secret>",
-            "description": "A key of this host. What it may do is its scopes; a tenant's key opens that tenant alone.",
+            "description": "An API key of this host. Its scopes define the permitted requests. A tenant's key is valid for that tenant only.",
         },
     });
     for (name, header, description) in PROOFS {
@@ -191,25 +191,37 @@ fn security_schemes() -> Value {
 
 /// Every status of a problem, with its general meaning.
 const REFUSALS: &[(u16, &str, &str)] = &[
-    (400, "BadRequest", "The request cannot be read: its query, its body or its cursor."),
-    (401, "Unauthorized", "No key or proof, or one that does not hold."),
-    (403, "Forbidden", "The key may not do this here; the same for what is another's and for what is not there."),
-    (404, "NotFound", "There is no such thing, or not for this tenant."),
-    (408, "RequestTimeout", "The request took too long as a whole."),
-    (409, "Conflict", "It does not fit what is stored: it is there already, is in use, or a quota is reached."),
-    (412, "PreconditionFailed", "It was changed meanwhile: it is not the version of `if-match`, or of what was read."),
-    (413, "ContentTooLarge", "The body is larger than the limit that the answer names."),
-    (415, "UnsupportedMediaType", "The body is of another media type than those that are taken."),
-    (422, "UnprocessableContent", "A member says what it cannot say, or the upload is no filter."),
-    (429, "TooManyRequests", "The tenant's share is taken: come again later."),
-    (500, "InternalServerError", "The host cannot open what it keeps: see its log."),
-    (503, "ServiceUnavailable", "The host cannot do it just now: come again later."),
+    (400, "BadRequest", "The query, the body or the cursor is malformed."),
+    (401, "Unauthorized", "The key or proof is missing or invalid."),
+    (
+        403,
+        "Forbidden",
+        "The key does not permit this request. The answer is the same for resources of other tenants and for tenants that do not exist.",
+    ),
+    (404, "NotFound", "The resource does not exist, or not for this tenant."),
+    (408, "RequestTimeout", "The request took too long."),
+    (
+        409,
+        "Conflict",
+        "The request conflicts with the current state: the resource exists, is in use, or a quota is reached.",
+    ),
+    (
+        412,
+        "PreconditionFailed",
+        "The resource was changed: its version does not match `if-match`, or the version that was read.",
+    ),
+    (413, "ContentTooLarge", "The body is larger than the limit in the `detail`."),
+    (415, "UnsupportedMediaType", "The media type or the content coding is not supported."),
+    (422, "UnprocessableContent", "A member has an invalid value, or the upload is not a valid filter."),
+    (429, "TooManyRequests", "A limit of the tenant or the client is reached: retry later."),
+    (500, "InternalServerError", "Stored data cannot be read or decrypted: see the host's log."),
+    (503, "ServiceUnavailable", "The host cannot process the request now: retry later."),
 ];
 
 /// Panics if the status is not in [`REFUSALS`]. Tests render the document, so a missing status fails there.
 fn name(status: u16) -> &'static str {
     let known = REFUSALS.iter().find(|(known, ..)| *known == status);
-    known.unwrap_or_else(|| panic!("no route refuses with {status} so far: say in REFUSALS what it means")).1
+    known.unwrap_or_else(|| panic!("add the meaning of {status} to REFUSALS")).1
 }
 
 fn problem_responses(problem: &Value) -> Value {

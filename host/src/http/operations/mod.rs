@@ -56,20 +56,28 @@ const TENANT: &str = "/api/v1/tenants/{tenant}";
 /// The resources of one tenant: name of the group, its description, and operations with paths relative to the tenant's.
 fn of_tenant() -> Vec<(&'static str, &'static str, Vec<Operation>)> {
     vec![
-        ("sources", "Where events come from.", sources::operations()),
-        ("filters", "The tenant's own code, in versions.", filters::operations()),
-        ("rollouts", "Trying a version of a filter before it takes the active one's place.", rollouts::operations()),
-        ("tables", "Rows that filters look things up in.", tables::operations()),
-        ("subscriptions", "Who gets which events, through which filters, signed how.", subscriptions::operations()),
-        ("events", "What was accepted.", events::operations()),
-        ("deliveries", "What became of it, for each subscription.", deliveries::operations()),
-        ("tail", "What becomes of it, as it happens.", tail::operations()),
-        ("replays", "Past events once more.", replays::operations()),
-        ("statistics", "How it went, in numbers.", statistics::operations()),
-        ("reproduction", "Running a delivery's chain once more.", reproduction::operations()),
-        ("keys", "Who may use this interface.", keys::operations()),
-        ("audit", "What was changed, and by whom.", audit::operations()),
-        ("tenants", "Whose everything is.", tenants::operations()),
+        ("sources", "Sources send events to the host.", sources::operations()),
+        ("filters", "Filters: the tenant's WebAssembly components, with versions.", filters::operations()),
+        (
+            "rollouts",
+            "Backtest, shadow and canary runs of a filter version before it is activated.",
+            rollouts::operations(),
+        ),
+        ("tables", "Lookup tables for filters.", tables::operations()),
+        (
+            "subscriptions",
+            "Subscriptions: events, filter chain, endpoint and signing of a receiver.",
+            subscriptions::operations(),
+        ),
+        ("events", "Accepted events.", events::operations()),
+        ("deliveries", "Deliveries of events to subscriptions, with their attempts.", deliveries::operations()),
+        ("tail", "Live stream of delivery settlements.", tail::operations()),
+        ("replays", "Replays of past events.", replays::operations()),
+        ("statistics", "Statistics of deliveries and attempts.", statistics::operations()),
+        ("reproduction", "Repeat the filter chain of a delivery and compare the results.", reproduction::operations()),
+        ("keys", "API keys.", keys::operations()),
+        ("audit", "Audit log of changes.", audit::operations()),
+        ("tenants", "Tenants: create, inspect and delete tenants.", tenants::operations()),
     ]
 }
 
@@ -84,7 +92,7 @@ struct Group {
 fn all() -> Vec<Group> {
     let mut groups = vec![Group {
         name: "ingest",
-        about: "Events in. A source proves itself as it was set up; it has no key of this interface.",
+        about: "Ingest of events. A source authenticates with its own proof; an API key is needed only if the source requires one.",
         operations: ingest::operations(),
     }];
     groups.extend(of_tenant().into_iter().map(|(name, about, operations)| Group {
@@ -94,12 +102,12 @@ fn all() -> Vec<Group> {
     }));
     groups.push(Group {
         name: "operator",
-        about: "For the operator of this host alone.",
+        about: "Operator only.",
         operations: [tenants::of_operator(), keys::of_operator(), audit::of_operator()].into_iter().flatten().collect(),
     });
     groups.push(Group {
         name: "host",
-        about: "The host itself.",
+        about: "Health, metrics and this document.",
         operations: health::operations().into_iter().chain([document::operation()]).collect(),
     });
     groups

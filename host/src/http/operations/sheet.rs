@@ -105,7 +105,7 @@ impl<'a> Sheet<'a> {
     /// Adds the `if-none-match` header, once for all arguments.
     pub(in crate::http) fn known_versions(&mut self) {
         if self.parameters.iter().all(|known| known["name"] != "if-none-match") {
-            let description = "`ETag`s of what is known already, with commas between them: it is not sent again.";
+            let description = "`ETag`s of cached versions, separated by commas. A cached version is answered 304.";
             self.in_header("if-none-match", &json!({"type": "string"}), description);
         }
     }
@@ -115,7 +115,7 @@ impl<'a> Sheet<'a> {
         self.takes_key = true;
         let schema = json!({"type": "string", "minLength": 1, "maxLength": KEY_CHARS_MAX, "pattern": "^[!#-+\\--~]+$"});
         let description =
-            "Sent again under the same key within a day, the request is answered as it was and not carried out again.";
+            "A repeated request with the same key within a day gets the stored response and is not executed again.";
         self.in_header("idempotency-key", &schema, description);
         self.refuses([400, 409, 422, 429]);
     }
