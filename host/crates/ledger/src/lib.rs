@@ -95,10 +95,10 @@ use setgate_domain::time::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::commit::{checkpoint, effects, group_commit, queue, writer};
-use crate::history::statistics;
 use crate::integrity::wal_check;
 use crate::schema::sql_types::{ReadColumn, params};
 use crate::schema::{files, readers};
+use crate::state::counters;
 use crate::upkeep::uptime;
 
 pub use commit::group_commit::GATHER_FROM;
@@ -121,13 +121,15 @@ pub use options::Options;
 pub use registry::blobs::BLOB_PART_BYTES;
 pub use registry::idempotency::{ANSWERS_KEPT_MS, AnswersStored, CarriedOut};
 pub use registry::plans::{VersionsInUse, plan_name};
-pub use registry::{DOCUMENT_BYTES, DOCUMENT_BYTES_MAX, Expected, Intent, Snapshot, TenantView, Versioned, Weight};
+pub use registry::{Expected, Intent};
 pub use schema::SQLITE_VERSION_MIN;
 pub use schema::files::refuse_shared;
 pub use state::disk::Cause;
 pub use state::fanout_cursor::Reach;
 pub use state::handoff::Made;
+pub use state::snapshot::{Snapshot, TenantView, Versioned};
 pub use state::space::Shortage;
+pub use state::weight::{DOCUMENT_BYTES, DOCUMENT_BYTES_MAX, Weight};
 pub use upkeep::backup::{BackupError, Manifest, back_up, is_in_use, manifest, restore};
 pub use upkeep::identity::{Identity, identity};
 pub use upkeep::retention::Retained;
@@ -235,7 +237,7 @@ impl Ledger {
             checkpointer: shelf,
             measured_at: None,
             reopened_at: None,
-            statistics: statistics::Known::default(),
+            statistics: counters::Known::default(),
             dedupe,
             shared: Arc::clone(&shared),
             queue: receiver,

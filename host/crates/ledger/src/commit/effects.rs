@@ -12,14 +12,14 @@ use setgate_domain::event::{Event, EventSeq};
 use setgate_domain::id::{SubscriptionId, TenantId};
 use tokio::sync::watch;
 
-use crate::history::settlement_log::Log;
-use crate::history::statistics::{Gathered, Known};
-use crate::registry::{Change, Snapshot};
 use crate::schema::sql_types::{ReadColumn, params, state_number};
+use crate::state::counters::{Gathered, Known};
 use crate::state::disk::Disk;
 use crate::state::fanout_cursor::Reach;
 use crate::state::handoff::Untold;
 use crate::state::recent_writes::{Hot, Rows};
+use crate::state::settlements::Log;
+use crate::state::snapshot::{Change, Snapshot};
 use crate::state::space::{Shortage, Space};
 use crate::state::stored::Stored;
 use crate::{Error, Options};

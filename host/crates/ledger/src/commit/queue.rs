@@ -10,10 +10,11 @@ use tokio::sync::{mpsc, oneshot};
 use crate::Error;
 use crate::commit::effects::{Effects, Shared};
 use crate::dedupe::{Entry, Index};
-use crate::registry::{Snapshot, Weight};
 use crate::schema::statements::Statements;
 use crate::state::fanout_cursor::Reach;
 use crate::state::recent_writes::Rows;
+use crate::state::snapshot::Snapshot;
+use crate::state::weight::Weight;
 
 /// An entry of the queue.
 pub(crate) enum Item {

@@ -21,10 +21,10 @@ use crate::commit::effects::{Effects, Shared};
 use crate::commit::group_commit::Gather;
 use crate::commit::queue::{Batch, Item, Pending, Ran};
 use crate::dedupe;
-use crate::history::statistics::Known;
 use crate::schema;
 use crate::schema::readers::Readers;
 use crate::schema::statements::Statements;
+use crate::state::counters::Known;
 use crate::state::fanout_cursor::Reach;
 use crate::{Error, Options};
 

@@ -10,9 +10,9 @@ use setgate_domain::time::Timestamp;
 use crate::commit::queue::Batch;
 use crate::deliveries::outbox::due_by_seq;
 use crate::deliveries::settle;
-use crate::history::settlement_log::Entry;
 use crate::registry::plans::plan_row;
 use crate::schema::sql_types::{ReadColumn, params};
+use crate::state::settlements::Entry;
 use crate::state::stored;
 use crate::{Error, Ledger};
 

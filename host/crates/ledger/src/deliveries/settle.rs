@@ -16,9 +16,9 @@ use crate::deliveries::attempts::NewRow;
 use crate::deliveries::fifo::freed_by;
 use crate::deliveries::outbox::due_by_seq;
 use crate::history::audit;
-use crate::history::settlement_log::Entry;
 use crate::registry::failure_streak;
 use crate::schema::sql_types::{Json, ReadColumn, params};
+use crate::state::settlements::Entry;
 use crate::state::stored;
 use crate::{Error, Ledger};
 

@@ -2,19 +2,19 @@
 //! a batch runs and written at its end as one row per tenant; retained for [`crate::Options::tail_retention_ms`].
 //! Details are read from the delivery and attempt rows, so an entry whose delivery has been deleted is skipped.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use rusqlite::{Connection, OptionalExtension};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use setgate_domain::attempt::Attempt;
-use setgate_domain::delivery::{DeliverySeq, State};
+use setgate_domain::delivery::State;
 use setgate_domain::id::{DeliveryId, SourceName, SubscriptionId, TenantId};
 use setgate_domain::page::Filling;
 use setgate_domain::time::Timestamp;
 
 use crate::schema::sql_types::{Json, ReadColumn, params};
+use crate::state::settlements::Entry;
 use crate::{Error, HISTORY_SCAN_ROWS_MAX, Ledger};
 
 /// Maximum number of settlements that [`Ledger::settled`] returns.
@@ -23,60 +23,6 @@ pub const SETTLED_LIMIT_MAX: usize = 200;
 pub const SETTLED_BYTES_MAX: usize = 64 << 10;
 /// Batches that retention deletes per transaction.
 const CHUNK_BATCHES: i64 = 1_000;
-
-/// A state change of a delivery, as stored in the log.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Entry {
-    #[serde(rename = "d")]
-    pub(crate) delivery: DeliverySeq,
-    #[serde(rename = "s")]
-    pub(crate) state: State,
-    /// Number of the attempt that led to it.
-    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
-    pub(crate) attempt: Option<u32>,
-    /// Milliseconds since the epoch.
-    #[serde(rename = "t")]
-    pub(crate) at_ms: i64,
-}
-
-/// Entries of a batch by tenant.
-#[derive(Default)]
-pub(crate) struct Log(BTreeMap<TenantId, Vec<Entry>>);
-
-impl Log {
-    pub(crate) fn note(&mut self, tenant: &TenantId, entry: Entry) {
-        self.0.entry(tenant.clone()).or_default().push(entry);
-    }
-
-    /// Appends the entries of a later request of the batch.
-    pub(crate) fn absorb(&mut self, other: Self) {
-        for (tenant, entries) in other.0 {
-            self.0.entry(tenant).or_default().extend(entries);
-        }
-    }
-
-    pub(crate) fn tenants(&self) -> impl Iterator<Item = &TenantId> {
-        self.0.keys()
-    }
-
-    /// Writes the rows. Returns the number of the batch, or `None` if it has no entries.
-    pub(crate) fn store(&self, conn: &Connection) -> Result<Option<i64>, Error> {
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        // Without `RETURNING`, which makes SQLite materialise the row in a temporary table and is slower than a second
-        // query.
-        conn.prepare_cached("UPDATE mark SET value = value + 1 WHERE name = 'settled'")?.execute([])?;
-        let batch: i64 =
-            conn.prepare_cached("SELECT value FROM mark WHERE name = 'settled'")?.query_row([], |row| row.get(0))?;
-        for (tenant, entries) in &self.0 {
-            let at_ms = entries.iter().map(|entry| entry.at_ms).max().unwrap_or(0);
-            conn.prepare_cached("INSERT INTO settled (batch, tenant, at, doc) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![batch, tenant, at_ms, Json(entries)])?;
-        }
-        Ok(Some(batch))
-    }
-}
 
 /// A position in the log, just after an entry. Its text form is opaque to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

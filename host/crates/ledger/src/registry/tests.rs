@@ -9,7 +9,9 @@ use setgate_domain::tenant::Quota;
 use setgate_domain::verdict::FaultPolicy;
 
 use super::*;
+use crate::DOCUMENT_BYTES;
 use crate::tests::{NOW, TENANT, block_on, open, reopen, tenant};
+use std::collections::BTreeMap;
 
 fn source(name: &str) -> Source {
     Source {

@@ -7,14 +7,15 @@ use setgate_domain::subscription::Subscription;
 use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
 
-use super::weight::{DOCUMENT_BYTES_MAX, Weight};
-use super::{Change, Doc, Expected, Intent, Name};
+use super::{Expected, Intent};
 use crate::Error;
 use crate::commit::queue::Batch;
 use crate::history::audit;
 use crate::registry::failure_streak;
 use crate::registry::idempotency;
 use crate::schema::sql_types::params;
+use crate::state::snapshot::{Change, Doc, Name};
+use crate::state::weight::{DOCUMENT_BYTES_MAX, Weight};
 
 /// Verbs exempt from quotas: they stop or repair something, so they must always work, and none adds more than a bounded
 /// text or key.

@@ -8,7 +8,7 @@ use setgate_domain::source::Source;
 use setgate_domain::subscription::{Pattern, Subscription};
 use setgate_domain::tenant::{ApiKey, Quota, Tenant};
 
-use super::{Doc, Versioned};
+use crate::state::snapshot::{Doc, Versioned};
 
 /// Approximate memory overhead of a document beside its text, in bytes: the maps and lists it is parsed into.
 pub const DOCUMENT_BYTES: i64 = 1 << 10;
