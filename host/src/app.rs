@@ -104,8 +104,7 @@ pub async fn start_with(
     let key_file = config.data.master_key_file.clone().unwrap_or_else(|| dir.join("master.key"));
     let master = Arc::new(data_folder::master_key(&dir, &key_file)?);
 
-    let options = setgate_ledger::Options { master: Some(master.clone()), ..ledger_options(&config) };
-    let ledger = Ledger::open(options, clock.clone()).context("the ledger cannot be opened")?;
+    let ledger = Ledger::open(ledger_options(&config), clock.clone()).context("the ledger cannot be opened")?;
 
     check_master_key(&ledger, &master, &key_file).await?;
     let seen = ledger.clone();

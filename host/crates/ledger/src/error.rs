@@ -57,17 +57,6 @@ pub enum Error {
         /// Newest schema that this version supports.
         known: i64,
     },
-    /// An earlier version of Setgate wrote the ledger, and its endpoints must be encrypted.
-    #[error("the ledger of an earlier Setgate holds endpoints in the clear: sealing them needs the master key")]
-    NoMasterKey,
-    /// The master key is not the ledger's.
-    #[error("the master key is {found}, and this ledger was made with {needed}: put the right file back")]
-    OtherMasterKey {
-        /// Fingerprint of the given key.
-        found: String,
-        /// Fingerprint of the ledger's key.
-        needed: String,
-    },
     /// SQLite refused this request; the other requests of its batch are not affected.
     #[error("the ledger's engine failed: {0}")]
     Engine(#[source] rusqlite::Error),

@@ -19,7 +19,7 @@
 //! | `entry` | a control-plane document, JSON, with its version | kind, tenant, id |
 //! | `blob`, `blob_part`, `upload` | a filter component or the rows of a lookup table, its parts, and the bytes of an unfinished upload by tenant | SHA-256 |
 //! | `dedupe_run`, `dedupe_part`, `dedupe_head` | a run of the dedupe index, and its pages (`dedupe.rs`) | a number |
-//! | `mark` | `cursor` (last event fanned out), `revision` (last version given to a document), `settled` and `settled_floor` (last batch in the settlement log, last batch deleted from it), `rewrite` (the file must be rewritten, `sealed_endpoints.rs`) | name |
+//! | `mark` | `cursor` (last event fanned out), `revision` (last version given to a document), `settled` and `settled_floor` (last batch in the settlement log, last batch deleted from it) | name |
 //! | `settled` | state changes of deliveries in one batch, JSON | batch, tenant |
 //! | `replay` | a replay of past events into new runs, JSON, with its progress | its id |
 //! | `failing` | start of a subscription's current failure streak, if it has one | the subscription |
@@ -61,8 +61,6 @@
 mod commit;
 mod dedupe;
 mod deliveries;
-#[cfg(test)]
-mod earlier;
 mod error;
 mod events;
 mod history;
@@ -72,7 +70,6 @@ mod model;
 mod options;
 mod registry;
 mod schema;
-mod sealed_endpoints;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,7 @@
 //! Location and limits of a ledger, with their defaults.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use setgate_base::crypto::MasterKey;
 use setgate_domain::tenant::Quota;
 
 /// Location and limits of the ledger.
@@ -63,9 +61,6 @@ pub struct Options {
     pub disk_free_bytes_min: u64,
     /// Quota of a tenant that has none of its own.
     pub quota: Quota,
-    /// Key that encrypts secrets which a ledger of an earlier Setgate stored in plain text. Default: `None`, with which
-    /// such a ledger cannot be opened.
-    pub master: Option<Arc<MasterKey>>,
 }
 
 pub(crate) const READERS_MAX: u32 = 3;
@@ -98,7 +93,6 @@ impl Options {
             check_ms_max: 10_000,
             disk_free_bytes_min: 256 << 20,
             quota: Quota::default(),
-            master: None,
         }
     }
 }

@@ -161,7 +161,7 @@ fn put_aside(conn: &Connection) -> Result<(), Error> {
     for table in TABLES {
         transaction.execute_batch(&format!("ALTER TABLE {table} RENAME TO {table}_damaged_{number}"))?;
     }
-    transaction.execute_batch(schema::DEDUPE_TABLES)?;
+    transaction.execute_batch(schema::tables::DEDUPE_TABLES)?;
     transaction.execute("DELETE FROM meta WHERE name = ?1", [DAMAGED_MARK])?;
     transaction.commit()?;
     let to = format!("dedupe_*_damaged_{number}");

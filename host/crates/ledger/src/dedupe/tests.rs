@@ -18,7 +18,7 @@ fn file() -> Connection {
 }
 
 fn prepare(conn: &Connection) {
-    conn.execute_batch(schema::DEDUPE_TABLES).unwrap();
+    conn.execute_batch(schema::tables::DEDUPE_TABLES).unwrap();
     conn.execute_batch("CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID").unwrap();
     conn.execute_batch(
         "CREATE TABLE event (seq INTEGER PRIMARY KEY AUTOINCREMENT, dedupe_hash INTEGER, dedupe_key BLOB)",

@@ -11,7 +11,6 @@ use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 use setgate_domain::attempt::{Attempt, Connection as Over, Outcome, Sent};
 use setgate_domain::delivery::{DeliverySeq, Settlement};
-use setgate_domain::endpoint::shown_url;
 use setgate_domain::id::SigningKeyId;
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::FilterRun;
@@ -59,7 +58,7 @@ impl Told<'_> {
     }
 }
 
-/// The document as read back. Rows of earlier schemas have each member, possibly null.
+/// The document as read back.
 #[derive(Deserialize)]
 struct ReadBack {
     outcome: Outcome,
@@ -152,41 +151,6 @@ pub(crate) fn runs(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Ve
 pub(crate) fn unreadable(conn: &Connection, most: usize) -> Result<Vec<String>, Error> {
     let name = |key: i64| format!("attempt {} of delivery {}", key & i64::from(NUMBER_MAX), key >> NUMBER_BITS);
     sql_types::unreadable(conn, "SELECT id, told FROM attempt", told, name, most)
-}
-
-/// Rows that [`redact_urls`] examines per transaction.
-const REDACTED_ROWS: i64 = 20_000;
-
-/// Redacts the URLs of the next attempts after a key. Returns the last key examined, or `None` if there are no more. A
-/// row that cannot be decoded stays unchanged.
-pub(crate) fn redact_urls(conn: &Connection, after: i64) -> Result<Option<i64>, Error> {
-    let transaction = conn.unchecked_transaction()?;
-    let mut last = None;
-    let mut changed = Vec::new();
-    {
-        let mut statement = conn.prepare_cached("SELECT id, told FROM attempt WHERE id > ?1 ORDER BY id LIMIT ?2")?;
-        let mut rows = statement.query(params![after, REDACTED_ROWS])?;
-        while let Some(row) = rows.next()? {
-            let id: i64 = row.get(0)?;
-            last = Some(id);
-            let Ok(ReadBack { outcome, signed_with, sent: Some(mut sent), connection, runs }) = told(row) else {
-                continue;
-            };
-            let shown = shown_url(&sent.url);
-            if shown == sent.url {
-                continue;
-            }
-            sent.url = shown;
-            let (sent, connection) = (Some(&sent), connection.as_ref());
-            let told = Told { outcome: &outcome, signed_with: &signed_with, sent, connection, runs: &runs };
-            changed.push((id, told.packed()?));
-        }
-    }
-    for (id, told) in changed {
-        conn.prepare_cached("UPDATE attempt SET told = ?2 WHERE id = ?1")?.execute(params![id, told])?;
-    }
-    transaction.commit()?;
-    Ok(last)
 }
 
 pub(crate) fn delete(conn: &Connection, delivery: DeliverySeq) -> Result<(), Error> {

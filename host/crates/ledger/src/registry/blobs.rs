@@ -43,9 +43,7 @@ impl Ledger {
                 if !put_again(batch.conn, &digest, now)? {
                     batch
                         .conn
-                        .prepare_cached(
-                            "INSERT INTO blob (digest, put_at, body, tenant, bytes) VALUES (?1, ?2, x'', ?3, ?4)",
-                        )?
+                        .prepare_cached("INSERT INTO blob (digest, put_at, tenant, bytes) VALUES (?1, ?2, ?3, ?4)")?
                         .execute(params![digest, now, tenant, bytes])?;
                     batch.effects.stored(&tenant, bytes);
                 }
@@ -61,10 +59,7 @@ impl Ledger {
             .of(tenant)
             .read(move |conn| {
                 Ok(conn
-                    .prepare_cached(
-                        "SELECT length(body) + (SELECT coalesce(sum(length(p.body)), 0) FROM blob_part p WHERE p.digest = ?1)
-                         FROM blob WHERE digest = ?1",
-                    )?
+                    .prepare_cached("SELECT bytes FROM blob WHERE digest = ?1")?
                     .query_row(params![digest], |row| row.get::<_, i64>(0))
                     .optional()?
                     .map(i64::cast_unsigned))
@@ -196,25 +191,22 @@ impl io::Read for Parts<'_> {
 
 /// See [`Ledger::blob_part`].
 fn part(conn: &Connection, digest: &Digest, number: i64) -> Result<Option<Vec<u8>>, Error> {
-    // Blobs from before schema 2 are a single row.
     let part = conn
         .prepare_cached(
-            "SELECT CASE WHEN length(body) > 0 THEN substr(body, ?2 * ?3 + 1, ?3)
-                 ELSE coalesce((SELECT p.body FROM blob_part p WHERE p.digest = ?1 AND p.number = ?2), x'') END
+            "SELECT coalesce((SELECT p.body FROM blob_part p WHERE p.digest = ?1 AND p.number = ?2), x'')
              FROM blob WHERE digest = ?1",
         )?
-        .query_row(params![digest, number, BLOB_PART_BYTES as i64], |row| row.get(0))
+        .query_row(params![digest, number], |row| row.get(0))
         .optional()?;
     Ok(part)
 }
 
-/// Reads a blob: a single row if it is from before schema 2, otherwise all parts in order.
+/// Reads all parts of a blob in order.
 pub(crate) fn read(conn: &Connection, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
-    let whole = conn
-        .prepare_cached("SELECT body FROM blob WHERE digest = ?1")?
-        .query_row(params![digest], |row| row.get::<_, Vec<u8>>(0))
-        .optional()?;
-    let Some(mut body) = whole else { return Ok(None) };
+    if !conn.prepare_cached("SELECT 1 FROM blob WHERE digest = ?1")?.exists(params![digest])? {
+        return Ok(None);
+    }
+    let mut body = Vec::new();
     let mut statement = conn.prepare_cached("SELECT body FROM blob_part WHERE digest = ?1 ORDER BY number")?;
     let mut rows = statement.query(params![digest])?;
     while let Some(row) = rows.next()? {
@@ -225,11 +217,11 @@ pub(crate) fn read(conn: &Connection, digest: &Digest) -> Result<Option<Vec<u8>>
 
 pub(crate) fn delete(batch: &mut Batch<'_>, digest: &Digest) -> Result<(), Error> {
     let conn = batch.conn;
-    let owner: Option<(Option<TenantId>, i64)> = conn
+    let owner: Option<(TenantId, i64)> = conn
         .prepare_cached("DELETE FROM blob WHERE digest = ?1 RETURNING tenant, bytes")?
         .query_row(params![digest], |row| Ok((row.column(0)?, row.get(1)?)))
         .optional()?;
-    if let Some((Some(tenant), bytes)) = owner {
+    if let Some((tenant, bytes)) = owner {
         batch.effects.stored(&tenant, -bytes);
     }
     conn.execute("DELETE FROM blob_part WHERE digest = ?1", params![digest])?;
@@ -275,22 +267,6 @@ mod tests {
             }
             assert_eq!(ledger.blob(&tenant().id, &Digest([7; 32])).await.unwrap(), None);
             assert_eq!(ledger.blob_bytes(&tenant().id, &Digest([7; 32])).await.unwrap(), None);
-        });
-    }
-
-    #[test]
-    fn what_was_written_whole_before_there_were_parts_is_read() {
-        block_on(async {
-            let (_folder, ledger) = open();
-            let body = Bytes::from_static(b"from a ledger of the first schema");
-            let (digest, row) = (Digest(sha256(&body)), body.clone());
-            let sql = "INSERT INTO blob (digest, put_at, body) VALUES (?1, 0, ?2)";
-            let insert = move |conn: &Connection| Ok(conn.execute(sql, params![digest, row.as_ref()])?);
-            ledger.queue().write(move |batch| insert(batch.conn)).await.unwrap();
-            assert_eq!(ledger.put_blob(&tenant().id, body.clone()).await.unwrap(), digest);
-            assert_eq!(in_parts(&ledger, &digest).await, body);
-            assert_eq!(ledger.check_blob(&tenant().id, &digest).await.unwrap(), Some(body.len() as u64));
-            assert_eq!(ledger.blob(&tenant().id, &digest).await.unwrap(), Some(body));
         });
     }
 

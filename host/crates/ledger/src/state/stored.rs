@@ -69,7 +69,7 @@ pub(crate) const RECOUNT: &str = concat!(
     " FROM filtered f JOIN delivery d ON d.seq = f.delivery
         UNION ALL SELECT d.tenant, 32 + octet_length(told) FROM attempt a JOIN delivery d ON d.seq = a.id >> 20
         UNION ALL SELECT doc ->> '$.tenant', octet_length(doc) FROM plan WHERE json_valid(doc) AND doc ->> '$.tenant' IS NOT NULL
-        UNION ALL SELECT tenant, bytes FROM blob WHERE tenant IS NOT NULL
+        UNION ALL SELECT tenant, bytes FROM blob
         UNION ALL SELECT tenant, bytes FROM upload
     ) GROUP BY tenant"
 );
