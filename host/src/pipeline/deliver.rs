@@ -1,12 +1,14 @@
 //! One HTTP request to a receiver.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use metrics::{counter, histogram};
 use setgate_base::crypto;
 use setgate_base::telemetry::{Seldom, metric};
-use setgate_domain::attempt::{Attempt, Outcome};
+use setgate_domain::answer::{Answer, Consequences, Retries, interpret};
+use setgate_domain::attempt::{Attempt, ErrorClass, Outcome};
 use setgate_domain::delivery::DueDelivery;
 use setgate_domain::subscription::Subscription;
 use setgate_domain::time::Timestamp;
@@ -23,9 +25,10 @@ use super::{Pipeline, spans};
 /// A delivery after an attempt: the input of `settle`.
 pub struct Attempted {
     pub(super) delivery: DueDelivery,
-    pub(super) subscription: std::sync::Arc<Versioned<Subscription>>,
+    pub(super) subscription: Arc<Versioned<Subscription>>,
     pub(super) accepted_at: Timestamp,
     pub(super) attempt: Attempt,
+    pub(super) consequences: Consequences,
     /// See [`Filtered::passed`](super::filter::Filtered).
     pub(super) passed: Vec<FilterRun>,
 }
@@ -34,9 +37,9 @@ pub struct Attempted {
 static PUT_BACK: Seldom = Seldom::new(Duration::from_secs(60));
 
 impl Pipeline {
-    /// Makes one attempt. `None` if this host lacked a resource for it: that does not count as an attempt, and the
-    /// delivery stays due.
-    pub(super) async fn deliver(&self, sealed: Sealed, passed: Vec<FilterRun>) -> Option<Attempted> {
+    /// Makes one attempt. If this host lacked a resource for it, that does not count as an attempt, and the delivery
+    /// stays due.
+    pub(super) async fn deliver(&self, sealed: Sealed, passed: Vec<FilterRun>) -> Attempted {
         let Sealed { delivery, subscription, accepted_at, body, mut headers, keys, trace } = sealed;
         let at = self.clock.now();
         let span = self.attempting(trace.as_ref(), &subscription.value, &delivery);
@@ -52,15 +55,14 @@ impl Pipeline {
             counter!(metric::ATTEMPTS_PUT_BACK, "cause" => fault.as_str()).increment(1);
             if let (Some(unsaid), Outcome::Failed { detail, .. }) = (PUT_BACK.due(), &exchange.outcome) {
                 warn!(tenant = %delivery.tenant, delivery = %delivery.id, cause = fault.as_str(), detail, unsaid,
-                    "this host is short of something that an attempt takes: deliveries stay due, without an attempt");
+                    "this host lacks a resource for attempts; deliveries stay due, and no attempts are recorded");
             }
-            return None;
+        } else {
+            self.counts.attempt(&delivery.tenant, &exchange.outcome);
+            #[expect(clippy::cast_precision_loss, reason = "microseconds of one exchange")]
+            histogram!(metric::ATTEMPT_SECONDS).record(exchange.latency_us as f64 / 1e6);
         }
-
-        self.counts.attempt(&delivery.tenant, &exchange.outcome);
-        #[expect(clippy::cast_precision_loss, reason = "microseconds of one exchange")]
-        histogram!(metric::ATTEMPT_SECONDS).record(exchange.latency_us as f64 / 1e6);
-
+        let host_shortage = exchange.own_fault.is_some();
         let attempt = Attempt {
             number: delivery.attempts + 1,
             at,
@@ -70,7 +72,46 @@ impl Pipeline {
             sent: exchange.sent,
             connection: exchange.connection,
         };
-        Some(Attempted { delivery, subscription, accepted_at, attempt, passed })
+        let consequences = self.interpret(&delivery, &subscription.value, &attempt, host_shortage);
+        Attempted { delivery, subscription, accepted_at, attempt, consequences, passed }
+    }
+
+    /// The record of an attempt that could not be built or signed. It is retried like any other attempt, because its
+    /// cause is a setting that a user can fix.
+    pub(super) fn unsendable(
+        &self,
+        delivery: DueDelivery,
+        subscription: Arc<Versioned<Subscription>>,
+        (accepted_at, passed): (Timestamp, Vec<FilterRun>),
+        detail: String,
+    ) -> Attempted {
+        let attempt = Attempt {
+            number: delivery.attempts + 1,
+            at: self.clock.now(),
+            latency_us: 0,
+            outcome: Outcome::Failed { class: ErrorClass::Unsendable, detail },
+            signed_with: Vec::new(),
+            sent: None,
+            connection: None,
+        };
+        let consequences = self.interpret(&delivery, &subscription.value, &attempt, false);
+        Attempted { delivery, subscription, accepted_at, attempt, consequences, passed }
+    }
+
+    fn interpret(
+        &self,
+        delivery: &DueDelivery,
+        subscription: &Subscription,
+        attempt: &Attempt,
+        host_shortage: bool,
+    ) -> Consequences {
+        let answer = Answer { outcome: &attempt.outcome, host_shortage };
+        let retries = Retries {
+            schedule: &subscription.retry,
+            failed_before: delivery.attempts.saturating_sub(delivery.attempts_before),
+            jitter: crypto::random_unit(),
+        };
+        interpret(answer, retries, self.clock.now())
     }
 
     /// Sends one request to the subscription's endpoint, within the subscription's response timeout.

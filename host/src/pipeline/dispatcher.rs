@@ -9,30 +9,27 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use metrics::{counter, gauge};
 use setgate_base::telemetry::{Seldom, metric};
-use setgate_domain::breaker::{BreakerBounds, Heard, Turn};
+use setgate_domain::breaker::{BreakerBounds, Transition};
 use setgate_domain::delivery::{DeliverySeq, DueDelivery, Step};
 use setgate_domain::endpoint::Origin;
 use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::time::Timestamp;
 use setgate_ledger::Made;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Pipeline;
-use super::deliver::Attempted;
-use super::filter::{Filtered, Progress};
+use super::filter::Filtered;
 use super::lane::{Bounds, EndpointKey, Lanes, Route};
-use super::settle::Onward;
+use super::next::Next;
 use crate::config;
 
 /// Capacity of the channel in batches of due deliveries. If it is full, senders wait.
 const TOLD_MAX: usize = 256;
 /// Delay in milliseconds before a delivery is retried after an internal error.
 const AFTER_FAILURE_MS: i64 = 10_000;
-/// Delay in milliseconds before a delivery is retried after this host lacked a resource for the attempt.
-const AFTER_SHORTAGE_MS: i64 = 1_000;
 /// Longest sleep of the loop in milliseconds. It bounds the delay until a forward clock change is noticed.
 const SLEEP_MS_MAX: u64 = 1_000;
 
@@ -59,35 +56,19 @@ pub struct Dispatcher {
     lanes: Lanes,
 }
 
-/// The result of the work on a delivery.
+/// The work in progress: deliveries, each with its next step, and queries of the ledger.
 #[derive(Default)]
-struct Seen {
-    /// The row, if the delivery is due again.
-    again: Option<DueDelivery>,
-    /// The next delivery of the same subject, if this one unblocked it.
-    freed: Option<DueDelivery>,
+struct Tasks {
+    deliveries: JoinSet<(DeliverySeq, Next)>,
+    queries: JoinSet<LaneRows>,
 }
 
-/// The result of one stage of work.
-enum Reached {
-    /// The delivery is finished for now.
-    End(Box<Seen>),
-    /// The filters have run and made the delivery larger than estimated.
-    Grown(Box<Filtered>),
-    /// An attempt has ended and must be settled. Its endpoint's slot is already free for the next delivery.
-    Attempt(Box<Attempted>),
-}
-
-/// A completed task.
-enum Ended {
-    /// An attempt ended.
-    Attempt(DeliverySeq, Box<Attempted>),
-    /// Filters made their delivery larger than estimated.
-    Grown(Box<Filtered>),
-    /// The work on a delivery ended.
-    Delivery(DeliverySeq, Box<Seen>),
-    /// A query of the ledger ended.
-    Asked { tenant: TenantId, subscription: SubscriptionId, asked: usize, rows: Option<Vec<DueDelivery>> },
+/// The answer to a lane's query of the ledger. `rows` is `None` if the query failed.
+struct LaneRows {
+    tenant: TenantId,
+    subscription: SubscriptionId,
+    asked: usize,
+    rows: Option<Vec<DueDelivery>>,
 }
 
 impl Dispatcher {
@@ -102,7 +83,7 @@ impl Dispatcher {
     /// released.
     pub async fn run(mut self, stop: CancellationToken) {
         while let Err(error) = self.find_what_is_due().await {
-            error!(%error, "the outbox cannot be read; it is tried again");
+            error!(%error, "outbox cannot be read; retrying");
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(Duration::from_millis(SLEEP_MS_MAX)) => {}
@@ -111,12 +92,12 @@ impl Dispatcher {
         let ledger = self.pipeline.ledger.clone();
         let mut registry = ledger.changed();
         let mut settings = self.pipeline.settings.changes();
-        let mut work = JoinSet::new();
+        let mut tasks = Tasks::default();
         let in_flight = gauge!(metric::IN_FLIGHT);
         let in_flight_bytes = gauge!(metric::IN_FLIGHT_BYTES);
         loop {
-            self.ask(&mut work);
-            self.start(&mut work);
+            self.query(&mut tasks);
+            self.start(&mut tasks);
             in_flight.set(u32::try_from(self.lanes.in_flight()).unwrap_or(u32::MAX));
             #[expect(clippy::cast_precision_loss, reason = "bytes in memory")]
             in_flight_bytes.set(self.lanes.bytes() as f64);
@@ -125,18 +106,19 @@ impl Dispatcher {
                 () = stop.cancelled() => break,
                 Some(deliveries) = self.told.recv() => self.take_in(deliveries),
                 () = ledger.until_made() => self.take_made(),
-                Some(ended) = work.join_next() => {
-                    self.end(ended, &mut work);
-                    while let Some(ended) = work.try_join_next() {
-                        self.end(ended, &mut work);
+                Some(ended) = tasks.deliveries.join_next() => {
+                    self.advance(ended, &mut tasks);
+                    while let Some(ended) = tasks.deliveries.try_join_next() {
+                        self.advance(ended, &mut tasks);
                     }
                 }
+                Some(answer) = tasks.queries.join_next() => self.take_rows(answer),
                 _ = registry.changed() => self.open_lanes(),
                 _ = settings.changed() => self.lanes.bound(bounds(&self.pipeline.settings.now().delivery)),
                 () = tokio::time::sleep(sleep) => {}
             }
         }
-        self.drain(work).await;
+        self.drain(tasks).await;
     }
 
     async fn find_what_is_due(&mut self) -> Result<(), setgate_ledger::Error> {
@@ -148,7 +130,7 @@ impl Dispatcher {
             }
             // Each lane then queries its own rows, so that readable ones proceed.
             Err(error) if error.is_damage() => {
-                error!(%error, "the outbox cannot be read as a whole");
+                error!(%error, "outbox cannot be read as a whole; each subscription's deliveries are read separately");
                 for (tenant, view) in &self.pipeline.ledger.snapshot().tenants {
                     for subscription in view.subscriptions.keys() {
                         self.lanes.on_disk(tenant, *subscription);
@@ -209,28 +191,28 @@ impl Dispatcher {
         self.take_in(due);
     }
 
-    fn ask(&mut self, work: &mut JoinSet<Ended>) {
+    fn query(&mut self, tasks: &mut Tasks) {
         for (tenant, subscription, asked) in self.lanes.short() {
             let ledger = self.pipeline.ledger.clone();
-            work.spawn(async move {
+            tasks.queries.spawn(async move {
                 // Any due time, so that the lane knows when its next delivery is due.
                 let ever = Timestamp::from_millis(i64::MAX);
                 let rows = match ledger.due(&tenant, subscription, ever, None, asked).await {
                     Ok(rows) => Some(rows),
                     Err(error) => {
                         if let Some(unsaid) = TOLD.due() {
-                            error!(%subscription, %error, unsaid, "the outbox cannot be read; it is tried again");
+                            error!(%subscription, %error, unsaid, "outbox cannot be read; retrying");
                         }
                         tokio::time::sleep(Duration::from_millis(SLEEP_MS_MAX)).await;
                         None
                     }
                 };
-                Ended::Asked { tenant, subscription, asked, rows }
+                LaneRows { tenant, subscription, asked, rows }
             });
         }
     }
 
-    fn start(&mut self, work: &mut JoinSet<Ended>) {
+    fn start(&mut self, tasks: &mut Tasks) {
         // Without a writable ledger, the result of an attempt could not be stored and the request would be sent again.
         if !self.pipeline.ledger.takes_writes() {
             return;
@@ -238,57 +220,73 @@ impl Dispatcher {
         let now = self.pipeline.clock.now();
         while let Some(delivery) = self.lanes.take(now) {
             let pipeline = self.pipeline.clone();
-            work.spawn(async move {
-                let worked = Box::pin(pipeline.see_through(delivery.clone()));
-                pipeline.guard(delivery, worked).await
-            });
+            spawn(&self.pipeline, tasks, delivery.clone(), async move { pipeline.attempt(delivery).await });
         }
     }
 
-    fn end(&mut self, ended: Result<Ended, tokio::task::JoinError>, work: &mut JoinSet<Ended>) {
-        match ended {
-            Ok(Ended::Delivery(seq, seen)) => {
-                let Seen { again, freed } = *seen;
-                let turned = self.lanes.done(seq, again, self.pipeline.clock.now());
-                self.tell(turned);
-                self.take_in(freed.into_iter().collect());
+    /// Continues a delivery after a stage has ended.
+    fn advance(&mut self, ended: Result<(DeliverySeq, Next), JoinError>, tasks: &mut Tasks) {
+        let (seq, next) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                error!(%error, "task of a delivery was aborted; the delivery is due again after the next start");
+                return;
             }
-            Ok(Ended::Attempt(seq, attempted)) => {
-                let heard = Heard::of(&attempted.attempt.outcome);
-                let turned = self.lanes.left(seq, heard, self.pipeline.clock.now());
-                self.tell(turned);
-                let pipeline = self.pipeline.clone();
-                work.spawn(async move {
-                    let delivery = attempted.delivery.clone();
-                    let worked = Box::pin(pipeline.settle_and_go_on(*attempted));
-                    pipeline.guard(delivery, worked).await
-                });
-            }
-            Ok(Ended::Grown(filtered)) => {
-                let delivery = filtered.row();
-                if self.lanes.grow(delivery.seq, delivery.bytes) {
-                    let pipeline = self.pipeline.clone();
-                    work.spawn(async move {
-                        let worked = Box::pin(pipeline.send(*filtered));
-                        pipeline.guard(delivery, worked).await
-                    });
+        };
+        let pipeline = self.pipeline.clone();
+        match next {
+            Next::Send(filtered) => {
+                // Its filters made it larger than estimated. If the additional bytes do not fit, it waits for them.
+                let row = filtered.row();
+                if self.lanes.grow(seq, row.bytes) {
+                    spawn(&self.pipeline, tasks, row, async move { pipeline.send(*filtered).await });
                 } else {
-                    let turned = self.lanes.done(delivery.seq, Some(delivery), self.pipeline.clock.now());
-                    self.tell(turned);
+                    self.finish(seq, Some(row));
                 }
             }
-            Ok(Ended::Asked { tenant, subscription, asked, rows }) => {
-                self.lanes.answered(&tenant, subscription, asked, rows);
+            Next::Settle(attempted) => {
+                let transition = self.lanes.left(seq, attempted.consequences.endpoint, pipeline.clock.now());
+                self.report_breaker(transition);
+                let row = attempted.delivery.clone();
+                spawn(&self.pipeline, tasks, row, async move { pipeline.settle_attempt(*attempted).await });
             }
-            Err(error) => error!(%error, "work on a delivery was ended; it is due again at the next start"),
+            Next::Requeue(row) => self.finish(seq, Some(*row)),
+            Next::Rest(unblocked) => {
+                self.finish(seq, None);
+                self.take_in(unblocked.into_iter().map(|row| *row).collect());
+            }
         }
     }
 
-    fn tell(&self, turned: Option<(EndpointKey, Turn)>) {
-        if let Some(((tenant, origin), turn)) = turned {
-            tell_turn(&tenant, &origin, turn, self.pipeline.clock.now());
-            self.count_breakers();
+    /// Ends the lease of a delivery. `again` is its row if it is due again.
+    fn finish(&mut self, seq: DeliverySeq, again: Option<DueDelivery>) {
+        let transition = self.lanes.done(seq, again, self.pipeline.clock.now());
+        self.report_breaker(transition);
+    }
+
+    fn take_rows(&mut self, answer: Result<LaneRows, JoinError>) {
+        match answer {
+            Ok(LaneRows { tenant, subscription, asked, rows }) => {
+                self.lanes.answered(&tenant, subscription, asked, rows);
+            }
+            Err(error) => error!(%error, "query of the outbox was aborted"),
         }
+    }
+
+    fn report_breaker(&self, transition: Option<(EndpointKey, Transition)>) {
+        let Some(((tenant, origin), transition)) = transition else { return };
+        match transition {
+            Transition::Opened(until) => {
+                counter!(metric::BREAKER_OPENED, "tenant" => tenant.to_string()).increment(1);
+                let open_ms = until.since(self.pipeline.clock.now());
+                warn!(%tenant, endpoint = %origin, open_ms,
+                    "circuit breaker opened for endpoint; deliveries are queued until a probe succeeds");
+            }
+            Transition::Closed => {
+                info!(%tenant, endpoint = %origin, "circuit breaker closed for endpoint; deliveries continue");
+            }
+        }
+        self.count_breakers();
     }
 
     fn sleep(&self) -> Duration {
@@ -302,22 +300,49 @@ impl Dispatcher {
         Duration::from_millis(wait_ms)
     }
 
-    async fn drain(mut self, mut work: JoinSet<Ended>) {
+    async fn drain(mut self, mut tasks: Tasks) {
         let in_flight = self.lanes.in_flight();
         if in_flight > 0 {
-            info!(in_flight, "letting deliveries in flight finish");
+            info!(in_flight, "waiting for deliveries in flight");
         }
+        tasks.queries.abort_all();
         let limit = Duration::from_millis(self.pipeline.settings.now().delivery.drain_ms_max);
         let finish = async {
-            while let Some(ended) = work.join_next().await {
-                self.end(ended, &mut work);
+            while let Some(ended) = tasks.deliveries.join_next().await {
+                self.advance(ended, &mut tasks);
             }
         };
         if tokio::time::timeout(limit, finish).await.is_err() {
-            warn!(released = self.lanes.in_flight(), "`drain_ms_max` is over: the rest is released and due again");
-            work.shutdown().await;
+            warn!(
+                released = self.lanes.in_flight(),
+                "deliveries in flight did not finish within `delivery.drain_ms_max`; they are due again after the next start"
+            );
+            tasks.deliveries.shutdown().await;
         }
     }
+}
+
+/// Spawns the next stage of a delivery. If it fails or panics, the delivery stays due.
+fn spawn(
+    pipeline: &Pipeline,
+    tasks: &mut Tasks,
+    row: DueDelivery,
+    stage: impl Future<Output = Result<Next, setgate_ledger::Error>> + Send + 'static,
+) {
+    let pipeline = pipeline.clone();
+    // Boxed, because the future of a whole attempt is large and is moved on spawning.
+    let stage = Box::pin(stage);
+    tasks.deliveries.spawn(async move {
+        // A panic is a bug, but it must not occupy the delivery's slot forever.
+        let why = match AssertUnwindSafe(stage).catch_unwind().await {
+            Ok(Ok(next)) => return (row.seq, next),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "internal error, see the panic message on stderr".to_owned(),
+        };
+        error!(delivery = %row.id, why, "delivery could not be processed; it stays due");
+        let due_at = pipeline.clock.now().plus_millis(AFTER_FAILURE_MS);
+        (row.seq, Next::requeue(DueDelivery { due_at, ..row }))
+    });
 }
 
 fn bounds(settings: &config::Delivery) -> Bounds {
@@ -342,100 +367,37 @@ fn breaker_bounds(settings: &config::Delivery) -> BreakerBounds {
     }
 }
 
-fn tell_turn(tenant: &TenantId, origin: &Origin, turn: Turn, now: Timestamp) {
-    match turn {
-        Turn::Opened(until) => {
-            counter!(metric::BREAKER_OPENED, "tenant" => tenant.to_string()).increment(1);
-            let for_ms = until.since(now);
-            warn!(%tenant, endpoint = %origin, for_ms, "an endpoint fails or asks for time: what is due waits, then one asks");
-        }
-        Turn::Closed => info!(%tenant, endpoint = %origin, "an endpoint answers again"),
-    }
-}
-
 impl Pipeline {
-    /// Runs the work on a delivery. If it fails or panics, the delivery stays due.
-    async fn guard(
-        &self,
-        delivery: DueDelivery,
-        work: impl Future<Output = Result<Reached, setgate_ledger::Error>>,
-    ) -> Ended {
-        // A panic is a bug, but it must not occupy the delivery's slot forever.
-        let why = match AssertUnwindSafe(work).catch_unwind().await {
-            Ok(Ok(Reached::End(seen))) => return Ended::Delivery(delivery.seq, seen),
-            Ok(Ok(Reached::Attempt(attempted))) => return Ended::Attempt(delivery.seq, attempted),
-            Ok(Ok(Reached::Grown(filtered))) => return Ended::Grown(filtered),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "a defect of this program, see its output".to_owned(),
-        };
-        error!(delivery = %delivery.id, why, "a delivery could not be worked on; it stays due");
-        let due_at = self.clock.now().plus_millis(AFTER_FAILURE_MS);
-        let seq = delivery.seq;
-        let again = Some(DueDelivery { due_at, ..delivery });
-        Ended::Delivery(seq, Box::new(Seen { again, ..Seen::default() }))
-    }
-
-    /// Processes one delivery up to the end of its attempt, or until it stops before an attempt.
-    async fn see_through(&self, delivery: DueDelivery) -> Result<Reached, setgate_ledger::Error> {
+    /// Processes a due delivery up to the end of its attempt, or until it stops before an attempt.
+    async fn attempt(&self, delivery: DueDelivery) -> Result<Next, setgate_ledger::Error> {
         if self.subscription(&delivery.tenant, delivery.id.subscription).is_none() {
             let reason = "its subscription was removed".to_owned();
-            let freed = self.settle(&delivery, Step::Dead { attempt: None, reason }).await?.freed;
-            return Ok(Reached::end(Seen { freed, ..Seen::default() }));
+            return Ok(Next::rest(self.settle(&delivery, Step::Dead { attempt: None, reason }).await?.freed));
         }
-        let taken_for = delivery.bytes;
+        let reserved_bytes = delivery.bytes;
         match self.filter(delivery).await? {
-            Progress::On(filtered) if filtered.delivery.bytes > taken_for => Ok(Reached::Grown(filtered)),
-            Progress::On(filtered) => self.send(*filtered).await,
-            Progress::Again(row) => Ok(Reached::again(*row)),
-            Progress::Rests(freed) => Ok(Reached::end(Seen { freed: freed.map(|row| *row), ..Seen::default() })),
+            Next::Send(filtered) if filtered.delivery.bytes <= reserved_bytes => self.send(*filtered).await,
+            next => Ok(next),
         }
     }
 
     /// Processes a delivery with a completed chain up to the end of its attempt.
-    async fn send(&self, mut filtered: Filtered) -> Result<Reached, setgate_ledger::Error> {
+    async fn send(&self, mut filtered: Filtered) -> Result<Next, setgate_ledger::Error> {
         let row = filtered.row();
         // Read again, because the filters may have run for a while.
         let Some(subscription) = self.subscription(&row.tenant, row.id.subscription) else {
-            return Ok(Reached::again(row));
+            return Ok(Next::requeue(row));
         };
         if subscription.value.paused.is_some() {
             // The subscription was paused while the filters ran. The delivery stays due and its lane waits.
-            return Ok(Reached::again(row));
+            return Ok(Next::requeue(row));
         }
         let (accepted_at, passed) = (filtered.accepted_at(), std::mem::take(&mut filtered.passed));
         let attempted = match self.seal(filtered, subscription.clone()) {
-            Ok(sealed) => match self.deliver(sealed, passed).await {
-                Some(attempted) => attempted,
-                None => {
-                    let due_at = self.clock.now().plus_millis(AFTER_SHORTAGE_MS);
-                    return Ok(Reached::again(DueDelivery { due_at, ..row }));
-                }
-            },
-            Err(error) => {
-                let attempt = self.unsendable(&row, error.to_string());
-                Attempted { delivery: row, subscription, accepted_at, attempt, passed }
-            }
+            Ok(sealed) => self.deliver(sealed, passed).await,
+            Err(error) => self.unsendable(row, subscription, (accepted_at, passed), error.to_string()),
         };
-        Ok(Reached::Attempt(Box::new(attempted)))
-    }
-
-    async fn settle_and_go_on(&self, attempted: Attempted) -> Result<Reached, setgate_ledger::Error> {
-        let delivery = attempted.delivery.clone();
-        let Onward { due_at, freed } = self.settle_attempt(attempted).await?;
-        // Filter runs that had not been settled before were settled with the attempt.
-        let again = |due_at| DueDelivery { due_at, attempts: delivery.attempts + 1, filtered: true, ..delivery };
-        let again = due_at.map(again);
-        Ok(Reached::end(Seen { again, freed }))
-    }
-}
-
-impl Reached {
-    fn again(row: DueDelivery) -> Self {
-        Self::end(Seen { again: Some(row), ..Seen::default() })
-    }
-
-    fn end(seen: Seen) -> Self {
-        Self::End(Box::new(seen))
+        Ok(Next::Settle(Box::new(attempted)))
     }
 }
 

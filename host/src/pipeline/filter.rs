@@ -21,6 +21,7 @@ use setgate_domain::verdict::{Fault, FilterRun};
 use setgate_sandbox::{Call, EventView, Keep, Ran};
 
 use super::health::Suspensions;
+use super::next::Next;
 use super::reuse::Reusing;
 use super::shadow::Witness;
 use super::tables::PinnedTables;
@@ -63,16 +64,6 @@ struct Around<'a> {
     under: Option<&'a TraceContext>,
 }
 
-/// Whether a delivery proceeds to the send.
-pub(super) enum Progress {
-    On(Box<Filtered>),
-    /// Due again, with this row.
-    Again(Box<DueDelivery>),
-    /// Finished, held, or blocked by an earlier delivery in FIFO order. Carries the next delivery in order, if this one
-    /// unblocked it.
-    Rests(Option<Box<DueDelivery>>),
-}
-
 /// Input shared by all calls of one chain.
 #[derive(Clone, Copy)]
 pub(super) struct Given<'a> {
@@ -84,18 +75,18 @@ pub(super) struct Given<'a> {
 
 impl Pipeline {
     /// Runs the chain of a due delivery, unless it has run before, and settles the result.
-    pub(super) async fn filter(&self, delivery: DueDelivery) -> Result<Progress, setgate_ledger::Error> {
+    pub(super) async fn filter(&self, delivery: DueDelivery) -> Result<Next, setgate_ledger::Error> {
         let Some(content) = self.ledger.load(&delivery.tenant, delivery.seq).await? else {
             // The delivery was removed together with its tenant.
-            return Ok(Progress::Rests(None));
+            return Ok(Next::Rest(None));
         };
         // A lease may be older than the row: the delivery may have ended or been postponed since it was listed.
         if content.state != State::Due {
-            return Ok(Progress::Rests(None));
+            return Ok(Next::Rest(None));
         }
         // An earlier delivery was revived since this one was listed. Settling the earlier one unblocks this one.
         if content.kept_back {
-            return Ok(Progress::Rests(None));
+            return Ok(Next::Rest(None));
         }
         let stale = content.attempts != delivery.attempts || content.due_at > delivery.due_at;
         let delivery = DueDelivery {
@@ -108,22 +99,22 @@ impl Pipeline {
         if stale {
             // This lease is the only one for the row, so the current row can go back to its lane.
             let row = DueDelivery { due_at: content.due_at, attempts: content.attempts, ..delivery };
-            return Ok(Progress::Again(Box::new(row)));
+            return Ok(Next::requeue(row));
         }
         let event = content.event;
         let delivery = delivery.weighed(&event, content.claims.as_deref());
         if delivery.filtered {
             let (claims, passed) = (content.claims, Vec::new());
-            return Ok(Progress::On(Box::new(Filtered { delivery, event, claims, passed })));
+            return Ok(Next::Send(Box::new(Filtered { delivery, event, claims, passed })));
         }
         let Some(plan) = self.ledger.plan(&delivery.tenant, &delivery.plan).await? else {
             let reason = format!("the plan {} is not in the ledger", delivery.plan);
             self.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
-            return Ok(Progress::Rests(None));
+            return Ok(Next::Rest(None));
         };
         if let Some(reason) = plan.broken.clone() {
             self.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
-            return Ok(Progress::Rests(None));
+            return Ok(Next::Rest(None));
         }
         if !plan.steps.is_empty()
             && let Some(wait) = self.sandbox.spent(&event.tenant, &self.quota_of(&event.tenant))
@@ -133,7 +124,7 @@ impl Pipeline {
             let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).clamp(1, SPENT_MS_MAX);
             let due_at = self.clock.now().plus_millis(wait_ms);
             counter!(metric::PUT_OFF, "tenant" => event.tenant.to_string()).increment(1);
-            return Ok(Progress::Again(Box::new(DueDelivery { due_at, ..delivery })));
+            return Ok(Next::requeue(DueDelivery { due_at, ..delivery }));
         }
         let (plan, delivery) = self.without_withdrawn(plan, delivery).await?;
         let suspensions = self.suspensions(&event.tenant);
@@ -153,11 +144,11 @@ impl Pipeline {
                     Vec::new()
                 };
                 let delivery = delivery.weighed(&event, claims.as_deref());
-                return Ok(Progress::On(Box::new(Filtered { delivery, event, claims, passed })));
+                return Ok(Next::Send(Box::new(Filtered { delivery, event, claims, passed })));
             }
             ChainEnd::Dropped(reason) => Step::Dropped { runs, reason },
             ChainEnd::Held(reason) => Step::Held { runs, reason },
-            ChainEnd::Again(reason) => self.again(&delivery, runs, reason),
+            ChainEnd::Again(reason) => self.filter_again(&delivery, runs, reason),
         };
         let again = match &step {
             Step::FilterAgain { due_at, .. } => Some(*due_at),
@@ -175,16 +166,16 @@ impl Pipeline {
             && self.is_withdrawn(&delivery.tenant, &filter, digest)
             && let Some(row) = self.pin_anew(&delivery.tenant, delivery.id).await?
         {
-            return Ok(Progress::Again(Box::new(row)));
+            return Ok(Next::requeue(row));
         }
         if suspended && let Some(row) = self.chain_is_free_again(&plan, &delivery).await? {
-            return Ok(Progress::Again(Box::new(row)));
+            return Ok(Next::requeue(row));
         }
         Ok(match again {
-            None => Progress::Rests(freed.map(Box::new)),
+            None => Next::rest(freed),
             Some(due_at) => {
                 let filter_tries = delivery.filter_tries + 1;
-                Progress::Again(Box::new(DueDelivery { due_at, filter_tries, ..delivery }))
+                Next::requeue(DueDelivery { due_at, filter_tries, ..delivery })
             }
         })
     }

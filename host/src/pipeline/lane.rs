@@ -14,14 +14,14 @@
 //! delivery in a tenant's round robin does not fit, it stays first and smaller ones do not overtake it, so it starts
 //! once enough of the tenant's deliveries have ended.
 //!
-//! A lane is in exactly one [`Place`], and only lanes that can be served are in the round robin, so the cost of a
+//! A lane is in exactly one [`LaneState`], and only lanes that can be served are in the round robin, so the cost of a
 //! decision does not grow with the number of subscriptions.
 
 mod endpoints;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
-use setgate_domain::breaker::{BreakerBounds, Heard, Turn};
+use setgate_domain::breaker::{BreakerBounds, Signal, Transition};
 use setgate_domain::delivery::{DeliverySeq, DueDelivery};
 use setgate_domain::endpoint::Origin;
 use setgate_domain::id::{SubscriptionId, TenantId};
@@ -29,7 +29,7 @@ use setgate_domain::time::Timestamp;
 
 pub(super) use endpoints::{EndpointKey, Route};
 
-use endpoints::{Admission, EndpointBounds, Endpoints};
+use endpoints::{EndpointBounds, Endpoints, Slot};
 
 /// Limits for the deliveries in flight.
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +100,7 @@ struct Turns {
 
 /// The state of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Place {
+enum LaneState {
     /// Empty, or paused.
     #[default]
     Idle,
@@ -115,7 +115,7 @@ enum Place {
 /// The deliveries of one subscription.
 #[derive(Default)]
 struct Lane {
-    place: Place,
+    state: LaneState,
     /// Ordered by due time, then by age.
     waiting: BTreeMap<(Timestamp, DeliverySeq), DueDelivery>,
     /// The endpoint. `None` if the subscription is paused or not known yet.
@@ -218,10 +218,10 @@ impl Lanes {
         if lane.route != route {
             lane.route = route;
             // The lane no longer waits for its old endpoint.
-            if matches!(lane.place, Place::Parked) {
-                lane.place = Place::Idle;
+            if matches!(lane.state, LaneState::Parked) {
+                lane.state = LaneState::Idle;
             }
-            self.place(&key);
+            self.update(&key);
         }
     }
 
@@ -239,7 +239,7 @@ impl Lanes {
     pub(super) fn on_disk(&mut self, tenant: &TenantId, subscription: SubscriptionId) {
         let key = (tenant.clone(), subscription);
         self.lanes.entry(key.clone()).or_default().left_on_disk(LONG_AGO);
-        self.place(&key);
+        self.update(&key);
     }
 
     /// Adds a delivery that was made due by another part of the host. If it is still in flight, it is added when its
@@ -270,7 +270,7 @@ impl Lanes {
             lane.due.remove(&seq);
             lane.left_on_disk(at);
         }
-        self.place(&key);
+        self.update(&key);
     }
 
     /// Lanes that should query the ledger, with the number of rows. Each is returned once until [`Self::answered`] is
@@ -307,13 +307,13 @@ impl Lanes {
                 }
             }
         }
-        self.place(&key);
+        self.update(&key);
     }
 
     /// Takes the next delivery into flight. `None` if no lane is ready or all limits are reached.
     pub(super) fn take(&mut self, now: Timestamp) -> Option<DueDelivery> {
         while let Some((_, key)) = self.timers.first().filter(|(at, _)| *at <= now).cloned() {
-            self.to(&key, Place::Ready);
+            self.to(&key, LaneState::Ready);
         }
         let free = self.bounds.in_flight_max.saturating_sub(self.in_flight.len());
         if free == 0 {
@@ -349,13 +349,13 @@ impl Lanes {
     /// Takes the first delivery of a lane that has just been removed from its tenant's round robin.
     fn take_from(&mut self, key: &LaneKey, now: Timestamp) -> Option<DueDelivery> {
         let lane = self.lanes.get_mut(key)?;
-        if lane.place != Place::Ready {
+        if lane.state != LaneState::Ready {
             return None;
         }
-        lane.place = Place::Idle;
+        lane.state = LaneState::Idle;
         let (first, route) = (lane.waiting.first_entry()?, lane.route.clone()?);
         if first.key().0 > now {
-            self.place(key);
+            self.update(key);
             return None;
         }
         let bytes = first.get().bytes;
@@ -364,19 +364,19 @@ impl Lanes {
         let turns = self.tenants.entry(key.0.clone()).or_default();
         let fits = self.bounds.fit(bytes, turns.bytes, self.bytes, is_alone);
         let probe = match self.endpoints.enter(&endpoint, &route, (bytes, fits), now) {
-            Admission::Goes { probe } => probe,
-            Admission::NoRoom => {
-                lane.place = Place::Ready;
+            Slot::Taken { probe } => probe,
+            Slot::NoBytes => {
+                lane.state = LaneState::Ready;
                 turns.round.push_front(key.1);
                 self.held_back.push(key.0.clone());
                 return None;
             }
-            Admission::At(at) => {
-                self.to(key, Place::Timer(at));
+            Slot::NotBefore(at) => {
+                self.to(key, LaneState::Timer(at));
                 return None;
             }
-            Admission::Full => {
-                self.to(key, Place::Parked);
+            Slot::NoneFree => {
+                self.to(key, LaneState::Parked);
                 return None;
             }
         };
@@ -389,9 +389,9 @@ impl Lanes {
         let bound = Some(Bound { endpoint, probe, bytes });
         self.in_flight.insert(delivery.seq, Flight { lane: key.clone(), bound });
         let next_is_due = lane.waiting.first_key_value().is_some_and(|((at, _), _)| *at <= now);
-        self.place(key);
+        self.update(key);
         if next_is_due {
-            self.to(key, Place::Ready);
+            self.to(key, LaneState::Ready);
         }
         Some(delivery)
     }
@@ -414,14 +414,14 @@ impl Lanes {
         true
     }
 
-    /// Releases the endpoint's slot after an attempt, while its result is still being written. `heard` is the signal
+    /// Releases the endpoint's slot after an attempt, while its result is still being written. `signal` is the signal
     /// about the endpoint, if there is one. Returns the breaker's state change.
     pub(super) fn left(
         &mut self,
         seq: DeliverySeq,
-        heard: Option<Heard>,
+        signal: Option<Signal>,
         now: Timestamp,
-    ) -> Option<(EndpointKey, Turn)> {
+    ) -> Option<(EndpointKey, Transition)> {
         let Bound { endpoint, probe, bytes } = self.in_flight.get_mut(&seq)?.bound.take()?;
         self.bytes = self.bytes.saturating_sub(bytes);
         if let Some(turns) = self.tenants.get_mut(&endpoint.0) {
@@ -430,14 +430,14 @@ impl Lanes {
         for waiting in std::mem::take(&mut self.held_back) {
             self.back_in_round(&waiting);
         }
-        let turn = self.endpoints.leave(&endpoint, bytes, (probe, heard), now);
+        let transition = self.endpoints.leave(&endpoint, bytes, (probe, signal), now);
         for parked in self.parked.remove(&endpoint).unwrap_or_default() {
             self.unpark(&parked);
         }
-        if matches!(turn, Some(Turn::Closed)) {
+        if matches!(transition, Some(Transition::Closed)) {
             self.hurry(&endpoint);
         }
-        turn.map(|turn| (endpoint, turn))
+        transition.map(|transition| (endpoint, transition))
     }
 
     /// Ends the work on a delivery. `again` is its row if it is due again. Returns the breaker's state change if the
@@ -447,8 +447,8 @@ impl Lanes {
         seq: DeliverySeq,
         again: Option<DueDelivery>,
         now: Timestamp,
-    ) -> Option<(EndpointKey, Turn)> {
-        let turned = self.left(seq, None, now);
+    ) -> Option<(EndpointKey, Transition)> {
+        let transition = self.left(seq, None, now);
         let Flight { lane: key, .. } = self.in_flight.remove(&seq)?;
         // A row in `told` is newer: the delivery was settled and made due again after this lease had read it.
         let again = self.told.remove(&seq).or(again);
@@ -467,14 +467,14 @@ impl Lanes {
         }
         match again {
             Some(delivery) => self.add(delivery),
-            None => self.place(&key),
+            None => self.update(&key),
         }
-        turned
+        transition
     }
 
     fn unpark(&mut self, key: &LaneKey) {
-        if self.lanes.get(key).is_some_and(|lane| lane.place == Place::Parked) {
-            self.to(key, Place::Ready);
+        if self.lanes.get(key).is_some_and(|lane| lane.state == LaneState::Parked) {
+            self.to(key, LaneState::Ready);
         }
     }
 
@@ -487,7 +487,7 @@ impl Lanes {
         };
         let waiting: Vec<LaneKey> = timers.iter().map(|(_, key)| key).filter(|key| goes_there(key)).cloned().collect();
         for key in waiting {
-            self.place(&key);
+            self.update(&key);
         }
     }
 
@@ -513,8 +513,8 @@ impl Lanes {
         self.round.retain(|tenant| self.tenants.contains_key(tenant));
     }
 
-    /// Moves a lane to the place that matches its content. A ready or parked lane stays there.
-    fn place(&mut self, key: &LaneKey) {
+    /// Moves a lane to the state that matches its content. A ready or parked lane stays there.
+    fn update(&mut self, key: &LaneKey) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
         // The lane is low if few deliveries are left, or if deliveries on disk may be due before those in memory.
         let next = lane.waiting.first_key_value().map(|((at, _), _)| *at);
@@ -524,35 +524,35 @@ impl Lanes {
         if low && lane.asking.is_none() {
             self.low.insert(key.clone());
         }
-        let place = match (lane.waiting.first_key_value(), &lane.route) {
-            (Some(((at, _), _)), Some(_)) => Place::Timer(*at),
-            _ => Place::Idle,
+        let state = match (lane.waiting.first_key_value(), &lane.route) {
+            (Some(((at, _), _)), Some(_)) => LaneState::Timer(*at),
+            _ => LaneState::Idle,
         };
-        let stays = matches!((lane.place, place), (Place::Ready | Place::Parked, Place::Timer(_)));
-        if !stays && lane.place != place {
-            self.to(key, place);
+        let stays = matches!((lane.state, state), (LaneState::Ready | LaneState::Parked, LaneState::Timer(_)));
+        if !stays && lane.state != state {
+            self.to(key, state);
         }
     }
 
-    fn to(&mut self, key: &LaneKey, place: Place) {
+    fn to(&mut self, key: &LaneKey, state: LaneState) {
         let Some(lane) = self.lanes.get_mut(key) else {
             self.timers.retain(|(_, timer)| timer != key);
             return;
         };
-        if let Place::Timer(at) = lane.place {
+        if let LaneState::Timer(at) = lane.state {
             self.timers.remove(&(at, key.clone()));
         }
-        lane.place = place;
-        match place {
+        lane.state = state;
+        match state {
             // A stale entry in a round or in `parked` is skipped there.
-            Place::Idle => {}
-            Place::Timer(at) => drop(self.timers.insert((at, key.clone()))),
-            Place::Parked => {
+            LaneState::Idle => {}
+            LaneState::Timer(at) => drop(self.timers.insert((at, key.clone()))),
+            LaneState::Parked => {
                 if let Some(route) = &lane.route {
                     self.parked.entry((key.0.clone(), route.origin.clone())).or_default().push(key.clone());
                 }
             }
-            Place::Ready => {
+            LaneState::Ready => {
                 self.tenants.entry(key.0.clone()).or_default().round.push_back(key.1);
                 self.back_in_round(&key.0);
             }

@@ -46,6 +46,7 @@ pub mod filter;
 mod health;
 mod lane;
 mod matching;
+mod next;
 pub mod normalize;
 mod notice;
 mod ping;

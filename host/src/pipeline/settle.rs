@@ -1,5 +1,5 @@
-//! Decides the next state of a delivery after an attempt, as a pure function, and commits it in the transaction
-//! `settle`.
+//! Commits the consequences of an attempt (see [`setgate_domain::answer`]) and the results of filters, in the
+//! transaction `settle`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use metrics::{counter, histogram};
 use setgate_base::crypto;
 use setgate_base::telemetry::metric;
-use setgate_domain::attempt::{Attempt, ErrorClass, Outcome, ReceiverWish};
+use setgate_domain::answer::{NextState, PauseReason, failing_too_long};
 use setgate_domain::delivery::{DueDelivery, Settlement, State, Step};
-use setgate_domain::retry::RetrySchedule;
-use setgate_domain::subscription::{Cause, Pause};
+use setgate_domain::retry::given_up;
+use setgate_domain::subscription::Pause;
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::{Fault, FilterRun};
 use setgate_ledger::{Expected, Settled};
@@ -18,117 +18,51 @@ use tracing::{debug, warn};
 
 use super::Pipeline;
 use super::deliver::Attempted;
+use super::next::Next;
 use super::notice::Notice;
 
 /// Longest delay between two tries to write a settlement, in milliseconds.
 const SETTLE_RETRY_MS_MAX: u64 = 5_000;
 
-/// The next step after an attempt. `jitter` is in 0.0..=1.0.
-pub(super) fn decide(
-    schedule: &RetrySchedule,
-    failed_before: u32,
-    attempt: Attempt,
-    now: Timestamp,
-    jitter: f64,
-) -> Step {
-    let retry_after_s = match &attempt.outcome {
-        outcome if outcome.is_success() => return Step::Delivered { attempt },
-        Outcome::Answered { status: 410, .. } => {
-            return Step::Dead { attempt: Some(attempt), reason: "the receiver answered 410 Gone".into() };
-        }
-        Outcome::Answered { wish: Some(ReceiverWish::Abort), .. } => {
-            let reason = "the receiver answered `webhook-delivery: abort`".into();
-            return Step::Dead { attempt: Some(attempt), reason };
-        }
-        Outcome::Answered { retry_after_s, .. } => *retry_after_s,
-        Outcome::Failed { .. } => None,
-    };
-    match schedule.next(failed_before + 1, now, retry_after_s, jitter) {
-        Some(due_at) => Step::Retry { attempt, due_at },
-        None => {
-            let last = attempt.outcome.in_words();
-            let reason = format!("given up after {}: the last one {last}", counted(failed_before + 1, "attempt"));
-            Step::Dead { attempt: Some(attempt), reason }
-        }
-    }
-}
-
-fn counted(count: u32, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-/// The state of a delivery after its attempt was settled.
-pub(super) struct Onward {
-    /// The time of the next attempt, if there is one.
-    pub(super) due_at: Option<Timestamp>,
-    /// The delivery that was blocked by this one in FIFO order.
-    pub(super) freed: Option<DueDelivery>,
-}
-
-/// The cause and the reason, if the response asks for no further deliveries to this subscription. Pending deliveries
-/// stay pending.
-fn unwanted(outcome: &Outcome) -> Option<(Cause, &'static str)> {
-    match outcome {
-        // Standard Webhooks, "Responses": 410 disables the endpoint.
-        Outcome::Answered { status: 410, .. } => Some((Cause::Gone, "the receiver answered 410 Gone")),
-        Outcome::Answered { wish: Some(ReceiverWish::Disable), .. } => {
-            Some((Cause::Receiver, "the receiver answered `webhook-delivery: disable`"))
-        }
-        _ => None,
-    }
-}
-
-/// The cause, the start and the reason, if the host must pause the subscription after this attempt.
-fn disabling(
-    unwanted: Option<(Cause, &'static str)>,
-    at: Timestamp,
-    failing_since: Option<Timestamp>,
-    now: Timestamp,
-    after_s: u64,
-) -> Option<(Cause, Timestamp, String)> {
-    if let Some((cause, reason)) = unwanted {
-        return Some((cause, at, reason.to_owned()));
-    }
-    let since = failing_since?;
-    let failing_s = u64::try_from(now.since(since) / 1_000).unwrap_or(0);
-    (after_s > 0 && failing_s >= after_s).then(|| {
-        let reason = format!("no attempt has succeeded since {since}: `disable_after_s` is {after_s}");
-        (Cause::Failing, since, reason)
-    })
-}
-
 impl Pipeline {
-    /// Decides and commits the result of an attempt.
-    pub(super) async fn settle_attempt(&self, attempted: Attempted) -> Result<Onward, setgate_ledger::Error> {
-        let Attempted { delivery, subscription, accepted_at, attempt, passed } = attempted;
-        let now = self.clock.now();
-        let (at, unwanted) = (attempt.at, unwanted(&attempt.outcome));
-        let step = decide(
-            &subscription.value.retry,
-            delivery.attempts.saturating_sub(delivery.attempts_before),
-            attempt,
-            now,
-            crypto::random_unit(),
-        );
-        let due_at = match &step {
-            Step::Retry { due_at, .. } => Some(*due_at),
-            _ => None,
+    /// Commits the consequences of an attempt for its delivery and its subscription.
+    pub(super) async fn settle_attempt(&self, attempted: Attempted) -> Result<Next, setgate_ledger::Error> {
+        let Attempted { delivery, subscription, accepted_at, attempt, consequences, passed } = attempted;
+        let (now, at) = (self.clock.now(), attempt.at);
+        let mut due_at = None;
+        let step = match consequences.delivery {
+            NextState::Delivered => {
+                #[expect(clippy::cast_precision_loss, reason = "milliseconds of one delivery")]
+                histogram!(metric::END_TO_END_SECONDS).record(now.since(accepted_at) as f64 / 1e3);
+                Step::Delivered { attempt }
+            }
+            NextState::Retry { due_at: retry_at } => {
+                due_at = Some(retry_at);
+                Step::Retry { attempt, due_at: retry_at }
+            }
+            NextState::Dead { reason } => Step::Dead { attempt: Some(attempt), reason },
+            // Unsettled filter runs are lost with the attempt, so the chain runs again.
+            NextState::NotAttempted { due_at } => {
+                return Ok(Next::requeue(DueDelivery { due_at, filtered: passed.is_empty(), ..delivery }));
+            }
         };
-        if matches!(step, Step::Delivered { .. }) {
-            #[expect(clippy::cast_precision_loss, reason = "milliseconds of one delivery")]
-            histogram!(metric::END_TO_END_SECONDS).record(now.since(accepted_at) as f64 / 1e3);
-        }
-        let settlement = Settlement { delivery: delivery.seq, at: self.clock.now(), step, passed };
-        let settled = self.settle_as(&delivery, settlement).await?;
+        let settled = self.settle_as(&delivery, Settlement { delivery: delivery.seq, at: now, step, passed }).await?;
         let of_host = self.settings.now().delivery.disable_after_s;
         let after_s = subscription.value.pacing.disable_after_s.map_or(of_host, u64::from);
-        if let Some((cause, since, reason)) = disabling(unwanted, at, settled.failing_since, now, after_s)
-            && let Err(error) = Box::pin(self.disable(&delivery, cause, since, reason)).await
+        let too_long = || failing_too_long(settled.failing_since?, after_s, now);
+        if let Some(pause) = consequences.subscription.or_else(too_long)
+            && let Err(error) = Box::pin(self.pause(&delivery, pause, at)).await
         {
             // The delivery itself is settled, and the next attempt tries to pause the subscription again.
-            warn!(delivery = %delivery.id, %error, "the subscription could not be paused");
+            warn!(delivery = %delivery.id, %error, "subscription could not be paused; the next attempt tries again");
         }
-        Ok(Onward { due_at, freed: settled.freed })
+        Ok(match due_at {
+            // Filter runs that had not been settled before were settled with the attempt.
+            Some(due_at) => {
+                Next::requeue(DueDelivery { due_at, attempts: delivery.attempts + 1, filtered: true, ..delivery })
+            }
+            None => Next::rest(settled.freed),
+        })
     }
 
     /// Commits a settlement and retries until the commit succeeds, because the request was already sent to the receiver
@@ -161,7 +95,7 @@ impl Pipeline {
                 Err(error) if !error.is_temporary() => return Err(error),
                 Err(error) => {
                     if !error.is_told() {
-                        warn!(delivery = %delivery.id, %error, "a settlement is not durable yet; it is tried again");
+                        warn!(delivery = %delivery.id, %error, "settlement could not be committed; retrying");
                     }
                     tokio::time::sleep(Duration::from_millis(wait_ms)).await;
                     wait_ms = (wait_ms * 2).min(SETTLE_RETRY_MS_MAX);
@@ -174,8 +108,9 @@ impl Pipeline {
                 State::Held | State::Dead => {
                     // The reason may contain the guest's own text, which belongs to the tenant and therefore stays out
                     // of the log.
-                    warn!(tenant = %delivery.tenant, delivery = %delivery.id, state = state.as_str(), fault,
-                        "a delivery needs a person");
+                    let (tenant, id) = (&delivery.tenant, delivery.id);
+                    warn!(%tenant, delivery = %id, state = state.as_str(), fault, "delivery is {}: manual action required",
+                        state.as_str());
                 }
                 _ => debug!(tenant = %delivery.tenant, delivery = %delivery.id, state = state.as_str(), "settled"),
             }
@@ -185,13 +120,14 @@ impl Pipeline {
 
     /// Pauses the subscription of a delivery, unless it is paused or removed, and notifies its tenant. If the
     /// subscription was changed concurrently, the next attempt decides again.
-    async fn disable(
+    async fn pause(
         &self,
         delivery: &DueDelivery,
-        cause: Cause,
-        since: Timestamp,
-        reason: String,
+        reason: PauseReason,
+        attempt_at: Timestamp,
     ) -> Result<(), setgate_ledger::Error> {
+        let PauseReason { cause, since, text: reason } = reason;
+        let since = since.unwrap_or(attempt_at);
         let Some(stored) = self.subscription(&delivery.tenant, delivery.id.subscription) else { return Ok(()) };
         if stored.value.paused.is_some() {
             return Ok(());
@@ -210,7 +146,8 @@ impl Pipeline {
             Ok(_) => {
                 let (tenant, subscription) = (&delivery.tenant, delivery.id.subscription);
                 counter!(metric::DISABLED, "tenant" => tenant.to_string(), "cause" => cause.as_str()).increment(1);
-                warn!(%tenant, %subscription, cause = cause.as_str(), reason, "a subscription is paused; what is pending waits");
+                warn!(%tenant, %subscription, cause = cause.as_str(), reason,
+                    "subscription paused by the host; its deliveries stay due");
                 Ok(())
             }
         }
@@ -218,7 +155,7 @@ impl Pipeline {
 
     /// A filter asked for another try: schedules it by the subscription's retry schedule, or holds the delivery if the
     /// schedule is used up.
-    pub(super) fn again(&self, delivery: &DueDelivery, runs: Vec<FilterRun>, reason: String) -> Step {
+    pub(super) fn filter_again(&self, delivery: &DueDelivery, runs: Vec<FilterRun>, reason: String) -> Step {
         let schedule = self
             .subscription(&delivery.tenant, delivery.id.subscription)
             .map(|subscription| subscription.value.retry.clone())
@@ -226,58 +163,9 @@ impl Pipeline {
         match schedule.next(delivery.filter_tries + 1, self.clock.now(), None, crypto::random_unit()) {
             Some(due_at) => Step::FilterAgain { runs, due_at },
             None => {
-                let tries = counted(delivery.filter_tries + 1, "attempt");
-                Step::Held { runs, reason: format!("given up after {tries}: {reason}") }
+                let reason = format!("{}: {reason}", given_up(delivery.filter_tries + 1));
+                Step::Held { runs, reason }
             }
         }
-    }
-
-    /// The record of an attempt that could not be built or signed. It is retried like any other attempt, because its
-    /// cause is a setting that a user can fix.
-    pub(super) fn unsendable(&self, delivery: &DueDelivery, detail: String) -> Attempt {
-        let outcome = Outcome::Failed { class: ErrorClass::Unsendable, detail };
-        let number = delivery.attempts + 1;
-        let at = self.clock.now();
-        Attempt { number, at, latency_us: 0, outcome, signed_with: Vec::new(), sent: None, connection: None }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
-
-    fn answered(status: u16, retry_after_s: Option<u32>) -> Attempt {
-        let mut outcome = Outcome::status(status);
-        if let Outcome::Answered { retry_after_s: asked, .. } = &mut outcome {
-            *asked = retry_after_s;
-        }
-        Attempt { number: 1, at: NOW, latency_us: 1, outcome, signed_with: Vec::new(), sent: None, connection: None }
-    }
-
-    #[test]
-    fn only_2xx_is_success_and_410_ends() {
-        let schedule = RetrySchedule::default();
-        for (status, expected) in
-            [(200, "delivered"), (204, "delivered"), (302, "retry"), (500, "retry"), (410, "dead")]
-        {
-            let step = match decide(&schedule, 0, answered(status, None), NOW, 0.5) {
-                Step::Delivered { .. } => "delivered",
-                Step::Retry { .. } => "retry",
-                Step::Dead { .. } => "dead",
-                other => panic!("{other:?}"),
-            };
-            assert_eq!(step, expected, "{status}");
-        }
-    }
-
-    #[test]
-    fn gives_up_when_the_schedule_is_spent_and_waits_as_asked() {
-        let schedule = RetrySchedule::try_from(vec![1]).unwrap();
-        let Step::Dead { reason, .. } = decide(&schedule, 1, answered(500, None), NOW, 0.5) else { panic!() };
-        assert_eq!(reason, "given up after 2 attempts: the last one was answered 500");
-        let Step::Retry { due_at, .. } = decide(&schedule, 0, answered(503, Some(60)), NOW, 0.0) else { panic!() };
-        assert_eq!(due_at.since(NOW), 60_000);
     }
 }

@@ -2,7 +2,6 @@
 //! Queued deliveries make no attempts meanwhile, so that none of them is given up because of a shared outage. Pure:
 //! `now` is an argument.
 
-use super::attempt::{ErrorClass, Outcome};
 use super::time::Timestamp;
 
 /// Settings of a circuit breaker.
@@ -18,9 +17,10 @@ pub struct BreakerBounds {
     pub throttle_ms_max: i64,
 }
 
-/// Signal of an attempt about the health of its endpoint, independent of the delivery's result.
+/// Signal of an attempt about the health of its endpoint, independent of the delivery's result. Decided in
+/// [`answer`](super::answer).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
+pub enum Signal {
     /// Any response that is not a failure of the endpoint.
     Alive,
     /// No response, or one that indicates a failure of the endpoint.
@@ -33,40 +33,22 @@ pub enum Heard {
     },
 }
 
-impl Heard {
-    /// The signal of an outcome. `None` if the attempt did not reach the endpoint for a reason on our side.
-    pub fn of(outcome: &Outcome) -> Option<Self> {
-        match outcome {
-            Outcome::Answered { status: 429 | 502 | 504, retry_after_s, .. } => {
-                Some(Self::Throttled { retry_after_s: *retry_after_s })
-            }
-            Outcome::Answered { status: 503, retry_after_s: asked @ Some(_), .. } => {
-                Some(Self::Throttled { retry_after_s: *asked })
-            }
-            Outcome::Answered { status: 408 | 500..=599, .. } => Some(Self::Failing),
-            Outcome::Answered { .. } => Some(Self::Alive),
-            Outcome::Failed { class: ErrorClass::Forbidden | ErrorClass::Unsendable, .. } => None,
-            Outcome::Failed { .. } => Some(Self::Failing),
-        }
-    }
-}
-
 /// Whether a delivery may be sent to an endpoint now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Passage {
+pub enum Admission {
     /// Closed: it may.
-    Free,
+    Allowed,
     /// It may, as the probe whose result decides for the others. Call [`Breaker::probe`] when it is sent.
     Probe,
     /// Open: not before this time.
-    Later(Timestamp),
+    NotBefore(Timestamp),
     /// Not before the running probe has ended.
     Probing,
 }
 
 /// A state change of the breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum Transition {
     /// It opened, until this time.
     Opened(Timestamp),
     /// It closed.
@@ -95,13 +77,13 @@ impl Breaker {
     }
 
     /// Whether a delivery may be sent now.
-    pub fn passage(&self, now: Timestamp) -> Passage {
+    pub fn admission(&self, now: Timestamp) -> Admission {
         match self.open {
-            None => Passage::Free,
+            None => Admission::Allowed,
             // If the remaining time is longer than the whole period, the clock was set back: do not wait for it.
-            Some((until, wait_ms)) if now < until && until.since(now) <= wait_ms => Passage::Later(until),
-            Some(_) if self.probing => Passage::Probing,
-            Some(_) => Passage::Probe,
+            Some((until, wait_ms)) if now < until && until.since(now) <= wait_ms => Admission::NotBefore(until),
+            Some(_) if self.probing => Admission::Probing,
+            Some(_) => Admission::Probe,
         }
     }
 
@@ -112,14 +94,20 @@ impl Breaker {
 
     /// Records the signal of an attempt. `None` if there was no signal or no attempt. `probe` is true if the attempt
     /// was the probe.
-    pub fn heard(&mut self, heard: Option<Heard>, probe: bool, now: Timestamp, bounds: &BreakerBounds) -> Option<Turn> {
+    pub fn record(
+        &mut self,
+        signal: Option<Signal>,
+        probe: bool,
+        now: Timestamp,
+        bounds: &BreakerBounds,
+    ) -> Option<Transition> {
         if probe {
             self.probing = false;
         }
         let before = self.open;
-        match heard? {
-            Heard::Alive => *self = Self::default(),
-            Heard::Failing => {
+        match signal? {
+            Signal::Alive => *self = Self::default(),
+            Signal::Failing => {
                 self.failures = self.failures.saturating_add(1);
                 match before {
                     // Sent before the breaker opened, so this is no new information.
@@ -131,7 +119,7 @@ impl Breaker {
                     None => {}
                 }
             }
-            Heard::Throttled { retry_after_s } => {
+            Signal::Throttled { retry_after_s } => {
                 self.failures = self.failures.saturating_add(1);
                 let asked_ms =
                     retry_after_s.map_or(0, |s| i64::from(s).saturating_mul(1_000)).min(bounds.throttle_ms_max);
@@ -148,8 +136,8 @@ impl Breaker {
             }
         }
         match (before, self.open) {
-            (None, Some((until, _))) => Some(Turn::Opened(until)),
-            (Some(_), None) => Some(Turn::Closed),
+            (None, Some((until, _))) => Some(Transition::Opened(until)),
+            (Some(_), None) => Some(Transition::Closed),
             _ => None,
         }
     }
@@ -174,106 +162,78 @@ mod tests {
 
     fn opened(breaker: &mut Breaker) {
         for _ in 0..2 {
-            assert_eq!(breaker.heard(Some(Heard::Failing), false, NOW, &BOUNDS), None);
-            assert_eq!(breaker.passage(NOW), Passage::Free);
+            assert_eq!(breaker.record(Some(Signal::Failing), false, NOW, &BOUNDS), None);
+            assert_eq!(breaker.admission(NOW), Admission::Allowed);
         }
         let until = NOW.plus_millis(1_000);
-        assert_eq!(breaker.heard(Some(Heard::Failing), false, NOW, &BOUNDS), Some(Turn::Opened(until)));
-        assert_eq!(breaker.passage(NOW), Passage::Later(until));
+        assert_eq!(breaker.record(Some(Signal::Failing), false, NOW, &BOUNDS), Some(Transition::Opened(until)));
+        assert_eq!(breaker.admission(NOW), Admission::NotBefore(until));
     }
 
     #[test]
-    fn opens_after_failures_in_a_row_and_asks_with_one() {
+    fn opens_after_consecutive_failures_and_sends_one_probe() {
         let mut breaker = Breaker::default();
         opened(&mut breaker);
         // Attempts that were in flight change nothing.
-        assert_eq!(breaker.heard(Some(Heard::Failing), false, NOW, &BOUNDS), None);
+        assert_eq!(breaker.record(Some(Signal::Failing), false, NOW, &BOUNDS), None);
         let mut now = NOW.plus_millis(1_000);
         for wait_ms in [2_000, 4_000, 8_000, 8_000] {
-            assert_eq!(breaker.passage(now), Passage::Probe);
+            assert_eq!(breaker.admission(now), Admission::Probe);
             breaker.probe();
-            assert_eq!(breaker.passage(now), Passage::Probing);
-            assert_eq!(breaker.heard(Some(Heard::Failing), true, now, &BOUNDS), None);
-            assert_eq!(breaker.passage(now), Passage::Later(now.plus_millis(wait_ms)));
+            assert_eq!(breaker.admission(now), Admission::Probing);
+            assert_eq!(breaker.record(Some(Signal::Failing), true, now, &BOUNDS), None);
+            assert_eq!(breaker.admission(now), Admission::NotBefore(now.plus_millis(wait_ms)));
             now = now.plus_millis(wait_ms);
         }
         breaker.probe();
-        assert_eq!(breaker.heard(Some(Heard::Alive), true, now, &BOUNDS), Some(Turn::Closed));
+        assert_eq!(breaker.record(Some(Signal::Alive), true, now, &BOUNDS), Some(Transition::Closed));
         assert!(breaker.is_fresh());
     }
 
     #[test]
-    fn a_success_in_between_starts_the_count_anew() {
+    fn a_success_resets_the_count() {
         let mut breaker = Breaker::default();
-        for heard in [Heard::Failing, Heard::Failing, Heard::Alive, Heard::Failing, Heard::Failing] {
-            assert_eq!(breaker.heard(Some(heard), false, NOW, &BOUNDS), None);
+        for signal in [Signal::Failing, Signal::Failing, Signal::Alive, Signal::Failing, Signal::Failing] {
+            assert_eq!(breaker.record(Some(signal), false, NOW, &BOUNDS), None);
         }
         assert!(!breaker.is_open());
     }
 
     #[test]
-    fn a_probe_that_told_nothing_is_followed_by_another() {
+    fn a_probe_without_a_signal_is_followed_by_another() {
         let mut breaker = Breaker::default();
         opened(&mut breaker);
         let now = NOW.plus_millis(1_000);
         breaker.probe();
-        assert_eq!(breaker.heard(None, true, now, &BOUNDS), None);
-        assert_eq!(breaker.passage(now), Passage::Probe);
+        assert_eq!(breaker.record(None, true, now, &BOUNDS), None);
+        assert_eq!(breaker.admission(now), Admission::Probe);
     }
 
     #[test]
-    fn a_receiver_that_asks_for_time_gets_it_at_once_and_up_to_a_limit() {
-        let throttled = |retry_after_s| Some(Heard::Throttled { retry_after_s });
-        let until = |wait_ms| Passage::Later(NOW.plus_millis(wait_ms));
+    fn a_requested_time_opens_it_at_once_up_to_a_limit() {
+        let throttled = |retry_after_s| Some(Signal::Throttled { retry_after_s });
+        let until = |wait_ms| Admission::NotBefore(NOW.plus_millis(wait_ms));
         for (asked, wait_ms) in [(None, 1_000), (Some(0), 1_000), (Some(30), 30_000), (Some(86_400), 60_000)] {
             let mut breaker = Breaker::default();
-            breaker.heard(throttled(asked), false, NOW, &BOUNDS);
-            assert_eq!(breaker.passage(NOW), until(wait_ms), "{asked:?}");
+            breaker.record(throttled(asked), false, NOW, &BOUNDS);
+            assert_eq!(breaker.admission(NOW), until(wait_ms), "{asked:?}");
         }
         let mut breaker = Breaker::default();
         for asked in [Some(30), Some(10), None] {
-            breaker.heard(throttled(asked), false, NOW, &BOUNDS);
+            breaker.record(throttled(asked), false, NOW, &BOUNDS);
         }
-        assert_eq!(breaker.passage(NOW), until(30_000), "the longest wish holds");
+        assert_eq!(breaker.admission(NOW), until(30_000), "the longest requested time applies");
         // A requested time does not lengthen the times chosen by the breaker later.
         let now = NOW.plus_millis(30_000);
         breaker.probe();
-        breaker.heard(Some(Heard::Failing), true, now, &BOUNDS);
-        assert_eq!(breaker.passage(now), Passage::Later(now.plus_millis(8_000)));
+        breaker.record(Some(Signal::Failing), true, now, &BOUNDS);
+        assert_eq!(breaker.admission(now), Admission::NotBefore(now.plus_millis(8_000)));
     }
 
     #[test]
-    fn a_clock_set_back_keeps_nobody_waiting() {
+    fn a_clock_set_back_ends_the_open_time() {
         let mut breaker = Breaker::default();
         opened(&mut breaker);
-        assert_eq!(breaker.passage(NOW.plus_millis(-3_600_000)), Passage::Probe);
-    }
-
-    #[test]
-    fn what_is_no_fault_of_the_endpoint_does_not_count() {
-        let answered = |status, retry_after_s| {
-            let mut outcome = Outcome::status(status);
-            if let Outcome::Answered { retry_after_s: asked, .. } = &mut outcome {
-                *asked = retry_after_s;
-            }
-            Heard::of(&outcome)
-        };
-        for (status, heard) in [
-            (200, Heard::Alive),
-            (404, Heard::Alive),
-            (302, Heard::Alive),
-            (500, Heard::Failing),
-            (503, Heard::Failing),
-            (429, Heard::Throttled { retry_after_s: None }),
-            (502, Heard::Throttled { retry_after_s: None }),
-            (504, Heard::Throttled { retry_after_s: None }),
-        ] {
-            assert_eq!(answered(status, None), Some(heard), "{status}");
-        }
-        assert_eq!(answered(503, Some(7)), Some(Heard::Throttled { retry_after_s: Some(7) }));
-        let failed = |class| Heard::of(&Outcome::Failed { class, detail: String::new() });
-        assert_eq!(failed(ErrorClass::Connect), Some(Heard::Failing));
-        assert_eq!(failed(ErrorClass::Unsendable), None);
-        assert_eq!(failed(ErrorClass::Forbidden), None);
+        assert_eq!(breaker.admission(NOW.plus_millis(-3_600_000)), Admission::Probe);
     }
 }

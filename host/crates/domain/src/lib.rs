@@ -1,5 +1,6 @@
 //! The domain model as plain values: no runtime, network, files, clock or randomness.
 
+pub mod answer;
 pub mod attempt;
 pub mod audit;
 pub mod backtest;

@@ -60,6 +60,11 @@ impl RetrySchedule {
     }
 }
 
+/// Start of the reason of a delivery that has used up its schedule.
+pub fn given_up(attempts: u32) -> String {
+    format!("given up after {attempts} attempt{}", if attempts == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::num::{NonZeroU16, NonZeroU32};
 
-use setgate_domain::breaker::{Breaker, BreakerBounds, Heard, Passage, Turn};
+use setgate_domain::breaker::{Admission, Breaker, BreakerBounds, Signal, Transition};
 use setgate_domain::endpoint::Origin;
 use setgate_domain::id::TenantId;
 use setgate_domain::pacing::Rate;
@@ -28,17 +28,17 @@ impl Route {
     }
 }
 
-/// Whether a delivery may start.
+/// The answer to a request for a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
-    /// It may start, and has taken a slot. `probe` is set if it is the breaker's probe.
-    Goes { probe: bool },
+pub(super) enum Slot {
+    /// The delivery may start and holds the slot. `probe` is set if it is the breaker's probe.
+    Taken { probe: bool },
     /// Not before this time.
-    At(Timestamp),
+    NotBefore(Timestamp),
     /// Not before a delivery in flight ends.
-    Full,
+    NoneFree,
     /// The endpoint admits it, but its bytes do not fit.
-    NoRoom,
+    NoBytes,
 }
 
 /// The limits of one endpoint.
@@ -82,13 +82,13 @@ impl Endpoints {
         route: &Route,
         (bytes, fits): (u64, bool),
         now: Timestamp,
-    ) -> Admission {
+    ) -> Slot {
         let endpoint = self.known.entry(key.clone()).or_default();
-        let probe = match endpoint.breaker.passage(now) {
-            Passage::Free => false,
-            Passage::Probe => true,
-            Passage::Later(at) => return Admission::At(at),
-            Passage::Probing => return Admission::Full,
+        let probe = match endpoint.breaker.admission(now) {
+            Admission::Allowed => false,
+            Admission::Probe => true,
+            Admission::NotBefore(at) => return Slot::NotBefore(at),
+            Admission::Probing => return Slot::NoneFree,
         };
         let EndpointBounds { in_flight_max, bytes_max } = self.bounds;
         let places = route.in_flight_max.map_or(in_flight_max, |own| in_flight_max.min(own.get().into()));
@@ -96,14 +96,14 @@ impl Endpoints {
         // smaller ones could overtake it forever.
         let is_heavy = bytes <= bytes_max && endpoint.bytes.saturating_add(bytes) > bytes_max;
         if endpoint.in_flight >= places || is_heavy {
-            return Admission::Full;
+            return Slot::NoneFree;
         }
         let wait_until = route.per_second.and_then(|rate| endpoint.rate.wait_until_ms(now.as_millis(), rate));
         if let Some(at) = wait_until {
-            return Admission::At(Timestamp::from_millis(at));
+            return Slot::NotBefore(Timestamp::from_millis(at));
         }
         if !fits {
-            return Admission::NoRoom;
+            return Slot::NoBytes;
         }
         if let Some(per_second) = route.per_second {
             endpoint.rate.took(now.as_millis(), per_second);
@@ -113,7 +113,7 @@ impl Endpoints {
         }
         endpoint.in_flight += 1;
         endpoint.bytes += bytes;
-        Admission::Goes { probe }
+        Slot::Taken { probe }
     }
 
     /// Reserves additional bytes for a delivery in flight. Returns false without a change if they exceed the endpoint's
@@ -128,22 +128,22 @@ impl Endpoints {
         true
     }
 
-    /// Releases a slot and its bytes. `heard` is the signal about the endpoint, if there is one.
+    /// Releases a slot and its bytes. `signal` is the signal about the endpoint, if there is one.
     pub(super) fn leave(
         &mut self,
         key: &EndpointKey,
         bytes: u64,
-        (probe, heard): (bool, Option<Heard>),
+        (probe, signal): (bool, Option<Signal>),
         now: Timestamp,
-    ) -> Option<Turn> {
+    ) -> Option<Transition> {
         let endpoint = self.known.get_mut(key)?;
         endpoint.in_flight = endpoint.in_flight.saturating_sub(1);
         endpoint.bytes = endpoint.bytes.saturating_sub(bytes);
-        let turn = endpoint.breaker.heard(heard, probe, now, &self.breaker);
+        let transition = endpoint.breaker.record(signal, probe, now, &self.breaker);
         if endpoint.in_flight == 0 && endpoint.breaker.is_fresh() && endpoint.rate.is_idle(now.as_millis()) {
             self.known.remove(key);
         }
-        turn
+        transition
     }
 
     /// Drops the state of endpoints without deliveries in flight that `wanted` rejects.

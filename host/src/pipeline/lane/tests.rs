@@ -71,7 +71,7 @@ fn other_bounds_hold_from_the_next_turn_on() {
     lanes.done(DeliverySeq(2), None, NOW);
     assert_eq!(taken(&mut lanes), [3]);
     lanes.bound(Bounds { breaker: BreakerBounds { failures_max: 1, ..BREAKER }, ..BOUNDS });
-    let turn = over(&mut lanes, DeliverySeq(3), None, Some(Heard::Failing), NOW);
+    let turn = over(&mut lanes, DeliverySeq(3), None, Some(Signal::Failing), NOW);
     assert!(turn.is_some(), "one failure opens the breaker now");
 }
 
@@ -310,11 +310,11 @@ fn large_deliveries_of_a_tenant_that_hang_leave_bytes_for_others() {
     assert_eq!(taken(&mut lanes), (30..40).collect::<Vec<_>>(), "which are not those of another tenant");
     // A delivery to the endpoint that has used up its half waits for it, and the tenant's next one goes to another
     // endpoint.
-    lanes.left(DeliverySeq(20), Some(Heard::Alive), NOW);
+    lanes.left(DeliverySeq(20), Some(Signal::Alive), NOW);
     assert_eq!(taken(&mut lanes), [11], "bytes are free again when the attempt is over");
     assert_eq!(lanes.in_flight(), 15, "and the place when that is written");
-    lanes.left(DeliverySeq(11), Some(Heard::Alive), NOW);
-    lanes.left(DeliverySeq(10), Some(Heard::Alive), NOW);
+    lanes.left(DeliverySeq(11), Some(Signal::Alive), NOW);
+    lanes.left(DeliverySeq(10), Some(Signal::Alive), NOW);
     assert_eq!(taken(&mut lanes), [21, 12]);
 }
 
@@ -385,11 +385,11 @@ fn what_filters_make_larger_waits_if_there_is_no_room_for_it() {
     let row = heavy("a", 1, 2, 30);
     lanes.done(row.seq, Some(row), NOW);
     assert!(taken(&mut lanes).is_empty());
-    lanes.left(DeliverySeq(1), Some(Heard::Alive), NOW);
+    lanes.left(DeliverySeq(1), Some(Signal::Alive), NOW);
     assert_eq!(taken(&mut lanes), [2]);
     assert!(lanes.grow(DeliverySeq(2), 40), "up to the bound");
     assert!(lanes.grow(DeliverySeq(1), 40), "whose attempt is over holds nothing");
-    lanes.left(DeliverySeq(2), Some(Heard::Alive), NOW);
+    lanes.left(DeliverySeq(2), Some(Signal::Alive), NOW);
     assert!(lanes.grow(DeliverySeq(0), 9_000), "one alone goes, however large");
 }
 
@@ -486,10 +486,10 @@ fn over(
     lanes: &mut Lanes,
     seq: DeliverySeq,
     again: Option<DueDelivery>,
-    heard: Option<Heard>,
+    signal: Option<Signal>,
     now: Timestamp,
-) -> Option<(EndpointKey, Turn)> {
-    let turned = lanes.left(seq, heard, now);
+) -> Option<(EndpointKey, Transition)> {
+    let turned = lanes.left(seq, signal, now);
     assert_eq!(lanes.done(seq, again, now), None, "it turned before");
     turned
 }
@@ -502,16 +502,16 @@ fn an_endpoint_has_room_again_while_what_came_of_an_attempt_is_written() {
     lanes.add(delivery("a", 1, 2, NOW));
     assert_eq!(lanes.take(NOW).unwrap().seq.0, 1);
     assert!(lanes.take(NOW).is_none());
-    lanes.left(DeliverySeq(1), Some(Heard::Alive), NOW);
+    lanes.left(DeliverySeq(1), Some(Signal::Alive), NOW);
     assert_eq!(lanes.take(NOW).unwrap().seq.0, 2);
     assert_eq!(lanes.in_flight(), 2, "the tenant's places are held until it is written");
     lanes.done(DeliverySeq(1), None, NOW);
     assert_eq!(lanes.in_flight(), 1);
 }
 
-fn fails(lanes: &mut Lanes, seq: i64, now: Timestamp) -> Option<Turn> {
+fn fails(lanes: &mut Lanes, seq: i64, now: Timestamp) -> Option<Transition> {
     let again = delivery("a", 1, seq, now.plus_millis(300_000));
-    over(lanes, DeliverySeq(seq), Some(again), Some(Heard::Failing), now).map(|(_, turn)| turn)
+    over(lanes, DeliverySeq(seq), Some(again), Some(Signal::Failing), now).map(|(_, turn)| turn)
 }
 
 #[test]
@@ -527,13 +527,13 @@ fn an_endpoint_that_fails_is_left_alone_and_then_asked_with_one() {
     open_route(&mut lanes, "a", 3, origin("up"));
     assert_eq!(taken(&mut lanes), [0, 10, 20, 1]);
     assert_eq!(fails(&mut lanes, 0, NOW), None);
-    over(&mut lanes, DeliverySeq(10), None, Some(Heard::Failing), NOW);
+    over(&mut lanes, DeliverySeq(10), None, Some(Signal::Failing), NOW);
     let until = NOW.plus_millis(1_000);
-    assert_eq!(fails(&mut lanes, 1, NOW), Some(Turn::Opened(until)));
+    assert_eq!(fails(&mut lanes, 1, NOW), Some(Transition::Opened(until)));
     assert_eq!(lanes.breakers_open(), 1);
     // Both subscriptions wait for the breaker. The other endpoint is not affected.
     assert!(taken(&mut lanes).is_empty());
-    over(&mut lanes, DeliverySeq(20), None, Some(Heard::Alive), NOW);
+    over(&mut lanes, DeliverySeq(20), None, Some(Signal::Alive), NOW);
     lanes.add(delivery("a", 3, 21, NOW));
     assert_eq!(taken(&mut lanes), [21]);
     assert_eq!(lanes.next_due(), Some(until));
@@ -544,8 +544,8 @@ fn an_endpoint_that_fails_is_left_alone_and_then_asked_with_one() {
     lanes.done(DeliverySeq(probes[0]), None, until);
     let probes: Vec<_> = std::iter::from_fn(|| lanes.take(until)).map(|d| d.seq.0).collect();
     assert_eq!(probes.len(), 1, "{probes:?}");
-    let closed = over(&mut lanes, DeliverySeq(probes[0]), None, Some(Heard::Alive), until);
-    assert!(matches!(closed, Some((_, Turn::Closed))));
+    let closed = over(&mut lanes, DeliverySeq(probes[0]), None, Some(Signal::Alive), until);
+    assert!(matches!(closed, Some((_, Transition::Closed))));
     assert_eq!(lanes.breakers_open(), 0);
     let rest: Vec<_> = std::iter::from_fn(|| lanes.take(until)).map(|d| d.seq.0).collect();
     assert_eq!(rest.len(), 3, "and then all go, up to the places there are: {rest:?}");
@@ -560,10 +560,10 @@ fn a_breaker_that_closes_early_lets_nobody_wait_for_its_time() {
     open_route(&mut lanes, "a", 1, origin("x"));
     assert_eq!(taken(&mut lanes), [0, 1, 2]);
     lanes.add(delivery("a", 1, 3, NOW));
-    over(&mut lanes, DeliverySeq(0), None, Some(Heard::Throttled { retry_after_s: Some(30) }), NOW);
+    over(&mut lanes, DeliverySeq(0), None, Some(Signal::Throttled { retry_after_s: Some(30) }), NOW);
     assert!(taken(&mut lanes).is_empty());
     // A delivery that was already in flight succeeds.
-    over(&mut lanes, DeliverySeq(1), None, Some(Heard::Alive), NOW);
+    over(&mut lanes, DeliverySeq(1), None, Some(Signal::Alive), NOW);
     assert_eq!(taken(&mut lanes), [3]);
 }
 
@@ -576,7 +576,7 @@ fn a_subscription_takes_no_more_places_and_goes_no_faster_than_it_asks() {
     let route = Route { in_flight_max: NonZeroU16::new(2), ..origin("x").unwrap() };
     open_route(&mut lanes, "a", 1, Some(route));
     assert_eq!(taken(&mut lanes), [0, 1]);
-    over(&mut lanes, DeliverySeq(0), None, Some(Heard::Alive), NOW);
+    over(&mut lanes, DeliverySeq(0), None, Some(Signal::Alive), NOW);
     assert_eq!(taken(&mut lanes), [2]);
 
     let mut lanes = Lanes::new(Bounds { window_max: 1_000, ..BOUNDS });
@@ -588,7 +588,7 @@ fn a_subscription_takes_no_more_places_and_goes_no_faster_than_it_asks() {
     let (mut now, mut sent) = (NOW, 0);
     while now < NOW.plus_millis(2_000) {
         while let Some(delivery) = lanes.take(now) {
-            over(&mut lanes, delivery.seq, None, Some(Heard::Alive), now);
+            over(&mut lanes, delivery.seq, None, Some(Signal::Alive), now);
             sent += 1;
         }
         now = lanes.next_due().map_or(now, |at| at.max(now)).max(now.plus_millis(1));

@@ -14,9 +14,8 @@ mod world;
 use setgate_domain::id::{Digest, SubscriptionId, TenantId};
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::FilterRun;
-use tokio::task::JoinSet;
 
-use super::{Dispatcher, Ended, Handle, Pipeline, Progress, Reached};
+use super::{Dispatcher, Handle, Next, Pipeline, Tasks};
 use crate::config;
 use receivers::Trouble;
 use world::World;
@@ -167,11 +166,10 @@ async fn a_delivery_paused_while_its_filters_ran_is_due_with_what_they_did_unset
     let passed = FilterRun::not_called("f".parse().unwrap(), Digest([1; 32]));
     for unsettled in [vec![], vec![passed]] {
         let pipeline = world.pipeline();
-        let Ok(Progress::On(mut filtered)) = pipeline.filter(due.clone()).await else { panic!("it is due") };
+        let Ok(Next::Send(mut filtered)) = pipeline.filter(due.clone()).await else { panic!("it is due") };
         let is_settled = unsettled.is_empty();
         filtered.passed = unsettled;
-        let Ok(Reached::End(seen)) = pipeline.send(*filtered).await else { panic!("it is sent") };
-        let again = seen.again.expect("it stays due");
+        let Ok(Next::Requeue(again)) = pipeline.send(*filtered).await else { panic!("it stays due") };
         assert_eq!((again.seq, again.attempts, again.filtered), (due.seq, 0, is_settled));
     }
 }

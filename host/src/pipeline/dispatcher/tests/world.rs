@@ -57,7 +57,7 @@ pub(super) struct World {
     pub(super) restarts: Vec<Timestamp>,
     /// `jti` and subject of the accepted events, in order.
     pub(super) accepted: Vec<(String, String)>,
-    work: JoinSet<Ended>,
+    tasks: Tasks,
 }
 
 impl World {
@@ -78,7 +78,7 @@ impl World {
             keys: Vec::new(),
             accepted: Vec::new(),
             restarts: Vec::new(),
-            work: JoinSet::new(),
+            tasks: Tasks::default(),
             folder,
             clock,
             master,
@@ -181,10 +181,13 @@ impl World {
             while let Ok(deliveries) = dispatcher.told.try_recv() {
                 dispatcher.take_in(deliveries);
             }
-            dispatcher.ask(&mut self.work);
-            dispatcher.start(&mut self.work);
-            let Some(ended) = self.work.join_next().await else { break };
-            dispatcher.end(ended, &mut self.work);
+            dispatcher.query(&mut self.tasks);
+            dispatcher.start(&mut self.tasks);
+            tokio::select! {
+                Some(ended) = self.tasks.deliveries.join_next() => dispatcher.advance(ended, &mut self.tasks),
+                Some(answer) = self.tasks.queries.join_next() => dispatcher.take_rows(answer),
+                else => break,
+            }
         }
     }
 

@@ -1,0 +1,159 @@
+//! The meaning of a receiver's answer: the consequences of an attempt for its delivery, for the circuit breaker of its
+//! endpoint and for its subscription. Pure: `now` and `jitter` are arguments.
+//!
+//! The table in `docs/reference/delivery.md` is generated from [`interpret`] by a test.
+
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use super::attempt::{ErrorClass, Outcome, ReceiverWish};
+use super::breaker::Signal;
+use super::retry::{RetrySchedule, given_up};
+use super::subscription::Cause;
+use super::time::Timestamp;
+
+/// Delay in milliseconds before a delivery is sent after this host lacked a resource for the attempt.
+const SHORTAGE_WAIT_MS: i64 = 1_000;
+
+/// The result of an attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer<'a> {
+    /// Status, headers and body, or the error. An incomplete body does not change the meaning: the status and the head
+    /// decide (RFC 9110 section 15).
+    pub outcome: &'a Outcome,
+    /// Whether this host lacked a resource for the attempt, such as file descriptors.
+    pub host_shortage: bool,
+}
+
+/// The position of an attempt in its delivery's retry schedule.
+#[derive(Debug, Clone, Copy)]
+pub struct Retries<'a> {
+    /// Schedule of the subscription.
+    pub schedule: &'a RetrySchedule,
+    /// Failed attempts since the delivery was created or last redriven, without this one.
+    pub failed_before: u32,
+    /// From 0.0 to 1.0.
+    pub jitter: f64,
+}
+
+/// The consequences of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consequences {
+    /// For the delivery.
+    pub delivery: NextState,
+    /// For the circuit breaker of the endpoint. `None` if the answer does not come from the endpoint.
+    pub endpoint: Option<Signal>,
+    /// For the subscription: whether it is paused. Its pending deliveries stay pending.
+    pub subscription: Option<PauseReason>,
+}
+
+/// The state of a delivery after an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NextState {
+    /// The receiver accepted it.
+    Delivered,
+    /// The attempt failed. The next one is due at this time.
+    Retry {
+        /// Due time.
+        due_at: Timestamp,
+    },
+    /// Given up.
+    Dead {
+        /// Description of the reason.
+        reason: String,
+    },
+    /// No attempt was made, and none is recorded. The delivery is due again at this time.
+    NotAttempted {
+        /// Due time.
+        due_at: Timestamp,
+    },
+}
+
+/// Why the host pauses a subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PauseReason {
+    /// The cause.
+    pub cause: Cause,
+    /// Start of the state that led to the pause. `None`: this attempt.
+    pub since: Option<Timestamp>,
+    /// Description for the tenant.
+    pub text: String,
+}
+
+/// Decides the consequences of an attempt that ended at `now`.
+pub fn interpret(answer: Answer<'_>, retries: Retries<'_>, now: Timestamp) -> Consequences {
+    if answer.host_shortage {
+        let due_at = now.plus_millis(SHORTAGE_WAIT_MS);
+        return Consequences { delivery: NextState::NotAttempted { due_at }, endpoint: None, subscription: None };
+    }
+    let outcome = answer.outcome;
+    Consequences {
+        delivery: for_delivery(outcome, retries, now),
+        endpoint: for_endpoint(outcome),
+        subscription: for_subscription(outcome),
+    }
+}
+
+fn for_delivery(outcome: &Outcome, retries: Retries<'_>, now: Timestamp) -> NextState {
+    let retry_after_s = match outcome {
+        outcome if outcome.is_success() => return NextState::Delivered,
+        // Standard Webhooks, "Responses": the endpoint does not want this or any further delivery.
+        Outcome::Answered { status: 410, .. } => {
+            return NextState::Dead { reason: "the receiver answered 410 Gone".into() };
+        }
+        Outcome::Answered { wish: Some(ReceiverWish::Abort), .. } => {
+            return NextState::Dead { reason: "the receiver answered `webhook-delivery: abort`".into() };
+        }
+        Outcome::Answered { retry_after_s, .. } => *retry_after_s,
+        Outcome::Failed { .. } => None,
+    };
+    let failed = retries.failed_before + 1;
+    match retries.schedule.next(failed, now, retry_after_s, retries.jitter) {
+        Some(due_at) => NextState::Retry { due_at },
+        None => {
+            let reason = format!("{}: the last one {}", given_up(failed), outcome.in_words());
+            NextState::Dead { reason }
+        }
+    }
+}
+
+fn for_endpoint(outcome: &Outcome) -> Option<Signal> {
+    match outcome {
+        // Standard Webhooks, "Responses": the endpoint asks for fewer requests.
+        Outcome::Answered { status: 429 | 502 | 504, retry_after_s, .. } => {
+            Some(Signal::Throttled { retry_after_s: *retry_after_s })
+        }
+        Outcome::Answered { status: 503, retry_after_s: asked @ Some(_), .. } => {
+            Some(Signal::Throttled { retry_after_s: *asked })
+        }
+        Outcome::Answered { status: 408 | 500..=599, .. } => Some(Signal::Failing),
+        Outcome::Answered { .. } => Some(Signal::Alive),
+        // The request did not leave this host.
+        Outcome::Failed { class: ErrorClass::Forbidden | ErrorClass::Unsendable, .. } => None,
+        Outcome::Failed { .. } => Some(Signal::Failing),
+    }
+}
+
+fn for_subscription(outcome: &Outcome) -> Option<PauseReason> {
+    let (cause, text) = match outcome {
+        // Standard Webhooks, "Responses": 410 disables the endpoint.
+        Outcome::Answered { status: 410, .. } => (Cause::Gone, "the receiver answered 410 Gone"),
+        Outcome::Answered { wish: Some(ReceiverWish::Disable), .. } => {
+            (Cause::Receiver, "the receiver answered `webhook-delivery: disable`")
+        }
+        _ => return None,
+    };
+    Some(PauseReason { cause, since: None, text: text.to_owned() })
+}
+
+/// Whether a subscription without any success since `failing_since` is paused. 0 seconds disables this.
+pub fn failing_too_long(failing_since: Timestamp, disable_after_s: u64, now: Timestamp) -> Option<PauseReason> {
+    let failing_s = u64::try_from(now.since(failing_since) / 1_000).unwrap_or(0);
+    (disable_after_s > 0 && failing_s >= disable_after_s).then(|| PauseReason {
+        cause: Cause::Failing,
+        since: Some(failing_since),
+        text: format!("no attempt has succeeded since {failing_since}: `disable_after_s` is {disable_after_s}"),
+    })
+}
