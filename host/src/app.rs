@@ -36,7 +36,7 @@ use crate::http::room::Room;
 use crate::http::server::Server;
 use crate::http::{self, Site};
 use crate::pipeline::dispatcher::{self, Dispatcher};
-use crate::pipeline::{self, Pipeline, canary, fanout, release, replay};
+use crate::pipeline::{self, DataPlane, Pipeline, canary, fanout, replay, resume_held};
 use crate::traces::{Exporting, Traces};
 
 /// Seconds after which an idle metric series is no longer exported, such as those of removed tenants and filters. Far
@@ -198,11 +198,7 @@ pub async fn start_with(
         settings.clone(),
     );
     let pipeline = Pipeline::new(parts.traced(traces));
-    let (dispatcher, tell_due) = Dispatcher::new(pipeline.clone());
-    let (told, chains) = (tell_due.clone(), pipeline.clone());
-    let (pinning, ear) = (pipeline.clone(), tell_due.clone());
-    let (pinging, ear_of_tests) = (pipeline.clone(), tell_due.clone());
-    let challenging = pipeline.clone();
+    let (dispatcher, due) = Dispatcher::new(pipeline.clone());
     let control = Control::new(control::Parts {
         ledger: ledger.clone(),
         sandbox: sandbox.clone(),
@@ -211,42 +207,7 @@ pub async fn start_with(
         egress: egress.clone(),
         clock: clock.clone(),
         settings: settings.clone(),
-        tell_due: Arc::new(move |deliveries| {
-            let told = told.clone();
-            async move { told.due(deliveries).await }.boxed()
-        }),
-        on_trial: on_trial(&pipeline),
-        run_again: Arc::new(move |plan, event, delivery| {
-            let chains = chains.clone();
-            async move { chains.run_chain(&plan, &event, delivery).await }.boxed()
-        }),
-        pin_anew: Arc::new(move |tenant, records, deed| {
-            let (pinning, ear) = (pinning.clone(), ear.clone());
-            // In its own task: if the client disconnects in between, the updated delivery would be due without the
-            // dispatcher being notified.
-            let doing = tokio::spawn(async move {
-                let due = pinning.pin_all_anew(&tenant, records, Some(deed)).await?;
-                let ids = due.iter().map(|delivery| delivery.id).collect();
-                ear.due(due).await;
-                Ok(ids)
-            });
-            async move { doing.await.unwrap_or(Err(setgate_ledger::Error::Closed)) }.boxed()
-        }),
-        ping: Arc::new(move |tenant, id, deed| {
-            let (pinging, ear) = (pinging.clone(), ear_of_tests.clone());
-            // In its own task, for the same reason.
-            let doing = tokio::spawn(async move {
-                let due = pinging.ping(&tenant, id, deed).await?;
-                let delivery = due.as_ref().map(|due| due.id);
-                ear.due(due.into_iter().collect()).await;
-                Ok(delivery)
-            });
-            async move { doing.await.unwrap_or(Err(setgate_ledger::Error::Closed)) }.boxed()
-        }),
-        challenge: Arc::new(move |subscription| {
-            let challenging = challenging.clone();
-            async move { challenging.challenge(&subscription).await }.boxed()
-        }),
+        data_plane: DataPlane::new(pipeline.clone(), due.clone()),
         tests: control::rate::PerMinute::default(),
         redriving: Shares::new(control::Parts::REDRIVING_MAX),
     });
@@ -280,14 +241,14 @@ pub async fn start_with(
         stopping: leaving.clone(),
     });
     let mut parts = vec![
-        tokio::spawn(fanout::run(pipeline.clone(), tell_due.clone(), stop.clone())),
+        tokio::spawn(fanout::run(pipeline.clone(), due.clone(), stop.clone())),
         tokio::spawn(canary::run(pipeline.clone(), stop.clone())),
-        tokio::spawn(release::run(pipeline.clone(), tell_due.clone(), stop.clone())),
-        tokio::spawn(replay::run(pipeline, tell_due.clone(), stop.clone())),
+        tokio::spawn(resume_held::run(pipeline.clone(), due.clone(), stop.clone())),
+        tokio::spawn(replay::run(pipeline, due.clone(), stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),
-        tokio::spawn(retain(ledger.clone(), tell_due, clock, settings.clone(), stop.clone())),
-        tokio::spawn(look_over(ledger.clone())),
-        tokio::spawn(keep_series(recorded, stop.clone())),
+        tokio::spawn(retain(ledger.clone(), due, clock, settings.clone(), stop.clone())),
+        tokio::spawn(check_integrity(ledger.clone())),
+        tokio::spawn(expire_series(recorded, stop.clone())),
     ];
     let listening = servers.iter().filter_map(|server| Some((server.table(), server.tls()?.clone()))).collect();
     let live = reload::Live { egress, listening };
@@ -331,18 +292,6 @@ impl Running {
         self.ledger.shutdown().await;
         self.exporting.finish().await;
         info!("stopped");
-    }
-}
-
-fn on_trial(pipeline: &Pipeline) -> control::rollouts::OnTrial {
-    let (runs, shows, told) = (pipeline.clone(), pipeline.clone(), pipeline.clone());
-    control::rollouts::OnTrial {
-        backtest: Arc::new(move |ask| {
-            let pipeline = runs.clone();
-            async move { pipeline.backtest(ask).await }.boxed()
-        }),
-        report: Arc::new(move |tenant, filter| shows.trial(tenant, filter)),
-        ended: Arc::new(move |tenant, filter| told.rollout_ended(tenant, filter)),
     }
 }
 
@@ -428,7 +377,7 @@ fn egress_options(config: &Config) -> setgate_egress::Options {
 
 async fn retain(
     ledger: Ledger,
-    tell_due: dispatcher::Handle,
+    dispatcher: dispatcher::Handle,
     clock: Clock,
     settings: Settings,
     stop: CancellationToken,
@@ -446,7 +395,7 @@ async fn retain(
             Err(error) => Err(error),
         };
         match expired {
-            Ok(expired) => tell_due.due(expired.freed).await,
+            Ok(expired) => dispatcher.due(expired.freed).await,
             Err(error) if error.is_told() => {}
             Err(error) => error!(%error, "held deliveries could not be expired; retrying"),
         }
@@ -469,7 +418,7 @@ async fn retain(
 }
 
 /// Checks the ledger file for damage once, in the background.
-async fn look_over(ledger: Ledger) {
+async fn check_integrity(ledger: Ledger) {
     match ledger.check().await {
         Ok(setgate_ledger::Checked::Sound) => info!("ledger file check passed"),
         Ok(setgate_ledger::Checked::NotFinished) => {
@@ -485,7 +434,7 @@ async fn look_over(ledger: Ledger) {
 }
 
 /// Runs the recorder's upkeep, and removes idle series.
-async fn keep_series(recorded: &'static PrometheusHandle, stop: CancellationToken) {
+async fn expire_series(recorded: &'static PrometheusHandle, stop: CancellationToken) {
     loop {
         for _ in 0..SERIES_UPKEEPS_PER_SWEEP {
             tokio::select! {

@@ -83,8 +83,7 @@ async fn a_host_without_descriptors_makes_no_attempts_and_loses_nothing() {
     }
     // Open files stay open, and no other file can be opened.
     limit_files(host.pid(), 0);
-    until("the second attempts are put back", async || host.log().contains("lacks a resource").then_some(()))
-        .await;
+    until("the second attempts are put back", async || host.log().contains("lacks a resource").then_some(())).await;
     limit_files(host.pid(), 1_024);
     for delivery in &deliveries {
         let delivered = acme.delivery_in("delivered", delivery).await;

@@ -20,7 +20,8 @@ fn may_import(module: &str) -> Option<&'static [&'static str]> {
     Some(match module {
         "config" => &[],
         "traces" => &["config"],
-        "pipeline" | "control" => &["config", "traces"],
+        "pipeline" => &["config", "traces"],
+        "control" => &["config", "traces", "pipeline"],
         "http" => &["config", "pipeline", "control"],
         "app" => &["config", "traces", "pipeline", "control", "http"],
         // Entry points, and the crate root.

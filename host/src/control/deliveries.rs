@@ -69,7 +69,11 @@ impl Control {
         let record = self.delivery(tenant, id).await?;
         // A delivery without a completed chain runs the current chain, because its pinned chain would hold it again.
         if action == Redrive::Again
-            && !(self.pin_anew)(tenant.clone(), vec![record], self.deed("delivery.again")).await?.is_empty()
+            && !self
+                .data_plane
+                .requeue_with_current_chain(tenant, vec![record], self.deed("delivery.again"))
+                .await?
+                .is_empty()
         {
             return self.show_delivery(tenant, id).await;
         }
@@ -80,7 +84,7 @@ impl Control {
         let doing = tokio::spawn(async move {
             let redriven = control.ledger.redrive(&whose, id, (action, deed), control.clock.now()).await?;
             if let Some(Redriven::Due(due) | Redriven::Discarded(Some(due))) = &redriven {
-                (control.tell_due)(vec![due.clone()]).await;
+                control.data_plane.dispatch(vec![due.clone()]).await;
             }
             Ok(redriven)
         });

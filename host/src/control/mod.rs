@@ -27,53 +27,21 @@ pub mod warnings;
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
-
 use crate::config::{self, Settings};
+use crate::pipeline::DataPlane;
 
 pub use pages::{Page, PageQuery};
 use setgate_base::clock::Clock;
 use setgate_base::crypto::MasterKey;
 use setgate_base::fair::Shares;
 use setgate_domain::audit::{Actor, Deed};
-use setgate_domain::chain::Chained;
-use setgate_domain::delivery::DeliveryRecord;
-use setgate_domain::event::Event;
-use setgate_domain::filter::Plan;
-use setgate_domain::id::{DeliveryId, SubscriptionId, SubscriptionName, TenantId};
-use setgate_domain::subscription::Subscription;
+use setgate_domain::id::{SubscriptionId, SubscriptionName, TenantId};
 use setgate_domain::tenant::Quota;
 use setgate_egress::Egress;
 use setgate_ledger::Expected;
 pub use setgate_ledger::{DeliveryQuery, EventQuery};
 use setgate_ledger::{Ledger, TenantView};
 use setgate_sandbox::{Rejected, Sandbox};
-
-/// Notifies the dispatcher of deliveries that became due again. Provided by `app`.
-pub type TellDue = Arc<dyn Fn(Vec<setgate_domain::delivery::DueDelivery>) -> BoxFuture<'static, ()> + Send + Sync>;
-
-/// Runs a chain over an event again, without storing anything. Provided by `app`.
-pub type RunAgain = Arc<dyn Fn(Arc<Plan>, Arc<Event>, DeliveryId) -> BoxFuture<'static, Chained> + Send + Sync>;
-
-/// Makes those of the deliveries due again that never completed their chain, pins their current chains, and returns
-/// their ids. Provided by `app`, because pinning belongs to the data plane.
-pub type PinAnew = Arc<
-    dyn Fn(TenantId, Vec<DeliveryRecord>, Deed) -> BoxFuture<'static, Result<Vec<DeliveryId>, setgate_ledger::Error>>
-        + Send
-        + Sync,
->;
-
-/// Sends a test event to one subscription and returns its delivery. `None` if the subscription does not exist. Provided
-/// by `app`.
-pub type Ping = Arc<
-    dyn Fn(TenantId, SubscriptionId, Deed) -> BoxFuture<'static, Result<Option<DeliveryId>, setgate_ledger::Error>>
-        + Send
-        + Sync,
->;
-
-/// Sends a verification challenge to the endpoint of a subscription. The error describes the failure for the user.
-/// Provided by `app`.
-pub type Challenge = Arc<dyn Fn(Subscription) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// The state shared by all parts of the control plane, together with the actor for the audit log. Cheap to clone.
 #[derive(Clone)]
@@ -98,20 +66,10 @@ pub struct Parts {
     pub clock: Clock,
     /// The current configuration, which can change at run time.
     pub settings: Settings,
-    /// Notifies the dispatcher of due deliveries.
-    pub tell_due: TellDue,
-    /// Rollout functions of the data plane.
-    pub on_trial: rollouts::OnTrial,
-    /// Runs a chain again.
-    pub run_again: RunAgain,
-    /// Pins the current chains of deliveries.
-    pub pin_anew: PinAnew,
+    /// The operations of the data plane.
+    pub data_plane: DataPlane,
     /// Limits the bulk redrives of each tenant.
     pub(crate) redriving: Shares,
-    /// Sends test events.
-    pub ping: Ping,
-    /// Verifies endpoints.
-    pub challenge: Challenge,
     /// Rate limit for test events and verifications of each subscription.
     pub tests: rate::PerMinute<SubscriptionId>,
 }

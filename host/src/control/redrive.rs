@@ -246,7 +246,8 @@ impl Control {
         let mut redriven = 0;
         if action == Redrive::Again {
             // Deliveries without a completed chain run the current chain.
-            for id in (self.pin_anew)(tenant.clone(), records, self.deed("delivery.again")).await? {
+            let deed = self.deed("delivery.again");
+            for id in self.data_plane.requeue_with_current_chain(tenant, records, deed).await? {
                 ids.remove(&id);
                 redriven += 1;
             }
@@ -265,7 +266,7 @@ impl Control {
             }
             redriven += 1;
         }
-        (self.tell_due)(due).await;
+        self.data_plane.dispatch(due).await;
         Ok(redriven)
     }
 }

@@ -111,7 +111,7 @@ impl Control {
             let mut limits = self.limits_of(tenant, &kept.plan)?;
             limits.wall_ms_max = limits.wall_ms_max.max(AGAIN_WALL_MS_MIN);
             let plan = Plan { limits: Some(limits), ..kept.plan.as_ref().clone() };
-            let again = (self.run_again)(Arc::new(plan), kept.content.event.clone(), id).await;
+            let again = self.data_plane.run_chain(&plan, &kept.content.event, id).await;
             let Kept { record, content, plan } = &kept;
             reproduced.reason = match &again.end {
                 // If a table cannot be read, the chain ends before its first run.

@@ -1,9 +1,6 @@
 //! Rollouts: tries a version of a filter in a backtest over stored events, in a shadow run, or as a canary for a share
 //! of the subjects, before it is promoted to the active version.
 
-use std::sync::Arc;
-
-use futures_util::future::BoxFuture;
 use metrics::counter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,23 +19,6 @@ use super::{Control, Error, over_expected, retried};
 
 /// Limit for a tenant's concurrent rollouts. Each canary doubles the number of possible plans of a subscription.
 pub const ROLLOUTS_MAX: usize = 4;
-
-/// Runs a backtest. `None` if the tenant already has one running.
-pub type RunBacktest = dyn Fn(Ask) -> BoxFuture<'static, Result<Option<Report>, setgate_ledger::Error>> + Send + Sync;
-/// Returns the state of a filter's rollout so far.
-pub type ShowTrial = dyn Fn(&TenantId, &FilterName) -> Option<TrialReport> + Send + Sync;
-/// Notifies the data plane that a filter's rollout has ended.
-pub type TellEnded = dyn Fn(&TenantId, &FilterName) + Send + Sync;
-
-/// Rollout functions of the data plane. Provided by `app`.
-pub struct OnTrial {
-    /// See [`RunBacktest`].
-    pub backtest: Arc<RunBacktest>,
-    /// See [`ShowTrial`].
-    pub report: Arc<ShowTrial>,
-    /// See [`TellEnded`].
-    pub ended: Arc<TellEnded>,
-}
 
 /// A rollout request: either the rollout's own members, or a filter's rollout document as returned by GET.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -300,13 +280,13 @@ impl Control {
 
     /// The counters of a canary's candidate so far.
     pub(super) fn counted(&self, tenant: &TenantId, name: &FilterName) -> Counted {
-        (self.on_trial.report)(tenant, name).and_then(|report| report.canary).unwrap_or_default()
+        self.data_plane.rollout_report(tenant, name).and_then(|report| report.canary).unwrap_or_default()
     }
 
     /// Must be called after the end of a rollout is durable.
     pub(super) fn rollout_ended(&self, tenant: &TenantId, name: &FilterName, reason: EndReason) {
         counter!(metric::ROLLOUTS_ENDED, "tenant" => tenant.to_string(), "reason" => reason.as_str()).increment(1);
-        (self.on_trial.ended)(tenant, name);
+        self.data_plane.rollout_ended(tenant, name);
     }
 
     /// Runs a version over stored events. Changes nothing and sends nothing.
@@ -321,7 +301,7 @@ impl Control {
         let subscriptions = binding(&view, name, input.subscription)?;
         let (tenant, filter) = (tenant.clone(), name.clone());
         let ask = Ask { tenant, filter, candidate: input.digest, events, subscriptions, source: input.source };
-        (self.on_trial.backtest)(ask).await?.ok_or(Error::BacktestRunning)
+        self.data_plane.backtest(ask).await?.ok_or(Error::BacktestRunning)
     }
 
     fn view(&self, tenant: &TenantId, filter: &Filter, version: u64) -> RolloutView {
@@ -330,7 +310,7 @@ impl Control {
             filter: filter.name.clone(),
             active: filter.active,
             rollout: filter.rollout.clone(),
-            report: (self.on_trial.report)(tenant, &filter.name),
+            report: self.data_plane.rollout_report(tenant, &filter.name),
             last_rollout: filter.last_rollout.clone(),
         }
     }

@@ -153,7 +153,7 @@ impl Pipeline {
     /// Counts a request by outcome, labelled with its source if the source exists. [`Pipeline::ingest`] calls this
     /// itself; other callers use it for requests that fail before they reach `ingest`.
     pub fn counted(&self, source: Option<(&TenantId, &SourceName)>, outcome: &'static str) {
-        self.counts.ingest(source, outcome);
+        self.metrics.ingest(source, outcome);
     }
 
     async fn accept(

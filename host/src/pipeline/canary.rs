@@ -4,7 +4,7 @@
 //! The version is chosen when the plan is pinned, so retries and restarts run the same version. If a rollout ends
 //! without promotion, some deliveries still have the candidate pinned. If the candidate has not run for them yet, they
 //! run the active version instead (`without_withdrawn`). If they are held because the candidate faulted, they are run
-//! again (`release`, driven by the filter's `releasing` field). A failed trial therefore loses no events.
+//! again (`resume_held`, driven by the filter's `releasing` field). A failed trial therefore loses no events.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -108,7 +108,7 @@ impl Pending {
 /// Ends canaries that fault too often. Runs until `stop` is cancelled.
 pub async fn run(pipeline: Pipeline, stop: CancellationToken) {
     loop {
-        pipeline.trials.keep(&pipeline.ledger.snapshot());
+        pipeline.rollout_reports.keep(&pipeline.ledger.snapshot());
         for (tenant, filter, digest) in pipeline.pending.take() {
             if let Err(error) = pipeline.end_canary(&tenant, &filter, digest).await {
                 error!(%tenant, %filter, %error, "a canary that faults too often could not be ended; it is tried again");
@@ -129,7 +129,7 @@ pub async fn run(pipeline: Pipeline, stop: CancellationToken) {
 impl Pipeline {
     /// Drops the counters of a filter's rollout. Call this after a user has ended the rollout.
     pub fn rollout_ended(&self, tenant: &TenantId, filter: &FilterName) {
-        self.trials.forget(tenant, filter);
+        self.rollout_reports.forget(tenant, filter);
     }
 
     /// Counts the calls of canary candidates in a delivery's chain. Faults that are not the filter's own are ignored,
@@ -140,7 +140,7 @@ impl Pipeline {
         for run in runs.iter().filter(|run| run.fault.as_ref().is_none_or(Fault::is_filters_own)) {
             let Some(rollout) = canary_of(view, &run.filter, run.digest) else { continue };
             let now = self.clock.now();
-            let counted = self.trials.count((tenant, &run.filter), rollout, run.fault.is_some(), now);
+            let counted = self.rollout_reports.count((tenant, &run.filter), rollout, run.fault.is_some(), now);
             if rollout.mode.is_over(counted.calls, counted.faults) {
                 self.pending.add((tenant.clone(), run.filter.clone(), run.digest));
             }
@@ -190,7 +190,7 @@ impl Pipeline {
                 return Ok(());
             };
             let now = self.clock.now();
-            let counted = self.trials.report(tenant, name, rollout, now).canary.unwrap_or_default();
+            let counted = self.rollout_reports.report(tenant, name, rollout, now).canary.unwrap_or_default();
             if !rollout.mode.is_over(counted.calls, counted.faults) {
                 return Ok(());
             }
@@ -201,7 +201,7 @@ impl Pipeline {
                 Err(setgate_ledger::Error::VersionMismatch { .. }) => {}
                 done => {
                     done?;
-                    self.trials.forget(tenant, name);
+                    self.rollout_reports.forget(tenant, name);
                     let reason = EndReason::Faults.as_str();
                     counter!(metric::ROLLOUTS_ENDED, "tenant" => tenant.to_string(), "reason" => reason).increment(1);
                     let (calls, faults) = (counted.calls, counted.faults);

@@ -58,7 +58,7 @@ impl Pipeline {
                     "this host lacks a resource for attempts; deliveries stay due, and no attempts are recorded");
             }
         } else {
-            self.counts.attempt(&delivery.tenant, &exchange.outcome);
+            self.metrics.attempt(&delivery.tenant, &exchange.outcome);
             #[expect(clippy::cast_precision_loss, reason = "microseconds of one exchange")]
             histogram!(metric::ATTEMPT_SECONDS).record(exchange.latency_us as f64 / 1e6);
         }

@@ -20,10 +20,10 @@ use setgate_domain::trace::TraceContext;
 use setgate_domain::verdict::{Fault, FilterRun};
 use setgate_sandbox::{Call, EventView, Keep, Ran};
 
-use super::health::Suspensions;
 use super::next::Next;
 use super::reuse::Reusing;
 use super::shadow::Witness;
+use super::suspension::Suspensions;
 use super::tables::PinnedTables;
 use super::{Pipeline, spans};
 

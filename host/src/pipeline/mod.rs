@@ -17,50 +17,51 @@
 //!           deliver    one HTTP request to the receiver                         -> Attempt
 //!           settle     decides the next state; ==settle==                       -> delivered | due again | dead
 //!
-//! loop C    release    resumes deliveries held by a filter's faults, after the tenant has decided
+//! loop C    resume_held resumes deliveries held by a filter's faults, after the tenant has decided
 //!                      ==rerun: due again, with a newly pinned chain==          -> DueDelivery
 //!
 //! loop D    replay     sends past events again to one subscription, rate-limited -> DueDelivery
-//! manual    ping       a test event with its only delivery                      -> DueDelivery
-//!           challenge  endpoint verification; control stores the result
+//! manual    test_event a test event with its only delivery                      -> DueDelivery
+//!           endpoint_verification  posts a challenge; control stores the result
 //!
 //! trials    canary     some subjects run a candidate (plan); ends if it faults too often
 //!           shadow     runs a candidate after the chain; counted, never sent
 //!           backtest   runs stored events through two versions; reported, never stored
 //! ```
 //!
-//! No transaction and no lock is held while a guest or a receiver is running. Every transaction is idempotent.
+//! Control calls these stages through data_plane. No transaction and no lock is held while a guest or a receiver is running. Every transaction is idempotent.
 
 pub mod accept;
 mod apply;
 pub mod backtest;
 pub mod canary;
-mod challenge;
-mod counts;
+mod data_plane;
 pub mod decode;
 pub mod deliver;
 pub mod dispatcher;
+mod endpoint_verification;
 mod endpoints;
 pub mod fanout;
 pub mod filter;
-mod health;
 mod lane;
 mod matching;
+mod metrics;
 mod next;
 pub mod normalize;
-mod notice;
-mod ping;
+mod operational_event;
 mod plan;
 pub mod prove;
-pub mod release;
 pub mod replay;
+pub mod resume_held;
 mod reuse;
+mod rollout_report;
 pub mod seal;
 mod settle;
 mod shadow;
 mod spans;
+mod suspension;
 mod tables;
-mod trial;
+mod test_event;
 
 use std::sync::Arc;
 
@@ -76,6 +77,8 @@ use setgate_sandbox::Sandbox;
 
 use crate::config::{self, Settings};
 use crate::traces::Traces;
+
+pub use data_plane::DataPlane;
 
 /// The state shared by all stages. Cheap to clone.
 #[derive(Clone)]
@@ -114,7 +117,7 @@ pub struct Parts {
     /// Admits large verdicts to be applied.
     large: Gate,
     /// Counters of rollouts.
-    trials: trial::Trials,
+    rollout_reports: rollout_report::RolloutReports,
     /// Canary versions to check for too many faults.
     pending: canary::Pending,
     /// Running shadow runs.
@@ -122,9 +125,9 @@ pub struct Parts {
     /// Running backtests.
     backtests: backtest::Running,
     /// Fault counters of filters.
-    pub(crate) health: health::Health,
+    pub(crate) fault_counters: suspension::FaultCounters,
     /// Counters that are updated for each event.
-    counts: counts::Counts,
+    metrics: metrics::Metrics,
     /// Creates spans if tracing is enabled.
     traces: Traces,
 }
@@ -171,13 +174,13 @@ impl Parts {
             }),
             appends_waiting_max: ingest.waiting_per_tenant_max,
             endpoints: endpoints::Opened::default(),
-            trials: trial::Trials::default(),
+            rollout_reports: rollout_report::RolloutReports::default(),
             pending: canary::Pending::default(),
             shadows: shadow::InFlight::new(rollout.shadow_in_flight_per_tenant_max),
             backtests: backtest::Running::default(),
-            health: health::Health::default(),
+            fault_counters: suspension::FaultCounters::default(),
             settings: settings.clone(),
-            counts: counts::Counts::default(),
+            metrics: metrics::Metrics::default(),
             traces: Traces::default(),
         }
     }
@@ -212,10 +215,10 @@ impl Pipeline {
     }
 
     /// The state of a filter's rollout so far. `None` if it has no rollout.
-    pub fn trial(&self, tenant: &TenantId, filter: &FilterName) -> Option<TrialReport> {
+    fn rollout_report(&self, tenant: &TenantId, filter: &FilterName) -> Option<TrialReport> {
         let snapshot = self.ledger.snapshot();
         let rollout = snapshot.tenant(tenant)?.filters.get(filter)?.value.rollout.as_ref()?;
-        Some(self.trials.report(tenant, filter, rollout, self.clock.now()))
+        Some(self.rollout_reports.report(tenant, filter, rollout, self.clock.now()))
     }
 
     /// The current subscription. `None` if it was removed.

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 use super::Pipeline;
 use super::deliver::Attempted;
 use super::next::Next;
-use super::notice::Notice;
+use super::operational_event::OperationalEvent;
 
 /// Longest delay between two tries to write a settlement, in milliseconds.
 const SETTLE_RETRY_MS_MAX: u64 = 5_000;
@@ -103,7 +103,7 @@ impl Pipeline {
             }
         };
         if let Some(state) = rest {
-            self.counts.delivery(&delivery.tenant, state);
+            self.metrics.delivery(&delivery.tenant, state);
             match state {
                 State::Held | State::Dead => {
                     // The reason may contain the guest's own text, which belongs to the tenant and therefore stays out
@@ -134,8 +134,8 @@ impl Pipeline {
         }
         // Appended before the pause: if the host is killed in between, the next attempt repeats both, and deduplication
         // drops the second notice.
-        let about = Notice::Disabled { subscription: &stored.value, cause, reason: &reason, since };
-        self.give_notice(&delivery.tenant, about).await;
+        let about = OperationalEvent::Disabled { subscription: &stored.value, cause, reason: &reason, since };
+        self.append_operational_event(&delivery.tenant, about).await;
         let now = self.clock.now();
         let mut subscription = stored.value.clone();
         subscription.paused = Some(Pause { cause, reason: reason.clone(), since: now });

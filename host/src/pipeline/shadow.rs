@@ -111,7 +111,7 @@ impl Pipeline {
             let name = seen.run.filter.clone();
             let Some(place) = self.shadows.take(&event.tenant) else {
                 let now = self.clock.now();
-                self.trials.compare((&event.tenant, &name), &seen.rollout, now, |report| report.skipped += 1);
+                self.rollout_reports.compare((&event.tenant, &name), &seen.rollout, now, |report| report.skipped += 1);
                 self.count_shadow(&event.tenant, "skipped");
                 continue;
             };
@@ -162,7 +162,7 @@ impl Pipeline {
             },
         });
         let now = self.clock.now();
-        self.trials.compare((&event.tenant, &candidate.filter), &rollout, now, |report| {
+        self.rollout_reports.compare((&event.tenant, &candidate.filter), &rollout, now, |report| {
             if undecided {
                 report.undecided += 1;
                 return;

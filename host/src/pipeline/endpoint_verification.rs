@@ -25,7 +25,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// A description of the failure, for the user.
-    pub async fn challenge(&self, subscription: &Subscription) -> Result<(), String> {
+    pub(super) async fn verify_endpoint(&self, subscription: &Subscription) -> Result<(), String> {
         let challenge = URL_SAFE_NO_PAD.encode(crypto::random_bytes::<32>());
         let body = json!({"type": CHALLENGE_TYPE, "subscription": subscription.id, "challenge": challenge});
         let body = bytes::Bytes::from(body.to_string());

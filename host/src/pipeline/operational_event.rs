@@ -15,12 +15,12 @@ use tracing::error;
 
 use super::Pipeline;
 
-pub(super) enum Notice<'a> {
+pub(super) enum OperationalEvent<'a> {
     /// The host paused a subscription. `since` is part of the event's name, so that each cause is reported only once.
     Disabled { subscription: &'a Subscription, cause: Cause, reason: &'a str, since: Timestamp },
 }
 
-impl Notice<'_> {
+impl OperationalEvent<'_> {
     fn uri(&self) -> &'static str {
         match self {
             Self::Disabled { .. } => catalogue::SUBSCRIPTION_DISABLED,
@@ -54,7 +54,7 @@ impl Notice<'_> {
 impl Pipeline {
     /// Appends an operational event to the tenant's journal, once. A failure is only logged, because the reported
     /// action has taken place and is visible in the subscription itself.
-    pub(super) async fn give_notice(&self, tenant: &TenantId, notice: Notice<'_>) {
+    pub(super) async fn append_operational_event(&self, tenant: &TenantId, notice: OperationalEvent<'_>) {
         let snapshot = self.ledger.snapshot();
         let source = SourceName::setgate();
         let wanted = snapshot.tenant(tenant).is_some_and(|view| {
@@ -68,7 +68,12 @@ impl Pipeline {
         }
     }
 
-    async fn append_notice(&self, tenant: &TenantId, source: SourceName, notice: &Notice<'_>) -> Result<(), String> {
+    async fn append_notice(
+        &self,
+        tenant: &TenantId,
+        source: SourceName,
+        notice: &OperationalEvent<'_>,
+    ) -> Result<(), String> {
         let now = self.clock.now();
         let name = notice.name();
         let issuer = format!("https://schemas.setgate.dev/sources/{tenant}/{source}");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use metrics::{Counter, counter};
+use ::metrics::{Counter, counter};
 use setgate_base::telemetry::lasting::{self, Count};
 use setgate_base::telemetry::{Handles, metric};
 use setgate_domain::attempt::Outcome;
@@ -11,14 +11,14 @@ use setgate_domain::id::{SourceName, TenantId};
 
 /// Cached counter handles of the event path.
 #[derive(Default)]
-pub(super) struct Counts {
+pub(super) struct Metrics {
     ingest: Handles<(TenantId, SourceName, &'static str), Counter>,
     attempts: Handles<(TenantId, &'static str), Counter>,
     deliveries: Handles<(TenantId, &'static str), Arc<Count>>,
 }
 
-impl Counts {
-    /// Counts an ingest request. `source` is `None` if the source does not exist: the path is untrusted and must not
+impl Metrics {
+    /// Metrics an ingest request. `source` is `None` if the source does not exist: the path is untrusted and must not
     /// create new time series.
     pub(super) fn ingest(&self, source: Option<(&TenantId, &SourceName)>, outcome: &'static str) {
         let Some((tenant, source)) = source else {
@@ -31,14 +31,14 @@ impl Counts {
         self.ingest.of(&(tenant.clone(), source.clone(), outcome), new).increment(1);
     }
 
-    /// Counts an attempt by its outcome.
+    /// Metrics an attempt by its outcome.
     pub(super) fn attempt(&self, tenant: &TenantId, outcome: &Outcome) {
         let outcome = outcome.class();
         let new = || counter!(metric::ATTEMPTS, "tenant" => tenant.to_string(), "outcome" => outcome);
         self.attempts.of(&(tenant.clone(), outcome), new).increment(1);
     }
 
-    /// Counts a delivery that reached a final or held state.
+    /// Metrics a delivery that reached a final or held state.
     pub(super) fn delivery(&self, tenant: &TenantId, state: State) {
         let state = state.as_str();
         let new = || lasting::count(metric::DELIVERIES, format!("tenant=\"{tenant}\",state=\"{state}\""));

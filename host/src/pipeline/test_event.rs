@@ -19,7 +19,7 @@ impl Pipeline {
     /// Appends a test event with its delivery to this subscription, regardless of the subscription's event types and
     /// sources. It runs through the current chain and is signed like any other delivery. `None` if the subscription
     /// does not exist.
-    pub async fn ping(
+    pub(super) async fn append_test_event(
         &self,
         tenant: &TenantId,
         id: SubscriptionId,

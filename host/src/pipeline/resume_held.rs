@@ -29,7 +29,7 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
     let mut changed = pipeline.ledger.changed();
     pipeline.release_forgotten(&dispatcher).await;
     loop {
-        pipeline.health.keep(&pipeline.ledger.snapshot());
+        pipeline.fault_counters.keep(&pipeline.ledger.snapshot());
         let well = pipeline.release_all(&dispatcher).await;
         let wait = if well { Duration::MAX } else { Duration::from_millis(RETRY_MS) };
         tokio::select! {

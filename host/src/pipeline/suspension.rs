@@ -19,7 +19,7 @@ use super::Pipeline;
 
 /// Fault counters of each version that was called since the host started.
 #[derive(Default)]
-pub(crate) struct Health(Mutex<HashMap<TenantId, HashMap<Version, Window>>>);
+pub(crate) struct FaultCounters(Mutex<HashMap<TenantId, HashMap<Version, Window>>>);
 
 type Version = (FilterName, Digest);
 
@@ -47,7 +47,7 @@ impl Window {
     }
 }
 
-impl Health {
+impl FaultCounters {
     fn count(&self, tenant: &TenantId, run: &FilterRun, faulted: bool) -> Tally {
         let mut tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !tenants.contains_key(tenant) {
@@ -110,7 +110,7 @@ impl Pipeline {
             if fault.is_some_and(|fault| !fault.is_filters_own()) {
                 continue;
             }
-            let tally = self.health.count(tenant, run, fault.is_some());
+            let tally = self.fault_counters.count(tenant, run, fault.is_some());
             let Some(fault) = fault else { continue };
             let max = self.quota_of(tenant).filter_faults_max;
             if max > 0
@@ -153,7 +153,7 @@ impl Pipeline {
             }
         }
         // A resumed version starts with empty counters.
-        self.health.forget(tenant, &run.filter, run.digest);
+        self.fault_counters.forget(tenant, &run.filter, run.digest);
         lasting::count(metric::SUSPENSIONS, format!("tenant=\"{tenant}\",filter=\"{}\"", run.filter)).add(1);
         info!(%tenant, filter = %run.filter, digest = %run.digest, calls, faults, "a filter is suspended: it keeps faulting");
         Ok(())

@@ -10,7 +10,7 @@ use setgate_ledger::Snapshot;
 
 /// The counters of each filter with a rollout since the host started.
 #[derive(Default)]
-pub(super) struct Trials(Mutex<HashMap<TenantId, HashMap<FilterName, Trial>>>);
+pub(super) struct RolloutReports(Mutex<HashMap<TenantId, HashMap<FilterName, Trial>>>);
 
 /// The counters of one rollout.
 struct Trial {
@@ -22,7 +22,7 @@ struct Trial {
     shadow: ShadowReport,
 }
 
-impl Trials {
+impl RolloutReports {
     /// Counts a candidate's call in a live delivery, and returns the current counts.
     pub(super) fn count(
         &self,
@@ -131,7 +131,7 @@ mod tests {
         let percent = 50.0.try_into().unwrap();
         let mode = Mode::Canary { percent, faults_percent_max: percent, calls_min: 2 };
         let first = Rollout { digest: Digest([1; 32]), mode, started_at: Timestamp::from_millis(1_000) };
-        let trials = Trials::default();
+        let trials = RolloutReports::default();
         trials.count((&acme, &gate), &first, false, NOW);
         assert_eq!(trials.count((&acme, &gate), &first, true, NOW), Counted { calls: 2, faults: 1 });
         let other = Rollout { started_at: Timestamp::from_millis(2_000), ..first.clone() };
