@@ -139,7 +139,8 @@ impl Crowd {
         self.stop().await?;
         let logged = self.host.logged();
         let took = host::start(&mut self.host).await?;
-        until("the host has looked over its ledger", async || self.host.last_logged(logged, &["looked over"])).await;
+        until("the host has looked over its ledger", async || self.host.last_logged(logged, &["ledger file check"]))
+            .await;
         Ok(took)
     }
 }
