@@ -143,14 +143,14 @@ pub async fn start_with(
         compile_wall_ms_max: settings.compile_wall_ms_max,
         compile_cpu_seconds_max: settings.compile_cpu_seconds_max,
         compile_memory_bytes_max: settings.compile_memory_bytes_max,
-        kept: setgate_sandbox::KeptLimits {
+        idle_pool: setgate_sandbox::IdlePoolLimits {
             events_max: settings.reuse_events_max,
             instances_max: settings.reuse_instances_max,
             instances_per_tenant_max: settings.reuse_instances_per_tenant_max,
             memory_bytes_max: settings.reuse_memory_bytes_max,
             idle_ms_max: settings.reuse_idle_ms_max,
         },
-        caps: setgate_sandbox::Caps {
+        structure: setgate_sandbox::StructureLimits {
             modules_max: settings.filter_modules_max,
             instances_max: settings.filter_instances_max,
             core_instances_max: settings.filter_core_instances_max,

@@ -14,7 +14,7 @@ use setgate_domain::chain;
 use setgate_domain::filter::Grant;
 use setgate_domain::id::Digest;
 use setgate_domain::tenant::Quota;
-use setgate_sandbox::{Call, EventView, Keep, MemoryTables, Options, Sandbox, Tables};
+use setgate_sandbox::{Call, EventView, MemoryTables, Options, ReuseSettings, Sandbox, Tables};
 use tokio::runtime::Runtime;
 
 use super::FUEL;
@@ -57,7 +57,7 @@ impl Ours {
         Ok(taken.context("the sandbox refuses the guest")?.digest)
     }
 
-    async fn call(&self, digest: Digest, input: &Input, keep: Option<Keep>) -> anyhow::Result<()> {
+    async fn call(&self, digest: Digest, input: &Input, reuse: Option<ReuseSettings>) -> anyhow::Result<()> {
         let call = Call {
             digest,
             filter: "bench-guest".parse()?,
@@ -67,13 +67,13 @@ impl Ours {
             grants: Grant::ALL.into(),
             tables: self.tables.clone(),
             quota: self.quota.clone(),
-            keep,
+            reuse,
         };
         let ran = self.sandbox.run(call).await;
         let verdict = ran.verdict.context("the guest faulted")?;
         chain::apply(&input.set, verdict, self.quota.output_bytes_max, &ran.redactor).context("its verdict is none")?;
         if let Some(used) = ran.used {
-            used.keep();
+            used.release();
         }
         Ok(())
     }
@@ -88,7 +88,7 @@ impl Ours {
         keeping: bool,
         lasts: Duration,
     ) -> anyhow::Result<Timed> {
-        let keep = keeping.then_some(Keep { plan: digest, step: 0, events_max: KEEP_EVENTS_MAX });
+        let reuse = keeping.then_some(ReuseSettings { plan: digest, step: 0, events_max: KEEP_EVENTS_MAX });
         let over = Arc::new(AtomicBool::new(false));
         let calls = Arc::new(AtomicU64::new(0));
         self.callers.block_on(async {
@@ -98,7 +98,7 @@ impl Ours {
                 let (ours, input, over, calls) = (self.clone(), input.clone(), over.clone(), calls.clone());
                 calling.spawn(async move {
                     while !over.load(Ordering::Relaxed) {
-                        ours.call(digest, &input, keep).await?;
+                        ours.call(digest, &input, reuse).await?;
                         if calls.fetch_add(1, Ordering::Relaxed) % 8 == 7 && began_at.elapsed() >= lasts {
                             over.store(true, Ordering::Relaxed);
                         }

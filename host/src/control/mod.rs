@@ -41,7 +41,7 @@ use setgate_egress::Egress;
 use setgate_ledger::Expected;
 pub use setgate_ledger::{DeliveryQuery, EventQuery};
 use setgate_ledger::{Ledger, TenantView};
-use setgate_sandbox::{Rejected, Sandbox};
+use setgate_sandbox::{Sandbox, UploadError};
 
 /// The state shared by all parts of the control plane, together with the actor for the audit log. Cheap to clone.
 #[derive(Clone)]
@@ -160,7 +160,7 @@ pub enum Error {
     },
     /// The uploaded component is not a valid filter.
     #[error(transparent)]
-    Rejected(#[from] Rejected),
+    Rejected(#[from] UploadError),
     /// The limit for concurrent operations of this kind is reached. Carries the message.
     #[error("{0}")]
     Busy(String),

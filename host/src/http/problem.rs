@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use setgate_domain::json::JsonFault;
 use setgate_ledger::Shortage;
-use setgate_sandbox::Rejected;
+use setgate_sandbox::UploadError;
 
 pub use code::Code;
 
@@ -190,24 +190,24 @@ impl From<&Shortage> for Code {
     }
 }
 
-impl From<&Rejected> for Code {
-    fn from(rejected: &Rejected) -> Self {
+impl From<&UploadError> for Code {
+    fn from(rejected: &UploadError) -> Self {
         match rejected {
-            Rejected::CompileQueue { .. } => Self::CompileQueueFull,
-            Rejected::TooLarge { .. } => Self::FilterTooLarge,
-            Rejected::Precompiled => Self::FilterPrecompiled,
-            Rejected::CoreModule => Self::FilterCoreModule,
-            Rejected::NotWasm { .. } => Self::FilterNotWasm,
-            Rejected::Structure { .. } => Self::FilterTooComplex,
-            Rejected::NoTransform { .. } => Self::FilterNoTransform,
-            Rejected::WrongVersion { .. } => Self::FilterWrongVersion,
-            Rejected::WrongTypes { .. } => Self::FilterWrongTypes,
-            Rejected::Import { .. } => Self::FilterImport,
-            Rejected::CompileLimit { .. } => Self::FilterCompileLimit,
-            Rejected::Invalid { .. } => Self::FilterInvalid,
-            Rejected::Start(_) if rejected.is_hosts_fault() => Self::FilterNotCompiled,
-            Rejected::Start(_) => Self::FilterStart,
-            Rejected::Host { .. } => Self::FilterNotCompiled,
+            UploadError::CompileQueue { .. } => Self::CompileQueueFull,
+            UploadError::TooLarge { .. } => Self::FilterTooLarge,
+            UploadError::Precompiled => Self::FilterPrecompiled,
+            UploadError::CoreModule => Self::FilterCoreModule,
+            UploadError::NotWasm { .. } => Self::FilterNotWasm,
+            UploadError::Structure { .. } => Self::FilterTooComplex,
+            UploadError::NoTransform { .. } => Self::FilterNoTransform,
+            UploadError::WrongVersion { .. } => Self::FilterWrongVersion,
+            UploadError::WrongTypes { .. } => Self::FilterWrongTypes,
+            UploadError::Import { .. } => Self::FilterImport,
+            UploadError::CompileLimit { .. } => Self::FilterCompileLimit,
+            UploadError::Invalid { .. } => Self::FilterInvalid,
+            UploadError::Start(_) if rejected.is_hosts_fault() => Self::FilterNotCompiled,
+            UploadError::Start(_) => Self::FilterStart,
+            UploadError::Host { .. } => Self::FilterNotCompiled,
         }
     }
 }
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_full_compile_queue_is_retryable() {
-        let full = control::Error::Rejected(Rejected::CompileQueue { limit: 4 });
+        let full = control::Error::Rejected(UploadError::CompileQueue { limit: 4 });
         let problem = Problem::from(full);
         assert_eq!(problem.code(), Code::CompileQueueFull);
         assert!(problem.detail.contains("4 uploads"), "{}", problem.detail);

@@ -18,7 +18,7 @@ use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
 use setgate_domain::trace::TraceContext;
 use setgate_domain::verdict::{Fault, FilterRun};
-use setgate_sandbox::{Call, EventView, Keep, Ran};
+use setgate_sandbox::{Call, CallResult, EventView, ReuseSettings};
 
 use super::next::Next;
 use super::reuse::Reusing;
@@ -117,7 +117,7 @@ impl Pipeline {
             return Ok(Next::Rest(None));
         }
         if !plan.steps.is_empty()
-            && let Some(wait) = self.sandbox.spent(&event.tenant, &self.quota_of(&event.tenant))
+            && let Some(wait) = self.sandbox.fuel_wait(&event.tenant, &self.quota_of(&event.tenant))
         {
             // Waiting here would occupy a slot that other tenants' deliveries need. The delay exists only in memory: on
             // disk the delivery stays due.
@@ -224,11 +224,11 @@ impl Pipeline {
         let given = Given { event, delivery, tables: &tables, quota: &quota };
         for (place, step) in plan.steps.iter().enumerate() {
             let span = self.filtering(around.under, &event.tenant, delivery, step);
-            let mut keep = around.reusing.keep(place, step);
+            let mut reuse = around.reusing.settings(place, step);
             let (applied, run) = loop {
-                let Ran { verdict: decided, run, redactor, used } = match around.suspensions.fault(step) {
+                let CallResult { verdict: decided, run, redactor, used } = match around.suspensions.fault(step) {
                     Some(fault) => not_run(step, fault),
-                    None => self.run_step(step, chain.claims(), given, keep).await,
+                    None => self.run_step(step, chain.claims(), given, reuse).await,
                 };
                 witness.see(place, chain.claims(), &decided, &run);
                 let applied = match decided {
@@ -239,11 +239,11 @@ impl Pipeline {
                 };
                 // If the verdict could not be applied, the instance is dropped instead of returned to the idle pool.
                 if let (Some(used), Ok(_)) = (used, &applied) {
-                    used.keep();
+                    used.release();
                 }
                 // State left by earlier events in a reused instance may have caused the fault, so the call is repeated
                 // in a fresh instance.
-                if applied.is_err() && run.is_reused() && keep.take().is_some() {
+                if applied.is_err() && run.is_reused() && reuse.take().is_some() {
                     continue;
                 }
                 break (applied, run);
@@ -269,8 +269,8 @@ impl Pipeline {
         step: &PlanStep,
         before: &SetToken,
         given: Given<'_>,
-        keep: Option<Keep>,
-    ) -> Ran {
+        reuse: Option<ReuseSettings>,
+    ) -> CallResult {
         let Given { event, delivery, tables, quota } = given;
         let binding = &step.binding;
         let context = binding_context(&event.tenant, &delivery.subscription);
@@ -308,7 +308,7 @@ impl Pipeline {
                 grants: binding.grants.clone(),
                 tables: tables.clone(),
                 quota: quota.clone(),
-                keep,
+                reuse,
             })
             .await
     }
@@ -324,9 +324,9 @@ fn is_suspended(run: &FilterRun) -> bool {
     matches!(run.fault, Some(Fault::Suspended { .. }))
 }
 
-fn not_run(step: &PlanStep, fault: Fault) -> Ran {
+fn not_run(step: &PlanStep, fault: Fault) -> CallResult {
     let run = FilterRun::not_called(step.binding.filter.clone(), step.digest);
-    Ran { verdict: Err(fault), run, redactor: Arc::default(), used: None }
+    CallResult { verdict: Err(fault), run, redactor: Arc::default(), used: None }
 }
 
 #[cfg(test)]

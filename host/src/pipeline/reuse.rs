@@ -11,7 +11,7 @@ use setgate_domain::event::Event;
 use setgate_domain::filter::PlanStep;
 use setgate_domain::id::{Digest, SubscriptionId};
 use setgate_ledger::{TenantView, plan_name};
-use setgate_sandbox::{Bound, Keep};
+use setgate_sandbox::{BindingKey, ReuseSettings};
 
 use super::Pipeline;
 use super::canary::canary_of;
@@ -32,11 +32,11 @@ impl Reusing {
     }
 
     /// The pool key of this step. `None` if the step must run in a fresh instance.
-    pub(super) fn keep(&self, place: usize, step: &PlanStep) -> Option<Keep> {
+    pub(super) fn settings(&self, place: usize, step: &PlanStep) -> Option<ReuseSettings> {
         let live = self.0.as_ref()?;
         let reuse = step.binding.reuse?;
         let is_tried = canary_of(&live.view, &step.binding.filter, step.digest).is_some();
-        (!is_tried).then_some(Keep { plan: live.plan, step: place, events_max: reuse.events_max })
+        (!is_tried).then_some(ReuseSettings { plan: live.plan, step: place, events_max: reuse.events_max })
     }
 }
 
@@ -55,7 +55,7 @@ impl Pipeline {
     pub(super) fn end_changed_instances(&self) {
         let snapshot = self.ledger.snapshot();
         let mut current: HashMap<SubscriptionId, Option<Digest>> = HashMap::new();
-        self.sandbox.keep_only(|bound: &Bound| {
+        self.sandbox.retain_bindings(|bound: &BindingKey| {
             let plan = || {
                 let view = snapshot.tenant(&bound.tenant)?;
                 let subscription = &view.subscriptions.get(&bound.subscription)?.value;

@@ -16,7 +16,7 @@ use setgate_domain::redact::Redactor;
 use setgate_domain::rollout::{Difference, Mode, Rollout, Said};
 use setgate_domain::set::{Applied, SetToken};
 use setgate_domain::verdict::{Fault, FilterRun, Verdict};
-use setgate_sandbox::Ran;
+use setgate_sandbox::CallResult;
 
 use super::Pipeline;
 use super::apply::compare;
@@ -131,7 +131,7 @@ impl Pipeline {
         let quota = self.quota_for(plan, &event.tenant);
         let step = PlanStep { digest: rollout.digest, ..plan.steps[place].clone() };
         let given = Given { event, delivery, tables: &tables, quota: &quota };
-        let Ran { verdict: candidate_decided, run: mut candidate, redactor, used: _ } =
+        let CallResult { verdict: candidate_decided, run: mut candidate, redactor, used: _ } =
             self.run_step(&step, &before, given, None).await;
         // The redactor covers the binding's secrets, which are the same for both versions.
         let (tenant, bytes_max) = (&event.tenant, quota.output_bytes_max);

@@ -1,5 +1,5 @@
 //! One call of one filter: instantiate, pass the event, return the verdict. The instance is fresh and dropped
-//! afterwards, unless the call's binding reuses instances: see `kept`.
+//! afterwards, unless the call's binding reuses instances: see `idle_pool`.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,22 +11,22 @@ use setgate_domain::tenant::Quota;
 use setgate_domain::verdict::{Fault, FilterRun, Verdict};
 use wasmtime::Engine;
 
+use super::epoch_ticker::EpochTicker;
+use super::idle_pool::{self, BindingKey, EvictionReason, IdlePool};
 use super::instance::{Instance, limits, meter};
-use super::kept::{self, Bound, Ended, Kept};
 use super::log::Log;
 use super::state::{Config, State};
-use super::ticks::Ticks;
 use super::wasi::random::Random;
 use super::wit_v0_1::{Event, Failure, FilterIndices, FilterPre};
-use super::{Call, Ran, Rejected, fault};
+use super::{Call, CallResult, UploadError, fault};
 
 /// The parts of the sandbox that a call uses.
 pub(super) struct Host {
     pub(super) engine: Engine,
     /// Ends turns by time.
-    pub(super) ticks: Ticks,
+    pub(super) epoch_ticker: EpochTicker,
     /// The idle pool, which also assigns engine slots.
-    pub(super) kept: Arc<Kept>,
+    pub(super) idle_pool: Arc<IdlePool>,
     /// Fuel of one slice, after which a call yields.
     pub(super) fuel_slice: u64,
     /// Size limit of a linear memory in the pool, in bytes.
@@ -36,10 +36,10 @@ pub(super) struct Host {
 }
 
 /// Runs `call`. `asked_at` is the time at which its caller requested a slot.
-pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_at: Instant) -> Ran {
-    let _ticking = host.ticks.begin();
-    let bound = host.kept.bound(&call);
-    let Call { digest, filter, event, config, secrets, tables, quota, grants: _, keep: _ } = call;
+pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_at: Instant) -> CallResult {
+    let _ticking = host.epoch_ticker.guest_starts();
+    let key = host.idle_pool.binding_key(&call);
+    let Call { digest, filter, event, config, secrets, tables, quota, grants: _, reuse: _ } = call;
     let quota = quota.for_event(event.claims.len());
     // Redacts the text that the guest produces before it is recorded.
     let redactor = Arc::new(Redactor::new(&secrets));
@@ -52,11 +52,11 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
         config: Config::new(config, secrets),
         tables,
     };
-    let mut instance = match instance(host, bound.as_ref().map(|(bound, _)| bound), state, &quota).await {
+    let mut instance = match instance(host, key.as_ref().map(|(key, _)| key), state, &quota).await {
         Ok(instance) => instance,
         Err(error) => {
             let fault = Fault::Unavailable { detail: fault::bounded(&error.to_string()) };
-            return Ran::without_call(filter, digest, fault, asked_at);
+            return CallResult::without_call(filter, digest, fault, asked_at);
         }
     };
     let event = Event::from(event);
@@ -85,53 +85,53 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
         elapsed_us: u64::try_from(asked_at.elapsed().as_micros()).unwrap_or(u64::MAX),
         log: state.log.finish(),
         engine: None,
-        instance_events: bound.is_some().then(|| instance.events()),
+        instance_events: key.is_some().then(|| instance.events()),
     };
-    let used = match bound {
+    let used = match key {
         None => None,
         Some(_) if verdict.is_err() => {
-            kept::count(Ended::Fault);
+            idle_pool::count_eviction(EvictionReason::Fault);
             None
         }
         Some((_, events_max)) if instance.events() >= events_max => {
-            kept::count(Ended::Events);
+            idle_pool::count_eviction(EvictionReason::Events);
             None
         }
-        Some((bound, _)) => host.kept.put(bound, instance),
+        Some((key, _)) => host.idle_pool.put(key, instance),
     };
-    Ran { verdict, run, redactor, used }
+    CallResult { verdict, run, redactor, used }
 }
 
 /// The instance for a call: an idle one of this binding, otherwise a fresh one.
-async fn instance(host: &Host, bound: Option<&Bound>, state: State, quota: &Quota) -> wasmtime::Result<Instance> {
-    match bound.and_then(|bound| host.kept.take(bound)) {
+async fn instance(host: &Host, key: Option<&BindingKey>, state: State, quota: &Quota) -> wasmtime::Result<Instance> {
+    match key.and_then(|key| host.idle_pool.take(key)) {
         Some(mut instance) => {
             instance.renew(host, state, quota)?;
             Ok(instance)
         }
-        None => Instance::new(host, host.kept.slot().await, state, quota),
+        None => Instance::new(host, host.idle_pool.slot().await, state, quota),
     }
 }
 
 /// Instantiates a filter once without calling it, to validate an upload. Also returns the fuel used.
-pub(super) async fn start(host: &Host, pre: &FilterPre<State>, quota: &Quota) -> (Result<(), Rejected>, u64) {
-    let _ticking = host.ticks.begin();
+pub(super) async fn start(host: &Host, pre: &FilterPre<State>, quota: &Quota) -> (Result<(), UploadError>, u64) {
+    let _ticking = host.epoch_ticker.guest_starts();
     let words = |error: wasmtime::Error| fault::bounded(&format!("{error:#}"));
     let state = State { meter: meter(host, quota), ..State::at_rest(limits(host, quota)) };
-    let mut starting = match Instance::new(host, host.kept.slot().await, state, quota) {
+    let mut starting = match Instance::new(host, host.idle_pool.slot().await, state, quota) {
         Ok(starting) => starting,
-        Err(error) => return (Err(Rejected::Host { detail: words(error) }), 0),
+        Err(error) => return (Err(UploadError::Host { detail: words(error) }), 0),
     };
     let started = match within(quota, pre.instance_pre().instantiate_async(starting.store())).await {
         Some(Ok(instance)) => FilterIndices::new(pre.instance_pre())
             .and_then(|indices| indices.load(starting.store(), &instance))
             .map(drop)
-            .map_err(|error| Rejected::WrongTypes { detail: words(error) }),
+            .map_err(|error| UploadError::WrongTypes { detail: words(error) }),
         Some(Err(error)) => {
             let fault = fault::from_engine(&error, starting.state(), quota, &Redactor::default());
-            Err(Rejected::Start(fault))
+            Err(UploadError::Start(fault))
         }
-        None => Err(Rejected::Start(Fault::Wall { limit_ms: quota.wall_ms_max })),
+        None => Err(UploadError::Start(Fault::Wall { limit_ms: quota.wall_ms_max })),
     };
     (started, starting.fuel(quota))
 }

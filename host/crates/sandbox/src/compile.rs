@@ -4,8 +4,8 @@
 //! memory, or crash. The child limits its own memory and CPU time, the parent limits the wall-clock time, and `filters`
 //! limits how many compiles run at once.
 //!
-//! Protocol: the parent writes [`Orders`] followed by the component to the child's standard input. The child writes the
-//! artefact to standard output and exits with 0, or writes an error message to standard error and exits with
+//! Protocol: the parent writes [`ResourceLimits`] followed by the component to the child's standard input. The child
+//! writes the artefact to standard output and exits with 0, or writes an error message to standard error and exits with
 //! [`INVALID`] or [`OUT_OF_MEMORY`].
 
 use std::io::{Read, Write};
@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use super::artefact::Artefact;
-use super::{Options, Rejected, engine};
+use super::{Options, UploadError, engine};
 
 /// The subcommand that runs this program as the compiler: `setgate compile-filter`.
 pub const COMPILER_ARGUMENT: &str = "compile-filter";
@@ -44,12 +44,12 @@ const ALLOCATOR: [(&str, &str); 2] = [("MIMALLOC_ARENA_RESERVE", "32MiB"), ("MIM
 pub(super) struct Compiler {
     program: Option<PathBuf>,
     wall_ms_max: u64,
-    orders: Orders,
+    limits: ResourceLimits,
 }
 
 /// Header that the parent sends before the component: the limits that the child sets on itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Orders {
+struct ResourceLimits {
     memory_bytes_max: u64,
     cpu_seconds_max: u64,
 }
@@ -59,7 +59,7 @@ impl Compiler {
         Self {
             program: options.compiler.clone(),
             wall_ms_max: options.compile_wall_ms_max,
-            orders: Orders {
+            limits: ResourceLimits {
                 memory_bytes_max: options.compile_memory_bytes_max,
                 cpu_seconds_max: options.compile_cpu_seconds_max,
             },
@@ -67,7 +67,7 @@ impl Compiler {
     }
 
     /// Compiles `wasm` immediately, without a queue.
-    pub(super) async fn compile(&self, wasm: Bytes) -> Result<Artefact, Rejected> {
+    pub(super) async fn compile(&self, wasm: Bytes) -> Result<Artefact, UploadError> {
         let Some(program) = &self.program else {
             let compile = move || engine::compile_only()?.precompile_component(&wasm);
             let compiled = tokio::task::spawn_blocking(compile).await.map_err(host_failed)?;
@@ -83,14 +83,14 @@ impl Compiler {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         let limit = Duration::from_millis(self.wall_ms_max);
-        match tokio::time::timeout(limit, exchange(command, self.orders, wasm)).await {
+        match tokio::time::timeout(limit, exchange(command, self.limits, wasm)).await {
             Ok(exchanged) => self.answer(exchanged.map_err(host_failed)?),
             // Dropping the exchange's future kills the child.
             Err(_) => Err(over("compile_wall_ms_max", self.wall_ms_max)),
         }
     }
 
-    fn answer(&self, (status, artefact, words): (ExitStatus, Vec<u8>, Vec<u8>)) -> Result<Artefact, Rejected> {
+    fn answer(&self, (status, artefact, words): (ExitStatus, Vec<u8>, Vec<u8>)) -> Result<Artefact, UploadError> {
         let words = String::from_utf8_lossy(&words);
         match (status.code(), status.signal()) {
             (Some(0), _) if artefact.len() as u64 > ARTEFACT_BYTES_MAX => {
@@ -99,13 +99,13 @@ impl Compiler {
             (Some(0), _) => Ok(Artefact::compiled(artefact)),
             (Some(code), _) if code == i32::from(INVALID) => Err(invalid(&words)),
             (Some(code), _) if code == i32::from(OUT_OF_MEMORY) => {
-                Err(over("compile_memory_bytes_max", self.orders.memory_bytes_max))
+                Err(over("compile_memory_bytes_max", self.limits.memory_bytes_max))
             }
             // SIGKILL is not attributed to a limit: the kernel's OOM killer sends it too.
-            (_, Some(SIGXCPU)) => Err(over("compile_cpu_seconds_max", self.orders.cpu_seconds_max)),
+            (_, Some(SIGXCPU)) => Err(over("compile_cpu_seconds_max", self.limits.cpu_seconds_max)),
             // Rust aborts if an allocation fails.
-            (_, Some(SIGABRT)) => Err(over("compile_memory_bytes_max", self.orders.memory_bytes_max)),
-            _ => Err(Rejected::Host { detail: format!("the compiler ended with {status}: {}", bounded(&words)) }),
+            (_, Some(SIGABRT)) => Err(over("compile_memory_bytes_max", self.limits.memory_bytes_max)),
+            _ => Err(UploadError::Host { detail: format!("the compiler ended with {status}: {}", bounded(&words)) }),
         }
     }
 }
@@ -115,7 +115,7 @@ const SIGXCPU: i32 = 24;
 
 async fn exchange(
     mut command: Command,
-    orders: Orders,
+    limits: ResourceLimits,
     wasm: Bytes,
 ) -> std::io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
     let mut child = command.spawn()?;
@@ -126,7 +126,7 @@ async fn exchange(
     let (mut artefact, mut words) = (Vec::new(), Vec::new());
     let say = async move {
         // Ignore write errors: a child that stops reading reports the reason on its other pipes.
-        let _ = stdin.write_all(&orders.to_bytes()).await;
+        let _ = stdin.write_all(&limits.to_bytes()).await;
         let _ = stdin.write_all(&wasm).await;
     };
     let mut stdout = stdout.take(ARTEFACT_BYTES_MAX + 1);
@@ -139,29 +139,29 @@ async fn exchange(
     Ok((child.wait().await?, artefact, words))
 }
 
-/// Entry point of the child process: reads `Orders` and a component, and writes an artefact. The CLI calls this for
-/// `setgate compile-filter` before any other setup.
+/// Entry point of the child process: reads `ResourceLimits` and a component, and writes an artefact. The CLI calls this
+/// for `setgate compile-filter` before any other setup.
 pub fn compiler_main() -> ExitCode {
     let (code, words) = match compile_stdin() {
         Ok(artefact) => match std::io::stdout().write_all(&artefact).and_then(|()| std::io::stdout().flush()) {
             Ok(()) => return ExitCode::SUCCESS,
             Err(error) => (ExitCode::FAILURE, error.to_string()),
         },
-        Err(Rejected::Invalid { detail }) => (ExitCode::from(INVALID), detail),
-        Err(why @ Rejected::CompileLimit { .. }) => (ExitCode::from(OUT_OF_MEMORY), why.to_string()),
+        Err(UploadError::Invalid { detail }) => (ExitCode::from(INVALID), detail),
+        Err(why @ UploadError::CompileLimit { .. }) => (ExitCode::from(OUT_OF_MEMORY), why.to_string()),
         Err(other) => (ExitCode::FAILURE, other.to_string()),
     };
     let _ = std::io::stderr().write_all(words.as_bytes());
     code
 }
 
-fn compile_stdin() -> Result<Vec<u8>, Rejected> {
+fn compile_stdin() -> Result<Vec<u8>, UploadError> {
     let mut stdin = std::io::stdin().lock();
-    let mut orders = [0; Orders::BYTES];
-    stdin.read_exact(&mut orders).map_err(host_failed)?;
-    let orders = Orders::from_bytes(orders);
-    orders.obey().map_err(host_failed)?;
-    let no_memory = || over("compile_memory_bytes_max", orders.memory_bytes_max);
+    let mut limits = [0; ResourceLimits::BYTES];
+    stdin.read_exact(&mut limits).map_err(host_failed)?;
+    let limits = ResourceLimits::from_bytes(limits);
+    limits.apply().map_err(host_failed)?;
+    let no_memory = || over("compile_memory_bytes_max", limits.memory_bytes_max);
     let mut wasm = Vec::new();
     match stdin.read_to_end(&mut wasm) {
         Ok(_) => {}
@@ -175,7 +175,7 @@ fn compile_stdin() -> Result<Vec<u8>, Rejected> {
         .map_err(|error| if error.is::<wasmtime::OutOfMemory>() { no_memory() } else { invalid(&format!("{error:#}")) })
 }
 
-impl Orders {
+impl ResourceLimits {
     const BYTES: usize = 16;
 
     fn to_bytes(self) -> [u8; Self::BYTES] {
@@ -194,7 +194,7 @@ impl Orders {
     }
 
     /// Sets the limits on the current process.
-    fn obey(self) -> rustix::io::Result<()> {
+    fn apply(self) -> rustix::io::Result<()> {
         let limit = |resource, current: u64, maximum: u64| {
             setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })
         };
@@ -212,18 +212,18 @@ impl Orders {
     }
 }
 
-fn over(limit_name: &str, limit: u64) -> Rejected {
-    Rejected::CompileLimit { limit_name: limit_name.to_owned(), limit }
+fn over(limit_name: &str, limit: u64) -> UploadError {
+    UploadError::CompileLimit { limit_name: limit_name.to_owned(), limit }
 }
 
-fn invalid(words: &str) -> Rejected {
-    Rejected::Invalid { detail: bounded(words) }
+fn invalid(words: &str) -> UploadError {
+    UploadError::Invalid { detail: bounded(words) }
 }
 
 fn bounded(words: &str) -> String {
     super::log::printable(super::log::cut_to(words.trim(), 500))
 }
 
-fn host_failed(error: impl std::fmt::Display) -> Rejected {
-    Rejected::Host { detail: error.to_string() }
+fn host_failed(error: impl std::fmt::Display) -> UploadError {
+    UploadError::Host { detail: error.to_string() }
 }

@@ -31,7 +31,7 @@ pub(super) fn compile_config() -> Config {
         .concurrency_support(false)
         .consume_fuel(true)
         .operator_cost(operator_cost())
-        // Some work costs no fuel: see `ticks`.
+        // Some work costs no fuel: see `epoch_ticker`.
         .epoch_interruption(true)
         // Determinism: one bit pattern for every NaN, and no instruction with a machine-dependent result.
         .cranelift_nan_canonicalization(true)
@@ -81,9 +81,9 @@ pub fn bare_config(options: &Options) -> Config {
     // never by the pool. The number of warm memory and table slots is bounded by the number of concurrent calls,
     // independent of how many a component may have.
     let per_component = |cap: u64| u32::try_from(cap.max(1)).unwrap_or(u32::MAX);
-    let core_instances = per_component(options.caps.core_instances_max);
-    let memories = per_component(options.caps.memories_max);
-    let tables = per_component(options.caps.tables_max);
+    let core_instances = per_component(options.structure.core_instances_max);
+    let memories = per_component(options.structure.memories_max);
+    let tables = per_component(options.structure.tables_max);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
         .total_core_instances(slots.saturating_mul(core_instances))

@@ -5,9 +5,9 @@ use setgate_domain::tenant::Quota;
 use setgate_domain::verdict::Fault;
 use wasmtime::{Trap, WasmBacktrace};
 
+use super::abort_message::Message;
 use super::frames;
-use super::last_words::Message;
-use super::limits::Denied;
+use super::limits::DeniedGrowth;
 use super::log::{cut_to, printable, printable_lines};
 use super::state::{State, Stop};
 
@@ -26,7 +26,7 @@ pub(super) fn from_engine(error: &wasmtime::Error, state: &State, quota: &Quota,
     }
     let function = frames::author_function(error);
     if let Some(stop) = error.downcast_ref::<Stop>() {
-        let message = matches!(stop, Stop::Exit).then(|| state.log.last_words().message(redactor)).flatten();
+        let message = matches!(stop, Stop::Exit).then(|| state.log.abort_message().message(redactor)).flatten();
         return trap(&stop.to_string(), message, function);
     }
     let trapped = error.downcast_ref::<Trap>();
@@ -48,13 +48,13 @@ pub(super) fn from_engine(error: &wasmtime::Error, state: &State, quota: &Quota,
         };
     }
     let gave_up = matches!(trapped, Some(Trap::UnreachableCodeReached));
-    let message = gave_up.then(|| state.log.last_words().message(redactor)).flatten();
+    let message = gave_up.then(|| state.log.abort_message().message(redactor)).flatten();
     // A guest whose allocation was denied usually aborts with `unreachable`. Then its author needs to know the limit.
     // If the guest continued without the memory and panicked later with another message, report that message.
     if message.as_ref().is_none_or(|message| !message.is_certain || is_about_memory(&message.text)) {
         match state.limits.denied() {
-            Some(Denied::Memory { wanted, limit }) => return Fault::Memory { wanted, limit, function },
-            Some(Denied::Table { wanted, limit }) => return Fault::Table { wanted, limit },
+            Some(DeniedGrowth::Memory { wanted, limit }) => return Fault::Memory { wanted, limit, function },
+            Some(DeniedGrowth::Table { wanted, limit }) => return Fault::Table { wanted, limit },
             None => {}
         }
     }

@@ -13,13 +13,13 @@ use setgate_domain::verdict::Fault;
 use wasmtime::Engine;
 
 use super::artefact::Artefact;
-use super::begin::Streak;
 use super::cache::Cache;
 use super::compile::Compiler;
-use super::series::{Counted, LOADS};
+use super::metrics::{GaugeGuard, LOADS};
+use super::placement::ShortCallHistory;
 use super::state::State;
 use super::wit_v0_1::FilterPre;
-use super::{Components, Error, Options, Rejected, engine, fault, linker, validate};
+use super::{Components, Error, Options, UploadError, engine, fault, linker, validate};
 
 /// Maximum concurrent reads from disk. Each holds several copies of its machine code while it is authenticated and
 /// mapped.
@@ -46,8 +46,8 @@ pub(super) struct Loaded {
     pub(super) pre: FilterPre<State>,
     pub(super) needs: BTreeSet<Grant>,
     /// History of its recent calls.
-    pub(super) streak: Streak,
-    /// See [`held_bytes`].
+    pub(super) history: ShortCallHistory,
+    /// See [`loaded_bytes`].
     bytes: u32,
 }
 
@@ -57,7 +57,7 @@ const BESIDE_BYTES: usize = 16 << 10;
 const PAGE_BYTES: usize = 4 << 10;
 
 /// Estimates the memory that a loaded filter takes, given the size of its machine code. Accurate to about a tenth.
-fn held_bytes(code_bytes: usize) -> u32 {
+fn loaded_bytes(code_bytes: usize) -> u32 {
     let held = code_bytes.next_multiple_of(PAGE_BYTES) + code_bytes / 16 + BESIDE_BYTES;
     u32::try_from(held).unwrap_or(u32::MAX)
 }
@@ -106,21 +106,21 @@ impl Filters {
             Some(loaded) => Ok(loaded),
             // Boxed, because this future is large and rarely needed, and would otherwise be part of every call's
             // future.
-            None => Box::pin(self.bring(tenant, digest)).await,
+            None => Box::pin(self.load_or_compile(tenant, digest)).await,
         }
     }
 
-    async fn bring(&self, tenant: &TenantId, digest: Digest) -> Result<Arc<Loaded>, Fault> {
+    async fn load_or_compile(&self, tenant: &TenantId, digest: Digest) -> Result<Arc<Loaded>, Fault> {
         let unavailable = |detail: String| Fault::Unavailable { detail };
-        if let Some(loaded) = self.known(tenant, digest).await {
+        if let Some(loaded) = self.load_cached(tenant, digest).await {
             return Ok(loaded);
         }
         // Each caller waits in its own tenant's queue, as for uploads. If two tenants use the same filter, neither
         // waits in the queue of the other.
-        let waits = Counted::waiting_for_compile();
+        let waiting = GaugeGuard::waiting_for_compile();
         let _place = self.compiles.enter(tenant).await.map_err(|_| super::stopping())?;
-        drop(waits);
-        if let Some(loaded) = self.known(tenant, digest).await {
+        drop(waiting);
+        if let Some(loaded) = self.load_cached(tenant, digest).await {
             return Ok(loaded);
         }
         let loading = async {
@@ -137,7 +137,7 @@ impl Filters {
 
     /// Returns the filter if it is in memory or on disk. A read takes time and memory that no fuel pays for, so
     /// concurrent reads are limited and scheduled fairly between tenants.
-    pub(super) async fn known(&self, tenant: &TenantId, digest: Digest) -> Option<Arc<Loaded>> {
+    pub(super) async fn load_cached(&self, tenant: &TenantId, digest: Digest) -> Option<Arc<Loaded>> {
         if let Some(loaded) = self.loaded.get(&digest).await {
             return Some(loaded);
         }
@@ -152,30 +152,30 @@ impl Filters {
     /// the filter was compiled meanwhile. So a full queue never causes another tenant's upload to be rejected.
     ///
     /// # Errors
-    /// [`Rejected::CompileQueue`] if the queue is full, otherwise the compiler's error.
+    /// [`UploadError::CompileQueue`] if the queue is full, otherwise the compiler's error.
     pub(super) async fn compiled(
         &self,
         tenant: &TenantId,
         digest: Digest,
         wasm: Bytes,
-    ) -> Result<Arc<Loaded>, Rejected> {
-        let waits = Counted::waiting_for_compile();
+    ) -> Result<Arc<Loaded>, UploadError> {
+        let waiting = GaugeGuard::waiting_for_compile();
         let _place = self.compiles.enter_bounded(tenant).await.map_err(|refused| match refused {
-            Refused::Full => Rejected::CompileQueue { limit: self.waiting_per_tenant_max },
-            Refused::Closed => Rejected::Start(super::stopping()),
+            Refused::Full => UploadError::CompileQueue { limit: self.waiting_per_tenant_max },
+            Refused::Closed => UploadError::Start(super::stopping()),
         })?;
-        drop(waits);
-        if let Some(loaded) = self.known(tenant, digest).await {
+        drop(waiting);
+        if let Some(loaded) = self.load_cached(tenant, digest).await {
             return Ok(loaded);
         }
         // No deadlock: the caller that compiles already holds a place of the gate.
         let compiling = async { self.compile(digest, wasm).await.map(Arc::new) };
-        self.loaded.try_get_with(digest, compiling).await.map_err(|why: Arc<Rejected>| why.as_ref().clone())
+        self.loaded.try_get_with(digest, compiling).await.map_err(|why: Arc<UploadError>| why.as_ref().clone())
     }
 
     /// Number of loaded filters, and the memory that they take.
     #[cfg(test)]
-    pub(super) async fn held(&self) -> (u64, u64) {
+    pub(super) async fn usage(&self) -> (u64, u64) {
         self.loaded.run_pending_tasks().await;
         (self.loaded.entry_count(), self.loaded.weighted_size())
     }
@@ -194,7 +194,7 @@ impl Filters {
         Some(loaded)
     }
 
-    async fn compile(&self, digest: Digest, wasm: Bytes) -> Result<Loaded, Rejected> {
+    async fn compile(&self, digest: Digest, wasm: Bytes) -> Result<Loaded, UploadError> {
         let artefact = self.compiler.compile(wasm).await?;
         let (disk, engine) = (self.disk.clone(), self.engine.clone());
         let loading = tokio::task::spawn_blocking(move || {
@@ -204,7 +204,7 @@ impl Filters {
             }
             Ok(loaded)
         });
-        let loaded = loading.await.map_err(|error| Rejected::Host { detail: error.to_string() })??;
+        let loaded = loading.await.map_err(|error| UploadError::Host { detail: error.to_string() })??;
         metrics::counter!(LOADS, "from" => "compiler").increment(1);
         Ok(loaded)
     }
@@ -212,14 +212,14 @@ impl Filters {
 
 impl Loaded {
     /// Loads, validates and links machine code. Blocks while the code is copied.
-    fn new(engine: &Engine, artefact: &Artefact) -> Result<Self, Rejected> {
+    fn new(engine: &Engine, artefact: &Artefact) -> Result<Self, UploadError> {
         let words = |error: wasmtime::Error| fault::bounded(&format!("{error:#}"));
         // Fails if the pool has no room for it, for example if its core instances are too large together.
-        let component = artefact.load(engine).map_err(|error| Rejected::Invalid { detail: words(error) })?;
+        let component = artefact.load(engine).map_err(|error| UploadError::Invalid { detail: words(error) })?;
         let needs = validate::component(engine, &component)?;
-        let pre = linker::link(engine, &component).map_err(|error| Rejected::WrongTypes { detail: words(error) })?;
+        let pre = linker::link(engine, &component).map_err(|error| UploadError::WrongTypes { detail: words(error) })?;
         // Otherwise the first call would pay for it.
-        component.initialize_copy_on_write_image().map_err(|error| Rejected::Host { detail: words(error) })?;
-        Ok(Self { pre, needs, streak: Streak::new(), bytes: held_bytes(artefact.code().len()) })
+        component.initialize_copy_on_write_image().map_err(|error| UploadError::Host { detail: words(error) })?;
+        Ok(Self { pre, needs, history: ShortCallHistory::new(), bytes: loaded_bytes(artefact.code().len()) })
     }
 }

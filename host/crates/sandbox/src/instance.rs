@@ -8,10 +8,10 @@ use setgate_domain::tenant::Quota;
 use wasmtime::Store;
 
 use super::call::Host;
-use super::kept::Slot;
+use super::epoch_ticker::TICKS_PER_TURN;
+use super::idle_pool::Slot;
 use super::limits::Limits;
 use super::state::{Meter, State};
-use super::ticks::TICKS_PER_TURN;
 use super::wit_v0_1::{Event, Failure, Filter, FilterPre, Said};
 
 /// Maximum resource handles of one instance. A guest built with the Rust standard library holds fewer than ten.

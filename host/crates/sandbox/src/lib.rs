@@ -6,17 +6,17 @@
 //!
 //! | threat | defence | file |
 //! |---|---|---|
-//! | an upload with a huge structure | limits on its structure, before any compile | `structure` |
+//! | an upload with a huge structure | limits on its structure, before any compile | `upload_limits` |
 //! | an upload that is not a filter | checks of its bytes, imports and exports, before any compile | `validate`, `imports` |
 //! | a compile that never ends | a child process with memory, CPU and wall-clock limits | `compile` |
 //! | a flood of compiles | a bounded queue for each tenant, scheduled fairly | `filters`, `fair` |
 //! | forged machine code | a MAC over the bytes that are loaded | `artefact`, `cache` |
 //! | infinite loops | fuel, for instructions and for host calls alike | `state`, `call` |
-//! | work that costs no fuel | preemption by epoch as well as by fuel | `ticks` |
+//! | work that costs no fuel | preemption by epoch as well as by fuel | `epoch_ticker` |
 //! | memory | one limit over all memories of a call | `limits` |
-//! | a busy tenant | fuel per second; then instance slots and slices of a tenth of a millisecond, scheduled fairly between tenants | `budget`, `fair`, `turns` |
-//! | guests starving the host | separate threads at a lower priority, for everything but the first slice of a short call | here, `begin` |
-//! | state left by an earlier event | a fresh instance; a pooled instance is never reused for another binding | `kept`, `instance` |
+//! | a busy tenant | fuel per second; then instance slots and slices of a tenth of a millisecond, scheduled fairly between tenants | `fuel_budget`, `fair`, `scheduler` |
+//! | guests starving the host | separate threads at a lower priority, for everything but the first slice of a short call | here, `placement` |
+//! | state left by an earlier event | a fresh instance; a pooled instance is never reused for another binding | `idle_pool`, `instance` |
 //! | access to the environment | grants; an empty WASI whose clock stands still | `linker`, `host/`, `wasi/` |
 //!
 //! The same event through the same filter gives the same verdict and the same fuel on every host with the same engine
@@ -26,31 +26,31 @@
 //! A call waits, in this order, for its filter to be loaded, for its tenant's fuel budget, for an instance slot, and
 //! between slices for its turn. Waiting is never a fault, and does not count towards `wall_ms_max`.
 
+mod abort_message;
 mod artefact;
-mod begin;
-mod budget;
 mod cache;
 mod call;
 mod compile;
 mod engine;
+mod epoch_ticker;
 mod fault;
 mod filters;
 mod frames;
+mod fuel_budget;
 mod host;
+mod idle_pool;
 mod imports;
 mod instance;
-mod kept;
-mod last_words;
 mod limits;
 mod linker;
 mod log;
+mod metrics;
 mod options;
-mod rejected;
-mod series;
+mod placement;
+mod scheduler;
 mod state;
-mod structure;
-mod ticks;
-mod turns;
+mod upload_error;
+mod upload_limits;
 mod validate;
 mod wasi;
 mod wit_v0_1;
@@ -79,18 +79,18 @@ use tokio::runtime::{Handle, Runtime};
 
 pub use compile::{COMPILER_ARGUMENT, compiler_main};
 pub use engine::bare_config;
-pub use kept::{Bound, Used};
-pub use options::{Components, Error, GUEST_THREADS_PER_TURN, KeptLimits, Options};
-pub use rejected::Rejected;
-pub use series::{BUCKETS, METRICS};
-pub use structure::Caps;
+pub use idle_pool::{BindingKey, UsedInstance};
+pub use metrics::{BUCKETS, METRICS};
+pub use options::{Components, Error, GUEST_THREADS_PER_TURN, IdlePoolLimits, Options};
+pub use upload_error::UploadError;
+pub use upload_limits::StructureLimits;
 
-use begin::Went;
-use budget::{Bucket, Budgets, Charges, First};
 use filters::{Filters, Loaded};
-use kept::Kept;
-use series::{Series, UPLOADS, Waited};
-use turns::Turns;
+use fuel_budget::{Charges, First, FuelBucket, FuelBudgets};
+use idle_pool::IdlePool;
+use metrics::{Metrics, UPLOADS, WaitTimes};
+use placement::CallLength;
+use scheduler::Scheduler;
 
 /// Niceness of guest threads. At 5, a host thread gets three times the CPU time of a guest thread that competes with
 /// it. Ingest and delivery cost little CPU, and waiting behind guests would delay every tenant. Lower than the
@@ -164,13 +164,13 @@ pub struct Call {
     /// The tenant's quota, which sets the limits of the call.
     pub quota: Quota,
     /// Set if the binding reuses instances. If `None`, the call gets a fresh instance, which is dropped afterwards.
-    pub keep: Option<Keep>,
+    pub reuse: Option<ReuseSettings>,
 }
 
 /// Together with the call's tenant, subscription and filter version, identifies the binding that an instance belongs
 /// to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keep {
+pub struct ReuseSettings {
     /// The delivery's plan. Instances are not reused across plans.
     pub plan: Digest,
     /// Index of the filter's step in the plan, from 0.
@@ -181,7 +181,7 @@ pub struct Keep {
 
 /// Result of a [`Call`].
 #[derive(Debug)]
-pub struct Ran {
+pub struct CallResult {
     /// The verdict or the fault. The text of a patch or a replacement is within `output_bytes_max`; it is not otherwise
     /// validated here.
     pub verdict: Result<Verdict, Fault>,
@@ -191,10 +191,10 @@ pub struct Ran {
     pub redactor: Arc<Redactor>,
     /// The instance, if it may process further events. The caller returns it to the idle pool once the verdict is known
     /// to produce a valid SET.
-    pub used: Option<Used>,
+    pub used: Option<UsedInstance>,
 }
 
-impl Ran {
+impl CallResult {
     /// The result if the guest never started.
     fn without_call(filter: FilterName, digest: Digest, fault: Fault, asked_at: Instant) -> Self {
         let elapsed_us = u64::try_from(asked_at.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -211,13 +211,13 @@ struct Shared {
     engine_id: String,
     host: Arc<call::Host>,
     filters: Filters,
-    caps: Caps,
+    structure: StructureLimits,
     reuse_events_max: u32,
-    budgets: Budgets,
+    budgets: FuelBudgets,
     /// The pooling allocator returns an error when it is full. This gate makes calls wait instead.
     slots: Gate,
-    turns: Arc<Turns>,
-    series: Series,
+    turns: Arc<Scheduler>,
+    metrics: Metrics,
     guests: Handle,
     /// The runtime behind `guests`. `None` after shutdown.
     runtime: Mutex<Option<Runtime>>,
@@ -247,26 +247,26 @@ impl Sandbox {
             .enable_time()
             .build()
             .map_err(Error::Threads)?;
-        let turns = Turns::new(options.turns_max, options.guest_threads);
-        runtime.spawn(turns.clone().lend());
+        let turns = Scheduler::new(options.turns_max, options.guest_threads);
+        runtime.spawn(turns.clone().lend_overdue());
         let slots = usize::try_from(options.instances_max).unwrap_or(usize::MAX);
         let instances_per_tenant_max = usize::try_from(options.instances_per_tenant_max).unwrap_or(usize::MAX);
-        let kept = Kept::new(options.kept, slots, runtime.handle().clone());
-        runtime.spawn(kept.clone().sweep());
+        let idle_pool = IdlePool::new(options.idle_pool, slots, runtime.handle().clone());
+        runtime.spawn(idle_pool.clone().sweep());
         Ok(Self(Arc::new(Shared {
             engine_id,
             host: Arc::new(call::Host {
-                ticks: ticks::Ticks::new(engine.clone()).map_err(Error::Threads)?,
+                epoch_ticker: epoch_ticker::EpochTicker::new(engine.clone()).map_err(Error::Threads)?,
                 engine,
-                kept,
+                idle_pool,
                 fuel_slice: options.fuel_slice,
                 memory_bytes_max: options.memory_bytes_max,
                 table_elements_max: options.table_elements_max,
             }),
             filters,
-            caps: options.caps,
-            reuse_events_max: options.kept.events_max,
-            budgets: Budgets::new(),
+            structure: options.structure,
+            reuse_events_max: options.idle_pool.events_max,
+            budgets: FuelBudgets::new(),
             slots: Gate::new(Bounds {
                 places: slots,
                 per_tenant_max: instances_per_tenant_max,
@@ -278,7 +278,7 @@ impl Sandbox {
                 cost: 1,
             }),
             turns,
-            series: Series::new(),
+            metrics: Metrics::new(),
             guests: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
         })))
@@ -291,10 +291,11 @@ impl Sandbox {
     /// tenant's queue, which is bounded by [`Options::compiles_waiting_per_tenant_max`].
     ///
     /// # Errors
-    /// See [`Rejected`]; its messages are written for the filter's author.
-    pub async fn compile(&self, tenant: &TenantId, wasm: Bytes, quota: &Quota) -> Result<Compiled, Rejected> {
-        let result = self.0.take_in(tenant, wasm, quota).await;
-        metrics::counter!(UPLOADS, "result" => result.as_ref().map_or_else(Rejected::kind, |_| "taken")).increment(1);
+    /// See [`UploadError`]; its messages are written for the filter's author.
+    pub async fn compile(&self, tenant: &TenantId, wasm: Bytes, quota: &Quota) -> Result<Compiled, UploadError> {
+        let result = self.0.accept_upload(tenant, wasm, quota).await;
+        ::metrics::counter!(UPLOADS, "result" => result.as_ref().map_or_else(UploadError::kind, |_| "taken"))
+            .increment(1);
         result
     }
 
@@ -303,11 +304,11 @@ impl Sandbox {
     /// Waits for fuel and for a free slot without a time limit. `wall_ms_max` counts computing time only, so a busy
     /// host delays a call but does not make it fault. If the returned future is dropped, the call ends after its
     /// current slice.
-    pub async fn run(&self, call: Call) -> Ran {
+    pub async fn run(&self, call: Call) -> CallResult {
         let tenant = call.event.tenant.clone();
         let (mut ran, waited) = self.0.run(call).await;
         ran.run.engine = Some(self.0.engine_id.clone());
-        self.0.series.record(&tenant, &ran.run, &waited);
+        self.0.metrics.record(&tenant, &ran.run, &waited);
         ran
     }
 
@@ -328,8 +329,8 @@ impl Sandbox {
 
     /// Time until the tenant's next call may start. `None` if its fuel budget for this second is not exhausted. Lets
     /// callers postpone work instead of holding resources while it waits for fuel.
-    pub fn spent(&self, tenant: &TenantId, quota: &Quota) -> Option<std::time::Duration> {
-        self.0.budgets.of(tenant, quota.fuel_per_second).spent()
+    pub fn fuel_wait(&self, tenant: &TenantId, quota: &Quota) -> Option<std::time::Duration> {
+        self.0.budgets.of(tenant, quota.fuel_per_second).fuel_wait()
     }
 
     /// The highest number of events per instance that a binding may configure on this host. Instances are not reused if
@@ -339,8 +340,8 @@ impl Sandbox {
     }
 
     /// Drops the idle instances of all bindings for which `is_current` returns false.
-    pub fn keep_only(&self, is_current: impl FnMut(&Bound) -> bool) {
-        self.0.host.kept.keep_only(is_current);
+    pub fn retain_bindings(&self, is_current: impl FnMut(&BindingKey) -> bool) {
+        self.0.host.idle_pool.retain_bindings(is_current);
     }
 
     /// Aborts all calls and stops the guest threads. Running and later calls return [`Fault::Unavailable`].
@@ -350,13 +351,13 @@ impl Sandbox {
 }
 
 impl Shared {
-    async fn take_in(&self, tenant: &TenantId, wasm: Bytes, quota: &Quota) -> Result<Compiled, Rejected> {
+    async fn accept_upload(&self, tenant: &TenantId, wasm: Bytes, quota: &Quota) -> Result<Compiled, UploadError> {
         validate::bytes(&wasm, quota.filter_bytes_max)?;
         let began = Instant::now();
-        self.look_at_structure(wasm.clone(), quota).await?;
+        self.check_structure(wasm.clone(), quota).await?;
         let digest = Digest(sha256(&wasm));
         let size_bytes = wasm.len() as u64;
-        let loaded = match self.filters.known(tenant, digest).await {
+        let loaded = match self.filters.load_cached(tenant, digest).await {
             Some(loaded) => loaded,
             None => self.filters.compiled(tenant, digest, wasm).await?,
         };
@@ -366,43 +367,43 @@ impl Shared {
     }
 
     /// Runs on a blocking thread, because it reads every byte of the upload.
-    async fn look_at_structure(&self, wasm: Bytes, quota: &Quota) -> Result<(), Rejected> {
-        let caps = self.caps;
-        let room = structure::Room {
+    async fn check_structure(&self, wasm: Bytes, quota: &Quota) -> Result<(), UploadError> {
+        let limits = self.structure;
+        let call_limits = upload_limits::CallMemoryLimits {
             memory_bytes_max: quota.memory_bytes_max.min(self.host.memory_bytes_max),
             table_elements_max: quota.table_elements_max.min(self.host.table_elements_max),
         };
-        let looking = tokio::task::spawn_blocking(move || {
-            validate::names(&structure::check(&wasm, &caps, room)?)?;
+        let checking = tokio::task::spawn_blocking(move || {
+            validate::names(&upload_limits::check(&wasm, &limits, call_limits)?)?;
             Ok(())
         });
-        looking.await.unwrap_or_else(|error| Err(Rejected::Host { detail: error.to_string() }))
+        checking.await.unwrap_or_else(|error| Err(UploadError::Host { detail: error.to_string() }))
     }
 
     /// Instantiates the filter once and drops the instance.
-    async fn start(&self, tenant: &TenantId, loaded: &Arc<Loaded>, quota: &Quota) -> Result<(), Rejected> {
-        let stopping = || Rejected::Start(stopping());
+    async fn start(&self, tenant: &TenantId, loaded: &Arc<Loaded>, quota: &Quota) -> Result<(), UploadError> {
+        let stopping = || UploadError::Start(stopping());
         let Admitted { place, mut charges } =
-            self.admit(tenant, quota, &mut Waited::default()).await.map_err(|_| stopping())?;
+            self.admit(tenant, quota, &mut WaitTimes::default()).await.map_err(|_| stopping())?;
         let (host, turns) = (self.host.clone(), self.turns.clone());
         let (tenant, loaded, quota) = (tenant.clone(), loaded.clone(), quota.clone());
         let starting = Box::pin(async move {
             let slice = host.fuel_slice;
             let starting = pin!(call::start(&host, &loaded.pre, &quota));
-            let (started, _) = turns.taking(&tenant, starting, || charges.burnt(slice)).await;
+            let (started, _) = turns.run_in_turns(&tenant, starting, || charges.charge(slice)).await;
             drop(place);
             let (started, fuel) = started.map_err(|_| stopping())?;
             charges.settle(fuel);
             started
         });
-        begin::run(&self.guests, None, starting).await.map_or_else(|_| Err(stopping()), |(started, _)| started)
+        placement::run(&self.guests, None, starting).await.map_or_else(|_| Err(stopping()), |(started, _)| started)
     }
 
-    async fn run(&self, call: Call) -> (Ran, Waited) {
+    async fn run(&self, call: Call) -> (CallResult, WaitTimes) {
         let asked_at = Instant::now();
-        let mut waited = Waited::default();
+        let mut waited = WaitTimes::default();
         let (filter, digest, tenant) = (call.filter.clone(), call.digest, call.event.tenant.clone());
-        let faulted = |fault| Ran::without_call(filter.clone(), digest, fault, asked_at);
+        let faulted = |fault| CallResult::without_call(filter.clone(), digest, fault, asked_at);
         let loaded = match self.filters.get(&tenant, digest).await {
             Ok(loaded) => loaded,
             Err(fault) => return (faulted(fault), waited),
@@ -413,45 +414,45 @@ impl Shared {
         let Ok(Admitted { place, mut charges }) = self.admit(&tenant, &call.quota, &mut waited).await else {
             return (faulted(stopping()), waited);
         };
-        let running = self.series.running();
+        let running = self.metrics.running();
         let (host, turns, filter_loaded) = (self.host.clone(), self.turns.clone(), loaded.clone());
         let sliced = Arc::new(AtomicBool::new(false));
-        let here = begin::Here { streak: &loaded.streak, sliced: &sliced.clone() };
+        let inline = placement::InlineSlot { history: &loaded.history, sliced: &sliced.clone() };
         let calling = Box::pin(async move {
             let slice = host.fuel_slice;
             let calling = pin!(call::run(&host, &filter_loaded.pre, call, asked_at));
             let ended = || {
                 sliced.store(true, Ordering::Relaxed);
-                charges.burnt(slice);
+                charges.charge(slice);
             };
-            let (ran, taken) = turns.taking(&tenant, calling, ended).await;
+            let (ran, stats) = turns.run_in_turns(&tenant, calling, ended).await;
             if let Ok(ran) = &ran {
                 charges.settle(ran.run.fuel);
             }
             // Released here and not by the caller: the caller may be cancelled while the instance still occupies its
             // slot.
             drop((place, running));
-            (ran, taken)
+            (ran, stats)
         });
-        let ran = match begin::run(&self.guests, Some(here), calling).await {
-            Ok(((ran, taken), began)) => {
+        let ran = match placement::run(&self.guests, Some(inline), calling).await {
+            Ok(((ran, stats), started_on)) => {
                 if let Ok(ran) = &ran {
-                    loaded.streak.count(Went::of(ran.run.fuel, self.host.fuel_slice, taken.slices), began);
+                    loaded.history.count(CallLength::of(ran.run.fuel, self.host.fuel_slice, stats.slices), started_on);
                 }
-                waited.turns = taken;
+                waited.turns = stats;
                 ran.unwrap_or_else(|_| faulted(stopping()))
             }
-            Err(begin::Lost::Panicked(words)) => {
+            Err(placement::CallError::Panicked(words)) => {
                 tracing::error!(%words, "a filter's call made the host panic");
                 faulted(Fault::Unavailable { detail: "the host failed while it ran the filter".into() })
             }
-            Err(begin::Lost::Stopping) => faulted(stopping()),
+            Err(placement::CallError::Stopping) => faulted(stopping()),
         };
         (ran, waited)
     }
 
     /// Waits until a call of `tenant` may start: first for its fuel budget, then for a slot.
-    async fn admit(&self, tenant: &TenantId, quota: &Quota, waited: &mut Waited) -> Result<Admitted, Refused> {
+    async fn admit(&self, tenant: &TenantId, quota: &Quota, waited: &mut WaitTimes) -> Result<Admitted, Refused> {
         let bucket = self.budgets.of(tenant, quota.fuel_per_second);
         // Fast path: usually there is no wait, and then nothing to measure or to report.
         let first = match bucket.first_at_once() {
@@ -462,7 +463,7 @@ impl Shared {
             Answer::Granted(place) => place,
             Answer::Waits(wait) => {
                 let asked_at = Instant::now();
-                let waiting = self.series.waiting_for_slot();
+                let waiting = self.metrics.waiting_for_slot();
                 let place = wait.await?;
                 drop(waiting);
                 waited.slot += asked_at.elapsed();
@@ -474,15 +475,15 @@ impl Shared {
     }
 
     /// Waits until the call is first in its tenant's queue.
-    async fn first(&self, bucket: &Bucket, waited: &mut Waited) -> Result<First, Refused> {
+    async fn first(&self, bucket: &FuelBucket, waited: &mut WaitTimes) -> Result<First, Refused> {
         let asked_at = Instant::now();
         // If the budget is not exhausted, the queue is blocked by a call that waits for a slot, so this wait counts as
         // a slot wait.
-        let spent = bucket.is_spent();
-        let waiting = if spent { self.series.waiting_for_budget() } else { self.series.waiting_for_slot() };
+        let is_exhausted = bucket.is_exhausted();
+        let waiting = if is_exhausted { self.metrics.waiting_for_budget() } else { self.metrics.waiting_for_slot() };
         let first = self.budgets.wait(bucket).await?;
         drop(waiting);
-        *(if spent { &mut waited.budget } else { &mut waited.slot }) += asked_at.elapsed();
+        *(if is_exhausted { &mut waited.budget } else { &mut waited.slot }) += asked_at.elapsed();
         Ok(first)
     }
 
@@ -491,7 +492,7 @@ impl Shared {
         self.budgets.close();
         self.slots.close();
         self.turns.close();
-        self.host.kept.close();
+        self.host.idle_pool.close();
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(runtime) = runtime {
             // Do not wait: a guest may be in the middle of its slice, and the caller may be on a runtime thread.
@@ -512,10 +513,11 @@ fn stopping() -> Fault {
 
 /// The checks of an upload before it is compiled, for fuzz targets.
 #[doc(hidden)]
-pub fn before_compile(wasm: &[u8], caps: &Caps, quota: &Quota) -> Result<(), Rejected> {
+pub fn before_compile(wasm: &[u8], limits: &StructureLimits, quota: &Quota) -> Result<(), UploadError> {
     validate::bytes(wasm, quota.filter_bytes_max)?;
     let Quota { memory_bytes_max, table_elements_max, .. } = *quota;
-    structure::check(wasm, caps, structure::Room { memory_bytes_max, table_elements_max }).map(drop)
+    upload_limits::check(wasm, limits, upload_limits::CallMemoryLimits { memory_bytes_max, table_elements_max })
+        .map(drop)
 }
 
 /// Resources that a call holds while it runs.

@@ -10,13 +10,13 @@ pub(super) struct Limits {
     memory_bytes_max: u64,
     table_elements: u64,
     table_elements_max: u64,
-    denied: Option<Denied>,
+    denied: Option<DeniedGrowth>,
 }
 
 /// The first growth that was denied. The guest gets -1 and may continue; if it traps later, this is reported as the
 /// reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Denied {
+pub(super) enum DeniedGrowth {
     /// Requested total of all memories in bytes, and the limit.
     Memory { wanted: u64, limit: u64 },
     /// Requested total of all tables in elements, and the limit.
@@ -55,7 +55,7 @@ impl Limits {
         self.memory_bytes_peak
     }
 
-    pub(super) fn denied(&self) -> Option<Denied> {
+    pub(super) fn denied(&self) -> Option<DeniedGrowth> {
         self.denied
     }
 }
@@ -70,7 +70,7 @@ impl ResourceLimiter for Limits {
         let added = (desired as u64).saturating_sub(current as u64);
         let wanted = self.memory_bytes.saturating_add(added);
         if wanted > self.memory_bytes_max {
-            self.denied.get_or_insert(Denied::Memory { wanted, limit: self.memory_bytes_max });
+            self.denied.get_or_insert(DeniedGrowth::Memory { wanted, limit: self.memory_bytes_max });
             return Ok(false);
         }
         self.memory_bytes = wanted;
@@ -85,7 +85,7 @@ impl ResourceLimiter for Limits {
         let added = (desired as u64).saturating_sub(current as u64);
         let wanted = self.table_elements.saturating_add(added);
         if wanted > self.table_elements_max {
-            self.denied.get_or_insert(Denied::Table { wanted, limit: self.table_elements_max });
+            self.denied.get_or_insert(DeniedGrowth::Table { wanted, limit: self.table_elements_max });
             return Ok(false);
         }
         self.table_elements = wanted;
@@ -102,7 +102,7 @@ mod tests {
         let mut limits = Limits::new(100, 10);
         assert!(limits.memory_growing(0, 60, None).unwrap());
         assert!(!limits.memory_growing(0, 60, None).unwrap());
-        assert_eq!(limits.denied(), Some(Denied::Memory { wanted: 120, limit: 100 }));
+        assert_eq!(limits.denied(), Some(DeniedGrowth::Memory { wanted: 120, limit: 100 }));
         assert!(limits.memory_growing(0, 40, None).unwrap());
         assert_eq!(limits.memory_bytes_peak(), 100);
     }
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!((next.memory_bytes(), next.memory_bytes_peak(), next.denied()), (60, 60, None));
         assert!(next.memory_growing(60, 80, None).unwrap() && !next.memory_growing(80, 81, None).unwrap());
         assert!(!next.table_growing(4, 6, None).unwrap());
-        assert_eq!(next.denied(), Some(Denied::Memory { wanted: 81, limit: 80 }));
+        assert_eq!(next.denied(), Some(DeniedGrowth::Memory { wanted: 81, limit: 80 }));
     }
 
     #[test]

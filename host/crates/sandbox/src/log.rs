@@ -7,7 +7,7 @@ use setgate_domain::redact::Redactor;
 pub(super) use setgate_domain::redact::printable;
 use setgate_domain::verdict::{LogLevel, LogLine};
 
-use super::last_words::LastWords;
+use super::abort_message::AbortMessage;
 
 /// Added to the length of each line, so that the number of empty lines is limited too.
 const LINE_OVERHEAD_BYTES: u64 = 16;
@@ -22,7 +22,7 @@ pub(super) struct Log {
     /// Partial lines of stdout and stderr.
     stdout: Vec<u8>,
     stderr: Vec<u8>,
-    last_words: LastWords,
+    abort_message: AbortMessage,
 }
 
 /// The two output streams of a WASI guest.
@@ -44,16 +44,16 @@ impl Stdio {
 impl Log {
     /// An empty log of at most `bytes_max` bytes, redacted by `redactor`.
     pub(super) fn new(bytes_max: u64, redactor: Arc<Redactor>) -> Self {
-        let (lines, last_words) = (Vec::new(), LastWords::default());
-        Self { lines, bytes: 0, bytes_max, cut: false, redactor, stdout: Vec::new(), stderr: Vec::new(), last_words }
+        let (lines, abort_message) = (Vec::new(), AbortMessage::default());
+        Self { lines, bytes: 0, bytes_max, cut: false, redactor, stdout: Vec::new(), stderr: Vec::new(), abort_message }
     }
 
     /// Appends a message, one log line for each of its lines. The excess over the limit is cut; [`Log::finish`] adds a
     /// note.
     pub(super) fn write(&mut self, level: LogLevel, text: &str) {
         if level == LogLevel::Error {
-            self.last_words.push(text.as_bytes(), false, self.redactor.recognised_bytes());
-            self.last_words.push(b"\n", false, 0);
+            self.abort_message.push(text.as_bytes(), false, self.redactor.recognised_bytes());
+            self.abort_message.push(b"\n", false, 0);
         }
         self.write_lines(level, text);
     }
@@ -88,14 +88,14 @@ impl Log {
     }
 
     /// The end of what the guest wrote to standard error or logged as errors.
-    pub(super) fn last_words(&self) -> &LastWords {
-        &self.last_words
+    pub(super) fn abort_message(&self) -> &AbortMessage {
+        &self.abort_message
     }
 
     /// Appends bytes of a stream. Complete lines become log lines.
     pub(super) fn write_stdio(&mut self, stream: Stdio, mut bytes: &[u8]) {
         if stream == Stdio::Err {
-            self.last_words.push(bytes, true, self.redactor.recognised_bytes());
+            self.abort_message.push(bytes, true, self.redactor.recognised_bytes());
         }
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.pending(stream).extend_from_slice(&bytes[..end]);

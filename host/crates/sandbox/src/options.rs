@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use setgate_domain::id::{Digest, TenantId};
 
-use super::Caps;
+use super::StructureLimits;
 
 /// Loads the wasm of a filter by its digest, if neither memory nor the disk cache has its machine code.
 pub type Components = Arc<dyn Fn(&TenantId, Digest) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
@@ -60,14 +60,14 @@ pub struct Options {
     /// Memory limit of one compile, in bytes. SpiderMonkey needs 440 MB.
     pub compile_memory_bytes_max: u64,
     /// Structure limits of an upload.
-    pub caps: Caps,
+    pub structure: StructureLimits,
     /// Limits of the idle pool.
-    pub kept: KeptLimits,
+    pub idle_pool: IdlePoolLimits,
 }
 
 /// Limits of the idle pool. Idle instances occupy pool slots and are evicted when a call needs one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeptLimits {
+pub struct IdlePoolLimits {
     /// Maximum events per instance, whatever its binding allows. Instances are not reused if it is 0 or 1.
     pub events_max: u32,
     /// Maximum idle instances; 0 disables reuse.
@@ -80,7 +80,7 @@ pub struct KeptLimits {
     pub idle_ms_max: u64,
 }
 
-impl Default for KeptLimits {
+impl Default for IdlePoolLimits {
     fn default() -> Self {
         Self {
             events_max: 1_000,
@@ -121,8 +121,8 @@ impl Options {
             compile_wall_ms_max: 60_000,
             compile_cpu_seconds_max: 60,
             compile_memory_bytes_max: 1 << 30,
-            caps: Caps::default(),
-            kept: KeptLimits::default(),
+            structure: StructureLimits::default(),
+            idle_pool: IdlePoolLimits::default(),
         }
     }
 }

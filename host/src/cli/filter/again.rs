@@ -194,7 +194,7 @@ async fn chain(bench: &Bench, kept: &Reproduction, secrets: &Secrets, tables: Ar
             grants: step.grants.clone(),
             tables: tables.clone(),
             quota: bench.quota.clone(),
-            keep: None,
+            reuse: None,
         };
         let ran = bench.sandbox.run(call).await;
         let of = Step { filter: &step.filter, on_fault: step.on_fault };

@@ -25,7 +25,7 @@ use setgate_domain::source::{Form, Proof, Source, TIMESTAMP_TOLERANCE_S_DEFAULT}
 use setgate_domain::table::{self, Delimiter};
 use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
-use setgate_sandbox::{Call, Compiled, EventView, MemoryTables, Ran};
+use setgate_sandbox::{Call, CallResult, Compiled, EventView, MemoryTables};
 
 use crate::cli::out::say;
 use crate::pipeline::normalize::{Inbound, normalize};
@@ -182,9 +182,9 @@ impl Desk {
             grants: Grant::ALL.into(),
             tables: self.tables.clone(),
             quota: bench.quota.clone(),
-            keep: None,
+            reuse: None,
         };
-        let Ran { verdict, run, redactor, .. } = bench.sandbox.run(call).await;
+        let CallResult { verdict, run, redactor, .. } = bench.sandbox.run(call).await;
         Ok(Outcome::Called(Box::new(Called::new(event, verdict, run, &bench.quota, &redactor))))
     }
 

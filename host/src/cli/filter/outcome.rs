@@ -11,7 +11,7 @@ use setgate_domain::set::Applied;
 use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::{Fault, FilterRun, Verdict};
-use setgate_sandbox::{Compiled, Rejected};
+use setgate_sandbox::{Compiled, UploadError};
 
 use super::show::{difference, say_cost, say_effect};
 use crate::cli::out::{self, CONTINUED, say};
@@ -158,7 +158,7 @@ struct Limits {
 }
 
 /// Prints the reason for which a host would reject the component, as text or as a line of JSON.
-pub(super) fn say_not_taken(file: &Path, why: &Rejected, json: bool) -> anyhow::Result<()> {
+pub(super) fn say_not_taken(file: &Path, why: &UploadError, json: bool) -> anyhow::Result<()> {
     if json {
         let refused = Why { code: why.kind(), detail: why.to_string() };
         return Ok(out::json_line(&Document { refused: Some(refused), ..Document::default() })?);

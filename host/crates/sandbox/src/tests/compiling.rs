@@ -30,13 +30,13 @@ fn write_program(path: &Path, script: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
 }
 
-async fn rejected(script: &str) -> Rejected {
+async fn rejected(script: &str) -> UploadError {
     let (fixture, _dir, _one) = compiler(script).await;
     fixture.upload(guests::pass()).await.unwrap_err()
 }
 
-fn limit(limit_name: &str, limit: u64) -> Rejected {
-    Rejected::CompileLimit { limit_name: limit_name.into(), limit }
+fn limit(limit_name: &str, limit: u64) -> UploadError {
+    UploadError::CompileLimit { limit_name: limit_name.into(), limit }
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn each_limit_the_compiler_dies_of_is_named() {
 #[tokio::test]
 async fn words_about_the_component_are_the_authors_and_all_else_is_the_hosts() {
     let why = rejected("cat >/dev/null; echo 'bad section' >&2; exit 3").await;
-    assert_eq!(why, Rejected::Invalid { detail: "bad section".into() });
+    assert_eq!(why, UploadError::Invalid { detail: "bad section".into() });
     // The sender of SIGKILL is unknown: it may be the kernel's OOM killer.
     for script in ["exit 1", "cat >/dev/null; kill -KILL $$"] {
         let why = rejected(script).await;

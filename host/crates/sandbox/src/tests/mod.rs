@@ -1,15 +1,15 @@
 //! Tests the guarantees of the sandbox with guests that try to break them.
 
-mod beginning;
+mod code_cache;
 mod compiling;
 mod denied;
 mod determinism;
+mod fairness;
 mod guests;
-mod keeping;
-mod neighbour;
+mod interference;
+mod placement;
 mod reuse;
 mod running;
-mod sharing;
 mod upload;
 
 use std::path::PathBuf;
@@ -43,12 +43,12 @@ impl Fixture {
         Self { sandbox: Sandbox::new(options).unwrap(), quota: Quota::default(), dir }
     }
 
-    async fn upload(&self, wasm: Bytes) -> Result<Compiled, Rejected> {
+    async fn upload(&self, wasm: Bytes) -> Result<Compiled, UploadError> {
         self.sandbox.compile(&"acme".parse().unwrap(), wasm, &self.quota).await
     }
 
     /// Uploads a filter and calls it once.
-    async fn run(&self, wasm: Bytes) -> Ran {
+    async fn run(&self, wasm: Bytes) -> CallResult {
         let digest = self.upload(wasm).await.unwrap().digest;
         self.sandbox.run(self.call(digest)).await
     }
@@ -81,7 +81,7 @@ impl Fixture {
             grants: Grant::ALL.into(),
             tables: Arc::new(MemoryTables::default()),
             quota: self.quota.clone(),
-            keep: None,
+            reuse: None,
         }
     }
 }

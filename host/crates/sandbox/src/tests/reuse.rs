@@ -4,8 +4,8 @@ use futures_util::future::join_all;
 use setgate_domain::id::SubscriptionId;
 
 use super::determinism::{Inputs, guests};
+use super::fairness::until;
 use super::guests::{self as guest, CONFIG, WASI};
-use super::sharing::until;
 use super::*;
 
 /// A filter that counts its events in a global, and runs `process` with the count in `$n`.
@@ -22,14 +22,14 @@ fn counted(process: &str) -> &'static str {
 /// Drops with a reason whose length is the count.
 const TELL: &str = "(call $answer (i32.const 0) (i32.const 3) (i32.const 1024) (global.get $n))";
 
-fn keep(plan: u8, step: usize, events_max: u32) -> Option<Keep> {
-    Some(Keep { plan: Digest([plan; 32]), step, events_max })
+fn reuse(plan: u8, step: usize, events_max: u32) -> Option<ReuseSettings> {
+    Some(ReuseSettings { plan: Digest([plan; 32]), step, events_max })
 }
 
 impl Fixture {
     /// A call of a binding that reuses instances.
     fn kept_call(&self, digest: Digest) -> Call {
-        Call { keep: keep(1, 0, 100), ..self.call(digest) }
+        Call { reuse: reuse(1, 0, 100), ..self.call(digest) }
     }
 
     /// Processes one event and accepts its verdict. Returns how many events the instance has processed, according to
@@ -39,13 +39,13 @@ impl Fixture {
         let Ok(Verdict::Drop(told)) = ran.verdict else { panic!("{ran:?}") };
         assert_eq!(ran.run.instance_events, u32::try_from(told.len()).ok(), "the record says what the guest saw");
         if let Some(used) = ran.used {
-            used.keep();
+            used.release();
         }
         told.len()
     }
 
     fn kept(&self) -> usize {
-        self.sandbox.0.host.kept.len()
+        self.sandbox.0.host.idle_pool.len()
     }
 }
 
@@ -54,7 +54,7 @@ async fn an_instance_sees_as_many_events_as_its_binding_allows_and_by_default_on
     let fixture = Fixture::new();
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     for expected in [1, 2, 3, 1, 2, 3, 1] {
-        let call = Call { keep: keep(1, 0, 3), ..fixture.call(digest) };
+        let call = Call { reuse: reuse(1, 0, 3), ..fixture.call(digest) };
         assert_eq!(fixture.seen(call).await, expected);
     }
     for _ in 0..3 {
@@ -66,7 +66,7 @@ async fn an_instance_sees_as_many_events_as_its_binding_allows_and_by_default_on
 
 #[tokio::test]
 async fn no_other_tenant_subscription_plan_step_or_version_finds_it() {
-    let fixture = Fixture::with(|options| options.kept.instances_per_tenant_max = 8);
+    let fixture = Fixture::with(|options| options.idle_pool.instances_per_tenant_max = 8);
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     let other_version = fixture.upload(counting(&format!("(nop) {TELL}"))).await.unwrap().digest;
     let changes: [fn(&mut Call); 5] = [
@@ -74,8 +74,8 @@ async fn no_other_tenant_subscription_plan_step_or_version_finds_it() {
         |call| call.event.tenant = "other".parse().unwrap(),
         |call| call.event.subscription = SubscriptionId::new(ACCEPTED_AT, 3),
         // A change of version, setting, secret, grant, limit or table results in another plan.
-        |call| call.keep = keep(2, 0, 100),
-        |call| call.keep = keep(1, 1, 100),
+        |call| call.reuse = reuse(2, 0, 100),
+        |call| call.reuse = reuse(1, 1, 100),
     ];
     for expected in 1..=3 {
         for change in &changes {
@@ -119,7 +119,7 @@ async fn after_a_fault_the_next_event_has_a_fresh_one() {
         assert_eq!(ran.verdict.unwrap_err().kind(), kind);
         assert_eq!((ran.run.instance_events, ran.used.is_none(), fixture.kept()), (Some(2), true, 0), "{kind}");
         assert_eq!(fixture.seen(fixture.kept_call(digest)).await, 1, "after {kind}");
-        fixture.sandbox.keep_only(|_| false);
+        fixture.sandbox.retain_bindings(|_| false);
     }
     fixture.quota.fuel_per_call = u64::MAX / 2;
     fixture.quota.wall_ms_max = 50;
@@ -140,13 +140,13 @@ async fn until_its_verdict_is_found_good_nobody_gets_it_and_where_it_is_bad_it_i
     assert_eq!(fixture.kept(), 2);
     drop(first);
     assert_eq!(fixture.kept(), 1, "its verdict was bad");
-    second.used.unwrap().keep();
+    second.used.unwrap().release();
     assert_eq!(fixture.seen(fixture.kept_call(digest)).await, 2);
 }
 
 #[tokio::test]
 async fn two_calls_never_have_it_at_once() {
-    let fixture = Fixture::with(|options| options.kept.instances_per_tenant_max = 8);
+    let fixture = Fixture::with(|options| options.idle_pool.instances_per_tenant_max = 8);
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     fixture.seen(fixture.kept_call(digest)).await;
     let together: Vec<_> = join_all((0..6).map(|_| fixture.sandbox.run(fixture.kept_call(digest)))).await;
@@ -177,18 +177,18 @@ async fn what_a_call_is_given_is_its_own_events_and_nothing_of_the_one_before() 
     for (name, wasm) in guests() {
         let digest = fixture.upload(wasm).await.unwrap_or_else(|why| panic!("{name}: {why}")).digest;
         let fresh = fixture.sandbox.run(two.call(&fixture, digest)).await;
-        let first = fixture.sandbox.run(Call { keep: keep(1, 0, 9), ..one.call(&fixture, digest) }).await;
+        let first = fixture.sandbox.run(Call { reuse: reuse(1, 0, 9), ..one.call(&fixture, digest) }).await;
         let Some(used) = first.used else { continue };
-        used.keep();
+        used.release();
         let tables = two.call(&fixture, digest).tables;
         let seen_tables = Arc::downgrade(&tables);
-        let call = Call { keep: keep(1, 0, 9), tables, ..two.call(&fixture, digest) };
+        let call = Call { reuse: reuse(1, 0, 9), tables, ..two.call(&fixture, digest) };
         let second = fixture.sandbox.run(call).await;
         assert_eq!(second.run.instance_events, Some(2), "{name}");
         assert_eq!((&second.verdict, &second.run.log), (&fresh.verdict, &fresh.run.log), "{name}");
         assert!(second.run.fuel <= fresh.run.fuel, "{name}: only starting costs more");
         assert!(seen_tables.upgrade().is_none(), "{name}: what waits holds no tables");
-        fixture.sandbox.keep_only(|_| false);
+        fixture.sandbox.retain_bindings(|_| false);
         reused.push(name);
     }
     assert_eq!(
@@ -218,7 +218,7 @@ async fn fuel_log_and_host_calls_are_each_calls_own_and_memory_is_the_instances(
         assert_eq!((ran.run.instance_events, ran.run.memory_bytes), (Some(event), pages << 16));
         assert_eq!(ran.verdict, Ok(Verdict::Drop("1".into())), "event {event}");
         assert!((75_000..150_000).contains(&ran.run.fuel), "{}", ran.run.fuel);
-        ran.used.unwrap().keep();
+        ran.used.unwrap().release();
     }
 }
 
@@ -229,22 +229,22 @@ async fn what_waits_holds_no_secrets() {
     let secret = || BTreeMap::from([("salt".to_owned(), Secret::new("hunter2".to_owned()))]);
     let call = || Call { secrets: secret(), ..fixture.kept_call(digest) };
     fixture.seen(call()).await;
-    let (bound, _) = fixture.sandbox.0.host.kept.bound(&call()).unwrap();
-    let mut instance = fixture.sandbox.0.host.kept.take(&bound).unwrap();
+    let (bound, _) = fixture.sandbox.0.host.idle_pool.binding_key(&call()).unwrap();
+    let mut instance = fixture.sandbox.0.host.idle_pool.take(&bound).unwrap();
     assert!(instance.state().config.secrets.is_empty() && instance.state().config.text.as_ref() == "{}");
 }
 
 #[tokio::test]
 async fn the_hosts_bound_of_events_stands_over_the_bindings() {
-    let fixture = Fixture::with(|options| options.kept.events_max = 2);
+    let fixture = Fixture::with(|options| options.idle_pool.events_max = 2);
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     for expected in [1, 2, 1, 2] {
         assert_eq!(fixture.seen(fixture.kept_call(digest)).await, expected);
     }
-    let offs: [fn(&mut KeptLimits); 3] =
+    let offs: [fn(&mut IdlePoolLimits); 3] =
         [|kept| kept.events_max = 1, |kept| kept.instances_max = 0, |kept| kept.instances_per_tenant_max = 0];
     for off in offs {
-        let fixture = Fixture::with(|options| off(&mut options.kept));
+        let fixture = Fixture::with(|options| off(&mut options.idle_pool));
         let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
         for _ in 0..2 {
             let ran = fixture.sandbox.run(fixture.kept_call(digest)).await;
@@ -258,7 +258,7 @@ async fn the_hosts_bound_of_events_stands_over_the_bindings() {
 async fn after_one_each(fixture: &Fixture, bindings: &[(&str, u8)]) -> Vec<usize> {
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     let call = |(tenant, plan): (&str, u8)| {
-        let mut call = Call { keep: keep(plan, 0, 100), ..fixture.call(digest) };
+        let mut call = Call { reuse: reuse(plan, 0, 100), ..fixture.call(digest) };
         call.event.tenant = tenant.parse().unwrap();
         call
     };
@@ -276,7 +276,7 @@ async fn after_one_each(fixture: &Fixture, bindings: &[(&str, u8)]) -> Vec<usize
 #[tokio::test]
 async fn so_many_are_kept_and_no_more() {
     let three = [("a", 1), ("b", 1), ("c", 1)];
-    let fixture = Fixture::with(|options| options.kept.instances_max = 2);
+    let fixture = Fixture::with(|options| options.idle_pool.instances_max = 2);
     assert_eq!(after_one_each(&fixture, &three).await, [1, 2, 2], "the first was unused for the longest");
     assert_eq!(fixture.kept(), 2);
 }
@@ -284,7 +284,7 @@ async fn so_many_are_kept_and_no_more() {
 #[tokio::test]
 async fn so_many_of_a_tenant_are_kept_and_no_more() {
     let of_two = [("a", 1), ("b", 1), ("a", 2), ("a", 3)];
-    let fixture = Fixture::with(|options| options.kept.instances_per_tenant_max = 2);
+    let fixture = Fixture::with(|options| options.idle_pool.instances_per_tenant_max = 2);
     assert_eq!(after_one_each(&fixture, &of_two).await, [1, 2, 2, 2], "nobody else's went");
     assert_eq!(fixture.kept(), 3);
 }
@@ -292,16 +292,16 @@ async fn so_many_of_a_tenant_are_kept_and_no_more() {
 #[tokio::test]
 async fn their_memory_is_bounded() {
     let three = [("a", 1), ("b", 1), ("c", 1)];
-    let fixture = Fixture::with(|options| options.kept.memory_bytes_max = 2 << 16);
+    let fixture = Fixture::with(|options| options.idle_pool.memory_bytes_max = 2 << 16);
     assert_eq!(after_one_each(&fixture, &three).await, [1, 2, 2], "each has one page");
-    let fixture = Fixture::with(|options| options.kept.memory_bytes_max = (1 << 16) - 1);
+    let fixture = Fixture::with(|options| options.idle_pool.memory_bytes_max = (1 << 16) - 1);
     assert_eq!(after_one_each(&fixture, &three).await, [1, 1, 1], "one alone is too large");
     assert_eq!(fixture.kept(), 0);
 }
 
 #[tokio::test]
 async fn one_that_nobody_uses_ends_in_time() {
-    let fixture = Fixture::with(|options| options.kept.idle_ms_max = 100);
+    let fixture = Fixture::with(|options| options.idle_pool.idle_ms_max = 100);
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     let began = Instant::now();
     fixture.seen(fixture.kept_call(digest)).await;
@@ -317,7 +317,7 @@ async fn a_call_that_needs_a_slot_takes_that_of_an_instance_that_waits() {
     let fixture = Fixture::with(|options| options.instances_max = 2);
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     for plan in [1, 2] {
-        let call = Call { keep: keep(plan, 0, 100), ..fixture.call(digest) };
+        let call = Call { reuse: reuse(plan, 0, 100), ..fixture.call(digest) };
         assert_eq!(fixture.seen(call).await, 1);
     }
     assert_eq!(fixture.kept(), 2, "the pool is full of what waits");
@@ -326,9 +326,9 @@ async fn a_call_that_needs_a_slot_takes_that_of_an_instance_that_waits() {
     let ran = fixture.sandbox.run(other).await;
     assert_eq!(ran.verdict, Ok(Verdict::Drop("1".into())));
     assert_eq!(fixture.kept(), 1);
-    assert_eq!(fixture.seen(Call { keep: keep(2, 0, 100), ..fixture.call(digest) }).await, 2, "the older one went");
+    assert_eq!(fixture.seen(Call { reuse: reuse(2, 0, 100), ..fixture.call(digest) }).await, 2, "the older one went");
     // An upload needs a slot too.
-    assert_eq!(fixture.seen(Call { keep: keep(1, 0, 100), ..fixture.call(digest) }).await, 1);
+    assert_eq!(fixture.seen(Call { reuse: reuse(1, 0, 100), ..fixture.call(digest) }).await, 1);
     assert_eq!(fixture.kept(), 2);
     fixture.upload(guest::pass()).await.unwrap();
     assert_eq!(fixture.kept(), 1);
@@ -338,9 +338,9 @@ async fn a_call_that_needs_a_slot_takes_that_of_an_instance_that_waits() {
 async fn calls_of_all_kinds_on_a_small_pool_all_come_through() {
     let fixture = Fixture::with(|options| {
         options.instances_max = 3;
-        options.kept.instances_max = 3;
-        options.kept.instances_per_tenant_max = 2;
-        options.kept.idle_ms_max = 1;
+        options.idle_pool.instances_max = 3;
+        options.idle_pool.instances_per_tenant_max = 2;
+        options.idle_pool.idle_ms_max = 1;
         options.fuel_slice = 500;
     });
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
@@ -348,7 +348,7 @@ async fn calls_of_all_kinds_on_a_small_pool_all_come_through() {
         let mut call = fixture.call(digest);
         call.event.tenant = format!("t-{}", n % 3).parse().unwrap();
         // Every fourth call gets a fresh instance; some verdicts are rejected, some calls are cancelled.
-        call.keep = if n.is_multiple_of(4) { None } else { keep((n % 5) as u8, 0, 7) };
+        call.reuse = if n.is_multiple_of(4) { None } else { reuse((n % 5) as u8, 0, 7) };
         let sandbox = fixture.sandbox.clone();
         tokio::spawn(async move {
             let running = sandbox.run(call);
@@ -359,7 +359,7 @@ async fn calls_of_all_kinds_on_a_small_pool_all_come_through() {
             let ran = running.await;
             assert!(matches!(ran.verdict, Ok(Verdict::Drop(_))), "{ran:?}");
             if let Some(used) = ran.used.filter(|_| !n.is_multiple_of(13)) {
-                used.keep();
+                used.release();
             }
         })
     });
@@ -372,11 +372,11 @@ async fn a_binding_that_is_another_by_now_ends_its_own() {
     let fixture = Fixture::new();
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     for plan in [1, 2, 2] {
-        fixture.seen(Call { keep: keep(plan, 0, 100), ..fixture.call(digest) }).await;
+        fixture.seen(Call { reuse: reuse(plan, 0, 100), ..fixture.call(digest) }).await;
     }
-    fixture.sandbox.keep_only(|bound| bound.plan == Digest([2; 32]));
+    fixture.sandbox.retain_bindings(|bound| bound.plan == Digest([2; 32]));
     assert_eq!(fixture.kept(), 1);
-    assert_eq!(fixture.seen(Call { keep: keep(2, 0, 100), ..fixture.call(digest) }).await, 3);
+    assert_eq!(fixture.seen(Call { reuse: reuse(2, 0, 100), ..fixture.call(digest) }).await, 3);
     assert_eq!(fixture.seen(fixture.kept_call(digest)).await, 1);
 }
 
@@ -388,6 +388,6 @@ async fn a_host_that_stops_keeps_none() {
     let late = fixture.sandbox.run(fixture.kept_call(digest)).await;
     fixture.sandbox.shutdown();
     assert_eq!(fixture.kept(), 0);
-    late.used.unwrap().keep();
+    late.used.unwrap().release();
     assert_eq!(fixture.kept(), 0);
 }

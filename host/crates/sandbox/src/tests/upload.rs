@@ -1,4 +1,4 @@
-//! Rejected uploads, and their messages.
+//! UploadError uploads, and their messages.
 
 use super::guests::{self, CONFIG, Guest, LOOKUP};
 use super::*;
@@ -7,7 +7,7 @@ use super::*;
 const APART: &str =
     "(core module $one (memory 100)) (core instance (instantiate $one)) (core instance (instantiate $one))";
 
-async fn rejected(wasm: Bytes) -> Rejected {
+async fn rejected(wasm: Bytes) -> UploadError {
     Fixture::new().upload(wasm).await.unwrap_err()
 }
 
@@ -27,12 +27,12 @@ async fn a_filter_is_taken_with_what_it_needs() {
 
 #[tokio::test]
 async fn other_things_than_components_are_named() {
-    assert_eq!(rejected(wat::parse_str("(module)").unwrap().into()).await, Rejected::CoreModule);
+    assert_eq!(rejected(wat::parse_str("(module)").unwrap().into()).await, UploadError::CoreModule);
     assert_eq!(rejected(Bytes::from_static(b"\x7fELF....")).await.kind(), "not_wasm");
     assert_eq!(rejected(Bytes::new()).await.kind(), "not_wasm");
     let engine = engine::compile_only().unwrap();
     let machine_code = engine.precompile_component(&guests::pass()).unwrap();
-    assert_eq!(rejected(machine_code.into()).await, Rejected::Precompiled);
+    assert_eq!(rejected(machine_code.into()).await, UploadError::Precompiled);
     let cut = guests::pass().slice(..100);
     assert_eq!(rejected(cut).await.kind(), "invalid");
 }
@@ -42,15 +42,15 @@ async fn a_filter_over_its_bytes_is_not_even_looked_at() {
     let mut fixture = Fixture::new();
     fixture.quota.filter_bytes_max = 10;
     let bytes = guests::pass().len() as u64;
-    assert_eq!(fixture.upload(guests::pass()).await.unwrap_err(), Rejected::TooLarge { bytes, limit: 10 });
+    assert_eq!(fixture.upload(guests::pass()).await.unwrap_err(), UploadError::TooLarge { bytes, limit: 10 });
 }
 
 #[tokio::test]
 async fn a_component_of_another_world_is_told_what_is_missing() {
     let empty = wat::parse_str("(component)").unwrap();
-    assert_eq!(rejected(empty.into()).await, Rejected::NoTransform { exports: "nothing".into() });
+    assert_eq!(rejected(empty.into()).await, UploadError::NoTransform { exports: "nothing".into() });
     let newer = Guest { export: "setgate:filter/transform@0.2.0", ..Guest::default() }.wasm();
-    assert_eq!(rejected(newer).await, Rejected::WrongVersion { export: "setgate:filter/transform@0.2.0".into() });
+    assert_eq!(rejected(newer).await, UploadError::WrongVersion { export: "setgate:filter/transform@0.2.0".into() });
     let patched = Guest { export: "setgate:filter/transform@0.1.9", ..Guest::default() }.wasm();
     assert!(Fixture::new().run(patched).await.verdict.is_ok());
     let other_types = wat::parse_str(
@@ -107,35 +107,35 @@ async fn an_import_is_refused_before_anything_is_compiled() {
 async fn three_memories_are_taken_and_filter_memories_max_says_how_many() {
     let more = |core| guests::doing_with(core, guests::PASS);
     assert!(Fixture::new().run(more("(memory 1) (memory 1)")).await.verdict.is_ok(), "three memories");
-    let most = Fixture::with(|options| options.caps.memories_max = 5);
+    let most = Fixture::with(|options| options.structure.memories_max = 5);
     let wasm = more("(memory 1) (memory 1) (memory 1) (memory 1)");
     assert!(most.run(wasm.clone()).await.verdict.is_ok(), "as many as may be");
-    let less = Fixture::with(|options| options.caps.memories_max = 4).upload(wasm).await.unwrap_err();
-    let Rejected::Structure { limit_name, limit, found, .. } = &less else { panic!("{less}") };
+    let less = Fixture::with(|options| options.structure.memories_max = 4).upload(wasm).await.unwrap_err();
+    let UploadError::Structure { limit_name, limit, found, .. } = &less else { panic!("{less}") };
     assert_eq!((limit_name.as_str(), *limit, *found), ("filter_memories_max", 4, 5));
 
     // In separate modules, as in composed guests. All memories count towards one limit.
     let apart = |imports| Guest { imports, ..Guest::default() }.wasm();
     let ran = Fixture::new().run(apart(APART)).await;
     assert_eq!(ran.run.memory_bytes, 201 << 16, "all memories of a call count");
-    let two = Fixture::with(|options| options.caps.memories_max = 2).upload(apart(APART)).await.unwrap_err();
+    let two = Fixture::with(|options| options.structure.memories_max = 2).upload(apart(APART)).await.unwrap_err();
     assert_eq!(two.kind(), "structure", "{two}");
 }
 
 #[tokio::test]
 async fn as_many_tables_and_core_instances_as_their_limits_say_are_taken() {
     let tables = guests::doing_with("(table 1 funcref) (table 1 funcref) (table 1 funcref)", guests::PASS);
-    assert!(Fixture::with(|options| options.caps.tables_max = 3).run(tables.clone()).await.verdict.is_ok());
-    let refused = Fixture::with(|options| options.caps.tables_max = 2).upload(tables).await.unwrap_err();
+    assert!(Fixture::with(|options| options.structure.tables_max = 3).run(tables.clone()).await.verdict.is_ok());
+    let refused = Fixture::with(|options| options.structure.tables_max = 2).upload(tables).await.unwrap_err();
     assert!(
-        matches!(&refused, Rejected::Structure { limit_name, .. } if limit_name == "filter_tables_max"),
+        matches!(&refused, UploadError::Structure { limit_name, .. } if limit_name == "filter_tables_max"),
         "{refused}"
     );
     let apart = Guest { imports: APART, ..Guest::default() }.wasm();
-    assert!(Fixture::with(|options| options.caps.core_instances_max = 3).run(apart.clone()).await.verdict.is_ok());
-    let refused = Fixture::with(|options| options.caps.core_instances_max = 2).upload(apart).await.unwrap_err();
+    assert!(Fixture::with(|options| options.structure.core_instances_max = 3).run(apart.clone()).await.verdict.is_ok());
+    let refused = Fixture::with(|options| options.structure.core_instances_max = 2).upload(apart).await.unwrap_err();
     assert!(
-        matches!(&refused, Rejected::Structure { limit_name, .. } if limit_name == "filter_core_instances_max"),
+        matches!(&refused, UploadError::Structure { limit_name, .. } if limit_name == "filter_core_instances_max"),
         "{refused}"
     );
 }
@@ -147,7 +147,7 @@ async fn a_filter_that_cannot_start_within_its_quota_is_not_taken() {
     let endless = guests::doing_with("(func $start (loop $again (br $again))) (start $start)", guests::PASS);
     assert_eq!(
         fixture.upload(endless).await.unwrap_err(),
-        Rejected::Start(Fault::Fuel { limit: 100_000, function: own("start") })
+        UploadError::Start(Fault::Fuel { limit: 100_000, function: own("start") })
     );
     let traps = guests::doing_with("(func $start unreachable) (start $start)", guests::PASS);
     assert_eq!(fixture.upload(traps).await.unwrap_err().kind(), "start");
@@ -157,12 +157,12 @@ async fn a_filter_that_cannot_start_within_its_quota_is_not_taken() {
     let two = Guest { memory: r#"(memory (export "memory") 501)"#, core: "(memory 499)", ..Guest::default() }.wasm();
     assert_eq!(
         fixture.upload(two).await.unwrap_err(),
-        Rejected::Start(Fault::Memory { wanted, limit, function: None })
+        UploadError::Start(Fault::Memory { wanted, limit, function: None })
     );
     let tables = guests::doing_with("(table 7000 funcref) (table 8000 funcref)", guests::PASS);
     assert_eq!(
         fixture.upload(tables).await.unwrap_err(),
-        Rejected::Start(Fault::Table { wanted: 15_000, limit: 10_000 })
+        UploadError::Start(Fault::Table { wanted: 15_000, limit: 10_000 })
     );
 }
 
@@ -170,9 +170,9 @@ async fn a_filter_that_cannot_start_within_its_quota_is_not_taken() {
 async fn a_filter_that_is_too_complex_does_not_reach_the_compiler() {
     let fixture = Fixture::with(|options| {
         options.compiler = Some("/nowhere/compiler".into());
-        options.caps.functions_max = 2;
+        options.structure.functions_max = 2;
     });
-    let expected = Rejected::Structure {
+    let expected = UploadError::Structure {
         what: "the number of functions up to core module 0".into(),
         found: 3,
         limit_name: "filter_functions_max".into(),
@@ -184,7 +184,7 @@ async fn a_filter_that_is_too_complex_does_not_reach_the_compiler() {
 #[tokio::test]
 async fn what_no_quota_could_hold_is_refused_by_the_limit_it_passes() {
     let mut fixture = Fixture::new();
-    let limited = |what: &str, found, limit_name: &str, limit| Rejected::Structure {
+    let limited = |what: &str, found, limit_name: &str, limit| UploadError::Structure {
         what: format!("the {what} that core module 0 begins with"),
         found,
         limit_name: limit_name.into(),

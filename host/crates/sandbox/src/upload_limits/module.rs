@@ -2,8 +2,8 @@
 
 use wasmparser::{FunctionBody, Operator, Payload, RecGroup, TypeRef};
 
-use super::caps::Total;
-use super::{Open, Rejected, Scan, over, unreadable};
+use super::limits::Total;
+use super::{Open, Scan, UploadError, over, unreadable};
 
 /// Default page size of a linear memory, as a power of two, in bytes.
 const PAGE_BYTES_LOG2: u32 = 16;
@@ -25,7 +25,7 @@ impl Module {
 }
 
 impl Scan<'_> {
-    pub(super) fn module_payload(&mut self, payload: Payload<'_>) -> Result<(), Rejected> {
+    pub(super) fn module_payload(&mut self, payload: Payload<'_>) -> Result<(), UploadError> {
         match payload {
             Payload::TypeSection(types) => {
                 for group in types {
@@ -49,7 +49,12 @@ impl Scan<'_> {
                 for table in tables {
                     let elements = table.map_err(unreadable)?.ty.initial;
                     self.count(Total::Tables, 1)?;
-                    self.fits("elements of a table", elements, "table_elements_max", self.room.table_elements_max)?;
+                    self.fits(
+                        "elements of a table",
+                        elements,
+                        "table_elements_max",
+                        self.call_limits.table_elements_max,
+                    )?;
                 }
             }
             Payload::MemorySection(memories) => {
@@ -61,7 +66,7 @@ impl Scan<'_> {
                     self.count(Total::Memories, 1)?;
                     let page = 1_u64.checked_shl(memory.page_size_log2.unwrap_or(PAGE_BYTES_LOG2)).unwrap_or(u64::MAX);
                     let bytes = memory.initial.saturating_mul(page);
-                    self.fits("bytes of a memory", bytes, "memory_bytes_max", self.room.memory_bytes_max)?;
+                    self.fits("bytes of a memory", bytes, "memory_bytes_max", self.call_limits.memory_bytes_max)?;
                 }
             }
             Payload::GlobalSection(globals) => self.count(Total::Globals, u64::from(globals.count()))?,
@@ -75,14 +80,14 @@ impl Scan<'_> {
     }
 
     /// Checks that the initial size of a memory or table fits within the limits of a call.
-    fn fits(&self, what: &str, found: u64, limit_name: &'static str, limit: u64) -> Result<(), Rejected> {
+    fn fits(&self, what: &str, found: u64, limit_name: &'static str, limit: u64) -> Result<(), UploadError> {
         if found > limit {
             return Err(over(format!("the {what} that {} begins with", self.place()), found, limit_name, limit));
         }
         Ok(())
     }
 
-    fn body(&mut self, body: &FunctionBody<'_>) -> Result<(), Rejected> {
+    fn body(&mut self, body: &FunctionBody<'_>) -> Result<(), UploadError> {
         let place = self.place();
         let Some(Open::Module(module)) = self.open.last_mut() else { return Ok(()) };
         let number = module.functions;
@@ -90,16 +95,16 @@ impl Scan<'_> {
         let named = |what: &str| format!("the {what} {place}, function {number}");
 
         let bytes = body.as_bytes().len() as u64;
-        if bytes > self.caps.function_bytes_max {
+        if bytes > self.limits.function_bytes_max {
             let what = named("number of bytes of");
-            return Err(over(what, bytes, "filter_function_bytes_max", self.caps.function_bytes_max));
+            return Err(over(what, bytes, "filter_function_bytes_max", self.limits.function_bytes_max));
         }
         // Locals are encoded as groups of a count and a type: six bytes can encode four billion locals.
         let mut locals = 0_u64;
         for group in body.get_locals_reader().map_err(unreadable)? {
             locals = locals.saturating_add(u64::from(group.map_err(unreadable)?.0));
-            if locals > self.caps.locals_max {
-                return Err(over(named("number of locals of"), locals, "filter_locals_max", self.caps.locals_max));
+            if locals > self.limits.locals_max {
+                return Err(over(named("number of locals of"), locals, "filter_locals_max", self.limits.locals_max));
             }
         }
         let mut operators = body.get_operators_reader().map_err(unreadable)?;
@@ -112,9 +117,9 @@ impl Scan<'_> {
                 | Operator::Try { .. }
                 | Operator::TryTable { .. } => {
                     blocks += 1;
-                    if blocks > self.caps.blocks_max {
+                    if blocks > self.limits.blocks_max {
                         let what = named("nesting of blocks in");
-                        return Err(over(what, blocks, "filter_blocks_max", self.caps.blocks_max));
+                        return Err(over(what, blocks, "filter_blocks_max", self.limits.blocks_max));
                     }
                 }
                 Operator::End => blocks = blocks.saturating_sub(1),

@@ -22,13 +22,13 @@ const IDLE_BUCKETS_MAX: usize = 64;
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// The buckets of all tenants.
-pub(super) struct Budgets {
-    buckets: Mutex<HashMap<TenantId, Arc<Bucket>>>,
+pub(super) struct FuelBudgets {
+    buckets: Mutex<HashMap<TenantId, Arc<FuelBucket>>>,
     closed: CancellationToken,
 }
 
 /// The bucket of one tenant.
-pub(super) struct Bucket {
+pub(super) struct FuelBucket {
     level: Mutex<Level>,
     /// The tenant's FIFO queue.
     line: Arc<tokio::sync::Mutex<()>>,
@@ -48,17 +48,17 @@ pub(super) struct First(#[expect(dead_code, reason = "held, not read")] tokio::s
 
 /// The charges of one call.
 pub(super) struct Charges {
-    bucket: Arc<Bucket>,
+    bucket: Arc<FuelBucket>,
     charged: u64,
 }
 
-impl Budgets {
+impl FuelBudgets {
     pub(super) fn new() -> Self {
         Self { buckets: Mutex::default(), closed: CancellationToken::new() }
     }
 
     /// The tenant's bucket. `fuel_per_second` is its current quota.
-    pub(super) fn of(&self, tenant: &TenantId, fuel_per_second: u64) -> Arc<Bucket> {
+    pub(super) fn of(&self, tenant: &TenantId, fuel_per_second: u64) -> Arc<FuelBucket> {
         let now = Instant::now();
         let per_second = i64::try_from(fuel_per_second.max(1)).unwrap_or(i64::MAX);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,17 +71,17 @@ impl Budgets {
             buckets.retain(|_, bucket| Arc::strong_count(bucket) > 1 || !bucket.lock().is_full(now));
         }
         let level = Mutex::new(Level::full(per_second, now));
-        let bucket = Arc::new(Bucket { level, line: Arc::default() });
+        let bucket = Arc::new(FuelBucket { level, line: Arc::default() });
         buckets.insert(tenant.clone(), bucket.clone());
         bucket
     }
 
-    /// Waits until a call may start, if [`Bucket::first_at_once`] returned `None`. Drop the result once the call has
-    /// its slot.
+    /// Waits until a call may start, if [`FuelBucket::first_at_once`] returned `None`. Drop the result once the call
+    /// has its slot.
     ///
     /// # Errors
     /// [`Refused::Closed`] after [`Self::close`].
-    pub(super) async fn wait(&self, bucket: &Bucket) -> Result<First, Refused> {
+    pub(super) async fn wait(&self, bucket: &FuelBucket) -> Result<First, Refused> {
         let waiting = async {
             let first = bucket.line.clone().lock_owned().await;
             while let Some(wait) = bucket.wait(Instant::now()) {
@@ -102,21 +102,21 @@ impl Budgets {
     }
 }
 
-impl Bucket {
+impl FuelBucket {
     /// Fast path: the first place, if the bucket is not exhausted and the queue is empty. This cannot overtake waiting
     /// calls: the lock is fair and passed directly to the next waiter.
     pub(super) fn first_at_once(&self) -> Option<First> {
         let first = self.line.clone().try_lock_owned().ok()?;
-        (!self.is_spent()).then_some(First(first))
+        (!self.is_exhausted()).then_some(First(first))
     }
 
     /// Whether the budget is exhausted.
-    pub(super) fn is_spent(&self) -> bool {
+    pub(super) fn is_exhausted(&self) -> bool {
         self.wait(Instant::now()).is_some()
     }
 
     /// Time until the budget is positive again. `None` if it is positive now.
-    pub(super) fn spent(&self) -> Option<Duration> {
+    pub(super) fn fuel_wait(&self) -> Option<Duration> {
         self.wait(Instant::now())
     }
 
@@ -130,12 +130,12 @@ impl Bucket {
 }
 
 impl Charges {
-    pub(super) fn to(bucket: Arc<Bucket>) -> Self {
+    pub(super) fn to(bucket: Arc<FuelBucket>) -> Self {
         Self { bucket, charged: 0 }
     }
 
     /// Charges fuel that was used.
-    pub(super) fn burnt(&mut self, fuel: u64) {
+    pub(super) fn charge(&mut self, fuel: u64) {
         self.charged = self.charged.saturating_add(fuel);
         self.bucket.lock().spend(signed(fuel));
     }
@@ -254,26 +254,26 @@ mod tests {
 
     #[test]
     fn a_call_is_charged_what_it_burnt() {
-        let budgets = Budgets::new();
+        let budgets = FuelBudgets::new();
         let bucket = budgets.of(&"acme".parse().unwrap(), 1_000_000);
         let before = bucket.lock().fuel;
         let mut charges = Charges::to(bucket.clone());
-        charges.burnt(400);
-        charges.burnt(400);
+        charges.charge(400);
+        charges.charge(400);
         charges.settle(500);
         assert_eq!(bucket.lock().fuel, before - 500);
-        Charges::to(bucket.clone()).burnt(300);
+        Charges::to(bucket.clone()).charge(300);
         assert_eq!(bucket.lock().fuel, before - 800, "also where the call is dropped");
     }
 
     #[tokio::test]
     async fn those_who_wait_are_served_as_they_came_and_may_leave() {
-        let budgets = Budgets::new();
+        let budgets = FuelBudgets::new();
         let tenant: TenantId = "acme".parse().unwrap();
         let bucket = budgets.of(&tenant, 1);
         assert!(budgets.wait(&bucket).await.is_ok());
-        Charges::to(bucket.clone()).burnt(1_000_000);
-        assert!(bucket.is_spent());
+        Charges::to(bucket.clone()).charge(1_000_000);
+        assert!(bucket.is_exhausted());
         let mut waits: Vec<_> = (0..3).map(|_| Box::pin(budgets.wait(&bucket))).collect();
         for wait in &mut waits {
             assert!(futures_util::poll!(wait).is_pending());
@@ -290,9 +290,9 @@ mod tests {
 
     #[tokio::test]
     async fn closing_ends_the_waiting() {
-        let budgets = Budgets::new();
+        let budgets = FuelBudgets::new();
         let bucket = budgets.of(&"acme".parse().unwrap(), 1);
-        Charges::to(bucket.clone()).burnt(1_000_000);
+        Charges::to(bucket.clone()).charge(1_000_000);
         let mut waits = Box::pin(budgets.wait(&bucket));
         assert!(futures_util::poll!(&mut waits).is_pending());
         budgets.close();
@@ -301,13 +301,13 @@ mod tests {
 
     #[test]
     fn full_buckets_are_dropped_and_debts_are_kept() {
-        let budgets = Budgets::new();
+        let budgets = FuelBudgets::new();
         let owing = budgets.of(&"owing".parse().unwrap(), 1);
-        Charges::to(owing).burnt(1_000_000);
+        Charges::to(owing).charge(1_000_000);
         for n in 0..1_000 {
             budgets.of(&format!("t-{n}").parse().unwrap(), 1_000);
         }
         assert!(budgets.buckets.lock().unwrap().len() <= IDLE_BUCKETS_MAX + 1);
-        assert!(budgets.of(&"owing".parse().unwrap(), 1).is_spent());
+        assert!(budgets.of(&"owing".parse().unwrap(), 1).is_exhausted());
     }
 }

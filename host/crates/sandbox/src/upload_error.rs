@@ -4,7 +4,7 @@ use setgate_domain::verdict::Fault;
 
 /// Why an upload was rejected. The messages are written for the filter's author.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rejected {
+pub enum UploadError {
     /// The upload is larger than the tenant's quota allows.
     #[error("the filter has {bytes} bytes, and `filter_bytes_max` is {limit}")]
     TooLarge {
@@ -103,7 +103,7 @@ pub enum Rejected {
     },
 }
 
-impl Rejected {
+impl UploadError {
     /// Stable identifier of each variant, for problem codes and metrics.
     pub fn kind(&self) -> &'static str {
         match self {

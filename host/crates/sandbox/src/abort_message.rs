@@ -14,7 +14,7 @@ const TRACEBACK: &str = "Traceback (most recent call last):";
 
 /// The end of the text that a call wrote to standard error and to the log as errors.
 #[derive(Debug, Default)]
-pub(super) struct LastWords {
+pub(super) struct AbortMessage {
     text: Vec<u8>,
     /// Earlier text was dropped, so the first line may be incomplete.
     is_front_cut: bool,
@@ -36,7 +36,7 @@ pub(super) struct Message {
     pub(super) is_certain: bool,
 }
 
-impl LastWords {
+impl AbortMessage {
     /// Appends text. `longest_secret_bytes` is how far a secret may extend past a cut.
     pub(super) fn push(&mut self, bytes: &[u8], is_stderr: bool, longest_secret_bytes: usize) {
         self.is_stderr = is_stderr;
@@ -254,7 +254,7 @@ mod tests {
     use setgate_domain::secret::Secret;
 
     fn said(text: &str) -> Option<Message> {
-        let mut words = LastWords::default();
+        let mut words = AbortMessage::default();
         words.push(text.as_bytes(), true, 0);
         words.message(&Redactor::default())
     }
@@ -318,7 +318,7 @@ mod tests {
         assert_eq!(text, "terminate called after throwing an instance of 'std::runtime_error'\n  what():  boom");
         let message = said("x\nAssertion failed: a > 0 (f.c: process: 12)\n").unwrap();
         assert_eq!((message.text.as_str(), message.is_certain), ("Assertion failed: a > 0 (f.c: process: 12)", false));
-        let mut logged = LastWords::default();
+        let mut logged = AbortMessage::default();
         logged.push(b"an error of the filter's own\n", false, 0);
         assert_eq!(logged.message(&Redactor::default()), None, "a log line is no reason");
         assert_eq!(said(""), None);
@@ -329,7 +329,7 @@ mod tests {
         let noise = "x".repeat(99) + "\n";
         let huge = format!("panicked at src/lib.rs:5:10:\nboom {}\n", "y".repeat(1 << 20));
         for chunk in [1, 100, 4_096, 1 << 20] {
-            let mut words = LastWords::default();
+            let mut words = AbortMessage::default();
             for _ in 0..1_000 {
                 words.push(noise.as_bytes(), true, 0);
             }
@@ -347,7 +347,7 @@ mod tests {
         let secrets = BTreeMap::from([("key".to_owned(), Secret::new("hunter2-and-more".to_owned()))]);
         let redactor = Redactor::new(&secrets);
         for before in 0..40 {
-            let mut words = LastWords::default();
+            let mut words = AbortMessage::default();
             for _ in 0..2_000 {
                 words.push(b"hunter2-and-more ", true, redactor.recognised_bytes());
             }
@@ -355,7 +355,7 @@ mod tests {
             words.push(b"\nthe end hunter2-and-more\n", true, redactor.recognised_bytes());
             let message = words.message(&redactor).unwrap();
             assert_eq!(message.text, "the end [secret key]");
-            let mut long = LastWords::default();
+            let mut long = AbortMessage::default();
             let text = format!("panicked at a.rs:1:1:\n{}", "-hunter2-and-more".repeat(2_000));
             long.push(&text.as_bytes()[before..], true, redactor.recognised_bytes());
             assert!(long.message(&redactor).is_none_or(|message| !message.text.contains("hun")), "{before}");

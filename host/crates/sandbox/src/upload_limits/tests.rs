@@ -1,16 +1,16 @@
 use super::*;
 
-const ROOM: Room = Room { memory_bytes_max: 1 << 20, table_elements_max: 100 };
+const ROOM: CallMemoryLimits = CallMemoryLimits { memory_bytes_max: 1 << 20, table_elements_max: 100 };
 
-fn looked_at(text: &str, set: impl FnOnce(&mut Caps)) -> Result<(), Rejected> {
+fn looked_at(text: &str, set: impl FnOnce(&mut StructureLimits)) -> Result<(), UploadError> {
     let wasm = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    let mut caps = Caps::default();
-    set(&mut caps);
-    check(&wasm, &caps, ROOM).map(drop)
+    let mut limits = StructureLimits::default();
+    set(&mut limits);
+    check(&wasm, &limits, ROOM).map(drop)
 }
 
-fn structure(what: &str, found: u64, limit_name: &str, limit: u64) -> Result<(), Rejected> {
-    Err(Rejected::Structure { what: what.into(), found, limit_name: limit_name.into(), limit })
+fn structure(what: &str, found: u64, limit_name: &str, limit: u64) -> Result<(), UploadError> {
+    Err(UploadError::Structure { what: what.into(), found, limit_name: limit_name.into(), limit })
 }
 
 /// A component with two core modules, the second of which contains `text`.
@@ -22,17 +22,22 @@ fn module(text: &str) -> String {
 fn each_total_has_its_cap() {
     let two = |part: &str| module(&part.repeat(2));
     for (text, words, limit_name, set) in [
-        (two("(func)"), "functions", "filter_functions_max", (|caps| caps.functions_max = 1) as fn(&mut Caps)),
-        (two("(type (func))"), "types", "filter_types_max", |caps| caps.types_max = 1),
-        (two("(import \"a\" \"b\" (func))"), "imports", "filter_imports_max", |caps| caps.imports_max = 1),
-        (module("(func (export \"a\")) (func (export \"b\"))"), "exports", "filter_exports_max", |caps| {
-            caps.exports_max = 1
+        (
+            two("(func)"),
+            "functions",
+            "filter_functions_max",
+            (|limits| limits.functions_max = 1) as fn(&mut StructureLimits),
+        ),
+        (two("(type (func))"), "types", "filter_types_max", |limits| limits.types_max = 1),
+        (two("(import \"a\" \"b\" (func))"), "imports", "filter_imports_max", |limits| limits.imports_max = 1),
+        (module("(func (export \"a\")) (func (export \"b\"))"), "exports", "filter_exports_max", |limits| {
+            limits.exports_max = 1
         }),
-        (two("(global i32 (i32.const 0))"), "globals", "filter_globals_max", |caps| caps.globals_max = 1),
-        (two("(memory 1)"), "memories", "filter_memories_max", |caps| caps.memories_max = 1),
-        (two("(table 1 funcref)"), "tables", "filter_tables_max", |caps| caps.tables_max = 1),
-        (two("(data \"x\")"), "segments", "filter_segments_max", |caps| caps.segments_max = 1),
-        (module("(data \"x\") (elem func)"), "segments", "filter_segments_max", |caps| caps.segments_max = 1),
+        (two("(global i32 (i32.const 0))"), "globals", "filter_globals_max", |limits| limits.globals_max = 1),
+        (two("(memory 1)"), "memories", "filter_memories_max", |limits| limits.memories_max = 1),
+        (two("(table 1 funcref)"), "tables", "filter_tables_max", |limits| limits.tables_max = 1),
+        (two("(data \"x\")"), "segments", "filter_segments_max", |limits| limits.segments_max = 1),
+        (module("(data \"x\") (elem func)"), "segments", "filter_segments_max", |limits| limits.segments_max = 1),
     ] {
         let what = format!("the number of {words} up to core module 1");
         assert_eq!(looked_at(&text, set), structure(&what, 2, limit_name, 1), "{text}");
@@ -40,7 +45,7 @@ fn each_total_has_its_cap() {
     }
     let nested = "(component (core module) (component) (component))";
     let what = "the number of modules and components up to component 2";
-    assert_eq!(looked_at(nested, |caps| caps.modules_max = 2), structure(what, 3, "filter_modules_max", 2));
+    assert_eq!(looked_at(nested, |limits| limits.modules_max = 2), structure(what, 3, "filter_modules_max", 2));
 }
 
 #[test]
@@ -48,15 +53,16 @@ fn a_function_is_named_by_its_index() {
     let text = module("(import \"a\" \"b\" (func)) (func) (func (local i32 i32 i64) (block (loop (nop))) (block))");
     let of = |what: &str| format!("the {what} core module 1, function 2");
     assert_eq!(
-        looked_at(&text, |caps| caps.locals_max = 2),
+        looked_at(&text, |limits| limits.locals_max = 2),
         structure(&of("number of locals of"), 3, "filter_locals_max", 2)
     );
     assert_eq!(
-        looked_at(&text, |caps| caps.blocks_max = 1),
+        looked_at(&text, |limits| limits.blocks_max = 1),
         structure(&of("nesting of blocks in"), 2, "filter_blocks_max", 1)
     );
-    assert_eq!(looked_at(&text, |caps| caps.blocks_max = 2), Ok(()), "a block that has ended is none");
-    let Err(Rejected::Structure { what, limit_name, .. }) = looked_at(&text, |caps| caps.function_bytes_max = 10)
+    assert_eq!(looked_at(&text, |limits| limits.blocks_max = 2), Ok(()), "a block that has ended is none");
+    let Err(UploadError::Structure { what, limit_name, .. }) =
+        looked_at(&text, |limits| limits.function_bytes_max = 10)
     else {
         panic!("a cap")
     };
@@ -73,11 +79,11 @@ fn locals_are_summed_without_overflow() {
     }
     wasm.push(0x0b);
     let at = "the number of locals of core module 0, function 0";
-    let refused = check(&wasm, &Caps::default(), ROOM).map(drop);
+    let refused = check(&wasm, &StructureLimits::default(), ROOM).map(drop);
     assert_eq!(refused, structure(at, u64::from(u32::MAX), "filter_locals_max", 20_000));
     // The sum exceeds the parser's own limit.
-    let all = Caps { locals_max: u64::MAX, ..Caps::default() };
-    let Err(Rejected::Invalid { detail }) = check(&wasm, &all, ROOM) else { panic!("too many") };
+    let all = StructureLimits { locals_max: u64::MAX, ..StructureLimits::default() };
+    let Err(UploadError::Invalid { detail }) = check(&wasm, &all, ROOM) else { panic!("too many") };
     assert!(detail.contains("locals"), "{detail}");
 }
 
@@ -110,36 +116,38 @@ fn nested_components_are_multiplied_out() {
     let began = std::time::Instant::now();
     let refused = looked_at(&fan_out(10, ""), |_| {});
     assert!(began.elapsed() < std::time::Duration::from_secs(1), "{:?}", began.elapsed());
-    let Err(Rejected::Structure { what, limit_name, limit: 1_000, found }) = refused else { panic!("{refused:?}") };
+    let Err(UploadError::Structure { what, limit_name, limit: 1_000, found }) = refused else { panic!("{refused:?}") };
     assert_eq!(limit_name, "filter_instances_max");
     assert!(found > 1_000, "{found}");
     assert!(what.starts_with("the number of instances that one instance of component "), "{what}");
 
-    assert_eq!(looked_at(&fan_out(2, ""), |caps| caps.instances_max = 110), Ok(()), "10, and 10 in each");
-    assert!(looked_at(&fan_out(2, ""), |caps| caps.instances_max = 109).is_err());
+    assert_eq!(looked_at(&fan_out(2, ""), |limits| limits.instances_max = 110), Ok(()), "10, and 10 in each");
+    assert!(looked_at(&fan_out(2, ""), |limits| limits.instances_max = 109).is_err());
     // Saturates: each level is the same component under another name, and a hundred levels would be 10^100 instances.
-    assert!(looked_at(&fan_out(18, ""), |caps| caps.instances_max = u64::MAX).is_ok());
+    assert!(looked_at(&fan_out(18, ""), |limits| limits.instances_max = u64::MAX).is_ok());
 }
 
 #[test]
 fn functions_and_links_are_multiplied_out_too() {
     let lifts = r#"(core module $m (func (export "f"))) (core instance $i (instantiate $m))
         (func (export "f") (canon lift (core func $i "f")))"#;
-    let looked_at = |text: &str, set: fn(&mut Caps)| {
-        looked_at(text, |caps| {
-            caps.core_instances_max = 100;
-            set(caps);
+    let looked_at = |text: &str, set: fn(&mut StructureLimits)| {
+        looked_at(text, |limits| {
+            limits.core_instances_max = 100;
+            set(limits);
         })
     };
     assert_eq!(looked_at(&fan_out(2, lifts), |_| {}), Ok(()));
     for (limit_name, refused) in [
-        ("filter_functions_max", looked_at(&fan_out(2, lifts), |caps| caps.functions_max = 99)),
-        ("filter_links_max", looked_at(&fan_out(2, lifts), |caps| caps.links_max = 199)),
+        ("filter_functions_max", looked_at(&fan_out(2, lifts), |limits| limits.functions_max = 99)),
+        ("filter_links_max", looked_at(&fan_out(2, lifts), |limits| limits.links_max = 199)),
     ] {
-        let Err(Rejected::Structure { limit_name: named, .. }) = refused else { panic!("{limit_name}: {refused:?}") };
+        let Err(UploadError::Structure { limit_name: named, .. }) = refused else {
+            panic!("{limit_name}: {refused:?}")
+        };
         assert_eq!(named, limit_name);
     }
-    assert_eq!(looked_at(&fan_out(2, lifts), |caps| caps.functions_max = 100), Ok(()));
+    assert_eq!(looked_at(&fan_out(2, lifts), |limits| limits.functions_max = 100), Ok(()));
 }
 
 #[test]
@@ -151,18 +159,18 @@ fn memories_tables_and_core_instances_count_for_each_instance() {
       (component $c (alias outer 1 $m (core module $again)) (core instance (instantiate $again)))
       (instance (instantiate $c)))"#;
     for (words, limit_name, set) in [
-        ("memories", "filter_memories_max", (|caps, max| caps.memories_max = max) as fn(&mut Caps, u64)),
-        ("tables", "filter_tables_max", |caps, max| caps.tables_max = max),
-        ("core instances", "filter_core_instances_max", |caps, max| caps.core_instances_max = max),
+        ("memories", "filter_memories_max", (|limits, max| limits.memories_max = max) as fn(&mut StructureLimits, u64)),
+        ("tables", "filter_tables_max", |limits, max| limits.tables_max = max),
+        ("core instances", "filter_core_instances_max", |limits, max| limits.core_instances_max = max),
     ] {
-        assert_eq!(looked_at(text, |caps| set(caps, 3)), Ok(()), "{words}");
+        assert_eq!(looked_at(text, |limits| set(limits, 3)), Ok(()), "{words}");
         let what = format!("the number of {words} that one instance of the outermost component comes to");
-        assert_eq!(looked_at(text, |caps| set(caps, 2)), structure(&what, 3, limit_name, 2));
+        assert_eq!(looked_at(text, |limits| set(limits, 2)), structure(&what, 3, limit_name, 2));
     }
     let exported = r#"(component (core module $m (memory 1)) (export $e "m" (core module $m))
       (core instance (instantiate $e)) (core instance (instantiate $e)))"#;
-    assert_eq!(looked_at(exported, |caps| caps.memories_max = 2), Ok(()));
-    assert!(looked_at(exported, |caps| caps.memories_max = 1).is_err(), "under another name it costs the same");
+    assert_eq!(looked_at(exported, |limits| limits.memories_max = 2), Ok(()));
+    assert!(looked_at(exported, |limits| limits.memories_max = 1).is_err(), "under another name it costs the same");
 }
 
 #[test]
@@ -174,8 +182,8 @@ fn the_names_of_the_outermost_component_are_given_back() {
           (core module $m) (export "a:b/c@0.1.0" (core module $m)))"#,
     )
     .unwrap();
-    let caps = Caps::default();
-    let names = check(&wasm, &caps, ROOM).unwrap();
+    let limits = StructureLimits::default();
+    let names = check(&wasm, &limits, ROOM).unwrap();
     assert_eq!(names.imports, [("wasi:io/poll@0.2.3", true), ("f", false)]);
     assert_eq!(names.exports, ["a:b/c@0.1.0"]);
 }
@@ -186,8 +194,8 @@ fn a_component_under_another_name_costs_the_same() {
       (component $big (core module $m) (core instance (instantiate $m)) (core instance (instantiate $m)))
       (component $user (alias outer 1 $big (component $again)) (instance (instantiate $again)))
       (instance (instantiate $user)))"#;
-    assert_eq!(looked_at(outer, |caps| caps.instances_max = 4), Ok(()), "the user, the big one, and its two");
-    assert!(looked_at(outer, |caps| caps.instances_max = 3).is_err());
+    assert_eq!(looked_at(outer, |limits| limits.instances_max = 4), Ok(()), "the user, the big one, and its two");
+    assert!(looked_at(outer, |limits| limits.instances_max = 3).is_err());
 }
 
 #[test]
@@ -202,7 +210,7 @@ fn components_and_core_modules_are_no_values() {
     ] {
         let refused = looked_at(text, |_| {});
         assert!(
-            matches!(&refused, Err(Rejected::Invalid { detail }) if detail.contains("which no filter may")),
+            matches!(&refused, Err(UploadError::Invalid { detail }) if detail.contains("which no filter may")),
             "{refused:?}"
         );
     }
@@ -235,10 +243,12 @@ fn types_in_types_do_not_overflow_the_stack() {
     wasm.push(u8::try_from(length).unwrap());
     wasm.extend(section);
     for nesting_max in [20, u64::MAX] {
-        let caps = Caps { nesting_max, ..Caps::default() };
-        let refused = check(&wasm, &caps, ROOM);
+        let limits = StructureLimits { nesting_max, ..StructureLimits::default() };
+        let refused = check(&wasm, &limits, ROOM);
         let limit = nesting_max.min(100);
-        let Err(Rejected::Structure { found, limit_name, limit: named, .. }) = refused else { panic!("{refused:?}") };
+        let Err(UploadError::Structure { found, limit_name, limit: named, .. }) = refused else {
+            panic!("{refused:?}")
+        };
         assert_eq!((found, limit_name.as_str(), named), (limit + 1, "filter_nesting_max", limit));
     }
 }
@@ -249,8 +259,8 @@ fn what_types_declare_is_counted() {
         (core type (func)) (type string) (import "i" (func)) (export "e" (func)) (alias outer 1 0 (type)))))"#;
     let text = text.replacen("(type (component", "(type string) (type (component", 1);
     // The two outer types, each declaration, and the types of the two functions.
-    assert_eq!(looked_at(&text, |caps| caps.types_max = 9), Ok(()));
-    let refused = looked_at(&text, |caps| caps.types_max = 8);
+    assert_eq!(looked_at(&text, |limits| limits.types_max = 9), Ok(()));
+    let refused = looked_at(&text, |limits| limits.types_max = 8);
     assert_eq!(refused, structure("the number of types up to the outermost component", 9, "filter_types_max", 8));
 }
 
@@ -258,8 +268,8 @@ fn what_types_declare_is_counted() {
 fn what_cannot_be_read_is_told_with_its_offset() {
     let whole = wat::parse_str(module("(func)")).unwrap();
     for cut in [9, 12, whole.len() - 1] {
-        let refused = check(&whole[..cut], &Caps::default(), ROOM).map(drop);
-        let Err(Rejected::Invalid { detail }) = refused else { panic!("{cut}: {refused:?}") };
+        let refused = check(&whole[..cut], &StructureLimits::default(), ROOM).map(drop);
+        let Err(UploadError::Invalid { detail }) = refused else { panic!("{cut}: {refused:?}") };
         assert!(detail.contains("at offset 0x"), "{detail}");
     }
 }

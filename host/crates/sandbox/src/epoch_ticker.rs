@@ -24,7 +24,7 @@ pub(super) const TICKS_PER_TURN: u64 = 2;
 const QUIET_TICKS: u32 = 8;
 
 /// Handle of the ticker thread. The thread parks while no guest is running and exits when this handle is dropped.
-pub(super) struct Ticks {
+pub(super) struct EpochTicker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -33,14 +33,14 @@ struct Shared {
     /// Number of running guests.
     running: AtomicUsize,
     /// Whether the thread is parked or about to park.
-    stands: AtomicBool,
+    parked: AtomicBool,
     ended: AtomicBool,
 }
 
 /// Keeps the ticker running until dropped.
-pub(super) struct Ticking(Arc<Shared>);
+pub(super) struct RunningGuest(Arc<Shared>);
 
-impl Ticks {
+impl EpochTicker {
     /// Starts the thread.
     ///
     /// # Errors
@@ -48,26 +48,26 @@ impl Ticks {
     pub(super) fn new(engine: Engine) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             running: AtomicUsize::new(0),
-            stands: AtomicBool::new(false),
+            parked: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
-        let seen = shared.clone();
+        let ticker = shared.clone();
         let count = move || {
             let mut quiet = 0;
-            while !seen.ended.load(Ordering::Acquire) {
-                quiet = if seen.running.load(Ordering::Acquire) == 0 { quiet + 1 } else { 0 };
+            while !ticker.ended.load(Ordering::Acquire) {
+                quiet = if ticker.running.load(Ordering::Acquire) == 0 { quiet + 1 } else { 0 };
                 if quiet < QUIET_TICKS {
                     std::thread::sleep(TICK);
                     engine.increment_epoch();
                     continue;
                 }
-                seen.stands.store(true, Ordering::SeqCst);
-                // A guest that begins after the store above sees `stands` and unparks this thread; a guest that began
+                ticker.parked.store(true, Ordering::SeqCst);
+                // A guest that begins after the store above sees `parked` and unparks this thread; a guest that began
                 // before it is counted in `running`. So no wake-up is lost.
-                if seen.running.load(Ordering::SeqCst) == 0 {
+                if ticker.running.load(Ordering::SeqCst) == 0 {
                     std::thread::park();
                 }
-                seen.stands.store(false, Ordering::SeqCst);
+                ticker.parked.store(false, Ordering::SeqCst);
                 quiet = 0;
             }
         };
@@ -76,24 +76,24 @@ impl Ticks {
     }
 
     /// Call before running a guest, and hold the result while the guest runs.
-    pub(super) fn begin(&self) -> Ticking {
+    pub(super) fn guest_starts(&self) -> RunningGuest {
         self.shared.running.fetch_add(1, Ordering::SeqCst);
-        if self.shared.stands.load(Ordering::SeqCst)
+        if self.shared.parked.load(Ordering::SeqCst)
             && let Some(thread) = &self.thread
         {
             thread.thread().unpark();
         }
-        Ticking(self.shared.clone())
+        RunningGuest(self.shared.clone())
     }
 }
 
-impl Drop for Ticking {
+impl Drop for RunningGuest {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-impl Drop for Ticks {
+impl Drop for EpochTicker {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {

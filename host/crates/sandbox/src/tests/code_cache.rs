@@ -106,7 +106,7 @@ async fn filters_beyond_their_share_of_memory_go_and_come_back_from_disk() {
             // The wasm is not available here: evicted filters can only come from disk.
             assert_eq!(fixture.sandbox.run(fixture.call(*digest)).await.verdict, Ok(Verdict::Pass));
         }
-        let (filters, bytes) = fixture.sandbox.0.filters.held().await;
+        let (filters, bytes) = fixture.sandbox.0.filters.usage().await;
         assert!(filters > 0 && filters < 20, "{filters}");
         assert!(bytes <= HELD_MAX && bytes / filters > 16 << 10, "{filters} hold {bytes}");
     }

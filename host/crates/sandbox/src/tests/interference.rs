@@ -1,6 +1,6 @@
 //! Measurements for decision 0011, without assertions on time: the latency of a short call on an idle sandbox and next
 //! to a tenant with endless loops, and the cost of a slice. `cargo test --workspace --lib -- --ignored --nocapture
-//! sandbox::tests::neighbour`
+//! sandbox::tests::interference`
 
 use super::guests::{self, Guest};
 use super::*;
@@ -67,7 +67,7 @@ async fn a_short_call_beside_endless_loops() {
                         grants: call.grants.clone(),
                         tables: call.tables.clone(),
                         quota: call.quota.clone(),
-                        keep: None,
+                        reuse: None,
                     };
                     tokio::spawn(async move {
                         loop {

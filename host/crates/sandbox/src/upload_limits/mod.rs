@@ -7,10 +7,10 @@
 //! is too large, its position, and the setting that limits it.
 //!
 //! It does not validate: the compiler does, under its limits. Unparsable input is reported here as
-//! [`Rejected::Invalid`].
+//! [`UploadError::Invalid`].
 
-mod caps;
 mod component;
+mod limits;
 mod module;
 
 #[cfg(test)]
@@ -18,11 +18,11 @@ mod tests;
 
 use wasmparser::{Parser, Payload};
 
-use super::Rejected;
+use super::UploadError;
 
-pub use caps::Caps;
-use caps::Total;
 use component::{Component, Cost};
+pub use limits::StructureLimits;
+use limits::Total;
 use module::Module;
 
 /// Hard limit on the nesting of components and types, whatever is configured, because types are parsed recursively.
@@ -30,7 +30,7 @@ const NESTING_LIMIT: u64 = 100;
 
 /// Memory limits of a call: the smaller of the tenant's quota and the pool slot.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
+pub(super) struct CallMemoryLimits {
     pub(super) memory_bytes_max: u64,
     pub(super) table_elements_max: u64,
 }
@@ -47,10 +47,14 @@ pub(super) struct Names<'a> {
 /// size, since each instruction is read once: tens of milliseconds for a Python filter of 18 MB, in a release build.
 ///
 /// # Errors
-/// [`Rejected::Structure`] if a limit is exceeded, [`Rejected::Invalid`] if the input cannot be parsed.
-pub(super) fn check<'a>(wasm: &'a [u8], caps: &'a Caps, room: Room) -> Result<Names<'a>, Rejected> {
+/// [`UploadError::Structure`] if a limit is exceeded, [`UploadError::Invalid`] if the input cannot be parsed.
+pub(super) fn check<'a>(
+    wasm: &'a [u8],
+    limits: &'a StructureLimits,
+    call_limits: CallMemoryLimits,
+) -> Result<Names<'a>, UploadError> {
     let (totals, names) = ([0; Total::ALL.len()], Names::default());
-    let mut scan = Scan { wasm, caps, room, totals, names, open: Vec::new(), modules: 0, components: 0 };
+    let mut scan = Scan { wasm, limits, call_limits, totals, names, open: Vec::new(), modules: 0, components: 0 };
     for payload in Parser::new(0).parse_all(wasm) {
         scan.payload(payload.map_err(unreadable)?)?;
     }
@@ -60,14 +64,14 @@ pub(super) fn check<'a>(wasm: &'a [u8], caps: &'a Caps, room: Room) -> Result<Na
 /// State of the parser.
 struct Scan<'a> {
     wasm: &'a [u8],
-    caps: &'a Caps,
-    room: Room,
+    limits: &'a StructureLimits,
+    call_limits: CallMemoryLimits,
     /// Indexed by [`Total`].
     totals: [u64; Total::ALL.len()],
     names: Names<'a>,
     /// The modules and components that are being parsed, outermost first.
     open: Vec<Open>,
-    /// Number of core modules and of nested components so far. Used to number them in messages.
+    /// Number of core modules and of nested components so far. UsedInstance to number them in messages.
     modules: u64,
     components: u64,
 }
@@ -78,7 +82,7 @@ enum Open {
 }
 
 impl<'a> Scan<'a> {
-    fn payload(&mut self, payload: Payload<'a>) -> Result<(), Rejected> {
+    fn payload(&mut self, payload: Payload<'a>) -> Result<(), UploadError> {
         match payload {
             Payload::Version { encoding, .. } => self.begin(encoding),
             Payload::End(_) => {
@@ -93,7 +97,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn begin(&mut self, encoding: wasmparser::Encoding) -> Result<(), Rejected> {
+    fn begin(&mut self, encoding: wasmparser::Encoding) -> Result<(), UploadError> {
         let nested = !self.open.is_empty();
         match encoding {
             wasmparser::Encoding::Module => {
@@ -104,7 +108,7 @@ impl<'a> Scan<'a> {
                 self.open.push(Open::Component(Component::new(self.components)));
                 self.components += 1;
                 let levels = self.open.len() as u64;
-                let nesting_max = self.caps.nesting_max.min(NESTING_LIMIT);
+                let nesting_max = self.limits.nesting_max.min(NESTING_LIMIT);
                 if levels > nesting_max {
                     let what = format!("the nesting of {}", self.place());
                     return Err(over(what, levels, "filter_nesting_max", nesting_max));
@@ -125,10 +129,10 @@ impl<'a> Scan<'a> {
     }
 
     /// Adds `more` to a counter of the whole upload.
-    fn count(&mut self, total: Total, more: u64) -> Result<(), Rejected> {
+    fn count(&mut self, total: Total, more: u64) -> Result<(), UploadError> {
         let sum = &mut self.totals[total as usize];
         *sum = sum.saturating_add(more);
-        let (found, (limit_name, limit)) = (*sum, total.limit(self.caps));
+        let (found, (limit_name, limit)) = (*sum, total.limit(self.limits));
         if found > limit {
             let what = format!("the number of {} up to {}", total.words(), self.place());
             return Err(over(what, found, limit_name, limit));
@@ -146,11 +150,11 @@ impl<'a> Scan<'a> {
     }
 }
 
-fn over(what: String, found: u64, limit_name: &'static str, limit: u64) -> Rejected {
-    Rejected::Structure { what, found, limit_name: limit_name.to_owned(), limit }
+fn over(what: String, found: u64, limit_name: &'static str, limit: u64) -> UploadError {
+    UploadError::Structure { what, found, limit_name: limit_name.to_owned(), limit }
 }
 
 /// The parser's message ends with the offset.
-fn unreadable(error: wasmparser::Error) -> Rejected {
-    Rejected::Invalid { detail: super::fault::bounded(&error.to_string()) }
+fn unreadable(error: wasmparser::Error) -> UploadError {
+    UploadError::Invalid { detail: super::fault::bounded(&error.to_string()) }
 }

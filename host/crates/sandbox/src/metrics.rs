@@ -8,7 +8,7 @@ use setgate_base::telemetry::Handles;
 use setgate_domain::id::{FilterName, TenantId};
 use setgate_domain::verdict::{Fault, FilterRun};
 
-use super::turns::Taken;
+use super::scheduler::TurnStats;
 
 /// All metrics of this module: name, kind and description.
 pub const METRICS: &[(&str, &str, &str)] = &[
@@ -28,9 +28,9 @@ pub const METRICS: &[(&str, &str, &str)] = &[
     (WAITING, "gauge", "Queued filter calls and compiles, by `for` (budget, slot, compile)."),
     (RUNNING, "gauge", "Filter calls that hold an instance slot."),
     (REUSED, "counter", "Filter calls in a reused instance, by `tenant` and `filter`."),
-    (INSTANCES_KEPT, "gauge", "Instances in the idle pool."),
+    (INSTANCES_IDLE, "gauge", "Instances in the idle pool."),
     (
-        INSTANCES_KEPT_ENDED,
+        INSTANCES_EVICTED,
         "counter",
         "Instances that were not returned to the idle pool or were evicted from it, by `why` (events, fault, idle, slot, per_tenant, instances, memory, changed).",
     ),
@@ -45,8 +45,8 @@ const WAITED: &str = "setgate_filter_waited_seconds";
 const WAITING: &str = "setgate_filter_waiting";
 const RUNNING: &str = "setgate_filter_calls_running";
 const REUSED: &str = "setgate_filter_reused_calls_total";
-pub(super) const INSTANCES_KEPT: &str = "setgate_filter_instances_kept";
-pub(super) const INSTANCES_KEPT_ENDED: &str = "setgate_filter_instances_kept_ended_total";
+pub(super) const INSTANCES_IDLE: &str = "setgate_filter_instances_kept";
+pub(super) const INSTANCES_EVICTED: &str = "setgate_filter_instances_kept_ended_total";
 pub(super) const LOADS: &str = "setgate_filter_loads_total";
 pub(super) const UPLOADS: &str = "setgate_filter_uploads_total";
 
@@ -63,25 +63,25 @@ pub const BUCKETS: &[(&str, &[f64])] = &[(SECONDS, SECONDS_BOUNDS), (MEMORY, MEM
 
 /// How long a call waited before and between its slices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Waited {
+pub(super) struct WaitTimes {
     /// For the tenant's fuel budget, or behind other calls of the tenant that wait for it.
     pub(super) budget: Duration,
     /// For a pool slot.
     pub(super) slot: Duration,
     /// For turns on the CPU.
-    pub(super) turns: Taken,
+    pub(super) turns: TurnStats,
 }
 
 /// The series of recently called filters, and the gauges.
-pub(super) struct Series {
-    filters: Handles<(TenantId, FilterName), Arc<OfFilter>>,
+pub(super) struct Metrics {
+    filters: Handles<(TenantId, FilterName), Arc<FilterMetrics>>,
     running: Gauge,
     waiting_budget: Gauge,
     waiting_slot: Gauge,
 }
 
 /// The series of one filter.
-struct OfFilter {
+struct FilterMetrics {
     /// By verdict and fault. Created on first use.
     calls: Handles<(&'static str, &'static str), Counter>,
     /// Created by the first call in a reused instance, because most filters never reuse instances.
@@ -95,9 +95,9 @@ struct OfFilter {
 }
 
 /// Increments a gauge until dropped.
-pub(super) struct Counted(Gauge);
+pub(super) struct GaugeGuard(Gauge);
 
-impl Series {
+impl Metrics {
     /// Call this only after the metrics recorder is installed.
     pub(super) fn new() -> Self {
         Self {
@@ -109,9 +109,9 @@ impl Series {
     }
 
     /// Records a call that ended.
-    pub(super) fn record(&self, tenant: &TenantId, run: &FilterRun, waited: &Waited) {
+    pub(super) fn record(&self, tenant: &TenantId, run: &FilterRun, waited: &WaitTimes) {
         let filter = (tenant.clone(), run.filter.clone());
-        let handles = self.filters.of(&filter, || Arc::new(OfFilter::new(tenant, &run.filter)));
+        let handles = self.filters.of(&filter, || Arc::new(FilterMetrics::new(tenant, &run.filter)));
         let verdict = run.verdict.map_or("fault", |verdict| verdict.as_str());
         let fault = run.fault.as_ref().map_or("none", Fault::kind);
         handles.count(tenant, &run.filter, (verdict, fault));
@@ -128,20 +128,20 @@ impl Series {
         handles.waited_turns.record(waited.turns.waited);
     }
 
-    pub(super) fn running(&self) -> Counted {
-        Counted::in_gauge(self.running.clone())
+    pub(super) fn running(&self) -> GaugeGuard {
+        GaugeGuard::in_gauge(self.running.clone())
     }
 
-    pub(super) fn waiting_for_budget(&self) -> Counted {
-        Counted::in_gauge(self.waiting_budget.clone())
+    pub(super) fn waiting_for_budget(&self) -> GaugeGuard {
+        GaugeGuard::in_gauge(self.waiting_budget.clone())
     }
 
-    pub(super) fn waiting_for_slot(&self) -> Counted {
-        Counted::in_gauge(self.waiting_slot.clone())
+    pub(super) fn waiting_for_slot(&self) -> GaugeGuard {
+        GaugeGuard::in_gauge(self.waiting_slot.clone())
     }
 }
 
-impl OfFilter {
+impl FilterMetrics {
     fn new(tenant: &TenantId, filter: &FilterName) -> Self {
         let (tenant, filter) = (|| tenant.to_string(), || filter.to_string());
         Self {
@@ -165,7 +165,7 @@ impl OfFilter {
     }
 }
 
-impl Counted {
+impl GaugeGuard {
     fn in_gauge(gauge: Gauge) -> Self {
         gauge.increment(1.0);
         Self(gauge)
@@ -177,7 +177,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.decrement(1.0);
     }
@@ -199,20 +199,20 @@ mod tests {
     fn calls_are_counted_by_tenant_and_filter() {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let text = metrics::with_local_recorder(&recorder, || {
-            let series = Series::new();
-            let waited = Waited { budget: Duration::from_secs(3), ..Waited::default() };
+            let metrics = Metrics::new();
+            let waited = WaitTimes { budget: Duration::from_secs(3), ..WaitTimes::default() };
             let (acme, other) = ("acme".parse().unwrap(), "other".parse().unwrap());
-            series.record(&acme, &ran("redact", Some(VerdictKind::Pass), None), &waited);
-            series.record(&acme, &ran("redact", Some(VerdictKind::Pass), None), &waited);
-            series.record(&acme, &ran("redact", None, Some(Fault::Fuel { limit: 1, function: None })), &waited);
-            series.record(&other, &ran("redact", None, Some(Fault::Fuel { limit: 1, function: None })), &waited);
+            metrics.record(&acme, &ran("redact", Some(VerdictKind::Pass), None), &waited);
+            metrics.record(&acme, &ran("redact", Some(VerdictKind::Pass), None), &waited);
+            metrics.record(&acme, &ran("redact", None, Some(Fault::Fuel { limit: 1, function: None })), &waited);
+            metrics.record(&other, &ran("redact", None, Some(Fault::Fuel { limit: 1, function: None })), &waited);
             for events in [1, 2, 3] {
                 let nth = FilterRun { instance_events: Some(events), ..ran("script", Some(VerdictKind::Pass), None) };
-                series.record(&other, &nth, &waited);
+                metrics.record(&other, &nth, &waited);
             }
-            super::super::kept::count(super::super::kept::Ended::Idle);
-            drop(series.waiting_for_slot());
-            let _waits = (series.waiting_for_budget(), series.running());
+            super::super::idle_pool::count_eviction(super::super::idle_pool::EvictionReason::Idle);
+            drop(metrics.waiting_for_slot());
+            let _waits = (metrics.waiting_for_budget(), metrics.running());
             recorder.handle().render()
         });
         for line in [

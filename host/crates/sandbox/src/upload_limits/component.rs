@@ -7,9 +7,9 @@ use wasmparser::{
     ComponentOuterAliasKind, ComponentType, ComponentTypeRef, CoreType, Instance, ModuleTypeDeclaration, Payload,
 };
 
-use super::caps::Total;
+use super::limits::Total;
 use super::module::types_of;
-use super::{NESTING_LIMIT, Open, Rejected, Scan, over, unreadable};
+use super::{NESTING_LIMIT, Open, Scan, UploadError, over, unreadable};
 
 /// A component that is being parsed.
 pub(super) struct Component {
@@ -47,7 +47,7 @@ impl Component {
 }
 
 impl<'a> Scan<'a> {
-    pub(super) fn component_payload(&mut self, payload: Payload<'a>) -> Result<(), Rejected> {
+    pub(super) fn component_payload(&mut self, payload: Payload<'a>) -> Result<(), UploadError> {
         match payload {
             Payload::CoreTypeSection(types) => {
                 for of_type in types {
@@ -119,14 +119,14 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn component_instance(&mut self, instance: &ComponentInstance<'_>) -> Result<(), Rejected> {
+    fn component_instance(&mut self, instance: &ComponentInstance<'_>) -> Result<(), UploadError> {
         match instance {
             ComponentInstance::Instantiate { component_index, args } => {
                 let links = args.len() as u64;
                 let inner = self.component_at(0, *component_index).ok_or_else(|| {
                     let detail =
                         format!("{} instantiates component {component_index}, which is not there", self.place());
-                    Rejected::Invalid { detail }
+                    UploadError::Invalid { detail }
                 })?;
                 self.spend(Cost { instances: 1, links, ..Cost::default() })?;
                 self.spend(inner)
@@ -137,7 +137,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn alias(&mut self, offset: usize, alias: &ComponentAlias<'_>) -> Result<(), Rejected> {
+    fn alias(&mut self, offset: usize, alias: &ComponentAlias<'_>) -> Result<(), UploadError> {
         self.spend(Cost { links: 1, ..Cost::default() })?;
         match alias {
             ComponentAlias::InstanceExport { kind: ComponentExternalKind::Component, .. } => {
@@ -159,17 +159,17 @@ impl<'a> Scan<'a> {
 
     /// If components or core modules are passed around as values, the cost of an instantiation cannot be computed
     /// statically. No toolchain generates such filters.
-    fn second_order(&self, offset: usize, what: &str) -> Rejected {
+    fn second_order(&self, offset: usize, what: &str) -> UploadError {
         let detail = format!("{} {what}, which no filter may (at offset {offset:#x})", self.place());
-        Rejected::Invalid { detail }
+        UploadError::Invalid { detail }
     }
 
     /// Adds another index for an existing component, which is in this component or `outer` levels further out.
-    fn again(&mut self, offset: usize, outer: u32, index: u32) -> Result<(), Rejected> {
+    fn again(&mut self, offset: usize, outer: u32, index: u32) -> Result<(), UploadError> {
         self.count(Total::Modules, 1)?;
         let Some(cost) = self.component_at(outer, index) else {
             let detail = format!("{} names a component that is not there (at offset {offset:#x})", self.place());
-            return Err(Rejected::Invalid { detail });
+            return Err(UploadError::Invalid { detail });
         };
         if let Some(Open::Component(component)) = self.open.last_mut() {
             component.components.push(cost);
@@ -202,7 +202,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Adds to the cost of one instance of the open component.
-    fn spend(&mut self, more: Cost) -> Result<(), Rejected> {
+    fn spend(&mut self, more: Cost) -> Result<(), UploadError> {
         let Some(Open::Component(component)) = self.open.last_mut() else { return Ok(()) };
         let cost = &mut component.cost;
         cost.instances = cost.instances.saturating_add(more.instances);
@@ -211,14 +211,14 @@ impl<'a> Scan<'a> {
         cost.links = cost.links.saturating_add(more.links);
         cost.memories = cost.memories.saturating_add(more.memories);
         cost.tables = cost.tables.saturating_add(more.tables);
-        let (cost, caps) = (*cost, self.caps);
+        let (cost, limits) = (*cost, self.limits);
         for (words, found, limit_name, limit) in [
-            ("instances", cost.instances, "filter_instances_max", caps.instances_max),
-            ("core instances", cost.core_instances, "filter_core_instances_max", caps.core_instances_max),
-            ("memories", cost.memories, "filter_memories_max", caps.memories_max),
-            ("tables", cost.tables, "filter_tables_max", caps.tables_max),
-            ("lifted and lowered functions", cost.functions, "filter_functions_max", caps.functions_max),
-            ("links", cost.links, "filter_links_max", caps.links_max),
+            ("instances", cost.instances, "filter_instances_max", limits.instances_max),
+            ("core instances", cost.core_instances, "filter_core_instances_max", limits.core_instances_max),
+            ("memories", cost.memories, "filter_memories_max", limits.memories_max),
+            ("tables", cost.tables, "filter_tables_max", limits.tables_max),
+            ("lifted and lowered functions", cost.functions, "filter_functions_max", limits.functions_max),
+            ("links", cost.links, "filter_links_max", limits.links_max),
         ] {
             if found > limit {
                 let what = format!("the number of {words} that one instance of {} comes to", self.place());
@@ -230,7 +230,7 @@ impl<'a> Scan<'a> {
 
     /// Parses a type section. `wasmparser`'s own reader for a whole type recurses as deep as the type is nested, and a
     /// few megabytes of nested types would overflow the stack.
-    fn types(&mut self, range: Range<usize>) -> Result<(), Rejected> {
+    fn types(&mut self, range: Range<usize>) -> Result<(), UploadError> {
         let section = self.wasm.get(range.clone()).unwrap_or_default();
         let mut reader = BinaryReader::new(section, range.start);
         for _ in 0..reader.read_var_u32().map_err(unreadable)? {
@@ -239,9 +239,9 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn component_type(&mut self, reader: &mut BinaryReader<'_>, level: u64) -> Result<(), Rejected> {
+    fn component_type(&mut self, reader: &mut BinaryReader<'_>, level: u64) -> Result<(), UploadError> {
         self.count(Total::Types, 1)?;
-        let nesting_max = self.caps.nesting_max.min(NESTING_LIMIT);
+        let nesting_max = self.limits.nesting_max.min(NESTING_LIMIT);
         if level > nesting_max {
             let what =
                 format!("the nesting of types in {}, at offset {:#x},", self.place(), reader.original_position());
@@ -258,7 +258,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Parses a declaration in a component type or an instance type.
-    fn declaration(&mut self, reader: &mut BinaryReader<'_>, level: u64) -> Result<(), Rejected> {
+    fn declaration(&mut self, reader: &mut BinaryReader<'_>, level: u64) -> Result<(), UploadError> {
         let declares = reader.clone().read_u8().map_err(unreadable)?;
         if declares == DECLARES_TYPE {
             reader.read_u8().map_err(unreadable)?;
@@ -280,7 +280,7 @@ impl<'a> Scan<'a> {
                 let offset = reader.original_position();
                 let detail =
                     format!("a type declares something of an unknown kind {unknown:#x} (at offset {offset:#x})");
-                return Err(Rejected::Invalid { detail });
+                return Err(UploadError::Invalid { detail });
             }
         };
         read.map_err(unreadable)?;
@@ -312,7 +312,7 @@ fn core_types(of_type: &CoreType<'_>) -> u64 {
 }
 
 /// Moves the offset out of the result, so that errors have one too.
-fn flat<T>(item: wasmparser::Result<(usize, T)>) -> (usize, Result<T, Rejected>) {
+fn flat<T>(item: wasmparser::Result<(usize, T)>) -> (usize, Result<T, UploadError>) {
     match item {
         Ok((offset, item)) => (offset, Ok(item)),
         Err(error) => (error.offset(), Err(unreadable(error))),

@@ -2,12 +2,12 @@
 //!
 //! Invariants:
 //!
-//! 1. An instance belongs to one [`Bound`]: one step of one plan of one subscription of one tenant. A plan fixes the
-//!    filter's version, settings, secrets, grants, limits and tables. If any of them changes, the plan changes, and no
-//!    idle instance matches it.
-//! 2. An instance runs one call at a time: [`Kept::take`] removes it from the pool.
+//! 1. An instance belongs to one [`BindingKey`]: one step of one plan of one subscription of one tenant. A plan fixes
+//!    the filter's version, settings, secrets, grants, limits and tables. If any of them changes, the plan changes, and
+//!    no idle instance matches it.
+//! 2. An instance runs one call at a time: [`IdlePool::take`] removes it from the pool.
 //! 3. It returns only after a call without a fault, and is reused only once the call's verdict is known to produce a
-//!    valid SET ([`Used::keep`]).
+//!    valid SET ([`UsedInstance::release`]).
 //! 4. Every instance, idle or running, holds a [`Slot`]; there are as many as the pooling allocator has. If none is
 //!    free, a call evicts the least recently used idle instance. Calls also hold a place of the sandbox's gate, which
 //!    has as many places as there are slots. So if there is neither a free slot nor an idle instance, a slot is about
@@ -26,12 +26,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::instance::Instance;
-use super::series::{INSTANCES_KEPT, INSTANCES_KEPT_ENDED};
-use super::{Call, KeptLimits};
+use super::metrics::{INSTANCES_EVICTED, INSTANCES_IDLE};
+use super::{Call, IdlePoolLimits};
 
 /// Identifies the binding that an instance belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bound {
+pub struct BindingKey {
     /// The tenant.
     pub tenant: TenantId,
     /// The subscription that the chain belongs to.
@@ -47,20 +47,20 @@ pub struct Bound {
 /// Permission to use one instance slot of the pooling allocator, until dropped.
 pub(super) struct Slot(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
-/// An instance that completed a call without a fault. Dropping this ends the instance, unless [`Used::keep`] was
-/// called.
+/// An instance that completed a call without a fault. Dropping this ends the instance, unless [`UsedInstance::release`]
+/// was called.
 #[must_use = "dropped, it ends the instance"]
-pub struct Used {
-    kept: Arc<Kept>,
-    /// `None` once `keep` was called.
+pub struct UsedInstance {
+    pool: Arc<IdlePool>,
+    /// `None` once `release` was called.
     id: Option<u64>,
 }
 
 /// The pool of idle instances.
-pub(super) struct Kept {
-    limits: KeptLimits,
+pub(super) struct IdlePool {
+    limits: IdlePoolLimits,
     slots: Arc<Semaphore>,
-    resting: Mutex<Resting>,
+    idle: Mutex<IdleInstances>,
     added: Notify,
     gauge: Gauge,
     /// The runtime on which instances are dropped: releasing their memory takes too long for the caller's thread.
@@ -68,27 +68,27 @@ pub(super) struct Kept {
 }
 
 #[derive(Default)]
-struct Resting {
+struct IdleInstances {
     /// Least recently used first.
-    instances: Vec<Idle>,
+    instances: Vec<IdleEntry>,
     /// Number of calls that wait for a slot because there is no idle instance to evict.
     waiting: usize,
     last_id: u64,
     closed: bool,
 }
 
-struct Idle {
+struct IdleEntry {
     id: u64,
-    bound: Bound,
+    key: BindingKey,
     instance: Instance,
     since: Instant,
     /// Whether the verdict of its last call was accepted.
-    judged: bool,
+    accepted: bool,
 }
 
 /// Why an instance was ended: a label of the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum EvictionReason {
     /// It processed as many events as its binding allows.
     Events,
     /// A call faulted, or its verdict was rejected.
@@ -107,7 +107,7 @@ pub(super) enum Ended {
     Changed,
 }
 
-impl Ended {
+impl EvictionReason {
     fn as_str(self) -> &'static str {
         match self {
             Self::Events => "events",
@@ -122,45 +122,45 @@ impl Ended {
     }
 }
 
-impl Kept {
+impl IdlePool {
     /// An empty pool for an engine with `slots` instance slots.
-    pub(super) fn new(limits: KeptLimits, slots: usize, guests: Handle) -> Arc<Self> {
+    pub(super) fn new(limits: IdlePoolLimits, slots: usize, guests: Handle) -> Arc<Self> {
         Arc::new(Self {
             limits,
             slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
-            resting: Mutex::default(),
+            idle: Mutex::default(),
             added: Notify::new(),
-            gauge: gauge!(INSTANCES_KEPT),
+            gauge: gauge!(INSTANCES_IDLE),
             guests,
         })
     }
 
     /// The binding key of a call's instance, and how many events the instance may process. `None` if the instance is
     /// not reused.
-    pub(super) fn bound(&self, call: &Call) -> Option<(Bound, u32)> {
-        let keep = call.keep.as_ref()?;
-        let KeptLimits { events_max, instances_max, instances_per_tenant_max, .. } = self.limits;
-        let events_max = keep.events_max.min(events_max);
+    pub(super) fn binding_key(&self, call: &Call) -> Option<(BindingKey, u32)> {
+        let reuse = call.reuse.as_ref()?;
+        let IdlePoolLimits { events_max, instances_max, instances_per_tenant_max, .. } = self.limits;
+        let events_max = reuse.events_max.min(events_max);
         if events_max < REUSE_EVENTS_MIN || instances_max == 0 || instances_per_tenant_max == 0 {
             return None;
         }
-        let bound = Bound {
+        let key = BindingKey {
             tenant: call.event.tenant.clone(),
             subscription: call.event.subscription,
-            plan: keep.plan,
-            step: keep.step,
+            plan: reuse.plan,
+            step: reuse.step,
             digest: call.digest,
         };
-        Some((bound, events_max))
+        Some((key, events_max))
     }
 
     /// Removes an idle instance of this binding from the pool: the most recently used one. `None` if there is none.
-    pub(super) fn take(&self, bound: &Bound) -> Option<Instance> {
-        let mut resting = self.lock();
-        let at = resting.instances.iter().rposition(|idle| idle.judged && idle.bound == *bound)?;
-        let idle = resting.instances.remove(at);
-        self.show(&resting);
-        Some(idle.instance)
+    pub(super) fn take(&self, key: &BindingKey) -> Option<Instance> {
+        let mut idle = self.lock();
+        let at = idle.instances.iter().rposition(|entry| entry.accepted && entry.key == *key)?;
+        let entry = idle.instances.remove(at);
+        self.update_gauge(&idle);
+        Some(entry.instance)
     }
 
     /// Acquires a slot for a new instance. If none is free, evicts the least recently used idle instance. The caller
@@ -170,56 +170,57 @@ impl Kept {
             if let Ok(permit) = self.slots.clone().try_acquire_owned() {
                 return Slot(permit);
             }
-            let mut resting = self.lock();
-            if resting.instances.is_empty() {
+            let mut idle = self.lock();
+            if idle.instances.is_empty() {
                 // While this is above zero, `put` ends instances instead of pooling them, which frees their slots.
-                resting.waiting += 1;
+                idle.waiting += 1;
                 break;
             }
-            let longest = resting.instances.remove(0);
-            self.show(&resting);
-            drop(resting);
-            count(Ended::Slot);
+            let longest = idle.instances.remove(0);
+            self.update_gauge(&idle);
+            drop(idle);
+            count_eviction(EvictionReason::Slot);
             drop(longest);
         }
         let _waiting = Waiting(self);
         Slot(self.slots.clone().acquire_owned().await.expect("the semaphore is never closed"))
     }
 
-    /// Adds an instance to the pool after a call without a fault. Calls cannot take it until [`Used::keep`] is called.
-    pub(super) fn put(self: &Arc<Self>, bound: Bound, mut instance: Instance) -> Option<Used> {
+    /// Adds an instance to the pool after a call without a fault. Calls cannot take it until [`UsedInstance::release`]
+    /// is called.
+    pub(super) fn put(self: &Arc<Self>, key: BindingKey, mut instance: Instance) -> Option<UsedInstance> {
         instance.rest();
         if instance.memory_bytes() > self.limits.memory_bytes_max {
-            count(Ended::Memory);
+            count_eviction(EvictionReason::Memory);
             return None;
         }
         let mut ended = Vec::new();
-        let mut resting = self.lock();
-        if resting.closed || resting.waiting > 0 {
-            drop(resting);
-            count(Ended::Slot);
+        let mut idle = self.lock();
+        if idle.closed || idle.waiting > 0 {
+            drop(idle);
+            count_eviction(EvictionReason::Slot);
             return None;
         }
-        resting.last_id += 1;
-        let (id, tenant) = (resting.last_id, bound.tenant.clone());
-        resting.instances.push(Idle { id, bound, instance, since: Instant::now(), judged: false });
-        while let Some((at, why)) = resting.over(&tenant, &self.limits) {
-            ended.push((resting.instances.remove(at), why));
+        idle.last_id += 1;
+        let (id, tenant) = (idle.last_id, key.tenant.clone());
+        idle.instances.push(IdleEntry { id, key, instance, since: Instant::now(), accepted: false });
+        while let Some((at, why)) = idle.over_limit(&tenant, &self.limits) {
+            ended.push((idle.instances.remove(at), why));
         }
-        self.show(&resting);
-        drop(resting);
+        self.update_gauge(&idle);
+        drop(idle);
         self.added.notify_one();
-        ended.iter().for_each(|(_, why)| count(*why));
-        Some(Used { kept: self.clone(), id: Some(id) })
+        ended.iter().for_each(|(_, why)| count_eviction(*why));
+        Some(UsedInstance { pool: self.clone(), id: Some(id) })
     }
 
     /// Ends the idle instances of all bindings for which `is_current` returns false.
-    pub(super) fn keep_only(&self, mut is_current: impl FnMut(&Bound) -> bool) {
+    pub(super) fn retain_bindings(&self, mut is_current: impl FnMut(&BindingKey) -> bool) {
         // Call `is_current` without the lock: it may take a while.
-        let bounds: Vec<_> = self.lock().instances.iter().map(|idle| idle.bound.clone()).collect();
-        let gone: Vec<_> = bounds.into_iter().filter(|bound| !is_current(bound)).collect();
+        let keys: Vec<_> = self.lock().instances.iter().map(|entry| entry.key.clone()).collect();
+        let gone: Vec<_> = keys.into_iter().filter(|key| !is_current(key)).collect();
         if !gone.is_empty() {
-            self.end(Ended::Changed, |idle| gone.contains(&idle.bound));
+            self.end(EvictionReason::Changed, |entry| gone.contains(&entry.key));
         }
     }
 
@@ -232,7 +233,7 @@ impl Kept {
                 let now = Instant::now();
                 let left = idle_max.saturating_sub(now.saturating_duration_since(oldest));
                 if left.is_zero() {
-                    self.end(Ended::Idle, |idle| now.saturating_duration_since(idle.since) >= idle_max);
+                    self.end(EvictionReason::Idle, |entry| now.saturating_duration_since(entry.since) >= idle_max);
                 } else {
                     tokio::time::sleep(left).await;
                 }
@@ -242,11 +243,11 @@ impl Kept {
 
     /// Ends all idle instances. Later calls of `put` end theirs.
     pub(super) fn close(&self) {
-        let mut resting = self.lock();
-        resting.closed = true;
-        let ended = std::mem::take(&mut resting.instances);
-        self.show(&resting);
-        drop(resting);
+        let mut idle = self.lock();
+        idle.closed = true;
+        let ended = std::mem::take(&mut idle.instances);
+        self.update_gauge(&idle);
+        drop(idle);
         drop(ended);
     }
 
@@ -258,75 +259,75 @@ impl Kept {
 
     /// When the least recently used instance became idle.
     fn oldest(&self) -> Option<Instant> {
-        self.lock().instances.first().map(|idle| idle.since)
+        self.lock().instances.first().map(|entry| entry.since)
     }
 
-    fn end(&self, why: Ended, which: impl Fn(&Idle) -> bool) {
-        let mut resting = self.lock();
-        let ended: Vec<_> = resting.instances.extract_if(.., |idle| which(idle)).collect();
-        self.show(&resting);
-        drop(resting);
-        ended.iter().for_each(|_| count(why));
+    fn end(&self, why: EvictionReason, which: impl Fn(&IdleEntry) -> bool) {
+        let mut idle = self.lock();
+        let ended: Vec<_> = idle.instances.extract_if(.., |entry| which(entry)).collect();
+        self.update_gauge(&idle);
+        drop(idle);
+        ended.iter().for_each(|_| count_eviction(why));
         if !ended.is_empty() {
             self.guests.spawn(async move { drop(ended) });
         }
     }
 
-    fn show(&self, resting: &Resting) {
+    fn update_gauge(&self, idle: &IdleInstances) {
         #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
-        self.gauge.set(resting.instances.len() as f64);
+        self.gauge.set(idle.instances.len() as f64);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Resting> {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, IdleInstances> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Resting {
+impl IdleInstances {
     /// Which instance to evict so that no limit is exceeded, and which limit that is. `tenant` has just added an
     /// instance at the end, which is never the one to evict.
-    fn over(&self, tenant: &TenantId, limits: &KeptLimits) -> Option<(usize, Ended)> {
-        let of_tenant = |idle: &Idle| idle.bound.tenant == *tenant;
-        if self.instances.iter().filter(|idle| of_tenant(idle)).count() > limits.instances_per_tenant_max {
-            return Some((self.instances.iter().position(of_tenant)?, Ended::PerTenant));
+    fn over_limit(&self, tenant: &TenantId, limits: &IdlePoolLimits) -> Option<(usize, EvictionReason)> {
+        let of_tenant = |entry: &IdleEntry| entry.key.tenant == *tenant;
+        if self.instances.iter().filter(|entry| of_tenant(entry)).count() > limits.instances_per_tenant_max {
+            return Some((self.instances.iter().position(of_tenant)?, EvictionReason::PerTenant));
         }
         if self.instances.len() > limits.instances_max {
-            return Some((0, Ended::Instances));
+            return Some((0, EvictionReason::Instances));
         }
-        let bytes: u64 = self.instances.iter().map(|idle| idle.instance.memory_bytes()).sum();
-        (bytes > limits.memory_bytes_max).then_some((0, Ended::Memory))
+        let bytes: u64 = self.instances.iter().map(|entry| entry.instance.memory_bytes()).sum();
+        (bytes > limits.memory_bytes_max).then_some((0, EvictionReason::Memory))
     }
 }
 
-impl Used {
+impl UsedInstance {
     /// Makes the instance available to further events of its binding. Call this once its verdict is known to produce a
     /// valid SET.
-    pub fn keep(mut self) {
+    pub fn release(mut self) {
         let Some(id) = self.id.take() else { return };
-        let mut resting = self.kept.lock();
+        let mut idle = self.pool.lock();
         // It may have been evicted meanwhile, if a call needed its slot.
-        if let Some(idle) = resting.instances.iter_mut().find(|idle| idle.id == id) {
-            idle.judged = true;
+        if let Some(entry) = idle.instances.iter_mut().find(|entry| entry.id == id) {
+            entry.accepted = true;
         }
     }
 }
 
-impl Drop for Used {
+impl Drop for UsedInstance {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.kept.end(Ended::Fault, |idle| idle.id == id);
+            self.pool.end(EvictionReason::Fault, |entry| entry.id == id);
         }
     }
 }
 
-impl std::fmt::Debug for Used {
+impl std::fmt::Debug for UsedInstance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Used").field(&self.id).finish()
+        f.debug_tuple("UsedInstance").field(&self.id).finish()
     }
 }
 
 /// Counted in `waiting` until dropped.
-struct Waiting<'a>(&'a Kept);
+struct Waiting<'a>(&'a IdlePool);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
@@ -335,6 +336,6 @@ impl Drop for Waiting<'_> {
 }
 
 /// Counts an instance that was ended.
-pub(super) fn count(why: Ended) {
-    metrics::counter!(INSTANCES_KEPT_ENDED, "why" => why.as_str()).increment(1);
+pub(super) fn count_eviction(why: EvictionReason) {
+    metrics::counter!(INSTANCES_EVICTED, "why" => why.as_str()).increment(1);
 }

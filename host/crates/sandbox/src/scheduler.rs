@@ -1,11 +1,11 @@
 //! Schedules guests on the CPU.
 //!
-//! A guest yields after each slice of fuel by returning from its poll. [`Turns::taking`] polls it only while it holds a
-//! place of a [`Gate`], so that the order is not decided by the runtime's queue, but by the CPU time in nanoseconds
-//! that each tenant has used (start-time fair queueing). There are as many turns as cores, and more threads than turns.
-//! A slice that takes much longer than usual (one instruction that fills 30 MB cannot be interrupted) is overdue, and
-//! meanwhile its turn is lent to another call, on a spare thread or, for the first slice of a short call, on its
-//! caller's thread. The operating system then shares the core between them.
+//! A guest yields after each slice of fuel by returning from its poll. [`Scheduler::run_in_turns`] polls it only while
+//! it holds a place of a [`Gate`], so that the order is not decided by the runtime's queue, but by the CPU time in
+//! nanoseconds that each tenant has used (start-time fair queueing). There are as many turns as cores, and more threads
+//! than turns. A slice that takes much longer than usual (one instruction that fills 30 MB cannot be interrupted) is
+//! overdue, and meanwhile its turn is lent to another call, on a spare thread or, for the first slice of a short call,
+//! on its caller's thread. The operating system then shares the core between them.
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ const OVERDUE: Duration = Duration::from_millis(1);
 const SLICE: Duration = Duration::from_micros(100);
 
 /// The scheduler of one host.
-pub(super) struct Turns {
+pub(super) struct Scheduler {
     gate: Gate,
     /// Number of turns, without lent ones.
     turns_max: usize,
@@ -45,7 +45,7 @@ struct Slice {
 
 /// Statistics of a call's turns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(super) struct TurnStats {
     pub(super) slices: u64,
     /// Total time spent waiting for turns.
     pub(super) waited: Duration,
@@ -53,7 +53,7 @@ pub(super) struct Taken {
     pub(super) behind: u64,
 }
 
-impl Turns {
+impl Scheduler {
     /// A scheduler for `turns_max` concurrent guests on `threads` threads.
     pub(super) fn new(turns_max: usize, threads: usize) -> Arc<Self> {
         let turns_max = turns_max.clamp(1, threads.max(1));
@@ -77,23 +77,23 @@ impl Turns {
     ///
     /// # Errors
     /// [`Refused::Closed`] if the host is stopping. The call is not polled again.
-    pub(super) async fn taking<T>(
+    pub(super) async fn run_in_turns<T>(
         &self,
         tenant: &TenantId,
         mut call: Pin<&mut impl Future<Output = T>>,
         mut sliced: impl FnMut(),
-    ) -> (Result<T, Refused>, Taken) {
-        let mut next = Next::Ask;
-        let mut taken = Taken::default();
+    ) -> (Result<T, Refused>, TurnStats) {
+        let mut turn_state = TurnState::Idle;
+        let mut stats = TurnStats::default();
         let mut waiting_since: Option<Instant> = None;
         let ended = std::future::poll_fn(|cx| {
-            let place = match std::mem::replace(&mut next, Next::Ask) {
-                Next::Has(place) => place,
-                Next::Ask => match self.gate.ask(tenant, false) {
+            let place = match std::mem::replace(&mut turn_state, TurnState::Idle) {
+                TurnState::Granted(place) => place,
+                TurnState::Idle => match self.gate.ask(tenant, false) {
                     Ok(Answer::Granted(place)) => place,
                     Ok(Answer::Waits(wait)) => {
-                        next = Next::Waits(wait);
-                        match self.settled(&mut next, cx) {
+                        turn_state = TurnState::Queued(wait);
+                        match self.poll_wait(&mut turn_state, cx) {
                             Poll::Ready(Ok(place)) => place,
                             Poll::Ready(Err(refused)) => return Poll::Ready(Err(refused)),
                             Poll::Pending => {
@@ -104,9 +104,9 @@ impl Turns {
                     }
                     Err(refused) => return Poll::Ready(Err(refused)),
                 },
-                waits @ Next::Waits(_) => {
-                    next = waits;
-                    match self.settled(&mut next, cx) {
+                waits @ TurnState::Queued(_) => {
+                    turn_state = waits;
+                    match self.poll_wait(&mut turn_state, cx) {
                         Poll::Ready(Ok(place)) => place,
                         Poll::Ready(Err(refused)) => return Poll::Ready(Err(refused)),
                         Poll::Pending => return Poll::Pending,
@@ -115,11 +115,11 @@ impl Turns {
             };
             let began_at = Instant::now();
             if let Some(since) = waiting_since.take() {
-                taken.waited += began_at.saturating_duration_since(since);
+                stats.waited += began_at.saturating_duration_since(since);
             }
-            taken.slices += 1;
-            taken.behind = taken.behind.max(place.after());
-            let slice = Computing { turns: self, slot: self.lock().begin(began_at) };
+            stats.slices += 1;
+            stats.behind = stats.behind.max(place.after());
+            let slice = SliceGuard { turns: self, slot: self.lock().begin(began_at) };
             let polled = call.as_mut().poll(cx);
             drop(slice);
             let now = Instant::now();
@@ -131,9 +131,9 @@ impl Turns {
                 }
                 Poll::Pending => {
                     sliced();
-                    next = Next::Waits(place.exchange(cost));
-                    match self.settled(&mut next, cx) {
-                        Poll::Ready(Ok(place)) => next = Next::Has(place),
+                    turn_state = TurnState::Queued(place.exchange(cost));
+                    match self.poll_wait(&mut turn_state, cx) {
+                        Poll::Ready(Ok(place)) => turn_state = TurnState::Granted(place),
                         Poll::Ready(Err(refused)) => return Poll::Ready(Err(refused)),
                         Poll::Pending => waiting_since = Some(now),
                     }
@@ -142,11 +142,11 @@ impl Turns {
             }
         })
         .await;
-        (ended, taken)
+        (ended, stats)
     }
 
     /// Lends out overdue turns while any call waits. Runs as a task on the guest threads.
-    pub(super) async fn lend(self: Arc<Self>) {
+    pub(super) async fn lend_overdue(self: Arc<Self>) {
         loop {
             self.contended.notified().await;
             while self.gate.anybody_waits() {
@@ -164,11 +164,11 @@ impl Turns {
     }
 
     /// Polls the wait in `next`, and resets `next` if the wait is over.
-    fn settled(&self, next: &mut Next, cx: &mut std::task::Context<'_>) -> Poll<Result<Place, Refused>> {
-        let Next::Waits(wait) = next else { return Poll::Ready(Err(Refused::Closed)) };
+    fn poll_wait(&self, turn_state: &mut TurnState, cx: &mut std::task::Context<'_>) -> Poll<Result<Place, Refused>> {
+        let TurnState::Queued(wait) = turn_state else { return Poll::Ready(Err(Refused::Closed)) };
         let polled = pin!(wait).poll(cx);
         match polled {
-            Poll::Ready(_) => *next = Next::Ask,
+            Poll::Ready(_) => *turn_state = TurnState::Idle,
             Poll::Pending => self.contended.notify_one(),
         }
         polled
@@ -180,19 +180,19 @@ impl Turns {
 }
 
 /// State of a call between two slices.
-enum Next {
-    Ask,
-    Waits(Wait),
-    Has(Place),
+enum TurnState {
+    Idle,
+    Queued(Wait),
+    Granted(Place),
 }
 
 /// A running slice. A drop guard, so that the slice also ends if the guest's poll panics.
-struct Computing<'a> {
-    turns: &'a Turns,
+struct SliceGuard<'a> {
+    turns: &'a Scheduler,
     slot: usize,
 }
 
-impl Drop for Computing<'_> {
+impl Drop for SliceGuard<'_> {
     fn drop(&mut self) {
         let mut running = self.turns.lock();
         if running.end(self.slot) {
@@ -273,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_short_call_is_through_after_one_slice_of_each_other_tenant() {
-        let turns = Turns::new(1, 1);
+        let turns = Scheduler::new(1, 1);
         let log = Mutex::new(String::new());
         let [a, b, c] = ["a", "b", "c"].map(|name| name.parse::<TenantId>().unwrap());
         let mut loops = [&a, &a, &a, &b, &b, &b]
@@ -281,7 +281,7 @@ mod tests {
             .map(|tenant| {
                 let name = tenant.as_str().chars().next().unwrap();
                 let (turns, log) = (&turns, &log);
-                Box::pin(async move { turns.taking(tenant, pin!(call(name, 100, log)), || {}).await })
+                Box::pin(async move { turns.run_in_turns(tenant, pin!(call(name, 100, log)), || {}).await })
             })
             .collect::<Vec<_>>();
         for _ in 0..10 {
@@ -291,7 +291,7 @@ mod tests {
         }
         let before = log.lock().unwrap().len();
         let mut calling = pin!(call('c', 1, &log));
-        let mut short = pin!(turns.taking(&c, calling.as_mut(), || {}));
+        let mut short = pin!(turns.run_in_turns(&c, calling.as_mut(), || {}));
         let mut rounds = 0;
         while futures_util::poll!(short.as_mut()).is_pending() {
             rounds += 1;
@@ -310,31 +310,31 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_dropped_between_slices_leaves_its_turn_to_others() {
-        let turns = Turns::new(1, 1);
+        let turns = Scheduler::new(1, 1);
         let log = Mutex::new(String::new());
         let [a, b] = ["a", "b"].map(|name| name.parse::<TenantId>().unwrap());
         let mut endless = pin!(call('a', 100, &log));
-        let mut left = Box::pin(turns.taking(&a, endless.as_mut(), || {}));
+        let mut left = Box::pin(turns.run_in_turns(&a, endless.as_mut(), || {}));
         assert!(futures_util::poll!(left.as_mut()).is_pending(), "it has the next turn as well");
         let mut calling = pin!(call('b', 1, &log));
-        let mut waits = pin!(turns.taking(&b, calling.as_mut(), || {}));
+        let mut waits = pin!(turns.run_in_turns(&b, calling.as_mut(), || {}));
         assert!(futures_util::poll!(waits.as_mut()).is_pending());
         drop(left);
-        let (ended, taken) = waits.await;
+        let (ended, stats) = waits.await;
         assert!(ended.is_ok());
-        assert_eq!(taken.slices, 1);
+        assert_eq!(stats.slices, 1);
     }
 
     #[tokio::test]
     async fn an_overdue_turn_is_lent() {
-        let turns = Turns::new(1, 2);
+        let turns = Scheduler::new(1, 2);
         let [a, b] = ["a", "b"].map(|name| name.parse::<TenantId>().unwrap());
         let Ok(Answer::Granted(_held)) = turns.gate.ask(&a, false) else { panic!("a free turn") };
         let slot = turns.lock().begin(Instant::now());
-        let lending = tokio::spawn(turns.clone().lend());
-        let (ended, _) = turns.taking(&b, pin!(std::future::ready(())), || {}).await;
+        let lending = tokio::spawn(turns.clone().lend_overdue());
+        let (ended, _) = turns.run_in_turns(&b, pin!(std::future::ready(())), || {}).await;
         assert!(ended.is_ok());
-        drop(Computing { turns: &turns, slot });
+        drop(SliceGuard { turns: &turns, slot });
         assert!(matches!(turns.gate.ask(&b, false), Ok(Answer::Waits(_))), "what was lent is owed back");
         lending.abort();
     }

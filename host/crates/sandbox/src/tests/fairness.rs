@@ -87,7 +87,7 @@ async fn a_call_that_is_given_up_has_burnt_what_it_burnt() {
     fixture.quota.wall_ms_max = 3_600_000;
     let left = tokio::time::timeout(Duration::from_millis(200), fixture.sandbox.run(fixture.call(endless))).await;
     assert!(left.is_err());
-    assert!(fixture.sandbox.0.budgets.of(&"acme".parse().unwrap(), 1).is_spent());
+    assert!(fixture.sandbox.0.budgets.of(&"acme".parse().unwrap(), 1).is_exhausted());
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_full_pool_is_given_out_in_turns_between_tenants() {
         .chain(["second", "third"])
         .map(|tenant| {
             Box::pin(async move {
-                let admitted = sandbox.admit(&tenant.parse().unwrap(), quota, &mut Waited::default()).await;
+                let admitted = sandbox.admit(&tenant.parse().unwrap(), quota, &mut WaitTimes::default()).await;
                 order_of.lock().unwrap().push(tenant);
                 drop(admitted.ok().unwrap());
             })
@@ -148,7 +148,7 @@ impl SlowCompiler {
         Self { fixture, dir, fetched }
     }
 
-    fn uploads(&self, tenant: &str, wasm: Bytes) -> tokio::task::JoinHandle<Result<Compiled, Rejected>> {
+    fn uploads(&self, tenant: &str, wasm: Bytes) -> tokio::task::JoinHandle<Result<Compiled, UploadError>> {
         let (sandbox, tenant, quota) =
             (self.fixture.sandbox.clone(), tenant.parse().unwrap(), self.fixture.quota.clone());
         tokio::spawn(async move { sandbox.compile(&tenant, wasm, &quota).await })
@@ -177,7 +177,7 @@ async fn a_flood_of_uploads_is_refused_and_neither_other_tenants_nor_events_are(
 
     let third = guests::doing("(i32.const 3)");
     let refused = slow.uploads("flood", third.clone()).await.unwrap();
-    assert_eq!(refused, Err(Rejected::CompileQueue { limit: 1 }));
+    assert_eq!(refused, Err(UploadError::CompileQueue { limit: 1 }));
     let others = slow.uploads("other", third);
     // The filter of this event was not compiled yet.
     let event = slow.fixture.call(Digest(sha256(&guests::pass())));
@@ -188,7 +188,7 @@ async fn a_flood_of_uploads_is_refused_and_neither_other_tenants_nor_events_are(
 
     slow.let_go();
     for upload in [compiled, waits, others] {
-        assert_eq!(upload.await.unwrap(), Err(Rejected::Invalid { detail: "no".into() }));
+        assert_eq!(upload.await.unwrap(), Err(UploadError::Invalid { detail: "no".into() }));
     }
     let Fault::Unavailable { detail } = event.await.unwrap().verdict.unwrap_err() else { panic!("not unavailable") };
     assert!(detail.ends_with("not valid here: no"), "{detail}");

@@ -27,26 +27,27 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 
 /// Short calls in a row before a filter's next call starts inline.
-const ROW_MIN: u32 = 8;
-/// Upper bound of that number after repeated long calls. A run of this many short calls resets it to [`ROW_MIN`].
-const ROW_MAX: u32 = 4_096;
+const SHORT_CALLS_MIN: u32 = 8;
+/// Upper bound of that number after repeated long calls. A run of this many short calls resets it to
+/// [`SHORT_CALLS_MIN`].
+const SHORT_CALLS_MAX: u32 = 4_096;
 /// A first slice that takes more CPU time than this is not short. Ten times the usual time of a slice of fuel. The
-/// measurement is accurate to [`LOOKED_MAX`].
+/// measurement is accurate to [`READING_AGE_MAX`].
 const SHORT: Duration = Duration::from_millis(1);
 /// How long a reading of a thread's CPU time is reused.
-const LOOKED_MAX: Duration = Duration::from_micros(500);
+const READING_AGE_MAX: Duration = Duration::from_micros(500);
 
 /// History of one filter's recent calls. Concurrent updates may be lost: nothing depends on exact counts.
 #[derive(Debug)]
-pub(super) struct Streak {
+pub(super) struct ShortCallHistory {
     /// Short calls since the last long one.
     row: AtomicU32,
     needed: AtomicU32,
 }
 
-impl Streak {
+impl ShortCallHistory {
     pub(super) fn new() -> Self {
-        Self { row: AtomicU32::new(0), needed: AtomicU32::new(ROW_MIN) }
+        Self { row: AtomicU32::new(0), needed: AtomicU32::new(SHORT_CALLS_MIN) }
     }
 
     /// Whether the next call starts inline.
@@ -55,45 +56,45 @@ impl Streak {
     }
 
     /// Records a call that ended.
-    pub(super) fn count(&self, went: Went, began: Began) {
-        match (went, began) {
+    pub(super) fn count(&self, length: CallLength, started_on: StartedOn) {
+        match (length, started_on) {
             // Calls that were held up were already recorded when it happened.
-            (_, Began::HeldUp) | (Went::Unclear, _) => {}
-            (Went::Long, Began::Here) => self.held_up(),
+            (_, StartedOn::CallerThreadLong) | (CallLength::Unclear, _) => {}
+            (CallLength::Long, StartedOn::CallerThread) => self.record_long_inline(),
             // A long call on the guest threads delays no caller.
-            (Went::Long, Began::Elsewhere) => self.row.store(0, Ordering::Relaxed),
-            (Went::Short, _) => {
-                let row = self.row.load(Ordering::Relaxed).saturating_add(1).min(ROW_MAX);
+            (CallLength::Long, StartedOn::GuestThread) => self.row.store(0, Ordering::Relaxed),
+            (CallLength::Short, _) => {
+                let row = self.row.load(Ordering::Relaxed).saturating_add(1).min(SHORT_CALLS_MAX);
                 self.row.store(row, Ordering::Relaxed);
-                if row == ROW_MAX {
-                    self.needed.store(ROW_MIN, Ordering::Relaxed);
+                if row == SHORT_CALLS_MAX {
+                    self.needed.store(SHORT_CALLS_MIN, Ordering::Relaxed);
                 }
             }
         }
     }
 
     /// Records a call that started inline and was not short.
-    fn held_up(&self) {
+    fn record_long_inline(&self) {
         self.row.store(0, Ordering::Relaxed);
         let needed = self.needed.load(Ordering::Relaxed);
-        self.needed.store(needed.saturating_mul(2).min(ROW_MAX), Ordering::Relaxed);
+        self.needed.store(needed.saturating_mul(2).min(SHORT_CALLS_MAX), Ordering::Relaxed);
     }
 }
 
 /// Where a call started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Began {
+pub(super) enum StartedOn {
     /// On the guest threads.
-    Elsewhere,
+    GuestThread,
     /// Inline, on its caller's thread.
-    Here,
+    CallerThread,
     /// Inline, and its first slice was not short or panicked.
-    HeldUp,
+    CallerThreadLong,
 }
 
 /// Classification of a call that ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Went {
+pub(super) enum CallLength {
     /// It ended within one slice.
     Short,
     /// It used more fuel than one slice has.
@@ -102,7 +103,7 @@ pub(super) enum Went {
     Unclear,
 }
 
-impl Went {
+impl CallLength {
     /// Classifies a call by the fuel that it used. `fuel_slice` is the fuel of one slice.
     pub(super) fn of(fuel: u64, fuel_slice: u64, slices: u64) -> Self {
         match slices {
@@ -115,7 +116,7 @@ impl Went {
 
 /// Why a call has no result.
 #[derive(Debug)]
-pub(super) enum Lost {
+pub(super) enum CallError {
     /// Host code panicked, with this message.
     Panicked(String),
     /// The guest runtime was shut down.
@@ -124,30 +125,30 @@ pub(super) enum Lost {
 
 /// Allows a call to start inline.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Here<'a> {
+pub(super) struct InlineSlot<'a> {
     /// History of the filter's recent calls.
-    pub(super) streak: &'a Streak,
+    pub(super) history: &'a ShortCallHistory,
     /// Set by the call once its first slice has ended. Before that, a pending call is waiting for its first turn.
     pub(super) sliced: &'a AtomicBool,
 }
 
-/// Runs a call to its end. If `here` is given and its history is short, the first slice runs on this thread, otherwise
-/// the whole call runs on `guests`. A first slice that was not short is recorded immediately, because the caller may be
-/// cancelled before the call ends.
+/// Runs a call to its end. If `inline` is given and its history is short, the first slice runs on this thread,
+/// otherwise the whole call runs on `guests`. A first slice that was not short is recorded immediately, because the
+/// caller may be cancelled before the call ends.
 ///
 /// If the returned future is dropped, the call ends after its current slice.
 ///
 /// # Errors
-/// See [`Lost`].
+/// See [`CallError`].
 pub(super) async fn run<T: Send + 'static>(
     guests: &Handle,
-    here: Option<Here<'_>>,
+    inline: Option<InlineSlot<'_>>,
     mut call: Pin<Box<impl Future<Output = T> + Send + 'static>>,
-) -> Result<(T, Began), Lost> {
-    let mut began = Began::Elsewhere;
-    if let Some(Here { streak, sliced }) = here.filter(|here| here.streak.is_short()) {
+) -> Result<(T, StartedOn), CallError> {
+    let mut started_on = StartedOn::GuestThread;
+    if let Some(InlineSlot { history, sliced }) = inline.filter(|inline| inline.history.is_short()) {
         let first = std::future::poll_fn(|cx| {
-            if !streak.is_short() {
+            if !history.is_short() {
                 // Meanwhile another call of this filter was not short: run this one on the guest threads too.
                 return Poll::Ready((Ok(Poll::Pending), None));
             }
@@ -163,54 +164,54 @@ pub(super) async fn run<T: Send + 'static>(
         });
         let (polled, was_long) = first.await;
         if was_long.is_some() {
-            began = Began::Here;
+            started_on = StartedOn::CallerThread;
         }
         if polled.is_err() || was_long == Some(true) {
-            streak.held_up();
-            began = Began::HeldUp;
+            history.record_long_inline();
+            started_on = StartedOn::CallerThreadLong;
         }
         match polled {
-            Ok(Poll::Ready(ended)) => return Ok((ended, began)),
+            Ok(Poll::Ready(ended)) => return Ok((ended, started_on)),
             // The next poll registers the waker of the spawned task instead of this task's.
             Ok(Poll::Pending) => {}
-            Err(panic) => return Err(Lost::Panicked(words(&*panic))),
+            Err(panic) => return Err(CallError::Panicked(panic_message(&*panic))),
         }
     }
     match AbortOnDrop(guests.spawn(call)).await.map_err(JoinError::try_into_panic) {
-        Ok(ended) => Ok((ended, began)),
-        Err(Ok(panic)) => Err(Lost::Panicked(words(&*panic))),
-        Err(Err(_)) => Err(Lost::Stopping),
+        Ok(ended) => Ok((ended, started_on)),
+        Err(Ok(panic)) => Err(CallError::Panicked(panic_message(&*panic))),
+        Err(Err(_)) => Err(CallError::Stopping),
     }
 }
 
 /// Measures the CPU time of a slice on a caller's thread.
 ///
-/// Reading a thread's CPU time takes about a twentieth of a short call, so readings are reused for [`LOOKED_MAX`]. A
-/// slice with a short wall-clock time needs no second reading. For a longer one, the work of the thread just before the
-/// slice is included in the measurement.
+/// Reading a thread's CPU time takes about a twentieth of a short call, so readings are reused for [`READING_AGE_MAX`].
+/// A slice with a short wall-clock time needs no second reading. For a longer one, the work of the thread just before
+/// the slice is included in the measurement.
 struct Slice {
     began_at: Instant,
-    /// CPU time of the thread, read at most [`LOOKED_MAX`] before the slice.
+    /// CPU time of the thread, read at most [`READING_AGE_MAX`] before the slice.
     had: Duration,
 }
 
 impl Slice {
     fn begin() -> Self {
         thread_local! {
-            static LOOKED: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+            static LAST_READING: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
         }
         let began_at = Instant::now();
-        let recent = LOOKED.get().filter(|(at, _)| began_at.saturating_duration_since(*at) < LOOKED_MAX);
+        let recent = LAST_READING.get().filter(|(at, _)| began_at.saturating_duration_since(*at) < READING_AGE_MAX);
         let (_, had) = recent.unwrap_or_else(|| {
-            let looked = (began_at, thread_time());
-            LOOKED.set(Some(looked));
-            looked
+            let reading = (began_at, thread_time());
+            LAST_READING.set(Some(reading));
+            reading
         });
         Self { began_at, had }
     }
 
     fn was_long(&self) -> bool {
-        self.began_at.elapsed() > SHORT && thread_time().saturating_sub(self.had) > SHORT + LOOKED_MAX
+        self.began_at.elapsed() > SHORT && thread_time().saturating_sub(self.had) > SHORT + READING_AGE_MAX
     }
 }
 
@@ -220,7 +221,7 @@ fn thread_time() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
-fn words(panic: &(dyn Any + Send)) -> String {
+fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("no words").to_owned()
 }
@@ -249,28 +250,28 @@ mod tests {
 
     use super::*;
 
-    fn count(streak: &Streak, calls: u32) {
-        (0..calls).for_each(|_| streak.count(Went::Short, Began::Elsewhere));
+    fn count(history: &ShortCallHistory, calls: u32) {
+        (0..calls).for_each(|_| history.count(CallLength::Short, StartedOn::GuestThread));
     }
 
-    fn short() -> Streak {
-        let streak = Streak::new();
-        count(&streak, ROW_MIN);
-        streak
+    fn short() -> ShortCallHistory {
+        let history = ShortCallHistory::new();
+        count(&history, SHORT_CALLS_MIN);
+        history
     }
 
     /// Asserts that exactly `calls` more short calls are needed until the next one starts inline.
-    fn has_to_show(streak: &Streak, calls: u32) {
-        count(streak, calls - 1);
-        assert!(!streak.is_short());
-        count(streak, 1);
-        assert!(streak.is_short());
+    fn has_to_show(history: &ShortCallHistory, calls: u32) {
+        count(history, calls - 1);
+        assert!(!history.is_short());
+        count(history, 1);
+        assert!(history.is_short());
     }
 
     /// Starts calls inline by this history. A pending call counts as having finished a slice.
-    fn of(streak: &Streak) -> Option<Here<'_>> {
+    fn of(history: &ShortCallHistory) -> Option<InlineSlot<'_>> {
         static SLICED: AtomicBool = AtomicBool::new(true);
-        Some(Here { streak, sliced: &SLICED })
+        Some(InlineSlot { history, sliced: &SLICED })
     }
 
     fn guests() -> tokio::runtime::Runtime {
@@ -279,45 +280,45 @@ mod tests {
 
     #[test]
     fn fuel_says_how_a_call_went_and_time_does_not() {
-        assert_eq!(Went::of(100, 100, 1), Went::Short);
-        assert_eq!(Went::of(101, 100, 1), Went::Long, "in one step that cost it");
-        assert_eq!(Went::of(101, 100, 2), Went::Long);
-        assert_eq!(Went::of(100, 100, 2), Went::Unclear);
+        assert_eq!(CallLength::of(100, 100, 1), CallLength::Short);
+        assert_eq!(CallLength::of(101, 100, 1), CallLength::Long, "in one step that cost it");
+        assert_eq!(CallLength::of(101, 100, 2), CallLength::Long);
+        assert_eq!(CallLength::of(100, 100, 2), CallLength::Unclear);
     }
 
     #[test]
     fn a_filter_has_to_show_that_it_is_short() {
-        has_to_show(&Streak::new(), ROW_MIN);
+        has_to_show(&ShortCallHistory::new(), SHORT_CALLS_MIN);
     }
 
     #[test]
     fn what_is_not_short_is_let_back_later_each_time() {
-        let streak = Streak::new();
+        let history = ShortCallHistory::new();
         for needed in [16, 32, 64] {
-            count(&streak, needed / 2);
-            assert!(streak.is_short());
-            streak.count(Went::Unclear, Began::Here);
-            assert!(streak.is_short(), "others took the processor");
-            streak.count(Went::Long, Began::Here);
-            assert!(!streak.is_short());
+            count(&history, needed / 2);
+            assert!(history.is_short());
+            history.count(CallLength::Unclear, StartedOn::CallerThread);
+            assert!(history.is_short(), "others took the processor");
+            history.count(CallLength::Long, StartedOn::CallerThread);
+            assert!(!history.is_short());
             // Long calls on the guest threads do not raise the threshold.
-            streak.count(Went::Long, Began::Elsewhere);
-            has_to_show(&streak, needed);
+            history.count(CallLength::Long, StartedOn::GuestThread);
+            has_to_show(&history, needed);
         }
     }
 
     #[test]
     fn a_long_row_makes_up_for_all() {
-        let streak = Streak::new();
+        let history = ShortCallHistory::new();
         for _ in 0..20 {
-            count(&streak, ROW_MAX);
-            streak.count(Went::Long, Began::Here);
+            count(&history, SHORT_CALLS_MAX);
+            history.count(CallLength::Long, StartedOn::CallerThread);
         }
-        assert_eq!(streak.needed.load(Ordering::Relaxed), ROW_MIN * 2, "each row of that length did");
-        streak.needed.store(ROW_MAX, Ordering::Relaxed);
-        streak.count(Went::Long, Began::Here);
-        assert_eq!(streak.needed.load(Ordering::Relaxed), ROW_MAX, "and never more than that");
-        has_to_show(&streak, ROW_MAX);
+        assert_eq!(history.needed.load(Ordering::Relaxed), SHORT_CALLS_MIN * 2, "each row of that length did");
+        history.needed.store(SHORT_CALLS_MAX, Ordering::Relaxed);
+        history.count(CallLength::Long, StartedOn::CallerThread);
+        assert_eq!(history.needed.load(Ordering::Relaxed), SHORT_CALLS_MAX, "and never more than that");
+        has_to_show(&history, SHORT_CALLS_MAX);
     }
 
     /// A call of two polls that records the thread of each.
@@ -331,23 +332,24 @@ mod tests {
     #[tokio::test]
     async fn the_first_slice_is_computed_here_and_the_next_one_elsewhere() {
         let guests = guests();
-        let here = thread::current().id();
-        let streak = short();
-        let (threads, began) = run(guests.handle(), of(&streak), Box::pin(polled_on())).await.unwrap();
-        assert!(threads[0] == here && threads[1] != here && began == Began::Here);
-        for here_or_not in [None, of(&Streak::new())] {
-            let (threads, began) = run(guests.handle(), here_or_not, Box::pin(polled_on())).await.unwrap();
-            assert!(threads[0] != here && threads[1] != here && began == Began::Elsewhere);
+        let inline = thread::current().id();
+        let history = short();
+        let (threads, started_on) = run(guests.handle(), of(&history), Box::pin(polled_on())).await.unwrap();
+        assert!(threads[0] == inline && threads[1] != inline && started_on == StartedOn::CallerThread);
+        for here_or_not in [None, of(&ShortCallHistory::new())] {
+            let (threads, started_on) = run(guests.handle(), here_or_not, Box::pin(polled_on())).await.unwrap();
+            assert!(threads[0] != inline && threads[1] != inline && started_on == StartedOn::GuestThread);
         }
-        let (at_once, _) = run(guests.handle(), of(&streak), Box::pin(async { thread::current().id() })).await.unwrap();
-        assert_eq!(at_once, here);
+        let (at_once, _) =
+            run(guests.handle(), of(&history), Box::pin(async { thread::current().id() })).await.unwrap();
+        assert_eq!(at_once, inline);
         guests.shutdown_background();
     }
 
     #[tokio::test]
     async fn what_waits_for_its_first_turn_waits_here() {
         let guests = guests();
-        let (streak, sliced) = (short(), Arc::new(AtomicBool::new(false)));
+        let (history, sliced) = (short(), Arc::new(AtomicBool::new(false)));
         let told = sliced.clone();
         let call = Box::pin(async move {
             // Pending once for a turn, then once after a slice.
@@ -356,62 +358,62 @@ mod tests {
             threads.extend(polled_on().await);
             threads
         });
-        let (threads, began) =
-            run(guests.handle(), Some(Here { streak: &streak, sliced: &sliced }), call).await.unwrap();
-        let here = thread::current().id();
-        assert_eq!(threads.iter().map(|thread| *thread == here).collect::<Vec<_>>(), [true, true, true, false]);
-        assert_eq!(began, Began::Here);
+        let (threads, started_on) =
+            run(guests.handle(), Some(InlineSlot { history: &history, sliced: &sliced }), call).await.unwrap();
+        let inline = thread::current().id();
+        assert_eq!(threads.iter().map(|thread| *thread == inline).collect::<Vec<_>>(), [true, true, true, false]);
+        assert_eq!(started_on, StartedOn::CallerThread);
         guests.shutdown_background();
     }
 
     #[tokio::test]
     async fn what_waits_while_another_turns_out_to_be_long_goes_elsewhere() {
         let guests = guests();
-        let (streak, sliced) = (short(), AtomicBool::new(false));
+        let (history, sliced) = (short(), AtomicBool::new(false));
         let mut waiting = Box::pin(run(
             guests.handle(),
-            Some(Here { streak: &streak, sliced: &sliced }),
+            Some(InlineSlot { history: &history, sliced: &sliced }),
             Box::pin(async {
                 tokio::task::yield_now().await;
                 thread::current().id()
             }),
         ));
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
-        streak.held_up();
-        let (thread, began) = waiting.await.unwrap();
-        assert!(thread != thread::current().id() && began == Began::Elsewhere);
+        history.record_long_inline();
+        let (thread, started_on) = waiting.await.unwrap();
+        assert!(thread != thread::current().id() && started_on == StartedOn::GuestThread);
         guests.shutdown_background();
     }
 
     #[tokio::test]
     async fn a_first_slice_that_takes_long_counts_at_once() {
         let guests = guests();
-        let streak = short();
+        let history = short();
         let spinning = async {
             let began_at = thread_time();
-            while thread_time().saturating_sub(began_at) <= SHORT + LOOKED_MAX {}
+            while thread_time().saturating_sub(began_at) <= SHORT + READING_AGE_MAX {}
             std::future::pending::<()>().await;
         };
         // The caller is cancelled before the call ends.
-        let mut gone = Box::pin(run(guests.handle(), of(&streak), Box::pin(spinning)));
+        let mut gone = Box::pin(run(guests.handle(), of(&history), Box::pin(spinning)));
         assert!(futures_util::poll!(gone.as_mut()).is_pending());
         drop(gone);
-        assert!(!streak.is_short());
-        has_to_show(&streak, ROW_MIN * 2);
+        assert!(!history.is_short());
+        has_to_show(&history, SHORT_CALLS_MIN * 2);
         guests.shutdown_background();
     }
 
     #[tokio::test]
     async fn a_panic_is_told_wherever_it_happens() {
         let guests = guests();
-        let streak = short();
-        for here in [of(&streak), None] {
-            let lost = run(guests.handle(), here, Box::pin(async { panic!("{}", ["broken"].join("")) })).await;
-            assert!(matches!(&lost, Err::<((), _), _>(Lost::Panicked(words)) if words == "broken"), "{lost:?}");
+        let history = short();
+        for inline in [of(&history), None] {
+            let lost = run(guests.handle(), inline, Box::pin(async { panic!("{}", ["broken"].join("")) })).await;
+            assert!(matches!(&lost, Err::<((), _), _>(CallError::Panicked(words)) if words == "broken"), "{lost:?}");
         }
-        assert!(!streak.is_short(), "it held its caller's thread up for who knows how long");
+        assert!(!history.is_short(), "it held its caller's thread up for who knows how long");
         let handle = guests.handle().clone();
         guests.shutdown_background();
-        assert!(matches!(run(&handle, None, Box::pin(async {})).await, Err(Lost::Stopping)));
+        assert!(matches!(run(&handle, None, Box::pin(async {})).await, Err(CallError::Stopping)));
     }
 }

@@ -22,7 +22,7 @@
 /// the rest: creating and resetting them takes host time that no fuel pays for, and each memory reserves 4 GiB of
 /// address space in each slot of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caps {
+pub struct StructureLimits {
     /// Core modules and nested components, including components that an alias or an export gives another index.
     pub modules_max: u64,
     /// Instances of modules and components that result from one instantiation of the upload.
@@ -58,7 +58,7 @@ pub struct Caps {
     pub segments_max: u64,
 }
 
-impl Default for Caps {
+impl Default for StructureLimits {
     fn default() -> Self {
         Self {
             modules_max: 500,
@@ -123,17 +123,17 @@ impl Total {
     }
 
     /// The configuration key of the limit, and its value.
-    pub(super) fn limit(self, caps: &Caps) -> (&'static str, u64) {
+    pub(super) fn limit(self, limits: &StructureLimits) -> (&'static str, u64) {
         match self {
-            Self::Modules => ("filter_modules_max", caps.modules_max),
-            Self::Functions => ("filter_functions_max", caps.functions_max),
-            Self::Types => ("filter_types_max", caps.types_max),
-            Self::Imports => ("filter_imports_max", caps.imports_max),
-            Self::Exports => ("filter_exports_max", caps.exports_max),
-            Self::Globals => ("filter_globals_max", caps.globals_max),
-            Self::Memories => ("filter_memories_max", caps.memories_max),
-            Self::Tables => ("filter_tables_max", caps.tables_max),
-            Self::Segments => ("filter_segments_max", caps.segments_max),
+            Self::Modules => ("filter_modules_max", limits.modules_max),
+            Self::Functions => ("filter_functions_max", limits.functions_max),
+            Self::Types => ("filter_types_max", limits.types_max),
+            Self::Imports => ("filter_imports_max", limits.imports_max),
+            Self::Exports => ("filter_exports_max", limits.exports_max),
+            Self::Globals => ("filter_globals_max", limits.globals_max),
+            Self::Memories => ("filter_memories_max", limits.memories_max),
+            Self::Tables => ("filter_tables_max", limits.tables_max),
+            Self::Segments => ("filter_segments_max", limits.segments_max),
         }
     }
 }
