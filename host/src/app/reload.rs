@@ -87,22 +87,22 @@ impl Running {
     }
 }
 
+/// Counts, then logs, so that an operator who has seen the line finds the metrics up to date.
 fn tell(reloaded: &Reloaded) {
-    let outcome = match reloaded {
+    let refused = matches!(reloaded, Reloaded::Refused(_));
+    counter!(metric::RELOADS, "outcome" => if refused { "refused" } else { "applied" }).increment(1);
+    gauge!(metric::RELOAD_REFUSED).set(f64::from(u8::from(refused)));
+    match reloaded {
         Reloaded::Applied { applied, restart } => {
+            gauge!(metric::RELOAD_WAITING).set(u32::try_from(restart.len()).unwrap_or(u32::MAX));
             info!(applied = applied.join(", "), "configuration and certificates reloaded");
             if !restart.is_empty() {
                 warn!(keys = restart.join(", "), "changed settings require a restart");
             }
-            gauge!(metric::RELOAD_WAITING).set(u32::try_from(restart.len()).unwrap_or(u32::MAX));
-            "applied"
         }
         Reloaded::Refused(error) => {
             let error = format!("{error:#}");
             error!(error, "reload refused: the configuration is invalid and nothing was changed");
-            "refused"
         }
-    };
-    counter!(metric::RELOADS, "outcome" => outcome).increment(1);
-    gauge!(metric::RELOAD_REFUSED).set(if outcome == "refused" { 1.0 } else { 0.0 });
+    }
 }
