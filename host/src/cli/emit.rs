@@ -2,17 +2,18 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use anyhow::{Context as _, anyhow, bail};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use clap::builder::PossibleValue;
 use clap::{Parser, ValueEnum};
 use http::Method;
 use setgate_base::clock::Clock;
 use setgate_base::crypto;
-use setgate_dialects::check_text;
+use setgate_dialects::{Scheme, check_text, schemes, sign_as_sender};
 use setgate_domain::id::{SourceName, TenantId};
+use setgate_domain::secret::Secret;
 use setgate_domain::text::without_mark;
 
 use super::client::{Answer, Client};
@@ -47,20 +48,30 @@ pub struct Args {
 }
 
 /// The proofs that a source may require.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy)]
 pub enum Proof {
-    /// `x-wso2-event-signature`
-    Wso2,
-    /// `X-Hub-Signature`
-    Hub,
-    /// `logto-signature-sha-256`
-    Logto,
-    /// Standard Webhooks
-    Standard,
+    /// A signature of this scheme.
+    Signature(&'static Scheme),
     /// `Authorization: Bearer`
     Bearer,
     /// None
     Open,
+}
+
+impl ValueEnum for Proof {
+    fn value_variants<'a>() -> &'a [Self] {
+        static ALL: LazyLock<Vec<Proof>> =
+            LazyLock::new(|| schemes().map(Proof::Signature).chain([Proof::Bearer, Proof::Open]).collect());
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Signature(scheme) => PossibleValue::new(scheme.name()).help(format!("`{}`", scheme.header())),
+            Self::Bearer => PossibleValue::new("bearer").help("`Authorization: Bearer`"),
+            Self::Open => PossibleValue::new("open").help("None"),
+        })
+    }
 }
 
 /// Sends each file as one event.
@@ -125,31 +136,12 @@ pub async fn event(
         }
         (_, None) => bail!("this proof requires --secret"),
         (Proof::Bearer, Some(token)) => headers.push(("authorization", format!("Bearer {token}"))),
-        (Proof::Wso2, Some(key)) => {
-            headers.push(("x-wso2-event-signature", format!("sha256={}", mac_hex(key, &body)?)))
-        }
-        (Proof::Hub, Some(key)) => headers.push(("x-hub-signature", format!("sha256={}", mac_hex(key, &body)?))),
-        (Proof::Logto, Some(key)) => headers.push(("logto-signature-sha-256", mac_hex(key, &body)?)),
-        (Proof::Standard, Some(key)) => {
-            let key = key.strip_prefix("whsec_").context("a Standard Webhooks secret starts with whsec_")?;
-            let key = STANDARD.decode(key).context("the part after whsec_ must be base64")?;
-            let id = format!("emit-{:032x}", crypto::random_u128());
-            let at = Clock::system().now().as_seconds().to_string();
-            let mac = crypto::hmac_sha256(&key, &[id.as_bytes(), b".", at.as_bytes(), b".", &body]);
-            headers.push(("webhook-id", id));
-            headers.push(("webhook-timestamp", at));
-            headers.push(("webhook-signature", format!("v1,{}", STANDARD.encode(mac))));
+        (Proof::Signature(scheme), Some(secret)) => {
+            let (secret, id) = (Secret::new(secret.to_owned()), format!("emit-{:032x}", crypto::random_u128()));
+            let now = Clock::system().now();
+            headers.extend(sign_as_sender(scheme, &secret, &id, now, &body).map_err(|why| anyhow!(why))?);
         }
     }
     let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     client.send(Method::POST, path, &headers, body).await
-}
-
-/// Decodes the secret as a source does: base64 after `whsec_`, otherwise the text itself.
-fn mac_hex(key: &str, body: &[u8]) -> anyhow::Result<String> {
-    let key = match key.strip_prefix("whsec_") {
-        Some(base64) => STANDARD.decode(base64).context("the part after whsec_ must be base64")?,
-        None => key.as_bytes().to_vec(),
-    };
-    Ok(hex::encode(crypto::hmac_sha256(&key, &[body])))
 }

@@ -394,7 +394,7 @@ fn take_secrets<T: Clone>(
 
 /// The default encoding of a secret.
 fn encoding_of(header: MacHeader) -> KeyEncoding {
-    if header == MacHeader::Standard { KeyEncoding::Base64 } else { KeyEncoding::Text }
+    setgate_dialects::scheme_of_proof(header).secret_encoding()
 }
 
 /// Checks that a token is long enough and can be sent as `Authorization: Bearer <token>`.

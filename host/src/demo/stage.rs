@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use serde_json::{Value, json};
 use setgate_base::crypto;
+use setgate_domain::source::MacHeader;
 
 use super::receiver::{Receiver, Trust};
 use crate::cli::client::Client;
@@ -181,21 +182,23 @@ pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filt
 }
 
 async fn sources(client: &Client, api: &str, tenant: &'static str, stage: &mut Stage) -> anyhow::Result<()> {
+    // Tenant, seed, name, form, and the scheme of the signatures: a bearer token if there is none.
     let all = [
-        ("acme", "wso2", "wso2", "wso2", "wso2", Proof::Wso2),
-        ("acme", "asgardeo", "asgardeo", "wso2", "hub", Proof::Hub),
-        ("acme", "set", "ssf", "set", "bearer", Proof::Bearer),
-        ("globex", "logto", "logto", "logto", "logto", Proof::Logto),
-        ("globex", "platform", "platform", "platform", "standard", Proof::Standard),
+        ("acme", "wso2", "wso2", "wso2", Some(MacHeader::Wso2)),
+        ("acme", "asgardeo", "asgardeo", "wso2", Some(MacHeader::Hub)),
+        ("acme", "set", "ssf", "set", None),
+        ("globex", "logto", "logto", "logto", Some(MacHeader::Logto)),
+        ("globex", "platform", "platform", "platform", Some(MacHeader::Standard)),
     ];
-    for (_, seed, name, form, header, proof) in all.into_iter().filter(|source| source.0 == tenant) {
-        let secret = match proof {
-            Proof::Standard => format!("whsec_{}", STANDARD.encode(crypto::random_bytes::<32>())),
+    for (_, seed, name, form, header) in all.into_iter().filter(|source| source.0 == tenant) {
+        let secret = match header {
+            Some(MacHeader::Standard) => format!("whsec_{}", STANDARD.encode(crypto::random_bytes::<32>())),
             _ => hex::encode(crypto::random_bytes::<32>()),
         };
-        let proofs = match proof {
-            Proof::Bearer => json!([{"kind": "bearer", "tokens": [secret]}]),
-            _ => json!([{"kind": "hmac", "header": header, "secrets": [secret]}]),
+        let proof = header.map_or(Proof::Bearer, |header| Proof::Signature(setgate_dialects::scheme_of_proof(header)));
+        let proofs = match header {
+            Some(header) => json!([{"kind": "hmac", "header": header, "secrets": [secret]}]),
+            None => json!([{"kind": "bearer", "tokens": [secret]}]),
         };
         let source = json!({"form": form, "proofs": proofs});
         let shown = client.json(Method::PUT, &format!("{api}/sources/{name}"), Some(&source)).await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ::http::HeaderMap;
 use bytes::Bytes;
 use setgate_base::crypto;
-use setgate_dialects::{MacError, MacRules, SourceSigned, signature_header, verify_mac};
+use setgate_dialects::{MacError, MacRules, Verified, signature_header, verify_mac};
 use setgate_domain::id::{Digest, SourceName, TenantId};
 use setgate_domain::secret::source_context;
 use setgate_domain::source::{Proof, Source};
@@ -198,7 +198,7 @@ impl Pipeline {
         self.settings.now().ingest.body_bytes_max
     }
 
-    fn check_macs(&self, source: &Source, headers: &HeaderMap, body: &[u8]) -> Result<SourceSigned, Unproven> {
+    fn check_macs(&self, source: &Source, headers: &HeaderMap, body: &[u8]) -> Result<Verified, Unproven> {
         let mut first_failure = None;
         for proof in &source.proofs {
             match self.check_mac(source, proof, (headers, body)) {
@@ -217,7 +217,7 @@ impl Pipeline {
         source: &Source,
         proof: &Proof,
         (headers, body): (&HeaderMap, &[u8]),
-    ) -> Option<Result<SourceSigned, Unproven>> {
+    ) -> Option<Result<Verified, Unproven>> {
         let Proof::Hmac { header, secrets, encoding } = proof else { return None };
         let context = source_context(&source.tenant, &source.name);
         let open = |sealed| self.master.open(&context, sealed);

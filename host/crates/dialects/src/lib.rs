@@ -1,23 +1,30 @@
-//! Signatures of deliveries, and verification of the signatures of sources.
+//! Dialects: everything that is specific to one product or one signature scheme.
 //!
-//! [`active_keys`] selects the current keys of a subscription, [`Signer`] decrypts them and creates the headers of a
-//! [`SigningScheme`](setgate_domain::subscription::SigningScheme), [`generate`] creates keys and [`public_of`] validates
-//! given ones. [`verify_mac`] is the other direction: it verifies a source's request during ingest.
+//! [`DIALECTS`] is the only list of them. Each dialect is one folder of this crate, and the rest of the host looks up
+//! what it needs in the list: the proof stage verifies the signatures of sources, the seal stage signs deliveries, the
+//! management API checks keys and headers, OpenAPI and the command line name the schemes.
+//!
+//! Nothing here does I/O: bodies, headers, keys and the time are arguments.
 
-mod error;
-mod generate;
-mod key;
-mod keyring;
-mod signer;
-mod source;
+mod dialect;
+mod hub;
+mod logto;
+mod proof;
+mod scheme;
+mod signing;
 mod webhook;
+mod wso2;
 
-pub use error::Error;
-pub use generate::{Kind, NewKey, generate, public_of};
-pub use key::{HMAC_KEY_BYTES_MAX, HMAC_KEY_BYTES_MIN, TEXT_BYTES_MAX, TEXT_BYTES_MIN};
-pub use keyring::{KEYS_ACTIVE_MAX, active_keys, staged_key};
-pub use signer::{Signed, Signer};
-pub use source::{
-    MacError, MacRules, SOURCE_KEY_BYTES_MIN, Signed as SourceSigned, check_source_secret, check_text,
+#[cfg(test)]
+mod testing;
+
+pub use dialect::{DIALECTS, Dialect, is_set_by_scheme, scheme_of_proof, scheme_of_signing, schemes};
+pub use proof::{
+    MacError, MacRules, SOURCE_KEY_BYTES_MIN, Verified, check_source_secret, check_text, sign_as_sender,
     signature_header, verify_mac,
+};
+pub use scheme::{Headers, Scheme};
+pub use signing::{
+    Error, HMAC_KEY_BYTES_MAX, HMAC_KEY_BYTES_MIN, KEYS_ACTIVE_MAX, Kind, NewKey, Signed, Signer, TEXT_BYTES_MAX,
+    TEXT_BYTES_MIN, active_keys, generate, public_of, staged_key,
 };

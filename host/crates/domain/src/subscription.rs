@@ -159,14 +159,6 @@ pub enum SigningScheme {
 }
 
 impl SigningScheme {
-    /// Whether the scheme supports several signatures, so that two keys can sign at the same time.
-    pub fn carries_several(self) -> bool {
-        match self {
-            Self::Standard => true,
-            Self::Hub | Self::Wso2 | Self::Logto => false,
-        }
-    }
-
     /// Name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {

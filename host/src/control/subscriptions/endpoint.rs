@@ -112,7 +112,7 @@ impl Control {
                     return Err(invalid(format!("the value of `{name}` is longer than {HEADER_BYTES_MAX} bytes")));
                 }
                 Some(SecretInput::New(value)) => {
-                    endpoint::check_header(&name, value.expose())
+                    endpoint::check_header(&name, value.expose(), setgate_dialects::is_set_by_scheme)
                         .map_err(|why| Error::invalid("endpoint/headers", why))?;
                     headers.remove(&lower);
                     fresh.insert(lower, self.master.seal(context, &value));

@@ -296,7 +296,7 @@ fn put_in_front(signing: &mut Signing, mut key: SigningKey, ends: Timestamp, now
     for old in &mut signing.keys {
         old.expires_at = Some(old.expires_at.map_or(ends, |at| at.min(ends)));
     }
-    if !signing.scheme.carries_several() && now < ends {
+    if !setgate_dialects::scheme_of_signing(signing.scheme).carries_several && now < ends {
         key.activates_at = Some(ends);
     }
     signing.keys.retain(|key| key.is_alive(now));

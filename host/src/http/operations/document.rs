@@ -11,7 +11,7 @@ use setgate_domain::id::Digest;
 
 use super::operation::{Answer, Operation, get};
 use super::schemas::Schemas;
-use super::sheet::{PROOFS, Sheet};
+use super::sheet::{Sheet, proofs};
 use crate::http::problem;
 use crate::http::responses::Keeps;
 
@@ -183,7 +183,7 @@ fn security_schemes() -> Value {
             "description": "An API key of this host. Its scopes define the permitted requests. A tenant's key is valid for that tenant only.",
         },
     });
-    for (name, header, description) in PROOFS {
+    for (name, header, description) in proofs() {
         schemes[name] = json!({"type": "apiKey", "in": "header", "name": header, "description": description});
     }
     schemes

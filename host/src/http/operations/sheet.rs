@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 use schemars::JsonSchema;
 use serde_json::{Value, json};
+use setgate_dialects::Scheme;
 use setgate_domain::tenant::Scope;
 
 use super::schemas::Schemas;
@@ -148,7 +149,7 @@ impl<'a> Sheet<'a> {
 
     /// Requires a proof of the addressed source, of any kind.
     pub(in crate::http) fn needs_proof(&mut self) {
-        self.security = PROOFS.iter().map(|(name, ..)| json!({*name: []})).chain([json!({})]).collect();
+        self.security = proofs().map(|(name, ..)| json!({name: []})).chain([json!({})]).collect();
         self.refuses([401]);
     }
 
@@ -158,18 +159,12 @@ impl<'a> Sheet<'a> {
     }
 }
 
-/// The proofs of sources: name of the scheme, header, description.
-pub(super) const PROOFS: &[(&str, &str, &str)] = &[
-    ("sourceToken", "authorization", "A source's token as `Authorization: Bearer ...`."),
-    ("wso2Signature", "x-wso2-event-signature", "`sha256=<hex>`: HMAC of the body."),
-    ("hubSignature", "x-hub-signature", "`<sha256|sha384|sha512>=<hex>`: HMAC of the body (W3C WebSub section 8)."),
-    ("logtoSignature", "logto-signature-sha-256", "`<hex>`: HMAC of the body."),
-    (
-        "standardSignature",
-        "webhook-signature",
-        "`v1,<base64>`, with `webhook-id` and `webhook-timestamp` (Standard Webhooks).",
-    ),
-];
+/// The proofs of sources: name of the security scheme, header, description.
+pub(super) fn proofs() -> impl Iterator<Item = (String, &'static str, &'static str)> {
+    let token = ("sourceToken".to_owned(), "authorization", "A source's token as `Authorization: Bearer ...`.");
+    let signature = |scheme: &'static Scheme| (format!("{}Signature", scheme.name()), scheme.header(), scheme.about);
+    std::iter::once(token).chain(setgate_dialects::schemes().map(signature))
+}
 
 /// Converts a member of a query to a parameter: its description is outside its schema, and it is absent rather than
 /// null.

@@ -6,7 +6,7 @@ use super::{ENTRIES_MAX, MacError};
 
 /// The entries of all lines of a header, separated by commas or white space. There is at least one. All entries are
 /// checked against the same secrets, so their order does not matter.
-pub(super) fn of<'a>(
+pub(crate) fn of<'a>(
     headers: &'a HeaderMap,
     header: &'static str,
     expected: &'static str,
@@ -29,7 +29,7 @@ pub(super) fn of<'a>(
 
 /// The value of a header that must occur only once, because different parsers may pick different values of a repeated
 /// header.
-pub(super) fn single<'a>(
+pub(crate) fn single<'a>(
     headers: &'a HeaderMap,
     header: &'static str,
     expected: &'static str,
@@ -43,7 +43,7 @@ pub(super) fn single<'a>(
 }
 
 /// A MAC of `bytes` bytes, in hex digits of either case.
-pub(super) fn hex(text: &str, bytes: usize, header: &'static str, expected: &'static str) -> Result<Vec<u8>, MacError> {
+pub(crate) fn hex(text: &str, bytes: usize, header: &'static str, expected: &'static str) -> Result<Vec<u8>, MacError> {
     let mac = hex::decode(text.trim()).ok().filter(|mac| mac.len() == bytes);
     mac.ok_or(MacError::Malformed { header, expected })
 }

@@ -1,11 +1,11 @@
 //! Verifies that a request was signed with one of its source's secrets.
 
-mod entries;
-mod hub;
+pub(crate) mod entries;
 mod key;
-mod standard;
 #[cfg(test)]
 mod tests;
+
+use std::sync::Arc;
 
 use http::HeaderMap;
 use setgate_base::crypto::{constant_time_eq, hmac_sha256};
@@ -13,23 +13,14 @@ use setgate_domain::secret::Secret;
 use setgate_domain::source::{KeyEncoding, MacHeader};
 use setgate_domain::time::Timestamp;
 
-use super::webhook::{HUB, LOGTO, SIGNATURE, WSO2};
+use crate::dialect::{scheme_of_proof, schemes};
+use crate::scheme::{Headers, Message, Notation, Received, Scheme};
+use crate::signing::{Key, SYMMETRIC};
 
 pub use key::{SOURCE_KEY_BYTES_MIN, check_source_secret, check_text};
 
 /// Limit for the signatures of one request that are checked, because each costs one MAC per secret.
-const ENTRIES_MAX: usize = 32;
-
-/// GitHub's header in addition to `X-Hub-Signature`: `sha256=hex`.
-const HUB_256: &str = "x-hub-signature-256";
-/// Svix's own name for the signature header of Standard Webhooks.
-const SVIX_SIGNATURE: &str = "svix-signature";
-
-const WSO2_FORM: &str = "`sha256=` and 64 hex digits";
-const LOGTO_FORM: &str = "64 hex digits";
-
-/// All headers that carry a signature that a source may require.
-const SIGNATURES: [&str; 6] = [SIGNATURE, SVIX_SIGNATURE, HUB, HUB_256, WSO2, LOGTO];
+pub(crate) const ENTRIES_MAX: usize = 32;
 
 /// A source's requirements for signatures.
 #[derive(Debug, Clone, Copy)]
@@ -91,14 +82,14 @@ pub enum MacError {
 
 /// A valid signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signed {
+pub struct Verified {
     /// The delivery id, if the signature covers it.
     pub id: Option<String>,
 }
 
 /// The header with a signature, if the request has one.
 pub fn signature_header(headers: &HeaderMap) -> Option<&'static str> {
-    SIGNATURES.into_iter().find(|name| headers.contains_key(*name))
+    schemes().flat_map(|scheme| scheme.reads).copied().find(|name| headers.contains_key(*name))
 }
 
 /// Verifies a request's MAC over the exact bytes of `body`. One matching secret is sufficient; there are several during
@@ -112,42 +103,46 @@ pub fn verify_mac(
     body: &[u8],
     secrets: &[Secret],
     now: Timestamp,
-) -> Result<Signed, MacError> {
+) -> Result<Verified, MacError> {
+    let scheme = scheme_of_proof(rules.header);
     // Unusable secrets are dropped. In particular, anybody could sign with an empty secret.
-    let keys: Vec<_> = secrets.iter().filter_map(|secret| key::of(rules.header, rules.encoding, secret)).collect();
+    let keys: Vec<_> = secrets.iter().filter_map(|secret| key::of(scheme, rules.encoding, secret)).collect();
     if keys.is_empty() {
         return Err(MacError::NoSecret);
     }
-    match rules.header {
-        MacHeader::Standard => standard::verify(headers, body, &keys, now, rules.tolerance_s),
-        MacHeader::Hub => hub::verify(headers, body, &keys, rules.allow_sha1),
-        MacHeader::Wso2 => {
-            let mut given = Vec::new();
-            for entry in entries::of(headers, WSO2, WSO2_FORM)? {
-                let malformed = MacError::Malformed { header: WSO2, expected: WSO2_FORM };
-                let (method, mac) = entry.split_once('=').ok_or(malformed)?;
-                if !method.trim().eq_ignore_ascii_case("sha256") {
-                    return Err(MacError::Algorithm { header: WSO2, expected: WSO2_FORM });
-                }
-                given.push(entries::hex(mac, 32, WSO2, WSO2_FORM)?);
-            }
-            any_sha256(&keys, &given, body)
-        }
-        MacHeader::Logto => {
-            let entries = entries::of(headers, LOGTO, LOGTO_FORM)?;
-            let given = entries.into_iter().map(|mac| entries::hex(mac, 32, LOGTO, LOGTO_FORM));
-            any_sha256(&keys, &given.collect::<Result<Vec<_>, _>>()?, body)
-        }
+    let MacRules { tolerance_s, allow_sha1, .. } = rules;
+    (scheme.verify)(&Received { headers, body, keys: &keys, now, tolerance_s, allow_sha1 })
+}
+
+/// The headers with which a sender proves a body to a source, for `setgate emit`. A secret with the prefix `whsec_` is
+/// base64, any other is text.
+///
+/// # Errors
+/// The secret does not have the notation of the scheme, without any part of it.
+pub fn sign_as_sender(
+    scheme: &Scheme,
+    secret: &Secret,
+    id: &str,
+    now: Timestamp,
+    body: &[u8],
+) -> Result<Headers, String> {
+    let text = secret.expose();
+    if scheme.notation == Notation::Prefixed && !text.starts_with(SYMMETRIC) {
+        return Err(format!("a Standard Webhooks secret starts with {SYMMETRIC}"));
     }
+    let key =
+        key::decoded(KeyEncoding::Text, text).ok_or_else(|| format!("the part after {SYMMETRIC} must be base64"))?;
+    (scheme.sign)(&[Arc::new(Key::Symmetric(key))], &Message { id, now, body }).map_err(|error| error.to_string())
 }
 
 /// A key that is zeroized on drop.
-type Key = zeroize::Zeroizing<Vec<u8>>;
+pub(crate) type SecretKey = zeroize::Zeroizing<Vec<u8>>;
 
-fn any_sha256(keys: &[Key], given: &[Vec<u8>], body: &[u8]) -> Result<Signed, MacError> {
-    let matches = keys.iter().any(|key| {
-        let mac = hmac_sha256(key, &[body]);
+/// Whether one of the given HMAC-SHA256 of the body was made with one of the keys.
+pub(crate) fn any_sha256(request: &Received<'_>, given: &[Vec<u8>]) -> Result<Verified, MacError> {
+    let matches = request.keys.iter().any(|key| {
+        let mac = hmac_sha256(key, &[request.body]);
         given.iter().any(|given| constant_time_eq(given, &mac))
     });
-    if matches { Ok(Signed { id: None }) } else { Err(MacError::NoMatch) }
+    if matches { Ok(Verified { id: None }) } else { Err(MacError::NoMatch) }
 }

@@ -3,8 +3,10 @@
 use setgate_domain::secret::Secret;
 use setgate_domain::source::{KeyEncoding, MacHeader};
 
-use super::super::key::{SYMMETRIC, decode};
-use super::Key;
+use super::SecretKey;
+use crate::dialect::scheme_of_proof;
+use crate::scheme::{Notation, Scheme};
+use crate::signing::{SYMMETRIC, decode};
 
 /// Shortest key of a source with Standard Webhooks signatures, in bytes. Less than the 24 bytes of the specification,
 /// because some products issue shorter ones.
@@ -15,30 +17,35 @@ const KEY_BYTES_MIN: usize = 8;
 const TEXT_BYTES_MAX: usize = 1024;
 
 /// The key that a secret encodes. `None` if the secret is invalid.
-pub(super) fn of(header: MacHeader, encoding: Option<KeyEncoding>, secret: &Secret) -> Option<Key> {
+pub(super) fn of(scheme: &Scheme, encoding: Option<KeyEncoding>, secret: &Secret) -> Option<SecretKey> {
     let text = secret.expose();
     if text.is_empty() || text.len() > TEXT_BYTES_MAX {
         return None;
     }
     let key = match encoding {
-        Some(encoding) => match (text.strip_prefix(SYMMETRIC), encoding) {
-            (Some(base64), _) => decode(base64)?,
-            (None, KeyEncoding::Base64) => decode(text)?,
-            (None, KeyEncoding::Text) => Key::new(text.as_bytes().to_vec()),
-        },
+        Some(encoding) => decoded(encoding, text)?,
         // A source from before the encoding was configurable. Standard Webhooks secrets are base64, and libraries allow
         // them without the prefix. All other secrets are plain text.
-        None if header == MacHeader::Standard => decode(text.strip_prefix(SYMMETRIC).unwrap_or(text))?,
-        None => Key::new(text.as_bytes().to_vec()),
+        None if scheme.notation == Notation::Prefixed => decode(text.strip_prefix(SYMMETRIC).unwrap_or(text))?,
+        None => SecretKey::new(text.as_bytes().to_vec()),
     };
-    (key.len() >= bytes_min(header, encoding)).then_some(key)
+    (key.len() >= bytes_min(scheme, encoding)).then_some(key)
 }
 
-fn bytes_min(header: MacHeader, encoding: Option<KeyEncoding>) -> usize {
-    match (header, encoding) {
-        (MacHeader::Standard, _) => SOURCE_KEY_BYTES_MIN,
-        (_, Some(_)) => KEY_BYTES_MIN,
-        (_, None) => 1,
+/// The bytes that a text encodes. The prefix `whsec_` implies base64.
+pub(super) fn decoded(encoding: KeyEncoding, text: &str) -> Option<SecretKey> {
+    match (text.strip_prefix(SYMMETRIC), encoding) {
+        (Some(base64), _) => decode(base64),
+        (None, KeyEncoding::Base64) => decode(text),
+        (None, KeyEncoding::Text) => Some(SecretKey::new(text.as_bytes().to_vec())),
+    }
+}
+
+fn bytes_min(scheme: &Scheme, encoding: Option<KeyEncoding>) -> usize {
+    match (scheme.notation, encoding) {
+        (Notation::Prefixed, _) => SOURCE_KEY_BYTES_MIN,
+        (Notation::Text, Some(_)) => KEY_BYTES_MIN,
+        (Notation::Text, None) => 1,
     }
 }
 
@@ -52,13 +59,14 @@ pub fn check_source_secret(
     encoding: Option<KeyEncoding>,
     secret: &Secret,
 ) -> Result<KeyEncoding, String> {
+    let scheme = scheme_of_proof(header);
     let text = secret.expose();
     check_text(text)?;
     if text.len() > TEXT_BYTES_MAX {
         return Err(format!("it has {} bytes: at most {TEXT_BYTES_MAX} are allowed", text.len()));
     }
     let prefixed = text.starts_with(SYMMETRIC);
-    let encoding = match (encoding, prefixed, header) {
+    let encoding = match (encoding, prefixed, scheme.notation) {
         (Some(KeyEncoding::Text), true, _) => {
             return Err(format!(
                 "it begins with `{SYMMETRIC}`, after which comes base64 always: leave `encoding` out, or leave the prefix out if \
@@ -67,17 +75,17 @@ pub fn check_source_secret(
         }
         (_, true, _) => KeyEncoding::Base64,
         (Some(encoding), false, _) => encoding,
-        (None, false, MacHeader::Standard) => {
+        (None, false, Notation::Prefixed) => {
             return Err(format!(
                 "it does not begin with `{SYMMETRIC}`: say how it is written, `\"encoding\": \"base64\"` or `\"encoding\": \"text\"`"
             ));
         }
         (None, false, _) => KeyEncoding::Text,
     };
-    if of(header, Some(encoding), secret).is_some() {
+    if of(scheme, Some(encoding), secret).is_some() {
         return Ok(encoding);
     }
-    let min = bytes_min(header, Some(encoding));
+    let min = bytes_min(scheme, Some(encoding));
     Err(match encoding {
         KeyEncoding::Text => format!("it is too short: at least {min} bytes"),
         KeyEncoding::Base64 => format!(

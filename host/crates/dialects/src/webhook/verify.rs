@@ -1,14 +1,16 @@
-//! Standard Webhooks: one signature over id, timestamp and body, in `webhook-*` headers or in Svix's `svix-*` headers.
+//! Verifies the signature of a request: one over id, timestamp and body, in `webhook-*` headers or in Svix's `svix-*`
+//! headers.
 
 use http::HeaderMap;
 use setgate_base::crypto::{constant_time_eq, hmac_sha256};
-use setgate_domain::time::Timestamp;
 
-use super::super::key::decode;
-use super::super::webhook::{ID, SIGNATURE, TIMESTAMP};
-use super::{ENTRIES_MAX, Key, MacError, SVIX_SIGNATURE, Signed, entries};
+use super::{ID, SIGNATURE, SVIX_ID, SVIX_SIGNATURE, SVIX_TIMESTAMP, TIMESTAMP};
+use crate::proof::{ENTRIES_MAX, MacError, Verified, entries};
+use crate::scheme::Received;
+use crate::signing::decode;
 
-const FORM: &str = "`v1,` and base64, several separated by spaces";
+/// Value of the signature header, for error messages.
+pub(super) const EXPECTED: &str = "`v1,` and base64, several separated by spaces";
 
 /// The three headers of one family. A signature covers the id and the timestamp of its own family, so a request needs
 /// one complete family.
@@ -19,7 +21,7 @@ struct Family {
 }
 
 const WEBHOOK: Family = Family { id: ID, timestamp: TIMESTAMP, signature: SIGNATURE };
-const SVIX: Family = Family { id: "svix-id", timestamp: "svix-timestamp", signature: SVIX_SIGNATURE };
+const SVIX: Family = Family { id: SVIX_ID, timestamp: SVIX_TIMESTAMP, signature: SVIX_SIGNATURE };
 
 impl Family {
     fn is_whole(&self, headers: &HeaderMap) -> bool {
@@ -32,17 +34,12 @@ impl Family {
 }
 
 /// If a request has both families, one of them must match.
-pub(super) fn verify(
-    headers: &HeaderMap,
-    body: &[u8],
-    keys: &[Key],
-    now: Timestamp,
-    tolerance_s: u32,
-) -> Result<Signed, MacError> {
+pub(super) fn verify(request: &Received<'_>) -> Result<Verified, MacError> {
+    let headers = request.headers;
     let whole = [WEBHOOK, SVIX].into_iter().filter(|family| family.is_whole(headers));
     let mut first_failure = None;
     for family in whole {
-        match check(&family, headers, body, keys, now, tolerance_s) {
+        match check(&family, request) {
             Ok(signed) => return Ok(signed),
             Err(failure) => first_failure = first_failure.or(Some(failure)),
         }
@@ -50,19 +47,13 @@ pub(super) fn verify(
     let Some(failure) = first_failure else {
         // Reports the missing header of the incomplete family.
         let family = if SVIX.is_begun(headers) && !WEBHOOK.is_begun(headers) { SVIX } else { WEBHOOK };
-        return check(&family, headers, body, keys, now, tolerance_s);
+        return check(&family, request);
     };
     Err(failure)
 }
 
-fn check(
-    family: &Family,
-    headers: &HeaderMap,
-    body: &[u8],
-    keys: &[Key],
-    now: Timestamp,
-    tolerance_s: u32,
-) -> Result<Signed, MacError> {
+fn check(family: &Family, request: &Received<'_>) -> Result<Verified, MacError> {
+    let &Received { headers, body, keys, now, tolerance_s, .. } = request;
     // If the id could contain a dot, bytes could be moved between id, timestamp and body under the same signature.
     let id = entries::single(headers, family.id, "text without `.`")?;
     if id.is_empty() || id.contains('.') {
@@ -85,12 +76,12 @@ fn check(
         let mac = hmac_sha256(key, &[head.as_bytes(), body]);
         given.iter().any(|given| constant_time_eq(given, &mac))
     });
-    if matches { Ok(Signed { id: Some(id.to_owned()) }) } else { Err(MacError::NoMatch) }
+    if matches { Ok(Verified { id: Some(id.to_owned()) }) } else { Err(MacError::NoMatch) }
 }
 
 /// The `v1` signatures of all lines. Entries of other versions, or without a version, are ignored.
 fn signatures(header: &'static str, headers: &HeaderMap) -> Result<Vec<Vec<u8>>, MacError> {
-    let malformed = || MacError::Malformed { header, expected: FORM };
+    let malformed = || MacError::Malformed { header, expected: EXPECTED };
     let mut lines = Vec::new();
     for line in headers.get_all(header) {
         lines.push(line.to_str().map_err(|_| malformed())?);
@@ -106,7 +97,7 @@ fn signatures(header: &'static str, headers: &HeaderMap) -> Result<Vec<Vec<u8>>,
     }
     let v1 = entries.iter().filter(|(version, _)| *version == "v1").collect::<Vec<_>>();
     if v1.is_empty() {
-        return Err(MacError::Algorithm { header, expected: FORM });
+        return Err(MacError::Algorithm { header, expected: EXPECTED });
     }
     Ok(v1.into_iter().filter_map(|(_, mac)| decode(mac)).map(|mac| mac.to_vec()).collect())
 }

@@ -10,7 +10,10 @@ use setgate_domain::subscription::{Signing, SigningKey, SigningScheme};
 use setgate_domain::time::Timestamp;
 
 use super::key::Key;
-use super::{Error, active_keys, webhook};
+use super::{Error, active_keys};
+use crate::dialect::scheme_of_signing;
+use crate::scheme::{Headers, Message, Scheme};
+use crate::webhook::ID;
 
 /// Limit for the cache of decrypted keys. If it is reached, the cache is cleared.
 const OPENED_KEYS_MAX: usize = 4096;
@@ -38,7 +41,7 @@ enum Part {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
     /// Headers, with names in lower case.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Headers,
     /// The keys that signed, with the current one first.
     pub keys: Vec<SigningKeyId>,
 }
@@ -83,7 +86,8 @@ impl Signer {
                 keys.push(self.opened(signing.scheme, context, key.id, Part::V1, v1)?);
             }
         }
-        let headers = webhook::headers(signing.scheme, &keys, delivery_id, now, body)?;
+        let message = Message { id: delivery_id, now, body };
+        let headers = headers(scheme_of_signing(signing.scheme), &keys, &message)?;
         Ok(Signed { headers, keys: active.iter().map(|key| key.id).collect() })
     }
 
@@ -140,7 +144,7 @@ impl Signer {
         if let Some(known) = known {
             return Ok(known);
         }
-        let opened = Arc::new(Key::parse(scheme, &self.open(context, id, part, sealed)?)?);
+        let opened = Arc::new(Key::parse(scheme_of_signing(scheme).notation, &self.open(context, id, part, sealed)?)?);
         let entry = Opened { sealed: sealed.clone(), context: context.to_owned(), scheme, key: Arc::clone(&opened) };
         let mut all = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= OPENED_KEYS_MAX {
@@ -149,6 +153,20 @@ impl Signer {
         all.insert((id, part), entry);
         Ok(opened)
     }
+}
+
+/// The headers of a delivery. `keys` starts with the current key and is never empty. Each key is followed by its
+/// additional `v1` key, if it has one.
+pub(crate) fn headers(scheme: &Scheme, keys: &[Arc<Key>], message: &Message<'_>) -> Result<Headers, Error> {
+    // If the id could contain a dot, bytes could be moved between id, timestamp and body under the same signature.
+    if message.id.is_empty() || !message.id.bytes().all(|b| b.is_ascii_graphic() && b != b'.') {
+        return Err(Error::DeliveryId);
+    }
+    let mut headers = (scheme.sign)(keys, message)?;
+    if headers.iter().all(|(name, _)| *name != ID) {
+        headers.insert(0, (ID, message.id.to_owned()));
+    }
+    Ok(headers)
 }
 
 fn place(context: &str, id: SigningKeyId, part: Part) -> String {
@@ -227,9 +245,9 @@ mod tests {
         let ring = ring(SigningScheme::Standard, &[(Kind::Ed25519, None)]);
         let signed = ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW, BODY).unwrap();
         let public = ring.signing.keys[0].public.as_deref().unwrap().strip_prefix("whpk_").unwrap();
-        let public: [u8; 32] = super::super::key::decode(public).unwrap().as_slice().try_into().unwrap();
+        let public: [u8; 32] = super::super::decode(public).unwrap().as_slice().try_into().unwrap();
         let entry = signed.headers[2].1.strip_prefix("v1a,").unwrap();
-        let entry: [u8; 64] = super::super::key::decode(entry).unwrap().as_slice().try_into().unwrap();
+        let entry: [u8; 64] = super::super::decode(entry).unwrap().as_slice().try_into().unwrap();
         let bytes = [b"dlv_1.1790000000.", BODY].concat();
         VerifyingKey::from_bytes(&public).unwrap().verify_strict(&bytes, &Signature::from_bytes(&entry)).unwrap();
     }
@@ -250,8 +268,8 @@ mod tests {
         library.verify(b"{}", &header_map(&signed)).unwrap_err();
         let (v1a, _) = signed.headers[2].1.split_once(' ').unwrap();
         let public = ring.signing.keys[0].public.as_deref().unwrap().strip_prefix("whpk_").unwrap();
-        let public: [u8; 32] = super::super::key::decode(public).unwrap().as_slice().try_into().unwrap();
-        let entry = super::super::key::decode(v1a.strip_prefix("v1a,").unwrap()).unwrap();
+        let public: [u8; 32] = super::super::decode(public).unwrap().as_slice().try_into().unwrap();
+        let entry = super::super::decode(v1a.strip_prefix("v1a,").unwrap()).unwrap();
         let bytes = [format!("dlv_1.{}.", now.as_seconds()).as_bytes(), BODY].concat();
         let signature = Signature::from_slice(&entry).unwrap();
         VerifyingKey::from_bytes(&public).unwrap().verify_strict(&bytes, &signature).unwrap();
@@ -259,6 +277,17 @@ mod tests {
         assert_eq!(known.iter().map(Secret::expose).collect::<Vec<_>>(), [v1.expose()], "no private key is among them");
         // A secret at the position of the other one cannot be decrypted.
         assert!(ring.signer.open_key(CONTEXT, id, ring.signing.keys[0].v1.as_ref().unwrap()).is_err());
+    }
+
+    #[test]
+    fn ids_that_could_shift_the_signed_bytes_are_refused() {
+        let keys = [Arc::new(Key::Symmetric(b"It's a Secret to Everybody".to_vec().into()))];
+        for scheme in crate::schemes() {
+            for bad in ["", "a.b", "a b", "a\r\nb: c", "ä"] {
+                let signed = headers(scheme, &keys, &Message { id: bad, now: NOW, body: b"" });
+                assert!(matches!(signed, Err(Error::DeliveryId)), "{bad:?}");
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ use zeroize::Zeroizing;
 
 use super::Error;
 use super::key::{Key, PRIVATE, SYMMETRIC};
+use crate::dialect::scheme_of_signing;
+use crate::scheme::Notation;
 
 /// Symmetric or asymmetric signatures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -35,14 +37,14 @@ pub struct NewKey {
 /// bytes), for the other schemes 43 characters of base64url.
 pub fn generate(scheme: SigningScheme, kind: Kind) -> Result<NewKey, Error> {
     let seed = Zeroizing::new(random_bytes::<32>());
-    let text = match (scheme, kind) {
-        (SigningScheme::Standard, Kind::Symmetric) => format!("{SYMMETRIC}{}", BASE64_STANDARD.encode(*seed)),
-        (SigningScheme::Standard, Kind::Ed25519) => {
+    let text = match (scheme_of_signing(scheme).notation, kind) {
+        (Notation::Prefixed, Kind::Symmetric) => format!("{SYMMETRIC}{}", BASE64_STANDARD.encode(*seed)),
+        (Notation::Prefixed, Kind::Ed25519) => {
             let pair = Zeroizing::new(SigningKey::from_bytes(&seed).to_keypair_bytes());
             format!("{PRIVATE}{}", BASE64_STANDARD.encode(*pair))
         }
-        (_, Kind::Symmetric) => BASE64_URL_SAFE_NO_PAD.encode(*seed),
-        (_, Kind::Ed25519) => return Err(Error::KindOfScheme),
+        (Notation::Text, Kind::Symmetric) => BASE64_URL_SAFE_NO_PAD.encode(*seed),
+        (Notation::Text, Kind::Ed25519) => return Err(Error::KindOfScheme),
     };
     let secret = Secret::new(text);
     let public = public_of(scheme, &secret)?;
@@ -54,7 +56,7 @@ pub fn generate(scheme: SigningScheme, kind: Kind) -> Result<NewKey, Error> {
 /// # Errors
 /// The [`Error`] that describes the invalid part.
 pub fn public_of(scheme: SigningScheme, secret: &Secret) -> Result<Option<String>, Error> {
-    Ok(Key::parse(scheme, secret)?.public())
+    Ok(Key::parse(scheme_of_signing(scheme).notation, secret)?.public())
 }
 
 #[cfg(test)]

@@ -1,16 +1,18 @@
 //! Signing keys, parsed from the notation of their scheme.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_STANDARD;
-use ed25519_dalek::{Signer as _, SigningKey};
+use ed25519_dalek::SigningKey;
 use setgate_base::crypto::hmac_sha256;
 use setgate_domain::secret::Secret;
-use setgate_domain::subscription::SigningScheme;
 use zeroize::Zeroizing;
 
 use super::Error;
+use crate::scheme::{Message, Notation};
 
 /// Shortest symmetric key in bytes (Standard Webhooks, "Signature scheme": 24 to 64 bytes).
 pub const HMAC_KEY_BYTES_MIN: usize = 24;
@@ -22,7 +24,7 @@ pub const TEXT_BYTES_MIN: usize = 8;
 /// Longest text secret in bytes (WebSub section 5.1: `hub.secret` is less than 200 bytes).
 pub const TEXT_BYTES_MAX: usize = 199;
 
-pub(super) const SYMMETRIC: &str = "whsec_";
+pub(crate) const SYMMETRIC: &str = "whsec_";
 pub(super) const PRIVATE: &str = "whsk_";
 pub(super) const PUBLIC: &str = "whpk_";
 
@@ -33,7 +35,7 @@ const BASE64_ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// A signing key. Zeroized on drop and never printed.
-pub(super) enum Key {
+pub(crate) enum Key {
     /// HMAC-SHA256.
     Symmetric(Zeroizing<Vec<u8>>),
     /// ed25519 (RFC 8032, pure).
@@ -41,11 +43,11 @@ pub(super) enum Key {
 }
 
 impl Key {
-    /// Parses a secret in the notation of `scheme`.
-    pub(super) fn parse(scheme: SigningScheme, secret: &Secret) -> Result<Self, Error> {
+    /// Parses a secret.
+    pub(crate) fn parse(notation: Notation, secret: &Secret) -> Result<Self, Error> {
         let text = secret.expose();
-        match scheme {
-            SigningScheme::Standard => {
+        match notation {
+            Notation::Prefixed => {
                 if let Some(body) = text.strip_prefix(SYMMETRIC) {
                     let bytes = decode(body).ok_or(Error::Base64 { prefix: SYMMETRIC })?;
                     let fits = (HMAC_KEY_BYTES_MIN..=HMAC_KEY_BYTES_MAX).contains(&bytes.len());
@@ -57,7 +59,7 @@ impl Key {
                     Err(Error::Prefix)
                 }
             }
-            SigningScheme::Hub | SigningScheme::Wso2 | SigningScheme::Logto => {
+            Notation::Text => {
                 let fits = (TEXT_BYTES_MIN..=TEXT_BYTES_MAX).contains(&text.len());
                 if !fits || text.contains(char::is_control) {
                     return Err(Error::Text);
@@ -74,28 +76,14 @@ impl Key {
             Self::Ed25519(key) => Some(format!("{PUBLIC}{}", BASE64_STANDARD.encode(key.verifying_key().as_bytes()))),
         }
     }
+}
 
-    /// One entry of `webhook-signature`: `v1,` or `v1a,` and padded base64, over `{id}.{timestamp}.{body}` (Standard
-    /// Webhooks, "Signature scheme").
-    pub(super) fn sign_standard(&self, id: &str, timestamp_s: i64, body: &[u8]) -> String {
-        let head = format!("{id}.{timestamp_s}.");
-        match self {
-            Self::Symmetric(key) => {
-                format!("v1,{}", BASE64_STANDARD.encode(hmac_sha256(key, &[head.as_bytes(), body])))
-            }
-            Self::Ed25519(key) => {
-                let signed = key.sign(&[head.as_bytes(), body].concat());
-                format!("v1a,{}", BASE64_STANDARD.encode(signed.to_bytes()))
-            }
-        }
-    }
-
-    /// HMAC-SHA256 of only the body, in lower-case hex. `None` for ed25519.
-    pub(super) fn mac_hex(&self, body: &[u8]) -> Option<String> {
-        match self {
-            Self::Symmetric(key) => Some(hex::encode(hmac_sha256(key, &[body]))),
-            Self::Ed25519(_) => None,
-        }
+/// HMAC-SHA256 of only the body under the current key, in lower-case hex.
+pub(crate) fn body_mac(keys: &[Arc<Key>], message: &Message<'_>) -> Result<String, Error> {
+    match keys.first().map(Arc::as_ref) {
+        Some(Key::Symmetric(key)) => Ok(hex::encode(hmac_sha256(key, &[message.body]))),
+        // Key validation refuses ed25519 keys for such a scheme.
+        Some(Key::Ed25519(_)) | None => Err(Error::NoKey),
     }
 }
 
@@ -106,7 +94,7 @@ impl std::fmt::Debug for Key {
 }
 
 /// Decodes standard base64, with or without padding.
-pub(super) fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+pub(crate) fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     BASE64_ANY_PADDING.decode(text).ok().map(Zeroizing::new)
 }
 
@@ -124,8 +112,8 @@ fn ed25519(bytes: &[u8]) -> Result<SigningKey, Error> {
 mod tests {
     use super::*;
 
-    fn parse(scheme: SigningScheme, text: &str) -> Result<Key, Error> {
-        Key::parse(scheme, &Secret::new(text.to_owned()))
+    fn parse(notation: Notation, text: &str) -> Result<Key, Error> {
+        Key::parse(notation, &Secret::new(text.to_owned()))
     }
 
     fn bytes(prefix: &str, count: usize) -> String {
@@ -134,7 +122,6 @@ mod tests {
 
     #[test]
     fn malformed_standard_secrets_are_named() {
-        use SigningScheme::Standard;
         for (text, refused) in [
             ("", "Prefix"),
             ("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "Prefix"),
@@ -147,30 +134,28 @@ mod tests {
             (&bytes("whsk_", 33), "Ed25519Size { found: 33 }"),
             (&bytes("whsk_", 64), "Ed25519Pair"),
         ] {
-            assert_eq!(format!("{:?}", parse(Standard, text).unwrap_err()), refused, "{text}");
+            assert_eq!(format!("{:?}", parse(Notation::Prefixed, text).unwrap_err()), refused, "{text}");
         }
         for good in [bytes("whsec_", 24), bytes("whsec_", 64), bytes("whsk_", 32)] {
-            parse(Standard, &good).unwrap();
-            parse(Standard, good.trim_end_matches('=')).unwrap();
+            parse(Notation::Prefixed, &good).unwrap();
+            parse(Notation::Prefixed, good.trim_end_matches('=')).unwrap();
         }
     }
 
     #[test]
     fn text_secrets_have_bounds() {
-        for scheme in [SigningScheme::Hub, SigningScheme::Wso2, SigningScheme::Logto] {
-            for bad in ["", "short", "line\nbreak in it", &"x".repeat(200)] {
-                assert!(matches!(parse(scheme, bad), Err(Error::Text)), "{bad:?}");
-            }
-            parse(scheme, "It's a Secret to Everybody").unwrap();
-            parse(scheme, "pässwörter").unwrap();
+        for bad in ["", "short", "line\nbreak in it", &"x".repeat(200)] {
+            assert!(matches!(parse(Notation::Text, bad), Err(Error::Text)), "{bad:?}");
         }
+        parse(Notation::Text, "It's a Secret to Everybody").unwrap();
+        parse(Notation::Text, "pässwörter").unwrap();
     }
 
     #[test]
     fn nothing_is_printed() {
         let secret = Secret::new(bytes("whsec_", 32));
-        let key = Key::parse(SigningScheme::Standard, &secret).unwrap();
-        let ed25519 = parse(SigningScheme::Standard, &bytes("whsk_", 32)).unwrap();
+        let key = Key::parse(Notation::Prefixed, &secret).unwrap();
+        let ed25519 = parse(Notation::Prefixed, &bytes("whsk_", 32)).unwrap();
         assert_eq!(format!("{secret:?} {key:?} {ed25519:?}"), "Secret(..) Key(..) Key(..)");
     }
 }

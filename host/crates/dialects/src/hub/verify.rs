@@ -1,12 +1,15 @@
-//! `X-Hub-Signature: method=hex` (W3C WebSub section 8), and GitHub's additional `X-Hub-Signature-256`.
+//! Verifies the signature of a request.
 
-use http::HeaderMap;
 use setgate_base::crypto::{constant_time_eq, hmac_sha1, hmac_sha256, hmac_sha384, hmac_sha512};
 
-use super::{HUB, HUB_256, Key, MacError, Signed, entries};
+use super::{SIGNATURE, SIGNATURE_256};
+use crate::proof::{MacError, Verified, entries};
+use crate::scheme::Received;
 
-const FORM: &str = "`sha256=`, `sha384=` or `sha512=` and hex digits";
-const FORM_256: &str = "`sha256=` and 64 hex digits";
+/// Value of [`SIGNATURE`], for error messages.
+pub(super) const EXPECTED: &str = "`sha256=`, `sha384=` or `sha512=` and hex digits";
+/// Value of [`SIGNATURE_256`], for error messages.
+pub(super) const EXPECTED_256: &str = "`sha256=` and 64 hex digits";
 
 /// The algorithms, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,31 +48,33 @@ impl Method {
 
 /// Only the strongest algorithm in the request counts: a valid signature with a weaker one cannot replace an invalid
 /// one with the strongest, so an attacker gains nothing by forging a weaker signature. Unknown algorithms are ignored.
-pub(super) fn verify(headers: &HeaderMap, body: &[u8], keys: &[Key], allow_sha1: bool) -> Result<Signed, MacError> {
+pub(super) fn verify(request: &Received<'_>) -> Result<Verified, MacError> {
     let mut given = Vec::new();
-    for (header, form) in [(HUB, FORM), (HUB_256, FORM_256)] {
-        let entries = match entries::of(headers, header, form) {
+    for (header, form) in [(SIGNATURE, EXPECTED), (SIGNATURE_256, EXPECTED_256)] {
+        let entries = match entries::of(request.headers, header, form) {
             Ok(entries) => entries,
             Err(MacError::Missing { .. }) => continue,
             Err(error) => return Err(error),
         };
         for entry in entries {
             let (method, mac) = entry.split_once('=').ok_or(MacError::Malformed { header, expected: form })?;
-            let method = Method::named(method).filter(|method| header == HUB || *method == Method::Sha256);
+            let method = Method::named(method).filter(|method| header == SIGNATURE || *method == Method::Sha256);
             given.push((method, mac, header, form));
         }
     }
-    let Some((_, _, header, form)) = given.first().copied() else { return Err(MacError::Missing { header: HUB }) };
+    let Some((_, _, header, form)) = given.first().copied() else {
+        return Err(MacError::Missing { header: SIGNATURE });
+    };
     let strongest = given.iter().filter_map(|(method, ..)| *method).max();
-    let Some(strongest) = strongest.filter(|method| allow_sha1 || *method != Method::Sha1) else {
+    let Some(strongest) = strongest.filter(|method| request.allow_sha1 || *method != Method::Sha1) else {
         return Err(MacError::Algorithm { header, expected: form });
     };
     let macs = given.into_iter().filter(|(method, ..)| *method == Some(strongest));
     let macs = macs.map(|(_, mac, header, form)| entries::hex(mac, strongest.bytes(), header, form));
     let macs = macs.collect::<Result<Vec<_>, _>>()?;
-    let matches = keys.iter().any(|key| {
-        let mac = strongest.mac(key, body);
+    let matches = request.keys.iter().any(|key| {
+        let mac = strongest.mac(key, request.body);
         macs.iter().any(|given| constant_time_eq(given, &mac))
     });
-    if matches { Ok(Signed { id: None }) } else { Err(MacError::NoMatch) }
+    if matches { Ok(Verified { id: None }) } else { Err(MacError::NoMatch) }
 }

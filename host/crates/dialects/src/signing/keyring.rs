@@ -3,6 +3,8 @@
 use setgate_domain::subscription::{Signing, SigningKey};
 use setgate_domain::time::Timestamp;
 
+use crate::dialect::scheme_of_signing;
+
 /// Limit for the keys that sign at the same time; older ones are left out. It bounds the header size and the work if
 /// keys are rotated again before the previous overlap has ended.
 pub const KEYS_ACTIVE_MAX: usize = 8;
@@ -16,7 +18,7 @@ pub fn active_keys(signing: &Signing, now: Timestamp) -> Vec<&SigningKey> {
     let mut alive = signing.keys.iter().filter(|key| key.is_alive(now));
     let Some(current) = alive.next() else { return Vec::new() };
     let mut keys = vec![current];
-    if signing.scheme.carries_several() {
+    if scheme_of_signing(signing.scheme).carries_several {
         keys.extend(alive.filter(|key| key.expires_at.is_some()).take(KEYS_ACTIVE_MAX - 1));
     }
     keys

@@ -1,0 +1,100 @@
+//! The list of dialects.
+
+use setgate_domain::source::MacHeader;
+use setgate_domain::subscription::SigningScheme;
+
+use crate::scheme::Scheme;
+use crate::{hub, logto, webhook, wso2};
+
+/// Everything that is specific to one product or one signature scheme.
+#[derive(Debug)]
+pub struct Dialect {
+    /// Name of the product or scheme.
+    pub title: &'static str,
+    /// Its signatures, of requests to a source and of deliveries.
+    pub scheme: Option<Scheme>,
+}
+
+/// All dialects. To add one, add its folder and its line.
+pub static DIALECTS: [Dialect; 4] = [wso2::DIALECT, logto::DIALECT, hub::DIALECT, webhook::DIALECT];
+
+/// All signature schemes.
+pub fn schemes() -> impl Iterator<Item = &'static Scheme> {
+    DIALECTS.iter().filter_map(|dialect| dialect.scheme.as_ref())
+}
+
+/// The scheme of a source's proof.
+pub fn scheme_of_proof(header: MacHeader) -> &'static Scheme {
+    schemes().find(|scheme| scheme.proof == header).expect("a test looks up each variant")
+}
+
+/// The scheme of a subscription's signatures.
+pub fn scheme_of_signing(scheme: SigningScheme) -> &'static Scheme {
+    schemes().find(|known| known.signing == scheme).expect("a test looks up each variant")
+}
+
+/// Whether a header, in lower case, is set by a signature scheme. Subscriptions cannot set such a header themselves.
+pub fn is_set_by_scheme(header: &str) -> bool {
+    let matches = |forbidden: &&str| match forbidden.strip_suffix('*') {
+        Some(prefix) => header.starts_with(prefix),
+        None => header == *forbidden,
+    };
+    schemes().any(|scheme| scheme.forbidden.iter().any(&matches))
+}
+
+#[cfg(test)]
+mod tests {
+    use schemars::{JsonSchema, schema_for};
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+    use crate::signing::{Kind, generate};
+    use crate::testing::BODY;
+
+    /// All variants of an enum of the domain, from its schema.
+    fn variants<T: JsonSchema + DeserializeOwned>() -> Vec<T> {
+        let schema = schema_for!(T).to_value();
+        let named = |choice: &serde_json::Value| choice["const"].as_str().map(|name| vec![name.to_owned()]);
+        let listed = |choice: &serde_json::Value| {
+            let names = choice["enum"].as_array()?;
+            Some(names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
+        };
+        let choices = schema["oneOf"].as_array().expect("a choice");
+        let names: Vec<String> =
+            choices.iter().flat_map(|choice| named(choice).or_else(|| listed(choice)).unwrap()).collect();
+        assert!(names.len() > 2, "{schema}");
+        names.into_iter().map(|name| serde_json::from_value(name.into()).unwrap()).collect()
+    }
+
+    #[test]
+    fn every_stored_name_has_its_dialect() {
+        for header in variants::<MacHeader>() {
+            let scheme = scheme_of_proof(header);
+            assert_eq!(serde_json::to_value(header).unwrap(), scheme.name(), "the two stored names are the same");
+        }
+        for scheme in variants::<SigningScheme>() {
+            assert_eq!(serde_json::to_value(scheme).unwrap(), scheme_of_signing(scheme).name());
+        }
+        assert_eq!(schemes().count(), variants::<SigningScheme>().len());
+        assert_eq!(schemes().count(), variants::<MacHeader>().len());
+    }
+
+    #[test]
+    fn a_subscription_cannot_set_the_header_of_any_scheme() {
+        for scheme in schemes() {
+            let key = generate(scheme.signing, Kind::Symmetric).unwrap();
+            let now = setgate_domain::time::Timestamp::from_millis(0);
+            let secret = match scheme.signing {
+                SigningScheme::Standard => key.secret,
+                _ => setgate_domain::secret::Secret::new("It's a Secret to Everybody".to_owned()),
+            };
+            let sent = crate::sign_as_sender(scheme, &secret, "id", now, BODY).unwrap();
+            for (name, _) in sent {
+                assert!(is_set_by_scheme(name), "{name}");
+            }
+            assert!(is_set_by_scheme(scheme.header()), "{}", scheme.header());
+        }
+        assert!(is_set_by_scheme("webhook-delivery"), "the whole prefix of Standard Webhooks");
+        assert!(!is_set_by_scheme("authorization") && !is_set_by_scheme("x-webhook-id"));
+    }
+}

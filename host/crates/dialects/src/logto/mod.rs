@@ -1,0 +1,65 @@
+//! Logto.
+
+use std::sync::Arc;
+
+use setgate_domain::source::MacHeader;
+use setgate_domain::subscription::SigningScheme;
+
+use crate::dialect::Dialect;
+use crate::proof::{MacError, Verified, any_sha256, entries};
+use crate::scheme::{Headers, Message, Notation, Received, Scheme};
+use crate::signing::{Error, Key, body_mac};
+
+/// The signature: read from the requests of sources, and written to deliveries.
+const SIGNATURE: &str = "logto-signature-sha-256";
+/// Value of [`SIGNATURE`], for error messages.
+const EXPECTED: &str = "64 hex digits";
+
+pub(crate) const DIALECT: Dialect = Dialect {
+    title: "Logto",
+    scheme: Some(Scheme {
+        proof: MacHeader::Logto,
+        signing: SigningScheme::Logto,
+        about: "`<hex>`: HMAC of the body.",
+        reads: &[SIGNATURE],
+        forbidden: &[SIGNATURE],
+        carries_several: false,
+        notation: Notation::Text,
+        verify,
+        sign,
+    }),
+};
+
+fn verify(request: &Received<'_>) -> Result<Verified, MacError> {
+    let entries = entries::of(request.headers, SIGNATURE, EXPECTED)?;
+    let given = entries.into_iter().map(|mac| entries::hex(mac, 32, SIGNATURE, EXPECTED));
+    any_sha256(request, &given.collect::<Result<Vec<_>, _>>()?)
+}
+
+fn sign(keys: &[Arc<Key>], message: &Message<'_>) -> Result<Headers, Error> {
+    Ok(vec![(SIGNATURE, body_mac(keys, message)?)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{GITHUB_MAC, GITHUB_SECRET, body_mac, signed};
+
+    /// GitHub documentation, "Validating webhook deliveries": the same MAC under another header name.
+    #[test]
+    fn it_signs_and_verifies_the_published_vector() {
+        assert_eq!(
+            signed(&DIALECT, GITHUB_SECRET, "dlv_1"),
+            [("webhook-id", "dlv_1".to_owned()), (SIGNATURE, GITHUB_MAC.to_owned())]
+        );
+        body_mac(MacHeader::Logto, &[(SIGNATURE, GITHUB_MAC)], &[GITHUB_SECRET]).unwrap();
+        body_mac(MacHeader::Logto, &[(SIGNATURE, &GITHUB_MAC.to_uppercase())], &[GITHUB_SECRET]).unwrap();
+    }
+
+    #[test]
+    fn a_prefix_is_malformed() {
+        let refused = Err(MacError::Malformed { header: SIGNATURE, expected: EXPECTED });
+        let prefixed = format!("sha256={GITHUB_MAC}");
+        assert_eq!(body_mac(MacHeader::Logto, &[(SIGNATURE, &prefixed)], &[GITHUB_SECRET]), refused);
+    }
+}
