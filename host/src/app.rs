@@ -19,7 +19,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use setgate_base::clock::Clock;
 use setgate_base::crypto::MasterKey;
-use setgate_base::fair::Shares;
+use setgate_base::fair::TenantSemaphores;
 use setgate_base::telemetry::{self, metric};
 use setgate_dialects::Signer;
 use setgate_egress::Egress;
@@ -99,7 +99,7 @@ pub async fn start_with(
 ) -> anyhow::Result<Running> {
     // The first call installs the recorder; a second host in the same process (tests) shares it.
     let recorded = metrics_handle();
-    let clock = Clock::settling(Duration::from_secs(config.data.clock_settle_s));
+    let clock = Clock::with_settle_time(Duration::from_secs(config.data.clock_settle_s));
     let dir = config.data.dir.clone();
     let key_file = config.data.master_key_file.clone().unwrap_or_else(|| dir.join("master.key"));
     let master = Arc::new(data_folder::master_key(&dir, &key_file)?);
@@ -209,7 +209,7 @@ pub async fn start_with(
         settings: settings.clone(),
         data_plane: DataPlane::new(pipeline.clone(), due.clone()),
         tests: control::rate::PerMinute::default(),
-        redriving: Shares::new(control::Parts::REDRIVING_MAX),
+        redriving: TenantSemaphores::new(control::Parts::REDRIVING_MAX),
     });
     let first_operator_key = control.operator_key(another_key, keep).await?.map(|key| key.key);
 

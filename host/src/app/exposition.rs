@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use rustix::process::{Resource, getrlimit};
-use setgate_base::telemetry::{help, lasting, metric};
+use setgate_base::telemetry::{help, metric, persistent_counters};
 use setgate_domain::id::TenantId;
 use setgate_ledger::{Ledger, Snapshot};
 
@@ -61,7 +61,7 @@ impl Exposition {
     /// filter. A counter that has increased before its zero was ever exported is exported as 0 once, because Prometheus
     /// would not see the increase otherwise.
     fn counters(&self, text: &mut String, snapshot: &Snapshot) {
-        let mut counters = lasting::counted(|labels| is_there(labels, snapshot));
+        let mut counters = persistent_counters::values(|labels| is_there(labels, snapshot));
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let mut now = HashSet::new();
         begin(&mut counters, setgate_ledger::COMMIT_FAILURES, String::new());

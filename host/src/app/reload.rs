@@ -72,14 +72,14 @@ impl Running {
             let read = listener.map(tls::read).transpose().with_context(|| format!("`[{table}]`"))?;
             certificates.extend(read.flatten().map(|read| (tls, read)));
         }
-        let way = self.live.egress.way(egress_options(config)).context("`[egress]`")?;
+        let clients = self.live.egress.prepare(egress_options(config)).context("`[egress]`")?;
 
         log.set(level);
         for (tls, read) in certificates {
             tls.put(read);
         }
-        if let Some(way) = way {
-            self.live.egress.take(way);
+        if let Some(clients) = clients {
+            self.live.egress.replace(clients);
         }
         self.ledger.keep(&ledger_options(config));
         self.settings.put(config.clone());

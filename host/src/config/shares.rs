@@ -11,8 +11,8 @@ use super::Config;
 /// Constructors of resources shared between tenants. Every file that calls one of them outside its tests needs a row.
 const POOLS: [&str; 8] = [
     "Semaphore::new(",
-    "Gate::new(",
-    "Shares::new(",
+    "FairSemaphore::new(",
+    "TenantSemaphores::new(",
     "Room::new(",
     "Tails::new(",
     ".max_capacity(options",
@@ -21,7 +21,7 @@ const POOLS: [&str; 8] = [
 ];
 
 /// Files whose pools are listed under their users, or whose channels carry no work of tenants.
-const MECHANISMS: [&str; 2] = ["base/fair/shares.rs", "ledger/integrity/damage.rs"];
+const MECHANISMS: [&str; 2] = ["base/fair/tenant_semaphores.rs", "ledger/integrity/damage.rs"];
 
 /// A row of the table of limits.
 struct Row {
@@ -93,8 +93,8 @@ fn number(text: &str) -> Option<u64> {
     text.parse().ok()
 }
 
-/// The place of a source file or module as the page names it: `ledger/space.rs` is in the crate `ledger`, if there is one,
-/// and otherwise in the host.
+/// The place of a source file or module as the page names it: `ledger/space.rs` is in the crate `ledger`, if there is
+/// one, and otherwise in the host.
 fn place(name: &str) -> PathBuf {
     let in_crate = name.split_once('/').map(|(first, rest)| (manifest().join("crates").join(first), rest));
     match in_crate {

@@ -33,7 +33,7 @@ use crate::pipeline::DataPlane;
 pub use pages::{Page, PageQuery};
 use setgate_base::clock::Clock;
 use setgate_base::crypto::MasterKey;
-use setgate_base::fair::Shares;
+use setgate_base::fair::TenantSemaphores;
 use setgate_domain::audit::{Actor, Deed};
 use setgate_domain::id::{SubscriptionId, SubscriptionName, TenantId};
 use setgate_domain::tenant::Quota;
@@ -69,7 +69,7 @@ pub struct Parts {
     /// The operations of the data plane.
     pub data_plane: DataPlane,
     /// Limits the bulk redrives of each tenant.
-    pub(crate) redriving: Shares,
+    pub(crate) redriving: TenantSemaphores,
     /// Rate limit for test events and verifications of each subscription.
     pub tests: rate::PerMinute<SubscriptionId>,
 }

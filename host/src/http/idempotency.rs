@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
-use setgate_base::fair::Shares;
+use setgate_base::fair::TenantSemaphores;
 use setgate_domain::id::{Digest, KeyId, TenantId};
 use setgate_domain::idempotency::Claim;
 use tokio::sync::OwnedSemaphorePermit;
@@ -36,12 +36,12 @@ const STORED_HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::ETAG, hea
 /// Keys of the requests that are being executed.
 pub struct InProgress {
     claims: Arc<Mutex<HashSet<Digest>>>,
-    shares: Shares,
+    shares: TenantSemaphores,
 }
 
 impl Default for InProgress {
     fn default() -> Self {
-        Self { claims: Arc::default(), shares: Shares::new(IN_PROGRESS_PER_TENANT_MAX) }
+        Self { claims: Arc::default(), shares: TenantSemaphores::new(IN_PROGRESS_PER_TENANT_MAX) }
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::Method;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, SizeHint};
-use setgate_base::fair::{Bounds, Gate, Place};
+use setgate_base::fair::{Bounds, FairSemaphore, Permit};
 use setgate_domain::id::TenantId;
 use setgate_domain::page::PAGE_BYTES_MAX;
 
@@ -39,12 +39,12 @@ const READS_WAITING_PER_TENANT_MAX: usize = 256;
 
 /// Turns of read requests, shared fairly between tenants. A turn lasts until the response is charged, so that queued
 /// requests notice a lack of memory budget before any work is done for them.
-pub struct Reads(Gate);
+pub struct Reads(FairSemaphore);
 
 impl Default for Reads {
     fn default() -> Self {
-        Self(Gate::new(Bounds {
-            places: READS_MAX,
+        Self(FairSemaphore::new(Bounds {
+            permits: READS_MAX,
             per_tenant_max: READS_PER_TENANT_MAX,
             leaves_free: false,
             waiting_per_tenant_max: READS_WAITING_PER_TENANT_MAX,
@@ -58,8 +58,8 @@ impl Reads {
     ///
     /// # Errors
     /// 429 if too many requests of the tenant are queued.
-    pub(super) async fn turn(&self, tenant: &TenantId) -> Result<Place, Problem> {
-        self.0.enter_bounded(tenant).await.map_err(|_| {
+    pub(super) async fn turn(&self, tenant: &TenantId) -> Result<Permit, Problem> {
+        self.0.acquire_bounded(tenant).await.map_err(|_| {
             let detail = format!("{READS_WAITING_PER_TENANT_MAX} read requests of `{tenant}` are queued: retry later");
             Problem::new(Code::Busy, detail)
         })
@@ -73,7 +73,7 @@ pub(super) struct Access(Arc<Granting>);
 #[derive(Default)]
 struct Granting {
     grant: OnceLock<Grant>,
-    turn: Mutex<Option<Place>>,
+    turn: Mutex<Option<Permit>>,
 }
 
 impl Access {
@@ -87,7 +87,7 @@ impl Access {
     }
 
     /// Holds a turn until the response has been produced.
-    pub(super) fn hold(&self, turn: Place) {
+    pub(super) fn hold(&self, turn: Permit) {
         *self.0.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
     }
 

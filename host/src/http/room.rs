@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use setgate_base::fair::Shares;
+use setgate_base::fair::TenantSemaphores;
 use setgate_domain::id::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -18,13 +18,13 @@ const CLIENTS_MIN: usize = 2;
 /// A memory budget with one permit per byte.
 pub struct Room {
     all: Arc<Semaphore>,
-    shares: Shares,
+    shares: TenantSemaphores,
     /// The share of bodies without a tenant.
     no_tenants: Arc<Semaphore>,
     /// Limits of one client's incomplete bodies, per tenant.
-    of_client: Shares<(Option<TenantId>, Peer)>,
+    of_client: TenantSemaphores<(Option<TenantId>, Peer)>,
     /// Limit of one client's incomplete bodies, in the whole budget.
-    of_client_in_all: Shares<Peer>,
+    of_client_in_all: TenantSemaphores<Peer>,
     /// The configuration key of the per-tenant share.
     share_name: &'static str,
 }
@@ -44,10 +44,10 @@ impl Room {
     pub fn new(bytes_max: u32, per_tenant_max: u32, share_name: &'static str) -> Self {
         Self {
             all: Arc::new(Semaphore::new(bytes_max as usize)),
-            shares: Shares::new(per_tenant_max as usize),
+            shares: TenantSemaphores::new(per_tenant_max as usize),
             no_tenants: Arc::new(Semaphore::new(per_tenant_max as usize)),
-            of_client: Shares::new(per_tenant_max as usize / CLIENTS_MIN),
-            of_client_in_all: Shares::new(bytes_max as usize / CLIENTS_MIN),
+            of_client: TenantSemaphores::new(per_tenant_max as usize / CLIENTS_MIN),
+            of_client_in_all: TenantSemaphores::new(bytes_max as usize / CLIENTS_MIN),
             share_name,
         }
     }

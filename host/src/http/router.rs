@@ -9,7 +9,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode, header};
 use metrics::{Counter, counter};
-use setgate_base::telemetry::{Handles, metric};
+use setgate_base::telemetry::{MetricHandleCache, metric};
 
 use super::caller::{REQUEST_ID, RequestId};
 use super::extract::IfNoneMatch;
@@ -22,7 +22,7 @@ use crate::control::keys::Grant;
 
 /// Counts answers by route and status.
 #[derive(Default)]
-struct Answered(Handles<String, Arc<Handles<u16, Counter>>>);
+struct Answered(MetricHandleCache<String, Arc<MetricHandleCache<u16, Counter>>>);
 
 impl Answered {
     fn count(&self, route: &str, status: StatusCode) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use setgate_base::crypto;
-use setgate_base::telemetry::Seldom;
+use setgate_base::telemetry::LogThrottle;
 use setgate_domain::event::NewEvent;
 use setgate_domain::id::{EventId, SourceName, TenantId};
 use setgate_domain::json::JsonLimits;
@@ -22,7 +22,7 @@ use crate::traces::attribute;
 const DELIVERY_IDS: [&str; 4] = ["webhook-id", "svix-id", "x-delivery-id", "idempotency-key"];
 
 /// Anybody can send requests without a valid proof, in any number, so the log line is rate-limited.
-static UNPROVEN: Seldom = Seldom::new(Duration::from_secs(10));
+static UNPROVEN: LogThrottle = LogThrottle::new(Duration::from_secs(10));
 
 /// The answer to the sender once the event is on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,7 +144,7 @@ impl Pipeline {
         let known = !matches!(why, Unproven::UnknownSource { .. });
         let refused = Refused::Unproven(why);
         self.counted(known.then_some((tenant, source)), refused.code());
-        if let Some(unsaid) = UNPROVEN.due() {
+        if let Some(unsaid) = UNPROVEN.allow() {
             tracing::info!(%tenant, %source, unsaid, "ingest refused a request without a valid proof: {refused}");
         }
         refused
@@ -226,7 +226,7 @@ impl Pipeline {
             // Too many deliveries for one append: loop A creates them and pins their plans.
             None
         };
-        let turn = self.appends.enter_bounded(tenant).await;
+        let turn = self.appends.acquire_bounded(tenant).await;
         let _turn = turn.map_err(flood).inspect_err(|_| span.never_was())?;
         let at_once = deliveries.is_some();
         let taken = match deliveries {

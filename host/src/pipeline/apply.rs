@@ -33,7 +33,7 @@ impl Pipeline {
             return apply(before, verdict, bytes_max, &redactor);
         }
         let failed = |detail: String| Fault::Unavailable { detail };
-        let _turn = self.large.enter(tenant).await.map_err(|_| failed("the host is stopping".into()))?;
+        let _turn = self.large.acquire(tenant).await.map_err(|_| failed("the host is stopping".into()))?;
         let before = before.clone();
         let applying = tokio::task::spawn_blocking(move || apply(&before, verdict, bytes_max, &redactor));
         applying.await.unwrap_or_else(|error| Err(failed(error.to_string())))

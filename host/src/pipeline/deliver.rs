@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use metrics::{counter, histogram};
 use setgate_base::crypto;
-use setgate_base::telemetry::{Seldom, metric};
+use setgate_base::telemetry::{LogThrottle, metric};
 use setgate_domain::answer::{Answer, Consequences, Retries, interpret};
 use setgate_domain::attempt::{Attempt, ErrorClass, Outcome};
 use setgate_domain::delivery::DueDelivery;
@@ -34,7 +34,7 @@ pub struct Attempted {
 }
 
 /// Rate limit for the log line about attempts that were put back.
-static PUT_BACK: Seldom = Seldom::new(Duration::from_secs(60));
+static PUT_BACK: LogThrottle = LogThrottle::new(Duration::from_secs(60));
 
 impl Pipeline {
     /// Makes one attempt. If this host lacked a resource for it, that does not count as an attempt, and the delivery
@@ -53,7 +53,7 @@ impl Pipeline {
         spans::attempted(span, &exchange.outcome);
         if let Some(fault) = exchange.own_fault {
             counter!(metric::ATTEMPTS_PUT_BACK, "cause" => fault.as_str()).increment(1);
-            if let (Some(unsaid), Outcome::Failed { detail, .. }) = (PUT_BACK.due(), &exchange.outcome) {
+            if let (Some(unsaid), Outcome::Failed { detail, .. }) = (PUT_BACK.allow(), &exchange.outcome) {
                 warn!(tenant = %delivery.tenant, delivery = %delivery.id, cause = fault.as_str(), detail, unsaid,
                     "this host lacks a resource for attempts; deliveries stay due, and no attempts are recorded");
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use metrics::{counter, gauge};
-use setgate_base::telemetry::{Seldom, metric};
+use setgate_base::telemetry::{LogThrottle, metric};
 use setgate_domain::breaker::{BreakerBounds, Transition};
 use setgate_domain::delivery::{DeliverySeq, DueDelivery, Step};
 use setgate_domain::endpoint::Origin;
@@ -34,7 +34,7 @@ const AFTER_FAILURE_MS: i64 = 10_000;
 const SLEEP_MS_MAX: u64 = 1_000;
 
 /// Rate limit for the log line about an unreadable outbox, because each lane retries every second.
-static TOLD: Seldom = Seldom::new(Duration::from_secs(60));
+static TOLD: LogThrottle = LogThrottle::new(Duration::from_secs(60));
 
 /// Notifies the dispatcher of due deliveries.
 #[derive(Clone)]
@@ -200,7 +200,7 @@ impl Dispatcher {
                 let rows = match ledger.due(&tenant, subscription, ever, None, asked).await {
                     Ok(rows) => Some(rows),
                     Err(error) => {
-                        if let Some(unsaid) = TOLD.due() {
+                        if let Some(unsaid) = TOLD.allow() {
                             error!(%subscription, %error, unsaid, "outbox cannot be read; retrying");
                         }
                         tokio::time::sleep(Duration::from_millis(SLEEP_MS_MAX)).await;

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use setgate_base::fair::{Bounds, Gate, Refused};
+use setgate_base::fair::{Bounds, FairSemaphore, Refused};
 use setgate_domain::catalogue;
 use setgate_domain::id::{SourceName, SubscriptionId, TenantId};
 use setgate_domain::subscription::{Pattern, Subscription};
@@ -24,9 +24,9 @@ const MATCH_COST_US: u64 = 1_000;
 const PAIR_NS: u64 = 32;
 
 /// The gate for large matches.
-pub(super) fn gate(waiting_per_tenant_max: usize) -> Gate {
-    Gate::new(Bounds {
-        places: MATCHES_MAX,
+pub(super) fn gate(waiting_per_tenant_max: usize) -> FairSemaphore {
+    FairSemaphore::new(Bounds {
+        permits: MATCHES_MAX,
         per_tenant_max: MATCHES_MAX,
         leaves_free: false,
         waiting_per_tenant_max,
@@ -110,12 +110,13 @@ impl Pipeline {
         bounded: bool,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refused> {
-        let place = if bounded { self.matches.enter_bounded(tenant).await } else { self.matches.enter(tenant).await };
+        let place =
+            if bounded { self.matches.acquire_bounded(tenant).await } else { self.matches.acquire(tenant).await };
         let place = place?;
         // The place moves into the work, because the caller may be cancelled before the work ends.
         let done = tokio::task::spawn_blocking(move || {
             let matched = work();
-            place.give_back(work_ns / 1_000);
+            place.release(work_ns / 1_000);
             matched
         });
         // The task fails only if the host shuts down.

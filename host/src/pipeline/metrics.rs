@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ::metrics::{Counter, counter};
-use setgate_base::telemetry::lasting::{self, Count};
-use setgate_base::telemetry::{Handles, metric};
+use setgate_base::telemetry::persistent_counters::{self, PersistentCounter};
+use setgate_base::telemetry::{MetricHandleCache, metric};
 use setgate_domain::attempt::Outcome;
 use setgate_domain::delivery::State;
 use setgate_domain::id::{SourceName, TenantId};
@@ -12,9 +12,9 @@ use setgate_domain::id::{SourceName, TenantId};
 /// Cached counter handles of the event path.
 #[derive(Default)]
 pub(super) struct Metrics {
-    ingest: Handles<(TenantId, SourceName, &'static str), Counter>,
-    attempts: Handles<(TenantId, &'static str), Counter>,
-    deliveries: Handles<(TenantId, &'static str), Arc<Count>>,
+    ingest: MetricHandleCache<(TenantId, SourceName, &'static str), Counter>,
+    attempts: MetricHandleCache<(TenantId, &'static str), Counter>,
+    deliveries: MetricHandleCache<(TenantId, &'static str), Arc<PersistentCounter>>,
 }
 
 impl Metrics {
@@ -41,7 +41,7 @@ impl Metrics {
     /// Metrics a delivery that reached a final or held state.
     pub(super) fn delivery(&self, tenant: &TenantId, state: State) {
         let state = state.as_str();
-        let new = || lasting::count(metric::DELIVERIES, format!("tenant=\"{tenant}\",state=\"{state}\""));
+        let new = || persistent_counters::counter(metric::DELIVERIES, format!("tenant=\"{tenant}\",state=\"{state}\""));
         if !self.deliveries.of(&(tenant.clone(), state), new).add(1) {
             new().add(1);
         }

@@ -29,7 +29,8 @@
 //!           backtest   runs stored events through two versions; reported, never stored
 //! ```
 //!
-//! Control calls these stages through data_plane. No transaction and no lock is held while a guest or a receiver is running. Every transaction is idempotent.
+//! Control calls these stages through data_plane. No transaction and no lock is held while a guest or a receiver is
+//! running. Every transaction is idempotent.
 
 pub mod accept;
 mod apply;
@@ -66,7 +67,7 @@ mod test_event;
 use std::sync::Arc;
 
 use setgate_base::clock::Clock;
-use setgate_base::fair::{Bounds, ByteRate, Gate};
+use setgate_base::fair::{Bounds, ByteRate, FairSemaphore};
 use setgate_dialects::Signer;
 use setgate_domain::id::{FilterName, SubscriptionId, TenantId};
 use setgate_domain::rollout::TrialReport;
@@ -105,9 +106,9 @@ pub struct Parts {
     /// Cache of the current plans.
     pub(crate) pinned: plan::Pinned,
     /// Admits appends to the ledger, so that one tenant's burst does not delay the other tenants.
-    pub(crate) appends: Gate,
+    pub(crate) appends: FairSemaphore,
     /// Admits large matches of events and patterns.
-    matches: Gate,
+    matches: FairSemaphore,
     /// Ingest rate of each tenant, in bytes of bodies.
     ingest_rate: ByteRate,
     /// Limit for a tenant's events in the queue of `appends`.
@@ -115,7 +116,7 @@ pub struct Parts {
     /// Cache of decrypted endpoints.
     endpoints: endpoints::Opened,
     /// Admits large verdicts to be applied.
-    large: Gate,
+    large: FairSemaphore,
     /// Counters of rollouts.
     rollout_reports: rollout_report::RolloutReports,
     /// Canary versions to check for too many faults.
@@ -145,8 +146,8 @@ impl Parts {
     ) -> Self {
         let config = settings.now();
         let config::Config { ingest, sandbox: of_sandbox, rollout, .. } = &**config;
-        let appends = Gate::new(Bounds {
-            places: ingest.appends_max,
+        let appends = FairSemaphore::new(Bounds {
+            permits: ingest.appends_max,
             per_tenant_max: ingest.appends_per_tenant_max,
             leaves_free: false,
             waiting_per_tenant_max: ingest.waiting_per_tenant_max,
@@ -164,8 +165,8 @@ impl Parts {
             appends,
             ingest_rate: ByteRate::default(),
             matches: matching::gate(ingest.waiting_per_tenant_max),
-            large: Gate::new(Bounds {
-                places: apply::LARGE_MAX,
+            large: FairSemaphore::new(Bounds {
+                permits: apply::LARGE_MAX,
                 per_tenant_max: apply::LARGE_MAX,
                 leaves_free: false,
                 // The dispatcher already limits the number of deliveries in flight.

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use setgate_base::telemetry::{lasting, metric};
+use setgate_base::telemetry::{metric, persistent_counters};
 use setgate_domain::audit::Deed;
 use setgate_domain::filter::{FAULT_WINDOW_CALLS, Plan, PlanStep, Suspension};
 use setgate_domain::id::{Digest, FilterName, TenantId};
@@ -154,7 +154,8 @@ impl Pipeline {
         }
         // A resumed version starts with empty counters.
         self.fault_counters.forget(tenant, &run.filter, run.digest);
-        lasting::count(metric::SUSPENSIONS, format!("tenant=\"{tenant}\",filter=\"{}\"", run.filter)).add(1);
+        persistent_counters::counter(metric::SUSPENSIONS, format!("tenant=\"{tenant}\",filter=\"{}\"", run.filter))
+            .add(1);
         info!(%tenant, filter = %run.filter, digest = %run.digest, calls, faults, "a filter is suspended: it keeps faulting");
         Ok(())
     }

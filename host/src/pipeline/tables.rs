@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use setgate_base::fair::Shares;
+use setgate_base::fair::TenantSemaphores;
 use setgate_domain::filter::Plan;
 use setgate_domain::id::{Digest, TableName, TenantId};
 use setgate_domain::table::{self, Rows};
@@ -36,7 +36,7 @@ impl setgate_sandbox::Tables for PinnedTables {
 pub(crate) struct Store {
     parsed: moka::future::Cache<Digest, Arc<Rows>>,
     sizes: moka::future::Cache<Digest, u64>,
-    in_use: Shares,
+    in_use: TenantSemaphores,
 }
 
 impl Store {
@@ -51,7 +51,7 @@ impl Store {
         Self {
             parsed: moka::future::Cache::builder().max_capacity(bytes_max).weigher(weight).build(),
             sizes: moka::future::Cache::new(SIZES_MAX),
-            in_use: Shares::new(permits.clamp(1, tokio::sync::Semaphore::MAX_PERMITS)),
+            in_use: TenantSemaphores::new(permits.clamp(1, tokio::sync::Semaphore::MAX_PERMITS)),
         }
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use metrics::counter;
 use prost::Message as _;
 use setgate_base::crypto;
-use setgate_base::telemetry::{Seldom, metric};
+use setgate_base::telemetry::{LogThrottle, metric};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until};
@@ -59,7 +59,7 @@ pub(super) struct Exporter {
     batch_spans_max: usize,
     batch: Duration,
     flush: Duration,
-    told: Seldom,
+    told: LogThrottle,
     /// Spans that were taken from the queue and are neither sent nor dropped yet.
     under_way: u64,
     /// Whether the last batch failed.
@@ -88,7 +88,7 @@ impl Exporter {
             batch_spans_max: settings.batch_spans_max,
             batch: Duration::from_millis(settings.batch_ms_max),
             flush: Duration::from_millis(settings.flush_ms_max),
-            told: Seldom::new(Duration::from_secs(TOLD_EVERY_S)),
+            told: LogThrottle::new(Duration::from_secs(TOLD_EVERY_S)),
             under_way: 0,
             failing: false,
         }
@@ -204,7 +204,7 @@ impl Exporter {
 
     /// Logs, with a rate limit, that the collector does not accept spans.
     fn tell(&self, why: &str) {
-        if self.told.due().is_some() {
+        if self.told.allow().is_some() {
             let dropped = self.recorder.dropped.swap(0, Ordering::Relaxed);
             let collector = self.collector.origin();
             warn!(collector, why, dropped, "the collector of traces does not take spans; events go on");
@@ -212,7 +212,7 @@ impl Exporter {
     }
 
     fn tell_dropped(&self) {
-        if self.recorder.dropped.load(Ordering::Relaxed) > 0 && self.told.due().is_some() {
+        if self.recorder.dropped.load(Ordering::Relaxed) > 0 && self.told.allow().is_some() {
             let dropped = self.recorder.dropped.swap(0, Ordering::Relaxed);
             warn!(dropped, "spans were dropped: more came than `traces.queue_spans_max` holds until they are sent");
         }

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustls::ClientConfig;
 use setgate_base::clock::Clock;
 use setgate_base::crypto;
-use setgate_base::telemetry::{lasting, metric};
+use setgate_base::telemetry::{metric, persistent_counters};
 use setgate_domain::trace::TraceContext;
 use tokio::sync::mpsc;
 
@@ -173,7 +173,7 @@ impl Recorder {
     }
 
     fn drop_some(&self, count: u64, reason: &'static str) {
-        lasting::count(metric::TRACE_SPANS_DROPPED, format!("reason=\"{reason}\"")).add(count);
+        persistent_counters::counter(metric::TRACE_SPANS_DROPPED, format!("reason=\"{reason}\"")).add(count);
         self.dropped.fetch_add(count, Ordering::Relaxed);
     }
 }

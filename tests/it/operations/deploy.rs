@@ -15,7 +15,7 @@ fn exported() -> BTreeMap<String, &'static str> {
         }
         let made = [
             ("counter!(", "counter"),
-            ("lasting::count(", "counter"),
+            ("persistent_counters::counter(", "counter"),
             ("gauge!(", "gauge"),
             ("histogram!(", "histogram"),
         ];

@@ -40,21 +40,21 @@ enum Kind {
 
 #[derive(Debug)]
 struct System {
-    began: Instant,
-    pace: Mutex<Pace>,
+    started_at: Instant,
+    time: Mutex<HostTime>,
 }
 
 impl Clock {
     /// The system's clock with the default settle time, for short-lived uses.
     pub fn system() -> Self {
-        Self::settling(Duration::from_secs(600))
+        Self::with_settle_time(Duration::from_secs(600))
     }
 
     /// The system's clock. After a jump it follows once the new offset has been stable for `settle`.
-    pub fn settling(settle: Duration) -> Self {
+    pub fn with_settle_time(settle: Duration) -> Self {
         let settle_us = i64::try_from(settle.as_micros()).unwrap_or(i64::MAX);
-        let pace = Mutex::new(Pace::new(wall().as_millis(), settle_us));
-        Self(Kind::System(Arc::new(System { began: Instant::now(), pace })))
+        let time = Mutex::new(HostTime::new(wall().as_millis(), settle_us));
+        Self(Kind::System(Arc::new(System { started_at: Instant::now(), time })))
     }
 
     /// A clock that only changes when it is set.
@@ -85,7 +85,7 @@ impl Clock {
                     tracing::warn!(ahead_ms, stored = %at, "the system's clock is behind what is stored: the host's time \
                         begins there and runs slowly until they meet");
                 }
-                system.pace.lock().unwrap_or_else(PoisonError::into_inner).begin_at(at.as_millis());
+                system.time.lock().unwrap_or_else(PoisonError::into_inner).begin_at(at.as_millis());
             }
         }
     }
@@ -95,12 +95,12 @@ impl Clock {
         match &self.0 {
             Kind::System(system) => {
                 // The clocks are read under the lock, so that no thread applies an older reading than the last one.
-                let mut pace = system.pace.lock().unwrap_or_else(PoisonError::into_inner);
-                let steady_us = i64::try_from(system.began.elapsed().as_micros()).unwrap_or(i64::MAX);
-                let (at, noticed) = pace.read(steady_us, wall().as_millis());
-                drop(pace);
-                if let Some(noticed) = noticed {
-                    noticed.tell();
+                let mut time = system.time.lock().unwrap_or_else(PoisonError::into_inner);
+                let monotonic_us = i64::try_from(system.started_at.elapsed().as_micros()).unwrap_or(i64::MAX);
+                let (at, event) = time.read(monotonic_us, wall().as_millis());
+                drop(time);
+                if let Some(event) = event {
+                    event.log();
                 }
                 Timestamp::from_millis(at)
             }
@@ -138,32 +138,32 @@ fn since_epoch() -> Duration {
 /// The rules in the module documentation, without a clock. Microseconds, because half of a millisecond would be rounded
 /// to zero.
 #[derive(Debug)]
-struct Pace {
+struct HostTime {
     settle_us: i64,
     /// The last returned time, and its monotonic reading.
     time_us: i64,
-    steady_us: i64,
+    monotonic_us: i64,
     /// The current target: the system clock minus the monotonic clock.
     offset_us: i64,
     /// Another offset of the system clock, and the monotonic reading at which it began.
-    other: Option<(i64, i64)>,
+    candidate: Option<(i64, i64)>,
 }
 
 /// An event for the log.
 #[derive(Debug, PartialEq, Eq)]
-enum Noticed {
+enum ClockEvent {
     /// The system clock jumped away from the host's time by this many microseconds.
     Jumped(i64),
     /// The system clock returned to the old offset.
-    CameBack,
+    Reverted,
     /// The new offset was stable, and the host now follows it.
     Followed(i64),
 }
 
-impl Pace {
+impl HostTime {
     fn new(wall_ms: i64, settle_us: i64) -> Self {
         let time_us = wall_ms.saturating_mul(1_000);
-        Self { settle_us, time_us, steady_us: 0, offset_us: time_us, other: None }
+        Self { settle_us, time_us, monotonic_us: 0, offset_us: time_us, candidate: None }
     }
 
     fn begin_at(&mut self, at_ms: i64) {
@@ -171,43 +171,43 @@ impl Pace {
     }
 
     /// The time in milliseconds for these readings of the two clocks.
-    fn read(&mut self, steady_us: i64, wall_ms: i64) -> (i64, Option<Noticed>) {
-        let elapsed_us = (steady_us - self.steady_us).max(0);
-        self.steady_us = self.steady_us.max(steady_us);
-        let offset_us = wall_ms.saturating_mul(1_000).saturating_sub(self.steady_us);
-        let noticed = self.follow(offset_us);
-        let target_us = self.offset_us.saturating_add(self.steady_us);
+    fn read(&mut self, monotonic_us: i64, wall_ms: i64) -> (i64, Option<ClockEvent>) {
+        let elapsed_us = (monotonic_us - self.monotonic_us).max(0);
+        self.monotonic_us = self.monotonic_us.max(monotonic_us);
+        let offset_us = wall_ms.saturating_mul(1_000).saturating_sub(self.monotonic_us);
+        let event = self.follow(offset_us);
+        let target_us = self.offset_us.saturating_add(self.monotonic_us);
         self.time_us = target_us.max(self.time_us + elapsed_us / 2);
-        (self.time_us.div_euclid(1_000), noticed)
+        (self.time_us.div_euclid(1_000), event)
     }
 
-    fn follow(&mut self, offset_us: i64) -> Option<Noticed> {
+    fn follow(&mut self, offset_us: i64) -> Option<ClockEvent> {
         let near = |one: i64, other: i64| one.abs_diff(other) <= JUMP_MS_MIN.unsigned_abs() * 1_000;
         if near(offset_us, self.offset_us) {
             self.offset_us = offset_us;
-            return self.other.take().map(|_| Noticed::CameBack);
+            return self.candidate.take().map(|_| ClockEvent::Reverted);
         }
-        match &mut self.other {
-            Some((other, since)) if near(offset_us, *other) => {
-                *other = offset_us;
-                if self.steady_us - *since < self.settle_us {
+        match &mut self.candidate {
+            Some((candidate, since)) if near(offset_us, *candidate) => {
+                *candidate = offset_us;
+                if self.monotonic_us - *since < self.settle_us {
                     return None;
                 }
                 let by = offset_us.saturating_sub(self.offset_us);
                 self.offset_us = offset_us;
-                self.other = None;
-                Some(Noticed::Followed(by))
+                self.candidate = None;
+                Some(ClockEvent::Followed(by))
             }
             _ => {
-                self.other = Some((offset_us, self.steady_us));
-                Some(Noticed::Jumped(offset_us.saturating_sub(self.offset_us)))
+                self.candidate = Some((offset_us, self.monotonic_us));
+                Some(ClockEvent::Jumped(offset_us.saturating_sub(self.offset_us)))
             }
         }
     }
 }
 
-impl Noticed {
-    fn tell(&self) {
+impl ClockEvent {
+    fn log(&self) {
         #[expect(clippy::cast_precision_loss, reason = "seconds of a gauge")]
         let seconds = |us: i64| us as f64 / 1e6;
         match self {
@@ -221,7 +221,7 @@ impl Noticed {
                     when the clock has kept its new pace for `data.clock_settle_s`"
                 );
             }
-            Self::CameBack => {
+            Self::Reverted => {
                 metrics::gauge!(OFFSET_SECONDS).set(0.0);
                 tracing::info!("the system's clock agrees with the host's own time again");
             }
@@ -249,27 +249,27 @@ mod tests {
     /// A clock that settles in ten seconds and is read once per second. The wall clock is `ahead_ms` ahead of the
     /// monotonic one.
     struct Story {
-        pace: Pace,
+        time: HostTime,
         at_s: i64,
     }
 
     impl Story {
         fn new() -> Self {
-            Self { pace: Pace::new(START, 10 * S), at_s: 0 }
+            Self { time: HostTime::new(START, 10 * S), at_s: 0 }
         }
 
         /// Reads the clock for that many seconds. Returns the last time in milliseconds since the start, and the
         /// events.
-        fn live(&mut self, seconds: i64, ahead_ms: i64) -> (i64, Vec<Noticed>) {
-            let (mut last, mut noticed) = (i64::MIN, Vec::new());
+        fn live(&mut self, seconds: i64, ahead_ms: i64) -> (i64, Vec<ClockEvent>) {
+            let (mut last, mut event) = (i64::MIN, Vec::new());
             for _ in 0..seconds {
                 self.at_s += 1;
-                let (at, new) = self.pace.read(self.at_s * S, START + self.at_s * 1_000 + ahead_ms);
+                let (at, new) = self.time.read(self.at_s * S, START + self.at_s * 1_000 + ahead_ms);
                 assert!(at >= last, "the time went back");
                 last = at;
-                noticed.extend(new);
+                event.extend(new);
             }
-            (last - START, noticed)
+            (last - START, event)
         }
     }
 
@@ -286,8 +286,8 @@ mod tests {
         for jump in [365 * 24 * HOUR_MS, -HOUR_MS] {
             let mut story = Story::new();
             story.live(5, 0);
-            assert_eq!(story.live(9, jump), (14_000, vec![Noticed::Jumped(jump * 1_000)]));
-            assert_eq!(story.live(9, 0), (23_000, vec![Noticed::CameBack]));
+            assert_eq!(story.live(9, jump), (14_000, vec![ClockEvent::Jumped(jump * 1_000)]));
+            assert_eq!(story.live(9, 0), (23_000, vec![ClockEvent::Reverted]));
         }
     }
 
@@ -295,7 +295,7 @@ mod tests {
     fn a_jump_ahead_that_stays_is_followed() {
         let mut story = Story::new();
         assert_eq!(story.live(10, HOUR_MS).0, 10_000);
-        assert_eq!(story.live(1, HOUR_MS), (11_000 + HOUR_MS, vec![Noticed::Followed(HOUR_MS * 1_000)]));
+        assert_eq!(story.live(1, HOUR_MS), (11_000 + HOUR_MS, vec![ClockEvent::Followed(HOUR_MS * 1_000)]));
     }
 
     #[test]
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn it_begins_where_what_was_stored_ends() {
         let mut story = Story::new();
-        story.pace.begin_at(START + 60_000);
+        story.time.begin_at(START + 60_000);
         assert_eq!(story.live(60, 0).0, 90_000);
         assert_eq!(story.live(60, 0).0, 120_000, "they have met");
     }

@@ -1,14 +1,14 @@
 //! Logging, metric names and cached metric handles. Log lines go to standard error; standard output is reserved for the
 //! program's own output.
 
-mod handles;
 pub mod help;
-pub mod lasting;
+mod metric_handle_cache;
+pub mod persistent_counters;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use handles::Handles;
+pub use metric_handle_cache::MetricHandleCache;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -144,28 +144,28 @@ pub fn start(format: LogFormat, level: &str) -> Result<Log, String> {
 
 /// Rate limit for a log line. An allowed line reports how many were suppressed before it.
 #[derive(Debug)]
-pub struct Seldom {
+pub struct LogThrottle {
     every: Duration,
     /// The time of the last allowed line, and the number of lines suppressed since.
     last: Mutex<Option<(Instant, u64)>>,
 }
 
-impl Seldom {
+impl LogThrottle {
     /// Allows one line per `every`.
     pub const fn new(every: Duration) -> Self {
         Self { every, last: Mutex::new(None) }
     }
 
     /// The number of lines suppressed since the last allowed one. `None` if this line is to be suppressed.
-    pub fn due(&self) -> Option<u64> {
+    pub fn allow(&self) -> Option<u64> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         match &mut *last {
-            Some((at, unsaid)) if now.duration_since(*at) < self.every => {
-                *unsaid += 1;
+            Some((at, suppressed)) if now.duration_since(*at) < self.every => {
+                *suppressed += 1;
                 None
             }
-            _ => Some(last.replace((now, 0)).map_or(0, |(_, unsaid)| unsaid)),
+            _ => Some(last.replace((now, 0)).map_or(0, |(_, suppressed)| suppressed)),
         }
     }
 }
@@ -183,8 +183,8 @@ mod tests {
 
     #[test]
     fn what_is_said_seldom_says_what_was_left_out() {
-        let (seldom, always) = (Seldom::new(Duration::from_secs(3_600)), Seldom::new(Duration::ZERO));
-        assert_eq!((seldom.due(), seldom.due(), seldom.due()), (Some(0), None, None));
-        assert_eq!((always.due(), always.due()), (Some(0), Some(0)));
+        let (seldom, always) = (LogThrottle::new(Duration::from_secs(3_600)), LogThrottle::new(Duration::ZERO));
+        assert_eq!((seldom.allow(), seldom.allow(), seldom.allow()), (Some(0), None, None));
+        assert_eq!((always.allow(), always.allow()), (Some(0), Some(0)));
     }
 }

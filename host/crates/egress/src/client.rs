@@ -21,7 +21,7 @@ use url::Position;
 use super::clients::{Clients, Pooled, Versions};
 use super::connect::GuardedTcp;
 use super::echo::Echo;
-use super::failure::{Blame, Failure, OwnFault};
+use super::failure::{Failure, FailureKind, OwnFault};
 use super::guard::Guard;
 use super::identity::Identity;
 use super::lookups::{Lookups, within};
@@ -36,13 +36,13 @@ pub const USER_AGENT: &str = concat!("Setgate/", env!("CARGO_PKG_VERSION"));
 /// Limit for the immediate resends within one attempt, for requests that the receiver has certainly not processed.
 const RESENDS_MAX: u32 = 3;
 
-/// Handle of the HTTP client. All clones share one [`Way`], which can be replaced while attempts are running.
+/// Handle of the HTTP client. All clones share one [`ClientSet`], which can be replaced while attempts are running.
 #[derive(Debug, Clone)]
-pub struct Egress(Arc<ArcSwap<Way>>);
+pub struct Egress(Arc<ArcSwap<ClientSet>>);
 
 /// A client configuration with its connection pools.
 #[derive(Debug)]
-pub struct Way {
+pub struct ClientSet {
     clients: Clients,
     options: Options,
     clock: Clock,
@@ -89,7 +89,7 @@ pub struct Exchange {
 
 /// Deadlines for the response head and for the complete response.
 #[derive(Debug, Clone, Copy)]
-struct Patience {
+struct Deadlines {
     begin: Instant,
     head: Duration,
     whole: Duration,
@@ -117,23 +117,23 @@ impl Egress {
         resolver: Arc<dyn Resolve>,
     ) -> Result<Self, Error> {
         let lookups = Arc::new(Lookups::new(resolver));
-        Way::new(options, clock, own_listeners, lookups).map(|way| Self(Arc::new(ArcSwap::from_pointee(way))))
+        ClientSet::new(options, clock, own_listeners, lookups).map(|set| Self(Arc::new(ArcSwap::from_pointee(set))))
     }
 
-    /// Prepares a [`Way`] with new options. `None` if neither the options nor the trusted authorities, which are read
-    /// again, have changed. It takes effect with [`Egress::take`].
-    pub fn way(&self, options: Options) -> Result<Option<Way>, Error> {
+    /// Prepares a [`ClientSet`] with new options. `None` if neither the options nor the trusted authorities, which are
+    /// read again, have changed. It takes effect with [`Egress::replace`].
+    pub fn prepare(&self, options: Options) -> Result<Option<ClientSet>, Error> {
         let now = self.0.load();
         let tcp = &now.clients.tcp;
-        let way = Way::new(options, now.clock.clone(), now.own_listeners.clone(), Arc::clone(&tcp.lookups))?;
-        let is_same = way.options == now.options && way.clients.trusts_as(&now.clients);
-        Ok((!is_same).then_some(way))
+        let set = ClientSet::new(options, now.clock.clone(), now.own_listeners.clone(), Arc::clone(&tcp.lookups))?;
+        let is_same = set.options == now.options && set.clients.trusts_as(&now.clients);
+        Ok((!is_same).then_some(set))
     }
 
-    /// Uses this way for all new attempts, with new connections. Running attempts finish on their old connections, and
+    /// Uses this set for all new attempts, with new connections. Running attempts finish on their old connections, and
     /// idle old connections are closed.
-    pub fn take(&self, way: Way) {
-        self.0.store(Arc::new(way));
+    pub fn replace(&self, set: ClientSet) {
+        self.0.store(Arc::new(set));
     }
 
     /// Posts a body to an endpoint and reads the response. Never returns an error: failures are part of the outcome.
@@ -143,13 +143,13 @@ impl Egress {
     /// arrived, its status decides the outcome: a body that is truncated or late is recorded as incomplete, and its
     /// connection is dropped.
     pub async fn post(&self, post: Post<'_>) -> Exchange {
-        let way = self.0.load_full();
-        way.post(post).await
+        let set = self.0.load_full();
+        set.post(post).await
     }
 
     /// The reason why every attempt at an endpoint will be refused, if that is certain without resolving its name.
-    pub fn foreseen_refusal(&self, origin: &Origin) -> Option<String> {
-        self.0.load().clients.tcp.foresee(origin)
+    pub fn static_refusal(&self, origin: &Origin) -> Option<String> {
+        self.0.load().clients.tcp.static_refusal(origin)
     }
 
     #[cfg(test)]
@@ -158,7 +158,7 @@ impl Egress {
     }
 }
 
-impl Way {
+impl ClientSet {
     fn new(
         options: Options,
         clock: Clock,
@@ -193,7 +193,7 @@ impl Way {
         let begin = Instant::now();
         let whole = millis(self.options.response_ms_max);
         let whole = post.within.map_or(whole, |within| within.min(whole));
-        let mut patience = Patience { begin, head: millis(self.options.head_ms_max).min(whole), whole };
+        let mut deadlines = Deadlines { begin, head: millis(self.options.head_ms_max).min(whole), whole };
         let (mut resends, mut versions) = (0, Versions::All);
         let echo = Echo::new(post.secrets, post.headers);
         loop {
@@ -218,28 +218,28 @@ impl Way {
                 if is_connected { *waited.get_or_insert(so_far) } else { so_far }
             };
             // Boxed, because hyper's futures are large and thousands of attempts may be pending.
-            let exchanged = Box::pin(self.exchange(client, request, &echo, patience, &mut uncharged)).await;
-            patience.begin += uncharged();
+            let exchanged = Box::pin(self.exchange(client, request, &echo, deadlines, &mut uncharged)).await;
+            deadlines.begin += uncharged();
             let (outcome, own_fault) = match exchanged {
                 Ok(outcome) => (outcome, None),
-                Err(failure) => match failure.blame() {
-                    Blame::Unprocessed | Blame::WantsHttp1 if resends < RESENDS_MAX => {
+                Err(failure) => match failure.kind() {
+                    FailureKind::Unprocessed | FailureKind::WantsHttp1 if resends < RESENDS_MAX => {
                         resends += 1;
-                        if failure.blame() == Blame::WantsHttp1 {
+                        if failure.kind() == FailureKind::WantsHttp1 {
                             versions = Versions::Http1;
                         }
                         // Running requests on this connection continue, but new ones use another connection.
                         connected.connection_metadata().as_ref().inspect(|connection| connection.poison());
                         continue;
                     }
-                    Blame::ThisHost(fault) => (failure.into(), Some(fault)),
-                    Blame::Attempt | Blame::Unprocessed | Blame::WantsHttp1 => (failure.into(), None),
+                    FailureKind::ThisHost(fault) => (failure.into(), Some(fault)),
+                    FailureKind::Attempt | FailureKind::Unprocessed | FailureKind::WantsHttp1 => (failure.into(), None),
                 },
             };
             return Exchange {
                 outcome: echo.outcome(outcome),
                 own_fault,
-                latency_us: u64::try_from(patience.begin.elapsed().as_micros()).unwrap_or(u64::MAX),
+                latency_us: u64::try_from(deadlines.begin.elapsed().as_micros()).unwrap_or(u64::MAX),
                 sent: Some(sent),
                 connection: record::connection(&connected, proxied),
             };
@@ -251,10 +251,10 @@ impl Way {
         client: Pooled,
         request: Request<Full<Bytes>>,
         echo: &Echo<'_>,
-        patience: Patience,
+        deadlines: Deadlines,
         mut uncharged: impl FnMut() -> Duration,
     ) -> Result<Outcome, Failure> {
-        let Patience { begin, head, whole } = patience;
+        let Deadlines { begin, head, whole } = deadlines;
         let response = match within(begin, head, &mut uncharged, client.http.request(request)).await {
             Some(response) => response.map_err(|error| Failure::of(&error))?,
             None => {

@@ -53,7 +53,7 @@ pub(super) enum Versions {
 /// Creates clients on demand and caches the most recently used ones.
 #[derive(Debug)]
 pub(super) struct Clients {
-    known: Mutex<HashMap<Key, Known>>,
+    known: Mutex<HashMap<Key, CacheEntry>>,
     clients_max: usize,
     /// The time after its last use at which all connections of a client have ended.
     idle_max: Duration,
@@ -63,7 +63,7 @@ pub(super) struct Clients {
 }
 
 #[derive(Debug)]
-struct Known {
+struct CacheEntry {
     client: Pooled,
     used_at: Instant,
 }
@@ -110,12 +110,12 @@ impl Clients {
         let client = self.make(tenant, identity, versions)?;
         let mut known = self.lock();
         if !known.contains_key(&key) {
-            make_room(&mut known, self.clients_max, self.idle_max, now);
+            evict(&mut known, self.clients_max, self.idle_max, now);
         }
         Ok(match known.entry(key) {
             // Another attempt has created the client in the meantime.
             Entry::Occupied(known) => known.get().client.clone(),
-            Entry::Vacant(free) => free.insert(Known { client, used_at: now }).client.clone(),
+            Entry::Vacant(free) => free.insert(CacheEntry { client, used_at: now }).client.clone(),
         })
     }
 
@@ -134,7 +134,7 @@ impl Clients {
         self.trust == other.trust
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, CacheEntry>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -145,7 +145,7 @@ impl Clients {
 }
 
 /// Evicts unused clients, and then clients of the tenant with the most clients, until there is space for one more.
-fn make_room(known: &mut HashMap<Key, Known>, clients_max: usize, idle_max: Duration, now: Instant) {
+fn evict(known: &mut HashMap<Key, CacheEntry>, clients_max: usize, idle_max: Duration, now: Instant) {
     known.retain(|_, client| now.duration_since(client.used_at) < idle_max);
     while known.len() >= clients_max {
         let mut counts: HashMap<&TenantId, usize> = HashMap::new();

@@ -19,10 +19,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
-use super::failure::{Blame, Failure, OwnFault, find_in, own_fault};
+use super::failure::{Failure, FailureKind, OwnFault, find_in, own_fault};
 use super::guard::{Guard, Refusal};
-use super::lenient::Lenient;
 use super::lookups::{Lookups, Waits, within};
+use super::tolerant_http1::TolerantHttp1;
 use super::tunnel;
 use crate::proxy::{Bypass, Proxy};
 
@@ -71,7 +71,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = Lenient<MaybeHttpsStream<TokioIo<TcpStream>>>;
+    type Response = TolerantHttp1<MaybeHttpsStream<TokioIo<TcpStream>>>;
     type Error = Failure;
     type Future = Connecting<Self::Response, Failure>;
 
@@ -85,7 +85,7 @@ impl Service<Uri> for Connector {
             let before = waits.total();
             let uncharged = || waits.total().saturating_sub(before);
             match within(Instant::now(), wait_max, uncharged, https.call(uri)).await {
-                Some(Ok(stream)) => Ok(Lenient::new(stream)),
+                Some(Ok(stream)) => Ok(TolerantHttp1::new(stream)),
                 // Other errors than `GuardedTcp`'s own come from the TLS layer above it.
                 Some(Err(error)) => Err(find_in::<Failure>(&*error).cloned().unwrap_or_else(|| Failure::tls(&*error))),
                 None => Err(too_slow(wait_max)),
@@ -113,11 +113,11 @@ const PLAIN_HTTP_REFUSED: &str = "the endpoint is plain http, which `egress.allo
 
 impl GuardedTcp {
     /// The reason why every attempt at an endpoint will be refused, if that is certain without resolving its name.
-    pub(super) fn foresee(&self, origin: &Origin) -> Option<String> {
+    pub(super) fn static_refusal(&self, origin: &Origin) -> Option<String> {
         if !origin.https && !self.allow_http {
             return Some(PLAIN_HTTP_REFUSED.to_owned());
         }
-        self.guard.foresee(&origin.host, origin.port).err().map(|refusal| refusal.to_string())
+        self.guard.static_refusal(&origin.host, origin.port).err().map(|refusal| refusal.to_string())
     }
 
     /// The proxy for a host. `None` if the host is connected directly.
@@ -205,9 +205,9 @@ impl TenantTcp {
             };
             self.tcp.connect(&addresses).await
         };
-        let stream = way.await.map_err(|failure| match failure.blame() {
-            Blame::ThisHost(_) => failure,
-            _ => tunnel::said(&format!("it cannot be reached: {failure}")),
+        let stream = way.await.map_err(|failure| match failure.kind() {
+            FailureKind::ThisHost(_) => failure,
+            _ => tunnel::proxy_failure(&format!("it cannot be reached: {failure}")),
         })?;
         tunnel::open(stream, host, port, proxy.credentials.as_ref()).await
     }
@@ -230,7 +230,7 @@ fn unconnected(error: &io::Error, address: &SocketAddr) -> Failure {
         // This error is also reported for any IPv6 address if the machine has no IPv6 address, which is not a temporary
         // shortage.
         Some(OwnFault::Ports) if address.is_ipv6() => failure,
-        Some(fault) => failure.of_this_host(fault),
+        Some(fault) => failure.caused_by_host(fault),
         None => failure,
     }
 }

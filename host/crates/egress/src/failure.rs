@@ -22,12 +22,12 @@ const TLS_ALERT: &str = "received fatal alert";
 pub(super) struct Failure {
     class: ErrorClass,
     detail: String,
-    blame: Blame,
+    kind: FailureKind,
 }
 
 /// The consequence of a failure for the attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Blame {
+pub(super) enum FailureKind {
     /// The attempt has failed.
     Attempt,
     /// The receiver has certainly not processed the request, so it can be resent at once.
@@ -75,21 +75,21 @@ pub(super) fn own_fault(error: &io::Error) -> Option<OwnFault> {
 
 impl Failure {
     pub(super) fn new(class: ErrorClass, detail: &str) -> Self {
-        Self { class, detail: detail.chars().take(DETAIL_CHARS_MAX).collect(), blame: Blame::Attempt }
+        Self { class, detail: detail.chars().take(DETAIL_CHARS_MAX).collect(), kind: FailureKind::Attempt }
     }
 
     /// Marks the request as certainly not processed by the receiver.
     pub(super) fn unprocessed(self) -> Self {
-        Self { blame: Blame::Unprocessed, ..self }
+        Self { kind: FailureKind::Unprocessed, ..self }
     }
 
     /// Marks this host as the cause.
-    pub(super) fn of_this_host(self, fault: OwnFault) -> Self {
-        Self { blame: Blame::ThisHost(fault), ..self }
+    pub(super) fn caused_by_host(self, fault: OwnFault) -> Self {
+        Self { kind: FailureKind::ThisHost(fault), ..self }
     }
 
-    pub(super) fn blame(&self) -> Blame {
-        self.blame
+    pub(super) fn kind(&self) -> FailureKind {
+        self.kind
     }
 
     /// A TLS failure. The cause is searched in the chain of `error`.
@@ -120,26 +120,26 @@ impl Failure {
         let last = root(error).to_string();
         // HTTP/2 retains only the message of a lower-level error.
         let class = if last.contains(TLS_ALERT) { ErrorClass::Tls } else { ErrorClass::Broken };
-        Self { blame: blame(error), ..Self::new(class, &last) }
+        Self { kind: kind(error), ..Self::new(class, &last) }
     }
 }
 
 /// RFC 9113 section 8.7: a stream was not processed if it was refused, or if its id is higher than the last id of a
 /// GOAWAY. h2 reports a remote GOAWAY only for such streams. A request that hyper cancels itself was not written at
 /// all.
-fn blame(error: &(dyn Error + 'static)) -> Blame {
+fn kind(error: &(dyn Error + 'static)) -> FailureKind {
     if let Some(error) = find_in::<h2::Error>(error).filter(|error| error.is_remote()) {
         return match error.reason() {
-            Some(Reason::HTTP_1_1_REQUIRED) => Blame::WantsHttp1,
-            Some(Reason::REFUSED_STREAM) => Blame::Unprocessed,
-            _ if error.is_go_away() => Blame::Unprocessed,
-            _ => Blame::Attempt,
+            Some(Reason::HTTP_1_1_REQUIRED) => FailureKind::WantsHttp1,
+            Some(Reason::REFUSED_STREAM) => FailureKind::Unprocessed,
+            _ if error.is_go_away() => FailureKind::Unprocessed,
+            _ => FailureKind::Attempt,
         };
     }
     if find_in::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled) {
-        Blame::Unprocessed
+        FailureKind::Unprocessed
     } else {
-        Blame::Attempt
+        FailureKind::Attempt
     }
 }
 

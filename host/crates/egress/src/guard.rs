@@ -99,7 +99,7 @@ impl Guard {
 
     /// Checks whether an endpoint will be refused regardless of name resolution: its host is a literal address or a
     /// loopback name. No lookup takes place.
-    pub fn foresee(&self, host: &str, port: u16) -> Result<(), Refusal> {
+    pub fn static_refusal(&self, host: &str, port: u16) -> Result<(), Refusal> {
         let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let ips = match host.trim_start_matches('[').trim_end_matches(']').parse() {
             Ok(ip) => vec![ip],
@@ -295,19 +295,19 @@ mod tests {
     fn addresses_and_names_of_this_machine_are_foreseen() {
         let shut = guard(&[], &["0.0.0.0:443"]);
         for host in ["10.0.0.1", "169.254.169.254", "[fd00::1]", "[::ffff:8.8.8.8]"] {
-            assert!(matches!(shut.foresee(host, 80), Err(Refusal::Range(_))), "{host}");
+            assert!(matches!(shut.static_refusal(host, 80), Err(Refusal::Range(_))), "{host}");
         }
         for host in ["localhost", "localhost.", "api.localhost", "ip6-localhost", "localhost.localdomain"] {
-            assert_eq!(shut.foresee(host, 80), Err(Refusal::Range("a loopback address")), "{host}");
-            assert_eq!(shut.foresee(host, 443), Err(Refusal::OwnListener), "{host}");
+            assert_eq!(shut.static_refusal(host, 80), Err(Refusal::Range("a loopback address")), "{host}");
+            assert_eq!(shut.static_refusal(host, 443), Err(Refusal::OwnListener), "{host}");
         }
         for host in ["1.1.1.1", "[2606:4700::1111]", "hooks.example.com", "localhost.example.com", "notlocalhost"] {
-            assert_eq!(shut.foresee(host, 443), Ok(()), "{host}");
+            assert_eq!(shut.static_refusal(host, 443), Ok(()), "{host}");
         }
         let open = guard(&["127.0.0.0/8"], &["127.0.0.1:443"]);
-        assert_eq!(open.foresee("localhost", 80), Ok(()), "one of its addresses is open");
+        assert_eq!(open.static_refusal("localhost", 80), Ok(()), "one of its addresses is open");
         for host in ["localhost", "127.0.0.1"] {
-            assert_eq!(open.foresee(host, 443), Err(Refusal::OwnListener), "{host}");
+            assert_eq!(open.static_refusal(host, 443), Err(Refusal::OwnListener), "{host}");
         }
     }
 

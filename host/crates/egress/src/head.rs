@@ -32,9 +32,9 @@ pub(super) enum HeadError {
     #[error("the status line of the answer is not `HTTP/1.1` and a status of three digits")]
     StatusLine,
     #[error("the head of the answer is longer than {HEAD_BYTES_MAX} bytes, {0}")]
-    TooLong(Whereabouts),
+    TooLong(HeadPosition),
     #[error("the connection ended within the head of the answer, {0}")]
-    Ended(Whereabouts),
+    Ended(HeadPosition),
     #[error("the field `content-length` of the answer is not a number")]
     Length,
     #[error("the fields `content-length` of the answer contradict each other")]
@@ -43,12 +43,12 @@ pub(super) enum HeadError {
 
 /// The position of an error in a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Whereabouts {
+pub(super) enum HeadPosition {
     StatusLine,
     Field(String),
 }
 
-impl std::fmt::Display for Whereabouts {
+impl std::fmt::Display for HeadPosition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::StatusLine => f.write_str("in its status line"),
@@ -206,17 +206,17 @@ fn is_control(byte: u8) -> bool {
 }
 
 /// The position of the last line that has begun.
-fn whereabouts(head: &[u8]) -> Whereabouts {
+fn whereabouts(head: &[u8]) -> HeadPosition {
     let lines = head.split_inclusive(|byte| *byte == b'\n').enumerate();
     let last = lines.filter(|(_, line)| !is_continuation(line) && !content(line).is_empty()).last();
     match last {
-        None | Some((0, _)) => Whereabouts::StatusLine,
+        None | Some((0, _)) => HeadPosition::StatusLine,
         Some((_, line)) => {
             // A line without a colon may be part of a badly folded value, and values are never shown.
             let name = line.iter().position(|byte| *byte == b':').map_or(&b"..."[..], |colon| &line[..colon]);
             let name = String::from_utf8_lossy(name);
             let shown = name.trim_end().chars().map(|c| if c.is_ascii_graphic() { c } else { '?' });
-            Whereabouts::Field(shown.take(NAME_CHARS_MAX).collect())
+            HeadPosition::Field(shown.take(NAME_CHARS_MAX).collect())
         }
     }
 }

@@ -19,7 +19,7 @@ mod failure;
 mod guard;
 mod head;
 mod identity;
-mod lenient;
+
 mod lookups;
 mod options;
 mod proxy;
@@ -27,12 +27,13 @@ mod record;
 mod resolve;
 mod response;
 mod tls;
+mod tolerant_http1;
 mod tunnel;
 
 #[cfg(test)]
 mod tests;
 
-pub use client::{Egress, Exchange, Post, USER_AGENT, Way};
+pub use client::{ClientSet, Egress, Exchange, Post, USER_AGENT};
 pub use failure::OwnFault;
 pub use guard::{Guard, Refusal};
 pub use identity::{CERTIFICATES_MAX, Certificates, Identity, IdentityError, PEM_BYTES_MAX};

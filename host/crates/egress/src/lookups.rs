@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use setgate_base::fair::{Bounds, Gate, Place, Refused};
+use setgate_base::fair::{Bounds, FairSemaphore, Permit, Refused};
 use setgate_domain::attempt::ErrorClass;
 use setgate_domain::id::TenantId;
 use tokio::sync::Semaphore;
@@ -37,27 +37,27 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Lookups {
     resolver: Arc<dyn Resolve>,
-    gates: Gates,
+    semaphores: LookupSemaphores,
     operators: Arc<Semaphore>,
     wait_max: Duration,
 }
 
-struct Gates {
-    own: Gate,
-    shared: Gate,
+struct LookupSemaphores {
+    own: FairSemaphore,
+    shared: FairSemaphore,
 }
 
-impl std::fmt::Debug for Gates {
+impl std::fmt::Debug for LookupSemaphores {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Gates")
+        f.write_str("LookupSemaphores")
     }
 }
 
 impl Lookups {
     pub(super) fn new(resolver: Arc<dyn Resolve>) -> Self {
-        let gate = |places, per_tenant_max| {
-            Gate::new(Bounds {
-                places,
+        let semaphore = |permits, per_tenant_max| {
+            FairSemaphore::new(Bounds {
+                permits,
                 per_tenant_max,
                 // The tenants' own slots already guarantee free slots for idle tenants.
                 leaves_free: false,
@@ -65,8 +65,9 @@ impl Lookups {
                 cost: COST_MS,
             })
         };
-        let gates = Gates { own: gate(OWN_MAX, 1), shared: gate(SHARED_MAX, SHARED_PER_TENANT_MAX) };
-        Self { resolver, gates, operators: Arc::new(Semaphore::new(OPERATORS_MAX)), wait_max: WAIT_MAX }
+        let semaphores =
+            LookupSemaphores { own: semaphore(OWN_MAX, 1), shared: semaphore(SHARED_MAX, SHARED_PER_TENANT_MAX) };
+        Self { resolver, semaphores, operators: Arc::new(Semaphore::new(OPERATORS_MAX)), wait_max: WAIT_MAX }
     }
 
     /// Resolves the host of a tenant's receiver. The time in the queue is added to `waits`.
@@ -79,15 +80,15 @@ impl Lookups {
     ) -> Result<Vec<SocketAddr>, Failure> {
         let place = {
             let _waiting = waits.begin();
-            timeout(self.wait_max, self.gates.enter(tenant)).await
+            timeout(self.wait_max, self.semaphores.acquire(tenant)).await
         };
         let Ok(Ok(place)) = place else {
             let detail = "too many look-ups of names are under way on this host";
-            return Err(Failure::new(ErrorClass::Resolve, detail).of_this_host(OwnFault::Lookups));
+            return Err(Failure::new(ErrorClass::Resolve, detail).caused_by_host(OwnFault::Lookups));
         };
         let began = Instant::now();
         self.look_up(host, port, move || {
-            place.give_back(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1));
+            place.release(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1));
         })
         .await
     }
@@ -117,7 +118,7 @@ impl Lookups {
             Err(error) => {
                 let failure = unresolved(&error.to_string());
                 Err(match own_fault(&error).or_else(out_of_descriptors) {
-                    Some(fault) => failure.of_this_host(fault),
+                    Some(fault) => failure.caused_by_host(fault),
                     None => failure,
                 })
             }
@@ -125,10 +126,10 @@ impl Lookups {
     }
 }
 
-impl Gates {
-    async fn enter(&self, tenant: &TenantId) -> Result<Place, Refused> {
+impl LookupSemaphores {
+    async fn acquire(&self, tenant: &TenantId) -> Result<Permit, Refused> {
         // Uses the first free slot. The other queue entry is cancelled.
-        match select(Box::pin(self.own.enter(tenant)), Box::pin(self.shared.enter(tenant))).await {
+        match select(Box::pin(self.own.acquire(tenant)), Box::pin(self.shared.acquire(tenant))).await {
             Either::Left((place, _)) | Either::Right((place, _)) => place,
         }
     }
@@ -217,7 +218,7 @@ mod tests {
     use futures_util::FutureExt as _;
     use futures_util::future::BoxFuture;
 
-    use super::super::failure::Blame;
+    use super::super::failure::FailureKind;
     use super::*;
 
     #[derive(Debug)]
@@ -243,7 +244,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert_eq!(waits.lock().now, 0, "those have places");
         let failure = lookups.of_tenant(&tenant, &waits, "alive.example", 443).await.unwrap_err();
-        assert_eq!(failure.blame(), Blame::ThisHost(OwnFault::Lookups));
+        assert_eq!(failure.kind(), FailureKind::ThisHost(OwnFault::Lookups));
         assert!(waits.total() >= wait_max);
         under_way.iter().for_each(tokio::task::JoinHandle::abort);
     }

@@ -49,9 +49,14 @@ pub(super) async fn open(
         }
     };
     let upgraded = beside(asking, connection.with_upgrades()).await?;
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| said("it did not give the connection back"))?;
+    let parts =
+        upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| proxy_failure("it did not give the connection back"))?;
     // With or without TLS, the client must send the first bytes.
-    if parts.read_buf.is_empty() { Ok(parts.io.into_inner()) } else { Err(said("it spoke before it was asked")) }
+    if parts.read_buf.is_empty() {
+        Ok(parts.io.into_inner())
+    } else {
+        Err(proxy_failure("it spoke before it was asked"))
+    }
 }
 
 /// Awaits `first` and polls `second` meanwhile. The end of `second` has no effect.
@@ -83,7 +88,7 @@ fn connect_request(host: &str, port: u16, credentials: Option<&Secret>) -> Resul
 
 fn refused(status: StatusCode) -> Failure {
     let code = status.as_u16();
-    said(&match code {
+    proxy_failure(&match code {
         407 => "it asks for a user and a password, or for others than `egress.proxy` has (407)".to_owned(),
         403 => "it does not allow this endpoint (403)".to_owned(),
         500..=599 => format!("it could not reach the endpoint ({code})"),
@@ -92,10 +97,10 @@ fn refused(status: StatusCode) -> Failure {
 }
 
 fn broken(error: &hyper::Error) -> Failure {
-    said(&format!("the connection to it broke off: {error}"))
+    proxy_failure(&format!("the connection to it broke off: {error}"))
 }
 
 /// A failure caused by the proxy.
-pub(super) fn said(detail: &str) -> Failure {
+pub(super) fn proxy_failure(detail: &str) -> Failure {
     Failure::new(ErrorClass::Proxy, &format!("the operator's proxy: {detail}"))
 }

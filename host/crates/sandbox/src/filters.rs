@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use moka::future::Cache as MemoryCache;
 use setgate_base::crypto::sha256;
-use setgate_base::fair::{Bounds, Gate, Refused};
+use setgate_base::fair::{Bounds, FairSemaphore, Refused};
 use setgate_domain::filter::Grant;
 use setgate_domain::id::{Digest, TenantId};
 use setgate_domain::verdict::Fault;
@@ -33,10 +33,10 @@ pub(super) struct Filters {
     components: Components,
     compiler: Compiler,
     /// Concurrent compiles, scheduled fairly between tenants.
-    pub(super) compiles: Gate,
+    pub(super) compiles: FairSemaphore,
     waiting_per_tenant_max: usize,
     /// Concurrent reads from disk, scheduled fairly between tenants.
-    loads: Gate,
+    loads: FairSemaphore,
     disk: Arc<Cache>,
     loaded: MemoryCache<Digest, Arc<Loaded>>,
 }
@@ -73,8 +73,8 @@ impl Filters {
             engine,
             components: options.components.clone(),
             compiler: Compiler::new(options),
-            compiles: Gate::new(Bounds {
-                places: options.compiles_max.max(1),
+            compiles: FairSemaphore::new(Bounds {
+                permits: options.compiles_max.max(1),
                 // If there are several, leave one for other tenants: a compile may take a minute.
                 per_tenant_max: options.compiles_max.saturating_sub(1).max(1),
                 leaves_free: false,
@@ -82,8 +82,8 @@ impl Filters {
                 cost: 1,
             }),
             waiting_per_tenant_max: options.compiles_waiting_per_tenant_max,
-            loads: Gate::new(Bounds {
-                places: LOADS_MAX,
+            loads: FairSemaphore::new(Bounds {
+                permits: LOADS_MAX,
                 per_tenant_max: LOADS_PER_TENANT_MAX,
                 leaves_free: false,
                 // The dispatcher already bounds its calls in flight.
@@ -118,7 +118,7 @@ impl Filters {
         // Each caller waits in its own tenant's queue, as for uploads. If two tenants use the same filter, neither
         // waits in the queue of the other.
         let waiting = GaugeGuard::waiting_for_compile();
-        let _place = self.compiles.enter(tenant).await.map_err(|_| super::stopping())?;
+        let _place = self.compiles.acquire(tenant).await.map_err(|_| super::stopping())?;
         drop(waiting);
         if let Some(loaded) = self.load_cached(tenant, digest).await {
             return Ok(loaded);
@@ -141,7 +141,7 @@ impl Filters {
         if let Some(loaded) = self.loaded.get(&digest).await {
             return Some(loaded);
         }
-        let _place = self.loads.enter(tenant).await.ok()?;
+        let _place = self.loads.acquire(tenant).await.ok()?;
         let loading = async { self.read(digest).await.map(Arc::new) };
         self.loaded.optionally_get_with(digest, loading).await
     }
@@ -160,7 +160,7 @@ impl Filters {
         wasm: Bytes,
     ) -> Result<Arc<Loaded>, UploadError> {
         let waiting = GaugeGuard::waiting_for_compile();
-        let _place = self.compiles.enter_bounded(tenant).await.map_err(|refused| match refused {
+        let _place = self.compiles.acquire_bounded(tenant).await.map_err(|refused| match refused {
             Refused::Full => UploadError::CompileQueue { limit: self.waiting_per_tenant_max },
             Refused::Closed => UploadError::Start(super::stopping()),
         })?;

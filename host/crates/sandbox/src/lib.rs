@@ -66,7 +66,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use setgate_base::crypto::sha256;
-use setgate_base::fair::{Answer, Bounds, Gate, Place, Refused};
+use setgate_base::fair::{Acquired, Bounds, FairSemaphore, Permit, Refused};
 use setgate_domain::filter::{Grant, missing_grants};
 use setgate_domain::id::{DeliveryId, Digest, EventId, FilterName, SourceName, SubscriptionId, TenantId};
 use setgate_domain::limits::CallLimits;
@@ -215,7 +215,7 @@ struct Shared {
     reuse_events_max: u32,
     budgets: FuelBudgets,
     /// The pooling allocator returns an error when it is full. This gate makes calls wait instead.
-    slots: Gate,
+    slots: FairSemaphore,
     turns: Arc<Scheduler>,
     metrics: Metrics,
     guests: Handle,
@@ -267,8 +267,8 @@ impl Sandbox {
             structure: options.structure,
             reuse_events_max: options.idle_pool.events_max,
             budgets: FuelBudgets::new(),
-            slots: Gate::new(Bounds {
-                places: slots,
+            slots: FairSemaphore::new(Bounds {
+                permits: slots,
                 per_tenant_max: instances_per_tenant_max,
                 // A call holds its slot while it computes and while it waits for its turns. Reserve free slots for
                 // other tenants unless the configuration allows one tenant to use all of them.
@@ -459,9 +459,9 @@ impl Shared {
             Some(first) => first,
             None => Box::pin(self.first(&bucket, waited)).await?,
         };
-        let place = match self.slots.ask(tenant, false)? {
-            Answer::Granted(place) => place,
-            Answer::Waits(wait) => {
+        let place = match self.slots.request(tenant, false)? {
+            Acquired::Granted(place) => place,
+            Acquired::Queued(wait) => {
                 let asked_at = Instant::now();
                 let waiting = self.metrics.waiting_for_slot();
                 let place = wait.await?;
@@ -522,6 +522,6 @@ pub fn before_compile(wasm: &[u8], limits: &StructureLimits, quota: &Quota) -> R
 
 /// Resources that a call holds while it runs.
 struct Admitted {
-    place: Place,
+    place: Permit,
     charges: Charges,
 }

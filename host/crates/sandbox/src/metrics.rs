@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
-use setgate_base::telemetry::Handles;
+use setgate_base::telemetry::MetricHandleCache;
 use setgate_domain::id::{FilterName, TenantId};
 use setgate_domain::verdict::{Fault, FilterRun};
 
@@ -74,7 +74,7 @@ pub(super) struct WaitTimes {
 
 /// The series of recently called filters, and the gauges.
 pub(super) struct Metrics {
-    filters: Handles<(TenantId, FilterName), Arc<FilterMetrics>>,
+    filters: MetricHandleCache<(TenantId, FilterName), Arc<FilterMetrics>>,
     running: Gauge,
     waiting_budget: Gauge,
     waiting_slot: Gauge,
@@ -83,7 +83,7 @@ pub(super) struct Metrics {
 /// The series of one filter.
 struct FilterMetrics {
     /// By verdict and fault. Created on first use.
-    calls: Handles<(&'static str, &'static str), Counter>,
+    calls: MetricHandleCache<(&'static str, &'static str), Counter>,
     /// Created by the first call in a reused instance, because most filters never reuse instances.
     reused: OnceLock<Counter>,
     fuel: Counter,
@@ -101,7 +101,7 @@ impl Metrics {
     /// Call this only after the metrics recorder is installed.
     pub(super) fn new() -> Self {
         Self {
-            filters: Handles::default(),
+            filters: MetricHandleCache::default(),
             running: gauge!(RUNNING),
             waiting_budget: gauge!(WAITING, "for" => "budget"),
             waiting_slot: gauge!(WAITING, "for" => "slot"),
@@ -145,7 +145,7 @@ impl FilterMetrics {
     fn new(tenant: &TenantId, filter: &FilterName) -> Self {
         let (tenant, filter) = (|| tenant.to_string(), || filter.to_string());
         Self {
-            calls: Handles::default(),
+            calls: MetricHandleCache::default(),
             reused: OnceLock::new(),
             fuel: counter!(FUEL, "tenant" => tenant(), "filter" => filter()),
             seconds: histogram!(SECONDS, "tenant" => tenant(), "filter" => filter()),

@@ -1,18 +1,18 @@
 //! Schedules guests on the CPU.
 //!
 //! A guest yields after each slice of fuel by returning from its poll. [`Scheduler::run_in_turns`] polls it only while
-//! it holds a place of a [`Gate`], so that the order is not decided by the runtime's queue, but by the CPU time in
-//! nanoseconds that each tenant has used (start-time fair queueing). There are as many turns as cores, and more threads
-//! than turns. A slice that takes much longer than usual (one instruction that fills 30 MB cannot be interrupted) is
-//! overdue, and meanwhile its turn is lent to another call, on a spare thread or, for the first slice of a short call,
-//! on its caller's thread. The operating system then shares the core between them.
+//! it holds a place of a [`FairSemaphore`], so that the order is not decided by the runtime's queue, but by the CPU
+//! time in nanoseconds that each tenant has used (start-time fair queueing). There are as many turns as cores, and more
+//! threads than turns. A slice that takes much longer than usual (one instruction that fills 30 MB cannot be
+//! interrupted) is overdue, and meanwhile its turn is lent to another call, on a spare thread or, for the first slice
+//! of a short call, on its caller's thread. The operating system then shares the core between them.
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use setgate_base::fair::{Answer, Bounds, Gate, Place, Refused, Wait};
+use setgate_base::fair::{Acquire, Acquired, Bounds, FairSemaphore, Permit, Refused};
 use setgate_domain::id::TenantId;
 use tokio::sync::Notify;
 
@@ -23,7 +23,7 @@ const SLICE: Duration = Duration::from_micros(100);
 
 /// The scheduler of one host.
 pub(super) struct Scheduler {
-    gate: Gate,
+    gate: FairSemaphore,
     /// Number of turns, without lent ones.
     turns_max: usize,
     running: Mutex<Running>,
@@ -58,7 +58,7 @@ impl Scheduler {
     pub(super) fn new(turns_max: usize, threads: usize) -> Arc<Self> {
         let turns_max = turns_max.clamp(1, threads.max(1));
         let bounds = Bounds {
-            places: turns_max,
+            permits: turns_max,
             per_tenant_max: turns_max,
             leaves_free: false,
             waiting_per_tenant_max: usize::MAX,
@@ -66,7 +66,12 @@ impl Scheduler {
         };
         // Each spare thread may run one lent turn.
         let running = Running { slices: Vec::with_capacity(threads) };
-        Arc::new(Self { gate: Gate::new(bounds), turns_max, running: Mutex::new(running), contended: Notify::new() })
+        Arc::new(Self {
+            gate: FairSemaphore::new(bounds),
+            turns_max,
+            running: Mutex::new(running),
+            contended: Notify::new(),
+        })
     }
 
     /// Runs `call` for `tenant` and takes a turn for each poll. The caller pins the call, because it is large to move.
@@ -89,9 +94,9 @@ impl Scheduler {
         let ended = std::future::poll_fn(|cx| {
             let place = match std::mem::replace(&mut turn_state, TurnState::Idle) {
                 TurnState::Granted(place) => place,
-                TurnState::Idle => match self.gate.ask(tenant, false) {
-                    Ok(Answer::Granted(place)) => place,
-                    Ok(Answer::Waits(wait)) => {
+                TurnState::Idle => match self.gate.request(tenant, false) {
+                    Ok(Acquired::Granted(place)) => place,
+                    Ok(Acquired::Queued(wait)) => {
                         turn_state = TurnState::Queued(wait);
                         match self.poll_wait(&mut turn_state, cx) {
                             Poll::Ready(Ok(place)) => place,
@@ -118,7 +123,7 @@ impl Scheduler {
                 stats.waited += began_at.saturating_duration_since(since);
             }
             stats.slices += 1;
-            stats.behind = stats.behind.max(place.after());
+            stats.behind = stats.behind.max(place.grants_while_queued());
             let slice = SliceGuard { turns: self, slot: self.lock().begin(began_at) };
             let polled = call.as_mut().poll(cx);
             drop(slice);
@@ -126,12 +131,12 @@ impl Scheduler {
             let cost = nanoseconds(now.saturating_duration_since(began_at));
             match polled {
                 Poll::Ready(ended) => {
-                    place.give_back(cost);
+                    place.release(cost);
                     Poll::Ready(Ok(ended))
                 }
                 Poll::Pending => {
                     sliced();
-                    turn_state = TurnState::Queued(place.exchange(cost));
+                    turn_state = TurnState::Queued(place.release_and_queue(cost));
                     match self.poll_wait(&mut turn_state, cx) {
                         Poll::Ready(Ok(place)) => turn_state = TurnState::Granted(place),
                         Poll::Ready(Err(refused)) => return Poll::Ready(Err(refused)),
@@ -149,11 +154,11 @@ impl Scheduler {
     pub(super) async fn lend_overdue(self: Arc<Self>) {
         loop {
             self.contended.notified().await;
-            while self.gate.anybody_waits() {
+            while self.gate.has_waiters() {
                 tokio::time::sleep(OVERDUE).await;
                 let mut running = self.lock();
                 let overdue = running.find_overdue(Instant::now());
-                self.gate.set_places(self.turns_max + overdue);
+                self.gate.set_permits(self.turns_max + overdue);
             }
         }
     }
@@ -164,7 +169,7 @@ impl Scheduler {
     }
 
     /// Polls the wait in `next`, and resets `next` if the wait is over.
-    fn poll_wait(&self, turn_state: &mut TurnState, cx: &mut std::task::Context<'_>) -> Poll<Result<Place, Refused>> {
+    fn poll_wait(&self, turn_state: &mut TurnState, cx: &mut std::task::Context<'_>) -> Poll<Result<Permit, Refused>> {
         let TurnState::Queued(wait) = turn_state else { return Poll::Ready(Err(Refused::Closed)) };
         let polled = pin!(wait).poll(cx);
         match polled {
@@ -182,8 +187,8 @@ impl Scheduler {
 /// State of a call between two slices.
 enum TurnState {
     Idle,
-    Queued(Wait),
-    Granted(Place),
+    Queued(Acquire),
+    Granted(Permit),
 }
 
 /// A running slice. A drop guard, so that the slice also ends if the guest's poll panics.
@@ -197,7 +202,7 @@ impl Drop for SliceGuard<'_> {
         let mut running = self.turns.lock();
         if running.end(self.slot) {
             // The lent turn has to be returned: the next place that is released is not given to another call.
-            self.turns.gate.set_places(self.turns.turns_max + running.overdue());
+            self.turns.gate.set_permits(self.turns.turns_max + running.overdue());
         }
     }
 }
@@ -329,13 +334,13 @@ mod tests {
     async fn an_overdue_turn_is_lent() {
         let turns = Scheduler::new(1, 2);
         let [a, b] = ["a", "b"].map(|name| name.parse::<TenantId>().unwrap());
-        let Ok(Answer::Granted(_held)) = turns.gate.ask(&a, false) else { panic!("a free turn") };
+        let Ok(Acquired::Granted(_held)) = turns.gate.request(&a, false) else { panic!("a free turn") };
         let slot = turns.lock().begin(Instant::now());
         let lending = tokio::spawn(turns.clone().lend_overdue());
         let (ended, _) = turns.run_in_turns(&b, pin!(std::future::ready(())), || {}).await;
         assert!(ended.is_ok());
         drop(SliceGuard { turns: &turns, slot });
-        assert!(matches!(turns.gate.ask(&b, false), Ok(Answer::Waits(_))), "what was lent is owed back");
+        assert!(matches!(turns.gate.request(&b, false), Ok(Acquired::Queued(_))), "what was lent is owed back");
         lending.abort();
     }
 }

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use serde_json::json;
-use setgate_base::fair::Shares;
+use setgate_base::fair::TenantSemaphores;
 use setgate_domain::id::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -33,7 +33,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 pub struct Tails {
     all: Arc<Semaphore>,
     all_max: usize,
-    shares: Shares,
+    shares: TenantSemaphores,
 }
 
 /// The slot of an open tail, released on drop.
@@ -45,7 +45,7 @@ struct Open {
 impl Tails {
     /// `all_max` is `history.tails_max`, `per_tenant_max` is `history.tails_per_tenant_max`.
     pub fn new(all_max: usize, per_tenant_max: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(all_max)), all_max, shares: Shares::new(per_tenant_max) }
+        Self { all: Arc::new(Semaphore::new(all_max)), all_max, shares: TenantSemaphores::new(per_tenant_max) }
     }
 
     fn open(&self, tenant: &TenantId) -> Result<Open, Problem> {

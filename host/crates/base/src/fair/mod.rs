@@ -11,10 +11,10 @@
 //! leaving and returning gains nothing. With equal costs this is round robin, with unequal costs a deficit round robin
 //! without rounds.
 //!
-//! [`Line`] makes the decisions and is single-threaded. [`Gate`] lets futures wait for its decisions.
+//! [`Scheduler`] makes the decisions and is single-threaded. [`FairSemaphore`] lets futures wait for its decisions.
 
 mod byte_rate;
-mod shares;
+mod tenant_semaphores;
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -24,7 +24,7 @@ use std::task::{Context, Poll, Waker};
 use setgate_domain::id::TenantId;
 
 pub use byte_rate::ByteRate;
-pub use shares::Shares;
+pub use tenant_semaphores::TenantSemaphores;
 
 /// Idle tenants whose accounts are retained. Above this number, accounts without debt are dropped.
 const IDLE_TENANTS_MAX: usize = 64;
@@ -32,11 +32,11 @@ const IDLE_TENANTS_MAX: usize = 64;
 /// behind, and without this limit the tenant would, once its demand rises, block all others until it has caught up.
 const BEHIND_COSTS_MAX: u64 = 256;
 
-/// The limits of a [`Line`].
+/// The limits of a [`Scheduler`].
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Number of slots.
-    pub places: usize,
+    pub permits: usize,
     /// Limit for the slots of one tenant.
     pub per_tenant_max: usize,
     /// If set, a tenant gets another slot only while it holds fewer slots than are free. For slots that are held for a
@@ -52,13 +52,13 @@ pub struct Bounds {
 impl Bounds {
     /// Whether a tenant with `holds` slots may get another one while `held` slots are in use in total.
     fn allows(&self, holds: usize, held: usize) -> bool {
-        let free = self.places.saturating_sub(held);
+        let free = self.permits.saturating_sub(held);
         free > 0 && holds < self.per_tenant_max && !(self.leaves_free && holds >= free)
     }
 }
 
 /// The scheduler: slots in use, queues, and the next grant. Pure.
-pub struct Line {
+pub struct Scheduler {
     bounds: Bounds,
     held: usize,
     tenants: HashMap<TenantId, Account>,
@@ -79,29 +79,29 @@ struct Account {
     waiting: VecDeque<Ticket>,
 }
 
-/// The result of [`Line::ask`].
+/// The result of [`Scheduler::request`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum Decision {
     Granted,
-    Waits(Ticket),
+    Queued(Ticket),
     /// The tenant's queue is full.
     Full,
 }
 
-impl Line {
+impl Scheduler {
     pub fn new(bounds: Bounds) -> Self {
         Self { bounds, held: 0, tenants: HashMap::new(), served_at: 0, grants: 0, tickets: 0 }
     }
 
     /// Requests a slot. If `bounded` is set and the tenant's queue has reached `waiting_per_tenant_max`, the request is
     /// refused.
-    pub fn ask(&mut self, tenant: &TenantId, bounded: bool) -> Asked {
+    pub fn request(&mut self, tenant: &TenantId, bounded: bool) -> Decision {
         if !self.tenants.contains_key(tenant) {
-            self.forget_idle();
+            self.evict_idle();
             self.tenants.insert(tenant.clone(), Account::default());
         }
         let others_are_at = self.level(|other| other != tenant);
-        let Some(account) = self.tenants.get_mut(tenant) else { return Asked::Full };
+        let Some(account) = self.tenants.get_mut(tenant) else { return Decision::Full };
         if account.waiting.is_empty() {
             account.used = account.used.max(others_are_at);
         }
@@ -111,19 +111,19 @@ impl Line {
             account.grant(self.bounds.cost);
             self.held += 1;
             self.grants += 1;
-            return Asked::Granted;
+            return Decision::Granted;
         }
         if bounded && account.waiting.len() >= self.bounds.waiting_per_tenant_max {
-            return Asked::Full;
+            return Decision::Full;
         }
         self.tickets += 1;
         account.waiting.push_back(self.tickets);
-        Asked::Waits(self.tickets)
+        Decision::Queued(self.tickets)
     }
 
     /// Releases a slot. `cost` is `None` if the estimate was correct. The caller must then call [`Self::next`] until it
     /// returns `None`.
-    pub fn give_back(&mut self, tenant: &TenantId, cost: Option<u64>) {
+    pub fn release(&mut self, tenant: &TenantId, cost: Option<u64>) {
         self.held = self.held.saturating_sub(1);
         if let Some(account) = self.tenants.get_mut(tenant) {
             account.holds = account.holds.saturating_sub(1);
@@ -134,8 +134,8 @@ impl Line {
 
     /// Releases a slot and queues another request of the same tenant, in one step, so that the tenant does not count as
     /// idle in between. The caller must then call [`Self::next`] until it returns `None`.
-    pub fn exchange(&mut self, tenant: &TenantId, cost: u64) -> Ticket {
-        self.give_back(tenant, Some(cost));
+    pub fn release_and_queue(&mut self, tenant: &TenantId, cost: u64) -> Ticket {
+        self.release(tenant, Some(cost));
         self.tickets += 1;
         let least = self.least();
         if let Some(account) = self.tenants.get_mut(tenant) {
@@ -146,7 +146,7 @@ impl Line {
     }
 
     /// Removes a request from the queue.
-    pub fn leave(&mut self, tenant: &TenantId, ticket: Ticket) {
+    pub fn cancel(&mut self, tenant: &TenantId, ticket: Ticket) {
         if let Some(account) = self.tenants.get_mut(tenant) {
             account.waiting.retain(|waiting| *waiting != ticket);
         }
@@ -154,7 +154,7 @@ impl Line {
 
     /// Grants a free slot to the next request, if there are both.
     pub fn next_ticket(&mut self) -> Option<Ticket> {
-        if self.held >= self.bounds.places {
+        if self.held >= self.bounds.permits {
             return None;
         }
         let (bounds, held) = (self.bounds, self.held);
@@ -173,22 +173,22 @@ impl Line {
     }
 
     /// Changes the number of slots. Slots in use beyond it are not revoked. The caller must then call [`Self::next`].
-    pub fn set_places(&mut self, places: usize) {
-        self.bounds.places = places;
+    pub fn set_permits(&mut self, permits: usize) {
+        self.bounds.permits = permits;
     }
 
-    pub fn anybody_waits(&self) -> bool {
+    pub fn has_waiters(&self) -> bool {
         self.tenants.values().any(|account| !account.waiting.is_empty())
     }
 
-    fn forget_idle(&mut self) {
+    fn evict_idle(&mut self) {
         if self.tenants.len() < IDLE_TENANTS_MAX {
             return;
         }
         // If no slots are in use and no requests are queued, debts have no meaning.
-        let nobody = self.held == 0 && !self.anybody_waits();
+        let is_unused = self.held == 0 && !self.has_waiters();
         let level = self.level(|_| true);
-        self.tenants.retain(|_, account| !nobody && (account.is_active() || account.used > level));
+        self.tenants.retain(|_, account| !is_unused && (account.is_active() || account.used > level));
     }
 
     /// The usage level of the least served active tenant among those that `of` accepts. A new tenant starts there.
@@ -220,18 +220,18 @@ impl Account {
     }
 }
 
-/// A [`Line`] for futures. Clones share it.
+/// A [`Scheduler`] for futures. Clones share it.
 #[derive(Clone)]
-pub struct Gate(Arc<Mutex<State>>);
+pub struct FairSemaphore(Arc<Mutex<State>>);
 
 struct State {
-    line: Line,
+    scheduler: Scheduler,
     /// All queued requests, and whether a slot was granted.
-    seats: HashMap<Ticket, Seat>,
+    queue: HashMap<Ticket, QueueEntry>,
     closed: bool,
 }
 
-enum Seat {
+enum QueueEntry {
     Waiting {
         waker: Option<Waker>,
         /// Number of grants when the request was queued.
@@ -251,8 +251,8 @@ pub enum Refused {
 }
 
 /// A slot, released on drop.
-pub struct Place {
-    gate: Gate,
+pub struct Permit {
+    semaphore: FairSemaphore,
     tenant: TenantId,
     after: u64,
     /// Whether the slot has been released already.
@@ -260,76 +260,76 @@ pub struct Place {
 }
 
 /// A queued request. Dropping it removes it from the queue.
-pub struct Wait {
-    gate: Gate,
+pub struct Acquire {
+    semaphore: FairSemaphore,
     tenant: TenantId,
     /// `None` after the slot was returned to the caller.
     ticket: Option<Ticket>,
 }
 
-/// The result of [`Gate::ask`].
-pub enum Answer {
-    Granted(Place),
-    Waits(Wait),
+/// The result of [`FairSemaphore::request`].
+pub enum Acquired {
+    Granted(Permit),
+    Queued(Acquire),
 }
 
-impl Gate {
+impl FairSemaphore {
     pub fn new(bounds: Bounds) -> Self {
-        Self(Arc::new(Mutex::new(State { line: Line::new(bounds), seats: HashMap::new(), closed: false })))
+        Self(Arc::new(Mutex::new(State { scheduler: Scheduler::new(bounds), queue: HashMap::new(), closed: false })))
     }
 
     /// Waits for a slot, regardless of the length of the tenant's queue.
-    pub async fn enter(&self, tenant: &TenantId) -> Result<Place, Refused> {
-        match self.ask(tenant, false)? {
-            Answer::Granted(place) => Ok(place),
-            Answer::Waits(wait) => wait.await,
+    pub async fn acquire(&self, tenant: &TenantId) -> Result<Permit, Refused> {
+        match self.request(tenant, false)? {
+            Acquired::Granted(permit) => Ok(permit),
+            Acquired::Queued(wait) => wait.await,
         }
     }
 
     /// Waits for a slot, unless the tenant's queue is full.
-    pub async fn enter_bounded(&self, tenant: &TenantId) -> Result<Place, Refused> {
-        match self.ask(tenant, true)? {
-            Answer::Granted(place) => Ok(place),
-            Answer::Waits(wait) => wait.await,
+    pub async fn acquire_bounded(&self, tenant: &TenantId) -> Result<Permit, Refused> {
+        match self.request(tenant, true)? {
+            Acquired::Granted(permit) => Ok(permit),
+            Acquired::Queued(wait) => wait.await,
         }
     }
 
     /// Returns a slot, or a queued request.
-    pub fn ask(&self, tenant: &TenantId, bounded: bool) -> Result<Answer, Refused> {
+    pub fn request(&self, tenant: &TenantId, bounded: bool) -> Result<Acquired, Refused> {
         let mut state = self.lock();
         if state.closed {
             return Err(Refused::Closed);
         }
-        match state.line.ask(tenant, bounded) {
-            Asked::Granted => Ok(Answer::Granted(self.place(tenant, 0))),
-            Asked::Waits(ticket) => {
-                let since = state.line.grants;
-                state.seats.insert(ticket, Seat::Waiting { waker: None, since });
-                Ok(Answer::Waits(Wait { gate: self.clone(), tenant: tenant.clone(), ticket: Some(ticket) }))
+        match state.scheduler.request(tenant, bounded) {
+            Decision::Granted => Ok(Acquired::Granted(self.permit(tenant, 0))),
+            Decision::Queued(ticket) => {
+                let since = state.scheduler.grants;
+                state.queue.insert(ticket, QueueEntry::Waiting { waker: None, since });
+                Ok(Acquired::Queued(Acquire { semaphore: self.clone(), tenant: tenant.clone(), ticket: Some(ticket) }))
             }
-            Asked::Full => Err(Refused::Full),
+            Decision::Full => Err(Refused::Full),
         }
     }
 
-    pub fn set_places(&self, places: usize) {
-        self.change(|state| state.line.set_places(places));
+    pub fn set_permits(&self, permits: usize) {
+        self.change(|state| state.scheduler.set_permits(permits));
     }
 
-    pub fn anybody_waits(&self) -> bool {
-        self.lock().line.anybody_waits()
+    pub fn has_waiters(&self) -> bool {
+        self.lock().scheduler.has_waiters()
     }
 
     /// Refuses all queued and all future requests.
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        let wakers: Vec<_> = state.seats.values_mut().filter_map(Seat::waker).collect();
+        let wakers: Vec<_> = state.queue.values_mut().filter_map(QueueEntry::waker).collect();
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    fn place(&self, tenant: &TenantId, after: u64) -> Place {
-        Place { gate: self.clone(), tenant: tenant.clone(), after, over: false }
+    fn permit(&self, tenant: &TenantId, after: u64) -> Permit {
+        Permit { semaphore: self.clone(), tenant: tenant.clone(), after, over: false }
     }
 
     /// Changes the line and grants free slots. Wakers run without the lock.
@@ -337,9 +337,9 @@ impl Gate {
         let mut state = self.lock();
         let changed = change(&mut state);
         // Usually there is at most one grant, so no collection is allocated.
-        while let Some(ticket) = state.line.next_ticket() {
-            let grants = state.line.grants;
-            let waker = state.seats.get_mut(&ticket).and_then(|seat| seat.grant(grants));
+        while let Some(ticket) = state.scheduler.next_ticket() {
+            let grants = state.scheduler.grants;
+            let waker = state.queue.get_mut(&ticket).and_then(|entry| entry.grant(grants));
             if let Some(waker) = waker {
                 drop(state);
                 waker.wake();
@@ -354,7 +354,7 @@ impl Gate {
     }
 }
 
-impl Seat {
+impl QueueEntry {
     fn waker(&mut self) -> Option<Waker> {
         match self {
             Self::Waiting { waker, .. } => waker.take(),
@@ -371,78 +371,78 @@ impl Seat {
     }
 }
 
-impl Place {
+impl Permit {
     /// Number of grants to others while this request was queued.
-    pub fn after(&self) -> u64 {
+    pub fn grants_while_queued(&self) -> u64 {
         self.after
     }
 
     /// Releases the slot with its actual cost.
-    pub fn give_back(mut self, cost: u64) {
+    pub fn release(mut self, cost: u64) {
         self.over = true;
-        self.gate.change(|state| state.line.give_back(&self.tenant, Some(cost)));
+        self.semaphore.change(|state| state.scheduler.release(&self.tenant, Some(cost)));
     }
 
     /// Releases the slot with its actual cost, and queues a request for the next one.
-    pub fn exchange(mut self, cost: u64) -> Wait {
+    pub fn release_and_queue(mut self, cost: u64) -> Acquire {
         self.over = true;
-        let (gate, tenant) = (self.gate.clone(), self.tenant.clone());
-        let ticket = gate.change(|state| {
-            let ticket = state.line.exchange(&tenant, cost);
-            let since = state.line.grants;
-            state.seats.insert(ticket, Seat::Waiting { waker: None, since });
+        let (semaphore, tenant) = (self.semaphore.clone(), self.tenant.clone());
+        let ticket = semaphore.change(|state| {
+            let ticket = state.scheduler.release_and_queue(&tenant, cost);
+            let since = state.scheduler.grants;
+            state.queue.insert(ticket, QueueEntry::Waiting { waker: None, since });
             ticket
         });
-        Wait { gate, tenant, ticket: Some(ticket) }
+        Acquire { semaphore, tenant, ticket: Some(ticket) }
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         if !self.over {
-            self.gate.change(|state| state.line.give_back(&self.tenant, None));
+            self.semaphore.change(|state| state.scheduler.release(&self.tenant, None));
         }
     }
 }
 
-impl Future for Wait {
-    type Output = Result<Place, Refused>;
+impl Future for Acquire {
+    type Output = Result<Permit, Refused>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(ticket) = self.ticket else { return Poll::Ready(Err(Refused::Closed)) };
-        let mut state = self.gate.lock();
+        let mut state = self.semaphore.lock();
         if state.closed {
             return Poll::Ready(Err(Refused::Closed)); // the ticket is given back by drop
         }
-        match state.seats.get_mut(&ticket) {
-            Some(Seat::Waiting { waker, .. }) => {
+        match state.queue.get_mut(&ticket) {
+            Some(QueueEntry::Waiting { waker, .. }) => {
                 if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                     *waker = Some(cx.waker().clone());
                 }
                 Poll::Pending
             }
-            Some(Seat::Granted { after }) => {
+            Some(QueueEntry::Granted { after }) => {
                 let after = *after;
-                state.seats.remove(&ticket);
+                state.queue.remove(&ticket);
                 drop(state);
                 self.ticket = None;
-                Poll::Ready(Ok(self.gate.place(&self.tenant, after)))
+                Poll::Ready(Ok(self.semaphore.permit(&self.tenant, after)))
             }
             None => Poll::Ready(Err(Refused::Closed)), // polled again after its end
         }
     }
 }
 
-impl Drop for Wait {
+impl Drop for Acquire {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
         let tenant = &self.tenant;
-        self.gate.change(|state| {
+        self.semaphore.change(|state| {
             // A granted slot that was never used is free of charge and goes to the next request.
-            if matches!(state.seats.remove(&ticket), Some(Seat::Granted { .. })) {
-                state.line.give_back(tenant, Some(0));
+            if matches!(state.queue.remove(&ticket), Some(QueueEntry::Granted { .. })) {
+                state.scheduler.release(tenant, Some(0));
             } else {
-                state.line.leave(tenant, ticket);
+                state.scheduler.cancel(tenant, ticket);
             }
         });
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 const ONE_EACH: Bounds =
-    Bounds { places: 1, per_tenant_max: 1, leaves_free: false, waiting_per_tenant_max: 2, cost: 1 };
+    Bounds { permits: 1, per_tenant_max: 1, leaves_free: false, waiting_per_tenant_max: 2, cost: 1 };
 
 fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
@@ -11,18 +11,18 @@ fn tenant(name: &str) -> TenantId {
 
 /// A line that remembers its requests by name.
 struct Story {
-    line: Line,
+    scheduler: Scheduler,
     asked: HashMap<Ticket, &'static str>,
 }
 
 impl Story {
     fn new(bounds: Bounds) -> Self {
-        Self { line: Line::new(bounds), asked: HashMap::new() }
+        Self { scheduler: Scheduler::new(bounds), asked: HashMap::new() }
     }
 
-    fn asks(&mut self, name: &'static str) -> Asked {
-        let asked = self.line.ask(&tenant(name), false);
-        if let Asked::Waits(ticket) = asked {
+    fn asks(&mut self, name: &'static str) -> Decision {
+        let asked = self.scheduler.request(&tenant(name), false);
+        if let Decision::Queued(ticket) = asked {
             self.asked.insert(ticket, name);
         }
         asked
@@ -30,8 +30,8 @@ impl Story {
 
     /// Releases a slot, and returns the names of the next grants.
     fn ends(&mut self, name: &'static str, cost: u64) -> Vec<&'static str> {
-        self.line.give_back(&tenant(name), Some(cost));
-        std::iter::from_fn(|| self.line.next_ticket()).map(|ticket| self.asked[&ticket]).collect()
+        self.scheduler.release(&tenant(name), Some(cost));
+        std::iter::from_fn(|| self.scheduler.next_ticket()).map(|ticket| self.asked[&ticket]).collect()
     }
 
     /// The order of service at equal costs, until the queues are empty.
@@ -49,9 +49,9 @@ impl Story {
 #[test]
 fn tenants_are_served_in_turns_however_many_each_has_waiting() {
     let mut story = Story::new(ONE_EACH);
-    assert_eq!(story.asks("a"), Asked::Granted);
+    assert_eq!(story.asks("a"), Decision::Granted);
     for name in ["a", "a", "a", "a", "b", "b", "c"] {
-        assert!(matches!(story.asks(name), Asked::Waits(_)));
+        assert!(matches!(story.asks(name), Decision::Queued(_)));
     }
     assert_eq!(story.order("a"), "bcabaaa".to_owned());
 }
@@ -125,7 +125,7 @@ fn idle_time_is_not_saved_up_and_lone_use_is_not_held_against_anybody() {
 
 #[test]
 fn one_who_comes_new_does_not_wait_until_a_third_has_caught_up() {
-    let mut story = Story::new(Bounds { places: 2, per_tenant_max: 2, cost: 10, ..ONE_EACH });
+    let mut story = Story::new(Bounds { permits: 2, per_tenant_max: 2, cost: 10, ..ONE_EACH });
     // `a` had a very long grant, and its next one starts far ahead of `b`.
     story.asks("a");
     story.asks("b");
@@ -144,26 +144,26 @@ fn one_who_comes_new_does_not_wait_until_a_third_has_caught_up() {
 
 #[test]
 fn one_who_always_wanted_little_cannot_stop_everybody_at_once() {
-    let mut story = Story::new(Bounds { places: 2, per_tenant_max: 2, cost: 10, ..ONE_EACH });
+    let mut story = Story::new(Bounds { permits: 2, per_tenant_max: 2, cost: 10, ..ONE_EACH });
     // `a` takes all available slots. `b` always has one and uses little of it.
     story.asks("b");
     story.asks("a");
     for _ in 0..10_000 {
         story.asks("a");
         assert_eq!(story.ends("a", 10), ["a"]);
-        let again = story.line.exchange(&tenant("b"), 1);
-        assert_eq!(story.line.next_ticket(), Some(again));
+        let again = story.scheduler.release_and_queue(&tenant("b"), 1);
+        assert_eq!(story.scheduler.next_ticket(), Some(again));
     }
     // The demand of `b` rises while it is queued. If it were idle in between, it would start at the level of the
     // others.
-    story.line.set_places(1);
-    let again = story.line.exchange(&tenant("b"), 1);
+    story.scheduler.set_permits(1);
+    let again = story.scheduler.release_and_queue(&tenant("b"), 1);
     for _ in 0..1_000 {
         story.asks("b");
         story.asks("a");
     }
-    story.line.set_places(2);
-    assert_eq!(story.line.next_ticket(), Some(again));
+    story.scheduler.set_permits(2);
+    assert_eq!(story.scheduler.next_ticket(), Some(again));
     let mut before_a = 0;
     while story.ends("b", 10) != ["a"] {
         before_a += 1;
@@ -173,45 +173,46 @@ fn one_who_always_wanted_little_cannot_stop_everybody_at_once() {
 
 #[test]
 fn a_tenant_at_its_bound_waits_while_others_do_not() {
-    let mut story = Story::new(Bounds { places: 3, per_tenant_max: 2, ..ONE_EACH });
-    assert_eq!(story.asks("busy"), Asked::Granted);
-    assert_eq!(story.asks("busy"), Asked::Granted);
-    assert!(matches!(story.asks("busy"), Asked::Waits(_)));
-    assert_eq!(story.asks("other"), Asked::Granted);
-    assert_eq!(story.ends("other", 1), [""; 0], "the free place is not the busy one's");
+    let mut story = Story::new(Bounds { permits: 3, per_tenant_max: 2, ..ONE_EACH });
+    assert_eq!(story.asks("busy"), Decision::Granted);
+    assert_eq!(story.asks("busy"), Decision::Granted);
+    assert!(matches!(story.asks("busy"), Decision::Queued(_)));
+    assert_eq!(story.asks("other"), Decision::Granted);
+    assert_eq!(story.ends("other", 1), [""; 0], "the free permit is not the busy one's");
     assert_eq!(story.ends("busy", 1), ["busy"]);
 }
 
 #[test]
 fn tenants_that_hold_on_leave_places_for_one_that_holds_none() {
-    let bounds = Bounds { places: 8, per_tenant_max: 8, leaves_free: true, ..ONE_EACH };
-    let mut line = Line::new(bounds);
+    let bounds = Bounds { permits: 8, per_tenant_max: 8, leaves_free: true, ..ONE_EACH };
+    let mut scheduler = Scheduler::new(bounds);
     let mut held = 0;
     for _ in 0..8 {
-        held += ["a", "b", "c"].iter().filter(|name| line.ask(&tenant(name), false) == Asked::Granted).count();
+        held +=
+            ["a", "b", "c"].iter().filter(|name| scheduler.request(&tenant(name), false) == Decision::Granted).count();
     }
     assert_eq!(held, 6, "two each, and as many are free");
-    assert_eq!(line.ask(&tenant("new"), false), Asked::Granted);
-    assert!(matches!(line.ask(&tenant("new"), false), Asked::Waits(_)), "it leaves one free as well");
-    assert_eq!(line.ask(&tenant("newer"), false), Asked::Granted, "the last is for one that holds none");
-    line.give_back(&tenant("newer"), None);
-    assert_eq!(line.next_ticket(), None, "it goes to none of those that hold one");
-    line.give_back(&tenant("a"), None);
-    assert!(line.next_ticket().is_some(), "now it does");
+    assert_eq!(scheduler.request(&tenant("new"), false), Decision::Granted);
+    assert!(matches!(scheduler.request(&tenant("new"), false), Decision::Queued(_)), "it leaves one free as well");
+    assert_eq!(scheduler.request(&tenant("newer"), false), Decision::Granted, "the last is for one that holds none");
+    scheduler.release(&tenant("newer"), None);
+    assert_eq!(scheduler.next_ticket(), None, "it goes to none of those that hold one");
+    scheduler.release(&tenant("a"), None);
+    assert!(scheduler.next_ticket().is_some(), "now it does");
 }
 
 #[test]
 fn the_line_of_each_tenant_is_bounded_for_itself() {
-    let mut line = Line::new(ONE_EACH);
+    let mut scheduler = Scheduler::new(ONE_EACH);
     let (a, b) = (tenant("a"), tenant("b"));
-    assert_eq!(line.ask(&a, true), Asked::Granted);
-    assert!(matches!(line.ask(&a, true), Asked::Waits(_)));
-    let Asked::Waits(second) = line.ask(&a, true) else { panic!("two may wait") };
-    assert_eq!(line.ask(&a, true), Asked::Full);
-    assert!(matches!(line.ask(&b, true), Asked::Waits(_)), "another tenant's line is its own");
-    assert!(matches!(line.ask(&a, false), Asked::Waits(_)), "who may not be refused waits");
-    line.leave(&a, second);
-    assert_eq!(line.ask(&a, true), Asked::Full, "three, less one");
+    assert_eq!(scheduler.request(&a, true), Decision::Granted);
+    assert!(matches!(scheduler.request(&a, true), Decision::Queued(_)));
+    let Decision::Queued(second) = scheduler.request(&a, true) else { panic!("two may wait") };
+    assert_eq!(scheduler.request(&a, true), Decision::Full);
+    assert!(matches!(scheduler.request(&b, true), Decision::Queued(_)), "another tenant's line is its own");
+    assert!(matches!(scheduler.request(&a, false), Decision::Queued(_)), "who may not be refused waits");
+    scheduler.cancel(&a, second);
+    assert_eq!(scheduler.request(&a, true), Decision::Full, "three, less one");
 }
 
 #[test]
@@ -219,10 +220,10 @@ fn an_exchange_lets_others_go_first_and_keeps_the_account() {
     let mut story = Story::new(ONE_EACH);
     story.asks("a");
     story.asks("b");
-    let again = story.line.exchange(&tenant("a"), 1);
+    let again = story.scheduler.release_and_queue(&tenant("a"), 1);
     story.asked.insert(again, "a");
-    assert_eq!(story.line.next_ticket().map(|ticket| story.asked[&ticket]), Some("b"));
-    assert_eq!(story.line.next_ticket(), None);
+    assert_eq!(story.scheduler.next_ticket().map(|ticket| story.asked[&ticket]), Some("b"));
+    assert_eq!(story.scheduler.next_ticket(), None);
     assert_eq!(story.ends("b", 1), ["a"]);
 }
 
@@ -232,67 +233,67 @@ fn more_places_are_given_out_and_fewer_are_waited_for() {
     story.asks("a");
     story.asks("b");
     story.asks("b");
-    story.line.set_places(2);
-    assert_eq!(story.line.next_ticket().map(|ticket| story.asked[&ticket]), Some("b"));
-    assert_eq!(story.line.next_ticket(), None);
-    story.line.set_places(1);
+    story.scheduler.set_permits(2);
+    assert_eq!(story.scheduler.next_ticket().map(|ticket| story.asked[&ticket]), Some("b"));
+    assert_eq!(story.scheduler.next_ticket(), None);
+    story.scheduler.set_permits(1);
     assert_eq!(story.ends("b", 1), [""; 0], "two were held");
     assert_eq!(story.ends("a", 1), ["b"]);
 }
 
 #[test]
 fn tenants_that_are_gone_are_forgotten() {
-    let mut line = Line::new(ONE_EACH);
+    let mut scheduler = Scheduler::new(ONE_EACH);
     for n in 0..10_000 {
         let tenant = tenant(&format!("t-{n}"));
-        assert_eq!(line.ask(&tenant, false), Asked::Granted);
-        line.give_back(&tenant, None);
+        assert_eq!(scheduler.request(&tenant, false), Decision::Granted);
+        scheduler.release(&tenant, None);
     }
-    assert!(line.tenants.len() <= IDLE_TENANTS_MAX, "{}", line.tenants.len());
+    assert!(scheduler.tenants.len() <= IDLE_TENANTS_MAX, "{}", scheduler.tenants.len());
 }
 
-fn waiting(gate: &Gate, name: &str) -> Wait {
-    match gate.ask(&tenant(name), false) {
-        Ok(Answer::Waits(wait)) => wait,
-        _ => panic!("there is no place to be had"),
+fn waiting(semaphore: &FairSemaphore, name: &str) -> Acquire {
+    match semaphore.request(&tenant(name), false) {
+        Ok(Acquired::Queued(wait)) => wait,
+        _ => panic!("expected a queued request"),
     }
 }
 
 #[tokio::test]
 async fn a_place_goes_to_the_future_whose_turn_it_is() {
-    let gate = Gate::new(ONE_EACH);
-    let first = gate.enter(&tenant("a")).await.unwrap();
-    let (mut again, mut other) = (waiting(&gate, "a"), waiting(&gate, "b"));
+    let semaphore = FairSemaphore::new(ONE_EACH);
+    let first = semaphore.acquire(&tenant("a")).await.unwrap();
+    let (mut again, mut other) = (waiting(&semaphore, "a"), waiting(&semaphore, "b"));
     assert!(futures_util::poll!(&mut again).is_pending());
     drop(first);
     assert!(futures_util::poll!(&mut again).is_pending());
-    let place = (&mut other).await.unwrap();
-    place.give_back(1);
+    let permit = (&mut other).await.unwrap();
+    permit.release(1);
     assert!(again.await.is_ok());
 }
 
 #[tokio::test]
 async fn dropping_what_waits_gives_its_place_in_line_back() {
-    let gate = Gate::new(ONE_EACH);
-    let first = gate.enter(&tenant("a")).await.unwrap();
-    let (left, granted, last) = (waiting(&gate, "b"), waiting(&gate, "c"), waiting(&gate, "d"));
+    let semaphore = FairSemaphore::new(ONE_EACH);
+    let first = semaphore.acquire(&tenant("a")).await.unwrap();
+    let (left, granted, last) = (waiting(&semaphore, "b"), waiting(&semaphore, "c"), waiting(&semaphore, "d"));
     drop(left);
     drop(first);
     // `c` was granted the slot and never polled.
     drop(granted);
     drop(last.await.unwrap());
-    assert!(matches!(gate.ask(&tenant("e"), false), Ok(Answer::Granted(_))));
-    assert!(gate.lock().seats.is_empty() && !gate.anybody_waits());
+    assert!(matches!(semaphore.request(&tenant("e"), false), Ok(Acquired::Granted(_))));
+    assert!(semaphore.lock().queue.is_empty() && !semaphore.has_waiters());
 }
 
 #[tokio::test]
 async fn closing_ends_the_waiting() {
-    let gate = Gate::new(ONE_EACH);
-    let held = gate.enter(&tenant("a")).await.unwrap();
-    let waits = tokio::spawn(waiting(&gate, "b"));
+    let semaphore = FairSemaphore::new(ONE_EACH);
+    let held = semaphore.acquire(&tenant("a")).await.unwrap();
+    let waits = tokio::spawn(waiting(&semaphore, "b"));
     tokio::task::yield_now().await;
-    gate.close();
+    semaphore.close();
     assert_eq!(waits.await.unwrap().err(), Some(Refused::Closed));
-    assert_eq!(gate.enter(&tenant("b")).await.err(), Some(Refused::Closed));
+    assert_eq!(semaphore.acquire(&tenant("b")).await.err(), Some(Refused::Closed));
     drop(held);
 }

@@ -41,19 +41,19 @@ async fn other_options_take_connections_of_their_own_and_the_same_ones_keep_thei
     let egress = egress(open());
     let other = egress.clone();
     post_of(&egress, "acme", &url).await;
-    assert!(egress.way(open()).unwrap().is_none(), "nothing is another one");
+    assert!(egress.prepare(open()).unwrap().is_none(), "nothing is another one");
 
-    let refused = egress.way(Options { connect_ms_max: 0, ..open() }).unwrap_err();
+    let refused = egress.prepare(Options { connect_ms_max: 0, ..open() }).unwrap_err();
     assert!(refused.to_string().contains("egress.connect_ms_max"), "{refused}");
-    let way = egress.way(Options { response_bytes_kept: 7, ..open() }).unwrap().expect("others");
+    let clients = egress.prepare(Options { response_bytes_kept: 7, ..open() }).unwrap().expect("others");
     post_of(&egress, "acme", &url).await;
     assert_eq!(connections.load(Ordering::SeqCst), 1, "nothing changes before it is taken");
-    egress.take(way);
+    egress.replace(clients);
     post_of(&other, "acme", &url).await;
     assert_eq!(connections.load(Ordering::SeqCst), 2);
 
-    let closed = egress.way(Options { allow: Vec::new(), ..open() }).unwrap().expect("others");
-    egress.take(closed);
+    let closed = egress.prepare(Options { allow: Vec::new(), ..open() }).unwrap().expect("others");
+    egress.replace(closed);
     let outcome = post(&other, &url).await;
     assert!(matches!(outcome, Outcome::Failed { class: ErrorClass::Forbidden, .. }), "{outcome:?}");
 }
@@ -66,11 +66,11 @@ async fn authorities_are_read_again() {
     write();
     let options = Options { ca_files: vec![file.clone()], ..open() };
     let egress = egress(options.clone());
-    assert!(egress.way(options.clone()).unwrap().is_none());
+    assert!(egress.prepare(options.clone()).unwrap().is_none());
     write();
-    assert!(egress.way(options.clone()).unwrap().is_some(), "the same file with another authority in it");
+    assert!(egress.prepare(options.clone()).unwrap().is_some(), "the same file with another authority in it");
     std::fs::write(&file, "").unwrap();
-    assert!(egress.way(options).is_err());
+    assert!(egress.prepare(options).is_err());
 }
 
 #[tokio::test]

@@ -102,7 +102,7 @@ pub(crate) fn run(conn: &Connection, mode: &str, shared: &Shared) -> Option<Prog
             if disk::is_io(&error) {
                 shared.disk.suspect();
             }
-            if shared.disk.checkpoints_told.due().is_some() {
+            if shared.disk.checkpoints_told.allow().is_some() {
                 tracing::warn!(%error, mode, "a checkpoint of the ledger failed; it will be tried again");
             }
             None

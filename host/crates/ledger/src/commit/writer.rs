@@ -128,7 +128,7 @@ impl Writer {
                 self.roll_back();
                 self.statistics.forget();
                 self.dedupe.rolled_back();
-                setgate_base::telemetry::lasting::count(crate::COMMIT_FAILURES, String::new()).add(1);
+                setgate_base::telemetry::persistent_counters::counter(crate::COMMIT_FAILURES, String::new()).add(1);
                 self.shared.disk.failed("a commit", &error);
                 Err(Arc::new(error))
             }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
-use setgate_base::fair::{Bounds, Gate};
+use setgate_base::fair::{Bounds, FairSemaphore};
 use setgate_domain::id::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -21,7 +21,7 @@ pub(crate) struct Readers {
     size: u32,
     /// Fair scheduling between tenants: a tenant's hundred searches queue behind each other, not in front of every
     /// other tenant's next one.
-    turns: Gate,
+    turns: FairSemaphore,
 }
 
 /// The pool, on behalf of one tenant.
@@ -35,8 +35,8 @@ impl Readers {
         let size = size.max(1);
         let idle = (0..size).map(|_| schema::open_reader(folder)).collect::<Result<_, _>>()?;
         let (idle, permits) = (Arc::new(Mutex::new(idle)), Arc::new(Semaphore::new(size as usize)));
-        let turns = Gate::new(Bounds {
-            places: size as usize,
+        let turns = FairSemaphore::new(Bounds {
+            permits: size as usize,
             // One connection is left to other tenants if there are several.
             per_tenant_max: (size as usize - 1).max(1),
             leaves_free: false,
@@ -114,7 +114,7 @@ impl ReadersOf<'_> {
         self,
         read: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let place = self.readers.turns.enter(&self.tenant).await.map_err(|_| Error::Closed)?;
+        let place = self.readers.turns.acquire(&self.tenant).await.map_err(|_| Error::Closed)?;
         self.readers
             .read(move |conn| {
                 // Held by the read itself, which runs to its end even if the caller has been cancelled.
@@ -206,7 +206,7 @@ mod tests {
                 tokio::spawn(async move { readers.of(&busy).read(wait).await })
             })
             .collect();
-        while !readers.turns.anybody_waits() {
+        while !readers.turns.has_waiters() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         for _ in 0..20 {

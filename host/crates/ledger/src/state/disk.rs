@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use setgate_base::telemetry::Seldom;
+use setgate_base::telemetry::LogThrottle;
 
 /// Reason why writes fail, for the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +58,9 @@ pub(crate) struct Disk {
     failing: AtomicBool,
     suspect: AtomicBool,
     cause: Mutex<Option<Cause>>,
-    told: Seldom,
+    told: LogThrottle,
     /// Throttles log lines about failed checkpoints.
-    pub(crate) checkpoints_told: Seldom,
+    pub(crate) checkpoints_told: LogThrottle,
 }
 
 impl Disk {
@@ -70,15 +70,15 @@ impl Disk {
             failing: AtomicBool::new(false),
             suspect: AtomicBool::new(false),
             cause: Mutex::new(None),
-            told: Seldom::new(TELL_EVERY),
-            checkpoints_told: Seldom::new(TELL_EVERY),
+            told: LogThrottle::new(TELL_EVERY),
+            checkpoints_told: LogThrottle::new(TELL_EVERY),
         }
     }
 
     /// Records that a write failed during `doing`.
     pub(crate) fn failed(&self, doing: &str, error: &dyn std::fmt::Display) {
         let first = !self.failing.swap(true, Ordering::AcqRel);
-        if let Some(unsaid) = self.told.due() {
+        if let Some(unsaid) = self.told.allow() {
             let system = probe(&self.folder).err();
             let cause = match &system {
                 Some(system) => Cause::of(system),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, OptionalExtension};
-use setgate_base::telemetry::Seldom;
+use setgate_base::telemetry::LogThrottle;
 use setgate_domain::delivery::{DeliverySeq, State};
 use setgate_domain::event::EventSeq;
 use setgate_domain::id::{SubscriptionId, TenantId};
@@ -36,7 +36,7 @@ const FREE_PAGES_KEPT: i64 = 1_024;
 pub(crate) const BY_SIZE: &str = "setgate_ledger_retained_by_size_total";
 /// Minimum time between two log lines about it.
 const TELL_EVERY: std::time::Duration = std::time::Duration::from_secs(600);
-static TOLD: Seldom = Seldom::new(TELL_EVERY);
+static TOLD: LogThrottle = LogThrottle::new(TELL_EVERY);
 
 /// Result of [`Ledger::retain`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -88,7 +88,7 @@ impl Ledger {
             retained.by_size = retained.events - of_age;
             metrics::counter!(BY_SIZE).increment(retained.by_size);
             if retained.by_size > 0
-                && let Some(unsaid) = TOLD.due()
+                && let Some(unsaid) = TOLD.allow()
             {
                 let (removed, used) = (retained.by_size, self.shared().space.used());
                 tracing::warn!(

@@ -106,7 +106,7 @@ async fn a_full_pool_is_given_out_in_turns_between_tenants() {
         })
         .collect();
     // The only slot is held while the calls queue up.
-    let held = sandbox.slots.enter(&"flood".parse().unwrap()).await.unwrap();
+    let held = sandbox.slots.acquire(&"flood".parse().unwrap()).await.unwrap();
     for call in &mut calls {
         assert!(futures_util::poll!(call).is_pending());
     }
@@ -173,7 +173,7 @@ async fn a_flood_of_uploads_is_refused_and_neither_other_tenants_nor_events_are(
     let compiled = slow.uploads("flood", guests::doing("(i32.const 1)"));
     until(|| slow.dir.path().join("began").exists()).await;
     let waits = slow.uploads("flood", guests::doing("(i32.const 2)"));
-    until(|| compiles.anybody_waits()).await;
+    until(|| compiles.has_waiters()).await;
 
     let third = guests::doing("(i32.const 3)");
     let refused = slow.uploads("flood", third.clone()).await.unwrap();

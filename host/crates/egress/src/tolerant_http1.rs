@@ -21,7 +21,7 @@ use super::head;
 const READ_BYTES: usize = 4096;
 
 #[derive(Debug)]
-pub(super) struct Lenient<S> {
+pub(super) struct TolerantHttp1<S> {
     inner: S,
     /// `None` for HTTP/2.
     http1: Option<Http1>,
@@ -69,20 +69,20 @@ impl Request {
     }
 }
 
-impl<S: Connection> Lenient<S> {
+impl<S: Connection> TolerantHttp1<S> {
     pub(super) fn new(inner: S) -> Self {
         let http1 = (!inner.connected().is_negotiated_h2()).then(Http1::default);
         Self { inner, http1 }
     }
 }
 
-impl<S: Connection> Connection for Lenient<S> {
+impl<S: Connection> Connection for TolerantHttp1<S> {
     fn connected(&self) -> Connected {
         self.inner.connected()
     }
 }
 
-impl<S: Read + Unpin> Read for Lenient<S> {
+impl<S: Read + Unpin> Read for TolerantHttp1<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let Some(http1) = &mut this.http1 else { return Pin::new(&mut this.inner).poll_read(cx, into) };
@@ -154,7 +154,7 @@ fn unusable(error: &head::HeadError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, Failure::new(ErrorClass::Broken, &error.to_string()))
 }
 
-impl<S: Write + Unpin> Lenient<S> {
+impl<S: Write + Unpin> TolerantHttp1<S> {
     /// Handles the result of a write. Returns the number of bytes of `slices` that are consumed.
     fn wrote(&mut self, written: io::Result<usize>, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         let Some(http1) = &mut self.http1 else { return written };
@@ -219,7 +219,7 @@ fn content_length(head: &[u8]) -> usize {
     value.next().and_then(|(_, value)| std::str::from_utf8(value).ok()?.trim().parse().ok()).unwrap_or(0)
 }
 
-impl<S: Write + Unpin> Write for Lenient<S> {
+impl<S: Write + Unpin> Write for TolerantHttp1<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.is_cut_off() {

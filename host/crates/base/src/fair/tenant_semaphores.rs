@@ -1,5 +1,5 @@
-//! A fixed number of permits for each tenant. Unlike with a [`super::Gate`], tenants do not compete: this is only a
-//! limit.
+//! A fixed number of permits for each tenant. Unlike with a [`super::FairSemaphore`], tenants do not compete: this is
+//! only a limit.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,13 +9,13 @@ use setgate_domain::id::TenantId;
 use tokio::sync::Semaphore;
 
 /// That many permits for each tenant, or for each key of another type.
-pub struct Shares<K = TenantId> {
+pub struct TenantSemaphores<K = TenantId> {
     permits: usize,
     /// Keys whose permits are in use or awaited.
     tenants: Mutex<HashMap<K, Weak<Semaphore>>>,
 }
 
-impl<K: Clone + Eq + Hash> Shares<K> {
+impl<K: Clone + Eq + Hash> TenantSemaphores<K> {
     pub fn new(permits: usize) -> Self {
         Self { permits, tenants: Mutex::default() }
     }

@@ -12,26 +12,26 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Time until a cached handle is dropped, whether in use or not.
-const KEPT: Duration = Duration::from_secs(60);
+const LIFETIME: Duration = Duration::from_secs(60);
 
 /// Cached handles of type `H`, which are cheap to clone, by the values of their labels.
 #[derive(Debug)]
-pub struct Handles<K, H>(Mutex<Kept<K, H>>);
+pub struct MetricHandleCache<K, H>(Mutex<Cached<K, H>>);
 
 #[derive(Debug)]
-struct Kept<K, H> {
+struct Cached<K, H> {
     made: HashMap<K, (Instant, H)>,
     /// Time of the last eviction of old handles.
     swept_at: Instant,
 }
 
-impl<K, H> Default for Handles<K, H> {
+impl<K, H> Default for MetricHandleCache<K, H> {
     fn default() -> Self {
-        Self(Mutex::new(Kept { made: HashMap::new(), swept_at: Instant::now() }))
+        Self(Mutex::new(Cached { made: HashMap::new(), swept_at: Instant::now() }))
     }
 }
 
-impl<K: Eq + Hash, H: Clone> Handles<K, H> {
+impl<K: Eq + Hash, H: Clone> MetricHandleCache<K, H> {
     /// The cached handle of a key. If there is none, `make` creates it.
     pub fn of<Q>(&self, key: &Q, make: impl FnOnce() -> H) -> H
     where
@@ -46,17 +46,17 @@ impl<K: Eq + Hash, H: Clone> Handles<K, H> {
         K: Borrow<Q>,
         Q: ToOwned<Owned = K> + Eq + Hash + ?Sized,
     {
-        let fresh = |made_at: Instant| now.saturating_duration_since(made_at) < KEPT;
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, handle)) = kept.made.get(key).filter(|(made_at, _)| fresh(*made_at)) {
+        let fresh = |made_at: Instant| now.saturating_duration_since(made_at) < LIFETIME;
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, handle)) = cached.made.get(key).filter(|(made_at, _)| fresh(*made_at)) {
             return handle.clone();
         }
-        if !fresh(kept.swept_at) {
-            kept.swept_at = now;
-            kept.made.retain(|_, (made_at, _)| fresh(*made_at));
+        if !fresh(cached.swept_at) {
+            cached.swept_at = now;
+            cached.made.retain(|_, (made_at, _)| fresh(*made_at));
         }
         let handle = make();
-        kept.made.insert(key.to_owned(), (now, handle.clone()));
+        cached.made.insert(key.to_owned(), (now, handle.clone()));
         handle
     }
 }
@@ -69,16 +69,16 @@ mod tests {
 
     #[test]
     fn handles_are_kept_for_a_minute_and_no_longer() {
-        let handles = Handles::<String, Arc<()>>::default();
+        let handles = MetricHandleCache::<String, Arc<()>>::default();
         let of = |at, key: &str| handles.of_at(at, key, Arc::default);
         let begin = Instant::now();
         let first = of(begin, "first");
-        assert!(Arc::ptr_eq(&first, &of(begin + KEPT / 2, "first")));
+        assert!(Arc::ptr_eq(&first, &of(begin + LIFETIME / 2, "first")));
         for n in 0..100 {
             of(begin, &n.to_string());
         }
-        assert!(!Arc::ptr_eq(&first, &of(begin + KEPT, "first")), "also where it is in use");
-        assert!(Arc::ptr_eq(&of(begin + KEPT, "second"), &of(begin + KEPT, "second")));
+        assert!(!Arc::ptr_eq(&first, &of(begin + LIFETIME, "first")), "also where it is in use");
+        assert!(Arc::ptr_eq(&of(begin + LIFETIME, "second"), &of(begin + LIFETIME, "second")));
         assert_eq!(handles.0.lock().unwrap().made.len(), 2, "the others were old");
     }
 }

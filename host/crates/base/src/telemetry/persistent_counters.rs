@@ -9,17 +9,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// A metric's name, and its labels in export format: `tenant="acme",state="dead"`.
 type Name = (&'static str, String);
 
-static COUNTS: Mutex<BTreeMap<Name, Arc<Count>>> = Mutex::new(BTreeMap::new());
+static COUNTERS: Mutex<BTreeMap<Name, Arc<PersistentCounter>>> = Mutex::new(BTreeMap::new());
 
 /// A counter.
 #[derive(Debug, Default)]
-pub struct Count {
+pub struct PersistentCounter {
     value: AtomicU64,
     /// Whether the counted object was removed. If one with the same name exists now, it has a new counter.
     removed: AtomicBool,
 }
 
-impl Count {
+impl PersistentCounter {
     /// Adds to the counter. If it returns false, the counter was removed and must be looked up again.
     pub fn add(&self, count: u64) -> bool {
         self.value.fetch_add(count, Ordering::Relaxed);
@@ -28,13 +28,13 @@ impl Count {
 }
 
 /// The counter with this name, created with 0. Label values are names, which need no escaping.
-pub fn count(metric: &'static str, labels: String) -> Arc<Count> {
-    COUNTS.lock().unwrap_or_else(PoisonError::into_inner).entry((metric, labels)).or_default().clone()
+pub fn counter(metric: &'static str, labels: String) -> Arc<PersistentCounter> {
+    COUNTERS.lock().unwrap_or_else(PoisonError::into_inner).entry((metric, labels)).or_default().clone()
 }
 
 /// The values of all counters by metric and labels. Removes counters that `keep` rejects.
-pub fn counted(mut keep: impl FnMut(&str) -> bool) -> BTreeMap<Name, u64> {
-    let mut counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+pub fn values(mut keep: impl FnMut(&str) -> bool) -> BTreeMap<Name, u64> {
+    let mut counts = COUNTERS.lock().unwrap_or_else(PoisonError::into_inner);
     counts.retain(|(_, labels), count| {
         let kept = keep(labels);
         if !kept {
@@ -51,13 +51,13 @@ mod tests {
 
     #[test]
     fn a_counter_stays_until_what_it_counts_is_gone() {
-        let name = || ("lasting_test_total", "tenant=\"one\"".to_owned());
-        let first = count(name().0, name().1);
-        assert!(first.add(2) && count(name().0, name().1).add(1));
-        assert_eq!(counted(|_| true).get(&name()), Some(&3));
-        assert_eq!(counted(|labels| labels != name().1).get(&name()), None);
+        let name = || ("persistent_test_total", "tenant=\"one\"".to_owned());
+        let first = counter(name().0, name().1);
+        assert!(first.add(2) && counter(name().0, name().1).add(1));
+        assert_eq!(values(|_| true).get(&name()), Some(&3));
+        assert_eq!(values(|labels| labels != name().1).get(&name()), None);
         assert!(!first.add(1), "its holder is told");
-        assert!(count(name().0, name().1).add(1));
-        assert_eq!(counted(|_| true).get(&name()), Some(&1), "another tenant of that name begins anew");
+        assert!(counter(name().0, name().1).add(1));
+        assert_eq!(values(|_| true).get(&name()), Some(&1), "another tenant of that name begins anew");
     }
 }
