@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use setgate::pipeline::normalize::{Inbound, normalize};
+use setgate_dialects::normalize::{Inbound, normalize};
 use setgate_domain::id::{DeliveryId, EventId, SubscriptionId};
 use setgate_domain::json::JsonLimits;
 use setgate_domain::set::SetToken;

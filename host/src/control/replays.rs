@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setgate_base::crypto;
+use setgate_dialects::SUBJECT_CHARS_MAX;
 use setgate_domain::id::{ReplayId, SourceName, SubscriptionId, TenantId};
 use setgate_domain::replay::{Replay, ReplayRecord};
-use setgate_domain::subject::SUBJECT_CHARS_MAX;
 use setgate_domain::subscription::Pattern;
 use setgate_domain::time::Timestamp;
 

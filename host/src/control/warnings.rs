@@ -7,11 +7,11 @@ use std::sync::LazyLock;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use setgate_domain::catalogue::{self, PING, Product, SUBSCRIPTION_DISABLED};
+use setgate_dialects::{catalogue, form_of};
 use setgate_domain::filter::FAULT_WINDOW_CALLS;
 use setgate_domain::id::{SourceName, TenantId};
 use setgate_domain::nearest::nearest_in_parts;
-use setgate_domain::source::Form;
+use setgate_domain::own_event::{PING, SUBSCRIPTION_DISABLED};
 use setgate_domain::subscription::{Pattern, Subscription};
 use setgate_domain::tenant::{Quota, Tenant};
 
@@ -66,7 +66,7 @@ impl Control {
     ) -> Vec<Warning> {
         let is_open = self.tenant(tenant).is_ok_and(|view| {
             let mut counted = view.sources.iter().filter(|(name, _)| sources.is_empty() || sources.contains(name));
-            counted.any(|(_, source)| source.value.form == Form::Set)
+            counted.any(|(_, source)| form_of(source.value.form).is_open_ended)
         });
         of_patterns(events, is_open)
     }
@@ -139,9 +139,9 @@ fn meant(pattern: &Pattern) -> Option<String> {
     if USUAL.contains(&all_below) {
         return Some(all_below);
     }
-    // The catalogue has several spellings of the platform's names.
+    // The catalogue has several spellings of some names.
     let name = text.rsplit('/').next().unwrap_or(text);
-    let spelled = || catalogue::by_name(Product::Platform, name).map(|entry| entry.name);
+    let spelled = || catalogue::by_any_name(name).map(|entry| entry.name);
     nearest_in_parts(text, USUAL.iter().map(String::as_str)).or_else(spelled).map(str::to_owned)
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::Method;
 use serde_json::{Value, json};
-use setgate_domain::catalogue;
+use setgate_dialects::catalogue;
 
 use super::provider::Sent;
 use super::receiver::{Arrival, Receiver};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use setgate_dialects::normalize::{Inbound, Refusal, normalize, original_body};
 use setgate_domain::event::{Event, EventSeq, NewEvent};
 use setgate_domain::id::EventId;
 use setgate_domain::json::{JsonFault, JsonLimits, Object, check, reference};
@@ -13,8 +14,6 @@ use setgate_domain::set::{Applied, SEALED, SetToken, apply};
 use setgate_domain::source::{Form, Proof, Source};
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::{Fault, Verdict};
-
-use crate::pipeline::normalize::{Inbound, Refusal, normalize, original_body};
 
 const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_123);
 /// Maximum bytes of any error message.

@@ -11,6 +11,7 @@ use http::{Method, StatusCode, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use setgate_dialects::normalize::check_media_type;
 use setgate_domain::id::{EventId, SourceName, TenantId};
 use tracing::info;
 
@@ -19,7 +20,6 @@ use super::operations::{Described, Operation, Sheet, get, post};
 use super::problem::{Code, Problem};
 use super::{Site, coding};
 use crate::pipeline::decode::{Coding, decoded_bytes_max};
-use crate::pipeline::normalize::check_media_type;
 use crate::pipeline::prove::{Head, Inbound, Presented};
 
 /// Names the body in error messages.

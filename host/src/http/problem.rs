@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
 use serde::Serialize;
+use setgate_dialects::normalize::Refusal;
 use setgate_domain::json::JsonFault;
 use setgate_ledger::Shortage;
 use setgate_sandbox::UploadError;
@@ -16,7 +17,6 @@ pub use code::Code;
 use crate::control;
 use crate::pipeline::accept::Refused;
 use crate::pipeline::decode::CodingFault;
-use crate::pipeline::normalize::Refusal;
 use crate::pipeline::prove::{Presented, Unproven};
 
 /// An error response.
@@ -147,6 +147,8 @@ impl Problem {
             Refused::Unproven(Unproven::KeyScope) => Self::new(Code::Forbidden, detail),
             Refused::Unproven(_) => Self::unproven(presented),
             Refused::NotAnEvent(refusal) => Self::new(refusal.into(), detail),
+            Refused::Coding(CodingFault::Broken { .. }) => Self::new(Code::CodingBroken, detail),
+            Refused::Coding(CodingFault::TooLarge { .. }) => Self::new(Code::BodyTooLarge, detail),
             Refused::Conflict(_) => Self::new(Code::JtiConflict, detail),
             Refused::Backlog { .. } => Self::new(Code::BacklogFull, detail),
             Refused::Storage { .. } => Self::new(Code::StorageFull, detail),
@@ -162,8 +164,6 @@ impl From<&Refusal> for Code {
     fn from(refusal: &Refusal) -> Self {
         match refusal {
             Refusal::UnsupportedMediaType { .. } => Self::UnsupportedMediaType,
-            Refusal::Coding(CodingFault::Broken { .. }) => Self::CodingBroken,
-            Refusal::Coding(CodingFault::TooLarge { .. }) => Self::BodyTooLarge,
             Refusal::Json(fault) => match fault {
                 JsonFault::NotUtf8 { .. } => Self::NotUtf8,
                 JsonFault::Malformed { .. } => Self::MalformedJson,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use setgate_base::crypto;
 use setgate_base::telemetry::LogThrottle;
+use setgate_dialects::normalize::{self, Refusal};
 use setgate_domain::event::NewEvent;
 use setgate_domain::id::{EventId, SourceName, TenantId};
 use setgate_domain::json::JsonLimits;
@@ -11,8 +12,7 @@ use setgate_domain::time::Timestamp;
 use setgate_domain::trace::TraceContext;
 use setgate_ledger::{Appended, Taken};
 
-use super::decode::{Coding, gunzip};
-use super::normalize::{self, Refusal};
+use super::decode::{Coding, CodingFault, gunzip};
 use super::plan::{OfEvent, Wanted};
 use super::prove::{Inbound, Proven, Unproven};
 use super::{Pipeline, spans};
@@ -42,6 +42,9 @@ pub enum Refused {
     /// The body is not an event in the source's form.
     #[error(transparent)]
     NotAnEvent(#[from] Refusal),
+    /// The body cannot be decompressed.
+    #[error(transparent)]
+    Coding(#[from] CodingFault),
     /// An event with the same `jti` and a different body was accepted before.
     #[error("an event with this `jti` and another body was accepted before, as {0}: a `jti` names one event only")]
     Conflict(EventId),
@@ -100,6 +103,8 @@ impl Refused {
             Self::Unproven(Unproven::KeyScope) => "forbidden",
             Self::Unproven(Unproven::SecretUnreadable) => "secret_unreadable",
             Self::NotAnEvent(refusal) => refusal.code(),
+            Self::Coding(CodingFault::Broken { .. }) => "coding_broken",
+            Self::Coding(CodingFault::TooLarge { .. }) => "body_too_large",
             Self::Conflict(_) => "jti_conflict",
             Self::Backlog { .. } => "backlog_full",
             Self::Storage { .. } => "storage_full",
@@ -174,7 +179,7 @@ impl Pipeline {
         let limits = self.limits();
         let body = match inbound.coding {
             Coding::Identity => inbound.body.clone(),
-            Coding::Gzip => gunzip(&inbound.body, limits.bytes_max).map_err(Refusal::from)?,
+            Coding::Gzip => gunzip(&inbound.body, limits.bytes_max)?,
         };
         let request = normalize::Inbound {
             body: &body,

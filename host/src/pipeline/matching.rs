@@ -7,8 +7,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use setgate_base::fair::{Bounds, FairSemaphore, Refused};
-use setgate_domain::catalogue;
+use setgate_dialects::catalogue;
 use setgate_domain::id::{SourceName, SubscriptionId, TenantId};
+use setgate_domain::own_event::PING;
 use setgate_domain::subscription::{Pattern, Subscription};
 use setgate_ledger::TenantView;
 
@@ -68,7 +69,7 @@ impl<'a> Types<'a> {
 pub(super) fn wants(subscription: &Subscription, source: &SourceName, types: &Types<'_>) -> bool {
     let named = subscription.sources.contains(source);
     let all = subscription.sources.is_empty();
-    let is_ping = || types.0.iter().any(|(uri, _)| *uri == catalogue::PING);
+    let is_ping = || types.0.iter().any(|(uri, _)| *uri == PING);
     let from = if source.is_setgate() { named && !is_ping() } else { named || all };
     from && types.any(&subscription.events)
 }

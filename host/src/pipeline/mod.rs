@@ -1,4 +1,5 @@
 //! The data plane: the path of an event. Each stage is one file and takes the type that the previous stage returned.
+//! Everything specific to a product or signature scheme is in [`setgate_dialects`], including `normalize` as a whole.
 //!
 //! ```text
 //! ingest    prove      authenticates the request as coming from the source      -> Proven
@@ -48,7 +49,6 @@ mod lane;
 mod matching;
 mod metrics;
 mod next;
-pub mod normalize;
 mod operational_event;
 mod plan;
 pub mod prove;

@@ -4,10 +4,10 @@
 
 use serde_json::json;
 use setgate_base::crypto;
-use setgate_domain::catalogue;
 use setgate_domain::event::{Dedupe, NewEvent};
 use setgate_domain::id::{EventId, SourceName, TenantId};
 use setgate_domain::json::JsonLimits;
+use setgate_domain::own_event;
 use setgate_domain::set::SetToken;
 use setgate_domain::subscription::{Cause, Subscription};
 use setgate_domain::time::Timestamp;
@@ -23,7 +23,7 @@ pub(super) enum OperationalEvent<'a> {
 impl OperationalEvent<'_> {
     fn uri(&self) -> &'static str {
         match self {
-            Self::Disabled { .. } => catalogue::SUBSCRIPTION_DISABLED,
+            Self::Disabled { .. } => own_event::SUBSCRIPTION_DISABLED,
         }
     }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use setgate_dialects::normalize;
 use setgate_domain::delivery::DueDelivery;
 use setgate_domain::id::SigningKeyId;
 use setgate_domain::secret::signing_context;
@@ -11,8 +12,8 @@ use setgate_domain::subscription::{Format, Subscription};
 use setgate_domain::trace::TraceContext;
 use setgate_ledger::Versioned;
 
+use super::Pipeline;
 use super::filter::Filtered;
-use super::{Pipeline, normalize};
 
 /// A signed delivery that is ready to be sent: the input of `deliver`.
 pub struct Sealed {

@@ -3,17 +3,18 @@
 
 use serde_json::json;
 use setgate_base::crypto;
+use setgate_dialects::normalize;
 use setgate_domain::audit::Deed;
-use setgate_domain::catalogue;
 use setgate_domain::delivery::DueDelivery;
 use setgate_domain::event::{Dedupe, NewEvent};
 use setgate_domain::id::{EventId, SourceName, SubscriptionId, TenantId};
 use setgate_domain::json::JsonLimits;
+use setgate_domain::own_event;
 use setgate_domain::set::SetToken;
 use setgate_domain::time::Timestamp;
 
+use super::Pipeline;
 use super::plan::{OfEvent, Pinned, Wanted};
-use super::{Pipeline, normalize};
 
 impl Pipeline {
     /// Appends a test event with its delivery to this subscription, regardless of the subscription's event types and
@@ -50,7 +51,7 @@ fn test_event(
         "iss": normalize::default_issuer(tenant, &source),
         "jti": id,
         "iat": now.as_seconds(),
-        "events": {catalogue::PING: {"subscription": subscription}},
+        "events": {own_event::PING: {"subscription": subscription}},
     })
     .to_string();
     let set = SetToken::parse(text, JsonLimits::default())
@@ -81,10 +82,10 @@ mod tests {
     fn a_test_is_a_sound_set_of_our_own() {
         let now = Timestamp::from_millis(1_790_000_000_500);
         let event = test_event(&"acme".parse().unwrap(), SubscriptionId::new(now, 7), now).unwrap();
-        assert_eq!(event.set.types, [catalogue::PING]);
+        assert_eq!(event.set.types, [own_event::PING]);
         assert_eq!(event.set.jti, event.id.to_string());
         assert_eq!(event.set.issued_at, 1_790_000_000);
         assert_eq!(event.set.issuer, "https://schemas.setgate.dev/sources/acme/setgate");
-        assert_eq!(catalogue::short_name(catalogue::PING).as_deref(), Some("test/ping"));
+        assert_eq!(setgate_dialects::catalogue::short_name(own_event::PING).as_deref(), Some("test/ping"));
     }
 }

@@ -1,10 +1,12 @@
 //! The list of dialects.
 
-use setgate_domain::source::MacHeader;
+use setgate_domain::source::{Form, MacHeader};
 use setgate_domain::subscription::SigningScheme;
 
+use crate::catalogue::Product;
+use crate::form::BodyForm;
 use crate::scheme::Scheme;
-use crate::{hub, logto, webhook, wso2};
+use crate::{hub, logto, platform, set, webhook, wso2};
 
 /// Everything that is specific to one product or one signature scheme.
 #[derive(Debug)]
@@ -13,14 +15,32 @@ pub struct Dialect {
     pub title: &'static str,
     /// Its signatures, of requests to a source and of deliveries.
     pub scheme: Option<Scheme>,
+    /// The form of its event bodies.
+    pub form: Option<BodyForm>,
+    /// The event types that it defines, by product or specification.
+    pub products: &'static [Product],
+    /// The short name of an event type URI that is not in the catalogue, if the URI is in the product's own name space.
+    /// `None` if its events have URIs of Setgate.
+    pub(crate) unlisted: Option<fn(&str) -> Option<String>>,
 }
 
 /// All dialects. To add one, add its folder and its line.
-pub static DIALECTS: [Dialect; 4] = [wso2::DIALECT, logto::DIALECT, hub::DIALECT, webhook::DIALECT];
+pub static DIALECTS: [Dialect; 6] =
+    [wso2::DIALECT, logto::DIALECT, platform::DIALECT, set::DIALECT, hub::DIALECT, webhook::DIALECT];
 
 /// All signature schemes.
 pub fn schemes() -> impl Iterator<Item = &'static Scheme> {
     DIALECTS.iter().filter_map(|dialect| dialect.scheme.as_ref())
+}
+
+/// All forms of request bodies.
+pub fn forms() -> impl Iterator<Item = &'static BodyForm> {
+    DIALECTS.iter().filter_map(|dialect| dialect.form.as_ref())
+}
+
+/// The form of a source's request bodies.
+pub fn form_of(form: Form) -> &'static BodyForm {
+    forms().find(|known| known.form == form).expect("a test looks up each variant")
 }
 
 /// The scheme of a source's proof.
@@ -75,6 +95,10 @@ mod tests {
         for scheme in variants::<SigningScheme>() {
             assert_eq!(serde_json::to_value(scheme).unwrap(), scheme_of_signing(scheme).name());
         }
+        for form in variants::<Form>() {
+            assert_eq!(serde_json::to_value(form).unwrap(), form_of(form).name);
+        }
+        assert_eq!(forms().count(), variants::<Form>().len());
         assert_eq!(schemes().count(), variants::<SigningScheme>().len());
         assert_eq!(schemes().count(), variants::<MacHeader>().len());
     }

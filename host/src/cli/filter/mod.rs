@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Parser;
 use setgate_base::clock::Clock;
+use setgate_dialects::normalize::{Inbound, normalize};
 use setgate_domain::event::NewEvent;
 use setgate_domain::filter::Grant;
 use setgate_domain::id::{DeliveryId, EventId, SubscriptionId, TableName};
@@ -28,7 +29,6 @@ use setgate_domain::time::Timestamp;
 use setgate_sandbox::{Call, CallResult, Compiled, EventView, MemoryTables};
 
 use crate::cli::out::say;
-use crate::pipeline::normalize::{Inbound, normalize};
 
 pub(super) use bench::check;
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use setgate_dialects::normalize::Refusal;
 use setgate_domain::chain;
 use setgate_domain::event::NewEvent;
 use setgate_domain::redact::Redactor;
@@ -15,7 +16,6 @@ use setgate_sandbox::{Compiled, UploadError};
 
 use super::show::{difference, say_cost, say_effect};
 use crate::cli::out::{self, CONTINUED, say};
-use crate::pipeline::normalize::Refusal;
 
 /// The outcome for one event.
 pub(super) enum Outcome {

@@ -29,6 +29,9 @@ pub(crate) const DIALECT: Dialect = Dialect {
         verify: verify::verify,
         sign,
     }),
+    form: None,
+    products: &[],
+    unlisted: None,
 };
 
 fn sign(keys: &[Arc<Key>], message: &Message<'_>) -> Result<Headers, Error> {

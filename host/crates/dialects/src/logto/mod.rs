@@ -1,11 +1,17 @@
-//! Logto.
+//! Logto: webhooks with `{event, createdAt, ...}`.
+
+mod events;
+pub(crate) mod subject;
 
 use std::sync::Arc;
 
-use setgate_domain::source::MacHeader;
+use setgate_domain::source::{Form, MacHeader};
 use setgate_domain::subscription::SigningScheme;
 
+use crate::catalogue::uri_for;
 use crate::dialect::Dialect;
+use crate::form::{BodyForm, Made, Request};
+use crate::normalize::{Refusal, wrapped};
 use crate::proof::{MacError, Verified, any_sha256, entries};
 use crate::scheme::{Headers, Message, Notation, Received, Scheme};
 use crate::signing::{Error, Key, body_mac};
@@ -28,7 +34,36 @@ pub(crate) const DIALECT: Dialect = Dialect {
         verify,
         sign,
     }),
+    form: Some(BodyForm {
+        form: Form::Logto,
+        name: "logto",
+        about: "Logto hooks: `{event, createdAt, ...}`.",
+        expected: "a Logto webhook body with `event` and `createdAt`",
+        is_open_ended: false,
+        has_marks: |body| body.get("event").is_some(),
+        event: "a Logto event",
+        is_event: |body| {
+            body.string("event").is_some() && (body.get("hookId").is_some() || body.get("createdAt").is_some())
+        },
+        not_an_event: |_| None,
+        normalize,
+    }),
+    products: &[events::PRODUCT],
+    unlisted: None,
 };
+
+fn normalize(request: &Request<'_>) -> Result<Made, Refusal> {
+    let body = wrapped::body(request)?;
+    let event = wrapped::event_name(&body, "event")?;
+    let issued_at = match body.get("createdAt") {
+        Some(at) => wrapped::seconds("createdAt", at)?,
+        None => request.now.as_seconds(),
+    };
+    let subject = subject::of(&event, &body);
+    let (jti, window_ms) = wrapped::derived_jti(request);
+    let wrapping = wrapped::Wrapping { jti, window_ms, issued_at, subject };
+    wrapped::wrap(request.source, &uri_for(&events::PRODUCT, &event), body.text(), wrapping)
+}
 
 fn verify(request: &Received<'_>) -> Result<Verified, MacError> {
     let entries = entries::of(request.headers, SIGNATURE, EXPECTED)?;

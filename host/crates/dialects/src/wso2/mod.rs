@@ -1,13 +1,20 @@
-//! WSO2 Identity Server and Asgardeo.
+//! WSO2 Identity Server and Asgardeo: SETs with `iat` in milliseconds and a transaction id `rci`.
+
+mod events;
+pub(crate) mod subject;
 
 use std::sync::Arc;
 
-use setgate_domain::source::MacHeader;
+use setgate_domain::json::{Object, quote};
+use setgate_domain::source::{Form, MacHeader};
 use setgate_domain::subscription::SigningScheme;
 
 use crate::dialect::Dialect;
+use crate::form::BodyForm;
+use crate::normalize::iss_sub;
 use crate::proof::{MacError, Verified, any_sha256, entries};
 use crate::scheme::{Headers, Message, Notation, Received, Scheme};
+use crate::set::{self, Derived, first_event};
 use crate::signing::{Error, Key, body_mac};
 
 /// The signature, of requests and of deliveries.
@@ -28,7 +35,45 @@ pub(crate) const DIALECT: Dialect = Dialect {
         verify,
         sign,
     }),
+    form: Some(BodyForm {
+        form: Form::Wso2,
+        name: "wso2",
+        about: "WSO2 Identity Server and Asgardeo: a JSON SET with `iat` in milliseconds and `rci`.",
+        expected: "a SET as JSON with iss, jti, iat and events",
+        is_open_ended: false,
+        has_marks: set::is_set,
+        event: "a WSO2 or Asgardeo event",
+        is_event: |body| body.object("events").is_some() && body.get("rci").is_some(),
+        not_an_event: |body| {
+            let is_webhook = body.get("channelsSubscribed").is_some() || body.get("eventProfile").is_some();
+            is_webhook.then_some("a request to create a WSO2 webhook")
+        },
+        normalize: |request| set::own_set(request, derive),
+    }),
+    products: &[events::PRODUCT],
+    unlisted: Some(events::unlisted),
 };
+
+/// Adds `txn` from `rci`, and `sub_id` from the user's id, if the SET does not have them.
+fn derive(claims: &Object<'_>, events: Option<&Object<'_>>) -> Derived {
+    let mut added = Vec::new();
+    if let Some(rci) = claims.string("rci").filter(|rci| !rci.is_empty() && claims.get("txn").is_none()) {
+        added.push(("txn", quote(&rci)));
+    }
+    let event = first_event(events);
+    let given = || event.as_ref().and_then(|(_, event)| set::subject::of_event(event));
+    let mut subject = set::subject::of_claims(claims).or_else(given);
+    if let Some(derived) = event.as_ref().and_then(|(uri, event)| subject::of(uri, event)) {
+        let named = claims.get("sub_id").is_some() || claims.get("sub").is_some();
+        // Any other `iss` is refused when the SET is made.
+        let issuer = claims.get("iss").filter(|iss| iss.starts_with('"'));
+        if let (false, Some(iss), Some(user)) = (named, issuer, derived.user()) {
+            added.push(("sub_id", iss_sub(iss, user)));
+        }
+        subject = subject.or(Some(derived));
+    }
+    Derived { added, subject }
+}
 
 fn verify(request: &Received<'_>) -> Result<Verified, MacError> {
     let mut given = Vec::new();

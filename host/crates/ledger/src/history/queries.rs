@@ -10,10 +10,10 @@ use std::str::FromStr;
 use rusqlite::{Connection, OptionalExtension, Row, Rows};
 use serde::Serialize;
 use setgate_domain::attempt::Attempt;
-use setgate_domain::catalogue;
 use setgate_domain::delivery::{DeliveryRecord, DeliverySeq, State};
 use setgate_domain::event::EventRecord;
 use setgate_domain::id::{DeliveryId, EventId, FilterName, SourceName, SubscriptionId, TenantId};
+use setgate_domain::own_event;
 use setgate_domain::page::Filling;
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::FilterRun;
@@ -344,7 +344,7 @@ fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Err
         event: row.column(4)?,
         subscription: row.column(2)?,
         tenant: row.column(9)?,
-        test: catalogue::is_test(&source, &types),
+        test: own_event::is_test(&source, &types),
         source,
         types,
         subject: row.get(7)?,

@@ -3,8 +3,6 @@
 use setgate_domain::json::JsonFault;
 use setgate_domain::set::SetFault;
 
-use super::super::decode::CodingFault;
-
 /// Why a body is refused, with the place and the remedy. All of these are permanent: a retry of the same body fails
 /// again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,9 +15,6 @@ pub enum Refusal {
         /// The remedy.
         hint: String,
     },
-    /// The body cannot be decompressed.
-    #[error(transparent)]
-    Coding(#[from] CodingFault),
     /// The body is not valid JSON, or not an object.
     #[error("the body cannot be read: {0}")]
     Json(#[from] JsonFault),
@@ -72,8 +67,6 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnsupportedMediaType { .. } => "unsupported_media_type",
-            Self::Coding(CodingFault::Broken { .. }) => "coding_broken",
-            Self::Coding(CodingFault::TooLarge { .. }) => "body_too_large",
             Self::Json(fault) => match fault {
                 JsonFault::NotUtf8 { .. } => "not_utf8",
                 JsonFault::Malformed { .. } => "malformed_json",
@@ -121,6 +114,6 @@ impl From<SetFault> for Refusal {
 const GIVEN_CHARS_MAX: usize = 120;
 
 /// Shortens a rejected value for an error message and replaces control characters with spaces.
-pub(super) fn cut(given: &str) -> String {
+pub(crate) fn cut(given: &str) -> String {
     given.chars().take(GIVEN_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

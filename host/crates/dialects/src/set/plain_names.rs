@@ -4,11 +4,11 @@
 
 use std::borrow::Cow;
 
-use setgate_domain::catalogue;
 use setgate_domain::json::{Object, write_object};
 use setgate_domain::set::is_absolute_uri;
 
-use super::EVENT_NAME_CHARS_MAX;
+use crate::catalogue::{own_uri, percent_encoded};
+use crate::normalize::EVENT_NAME_CHARS_MAX;
 
 /// The claims with a URI for each plain event name. `None` if all names are URIs already.
 pub(super) fn with_uris(claims: &Object<'_>, events: Option<&Object<'_>>) -> Option<String> {
@@ -36,7 +36,7 @@ fn is_plain(name: &str) -> bool {
 }
 
 fn uri_of(name: &str) -> Cow<'_, str> {
-    if is_plain(name) { Cow::Owned(catalogue::uri_for_plain(name)) } else { Cow::Borrowed(name) }
+    if is_plain(name) { Cow::Owned(own_uri("set", "other", &percent_encoded(name))) } else { Cow::Borrowed(name) }
 }
 
 fn write(members: &[(Cow<'_, str>, &str)]) -> String {

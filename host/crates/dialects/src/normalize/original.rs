@@ -1,0 +1,27 @@
+//! The inverse of normalization: the body in the product's own format, built from the filtered claims.
+
+use setgate_domain::event::Event;
+use setgate_domain::json::{JsonFault, Object, is_space, replace_lone};
+
+use super::wrapped;
+use crate::set;
+
+/// The body of a delivery with `format = "original"`, given the claims after the filters.
+///
+/// If the source's body was wrapped in a SET (Logto, platform), this is the value of the event's member. If the body was
+/// a SET, this is the SET without the edits of normalization. The event itself shows which case applies, so a source may
+/// change its form while deliveries are pending.
+///
+/// # Errors
+/// If the claims are malformed. Claims that passed [`apply`](setgate_domain::set::apply) never are.
+pub fn original_body(event: &Event, claims: &str) -> Result<String, JsonFault> {
+    let claims = Object::parse(claims)?;
+    // If no filter changed the claims, they equal the normalized SET.
+    let made = if claims.text() == event.set.text { claims.clone() } else { Object::parse(&event.set.text)? };
+    let sent = std::str::from_utf8(&event.original).map_err(|error| JsonFault::NotUtf8 { at: error.valid_up_to() })?;
+    // Undo the same cleanup as when the SET was made.
+    let sent = replace_lone(sent.trim_start_matches('\u{feff}').trim_matches(is_space));
+    let events = made.object("events").ok_or(JsonFault::NotAnObject)?;
+    let (name, value) = events.iter().next().ok_or(JsonFault::NotAnObject)?;
+    if value == sent.as_ref() { wrapped::unwrap(&claims, name) } else { set::original(&claims, &made, &sent) }
+}

@@ -1,0 +1,70 @@
+//! Bodies that are SETs: each keeps its own text, with the smallest edits.
+
+use setgate_domain::json::{JsonLimits, Object, check_object_and, quote};
+use setgate_domain::set::{MILLIS_FROM, SetToken, whole_number};
+
+use super::plain_names;
+use crate::form::{Made, Request};
+use crate::normalize::{Refusal, recognise, refusal};
+use crate::subject::Subject;
+
+/// The part of a product: its subject, and the claims that it adds to the SET.
+pub(crate) struct Derived {
+    /// Names and JSON texts of claims that the SET does not have.
+    pub(crate) added: Vec<(&'static str, String)>,
+    pub(crate) subject: Option<Subject>,
+}
+
+/// Derives the part of a product from the claims and the `events`.
+type Derive = fn(&Object<'_>, Option<&Object<'_>>) -> Derived;
+
+/// A SET from any product.
+pub(crate) fn own_set(request: &Request<'_>, derive: Derive) -> Result<Made, Refusal> {
+    let &Request { source, text, limits, .. } = request;
+    let (claims, events) = check_object_and("events", text, limits)?;
+    recognise::expect(source, &claims)?;
+    if source.allow_plain_event_names
+        && let Some(renamed) = plain_names::with_uris(&claims, events.as_ref())
+    {
+        // Validated again, because two names may have become equal. The size limit applies to the original body, not to
+        // the added text.
+        let limits = JsonLimits { bytes_max: usize::MAX, ..limits };
+        let (claims, events) = check_object_and("events", renamed.as_bytes(), limits)?;
+        return of_claims(request, &claims, events.as_ref(), derive);
+    }
+    of_claims(request, &claims, events.as_ref(), derive)
+}
+
+fn of_claims(
+    request: &Request<'_>,
+    claims: &Object<'_>,
+    events: Option<&Object<'_>>,
+    derive: Derive,
+) -> Result<Made, Refusal> {
+    let mut edits: Vec<(&str, Option<String>)> = Vec::new();
+    if let Some(iat) = claims.get("iat").and_then(whole_number).filter(|iat| *iat >= MILLIS_FROM) {
+        edits.push(("iat", Some((iat / 1000).to_string())));
+    }
+    // Drafts of SSF allowed numbers here.
+    if let Some(number) = claims.get("txn").filter(|txn| txn.starts_with(|c: char| c == '-' || c.is_ascii_digit())) {
+        edits.push(("txn", Some(quote(number))));
+    }
+    let Derived { added, subject } = derive(claims, events);
+    // The edits add one or two members but no nesting level: strings, numbers, and one flat object beside `events`.
+    edits.extend(added.into_iter().map(|(claim, text)| (claim, Some(text))));
+    let set = SetToken::edited(claims, events, &edits)?;
+    let source = request.source;
+    if !source.issuers_allowed.is_empty() && !source.issuers_allowed.contains(&set.issuer) {
+        return Err(Refusal::IssuerNotAllowed {
+            issuer: refusal::cut(&set.issuer),
+            source_name: source.name.to_string(),
+        });
+    }
+    Ok(Made { set, subject, window_ms: None })
+}
+
+/// Event type and value of the first event, if the value is an object.
+pub(crate) fn first_event<'o>(events: Option<&'o Object<'o>>) -> Option<(&'o str, Object<'o>)> {
+    let (uri, event) = events?.iter().next()?;
+    Some((uri, Object::parse(event).ok()?))
+}
