@@ -6,7 +6,6 @@ mod provider;
 mod receiver;
 mod report;
 mod reproduce;
-pub mod samples;
 mod stage;
 mod tables;
 
@@ -17,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Parser;
 use setgate_base::telemetry;
+use setgate_dialects::samples;
 
 use crate::app;
 use crate::cli::client::Client;

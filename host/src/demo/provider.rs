@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use anyhow::Context as _;
+use setgate_dialects::samples::Sample;
 
-use super::samples::Sample;
 use super::stage::Stage;
 use crate::cli::emit;
 

@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use http::Method;
 use serde_json::{Value, json};
 use setgate_dialects::catalogue;
+use setgate_dialects::samples::Sample;
 
 use super::provider::Sent;
 use super::receiver::{Arrival, Receiver};
 use super::reproduce::is_reused;
-use super::samples::Sample;
 use super::stage::{Stage, SubscriptionOf};
 use crate::cli::out::{self, say};
 

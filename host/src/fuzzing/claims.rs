@@ -81,7 +81,8 @@ fn tells(set: &SetToken, value: &Value) {
 /// A body of any form becomes a valid SET, deterministically, and can be converted back to its bytes.
 pub fn ingest(bytes: &[u8]) {
     let Some((choice, body)) = bytes.split_first() else { return };
-    let form = [Form::Wso2, Form::Logto, Form::Platform, Form::Set][usize::from(choice & 3)];
+    let forms: Vec<Form> = setgate_dialects::forms().map(|form| form.form).collect();
+    let form = forms[usize::from(choice & 3) % forms.len()];
     let source = source(form, choice & 4 != 0);
     let delivery_id = (choice & 8 != 0).then_some("d-1");
     let limits = JsonLimits { depth_max: 16, bytes_max: 64 << 10 };

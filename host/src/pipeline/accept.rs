@@ -18,9 +18,6 @@ use super::prove::{Inbound, Proven, Unproven};
 use super::{Pipeline, spans};
 use crate::traces::attribute;
 
-/// Headers that carry the sender's delivery id, which stays the same across retries.
-const DELIVERY_IDS: [&str; 4] = ["webhook-id", "svix-id", "x-delivery-id", "idempotency-key"];
-
 /// Anybody can send requests without a valid proof, in any number, so the log line is rate-limited.
 static UNPROVEN: LogThrottle = LogThrottle::new(Duration::from_secs(10));
 
@@ -184,7 +181,7 @@ impl Pipeline {
         let request = normalize::Inbound {
             body: &body,
             content_type: text("content-type"),
-            delivery_id: signed_id.as_deref().or_else(|| DELIVERY_IDS.into_iter().find_map(text)),
+            delivery_id: signed_id.as_deref().or_else(|| setgate_dialects::delivery_id(&inbound.headers)),
         };
         let event = NewEvent { trace, ..normalize::normalize(source, request, now, id, limits)? };
         match self.append(event, now).await? {

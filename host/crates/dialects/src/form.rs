@@ -6,6 +6,7 @@ use setgate_domain::source::{Form, Source};
 use setgate_domain::time::Timestamp;
 
 use crate::normalize::{Inbound, Refusal};
+use crate::samples::SampleFile;
 use crate::subject::Subject;
 
 /// A form of request bodies.
@@ -34,6 +35,8 @@ pub struct BodyForm {
     pub(crate) is_event: fn(&Object<'_>) -> bool,
     /// Describes a body of the same product that is not an event, such as a request of its API.
     pub(crate) not_an_event: fn(&Object<'_>) -> Option<&'static str>,
+    /// Sample events of the products that send this form.
+    pub(crate) samples: &'static [SampleFile],
     /// Makes the SET and finds its subject.
     pub(crate) normalize: fn(&Request<'_>) -> Result<Made, Refusal>,
 }

@@ -15,6 +15,7 @@ mod logto;
 pub mod normalize;
 mod platform;
 mod proof;
+pub mod samples;
 mod scheme;
 mod set;
 mod signing;
@@ -25,7 +26,9 @@ mod wso2;
 #[cfg(test)]
 mod testing;
 
-pub use dialect::{DIALECTS, Dialect, form_of, forms, is_set_by_scheme, scheme_of_proof, scheme_of_signing, schemes};
+pub use dialect::{
+    DIALECTS, Dialect, delivery_id, form_of, forms, is_set_by_scheme, scheme_of_proof, scheme_of_signing, schemes,
+};
 pub use form::BodyForm;
 pub use proof::{
     MacError, MacRules, SOURCE_KEY_BYTES_MIN, Verified, check_source_secret, check_text, sign_as_sender,

@@ -17,8 +17,14 @@ pub struct Scheme {
     pub proof: MacHeader,
     /// The stored name as the scheme of a subscription.
     pub signing: SigningScheme,
-    /// Value of the header in words, and its source: the row of the scheme in OpenAPI.
+    /// Value of the header: the row of the scheme in OpenAPI.
     pub about: &'static str,
+    /// The scheme as the proof of a source, in OpenAPI.
+    pub about_proof: &'static str,
+    /// The scheme as the signature of deliveries, in OpenAPI.
+    pub about_signing: &'static str,
+    /// The headers of requests that carry the sender's delivery id.
+    pub(crate) delivery_ids: &'static [&'static str],
     /// The headers that may carry the signature of a request, in lower case. The first one is the header of deliveries.
     pub reads: &'static [&'static str],
     /// The headers that subscriptions cannot set, because the scheme sets them. `*` at the end matches any rest.

@@ -73,13 +73,9 @@ const SETGATE: &str = "setgate";
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "SourceForm")]
 pub enum Form {
-    /// WSO2 Identity Server and Asgardeo: a JSON SET with `iat` in milliseconds and `rci`.
     Wso2,
-    /// Logto hooks: `{event, createdAt, ...}`.
     Logto,
-    /// Webhooks and event subscriptions platform: `{type, timestamp, data, organization}`.
     Platform,
-    /// A SET as plain JSON (RFC 8417), including CAEP, RISC and SSF events.
     Set,
 }
 
@@ -122,14 +118,8 @@ pub enum KeyEncoding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MacHeader {
-    /// `x-wso2-event-signature: sha256=<hex>`.
     Wso2,
-    /// `X-Hub-Signature: <sha256|sha384|sha512>=<hex>` (WebSub section 8) or GitHub's `X-Hub-Signature-256`. The
-    /// strongest signature in the request is verified. SHA-1 alone is rejected unless the source has `allow_sha1`.
     Hub,
-    /// `logto-signature-sha-256: <hex>`.
     Logto,
-    /// Standard Webhooks: `webhook-signature: v1,<base64>` with `webhook-id` and `webhook-timestamp`, or the same
-    /// headers with the prefix `svix-`. The timestamp must be within the source's `timestamp_tolerance_s`.
     Standard,
 }

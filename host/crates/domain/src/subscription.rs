@@ -147,14 +147,9 @@ pub struct Signing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SigningScheme {
-    /// Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature` with `v1` for symmetric and
-    /// `v1a` for ed25519 keys.
     Standard,
-    /// `X-Hub-Signature: sha256=<hex>` (WebSub).
     Hub,
-    /// `x-wso2-event-signature: sha256=<hex>`.
     Wso2,
-    /// `logto-signature-sha-256: <hex>`.
     Logto,
 }
 

@@ -10,13 +10,15 @@ mod show;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use clap::Parser;
+use clap::builder::PossibleValue;
+use clap::{Parser, ValueEnum};
 use setgate_base::clock::Clock;
 use setgate_dialects::normalize::{Inbound, normalize};
+use setgate_dialects::{BodyForm, forms};
 use setgate_domain::event::NewEvent;
 use setgate_domain::filter::Grant;
 use setgate_domain::id::{DeliveryId, EventId, SubscriptionId, TableName};
@@ -78,22 +80,17 @@ pub struct RunArgs {
 }
 
 /// A source's form as a command line value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum FormName {
-    Wso2,
-    Logto,
-    Platform,
-    Set,
-}
+#[derive(Debug, Clone, Copy)]
+struct FormName(&'static BodyForm);
 
-impl From<FormName> for Form {
-    fn from(name: FormName) -> Self {
-        match name {
-            FormName::Wso2 => Self::Wso2,
-            FormName::Logto => Self::Logto,
-            FormName::Platform => Self::Platform,
-            FormName::Set => Self::Set,
-        }
+impl ValueEnum for FormName {
+    fn value_variants<'a>() -> &'a [Self] {
+        static ALL: LazyLock<Vec<FormName>> = LazyLock::new(|| forms().map(FormName).collect());
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.name))
     }
 }
 
@@ -109,7 +106,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         bench.quota.fuel_per_event_byte = 0;
     }
     let desk = Desk {
-        source: source(args.form.into(), args.issuer.clone())?,
+        source: source(args.form.0.form, args.issuer.clone())?,
         accepted_at: args.accepted_at.as_deref().map(instant).transpose()?,
         config: config(&args.config)?.into(),
         secrets: secrets(&args.secret)?,

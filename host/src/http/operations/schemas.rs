@@ -65,9 +65,25 @@ impl Schemas {
         }
         each_reference(document, &mut lead);
         schemas.extend(taken.into_iter().map(|(name, schema)| (rename(&name), schema)));
+        add_meanings(&mut schemas);
         schemas.sort_keys();
         document["components"]["schemas"] = Value::Object(schemas);
         tidy(document);
+    }
+}
+
+/// Adds the meanings of the values that the dialects define.
+fn add_meanings(schemas: &mut Map<String, Value>) {
+    let meaning = |(name, about): (&str, &str)| format!("- `{name}`: {about}");
+    let forms = setgate_dialects::forms().map(|form| (form.name, form.about)).map(meaning);
+    let proofs = setgate_dialects::schemes().map(|scheme| (scheme.name(), scheme.about_proof)).map(meaning);
+    let signing = setgate_dialects::schemes().map(|scheme| (scheme.name(), scheme.about_signing)).map(meaning);
+    let all: [(&str, Vec<String>); 3] =
+        [("SourceForm", forms.collect()), ("MacHeader", proofs.collect()), ("SigningScheme", signing.collect())];
+    for (name, meanings) in all {
+        let Some(schema) = schemas.get_mut(name) else { continue };
+        let about = without_links(schema["description"].as_str().unwrap_or_default());
+        schema["description"] = json!(format!("{about}\n\n{}", meanings.join("\n")));
     }
 }
 

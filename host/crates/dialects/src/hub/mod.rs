@@ -22,6 +22,11 @@ pub(crate) const DIALECT: Dialect = Dialect {
         proof: MacHeader::Hub,
         signing: SigningScheme::Hub,
         about: "`<sha256|sha384|sha512>=<hex>`: HMAC of the body (W3C WebSub section 8).",
+        about_proof: "`X-Hub-Signature: <sha256|sha384|sha512>=<hex>` (WebSub section 8) or GitHub's \
+                      `X-Hub-Signature-256`. The strongest signature in the request is verified. SHA-1 alone is \
+                      rejected unless the source has `allow_sha1`.",
+        about_signing: "`X-Hub-Signature: sha256=<hex>` (WebSub).",
+        delivery_ids: &[],
         reads: &[SIGNATURE, SIGNATURE_256],
         forbidden: &[SIGNATURE],
         carries_several: false,

@@ -13,6 +13,7 @@ use crate::dialect::Dialect;
 use crate::form::{BodyForm, Made, Request};
 use crate::normalize::{Refusal, wrapped};
 use crate::proof::{MacError, Verified, any_sha256, entries};
+use crate::samples::SampleFile;
 use crate::scheme::{Headers, Message, Notation, Received, Scheme};
 use crate::signing::{Error, Key, body_mac};
 
@@ -27,6 +28,9 @@ pub(crate) const DIALECT: Dialect = Dialect {
         proof: MacHeader::Logto,
         signing: SigningScheme::Logto,
         about: "`<hex>`: HMAC of the body.",
+        about_proof: "`logto-signature-sha-256: <hex>`.",
+        about_signing: "`logto-signature-sha-256: <hex>`.",
+        delivery_ids: &[],
         reads: &[SIGNATURE],
         forbidden: &[SIGNATURE],
         carries_several: false,
@@ -46,6 +50,7 @@ pub(crate) const DIALECT: Dialect = Dialect {
             body.string("event").is_some() && (body.get("hookId").is_some() || body.get("createdAt").is_some())
         },
         not_an_event: |_| None,
+        samples: &[SampleFile { seed: "logto", json: include_str!("samples/logto.json") }],
         normalize,
     }),
     products: &[events::PRODUCT],

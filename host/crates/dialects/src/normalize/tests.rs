@@ -293,6 +293,23 @@ fn documented_samples_become_valid_sets() {
     assert!(taken > 0);
 }
 
+#[test]
+fn every_sample_of_the_demo_becomes_a_valid_set() {
+    let mut types = std::collections::BTreeSet::new();
+    let mut jtis = std::collections::BTreeSet::new();
+    for sample in crate::samples::samples() {
+        let event = take(sample.form.form, &sample.body).unwrap_or_else(|refusal| panic!("{}: {refusal}", sample.name));
+        for uri in &event.set.types {
+            assert!(catalogue::by_uri(uri).is_some(), "{}: {uri} is not in the catalogue", sample.name);
+            types.insert(uri.clone());
+        }
+        assert!(jtis.insert(event.set.jti.clone()), "{}: {} is there twice", sample.name, event.set.jti);
+        let claims = event.set.text.clone();
+        assert_eq!(original(event, &claims), sample.body, "{}", sample.name);
+    }
+    assert!(types.len() >= 45 && jtis.len() >= 70, "{} types, {} events", types.len(), jtis.len());
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -10,6 +10,7 @@ use crate::catalogue::{by_name, uri_for};
 use crate::dialect::Dialect;
 use crate::form::{BodyForm, Made, Request};
 use crate::normalize::{Refusal, wrapped};
+use crate::samples::SampleFile;
 
 pub(crate) const DIALECT: Dialect = Dialect {
     title: "Webhooks and event subscriptions platform",
@@ -24,6 +25,7 @@ pub(crate) const DIALECT: Dialect = Dialect {
         event: "an event of the platform form",
         is_event: |body| body.string("type").is_some() && body.get("timestamp").is_some(),
         not_an_event: |_| None,
+        samples: &[SampleFile { seed: "platform", json: include_str!("samples/platform.json") }],
         normalize,
     }),
     products: &[events::PRODUCT],

@@ -11,6 +11,7 @@ use setgate_domain::source::Form;
 
 use crate::dialect::Dialect;
 use crate::form::BodyForm;
+use crate::samples::SampleFile;
 
 pub(crate) use normalize::{Derived, first_event, own_set};
 pub(crate) use original::original;
@@ -28,6 +29,7 @@ pub(crate) const DIALECT: Dialect = Dialect {
         event: "a SET (RFC 8417)",
         is_event: |body| body.object("events").is_some() && (body.get("iss").is_some() || body.get("jti").is_some()),
         not_an_event,
+        samples: &[SampleFile { seed: "set", json: include_str!("samples/set.json") }],
         normalize: |request| {
             own_set(request, |claims, events| Derived { added: Vec::new(), subject: subject::of(claims, events) })
         },

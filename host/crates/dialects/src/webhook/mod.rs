@@ -31,6 +31,12 @@ pub(crate) const DIALECT: Dialect = Dialect {
         proof: MacHeader::Standard,
         signing: SigningScheme::Standard,
         about: "`v1,<base64>`, with `webhook-id` and `webhook-timestamp` (Standard Webhooks).",
+        about_proof: "Standard Webhooks: `webhook-signature: v1,<base64>` with `webhook-id` and `webhook-timestamp`, or \
+                      the same headers with the prefix `svix-`. The timestamp must be within the source's \
+                      `timestamp_tolerance_s`.",
+        about_signing: "Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature` with `v1` for symmetric \
+                      and `v1a` for ed25519 keys.",
+        delivery_ids: &[ID, SVIX_ID],
         reads: &[SIGNATURE, SVIX_SIGNATURE],
         forbidden: &["webhook-*"],
         carries_several: true,

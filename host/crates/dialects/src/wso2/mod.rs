@@ -13,6 +13,7 @@ use crate::dialect::Dialect;
 use crate::form::BodyForm;
 use crate::normalize::iss_sub;
 use crate::proof::{MacError, Verified, any_sha256, entries};
+use crate::samples::SampleFile;
 use crate::scheme::{Headers, Message, Notation, Received, Scheme};
 use crate::set::{self, Derived, first_event};
 use crate::signing::{Error, Key, body_mac};
@@ -28,6 +29,9 @@ pub(crate) const DIALECT: Dialect = Dialect {
         proof: MacHeader::Wso2,
         signing: SigningScheme::Wso2,
         about: "`sha256=<hex>`: HMAC of the body.",
+        about_proof: "`x-wso2-event-signature: sha256=<hex>`.",
+        about_signing: "`x-wso2-event-signature: sha256=<hex>`.",
+        delivery_ids: &[],
         reads: &[SIGNATURE],
         forbidden: &[SIGNATURE],
         carries_several: false,
@@ -48,6 +52,10 @@ pub(crate) const DIALECT: Dialect = Dialect {
             let is_webhook = body.get("channelsSubscribed").is_some() || body.get("eventProfile").is_some();
             is_webhook.then_some("a request to create a WSO2 webhook")
         },
+        samples: &[
+            SampleFile { seed: "wso2", json: include_str!("samples/wso2.json") },
+            SampleFile { seed: "asgardeo", json: include_str!("samples/asgardeo.json") },
+        ],
         normalize: |request| set::own_set(request, derive),
     }),
     products: &[events::PRODUCT],

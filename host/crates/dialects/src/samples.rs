@@ -6,40 +6,47 @@
 //! drop, redact, enrich, flag or translate, and others to leave unchanged.
 
 use setgate_domain::json::Object;
-use setgate_domain::source::Form;
+
+use crate::dialect::DIALECTS;
+use crate::form::BodyForm;
+
+/// The samples of one product.
+#[derive(Debug)]
+pub(crate) struct SampleFile {
+    /// The product: also the name of its source in the demo.
+    pub(crate) seed: &'static str,
+    /// One JSON object of sample names and bodies.
+    pub(crate) json: &'static str,
+}
 
 /// One sample event.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Sample {
     /// The product: `wso2`, `asgardeo`, `logto`, `platform` or `set`. The demo's sources have the same names.
     pub seed: &'static str,
     /// The form of the product's event bodies.
-    pub form: Form,
+    pub form: &'static BodyForm,
     /// Describes the sample; unique within its product.
     pub name: String,
     /// The body as the product sends it: compact JSON.
     pub body: String,
 }
 
-/// Each file is one object of sample names and bodies.
-const FILES: [(&str, Form, &str); 5] = [
-    ("wso2", Form::Wso2, include_str!("events/wso2.json")),
-    ("asgardeo", Form::Wso2, include_str!("events/asgardeo.json")),
-    ("logto", Form::Logto, include_str!("events/logto.json")),
-    ("platform", Form::Platform, include_str!("events/platform.json")),
-    ("set", Form::Set, include_str!("events/set.json")),
-];
-
 /// All samples by product, ordered by time within each.
 pub fn samples() -> Vec<Sample> {
     let mut samples = Vec::new();
-    for (seed, form, file) in FILES {
-        let file = Object::parse(file).expect("the files are part of the program, and a test reads them all");
+    for (form, SampleFile { seed, json }) in files() {
+        let file = Object::parse(json).expect("the files are part of the program, and a test reads them all");
         for (name, body) in file.iter() {
             samples.push(Sample { seed, form, name: name.to_owned(), body: compact(body) });
         }
     }
     samples
+}
+
+fn files() -> impl Iterator<Item = (&'static BodyForm, &'static SampleFile)> {
+    let forms = DIALECTS.iter().filter_map(|dialect| dialect.form.as_ref());
+    forms.flat_map(|form| form.samples.iter().map(move |file| (form, file)))
 }
 
 /// Removes white space: the files are formatted for readability, but products send compact JSON.
@@ -71,8 +78,8 @@ mod tests {
         let all = samples();
         let names: BTreeSet<_> = all.iter().map(|sample| (sample.seed, sample.name.as_str())).collect();
         assert_eq!(names.len(), all.len());
-        for (seed, _, _) in FILES {
-            assert!(all.iter().filter(|sample| sample.seed == seed).count() >= 8, "{seed}");
+        for (_, SampleFile { seed, .. }) in files() {
+            assert!(all.iter().filter(|sample| sample.seed == *seed).count() >= 8, "{seed}");
         }
     }
 
