@@ -5,6 +5,7 @@ use setgate_domain::set::SetToken;
 use setgate_domain::source::{Form, Source};
 use setgate_domain::time::Timestamp;
 
+use crate::identities::Identity;
 use crate::normalize::{Inbound, Refusal};
 use crate::samples::SampleFile;
 use crate::subject::Subject;
@@ -35,6 +36,8 @@ pub struct BodyForm {
     pub(crate) is_event: fn(&Object<'_>) -> bool,
     /// Describes a body of the same product that is not an event, such as a request of its API.
     pub(crate) not_an_event: fn(&Object<'_>) -> Option<&'static str>,
+    /// Its rows in the documentation.
+    pub(crate) identity: Identity,
     /// Sample events of the products that send this form.
     pub(crate) samples: &'static [SampleFile],
     /// Makes the SET and finds its subject.

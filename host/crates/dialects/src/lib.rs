@@ -11,6 +11,7 @@ pub mod catalogue;
 mod dialect;
 mod form;
 mod hub;
+pub mod identities;
 mod logto;
 pub mod normalize;
 mod platform;

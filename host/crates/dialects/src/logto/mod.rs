@@ -1,6 +1,7 @@
 //! Logto: webhooks with `{event, createdAt, ...}`.
 
 mod events;
+mod identity;
 pub(crate) mod subject;
 
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub(crate) const DIALECT: Dialect = Dialect {
             body.string("event").is_some() && (body.get("hookId").is_some() || body.get("createdAt").is_some())
         },
         not_an_event: |_| None,
+        identity: identity::IDENTITY,
         samples: &[SampleFile { seed: "logto", json: include_str!("samples/logto.json") }],
         normalize,
     }),

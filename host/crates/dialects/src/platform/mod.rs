@@ -1,6 +1,7 @@
 //! The webhooks and event subscriptions platform: events of the form `{type, timestamp, data, organization}`.
 
 mod events;
+mod identity;
 pub(crate) mod subject;
 
 use setgate_domain::set::check_jti;
@@ -25,6 +26,7 @@ pub(crate) const DIALECT: Dialect = Dialect {
         event: "an event of the platform form",
         is_event: |body| body.string("type").is_some() && body.get("timestamp").is_some(),
         not_an_event: |_| None,
+        identity: identity::IDENTITY,
         samples: &[SampleFile { seed: "platform", json: include_str!("samples/platform.json") }],
         normalize,
     }),

@@ -1,6 +1,7 @@
 //! SETs as plain JSON (RFC 8417), with the event types of CAEP, RISC and SSF.
 
 mod events;
+mod identity;
 mod normalize;
 mod original;
 mod plain_names;
@@ -29,6 +30,7 @@ pub(crate) const DIALECT: Dialect = Dialect {
         event: "a SET (RFC 8417)",
         is_event: |body| body.object("events").is_some() && (body.get("iss").is_some() || body.get("jti").is_some()),
         not_an_event,
+        identity: identity::IDENTITY,
         samples: &[SampleFile { seed: "set", json: include_str!("samples/set.json") }],
         normalize: |request| {
             own_set(request, |claims, events| Derived { added: Vec::new(), subject: subject::of(claims, events) })

@@ -1,6 +1,7 @@
 //! WSO2 Identity Server and Asgardeo: SETs with `iat` in milliseconds and a transaction id `rci`.
 
 mod events;
+mod identity;
 pub(crate) mod subject;
 
 use std::sync::Arc;
@@ -52,6 +53,7 @@ pub(crate) const DIALECT: Dialect = Dialect {
             let is_webhook = body.get("channelsSubscribed").is_some() || body.get("eventProfile").is_some();
             is_webhook.then_some("a request to create a WSO2 webhook")
         },
+        identity: identity::IDENTITY,
         samples: &[
             SampleFile { seed: "wso2", json: include_str!("samples/wso2.json") },
             SampleFile { seed: "asgardeo", json: include_str!("samples/asgardeo.json") },
