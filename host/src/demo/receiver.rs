@@ -1,5 +1,5 @@
 //! The receiver: accepts deliveries and verifies each signature according to the specifications. It shares no code with
-//! `signing`, so that a mistake there is detected here.
+//! the dialects, so that a mistake there is detected here.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -122,4 +122,21 @@ mod tests {
         assert!(is_set_by_scheme("webhook-delivery"), "the whole prefix of Standard Webhooks");
         assert!(!is_set_by_scheme("authorization") && !is_set_by_scheme("x-webhook-id"));
     }
+
+    #[test]
+    fn the_documentation_names_every_form_and_header() {
+        let sources = include_str!("../../../../docs/reference/sources.md").to_ascii_lowercase();
+        let deliveries = include_str!("../../../../docs/reference/delivery.md").to_ascii_lowercase();
+        let filter_run = include_str!("../../../../docs/reference/filter-run.md");
+        for form in forms() {
+            assert!(sources.contains(&format!("| `{}` |", form.name)), "{} in sources.md", form.name);
+            assert!(filter_run.contains(&format!("`{}`", form.name)), "{} in filter-run.md", form.name);
+        }
+        for scheme in schemes() {
+            assert!(sources.contains(&format!("`\"header\": \"{}\"`", scheme.name())), "{}", scheme.name());
+            scheme.reads.iter().for_each(|header| assert!(sources.contains(header), "{header} in sources.md"));
+            assert!(deliveries.contains(&format!("| `{}` |", scheme.name())), "{} in delivery.md", scheme.name());
+            assert!(deliveries.contains(scheme.header()), "{} in delivery.md", scheme.header());
+        }
+    }
 }
